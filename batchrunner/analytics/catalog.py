@@ -1,0 +1,70 @@
+"""The catalogs: numbered records that say which compacted files count, and what they replace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from batchrunner.analytics.json_record import read_json, to_bytes
+from batchrunner.analytics.layout import CATALOGS, catalog_key, catalog_number
+from batchrunner.errors import StorageError
+from batchrunner.storage import Storage
+
+_KEPT = 2
+"""Catalogs that stay: the newest, and the one that a reader may be opening now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What a compaction made of the store.
+
+    Attributes:
+        number: Counts compactions; 0 is the catalog of a store that never had one.
+        files: Keys of the compacted files that count, by table. No run is in two of them.
+        replaced: Keys of files that no longer count: all their runs are in `files`. They may be
+            deleted once the next compaction begins.
+    """
+
+    number: int = 0
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    replaced: frozenset[str] = frozenset()
+
+    def to_bytes(self) -> bytes:
+        """Return the record."""
+        fields = {"number": self.number, "files": self.files, "replaced": sorted(self.replaced)}
+        return to_bytes(fields)
+
+
+def newest_catalog(storage: Storage) -> Catalog:
+    """Return the catalog that counts now.
+
+    Raises:
+        ObjectNotFoundError: It was replaced meanwhile: look again.
+        NewerFormatError: A later version wrote it.
+        StorageError: It is damaged.
+    """
+    numbers = _numbers(storage)
+    if not numbers:
+        return Catalog()
+    key = catalog_key(numbers[-1])
+    fields = read_json(storage, key)
+    try:
+        files = {table: tuple(keys) for table, keys in fields["files"].items()}
+        return Catalog(numbers[-1], files, frozenset(fields["replaced"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"{storage.uri}/{key} is damaged: restore it from a copy") from error
+
+
+def publish_catalog(storage: Storage, catalog: Catalog) -> bool:
+    """Let *catalog* count from now on; tell whether it does: another compaction may be first."""
+    key = catalog_key(catalog.number)
+    if key not in storage.put_if_absent({key: catalog.to_bytes()}):
+        return False
+    old = [number for number in _numbers(storage) if number <= catalog.number - _KEPT]
+    storage.delete(catalog_key(number) for number in old)
+    return True
+
+
+def _numbers(storage: Storage) -> list[int]:
+    found = (catalog_number(entry.key) for entry in storage.list(CATALOGS))
+    return sorted(number for number in found if number is not None)

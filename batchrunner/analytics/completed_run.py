@@ -1,0 +1,156 @@
+"""Completed runs: what the store is given, and the rows that it makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from batchrunner.analytics.provenance import Provenance
+from batchrunner.analytics.record import RUNS, ColumnType, RecordLike, checked_table
+from batchrunner.errors import InvalidRecordError
+
+Row = dict[str, Any]
+
+RUN_COLUMNS: dict[str, ColumnType] = {
+    "run_uid": ColumnType.STRING,
+    "created_at": ColumnType.TIMESTAMP,
+    "capability_id": ColumnType.STRING,
+    "capability_table": ColumnType.STRING,
+    "entity_type": ColumnType.STRING,
+    "entity_id": ColumnType.STRING,
+    "outputs_uri": ColumnType.STRING,
+    "user": ColumnType.STRING,
+    "host": ColumnType.STRING,
+    "backend": ColumnType.STRING,
+    "job_id": ColumnType.STRING,
+    "batch_uid": ColumnType.STRING,
+    "submitted_at": ColumnType.TIMESTAMP,
+    "completed_at": ColumnType.TIMESTAMP,
+    "batchrunner_version": ColumnType.STRING,
+    "python_version": ColumnType.STRING,
+}
+"""The `runs` table. One row for each pair of payload table and entity of a run, at least one."""
+
+_ENTITIES = ("dataset", "model", "metric")
+
+
+class RunLike(Protocol):
+    """What the store takes as a run: anything of this shape. No base class.
+
+    Also read where they are there: `dataset_metadata`, `model_metadata` and `metric_metadata`
+    (sequences of mappings with an "id"), and `outputs_uri`.
+    """
+
+    @property
+    def run_uid(self) -> str:
+        """Names the run: the same capability, configuration and inputs give the same name."""
+
+    @property
+    def capability_id(self) -> str:
+        """What was run."""
+
+    def extract(self) -> Sequence[RecordLike]:
+        """Return the run's records; each has its `run_uid`. None is fine."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedRun:
+    """A run for the store, made by hand.
+
+    Attributes:
+        run_uid: Names the run.
+        capability_id: What was run.
+        records: Of any number of tables.
+        dataset_metadata, model_metadata, metric_metadata: What it ran on: mappings with an "id".
+        outputs_uri: Where its files are.
+    """
+
+    run_uid: str
+    capability_id: str
+    records: Sequence[RecordLike] = ()
+    dataset_metadata: Sequence[Mapping[str, Any]] = ()
+    model_metadata: Sequence[Mapping[str, Any]] = ()
+    metric_metadata: Sequence[Mapping[str, Any]] = ()
+    outputs_uri: str | None = None
+
+    def extract(self) -> Sequence[RecordLike]:
+        """Return the records."""
+        return self.records
+
+
+@dataclass(frozen=True, slots=True)
+class RunRows:
+    """One run, ready to be written.
+
+    Attributes:
+        run_uid: Names the run.
+        capability_id: What was run.
+        outputs_uri: Where its files are.
+        records: Its payload, by table.
+        runs: Its rows of the `runs` table.
+    """
+
+    run_uid: str
+    capability_id: str
+    outputs_uri: str | None
+    records: Mapping[str, Sequence[RecordLike]]
+    runs: Sequence[Row] = field(repr=False)
+
+
+def rows_of(run: RunLike, *, provenance: Provenance, now: datetime) -> RunRows:
+    """Return what is to be written of *run*, whose `extract` is called here.
+
+    Raises:
+        InvalidRecordError: It has no `run_uid`, or a record is not one of its own.
+    """
+    if not run.run_uid:
+        raise InvalidRecordError(f"a run of {run.capability_id} has no run_uid; it needs a name")
+    records = _by_table(run)
+    outputs_uri = getattr(run, "outputs_uri", None)
+    shared = {
+        "run_uid": run.run_uid,
+        "created_at": now,
+        "capability_id": str(run.capability_id),
+        "outputs_uri": outputs_uri,
+        **dict(provenance),
+    }
+    nothing: list[tuple[str | None, str | None]] = [(None, None)]
+    places = [
+        {"capability_table": table, "entity_type": kind, "entity_id": entity}
+        for table in records or [None]
+        for kind, entity in list(_entities(run)) or nothing
+    ]
+    rows = [{**shared, **place} for place in places]
+    return RunRows(run.run_uid, str(run.capability_id), outputs_uri, records, rows)
+
+
+def _by_table(run: RunLike) -> dict[str, list[RecordLike]]:
+    tables: dict[str, list[RecordLike]] = {}
+    for record in run.extract():
+        table = checked_table(getattr(record, "table_name", None))
+        owner = getattr(record, "run_uid", None)
+        if table == RUNS:
+            raise InvalidRecordError(f"run {run.run_uid}: the table {RUNS!r} fills itself")
+        if owner != run.run_uid:
+            raise InvalidRecordError(
+                f"run {run.run_uid}: a record of table {table!r} has run_uid {owner!r}; "
+                "give every record the run_uid of its run"
+            )
+        tables.setdefault(table, []).append(record)
+    return tables
+
+
+def _entities(run: RunLike) -> Iterator[tuple[str, str]]:
+    for kind in _ENTITIES:
+        found: Iterable[Any] = getattr(run, f"{kind}_metadata", None) or ()
+        items = [found] if isinstance(found, Mapping) else found
+        for entity in dict.fromkeys(_id_of(item, run=run, kind=kind) for item in items):
+            yield kind, entity
+
+
+def _id_of(item: Any, *, run: RunLike, kind: str) -> str:
+    if not isinstance(item, Mapping) or "id" not in item:
+        raise InvalidRecordError(f'run {run.run_uid}: its {kind}_metadata holds no "id"')
+    return str(item["id"])

@@ -1,0 +1,117 @@
+"""One run, found by its `run_uid`: without a look at all the others, where it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from batchrunner.analytics.catalog import newest_catalog
+from batchrunner.analytics.layout import file_key, stem_of
+from batchrunner.analytics.record import RUNS
+from batchrunner.analytics.schemas import Schemas
+from batchrunner.analytics.snapshot import Memory, Snapshot, take_snapshot
+from batchrunner.analytics.visibility import WrittenRuns, rows_written, runs_written
+from batchrunner.analytics.written_files import FILE
+from batchrunner.errors import RunNotFoundError
+from batchrunner.storage import Entry, Storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """What the store holds of one run.
+
+    Attributes:
+        run_uid: The run.
+        runs: Its rows of the `runs` table, at least one.
+        records: Its payload, by table.
+    """
+
+    run_uid: str
+    runs: tuple[Row, ...]
+    records: Mapping[str, tuple[Row, ...]]
+
+    @property
+    def capability_id(self) -> str:
+        """What was run."""
+        return str(self.runs[0]["capability_id"])
+
+    @property
+    def outputs_uri(self) -> str | None:
+        """Where its files are, if it made any."""
+        found: str | None = self.runs[0]["outputs_uri"]
+        return found
+
+
+def find_run(
+    storage: Storage, schemas: Schemas, run_uid: str, *, memory: Memory, records: bool
+) -> RecordedRun:
+    """Return the run, with its *records* or without, read from where every query reads it.
+
+    Raises:
+        RunNotFoundError: There is none of that name.
+        ObjectNotFoundError: A compaction removed a file meanwhile: try again.
+    """
+    found = _find(_written_alone(storage, schemas, run_uid), run_uid, records=records)
+    if found is None:  # it may be in a set
+        with take_snapshot(storage, schemas, memory=memory) as snapshot:
+            found = _find(snapshot, run_uid, records=records)
+    if found is None:
+        raise RunNotFoundError(f"{storage.uri} has no run {run_uid!r}")
+    return found
+
+
+def _written_alone(storage: Storage, schemas: Schemas, run_uid: str) -> Snapshot:
+    """Return a snapshot of the compacted files, and of the file that holds this run alone."""
+    files = {RUNS: _file_of(storage, RUNS, run_uid)}
+    return Snapshot(storage, files, newest_catalog(storage), schemas.all(), Memory())
+
+
+def _file_of(storage: Storage, table: str, run_uid: str) -> dict[str, Entry]:
+    entry = storage.head(file_key(table, stem_of([run_uid])))
+    return {} if entry is None else {entry.key: entry}
+
+
+def _find(snapshot: Snapshot, run_uid: str, *, records: bool) -> RecordedRun | None:
+    if rows := _compacted_rows(snapshot, RUNS, run_uid):
+        wanted = _tables(rows) if records else ()
+        tables = {table: _compacted_rows(snapshot, table, run_uid) for table in wanted}
+        return RecordedRun(run_uid, rows, tables)
+    runs = runs_written(snapshot, whole=True)
+    if run_uid not in runs.home:
+        return None
+    alone = WrittenRuns(runs.rows, {run_uid: runs.home[run_uid]}, runs.tables)
+    rows = _dicts(rows_written(snapshot, RUNS, runs=alone))
+    wanted = _tables(rows) if records else ()
+    tables = {table: _payload(snapshot, table, run_uid, alone) for table in wanted}
+    return RecordedRun(run_uid, rows, tables)
+
+
+def _payload(snapshot: Snapshot, table: str, run_uid: str, runs: WrittenRuns) -> tuple[Row, ...]:
+    if table not in snapshot.files:
+        files = {**snapshot.files, table: _file_of(snapshot.storage, table, run_uid)}
+        snapshot = replace(snapshot, files=files)
+    return _dicts(rows_written(snapshot, table, runs=runs))
+
+
+def _compacted_rows(snapshot: Snapshot, table: str, run_uid: str) -> tuple[Row, ...]:
+    import pyarrow.dataset as ds
+
+    if not snapshot.catalog.files.get(table):
+        return ()
+    with snapshot.compacted(table) as files:
+        rows = files.dataset().to_table(filter=ds.field("run_uid") == run_uid)
+    return tuple(rows.to_pylist())
+
+
+def _dicts(rows: pa.Table) -> tuple[Row, ...]:
+    return tuple(rows.drop_columns([FILE]).to_pylist())
+
+
+def _tables(rows: tuple[Row, ...]) -> list[str]:
+    return list(dict.fromkeys(row["capability_table"] for row in rows if row["capability_table"]))

@@ -1,0 +1,77 @@
+"""Names of the objects of a store. Part of its format: see docs/reference/analytics-store.md."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterable
+
+FORMAT_VERSION = 1
+SCHEMAS = "_schema"
+CATALOGS = "_catalog"
+
+_WRITTEN = re.compile(r"(?:run|set)-[0-9a-f]{32}")
+_COMPACTED = re.compile(r"compacted-(\d{8,})-[0-9a-f]{32}-\d+")
+_NUMBERED = re.compile(r"(\d{8,})\.json")
+_SUFFIX = ".parquet"
+
+
+def stem_of(run_uids: Iterable[str]) -> str:
+    """Return the name of the files that hold exactly these runs, in every table.
+
+    The names of single runs sort before those of sets.
+    """
+    unique = sorted(set(run_uids))
+    text = "".join(f"{len(uid.encode())}:{uid}" for uid in unique)
+    kind = "run" if len(unique) == 1 else "set"
+    return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def file_key(table: str, stem: str) -> str:
+    """Return the key of a file of *table*."""
+    return f"{table}/{stem}{_SUFFIX}"
+
+
+def stem_in(key: str) -> str:
+    """Return the name of the file at *key*, without folder and suffix."""
+    return key.rpartition("/")[2].removesuffix(_SUFFIX)
+
+
+def is_written(key: str) -> bool:
+    """Tell whether a call of `write` may have made the file at *key*."""
+    return key.endswith(_SUFFIX) and _WRITTEN.fullmatch(stem_in(key)) is not None
+
+
+def compacted_stem(number: int, index: int) -> str:
+    """Return a name, used by nobody else, for the file *index* of compaction *number*."""
+    return f"compacted-{number:08d}-{uuid.uuid4().hex}-{index}"
+
+
+def compaction_in(key: str) -> int | None:
+    """Return the number of the compaction that made the file at *key*, or None."""
+    found = _COMPACTED.fullmatch(stem_in(key)) if key.endswith(_SUFFIX) else None
+    return int(found[1]) if found else None
+
+
+def catalog_key(number: int) -> str:
+    """Return the key of catalog *number*."""
+    return f"{CATALOGS}/{number:08d}.json"
+
+
+def catalog_number(key: str) -> int | None:
+    """Return the number of the catalog at *key*, or None."""
+    found = _NUMBERED.fullmatch(key.rpartition("/")[2])
+    return int(found[1]) if found else None
+
+
+def schema_key(table: str, number: int) -> str:
+    """Return the key of schema *number* of *table*."""
+    return f"{SCHEMAS}/{table}.{number:08d}.json"
+
+
+def schema_place(key: str) -> tuple[str, int] | None:
+    """Return the table and the number of the schema at *key*, or None."""
+    table, _, name = key.rpartition("/")[2].partition(".")
+    found = _NUMBERED.fullmatch(name)
+    return (table, int(found[1])) if found else None

@@ -1,0 +1,183 @@
+"""Records: flat rows, one class per table."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from batchrunner.errors import InvalidRecordError
+
+RUNS = "runs"
+"""The table that the store fills by itself."""
+
+_TABLE = re.compile(r"[a-z][a-z0-9_]{0,99}")
+
+
+class ColumnType(StrEnum):
+    """What a column holds. Every column may be NULL."""
+
+    BOOL = "bool"
+    INT64 = "int64"
+    DOUBLE = "double"
+    STRING = "string"
+    BINARY = "binary"
+    TIMESTAMP = "timestamp"
+    """Microseconds, in UTC."""
+
+
+Columns = Mapping[str, ColumnType]
+
+_TYPES = {  # in this order: a bool is an int
+    bool: ColumnType.BOOL,
+    int: ColumnType.INT64,
+    float: ColumnType.DOUBLE,
+    str: ColumnType.STRING,
+    bytes: ColumnType.BINARY,
+    datetime: ColumnType.TIMESTAMP,
+}
+
+
+class RecordLike(Protocol):
+    """What the store takes as a record: a pydantic model with a table's name. No base class."""
+
+    table_name: ClassVar[str]
+
+    @property
+    def run_uid(self) -> str:
+        """The run that it belongs to."""
+
+    def model_dump(self) -> dict[str, Any]:
+        """Return the values by field name."""
+
+
+class Record(BaseModel):
+    """Base class of records: `class Score(Record, table_name="score"): value: float`.
+
+    Fields are str, int, float, bool, bytes, datetime, or one of these or None. Add fields freely,
+    with a default; never change the type of one.
+
+    Attributes:
+        run_uid: The run that the record belongs to.
+        created_at: In UTC; data only, nothing is decided by it.
+
+    Raises:
+        InvalidRecordError: When the class is made, without a table or with a nested field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table_name: ClassVar[str]
+
+    run_uid: str = Field(min_length=1)
+    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    def __init_subclass__(cls, *, table_name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if table_name is not None:
+            cls.table_name = table_name
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if _is_being_unpickled():  # bare: fields and table come next
+            return
+        if table_of(cls) == RUNS:
+            raise InvalidRecordError(f"{cls.__qualname__}: the table {RUNS!r} fills itself")
+        columns_of(cls)
+
+
+def _is_being_unpickled() -> bool:
+    """Tell whether cloudpickle makes a class: one of a notebook, on its way to a worker."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "_make_skeleton_class":
+        frame = frame.f_back
+    return frame is not None
+
+
+def table_of(kind: type) -> str:
+    """Return the table of the records of class *kind*.
+
+    Raises:
+        InvalidRecordError: It has none, or one that cannot be a table's name.
+    """
+    name = getattr(kind, "table_name", None)
+    if name is None:
+        raise InvalidRecordError(
+            f'{kind.__qualname__} names no table; write class {kind.__name__}(Record, table_name="…")'
+        )
+    return checked_table(name)
+
+
+def checked_table(name: object) -> str:
+    """Return *name*.
+
+    Raises:
+        InvalidRecordError: It cannot be a table's.
+    """
+    if not isinstance(name, str) or not _TABLE.fullmatch(name):
+        raise InvalidRecordError(
+            f"{name!r} cannot be a table's name: write up to 100 small letters, digits and '_', "
+            "a letter first"
+        )
+    return name
+
+
+def columns_of(kind: type[Any]) -> dict[str, ColumnType]:
+    """Return the columns of the records of class *kind*, in order.
+
+    Raises:
+        InvalidRecordError: A field is not flat.
+    """
+    found = {name: _type_of(field.annotation) for name, field in kind.model_fields.items()}
+    wrong = [name for name, column in found.items() if column is None]
+    if wrong:
+        known = ", ".join(python.__name__ for python in _TYPES)
+        raise InvalidRecordError(
+            f"{kind.__qualname__}.{wrong[0]} is {kind.model_fields[wrong[0]].annotation}; a column "
+            f"holds one of {known}, or None: make more than one record of what is nested"
+        )
+    return {name: column for name, column in found.items() if column is not None}
+
+
+def _type_of(annotation: Any) -> ColumnType | None:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_of(arguments[0])
+    if origin in (Union, types.UnionType):
+        return _one({_type_of(one) for one in arguments if one is not types.NoneType})
+    if origin is Literal:
+        return _one({_type_of(type(value)) for value in arguments if value is not None})
+    if not isinstance(annotation, type):
+        return None
+    return next((column for kind, column in _TYPES.items() if issubclass(annotation, kind)), None)
+
+
+def _one(kinds: Iterable[ColumnType | None]) -> ColumnType | None:
+    found = set(kinds)
+    if found == {ColumnType.INT64, ColumnType.DOUBLE}:
+        return ColumnType.DOUBLE
+    return found.pop() if len(found) == 1 else None
+
+
+def columns_of_all(records: Iterable[RecordLike]) -> dict[str, ColumnType]:
+    """Return the columns of *records*, which are of one table.
+
+    Raises:
+        InvalidRecordError: Two of their classes disagree about a column.
+    """
+    merged: dict[str, ColumnType] = {}
+    for kind in dict.fromkeys(type(record) for record in records):
+        for name, column in columns_of(kind).items():
+            if merged.setdefault(name, column) != column:
+                raise InvalidRecordError(
+                    f"table {table_of(kind)!r}: {name} is {merged[name]} in one class of records "
+                    f"and {column} in {kind.__qualname__}"
+                )
+    return merged

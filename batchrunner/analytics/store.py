@@ -1,0 +1,299 @@
+"""The analytics store: the durable record of completed runs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from batchrunner.analytics.compaction import CompactionReport, compact_once
+from batchrunner.analytics.completed_run import RunLike, rows_of
+from batchrunner.analytics.finding import RecordedRun, find_run
+from batchrunner.analytics.overview import RunFilter, RunSummary, latest_runs
+from batchrunner.analytics.provenance import Provenance
+from batchrunner.analytics.querying import answer, question
+from batchrunner.analytics.reference import CapabilityRunRef, run_uri, split_run_uri
+from batchrunner.analytics.schemas import Schemas
+from batchrunner.analytics.snapshot import Memory, Snapshot, take_snapshot
+from batchrunner.analytics.visibility import all_rows
+from batchrunner.analytics.writing import WriteReceipt, write_rows
+from batchrunner.errors import (
+    InvalidSpecError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    QueryError,
+    UnsafeStoreError,
+)
+from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.storage import Storage, open_storage
+from batchrunner.storage.options import Options
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+_SNAPSHOTS = 10
+"""How many compactions in a row one read survives."""
+_PROBES = 3
+"""A compaction elsewhere may sweep a probe away, which looks as if the store were unsafe."""
+
+StoreAddress = AnalyticsStoreConfig | CapabilityRunRef | Mapping[str, Any] | str | os.PathLike[str]
+
+
+class AnalyticsStore:
+    """Completed runs and their records, in tables that SQL can query.
+
+    Safe with any number of writers, readers and compactors, in any number of threads, processes
+    and machines. What a write returns from is durable; each run is written once, however often and
+    by however many it is written; readers see a run whole or not at all. Picklable.
+
+    Args:
+        config: Where the store is. Nothing is read or written before the first call.
+    """
+
+    def __init__(self, config: AnalyticsStoreConfig) -> None:
+        self.config = config
+        self._storage: Storage = open_storage(config.uri, storage_options=config.storage_options)
+        self._schemas = Schemas(self._storage)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.config,)
+
+    def __repr__(self) -> str:
+        return f"AnalyticsStore({self.config!r})"
+
+    @property
+    def uri(self) -> str:
+        """The store's place: absolute, without credentials."""
+        return self.config.uri
+
+    def write(
+        self,
+        runs: Iterable[RunLike],
+        *,
+        provenance: Provenance | Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record *runs*, durably and each once; see `write_with_receipt`."""
+        self.write_with_receipt(runs, provenance=provenance)
+
+    def write_with_receipt(
+        self,
+        runs: Iterable[RunLike],
+        *,
+        provenance: Provenance | Mapping[str, Any] | None = None,
+    ) -> WriteReceipt:
+        """Record *runs* and return their addresses. When this returns, they survive a power cut.
+
+        A run that is recorded already stays as it is: the first one counts, whatever the bytes.
+        Each run appears to readers whole or not at all; all runs of a call together when they are
+        more than 16. No existing data is read: the cost does not grow with the store.
+
+        Args:
+            runs: Anything with `run_uid`, `capability_id` and `extract()`; see `CompletedRun`.
+            provenance: Who, where and when; what is not given is told of this process.
+
+        Raises:
+            InvalidRecordError: A record is not flat, has a value that does not fit, or belongs to
+                another run. Nothing was written.
+            SchemaConflictError: A column has another type in the store. No run was written.
+            StorageError: The store cannot be written. Call again: what is done is not done twice.
+        """
+        told, now = Provenance.here(provenance), datetime.now(UTC)
+        rows = [rows_of(run, provenance=told, now=now) for run in runs]
+        if not rows:
+            return WriteReceipt((), frozenset())
+        new = write_rows(rows, storage=self._storage, schemas=self._schemas)
+        refs = tuple(
+            CapabilityRunRef(
+                run.run_uid, run.capability_id, run_uri(self.uri, run.run_uid), run.outputs_uri
+            )
+            for run in rows
+        )
+        extra = {"action": "runs_written", "runs": len(rows), "new_files": len(new)}
+        _log.info("wrote %d runs to %s", len(rows), self.uri, extra=extra)
+        return WriteReceipt(refs, new)
+
+    def get_run_uri(self, run_uid: str) -> str:
+        """Return the URI of a recorded run: `open_store` takes it, and compaction never breaks it.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+        """
+        self._find(run_uid, records=False)
+        return run_uri(self.uri, run_uid)
+
+    def read_run(self, run: str | CapabilityRunRef) -> RecordedRun:
+        """Return a run with all its records.
+
+        Args:
+            run: Its `run_uid`, its URI or its ref.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+        """
+        run_uid = run.run_uid if isinstance(run, CapabilityRunRef) else _run_uid_in(run)
+        return self._find(run_uid, records=True)
+
+    def list_runs(
+        self, *, limit: int = 20, capability_id: str | None = None, entity_id: str | None = None
+    ) -> list[RunSummary]:
+        """Return the latest runs, the newest first.
+
+        Args:
+            limit: At most so many.
+            capability_id: Only those of this capability.
+            entity_id: Only those that ran on this dataset, model or metric.
+        """
+        which = RunFilter(limit, capability_id, entity_id)
+        return self._on_snapshot(partial(latest_runs, which=which), tables=())
+
+    def list_tables(self) -> list[str]:
+        """Return the names of the tables, sorted."""
+        return list(self._schemas.all())
+
+    def describe_table(self, name: str) -> dict[str, str]:
+        """Return the columns of table *name* and their types, in order.
+
+        Raises:
+            InvalidSpecError: There is no such table.
+        """
+        schemas = self._schemas.all()
+        if name not in schemas:
+            raise InvalidSpecError(f"{self.uri} has no table {name!r}; it has: {_named(schemas)}")
+        return {column: str(kind) for column, kind in schemas[name].items()}
+
+    def read_table(self, name: str) -> pa.Table:
+        """Return all rows of table *name*, over one moment of the store. Needs no DuckDB.
+
+        Raises:
+            InvalidSpecError: There is no such table.
+        """
+        self.describe_table(name)
+        return self._on_snapshot(partial(all_rows, table=name), tables=[name])
+
+    def query_sql(self, sql: str) -> pa.Table:
+        """Return the answer to *sql*, in DuckDB's dialect, over one moment of the store.
+
+        Files that are torn, foreign or of a later version are passed over; a warning names each.
+
+        Raises:
+            CannotStartError: DuckDB is not installed.
+            QueryError: The SQL cannot be run, or would do anything but read the tables.
+        """
+        asked = question(sql)
+        known = self._schemas.all()
+        tables = None if asked.tables is None else asked.tables & known.keys()
+        try:
+            return self._on_snapshot(partial(answer, asked), tables=tables)
+        except QueryError as error:
+            raise QueryError(f"{error} ({self.uri} has the tables: {_named(known)})") from error
+
+    def compact(self, *, clear: bool = False) -> CompactionReport:
+        """Make few large files of many small ones, and remove what earlier compactions replaced.
+
+        Readers see every run once, before, during and after, and whatever dies on the way. Two at
+        once are safe; one of them wins. The replaced files stay until the next call, for readers
+        that still use them. With *clear* they go at once, and so does what dead writers staged: who
+        is at work then reads or stages again.
+
+        Raises:
+            UnsafeStoreError: The store lets a second writer replace an object.
+            StorageError: It could not be done. Call again.
+        """
+        self.check_writable()
+        report = self._compact_once()
+        while report.left and not report.lost_race:
+            report = report.and_then(self._compact_once())
+        if clear:
+            report = report.and_then(self._compact_once())
+            # Whoever loses what he staged has the bytes still and stages them again, a few times:
+            # so not with every compaction.
+            self._storage.sweep()
+        _warn(report.passed_over)
+        return report
+
+    def check_writable(self) -> None:
+        """Prove that runs can be recorded here: write a probe, and remove it.
+
+        Raises:
+            StorageError: It cannot be written.
+            UnsafeStoreError: It lets a second writer replace an object.
+            CannotStartError: A connector is not installed.
+            InvalidSpecError: The storage options are wrong.
+        """
+        for _ in range(_PROBES - 1):
+            with contextlib.suppress(UnsafeStoreError):
+                return self._storage.check_conditional_writes()
+        return self._storage.check_conditional_writes()
+
+    def _compact_once(self) -> CompactionReport:
+        return _again(partial(compact_once, self._storage, self._schemas, memory=Memory()))
+
+    def _find(self, run_uid: str, *, records: bool) -> RecordedRun:
+        find = partial(find_run, self._storage, self._schemas, run_uid)
+        return _again(partial(find, memory=Memory(), records=records))
+
+    def _on_snapshot(
+        self, work: Callable[[Snapshot], T], *, tables: Iterable[str] | None = None
+    ) -> T:
+        take = partial(take_snapshot, self._storage, self._schemas, memory=Memory(), tables=tables)
+
+        def once() -> T:
+            with take() as snapshot:
+                result = work(snapshot)
+                _warn(snapshot.passed_over)
+                return result
+
+        return _again(once)
+
+
+def open_store(address: StoreAddress, *, storage_options: Options | None = None) -> AnalyticsStore:
+    """Open the store at *address*: a config, its fields, a URI, or the ref or URI of a run in it.
+
+    Args:
+        address: Where it is. A relative path starts at the current directory.
+        storage_options: fsspec's, unless the config has them; refs hold none.
+
+    Raises:
+        InvalidSpecError: It is no address.
+    """
+    if isinstance(address, CapabilityRunRef):
+        address = address.store_uri
+    if isinstance(address, str):
+        address = {"uri": split_run_uri(address)[0]}
+    if isinstance(address, os.PathLike):
+        address = {"uri": os.fspath(address)}
+    if isinstance(address, Mapping):
+        address = AnalyticsStoreConfig(**address)
+    if storage_options is not None:
+        address = address.model_copy(update={"storage_options": dict(storage_options)})
+    return AnalyticsStore(address)
+
+
+def _again(work: Callable[[], T]) -> T:
+    """Do *work* again as long as it finds that a file is gone: a compaction was faster."""
+    for _ in range(_SNAPSHOTS - 1):
+        try:
+            return work()
+        except (ObjectNotFoundError, ObjectChangedError) as error:
+            _log.info("read again: %s", error, extra={"action": "snapshot_taken_again"})
+    return work()
+
+
+def _warn(passed_over: Mapping[str, str]) -> None:
+    for key, why in passed_over.items():
+        _log.warning("%s", why, extra={"action": "file_passed_over", "key": key})
+
+
+def _run_uid_in(text: str) -> str:
+    return split_run_uri(text)[1] or text
+
+
+def _named(tables: Iterable[str]) -> str:
+    return ", ".join(tables) or "none yet"

@@ -1,0 +1,166 @@
+"""The Parquet files of the tables: rows to bytes and back, and what cannot be read told apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from batchrunner.analytics.layout import FORMAT_VERSION
+from batchrunner.analytics.record import Columns, ColumnType
+from batchrunner.errors import InvalidRecordError, describe
+from batchrunner.storage import Entry, Storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_VERSION_KEY = b"batchrunner.table_format"
+
+
+class UnreadableFileError(Exception):
+    """A file of a table holds no rows of ours; the message names it and says why."""
+
+
+def arrow_schema(columns: Columns) -> pa.Schema:
+    """Return *columns* in Arrow's words."""
+    import pyarrow as pa
+
+    types = {
+        ColumnType.BOOL: pa.bool_(),
+        ColumnType.INT64: pa.int64(),
+        ColumnType.DOUBLE: pa.float64(),
+        ColumnType.STRING: pa.string(),
+        ColumnType.BINARY: pa.binary(),
+        ColumnType.TIMESTAMP: pa.timestamp("us", tz="UTC"),
+    }
+    return pa.schema([(name, types[kind]) for name, kind in columns.items()])
+
+
+def table_of_rows(table: str, rows: Sequence[Mapping[str, Any]], *, columns: Columns) -> pa.Table:
+    """Return *rows* as an Arrow table.
+
+    Raises:
+        InvalidRecordError: A value does not fit its column: nothing is rounded or cut.
+    """
+    import pyarrow as pa
+
+    schema = arrow_schema(columns)
+    arrays = []
+    for column in schema:
+        values = [_aware(row.get(column.name)) for row in rows]
+        try:
+            arrays.append(pa.array(values, type=column.type))
+        except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+            raise InvalidRecordError(
+                f"table {table!r}, column {column.name!r}: a value is no {column.type} "
+                f"({describe(error)})"
+            ) from error
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _aware(value: Any) -> Any:
+    """Return a moment without a time zone as the same moment in UTC."""
+    if isinstance(value, datetime) and value.utcoffset() is None:
+        return value.replace(tzinfo=UTC)
+    return value
+
+
+def to_parquet(rows: pa.Table) -> bytes:
+    """Return *rows* as a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    metadata = {_VERSION_KEY: str(FORMAT_VERSION).encode()}
+    buffer = io.BytesIO()
+    try:
+        pq.write_table(rows.replace_schema_metadata(metadata), buffer, compression="zstd")
+    except pa.ArrowException as error:
+        raise InvalidRecordError(f"the records cannot be written: {describe(error)}") from error
+    return buffer.getvalue()
+
+
+def parse_rows(data: bytes, *, table: pa.Schema, wanted: pa.Schema, place: str) -> pa.Table:
+    """Return the rows of a file that holds *data*, absent columns as NULL.
+
+    Args:
+        data: The file.
+        table: The columns of its table.
+        wanted: Those of them to read.
+        place: What errors call it.
+
+    Raises:
+        UnreadableFileError: It is torn, foreign, or of a later version.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        parquet = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        _check_version(parquet.schema_arrow, place=place)
+        _check_columns(parquet.schema_arrow, known=table, place=place)
+        # A thread for each tiny column costs more than it saves.
+        rows = parquet.read(wanted.names, use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UnreadableFileError(f"{place} is torn or no Parquet: {describe(error)}") from error
+    return _fitted(rows, wanted)
+
+
+def open_parquet(storage: Storage, entry: Entry) -> pa.PythonFile:
+    """Open the compacted file of *entry*; the caller closes it.
+
+    Raises:
+        UnreadableFileError: It is torn, foreign, or of a later version.
+        StorageError: As `read_rows`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    place = f"{storage.uri}/{entry.key}"
+    file = pa.PythonFile(storage.open(entry), mode="r")
+    try:
+        _check_version(pq.ParquetFile(file).schema_arrow, place=place)
+    except (UnreadableFileError, pa.ArrowException) as error:
+        file.close()
+        raise UnreadableFileError(f"{place} is torn or foreign: {describe(error)}") from error
+    return file
+
+
+def _check_version(schema: pa.Schema, *, place: str) -> None:
+    """Look whether this version reads files of *schema*.
+
+    Raises:
+        UnreadableFileError: It does not.
+    """
+    found = (schema.metadata or {}).get(_VERSION_KEY)
+    if found is None:
+        raise UnreadableFileError(f"{place} is foreign: batchrunner did not write it")
+    if found != str(FORMAT_VERSION).encode():
+        raise UnreadableFileError(
+            f"{place} has format version {found.decode('latin-1')[:20]}; this batchrunner reads "
+            f"{FORMAT_VERSION}"
+        )
+
+
+def _check_columns(found: pa.Schema, *, known: pa.Schema, place: str) -> None:
+    """Look whether the columns *found* in a file are among those of its table.
+
+    Raises:
+        UnreadableFileError: One is not known, or has another type.
+    """
+    for column in found:
+        place_in = known.get_field_index(column.name)
+        expected = known.field(place_in).type if place_in >= 0 else None
+        if column.type != expected:
+            raise UnreadableFileError(
+                f"{place} is foreign: its {column.name!r} is {column.type}, the table's {expected}"
+            )
+
+
+def _fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+
+    there = dict(zip(rows.column_names, rows.columns, strict=True))
+    absent = (pa.nulls(len(rows), column.type) for column in schema if column.name not in there)
+    arrays = [there[name] if name in there else next(absent) for name in schema.names]
+    return pa.Table.from_arrays(arrays, schema=schema)

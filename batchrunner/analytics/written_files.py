@@ -1,0 +1,116 @@
+"""Reading many small files of a table, and never one of them twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from batchrunner.analytics.completed_run import RUN_COLUMNS
+from batchrunner.analytics.layout import stem_in
+from batchrunner.analytics.snapshot import Snapshot
+from batchrunner.analytics.table_files import UnreadableFileError, arrow_schema, parse_rows
+from batchrunner.errors import ObjectChangedError, ObjectNotFoundError
+from batchrunner.storage import Entry
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_READERS = 16
+_AT_ONCE = 1000
+"""Files read before their rows are put together: thousands of tiny tables need much memory."""
+
+FILE = "_file"
+"""The column that says which file a row came from, by name. No field of a record begins with _."""
+
+
+def read_files(
+    snapshot: Snapshot,
+    files: Mapping[str, Entry],
+    *,
+    table: str,
+    only: Sequence[str] | None = None,
+) -> pa.Table:
+    """Return the rows of *files* of *table*, with `FILE`; what cannot be read is passed over.
+
+    What the same read has read before is not read again.
+
+    Args:
+        snapshot: Which files these are of.
+        files: By key.
+        table: Theirs.
+        only: The columns to read; by default, all.
+
+    Raises:
+        ObjectNotFoundError: A compaction removed one since: take another snapshot, which has it.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = snapshot.schemas.get(table, RUN_COLUMNS)
+    schema = arrow_schema({name: columns[name] for name in (columns if only is None else only)})
+    schema = schema.append(pa.field(FILE, pa.string()))
+    wanted = {stem_in(key): entry for key, entry in files.items()}
+    kept = snapshot.memory.rows.get(table)
+    if kept is None or kept.schema != schema:
+        kept = schema.empty_table()
+    kept = kept.filter(pc.is_in(kept[FILE], pa.array(wanted, pa.string())))
+    missing = wanted.keys() - set(kept[FILE].unique().to_pylist())
+    reading = _Reading(snapshot, table, schema)
+    rows = pa.concat_tables([kept, *reading.of([wanted[stem] for stem in sorted(missing)])])
+    snapshot.memory.rows[table] = rows
+    if reading.gone:
+        snapshot.memory.gone.update(reading.gone)
+        raise ObjectNotFoundError(f"{snapshot.storage.uri}/{reading.gone[0]} is gone")
+    return rows
+
+
+class _Reading:
+    """Reads files of one table.
+
+    Attributes:
+        gone: Keys of those that are not there any more.
+    """
+
+    def __init__(self, snapshot: Snapshot, table: str, schema: pa.Schema) -> None:
+        self.gone: list[str] = []
+        self._snapshot = snapshot
+        self._table = arrow_schema(snapshot.schemas.get(table, RUN_COLUMNS))
+        self._schema = schema
+        self._wanted = schema.remove(schema.get_field_index(FILE))
+
+    def of(self, entries: Sequence[Entry]) -> list[pa.Table]:
+        """Return the rows of the files of *entries*."""
+        import pyarrow as pa
+
+        pieces = []
+        with ThreadPoolExecutor(min(_READERS, len(entries)) or 1) as pool:
+            for start in range(0, len(entries), _AT_ONCE):
+                some = entries[start : start + _AT_ONCE]
+                # Fetched side by side, parsed one by one: that is work for one thread only.
+                fetched = zip(some, pool.map(self._fetch, some), strict=True)
+                rows = [self._rows(entry, data) for entry, data in fetched]
+                pieces.append(pa.concat_tables(rows).combine_chunks())
+        return pieces
+
+    def _fetch(self, entry: Entry) -> bytes | None:
+        try:
+            with self._snapshot.storage.open(entry) as file:
+                return file.read()
+        except (ObjectNotFoundError, ObjectChangedError):
+            self.gone.append(entry.key)
+            return None
+
+    def _rows(self, entry: Entry, data: bytes | None) -> pa.Table:
+        import pyarrow as pa
+
+        if data is None:
+            return self._schema.empty_table()
+        place = f"{self._snapshot.storage.uri}/{entry.key}"
+        try:
+            rows = parse_rows(data, table=self._table, wanted=self._wanted, place=place)
+        except UnreadableFileError as error:
+            self._snapshot.passed_over[entry.key] = str(error)
+            return self._schema.empty_table()
+        name = pa.repeat(pa.scalar(stem_in(entry.key), pa.string()), len(rows))
+        return pa.Table.from_arrays([*rows.columns, name], schema=self._schema)

@@ -1,0 +1,15 @@
+"""The durable memory of a run: what was asked, the plan, what is committed, and who runs it now."""
+
+from batchrunner.checkpoint.plan_file import Generation, PlanFacts
+from batchrunner.checkpoint.records import Quarantine, RunRecord, Sentinel
+from batchrunner.checkpoint.store import Checkpoint, Sentinels
+
+__all__ = [
+    "Checkpoint",
+    "Generation",
+    "PlanFacts",
+    "Quarantine",
+    "RunRecord",
+    "Sentinel",
+    "Sentinels",
+]

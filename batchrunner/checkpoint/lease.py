@@ -1,0 +1,197 @@
+"""The right of one driver to run: who has it, taken over when its owner is dead.
+
+Each owner claims the next epoch by creating an object of that number; of two that try, one gets
+it. The lease saves work and tells people who runs. It is no lock: a part and its sentinel are
+published only if absent, and that holds with any number of drivers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from batchrunner.errors import DamagedOutputError, LeaseHeldError, ObjectNotFoundError
+from batchrunner.storage.seam import Storage
+
+RENEW_SECONDS = 5.0
+STALE_SECONDS = 30.0
+"""A lease elsewhere whose counter stands still for so long, by our own clock, has no owner."""
+
+
+_ours: set[str] = set()
+"""Sessions of this process that hold a lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A driver process, told apart from every other one, also from a later one with its number."""
+
+    session: str
+    host: str
+    boot: str
+    pid: int
+    started: str
+
+    @classmethod
+    def this_process(cls, session: str) -> Owner:
+        pid = os.getpid()
+        return cls(session, platform.node(), _boot(), pid, _started(pid))
+
+    def is_here(self) -> bool:
+        """Tell whether it runs, or ran, where this process can see it."""
+        return (self.host, self.boot) == (platform.node(), _boot())
+
+    def is_alive(self) -> bool:
+        """Tell whether it still runs. Only for one that is here.
+
+        This process is alive, and yet not the owner of a lease whose session is over or never
+        began: its claim or its release went through, and the store's answer did not.
+        """
+        if self.pid == os.getpid() and self.session not in _ours:
+            return False
+        return _started(self.pid) == self.started
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What is stored: who has the right, and a counter that shows that they are alive."""
+
+    epoch: int
+    owner: Owner
+    counter: int = 0
+    released: bool = False
+    version: int = 1
+
+    @property
+    def key(self) -> str:
+        return f"lease/{self.epoch:08d}.json"
+
+    def to_bytes(self) -> bytes:
+        return orjson.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Lease:
+        try:
+            fields = orjson.loads(data)
+            return cls(**{**fields, "owner": Owner(**fields["owner"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise DamagedOutputError(f"the lease is damaged: {data[:80]!r}") from error
+
+    def __str__(self) -> str:
+        return f"process {self.owner.pid} on {self.owner.host} (epoch {self.epoch})"
+
+
+def current_lease(storage: Storage) -> Lease | None:
+    """Return the lease of the latest epoch, or None when there was never one."""
+    keys = [entry.key for entry in storage.list("lease")]
+    return Lease.from_bytes(storage.get(keys[-1])) if keys else None
+
+
+def acquire_lease(
+    storage: Storage, owner: Owner, *, waiting: Callable[[Lease], None] = lambda _: None
+) -> Lease:
+    """Claim the next epoch.
+
+    A released lease, or one whose owner died on this machine, is taken over at once; one of another
+    machine when its counter stands still for `STALE_SECONDS`. *waiting* is told of that.
+
+    Raises:
+        LeaseHeldError: Its owner is alive, or somebody else claimed the epoch first.
+    """
+    last = current_lease(storage)
+    if last and not last.released:
+        _refuse_if_alive(storage, last, waiting=waiting)
+    mine = Lease(last.epoch + 1 if last else 1, owner)
+    _ours.add(owner.session)  # before anyone can see the claim, or a thread takes it for a dead one
+    won = frozenset[str]()
+    try:
+        won = storage.put_if_absent({mine.key: mine.to_bytes()})
+    finally:
+        if not won:
+            _ours.discard(owner.session)
+    if not won:
+        raise _held(current_lease(storage) or mine)
+    return mine
+
+
+def _refuse_if_alive(storage: Storage, last: Lease, *, waiting: Callable[[Lease], None]) -> None:
+    if last.owner.is_here():
+        if last.owner.is_alive():
+            raise _held(last)
+        return
+    waiting(last)
+    deadline = time.monotonic() + STALE_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(min(RENEW_SECONDS, STALE_SECONDS) / 5)
+        now = current_lease(storage)
+        if now != last:
+            if now and now.released and now.epoch == last.epoch:
+                return
+            raise _held(now or last)
+
+
+def _held(lease: Lease) -> LeaseHeldError:
+    return LeaseHeldError(
+        f"another driver runs this checkpoint: {lease}. Wait for it, or stop it; committed shards "
+        "are shared either way"
+    )
+
+
+def renew_lease(storage: Storage, lease: Lease) -> Lease:
+    """Show that the owner is alive.
+
+    Raises:
+        LeaseHeldError: A newer epoch was claimed: this driver must stop.
+    """
+    now = current_lease(storage)
+    if now and now.epoch > lease.epoch:
+        raise _held(now)
+    renewed = dataclasses.replace(lease, counter=lease.counter + 1)
+    storage.put(renewed.key, renewed.to_bytes())
+    return renewed
+
+
+def release_lease(storage: Storage, lease: Lease) -> None:
+    """Give the right back. A newer epoch, if there is one, is not touched."""
+    _ours.discard(lease.owner.session)
+    with contextlib.suppress(ObjectNotFoundError):
+        storage.put(lease.key, dataclasses.replace(lease, released=True).to_bytes())
+
+
+def _boot() -> str:
+    """Return what tells this boot and this container from others."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """Return when process *pid* began, in the kernel's own count, or "" when there is none."""
+    try:
+        # The command's name may hold anything, so count fields from the parenthesis that ends it.
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "" if Path("/proc/self").exists() else _answers(pid)
+    state, started = after_name[0], after_name[19]
+    return "" if state in "ZX" else started
+
+
+def _answers(pid: int) -> str:
+    """Stand in for a start time where the kernel tells none."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        return "runs"
+    return "runs"

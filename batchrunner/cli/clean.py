@@ -1,0 +1,59 @@
+"""`batchrunner clean`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from batchrunner.cli.rendering import output_option, print_records
+
+if TYPE_CHECKING:
+    from batchrunner.leftovers import Leftovers
+
+_DEFAULT = "/_checkpoint"
+
+
+@click.command("clean")
+@click.argument("place")
+@click.option("--force", is_flag=True, help="Remove what is listed.")
+@output_option
+def command(place: str, force: bool, output: str) -> None:
+    """List what dead drivers and workers of a run left behind; with --force, remove it.
+
+    PLACE is its spec, or its checkpoint folder or s3:// URI. Output, records and rows set aside
+    stay; so does everything while a driver runs.
+    """
+    leftovers = _leftovers(place)
+    found = leftovers.listed()
+    if force and found:
+        found = leftovers.remove()
+    print_records([one.to_dict() for one in found], output)
+    size = f"{len(found):,} objects, {sum(one.bytes for one in found):,} bytes"
+    if not found:
+        click.echo("nothing is left behind", err=True)
+    elif force:
+        click.echo(f"removed: {size}", err=True)
+    elif runner := leftovers.runner():
+        click.echo(f"found: {size}; {runner} may still need them", err=True)
+    else:
+        click.echo(f"found: {size}\nnext: batchrunner clean --force {shlex.quote(place)}", err=True)
+
+
+def _leftovers(place: str) -> Leftovers:
+    from batchrunner.checkpoint import Checkpoint
+    from batchrunner.leftovers import Leftovers
+    from batchrunner.spec import BatchSpec
+    from batchrunner.storage import open_storage
+    from batchrunner.worker.work import checkpoint_storage
+
+    if place.endswith((".yaml", ".yml")):
+        spec = BatchSpec.from_yaml(place)
+        sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
+        return Leftovers(Checkpoint(checkpoint_storage(spec)), sink=sink)
+    storage = open_storage(place)
+    if storage.uri.endswith(_DEFAULT):
+        sink = open_storage(storage.uri.removesuffix(_DEFAULT))
+        return Leftovers(Checkpoint(storage), sink=sink)
+    return Leftovers(Checkpoint(storage), sink=None)

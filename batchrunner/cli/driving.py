@@ -1,0 +1,107 @@
+"""A session under signals: what it shows while it runs, and what it says at its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import click
+
+from batchrunner.progress import BarProgress, LineProgress, Progress, duration
+from batchrunner.report import BatchReport
+from batchrunner.runner import BatchRunner
+from batchrunner.session import Stop, StopReason
+from batchrunner.spec import BatchSpec
+
+_SHOWN_FAILURES = 10
+
+
+def drive(spec: str, session: Callable[..., BatchReport], *, output: str) -> int:
+    """Have a session of *spec* with signals, progress and a report; return the exit code."""
+    # Ray reads it when it is imported, or else takes SIGTERM for itself and dies of it.
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
+    loaded = BatchSpec.from_yaml(spec)
+    stop = Stop(max_runtime=loaded.execution.max_runtime)
+    with _signals(stop), closing(_progress()) as progress:
+        report = session(BatchRunner(loaded), stop=stop, progress=progress)
+    if output == "json":
+        click.echo(json.dumps(report.to_dict()))
+    _tell(report, spec=spec)
+    return report.exit_code
+
+
+def _progress() -> Progress:
+    return BarProgress() if sys.stderr.isatty() else LineProgress()
+
+
+@contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into a wish to stop, and the next into an interrupt."""
+    reasons = {signal.SIGINT: StopReason.INTERRUPTED, signal.SIGTERM: StopReason.TERMINATED}
+
+    def handle(number: int, _: object) -> None:
+        if stop.reason is not None:
+            raise KeyboardInterrupt
+        stop.request(reasons[signal.Signals(number)])
+        click.echo(
+            "stopping: the shards in flight are finished first; once more drops them", err=True
+        )
+
+    before = {number: signal.signal(number, handle) for number in reasons}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell(report: BatchReport, *, spec: str) -> None:
+    """Tell people how it went, and what to do next."""
+    state = "done" if report.ok else f"stopped ({report.stopped})" if report.stopped else "failed"
+    shards = f"{report.shards_committed:,} of {report.shards:,} shards committed"
+    lines = [
+        f"{state}: {shards} ({report.shards_new:,} new, {duration(report.seconds)})",
+        f"rows: {report.rows_in:,} in, {report.rows_out:,} out, {report.rows_failed:,} set aside",
+        f"output: {report.sink}",
+        *_failures(report),
+        *_next(report, spec=shlex.quote(spec)),
+    ]
+    click.echo("\n".join(lines), err=True)
+
+
+def _failures(report: BatchReport) -> list[str]:
+    reasons = {**report.quarantined, **{i: f.reason for i, f in report.failures.items()}}
+    lines = [f"failed: {reason}" for reason in list(reasons.values())[:_SHOWN_FAILURES]]
+    if len(reasons) > _SHOWN_FAILURES:
+        lines.append(f"and {len(reasons) - _SHOWN_FAILURES:,} more shards failed")
+    if not report.within_budget:
+        lines.append(
+            f"too many rows failed: {report.rows_failed:,} of {report.rows_in:,}, where "
+            f"errors.max_row_errors allows {report.rows_allowed:,}"
+        )
+    return lines
+
+
+def _next(report: BatchReport, *, spec: str) -> list[str]:
+    lines = [f"see the rows set aside: batchrunner errors {spec}"] if report.rows_failed else []
+    if report.stopped is StopReason.ROW_ERRORS or not report.within_budget:
+        lines.append(
+            f"next: fix it, then batchrunner retry --rows {spec}; or raise errors.max_row_errors, "
+            f"then batchrunner run {spec}"
+        )
+    elif report.quarantined:
+        lines.append(f"next: fix it, then batchrunner retry {spec}")
+    elif not report.ok:
+        lines.append(f"next: {'fix it, then ' if report.failures else ''}{_again()}")
+    return lines
+
+
+def _again() -> str:
+    """Return the command that goes on."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
+    return shlex.join(["batchrunner", *arguments])

@@ -1,0 +1,190 @@
+"""`batchrunner jobs`: batches as jobs of a cluster, and what became of jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchrunner.cli.rendering import output_option, print_record, print_records
+from batchrunner.cli.store_options import store_options
+
+if TYPE_CHECKING:
+    from batchrunner.jobs import Job
+
+_EXIT_CODES = {"completed": 0, "failed": 1, "cancelled": 1}
+_NOT_YET = 75
+
+
+def _cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says whose jobs are meant, and where they run."""
+    scope = click.option(
+        "--scope",
+        required=True,
+        envvar="BATCHRUNNER_SCOPE",
+        show_envvar=True,
+        help="The idempotency_scope that the jobs are submitted in.",
+    )
+    address = click.option(
+        "--address",
+        envvar="RAY_ADDRESS",
+        show_envvar=True,
+        help="The Ray cluster: host:port or ray://host:port; by default, the one of this machine.",
+    )
+    return scope(address(store_options(command)))
+
+
+@click.group("jobs")
+def command() -> None:
+    """Run batches as jobs of a Ray cluster, and look after jobs, whoever submitted them.
+
+    Exit codes, on top of the usual ones: 0 completed · 1 failed or cancelled · 75 not yet.
+    """
+
+
+@command.command()
+@click.argument("spec", type=click.Path(dir_okay=False))
+@_cluster_options
+@click.option("--name", help="Name of the job; by default, made from the spec's.")
+@click.option(
+    "--edition",
+    default="",
+    help="The same spec is the same job; with another edition, another one: the source has grown.",
+)
+@click.option("--wait", is_flag=True, help="Wait for the end of the job.")
+@output_option
+def submit(spec: str, name: str | None, edition: str, wait: bool, **options: Any) -> int:
+    """Run SPEC as a job, which goes on when this command and this machine are gone.
+
+    The spec's `ray.runtime_env` is the job's, its `ray.address` the cluster unless --address says
+    another one. Prints the job.
+    """
+    from batchrunner.jobs import BatchCapability, submit_capability
+    from batchrunner.spec import BatchSpec
+
+    batch = BatchSpec.from_yaml(spec)
+    address = batch.ray.address if batch.ray.address != "local" else None
+    options["address"] = options["address"] or address
+    with _backend(options, runtime_env=dict(batch.ray.runtime_env) or None):
+        job = submit_capability(BatchCapability(batch, edition=edition), job_name=name)
+        if wait:
+            job.wait()
+        told = _told(job)
+    print_record(told, options["output"])
+    return _EXIT_CODES.get(told["status"], _NOT_YET) if wait else 0
+
+
+@command.command("list")
+@_cluster_options
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many.")
+@click.option(
+    "--status",
+    type=click.Choice(["pending", "running", "completed", "failed", "cancelled"]),
+    multiple=True,
+    help="Only jobs in this state; may be repeated.",
+)
+@output_option
+def list_(limit: int, status: tuple[str, ...], **options: Any) -> None:
+    """List the scope's jobs, the newest first."""
+    from batchrunner.jobs import JobStatus, list_jobs
+
+    with _backend(options):
+        chosen = [JobStatus(name) for name in status] or None
+        told = [_told(job) for job in list_jobs(limit=limit, status_filter=chosen)]
+    print_records(told, options["output"])
+
+
+@command.command()
+@click.argument("job_id")
+@_cluster_options
+@output_option
+def get(job_id: str, **options: Any) -> None:
+    """Show one job."""
+    from batchrunner.jobs import get_job
+
+    with _backend(options):
+        told = _told(get_job(job_id))
+    print_record(told, options["output"])
+
+
+@command.command()
+@click.argument("job_id")
+@_cluster_options
+@click.option("--timeout", type=float, help="Seconds to wait at most; then the code is 75.")
+@output_option
+def wait(job_id: str, timeout: float | None, **options: Any) -> int:
+    """Wait for the end of a job, and show it."""
+    from batchrunner.jobs import get_job
+
+    with _backend(options):
+        job = get_job(job_id)
+        job.wait(timeout)
+        told = _told(job)
+    print_record(told, options["output"])
+    return _EXIT_CODES.get(told["status"], _NOT_YET)
+
+
+@command.command()
+@click.argument("job_id")
+@_cluster_options
+def logs(job_id: str, **options: Any) -> None:
+    """Print what a job has said so far, up to the last few seconds."""
+    from batchrunner.jobs import get_job
+
+    with _backend(options):
+        text = get_job(job_id).logs()
+    click.echo(text, nl=False)
+
+
+@command.command()
+@click.argument("job_id")
+@_cluster_options
+@output_option
+def cancel(job_id: str, **options: Any) -> int:
+    """Stop a job. When this ends with 0, the job does not run any more; 1: it had ended before."""
+    from batchrunner.jobs import get_job
+
+    with _backend(options):
+        job = get_job(job_id)
+        cancelled = job.cancel()
+        told = _told(job)
+    print_record(told, options["output"])
+    return 0 if cancelled else 1
+
+
+@contextlib.contextmanager
+def _backend(options: dict[str, Any], **more: Any) -> Iterator[None]:
+    """Have the backend configured; what Ray says meanwhile goes where messages go."""
+    # Ray reads it when it is imported, or else takes SIGTERM for itself and dies of it.
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
+    from batchrunner.jobs import configure_job_backend
+
+    store = {"uri": options["store"], "storage_options": options["storage_options"]}
+    with contextlib.redirect_stdout(sys.stderr):
+        configure_job_backend(
+            "ray",
+            analytics_store=store,
+            idempotency_scope=options["scope"],
+            address=options["address"] or "auto",
+            **more,
+        )
+        yield
+
+
+def _told(job: Job[Any]) -> dict[str, Any]:
+    status = job.status
+    ref = job.result(0) if status == "completed" else None
+    error = job.exception()
+    return {
+        "job_id": job.job_id,
+        "name": job.job_name,
+        "status": status.value,
+        "created_at": job.created_at.isoformat(timespec="seconds"),
+        "run_uid": ref.run_uid if ref else None,
+        "store_uri": ref.store_uri if ref else None,
+        "error": str(error).partition(" failed: ")[2] if error else None,
+    }

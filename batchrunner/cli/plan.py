@@ -1,0 +1,41 @@
+"""`batchrunner plan`."""
+
+from __future__ import annotations
+
+import click
+
+from batchrunner.cli.rendering import output_option, print_records
+
+
+@click.command("plan")
+@click.argument("spec", type=click.Path(dir_okay=False))
+@click.option("--accept-changes", is_flag=True, help="Plan as `run --accept-changes` would.")
+@output_option
+def command(spec: str, accept_changes: bool, output: str) -> None:
+    """List the shards that `run SPEC` would process, and why. Writes and starts nothing."""
+    from batchrunner.runner import BatchRunner
+    from batchrunner.spec import BatchSpec
+
+    runner = BatchRunner(BatchSpec.from_yaml(spec))
+    seen = runner.plan(accept_changes=accept_changes)
+    records = [
+        {
+            "shard": shard.id,
+            "source": shard.uri,
+            "slicing": str(shard.slicing),
+            "start": shard.start,
+            "stop": shard.stop,
+            "why": seen.why(shard),
+        }
+        for shard in seen.pending
+    ]
+    print_records(records, output)
+    whole = len(seen.plan.active)
+    sealed = f", {len(seen.output.unsealed):,} to seal" if seen.output.unsealed else ""
+    click.echo(
+        f"{len(seen.pending):,} of {whole:,} shards to run, "
+        f"{len(seen.output.committed):,} committed{sealed}",
+        err=True,
+    )
+    for line in seen.accepted:
+        click.echo(f"accepted change: {line}", err=True)

@@ -1,0 +1,44 @@
+"""`batchrunner run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def report_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `-o` to a command that runs."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help="How to print the report: json goes to stdout.",
+    )(command)
+
+
+@click.command("run")
+@click.argument("spec", type=click.Path(dir_okay=False))
+@click.option("--fresh", is_flag=True, help="Remove this run's output and start over.")
+@click.option(
+    "--accept-changes",
+    is_flag=True,
+    help="Go on although the spec, the code or the source changed; who accepted is recorded.",
+)
+@report_option
+def command(spec: str, fresh: bool, accept_changes: bool, output: str) -> int:
+    """Run SPEC, or go on with it: what is committed already stays as it is.
+
+    Ctrl-C finishes the shards in flight, for up to 20 s; a second one drops them. Either way the
+    same line goes on later.
+    """
+    from batchrunner.cli.driving import drive
+
+    return drive(
+        spec,
+        lambda runner, **how: runner.run(fresh=fresh, accept_changes=accept_changes, **how),
+        output=output,
+    )

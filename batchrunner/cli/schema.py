@@ -1,0 +1,15 @@
+"""`batchrunner schema`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command("schema")
+def command() -> None:
+    """Print the JSON Schema of specs, for editors and checks."""
+    from batchrunner.spec import spec_schema
+
+    click.echo(json.dumps(spec_schema(), indent=2))

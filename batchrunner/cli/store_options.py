@@ -1,0 +1,41 @@
+"""The options that say which analytics store a command is about."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def _json_object(_: click.Context, __: click.Parameter, value: str) -> dict[str, Any]:
+    """Read a mapping, written as JSON; what is wrong with it is told without quoting it."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(value)
+        if isinstance(found, dict):
+            return found
+    raise click.BadParameter("write a JSON object, such as '{\"anon\": false}'")
+
+
+def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says which store to read."""
+    place = click.option(
+        "--store",
+        required=True,
+        envvar="BATCHRUNNER_STORE",
+        show_envvar=True,
+        metavar="URI",
+        help="The analytics store: a folder or s3://bucket/prefix.",
+    )
+    options = click.option(
+        "--storage-options",
+        callback=_json_object,
+        default="{}",
+        metavar="JSON",
+        envvar="BATCHRUNNER_STORAGE_OPTIONS",
+        show_envvar=True,
+        help="fsspec's options of the store, as JSON. The variable keeps secrets out of `ps`.",
+    )
+    return place(options(command))

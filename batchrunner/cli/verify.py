@@ -1,0 +1,74 @@
+"""`batchrunner verify`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from batchrunner.cli.rendering import output_option, print_records
+
+if TYPE_CHECKING:
+    from batchrunner.verify import Repair, Verification
+
+DEFECT = 5
+
+
+@click.command("verify")
+@click.argument("spec", type=click.Path(dir_okay=False))
+@click.option(
+    "--repair",
+    "mend",
+    is_flag=True,
+    help="Move what is damaged to _damaged/, so that `run` makes it again.",
+)
+@output_option
+def command(spec: str, mend: bool, output: str) -> int:
+    """Hold the output of SPEC against its records and its source, every byte of it.
+
+    Lists what is wrong, and ends with 5 if there is anything. Shards that are not committed yet are
+    no defect.
+    """
+    from batchrunner.spec import BatchSpec
+    from batchrunner.verify import repair, verify
+
+    loaded = BatchSpec.from_yaml(spec)
+    done = repair(loaded, watch=_watch) if mend else None
+    found = done.found if done else verify(loaded, watch=_watch)
+    print_records([finding.to_dict() for finding in found.findings], output)
+    lines = [_counts(found), *found.notes, *_next(found, done, spec=shlex.quote(spec))]
+    click.echo("\n".join(lines), err=True)
+    return 0 if found.ok else DEFECT
+
+
+def _watch(done: int, shards: int) -> None:
+    if sys.stderr.isatty():
+        end = "\r" if done < shards else "\r\x1b[K"
+        click.echo(f"{done:,} of {shards:,} shards", nl=False, err=True)
+        click.echo(end, nl=False, err=True)
+
+
+def _counts(found: Verification) -> str:
+    state = "ok" if found.ok else f"{len(found.findings):,} defects"
+    return (
+        f"{state}: {found.committed:,} of {found.shards:,} shards committed; rows: "
+        f"{found.rows_in:,} in, {found.rows_out:,} out, {found.rows_failed:,} set aside"
+    )
+
+
+def _next(found: Verification, done: Repair | None, *, spec: str) -> list[str]:
+    if found.ok:
+        return []
+    if done is None:
+        return [f"next: batchrunner verify --repair {spec}"]
+    lines = [
+        f"moved to _damaged/: {len(done.moved):,} objects; {len(done.redone):,} shards to make again"
+    ]
+    if done.hopeless:
+        lines.append(
+            f"{len(done.hopeless):,} defects cannot be repaired: bring the records back, or start "
+            f"over: batchrunner run --fresh {spec}"
+        )
+    return [*lines, f"next: batchrunner run {spec}"]

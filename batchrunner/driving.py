@@ -1,0 +1,213 @@
+"""A session at work: shards handed out, receipts taken, a stop obeyed."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from batchrunner.checkpoint import Quarantine, Sentinel
+from batchrunner.errors import StorageError
+from batchrunner.execute.rounds import ROUNDS, Tally, waves
+from batchrunner.progress import Progress, Standing
+from batchrunner.session import Session, StopReason
+from batchrunner.shard import Shard, Slicing
+from batchrunner.spec import ErrorsSpec
+from batchrunner.worker.attempts import forget_attempts
+from batchrunner.worker.committer import Committer
+from batchrunner.worker.pipeline import read_ticking
+from batchrunner.worker.receipt import GIVEN_UP, Cause, Receipt
+from batchrunner.worker.stopping import DRAIN_SECONDS, stop_key
+from batchrunner.worker.work import Work
+
+Engine = Callable[[Work, Sequence[Shard]], Iterator[Receipt | None]]
+"""Processes shards and yields how each ended, in any order; at least once."""
+
+_log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 0.25
+_LATE_SECONDS = 10.0
+_FOLD_EVERY = 5000
+_FAILURES_NOTED = 100
+
+
+@dataclass(slots=True)
+class Pace:
+    """How far a run is, by the size of its shards."""
+
+    shards: int
+    committed: int
+    rows_in: int
+    rows_out: int
+    rows_failed: int
+    weight: int
+    weight_done: int
+    weight_before: int = field(init=False)
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.weight_before = self.weight_done
+
+    def count(self, sentinel: Sentinel, shard: Shard) -> None:
+        """Count a shard that was committed just now."""
+        self.committed += 1
+        self.rows_in += 0 if shard.slicing is Slicing.LETTERS else sentinel.rows_in
+        self.rows_out += sentinel.rows_out
+        self.rows_failed += sentinel.rows_failed
+        self.weight_done += shard.weight
+
+    def loses_too_much(self, policy: ErrorsSpec) -> bool:
+        """Tell whether more rows failed than the run may lose, or will by the looks of it."""
+        likely = self.rows_in * self.weight / max(self.weight_done, 1)
+        return self.rows_failed > policy.allowed(likely)
+
+    def standing(self, *, failed: int) -> Standing:
+        """Return where the run stands."""
+        whole = max(self.weight, 1)
+        return Standing(
+            shards=self.shards,
+            committed=self.committed,
+            failed=failed,
+            rows_out=self.rows_out,
+            done=self.weight_done / whole,
+            done_before=self.weight_before / whole,
+            seconds=time.monotonic() - self.began,
+        )
+
+
+class Driving:
+    """Hands out the pending shards of a run.
+
+    Attributes:
+        tally: What came of them so far.
+    """
+
+    def __init__(self, work: Work, session: Session, pace: Pace, progress: Progress) -> None:
+        self.tally = Tally()
+        self._work, self._session = work, session
+        self._pace, self._progress = pace, progress
+        self._checkpoint = work.checkpoint()
+        self._shards: dict[int, Shard] = {}
+        self._unfolded: dict[int, Sentinel] = {}
+        self._stop_is_stored = False
+
+    def go(self, shards: Sequence[Shard], engine: Engine) -> None:
+        """Hand *shards* out until each is committed or failed for good, or a stop comes.
+
+        Raises:
+            CapabilityImportError: No shard can succeed.
+            RayUnavailableError: There is nothing to run on.
+            StorageError: Storage fails everything.
+        """
+        self._shards = {shard.id: shard for shard in shards}
+        try:
+            for wave in waves(shards):
+                self._rounds(engine, [shard for shard in wave if self._may_run(shard)])
+                if self._session.stop.reason:
+                    break
+                self._commit_put_off(wave)
+            self._quarantine()
+        finally:
+            self._leave()
+
+    def _may_run(self, shard: Shard) -> bool:
+        """Tell whether the rows that *shard* is to try again are set aside by now."""
+        waits = shard.slicing is Slicing.LETTERS and shard.start in self._shards
+        return not waits or shard.start in self.tally.committed
+
+    def _rounds(self, engine: Engine, shards: Sequence[Shard]) -> None:
+        todo = list(shards)
+        for _ in range(ROUNDS if todo else 0):
+            self._round(engine, todo)
+            self._look_up(self.tally.to_retry(todo))
+            todo = self.tally.to_retry(todo)
+            if not todo or self._session.stop.reason:
+                break
+
+    def _round(self, engine: Engine, shards: Sequence[Shard]) -> None:
+        with read_ticking(engine(self._work, shards), seconds=_TICK_SECONDS) as receipts:
+            for receipt in receipts:
+                if receipt is not None:
+                    self._take(receipt)
+                self._progress.show(self._pace.standing(failed=len(self.tally.failures)))
+                self._pass_stop_on()
+                if self._session.stop.waited() > DRAIN_SECONDS + _LATE_SECONDS:
+                    return
+
+    def _look_up(self, shards: Iterable[Shard]) -> None:
+        """Take the sentinels of those *shards* that are committed although no receipt says so.
+
+        Ray numbers what a task yields. When it runs a dead task again, it drops as many items as it
+        had got from the first one, whatever is in them. And storage may fail after it has written.
+        """
+        stem = self._work.facts.stem
+        unsure = {stem(shard.id): shard.id for shard in shards}
+        try:
+            committed = self._checkpoint.find(unsure)
+        except StorageError as error:  # they are handed out again, now or by the next session
+            _log.warning("%s", error)
+            return
+        for found, sentinel in committed.items():
+            self._take(Receipt(unsure[found], sentinel=sentinel))
+
+    def _take(self, receipt: Receipt) -> None:
+        if not self.tally.take(receipt):
+            return
+        if receipt.failure is not None:
+            if len(self.tally.failures) <= _FAILURES_NOTED:
+                self._session.note("shard_failed", shard=receipt.shard, why=receipt.failure.reason)
+            if self.tally.is_hopeless:
+                raise StorageError(receipt.failure.reason)
+            if receipt.failure.cause is Cause.BUDGET:
+                self._session.stop.request(StopReason.ROW_ERRORS)
+        elif receipt.sentinel is not None:
+            self._pace.count(receipt.sentinel, self._shards[receipt.shard])
+            self._unfolded[receipt.shard] = receipt.sentinel
+            if len(self._unfolded) >= _FOLD_EVERY:
+                self._fold()
+            if self._pace.loses_too_much(self._work.spec.errors):
+                self._session.stop.request(StopReason.ROW_ERRORS)
+
+    def _pass_stop_on(self) -> None:
+        """Tell the workers, wherever they are, once there is a reason to stop."""
+        if self._session.stop.reason and not self._stop_is_stored:
+            self._stop_is_stored = True
+            self._checkpoint.storage.put(stop_key(self._session.id), b"")
+
+    def _leave(self) -> None:
+        try:
+            self._fold()
+            if self._stop_is_stored:
+                self._checkpoint.storage.delete([stop_key(self._session.id)])
+                forget_attempts(self._checkpoint.storage, session=self._session.id)
+        except StorageError as error:  # neither is needed, and what went wrong before must be heard
+            _log.warning("%s", error)
+
+    def _quarantine(self) -> None:
+        """Set apart what has had its attempts; `retry` brings it back."""
+        stem = self._work.facts.stem
+        failures = {i: f for i, f in self.tally.failures.items() if f.cause in GIVEN_UP}
+        self._checkpoint.quarantine(
+            {
+                stem(i): Quarantine(
+                    self._work.run_uid, i, failure.reason, failure.attempts, self._session.id
+                )
+                for i, failure in failures.items()
+            }
+        )
+
+    def _fold(self) -> None:
+        self._checkpoint.fold(self._unfolded, name=uuid.uuid4().hex)
+        self._unfolded = {}
+
+    def _commit_put_off(self, shards: Sequence[Shard]) -> None:
+        """Commit the shards that had no rows to write, now that others have fixed the schema."""
+        waiting = [shard for shard in shards if shard.id in self.tally.put_off]
+        if not waiting:
+            return
+        committer = Committer(self._work)
+        for shard in waiting:
+            for receipt in committer.commit_empty(shard, self.tally.put_off.pop(shard.id)):
+                self._take(receipt)

@@ -1,0 +1,203 @@
+"""The `ray` engine: Ray Data over shard descriptors; no row passes through the object store.
+
+Ray gives out the groups, keeps the actors, and runs again what died with its worker or its node.
+A worker never raises into Ray Data, which would end the job or drop a block in silence.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from batchrunner.errors import CapabilityImportError, RayUnavailableError
+from batchrunner.execute.bare_ray_data import without_helper_actors
+from batchrunner.execute.groups import make_groups
+from batchrunner.execute.payload import Payload
+from batchrunner.execute.ray_connection import connected, told_when_overdue, workers_that_fit
+from batchrunner.shard import Shard
+from batchrunner.spec import ExecutionSpec
+from batchrunner.worker.process import ShardWorker
+from batchrunner.worker.receipt import Cause, Failure, Receipt
+from batchrunner.worker.stopping import StoredStop
+from batchrunner.worker.work import Work
+
+
+def run_on_ray(work: Work, shards: Sequence[Shard], *, as_actors: bool) -> Iterator[Receipt | None]:
+    """Process *shards* on Ray and yield receipts as they come, in any order.
+
+    At least once: Ray may run a group again, whole or in part, finished or not. None says that a
+    worker has begun.
+
+    Raises:
+        RayUnavailableError: Ray is not there, or can never hold a worker.
+    """
+    with connected(work.spec.ray), without_helper_actors(), _quiet_logs(), _ray_errors():
+        execution = work.spec.execution
+        fitting = workers_that_fit(execution, may_grow=work.spec.ray.address != "local")
+        least, most = _bounds(execution.concurrency, fitting)
+        groups = make_groups(shards, workers=min(most, len(shards)))
+        if as_actors:
+            compute = _actor_pool(least, min(most, len(groups)), at_first=fitting)
+        else:
+            compute = _task_pool(None if execution.concurrency is None else min(most, len(groups)))
+        dataset = _dataset(work, groups, compute=compute)
+        batches = dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
+        with told_when_overdue(execution) as begun:
+            for batch in batches:
+                begun()
+                for data in batch.column("receipts").to_pylist():
+                    yield from pickle.loads(data)  # noqa: S301 - of our workers
+
+
+def _bounds(concurrency: int | tuple[int, int] | None, fitting: int) -> tuple[int, int]:
+    if concurrency is None:
+        return 1, fitting
+    return (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
+
+
+def _dataset(work: Work, groups: Sequence[Sequence[Shard]], *, compute: Any) -> Any:
+    import ray.data
+
+    as_tasks = isinstance(compute, ray.data.TaskPoolStrategy)
+    rows = [{"group": pickle.dumps(group)} for group in groups]
+    # The dataset keeps the context that it is made in, so the user's is ours for an instant only.
+    with ray.data.DataContext.current(_context()):
+        dataset: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
+        return dataset.map_batches(
+            process_group if as_tasks else GroupActor,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=compute,
+            **{"fn_kwargs" if as_tasks else "fn_constructor_kwargs": {"payload": Payload.of(work)}},
+            **_resources(work.spec.execution),
+        )
+
+
+def _context() -> Any:
+    from ray.data import DataContext
+
+    context: Any = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # a shard may take hours
+    context.target_max_block_size = 1  # a receipt is handed on at once, not when its group ends
+    # What the next two guard is memory for blocks, and ours are receipts. With the first, Ray Data
+    # runs a single task until it has heard of the cluster's CPUs, a second later; with the second,
+    # a worker that is two receipts ahead waits until they are fetched, every 100 ms.
+    context.op_resource_reservation_enabled = False
+    context._max_num_blocks_in_streaming_gen_buffer = None  # noqa: SLF001 - it has no other name
+    return context
+
+
+def _task_pool(most: int | None) -> Any:
+    import ray.data
+
+    return ray.data.TaskPoolStrategy(size=most)
+
+
+def _actor_pool(least: int, most: int, *, at_first: int) -> Any:
+    import ray.data
+
+    # One call more than runs: the next begins at once, and Ray Data sees that actors are wanted.
+    if least >= most:
+        return ray.data.ActorPoolStrategy(size=most, max_tasks_in_flight_per_actor=2)
+    return ray.data.ActorPoolStrategy(
+        min_size=least,
+        max_size=most,
+        initial_size=min(max(least, at_first), most),
+        max_tasks_in_flight_per_actor=2,
+    )
+
+
+def _resources(execution: ExecutionSpec) -> dict[str, Any]:
+    wanted = {
+        "num_cpus": execution.num_cpus,
+        "num_gpus": execution.num_gpus or None,
+        "memory": execution.memory,
+        "accelerator_type": execution.accelerator_type,
+        "resources": dict(execution.resources) or None,
+    }
+    return {name: amount for name, amount in wanted.items() if amount is not None}
+
+
+class GroupActor:
+    """Processes groups of shards with a capability that is built once."""
+
+    def __init__(self, payload: Payload) -> None:
+        self._worker = _Worker(payload)
+
+    def __call__(self, batch: Any) -> Iterator[Any]:
+        yield from self._worker.receipts(batch)
+
+
+def process_group(batch: Any, *, payload: Payload) -> Iterator[Any]:
+    """Process one group of shards in a task; the process keeps the capability for the next one."""
+    if payload.key not in _workers:
+        _workers.clear()
+        _workers[payload.key] = _Worker(payload)
+    yield from _workers[payload.key].receipts(batch)
+
+
+_workers: dict[str, _Worker] = {}
+
+
+class _Worker:
+    """A `ShardWorker` that could perhaps not be built; then every shard has that as its receipt."""
+
+    def __init__(self, payload: Payload) -> None:
+        self._failure: Failure | None = None
+        try:
+            work = payload.unpack()
+            self._worker = ShardWorker(work, pickled=lambda: payload.work)
+            self._stop = StoredStop(work.checkpoint().storage, work.session)
+        except (CapabilityImportError, ImportError, AttributeError) as error:
+            self._failure = Failure(Cause.IMPORT, str(error))
+
+    def receipts(self, batch: Any) -> Iterator[Any]:
+        """Yield one table for all receipts of a moment, after one that says that the work begins."""
+        import pyarrow as pa
+
+        yield pa.table({"receipts": [pickle.dumps([None])]})
+        group = pickle.loads(batch.column("group")[0].as_py())  # noqa: S301 - written by our driver
+        for receipts in self._process(group):
+            yield pa.table({"receipts": [pickle.dumps(receipts)]})
+
+    def _process(self, group: Sequence[Shard]) -> Iterator[list[Receipt]]:
+        if self._failure is not None:
+            return iter([[Receipt(shard.id, failure=self._failure) for shard in group]])
+        return self._worker.process(group, stop=self._stop)
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Keep Ray Data's talk off the user's terminal; it stays in Ray's own log files."""
+    import ray.data  # noqa: F401 - sets the logging up
+
+    handlers = [h for h in logging.getLogger("ray.data").handlers if h.name == "console"]
+    before = [handler.level for handler in handlers]
+    for handler in handlers:
+        handler.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for handler, level in zip(handlers, before, strict=True):
+            handler.setLevel(level)
+
+
+@contextmanager
+def _ray_errors() -> Iterator[None]:
+    """Turn what Ray raises about itself into one line."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        # The first and last lines say what; those between are Ray's own frames.
+        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+        raise RayUnavailableError(
+            f"Ray failed: {lines[0][:300]} … {lines[-1].strip()[:300]}. Committed shards are kept; "
+            "ray-data.log in Ray's session folder has the rest."
+        ) from error

@@ -1,0 +1,187 @@
+"""A Ray to work on: joined or started, and left as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from batchrunner.errors import RayUnavailableError, describe
+from batchrunner.spec import ExecutionSpec, RaySpec
+
+_CONNECT_SECONDS = 5.0
+_OVERDUE_SECONDS = 40.0
+_CHATTER = re.compile(rb"\[\S+ \S+ [IWE] \d+ \d+\]")
+_LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def connected(spec: RaySpec) -> Iterator[None]:
+    """Have this process connected to Ray inside the block.
+
+    A Ray that this process is connected to already is used and stays connected. Otherwise the
+    address decides: "local" starts one that ends with the block, anything else joins a cluster
+    and leaves it running.
+
+    Raises:
+        RayUnavailableError: Ray does not start, or is not there.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    connect(spec)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def connect(spec: RaySpec) -> None:
+    """Connect this process, which is not connected, to Ray.
+
+    Raises:
+        RayUnavailableError: Ray does not start, or is not there.
+    """
+    import ray
+
+    _check_listening(spec.address)
+    try:
+        with _quiet_start():
+            ray.init(**_arguments(spec))
+    except Exception as error:  # Ray raises a dozen kinds, among them bare RuntimeError
+        raise RayUnavailableError(
+            f"Ray at {spec.address!r} cannot be used: {describe(error)}. "
+            "Check the address, and `ray status` on the cluster."
+        ) from error
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep Ray's C++ side from talking to the user's terminal.
+
+    It reads its log level when it starts, and says so on stderr, where that is held back. (Its
+    error about "constructor arguments", for one, comes with every actor pool and means nothing.)
+    """
+    unset = _LOG_LEVEL not in os.environ
+    os.environ.setdefault(_LOG_LEVEL, "fatal")
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(real, 2)
+            os.close(real)
+            if unset:
+                del os.environ[_LOG_LEVEL]
+            held.seek(0)
+            os.write(2, b"".join(line for line in held if not _CHATTER.match(line)))
+
+
+def _arguments(spec: RaySpec) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "address": spec.address,
+        "runtime_env": dict(spec.runtime_env) or None,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
+    if spec.address == "local":
+        arguments["include_dashboard"] = False
+    return arguments
+
+
+def _check_listening(address: str) -> None:
+    """Fail in seconds rather than minutes when nobody listens at host:port."""
+    host, _, port = address.removeprefix("ray://").partition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise RayUnavailableError(
+            f"nobody listens at ray.address {address!r} ({error.strerror or error}); "
+            "start the cluster, or use ray.address: local"
+        ) from error
+
+
+def workers_that_fit(execution: ExecutionSpec, *, may_grow: bool) -> int:
+    """Return how many workers the cluster has room for, as it is now; at least 1.
+
+    Raises:
+        RayUnavailableError: No machine could hold one, and the cluster cannot grow.
+    """
+    import ray
+
+    wanted = _request(execution)
+    alive: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray is half typed
+    nodes = [node["Resources"] for node in alive if node["Alive"]]
+    fitting = sum(min(_times(node, wanted), default=0) for node in nodes)
+    if fitting:
+        return fitting
+    whole: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    message = (
+        f"no machine of the cluster has room for one worker: it needs {_listed(wanted)}; in all "
+        f"there is {_listed(whole)}"
+    )
+    if not may_grow:
+        raise RayUnavailableError(
+            f"{message}. Ask for less in `execution`, or use a larger machine."
+        )
+    _log.warning("%s. Waiting for the cluster to grow.", message)
+    return 1
+
+
+@contextmanager
+def told_when_overdue(execution: ExecutionSpec) -> Iterator[Callable[[], None]]:
+    """Say after a while that no worker has begun and what they wait for, unless told that one has."""
+    timer = threading.Timer(_OVERDUE_SECONDS, _tell_overdue, [execution])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield timer.cancel
+    finally:
+        timer.cancel()
+
+
+def _tell_overdue(execution: ExecutionSpec) -> None:
+    import ray
+
+    with contextlib.suppress(Exception):  # Ray may be gone by now
+        free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        _log.warning(
+            "no worker has begun after %d s: each needs %s, and free are %s. Others may use the "
+            "cluster; the run goes on waiting.",
+            _OVERDUE_SECONDS,
+            _listed(_request(execution)),
+            _listed(free),
+        )
+
+
+def _request(execution: ExecutionSpec) -> dict[str, float]:
+    wanted = {"CPU": execution.num_cpus, "GPU": execution.num_gpus, **execution.resources}
+    if execution.memory:
+        wanted["memory"] = execution.memory
+    if execution.accelerator_type:
+        wanted[f"accelerator_type:{execution.accelerator_type}"] = 0.001
+    return {name: amount for name, amount in wanted.items() if amount}
+
+
+def _times(node: Mapping[str, float], wanted: Mapping[str, float]) -> list[int]:
+    if not wanted:
+        return [int(node.get("CPU", 1))]
+    return [int(node.get(name, 0.0) / amount) for name, amount in wanted.items()]
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    shown = {name: amount for name, amount in resources.items() if not name.startswith("node:")}
+    return ", ".join(f"{name} {amount:g}" for name, amount in sorted(shown.items())) or "nothing"

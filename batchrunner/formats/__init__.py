@@ -1,0 +1,1 @@
+"""How rows stand in files: JSON lines and Parquet, each as a source and as a sink."""

@@ -1,0 +1,71 @@
+"""A run of neighbouring rows as a source hands them on, with the way back to where they stood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Row = dict[str, Any]
+
+MAX_RAW_BYTES = 4096
+"""How much of a row that is set aside is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a row stands in its file.
+
+    Attributes:
+        unit: "byte" (offset of the line in the uncompressed file) or "row" (number, from 0).
+        at: The offset or the number.
+        raw: The row as it stands there, at most `MAX_RAW_BYTES` of it.
+    """
+
+    unit: str
+    at: int
+    raw: bytes
+
+    def __str__(self) -> str:
+        return f"{self.unit} {self.at:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that could not be read."""
+
+    position: Position
+    reason: str
+
+
+class Chunk(Protocol):
+    """Some rows, and those between them that could not be read."""
+
+    @property
+    def bad(self) -> tuple[BadRow, ...]:
+        """The rows that could not be read."""
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes the rows take."""
+
+    def __len__(self) -> int:
+        """Count the rows that could be read."""
+
+    def rows(self, start: int, stop: int) -> list[Row]:
+        """Return rows *start* to *stop*. The receiver may change them, so ask once."""
+
+    def reread(self, start: int, stop: int) -> list[Row]:
+        """Return the same rows again, as they stood before anybody changed them."""
+
+    def table(self, start: int, stop: int) -> pa.Table:
+        """Return rows *start* to *stop* as a table."""
+
+    def positions(self) -> Sequence[int]:
+        """Tell where each row stands in its file, as `Position.at`."""
+
+    def locate(self, index: int) -> Position:
+        """Tell where row *index* stands in its file, and how it looks there."""

@@ -1,0 +1,199 @@
+"""JSON lines to rows and back, by the block, altering nothing.
+
+orjson does the work, a block at a time. It is silent about four things:
+
+* an integer beyond 64 bits becomes a float (it has at least 19 digits in a row),
+* the earlier of two equal keys is lost (so writing the rows again gives fewer quotation marks),
+* NaN and infinity are written as null (so there is a null),
+* it refuses what JSON allows but UTF-8 does not, such as a lone surrogate.
+
+A block that is written again exactly as it stood has lost nothing. Any other is looked at once more
+as a whole, and only a line that looks suspicious is read again by the slow and strict parser of the
+standard library.
+
+Floats are IEEE doubles, as everywhere in Python: digits beyond them are not kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import Any, NoReturn
+
+import orjson
+
+from batchrunner.formats.chunk import Row
+
+_SHAPE = bytes.maketrans(b"123456789", b"0" * 9)
+_MANY_DIGITS = b"0" * 19
+_ESCAPED_QUOTE = b"\\u0022"  # the one escape that changes how many quotation marks are written
+_WRITE = orjson.OPT_SERIALIZE_NUMPY
+_WRITE_LINE = _WRITE | orjson.OPT_APPEND_NEWLINE
+
+
+def parse_block(data: bytes) -> list[Row] | None:
+    """Return the row of each line of *data*; or None when a line needs a closer look.
+
+    One call for all lines takes half as long as one a line. A random number between the lines tells
+    them apart in the answer: lines that only make sense together, or that hold two rows, leave it in
+    the wrong place, or fewer of it.
+    """
+    lines = data.removesuffix(b"\n")
+    mark = random.randrange(10**17, 10**18)  # noqa: S311 - no secret
+    cut = b",%d," % mark
+    marked = b"[%b]" % lines.replace(b"\n", cut)
+    newlines = (len(marked) - len(lines) - 2) // (len(cut) - 1)
+    try:
+        values = orjson.loads(marked)
+        again = orjson.dumps(values)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # it writes less deep than it reads
+        return None
+    rows = values[::2]
+    if set(map(type, rows)) != {dict} or values[1::2] != [mark] * newlines:
+        return None
+    return rows if again == marked or not _may_have_lost(data, again=again) else None
+
+
+def _may_have_lost(data: bytes, *, again: bytes) -> bool:
+    """Tell whether *data* may hold more than what was read of it and written *again*."""
+    if b"\\" in data and _ESCAPED_QUOTE in data:
+        return True
+    return _may_hold_long_integer(data) or again.count(b'"') != data.count(b'"')
+
+
+def _may_hold_long_integer(data: bytes) -> bool:
+    # All digits made equal, a search for a plain string finds many in a row: a regular expression
+    # takes ten times as long. After a point, they are a fraction.
+    shape = data.translate(_SHAPE)
+    found = shape.find(_MANY_DIGITS)
+    while found >= 0:
+        if shape[found - 1 : found] != b".":
+            return True
+        found = shape.find(_MANY_DIGITS, found + len(_MANY_DIGITS))
+    return False
+
+
+def parse_line(line: bytes) -> Row:
+    """Return the row of one line, exactly.
+
+    Raises:
+        ValueError: It is no JSON object, or one that cannot be kept exactly; the message says why.
+    """
+    rows = parse_block(line)
+    return rows[0] if rows else _parse_strictly(line)
+
+
+def _parse_strictly(line: bytes) -> Row:
+    try:
+        row = json.loads(
+            line.decode(),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start} of the line") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"a row must be a JSON object, not {_json_type(row)}")  # noqa: TRY004 - bad data, not bad code
+    return row
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r} stands twice")
+    return row
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite_float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"the number {digits[:40]} is too large for a double")
+    return number
+
+
+def _json_type(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def write_block(rows: Sequence[Row]) -> bytes | None:
+    """Return *rows* as lines, or None when a row needs a closer look."""
+    try:
+        lines = b"".join(map(orjson.dumps, rows, repeat(None), repeat(_WRITE_LINE)))
+    except orjson.JSONEncodeError:
+        return None
+    return None if b"null" in lines and not _all_finite(rows) else lines
+
+
+def write_line(row: Row) -> bytes:
+    """Return one row as a line, exactly.
+
+    Raises:
+        ValueError: It cannot be written as JSON; the message names the key.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"a row must be a dict, not {type(row).__name__}")  # noqa: TRY004 - bad data, not bad code
+    line = write_block([row])
+    if line is not None:
+        return line
+    for key, value in row.items():
+        if not isinstance(key, str):
+            raise ValueError(f"the key {key!r} is no string")  # noqa: TRY004 - bad data, not bad code
+        try:
+            _write_strictly(value)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"the value of {key!r} is no JSON: {error}") from error
+    return _write_strictly(row) + b"\n"
+
+
+def _write_strictly(value: object) -> bytes:
+    text = json.dumps(
+        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+    )
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can write
+        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain).encode()
+
+
+def _plain(value: object) -> Any:
+    """Let orjson write what the standard library cannot: dates, UUIDs, numpy scalars and arrays."""
+    if not _is_finite(value):
+        raise ValueError("Out of range float values are not JSON compliant")
+    try:
+        return orjson.loads(orjson.dumps(value, option=_WRITE))
+    except TypeError:
+        if hasattr(value, "tolist"):  # a numpy array of objects
+            return value.tolist()
+        raise
+
+
+def _all_finite(values: Iterable[Any]) -> bool:
+    return all(map(_is_finite, values))
+
+
+def _is_finite(value: Any) -> bool:
+    kind = value.__class__
+    if kind is float:
+        return math.isfinite(value)
+    if kind is str or kind is int or value is None:
+        return True
+    if kind is dict:
+        return _all_finite(value.values())
+    if kind is list or kind is tuple:
+        return _all_finite(value)
+    if getattr(getattr(value, "dtype", None), "kind", "") == "f":  # a numpy scalar or array
+        return bool((value - value == 0).all())
+    return True

@@ -1,0 +1,188 @@
+"""JSON lines as a source and as a sink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, islice
+from typing import TYPE_CHECKING, BinaryIO
+
+from batchrunner.errors import ShardFailedError, StorageError
+from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
+from batchrunner.formats.json_rows import parse_block, parse_line
+from batchrunner.formats.lines import MAX_LINE_BYTES, ByteStream, Lines, read_lines, row_ends
+from batchrunner.shard import Shard, Slicing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BOM = b"\xef\xbb\xbf"
+_FEW = 64
+
+
+@dataclass(frozen=True)
+class JsonlChunk:
+    """The rows of a block of lines.
+
+    Attributes:
+        parsed: The rows.
+        data: All lines of the block, also those that are blank or no rows.
+        numbers: For each row, the index of its line.
+        offset: Of the first line.
+        bad: The lines that are no rows.
+        columns: The keys to keep, or None for all.
+    """
+
+    parsed: list[Row]
+    data: bytes
+    numbers: Sequence[int]
+    offset: int
+    bad: tuple[BadRow, ...] = ()
+    columns: tuple[str, ...] | None = None
+
+    @cached_property
+    def lines(self) -> list[bytes]:
+        """The lines, once somebody asks for them: most blocks are never cut."""
+        return _cut(self.data)
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data)
+
+    def __len__(self) -> int:
+        return len(self.parsed)
+
+    def rows(self, start: int, stop: int) -> list[Row]:
+        return self.parsed[start:stop]
+
+    def reread(self, start: int, stop: int) -> list[Row]:
+        rows = [parse_line(self.lines[number]) for number in self.numbers[start:stop]]
+        return _project(rows, self.columns)
+
+    def table(self, start: int, stop: int) -> pa.Table:
+        from batchrunner.formats.columns import rows_to_table
+
+        return rows_to_table(self.parsed[start:stop])
+
+    def positions(self) -> list[int]:
+        starts = list(accumulate((len(line) + 1 for line in self.lines), initial=self.offset))
+        return [starts[number] for number in self.numbers]
+
+    def locate(self, index: int) -> Position:
+        number = self.numbers[index]
+        at = self.offset + sum(map(len, self.lines[:number])) + number
+        return Position("byte", at, self.lines[number][:MAX_RAW_BYTES])
+
+
+def read_jsonl(
+    file: BinaryIO, shard: Shard, *, compression: str | None, columns: tuple[str, ...] | None
+) -> Iterator[JsonlChunk]:
+    """Yield the rows of *shard*, about a megabyte of lines at a time, in file order.
+
+    Raises:
+        ShardFailedError: The compressed file is damaged or cut short.
+    """
+    if shard.slicing is Slicing.BYTES:
+        file.seek(max(shard.start - 1, 0))
+        blocks = read_lines(file, start=shard.start, stop=shard.stop)
+    else:
+        blocks = read_lines(open_compressed(file, compression))
+    if shard.slicing is Slicing.HEAD:
+        blocks = _head(blocks, rows=shard.stop)
+    try:
+        for block in blocks:
+            yield parse(block, columns=columns)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise ShardFailedError(f"{shard.uri} cannot be uncompressed: {error}") from error
+
+
+def _head(blocks: Iterator[Lines], *, rows: int) -> Iterator[Lines]:
+    """Yield the lines that hold the first *rows* rows."""
+    for block in blocks:
+        ends = list(islice(row_ends(block), rows))
+        rows -= len(ends)
+        if not rows:
+            yield Lines(block.data[: ends[-1] - block.offset], block.offset, block.overlong)
+            return
+        yield block
+
+
+def open_compressed(file: BinaryIO, compression: str | None) -> ByteStream:
+    """Return the bytes inside *file*; gzip members and zstd frames may follow each other."""
+    if compression is None:
+        return file
+    import pyarrow as pa
+
+    stream: ByteStream = pa.CompressedInputStream(file, {"gz": "gzip", "zst": "zstd"}[compression])
+    return stream
+
+
+def parse(block: Lines, *, columns: tuple[str, ...] | None) -> JsonlChunk:
+    """Return the rows of *block*."""
+    if block.overlong:
+        return _overlong(block)
+    rows = parse_block(block.data) if len(block.data) <= MAX_LINE_BYTES else None
+    if rows is not None:
+        rows = _project(rows, columns)
+        return JsonlChunk(rows, block.data, range(len(rows)), block.offset, (), columns)
+    bom = len(_BOM) if block.offset == 0 and block.data.startswith(_BOM) else 0
+    return _parse_each(block.data[bom:], offset=block.offset + bom, columns=columns)
+
+
+def _cut(data: bytes) -> list[bytes]:
+    lines = data.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def _parse_each(data: bytes, *, offset: int, columns: tuple[str, ...] | None) -> JsonlChunk:
+    """Look closer at the lines: a few at a time, and one by one where that does not do."""
+    lines = _cut(data)
+    rows: list[Row] = []
+    numbers: list[int] = []
+    bad: list[BadRow] = []
+    at = offset
+    for first in range(0, len(lines), _FEW):
+        few = lines[first : first + _FEW]
+        short = max(map(len, few)) <= MAX_LINE_BYTES
+        if short and (found := parse_block(b"\n".join(few))) is not None:
+            rows += found
+            numbers += range(first, first + len(few))
+            at += sum(map(len, few)) + len(few)
+            continue
+        for number, line in enumerate(few, start=first):
+            try:
+                if line.strip():
+                    rows.append(_parse_held(line))
+                    numbers.append(number)
+            except ValueError as error:
+                bad.append(BadRow(Position("byte", at, line[:MAX_RAW_BYTES]), str(error)))
+            at += len(line) + 1
+    rows = _project(rows, columns)
+    return JsonlChunk(rows, data, numbers, offset, tuple(bad), columns)
+
+
+def _parse_held(line: bytes) -> Row:
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(_too_long(len(line)))
+    return parse_line(line)
+
+
+def _overlong(block: Lines) -> JsonlChunk:
+    position = Position("byte", block.offset, block.data[:MAX_RAW_BYTES])
+    bad = BadRow(position, _too_long(block.overlong))
+    return JsonlChunk([], b"", [], block.offset, (bad,))
+
+
+def _too_long(length: int) -> str:
+    return f"the line has {length:,} bytes; at most {MAX_LINE_BYTES:,} are read"
+
+
+def _project(rows: list[Row], columns: tuple[str, ...] | None) -> list[Row]:
+    if columns is None:
+        return rows
+    return [{key: row[key] for key in columns if key in row} for row in rows]

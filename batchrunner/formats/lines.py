@@ -1,0 +1,102 @@
+r"""Bytes of a file, cut at line ends: the lines of a byte range, in bounded memory.
+
+A line belongs to the range that holds its first byte, so ranges that touch share no line and lose
+none. Lines end at `\n` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+BLOCK_BYTES = 1 << 20
+MAX_LINE_BYTES = 16 << 20
+HEAD_BYTES = 4096
+
+
+class ByteStream(Protocol):
+    """The part of a binary file that lines are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to *size* bytes, none at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Whole lines, one after the other.
+
+    Attributes:
+        data: Their bytes; only a file's last line may lack its newline.
+        offset: Of the first byte, in the uncompressed file.
+        overlong: 0, or the length of the one line that is too long to be held: *data* is then only
+            its first `HEAD_BYTES`.
+    """
+
+    data: bytes
+    offset: int
+    overlong: int = 0
+
+
+def read_lines(
+    stream: ByteStream, *, start: int = 0, stop: int | None = None, max_line: int = MAX_LINE_BYTES
+) -> Iterator[Lines]:
+    """Yield the lines whose first byte lies in [*start*, *stop*), about a block at a time.
+
+    *stream* stands at byte `max(start - 1, 0)`: the byte before a range tells whether a line
+    begins right at it. At most *max_line* bytes and a block are held.
+    """
+    held = b""
+    giant: Lines | None = None
+    for at, piece in _pieces(stream, start=start, stop=stop):
+        fresh = 0
+        if giant:
+            fresh = piece.find(b"\n") + 1
+            giant = Lines(giant.data, giant.offset, giant.overlong + (fresh or len(piece)))
+            if not fresh:
+                continue
+            yield giant
+            giant = None
+        data, offset = held + piece[fresh:], at + fresh - len(held)
+        end = data.rfind(b"\n") + 1
+        if end:
+            yield Lines(data[:end], offset)
+        held = data[end:]
+        if len(held) > max_line:
+            giant, held = Lines(held[:HEAD_BYTES], offset + end, len(held)), b""
+    if held:
+        yield Lines(held, at + len(piece) - len(held))
+    if giant:
+        yield giant
+
+
+def _pieces(stream: ByteStream, *, start: int, stop: int | None) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, bytes) from the first line start in the range to the first one after it."""
+    inside, next_at = start == 0, max(start - 1, 0)
+    while block := stream.read(BLOCK_BYTES):
+        at, next_at = next_at, next_at + len(block)
+        if not inside:
+            begin = block.find(b"\n") + 1
+            if not begin:
+                continue
+            if stop is not None and at + begin >= stop:
+                return
+            inside, at, block = True, at + begin, block[begin:]
+        end = 0
+        if stop is not None and next_at >= stop:
+            end = block.find(b"\n", max(stop - 1 - at, 0)) + 1
+        yield at, block[:end] if end else block
+        if end:
+            return
+
+
+def row_ends(block: Lines) -> Iterator[int]:
+    """Yield the offset after each line of *block* that is not blank."""
+    lines = block.data.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    end = block.offset
+    for line in lines:
+        end += max(len(line), block.overlong - 1) + 1
+        if line.strip():
+            yield end

@@ -1,0 +1,127 @@
+"""A whole batch as a capability: submitted as a job, it outlives whoever submitted it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from batchrunner.analytics import BatchRunRecord, CompletedRun
+from batchrunner.errors import LeaseHeldError, RunStoppedError, ShardFailedError
+from batchrunner.spec import BatchSpec
+from batchrunner.spec.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from batchrunner.report import BatchReport
+    from batchrunner.runner import BatchRunner
+
+T = TypeVar("T")
+
+_LEASE_SECONDS = 90.0
+_LEASE_PAUSE = 2.0
+_SHOWN_FAILURES = 5
+
+
+class BatchCapability:
+    """Runs a batch to its end, in the cluster that it is in.
+
+    It may run again after it died, anywhere: it goes on with what is not committed. Batches of the
+    same spec, code and edition are the same job.
+
+    Attributes:
+        id: What the runs are recorded under.
+        default_num_cpus: Of the process that drives the batch; its workers are asked for in the
+            spec, and nothing may keep them from starting.
+        default_num_gpus: The same.
+        default_max_retries: Resuming costs the shards in flight only, so it is done often.
+
+    Args:
+        spec: The batch. Its `ray.address` does not count: the job's cluster does.
+        edition: Told apart from other editions: say another one when the source has grown, and the
+            spec is to be run again.
+    """
+
+    default_num_gpus = 0.0
+    default_max_retries = 100
+
+    def __init__(self, spec: BatchSpec, *, edition: str = "") -> None:
+        self._spec, self._edition = spec, edition
+        self.id = f"batch/{spec.name}"
+        local = spec.execution.engine == "local"
+        self.default_num_cpus = spec.execution.num_cpus if local else 0.0
+
+    def run(
+        self,
+        models: Any = None,  # noqa: ARG002 - the capabilities' signature
+        datasets: Any = None,  # noqa: ARG002
+        metrics: Any = None,  # noqa: ARG002
+        config: Any = None,  # noqa: ARG002
+        use_cache: bool = False,  # noqa: ARG002
+    ) -> CompletedRun:
+        """Run the batch, or go on with it, and return what is to be recorded.
+
+        Raises:
+            ShardFailedError: Some shards could not be made. The others are kept.
+            RunStoppedError: The batch came to its `max_runtime`. Submit it again: it goes on.
+            BatchRunnerError: Whatever `BatchRunner.retry` raises.
+        """
+        # Whoever submits it again means the shards, too, that failed as often as they may.
+        report = _after_the_predecessor(self._runner().retry)
+        if not report.ok:
+            raise _incomplete(report)
+        # The store keeps the first record of a run, and another edition has other numbers.
+        uid = f"{report.run_uid}-{self._edition}" if self._edition else report.run_uid
+        # A batch with a store of its own has recorded itself there.
+        records = [] if report.ref else [self._record(report, run_uid=uid)]
+        return CompletedRun(uid, self.id, records, outputs_uri=report.sink)
+
+    def _runner(self) -> BatchRunner:
+        from batchrunner.runner import BatchRunner
+
+        return BatchRunner(self._spec)
+
+    def _record(self, report: BatchReport, *, run_uid: str) -> BatchRunRecord:
+        from batchrunner.worker.work import checkpoint_storage
+
+        sessions = [entry.key for entry in checkpoint_storage(self._spec).list("sessions")]
+        return BatchRunRecord(
+            run_uid=run_uid,
+            name=report.name,
+            fingerprint=fingerprint(self._runner().decisive_fields()),
+            source_uri=", ".join(self._spec.source.uris),
+            sink_uri=report.sink,
+            shards=report.shards,
+            sessions=len([key for key in sessions if key.endswith(".jsonl")]),
+            rows_in=report.rows_in,
+            rows_out=report.rows_out,
+            rows_failed=report.rows_failed,
+            bytes_out=report.bytes_out,
+        )
+
+    def _create_config(self) -> dict[str, Any]:
+        """Return what tells this batch from others: all that decides its output, and where it goes."""
+        decisive = self._runner().decisive_fields()
+        return {"decisive": decisive, "sink": self._spec.sink.uri, "edition": self._edition}
+
+
+def _after_the_predecessor(work: Callable[[], T]) -> T:
+    """Do *work*, which an attempt that died a moment ago may still hold the lease on."""
+    deadline = time.monotonic() + _LEASE_SECONDS
+    while True:
+        try:
+            return work()
+        except LeaseHeldError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_LEASE_PAUSE)
+
+
+def _incomplete(report: BatchReport) -> RunStoppedError | ShardFailedError:
+    done = f"{report.shards_committed:,} of {report.shards:,} shards are committed and kept"
+    if report.stopped:
+        return RunStoppedError(f"the batch stopped ({report.stopped}): {done}; submit it again")
+    reasons = list(report.quarantined.values())
+    reasons += [f.reason for i, f in report.failures.items() if i not in report.quarantined]
+    if not report.within_budget:
+        reasons.append(f"{report.rows_failed:,} rows, where {report.rows_allowed:,} may")
+    return ShardFailedError(f"{done}; failed: {'; '.join(reasons[:_SHOWN_FAILURES])}")

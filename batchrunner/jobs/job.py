@@ -1,0 +1,164 @@
+"""The handle of a job, the same for every backend."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, NoReturn, Protocol, TypeVar, cast
+
+from batchrunner.analytics import CapabilityRunRef
+from batchrunner.errors import JobCancelledError, JobFailedError, JobTimeoutError
+from batchrunner.jobs.outcome import Outcome
+from batchrunner.jobs.status import JobStatus
+
+T_co = TypeVar("T_co", covariant=True)
+
+_SLICE_SECONDS = 10.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """Where a job stands.
+
+    Attributes:
+        status: Its status.
+        outcome: How it ended; None when it has not.
+    """
+
+    status: JobStatus
+    outcome: Outcome | None = None
+
+    @classmethod
+    def ended(cls, outcome: Outcome) -> JobState:
+        """Return the state of a job that ended so."""
+        return cls(outcome.status, outcome)
+
+
+class Tracker(Protocol):
+    """Knows where jobs stand. Safe in several threads."""
+
+    def look(self, job_id: str, *, seconds: float) -> JobState:
+        """Return where the job stands; wait up to *seconds* for its end."""
+
+    def cancel(self, job_id: str) -> JobState:
+        """Stop the job if it has not ended, and return where it stands then.
+
+        Who reads CANCELLED knows that the job does not run any more.
+        """
+
+    def log(self, job_id: str) -> str:
+        """Return what the job has said so far; "" where that is not kept."""
+
+
+class Job(Generic[T_co]):
+    """One submitted run. Another process makes its own handle, with `get_job`.
+
+    Attributes:
+        job_id: Names it, in every process of the scope.
+        job_name: For people.
+        created_at: When it was submitted, in UTC.
+    """
+
+    def __init__(
+        self, job_id: str, *, job_name: str, created_at: datetime, tracker: Tracker
+    ) -> None:
+        self.job_id, self.job_name, self.created_at = job_id, job_name, created_at
+        self._tracker = tracker
+        self._outcome: Outcome | None = None
+
+    def __repr__(self) -> str:
+        return f"<Job {self.job_id} {self.job_name!r}>"
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job stands now."""
+        return self._look(0.0).status
+
+    def wait(self, timeout: float | None = None) -> JobStatus:
+        """Wait for the end, at most *timeout* seconds, and return where the job stands then.
+
+        Never raises because of how the job ended.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = _SLICE_SECONDS if deadline is None else deadline - time.monotonic()
+            state = self._look(max(0.0, min(left, _SLICE_SECONDS)))
+            if state.status.is_terminal or left <= 0:
+                return state.status
+
+    def result(self, timeout: float | None = None) -> T_co:
+        """Wait for the end and return the address of the recorded run.
+
+        Raises:
+            JobTimeoutError: The job has not ended after *timeout* seconds. It goes on.
+            JobCancelledError: It was cancelled.
+            JobFailedError: It failed; `traceback` is the worker's, `__cause__` the exception itself
+                where that could be kept.
+        """
+        status = self.wait(timeout)
+        outcome = self._outcome
+        if outcome is None:
+            raise JobTimeoutError(
+                f"{self} is {status} after {timeout:g} s; it goes on: wait again, or cancel() it",
+                job_id=self.job_id,
+            )
+        if status is JobStatus.CANCELLED:
+            raise JobCancelledError(f"{self} was cancelled", job_id=self.job_id)
+        if status is JobStatus.FAILED:
+            self._raise_failure(outcome)
+        return cast(T_co, outcome.ref)
+
+    def exception(self) -> JobFailedError | None:
+        """Return what `result` raises for a job that failed; None for any other. Does not wait."""
+        if self.status is not JobStatus.FAILED:
+            return None
+        try:
+            self.result(0)
+        except JobFailedError as error:
+            return error
+        return None
+
+    def cancel(self) -> bool:
+        """Stop the job. Returns when it does not run any more.
+
+        Returns:
+            Whether it is cancelled now; False when it had ended before.
+        """
+        before = self._outcome
+        if before is not None:
+            return False
+        return self._keep(self._tracker.cancel(self.job_id)).status is JobStatus.CANCELLED
+
+    def logs(self) -> str:
+        """Return what the job has said so far, up to the last few seconds."""
+        return self._tracker.log(self.job_id)
+
+    def _look(self, seconds: float) -> JobState:
+        if self._outcome is not None:
+            return JobState.ended(self._outcome)
+        return self._keep(self._tracker.look(self.job_id, seconds=seconds))
+
+    def _keep(self, state: JobState) -> JobState:
+        if state.outcome is not None and self._outcome is None:
+            self._outcome = state.outcome
+            for warning in state.outcome.warnings:
+                _log.warning("%s: %s", self, warning)
+        return state
+
+    def _raise_failure(self, outcome: Outcome) -> NoReturn:
+        cause = None
+        if outcome.cause is not None:
+            with contextlib.suppress(Exception):  # the worker's exception may be unknown here
+                cause = pickle.loads(outcome.cause)  # noqa: S301 - of our worker, through Ray
+        raise JobFailedError(
+            f"{self} failed: {outcome.error}", job_id=self.job_id, traceback=outcome.traceback
+        ) from cause
+
+
+Jobs = Sequence[Job[CapabilityRunRef]]

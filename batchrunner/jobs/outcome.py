@@ -1,0 +1,95 @@
+"""How a job ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from batchrunner.analytics import CapabilityRunRef
+from batchrunner.jobs.status import JobStatus
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_MAX_TRACEBACK = 20_000
+
+
+def now_text() -> str:
+    """Return the time, in UTC, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a job. There is one per job, and it never changes.
+
+    Attributes:
+        status: A terminal one.
+        ref: Where the run is recorded, if it is.
+        error: Why it failed: kind and message.
+        traceback: The worker's, as plain text.
+        ended_at: For people.
+        warnings: What the worker wants to be heard.
+        cause: The exception, pickled, where it can be. Never stored: it only travels through Ray.
+    """
+
+    status: JobStatus
+    ref: CapabilityRunRef | None = None
+    error: str = ""
+    traceback: str = ""
+    ended_at: str = dataclasses.field(default_factory=now_text)
+    warnings: tuple[str, ...] = ()
+    cause: bytes | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def failed(cls, error: str, **fields: Any) -> Outcome:
+        """Return a failure."""
+        return cls(JobStatus.FAILED, error=error, **fields)
+
+    @classmethod
+    def of_exception(cls, error: BaseException, **fields: Any) -> Outcome:
+        """Return the failure that *error* means, with its traceback."""
+        text = "".join(traceback.format_exception(error))
+        return cls.failed(told(error), traceback=plain(text)[-_MAX_TRACEBACK:], **fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is stored."""
+        fields = dataclasses.asdict(self)
+        del fields["cause"]
+        return {**fields, "status": self.status.value}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Outcome:
+        """Return what was stored. Fields that only later versions know are passed over."""
+        ref = fields.get("ref")
+        known = {field.name: fields[field.name] for field in _FIELDS if field.name in fields}
+        return cls(
+            **{
+                **known,
+                "status": JobStatus(fields["status"]),
+                "ref": _ref(ref) if ref else None,
+                "warnings": tuple(fields.get("warnings", ())),
+                "cause": None,
+            }
+        )
+
+
+_FIELDS = dataclasses.fields(Outcome)
+
+
+def _ref(fields: Mapping[str, Any]) -> CapabilityRunRef:
+    names = (field.name for field in dataclasses.fields(CapabilityRunRef))
+    return CapabilityRunRef(**{name: fields.get(name) for name in names})  # type: ignore[arg-type]  # as stored
+
+
+def told(error: BaseException) -> str:
+    """Return kind and message of *error*, without colours."""
+    return plain(f"{type(error).__name__}: {error}".rstrip(": "))
+
+
+def plain(text: str) -> str:
+    """Return *text* without the colours of a terminal."""
+    return _COLOUR.sub("", text)

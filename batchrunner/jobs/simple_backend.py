@@ -1,0 +1,159 @@
+"""`"ray-simple"`: one Ray task per job; the handles live and die with this process."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from datetime import datetime
+from typing import Any
+
+from batchrunner.errors import UnknownJobError
+from batchrunner.jobs.assignment import Assignment
+from batchrunner.jobs.connection import is_ray_client
+from batchrunner.jobs.job import Job, Jobs, JobState
+from batchrunner.jobs.options import RaySimpleOptions
+from batchrunner.jobs.outcome import Outcome
+from batchrunner.jobs.request import Request
+from batchrunner.jobs.selection import Selection
+from batchrunner.jobs.status import JobStatus
+from batchrunner.jobs.worker_task import (
+    failure_of,
+    loss_of,
+    plain_task,
+    streaming_task,
+    task_options,
+)
+
+_CANCEL_SECONDS = 20.0
+
+
+class SimpleBackend:
+    """Runs jobs as tasks of this process."""
+
+    def __init__(self, options: RaySimpleOptions) -> None:
+        self._options = options
+        self._tasks: dict[str, _Task] = {}
+        self._jobs: dict[str, Job[Any]] = {}
+
+    def submit(self, request: Request) -> Job[Any]:
+        """Start the task and return its handle."""
+        job_id = uuid.uuid4().hex
+        assignment = Assignment(
+            job_id=job_id,
+            attempt=1,
+            store=self._options.analytics_store,
+            provenance={
+                "user": request.created_by.partition("@")[0],
+                "backend": "ray-simple",
+                "job_id": job_id,
+                "submitted_at": request.created_at,
+            },
+            import_paths=request.import_paths,
+            versions=request.versions,
+        )
+        retries = self._options.max_retries
+        self._tasks[job_id] = _Task(
+            assignment,
+            request.payload,
+            {
+                **task_options(request.resources),
+                "max_retries": request.max_retries if retries is None else retries,
+                "name": f"job {request.name}",
+            },
+        )
+        created = datetime.fromisoformat(request.created_at)
+        job: Job[Any] = Job(job_id, job_name=request.name, created_at=created, tracker=self)
+        self._jobs[job_id] = job
+        return job
+
+    def get(self, job_id: str) -> Job[Any]:
+        """Return the handle of a job of this process."""
+        if job_id not in self._jobs:
+            raise UnknownJobError(f'no job {job_id!r} was submitted by this process ("ray-simple")')
+        return self._jobs[job_id]
+
+    def select(self, selection: Selection) -> Jobs:
+        """Return the jobs of this process, newest first."""
+        jobs = sorted(self._jobs.values(), key=lambda job: (job.created_at, job.job_id))
+        return list(selection.of(reversed(jobs), status=lambda job: job.status))
+
+    @property
+    def has_jobs(self) -> bool:
+        """Whether there are jobs of this process to look after."""
+        return bool(self._jobs)
+
+    def unfinished(self) -> list[Job[Any]]:
+        """Return the jobs of this process that have not ended."""
+        return [job for job in list(self._jobs.values()) if not job.status.is_terminal]
+
+    def look(self, job_id: str, *, seconds: float) -> JobState:
+        return self._tasks[job_id].look(seconds)
+
+    def cancel(self, job_id: str) -> JobState:
+        return self._tasks[job_id].cancel()
+
+    def log(self, job_id: str) -> str:  # noqa: ARG002 - the trackers' signature
+        return ""
+
+
+class _Task:
+    """A task and what it has told so far: first that it has begun, then how it ended."""
+
+    def __init__(self, assignment: Assignment, payload: bytes, options: dict[str, Any]) -> None:
+        # Ray's client cannot stream: there a job that runs still reads PENDING.
+        self._streams = not is_ray_client()
+        if self._streams:
+            task = streaming_task().options(num_returns="streaming", **options)
+        else:
+            task = plain_task().options(**options)
+        self._running: Any = task.remote(assignment, payload)
+        self._state = JobState(JobStatus.PENDING)
+        self._cancelling = False
+        self._lock = threading.Lock()
+
+    def look(self, seconds: float) -> JobState:
+        deadline = time.monotonic() + seconds
+        while not self._state.status.is_terminal:
+            left = max(0.0, deadline - time.monotonic())
+            if not self._has_news(left):
+                break
+            with self._lock:
+                self._take()
+        return self._state
+
+    def cancel(self) -> JobState:
+        import ray
+
+        self._cancelling = True
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        while not self.look(0.0).status.is_terminal and time.monotonic() < deadline:
+            ray.cancel(self._running, force=True)
+            self.look(1.0)
+        return self._state
+
+    def _has_news(self, seconds: float) -> bool:
+        import ray
+
+        ready, _ = ray.wait([self._running], timeout=seconds, fetch_local=False)
+        return bool(ready)
+
+    def _take(self) -> None:
+        """Take what the task has told, if another thread has not."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError, TaskCancelledError
+
+        if self._state.status.is_terminal or not self._has_news(0.0):
+            return
+        try:
+            told = ray.get(next(self._running) if self._streams else self._running)
+        except TaskCancelledError:
+            self._state = JobState.ended(Outcome(JobStatus.CANCELLED))
+        except RayTaskError as error:
+            self._state = JobState.ended(failure_of(error))
+        except (RayError, StopIteration) as error:
+            lost = Outcome.failed(loss_of(error))
+            cancelled = Outcome(JobStatus.CANCELLED)
+            self._state = JobState.ended(cancelled if self._cancelling else lost)
+        else:
+            self._state = JobState.ended(told[0]) if told else JobState(JobStatus.RUNNING)

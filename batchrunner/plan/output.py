@@ -1,0 +1,116 @@
+"""What stands in the sink, held against the plan and the sentinels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from batchrunner.checkpoint import Sentinel, Sentinels
+from batchrunner.errors import DamagedOutputError, ForeignOutputError
+from batchrunner.plan.planning import StoredPlan
+from batchrunner.storage import Entry
+
+SUCCESS, MANIFEST = "_SUCCESS", "_manifest.json"
+_PART = re.compile(r"part-\d{5,19}\..+")
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What there is of the output.
+
+    Attributes:
+        committed: Sentinels of the shards that are complete, by id.
+        unsealed: Ids of shards that have a part but no sentinel: somebody died in between.
+        retired: Names of parts that are there but don't count any more.
+        unfolded: Ids of the committed shards that are in no ledger yet.
+    """
+
+    committed: Mapping[int, Sentinel]
+    unsealed: tuple[int, ...] = ()
+    retired: tuple[str, ...] = ()
+    unfolded: frozenset[int] = frozenset()
+
+
+def parts_in(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """Return the parts among *entries*, by name."""
+    return {entry.key: entry for entry in entries if _PART.fullmatch(entry.key)}
+
+
+def check_unused(sink: str, entries: Iterable[Entry]) -> None:
+    """Refuse to start a run where another one wrote.
+
+    Raises:
+        ForeignOutputError: There are parts, or the signs of a finished run.
+    """
+    names = [e.key for e in entries if _PART.fullmatch(e.key) or e.key in (SUCCESS, MANIFEST)]
+    if names:
+        raise ForeignOutputError(
+            f"the sink {sink} holds the output of another run:{_listed(names)}\n"
+            "Choose another sink, or move that away. If it is this run's, its checkpoint is gone: "
+            "bring it back, or set checkpoint_dir to where it is."
+        )
+
+
+def examine(
+    plan: StoredPlan,
+    parts: Mapping[str, Entry],
+    sentinels: Sentinels,
+    *,
+    run_uid: str,
+) -> Output:
+    """Tell what is committed, from listings alone.
+
+    Raises:
+        DamagedOutputError: A sentinel stands without its part, or is not whole.
+        ForeignOutputError: A part belongs to no shard.
+    """
+    active = {shard.id: plan.facts.part(shard.id) for shard in plan.active}
+    names = set(active.values())
+    retired = {plan.facts.part(shard.id) for shard in plan.retired}
+    foreign = [name for name in parts if name not in retired and name not in names]
+    if foreign:
+        raise ForeignOutputError(
+            f"the sink holds {len(foreign)} part(s) that belong to no shard:{_listed(foreign)}\n"
+            "Move them away (`batchrunner verify --repair SPEC` does), then run again."
+        )
+    good = {i: sentinel for i, sentinel in sentinels.good.items() if i in active}
+    faults = [*_faults(active, parts, good, run_uid=run_uid)]
+    faults += [reason for i, reason in sentinels.damaged.items() if i in active]
+    if faults:
+        raise DamagedOutputError(
+            f"{len(faults)} committed shard(s) are damaged:{_listed(faults)}\n"
+            "Nothing was changed. Bring the files back; or set the damage aside with `batchrunner "
+            "verify --repair SPEC`, then run again to make those shards anew; or start over with "
+            "--fresh."
+        )
+    return Output(
+        committed=good,
+        unsealed=tuple(i for i, name in active.items() if name in parts and i not in good),
+        retired=tuple(name for name in parts if name in retired),
+        unfolded=sentinels.unfolded & good.keys(),
+    )
+
+
+def _faults(
+    active: Mapping[int, str],
+    parts: Mapping[str, Entry],
+    sentinels: Mapping[int, Sentinel],
+    *,
+    run_uid: str,
+) -> Iterator[str]:
+    for shard_id, sentinel in sentinels.items():
+        name = active[shard_id]
+        part = parts.get(name)
+        if (sentinel.run_uid, sentinel.part) != (run_uid, name):
+            yield f"{name}: its sentinel is of another run or part"
+        elif part is None:
+            yield f"{name}: the part is gone; its sentinel says {sentinel.bytes:,} bytes"
+        elif part.size != sentinel.bytes:
+            yield f"{name}: it has {part.size:,} bytes; its sentinel says {sentinel.bytes:,}"
+
+
+def _listed(lines: Sequence[str]) -> str:
+    more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return "".join(f"\n  {line}" for line in [*sorted(lines)[:_SHOWN], *more])

@@ -1,0 +1,230 @@
+"""The front door of a batch: survey, execute, finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from batchrunner.capability import check_target, code_of_object, code_of_target, load_target
+from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.clearing import clear, is_clearing
+from batchrunner.driving import Driving, Engine, Pace
+from batchrunner.errors import InvalidSpecError
+from batchrunner.execute.import_paths import import_paths
+from batchrunner.execute.local import run_locally
+from batchrunner.execute.on_ray import run_on_ray
+from batchrunner.finishing import declare_success
+from batchrunner.opening import open_run
+from batchrunner.plan.again import Again
+from batchrunner.plan.survey import Run, Survey, check_source, survey
+from batchrunner.plan.totals import Totals
+from batchrunner.progress import NoProgress, Progress
+from batchrunner.recording import is_recorded, record_batch
+from batchrunner.report import BatchReport, report_of
+from batchrunner.session import Session, Stop, open_session
+from batchrunner.shard import Slicing
+from batchrunner.spec import BatchSpec
+from batchrunner.spec.fingerprint import decisive_fields
+from batchrunner.storage import open_storage
+from batchrunner.worker.work import Work, checkpoint_storage
+
+
+class BatchRunner:
+    """Runs one spec: every row of the source through the capability, exactly once in the output.
+
+    Execution is at least once (a shard may be computed again after a crash); committed output is
+    exactly once. Killing this process, a worker or a node at any instant loses at most the shards
+    in flight; running the same spec again goes on with what is not committed.
+    """
+
+    def __init__(self, spec: BatchSpec, *, capability: Any = None) -> None:
+        """Prepare to run *spec*.
+
+        Args:
+            spec: What to do.
+            capability: The function or class itself, in place of `spec.capability.target`.
+
+        Raises:
+            InvalidSpecError: There is no capability at all.
+        """
+        if capability is None and spec.capability is None:
+            raise InvalidSpecError("there is no capability: name one in the spec, or hand it over")
+        self.spec, self._capability = spec, capability
+
+    def plan(self, *, accept_changes: bool = False) -> Survey:
+        """Tell what `run` would do and why. Starts nothing, writes nothing.
+
+        Raises:
+            BatchRunnerError: What `run` would raise before it starts.
+        """
+        return survey(self._run(), accept_changes=accept_changes)
+
+    def run(
+        self,
+        *,
+        fresh: bool = False,
+        accept_changes: bool = False,
+        stop: Stop | None = None,
+        progress: Progress | None = None,
+    ) -> BatchReport:
+        """Run what is not committed yet, and tell how it went.
+
+        Args:
+            fresh: Remove the run's output and start over.
+            accept_changes: Go on although the spec, the code or the source changed.
+            stop: Asked whether to end early; by default, after `execution.max_runtime`.
+            progress: Told how it goes.
+
+        Raises:
+            InvalidSpecError: The source cannot be read as the spec says. Nothing was started.
+            CannotStartError: The capability, Ray or the store cannot do it.
+            RunRefusedError: Going on might lose or mix rows. Nothing was touched.
+            StorageError: Source, sink or checkpoint cannot be reached.
+        """
+        clearing = fresh or not self.spec.resume
+        return self._session(
+            clearing=clearing, accept_changes=accept_changes, stop=stop, progress=progress
+        )
+
+    def retry(
+        self,
+        *,
+        rows: bool = False,
+        accept_changes: bool = False,
+        stop: Stop | None = None,
+        progress: Progress | None = None,
+    ) -> BatchReport:
+        """Run again the shards that were set apart, and what else is not committed yet.
+
+        Code that changed is taken for the mended one and accepted, and recorded as that. Published
+        parts stay as they are.
+
+        Args:
+            rows: Also try again the rows that were set aside: they become new shards.
+            accept_changes: Go on although the spec or the source changed.
+            stop: As for `run`.
+            progress: As for `run`.
+
+        Raises:
+            BatchRunnerError: As `run` does.
+        """
+        return self._session(
+            again=Again(rows=rows), accept_changes=accept_changes, stop=stop, progress=progress
+        )
+
+    def _session(
+        self,
+        *,
+        clearing: bool = False,
+        again: Again | None = None,
+        accept_changes: bool,
+        stop: Stop | None,
+        progress: Progress | None,
+    ) -> BatchReport:
+        began = time.monotonic()
+        run = self._run()
+        clearing = clearing or is_clearing(run)
+        if clearing:
+            check_source(run)
+        else:
+            seen = survey(run, accept_changes=accept_changes, again=again)
+            if seen.nothing_to_do and not (again and seen.quarantined) and is_recorded(run, seen):
+                return replace(report_of(run, seen), seconds=time.monotonic() - began)
+        self._check_stores(run)
+        stop = stop or Stop(max_runtime=self.spec.execution.max_runtime)
+        with open_session(run.checkpoint, stop=stop) as session:
+            if clearing:
+                clear(run)
+            if again:
+                run.checkpoint.release()
+            seen = survey(run, accept_changes=accept_changes, again=again)
+            report = self._go(run, seen, session, progress or NoProgress())
+        return replace(report, seconds=time.monotonic() - began)
+
+    def decisive_fields(self) -> dict[str, str]:
+        """Return all that decides the output, the code included; without secrets."""
+        return decisive_fields(self.spec, code=self._code())
+
+    def _run(self) -> Run:
+        sink = open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)
+        checkpoint = Checkpoint(checkpoint_storage(self.spec))
+        return Run(self.spec, self.decisive_fields(), checkpoint, sink)
+
+    def _code(self) -> str | None:
+        named = self.spec.capability
+        if named is not None and named.version is not None:
+            return None
+        if self._capability is not None or named is None:
+            return code_of_object(self._capability)
+        check_target(named.target)
+        return code_of_target(named.target)
+
+    def _check_stores(self, run: Run) -> None:
+        if not self.spec.unsafe_single_writer:
+            run.checkpoint.storage.check_conditional_writes()
+            run.sink.check_conditional_writes()
+
+    def _go(self, run: Run, seen: Survey, session: Session, progress: Progress) -> BatchReport:
+        run_uid, before = open_run(run, seen)
+        session.note("plan_made", shards=len(seen.plan.active), pending=len(seen.pending))
+        work = Work(
+            spec=self.spec,
+            run_uid=run_uid,
+            session=session.id,
+            facts=seen.plan.facts,
+            weight=sum(shard.weight for shard in seen.plan.active),
+            capability=self._capability,
+            import_paths=import_paths(),
+        )
+        driving = Driving(work, session, _pace(seen, before), progress)
+        if seen.pending:
+            driving.go(seen.pending, self._engine(session.stop))
+        committed = {**before, **driving.tally.committed}
+        report = report_of(run, seen, committed, run_uid=run_uid)
+        if report.ok:
+            record_batch(run, seen, committed)
+            declare_success(run, seen, committed)
+        return self._told(report, driving, session)
+
+    def _told(self, report: BatchReport, driving: Driving, session: Session) -> BatchReport:
+        report = replace(
+            report,
+            shards_new=len(driving.tally.committed),
+            failures=driving.tally.failures,
+            quarantined={**report.quarantined, **driving.tally.given_up},
+            stopped=None if report.ok else session.stop.reason,
+        )
+        session.note(
+            "session_ended",
+            committed=report.shards_new,
+            failed=len(report.failures),
+            stopped=report.stopped,
+            complete=report.ok,
+        )
+        return report
+
+    def _engine(self, stop: Stop) -> Engine:
+        if self.spec.execution.engine == "local":
+            return partial(run_locally, stop=stop)
+        capability = self._capability or load_target(self._target())
+        return partial(run_on_ray, as_actors=isinstance(capability, type))
+
+    def _target(self) -> str:
+        return self.spec.capability.target if self.spec.capability else ""
+
+
+def _pace(seen: Survey, committed: Mapping[int, Sentinel]) -> Pace:
+    totals = Totals.of(seen.plan.active, committed)
+    again = [shard for shard in seen.pending if shard.slicing is Slicing.LETTERS]
+    return Pace(
+        shards=len(seen.plan.active),
+        committed=len(committed),
+        rows_in=totals.rows_in,
+        rows_out=totals.rows_out,
+        rows_failed=totals.rows_failed - sum(shard.stop for shard in again),
+        weight=sum(shard.weight for shard in seen.plan.active),
+        weight_done=sum(shard.weight for shard in seen.plan.active if shard.id in committed),
+    )

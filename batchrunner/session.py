@@ -1,0 +1,140 @@
+"""One driver process's stretch of a run: its right to run, its reasons to stop, its diary."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+import orjson
+
+from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.lease import (
+    RENEW_SECONDS,
+    Lease,
+    Owner,
+    acquire_lease,
+    release_lease,
+    renew_lease,
+)
+from batchrunner.errors import LeaseHeldError, StorageError
+
+_log = logging.getLogger(__name__)
+
+
+class StopReason(StrEnum):
+    """Why a session ends before its work does."""
+
+    INTERRUPTED = "SIGINT"
+    TERMINATED = "SIGTERM"
+    MAX_RUNTIME = "max_runtime"
+    ROW_ERRORS = "max_row_errors"
+    LEASE_LOST = "lease lost"
+
+
+class Stop:
+    """A wish to stop, from a signal, a deadline or another driver. The first reason counts."""
+
+    def __init__(self, *, max_runtime: float | None) -> None:
+        self._deadline = None if max_runtime is None else time.monotonic() + max_runtime
+        self._reason: StopReason | None = None
+        self._since = 0.0
+
+    def request(self, reason: StopReason) -> None:
+        """Ask for the stop. Safe in a signal handler."""
+        if self._reason is None:
+            self._reason, self._since = reason, time.monotonic()
+
+    @property
+    def reason(self) -> StopReason | None:
+        """Why to stop; None as long as there is no reason."""
+        if self._reason is None and self._deadline and time.monotonic() >= self._deadline:
+            self.request(StopReason.MAX_RUNTIME)
+        return self._reason
+
+    def waited(self) -> float:
+        """Return for how many seconds the stop has been wished for."""
+        return time.monotonic() - self._since if self.reason else 0.0
+
+
+class Session:
+    """What a driver holds while it works.
+
+    Attributes:
+        id: Names it.
+        stop: Whether to go on.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, stop: Stop) -> None:
+        self.id = uuid.uuid4().hex
+        self.stop = stop
+        self._checkpoint = checkpoint
+        self._events: list[bytes] = []
+        self._lock = threading.Lock()
+
+    def note(self, action: str, **facts: Any) -> None:
+        """Write an event down; it is durable soon, and when the session ends."""
+        event = {"at": datetime.now(UTC).isoformat(), "action": action, **facts}
+        _log.info("%s %s", action, facts, extra={"action": action, "session": self.id})
+        with self._lock:
+            self._events.append(orjson.dumps(event) + b"\n")
+
+    def keep_notes(self) -> None:
+        """Make the events so far durable."""
+        with self._lock:
+            diary = b"".join(self._events)
+        self._checkpoint.storage.put(f"sessions/{self.id}.jsonl", diary)
+
+
+@contextmanager
+def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
+    """Acquire the lease, keep it renewed, and release it at the end.
+
+    Raises:
+        LeaseHeldError: Another driver runs.
+        StorageError: The checkpoint cannot be written.
+    """
+    session = Session(checkpoint, stop=stop)
+    lease = acquire_lease(checkpoint.storage, Owner.this_process(session.id), waiting=_tell)
+    done = threading.Event()
+    renewing = threading.Thread(
+        target=_keep_renewing, args=(session, checkpoint, lease, done), daemon=True, name="lease"
+    )
+    renewing.start()
+    session.note("session_started", epoch=lease.epoch, pid=lease.owner.pid, host=lease.owner.host)
+    try:
+        yield session
+    finally:
+        done.set()
+        renewing.join()
+        for last in (session.keep_notes, partial(release_lease, checkpoint.storage, lease)):
+            try:
+                last()
+            except StorageError as error:  # the next driver sees for itself that nobody runs
+                _log.warning("%s", error)
+
+
+def _tell(lease: Lease) -> None:
+    _log.warning("%s holds the lease; waiting to see whether it is alive", lease)
+
+
+def _keep_renewing(
+    session: Session, checkpoint: Checkpoint, lease: Lease, done: threading.Event
+) -> None:
+    while not done.wait(RENEW_SECONDS):
+        try:
+            lease = renew_lease(checkpoint.storage, lease)
+            session.keep_notes()
+        except LeaseHeldError as error:
+            session.note("lease_lost", to=str(error))
+            session.stop.request(StopReason.LEASE_LOST)
+            return
+        except StorageError as error:  # it may pass; the lease only saves work
+            _log.warning("the lease could not be renewed: %s", error)

@@ -1,0 +1,58 @@
+"""The unit of work, of retry, of commit and of resume: a slice of one source file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Slicing(StrEnum):
+    """What a shard's `start` and `stop` count."""
+
+    BYTES = "bytes"
+    """Byte offsets of uncompressed JSONL. A line belongs to the shard that holds its first byte."""
+    ROW_GROUPS = "row_groups"
+    """Row groups of a Parquet file."""
+    ROWS = "rows"
+    """Rows of a Parquet file."""
+    FILE = "file"
+    """The whole file; `start` and `stop` are 0 and its size in bytes."""
+    HEAD = "head"
+    """The first `stop` rows of a compressed file, which cannot be cut."""
+    LETTERS = "letters"
+    """The rows that shard `start` set aside, to be tried again; there are `stop` of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A contiguous slice of one source file.
+
+    Attributes:
+        id: Given once, at the first plan that knew the slice, and kept for ever; from 0.
+        uri: Absolute URI of the file.
+        slicing: What *start* and *stop* count.
+        start: First unit of the slice.
+        stop: One past the last unit.
+        size: Size of the whole file, in bytes.
+        identity: ETag or modification time of the file, as listed when the shard was planned.
+        rows: Rows in the slice, or None where planning did not need to know.
+        weight: Estimated bytes to read: large shards are handed out first.
+    """
+
+    id: int
+    uri: str
+    slicing: Slicing
+    start: int
+    stop: int
+    size: int
+    identity: str
+    rows: int | None = None
+    weight: int = 0
+
+    def __str__(self) -> str:
+        span = f", {self.slicing} {self.start}-{self.stop}"
+        if self.slicing is Slicing.FILE:
+            span = ""
+        elif self.slicing is Slicing.LETTERS:
+            span = f", rows that shard {self.start} set aside"
+        return f"shard {self.id} ({self.uri}{span})"

@@ -1,0 +1,57 @@
+"""How the work is done: what may change between two sessions of one run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from batchrunner.spec.fields import Concurrency, Count, Duration, Share, Size
+from batchrunner.spec.section import NEUTRAL, Section
+
+
+class ExecutionSpec(Section):
+    """How the work is done, in Ray's words. Only the format of batches decides the output."""
+
+    engine: Annotated[Literal["ray", "local"], NEUTRAL] = Field(
+        default="ray", description="`local` runs everything in this process, to debug."
+    )
+    batch_size: Annotated[Count, NEUTRAL] = Field(default=1024, description="Rows of a batch.")
+    batch_format: Literal["rows", "numpy", "pandas", "pyarrow"] = Field(
+        default="rows", description="What a batch is; `rows` is a list of dicts."
+    )
+    concurrency: Annotated[Concurrency | None, NEUTRAL] = Field(
+        default=None, description="Workers: a number, or [min, max]; by default, what fits."
+    )
+    num_cpus: Annotated[Share, NEUTRAL] = Field(default=1.0, description="CPUs of a worker.")
+    num_gpus: Annotated[Share, NEUTRAL] = Field(
+        default=0.0, description="GPUs of a worker; a share such as 0.5 works."
+    )
+    memory: Annotated[Size | None, NEUTRAL] = Field(
+        default=None, description='Memory to reserve for a worker, such as "4GiB".'
+    )
+    accelerator_type: Annotated[str | None, NEUTRAL] = Field(
+        default=None, description="Kind of accelerator a worker needs, by Ray's name."
+    )
+    resources: Annotated[dict[str, Share], NEUTRAL] = Field(
+        default_factory=dict, description="Custom Ray resources of a worker."
+    )
+    max_runtime: Annotated[Duration | None, NEUTRAL] = Field(
+        default=None,
+        description='Stop cleanly after this time, such as "3h50m"; the same line continues. '
+        "Kept in seconds.",
+    )
+    max_concurrency: Annotated[Count, NEUTRAL] = Field(
+        default=8, description="Batches of an `async def` capability in flight, per worker."
+    )
+
+
+class RaySpec(Section):
+    """Which Ray to use, and what its workers need."""
+
+    address: str = Field(
+        default="local", description="`local` starts one for this run; or a cluster's address."
+    )
+    runtime_env: dict[str, Any] = Field(
+        default_factory=dict, description="Ray's runtime environment; `env_vars` are never shown."
+    )

@@ -1,0 +1,165 @@
+"""Types of the spec's fields: what is accepted, what it becomes, and how the schema tells it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+)
+
+from batchrunner.spec.quantity import (
+    DURATION_PATTERN,
+    SIZE_PATTERN,
+    duration_in_seconds,
+    size_in_bytes,
+)
+from batchrunner.spec.section import NEUTRAL
+from batchrunner.spec.uri import absolute_uri, without_glob
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+_MAX_DEPTH = 50
+
+
+def _path_text(value: object) -> object:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic collects ValueErrors only
+    return value
+
+
+def _matching(pattern: str, message: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.match(pattern, value, re.ASCII) or value.endswith("\n"):
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
+
+
+def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+def _rising(value: tuple[int, int]) -> tuple[int, int]:
+    if value[0] > value[1]:
+        raise ValueError("must be [min, max] with min <= max")
+    return value
+
+
+def _json_like(value: Any, depth: int = 0) -> Any:
+    """Return *value*, made of what JSON has, so that it can be compared with the last run's."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"must not be nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
+        raise ValueError("must have strings as keys")
+    for inner in _items(value):
+        _json_like(inner, depth + 1)
+    return value
+
+
+def _items(value: object) -> Any:
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple):
+        return value
+    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+        raise ValueError("must be Unicode text")
+    if value is not None and not isinstance(value, str | int | float):
+        kind = type(value).__name__
+        raise ValueError(f"must hold plain values; make the {kind} inside the capability")
+    return ()
+
+
+def _budget(value: Any) -> Any:
+    if isinstance(value, str):
+        value = float(value) if set(value) & set(".eE") else int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a count such as 10, or a share such as 0.001")  # noqa: TRY004 - pydantic's way
+    if not (value >= 0 and (isinstance(value, int) or value <= 1)):
+        raise ValueError("must be a count of at least 0, or a share from 0.0 to 1.0")
+    return value
+
+
+# Not by min_length: pydantic would also call a list too short when none of its items fits.
+_SOME = AfterValidator(_not_empty)
+_SOME_IN_SCHEMA = Field(json_schema_extra={"minItems": 1})
+Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool)]
+Share = Annotated[float, Field(ge=0), BeforeValidator(_no_bool)]
+Budget = Annotated[
+    int | float,
+    PlainValidator(_budget),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "number", "minimum": 0, "maximum": 1},
+            ]
+        }
+    ),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(size_in_bytes),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": SIZE_PATTERN}]}
+    ),
+]
+Duration = Annotated[
+    float,
+    BeforeValidator(duration_in_seconds),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "minLength": 1, "pattern": DURATION_PATTERN},
+            ]
+        }
+    ),
+]
+Uri = Annotated[str, BeforeValidator(_path_text), AfterValidator(absolute_uri)]
+OneUri = Annotated[
+    str,
+    BeforeValidator(_path_text),
+    AfterValidator(without_glob),
+    AfterValidator(absolute_uri),
+]
+Uris = Annotated[
+    Annotated[Uri, Tag("<one>")]
+    | Annotated[tuple[Uri, ...], _SOME, _SOME_IN_SCHEMA, Tag("<several>")],
+    Discriminator(lambda value: "<several>" if isinstance(value, list | tuple) else "<one>"),
+]
+Columns = Annotated[tuple[str, ...], _SOME, _SOME_IN_SCHEMA]
+Concurrency = Annotated[
+    Annotated[Count, Tag("<fixed>")]
+    | Annotated[tuple[Count, Count], AfterValidator(_rising), Tag("<range>")],
+    Discriminator(lambda value: "<range>" if isinstance(value, list | tuple) else "<fixed>"),
+]
+Format = Literal["jsonl", "parquet"]
+Kwargs = Annotated[dict[str, Any], AfterValidator(_json_like)]
+StorageOptions = Annotated[dict[str, Any], NEUTRAL]
+Name = Annotated[
+    str,
+    _matching(_NAME, 'must be letters, digits, ".", "_" and "-", a letter or digit first'),
+    Field(json_schema_extra={"pattern": _NAME}),
+]
+Target = Annotated[
+    str,
+    _matching(_TARGET, 'must be "package.module:attribute"'),
+    Field(json_schema_extra={"pattern": _TARGET}),
+]

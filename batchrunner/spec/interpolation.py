@@ -1,0 +1,55 @@
+"""`${VAR}`, `${VAR:-default}`, `${VAR:?message}` and `$$`, in one value that YAML has parsed.
+
+Never in the text itself: a variable that holds a newline, a quote or `: ` stays one value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_REFERENCE = re.compile(r"\$(?:\$|\{(?P<inside>[^}]*)(?P<end>\}?))")
+_INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<sort>[-?])(?P<rest>.*))?", re.DOTALL)
+
+
+class InterpolationError(ValueError):
+    """A reference that cannot be replaced. The message never holds a variable's value."""
+
+    def __init__(self, message: str, reference: str) -> None:
+        super().__init__(message, reference)
+        self.message, self.reference = message, reference
+
+
+def interpolated(value: str, environ: Mapping[str, str]) -> str:
+    """Return *value* with its references replaced by variables of *environ*.
+
+    As in a shell, `:-` and `:?` see an empty variable as one that is not set.
+
+    Raises:
+        InterpolationError: A variable is not set, or a reference is not well formed.
+    """
+    return _REFERENCE.sub(lambda reference: _replacement(reference, environ), value)
+
+
+def has_reference(value: str) -> bool:
+    """Return whether *value* takes something from the environment."""
+    return any(match["inside"] is not None for match in _REFERENCE.finditer(value))
+
+
+def _replacement(reference: re.Match[str], environ: Mapping[str, str]) -> str:
+    if reference["inside"] is None:
+        return "$"
+    if "${" in reference["inside"]:
+        raise InterpolationError("${...} inside ${...} is not supported", reference[0])
+    inside = _INSIDE.fullmatch(reference["inside"])
+    if inside is None or not reference["end"]:
+        forms = "${NAME}, ${NAME:-default} or ${NAME:?message}; a plain dollar sign is $$"
+        raise InterpolationError(f"write {forms}", reference[0])
+    found = environ.get(inside["name"])
+    if found or (found is not None and inside["sort"] is None):
+        return found
+    if inside["sort"] == "-":
+        return str(inside["rest"])
+    why = inside["rest"] if inside["sort"] else None
+    why = why or f"set it, or write ${{{inside['name']}:-default}}"
+    raise InterpolationError(f"the variable {inside['name']} is not set: {why}", reference[0])

@@ -1,0 +1,142 @@
+"""From a file or a text to a checked spec, or to every problem at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from batchrunner.errors import InvalidSpecError
+from batchrunner.spec.diagnosis import Page, Problem, diagnosis, visible
+from batchrunner.spec.phrases import Complaint, Loc, complaints, section_of
+from batchrunner.spec.secrets import HIDDEN
+from batchrunner.spec.section import Section
+from batchrunner.spec.text import read_document
+from batchrunner.spec.tree import MAX_CHARACTERS, Document, Node
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+_REFERENCE = re.compile(r"""(["']?)\$\{\w+(:\?[^}]*)?\}\1""")
+_NO_CAPABILITY = 'the key "capability" is missing: it names the code to run'
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The text behind a spec.
+
+    Attributes:
+        text: As written, with its `${VAR}`; secrets that were spelled out are `***`.
+        from_environment: Paths of the values that variables went into.
+    """
+
+    text: str
+    from_environment: frozenset[Loc]
+
+    def changed(self, fields: Iterable[str]) -> Written:
+        """Return the text of a copy that differs in *fields*."""
+        note = f"# changed in Python: {', '.join(sorted(fields))}\n"
+        return Written(f"{self.text.rstrip()}\n{note}", self.from_environment)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Return the text of the file at *path*; never more than 1 MiB is read.
+
+    Raises:
+        InvalidSpecError: It cannot be read, is larger, or is not UTF-8.
+    """
+    name = visible(os.fsdecode(path))
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_CHARACTERS + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "this is no file's name"
+        raise InvalidSpecError(f"{name}: the spec cannot be read: {reason}") from error
+    if len(data) > MAX_CHARACTERS:
+        raise InvalidSpecError(f"{name}: larger than 1 MiB: a spec names data, it holds none")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"{name}: not UTF-8 from byte {error.start} on: save it as UTF-8"
+        raise InvalidSpecError(message) from error
+
+
+def checked(
+    model: type[AnySection], text: str, *, origin: str, environ: Mapping[str, str]
+) -> tuple[AnySection, Written]:
+    """Return the spec that *text* describes, and what is to be known of the text.
+
+    Raises:
+        InvalidSpecError: With every problem of the text.
+    """
+    text = text.lstrip("\ufeff")  # the parser would not count it
+    document = read_document(text, origin=origin, environ=environ)
+    if document.root is None or not isinstance(document.root.value, dict):
+        raise InvalidSpecError(_no_mapping(document))
+    problems = [*document.problems, *_without_capability(document.root)]
+    spec = None
+    try:
+        spec = model.model_validate({"name": _name(origin), **document.root.value})
+    except ValidationError as error:
+        problems += _located(complaints(error, model), document.root)
+    if spec is None or problems:  # without pydantic's error as its cause, which holds every value
+        raise InvalidSpecError(diagnosis(problems, document.page))
+    return spec, Written(_kept(document.page), frozenset(_from_environment(document.root, model)))
+
+
+def _kept(page: Page) -> str:
+    kept, at = [], 0
+    for start, end in sorted(page.secrets):
+        secret = page.text[start:end].rstrip()  # a block's last line break is not
+        if start >= at and not _REFERENCE.fullmatch(secret):
+            kept += [page.text[at:start], f'"{HIDDEN}"']
+            at = start + len(secret)
+    return "".join(kept) + page.text[at:]
+
+
+def _no_mapping(document: Document) -> str:
+    if document.problems:
+        return diagnosis(document.problems, document.page)
+    empty = document.root is None or document.root.value is None
+    what = "is empty" if empty else "holds no mapping at its top"
+    return f"{visible(document.page.origin)}: {what}: write at least capability, source and sink"
+
+
+def _name(origin: str) -> str:
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(origin).stem)
+    return re.sub(r"^[._-]+|[._-]+$", "", stem) or "batch"
+
+
+def _without_capability(root: Node) -> Iterator[Problem]:
+    written = root.children.get("capability")
+    if written is None and not root.broken:
+        yield Problem(root.start, _NO_CAPABILITY)
+    elif written and written.value is None and not written.broken:
+        yield Problem(root.keys["capability"], _NO_CAPABILITY)
+
+
+def _located(found: Iterable[Complaint], root: Node) -> Iterator[Problem]:
+    for complaint in found:
+        node, key, broken = root, root.start, root.broken
+        for step in complaint.loc:
+            # What a short form leaves unsaid is not in the text, nor is a key that is missing.
+            if child := node.children.get(step):
+                key = node.keys.get(str(step), child.start)
+                node, broken = child, broken or child.broken
+        if not broken:
+            yield Problem(node.start if complaint.at == "value" else key, complaint.message)
+
+
+def _from_environment(node: Node, model: type[BaseModel] | None, loc: Loc = ()) -> Iterator[Loc]:
+    if node.from_environment:
+        yield loc
+    for step, child in node.children.items():
+        field = model.model_fields.get(str(step)) if model else None
+        section = section_of(field.annotation) if field else None
+        bare = section is not None and not isinstance(child.value, dict)
+        meant = getattr(section, "stands_for", None) if bare else None
+        yield from _from_environment(child, section, (*loc, step, *([meant] if meant else [])))

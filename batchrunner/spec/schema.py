@@ -1,0 +1,83 @@
+"""The JSON Schema of a spec file, for editors and for the reference page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batchrunner.spec.model import BatchSpec, ShardSpec
+from batchrunner.spec.section import Section
+
+_REFERENCE = {"$ref": "#/$defs/reference"}
+_WORDS = {"description", "default"}
+
+Schema = dict[str, Any]
+
+
+def spec_schema() -> Schema:
+    """Return the JSON Schema (2020-12) of a spec file: short forms and `${VAR}` are accepted."""
+    schema = _clean(BatchSpec.model_json_schema())
+    sections = schema.pop("$defs")
+    kinds = [kind for kind in Section.__subclasses__() if kind.__name__ in sections]
+    forms = {kind.__name__: _forms(sections[kind.__name__], kind) for kind in kinds}
+    capability = schema["properties"]["capability"]
+    capability.update(capability.pop("anyOf")[0])  # not null: a file cannot hold the object itself
+    reference = {
+        "description": "${VAR}, ${VAR:-default} or ${VAR:?message}.",
+        "type": "string",
+        "pattern": r"\$\{",
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "batchrunner spec",
+        **schema,
+        "required": ["capability", "source", "sink"],
+        "$defs": {**forms, "reference": reference},
+    }
+
+
+def _forms(written_out: Schema, kind: type[Section]) -> Schema:
+    """Return the schema of a section with the other ways to write it."""
+    if kind.stands_for:
+        bare = written_out["properties"][kind.stands_for]
+        return _any_of([_without_words(bare), written_out])
+    # `execution:` with nothing behind it, say because all its lines are commented out.
+    return written_out if kind is ShardSpec else _any_of([written_out, {"type": "null"}])
+
+
+def _clean(node: Any) -> Any:
+    """Return *node* without pydantic's titles, and open to `${VAR}` where no string would fit."""
+    if isinstance(node, list):
+        return [_clean(inner) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {key: _clean(inner) for key, inner in node.items() if not _is_noise(key, inner)}
+    options = [*kept.pop("anyOf", []), *kept.pop("oneOf", [])]
+    if options:
+        return {**kept, **_any_of(options)}
+    if not _refuses_references(kept):
+        return kept
+    words = {key: kept.pop(key) for key in _WORDS & kept.keys()}
+    return {**words, **_any_of([kept, _REFERENCE])}
+
+
+def _is_noise(key: str, value: Any) -> bool:
+    return (key == "title" and isinstance(value, str)) or (key == "default" and value is None)
+
+
+def _refuses_references(schema: Schema) -> bool:
+    if schema.get("type") in {"integer", "number", "boolean"}:
+        return "const" not in schema
+    return schema.get("type") == "string" and bool({"enum", "pattern"} & schema.keys())
+
+
+def _any_of(options: list[Schema]) -> Schema:
+    flat: list[Schema] = []
+    for option in options:
+        for member in option["anyOf"] if set(option) == {"anyOf"} else [option]:
+            if member not in flat:
+                flat.append(member)
+    return {"anyOf": flat}
+
+
+def _without_words(schema: Schema) -> Schema:
+    return {key: value for key, value in schema.items() if key not in _WORDS}

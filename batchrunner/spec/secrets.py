@@ -1,0 +1,137 @@
+"""What must never be shown: a value is secret by its key, or by its place in a URI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+HIDDEN = "***"
+
+_LEAST_KNOWN = 6
+_known: set[str] = set()
+"""Secrets of the specs that this process has read."""
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_SECRET = re.compile(
+    r"secret|passw|passphrase|credential|token(?:_|$)"  # but neither tokenizer nor max_tokens
+    r"|(?:^|_)(?:api|access|account|auth|master|private|shared|signing|ssh|storage)?key(?:id)?(?:_|$)"
+    r"|(?:^|_)(?:auth|authorization|signature|sig|sas|pwd)(?:_|$)"
+    r"|(?:api|access|account|auth|private)_?(?:keys|tokens)$"
+)
+_KEY = re.compile(r"([\w.-]{1,100})[\"']?\s*:")
+_WORD = re.compile(r"[\w.-]{1,100}")
+_AFTER_SCHEME = re.compile(r"(?<=://)[^\s\"'<>]+")
+_PARAMETER = re.compile(r"(?<=[?&;])([^\s=&;]{1,64})=([^\s&;\"']+)")
+
+
+def looks_secret(key: object) -> bool:
+    """Return whether *key* names something like a key, secret, token, password or credential."""
+    return bool(_SECRET.search("_".join(_WORDS.findall(str(key))).lower()))
+
+
+def hides(key: object) -> bool:
+    """Return whether everything under *key* is secret."""
+    return "env_vars" in str(key) or looks_secret(key)
+
+
+def suspect(text: str, at: int, *, since: int) -> int | None:
+    """Return where the first secret may begin on the line of *at*, in a text that is no YAML.
+
+    That is after a key that looks secret, on this line or from *since* on; inside a URI; or
+    anywhere on a line that follows such a key or is indented below one.
+    """
+    line = text.rfind("\n", 0, at) + 1
+    start = min(line, since)
+    shown = text[start : at + 1000]
+    found = [start + key.end() for key in _KEY.finditer(shown) if hides(key[1])][:1]
+    if "://" in shown and "@" in shown:
+        found.append(start + shown.index("://") + 3)
+    if any(hides(word) for above in _above(text, line) for word in _WORD.findall(above)):
+        found.append(line)
+    return min(found, default=None)
+
+
+def _above(text: str, line: int) -> Iterator[str]:
+    """Yield the line before the one at *line*, and those that it is indented below."""
+    rest = text[line:]
+    indent = len(rest) - len(rest.lstrip(" \t"))
+    written = [above for above in text[:line].splitlines() if above.strip()]
+    yield from written[-1:]  # a value may have slipped to the next line
+    for above in reversed(written):
+        depth = len(above) - len(above.lstrip())
+        if depth < indent:
+            indent = depth
+            yield above
+
+
+def redact_uri(uri: str) -> str:
+    """Return *uri*, or a text with URIs in it, with passwords and signatures as `***`."""
+    return _PARAMETER.sub(_redacted_parameter, _AFTER_SCHEME.sub(_redacted_userinfo, uri))
+
+
+def remember(value: Any) -> None:
+    """Have `scrubbed` hide the secrets in *value*, at any depth, wherever they turn up later.
+
+    Very short ones are left out: hiding every "1" helps nobody.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _known.update(_texts(inner) if hides(key) else ())
+            remember(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            remember(inner)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and len(value) >= _LEAST_KNOWN:
+        yield value
+    for inner in value.values() if isinstance(value, Mapping) else ():
+        yield from _texts(inner)
+    for inner in value if isinstance(value, list | tuple) else ():
+        yield from _texts(inner)
+
+
+def scrubbed(text: str) -> str:
+    """Return *text*, which others wrote, less the secrets that were remembered and those in URIs."""
+    for secret in sorted(_known, key=len, reverse=True):  # one may be a part of another
+        text = text.replace(secret, HIDDEN)
+    return redact_uri(text)
+
+
+def redacted(value: Any) -> Any:
+    """Return a copy of *value* to show to people: secrets, at any depth, are `***`.
+
+    Secret is every value under a key that `looks_secret`, every value of `env_vars`, and the
+    credentials inside URIs.
+    """
+    if isinstance(value, str):
+        return redact_uri(value)
+    if isinstance(value, Mapping):
+        return {key: _redacted_item(key, inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple)(map(redacted, value))
+    return value
+
+
+def _redacted_item(key: object, value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if key == "env_vars" and isinstance(value, Mapping):
+        return dict.fromkeys(value, HIDDEN)
+    return HIDDEN if looks_secret(key) else redacted(value)
+
+
+def _redacted_userinfo(found: re.Match[str]) -> str:
+    authority, slash, rest = found[0].partition("/")
+    if "@" in authority:
+        return f"{HIDDEN}@{authority.rpartition('@')[2]}{slash}{rest}"
+    _, colon, port = authority.partition(":")
+    if colon and not port.isdecimal() and "@" in rest:  # a password may hold a slash
+        return f"{HIDDEN}@{rest.rpartition('@')[2]}"
+    return found[0]
+
+
+def _redacted_parameter(found: re.Match[str]) -> str:
+    return f"{found[1]}={HIDDEN}" if looks_secret(found[1]) else found[0]

@@ -1,0 +1,264 @@
+"""YAML text as plain values, each with its place: bounded, without side effects, never half read.
+
+It works on the parser's events, because whatever builds a tree for us recurses and expands first
+and could be counted only afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import yaml
+
+from batchrunner.spec.diagnosis import Page, Problem, Span, place
+from batchrunner.spec.interpolation import InterpolationError, has_reference, interpolated
+from batchrunner.spec.scalars import CORE, resolved, shown
+from batchrunner.spec.secrets import hides, redact_uri, suspect
+from batchrunner.spec.tree import MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, Document, Node
+
+LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_DIRECTIVE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*%")
+_MAX_KEY = 60
+_NOTHING = ("", "~", "null")
+
+
+class _RefusedError(Exception):
+    """The text is over a limit: reading on would cost what the limit is there to save."""
+
+    def __init__(self, offset: int, message: str) -> None:
+        super().__init__(offset, message)
+        self.problem = Problem(offset, message)
+
+
+def read_document(text: str, *, origin: str, environ: Mapping[str, str]) -> Document:
+    """Read one YAML document; every problem that YAML itself has is in the result."""
+    reader = _Reader(text, environ)
+    root = None
+    try:
+        _check(text)
+        root = reader.document()
+    except _RefusedError as error:
+        reader.problems.append(error.problem)
+    except yaml.MarkedYAMLError as error:
+        reader.stumble(error.problem_mark or error.context_mark, str(error.problem))
+    except (yaml.YAMLError, ValueError, OverflowError):  # the pure parser lets some through
+        reader.stumble(None, "this is not YAML")
+    return Document(root, tuple(reader.problems), Page(origin, text, tuple(reader.secrets)))
+
+
+def _check(text: str) -> None:
+    if len(text) > MAX_CHARACTERS:
+        raise _RefusedError(0, "the text is larger than 1 MiB: a spec names data, it holds none")
+    if bad := _NOT_YAML.search(text):
+        message = f"the character U+{ord(bad[0]):04X} is not allowed; in double quotes, escape it"
+        raise _RefusedError(bad.start(), message)
+    # The parser compares each %TAG with all before it: 4 s for 1 MiB of them.
+    if directive := _DIRECTIVE.match(text):
+        raise _RefusedError(directive.end() - 1, "directives (%) are not supported")
+
+
+class _Reader:
+    """Builds the nodes of one text, and keeps what is wrong and what is secret on the way."""
+
+    def __init__(self, text: str, environ: Mapping[str, str]) -> None:
+        self.problems: list[Problem] = []
+        self.secrets: list[Span] = []
+        self._text, self._environ = text, environ
+        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=LOADER)
+        self._read_to = 0
+        self._hidden_from: int | None = None
+        self._nodes = self._characters = 0
+        self._anchors: dict[str, tuple[Node, int, int] | None] = {}
+
+    def document(self) -> Node | None:
+        self._next()
+        if isinstance(event := self._next(), yaml.StreamEndEvent):
+            return None
+        root = self._node(self._next(), depth=0, secret=False)
+        self._next()
+        if not isinstance(event := self._next(), yaml.StreamEndEvent):
+            at = _start(event)
+            self._complain(at, "a second document starts here; a spec is one document")
+        return root
+
+    def stumble(self, mark: yaml.Mark | None, message: str) -> None:
+        """Note the syntax error that ends the reading.
+
+        What the text means from here on is unknown, so what might be a secret is one.
+        """
+        at = mark.index if mark else self._read_to
+        guess = suspect(self._text, at, since=self._read_to)
+        hidden = [start for start in (guess, self._hidden_from) if start is not None]
+        if hidden:
+            self.secrets.append((min(hidden), len(self._text)))
+        tab = self._text[at : at + 1] == "\t"
+        message = "a tab cannot indent YAML: use spaces" if tab else message
+        hint = '; "${...}" needs quotes inside [ ] and { }, or when ": " is in it'
+        self._complain(
+            at, message + (hint if "${" in self._text[max(at - 50, 0) : at + 50] else "")
+        )
+
+    def _next(self) -> yaml.Event:
+        event = next(self._events)
+        self._read_to = event.end_mark.index if event.end_mark else self._read_to
+        return event
+
+    def _complain(self, offset: int, message: str) -> None:
+        self.problems.append(Problem(offset, message))
+
+    def _afford(self, event: yaml.Event, *, depth: int, nodes: int, characters: int) -> None:
+        self._nodes += nodes
+        self._characters += characters
+        if depth > MAX_DEPTH:
+            raise _RefusedError(_start(event), f"nested deeper than {MAX_DEPTH} levels")
+        if self._nodes > MAX_NODES or self._characters > MAX_CHARACTERS:
+            limits = f"{MAX_NODES:,} values or 1 MiB, every alias written out"
+            raise _RefusedError(_start(event), f"the spec is larger than {limits}")
+
+    def _node(self, event: yaml.Event, *, depth: int, secret: bool) -> Node:
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, depth=depth, secret=secret)
+        before = self._nodes, self._characters
+        self._afford(event, depth=depth, nodes=1, characters=len(getattr(event, "value", "")))
+        anchor = getattr(event, "anchor", None)
+        if anchor:
+            self._anchors[anchor] = None
+        node = self._built(event, depth=depth, secret=secret)
+        if anchor:
+            spent = self._nodes - before[0], self._characters - before[1]
+            self._anchors[anchor] = (node, *spent)
+        return node
+
+    def _built(self, event: yaml.Event, *, depth: int, secret: bool) -> Node:
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event, secret=secret)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._sequence(event, depth=depth, secret=secret)
+        return self._mapping(event, depth=depth, secret=secret)
+
+    def _alias(self, event: yaml.AliasEvent, *, depth: int, secret: bool) -> Node:
+        start, end = _start(event), self._read_to
+        name = str(event.anchor)
+        anchored = self._anchors.get(name)
+        if anchored is None:
+            inside = name in self._anchors
+            what = "a value cannot hold itself" if inside else "no anchor of that name stands above"
+            self._complain(start, f"the alias *{name[:_MAX_KEY]} leads nowhere: {what}")
+            return Node(None, start, end, broken=True)
+        node, nodes, characters = anchored
+        depth += node.height
+        self._afford(event, depth=depth, nodes=nodes, characters=characters)
+        if secret:
+            self.secrets.append((node.start, node.end))
+        return node._replace(start=start, end=end)
+
+    def _scalar(self, event: yaml.ScalarEvent, *, secret: bool) -> Node:
+        start, end = _start(event), self._read_to
+        if end > start and (secret or _has_credentials(event.value)):
+            self.secrets.append((start, end))
+        try:
+            value = resolved(event.value, tag=event.tag, plain=not event.style)
+            if not isinstance(value, str) or "$" not in value:
+                return Node(value, start, end)
+            text = interpolated(value, self._environ)
+            return Node(text, start, end, from_environment=has_reference(value))
+        except InterpolationError as error:
+            self._complain(max(start, self._text.find(error.reference, start, end)), error.message)
+        except ValueError as error:
+            self._complain(start, str(error))
+        return Node(event.value, start, end, broken=True)
+
+    def _sequence(self, event: yaml.SequenceStartEvent, *, depth: int, secret: bool) -> Node:
+        broken = self._wrong_tag(event, "seq")
+        children: dict[str | int, Node] = {}
+        while not isinstance(inner := self._next(), yaml.SequenceEndEvent):
+            children[len(children)] = self._node(inner, depth=depth + 1, secret=secret)
+        values = [child.value for child in children.values()]
+        return self._collection(event, values, children, broken=broken)
+
+    def _mapping(self, event: yaml.Event, *, depth: int, secret: bool) -> Node:
+        broken = self._wrong_tag(event, "map")
+        children: dict[str | int, Node] = {}
+        keys: dict[str, int] = {}
+        while not isinstance(inner := self._next(), yaml.MappingEndEvent):
+            at = _start(inner)
+            key = self._key(inner, depth=depth + 1)
+            name = getattr(inner, "value", None)
+            child = self._item(name, depth=depth + 1, secret=secret or hides(name))
+            if key in keys:
+                first = "line {}, column {}".format(*place(self._text, keys[key]))
+                self._complain(at, f'duplicate key "{key[:_MAX_KEY]}"; the first is at {first}')
+            elif key is not None:
+                children[key], keys[key] = child, at
+        values = {key: children[key].value for key in keys}
+        return self._collection(event, values, children, broken=broken)._replace(keys=keys)
+
+    def _item(self, name: object, *, depth: int, secret: bool) -> Node:
+        outer, since = self._hidden_from, self._read_to
+        if secret and outer is None:
+            self._hidden_from = since
+        event = self._next()
+        if str(name).endswith("_options") and not _may_be_options(event):
+            secret, self._hidden_from = True, since if outer is None else outer
+        node = self._node(event, depth=depth, secret=secret)
+        self._hidden_from = outer
+        return node
+
+    def _key(self, event: yaml.Event, *, depth: int) -> str | None:
+        """Return the key, or None after having said why it is none."""
+        if not isinstance(event, yaml.ScalarEvent):
+            self._node(event, depth=depth, secret=True)
+            self._complain(_start(event), "a key must be a plain string")
+            return None
+        self._afford(event, depth=depth, nodes=1, characters=len(event.value))
+        if event.value == "<<" and not event.style:
+            message = "merge keys (<<) are not supported: write the keys out"
+        elif event.tag is None and self._is_string(event):
+            return str(event.value)
+        else:
+            message = "a key must be a string: put it in quotes"
+        self._complain(_start(event), message)
+        return None
+
+    @staticmethod
+    def _is_string(event: yaml.ScalarEvent) -> bool:
+        try:
+            return isinstance(resolved(event.value, tag=None, plain=not event.style), str)
+        except ValueError:
+            return False
+
+    def _wrong_tag(self, event: yaml.Event, kind: str) -> bool:
+        tag = getattr(event, "tag", None)
+        if tag in {None, "!", CORE + kind}:
+            return False
+        self._complain(_start(event), f"the tag {shown(tag)[:_MAX_KEY]} is not supported")
+        return True
+
+    def _collection(
+        self,
+        event: yaml.Event,
+        value: object,
+        children: dict[str | int, Node],
+        *,
+        broken: bool,
+    ) -> Node:
+        height = 1 + max((child.height for child in children.values()), default=0)
+        start = _start(event)
+        return Node(value, start, self._read_to, children, height=height, broken=broken)
+
+
+def _may_be_options(event: yaml.Event) -> bool:
+    """Tell a mapping, or nothing, from a lone value, which may be the secret one of the options."""
+    lone = isinstance(event, yaml.ScalarEvent) and event.value not in _NOTHING
+    return not lone and not isinstance(event, yaml.SequenceStartEvent)
+
+
+def _has_credentials(value: str) -> bool:
+    return "://" in value and redact_uri(value) != value
+
+
+def _start(event: yaml.Event) -> int:
+    return event.start_mark.index if event.start_mark else 0

@@ -1,0 +1,90 @@
+"""The one retry policy: full-jitter exponential backoff, bounded in attempts and in time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class AttemptError(Exception):
+    """One attempt failed.
+
+    Attributes:
+        passes: The same attempt may succeed later.
+        retry_after: Seconds the other side asked to be left alone; 0 when it did not.
+        attempts: How many attempts were made when this error was given up on.
+    """
+
+    passes = False
+    retry_after = 0.0
+    attempts = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long to insist.
+
+    Attributes:
+        max_attempts: Attempts in all, the first one included.
+        deadline: Seconds from the first attempt after which nothing is started or waited for.
+        first_delay: Longest wait before the second attempt, in seconds; doubles from there on.
+        max_delay: Longest wait before any attempt, in seconds.
+    """
+
+    max_attempts: int = 6
+    deadline: float = 180.0
+    first_delay: float = 0.25
+    max_delay: float = 10.0
+
+    def longest_delay(self, failures: int) -> float:
+        """Return the longest wait after *failures* failed attempts, in seconds."""
+        return min(self.max_delay, self.first_delay * 2.0 ** (failures - 1))
+
+
+STANDARD = RetryPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where time and chance come from; tests bring their own."""
+
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    random: Callable[[], float] = random.random
+
+
+async def retrying(
+    attempt: Callable[[float], Awaitable[T]],
+    *,
+    policy: RetryPolicy,
+    timing: Timing = Timing(),
+) -> T:
+    """Return what *attempt* returns, trying again while its failures pass.
+
+    Args:
+        attempt: Called with the seconds that are left, which it must not exceed.
+        policy: When to give up.
+        timing: Clock, sleep and randomness.
+
+    Raises:
+        AttemptError: The last failure, `attempts` filled in.
+    """
+    end = timing.clock() + policy.deadline
+    failures = 0
+    while True:
+        try:
+            return await attempt(end - timing.clock())
+        except AttemptError as failure:
+            failure.attempts = failures = failures + 1
+            # Full jitter: callers that failed together must not come back together.
+            delay = max(timing.random() * policy.longest_delay(failures), failure.retry_after)
+            out_of_time = timing.clock() + delay >= end
+            if not failure.passes or failures >= policy.max_attempts or out_of_time:
+                raise
+        await timing.sleep(delay)

@@ -1,0 +1,88 @@
+"""Reading an object in a bucket as a file, a range at a time."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_READ_AHEAD = 8 << 20
+"""Bytes to fetch at once for a reader that reads on."""
+_LEAST = 64 << 10
+"""Bytes to fetch at once for a reader that jumps: about as fast as a single one."""
+_MOST = 32 << 20
+"""Bytes to fetch in one request, so that it ends well before its deadline."""
+
+
+class RangedReader(io.RawIOBase):
+    """A seekable file over *fetch*, which returns the bytes from one offset up to another.
+
+    A reader that goes on where it stopped is given one block of 8 MiB to draw from, as is one that
+    starts at the beginning; one that jumps, as Parquet's do, gets what it asked for and no more.
+    Every read returns as much as was asked for, but at the end.
+    """
+
+    def __init__(self, fetch: Callable[[int, int], bytes], *, name: str, size: int) -> None:
+        self.name = name
+        self._fetch = fetch
+        self._size = size
+        self._position = 0
+        self._block = b""
+        self._block_start = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise ValueError(f"{self.name}: cannot seek before the first byte")
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        return self.read(self._size)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.closed:
+            raise ValueError(f"{self.name} is closed")
+        stop = self._size if size is None or size < 0 else min(self._position + size, self._size)
+        if self._size == 0:
+            self._fetch(0, 0)  # there is nothing to read, but other bytes may be there by now
+        pieces = []
+        while self._position < stop:
+            pieces.append(self._draw(stop))
+        return b"".join(pieces)
+
+    def _draw(self, stop: int) -> bytes:
+        """Return some bytes from the position on, at least one, none at *stop* or after it."""
+        start = self._position - self._block_start
+        if not 0 <= start < len(self._block):
+            self._load(stop)
+            start = 0
+        piece = self._block[start : start + stop - self._position]
+        self._position += len(piece)
+        return piece
+
+    def _load(self, stop: int) -> None:
+        reads_on = self._position == self._block_start + len(self._block)
+        length = max(stop - self._position, _READ_AHEAD if reads_on else _LEAST)
+        end = min(self._position + min(length, _MOST), self._size)
+        self._block = self._fetch(self._position, end)
+        self._block_start = self._position

@@ -1,0 +1,248 @@
+"""An HTTP proxy that fails on purpose, to stand between a client and an S3 server.
+
+It passes requests on as they are, the Host header included, so signatures stay valid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import struct
+import threading
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from batchrunner.testing.s3_servers import S3Server
+
+_FOREVER = 3600.0
+
+
+class Kind(StrEnum):
+    """What goes wrong."""
+
+    STATUS = "status"
+    """The request is answered with an error, and not passed on."""
+    RESET_BEFORE = "reset_before"
+    """The connection breaks before the request is passed on."""
+    RESET_AFTER = "reset_after"
+    """The request is done, but the connection breaks before its answer: a lost ack."""
+    CUT_BODY = "cut_body"
+    """The connection breaks in the middle of the answer."""
+    HANG = "hang"
+    """Nothing happens, for a long time."""
+    DELAY = "delay"
+    """The request is passed on late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Which requests fail, and how.
+
+    Attributes:
+        kind: How.
+        method: The HTTP method, or "" for any.
+        target: Regular expression to be found in the path and query, percent signs decoded.
+        nth: The only matching request to fail, counted from 1; None for every one.
+        lasts: Every matching request after the nth fails, too: the server went down.
+        status: HTTP status, for `Kind.STATUS`.
+        code: S3's word for the error, for `Kind.STATUS`.
+        headers: More headers of that answer, as "name: value" lines.
+        body: Its body, in place of S3's usual one.
+        seconds: For `Kind.DELAY`.
+    """
+
+    kind: Kind
+    method: str = ""
+    target: str = ""
+    nth: int | None = None
+    lasts: bool = False
+    status: int = 503
+    code: str = "SlowDown"
+    headers: tuple[str, ...] = ()
+    body: str = ""
+    seconds: float = 0.1
+
+    def strikes(self, number: int) -> bool:
+        """Tell whether matching request *number* fails, counted from 1."""
+        return self.nth in {None, number} or (self.lasts and number > (self.nth or 0))
+
+    def is_about(self, method: str, target: str) -> bool:
+        """Tell whether such a request may fail."""
+        return self.method in {"", method} and re.search(self.target, target) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    target: str
+    head: bytes
+    body: bytes
+
+
+class FaultProxy:
+    """A running proxy.
+
+    Attributes:
+        server: How to reach the server behind it, through it.
+        requests: "METHOD /path?query" of all requests so far, failed or not.
+        fired: How many faults have happened.
+    """
+
+    def __init__(self, upstream: S3Server) -> None:
+        address = urlsplit(upstream.endpoint)
+        self._upstream = (str(address.hostname), int(address.port or 80))
+        self._faults: list[Fault] = []
+        self._seen: list[int] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._connections: set[asyncio.Task[None]] = set()
+        self.server = upstream
+        self.requests: list[str] = []
+        self.fired = 0
+
+    def inject(self, *faults: Fault) -> None:
+        """Let *faults* happen from now on, in place of earlier ones, and count from 0."""
+        self._seen = [0] * len(faults)
+        self._faults = list(faults)
+        self.requests = []
+        self.fired = 0
+
+    def start(self) -> None:
+        """Listen on a free port of loopback."""
+        self._thread.start()
+        self._listener = self._run(asyncio.start_server(self._accept, "127.0.0.1", 0))
+        port = self._listener.sockets[0].getsockname()[1]
+        self.server = replace(self.server, endpoint=f"http://127.0.0.1:{port}")
+
+    def stop(self) -> None:
+        """Break all connections."""
+        self._run(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _close(self) -> None:
+        self._listener.close()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 -- for mypy: a callback of a server is a task
+        self._connections.add(task)
+        try:
+            while (request := await _read_request(reader, writer)) is not None:
+                await self._serve(request, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self._connections.discard(task)
+            writer.transport.abort()
+
+    async def _serve(self, request: _Request, writer: asyncio.StreamWriter) -> None:
+        self.requests.append(f"{request.method} {request.target}")
+        fault = self._fault_for(request)
+        kind = fault.kind if fault else None
+        if fault and kind is Kind.STATUS:
+            writer.write(_error_answer(fault))
+        elif kind is Kind.RESET_BEFORE:
+            _reset(writer)
+        else:
+            if fault and kind in {Kind.HANG, Kind.DELAY}:
+                await asyncio.sleep(_FOREVER if kind is Kind.HANG else fault.seconds)
+            answer = await self._pass_on(request)
+            if kind is Kind.RESET_AFTER:
+                _reset(writer)
+            if kind is Kind.CUT_BODY:
+                head, _, body = answer.partition(b"\r\n\r\n")
+                writer.write(head + b"\r\n\r\n" + body[: len(body) // 2])
+                await writer.drain()
+                raise ConnectionAbortedError
+            writer.write(answer)
+        await writer.drain()
+
+    def _fault_for(self, request: _Request) -> Fault | None:
+        for index, fault in enumerate(self._faults):
+            if fault.is_about(request.method, request.target):
+                self._seen[index] += 1
+                if fault.strikes(self._seen[index]):
+                    self.fired += 1
+                    return fault
+        return None
+
+    async def _pass_on(self, request: _Request) -> bytes:
+        reader, writer = await asyncio.open_connection(*self._upstream)
+        try:
+            writer.write(request.head + b"Connection: close\r\n\r\n" + request.body)
+            await writer.drain()
+            answer = await reader.read()
+        finally:
+            writer.close()
+        # Ours stays open: clients behave differently on a connection that they use again.
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return _without(head, b"connection") + b"\r\n" + body
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    raise ConnectionResetError
+
+
+def _error_answer(fault: Fault) -> bytes:
+    usual = f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>"
+    body = (fault.body or usual).encode()
+    lines = [
+        f"HTTP/1.1 {fault.status} Injected",
+        "Content-Type: application/xml",
+        f"Content-Length: {len(body)}",
+        *fault.headers,
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+async def _read_request(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> _Request | None:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:  # the client is done with this connection
+        return None
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, target, _ = first.split(" ")
+    headers = {
+        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
+    if headers.get("expect", "").lower() == "100-continue":
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    kept = _without(head.removesuffix(b"\r\n\r\n"), b"expect", b"connection")
+    return _Request(method, unquote(target), kept, body)
+
+
+def _without(head: bytes, *names: bytes) -> bytes:
+    """Return the lines of *head*, each with its end, less the headers *names*."""
+    lines = head.split(b"\r\n")
+    return b"".join(
+        line + b"\r\n" for line in lines if line.partition(b":")[0].lower() not in names
+    )
+
+
+@contextlib.contextmanager
+def fault_proxy(server: S3Server) -> Iterator[FaultProxy]:
+    """Run a proxy in front of *server*, in a thread of this process."""
+    proxy = FaultProxy(server)
+    proxy.start()
+    try:
+        yield proxy
+    finally:
+        proxy.stop()

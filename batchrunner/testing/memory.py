@@ -1,0 +1,201 @@
+"""A storage in this process's memory, for tests: `memory://name`, the same to all who name it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, cast
+
+from batchrunner.errors import ObjectChangedError, ObjectNotFoundError, StorageError
+from batchrunner.storage.options import Options
+from batchrunner.storage.schemes import SCHEMES
+from batchrunner.storage.seam import MAX_RECORD_BYTES, Entry, Staged, Storage
+from batchrunner.storage.validity import STAGING, plain_folder, plain_key, plain_note
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    data: bytes
+    identity: str
+    note: bytes | None = None
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What all storages of one name share."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    objects: dict[str, _Object] = field(default_factory=dict)
+    staged: set[MemoryStaged] = field(default_factory=set)
+
+    def write(self, key: str, data: bytes, *, note: bytes | None = None) -> None:
+        """Write under the lock, which the caller holds."""
+        self.objects[key] = _Object(data, hashlib.sha256(data).hexdigest()[:32], note)
+
+
+class MemoryStaged(io.BytesIO):
+    """A staged object: its own file, whose bytes outlive its closing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+        self.is_left = True
+
+    @property
+    def file(self) -> BinaryIO:
+        return self
+
+    def close(self) -> None:
+        if not self.closed:
+            self.data = self.getvalue()
+        super().close()
+
+    def discard(self) -> None:
+        self.close()
+        self.data = b""
+        self.is_left = False
+
+
+_memories: dict[str, _Memory] = {}
+
+
+class MemoryStorage:
+    """A `Storage` at `memory://name` or below; durable as long as this process."""
+
+    def __init__(self, root: str) -> None:
+        name, _, prefix = root.strip("/").partition("/")
+        self.uri = f"memory://{root.strip('/')}"
+        self._memory = _memories.setdefault(name, _Memory())
+        self._prefix = f"{prefix}/" if prefix else ""
+
+    def list(self, prefix: str = "", *, recursive: bool = False) -> Iterator[Entry]:
+        folder = self._prefix + plain_folder(prefix)
+        with self._memory.lock:
+            inside = sorted(key for key in self._memory.objects if key.startswith(folder))
+            found = [
+                self._entry(key) for key in inside if recursive or "/" not in key[len(folder) :]
+            ]
+        yield from found
+
+    def head(self, key: str) -> Entry | None:
+        with self._memory.lock:
+            full = self._full(key)
+            return self._entry(full) if full in self._memory.objects else None
+
+    def get(self, key: str) -> bytes:
+        data = self._object(key).data
+        if len(data) > MAX_RECORD_BYTES:
+            raise StorageError(
+                f"{self.uri}/{key}: {len(data)} bytes are too many for a record, at most "
+                f"{MAX_RECORD_BYTES} are read"
+            )
+        return data
+
+    def open(self, entry: Entry) -> BinaryIO:
+        found = self._object(entry.key)
+        if found.identity != entry.identity:
+            raise ObjectChangedError(
+                f"{self.uri}/{entry.key}: it is not the object that was listed"
+            )
+        return io.BytesIO(found.data)
+
+    def put(self, key: str, data: bytes) -> None:
+        full = self._full(key)
+        with self._memory.lock:
+            self._memory.write(full, data)
+
+    def put_if_absent(self, objects: Mapping[str, bytes]) -> frozenset[str]:
+        return frozenset(key for key, data in objects.items() if self._put_new(key, data))
+
+    def stage(self) -> MemoryStaged:
+        staged = MemoryStaged()
+        with self._memory.lock:
+            self._memory.staged.add(staged)
+        return staged
+
+    def publish(self, objects: Mapping[str, tuple[Staged, bytes]]) -> frozenset[str]:
+        won = set()
+        try:
+            for key, (staged, note) in objects.items():
+                if self._publish(key, cast(MemoryStaged, staged), plain_note(note).encode()):
+                    won.add(key)
+        finally:
+            for staged, _ in objects.values():
+                staged.discard()
+        return frozenset(won)
+
+    def notes(self, key: str) -> tuple[bytes, ...]:
+        with self._memory.lock:
+            found = self._memory.objects.get(self._full(key))
+        return () if found is None or found.note is None else (found.note,)
+
+    def forget_notes(self, keys: Iterable[str]) -> None:
+        """Do nothing: a note is part of its object."""
+
+    def delete(self, keys: Iterable[str]) -> None:
+        with self._memory.lock:
+            for key in keys:
+                self._memory.objects.pop(self._full(key), None)
+
+    def move(self, source: str, target: str) -> None:
+        old, new = self._full(source), self._full(target)
+        with self._memory.lock:
+            if old in self._memory.objects:
+                self._memory.objects[new] = self._memory.objects.pop(old)
+            elif new not in self._memory.objects:
+                raise ObjectNotFoundError(f"{self.uri}/{source}: there is nothing to move")
+
+    def leftovers(self) -> Sequence[Entry]:
+        with self._memory.lock:
+            left = sum(one.is_left for one in self._memory.staged)
+        return [Entry(f"{STAGING}/{number}", 0, str(number)) for number in range(left)]
+
+    def sweep(self) -> None:
+        with self._memory.lock:
+            self._memory.staged.clear()
+
+    def check_conditional_writes(self) -> None:
+        """Do nothing: the lock sees to it."""
+
+    def _full(self, key: str) -> str:
+        return self._prefix + plain_key(key)
+
+    def _entry(self, full: str) -> Entry:
+        found = self._memory.objects[full]
+        return Entry(full.removeprefix(self._prefix), len(found.data), found.identity)
+
+    def _object(self, key: str) -> _Object:
+        with self._memory.lock:
+            found = self._memory.objects.get(self._full(key))
+        if found is None:
+            raise ObjectNotFoundError(f"{self.uri}/{key}: there is nothing")
+        return found
+
+    def _put_new(self, key: str, data: bytes) -> bool:
+        full = self._full(key)
+        with self._memory.lock:
+            if full not in self._memory.objects:
+                self._memory.write(full, data)
+            return self._memory.objects[full].data == data
+
+    def _publish(self, key: str, staged: MemoryStaged, note: bytes) -> bool:
+        full = self._full(key)
+        if not staged.closed:
+            raise ValueError("close the staged file before it is published")
+        with self._memory.lock:
+            if staged not in self._memory.staged:
+                raise ObjectNotFoundError(f"{self.uri}/{key}: what was staged for it is gone")
+            if full in self._memory.objects:
+                return False
+            self._memory.write(full, staged.data, note=note)
+            return True
+
+
+def _open_memory(root: str, _: Options) -> Storage:
+    return MemoryStorage(root)
+
+
+SCHEMES["memory"] = _open_memory

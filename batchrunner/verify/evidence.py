@@ -1,0 +1,123 @@
+"""What there is to look at: records, listings and places of one run, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
+from batchrunner.formats.naming import file_kind
+from batchrunner.plan.output import MANIFEST, SUCCESS
+from batchrunner.plan.planning import StoredPlan
+from batchrunner.shard import Shard
+from batchrunner.spec import BatchSpec
+from batchrunner.storage import Entry, Storage, open_storage
+from batchrunner.worker.work import checkpoint_storage
+
+_READERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run is.
+
+    Attributes:
+        spec: What was asked for.
+        sink: Where the parts are.
+        checkpoint: Where it is remembered.
+    """
+
+    spec: BatchSpec
+    sink: Storage
+    checkpoint: Checkpoint
+
+    @classmethod
+    def of(cls, spec: BatchSpec) -> Place:
+        sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
+        return cls(spec, sink, Checkpoint(checkpoint_storage(spec)))
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What stands there.
+
+    Attributes:
+        run_uid: The run.
+        plan: Its shards.
+        sentinels: Whole ones of active shards, by id: the sentinels themselves, not their copies.
+        damaged: What is wrong with the others, by id.
+        strays: Keys of sentinels that belong to no shard of the plan.
+        data: Objects in the sink that look like data, by name.
+        letters: Files of rows set aside, by name.
+        is_finished: `_SUCCESS` stands, before and after everything else was read.
+        manifest: The manifest's bytes; None when there is none.
+    """
+
+    run_uid: str
+    plan: StoredPlan
+    sentinels: Mapping[int, Sentinel]
+    damaged: Mapping[int, str]
+    strays: Sequence[str]
+    data: Mapping[str, Entry]
+    letters: Mapping[str, Entry]
+    is_finished: bool
+    manifest: bytes | None
+
+    def part(self, shard: Shard) -> str:
+        """Return the name of the part of *shard*."""
+        return self.plan.facts.part(shard.id)
+
+
+def gather(place: Place) -> Evidence:
+    """Read what there is.
+
+    Sentinels are listed before parts, so that a run at work meanwhile never shows one without its
+    part.
+
+    Raises:
+        ObjectNotFoundError: There is no run.
+        DamagedOutputError: The record of the run, or its plan, cannot be read.
+    """
+    was_finished = place.sink.head(SUCCESS) is not None
+    record, generations = place.checkpoint.run(), place.checkpoint.generations()
+    storage = place.checkpoint.storage
+    if record is None or not generations:
+        raise ObjectNotFoundError(f"there is no run in {storage.uri}")
+    plan = StoredPlan.of(generations)
+    keys = {f"sentinels/{plan.facts.stem(shard.id)}.json": shard.id for shard in plan.active}
+    retired = {f"sentinels/{plan.facts.stem(shard.id)}.json" for shard in plan.retired}
+    listed = [entry.key for entry in storage.list("sentinels")]
+    read = _read(place.checkpoint, [key for key in listed if key in keys])
+    letters = {entry.key.partition("/")[2]: entry for entry in storage.list("errors")}
+    in_sink = {entry.key: entry for entry in place.sink.list()}
+    return Evidence(
+        run_uid=record.run_uid,
+        plan=plan,
+        sentinels={keys[key]: s for key, s in read.items() if isinstance(s, Sentinel)},
+        damaged={keys[key]: why for key, why in read.items() if isinstance(why, str)},
+        strays=[key for key in listed if key not in keys and key not in retired],
+        data={name: entry for name, entry in in_sink.items() if _looks_like_data(name)},
+        letters=letters,
+        is_finished=was_finished and SUCCESS in in_sink,
+        manifest=place.sink.get(MANIFEST) if MANIFEST in in_sink else None,
+    )
+
+
+def _looks_like_data(name: str) -> bool:
+    """Tell whether whoever reads the folder would take the object for a part of the output."""
+    if name.startswith((".", "_")):
+        return False
+    return name.startswith("part-") or file_kind(name) is not None
+
+
+def _read(checkpoint: Checkpoint, keys: Iterable[str]) -> dict[str, Sentinel | str]:
+    def one(key: str) -> tuple[str, Sentinel | str]:
+        try:
+            return key, Sentinel.from_bytes(checkpoint.storage.get(key), key=key)
+        except (DamagedOutputError, ObjectNotFoundError) as error:
+            return key, str(error)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return dict(pool.map(one, keys))

@@ -1,0 +1,124 @@
+"""What `verify` has to say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    SENTINEL = "sentinel"
+    """A sentinel is not whole, was edited, or is of something else."""
+    MISSING = "missing"
+    """A sentinel stands without its part."""
+    SIZE = "size"
+    """The part has another size than its sentinel says."""
+    CHECKSUM = "checksum"
+    """The part has other bytes than its sentinel says."""
+    ROWS_OUT = "rows_out"
+    """The part has other rows than its sentinel says."""
+    ROWS_IN = "rows_in"
+    """The sentinel counts other rows than the shard's slice of the source has."""
+    LETTERS = "letters"
+    """The rows set aside are not all kept."""
+    UNSEALED = "unsealed"
+    """A part has the name of a shard, but no attempt of this run wrote it."""
+    ORPHAN = "orphan"
+    """An object in the sink looks like data and belongs to no shard."""
+    DUPLICATE = "duplicate"
+    """The same, and it has the bytes of a committed part."""
+    MANIFEST = "manifest"
+    """The manifest is not what the sentinels say."""
+    SUCCESS = "success"
+    """The output is declared complete, and is not."""
+    PLAN = "plan"
+    """The shards do not cover the source exactly once."""
+    RECORD = "record"
+    """A record of the checkpoint cannot be read."""
+
+
+REDONE = frozenset(
+    {
+        Kind.SENTINEL,
+        Kind.MISSING,
+        Kind.SIZE,
+        Kind.CHECKSUM,
+        Kind.ROWS_OUT,
+        Kind.ROWS_IN,
+        Kind.LETTERS,
+        Kind.UNSEALED,
+    }
+)
+"""Kinds of damage that are mended by making the shard again."""
+
+ASIDE = frozenset({Kind.ORPHAN, Kind.DUPLICATE})
+"""Kinds of damage that are mended by moving an object away."""
+
+HOPELESS = frozenset({Kind.PLAN, Kind.RECORD})
+"""Kinds of damage that nothing here can mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One defect.
+
+    Attributes:
+        kind: What is wrong.
+        part: Name of the object it is about, in the sink or in the checkpoint.
+        why: One line for people.
+        shard: Id; None when it is about no shard in particular.
+    """
+
+    kind: Kind
+    part: str
+    why: str
+    shard: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values: shard, part, kind, why."""
+        return {
+            "shard": self.shard,
+            "part": self.part,
+            "kind": str(self.kind),
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was looked at, and what was found.
+
+    Attributes:
+        findings: The defects, by shard.
+        notes: What is no defect and yet worth knowing, a line each.
+        shards: How many there are.
+        committed: How many of them have a whole sentinel.
+        rows_in: Rows read for these, by their sentinels.
+        rows_out: Rows in their parts, by their sentinels.
+        rows_failed: Rows set aside for good, by their sentinels.
+    """
+
+    findings: Sequence[Finding]
+    notes: Sequence[str] = ()
+    shards: int = 0
+    committed: int = 0
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_failed: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether nothing is wrong."""
+        return not self.findings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return {
+            **asdict(self),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "ok": self.ok,
+        }

@@ -1,0 +1,144 @@
+"""Damage moved out of the way, so that the next run makes those shards again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from batchrunner.errors import LeaseHeldError
+from batchrunner.plan.output import MANIFEST, SUCCESS
+from batchrunner.session import Session, Stop, open_session
+from batchrunner.shard import Shard, Slicing
+from batchrunner.spec import BatchSpec
+from batchrunner.storage import Storage
+from batchrunner.verify.evidence import Evidence, Place, gather
+from batchrunner.verify.findings import ASIDE, HOPELESS, REDONE, Finding, Verification
+from batchrunner.verify.verifying import Watch, verify_place
+
+DAMAGED = "_damaged"
+"""Folder of the sink, and of the checkpoint, that damaged objects are moved to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What was found, and what was done about it.
+
+    Attributes:
+        found: The damage.
+        redone: Ids of the shards that the next run makes again.
+        moved: What was moved to `_damaged`, by its name before.
+        hopeless: What nothing here can mend.
+    """
+
+    found: Verification
+    redone: Sequence[int] = ()
+    moved: Sequence[str] = ()
+    hopeless: Sequence[Finding] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return {**asdict(self), "found": self.found.to_dict()}
+
+
+def repair(
+    spec: BatchSpec, *, watch: Watch = lambda _done, _all: None, stop: Stop | None = None
+) -> Repair:
+    """Verify the run of *spec*; move what is damaged to `_damaged`, and take its sentinels away.
+
+    The next run makes those shards again, and with them the shards that tried again the rows that
+    they had set aside. No object that holds rows is deleted. Wherever it dies: what is damaged is
+    found again by the next `verify`, or is made again by the next run.
+
+    Raises:
+        LeaseHeldError: A driver runs, or one took over meanwhile.
+        ObjectNotFoundError: There is no run.
+        StorageError: Something cannot be listed, read or moved.
+    """
+    place = Place.of(spec)
+    with open_session(place.checkpoint, stop=stop or Stop(max_runtime=None)) as session:
+        found = verify_place(place, watch=watch)
+        hopeless = [finding for finding in found.findings if finding.kind in HOPELESS]
+        if len(hopeless) == len(found.findings):
+            return Repair(found, hopeless=hopeless)
+        moving = _Moving(place, session)
+        return _mend(moving, gather(place), found, hopeless)
+
+
+def _mend(
+    moving: _Moving, seen: Evidence, found: Verification, hopeless: Sequence[Finding]
+) -> Repair:
+    # First of all: from here on nobody may take the output for complete.
+    moving.declare_incomplete()
+    damaged = {f.shard for f in found.findings if f.kind in REDONE and f.shard is not None}
+    redone = with_dependents(seen.plan.active, damaged)
+    for shard in redone:
+        moving.take_back(seen, shard)
+    for finding in found.findings:
+        if finding.kind in ASIDE:
+            moving.put_aside(finding.part)
+    ids = sorted(shard.id for shard in redone)
+    return Repair(found, redone=ids, moved=tuple(moving.moved), hopeless=tuple(hopeless))
+
+
+def with_dependents(shards: Sequence[Shard], damaged: Collection[int]) -> list[Shard]:
+    """Return the *damaged* of *shards*, each after those that tried again the rows it set aside.
+
+    That order matters: as long as a shard counts as damaged, so do those that depend on it. Were
+    it taken back first, a crash would leave their rows in the output, and the run would make them
+    a second time.
+    """
+    # A shard of dead letters is always younger than the shard that set them aside.
+    redo = set(damaged)
+    for shard in shards:
+        if shard.slicing is Slicing.LETTERS and shard.start in redo:
+            redo.add(shard.id)
+    return [shard for shard in reversed(shards) if shard.id in redo]
+
+
+class _Moving:
+    """Moves objects of one run, each under a name of this session: nothing is overwritten."""
+
+    def __init__(self, place: Place, session: Session) -> None:
+        self.moved: list[str] = []
+        self._place, self._session = place, session
+        self._sink, self._records = place.sink, place.checkpoint.storage
+
+    def declare_incomplete(self) -> None:
+        """Take `_SUCCESS` away, then the manifest."""
+        self._check()
+        self._sink.delete([SUCCESS])
+        self._sink.delete([MANIFEST])
+
+    def take_back(self, seen: Evidence, shard: Shard) -> None:
+        """Move part and dead letters of *shard* away, then remove its sentinel.
+
+        The sentinel goes last: as long as it stands without its part, the shard is damaged for
+        everyone to see; without it, the shard is pending. A part that stood without its sentinel
+        would be sealed again by the next run, if its note fits.
+        """
+        self._check()
+        part, stem = seen.part(shard), seen.plan.facts.stem(shard.id)
+        if part in seen.data:
+            self._move(self._sink, part)
+        # By their own name, not by that in the sentinel: it may be a copy of another shard's.
+        for name in (name for name in seen.letters if name.startswith(f"{stem}.")):
+            self._move(self._records, f"errors/{name}")
+        self._records.delete([f"sentinels/{stem}.json"])
+        self._session.note("shard_taken_back", shard=shard.id, part=part)
+
+    def put_aside(self, name: str) -> None:
+        """Move an object away that belongs to no shard."""
+        self._check()
+        self._move(self._records if "/" in name else self._sink, name)
+
+    def _move(self, storage: Storage, name: str) -> None:
+        storage.move(name, f"{DAMAGED}/{self._session.id}/{name}")
+        self.moved.append(name)
+
+    def _check(self) -> None:
+        if self._session.stop.reason:
+            raise LeaseHeldError(
+                f"the repair stopped half-way ({self._session.stop.reason}); what is left is found "
+                "again: batchrunner verify --repair"
+            )

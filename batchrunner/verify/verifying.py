@@ -1,0 +1,86 @@
+"""A run held against its source and its records, by code that took no part in writing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+from batchrunner.clearing import MARK
+from batchrunner.errors import DamagedOutputError
+from batchrunner.spec import BatchSpec
+from batchrunner.verify.evidence import Evidence, Place, gather
+from batchrunner.verify.findings import Finding, Kind, Verification
+from batchrunner.verify.shard_check import ShardCheck
+from batchrunner.verify.whole_check import totals, whole_faults
+
+Watch = Callable[[int, int], None]
+"""Told how many shards are looked at, and how many there are."""
+
+_AT_ONCE = 4
+_WINDOW = 256
+
+
+def verify(spec: BatchSpec, *, watch: Watch = lambda _done, _all: None) -> Verification:
+    """Read source, parts and records of the run of *spec*, and tell what does not agree.
+
+    Changes nothing. Reads every part from end to end, and every source file that is as it was when
+    it was read; in bounded memory. A run at work meanwhile is no defect.
+
+    Raises:
+        ObjectNotFoundError: There is no run.
+        StorageError: Something cannot be listed or read.
+    """
+    return verify_place(Place.of(spec), watch=watch)
+
+
+def verify_place(place: Place, *, watch: Watch) -> Verification:
+    """Do what `verify` does."""
+    if place.checkpoint.storage.head(MARK) is not None:
+        return Verification((), ("somebody began to start over; the next run finishes that",))
+    try:
+        seen = gather(place)
+    except DamagedOutputError as error:
+        return Verification((Finding(Kind.RECORD, place.checkpoint.storage.uri, str(error)),))
+    check = ShardCheck(place, seen)
+    findings = [*_by_shard(seen, check, watch), *whole_faults(place, seen, check)]
+    findings += _unreadable_records(place)
+    findings.sort(key=lambda finding: (finding.shard is None, finding.shard or 0))
+    found = totals(seen)
+    return Verification(
+        findings=tuple(findings),
+        notes=tuple(_notes(seen, check)),
+        shards=len(seen.plan.active),
+        committed=len(seen.sentinels),
+        rows_in=found.rows_in,
+        rows_out=found.rows_out,
+        rows_failed=found.rows_failed,
+    )
+
+
+def _by_shard(seen: Evidence, check: ShardCheck, watch: Watch) -> Iterator[Finding]:
+    shards, done = iter(seen.plan.active), 0
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        while some := list(islice(shards, _WINDOW)):
+            for findings in pool.map(check.faults, some):
+                done += 1
+                watch(done, len(seen.plan.active))
+                yield from findings
+
+
+def _unreadable_records(place: Place) -> Sequence[Finding]:
+    try:
+        place.checkpoint.quarantined()
+    except DamagedOutputError as error:
+        return [Finding(Kind.RECORD, place.checkpoint.storage.uri, str(error))]
+    return []
+
+
+def _notes(seen: Evidence, check: ShardCheck) -> Iterator[str]:
+    pending = len(seen.plan.active) - len(seen.sentinels) - len(seen.damaged)
+    if pending and not seen.is_finished:
+        yield f"{pending:,} of {len(seen.plan.active):,} shards are not committed yet"
+    elif not seen.is_finished:
+        yield "every shard is committed, but the output is not declared complete: run once more"
+    for uri, why in sorted(check.uncounted.items()):
+        yield f"{uri}: its rows were not counted: {why}"

@@ -1,0 +1,156 @@
+"""Calling the user's code: functions, objects, generators and coroutines, on batches or on rows."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from batchrunner.errors import CapabilityImportError, describe
+from batchrunner.formats.chunk import Row
+from batchrunner.spec import CapabilitySpec, ExecutionSpec
+from batchrunner.worker.batch import Batch
+
+if TYPE_CHECKING:
+    from batchrunner.analytics import CompletedRun
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some of what a capability made of one batch, ready for the sink.
+
+    Attributes:
+        rows: As lines or as a table.
+        count: How many rows there are.
+        runs: What is to be recorded before they are published.
+    """
+
+    rows: Any
+    count: int
+    runs: tuple[CompletedRun, ...] = ()
+
+
+Pieces = list[Piece]
+"""What a capability made of one batch."""
+
+Answer = Callable[[], Pieces]
+"""Returns what the capability made of one batch; or raises what it raised."""
+
+Ready = Callable[[Any], tuple[Any, int]]
+"""Makes what a capability returned ready for the sink, and counts its rows."""
+
+
+def build(capability: Any, spec: CapabilitySpec) -> Any:
+    """Return *capability*, or an instance of it when it is a class: once per worker.
+
+    Raises:
+        CapabilityImportError: The constructor raised.
+    """
+    if not isinstance(capability, type):
+        return capability
+    try:
+        return capability(**spec.fn_constructor_kwargs)
+    except Exception as error:  # the user's constructor may raise anything
+        name = f"{capability.__module__}.{capability.__qualname__}"
+        raise CapabilityImportError(f"{name} cannot be built: {describe(error)}") from error
+
+
+class Caller:
+    """Calls one capability. `ahead` says how many batches may be submitted before an answer is read."""
+
+    def __init__(
+        self, capability: Any, spec: CapabilitySpec, execution: ExecutionSpec, *, ready: Ready
+    ) -> None:
+        self._function, self._kwargs, self._ready = capability, spec.fn_kwargs, ready
+        self._format = execution.batch_format
+        self._mode = spec.mode
+        self._loop = _Loop(execution.max_concurrency) if _is_async(capability) else None
+        self.ahead = execution.max_concurrency if self._loop else 1
+
+    def submit(self, batch: Batch) -> Answer:
+        """Start the call when it is asynchronous; otherwise the answer makes it."""
+        if self._mode == "run":
+            return lambda: self._completed(batch)
+        if self._loop is None:
+            return lambda: self._pieces(self._answer(batch))
+        later = self._loop.submit(self._answer_later(batch, self._loop.calls))
+        return lambda: self._pieces(later.result())
+
+    def _pieces(self, returned: list[Any]) -> Pieces:
+        return [Piece(*self._ready(piece)) for piece in returned]
+
+    def _completed(self, batch: Batch) -> Pieces:
+        made = [self._function(row, **self._kwargs) for row in batch.rows()]
+        return [Piece(*self._ready([row for row, _ in made]), tuple(run for _, run in made))]
+
+    def _answer(self, batch: Batch) -> list[Any]:
+        if self._mode == "row":
+            results = (self._function(row, **self._kwargs) for row in batch.rows())
+            return [[row for result in results for row in _fanned_out(result)]]
+        result = self._function(batch.in_format(self._format), **self._kwargs)
+        return list(result) if isinstance(result, Iterator) else [result]
+
+    async def _answer_later(self, batch: Batch, calls: asyncio.Semaphore) -> list[Any]:
+        if self._mode == "row":
+            results = await asyncio.gather(*(self._await(row, calls) for row in batch.rows()))
+            return [[row for result in results for row in _fanned_out(result)]]
+        result = await self._await(batch.in_format(self._format), calls)
+        return result if isinstance(result, _Pieces) else [result]
+
+    async def _await(self, argument: Any, calls: asyncio.Semaphore) -> Any:
+        async with calls:
+            result: Awaitable[Any] | AsyncIterator[Any] = self._function(argument, **self._kwargs)
+            if isinstance(result, AsyncIterator):
+                return _Pieces([piece async for piece in result])
+            return await result
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.close()
+
+
+class _Pieces(list[Any]):
+    """What an asynchronous generator gave."""
+
+
+class _Loop:
+    """An event loop in a thread of its own, with a bound on the calls in flight."""
+
+    def __init__(self, max_concurrency: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        self.calls = asyncio.Semaphore(max_concurrency)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def submit(self, coroutine: Any) -> Future[list[Any]]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _is_async(capability: Any) -> bool:
+    call = capability if inspect.isroutine(capability) else type(capability).__call__
+    return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
+
+
+def _fanned_out(result: Any) -> list[Row] | tuple[Row, ...]:
+    """Return the rows that one row became: none, one or many."""
+    if isinstance(result, dict):
+        return [result]
+    if result is None:
+        return []
+    if isinstance(result, list | tuple | _Pieces):
+        return result
+    if isinstance(result, Iterator):
+        return list(result)
+    raise TypeError(
+        f"the capability returned {type(result).__name__} for a row; it must return a dict, a list "
+        "of dicts, or None"
+    )

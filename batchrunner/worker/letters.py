@@ -1,0 +1,108 @@
+"""Rows set aside: what each was, where it stood, and why it could not go through."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
+from batchrunner.formats.chunk import BadRow, Position
+from batchrunner.shard import Shard
+
+_MAX_MESSAGE = 2000
+
+
+class Stage(StrEnum):
+    """Where on its way a row was stopped."""
+
+    READ = "read"
+    CAPABILITY = "capability"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A row set aside with its error.
+
+    Attributes:
+        shard: Id of the shard that it belongs to.
+        source: URI of its file.
+        position: Where it stands there, and how it looks.
+        stage: Where it was stopped.
+        error: Type of the error.
+        message: What the error says.
+    """
+
+    shard: int
+    source: str
+    position: Position
+    stage: Stage
+    error: str
+    message: str
+
+    @classmethod
+    def unreadable(cls, shard: Shard, bad: BadRow) -> DeadLetter:
+        """Return the letter of a row that could not be read."""
+        return cls(shard.id, shard.uri, bad.position, Stage.READ, "UnreadableRow", bad.reason)
+
+    @classmethod
+    def refused(cls, shard: Shard, position: Position, error: BaseException) -> DeadLetter:
+        """Return the letter of a row that the capability, or the sink, did not take."""
+        name = getattr(error, "type_name", type(error).__name__)
+        message = str(error)[:_MAX_MESSAGE]
+        return cls(shard.id, shard.uri, position, Stage.CAPABILITY, name, message)
+
+    def to_line(self) -> bytes:
+        """Return the letter as it is kept: a JSON object in a line."""
+        fields: dict[str, Any] = {
+            "version": 1,
+            "shard": self.shard,
+            "source": self.source,
+            "unit": self.position.unit,
+            "at": self.position.at,
+            "stage": self.stage,
+            "error": self.error,
+            "message": self.message,
+        }
+        return orjson.dumps({**fields, **_raw(self.position.raw)}) + b"\n"
+
+    def __str__(self) -> str:
+        what = self.message if self.stage is Stage.READ else f"{self.error}: {self.message}"
+        return f"{self.source}, {self.position}: {what}"
+
+
+def letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict[str, Any]]:
+    """Yield the dead letters that *sentinel* names, as they are kept.
+
+    Raises:
+        DamagedOutputError: They are not all there, or not whole.
+    """
+    if not sentinel.errors:
+        return
+    key = f"errors/{sentinel.errors}"
+    count = 0
+    try:
+        for line in checkpoint.lines(key):
+            yield orjson.loads(line)
+            count += 1
+    except (ObjectNotFoundError, ValueError) as error:
+        raise DamagedOutputError(
+            f"{key} is damaged or gone; batchrunner verify tells more"
+        ) from error
+    if count != sentinel.rows_failed:
+        raise DamagedOutputError(
+            f"{key} has {count:,} rows where its sentinel says {sentinel.rows_failed:,}"
+        )
+
+
+def _raw(raw: bytes) -> dict[str, str]:
+    """Return the row as text, or in base64 when it is none."""
+    try:
+        return {"raw": raw.decode()}
+    except UnicodeDecodeError:
+        return {"raw_base64": base64.b64encode(raw).decode()}

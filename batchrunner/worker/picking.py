@@ -1,0 +1,86 @@
+"""Rows picked out of a file by their positions: how rows that were set aside are read again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from batchrunner.errors import ShardFailedError
+from batchrunner.formats.chunk import BadRow, Chunk, Position, Row
+from batchrunner.formats.naming import PARQUET, FileKind
+from batchrunner.shard import Shard, Slicing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BOM_BYTES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PickedChunk:
+    """Some rows of a chunk.
+
+    Attributes:
+        whole: The chunk.
+        numbers: Of its rows, those that are here.
+        bad: Of the rows that could not be read, those that are here.
+    """
+
+    whole: Chunk
+    numbers: tuple[int, ...]
+    bad: tuple[BadRow, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return self.whole.nbytes * len(self.numbers) // max(len(self.whole), 1)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def positions(self) -> list[int]:
+        every = self.whole.positions()
+        return [every[number] for number in self.numbers]
+
+    def rows(self, start: int, stop: int) -> list[Row]:
+        return [self.whole.rows(n, n + 1)[0] for n in self.numbers[start:stop]]
+
+    def reread(self, start: int, stop: int) -> list[Row]:
+        return [self.whole.reread(n, n + 1)[0] for n in self.numbers[start:stop]]
+
+    def table(self, start: int, stop: int) -> pa.Table:
+        from batchrunner.formats.columns import unify
+
+        return unify([self.whole.table(n, n + 1) for n in self.numbers[start:stop]])
+
+    def locate(self, index: int) -> Position:
+        return self.whole.locate(self.numbers[index])
+
+
+def extent(shard: Shard, wanted: Iterable[int], kind: FileKind) -> Shard:
+    """Return a slice of the file of *shard* that holds the rows at the *wanted* positions."""
+    first, last = min(wanted), max(wanted)
+    if kind.format == PARQUET:
+        return replace(shard, slicing=Slicing.ROWS, start=first, stop=last + 1)
+    if kind.compression:
+        return replace(shard, slicing=Slicing.FILE, start=0, stop=shard.size)
+    start = first if first > _BOM_BYTES else 0
+    return replace(shard, slicing=Slicing.BYTES, start=start, stop=last + 1)
+
+
+def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, shard: Shard) -> Iterator[Chunk]:
+    """Yield the rows of *chunks* at the *wanted* positions, readable or not.
+
+    Raises:
+        ShardFailedError: Not all of them are there.
+    """
+    found = 0
+    for chunk in chunks:
+        numbers = tuple(n for n, at in enumerate(chunk.positions()) if at in wanted)
+        bad = tuple(row for row in chunk.bad if row.position.at in wanted)
+        found += len(numbers) + len(bad)
+        if numbers or bad:
+            yield PickedChunk(chunk, numbers, bad)
+        if found == len(wanted):
+            return
+    raise ShardFailedError(f"{shard}: {len(wanted) - found:,} of them are not in the file any more")

@@ -1,0 +1,261 @@
+"""From shards to committed parts: read, map, write, commit. Knows no engine."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from batchrunner.capability import load_target
+from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
+from batchrunner.formats.columns import SchemaError, conform
+from batchrunner.formats.naming import PARQUET
+from batchrunner.shard import Shard
+from batchrunner.worker.attempts import MOST_DEATHS, Suspicion, marked, marks_left, suspicion
+from batchrunner.worker.calling import Answer, Caller, build
+from batchrunner.worker.committer import GROUP_PARTS, Committer
+from batchrunner.worker.isolation import IsolatedCaller
+from batchrunner.worker.letters import DeadLetter, letters_of
+from batchrunner.worker.losses import Losses, TooManyLossesError
+from batchrunner.worker.pipeline import WriteBehind, read_ahead
+from batchrunner.worker.reading import Step, read_shards
+from batchrunner.worker.receipt import Cause, Failure, Receipt
+from batchrunner.worker.resolving import Made, Resolver, RowFailedError
+from batchrunner.worker.returned import to_lines, to_table
+from batchrunner.worker.schema import SinkSchema
+from batchrunner.worker.stopping import Stop, until_stopped
+from batchrunner.worker.work import Work
+
+BATCHES_AHEAD = BATCHES_BEHIND = 4
+
+_NOT_THEIRS = (__file__.removesuffix("worker/process.py"), sys.prefix, sys.base_prefix)
+
+
+def direct_caller(work: Work, schema: SinkSchema) -> Caller:
+    """Load and build the capability, to be called in this process.
+
+    What it returns is held against the *schema* of the sink, as far as that is known.
+
+    Raises:
+        CapabilityImportError: It cannot be imported or built.
+    """
+    spec = work.capability_spec
+    capability = build(work.capability or load_target(spec.target), spec)
+    if spec.mode == "run":
+        from batchrunner.worker.running import CapabilityRuns
+
+        store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
+        capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
+    ready = partial(_as_table, schema) if work.facts.format == PARQUET else to_lines
+    return Caller(capability, spec, work.spec.execution, ready=ready)
+
+
+def _as_table(schema: SinkSchema, returned: Any) -> tuple[Any, int]:
+    table, rows = to_table(returned)
+    known = schema.known_lately()
+    return (table if known is None else conform(table, known)), rows
+
+
+class ShardWorker:
+    """Processes shards with one capability, which is built once."""
+
+    def __init__(self, work: Work, *, pickled: Callable[[], bytes]) -> None:
+        """Load and build the capability; *pickled* gives *work* as bytes for another process.
+
+        Raises:
+            CapabilityImportError: It cannot be imported or built.
+        """
+        self._work, self._pickled = work, pickled
+        self._storage = work.checkpoint().storage
+        self._schema = work.schema()
+        self._isolated: IsolatedCaller | None = None
+        always_apart = work.spec.errors.batch_timeout is not None
+        self._usual = self._apart() if always_apart else direct_caller(work, self._schema)
+
+    def process(self, shards: Sequence[Shard], *, stop: Stop) -> Iterator[list[Receipt]]:
+        """Process *shards* and yield how each ended: committed by itself, or not at all.
+
+        Receipts come together when their parts were committed together. What fails costs its shard;
+        a row that fails, itself. What has killed a worker before is tried by itself, and then in
+        isolation. After a stop, shards that were not begun have no receipt.
+        """
+        marks = marks_left(self._storage)
+        begun = {shard for mark in marks for shard in mark}
+        # Whoever died over a group left a mark, so no request is spent on shards without one.
+        # One that somebody committed alive, since the survey, is mapped again and adopted.
+        done = Committer(self._work).committed([shard for shard in shards if shard.id in begun])
+        if done:
+            yield [Receipt(shard, sentinel=sentinel) for shard, sentinel in done.items()]
+        todo = [shard for shard in shards if shard.id not in done]
+        in_flight = GROUP_PARTS + BATCHES_AHEAD + BATCHES_BEHIND + self._usual.ahead + 1
+        seen = suspicion(marks, {shard.id for shard in todo}, in_flight=in_flight)
+        yield from self._try([s for s in todo if s.id not in seen.suspects], self._usual, stop)
+        for shard in todo:
+            if shard.id in seen.suspects and not stop.waited():
+                yield from self._with_care(shard, seen, stop)
+
+    def _with_care(self, shard: Shard, seen: Suspicion, stop: Stop) -> Iterator[list[Receipt]]:
+        deaths = seen.deaths[shard.id]
+        if deaths >= MOST_DEATHS:
+            reason = (
+                f"{shard}: {deaths} workers died over it, with its capability in another process"
+            )
+            yield [Receipt(shard.id, failure=Failure(Cause.CAPABILITY, reason))]
+            return
+        yield from self._try([shard], self._apart() if deaths else self._usual, stop)
+
+    def _apart(self) -> IsolatedCaller:
+        if self._isolated is None:
+            spec = self._work.spec
+            by_batch = self._work.capability_spec.mode == "batch"
+            by_rows = not by_batch or spec.execution.batch_format == "rows"
+            self._isolated = IsolatedCaller(
+                self._pickled(), by_rows=by_rows, timeout=spec.errors.batch_timeout
+            )
+        return self._isolated
+
+    def _try(
+        self, shards: Sequence[Shard], caller: Caller | IsolatedCaller, stop: Stop
+    ) -> Iterator[list[Receipt]]:
+        """Process *shards*, and once more those that the user's side failed, as often as allowed."""
+        left = list(shards)
+        for attempt in range(1, self._work.spec.errors.retry.max_attempts + 1):
+            failed: dict[int, Receipt] = {}
+            if attempt > 1:
+                self._look_again(caller)
+            for receipts in self._marked(left, caller, stop):
+                failed.update((r.shard, r.after(attempt)) for r in receipts if r.is_given_up)
+                if settled := [r for r in receipts if not r.is_given_up]:
+                    yield settled
+            left = [shard for shard in left if shard.id in failed]
+            if not left or stop.waited():
+                return
+        yield list(failed.values())
+
+    def _look_again(self, caller: Caller | IsolatedCaller) -> None:
+        """See that a schema which somebody fixed meanwhile is known before the next attempt."""
+        self._schema.look_again()
+        if isinstance(caller, IsolatedCaller):
+            caller.close()  # a new process looks by itself
+
+    def _marked(
+        self, shards: Sequence[Shard], caller: Caller | IsolatedCaller, stop: Stop
+    ) -> Iterator[list[Receipt]]:
+        if shards:
+            ids = [shard.id for shard in shards]
+            with marked(self._storage, ids, session=self._work.session):
+                yield from _Group(self._work, caller).process(shards, stop=stop)
+
+    def close(self) -> None:
+        """End what the calls of the capability needed."""
+        self._usual.close()
+        if self._isolated is not None:
+            self._isolated.close()
+
+
+class _Group:
+    """Some shards on their way: reading, the capability and writing overlap."""
+
+    def __init__(self, work: Work, caller: Caller | IsolatedCaller) -> None:
+        self._work, self._caller = work, caller
+        self._resolver = Resolver(caller.submit, work.spec.errors)
+        self._committer = Committer(work)
+        self._given_up: set[int] = set()
+        self._by_run = work.capability_spec.mode == "run"
+        self._losses = Losses(work.spec.errors, whole=work.weight)
+
+    def process(self, shards: Sequence[Shard], *, stop: Stop) -> Iterator[list[Receipt]]:
+        spec = self._work.spec
+        steps = read_shards(
+            shards,
+            spec.source,
+            # A run is long, and one that fails must not have its neighbours run again.
+            batch_size=1 if self._by_run else spec.execution.batch_size,
+            set_aside=self._set_aside_by_origin,
+        )
+        with ExitStack() as stack:
+            stack.callback(self._committer.close)
+            behind = stack.enter_context(WriteBehind(depth=BATCHES_BEHIND))
+            ahead = stack.enter_context(read_ahead(steps, depth=BATCHES_AHEAD))
+            for step, answer in self._call(until_stopped(ahead, stop)):
+                yield from behind.do(self._write, step, self._made(step, answer))
+            yield from behind.do(self._committer.commit)
+            yield from behind.finish()
+
+    def _call(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Answer | None]]:
+        """Pair each step with the capability's answer to it, in order, a few calls ahead."""
+        pending: deque[tuple[Step, Answer | None]] = deque()
+        for step in steps:
+            batch = None if step.shard.id in self._given_up else step.batch
+            pending.append((step, self._caller.submit(batch) if batch else None))
+            if len(pending) >= self._caller.ahead:
+                yield pending.popleft()
+        yield from pending
+
+    def _made(self, step: Step, answer: Answer | None) -> Made | Failure:
+        """Return what comes of a step; its failure when that costs the shard."""
+        shard = step.shard
+        try:
+            if step.batch is None or answer is None:
+                made = self._set_aside(step)
+            else:
+                made = self._resolver.resolve(shard, step.batch, answer)
+            rows = len(step.batch) if step.batch else len(step.bad)
+            self._losses.count(shard, rows=rows, lost=len(made.letters))
+        except RowFailedError as error:
+            place = _place(error.__cause__) if error.__cause__ else ""
+            return Failure(Cause.ROW, f"{error}{place}", traceback.format_exc())
+        except CapabilityImportError as error:
+            return Failure(Cause.IMPORT, str(error))
+        except TooManyLossesError as error:
+            return Failure(Cause.BUDGET, str(error))
+        return made
+
+    def _set_aside_by_origin(self, shard: Shard) -> frozenset[int]:
+        """Return where the rows stand that *shard* is to try again."""
+        checkpoint = self._work.checkpoint()
+        origin = checkpoint.sentinel(self._work.facts.stem(shard.start))
+        if origin is None:
+            raise ShardFailedError(f"{shard}: shard {shard.start} is not committed any more")
+        return frozenset(letter["at"] for letter in letters_of(checkpoint, origin))
+
+    def _set_aside(self, step: Step) -> Made:
+        letters = [DeadLetter.unreadable(step.shard, bad) for bad in step.bad]
+        if letters and self._work.spec.errors.on_row_error == "fail":
+            raise RowFailedError(str(letters[0]))
+        return Made(letters=letters)
+
+    def _write(self, step: Step, made: Made | Failure) -> list[Receipt]:
+        """Do with the part what *step* says; once a shard failed, nothing more."""
+        shard = step.shard
+        if shard.id in self._given_up:
+            return []
+        try:
+            if step.failure is None and not isinstance(made, Failure):
+                return self._advance(step, made)
+            failure = made if isinstance(made, Failure) else step.failure
+        except SchemaError as error:
+            failure = Failure(Cause.CAPABILITY, f"{shard}: {error}")
+        except (ShardFailedError, StorageError) as error:
+            failure = Failure(Cause.STORAGE, f"{shard}: {error}")
+        self._given_up.add(shard.id)
+        self._committer.drop(shard)
+        return [Receipt(shard.id, failure=failure)]
+
+    def _advance(self, step: Step, made: Made) -> list[Receipt]:
+        if step.is_end:
+            return self._committer.finish(step.shard)
+        rows = len(step.batch) if step.batch else len(step.bad)
+        self._committer.append(step.shard, made, rows_in=rows)
+        return []
+
+
+def _place(error: BaseException) -> str:
+    """Say where in the user's own code it was, if it got that far."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
+    return f" (at {theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""

@@ -1,0 +1,117 @@
+"""The shards of a group as one ordered stream of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from batchrunner.errors import (
+    BatchRunnerError,
+    ObjectChangedError,
+    ShardFailedError,
+    StorageError,
+    describe,
+)
+from batchrunner.formats.chunk import BadRow, Chunk
+from batchrunner.formats.jsonl import read_jsonl
+from batchrunner.formats.naming import PARQUET, FileKind, file_kind
+from batchrunner.shard import Shard, Slicing
+from batchrunner.spec import SourceSpec
+from batchrunner.storage import Entry, locate
+from batchrunner.worker.batch import Batch, batches
+from batchrunner.worker.picking import extent, picked
+from batchrunner.worker.receipt import Cause, Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next thing about a shard: a batch, rows that cannot be read, or why it cannot be read on.
+
+    None of them: its end.
+    """
+
+    shard: Shard
+    batch: Batch | None = None
+    bad: tuple[BadRow, ...] = ()
+    failure: Failure | None = None
+
+    @property
+    def is_end(self) -> bool:
+        """Tell whether all of the shard has been read."""
+        return self.batch is None and not self.bad and self.failure is None
+
+
+SetAside = Callable[[Shard], frozenset[int]]
+"""Tells where the rows stand that a shard of kind LETTERS tries again."""
+
+
+def read_shards(
+    shards: Sequence[Shard], source: SourceSpec, *, batch_size: int, set_aside: SetAside
+) -> Iterator[Step]:
+    """Yield all steps of the first shard, in the order of its rows, then of the next.
+
+    Never raises for a shard.
+    """
+    for shard in shards:
+        try:
+            wanted = set_aside(shard) if shard.slicing is Slicing.LETTERS else None
+            yield from _steps(_chunks(shard, source, wanted), shard, batch_size=batch_size)
+        except Exception as error:  # noqa: BLE001 - a file may hold anything: it costs its shard
+            yield Step(shard, failure=Failure(_cause(error), _reason(error)))
+        else:
+            yield Step(shard)
+
+
+def _steps(chunks: Iterator[Chunk], shard: Shard, *, batch_size: int) -> Iterator[Step]:
+    bad: list[BadRow] = []
+    for batch in batches(_good(chunks, bad), batch_size):
+        yield Step(shard, batch=batch)
+        if bad:
+            yield Step(shard, bad=tuple(bad))
+            bad.clear()
+    if bad:
+        yield Step(shard, bad=tuple(bad))
+
+
+def _good(chunks: Iterator[Chunk], bad: list[BadRow]) -> Iterator[Chunk]:
+    """Yield *chunks*, and note the rows between theirs that cannot be read."""
+    with closing(chunks):  # type: ignore[type-var]  # generators do close
+        for chunk in chunks:
+            bad += chunk.bad
+            yield chunk
+
+
+def _chunks(shard: Shard, source: SourceSpec, wanted: frozenset[int] | None) -> Iterator[Chunk]:
+    storage, key = locate(shard.uri, storage_options=source.storage_options)
+    kind = file_kind(shard.uri, format=source.format)
+    if kind is None:
+        raise ShardFailedError(f"{shard.uri}: its name does not say the format; give source.format")
+    with storage.open(Entry(key, shard.size, shard.identity)) as file:
+        if wanted is not None and not wanted:
+            return  # the shard that had set rows aside was made again, and none failed
+        if wanted is None:
+            yield from _read(file, shard, kind, columns=source.columns)
+        else:
+            chunks = _read(file, extent(shard, wanted, kind), kind, columns=source.columns)
+            yield from picked(chunks, wanted, shard=shard)
+
+
+def _read(
+    file: BinaryIO, shard: Shard, kind: FileKind, *, columns: tuple[str, ...] | None
+) -> Iterator[Chunk]:
+    if kind.format == PARQUET:
+        from batchrunner.formats.parquet import read_parquet
+
+        return read_parquet(file, shard, columns=columns)
+    return read_jsonl(file, shard, compression=kind.compression, columns=columns)
+
+
+def _cause(error: Exception) -> Cause:
+    kept = isinstance(error, StorageError) and not isinstance(error, ObjectChangedError)
+    return Cause.STORAGE if kept else Cause.INPUT
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, BatchRunnerError) else describe(error)

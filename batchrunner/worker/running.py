@@ -1,0 +1,101 @@
+"""Mode `run`: each row of the source is one run of a capability, on the inputs that the row names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from batchrunner.analytics import CompletedRun, Provenance
+from batchrunner.analytics.completed_run import RunLike, rows_of
+from batchrunner.analytics.reference import run_uri
+from batchrunner.capability import load_target
+from batchrunner.errors import CapabilityImportError
+from batchrunner.formats.chunk import Row
+
+INPUTS = ("models", "datasets", "metrics")
+_KEPT = 32
+"""Loaded inputs of each kind that a worker keeps, the latest used."""
+
+
+class CapabilityRuns:
+    """Runs one capability, row by row, and keeps what it loaded for later rows."""
+
+    def __init__(self, capability: Any, *, inputs: Mapping[Any, str], store: str) -> None:
+        """Prepare to run *capability*, with loaders as in `capability.inputs`.
+
+        Raises:
+            CapabilityImportError: It is no capability for runs, or a loader cannot be imported.
+        """
+        if not callable(getattr(capability, "run", None)) or not hasattr(capability, "id"):
+            raise CapabilityImportError(
+                f"{type(capability).__name__} has no id and run(): capability.mode run needs an "
+                "object with both"
+            )
+        self._capability, self._store = capability, store
+        self._loaders = {kind: _cached(load_target(name)) for kind, name in inputs.items()}
+
+    def __call__(self, row: Row, **kwargs: Any) -> tuple[Row, CompletedRun]:
+        """Return what to write for *row*, and the run for the analytics store.
+
+        Raises:
+            TypeError: What the capability returned is no run.
+            InvalidRecordError: A record of the run does not fit it.
+        """
+        chosen = {kind: self._load_all(kind, row.get(kind)) for kind in INPUTS}
+        config = self._load("config", row.get("config"))
+        run = self._capability.run(**chosen, config=config, use_cache=False, **kwargs)
+        done = _completed(run)
+        rows_of(
+            done, provenance=Provenance(), now=datetime.now(UTC)
+        )  # what does not fit is told now
+        uri = run_uri(self._store, done.run_uid)
+        out = {"run_uid": done.run_uid, "capability_id": done.capability_id, "store_uri": uri}
+        return out, done
+
+    def _load_all(self, kind: str, named: Any) -> list[Any] | None:
+        if named is None:
+            return None
+        return [self._load(kind, one) for one in (named if isinstance(named, list) else [named])]
+
+    def _load(self, kind: str, named: Any) -> Any:
+        loader = self._loaders.get(kind)
+        return named if loader is None or named is None else loader(named)
+
+
+def _cached(load: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @lru_cache(_KEPT)
+    def by_text(text: bytes) -> Any:
+        return load(orjson.loads(text))
+
+    return lambda named: by_text(orjson.dumps(named))
+
+
+def _completed(run: RunLike) -> CompletedRun:
+    """Return the part of *run* that is recorded; its outputs may be large and are let go."""
+    missing = [n for n in ("run_uid", "capability_id", "extract") if not hasattr(run, n)]
+    if missing:
+        raise TypeError(
+            f"the capability returned {type(run).__name__}, which has no {', '.join(missing)}: "
+            "that is no run"
+        )
+    entities = {
+        f"{kind}_metadata": _as_tuple(getattr(run, f"{kind}_metadata", None))
+        for kind in ("dataset", "model", "metric")
+    }
+    return CompletedRun(
+        run.run_uid,
+        str(run.capability_id),
+        tuple(run.extract()),
+        outputs_uri=getattr(run, "outputs_uri", None),
+        **entities,
+    )
+
+
+def _as_tuple(metadata: Any) -> tuple[Any, ...]:
+    if metadata is None:
+        return ()
+    return (metadata,) if isinstance(metadata, Mapping) else tuple(metadata)

@@ -1,0 +1,55 @@
+"""What a worker has to know besides its shards; travels to it once, by pickle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from batchrunner.checkpoint import Checkpoint, PlanFacts
+from batchrunner.spec import BatchSpec, CapabilitySpec
+from batchrunner.storage import Storage, open_storage
+from batchrunner.worker.schema import SinkSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One session's work, the same for all workers.
+
+    Attributes:
+        spec: What was asked for.
+        run_uid: The run.
+        session: The driver session.
+        facts: How parts are named and written.
+        weight: Of all shards of the run, in bytes.
+        capability: The user's function or class, or None to import what the spec names.
+        import_paths: Folders that the driver imports from, and a worker might not.
+    """
+
+    spec: BatchSpec
+    run_uid: str
+    session: str
+    facts: PlanFacts
+    weight: int
+    capability: Any = None
+    import_paths: tuple[str, ...] = ()
+
+    @property
+    def capability_spec(self) -> CapabilitySpec:
+        """How the capability is called."""
+        return self.spec.capability or CapabilitySpec(target="in:memory")
+
+    def sink(self) -> Storage:
+        return open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)
+
+    def schema(self) -> SinkSchema:
+        return SinkSchema(self.checkpoint(), declared=self.spec.sink.schema_)
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(checkpoint_storage(self.spec))
+
+
+def checkpoint_storage(spec: BatchSpec) -> Storage:
+    """Open the checkpoint; on the same kind of store as the sink, with the sink's options."""
+    same = spec.checkpoint_uri.partition("://")[::2][0] == spec.sink.uri.partition("://")[0]
+    options = spec.sink.storage_options if same else {}
+    return open_storage(spec.checkpoint_uri, storage_options=options)

@@ -1,0 +1,1 @@
+"""How fast batchrunner is, beside what else one would use for the same work."""

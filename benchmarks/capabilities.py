@@ -1,0 +1,73 @@
+"""What is mapped over the rows: always `n = len(text)`, in the words of each contestant.
+
+Imports nothing heavy: batchrunner's workers import it, and time it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+
+def add_length(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For batchrunner's `batch_format: rows`."""
+    for row in rows:
+        row["n"] = len(row["text"])
+    return rows
+
+
+def add_length_column(table: Any) -> Any:
+    """For batchrunner's `batch_format: pyarrow`."""
+    import pyarrow.compute as pc
+
+    return table.append_column("n", pc.utf8_length(table["text"]))
+
+
+def add_length_array(batch: dict[str, Any]) -> dict[str, Any]:
+    """For Ray Data's default, a dict of numpy arrays; batchrunner's `batch_format: numpy`."""
+    import numpy as np
+
+    batch["n"] = np.array([len(text) for text in batch["text"]], dtype=np.int32)
+    return batch
+
+
+def burn(seconds: float) -> None:
+    """Use so many *seconds* of this thread's CPU."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+def burn_rows(rows: list[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
+    """As `add_length`, with so many *seconds* of CPU a row."""
+    for row in rows:
+        burn(seconds)
+        row["n"] = len(row["text"])
+    return rows
+
+
+def burn_array(batch: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """As `add_length_array`, with so many *seconds* of CPU a row."""
+    for _ in batch["text"]:
+        burn(seconds)
+    return add_length_array(batch)
+
+
+class _Model:
+    """Takes *load* seconds to build and *call* seconds for each batch, as a GPU would: asleep."""
+
+    def __init__(self, load: float, call: float) -> None:
+        time.sleep(load)
+        self._call = call
+
+
+class RowsModel(_Model):
+    def __call__(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        time.sleep(self._call)
+        return add_length(rows)
+
+
+class ArrayModel(_Model):
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(self._call)
+        return add_length_array(batch)

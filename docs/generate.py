@@ -1,0 +1,113 @@
+"""Writes the reference pages that are made from the code: `make docs`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchrunner.cli.main import batchrunner
+from batchrunner.jobs.options import RayOptions, RaySimpleOptions
+from batchrunner.spec import spec_schema
+
+REFERENCE = Path(__file__).parent / "reference"
+_VALUES = (
+    "Values may hold `${VAR}`, `${VAR:-default}` and `${VAR:?message}`; `$$` is a dollar sign. YAML "
+    "is read as YAML 1.2: `NO` is a string. `batchrunner schema` prints the JSON Schema."
+)
+_MADE = "<!-- Made by `make docs`; do not edit. -->"
+
+
+def spec_page() -> str:
+    """The fields of a spec, from its JSON Schema."""
+    schema = spec_schema()
+    lines = [_MADE, "", "# The spec", "", f"{schema.get('description', '')}", ""]
+    lines += [_VALUES, ""]
+    lines += list(_section("", schema, schema))
+    return "\n".join(lines) + "\n"
+
+
+def _section(path: str, section: dict[str, Any], root: dict[str, Any]) -> Iterator[str]:
+    if path:
+        yield from ["", f"## `{path}`", "", section.get("description", ""), ""]
+    yield from ["| field | default | |", "|---|---|---|"]
+    inner = []
+    for name, field in section["properties"].items():
+        needed = name in section.get("required", ())
+        default = (
+            "**required**" if needed else f"`{field.get('default')}`" if "default" in field else ""
+        )
+        text = field.get("description", "").replace("|", "\\|")
+        yield f"| `{name}` | {default.replace('`None`', '')} | {text} |"
+        target = _object_of(field, root)
+        if target is not None:
+            inner.append((f"{path}.{name}".lstrip("."), target))
+    for inner_path, target in inner:
+        yield from _section(inner_path, target, root)
+
+
+def _object_of(field: dict[str, Any], root: dict[str, Any]) -> dict[str, Any] | None:
+    for option in [field, *field.get("anyOf", ()), *field.get("oneOf", ())]:
+        if "$ref" in option:
+            option = root["$defs"][option["$ref"].rpartition("/")[2]]  # noqa: PLW2901 - resolved
+            found = option if "properties" in option else _object_of(option, root)
+            if found is not None:
+                return found
+        if "properties" in option:
+            return option
+    return None
+
+
+def cli_page() -> str:
+    """The commands, from their help."""
+    lines = [_MADE, "", "# The command line", "", *_help(batchrunner, "batchrunner")]
+    for name in batchrunner.list_commands(click.Context(batchrunner)):
+        command = import_module(f"batchrunner.cli.{name}").command
+        lines += ["", f"## batchrunner {name}", "", *_help(command, f"batchrunner {name}")]
+        inner = command.commands if isinstance(command, click.Group) else {}
+        for word, one in inner.items():
+            full = f"batchrunner {name} {word}"
+            lines += ["", f"### {full}", "", *_help(one, full)]
+    return "\n".join(lines) + "\n"
+
+
+def _help(command: click.Command, name: str) -> list[str]:
+    context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+    return ["```", *command.get_help(context).splitlines(), "```"]
+
+
+def jobs_page() -> str:
+    """The options of the job backends, from their models."""
+    simple, full = RaySimpleOptions.model_json_schema(), RayOptions.model_json_schema()
+    more = {**full, "properties": dict(full["properties"])}
+    for name in simple["properties"]:
+        del more["properties"][name]
+    lines = [_MADE, "", "# Options of the job backends", ""]
+    lines += ["`configure_job_backend(kind, *, analytics_store, ...)`: what each option means.", ""]
+    lines += ["## Both: `ray` and `ray-simple`", "", *_section("", simple, simple), ""]
+    lines += ["## `ray` alone", "", *_section("", more, full)]
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"spec.md": spec_page, "cli.md": cli_page, "jobs.md": jobs_page}
+
+
+def main() -> None:
+    """Write the pages, or with `--check` end with 1 when one is not up to date."""
+    stale = []
+    for name, page in PAGES.items():
+        path, text = REFERENCE / name, page()
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(text)
+    if stale and "--check" in sys.argv:
+        sys.exit(f"run `make docs`: {', '.join(stale)} is not what the code says")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The benchmarks: they run, and no number in their README was written by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from command import ENVIRONMENT, TESTS
+
+CHECKOUT = TESTS.parent
+
+
+def module(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        check=False,
+        cwd=CHECKOUT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def test_a_tiny_workload_leaves_every_measurement_and_a_page(tmp_path):
+    """Whoever doubts a number finds what it is the median of, and on which machine."""
+    results = tmp_path / "results"
+
+    done = module(
+        *("benchmarks", "--only", "noop", "--scale", 0.001, "--repeats", 2, "--out", results)
+    )
+
+    assert done.returncode == 0, done.stderr
+    kept = json.loads((results / "noop.json").read_text())
+    assert [len(standing["seconds"]) for standing in kept["standings"]] == [2, 2]
+    assert all(one["min"] <= one["median"] <= one["max"] for one in kept["standings"])
+    assert {(goal["text"].partition(":")[0], goal["met"]) for goal in kept["goals"]} >= {
+        ("how often Ray is imported", True)
+    }
+    assert kept["machine"]["cpus"] > 0
+    assert {"python", "ray", "batchrunner"} <= kept["versions"].keys()
+    page = (tmp_path / "README.md").read_text()
+    assert f"{kept['standings'][1]['median']:.2f}" in page
+    assert "At 0.001 of its size" in page
+
+
+def test_the_readme_is_what_the_results_say():
+    """A number that somebody improved by hand would be found here."""
+    page = module("benchmarks.readme", "benchmarks/results")
+
+    assert page.returncode == 0, page.stderr
+    assert page.stdout == (CHECKOUT / "benchmarks/README.md").read_text()

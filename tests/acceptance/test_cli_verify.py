@@ -1,0 +1,102 @@
+"""`batchrunner verify` and `batchrunner clean`, as a user has them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+import damage
+from builders import a_source, rows, rows_out
+from command import a_spec_file, batchrunner
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A finished run."""
+    a_source(tmp_path / "in", shards=3)
+    a_spec_file(tmp_path)
+    assert batchrunner("run", "spec.yaml", cwd=tmp_path).returncode == 0
+    return tmp_path
+
+
+def test_a_whole_output_ends_with_0(job):
+    """For a pipeline: the next step may start."""
+    done = batchrunner("verify", "spec.yaml", cwd=job)
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "ok: 3 of 3 shards committed; rows: 12 in, 12 out, 0 set aside\n"
+
+
+def test_a_defect_ends_with_5_and_each_line_leads_to_the_next(job):
+    """Found, set aside, made again, whole: by the commands that are told."""
+    damage.cut(job / "out")
+
+    found = batchrunner("verify", "spec.yaml", "-o", "json", cwd=job)
+    refused = batchrunner("run", "spec.yaml", cwd=job)
+    repaired = batchrunner("verify", "--repair", "spec.yaml", cwd=job)
+    made = batchrunner("run", "spec.yaml", cwd=job)
+    whole = batchrunner("verify", "spec.yaml", cwd=job)
+
+    assert found.returncode == 5
+    assert [record["shard"] for record in json.loads(found.stdout)] == [1]
+    assert "next: batchrunner verify --repair spec.yaml" in found.stderr
+    assert (refused.returncode, "batchrunner verify --repair" in refused.stderr) == (4, True)
+    assert repaired.returncode == 5
+    assert "1 shards to make again" in repaired.stderr
+    assert "next: batchrunner run spec.yaml" in repaired.stderr
+    assert "(1 new" in made.stderr
+    assert whole.returncode == 0
+    assert rows_out(job / "out") == rows(0, 12)
+
+
+def test_findings_come_as_csv_too(job):
+    """For a spreadsheet."""
+    damage.delete(job / "out")
+
+    done = batchrunner("verify", "spec.yaml", "-o", "csv", cwd=job)
+
+    (record,) = csv.DictReader(io.StringIO(done.stdout))
+    assert record["kind"] == "missing"
+    assert record["part"] == "part-00001.jsonl"
+
+
+def test_without_a_run_there_is_nothing_to_verify(tmp_path):
+    """Exit 0 would say that all is well."""
+    a_source(tmp_path / "in")
+    a_spec_file(tmp_path)
+
+    done = batchrunner("verify", "spec.yaml", cwd=tmp_path)
+
+    assert done.returncode == 3
+    assert "there is no run in" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_without_a_run_is_not_called_clean(job):
+    """It may be a slip of the pen."""
+    done = batchrunner("clean", "out/_chekpoint", cwd=job)
+
+    assert done.returncode == 3
+    assert "there is no run in" in done.stderr
+
+
+@pytest.mark.parametrize("place", ["spec.yaml", "out/_checkpoint"])
+def test_clean_lists_and_removes_only_when_told(job, place):
+    """A look before the leap, by the spec or by the checkpoint."""
+    staged = job / "out/.staging/abc.tmp"
+    staged.write_bytes(b"half a part")
+
+    listed = batchrunner("clean", place, "-o", "json", cwd=job)
+    assert [record["kind"] for record in json.loads(listed.stdout)] == ["staged"]
+    assert f"next: batchrunner clean --force {place}" in listed.stderr
+    assert staged.exists()
+
+    removed = batchrunner("clean", "--force", place, cwd=job)
+    again = batchrunner("clean", place, cwd=job)
+
+    assert (removed.returncode, "removed: 1 objects, 11 bytes" in removed.stderr) == (0, True)
+    assert "nothing is left behind" in again.stderr
+    assert not staged.exists()

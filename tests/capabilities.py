@@ -1,0 +1,280 @@
+"""The users' code of the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+
+def double(rows):
+    return [{**row, "id": 2 * row["id"]} for row in rows]
+
+
+def echo(rows):
+    return rows
+
+
+def fan_out_and_drop(row):
+    """Row n becomes n % 3 rows."""
+    return [{**row, "copy": copy} for copy in range(row["id"] % 3)]
+
+
+def even_or_none(row):
+    return row if row["id"] % 2 == 0 else None
+
+
+def keep_nothing(rows):
+    return []
+
+
+def one_shard_empty(rows):
+    """The second of the crash sweep's shards loses all its rows, the others have two of each."""
+    return [row for row in rows if not 4 <= row["id"] < 8 for _ in range(2)]
+
+
+def with_pid(rows):
+    """No two attempts give the same bytes."""
+    return [{**row, "by": f"{os.getpid()}-{time.monotonic_ns()}"} for row in rows]
+
+
+def in_pieces(rows):
+    """A generator of batches."""
+    for row in rows:
+        yield [row]
+
+
+def shout_columns(batch):
+    """Written for Ray Data: changes a batch of numpy columns in place and adds one."""
+    batch["id"] *= 2
+    batch["length"] = [len(text) for text in batch["text"]]
+    return batch
+
+
+def shout_frame(frame):
+    frame["id"] *= 2
+    return frame[frame["id"] > 2]
+
+
+def shout_table(table):
+    import pyarrow.compute as pc
+
+    return table.set_column(0, "id", pc.multiply(table["id"], 2))
+
+
+async def later(rows):
+    await asyncio.sleep(0.001 * (rows[0]["id"] % 7))
+    return double(rows)
+
+
+async def later_by_row(row):
+    await asyncio.sleep(0)
+    return even_or_none(row)
+
+
+async def later_in_pieces(rows):
+    for row in rows:
+        await asyncio.sleep(0)
+        yield [row]
+
+
+class Scaled:
+    """A model that takes its weights from its constructor."""
+
+    def __init__(self, factor, *, path=None):
+        self.factor = factor
+        if path is not None:
+            with open(path, "a") as file:
+                file.write(f"{os.getpid()}\n")
+
+    def __call__(self, rows, plus=0):
+        return [{**row, "id": row["id"] * self.factor + plus} for row in rows]
+
+
+class Unbuildable:
+    def __init__(self):
+        raise FileNotFoundError("weights.bin")
+
+    def __call__(self, rows):
+        return rows
+
+
+def fails_on_5(rows):
+    if any(row["id"] == 5 for row in rows):
+        raise ValueError("five is right out")
+    return rows
+
+
+def returns_a_number(rows):
+    return 7
+
+
+def returns_nan(rows):
+    return [{**row, "score": float("nan")} for row in rows]
+
+
+def changes_type(rows):
+    """Text in every shard but the first."""
+    return [{**row, "id": row["id"] if row["id"] < 4 else str(row["id"])} for row in rows]
+
+
+def nullable(rows):
+    return [{**row, "note": None if row["id"] < 4 else "x"} for row in rows]
+
+
+def slow(rows):
+    time.sleep(0.1)
+    return rows
+
+
+class LogsCalls:
+    """Writes down which rows it saw, to show what is computed again."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __call__(self, rows):
+        with open(self.path, "a") as file:
+            file.write("".join(f"{row['id']}\n" for row in rows))
+        return rows
+
+
+class Doubled:
+    def __call__(self, rows):
+        return double(rows)
+
+
+def fails_until(rows, path):
+    """Fails on the second shard until there is a file at *path*."""
+    if not os.path.exists(path):
+        return fails_on_5(rows)
+    return rows
+
+
+def kills_its_task(rows, folder, times):
+    """Dies in the middle of the job, so many *times* in all, counted in *folder*."""
+    die(rows, folder, times)
+    return rows
+
+
+def dies_at_its_ninth_call(rows, folder):
+    """Notes each call; dies once, and notes what was committed by then."""
+    with open(f"{folder}/calls", "a+") as calls:
+        calls.write(f"{rows[0]['id']}\n")
+        calls.seek(0)
+        number = len(calls.readlines())
+    time.sleep(0.3)
+    if number == 9:
+        committed = os.listdir(f"{folder}/out/_checkpoint/sentinels")
+        with open(f"{folder}/committed", "w") as file:
+            file.write("\n".join(committed))
+        os.kill(os.getpid(), 9)
+    return rows
+
+
+class KillsItsActor:
+    def __init__(self, folder, times):
+        self.folder, self.times = folder, times
+
+    def __call__(self, rows):
+        die(rows, self.folder, self.times)
+        return rows
+
+
+def die(rows, folder, times):
+    if not any(row["id"] % 7 == 5 for row in rows):
+        return
+    for n in range(times):
+        try:
+            open(f"{folder}/death-{n}", "x").close()
+        except FileExistsError:
+            continue
+        os.kill(os.getpid(), 9)
+
+
+def very_slow(rows):
+    time.sleep(60)
+    return rows
+
+
+class SlowModel:
+    def __call__(self, rows):
+        return slow(rows)
+
+
+def raises_on_bad(rows):
+    """Fails for rows marked bad; the others go through."""
+    if bad := [row["id"] for row in rows if row.get("bad")]:
+        raise ValueError(f"row {bad[0]} is bad")
+    return rows
+
+
+def counts_calls(rows, path):
+    """As `raises_on_bad`, with a line for each call, of how many rows it had."""
+    with open(path, "a") as file:
+        file.write(f"{len(rows)}\n")
+    return raises_on_bad(rows)
+
+
+def wrong_type_on_bad(row):
+    return 7 if row.get("bad") else row
+
+
+def exits_on_bad(rows):
+    if any(row.get("bad") for row in rows):
+        os._exit(3)
+    return rows
+
+
+class ModelThatExits:
+    """As `exits_on_bad`, for actors; says in a file that it was built."""
+
+    def __init__(self, path):
+        with open(path, "a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    def __call__(self, rows):
+        return exits_on_bad(rows)
+
+
+def hangs_on_bad(rows):
+    while any(row.get("bad") for row in rows):
+        time.sleep(60)
+    return rows
+
+
+def runs_out_of_memory_above(rows, most):
+    """As a GPU does: the batch was too large, the rows are fine."""
+    if len(rows) > most:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    return rows
+
+
+def drops_shard(rows, path):
+    """Fails whole shards from row 8 to 11 until there is a file at *path*."""
+    if not os.path.exists(path) and any(8 <= row["id"] < 12 for row in rows):
+        raise ConnectionError("the service is away")
+    return rows
+
+
+def fails_while_bad(rows, path):
+    """As `raises_on_bad`, until there is a file at *path*."""
+    return rows if os.path.exists(path) else raises_on_bad(rows)
+
+
+class LogsCallsSlowly(LogsCalls):
+    def __call__(self, rows):
+        time.sleep(0.15)
+        return super().__call__(rows)
+
+
+def keeps_its_secrets(rows, api_key, url):
+    """Fails on a row, and says nothing of what it was given."""
+    assert "SECRET" in api_key + url
+    return fails_on_5(rows)
+
+
+def a_little_slow(rows):
+    """A minute of work for two million rows and two workers."""
+    time.sleep(0.06)
+    return rows

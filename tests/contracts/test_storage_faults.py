@@ -1,0 +1,325 @@
+"""Every request of every S3 operation fails in every way: the right answer, or a typed error."""
+
+import io
+import time
+import traceback
+
+import pytest
+
+from batchrunner.errors import ObjectChangedError, StorageAccessError, StorageError
+from batchrunner.storage import s3_publishing
+from batchrunner.storage.retry import RetryPolicy
+from batchrunner.storage.s3 import S3Storage
+from batchrunner.testing.fault_proxy import Fault, Kind
+from batchrunner.testing.storage_contract import NOTE, entry_of, keys, publish, read_all
+
+pytestmark = pytest.mark.s3
+
+QUICK = RetryPolicy(max_attempts=3, deadline=8, first_delay=0.01, max_delay=0.02)
+READ_TIMEOUT = 0.3
+
+AIOHTTP_REPEATS = 2
+"""On a connection that was kept and turns out broken aiohttp repeats a request once by itself."""
+
+SMALL = b"small"
+LARGE = bytes(range(256)) * (5 << 12) + b"and a second part"
+
+FAULTS = {
+    "503": Fault(Kind.STATUS, status=503, code="SlowDown"),
+    "409": Fault(Kind.STATUS, status=409, code="ConditionalRequestConflict"),
+    "reset_before": Fault(Kind.RESET_BEFORE),
+    "reset_after": Fault(Kind.RESET_AFTER),
+    "cut_body": Fault(Kind.CUT_BODY),
+    "hang": Fault(Kind.HANG),
+}
+
+
+def a_storage(server, prefix, *, retry=QUICK, **options):
+    config = {"config_kwargs": {"read_timeout": READ_TIMEOUT, "connect_timeout": READ_TIMEOUT}}
+    return S3Storage(
+        server.bucket,
+        prefix,
+        storage_options=server.storage_options | config | options,
+        retry=retry,
+    )
+
+
+@pytest.fixture
+def storage(proxy, prefix):
+    """A storage behind the proxy, with "there" and "there too" in it."""
+    proxy.inject()
+    made = a_storage(proxy.server, prefix)
+    made.put("there", SMALL)
+    publish(made, {"there too": SMALL})
+    return made
+
+
+@pytest.fixture
+def in_small_parts(monkeypatch):
+    """Uploads in parts begin at a megabyte rather than at 32."""
+    monkeypatch.setattr(s3_publishing, "_WHOLE_UP_TO", 1 << 20)
+    monkeypatch.setattr(s3_publishing, "_PART", 5 << 20)
+
+
+def moved(storage):
+    storage.move("there", "elsewhere")
+    return storage.head("there"), storage.get("elsewhere")
+
+
+def deleted(storage):
+    storage.delete(["there", "never there"])
+    return keys(storage)
+
+
+OPERATIONS = {
+    "put": (lambda s: (s.put("new", SMALL), s.get("new"))[1], SMALL),
+    "get": (lambda s: s.get("there"), SMALL),
+    "head": (lambda s: s.head("there").size, len(SMALL)),
+    "head of nothing": (lambda s: s.head("nothing"), None),
+    "list": (keys, ["there", "there too"]),
+    "notes": (lambda s: s.notes("there too"), (NOTE,)),
+    "open": (lambda s: read_all(s, entry_of(s, "there")), SMALL),
+    "put_if_absent": (lambda s: s.put_if_absent({"new": SMALL}), {"new"}),
+    "put_if_absent, taken": (lambda s: s.put_if_absent({"there": b"other"}), set()),
+    "publish": (lambda s: publish(s, {"new": SMALL}), {"new"}),
+    "publish, taken": (lambda s: publish(s, {"there": SMALL}), set()),
+    "publish in parts": (lambda s: publish(s, {"new": LARGE}), {"new"}),
+    "publish in parts, taken": (lambda s: publish(s, {"there": LARGE}), set()),
+    "move": (moved, (None, SMALL)),
+    "delete": (deleted, ["there too"]),
+    "leftovers": (lambda s: list(s.leftovers()), []),
+    "check": (lambda s: s.check_conditional_writes(), None),
+}
+
+
+@pytest.mark.usefixtures("in_small_parts")
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_one_fault_at_any_request_changes_no_answer(proxy, prefix, operation, fault):
+    """Lost acks included: what is ours is ours, and what is not is not."""
+    act, expected = OPERATIONS[operation]
+    nth = 0
+    while nth == 0 or proxy.fired:
+        nth += 1
+        proxy.inject()
+        storage = a_storage(proxy.server, f"{prefix}/{nth}")
+        storage.put("there", SMALL)
+        publish(storage, {"there too": SMALL})
+
+        proxy.inject(_nth(FAULTS[fault], nth))
+
+        assert act(storage) == expected
+    assert nth > 1
+
+
+def _nth(fault, nth):
+    return Fault(fault.kind, nth=nth, status=fault.status, code=fault.code)
+
+
+@pytest.mark.usefixtures("in_small_parts")
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "hang"])
+@pytest.mark.parametrize("operation", [name for name in OPERATIONS if "taken" not in name])
+def test_a_fault_that_stays_ends_in_a_typed_error_soon(proxy, storage, operation, fault):
+    """A dead bucket costs seconds and a few requests, not a night."""
+    act, expected = OPERATIONS[operation]
+    proxy.inject(FAULTS[fault])
+    start = time.monotonic()
+
+    try:
+        answer = act(storage)
+    except StorageError as error:
+        answer = f"{error}"
+    named = isinstance(answer, str) and f"s3://{proxy.server.bucket}" in answer
+    assert named or answer == expected  # an answer without a body is not cut
+
+    assert time.monotonic() - start < 2 * QUICK.deadline
+    assert len(proxy.requests) <= 3 * QUICK.max_attempts * AIOHTTP_REPEATS
+
+
+@pytest.mark.parametrize("fault", ["503", "hang"])
+def test_a_store_that_is_down_gets_no_more_requests_than_the_policy_says(proxy, storage, fault):
+    """Ours is the only layer that retries: botocore and s3fs are turned down."""
+    proxy.inject(FAULTS[fault])
+
+    with pytest.raises(StorageError, match=f"after {QUICK.max_attempts} attempts"):
+        storage.get("there")
+
+    assert len(proxy.requests) == QUICK.max_attempts
+
+
+def test_a_slow_store_is_not_a_broken_one(proxy, storage):
+    """Patience comes before repetition."""
+    proxy.inject(Fault(Kind.DELAY, seconds=READ_TIMEOUT / 3))
+
+    assert storage.put_if_absent({"new": SMALL}) == {"new"}
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.usefixtures("in_small_parts")
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["whole", "in parts"])
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_acks_that_are_always_lost_still_tell_whose_the_object_is(proxy, storage, data, method):
+    """When no answer ever comes, looking is the answer."""
+    proxy.inject(Fault(Kind.RESET_AFTER, method=method, target=r"/new($|\?uploadId)"))
+    assert publish(storage, {"new": data}) == {"new"}
+    assert storage.put_if_absent({"new": data[:1]}) == frozenset()
+    assert storage.put_if_absent({"new": data}) == {"new"}
+
+
+def test_a_lost_ack_does_not_make_the_object_of_another_ours(proxy, storage):
+    """Their object stands; ours was refused, and the refusal was lost."""
+    proxy.inject(Fault(Kind.RESET_AFTER, method="PUT"))
+
+    assert publish(storage, {"there": SMALL}) == frozenset()
+    assert storage.put_if_absent({"there": b"other"}) == frozenset()
+
+
+def test_an_upload_that_is_swept_away_begins_again(proxy, storage, in_small_parts):
+    """A lost complete looks the same as a swept upload; neither loses the part."""
+    gone = {"status": 404, "code": "NoSuchUpload", "nth": 1}
+    proxy.inject(
+        Fault(Kind.STATUS, "POST", r"\?uploadId", **gone),
+        Fault(Kind.STATUS, "PUT", r"partNumber=2", **gone),
+    )
+
+    assert publish(storage, {"new": LARGE}) == {"new"}
+    assert proxy.fired == 2
+    assert storage.get("new") == LARGE
+
+
+def test_a_failed_upload_leaves_no_parts_behind(proxy, seaweedfs, prefix, in_small_parts):
+    """Nobody sees the parts of an unfinished upload, but somebody pays for them."""
+    storage = a_storage(proxy.server, prefix)
+    proxy.inject(Fault(Kind.STATUS, "PUT", "partNumber=2", status=403, code="AccessDenied"))
+
+    with pytest.raises(StorageAccessError):
+        publish(storage, {"new": LARGE})
+
+    assert uploads(seaweedfs, prefix) == []
+
+
+def test_a_sweep_aborts_what_a_killed_upload_left(proxy, seaweedfs, prefix, in_small_parts):
+    """Only below the root: the uploads of a neighbour are alive."""
+    dies = [Fault(Kind.STATUS, method, r"uploadId", status=403) for method in ("POST", "DELETE")]
+    for name in (prefix, f"{prefix}-neighbour"):
+        proxy.inject(*dies)
+        with pytest.raises(StorageAccessError):
+            publish(a_storage(proxy.server, name), {"new": LARGE})
+    assert len(uploads(seaweedfs, prefix)) == 2
+    proxy.inject()
+
+    a_storage(proxy.server, prefix).sweep()
+
+    assert uploads(seaweedfs, prefix) == [f"{prefix}-neighbour/new"]
+
+
+def uploads(server, prefix):
+    """Keys of the unfinished uploads that start with *prefix*."""
+    calls = a_storage(server, "")._calls
+    answer = calls.run(lambda: calls.request("list_multipart_uploads", Prefix=prefix))
+    return [upload["Key"] for upload in answer.get("Uploads", [])]
+
+
+@pytest.mark.parametrize(
+    ("code", "raises"),
+    [("InternalError", False), ("SlowDown", False), ("AccessDenied", True)],
+)
+def test_an_object_that_stayed_is_deleted_again_or_named(proxy, storage, code, raises):
+    """S3 answers 200 to a deletion that was done in part."""
+    error = f"<Error><Key>there</Key><Code>{code}</Code><Message>no</Message></Error>"
+    partly = f"<DeleteResult>{error}</DeleteResult>"
+    proxy.inject(Fault(Kind.STATUS, "POST", status=200, nth=1, body=partly))
+
+    if raises:
+        with pytest.raises(StorageAccessError, match="there is still there"):
+            storage.delete(["there"])
+    else:
+        storage.delete(["there"])
+        assert storage.head("there") is None
+
+
+def test_a_store_that_asks_for_patience_beyond_the_deadline_is_left_alone(proxy, storage):
+    """Retry-After is honoured, and waiting for nothing is not."""
+    later = Fault(Kind.STATUS, status=503, headers=("Retry-After: 60",))
+    proxy.inject(later)
+
+    with pytest.raises(StorageError, match="SlowDown"):
+        storage.get("there")
+
+    assert len(proxy.requests) == 1
+
+
+def test_a_hanging_store_is_given_up_at_the_deadline(proxy, prefix):
+    """Also when the client's own timeout is longer."""
+    patient = {"config_kwargs": {"read_timeout": 60}}
+    retry = RetryPolicy(deadline=0.5)
+    storage = a_storage(proxy.server, prefix, retry=retry, **patient)
+    proxy.inject(Fault(Kind.HANG))
+    start = time.monotonic()
+
+    with pytest.raises(StorageError, match="TimeoutError"):
+        storage.get("there")
+
+    assert time.monotonic() - start < 5
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (403, "AccessDenied", "policy"),
+        (403, "InvalidAccessKeyId", "access key"),
+        (403, "SignatureDoesNotMatch", "secret"),
+        (400, "ExpiredToken", "expired"),
+        (403, "RequestTimeTooSkewed", "clock"),
+    ],
+)
+def test_a_refusal_is_not_repeated_and_says_what_to_check(proxy, storage, status, code, hint):
+    """Trying ten times locks accounts; a bare 403 costs an afternoon."""
+    proxy.inject(Fault(Kind.STATUS, status=status, code=code))
+
+    with pytest.raises(StorageAccessError, match=hint) as caught:
+        storage.put_if_absent({"folder/key": b"1"})
+
+    assert len(proxy.requests) == 1
+    assert f"{storage.uri}/folder/key: put_object" in str(caught.value)
+    assert proxy.server.secret not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_object_replaced_between_two_reads_is_noticed(storage):
+    """Each range is asked for with the identity that was listed."""
+    storage.put("big", b"o" * (20 << 20))
+    with storage.open(entry_of(storage, "big")) as file:
+        file.read(10)
+        storage.put("big", b"n" * (20 << 20))
+        file.seek(15 << 20)
+        with pytest.raises(ObjectChangedError, match="big"):
+            file.read(10)
+
+
+def test_bytes_of_another_identity_are_not_returned(proxy, storage):
+    """Some stores do not know If-Match, and answer it with whatever is there."""
+    entry = entry_of(storage, "there")
+    other = Fault(Kind.STATUS, "GET", status=200, headers=('ETag: "other"',), body="OTHER")
+    proxy.inject(other)
+
+    with pytest.raises(ObjectChangedError, match="there"):
+        read_all(storage, entry)
+
+
+def test_reading_on_costs_one_request_for_8_mib_and_jumping_no_more_than_is_asked(proxy, storage):
+    """Line readers ask for 64 KiB at a time, Parquet's for columns."""
+    data = bytes(range(256)) * (20 << 12)
+    storage.put("big", data)
+    entry = entry_of(storage, "big")
+    proxy.inject()
+    with io.BufferedReader(storage.open(entry), 1 << 16) as file:
+        assert b"".join(iter(lambda: file.read(1 << 16), b"")) == data
+    assert len(proxy.requests) == 3
+    proxy.inject()
+    with storage.open(entry) as file:
+        file.seek(-8, io.SEEK_END)
+        assert file.read() == data[-8:]
+        file.seek(5_000_000)
+        assert file.read(1_000_000) == data[5_000_000:6_000_000]
+    assert len(proxy.requests) == 2

@@ -1,0 +1,185 @@
+"""What S3 servers say, and what we make of it."""
+
+import traceback
+import tracemalloc
+
+import pytest
+
+from batchrunner.errors import StorageAccessError, StorageError, UnsafeStoreError
+from batchrunner.storage import open_storage
+from batchrunner.storage.retry import RetryPolicy
+from batchrunner.storage.s3 import S3Storage
+from batchrunner.testing.storage_contract import NOTE, entry_of, keys, publish
+
+QUICK = RetryPolicy(max_attempts=2, deadline=5, first_delay=0.01)
+
+
+def a_storage(server, prefix, **options):
+    return S3Storage(
+        server.bucket, prefix, storage_options=server.storage_options | options, retry=QUICK
+    )
+
+
+@pytest.mark.s3
+def test_a_store_that_ignores_conditions_is_refused_and_left_clean(rclone, prefix):
+    """There sixteen writers out of sixteen win."""
+    storage = a_storage(rclone, prefix)
+
+    with pytest.raises(UnsafeStoreError, match="If-None-Match"):
+        storage.check_conditional_writes()
+
+    assert keys(a_storage(rclone, ""), recursive=True) == []
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("wrong", [{"secret": "hunter2"}, {"key": "nobody", "secret": "hunter2"}])
+def test_wrong_credentials_are_named_but_not_shown(seaweedfs, prefix, wrong):
+    """Logs are read by more people than vaults."""
+    with pytest.raises(StorageAccessError, match=f"{prefix}/key: get_object") as caught:
+        a_storage(seaweedfs, prefix, **wrong).get("key")
+
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_bucket_that_is_not_there_is_named(moto, prefix):
+    """Most often it is misspelt."""
+    storage = S3Storage("no-such-bucket", prefix, storage_options=moto.storage_options)
+    for act in (
+        lambda: list(storage.list()),
+        lambda: storage.get("key"),
+        lambda: storage.put_if_absent({"key": b"1"}),
+        lambda: publish(storage, {"key": b"1"}),
+        storage.sweep,
+        storage.check_conditional_writes,
+    ):
+        with pytest.raises(StorageError, match=r"no-such-bucket.*bucket does not exist"):
+            act()
+
+
+@pytest.fixture
+def no_credentials(monkeypatch, tmp_path):
+    """An environment that has none, whatever this machine has."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    return tmp_path
+
+
+def test_no_credentials_at_all_say_where_to_put_them(moto, prefix, no_credentials):
+    """The first thing that everybody sees."""
+    options = {"endpoint_url": moto.endpoint, "client_kwargs": {"region_name": "us-east-2"}}
+    storage = S3Storage(moto.bucket, prefix, storage_options=options)
+
+    with pytest.raises(StorageAccessError, match="AWS_ACCESS_KEY_ID"):
+        storage.put("key", b"1")
+
+
+@pytest.mark.s3
+def test_credentials_come_from_wherever_s3fs_takes_them(
+    seaweedfs, prefix, no_credentials, monkeypatch
+):
+    """Keys, a token, a profile, the environment, or somebody's arguments to boto."""
+    key, secret = seaweedfs.key, seaweedfs.secret
+    place = {"endpoint_url": seaweedfs.endpoint}
+    region = {"region_name": "us-east-1"}
+    login = {"aws_access_key_id": key, "aws_secret_access_key": secret}
+    (no_credentials / "credentials").write_text(
+        f"[ml]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
+    )
+    for options in (
+        {**place, "key": key, "secret": secret, "client_kwargs": region},
+        {**place, "username": key, "password": secret},
+        {**place, "profile": "ml", "config_kwargs": {"s3": {"addressing_style": "path"}}},
+        {"client_kwargs": {**login, **place, **region}},
+        {**place, "profile": "ml", "s3_additional_kwargs": {"CacheControl": "no-store"}},
+    ):
+        storage = open_storage(f"s3://{seaweedfs.bucket}/{prefix}", storage_options=options)
+        storage.put("key", b"1")
+        assert storage.get("key") == b"1"
+    monkeypatch.setenv("AWS_PROFILE", "ml")
+    assert a_storage(seaweedfs, prefix, key=None, secret=None).get("key") == b"1"
+
+
+@pytest.mark.s3
+def test_without_credentials_a_private_bucket_is_closed(seaweedfs, prefix):
+    """`anon` reaches the requests."""
+    with pytest.raises(StorageAccessError, match="get_object"):
+        a_storage(seaweedfs, prefix, anon=True, key=None, secret=None).get("key")
+
+
+def test_a_profile_that_is_not_there_is_named(moto, prefix, no_credentials):
+    """On the worker's machine, most often."""
+    options = {"endpoint_url": moto.endpoint, "profile": "elsewhere"}
+
+    with pytest.raises(StorageAccessError, match="ProfileNotFound"):
+        S3Storage(moto.bucket, prefix, storage_options=options).get("key")
+
+
+def test_nobody_listening_is_a_typed_error_after_a_few_attempts(prefix):
+    """A wrong endpoint is seen before any row is computed."""
+    options = {"key": "a", "secret": "b", "endpoint_url": "http://127.0.0.1:9"}
+    storage = S3Storage("bucket", prefix, storage_options=options, retry=QUICK)
+
+    with pytest.raises(StorageError, match=r"after 2 attempts \(EndpointConnectionError"):
+        storage.get("key")
+
+
+def test_markers_of_folders_are_not_objects(moto, prefix):
+    """Consoles make empty objects that end in a slash."""
+    top = a_storage(moto, "")
+    for marker in (f"{prefix}/", f"{prefix}/a/"):
+        top._calls.run(lambda key=marker: top._calls.request("put_object", Key=key, Body=b""))
+    storage = a_storage(moto, prefix)
+    storage.put("a/part", b"1")
+
+    assert keys(storage) == []
+    assert keys(storage, "a") == keys(storage, recursive=True) == ["a/part"]
+
+
+def test_a_probe_that_was_killed_is_not_seen_and_is_swept(moto, prefix):
+    """It must not pass for somebody's part."""
+    top, storage = a_storage(moto, ""), a_storage(moto, prefix)
+    left = {"Key": f"{prefix}/.staging/probe-x", "Body": b"1"}
+    top._calls.run(lambda: top._calls.request("put_object", **left))
+    assert keys(storage, recursive=True) == []
+
+    storage.sweep()
+
+    found = top._calls.run(lambda: top._objects({"Prefix": prefix}))
+    assert found == []
+
+
+def test_more_keys_than_one_request_deletes_are_deleted(moto, prefix):
+    """S3 takes a thousand at a time."""
+    storage = a_storage(moto, prefix)
+    names = [f"many/{number:04d}" for number in range(1_100)]
+    storage.put_if_absent(dict.fromkeys(names, b""))
+
+    storage.delete(names)
+
+    assert keys(storage, "many") == []
+
+
+@pytest.mark.s3
+def test_a_large_object_is_uploaded_and_read_in_bounded_memory(seaweedfs, prefix):
+    """A shard of 10 GB must not need a worker of 10 GB."""
+    storage = a_storage(seaweedfs, prefix)
+    size = 192 << 20
+    one = storage.stage()
+    one.file.truncate(size)
+    one.file.close()
+    tracemalloc.start()
+    try:
+        assert storage.publish({"large": (one, NOTE)}) == {"large"}
+        uploading = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        with storage.open(entry_of(storage, "large")) as file:
+            assert sum(map(len, iter(lambda: file.read(1 << 20), b""))) == size
+        reading = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert uploading < 176 << 20  # four parts of 16 MiB, a copy of each on its way out, and slack
+    assert reading < 30 << 20  # a block of 8 MiB, and a copy of it on its way in

@@ -1,0 +1,210 @@
+"""Dies at every change that a run makes to the disk, goes on each time, and prints what went wrong.
+
+A program of its own: it forks a child for each death, which only a process without threads may do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd  # noqa: F401 - before the forks, each of which would import it for pyarrow
+import pyarrow.parquet  # noqa: F401 - likewise
+
+import mutants
+from batchrunner.analytics import open_store
+from batchrunner.runner import BatchRunner
+from batchrunner.testing.crash import Death, Disk
+from builders import Row, a_source, a_spec, rows, rows_out, write_jsonl
+from forks import ChildFailed, in_child
+
+SHARDS, ROWS = 4, 4
+WHOLE = rows(0, SHARDS * ROWS)
+BAD = 9
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a sweep interrupts.
+
+    Attributes:
+        capability: Of its spec.
+        expected: The rows that come out in the end, whatever happened on the way.
+        failed: How many are set aside in the end.
+        again: It tries again the row that an earlier run set aside, which nobody interrupts.
+        runs: Its rows are runs, which are recorded; what comes out is what was recorded.
+    """
+
+    capability: str
+    expected: list[Row]
+    failed: int = 0
+    again: bool = False
+    runs: bool = False
+
+    def prepare(self, folder: Path) -> None:
+        a_source(folder / "in", shards=SHARDS, rows_per_shard=ROWS)
+        marked = [{**row, "bad": True} if row["id"] == BAD else row for row in WHOLE]
+        if self.runs:
+            for number in range(SHARDS):
+                write_jsonl(folder / f"in/in-{number:03d}.jsonl", [{"datasets": f"d{number}"}])
+        elif self.capability != "one_shard_empty":
+            write_jsonl(folder / "in/in-002.jsonl", marked[8:12])
+        if self.again:
+            in_child(lambda: self.runner(folder).run())
+            (folder / "mended").touch()
+
+    def runner(self, folder: Path) -> BatchRunner:
+        if self.runs:
+            return self.runs_runner(folder)
+        target = {"target": f"capabilities:{self.capability}"}
+        if self.again:
+            target["fn_kwargs"] = {"path": str(folder / "mended")}
+        return BatchRunner(a_spec(folder, capability=target, errors={"max_row_errors": 1}))
+
+    def runs_runner(self, folder: Path) -> BatchRunner:
+        capability = {
+            "target": "evaluations:Accuracy",
+            "mode": "run",
+            "inputs": {"datasets": "evaluations:load_dataset"},
+        }
+        store = str(folder / "store")
+        return BatchRunner(a_spec(folder, capability=capability, analytics_store=store))
+
+    def differs(self, folder: Path) -> bool:
+        """Tell whether the output, with what is recorded of it, is not what is expected."""
+        if not self.runs:
+            return rows_out(folder / "out") != self.expected
+        try:  # reading a store takes threads, after which nobody may fork
+            in_child(lambda: self.check_recorded(folder))
+        except ChildFailed:
+            return True
+        return False
+
+    def check_recorded(self, folder: Path) -> None:
+        store = open_store(str(folder / "store"))
+        out = rows_out(folder / "out")
+        runs = [store.read_run(row["store_uri"]) for row in out]
+        assert [{"datasets": run.runs[0]["entity_id"]} for run in runs] == self.expected
+        assert store.read_table("score").num_rows == len(out)
+        assert store.read_table("batch_runs").num_rows == 1
+
+    def go(self, folder: Path) -> None:
+        runner = self.runner(folder)
+        report = runner.retry(rows=True) if self.again else runner.run()
+        assert (report.ok, report.rows_failed) == (True, self.failed), report
+
+
+JOBS = {
+    "rows": Job("one_shard_empty", [r for r in WHOLE if not 4 <= r["id"] < 8 for _ in range(2)]),
+    "errors": Job("raises_on_bad", [row for row in WHOLE if row["id"] != BAD], failed=1),
+    "retry": Job(
+        "fails_while_bad",
+        [*(row for row in WHOLE if row["id"] != BAD), {**WHOLE[BAD], "bad": True}],
+        again=True,
+    ),
+    "runs": Job("", [{"datasets": f"d{number}"} for number in range(SHARDS)], runs=True),
+}
+
+
+def sweep(
+    folder: Path, death: Death, *, job: str = "rows", mutant: str = "", stride: int = 1
+) -> list[str]:
+    """Run the sweep in a process of its own and return its findings; none is good."""
+    command = [sys.executable, __file__, str(folder), death, job, mutant, str(stride)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    deaths, *findings = done.stdout.splitlines()
+    assert int(deaths) * stride > 50, "too few deaths to prove anything"
+    return findings
+
+
+def main(folder: Path, death: Death, job: Job, mutant: str, stride: int) -> None:
+    changes = changes_of_a_run(folder / "whole", job, mutant)
+    deaths, findings = 0, []
+    for die_at in range(1, len(changes) + 1, stride):
+        place = folder / str(die_at)
+        job.prepare(place)
+        disk = Disk(die_at=die_at, death=death, seed=die_at)
+        deaths += in_child(lambda: run(job, place, disk, mutant))  # noqa: B023 - called at once
+        found = faults(job, place) or faults_after_going_on(job, place)
+        findings += [f"change {die_at} ({changes[die_at - 1]}): {fault}" for fault in found]
+        shutil.rmtree(place)
+    sys.stdout.write("\n".join([str(deaths), *findings]))
+
+
+def changes_of_a_run(place: Path, job: Job, mutant: str) -> list[str]:
+    job.prepare(place)
+
+    def count() -> None:
+        disk = Disk()
+        run(job, place, disk, mutant)
+        (place / "changes.json").write_text(json.dumps(disk.changes))
+
+    assert not in_child(count)
+    return json.loads((place / "changes.json").read_text())
+
+
+def run(job: Job, place: Path, disk: Disk, mutant: str) -> None:
+    mutants.apply(mutant)
+    with disk.watched():
+        job.go(place)
+
+
+def faults(job: Job, place: Path) -> list[str]:
+    """What is wrong on the disk, before anybody repairs anything."""
+    out = place / "out"
+    found = []
+    for path in out.glob("_checkpoint/sentinels/*.json"):
+        sentinel = json.loads(path.read_bytes() or b"{}")
+        part = out / sentinel.get("part", "torn")
+        letters = out / "_checkpoint/errors" / (sentinel.get("errors") or "none")
+        if not part.exists():
+            found.append(f"{path.name} stands without its part")
+        elif hashlib.sha256(part.read_bytes()).hexdigest() != sentinel["sha256"]:
+            found.append(f"{path.name} lies about its part")
+        elif letters.name != "none" and lines(letters) != 1:
+            found.append(f"{path.name} stands without its letters")
+    if (out / "_SUCCESS").exists() and not job.again and job.differs(place):
+        found.append("_SUCCESS stands over another output")
+    return found
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def faults_after_going_on(job: Job, place: Path) -> list[str]:
+    committed = inodes(place)
+    try:
+        in_child(lambda: job.go(place))
+    except ChildFailed:
+        return ["the next run fails"]
+    found = faults(job, place)
+    if job.differs(place):
+        found.append("the output differs")
+    if committed.items() - inodes(place).items():
+        found.append("a committed part was touched")
+    if not (place / "out/_SUCCESS").exists():
+        found.append("no _SUCCESS")
+    left = [*(place / "out").glob(".staging/*"), *(place / "out").glob("_checkpoint/attempts/*")]
+    named = len(list((place / "out").glob("_checkpoint/errors/*")))
+    if named > 1:
+        found.append(f"{named} files of one row set aside")
+    return [*found, *(f"left behind: {path.name}" for path in left)]
+
+
+def inodes(job: Path) -> dict[str, int]:
+    """The committed parts, and which file each is."""
+    out = job / "out"
+    sentinels = [json.loads(p.read_text()) for p in out.glob("_checkpoint/sentinels/*.json")]
+    return {s["part"]: (out / s["part"]).stat().st_ino for s in sentinels}
+
+
+if __name__ == "__main__":
+    _, folder, death, job, mutant, stride = sys.argv
+    main(Path(folder), Death(death), JOBS[job], mutant, int(stride))

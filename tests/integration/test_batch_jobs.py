@@ -1,0 +1,169 @@
+"""A whole batch as a job: it outlives its submitter, its worker and its node."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+from batchrunner.analytics import open_store
+from batchrunner.jobs import (
+    BatchCapability,
+    JobFailedError,
+    JobStatus,
+    configure_job_backend,
+    shutdown_job_backend,
+    submit_capability,
+)
+from builders import a_source, a_spec, rows, rows_out
+from command import ENVIRONMENT
+from job_processes import a_client, end_registry, first_line_of, said_by, wait_for
+
+pytestmark = pytest.mark.ray
+
+LONG = 90
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def options(local_ray, tmp_path):
+    """A scope of its own; this process configured."""
+    given = {
+        "analytics_store": {"uri": str(tmp_path / "store")},
+        "idempotency_scope": uuid.uuid4().hex,
+    }
+    configure_job_backend("ray", **given)
+    yield {**given, "address": local_ray.get_runtime_context().gcs_address}
+    shutdown_job_backend(wait=False)
+    end_registry(given["idempotency_scope"])
+
+
+def a_slow_spec(folder, **changes):
+    """0.1 s a batch, so that something is left to do when somebody dies."""
+    a_source(folder / "in", shards=12, rows_per_shard=2)
+    return a_spec(folder, **{"capability": "capabilities:slow", **changes})
+
+
+def parts(folder):
+    return len(list(folder.glob("out/part-*")))
+
+
+def test_a_batch_runs_in_the_cluster_that_its_job_is_in(options, tmp_path):
+    """It starts no Ray of its own, takes no CPU from its workers, and is recorded."""
+    a_source(tmp_path / "in", shards=4)
+    spec = a_spec(tmp_path, capability="capabilities:double", execution={"engine": "ray"})
+
+    ref = submit_capability(BatchCapability(spec)).result(LONG)
+
+    assert [{**row, "id": 2 * row["id"]} for row in rows(0, 16)] == rows_out(tmp_path / "out")
+    run = open_store(ref).read_run(ref)
+    assert (ref.capability_id, ref.outputs_uri) == ("batch/test", str(tmp_path / "out"))
+    assert [(r["shards"], r["rows_out"]) for r in run.records["batch_runs"]] == [(4, 16)]
+
+
+@pytest.mark.usefixtures("options")
+def test_the_same_spec_is_the_same_job(tmp_path):
+    """Until somebody asks for another edition: the source has grown."""
+    spec = a_slow_spec(tmp_path)
+    first = submit_capability(BatchCapability(spec))
+    assert submit_capability(BatchCapability(spec)).job_id == first.job_id
+    first.result(LONG)
+    a_source(tmp_path / "in", shards=13, rows_per_shard=2)
+
+    assert submit_capability(BatchCapability(spec)).job_id == first.job_id
+    second = submit_capability(BatchCapability(spec, edition="grown"))
+
+    assert second.result(LONG).run_uid == f"{first.result().run_uid}-grown"
+    assert parts(tmp_path) == 13
+
+
+@pytest.mark.usefixtures("options")
+def test_a_batch_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path):
+    """By itself: nobody submits it again."""
+    a_source(tmp_path / "in", shards=12, rows_per_shard=2)
+    logs = {
+        "target": "capabilities:LogsCallsSlowly",
+        "fn_constructor_kwargs": {"path": str(tmp_path / "calls")},
+    }
+    job = submit_capability(BatchCapability(a_spec(tmp_path, capability=logs)))
+    wait_for(lambda: parts(tmp_path) >= 3)
+
+    workers = [p for p in psutil.process_iter(["cmdline"]) if is_driving(p, "batch/test")]
+    assert len(workers) == 1
+    workers[0].kill()
+
+    assert job.wait(LONG) is JobStatus.COMPLETED
+    assert rows(0, 24) == rows_out(tmp_path / "out")
+    calls = (tmp_path / "calls").read_text().split()
+    assert len(calls) < 24 + 12, "what was committed was not computed again"
+
+
+def is_driving(process, name):
+    """Tell whether Ray runs the job *name* in *process*, below this process or beside it."""
+    command = " ".join(process.info["cmdline"] or ())
+    return command.startswith(f"ray::job {name}") and os.getpid() in {
+        parent.pid for parent in process.parents()
+    }
+
+
+def test_a_batch_outlives_the_sigkill_of_its_submitter(options, tmp_path):
+    """Whoever submits it again gets the same job, and its end."""
+    spec = a_slow_spec(tmp_path)
+    code = f"""
+        from builders import a_spec
+        from pathlib import Path
+        configure()
+        spec = a_spec(Path({str(tmp_path)!r}), capability="capabilities:slow")
+        job = submit_capability(BatchCapability(spec))
+        wait_for(lambda: list(Path({str(tmp_path)!r}).glob("out/part-*")))
+        say(job.job_id)
+        time.sleep(60)
+    """
+    submitter = a_client(code, options, cwd=tmp_path)
+    job_id = first_line_of(submitter)
+    submitter.kill()
+    said_by(submitter, code=-signal.SIGKILL)
+
+    job = submit_capability(BatchCapability(spec))
+
+    assert job.job_id == job_id
+    assert job.wait(LONG) is JobStatus.COMPLETED
+    assert rows(0, 24) == rows_out(tmp_path / "out")
+
+
+@pytest.mark.usefixtures("options")
+def test_a_batch_with_failed_shards_is_a_failed_job_that_kept_the_others(tmp_path):
+    """And says which; submitting it again tries these only."""
+    a_source(tmp_path / "in", shards=4)
+    fails = {"target": "capabilities:fails_until", "fn_kwargs": {"path": str(tmp_path / "ok")}}
+    spec = a_spec(tmp_path, capability=fails, errors={"on_row_error": "fail"})
+
+    with pytest.raises(JobFailedError, match=r"3 of 4 shards are committed.*five is right out"):
+        submit_capability(BatchCapability(spec)).result(LONG)
+    (tmp_path / "ok").touch()
+
+    assert submit_capability(BatchCapability(spec)).wait(LONG) is JobStatus.COMPLETED
+    assert rows(0, 16) == rows_out(tmp_path / "out")
+
+
+def test_a_batch_whose_node_is_removed_goes_on_on_another(tmp_path):
+    """Two raylets on this machine; the one that drives the batch dies without a word."""
+    a_source(tmp_path / "in", shards=30, rows_per_shard=2)
+    done = subprocess.run(
+        [sys.executable, str(TESTS / "two_nodes.py"), str(tmp_path)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "completed True True batch/test" in done.stdout
+    assert rows(0, 60) == rows_out(tmp_path / "out")

@@ -1,0 +1,52 @@
+"""Whatever instant a process dies at, no sentinel lies and the next run ends with the same output."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchrunner.testing.crash import Death
+from crash_sweep import sweep
+
+
+@pytest.mark.parametrize("death", list(Death))
+def test_dying_at_any_change_to_the_disk_loses_and_doubles_nothing(tmp_path, death):
+    """The promise that everything else rests on."""
+    assert [] == sweep(tmp_path, death)
+
+
+@pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
+@pytest.mark.parametrize("job", ["errors", "retry"])
+def test_dying_with_rows_set_aside_loses_and_doubles_none_of_them(tmp_path, job, death):
+    """A row that was set aside is in its file before anybody says so, and is tried again once."""
+    assert [] == sweep(tmp_path, death, job=job, stride=2)
+
+
+def test_dying_while_runs_are_recorded_loses_and_doubles_none_of_them(tmp_path):
+    """A part never says that a run is recorded which is not, and the batch records itself once."""
+    assert [] == sweep(tmp_path, Death.AFTER, job="runs", stride=2)
+
+
+def test_the_sweep_sees_letters_that_come_too_late(tmp_path):
+    """Whoever adopts a part cannot make its letters again."""
+    findings = sweep(tmp_path, Death.AFTER, job="errors", mutant="letters_last")
+
+    assert any("without its letters" in finding or "fails" in finding for finding in findings)
+
+
+def test_the_sweep_sees_a_sentinel_that_comes_before_its_part(tmp_path):
+    """A sweep that a wrong order of writes survives would prove nothing."""
+    findings = sweep(tmp_path, Death.AFTER, mutant="sentinel_first")
+
+    assert any("stands without its part" in finding for finding in findings)
+
+
+def test_the_sweep_sees_a_note_that_is_forgotten_before_its_sentinel(tmp_path):
+    """Without its note, a part whose worker died cannot be told from a stranger's."""
+    findings = sweep(tmp_path, Death.AFTER, mutant="forget_notes_early")
+
+    assert any("the next run fails" in finding for finding in findings)
+
+
+def test_the_power_cut_sees_missing_syncs(tmp_path):
+    """A disk that was never told to write may lose the part and keep the sentinel."""
+    assert [] != sweep(tmp_path, Death.POWER_CUT, mutant="no_fsync")

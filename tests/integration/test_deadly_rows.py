@@ -1,0 +1,88 @@
+"""A row that kills its worker costs that row, after few deaths, in one session or over many."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from batchrunner import BatchRunner
+from batchrunner.checkpoint import Checkpoint
+from batchrunner.set_aside import rows_set_aside
+from batchrunner.storage import open_storage
+from builders import a_spec, rows, rows_out, write_jsonl
+from command import a_spec_file, batchrunner
+
+BAD = 437
+ROWS = [{**row, "bad": True} if row["id"] == BAD else row for row in rows(0, 1000)]
+GOOD = [row for row in ROWS if row["id"] != BAD]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A thousand rows in four files, one of them deadly."""
+    for number in range(4):
+        write_jsonl(tmp_path / f"in/in-{number}.jsonl", ROWS[number * 250 : (number + 1) * 250])
+    return tmp_path
+
+
+def the_letter(folder):
+    checkpoint = Checkpoint(open_storage(str(folder / "out/_checkpoint")))
+    [letter] = rows_set_aside(checkpoint)
+    return letter
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("as_actor", [False, True])
+def test_a_row_that_kills_its_worker_is_set_aside(folder, as_actor):
+    """Tasks and actors: Ray starts them again, and here it ends after few deaths."""
+    built = folder / "built"
+    target = {"target": "capabilities:exits_on_bad"}
+    if as_actor:
+        target = {
+            "target": "capabilities:ModelThatExits",
+            "fn_constructor_kwargs": {"path": str(built)},
+        }
+
+    report = BatchRunner(
+        a_spec(
+            folder, capability=target, execution={"engine": "ray", "batch_size": 50, "num_cpus": 1}
+        )
+    ).run()
+
+    assert (report.exit_code, report.rows_in, report.rows_out, report.rows_failed) == (
+        *(0, 1000, 999, 1),
+    )
+    assert rows_out(folder / "out") == GOOD
+    letter = the_letter(folder)
+    assert (letter["error"], json.loads(letter["raw"])["id"]) == ("CapabilityDied", BAD)
+    assert "exit code 3" in letter["message"]
+    if as_actor:  # 2 actors, 2 deaths, and a process for each death in isolation
+        assert len(built.read_text().split()) <= 8
+    assert not list((folder / "out/_checkpoint").glob("attempts/*"))
+
+
+def test_a_row_that_kills_its_driver_stops_doing_so_over_restarts(folder):
+    """On the local engine the capability runs in the driver: whoever restarts it gets through."""
+    a_spec_file(folder, capability="capabilities:exits_on_bad")
+
+    codes = [batchrunner("run", "spec.yaml", cwd=folder).returncode for _ in range(3)]
+
+    assert codes == [3, 3, 0]  # of the whole group, of the shard alone, in isolation
+    assert rows_out(folder / "out") == GOOD
+    assert the_letter(folder)["error"] == "CapabilityDied"
+
+
+def test_a_clean_stop_does_not_count_as_a_death(folder):
+    """A run that is stopped every night must not be held for a deadly one."""
+    a_spec_file(
+        folder,
+        capability="capabilities:slow",
+        execution={"engine": "local", "batch_size": 25, "max_runtime": 0.3},
+    )
+
+    done = batchrunner("run", "spec.yaml", cwd=folder)
+
+    assert done.returncode == 75, done.stderr
+    assert not list((folder / "out/_checkpoint").glob("attempts/*"))

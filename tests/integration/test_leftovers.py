@@ -1,0 +1,115 @@
+"""What `clean` lists and removes, and what it leaves alone."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from batchrunner import BatchRunner
+from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.lease import Owner, acquire_lease
+from batchrunner.errors import LeaseHeldError
+from batchrunner.leftovers import Leftovers
+from batchrunner.storage import open_storage
+from batchrunner.verify import verify
+from builders import a_source, a_spec, rows_out
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A finished run with a row set aside."""
+    a_source(tmp_path / "in", shards=3)
+    BatchRunner(the_spec(tmp_path)).run()
+    return tmp_path
+
+
+def the_spec(folder):
+    return a_spec(folder, capability="capabilities:fails_on_5", errors={"max_row_errors": 5})
+
+
+def leftovers(job):
+    checkpoint = Checkpoint(open_storage(str(job / "out/_checkpoint")))
+    return Leftovers(checkpoint, sink=open_storage(str(job / "out")))
+
+
+def litter(job):
+    """One of each kind, as the dead leave them; return where."""
+    checkpoint = job / "out/_checkpoint"
+    letters = next((checkpoint / "errors").iterdir())
+    left = {
+        job / "out/.staging/abc.tmp": b"half a part",
+        checkpoint / ".staging/def.tmp": b"half a record",
+        checkpoint / "errors/part-00001.another.jsonl": letters.read_bytes(),
+        checkpoint / "attempts/0123.json": b'{"version":1,"session":"s","shards":[1]}',
+        checkpoint / "sessions/0123.stop": b"",
+    }
+    for path, content in left.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    return set(left)
+
+
+def test_a_finished_run_leaves_nothing(job):
+    """It tidies up after itself."""
+    assert leftovers(job).listed() == []
+
+
+def test_what_the_dead_left_is_listed_and_nothing_changes(job):
+    """A look first."""
+    left = litter(job)
+
+    found = leftovers(job).listed()
+
+    assert {f"{one.place}/{one.key}" for one in found} == set(map(str, left))
+    assert sorted(str(one.kind) for one in found) == ["letters", "mark", "staged", "staged", "stop"]
+    assert all(path.exists() for path in left)
+
+
+def test_what_the_dead_left_is_removed_and_nothing_else(job):
+    """Output, records and rows set aside stay as they are."""
+    before = {path for path in job.rglob("*") if path.is_file()}
+    left = litter(job)
+
+    removed = leftovers(job).remove()
+
+    assert len(removed) == len(left)
+    now = {path for path in job.rglob("*") if path.is_file()}
+    assert before <= now
+    assert not left & now
+    assert verify(the_spec(job)).ok
+    assert leftovers(job).listed() == []
+
+
+def test_nothing_is_removed_beside_a_run(job):
+    """What looks dead may be its own."""
+    left = litter(job)
+    acquire_lease(open_storage(str(job / "out/_checkpoint")), Owner.this_process("somebody"))
+
+    assert leftovers(job).runner() is not None
+    with pytest.raises(LeaseHeldError, match=f"process {os.getpid()} on"):
+        leftovers(job).remove()
+
+    assert all(path.exists() for path in left)
+
+
+def test_rows_set_aside_by_a_shard_that_is_not_committed_stay(job):
+    """Its worker may be alive for another second, and publish the part that they belong to."""
+    (job / "out/_checkpoint/sentinels/part-00001.json").unlink()
+    kept = job / "out/_checkpoint/errors/part-00001.another.jsonl"
+    kept.write_bytes(b"{}\n")
+
+    leftovers(job).remove()
+
+    assert kept.exists()
+
+
+def test_a_run_goes_on_after_everything_was_cleaned(job):
+    """Nothing that was removed is missed."""
+    (job / "out/_checkpoint/sentinels/part-00002.json").unlink()
+    (job / "out/part-00002.jsonl").unlink()
+    litter(job)
+    leftovers(job).remove()
+
+    assert BatchRunner(the_spec(job)).run().ok
+    assert [row["id"] for row in rows_out(job / "out")] == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]

@@ -1,0 +1,282 @@
+"""A batch from a bucket into a bucket: the same promises as on a disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchrunner import BatchRunner, BatchSpec
+from batchrunner.checkpoint import Checkpoint
+from batchrunner.errors import (
+    DamagedOutputError,
+    InputChangedError,
+    ObjectNotFoundError,
+    StorageAccessError,
+    StorageError,
+    UnsafeStoreError,
+)
+from batchrunner.leftovers import Leftovers
+from batchrunner.storage import open_storage
+from batchrunner.verify import repair, verify
+from buckets import Bucket
+from builders import rows
+from command import ENVIRONMENT
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(params=["moto", pytest.param("seaweedfs", marks=pytest.mark.s3)])
+def bucket(request, prefix):
+    """A place in a bucket with three files in it, on a server in-process and on a real one."""
+    bucket = Bucket(request.getfixturevalue(request.param), prefix)
+    for number in range(3):
+        bucket.put_rows(f"in/{number}.jsonl", rows(number * 4, 4))
+    yield bucket
+    bucket.close()
+
+
+def a_spec(bucket, **changes):
+    options = {"storage_options": bucket.storage_options}
+    fields = {
+        "capability": "capabilities:echo",
+        "source": {"uri": f"{bucket.uri}/in", **options},
+        "sink": {"uri": f"{bucket.uri}/out", **options, **changes.pop("sink", {})},
+        "execution": {"engine": "local"},
+    }
+    return BatchSpec(**{**fields, **changes})
+
+
+def test_rows_go_from_bucket_to_bucket_and_once(bucket):
+    """The second run finds all done by listings alone, and touches nothing."""
+    report = BatchRunner(a_spec(bucket)).run()
+    before = bucket.listed()
+
+    again = BatchRunner(a_spec(bucket)).run()
+
+    assert (report.rows_out, report.shards_new) == (12, 3)
+    assert (again.ok, again.shards_new) == (True, 0)
+    assert bucket.rows_out() == rows(0, 12)
+    assert before == bucket.listed()
+
+
+def test_parquet_and_compressed_lines_work_in_buckets_too(bucket, tmp_path):
+    """Ranged reads, whole reads, and parts of every kind."""
+    table = pa.Table.from_pylist(rows(0, 5000))
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=500)
+    bucket.put("parquet/x.parquet", (tmp_path / "x.parquet").read_bytes())
+    source = {
+        "uri": f"{bucket.uri}/parquet/*.parquet",
+        "storage_options": bucket.storage_options,
+        "shard": {"row_groups": 3},
+    }
+    sink = {"format": "jsonl", "compression": "gz"}
+
+    BatchRunner(a_spec(bucket, source=source, sink=sink)).run()
+
+    parts = sorted(bucket.listed("out/part-"))
+    text = b"".join(
+        pa.CompressedInputStream(pa.BufferReader(bucket.get(part)), "gzip").read() for part in parts
+    )
+    assert len(parts) == 4
+    assert text.count(b"\n") == 5000
+
+
+def test_a_part_whose_sentinel_is_lost_is_adopted_by_its_note(bucket):
+    """Death between the two PUTs: no row is computed again."""
+    BatchRunner(a_spec(bucket)).run()
+    before = bucket.listed("out/part-")
+    bucket.delete("out/_checkpoint/sentinels/part-00001.json")
+    bucket.delete("out/_SUCCESS")
+
+    report = BatchRunner(a_spec(bucket)).run()
+
+    assert (report.ok, report.shards_new) == (True, 0)
+    assert before == bucket.listed("out/part-")
+    assert "out/part-00001.jsonl" in bucket.sentinels()
+
+
+def test_a_deleted_part_is_refused(bucket):
+    """As on a disk."""
+    BatchRunner(a_spec(bucket)).run()
+    bucket.delete("out/part-00001.jsonl")
+
+    with pytest.raises(DamagedOutputError, match=r"part-00001\.jsonl: the part is gone"):
+        BatchRunner(a_spec(bucket)).run()
+
+
+def test_new_changed_and_vanished_objects_are_noticed(bucket):
+    """By key, size and ETag."""
+    BatchRunner(a_spec(bucket)).run()
+    bucket.put_rows("in/1.jsonl", rows(50, 4))
+    bucket.put_rows("in/9.jsonl", rows(90, 2))
+
+    report = BatchRunner(a_spec(bucket)).run()
+
+    assert report.shards_new == 2
+    assert [row["id"] for row in bucket.rows_out()] == [
+        0,
+        1,
+        2,
+        3,
+        8,
+        9,
+        10,
+        11,
+        50,
+        51,
+        52,
+        53,
+        90,
+        91,
+    ]
+    assert "out/_retired/part-00001.jsonl" in bucket.listed("out/")
+    bucket.delete("in/9.jsonl")
+    with pytest.raises(InputChangedError, match=r"in/9\.jsonl"):
+        BatchRunner(a_spec(bucket)).run()
+
+
+@pytest.mark.soak  # the contract of the storage has a long listing too
+def test_more_than_a_page_of_shards(moto, prefix):
+    """A listing gives a thousand keys at a time."""
+    bucket = Bucket(moto, prefix)
+    bucket.put_rows("in/big.jsonl", rows(0, 1100))
+    source = {
+        "uri": f"{bucket.uri}/in",
+        "storage_options": bucket.storage_options,
+        "shard": {"rows": 1},
+    }
+
+    first = BatchRunner(a_spec(bucket, source=source)).run()
+    again = BatchRunner(a_spec(bucket, source=source)).run()
+
+    assert (first.shards_new, again.shards_new, again.rows_out) == (1100, 0, 1100)
+    bucket.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"sink": {"uri": "s3://no-such-bucket-here/out"}}, StorageError, "no-such-bucket-here"),
+        ({"source": {"uri": "s3://no-such-bucket-here/in"}}, StorageError, "no-such-bucket-here"),
+        ({"source": {"uri": "s3://batchrunner-tests/typo"}}, ObjectNotFoundError, "typo"),
+    ],
+)
+def test_a_wrong_place_is_named(bucket, change, error, words):
+    """Before any work is done."""
+    options = {"storage_options": bucket.storage_options}
+    change = {name: {**value, **options} for name, value in change.items()}
+
+    with pytest.raises(error, match=words):
+        BatchRunner(a_spec(bucket, **change)).run()
+
+
+@pytest.mark.s3
+def test_a_wrong_key_is_told_without_telling_it(seaweedfs, prefix):
+    """SeaweedFS checks signatures, as AWS does."""
+    options = {**seaweedfs.storage_options, "secret": "CANARY-7f3a"}
+    bucket = Bucket(seaweedfs, prefix)
+    bucket.put_rows("in/0.jsonl", rows(0, 1))
+    source = {"uri": f"{bucket.uri}/in", "storage_options": options}
+
+    with pytest.raises(StorageAccessError) as refusal:
+        BatchRunner(a_spec(bucket, source=source)).run()
+
+    assert "CANARY" not in str(refusal.value)
+    assert "403" in str(refusal.value)
+    bucket.close()
+
+
+def test_a_store_that_ignores_conditions_is_refused(rclone, tmp_path):
+    """There a second driver, or a zombie, could replace a published part."""
+    (tmp_path / "in.jsonl").write_text('{"id": 1}\n')
+    sink = {"uri": f"s3://{rclone.bucket}/out", "storage_options": rclone.storage_options}
+    spec = BatchSpec(
+        capability="capabilities:echo",
+        source=str(tmp_path / "in.jsonl"),
+        sink=sink,
+        execution={"engine": "local"},
+    )
+
+    with pytest.raises(UnsafeStoreError, match="unsafe_single_writer"):
+        BatchRunner(spec).run()
+
+
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.soak), "after"])
+def test_dying_at_any_request_loses_and_doubles_nothing(moto, prefix, moment):
+    """The crash sweep, in a bucket."""
+    done = subprocess.run(
+        [sys.executable, str(TESTS / "s3_sweep.py"), moto.endpoint, moto.bucket, prefix, moment],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    deaths, *findings = done.stdout.splitlines()
+    assert int(deaths) >= 15
+    assert findings == []
+
+
+def test_a_bad_row_of_a_bucket_is_set_aside_and_tried_again(bucket, tmp_path):
+    """Its letter is an object like any other, and its row is read again from where it stands."""
+    bucket.put_rows("in/3.jsonl", [{"id": 12, "bad": True}, {"id": 13}])
+    flag = tmp_path / "mended"
+    capability = {"target": "capabilities:fails_while_bad", "fn_kwargs": {"path": str(flag)}}
+    spec = a_spec(
+        bucket,
+        capability=capability,
+        errors={"max_row_errors": 1},
+        analytics_store={"uri": f"{bucket.uri}/store", "storage_options": bucket.storage_options},
+    )
+
+    first = BatchRunner(spec).run()
+    flag.touch()
+    second = BatchRunner(spec).retry(rows=True)
+
+    assert (first.ok, first.rows_out, first.rows_failed) == (True, 13, 1)
+    assert (second.ok, second.rows_out, second.rows_failed) == (True, 14, 0)
+    assert [row["id"] for row in bucket.rows_out()] == [*range(12), 13, 12]
+    assert first.ref != second.ref
+
+
+def test_damage_in_a_bucket_is_found_set_aside_and_made_again(bucket):
+    """Two parts swapped, one gone, one twice: the listing alone would not tell."""
+    BatchRunner(a_spec(bucket)).run()
+    one, other = (bucket.get(f"out/part-0000{number}.jsonl") for number in (0, 1))
+    bucket.put("out/part-00000.jsonl", other)
+    bucket.put("out/part-00001.jsonl", one)
+    bucket.put("out/part-00009.jsonl", bucket.get("out/part-00002.jsonl"))
+    bucket.delete("out/part-00002.jsonl")
+
+    found = {(finding.shard, str(finding.kind)) for finding in verify(a_spec(bucket)).findings}
+    done = repair(a_spec(bucket))
+    BatchRunner(a_spec(bucket)).run()
+
+    assert {shard for shard, _ in found} == {0, 1, 2, None}
+    assert {kind for _, kind in found} <= {"size", "checksum", "missing", "duplicate"}
+    assert list(done.redone) == [0, 1, 2]
+    assert bucket.rows_out() == rows(0, 12)
+    assert verify(a_spec(bucket)).ok
+    assert len(bucket.listed("out/_damaged/")) == 3
+
+
+def test_an_upload_that_nobody_finished_is_listed_and_aborted(bucket):
+    """Nobody sees its parts, but somebody pays for them."""
+    BatchRunner(a_spec(bucket)).run()
+    bucket.begin_upload("out/part-00007.jsonl")
+    options = bucket.storage_options
+    checkpoint = open_storage(f"{bucket.uri}/out/_checkpoint", storage_options=options)
+    sink = open_storage(f"{bucket.uri}/out", storage_options=options)
+    leftovers = Leftovers(Checkpoint(checkpoint), sink=sink)
+
+    found = leftovers.listed()
+    leftovers.remove()
+
+    assert [(str(one.kind), one.key) for one in found] == [("upload", "part-00007.jsonl")]
+    assert bucket.uploads() == 0

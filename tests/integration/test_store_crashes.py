@@ -1,0 +1,37 @@
+"""Whatever instant a writer or a compactor dies at, every run is there once, and can be found."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchrunner.testing.crash import Death
+from store_sweep import Sweep, sweep
+
+
+@pytest.mark.parametrize("death", list(Death))
+@pytest.mark.parametrize("act", ["write", "compact"])
+def test_dying_at_any_change_to_the_disk_loses_and_doubles_no_run(tmp_path, act, death):
+    """The promise that jobs and batches rest on."""
+    assert [] == sweep(Sweep(str(tmp_path), act, death))
+
+
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.soak), "after"])
+@pytest.mark.parametrize("act", ["write", "compact"])
+def test_dying_at_any_request_loses_and_doubles_no_run(moto, prefix, act, moment):
+    """The same in a bucket."""
+    root = f"s3://{moto.bucket}/{prefix}"
+    assert [] == sweep(Sweep(root, act, moment, storage_options=moto.storage_options))
+
+
+@pytest.mark.parametrize(
+    ("mutant", "act", "death"),
+    [
+        ("runs_first", "write", Death.AFTER),
+        ("deletes_at_once", "compact", Death.AFTER),
+        ("catalog_first", "compact", Death.AFTER),
+        ("no_fsync", "write", Death.POWER_CUT),
+    ],
+)
+def test_the_sweep_sees_what_is_broken(tmp_path, mutant, act, death):
+    """A sweep that a wrong order of writes survives would prove nothing."""
+    assert [] != sweep(Sweep(str(tmp_path), act, death, mutant))

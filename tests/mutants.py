@@ -1,0 +1,59 @@
+"""Our code, broken on purpose: a sweep that does not notice proves nothing."""
+
+from __future__ import annotations
+
+import os
+
+from batchrunner.storage import durability, local
+from batchrunner.worker import committer, committing
+
+
+def apply(name: str) -> None:
+    """Break this process."""
+    if name:
+        globals()[name]()
+
+
+def sentinel_first() -> None:
+    def commit(finished, *, sink, checkpoint):
+        counting = checkpoint.publish({f.stem: f.sentinel for f in finished})
+        sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_bytes()) for f in finished})
+        return counting
+
+    committer.commit = commit
+
+
+def no_fsync() -> None:
+    durability._sync_each = lambda files: None
+    local.sync_folder = lambda path: None
+    durability.sync_folder = lambda path: None
+
+
+def publish_overwrites() -> None:
+    def link(source, target):
+        os.replace(source, target)
+        return True
+
+    local._link = link
+
+
+def forget_notes_early() -> None:
+    real = committing.Storage
+
+    def commit(finished, *, sink, checkpoint):
+        won = sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_bytes()) for f in finished})
+        sink.forget_notes([f.sentinel.part for f in finished])
+        return checkpoint.publish({f.stem: f.sentinel for f in finished if f.sentinel.part in won})
+
+    committer.commit = commit
+    assert real
+
+
+def letters_last() -> None:
+    def commit(finished, *, sink, checkpoint):
+        sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_bytes()) for f in finished})
+        counting = checkpoint.publish({f.stem: f.sentinel for f in finished})
+        checkpoint.publish_letters({f.sentinel.errors: f.letters for f in finished if f.letters})
+        return counting
+
+    committer.commit = commit

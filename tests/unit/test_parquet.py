@@ -1,0 +1,305 @@
+"""Parquet as a source and as a sink: which rows a shard is, and what a part becomes."""
+
+import contextlib
+import io
+import json
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrunner.errors import ObjectChangedError, ShardFailedError
+from batchrunner.formats import parquet
+from batchrunner.formats.chunk import MAX_RAW_BYTES
+from batchrunner.formats.columns import SchemaError
+from batchrunner.formats.parquet import ParquetPart, count_rows, read_parquet
+from batchrunner.shard import Shard, Slicing
+from batchrunner.worker.part import CountedFile
+
+GROUPS = [3, 1, 5, 2]
+TOTAL = sum(GROUPS)
+
+
+def a_file(groups=GROUPS, **columns):
+    """Numbered rows in row groups of these sizes."""
+    buffer, first = pa.BufferOutputStream(), 0
+    make = columns or {"n": lambda n: n, "text": lambda n: f"row {n}"}
+    for rows in groups:
+        numbers = range(first, first + rows)
+        table = pa.table({name: [value(n) for n in numbers] for name, value in make.items()})
+        if not first:
+            writer = pq.ParquetWriter(buffer, table.schema, compression="none")
+        writer.write_table(table)
+        first += rows
+    writer.close()
+    return buffer.getvalue().to_pybytes()
+
+
+def chunks(data, slicing=Slicing.FILE, start=0, stop=0, *, columns=None):
+    shard = Shard(0, "s3://b/x.parquet", slicing, start, stop, len(data), "")
+    return list(read_parquet(io.BytesIO(data), shard, columns=columns))
+
+
+def rows(*args, **kwargs):
+    return [row for chunk in chunks(*args, **kwargs) for row in chunk.rows(0, len(chunk))]
+
+
+def numbers(*args, **kwargs):
+    return [row["n"] for row in rows(*args, **kwargs)]
+
+
+@given(start=st.integers(0, TOTAL), length=st.integers(0, TOTAL + 3), at_once=st.integers(1, 7))
+def test_a_shard_of_rows_has_these_rows(start, length, at_once):
+    """Wherever row groups begin and end, and however many rows are decoded at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parquet, "READ_ROWS", at_once)
+        found = numbers(a_file(), Slicing.ROWS, start, start + length)
+
+    assert found == list(range(TOTAL))[start : start + length]
+
+
+@pytest.mark.parametrize("start", range(5))
+@pytest.mark.parametrize("stop", range(5))
+def test_a_shard_of_row_groups_has_their_rows(start, stop):
+    """One, some, all or none of them."""
+    edges = [0, 3, 4, 9, 11]
+
+    found = numbers(a_file(), Slicing.ROW_GROUPS, start, stop)
+
+    assert found == list(range(edges[start], edges[stop]))
+
+
+@pytest.mark.parametrize(
+    ("slicing", "start", "stop", "first"),
+    [(Slicing.FILE, 0, 0, 0), (Slicing.ROW_GROUPS, 2, 4, 4), (Slicing.ROWS, 5, 10, 5)],
+)
+def test_every_row_knows_its_number_in_the_file(monkeypatch, slicing, start, stop, first):
+    """An error names it, whichever slice of the file it was found in."""
+    monkeypatch.setattr(parquet, "READ_ROWS", 2)
+
+    places = [c.locate(i) for c in chunks(a_file(), slicing, start, stop) for i in range(len(c))]
+
+    assert [place.at for place in places] == list(range(first, first + len(places)))
+    assert {place.unit for place in places} == {"row"}
+    assert [json.loads(place.raw)["n"] for place in places] == [place.at for place in places]
+
+
+def test_what_is_kept_of_a_row_is_bounded():
+    """A row may hold an image."""
+    [chunk] = chunks(a_file([1], n=lambda _: "x" * 10_000))
+
+    assert len(chunk.locate(0).raw) == MAX_RAW_BYTES
+
+
+def test_rows_are_decoded_a_few_thousand_at_a_time():
+    """A row group may hold a million."""
+    found = chunks(a_file([40_000], n=lambda n: n))
+
+    assert max(map(len, found)) == parquet.READ_ROWS
+    assert sum(map(len, found)) == 40_000
+
+
+def test_a_chunk_gives_rows_and_tables_of_any_part_of_it():
+    """A batch may begin and end in the middle of it."""
+    [chunk] = chunks(a_file())
+
+    assert chunk.rows(2, 4) == [{"n": 2, "text": "row 2"}, {"n": 3, "text": "row 3"}]
+    assert chunk.table(2, 4).to_pylist() == chunk.rows(2, 4) == chunk.reread(2, 4)
+    assert (len(chunk), chunk.bad) == (TOTAL, ())
+
+
+def test_only_the_columns_asked_for_are_decoded():
+    """The others may even be damaged."""
+    data = a_file([2000], n=lambda n: n, text=lambda n: f"{n:060d}")
+    text = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0).column(1)
+    start = text.dictionary_page_offset or text.data_page_offset
+    hurt = data[:start] + b"\xff" * text.total_compressed_size
+    hurt += data[start + text.total_compressed_size :]
+
+    assert rows(hurt, columns=("n",)) == [{"n": n} for n in range(2000)]
+    with pytest.raises(ShardFailedError):
+        rows(hurt)
+
+
+def test_only_the_row_groups_of_a_shard_are_decoded():
+    """So a file of many costs each worker its share."""
+    data = a_file()
+    third = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(2).column(0)
+    start = third.dictionary_page_offset or third.data_page_offset
+    hurt = data[:start] + b"\xff" * 10 + data[start + 10 :]
+
+    assert numbers(hurt, Slicing.ROW_GROUPS, 0, 2) == [0, 1, 2, 3]
+    assert numbers(hurt, Slicing.ROWS, 1, 4) == [1, 2, 3]
+    assert numbers(hurt, Slicing.ROWS, 9, 11) == [9, 10]
+    with pytest.raises(ShardFailedError):
+        numbers(hurt, Slicing.ROWS, 3, 5)
+
+
+def test_a_missing_column_is_named_with_those_that_are_there():
+    """A typo is seen at once."""
+    with pytest.raises(ShardFailedError, match=r"no column 'txt'.* it has n, text"):
+        rows(a_file(), columns=("n", "txt"))
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b'{"a":1}\n' * 9, b"PAR1" + b"\0" * 40 + b"PAR1"])
+def test_a_file_that_is_no_parquet_is_named(data):
+    """Whatever its name says."""
+    with pytest.raises(ShardFailedError, match=r"s3://b/x\.parquet cannot be read as Parquet"):
+        rows(data)
+
+
+def test_a_file_that_was_cut_short_is_never_taken_for_the_whole():
+    """At no length: the footer stands at its end."""
+    data = a_file()
+    for length in range(0, len(data), 7):
+        with pytest.raises(ShardFailedError):
+            rows(data[:length])
+
+
+def test_damaged_data_fails_its_shard_and_nothing_else():
+    """Any byte may be wrong; Arrow has many ways to say so, and none gets past the shard."""
+    data, dice = a_file(), random.Random(7)
+    footer = int.from_bytes(data[-8:-4], "little")
+    refused = 0
+    for _ in range(500):
+        hurt = bytearray(data)
+        hurt[dice.randrange(len(data) - footer - 8)] ^= 1 << dice.randrange(8)
+        with contextlib.suppress(ShardFailedError):
+            chunks(bytes(hurt))
+            continue
+        refused += 1
+
+    assert refused > 20
+
+
+def test_what_storage_says_stays_what_it_says():
+    """A file that changed while it was read is another matter than one that is no Parquet."""
+
+    class Changing(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() < 100:
+                raise ObjectChangedError("it changed")
+            return super().read(size)
+
+    shard = Shard(0, "x.parquet", Slicing.FILE, 0, 0, 0, "")
+    with pytest.raises(ObjectChangedError, match="it changed"):
+        list(read_parquet(Changing(a_file()), shard, columns=None))
+
+
+class Sink:
+    """A part in memory, and the schemas that it proposed."""
+
+    def __init__(self, *, schema=None, compression="none"):
+        self.file, self.proposed = io.BytesIO(), []
+        self._schema = schema
+        self.part = ParquetPart(
+            CountedFile(self.file), compression=compression, fix_schema=self._fix
+        )
+
+    def _fix(self, proposed):
+        self.proposed.append(proposed)
+        return self._schema or proposed
+
+    def written(self, *tables):
+        for table in tables:
+            self.part.append(table)
+        self.part.close()
+        return pq.ParquetFile(io.BytesIO(self.file.getvalue()))
+
+
+def column(*values):
+    return pa.table({"x": pa.array(values)})
+
+
+@given(sizes=st.lists(st.integers(1, 20), min_size=1, max_size=8), group_bytes=st.integers(1, 400))
+def test_what_is_appended_comes_back_in_order(sizes, group_bytes):
+    """However large row groups are."""
+    tables, first = [], 0
+    for size in sizes:
+        tables.append(column(*range(first, first + size)))
+        first += size
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parquet, "ROW_GROUP_BYTES", group_bytes)
+        sink = Sink()
+        found = sink.written(*tables)
+
+    assert found.read().column("x").to_pylist() == list(range(first))
+    assert count_rows(io.BytesIO(sink.file.getvalue())) == first
+
+
+def test_small_batches_share_a_row_group_and_many_make_the_next(monkeypatch):
+    """A row group per batch would make a file that is slow to read; one for all, slow to write."""
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 800)
+
+    metadata = Sink().written(*[column(*range(10))] * 25).metadata
+
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    assert sizes == [100, 100, 50]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [("none", "UNCOMPRESSED"), ("snappy", "SNAPPY"), ("zstd", "ZSTD"), ("gzip", "GZIP")],
+)
+def test_a_part_is_compressed_as_asked(asked, found):
+    """All that the spec allows."""
+    metadata = Sink(compression=asked).written(column(1)).metadata
+
+    assert metadata.row_group(0).column(0).compression == found
+
+
+def test_the_schema_is_asked_for_once_and_kept(monkeypatch):
+    """It is the same for all parts, and what a later row group would like does not matter."""
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 1)
+    sink = Sink(schema=pa.schema([("x", pa.float64()), ("y", pa.string())]))
+
+    found = sink.written(column(1), column(2.5), pa.table({"y": ["a"]}))
+
+    assert [schema.field("x").type for schema in sink.proposed] == [pa.int64()]
+    assert found.schema_arrow.types == [pa.float64(), pa.string()]
+    assert found.read().to_pylist() == [
+        {"x": 1.0, "y": None},
+        {"x": 2.5, "y": None},
+        {"x": None, "y": "a"},
+    ]
+
+
+def test_what_a_first_row_group_infers_is_what_all_its_batches_are():
+    """The first batch alone may mislead: all null, or whole numbers."""
+    sink = Sink()
+
+    found = sink.written(column(None), column(1), column(0.5)).read()
+
+    assert sink.proposed[0].field("x").type == pa.float64()
+    assert found.column("x").to_pylist() == [None, 1, 0.5]
+
+
+def test_a_part_without_rows_has_the_schema_of_the_others():
+    """A reader of the folder sees the same columns in every file."""
+    schema = pa.schema([("x", pa.float64())])
+
+    found = Sink(schema=schema).written()
+
+    assert (found.schema_arrow, found.metadata.num_rows) == (schema, 0)
+
+
+def test_rows_that_do_not_fit_are_refused_with_their_column(monkeypatch):
+    """Also in a later row group, when the schema stands in the file already."""
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 1)
+    sink = Sink()
+    sink.part.append(column(1))
+
+    with pytest.raises(SchemaError, match="column 'x': string here, but int64"):
+        sink.part.append(column("a"))
+
+
+def test_a_file_without_a_footer_is_not_counted():
+    """This is how a part is checked before anyone relies on it."""
+    data = a_file()
+
+    assert count_rows(io.BytesIO(data)) == TOTAL
+    with pytest.raises(pa.ArrowInvalid):
+        count_rows(io.BytesIO(data[:-1]))

@@ -1,0 +1,446 @@
+"""The durable memory of a run: what is written comes back, and what is not whole is never believed."""
+
+import dataclasses
+import json
+import time
+import uuid
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrunner.checkpoint import Checkpoint, Generation, PlanFacts, RunRecord, Sentinel
+from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_to_bytes
+from batchrunner.checkpoint.records import sealed
+from batchrunner.errors import DamagedOutputError, LeaseHeldError
+from batchrunner.shard import Shard, Slicing
+from batchrunner.testing.memory import MemoryStorage
+
+COUNT = st.integers(0, 2**63 - 1)
+TEXT = st.text()
+SENTINELS = st.builds(
+    Sentinel,
+    run_uid=TEXT,
+    shard=COUNT,
+    part=TEXT,
+    rows_in=COUNT,
+    rows_out=COUNT,
+    rows_failed=COUNT,
+    bytes=COUNT,
+    sha256=TEXT,
+    write_id=TEXT,
+    session=TEXT,
+    seconds=st.floats(0, 1e9),
+)
+RUN_RECORDS = st.builds(
+    RunRecord,
+    run_uid=TEXT,
+    name=TEXT,
+    created_at=TEXT,
+    created_by=TEXT,
+    spec=TEXT,
+    decisive=st.dictionaries(TEXT, TEXT, max_size=3),
+    fingerprint=TEXT,
+)
+SHARDS = st.builds(
+    Shard,
+    id=COUNT,
+    uri=TEXT,
+    slicing=st.sampled_from(Slicing),
+    start=COUNT,
+    stop=COUNT,
+    size=COUNT,
+    identity=TEXT,
+    rows=st.none() | COUNT,
+    weight=COUNT,
+)
+GENERATIONS = st.builds(
+    Generation,
+    facts=st.builds(
+        PlanFacts,
+        width=st.integers(5, 19),
+        format=st.sampled_from(["jsonl", "parquet"]),
+        compression=TEXT,
+        unit=TEXT,
+        count=COUNT,
+    ),
+    shards=st.lists(SHARDS, max_size=4).map(tuple),
+    retired=st.lists(COUNT, max_size=3).map(tuple),
+)
+FACTS = PlanFacts(5, "jsonl", "none", "bytes", 4096)
+FOREIGN = [b"", b"null", b"[]", b"7", b'"text"', b"{}", b'{"version": 1}', b"\xff\xfe", b"PAR1PAR1"]
+
+
+def a_sentinel(shard=0, **changes):
+    values = {
+        "run_uid": "r" * 32,
+        "shard": shard,
+        "part": FACTS.part(shard),
+        "rows_in": 4,
+        "rows_out": 3,
+        "rows_failed": 0,
+        "bytes": 100,
+        "sha256": "0" * 64,
+        "write_id": "w" * 32,
+        "session": "s" * 32,
+        "seconds": 0.5,
+    }
+    return Sentinel(**{**values, **changes})
+
+
+def a_run_record(**changes):
+    return RunRecord(
+        **{
+            **dict.fromkeys(["run_uid", "name", "created_at", "created_by"], "x"),
+            "spec": "",
+            "decisive": {"a": "1"},
+            "fingerprint": "f",
+            **changes,
+        }
+    )
+
+
+def a_generation(*ids, retired=()):
+    shards = [Shard(n, f"/in/{n}", Slicing.FILE, 0, 9, 9, "1", None, 9) for n in ids]
+    return Generation(FACTS, tuple(shards), retired)
+
+
+@given(record=SENTINELS | RUN_RECORDS)
+def test_a_record_comes_back_as_it_was_written(record):
+    """Every field, whatever is in it."""
+    assert type(record).from_bytes(record.to_bytes(), key="k") == record
+
+
+@pytest.mark.parametrize("record", [a_sentinel(7), a_run_record(spec='a: "{1}"\n')])
+def test_a_record_that_is_cut_short_is_damaged_at_every_length(record):
+    """A disk that lost power may keep any part of it; none may be taken for the whole."""
+    data = record.to_bytes()
+    for length in range(len(data)):
+        with pytest.raises(DamagedOutputError, match=rf"k is damaged.* {type(record).__name__}"):
+            type(record).from_bytes(data[:length], key="k")
+
+
+@pytest.mark.parametrize("kind", [Sentinel, RunRecord])
+@pytest.mark.parametrize("data", FOREIGN)
+def test_what_is_no_record_is_damaged(kind, data):
+    """Somebody put a file there, or a tool did."""
+    with pytest.raises(DamagedOutputError, match="k is damaged"):
+        kind.from_bytes(data, key="k")
+
+
+@pytest.mark.parametrize("record", [a_sentinel(), a_run_record()])
+def test_every_field_must_be_there_and_of_its_type(record):
+    """A wrong one is named, so that it can be looked for."""
+    whole = dataclasses.asdict(record)
+    for name in whole.keys() - {"version", "errors", "errors_sha256"}:
+        less = {key: value for key, value in whole.items() if key != name}
+        with pytest.raises(DamagedOutputError):
+            type(record).from_bytes(sealed(orjson.dumps(less)), key="k")
+        for wrong in (None, [], "x" if not isinstance(whole[name], str) else 1):
+            with pytest.raises(DamagedOutputError, match=f"k is damaged: its {name} is no"):
+                type(record).from_bytes(sealed(orjson.dumps({**whole, name: wrong})), key="k")
+
+
+@pytest.mark.parametrize("record", [a_sentinel(7), a_run_record()])
+def test_a_record_that_somebody_changed_is_damaged(record):
+    """Any byte of it, also a digit that makes another valid number."""
+    data = record.to_bytes()
+    for at, byte in enumerate(data):
+        changed = data[:at] + bytes([byte ^ 1]) + data[at + 1 :]
+        with pytest.raises(DamagedOutputError, match=r"k is damaged|k has format version"):
+            type(record).from_bytes(changed, key="k")
+
+
+@pytest.mark.parametrize("record", [a_sentinel(), a_run_record()])
+def test_a_record_of_a_later_version_is_refused_by_name(record):
+    """Its fields may mean something else, or be unknown: it is not guessed at."""
+    later = {**dataclasses.asdict(record), "version": 2, "colour": "blue"}
+
+    with pytest.raises(DamagedOutputError, match=r"k has format version 2.* reads up to 1"):
+        type(record).from_bytes(sealed(orjson.dumps(later)), key="k")
+
+
+@given(generation=GENERATIONS)
+def test_a_generation_of_the_plan_comes_back_as_it_was_written(generation):
+    """Also one that only retires shards."""
+    assert plan_from_bytes(plan_to_bytes(generation), key="k") == generation
+
+
+def test_a_plan_that_is_cut_short_is_damaged_at_every_length():
+    """Half a plan would lose half of the rows in silence."""
+    data = plan_to_bytes(a_generation(*range(100), retired=(1,)))
+    for length in range(0, len(data), 3):
+        with pytest.raises(DamagedOutputError, match="k is damaged"):
+            plan_from_bytes(data[:length], key="k")
+
+
+def a_table(metadata):
+    buffer = pa.BufferOutputStream()
+    table = pa.table({"id": [1]})
+    pq.write_table(table.replace_schema_metadata(metadata), buffer)
+    return buffer.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *FOREIGN,
+        a_table(None),
+        a_table({"other": "x"}),
+        a_table({"batchrunner": "no json"}),
+        a_table({"batchrunner": '{"retired": []}'}),
+        a_table({"batchrunner": '{"version": 1, "retired": [], "colour": 1}'}),
+        a_table(
+            {
+                "batchrunner": json.dumps(
+                    {
+                        "version": 1,
+                        "retired": [],
+                        "width": 5,
+                        "format": "jsonl",
+                        "compression": "none",
+                        "unit": "bytes",
+                        "count": 1,
+                    }
+                )
+            }
+        ),
+    ],
+)
+def test_what_is_no_plan_is_damaged(data):
+    """Parquet files look alike from outside."""
+    with pytest.raises(DamagedOutputError, match="k is damaged"):
+        plan_from_bytes(data, key="k")
+
+
+def test_a_plan_of_a_later_version_is_refused_by_name():
+    """As every record."""
+    with pytest.raises(DamagedOutputError, match="k has format version 2"):
+        plan_from_bytes(a_table({"batchrunner": '{"version": 2, "retired": []}'}), key="k")
+
+
+def test_parts_sort_in_the_order_of_their_shards():
+    """With as many digits as the first plan needed, and more when there are more."""
+    facts = dataclasses.replace(FACTS, width=6)
+
+    assert facts.part(7) == "part-000007.jsonl"
+    assert facts.part(12_345_678) == "part-12345678.jsonl"
+    assert FACTS.stem(100_000) == "part-100000"
+
+
+class Counting(MemoryStorage):
+    """Counts the reads of single objects, by folder."""
+
+    def __init__(self):
+        super().__init__(uuid.uuid4().hex)
+        self.reads = []
+
+    def get(self, key):
+        self.reads.append(key.partition("/")[0])
+        return super().get(key)
+
+
+@pytest.fixture
+def storage():
+    return Counting()
+
+
+@pytest.fixture
+def checkpoint(storage):
+    return Checkpoint(storage)
+
+
+def publish(checkpoint, *shards, **changes):
+    made = {n: a_sentinel(n, **changes) for n in shards}
+    checkpoint.publish({FACTS.stem(n): sentinel for n, sentinel in made.items()})
+    return made
+
+
+def reads_of_sentinels(storage):
+    count, storage.reads = storage.reads.count("sentinels"), []
+    return count
+
+
+def test_what_was_asked_for_is_kept_with_every_change_of_it(checkpoint):
+    """The last one counts; the others stay to be looked at."""
+    assert checkpoint.run() is None
+    checkpoint.begin(a_run_record(name="first"))
+    for n in range(12):
+        checkpoint.accept_change(a_run_record(name=f"change {n}"))
+
+    assert checkpoint.run().name == "change 11"
+    keys = [entry.key for entry in checkpoint.storage.list("changes")]
+    assert keys == [f"changes/{n:04d}.json" for n in range(1, 13)]
+
+
+def test_two_drivers_cannot_both_begin_a_run(checkpoint):
+    """The second would work under a name that nobody else knows."""
+    checkpoint.begin(a_run_record(run_uid="a"))
+
+    with pytest.raises(LeaseHeldError, match=r"run\.json was written by another driver"):
+        checkpoint.begin(a_run_record(run_uid="b"))
+
+    assert checkpoint.run().run_uid == "a"
+
+
+def test_generations_come_back_in_order_and_none_is_replaced(checkpoint):
+    """Two drivers that both add the next one would give one id to two shards."""
+    for n in range(12):
+        checkpoint.add_generation(a_generation(n), number=n)
+
+    with pytest.raises(LeaseHeldError):
+        checkpoint.add_generation(a_generation(99), number=3)
+
+    assert [one.shards[0].id for one in checkpoint.generations()] == list(range(12))
+
+
+def test_the_first_schema_counts_for_all(checkpoint):
+    """Of two workers that propose one at once."""
+    assert checkpoint.schema() is None
+
+    assert checkpoint.fix_schema(b"first") == b"first"
+    assert checkpoint.fix_schema(b"second") == b"first" == checkpoint.schema()
+
+
+def test_of_two_sentinels_the_first_counts_and_both_are_told(checkpoint):
+    """They are of the same part."""
+    publish(checkpoint, 1, session="a")
+
+    counting = checkpoint.publish({FACTS.stem(n): a_sentinel(n, session="b") for n in (1, 2)})
+
+    assert {stem: one.session for stem, one in counting.items()} == {
+        "part-00001": "a",
+        "part-00002": "b",
+    }
+    assert checkpoint.sentinel("part-00001").session == "a"
+    assert checkpoint.sentinel("part-00003") is None
+    assert set(checkpoint.find(["part-00002", "part-00003"])) == {"part-00002"}
+
+
+def test_folded_sentinels_are_not_read_one_by_one(storage, checkpoint):
+    """That is what a ledger is for: 100,000 reads on S3 take a minute."""
+    made = publish(checkpoint, *range(50))
+    checkpoint.fold(made, name="one")
+
+    found = checkpoint.sentinels()
+
+    assert (found.good, found.damaged, found.unfolded) == (made, {}, frozenset())
+    assert reads_of_sentinels(storage) == 0
+
+
+def test_what_is_not_folded_yet_is_read(storage, checkpoint):
+    """And is told, so that it can be folded now."""
+    folded = publish(checkpoint, *range(5))
+    checkpoint.fold(folded, name="one")
+    loose = publish(checkpoint, 7, 8)
+
+    found = checkpoint.sentinels()
+
+    assert (found.good, found.unfolded) == ({**folded, **loose}, {7, 8})
+    assert reads_of_sentinels(storage) == 2
+
+
+def test_ledgers_add_up(storage, checkpoint):
+    """Every session writes its own."""
+    made = {}
+    for n in range(5):
+        new = publish(checkpoint, 2 * n, 2 * n + 1)
+        checkpoint.fold(new, name=f"session-{n}")
+        made.update(new)
+
+    assert checkpoint.sentinels().good == made
+    assert reads_of_sentinels(storage) == 0
+
+
+def test_a_copy_of_a_sentinel_that_was_made_anew_does_not_count(storage, checkpoint):
+    """The ledger copies; the sentinel is the authority."""
+    checkpoint.fold(publish(checkpoint, 1, 2), name="one")
+    storage.delete(["sentinels/part-00001.json"])
+    publish(checkpoint, 1, session="another")
+
+    found = checkpoint.sentinels()
+
+    assert (found.good[1].session, found.unfolded) == ("another", {1})
+
+
+def test_a_copy_of_a_sentinel_that_is_gone_does_not_count(storage, checkpoint):
+    """Whoever removed it wants the shard to run again."""
+    checkpoint.fold(publish(checkpoint, 1, 2), name="one")
+    storage.delete(["sentinels/part-00001.json"])
+
+    assert set(checkpoint.sentinels().good) == {2}
+
+
+def test_only_what_is_there_is_folded(checkpoint, storage):
+    """A copy without an original would be of no use."""
+    checkpoint.fold({9: a_sentinel(9)}, name="one")
+    checkpoint.fold({}, name="two")
+
+    assert checkpoint.sentinels().good == {}
+    assert [entry.key for entry in storage.list("ledger")] == ["ledger/one.jsonl"]
+
+
+def test_a_damaged_ledger_is_harmless(storage, checkpoint):
+    """At whatever length it was cut, whatever else stands there: the sentinels are read instead."""
+    made = publish(checkpoint, 1, 2, 3)
+    checkpoint.fold(made, name="one")
+    whole = storage.get("ledger/one.jsonl")
+    lines = [
+        b"[1]",
+        b"[1,2,3]",
+        b'["x",{}]',
+        b'{"a":1}',
+        b'["x",{"version":2}]',
+        b"\xff",
+        b"[[],[]]",
+    ]
+
+    for data in [*FOREIGN, *lines, *(whole[:length] for length in range(0, len(whole), 5))]:
+        storage.put("ledger/one.jsonl", data)
+        assert checkpoint.sentinels().good == made
+
+
+def test_a_damaged_sentinel_is_named_and_the_others_are_read(storage, checkpoint):
+    """So that all that is damaged can be told at once."""
+    made = publish(checkpoint, *range(4))
+    storage.put("sentinels/part-00001.json", b"torn")
+    storage.put("sentinels/part-00002.json", a_sentinel(3).to_bytes())
+
+    found = checkpoint.sentinels()
+
+    assert found.good == {0: made[0], 3: made[3]}
+    assert "sentinels/part-00001.json is damaged" in found.damaged[1]
+    assert found.damaged[2] == "sentinels/part-00002.json is of shard 3"
+    assert found.unfolded == {0, 3}
+
+
+def test_what_is_not_a_sentinel_by_name_is_left_alone(storage, checkpoint):
+    """Editors and file managers leave things behind."""
+    made = publish(checkpoint, 1)
+    for name in (".DS_Store", "part-00002.json~", "part-1.json", "part-00003.json.bak", "notes"):
+        storage.put(f"sentinels/{name}", b"x")
+
+    found = checkpoint.sentinels()
+
+    assert (found.good, found.damaged) == (made, {})
+
+
+def test_ten_thousand_sentinels_are_read_in_about_a_second(storage, checkpoint):
+    """One by one after a crash; and in an instant, when they are folded."""
+    made = publish(checkpoint, *range(10_000))
+
+    began = time.process_time()
+    found = checkpoint.sentinels()
+    one_by_one = time.process_time() - began
+    checkpoint.fold(found.good, name="one")
+    began = time.process_time()
+    again = checkpoint.sentinels()
+    folded = time.process_time() - began
+
+    assert found.good == again.good == made
+    assert (len(found.unfolded), len(again.unfolded)) == (10_000, 0)
+    assert one_by_one < 3
+    assert folded < 1

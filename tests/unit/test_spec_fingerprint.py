@@ -1,0 +1,260 @@
+"""What decides the output is compared before a run continues; what does not is free to change."""
+
+import pytest
+
+from batchrunner.spec import BatchSpec, CapabilitySpec
+from batchrunner.spec.fingerprint import decisive_fields, differences, fingerprint
+from batchrunner.spec.phrases import section_of
+
+FULL = {
+    "name": "a",
+    "capability": {"target": "a:b", "fn_kwargs": {"x": 1}, "fn_constructor_kwargs": {"y": 1}},
+    "source": {"uri": "/in", "shard": {"rows": 10}},
+    "sink": {"uri": "/out"},
+}
+DECISIVE = {
+    "capability.target": "c:d",
+    "capability.mode": "row",
+    "capability.fn_kwargs": {"x": 2},
+    "capability.fn_constructor_kwargs": {},
+    "capability.version": "2",
+    "source.uri": ["/in", "/more"],
+    "source.format": "jsonl",
+    "source.columns": ["a"],
+    "source.limit": 100,
+    "source.shard": None,
+    "source.shard.rows": 20,
+    "source.shard.bytes": "1MiB",
+    "source.shard.row_groups": 2,
+    "source.shard.files": 1,
+    "sink.uri": "/other",
+    "sink.format": "parquet",
+    "sink.compression": "none",
+    "sink.schema_": {"a": "int64"},
+    "execution.batch_format": "numpy",
+    "errors.on_row_error": "fail",
+}
+NEUTRAL = {
+    "version": 1,
+    "name": "b",
+    "checkpoint_dir": "/elsewhere",
+    "resume": False,
+    "tags": {"team": "x"},
+    "unsafe_single_writer": True,
+    "source.storage_options": {"anon": True},
+    "sink.storage_options": {"anon": True},
+    "execution.engine": "local",
+    "execution.batch_size": 2,
+    "execution.concurrency": 2,
+    "execution.num_cpus": 2,
+    "execution.num_gpus": 2,
+    "execution.memory": 2,
+    "execution.accelerator_type": "x",
+    "execution.resources": {"a": 1},
+    "execution.max_runtime": 2,
+    "execution.max_concurrency": 2,
+    "errors.max_row_errors": 5,
+    "errors.retry.max_attempts": 2,
+    "errors.batch_timeout": 2,
+    "analytics_store": "/store",
+    "analytics_store.backend": "parquet",
+    "analytics_store.uri": "/store",
+    "analytics_store.storage_options": {"anon": True},
+    "ray.address": "auto",
+    "ray.runtime_env": {"pip": []},
+}
+
+
+def fields_of(model, path=""):
+    """Every field of *model*, and of the sections in it, as dotted paths."""
+    for name, field in model.model_fields.items():
+        section = section_of(field.annotation)
+        if section is None or field.default is None:
+            yield path + name
+        if section:
+            yield from fields_of(section, f"{path}{name}.")
+
+
+def changed(path, value):
+    """FULL with *value* at *path*, and nothing beside it in a shard."""
+    *parents, last = path.split(".")
+    spec = inner = {key: dict(v) if isinstance(v, dict) else v for key, v in FULL.items()}
+    for parent in parents:
+        inner[parent] = {} if parent == "shard" else dict(inner.get(parent) or {})
+        inner = inner[parent]
+    if parents == ["analytics_store"]:
+        inner.setdefault("uri", "/store")
+    inner[last] = value
+    return decisive_fields(BatchSpec(**spec), code="v1")
+
+
+def test_the_tables_of_this_test_name_every_field():
+    """Whoever adds a field must say whether it decides the output."""
+    beside = {"capability", "capability.inputs"}  # the latter needs mode run, and has its own test
+    assert set(fields_of(BatchSpec)) - beside == DECISIVE.keys() | NEUTRAL.keys()
+    assert not DECISIVE.keys() & NEUTRAL.keys()
+
+
+def test_the_loaders_of_inputs_are_decisive():
+    """Another loader gives the same name other data."""
+
+    def loaded_by(loader):
+        capability = {"target": "a:b", "mode": "run", "inputs": {"models": loader}}
+        spec = BatchSpec(**FULL | {"capability": capability, "analytics_store": "/store"})
+        return fingerprint(decisive_fields(spec, code="v1"))
+
+    assert loaded_by("a:load") == loaded_by("a:load") != loaded_by("b:load")
+
+
+@pytest.mark.parametrize("path", DECISIVE)
+def test_a_decisive_field_changes_the_fingerprint(path):
+    """Going on would mix the rows of two different runs."""
+    old = decisive_fields(BatchSpec(**FULL), code="v1")
+    new = changed(path, DECISIVE[path])
+
+    assert fingerprint(old) != fingerprint(new)
+    assert any(line.startswith(path.rstrip("_")) for line in differences(old, new))
+
+
+@pytest.mark.parametrize("path", NEUTRAL)
+def test_a_neutral_field_does_not(path):
+    """A preempted run may go on elsewhere, with other workers."""
+    old = decisive_fields(BatchSpec(**FULL), code="v1")
+
+    assert old == changed(path, NEUTRAL[path])
+
+
+def test_a_new_field_is_decisive_until_someone_says_otherwise():
+    """Forgetting to decide must refuse a run, never mix its rows."""
+
+    class Tomorrow(CapabilitySpec):
+        temperature: float = 0.5
+
+    spec = BatchSpec(**FULL | {"capability": Tomorrow(target="a:b")})
+
+    assert "0.5" == decisive_fields(spec, code=None)["capability.temperature"]
+
+
+def test_the_code_counts_unless_a_version_stands_in_for_it():
+    """A version is the promise that the output is the same."""
+
+    def fields(code, **capability):
+        return decisive_fields(
+            BatchSpec(source="/in", sink="/out", capability={"target": "a:b", **capability}),
+            code=code,
+        )
+
+    assert ["capability.code: changed"] == differences(fields("a"), fields("b"))
+    assert fields("a", version="1") == fields("b", version="1")
+    assert "capability.code" not in fields("a", version="1") | fields(None)
+    assert '"1"' == fields("a", version="1")["capability.version"]
+
+
+def test_an_object_as_capability_has_its_code_only():
+    """Made in Python, without a target."""
+    fields = decisive_fields(BatchSpec(source="/in", sink="/out"), code="a")
+
+    assert ["capability.code"] == [path for path in fields if path.startswith("capability")]
+
+
+def test_differences_read_like_a_diff():
+    """The refusal shows them, so that one decides without opening two files."""
+    old = changed("source.limit", 100)
+    new = changed("source.limit", 200)
+
+    assert ["source.limit: 100 -> 200"] == differences(old, new)
+    assert ["source.limit: 100 -> none"] == differences(old, changed("source.limit", None))
+    assert ["capability.fn_kwargs.x: 1 -> 2"] == differences(
+        old, {**old, "capability.fn_kwargs.x": "2"}
+    )
+    assert [] == differences(old, dict(reversed(old.items())))
+
+
+def test_differences_are_safe_and_short():
+    """Values come from files, and go to a terminal."""
+    (line,) = differences({"a": '"\x1b[31m"'}, {"a": '"' + "x" * 5000})
+
+    assert len(line) < 300
+    assert line.isprintable()
+
+
+def test_what_a_value_means_is_told_apart():
+    """A key with a dot is not two keys; text is not a number; null is not nothing."""
+    seen = [
+        fingerprint(changed("capability.fn_kwargs", kwargs))
+        for kwargs in (
+            {},
+            {"a": None},
+            {"a": {}},
+            {"a": []},
+            {"a": 1},
+            {"a": "1"},
+            {"a": True},
+            {"a": 1.0},
+            {"a": {"b": 1}},
+            {"a.b": 1},
+            {'a"."b': 1},
+            {"a": [{"b": 1}]},
+            {"a": "sha256:x"},
+        )
+    ]
+
+    assert len(seen) == len(set(seen))
+
+
+def test_order_counts_where_it_decides():
+    """The order of a schema is the order of the columns; of arguments, nothing."""
+
+    def schema(**columns):
+        return fingerprint(changed("sink.schema_", columns))
+
+    def kwargs(**given):
+        return fingerprint(changed("capability.fn_kwargs", given))
+
+    assert schema(a="int8", b="int8") != schema(b="int8", a="int8")
+    assert kwargs(a={"x": 1, "y": 2}, b=2) == kwargs(b=2, a={"y": 2, "x": 1})
+    assert kwargs(a=[{"x": 1, "y": 2}]) == kwargs(a=[{"y": 2, "x": 1}])
+    assert kwargs(a=[1, 2]) != kwargs(a=[2, 1])
+
+
+def test_a_value_of_the_environment_counts_but_is_not_told():
+    """The fields are stored with the run; a variable's value must not be."""
+
+    def fields(text, **environ):
+        text = (
+            f"capability: {{target: a:b, fn_kwargs: {{x: [1, {text}]}}}}\nsource: /in\nsink: /out\n"
+        )
+        return decisive_fields(BatchSpec.from_text(text, origin="x", environ=environ), code=None)
+
+    one, two = fields("'${A}'", A="one"), fields("'${A}'", A="two")
+
+    assert "one" not in repr(one)
+    assert ["capability.fn_kwargs.x: changed"] == differences(one, two)
+    assert [] == differences(one, fields("one"))
+    assert fingerprint(one) == fingerprint(fields("one"))
+
+
+def test_fields_of_a_short_form_that_came_from_the_environment_are_not_told():
+    """`source: ${BUCKET}` is the whole section."""
+    text = "capability: '${C}'\nsource: ['/x/${B}']\nsink: '/out/${B}'\n"
+    spec = BatchSpec.from_text(text, origin="x", environ={"B": "canary", "C": "canary:x"})
+
+    assert "canary" not in repr(decisive_fields(spec, code=None))
+
+
+def test_the_fingerprint_is_fixed():
+    """Checkpoints hold it: another value for the same spec would orphan every one of them."""
+    fields = decisive_fields(BatchSpec(**FULL), code="v1")
+
+    assert list(fields) == sorted(fields)
+    assert {
+        "capability.fn_constructor_kwargs.y": "1",
+        "capability.fn_kwargs.x": "1",
+        "capability.mode": '"batch"',
+        "capability.target": '"a:b"',
+        "execution.batch_format": '"rows"',
+        "sink.uri": '"/out"',
+        "source.shard.rows": "10",
+        "source.uri": '"/in"',
+    }.items() < fields.items()
+    assert "9ddd84fec155c145641123dcbdbc3880873870cbd3a590e92f715c0430e96a16" == fingerprint(fields)

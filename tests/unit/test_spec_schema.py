@@ -1,0 +1,96 @@
+"""The JSON Schema: what an editor accepts is what a run accepts."""
+
+import json
+
+import jsonschema
+import pytest
+import yaml
+
+from batchrunner.errors import InvalidSpecError
+from batchrunner.spec import BatchSpec, spec_schema
+
+MINIMAL = "capability: pkg.mod:attr\nsource: in.jsonl\nsink: out\n"
+GOOD = [
+    MINIMAL,
+    MINIMAL + "execution:\nray:\n",
+    MINIMAL + "version: 1\nname: a\nresume: false\ntags: {a: b}\ncheckpoint_dir: x\n",
+    "capability: ${CAP:-a:b}\nsource: [a, b]\nsink: {uri: out, format: parquet, schema: {a: int8}}\n",
+    """
+capability: {target: a:b, mode: row, fn_kwargs: {a: [1]}, version: v}
+source: {uri: [a], format: jsonl, columns: [x], limit: 3, shard: {bytes: 64MiB}}
+sink: {uri: out, compression: none, storage_options: {key: x}}
+""",
+    MINIMAL + "execution: {concurrency: [1, 2], max_runtime: 3h50m, memory: 1.5GB, num_gpus: .5}\n",
+    MINIMAL + "execution: {concurrency: 2, max_runtime: 90, memory: 1024, resources: {a: 1}}\n",
+    MINIMAL
+    + "execution: {batch_size: '${A:-1}', concurrency: [1, '${A:-1}'], engine: '${A:-ray}'}\n",
+    MINIMAL + "execution: {max_runtime: '${A:-1h}', memory: '${A:-1GB}'}\nresume: ${A:-no}\n",
+    MINIMAL + "execution: {accelerator_type: null, memory: null}\nname: ${A:-x}\n",
+]
+BAD = [
+    "source: a\nsink: b\n",
+    "capability:\nsource: a\nsink: b\n",
+    MINIMAL + "nope: 1\n",
+    MINIMAL + "execution: {nope: 1}\n",
+    MINIMAL + "execution: {batch_size: 0}\n",
+    MINIMAL + "execution: {batch_size: many}\n",
+    MINIMAL + "execution: {engine: spark}\n",
+    MINIMAL + "execution: {concurrency: [1, 2, 3]}\n",
+    MINIMAL + "execution: {max_runtime: 1w}\n",
+    MINIMAL + "execution: {memory: 1M}\n",
+    MINIMAL + "name: a b\n",
+    MINIMAL + "version: 2\n",
+    MINIMAL + "tags: {a: 1}\n",
+    "capability: nope\nsource: a\nsink: b\n",
+    "capability: a:b\nsource: []\nsink: b\n",
+    "capability: a:b\nsource: a\nsink: [b]\n",
+    "capability: a:b\nsource: {uri: a, limit: 0}\nsink: b\n",
+]
+
+
+def editor_accepts(text):
+    return jsonschema.Draft202012Validator(spec_schema()).is_valid(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_what_runs_is_not_underlined(text):
+    """A schema that complains about good specs is switched off."""
+    BatchSpec.from_text(text, origin="x.yaml", environ={})
+
+    assert editor_accepts(text)
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_is_underlined_does_not_run(text):
+    """The editor says it while the line is written."""
+    with pytest.raises(InvalidSpecError):
+        BatchSpec.from_text(text, origin="x.yaml", environ={})
+
+    assert not editor_accepts(text)
+
+
+def test_the_schema_is_valid_and_plain():
+    """It is shown to people: no titles made of names, no constraints that JSON Schema lacks."""
+    schema = spec_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    text = json.dumps(schema)
+
+    assert "https://json-schema.org/draft/2020-12/schema" == schema["$schema"]
+    assert 1 == text.count('"title"')
+    for noise in ('"ge"', "<one>", "schema_", "_written", 'anyOf": [{"anyOf', '"default": null'):
+        assert noise not in text
+
+
+def test_the_schema_knows_every_key_and_what_it_is_for():
+    """The editor completes keys and shows their descriptions."""
+    schema = spec_schema()
+    kinds = [
+        schema,
+        *(form for kind in schema["$defs"].values() for form in kind.get("anyOf", [kind])),
+    ]
+    properties = {
+        name: inner for kind in kinds for name, inner in kind.get("properties", {}).items()
+    }
+
+    assert {"batch_size", "uri", "schema", "target", "address", "rows"} <= properties.keys()
+    assert [] == [name for name, inner in properties.items() if "description" not in inner]

@@ -1,0 +1,180 @@
+import io
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrunner.errors import StorageError
+from batchrunner.storage import s3_reading
+from batchrunner.storage.s3_calls import connect
+from batchrunner.storage.s3_errors import CallError, Verdict, typed, understand
+from batchrunner.storage.s3_reading import RangedReader
+
+
+def an_answer(status, code, **headers):
+    """The error that botocore raises for an answer."""
+    from botocore.exceptions import ClientError
+
+    meta = {"HTTPStatusCode": status, "HTTPHeaders": headers}
+    return ClientError({"Error": {"Code": code, "Message": "so"}, "ResponseMetadata": meta}, "X")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "verdict"),
+    [
+        (412, "PreconditionFailed", Verdict.TAKEN),
+        (412, "412", Verdict.TAKEN),
+        (409, "ConditionalRequestConflict", Verdict.CONFLICT),
+        (409, "OperationAborted", Verdict.CONFLICT),
+        (404, "NoSuchKey", Verdict.ABSENT),
+        (404, "404", Verdict.ABSENT),
+        (404, "NoSuchUpload", Verdict.ABSENT),
+        (404, "NoSuchBucket", Verdict.NO_BUCKET),
+        (503, "SlowDown", Verdict.PASSES),
+        (500, "InternalError", Verdict.PASSES),
+        (502, "502", Verdict.PASSES),
+        (429, "TooManyRequests", Verdict.PASSES),
+        (400, "RequestTimeout", Verdict.PASSES),
+        (400, "BadDigest", Verdict.PASSES),
+        (501, "NotImplemented", Verdict.FINAL),
+        (400, "InvalidRequest", Verdict.FINAL),
+        (403, "AccessDenied", Verdict.REFUSED),
+        (403, "403", Verdict.REFUSED),
+        (401, "Unauthorized", Verdict.REFUSED),
+        (400, "ExpiredToken", Verdict.REFUSED),
+        (403, "RequestTimeTooSkewed", Verdict.SKEWED),
+        (301, "PermanentRedirect", Verdict.FINAL),
+    ],
+)
+def test_every_answer_has_one_meaning(status, code, verdict):
+    """HEAD says it with a number, GET with a word, and stores differ."""
+    assert understand(an_answer(status, code)).verdict is verdict
+
+
+def test_a_missing_answer_may_be_a_lost_one():
+    """Then it is tried again, and the object is looked at."""
+    from aiohttp import ServerDisconnectedError
+    from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
+
+    for error in (
+        EndpointConnectionError(endpoint_url="http://x"),
+        ReadTimeoutError(endpoint_url="http://x"),
+        ServerDisconnectedError(),
+        ConnectionResetError(),
+        TimeoutError(),
+    ):
+        assert understand(error).verdict is Verdict.PASSES
+
+
+def test_missing_credentials_are_a_refusal():
+    """Nothing was sent, and nothing will be."""
+    from botocore.exceptions import NoCredentialsError, ProfileNotFound
+
+    for error in (NoCredentialsError(), ProfileNotFound(profile="x")):
+        assert understand(error).verdict is Verdict.REFUSED
+
+
+def test_retry_after_is_read_in_seconds():
+    """As a date it would compare two clocks, so it is left out."""
+    dated = {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}
+
+    assert understand(an_answer(503, "SlowDown", **{"retry-after": "7"})).retry_after == 7
+    assert understand(an_answer(503, "SlowDown", **dated)).retry_after == 0
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_errors_survive_the_way_back_from_a_worker(verdict):
+    """Ray pickles them."""
+    failure = CallError(verdict, code="Code", message="sentence")
+    failure.doing, failure.place = "put_object", "s3://b/k"
+    error = typed(failure)
+
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert isinstance(error, StorageError)
+    assert (type(copy), str(copy)) == (type(error), str(error))
+    assert all(word in str(error) for word in ("s3://b/k", "put_object", "Code", "sentence"))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, (5, 60)), ({"config_kwargs": {"read_timeout": 7, "connect_timeout": 3}}, (3, 7))],
+)
+def test_no_request_waits_for_ever(given, expected):
+    """Unless the user says how long."""
+    place = {"key": "a", "secret": "b", "endpoint_url": "http://127.0.0.1:9"}
+    config = connect(place | given).fs.s3.meta.config
+
+    assert (config.connect_timeout, config.read_timeout) == expected
+    assert config.retries["total_max_attempts"] == 1
+
+
+DATA = bytes(range(251)) * 40
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("read"), st.integers(-1, 3_000)),
+        st.tuples(st.just("seek"), st.integers(0, 12_000)),
+        st.tuples(st.just("back"), st.integers(0, 10_040)),
+    ),
+    max_size=12,
+)
+
+
+@given(STEPS)
+def test_a_ranged_reader_reads_as_a_file_does(steps):
+    """Whatever is read, skipped or read again."""
+    asked = []
+
+    def fetch(start, end):
+        assert 0 <= start < end <= len(DATA)
+        asked.append(end - start)
+        return DATA[start:end]
+
+    reader, model = RangedReader(fetch, name="x", size=len(DATA)), io.BytesIO(DATA)
+    for step, number in steps:
+        if step == "read":
+            assert reader.read(number) == model.read(number)
+        elif step == "seek":
+            assert reader.seek(number) == model.seek(number)
+        else:
+            assert reader.seek(-number, io.SEEK_END) == model.seek(-number, io.SEEK_END)
+        assert reader.tell() == model.tell()
+
+
+def test_a_reader_that_jumps_is_not_given_what_it_does_not_want():
+    """A few columns of a wide Parquet file are a small part of it."""
+    asked = []
+
+    def fetch(start, end):
+        asked.append((start, end))
+        return bytes(end - start)
+
+    reader = RangedReader(fetch, name="x", size=50_000_000)
+    for start, size in [(49_999_992, 8), (5_000_000, 1_000_000), (100, 8)]:
+        reader.seek(start)
+        assert len(reader.read(size)) == size
+
+    assert asked == [(49_999_992, 50_000_000), (5_000_000, 6_000_000), (100, 100 + 65_536)]
+
+
+def test_no_request_asks_for_more_than_its_deadline_allows(monkeypatch):
+    """A gigabyte in one request would be started again from its beginning."""
+    monkeypatch.setattr(s3_reading, "_MOST", 1_000)
+    asked = []
+
+    def fetch(start, end):
+        asked.append(end - start)
+        return DATA[start:end]
+
+    assert RangedReader(fetch, name="x", size=len(DATA)).read() == DATA
+    assert max(asked) == 1_000
+
+
+def test_a_closed_reader_says_so():
+    """As files do."""
+    reader = RangedReader(lambda *_: b"", name="s3://b/k", size=1)
+    reader.close()
+
+    with pytest.raises(ValueError, match="closed"):
+        reader.read()
