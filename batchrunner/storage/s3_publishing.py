@@ -170,6 +170,10 @@ async def _put_in_parts(calls: S3Calls, upload: Upload) -> None:
         with contextlib.suppress(CallError):  # `sweep` takes what is left
             await calls.request("abort_multipart_upload", **target)
         raise
+    # A store may look whether the key is free and write a little later: of two uploads that
+    # SeaweedFS 4.48 completes at the same instant, both are told that they won.
+    if await _is_of(calls, upload) is False:
+        raise CallError(Verdict.TAKEN, code="Replaced", message="another upload took its place")
 
 
 async def _put_parts(

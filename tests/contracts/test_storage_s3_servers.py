@@ -6,9 +6,10 @@ import tracemalloc
 import pytest
 
 from batchrunner.errors import StorageAccessError, StorageError, UnsafeStoreError
-from batchrunner.storage import open_storage
+from batchrunner.storage import open_storage, s3_publishing
 from batchrunner.storage.retry import RetryPolicy
 from batchrunner.storage.s3 import S3Storage
+from batchrunner.storage.s3_calls import S3Calls
 from batchrunner.testing.storage_contract import NOTE, entry_of, keys, publish
 
 QUICK = RetryPolicy(max_attempts=2, deadline=5, first_delay=0.01)
@@ -183,3 +184,21 @@ def test_a_large_object_is_uploaded_and_read_in_bounded_memory(seaweedfs, prefix
 
     assert uploading < 176 << 20  # four parts of 16 MiB, a copy of each on its way out, and slack
     assert reading < 30 << 20  # a block of 8 MiB, and a copy of it on its way in
+
+
+def test_an_upload_that_another_replaces_as_it_completes_has_not_won(moto, prefix, monkeypatch):
+    """Some stores tell both that they did; the one that looks again knows."""
+    storage = a_storage(moto, prefix)
+    request = S3Calls.request
+
+    async def then_the_other(calls, method, **parameters):
+        answer = await request(calls, method, **parameters)
+        if method == "complete_multipart_upload":
+            await request(calls, "put_object", Key=parameters["Key"], Body=b"theirs")
+        return answer
+
+    monkeypatch.setattr(S3Calls, "request", then_the_other)
+    monkeypatch.setattr(s3_publishing, "_WHOLE_UP_TO", 0)
+
+    assert publish(storage, {"large": b"ours"}) == frozenset()
+    assert storage.get("large") == b"theirs"
