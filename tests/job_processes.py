@@ -75,7 +75,7 @@ def end_registry(scope: str) -> None:
             ray.kill(ray.get_actor(actor["name"], namespace=actor["namespace"]))
 
 
-def wait_for(condition: Any, *, seconds: float = 30.0, what: str = "") -> Any:
+def wait_for(condition: Any, *, seconds: float = 100.0, what: str = "") -> Any:
     """Wait until *condition* gives something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -27,7 +27,7 @@ from job_processes import a_client, end_registry, first_line_of, said_by, wait_f
 
 pytestmark = pytest.mark.ray
 
-LONG = 90
+LONG = 200
 TESTS = Path(__file__).parents[1]
 
 

@@ -36,7 +36,7 @@ from privilege import obeying_permissions
 
 pytestmark = pytest.mark.ray
 
-LONG = 60
+LONG = 120
 
 
 @pytest.fixture

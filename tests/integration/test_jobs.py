@@ -45,7 +45,7 @@ from job_processes import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
-LONG = 60
+LONG = 120
 
 
 @pytest.fixture(scope="module")
