@@ -44,9 +44,15 @@ def finishes(job):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+    ("number", "code", "engine"),
+    [
+        (signal.SIGINT, 130, "local"),
+        (signal.SIGTERM, 143, "local"),
+        pytest.param(signal.SIGINT, 130, "ray", marks=[pytest.mark.ray, pytest.mark.soak]),
+        pytest.param(signal.SIGTERM, 143, "ray", marks=pytest.mark.ray),  # Ray takes it for itself
+    ],
+    ids=["SIGINT", "SIGTERM", "ray-SIGINT", "ray-SIGTERM"],
 )
-@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_signal_stops_cleanly(job, number, code, engine):
     """Kubernetes, Slurm and people all ask first."""
     a_spec_file(job, capability="capabilities:slow", execution={"engine": engine})

@@ -16,7 +16,7 @@ def test_dying_at_any_change_to_the_disk_loses_and_doubles_no_run(tmp_path, act,
 
 
 @pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.soak), "after"])
-@pytest.mark.parametrize("act", ["write", "compact"])
+@pytest.mark.parametrize("act", ["write", pytest.param("compact", marks=pytest.mark.soak)])
 def test_dying_at_any_request_loses_and_doubles_no_run(moto, prefix, act, moment):
     """The same in a bucket."""
     root = f"s3://{moto.bucket}/{prefix}"
