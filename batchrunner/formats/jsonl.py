@@ -32,6 +32,9 @@ class JsonlChunk:
         offset: Of the first line.
         bad: The lines that are no rows.
         columns: The keys to keep, or None for all.
+
+    Raises:
+        ValueError: Not every row has a number: rows that fail would be read again from another line.
     """
 
     parsed: list[Row]
@@ -40,6 +43,10 @@ class JsonlChunk:
     offset: int
     bad: tuple[BadRow, ...] = ()
     columns: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.numbers) != len(self.parsed):
+            raise ValueError(f"{len(self.parsed)} rows, but the lines of {len(self.numbers)}")
 
     @cached_property
     def lines(self) -> list[bytes]:
@@ -148,10 +155,10 @@ def _parse_each(data: bytes, *, offset: int, columns: tuple[str, ...] | None) ->
     at = offset
     for first in range(0, len(lines), _FEW):
         few = lines[first : first + _FEW]
-        short = max(map(len, few)) <= MAX_LINE_BYTES
-        if short and (found := parse_block(b"\n".join(few))) is not None:
+        found = _parse_few(few)
+        if found is not None:
             rows += found
-            numbers += range(first, first + len(few))
+            numbers += range(first, first + len(found))
             at += sum(map(len, few)) + len(few)
             continue
         for number, line in enumerate(few, start=first):
@@ -164,6 +171,16 @@ def _parse_each(data: bytes, *, offset: int, columns: tuple[str, ...] | None) ->
             at += len(line) + 1
     rows = _project(rows, columns)
     return JsonlChunk(rows, data, numbers, offset, tuple(bad), columns)
+
+
+def _parse_few(few: list[bytes]) -> list[Row] | None:
+    """Return the row of each line, or None when not every line is one that can be had at once."""
+    if max(map(len, few)) > MAX_LINE_BYTES:
+        return None
+    # Each line with its newline: without the last one, an empty last line could not be told from
+    # the end of the line before it, and every row after it would have the number of its neighbour.
+    rows = parse_block(b"\n".join([*few, b""]))
+    return rows if rows is not None and len(rows) == len(few) else None
 
 
 def _parse_held(line: bytes) -> Row:
