@@ -14,7 +14,7 @@ from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
 from batchrunner.formats.columns import conform, table_to_rows, unify
 from batchrunner.formats.int96 import UNIT, InStep, inexact_rows, int96_columns
-from batchrunner.formats.unsound import shown, unsound_rows
+from batchrunner.formats.unsound import shown, unsound_rows, with_own_words
 from batchrunner.shard import Shard, Slicing
 
 Faults = dict[int, str]
@@ -90,10 +90,11 @@ def read_parquet(
 
 def _chunk(table: pa.Table, faults: Faults, first: int) -> TableChunk:
     if not faults:
-        return TableChunk(table, range(first, first + table.num_rows))
+        return TableChunk(with_own_words(table), range(first, first + table.num_rows))
     bad = [BadRow(_position(table, i, first + i), why) for i, why in sorted(faults.items())]
     good = [i for i in range(table.num_rows) if i not in faults]
-    return TableChunk(table.take(pa.array(good, pa.int64())), [first + i for i in good], tuple(bad))
+    kept = with_own_words(table.take(pa.array(good, pa.int64())))
+    return TableChunk(kept, [first + i for i in good], tuple(bad))
 
 
 class _Source:

@@ -21,12 +21,18 @@ Reason = Callable[[int, int], str | None]
 
 def unsound_rows(table: pa.Table) -> dict[int, str]:
     """Return the number of each row that holds a value which is none of its type, and which it is."""
+    if _is_valid(table):
+        return {}
+    columns = [(name, _decoded(table.column(name))) for name in table.column_names]
+    return dict(guilty(0, table.num_rows, lambda a, b: _complaint(columns, a, b)))
+
+
+def _is_valid(values: pa.Table | pa.ChunkedArray) -> bool:
     try:
-        table.validate(full=True)
+        values.validate(full=True)
     except pa.ArrowInvalid:
-        columns = [(name, _decoded(table.column(name))) for name in table.column_names]
-        return dict(guilty(0, table.num_rows, lambda a, b: _complaint(columns, a, b)))
-    return {}
+        return False
+    return True
 
 
 def guilty(start: int, stop: int, reason: Reason) -> Iterator[tuple[int, str]]:
@@ -71,6 +77,18 @@ def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type):
         return column.cast(column.type.value_type)
     return column
+
+
+def with_own_words(table: pa.Table) -> pa.Table:
+    """Return *table* without the words in its dictionaries that only rows elsewhere use.
+
+    A row group shares a dictionary: one word that is no text would make all its rows unreadable.
+    """
+    for index, column in enumerate(table.columns):
+        if pa.types.is_dictionary(column.type) and not _is_valid(column):
+            encoded = _decoded(column).dictionary_encode().cast(column.type)
+            table = table.set_column(index, table.schema.field(index), encoded)
+    return table
 
 
 def _first_line(error: BaseException) -> str:
