@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, BinaryIO
@@ -12,6 +12,8 @@ from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
 from batchrunner.formats.json_rows import parse_block, parse_line
 from batchrunner.formats.lines import MAX_LINE_BYTES, ByteStream, Lines, read_lines, row_ends
+from batchrunner.formats.partition_values import add_to_rows, wanted
+from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Shard, Slicing
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class JsonlChunk:
         offset: Of the first line.
         bad: The lines that are no rows.
         columns: The keys to keep, or None for all.
+        partition: What the folders of the file name; in each row.
 
     Raises:
         ValueError: Not every row has a number: rows that fail would be read again from another line.
@@ -43,6 +46,7 @@ class JsonlChunk:
     offset: int
     bad: tuple[BadRow, ...] = ()
     columns: tuple[str, ...] | None = None
+    partition: Partition = ()
 
     def __post_init__(self) -> None:
         if len(self.numbers) != len(self.parsed):
@@ -65,7 +69,9 @@ class JsonlChunk:
 
     def reread(self, start: int, stop: int) -> list[Row]:
         rows = [parse_line(self.lines[number]) for number in self.numbers[start:stop]]
-        return _project(rows, self.columns)
+        rows = _project(rows, self.columns)
+        add_to_rows(rows, self.partition)
+        return rows
 
     def table(self, start: int, stop: int) -> pa.Table:
         from batchrunner.formats.columns import rows_to_table
@@ -83,9 +89,21 @@ class JsonlChunk:
 
 
 def read_jsonl(
-    file: BinaryIO, shard: Shard, *, compression: str | None, columns: tuple[str, ...] | None
+    file: BinaryIO,
+    shard: Shard,
+    *,
+    compression: str | None,
+    columns: tuple[str, ...] | None,
+    partition: Partition = (),
 ) -> Iterator[JsonlChunk]:
     """Yield the rows of *shard*, about a megabyte of lines at a time, in file order.
+
+    Args:
+        file: The whole file.
+        shard: Which of its rows.
+        compression: gz, zst or None.
+        columns: The keys to keep, or None for all.
+        partition: What the folders of the file name; added to each row.
 
     Raises:
         ShardFailedError: The compressed file is damaged or cut short.
@@ -97,9 +115,11 @@ def read_jsonl(
         blocks = read_lines(open_compressed(file, compression))
     if shard.slicing is Slicing.HEAD:
         blocks = _head(blocks, rows=shard.stop)
+    partition = wanted(partition, columns)
     try:
         for block in blocks:
-            yield parse(block, columns=columns)
+            chunk = parse(block, columns=columns)
+            yield _placed(chunk, partition) if partition else chunk
     except OSError as error:
         if isinstance(error, StorageError):
             raise
@@ -197,6 +217,21 @@ def _overlong(block: Lines) -> JsonlChunk:
 
 def _too_long(length: int) -> str:
     return f"the line has {length:,} bytes; at most {MAX_LINE_BYTES:,} are read"
+
+
+def _placed(chunk: JsonlChunk, partition: Partition) -> JsonlChunk:
+    """Return *chunk* with *partition* in its rows; those that contradict it are no rows."""
+    faults = add_to_rows(chunk.parsed, partition)
+    if not faults:
+        return replace(chunk, partition=partition)
+    bad = [BadRow(chunk.locate(index), why) for index, why in faults.items()]
+    return replace(
+        chunk,
+        parsed=[row for index, row in enumerate(chunk.parsed) if index not in faults],
+        numbers=[number for index, number in enumerate(chunk.numbers) if index not in faults],
+        bad=tuple(sorted((*chunk.bad, *bad), key=lambda row: row.position.at)),
+        partition=partition,
+    )
 
 
 def _project(rows: list[Row], columns: tuple[str, ...] | None) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -13,12 +13,11 @@ import pyarrow.parquet as pq
 from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
 from batchrunner.formats.columns import conform, table_to_rows, unify
-from batchrunner.formats.int96 import UNIT, InStep, inexact_rows, int96_columns
-from batchrunner.formats.unsound import shown, unsound_rows, with_own_words
+from batchrunner.formats.parquet_source import Faults, ParquetSource
+from batchrunner.formats.partition_values import add_to_table, wanted
+from batchrunner.formats.partitions import Partition
+from batchrunner.formats.unsound import shown, with_own_words
 from batchrunner.shard import Shard, Slicing
-
-Faults = dict[int, str]
-"""What is wrong with rows, by their numbers."""
 
 READ_ROWS = 16_384
 """Rows decoded at a time: bounds memory inside a row group."""
@@ -68,19 +67,30 @@ def _position(table: pa.Table, index: int, number: int) -> Position:
 
 
 def read_parquet(
-    file: BinaryIO, shard: Shard, *, columns: tuple[str, ...] | None
+    file: BinaryIO,
+    shard: Shard,
+    *,
+    columns: tuple[str, ...] | None,
+    partition: Partition = (),
 ) -> Iterator[TableChunk]:
     """Yield the rows of *shard*, in file order, decoding a few thousand at a time.
+
+    Args:
+        file: The whole file.
+        shard: Which of its rows.
+        columns: Those to read, or None for all.
+        partition: What the folders of the file name; added to each row.
 
     Raises:
         ShardFailedError: The file is no Parquet, or lacks one of *columns*; a page is not what its
             checksum says; two columns have one name.
     """
     try:
-        source = _Source(file, columns)
+        partition = wanted(partition, columns)
+        source = ParquetSource(file, columns, partition)
         groups, first, skip, take = _extent(source.metadata, shard)
-        for table, faults in _cut(source.read(groups), skip=skip, take=take):
-            yield _chunk(table, faults, first)
+        for table, faults in _cut(source.read(groups, READ_ROWS), skip=skip, take=take):
+            yield _chunk(table, faults, first, partition)
             first += table.num_rows
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, StorageError):
@@ -88,81 +98,13 @@ def read_parquet(
         raise ShardFailedError(f"{shard.uri} cannot be read as Parquet: {error}") from error
 
 
-def _chunk(table: pa.Table, faults: Faults, first: int) -> TableChunk:
-    if not faults:
-        return TableChunk(with_own_words(table), range(first, first + table.num_rows))
+def _chunk(table: pa.Table, faults: Faults, first: int, partition: Partition) -> TableChunk:
+    numbers: Sequence[int] = range(first, first + table.num_rows)
     bad = [BadRow(_position(table, i, first + i), why) for i, why in sorted(faults.items())]
-    good = [i for i in range(table.num_rows) if i not in faults]
-    kept = with_own_words(table.take(pa.array(good, pa.int64())))
-    return TableChunk(kept, [first + i for i in good], tuple(bad))
-
-
-class _Source:
-    """Some columns of a file, by their own names: Arrow takes `a.b` for a part of `a`, too."""
-
-    def __init__(self, file: BinaryIO, columns: tuple[str, ...] | None) -> None:
-        self._file = pa.PythonFile(file, mode="r")  # one for all readers: it holds their lock
-        main = self._opened(UNIT)
-        self.metadata = main.metadata
-        have = main.schema_arrow.names
-        _check_columns(main.schema_arrow, columns)
-        self._columns = [name for name in have if columns is None or name in columns]
-        self._main = main
-        instants = [name for name in int96_columns(main) if name in self._columns]
-        units = ("ns", "s") if instants else ()
-        self._others = [(self._opened(unit), instants) for unit in units]
-
-    def _opened(self, unit: str) -> pq.ParquetFile:
-        return pq.ParquetFile(
-            self._file, coerce_int96_timestamp_unit=unit, page_checksum_verification=True
-        )
-
-    def read(self, groups: list[int]) -> Iterator[tuple[pa.Table, Faults]]:
-        """Yield the rows of row groups, and what is wrong with which of them."""
-        others = [InStep(_batches(source, groups, names)) for source, names in self._others]
-        for batch in _batches(self._main, groups, self._columns):
-            table = pa.Table.from_batches([batch])
-            faults = unsound_rows(table)
-            if others:
-                faults |= inexact_rows(table, *(one.next(table.num_rows) for one in others))
-            yield table, faults
-
-
-def _batches(
-    source: pq.ParquetFile, groups: list[int], columns: list[str]
-) -> Iterator[pa.RecordBatch]:
-    every = source.schema_arrow.names == columns
-    batches = source.iter_batches(
-        READ_ROWS, row_groups=groups, columns=None if every else columns, use_threads=False
-    )
-    return batches if every else (batch.select(columns) for batch in batches)
-
-
-def _check_columns(schema: pa.Schema, columns: tuple[str, ...] | None) -> None:
-    have = schema.names
-    missing = [name for name in columns or () if name not in have]
-    if missing:
-        raise ShardFailedError(f"no column {missing[0]!r} in the file; it has {', '.join(have)}")
-    read = [field for field in schema if columns is None or field.name in columns]
-    twice = _name_that_stands_twice(read)
-    if twice:
-        raise ShardFailedError(
-            f"two columns have the name {twice!r}, and a row keeps one value a name; rename one, "
-            "or leave them out with source.columns"
-        )
-
-
-def _name_that_stands_twice(fields: Iterable[pa.Field], inside: str = "") -> str | None:
-    seen: set[str] = set()
-    for field in fields:
-        name: str = inside + field.name
-        if name in seen:
-            return name
-        seen.add(name)
-        inner = [field.type.field(i) for i in range(field.type.num_fields)]
-        if twice := _name_that_stands_twice(inner, f"{name}."):
-            return twice
-    return None
+    if faults:
+        good = [i for i in range(table.num_rows) if i not in faults]
+        table, numbers = table.take(pa.array(good, pa.int64())), [numbers[i] for i in good]
+    return TableChunk(add_to_table(with_own_words(table), partition), numbers, tuple(bad))
 
 
 def _extent(metadata: pq.FileMetaData, shard: Shard) -> tuple[list[int], int, int, int]:
