@@ -114,7 +114,10 @@ class ShardWorker:
             by_batch = self._work.capability_spec.mode == "batch"
             by_rows = not by_batch or spec.execution.batch_format == "rows"
             self._isolated = IsolatedCaller(
-                self._pickled(), by_rows=by_rows, timeout=spec.errors.batch_timeout
+                self._pickled(),
+                by_rows=by_rows,
+                timeout=spec.errors.batch_timeout,
+                memory=spec.execution.memory,
             )
         return self._isolated
 
