@@ -20,6 +20,7 @@ from batchrunner.execute.ray_connection import connected, told_when_overdue, wor
 from batchrunner.shard import Shard
 from batchrunner.spec import ExecutionSpec
 from batchrunner.user_code import contained
+from batchrunner.worker.attempts import Witness
 from batchrunner.worker.process import ShardWorker
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import StoredStop
@@ -152,7 +153,9 @@ class _Worker:
         self._failure: Failure | None = None
         try:
             work = _unpacked(payload)
-            self._worker = ShardWorker(work, pickled=lambda: payload.work)
+            self._worker = ShardWorker(
+                work, pickled=lambda: payload.work, witness=_witness(work.session)
+            )
             self._stop = StoredStop(work.checkpoint().storage, work.session)
         except CapabilityImportError as error:
             self._failure = Failure(Cause.IMPORT, str(error))
@@ -170,6 +173,19 @@ class _Worker:
         if self._failure is not None:
             return iter([[Receipt(shard.id, failure=self._failure) for shard in group]])
         return self._worker.process(group, stop=self._stop)
+
+
+def _witness(session: str) -> Witness:
+    import ray
+
+    return Witness(session, ray.get_runtime_context().get_node_id(), _is_lost)
+
+
+def _is_lost(node: str) -> bool:
+    """Tell whether Ray knows *node* as one that is gone; it keeps those for a while."""
+    import ray
+
+    return any(one["NodeID"] == node and not one["Alive"] for one in ray.nodes())
 
 
 def _unpacked(payload: Payload) -> Work:
