@@ -307,6 +307,22 @@ def test_a_row_that_takes_all_memory_is_set_aside_and_the_machine_lives(tmp_path
     assert "MemoryError" in error
 
 
+def test_a_row_that_takes_all_memory_leaves_the_batches_after_it_as_large_as_they_were(tmp_path):
+    """It was the row that was too much, and not the size of its batch."""
+    content = [{**row, "bad": True} if row["id"] == BAD else row for row in rows(0, 256)]
+    write_jsonl(tmp_path / "in/in.jsonl", content)
+    target = {
+        "target": "capabilities:counts_calls_without_memory",
+        "fn_kwargs": {"path": str(tmp_path / "calls")},
+    }
+    execution = {"engine": "local", "batch_size": 64}
+
+    report = BatchRunner(one_may_fail(tmp_path, capability=target, execution=execution)).run()
+
+    assert (report.exit_code, report.rows_out, report.rows_failed) == (0, 255, 1)
+    assert (tmp_path / "calls").read_text().split()[-3:] == ["64"] * 3
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_the_isolated_process_ends_with_its_owner_however_that_ends(tmp_path, how):
     """It kept its model, and the memory of a GPU, until a call returned that hangs for ever."""
