@@ -15,6 +15,7 @@ _FOLDERS = (
     "errors",
     "recorded",
     "changes",
+    "schema",
     "plan",
 )
 _RECORDS = ("schema.arrow", "run.json")

@@ -77,17 +77,21 @@ class Checkpoint:
                 f"{self.storage.uri}/{key} was written by another driver just now; run again"
             )
 
-    def schema(self) -> bytes | None:
-        """Return the schema of the sink, serialized by Arrow, or None when none is fixed yet."""
+    def schemas(self) -> list[bytes]:
+        """Return the schemas of the sink, serialized by Arrow: the first, then each that adds to it."""
         try:
-            return self.storage.get("schema.arrow")
+            first = self.storage.get(_schema_key(0))
         except ObjectNotFoundError:
-            return None
+            return []
+        keys = [entry.key for entry in self.storage.list("schema")]
+        return [first, *map(self.storage.get, keys)]
 
-    def fix_schema(self, schema: bytes) -> bytes:
-        """Fix the schema of the sink, and return the one that counts: that of whoever was first."""
-        won = self.storage.put_if_absent({"schema.arrow": schema})
-        return schema if won else self.storage.get("schema.arrow")
+    def add_schema(self, schema: bytes, *, number: int) -> bool:
+        """Make *schema* the one that counts, if it is the next; return whether it is, or was already.
+
+        Atomic: of several that add at once, one comes first, and the others look at what it added.
+        """
+        return bool(self.storage.put_if_absent({_schema_key(number): schema}))
 
     def publish_letters(self, letters: Mapping[str, Staged]) -> None:
         """Make the rows that an attempt set aside durable, under names that are its own."""
@@ -228,6 +232,10 @@ class Checkpoint:
                         sentinel = Sentinel.from_fields(fields, key=key)
                         found[sentinel.shard] = sentinel, identity
         return found
+
+
+def _schema_key(number: int) -> str:
+    return f"schema/{number:04d}.arrow" if number else "schema.arrow"
 
 
 def _stem(key: str) -> str:

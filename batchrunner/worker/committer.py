@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.errors import StorageError
+from batchrunner.formats.columns import SchemaError, bare_table
 from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard
 from batchrunner.worker.committing import Finished, commit
@@ -15,6 +17,7 @@ from batchrunner.worker.part import Letters, Part
 from batchrunner.worker.receipt import Cause, Failure, PutOff, Receipt
 from batchrunner.worker.resolving import Made
 from batchrunner.worker.run_records import record_runs
+from batchrunner.worker.schema import SinkSchema
 from batchrunner.worker.work import Work
 
 if TYPE_CHECKING:
@@ -28,10 +31,11 @@ ones share the cost of becoming durable, and large or slow ones do not wait."""
 class Committer:
     """Makes the parts of one worker. One thread at a time."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, schema: SinkSchema | None = None) -> None:
+        """Commit parts of *work*, in *schema* if that is a worker's own already."""
         self._work = work
         self._sink, self._checkpoint = work.sink(), work.checkpoint()
-        self._schema = work.schema()
+        self._schema = schema or work.schema()
         self._open: dict[int, Part] = {}
         self._finished: dict[int, Finished] = {}
         self._runs: dict[int, list[CompletedRun]] = {}
@@ -60,14 +64,15 @@ class Committer:
     def finish(self, shard: Shard) -> list[Receipt]:
         """Close the part of *shard*; it is committed now, or soon, together with others."""
         part = self._part(shard)
-        if part.rows_out == 0 and self._work.facts.format == PARQUET and not self._schema.known():
+        is_parquet = self._work.facts.format == PARQUET
+        if is_parquet and not part.has_columns and not self._schema.known():
             return [Receipt(shard.id, put_off=self._put_off(shard, part))]
         self._close(shard, part)
         return self.commit() if self._is_due() else []
 
     def _put_off(self, shard: Shard, part: Part) -> PutOff:
-        """Keep what is known of a shard without output, until somebody knows the schema."""
-        known = self._set_aside(shard, part)
+        """Keep what is known of a shard without columns, until somebody knows the schema."""
+        known = replace(self._set_aside(shard, part), bare_rows=part.rows_out)
         if part.letters is not None:
             part.letters.staged.file.close()
             self._checkpoint.publish_letters({known.errors: part.letters.staged})
@@ -81,10 +86,17 @@ class Committer:
         return PutOff(part.rows_in, part.letters.count, name, part.letters.sha256())
 
     def commit_empty(self, shard: Shard, known: PutOff) -> list[Receipt]:
-        """Commit a shard that has no rows to write, in the schema of the others, if it is known."""
+        """Commit a shard whose rows name no column, in the schema of the others, if it is known."""
         part = self._part(shard)
         part.rows_in = known.rows_in
-        self._close(shard, part, letters=known)
+        try:
+            if known.bare_rows:
+                part.append(bare_table(known.bare_rows), count=known.bare_rows)
+            self._close(shard, part, letters=known)
+        except SchemaError as error:
+            self.drop(shard)
+            failure = Failure(Cause.CAPABILITY, f"{shard}: {error}")
+            return [Receipt(shard.id, failure=failure)]
         return self.commit()
 
     def commit(self) -> list[Receipt]:
@@ -136,8 +148,9 @@ class Committer:
 
     def _part(self, shard: Shard) -> Part:
         if shard.id not in self._open:
-            staged = self._sink.stage()
-            self._open[shard.id] = Part(staged, self._work.facts, fix_schema=self._schema.fix)
+            self._open[shard.id] = Part(
+                self._sink.stage, self._work.facts, settle=self._schema.settle
+            )
         return self._open[shard.id]
 
     def _close(self, shard: Shard, part: Part, *, letters: PutOff | None = None) -> None:

@@ -7,13 +7,16 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from batchrunner.capability import load_target
 from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
-from batchrunner.formats.columns import SchemaError, conform
+from batchrunner.formats.columns import SchemaError
 from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.schemas import conform, storable
 from batchrunner.shard import Shard
 from batchrunner.worker.attempts import (
     MOST_DEATHS,
@@ -25,6 +28,7 @@ from batchrunner.worker.attempts import (
     record_deaths,
     suspicion,
 )
+from batchrunner.worker.batch import Batch, Given
 from batchrunner.worker.calling import Answer, Caller, build
 from batchrunner.worker.committer import GROUP_PARTS, Committer
 from batchrunner.worker.isolation import IsolatedCaller
@@ -35,7 +39,7 @@ from batchrunner.worker.reading import Step, read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.resolving import Made, Resolver, RowFailedError
 from batchrunner.worker.returned import to_lines, to_table
-from batchrunner.worker.schema import SinkSchema
+from batchrunner.worker.schema import RowTypes, SinkSchema
 from batchrunner.worker.stopping import Stop, until_stopped
 from batchrunner.worker.work import Work
 
@@ -44,10 +48,13 @@ BATCHES_AHEAD = BATCHES_BEHIND = 4
 _NOT_THEIRS = (__file__.removesuffix("worker/process.py"), sys.prefix, sys.base_prefix)
 
 
-def direct_caller(work: Work, schema: SinkSchema) -> Caller:
+def direct_caller(
+    work: Work, schema: SinkSchema, *, given: Callable[[Batch], Given] = attrgetter("given")
+) -> Caller:
     """Load and build the capability, to be called in this process.
 
-    What it returns is held against the *schema* of the sink, as far as that is known.
+    What it returns is in the *schema* of the sink where one is declared. Columns that it passes on
+    keep the types that are *given*.
 
     Raises:
         CapabilityImportError: It cannot be imported or built.
@@ -60,13 +67,18 @@ def direct_caller(work: Work, schema: SinkSchema) -> Caller:
         store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
     ready = partial(_as_table, schema) if work.facts.format == PARQUET else to_lines
-    return Caller(capability, spec, work.spec.execution, ready=ready)
+    if work.facts.format == PARQUET:
+        to_table(
+            [{"loads": 1}], Given()
+        )  # pyarrow loads pandas with the first: no call pays for it
+    return Caller(capability, spec, work.spec.execution, ready=ready, given=given)
 
 
-def _as_table(schema: SinkSchema, returned: Any) -> tuple[Any, int]:
-    table, rows = to_table(returned)
-    known = schema.known_lately()
-    return (table if known is None else conform(table, known)), rows
+def _as_table(schema: SinkSchema, returned: Any, given: Given) -> tuple[Any, int]:
+    declared = schema.declared
+    table, rows = to_table(returned, given, lenient=declared is not None)
+    own = storable(table.schema)
+    return conform(table, own if declared is None else declared), rows
 
 
 class ShardWorker:
@@ -86,9 +98,16 @@ class ShardWorker:
         self._witness = witness or Witness(work.session)
         self._storage = work.checkpoint().storage
         self._schema = work.schema()
+        self._types = RowTypes(self._schema if work.facts.format == PARQUET else None)
         self._isolated: IsolatedCaller | None = None
         always_apart = work.spec.errors.batch_timeout is not None
-        self._usual = self._apart() if always_apart else direct_caller(work, self._schema)
+        self._usual = self._apart() if always_apart else self._direct()
+
+    def _direct(self) -> Caller:
+        return direct_caller(self._work, self._schema, given=self._given)
+
+    def _given(self, batch: Batch) -> Given:
+        return replace(batch.given, types=self._types.hints(batch.given.types))
 
     def process(self, shards: Sequence[Shard], *, stop: Stop) -> Iterator[list[Receipt]]:
         """Process *shards* and yield how each ended: committed by itself, or not at all.
@@ -133,10 +152,10 @@ class ShardWorker:
     def _apart(self) -> IsolatedCaller:
         if self._isolated is None:
             spec = self._work.spec
-            by_batch = self._work.capability_spec.mode == "batch"
-            by_rows = not by_batch or spec.execution.batch_format == "rows"
+            by_rows = not self._work.takes_tables
             self._isolated = IsolatedCaller(
                 self._pickled(),
+                given=self._given,
                 by_rows=by_rows,
                 timeout=spec.errors.batch_timeout,
                 memory=spec.execution.memory,
@@ -174,7 +193,9 @@ class ShardWorker:
             ids = [shard.id for shard in shards]
             session, node = self._work.session, self._witness.node
             with marked(self._storage, ids, session=session, node=node):
-                yield from _Group(self._work, caller).process(shards, stop=stop)
+                self._types.begin()
+                group = _Group(self._work, caller, schema=self._schema, types=self._types)
+                yield from group.process(shards, stop=stop)
 
     def close(self) -> None:
         """End what the calls of the capability needed."""
@@ -186,10 +207,17 @@ class ShardWorker:
 class _Group:
     """Some shards on their way: reading, the capability and writing overlap."""
 
-    def __init__(self, work: Work, caller: Caller | IsolatedCaller) -> None:
+    def __init__(
+        self,
+        work: Work,
+        caller: Caller | IsolatedCaller,
+        *,
+        schema: SinkSchema,
+        types: RowTypes,
+    ) -> None:
         self._work, self._caller = work, caller
-        self._resolver = Resolver(caller.submit, work.spec.errors)
-        self._committer = Committer(work)
+        self._resolver = Resolver(caller.submit, work.spec.errors, types)
+        self._committer = Committer(work, schema)
         self._given_up: set[int] = set()
         self._by_run = work.capability_spec.mode == "run"
         self._losses = Losses(work.spec.errors, whole=work.weight)
@@ -201,6 +229,7 @@ class _Group:
             spec.source,
             # A run is long, and one that fails must not have its neighbours run again.
             batch_size=1 if self._by_run else spec.execution.batch_size,
+            by_shape=self._work.takes_tables,
             set_aside=self._set_aside_by_origin,
         )
         with ExitStack() as stack:

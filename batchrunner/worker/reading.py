@@ -49,7 +49,12 @@ SetAside = Callable[[Shard], frozenset[int]]
 
 
 def read_shards(
-    shards: Sequence[Shard], source: SourceSpec, *, batch_size: int, set_aside: SetAside
+    shards: Sequence[Shard],
+    source: SourceSpec,
+    *,
+    batch_size: int,
+    by_shape: bool,
+    set_aside: SetAside,
 ) -> Iterator[Step]:
     """Yield all steps of the first shard, in the order of its rows, then of the next.
 
@@ -58,16 +63,19 @@ def read_shards(
     for shard in shards:
         try:
             wanted = set_aside(shard) if shard.slicing is Slicing.LETTERS else None
-            yield from _steps(_chunks(shard, source, wanted), shard, batch_size=batch_size)
+            chunks = _chunks(shard, source, wanted)
+            yield from _steps(chunks, shard, batch_size=batch_size, by_shape=by_shape)
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it costs its shard
             yield Step(shard, failure=Failure(_cause(error), _reason(error)))
         else:
             yield Step(shard)
 
 
-def _steps(chunks: Iterator[Chunk], shard: Shard, *, batch_size: int) -> Iterator[Step]:
+def _steps(
+    chunks: Iterator[Chunk], shard: Shard, *, batch_size: int, by_shape: bool
+) -> Iterator[Step]:
     bad: list[BadRow] = []
-    for batch in batches(_good(chunks, bad), batch_size):
+    for batch in batches(_good(chunks, bad), batch_size, by_shape=by_shape):
         yield Step(shard, batch=batch)
         if bad:
             yield Step(shard, bad=tuple(bad))

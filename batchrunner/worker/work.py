@@ -38,6 +38,12 @@ class Work:
         """How the capability is called."""
         return self.spec.capability or CapabilitySpec(target="in:memory")
 
+    @property
+    def takes_tables(self) -> bool:
+        """Whether the capability is called with columns, and not with rows."""
+        by_batch = self.capability_spec.mode == "batch"
+        return by_batch and self.spec.execution.batch_format != "rows"
+
     def sink(self) -> Storage:
         return open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)
 
