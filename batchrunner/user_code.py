@@ -17,6 +17,10 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
+# Without the enums around them, which make them ten times as slow; they are called for each batch.
+_getsignal: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_setsignal: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
+
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 """Not SIGALRM and the like: with those, users bound their own calls."""
 
@@ -70,16 +74,16 @@ class _Interrupts:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in _INTERRUPTS:
-                handler = signal.getsignal(number)
+                handler = _getsignal(number)
                 if callable(handler):
                     self._before[number] = handler
-                    signal.signal(number, self._handle)
+                    _setsignal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            if signal.getsignal(number) == self._handle:  # else it is the user's own by now
-                signal.signal(number, handler)
+            if _getsignal(number) == self._handle:  # else it is the user's own by now
+                _setsignal(number, handler)
 
     def go_on(self) -> None:
         """Raise again what a handler raised."""
