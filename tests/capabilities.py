@@ -392,10 +392,10 @@ def counts_calls_without_memory(rows, path):
 
 
 def hoards_memory_on_bad(rows):
-    """For good: it keeps what it got also after it was told that there is none left."""
+    """For good: what it got stays with it, and no other row has the little that it needs."""
     while any(row.get("bad") for row in rows):
-        HOARD.append(bytearray(2**26))
-    return rows
+        HOARD.append(bytearray(2**23))
+    return rows[: len(bytearray(2**26))]
 
 
 HOARD = []
