@@ -91,12 +91,14 @@ class Part:
         rows_out: Rows written so far.
         letters: The rows set aside so far; None as long as there is none.
         runs: To be recorded before it is published.
+        source_hash: Of what was read, once all is; empty where none is kept.
     """
 
     def __init__(self, staged: Staged, facts: PlanFacts, *, fix_schema: FixSchema) -> None:
         self.staged, self.rows_in, self.rows_out = staged, 0, 0
         self.letters: Letters | None = None
         self.runs: list[CompletedRun] = []
+        self.source_hash = ""
         self.write_id = uuid.uuid4().hex
         self._began = time.monotonic()
         self._is_parquet = facts.format == PARQUET

@@ -15,11 +15,12 @@ from batchrunner.errors import (
     describe,
 )
 from batchrunner.formats.chunk import BadRow, Chunk
+from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.jsonl import read_jsonl
 from batchrunner.formats.naming import PARQUET, FileKind, file_kind
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import SourceSpec
-from batchrunner.storage import Entry, locate
+from batchrunner.storage import Entry, is_path, locate
 from batchrunner.worker.batch import Batch, batches
 from batchrunner.worker.picking import extent, picked
 from batchrunner.worker.receipt import Cause, Failure
@@ -29,13 +30,14 @@ from batchrunner.worker.receipt import Cause, Failure
 class Step:
     """The next thing about a shard: a batch, rows that cannot be read, or why it cannot be read on.
 
-    None of them: its end.
+    None of them: its end; then with the hash of what was read, where one is kept.
     """
 
     shard: Shard
     batch: Batch | None = None
     bad: tuple[BadRow, ...] = ()
     failure: Failure | None = None
+    source_hash: str = ""
 
     @property
     def is_end(self) -> bool:
@@ -57,11 +59,23 @@ def read_shards(
     for shard in shards:
         try:
             wanted = set_aside(shard) if shard.slicing is Slicing.LETTERS else None
-            yield from _steps(_chunks(shard, source, wanted), shard, batch_size=batch_size)
+            hashed = _hash(shard, source)
+            yield from _steps(_chunks(shard, source, wanted, hashed), shard, batch_size=batch_size)
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it costs its shard
             yield Step(shard, failure=Failure(_cause(error), _reason(error)))
         else:
-            yield Step(shard)
+            yield Step(shard, source_hash=hashed.text if hashed else "")
+
+
+def _hash(shard: Shard, source: SourceSpec) -> SourceHash | None:
+    """Return what takes the hash of *shard*, where a time is all that tells its file from another.
+
+    A bucket's ETags follow the bytes by themselves. Rows that are tried again have their origin's.
+    """
+    kind = file_kind(shard.uri, format=source.format)
+    if kind is None or shard.slicing is Slicing.LETTERS or not is_path(shard.uri):
+        return None
+    return SourceHash(shard, kind, columns=source.columns)
 
 
 def _steps(chunks: Iterator[Chunk], shard: Shard, *, batch_size: int) -> Iterator[Step]:
@@ -83,7 +97,9 @@ def _good(chunks: Iterator[Chunk], bad: list[BadRow]) -> Iterator[Chunk]:
             yield chunk
 
 
-def _chunks(shard: Shard, source: SourceSpec, wanted: frozenset[int] | None) -> Iterator[Chunk]:
+def _chunks(
+    shard: Shard, source: SourceSpec, wanted: frozenset[int] | None, hashed: SourceHash | None
+) -> Iterator[Chunk]:
     storage, key = locate(shard.uri, storage_options=source.storage_options)
     kind = file_kind(shard.uri, format=source.format)
     if kind is None:
@@ -92,7 +108,10 @@ def _chunks(shard: Shard, source: SourceSpec, wanted: frozenset[int] | None) -> 
         if wanted is not None and not wanted:
             return  # the shard that had set rows aside was made again, and none failed
         if wanted is None:
-            yield from _read(file, shard, kind, columns=source.columns)
+            read = hashed.over(file) if hashed else file
+            yield from _read(read, shard, kind, columns=source.columns)
+            if hashed:  # while the file is open: it is then the one that was planned
+                hashed.finish(file)
         else:
             chunks = _read(file, extent(shard, wanted, kind), kind, columns=source.columns)
             yield from picked(chunks, wanted, shard=shard)

@@ -59,12 +59,14 @@ class PutOff:
         rows_failed: Rows set aside.
         errors: Name of the file of these; empty for none.
         errors_sha256: Of that file; empty for none.
+        source_hash: Of what was read.
     """
 
     rows_in: int
     rows_failed: int = 0
     errors: str = ""
     errors_sha256: str = ""
+    source_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
