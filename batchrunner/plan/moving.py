@@ -121,6 +121,11 @@ def brought_here(
     return [_brought(one, one.place if one.place.sink else was, here, spec) for one in generations]
 
 
+def former_uris(uri: str, places: Iterable[RunPlace], *, here: RunPlace) -> set[str]:
+    """Return what the file at *uri* may have been called where the run was before."""
+    return {move.back(uri) for place in places for move in moves(place, here)}
+
+
 def _brought(one: Generation, old: RunPlace, here: RunPlace, spec: BatchSpec) -> Generation:
     uris = {shard.uri for shard in one.shards} | one.identities.keys()
     for move in moves(old, here):
