@@ -24,7 +24,10 @@ from batchrunner.shard import Shard, Slicing
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 128 << 10  # stays in the processor's cache, and in memory that is there already
+_HELD_BYTES = 48 << 20
+"""A file of Parquet is held as a whole up to this size. Its reader holds row groups of it anyway."""
+
 _TRAILER_BYTES = 8  # length of the footer, "PAR1"
 
 
@@ -95,21 +98,31 @@ class SourceHash:
     def over(self, file: BinaryIO) -> BinaryIO:
         """Return *file* as it is to be read."""
         if self._kind.format == PARQUET:
-            return file
+            return self._over_table(file)
         in_lines = self._shard.slicing is Slicing.BYTES
         self._reads = HashedReads(
             file, start=_first_byte(self._shard), stop=self._shard.stop if in_lines else None
         )
         return cast(BinaryIO, self._reads)
 
+    def _over_table(self, file: BinaryIO) -> BinaryIO:
+        """Return a whole file that is small as its bytes, hashed: they are then read only once."""
+        if not _is_whole(self._shard, self._columns) or self._shard.size > _HELD_BYTES:
+            return file
+        import pyarrow as pa
+
+        data = file.read(self._shard.size)
+        self.text = _told(xxhash.xxh3_128(data), len(data))
+        return cast(BinaryIO, pa.BufferReader(data))
+
     def finish(self, file: BinaryIO) -> None:
-        """Make `text` the hash, from what was read; of Parquet, *file* is read once more.
+        """Make `text` the hash, from what was read; a large *file* of Parquet is read once more.
 
         Its pages are decoded in an order that is pyarrow's own affair.
         """
         if self._reads is not None:
             self.text = self._reads.digest()
-        else:
+        elif not self.text:
             self.text = _parquet_hash(file, self._shard, self._columns)
 
 
