@@ -25,7 +25,8 @@ def open_run(run: Run, seen: Survey) -> tuple[str, dict[int, Sentinel]]:
         LeaseHeldError: Another driver does the same at this very moment.
     """
     record = _remember(run, seen)
-    if seen.is_finished:  # before the plan grows: `_SUCCESS` must not stand over half an output
+    # Before the plan grows: `_SUCCESS` must not stand over half an output.
+    if seen.is_finished and not seen.is_whole:
         run.sink.delete([SUCCESS, MANIFEST])
     if seen.addition is not None:
         run.checkpoint.add_generation(seen.addition, number=seen.plan.generations - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +20,7 @@ from batchrunner.execute.on_ray import run_on_ray
 from batchrunner.finishing import declare_success
 from batchrunner.opening import open_run
 from batchrunner.plan.again import Again
-from batchrunner.plan.survey import Run, Survey, check_source, survey
+from batchrunner.plan.survey import Run, Survey, check_source, comparer_of, survey
 from batchrunner.plan.totals import Totals
 from batchrunner.progress import NoProgress, Progress
 from batchrunner.recording import is_recorded, record_batch
@@ -30,6 +31,8 @@ from batchrunner.spec import BatchSpec
 from batchrunner.spec.fingerprint import decisive_fields
 from batchrunner.storage import open_storage
 from batchrunner.worker.work import Work, checkpoint_storage
+
+_log = logging.getLogger(__name__)
 
 
 class BatchRunner:
@@ -132,6 +135,7 @@ class BatchRunner:
         else:
             seen = survey(run, accept_changes=accept_changes, again=again)
             if seen.nothing_to_do and not (again and seen.quarantined) and is_recorded(run, seen):
+                _warn(seen)
                 return replace(report_of(run, seen), seconds=time.monotonic() - began)
         self._check_stores(run)
         stop = stop or Stop(max_runtime=self.spec.execution.max_runtime)
@@ -151,7 +155,7 @@ class BatchRunner:
     def _run(self) -> Run:
         sink = open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)
         checkpoint = Checkpoint(checkpoint_storage(self.spec))
-        return Run(self.spec, self.decisive_fields(), checkpoint, sink)
+        return Run(self.spec, self.decisive_fields(), checkpoint, sink, comparer_of(self.spec))
 
     def _code(self) -> str | None:
         named = self.spec.capability
@@ -168,6 +172,7 @@ class BatchRunner:
             run.sink.check_conditional_writes()
 
     def _go(self, run: Run, seen: Survey, session: Session, progress: Progress) -> BatchReport:
+        _warn(seen)
         run_uid, before = open_run(run, seen)
         session.note("plan_made", shards=len(seen.plan.active), pending=len(seen.pending))
         work = Work(
@@ -214,6 +219,11 @@ class BatchRunner:
 
     def _target(self) -> str:
         return self.spec.capability.target if self.spec.capability else ""
+
+
+def _warn(seen: Survey) -> None:
+    for note in seen.notes:
+        _log.warning("%s", note)
 
 
 def _pace(seen: Survey, committed: Mapping[int, Sentinel]) -> Pace:

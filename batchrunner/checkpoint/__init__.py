@@ -1,6 +1,6 @@
 """The durable memory of a run: what was asked, the plan, what is committed, and who runs it now."""
 
-from batchrunner.checkpoint.plan_file import Generation, PlanFacts
+from batchrunner.checkpoint.plan_file import Generation, PlanFacts, RunPlace
 from batchrunner.checkpoint.records import Quarantine, RunRecord, Sentinel
 from batchrunner.checkpoint.store import Checkpoint, Sentinels
 
@@ -9,6 +9,7 @@ __all__ = [
     "Generation",
     "PlanFacts",
     "Quarantine",
+    "RunPlace",
     "RunRecord",
     "Sentinel",
     "Sentinels",

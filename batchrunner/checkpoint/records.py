@@ -141,6 +141,7 @@ class Sentinel(_Record):
         seconds: How long the attempt took.
         errors: Name of the file, in `errors/`, of the rows set aside; empty for none.
         errors_sha256: Of that file, in hex; empty for none.
+        source_hash: Of what the shard was made of (`formats/hashing.py`); empty where none is kept.
     """
 
     run_uid: str
@@ -156,4 +157,5 @@ class Sentinel(_Record):
     seconds: float
     errors: str = ""
     errors_sha256: str = ""
+    source_hash: str = ""
     version: int = FORMAT_VERSION

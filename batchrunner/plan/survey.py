@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import BinaryIO
 
 from batchrunner.checkpoint import Checkpoint, Generation, Quarantine, RunRecord
 from batchrunner.errors import SpecChangedError
 from batchrunner.plan.again import Again, with_letters
+from batchrunner.plan.moving import brought_here, changes_since, place_of, recorded_place
 from batchrunner.plan.output import SUCCESS, Output, check_unused, examine, parts_in
+from batchrunner.plan.overlap import check_apart, check_links
 from batchrunner.plan.planning import Opener, StoredPlan, first_generation, next_generation
-from batchrunner.plan.source import SourceFile, check_apart, list_source
+from batchrunner.plan.same_bytes import Comparer
+from batchrunner.plan.source import Listing, SourceFile, list_source
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
-from batchrunner.spec.fingerprint import differences
 from batchrunner.storage import Entry, Storage, locate
 
 
@@ -28,12 +30,14 @@ class Run:
         decisive: Every field that decides the output, with its value as JSON; also the code.
         checkpoint: Where it is remembered.
         sink: Where the parts go.
+        comparer: Looks into files that have another time.
     """
 
     spec: BatchSpec
     decisive: Mapping[str, str]
     checkpoint: Checkpoint
     sink: Storage
+    comparer: Comparer
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Survey:
         output: What is in the sink.
         is_finished: The sink says that it is complete.
         quarantined: Shards that failed too often to be tried again, by id.
+        notes: What people should know of the source.
     """
 
     record: RunRecord | None
@@ -57,6 +62,7 @@ class Survey:
     output: Output
     is_finished: bool
     quarantined: Mapping[int, Quarantine] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def pending(self) -> tuple[Shard, ...]:
@@ -70,6 +76,12 @@ class Survey:
         todo = (self.pending, self.output.unsealed, self.accepted, self.addition)
         ended = self.is_finished and not self.output.retired
         return (ended or bool(self.quarantined)) and not any(todo)
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the output is complete as it stands, so that nothing in it will change."""
+        grows = self.addition is not None and self.addition.changes_output
+        return not any((self.pending, self.output.unsealed, self.output.retired, grows))
 
     def why(self, shard: Shard) -> str:
         """Tell why *shard* is pending."""
@@ -94,56 +106,99 @@ def survey(run: Run, *, accept_changes: bool = False, again: Again | None = None
         InvalidSpecError: The source cannot be read as the spec says.
         StorageError: Something cannot be listed or read.
     """
-    files = check_source(run)
+    listing = check_source(run)
     record = run.checkpoint.run()
     if record is None:
-        return _of_new_run(run, files)
-    accepted = differences(record.decisive, run.decisive)
+        return _of_new_run(run, listing)
+    generations = run.checkpoint.generations()
+    was = recorded_place(record.decisive, generations, run.spec)
+    accepted = changes_since(record.decisive, run.decisive, was=was, spec=run.spec)
     mended = again is not None and all(line.startswith("capability.code") for line in accepted)
     if accepted and not accept_changes and not mended:
         raise SpecChangedError(_changed(run, accepted))
-    generations = run.checkpoint.generations()
     if not generations:  # the first session died before it could store its plan
-        return _of_new_run(run, files, record=record, accepted=accepted)
-    plan = stored = StoredPlan.of(generations)
-    addition = next_generation(
-        run.spec, stored, files, opener=_opener(run.spec), accept_vanished=accept_changes
-    )
+        return _of_new_run(run, listing, record=record, accepted=accepted)
+    generations = brought_here(generations, spec=run.spec, was=was)
     sentinels = run.checkpoint.sentinels()
-    if addition:
-        plan = StoredPlan.of([*generations, addition])
-    if again and again.rows and (addition := with_letters(addition, plan, sentinels.good)):
+    stored = StoredPlan.of(generations)
+    listing = listing.read_once({shard.uri for shard in stored.active})
+    found = run.comparer.compare(stored, listing.files, sentinels.good)
+    addition = _addition(run, stored, listing, found.same, accept_vanished=accept_changes)
+    plan = StoredPlan.of([*generations, addition]) if addition else stored
+    if again and again.rows and (more := with_letters(addition, plan, sentinels.good)):
+        addition = replace(more, place=place_of(run.spec))
         plan = StoredPlan.of([*generations, addition])
     entries = list(run.sink.list())
     output = examine(plan, parts_in(entries), sentinels, run_uid=record.run_uid)
     active = {shard.id for shard in plan.active}
     quarantined = {i: q for i, q in run.checkpoint.quarantined().items() if i in active}
-    waiting = {i: q for i, q in quarantined.items() if i not in output.committed}
-    return Survey(record, accepted, addition, plan, output, _says_success(entries), waiting)
+    return Survey(
+        record,
+        accepted,
+        addition,
+        plan,
+        output,
+        _says_success(entries),
+        quarantined={i: q for i, q in quarantined.items() if i not in output.committed},
+        notes=(*listing.notes, *found.notes()),
+    )
 
 
-def check_source(run: Run) -> list[SourceFile]:
-    """Return the files of the source.
+def _addition(
+    run: Run,
+    stored: StoredPlan,
+    listing: Listing,
+    identities: Mapping[str, str],
+    *,
+    accept_vanished: bool,
+) -> Generation | None:
+    """Return what the source adds to the *stored* plan, new *identities* of its files included."""
+    addition = next_generation(
+        run.spec,
+        stored.identified(identities),
+        listing.files,
+        opener=_opener(run.spec),
+        accept_vanished=accept_vanished,
+    )
+    if addition is None and not identities:
+        return None
+    addition = addition or Generation(stored.facts, ())
+    return replace(addition, identities=identities, place=place_of(run.spec))
+
+
+def check_source(run: Run) -> Listing:
+    """Return what there is in the source.
 
     Raises:
-        InvalidSpecError: It cannot be read as the spec says, or the sink lies in it.
+        InvalidSpecError: It cannot be read as the spec says, or overlaps what the run writes.
         StorageError: It cannot be listed, or there is nothing.
     """
-    check_apart(run.spec.source, run.spec.sink.uri)
-    return list_source(run.spec.source)
+    sink, checkpoint = run.spec.sink.uri, run.spec.checkpoint_uri
+    check_apart(run.spec.source, sink, checkpoint)
+    listing = list_source(run.spec.source)
+    check_links(listing.links, sink, checkpoint)
+    return listing
 
 
 def _of_new_run(
     run: Run,
-    files: Sequence[SourceFile],
+    listing: Listing,
     *,
     record: RunRecord | None = None,
     accepted: Sequence[str] = (),
 ) -> Survey:
     entries = list(run.sink.list())
     check_unused(run.sink.uri, entries)
-    first = first_generation(run.spec, files, _opener(run.spec))
-    return Survey(record, accepted, first, StoredPlan.of([first]), Output({}), is_finished=False)
+    listing = listing.read_once()
+    first = first_generation(run.spec, listing.files, _opener(run.spec))
+    first = replace(first, place=place_of(run.spec))
+    plan = StoredPlan.of([first])
+    return Survey(record, accepted, first, plan, Output({}), is_finished=False, notes=listing.notes)
+
+
+def comparer_of(spec: BatchSpec) -> Comparer:
+    """Return what compares the files of *spec*, and remembers them for the next survey."""
+    return Comparer(_opener(spec), columns=spec.source.columns)
 
 
 def _opener(spec: BatchSpec) -> Opener:

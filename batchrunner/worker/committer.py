@@ -61,9 +61,10 @@ class Committer:
                 part.letters = Letters(self._checkpoint.storage.stage())
             part.letters.append(made.letters)
 
-    def finish(self, shard: Shard) -> list[Receipt]:
+    def finish(self, shard: Shard, *, source_hash: str = "") -> list[Receipt]:
         """Close the part of *shard*; it is committed now, or soon, together with others."""
         part = self._part(shard)
+        part.source_hash = source_hash
         is_parquet = self._work.facts.format == PARQUET
         if is_parquet and not part.has_columns and not self._schema.known():
             return [Receipt(shard.id, put_off=self._put_off(shard, part))]
@@ -81,9 +82,10 @@ class Committer:
 
     def _set_aside(self, shard: Shard, part: Part) -> PutOff:
         if part.letters is None:
-            return PutOff(part.rows_in)
+            return PutOff(part.rows_in, source_hash=part.source_hash)
         name = f"{self._work.facts.stem(shard.id)}.{part.write_id}.jsonl"
-        return PutOff(part.rows_in, part.letters.count, name, part.letters.sha256())
+        letters = part.letters
+        return PutOff(part.rows_in, letters.count, name, letters.sha256(), part.source_hash)
 
     def commit_empty(self, shard: Shard, known: PutOff) -> list[Receipt]:
         """Commit a shard whose rows name no column, in the schema of the others, if it is known."""
@@ -171,6 +173,7 @@ class Committer:
             seconds=facts.seconds,
             errors=letters.errors,
             errors_sha256=letters.errors_sha256,
+            source_hash=letters.source_hash,
         )
         self._runs[shard.id] = part.runs
         self._finished[shard.id] = Finished(

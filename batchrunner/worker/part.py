@@ -92,6 +92,7 @@ class Part:
         has_columns: Whether one of them has any.
         letters: The rows set aside so far; None as long as there is none.
         runs: To be recorded before it is published.
+        source_hash: Of what was read, once all is; empty where none is kept.
     """
 
     def __init__(self, stage: Callable[[], Staged], facts: PlanFacts, *, settle: Settle) -> None:
@@ -100,6 +101,7 @@ class Part:
         self._stage, self._replaced = stage, list[Staged]()
         self.letters: Letters | None = None
         self.runs: list[CompletedRun] = []
+        self.source_hash = ""
         self.write_id = uuid.uuid4().hex
         self._began = time.monotonic()
         self._is_parquet = facts.format == PARQUET

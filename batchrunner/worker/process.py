@@ -303,7 +303,7 @@ class _Group:
 
     def _advance(self, step: Step, made: Made) -> list[Receipt]:
         if step.is_end:
-            return self._committer.finish(step.shard)
+            return self._committer.finish(step.shard, source_hash=step.source_hash)
         rows = len(step.batch) if step.batch else len(step.bad)
         self._committer.append(step.shard, made, rows_in=rows)
         return []

@@ -59,6 +59,7 @@ class PutOff:
         rows_failed: Rows set aside.
         errors: Name of the file of these; empty for none.
         errors_sha256: Of that file; empty for none.
+        source_hash: Of what was read.
         bare_rows: Rows to write that have no columns of their own.
     """
 
@@ -66,6 +67,7 @@ class PutOff:
     rows_failed: int = 0
     errors: str = ""
     errors_sha256: str = ""
+    source_hash: str = ""
     bare_rows: int = 0
 
 

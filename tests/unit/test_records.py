@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.checkpoint import Checkpoint, Generation, PlanFacts, RunRecord, Sentinel
+from batchrunner.checkpoint import (
+    Checkpoint,
+    Generation,
+    PlanFacts,
+    RunPlace,
+    RunRecord,
+    Sentinel,
+)
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_to_bytes
 from batchrunner.checkpoint.records import sealed
 from batchrunner.errors import DamagedOutputError, LeaseHeldError
@@ -69,6 +76,8 @@ GENERATIONS = st.builds(
     ),
     shards=st.lists(SHARDS, max_size=4).map(tuple),
     retired=st.lists(COUNT, max_size=3).map(tuple),
+    identities=st.dictionaries(TEXT, TEXT, max_size=3),
+    place=st.builds(RunPlace, sink=TEXT, checkpoint=TEXT),
 )
 FACTS = PlanFacts(5, "jsonl", "none", "bytes", 4096)
 FOREIGN = [b"", b"null", b"[]", b"7", b'"text"', b"{}", b'{"version": 1}', b"\xff\xfe", b"PAR1PAR1"]
@@ -135,7 +144,7 @@ def test_what_is_no_record_is_damaged(kind, data):
 def test_every_field_must_be_there_and_of_its_type(record):
     """A wrong one is named, so that it can be looked for."""
     whole = dataclasses.asdict(record)
-    for name in whole.keys() - {"version", "errors", "errors_sha256"}:
+    for name in whole.keys() - {"version", "errors", "errors_sha256", "source_hash"}:
         less = {key: value for key, value in whole.items() if key != name}
         with pytest.raises(DamagedOutputError):
             type(record).from_bytes(sealed(orjson.dumps(less)), key="k")
@@ -218,8 +227,75 @@ def test_what_is_no_plan_is_damaged(data):
 
 def test_a_plan_of_a_later_version_is_refused_by_name():
     """As every record."""
-    with pytest.raises(DamagedOutputError, match="k has format version 2"):
-        plan_from_bytes(a_table({"batchrunner": '{"version": 2, "retired": []}'}), key="k")
+    with pytest.raises(DamagedOutputError, match="k has format version 3"):
+        plan_from_bytes(a_table({"batchrunner": '{"version": 3, "retired": []}'}), key="k")
+
+
+def edited(plan, change):
+    """The plan as a tool would write it again, with *change* made to its columns and header."""
+    table = pq.read_table(pa.BufferReader(plan))
+    columns, header = table.to_pydict(), json.loads(table.schema.metadata[b"batchrunner"])
+    change(columns, header)
+    table = pa.table(columns, schema=table.schema)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({"batchrunner": json.dumps(header)}), buffer)
+    return buffer.getvalue().to_pybytes()
+
+
+A_WHOLE_PLAN = dataclasses.replace(
+    a_generation(0, 1, 2, retired=(7,)), identities={"/in/9": "5"}, place=RunPlace("/out", "/ck")
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda columns, _: columns["stop"].__setitem__(1, 8),
+        lambda columns, _: columns["identity"].__setitem__(0, "2"),
+        lambda columns, _: columns["rows"].__setitem__(0, 5),
+        lambda columns, _: [column.pop() for column in columns.values()],
+        lambda _, header: header["retired"].append(1),
+        lambda _, header: header["identities"].update({"/in/0": "9"}),
+        lambda _, header: header["place"].update(sink="/other"),
+        lambda _, header: header.update(count=4097),
+        lambda _, header: header.update(version=1),
+        lambda _, header: header.pop("check"),
+    ],
+)
+def test_a_plan_that_was_edited_is_damaged(change):
+    """It decides which rows are read: one number other, and rows are lost or come twice."""
+    plan = plan_to_bytes(A_WHOLE_PLAN)
+    assert plan_from_bytes(edited(plan, lambda *_: None), key="k") == A_WHOLE_PLAN
+
+    with pytest.raises(DamagedOutputError, match="k is damaged: it was changed after"):
+        plan_from_bytes(edited(plan, change), key="k")
+
+
+def test_no_flipped_bit_makes_another_plan():
+    """A disk may flip any: the plan is then the same, or damaged."""
+    plan = plan_to_bytes(A_WHOLE_PLAN)
+    damaged = 0
+    for at in range(0, len(plan), 3):
+        flipped = plan[:at] + bytes([plan[at] ^ 1 << at % 8]) + plan[at + 1 :]
+        try:
+            assert plan_from_bytes(flipped, key="k") == A_WHOLE_PLAN
+        except DamagedOutputError:
+            damaged += 1
+    assert damaged > len(plan) // 10
+
+
+def test_a_plan_of_version_1_has_no_checksum():
+    """It is read as before."""
+    plan = plan_to_bytes(a_generation(0, 1, retired=(7,)))
+
+    def as_of_version_1(_, header):
+        for added in ("check", "identities", "place"):
+            del header[added]
+        header["version"] = 1
+
+    assert plan_from_bytes(edited(plan, as_of_version_1), key="k") == a_generation(
+        0, 1, retired=(7,)
+    )
 
 
 def test_parts_sort_in_the_order_of_their_shards():
