@@ -10,6 +10,7 @@ from typing import BinaryIO
 from batchrunner.checkpoint import Checkpoint, Generation, Quarantine, RunRecord
 from batchrunner.errors import SpecChangedError
 from batchrunner.plan.again import Again, with_letters
+from batchrunner.plan.asked_for import AskedFor
 from batchrunner.plan.output import SUCCESS, Output, check_unused, examine, parts_in
 from batchrunner.plan.planning import Opener, StoredPlan, first_generation, next_generation
 from batchrunner.plan.source import SourceFile, check_apart, list_source
@@ -25,15 +26,20 @@ class Run:
 
     Attributes:
         spec: What was asked for.
-        decisive: Every field that decides the output, with its value as JSON; also the code.
+        asked_for: What decides the output, also the code.
         checkpoint: Where it is remembered.
         sink: Where the parts go.
     """
 
     spec: BatchSpec
-    decisive: Mapping[str, str]
+    asked_for: AskedFor
     checkpoint: Checkpoint
     sink: Storage
+
+    @property
+    def decisive(self) -> Mapping[str, str]:
+        """Every field that decides the output, with its value as text."""
+        return self.asked_for.decisive
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def survey(run: Run, *, accept_changes: bool = False, again: Again | None = None
     record = run.checkpoint.run()
     if record is None:
         return _of_new_run(run, files)
-    accepted = differences(record.decisive, run.decisive)
+    accepted = differences(record.decisive, run.asked_for.compared_with(record.decisive))
     mended = again is not None and all(line.startswith("capability.code") for line in accepted)
     if accepted and not accept_changes and not mended:
         raise SpecChangedError(_changed(run, accepted))
