@@ -18,6 +18,7 @@ from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
 from batchrunner.finishing import declare_success
 from batchrunner.opening import open_run
+from batchrunner.packages import keep_versions
 from batchrunner.plan.again import Again
 from batchrunner.plan.asked_for import AskedFor
 from batchrunner.plan.survey import Run, Survey, check_source, survey
@@ -162,6 +163,7 @@ class BatchRunner:
 
     def _go(self, run: Run, seen: Survey, session: Session, progress: Progress) -> BatchReport:
         run_uid, before = open_run(run, seen)
+        keep_versions(run, session)
         session.note("plan_made", shards=len(seen.plan.active), pending=len(seen.pending))
         work = Work(
             spec=self.spec,
@@ -174,7 +176,8 @@ class BatchRunner:
         )
         driving = Driving(work, session, _pace(seen, before), progress)
         if seen.pending:
-            driving.go(seen.pending, self._engine(session.stop))
+            with run.asked_for.at_work():
+                driving.go(seen.pending, self._engine(session.stop))
         committed = {**before, **driving.tally.committed}
         report = report_of(run, seen, committed, run_uid=run_uid)
         if report.ok:

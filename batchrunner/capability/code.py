@@ -31,6 +31,11 @@ class Code:
     installed: frozenset[str] = frozenset()
     unseen: tuple[tuple[str, ...], ...] = ()
 
+    @property
+    def is_known(self) -> bool:
+        """Tell whether there is any: not where `capability.version` stands in for it."""
+        return bool(self.modules or self.values)
+
 
 def code_of(targets: Iterable[str], *, handed_over: Any = None) -> Code:
     """Return the code of *targets*, which is not imported, and of an object, if there is one.
@@ -41,14 +46,14 @@ def code_of(targets: Iterable[str], *, handed_over: Any = None) -> Code:
     Raises:
         CapabilityImportError: A module cannot be found or parsed.
     """
-    modules, values, unseen = Modules(), dict[tuple[str, ...], str](), ()
+    modules = Modules()
     for target in targets:
         _add_target(modules, target)
+    reader = Reader(modules)
     if handed_over is not None:
-        reader = Reader(modules)
         reader.read_root(handed_over)
-        values = {path or (ITSELF,): text for path, text in reader.values.items()}
-        unseen = tuple(path or (ITSELF,) for path in reader.unseen)
+    values = {path or (ITSELF,): text for path, text in reader.values.items()}
+    unseen = tuple(path or (ITSELF,) for path in reader.unseen)
     return Code(modules.own, values, frozenset(modules.installed), unseen)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from batchrunner.capability import Code, check_target, code_of
 from batchrunner.capability.before import hash_of_object, hash_of_target
+from batchrunner.capability.worked import before_work, remember_work
 from batchrunner.plan.code_files import code_files
 from batchrunner.spec import BatchSpec
 from batchrunner.spec.fingerprint import decisive_fields, field_of_code_before, has_code_before
@@ -38,6 +40,10 @@ class AskedFor:
         Raises:
             CapabilityImportError: It cannot be found or parsed.
         """
+        code = self._look()
+        return replace(code, values=before_work(self.handed_over, code.values))
+
+    def _look(self) -> Code:
         named = self.spec.capability
         if named is not None and named.version is not None:
             return Code()
@@ -72,6 +78,16 @@ class AskedFor:
             code = hash_of_target(named.target)
         kept = {p: text for p, text in self.decisive.items() if not p.startswith("capability.code")}
         return {**kept, **field_of_code_before(code)}
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Have the capability called in this process meanwhile: what it does to itself is no change."""
+        try:
+            yield
+        finally:
+            if self.handed_over is not None and self.spec.execution.engine == "local":
+                after = self._look().values
+                remember_work(self.handed_over, before=self.code.values, after=after)
 
     def warn_of_unseen(self) -> None:
         """Say once what of an object that was handed over is not looked at."""
