@@ -8,10 +8,12 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
 from batchrunner.capability.definitions import hash_of
+from batchrunner.capability.finding import Module, Owner
 
 _CACHED = type(functools.cache(len))
 _BY_NAME = {"LOAD_GLOBAL", "LOAD_NAME"}
@@ -63,6 +65,15 @@ def imports_of(function: FunctionType) -> Iterator[str]:
                 yield base
             elif instruction.opname == "IMPORT_FROM":
                 yield f"{base}.{instruction.argval}"
+
+
+def is_generated(method: FunctionType, kind: type) -> bool:
+    """Tell whether a decorator of Python's own made *method*: it is another one in each Python."""
+    file = method.__code__.co_filename
+    made_here = (
+        file.startswith("<") or Module("", Path(file), is_package=False).owner is Owner.PYTHON
+    )
+    return hasattr(kind, "__dataclass_fields__") and made_here
 
 
 def unwrapped(value: Any) -> Any:

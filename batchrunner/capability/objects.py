@@ -15,6 +15,7 @@ from batchrunner.capability.finding import Owner, loaded_module
 from batchrunner.capability.functions import (
     code_hash,
     imports_of,
+    is_generated,
     source_hash,
     unwrapped,
     values_of,
@@ -26,7 +27,7 @@ Path = tuple[str, ...]
 
 HASH = "sha256:"
 _MOST_SHOWN = 100
-_MOST_SPREAD = 64
+_MOST_SPREAD = 256
 _SEARCHED = (Owner.USER, Owner.PACKAGE)
 _NOT_REDUCED = {"ray", "os"}
 """To reduce a reference of Ray's has an effect; `os.environ` is this machine's."""
@@ -142,13 +143,15 @@ class Reader:
             if base is not object and self._owner(base) in (None, Owner.USER):
                 self.read(base, (*path, "base", base.__name__))
         has_source = in_script and self._has_source(value, path)
+        is_bare = in_script and not has_source  # nothing else tells what its members are
+        below = path if path[-1:] == ("class",) else (*path, "class")
         for name, member in sorted(vars(value).items()):
             inner = unwrapped(member)
             if isinstance(inner, FunctionType) and inner.__module__ == value.__module__:
-                at = (*path, "class", name)
-                self._method_of_class(inner, at, in_script=in_script and not has_source)
-            elif in_script and not has_source and _is_written(name, member):
-                self.read(member, (*path, "class", name))
+                if not is_generated(inner, value):
+                    self._method_of_class(inner, (*below, name), in_script=is_bare)
+            elif is_bare and _is_written(name, member):
+                self.read(member, (*below, name))
 
     def _has_source(self, value: type, path: Path) -> bool:
         try:
@@ -190,7 +193,7 @@ class Reader:
             return value if all(type(key) is str for key in value) else None
         if type(value) in (list, tuple) and len(value) <= _MOST_SPREAD and not is_plain(value):
             return {str(index): inner for index, inner in enumerate(value)}
-        if isinstance(value, BuiltinFunctionType) or is_plain(value):
+        if is_plain(value) or isinstance(value, BuiltinFunctionType):
             return None
         if self._owner(type(value)) not in (None, Owner.USER):
             return None

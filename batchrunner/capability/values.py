@@ -11,7 +11,6 @@ import fractions
 import functools
 import hashlib
 import json
-import operator
 import pathlib
 import random
 import re
@@ -76,7 +75,7 @@ class Budget:
 
 def is_plain(value: Any) -> bool:
     """Tell whether the text of *value* says nothing but the value, and may be shown."""
-    if type(value) in _PLAIN or type(value) in _BY_REPR:
+    if type(value) in _PLAIN or type(value) in _BY_REPR or _is_builtin(value):
         return True
     if isinstance(value, enum.Enum | pathlib.PurePath | re.Pattern):
         return True
@@ -181,10 +180,15 @@ def _text_of_leaf(value: Any, inner: Inner) -> str | None:
     return _text_of_callable(value, inner)
 
 
+def _is_builtin(value: Any) -> bool:
+    """Tell whether *value* is a function of C, and no method of some object."""
+    return isinstance(value, types.BuiltinFunctionType) and isinstance(
+        value.__self__, types.ModuleType
+    )
+
+
 def _text_of_callable(value: Any, inner: Inner) -> str | None:
-    if isinstance(value, operator.attrgetter | operator.itemgetter | operator.methodcaller):
-        return repr(value)
-    if isinstance(value, types.BuiltinFunctionType) and isinstance(value.__self__, type(sys)):
+    if _is_builtin(value):
         return name_of(value)
     if isinstance(value, functools.partial):
         return f"partial{_joined('()', map(inner, (value.func, value.args, value.keywords)))}"
