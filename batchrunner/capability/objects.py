@@ -190,7 +190,7 @@ class Reader:
     def _parts(self, value: Any) -> Mapping[str, Any] | None:
         """Return the parts of *value* that are to be named one by one; None to take it whole."""
         if type(value) is dict and value and len(value) <= _MOST_SPREAD:
-            return value if all(type(key) is str for key in value) else None
+            return value if all(map(_is_name, value)) else None
         if type(value) in (list, tuple) and len(value) <= _MOST_SPREAD and not is_plain(value):
             return {str(index): inner for index, inner in enumerate(value)}
         if is_plain(value) or isinstance(value, BuiltinFunctionType):
@@ -206,7 +206,7 @@ class Reader:
         for part in state if type(state) is tuple and len(state) == 2 else (state,):
             told |= part if type(part) is dict else {"(state)": part} if part is not None else {}
         extra = {"(made of)": arguments, "(items)": items, "(pairs)": pairs}
-        named = {str(name): inner for name, inner in sorted(told.items(), key=str)}
+        named = {n if _is_name(n) else digest(repr(n)): inner for n, inner in told.items()}
         return named | {name: inner for name, inner in extra.items() if inner}
 
     def _text(self, value: Any) -> str:
@@ -273,4 +273,9 @@ def _reduced(value: Any) -> tuple[Any, Any, Any, Any, Any]:
 
 
 def _shown(value: Any, text: str) -> str:
-    return text if is_plain(value) and len(text) <= _MOST_SHOWN else HASH + digest(text)
+    return text if is_plain(value) and _is_name(text) else HASH + digest(text)
+
+
+def _is_name(text: Any) -> bool:
+    """Tell whether *text* can stand in a record, and in a message."""
+    return type(text) is str and len(text) <= _MOST_SHOWN and text.isprintable()

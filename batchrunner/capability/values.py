@@ -18,6 +18,7 @@ import sys
 import types
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from json.encoder import encode_basestring
 from typing import Any
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -42,7 +43,7 @@ _BYTES = (bytes, bytearray, memoryview, array.array)
 _LISTS = (list, tuple, collections.deque)
 _SETS = (set, frozenset)
 _MAPPINGS = (dict, collections.defaultdict, collections.Counter, types.MappingProxyType)
-_MOST = 200_000
+_MOST = 100_000
 _MOST_DEPTH = 60
 _SHOWN_BYTES = 32
 _COPIED = 1 << 20
@@ -163,7 +164,9 @@ def _told(value: Any, inner: Inner) -> str:
 
 
 def _plain(value: Any) -> str:
-    return repr(value) if type(value) is float else json.dumps(value, ensure_ascii=False)
+    if type(value) is str:
+        return encode_basestring(value)
+    return repr(value) if type(value) is not bool and value is not None else json.dumps(value)
 
 
 def _joined(brackets: str, texts: Iterable[str]) -> str:
@@ -174,7 +177,7 @@ def _text_of_leaf(value: Any, inner: Inner) -> str | None:
     if isinstance(value, enum.Enum):
         return f"{name_of(type(value))}.{value.name} = {inner(value.value)}"
     if isinstance(value, pathlib.PurePath):
-        return json.dumps(str(value), ensure_ascii=False)
+        return encode_basestring(str(value))
     if isinstance(value, re.Pattern):
         return f"re.compile({value.pattern!r}, {value.flags})"
     return _text_of_callable(value, inner)

@@ -54,7 +54,8 @@ def fields_of_code(code: Code) -> dict[str, str]:
     fields = {_dotted(("capability", "code", name)): text for name, text in code.modules.items()}
     for path, text in code.values.items():
         secret = any(map(looks_secret, path)) or redact_uri(text) != text
-        fields[_dotted(("capability", "code", *path))] = _sealed(text) if secret else text
+        steps = (step if step.isdecimal() else _dotted((step,)) for step in path)
+        fields[f"capability.code.{'.'.join(steps)}"] = _sealed(text) if secret else text
     return fields
 
 
