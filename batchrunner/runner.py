@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from batchrunner.capability import check_target, code_of_object, code_of_target, load_target
+from batchrunner.capability import load_target
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.clearing import clear, is_clearing
 from batchrunner.driving import Driving, Engine, Pace
@@ -19,7 +19,9 @@ from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
 from batchrunner.finishing import declare_success
 from batchrunner.opening import open_run
+from batchrunner.packages import keep_versions
 from batchrunner.plan.again import Again
+from batchrunner.plan.asked_for import AskedFor
 from batchrunner.plan.survey import Run, Survey, check_source, comparer_of, survey
 from batchrunner.plan.totals import Totals
 from batchrunner.progress import NoProgress, Progress
@@ -28,7 +30,6 @@ from batchrunner.report import BatchReport, report_of
 from batchrunner.session import Session, Stop, open_session
 from batchrunner.shard import Slicing
 from batchrunner.spec import BatchSpec
-from batchrunner.spec.fingerprint import decisive_fields
 from batchrunner.storage import open_storage
 from batchrunner.worker.work import Work, checkpoint_storage
 
@@ -150,21 +151,14 @@ class BatchRunner:
 
     def decisive_fields(self) -> dict[str, str]:
         """Return all that decides the output, the code included; without secrets."""
-        return decisive_fields(self.spec, code=self._code())
+        return AskedFor(self.spec, self._capability).decisive
 
     def _run(self) -> Run:
         sink = open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)
         checkpoint = Checkpoint(checkpoint_storage(self.spec))
-        return Run(self.spec, self.decisive_fields(), checkpoint, sink, comparer_of(self.spec))
-
-    def _code(self) -> str | None:
-        named = self.spec.capability
-        if named is not None and named.version is not None:
-            return None
-        if self._capability is not None or named is None:
-            return code_of_object(self._capability)
-        check_target(named.target)
-        return code_of_target(named.target)
+        asked_for = AskedFor(self.spec, self._capability)
+        asked_for.warn_of_unseen()
+        return Run(self.spec, asked_for, checkpoint, sink, comparer_of(self.spec))
 
     def _check_stores(self, run: Run) -> None:
         if not self.spec.unsafe_single_writer:
@@ -174,6 +168,7 @@ class BatchRunner:
     def _go(self, run: Run, seen: Survey, session: Session, progress: Progress) -> BatchReport:
         _warn(seen)
         run_uid, before = open_run(run, seen)
+        keep_versions(run, session)
         session.note("plan_made", shards=len(seen.plan.active), pending=len(seen.pending))
         work = Work(
             spec=self.spec,
@@ -186,7 +181,8 @@ class BatchRunner:
         )
         driving = Driving(work, session, _pace(seen, before), progress)
         if seen.pending:
-            driving.go(seen.pending, self._engine(session.stop))
+            with run.asked_for.at_work():
+                driving.go(seen.pending, self._engine(session.stop))
         committed = {**before, **driving.tally.committed}
         report = report_of(run, seen, committed, run_uid=run_uid)
         if report.ok:

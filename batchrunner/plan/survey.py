@@ -10,6 +10,7 @@ from typing import BinaryIO
 from batchrunner.checkpoint import Checkpoint, Generation, Quarantine, RunRecord
 from batchrunner.errors import SpecChangedError
 from batchrunner.plan.again import Again, with_letters
+from batchrunner.plan.asked_for import AskedFor
 from batchrunner.plan.moving import brought_here, changes_since, place_of, recorded_place
 from batchrunner.plan.output import SUCCESS, Output, check_unused, examine, parts_in
 from batchrunner.plan.overlap import check_apart, check_links
@@ -27,17 +28,22 @@ class Run:
 
     Attributes:
         spec: What was asked for.
-        decisive: Every field that decides the output, with its value as JSON; also the code.
+        asked_for: What decides the output, also the code.
         checkpoint: Where it is remembered.
         sink: Where the parts go.
         comparer: Looks into files that have another time.
     """
 
     spec: BatchSpec
-    decisive: Mapping[str, str]
+    asked_for: AskedFor
     checkpoint: Checkpoint
     sink: Storage
     comparer: Comparer
+
+    @property
+    def decisive(self) -> Mapping[str, str]:
+        """Every field that decides the output, with its value as text."""
+        return self.asked_for.decisive
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,8 @@ def survey(run: Run, *, accept_changes: bool = False, again: Again | None = None
         return _of_new_run(run, listing)
     generations = run.checkpoint.generations()
     was = recorded_place(record.decisive, generations, run.spec)
-    accepted = changes_since(record.decisive, run.decisive, was=was, spec=run.spec)
+    now = run.asked_for.compared_with(record.decisive)
+    accepted = changes_since(record.decisive, now, was=was, spec=run.spec)
     mended = again is not None and all(line.startswith("capability.code") for line in accepted)
     if accepted and not accept_changes and not mended:
         raise SpecChangedError(_changed(run, accepted))

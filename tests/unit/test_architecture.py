@@ -15,7 +15,7 @@ LAYERS = [  # lowest first; units that share a line do not know each other
     {"checkpoint", "analytics"},
     {"worker"},
     {"plan", "execute", "session", "progress"},
-    {"recording"},
+    {"recording", "packages"},
     {"opening", "finishing", "clearing", "driving", "report", "set_aside", "status"},
     {"runner", "verify", "leftovers"},
     {"jobs"},
