@@ -63,6 +63,11 @@ class CapabilitySpec(Section):
         description="Stands in for the hash of the code: the output is taken to be the same as "
         "long as the version is.",
     )
+    deterministic: Annotated[bool, NEUTRAL] = Field(
+        default=False,
+        description="The same row always gives the same rows, whatever stands in its batch: "
+        "`verify --replay` may hold the output against another run of it.",
+    )
 
 
 class ShardSpec(Section):

@@ -41,6 +41,7 @@ NEUTRAL = {
     "resume": False,
     "tags": {"team": "x"},
     "unsafe_single_writer": True,
+    "capability.deterministic": True,
     "source.storage_options": {"anon": True},
     "sink.storage_options": {"anon": True},
     "execution.engine": "local",
