@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrunner.verify.reading import Numbered, Numbers, row_of
@@ -136,11 +137,21 @@ def table_batches(
     for first, table in tables:
         every = range(first, first + len(table))
         ours = [n for n in every if n not in aside and (wanted is None or n in wanted)]
-        some = table if len(ours) == len(table) else table.take([n - first for n in ours])
-        held, numbers = [*held, some], numbers + ours
+        held += [table.slice(a - first, b - a) for a, b in _runs(ours)]
+        numbers += ours
         while len(numbers) >= size or sum(t.nbytes for t in held) >= _MOST_BYTES:
             whole = pa.concat_tables(held)
             yield TableBatch(whole.slice(0, size), numbers[:size])
             held, numbers = [whole.slice(size)], numbers[size:]
     if numbers:
         yield TableBatch(pa.concat_tables(held), numbers)
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and one past the last of each run of neighbours.
+
+    Slices of these, because Arrow cannot take single rows of every type.
+    """
+    breaks = [n for n in range(1, len(numbers)) if numbers[n] != numbers[n - 1] + 1]
+    for start, stop in pairwise([0, *breaks, len(numbers)] if numbers else []):
+        yield numbers[start], numbers[stop - 1] + 1

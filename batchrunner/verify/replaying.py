@@ -75,7 +75,7 @@ class Replay:
                     yield Finding(Kind.REPLAY, self._part(shard), why, shard.id)
                 replayed.append(shard)
                 watch(done, len(shards))
-        self.notes.insert(0, _summary(replayed))
+        self.notes.insert(0, _summary(replayed, shards=len(self._seen.plan.active)))
 
     def _difference(self, caller: Caller, shard: Shard) -> str:
         again = self._made(caller, shard)
@@ -148,7 +148,9 @@ def _lines_of(pieces: Iterator[Piece]) -> Iterator[bytes]:
         yield from piece.rows.removesuffix(b"\n").split(b"\n") if piece.count else ()
 
 
-def _summary(replayed: Sequence[Shard]) -> str:
+def _summary(replayed: Sequence[Shard], *, shards: int) -> str:
+    if not replayed:
+        return "no shard was replayed"
     some = ", ".join(str(shard.id) for shard in replayed[:_NAMED])
     more = f" and {len(replayed) - _NAMED:,} more" if len(replayed) > _NAMED else ""
-    return f"replayed: shards {some}{more}" if replayed else "no shard was replayed"
+    return f"replayed {len(replayed):,} of {shards:,} shards: {some}{more}"
