@@ -10,11 +10,13 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 from batchrunner.errors import CapabilityImportError, describe
+from batchrunner.user_code import contained
 
 
 def load_target(target: str) -> Any:
@@ -25,7 +27,7 @@ def load_target(target: str) -> Any:
     """
     module_name, _, path = target.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        found: Any = contained(partial(importlib.import_module, module_name))
     except ModuleNotFoundError as error:
         raise CapabilityImportError(_not_found(target, missing=error.name or "")) from error
     except Exception as error:  # importing runs the user's code, which may raise anything

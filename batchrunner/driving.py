@@ -92,6 +92,7 @@ class Driving:
         self._shards: dict[int, Shard] = {}
         self._unfolded: dict[int, Sentinel] = {}
         self._stop_is_stored = False
+        self._is_cut_short = True
 
     def go(self, shards: Sequence[Shard], engine: Engine) -> None:
         """Hand *shards* out until each is committed or failed for good, or a stop comes.
@@ -109,6 +110,7 @@ class Driving:
                     break
                 self._commit_put_off(wave)
             self._quarantine()
+            self._is_cut_short = False
         finally:
             self._leave()
 
@@ -181,6 +183,8 @@ class Driving:
             self._fold()
             if self._stop_is_stored:
                 self._checkpoint.storage.delete([stop_key(self._session.id)])
+            is_worker = self._work.spec.execution.engine == "local"
+            if self._stop_is_stored or (self._is_cut_short and is_worker):  # it is alive
                 forget_attempts(self._checkpoint.storage, session=self._session.id)
         except StorageError as error:  # neither is needed, and what went wrong before must be heard
             _log.warning("%s", error)

@@ -35,7 +35,9 @@ _WRITE_LINE = _WRITE | orjson.OPT_APPEND_NEWLINE
 
 
 def parse_block(data: bytes) -> list[Row] | None:
-    """Return the row of each line of *data*; or None when a line needs a closer look.
+    r"""Return the row of each line of *data*; or None when a line needs a closer look.
+
+    Each line ends with its newline; the last one's may be missing when the line is not empty.
 
     One call for all lines takes half as long as one a line. A random number between the lines tells
     them apart in the answer: lines that only make sense together, or that hold two rows, leave it in

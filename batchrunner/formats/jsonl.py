@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, BinaryIO
@@ -12,6 +12,8 @@ from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
 from batchrunner.formats.json_rows import parse_block, parse_line
 from batchrunner.formats.lines import MAX_LINE_BYTES, ByteStream, Lines, read_lines, row_ends
+from batchrunner.formats.partition_values import add_to_rows, wanted
+from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Shard, Slicing
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ class JsonlChunk:
         offset: Of the first line.
         bad: The lines that are no rows.
         columns: The keys to keep, or None for all.
+        partition: What the folders of the file name; in each row.
+
+    Raises:
+        ValueError: Not every row has a number: rows that fail would be read again from another line.
     """
 
     parsed: list[Row]
@@ -40,6 +46,11 @@ class JsonlChunk:
     offset: int
     bad: tuple[BadRow, ...] = ()
     columns: tuple[str, ...] | None = None
+    partition: Partition = ()
+
+    def __post_init__(self) -> None:
+        if len(self.numbers) != len(self.parsed):
+            raise ValueError(f"{len(self.parsed)} rows, but the lines of {len(self.numbers)}")
 
     @cached_property
     def lines(self) -> list[bytes]:
@@ -58,7 +69,9 @@ class JsonlChunk:
 
     def reread(self, start: int, stop: int) -> list[Row]:
         rows = [parse_line(self.lines[number]) for number in self.numbers[start:stop]]
-        return _project(rows, self.columns)
+        rows = _project(rows, self.columns)
+        add_to_rows(rows, self.partition)
+        return rows
 
     def table(self, start: int, stop: int) -> pa.Table:
         from batchrunner.formats.columns import rows_to_table
@@ -76,9 +89,21 @@ class JsonlChunk:
 
 
 def read_jsonl(
-    file: BinaryIO, shard: Shard, *, compression: str | None, columns: tuple[str, ...] | None
+    file: BinaryIO,
+    shard: Shard,
+    *,
+    compression: str | None,
+    columns: tuple[str, ...] | None,
+    partition: Partition = (),
 ) -> Iterator[JsonlChunk]:
     """Yield the rows of *shard*, about a megabyte of lines at a time, in file order.
+
+    Args:
+        file: The whole file.
+        shard: Which of its rows.
+        compression: gz, zst or None.
+        columns: The keys to keep, or None for all.
+        partition: What the folders of the file name; added to each row.
 
     Raises:
         ShardFailedError: The compressed file is damaged or cut short.
@@ -90,9 +115,11 @@ def read_jsonl(
         blocks = read_lines(open_compressed(file, compression))
     if shard.slicing is Slicing.HEAD:
         blocks = _head(blocks, rows=shard.stop)
+    partition = wanted(partition, columns)
     try:
         for block in blocks:
-            yield parse(block, columns=columns)
+            chunk = parse(block, columns=columns)
+            yield _placed(chunk, partition) if partition else chunk
     except OSError as error:
         if isinstance(error, StorageError):
             raise
@@ -148,10 +175,10 @@ def _parse_each(data: bytes, *, offset: int, columns: tuple[str, ...] | None) ->
     at = offset
     for first in range(0, len(lines), _FEW):
         few = lines[first : first + _FEW]
-        short = max(map(len, few)) <= MAX_LINE_BYTES
-        if short and (found := parse_block(b"\n".join(few))) is not None:
+        found = _parse_few(few)
+        if found is not None:
             rows += found
-            numbers += range(first, first + len(few))
+            numbers += range(first, first + len(found))
             at += sum(map(len, few)) + len(few)
             continue
         for number, line in enumerate(few, start=first):
@@ -164,6 +191,16 @@ def _parse_each(data: bytes, *, offset: int, columns: tuple[str, ...] | None) ->
             at += len(line) + 1
     rows = _project(rows, columns)
     return JsonlChunk(rows, data, numbers, offset, tuple(bad), columns)
+
+
+def _parse_few(few: list[bytes]) -> list[Row] | None:
+    """Return the row of each line, or None when not every line is one that can be had at once."""
+    if max(map(len, few)) > MAX_LINE_BYTES:
+        return None
+    # Each line with its newline: without the last one, an empty last line could not be told from
+    # the end of the line before it, and every row after it would have the number of its neighbour.
+    rows = parse_block(b"\n".join([*few, b""]))
+    return rows if rows is not None and len(rows) == len(few) else None
 
 
 def _parse_held(line: bytes) -> Row:
@@ -180,6 +217,21 @@ def _overlong(block: Lines) -> JsonlChunk:
 
 def _too_long(length: int) -> str:
     return f"the line has {length:,} bytes; at most {MAX_LINE_BYTES:,} are read"
+
+
+def _placed(chunk: JsonlChunk, partition: Partition) -> JsonlChunk:
+    """Return *chunk* with *partition* in its rows; those that contradict it are no rows."""
+    faults = add_to_rows(chunk.parsed, partition)
+    if not faults:
+        return replace(chunk, partition=partition)
+    bad = [BadRow(chunk.locate(index), why) for index, why in faults.items()]
+    return replace(
+        chunk,
+        parsed=[row for index, row in enumerate(chunk.parsed) if index not in faults],
+        numbers=[number for index, number in enumerate(chunk.numbers) if index not in faults],
+        bad=tuple(sorted((*chunk.bad, *bad), key=lambda row: row.position.at)),
+        partition=partition,
+    )
 
 
 def _project(rows: list[Row], columns: tuple[str, ...] | None) -> list[Row]:

@@ -77,10 +77,12 @@ def _pieces(stream: ByteStream, *, start: int, stop: int | None) -> Iterator[tup
         at, next_at = next_at, next_at + len(block)
         if not inside:
             begin = block.find(b"\n") + 1
+            # The first line to begin in this range begins here, or after the next block's first
+            # byte at the soonest. Without this, a file of one line would be read once a shard.
+            if stop is not None and (at + begin if begin else next_at + 1) >= stop:
+                return
             if not begin:
                 continue
-            if stop is not None and at + begin >= stop:
-                return
             inside, at, block = True, at + begin, block[begin:]
         end = 0
         if stop is not None and next_at >= stop:

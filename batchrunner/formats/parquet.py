@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
 from batchrunner.formats.columns import conform, table_to_rows, unify
+from batchrunner.formats.parquet_source import Faults, ParquetSource
+from batchrunner.formats.partition_values import add_to_table, wanted
+from batchrunner.formats.partitions import Partition
+from batchrunner.formats.unsound import shown, with_own_words
 from batchrunner.shard import Shard, Slicing
 
 READ_ROWS = 16_384
@@ -29,15 +32,13 @@ class TableChunk:
 
     Attributes:
         content: The rows.
-        first: Number of the first one in its file.
+        numbers: Of the rows, in their file.
+        bad: The rows between them that hold a value which is none of its column's type.
     """
 
     content: pa.Table
-    first: int
-
-    @property
-    def bad(self) -> tuple[BadRow, ...]:
-        return ()
+    numbers: Sequence[int]
+    bad: tuple[BadRow, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -54,31 +55,42 @@ class TableChunk:
     def table(self, start: int, stop: int) -> pa.Table:
         return self.content.slice(start, stop - start)
 
-    def positions(self) -> range:
-        return range(self.first, self.first + len(self))
+    def positions(self) -> Sequence[int]:
+        return self.numbers
 
     def locate(self, index: int) -> Position:
-        row = self.rows(index, index + 1)[0]
-        return Position("row", self.first + index, orjson.dumps(row, default=str)[:MAX_RAW_BYTES])
+        return _position(self.content, index, self.numbers[index])
+
+
+def _position(table: pa.Table, index: int, number: int) -> Position:
+    return Position("row", number, shown(table.slice(index, 1))[:MAX_RAW_BYTES])
 
 
 def read_parquet(
-    file: BinaryIO, shard: Shard, *, columns: tuple[str, ...] | None
+    file: BinaryIO,
+    shard: Shard,
+    *,
+    columns: tuple[str, ...] | None,
+    partition: Partition = (),
 ) -> Iterator[TableChunk]:
     """Yield the rows of *shard*, in file order, decoding a few thousand at a time.
 
+    Args:
+        file: The whole file.
+        shard: Which of its rows.
+        columns: Those to read, or None for all.
+        partition: What the folders of the file name; added to each row.
+
     Raises:
-        ShardFailedError: The file is no Parquet, or lacks one of *columns*.
+        ShardFailedError: The file is no Parquet, or lacks one of *columns*; a page is not what its
+            checksum says; two columns have one name.
     """
     try:
-        source = pq.ParquetFile(file)
-        _check_columns(source, columns)
+        partition = wanted(partition, columns)
+        source = ParquetSource(file, columns, partition)
         groups, first, skip, take = _extent(source.metadata, shard)
-        batches = source.iter_batches(
-            READ_ROWS, row_groups=groups, columns=columns and list(columns), use_threads=False
-        )
-        for table in _cut(batches, skip=skip, take=take):
-            yield TableChunk(table, first)
+        for table, faults in _cut(source.read(groups, READ_ROWS), skip=skip, take=take):
+            yield _chunk(table, faults, first, partition)
             first += table.num_rows
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, StorageError):
@@ -86,11 +98,13 @@ def read_parquet(
         raise ShardFailedError(f"{shard.uri} cannot be read as Parquet: {error}") from error
 
 
-def _check_columns(source: pq.ParquetFile, columns: tuple[str, ...] | None) -> None:
-    have = source.schema_arrow.names
-    missing = [name for name in columns or () if name not in have]
-    if missing:
-        raise ShardFailedError(f"no column {missing[0]!r} in the file; it has {', '.join(have)}")
+def _chunk(table: pa.Table, faults: Faults, first: int, partition: Partition) -> TableChunk:
+    numbers: Sequence[int] = range(first, first + table.num_rows)
+    bad = [BadRow(_position(table, i, first + i), why) for i, why in sorted(faults.items())]
+    if faults:
+        good = [i for i in range(table.num_rows) if i not in faults]
+        table, numbers = table.take(pa.array(good, pa.int64())), [numbers[i] for i in good]
+    return TableChunk(add_to_table(with_own_words(table), partition), numbers, tuple(bad))
 
 
 def _extent(metadata: pq.FileMetaData, shard: Shard) -> tuple[list[int], int, int, int]:
@@ -112,12 +126,15 @@ def _extent(metadata: pq.FileMetaData, shard: Shard) -> tuple[list[int], int, in
     return groups_in, shard.start, shard.start - before, shard.stop - shard.start
 
 
-def _cut(batches: Iterator[pa.RecordBatch], *, skip: int, take: int) -> Iterator[pa.Table]:
-    for batch in batches:
-        rows = batch.slice(skip, take)
-        skip, take = max(skip - batch.num_rows, 0), take - rows.num_rows
+def _cut(
+    pieces: Iterator[tuple[pa.Table, Faults]], *, skip: int, take: int
+) -> Iterator[tuple[pa.Table, Faults]]:
+    for table, faults in pieces:
+        rows = table.slice(skip, take)
+        inside = range(skip, skip + rows.num_rows)
+        skip, take = max(skip - table.num_rows, 0), take - rows.num_rows
         if rows.num_rows:
-            yield pa.Table.from_batches([rows])
+            yield rows, {i - inside.start: why for i, why in faults.items() if i in inside}
 
 
 class ParquetPart:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.naming import FileKind, file_kind
+from batchrunner.formats.partitions import glob_root, partition_columns
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, locate, open_storage
 
 _log = logging.getLogger(__name__)
-
-_MAGIC = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +47,11 @@ class Place:
 
     @classmethod
     def of(cls, uri: str) -> Place:
-        if not _MAGIC.search(uri):
+        root = glob_root(uri)
+        if root == uri:
             return cls(uri, None)
-        segments = uri.split("/")
-        first = next(i for i, segment in enumerate(segments) if _MAGIC.search(segment))
-        root = "/".join(segments[:first]) or "/"
-        return cls(root, re.compile(_glob_to_regex("/".join(segments[first:])), re.DOTALL))
+        pattern = uri.removeprefix(root).removeprefix("/")
+        return cls(root, re.compile(_glob_to_regex(pattern), re.DOTALL))
 
     def selects(self, uri: str, *, format: str | None) -> FileKind | None:  # noqa: A002 - the spec's word
         """Return the kind of a file below the root, or None when it is no file of the source.
@@ -106,6 +104,9 @@ def list_source(source: SourceSpec) -> list[SourceFile]:
             _log.warning("source: %s is named twice; it is read once", twice[0])
         files.update({file.uri: file for file in found if file.uri not in files})
     _check_one_format(files.values())
+    if source.partitioning == "hive":
+        for uri in files:
+            partition_columns(uri, source.uris)  # it raises for a name that stands twice
     return list(files.values())
 
 

@@ -11,7 +11,7 @@ from batchrunner.spec.diagnosis import visible
 from batchrunner.spec.model import BatchSpec
 from batchrunner.spec.phrases import Loc
 from batchrunner.spec.secrets import looks_secret, redacted
-from batchrunner.spec.section import NEUTRAL, ORDERED, Section
+from batchrunner.spec.section import ADDED, NEUTRAL, ORDERED, Section
 
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _SEALED = "sha256:"
@@ -62,6 +62,8 @@ def _leaves(section: Section, path: Loc) -> Iterator[tuple[Loc, str, bool]]:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if NEUTRAL in field.metadata or value is None:
+            continue
+        if ADDED in field.metadata and value == field.default:
             continue
         inner = (*path, field.alias or name)
         if isinstance(value, Section):

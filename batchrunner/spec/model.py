@@ -26,7 +26,7 @@ from batchrunner.spec.fields import (
 from batchrunner.spec.loading import Written, checked, read_text
 from batchrunner.spec.policy import ErrorsSpec
 from batchrunner.spec.secrets import redacted, remember
-from batchrunner.spec.section import NEUTRAL, ORDERED, Section
+from batchrunner.spec.section import ADDED, NEUTRAL, ORDERED, Section
 
 _COMPRESSIONS = {
     "jsonl": ("none", "gz", "zst"),
@@ -102,6 +102,11 @@ class SourceSpec(Section):
         default=None, description="Format of the files; by default, told by their names."
     )
     columns: Columns | None = Field(default=None, description="Columns to read; by default, all.")
+    partitioning: Annotated[Literal["hive", "none"], ADDED] = Field(
+        default="hive",
+        description="With `hive`, folders such as `date=2026-01-01/` are columns of the rows below "
+        "them, as text. With `none` they are only names.",
+    )
     limit: Count | None = Field(
         default=None, description="Read the first rows only, at most this many."
     )

@@ -20,6 +20,10 @@ ORDERED: Final = "the order of the items decides the output"
 """Marks a mapping whose order counts."""
 
 
+ADDED: Final = "added when fingerprints were stored already"
+"""Marks a field that the fingerprint leaves out at its default, so that those stored stay true."""
+
+
 class Section(BaseModel):
     """A frozen mapping without unknown keys, whose `repr` keeps its secrets.
 

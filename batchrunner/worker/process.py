@@ -15,7 +15,16 @@ from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageE
 from batchrunner.formats.columns import SchemaError, conform
 from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard
-from batchrunner.worker.attempts import MOST_DEATHS, Suspicion, marked, marks_left, suspicion
+from batchrunner.worker.attempts import (
+    MOST_DEATHS,
+    Mark,
+    Suspicion,
+    Witness,
+    marked,
+    marks_left,
+    record_deaths,
+    suspicion,
+)
 from batchrunner.worker.calling import Answer, Caller, build
 from batchrunner.worker.committer import GROUP_PARTS, Committer
 from batchrunner.worker.isolation import IsolatedCaller
@@ -63,13 +72,18 @@ def _as_table(schema: SinkSchema, returned: Any) -> tuple[Any, int]:
 class ShardWorker:
     """Processes shards with one capability, which is built once."""
 
-    def __init__(self, work: Work, *, pickled: Callable[[], bytes]) -> None:
+    def __init__(
+        self, work: Work, *, pickled: Callable[[], bytes], witness: Witness | None = None
+    ) -> None:
         """Load and build the capability; *pickled* gives *work* as bytes for another process.
+
+        The *witness* says which deaths count; by default, that of a worker in the driver's process.
 
         Raises:
             CapabilityImportError: It cannot be imported or built.
         """
         self._work, self._pickled = work, pickled
+        self._witness = witness or Witness(work.session)
         self._storage = work.checkpoint().storage
         self._schema = work.schema()
         self._isolated: IsolatedCaller | None = None
@@ -84,7 +98,7 @@ class ShardWorker:
         isolation. After a stop, shards that were not begun have no receipt.
         """
         marks = marks_left(self._storage)
-        begun = {shard for mark in marks for shard in mark}
+        begun = {shard for mark in marks for shard in mark.shards}
         # Whoever died over a group left a mark, so no request is spent on shards without one.
         # One that somebody committed alive, since the survey, is mapped again and adopted.
         done = Committer(self._work).committed([shard for shard in shards if shard.id in begun])
@@ -92,11 +106,18 @@ class ShardWorker:
             yield [Receipt(shard, sentinel=sentinel) for shard, sentinel in done.items()]
         todo = [shard for shard in shards if shard.id not in done]
         in_flight = GROUP_PARTS + BATCHES_AHEAD + BATCHES_BEHIND + self._usual.ahead + 1
-        seen = suspicion(marks, {shard.id for shard in todo}, in_flight=in_flight)
+        seen = self._suspicion(marks, frozenset(shard.id for shard in todo), in_flight=in_flight)
         yield from self._try([s for s in todo if s.id not in seen.suspects], self._usual, stop)
         for shard in todo:
             if shard.id in seen.suspects and not stop.waited():
                 yield from self._with_care(shard, seen, stop)
+
+    def _suspicion(
+        self, marks: Sequence[Mark], todo: frozenset[int], *, in_flight: int
+    ) -> Suspicion:
+        if self._witness.node and any(todo.intersection(mark.shards) for mark in marks):
+            record_deaths(self._storage, todo, session=self._work.session)
+        return suspicion(marks, todo, in_flight=in_flight, witness=self._witness)
 
     def _with_care(self, shard: Shard, seen: Suspicion, stop: Stop) -> Iterator[list[Receipt]]:
         deaths = seen.deaths[shard.id]
@@ -106,7 +127,8 @@ class ShardWorker:
             )
             yield [Receipt(shard.id, failure=Failure(Cause.CAPABILITY, reason))]
             return
-        yield from self._try([shard], self._apart() if deaths else self._usual, stop)
+        is_guilty = deaths or seen.outside[shard.id] >= self._witness.patience
+        yield from self._try([shard], self._apart() if is_guilty else self._usual, stop)
 
     def _apart(self) -> IsolatedCaller:
         if self._isolated is None:
@@ -114,7 +136,10 @@ class ShardWorker:
             by_batch = self._work.capability_spec.mode == "batch"
             by_rows = not by_batch or spec.execution.batch_format == "rows"
             self._isolated = IsolatedCaller(
-                self._pickled(), by_rows=by_rows, timeout=spec.errors.batch_timeout
+                self._pickled(),
+                by_rows=by_rows,
+                timeout=spec.errors.batch_timeout,
+                memory=spec.execution.memory,
             )
         return self._isolated
 
@@ -147,7 +172,8 @@ class ShardWorker:
     ) -> Iterator[list[Receipt]]:
         if shards:
             ids = [shard.id for shard in shards]
-            with marked(self._storage, ids, session=self._work.session):
+            session, node = self._work.session, self._witness.node
+            with marked(self._storage, ids, session=session, node=node):
                 yield from _Group(self._work, caller).process(shards, stop=stop)
 
     def close(self) -> None:

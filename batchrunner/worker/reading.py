@@ -17,6 +17,7 @@ from batchrunner.errors import (
 from batchrunner.formats.chunk import BadRow, Chunk
 from batchrunner.formats.jsonl import read_jsonl
 from batchrunner.formats.naming import PARQUET, FileKind, file_kind
+from batchrunner.formats.partitions import partition_columns
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, locate
@@ -92,20 +93,22 @@ def _chunks(shard: Shard, source: SourceSpec, wanted: frozenset[int] | None) -> 
         if wanted is not None and not wanted:
             return  # the shard that had set rows aside was made again, and none failed
         if wanted is None:
-            yield from _read(file, shard, kind, columns=source.columns)
+            yield from _read(file, shard, kind, source)
         else:
-            chunks = _read(file, extent(shard, wanted, kind), kind, columns=source.columns)
+            chunks = _read(file, extent(shard, wanted, kind), kind, source)
             yield from picked(chunks, wanted, shard=shard)
 
 
-def _read(
-    file: BinaryIO, shard: Shard, kind: FileKind, *, columns: tuple[str, ...] | None
-) -> Iterator[Chunk]:
+def _read(file: BinaryIO, shard: Shard, kind: FileKind, source: SourceSpec) -> Iterator[Chunk]:
+    hive = source.partitioning == "hive"
+    partition = partition_columns(shard.uri, source.uris) if hive else ()
     if kind.format == PARQUET:
         from batchrunner.formats.parquet import read_parquet
 
-        return read_parquet(file, shard, columns=columns)
-    return read_jsonl(file, shard, compression=kind.compression, columns=columns)
+        return read_parquet(file, shard, columns=source.columns, partition=partition)
+    return read_jsonl(
+        file, shard, compression=kind.compression, columns=source.columns, partition=partition
+    )
 
 
 def _cause(error: Exception) -> Cause:

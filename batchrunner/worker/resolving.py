@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from batchrunner.errors import CapabilityImportError, ShardFailedError
 from batchrunner.shard import Shard
 from batchrunner.spec import ErrorsSpec
+from batchrunner.user_code import is_out_of_memory
 from batchrunner.worker.batch import Batch
 from batchrunner.worker.calling import Answer, Pieces
 from batchrunner.worker.isolation import CallLostError
@@ -63,9 +64,16 @@ class Resolver:
             return self._alone(shard, batch, error)
         if isinstance(error, CallLostError):  # each death costs a new process: no halving
             return _joined(self._again(shard, row) for row in batch.singles())
-        if _is_out_of_memory(error):
-            self._most = len(batch) // 2
+        if is_out_of_memory(error):
+            return self._in_less_memory(shard, batch)
         return self._in_halves(shard, batch)
+
+    def _in_less_memory(self, shard: Shard, batch: Batch) -> Made:
+        before, self._most = self._most, len(batch) // 2
+        made = self._in_halves(shard, batch)
+        if made.letters:  # it was a row, not the size of the batch: the others go on as they were
+            self._most = before
+        return made
 
     def _in_halves(self, shard: Shard, batch: Batch) -> Made:
         return _joined(self._again(shard, half) for half in batch.halves())
@@ -93,9 +101,3 @@ def _joined(parts: Iterable[Made]) -> Made:
         whole.pieces += part.pieces
         whole.letters += part.letters
     return whole
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell whether *error* is of the host's memory, or of a GPU's by the words of its library."""
-    name = getattr(error, "type_name", type(error).__name__)
-    return isinstance(error, MemoryError) or "OutOfMemory" in name or "out of memory" in str(error)

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "batchrunner"
 
 LAYERS = [  # lowest first; units that share a line do not know each other
-    {"errors"},
+    {"errors", "user_code"},
     {"capability", "shard"},
     {"spec", "storage"},
     {"formats"},

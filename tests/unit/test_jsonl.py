@@ -71,6 +71,25 @@ def test_every_row_knows_where_it_stands():
         assert position.raw == b'{"n":%d}' % index
 
 
+@pytest.mark.parametrize("blank", [b"", b"  ", b"\r"])
+@pytest.mark.parametrize("before", [62, 63, 64, 127])
+def test_an_empty_line_moves_no_row_to_its_neighbours_line(before, blank):
+    """Lines are looked at 64 at a time: one that ends such a run once cost the next row its place."""
+    lines = [b'{"n":%d}' % n for n in range(200)]
+    lines.insert(before, blank)
+    [chunk] = chunks(b"\n".join([*lines, b""]))
+
+    assert chunk.reread(0, 200) == chunk.rows(0, 200) == [{"n": n} for n in range(200)]
+    assert [chunk.locate(n).raw for n in range(200)] == [b'{"n":%d}' % n for n in range(200)]
+    assert chunk.positions() == [chunk.locate(n).at for n in range(200)]
+
+
+def test_a_chunk_whose_rows_and_lines_do_not_agree_is_none():
+    """Rows that fail would be read again from other lines: better no rows than these."""
+    with pytest.raises(ValueError, match="2 rows, but the lines of 1"):
+        jsonl.JsonlChunk([{}, {}], b"{}\n{}\n", range(1), 0)
+
+
 def test_rows_can_be_read_again_after_somebody_changed_them():
     """A capability may write into its rows before it raises."""
     [chunk] = chunks(b'{"n":[1]}\n')

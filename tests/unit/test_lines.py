@@ -77,6 +77,31 @@ def test_a_line_that_is_too_long_is_skipped_in_bounded_memory():
     assert peak < 32 << 20
 
 
+@pytest.mark.parametrize("block", [7, 64, 1000])
+def test_a_file_of_one_line_is_read_no_more_than_twice(block, monkeypatch):
+    """Each range used to read on to a newline that never came: n ranges read the file n/2 times."""
+
+    class Counted(io.BytesIO):
+        read_bytes = 0
+
+        def read(self, size=-1, /):
+            data = super().read(size)
+            Counted.read_bytes += len(data)
+            return data
+
+    monkeypatch.setattr(lines, "BLOCK_BYTES", block)
+    data = b"[" + b"1," * 5000 + b"1]"
+    edges = range(0, len(data), 500)
+    found = []
+    for start, stop in itertools.pairwise([*edges, len(data)]):
+        stream = Counted(data)
+        stream.seek(max(start - 1, 0))
+        found += read_lines(stream, start=start, stop=stop)
+
+    assert b"".join(one.data for one in found) == data
+    assert Counted.read_bytes <= 2 * len(data) + len(edges) * (block + 1)
+
+
 @given(data=TEXT)
 def test_row_ends_count_the_lines_that_are_not_blank(data):
     """What `shard.rows` and `limit` count is what the reader finds."""

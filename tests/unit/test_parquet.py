@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import random
+import struct
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from batchrunner.worker.part import CountedFile
 
 GROUPS = [3, 1, 5, 2]
 TOTAL = sum(GROUPS)
+DAY, JULIAN = 86_400 * 10**9, 2_440_588
 
 
 def a_file(groups=GROUPS, **columns):
@@ -187,6 +189,175 @@ def test_what_storage_says_stays_what_it_says():
     shard = Shard(0, "x.parquet", Slicing.FILE, 0, 0, 0, "")
     with pytest.raises(ObjectChangedError, match="it changed"):
         list(read_parquet(Changing(a_file()), shard, columns=None))
+
+
+def written(table, **options):
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **options)
+    return buffer.getvalue()
+
+
+def int96(*instants):
+    """A file of (days since 1970, nanoseconds of the day), as Spark writes it."""
+    marks = [10**15 + n for n in range(len(instants))]
+    data = written(
+        pa.table({"n": range(len(marks)), "t": pa.array(marks, pa.timestamp("ns"))}),
+        use_deprecated_int96_timestamps=True,
+        use_dictionary=False,
+        compression="none",
+    )
+    for mark, (days, nanoseconds) in zip(marks, instants, strict=True):
+        old = struct.pack("<QI", mark % DAY, mark // DAY + JULIAN)
+        assert data.count(old) <= 3  # in the column, and perhaps in the statistics
+        data = data.replace(old, struct.pack("<QI", nanoseconds, days + JULIAN))
+    return data
+
+
+def test_instants_of_96_bits_are_read_as_they_are():
+    """Arrow's default wraps them round outside of 1677-2262: the year 9999 became 1816."""
+    data = int96((2932896, 3 * 3600 * 10**9), (0, 0), (-500000, 1000))
+
+    [chunk] = chunks(data)
+
+    assert [str(t) for t in chunk.table(0, 3)["t"]] == [
+        "9999-12-31 03:00:00",
+        "1970-01-01 00:00:00",
+        "0601-01-18 00:00:00.000001",
+    ]
+    assert chunk.table(0, 3).schema.field("t").type == pa.timestamp("us")
+
+
+@pytest.mark.parametrize("at_once", [2, 100])
+def test_an_instant_that_microseconds_do_not_hold_is_a_bad_row(at_once, monkeypatch):
+    """Its nanoseconds would be cut off, or its year wrap round, and nobody would know."""
+    monkeypatch.setattr(parquet, "READ_ROWS", at_once)
+    data = int96((0, 1000), (0, 1001), (9, 0), (2932896, 1), (0xFFFFFFF0 - JULIAN, 0), (7, 7000))
+
+    found = chunks(data)
+
+    assert [row["n"] for c in found for row in c.rows(0, len(c))] == [0, 2, 5]
+    assert [b.position.at for c in found for b in c.bad] == [1, 3, 4]
+    assert (
+        "column 't': its INT96 timestamp is none of whole microseconds" in found[-1].bad[0].reason
+    )
+    assert [chunks(data, columns=("n",))[0].bad] == [()]
+
+
+def test_instants_of_96_bits_are_found_inside_of_other_columns():
+    """A list of structs of them, and a map: Hive's tables have both."""
+    inner = pa.struct([("x", pa.timestamp("ns"))])
+    table = pa.table(
+        {
+            "list": pa.array([[{"x": 1000}], None, [{"x": 2000}, {"x": 3}]], pa.list_(inner)),
+            "map": pa.array(
+                [[], [("k", 5)], [("k", 5000)]], pa.map_(pa.string(), inner.field(0).type)
+            ),
+        }
+    )
+
+    [chunk] = chunks(written(table, use_deprecated_int96_timestamps=True))
+
+    assert (chunk.positions(), [b.position.at for b in chunk.bad]) == ([0], [1, 2])
+
+
+NO_TEXT = pa.array([b"ok", b"\xff\xfe", b"\xc3\xa4", None, b"\xc3"]).view(pa.string())
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        NO_TEXT,
+        NO_TEXT.cast(pa.binary()).view(pa.string()).dictionary_encode(),
+        pa.StructArray.from_arrays([NO_TEXT], ["s"]),
+        pa.ListArray.from_arrays([0, 1, 2, 3, 4, 5], NO_TEXT),
+        pytest.param(
+            pa.ListArray.from_arrays([0, 1, 2, 3, 4, 5], NO_TEXT.dictionary_encode()),
+            id="words in a list",
+        ),
+        pa.MapArray.from_arrays([0, 1, 2, 3, 4, 5], pa.array(list("abcde")), NO_TEXT),
+    ],
+    ids=lambda column: str(column.type)[:12],
+)
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_a_string_that_is_none_is_one_bad_row(column, at_once, monkeypatch):
+    """It ended the run in `rows`, and went on into the sink in `pyarrow`; now it is kept as bytes."""
+    monkeypatch.setattr(parquet, "READ_ROWS", at_once)
+    found = chunks(written(pa.table({"n": range(5), "c": column})))
+
+    assert [row["n"] for c in found for row in c.rows(0, len(c))] == [0, 2, 3]
+    assert [at for c in found for at in c.positions()] == [0, 2, 3]
+    assert [b.position.at for c in found for b in c.bad] == [1, 4]
+    bad = next(b for c in found for b in c.bad)
+    for chunk in found:
+        chunk.table(0, len(chunk)).to_pandas()
+    assert "column 'c': " in bad.reason
+    assert json.loads(bad.position.raw)["n"] == 1
+    assert b'{"base64": "//4="}' in bad.position.raw
+
+
+@pytest.mark.parametrize(
+    ("type_", "number"),
+    [
+        (pa.date32(), 2**31 - 1),
+        (pa.date32(), -(2**31)),
+        (pa.timestamp("ms"), 2**61),
+        (pa.timestamp("us", "Europe/Berlin"), -(2**62)),
+        (pa.duration("s"), 2**62),
+    ],
+    ids=str,
+)
+def test_a_row_that_python_cannot_hold_can_be_located_all_the_same(type_, number):
+    """Looking for the place of a row that failed must not fail itself: that ended the run."""
+    ints = pa.array([0, number], pa.int32() if type_.bit_width == 32 else pa.int64())
+    [chunk] = chunks(written(pa.table({"d": ints.view(type_), "l": [[b"\xff"], [b"\xff"]]})))
+
+    position = chunk.locate(1)
+
+    assert position.at == 1
+    assert json.loads(position.raw) == {"d": {str(type_): number}, "l": ["b'\\xff'"]}
+
+
+def test_a_page_that_is_not_what_its_checksum_says_fails_its_shard():
+    """A bit that flipped in storage is another value, and nobody would know."""
+    data = bytearray(
+        written(
+            pa.table({"n": range(1000)}),
+            write_page_checksum=True,
+            compression="none",
+            use_dictionary=False,
+        )
+    )
+    data[2000] ^= 1
+
+    with pytest.raises(ShardFailedError, match="CRC checksum verification failed"):
+        chunks(bytes(data))
+
+
+def test_a_column_is_named_by_its_whole_name():
+    """Arrow takes `a.b` for a part of the column `a`, too."""
+    data = written(pa.table({"a": [{"b": 1, "c": 2}], "x": [3], "a.b": [4]}))
+
+    assert rows(data, columns=("a.b",)) == [{"a.b": 4}]
+    assert rows(data, columns=("a.b", "a")) == [{"a": {"b": 1, "c": 2}, "a.b": 4}]
+    with pytest.raises(ShardFailedError, match=r"no column 'a\.c'"):
+        rows(data, columns=("a.c",))
+    assert [len(c) for c in chunks(data, columns=())] == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("a", pa.array([1])),
+        ("b.x", pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["x", "x"])),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(name, column):
+    """A row has one value a name: the other would be gone. Columns that are not read do no harm."""
+    table = pa.Table.from_arrays([pa.array([1]), column, pa.array([3])], ["a", name[0], "c"])
+
+    with pytest.raises(ShardFailedError, match=f"two columns have the name '{name}'"):
+        rows(written(table))
+    assert rows(written(table), columns=("c",)) == [{"c": 3}]
 
 
 class Sink:

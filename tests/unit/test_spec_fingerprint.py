@@ -21,6 +21,7 @@ DECISIVE = {
     "source.uri": ["/in", "/more"],
     "source.format": "jsonl",
     "source.columns": ["a"],
+    "source.partitioning": "none",
     "source.limit": 100,
     "source.shard": None,
     "source.shard.rows": 20,

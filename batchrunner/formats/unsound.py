@@ -1,0 +1,135 @@
+"""Rows that no reader could take as they stand: a value in them is none of its column's type.
+
+Parquet lets a file say "a string" of bytes that are no text. Arrow reads it so, hands it on and
+writes it again; Python cannot, and neither can the next reader. Such a row is no row. Looking costs
+one call per few thousand rows; only where something is wrong are these halved until it stands alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+Reason = Callable[[int, int], str | None]
+"""Tells what is wrong with the rows from one number to another, or None."""
+
+
+def unsound_rows(table: pa.Table) -> dict[int, str]:
+    """Return the number of each row that holds a value which is none of its type, and which it is."""
+    if _is_valid(table):
+        return {}
+    columns = [(name, _decoded(table.column(name))) for name in table.column_names]
+    return dict(guilty(0, table.num_rows, lambda a, b: _complaint(columns, a, b)))
+
+
+def _is_valid(values: pa.Table | pa.ChunkedArray) -> bool:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def guilty(start: int, stop: int, reason: Reason) -> Iterator[tuple[int, str]]:
+    """Yield the number of each row with which something is wrong, and what it is, in order."""
+    why = reason(start, stop)
+    if why is None:
+        return
+    if stop - start == 1:
+        yield start, why
+        return
+    middle = (start + stop) // 2
+    yield from guilty(start, middle, reason)
+    yield from guilty(middle, stop, reason)
+
+
+def _complaint(columns: list[tuple[str, pa.ChunkedArray]], start: int, stop: int) -> str | None:
+    for name, column in columns:
+        # A slice of a nested column is validated with all values of the whole: a copy is not.
+        copied = column.take(pa.array(range(start, stop)))
+        try:
+            copied.validate(full=True)
+        except pa.ArrowInvalid as error:
+            if stop - start > 1 or _is_really(copied):
+                return f"column {name!r}: {_first_line(error)}"
+    return None
+
+
+def _is_really(value: pa.ChunkedArray) -> bool:
+    """Tell whether the one value is wrong, and not just a word of its dictionary that it lacks."""
+    if "dictionary" not in str(value.type):
+        return True
+    try:
+        value.to_pylist()
+    except UnicodeDecodeError:
+        return True
+    except Exception:  # noqa: BLE001 - right for its type, but more than Python holds
+        return False
+    return False
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        return column.cast(column.type.value_type)
+    return column
+
+
+def with_own_words(table: pa.Table) -> pa.Table:
+    """Return *table* without the words in its dictionaries that only rows elsewhere use.
+
+    A row group shares a dictionary: one word that is no text would make all its rows unreadable.
+    """
+    for index, column in enumerate(table.columns):
+        if pa.types.is_dictionary(column.type) and not _is_valid(column):
+            encoded = _decoded(column).dictionary_encode().cast(column.type)
+            table = table.set_column(index, table.schema.field(index), encoded)
+    return table
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]
+
+
+def shown(row: pa.Table) -> bytes:
+    """Return the one row of *row* as JSON; what JSON or Python cannot hold, in words. Never raises."""
+    columns = zip(row.column_names, row.columns, strict=True)
+    return b"{%b}" % b",".join(
+        orjson.dumps(name) + b":" + _shown(column[0]) for name, column in columns
+    )
+
+
+def _shown(value: pa.Scalar) -> bytes:
+    try:
+        return orjson.dumps(value.as_py(), default=str)
+    except Exception:  # noqa: BLE001 - a value may be anything; it is to be kept all the same
+        return json.dumps(_in_words(value), default=str).encode()
+
+
+def _in_words(value: pa.Scalar) -> Any:
+    """Return *value* down to what Python cannot hold: that as its bytes, or as its number."""
+    if not value.is_valid:
+        return None
+    if isinstance(value, pa.StructScalar):
+        return {field.name: _in_words(value[i]) for i, field in enumerate(value.type)}
+    if isinstance(value, pa.ListScalar):
+        return [_in_words(item) for item in value.values]
+    if isinstance(value, pa.DictionaryScalar):
+        return _in_words(value.value)
+    try:
+        return value.as_py()
+    except Exception:  # noqa: BLE001 - whatever the reason
+        return _bare(value)
+
+
+def _bare(value: pa.Scalar) -> Any:
+    try:
+        if pa.types.is_temporal(value.type):
+            return {str(value.type): value.value}
+        return {"base64": base64.b64encode(value.cast(pa.large_binary()).as_py()).decode()}
+    except Exception:  # noqa: BLE001 - then its type is all there is to say
+        return {str(value.type): None}
