@@ -70,6 +70,11 @@ class CapabilitySpec(Section):
         "the output: paths, folders or globs, local or s3://. A change of one is a change of the "
         "code, also beside a `version`. On s3:// with the options of the source.",
     )
+    deterministic: Annotated[bool, NEUTRAL] = Field(
+        default=False,
+        description="The same row always gives the same rows, whatever stands in its batch: "
+        "`verify --replay` may hold the output against another run of it.",
+    )
 
 
 class ShardSpec(Section):

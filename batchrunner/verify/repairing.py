@@ -12,6 +12,7 @@ from batchrunner.session import Session, Stop, open_session
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Storage
+from batchrunner.verify.checks import NONE, Checks
 from batchrunner.verify.evidence import Evidence, Place, gather
 from batchrunner.verify.findings import ASIDE, HOPELESS, REDONE, Finding, Verification
 from batchrunner.verify.verifying import Watch, verify_place
@@ -42,7 +43,11 @@ class Repair:
 
 
 def repair(
-    spec: BatchSpec, *, watch: Watch = lambda _done, _all: None, stop: Stop | None = None
+    spec: BatchSpec,
+    *,
+    checks: Checks = NONE,
+    watch: Watch = lambda _done, _all: None,
+    stop: Stop | None = None,
 ) -> Repair:
     """Verify the run of *spec*; move what is damaged to `_damaged`, and take its sentinels away.
 
@@ -51,13 +56,15 @@ def repair(
     found again by the next `verify`, or is made again by the next run.
 
     Raises:
+        InvalidSpecError: Such *checks* are not possible.
         LeaseHeldError: A driver runs, or one took over meanwhile.
         ObjectNotFoundError: There is no run.
         StorageError: Something cannot be listed, read or moved.
     """
+    checks.check_possible(spec)
     place = Place.of(spec)
     with open_session(place.checkpoint, stop=stop or Stop(max_runtime=None)) as session:
-        found = verify_place(place, watch=watch)
+        found = verify_place(place, checks=checks, watch=watch)
         hopeless = [finding for finding in found.findings if finding.kind in HOPELESS]
         if len(hopeless) == len(found.findings):
             return Repair(found, hopeless=hopeless)
@@ -76,7 +83,7 @@ def _mend(
         moving.take_back(seen, shard)
     for finding in found.findings:
         if finding.kind in ASIDE:
-            moving.put_aside(finding.part)
+            moving.put_aside(seen, finding.part)
     ids = sorted(shard.id for shard in redone)
     return Repair(found, redone=ids, moved=tuple(moving.moved), hopeless=tuple(hopeless))
 
@@ -127,10 +134,10 @@ class _Moving:
         self._records.delete([f"sentinels/{stem}.json"])
         self._session.note("shard_taken_back", shard=shard.id, part=part)
 
-    def put_aside(self, name: str) -> None:
+    def put_aside(self, seen: Evidence, name: str) -> None:
         """Move an object away that belongs to no shard."""
         self._check()
-        self._move(self._records if "/" in name else self._sink, name)
+        self._move(self._sink if name in seen.data else self._records, name)
 
     def _move(self, storage: Storage, name: str) -> None:
         storage.move(name, f"{DAMAGED}/{self._session.id}/{name}")

@@ -52,6 +52,7 @@ NEUTRAL = {
     "tags": {"team": "x"},
     "unsafe_single_writer": True,
     "capability.files": ["/weights"],  # what they hold decides; it is told beside the spec
+    "capability.deterministic": True,
     "source.storage_options": {"anon": True},
     "sink.storage_options": {"anon": True},
     "execution.engine": "local",
