@@ -157,3 +157,7 @@ class Sentinel(_Record):
     errors: str = ""
     errors_sha256: str = ""
     version: int = FORMAT_VERSION
+
+    def is_of(self, stem: str, *, run_uid: str) -> bool:
+        """Tell whether it is of the part called *stem* and of that run; no other may be trusted."""
+        return self.run_uid == run_uid and self.part.partition(".")[0] == stem

@@ -51,9 +51,9 @@ async def move_exactly(calls: S3Calls, entry: Entry, old: str, new: str) -> bool
     if not await _is_still(calls, old, entry):
         return False
     place = {"Bucket": calls.bucket, "Key": old}
-    condition = {"CopySourceIfMatch": f'"{entry.identity}"'}
+    etag = f'"{entry.identity}"'
     try:
-        await calls.request("copy_object", Key=new, CopySource=place, **condition)
+        await calls.request("copy_object", Key=new, CopySource=place, CopySourceIfMatch=etag)
     except CallError as failure:
         if failure.verdict not in (Verdict.ABSENT, Verdict.TAKEN):
             raise

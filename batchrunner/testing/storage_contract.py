@@ -637,7 +637,8 @@ class StorageContract:
                 while not twin.put_if_absent({key: b"new"}):
                     pass
 
-            at_once([delete, publish_new])
+            racers: list[Callable[[], None]] = [delete, publish_new]
+            at_once(racers)
             assert storage.get(key) == b"new"
             assert storage.delete_exactly([seen]) == {key}
 

@@ -36,7 +36,7 @@ class Place:
     @classmethod
     def of(cls, spec: BatchSpec) -> Place:
         sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
-        return cls(spec, sink, Checkpoint(checkpoint_storage(spec)))
+        return cls(spec, sink, Checkpoint.current(checkpoint_storage(spec)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def gather(place: Place) -> Evidence:
     """
     was_finished = place.sink.head(SUCCESS) is not None
     record, generations = place.checkpoint.run(), place.checkpoint.generations()
-    storage = place.checkpoint.storage
+    storage = place.checkpoint.records
     if record is None or not generations:
         raise ObjectNotFoundError(f"there is no run in {storage.uri}")
     plan = StoredPlan.of(generations)
@@ -115,7 +115,7 @@ def _looks_like_data(name: str) -> bool:
 def _read(checkpoint: Checkpoint, keys: Iterable[str]) -> dict[str, Sentinel | str]:
     def one(key: str) -> tuple[str, Sentinel | str]:
         try:
-            return key, Sentinel.from_bytes(checkpoint.storage.get(key), key=key)
+            return key, Sentinel.from_bytes(checkpoint.records.get(key), key=key)
         except (DamagedOutputError, ObjectNotFoundError) as error:
             return key, str(error)
 

@@ -70,7 +70,7 @@ class ShardWorker:
             CapabilityImportError: It cannot be imported or built.
         """
         self._work, self._pickled = work, pickled
-        self._storage = work.checkpoint().storage
+        self._records = work.checkpoint().records
         self._schema = work.schema()
         self._isolated: IsolatedCaller | None = None
         always_apart = work.spec.errors.batch_timeout is not None
@@ -83,7 +83,7 @@ class ShardWorker:
         a row that fails, itself. What has killed a worker before is tried by itself, and then in
         isolation. After a stop, shards that were not begun have no receipt.
         """
-        marks = marks_left(self._storage)
+        marks = marks_left(self._records)
         begun = {shard for mark in marks for shard in mark}
         # Whoever died over a group left a mark, so no request is spent on shards without one.
         # One that somebody committed alive, since the survey, is mapped again and adopted.
@@ -147,7 +147,7 @@ class ShardWorker:
     ) -> Iterator[list[Receipt]]:
         if shards:
             ids = [shard.id for shard in shards]
-            with marked(self._storage, ids, session=self._work.session):
+            with marked(self._records, ids, session=self._work.session):
                 yield from _Group(self._work, caller).process(shards, stop=stop)
 
     def close(self) -> None:
@@ -218,7 +218,8 @@ class _Group:
     def _set_aside_by_origin(self, shard: Shard) -> frozenset[int]:
         """Return where the rows stand that *shard* is to try again."""
         checkpoint = self._work.checkpoint()
-        origin = checkpoint.sentinel(self._work.facts.stem(shard.start))
+        stem = self._work.facts.stem(shard.start)
+        origin = checkpoint.sentinel(stem, run_uid=self._work.run_uid)
         if origin is None:
             raise ShardFailedError(f"{shard}: shard {shard.start} is not committed any more")
         return frozenset(letter["at"] for letter in letters_of(checkpoint, origin))
