@@ -57,6 +57,8 @@ def open_run(run: Run, seen: Survey, session: Session) -> Opened:
     # And `_SUCCESS` must not stand over a plan that has grown.
     _make_way(run, seen.in_the_way, session)
     if seen.addition is not None:
+        if seen.record is not None:  # shards that come late would be added to a finished output
+            session.check()
         run.checkpoint.add_generation(seen.addition, number=seen.plan.generations - 1)
     adopted = _adopt(run, seen, session, run_uid=record.run_uid)
     loose = {shard: seen.output.committed[shard] for shard in seen.output.unfolded}

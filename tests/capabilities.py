@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 
 
 def double(rows):
@@ -277,4 +278,14 @@ def keeps_its_secrets(rows, api_key, url):
 def a_little_slow(rows):
     """A minute of work for two million rows and two workers."""
     time.sleep(0.06)
+    return rows
+
+
+def waits_for_a_word(rows, folder):
+    """Before the rows of 100 and more: say so, and wait until there is an answer."""
+    if rows[0]["id"] >= 100:
+        Path(folder, "waiting").touch()
+        deadline = time.monotonic() + 60
+        while not Path(folder, "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
     return rows
