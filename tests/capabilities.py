@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from pathlib import Path
 
 
 def double(rows):
@@ -411,4 +412,14 @@ def waits_for_a_file(rows, path):
         pass
     while not os.path.exists(path):
         time.sleep(0.01)
+    return rows
+
+
+def waits_for_a_word(rows, folder):
+    """Before the rows of 100 and more: say so, and wait until there is an answer."""
+    if rows[0]["id"] >= 100:
+        Path(folder, "waiting").touch()
+        deadline = time.monotonic() + 60
+        while not Path(folder, "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
     return rows

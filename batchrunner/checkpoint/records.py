@@ -159,3 +159,7 @@ class Sentinel(_Record):
     errors_sha256: str = ""
     source_hash: str = ""
     version: int = FORMAT_VERSION
+
+    def is_of(self, stem: str, *, run_uid: str) -> bool:
+        """Tell whether it is of the part called *stem* and of that run; no other may be trusted."""
+        return self.run_uid == run_uid and self.part.partition(".")[0] == stem

@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import BinaryIO
 
 from batchrunner.checkpoint import Checkpoint, Generation, Quarantine, RunRecord
-from batchrunner.errors import SpecChangedError
+from batchrunner.errors import DamagedOutputError, SpecChangedError
 from batchrunner.plan.again import Again, with_letters
 from batchrunner.plan.asked_for import AskedFor
+from batchrunner.plan.cleared import ClearedRuns, InTheWay
 from batchrunner.plan.moving import brought_here, changes_since, place_of, recorded_place
-from batchrunner.plan.output import SUCCESS, Output, check_unused, examine, parts_in
+from batchrunner.plan.output import MANIFEST, SUCCESS, Output, check_unused, examine, parts_in
 from batchrunner.plan.overlap import check_apart, check_links
 from batchrunner.plan.planning import Opener, StoredPlan, first_generation, next_generation
 from batchrunner.plan.same_bytes import Comparer
@@ -45,6 +46,11 @@ class Run:
         """Every field that decides the output, with its value as text."""
         return self.asked_for.decisive
 
+    @property
+    def cleared(self) -> ClearedRuns:
+        """The runs that a `--fresh` ended, as far as they are remembered."""
+        return ClearedRuns(self.checkpoint.ended(), sink=self.sink)
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -59,6 +65,8 @@ class Survey:
         is_finished: The sink says that it is complete.
         quarantined: Shards that failed too often to be tried again, by id.
         notes: What people should know of the source.
+        starts_over: The run begins anew, and an earlier one ends with it.
+        in_the_way: What has to leave the sink first.
     """
 
     record: RunRecord | None
@@ -69,6 +77,8 @@ class Survey:
     is_finished: bool
     quarantined: Mapping[int, Quarantine] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    starts_over: bool = False
+    in_the_way: InTheWay = field(default_factory=InTheWay)
 
     @cached_property
     def pending(self) -> tuple[Shard, ...]:
@@ -79,7 +89,8 @@ class Survey:
     @property
     def nothing_to_do(self) -> bool:
         """Tell whether a session would leave everything as it is."""
-        todo = (self.pending, self.output.unsealed, self.accepted, self.addition)
+        late = self.in_the_way.parts
+        todo = (self.pending, self.output.unsealed, self.accepted, self.addition, late)
         ended = self.is_finished and not self.output.retired
         return (ended or bool(self.quarantined)) and not any(todo)
 
@@ -99,13 +110,20 @@ class Survey:
         return "its file changed" if shard.uri in before else "its file is new"
 
 
-def survey(run: Run, *, accept_changes: bool = False, again: Again | None = None) -> Survey:
+def survey(
+    run: Run,
+    *,
+    accept_changes: bool = False,
+    again: Again | None = None,
+    starts_over: bool = False,
+) -> Survey:
     """Look at source, checkpoint and sink.
 
     Args:
         run: The run as it is asked for.
         accept_changes: Whatever changed is right.
         again: Also try again what failed; with code that changed, since that is how it is mended.
+        starts_over: Nothing of what there is counts; it is removed, as far as it is this run's.
 
     Raises:
         RunRefusedError: What is there is not what was asked for: one of its subclasses.
@@ -113,6 +131,8 @@ def survey(run: Run, *, accept_changes: bool = False, again: Again | None = None
         StorageError: Something cannot be listed or read.
     """
     listing = check_source(run)
+    if starts_over or run.checkpoint.is_half_cleared:
+        return _of_new_run(run, listing, starts_over=_has_begun(run.checkpoint))
     record = run.checkpoint.run()
     if record is None:
         return _of_new_run(run, listing)
@@ -136,19 +156,60 @@ def survey(run: Run, *, accept_changes: bool = False, again: Again | None = None
         addition = replace(more, place=place_of(run.spec))
         plan = StoredPlan.of([*generations, addition])
     entries = list(run.sink.list())
-    output = examine(plan, parts_in(entries), sentinels, run_uid=record.run_uid)
-    active = {shard.id for shard in plan.active}
-    quarantined = {i: q for i, q in run.checkpoint.quarantined().items() if i in active}
-    return Survey(
+    parts = parts_in(entries)
+    late = late_parts(run, plan, parts)
+    rest = {name: entry for name, entry in parts.items() if name not in late}
+    output = examine(plan, rest, sentinels, run_uid=record.run_uid)
+    waiting = _waiting(run, record, plan, output)
+    seen = Survey(
         record,
         accepted,
         addition,
         plan,
         output,
         _says_success(entries),
-        quarantined={i: q for i, q in quarantined.items() if i not in output.committed},
+        waiting,
         notes=(*listing.notes, *found.notes()),
     )
+    # Over an output that stays as it is, `_SUCCESS` stays, too.
+    signs = () if seen.is_whole else _signs(entries)
+    return replace(seen, in_the_way=InTheWay(signs, tuple(late.values())))
+
+
+def late_parts(run: Run, plan: StoredPlan, parts: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Return those of *parts* that belong to no shard, and that a worker of an ended run wrote."""
+    if not run.checkpoint.earlier:
+        return {}
+    names = {plan.facts.part(shard.id) for shard in (*plan.active, *plan.retired)}
+    cleared = run.cleared
+    return {n: entry for n, entry in parts.items() if n not in names and cleared.wrote(entry)}
+
+
+def _waiting(
+    run: Run, record: RunRecord, plan: StoredPlan, output: Output
+) -> dict[int, Quarantine]:
+    active = {shard.id for shard in plan.active}
+    return {
+        shard: quarantine
+        for shard, quarantine in run.checkpoint.quarantined().items()
+        if quarantine.run_uid == record.run_uid
+        and shard in active
+        and shard not in output.committed
+    }
+
+
+def _signs(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Return `_SUCCESS` and the manifest, in the order in which they go, if the first is there."""
+    there = {entry.key: entry for entry in entries}
+    return tuple(there[key] for key in (SUCCESS, MANIFEST) if SUCCESS in there and key in there)
+
+
+def _has_begun(checkpoint: Checkpoint) -> bool:
+    """Tell whether there is anything that starting over would end."""
+    try:
+        return checkpoint.run() is not None or bool(checkpoint.generations())
+    except DamagedOutputError:
+        return True
 
 
 def _addition(
@@ -193,14 +254,29 @@ def _of_new_run(
     *,
     record: RunRecord | None = None,
     accepted: Sequence[str] = (),
+    starts_over: bool = False,
 ) -> Survey:
     entries = list(run.sink.list())
-    check_unused(run.sink.uri, entries)
+    ended = [*run.checkpoint.ended(), *([run.checkpoint] if starts_over else [])]
+    in_the_way = InTheWay()
+    if ended:
+        in_the_way = ClearedRuns(ended, sink=run.sink).in_the_way(entries)
+    else:
+        check_unused(run.sink.uri, entries)
     listing = listing.read_once()
     first = first_generation(run.spec, listing.files, _opener(run.spec))
     first = replace(first, place=place_of(run.spec))
-    plan = StoredPlan.of([first])
-    return Survey(record, accepted, first, plan, Output({}), is_finished=False, notes=listing.notes)
+    return Survey(
+        record,
+        accepted,
+        first,
+        StoredPlan.of([first]),
+        Output({}),
+        is_finished=False,
+        notes=listing.notes,
+        starts_over=starts_over,
+        in_the_way=in_the_way,
+    )
 
 
 def comparer_of(spec: BatchSpec) -> Comparer:

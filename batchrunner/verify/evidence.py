@@ -38,7 +38,7 @@ class Place:
     @classmethod
     def of(cls, spec: BatchSpec) -> Place:
         sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
-        return cls(spec, sink, Checkpoint(checkpoint_storage(spec)))
+        return cls(spec, sink, Checkpoint.current(checkpoint_storage(spec)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def gather(place: Place) -> Evidence:
     """
     was_finished = place.sink.head(SUCCESS) is not None
     record, generations = place.checkpoint.run(), place.checkpoint.generations()
-    storage = place.checkpoint.storage
+    storage = place.checkpoint.records
     if record is None or not generations:
         raise ObjectNotFoundError(f"there is no run in {storage.uri}")
     was = recorded_place(record.decisive, generations, place.spec)

@@ -47,7 +47,8 @@ class Committer:
         A group that died half-way is handed out again as a whole.
         """
         stems = {self._work.facts.stem(shard.id): shard.id for shard in shards}
-        return {stems[stem]: s for stem, s in self._checkpoint.find(stems).items()}
+        found = self._checkpoint.find(stems, run_uid=self._work.run_uid)
+        return {stems[stem]: sentinel for stem, sentinel in found.items()}
 
     def append(self, shard: Shard, made: Made, *, rows_in: int) -> None:
         """Add to the part of *shard* what the capability made of *rows_in* of its rows."""
@@ -58,7 +59,7 @@ class Committer:
             part.runs += piece.runs
         if made.letters:
             if part.letters is None:
-                part.letters = Letters(self._checkpoint.storage.stage())
+                part.letters = Letters(self._checkpoint.records.stage())
             part.letters.append(made.letters)
 
     def finish(self, shard: Shard, *, source_hash: str = "") -> list[Receipt]:

@@ -96,7 +96,7 @@ class ShardWorker:
         """
         self._work, self._pickled = work, pickled
         self._witness = witness or Witness(work.session)
-        self._storage = work.checkpoint().storage
+        self._records = work.checkpoint().records
         self._schema = work.schema()
         self._types = RowTypes(self._schema if work.facts.format == PARQUET else None)
         self._isolated: IsolatedCaller | None = None
@@ -116,7 +116,7 @@ class ShardWorker:
         a row that fails, itself. What has killed a worker before is tried by itself, and then in
         isolation. After a stop, shards that were not begun have no receipt.
         """
-        marks = marks_left(self._storage)
+        marks = marks_left(self._records)
         begun = {shard for mark in marks for shard in mark.shards}
         # Whoever died over a group left a mark, so no request is spent on shards without one.
         # One that somebody committed alive, since the survey, is mapped again and adopted.
@@ -135,7 +135,7 @@ class ShardWorker:
         self, marks: Sequence[Mark], todo: frozenset[int], *, in_flight: int
     ) -> Suspicion:
         if self._witness.node and any(todo.intersection(mark.shards) for mark in marks):
-            record_deaths(self._storage, todo, session=self._work.session)
+            record_deaths(self._records, todo, session=self._work.session)
         return suspicion(marks, todo, in_flight=in_flight, witness=self._witness)
 
     def _with_care(self, shard: Shard, seen: Suspicion, stop: Stop) -> Iterator[list[Receipt]]:
@@ -192,7 +192,7 @@ class ShardWorker:
         if shards:
             ids = [shard.id for shard in shards]
             session, node = self._work.session, self._witness.node
-            with marked(self._storage, ids, session=session, node=node):
+            with marked(self._records, ids, session=session, node=node):
                 self._types.begin()
                 group = _Group(self._work, caller, schema=self._schema, types=self._types)
                 yield from group.process(shards, stop=stop)
@@ -273,7 +273,8 @@ class _Group:
     def _set_aside_by_origin(self, shard: Shard) -> frozenset[int]:
         """Return where the rows stand that *shard* is to try again."""
         checkpoint = self._work.checkpoint()
-        origin = checkpoint.sentinel(self._work.facts.stem(shard.start))
+        stem = self._work.facts.stem(shard.start)
+        origin = checkpoint.sentinel(stem, run_uid=self._work.run_uid)
         if origin is None:
             raise ShardFailedError(f"{shard}: shard {shard.start} is not committed any more")
         return frozenset(letter["at"] for letter in letters_of(checkpoint, origin))

@@ -391,9 +391,9 @@ def test_of_two_sentinels_the_first_counts_and_both_are_told(checkpoint):
         "part-00001": "a",
         "part-00002": "b",
     }
-    assert checkpoint.sentinel("part-00001").session == "a"
-    assert checkpoint.sentinel("part-00003") is None
-    assert set(checkpoint.find(["part-00002", "part-00003"])) == {"part-00002"}
+    assert checkpoint.sentinel("part-00001", run_uid="r" * 32).session == "a"
+    assert checkpoint.sentinel("part-00003", run_uid="r" * 32) is None
+    assert set(checkpoint.find(["part-00002", "part-00003"], run_uid="r" * 32)) == {"part-00002"}
 
 
 def test_folded_sentinels_are_not_read_one_by_one(storage, checkpoint):
