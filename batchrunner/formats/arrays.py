@@ -58,6 +58,10 @@ def array_of(
     Raises:
         SchemaError: The values are of several kinds, of none that Arrow has, or do not fit.
     """
+    named = next(filter(is_extension, hints), None)
+    if named is not None:
+        bare = tuple(h.storage_type if is_extension(h) else h for h in hints)
+        return extended(array_of(values, path=path, hints=bare, lenient=lenient), named)
     classes = set(map(type, values))
     kinds = {_kind(cls, path) for cls in classes} - {None}
     if any(cls is not type(None) and _kind(cls, path) is None for cls in classes):
@@ -207,6 +211,18 @@ def like_list(like: pa.DataType, inner: pa.DataType) -> pa.DataType:
         (pa.types.is_large_list_view, pa.large_list_view),
     )
     return next((make(inner) for check, make in makers if check(like)), pa.list_(inner))
+
+
+def is_extension(kind: pa.DataType) -> bool:
+    """Tell whether *kind* is another type with a name: its values are those of that type, to Python."""
+    return isinstance(kind, pa.BaseExtensionType) and not kind.equals(pa.uuid())
+
+
+def extended(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return *array* as the extension type *kind* where it is of the type below that."""
+    if not array.type.equals(kind.storage_type):
+        return array
+    return pa.ExtensionArray.from_storage(kind, array)
 
 
 def is_list(kind: pa.DataType) -> bool:
