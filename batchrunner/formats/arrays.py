@@ -286,13 +286,27 @@ def _struct_array(values: Sequence[Any], *, path: str, hints: Hints, lenient: bo
         return pa.array([None if value is None else {} for value in values], pa.struct([]))
     children = []
     for key in keys:
-        if not isinstance(key, str):
-            raise SchemaError(f"column {path!r}: the key {key!r} is no string")
+        check_key(key, f"column {path!r}: ")
         inner = [None if value is None else value.get(key) for value in values]
         inner_hints = tuple(h.field(key).type for h in hints if _has_field(h, key))
         children.append(array_of(inner, path=f"{path}.{key}", hints=inner_hints, lenient=lenient))
     fields = [pa.field(key, child.type) for key, child in zip(keys, children, strict=True)]
     return pa.StructArray.from_arrays(children, fields=fields, mask=nulls)
+
+
+def check_key(key: Any, place: str = "") -> None:
+    """Refuse what can be no name of a column, or of a field in one.
+
+    Raises:
+        SchemaError: It is no string, or one with a lone surrogate, which UTF-8 has not.
+    """
+    if not isinstance(key, str):
+        raise SchemaError(f"{place}the key {key!r} is no string")
+    if not key.isascii():
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise SchemaError(f"{place}the key {key!r} is not in UTF-8") from error
 
 
 def _has_field(hint: pa.DataType, key: str) -> bool:

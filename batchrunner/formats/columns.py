@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchrunner.formats.arrays import SchemaError, array_of, first_line, is_list
+from batchrunner.formats.arrays import SchemaError, array_of, check_key, first_line, is_list
 from batchrunner.formats.chunk import Row
 
 
@@ -111,6 +111,5 @@ def _keys(rows: Sequence[Row]) -> list[str]:
     if not all(row.keys() == keys for row in rows):
         keys = dict.fromkeys(key for row in rows for key in row)
     for key in keys:
-        if not isinstance(key, str):
-            raise SchemaError(f"the key {key!r} is no string")
+        check_key(key)
     return list(keys)

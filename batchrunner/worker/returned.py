@@ -40,6 +40,10 @@ def to_table(returned: Any, given: Given, *, lenient: bool = False) -> tuple[pa.
         ValueError: The values of a column are of several kinds, or columns differ in length.
     """
     table = _table(returned, given.types, lenient=lenient)
+    if given.inferred is not None and table.num_rows:
+        from batchrunner.formats.shapes import without_guesses
+
+        table = without_guesses(table, given.inferred)
     return table, table.num_rows
 
 
