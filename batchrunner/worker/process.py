@@ -16,7 +16,7 @@ from batchrunner.capability import load_target
 from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
 from batchrunner.formats.columns import SchemaError
 from batchrunner.formats.naming import PARQUET
-from batchrunner.formats.schemas import conform, storable
+from batchrunner.formats.schemas import conform, storable, without_null_words
 from batchrunner.shard import Shard
 from batchrunner.worker.attempts import (
     MOST_DEATHS,
@@ -78,6 +78,7 @@ def _as_table(schema: SinkSchema, returned: Any, given: Given) -> tuple[Any, int
     declared = schema.declared
     table, rows = to_table(returned, given, lenient=declared is not None)
     own = storable(table.schema)
+    table = without_null_words(table)
     return conform(table, own if declared is None else declared), rows
 
 
