@@ -8,15 +8,14 @@ type.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrunner.formats.arrays import (
     SchemaError,
-    extended,
     first_line,
-    is_extension,
     is_list,
     joined_lists,
     like_list,
@@ -124,7 +123,9 @@ def without_null_words(table: pa.Table) -> pa.Table:
     """Return *table* with dictionaries of which no word is null, which Parquet cannot have."""
     for index, field in enumerate(table.schema):
         column = table.column(index)
-        if pa.types.is_dictionary(field.type) and any(c.dictionary.null_count for c in column.chunks):
+        if pa.types.is_dictionary(field.type) and any(
+            c.dictionary.null_count for c in column.chunks
+        ):
             plain = _column(column, field.type.value_type, path=field.name, lenient=False)
             words = plain.dictionary_encode().cast(field.type)
             table = table.set_column(index, field, words)
@@ -290,8 +291,6 @@ def represented(array: pa.Array, hints: Sequence[pa.DataType]) -> pa.Array:
     for hint in hints:
         if array.type.equals(hint):
             return array
-        if is_extension(hint) and array.type.equals(hint.storage_type):
-            return extended(array, hint)
         if _keeps_the_same(array.type, hint):
             return _shaped(array, hint, "", lenient=False)
         if _has_lost_its_zone(array.type, hint):
@@ -349,6 +348,7 @@ def _unwritable_in(kind: pa.DataType, is_final: bool) -> pa.DataType | None:
     return next((each for each in inner if each is not None), None)
 
 
+@lru_cache(256)  # asked for every batch
 def storable(schema: pa.Schema) -> pa.Schema:
     """Return *schema*, plain, with the units of time that Parquet has: it keeps no whole seconds.
 
@@ -367,12 +367,15 @@ def _storable(kind: pa.DataType) -> pa.DataType:
         return like_list(kind, _storable(kind.value_type))
     if t.is_map(kind):
         return pa.map_(kind.key_type, _storable(kind.item_type))
+    return _storable_dictionary(kind) if t.is_dictionary(kind) else _storable_time(kind)
+
+
+def _storable_time(kind: pa.DataType) -> pa.DataType:
+    t = pa.types
     if t.is_timestamp(kind) and kind.unit == "s":
         return pa.timestamp("ms", kind.tz)
     if t.is_time32(kind) and kind.unit == "s":
         return pa.time32("ms")
-    if t.is_dictionary(kind):
-        return _storable_dictionary(kind)
     return pa.date32() if t.is_date64(kind) else kind
 
 
