@@ -10,8 +10,8 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrunner.errors import ShardFailedError, StorageError
-from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
+from batchrunner.errors import ShardFailedError, StorageError, describe
+from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, UnreadableRowError
 from batchrunner.formats.columns import conform, table_to_rows, unify
 from batchrunner.formats.parquet_source import Faults, ParquetSource
 from batchrunner.formats.partition_values import add_to_table, wanted
@@ -48,7 +48,11 @@ class TableChunk:
         return int(self.content.num_rows)
 
     def rows(self, start: int, stop: int) -> list[Row]:
-        return table_to_rows(self.content.slice(start, stop - start))
+        try:
+            return table_to_rows(self.table(start, stop))
+        except (ValueError, ArithmeticError, pa.ArrowException) as error:
+            # A date in the year 10,000: right for its type, and only one row of many.
+            raise UnreadableRowError(f"Python cannot hold it: {describe(error)}") from error
 
     reread = rows
 
