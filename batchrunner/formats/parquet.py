@@ -9,8 +9,16 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrunner.errors import ShardFailedError, StorageError
-from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, Run, Shape
+from batchrunner.errors import ShardFailedError, StorageError, describe
+from batchrunner.formats.chunk import (
+    MAX_RAW_BYTES,
+    BadRow,
+    Position,
+    Row,
+    Run,
+    Shape,
+    UnreadableRowError,
+)
 from batchrunner.formats.columns import table_to_rows
 from batchrunner.formats.parquet_source import Faults, ParquetSource
 from batchrunner.formats.partition_values import add_to_table, wanted
@@ -49,7 +57,11 @@ class TableChunk:
         return int(self.content.num_rows)
 
     def rows(self, start: int, stop: int) -> list[Row]:
-        return table_to_rows(self.content.slice(start, stop - start))
+        try:
+            return table_to_rows(self.table(start, stop))
+        except (ValueError, ArithmeticError, pa.ArrowException) as error:
+            # A date in the year 10,000: right for its type, and only one row of many.
+            raise UnreadableRowError(f"Python cannot hold it: {describe(error)}") from error
 
     reread = rows
 

@@ -12,7 +12,7 @@ import orjson
 
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
-from batchrunner.formats.chunk import BadRow, Position
+from batchrunner.formats.chunk import BadRow, Position, UnreadableRowError
 from batchrunner.shard import Shard
 from batchrunner.storage import Storage
 
@@ -57,7 +57,9 @@ class DeadLetter:
         """Return the letter of a row that the capability, or the sink, did not take."""
         name = getattr(error, "type_name", type(error).__name__)
         message = str(error)[:_MAX_MESSAGE]
-        return cls(shard.id, shard.uri, position, Stage.CAPABILITY, name, message)
+        unread = isinstance(error, UnreadableRowError)  # the capability has not seen it
+        stage = Stage.READ if unread else Stage.CAPABILITY
+        return cls(shard.id, shard.uri, position, stage, name, message)
 
     def to_line(self) -> bytes:
         """Return the letter as it is kept: a JSON object in a line."""
