@@ -84,8 +84,8 @@ def same(one: object, other: object) -> bool:
 def table_difference(part: Iterator[pa.Table], again: Iterator[pa.Table]) -> str:
     """Return the first difference of two sequences of tables; "" for none.
 
-    A part may be older than a column, or a field, that the sink has got since: it lacks what is
-    null in the other.
+    A part has the columns of the first one, and the capability gives those that it has values for:
+    either may lack what is null in the other. How Arrow keeps strings means nothing.
     """
     first = 0
     for old, new in _side_by_side(part, again):
@@ -122,14 +122,8 @@ def _names(old: pa.Table, new: pa.Table) -> Iterator[str]:
 
 def _column_difference(old: pa.Table, new: pa.Table, name: str) -> tuple[int, str] | None:
     """Return the first row in which column *name* differs, and how."""
-    if name not in new.column_names:
-        return 0, f"column {name!r}: only the part has it, the capability does not"
-    after = new.column(name)
-    if name not in old.column_names:
-        lacks = after.is_valid().index(True).as_py()
-        return None if lacks < 0 else (lacks, _differ(name, None, _value(after[lacks])))
-    before = old.column(name)
-    if before.type != after.type and not _has_grown(before.type, after.type):
+    before, after = _column(old, name), _column(new, name)
+    if not _alike(before.type, after.type):
         return 0, f"column {name!r}: {before.type} in the part, {after.type} from the capability"
     if _surely_equal(before, after):
         return None
@@ -139,20 +133,35 @@ def _column_difference(old: pa.Table, new: pa.Table, name: str) -> tuple[int, st
     return None
 
 
-def _has_grown(old: pa.DataType, new: pa.DataType) -> bool:
-    """Tell whether *new* is *old* with more fields, or in place of null."""
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    if name in table.column_names:
+        return table.column(name)
+    return pa.chunked_array([pa.nulls(len(table))])
+
+
+def _alike(old: pa.DataType, new: pa.DataType) -> bool:
+    """Tell whether both may be of one column: but for fields that one has not, and for nulls."""
     import pyarrow.types as t
 
-    if t.is_null(old) or old == new:
+    old, new = (kind.value_type if t.is_dictionary(kind) else kind for kind in (old, new))
+    if old == new or t.is_null(old) or t.is_null(new) or (_is_text(old) and _is_text(new)):
         return True
     if t.is_struct(old) and t.is_struct(new):
         fields = {new.field(n).name: new.field(n).type for n in range(new.num_fields)}
         olds = [old.field(n) for n in range(old.num_fields)]
-        return all(f.name in fields and _has_grown(f.type, fields[f.name]) for f in olds)
+        return all(f.name not in fields or _alike(f.type, fields[f.name]) for f in olds)
     if old.id != new.id or not old.num_fields:
         return False
     pairs = ((old.field(n).type, new.field(n).type) for n in range(old.num_fields))
-    return old.num_fields == new.num_fields and all(_has_grown(*pair) for pair in pairs)
+    return old.num_fields == new.num_fields and all(_alike(*pair) for pair in pairs)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow.types as t
+
+    return any(check(kind) for check in (t.is_string, t.is_large_string, t.is_string_view))
 
 
 def _surely_equal(old: pa.ChunkedArray, new: pa.ChunkedArray) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from batchrunner.checkpoint.record_lines import record_lines
 from batchrunner.shard import Shard, Slicing
 from batchrunner.verify.evidence import Evidence, Place
 from batchrunner.verify.reading import Numbers, position_of
@@ -11,7 +12,7 @@ class DeadLetters:
     """The dead letters of a run whose files are whole."""
 
     def __init__(self, place: Place, seen: Evidence) -> None:
-        self._checkpoint, self._sentinels = place.checkpoint, seen.sentinels
+        self._records, self._sentinels = place.checkpoint.records, seen.sentinels
 
     def of(self, shard: Shard) -> Numbers:
         """Return where the rows stand that *shard* set aside."""
@@ -25,4 +26,4 @@ class DeadLetters:
         name = self._sentinels[shard_id].errors
         if not name:
             return frozenset()
-        return frozenset(map(position_of, self._checkpoint.lines(f"errors/{name}")))
+        return frozenset(map(position_of, record_lines(self._records, f"errors/{name}")))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrunner.verify.reading import Numbered, Numbers, row_of
+from batchrunner.worker.batch import Given
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +39,10 @@ class ReplayBatch(Protocol):
     def halves(self) -> tuple[ReplayBatch, ReplayBatch]:
         """Return the first and the second half."""
 
+    @property
+    def given(self) -> Given:
+        """What is known of the rows before the capability has seen them."""
+
 
 @dataclass(frozen=True, slots=True)
 class LineBatch:
@@ -45,6 +50,7 @@ class LineBatch:
 
     lines: Numbered
     columns: tuple[str, ...] | None
+    given: Given = field(default_factory=Given)
 
     @property
     def first(self) -> int:
@@ -64,12 +70,21 @@ class LineBatch:
 
         if batch_format == "rows":
             return self.rows()
-        return _in_format(rows_to_table(self.rows()), batch_format)
+        return _in_format(rows_to_table(self.rows(), hints=self.given.types), batch_format)
 
     def halves(self) -> tuple[LineBatch, LineBatch]:
         middle = len(self) // 2
         one, other = self.lines[:middle], self.lines[middle:]
-        return LineBatch(one, self.columns), LineBatch(other, self.columns)
+        return replace(self, lines=one), replace(self, lines=other)
+
+    def by_shape(self) -> Iterator[LineBatch]:
+        """Yield the rows cut where one table cannot hold them all as they are."""
+        from batchrunner.formats.shapes import tables_of
+
+        for one in tables_of(self.rows()):
+            run, shape = one.run, one.run.shape
+            given = Given((shape.schema,), shape.absent) if shape else Given()
+            yield LineBatch(self.lines[run.start : run.stop], self.columns, given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,10 @@ class TableBatch:
     @property
     def first(self) -> int:
         return self.numbers[0]
+
+    @property
+    def given(self) -> Given:
+        return Given((self.table.schema,))
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -109,7 +128,11 @@ def _in_format(table: pa.Table, batch_format: str) -> Any:
 
 
 def line_batches(
-    lines: Iterator[Numbered], *, aside: Numbers, size: int, columns: tuple[str, ...] | None
+    lines: Iterator[Numbered],
+    *,
+    aside: Numbers,
+    size: int,
+    columns: tuple[str, ...] | None,
 ) -> Iterator[LineBatch]:
     """Yield the rows in batches of *size*, but for those that were set *aside*."""
     held: Numbered = []

@@ -6,20 +6,21 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import chain
 from typing import Any
 
 from batchrunner.errors import CapabilityImportError, StorageError, describe
 from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard
-from batchrunner.spec import BatchSpec
 from batchrunner.verify.comparing import line_difference, table_difference
 from batchrunner.verify.counting import uncompressed, unreadable
 from batchrunner.verify.dead_letters import DeadLetters
 from batchrunner.verify.evidence import Evidence, Place
 from batchrunner.verify.findings import Finding, Kind
 from batchrunner.verify.reading import SourceReader, numbered_lines, tables_in
-from batchrunner.verify.replay_batch import ReplayBatch, line_batches, table_batches
+from batchrunner.verify.replay_batch import LineBatch, ReplayBatch, line_batches, table_batches
 from batchrunner.verify.source_rows import GONE
+from batchrunner.worker.batch import Given
 from batchrunner.worker.calling import Caller, Piece
 from batchrunner.worker.process import direct_caller
 from batchrunner.worker.work import Work
@@ -52,7 +53,8 @@ class Replay:
         self.notes: list[str] = []
         self._place, self._seen = place, seen
         self._source, self._letters = SourceReader(place.spec.source), DeadLetters(place, seen)
-        self._work = _work(place.spec, seen, capability)
+        self._work = _work(place, seen, capability)
+        self._schema = self._work.schema()
 
     def faults(
         self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]
@@ -64,7 +66,7 @@ class Replay:
             StorageError: Something cannot be read.
         """
         replayed: list[Shard] = []
-        with closing(direct_caller(self._work, self._work.schema())) as caller:
+        with closing(direct_caller(self._work, self._schema, given=self._given)) as caller:
             for done, shard in enumerate(shards, start=1):
                 try:
                     why = self._difference(caller, shard)
@@ -105,9 +107,22 @@ class Replay:
         columns, size = self._place.spec.source.columns, self._place.spec.execution.batch_size
         if not self._source.is_parquet(shard):
             lines = self._source.lines(shard, wanted=wanted)
-            return line_batches(lines, aside=aside, size=size, columns=columns)
+            found = line_batches(lines, aside=aside, size=size, columns=columns)
+            return chain.from_iterable(map(self._by_shape, found))
         tables = self._source.tables(shard, wanted=wanted, columns=columns)
         return table_batches(tables, wanted=wanted, aside=aside, size=size)
+
+    def _by_shape(self, batch: LineBatch) -> Iterator[ReplayBatch]:
+        return batch.by_shape() if self._work.takes_tables else iter([batch])
+
+    def _given(self, batch: Any) -> Given:
+        """Return what a worker was told of the types of *batch*: the sink's, too."""
+        known, given = self._schema.known(), batch.given
+        if known is None:
+            return Given(given.types, given.absent)
+        is_first = self._schema.declared is not None
+        types = (known, *given.types) if is_first else (*given.types, known)
+        return Given(types, given.absent)
 
     def _call(self, caller: Caller, batch: ReplayBatch) -> list[Piece]:
         """Return what the capability makes of *batch*; in halves if it fails for the whole.
@@ -138,9 +153,16 @@ class Replay:
         return self._seen.plan.facts.part(shard.id)
 
 
-def _work(spec: BatchSpec, seen: Evidence, capability: Any) -> Work:
-    weight = sum(shard.weight for shard in seen.plan.active)
-    return Work(spec, seen.run_uid, "verify", seen.plan.facts, weight, capability)
+def _work(place: Place, seen: Evidence, capability: Any) -> Work:
+    return Work(
+        spec=place.spec,
+        run_uid=seen.run_uid,
+        session="verify",
+        facts=seen.plan.facts,
+        weight=sum(shard.weight for shard in seen.plan.active),
+        capability=capability,
+        incarnation=place.checkpoint.incarnation,
+    )
 
 
 def _lines_of(pieces: Iterator[Piece]) -> Iterator[bytes]:
