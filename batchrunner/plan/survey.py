@@ -13,7 +13,13 @@ from batchrunner.plan.again import Again, with_letters
 from batchrunner.plan.moving import brought_here, changes_since, place_of, recorded_place
 from batchrunner.plan.output import SUCCESS, Output, check_unused, examine, parts_in
 from batchrunner.plan.overlap import check_apart, check_links
-from batchrunner.plan.planning import Opener, StoredPlan, first_generation, next_generation
+from batchrunner.plan.planning import (
+    Opener,
+    StoredPlan,
+    first_generation,
+    next_generation,
+    partition_change,
+)
 from batchrunner.plan.same_bytes import Comparer
 from batchrunner.plan.source import Listing, SourceFile, list_source
 from batchrunner.shard import Shard, Slicing
@@ -112,7 +118,8 @@ def survey(run: Run, *, accept_changes: bool = False, again: Again | None = None
         return _of_new_run(run, listing)
     generations = run.checkpoint.generations()
     was = recorded_place(record.decisive, generations, run.spec)
-    accepted = changes_since(record.decisive, run.decisive, was=was, spec=run.spec)
+    gained = partition_change(generations, run.spec.source)
+    accepted = changes_since(record.decisive, run.decisive, was=was, spec=run.spec) + gained
     mended = again is not None and all(line.startswith("capability.code") for line in accepted)
     if accepted and not accept_changes and not mended:
         raise SpecChangedError(_changed(run, accepted))
@@ -124,6 +131,8 @@ def survey(run: Run, *, accept_changes: bool = False, again: Again | None = None
     listing = listing.read_once({shard.uri for shard in stored.active})
     found = run.comparer.compare(stored, listing.files, sentinels.good)
     addition = _addition(run, stored, listing, found.same, accept_vanished=accept_changes)
+    if gained and addition is None:  # so that it is known from now on that this was accepted
+        addition = Generation(stored.facts, (), place=place_of(run.spec))
     plan = StoredPlan.of([*generations, addition]) if addition else stored
     if again and again.rows and (more := with_letters(addition, plan, sentinels.good)):
         addition = replace(more, place=place_of(run.spec))

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrunner import BatchRunner
+from batchrunner.checkpoint import plan_file
 from batchrunner.errors import SpecChangedError
 from batchrunner.opening import open_run
 from batchrunner.plan.survey import survey
@@ -257,6 +258,7 @@ def test_rows_that_failed_are_tried_again_after_a_touch(tmp_path):
 
     assert (report.shards_new, report.rows_failed) == (2, 0)
     assert job.ids() == [2 * n for n in range(2 * ROWS)]
+    assert job.plan().notes == ()
     assert verify(job.spec()).ok
 
 
@@ -379,3 +381,29 @@ def test_a_moved_sink_leaves_a_source_elsewhere_where_it_is(tmp_path, monkeypatc
     assert BatchRunner(spec).run().shards_new == 0
     assert verify(spec).ok
     assert job.path(0).exists()
+
+
+def as_before_partition_columns(folder):
+    """A finished run over a table in folders, as a version left it that did not know them."""
+    content = rows(0, 4)
+    for day in ("2026-01-01", "2026-01-02"):
+        path = folder / f"in/date={day}/a.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in content))
+    spec = a_spec(folder, capability="capabilities:echo")
+    BatchRunner(spec).run()
+    plan = folder / "out/_checkpoint/plan/0000.parquet"
+    stored = plan_file.plan_from_bytes(plan.read_bytes(), key="k")
+    plan.write_bytes(plan_file.plan_to_bytes(replace(stored, place=plan_file.RunPlace())))
+    return spec
+
+
+def test_a_run_from_before_partition_columns_is_not_gone_on_with_in_silence(tmp_path):
+    """Its parts lack the columns that the next ones would have."""
+    spec = as_before_partition_columns(tmp_path)
+
+    with pytest.raises(SpecChangedError, match=r"source\.partitioning: none -> hive"):
+        BatchRunner(spec).run()
+
+    assert BatchRunner(spec).run(accept_changes=True).shards_new == 0
+    assert BatchRunner(spec).run().ok
