@@ -258,7 +258,7 @@ def _reduced(value: Any) -> tuple[Any, Any, Any, Any, Any]:
     Raises:
         UnseenError: It cannot be pickled, such as a lock, or a file that is open.
     """
-    if type(value).__module__.partition(".")[0] in _NOT_REDUCED:
+    if str(type(value).__module__).partition(".")[0] in _NOT_REDUCED:
         raise UnseenError
     try:
         told = value.__reduce_ex__(4)

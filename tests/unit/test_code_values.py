@@ -188,7 +188,7 @@ class Words(dict):
         lambda n: [str(i) for i in range(150_000 + n)],
         lambda n: {str(i): i for i in range(150_000 + n)},
         lambda n: np.arange(3) + n,
-        lambda n: np.zeros(3, dtype=["i4", "i8", "f8"][n]),
+        lambda n: np.zeros(3, dtype=["i4", "f4", "i8"][n]),
         lambda n: np.zeros([(6,), (2, 3), (3, 2)][n]),
         lambda n: np.zeros(1 << 20) + n,
         np.float32,
