@@ -240,6 +240,16 @@ def test_another_value_in_an_object_is_refused_with_both(tmp_path, way):
     assert BatchRunner(spec, capability=capability(1)).run().ok
 
 
+def test_a_version_stands_in_for_an_object(tmp_path):
+    """For one that has another random id each time, say."""
+    a_source(tmp_path / "in")
+    spec = a_spec(tmp_path, capability={"target": "in:memory", "version": "1"})
+    for k in (1, 2):
+        write_jsonl(tmp_path / f"in/later-{k}.jsonl", rows(100 * k, 2))
+        kept = functools.partial(lambda rows, k: rows if k else [], k=k)
+        assert BatchRunner(spec, capability=kept).run().ok
+
+
 def test_a_secret_in_a_closure_is_not_shown(tmp_path):
     """The refusal goes to a log, and the record to a store."""
 
