@@ -28,6 +28,8 @@ from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage, locate
 
+_MOST_DIFFERENCES = 40
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -306,7 +308,9 @@ def _says_success(entries: Sequence[Entry]) -> bool:
 
 
 def _changed(run: Run, differences_: Sequence[str]) -> str:
-    lines = "".join(f"\n  {line}" for line in differences_)
+    more = len(differences_) - _MOST_DIFFERENCES
+    told = [*differences_[:_MOST_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
+    lines = "".join(f"\n  {line}" for line in told)
     return (
         f"the spec or the code is not that of the run in {run.checkpoint.storage.uri}:{lines}\n"
         "Nothing was changed. Put it back; or run with --accept-changes to go on with the new one "
