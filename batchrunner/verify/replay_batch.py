@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchrunner.verify.reading import Numbered, Numbers, row_of
+from batchrunner.verify.reading import Folders, Numbered, Numbers, row_of, with_folders
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +45,7 @@ class LineBatch:
 
     lines: Numbered
     columns: tuple[str, ...] | None
+    folders: Folders
 
     @property
     def first(self) -> int:
@@ -54,10 +55,10 @@ class LineBatch:
         return len(self.lines)
 
     def rows(self) -> list[dict[str, Any]]:
-        found = [row_of(line) for _, line in self.lines]
-        if self.columns is None:
-            return found
-        return [{name: row[name] for name in self.columns if name in row} for row in found]
+        rows = (row_of(line) for _, line in self.lines)
+        if self.columns is not None:
+            rows = ({name: row[name] for name in self.columns if name in row} for row in rows)
+        return [with_folders(row, self.folders) for row in rows]
 
     def in_format(self, batch_format: str) -> Any:
         from batchrunner.formats.columns import rows_to_table
@@ -69,7 +70,7 @@ class LineBatch:
     def halves(self) -> tuple[LineBatch, LineBatch]:
         middle = len(self) // 2
         one, other = self.lines[:middle], self.lines[middle:]
-        return LineBatch(one, self.columns), LineBatch(other, self.columns)
+        return replace(self, lines=one), replace(self, lines=other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +110,9 @@ def _in_format(table: pa.Table, batch_format: str) -> Any:
 
 
 def line_batches(
-    lines: Iterator[Numbered], *, aside: Numbers, size: int, columns: tuple[str, ...] | None
+    lines: Iterator[Numbered], *, aside: Numbers, size: int, like: LineBatch
 ) -> Iterator[LineBatch]:
-    """Yield the rows in batches of *size*, but for those that were set *aside*."""
+    """Yield the rows in batches of *size* *like* the one given, but for those set *aside*."""
     held: Numbered = []
     held_bytes = 0
     for at, line in (item for some in lines for item in some):
@@ -120,10 +121,10 @@ def line_batches(
         held.append((at, line))
         held_bytes += len(line)
         if len(held) == size or held_bytes >= _MOST_BYTES:
-            yield LineBatch(held, columns)
+            yield replace(like, lines=held)
             held, held_bytes = [], 0
     if held:
-        yield LineBatch(held, columns)
+        yield replace(like, lines=held)
 
 
 def table_batches(

@@ -18,7 +18,7 @@ from batchrunner.verify.dead_letters import DeadLetters
 from batchrunner.verify.evidence import Evidence, Place
 from batchrunner.verify.findings import Finding, Kind
 from batchrunner.verify.reading import SourceReader, numbered_lines, tables_in
-from batchrunner.verify.replay_batch import ReplayBatch, line_batches, table_batches
+from batchrunner.verify.replay_batch import LineBatch, ReplayBatch, line_batches, table_batches
 from batchrunner.verify.source_rows import GONE
 from batchrunner.worker.calling import Caller, Piece
 from batchrunner.worker.process import direct_caller
@@ -105,7 +105,8 @@ class Replay:
         columns, size = self._place.spec.source.columns, self._place.spec.execution.batch_size
         if not self._source.is_parquet(shard):
             lines = self._source.lines(shard, wanted=wanted)
-            return line_batches(lines, aside=aside, size=size, columns=columns)
+            empty = LineBatch([], columns, self._source.folders(shard, columns=columns))
+            return line_batches(lines, aside=aside, size=size, like=empty)
         tables = self._source.tables(shard, wanted=wanted, columns=columns)
         return table_batches(tables, wanted=wanted, aside=aside, size=size)
 
