@@ -11,7 +11,7 @@ from batchrunner.plan.output import MANIFEST, SUCCESS
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry
 
-_OF_CHECKPOINTS = ("errors/", "ledger/", "plan/", "sessions/")
+_OF_CHECKPOINTS = ("errors/", "ledger/", "plan/", "quarantine/", "sentinels/", "sessions/")
 """Folders of a checkpoint that hold files which look like data."""
 
 _GLOB = re.compile(r"[*?\[]")
