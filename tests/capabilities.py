@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from pathlib import Path
 
 
 def double(rows):
@@ -396,10 +397,10 @@ def counts_calls_without_memory(rows, path):
 
 
 def hoards_memory_on_bad(rows):
-    """For good: it keeps what it got also after it was told that there is none left."""
+    """For good: what it got stays with it, and no other row has the little that it needs."""
     while any(row.get("bad") for row in rows):
-        HOARD.append(bytearray(2**26))
-    return rows
+        HOARD.append(bytearray(2**23))
+    return rows[: len(bytearray(2**26))]
 
 
 HOARD = []
@@ -411,4 +412,57 @@ def waits_for_a_file(rows, path):
         pass
     while not os.path.exists(path):
         time.sleep(0.01)
+    return rows
+
+
+def waits_for_a_word(rows, folder):
+    """Before the rows of 100 and more: say so, and wait until there is an answer."""
+    if rows[0]["id"] >= 100:
+        Path(folder, "waiting").touch()
+        deadline = time.monotonic() + 60
+        while not Path(folder, "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    return rows
+
+
+STUMBLED = set()
+
+
+def stumbles(rows, mended, share):
+    """Fail for each seventh id until *mended* exists, and once for a share of the calls.
+
+    Like any code, it may spoil its rows before it fails.
+    """
+    ids = _ids(rows)
+    once = (mended, ids[0])
+    if ids[0] % 100 < share * 100 and once not in STUMBLED:
+        STUMBLED.add(once)
+        _spoil(rows)
+        raise TimeoutError("try again")
+    if any(number % 7 == 3 for number in ids) and not os.path.exists(mended):
+        _spoil(rows)
+        raise ValueError("not yet")
+    return rows
+
+
+def _ids(rows):
+    if isinstance(rows, dict):
+        return [rows["id"]]
+    return [row["id"] for row in rows] if isinstance(rows, list) else rows["id"].to_pylist()
+
+
+def _spoil(rows):
+    for row in rows if isinstance(rows, list) else []:
+        row.clear()
+    if isinstance(rows, dict):
+        rows.clear()
+
+
+def stumbles_once(rows, share):
+    """Fail at the first call for a share of the batches."""
+    first = rows[0]["id"]
+    if (first * 2_654_435_761) % 100 < share * 100 and first not in STUMBLED:
+        STUMBLED.add(first)
+        _spoil(rows)
+        raise TimeoutError("try again")
     return rows

@@ -185,7 +185,8 @@ def _is_lost(node: str) -> bool:
     """Tell whether Ray knows *node* as one that is gone; it keeps those for a while."""
     import ray
 
-    return any(one["NodeID"] == node and not one["Alive"] for one in ray.nodes())
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray is half typed
+    return any(one["NodeID"] == node and not one["Alive"] for one in nodes)
 
 
 def _unpacked(payload: Payload) -> Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,9 +10,16 @@ from itertools import accumulate, islice
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchrunner.errors import ShardFailedError, StorageError
-from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
+from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, Run
 from batchrunner.formats.json_rows import parse_block, parse_line
-from batchrunner.formats.lines import MAX_LINE_BYTES, ByteStream, Lines, read_lines, row_ends
+from batchrunner.formats.lines import (
+    MAX_LINE_BYTES,
+    ByteStream,
+    Lines,
+    mark_length,
+    read_lines,
+    row_ends,
+)
 from batchrunner.formats.partition_values import add_to_rows, wanted
 from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Shard, Slicing
@@ -19,7 +27,8 @@ from batchrunner.shard import Shard, Slicing
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BOM = b"\xef\xbb\xbf"
+    from batchrunner.formats.shapes import RowTable
+
 _FEW = 64
 
 
@@ -58,6 +67,10 @@ class JsonlChunk:
         return _cut(self.data)
 
     @property
+    def types(self) -> None:
+        return None
+
+    @property
     def nbytes(self) -> int:
         return len(self.data)
 
@@ -73,10 +86,19 @@ class JsonlChunk:
         add_to_rows(rows, self.partition)
         return rows
 
-    def table(self, start: int, stop: int) -> pa.Table:
-        from batchrunner.formats.columns import rows_to_table
+    @cached_property
+    def tables(self) -> list[RowTable]:
+        """The rows as tables; made of all of them, whatever batches there will be."""
+        from batchrunner.formats.shapes import tables_of
 
-        return rows_to_table(self.parsed[start:stop])
+        return list(tables_of(self.parsed))
+
+    def runs(self) -> list[Run]:
+        return [one.run for one in self.tables]
+
+    def table(self, start: int, stop: int) -> pa.Table:
+        found = self.tables[bisect_right(self.tables, start, key=lambda one: one.run.start) - 1]
+        return found.rows(start, stop)
 
     def positions(self) -> list[int]:
         starts = list(accumulate((len(line) + 1 for line in self.lines), initial=self.offset))
@@ -155,8 +177,8 @@ def parse(block: Lines, *, columns: tuple[str, ...] | None) -> JsonlChunk:
     if rows is not None:
         rows = _project(rows, columns)
         return JsonlChunk(rows, block.data, range(len(rows)), block.offset, (), columns)
-    bom = len(_BOM) if block.offset == 0 and block.data.startswith(_BOM) else 0
-    return _parse_each(block.data[bom:], offset=block.offset + bom, columns=columns)
+    mark = mark_length(block)
+    return _parse_each(block.data[mark:], offset=block.offset + mark, columns=columns)
 
 
 def _cut(data: bytes) -> list[bytes]:
@@ -210,8 +232,9 @@ def _parse_held(line: bytes) -> Row:
 
 
 def _overlong(block: Lines) -> JsonlChunk:
-    position = Position("byte", block.offset, block.data[:MAX_RAW_BYTES])
-    bad = BadRow(position, _too_long(block.overlong))
+    mark = mark_length(block)
+    position = Position("byte", block.offset + mark, block.data[mark:][:MAX_RAW_BYTES])
+    bad = BadRow(position, _too_long(block.overlong - mark))
     return JsonlChunk([], b"", [], block.offset, (bad,))
 
 

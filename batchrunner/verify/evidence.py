@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.checkpoint import Checkpoint, RunPlace, Sentinel
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
+from batchrunner.plan.moving import brought_here, recorded_place
 from batchrunner.plan.output import MANIFEST, SUCCESS
 from batchrunner.plan.planning import StoredPlan
 from batchrunner.shard import Shard
@@ -37,7 +38,7 @@ class Place:
     @classmethod
     def of(cls, spec: BatchSpec) -> Place:
         sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
-        return cls(spec, sink, Checkpoint(checkpoint_storage(spec)))
+        return cls(spec, sink, Checkpoint.current(checkpoint_storage(spec)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Evidence:
         letters: Files of rows set aside, by name.
         is_finished: `_SUCCESS` stands, before and after everything else was read.
         manifest: The manifest's bytes; None when there is none.
+        places: Where the run was when its records were made.
     """
 
     run_uid: str
@@ -67,6 +69,7 @@ class Evidence:
     letters: Mapping[str, Entry]
     is_finished: bool
     manifest: bytes | None
+    places: frozenset[RunPlace] = frozenset()
 
     def part(self, shard: Shard) -> str:
         """Return the name of the part of *shard*."""
@@ -85,10 +88,11 @@ def gather(place: Place) -> Evidence:
     """
     was_finished = place.sink.head(SUCCESS) is not None
     record, generations = place.checkpoint.run(), place.checkpoint.generations()
-    storage = place.checkpoint.storage
+    storage = place.checkpoint.records
     if record is None or not generations:
         raise ObjectNotFoundError(f"there is no run in {storage.uri}")
-    plan = StoredPlan.of(generations)
+    was = recorded_place(record.decisive, generations, place.spec)
+    plan = StoredPlan.of(brought_here(generations, spec=place.spec, was=was))
     keys = {f"sentinels/{plan.facts.stem(shard.id)}.json": shard.id for shard in plan.active}
     retired = {f"sentinels/{plan.facts.stem(shard.id)}.json" for shard in plan.retired}
     listed = {entry.key: entry for entry in storage.list("sentinels")}
@@ -106,6 +110,7 @@ def gather(place: Place) -> Evidence:
         letters=letters,
         is_finished=was_finished and SUCCESS in in_sink,
         manifest=_whole(place.sink, in_sink[MANIFEST]) if MANIFEST in in_sink else None,
+        places=frozenset({was, *(generation.place for generation in generations)}),
     )
 
 

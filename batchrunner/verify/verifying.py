@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from batchrunner.clearing import MARK
 from batchrunner.errors import DamagedOutputError
 from batchrunner.spec import BatchSpec
 from batchrunner.verify.checks import NONE, Checks
@@ -44,7 +43,7 @@ def verify(
 
 def verify_place(place: Place, *, checks: Checks, watch: Watch) -> Verification:
     """Do what `verify` does."""
-    if place.checkpoint.storage.head(MARK) is not None:
+    if place.checkpoint.is_starting_over():
         return Verification((), ("somebody began to start over; the next run finishes that",))
     try:
         seen = gather(place)

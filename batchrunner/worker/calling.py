@@ -16,7 +16,7 @@ from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.formats.chunk import Row
 from batchrunner.spec import CapabilitySpec, ExecutionSpec
 from batchrunner.user_code import CallRaisedError, contained
-from batchrunner.worker.batch import Batch
+from batchrunner.worker.batch import Batch, Given
 
 if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun
@@ -45,8 +45,8 @@ Pieces = list[Piece]
 Answer = Callable[[], Pieces]
 """Returns what the capability made of one batch; or raises what it raised."""
 
-Ready = Callable[[Any], tuple[Any, int]]
-"""Makes what a capability returned ready for the sink, and counts its rows."""
+Ready = Callable[[Any, Given], tuple[Any, int]]
+"""Makes what a capability returned for given rows ready for the sink, and counts its rows."""
 
 
 def build(capability: Any, spec: CapabilitySpec) -> Any:
@@ -71,9 +71,16 @@ class Caller:
     """
 
     def __init__(
-        self, capability: Any, spec: CapabilitySpec, execution: ExecutionSpec, *, ready: Ready
+        self,
+        capability: Any,
+        spec: CapabilitySpec,
+        execution: ExecutionSpec,
+        *,
+        ready: Ready,
+        given: Callable[[Batch], Given],
     ) -> None:
-        self._function, self._kwargs, self._ready = capability, spec.fn_kwargs, ready
+        self._function, self._kwargs = capability, spec.fn_kwargs
+        self._ready, self._given = ready, given
         self._format = execution.batch_format
         self._mode = spec.mode
         self._loop = _Loop(execution.max_concurrency) if _is_async(capability) else None
@@ -87,16 +94,18 @@ class Caller:
         if self._mode == "run":
             return lambda: self._completed(batch)
         if self._loop is None:
-            return lambda: self._pieces(self._answer(batch))
+            return lambda: self._pieces(self._answer(batch), batch)
         later = self._loop.submit(self._answer_later(batch, self._loop.calls))
-        return lambda: self._pieces(later.result())
+        return lambda: self._pieces(later.result(), batch)
 
-    def _pieces(self, returned: list[Any]) -> Pieces:
-        return [Piece(*self._ready(piece)) for piece in returned]
+    def _pieces(self, returned: list[Any], batch: Batch) -> Pieces:
+        given = self._given(batch)
+        return [Piece(*self._ready(piece, given)) for piece in returned]
 
     def _completed(self, batch: Batch) -> Pieces:
         made = [self._function(row, **self._kwargs) for row in batch.rows()]
-        return [Piece(*self._ready([row for row, _ in made]), tuple(run for _, run in made))]
+        rows, count = self._ready([row for row, _ in made], Given())
+        return [Piece(rows, count, tuple(run for _, run in made))]
 
     def _answer(self, batch: Batch) -> list[Any]:
         if self._mode == "row":

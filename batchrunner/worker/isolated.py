@@ -42,7 +42,7 @@ def main(receive: int, send: int, owner: int, memory: int) -> None:
         work = contained(partial(pickle.loads, inbox.recv_bytes()))
         caller = direct_caller(work, work.schema())
     except CapabilityImportError as error:
-        outbox.send(str(error))
+        outbox.send(_told(error, error.__cause__, memory=memory))
         return
     except Exception as error:  # noqa: BLE001 - importing runs the user's code
         outbox.send(f"the capability cannot be built: {describe(error)}")
@@ -53,15 +53,23 @@ def main(receive: int, send: int, owner: int, memory: int) -> None:
             batch = inbox.recv()
         except EOFError:
             return
-        outbox.send(_answer(caller, batch))
+        outbox.send(_answer(caller, batch, memory=memory))
 
 
-def _answer(caller: Any, batch: Any) -> tuple[str, Any]:
+def _answer(caller: Any, batch: Any, *, memory: int) -> tuple[str, Any]:
     try:
         return "made", caller.submit(batch)()
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         name = getattr(error, "type_name", type(error).__name__)
-        return "raised", (name, str(error), traceback.format_exc())
+        return "raised", (name, _told(error, error, memory=memory), traceback.format_exc())
+
+
+def _told(error: Exception, reason: BaseException | None, *, memory: int) -> str:
+    """Return what *error* says, and the way out when its *reason* is our own bound."""
+    if not isinstance(reason, MemoryError):
+        return str(error)
+    allowed = f"its process may take {memory / 2**30:.3g} GiB, see execution.memory"
+    return f"{error} ({allowed})" if str(error) else allowed
 
 
 def die_with(owner: int) -> None:

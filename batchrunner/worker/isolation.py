@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.user_code import CallRaisedError, is_out_of_memory
-from batchrunner.worker.batch import Batch
+from batchrunner.worker.batch import Batch, Given
 from batchrunner.worker.calling import Answer, Pieces
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class SentBatch:
     """The rows of a batch on their way to the other process, as the capability's format needs them."""
 
     content: list[Row] | pa.Table
+    given: Given
 
     def rows(self) -> list[Row]:
         """As `Batch.rows`; only for content that is rows."""
@@ -74,17 +75,25 @@ class IsolatedCaller:
     ahead = 1
 
     def __init__(
-        self, work: bytes, *, by_rows: bool, timeout: float | None, memory: int | None = None
+        self,
+        work: bytes,
+        *,
+        given: Callable[[Batch], Given],
+        by_rows: bool,
+        timeout: float | None,
+        memory: int | None = None,
     ) -> None:
         """Call the capability of the pickled *work*, for at most *timeout* seconds each.
 
         Args:
             work: What the other process is to do.
+            given: Tells what is known of the rows of a batch.
             by_rows: Whether it takes rows, and not a table.
             timeout: Of a call, in seconds.
             memory: Bytes that it may allocate; by default, most of what this machine has.
         """
         self._work, self._by_rows, self._timeout = work, by_rows, timeout
+        self._given = given
         self._memory = memory or int(_USUAL_SHARE * usable_memory())
         self._process: subprocess.Popen[bytes] | None = None
         self._to: Connection[Any, Any]
@@ -97,7 +106,8 @@ class IsolatedCaller:
     def _call(self, batch: Batch) -> Pieces:
         if self._process is None:
             self._start()
-        kind, answer = self._exchange(SentBatch(batch.rows() if self._by_rows else batch.table()))
+        content = batch.rows() if self._by_rows else batch.table()
+        kind, answer = self._exchange(SentBatch(content, self._given(batch)))
         if kind == "late":
             self.close()
             raise CallTimedOutError(f"the call took more than {self._timeout:g} s")

@@ -18,6 +18,7 @@ from batchrunner.worker.batch import Batch
 from batchrunner.worker.calling import Answer, Pieces
 from batchrunner.worker.isolation import CallLostError
 from batchrunner.worker.letters import DeadLetter
+from batchrunner.worker.schema import RowTypes
 
 
 @dataclass(slots=True)
@@ -40,8 +41,10 @@ class RowFailedError(ShardFailedError):
 class Resolver:
     """Gets what can be got out of a batch."""
 
-    def __init__(self, submit: Callable[[Batch], Answer], policy: ErrorsSpec) -> None:
-        self._submit, self._policy = submit, policy
+    def __init__(
+        self, submit: Callable[[Batch], Answer], policy: ErrorsSpec, types: RowTypes
+    ) -> None:
+        self._submit, self._policy, self._types = submit, policy, types
         self._most: float = math.inf
 
     def resolve(self, shard: Shard, batch: Batch, answer: Answer) -> Made:
@@ -53,9 +56,16 @@ class Resolver:
         if len(batch) > self._most:  # more than memory takes
             return self._in_halves(shard, batch)
         try:
-            return Made(answer())
+            return self._taken(shard, answer)
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
             return self._after(shard, batch, error)
+
+    def _taken(self, shard: Shard, answer: Answer) -> Made:
+        """Return what *answer* gives, whose types go on from those of the rows before."""
+        self._types.turn_to(shard.id)
+        pieces = answer()
+        self._types.accept([piece.rows for piece in pieces])
+        return Made(pieces)
 
     def _after(self, shard: Shard, batch: Batch, error: Exception) -> Made:
         if isinstance(error, CapabilityImportError):
@@ -86,7 +96,7 @@ class Resolver:
         tries = 0 if isinstance(error, CallLostError) else self._policy.retry.max_attempts - 1
         for _ in range(tries):
             try:
-                return Made(self._submit(batch.once_more())())
+                return self._taken(shard, self._submit(batch.once_more()))
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
                 error = latest
         letter = DeadLetter.refused(shard, batch.position(), error)

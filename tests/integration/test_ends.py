@@ -150,6 +150,17 @@ def test_a_constructor_that_exits_is_a_capability_that_cannot_be_built(tmp_path,
         BatchRunner(a_spec(tmp_path, capability=target, errors=errors)).run()
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_on_ray_such_a_constructor_ends_the_run_too(tmp_path):
+    """Ray would build the actor again, for ever."""
+    a_source(tmp_path / "in", shards=1)
+    target = {"target": "capabilities:EndsWhenBuilt", "fn_constructor_kwargs": {"end": "exit-0"}}
+
+    with pytest.raises(CapabilityImportError, match="cannot be built: SystemExit"):
+        BatchRunner(a_spec(tmp_path, capability=target, execution={"engine": "ray"})).run()
+
+
 @pytest.mark.parametrize("error", ["SystemExit(0)", "KeyboardInterrupt"])
 def test_a_module_that_exits_when_it_is_imported_ends_with_code_3(tmp_path, error):
     """A script without its `if __name__` guard does that."""
@@ -205,7 +216,7 @@ def test_ctrl_c_over_a_library_call_is_no_bad_row(tmp_path):
 
 def test_ctrl_c_in_a_terminal_ends_no_call_in_a_process_of_its_own(tmp_path):
     """The terminal signals the whole process group; the shard in flight is finished all the same."""
-    a_source(tmp_path / "in", shards=1)
+    a_source(tmp_path / "in", shards=1, rows_per_shard=1)
     waits = {"target": "capabilities:waits_for_a_file", "fn_kwargs": {"path": f"{tmp_path}/go"}}
     a_spec_file(tmp_path, capability=waits, errors={"batch_timeout": "60s"})
     with start("run", "spec.yaml", cwd=tmp_path, group=True) as process:
@@ -216,7 +227,7 @@ def test_ctrl_c_in_a_terminal_ends_no_call_in_a_process_of_its_own(tmp_path):
         _, stderr = process.communicate(timeout=60)
 
     assert process.returncode == 0, stderr
-    assert rows_out(tmp_path / "out") == rows(0, 4)
+    assert rows_out(tmp_path / "out") == rows(0, 1)
     assert letters(tmp_path) == []
 
 
@@ -248,11 +259,14 @@ def test_rays_cancel_of_a_worker_is_an_interrupt_and_no_error_of_the_row(tmp_pat
     assert not (tmp_path / "bad-row").exists()
 
 
-def test_ten_kills_of_a_driver_over_one_long_call_change_nothing(tmp_path):
+@pytest.mark.parametrize(
+    "engine", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.soak])]
+)
+def test_ten_kills_of_a_driver_over_one_long_call_change_nothing(tmp_path, engine):
     """A spot machine is taken ten times; the eleventh is left alone, and no row is set aside."""
     a_source(tmp_path / "in", shards=1)
     waits = {"target": "capabilities:waits_for_a_file", "fn_kwargs": {"path": f"{tmp_path}/go"}}
-    a_spec_file(tmp_path, capability=waits)
+    a_spec_file(tmp_path, capability=waits, execution={"engine": engine})
     for _ in range(10):
         with start("run", "spec.yaml", cwd=tmp_path) as process:
             wait_for(lambda: list(tmp_path.glob("go-by-*")), process)
@@ -303,8 +317,9 @@ def test_a_row_that_takes_all_memory_is_set_aside_and_the_machine_lives(tmp_path
     report = BatchRunner(spec).run()
 
     assert (report.exit_code, report.rows_out, report.rows_failed) == (0, 19, 1)
-    [(error, _)] = letters(tmp_path)
+    [(error, message)] = letters(tmp_path)
     assert "MemoryError" in error
+    assert "may take 0.5 GiB, see execution.memory" in message
 
 
 def test_a_row_that_takes_all_memory_leaves_the_batches_after_it_as_large_as_they_were(tmp_path):
