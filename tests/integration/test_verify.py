@@ -252,6 +252,8 @@ def test_source_checkpoint_and_store_below_the_sink_are_no_output(tmp_path, sink
     assert BatchRunner(spec).run().ok
 
     assert verify(spec).findings == ()
+    assert BatchRunner(spec).run(fresh=True).ok
+    assert verify(spec).findings == ()
     damage.stranger(out)
     assert {str(f.kind) for f in verify(spec).findings} == {"orphan"}
 
@@ -262,6 +264,8 @@ def test_a_checkpoint_that_is_the_sink_itself_is_no_output(tmp_path):
     spec = a_spec(tmp_path, checkpoint_dir=str(tmp_path / "out"))
     assert BatchRunner(spec).run().ok
 
+    assert verify(spec).findings == ()
+    assert BatchRunner(spec).run(fresh=True).ok
     assert verify(spec).findings == ()
 
 
