@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from itertools import chain
+from dataclasses import replace
 from typing import Any
 
 from batchrunner.errors import CapabilityImportError, StorageError, describe
@@ -18,11 +18,19 @@ from batchrunner.verify.dead_letters import DeadLetters
 from batchrunner.verify.evidence import Evidence, Place
 from batchrunner.verify.findings import Finding, Kind
 from batchrunner.verify.reading import SourceReader, numbered_lines, tables_in
-from batchrunner.verify.replay_batch import LineBatch, ReplayBatch, line_batches, table_batches
+from batchrunner.verify.replay_batch import (
+    LineBatch,
+    ReplayBatch,
+    line_batches,
+    picked,
+    table_batches,
+    tables_of_lines,
+)
 from batchrunner.verify.source_rows import GONE
-from batchrunner.worker.batch import Given
+from batchrunner.worker.batch import Batch, Given
 from batchrunner.worker.calling import Caller, Piece
 from batchrunner.worker.process import direct_caller
+from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.work import Work
 
 _NAMED = 20
@@ -54,7 +62,7 @@ class Replay:
         self._place, self._seen = place, seen
         self._source, self._letters = SourceReader(place.spec.source), DeadLetters(place, seen)
         self._work = _work(place, seen, capability)
-        self._schema = self._work.schema()
+        self._to_parquet = seen.plan.facts.format == PARQUET
 
     def faults(
         self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]
@@ -66,7 +74,7 @@ class Replay:
             StorageError: Something cannot be read.
         """
         replayed: list[Shard] = []
-        with closing(direct_caller(self._work, self._schema, given=self._given)) as caller:
+        with closing(self._caller()) as caller:
             for done, shard in enumerate(shards, start=1):
                 try:
                     why = self._difference(caller, shard)
@@ -79,11 +87,20 @@ class Replay:
                 watch(done, len(shards))
         self.notes.insert(0, _summary(replayed, shards=len(self._seen.plan.active)))
 
+    def _caller(self) -> Caller:
+        schema = self._work.schema()
+        types = RowTypes(schema if self._to_parquet else None)
+
+        def given(batch: Batch) -> Given:
+            return replace(batch.given, types=types.hints(batch.given.types))
+
+        return direct_caller(self._work, schema, given=given)
+
     def _difference(self, caller: Caller, shard: Shard) -> str:
         again = self._made(caller, shard)
         try:
             with self._place.sink.open(self._seen.data[self._part(shard)]) as file:
-                if self._seen.plan.facts.format == PARQUET:
+                if self._to_parquet:
                     tables = (table for _, table in tables_in(file))
                     return table_difference(tables, (piece.rows for piece in again))
                 return line_difference(self._lines(file), _lines_of(again))
@@ -105,24 +122,17 @@ class Replay:
     def _batches(self, shard: Shard) -> Iterator[ReplayBatch]:
         wanted, aside = self._letters.wanted(shard), self._letters.of(shard)
         columns, size = self._place.spec.source.columns, self._place.spec.execution.batch_size
-        if not self._source.is_parquet(shard):
-            lines = self._source.lines(shard, wanted=wanted)
-            found = line_batches(lines, aside=aside, size=size, columns=columns)
-            return chain.from_iterable(map(self._by_shape, found))
-        tables = self._source.tables(shard, wanted=wanted, columns=columns)
-        return table_batches(tables, wanted=wanted, aside=aside, size=size)
-
-    def _by_shape(self, batch: LineBatch) -> Iterator[ReplayBatch]:
-        return batch.by_shape() if self._work.takes_tables else iter([batch])
-
-    def _given(self, batch: Any) -> Given:
-        """Return what a worker was told of the types of *batch*: the sink's, too."""
-        known, given = self._schema.known(), batch.given
-        if known is None:
-            return Given(given.types, given.absent)
-        is_first = self._schema.declared is not None
-        types = (known, *given.types) if is_first else (*given.types, known)
-        return Given(types, given.absent)
+        if self._source.is_parquet(shard):
+            tables = self._source.tables(shard, wanted=wanted, columns=columns)
+            return table_batches(picked(tables, wanted=wanted, aside=aside), size=size)
+        lines = (
+            [line for line in some if line[0] not in aside]
+            for some in self._source.lines(shard, wanted=wanted)
+        )
+        like = LineBatch([], columns, self._source.folders(shard, columns=columns))
+        if self._work.takes_tables:
+            return table_batches(tables_of_lines(lines, like=like), size=size)
+        return line_batches(lines, size=size, like=like)
 
     def _call(self, caller: Caller, batch: ReplayBatch) -> list[Piece]:
         """Return what the capability makes of *batch*; in halves if it fails for the whole.
