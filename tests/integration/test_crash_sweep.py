@@ -21,6 +21,12 @@ def test_dying_with_rows_set_aside_loses_and_doubles_none_of_them(tmp_path, job,
     assert [] == sweep(tmp_path, death, job=job, stride=2)
 
 
+@pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
+def test_dying_while_starting_over_ends_with_the_new_output_and_nothing_of_the_old(tmp_path, death):
+    """Between the claim and the plan there is neither run; the next session goes on clearing."""
+    assert [] == sweep(tmp_path, death, job="fresh", stride=2)
+
+
 def test_dying_while_runs_are_recorded_loses_and_doubles_none_of_them(tmp_path):
     """A part never says that a run is recorded which is not, and the batch records itself once."""
     assert [] == sweep(tmp_path, Death.AFTER, job="runs", stride=2)

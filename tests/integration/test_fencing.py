@@ -47,9 +47,7 @@ def files(folder):
 
 def made(out):
     """All of the output, without what tells one session from another."""
-    return {
-        path.name: path.read_bytes() for path in [*parts(out), out / "_manifest.json"]
-    }
+    return {path.name: path.read_bytes() for path in [*parts(out), out / "_manifest.json"]}
 
 
 def ends_well(folder, spec, *, ids):
