@@ -19,7 +19,6 @@ from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.errors import (
     DamagedOutputError,
     ForeignOutputError,
-    InputChangedError,
     LeaseHeldError,
 )
 from batchrunner.storage import open_storage
