@@ -20,7 +20,7 @@ from batchrunner.storage import open_storage
 from batchrunner.worker.attempts import marked
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
 from capabilities import ENDS
-from command import ENVIRONMENT, a_spec_file, batchrunner, start
+from command import ENVIRONMENT, TESTS, a_spec_file, batchrunner, start
 
 BAD = 13
 MODES = {
@@ -299,6 +299,26 @@ def test_on_ray_the_deaths_of_other_drivers_give_no_shard_up(tmp_path):
 
     assert (report.exit_code, report.failures) == (0, {})
     assert rows_out(tmp_path / "out") == rows(0, 8)
+
+
+@pytest.mark.ray
+@pytest.mark.soak
+def test_nodes_that_are_lost_under_a_driver_do_not_count_against_the_shard(tmp_path):
+    """The driver sees the worker die, and Ray knows that its node did; the shard is not isolated."""
+    a_source(tmp_path / "in", shards=1)
+
+    done = subprocess.run(
+        [sys.executable, str(TESTS / "lost_nodes.py"), str(tmp_path)],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+
+    assert "0 0 3 0" in done.stdout.splitlines(), done.stderr[-3000:]  # among Ray's own lines
+    assert rows_out(tmp_path / "out") == rows(0, 4)
 
 
 @pytest.mark.parametrize("hoards", [False, True])
