@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from batchrunner.checkpoint import Quarantine, Sentinel
 from batchrunner.errors import StorageError
 from batchrunner.execute.rounds import ROUNDS, Tally, waves
+from batchrunner.plan.cleared import ClearedRuns
 from batchrunner.progress import Progress, Standing
 from batchrunner.session import Session, StopReason
 from batchrunner.shard import Shard, Slicing
@@ -84,14 +85,24 @@ class Driving:
         tally: What came of them so far.
     """
 
-    def __init__(self, work: Work, session: Session, pace: Pace, progress: Progress) -> None:
+    def __init__(
+        self,
+        work: Work,
+        session: Session,
+        pace: Pace,
+        progress: Progress,
+        *,
+        cleared: ClearedRuns,
+    ) -> None:
         self.tally = Tally()
+        self._cleared = cleared
         self._work, self._session = work, session
         self._pace, self._progress = pace, progress
         self._checkpoint = work.checkpoint()
         self._shards: dict[int, Shard] = {}
         self._unfolded: dict[int, Sentinel] = {}
         self._stop_is_stored = False
+        self._is_cut_short = True
 
     def go(self, shards: Sequence[Shard], engine: Engine) -> None:
         """Hand *shards* out until each is committed or failed for good, or a stop comes.
@@ -109,6 +120,7 @@ class Driving:
                     break
                 self._commit_put_off(wave)
             self._quarantine()
+            self._is_cut_short = False
         finally:
             self._leave()
 
@@ -122,6 +134,8 @@ class Driving:
         for _ in range(ROUNDS if todo else 0):
             self._round(engine, todo)
             self._look_up(self.tally.to_retry(todo))
+            if not self._session.stop.reason:
+                self._make_way(todo)
             todo = self.tally.to_retry(todo)
             if not todo or self._session.stop.reason:
                 break
@@ -136,6 +150,17 @@ class Driving:
                 if self._session.stop.waited() > DRAIN_SECONDS + _LATE_SECONDS:
                     return
 
+    def _make_way(self, shards: Iterable[Shard]) -> None:
+        """Remove the parts that a worker of an ended run published under the names of *shards*.
+
+        None of these shards is at a worker of this session any more.
+        """
+        for shard in self.tally.foreign(shards) if self._cleared else ():
+            part = self._work.facts.part(shard.id)
+            if self._cleared.remove(part, check=self._session.check):
+                self._session.note("late_part_removed", shard=shard.id, part=part)
+                del self.tally.failures[shard.id]
+
     def _look_up(self, shards: Iterable[Shard]) -> None:
         """Take the sentinels of those *shards* that are committed although no receipt says so.
 
@@ -145,7 +170,7 @@ class Driving:
         stem = self._work.facts.stem
         unsure = {stem(shard.id): shard.id for shard in shards}
         try:
-            committed = self._checkpoint.find(unsure)
+            committed = self._checkpoint.find(unsure, run_uid=self._work.run_uid)
         except StorageError as error:  # they are handed out again, now or by the next session
             _log.warning("%s", error)
             return
@@ -181,7 +206,9 @@ class Driving:
             self._fold()
             if self._stop_is_stored:
                 self._checkpoint.storage.delete([stop_key(self._session.id)])
-                forget_attempts(self._checkpoint.storage, session=self._session.id)
+            is_worker = self._work.spec.execution.engine == "local"
+            if self._stop_is_stored or (self._is_cut_short and is_worker):  # it is alive
+                forget_attempts(self._checkpoint.records, session=self._session.id)
         except StorageError as error:  # neither is needed, and what went wrong before must be heard
             _log.warning("%s", error)
 
@@ -189,6 +216,8 @@ class Driving:
         """Set apart what has had its attempts; `retry` brings it back."""
         stem = self._work.facts.stem
         failures = {i: f for i, f in self.tally.failures.items() if f.cause in GIVEN_UP}
+        if failures:
+            self._session.check()  # what `retry` released since is the next driver's to judge
         self._checkpoint.quarantine(
             {
                 stem(i): Quarantine(

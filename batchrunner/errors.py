@@ -204,5 +204,6 @@ class ObjectChangedError(StorageError):
 
 def describe(error: BaseException) -> str:
     """Return type and message of *error* in one line, short enough for a report."""
-    text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    name = getattr(error, "type_name", type(error).__name__)  # of what it stands for
+    text = " ".join(f"{name}: {error}".split()).rstrip(":")
     return text if len(text) <= 500 else f"{text[:500]}…"

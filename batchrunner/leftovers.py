@@ -76,8 +76,9 @@ class Leftovers:
         found = [*_staged(storage)]
         if self._sink is not None:
             found += _staged(self._sink)
-        found += [_of(Kind.LETTERS, storage, entry) for entry in self._letters()]
-        found += [_of(Kind.MARK, storage, entry) for entry in storage.list("attempts")]
+        records = self._checkpoint.records
+        found += [_of(Kind.LETTERS, records, entry) for entry in self._letters()]
+        found += [_of(Kind.MARK, records, entry) for entry in records.list("attempts")]
         stops = (entry for entry in storage.list("sessions") if entry.key.endswith(".stop"))
         found += [_of(Kind.STOP, storage, entry) for entry in stops]
         # A checkpoint below its sink, in a bucket, is swept with it.
@@ -92,9 +93,11 @@ class Leftovers:
         """
         with open_session(self._checkpoint, stop=Stop(max_runtime=None)) as session:
             found = self.listed()
-            kept_by_sweep = (Kind.LETTERS, Kind.MARK, Kind.STOP)
-            self._checkpoint.storage.delete(one.key for one in found if one.kind in kept_by_sweep)
-            self._checkpoint.storage.sweep()
+            session.check()  # after the listing: nothing in it is of a later driver
+            records, storage = self._checkpoint.records, self._checkpoint.storage
+            records.delete(one.key for one in found if one.kind in (Kind.LETTERS, Kind.MARK))
+            storage.delete(one.key for one in found if one.kind is Kind.STOP)
+            storage.sweep()
             if self._sink is not None:
                 self._sink.sweep()
             session.note("cleaned", objects=len(found))
@@ -106,7 +109,7 @@ class Leftovers:
         Those of other shards stay until the run is complete: the worker of a driver that was killed
         a moment ago may be about to publish the part that they belong to.
         """
-        entries = list(self._checkpoint.storage.list("errors"))
+        entries = list(self._checkpoint.records.list("errors"))
         if not entries:
             return
         sentinels = self._checkpoint.sentinels().good.values()

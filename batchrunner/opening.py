@@ -6,46 +6,112 @@ import contextlib
 import getpass
 import platform
 import uuid
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from batchrunner.checkpoint import RunRecord, Sentinel
-from batchrunner.plan.output import MANIFEST, SUCCESS
+from batchrunner.checkpoint.incarnations import CLEARING
+from batchrunner.errors import ForeignOutputError, LeaseHeldError
+from batchrunner.plan.cleared import InTheWay
+from batchrunner.plan.output import DAMAGED
 from batchrunner.plan.survey import Run, Survey
+from batchrunner.session import Session
+from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import fingerprint
 from batchrunner.worker.committing import adopt
 
+_AT_ONCE = 500
+"""How many parts are removed between two looks at the lease."""
 
-def open_run(run: Run, seen: Survey) -> tuple[str, dict[int, Sentinel]]:
-    """Make what *seen* found durable and sealed; return the run's uid and what is committed.
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A run that is ready for its shards.
+
+    Attributes:
+        run: With the checkpoint that counts from now on.
+        run_uid: Names it.
+        committed: What is complete.
+        pending: What is to be done, in the order of the ids.
+    """
+
+    run: Run
+    run_uid: str
+    committed: dict[int, Sentinel]
+    pending: tuple[Shard, ...]
+
+
+def open_run(run: Run, seen: Survey, session: Session) -> Opened:
+    """Make what *seen* found durable and sealed.
 
     Idempotent: a session that dies in here leaves the next one the same to do, or less.
 
     Raises:
         ForeignOutputError: A part has the name of a shard, but no attempt of this run wrote it.
-        LeaseHeldError: Another driver does the same at this very moment.
+        LeaseHeldError: Another driver does the same at this very moment, or took over.
     """
-    record = _remember(run, seen)
-    if seen.is_finished:  # before the plan grows: `_SUCCESS` must not stand over half an output
-        run.sink.delete([SUCCESS, MANIFEST])
+    if seen.starts_over:
+        run = replace(run, checkpoint=run.checkpoint.next())
+    record = _remember(run, seen, session)
+    # Before the plan: as long as there is none, whoever comes next goes on with making way.
+    # And `_SUCCESS` must not stand over a plan that has grown.
+    _make_way(run, seen.in_the_way, session)
     if seen.addition is not None:
+        if seen.record is not None:  # shards that come late would be added to a finished output
+            session.check()
         run.checkpoint.add_generation(seen.addition, number=seen.plan.generations - 1)
-    adopted = _adopt(run, seen, run_uid=record.run_uid)
+    adopted = _adopt(run, seen, session, run_uid=record.run_uid)
     loose = {shard: seen.output.committed[shard] for shard in seen.output.unfolded}
     run.checkpoint.fold(loose, name=uuid.uuid4().hex)
     # Only now: an attempt that published its part needed its note to be adopted.
+    session.check()
     run.sink.sweep()
     run.checkpoint.storage.sweep()
-    return record.run_uid, {**seen.output.committed, **adopted}
+    committed = {**seen.output.committed, **adopted}
+    refused = set(seen.output.unsealed) - adopted.keys()
+    todo = {shard.id for shard in seen.pending} | refused
+    pending = tuple(shard for shard in seen.plan.active if shard.id in todo)
+    return Opened(run, record.run_uid, committed, pending)
 
 
-def _remember(run: Run, seen: Survey) -> RunRecord:
+def _make_way(run: Run, found: InTheWay, session: Session) -> None:
+    """Take out of the sink what was seen there, and nothing that came since.
+
+    `_SUCCESS` first: nobody may take for complete what is being removed.
+    """
+    for sign in found.signs:
+        session.check()
+        run.sink.delete_exactly([sign])
+    for part in found.damaged:
+        session.check()
+        run.sink.move(part, f"{DAMAGED}/{session.id}/{part.key}")
+    for start in range(0, len(found.parts), _AT_ONCE):
+        session.check()
+        run.sink.delete_exactly(found.parts[start : start + _AT_ONCE])
+    if run.checkpoint.is_half_cleared:
+        run.checkpoint.storage.delete([CLEARING])
+
+
+def _remember(run: Run, seen: Survey, session: Session) -> RunRecord:
     if seen.record is None:
         record = _record(run, run_uid=uuid.uuid4().hex)
         run.checkpoint.begin(record)
+        if seen.starts_over:
+            _keep_if_ours(run, record, session)
         return record
     if seen.accepted:
+        session.check()
         run.checkpoint.accept_change(_record(run, run_uid=seen.record.run_uid))
     return seen.record
+
+
+def _keep_if_ours(run: Run, record: RunRecord, session: Session) -> None:
+    """Take the claim back if it came late: it would end the run of the driver that took over."""
+    try:
+        session.check()
+    except LeaseHeldError:
+        run.checkpoint.withdraw(record)
+        raise
 
 
 def _record(run: Run, *, run_uid: str) -> RunRecord:
@@ -66,19 +132,21 @@ def _user() -> str:
     return "unknown"
 
 
-def _adopt(run: Run, seen: Survey, *, run_uid: str) -> dict[int, Sentinel]:
-    """Seal the parts that were published by a worker which died before it could."""
-    facts = seen.plan.facts
-    found = {
-        facts.stem(shard): adopt(
-            facts.stem(shard),
-            facts.part(shard),
-            run_uid=run_uid,
-            sink=run.sink,
-            checkpoint=run.checkpoint,
-        )
-        for shard in seen.output.unsealed
-    }
+def _adopt(run: Run, seen: Survey, session: Session, *, run_uid: str) -> dict[int, Sentinel]:
+    """Seal the parts that were published by a worker which died before it could.
+
+    Those that a worker of an ended run published late are removed.
+    """
+    facts, found = seen.plan.facts, {}
+    for shard in seen.output.unsealed:
+        stem, part = facts.stem(shard), facts.part(shard)
+        try:
+            found[stem] = adopt(
+                stem, part, run_uid=run_uid, sink=run.sink, checkpoint=run.checkpoint
+            )
+        except ForeignOutputError:
+            if not run.cleared.remove(part, check=session.check):
+                raise
     counting = run.checkpoint.publish(found)
     run.sink.forget_notes([sentinel.part for sentinel in counting.values()])
     return {sentinel.shard: sentinel for sentinel in counting.values()}

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from batchrunner.capability import check_target, code_of_object, code_of_target, load_target
+from batchrunner.capability import load_target
 from batchrunner.checkpoint import Checkpoint, Sentinel
-from batchrunner.clearing import clear, is_clearing
 from batchrunner.driving import Driving, Engine, Pace
 from batchrunner.errors import InvalidSpecError
 from batchrunner.execute.import_paths import import_paths
 from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
-from batchrunner.finishing import declare_success
-from batchrunner.opening import open_run
+from batchrunner.finishing import declare_success, is_declared
+from batchrunner.opening import Opened, open_run
+from batchrunner.packages import keep_versions
 from batchrunner.plan.again import Again
-from batchrunner.plan.survey import Run, Survey, check_source, survey
+from batchrunner.plan.asked_for import AskedFor
+from batchrunner.plan.survey import Run, Survey, comparer_of, survey
 from batchrunner.plan.totals import Totals
 from batchrunner.progress import NoProgress, Progress
 from batchrunner.recording import is_recorded, record_batch
 from batchrunner.report import BatchReport, report_of
 from batchrunner.session import Session, Stop, open_session
-from batchrunner.shard import Slicing
+from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
-from batchrunner.spec.fingerprint import decisive_fields
 from batchrunner.storage import open_storage
 from batchrunner.worker.work import Work, checkpoint_storage
+
+_log = logging.getLogger(__name__)
 
 
 class BatchRunner:
@@ -84,9 +87,11 @@ class BatchRunner:
             RunRefusedError: Going on might lose or mix rows. Nothing was touched.
             StorageError: Source, sink or checkpoint cannot be reached.
         """
-        clearing = fresh or not self.spec.resume
         return self._session(
-            clearing=clearing, accept_changes=accept_changes, stop=stop, progress=progress
+            starts_over=fresh or not self.spec.resume,
+            accept_changes=accept_changes,
+            stop=stop,
+            progress=progress,
         )
 
     def retry(
@@ -118,7 +123,7 @@ class BatchRunner:
     def _session(
         self,
         *,
-        clearing: bool = False,
+        starts_over: bool = False,
         again: Again | None = None,
         accept_changes: bool,
         stop: Stop | None,
@@ -126,41 +131,41 @@ class BatchRunner:
     ) -> BatchReport:
         began = time.monotonic()
         run = self._run()
-        clearing = clearing or is_clearing(run)
-        if clearing:
-            check_source(run)
-        else:
-            seen = survey(run, accept_changes=accept_changes, again=again)
-            if seen.nothing_to_do and not (again and seen.quarantined) and is_recorded(run, seen):
-                return replace(report_of(run, seen), seconds=time.monotonic() - began)
+        look = partial(survey, accept_changes=accept_changes, again=again, starts_over=starts_over)
+        # Before the lease: whatever refuses the run does so before anything is touched.
+        seen = look(run)
+        if self._is_done(run, seen, again):
+            _warn(seen)
+            return replace(report_of(run, seen), seconds=time.monotonic() - began)
         self._check_stores(run)
         stop = stop or Stop(max_runtime=self.spec.execution.max_runtime)
         with open_session(run.checkpoint, stop=stop) as session:
-            if clearing:
-                clear(run)
+            # Under the lease: another driver may have finished, or started over, meanwhile.
+            run = replace(run, checkpoint=Checkpoint.current(run.checkpoint.storage))
             if again:
-                run.checkpoint.release()
-            seen = survey(run, accept_changes=accept_changes, again=again)
+                run.checkpoint.release(check=session.check)
+            seen = look(run)
             report = self._go(run, seen, session, progress or NoProgress())
         return replace(report, seconds=time.monotonic() - began)
 
+    def _is_done(self, run: Run, seen: Survey, again: Again | None) -> bool:
+        return (
+            seen.nothing_to_do
+            and not (again and seen.quarantined)
+            and is_recorded(run, seen)
+            and is_declared(run, seen)
+        )
+
     def decisive_fields(self) -> dict[str, str]:
         """Return all that decides the output, the code included; without secrets."""
-        return decisive_fields(self.spec, code=self._code())
+        return AskedFor(self.spec, self._capability).decisive
 
     def _run(self) -> Run:
         sink = open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)
-        checkpoint = Checkpoint(checkpoint_storage(self.spec))
-        return Run(self.spec, self.decisive_fields(), checkpoint, sink)
-
-    def _code(self) -> str | None:
-        named = self.spec.capability
-        if named is not None and named.version is not None:
-            return None
-        if self._capability is not None or named is None:
-            return code_of_object(self._capability)
-        check_target(named.target)
-        return code_of_target(named.target)
+        checkpoint = Checkpoint.current(checkpoint_storage(self.spec))
+        asked_for = AskedFor(self.spec, self._capability)
+        asked_for.warn_of_unseen()
+        return Run(self.spec, asked_for, checkpoint, sink, comparer_of(self.spec))
 
     def _check_stores(self, run: Run) -> None:
         if not self.spec.unsafe_single_writer:
@@ -168,26 +173,36 @@ class BatchRunner:
             run.sink.check_conditional_writes()
 
     def _go(self, run: Run, seen: Survey, session: Session, progress: Progress) -> BatchReport:
-        run_uid, before = open_run(run, seen)
-        session.note("plan_made", shards=len(seen.plan.active), pending=len(seen.pending))
-        work = Work(
+        _warn(seen)
+        opened = open_run(run, seen, session)
+        run, before, pending = opened.run, opened.committed, opened.pending
+        keep_versions(run, session)
+        session.note("plan_made", shards=len(seen.plan.active), pending=len(pending))
+        work = self._work(opened, seen, session)
+        pace = _pace(seen, before, pending)
+        driving = Driving(work, session, pace, progress, cleared=run.cleared)
+        if pending:
+            with run.asked_for.at_work():
+                driving.go(pending, self._engine(session.stop))
+        committed = {**before, **driving.tally.committed}
+        report = report_of(run, seen, committed, run_uid=opened.run_uid)
+        if report.ok:
+            session.check()
+            record_batch(run, seen, committed)
+            declare_success(run, seen, committed, session)
+        return self._told(report, driving, session)
+
+    def _work(self, opened: Opened, seen: Survey, session: Session) -> Work:
+        return Work(
             spec=self.spec,
-            run_uid=run_uid,
+            run_uid=opened.run_uid,
             session=session.id,
             facts=seen.plan.facts,
             weight=sum(shard.weight for shard in seen.plan.active),
             capability=self._capability,
             import_paths=import_paths(),
+            incarnation=opened.run.checkpoint.incarnation,
         )
-        driving = Driving(work, session, _pace(seen, before), progress)
-        if seen.pending:
-            driving.go(seen.pending, self._engine(session.stop))
-        committed = {**before, **driving.tally.committed}
-        report = report_of(run, seen, committed, run_uid=run_uid)
-        if report.ok:
-            record_batch(run, seen, committed)
-            declare_success(run, seen, committed)
-        return self._told(report, driving, session)
 
     def _told(self, report: BatchReport, driving: Driving, session: Session) -> BatchReport:
         report = replace(
@@ -216,9 +231,14 @@ class BatchRunner:
         return self.spec.capability.target if self.spec.capability else ""
 
 
-def _pace(seen: Survey, committed: Mapping[int, Sentinel]) -> Pace:
+def _warn(seen: Survey) -> None:
+    for note in seen.notes:
+        _log.warning("%s", note)
+
+
+def _pace(seen: Survey, committed: Mapping[int, Sentinel], pending: Sequence[Shard]) -> Pace:
     totals = Totals.of(seen.plan.active, committed)
-    again = [shard for shard in seen.pending if shard.slicing is Slicing.LETTERS]
+    again = [shard for shard in pending if shard.slicing is Slicing.LETTERS]
     return Pace(
         shards=len(seen.plan.active),
         committed=len(committed),

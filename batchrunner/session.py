@@ -21,6 +21,7 @@ from batchrunner.checkpoint.lease import (
     Lease,
     Owner,
     acquire_lease,
+    check_lease,
     release_lease,
     renew_lease,
 )
@@ -69,15 +70,63 @@ class Session:
 
     Attributes:
         id: Names it.
+        epoch: Of its lease.
         stop: Whether to go on.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, stop: Stop) -> None:
-        self.id = uuid.uuid4().hex
+    def __init__(self, checkpoint: Checkpoint, *, stop: Stop, id_: str, lease: Lease) -> None:
+        self.id, self.epoch = id_, lease.epoch
         self.stop = stop
-        self._checkpoint = checkpoint
+        self._checkpoint, self._lease = checkpoint, lease
+        self._displaced: LeaseHeldError | None = None
         self._events: list[bytes] = []
         self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """See that this driver is still the one that may run: one listing, at this very moment.
+
+        Call it before everything that is not put-if-absent: a driver that was paused may have been
+        displaced since it last looked. Once it has raised, it always raises.
+
+        Raises:
+            LeaseHeldError: Another driver took over.
+        """
+        if self._displaced is None:
+            try:
+                check_lease(self._checkpoint.storage, self._lease)
+            except LeaseHeldError as error:
+                self._lose(error)
+        if self._displaced is not None:
+            raise self._displaced
+
+    def _lose(self, error: LeaseHeldError) -> None:
+        self._displaced = error
+        self.note("lease_lost", to=str(error))
+        self.stop.request(StopReason.LEASE_LOST)
+
+    def renew(self) -> None:
+        """Show that this driver is alive, and make its events durable.
+
+        Raises:
+            LeaseHeldError: Another driver took over.
+        """
+        try:
+            self._lease = renew_lease(self._checkpoint.storage, self._lease)
+        except LeaseHeldError as error:
+            self._lose(error)
+            raise
+        self.keep_notes()
+
+    def end(self) -> None:
+        """Make the events durable and give the right to run back, if it is still this driver's."""
+        lasts = [self.keep_notes]
+        if self._displaced is None:
+            lasts.append(partial(release_lease, self._checkpoint.storage, self._lease))
+        for last in lasts:
+            try:
+                last()
+            except StorageError as error:  # the next driver sees for itself that nobody runs
+                _log.warning("%s", error)
 
     def note(self, action: str, **facts: Any) -> None:
         """Write an event down; it is durable soon, and when the session ends."""
@@ -101,11 +150,12 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
         LeaseHeldError: Another driver runs.
         StorageError: The checkpoint cannot be written.
     """
-    session = Session(checkpoint, stop=stop)
-    lease = acquire_lease(checkpoint.storage, Owner.this_process(session.id), waiting=_tell)
+    id_ = uuid.uuid4().hex
+    lease = acquire_lease(checkpoint.storage, Owner.this_process(id_), waiting=_tell)
+    session = Session(checkpoint, stop=stop, id_=id_, lease=lease)
     done = threading.Event()
     renewing = threading.Thread(
-        target=_keep_renewing, args=(session, checkpoint, lease, done), daemon=True, name="lease"
+        target=_keep_renewing, args=(session, done), daemon=True, name="lease"
     )
     renewing.start()
     session.note("session_started", epoch=lease.epoch, pid=lease.owner.pid, host=lease.owner.host)
@@ -114,27 +164,18 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
     finally:
         done.set()
         renewing.join()
-        for last in (session.keep_notes, partial(release_lease, checkpoint.storage, lease)):
-            try:
-                last()
-            except StorageError as error:  # the next driver sees for itself that nobody runs
-                _log.warning("%s", error)
+        session.end()
 
 
 def _tell(lease: Lease) -> None:
     _log.warning("%s holds the lease; waiting to see whether it is alive", lease)
 
 
-def _keep_renewing(
-    session: Session, checkpoint: Checkpoint, lease: Lease, done: threading.Event
-) -> None:
+def _keep_renewing(session: Session, done: threading.Event) -> None:
     while not done.wait(RENEW_SECONDS):
         try:
-            lease = renew_lease(checkpoint.storage, lease)
-            session.keep_notes()
-        except LeaseHeldError as error:
-            session.note("lease_lost", to=str(error))
-            session.stop.request(StopReason.LEASE_LOST)
+            session.renew()
+        except LeaseHeldError:
             return
         except StorageError as error:  # it may pass; the lease only saves work
             _log.warning("the lease could not be renewed: %s", error)

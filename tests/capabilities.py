@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
+from pathlib import Path
 
 
 def double(rows):
@@ -277,6 +279,149 @@ def keeps_its_secrets(rows, api_key, url):
 def a_little_slow(rows):
     """A minute of work for two million rows and two workers."""
     time.sleep(0.06)
+    return rows
+
+
+def without_ids(rows):
+    return [{"text": row["text"]} for row in rows]
+
+
+class OwnEndError(BaseException):
+    """No `Exception`, and of nobody's but the user's."""
+
+
+ENDS = {
+    "exit-0": lambda: sys.exit(0),
+    "exit-5": lambda: sys.exit(5),
+    "interrupt": lambda: _raise(KeyboardInterrupt("of the row")),
+    "cancelled": lambda: _raise(asyncio.CancelledError("of the row")),
+    "generator-exit": lambda: _raise(GeneratorExit("of the row")),
+    "own": lambda: _raise(OwnEndError("of the row")),
+}
+"""What ends a thread, a loop or a process when a row raises it, by what the row says in `ends`."""
+
+
+def _raise(error):
+    raise error
+
+
+def ends_by_row(row):
+    if "ends" in row:
+        ENDS[row["ends"]]()
+    return row
+
+
+def ends(rows):
+    return [ends_by_row(row) for row in rows]
+
+
+def ends_in_pieces(rows):
+    for row in rows:
+        yield [ends_by_row(row)]
+
+
+def ends_when_read(rows):
+    """What it returns raises, when that is made ready for the sink."""
+    return LazyRows(rows)
+
+
+class LazyRows(list):
+    def __iter__(self):
+        return map(ends_by_row, list.__iter__(self))
+
+
+def ends_with_a_message_that_ends(rows):
+    if any("ends" in row for row in rows):
+        raise EndsInItsMessageError(rows[0]["ends"])
+    return rows
+
+
+class EndsInItsMessageError(Exception):
+    def __str__(self):
+        return sys.exit(0)
+
+
+async def ends_later(rows):
+    await asyncio.sleep(0)
+    return ends(rows)
+
+
+async def ends_later_by_row(row):
+    await asyncio.sleep(0)
+    return ends_by_row(row)
+
+
+async def ends_later_in_pieces(rows):
+    for row in rows:
+        await asyncio.sleep(0)
+        yield [ends_by_row(row)]
+
+
+async def ends_in_a_task_of_its_own(rows):
+    """Then asyncio lets `SystemExit` out of the loop by itself, past whoever awaits the task."""
+    return await asyncio.create_task(ends_later(rows))
+
+
+class EndsAsRuns:
+    id = "ends"
+
+    def run(self, *, config, **_):
+        ends_by_row(config)
+        from batchrunner.analytics import CompletedRun
+
+        return CompletedRun(f"run-{config['id']}", self.id, ())
+
+
+class EndsWhenBuilt:
+    def __init__(self, end):
+        ENDS[end]()
+
+    def __call__(self, rows):
+        return rows
+
+
+def takes_all_memory_on_bad(rows):
+    """By asking for it only: the kernel gives no page before it is written."""
+    import numpy as np
+
+    hoard = [np.zeros(2**26, "u1") for row in rows if row.get("bad") for _ in range(2**12)]
+    return rows[: len(rows) + len(hoard)]
+
+
+def counts_calls_without_memory(rows, path):
+    """As `counts_calls`, with the error of a row that takes all memory."""
+    try:
+        return counts_calls(rows, path)
+    except ValueError as error:
+        raise MemoryError from error
+
+
+def hoards_memory_on_bad(rows):
+    """For good: what it got stays with it, and no other row has the little that it needs."""
+    while any(row.get("bad") for row in rows):
+        HOARD.append(bytearray(2**23))
+    return rows[: len(bytearray(2**26))]
+
+
+HOARD = []
+
+
+def waits_for_a_file(rows, path):
+    """Takes its time, until there is a file at *path*; says in others who is at work."""
+    with open(f"{path}-by-{os.getpid()}", "w"):
+        pass
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return rows
+
+
+def waits_for_a_word(rows, folder):
+    """Before the rows of 100 and more: say so, and wait until there is an answer."""
+    if rows[0]["id"] >= 100:
+        Path(folder, "waiting").touch()
+        deadline = time.monotonic() + 60
+        while not Path(folder, "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
     return rows
 
 

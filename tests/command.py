@@ -17,8 +17,10 @@ ENVIRONMENT = {
 }
 
 
-def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start `batchrunner` with *arguments* in folder *cwd*."""
+def start(
+    *arguments: object, cwd: Path, group: bool = False, **environment: str
+) -> subprocess.Popen[str]:
+    """Start `batchrunner` with *arguments* in folder *cwd*; in a process *group* of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "batchrunner", *map(str, arguments)],
         cwd=cwd,
@@ -26,6 +28,7 @@ def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0 if group else None,
     )
 
 

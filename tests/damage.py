@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.records import sealed
+from builders import read_part
 
 Damage = Callable[[Path], None]
 """Does something to the folder of a sink."""
@@ -68,6 +75,16 @@ def copied(out: Path) -> None:
 def copied_by_hand(out: Path) -> None:
     one = part(out)
     shutil.copy(one, out / f"copy of {one.name}")
+
+
+def copied_into_a_folder(out: Path) -> None:
+    one = part(out)
+    (out / "old").mkdir()
+    shutil.copy(one, out / "old" / one.name)
+
+
+def a_huge_sentinel(out: Path) -> None:
+    os.truncate(sentinel(out), (64 << 20) + 1)  # it takes no room on the disk
 
 
 def stranger(out: Path) -> None:
@@ -174,9 +191,11 @@ ALL: dict[str, tuple[Damage, set[str]]] = {
     "another shard's part": (another_shards, {"size", "checksum"}),
     "copied": (copied, {"duplicate"}),
     "copied by hand": (copied_by_hand, {"duplicate"}),
+    "copied into a folder": (copied_into_a_folder, {"duplicate"}),
     "a stranger": (stranger, {"orphan"}),
     "torn sentinel": (torn_sentinel, {"sentinel"}),
     "empty sentinel": (empty_sentinel, {"sentinel"}),
+    "huge sentinel": (a_huge_sentinel, {"sentinel"}),
     "another shard's sentinel": (another_sentinel, {"sentinel"}),
     "sentinel gone": (deleted_sentinel, {"unsealed", "success"}),
     "sentinel of no shard": (stray_sentinel, {"orphan"}),
@@ -197,3 +216,49 @@ ALL: dict[str, tuple[Damage, set[str]]] = {
     "manifest gone": (without_manifest, {"manifest"}),
     "manifest torn": (torn_manifest, {"manifest"}),
 }
+
+
+Change = Callable[[list[dict]], list[dict]]
+
+
+def rewritten(out: Path, number: int, change: Change) -> None:
+    """Rows of a part changed, and everything that is kept about it: bytes, counts, records agree.
+
+    As a bug would leave it: written wrong, and recorded as it was written.
+    """
+    rewritten_by(out, number, lambda path: _write(path, change))
+
+
+def rewritten_by(out: Path, number: int, write: Callable[[Path], int]) -> None:
+    """As `rewritten`; *write* gives the part other bytes, and returns its rows."""
+    path, record = part(out, number), sentinel(out, number)
+    rows = write(path)
+    data = path.read_bytes()
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "rows_out": rows}
+    changed = dataclasses.replace(Sentinel.from_bytes(record.read_bytes(), key=""), **facts)
+    record.write_bytes(changed.to_bytes())
+    _agree(out / "_manifest.json", changed)
+
+
+def _write(path: Path, change: Change) -> int:
+    rows = read_part(path)
+    if path.suffix == ".parquet":
+        schema = pq.read_schema(path)
+        after = change(rows)
+        pq.write_table(pa.Table.from_pylist(after, schema=schema), path)
+        return len(after)
+    after = change(rows)
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in after)
+    codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+    with pa.output_stream(path, compression=codec) as file:
+        file.write(data)
+    return len(after)
+
+
+def _agree(path: Path, changed: Sentinel) -> None:
+    manifest = json.loads(path.read_text())
+    parts = {entry["part"]: entry for entry in manifest["parts"]}
+    parts[changed.part].update(bytes=changed.bytes, sha256=changed.sha256, rows=changed.rows_out)
+    manifest["bytes"] = sum(entry["bytes"] for entry in manifest["parts"])
+    manifest["rows_out"] = sum(entry["rows"] for entry in manifest["parts"])
+    path.write_text(json.dumps(manifest))

@@ -1,14 +1,16 @@
 """The durable memory of a run: what was asked, the plan, what is committed, and who runs it now."""
 
-from batchrunner.checkpoint.plan_file import Generation, PlanFacts
+from batchrunner.checkpoint.ledgers import Sentinels
+from batchrunner.checkpoint.plan_file import Generation, PlanFacts, RunPlace
 from batchrunner.checkpoint.records import Quarantine, RunRecord, Sentinel
-from batchrunner.checkpoint.store import Checkpoint, Sentinels
+from batchrunner.checkpoint.store import Checkpoint
 
 __all__ = [
     "Checkpoint",
     "Generation",
     "PlanFacts",
     "Quarantine",
+    "RunPlace",
     "RunRecord",
     "Sentinel",
     "Sentinels",

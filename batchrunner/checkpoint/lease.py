@@ -145,15 +145,24 @@ def _held(lease: Lease) -> LeaseHeldError:
     )
 
 
+def check_lease(storage: Storage, lease: Lease) -> None:
+    """See that no newer epoch was claimed: one listing.
+
+    Raises:
+        LeaseHeldError: It was: this driver must stop.
+    """
+    keys = [entry.key for entry in storage.list("lease")]
+    if keys and keys[-1] > lease.key:
+        raise _held(Lease.from_bytes(storage.get(keys[-1])))
+
+
 def renew_lease(storage: Storage, lease: Lease) -> Lease:
     """Show that the owner is alive.
 
     Raises:
         LeaseHeldError: A newer epoch was claimed: this driver must stop.
     """
-    now = current_lease(storage)
-    if now and now.epoch > lease.epoch:
-        raise _held(now)
+    check_lease(storage, lease)
     renewed = dataclasses.replace(lease, counter=lease.counter + 1)
     storage.put(renewed.key, renewed.to_bytes())
     return renewed

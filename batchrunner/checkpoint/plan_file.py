@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import orjson
+import xxhash
 
 from batchrunner.errors import DamagedOutputError
 from batchrunner.formats.naming import sink_suffix
@@ -15,8 +16,11 @@ from batchrunner.shard import Shard, Slicing
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 had no checksum, no identities and no place."""
+
 _METADATA = b"batchrunner"
+_CHECK = "check"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +51,59 @@ class PlanFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RunPlace:
+    """Where a run was when a generation was made; its URIs are of that place.
+
+    Attributes:
+        sink: URI; empty in a generation of format version 1.
+        checkpoint: URI; likewise.
+    """
+
+    sink: str = ""
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """One file of the plan.
 
     Attributes:
         shards: The shards it adds.
         retired: Ids of earlier shards whose file changed or vanished; their parts don't count.
+        identities: By URI, of files of earlier shards that have another identity now and the same
+            bytes.
+        place: Where the run was.
     """
 
     facts: PlanFacts
     shards: tuple[Shard, ...]
     retired: tuple[int, ...] = ()
+    identities: Mapping[str, str] = field(default_factory=dict)
+    place: RunPlace = RunPlace()
+
+    @property
+    def changes_output(self) -> bool:
+        """Tell whether an output that was complete before is not any more."""
+        return bool(self.shards or self.retired)
 
 
 def plan_to_bytes(generation: Generation) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    facts = {field.name: getattr(generation.facts, field.name) for field in fields(PlanFacts)}
-    header = {"version": FORMAT_VERSION, "retired": generation.retired, **facts}
-    table = pa.table(_columns(generation.shards), schema=_schema())
+    columns = _columns(generation.shards)
+    header = {
+        "version": FORMAT_VERSION,
+        "retired": generation.retired,
+        "identities": dict(generation.identities),
+        "place": asdict(generation.place),
+        **{one.name: getattr(generation.facts, one.name) for one in fields(PlanFacts)},
+    }
+    header[_CHECK] = _checksum(header, columns)
+    table = pa.table(columns, schema=_schema())
     table = table.replace_schema_metadata({_METADATA: orjson.dumps(header)})
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue().to_pybytes()  # type: ignore[no-any-return]  # pyarrow is untyped
 
 
@@ -84,31 +118,47 @@ def plan_from_bytes(data: bytes, *, key: str) -> Generation:
 
     try:
         # Without threads: a pool that is still starting when a short command ends aborts it.
-        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        table = file.read(use_threads=False)
         header = orjson.loads(table.schema.metadata[_METADATA])
-        version, retired = header.pop("version"), header.pop("retired")
-        if version > FORMAT_VERSION:
+        if (version := header["version"]) > FORMAT_VERSION:
             raise DamagedOutputError(
                 f"{key} has format version {version}: use the later batchrunner"
             )
-        facts = PlanFacts(**header)
-        columns = {field.name: table.column(field.name).to_pylist() for field in fields(Shard)}
-        columns["slicing"] = [Slicing(word) for word in columns["slicing"]]
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        columns = {one.name: table.column(one.name).to_pylist() for one in fields(Shard)}
+        return _generation(header, columns, key=key)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedOutputError(f"{key} is damaged: it holds no whole plan") from error
-    shards = (Shard(*values) for values in zip(*columns.values(), strict=True))
-    return Generation(facts, tuple(shards), tuple(retired))
 
 
-def _columns(shards: Sequence[Shard]) -> dict[str, list[object]]:
-    return {field.name: [getattr(s, field.name) for s in shards] for field in fields(Shard)}
+def _generation(
+    header: dict[str, Any], columns: Mapping[str, list[Any]], *, key: str
+) -> Generation:
+    version = header["version"]
+    check = header.pop(_CHECK, None)
+    if (version, check) != (1, None) and check != _checksum(header, columns):
+        raise DamagedOutputError(f"{key} is damaged: it was changed after it was written")
+    del header["version"]
+    retired = tuple(header.pop("retired"))
+    identities, place = header.pop("identities", {}), RunPlace(**header.pop("place", {}))
+    typed = {**columns, "slicing": [Slicing(word) for word in columns["slicing"]]}
+    shards = tuple(Shard(*values) for values in zip(*typed.values(), strict=True))
+    return Generation(PlanFacts(**header), shards, retired, identities, place)
+
+
+def _checksum(header: Mapping[str, Any], columns: Mapping[str, list[Any]]) -> str:
+    """Return the hash of all that a generation says, whatever Parquet makes of it."""
+    content = orjson.dumps([header, columns], option=orjson.OPT_SORT_KEYS)
+    return xxhash.xxh3_128_hexdigest(content)
+
+
+def _columns(shards: Sequence[Shard]) -> dict[str, list[Any]]:
+    return {one.name: [getattr(s, one.name) for s in shards] for one in fields(Shard)}
 
 
 def _schema() -> pa.Schema:
     import pyarrow as pa
 
     text = {"uri", "slicing", "identity"}
-    types = {
-        field.name: pa.string() if field.name in text else pa.int64() for field in fields(Shard)
-    }
+    types = {one.name: pa.string() if one.name in text else pa.int64() for one in fields(Shard)}
     return pa.schema(list(types.items()))

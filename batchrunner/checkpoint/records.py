@@ -141,6 +141,7 @@ class Sentinel(_Record):
         seconds: How long the attempt took.
         errors: Name of the file, in `errors/`, of the rows set aside; empty for none.
         errors_sha256: Of that file, in hex; empty for none.
+        source_hash: Of what the shard was made of (`formats/hashing.py`); empty where none is kept.
     """
 
     run_uid: str
@@ -156,4 +157,9 @@ class Sentinel(_Record):
     seconds: float
     errors: str = ""
     errors_sha256: str = ""
+    source_hash: str = ""
     version: int = FORMAT_VERSION
+
+    def is_of(self, stem: str, *, run_uid: str) -> bool:
+        """Tell whether it is of the part called *stem* and of that run; no other may be trusted."""
+        return self.run_uid == run_uid and self.part.partition(".")[0] == stem

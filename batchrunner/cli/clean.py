@@ -51,9 +51,9 @@ def _leftovers(place: str) -> Leftovers:
     if place.endswith((".yaml", ".yml")):
         spec = BatchSpec.from_yaml(place)
         sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
-        return Leftovers(Checkpoint(checkpoint_storage(spec)), sink=sink)
+        return Leftovers(Checkpoint.current(checkpoint_storage(spec)), sink=sink)
     storage = open_storage(place)
     if storage.uri.endswith(_DEFAULT):
         sink = open_storage(storage.uri.removesuffix(_DEFAULT))
-        return Leftovers(Checkpoint(storage), sink=sink)
-    return Leftovers(Checkpoint(storage), sink=None)
+        return Leftovers(Checkpoint.current(storage), sink=sink)
+    return Leftovers(Checkpoint.current(storage), sink=None)

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 
 import click
 
+from batchrunner.errors import BatchRunnerError, describe
 from batchrunner.progress import BarProgress, LineProgress, Progress, duration
 from batchrunner.report import BatchReport
 from batchrunner.runner import BatchRunner
@@ -27,12 +28,24 @@ def drive(spec: str, session: Callable[..., BatchReport], *, output: str) -> int
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     loaded = BatchSpec.from_yaml(spec)
     stop = Stop(max_runtime=loaded.execution.max_runtime)
-    with _signals(stop), closing(_progress()) as progress:
+    with _signals(stop), closing(_progress()) as progress, _no_exit():
         report = session(BatchRunner(loaded), stop=stop, progress=progress)
     if output == "json":
         click.echo(json.dumps(report.to_dict()))
     _tell(report, spec=spec)
     return report.exit_code
+
+
+@contextmanager
+def _no_exit() -> Iterator[None]:
+    """Keep `sys.exit` of the user's code from choosing our exit code: with 0, nothing is done."""
+    try:
+        yield
+    except SystemExit as error:
+        raise BatchRunnerError(
+            f"code of the capability ended the session ({describe(error)}); "
+            "committed shards are kept, -v shows where"
+        ) from error
 
 
 def _progress() -> Progress:

@@ -22,7 +22,7 @@ def command(place: str, rows: bool, output: str) -> None:
     from batchrunner.cli.places import checkpoint_of
     from batchrunner.set_aside import error_groups, rows_set_aside
 
-    checkpoint = Checkpoint(checkpoint_of(place))
+    checkpoint = Checkpoint.current(checkpoint_of(place))
     if rows:
         print_records([_same_keys(letter) for letter in rows_set_aside(checkpoint)], output)
     else:

@@ -37,5 +37,7 @@ def command(spec: str, accept_changes: bool, output: str) -> None:
         f"{len(seen.output.committed):,} committed{sealed}",
         err=True,
     )
+    for note in seen.notes:
+        click.echo(note, err=True)
     for line in seen.accepted:
         click.echo(f"accepted change: {line}", err=True)

@@ -19,4 +19,4 @@ def command(place: str, output: str) -> None:
     from batchrunner.cli.places import checkpoint_of
     from batchrunner.status import status_of
 
-    print_record(status_of(Checkpoint(checkpoint_of(place))).to_dict(), output)
+    print_record(status_of(Checkpoint.current(checkpoint_of(place))).to_dict(), output)

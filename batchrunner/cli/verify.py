@@ -11,7 +11,7 @@ import click
 from batchrunner.cli.rendering import output_option, print_records
 
 if TYPE_CHECKING:
-    from batchrunner.verify import Repair, Verification
+    from batchrunner.verify import Checks, Repair, Verification
 
 DEFECT = 5
 
@@ -24,21 +24,41 @@ DEFECT = 5
     is_flag=True,
     help="Move what is damaged to _damaged/, so that `run` makes it again.",
 )
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="COLUMN",
+    help="Compare the keys of source and output: none missing, none doubled. Several name a row "
+    "together. For capabilities that keep each row and its key; needs DuckDB.",
+)
+@click.option(
+    "--replay",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    metavar="SHARE",
+    help="Run the capability again over this share of the shards, such as 0.01, and compare the "
+    "rows. For capabilities that say `deterministic: true`.",
+)
 @output_option
-def command(spec: str, mend: bool, output: str) -> int:
+def command(spec: str, mend: bool, keys: tuple[str, ...], replay: float | None, output: str) -> int:
     """Hold the output of SPEC against its records and its source, every byte of it.
 
     Lists what is wrong, and ends with 5 if there is anything. Shards that are not committed yet are
     no defect.
     """
     from batchrunner.spec import BatchSpec
-    from batchrunner.verify import repair, verify
+    from batchrunner.verify import Checks, repair, verify
 
     loaded = BatchSpec.from_yaml(spec)
-    done = repair(loaded, watch=_watch) if mend else None
-    found = done.found if done else verify(loaded, watch=_watch)
+    checks = Checks(keys=keys, replay=replay)
+    done = repair(loaded, checks=checks, watch=_watch) if mend else None
+    found = done.found if done else verify(loaded, checks=checks, watch=_watch)
     print_records([finding.to_dict() for finding in found.findings], output)
-    lines = [_counts(found), *found.notes, *_next(found, done, spec=shlex.quote(spec))]
+    lines = [
+        _counts(found),
+        *found.notes,
+        *_next(found, done, again=_again(checks), spec=shlex.quote(spec)),
+    ]
     click.echo("\n".join(lines), err=True)
     return 0 if found.ok else DEFECT
 
@@ -58,11 +78,17 @@ def _counts(found: Verification) -> str:
     )
 
 
-def _next(found: Verification, done: Repair | None, *, spec: str) -> list[str]:
+def _again(checks: Checks) -> str:
+    """Return the options that find the same again."""
+    options = [f"--key {shlex.quote(key)} " for key in checks.keys]
+    return "".join([*options, f"--replay {checks.replay:g} " if checks.replay else ""])
+
+
+def _next(found: Verification, done: Repair | None, *, again: str, spec: str) -> list[str]:
     if found.ok:
         return []
     if done is None:
-        return [f"next: batchrunner verify --repair {spec}"]
+        return [f"next: batchrunner verify --repair {again}{spec}"]
     lines = [
         f"moved to _damaged/: {len(done.moved):,} objects; {len(done.redone):,} shards to make again"
     ]

@@ -12,13 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from batchrunner.errors import CapabilityImportError, RayUnavailableError
+from batchrunner.errors import CapabilityImportError, RayUnavailableError, describe
 from batchrunner.execute.bare_ray_data import without_helper_actors
 from batchrunner.execute.groups import make_groups
 from batchrunner.execute.payload import Payload
 from batchrunner.execute.ray_connection import connected, told_when_overdue, workers_that_fit
 from batchrunner.shard import Shard
 from batchrunner.spec import ExecutionSpec
+from batchrunner.user_code import contained
+from batchrunner.worker.attempts import Witness
 from batchrunner.worker.process import ShardWorker
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import StoredStop
@@ -150,10 +152,12 @@ class _Worker:
     def __init__(self, payload: Payload) -> None:
         self._failure: Failure | None = None
         try:
-            work = payload.unpack()
-            self._worker = ShardWorker(work, pickled=lambda: payload.work)
+            work = _unpacked(payload)
+            self._worker = ShardWorker(
+                work, pickled=lambda: payload.work, witness=_witness(work.session)
+            )
             self._stop = StoredStop(work.checkpoint().storage, work.session)
-        except (CapabilityImportError, ImportError, AttributeError) as error:
+        except CapabilityImportError as error:
             self._failure = Failure(Cause.IMPORT, str(error))
 
     def receipts(self, batch: Any) -> Iterator[Any]:
@@ -169,6 +173,34 @@ class _Worker:
         if self._failure is not None:
             return iter([[Receipt(shard.id, failure=self._failure) for shard in group]])
         return self._worker.process(group, stop=self._stop)
+
+
+def _witness(session: str) -> Witness:
+    import ray
+
+    return Witness(session, ray.get_runtime_context().get_node_id(), _is_lost)
+
+
+def _is_lost(node: str) -> bool:
+    """Tell whether Ray knows *node* as one that is gone; it keeps those for a while."""
+    import ray
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray is half typed
+    return any(one["NodeID"] == node and not one["Alive"] for one in nodes)
+
+
+def _unpacked(payload: Payload) -> Work:
+    """Return the work, with the user's functions in it: their modules are imported for that.
+
+    Raises:
+        CapabilityImportError: One of them raises.
+    """
+    try:
+        return contained(payload.unpack)
+    except Exception as error:
+        raise CapabilityImportError(
+            f"the capability cannot be loaded: {describe(error)}"
+        ) from error
 
 
 @contextmanager

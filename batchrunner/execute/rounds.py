@@ -86,6 +86,11 @@ class Tally:
         """Tell whether storage fails everything: a full disk, a lost permission."""
         return self._in_a_row >= _STORAGE_FAILURES_IN_A_ROW
 
+    def foreign(self, shards: Iterable[Shard]) -> list[Shard]:
+        """Return those of *shards* whose part's name is taken."""
+        causes = {shard: failure.cause for shard, failure in self.failures.items()}
+        return [shard for shard in shards if causes.get(shard.id) is Cause.FOREIGN]
+
     def to_retry(self, shards: Iterable[Shard]) -> list[Shard]:
         """Return those of *shards* that the environment failed, or whose receipt it lost."""
         return [shard for shard in shards if self._is_open(shard.id)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -45,12 +45,48 @@ class UnreadableRowError(ValueError):
     """A row, or one of some rows, can be read but is nothing that Python holds."""
 
 
+Absent = Mapping[str, tuple[bool, "Absent"]]
+"""By key: whether null in a table means that the key is absent, and the same of what is below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What rows have in common that go into one table.
+
+    Attributes:
+        schema: Of the table.
+        absent: What its nulls mean.
+    """
+
+    schema: pa.Schema
+    absent: Absent = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring rows of a chunk that go into one table.
+
+    Attributes:
+        start: The first.
+        stop: One past the last.
+        shape: Runs of one shape may be joined; None for a row that no table can hold.
+    """
+
+    start: int
+    stop: int
+    shape: Shape | None
+
+
 class Chunk(Protocol):
     """Some rows, and those between them that could not be read."""
 
     @property
     def bad(self) -> tuple[BadRow, ...]:
         """The rows that could not be read."""
+
+    @property
+    def types(self) -> pa.Schema | None:
+        """The types of the columns where the file says them, and not only its values do."""
 
     @property
     def nbytes(self) -> int:
@@ -69,8 +105,15 @@ class Chunk(Protocol):
     def reread(self, start: int, stop: int) -> list[Row]:
         """Return the same rows again, as they stood before anybody changed them."""
 
+    def runs(self) -> Sequence[Run]:
+        """Cut the rows into runs that go into one table each, in order and without gaps."""
+
     def table(self, start: int, stop: int) -> pa.Table:
-        """Return rows *start* to *stop* as a table."""
+        """Return rows *start* to *stop*, which are of one run, as a table.
+
+        Raises:
+            SchemaError: There is none that holds the row.
+        """
 
     def positions(self) -> Sequence[int]:
         """Tell where each row stands in its file, as `Position.at`."""

@@ -1,38 +1,102 @@
-"""Rows to tables and back, and the one schema that all parts of a Parquet sink share."""
+"""Rows to tables and back: every value comes out as it went in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
 
+from batchrunner.formats.arrays import SchemaError, array_of, is_list
 from batchrunner.formats.chunk import Row
 
 
-class SchemaError(ValueError):
-    """A column does not fit: the message names it and both types."""
-
-
 def table_to_rows(table: pa.Table) -> list[Row]:
-    """Return one dict a row, with plain Python values."""
+    """Return one dict a row, with plain Python values.
+
+    Raises:
+        SchemaError: A value is more than Python's type for it can hold.
+    """
     names = table.column_names
-    columns = [column.to_pylist() for column in table.columns]
+    if not names:
+        return [{} for _ in range(table.num_rows)]
+    columns = [plain_values(table.column(name), name) for name in names]
     # Without a Python step per row: half the time of a comprehension.
     return list(map(dict, map(zip, repeat(names), zip(*columns, strict=True))))
 
 
-def rows_to_table(rows: Sequence[Row]) -> pa.Table:
-    """Return the table of *rows*, with the types that their values suggest.
-
-    A key that a row lacks is null there. An integer among floats becomes a float only when that
-    loses nothing.
+def plain_values(column: pa.ChunkedArray, name: str) -> list[Any]:
+    """Return the values of a column as Python's.
 
     Raises:
-        SchemaError: The values of a column have no type in common.
+        SchemaError: A value is more than Python's type for it can hold.
     """
-    return pa.table({name: _column(name, [row.get(name) for row in rows]) for name in _keys(rows)})
+    values: list[Any] = column.to_pylist()
+    if _may_be_cut(column.type) and pa.chunked_array([pa.array(values, column.type)]) != column:
+        raise SchemaError(
+            f"column {name!r}: {column.type} values that Python's time cannot hold; use "
+            "batch_format: pyarrow, or leave the column out with source.columns"
+        )
+    return values
+
+
+def _may_be_cut(kind: pa.DataType) -> bool:
+    """Tell whether *kind* holds times of day in nanoseconds, which Python has not."""
+    t = pa.types
+    if t.is_time64(kind):
+        return bool(kind.unit == "ns")
+    if t.is_map(kind):
+        return _may_be_cut(kind.item_type) or _may_be_cut(kind.key_type)
+    if is_list(kind):
+        return _may_be_cut(kind.value_type)
+    return t.is_struct(kind) and any(_may_be_cut(field.type) for field in kind)
+
+
+def rows_to_table(
+    rows: Sequence[Row], *, hints: Sequence[pa.Schema] = (), lenient: bool = False
+) -> pa.Table:
+    """Return the table of *rows*. A key that a row lacks is null there.
+
+    Args:
+        rows: What there is.
+        hints: Schemas that name types of columns; the first that fits the values of one is taken.
+        lenient: See `array_of`.
+
+    Raises:
+        SchemaError: The values of a column are not of one kind, or a key is no string.
+    """
+    keys = _keys(rows)
+    if not keys:
+        return bare_table(len(rows))
+    arrays = [
+        array_of(
+            [row.get(key) for row in rows],
+            path=key,
+            hints=hints_for(key, hints),
+            lenient=lenient,
+        )
+        for key in keys
+    ]
+    return pa.table(arrays, names=keys)
+
+
+def hints_for(name: str, hints: Sequence[pa.Schema]) -> tuple[pa.DataType, ...]:
+    """Return the types that *hints* name for a column, in their order."""
+    return tuple(hint.field(name).type for hint in hints if name in hint.names)
+
+
+def bare_table(rows: int) -> pa.Table:
+    """Return a table of so many *rows* without columns. What joins tables loses them."""
+    empty = pa.array([{}] * rows, pa.struct([]))
+    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(empty)])
+
+
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of *tables*, which all have one schema, as one table."""
+    if not tables or not tables[0].num_columns:
+        return bare_table(sum(table.num_rows for table in tables))
+    return pa.concat_tables(tables) if len(tables) > 1 else tables[0]
 
 
 def _keys(rows: Sequence[Row]) -> list[str]:
@@ -43,122 +107,3 @@ def _keys(rows: Sequence[Row]) -> list[str]:
         if not isinstance(key, str):
             raise SchemaError(f"the key {key!r} is no string")
     return list(keys)
-
-
-def _column(name: str, values: list[Any]) -> pa.Array:
-    # With a type given, Arrow would cut 1.5 to 1; so it infers one, and `conform` compares.
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-        raise SchemaError(f"column {name!r}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:200]
-
-
-def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return *table* in the columns, order and types of *schema*, altering no value.
-
-    Raises:
-        SchemaError: A column is not in *schema*, or its values are not of the type there.
-    """
-    if table.schema.equals(schema):
-        return table
-    _refuse_unknown(table.column_names, schema)
-    return pa.table([_conform_column(table, field) for field in schema], schema=schema)
-
-
-def _conform_column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
-    if field.name not in table.column_names:
-        return pa.nulls(table.num_rows, field.type)
-    column = table.column(field.name)
-    if column.type.equals(field.type):
-        return column
-    if not _same_values(column.type, field.type):
-        raise SchemaError(_drift(field.name, column.type, field.type))
-    try:
-        return column.cast(field.type)
-    except pa.ArrowException as error:
-        raise SchemaError(
-            f"{_drift(field.name, column.type, field.type)}: {_first_line(error)}"
-        ) from error
-
-
-def _same_values(have: pa.DataType, want: pa.DataType) -> bool:
-    """Tell whether a checked cast from *have* to *want* can keep values what they are."""
-    t = pa.types
-    if t.is_dictionary(have):
-        have = have.value_type
-    families = (
-        lambda x: t.is_integer(x) or t.is_floating(x),
-        lambda x: t.is_string(x) or t.is_large_string(x) or t.is_string_view(x),
-        lambda x: t.is_binary(x) or t.is_large_binary(x),
-        t.is_timestamp,
-        t.is_duration,
-        t.is_nested,
-        t.is_decimal,
-    )
-    return t.is_null(have) or have.equals(want) or any(f(have) and f(want) for f in families)
-
-
-def _drift(name: str, have: pa.DataType, want: pa.DataType) -> str:
-    hint = "; declare its type in sink.schema" if pa.types.is_null(want) else ""
-    return f"column {name!r}: {have} here, but {want} in the schema of the sink{hint}"
-
-
-def _refuse_unknown(names: Sequence[str], schema: pa.Schema) -> None:
-    extra = [name for name in names if name not in schema.names]
-    if extra:
-        raise SchemaError(
-            f"column {extra[0]!r} is not in the schema of the sink ({', '.join(schema.names)}), "
-            "which the first part fixed; declare all columns in sink.schema"
-        )
-
-
-def unify(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return all rows as one table; a column is null in those that lack it.
-
-    Raises:
-        SchemaError: A column has types that have none in common.
-    """
-    if not tables:
-        return pa.table({})
-    if all(table.schema.equals(tables[0].schema) for table in tables):
-        return pa.concat_tables(tables)
-    try:
-        schema = pa.unify_schemas([t.schema for t in tables], promote_options="permissive")
-    except pa.ArrowException as error:
-        raise SchemaError(f"the types of a column change: {_first_line(error)}") from error
-    return pa.concat_tables([conform(table, schema) for table in tables])
-
-
-def declared_schema(types: Mapping[str, str]) -> pa.Schema:
-    """Return the schema that `sink.schema` declares.
-
-    Raises:
-        SchemaError: Arrow knows no type of that name.
-    """
-    return pa.schema([(name, _type_named(name, alias)) for name, alias in types.items()])
-
-
-def _type_named(column: str, alias: str) -> pa.DataType:
-    element = alias.removeprefix("list<").removesuffix(">")
-    try:
-        return (
-            pa.list_(pa.type_for_alias(element)) if element != alias else pa.type_for_alias(alias)
-        )
-    except ValueError as error:
-        raise SchemaError(
-            f"sink.schema: column {column!r} has the type {alias!r}; known are string, int64, "
-            "double, bool, binary, date32, timestamp[us], list<…> of those, and Arrow's other names"
-        ) from error
-
-
-def adopt_types(table: pa.Table, hint: pa.Schema | None) -> pa.Table:
-    """Give columns without any value the type that *hint* has for their name."""
-    for index, field in enumerate(table.schema):
-        if hint is not None and pa.types.is_null(field.type) and field.name in hint.names:
-            type_ = hint.field(field.name).type
-            table = table.set_column(index, field.name, pa.nulls(table.num_rows, type_))
-    return table

@@ -20,19 +20,18 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, NoReturn
 
 import orjson
 
 from batchrunner.formats.chunk import Row
+from batchrunner.formats.json_values import all_finite, plain
 
 _SHAPE = bytes.maketrans(b"123456789", b"0" * 9)
 _MANY_DIGITS = b"0" * 19
 _ESCAPED_QUOTE = b"\\u0022"  # the one escape that changes how many quotation marks are written
-_WRITE = orjson.OPT_SERIALIZE_NUMPY
-_WRITE_LINE = _WRITE | orjson.OPT_APPEND_NEWLINE
 
 
 def parse_block(data: bytes) -> list[Row] | None:
@@ -134,10 +133,10 @@ def _json_type(value: object) -> str:
 def write_block(rows: Sequence[Row]) -> bytes | None:
     """Return *rows* as lines, or None when a row needs a closer look."""
     try:
-        lines = b"".join(map(orjson.dumps, rows, repeat(None), repeat(_WRITE_LINE)))
-    except orjson.JSONEncodeError:
+        lines = b"".join(map(orjson.dumps, rows, repeat(plain), repeat(orjson.OPT_APPEND_NEWLINE)))
+    except (orjson.JSONEncodeError, ValueError):
         return None
-    return None if b"null" in lines and not _all_finite(rows) else lines
+    return None if b"null" in lines and not all_finite(rows) else lines
 
 
 def write_line(row: Row) -> bytes:
@@ -163,40 +162,9 @@ def write_line(row: Row) -> bytes:
 
 def _write_strictly(value: object) -> bytes:
     text = json.dumps(
-        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain
     )
     try:
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate, which only an escape can write
-        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain).encode()
-
-
-def _plain(value: object) -> Any:
-    """Let orjson write what the standard library cannot: dates, UUIDs, numpy scalars and arrays."""
-    if not _is_finite(value):
-        raise ValueError("Out of range float values are not JSON compliant")
-    try:
-        return orjson.loads(orjson.dumps(value, option=_WRITE))
-    except TypeError:
-        if hasattr(value, "tolist"):  # a numpy array of objects
-            return value.tolist()
-        raise
-
-
-def _all_finite(values: Iterable[Any]) -> bool:
-    return all(map(_is_finite, values))
-
-
-def _is_finite(value: Any) -> bool:
-    kind = value.__class__
-    if kind is float:
-        return math.isfinite(value)
-    if kind is str or kind is int or value is None:
-        return True
-    if kind is dict:
-        return _all_finite(value.values())
-    if kind is list or kind is tuple:
-        return _all_finite(value)
-    if getattr(getattr(value, "dtype", None), "kind", "") == "f":  # a numpy scalar or array
-        return bool((value - value == 0).all())
-    return True
+        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=plain).encode()

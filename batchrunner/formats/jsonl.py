@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,7 +10,7 @@ from itertools import accumulate, islice
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchrunner.errors import ShardFailedError, StorageError
-from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
+from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, Run
 from batchrunner.formats.json_rows import parse_block, parse_line
 from batchrunner.formats.lines import (
     MAX_LINE_BYTES,
@@ -25,6 +26,8 @@ from batchrunner.shard import Shard, Slicing
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from batchrunner.formats.shapes import RowTable
 
 _FEW = 64
 
@@ -64,6 +67,10 @@ class JsonlChunk:
         return _cut(self.data)
 
     @property
+    def types(self) -> None:
+        return None
+
+    @property
     def nbytes(self) -> int:
         return len(self.data)
 
@@ -79,10 +86,19 @@ class JsonlChunk:
         add_to_rows(rows, self.partition)
         return rows
 
-    def table(self, start: int, stop: int) -> pa.Table:
-        from batchrunner.formats.columns import rows_to_table
+    @cached_property
+    def tables(self) -> list[RowTable]:
+        """The rows as tables; made of all of them, whatever batches there will be."""
+        from batchrunner.formats.shapes import tables_of
 
-        return rows_to_table(self.parsed[start:stop])
+        return list(tables_of(self.parsed))
+
+    def runs(self) -> list[Run]:
+        return [one.run for one in self.tables]
+
+    def table(self, start: int, stop: int) -> pa.Table:
+        found = self.tables[bisect_right(self.tables, start, key=lambda one: one.run.start) - 1]
+        return found.rows(start, stop)
 
     def positions(self) -> list[int]:
         starts = list(accumulate((len(line) + 1 for line in self.lines), initial=self.offset))

@@ -1,9 +1,8 @@
-"""Parquet as a source and as a sink."""
+"""Parquet as a source."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -11,19 +10,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrunner.errors import ShardFailedError, StorageError, describe
-from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, UnreadableRowError
-from batchrunner.formats.columns import conform, table_to_rows, unify
+from batchrunner.formats.chunk import (
+    MAX_RAW_BYTES,
+    BadRow,
+    Position,
+    Row,
+    Run,
+    Shape,
+    UnreadableRowError,
+)
+from batchrunner.formats.columns import table_to_rows
 from batchrunner.formats.parquet_source import Faults, ParquetSource
 from batchrunner.formats.partition_values import add_to_table, wanted
 from batchrunner.formats.partitions import Partition
-from batchrunner.formats.unsound import shown, with_own_words
+from batchrunner.formats.unsound import shown, with_own_words, without_rows
 from batchrunner.shard import Shard, Slicing
 
 READ_ROWS = 16_384
 """Rows decoded at a time: bounds memory inside a row group."""
-
-ROW_GROUP_BYTES = 64 << 20
-"""Size in memory at which rows become a row group of the part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,11 @@ class TableChunk:
     bad: tuple[BadRow, ...] = ()
 
     @property
+    def types(self) -> pa.Schema:
+        schema: pa.Schema = self.content.schema
+        return schema
+
+    @property
     def nbytes(self) -> int:
         return int(self.content.nbytes)
 
@@ -55,6 +64,9 @@ class TableChunk:
             raise UnreadableRowError(f"Python cannot hold it: {describe(error)}") from error
 
     reread = rows
+
+    def runs(self) -> tuple[Run, ...]:
+        return (Run(0, len(self), Shape(self.content.schema)),)
 
     def table(self, start: int, stop: int) -> pa.Table:
         return self.content.slice(start, stop - start)
@@ -106,8 +118,8 @@ def _chunk(table: pa.Table, faults: Faults, first: int, partition: Partition) ->
     numbers: Sequence[int] = range(first, first + table.num_rows)
     bad = [BadRow(_position(table, i, first + i), why) for i, why in sorted(faults.items())]
     if faults:
-        good = [i for i in range(table.num_rows) if i not in faults]
-        table, numbers = table.take(pa.array(good, pa.int64())), [numbers[i] for i in good]
+        numbers = [number for i, number in enumerate(numbers) if i not in faults]
+        table = without_rows(table, faults)
     return TableChunk(add_to_table(with_own_words(table), partition), numbers, tuple(bad))
 
 
@@ -139,51 +151,6 @@ def _cut(
         skip, take = max(skip - table.num_rows, 0), take - rows.num_rows
         if rows.num_rows:
             yield rows, {i - inside.start: why for i, why in faults.items() if i in inside}
-
-
-class ParquetPart:
-    """Writes one part. The schema is fixed when the first row group is written, or before."""
-
-    def __init__(
-        self, file: io.RawIOBase, *, compression: str, fix_schema: Callable[[pa.Schema], pa.Schema]
-    ) -> None:
-        """Write to *file*.
-
-        Args:
-            file: Where to. Written front to back.
-            compression: snappy, zstd, gzip or none.
-            fix_schema: Given the schema of the first rows, returns the one to write.
-        """
-        self._file, self._compression, self._fix_schema = file, compression, fix_schema
-        self._held: list[pa.Table] = []
-        self._held_bytes = 0
-        self._writer: pq.ParquetWriter | None = None
-
-    def append(self, table: pa.Table) -> None:
-        """Add rows.
-
-        Raises:
-            SchemaError: They do not fit those before, or the schema of the sink.
-        """
-        self._held.append(table)
-        self._held_bytes += table.nbytes
-        if self._held_bytes >= ROW_GROUP_BYTES:
-            self._write_group()
-
-    def close(self) -> None:
-        """Write what is held, and the footer."""
-        if self._held or self._writer is None:
-            self._write_group()
-        if self._writer:
-            self._writer.close()
-
-    def _write_group(self) -> None:
-        table = unify(self._held)
-        self._held, self._held_bytes = [], 0
-        if self._writer is None:
-            schema = self._fix_schema(table.schema)
-            self._writer = pq.ParquetWriter(self._file, schema, compression=self._compression)
-        self._writer.write_table(conform(table, self._writer.schema))
 
 
 def count_rows(file: BinaryIO) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchrunner.checkpoint import Generation, Sentinel
 from batchrunner.plan.planning import StoredPlan
@@ -41,7 +41,7 @@ def with_letters(
     )
     if addition is None:
         return Generation(plan.facts, letters) if letters else None
-    return Generation(plan.facts, (*addition.shards, *letters), addition.retired)
+    return replace(addition, shards=(*addition.shards, *letters))
 
 
 def _shard(origin: Shard, sentinel: Sentinel, shard_id: int) -> Shard:

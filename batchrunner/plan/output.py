@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from batchrunner.checkpoint import Sentinel, Sentinels
 from batchrunner.errors import DamagedOutputError, ForeignOutputError
@@ -12,6 +13,8 @@ from batchrunner.plan.planning import StoredPlan
 from batchrunner.storage import Entry
 
 SUCCESS, MANIFEST = "_SUCCESS", "_manifest.json"
+RETIRED, DAMAGED = "_retired", "_damaged"
+"""Folders for what counts no more, and for what nobody can vouch for."""
 _PART = re.compile(r"part-\d{5,19}\..+")
 _SHOWN = 20
 
@@ -46,11 +49,20 @@ def check_unused(sink: str, entries: Iterable[Entry]) -> None:
     """
     names = [e.key for e in entries if _PART.fullmatch(e.key) or e.key in (SUCCESS, MANIFEST)]
     if names:
-        raise ForeignOutputError(
-            f"the sink {sink} holds the output of another run:{_listed(names)}\n"
-            "Choose another sink, or move that away. If it is this run's, its checkpoint is gone: "
-            "bring it back, or set checkpoint_dir to where it is."
-        )
+        refuse_foreign(sink, names)
+
+
+def refuse_foreign(sink: str, names: Sequence[str]) -> NoReturn:
+    """Refuse a sink for the objects *names* in it.
+
+    Raises:
+        ForeignOutputError: Always.
+    """
+    raise ForeignOutputError(
+        f"the sink {sink} holds the output of another run:{_listed(names)}\n"
+        "Nothing was changed. Choose another sink, or move that away. If it is this run's, its "
+        "checkpoint is gone: bring it back, or set checkpoint_dir to where it is."
+    )
 
 
 def examine(

@@ -6,9 +6,9 @@ gets new ones, so that a published part never changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from batchrunner.checkpoint import Generation, PlanFacts
@@ -47,7 +47,11 @@ class StoredPlan:
     @classmethod
     def of(cls, generations: Sequence[Generation]) -> StoredPlan:
         gone = {shard_id for generation in generations for shard_id in generation.retired}
-        shards = [shard for generation in generations for shard in generation.shards]
+        shards: list[Shard] = []
+        for generation in generations:
+            if generation.identities:
+                shards = [_identified(shard, generation.identities) for shard in shards]
+            shards += generation.shards
         later = [shard.id for generation in generations[1:] for shard in generation.shards]
         return cls(
             facts=generations[0].facts,
@@ -56,6 +60,16 @@ class StoredPlan:
             added_later=frozenset(later),
             generations=len(generations),
         )
+
+    def identified(self, identities: Mapping[str, str]) -> StoredPlan:
+        """Return the plan with these *identities* of files, by URI, whose bytes are the same."""
+        active = tuple(_identified(shard, identities) for shard in self.active)
+        return replace(self, active=active) if identities else self
+
+
+def _identified(shard: Shard, identities: Mapping[str, str]) -> Shard:
+    identity = identities.get(shard.uri, shard.identity)
+    return shard if identity == shard.identity else replace(shard, identity=identity)
 
 
 def first_generation(spec: BatchSpec, files: Sequence[SourceFile], opener: Opener) -> Generation:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.naming import FileKind, file_kind
 from batchrunner.formats.partitions import glob_root, partition_columns
 from batchrunner.spec import SourceSpec
-from batchrunner.storage import Entry, locate, open_storage
+from batchrunner.storage import Entry, is_path, locate, open_storage
+from batchrunner.storage.links import file_number, links_below
 
-_log = logging.getLogger(__name__)
+_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Place:
         if not uri.startswith(prefix):
             return None
         key = uri.removeprefix(prefix)
-        if any(segment[0] in "._" for segment in key.split("/") if segment):
+        if is_hidden(key):
             return None
         if self.pattern is not None:
             return file_kind(key, format=format) if self.pattern.fullmatch(key) else None
@@ -84,44 +85,127 @@ def _literal_or_set(token: str) -> str:
     return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
 
 
-def list_source(source: SourceSpec) -> list[SourceFile]:
-    """Return the files of *source*, sorted within each of its URIs; one named twice counts once.
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What there is in a source.
+
+    Attributes:
+        files: In the order of the source's URIs, and sorted within each; no URI is there twice.
+        links: URIs of those that are links.
+        notes: What people should know of it.
+    """
+
+    files: tuple[SourceFile, ...]
+    links: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    def read_once(self, planned: Container[str] = frozenset()) -> Listing:
+        """Return the listing with each file of a disk under one of its names only.
+
+        Under the name that is *planned* already, so that a new name takes nothing out of a plan;
+        else under that which is no link; else under the first.
+        """
+        dropped: dict[str, str] = {}
+        for names in _names_of_one_file(self.files):
+            kept = min(names, key=lambda uri: (uri not in planned, uri in self.links))
+            dropped |= {uri: kept for uri in names if uri != kept and uri not in planned}
+        files = tuple(file for file in self.files if file.uri not in dropped)
+        notes = (_twice(*next(iter(dropped.items())), len(dropped)),) if dropped else ()
+        return replace(self, files=files, notes=self.notes + notes)
+
+
+def _names_of_one_file(files: Iterable[SourceFile]) -> Iterator[list[str]]:
+    alike: dict[tuple[int, str], list[str]] = defaultdict(list)
+    for file in files:
+        alike[file.size, file.identity].append(file.uri)
+    for uris in alike.values():
+        if len(uris) > 1 and is_path(uris[0]):  # one file has one size and one time
+            by_number: dict[object, list[str]] = defaultdict(list)
+            for uri in uris:
+                by_number[file_number(uri) or uri].append(uri)
+            yield from (names for names in by_number.values() if len(names) > 1)
+
+
+def _twice(uri: str, kept: str, number: int) -> str:
+    more = f", and {number - 1:,} more files are reached twice" if number > 1 else ""
+    return f"source: {uri} and {kept} are one file; it is read once{more}"
+
+
+def list_source(source: SourceSpec) -> Listing:
+    """Return what there is in *source*.
 
     Raises:
         InvalidSpecError: The format of a file cannot be told, or there are several.
         ObjectNotFoundError: One of the URIs names nothing that could be read.
     """
     files: dict[str, SourceFile] = {}
+    links: set[str] = set()
+    notes: list[str] = []
     for uri in source.uris:
-        found = list(_list_one(uri, source))
-        if not found:
+        found = _list_one(uri, source)
+        if not found.files:
             raise ObjectNotFoundError(
                 f"source {uri}: there is no such file, or no .jsonl or .parquet file in it; "
                 "check the path, or name the files and give source.format"
             )
-        twice = [file.uri for file in found if file.uri in files]
+        twice = [file.uri for file in found.files if file.uri in files]
         if twice:
-            _log.warning("source: %s is named twice; it is read once", twice[0])
-        files.update({file.uri: file for file in found if file.uri not in files})
+            notes.append(f"source: {twice[0]} is named twice; it is read once")
+        files.update({file.uri: file for file in found.files if file.uri not in files})
+        links |= found.links
+        notes += found.notes
     _check_one_format(files.values())
     if source.partitioning == "hive":
         for uri in files:
             partition_columns(uri, source.uris)  # it raises for a name that stands twice
-    return list(files.values())
+    return Listing(tuple(files.values()), frozenset(links), tuple(notes))
 
 
-def _list_one(uri: str, source: SourceSpec) -> Iterator[SourceFile]:
+def _list_one(uri: str, source: SourceSpec) -> Listing:
     storage, key = locate(uri, storage_options=source.storage_options)
     entry = storage.head(key) if key else None
     if entry is not None:  # also when its name looks like a glob
-        yield _file(uri, entry, _kind_of_named_file(uri, source.format))
-        return
+        return Listing((_file(uri, entry, _kind_of_named_file(uri, source.format)),))
     place = Place.of(uri)
+    base = place.root.rstrip("/")
     folder = open_storage(place.root, storage_options=source.storage_options)
+    files: list[SourceFile] = []
+    unknown: list[str] = []
     for entry in folder.list(recursive=True):
-        name = f"{place.root.rstrip('/')}/{entry.key}"
+        name = f"{base}/{entry.key}"
         if kind := place.selects(name, format=source.format):
-            yield _file(name, entry, kind)
+            files.append(_file(name, entry, kind))
+        elif place.pattern is None and not is_hidden(entry.key) and file_kind(entry.key) is None:
+            unknown.append(entry.key)
+    links = sorted(links_below(place.root), key=lambda link: link.key)
+    astray = [link.key for link in links if not link.leads_to_file and place.pattern is None]
+    return Listing(
+        tuple(files),
+        frozenset(f"{base}/{link.key}" for link in links if link.leads_to_file),
+        tuple(_passed_over(uri, unknown, astray)),
+    )
+
+
+def is_hidden(key: str) -> bool:
+    """Tell whether *key* is never data: a folder of it, or its name, begins with "." or "_"."""
+    return any(segment[0] in "._" for segment in key.split("/") if segment)
+
+
+def _passed_over(uri: str, unknown: Sequence[str], astray: Sequence[str]) -> Iterator[str]:
+    told = []
+    if unknown:
+        told.append(f"{len(unknown):,} file(s) whose names say no format ({_some(unknown)})")
+    if astray:
+        told.append(f"{len(astray):,} link(s) to folders or to nothing ({_some(astray)})")
+    if told:
+        yield (
+            f"source {uri}: passed over {' and '.join(told)}; to read them, name them in source.uri, "
+            "with source.format"
+        )
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
 
 
 def _file(uri: str, entry: Entry, kind: FileKind) -> SourceFile:
@@ -144,19 +228,3 @@ def _check_one_format(files: Iterable[SourceFile]) -> None:
         raise InvalidSpecError(
             f"the source mixes formats: {one.uri} and {other.uri}; give source.format, or two specs"
         )
-
-
-def check_apart(source: SourceSpec, sink: str) -> None:
-    """Refuse a sink whose parts the next run would take for input.
-
-    Raises:
-        InvalidSpecError: The sink is the source, or lies in it.
-    """
-    for uri in source.uris:
-        part = f"{sink}/part-00000"
-        names = [f"{part}.jsonl", f"{part}.jsonl.gz", f"{part}.jsonl.zst", f"{part}.parquet"]
-        if any(Place.of(uri).selects(name, format=source.format) for name in names):
-            raise InvalidSpecError(
-                f"the sink {sink} lies in the source {uri}: its parts would be read as input by the "
-                "next run; write somewhere else"
-            )

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import BinaryIO
 
 from batchrunner.checkpoint import Checkpoint, Generation, Quarantine, RunRecord
-from batchrunner.errors import SpecChangedError
+from batchrunner.errors import DamagedOutputError, SpecChangedError
 from batchrunner.plan.again import Again, with_letters
-from batchrunner.plan.output import SUCCESS, Output, check_unused, examine, parts_in
+from batchrunner.plan.asked_for import AskedFor
+from batchrunner.plan.cleared import ClearedRuns, InTheWay
+from batchrunner.plan.moving import brought_here, changes_since, place_of, recorded_place
+from batchrunner.plan.output import MANIFEST, SUCCESS, Output, check_unused, examine, parts_in
+from batchrunner.plan.overlap import check_apart, check_links
 from batchrunner.plan.planning import Opener, StoredPlan, first_generation, next_generation
-from batchrunner.plan.source import SourceFile, check_apart, list_source
+from batchrunner.plan.same_bytes import Comparer
+from batchrunner.plan.source import Listing, SourceFile, list_source
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
-from batchrunner.spec.fingerprint import differences
 from batchrunner.storage import Entry, Storage, locate
 
 
@@ -25,15 +29,27 @@ class Run:
 
     Attributes:
         spec: What was asked for.
-        decisive: Every field that decides the output, with its value as JSON; also the code.
+        asked_for: What decides the output, also the code.
         checkpoint: Where it is remembered.
         sink: Where the parts go.
+        comparer: Looks into files that have another time.
     """
 
     spec: BatchSpec
-    decisive: Mapping[str, str]
+    asked_for: AskedFor
     checkpoint: Checkpoint
     sink: Storage
+    comparer: Comparer
+
+    @property
+    def decisive(self) -> Mapping[str, str]:
+        """Every field that decides the output, with its value as text."""
+        return self.asked_for.decisive
+
+    @property
+    def cleared(self) -> ClearedRuns:
+        """The runs that a `--fresh` ended, as far as they are remembered."""
+        return ClearedRuns(self.checkpoint.ended(), sink=self.sink)
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,9 @@ class Survey:
         output: What is in the sink.
         is_finished: The sink says that it is complete.
         quarantined: Shards that failed too often to be tried again, by id.
+        notes: What people should know of the source.
+        starts_over: The run begins anew, and an earlier one ends with it.
+        in_the_way: What has to leave the sink first.
     """
 
     record: RunRecord | None
@@ -57,6 +76,9 @@ class Survey:
     output: Output
     is_finished: bool
     quarantined: Mapping[int, Quarantine] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    starts_over: bool = False
+    in_the_way: InTheWay = field(default_factory=InTheWay)
 
     @cached_property
     def pending(self) -> tuple[Shard, ...]:
@@ -67,9 +89,16 @@ class Survey:
     @property
     def nothing_to_do(self) -> bool:
         """Tell whether a session would leave everything as it is."""
-        todo = (self.pending, self.output.unsealed, self.accepted, self.addition)
+        late = self.in_the_way.parts
+        todo = (self.pending, self.output.unsealed, self.accepted, self.addition, late)
         ended = self.is_finished and not self.output.retired
         return (ended or bool(self.quarantined)) and not any(todo)
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the output is complete as it stands, so that nothing in it will change."""
+        grows = self.addition is not None and self.addition.changes_output
+        return not any((self.pending, self.output.unsealed, self.output.retired, grows))
 
     def why(self, shard: Shard) -> str:
         """Tell why *shard* is pending."""
@@ -81,69 +110,178 @@ class Survey:
         return "its file changed" if shard.uri in before else "its file is new"
 
 
-def survey(run: Run, *, accept_changes: bool = False, again: Again | None = None) -> Survey:
+def survey(
+    run: Run,
+    *,
+    accept_changes: bool = False,
+    again: Again | None = None,
+    starts_over: bool = False,
+) -> Survey:
     """Look at source, checkpoint and sink.
 
     Args:
         run: The run as it is asked for.
         accept_changes: Whatever changed is right.
         again: Also try again what failed; with code that changed, since that is how it is mended.
+        starts_over: Nothing of what there is counts; it is removed, as far as it is this run's.
 
     Raises:
         RunRefusedError: What is there is not what was asked for: one of its subclasses.
         InvalidSpecError: The source cannot be read as the spec says.
         StorageError: Something cannot be listed or read.
     """
-    files = check_source(run)
+    listing = check_source(run)
+    if starts_over or run.checkpoint.is_half_cleared:
+        return _of_new_run(run, listing, starts_over=_has_begun(run.checkpoint))
     record = run.checkpoint.run()
     if record is None:
-        return _of_new_run(run, files)
-    accepted = differences(record.decisive, run.decisive)
+        return _of_new_run(run, listing)
+    generations = run.checkpoint.generations()
+    was = recorded_place(record.decisive, generations, run.spec)
+    now = run.asked_for.compared_with(record.decisive)
+    accepted = changes_since(record.decisive, now, was=was, spec=run.spec)
     mended = again is not None and all(line.startswith("capability.code") for line in accepted)
     if accepted and not accept_changes and not mended:
         raise SpecChangedError(_changed(run, accepted))
-    generations = run.checkpoint.generations()
     if not generations:  # the first session died before it could store its plan
-        return _of_new_run(run, files, record=record, accepted=accepted)
-    plan = stored = StoredPlan.of(generations)
-    addition = next_generation(
-        run.spec, stored, files, opener=_opener(run.spec), accept_vanished=accept_changes
-    )
+        return _of_new_run(run, listing, record=record, accepted=accepted)
+    generations = brought_here(generations, spec=run.spec, was=was)
     sentinels = run.checkpoint.sentinels()
-    if addition:
-        plan = StoredPlan.of([*generations, addition])
-    if again and again.rows and (addition := with_letters(addition, plan, sentinels.good)):
+    stored = StoredPlan.of(generations)
+    listing = listing.read_once({shard.uri for shard in stored.active})
+    found = run.comparer.compare(stored, listing.files, sentinels.good)
+    addition = _addition(run, stored, listing, found.same, accept_vanished=accept_changes)
+    plan = StoredPlan.of([*generations, addition]) if addition else stored
+    if again and again.rows and (more := with_letters(addition, plan, sentinels.good)):
+        addition = replace(more, place=place_of(run.spec))
         plan = StoredPlan.of([*generations, addition])
     entries = list(run.sink.list())
-    output = examine(plan, parts_in(entries), sentinels, run_uid=record.run_uid)
+    parts = parts_in(entries)
+    late = late_parts(run, plan, parts)
+    rest = {name: entry for name, entry in parts.items() if name not in late}
+    output = examine(plan, rest, sentinels, run_uid=record.run_uid)
+    waiting = _waiting(run, record, plan, output)
+    seen = Survey(
+        record,
+        accepted,
+        addition,
+        plan,
+        output,
+        _says_success(entries),
+        waiting,
+        notes=(*listing.notes, *found.notes()),
+    )
+    # Over an output that stays as it is, `_SUCCESS` stays, too.
+    signs = () if seen.is_whole else _signs(entries)
+    return replace(seen, in_the_way=InTheWay(signs, tuple(late.values())))
+
+
+def late_parts(run: Run, plan: StoredPlan, parts: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Return those of *parts* that belong to no shard, and that a worker of an ended run wrote."""
+    if not run.checkpoint.earlier:
+        return {}
+    names = {plan.facts.part(shard.id) for shard in (*plan.active, *plan.retired)}
+    cleared = run.cleared
+    return {n: entry for n, entry in parts.items() if n not in names and cleared.wrote(entry)}
+
+
+def _waiting(
+    run: Run, record: RunRecord, plan: StoredPlan, output: Output
+) -> dict[int, Quarantine]:
     active = {shard.id for shard in plan.active}
-    quarantined = {i: q for i, q in run.checkpoint.quarantined().items() if i in active}
-    waiting = {i: q for i, q in quarantined.items() if i not in output.committed}
-    return Survey(record, accepted, addition, plan, output, _says_success(entries), waiting)
+    return {
+        shard: quarantine
+        for shard, quarantine in run.checkpoint.quarantined().items()
+        if quarantine.run_uid == record.run_uid
+        and shard in active
+        and shard not in output.committed
+    }
 
 
-def check_source(run: Run) -> list[SourceFile]:
-    """Return the files of the source.
+def _signs(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Return `_SUCCESS` and the manifest, in the order in which they go, if the first is there."""
+    there = {entry.key: entry for entry in entries}
+    return tuple(there[key] for key in (SUCCESS, MANIFEST) if SUCCESS in there and key in there)
+
+
+def _has_begun(checkpoint: Checkpoint) -> bool:
+    """Tell whether there is anything that starting over would end."""
+    try:
+        return checkpoint.run() is not None or bool(checkpoint.generations())
+    except DamagedOutputError:
+        return True
+
+
+def _addition(
+    run: Run,
+    stored: StoredPlan,
+    listing: Listing,
+    identities: Mapping[str, str],
+    *,
+    accept_vanished: bool,
+) -> Generation | None:
+    """Return what the source adds to the *stored* plan, new *identities* of its files included."""
+    addition = next_generation(
+        run.spec,
+        stored.identified(identities),
+        listing.files,
+        opener=_opener(run.spec),
+        accept_vanished=accept_vanished,
+    )
+    if addition is None and not identities:
+        return None
+    addition = addition or Generation(stored.facts, ())
+    return replace(addition, identities=identities, place=place_of(run.spec))
+
+
+def check_source(run: Run) -> Listing:
+    """Return what there is in the source.
 
     Raises:
-        InvalidSpecError: It cannot be read as the spec says, or the sink lies in it.
+        InvalidSpecError: It cannot be read as the spec says, or overlaps what the run writes.
         StorageError: It cannot be listed, or there is nothing.
     """
-    check_apart(run.spec.source, run.spec.sink.uri)
-    return list_source(run.spec.source)
+    sink, checkpoint = run.spec.sink.uri, run.spec.checkpoint_uri
+    check_apart(run.spec.source, sink, checkpoint)
+    listing = list_source(run.spec.source)
+    check_links(listing.links, sink, checkpoint)
+    return listing
 
 
 def _of_new_run(
     run: Run,
-    files: Sequence[SourceFile],
+    listing: Listing,
     *,
     record: RunRecord | None = None,
     accepted: Sequence[str] = (),
+    starts_over: bool = False,
 ) -> Survey:
     entries = list(run.sink.list())
-    check_unused(run.sink.uri, entries)
-    first = first_generation(run.spec, files, _opener(run.spec))
-    return Survey(record, accepted, first, StoredPlan.of([first]), Output({}), is_finished=False)
+    ended = [*run.checkpoint.ended(), *([run.checkpoint] if starts_over else [])]
+    in_the_way = InTheWay()
+    if ended:
+        in_the_way = ClearedRuns(ended, sink=run.sink).in_the_way(entries)
+    else:
+        check_unused(run.sink.uri, entries)
+    listing = listing.read_once()
+    first = first_generation(run.spec, listing.files, _opener(run.spec))
+    first = replace(first, place=place_of(run.spec))
+    return Survey(
+        record,
+        accepted,
+        first,
+        StoredPlan.of([first]),
+        Output({}),
+        is_finished=False,
+        notes=listing.notes,
+        starts_over=starts_over,
+        in_the_way=in_the_way,
+    )
+
+
+def comparer_of(spec: BatchSpec) -> Comparer:
+    """Return what compares the files of *spec*, and remembers them for the next survey."""
+    return Comparer(_opener(spec), columns=spec.source.columns)
 
 
 def _opener(spec: BatchSpec) -> Opener:

@@ -28,7 +28,9 @@ class ExecutionSpec(Section):
         default=0.0, description="GPUs of a worker; a share such as 0.5 works."
     )
     memory: Annotated[Size | None, NEUTRAL] = Field(
-        default=None, description='Memory to reserve for a worker, such as "4GiB".'
+        default=None,
+        description='Memory to reserve for a worker, such as "4GiB". A capability that runs in a '
+        "process of its own may allocate no more; by default, 80 % of the machine's.",
     )
     accelerator_type: Annotated[str | None, NEUTRAL] = Field(
         default=None, description="Kind of accelerator a worker needs, by Ray's name."

@@ -144,6 +144,7 @@ Uris = Annotated[
     | Annotated[tuple[Uri, ...], _SOME, _SOME_IN_SCHEMA, Tag("<several>")],
     Discriminator(lambda value: "<several>" if isinstance(value, list | tuple) else "<one>"),
 ]
+Files = Annotated[tuple[Uri, ...], _SOME, _SOME_IN_SCHEMA]
 Columns = Annotated[tuple[str, ...], _SOME, _SOME_IN_SCHEMA]
 Concurrency = Annotated[
     Annotated[Count, Tag("<fixed>")]

@@ -7,18 +7,27 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
+from batchrunner.capability import Code
+from batchrunner.capability.definitions import WHOLE
 from batchrunner.spec.diagnosis import visible
 from batchrunner.spec.model import BatchSpec
 from batchrunner.spec.phrases import Loc
-from batchrunner.spec.secrets import looks_secret, redacted
+from batchrunner.spec.secrets import looks_secret, redact_uri, redacted
 from batchrunner.spec.section import ADDED, NEUTRAL, ORDERED, Section
 
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _SEALED = "sha256:"
 _MAX_VALUE = 120
+_MAX_NAMES = 8
+_OF_FILES = ("capability.code", "capability.files")
+
+_CODE_OF_BEFORE = "capability.code"
+"""The one field that the code had before it was told apart: a hash of the capability's module."""
 
 
-def decisive_fields(spec: BatchSpec, *, code: str | None) -> dict[str, str]:
+def decisive_fields(
+    spec: BatchSpec, *, code: Code | None, files: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return what decides the output: dotted paths, sorted, and their values as JSON.
 
     Fields that are not set are left out. In place of a secret, and of a value that came from the
@@ -26,15 +35,38 @@ def decisive_fields(spec: BatchSpec, *, code: str | None) -> dict[str, str]:
 
     Args:
         spec: The spec.
-        code: Hash of the capability's code; left out when `capability.version` stands in for it.
+        code: The capability's; left out when `capability.version` stands in for it.
+        files: What the files of `capability.files` hold, as a digest, by their name.
     """
     fields = {
         _dotted(path): _sealed(text) if secret or _within(path, spec.from_environment) else text
         for path, text, secret in _leaves(spec, ())
     }
     if code is not None and "capability.version" not in fields:
-        fields["capability.code"] = _sealed(_canonical(code))
+        fields |= fields_of_code(code)
+    for name, digest in (files or {}).items():
+        fields[_dotted(("capability", "files", name))] = _canonical(digest)
     return dict(sorted(fields.items()))
+
+
+def fields_of_code(code: Code) -> dict[str, str]:
+    """Return the fields of *code*: one for each of the user's modules, one for each value."""
+    fields = {_dotted(("capability", "code", name)): text for name, text in code.modules.items()}
+    for path, text in code.values.items():
+        secret = any(map(looks_secret, path)) or redact_uri(text) != text
+        steps = (step if step.isdecimal() else _dotted((step,)) for step in path)
+        fields[f"capability.code.{'.'.join(steps)}"] = _sealed(text) if secret else text
+    return fields
+
+
+def has_code_before(fields: Mapping[str, str]) -> bool:
+    """Tell whether *fields* know the code as one hash, as checkpoints of before do."""
+    return _CODE_OF_BEFORE in fields
+
+
+def field_of_code_before(code: str) -> dict[str, str]:
+    """Return the field that checkpoints of before had for the code, whose hash is *code*."""
+    return {_CODE_OF_BEFORE: _sealed(_canonical(code))}
 
 
 def fingerprint(fields: Mapping[str, str]) -> str:
@@ -52,10 +84,43 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     for path in sorted(old.keys() | new.keys()):
         before, after = old.get(path, "none"), new.get(path, "none")
         if _sealed(before) != _sealed(after):
-            opaque = before.startswith(_SEALED) or after.startswith(_SEALED)
-            change = "changed" if opaque else f"{_short(before)} -> {_short(after)}"
-            lines.append(f"{visible(path)}: {change}")
+            lines.append(f"{visible(_named(path))}: {_change(path, before, after)}")
     return lines
+
+
+def _named(path: str) -> str:
+    """Return *path* as it is shown: a file as `capability.code: folder/module.py`."""
+    field, quote, rest = path.partition('."')
+    is_file = quote and field in _OF_FILES
+    return f"{field}: {json.loads(quote[1:] + rest)}" if is_file else path
+
+
+def _change(path: str, before: str, after: str) -> str:
+    if path.startswith(tuple(f'{field}."' for field in _OF_FILES)):
+        return _change_of_file(before, after)
+    opaque = before.startswith(_SEALED) or after.startswith(_SEALED)
+    return "changed" if opaque else f"{_short(before)} -> {_short(after)}"
+
+
+def _change_of_file(before: str, after: str) -> str:
+    if before == "none":
+        return "added"
+    if after == "none":
+        return "removed"
+    old, new = json.loads(before), json.loads(after)
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return "changed"
+    names = sorted((old.keys() | new.keys()) - {WHOLE})
+    told = [_change_of_name(name, old, new) for name in names if old.get(name) != new.get(name)]
+    if len(told) > _MAX_NAMES:
+        told[_MAX_NAMES:] = [f"and {len(told) - _MAX_NAMES} more"]
+    return ", ".join(told) or ("the order of its statements changed" if names else "changed")
+
+
+def _change_of_name(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    if name in old and name in new:
+        return f"{name} changed"
+    return f"added {name}" if name in new else f"removed {name}"
 
 
 def _leaves(section: Section, path: Loc) -> Iterator[tuple[Loc, str, bool]]:

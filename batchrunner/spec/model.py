@@ -14,6 +14,7 @@ from batchrunner.spec.execution import ExecutionSpec, RaySpec
 from batchrunner.spec.fields import (
     Columns,
     Count,
+    Files,
     Format,
     Kwargs,
     Name,
@@ -62,6 +63,17 @@ class CapabilitySpec(Section):
         default=None,
         description="Stands in for the hash of the code: the output is taken to be the same as "
         "long as the version is.",
+    )
+    files: Annotated[Files | None, NEUTRAL] = Field(
+        default=None,
+        description="Files that the capability reads, such as weights, and whose content decides "
+        "the output: paths, folders or globs, local or s3://. A change of one is a change of the "
+        "code, also beside a `version`. On s3:// with the options of the source.",
+    )
+    deterministic: Annotated[bool, NEUTRAL] = Field(
+        default=False,
+        description="The same row always gives the same rows, whatever stands in its batch: "
+        "`verify --replay` may hold the output against another run of it.",
     )
 
 

@@ -81,6 +81,12 @@ class StagingFolder:
         self._needed[path] = set(keys)
         self._remove_needless()
 
+    def make_path(self) -> str:
+        """Return an unused path in the staging folder, which is there."""
+        if not self._made:
+            self._make()
+        return self.unused_path()
+
     def unused_path(self) -> str:
         """Return a path that nobody else uses, and that `sweep` removes."""
         return f"{self.path}/{os.urandom(12).hex()}{_STAGED}"

@@ -1,7 +1,7 @@
 """Objects as files below a folder, published with hard links."""
 
 # pathlib costs more than the system calls it wraps, and this runs once per object.
-# ruff: noqa: PTH100, PTH104, PTH105, PTH112, PTH113, PTH116, PTH120
+# ruff: noqa: PTH100, PTH105, PTH112, PTH116, PTH120
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import BinaryIO, TypeVar, cast
 
 from batchrunner.errors import ObjectNotFoundError, UnsafeStoreError
-from batchrunner.storage.disk_errors import disk_error, reading_error
+from batchrunner.storage.disk_errors import disk_error
+from batchrunner.storage.disk_exact import delete, is_still, take
 from batchrunner.storage.disk_reading import PinnedFile, entry_of, holds, read_record, walk
 from batchrunner.storage.disk_staging import StagingFolder, remove
 from batchrunner.storage.durability import make_folder, sync_folder
@@ -102,17 +103,21 @@ class LocalStorage:
         remove(paths)
         self._sync_folders(paths)
 
-    def move(self, source: str, target: str) -> None:
-        old, new = self._path(source), self._path(target)
+    def delete_exactly(self, entries: Iterable[Entry]) -> frozenset[str]:
+        paths = {self._path(entry.key): entry for entry in entries}
+        aside = self._staging.make_path
+        others = frozenset(e.key for path, e in paths.items() if not delete(e, path, aside=aside))
+        self._sync_folders(paths)
+        return others
+
+    def move(self, entry: Entry, target: str) -> bool:
+        old, new = self._path(entry.key), self._path(target)
+        if not is_still(entry, old):
+            return False
         make_folder(os.path.dirname(new), above=self._root)
-        try:
-            os.rename(old, new)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            if not os.path.isfile(new):
-                raise reading_error(error, old) from error
-        except OSError as error:
-            raise disk_error(error, old, doing=f"move to {new}") from error
+        moved = take(entry, old, aside=new)
         self._sync_folders([new, old])
+        return moved
 
     def leftovers(self) -> Sequence[Entry]:
         return self._staging.leftovers()

@@ -11,6 +11,7 @@ from batchrunner.storage.options import Options
 from batchrunner.storage.retry import STANDARD, RetryPolicy
 from batchrunner.storage.s3_calls import S3Calls, together
 from batchrunner.storage.s3_errors import CallError, Verdict
+from batchrunner.storage.s3_exact import delete_exactly, modified_in, move_exactly
 from batchrunner.storage.s3_publishing import (
     NOTE,
     Upload,
@@ -57,7 +58,7 @@ class S3Storage:
         if not recursive:
             where["Delimiter"] = "/"
         found = self._calls.run(lambda: self._objects(where))
-        entries = [self._entry(item["Key"], size=item["Size"], etag=item["ETag"]) for item in found]
+        entries = [self._entry(item["Key"], item, size=item["Size"]) for item in found]
         # SeaweedFS sorts each folder by itself, and S3's directory buckets do not sort at all.
         entries.sort(key=lambda entry: entry.key)
         yield from (entry for entry in entries if _is_listed(entry.key))
@@ -66,7 +67,7 @@ class S3Storage:
         answer = self._calls.run(lambda: self._head(self._full(key)))
         if answer is None:
             return None
-        return self._entry(self._full(key), size=answer["ContentLength"], etag=answer["ETag"])
+        return self._entry(self._full(key), answer, size=answer["ContentLength"])
 
     def get(self, key: str) -> bytes:
         full = self._full(key)
@@ -122,20 +123,25 @@ class S3Storage:
         full = [self._full(key) for key in keys]
         self._calls.run(lambda: self._delete(full))
 
-    def move(self, source: str, target: str) -> None:
+    def delete_exactly(self, entries: Iterable[Entry]) -> frozenset[str]:
+        seen = {self._full(entry.key): entry for entry in entries}
+        others = self._calls.run(lambda: delete_exactly(self._calls, seen))
+        return frozenset(seen[key].key for key in others)
+
+    def move(self, entry: Entry, target: str) -> bool:
         """Copy the object, then delete it; at most 5 GB, the most that S3 copies in one request.
 
         Raises:
             StorageError: It is larger.
         """
-        old, new = self._full(source), self._full(target)
-        self._calls.run(lambda: self._move(old, new))
+        old, new = self._full(entry.key), self._full(target)
+        return self._calls.run(lambda: move_exactly(self._calls, entry, old, new))
 
     def leftovers(self) -> Sequence[Entry]:
         uploads, staged = self._calls.run(self._left)
         return [
-            *(self._entry(upload["Key"], size=0, etag=upload["UploadId"]) for upload in uploads),
-            *(self._entry(one["Key"], size=one["Size"], etag=one["ETag"]) for one in staged),
+            *(Entry(self._short(upload["Key"]), 0, upload["UploadId"]) for upload in uploads),
+            *(self._entry(one["Key"], one, size=one["Size"]) for one in staged),
         ]
 
     def sweep(self) -> None:
@@ -152,8 +158,11 @@ class S3Storage:
     def _full(self, key: str) -> str:
         return self._prefix + plain_key(key)
 
-    def _entry(self, full: str, *, size: int, etag: str) -> Entry:
-        return Entry(full.removeprefix(self._prefix), size, etag.strip('"'))
+    def _short(self, full: str) -> str:
+        return full.removeprefix(self._prefix)
+
+    def _entry(self, full: str, answer: Mapping[str, Any], *, size: int) -> Entry:
+        return Entry(self._short(full), size, answer["ETag"].strip('"'), modified_in(answer))
 
     async def _head(self, full: str) -> dict[str, Any] | None:
         try:
@@ -188,15 +197,6 @@ class S3Storage:
             self._calls.request("delete_objects", Delete={"Objects": batch, "Quiet": True})
             for batch in batches
         )
-
-    async def _move(self, old: str, new: str) -> None:
-        place = {"Bucket": self._calls.bucket, "Key": old}
-        try:
-            await self._calls.request("copy_object", Key=new, CopySource=place)
-        except CallError as failure:
-            if failure.verdict is not Verdict.ABSENT or await self._head(new) is None:
-                raise
-        await self._delete([old])
 
     async def _objects(self, where: Mapping[str, str]) -> Iterable[dict[str, Any]]:
         markers = {"ContinuationToken": "NextContinuationToken"}

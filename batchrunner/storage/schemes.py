@@ -76,6 +76,11 @@ def locate(uri: str, *, storage_options: Options | None = None) -> tuple[Storage
     return _located[place], key
 
 
+def is_path(uri: str) -> bool:
+    """Tell whether *uri* is on a disk, where no ETag tells one content from another."""
+    return not _split(uri)[0]
+
+
 def _split(uri: str) -> tuple[str, str]:
     """Split *uri* into scheme and the rest; a path, however it is written, has scheme ""."""
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)

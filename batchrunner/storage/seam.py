@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 MAX_RECORD_BYTES = 64 << 20
@@ -22,11 +22,14 @@ class Entry:
         size: Bytes.
         identity: Differs whenever the bytes do: the ETag in a bucket, the time of the last change
             in nanoseconds on a disk.
+        modified: When a bucket says it was written, in seconds of the store's own clock; 0.0 where
+            `identity` tells two writes of the same bytes apart. Not compared.
     """
 
     key: str
     size: int
     identity: str
+    modified: float = field(default=0.0, compare=False)
 
 
 class Staged(Protocol):
@@ -133,13 +136,25 @@ class Storage(Protocol):
     def delete(self, keys: Iterable[str]) -> None:
         """Remove the objects, durably. Idempotent: what is not there is no error."""
 
-    def move(self, source: str, target: str) -> None:
-        """Give an object another key, replacing what was there. Idempotent: done already is fine.
+    def delete_exactly(self, entries: Iterable[Entry]) -> frozenset[str]:
+        """Remove each object that is still the one of its entry, in this order, durably.
 
-        Durable; not atomic in a bucket, where a crash may leave both.
+        For a driver that may have been displaced since it looked: what another one wrote under the
+        key meanwhile stays, as far as the store can tell. A bucket that ignores the condition of a
+        deletion is asked just before it, and a write in between is lost.
 
-        Raises:
-            ObjectNotFoundError: There is nothing under either key.
+        Returns:
+            The keys that hold another object, which was left alone. What is gone is no error.
+        """
+
+    def move(self, entry: Entry, target: str) -> bool:
+        """Give the object of *entry* another key, if it is still that object.
+
+        Replaces what was under *target*. Durable; not atomic in a bucket, where a crash may leave
+        both. As with `delete_exactly`, what another writer put there meanwhile stays.
+
+        Returns:
+            Whether this call moved it. False when it is gone, moved already, or another object.
         """
 
     def leftovers(self) -> Sequence[Entry]:

@@ -201,8 +201,16 @@ class FaultyStorage:
     def delete(self, keys: Iterable[str]) -> None:
         self._some("delete", keys, self._inner.delete)
 
-    def move(self, source: str, target: str) -> None:
-        self._call("move", lambda: self._inner.move(source, target))
+    def delete_exactly(self, entries: Iterable[Entry]) -> frozenset[str]:
+        named = {entry.key: entry for entry in entries}
+        return self._faults.around(
+            "delete_exactly",
+            lambda: self._inner.delete_exactly(named.values()),
+            half=lambda: self._inner.delete_exactly(_half(named).values()),
+        )
+
+    def move(self, entry: Entry, target: str) -> bool:
+        return self._call("move", lambda: self._inner.move(entry, target))
 
     def leftovers(self) -> Sequence[Entry]:
         return self._call("leftovers", self._inner.leftovers)

@@ -21,6 +21,7 @@ class _Object:
     data: bytes
     identity: str
     note: bytes | None = None
+    written: int = 0
 
 
 @dataclass(slots=True)
@@ -30,10 +31,13 @@ class _Memory:
     lock: threading.Lock = field(default_factory=threading.Lock)
     objects: dict[str, _Object] = field(default_factory=dict)
     staged: set[MemoryStaged] = field(default_factory=set)
+    writes: int = 0
 
     def write(self, key: str, data: bytes, *, note: bytes | None = None) -> None:
         """Write under the lock, which the caller holds."""
-        self.objects[key] = _Object(data, hashlib.sha256(data).hexdigest()[:32], note)
+        self.writes += 1
+        identity = hashlib.sha256(data).hexdigest()[:32]
+        self.objects[key] = _Object(data, identity, note, self.writes)
 
 
 class MemoryStaged(io.BytesIO):
@@ -140,13 +144,17 @@ class MemoryStorage:
             for key in keys:
                 self._memory.objects.pop(self._full(key), None)
 
-    def move(self, source: str, target: str) -> None:
-        old, new = self._full(source), self._full(target)
+    def delete_exactly(self, entries: Iterable[Entry]) -> frozenset[str]:
         with self._memory.lock:
-            if old in self._memory.objects:
-                self._memory.objects[new] = self._memory.objects.pop(old)
-            elif new not in self._memory.objects:
-                raise ObjectNotFoundError(f"{self.uri}/{source}: there is nothing to move")
+            return frozenset(entry.key for entry in entries if not self._delete_one(entry))
+
+    def move(self, entry: Entry, target: str) -> bool:
+        old, new = self._full(entry.key), self._full(target)
+        with self._memory.lock:
+            if not self._is_still(entry):
+                return False
+            self._memory.objects[new] = self._memory.objects.pop(old)
+            return True
 
     def leftovers(self) -> Sequence[Entry]:
         with self._memory.lock:
@@ -165,7 +173,22 @@ class MemoryStorage:
 
     def _entry(self, full: str) -> Entry:
         found = self._memory.objects[full]
-        return Entry(full.removeprefix(self._prefix), len(found.data), found.identity)
+        key = full.removeprefix(self._prefix)
+        return Entry(key, len(found.data), found.identity, float(found.written))
+
+    def _is_still(self, entry: Entry) -> bool | None:
+        """Tell whether the object is that of *entry*, also when it was written anew, as it was."""
+        full = self._full(entry.key)
+        if full not in self._memory.objects:
+            return None
+        now = self._entry(full)
+        return now == entry and entry.modified in (0.0, now.modified)
+
+    def _delete_one(self, entry: Entry) -> bool:
+        still = self._is_still(entry)
+        if still:
+            del self._memory.objects[self._full(entry.key)]
+        return still is not False
 
     def _object(self, key: str) -> _Object:
         with self._memory.lock:

@@ -189,7 +189,7 @@ class StorageContract:
         storage.put(key, b"1")
         assert storage.get(key) == b"1"
         assert keys(storage, recursive=True) == [key]
-        storage.move(key, f"moved/{key}")
+        assert storage.move(entry_of(storage, key), f"moved/{key}")
         assert publish(storage, {key: b"22"}) == {key}
         assert NOTE in storage.notes(key)
         assert storage.put_if_absent({key: b"3"}) == frozenset()
@@ -584,7 +584,7 @@ class StorageContract:
         """What is damaged is set aside, note and all, not copied."""
         publish(storage, {"a/part": b"1"})
 
-        storage.move("a/part", "aside/b/part")
+        assert storage.move(entry_of(storage, "a/part"), "aside/b/part")
 
         assert keys(storage, recursive=True) == ["aside/b/part"]
         assert storage.get("aside/b/part") == b"1"
@@ -592,15 +592,55 @@ class StorageContract:
     def test_moving_again_is_no_error(self, storage: Storage) -> None:
         """A crash after the move repeats it."""
         storage.put("a", b"1")
-        storage.move("a", "b")
-        storage.move("a", "b")
+        seen = entry_of(storage, "a")
 
+        assert [storage.move(seen, "b"), storage.move(seen, "b")] == [True, False]
         assert (storage.head("a"), storage.get("b")) == (None, b"1")
 
-    def test_there_must_be_something_to_move(self, storage: Storage) -> None:
-        """Neither here nor there: somebody else was at work."""
-        with pytest.raises(ObjectNotFoundError):
-            storage.move("nothing", "b")
+    def test_what_came_after_the_look_is_not_moved(self, storage: Storage, twin: Storage) -> None:
+        """A driver that was displaced may come late with a move."""
+        storage.put("a", b"mine")
+        storage.put("b", b"older")
+        seen = entry_of(storage, "a")
+        twin.put("a", b"another driver's")
+
+        assert not storage.move(seen, "b")
+        assert (storage.get("a"), storage.get("b")) == (b"another driver's", b"older")
+
+    def test_exactly_what_was_seen_is_deleted(self, storage: Storage, twin: Storage) -> None:
+        """A driver that was displaced may come late with a deletion; gone already is fine."""
+        for key in ("gone", "mine", "theirs"):
+            storage.put(key, b"1")
+        seen = list(storage.list())
+        twin.delete(["gone"])
+        twin.put("theirs", b"another driver's")
+
+        assert storage.delete_exactly(seen) == {"theirs"}
+        assert [(entry.key, storage.get(entry.key)) for entry in storage.list()] == [
+            ("theirs", b"another driver's")
+        ]
+        assert storage.delete_exactly([]) == storage.delete_exactly(seen[:2]) == frozenset()
+
+    def test_of_a_deletion_and_a_new_object_none_is_lost(
+        self, storage: Storage, twin: Storage
+    ) -> None:
+        """Whoever publishes under the name that becomes free keeps it."""
+        for number in range(self.rounds):
+            key = f"key/{number}"
+            storage.put(key, b"old")
+            seen = entry_of(storage, key)
+
+            def delete(seen: Entry = seen) -> None:
+                storage.delete_exactly([seen])
+
+            def publish_new(key: str = key) -> None:
+                while not twin.put_if_absent({key: b"new"}):
+                    pass
+
+            racers: list[Callable[[], None]] = [delete, publish_new]
+            at_once(racers)
+            assert storage.get(key) == b"new"
+            assert storage.delete_exactly([seen]) == {key}
 
     def test_a_sweep_keeps_objects_and_notes(self, storage: Storage) -> None:
         """Only what nobody will ever ask for again goes."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 BLOCK_BYTES = 1 << 20
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 class Bytes(Protocol):
@@ -30,7 +30,7 @@ class LineCount:
     def feed(self, block: bytes) -> None:
         """Add the bytes that follow."""
         if self._skip_mark:
-            self._skip_mark, block = False, block.removeprefix(_BOM)
+            self._skip_mark, block = False, block.removeprefix(BOM)
         first, *others = block.split(b"\n")
         self.has_text = self.has_text or bool(first.strip())
         if others:
@@ -51,7 +51,7 @@ def blocks(stream: Bytes) -> Iterator[bytes]:
 
 def count_in_range(file: Any, start: int, stop: int) -> int:
     """Count the lines with text whose first byte lies in [*start*, *stop*) of seekable *file*."""
-    at = _line_start(file, start)
+    at = line_start(file, start)
     lines = LineCount(from_start=at == 0)
     file.seek(at)
     last = b"\n"
@@ -67,7 +67,7 @@ def count_in_range(file: Any, start: int, stop: int) -> int:
     return lines.rows
 
 
-def _line_start(file: Any, offset: int) -> int:
+def line_start(file: Any, offset: int) -> int:
     """Return where the first line begins that begins at *offset* or later."""
     if offset == 0:
         return 0

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.checkpoint import Checkpoint, RunPlace, Sentinel
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
-from batchrunner.formats.naming import file_kind
+from batchrunner.plan.moving import brought_here, recorded_place
 from batchrunner.plan.output import MANIFEST, SUCCESS
 from batchrunner.plan.planning import StoredPlan
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage, open_storage
+from batchrunner.storage.seam import MAX_RECORD_BYTES
+from batchrunner.verify.sink_data import apart_from, data_in, other_runs
 from batchrunner.worker.work import checkpoint_storage
 
 _READERS = 16
@@ -36,7 +38,7 @@ class Place:
     @classmethod
     def of(cls, spec: BatchSpec) -> Place:
         sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
-        return cls(spec, sink, Checkpoint(checkpoint_storage(spec)))
+        return cls(spec, sink, Checkpoint.current(checkpoint_storage(spec)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,12 @@ class Evidence:
         sentinels: Whole ones of active shards, by id: the sentinels themselves, not their copies.
         damaged: What is wrong with the others, by id.
         strays: Keys of sentinels that belong to no shard of the plan.
-        data: Objects in the sink that look like data, by name.
+        data: Objects in the sink that look like data, by name; also in folders below it.
+        other_runs: Folders below the sink that are the output of another run.
         letters: Files of rows set aside, by name.
         is_finished: `_SUCCESS` stands, before and after everything else was read.
         manifest: The manifest's bytes; None when there is none.
+        places: Where the run was when its records were made.
     """
 
     run_uid: str
@@ -61,9 +65,11 @@ class Evidence:
     damaged: Mapping[int, str]
     strays: Sequence[str]
     data: Mapping[str, Entry]
+    other_runs: Sequence[str]
     letters: Mapping[str, Entry]
     is_finished: bool
     manifest: bytes | None
+    places: frozenset[RunPlace] = frozenset()
 
     def part(self, shard: Shard) -> str:
         """Return the name of the part of *shard*."""
@@ -82,42 +88,46 @@ def gather(place: Place) -> Evidence:
     """
     was_finished = place.sink.head(SUCCESS) is not None
     record, generations = place.checkpoint.run(), place.checkpoint.generations()
-    storage = place.checkpoint.storage
+    storage = place.checkpoint.records
     if record is None or not generations:
         raise ObjectNotFoundError(f"there is no run in {storage.uri}")
-    plan = StoredPlan.of(generations)
+    was = recorded_place(record.decisive, generations, place.spec)
+    plan = StoredPlan.of(brought_here(generations, spec=place.spec, was=was))
     keys = {f"sentinels/{plan.facts.stem(shard.id)}.json": shard.id for shard in plan.active}
     retired = {f"sentinels/{plan.facts.stem(shard.id)}.json" for shard in plan.retired}
-    listed = [entry.key for entry in storage.list("sentinels")]
-    read = _read(place.checkpoint, [key for key in listed if key in keys])
+    listed = {entry.key: entry for entry in storage.list("sentinels")}
+    read = _read(storage, [entry for key, entry in listed.items() if key in keys])
     letters = {entry.key.partition("/")[2]: entry for entry in storage.list("errors")}
-    in_sink = {entry.key: entry for entry in place.sink.list()}
+    in_sink = {entry.key: entry for entry in place.sink.list(recursive=True)}
     return Evidence(
         run_uid=record.run_uid,
         plan=plan,
         sentinels={keys[key]: s for key, s in read.items() if isinstance(s, Sentinel)},
         damaged={keys[key]: why for key, why in read.items() if isinstance(why, str)},
         strays=[key for key in listed if key not in keys and key not in retired],
-        data={name: entry for name, entry in in_sink.items() if _looks_like_data(name)},
+        data=data_in(in_sink, beside=apart_from(place.spec)),
+        other_runs=other_runs(in_sink),
         letters=letters,
         is_finished=was_finished and SUCCESS in in_sink,
-        manifest=place.sink.get(MANIFEST) if MANIFEST in in_sink else None,
+        manifest=_whole(place.sink, in_sink[MANIFEST]) if MANIFEST in in_sink else None,
+        places=frozenset({was, *(generation.place for generation in generations)}),
     )
 
 
-def _looks_like_data(name: str) -> bool:
-    """Tell whether whoever reads the folder would take the object for a part of the output."""
-    if name.startswith((".", "_")):
-        return False
-    return name.startswith("part-") or file_kind(name) is not None
+def _whole(sink: Storage, entry: Entry) -> bytes:
+    """Return all bytes of an object that may be larger than a record."""
+    with sink.open(entry) as file:
+        return file.read()
 
 
-def _read(checkpoint: Checkpoint, keys: Iterable[str]) -> dict[str, Sentinel | str]:
-    def one(key: str) -> tuple[str, Sentinel | str]:
+def _read(storage: Storage, entries: Iterable[Entry]) -> dict[str, Sentinel | str]:
+    def one(entry: Entry) -> tuple[str, Sentinel | str]:
+        if entry.size > MAX_RECORD_BYTES:  # to read it is refused, as if the store had failed
+            return entry.key, f"{entry.key} is damaged: {entry.size:,} bytes are no sentinel"
         try:
-            return key, Sentinel.from_bytes(checkpoint.storage.get(key), key=key)
+            return entry.key, Sentinel.from_bytes(storage.get(entry.key), key=entry.key)
         except (DamagedOutputError, ObjectNotFoundError) as error:
-            return key, str(error)
+            return entry.key, str(error)
 
     with ThreadPoolExecutor(_READERS) as pool:
-        return dict(pool.map(one, keys))
+        return dict(pool.map(one, entries))

@@ -39,6 +39,19 @@ class Kind(StrEnum):
     """The shards do not cover the source exactly once."""
     RECORD = "record"
     """A record of the checkpoint cannot be read."""
+    KEY_MISSING = "key_missing"
+    """A key of the source is less often in the part of its shard than it was read."""
+    KEY_DOUBLED = "key_doubled"
+    """A key of the source is more often in a part than its shard has read it."""
+    KEY_UNKNOWN = "key_unknown"
+    """A key is in the output, and nowhere in the source."""
+    REPLAY = "replay"
+    """The capability gives other rows than those in the part, or fails for them."""
+
+    @property
+    def word(self) -> str:
+        """What it says of a key, such as `missing`."""
+        return self.value.removeprefix("key_")
 
 
 REDONE = frozenset(
@@ -51,6 +64,10 @@ REDONE = frozenset(
         Kind.ROWS_IN,
         Kind.LETTERS,
         Kind.UNSEALED,
+        Kind.KEY_MISSING,
+        Kind.KEY_DOUBLED,
+        Kind.KEY_UNKNOWN,
+        Kind.REPLAY,
     }
 )
 """Kinds of damage that are mended by making the shard again."""

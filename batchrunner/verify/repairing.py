@@ -7,17 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from batchrunner.errors import LeaseHeldError
-from batchrunner.plan.output import MANIFEST, SUCCESS
+from batchrunner.plan.output import DAMAGED, MANIFEST, SUCCESS
 from batchrunner.session import Session, Stop, open_session
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
-from batchrunner.storage import Storage
+from batchrunner.storage import Entry, Storage
+from batchrunner.verify.checks import NONE, Checks
 from batchrunner.verify.evidence import Evidence, Place, gather
 from batchrunner.verify.findings import ASIDE, HOPELESS, REDONE, Finding, Verification
 from batchrunner.verify.verifying import Watch, verify_place
-
-DAMAGED = "_damaged"
-"""Folder of the sink, and of the checkpoint, that damaged objects are moved to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,11 @@ class Repair:
 
 
 def repair(
-    spec: BatchSpec, *, watch: Watch = lambda _done, _all: None, stop: Stop | None = None
+    spec: BatchSpec,
+    *,
+    checks: Checks = NONE,
+    watch: Watch = lambda _done, _all: None,
+    stop: Stop | None = None,
 ) -> Repair:
     """Verify the run of *spec*; move what is damaged to `_damaged`, and take its sentinels away.
 
@@ -51,13 +53,15 @@ def repair(
     found again by the next `verify`, or is made again by the next run.
 
     Raises:
+        InvalidSpecError: Such *checks* are not possible.
         LeaseHeldError: A driver runs, or one took over meanwhile.
         ObjectNotFoundError: There is no run.
         StorageError: Something cannot be listed, read or moved.
     """
+    checks.check_possible(spec)
     place = Place.of(spec)
     with open_session(place.checkpoint, stop=stop or Stop(max_runtime=None)) as session:
-        found = verify_place(place, watch=watch)
+        found = verify_place(place, checks=checks, watch=watch)
         hopeless = [finding for finding in found.findings if finding.kind in HOPELESS]
         if len(hopeless) == len(found.findings):
             return Repair(found, hopeless=hopeless)
@@ -76,7 +80,7 @@ def _mend(
         moving.take_back(seen, shard)
     for finding in found.findings:
         if finding.kind in ASIDE:
-            moving.put_aside(finding.part)
+            moving.put_aside(seen, finding.part)
     ids = sorted(shard.id for shard in redone)
     return Repair(found, redone=ids, moved=tuple(moving.moved), hopeless=tuple(hopeless))
 
@@ -102,13 +106,12 @@ class _Moving:
     def __init__(self, place: Place, session: Session) -> None:
         self.moved: list[str] = []
         self._place, self._session = place, session
-        self._sink, self._records = place.sink, place.checkpoint.storage
+        self._sink, self._records = place.sink, place.checkpoint.records
 
     def declare_incomplete(self) -> None:
         """Take `_SUCCESS` away, then the manifest."""
-        self._check()
-        self._sink.delete([SUCCESS])
-        self._sink.delete([MANIFEST])
+        self._delete(self._sink, SUCCESS)
+        self._delete(self._sink, MANIFEST)
 
     def take_back(self, seen: Evidence, shard: Shard) -> None:
         """Move part and dead letters of *shard* away, then remove its sentinel.
@@ -117,28 +120,35 @@ class _Moving:
         everyone to see; without it, the shard is pending. A part that stood without its sentinel
         would be sealed again by the next run, if its note fits.
         """
-        self._check()
         part, stem = seen.part(shard), seen.plan.facts.stem(shard.id)
         if part in seen.data:
             self._move(self._sink, part)
         # By their own name, not by that in the sentinel: it may be a copy of another shard's.
         for name in (name for name in seen.letters if name.startswith(f"{stem}.")):
             self._move(self._records, f"errors/{name}")
-        self._records.delete([f"sentinels/{stem}.json"])
+        self._delete(self._records, f"sentinels/{stem}.json")
         self._session.note("shard_taken_back", shard=shard.id, part=part)
 
-    def put_aside(self, name: str) -> None:
+    def put_aside(self, seen: Evidence, name: str) -> None:
         """Move an object away that belongs to no shard."""
-        self._check()
-        self._move(self._records if "/" in name else self._sink, name)
+        self._move(self._sink if name in seen.data else self._records, name)
 
     def _move(self, storage: Storage, name: str) -> None:
-        storage.move(name, f"{DAMAGED}/{self._session.id}/{name}")
-        self.moved.append(name)
+        if there := self._seen(storage, name):
+            storage.move(there, f"{DAMAGED}/{self._session.id}/{name}")
+            self.moved.append(name)
 
-    def _check(self) -> None:
+    def _delete(self, storage: Storage, name: str) -> None:
+        if there := self._seen(storage, name):
+            storage.delete_exactly([there])
+
+    def _seen(self, storage: Storage, name: str) -> Entry | None:
+        """Look at an object, then see that this driver may still touch what it saw."""
+        there = storage.head(name)
         if self._session.stop.reason:
             raise LeaseHeldError(
                 f"the repair stopped half-way ({self._session.stop.reason}); what is left is found "
                 "again: batchrunner verify --repair"
             )
+        self._session.check()
+        return there

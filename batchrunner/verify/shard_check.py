@@ -114,7 +114,7 @@ class ShardCheck:
 
     def _read_letters(self, entry: Entry) -> tuple[int, str]:
         rows, held, digest = 0, b"", hashlib.sha256()
-        with self._place.checkpoint.storage.open(entry) as file:
+        with self._place.checkpoint.records.open(entry) as file:
             for block in blocks(file):
                 digest.update(block)
                 *lines, held = (held + block).split(b"\n")

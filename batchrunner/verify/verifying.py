@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from batchrunner.clearing import MARK
 from batchrunner.errors import DamagedOutputError
 from batchrunner.spec import BatchSpec
+from batchrunner.verify.checks import NONE, Checks
+from batchrunner.verify.deep_check import DeepCheck, sound_shards
 from batchrunner.verify.evidence import Evidence, Place, gather
 from batchrunner.verify.findings import Finding, Kind, Verification
 from batchrunner.verify.shard_check import ShardCheck
@@ -21,22 +22,28 @@ _AT_ONCE = 4
 _WINDOW = 256
 
 
-def verify(spec: BatchSpec, *, watch: Watch = lambda _done, _all: None) -> Verification:
+def verify(
+    spec: BatchSpec, *, checks: Checks = NONE, watch: Watch = lambda _done, _all: None
+) -> Verification:
     """Read source, parts and records of the run of *spec*, and tell what does not agree.
 
     Changes nothing. Reads every part from end to end, and every source file that is as it was when
-    it was read; in bounded memory. A run at work meanwhile is no defect.
+    it was read; in bounded memory. A run at work meanwhile is no defect. With *checks*, also keys
+    or values are compared, of the shards in which nothing else is wrong.
 
     Raises:
+        InvalidSpecError: Such *checks* are not possible.
+        CannotStartError: They need DuckDB, or the capability, which cannot be loaded.
         ObjectNotFoundError: There is no run.
         StorageError: Something cannot be listed or read.
     """
-    return verify_place(Place.of(spec), watch=watch)
+    checks.check_possible(spec)
+    return verify_place(Place.of(spec), checks=checks, watch=watch)
 
 
-def verify_place(place: Place, *, watch: Watch) -> Verification:
+def verify_place(place: Place, *, checks: Checks, watch: Watch) -> Verification:
     """Do what `verify` does."""
-    if place.checkpoint.storage.head(MARK) is not None:
+    if place.checkpoint.is_starting_over():
         return Verification((), ("somebody began to start over; the next run finishes that",))
     try:
         seen = gather(place)
@@ -45,11 +52,15 @@ def verify_place(place: Place, *, watch: Watch) -> Verification:
     check = ShardCheck(place, seen)
     findings = [*_by_shard(seen, check, watch), *whole_faults(place, seen, check)]
     findings += _unreadable_records(place)
+    notes = [*_notes(seen, check)]
+    more = DeepCheck(place, seen, checks)
+    findings += more.faults(sound_shards(seen, findings), watch=watch)
+    notes += more.notes
     findings.sort(key=lambda finding: (finding.shard is None, finding.shard or 0))
     found = totals(seen)
     return Verification(
         findings=tuple(findings),
-        notes=tuple(_notes(seen, check)),
+        notes=tuple(notes),
         shards=len(seen.plan.active),
         committed=len(seen.sentinels),
         rows_in=found.rows_in,
@@ -84,3 +95,5 @@ def _notes(seen: Evidence, check: ShardCheck) -> Iterator[str]:
         yield "every shard is committed, but the output is not declared complete: run once more"
     for uri, why in sorted(check.uncounted.items()):
         yield f"{uri}: its rows were not counted: {why}"
+    for folder in seen.other_runs:
+        yield f"{folder}/ is the output of another run: whoever reads the sink recursively has it, too"

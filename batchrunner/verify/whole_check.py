@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from batchrunner.plan.moving import former_uris, place_of
 from batchrunner.plan.output import MANIFEST, SUCCESS
 from batchrunner.shard import Shard, Slicing
 from batchrunner.verify.evidence import Evidence, Place
@@ -48,7 +49,7 @@ def whole_faults(place: Place, seen: Evidence, check: ShardCheck) -> Iterator[Fi
     if seen.is_finished:
         yield from _half_done(seen)
         if len(seen.sentinels) == len(seen.plan.active):
-            yield from _summary(seen)
+            yield from _summary(place, seen)
 
 
 def _strangers(place: Place, seen: Evidence) -> Iterator[Finding]:
@@ -79,7 +80,7 @@ def _half_done(seen: Evidence) -> Iterator[Finding]:
             yield Finding(Kind.SUCCESS, seen.part(shard), why, shard.id)
 
 
-def _summary(seen: Evidence) -> Iterator[Finding]:
+def _summary(place: Place, seen: Evidence) -> Iterator[Finding]:
     if seen.manifest is None:
         yield Finding(Kind.MANIFEST, MANIFEST, f"it is gone, and {SUCCESS} stands")
         return
@@ -88,7 +89,9 @@ def _summary(seen: Evidence) -> Iterator[Finding]:
     except ValueError as error:
         yield Finding(Kind.MANIFEST, MANIFEST, f"it is no JSON: {error}")
         return
-    for why in _differences(_expected(seen), found):
+    expected = _expected(seen)
+    _bring_here(found, expected, place, seen)
+    for why in _differences(expected, found):
         yield Finding(Kind.MANIFEST, MANIFEST, why)
 
 
@@ -117,6 +120,18 @@ def _expected(seen: Evidence) -> dict[str, Any]:
         "bytes": found.bytes,
         "parts": parts,
     }
+
+
+def _bring_here(found: Any, expected: dict[str, Any], place: Place, seen: Evidence) -> None:
+    """Take the sources of a manifest that was written where the run was before for what they are."""
+    parts = found.get("parts") if isinstance(found, dict) else None
+    for one, other in zip(
+        expected["parts"], parts if isinstance(parts, list) else (), strict=False
+    ):
+        if isinstance(other, dict) and other.get("source") != one["source"]:
+            former = former_uris(one["source"], seen.places, here=place_of(place.spec))
+            if other.get("source") in former:
+                other["source"] = one["source"]
 
 
 def _differences(expected: dict[str, Any], found: Any) -> Iterator[str]:

@@ -3,6 +3,11 @@
 A worker marks a group before it begins and takes the mark away when it ends, whichever way it ends
 alive. A mark that stays names shards under suspicion. They are then tried one by one, each with a
 mark of its own; a shard whose own mark stays is guilty, and goes on in isolation.
+
+Many deaths come from outside: a driver is killed and takes its workers along, a node is lost. They
+count against no shard. A death counts when the driver of its session outlived it: then the next
+worker of that session sees the mark, and writes into it that this was a death. Where the worker is
+the driver, the two kinds look alike: there a shard may be isolated for it, but is never given up.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +30,62 @@ MOST_DEATHS = 10
 """So many workers may die over a shard alone. From the second on, its capability runs in a process
 of its own, so that it is the environment that kills them, or the reading of its file."""
 
+_OUTSIDE_DEATHS_ALONE = 1
+_OUTSIDE_DEATHS_BESIDE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a worker left that did not end alive, or has not ended yet.
+
+    Attributes:
+        key: Where it is stored.
+        shards: Ids of the shards of its group, in the order in which it takes them.
+        session: Of its driver.
+        node: Where it ran; "" where that is the driver's process.
+        is_death: Whether a later worker of that session saw that it had died.
+    """
+
+    key: str
+    shards: tuple[int, ...]
+    session: str
+    node: str
+    is_death: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What a worker can say of the deaths of others.
+
+    Attributes:
+        session: Its own; whose driver is alive as long as it is.
+        node: Where it runs; "" in the driver's own process, which outlives nobody.
+        is_lost: Tells whether a node is known to be gone, with all that ran there.
+    """
+
+    session: str
+    node: str = ""
+    is_lost: Callable[[str], bool] = lambda _: False
+
+    def is_of_others(self, mark: Mark) -> bool:
+        """Tell whether *mark* is not of this very process, which is alive."""
+        return bool(self.node) or mark.session != self.session
+
+    def counts(self, mark: Mark) -> bool:
+        """Tell whether *mark* is of a death that came from a row, as far as can be known."""
+        outlived = mark.is_death or (self.node and mark.session == self.session)
+        return bool(outlived) and not self.is_lost(mark.node)
+
+    @property
+    def patience(self) -> int:
+        """How many deaths from outside, over a shard alone, isolate it.
+
+        Isolation costs a second copy of the model, so elsewhere than in the driver a shard is not
+        held for the cause at once. But a row that takes the memory of a whole container takes the
+        driver along each time, and would do so for ever.
+        """
+        return _OUTSIDE_DEATHS_BESIDE if self.node else _OUTSIDE_DEATHS_ALONE
+
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
@@ -32,22 +93,26 @@ class Suspicion:
 
     Attributes:
         suspects: Shards of groups whose worker died.
-        deaths: How often a worker died over a shard alone, by id.
+        deaths: How often a worker died over a shard alone and its driver did not, by id.
+        outside: How often one died over a shard alone with its driver or its node, by id.
     """
 
     suspects: frozenset[int]
     deaths: Counter[int]
+    outside: Counter[int]
 
 
-def marks_left(storage: Storage) -> list[list[int]]:
-    """Return the ids of the shards of each mark that is there, in the order in which they are taken.
+def marks_left(storage: Storage) -> list[Mark]:
+    """Return each mark that is there. One listing, and a read for each.
 
-    One listing, and a read for each. Also those of groups that are at work elsewhere.
+    Also those of groups that are at work elsewhere.
     """
-    return [mark["shards"] for _, mark in _marks(storage)]
+    return [_mark(key, fields) for key, fields in _marks(storage)]
 
 
-def suspicion(marks: Iterable[Sequence[int]], todo: Container[int], *, in_flight: int) -> Suspicion:
+def suspicion(
+    marks: Iterable[Mark], todo: Container[int], *, in_flight: int, witness: Witness
+) -> Suspicion:
     """Say what *marks* mean for the shards *todo*.
 
     Args:
@@ -55,20 +120,25 @@ def suspicion(marks: Iterable[Sequence[int]], todo: Container[int], *, in_flight
         todo: Ids of the shards that are asked about; none is committed.
         in_flight: A worker takes the shards of a group in order, at most so many at a time: the
             others of a dead one had not begun.
+        witness: Who asks.
     """
     suspects: set[int] = set()
     deaths: Counter[int] = Counter()
-    for shards in marks:
-        suspects.update(islice((shard for shard in shards if shard in todo), in_flight))
-        deaths.update(shards if len(shards) == 1 else ())
-    return Suspicion(frozenset(suspects), deaths)
+    outside: Counter[int] = Counter()
+    for mark in filter(witness.is_of_others, marks):
+        suspects.update(islice((shard for shard in mark.shards if shard in todo), in_flight))
+        if len(mark.shards) == 1 and mark.shards[0] in todo:
+            (deaths if witness.counts(mark) else outside).update(mark.shards)
+    return Suspicion(frozenset(suspects), deaths, outside)
 
 
 @contextmanager
-def marked(storage: Storage, shards: Iterable[int], *, session: str) -> Iterator[None]:
+def marked(
+    storage: Storage, shards: Iterable[int], *, session: str, node: str = ""
+) -> Iterator[None]:
     """Have *shards* marked inside the block. Durable before it begins."""
     key = f"attempts/{uuid.uuid4().hex}.json"
-    record = {"version": 1, "session": session, "shards": list(shards)}
+    record = {"version": 1, "session": session, "node": node, "shards": list(shards)}
     storage.put_if_absent({key: orjson.dumps(record)})
     try:
         yield
@@ -76,9 +146,35 @@ def marked(storage: Storage, shards: Iterable[int], *, session: str) -> Iterator
         storage.delete([key])
 
 
+def record_deaths(storage: Storage, todo: Container[int], *, session: str) -> None:
+    """Write into the marks of *session* that name shards *todo* that their workers died.
+
+    To be called by the next worker that gets the shards, before it begins: the driver of the
+    session is alive now. When it is killed later, the next one cannot know it any more.
+    """
+    for key, fields in _marks(storage):
+        is_new = fields["session"] == session and not fields.get("death")
+        if is_new and any(shard in todo for shard in fields["shards"]):
+            storage.put(key, orjson.dumps({**fields, "death": True}))
+
+
 def forget_attempts(storage: Storage, *, session: str) -> None:
-    """Take the marks of *session* away: its workers were told to end, and did not die of a row."""
-    storage.delete([key for key, mark in _marks(storage) if mark["session"] == session])
+    """Take the marks of *session* away: its workers were told to end, and did not die of a row.
+
+    What is known to be of a death stays: a row that kills does so however the session ends.
+    """
+    marks = marks_left(storage)
+    storage.delete([m.key for m in marks if m.session == session and not m.is_death])
+
+
+def _mark(key: str, fields: Mapping[str, Any]) -> Mark:
+    return Mark(
+        key,
+        tuple(fields["shards"]),
+        fields["session"],
+        node=fields.get("node", ""),
+        is_death=bool(fields.get("death")),
+    )
 
 
 def _marks(storage: Storage) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.formats.chunk import Chunk, Position, Row
+from batchrunner.formats.chunk import Absent, Chunk, Position, Row, Run, Shape
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,15 +16,30 @@ MAX_BATCH_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What is known of the rows of a batch before the capability has seen them.
+
+    Attributes:
+        types: Schemas with types that their columns have, those that count most first.
+        absent: What nulls mean in the table that they were handed over as.
+    """
+
+    types: tuple[pa.Schema, ...] = ()
+    absent: Absent = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Neighbouring rows of one shard.
 
     Attributes:
         pieces: (chunk, start, stop) of each run of rows.
+        given: What is known of them.
         again: The rows were handed out before, and may have been changed since.
     """
 
     pieces: tuple[tuple[Chunk, int, int], ...]
+    given: Given = field(default_factory=Given)
     again: bool = False
 
     def __len__(self) -> int:
@@ -49,7 +64,7 @@ class Batch:
 
     def once_more(self) -> Batch:
         """Return the same rows, as they stand in the source."""
-        return Batch(self.pieces, again=True)
+        return replace(self, again=True)
 
     def position(self) -> Position:
         """Tell where the first row stands."""
@@ -63,12 +78,17 @@ class Batch:
             if a < b:
                 pieces.append((chunk, start + a, start + b))
             first, last = first - (stop - start), last - (stop - start)
-        return Batch(tuple(pieces), again=True)
+        return Batch(tuple(pieces), self.given, again=True)
 
     def table(self) -> pa.Table:
-        from batchrunner.formats.columns import unify
+        """Return the rows as a table; only of a batch of one shape.
 
-        return unify([chunk.table(start, stop) for chunk, start, stop in self.pieces])
+        Raises:
+            SchemaError: There is none that holds the row.
+        """
+        from batchrunner.formats.columns import joined
+
+        return joined([chunk.table(start, stop) for chunk, start, stop in self.pieces])
 
     def in_format(self, batch_format: str) -> Any:
         """Return the rows as `rows`, `pyarrow`, `pandas` or `numpy`; the receiver may change them."""
@@ -76,37 +96,67 @@ class Batch:
 
 
 def in_format(table: pa.Table, batch_format: str) -> Any:
-    """Return *table* as `pyarrow`, `pandas` or `numpy`; the receiver may change it."""
+    """Return *table* as `pyarrow`, `pandas` or `numpy`; the receiver may change it.
+
+    Raises:
+        SchemaError: A value is more than the format can hold.
+    """
     if batch_format == "pyarrow":
         return table
     if batch_format == "pandas":
-        return table.to_pandas()
-    return {name: _writable(table.column(name)) for name in table.column_names}
+        import pandas as pd
+
+        # As Ray Data: each column in Arrow's own type, and what was an index is a column, too.
+        return table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    from batchrunner.formats.numpy_columns import as_numpy
+
+    return {name: as_numpy(table.column(name), name) for name in table.column_names}
 
 
-def _writable(column: pa.ChunkedArray) -> Any:
-    array = column.to_numpy()
-    return array if array.flags.writeable else array.copy()
-
-
-def batches(chunks: Iterable[Chunk], size: int) -> Iterator[Batch]:
+def batches(chunks: Iterable[Chunk], size: int, *, by_shape: bool) -> Iterator[Batch]:
     """Regroup *chunks* into batches of *size* rows.
 
     The last one may be smaller, and so may those whose rows are large: none holds much more than
-    `MAX_BATCH_BYTES` of the source.
+    `MAX_BATCH_BYTES` of the source. With *by_shape*, a batch also ends where its rows and the next
+    ones go into no table together.
     """
-    pieces: list[tuple[Chunk, int, int]] = []
-    rows = held = 0
+    held = _Held()
     for chunk in chunks:
-        start, length = 0, len(chunk)
-        while start < length:
-            stop = min(start + size - rows, length)
-            pieces.append((chunk, start, stop))
-            rows += stop - start
-            held += chunk.nbytes * (stop - start) // length
-            start = stop
-            if rows == size or held >= MAX_BATCH_BYTES:
-                yield Batch(tuple(pieces))
-                pieces, rows, held = [], 0, 0
-    if pieces:
-        yield Batch(tuple(pieces))
+        for run in chunk.runs() if by_shape else (Run(0, len(chunk), None),):
+            if held.rows and by_shape and not held.goes_on_with(run):
+                yield held.batch()
+                held = _Held()
+            start = run.start
+            while start < run.stop:
+                start = held.take(chunk, run, start, min(start + size - held.rows, run.stop))
+                if held.rows == size or held.bytes >= MAX_BATCH_BYTES:
+                    yield held.batch()
+                    held = _Held()
+    if held.rows:
+        yield held.batch()
+
+
+@dataclass(slots=True)
+class _Held:
+    """A batch in the making."""
+
+    pieces: list[tuple[Chunk, int, int]] = field(default_factory=list)
+    shape: Shape | None = None
+    rows: int = 0
+    bytes: int = 0
+
+    def goes_on_with(self, run: Run) -> bool:
+        return run.shape is not None and run.shape == self.shape
+
+    def take(self, chunk: Chunk, run: Run, start: int, stop: int) -> int:
+        """Add rows *start* to *stop* of *chunk*; return *stop*."""
+        self.pieces.append((chunk, start, stop))
+        self.shape = run.shape
+        self.rows += stop - start
+        self.bytes += chunk.nbytes * (stop - start) // len(chunk)
+        return stop
+
+    def batch(self) -> Batch:
+        types = self.pieces[0][0].types if self.shape is None else self.shape.schema
+        absent = {} if self.shape is None else self.shape.absent
+        return Batch(tuple(self.pieces), Given(() if types is None else (types,), absent))

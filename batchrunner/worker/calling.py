@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.formats.chunk import Row
 from batchrunner.spec import CapabilitySpec, ExecutionSpec
-from batchrunner.worker.batch import Batch
+from batchrunner.user_code import CallRaisedError, contained
+from batchrunner.worker.batch import Batch, Given
 
 if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +45,8 @@ Pieces = list[Piece]
 Answer = Callable[[], Pieces]
 """Returns what the capability made of one batch; or raises what it raised."""
 
-Ready = Callable[[Any], tuple[Any, int]]
-"""Makes what a capability returned ready for the sink, and counts its rows."""
+Ready = Callable[[Any, Given], tuple[Any, int]]
+"""Makes what a capability returned for given rows ready for the sink, and counts its rows."""
 
 
 def build(capability: Any, spec: CapabilitySpec) -> Any:
@@ -53,19 +58,29 @@ def build(capability: Any, spec: CapabilitySpec) -> Any:
     if not isinstance(capability, type):
         return capability
     try:
-        return capability(**spec.fn_constructor_kwargs)
+        return contained(partial(capability, **spec.fn_constructor_kwargs))
     except Exception as error:  # the user's constructor may raise anything
         name = f"{capability.__module__}.{capability.__qualname__}"
         raise CapabilityImportError(f"{name} cannot be built: {describe(error)}") from error
 
 
 class Caller:
-    """Calls one capability. `ahead` says how many batches may be submitted before an answer is read."""
+    """Calls one capability. `ahead` says how many batches may be submitted before an answer is read.
+
+    What the user's code raises, the answer raises as an `Exception`; a real interrupt as it is.
+    """
 
     def __init__(
-        self, capability: Any, spec: CapabilitySpec, execution: ExecutionSpec, *, ready: Ready
+        self,
+        capability: Any,
+        spec: CapabilitySpec,
+        execution: ExecutionSpec,
+        *,
+        ready: Ready,
+        given: Callable[[Batch], Given],
     ) -> None:
-        self._function, self._kwargs, self._ready = capability, spec.fn_kwargs, ready
+        self._function, self._kwargs = capability, spec.fn_kwargs
+        self._ready, self._given = ready, given
         self._format = execution.batch_format
         self._mode = spec.mode
         self._loop = _Loop(execution.max_concurrency) if _is_async(capability) else None
@@ -73,19 +88,24 @@ class Caller:
 
     def submit(self, batch: Batch) -> Answer:
         """Start the call when it is asynchronous; otherwise the answer makes it."""
+        return partial(contained, self._call(batch))
+
+    def _call(self, batch: Batch) -> Answer:
         if self._mode == "run":
             return lambda: self._completed(batch)
         if self._loop is None:
-            return lambda: self._pieces(self._answer(batch))
+            return lambda: self._pieces(self._answer(batch), batch)
         later = self._loop.submit(self._answer_later(batch, self._loop.calls))
-        return lambda: self._pieces(later.result())
+        return lambda: self._pieces(later.result(), batch)
 
-    def _pieces(self, returned: list[Any]) -> Pieces:
-        return [Piece(*self._ready(piece)) for piece in returned]
+    def _pieces(self, returned: list[Any], batch: Batch) -> Pieces:
+        given = self._given(batch)
+        return [Piece(*self._ready(piece, given)) for piece in returned]
 
     def _completed(self, batch: Batch) -> Pieces:
         made = [self._function(row, **self._kwargs) for row in batch.rows()]
-        return [Piece(*self._ready([row for row, _ in made]), tuple(run for _, run in made))]
+        rows, count = self._ready([row for row, _ in made], Given())
+        return [Piece(rows, count, tuple(run for _, run in made))]
 
     def _answer(self, batch: Batch) -> list[Any]:
         if self._mode == "row":
@@ -122,14 +142,39 @@ class _Loop:
 
     def __init__(self, max_concurrency: int) -> None:
         self._loop = asyncio.new_event_loop()
+        self._is_closing = False
         self.calls = asyncio.Semaphore(max_concurrency)
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def submit(self, coroutine: Any) -> Future[list[Any]]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+    def submit(self, coroutine: Awaitable[list[Any]]) -> Future[list[Any]]:
+        return asyncio.run_coroutine_threadsafe(self._contained(coroutine), self._loop)
+
+    async def _contained(self, coroutine: Awaitable[list[Any]]) -> list[Any]:
+        """As `contained`, inside the loop: a task that ends with `SystemExit` ends its loop, too."""
+        try:
+            return await coroutine
+        except Exception:
+            raise
+        except BaseException as error:
+            if self._is_closing:  # thrown in from outside: the call is dropped
+                raise
+            raise CallRaisedError.of(error) from error
+
+    def _run(self) -> None:
+        """Run until `close`, also past what a task of the user's own lets out of the loop.
+
+        asyncio gives `SystemExit` and `KeyboardInterrupt` to whoever awaits the task, and then
+        raises them here, too: with the loop at an end, that one would wait for ever.
+        """
+        while not self._is_closing:
+            try:
+                self._loop.run_forever()
+            except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
+                _log.debug("a task of the capability raised %r", error)
 
     def close(self) -> None:
+        self._is_closing = True  # first: the loop that stops must not start again
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.errors import StorageError
+from batchrunner.formats.columns import SchemaError, bare_table
 from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard
 from batchrunner.worker.committing import Finished, commit
@@ -15,6 +17,7 @@ from batchrunner.worker.part import Letters, Part
 from batchrunner.worker.receipt import Cause, Failure, PutOff, Receipt
 from batchrunner.worker.resolving import Made
 from batchrunner.worker.run_records import record_runs
+from batchrunner.worker.schema import SinkSchema
 from batchrunner.worker.work import Work
 
 if TYPE_CHECKING:
@@ -28,10 +31,11 @@ ones share the cost of becoming durable, and large or slow ones do not wait."""
 class Committer:
     """Makes the parts of one worker. One thread at a time."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, schema: SinkSchema | None = None) -> None:
+        """Commit parts of *work*, in *schema* if that is a worker's own already."""
         self._work = work
         self._sink, self._checkpoint = work.sink(), work.checkpoint()
-        self._schema = work.schema()
+        self._schema = schema or work.schema()
         self._open: dict[int, Part] = {}
         self._finished: dict[int, Finished] = {}
         self._runs: dict[int, list[CompletedRun]] = {}
@@ -43,7 +47,8 @@ class Committer:
         A group that died half-way is handed out again as a whole.
         """
         stems = {self._work.facts.stem(shard.id): shard.id for shard in shards}
-        return {stems[stem]: s for stem, s in self._checkpoint.find(stems).items()}
+        found = self._checkpoint.find(stems, run_uid=self._work.run_uid)
+        return {stems[stem]: sentinel for stem, sentinel in found.items()}
 
     def append(self, shard: Shard, made: Made, *, rows_in: int) -> None:
         """Add to the part of *shard* what the capability made of *rows_in* of its rows."""
@@ -54,20 +59,22 @@ class Committer:
             part.runs += piece.runs
         if made.letters:
             if part.letters is None:
-                part.letters = Letters(self._checkpoint.storage.stage())
+                part.letters = Letters(self._checkpoint.records.stage())
             part.letters.append(made.letters)
 
-    def finish(self, shard: Shard) -> list[Receipt]:
+    def finish(self, shard: Shard, *, source_hash: str = "") -> list[Receipt]:
         """Close the part of *shard*; it is committed now, or soon, together with others."""
         part = self._part(shard)
-        if part.rows_out == 0 and self._work.facts.format == PARQUET and not self._schema.known():
+        part.source_hash = source_hash
+        is_parquet = self._work.facts.format == PARQUET
+        if is_parquet and not part.has_columns and not self._schema.known():
             return [Receipt(shard.id, put_off=self._put_off(shard, part))]
         self._close(shard, part)
         return self.commit() if self._is_due() else []
 
     def _put_off(self, shard: Shard, part: Part) -> PutOff:
-        """Keep what is known of a shard without output, until somebody knows the schema."""
-        known = self._set_aside(shard, part)
+        """Keep what is known of a shard without columns, until somebody knows the schema."""
+        known = replace(self._set_aside(shard, part), bare_rows=part.rows_out)
         if part.letters is not None:
             part.letters.staged.file.close()
             self._checkpoint.publish_letters({known.errors: part.letters.staged})
@@ -76,15 +83,23 @@ class Committer:
 
     def _set_aside(self, shard: Shard, part: Part) -> PutOff:
         if part.letters is None:
-            return PutOff(part.rows_in)
+            return PutOff(part.rows_in, source_hash=part.source_hash)
         name = f"{self._work.facts.stem(shard.id)}.{part.write_id}.jsonl"
-        return PutOff(part.rows_in, part.letters.count, name, part.letters.sha256())
+        letters = part.letters
+        return PutOff(part.rows_in, letters.count, name, letters.sha256(), part.source_hash)
 
     def commit_empty(self, shard: Shard, known: PutOff) -> list[Receipt]:
-        """Commit a shard that has no rows to write, in the schema of the others, if it is known."""
+        """Commit a shard whose rows name no column, in the schema of the others, if it is known."""
         part = self._part(shard)
         part.rows_in = known.rows_in
-        self._close(shard, part, letters=known)
+        try:
+            if known.bare_rows:
+                part.append(bare_table(known.bare_rows), count=known.bare_rows)
+            self._close(shard, part, letters=known)
+        except SchemaError as error:
+            self.drop(shard)
+            failure = Failure(Cause.CAPABILITY, f"{shard}: {error}")
+            return [Receipt(shard.id, failure=failure)]
         return self.commit()
 
     def commit(self) -> list[Receipt]:
@@ -136,8 +151,9 @@ class Committer:
 
     def _part(self, shard: Shard) -> Part:
         if shard.id not in self._open:
-            staged = self._sink.stage()
-            self._open[shard.id] = Part(staged, self._work.facts, fix_schema=self._schema.fix)
+            self._open[shard.id] = Part(
+                self._sink.stage, self._work.facts, settle=self._schema.settle
+            )
         return self._open[shard.id]
 
     def _close(self, shard: Shard, part: Part, *, letters: PutOff | None = None) -> None:
@@ -158,6 +174,7 @@ class Committer:
             seconds=facts.seconds,
             errors=letters.errors,
             errors_sha256=letters.errors_sha256,
+            source_hash=letters.source_hash,
         )
         self._runs[shard.id] = part.runs
         self._finished[shard.id] = Finished(

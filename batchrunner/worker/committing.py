@@ -75,19 +75,19 @@ def adopt(stem: str, part: str, *, run_uid: str, sink: Storage, checkpoint: Chec
     Raises:
         ForeignOutputError: No attempt of this run wrote that part.
     """
-    if stored := checkpoint.sentinel(stem):
+    if stored := checkpoint.sentinel(stem, run_uid=run_uid):
         return stored
     entry = sink.head(part)
     if entry is None:
         raise ObjectNotFoundError(f"{sink.uri}/{part} was there and is gone; run again")
     notes = _notes(sink, part, run_uid=run_uid)
     if notes:
-        sha256 = _sha256(sink, entry)
+        sha256 = sha256_of(sink, entry)
         for note in notes:
             if (note.bytes, note.sha256) == (entry.size, sha256):
                 return note
     # Whoever published it may have committed and forgotten its note since we looked.
-    if stored := checkpoint.sentinel(stem):
+    if stored := checkpoint.sentinel(stem, run_uid=run_uid):
         return stored
     raise ForeignOutputError(
         f"{sink.uri}/{part} was not written by this run; move it away, then run again"
@@ -106,7 +106,8 @@ def _notes(sink: Storage, part: str, *, run_uid: str) -> list[Sentinel]:
     return found
 
 
-def _sha256(sink: Storage, entry: Entry) -> str:
+def sha256_of(sink: Storage, entry: Entry) -> str:
+    """Return the hash of an object, in hex: it is read from end to end."""
     digest = hashlib.sha256()
     with sink.open(entry) as file:
         while block := file.read(_BLOCK_BYTES):

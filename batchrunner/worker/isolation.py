@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
-from batchrunner.worker.batch import Batch
+from batchrunner.user_code import CallRaisedError, is_out_of_memory
+from batchrunner.worker.batch import Batch, Given
 from batchrunner.worker.calling import Answer, Pieces
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-class CallRaisedError(Exception):
-    """The capability raised over there; this says what."""
-
-    def __init__(self, type_name: str, message: str, traceback: str) -> None:
-        super().__init__(message)
-        self.type_name, self.traceback = type_name, traceback
 
 
 class CallLostError(Exception):
@@ -44,11 +43,16 @@ class CallTimedOutError(CallLostError):
     type_name = "CapabilityTimedOut"
 
 
+_USUAL_SHARE = 0.8
+"""Of the memory here that a capability may take by default, so that the rest of the machine lives."""
+
+
 @dataclass(frozen=True, slots=True)
 class SentBatch:
     """The rows of a batch on their way to the other process, as the capability's format needs them."""
 
     content: list[Row] | pa.Table
+    given: Given
 
     def rows(self) -> list[Row]:
         """As `Batch.rows`; only for content that is rows."""
@@ -70,9 +74,27 @@ class IsolatedCaller:
 
     ahead = 1
 
-    def __init__(self, work: bytes, *, by_rows: bool, timeout: float | None) -> None:
-        """Call the capability of the pickled *work*, for at most *timeout* seconds each."""
+    def __init__(
+        self,
+        work: bytes,
+        *,
+        given: Callable[[Batch], Given],
+        by_rows: bool,
+        timeout: float | None,
+        memory: int | None = None,
+    ) -> None:
+        """Call the capability of the pickled *work*, for at most *timeout* seconds each.
+
+        Args:
+            work: What the other process is to do.
+            given: Tells what is known of the rows of a batch.
+            by_rows: Whether it takes rows, and not a table.
+            timeout: Of a call, in seconds.
+            memory: Bytes that it may allocate; by default, most of what this machine has.
+        """
         self._work, self._by_rows, self._timeout = work, by_rows, timeout
+        self._given = given
+        self._memory = memory or int(_USUAL_SHARE * usable_memory())
         self._process: subprocess.Popen[bytes] | None = None
         self._to: Connection[Any, Any]
         self._from: Connection[Any, Any]
@@ -84,30 +106,44 @@ class IsolatedCaller:
     def _call(self, batch: Batch) -> Pieces:
         if self._process is None:
             self._start()
-        sent = SentBatch(batch.rows() if self._by_rows else batch.table())
+        content = batch.rows() if self._by_rows else batch.table()
+        kind, answer = self._exchange(SentBatch(content, self._given(batch)))
+        if kind == "late":
+            self.close()
+            raise CallTimedOutError(f"the call took more than {self._timeout:g} s")
+        if kind == "raised":
+            error = CallRaisedError(*answer)
+            if is_out_of_memory(error):  # what the call still holds there must fail no other row
+                self.close()
+            raise error
+        pieces: Pieces = answer
+        return pieces
+
+    def _exchange(self, sent: SentBatch) -> tuple[str, Any]:
         try:
             self._to.send(sent)
             in_time = self._from.poll(self._timeout)
             reply: tuple[str, Any] = self._from.recv() if in_time else ("late", None)
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise CallLostError(self._epitaph()) from error
-        kind, answer = reply
-        if kind == "late":
+        except (
+            BaseException
+        ):  # an interrupt; the answer that is still to come answers no later call
             self.close()
-            raise CallTimedOutError(f"the call took more than {self._timeout:g} s")
-        if kind == "raised":
-            raise CallRaisedError(*answer)
-        pieces: Pieces = answer
-        return pieces
+            raise
+        return reply
 
     def _start(self) -> None:
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "batchrunner.worker.isolated", str(theirs_in), str(theirs_out)],
-            pass_fds=(theirs_in, theirs_out),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            stdin=subprocess.DEVNULL,
+        arguments = (theirs_in, theirs_out, os.getpid(), self._memory)
+        self._process = _by_lasting_thread(
+            lambda: subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", "batchrunner.worker.isolated", *map(str, arguments)],
+                pass_fds=(theirs_in, theirs_out),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.DEVNULL,
+            )
         )
         os.close(theirs_in)
         os.close(theirs_out)
@@ -133,7 +169,7 @@ class IsolatedCaller:
         return f"the call ended its process ({how})"
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; the next call starts another."""
         if self._process is not None:
             with contextlib.suppress(OSError):
                 self._to.close()
@@ -141,3 +177,50 @@ class IsolatedCaller:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+def usable_memory() -> int:
+    """Return how many bytes this machine, or the container that we are in, can have in use."""
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    return min([whole, *filter(None, map(_number_in, limits))])
+
+
+def _number_in(file: str) -> int | None:
+    try:
+        return int(Path(file).read_text())
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+
+
+def _by_lasting_thread(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Return what *start* does in a thread that lasts as long as this process.
+
+    The kernel ends the process when the *thread* that started it ends; a thread of the engine may
+    do so long before this process does, and would take the process with it in the middle of a call.
+    """
+    started: Future[subprocess.Popen[bytes]] = Future()
+    _lasting_thread().put((start, started))
+    return started.result()
+
+
+@cache
+def _lasting_thread() -> queue.SimpleQueue[Any]:
+    """Return what to put work into for a thread that lasts as long as this process.
+
+    Not an executor's: that one ends when the interpreter begins to exit, while other threads still
+    wait for an answer of the process that it started, and would take its end for a death of a row.
+    """
+    orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            start, started = orders.get()
+            try:
+                started.set_result(start())
+            except BaseException as error:  # noqa: BLE001 - raised where it was asked for
+                started.set_exception(error)
+
+    os.register_at_fork(after_in_child=_lasting_thread.cache_clear)  # no fork has the thread
+    threading.Thread(target=serve, daemon=True, name="isolation").start()
+    return orders

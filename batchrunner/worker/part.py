@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from batchrunner.analytics import CompletedRun
 
-FixSchema = Callable[["pa.Schema"], "pa.Schema"]
-"""Given the schema of the first rows of a part, returns the one that all parts have."""
+Settle = Callable[["pa.Schema"], "pa.Schema"]
+"""Given the schema of a part's own rows, returns the one that it is to have."""
 
 
 class CountedFile(io.RawIOBase):
@@ -89,31 +89,46 @@ class Part:
         staged: Where its bytes are.
         rows_in: Rows read so far.
         rows_out: Rows written so far.
+        has_columns: Whether one of them has any.
         letters: The rows set aside so far; None as long as there is none.
         runs: To be recorded before it is published.
+        source_hash: Of what was read, once all is; empty where none is kept.
     """
 
-    def __init__(self, staged: Staged, facts: PlanFacts, *, fix_schema: FixSchema) -> None:
-        self.staged, self.rows_in, self.rows_out = staged, 0, 0
+    def __init__(self, stage: Callable[[], Staged], facts: PlanFacts, *, settle: Settle) -> None:
+        self.staged, self.rows_in, self.rows_out = stage(), 0, 0
+        self.has_columns = False
+        self._stage, self._replaced = stage, list[Staged]()
         self.letters: Letters | None = None
         self.runs: list[CompletedRun] = []
+        self.source_hash = ""
         self.write_id = uuid.uuid4().hex
         self._began = time.monotonic()
         self._is_parquet = facts.format == PARQUET
-        self._counted = CountedFile(staged.file)
-        self._writer = self._new_writer(facts, fix_schema)
+        self._counted = CountedFile(self.staged.file)
+        self._writer = self._new_writer(facts, settle)
 
-    def _new_writer(self, facts: PlanFacts, fix_schema: FixSchema) -> Writer:
+    def _new_writer(self, facts: PlanFacts, settle: Settle) -> Writer:
         if not self._is_parquet:
             return LinesWriter(self._counted, compression=facts.compression)
-        from batchrunner.formats.parquet import ParquetPart
+        from batchrunner.formats.parquet_part import ParquetPart
 
-        return ParquetPart(self._counted, compression=facts.compression, fix_schema=fix_schema)
+        return ParquetPart(
+            self._counted, compression=facts.compression, settle=settle, restart=self._restart
+        )
+
+    def _restart(self) -> tuple[BinaryIO, CountedFile]:
+        """Return what is written so far, and a new place for all of it and what follows."""
+        written, self.staged = self.staged, self._stage()
+        self._replaced.append(written)
+        self._counted = CountedFile(self.staged.file)
+        return written.file, self._counted
 
     def discard(self) -> None:
         """Give it all up."""
         self._counted.lead_nowhere()
         self.staged.discard()
+        self._drop_replaced()
         if self.letters is not None:
             self.letters.staged.discard()
 
@@ -121,7 +136,12 @@ class Part:
         """Add *count* rows, as lines or as a table."""
         self.rows_out += count
         if count:
+            self.has_columns |= not self._is_parquet or rows.num_columns > 0
             self._writer.append(rows)
+
+    def _drop_replaced(self) -> None:
+        for staged in self._replaced:
+            staged.discard()
 
     def finish(self) -> PartFacts:
         """Write the end, and look at what stands there before anyone relies on it.
@@ -130,6 +150,7 @@ class Part:
             ShardFailedError: The bytes are not what was written.
         """
         self._writer.close()
+        self._drop_replaced()
         if self.letters is not None:
             self.letters.staged.file.close()
         file = self.staged.file

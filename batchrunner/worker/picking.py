@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import ShardFailedError
-from batchrunner.formats.chunk import BadRow, Chunk, Position, Row
+from batchrunner.formats.chunk import BadRow, Chunk, Position, Row, Run
 from batchrunner.formats.naming import PARQUET, FileKind
 from batchrunner.shard import Shard, Slicing
 
@@ -32,6 +33,10 @@ class PickedChunk:
     bad: tuple[BadRow, ...]
 
     @property
+    def types(self) -> pa.Schema | None:
+        return self.whole.types
+
+    @property
     def nbytes(self) -> int:
         return self.whole.nbytes * len(self.numbers) // max(len(self.whole), 1)
 
@@ -48,10 +53,17 @@ class PickedChunk:
     def reread(self, start: int, stop: int) -> list[Row]:
         return [self.whole.reread(n, n + 1)[0] for n in self.numbers[start:stop]]
 
-    def table(self, start: int, stop: int) -> pa.Table:
-        from batchrunner.formats.columns import unify
+    def runs(self) -> list[Run]:
+        runs = (
+            (bisect_left(self.numbers, r.start), bisect_left(self.numbers, r.stop), r.shape)
+            for r in self.whole.runs()
+        )
+        return [Run(start, stop, shape) for start, stop, shape in runs if start < stop]
 
-        return unify([self.whole.table(n, n + 1) for n in self.numbers[start:stop]])
+    def table(self, start: int, stop: int) -> pa.Table:
+        from batchrunner.formats.columns import joined
+
+        return joined([self.whole.table(n, n + 1) for n in self.numbers[start:stop]])
 
     def locate(self, index: int) -> Position:
         return self.whole.locate(self.numbers[index])

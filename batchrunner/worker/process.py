@@ -7,15 +7,28 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from batchrunner.capability import load_target
 from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
-from batchrunner.formats.columns import SchemaError, conform
+from batchrunner.formats.columns import SchemaError
 from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.schemas import conform, storable
 from batchrunner.shard import Shard
-from batchrunner.worker.attempts import MOST_DEATHS, Suspicion, marked, marks_left, suspicion
+from batchrunner.worker.attempts import (
+    MOST_DEATHS,
+    Mark,
+    Suspicion,
+    Witness,
+    marked,
+    marks_left,
+    record_deaths,
+    suspicion,
+)
+from batchrunner.worker.batch import Batch, Given
 from batchrunner.worker.calling import Answer, Caller, build
 from batchrunner.worker.committer import GROUP_PARTS, Committer
 from batchrunner.worker.isolation import IsolatedCaller
@@ -26,7 +39,7 @@ from batchrunner.worker.reading import Step, read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.resolving import Made, Resolver, RowFailedError
 from batchrunner.worker.returned import to_lines, to_table
-from batchrunner.worker.schema import SinkSchema
+from batchrunner.worker.schema import RowTypes, SinkSchema
 from batchrunner.worker.stopping import Stop, until_stopped
 from batchrunner.worker.work import Work
 
@@ -35,10 +48,13 @@ BATCHES_AHEAD = BATCHES_BEHIND = 4
 _NOT_THEIRS = (__file__.removesuffix("worker/process.py"), sys.prefix, sys.base_prefix)
 
 
-def direct_caller(work: Work, schema: SinkSchema) -> Caller:
+def direct_caller(
+    work: Work, schema: SinkSchema, *, given: Callable[[Batch], Given] = attrgetter("given")
+) -> Caller:
     """Load and build the capability, to be called in this process.
 
-    What it returns is held against the *schema* of the sink, as far as that is known.
+    What it returns is in the *schema* of the sink where one is declared. Columns that it passes on
+    keep the types that are *given*.
 
     Raises:
         CapabilityImportError: It cannot be imported or built.
@@ -51,30 +67,47 @@ def direct_caller(work: Work, schema: SinkSchema) -> Caller:
         store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
     ready = partial(_as_table, schema) if work.facts.format == PARQUET else to_lines
-    return Caller(capability, spec, work.spec.execution, ready=ready)
+    if work.facts.format == PARQUET:
+        to_table(
+            [{"loads": 1}], Given()
+        )  # pyarrow loads pandas with the first: no call pays for it
+    return Caller(capability, spec, work.spec.execution, ready=ready, given=given)
 
 
-def _as_table(schema: SinkSchema, returned: Any) -> tuple[Any, int]:
-    table, rows = to_table(returned)
-    known = schema.known_lately()
-    return (table if known is None else conform(table, known)), rows
+def _as_table(schema: SinkSchema, returned: Any, given: Given) -> tuple[Any, int]:
+    declared = schema.declared
+    table, rows = to_table(returned, given, lenient=declared is not None)
+    own = storable(table.schema)
+    return conform(table, own if declared is None else declared), rows
 
 
 class ShardWorker:
     """Processes shards with one capability, which is built once."""
 
-    def __init__(self, work: Work, *, pickled: Callable[[], bytes]) -> None:
+    def __init__(
+        self, work: Work, *, pickled: Callable[[], bytes], witness: Witness | None = None
+    ) -> None:
         """Load and build the capability; *pickled* gives *work* as bytes for another process.
+
+        The *witness* says which deaths count; by default, that of a worker in the driver's process.
 
         Raises:
             CapabilityImportError: It cannot be imported or built.
         """
         self._work, self._pickled = work, pickled
-        self._storage = work.checkpoint().storage
+        self._witness = witness or Witness(work.session)
+        self._records = work.checkpoint().records
         self._schema = work.schema()
+        self._types = RowTypes(self._schema if work.facts.format == PARQUET else None)
         self._isolated: IsolatedCaller | None = None
         always_apart = work.spec.errors.batch_timeout is not None
-        self._usual = self._apart() if always_apart else direct_caller(work, self._schema)
+        self._usual = self._apart() if always_apart else self._direct()
+
+    def _direct(self) -> Caller:
+        return direct_caller(self._work, self._schema, given=self._given)
+
+    def _given(self, batch: Batch) -> Given:
+        return replace(batch.given, types=self._types.hints(batch.given.types))
 
     def process(self, shards: Sequence[Shard], *, stop: Stop) -> Iterator[list[Receipt]]:
         """Process *shards* and yield how each ended: committed by itself, or not at all.
@@ -83,8 +116,8 @@ class ShardWorker:
         a row that fails, itself. What has killed a worker before is tried by itself, and then in
         isolation. After a stop, shards that were not begun have no receipt.
         """
-        marks = marks_left(self._storage)
-        begun = {shard for mark in marks for shard in mark}
+        marks = marks_left(self._records)
+        begun = {shard for mark in marks for shard in mark.shards}
         # Whoever died over a group left a mark, so no request is spent on shards without one.
         # One that somebody committed alive, since the survey, is mapped again and adopted.
         done = Committer(self._work).committed([shard for shard in shards if shard.id in begun])
@@ -92,11 +125,18 @@ class ShardWorker:
             yield [Receipt(shard, sentinel=sentinel) for shard, sentinel in done.items()]
         todo = [shard for shard in shards if shard.id not in done]
         in_flight = GROUP_PARTS + BATCHES_AHEAD + BATCHES_BEHIND + self._usual.ahead + 1
-        seen = suspicion(marks, {shard.id for shard in todo}, in_flight=in_flight)
+        seen = self._suspicion(marks, frozenset(shard.id for shard in todo), in_flight=in_flight)
         yield from self._try([s for s in todo if s.id not in seen.suspects], self._usual, stop)
         for shard in todo:
             if shard.id in seen.suspects and not stop.waited():
                 yield from self._with_care(shard, seen, stop)
+
+    def _suspicion(
+        self, marks: Sequence[Mark], todo: frozenset[int], *, in_flight: int
+    ) -> Suspicion:
+        if self._witness.node and any(todo.intersection(mark.shards) for mark in marks):
+            record_deaths(self._records, todo, session=self._work.session)
+        return suspicion(marks, todo, in_flight=in_flight, witness=self._witness)
 
     def _with_care(self, shard: Shard, seen: Suspicion, stop: Stop) -> Iterator[list[Receipt]]:
         deaths = seen.deaths[shard.id]
@@ -106,15 +146,19 @@ class ShardWorker:
             )
             yield [Receipt(shard.id, failure=Failure(Cause.CAPABILITY, reason))]
             return
-        yield from self._try([shard], self._apart() if deaths else self._usual, stop)
+        is_guilty = deaths or seen.outside[shard.id] >= self._witness.patience
+        yield from self._try([shard], self._apart() if is_guilty else self._usual, stop)
 
     def _apart(self) -> IsolatedCaller:
         if self._isolated is None:
             spec = self._work.spec
-            by_batch = self._work.capability_spec.mode == "batch"
-            by_rows = not by_batch or spec.execution.batch_format == "rows"
+            by_rows = not self._work.takes_tables
             self._isolated = IsolatedCaller(
-                self._pickled(), by_rows=by_rows, timeout=spec.errors.batch_timeout
+                self._pickled(),
+                given=self._given,
+                by_rows=by_rows,
+                timeout=spec.errors.batch_timeout,
+                memory=spec.execution.memory,
             )
         return self._isolated
 
@@ -147,8 +191,11 @@ class ShardWorker:
     ) -> Iterator[list[Receipt]]:
         if shards:
             ids = [shard.id for shard in shards]
-            with marked(self._storage, ids, session=self._work.session):
-                yield from _Group(self._work, caller).process(shards, stop=stop)
+            session, node = self._work.session, self._witness.node
+            with marked(self._records, ids, session=session, node=node):
+                self._types.begin()
+                group = _Group(self._work, caller, schema=self._schema, types=self._types)
+                yield from group.process(shards, stop=stop)
 
     def close(self) -> None:
         """End what the calls of the capability needed."""
@@ -160,10 +207,17 @@ class ShardWorker:
 class _Group:
     """Some shards on their way: reading, the capability and writing overlap."""
 
-    def __init__(self, work: Work, caller: Caller | IsolatedCaller) -> None:
+    def __init__(
+        self,
+        work: Work,
+        caller: Caller | IsolatedCaller,
+        *,
+        schema: SinkSchema,
+        types: RowTypes,
+    ) -> None:
         self._work, self._caller = work, caller
-        self._resolver = Resolver(caller.submit, work.spec.errors)
-        self._committer = Committer(work)
+        self._resolver = Resolver(caller.submit, work.spec.errors, types)
+        self._committer = Committer(work, schema)
         self._given_up: set[int] = set()
         self._by_run = work.capability_spec.mode == "run"
         self._losses = Losses(work.spec.errors, whole=work.weight)
@@ -175,6 +229,7 @@ class _Group:
             spec.source,
             # A run is long, and one that fails must not have its neighbours run again.
             batch_size=1 if self._by_run else spec.execution.batch_size,
+            by_shape=self._work.takes_tables,
             set_aside=self._set_aside_by_origin,
         )
         with ExitStack() as stack:
@@ -218,7 +273,8 @@ class _Group:
     def _set_aside_by_origin(self, shard: Shard) -> frozenset[int]:
         """Return where the rows stand that *shard* is to try again."""
         checkpoint = self._work.checkpoint()
-        origin = checkpoint.sentinel(self._work.facts.stem(shard.start))
+        stem = self._work.facts.stem(shard.start)
+        origin = checkpoint.sentinel(stem, run_uid=self._work.run_uid)
         if origin is None:
             raise ShardFailedError(f"{shard}: shard {shard.start} is not committed any more")
         return frozenset(letter["at"] for letter in letters_of(checkpoint, origin))
@@ -248,7 +304,7 @@ class _Group:
 
     def _advance(self, step: Step, made: Made) -> list[Receipt]:
         if step.is_end:
-            return self._committer.finish(step.shard)
+            return self._committer.finish(step.shard, source_hash=step.source_hash)
         rows = len(step.batch) if step.batch else len(step.bad)
         self._committer.append(step.shard, made, rows_in=rows)
         return []

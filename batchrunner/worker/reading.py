@@ -15,12 +15,13 @@ from batchrunner.errors import (
     describe,
 )
 from batchrunner.formats.chunk import BadRow, Chunk
+from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.jsonl import read_jsonl
 from batchrunner.formats.naming import PARQUET, FileKind, file_kind
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import SourceSpec
-from batchrunner.storage import Entry, locate
+from batchrunner.storage import Entry, is_path, locate
 from batchrunner.worker.batch import Batch, batches
 from batchrunner.worker.picking import extent, picked
 from batchrunner.worker.receipt import Cause, Failure
@@ -30,13 +31,14 @@ from batchrunner.worker.receipt import Cause, Failure
 class Step:
     """The next thing about a shard: a batch, rows that cannot be read, or why it cannot be read on.
 
-    None of them: its end.
+    None of them: its end; then with the hash of what was read, where one is kept.
     """
 
     shard: Shard
     batch: Batch | None = None
     bad: tuple[BadRow, ...] = ()
     failure: Failure | None = None
+    source_hash: str = ""
 
     @property
     def is_end(self) -> bool:
@@ -49,7 +51,12 @@ SetAside = Callable[[Shard], frozenset[int]]
 
 
 def read_shards(
-    shards: Sequence[Shard], source: SourceSpec, *, batch_size: int, set_aside: SetAside
+    shards: Sequence[Shard],
+    source: SourceSpec,
+    *,
+    batch_size: int,
+    by_shape: bool,
+    set_aside: SetAside,
 ) -> Iterator[Step]:
     """Yield all steps of the first shard, in the order of its rows, then of the next.
 
@@ -58,16 +65,31 @@ def read_shards(
     for shard in shards:
         try:
             wanted = set_aside(shard) if shard.slicing is Slicing.LETTERS else None
-            yield from _steps(_chunks(shard, source, wanted), shard, batch_size=batch_size)
+            hashed = _hash(shard, source)
+            chunks = _chunks(shard, source, wanted, hashed)
+            yield from _steps(chunks, shard, batch_size=batch_size, by_shape=by_shape)
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it costs its shard
             yield Step(shard, failure=Failure(_cause(error), _reason(error)))
         else:
-            yield Step(shard)
+            yield Step(shard, source_hash=hashed.text if hashed else "")
 
 
-def _steps(chunks: Iterator[Chunk], shard: Shard, *, batch_size: int) -> Iterator[Step]:
+def _hash(shard: Shard, source: SourceSpec) -> SourceHash | None:
+    """Return what takes the hash of *shard*, where a time is all that tells its file from another.
+
+    A bucket's ETags follow the bytes by themselves. Rows that are tried again have their origin's.
+    """
+    kind = file_kind(shard.uri, format=source.format)
+    if kind is None or shard.slicing is Slicing.LETTERS or not is_path(shard.uri):
+        return None
+    return SourceHash(shard, kind, columns=source.columns)
+
+
+def _steps(
+    chunks: Iterator[Chunk], shard: Shard, *, batch_size: int, by_shape: bool
+) -> Iterator[Step]:
     bad: list[BadRow] = []
-    for batch in batches(_good(chunks, bad), batch_size):
+    for batch in batches(_good(chunks, bad), batch_size, by_shape=by_shape):
         yield Step(shard, batch=batch)
         if bad:
             yield Step(shard, bad=tuple(bad))
@@ -84,7 +106,9 @@ def _good(chunks: Iterator[Chunk], bad: list[BadRow]) -> Iterator[Chunk]:
             yield chunk
 
 
-def _chunks(shard: Shard, source: SourceSpec, wanted: frozenset[int] | None) -> Iterator[Chunk]:
+def _chunks(
+    shard: Shard, source: SourceSpec, wanted: frozenset[int] | None, hashed: SourceHash | None
+) -> Iterator[Chunk]:
     storage, key = locate(shard.uri, storage_options=source.storage_options)
     kind = file_kind(shard.uri, format=source.format)
     if kind is None:
@@ -93,7 +117,10 @@ def _chunks(shard: Shard, source: SourceSpec, wanted: frozenset[int] | None) -> 
         if wanted is not None and not wanted:
             return  # the shard that had set rows aside was made again, and none failed
         if wanted is None:
-            yield from _read(file, shard, kind, source)
+            read = hashed.over(file) if hashed else file
+            yield from _read(read, shard, kind, source)
+            if hashed:  # while the file is open: it is then the one that was planned
+                hashed.finish(file)
         else:
             chunks = _read(file, extent(shard, wanted, kind), kind, source)
             yield from picked(chunks, wanted, shard=shard)

@@ -50,7 +50,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class PutOff:
-    """What is known of a shard that has no rows to write, to a sink whose schema nobody knows yet.
+    """What is known of a shard whose rows name no column, for a sink whose schema nobody knows yet.
 
     The driver commits it once a part with rows has fixed the schema; nothing is computed again.
 
@@ -59,12 +59,16 @@ class PutOff:
         rows_failed: Rows set aside.
         errors: Name of the file of these; empty for none.
         errors_sha256: Of that file; empty for none.
+        source_hash: Of what was read.
+        bare_rows: Rows to write that have no columns of their own.
     """
 
     rows_in: int
     rows_failed: int = 0
     errors: str = ""
     errors_sha256: str = ""
+    source_hash: str = ""
+    bare_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

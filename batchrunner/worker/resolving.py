@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from batchrunner.errors import CapabilityImportError, ShardFailedError
 from batchrunner.shard import Shard
 from batchrunner.spec import ErrorsSpec
+from batchrunner.user_code import is_out_of_memory
 from batchrunner.worker.batch import Batch
 from batchrunner.worker.calling import Answer, Pieces
 from batchrunner.worker.isolation import CallLostError
 from batchrunner.worker.letters import DeadLetter
+from batchrunner.worker.schema import RowTypes
 
 
 @dataclass(slots=True)
@@ -39,8 +41,10 @@ class RowFailedError(ShardFailedError):
 class Resolver:
     """Gets what can be got out of a batch."""
 
-    def __init__(self, submit: Callable[[Batch], Answer], policy: ErrorsSpec) -> None:
-        self._submit, self._policy = submit, policy
+    def __init__(
+        self, submit: Callable[[Batch], Answer], policy: ErrorsSpec, types: RowTypes
+    ) -> None:
+        self._submit, self._policy, self._types = submit, policy, types
         self._most: float = math.inf
 
     def resolve(self, shard: Shard, batch: Batch, answer: Answer) -> Made:
@@ -52,9 +56,16 @@ class Resolver:
         if len(batch) > self._most:  # more than memory takes
             return self._in_halves(shard, batch)
         try:
-            return Made(answer())
+            return self._taken(shard, answer)
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
             return self._after(shard, batch, error)
+
+    def _taken(self, shard: Shard, answer: Answer) -> Made:
+        """Return what *answer* gives, whose types go on from those of the rows before."""
+        self._types.turn_to(shard.id)
+        pieces = answer()
+        self._types.accept([piece.rows for piece in pieces])
+        return Made(pieces)
 
     def _after(self, shard: Shard, batch: Batch, error: Exception) -> Made:
         if isinstance(error, CapabilityImportError):
@@ -63,9 +74,16 @@ class Resolver:
             return self._alone(shard, batch, error)
         if isinstance(error, CallLostError):  # each death costs a new process: no halving
             return _joined(self._again(shard, row) for row in batch.singles())
-        if _is_out_of_memory(error):
-            self._most = len(batch) // 2
+        if is_out_of_memory(error):
+            return self._in_less_memory(shard, batch)
         return self._in_halves(shard, batch)
+
+    def _in_less_memory(self, shard: Shard, batch: Batch) -> Made:
+        before, self._most = self._most, len(batch) // 2
+        made = self._in_halves(shard, batch)
+        if made.letters:  # it was a row, not the size of the batch: the others go on as they were
+            self._most = before
+        return made
 
     def _in_halves(self, shard: Shard, batch: Batch) -> Made:
         return _joined(self._again(shard, half) for half in batch.halves())
@@ -78,7 +96,7 @@ class Resolver:
         tries = 0 if isinstance(error, CallLostError) else self._policy.retry.max_attempts - 1
         for _ in range(tries):
             try:
-                return Made(self._submit(batch.once_more())())
+                return self._taken(shard, self._submit(batch.once_more()))
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
                 error = latest
         letter = DeadLetter.refused(shard, batch.position(), error)
@@ -93,9 +111,3 @@ def _joined(parts: Iterable[Made]) -> Made:
         whole.pieces += part.pieces
         whole.letters += part.letters
     return whole
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell whether *error* is of the host's memory, or of a GPU's by the words of its library."""
-    name = getattr(error, "type_name", type(error).__name__)
-    return isinstance(error, MemoryError) or "OutOfMemory" in name or "out of memory" in str(error)

@@ -7,81 +7,184 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.formats.chunk import Row
 from batchrunner.formats.json_rows import write_block, write_line
+from batchrunner.worker.batch import Given
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def to_lines(returned: Any) -> tuple[bytes, int]:
+def to_lines(returned: Any, given: Given) -> tuple[bytes, int]:
     """Return the rows as JSON lines, and how many there are.
 
     Raises:
         TypeError: *returned* is none of the shapes that a batch can have.
         ValueError: A row cannot be written as JSON exactly, or columns differ in length.
     """
-    rows = _rows(returned)
+    rows = _rows(returned, given)
     if not rows:
         return b"", 0
     lines = write_block(rows) if set(map(type, rows)) == {dict} else None
     return (b"".join(map(write_line, rows)) if lines is None else lines), len(rows)
 
 
-def to_table(returned: Any) -> tuple[pa.Table, int]:
+def to_table(returned: Any, given: Given, *, lenient: bool = False) -> tuple[pa.Table, int]:
     """Return the rows as a table, and how many there are.
+
+    Args:
+        returned: By the capability.
+        given: What is known of the rows that it got: columns that it passes on keep their types.
+        lenient: The types of *given* are declared: numbers are written as those, where exact.
 
     Raises:
         TypeError: *returned* is none of the shapes that a batch can have.
-        ValueError: The values of a column have no type in common, or columns differ in length.
+        ValueError: The values of a column are of several kinds, or columns differ in length.
     """
-    table = _table(returned)
+    table = _table(returned, given.types, lenient=lenient)
     return table, table.num_rows
 
 
-def _rows(returned: Any) -> Sequence[Row]:
+def _rows(returned: Any, given: Given) -> Sequence[Row]:
+    from batchrunner.formats.shapes import without_absent
+
     if isinstance(returned, list):
         return returned
     if isinstance(returned, Mapping):
-        columns = [_values(column) for column in returned.values()]
-        _check_lengths(dict(zip(returned, map(len, columns), strict=True)))
-        return [dict(zip(returned, row, strict=True)) for row in zip(*columns, strict=True)]
+        columns = {name: _column_values(name, column) for name, column in returned.items()}
+        return without_absent(_as_rows(columns), given.absent)
+    if _is_dataframe(returned):
+        from batchrunner.formats.pandas_columns import frame_values
+
+        return without_absent(_as_rows(frame_values(returned), len(returned)), given.absent)
     from batchrunner.formats.columns import table_to_rows
 
-    return table_to_rows(_table(returned))
+    return without_absent(table_to_rows(_table(returned, ())), given.absent)
 
 
-def _table(returned: Any) -> pa.Table:
+def _as_rows(columns: Mapping[str, Sequence[Any]], rows: int = 0) -> list[Row]:
+    _check_lengths({name: len(column) for name, column in columns.items()})
+    if not columns:
+        return [{} for _ in range(rows)]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _table(returned: Any, hints: Sequence[pa.Schema], *, lenient: bool = False) -> pa.Table:
     import pyarrow as pa
 
     from batchrunner.formats.columns import rows_to_table
 
     if isinstance(returned, list):
         _check_rows(returned)
-        return rows_to_table(returned)
+        return rows_to_table(returned, hints=hints, lenient=lenient)
     if isinstance(returned, pa.Table):
         return returned
+    if isinstance(returned, Mapping):
+        return _columns_table(returned, hints, lenient=lenient)
+    if _is_dataframe(returned):
+        from batchrunner.formats.pandas_columns import frame_table
+
+        return frame_table(returned, hints, lenient=lenient)
+    if hasattr(returned, "__arrow_c_stream__"):  # a RecordBatch, and what polars or DuckDB return
+        return pa.table(returned)
     if isinstance(returned, pa.RecordBatch):
         return pa.Table.from_batches([returned])
-    if isinstance(returned, Mapping):
-        columns = {n: c if _is_flat(c) else _values(c) for n, c in returned.items()}
-        _check_lengths({name: len(column) for name, column in columns.items()})
-        return pa.table(columns)
-    if type(returned).__module__.partition(".")[0] == "pandas" and hasattr(returned, "columns"):
-        return pa.Table.from_pandas(returned, preserve_index=False)
     raise TypeError(
         f"the capability returned {type(returned).__name__} for a batch; it must return a list of "
-        "dicts, a dict of columns, a DataFrame, a pyarrow Table, or a generator of those"
+        "dicts, a dict of columns, a DataFrame, an Arrow table, or a generator of those"
     )
 
 
-def _is_flat(column: Any) -> bool:
-    return getattr(column, "ndim", 0) == 1
+def _columns_table(
+    columns: Mapping[str, Any], hints: Sequence[pa.Schema], *, lenient: bool
+) -> pa.Table:
+    import pyarrow as pa
+
+    from batchrunner.formats.columns import bare_table, hints_for
+
+    made = {
+        name: _array(name, _checked(name, column), hints_for(name, hints), lenient=lenient)
+        for name, column in columns.items()
+    }
+    _check_lengths({name: len(column) for name, column in made.items()})
+    return pa.table(made) if made else bare_table(0)
 
 
-def _values(column: Any) -> list[Any]:
-    if hasattr(column, "tolist"):
+def _array(name: str, column: Any, hints: tuple[pa.DataType, ...], *, lenient: bool) -> Any:
+    from batchrunner.formats.arrays import array_of
+    from batchrunner.formats.numpy_columns import from_numpy
+
+    module = _module(column)
+    if module == "numpy" and column.ndim == 1:
+        return from_numpy(column, name=name, hints=hints, lenient=lenient)
+    if module == "pandas":
+        from batchrunner.formats.pandas_columns import series_array
+
+        return series_array(column, name=name, hints=hints, lenient=lenient)
+    if hasattr(column, "__arrow_c_stream__"):
+        return _arrow(column)
+    if hasattr(column, "__arrow_c_array__"):
+        return column
+    return array_of(list(column), path=name, hints=hints, lenient=lenient)
+
+
+def _arrow(column: Any) -> Any:
+    import pyarrow as pa
+
+    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array(column)
+
+
+def _checked(name: Any, column: Any) -> Any:
+    """Refuse what is no column: a string would be cut into letters, an object into its keys."""
+    if not isinstance(name, str):
+        raise TypeError(f"the capability returned a column called {name!r}, which is no string")
+    is_sequence = isinstance(column, Sequence) or (
+        hasattr(column, "__len__") and hasattr(column, "__getitem__")
+    )
+    if isinstance(column, str | bytes | bytearray | Mapping) or not is_sequence:
+        raise TypeError(
+            f"the capability returned {type(column).__name__} for the column {name!r}; a dict "
+            "stands for columns, lists or arrays of one length: return a row as [row]"
+        )
+    if getattr(column, "ndim", 1) == 0:
+        raise TypeError(f"the column {name!r} that the capability returned is an array of no rows")
+    return column
+
+
+def _column_values(name: Any, column: Any) -> Sequence[Any]:
+    """Return the values of a column as Python has them."""
+    column = _checked(name, column)
+    if isinstance(column, list | tuple):
+        return column
+    if hasattr(column, "tolist") and getattr(column.dtype, "kind", "M") not in "Mm":
         values: list[Any] = column.tolist()
-        return values
-    return list(column)
+        return values if _module(column) == "numpy" else _exact_values(name, column)
+    return _exact_values(name, column)
+
+
+def _exact_values(name: str, column: Any) -> list[Any]:
+    from batchrunner.formats.columns import plain_values
+
+    if getattr(column, "ndim", 1) > 1:
+        return list(column)
+    if _module(column) == "pandas":
+        from batchrunner.formats.pandas_columns import series_values
+
+        return series_values(column, name)
+    array = _array(name, column, (), lenient=False)
+    return plain_values(array if hasattr(array, "chunks") else _chunked(array), name)
+
+
+def _chunked(array: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.chunked_array([array])
+
+
+def _module(value: Any) -> str:
+    return type(value).__module__.partition(".")[0]
+
+
+def _is_dataframe(returned: Any) -> bool:
+    return _module(returned) == "pandas" and hasattr(returned, "columns")
 
 
 def _check_rows(rows: Sequence[Any]) -> None:

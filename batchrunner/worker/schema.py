@@ -1,57 +1,153 @@
-"""The one schema of a Parquet sink: declared, or fixed by the first part that has rows."""
+"""The schema of a Parquet sink: declared, or grown by the parts that come.
+
+The first part with rows fixes the columns that every part has. Later parts may add to it (a type for what
+was null, a column, a field), never change it. What is agreed on is durable before a part that needs it.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 from batchrunner.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
+_LOOK_SECONDS = 1.0
+
 
 class SinkSchema:
-    """What all parts agree on. The checkpoint holds it, put there once by whoever came first."""
+    """What all parts agree on. The checkpoint holds it, put there by whoever came first with it."""
 
-    def __init__(self, checkpoint: Checkpoint, *, declared: Mapping[str, str] | None) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, declared: Mapping[str, object] | None) -> None:
         self._checkpoint = checkpoint
-        self._known: pa.Schema | None = None
+        self._generations: list[pa.Schema] = []
         self._next_look = 0.0
+        self.declared: pa.Schema | None = None
         if declared is not None:
-            from batchrunner.formats.columns import declared_schema
+            from batchrunner.formats.declared import declared_schema
 
-            self._known = declared_schema(declared)
+            self.declared = declared_schema(declared)
 
     def known_lately(self) -> pa.Schema | None:
-        """As `known`, but look no more than once a second."""
-        if self._known is None and time.monotonic() < self._next_look:
-            return None
-        self._next_look = time.monotonic() + 1.0
+        """As `known`, but look no more than once a second as long as it is not."""
+        if self.declared is None and not self._generations:
+            if time.monotonic() < self._next_look:
+                return None
+            self._next_look = time.monotonic() + _LOOK_SECONDS
         return self.known()
 
     def look_again(self) -> None:
-        """Let `known_lately` look the next time."""
+        """Learn what others have agreed on since."""
         self._next_look = 0.0
+        self._generations = []
 
     def known(self) -> pa.Schema | None:
-        """Return the schema, or None when no part has fixed it yet."""
-        if self._known is None:
-            stored = self._checkpoint.schema()
-            self._known = None if stored is None else _from_bytes(stored)
-        return self._known
+        """Return all that is agreed on, or None when no part has had rows yet."""
+        if self.declared is not None:
+            return self.declared
+        if not self._generations:
+            self._read()
+        return self._generations[-1] if self._generations else None
 
-    def fix(self, proposed: pa.Schema) -> pa.Schema:
-        """Return the schema; it is *proposed* when there was none and that has columns."""
-        if self._known is None and len(proposed):
-            plain = proposed.remove_metadata()
-            self._known = _from_bytes(self._checkpoint.fix_schema(plain.serialize().to_pybytes()))
-        return self.known() or proposed
+    def settle(self, own: pa.Schema) -> pa.Schema:
+        """Agree on the columns of a part; return those that it is to have.
+
+        These are the columns that every part has, and its *own* beyond them. A column of nothing but
+        nulls that not every part has is left out: it is null either way.
+
+        Raises:
+            SchemaError: A column, or a field in it, has another type than was agreed on.
+        """
+        from batchrunner.formats.schemas import grown, without_nulls
+
+        if self.declared is not None:
+            return self.declared
+        if self.known() is None and len(own):
+            self._agree(own)
+        if not self._generations:
+            return own
+        own = without_nulls(own, but=self._generations[0])
+        self._agree(own)
+        return grown(self._generations[0], own)
+
+    def _agree(self, own: pa.Schema) -> None:
+        """Make what *own* adds durable. Whoever adds at the same time adds to that, or we to theirs."""
+        from batchrunner.formats.schemas import grown
+
+        while True:
+            number = len(self._generations)
+            merged = grown(self._generations[-1], own) if number else own
+            if number and merged is self._generations[-1]:
+                return
+            if self._checkpoint.add_schema(merged.serialize().to_pybytes(), number=number):
+                self._generations.append(merged)
+                return
+            self._read()
+
+    def _read(self) -> None:
+        self._generations = [_from_bytes(data) for data in self._checkpoint.schemas()]
 
 
 def _from_bytes(data: bytes) -> pa.Schema:
     import pyarrow as pa
 
     return pa.ipc.read_schema(pa.BufferReader(data))
+
+
+class RowTypes:
+    """Which types the rows of a worker's shards have: what is agreed on, and what came before a row.
+
+    Not safe in several threads.
+    """
+
+    def __init__(self, schema: SinkSchema | None) -> None:
+        """Hold rows against *schema*; None for a sink that has none."""
+        self._schema = schema
+        self._running: dict[int, pa.Schema] = {}
+        self._shard = -1
+
+    def begin(self) -> None:
+        """Forget the shards so far: those that come begin with what is agreed on."""
+        self._running = {}
+
+    def turn_to(self, shard: int) -> None:
+        """Let what is asked next be about *shard*."""
+        self._shard = shard
+
+    def hints(self, types: tuple[pa.Schema, ...]) -> tuple[pa.Schema, ...]:
+        """Return the schemas whose types values are to have if they fit, those that count most first.
+
+        Args:
+            types: Those of the columns that the capability was given.
+        """
+        if self._schema is None:
+            return types
+        if self._schema.declared is not None:
+            return (self._schema.declared, *types)
+        running = self._of_shard()
+        return types if running is None else (*types, running)
+
+    def accept(self, rows: Sequence[Any]) -> None:
+        """Take *rows*, each some ready for the sink, for the next ones of the shard.
+
+        Raises:
+            SchemaError: A column has another type than before.
+        """
+        if self._schema is None or self._schema.declared is not None or not rows:
+            return
+        from batchrunner.formats.schemas import grown
+
+        running = self._of_shard()
+        schemas = [table.schema for table in rows]
+        first, *others = schemas if running is None else (running, *schemas)
+        self._running[self._shard] = reduce(grown, others, first)
+
+    def _of_shard(self) -> pa.Schema | None:
+        if self._shard not in self._running and self._schema is not None:
+            return self._schema.known_lately()
+        return self._running.get(self._shard)

@@ -23,6 +23,8 @@ class Work:
         weight: Of all shards of the run, in bytes.
         capability: The user's function or class, or None to import what the spec names.
         import_paths: Folders that the driver imports from, and a worker might not.
+        incarnation: Number of the run in its checkpoint: a worker that outlives a `--fresh` goes on
+            writing into the records of its own run.
     """
 
     spec: BatchSpec
@@ -32,11 +34,18 @@ class Work:
     weight: int
     capability: Any = None
     import_paths: tuple[str, ...] = ()
+    incarnation: int = 0
 
     @property
     def capability_spec(self) -> CapabilitySpec:
         """How the capability is called."""
         return self.spec.capability or CapabilitySpec(target="in:memory")
+
+    @property
+    def takes_tables(self) -> bool:
+        """Whether the capability is called with columns, and not with rows."""
+        by_batch = self.capability_spec.mode == "batch"
+        return by_batch and self.spec.execution.batch_format != "rows"
 
     def sink(self) -> Storage:
         return open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)
@@ -45,7 +54,7 @@ class Work:
         return SinkSchema(self.checkpoint(), declared=self.spec.sink.schema_)
 
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(checkpoint_storage(self.spec))
+        return Checkpoint(checkpoint_storage(self.spec), incarnation=self.incarnation)
 
 
 def checkpoint_storage(spec: BatchSpec) -> Storage:

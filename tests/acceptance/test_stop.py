@@ -72,9 +72,10 @@ def test_a_signal_stops_cleanly(job, number, code, engine):
 
 def test_a_second_ctrl_c_stops_at_once(job):
     """Whoever asks twice means it."""
-    a_spec_file(job, capability="capabilities:very_slow")
+    waits = {"target": "capabilities:waits_for_a_file", "fn_kwargs": {"path": f"{job}/never"}}
+    a_spec_file(job, capability=waits)
     with start("run", "spec.yaml", cwd=job) as process:
-        wait_for(lambda: list(job.glob("out/_checkpoint/attempts/*.json")), process)
+        wait_for(lambda: list(job.glob("never-by-*")), process)  # before a call, one is enough
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         time.sleep(0.5)

@@ -4,6 +4,7 @@ import uuid
 
 import pytest
 
+from batchrunner.storage.below import Below
 from batchrunner.storage.local import LocalStorage
 from batchrunner.storage.s3 import S3Storage
 from batchrunner.testing.faulty import Faults, FaultyStorage
@@ -60,6 +61,18 @@ class TestS3StorageOnSeaweedFS(StorageContract):
     @pytest.fixture
     def twin(self, seaweedfs, prefix):
         return S3Storage(seaweedfs.bucket, prefix, storage_options=seaweedfs.storage_options)
+
+
+class TestAFolderOfAStorage(StorageContract):
+    """What `--fresh` keeps its records in."""
+
+    @pytest.fixture
+    def storage(self, tmp_path):
+        return Below(LocalStorage(str(tmp_path / "root")), "folder/below")
+
+    @pytest.fixture
+    def twin(self, tmp_path):
+        return Below(LocalStorage(str(tmp_path / "root")), "folder/below")
 
 
 class TestFaultyStorage(StorageContract):

@@ -128,7 +128,7 @@ def test_changed_code_is_refused_and_changed_comments_are_not(tmp_path, monkeypa
     BatchRunner(spec).run()
     code.write_text("def up(rows):\n    return rows[:1]\n")
 
-    assert "capability.code: changed" in refused(tmp_path, SpecChangedError, spec)
+    assert "capability.code: mycaps.py: up changed" in refused(tmp_path, SpecChangedError, spec)
 
 
 def test_a_version_stands_in_for_the_code(tmp_path, monkeypatch):

@@ -21,6 +21,12 @@ def test_dying_with_rows_set_aside_loses_and_doubles_none_of_them(tmp_path, job,
     assert [] == sweep(tmp_path, death, job=job, stride=2)
 
 
+@pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
+def test_dying_after_new_times_were_noted_computes_nothing_again(tmp_path, death):
+    """Files of other times and the same bytes are the old ones, whenever the process dies."""
+    assert [] == sweep(tmp_path, death, job="touched", stride=3)
+
+
 def test_dying_while_runs_are_recorded_loses_and_doubles_none_of_them(tmp_path):
     """A part never says that a run is recorded which is not, and the batch records itself once."""
     assert [] == sweep(tmp_path, Death.AFTER, job="runs", stride=2)

@@ -102,7 +102,7 @@ def test_a_zombie_that_publishes_late_changes_nothing(tmp_path):
     staged.file.write(b'{"id": "of the zombie"}\n')
     staged.file.close()
     BatchRunner(a_spec(tmp_path, capability="capabilities:echo")).run()
-    kept = checkpoint.sentinel("part-00001")
+    kept = checkpoint.sentinel("part-00001", run_uid=checkpoint.run().run_uid)
     before = contents(tmp_path / "out")
     late = Sentinel(
         run_uid=kept.run_uid,

@@ -8,15 +8,15 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "batchrunner"
 
 LAYERS = [  # lowest first; units that share a line do not know each other
-    {"errors"},
+    {"errors", "user_code"},
     {"capability", "shard"},
     {"spec", "storage"},
     {"formats"},
     {"checkpoint", "analytics"},
     {"worker"},
     {"plan", "execute", "session", "progress"},
-    {"recording"},
-    {"opening", "finishing", "clearing", "driving", "report", "set_aside", "status"},
+    {"recording", "packages"},
+    {"opening", "finishing", "driving", "report", "set_aside", "status"},
     {"runner", "verify", "leftovers"},
     {"jobs"},
     {"cli"},

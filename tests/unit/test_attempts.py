@@ -7,7 +7,16 @@ import uuid
 import pytest
 
 from batchrunner.testing.memory import MemoryStorage
-from batchrunner.worker.attempts import forget_attempts, marked, marks_left, suspicion
+from batchrunner.worker.attempts import (
+    Witness,
+    forget_attempts,
+    marked,
+    marks_left,
+    record_deaths,
+    suspicion,
+)
+
+SOMEONE = Witness("a later session")
 
 
 @pytest.fixture
@@ -15,15 +24,15 @@ def storage():
     return MemoryStorage(uuid.uuid4().hex)
 
 
-def die_over(storage, *shards, session="one"):
+def die_over(storage, *shards, session="one", node=""):
     """Leave what a worker leaves that is killed over *shards*."""
-    block = marked(storage, shards, session=session)
+    block = marked(storage, shards, session=session, node=node)
     block.__enter__()
     return block
 
 
-def suspects(storage, todo, *, in_flight=100):
-    return suspicion(marks_left(storage), set(todo), in_flight=in_flight)
+def suspects(storage, todo, *, in_flight=100, witness=SOMEONE):
+    return suspicion(marks_left(storage), set(todo), in_flight=in_flight, witness=witness)
 
 
 def test_a_worker_that_ends_alive_leaves_nothing(storage):
@@ -47,12 +56,55 @@ def test_the_shards_that_a_dead_worker_can_have_been_at_are_suspects(storage):
 
 
 def test_a_death_over_a_shard_alone_counts_against_it(storage):
-    """Then, and only then, nobody else can have done it."""
-    kept = [die_over(storage, 7), die_over(storage, 7), die_over(storage, 7, 8)]
+    """Then, and only then, nobody else can have done it; and the driver was there to see it."""
+    kept = [die_over(storage, *shards, node="a") for shards in ([7], [7], [7, 8])]
 
-    seen = suspects(storage, [7, 8])
+    seen = suspects(storage, [7, 8], witness=Witness("one", "b"))
 
-    assert (seen.suspects, dict(seen.deaths)) == ({7, 8}, {7: 2})
+    assert (seen.suspects, dict(seen.deaths), dict(seen.outside)) == ({7, 8}, {7: 2}, {})
+    assert kept
+
+
+def test_deaths_that_the_driver_did_not_outlive_count_against_no_shard(storage):
+    """Ten preemptions of driver and workers: only that the shard is tried by itself comes of it."""
+    kept = [die_over(storage, 7, session=f"{n}", node="a") for n in range(10)]
+
+    for witness in (Witness("later", "a"), Witness("later")):
+        seen = suspects(storage, [7], witness=witness)
+        assert (seen.suspects, dict(seen.deaths), dict(seen.outside)) == ({7}, {}, {7: 10})
+    assert kept
+
+
+def test_a_death_that_the_next_worker_of_the_session_saw_counts_for_ever(storage):
+    """Else a driver that is killed often would hide a row that kills its workers."""
+    kept = [die_over(storage, 7, node="a"), die_over(storage, 8, node="a")]
+    kept += [die_over(storage, 7, session="two", node="a")]
+
+    record_deaths(storage, {7}, session="one")
+    forget_attempts(storage, session="one")
+
+    for witness in (Witness("later", "a"), Witness("later")):
+        seen = suspects(storage, [7, 8], witness=witness)
+        assert (dict(seen.deaths), dict(seen.outside)) == ({7: 1}, {7: 1})
+    assert kept
+
+
+def test_a_worker_that_went_down_with_its_node_counts_against_no_shard(storage):
+    """Also when the driver, on another node, outlived it, and took it for a death at first."""
+    kept = [die_over(storage, 7, node="gone"), die_over(storage, 7, node="up")]
+    record_deaths(storage, {7}, session="one")
+
+    witness = Witness("one", "up", is_lost=lambda node: node == "gone")
+
+    assert dict(suspects(storage, [7], witness=witness).deaths) == {7: 1}
+    assert kept
+
+
+def test_a_worker_in_the_drivers_process_does_not_take_its_own_marks_for_deaths(storage):
+    """A mark of its session is its own, and it is alive."""
+    kept = [die_over(storage, 7)]
+
+    assert suspects(storage, [7], witness=Witness("one")).suspects == frozenset()
     assert kept
 
 

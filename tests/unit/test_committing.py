@@ -93,7 +93,7 @@ def test_a_commit_leaves_a_part_and_a_sentinel_that_describes_it(place):
     assert committed(place, attempt) == {STEM: attempt.sentinel}
 
     assert content(sink) == b"mine"
-    assert checkpoint.sentinel(STEM) == attempt.sentinel
+    assert checkpoint.sentinel(STEM, run_uid="run") == attempt.sentinel
     assert [entry.key for entry in sink.list(recursive=True)] == [PART]
 
 
@@ -120,7 +120,7 @@ def test_whoever_comes_after_a_whole_commit_gets_its_sentinel(place):
     assert committed(place, an_attempt(sink, b"second", by="b")) == {STEM: first.sentinel}
 
     assert content(sink) == b"first"
-    assert checkpoint.sentinel(STEM) == first.sentinel
+    assert checkpoint.sentinel(STEM, run_uid="run") == first.sentinel
 
 
 @pytest.mark.parametrize("data", [b"second", b"first"])
@@ -132,7 +132,7 @@ def test_whoever_comes_after_half_a_commit_finishes_it(place, data):
     found = committed(place, an_attempt(sink, data, by="b"))
 
     assert content(sink) == b"first"
-    assert checkpoint.sentinel(STEM) == found[STEM]
+    assert checkpoint.sentinel(STEM, run_uid="run") == found[STEM]
     assert (found[STEM].sha256, found[STEM].bytes) == (first.sha256, first.bytes)
 
 
@@ -165,7 +165,7 @@ def test_a_part_of_nobody_is_foreign_and_not_touched(place):
 
     assert set(found) == {"part-00001", "part-00002"}
     assert content(sink) == b"foreign"
-    assert place[1].sentinel(STEM) is None
+    assert place[1].sentinel(STEM, run_uid="run") is None
 
 
 def test_a_part_of_another_run_is_foreign(place):
@@ -363,7 +363,7 @@ def a_stepped_place(kind):
 
 def check_whole(place):
     """A sentinel never stands without its part, nor beside another one."""
-    sentinel = place[1].sentinel(STEM)
+    sentinel = place[1].sentinel(STEM, run_uid="run")
     if sentinel is not None:
         assert sentinel.sha256 == hashlib.sha256(content(place[0])).hexdigest()
 
@@ -408,7 +408,7 @@ def test_two_attempts_in_any_order_of_their_steps_commit_one_part(kind, texts):
     ends = 0
     for place, attempts in every_interleaving(kind, texts):
         ends += 1
-        stored = place[1].sentinel(STEM)
+        stored = place[1].sentinel(STEM, run_uid="run")
         assert [attempt.found for attempt in attempts] == [stored, stored]
         assert content(place[0]) == texts[int(stored.write_id)]
         check_whole(place)
@@ -437,6 +437,6 @@ def test_attempts_that_die_at_any_step_leave_what_the_next_one_can_finish(kind, 
     before = content(place[0])
     found = committed(place, an_attempt(place[0], b"last", by="3"))[STEM]
 
-    assert found == place[1].sentinel(STEM)
+    assert found == place[1].sentinel(STEM, run_uid="run")
     assert content(place[0]) == (before or b"last") == [*texts, b"last"][int(found.write_id)]
     assert all(attempt.found in (None, found) for attempt in attempts)

@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.checkpoint import Checkpoint, Generation, PlanFacts, RunRecord, Sentinel
+from batchrunner.checkpoint import (
+    Checkpoint,
+    Generation,
+    PlanFacts,
+    RunPlace,
+    RunRecord,
+    Sentinel,
+)
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_to_bytes
 from batchrunner.checkpoint.records import sealed
 from batchrunner.errors import DamagedOutputError, LeaseHeldError
@@ -69,6 +76,8 @@ GENERATIONS = st.builds(
     ),
     shards=st.lists(SHARDS, max_size=4).map(tuple),
     retired=st.lists(COUNT, max_size=3).map(tuple),
+    identities=st.dictionaries(TEXT, TEXT, max_size=3),
+    place=st.builds(RunPlace, sink=TEXT, checkpoint=TEXT),
 )
 FACTS = PlanFacts(5, "jsonl", "none", "bytes", 4096)
 FOREIGN = [b"", b"null", b"[]", b"7", b'"text"', b"{}", b'{"version": 1}', b"\xff\xfe", b"PAR1PAR1"]
@@ -135,7 +144,7 @@ def test_what_is_no_record_is_damaged(kind, data):
 def test_every_field_must_be_there_and_of_its_type(record):
     """A wrong one is named, so that it can be looked for."""
     whole = dataclasses.asdict(record)
-    for name in whole.keys() - {"version", "errors", "errors_sha256"}:
+    for name in whole.keys() - {"version", "errors", "errors_sha256", "source_hash"}:
         less = {key: value for key, value in whole.items() if key != name}
         with pytest.raises(DamagedOutputError):
             type(record).from_bytes(sealed(orjson.dumps(less)), key="k")
@@ -218,8 +227,75 @@ def test_what_is_no_plan_is_damaged(data):
 
 def test_a_plan_of_a_later_version_is_refused_by_name():
     """As every record."""
-    with pytest.raises(DamagedOutputError, match="k has format version 2"):
-        plan_from_bytes(a_table({"batchrunner": '{"version": 2, "retired": []}'}), key="k")
+    with pytest.raises(DamagedOutputError, match="k has format version 3"):
+        plan_from_bytes(a_table({"batchrunner": '{"version": 3, "retired": []}'}), key="k")
+
+
+def edited(plan, change):
+    """The plan as a tool would write it again, with *change* made to its columns and header."""
+    table = pq.read_table(pa.BufferReader(plan))
+    columns, header = table.to_pydict(), json.loads(table.schema.metadata[b"batchrunner"])
+    change(columns, header)
+    table = pa.table(columns, schema=table.schema)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({"batchrunner": json.dumps(header)}), buffer)
+    return buffer.getvalue().to_pybytes()
+
+
+A_WHOLE_PLAN = dataclasses.replace(
+    a_generation(0, 1, 2, retired=(7,)), identities={"/in/9": "5"}, place=RunPlace("/out", "/ck")
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda columns, _: columns["stop"].__setitem__(1, 8),
+        lambda columns, _: columns["identity"].__setitem__(0, "2"),
+        lambda columns, _: columns["rows"].__setitem__(0, 5),
+        lambda columns, _: [column.pop() for column in columns.values()],
+        lambda _, header: header["retired"].append(1),
+        lambda _, header: header["identities"].update({"/in/0": "9"}),
+        lambda _, header: header["place"].update(sink="/other"),
+        lambda _, header: header.update(count=4097),
+        lambda _, header: header.update(version=1),
+        lambda _, header: header.pop("check"),
+    ],
+)
+def test_a_plan_that_was_edited_is_damaged(change):
+    """It decides which rows are read: one number other, and rows are lost or come twice."""
+    plan = plan_to_bytes(A_WHOLE_PLAN)
+    assert plan_from_bytes(edited(plan, lambda *_: None), key="k") == A_WHOLE_PLAN
+
+    with pytest.raises(DamagedOutputError, match="k is damaged: it was changed after"):
+        plan_from_bytes(edited(plan, change), key="k")
+
+
+def test_no_flipped_bit_makes_another_plan():
+    """A disk may flip any: the plan is then the same, or damaged."""
+    plan = plan_to_bytes(A_WHOLE_PLAN)
+    damaged = 0
+    for at in range(0, len(plan), 3):
+        flipped = plan[:at] + bytes([plan[at] ^ 1 << at % 8]) + plan[at + 1 :]
+        try:
+            assert plan_from_bytes(flipped, key="k") == A_WHOLE_PLAN
+        except DamagedOutputError:
+            damaged += 1
+    assert damaged > len(plan) // 10
+
+
+def test_a_plan_of_version_1_has_no_checksum():
+    """It is read as before."""
+    plan = plan_to_bytes(a_generation(0, 1, retired=(7,)))
+
+    def as_of_version_1(_, header):
+        for added in ("check", "identities", "place"):
+            del header[added]
+        header["version"] = 1
+
+    assert plan_from_bytes(edited(plan, as_of_version_1), key="k") == a_generation(
+        0, 1, retired=(7,)
+    )
 
 
 def test_parts_sort_in_the_order_of_their_shards():
@@ -297,12 +373,16 @@ def test_generations_come_back_in_order_and_none_is_replaced(checkpoint):
     assert [one.shards[0].id for one in checkpoint.generations()] == list(range(12))
 
 
-def test_the_first_schema_counts_for_all(checkpoint):
-    """Of two workers that propose one at once."""
-    assert checkpoint.schema() is None
+def test_the_first_schema_counts_for_all_and_so_does_each_addition(checkpoint):
+    """Of two workers that propose one at once, one comes second, and reads what is there."""
+    assert checkpoint.schemas() == []
 
-    assert checkpoint.fix_schema(b"first") == b"first"
-    assert checkpoint.fix_schema(b"second") == b"first" == checkpoint.schema()
+    assert checkpoint.add_schema(b"first", number=0)
+    assert not checkpoint.add_schema(b"second", number=0)
+    assert all(checkpoint.add_schema(b"%d" % number, number=number) for number in range(1, 12))
+    assert not checkpoint.add_schema(b"other", number=3)
+
+    assert checkpoint.schemas() == [b"first", *(b"%d" % number for number in range(1, 12))]
 
 
 def test_of_two_sentinels_the_first_counts_and_both_are_told(checkpoint):
@@ -315,9 +395,9 @@ def test_of_two_sentinels_the_first_counts_and_both_are_told(checkpoint):
         "part-00001": "a",
         "part-00002": "b",
     }
-    assert checkpoint.sentinel("part-00001").session == "a"
-    assert checkpoint.sentinel("part-00003") is None
-    assert set(checkpoint.find(["part-00002", "part-00003"])) == {"part-00002"}
+    assert checkpoint.sentinel("part-00001", run_uid="r" * 32).session == "a"
+    assert checkpoint.sentinel("part-00003", run_uid="r" * 32) is None
+    assert set(checkpoint.find(["part-00002", "part-00003"], run_uid="r" * 32)) == {"part-00002"}
 
 
 def test_folded_sentinels_are_not_read_one_by_one(storage, checkpoint):

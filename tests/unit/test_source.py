@@ -6,7 +6,8 @@ import pytest
 
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.naming import FileKind
-from batchrunner.plan.source import SourceFile, check_apart, list_source
+from batchrunner.plan.overlap import check_apart
+from batchrunner.plan.source import SourceFile, list_source
 from batchrunner.spec import SourceSpec
 from batchrunner.testing.memory import MemoryStorage
 
@@ -46,7 +47,7 @@ def found(storage, *places, **fields):
     """Return the keys of the files of a source, in its order."""
     uris = [f"{storage.uri}/{place}" if place else storage.uri for place in places]
     source = SourceSpec(uri=uris[0] if len(uris) == 1 else uris, **fields)
-    return [file.uri.removeprefix(f"{storage.uri}/") for file in list_source(source)]
+    return [file.uri.removeprefix(f"{storage.uri}/") for file in list_source(source).files]
 
 
 @pytest.mark.parametrize(
@@ -120,9 +121,9 @@ def test_what_a_listing_says_of_a_file_is_kept(bucket):
     bucket.put("a.jsonl.zst", b"12345")
     entry = bucket.head("a.jsonl.zst")
 
-    assert list_source(SourceSpec(uri=bucket.uri)) == [
-        SourceFile(f"{bucket.uri}/a.jsonl.zst", 5, entry.identity, FileKind("jsonl", "zst"))
-    ]
+    assert list_source(SourceSpec(uri=bucket.uri)).files == (
+        SourceFile(f"{bucket.uri}/a.jsonl.zst", 5, entry.identity, FileKind("jsonl", "zst")),
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_a_name_tells_the_format(bucket, name, kind):
     bucket.put(name, b"x")
 
     for place in ("", f"/{name}", "/*"):
-        assert [f.kind for f in list_source(SourceSpec(uri=bucket.uri + place))] == [kind]
+        assert [f.kind for f in list_source(SourceSpec(uri=bucket.uri + place)).files] == [kind]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_a_format_that_is_told_stands_in_for_the_name(bucket, name, told, kind):
 
     for place in (name, "*"):
         uri = f"{bucket.uri}/{place}"
-        assert [f.kind for f in list_source(SourceSpec(uri=uri, format=told))] == [kind]
+        assert [f.kind for f in list_source(SourceSpec(uri=uri, format=told)).files] == [kind]
 
 
 def test_a_named_file_of_unknown_format_asks_for_it(bucket):
@@ -210,7 +211,7 @@ def test_files_on_a_disk_are_found_as_in_a_bucket(tmp_path, monkeypatch):
         (tmp_path / key).write_text("{}\n")
 
     for uri in ("in", str(tmp_path / "in"), "in/**", "in/**/*.jsonl", f"file://{tmp_path}/in"):
-        uris = [file.uri for file in list_source(SourceSpec(uri=uri))]
+        uris = [file.uri for file in list_source(SourceSpec(uri=uri)).files]
         assert uris == [str(tmp_path / "in/a.jsonl"), str(tmp_path / "in/sub/b.jsonl")]
 
 

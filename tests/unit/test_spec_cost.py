@@ -12,8 +12,9 @@ spec = BatchSpec.from_text(
     origin="x.yaml",
 )
 repr(spec), spec.kept_text
+from batchrunner.capability import Code
 from batchrunner.spec.fingerprint import decisive_fields, fingerprint
-fingerprint(decisive_fields(spec, code="x"))
+fingerprint(decisive_fields(spec, code=Code({"a.py": "{}"})))
 took = time.process_time() - began
 import sys
 heavy = {"ray", "pyarrow", "pandas", "numpy", "s3fs", "fsspec", "click", "rich"} & set(sys.modules)

@@ -1,11 +1,20 @@
 """What decides the output is compared before a run continues; what does not is free to change."""
 
+import json
+
 import pytest
 
+from batchrunner.capability import Code
 from batchrunner.spec import BatchSpec, CapabilitySpec
-from batchrunner.spec.fingerprint import decisive_fields, differences, fingerprint
+from batchrunner.spec.fingerprint import (
+    decisive_fields,
+    differences,
+    field_of_code_before,
+    fingerprint,
+)
 from batchrunner.spec.phrases import section_of
 
+V1 = Code({"caps.py": '{"*": "1", "f": "1"}'})
 FULL = {
     "name": "a",
     "capability": {"target": "a:b", "fn_kwargs": {"x": 1}, "fn_constructor_kwargs": {"y": 1}},
@@ -42,6 +51,8 @@ NEUTRAL = {
     "resume": False,
     "tags": {"team": "x"},
     "unsafe_single_writer": True,
+    "capability.files": ["/weights"],  # what they hold decides; it is told beside the spec
+    "capability.deterministic": True,
     "source.storage_options": {"anon": True},
     "sink.storage_options": {"anon": True},
     "execution.engine": "local",
@@ -86,7 +97,7 @@ def changed(path, value):
     if parents == ["analytics_store"]:
         inner.setdefault("uri", "/store")
     inner[last] = value
-    return decisive_fields(BatchSpec(**spec), code="v1")
+    return decisive_fields(BatchSpec(**spec), code=V1)
 
 
 def test_the_tables_of_this_test_name_every_field():
@@ -102,7 +113,7 @@ def test_the_loaders_of_inputs_are_decisive():
     def loaded_by(loader):
         capability = {"target": "a:b", "mode": "run", "inputs": {"models": loader}}
         spec = BatchSpec(**FULL | {"capability": capability, "analytics_store": "/store"})
-        return fingerprint(decisive_fields(spec, code="v1"))
+        return fingerprint(decisive_fields(spec, code=V1))
 
     assert loaded_by("a:load") == loaded_by("a:load") != loaded_by("b:load")
 
@@ -110,7 +121,7 @@ def test_the_loaders_of_inputs_are_decisive():
 @pytest.mark.parametrize("path", DECISIVE)
 def test_a_decisive_field_changes_the_fingerprint(path):
     """Going on would mix the rows of two different runs."""
-    old = decisive_fields(BatchSpec(**FULL), code="v1")
+    old = decisive_fields(BatchSpec(**FULL), code=V1)
     new = changed(path, DECISIVE[path])
 
     assert fingerprint(old) != fingerprint(new)
@@ -120,7 +131,7 @@ def test_a_decisive_field_changes_the_fingerprint(path):
 @pytest.mark.parametrize("path", NEUTRAL)
 def test_a_neutral_field_does_not(path):
     """A preempted run may go on elsewhere, with other workers."""
-    old = decisive_fields(BatchSpec(**FULL), code="v1")
+    old = decisive_fields(BatchSpec(**FULL), code=V1)
 
     assert old == changed(path, NEUTRAL[path])
 
@@ -145,17 +156,22 @@ def test_the_code_counts_unless_a_version_stands_in_for_it():
             code=code,
         )
 
-    assert ["capability.code: changed"] == differences(fields("a"), fields("b"))
-    assert fields("a", version="1") == fields("b", version="1")
-    assert "capability.code" not in fields("a", version="1") | fields(None)
-    assert '"1"' == fields("a", version="1")["capability.version"]
+    a, b = Code({"m.py": '{"*": "a"}'}), Code({"m.py": '{"*": "b"}'})
+
+    assert ["capability.code: m.py: changed"] == differences(fields(a), fields(b))
+    assert fields(a, version="1") == fields(b, version="1")
+    assert "capability.code" not in str(fields(a, version="1") | fields(None))
+    assert '"1"' == fields(a, version="1")["capability.version"]
 
 
 def test_an_object_as_capability_has_its_code_only():
     """Made in Python, without a target."""
-    fields = decisive_fields(BatchSpec(source="/in", sink="/out"), code="a")
+    code = Code({"m.py": "{}"}, {("closure", "K"): "1"})
+    fields = decisive_fields(BatchSpec(source="/in", sink="/out"), code=code)
 
-    assert ["capability.code"] == [path for path in fields if path.startswith("capability")]
+    assert ['capability.code."m.py"', "capability.code.closure.K"] == [
+        path for path in fields if path.startswith("capability")
+    ]
 
 
 def test_differences_read_like_a_diff():
@@ -169,6 +185,45 @@ def test_differences_read_like_a_diff():
         old, {**old, "capability.fn_kwargs.x": "2"}
     )
     assert [] == differences(old, dict(reversed(old.items())))
+
+
+def test_a_changed_file_is_told_by_what_changed_in_it():
+    """A hash says that something is different; one has to know what."""
+
+    def changes(old, new, field="capability.code"):
+        as_fields = ({f'{field}."pkg/m.py"': json.dumps(value)} for value in (old, new))
+        return differences(*as_fields)
+
+    told = changes({"*": "1", "f": "1", "g": "1"}, {"*": "2", "f": "2", "x": "2"})
+
+    assert ["capability.code: pkg/m.py: f changed, removed g, added x"] == told
+    (line,) = changes({"*": "1", "f": "1"}, {"*": "2", "f": "1"})
+    assert line.endswith("pkg/m.py: the order of its statements changed")
+    (line,) = changes({"*": "1"}, {"*": "2"} | {str(n): "2" for n in range(100)})
+    assert line.endswith("added 15, and 92 more")
+    assert ["capability.files: pkg/m.py: changed"] == changes("a", "b", "capability.files")
+    assert ["capability.code: pkg/m.py: added"] == differences(
+        {}, {'capability.code."pkg/m.py"': "{}"}
+    )
+    assert ["capability.code: pkg/m.py: removed"] == differences(
+        {'capability.code."pkg/m.py"': "{}"}, {}
+    )
+
+
+def test_values_under_secret_names_are_not_told():
+    """A closure over a key is common; the checkpoint is stored and shown."""
+    values = {
+        ("closure", "api_key"): '"canary"',
+        ("global", "config", "password"): '"canary"',
+        ("closure", "url"): '"https://me:canary@host/"',
+    }
+
+    fields = decisive_fields(BatchSpec(source="/in", sink="/out"), code=Code({}, values))
+
+    assert "canary" not in repr(fields)
+    assert ["capability.code.closure.api_key: changed"] == differences(
+        fields, {**fields, "capability.code.closure.api_key": '"other"'}
+    )
 
 
 def test_differences_are_safe_and_short():
@@ -245,7 +300,7 @@ def test_fields_of_a_short_form_that_came_from_the_environment_are_not_told():
 
 def test_the_fingerprint_is_fixed():
     """Checkpoints hold it: another value for the same spec would orphan every one of them."""
-    fields = decisive_fields(BatchSpec(**FULL), code="v1")
+    fields = decisive_fields(BatchSpec(**FULL), code=V1)
 
     assert list(fields) == sorted(fields)
     assert {
@@ -258,4 +313,6 @@ def test_the_fingerprint_is_fixed():
         "source.shard.rows": "10",
         "source.uri": '"/in"',
     }.items() < fields.items()
-    assert "9ddd84fec155c145641123dcbdbc3880873870cbd3a590e92f715c0430e96a16" == fingerprint(fields)
+    assert "c7adc853f7c70b15a5a66b9c742f0ab1288d7710c6357c26edbdc1af89ff85d6" == fingerprint(fields)
+    before = decisive_fields(BatchSpec(**FULL), code=None) | field_of_code_before("v1")
+    assert "9ddd84fec155c145641123dcbdbc3880873870cbd3a590e92f715c0430e96a16" == fingerprint(before)

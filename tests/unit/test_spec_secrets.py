@@ -107,7 +107,7 @@ def test_nothing_that_is_shown_or_kept_has_them():
     shown = [
         *(repr(spec), str(spec), f"{spec}", repr([spec.source]), str(spec.ray), repr(spec.shown())),
         *(spec.kept_text, BatchSpec(**dict(spec)).kept_text),
-        repr(decisive_fields(spec, code="c")),
+        repr(decisive_fields(spec, code=None)),
     ]
 
     assert [] == [text for text in shown if CANARY in text]

@@ -1,0 +1,97 @@
+"""The user's code, found and loaded by its `package.module:attribute`."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import traceback
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from batchrunner.capability.finding import module_file
+from batchrunner.errors import CapabilityImportError, describe
+from batchrunner.user_code import contained
+
+
+def load_target(target: str) -> Any:
+    """Import the module of *target* and return the attribute.
+
+    Raises:
+        CapabilityImportError: The module cannot be imported, or has no such attribute.
+    """
+    module_name, _, path = target.partition(":")
+    try:
+        found: Any = contained(partial(importlib.import_module, module_name))
+    except ModuleNotFoundError as error:
+        raise CapabilityImportError(not_found(target, missing=error.name or "")) from error
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise CapabilityImportError(_broken_import(target, error)) from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise CapabilityImportError(f"capability {target!r}: {module_name} has no {path!r}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise CapabilityImportError(
+            f"capability {target!r} is a {type(found).__name__}; it must be a function or a class"
+        )
+    return found
+
+
+def check_target(target: str) -> None:
+    """Look for *target* without running any of its code.
+
+    Raises:
+        CapabilityImportError: There is no such module, or it plainly defines no such name.
+    """
+    module_name, _, path = target.partition(":")
+    source = module_file(module_name)
+    if source is None:
+        raise CapabilityImportError(not_found(target, missing=module_name))
+    names = set(_defined_names(parse(source, target=target).body))
+    first = path.partition(".")[0]
+    if first not in names and not names & {"*", "__getattr__"}:
+        raise CapabilityImportError(f"capability {target!r}: {source} defines no {first!r}")
+
+
+def parse(source: Path, *, target: str) -> ast.Module:
+    """Return the syntax tree of the file *source*, in which *target* is.
+
+    Raises:
+        CapabilityImportError: It cannot be read, or it is no Python.
+    """
+    try:
+        return ast.parse(source.read_bytes(), filename=str(source))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise CapabilityImportError(f"capability {target!r}: {source}: {error}") from error
+
+
+def _defined_names(body: Iterable[ast.stmt]) -> Iterator[str]:
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield statement.name
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in statement.names)
+        elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            yield from (node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
+        else:  # if, try, with, for: names may be bound inside
+            inner = (node for node in ast.walk(statement) if isinstance(node, ast.stmt))
+            yield from _defined_names(node for node in inner if node is not statement)
+
+
+def not_found(target: str, *, missing: str) -> str:
+    """Return what to tell when *target* needs the module *missing*, which is not there."""
+    module = target.partition(":")[0]
+    if module == missing or module.startswith(f"{missing}."):
+        return (
+            f"capability {target!r}: no module {missing!r} in this Python's path; "
+            "run in the folder that holds it, or install it"
+        )
+    return f"capability {target!r} needs the module {missing!r}, which is not installed"
+
+
+def _broken_import(target: str, error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"capability {target!r} raises when it is imported{place}: {describe(error)}"

@@ -1,0 +1,97 @@
+"""Values that JSON has no word for, and those that it must not have: numpy's, pandas', NaN."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+
+def plain(value: object) -> Any:
+    """Return what stands in JSON for a value that orjson, or the standard library, does not know.
+
+    One type has one way into JSON, whichever library it is of: numpy's numbers are Python's, exactly,
+    and a point in time is its ISO 8601 text, down to its last digit.
+
+    Raises:
+        TypeError: There is no such thing.
+        ValueError: It holds a float that JSON has not.
+    """
+    kind = type(value)
+    library = kind.__module__.partition(".")[0]
+    if library == "pandas" and kind.__name__ in ("NAType", "NaTType"):
+        return None
+    if library == "numpy" and hasattr(value, "dtype"):
+        return _plain_numpy(value)
+    if isinstance(value, dt.datetime) and kind is not dt.datetime:
+        return value.isoformat()
+    if isinstance(value, float):
+        return float(value)
+    if not isinstance(value, dt.date | dt.time | Enum | UUID) and not is_dataclass(value):
+        raise TypeError(f"Type is not JSON serializable: {kind.__name__}")
+    if not _is_finite(value):
+        raise ValueError("Out of range float values are not JSON compliant")
+    return orjson.loads(orjson.dumps(value, default=plain))
+
+
+def _plain_numpy(value: Any) -> Any:
+    kind = value.dtype.kind
+    if kind == "M":
+        return [_plain_numpy(one) for one in value] if value.ndim else _iso(value)
+    if kind not in "biufOU":
+        raise TypeError(f"Type is not JSON serializable: numpy's {value.dtype}")
+    if kind == "f" and not _is_finite(value):
+        raise ValueError("Out of range float values are not JSON compliant")
+    return value.tolist()
+
+
+def _iso(instant: Any) -> str | None:
+    """Return a numpy point in time as text; None for NaT."""
+    count = instant.astype("datetime64[ns]" if "ns" in str(instant.dtype) else "datetime64[us]")
+    if str(instant) == "NaT":
+        return None
+    if "[D]" in str(instant.dtype):
+        return str(instant)
+    if "ns" not in str(instant.dtype):
+        return str(count.item().isoformat())
+    micros, rest = divmod(int(count.astype("int64")), 1000)
+    text = (dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=micros)).isoformat()  # noqa: DTZ001
+    if not rest:
+        return text
+    return f"{text if '.' in text else text + '.000000'}{rest:03d}"
+
+
+def all_finite(values: Iterable[Any]) -> bool:
+    """Tell whether there is no NaN in *values*, wherever orjson looks: it would write null."""
+    return all(map(_is_finite, values))
+
+
+def _is_finite(value: Any) -> bool:
+    kind = value.__class__
+    if kind is str or kind is int or kind is bool or value is None:
+        return True
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all_finite(value.values())
+    if isinstance(value, list | tuple):
+        return all_finite(value)
+    return all_finite(_inside(value))
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    """Return what orjson, or `plain`, would write of a value of another class."""
+    if isinstance(value, Enum):
+        return [value.value]
+    if is_dataclass(value):
+        return [getattr(value, field.name) for field in fields(value)]
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind == "f":
+        return [] if (value - value == 0).all() else [math.nan]
+    return [value.tolist()] if kind == "O" and hasattr(value, "tolist") else []

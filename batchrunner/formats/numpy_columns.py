@@ -1,0 +1,78 @@
+"""Columns as numpy arrays, and back, for `batch_format: numpy`.
+
+A numpy array is handed over where it holds the values exactly. Where it does not (integers with a
+null among them, objects, lists with nulls in them), it is an array of Python objects. Floats with
+nulls come as a masked array, with NaN below the mask.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchrunner.formats.arrays import SchemaError, array_of, first_line, is_list
+from batchrunner.formats.columns import plain_values
+from batchrunner.formats.schemas import represented
+
+
+def as_numpy(column: pa.ChunkedArray, name: str) -> Any:
+    """Return *column* as an array of its own, which the receiver may change.
+
+    Raises:
+        SchemaError: A value is more than numpy's or Python's type for it can hold.
+    """
+    if pa.types.is_dictionary(column.type):  # pyarrow gives the wrong word for a null
+        column = column.cast(column.type.value_type)
+    kind, t = column.type, pa.types
+    if t.is_floating(kind) and column.null_count:
+        return _masked(column)
+    whole = t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind)
+    dated = t.is_timestamp(kind) or t.is_duration(kind) or t.is_date32(kind)
+    if dated or (whole and not column.null_count):
+        return _own(column.to_numpy())
+    if _is_flat_list(column):
+        return _own(column.to_numpy())
+    return _objects(plain_values(column, name))
+
+
+def _own(array: Any) -> Any:
+    return array if array.flags.writeable else array.copy()
+
+
+def _masked(column: pa.ChunkedArray) -> Any:
+    nulls = column.is_null().to_numpy()
+    return np.ma.MaskedArray(_own(column.to_numpy()), mask=nulls)
+
+
+def _is_flat_list(column: pa.ChunkedArray) -> bool:
+    """Tell whether each value is an array of numbers, and no null is inside."""
+    if not is_list(column.type) or pa.types.is_list_view(column.type):
+        return False
+    inner = column.type.value_type
+    numbers = pa.types.is_integer(inner) or pa.types.is_floating(inner)
+    return numbers and all(chunk.flatten().null_count == 0 for chunk in column.chunks)
+
+
+def _objects(values: list[Any]) -> Any:
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+def from_numpy(array: Any, *, name: str, hints: tuple[pa.DataType, ...], lenient: bool) -> Any:
+    """Return an array of one dimension as Arrow's; objects in it are taken one by one.
+
+    A point in time without a zone is one in UTC where the first hint has a zone.
+
+    Raises:
+        SchemaError: Its values are not of one kind.
+    """
+    if array.dtype.kind in "OUSV":
+        return array_of(array.tolist(), path=name, hints=hints, lenient=lenient)
+    if array.dtype.kind in "Mm" and array.dtype.name.endswith("64"):  # no unit: nothing but NaT
+        return array_of([None] * len(array), path=name, hints=hints)
+    try:
+        made = pa.array(array)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise SchemaError(f"column {name!r}: {first_line(error)}") from error
+    return represented(made, hints)

@@ -1,0 +1,116 @@
+"""One Parquet part being written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import reduce
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchrunner.formats.arrays import SchemaError
+from batchrunner.formats.columns import joined
+from batchrunner.formats.schemas import conform, grown, unwritable
+
+ROW_GROUP_BYTES = 64 << 20
+"""Size in memory at which rows become a row group of the part."""
+
+Settle = Callable[[pa.Schema], pa.Schema]
+"""Given the schema of a part's own rows, returns the one to write."""
+
+Restart = Callable[[], tuple[BinaryIO, io.RawIOBase]]
+"""Returns what is written so far, to read, and a new file to write to in its place."""
+
+
+class ParquetPart:
+    """Writes one part, in row groups. Its schema grows with its rows."""
+
+    def __init__(
+        self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart
+    ) -> None:
+        """Write to *file*.
+
+        Args:
+            file: Where to. Written front to back.
+            compression: snappy, zstd, gzip or none.
+            settle: Called before the first rows are written, and whenever rows add to the schema.
+            restart: Called when rows add to the schema of those that are written already.
+        """
+        self._file, self._compression = file, compression
+        self._settle, self._restart = settle, restart
+        self._held: list[pa.Table] = []
+        self._held_bytes = 0
+        self._own: pa.Schema | None = None
+        self._writer: pq.ParquetWriter | None = None
+
+    def append(self, table: pa.Table) -> None:
+        """Add rows.
+
+        Raises:
+            SchemaError: They do not fit those before, or the schema of the sink.
+        """
+        self._held.append(table)
+        self._held_bytes += table.nbytes
+        if self._held_bytes >= ROW_GROUP_BYTES:
+            self._write_group()
+
+    def close(self) -> None:
+        """Write what is held, and the footer."""
+        if self._held or self._writer is None:
+            self._write_group()
+        if self._writer:
+            self._writer.close()
+
+    def _write_group(self) -> None:
+        writer = self._ready_writer()
+        tables = [_fitted(table, writer.schema) for table in self._held]
+        self._held, self._held_bytes = [], 0
+        writer.write_table(joined(tables) if tables else writer.schema.empty_table())
+
+    def _ready_writer(self) -> pq.ParquetWriter:
+        """Return the writer of the schema that the rows held, and those before them, need."""
+        own = self._own or pa.schema([])
+        grown_own = reduce(grown, (table.schema for table in self._held), own)
+        if self._writer is not None and grown_own is own:
+            return self._writer
+        self._own = grown_own
+        schema = self._settle(grown_own)
+        _check_writable(schema, rows=sum(table.num_rows for table in self._held))
+        if self._writer is None:
+            self._writer = self._new_writer(schema)
+        elif not schema.equals(self._writer.schema):
+            self._write_again(schema)
+        return self._writer
+
+    def _new_writer(self, schema: pa.Schema) -> pq.ParquetWriter:
+        return pq.ParquetWriter(self._file, schema, compression=self._compression)
+
+    def _write_again(self, schema: pa.Schema) -> None:
+        """Go on in a new file, with what is written so far in *schema*: a file has one schema."""
+        before: Any = self._writer
+        before.close()
+        written, self._file = self._restart()
+        self._writer = self._new_writer(schema)
+        source = pq.ParquetFile(written)
+        for group in range(source.num_row_groups):
+            self._writer.write_table(_fitted(source.read_row_group(group), schema))
+
+
+def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Bring *table* into *schema*, which lacks columns of nothing but nulls that it may have."""
+    kept = [f.name for f in table.schema if f.name in schema.names or not pa.types.is_null(f.type)]
+    return conform(
+        table.select(kept) if len(kept) < table.num_columns else table, schema, lenient=False
+    )
+
+
+def _check_writable(schema: pa.Schema, *, rows: int) -> None:
+    if rows and not len(schema):
+        raise SchemaError(
+            "rows without any column, which Parquet cannot keep; use sink.format: jsonl, or declare "
+            "the columns in sink.schema"
+        )
+    if why := unwritable(schema):
+        raise SchemaError(why)

@@ -1,0 +1,104 @@
+"""Rows of a file of objects as tables, cut where one table cannot hold them all as they are.
+
+A table has one type a column, and null where a row lacks a key. So rows go into one table as long as
+each column has one kind of value, and as long as a null in it says one thing: that the key is absent,
+or that it is there and null. Where that ends, the next table begins. It depends on the file alone, not
+on how many rows a batch has, or which of them are tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from batchrunner.formats.arrays import SchemaError
+from batchrunner.formats.chunk import Absent, Row, Run, Shape
+from batchrunner.formats.columns import rows_to_table
+
+
+@dataclass(frozen=True, slots=True)
+class RowTable:
+    """A run and its rows as a table, or why there is none."""
+
+    run: Run
+    table: pa.Table | None
+    refusal: str = ""
+
+    def rows(self, start: int, stop: int) -> pa.Table:
+        """Return rows *start* to *stop* of the chunk, which lie in the run.
+
+        Raises:
+            SchemaError: No table can hold them.
+        """
+        if self.table is None:
+            raise SchemaError(f"{self.refusal}; batch_format: rows can hold it")
+        return self.table.slice(start - self.run.start, stop - start)
+
+
+def tables_of(rows: Sequence[Row], *, start: int = 0) -> Iterator[RowTable]:
+    """Yield *rows* as few tables, in order; *start* is the index of the first."""
+    if not rows:
+        return
+    try:
+        absent = _absences(rows)
+        table = rows_to_table(rows)
+    except SchemaError as error:
+        if len(rows) == 1:
+            yield RowTable(Run(start, start + 1, None), None, str(error))
+            return
+        middle = len(rows) // 2
+        yield from tables_of(rows[:middle], start=start)
+        yield from tables_of(rows[middle:], start=start + middle)
+    else:
+        yield RowTable(Run(start, start + len(rows), Shape(table.schema, absent)), table)
+
+
+def _absences(objects: Sequence[Row]) -> Absent:
+    """Tell what nulls will mean in the table of *objects*.
+
+    Raises:
+        SchemaError: A key is absent in some and null in others.
+    """
+    keys = objects[0].keys()
+    uniform = all(one.keys() == keys for one in objects)
+    found: dict[str, tuple[bool, Absent]] = {}
+    for key in keys if uniform else dict.fromkeys(key for one in objects for key in one):
+        is_absent = not uniform and any(key not in one for one in objects)
+        if is_absent and any(one.get(key, 0) is None for one in objects):
+            raise SchemaError(f"column {key!r}: the key is null in some rows and absent in others")
+        inner = list(_objects_in(one.get(key) for one in objects))
+        below = _absences(inner) if inner else {}
+        if is_absent or below:
+            found[key] = is_absent, below
+    return found
+
+
+def _objects_in(values: Iterable[Any]) -> Iterator[Row]:
+    for value in values:
+        if type(value) is dict:
+            yield value
+        elif type(value) is list and value and type(value[0]) in (dict, list, type(None)):
+            yield from _objects_in(value)
+
+
+def without_absent(rows: Sequence[Row], absent: Absent) -> Sequence[Row]:
+    """Return *rows*, which come from a table, without the keys whose null means that: in place."""
+    if absent:
+        for row in rows:
+            _drop_absent(row, absent)
+    return rows
+
+
+def _drop_absent(row: Row, absent: Absent) -> None:
+    for key, (is_absent, below) in absent.items():
+        if key not in row:
+            continue
+        if row[key] is None:
+            if is_absent:
+                del row[key]
+        elif below:
+            for inner in _objects_in([row[key]]):
+                _drop_absent(inner, below)

@@ -1,0 +1,102 @@
+"""What decides the output, as it is now, to be compared with what did when the run began."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from batchrunner.capability import Code, check_target, code_of
+from batchrunner.capability.before import hash_of_object, hash_of_target
+from batchrunner.capability.worked import before_work, remember_work
+from batchrunner.plan.code_files import code_files
+from batchrunner.spec import BatchSpec
+from batchrunner.spec.fingerprint import decisive_fields, field_of_code_before, has_code_before
+
+_log = logging.getLogger(__name__)
+
+_MOST_TOLD = 5
+
+
+@dataclass(frozen=True)
+class AskedFor:
+    """A spec and the object that was handed over with it, if one was: looked at when asked.
+
+    Attributes:
+        spec: The spec.
+        handed_over: The function, class or object itself, in place of the target; or None.
+    """
+
+    spec: BatchSpec
+    handed_over: Any = field(default=None, repr=False)
+
+    @cached_property
+    def code(self) -> Code:
+        """The code; nothing of it where `capability.version` stands in for it.
+
+        Raises:
+            CapabilityImportError: It cannot be found or parsed.
+        """
+        code = self._look()
+        return replace(code, values=before_work(self.handed_over, code.values))
+
+    def _look(self) -> Code:
+        named = self.spec.capability
+        if named is not None and named.version is not None:
+            return Code()
+        targets = [] if self.handed_over is not None or named is None else [named.target]
+        for target in targets:
+            check_target(target)
+        loaders = named.inputs.values() if named else ()
+        return code_of([*targets, *loaders], handed_over=self.handed_over)
+
+    @cached_property
+    def decisive(self) -> dict[str, str]:
+        """All that decides the output: dotted paths and their values; without secrets.
+
+        Raises:
+            CapabilityImportError: The code cannot be found or parsed.
+            InvalidSpecError: One of `capability.files` is not there.
+        """
+        return decisive_fields(self.spec, code=self.code, files=code_files(self.spec))
+
+    def compared_with(self, old: Mapping[str, str]) -> Mapping[str, str]:
+        """Return what to compare with *old*: as it was told when *old* was written.
+
+        A checkpoint of before knows the code as one hash. It is gone on with as long as that is
+        the same, and told apart from the next change on that somebody accepts.
+        """
+        if not has_code_before(old):
+            return self.decisive
+        named = self.spec.capability
+        if self.handed_over is not None or named is None:
+            code = hash_of_object(self.handed_over)
+        else:
+            code = hash_of_target(named.target)
+        kept = {p: text for p, text in self.decisive.items() if not p.startswith("capability.code")}
+        return {**kept, **field_of_code_before(code)}
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Have the capability called in this process meanwhile: what it does to itself is no change."""
+        try:
+            yield
+        finally:
+            if self.handed_over is not None and self.spec.execution.engine == "local":
+                after = self._look().values
+                remember_work(self.handed_over, before=self.code.values, after=after)
+
+    def warn_of_unseen(self) -> None:
+        """Say once what of an object that was handed over is not looked at."""
+        unseen = [".".join(("capability.code", *path)) for path in self.code.unseen]
+        if unseen:
+            more = f" and {len(unseen) - _MOST_TOLD} more" if len(unseen) > _MOST_TOLD else ""
+            _log.warning(
+                "not looked at but for its type, so a change of it is not noticed: %s%s. "
+                "capability.version or capability.files can stand in for it",
+                ", ".join(unseen[:_MOST_TOLD]),
+                more,
+            )

@@ -1,0 +1,94 @@
+"""A folder of a storage as a storage of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO
+
+from batchrunner.errors import StorageError
+from batchrunner.storage.seam import Entry, Staged, Storage
+from batchrunner.storage.validity import plain_folder, plain_key
+
+
+class Below:
+    """The objects of *storage* below *folder*, under keys relative to that.
+
+    What is staged, and with it `leftovers` and `sweep`, is that of the whole *storage*.
+    """
+
+    def __init__(self, storage: Storage, folder: str) -> None:
+        self._storage, self._folder = storage, plain_folder(folder)
+
+    @property
+    def uri(self) -> str:
+        return f"{self._storage.uri}/{self._folder}".rstrip("/")
+
+    def list(self, prefix: str = "", *, recursive: bool = False) -> Iterator[Entry]:
+        folder = self._folder + plain_folder(prefix)
+        yield from map(self._inside, self._storage.list(folder, recursive=recursive))
+
+    def head(self, key: str) -> Entry | None:
+        found = self._storage.head(self._full(key))
+        return None if found is None else self._inside(found)
+
+    def get(self, key: str) -> bytes:
+        return self._storage.get(self._full(key))
+
+    def open(self, entry: Entry) -> BinaryIO:
+        return self._storage.open(self._outside(entry))
+
+    def put(self, key: str, data: bytes) -> None:
+        self._storage.put(self._full(key), data)
+
+    def put_if_absent(self, objects: Mapping[str, bytes]) -> frozenset[str]:
+        won = self._storage.put_if_absent({self._full(key): data for key, data in objects.items()})
+        return self._short(won)
+
+    def stage(self) -> Staged:
+        return self._storage.stage()
+
+    def publish(self, objects: Mapping[str, tuple[Staged, bytes]]) -> frozenset[str]:
+        try:
+            full = {self._full(key): one for key, one in objects.items()}
+        except StorageError:
+            for staged, _ in objects.values():
+                staged.discard()
+            raise
+        return self._short(self._storage.publish(full))
+
+    def notes(self, key: str) -> tuple[bytes, ...]:
+        return self._storage.notes(self._full(key))
+
+    def forget_notes(self, keys: Iterable[str]) -> None:
+        self._storage.forget_notes([self._full(key) for key in keys])
+
+    def delete(self, keys: Iterable[str]) -> None:
+        self._storage.delete([self._full(key) for key in keys])
+
+    def delete_exactly(self, entries: Iterable[Entry]) -> frozenset[str]:
+        return self._short(self._storage.delete_exactly([self._outside(one) for one in entries]))
+
+    def move(self, entry: Entry, target: str) -> bool:
+        return self._storage.move(self._outside(entry), self._full(target))
+
+    def leftovers(self) -> Sequence[Entry]:
+        return self._storage.leftovers()
+
+    def sweep(self) -> None:
+        self._storage.sweep()
+
+    def check_conditional_writes(self) -> None:
+        self._storage.check_conditional_writes()
+
+    def _full(self, key: str) -> str:
+        return self._folder + plain_key(key)
+
+    def _short(self, keys: Iterable[str]) -> frozenset[str]:
+        return frozenset(key.removeprefix(self._folder) for key in keys)
+
+    def _inside(self, entry: Entry) -> Entry:
+        key = entry.key.removeprefix(self._folder)
+        return Entry(key, entry.size, entry.identity, entry.modified)
+
+    def _outside(self, entry: Entry) -> Entry:
+        return Entry(self._full(entry.key), entry.size, entry.identity, entry.modified)

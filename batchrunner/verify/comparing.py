@@ -1,0 +1,211 @@
+"""Where two sequences of rows part ways: the first row, its column, and both values."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from batchrunner.verify.reading import row_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SHOWN = 100
+_LESS, _MORE = "the part has no such row", "the capability gives no such row"
+
+
+def line_difference(part: Iterator[bytes], again: Iterator[bytes]) -> str:
+    """Return the first difference of two sequences of JSON lines; "" for none.
+
+    Lines that hold the same values are equal, however they are spelled.
+    """
+    for number, (old, new) in enumerate(_pairs(part, again)):
+        if old == new:
+            continue
+        if old is None or new is None:
+            return f"row {number:,}: {_LESS if old is None else _MORE}"
+        if why := _row_difference(row_of(old), row_of(new)):
+            return f"row {number:,}, {why}"
+    return ""
+
+
+def _pairs(
+    one: Iterator[bytes], other: Iterator[bytes]
+) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """Yield items side by side, and at the end the first that has no other."""
+    for left in one:
+        right = next(other, None)
+        yield left, right
+        if right is None:
+            return
+    yield from ((None, right) for right in other)
+
+
+def _row_difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    for name in {**old, **new}:
+        if name not in old or name not in new:
+            has, lacks = ("part", "capability") if name in old else ("capability", "part")
+            return f"column {name!r}: only the {has} has it, the {lacks} does not"
+        if not same(old[name], new[name]):
+            return _differ(name, old[name], new[name])
+    return ""
+
+
+def _differ(name: str, old: object, new: object) -> str:
+    return f"column {name!r}: the part has {_shown(old)}, the capability gives {_shown(new)}"
+
+
+def _shown(value: object) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def same(one: object, other: object) -> bool:
+    """Tell whether two values are equal in value and type; NaN is equal to NaN, 0.0 not to -0.0."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, float) and isinstance(other, float):
+        return (math.isnan(one) and math.isnan(other)) or (
+            one == other and math.copysign(1, one) == math.copysign(1, other)
+        )
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def table_difference(part: Iterator[pa.Table], again: Iterator[pa.Table]) -> str:
+    """Return the first difference of two sequences of tables; "" for none.
+
+    A part may be older than a column, or a field, that the sink has got since: it lacks what is
+    null in the other.
+    """
+    first = 0
+    for old, new in _side_by_side(part, again):
+        if old is None or new is None:
+            return f"row {first:,}: {_LESS if old is None else _MORE}"
+        differences = (_column_difference(old, new, name) for name in _names(old, new))
+        found = min((d for d in differences if d is not None), default=None)
+        if found is not None:
+            return f"row {first + found[0]:,}, {found[1]}"
+        first += len(old)
+    return ""
+
+
+def _side_by_side(
+    one: Iterator[pa.Table], other: Iterator[pa.Table]
+) -> Iterator[tuple[pa.Table | None, pa.Table | None]]:
+    """Yield tables of equally many rows; at the end, those left of one and None."""
+    left = right = None
+    while True:
+        left = left or next(filter(len, one), None)
+        right = right or next(filter(len, other), None)
+        if not left or not right:
+            if left or right:
+                yield left, right
+            return
+        rows = min(len(left), len(right))
+        yield left.slice(0, rows), right.slice(0, rows)
+        left, right = left.slice(rows), right.slice(rows)
+
+
+def _names(old: pa.Table, new: pa.Table) -> Iterator[str]:
+    return iter(dict.fromkeys(chain(old.column_names, new.column_names)))
+
+
+def _column_difference(old: pa.Table, new: pa.Table, name: str) -> tuple[int, str] | None:
+    """Return the first row in which column *name* differs, and how."""
+    if name not in new.column_names:
+        return 0, f"column {name!r}: only the part has it, the capability does not"
+    after = new.column(name)
+    if name not in old.column_names:
+        lacks = after.is_valid().index(True).as_py()
+        return None if lacks < 0 else (lacks, _differ(name, None, _value(after[lacks])))
+    before = old.column(name)
+    if before.type != after.type and not _has_grown(before.type, after.type):
+        return 0, f"column {name!r}: {before.type} in the part, {after.type} from the capability"
+    if _surely_equal(before, after):
+        return None
+    for row, (one, two) in enumerate(zip(before, after, strict=True)):
+        if not _same_scalar(one, two):
+            return row, _differ(name, _value(one), _value(two))
+    return None
+
+
+def _has_grown(old: pa.DataType, new: pa.DataType) -> bool:
+    """Tell whether *new* is *old* with more fields, or in place of null."""
+    import pyarrow.types as t
+
+    if t.is_null(old) or old == new:
+        return True
+    if t.is_struct(old) and t.is_struct(new):
+        fields = {new.field(n).name: new.field(n).type for n in range(new.num_fields)}
+        olds = [old.field(n) for n in range(old.num_fields)]
+        return all(f.name in fields and _has_grown(f.type, fields[f.name]) for f in olds)
+    if old.id != new.id or not old.num_fields:
+        return False
+    pairs = ((old.field(n).type, new.field(n).type) for n in range(old.num_fields))
+    return old.num_fields == new.num_fields and all(_has_grown(*pair) for pair in pairs)
+
+
+def _surely_equal(old: pa.ChunkedArray, new: pa.ChunkedArray) -> bool:
+    """Tell whether Arrow finds no difference; floats by their bits, for 0.0 is not -0.0."""
+    if old.type != new.type:
+        return False
+    return _equal(_whole(old), _whole(new))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks()
+
+
+def _equal(old: Any, new: Any) -> bool:
+    import pyarrow.compute as pc
+    import pyarrow.types as t
+
+    kind = old.type
+    if t.is_list(kind) or t.is_large_list(kind):
+        alike = pc.list_value_length(old).equals(pc.list_value_length(new))
+        return alike and _equal(old.flatten(), new.flatten())
+    if t.is_floating(kind):
+        whole = {16: "int16", 32: "int32", 64: "int64"}[kind.bit_width]
+        return bool(old.view(whole).equals(new.view(whole)))
+    return not _holds_floats(kind) and bool(old.equals(new))
+
+
+def _holds_floats(kind: Any) -> bool:
+    import pyarrow.types as t
+
+    inner = (kind.field(n).type for n in range(kind.num_fields))
+    return t.is_floating(kind) or any(map(_holds_floats, inner))
+
+
+def _same_scalar(old: pa.Scalar, new: pa.Scalar) -> bool:
+    try:
+        before, after = old.as_py(), new.as_py()
+    except (ValueError, OverflowError):  # Python has no such value, such as the year 12,000
+        return bool(old.equals(new))
+    grown = old.type != new.type
+    return same(_without_nulls(before), _without_nulls(after)) if grown else same(before, after)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nulls(inner) for k, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_without_nulls(inner) for inner in value]
+    return value
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        return str(scalar)

@@ -1,0 +1,28 @@
+"""Which rows of the source a shard set aside, and which it is to try again: by where they stand."""
+
+from __future__ import annotations
+
+from batchrunner.shard import Shard, Slicing
+from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.reading import Numbers, position_of
+
+
+class DeadLetters:
+    """The dead letters of a run whose files are whole."""
+
+    def __init__(self, place: Place, seen: Evidence) -> None:
+        self._checkpoint, self._sentinels = place.checkpoint, seen.sentinels
+
+    def of(self, shard: Shard) -> Numbers:
+        """Return where the rows stand that *shard* set aside."""
+        return self._positions(shard.id)
+
+    def wanted(self, shard: Shard) -> Numbers | None:
+        """Return where the rows of *shard* stand if it tries dead letters again, else None."""
+        return self._positions(shard.start) if shard.slicing is Slicing.LETTERS else None
+
+    def _positions(self, shard_id: int) -> Numbers:
+        name = self._sentinels[shard_id].errors
+        if not name:
+            return frozenset()
+        return frozenset(map(position_of, self._checkpoint.lines(f"errors/{name}")))

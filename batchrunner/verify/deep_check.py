@@ -1,0 +1,54 @@
+"""What is looked at when asked: keys and values, in shards of which bytes and records agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
+
+from batchrunner.shard import Shard, Slicing
+from batchrunner.verify.checks import Checks
+from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.findings import REDONE, Finding
+from batchrunner.verify.key_check import KeyCheck
+from batchrunner.verify.replaying import Replay, chosen
+
+
+class DeepCheck:
+    """Does the *checks* that were asked for.
+
+    Attributes:
+        notes: What was compared, and what could not be; a line each.
+    """
+
+    def __init__(self, place: Place, seen: Evidence, checks: Checks) -> None:
+        self.notes: list[str] = []
+        self._place, self._seen, self._checks = place, seen, checks
+
+    def faults(
+        self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]
+    ) -> Iterator[Finding]:
+        """Yield what is wrong in *shards*. Raises as `verify` does."""
+        if self._checks.keys:
+            done = count(1)
+            keys = KeyCheck(self._place, self._seen, names=self._checks.keys)
+            yield from keys.faults(shards, step=lambda: watch(next(done), len(shards)))
+            self.notes += keys.notes
+        if self._checks.replay is not None:
+            some = chosen(shards, self._checks.replay, run_uid=self._seen.run_uid)
+            replay = Replay(self._place, self._seen, capability=self._checks.capability)
+            yield from replay.faults(some, watch=watch)
+            self.notes += replay.notes
+
+
+def sound_shards(seen: Evidence, findings: Iterable[Finding]) -> list[Shard]:
+    """Return the committed shards in which nothing was found so far.
+
+    One that tried dead letters again can be looked at only if those are whole, too.
+    """
+    damaged = {finding.shard for finding in findings if finding.kind in REDONE}
+    sound = {shard_id for shard_id in seen.sentinels if shard_id not in damaged}
+    return [
+        shard
+        for shard in seen.plan.active
+        if shard.id in sound and (shard.slicing is not Slicing.LETTERS or shard.start in sound)
+    ]

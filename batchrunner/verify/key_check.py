@@ -1,0 +1,155 @@
+"""The keys of source and sink, held against each other: each row that came in, out once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from batchrunner.errors import InvalidSpecError, StorageError
+from batchrunner.formats.naming import PARQUET
+from batchrunner.shard import Shard
+from batchrunner.verify.counting import uncompressed, unreadable
+from batchrunner.verify.dead_letters import DeadLetters
+from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.findings import Finding, Kind
+from batchrunner.verify.key_feeding import KeyColumns, ShardKeys, sides
+from batchrunner.verify.key_table import DOUBLED, MISSING, UNKNOWN, KeyTable, Odd, Side
+from batchrunner.verify.keys import shown
+from batchrunner.verify.reading import SourceReader, numbered_lines, tables_in
+from batchrunner.verify.source_rows import GONE
+
+SHOWN = 20
+"""How many keys of a kind are named."""
+
+_KINDS = {
+    Kind.KEY_MISSING: MISSING,
+    Kind.KEY_DOUBLED: DOUBLED,
+    Kind.KEY_UNKNOWN: UNKNOWN,
+}
+
+Step = Callable[[], None]
+"""Told that one more shard is done."""
+
+
+class KeyCheck:
+    """Compares the key columns of the committed shards of a run.
+
+    Attributes:
+        notes: What was compared, and what could not be; a line each.
+    """
+
+    def __init__(self, place: Place, seen: Evidence, *, names: tuple[str, ...]) -> None:
+        self.notes: list[str] = []
+        self._place, self._seen = place, seen
+        self._source, self._letters = SourceReader(place.spec.source), DeadLetters(place, seen)
+        self._columns = KeyColumns.named(names)
+        self._to_parquet = seen.plan.facts.format == PARQUET
+
+    def faults(self, shards: Sequence[Shard], *, step: Step) -> Iterator[Finding]:
+        """Yield the keys that are missing, doubled or unknown; of each kind the first ones by name.
+
+        Reads source and parts of the *shards* once each, in bounded memory. Those whose file is
+        not the one that was read are left out and noted.
+
+        Raises:
+            InvalidSpecError: Source or output has no such column.
+            StorageError: Something cannot be read, or the disk cannot hold the keys.
+        """
+        with KeyTable.opened(columns=len(self._columns.names)) as table:
+            for shard in shards:
+                yield from self._add(table, shard)
+                step()
+            table.compare()
+            self._refuse_absent_columns(table)
+            self.notes.insert(0, self._summary(table))
+            for kind, odd in _KINDS.items():
+                yield from self._named(table, kind, odd)
+
+    def _add(self, table: KeyTable, shard: Shard) -> list[Finding]:
+        """Add the keys of one shard, or none of it; return the rows that cannot be read."""
+        times_are_text = not (self._to_parquet and self._source.is_parquet(shard))
+        keys = ShardKeys(table, shard, self._columns, times_are_text)
+        try:
+            return [*self._add_source(keys), *self._add_part(keys)]
+        except GONE as error:
+            return self._leave_out(table, shard, error)
+        except StorageError:
+            raise
+        except unreadable() as error:
+            return self._leave_out(table, shard, error)
+
+    def _leave_out(self, table: KeyTable, shard: Shard, error: Exception) -> list[Finding]:
+        # With half of its keys it would seem to lack the others.
+        table.drop(shard.id)
+        self.notes.append(f"{shard}: its keys were not compared: {error}")
+        return []
+
+    def _add_source(self, keys: ShardKeys) -> Iterator[Finding]:
+        shard = keys.shard
+        wanted, aside = self._letters.wanted(shard), self._letters.of(shard)
+        if self._source.is_parquet(shard):
+            names = self._columns.names
+            for first, rows in self._source.tables(shard, wanted=wanted, columns=names):
+                keys.rows(rows, sides(first, len(rows), wanted=wanted, aside=aside))
+            return
+        for lines in self._source.lines(shard, wanted=wanted):
+            good = [line for line in lines if line[0] not in aside] if aside else lines
+            for at, why in keys.lines(Side.SOURCE, good):
+                what = (
+                    f"the row at byte {at:,} of {shard.uri} was not set aside, and is none: {why}"
+                )
+                yield self._finding(Kind.KEY_MISSING, shard.id, what)
+            if len(good) < len(lines):
+                bad = [line for line in lines if line[0] in aside]
+                for _ in keys.lines(Side.ASIDE, bad):
+                    pass  # rows that cannot be read are set aside, too
+
+    def _add_part(self, keys: ShardKeys) -> Iterator[Finding]:
+        facts, shard = self._seen.plan.facts, keys.shard
+        with self._place.sink.open(self._seen.data[facts.part(shard.id)]) as file:
+            if self._to_parquet:
+                for _, rows in tables_in(file, self._columns.names):
+                    keys.rows(rows, {Side.SINK: None})
+                return
+            for lines in numbered_lines(uncompressed(file, facts.compression), at=0):
+                for at, why in keys.lines(Side.SINK, lines):
+                    what = f"what stands at byte {at:,} is no row: {why}"
+                    yield self._finding(Kind.ROWS_OUT, shard.id, what)
+
+    def _refuse_absent_columns(self, table: KeyTable) -> None:
+        for side, what, absent in zip(
+            (Side.SOURCE, Side.SINK), ("source", "output"), self._columns.absent, strict=True
+        ):
+            if absent and table.rows(side):
+                raise InvalidSpecError(
+                    f"no row of the {what} has a column {min(absent)!r}; name one with --key that "
+                    "the capability keeps"
+                )
+
+    def _summary(self, table: KeyTable) -> str:
+        rows = f"{table.rows(Side.SOURCE):,} in the source, {table.rows(Side.SINK):,} in the output"
+        odd = ", ".join(f"{table.count(odd):,} {kind.word}" for kind, odd in _KINDS.items())
+        return f"keys ({', '.join(self._columns.names)}): {rows}; {odd}"
+
+    def _named(self, table: KeyTable, kind: Kind, odd: str) -> Iterator[Finding]:
+        more = table.by_shard(odd)
+        for one in table.odd(odd, most=SHOWN):
+            what = f"{shown(one.keys, self._columns.names)}: {_why(one)}"
+            yield self._finding(kind, one.shard, what)
+            more[one.shard] -= 1
+        for shard, count in more.items():
+            if count:
+                yield self._finding(kind, shard, f"{count:,} more keys are {kind.word}")
+
+    def _finding(self, kind: Kind, shard: int, why: str) -> Finding:
+        return Finding(kind, self._seen.plan.facts.part(shard), why, shard)
+
+
+def _why(odd: Odd) -> str:
+    why = f"{odd.expected:,} in the shard's rows of the source, {odd.found:,} in the part"
+    others: dict[str, Any] = {
+        "in the rows of other shards": odd.in_source - odd.expected,
+        "set aside": odd.aside,
+    }
+    told = [f"; {where}: {count:,}" for where, count in others.items() if count]
+    return why + "".join(told if odd.found > odd.expected else [])

@@ -1,0 +1,156 @@
+"""Shards made once more, by the capability and by readers of our own, and held against their parts."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from batchrunner.errors import CapabilityImportError, StorageError, describe
+from batchrunner.formats.naming import PARQUET
+from batchrunner.shard import Shard
+from batchrunner.spec import BatchSpec
+from batchrunner.verify.comparing import line_difference, table_difference
+from batchrunner.verify.counting import uncompressed, unreadable
+from batchrunner.verify.dead_letters import DeadLetters
+from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.findings import Finding, Kind
+from batchrunner.verify.reading import SourceReader, numbered_lines, tables_in
+from batchrunner.verify.replay_batch import ReplayBatch, line_batches, table_batches
+from batchrunner.verify.source_rows import GONE
+from batchrunner.worker.calling import Caller, Piece
+from batchrunner.worker.process import direct_caller
+from batchrunner.worker.work import Work
+
+_NAMED = 20
+
+
+class _RaisedError(Exception):
+    """The capability raised for one row; says what."""
+
+
+def chosen(shards: Sequence[Shard], share: float, *, run_uid: str) -> list[Shard]:
+    """Return that *share* of *shards*, at least one: the same ones each time for the same run."""
+
+    def draw(shard: Shard) -> bytes:
+        return hashlib.sha256(f"{run_uid}/{shard.id}".encode()).digest()
+
+    some = sorted(shards, key=draw)[: math.ceil(share * len(shards))]
+    return sorted(some, key=lambda shard: shard.id)
+
+
+class Replay:
+    """Runs the capability in this process, which records and writes nothing.
+
+    Attributes:
+        notes: Which shards were replayed, and which could not be; a line each.
+    """
+
+    def __init__(self, place: Place, seen: Evidence, *, capability: Any) -> None:
+        self.notes: list[str] = []
+        self._place, self._seen = place, seen
+        self._source, self._letters = SourceReader(place.spec.source), DeadLetters(place, seen)
+        self._work = _work(place.spec, seen, capability)
+
+    def faults(
+        self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]
+    ) -> Iterator[Finding]:
+        """Yield where the capability gives something else than what the part of a shard holds.
+
+        Raises:
+            CapabilityImportError: It cannot be imported or built.
+            StorageError: Something cannot be read.
+        """
+        replayed: list[Shard] = []
+        with closing(direct_caller(self._work, self._work.schema())) as caller:
+            for done, shard in enumerate(shards, start=1):
+                try:
+                    why = self._difference(caller, shard)
+                except GONE as error:
+                    self.notes.append(f"{shard}: it was not replayed: {error}")
+                    continue
+                if why:
+                    yield Finding(Kind.REPLAY, self._part(shard), why, shard.id)
+                replayed.append(shard)
+                watch(done, len(shards))
+        self.notes.insert(0, _summary(replayed, shards=len(self._seen.plan.active)))
+
+    def _difference(self, caller: Caller, shard: Shard) -> str:
+        again = self._made(caller, shard)
+        try:
+            with self._place.sink.open(self._seen.data[self._part(shard)]) as file:
+                if self._seen.plan.facts.format == PARQUET:
+                    tables = (table for _, table in tables_in(file))
+                    return table_difference(tables, (piece.rows for piece in again))
+                return line_difference(self._lines(file), _lines_of(again))
+        except _RaisedError as error:
+            return str(error)
+        except StorageError:
+            raise
+        except unreadable() as error:
+            return f"source or part cannot be read: {describe(error)}"
+
+    def _lines(self, file: Any) -> Iterator[bytes]:
+        stream = uncompressed(file, self._seen.plan.facts.compression)
+        return (line for some in numbered_lines(stream, at=0) for _, line in some)
+
+    def _made(self, caller: Caller, shard: Shard) -> Iterator[Piece]:
+        for batch in self._batches(shard):
+            yield from self._call(caller, batch)
+
+    def _batches(self, shard: Shard) -> Iterator[ReplayBatch]:
+        wanted, aside = self._letters.wanted(shard), self._letters.of(shard)
+        columns, size = self._place.spec.source.columns, self._place.spec.execution.batch_size
+        if not self._source.is_parquet(shard):
+            lines = self._source.lines(shard, wanted=wanted)
+            return line_batches(lines, aside=aside, size=size, columns=columns)
+        tables = self._source.tables(shard, wanted=wanted, columns=columns)
+        return table_batches(tables, wanted=wanted, aside=aside, size=size)
+
+    def _call(self, caller: Caller, batch: ReplayBatch) -> list[Piece]:
+        """Return what the capability makes of *batch*; in halves if it fails for the whole.
+
+        So did the run, and some calls only fail now and then.
+        """
+        try:
+            return caller.submit(batch)()  # type: ignore[arg-type]  # it has what is asked of a batch
+        except CapabilityImportError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+            if len(batch) == 1:
+                return self._once_more(caller, batch, error)
+            return [piece for half in batch.halves() for piece in self._call(caller, half)]
+
+    def _once_more(self, caller: Caller, batch: ReplayBatch, error: Exception) -> list[Piece]:
+        for _ in range(self._place.spec.errors.retry.max_attempts - 1):
+            try:
+                return caller.submit(batch)()  # type: ignore[arg-type]  # as above
+            except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
+                error = latest
+        what = (
+            f"the capability fails for the row at {batch.first:,}, which it had made something of"
+        )
+        raise _RaisedError(f"{what}: {describe(error)}") from error
+
+    def _part(self, shard: Shard) -> str:
+        return self._seen.plan.facts.part(shard.id)
+
+
+def _work(spec: BatchSpec, seen: Evidence, capability: Any) -> Work:
+    weight = sum(shard.weight for shard in seen.plan.active)
+    return Work(spec, seen.run_uid, "verify", seen.plan.facts, weight, capability)
+
+
+def _lines_of(pieces: Iterator[Piece]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield from piece.rows.removesuffix(b"\n").split(b"\n") if piece.count else ()
+
+
+def _summary(replayed: Sequence[Shard], *, shards: int) -> str:
+    if not replayed:
+        return "no shard was replayed"
+    some = ", ".join(str(shard.id) for shard in replayed[:_NAMED])
+    more = f" and {len(replayed) - _NAMED:,} more" if len(replayed) > _NAMED else ""
+    return f"replayed {len(replayed):,} of {shards:,} shards: {some}{more}"

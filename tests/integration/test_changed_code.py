@@ -1,0 +1,370 @@
+"""Whatever of the code changes while a run is under way is refused by name, and nothing is mixed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import re
+import sys
+
+import pytest
+
+from batchrunner import BatchRunner
+from batchrunner.capability import before
+from batchrunner.checkpoint import Checkpoint, RunRecord
+from batchrunner.errors import InvalidSpecError, SpecChangedError
+from batchrunner.spec.fingerprint import field_of_code_before
+from batchrunner.storage import open_storage
+from batchrunner.testing import memory  # noqa: F401 - makes memory:// known
+from builders import a_source, a_spec, rows, rows_out, write_jsonl
+
+CAPABILITY = """
+from mypkg.helper import clean
+def f(rows):
+    return [{**row, "text": clean(row["text"])} for row in rows]
+"""
+HELPER = """
+from . import deeper
+def clean(text):
+    return deeper.strip(text)
+def unused():
+    return 1
+"""
+DEEPER = "def strip(text):\n    return text.strip()\n"
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """A finished run of two shards, by a capability with a helper that has one itself."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "__init__": "",
+        "cap": CAPABILITY,
+        "helper": HELPER,
+        "deeper": DEEPER,
+    }.items():
+        write(tmp_path, name, text)
+    a_source(tmp_path / "in", shards=2)
+    assert BatchRunner(spec_of(tmp_path)).run().ok
+    write_jsonl(tmp_path / "in/later.jsonl", rows(100, 2))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("mypkg", "libnine")]:
+        del sys.modules[name]
+
+
+def write(folder, name, text):
+    path = folder / f"mypkg/{name}.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def spec_of(folder, **capability):
+    return a_spec(folder, capability={"target": "mypkg.cap:f", **capability})
+
+
+def refusal(folder, spec=None, *, capability=None):
+    """Return what the run is refused with; it wrote nothing."""
+    old = rows_out(folder / "out")
+    with pytest.raises(SpecChangedError) as refused:
+        BatchRunner(spec or spec_of(folder), capability=capability).run()
+    assert old == rows_out(folder / "out")
+    return str(refused.value)
+
+
+def test_a_helper_that_changed_is_named_with_the_function(job):
+    """Half of the rows of each version would be nobody's output."""
+    write(
+        job, "helper", HELPER.replace("strip(text)", "strip(text).upper()").replace("unused", "new")
+    )
+
+    told = refusal(job)
+
+    assert "capability.code: mypkg/helper.py: clean changed, added new, removed unused" in told
+    assert "cap.py" not in told
+
+
+def test_a_helper_of_a_helper_that_changed_is_named(job):
+    """However far away it is."""
+    write(job, "deeper", DEEPER + "K = 1\n")
+
+    assert "capability.code: mypkg/deeper.py: added K" in refusal(job)
+
+
+def test_a_helper_that_was_tidied_up_goes_on(job):
+    """Comments and layout decide nothing."""
+    write(job, "deeper", "# why\ndef strip( text ):\n\n    return (text.strip())\n")
+
+    assert BatchRunner(spec_of(job)).run().ok
+    assert len(rows_out(job / "out")) == 10
+
+
+def test_changed_code_that_is_accepted_is_recorded(job):
+    """The next run needs no flag, and notices the next change."""
+    write(job, "deeper", DEEPER + "K = 1\n")
+    assert BatchRunner(spec_of(job)).run(accept_changes=True).ok
+
+    assert BatchRunner(spec_of(job)).run().ok
+    write(job, "deeper", DEEPER + "K = 2\n")
+    assert "mypkg/deeper.py: K changed" in refusal(job)
+
+
+def test_a_retry_takes_a_helper_that_changed_for_the_mended_one(job):
+    """The bug is where it is; weights, on the other hand, are not mended."""
+    write(job, "deeper", DEEPER + "K = 1\n")
+    assert BatchRunner(spec_of(job)).retry().ok
+
+    (job / "w.bin").write_bytes(b"1")
+    with pytest.raises(SpecChangedError, match=r"capability\.files: .*w\.bin: added"):
+        BatchRunner(spec_of(job, files=["w.bin"])).retry()
+
+
+@pytest.mark.parametrize(
+    "files", ["weights/w1.bin", "weights/*.bin", "weights", "{cwd}/weights/**"]
+)
+def test_other_weights_are_other_code(job, files):
+    """Beside a version, too: they are named because they decide."""
+    (job / "weights").mkdir()
+    (job / "weights/w1.bin").write_bytes(b"1")
+    (job / "weights/w2.bin").write_bytes(b"2")
+    spec = spec_of(job, version="1", files=[files.format(cwd=job)])
+    assert BatchRunner(spec).run(accept_changes=True).ok
+    write_jsonl(job / "in/more.jsonl", rows(200, 2))
+
+    os.utime(job / "weights/w1.bin", (1, 1))
+    assert BatchRunner(spec).run().ok
+    (job / "weights/w1.bin").write_bytes(b"3")
+
+    told = refusal(job, spec)
+    assert f"capability.files: {job}/weights/w1.bin: changed" in told
+    assert "w2.bin" not in told
+
+
+def test_weights_in_a_bucket_count_by_what_the_store_says(job):
+    """Reading gigabytes from there would cost minutes at every start."""
+    store = open_storage("memory://weights")
+    store.put("model/w.bin", b"1")
+    spec = spec_of(job, files=["memory://weights/model"])
+    assert BatchRunner(spec).run(accept_changes=True).ok
+
+    store.put("model/w.bin", b"2")
+
+    assert "capability.files: memory://weights/model/w.bin: changed" in refusal(job, spec)
+
+
+@pytest.mark.parametrize("files", ["nowhere.bin", "*.nothing", "memory://nowhere/x", "empty"])
+def test_weights_that_are_not_there_are_refused_by_name(job, files):
+    """A misspelt name would guard nothing."""
+    (job / "empty").mkdir()
+
+    with pytest.raises(InvalidSpecError, match=re.escape(files)):
+        BatchRunner(spec_of(job, files=[files])).plan()
+
+
+def test_what_loads_the_inputs_is_code(job):
+    """Another loader, another model under the same name."""
+    write(job, "load", "def load(name):\n    return name\n")
+    inputs = {"models": "mypkg.load:load"}
+    capability = {"target": "mypkg.cap:f", "mode": "run", "inputs": inputs}
+    spec = a_spec(job, capability=capability, analytics_store=str(job / "store"))
+
+    fields = BatchRunner(spec).decisive_fields()
+
+    assert 'capability.code."mypkg/load.py"' in fields
+
+
+SCRIPT = """
+import functools
+K = {k}
+class Scorer:
+    def __init__(self, k):
+        self.k = k
+    def __call__(self, rows):
+        return [dict(row, k=self.k) for row in rows]
+def closing_over(k):
+    def inner(rows):
+        return [dict(row, k=k) for row in rows]
+    return inner
+def a_global(rows):
+    return [dict(row, k=K) for row in rows]
+def a_default(rows, k=K):
+    return [dict(row, k=k) for row in rows]
+ways = {{
+    "closure.k": closing_over(K),
+    "global.K": a_global,
+    "partial.k": functools.partial(a_default, k=K),
+    "instance.k": Scorer(K),
+    "global.K in a lambda": lambda rows: [dict(row, k=K) for row in rows],
+    "default.k": a_default,
+}}
+"""
+WAYS = ["closure.k", "global.K", "partial.k", "instance.k", "global.K in a lambda", "default.k"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_another_value_in_an_object_is_refused_with_both(tmp_path, way):
+    """Two runs of one script, with K = 1 and K = 2."""
+
+    def capability(k):
+        namespace = {"__name__": "a_script"}
+        exec(SCRIPT.format(k=k), namespace)  # noqa: S102 - another process of the user's
+        return namespace["ways"][way]
+
+    a_source(tmp_path / "in", shards=2)
+    spec = a_spec(tmp_path, capability=None)
+    assert BatchRunner(spec, capability=capability(1)).run().ok
+    write_jsonl(tmp_path / "in/later.jsonl", rows(100, 2))
+    told = refusal(tmp_path, spec, capability=capability(2))
+
+    assert f"capability.code.{way.partition(' ')[0]}: 1 -> 2" in told
+    assert BatchRunner(spec, capability=capability(1)).run().ok
+
+
+def test_a_secret_in_a_closure_is_not_shown(tmp_path):
+    """The refusal goes to a log, and the record to a store."""
+
+    def capability(api_key):
+        return lambda rows: rows if api_key else []
+
+    a_source(tmp_path / "in")
+    spec = a_spec(tmp_path, capability=None)
+    BatchRunner(spec, capability=capability("canary-1")).run()
+
+    told = refusal(tmp_path, spec, capability=capability("canary-2"))
+
+    assert "capability.code.closure.api_key: changed" in told
+    assert "canary" not in told + (tmp_path / "out/_checkpoint/run.json").read_text()
+
+
+def test_what_an_object_does_to_itself_is_no_change(tmp_path):
+    """A cache that a run filled in this process; another value is one still."""
+    seen = []
+
+    def capability(k, rows):
+        seen.extend(row["id"] for row in rows)
+        return rows
+
+    a_source(tmp_path / "in")
+    spec = a_spec(tmp_path, capability=None)
+    same, other = functools.partial(capability, 1), functools.partial(capability, 2)
+    assert BatchRunner(spec, capability=same).run().ok
+    write_jsonl(tmp_path / "in/later.jsonl", rows(100, 2))
+
+    assert BatchRunner(spec, capability=same).run().ok
+    assert BatchRunner(spec, capability=same).run().ok
+    assert len(seen) == 14
+    assert "capability.code.partial.0: 1 -> 2" in refusal(tmp_path, spec, capability=other)
+
+
+def test_one_is_told_once_of_what_is_not_looked_at(tmp_path, caplog):
+    """A lock, a client: the run goes on, and somebody may add a version."""
+
+    def capability(rows, out=sys.stderr):
+        return rows if out else []
+
+    a_source(tmp_path / "in")
+    runner = BatchRunner(a_spec(tmp_path, capability=None), capability=capability)
+    for do in (runner.plan, runner.run):
+        caplog.clear()
+        do()
+        (told,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+        assert "capability.code.default.out" in told
+        assert "capability.version or capability.files" in told
+
+
+def as_before(folder, code):
+    """Make the record of the run in *folder* one of the format before, with *code* as its hash."""
+    path = folder / "out/_checkpoint/run.json"
+    record = RunRecord.from_bytes(path.read_bytes(), key="run.json")
+    kept = {p: v for p, v in record.decisive.items() if not p.startswith("capability.code")}
+    decisive = {**kept, **field_of_code_before(code)}
+    fields = {name: getattr(record, name) for name in RunRecord.__dataclass_fields__}
+    path.write_bytes(RunRecord(**{**fields, "decisive": decisive}).to_bytes())
+
+
+def test_a_run_of_before_goes_on_with_the_code_of_before(job):
+    """Its checkpoint knows the hash of one module; the next accepted change tells all."""
+    as_before(job, before.hash_of_target("mypkg.cap:f"))
+    assert BatchRunner(spec_of(job)).run().ok
+    assert not (job / "out/_checkpoint/changes").exists()
+
+    write(job, "cap", CAPABILITY + "K = 1\n")
+    assert "capability.code: changed" in refusal(job)
+    assert BatchRunner(spec_of(job)).run(accept_changes=True).ok
+    write(job, "deeper", DEEPER + "K = 1\n")
+    assert "mypkg/deeper.py: added K" in refusal(job)
+
+
+def test_a_run_of_before_is_mended_as_one_of_today(job):
+    """`retry` takes changed code for the mended one."""
+    as_before(job, "of another capability")
+
+    assert BatchRunner(spec_of(job)).retry().ok
+
+
+def test_an_object_of_before_goes_on(tmp_path):
+    """The same for one that was handed over."""
+
+    def capability(rows):
+        return rows
+
+    a_source(tmp_path / "in")
+    spec = a_spec(tmp_path, capability=None)
+    BatchRunner(spec, capability=capability).run()
+    as_before(tmp_path, before.hash_of_object(capability))
+    write_jsonl(tmp_path / "in/later.jsonl", rows(100, 2))
+
+    assert BatchRunner(spec, capability=capability).run().ok
+
+
+def install(folder, version):
+    """Install the package libnine, which has the module of the same name."""
+    site = folder / "site-packages"
+    for old in site.glob("*.dist-info/METADATA"):
+        old.unlink()
+        old.parent.rmdir()
+    (site / f"libnine-{version}.dist-info").mkdir(parents=True)
+    text = f"Metadata-Version: 2.1\nName: libnine\nVersion: {version}\n"
+    (site / f"libnine-{version}.dist-info/METADATA").write_text(text)
+    (site / "libnine.py").write_text("x = 1\n")
+
+
+def warnings_of_versions(caplog):
+    return [r.getMessage() for r in caplog.records if "other versions" in r.getMessage()]
+
+
+def test_another_version_of_a_package_is_warned_of(job, monkeypatch, caplog):
+    """It is not refused: on a new machine, none can be put back."""
+    monkeypatch.syspath_prepend(job / "site-packages")
+    install(job, "1.0")
+    write(job, "deeper", "import libnine\n" + DEEPER)
+    assert BatchRunner(spec_of(job)).run(accept_changes=True).ok
+    assert [] == warnings_of_versions(caplog)
+
+    write_jsonl(job / "in/more.jsonl", rows(200, 2))
+    install(job, "2.0")
+    assert BatchRunner(spec_of(job)).run().ok
+    (told,) = warnings_of_versions(caplog)
+    assert "libnine 1.0 -> 2.0" in told
+    assert "python" not in told
+
+    caplog.clear()
+    write_jsonl(job / "in/most.jsonl", rows(300, 2))
+    assert BatchRunner(spec_of(job)).run().ok
+    assert [] == warnings_of_versions(caplog)
+
+
+def test_the_versions_are_kept_in_the_session_log(job):
+    """For whoever asks a year later what made these rows."""
+    checkpoint = Checkpoint(open_storage(str(job / "out/_checkpoint")))
+    (key,) = [e.key for e in checkpoint.storage.list("sessions") if e.key.endswith(".jsonl")]
+
+    (found,) = [
+        event["versions"]
+        for event in map(json.loads, checkpoint.lines(key))
+        if event["action"] == "packages_found"
+    ]
+
+    assert "python" in found

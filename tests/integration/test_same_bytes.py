@@ -1,0 +1,381 @@
+"""A file that was touched, copied or checked out again is the file that it was; one with other bytes is not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchrunner import BatchRunner
+from batchrunner.errors import SpecChangedError
+from batchrunner.opening import open_run
+from batchrunner.plan.survey import survey
+from batchrunner.verify import verify
+from builders import a_spec, parts, rows, rows_out
+
+SOURCES = {
+    "jsonl": {"shard": {"bytes": 4096}},
+    "jsonl.gz": {},
+    "jsonl.zst": {},
+    "parquet": {"shard": {"row_groups": 1}},
+    "parquet whole": {},
+    "parquet rows": {"shard": {"rows": 170}},
+    "parquet columns": {"shard": {"row_groups": 1}, "columns": ["id"]},
+    "jsonl limit": {"limit": 450},
+    "jsonl.gz limit": {"limit": 450},
+}
+ROWS = 600
+PLAIN = {"compression": "none", "use_dictionary": False}
+
+
+@pytest.fixture(params=SOURCES)
+def job(request, tmp_path):
+    """A run over two files, not begun."""
+    return Job(tmp_path, request.param)
+
+
+class Job:
+    """A folder with a source, and runs of it that count the calls of the capability."""
+
+    def __init__(self, folder, kind="jsonl"):
+        self.folder, self.kind, self.calls = folder, kind.partition(" ")[0], 0
+        self.options = SOURCES[kind]
+        for number in range(2):
+            self.write(number, rows(number * ROWS, ROWS))
+
+    def path(self, number):
+        return self.folder / f"in/{number}.{self.kind}"
+
+    def write(self, number, content):
+        path = self.path(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(row) + "\n" for row in content).encode()
+        if self.kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(content), path, row_group_size=150, **PLAIN)
+        elif self.kind == "jsonl.gz":
+            path.write_bytes(gzip.compress(text, mtime=0))
+        elif self.kind == "jsonl.zst":
+            path.write_bytes(pa.compress(text, "zstd", asbytes=True))
+        else:
+            path.write_bytes(text)
+
+    def spec(self, **changes):
+        source = {"uri": str(self.folder / "in"), **self.options}
+        fields = {"capability": {"target": "capabilities:double", "version": "1"}}
+        return a_spec(self.folder, **fields, **{"source": source, **changes})
+
+    def run(self, *, failing=(), **how):
+        def double(batch):
+            self.calls += 1
+            if any(row["id"] in failing for row in batch):
+                raise ValueError("it fails today")
+            return [{**row, "id": 2 * row["id"]} for row in batch]
+
+        return BatchRunner(self.spec(), capability=double).run(**how)
+
+    def plan(self):
+        return BatchRunner(self.spec()).plan()
+
+    def touch(self):
+        """Give every file of the source another time."""
+        for path in (self.folder / "in").iterdir():
+            os.utime(path, ns=(1, path.stat().st_mtime_ns + 12_345))
+
+    def output(self):
+        """The parts, and which files they are."""
+        return {
+            path.name: (path.read_bytes(), path.stat().st_ino)
+            for path in parts(self.folder / "out")
+        }
+
+    def generations(self):
+        return sorted(path.name for path in (self.folder / "out/_checkpoint/plan").iterdir())
+
+    def ids(self):
+        return sorted(row["id"] for row in rows_out(self.folder / "out"))
+
+
+def records(folder):
+    return {p: (p.read_bytes(), p.stat().st_ino) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_touched_files_are_not_computed_again(job):
+    """A checkout or a copy that cost a whole run of GPUs would be taken for a defect."""
+    first = job.run()
+    before, ids, job.calls = job.output(), job.ids(), 0
+    job.touch()
+
+    report = job.run()
+
+    assert first.shards_new >= 1
+    assert (report.ok, report.shards_new, report.shards, job.calls) == (True, 0, first.shards, 0)
+    assert (job.output(), job.ids()) == (before, ids)
+    assert not (job.folder / "out/_retired").exists()
+    assert verify(job.spec()).ok
+
+
+def test_what_was_compared_is_remembered(job):
+    """The next run reads no source file, and writes nothing."""
+    job.run()
+    job.touch()
+    job.run()
+    before = records(job.folder)
+
+    assert job.plan().notes == ()
+    assert job.run().shards_new == 0
+    assert records(job.folder) == before
+
+
+def test_one_byte_of_other_content_under_the_same_size_is_computed_again(tmp_path):
+    """Whatever the time says: another row is another row."""
+    for kind in ("jsonl", "parquet"):
+        job = Job(tmp_path / kind, kind)
+        first = job.run()
+        before, size = job.output(), job.path(1).stat().st_size
+        changed = rows(ROWS, ROWS)
+        changed[7] = {**changed[7], "text": "Row 607"}
+        job.write(1, changed)
+        assert job.path(1).stat().st_size == size
+        os.utime(job.path(0))
+
+        report = job.run()
+
+        assert report.ok
+        assert report.shards == first.shards
+        assert report.shards_new > 0
+        assert job.ids() == sorted(2 * n for n in range(2 * ROWS))
+        assert sum(row["text"] == "Row 607" for row in rows_out(job.folder / "out")) == 1
+        kept = [name for name in before if job.output().get(name) == before[name]]
+        assert len(kept) == len(before) - report.shards_new > 0
+        assert verify(job.spec()).ok
+
+
+def test_plan_says_what_was_compared_and_writes_nothing(tmp_path):
+    """Whoever sees new times wants to know before anything starts."""
+    job = Job(tmp_path, "jsonl")
+    report = job.run()
+    job.touch()
+    before = records(job.folder)
+
+    seen = job.plan()
+
+    assert seen.notes == (
+        f"2 files have another time and the same bytes (compared {report.shards} committed shards)",
+    )
+    assert seen.pending == ()
+    assert records(job.folder) == before
+
+
+def test_a_changed_file_is_named_as_compared(tmp_path):
+    """Its time alone would not say whether it was only touched."""
+    job = Job(tmp_path, "jsonl")
+    job.run()
+    job.write(1, [*rows(ROWS, ROWS - 1), {"id": 1199, "text": "ROW 1199"}])
+
+    (note,) = job.plan().notes
+
+    assert note.startswith("1 file has another time and other bytes: ")
+    assert note.endswith("in/1.jsonl")
+
+
+def test_a_success_stands_while_new_times_are_noted(tmp_path):
+    """Nothing of the output changes; whoever waits for it must not see it go."""
+    job = Job(tmp_path, "jsonl")
+    job.run()
+    job.touch()
+    seen = []
+
+    class Sink:
+        def __init__(self, storage):
+            self._storage = storage
+
+        def __getattr__(self, name):
+            return getattr(self._storage, name)
+
+        def delete(self, keys):
+            seen.extend(keys)
+
+    run = BatchRunner(job.spec())._run()
+    run = replace(run, sink=Sink(run.sink))
+    open_run(run, survey(run, accept_changes=True))
+
+    assert seen == []
+    assert job.generations() == ["0000.parquet", "0001.parquet"]
+
+
+def test_a_run_that_died_after_the_new_times_were_noted_goes_on(tmp_path):
+    """The generation of the plan is all that there is to write: with it, all is as before."""
+    job = Job(tmp_path, "jsonl")
+    job.run()
+    job.touch()
+    run = BatchRunner(job.spec())._run()
+    open_run(run, survey(run, accept_changes=True))
+    job.calls, before = 0, job.output()
+
+    report = job.run(accept_changes=True)
+
+    assert (report.ok, report.shards_new, job.calls) == (True, 0, 0)
+    assert job.output() == before
+    assert job.generations() == ["0000.parquet", "0001.parquet"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_half_done_run_goes_on_after_a_touch(tmp_path, kind):
+    """What is committed stays; what is not is read under its new time."""
+    job = Job(tmp_path, kind)
+    first = job.run()
+    for n in (0, first.shards - 1):
+        (path,) = (job.folder / "out").glob(f"part-{n:05d}*")
+        path.unlink()
+        (job.folder / f"out/_checkpoint/sentinels/part-{n:05d}.json").unlink()
+    (job.folder / "out/_SUCCESS").unlink()
+    before, job.calls = job.output(), 0
+    job.touch()
+
+    report = job.run()
+
+    assert (report.ok, report.shards, report.shards_new) == (True, first.shards, 2)
+    assert before.items() <= job.output().items()
+    assert job.ids() == [2 * n for n in range(2 * ROWS)]
+    assert verify(job.spec()).ok
+
+
+def test_rows_that_failed_are_tried_again_after_a_touch(tmp_path):
+    """They are read from the file that they failed in, under its new time."""
+    job = Job(tmp_path, "jsonl")
+    job.run(failing=(3, 950))
+    assert len(job.ids()) == 2 * ROWS - 2
+    job.touch()
+
+    report = BatchRunner(job.spec()).retry(rows=True, accept_changes=True)
+
+    assert (report.shards_new, report.rows_failed) == (2, 0)
+    assert job.ids() == [2 * n for n in range(2 * ROWS)]
+    assert verify(job.spec()).ok
+
+
+def test_a_touch_again_after_rows_were_tried_again(tmp_path):
+    """Shards of rows tried again have no hash of their own; that of their origin counts."""
+    job = Job(tmp_path, "jsonl")
+    job.run(failing=(3,))
+    BatchRunner(job.spec()).retry(rows=True, accept_changes=True)
+    job.touch()
+
+    report = BatchRunner(job.spec()).run()
+
+    assert (report.ok, report.shards_new) == (True, 0)
+
+
+def test_without_a_hash_a_touched_file_is_taken_for_a_changed_one(tmp_path, monkeypatch):
+    """As runs of earlier versions left it: nothing vouches for the bytes."""
+    monkeypatch.setattr("batchrunner.worker.reading._hash", lambda *_: None)
+    job = Job(tmp_path, "jsonl")
+    first = job.run()
+    job.touch()
+
+    report = job.run()
+
+    assert (report.ok, report.shards_new) == (True, first.shards)
+    assert job.ids() == [2 * n for n in range(2 * ROWS)]
+
+
+def runs_in(folder, monkeypatch, **changes):
+    """A spec with relative paths, as somebody runs it who stands in *folder*."""
+    monkeypatch.chdir(folder)
+    source = {"uri": "in", "shard": {"bytes": 4096}}
+    fields = {"capability": "capabilities:double", "source": source, "sink": "out"}
+    return a_spec(folder, **{**fields, **changes})
+
+
+@pytest.mark.parametrize("carry", [shutil.move, shutil.copytree], ids=["moved", "copied"])
+@pytest.mark.parametrize("changes", [{}, {"checkpoint_dir": "state/ck"}], ids=["inside", "beside"])
+def test_a_job_folder_may_be_moved_or_copied(tmp_path, monkeypatch, carry, changes):
+    """Source, sink and checkpoint moved together: nothing of the run changed."""
+    job = Job(tmp_path / "job")
+    first = BatchRunner(runs_in(job.folder, monkeypatch, **changes)).run()
+    before = {name: data for name, (data, _) in job.output().items()}
+    monkeypatch.chdir(tmp_path)
+    if carry is shutil.copytree:
+        carry(tmp_path / "job", tmp_path / "other/job2", copy_function=shutil.copy)  # new times
+    else:
+        (tmp_path / "other").mkdir()
+        carry(tmp_path / "job", tmp_path / "other/job2")
+    job.folder = tmp_path / "other/job2"
+    spec = runs_in(job.folder, monkeypatch, **changes)
+    assert verify(spec).ok
+
+    report = BatchRunner(spec).run()
+
+    assert (report.ok, report.shards_new, report.shards) == (True, 0, first.shards)
+    assert {name: data for name, (data, _) in job.output().items()} == before
+    assert verify(spec).ok
+    assert BatchRunner(spec).plan().notes == ()
+
+
+def test_a_moved_run_grows_and_moves_again(tmp_path, monkeypatch):
+    """Each generation of the plan knows the place that it was made in."""
+    folder = tmp_path / "a/job"
+    job = Job(folder)
+    BatchRunner(runs_in(folder, monkeypatch)).run()
+    for number, place in enumerate(("b/job", "c/renamed"), start=2):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        job.folder = job.folder.rename(tmp_path / place)
+        job.write(number, rows(number * ROWS, ROWS))
+        spec = runs_in(job.folder, monkeypatch)
+
+        report = BatchRunner(spec).run()
+
+        assert report.ok
+        assert 0 < report.shards_new < report.shards
+        assert job.ids() == [2 * n for n in range((number + 1) * ROWS)]
+        assert verify(spec).ok
+    monkeypatch.chdir(tmp_path)
+    job.folder = job.folder.rename(tmp_path / "d")
+    spec = runs_in(job.folder, monkeypatch)
+    assert verify(spec).ok
+    assert BatchRunner(spec).run().shards_new == 0
+
+
+def test_a_source_that_moved_alone_is_a_change(tmp_path, monkeypatch):
+    """It may be other data; somebody has to say so."""
+    job = Job(tmp_path / "job")
+    BatchRunner(runs_in(job.folder, monkeypatch)).run()
+    (job.folder / "in").rename(job.folder / "in2")
+    spec = runs_in(job.folder, monkeypatch, source={"uri": "in2", "shard": {"bytes": 4096}})
+
+    with pytest.raises(SpecChangedError, match=r"source\.uri"):
+        BatchRunner(spec).run()
+
+
+def test_a_sink_that_is_another_one_is_a_change(tmp_path, monkeypatch):
+    """The checkpoint is where it was: nothing moved, the spec was edited."""
+    job = Job(tmp_path / "job")
+    ck = str(tmp_path / "ck")
+    BatchRunner(runs_in(job.folder, monkeypatch, checkpoint_dir=ck)).run()
+
+    with pytest.raises(SpecChangedError, match=r"sink\.uri"):
+        BatchRunner(
+            runs_in(job.folder, monkeypatch, checkpoint_dir=ck, sink=str(tmp_path / "b/out"))
+        ).run()
+
+
+def test_a_moved_sink_leaves_a_source_elsewhere_where_it_is(tmp_path, monkeypatch):
+    """The data set stays; only the job's folder was renamed."""
+    job = Job(tmp_path / "data")
+    source = {"uri": str(tmp_path / "data/in"), "shard": {"bytes": 4096}}
+    (tmp_path / "job").mkdir()
+    BatchRunner(runs_in(tmp_path / "job", monkeypatch, source=source)).run()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job").rename(tmp_path / "job2")
+    spec = runs_in(tmp_path / "job2", monkeypatch, source=source)
+
+    assert BatchRunner(spec).run().shards_new == 0
+    assert verify(spec).ok
+    assert job.path(0).exists()

@@ -1,0 +1,367 @@
+"""The code of an object that is handed over in Python is also what it holds and reaches."""
+
+from __future__ import annotations
+
+import array
+import collections
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import functools
+import logging
+import os
+import pathlib
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+import types
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from batchrunner.capability import code_of
+from batchrunner.spec.fingerprint import differences, fields_of_code
+
+SCRIPT = """
+import functools
+
+K = {k}
+
+class Scorer:
+    factor = 1
+    def __init__(self, k):
+        self.k = k
+    def __call__(self, rows):
+        return [self.k * self.factor for _ in rows]
+    def score(self, rows):
+        return self(rows)
+
+class Configured:
+    k = {k}
+    def __call__(self, rows):
+        return [self.k for _ in rows]
+
+class Reaches:
+    def __call__(self, rows):
+        return [K for _ in rows]
+
+def closing_over(k):
+    def inner(rows):
+        return [k for _ in rows]
+    return inner
+
+def a_global(rows):
+    return [K for _ in rows]
+
+def deep(rows):
+    return a_global(rows)
+
+def a_default(rows, k=K):
+    return [k for _ in rows]
+
+def a_keyword_default(rows, *, k=K):
+    return [k for _ in rows]
+
+@functools.cache
+def cached(x):
+    return x + K
+
+def argument(rows, k, other=0):
+    return [k for _ in rows]
+
+def recursive(rows):
+    return recursive(rows[1:]) if rows else [K]
+
+closure, default = closing_over(K), a_default
+keyword_default = a_keyword_default
+partial, positional = functools.partial(argument, k=K), functools.partial(argument, K)
+instance, method, static = Scorer(K), Scorer(K).score, Configured
+through_a_class = Reaches()
+a_lambda = lambda rows: [K for _ in rows]
+two_lambdas = [lambda rows: 1, lambda rows: 2][{k} - 1]
+nested = closing_over([closing_over(K)])
+calls_cached = lambda rows: cached(1)
+a_body = eval("lambda rows: {k}")
+"""
+
+
+def script(k=1):
+    """Return what a script defines, whose file nobody has any more: a notebook, say."""
+    namespace = {"__name__": "a_script"}
+    exec(SCRIPT.format(k=k), namespace)  # noqa: S102 - stands in for a cell of a notebook
+    return namespace
+
+
+def fields(capability):
+    return fields_of_code(code_of([], handed_over=capability))
+
+
+@pytest.mark.parametrize(
+    ("capability", "told"),
+    [
+        ("closure", "closure.k: 1 -> 2"),
+        ("a_global", "global.K: 1 -> 2"),
+        ("deep", "global.a_global.global.K: 1 -> 2"),
+        ("recursive", "global.K: 1 -> 2"),
+        ("default", "default.k: 1 -> 2"),
+        ("keyword_default", "default.k: 1 -> 2"),
+        ("partial", "partial.k: 1 -> 2"),
+        ("positional", "partial.0: 1 -> 2"),
+        ("instance", "instance.k: 1 -> 2"),
+        ("method", "instance.k: 1 -> 2"),
+        ("static", "class.k: 1 -> 2"),
+        ("through_a_class", "instance.class.__call__.global.K: 1 -> 2"),
+        ("a_lambda", "global.K: 1 -> 2"),
+        ("calls_cached", "global.cached.global.K: 1 -> 2"),
+        ("two_lambdas", "itself: changed"),
+        ("a_body", "itself: changed"),
+        ("nested", "closure.k.0.closure.k: 1 -> 2"),
+    ],
+)
+def test_another_value_is_another_code_and_has_a_name(capability, told):
+    """Each way in which a value gets into a function without a trace in its source."""
+    one, same, two = (fields(script(k)[capability]) for k in (1, 1, 2))
+
+    assert [] == differences(one, same)
+    assert f"capability.code.{told}" in differences(one, two)
+
+
+def test_another_function_of_the_same_module_is_another_code():
+    """The module is the same, and would not tell."""
+    (line,) = differences(fields(helper), fields(other))
+
+    assert re.fullmatch(r"capability\.code\.itself: \S+\.helper -> \S+\.other", line)
+
+
+def helper(rows):
+    return rows
+
+
+def other(rows):
+    return rows
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+@dataclasses.dataclass
+class Settings:
+    rate: float
+    words: set[str] = dataclasses.field(default_factory=set)
+
+
+class Slotted:
+    __slots__ = ("a", "b")
+
+    def __init__(self, a):
+        self.a, self.b = a, {"x"}
+
+
+class Words(dict):
+    pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: n,
+        lambda n: n / 3,
+        lambda n: f"text {n}",
+        lambda n: f"\ud800 {n}",
+        lambda n: {f"\ud800\n {n}": 1},
+        lambda n: {"x" * 1000: n},
+        lambda n: bytes([n]) * 1000,
+        lambda n: [1, True, 1.0, "1", None][n],
+        lambda n: (n, [n, {n}]),
+        lambda n: [(1, 2), [1, 2], {1, 2}][n],
+        lambda n: {"a": {"b": n}},
+        lambda n: {n: "keys"},
+        lambda n: frozenset([n, "x"]),
+        lambda n: [str(i) for i in range(150_000 + n)],
+        lambda n: {str(i): i for i in range(150_000 + n)},
+        lambda n: np.arange(3) + n,
+        lambda n: np.zeros(3, dtype=["i4", "i8", "f8"][n]),
+        lambda n: np.zeros([(6,), (2, 3), (3, 2)][n]),
+        lambda n: np.zeros(1 << 20) + n,
+        np.float32,
+        lambda n: np.array([f"{n}", None], dtype=object),
+        lambda n: np.array([f"2020-01-0{n + 1}"], dtype="M8[D]"),
+        lambda n: pd.DataFrame({"a": [n], "b": ["x"]}),
+        lambda n: pa.table({"a": [n]}),
+        lambda n: array.array("i", [n]),
+        lambda n: re.compile("a", [0, re.IGNORECASE, re.DOTALL][n]),
+        lambda n: pathlib.Path(f"/data/{n}"),
+        lambda n: dt.datetime(2020, 1, 1 + n, tzinfo=dt.UTC),
+        decimal.Decimal,
+        lambda n: [Colour.RED, Colour.BLUE, 1][n],
+        Settings,
+        lambda n: Settings(1, {"a", f"{n}"}),
+        lambda n: [Settings(n)] * 1000,
+        Slotted,
+        lambda n: Words(a=n),
+        lambda n: collections.OrderedDict([("a", 1), ("b", 2)][:: [1, -1][n % 2]]),
+        lambda n: collections.deque([n]),
+        lambda n: collections.defaultdict([list, dict, set][n]),
+        lambda n: types.SimpleNamespace(a=n),
+        lambda n: functools.partial(max, n),
+        lambda n: [max, min, len][n],
+        lambda n: [np.mean, np.sum, np.add][n],
+        lambda n: [Settings, Slotted, pd.DataFrame][n],
+        lambda n: [helper, other][n % 2],
+        lambda n: logging.getLogger(f"{n}"),
+    ],
+)
+def test_any_change_of_a_value_is_seen_and_no_change_is_none(make):
+    """Also of what is too large to be shown."""
+
+    def holding(n):
+        value = make(n)
+        return lambda rows: value
+
+    assert fields(holding(0)) == fields(holding(0))
+    assert fields(holding(0)) != fields(holding(1))
+
+
+def test_the_order_of_a_dict_does_not_count():
+    """As little as that of arguments in a spec."""
+    one, other = {"a": [1], "b": 2}, {"b": 2, "a": [1]}
+
+    assert fields(functools.partial(helper, x=one)) == fields(functools.partial(helper, x=other))
+
+
+def test_what_goes_in_circles_ends():
+    """Objects know one another, functions call one another."""
+    ring: list = [1]
+    ring.append(ring)
+    node = Settings(1)
+    node.words = {"self": node, "ring": ring}  # type: ignore[assignment]
+
+    def there(rows):
+        return back(rows), node
+
+    def back(rows):
+        return there(rows), ring
+
+    assert fields(there) == fields(there)
+    before = fields(there)
+    ring[0] = 2
+    assert before != fields(there)
+
+
+def test_a_large_graph_of_objects_ends_soon():
+    """What cannot be looked through in a second counts by its type."""
+    graph: object = 1
+    for _ in range(40):
+        graph = [graph, graph, {"x"}]  # 2 ** 40 ways to the end
+
+    code = code_of([], handed_over=functools.partial(helper, x=graph))
+
+    assert code.unseen
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        threading.Lock(),
+        sys.stderr,
+        (n for n in ()),
+        os.environ,
+        random.Random(),
+        np.random.default_rng(),
+        threading.Thread(),
+    ],
+)
+def test_what_nothing_is_known_of_counts_by_its_type_and_is_named(value):
+    """A client or a lock blocks no run, today or tomorrow; one is told that it is not looked at."""
+    settings = Settings(1)
+    settings.words = value
+
+    code = code_of([], handed_over=functools.partial(helper, x=settings))
+
+    told = fields_of_code(code)
+    assert code.unseen == (("partial", "x", "words"),)
+    assert told["capability.code.partial.x.rate"] == "1"
+    assert told["capability.code.partial.x.words"].startswith("a ")
+
+
+def test_what_the_object_imports_when_it_runs_is_its_code(tmp_path, monkeypatch):
+    """A function of a notebook that imports its helper inside."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_helper_inside.py").write_text("K = 1\n")
+    namespace = {"__name__": "a_script"}
+    exec("def f(rows):\n    from a_helper_inside import K\n    return [K]\n", namespace)  # noqa: S102
+
+    assert "a_helper_inside.py" in code_of([], handed_over=namespace["f"]).modules
+
+
+def test_the_module_of_an_object_counts_with_what_it_imports():
+    """As it does for a target that is named."""
+    import capabilities
+
+    modules = code_of([], handed_over=capabilities.echo).modules
+
+    assert modules == code_of(["capabilities:echo"]).modules
+
+
+RICH = """
+import sys, enum
+from batchrunner.capability import code_of
+from batchrunner.spec.fingerprint import fields_of_code
+
+class Colour(enum.Enum):
+    RED = "r"
+
+class Model:
+    def __init__(self):
+        self.words = {"a", "b", "c", ("d", frozenset("xyz"))}
+        self.table = {w: {w} for w in self.words}
+        self.colours = {Colour.RED: {"x", "y"}}
+        self.me = self
+
+def f(rows, *, stop={"the", "a", "of"}):
+    return [row for row in rows if row in {"one", "two", "three"}]
+
+def g(rows, model=Model(), f=f, h=lambda r: r in {"p", "q", "r"}):
+    return f(rows)
+
+print(sorted(fields_of_code(code_of([], handed_over=g)).items()))
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "prompt"])
+def test_the_code_is_the_same_in_every_process(tmp_path, how):
+    """Sets have another order in each of them."""
+    path = tmp_path / "script.py"
+    path.write_text(RICH)
+    command = [sys.executable, *([str(path)] if how == "file" else ["-c", RICH])]
+
+    told = {
+        subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+
+    assert len(told) == 1
+    assert "words" in told.pop()
+
+
+def test_a_lot_of_data_is_looked_at_quickly():
+    """Planning looks at all of it, at every start."""
+    table = {f"word {n}": n for n in range(500_000)}
+    began = time.process_time()
+
+    assert fields(functools.partial(helper, x=table))
+    assert time.process_time() - began < 5
