@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.formats.partition_values import add_to_rows
+from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Shard
 from batchrunner.verify.key_table import KeyTable, Side
 from batchrunner.verify.keys import NULL, key_of, keys_of_column
@@ -46,12 +48,14 @@ class ShardKeys:
         shard: The shard.
         columns: What names a row.
         times_are_text: Source or sink is JSON, where a date is text.
+        folder: Columns that lines of the source have from their folders.
     """
 
     table: KeyTable
     shard: Shard
     columns: KeyColumns
     times_are_text: bool
+    folder: Partition = ()
 
     def lines(self, side: Side, lines: Numbered) -> Iterator[tuple[int, str]]:
         """Add the rows of *lines*; yield where those stand that are none, and why."""
@@ -62,6 +66,7 @@ class ShardKeys:
             except ValueError as error:
                 yield at, str(error)
         if rows:
+            add_to_rows(rows, () if side is Side.SINK else self.folder)
             self._add_rows(side, rows)
 
     def _add_rows(self, side: Side, rows: list[dict[str, Any]]) -> None:

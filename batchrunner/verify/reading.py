@@ -12,6 +12,9 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.formats.naming import PARQUET, FileKind, file_kind
+from batchrunner.formats.partition_values import add_to_table
+from batchrunner.formats.partition_values import wanted as among
+from batchrunner.formats.partitions import Partition, partition_columns
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, locate
@@ -85,6 +88,12 @@ class SourceReader:
         """Tell whether the rows of *shard* are read as tables."""
         return self._kind(shard).format == PARQUET
 
+    def folder(self, shard: Shard) -> Partition:
+        """Return the columns that the folders of the file of *shard* name, of those that are read."""
+        if self._source.partitioning == "none":
+            return ()
+        return among(partition_columns(shard.uri, self._source.uris), self._source.columns)
+
     def lines(self, shard: Shard, *, wanted: Numbers | None) -> Iterator[Numbered]:
         """Yield the lines with text of *shard*; of one of dead letters, those that are *wanted*."""
         if wanted is not None and not wanted:
@@ -111,7 +120,10 @@ class SourceReader:
         if wanted is not None and not wanted:
             return
         with self._open(shard) as file:
-            yield from tables_in(file, columns, span=lambda ends: _row_span(shard, wanted, ends))
+            tables = tables_in(file, columns, span=lambda ends: _row_span(shard, wanted, ends))
+            folder = among(self.folder(shard), None if columns is None else tuple(columns))
+            for first, table in tables:
+                yield first, add_to_table(table, folder)
 
     def _kind(self, shard: Shard) -> FileKind:
         return file_kind(shard.uri, format=self._source.format) or FileKind("jsonl")
