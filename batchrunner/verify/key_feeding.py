@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.formats.partition_values import add_to_rows
-from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Shard
 from batchrunner.verify.key_table import KeyTable, Side
 from batchrunner.verify.keys import NULL, key_of, keys_of_column
-from batchrunner.verify.reading import Numbered, Numbers, row_of
+from batchrunner.verify.reading import Folders, Numbered, Numbers, row_of, with_folders
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,25 +46,25 @@ class ShardKeys:
         shard: The shard.
         columns: What names a row.
         times_are_text: Source or sink is JSON, where a date is text.
-        folder: Columns that lines of the source have from their folders.
+        folders: What the folders of its file say.
     """
 
     table: KeyTable
     shard: Shard
     columns: KeyColumns
     times_are_text: bool
-    folder: Partition = ()
+    folders: Folders
 
     def lines(self, side: Side, lines: Numbered) -> Iterator[tuple[int, str]]:
         """Add the rows of *lines*; yield where those stand that are none, and why."""
         rows: list[dict[str, Any]] = []
         for at, line in lines:
             try:
-                rows.append(row_of(line))
+                row = row_of(line)
+                rows.append(row if side is Side.SINK else with_folders(row, self.folders))
             except ValueError as error:
                 yield at, str(error)
         if rows:
-            add_to_rows(rows, () if side is Side.SINK else self.folder)
             self._add_rows(side, rows)
 
     def _add_rows(self, side: Side, rows: list[dict[str, Any]]) -> None:
