@@ -23,7 +23,7 @@ from batchrunner.formats.columns import table_to_rows
 from batchrunner.formats.parquet_source import Faults, ParquetSource
 from batchrunner.formats.partition_values import add_to_table, wanted
 from batchrunner.formats.partitions import Partition
-from batchrunner.formats.unsound import shown, with_own_words
+from batchrunner.formats.unsound import shown, with_own_words, without_rows
 from batchrunner.shard import Shard, Slicing
 
 READ_ROWS = 16_384
@@ -118,8 +118,8 @@ def _chunk(table: pa.Table, faults: Faults, first: int, partition: Partition) ->
     numbers: Sequence[int] = range(first, first + table.num_rows)
     bad = [BadRow(_position(table, i, first + i), why) for i, why in sorted(faults.items())]
     if faults:
-        good = [i for i in range(table.num_rows) if i not in faults]
-        table, numbers = table.take(pa.array(good, pa.int64())), [numbers[i] for i in good]
+        numbers = [number for i, number in enumerate(numbers) if i not in faults]
+        table = without_rows(table, faults)
     return TableChunk(add_to_table(with_own_words(table), partition), numbers, tuple(bad))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from batchrunner.capability import load_target
 from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
-from batchrunner.formats.columns import SchemaError
+from batchrunner.formats.arrays import SchemaError
 from batchrunner.formats.naming import PARQUET
 from batchrunner.formats.schemas import conform, storable
 from batchrunner.shard import Shard

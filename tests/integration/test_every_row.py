@@ -14,6 +14,7 @@ from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.set_aside import rows_set_aside
 from batchrunner.storage import open_storage
+from batchrunner.verify import Checks, verify
 from builders import a_spec, rows_out
 
 JUNK = [b"", b"", b"", b"  ", b"\r", b"nope", b"{", b'{"id": 1, "id": 2}', b'{"id": "\xff"}']
@@ -192,7 +193,7 @@ def test_a_value_that_python_cannot_hold_costs_one_row_at_most(tmp_path, what, s
 
 @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
 def test_the_columns_of_hive_folders_are_columns_of_the_rows(tmp_path, file_format):
-    """As Ray Data has them; `none` leaves them out."""
+    """As Ray Data has them; `none` leaves them out. `verify` knows them, too."""
     for day in ("2026-01-01", "2026-01-02"):
         folder = tmp_path / f"in/date={day}"
         folder.mkdir(parents=True)
@@ -207,11 +208,13 @@ def test_the_columns_of_hive_folders_are_columns_of_the_rows(tmp_path, file_form
         sink = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         spec = a_spec(
             tmp_path,
-            capability="capabilities:echo",
+            capability={"target": "capabilities:echo", "deterministic": True},
             source={"uri": str(tmp_path / "in"), **source},
             sink={"uri": str(sink), "format": "jsonl"},
         )
         assert BatchRunner(spec).run().ok
+        keys = ("id",) if source.get("partitioning") else ("id", "date")
+        assert verify(spec, checks=Checks(keys=keys, replay=1)).findings == ()
         return rows_out(sink)
 
     days = ["2026-01-01"] * 2 + ["2026-01-02"] * 2

@@ -530,6 +530,20 @@ def test_damage_that_verify_finds_is_refused_by_the_next_run_with_the_way_out(jo
         job.run()
 
 
+def test_a_plan_that_was_edited_is_found(job):
+    """It says which rows there are; with one number other, all else may agree with it."""
+    path = job.out / "_checkpoint/plan/0000.parquet"
+    table = pq.read_table(path)
+    stop = pa.array([1, *table["stop"].to_pylist()[1:]])
+    edited = table.set_column(table.schema.names.index("stop"), table.schema.field("stop"), stop)
+    pq.write_table(edited, path)
+
+    (finding,) = verify(job.spec).findings
+
+    assert finding.kind == "record"
+    assert "plan/0000.parquet is damaged: it was changed after it was written" in finding.why
+
+
 def with_dead_letters(job: Job) -> Job:
     """The row that shard 1 set aside was tried again by shard 3, and set aside once more; then by 4.
 

@@ -266,6 +266,7 @@ NO_TEXT = pa.array([b"ok", b"\xff\xfe", b"\xc3\xa4", None, b"\xc3"]).view(pa.str
     [
         NO_TEXT,
         NO_TEXT.cast(pa.binary()).view(pa.string()).dictionary_encode(),
+        NO_TEXT.cast(pa.binary()).cast(pa.binary_view()).view(pa.string_view()),
         pa.StructArray.from_arrays([NO_TEXT], ["s"]),
         pa.ListArray.from_arrays([0, 1, 2, 3, 4, 5], NO_TEXT),
         pytest.param(
