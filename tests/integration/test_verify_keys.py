@@ -412,9 +412,7 @@ def the_source(folder: Path, case: Case) -> Path:
     for gap in case.gaps:
         lines.insert(gap, b"")
     text = case.line_end.join(lines) + case.line_end * case.final_newline
-    is_blank = not text.partition(b"\n")[0].strip()
-    if case.bom and not (is_blank and case.limit):  # a limit still counts that line as a row
-        text = b"\xef\xbb\xbf" + text
+    text = b"\xef\xbb\xbf" * case.bom + text
     path = folder / f"in/0.jsonl{case.suffix}"
     path.parent.mkdir()
     if case.suffix == ".zst":
@@ -464,7 +462,7 @@ KEPT = {"folder": "/dev/shm" if Path("/dev/shm").is_dir() else None}
 
 
 @example(case=AN_EMPTY_LINE, seed=0)
-@settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=40, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(case=cases(), seed=st.integers(0, 2**32))
 def test_no_whole_run_has_a_finding_and_no_swapped_key_goes_unseen(case, seed):
     """Whatever stands between the rows, however they are cut, also after rows were tried again."""
