@@ -256,8 +256,8 @@ def is_stopped(process):
 @contextmanager
 def paused_driver(folder, point, *, mutant=""):
     """A driver that stands still at *point*."""
-    flags = ("fresh",) if "removal" in point else ()
-    if flags:  # there is something to remove
+    flags = () if point.startswith("before") else ("fresh",)
+    if flags:  # there is something to start over from
         with driver(folder, "here") as earlier:
             assert ends(earlier) == (0, "")
     with driver(folder, "here", point=point, mutant=mutant, flags=flags) as first:
