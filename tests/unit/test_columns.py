@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from batchrunner.formats.columns import (
     SchemaError,
     conform,
-    declared_schema,
     rows_to_table,
     table_to_rows,
     unify,
@@ -267,28 +266,6 @@ def test_types_that_cannot_be_unified_are_named():
     """Column and both types, as everywhere."""
     with pytest.raises(SchemaError, match=r"x has incompatible types: int64 vs string"):
         unify([column([1]), column(["a"])])
-
-
-@pytest.mark.parametrize(
-    ("alias", "kind"),
-    [
-        ("string", pa.string()),
-        ("double", pa.float64()),
-        ("timestamp[us]", pa.timestamp("us")),
-        ("date32", pa.date32()),
-        ("list<string>", pa.list_(pa.string())),
-    ],
-)
-def test_a_declared_type_is_arrows(alias, kind):
-    """By the names that Arrow itself prints."""
-    assert declared_schema({"a": "bool", "x": alias}) == pa.schema([("a", pa.bool_()), ("x", kind)])
-
-
-@pytest.mark.parametrize("alias", ["in64", "", "list<>", "list<list<int64>>", "struct<a: int64>"])
-def test_a_type_that_arrow_does_not_know_is_named_with_its_column(alias):
-    """And what would do instead."""
-    with pytest.raises(SchemaError, match=r"column 'x' has the type .*known are string, int64"):
-        declared_schema({"x": alias})
 
 
 def test_the_error_travels_between_processes():
