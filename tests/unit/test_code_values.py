@@ -10,6 +10,7 @@ import decimal
 import enum
 import functools
 import logging
+import math
 import os
 import pathlib
 import random
@@ -139,6 +140,40 @@ def test_another_function_of_the_same_module_is_another_code():
     assert re.fullmatch(r"capability\.code\.itself: \S+\.helper -> \S+\.other", line)
 
 
+def branching(flag):
+    if flag:
+
+        def inner(rows):
+            return rows
+
+    else:
+
+        def inner(rows):
+            return rows[:1]
+
+    return inner
+
+
+def test_two_functions_of_one_name_are_told_apart():
+    """Which of them it is decides, and the module does not tell."""
+    assert ["capability.code.itself: changed"] == differences(
+        fields(branching(flag=True)), fields(branching(flag=False))
+    )
+
+
+def test_a_function_that_a_library_wraps_is_seen():
+    """Not every decorator leaves a name behind."""
+
+    def wrapped_around(k):
+        namespace = {"__name__": "json.decoder"}  # as if it were of a library
+        exec("def wrap(f):\n    return lambda rows: f(rows)", namespace)  # noqa: S102
+        return namespace["wrap"](lambda rows: k)
+
+    assert "capability.code.closure.f.closure.k: 1 -> 2" in differences(
+        fields(wrapped_around(1)), fields(wrapped_around(2))
+    )
+
+
 def helper(rows):
     return rows
 
@@ -188,7 +223,7 @@ class Words(dict):
         lambda n: [str(i) for i in range(150_000 + n)],
         lambda n: {str(i): i for i in range(150_000 + n)},
         lambda n: np.arange(3) + n,
-        lambda n: np.zeros(3, dtype=["i4", "i8", "f8"][n]),
+        lambda n: np.zeros(3, dtype=["i4", "f4", "i8"][n]),
         lambda n: np.zeros([(6,), (2, 3), (3, 2)][n]),
         lambda n: np.zeros(1 << 20) + n,
         np.float32,
@@ -214,6 +249,8 @@ class Words(dict):
         lambda n: functools.partial(max, n),
         lambda n: [max, min, len][n],
         lambda n: [np.mean, np.sum, np.add][n],
+        lambda n: [np, pd, math][n],
+        lambda n: [[helper], (helper,), {"0": helper}][n],
         lambda n: [Settings, Slotted, pd.DataFrame][n],
         lambda n: [helper, other][n % 2],
         lambda n: logging.getLogger(f"{n}"),
