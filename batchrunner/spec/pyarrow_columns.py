@@ -30,7 +30,7 @@ def columns_of_schema(schema: Any) -> list[ArrowField]:
     import pyarrow as pa
 
     try:
-        known = pa.schema(schema)
+        known = schema if isinstance(schema, pa.Schema) else pa.schema(schema)
     except (pa.ArrowException, TypeError) as error:
         raise ValueError("must be a pyarrow.Schema: this is another object of Arrow's") from error
     return [_column(field) for field in known]
