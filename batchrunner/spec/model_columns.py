@@ -76,7 +76,10 @@ def _fields(model: type[BaseModel], place: _Place) -> list[ArrowField]:
         raise place.refusal(f"{model.__name__} holds itself, and no type of Arrow's does")
     if issubclass(model, pydantic.RootModel):
         raise place.refusal(f"{model.__name__} has no fields, but one root")
-    model.model_rebuild()  # where it names models that were defined after it
+    try:
+        model.model_rebuild()  # where it names models that were defined after it
+    except NameError as error:
+        raise place.refusal(f"{error.name} is not defined by now") from error
     inner = (*place.models, model)
     return [
         ArrowField(name, _type(annotation, metadata, _Place(f"{place.path}.{name}", inner)))

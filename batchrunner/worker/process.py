@@ -14,12 +14,8 @@ from typing import Any
 
 from batchrunner.capability import load_target
 from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
-<<<<<<< HEAD
-from batchrunner.formats.columns import SchemaError
-from batchrunner.formats.declared import check_nulls
-=======
 from batchrunner.formats.arrays import SchemaError
->>>>>>> main
+from batchrunner.formats.declared import check_nulls
 from batchrunner.formats.naming import PARQUET
 from batchrunner.formats.schemas import conform, storable
 from batchrunner.shard import Shard
