@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrunner.formats.arrays import SchemaError, is_list
+from batchrunner.formats.arrays import SchemaError, is_list, like_list
 from batchrunner.spec.arrow_text import read_type
 from batchrunner.spec.arrow_types import ArrowField, ArrowType
 
@@ -83,10 +83,30 @@ def _as_kept(kind: ArrowType) -> ArrowType:
     return kind
 
 
-def check_nulls(table: pa.Table, schema: pa.Schema) -> None:
-    """Refuse a null where *schema*, which is the table's, has none.
+def as_written(schema: pa.Schema) -> pa.Schema:
+    """Return *schema* with the nulls that Parquet's writer has to be granted: see `check_nulls`.
 
-    Parquet's writer refuses it, too, but for the whole part. Here it costs its row.
+    What stands in a struct that is null counts as null to it, also where the struct has no nulls.
+    """
+    return pa.schema([_granted(field) for field in schema])
+
+
+def _granted(field: pa.Field, *, in_null: bool = False) -> pa.Field:
+    kind, nullable = field.type, field.nullable or in_null
+    if pa.types.is_struct(kind):
+        kind = pa.struct([_granted(inner, in_null=nullable) for inner in kind])
+    elif is_list(kind):
+        kind = like_list(kind, _granted(kind.value_field))
+    elif pa.types.is_map(kind):
+        key = pa.field("key", kind.key_type, nullable=False)
+        kind = pa.map_(key, _granted(kind.item_field), keys_sorted=kind.keys_sorted)
+    return pa.field(field.name, kind, nullable=nullable)
+
+
+def check_nulls(table: pa.Table, schema: pa.Schema) -> None:
+    """Refuse a null where *schema*, which is the table's but for that, has none.
+
+    Parquet's writer would refuse the whole part. Here it costs its row.
 
     Raises:
         SchemaError: There is one: the column, or the field in it, is named.
@@ -111,7 +131,9 @@ def _children(kind: pa.DataType) -> list[pa.Field]:
 
 def _check(array: pa.Array, field: pa.Field, *, path: str) -> None:
     if not field.nullable and array.null_count:
-        raise SchemaError(f"column {path!r}: null here, but {field} in the schema of the sink")
+        raise SchemaError(
+            f"column {path!r}: null here, but {field.type} not null in the schema of the sink"
+        )
     kind = field.type
     if pa.types.is_struct(kind):
         present = array.filter(pc.is_valid(array)) if array.null_count else array

@@ -150,7 +150,7 @@ class _Reader:
 
     def _struct(self) -> ArrowType:
         self._expect("<", "struct")
-        fields = []
+        fields: list[ArrowField] = []
         while not self._take(">"):
             if fields:
                 self._expect(",", "struct")

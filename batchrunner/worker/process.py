@@ -15,9 +15,7 @@ from typing import Any
 from batchrunner.capability import load_target
 from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
 from batchrunner.formats.arrays import SchemaError
-from batchrunner.formats.declared import check_nulls
 from batchrunner.formats.naming import PARQUET
-from batchrunner.formats.schemas import conform, storable
 from batchrunner.shard import Shard
 from batchrunner.worker.attempts import (
     MOST_DEATHS,
@@ -76,13 +74,8 @@ def direct_caller(
 
 
 def _as_table(schema: SinkSchema, returned: Any, given: Given) -> tuple[Any, int]:
-    declared = schema.declared
-    table, rows = to_table(returned, given, lenient=declared is not None)
-    if declared is None:
-        return conform(table, storable(table.schema)), rows
-    table = conform(table, declared)
-    check_nulls(table, declared)
-    return table, rows
+    table, rows = to_table(returned, given, lenient=schema.declared is not None)
+    return schema.fitted(table), rows
 
 
 class ShardWorker:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from batchrunner.errors import InvalidSpecError
 from batchrunner.formats.arrays import SchemaError
 from batchrunner.formats.declared import arrow_type, check_nulls, declared_schema
-from batchrunner.formats.schemas import plain_schema
+from batchrunner.formats.schemas import no_rows, plain_schema
 from batchrunner.spec import BatchSpec, SinkSpec
 from batchrunner.spec.arrow_text import read_type
 from batchrunner.spec.fingerprint import decisive_fields, differences, fingerprint
@@ -106,7 +106,7 @@ def test_parquet_takes_every_type_that_can_be_declared(kind):
     assume("dictionary" not in str(kind) and "keys_sorted" not in str(kind))
     kept = io.BytesIO()
 
-    pq.write_table(pa.schema([("x", kind)]).empty_table(), kept)
+    pq.write_table(no_rows(pa.schema([("x", kind)])), kept)
 
     assert pq.read_schema(kept).field("x").type == kind
 
@@ -154,7 +154,7 @@ def test_what_parquet_has_no_type_for_is_refused_at_once(text):
 )
 def test_units_that_parquet_lacks_become_those_that_it_keeps(text, kept):
     """What it makes of them anyway: the schema that is agreed on is the one of the parts."""
-    table = declared_schema({"x": text}).empty_table()
+    table = no_rows(declared_schema({"x": text}))
     file = io.BytesIO()
     pq.write_table(table, file)
 
