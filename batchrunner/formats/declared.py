@@ -1,30 +1,146 @@
-"""Types of columns as `sink.schema` names them."""
+"""The schema that `sink.schema` declares, and the check for nulls that Arrow leaves to the writer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from batchrunner.formats.arrays import SchemaError
+from batchrunner.formats.arrays import SchemaError, is_list, like_list
+from batchrunner.spec.arrow_text import read_type
+from batchrunner.spec.arrow_types import ArrowField, ArrowType
+
+_EXTENSIONS: Mapping[str | int, Callable[[], pa.DataType]] = {
+    "uuid": pa.uuid,
+    "json": pa.json_,
+    "bool8": pa.bool8,
+}
+_LISTS: Mapping[str, Callable[..., pa.DataType]] = {
+    "list": pa.list_,
+    "large_list": pa.large_list,
+    "list_view": pa.list_view,
+    "large_list_view": pa.large_list_view,
+    "fixed_size_list": pa.list_,
+}
 
 
-def declared_schema(types: Mapping[str, object]) -> pa.Schema:
+def declared_schema(types: Mapping[str, str]) -> pa.Schema:
     """Return the schema that `sink.schema` declares.
 
     Raises:
-        SchemaError: Arrow knows no type of that name.
+        SchemaError: A text says no type that Parquet can hold.
     """
-    return pa.schema([(name, _type_named(name, str(alias))) for name, alias in types.items()])
+    return pa.schema([_column(name, text) for name, text in types.items()])
 
 
-def _type_named(column: str, alias: str) -> pa.DataType:
-    element = alias.removeprefix("list<").removesuffix(">")
+def _column(name: str, text: str) -> pa.Field:
     try:
-        return (
-            pa.list_(pa.type_for_alias(element)) if element != alias else pa.type_for_alias(alias)
-        )
+        read = read_type(text)
     except ValueError as error:
+        raise SchemaError(f"sink.schema: column {name!r}: {error}") from error
+    return pa.field(name, arrow_type(read.type), nullable=read.nullable)
+
+
+def arrow_type(kind: ArrowType) -> pa.DataType:
+    """Return *kind* as the type of pyarrow's that Parquet keeps its values in."""
+    if kind.name == "struct":
+        return pa.struct(map(_field, kind.fields))
+    if kind.name == "map":
+        key, value = map(_field, kind.fields)
+        return pa.map_(key, value, keys_sorted=bool(kind.of[0]))
+    if kind.name == "dictionary":
+        values, indices = (arrow_type(field.type) for field in kind.fields)
+        return pa.dictionary(indices, values, ordered=bool(kind.of[0]))
+    if kind.name in _LISTS:
+        return _LISTS[kind.name](_field(kind.fields[0]), *kind.of)
+    return _scalar(kind)
+
+
+def _field(field: ArrowField) -> pa.Field:
+    return pa.field(field.name, arrow_type(field.type), nullable=field.nullable)
+
+
+def _scalar(kind: ArrowType) -> pa.DataType:
+    kind = _as_kept(kind)
+    if kind.name == "extension":
+        return _EXTENSIONS[kind.of[0]]()
+    if kind.name == "date32":
+        return pa.date32()
+    if kind.name == "fixed_size_binary":
+        return pa.binary(*kind.of)
+    if kind.of:  # timestamp, duration, decimal128 and the like are called by their names
+        return getattr(pa, kind.name)(*kind.of)
+    return pa.type_for_alias(kind.name)
+
+
+def _as_kept(kind: ArrowType) -> ArrowType:
+    """Return what Parquet has for *kind*: it keeps no whole seconds, and days as days."""
+    if kind.name == "date64":
+        return ArrowType("date32", ("day",))
+    if kind.name in {"timestamp", "time32"} and kind.of[0] == "s":
+        return ArrowType(kind.name, ("ms", *kind.of[1:]))
+    return kind
+
+
+def as_written(schema: pa.Schema) -> pa.Schema:
+    """Return *schema* with the nulls that Parquet's writer has to be granted: see `check_nulls`.
+
+    What stands in a struct that is null counts as null to it, also where the struct has no nulls.
+    """
+    return pa.schema([_granted(field) for field in schema])
+
+
+def _granted(field: pa.Field, *, in_null: bool = False) -> pa.Field:
+    kind, nullable = field.type, field.nullable or in_null
+    if pa.types.is_struct(kind):
+        kind = pa.struct([_granted(inner, in_null=nullable) for inner in kind])
+    elif is_list(kind):
+        kind = like_list(kind, _granted(kind.value_field))
+    elif pa.types.is_map(kind):
+        key = pa.field("key", kind.key_type, nullable=False)
+        kind = pa.map_(key, _granted(kind.item_field), keys_sorted=kind.keys_sorted)
+    return pa.field(field.name, kind, nullable=nullable)
+
+
+def check_nulls(table: pa.Table, schema: pa.Schema) -> None:
+    """Refuse a null where *schema*, which is the table's but for that, has none.
+
+    Parquet's writer would refuse the whole part. Here it costs its row.
+
+    Raises:
+        SchemaError: There is one: the column, or the field in it, is named.
+    """
+    for field in schema:
+        if _has_no_nulls(field):
+            for chunk in table.column(field.name).chunks:
+                _check(chunk, field, path=field.name)
+
+
+def _has_no_nulls(field: pa.Field) -> bool:
+    return not field.nullable or any(map(_has_no_nulls, _children(field.type)))
+
+
+def _children(kind: pa.DataType) -> list[pa.Field]:
+    if pa.types.is_map(kind):
+        return [kind.item_field]
+    if is_list(kind):
+        return [kind.value_field]
+    return list(kind) if pa.types.is_struct(kind) else []
+
+
+def _check(array: pa.Array, field: pa.Field, *, path: str) -> None:
+    if not field.nullable and array.null_count:
         raise SchemaError(
-            f"sink.schema: column {column!r} has the type {alias!r}; known are string, int64, double"
-        ) from error
+            f"column {path!r}: null here, but {field.type} not null in the schema of the sink"
+        )
+    kind = field.type
+    if pa.types.is_struct(kind):
+        present = array.filter(pc.is_valid(array)) if array.null_count else array
+        for inner in kind:
+            _check(present.field(inner.name), inner, path=f"{path}.{inner.name}")
+    elif is_list(kind):
+        _check(array.flatten(), kind.value_field, path=f"{path}[]")
+    elif pa.types.is_map(kind):
+        own = pa.concat_arrays([array])  # of a slice, the values would be those of the whole
+        _check(own.items, kind.item_field, path=f"{path}.value")

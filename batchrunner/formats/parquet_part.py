@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from batchrunner.formats.arrays import SchemaError
 from batchrunner.formats.columns import joined
-from batchrunner.formats.schemas import conform, grown, unwritable
+from batchrunner.formats.schemas import conform, grown, no_rows, unwritable
 
 ROW_GROUP_BYTES = 64 << 20
 """Size in memory at which rows become a row group of the part."""
@@ -67,7 +67,7 @@ class ParquetPart:
         writer = self._ready_writer()
         tables = [_fitted(table, writer.schema) for table in self._held]
         self._held, self._held_bytes = [], 0
-        writer.write_table(joined(tables) if tables else writer.schema.empty_table())
+        writer.write_table(joined(tables) if tables else no_rows(writer.schema))
 
     def _ready_writer(self) -> pq.ParquetWriter:
         """Return the writer of the schema that the rows held, and those before them, need."""

@@ -21,6 +21,7 @@ from batchrunner.formats.arrays import (
     same_values,
 )
 
+_MOST_DIGITS = 76
 _DECLARE = "; declare its type in sink.schema"
 
 
@@ -248,10 +249,23 @@ def _may_convert(have: pa.DataType, want: pa.DataType) -> bool:
 
 def _exactly(array: pa.Array, want: pa.DataType, path: str) -> pa.Array:
     """Cast *array*, and look whether it comes back: Arrow checks no cast between floats."""
-    made = array.cast(want)
+    try:
+        made = _through_decimals(array, want).cast(want)
+    except pa.ArrowException as error:
+        raise SchemaError(f"{_drift(path, array.type, want)}: {first_line(error)}") from error
     if not same_values(made.cast(array.type), array):
         raise SchemaError(f"{_drift(path, array.type, want)}: it cannot hold them exactly")
     return made
+
+
+def _through_decimals(array: pa.Array, want: pa.DataType) -> pa.Array:
+    """Return integers that are to be decimals as such of all digits.
+
+    Arrow refuses a decimal with fewer digits than the type of the integers has, whatever they are.
+    """
+    if pa.types.is_integer(array.type) and pa.types.is_decimal(want):
+        return array.cast(pa.decimal256(_MOST_DIGITS, want.scale))
+    return array
 
 
 def _drift(path: str, have: pa.DataType, want: pa.DataType) -> str:
@@ -314,6 +328,11 @@ def _unwritable_in(kind: pa.DataType) -> pa.DataType | None:
     if t.is_map(kind):
         return _unwritable_in(kind.item_type)
     return kind if t.is_interval(kind) or t.is_union(kind) or t.is_run_end_encoded(kind) else None
+
+
+def no_rows(schema: pa.Schema) -> pa.Table:
+    """Return a table of *schema* without rows: Arrow's own way lacks some nested types."""
+    return pa.table([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
 def storable(schema: pa.Schema) -> pa.Schema:

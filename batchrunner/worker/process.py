@@ -16,7 +16,6 @@ from batchrunner.capability import load_target
 from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
 from batchrunner.formats.arrays import SchemaError
 from batchrunner.formats.naming import PARQUET
-from batchrunner.formats.schemas import conform, storable
 from batchrunner.shard import Shard
 from batchrunner.worker.attempts import (
     MOST_DEATHS,
@@ -75,10 +74,8 @@ def direct_caller(
 
 
 def _as_table(schema: SinkSchema, returned: Any, given: Given) -> tuple[Any, int]:
-    declared = schema.declared
-    table, rows = to_table(returned, given, lenient=declared is not None)
-    own = storable(table.schema)
-    return conform(table, own if declared is None else declared), rows
+    table, rows = to_table(returned, given, lenient=schema.declared is not None)
+    return schema.fitted(table), rows
 
 
 class ShardWorker:

@@ -23,15 +23,32 @@ _LOOK_SECONDS = 1.0
 class SinkSchema:
     """What all parts agree on. The checkpoint holds it, put there by whoever came first with it."""
 
-    def __init__(self, checkpoint: Checkpoint, *, declared: Mapping[str, object] | None) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, declared: Mapping[str, str] | None) -> None:
         self._checkpoint = checkpoint
         self._generations: list[pa.Schema] = []
         self._next_look = 0.0
         self.declared: pa.Schema | None = None
+        self._strict: pa.Schema | None = None
         if declared is not None:
-            from batchrunner.formats.declared import declared_schema
+            from batchrunner.formats.declared import as_written, declared_schema
 
-            self.declared = declared_schema(declared)
+            self._strict = declared_schema(declared)
+            self.declared = as_written(self._strict)
+
+    def fitted(self, table: pa.Table) -> pa.Table:
+        """Return *table* in the declared columns; without any, in the types that Parquet keeps.
+
+        Raises:
+            SchemaError: A value does not fit exactly, or is null where none may be.
+        """
+        from batchrunner.formats.declared import check_nulls
+        from batchrunner.formats.schemas import conform, storable
+
+        if self.declared is None:
+            return conform(table, storable(table.schema))
+        table = conform(table, self.declared)
+        check_nulls(table, self._strict)
+        return table
 
     def known_lately(self) -> pa.Schema | None:
         """As `known`, but look no more than once a second as long as it is not."""

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from batchrunner.formats.arrays import SchemaError
 from batchrunner.formats.columns import bare_table, joined, rows_to_table, table_to_rows
-from batchrunner.formats.declared import declared_schema
 from batchrunner.formats.schemas import conform, grown, plain_schema, storable, unwritable
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -442,28 +441,6 @@ def test_a_value_that_its_column_cannot_hold_is_refused(value, kind):
     """The name is the source's, and so is the type; which rows fit must decide nothing."""
     with pytest.raises(SchemaError, match="column 'x'"):
         rows_to_table([{"x": value}], hints=[schema_of(kind)])
-
-
-@pytest.mark.parametrize(
-    ("alias", "kind"),
-    [
-        ("string", pa.string()),
-        ("double", pa.float64()),
-        ("timestamp[us]", pa.timestamp("us")),
-        ("date32", pa.date32()),
-        ("list<string>", pa.list_(pa.string())),
-    ],
-)
-def test_a_declared_type_is_arrows(alias, kind):
-    """By the names that Arrow itself prints."""
-    assert declared_schema({"a": "bool", "x": alias}) == pa.schema([("a", pa.bool_()), ("x", kind)])
-
-
-@pytest.mark.parametrize("alias", ["in64", "", "list<>", "list<list<int64>>", "struct<a: int64>"])
-def test_a_type_that_arrow_does_not_know_is_named_with_its_column(alias):
-    """And what would do instead."""
-    with pytest.raises(SchemaError, match=r"column 'x' has the type .*known are string, int64"):
-        declared_schema({"x": alias})
 
 
 def test_the_error_travels_between_processes():
