@@ -54,7 +54,9 @@ def tables_of(rows: Sequence[Row], *, start: int = 0) -> Iterator[RowTable]:
         yield from tables_of(rows[:middle], start=start)
         yield from tables_of(rows[middle:], start=start + middle)
     else:
-        yield RowTable(Run(start, start + len(rows), Shape(table.schema, absent, is_inferred=True)), table)
+        yield RowTable(
+            Run(start, start + len(rows), Shape(table.schema, absent, is_inferred=True)), table
+        )
 
 
 def _absences(objects: Sequence[Row]) -> Absent:
@@ -113,7 +115,9 @@ def without_guesses(table: pa.Table, inferred: pa.Schema) -> pa.Table:
     for index, field in enumerate(table.schema):
         if field.name in inferred.names and inferred.field(field.name).type.equals(field.type):
             column = table.column(index)
-            bare = _without_guesses(column.combine_chunks() if pa.types.is_nested(field.type) else column)
+            bare = _without_guesses(
+                column.combine_chunks() if pa.types.is_nested(field.type) else column
+            )
             if not bare.type.equals(field.type):
                 table = table.set_column(index, field.name, bare)
     return table
