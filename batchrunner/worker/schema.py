@@ -147,11 +147,12 @@ class RowTypes:
         """Hold rows against *schema*; None for a sink that has none."""
         self._schema = schema
         self._running: dict[int, pa.Schema] = {}
+        self._latest: pa.Schema | None = None
         self._shard = -1
 
     def begin(self) -> None:
         """Forget the shards so far: those that come begin with what is agreed on."""
-        self._running = {}
+        self._running, self._latest = {}, None
 
     def turn_to(self, shard: int) -> None:
         """Let what is asked next be about *shard*."""
@@ -183,9 +184,13 @@ class RowTypes:
         running = self._of_shard()
         schemas = [table.schema for table in rows]
         first, *others = schemas if running is None else (running, *schemas)
-        self._running[self._shard] = reduce(grown, others, first)
+        self._running[self._shard] = self._latest = reduce(grown, others, first)
 
     def _of_shard(self) -> pa.Schema | None:
+        """Return what the rows of the shard so far have; of its first ones, what came before them.
+
+        That is what the shards before it in this worker have: their parts come before its own.
+        """
         if self._shard not in self._running and self._schema is not None:
-            return self._schema.known_lately()
+            return self._schema.known_lately() if self._latest is None else self._latest
         return self._running.get(self._shard)
