@@ -92,8 +92,8 @@ def _scalar_array(values: Sequence[Any], kind: Kind, *, path: str, hints: Hints)
 def _natural(values: Sequence[Any], kind: Kind, path: str) -> pa.DataType:
     try:
         return kind.natural(values)
-    except ValueError as error:
-        raise SchemaError(f"column {path!r}: {error}") from error
+    except (pa.ArrowException, ValueError) as error:
+        raise SchemaError(f"column {path!r}: {first_line(error)}") from error
 
 
 def _converted(values: Sequence[Any], kind_type: pa.DataType, path: str) -> pa.Array:
@@ -141,9 +141,7 @@ def _list_array(values: Sequence[Any], *, path: str, hints: Hints, lenient: bool
     inner_hints = tuple(hint.value_type for hint in wanted)
     arrays = [inner for inner in lists if inner is not None]
     if flat and all(_is_numeric(array) for array in arrays):
-        import numpy as np
-
-        child = pa.array(np.concatenate(arrays))
+        child = _joined_numbers(arrays, f"{path}[]")
     else:
         child = array_of(flat, path=f"{path}[]", hints=inner_hints, lenient=lenient)
     return list_of(lists, child, wanted[0] if wanted else None, path=path)
@@ -252,6 +250,17 @@ def _is_numeric(array: Any) -> bool:
     return getattr(getattr(array, "dtype", None), "kind", "O") in "biuf"
 
 
+def _joined_numbers(arrays: Sequence[Any], path: str) -> pa.Array:
+    """Return the numbers of numpy's *arrays* one after the other. An empty one may be of any type."""
+    import numpy as np
+
+    arrays = [array for array in arrays if len(array)]
+    types = sorted({str(array.dtype) for array in arrays})
+    if len(types) > 1:  # numpy would make floats of int64 and uint64
+        raise SchemaError(f"column {path!r}: numpy's {' and '.join(types)} in one column")
+    return pa.array(np.concatenate(arrays))
+
+
 def _map_array(
     lists: Sequence[Sequence[Any] | None],
     pairs: Sequence[tuple[Any, Any]],
@@ -335,6 +344,8 @@ def _decimal_type(values: Sequence[Any]) -> pa.DataType:
     exponent = next(_present(values)).as_tuple().exponent
     if not isinstance(exponent, int):
         raise SchemaError(f"the decimal {next(_present(values))} is no number")
+    if -exponent > _MAX_DIGITS:
+        raise SchemaError(f"a decimal of {-exponent} places, where Parquet has {_MAX_DIGITS}")
     return pa.decimal128(_MAX_DIGITS, max(0, -exponent))
 
 
@@ -409,6 +420,15 @@ _KINDS: Mapping[type, Kind | None] = {
     tuple: _LIST,
     dict: _STRUCT,
 }
+_NUMPY: Mapping[str, type] = {
+    "bool": bool,
+    "bool_": bool,
+    "int64": int,
+    "float64": float,
+    "str_": str,
+    "bytes_": bytes,
+}
+"""Numpy's classes whose values are Python's, to the bit: a column may have both."""
 _PANDAS: Mapping[str, Kind | None] = {
     "Timestamp": _PANDAS_TIME,
     "Timedelta": _PANDAS_DURATION,
@@ -426,6 +446,8 @@ def _kind(cls: type, path: str) -> Kind | None:
     for base in cls.__mro__:
         if base in _KINDS:
             return _KINDS[base]
+        if base.__module__ == "numpy" and base.__name__ in _NUMPY:
+            return _KINDS[_NUMPY[base.__name__]]
         if base.__module__ == "numpy" and base.__name__ == "generic":
             return Kind(f"numpy's {cls.__name__}", _numpy_type, _by(pa.types.is_null))
         if base.__module__ == "numpy" and base.__name__ == "ndarray":

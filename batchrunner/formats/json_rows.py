@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any, NoReturn
 
@@ -155,10 +155,23 @@ def write_line(row: Row) -> bytes:
         if not isinstance(key, str):
             raise ValueError(f"the key {key!r} is no string")  # noqa: TRY004 - bad data, not bad code
         try:
+            _check_keys(value)
             _write_strictly(value)
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"the value of {key!r} is no JSON: {error}") from error
     return _write_strictly(row) + b"\n"
+
+
+def _check_keys(value: object) -> None:
+    """Refuse keys that are no strings: the standard library would make strings of them."""
+    if isinstance(value, dict):
+        wrong = next((key for key in value if not isinstance(key, str)), None)
+        if wrong is not None:
+            raise TypeError(f"the key {wrong!r} is no string")
+    inner = value.values() if isinstance(value, dict) else value
+    if isinstance(inner, Iterable) and isinstance(value, dict | list | tuple):
+        for one in inner:
+            _check_keys(one)
 
 
 def _write_strictly(value: object) -> bytes:

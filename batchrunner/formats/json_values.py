@@ -55,7 +55,7 @@ def _plain_numpy(value: Any) -> Any:
     kind = value.dtype.kind
     if kind == "M":
         return [_plain_numpy(one) for one in value] if value.ndim else _iso(value)
-    if kind not in "biufOU":
+    if kind not in "biufOU" or (kind == "f" and value.dtype.itemsize > 8):
         raise TypeError(f"Type is not JSON serializable: numpy's {value.dtype}")
     if kind == "f" and not _is_finite(value):
         raise ValueError("Out of range float values are not JSON compliant")
@@ -64,15 +64,18 @@ def _plain_numpy(value: Any) -> Any:
 
 def _iso(instant: Any) -> str | None:
     """Return a numpy point in time as text; None for NaT."""
-    count = instant.astype("datetime64[ns]" if "ns" in str(instant.dtype) else "datetime64[us]")
     if str(instant) == "NaT":
         return None
+    count = instant.astype("datetime64[ns]" if "ns" in str(instant.dtype) else "datetime64[us]")
+    micros, rest = divmod(int(count.astype("int64")), 1000 if "ns" in str(count.dtype) else 1)
+    try:
+        text = (dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=micros)).isoformat()  # noqa: DTZ001
+    except OverflowError as error:
+        raise ValueError(f"{instant} is in no year from 1 to 9999") from error
+    if count.astype(instant.dtype) != instant or count != instant:
+        raise ValueError(f"{instant!r} is finer than nanoseconds, or too far away")
     if "[D]" in str(instant.dtype):
-        return str(instant)
-    if "ns" not in str(instant.dtype):
-        return str(count.item().isoformat())
-    micros, rest = divmod(int(count.astype("int64")), 1000)
-    text = (dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=micros)).isoformat()  # noqa: DTZ001
+        return text[:10]
     if not rest:
         return text
     return f"{text if '.' in text else text + '.000000'}{rest:03d}"

@@ -80,6 +80,10 @@ def from_numpy(array: Any, *, name: str, hints: tuple[pa.DataType, ...], lenient
     Raises:
         SchemaError: Its values are not of one kind.
     """
+    if array.dtype.names:
+        raise SchemaError(f"column {name!r}: numpy's {array.dtype}; return a column a field")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind in "OUSV":
         return array_of(array.tolist(), path=name, hints=hints, lenient=lenient)
     if array.dtype.kind in "Mm" and array.dtype.name.endswith("64"):  # no unit: nothing but NaT

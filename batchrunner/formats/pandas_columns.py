@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchrunner.formats.arrays import SchemaError, array_of, first_line
-from batchrunner.formats.columns import bare_table, hints_for, plain_values
+from batchrunner.formats.columns import bare_table, check_names, hints_for, plain_values
 from batchrunner.formats.numpy_columns import from_numpy
 from batchrunner.formats.schemas import represented
 
@@ -41,14 +41,13 @@ def frame_values(frame: Any) -> dict[str, list[Any]]:
 
 def _columns(frame: Any) -> list[tuple[str, Any]]:
     if any(name is not None for name in frame.index.names):
+        check_names([*filter(None, frame.index.names), *frame.columns])
         frame = frame.reset_index()
     names = list(frame.columns)
     wrong = next((name for name in names if not isinstance(name, str)), None)
     if wrong is not None:
         raise SchemaError(f"the column {wrong!r} of a DataFrame: its name is no string")
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise SchemaError(f"two columns are called {twice!r}")
+    check_names(names)
     return [(name, frame[name]) for name in names]
 
 

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrunner.formats.arrays import SchemaError
+from batchrunner.formats.arrays import SchemaError, first_line
 from batchrunner.formats.columns import joined
-from batchrunner.formats.schemas import conform, grown, no_rows, unwritable
+from batchrunner.formats.schemas import check_writable, conform, grown, no_rows
 
 ROW_GROUP_BYTES = 64 << 20
 """Size in memory at which rows become a row group of the part."""
@@ -67,7 +67,10 @@ class ParquetPart:
         writer = self._ready_writer()
         tables = [_fitted(table, writer.schema) for table in self._held]
         self._held, self._held_bytes = [], 0
-        writer.write_table(joined(tables) if tables else no_rows(writer.schema))
+        try:
+            writer.write_table(joined(tables) if tables else no_rows(writer.schema))
+        except pa.ArrowException as error:
+            raise SchemaError(f"Parquet cannot hold the rows: {first_line(error)}") from error
 
     def _ready_writer(self) -> pq.ParquetWriter:
         """Return the writer of the schema that the rows held, and those before them, need."""
@@ -112,5 +115,4 @@ def _check_writable(schema: pa.Schema, *, rows: int) -> None:
             "rows without any column, which Parquet cannot keep; use sink.format: jsonl, or declare "
             "the columns in sink.schema"
         )
-    if why := unwritable(schema):
-        raise SchemaError(why)
+    check_writable(schema, is_final=True)

@@ -121,6 +121,17 @@ def _family(kind: pa.DataType) -> str | None:
     return None
 
 
+def without_null_words(table: pa.Table) -> pa.Table:
+    """Return *table* with dictionaries of which no word is null, which Parquet cannot have."""
+    for index, field in enumerate(table.schema):
+        column = table.column(index)
+        if pa.types.is_dictionary(field.type) and any(c.dictionary.null_count for c in column.chunks):
+            plain = _column(column, field.type.value_type, path=field.name, lenient=False)
+            words = plain.dictionary_encode().cast(field.type)
+            table = table.set_column(index, field, words)
+    return table
+
+
 def conform(table: pa.Table, schema: pa.Schema, *, lenient: bool = True) -> pa.Table:
     """Return *table* in the columns, order and types of *schema*, altering no value.
 
@@ -170,13 +181,24 @@ def _shaped(array: pa.Array, want: pa.DataType, path: str, *, lenient: bool) -> 
     if t.is_null(have):
         return pa.nulls(len(array), want)
     if t.is_dictionary(have):
-        return _shaped(array.dictionary_decode(), want, path, lenient=lenient)
+        return _shaped_dictionary(array, want, path, lenient=lenient)
     if t.is_dictionary(want):
         return _shaped(array, want.value_type, path, lenient=lenient).cast(want)
     for is_nested, shape in _NESTED:
         if is_nested(have) and is_nested(want):
             return shape(array, want, path, lenient=lenient)
     return _cast(array, want, path, lenient=lenient)
+
+
+def _shaped_dictionary(array: pa.Array, want: pa.DataType, path: str, *, lenient: bool) -> pa.Array:
+    t = pa.types
+    is_dictionary = t.is_dictionary(want)
+    words_type = want.value_type if is_dictionary else _storable(array.type.value_type)
+    words = _shaped(array.dictionary, words_type, path, lenient=lenient)
+    if is_dictionary and want.index_type.equals(array.type.index_type):
+        return pa.DictionaryArray.from_arrays(array.indices, words, ordered=want.ordered)
+    plain = pa.DictionaryArray.from_arrays(array.indices, words).dictionary_decode()
+    return _shaped(plain, want, path, lenient=lenient)
 
 
 def _cast(array: pa.Array, want: pa.DataType, path: str, *, lenient: bool) -> pa.Array:
@@ -313,25 +335,32 @@ def without_nulls(schema: pa.Schema, *, but: pa.Schema) -> pa.Schema:
     return schema if len(keep) == len(schema) else pa.schema(keep)
 
 
-def unwritable(schema: pa.Schema) -> str:
-    """Say which column Parquet has no type for; "" when there is none."""
-    found = ((field.name, _unwritable_in(field.type)) for field in schema)
+def check_writable(schema: pa.Schema, *, is_final: bool) -> None:
+    """Refuse what Parquet has no type for.
+
+    Args:
+        schema: Of some rows, or of a part.
+        is_final: No more fields will come: a struct still without any cannot be written.
+
+    Raises:
+        SchemaError: A column, which is named, has such a type.
+    """
+    found = ((field.name, _unwritable_in(field.type, is_final)) for field in schema)
     name, kind = next(((n, k) for n, k in found if k is not None), ("", None))
-    if kind is None:
-        return ""
-    return f"column {name!r}: Parquet has no type for {kind}{_DECLARE}"
+    if kind is not None:
+        raise SchemaError(f"column {name!r}: Parquet has no type for {kind}{_DECLARE}")
 
 
-def _unwritable_in(kind: pa.DataType) -> pa.DataType | None:
+def _unwritable_in(kind: pa.DataType, is_final: bool) -> pa.DataType | None:
     t = pa.types
-    if t.is_struct(kind):
-        inner = [_unwritable_in(field.type) for field in kind]
-        return next((k for k in inner if k is not None), None) if inner else kind
-    if is_list(kind):
-        return _unwritable_in(kind.value_type)
-    if t.is_map(kind):
-        return _unwritable_in(kind.item_type)
-    return kind if t.is_interval(kind) or t.is_union(kind) or t.is_run_end_encoded(kind) else None
+    if t.is_decimal(kind):
+        return None if 0 <= kind.scale <= kind.precision else kind
+    if t.is_interval(kind) or t.is_union(kind) or t.is_run_end_encoded(kind):
+        return kind
+    if t.is_struct(kind) and not kind.num_fields:
+        return kind if is_final else None
+    inner = (_unwritable_in(kind.field(i).type, is_final) for i in range(kind.num_fields))
+    return next((each for each in inner if each is not None), None)
 
 
 def no_rows(schema: pa.Schema) -> pa.Table:
@@ -340,7 +369,12 @@ def no_rows(schema: pa.Schema) -> pa.Table:
 
 
 def storable(schema: pa.Schema) -> pa.Schema:
-    """Return *schema*, plain, with the units of time that Parquet has: it keeps no whole seconds."""
+    """Return *schema*, plain, with the units of time that Parquet has: it keeps no whole seconds.
+
+    Raises:
+        SchemaError: Two columns have one name, or one has a type that Parquet has not.
+    """
+    check_writable(schema, is_final=False)
     return pa.schema([pa.field(f.name, _storable(f.type)) for f in plain_schema(schema)])
 
 
@@ -356,4 +390,15 @@ def _storable(kind: pa.DataType) -> pa.DataType:
         return pa.timestamp("ms", kind.tz)
     if t.is_time32(kind) and kind.unit == "s":
         return pa.time32("ms")
+    if t.is_dictionary(kind):
+        return _storable_dictionary(kind)
     return pa.date32() if t.is_date64(kind) else kind
+
+
+def _storable_dictionary(kind: pa.DataType) -> pa.DataType:
+    """Parquet has dictionaries of text and of bytes. Of durations, Arrow would write mere numbers."""
+    words = kind.value_type
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(words, words)
+    if _family(words) is None:
+        return _storable(words)
+    return pa.dictionary(kind.index_type, plain, ordered=kind.ordered)

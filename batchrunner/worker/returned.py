@@ -89,6 +89,7 @@ def _table(returned: Any, hints: Sequence[pa.Schema], *, lenient: bool = False) 
         from batchrunner.formats.pandas_columns import frame_table
 
         return frame_table(returned, hints, lenient=lenient)
+    _check_polars(returned)
     if hasattr(returned, "__arrow_c_stream__"):  # a RecordBatch, and what polars or DuckDB return
         return pa.table(returned)
     if isinstance(returned, pa.RecordBatch):
@@ -97,6 +98,14 @@ def _table(returned: Any, hints: Sequence[pa.Schema], *, lenient: bool = False) 
         f"the capability returned {type(returned).__name__} for a batch; it must return a list of "
         "dicts, a dict of columns, a DataFrame, an Arrow table, or a generator of those"
     )
+
+
+def _check_polars(returned: Any) -> None:
+    """Refuse Python objects in a frame of polars': it hands their addresses over as bytes."""
+    types = getattr(returned, "schema", {}) if _module(returned) == "polars" else {}
+    wrong = next((name for name, kind in types.items() if str(kind) == "Object"), None)
+    if wrong is not None:
+        raise TypeError(f"the column {wrong!r} of polars' has Python objects, which have no type")
 
 
 def _columns_table(
@@ -145,7 +154,7 @@ def _checked(name: Any, column: Any) -> Any:
     is_sequence = isinstance(column, Sequence) or (
         hasattr(column, "__len__") and hasattr(column, "__getitem__")
     )
-    if isinstance(column, str | bytes | bytearray | Mapping) or not is_sequence:
+    if isinstance(column, str | bytes | bytearray | memoryview | Mapping) or not is_sequence:
         raise TypeError(
             f"the capability returned {type(column).__name__} for the column {name!r}; a dict "
             "stands for columns, lists or arrays of one length: return a row as [row]"
@@ -163,9 +172,9 @@ def _column_values(name: Any, column: Any, types: Sequence[pa.Schema]) -> Sequen
     column = _checked(name, column)
     if isinstance(column, list | tuple):
         return column
-    if hasattr(column, "tolist") and getattr(column.dtype, "kind", "M") not in "Mm":
+    if _module(column) == "numpy" and column.dtype.kind not in "MmV":
         values: list[Any] = column.tolist()
-        return values if _module(column) == "numpy" else _exact_values(name, column, types)
+        return values
     return _exact_values(name, column, types)
 
 

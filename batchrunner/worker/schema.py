@@ -53,10 +53,12 @@ class SinkSchema:
             SchemaError: A value does not fit exactly, or is null where none may be.
         """
         from batchrunner.formats.declared import check_nulls
-        from batchrunner.formats.schemas import conform, storable
+        from batchrunner.formats.schemas import conform, storable, without_null_words
 
+        own = storable(table.schema)
+        table = without_null_words(table)
         if self.declared is None:
-            return conform(table, storable(table.schema))
+            return conform(table, own)
         table = conform(table, self.declared)
         check_nulls(table, self._strict)
         return table

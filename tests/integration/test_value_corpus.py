@@ -112,3 +112,83 @@ def names_a_value(message, table):
     return names_a_column(message, table) or any(
         f"the value of {n!r}" in message for n in table.column_names
     )
+
+
+def picky(batch):
+    """Fail for the second row of each file that has numbers."""
+    if 1 in ids_of(batch):
+        raise ValueError("not row 1")
+    return batch
+
+
+def ids_of(batch):
+    if isinstance(batch, list):
+        return [row.get("id") for row in batch]
+    names = getattr(batch, "column_names", batch)
+    column = batch["id"] if "id" in names else []
+    return [getattr(each, "as_py", lambda each=each: each)() for each in column]
+
+
+@pytest.mark.parametrize("batch_format", FORMATS)
+def test_neither_the_size_of_a_batch_nor_a_bad_row_alters_the_others(tmp_path, files, batch_format):
+    """What decides nothing in the specification must decide nothing in the output."""
+    some = [path for path in files if path.stem.startswith("arrow-") and len(path.stem) % 3 == 0]
+    some += [path for path in files if path.stem.startswith(("odd-", "pandas-"))]
+    (tmp_path / "in").mkdir()
+    for path in some:
+        (tmp_path / "in" / path.name).symlink_to(path)
+
+    def lines(name, **options):
+        made, dead = run(
+            tmp_path / name, tmp_path / "in", "jsonl", batch_format=batch_format, **options
+        )
+        return [part.read_text().splitlines() for part in made], dead
+
+    whole, refused = lines("1000", batch_size=1000)
+    assert lines("1", batch_size=1) == (whole, refused)
+    assert lines("7", batch_size=7) == (whole, refused)
+    without, failed = lines("picky", batch_size=4, capability=picky)
+    kept = [[line for line in part if not line.startswith('{"id":1,')] for part in whole]
+    assert without == kept
+    assert failed.keys() >= refused.keys()
+
+
+NARROW = ("arrow-map", "arrow-list-float64", "arrow-timestamp-ns-UTC", "arrow-dictionary-unused")
+NESTED = ("arrow-struct-uint64-null", "arrow-fixed-list", "arrow-struct-json", "odd-strict")
+
+
+@pytest.mark.parametrize("batch_format", FORMATS)
+@pytest.mark.parametrize("stem", [*NARROW, *NESTED, "odd-groups", "pandas-multi-index"])
+def test_a_parquet_part_is_the_same_whatever_the_batches(tmp_path, files, stem, batch_format):
+    """Values and types; a batch of one null row has no less of a type than the others."""
+    path = files[0].parent / f"{stem}.parquet"
+    source = read(path)
+    for name, options in {
+        "one": {"batch_size": 1},
+        "seven": {"batch_size": 7},
+        "picky": {"batch_size": 4, "capability": picky},
+    }.items():
+        made, dead = run(tmp_path / name, path, "parquet", batch_format=batch_format, **options)
+        kept = [row for at, row in enumerate(exact.rows(source)) if (path.name, at) not in dead]
+        written = pq.read_table(made[0])
+        assert exact.rows(written) == kept
+        assert written.schema == exact.stored(source.schema)
+        assert len(dead) == (name == "picky" and "id" in source.column_names)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(
+    "batch_format",
+    ["pandas", *(pytest.param(f, marks=pytest.mark.soak) for f in FORMATS if f != "pandas")],
+)
+def test_ray_writes_what_the_local_engine_writes(tmp_path, files, batch_format):
+    """Nothing depends on the engine: not a byte, and not a refusal."""
+    source = files[0].parent
+    here, dead = run(tmp_path / "local", source, "jsonl", batch_format=batch_format)
+    there, dead_there = run(
+        tmp_path / "ray", source, "jsonl", batch_format=batch_format, engine="ray"
+    )
+
+    assert [part.read_bytes() for part in there] == [part.read_bytes() for part in here]
+    assert dead_there == dead
