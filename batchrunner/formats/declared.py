@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchrunner.formats.arrays import SchemaError, is_list
 from batchrunner.formats.schemas import plain_schema
@@ -146,16 +145,16 @@ def _children(kind: pa.DataType) -> list[pa.Field]:
     return list(kind) if pa.types.is_struct(kind) else []
 
 
-def _check(array: pa.Array, field: pa.Field, *, path: str) -> None:
-    if not field.nullable and array.null_count:
-        raise SchemaError(
-            f"column {path!r}: null here, but {field.type} not null in the schema of the sink"
-        )
+def _check(array: pa.Array, field: pa.Field, *, path: str, above: int = 0) -> None:
+    """Refuse nulls in *array*, but for as many as there are in what it stands in."""
     kind = field.type
+    if not field.nullable and array.null_count > above:
+        raise SchemaError(
+            f"column {path!r}: null here, but {kind} not null in the schema of the sink"
+        )
     if pa.types.is_struct(kind):
-        present = array.filter(pc.is_valid(array)) if array.null_count else array
-        for inner in kind:
-            _check(present.field(inner.name), inner, path=f"{path}.{inner.name}")
+        for inner, child in zip(kind, array.flatten(), strict=True):  # null where the struct is
+            _check(child, inner, path=f"{path}.{inner.name}", above=array.null_count)
     elif is_list(kind):
         _check(array.flatten(), kind.value_field, path=f"{path}[]")
     elif pa.types.is_map(kind):

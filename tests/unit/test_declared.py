@@ -376,15 +376,30 @@ VALUES = {
 }  # fmt: skip
 
 
-def a_value(kind):
-    """Return a value of *kind*, as a capability would."""
+def a_value(kind, null=lambda: False):
+    """Return a value of *kind*, as a capability would; None for what *null* says so of."""
+    if null():
+        return None
     if pa.types.is_struct(kind):
-        return {field.name: a_value(field.type) for field in kind}
+        return {field.name: a_value(field.type, null) for field in kind}
     if pa.types.is_map(kind):
-        return {"k": a_value(kind.item_type)}
+        return {"k": a_value(kind.item_type, null)}
     if hasattr(kind, "value_field"):
-        return [a_value(kind.value_type)] * getattr(kind, "list_size", 2)
+        return [a_value(kind.value_type, null) for _ in range(getattr(kind, "list_size", 2))]
     return a_scalar(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def has_a_null_too_many(value, field):
+    """Tell whether *value* is null somewhere where *field* says it is not."""
+    if value is None:
+        return not field.nullable
+    if pa.types.is_struct(field.type):
+        return any(has_a_null_too_many(value[inner.name], inner) for inner in field.type)
+    if pa.types.is_map(field.type):
+        return any(has_a_null_too_many(inner, field.type.item_field) for inner in value.values())
+    if hasattr(field.type, "value_field"):
+        return any(has_a_null_too_many(inner, field.type.value_field) for inner in value)
+    return False
 
 
 def a_scalar(kind):
@@ -395,13 +410,17 @@ def a_scalar(kind):
     return VALUES[re.match("[a-z_]+?(?=[0-9<(]|$)|[a-z]+", str(kind))[0]]
 
 
+def can_be_filled(kind):
+    """Tell whether Python has values for *kind*: no JSON, no zones but UTC, no keys but text."""
+    text = str(kind)
+    keys = re.findall(r"map<([a-z0-9_]+)", text)
+    return not re.search(r"json|bool8|\+01:00|Berlin|Etc", text) and set(keys) <= {"string"}
+
+
 @given(types())
 def test_values_of_python_fill_every_type(kind):
     """A type that no row can have would set all of them aside."""
-    assume(not re.search(r"json|bool8|\+01:00|Berlin|Etc", str(kind)))  # what Arrow alone makes
-    assume(
-        all(str(inner).startswith("string") for inner in re.findall(r"map<([a-z0-9_]+)", str(kind)))
-    )
+    assume(can_be_filled(kind))
     schema = declared_schema({"x": str(kind)})
     table = rows_to_table([{"x": a_value(kind)}, {"x": None}, {}], hints=[schema], lenient=True)
 
@@ -411,3 +430,22 @@ def test_values_of_python_fill_every_type(kind):
     check_nulls(made, schema)
     assert made.schema == as_written(schema)
     assert made.to_pylist(maps_as_pydicts="strict") == [{"x": a_value(kind)}, *[{"x": None}] * 2]
+
+
+@given(types(), st.booleans(), st.data())
+def test_a_null_costs_its_row_just_where_the_schema_has_none(kind, nullable, data):
+    """And what is written comes back, however deep its nulls are."""
+    assume(can_be_filled(kind) and str(kind) != "null")
+    field = pa.field("x", kind, nullable=nullable)
+    schema = declared_schema(SinkSpec(uri="/out", schema=pa.schema([field])).schema_)
+    rows = [{"x": a_value(kind, lambda: data.draw(st.integers(0, 4)) == 0)} for _ in range(3)]
+    table = conform(rows_to_table(rows, hints=[schema], lenient=True), as_written(schema))
+
+    if any(has_a_null_too_many(row["x"], field) for row in rows):
+        with pytest.raises(SchemaError, match="null here, but"):
+            check_nulls(table, schema)
+        return
+    check_nulls(table, schema)
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    assert pq.read_table(file).to_pylist(maps_as_pydicts="strict") == rows
