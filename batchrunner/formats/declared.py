@@ -119,6 +119,11 @@ def _granted(field: pa.Field, plain: pa.Field) -> pa.Field:
     return pa.field(field.name, pa.struct(inner), nullable=False)
 
 
+def refuses_nulls(schema: pa.Schema) -> bool:
+    """Tell whether *schema* has no null somewhere, so that `check_nulls` has something to check."""
+    return any(map(_has_no_nulls, schema))
+
+
 def check_nulls(table: pa.Table, schema: pa.Schema) -> None:
     """Refuse a null where *schema*, which is the table's but for that, has none.
 
