@@ -202,6 +202,7 @@ class BatchRunner:
             weight=sum(shard.weight for shard in seen.plan.active),
             capability=self._capability,
             import_paths=import_paths(),
+            first=min((shard.id for shard in opened.pending), default=None),
             incarnation=opened.run.checkpoint.incarnation,
         )
 

@@ -58,6 +58,10 @@ def array_of(
     Raises:
         SchemaError: The values are of several kinds, of none that Arrow has, or do not fit.
     """
+    named = next(filter(is_extension, hints), None)
+    if named is not None:
+        bare = tuple(h.storage_type if is_extension(h) else h for h in hints)
+        return extended(array_of(values, path=path, hints=bare, lenient=lenient), named)
     classes = set(map(type, values))
     kinds = {_kind(cls, path) for cls in classes} - {None}
     if any(cls is not type(None) and _kind(cls, path) is None for cls in classes):
@@ -206,6 +210,18 @@ def like_list(like: pa.DataType, inner: pa.DataType) -> pa.DataType:
     return next((make(inner) for check, make in makers if check(like)), pa.list_(inner))
 
 
+def is_extension(kind: pa.DataType) -> bool:
+    """Tell whether *kind* is another type with a name: its values are those of that type, to Python."""
+    return isinstance(kind, pa.BaseExtensionType) and not kind.equals(pa.uuid())
+
+
+def extended(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return *array* as the extension type *kind* where it is of the type below that."""
+    if not array.type.equals(kind.storage_type):
+        return array
+    return pa.ExtensionArray.from_storage(kind, array)
+
+
 def is_list(kind: pa.DataType) -> bool:
     """Tell whether *kind* is a list of any class; a map is none."""
     t = pa.types
@@ -267,13 +283,27 @@ def _struct_array(values: Sequence[Any], *, path: str, hints: Hints, lenient: bo
         return pa.array([None if value is None else {} for value in values], pa.struct([]))
     children = []
     for key in keys:
-        if not isinstance(key, str):
-            raise SchemaError(f"column {path!r}: the key {key!r} is no string")
+        check_key(key, f"column {path!r}: ")
         inner = [None if value is None else value.get(key) for value in values]
         inner_hints = tuple(h.field(key).type for h in hints if _has_field(h, key))
         children.append(array_of(inner, path=f"{path}.{key}", hints=inner_hints, lenient=lenient))
     fields = [pa.field(key, child.type) for key, child in zip(keys, children, strict=True)]
     return pa.StructArray.from_arrays(children, fields=fields, mask=nulls)
+
+
+def check_key(key: Any, place: str = "") -> None:
+    """Refuse what can be no name of a column, or of a field in one.
+
+    Raises:
+        SchemaError: It is no string, or one with a lone surrogate, which UTF-8 has not.
+    """
+    if not isinstance(key, str):
+        raise SchemaError(f"{place}the key {key!r} is no string")
+    if not key.isascii():
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise SchemaError(f"{place}the key {key!r} is not in UTF-8") from error
 
 
 def _has_field(hint: pa.DataType, key: str) -> bool:

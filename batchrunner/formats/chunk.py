@@ -56,10 +56,12 @@ class Shape:
     Attributes:
         schema: Of the table.
         absent: What its nulls mean.
+        is_inferred: Nothing but values say the types: one that is null has the type of its neighbours.
     """
 
     schema: pa.Schema
     absent: Absent = field(default_factory=dict)
+    is_inferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchrunner.formats.arrays import SchemaError, array_of, is_list
+from batchrunner.formats.arrays import SchemaError, array_of, check_key, first_line, is_list
 from batchrunner.formats.chunk import Row
 
 
@@ -32,13 +32,20 @@ def plain_values(column: pa.ChunkedArray, name: str) -> list[Any]:
     Raises:
         SchemaError: A value is more than Python's type for it can hold.
     """
-    values: list[Any] = column.to_pylist()
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError, TypeError) as error:
+        raise SchemaError(_beyond_python(column.type, name, f": {first_line(error)}")) from error
     if _may_be_cut(column.type) and pa.chunked_array([pa.array(values, column.type)]) != column:
-        raise SchemaError(
-            f"column {name!r}: {column.type} values that Python's time cannot hold; use "
-            "batch_format: pyarrow, or leave the column out with source.columns"
-        )
+        raise SchemaError(_beyond_python(column.type, name, ", as its time has no nanoseconds"))
     return values
+
+
+def _beyond_python(kind: pa.DataType, name: str, why: str) -> str:
+    return (
+        f"column {name!r}: {kind} values that Python cannot hold{why}; use batch_format: pyarrow and "
+        "a Parquet sink, or leave the column out with source.columns"
+    )
 
 
 def _may_be_cut(kind: pa.DataType) -> bool:
@@ -104,6 +111,5 @@ def _keys(rows: Sequence[Row]) -> list[str]:
     if not all(row.keys() == keys for row in rows):
         keys = dict.fromkeys(key for row in rows for key in row)
     for key in keys:
-        if not isinstance(key, str):
-            raise SchemaError(f"the key {key!r} is no string")
+        check_key(key)
     return list(keys)

@@ -27,10 +27,11 @@ from typing import Any, NoReturn
 import orjson
 
 from batchrunner.formats.chunk import Row
-from batchrunner.formats.json_values import all_finite, plain
+from batchrunner.formats.json_values import OPTIONS, all_finite, plain
 
 _SHAPE = bytes.maketrans(b"123456789", b"0" * 9)
 _MANY_DIGITS = b"0" * 19
+_OPTIONS = OPTIONS | orjson.OPT_APPEND_NEWLINE
 _ESCAPED_QUOTE = b"\\u0022"  # the one escape that changes how many quotation marks are written
 
 
@@ -133,7 +134,7 @@ def _json_type(value: object) -> str:
 def write_block(rows: Sequence[Row]) -> bytes | None:
     """Return *rows* as lines, or None when a row needs a closer look."""
     try:
-        lines = b"".join(map(orjson.dumps, rows, repeat(plain), repeat(orjson.OPT_APPEND_NEWLINE)))
+        lines = b"".join(map(orjson.dumps, rows, repeat(plain), repeat(_OPTIONS)))
     except (orjson.JSONEncodeError, ValueError):
         return None
     return None if b"null" in lines and not all_finite(rows) else lines

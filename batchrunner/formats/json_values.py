@@ -12,6 +12,9 @@ from uuid import UUID
 
 import orjson
 
+OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME
+"""Left to itself, orjson cuts the seconds off an offset, which time zones had until 1972."""
+
 
 def plain(value: object) -> Any:
     """Return what stands in JSON for a value that orjson, or the standard library, does not know.
@@ -24,20 +27,28 @@ def plain(value: object) -> Any:
         ValueError: It holds a float that JSON has not.
     """
     kind = type(value)
+    if kind is dt.datetime or kind is dt.date:
+        return value.isoformat()  # type: ignore[attr-defined]
     library = kind.__module__.partition(".")[0]
     if library == "pandas" and kind.__name__ in ("NAType", "NaTType"):
         return None
     if library == "numpy" and hasattr(value, "dtype"):
         return _plain_numpy(value)
-    if isinstance(value, dt.datetime) and kind is not dt.datetime:
-        return value.isoformat()
+    if isinstance(value, dt.date | dt.time):
+        return _instant_text(value)
     if isinstance(value, float):
         return float(value)
-    if not isinstance(value, dt.date | dt.time | Enum | UUID) and not is_dataclass(value):
+    if not isinstance(value, Enum | UUID) and not is_dataclass(value):
         raise TypeError(f"Type is not JSON serializable: {kind.__name__}")
     if not _is_finite(value):
         raise ValueError("Out of range float values are not JSON compliant")
-    return orjson.loads(orjson.dumps(value, default=plain))
+    return orjson.loads(orjson.dumps(value, default=plain, option=OPTIONS))
+
+
+def _instant_text(value: dt.date | dt.time) -> str:
+    if isinstance(value, dt.time) and value.tzinfo is not None:
+        raise TypeError("a time of day with a time zone is no JSON")
+    return value.isoformat()
 
 
 def _plain_numpy(value: Any) -> Any:

@@ -17,6 +17,19 @@ from batchrunner.formats.columns import plain_values
 from batchrunner.formats.schemas import represented
 
 
+def check_columns(table: pa.Table) -> None:
+    """Refuse rows without columns: a dict of no columns has no rows, so they would be lost.
+
+    Raises:
+        SchemaError: There are such rows.
+    """
+    if table.num_rows and not table.num_columns:
+        raise SchemaError(
+            "a row without any column, which batch_format: numpy cannot hand over; "
+            "batch_format: rows can"
+        )
+
+
 def as_numpy(column: pa.ChunkedArray, name: str) -> Any:
     """Return *column* as an array of its own, which the receiver may change.
 

@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 
 from batchrunner.formats.arrays import (
     SchemaError,
+    extended,
     first_line,
+    is_extension,
     is_list,
     joined_lists,
     like_list,
@@ -280,6 +282,8 @@ def represented(array: pa.Array, hints: Sequence[pa.DataType]) -> pa.Array:
     for hint in hints:
         if array.type.equals(hint):
             return array
+        if is_extension(hint) and array.type.equals(hint.storage_type):
+            return extended(array, hint)
         if _keeps_the_same(array.type, hint):
             return _shaped(array, hint, "", lenient=False)
         if _has_lost_its_zone(array.type, hint):

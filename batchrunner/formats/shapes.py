@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from batchrunner.formats.arrays import SchemaError
+from batchrunner.formats.arrays import SchemaError, is_list, joined_lists
 from batchrunner.formats.chunk import Absent, Row, Run, Shape
 from batchrunner.formats.columns import rows_to_table
 
@@ -53,7 +54,9 @@ def tables_of(rows: Sequence[Row], *, start: int = 0) -> Iterator[RowTable]:
         yield from tables_of(rows[:middle], start=start)
         yield from tables_of(rows[middle:], start=start + middle)
     else:
-        yield RowTable(Run(start, start + len(rows), Shape(table.schema, absent)), table)
+        yield RowTable(
+            Run(start, start + len(rows), Shape(table.schema, absent, is_inferred=True)), table
+        )
 
 
 def _absences(objects: Sequence[Row]) -> Absent:
@@ -102,3 +105,36 @@ def _drop_absent(row: Row, absent: Absent) -> None:
         elif below:
             for inner in _objects_in([row[key]]):
                 _drop_absent(inner, below)
+
+
+def without_guesses(table: pa.Table, inferred: pa.Schema) -> pa.Table:
+    """Return *table* with the type null for what is nothing but null in it, at any depth.
+
+    Its type in *inferred* is that of other rows, which may fail, or be in another batch.
+    """
+    for index, field in enumerate(table.schema):
+        if field.name in inferred.names and inferred.field(field.name).type.equals(field.type):
+            column = table.column(index)
+            bare = _without_guesses(
+                column.combine_chunks() if pa.types.is_nested(field.type) else column
+            )
+            if not bare.type.equals(field.type):
+                table = table.set_column(index, field.name, bare)
+    return table
+
+
+def _without_guesses(array: Any) -> Any:
+    kind = array.type
+    if array.null_count == len(array):
+        return pa.nulls(len(array))
+    if pa.types.is_struct(kind):
+        if not kind.num_fields:
+            return array
+        children = [_without_guesses(child) for child in array.flatten()]
+        names = [field.name for field in kind]
+        return pa.StructArray.from_arrays(children, names=names, mask=array.is_null())
+    if is_list(kind):
+        child = _without_guesses(array.flatten())
+        lengths = pc.fill_null(pc.list_value_length(array), 0)
+        return joined_lists(lengths, child, array.is_null(), kind)
+    return array

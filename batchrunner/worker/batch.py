@@ -22,10 +22,12 @@ class Given:
     Attributes:
         types: Schemas with types that their columns have, those that count most first.
         absent: What nulls mean in the table that they were handed over as.
+        inferred: The types in that table that nothing but values say.
     """
 
     types: tuple[pa.Schema, ...] = ()
     absent: Absent = field(default_factory=dict)
+    inferred: pa.Schema | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,9 @@ def in_format(table: pa.Table, batch_format: str) -> Any:
 
         # As Ray Data: each column in Arrow's own type, and what was an index is a column, too.
         return table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
-    from batchrunner.formats.numpy_columns import as_numpy
+    from batchrunner.formats.numpy_columns import as_numpy, check_columns
 
+    check_columns(table)
     return {name: as_numpy(table.column(name), name) for name in table.column_names}
 
 
@@ -157,6 +160,11 @@ class _Held:
         return stop
 
     def batch(self) -> Batch:
-        types = self.pieces[0][0].types if self.shape is None else self.shape.schema
-        absent = {} if self.shape is None else self.shape.absent
-        return Batch(tuple(self.pieces), Given(() if types is None else (types,), absent))
+        return Batch(tuple(self.pieces), self._given())
+
+    def _given(self) -> Given:
+        if self.shape is None:
+            types = self.pieces[0][0].types
+            return Given(() if types is None else (types,))
+        types = self.shape.schema
+        return Given((types,), self.shape.absent, types if self.shape.is_inferred else None)

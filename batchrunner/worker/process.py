@@ -113,6 +113,7 @@ class ShardWorker:
         a row that fails, itself. What has killed a worker before is tried by itself, and then in
         isolation. After a stop, shards that were not begun have no receipt.
         """
+        self._schema.waits = self._work.first not in {None, *(shard.id for shard in shards)}
         marks = marks_left(self._records)
         begun = {shard for mark in marks for shard in mark.shards}
         # Whoever died over a group left a mark, so no request is spent on shards without one.

@@ -40,6 +40,10 @@ def to_table(returned: Any, given: Given, *, lenient: bool = False) -> tuple[pa.
         ValueError: The values of a column are of several kinds, or columns differ in length.
     """
     table = _table(returned, given.types, lenient=lenient)
+    if given.inferred is not None and table.num_rows:
+        from batchrunner.formats.shapes import without_guesses
+
+        table = without_guesses(table, given.inferred)
     return table, table.num_rows
 
 
@@ -49,7 +53,9 @@ def _rows(returned: Any, given: Given) -> Sequence[Row]:
     if isinstance(returned, list):
         return returned
     if isinstance(returned, Mapping):
-        columns = {name: _column_values(name, column) for name, column in returned.items()}
+        columns = {
+            name: _column_values(name, column, given.types) for name, column in returned.items()
+        }
         return without_absent(_as_rows(columns), given.absent)
     if _is_dataframe(returned):
         from batchrunner.formats.pandas_columns import frame_values
@@ -149,19 +155,22 @@ def _checked(name: Any, column: Any) -> Any:
     return column
 
 
-def _column_values(name: Any, column: Any) -> Sequence[Any]:
-    """Return the values of a column as Python has them."""
+def _column_values(name: Any, column: Any, types: Sequence[pa.Schema]) -> Sequence[Any]:
+    """Return the values of a column as Python has them.
+
+    Points in time have the zone that *types* name for the column, which numpy has not.
+    """
     column = _checked(name, column)
     if isinstance(column, list | tuple):
         return column
     if hasattr(column, "tolist") and getattr(column.dtype, "kind", "M") not in "Mm":
         values: list[Any] = column.tolist()
-        return values if _module(column) == "numpy" else _exact_values(name, column)
-    return _exact_values(name, column)
+        return values if _module(column) == "numpy" else _exact_values(name, column, types)
+    return _exact_values(name, column, types)
 
 
-def _exact_values(name: str, column: Any) -> list[Any]:
-    from batchrunner.formats.columns import plain_values
+def _exact_values(name: str, column: Any, types: Sequence[pa.Schema]) -> list[Any]:
+    from batchrunner.formats.columns import hints_for, plain_values
 
     if getattr(column, "ndim", 1) > 1:
         return list(column)
@@ -169,7 +178,8 @@ def _exact_values(name: str, column: Any) -> list[Any]:
         from batchrunner.formats.pandas_columns import series_values
 
         return series_values(column, name)
-    array = _array(name, column, (), lenient=False)
+    hints = hints_for(name, types) if _module(column) == "numpy" else ()
+    array = _array(name, column, hints, lenient=False)
     return plain_values(array if hasattr(array, "chunks") else _chunked(array), name)
 
 

@@ -2,6 +2,10 @@
 
 The first part with rows fixes the columns that every part has. Later parts may add to it (a type for what
 was null, a column, a field), never change it. What is agreed on is durable before a part that needs it.
+
+Which part comes first should not depend on how fast workers are, for rows of another type than the first
+are set aside. So the first shard is handed out first, and other workers wait for its schema: not for ever,
+since its rows may take long, or may all be dropped.
 """
 
 from __future__ import annotations
@@ -18,16 +22,23 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LOOK_SECONDS = 1.0
+_PATIENCE_SECONDS = 10.0
 
 
 class SinkSchema:
-    """What all parts agree on. The checkpoint holds it, put there by whoever came first with it."""
+    """What all parts agree on. The checkpoint holds it, put there by whoever came first with it.
+
+    Attributes:
+        declared: By the spec; None for nothing.
+        waits: The first shard is another worker's, whose part is to come first.
+    """
 
     def __init__(self, checkpoint: Checkpoint, *, declared: Mapping[str, str] | None) -> None:
         self._checkpoint = checkpoint
         self._generations: list[pa.Schema] = []
         self._next_look = 0.0
         self.declared: pa.Schema | None = None
+        self.waits = False
         self._strict: pa.Schema | None = None
         if declared is not None:
             from batchrunner.formats.declared import as_written, declared_schema, refuses_nulls
@@ -87,12 +98,22 @@ class SinkSchema:
         if self.declared is not None:
             return self.declared
         if self.known() is None and len(own):
+            self._wait()
+        if self.known() is None and len(own):
             self._agree(own)
         if not self._generations:
             return own
         own = without_nulls(own, but=self._generations[0])
         self._agree(own)
         return grown(self._generations[0], own)
+
+    def _wait(self) -> None:
+        """Give the first part a while to be there."""
+        deadline, pause = time.monotonic() + _PATIENCE_SECONDS, 0.02
+        while self.waits and self.known() is None and time.monotonic() < deadline:
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+        self.waits = False
 
     def _agree(self, own: pa.Schema) -> None:
         """Make what *own* adds durable. Whoever adds at the same time adds to that, or we to theirs."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 import damage
 from batchrunner import BatchRunner
@@ -167,6 +171,43 @@ def test_a_whole_run_has_no_finding_in_any_batch_format(tmp_path, batch_format, 
 
         assert found.findings == ()
         assert "keys (id): 470 in the source, 470 in the output" in found.notes[0]
+
+
+IRREGULAR = st.fixed_dictionaries(
+    {"id": st.integers(0, 99)},
+    optional={
+        "a": st.none() | st.integers(-9, 9) | st.floats(0, 1),
+        "b": st.none() | st.text(max_size=3) | st.booleans(),
+        "c": st.lists(st.integers(0, 3), max_size=2),
+        "d": st.fixed_dictionaries({"x": st.integers(0, 3)}, optional={"y": st.text(max_size=2)}),
+    },
+)
+
+
+@settings(max_examples=20, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(
+    content=st.lists(IRREGULAR, min_size=1, max_size=30),
+    batch_format=st.sampled_from(["rows", "pyarrow", "pandas", "numpy"]),
+    batch_size=st.sampled_from([1, 4, 1000]),
+    kind=st.sampled_from([{}, {"format": "parquet"}]),
+)
+def test_rows_of_irregular_objects_are_replayed_as_they_were_made(
+    content, batch_format, batch_size, kind
+):
+    """Absent, null and of another kind: the capability gets what it got."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_jsonl(folder / "in/0.jsonl", content)
+        spec = a_spec(
+            folder,
+            capability=deterministic("echo"),
+            sink=sink(folder, **kind),
+            errors={"max_row_errors": 100, "retry": {"max_attempts": 1}},
+            execution={"engine": "local", "batch_format": batch_format, "batch_size": batch_size},
+        )
+        assert BatchRunner(spec).run().ok
+
+        assert verify(spec, checks=ALL).findings == ()
 
 
 CAPABILITIES = {

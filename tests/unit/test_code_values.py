@@ -22,6 +22,7 @@ import time
 import types
 
 import numpy as np
+import orjson
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -100,7 +101,10 @@ def script(k=1):
 
 
 def fields(capability):
-    return fields_of_code(code_of([], handed_over=capability))
+    """The fields of the code of *capability*; they can be stored, as they are with each run."""
+    found = fields_of_code(code_of([], handed_over=capability))
+    assert len(orjson.dumps(found)) < 10_000
+    return found
 
 
 @pytest.mark.parametrize(
@@ -138,6 +142,17 @@ def test_another_function_of_the_same_module_is_another_code():
     (line,) = differences(fields(helper), fields(other))
 
     assert re.fullmatch(r"capability\.code\.itself: \S+\.helper -> \S+\.other", line)
+
+
+def test_what_is_in_a_dict_has_a_name():
+    """Settings are nested, and one of them is what changed."""
+
+    def using(rate):
+        return functools.partial(helper, settings={"model": {"rate": rate, "beam": [4, [5]]}})
+
+    assert ["capability.code.partial.settings.model.rate: 1 -> 2"] == differences(
+        fields(using(1)), fields(using(2))
+    )
 
 
 def branching(flag):

@@ -1,5 +1,6 @@
 """The schema that parts agree on: it grows, and nothing depends on which part comes first."""
 
+import threading
 from itertools import permutations
 
 import pyarrow as pa
@@ -80,6 +81,32 @@ def test_a_part_without_columns_settles_nothing(checkpoint):
     assert a_worker(checkpoint).known() is None
     a_worker(checkpoint).settle(FIRST)
     assert a_worker(checkpoint).settle(schema()) == FIRST
+
+
+def test_a_worker_waits_for_the_first_part(checkpoint):
+    """Else the types of all would be those of whoever is fastest."""
+    first, fast = a_worker(checkpoint), a_worker(checkpoint)
+    fast.waits = True
+    settled = []
+    thread = threading.Thread(target=lambda: settled.append(fast.settle(schema(late=pa.int8()))))
+    thread.start()
+    thread.join(0.2)
+    assert not settled
+
+    first.settle(FIRST)
+
+    thread.join(60)
+    assert settled == [schema(id=pa.int64(), meta=FIRST.field("meta").type, late=pa.int8())]
+
+
+def test_a_worker_does_not_wait_for_ever(checkpoint, monkeypatch):
+    """The rows of the first shard may take hours, or be dropped."""
+    monkeypatch.setattr("batchrunner.worker.schema._PATIENCE_SECONDS", 0.05)
+    fast = a_worker(checkpoint)
+    fast.waits = True
+
+    assert fast.settle(FIRST) == FIRST
+    assert not fast.waits
 
 
 def test_what_is_declared_is_what_every_part_has(checkpoint):

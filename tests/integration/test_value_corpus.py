@@ -1,0 +1,114 @@
+"""Every value, in every batch format, to every sink: as it was, or a dead letter that names its column.
+
+The files are made by pyarrow, pandas, polars, duckdb and fastparquet, and compared by `exact`, which
+shares no code with the product. The capability changes nothing, so whatever differs was altered.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import corpus
+import exact
+from batchrunner import BatchRunner
+from builders import a_spec, parts
+from exact import REFUSED
+
+FORMATS = ("rows", "numpy", "pandas", "pyarrow")
+NOT_READ = {"fastparquet-int96-finer": {0}}
+"""Rows with an instant of INT96 that is none of whole microseconds, refused when they are read."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return corpus.write(tmp_path_factory.mktemp("corpus"))
+
+
+@cache
+def read(path):
+    """Read as Spark means it: INT96 in microseconds."""
+    return pq.ParquetFile(path, coerce_int96_timestamp_unit="us").read()
+
+
+def identity(batch):
+    return batch
+
+
+def run(folder, source, sink, *, capability=identity, **execution):
+    """Run over *source*; return each shard's part, and the dead letters by file and row."""
+    spec = a_spec(
+        folder,
+        capability={"target": "in:memory", "version": "1"},
+        source={"uri": str(source), "partitioning": "none"},
+        sink={"uri": str(folder / "out"), "format": sink},
+        execution={"engine": "local", **execution},
+        errors={"max_row_errors": 1.0, "retry": {"max_attempts": 1}},
+    )
+    report = BatchRunner(spec, capability=capability).run()
+    assert report.ok, report.failures
+    return parts(folder / "out"), letters(folder / "out/_checkpoint/errors")
+
+
+def letters(folder):
+    lines = [line for path in folder.glob("*") for line in path.read_text().splitlines()]
+    found = map(json.loads, lines)
+    return {(Path(each["source"]).name, each["at"]): each["message"] for each in found}
+
+
+def one_by_one(tmp_path, files, **options):
+    """Run each file into a Parquet sink of its own; yield it with its part and its dead letters."""
+    for path in files:
+        made, dead = run(tmp_path / path.stem, path, "parquet", **options)
+        yield path, made[0], {at: message for (_, at), message in dead.items()}
+
+
+@pytest.mark.parametrize("batch_format", FORMATS)
+def test_parquet_to_parquet_is_exact_in_value_and_type(tmp_path, files, batch_format):
+    """A column that is passed on is the column that was there, whatever wrote the file."""
+    for path, part, dead in one_by_one(tmp_path, files, batch_format=batch_format):
+        source, written = read(path), pq.read_table(part)
+        kept = [row for at, row in enumerate(exact.rows(source)) if at not in dead]
+        assert exact.rows(written) == kept, path.stem
+        assert not kept or written.schema == exact.stored(source.schema), path.stem
+        assert set(dead) == beyond(path, batch_format), (path.stem, dead)
+        assert all(names_a_column(message, source) for message in dead.values()), dead
+
+
+def beyond(path, batch_format):
+    """Say which rows are to be refused, because no value of the format is what Arrow's is."""
+    return exact.beyond(read(path), batch_format) | NOT_READ.get(path.stem, set())
+
+
+def names_a_column(message, table):
+    return any(f"column {name!r}"[:-1] in message for name in table.column_names)
+
+
+@pytest.mark.parametrize("batch_format", FORMATS)
+def test_parquet_to_json_is_exact_and_the_same_in_every_format(tmp_path, files, batch_format):
+    """What JSON has a word for is written by the one rule for its type; the rest is refused by name."""
+    made, dead = run(tmp_path, files[0].parent, "jsonl", batch_format=batch_format)
+
+    assert len(made) == len(files)
+    for path, part in zip(files, made, strict=True):
+        refused = NOT_READ.get(path.stem, set())
+        found = [json.loads(line) for line in part.read_text().splitlines()]
+        want = [
+            REFUSED if at in refused else row for at, row in enumerate(exact.objects(read(path)))
+        ]
+        letters_of_file = {at: message for (name, at), message in dead.items() if name == path.name}
+        assert repr(found) == repr([row for row in want if row is not REFUSED]), path.stem
+        assert set(letters_of_file) == {at for at, row in enumerate(want) if row is REFUSED}, (
+            path.stem
+        )
+        assert all(names_a_value(each, read(path)) for each in letters_of_file.values())
+
+
+def names_a_value(message, table):
+    return names_a_column(message, table) or any(
+        f"the value of {n!r}" in message for n in table.column_names
+    )
