@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from batchrunner.formats.arrays import SchemaError, is_list, like_list
+from batchrunner.formats.arrays import SchemaError, is_list
+from batchrunner.formats.schemas import plain_schema
 from batchrunner.spec.arrow_text import read_type
 from batchrunner.spec.arrow_types import ArrowField, ArrowType
 
@@ -15,6 +15,12 @@ _EXTENSIONS: Mapping[str | int, Callable[[], pa.DataType]] = {
     "uuid": pa.uuid,
     "json": pa.json_,
     "bool8": pa.bool8,
+}
+_IN_DICTIONARIES: Mapping[str, Callable[[], pa.DataType]] = {
+    "string": pa.string,
+    "large_string": pa.string,
+    "binary": pa.binary,
+    "large_binary": pa.binary,
 }
 _LISTS: Mapping[str, Callable[..., pa.DataType]] = {
     "list": pa.list_,
@@ -50,11 +56,24 @@ def arrow_type(kind: ArrowType) -> pa.DataType:
         key, value = map(_field, kind.fields)
         return pa.map_(key, value, keys_sorted=bool(kind.of[0]))
     if kind.name == "dictionary":
-        values, indices = (arrow_type(field.type) for field in kind.fields)
-        return pa.dictionary(indices, values, ordered=bool(kind.of[0]))
+        return _dictionary(kind)
     if kind.name in _LISTS:
         return _LISTS[kind.name](_field(kind.fields[0]), *kind.of)
     return _scalar(kind)
+
+
+def _dictionary(kind: ArrowType) -> pa.DataType:
+    """Return what Parquet keeps of a dictionary, which is one for text and bytes only.
+
+    Its indices have room for the words of a whole part: with more than theirs, Arrow writes a file
+    that it cannot read.
+    """
+    values, indices = (arrow_type(field.type) for field in kind.fields)
+    kept = _IN_DICTIONARIES.get(kind.fields[0].type.name)
+    if kept is None:
+        return values
+    wide = indices if indices.bit_width >= pa.int32().bit_width else pa.int32()
+    return pa.dictionary(wide, kept(), ordered=bool(kind.of[0]))
 
 
 def _field(field: ArrowField) -> pa.Field:
@@ -84,23 +103,25 @@ def _as_kept(kind: ArrowType) -> ArrowType:
 
 
 def as_written(schema: pa.Schema) -> pa.Schema:
-    """Return *schema* with the nulls that Parquet's writer has to be granted: see `check_nulls`.
+    """Return *schema* as the parts have it: with the nulls that Parquet's writer has to be granted.
 
-    What stands in a struct that is null counts as null to it, also where the struct has no nulls.
+    What stands in a struct that is null counts as null to the writer. And lists, maps and their
+    elements are made as Arrow makes them. What may be null is left to `check_nulls`.
     """
-    return pa.schema([_granted(field) for field in schema])
+    plain = plain_schema(schema)
+    return pa.schema([_granted(field, plain.field(field.name)) for field in schema])
 
 
-def _granted(field: pa.Field, *, in_null: bool = False) -> pa.Field:
-    kind, nullable = field.type, field.nullable or in_null
-    if pa.types.is_struct(kind):
-        kind = pa.struct([_granted(inner, in_null=nullable) for inner in kind])
-    elif is_list(kind):
-        kind = like_list(kind, _granted(kind.value_field))
-    elif pa.types.is_map(kind):
-        key = pa.field("key", kind.key_type, nullable=False)
-        kind = pa.map_(key, _granted(kind.item_field), keys_sorted=kind.keys_sorted)
-    return pa.field(field.name, kind, nullable=nullable)
+def _granted(field: pa.Field, plain: pa.Field) -> pa.Field:
+    if field.nullable or not pa.types.is_struct(field.type):
+        return plain.with_nullable(field.nullable)
+    inner = [_granted(one, plain.type.field(one.name)) for one in field.type]
+    return pa.field(field.name, pa.struct(inner), nullable=False)
+
+
+def refuses_nulls(schema: pa.Schema) -> bool:
+    """Tell whether *schema* has no null somewhere, so that `check_nulls` has something to check."""
+    return any(map(_has_no_nulls, schema))
 
 
 def check_nulls(table: pa.Table, schema: pa.Schema) -> None:
@@ -129,16 +150,16 @@ def _children(kind: pa.DataType) -> list[pa.Field]:
     return list(kind) if pa.types.is_struct(kind) else []
 
 
-def _check(array: pa.Array, field: pa.Field, *, path: str) -> None:
-    if not field.nullable and array.null_count:
-        raise SchemaError(
-            f"column {path!r}: null here, but {field.type} not null in the schema of the sink"
-        )
+def _check(array: pa.Array, field: pa.Field, *, path: str, above: int = 0) -> None:
+    """Refuse nulls in *array*, but for as many as there are in what it stands in."""
     kind = field.type
+    if not field.nullable and array.null_count > above:
+        raise SchemaError(
+            f"column {path!r}: null here, but {kind} not null in the schema of the sink"
+        )
     if pa.types.is_struct(kind):
-        present = array.filter(pc.is_valid(array)) if array.null_count else array
-        for inner in kind:
-            _check(present.field(inner.name), inner, path=f"{path}.{inner.name}")
+        for inner, child in zip(kind, array.flatten(), strict=True):  # null where the struct is
+            _check(child, inner, path=f"{path}.{inner.name}", above=array.null_count)
     elif is_list(kind):
         _check(array.flatten(), kind.value_field, path=f"{path}[]")
     elif pa.types.is_map(kind):

@@ -81,8 +81,14 @@ class ArrowField:
 
 
 def list_of(element: ArrowField | ArrowType, *, kind: str = "list", size: int = 0) -> ArrowType:
-    """Return the type of lists of *element*; *size* is that of a `fixed_size_list`."""
+    """Return the type of lists of *element*; *size* is that of a `fixed_size_list`.
+
+    Raises:
+        ValueError: Lists of that size have no elements, which Arrow makes no arrays of.
+    """
     field = _as_field("item", element)
+    if kind == "fixed_size_list" and size < 1:
+        raise ValueError("the size of a fixed_size_list is at least 1")
     return ArrowType(kind, (size,) if kind == "fixed_size_list" else (), (field,))
 
 

@@ -20,9 +20,9 @@ def columns_of(records: Storage, declared: Mapping[str, Any] | None) -> list[dic
 
 
 def _declared(declared: Mapping[str, Any]) -> pa.Schema:
-    from batchrunner.formats.declared import declared_schema
+    from batchrunner.formats.declared import as_written, declared_schema
 
-    return declared_schema(declared)
+    return as_written(declared_schema(declared))
 
 
 def _recorded(records: Storage) -> pa.Schema | None:

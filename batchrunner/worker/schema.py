@@ -41,10 +41,11 @@ class SinkSchema:
         self.waits = False
         self._strict: pa.Schema | None = None
         if declared is not None:
-            from batchrunner.formats.declared import as_written, declared_schema
+            from batchrunner.formats.declared import as_written, declared_schema, refuses_nulls
 
-            self._strict = declared_schema(declared)
-            self.declared = as_written(self._strict)
+            schema = declared_schema(declared)
+            self.declared = as_written(schema)
+            self._strict = schema if refuses_nulls(schema) else None
 
     def fitted(self, table: pa.Table) -> pa.Table:
         """Return *table* in the declared columns; without any, in the types that Parquet keeps.
@@ -60,7 +61,8 @@ class SinkSchema:
         if self.declared is None:
             return conform(table, own)
         table = conform(table, self.declared)
-        check_nulls(table, self._strict)
+        if self._strict is not None:
+            check_nulls(table, self._strict)
         return table
 
     def known_lately(self) -> pa.Schema | None:
