@@ -125,7 +125,9 @@ def without_null_words(table: pa.Table) -> pa.Table:
     """Return *table* with dictionaries of which no word is null, which Parquet cannot have."""
     for index, field in enumerate(table.schema):
         column = table.column(index)
-        if pa.types.is_dictionary(field.type) and any(c.dictionary.null_count for c in column.chunks):
+        if pa.types.is_dictionary(field.type) and any(
+            c.dictionary.null_count for c in column.chunks
+        ):
             plain = _column(column, field.type.value_type, path=field.name, lenient=False)
             words = plain.dictionary_encode().cast(field.type)
             table = table.set_column(index, field, words)

@@ -8,6 +8,7 @@ import pytest
 
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.formats.arrays import SchemaError
+from batchrunner.formats.schemas import grown
 from batchrunner.storage import open_storage
 from batchrunner.worker.schema import RowTypes, SinkSchema
 
@@ -118,17 +119,18 @@ def test_what_is_declared_is_what_every_part_has(checkpoint):
 
 
 def test_rows_go_on_from_the_types_of_those_before_them(checkpoint):
-    """In their shard, whether or not a part of it has been written."""
+    """In their shard and those before it, whether or not a part has been written."""
     types = RowTypes(a_worker(checkpoint))
     types.turn_to(1)
     types.accept([FIRST.empty_table(), LANG.empty_table()])
     types.turn_to(2)
-    types.accept([schema(id=pa.string()).empty_table()])
+    types.accept([SCORE.empty_table()])
 
     types.turn_to(1)
     assert types.hints(()) == (LANG,)
+    types.turn_to(3)
     with pytest.raises(SchemaError, match="column 'id': string here, but int64"):
         types.accept([schema(id=pa.string()).empty_table()])
-    assert types.hints((SCORE,)) == (SCORE, LANG)
+    assert types.hints((FIRST,)) == (FIRST, grown(LANG, SCORE))
     types.begin()
     assert types.hints(()) == ()
