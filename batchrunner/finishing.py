@@ -12,11 +12,13 @@ import orjson
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.incarnations import remove_records
 from batchrunner.errors import LeaseHeldError, ObjectNotFoundError
+from batchrunner.formats.naming import PARQUET
 from batchrunner.plan.output import MANIFEST, RETIRED, SUCCESS, parts_in
 from batchrunner.plan.survey import Run, Survey, late_parts
 from batchrunner.plan.totals import Totals
 from batchrunner.session import Session
 from batchrunner.storage import Storage
+from batchrunner.worker.schema import SinkSchema
 
 MANIFEST_VERSION = 1
 SUCCESS_VERSION = 1
@@ -33,7 +35,7 @@ def declare_success(
         LeaseHeldError: Another driver took over: the output is its to declare.
     """
     _put_aside(run, survey, session)
-    content = manifest(survey, committed)
+    content = manifest(run, survey, committed)
     _put(run.sink, MANIFEST, content, session)
     _forget(run, committed, session)
     success = _success(_run_uid(committed), content, epoch=session.epoch)
@@ -53,15 +55,24 @@ def is_declared(run: Run, survey: Survey) -> bool:
     if not survey.is_finished:
         return True
     committed = survey.output.committed
-    content = manifest(survey, committed)
+    content = manifest(run, survey, committed)
     try:
-        if run.sink.get(MANIFEST) != content:
+        if not _holds(run.sink, MANIFEST, content):
             return False
         said = run.sink.get(SUCCESS)
     except ObjectNotFoundError:
         return False
     # Earlier versions left it empty.
     return not said or _says(said) == _says(_success(_run_uid(committed), content, epoch=0))
+
+
+def _holds(sink: Storage, key: str, data: bytes) -> bool:
+    """Tell whether *data* is what stands under *key*, however large that is."""
+    there = sink.head(key)
+    if there is None or there.size != len(data):
+        return False
+    with sink.open(there) as file:
+        return file.read(len(data) + 1) == data
 
 
 def _says(success: bytes) -> Any:
@@ -150,8 +161,11 @@ def _run_uid(committed: Mapping[int, Sentinel]) -> str:
     return next((sentinel.run_uid for sentinel in committed.values()), "")
 
 
-def manifest(survey: Survey, committed: Mapping[int, Sentinel]) -> bytes:
-    """Return the list of all parts, in shard order, with the totals."""
+def manifest(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) -> bytes:
+    """Return the list of all parts, in shard order, with the totals.
+
+    And the columns that parts of Parquet have together: an early one may lack what a later one adds.
+    """
     sentinels = [committed[shard.id] for shard in survey.plan.active]
     parts = [
         {
@@ -174,5 +188,12 @@ def manifest(survey: Survey, committed: Mapping[int, Sentinel]) -> bytes:
         "bytes": found.bytes_out,
     }
     run_uid = _run_uid(committed)
-    content = {"version": MANIFEST_VERSION, "run_uid": run_uid, **totals, "parts": parts}
+    columns = _columns(run) if survey.plan.facts.format == PARQUET else {}
+    content = {"version": MANIFEST_VERSION, "run_uid": run_uid, **totals, **columns, "parts": parts}
     return orjson.dumps(content, option=orjson.OPT_INDENT_2)
+
+
+def _columns(run: Run) -> dict[str, Any]:
+    schema = SinkSchema(run.checkpoint, declared=run.spec.sink.schema_).known()
+    fields = schema or ()
+    return {"schema": [{"name": field.name, "type": str(field.type)} for field in fields]}

@@ -10,6 +10,7 @@ import orjson
 from batchrunner.capability.packages import versions_of
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.lease import Lease
+from batchrunner.checkpoint.record_lines import record_lines
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 from batchrunner.plan.survey import Run
 from batchrunner.session import Session
@@ -47,7 +48,7 @@ def keep_versions(run: Run, session: Session) -> None:
 def _last_versions(checkpoint: Checkpoint, session: Session) -> Mapping[str, str]:
     for last in _sessions_before(checkpoint, session):
         try:
-            for line in checkpoint.lines(f"sessions/{last}.jsonl"):
+            for line in record_lines(checkpoint.storage, f"sessions/{last}.jsonl"):
                 event = orjson.loads(line)
                 if event["action"] == _ACTION:
                     return dict(event["versions"])

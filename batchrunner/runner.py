@@ -187,8 +187,9 @@ class BatchRunner:
         committed = {**before, **driving.tally.committed}
         report = report_of(run, seen, committed, run_uid=opened.run_uid)
         if report.ok:
-            session.check()
-            record_batch(run, seen, committed)
+            if self.spec.analytics_store is not None:
+                session.check()
+                record_batch(run, seen, committed)
             declare_success(run, seen, committed, session)
         return self._told(report, driving, session)
 
@@ -201,6 +202,7 @@ class BatchRunner:
             weight=sum(shard.weight for shard in seen.plan.active),
             capability=self._capability,
             import_paths=import_paths(),
+            first=min((shard.id for shard in opened.pending), default=None),
             incarnation=opened.run.checkpoint.incarnation,
         )
 

@@ -423,3 +423,46 @@ def waits_for_a_word(rows, folder):
         while not Path(folder, "go").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
     return rows
+
+
+STUMBLED = set()
+
+
+def stumbles(rows, mended, share):
+    """Fail for each seventh id until *mended* exists, and once for a share of the calls.
+
+    Like any code, it may spoil its rows before it fails.
+    """
+    ids = _ids(rows)
+    once = (mended, ids[0])
+    if ids[0] % 100 < share * 100 and once not in STUMBLED:
+        STUMBLED.add(once)
+        _spoil(rows)
+        raise TimeoutError("try again")
+    if any(number % 7 == 3 for number in ids) and not os.path.exists(mended):
+        _spoil(rows)
+        raise ValueError("not yet")
+    return rows
+
+
+def _ids(rows):
+    if isinstance(rows, dict):
+        return [rows["id"]]
+    return [row["id"] for row in rows] if isinstance(rows, list) else rows["id"].to_pylist()
+
+
+def _spoil(rows):
+    for row in rows if isinstance(rows, list) else []:
+        row.clear()
+    if isinstance(rows, dict):
+        rows.clear()
+
+
+def stumbles_once(rows, share):
+    """Fail at the first call for a share of the batches."""
+    first = rows[0]["id"]
+    if (first * 2_654_435_761) % 100 < share * 100 and first not in STUMBLED:
+        STUMBLED.add(first)
+        _spoil(rows)
+        raise TimeoutError("try again")
+    return rows

@@ -27,6 +27,7 @@ from forks import ChildFailed, in_child
 SHARDS, ROWS = 4, 4
 WHOLE = rows(0, SHARDS * ROWS)
 BAD = 9
+MARKED = [{**row, "bad": True} if row["id"] == BAD else row for row in WHOLE]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Job:
         again: It tries again the row that an earlier run set aside, which nobody interrupts.
         runs: Its rows are runs, which are recorded; what comes out is what was recorded.
         touched: Two of its files were there before, and have another time since.
+        fresh: It starts over, with another capability, after a run that nobody interrupts.
     """
 
     capability: str
@@ -48,18 +50,20 @@ class Job:
     again: bool = False
     runs: bool = False
     touched: bool = False
+    fresh: bool = False
 
     def prepare(self, folder: Path) -> None:
         a_source(folder / "in", shards=SHARDS, rows_per_shard=ROWS)
-        marked = [{**row, "bad": True} if row["id"] == BAD else row for row in WHOLE]
         if self.runs:
             for number in range(SHARDS):
                 write_jsonl(folder / f"in/in-{number:03d}.jsonl", [{"datasets": f"d{number}"}])
         elif self.capability not in ("one_shard_empty", "echo"):
-            write_jsonl(folder / "in/in-002.jsonl", marked[8:12])
+            write_jsonl(folder / "in/in-002.jsonl", MARKED[8:12])
         if self.again:
             in_child(lambda: self.runner(folder).run())
             (folder / "mended").touch()
+        if self.fresh:
+            in_child(lambda: Job("echo", WHOLE).runner(folder).run())
         if self.touched:
             self.run_half(folder)
 
@@ -106,9 +110,16 @@ class Job:
         assert store.read_table("score").num_rows == len(out)
         assert store.read_table("batch_runs").num_rows == 1
 
+    def go_on(self, folder: Path) -> None:
+        """As somebody does who knows nothing of the death: what was begun is started over once."""
+        if self.fresh and (folder / "out/_checkpoint/run-0001.json").exists():
+            assert self.runner(folder).run().ok
+        else:
+            self.go(folder)
+
     def go(self, folder: Path) -> None:
         runner = self.runner(folder)
-        report = runner.retry(rows=True) if self.again else runner.run()
+        report = runner.retry(rows=True) if self.again else runner.run(fresh=self.fresh)
         assert (report.ok, report.rows_failed) == (True, self.failed), report
 
 
@@ -121,6 +132,7 @@ JOBS = {
         again=True,
     ),
     "touched": Job("echo", WHOLE, touched=True),
+    "fresh": Job("double", [{**row, "id": 2 * row["id"]} for row in MARKED], fresh=True),
     "runs": Job("", [{"datasets": f"d{number}"} for number in range(SHARDS)], runs=True),
 }
 
@@ -173,7 +185,8 @@ def faults(job: Job, place: Path) -> list[str]:
     """What is wrong on the disk, before anybody repairs anything."""
     out = place / "out"
     found = []
-    for path in out.glob("_checkpoint/sentinels/*.json"):
+    records = max(out.glob("_checkpoint/run-*/"), default=out / "_checkpoint")
+    for path in () if is_being_cleared(out) else records.glob("sentinels/*.json"):
         sentinel = json.loads(path.read_bytes() or b"{}")
         part = out / sentinel.get("part", "torn")
         letters = out / "_checkpoint/errors" / (sentinel.get("errors") or "none")
@@ -184,8 +197,16 @@ def faults(job: Job, place: Path) -> list[str]:
         elif letters.name != "none" and lines(letters) != 1:
             found.append(f"{path.name} stands without its letters")
     if (out / "_SUCCESS").exists() and not (job.again or job.touched) and job.differs(place):
+        if job.fresh and rows_out(out) == MARKED:
+            return found  # the run before it: nothing was removed yet
         found.append("_SUCCESS stands over another output")
     return found
+
+
+def is_being_cleared(out: Path) -> bool:
+    """Tell whether a new run was claimed and has no records yet: the old one's say nothing now."""
+    checkpoint = out / "_checkpoint"
+    return (checkpoint / "run-0001.json").exists() and not (checkpoint / "run-0001/plan").exists()
 
 
 def lines(path: Path) -> int:
@@ -193,9 +214,9 @@ def lines(path: Path) -> int:
 
 
 def faults_after_going_on(job: Job, place: Path) -> list[str]:
-    committed = inodes(place)
+    committed = {} if job.fresh else inodes(place)
     try:
-        in_child(lambda: job.go(place))
+        in_child(lambda: job.go_on(place))
     except ChildFailed:
         return ["the next run fails"]
     found = faults(job, place)
@@ -206,10 +227,19 @@ def faults_after_going_on(job: Job, place: Path) -> list[str]:
     if not (place / "out/_SUCCESS").exists():
         found.append("no _SUCCESS")
     left = [*(place / "out").glob(".staging/*"), *(place / "out").glob("_checkpoint/attempts/*")]
+    left = [path for path in left if not is_success(path, place / "out")]
     named = len(list((place / "out").glob("_checkpoint/errors/*")))
     if named > 1:
         found.append(f"{named} files of one row set aside")
     return [*found, *(f"left behind: {path.name}" for path in left)]
+
+
+def is_success(path: Path, out: Path) -> bool:
+    """Tell whether *path* is the other name of `_SUCCESS`, whose writer died as it had both.
+
+    Nothing comes after `_SUCCESS` that could take it away: `clean`, and the next session, do.
+    """
+    return (out / "_SUCCESS").exists() and path.samefile(out / "_SUCCESS")
 
 
 def inodes(job: Path) -> dict[str, int]:

@@ -24,6 +24,7 @@ from builders import a_spec
 POINTS = {
     "before the manifest": ("_manifest.json", 1),
     "before _SUCCESS": ("_SUCCESS", 1),
+    "at the claim that starts over": ("_checkpoint/run-0001.json", 1),
     "at the first removal": ("_SUCCESS", 0),
     "at a removal in the middle": ("part-00002.jsonl", 0),
 }

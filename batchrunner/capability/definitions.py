@@ -17,13 +17,13 @@ def definitions(tree: ast.Module) -> dict[str, str]:
 
     Comments and layout don't count. What is defined several times has one hash of all of it.
     """
+    named = list(_named(tree))
     texts: dict[str, list[str]] = {}
-    for name, text in _named(tree):
+    for name, text in named:
         texts.setdefault(name, []).append(text)
-    whole = [text for _, text in _named(tree)]
     return {
         **{name: hash_of("\n".join(found)) for name, found in sorted(texts.items())},
-        WHOLE: hash_of("\n".join(whole)),
+        WHOLE: hash_of("\n".join(text for _, text in named)),
     }
 
 

@@ -11,6 +11,7 @@ from enum import Enum
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path, PurePath
+from typing import Any
 
 _INSTALLED = {"site-packages", "dist-packages"}
 OURS = "batchrunner"
@@ -99,18 +100,21 @@ def module_file(name: str) -> Path | None:
 
 def _find_spec(name: str, path: Iterable[str] | None) -> ModuleSpec | None:
     places = None if path is None else list(path)
-    specs = (finder.find_spec(name, places) for finder in sys.meta_path)
+    specs = (_asked(finder, name, places) for finder in sys.meta_path)
     return next((spec for spec in specs if spec is not None), None)
+
+
+def _asked(finder: Any, name: str, places: list[str] | None) -> ModuleSpec | None:
+    try:
+        found: ModuleSpec | None = finder.find_spec(name, places)
+    except KeyError:  # a namespace in a namespace asks its parent, which is not imported
+        found = finder.find_spec(name.rpartition(".")[2], places)
+    return found
 
 
 def _search_path(spec: ModuleSpec) -> list[str] | None:
     locations = spec.submodule_search_locations
-    if locations is None:
-        return None
-    try:
-        return list(locations)
-    except KeyError:  # a namespace package asks its parent, which is not imported
-        return list(getattr(locations, "_path", ()))
+    return None if locations is None else list(locations)
 
 
 def _file_of(spec: ModuleSpec) -> Path | None:

@@ -15,6 +15,7 @@ from typing import Any
 from batchrunner.capability.definitions import hash_of
 from batchrunner.capability.finding import Module, Owner
 
+_GENERATED = ("__dataclass", "__pydantic", "_abc_")
 _CACHED = type(functools.cache(len))
 _BY_NAME = {"LOAD_GLOBAL", "LOAD_NAME"}
 
@@ -74,6 +75,12 @@ def is_generated(method: FunctionType, kind: type) -> bool:
         file.startswith("<") or Module("", Path(file), is_package=False).owner is Owner.PYTHON
     )
     return hasattr(kind, "__dataclass_fields__") and made_here
+
+
+def is_written(name: str, member: Any) -> bool:
+    """Tell whether somebody wrote *member* of a class, rather than Python or a decorator."""
+    kept = name in ("__call__", "__annotations__") or not name.startswith(("__", *_GENERATED))
+    return kept and not inspect.isdatadescriptor(member)
 
 
 def unwrapped(value: Any) -> Any:

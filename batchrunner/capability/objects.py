@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copyreg
 import functools
-import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,23 +14,22 @@ from batchrunner.capability.functions import (
     code_hash,
     imports_of,
     is_generated,
+    is_written,
     source_hash,
     unwrapped,
     values_of,
 )
 from batchrunner.capability.modules import Modules
+from batchrunner.capability.pickled import is_name, parts_of, reduced
 from batchrunner.capability.values import Budget, UnseenError, digest, is_plain, name_of, text_of
 
 Path = tuple[str, ...]
 
 HASH = "sha256:"
-_MOST_SHOWN = 100
 _MOST_SPREAD = 256
+_SPREAD = (dict, list, tuple)
+_CODE = (FunctionType, MethodType, functools.partial, type)
 _SEARCHED = (Owner.USER, Owner.PACKAGE)
-_NOT_REDUCED = {"ray", "os"}
-"""To reduce a reference of Ray's has an effect; `os.environ` is this machine's."""
-
-_GENERATED = ("__dataclass", "__pydantic", "_abc_")
 
 
 class Reader:
@@ -76,7 +73,8 @@ class Reader:
             elif isinstance(value, FunctionType | type):
                 self._definition(value, path)
             elif isinstance(value, ModuleType):
-                self._module(value)
+                self.values[path] = f"module {value.__name__}"
+                self._modules.add_imported([value.__name__])
             else:
                 self._value(value, path)
 
@@ -101,9 +99,6 @@ class Reader:
         self.values[(*path, "method")] = value.__func__.__qualname__
         self.read(value.__self__, (*path, "instance"))
 
-    def _module(self, value: ModuleType) -> None:
-        self._modules.add_imported([value.__name__])
-
     def _definition(self, value: Any, path: Path) -> None:
         """Read a function or a class; once, since functions refer to one another."""
         if id(value) in self._met:
@@ -118,6 +113,14 @@ class Reader:
         if owner is None or owner is Owner.USER:
             parts = self._class if isinstance(value, type) else self._function
             parts(value, path, in_script=owner is None)
+        elif isinstance(value, FunctionType):
+            self._wrapper(value, path)
+
+    def _wrapper(self, value: FunctionType, path: Path) -> None:
+        """Read the functions that one of a library closes over: it may be wrapped around one."""
+        for (role, name), inner in values_of(value):
+            if role == "closure" and isinstance(unwrapped(inner), _CODE):
+                self.read(inner, (*path, role, name))
 
     def _owner(self, value: Any) -> Owner | None:
         """Return whose module *value* is of; None when it is a script's, or of no file."""
@@ -133,7 +136,7 @@ class Reader:
     def _function(self, value: FunctionType, path: Path, *, in_script: bool) -> None:
         if in_script:
             self._modules.add_imported(imports_of(value))
-        if in_script or value.__name__ == "<lambda>":
+        if in_script or "<" in value.__qualname__:  # two of one name may be in one function
             self.values[path] = HASH + code_hash(value)
         for (role, name), inner in values_of(value):
             self.read(inner, (*path, role, name))
@@ -150,7 +153,7 @@ class Reader:
             if isinstance(inner, FunctionType) and inner.__module__ == value.__module__:
                 if not is_generated(inner, value):
                     self._method_of_class(inner, (*below, name), in_script=is_bare)
-            elif is_bare and _is_written(name, member):
+            elif is_bare and is_written(name, member):
                 self.read(member, (*below, name))
 
     def _has_source(self, value: type, path: Path) -> bool:
@@ -184,30 +187,22 @@ class Reader:
         except (UnseenError, RecursionError):
             self._not_seen(value, path)
             return
+        if type(value) in _SPREAD:
+            self.values[path] = f"a {type(value).__name__}"
         for name, inner in parts.items():
             self.read(inner, (*path, name))
 
     def _parts(self, value: Any) -> Mapping[str, Any] | None:
         """Return the parts of *value* that are to be named one by one; None to take it whole."""
         if type(value) is dict and value and len(value) <= _MOST_SPREAD:
-            return value if all(map(_is_name, value)) else None
-        if type(value) in (list, tuple) and len(value) <= _MOST_SPREAD and not is_plain(value):
+            return value if all(map(is_name, value)) else None
+        if type(value) in _SPREAD[1:] and len(value) <= _MOST_SPREAD and not is_plain(value):
             return {str(index): inner for index, inner in enumerate(value)}
         if is_plain(value) or isinstance(value, BuiltinFunctionType):
             return None
         if self._owner(type(value)) not in (None, Owner.USER):
             return None
-        return {"class": type(value), **self._state(value)}
-
-    def _state(self, value: Any) -> dict[str, Any]:
-        """Return what tells *value*, an object of the user's class, from others of its class."""
-        _, arguments, state, items, pairs = _reduced(value)
-        told: dict[str, Any] = {}
-        for part in state if type(state) is tuple and len(state) == 2 else (state,):
-            told |= part if type(part) is dict else {"(state)": part} if part is not None else {}
-        extra = {"(made of)": arguments, "(items)": items, "(pairs)": pairs}
-        named = {n if _is_name(n) else digest(repr(n)): inner for n, inner in told.items()}
-        return named | {name: inner for name, inner in extra.items() if inner}
+        return {"class": type(value), **parts_of(value)}
 
     def _text(self, value: Any) -> str:
         """Return the whole of *value* as text.
@@ -234,7 +229,7 @@ class Reader:
         return digest(repr(sorted(apart.values.items())))
 
     def _text_of_object(self, value: Any) -> str:
-        made, arguments, state, items, pairs = _reduced(value)
+        made, arguments, state, items, pairs = reduced(value)
         name = name_of(type(value))
         if self._owner(type(value)) in (None, Owner.USER):
             name = f"{name} {self._text_of_code(type(value))}"
@@ -246,36 +241,5 @@ class Reader:
         self.unseen.append(path)
 
 
-def _is_written(name: str, member: Any) -> bool:
-    """Tell whether somebody wrote *member* of a class, rather than Python or a decorator."""
-    kept = name in ("__call__", "__annotations__") or not name.startswith(("__", *_GENERATED))
-    return kept and not inspect.isdatadescriptor(member)
-
-
-def _reduced(value: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Return what pickle would make *value* of: by what, of what arguments, state, items and pairs.
-
-    Raises:
-        UnseenError: It cannot be pickled, such as a lock, or a file that is open.
-    """
-    if type(value).__module__.partition(".")[0] in _NOT_REDUCED:
-        raise UnseenError
-    try:
-        told = value.__reduce_ex__(4)
-        if isinstance(told, str):  # the name of a global
-            return type(value), told, None, None, None
-        made, arguments, state, items, pairs = (*told, None, None, None)[:5]
-        if made is copyreg.__newobj__:  # type: ignore[attr-defined]  # pickle's own
-            arguments = arguments[1:]  # without the class
-        return made, arguments, state, items and list(items), pairs and list(pairs)
-    except Exception as error:  # it is others' code, and may raise anything
-        raise UnseenError from error
-
-
 def _shown(value: Any, text: str) -> str:
-    return text if is_plain(value) and _is_name(text) else HASH + digest(text)
-
-
-def _is_name(text: Any) -> bool:
-    """Tell whether *text* can stand in a record, and in a message."""
-    return type(text) is str and len(text) <= _MOST_SHOWN and text.isprintable()
+    return text if is_plain(value) and is_name(text) else HASH + digest(text)

@@ -199,7 +199,7 @@ def _text_of_callable(value: Any, inner: Inner) -> str | None:
 
 
 def _text_of_array(value: Any, inner: Inner) -> str | None:
-    module = type(value).__module__.partition(".")[0]
+    module = str(type(value).__module__).partition(".")[0]
     if module == "torch" and hasattr(value, "detach"):
         return _text_of_tensor(value)
     numpy = sys.modules.get("numpy")

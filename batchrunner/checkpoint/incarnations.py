@@ -58,11 +58,12 @@ def folder(number: int) -> str:
 
 
 def remove_records(storage: Storage, number: int) -> None:
-    """Remove what is remembered of a run, its own record last: until then it is found again."""
-    if number:
-        storage.delete([entry.key for entry in storage.list(folder(number), recursive=True)])
-    else:
-        for name in _FOLDERS:
-            storage.delete([entry.key for entry in storage.list(name)])
-        storage.delete(["schema.arrow"])
+    """Remove what is remembered of a run, its own record last: until then it is found again.
+
+    What `verify --repair` moved away holds rows, and stays.
+    """
+    above = f"{folder(number)}/" if number else ""
+    for name in _FOLDERS:
+        storage.delete([entry.key for entry in storage.list(above + name)])
+    storage.delete([f"{above}schema.arrow"])
     storage.delete([record_key(number)])

@@ -100,10 +100,18 @@ def plan_to_bytes(generation: Generation) -> bytes:
         **{one.name: getattr(generation.facts, one.name) for one in fields(PlanFacts)},
     }
     header[_CHECK] = _checksum(header, columns)
-    table = pa.table(columns, schema=_schema())
-    table = table.replace_schema_metadata({_METADATA: orjson.dumps(header)})
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    table, buffer = pa.table(columns, schema=_schema()), pa.BufferOutputStream()
+    # Without what nobody reads: it has no checksum, and a plan is to be small.
+    with pq.ParquetWriter(
+        buffer,
+        table.schema,
+        compression="zstd",
+        write_page_checksum=True,
+        write_statistics=False,
+        store_schema=False,
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_METADATA: orjson.dumps(header)})
     return buffer.getvalue().to_pybytes()  # type: ignore[no-any-return]  # pyarrow is untyped
 
 

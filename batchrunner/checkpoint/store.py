@@ -42,6 +42,8 @@ class Checkpoint:
         self.storage, self.incarnation, self.earlier = storage, incarnation, tuple(earlier)
         self.records: Storage = Below(storage, folder(incarnation)) if incarnation else storage
         self.is_half_cleared = False
+        self._is_new = False
+        """A listing has shown that there is no run: asking for its record would be a request."""
 
     @classmethod
     def current(cls, storage: Storage) -> Checkpoint:
@@ -50,6 +52,7 @@ class Checkpoint:
         *earlier, number = found.numbers or (0,)
         checkpoint = cls(storage, incarnation=number, earlier=earlier)
         checkpoint.is_half_cleared = found.is_half_cleared
+        checkpoint._is_new = not found.numbers
         return checkpoint
 
     def next(self) -> Checkpoint:
@@ -75,6 +78,8 @@ class Checkpoint:
     def run(self) -> RunRecord | None:
         """Return what was asked for last, or None when there is no run yet."""
         key = record_key(self.incarnation)
+        if self._is_new:
+            return None
         try:
             data = self.storage.get(key)
         except ObjectNotFoundError:
@@ -90,6 +95,7 @@ class Checkpoint:
         Raises:
             LeaseHeldError: Another driver was first.
         """
+        self._is_new = False
         _create(self.storage, record_key(self.incarnation), record.to_bytes())
 
     def withdraw(self, record: RunRecord) -> None:

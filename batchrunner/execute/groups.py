@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from batchrunner.shard import Shard
 
 
-def make_groups(shards: Sequence[Shard], *, workers: int) -> list[tuple[Shard, ...]]:
-    """Cut *shards* into groups, large ones first, single shards last.
+def make_groups(
+    shards: Sequence[Shard], *, workers: int, first: int | None = None
+) -> list[tuple[Shard, ...]]:
+    """Cut *shards* into groups, large ones first, single shards last; shard *first* before all.
 
     Each round gives every worker an equal share of half of what is left, as in factoring
     (Hummel, Schonberg and Flynn, 1992): workers that are faster, or have lighter shards, find
     smaller and smaller groups to even things out with.
     """
-    queue = sorted(shards, key=lambda shard: -shard.weight)
+    queue = sorted(shards, key=lambda shard: (shard.id != first, -shard.weight))
     groups: list[tuple[Shard, ...]] = []
     start = 0
     while start < len(queue):

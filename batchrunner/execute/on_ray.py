@@ -40,7 +40,7 @@ def run_on_ray(work: Work, shards: Sequence[Shard], *, as_actors: bool) -> Itera
         execution = work.spec.execution
         fitting = workers_that_fit(execution, may_grow=work.spec.ray.address != "local")
         least, most = _bounds(execution.concurrency, fitting)
-        groups = make_groups(shards, workers=min(most, len(shards)))
+        groups = make_groups(shards, workers=min(most, len(shards)), first=work.first)
         if as_actors:
             compute = _actor_pool(least, min(most, len(groups)), at_first=fitting)
         else:

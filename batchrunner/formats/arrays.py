@@ -188,15 +188,12 @@ def _fixed_size(
     if child.null_count == 0 and all(inner is not None for inner in lists):
         return pa.FixedSizeListArray.from_arrays(child, size)
     starts = accumulate((0 if inner is None else size for inner in lists), initial=0)
-    picks = [
-        None if inner is None else start + offset
+    pieces = [  # not by `take`, which Arrow has not for views
+        pa.nulls(size, child.type) if inner is None else child.slice(start, size)
         for inner, start in zip(lists, starts, strict=False)
-        for offset in range(size)
     ]
     nulls = pa.array([inner is None for inner in lists], pa.bool_())
-    return pa.FixedSizeListArray.from_arrays(
-        child.take(pa.array(picks, pa.int64())), size, mask=nulls
-    )
+    return pa.FixedSizeListArray.from_arrays(pa.concat_arrays(pieces), size, mask=nulls)
 
 
 def like_list(like: pa.DataType, inner: pa.DataType) -> pa.DataType:

@@ -41,6 +41,10 @@ class BadRow:
     reason: str
 
 
+class UnreadableRowError(ValueError):
+    """A row, or one of some rows, can be read but is nothing that Python holds."""
+
+
 Absent = Mapping[str, tuple[bool, "Absent"]]
 """By key: whether null in a table means that the key is absent, and the same of what is below it."""
 
@@ -94,7 +98,11 @@ class Chunk(Protocol):
         """Count the rows that could be read."""
 
     def rows(self, start: int, stop: int) -> list[Row]:
-        """Return rows *start* to *stop*. The receiver may change them, so ask once."""
+        """Return rows *start* to *stop*. The receiver may change them, so ask once.
+
+        Raises:
+            UnreadableRowError: One of them holds a value that Python does not.
+        """
 
     def reread(self, start: int, stop: int) -> list[Row]:
         """Return the same rows again, as they stood before anybody changed them."""
@@ -113,4 +121,4 @@ class Chunk(Protocol):
         """Tell where each row stands in its file, as `Position.at`."""
 
     def locate(self, index: int) -> Position:
-        """Tell where row *index* stands in its file, and how it looks there."""
+        """Tell where row *index* stands in its file, and how it looks there. Never raises."""

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrunner.formats.unsound import guilty
+from batchrunner.formats.unsound import copy_of, guilty
 
 UNIT = "us"
 
@@ -56,15 +56,15 @@ def inexact_rows(in_us: pa.Table, in_ns: pa.Table, in_s: pa.Table) -> dict[int, 
     """
     found: dict[int, str] = {}
     for name in in_ns.column_names:
-        columns = [table.column(name).combine_chunks() for table in (in_us, in_ns, in_s)]
-        if not _is_exact(*columns):
+        columns = [table.column(name) for table in (in_us, in_ns, in_s)]
+        if not _is_exact(*(column.combine_chunks() for column in columns)):
             found |= _inexact(name, columns)
     return found
 
 
-def _inexact(name: str, columns: Sequence[pa.Array]) -> dict[int, str]:
+def _inexact(name: str, columns: Sequence[pa.ChunkedArray]) -> dict[int, str]:
     def reason(start: int, stop: int) -> str | None:
-        copies = (column.take(pa.array(range(start, stop))) for column in columns)
+        copies = (copy_of([column.slice(start, stop - start)]) for column in columns)
         return None if _is_exact(*copies) else f"column {name!r}: {_REASON}"
 
     return dict(guilty(0, len(columns[0]), reason))

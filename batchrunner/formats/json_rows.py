@@ -11,7 +11,8 @@ A block that is written again exactly as it stood has lost nothing. Any other is
 as a whole, and only a line that looks suspicious is read again by the slow and strict parser of the
 standard library.
 
-Floats are IEEE doubles, as everywhere in Python: digits beyond them are not kept.
+Numbers are what the standard library makes of them. Floats are IEEE doubles: digits beyond these are
+not kept, so `1e-400` is 0.0. `-0` is the integer 0; `-0.0` keeps its sign.
 """
 
 from __future__ import annotations

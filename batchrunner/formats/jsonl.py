@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, BinaryIO
 from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, Run
 from batchrunner.formats.json_rows import parse_block, parse_line
-from batchrunner.formats.lines import MAX_LINE_BYTES, ByteStream, Lines, read_lines, row_ends
+from batchrunner.formats.lines import (
+    MAX_LINE_BYTES,
+    ByteStream,
+    Lines,
+    mark_length,
+    read_lines,
+    row_ends,
+)
 from batchrunner.formats.partition_values import add_to_rows, wanted
 from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Shard, Slicing
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
 
     from batchrunner.formats.shapes import RowTable
 
-_BOM = b"\xef\xbb\xbf"
 _FEW = 64
 
 
@@ -171,8 +177,8 @@ def parse(block: Lines, *, columns: tuple[str, ...] | None) -> JsonlChunk:
     if rows is not None:
         rows = _project(rows, columns)
         return JsonlChunk(rows, block.data, range(len(rows)), block.offset, (), columns)
-    bom = len(_BOM) if block.offset == 0 and block.data.startswith(_BOM) else 0
-    return _parse_each(block.data[bom:], offset=block.offset + bom, columns=columns)
+    mark = mark_length(block)
+    return _parse_each(block.data[mark:], offset=block.offset + mark, columns=columns)
 
 
 def _cut(data: bytes) -> list[bytes]:
@@ -226,8 +232,9 @@ def _parse_held(line: bytes) -> Row:
 
 
 def _overlong(block: Lines) -> JsonlChunk:
-    position = Position("byte", block.offset, block.data[:MAX_RAW_BYTES])
-    bad = BadRow(position, _too_long(block.overlong))
+    mark = mark_length(block)
+    position = Position("byte", block.offset + mark, block.data[mark:][:MAX_RAW_BYTES])
+    bad = BadRow(position, _too_long(block.overlong - mark))
     return JsonlChunk([], b"", [], block.offset, (bad,))
 
 

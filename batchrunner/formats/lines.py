@@ -13,6 +13,7 @@ from typing import Protocol
 BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 16 << 20
 HEAD_BYTES = 4096
+_MARK = b"\xef\xbb\xbf"
 
 
 class ByteStream(Protocol):
@@ -92,13 +93,19 @@ def _pieces(stream: ByteStream, *, start: int, stop: int | None) -> Iterator[tup
             return
 
 
+def mark_length(block: Lines) -> int:
+    """Return how many bytes the byte order mark takes that begins the file: 0 or 3."""
+    return len(_MARK) if block.offset == 0 and block.data.startswith(_MARK) else 0
+
+
 def row_ends(block: Lines) -> Iterator[int]:
     """Yield the offset after each line of *block* that is not blank."""
-    lines = block.data.split(b"\n")
+    mark = mark_length(block)
+    lines = block.data[mark:].split(b"\n")
     if not lines[-1]:
         lines.pop()
-    end = block.offset
+    end = block.offset + mark
     for line in lines:
-        end += max(len(line), block.overlong - 1) + 1
+        end += max(len(line), block.overlong - mark - 1) + 1
         if line.strip():
             yield end

@@ -9,13 +9,21 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrunner.errors import ShardFailedError, StorageError
-from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, Run, Shape
+from batchrunner.errors import ShardFailedError, StorageError, describe
+from batchrunner.formats.chunk import (
+    MAX_RAW_BYTES,
+    BadRow,
+    Position,
+    Row,
+    Run,
+    Shape,
+    UnreadableRowError,
+)
 from batchrunner.formats.columns import table_to_rows
 from batchrunner.formats.parquet_source import Faults, ParquetSource
 from batchrunner.formats.partition_values import add_to_table, wanted
 from batchrunner.formats.partitions import Partition
-from batchrunner.formats.unsound import shown, with_own_words
+from batchrunner.formats.unsound import shown, with_own_words, without_rows
 from batchrunner.shard import Shard, Slicing
 
 READ_ROWS = 16_384
@@ -49,7 +57,11 @@ class TableChunk:
         return int(self.content.num_rows)
 
     def rows(self, start: int, stop: int) -> list[Row]:
-        return table_to_rows(self.content.slice(start, stop - start))
+        try:
+            return table_to_rows(self.table(start, stop))
+        except (ValueError, ArithmeticError, pa.ArrowException) as error:
+            # A date in the year 10,000: right for its type, and only one row of many.
+            raise UnreadableRowError(f"Python cannot hold it: {describe(error)}") from error
 
     reread = rows
 
@@ -106,8 +118,8 @@ def _chunk(table: pa.Table, faults: Faults, first: int, partition: Partition) ->
     numbers: Sequence[int] = range(first, first + table.num_rows)
     bad = [BadRow(_position(table, i, first + i), why) for i, why in sorted(faults.items())]
     if faults:
-        good = [i for i in range(table.num_rows) if i not in faults]
-        table, numbers = table.take(pa.array(good, pa.int64())), [numbers[i] for i in good]
+        numbers = [number for i, number in enumerate(numbers) if i not in faults]
+        table = without_rows(table, faults)
     return TableChunk(add_to_table(with_own_words(table), partition), numbers, tuple(bad))
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from batchrunner.formats.arrays import SchemaError, first_line
 from batchrunner.formats.columns import joined
-from batchrunner.formats.schemas import check_writable, conform, grown
+from batchrunner.formats.schemas import check_writable, conform, grown, no_rows
 
 ROW_GROUP_BYTES = 64 << 20
 """Size in memory at which rows become a row group of the part."""
@@ -68,7 +68,7 @@ class ParquetPart:
         tables = [_fitted(table, writer.schema) for table in self._held]
         self._held, self._held_bytes = [], 0
         try:
-            writer.write_table(joined(tables) if tables else writer.schema.empty_table())
+            writer.write_table(joined(tables) if tables else no_rows(writer.schema))
         except pa.ArrowException as error:
             raise SchemaError(f"Parquet cannot hold the rows: {first_line(error)}") from error
 

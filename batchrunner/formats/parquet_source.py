@@ -29,7 +29,8 @@ class ParquetSource:
         Raises:
             ShardFailedError: A column is missing, or two have one name.
         """
-        self._file = pa.PythonFile(file, mode="r")  # one for all readers: it holds their lock
+        # One for all readers: it holds the lock under which they seek and read.
+        self._file = file if isinstance(file, pa.NativeFile) else pa.PythonFile(file, mode="r")
         main = self._opened(UNIT)
         self.metadata = main.metadata
         have = main.schema_arrow.names

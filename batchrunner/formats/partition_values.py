@@ -81,7 +81,8 @@ def add_to_table(table: pa.Table, partition: Partition) -> pa.Table:
             table = table.append_column(name, text)
         elif (column := table.column(name)).null_count and value is not None:
             index = table.column_names.index(name)
-            table = table.set_column(index, name, _cast(text, column.type))
+            if _typed(value, column.type) is not None:
+                table = table.set_column(index, name, _cast(text, column.type))
     return table
 
 

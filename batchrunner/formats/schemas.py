@@ -22,6 +22,7 @@ from batchrunner.formats.arrays import (
     same_values,
 )
 
+_MOST_DIGITS = 76
 _DECLARE = "; declare its type in sink.schema"
 
 
@@ -273,10 +274,23 @@ def _may_convert(have: pa.DataType, want: pa.DataType) -> bool:
 
 def _exactly(array: pa.Array, want: pa.DataType, path: str) -> pa.Array:
     """Cast *array*, and look whether it comes back: Arrow checks no cast between floats."""
-    made = array.cast(want)
+    try:
+        made = _through_decimals(array, want).cast(want)
+    except pa.ArrowException as error:
+        raise SchemaError(f"{_drift(path, array.type, want)}: {first_line(error)}") from error
     if not same_values(made.cast(array.type), array):
         raise SchemaError(f"{_drift(path, array.type, want)}: it cannot hold them exactly")
     return made
+
+
+def _through_decimals(array: pa.Array, want: pa.DataType) -> pa.Array:
+    """Return integers that are to be decimals as such of all digits.
+
+    Arrow refuses a decimal with fewer digits than the type of the integers has, whatever they are.
+    """
+    if pa.types.is_integer(array.type) and pa.types.is_decimal(want):
+        return array.cast(pa.decimal256(_MOST_DIGITS, want.scale))
+    return array
 
 
 def _drift(path: str, have: pa.DataType, want: pa.DataType) -> str:
@@ -348,6 +362,11 @@ def _unwritable_in(kind: pa.DataType, is_final: bool) -> pa.DataType | None:
     return next((each for each in inner if each is not None), None)
 
 
+def no_rows(schema: pa.Schema) -> pa.Table:
+    """Return a table of *schema* without rows: Arrow's own way lacks some nested types."""
+    return pa.table([pa.nulls(0, field.type) for field in schema], schema=schema)
+
+
 @lru_cache(256)  # asked for every batch
 def storable(schema: pa.Schema) -> pa.Schema:
     """Return *schema*, plain, with the units of time that Parquet has: it keeps no whole seconds.
@@ -366,7 +385,7 @@ def _storable(kind: pa.DataType) -> pa.DataType:
     if is_list(kind):
         return like_list(kind, _storable(kind.value_type))
     if t.is_map(kind):
-        return pa.map_(kind.key_type, _storable(kind.item_type))
+        return pa.map_(_storable(kind.key_type), _storable(kind.item_type))
     return _storable_dictionary(kind) if t.is_dictionary(kind) else _storable_time(kind)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -27,7 +28,7 @@ def unsound_rows(table: pa.Table) -> dict[int, str]:
     return dict(guilty(0, table.num_rows, lambda a, b: _complaint(columns, a, b)))
 
 
-def _is_valid(values: pa.Table | pa.ChunkedArray) -> bool:
+def _is_valid(values: pa.Table | pa.ChunkedArray | pa.Array) -> bool:
     try:
         values.validate(full=True)
     except pa.ArrowInvalid:
@@ -48,10 +49,33 @@ def guilty(start: int, stop: int, reason: Reason) -> Iterator[tuple[int, str]]:
     yield from guilty(middle, stop, reason)
 
 
+def copy_of(pieces: Sequence[pa.ChunkedArray]) -> pa.Array:
+    """Return the values of *pieces*, and of nested ones nothing that only stands beside them.
+
+    `take` would be shorter, but knows not every type.
+    """
+    return pa.concat_arrays([chunk for piece in pieces for chunk in piece.chunks])
+
+
+def without_rows(table: pa.Table, faults: Container[int]) -> pa.Table:
+    """Return the rows of *table* whose numbers are not among *faults*."""
+    good = [number for number in range(table.num_rows) if number not in faults]
+    runs = [table.slice(start, stop - start) for start, stop in _runs(good)] or [table.slice(0, 0)]
+    columns = [copy_of([run.column(i) for run in runs]) for i in range(table.num_columns)]
+    return pa.table(columns, schema=table.schema)
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and one past the last of each run of neighbours."""
+    breaks = [n for n in range(1, len(numbers)) if numbers[n] != numbers[n - 1] + 1]
+    for start, stop in pairwise([0, *breaks, len(numbers)] if numbers else []):
+        yield numbers[start], numbers[stop - 1] + 1
+
+
 def _complaint(columns: list[tuple[str, pa.ChunkedArray]], start: int, stop: int) -> str | None:
     for name, column in columns:
         # A slice of a nested column is validated with all values of the whole: a copy is not.
-        copied = column.take(pa.array(range(start, stop)))
+        copied = copy_of([column.slice(start, stop - start)])
         try:
             copied.validate(full=True)
         except pa.ArrowInvalid as error:
@@ -60,7 +84,7 @@ def _complaint(columns: list[tuple[str, pa.ChunkedArray]], start: int, stop: int
     return None
 
 
-def _is_really(value: pa.ChunkedArray) -> bool:
+def _is_really(value: pa.Array) -> bool:
     """Tell whether the one value is wrong, and not just a word of its dictionary that it lacks."""
     if "dictionary" not in str(value.type):
         return True

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from batchrunner.errors import InvalidSpecError
 from batchrunner.plan.source import Place
@@ -49,15 +50,24 @@ def _below(path: str) -> Iterator[str]:
     """Yield the files below folder *path*, or itself; through links, each folder once."""
     if Path(path).is_file():
         yield path
+        return
     seen = set()
-    for folder, inside, files in os.walk(path, followlinks=True):
+    for folder, inside, files in os.walk(path, followlinks=True, onerror=_refuse):
         real = Path(folder).resolve()
         if real in seen:  # a link upwards would never end
             inside.clear()
             continue
         seen.add(real)
-        inside.sort()
-        yield from (f"{folder.rstrip('/')}/{name}" for name in sorted(files))
+        inside[:] = sorted(name for name in inside if name != "__pycache__")
+        names = (f"{folder.rstrip('/')}/{name}" for name in sorted(files))
+        yield from (name for name in names if Path(name).is_file() or Path(name).is_symlink())
+
+
+def _refuse(error: OSError) -> NoReturn:
+    reason = error.strerror or type(error).__name__
+    raise InvalidSpecError(
+        f"capability.files: {error.filename} cannot be read: {reason}"
+    ) from error
 
 
 def _hash(name: str) -> str:
@@ -65,8 +75,7 @@ def _hash(name: str) -> str:
         with Path(name).open("rb") as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InvalidSpecError(f"capability.files: {name} cannot be read: {reason}") from error
+        _refuse(error)
 
 
 def _elsewhere(uri: str, spec: BatchSpec) -> Iterator[tuple[str, str]]:

@@ -14,10 +14,11 @@ from typing import BinaryIO
 from batchrunner.checkpoint import Generation, PlanFacts
 from batchrunner.errors import InputChangedError, InvalidSpecError
 from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.slicing import Sharding, Slice, slice_file
 from batchrunner.plan.source import SourceFile
 from batchrunner.shard import Shard, Slicing
-from batchrunner.spec import BatchSpec
+from batchrunner.spec import BatchSpec, SourceSpec
 
 Opener = Callable[[SourceFile], BinaryIO]
 
@@ -128,6 +129,18 @@ def _vanished(uris: Sequence[str]) -> str:
         f"{len(uris)} source file(s) of the plan are gone:{names}{more}\n"
         "Bring them back, or run with --accept-changes to take their rows out of the output."
     )
+
+
+def partition_change(generations: Sequence[Generation], source: SourceSpec) -> list[str]:
+    """Return a line when the rows of a stored plan lack the columns that its folders name.
+
+    Plans of format version 1, which name no place, were read without them.
+    """
+    if source.partitioning == "none" or any(one.place.sink for one in generations):
+        return []
+    uris = {shard.uri for one in generations for shard in one.shards}
+    gains = any(partition_columns(uri, source.uris) for uri in uris)
+    return ["source.partitioning: none -> hive"] if gains else []
 
 
 def _sharding(spec: BatchSpec, files: Iterable[SourceFile]) -> Sharding:

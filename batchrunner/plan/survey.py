@@ -15,12 +15,20 @@ from batchrunner.plan.cleared import ClearedRuns, InTheWay
 from batchrunner.plan.moving import brought_here, changes_since, place_of, recorded_place
 from batchrunner.plan.output import MANIFEST, SUCCESS, Output, check_unused, examine, parts_in
 from batchrunner.plan.overlap import check_apart, check_links
-from batchrunner.plan.planning import Opener, StoredPlan, first_generation, next_generation
+from batchrunner.plan.planning import (
+    Opener,
+    StoredPlan,
+    first_generation,
+    next_generation,
+    partition_change,
+)
 from batchrunner.plan.same_bytes import Comparer
 from batchrunner.plan.source import Listing, SourceFile, list_source
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage, locate
+
+_MOST_DIFFERENCES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +147,8 @@ def survey(
     generations = run.checkpoint.generations()
     was = recorded_place(record.decisive, generations, run.spec)
     now = run.asked_for.compared_with(record.decisive)
-    accepted = changes_since(record.decisive, now, was=was, spec=run.spec)
+    gained = partition_change(generations, run.spec.source)
+    accepted = changes_since(record.decisive, now, was=was, spec=run.spec) + gained
     mended = again is not None and all(line.startswith("capability.code") for line in accepted)
     if accepted and not accept_changes and not mended:
         raise SpecChangedError(_changed(run, accepted))
@@ -151,6 +160,8 @@ def survey(
     listing = listing.read_once({shard.uri for shard in stored.active})
     found = run.comparer.compare(stored, listing.files, sentinels.good)
     addition = _addition(run, stored, listing, found.same, accept_vanished=accept_changes)
+    if gained and addition is None:  # so that it is known from now on that this was accepted
+        addition = Generation(stored.facts, (), place=place_of(run.spec))
     plan = StoredPlan.of([*generations, addition]) if addition else stored
     if again and again.rows and (more := with_letters(addition, plan, sentinels.good)):
         addition = replace(more, place=place_of(run.spec))
@@ -297,7 +308,9 @@ def _says_success(entries: Sequence[Entry]) -> bool:
 
 
 def _changed(run: Run, differences_: Sequence[str]) -> str:
-    lines = "".join(f"\n  {line}" for line in differences_)
+    more = len(differences_) - _MOST_DIFFERENCES
+    told = [*differences_[:_MOST_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
+    lines = "".join(f"\n  {line}" for line in told)
     return (
         f"the spec or the code is not that of the run in {run.checkpoint.storage.uri}:{lines}\n"
         "Nothing was changed. Put it back; or run with --accept-changes to go on with the new one "

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from batchrunner.capability import Code
 from batchrunner.capability.definitions import WHOLE
+from batchrunner.spec.columns import canonical
 from batchrunner.spec.diagnosis import visible
 from batchrunner.spec.model import BatchSpec
 from batchrunner.spec.phrases import Loc
@@ -19,6 +20,7 @@ _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _SEALED = "sha256:"
 _MAX_VALUE = 120
 _MAX_NAMES = 8
+_SCHEMA = "sink.schema"
 _OF_FILES = ("capability.code", "capability.files")
 
 _CODE_OF_BEFORE = "capability.code"
@@ -80,12 +82,21 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
     What is stored as a digest only reads `capability.code: changed`.
     """
+    old, new = _of_today(old), _of_today(new)
     lines = []
     for path in sorted(old.keys() | new.keys()):
         before, after = old.get(path, "none"), new.get(path, "none")
         if _sealed(before) != _sealed(after):
             lines.append(f"{visible(_named(path))}: {_change(path, before, after)}")
     return lines
+
+
+def _of_today(fields: Mapping[str, str]) -> Mapping[str, str]:
+    """Return *fields* with the types of the sink in the one form that they have by now."""
+    text = fields.get(_SCHEMA, _SEALED)
+    if text.startswith(_SEALED):
+        return fields
+    return {**fields, _SCHEMA: _canonical(canonical(json.loads(text)))}
 
 
 def _named(path: str) -> str:

@@ -7,9 +7,17 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec.columns import column_texts
 from batchrunner.spec.execution import ExecutionSpec, RaySpec
 from batchrunner.spec.fields import (
     Columns,
@@ -144,10 +152,13 @@ class SinkSpec(Section):
         default=None,
         description="For jsonl: none, gz or zst. For parquet: none, snappy, zstd or gzip.",
     )
-    schema_: Annotated[dict[str, str] | None, ORDERED] = Field(
+    schema_: Annotated[dict[str, str] | None, BeforeValidator(column_texts), ORDERED] = Field(
         default=None,
         alias="schema",
-        description="Columns of the parts and their Arrow types, in order; parquet only.",
+        description="Columns of the parts, in order, and their types as Arrow prints them, such as "
+        "`int64`, `timestamp[us, tz=UTC]` or `list<struct<role: string, content: string>>`. A "
+        "mapping is a struct, a list of one type is a list. In Python, also a `pyarrow.Schema` or a "
+        "pydantic model class. Parquet only.",
     )
     storage_options: StorageOptions = Field(
         default_factory=dict, description="Options of the store, as in the source."
@@ -263,7 +274,8 @@ class BatchSpec(Section):
         """
         spec, written = checked(cls, text, origin=origin, environ=environ)
         spec._written = written  # noqa: SLF001 - this is our own constructor
-        remember(spec.model_dump(by_alias=True))
+        # But for types: a column called `token` makes no secret of the word "string".
+        remember(spec.model_dump(by_alias=True, exclude={"sink": {"schema_"}}))
         return spec
 
     @property
@@ -289,7 +301,9 @@ class BatchSpec(Section):
 
     def shown(self) -> dict[str, Any]:
         """Return the values in YAML's words, for people: secrets, at any depth, are `***`."""
-        return dict(redacted(self.model_dump(by_alias=True)))
+        shown = dict(redacted(self.model_dump(by_alias=True)))
+        shown["sink"]["schema"] = self.sink.schema_
+        return shown
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with the fields of *update*, checked; the kept text names them.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from batchrunner.spec.arrow_names import KNOWN
 from batchrunner.spec.model import BatchSpec, ShardSpec
 from batchrunner.spec.section import Section
 
 _REFERENCE = {"$ref": "#/$defs/reference"}
+_TYPE = {"$ref": "#/$defs/type"}
 _WORDS = {"description", "default"}
 
 Schema = dict[str, Any]
@@ -18,6 +20,8 @@ def spec_schema() -> Schema:
     schema = _clean(BatchSpec.model_json_schema())
     sections = schema.pop("$defs")
     kinds = [kind for kind in Section.__subclasses__() if kind.__name__ in sections]
+    columns = sections["SinkSpec"]["properties"]["schema"]["anyOf"][0]
+    columns.update({"additionalProperties": _TYPE, "minProperties": 1})
     forms = {kind.__name__: _forms(sections[kind.__name__], kind) for kind in kinds}
     capability = schema["properties"]["capability"]
     capability.update(capability.pop("anyOf")[0])  # not null: a file cannot hold the object itself
@@ -31,7 +35,22 @@ def spec_schema() -> Schema:
         "title": "batchrunner spec",
         **schema,
         "required": ["capability", "source", "sink"],
-        "$defs": {**forms, "reference": reference},
+        "$defs": {**forms, "type": _type(), "reference": reference},
+    }
+
+
+def _type() -> Schema:
+    """Return the schema of a column's type: a text by its first word, as no pattern can count brackets."""
+    names = "|".join(sorted(KNOWN, key=len, reverse=True))
+    return {
+        "description": "A type as Arrow prints it, a mapping for the fields of a struct, or a list of "
+        "one type.",
+        "anyOf": [
+            {"type": "string", "pattern": rf"^\s*({names})(\s*[<(\[]|\s+not\s+null\s*$|\s*$)"},
+            {"type": "object", "additionalProperties": _TYPE, "minProperties": 1},
+            {"type": "array", "items": _TYPE, "minItems": 1, "maxItems": 1},
+            _REFERENCE,
+        ],
     }
 
 

@@ -23,6 +23,7 @@ from batchrunner.storage.schemes import SCHEMES
 from batchrunner.storage.seam import Entry, Staged, Storage
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 class FaultKind(StrEnum):
@@ -202,12 +203,7 @@ class FaultyStorage:
         self._some("delete", keys, self._inner.delete)
 
     def delete_exactly(self, entries: Iterable[Entry]) -> frozenset[str]:
-        named = {entry.key: entry for entry in entries}
-        return self._faults.around(
-            "delete_exactly",
-            lambda: self._inner.delete_exactly(named.values()),
-            half=lambda: self._inner.delete_exactly(_half(named).values()),
-        )
+        return self._some("delete_exactly", entries, self._inner.delete_exactly)
 
     def move(self, entry: Entry, target: str) -> bool:
         return self._call("move", lambda: self._inner.move(entry, target))
@@ -224,12 +220,12 @@ class FaultyStorage:
     def _call(self, call: str, whole: Callable[[], T]) -> T:
         return self._faults.around(call, whole, half=lambda: None)
 
-    def _some(self, call: str, keys: Iterable[str], act: Callable[[Iterable[str]], None]) -> None:
-        named = dict.fromkeys(keys)
-        self._faults.around(call, lambda: act(named), half=lambda: act(_half(named)))
+    def _some(self, call: str, those: Iterable[K], act: Callable[[Iterable[K]], T]) -> T:
+        named = dict.fromkeys(those)
+        return self._faults.around(call, lambda: act(named), half=lambda: act(_half(named)))
 
 
-def _half(objects: Mapping[str, T]) -> dict[str, T]:
+def _half(objects: Mapping[K, T]) -> dict[K, T]:
     """Return the first half of *objects*, rounded up: of one object, that one."""
     return dict(islice(objects.items(), (len(objects) + 1) // 2))
 

@@ -84,14 +84,15 @@ def same(one: object, other: object) -> bool:
 def table_difference(part: Iterator[pa.Table], again: Iterator[pa.Table]) -> str:
     """Return the first difference of two sequences of tables; "" for none.
 
-    A part may be older than a column, or a field, that the sink has got since: it lacks what is
-    null in the other.
+    A column, or a field, that only one of them has is no difference where it is null: a part has
+    the columns of the sink, and may be older than some of them.
     """
     first = 0
     for old, new in _side_by_side(part, again):
         if old is None or new is None:
             return f"row {first:,}: {_LESS if old is None else _MORE}"
-        differences = (_column_difference(old, new, name) for name in _names(old, new))
+        names = dict.fromkeys(chain(old.column_names, new.column_names))
+        differences = (_column_difference(old, new, name) for name in names)
         found = min((d for d in differences if d is not None), default=None)
         if found is not None:
             return f"row {first + found[0]:,}, {found[1]}"
@@ -116,20 +117,10 @@ def _side_by_side(
         left, right = left.slice(rows), right.slice(rows)
 
 
-def _names(old: pa.Table, new: pa.Table) -> Iterator[str]:
-    return iter(dict.fromkeys(chain(old.column_names, new.column_names)))
-
-
 def _column_difference(old: pa.Table, new: pa.Table, name: str) -> tuple[int, str] | None:
     """Return the first row in which column *name* differs, and how."""
-    if name not in new.column_names:
-        return 0, f"column {name!r}: only the part has it, the capability does not"
-    after = new.column(name)
-    if name not in old.column_names:
-        lacks = after.is_valid().index(True).as_py()
-        return None if lacks < 0 else (lacks, _differ(name, None, _value(after[lacks])))
-    before = old.column(name)
-    if before.type != after.type and not _has_grown(before.type, after.type):
+    before, after = _column(old, name), _column(new, name)
+    if not _alike(before.type, after.type):
         return 0, f"column {name!r}: {before.type} in the part, {after.type} from the capability"
     if _surely_equal(before, after):
         return None
@@ -139,31 +130,62 @@ def _column_difference(old: pa.Table, new: pa.Table, name: str) -> tuple[int, st
     return None
 
 
-def _has_grown(old: pa.DataType, new: pa.DataType) -> bool:
-    """Tell whether *new* is *old* with more fields, or in place of null."""
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    if name in table.column_names:
+        return table.column(name)
+    return pa.chunked_array([pa.nulls(len(table))])
+
+
+def _alike(old: pa.DataType, new: pa.DataType) -> bool:
+    """Tell whether one is the other, with more fields, with a type for null, or kept otherwise.
+
+    Text is text and a list is a list, however Arrow keeps them.
+    """
     import pyarrow.types as t
 
-    if t.is_null(old) or old == new:
+    if t.is_dictionary(old) or t.is_dictionary(new):
+        old, new = (k.value_type if t.is_dictionary(k) else k for k in (old, new))
+    if t.is_null(old) or t.is_null(new) or old == new:
         return True
     if t.is_struct(old) and t.is_struct(new):
-        fields = {new.field(n).name: new.field(n).type for n in range(new.num_fields)}
-        olds = [old.field(n) for n in range(old.num_fields)]
-        return all(f.name in fields and _has_grown(f.type, fields[f.name]) for f in olds)
-    if old.id != new.id or not old.num_fields:
-        return False
-    pairs = ((old.field(n).type, new.field(n).type) for n in range(old.num_fields))
-    return old.num_fields == new.num_fields and all(_has_grown(*pair) for pair in pairs)
+        fields = {field.name: field.type for field in new}
+        return all(
+            field.name not in fields or _alike(field.type, fields[field.name]) for field in old
+        )
+    if t.is_map(old) and t.is_map(new):
+        return _alike(old.key_type, new.key_type) and _alike(old.item_type, new.item_type)
+    if _is_list(old) and _is_list(new):
+        return _alike(old.value_type, new.value_type)
+    return any(kind(old) and kind(new) for kind in (_is_text, _is_bytes))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow.types as t
+
+    kinds = (t.is_list, t.is_large_list, t.is_fixed_size_list, t.is_list_view, t.is_large_list_view)
+    return any(is_kind(kind) for is_kind in kinds)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow.types as t
+
+    return any(is_kind(kind) for is_kind in (t.is_string, t.is_large_string, t.is_string_view))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    import pyarrow.types as t
+
+    kinds = (t.is_binary, t.is_large_binary, t.is_binary_view, t.is_fixed_size_binary)
+    return any(is_kind(kind) for is_kind in kinds)
 
 
 def _surely_equal(old: pa.ChunkedArray, new: pa.ChunkedArray) -> bool:
     """Tell whether Arrow finds no difference; floats by their bits, for 0.0 is not -0.0."""
-    if old.type != new.type:
-        return False
-    return _equal(_whole(old), _whole(new))
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks()
+    if old.null_count == new.null_count == len(old):
+        return True
+    return bool(old.type == new.type) and _equal(old.combine_chunks(), new.combine_chunks())
 
 
 def _equal(old: Any, new: Any) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from batchrunner.shard import Shard, Slicing
 from batchrunner.verify.evidence import Evidence, Place
-from batchrunner.verify.reading import Numbers, position_of
+from batchrunner.verify.reading import Numbers, numbered_lines, position_of
 
 
 class DeadLetters:
     """The dead letters of a run whose files are whole."""
 
     def __init__(self, place: Place, seen: Evidence) -> None:
-        self._checkpoint, self._sentinels = place.checkpoint, seen.sentinels
+        self._records, self._seen = place.checkpoint.records, seen
 
     def of(self, shard: Shard) -> Numbers:
         """Return where the rows stand that *shard* set aside."""
@@ -22,7 +24,9 @@ class DeadLetters:
         return self._positions(shard.start) if shard.slicing is Slicing.LETTERS else None
 
     def _positions(self, shard_id: int) -> Numbers:
-        name = self._sentinels[shard_id].errors
+        name = self._seen.sentinels[shard_id].errors
         if not name:
             return frozenset()
-        return frozenset(map(position_of, self._checkpoint.lines(f"errors/{name}")))
+        with self._records.open(self._seen.letters[name]) as file:
+            lines = chain.from_iterable(numbered_lines(file, at=0))
+            return frozenset(position_of(line) for _, line in lines)

@@ -68,7 +68,8 @@ class KeyCheck:
     def _add(self, table: KeyTable, shard: Shard) -> list[Finding]:
         """Add the keys of one shard, or none of it; return the rows that cannot be read."""
         times_are_text = not (self._to_parquet and self._source.is_parquet(shard))
-        keys = ShardKeys(table, shard, self._columns, times_are_text)
+        folders = self._source.folders(shard, columns=self._columns.names)
+        keys = ShardKeys(table, shard, self._columns, times_are_text, folders)
         try:
             return [*self._add_source(keys), *self._add_part(keys)]
         except GONE as error:

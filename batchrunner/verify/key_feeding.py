@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.shard import Shard
 from batchrunner.verify.key_table import KeyTable, Side
 from batchrunner.verify.keys import NULL, key_of, keys_of_column
-from batchrunner.verify.reading import Numbered, Numbers, row_of
+from batchrunner.verify.reading import Folders, Numbered, Numbers, row_of, with_folders
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,19 +46,22 @@ class ShardKeys:
         shard: The shard.
         columns: What names a row.
         times_are_text: Source or sink is JSON, where a date is text.
+        folders: What the folders of its file say.
     """
 
     table: KeyTable
     shard: Shard
     columns: KeyColumns
     times_are_text: bool
+    folders: Folders
 
     def lines(self, side: Side, lines: Numbered) -> Iterator[tuple[int, str]]:
         """Add the rows of *lines*; yield where those stand that are none, and why."""
         rows: list[dict[str, Any]] = []
         for at, line in lines:
             try:
-                rows.append(row_of(line))
+                row = row_of(line)
+                rows.append(row if side is Side.SINK else with_folders(row, self.folders))
             except ValueError as error:
                 yield at, str(error)
         if rows:

@@ -7,11 +7,12 @@ of the footer. Whatever the worker's readers believe, `--key` and `--replay` see
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.formats.naming import PARQUET, FileKind, file_kind
+from batchrunner.formats.partitions import partition_columns
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, locate
@@ -25,6 +26,9 @@ Numbered = list[tuple[int, bytes]]
 
 Numbers = frozenset[int]
 """Where rows stand: offsets of lines, or numbers of Parquet rows."""
+
+Folders = Mapping[str, str | None]
+"""Columns that the folders of a file name, such as `date=2026-01-01/`."""
 
 ROWS_AT_ONCE = 16_384
 _HELD_BYTES, _KEPT_BYTES = 32 << 20, 4096
@@ -106,12 +110,22 @@ class SourceReader:
         """Yield the rows of *shard*, each table with the number of its first row in the file.
 
         Of a shard of dead letters: neighbours of the rows that are *wanted* come with them.
-        Of *columns*, those that the file has.
+        Of *columns*, those that the file or its folders have.
         """
         if wanted is not None and not wanted:
             return
+        folders = self.folders(shard, columns=columns)
         with self._open(shard) as file:
-            yield from tables_in(file, columns, span=lambda ends: _row_span(shard, wanted, ends))
+            tables = tables_in(file, columns, span=lambda ends: _row_span(shard, wanted, ends))
+            for first, table in tables:
+                yield first, _only(_with_folders(table, folders), columns)
+
+    def folders(self, shard: Shard, *, columns: Sequence[str] | None) -> Folders:
+        """Return what the folders of the file of *shard* say; of *columns*, or all."""
+        if self._source.partitioning == "none":
+            return {}
+        found = partition_columns(shard.uri, self._source.uris)
+        return {name: text for name, text in found if columns is None or name in columns}
 
     def _kind(self, shard: Shard) -> FileKind:
         return file_kind(shard.uri, format=self._source.format) or FileKind("jsonl")
@@ -119,6 +133,31 @@ class SourceReader:
     def _open(self, shard: Shard) -> Any:
         storage, key = locate(shard.uri, storage_options=self._source.storage_options)
         return storage.open(Entry(key, shard.size, shard.identity))
+
+
+def with_folders(row: dict[str, Any], folders: Folders) -> dict[str, Any]:
+    """Return *row* with what the folders of its file say, where it does not say anything itself."""
+    said = {name: value for name, value in row.items() if value is not None}
+    return {**row, **folders, **said} if folders else row
+
+
+def _with_folders(table: pa.Table, folders: Folders) -> pa.Table:
+    import pyarrow as pa
+
+    for name, value in folders.items():
+        text = pa.repeat(pa.scalar(value, pa.string()), len(table))
+        if name not in table.column_names:
+            table = table.append_column(name, text)
+        elif table.column(name).null_count:
+            at = table.column_names.index(name)
+            table = table.set_column(at, name, text.cast(table.column(name).type))
+    return table
+
+
+def _only(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    """Return *table* without what Arrow takes for a part of the *columns*, or came uncalled for."""
+    kept = [name for name in table.column_names if columns is None or name in columns]
+    return table.select(kept) if kept else table
 
 
 def _byte_span(shard: Shard, wanted: Numbers | None) -> tuple[int, int]:
@@ -171,6 +210,7 @@ def tables_in(
     first, stop = span(ends)
     groups = [n for n in range(len(ends) - 1) if ends[n] < stop and ends[n + 1] > first]
     names = source.schema_arrow.names
+    # Without a column there are no rows to count either, so then one comes uncalled for.
     kept = None if columns is None else [name for name in columns if name in names] or names[:1]
     at = ends[groups[0]] if groups else 0
     for batch in source.iter_batches(ROWS_AT_ONCE, groups, kept, use_threads=False):

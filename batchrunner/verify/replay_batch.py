@@ -1,30 +1,33 @@
-"""Batches for a replay: rows as our own readers gave them, in the shape that a capability takes."""
+"""Batches for a replay: rows as our own readers gave them, in the shape that a capability takes.
+
+Which rows there are, and in which order, is found out by our own readers. How values are handed over
+is a promise to the capability, so the code that keeps it makes them: it is called as it was called.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchrunner.verify.reading import Numbered, Numbers, row_of
+from batchrunner.verify.reading import Folders, Numbered, Numbers, row_of, with_folders
+from batchrunner.worker.batch import MAX_BATCH_BYTES, Given
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MOST_BYTES = 64 << 20
-
 
 class ReplayBatch(Protocol):
-    """What a `Caller` asks of a batch, and halves of it.
+    """What a `Caller` asks of a batch, and halves of it."""
 
-    Attributes:
-        first: Where its first row stands in the source.
-    """
+    @property
+    def given(self) -> Given:
+        """What is known of the rows."""
 
     @property
     def first(self) -> int:
-        """Where its first row stands in the source."""
+        """Where the first row stands in the source."""
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -41,10 +44,21 @@ class ReplayBatch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LineBatch:
-    """Lines of JSON."""
+    """Lines of JSON for a capability that takes rows.
+
+    Attributes:
+        lines: With where they stand.
+        columns: Keys to keep, or None for all.
+        folders: What the folders of the file say.
+    """
 
     lines: Numbered
     columns: tuple[str, ...] | None
+    folders: Folders
+
+    @property
+    def given(self) -> Given:
+        return Given()
 
     @property
     def first(self) -> int:
@@ -54,30 +68,27 @@ class LineBatch:
         return len(self.lines)
 
     def rows(self) -> list[dict[str, Any]]:
-        found = [row_of(line) for _, line in self.lines]
-        if self.columns is None:
-            return found
-        return [{name: row[name] for name in self.columns if name in row} for row in found]
+        rows = (row_of(line) for _, line in self.lines)
+        if self.columns is not None:
+            rows = ({name: row[name] for name in self.columns if name in row} for row in rows)
+        return [with_folders(row, self.folders) for row in rows]
 
     def in_format(self, batch_format: str) -> Any:
-        from batchrunner.formats.columns import rows_to_table
-
-        if batch_format == "rows":
-            return self.rows()
-        return _in_format(rows_to_table(self.rows()), batch_format)
+        assert batch_format == "rows", "tables are made of whole blocks, see table_batches"  # noqa: S101
+        return self.rows()
 
     def halves(self) -> tuple[LineBatch, LineBatch]:
         middle = len(self) // 2
-        one, other = self.lines[:middle], self.lines[middle:]
-        return LineBatch(one, self.columns), LineBatch(other, self.columns)
+        return replace(self, lines=self.lines[:middle]), replace(self, lines=self.lines[middle:])
 
 
 @dataclass(frozen=True, slots=True)
 class TableBatch:
-    """Rows of Parquet, with their numbers in the file."""
+    """Rows of a table, with where they stand."""
 
     table: pa.Table
     numbers: Sequence[int]
+    given: Given
 
     @property
     def first(self) -> int:
@@ -92,59 +103,84 @@ class TableBatch:
         return table_to_rows(self.table)
 
     def in_format(self, batch_format: str) -> Any:
-        return self.rows() if batch_format == "rows" else _in_format(self.table, batch_format)
+        from batchrunner.worker.batch import in_format
+
+        return self.rows() if batch_format == "rows" else in_format(self.table, batch_format)
 
     def halves(self) -> tuple[TableBatch, TableBatch]:
         middle = len(self) // 2
-        one = TableBatch(self.table.slice(0, middle), self.numbers[:middle])
-        return one, TableBatch(self.table.slice(middle), self.numbers[middle:])
+        return self.slice(0, middle), self.slice(middle, len(self))
+
+    def slice(self, start: int, stop: int) -> TableBatch:
+        """Return rows *start* to *stop*."""
+        some = self.table.slice(start, stop - start)
+        return TableBatch(some, self.numbers[start:stop], self.given)
+
+    def and_then(self, other: TableBatch) -> TableBatch:
+        """Return these rows and those of *other*, which has the same columns."""
+        from batchrunner.formats.columns import joined
+
+        table = joined([self.table, other.table])
+        return TableBatch(table, [*self.numbers, *other.numbers], self.given)
 
 
-def _in_format(table: pa.Table, batch_format: str) -> Any:
-    # The shapes that values are handed over in are a promise to the capability, so they are made
-    # by the code that keeps it; which rows there are, in which order, is found out here.
-    from batchrunner.worker.batch import in_format
-
-    return in_format(table, batch_format)
-
-
-def line_batches(
-    lines: Iterator[Numbered], *, aside: Numbers, size: int, columns: tuple[str, ...] | None
-) -> Iterator[LineBatch]:
-    """Yield the rows in batches of *size*, but for those that were set *aside*."""
+def line_batches(lines: Iterator[Numbered], *, size: int, like: LineBatch) -> Iterator[LineBatch]:
+    """Yield *lines* in batches of *size* *like* the one given."""
     held: Numbered = []
     held_bytes = 0
     for at, line in (item for some in lines for item in some):
-        if at in aside:
-            continue
         held.append((at, line))
         held_bytes += len(line)
-        if len(held) == size or held_bytes >= _MOST_BYTES:
-            yield LineBatch(held, columns)
+        if len(held) == size or held_bytes >= MAX_BATCH_BYTES:
+            yield replace(like, lines=held)
             held, held_bytes = [], 0
     if held:
-        yield LineBatch(held, columns)
+        yield replace(like, lines=held)
 
 
-def table_batches(
-    tables: Iterator[tuple[int, pa.Table]], *, wanted: Numbers | None, aside: Numbers, size: int
+def tables_of_lines(lines: Iterator[Numbered], *, like: LineBatch) -> Iterator[TableBatch]:
+    """Yield *lines* as few tables: cut where one cannot hold them all.
+
+    Raises:
+        ValueError: There is none for a row.
+    """
+    from batchrunner.formats.shapes import tables_of
+
+    for some in filter(None, lines):
+        for found in tables_of(replace(like, lines=some).rows()):
+            start, stop, shape = found.run.start, found.run.stop, found.run.shape
+            given = Given((shape.schema,), shape.absent) if shape else Given()
+            numbers = [at for at, _ in some[start:stop]]
+            yield TableBatch(found.rows(start, stop), numbers, given)
+
+
+def picked(
+    tables: Iterator[tuple[int, pa.Table]], *, wanted: Numbers | None, aside: Numbers
 ) -> Iterator[TableBatch]:
-    """Yield the rows in batches of *size*: those *wanted*, but for those set *aside*."""
-    import pyarrow as pa
-
-    held: list[pa.Table] = []
-    numbers: list[int] = []
+    """Yield the rows of *tables*, each with the number of its first: those *wanted*, not *aside*."""
     for first, table in tables:
         every = range(first, first + len(table))
         ours = [n for n in every if n not in aside and (wanted is None or n in wanted)]
-        held += [table.slice(a - first, b - a) for a, b in _runs(ours)]
-        numbers += ours
-        while len(numbers) >= size or sum(t.nbytes for t in held) >= _MOST_BYTES:
-            whole = pa.concat_tables(held)
-            yield TableBatch(whole.slice(0, size), numbers[:size])
-            held, numbers = [whole.slice(size)], numbers[size:]
-    if numbers:
-        yield TableBatch(pa.concat_tables(held), numbers)
+        for start, stop in _runs(ours):
+            some = table.slice(start - first, stop - start)
+            yield TableBatch(some, range(start, stop), Given((table.schema,)))
+
+
+def table_batches(pieces: Iterator[TableBatch], *, size: int) -> Iterator[TableBatch]:
+    """Yield *pieces* regrouped into batches of *size*; one also ends where the columns change."""
+    held: TableBatch | None = None
+    for piece in pieces:
+        if held and held.given == piece.given:
+            held = held.and_then(piece)
+        else:
+            if held:
+                yield held
+            held = piece
+        while len(held) >= size or held.table.nbytes >= MAX_BATCH_BYTES:
+            yield held.slice(0, size)
+            held = held.slice(min(size, len(held)), len(held))
+    if held:
+        yield held
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

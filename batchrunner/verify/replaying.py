@@ -6,22 +6,31 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from batchrunner.errors import CapabilityImportError, StorageError, describe
 from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard
-from batchrunner.spec import BatchSpec
 from batchrunner.verify.comparing import line_difference, table_difference
 from batchrunner.verify.counting import uncompressed, unreadable
 from batchrunner.verify.dead_letters import DeadLetters
 from batchrunner.verify.evidence import Evidence, Place
 from batchrunner.verify.findings import Finding, Kind
 from batchrunner.verify.reading import SourceReader, numbered_lines, tables_in
-from batchrunner.verify.replay_batch import ReplayBatch, line_batches, table_batches
+from batchrunner.verify.replay_batch import (
+    LineBatch,
+    ReplayBatch,
+    line_batches,
+    picked,
+    table_batches,
+    tables_of_lines,
+)
 from batchrunner.verify.source_rows import GONE
+from batchrunner.worker.batch import Batch, Given
 from batchrunner.worker.calling import Caller, Piece
 from batchrunner.worker.process import direct_caller
+from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.work import Work
 
 _NAMED = 20
@@ -52,7 +61,8 @@ class Replay:
         self.notes: list[str] = []
         self._place, self._seen = place, seen
         self._source, self._letters = SourceReader(place.spec.source), DeadLetters(place, seen)
-        self._work = _work(place.spec, seen, capability)
+        self._work = _work(place, seen, capability)
+        self._to_parquet = seen.plan.facts.format == PARQUET
 
     def faults(
         self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]
@@ -64,7 +74,7 @@ class Replay:
             StorageError: Something cannot be read.
         """
         replayed: list[Shard] = []
-        with closing(direct_caller(self._work, self._work.schema())) as caller:
+        with closing(self._caller()) as caller:
             for done, shard in enumerate(shards, start=1):
                 try:
                     why = self._difference(caller, shard)
@@ -77,11 +87,20 @@ class Replay:
                 watch(done, len(shards))
         self.notes.insert(0, _summary(replayed, shards=len(self._seen.plan.active)))
 
+    def _caller(self) -> Caller:
+        schema = self._work.schema()
+        types = RowTypes(schema if self._to_parquet else None)
+
+        def given(batch: Batch) -> Given:
+            return replace(batch.given, types=types.hints(batch.given.types))
+
+        return direct_caller(self._work, schema, given=given)
+
     def _difference(self, caller: Caller, shard: Shard) -> str:
         again = self._made(caller, shard)
         try:
             with self._place.sink.open(self._seen.data[self._part(shard)]) as file:
-                if self._seen.plan.facts.format == PARQUET:
+                if self._to_parquet:
                     tables = (table for _, table in tables_in(file))
                     return table_difference(tables, (piece.rows for piece in again))
                 return line_difference(self._lines(file), _lines_of(again))
@@ -103,11 +122,17 @@ class Replay:
     def _batches(self, shard: Shard) -> Iterator[ReplayBatch]:
         wanted, aside = self._letters.wanted(shard), self._letters.of(shard)
         columns, size = self._place.spec.source.columns, self._place.spec.execution.batch_size
-        if not self._source.is_parquet(shard):
-            lines = self._source.lines(shard, wanted=wanted)
-            return line_batches(lines, aside=aside, size=size, columns=columns)
-        tables = self._source.tables(shard, wanted=wanted, columns=columns)
-        return table_batches(tables, wanted=wanted, aside=aside, size=size)
+        if self._source.is_parquet(shard):
+            tables = self._source.tables(shard, wanted=wanted, columns=columns)
+            return table_batches(picked(tables, wanted=wanted, aside=aside), size=size)
+        lines = (
+            [line for line in some if line[0] not in aside]
+            for some in self._source.lines(shard, wanted=wanted)
+        )
+        like = LineBatch([], columns, self._source.folders(shard, columns=columns))
+        if self._work.takes_tables:
+            return table_batches(tables_of_lines(lines, like=like), size=size)
+        return line_batches(lines, size=size, like=like)
 
     def _call(self, caller: Caller, batch: ReplayBatch) -> list[Piece]:
         """Return what the capability makes of *batch*; in halves if it fails for the whole.
@@ -138,9 +163,16 @@ class Replay:
         return self._seen.plan.facts.part(shard.id)
 
 
-def _work(spec: BatchSpec, seen: Evidence, capability: Any) -> Work:
-    weight = sum(shard.weight for shard in seen.plan.active)
-    return Work(spec, seen.run_uid, "verify", seen.plan.facts, weight, capability)
+def _work(place: Place, seen: Evidence, capability: Any) -> Work:
+    return Work(
+        spec=place.spec,
+        run_uid=seen.run_uid,
+        session="verify",
+        facts=seen.plan.facts,
+        weight=sum(shard.weight for shard in seen.plan.active),
+        capability=capability,
+        incarnation=place.checkpoint.incarnation,
+    )
 
 
 def _lines_of(pieces: Iterator[Piece]) -> Iterator[bytes]:

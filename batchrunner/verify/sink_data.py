@@ -11,8 +11,11 @@ from batchrunner.plan.output import MANIFEST, SUCCESS
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry
 
-_OF_CHECKPOINTS = ("errors/", "ledger/", "plan/", "sessions/")
+_OF_CHECKPOINTS = ("errors/", "ledger/", "plan/", "quarantine/", "sentinels/", "sessions/")
 """Folders of a checkpoint that hold files which look like data."""
+
+_PLAN = re.compile(r"(?P<root>.+/)??(?P<run>run-\d{4,}/)?plan/0000\.parquet")
+"""The first plan of a run in a checkpoint: of its first one, or of one that began with `--fresh`."""
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -55,16 +58,12 @@ def _is_hidden(key: str) -> bool:
     return any(segment.startswith((".", "_")) for segment in key.split("/"))
 
 
-def _checkpoints(entries: Mapping[str, Entry]) -> list[str]:
+def _checkpoints(entries: Iterable[str]) -> list[str]:
     """Return folders of checkpoints, found by what they hold: a link may hide where one is."""
-    records = [key for key in entries if key == "run.json" or key.endswith("/run.json")]
-    roots = [key.removesuffix("run.json") for key in records]
-    return [
-        f"{root}{folder}"
-        for root in roots
-        if f"{root}plan/0000.parquet" in entries
-        for folder in _OF_CHECKPOINTS
-    ]
+    plans = [match for match in map(_PLAN.fullmatch, entries) if match]
+    roots = {match["root"] or "" for match in plans}
+    later_runs = {f"{match['root'] or ''}{match['run']}" for match in plans if match["run"]}
+    return [*later_runs, *(f"{root}{folder}" for root in roots for folder in _OF_CHECKPOINTS)]
 
 
 def _folder(uri: str) -> str:

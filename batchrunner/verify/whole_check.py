@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from batchrunner.formats.naming import PARQUET
 from batchrunner.plan.moving import former_uris, place_of
 from batchrunner.plan.output import MANIFEST, SUCCESS
 from batchrunner.shard import Shard, Slicing
@@ -16,6 +17,7 @@ from batchrunner.verify.evidence import Evidence, Place
 from batchrunner.verify.findings import Finding, Kind
 from batchrunner.verify.part_check import sha256_of
 from batchrunner.verify.shard_check import ShardCheck
+from batchrunner.verify.sink_columns import columns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ def _summary(place: Place, seen: Evidence) -> Iterator[Finding]:
         yield Finding(Kind.MANIFEST, MANIFEST, f"it is no JSON: {error}")
         return
     expected = _expected(seen)
+    if seen.plan.facts.format == PARQUET:
+        expected["schema"] = columns_of(place.checkpoint.records, place.spec.sink.schema_)
     _bring_here(found, expected, place, seen)
     for why in _differences(expected, found):
         yield Finding(Kind.MANIFEST, MANIFEST, why)

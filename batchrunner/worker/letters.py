@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 
 from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.checkpoint.record_lines import record_lines
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
-from batchrunner.formats.chunk import BadRow, Position
+from batchrunner.formats.chunk import BadRow, Position, UnreadableRowError
 from batchrunner.shard import Shard
-from batchrunner.storage import Storage
 
 _MAX_MESSAGE = 2000
 _BLOCK_BYTES = 1 << 20
@@ -57,7 +57,9 @@ class DeadLetter:
         """Return the letter of a row that the capability, or the sink, did not take."""
         name = getattr(error, "type_name", type(error).__name__)
         message = str(error)[:_MAX_MESSAGE]
-        return cls(shard.id, shard.uri, position, Stage.CAPABILITY, name, message)
+        unread = isinstance(error, UnreadableRowError)  # the capability has not seen it
+        stage = Stage.READ if unread else Stage.CAPABILITY
+        return cls(shard.id, shard.uri, position, stage, name, message)
 
     def to_line(self) -> bytes:
         """Return the letter as it is kept: a JSON object in a line."""
@@ -89,7 +91,7 @@ def letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict[str,
     key = f"errors/{sentinel.errors}"
     count = 0
     try:
-        for line in _lines(checkpoint.records, key):
+        for line in record_lines(checkpoint.records, key):
             yield orjson.loads(line)
             count += 1
     except (ObjectNotFoundError, ValueError) as error:
@@ -100,20 +102,6 @@ def letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict[str,
         raise DamagedOutputError(
             f"{key} has {count:,} rows where its sentinel says {sentinel.rows_failed:,}"
         )
-
-
-def _lines(records: Storage, key: str) -> Iterator[bytes]:
-    """Yield the lines of an object of any size."""
-    entry = records.head(key)
-    if entry is None:
-        raise ObjectNotFoundError(f"{records.uri}/{key} is not there")
-    rest = b""
-    with records.open(entry) as file:
-        while block := file.read(_BLOCK_BYTES):
-            *whole, rest = (rest + block).split(b"\n")
-            yield from whole
-    if rest:
-        yield rest
 
 
 def _raw(raw: bytes) -> dict[str, str]:

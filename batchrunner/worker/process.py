@@ -14,9 +14,8 @@ from typing import Any
 
 from batchrunner.capability import load_target
 from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
-from batchrunner.formats.columns import SchemaError
+from batchrunner.formats.arrays import SchemaError
 from batchrunner.formats.naming import PARQUET
-from batchrunner.formats.schemas import conform, storable, without_null_words
 from batchrunner.shard import Shard
 from batchrunner.worker.attempts import (
     MOST_DEATHS,
@@ -75,11 +74,8 @@ def direct_caller(
 
 
 def _as_table(schema: SinkSchema, returned: Any, given: Given) -> tuple[Any, int]:
-    declared = schema.declared
-    table, rows = to_table(returned, given, lenient=declared is not None)
-    own = storable(table.schema)
-    table = without_null_words(table)
-    return conform(table, own if declared is None else declared), rows
+    table, rows = to_table(returned, given, lenient=schema.declared is not None)
+    return schema.fitted(table), rows
 
 
 class ShardWorker:
@@ -117,6 +113,7 @@ class ShardWorker:
         a row that fails, itself. What has killed a worker before is tried by itself, and then in
         isolation. After a stop, shards that were not begun have no receipt.
         """
+        self._schema.waits = self._work.first not in {None, *(shard.id for shard in shards)}
         marks = marks_left(self._records)
         begun = {shard for mark in marks for shard in mark.shards}
         # Whoever died over a group left a mark, so no request is spent on shards without one.
@@ -166,9 +163,13 @@ class ShardWorker:
     def _try(
         self, shards: Sequence[Shard], caller: Caller | IsolatedCaller, stop: Stop
     ) -> Iterator[list[Receipt]]:
-        """Process *shards*, and once more those that the user's side failed, as often as allowed."""
-        left = list(shards)
-        for attempt in range(1, self._work.spec.errors.retry.max_attempts + 1):
+        """Process *shards*, and once more those that the user's side failed, as often as allowed.
+
+        What another worker's types have overtaken is nobody's failure: once more in any case.
+        """
+        left, attempt = list(shards), 0
+        while left and not (attempt and stop.waited()):
+            attempt += 1
             failed: dict[int, Receipt] = {}
             if attempt > 1:
                 self._look_again(caller)
@@ -176,10 +177,16 @@ class ShardWorker:
                 failed.update((r.shard, r.after(attempt)) for r in receipts if r.is_given_up)
                 if settled := [r for r in receipts if not r.is_given_up]:
                     yield settled
-            left = [shard for shard in left if shard.id in failed]
-            if not left or stop.waited():
-                return
-        yield list(failed.values())
+            given_up = [r for r in failed.values() if not self._has_more(r, attempt)]
+            if given_up:
+                yield given_up
+            left = [s for s in left if s.id in failed and failed[s.id] not in given_up]
+
+    def _has_more(self, receipt: Receipt, attempt: int) -> bool:
+        """Tell whether a shard that has failed in so many attempts has another one."""
+        most = self._work.spec.errors.retry.max_attempts
+        overtaken = receipt.failure is not None and receipt.failure.overtaken
+        return attempt < most + overtaken
 
     def _look_again(self, caller: Caller | IsolatedCaller) -> None:
         """See that a schema which somebody fixed meanwhile is known before the next attempt."""
@@ -296,7 +303,7 @@ class _Group:
                 return self._advance(step, made)
             failure = made if isinstance(made, Failure) else step.failure
         except SchemaError as error:
-            failure = Failure(Cause.CAPABILITY, f"{shard}: {error}")
+            failure = Failure(Cause.CAPABILITY, f"{shard}: {error}", overtaken=True)
         except (ShardFailedError, StorageError) as error:
             failure = Failure(Cause.STORAGE, f"{shard}: {error}")
         self._given_up.add(shard.id)

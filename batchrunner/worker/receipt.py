@@ -40,12 +40,15 @@ class Failure:
         reason: One line for people.
         traceback: Of the user's code, for `-v`; may be empty.
         attempts: How many there were.
+        overtaken: Rows have other types than those that another worker has agreed on meanwhile.
+            Knowing these, the next attempt sets aside the rows alone.
     """
 
     cause: Cause
     reason: str
     traceback: str = ""
     attempts: int = 1
+    overtaken: bool = False
 
 
 @dataclass(frozen=True, slots=True)

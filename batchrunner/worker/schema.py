@@ -2,6 +2,10 @@
 
 The first part with rows fixes the columns that every part has. Later parts may add to it (a type for what
 was null, a column, a field), never change it. What is agreed on is durable before a part that needs it.
+
+Which part comes first should not depend on how fast workers are, for rows of another type than the first
+are set aside. So the first shard is handed out first, and other workers wait for its schema: not for ever,
+since its rows may take long, or may all be dropped.
 """
 
 from __future__ import annotations
@@ -18,20 +22,48 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LOOK_SECONDS = 1.0
+_PATIENCE_SECONDS = 10.0
 
 
 class SinkSchema:
-    """What all parts agree on. The checkpoint holds it, put there by whoever came first with it."""
+    """What all parts agree on. The checkpoint holds it, put there by whoever came first with it.
 
-    def __init__(self, checkpoint: Checkpoint, *, declared: Mapping[str, object] | None) -> None:
+    Attributes:
+        declared: By the spec; None for nothing.
+        waits: The first shard is another worker's, whose part is to come first.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, declared: Mapping[str, str] | None) -> None:
         self._checkpoint = checkpoint
         self._generations: list[pa.Schema] = []
         self._next_look = 0.0
         self.declared: pa.Schema | None = None
+        self.waits = False
+        self._strict: pa.Schema | None = None
         if declared is not None:
-            from batchrunner.formats.declared import declared_schema
+            from batchrunner.formats.declared import as_written, declared_schema, refuses_nulls
 
-            self.declared = declared_schema(declared)
+            schema = declared_schema(declared)
+            self.declared = as_written(schema)
+            self._strict = schema if refuses_nulls(schema) else None
+
+    def fitted(self, table: pa.Table) -> pa.Table:
+        """Return *table* in the declared columns; without any, in the types that Parquet keeps.
+
+        Raises:
+            SchemaError: A value does not fit exactly, or is null where none may be.
+        """
+        from batchrunner.formats.declared import check_nulls
+        from batchrunner.formats.schemas import conform, storable, without_null_words
+
+        own = storable(table.schema)
+        table = without_null_words(table)
+        if self.declared is None:
+            return conform(table, own)
+        table = conform(table, self.declared)
+        if self._strict is not None:
+            check_nulls(table, self._strict)
+        return table
 
     def known_lately(self) -> pa.Schema | None:
         """As `known`, but look no more than once a second as long as it is not."""
@@ -68,12 +100,22 @@ class SinkSchema:
         if self.declared is not None:
             return self.declared
         if self.known() is None and len(own):
+            self._wait()
+        if self.known() is None and len(own):
             self._agree(own)
         if not self._generations:
             return own
         own = without_nulls(own, but=self._generations[0])
         self._agree(own)
         return grown(self._generations[0], own)
+
+    def _wait(self) -> None:
+        """Give the first part a while to be there."""
+        deadline, pause = time.monotonic() + _PATIENCE_SECONDS, 0.02
+        while self.waits and self.known() is None and time.monotonic() < deadline:
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+        self.waits = False
 
     def _agree(self, own: pa.Schema) -> None:
         """Make what *own* adds durable. Whoever adds at the same time adds to that, or we to theirs."""
@@ -109,11 +151,12 @@ class RowTypes:
         """Hold rows against *schema*; None for a sink that has none."""
         self._schema = schema
         self._running: dict[int, pa.Schema] = {}
+        self._latest: pa.Schema | None = None
         self._shard = -1
 
     def begin(self) -> None:
         """Forget the shards so far: those that come begin with what is agreed on."""
-        self._running = {}
+        self._running, self._latest = {}, None
 
     def turn_to(self, shard: int) -> None:
         """Let what is asked next be about *shard*."""
@@ -145,9 +188,13 @@ class RowTypes:
         running = self._of_shard()
         schemas = [table.schema for table in rows]
         first, *others = schemas if running is None else (running, *schemas)
-        self._running[self._shard] = reduce(grown, others, first)
+        self._running[self._shard] = self._latest = reduce(grown, others, first)
 
     def _of_shard(self) -> pa.Schema | None:
+        """Return what the rows of the shard so far have; of its first ones, what came before them.
+
+        That is what the shards before it in this worker have: their parts come before its own.
+        """
         if self._shard not in self._running and self._schema is not None:
-            return self._schema.known_lately()
+            return self._schema.known_lately() if self._latest is None else self._latest
         return self._running.get(self._shard)

@@ -23,6 +23,7 @@ class Work:
         weight: Of all shards of the run, in bytes.
         capability: The user's function or class, or None to import what the spec names.
         import_paths: Folders that the driver imports from, and a worker might not.
+        first: The shard whose part is to fix the schema of the sink, as long as none has.
         incarnation: Number of the run in its checkpoint: a worker that outlives a `--fresh` goes on
             writing into the records of its own run.
     """
@@ -34,6 +35,7 @@ class Work:
     weight: int
     capability: Any = None
     import_paths: tuple[str, ...] = ()
+    first: int | None = None
     incarnation: int = 0
 
     @property

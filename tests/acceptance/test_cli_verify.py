@@ -100,3 +100,51 @@ def test_clean_lists_and_removes_only_when_told(job, place):
     assert (removed.returncode, "removed: 1 objects, 11 bytes" in removed.stderr) == (0, True)
     assert "nothing is left behind" in again.stderr
     assert not staged.exists()
+
+
+def one_lost_one_doubled(job):
+    damage.rewritten(job / "out", 1, lambda some: [some[0], some[0], *some[2:]])
+
+
+def test_keys_are_compared_when_asked_and_the_next_line_repairs_it(job):
+    """All counts agree, so that only the keys tell."""
+    one_lost_one_doubled(job)
+
+    plain = batchrunner("verify", "spec.yaml", cwd=job)
+    found = batchrunner("verify", "spec.yaml", "--key", "id", "-o", "json", cwd=job)
+    repaired = batchrunner("verify", "--repair", "--key", "id", "spec.yaml", cwd=job)
+    made = batchrunner("run", "spec.yaml", cwd=job)
+    whole = batchrunner("verify", "--key", "id", "--key", "text", "spec.yaml", cwd=job)
+
+    assert plain.returncode == 0
+    assert found.returncode == 5
+    assert [record["kind"] for record in json.loads(found.stdout)] == ["key_missing", "key_doubled"]
+    assert "keys (id): 12 in the source, 12 in the output; 1 missing, 1 doubled" in found.stderr
+    assert "next: batchrunner verify --repair --key id spec.yaml" in found.stderr
+    assert (repaired.returncode, made.returncode, whole.returncode) == (5, 0, 0)
+    assert rows_out(job / "out") == rows(0, 12)
+
+
+def test_a_share_is_replayed_when_the_capability_says_that_it_can(job):
+    """And refused with the words to write when it does not."""
+    one_lost_one_doubled(job)
+
+    refused = batchrunner("verify", "--replay", "0.5", "spec.yaml", cwd=job)
+    a_spec_file(job, capability={"target": "capabilities:echo", "deterministic": True})
+    found = batchrunner("verify", "--replay", "1", "spec.yaml", "-o", "csv", cwd=job)
+    nothing = batchrunner("verify", "--replay", "0", "spec.yaml", cwd=job)
+
+    assert refused.returncode == 2
+    assert "deterministic: true" in refused.stderr
+    (record,) = csv.DictReader(io.StringIO(found.stdout))
+    assert (found.returncode, record["kind"], record["part"]) == (5, "replay", "part-00001.jsonl")
+    assert "replayed 3 of 3 shards: 0, 1, 2" in found.stderr
+    assert nothing.returncode == 2
+
+
+def test_a_key_column_that_is_nowhere_ends_with_2(job):
+    """It is a slip of the pen, and no defect."""
+    done = batchrunner("verify", "--key", "idd", "spec.yaml", cwd=job)
+
+    assert done.returncode == 2
+    assert "no row of the source has a column 'idd'" in done.stderr

@@ -98,7 +98,7 @@ def test_a_run_and_all_that_is_said_of_it(scene):
     ]:
         assert scene.do(*words, "spec.yaml") == code, scene.said
 
-    assert len(scene.bucket.listed("out/_checkpoint/errors/")) == 1
+    assert len(scene.bucket.listed("out/_checkpoint/run-0001/errors/")) == 1
     assert "***" not in scene.said
     assert scene.leaks() == []
 

@@ -62,13 +62,20 @@ def in_small_parts(monkeypatch):
 
 
 def moved(storage):
-    storage.move("there", "elsewhere")
+    storage.move(entry_of(storage, "there"), "elsewhere")
     return storage.head("there"), storage.get("elsewhere")
 
 
 def deleted(storage):
     storage.delete(["there", "never there"])
     return keys(storage)
+
+
+def deleted_exactly(storage):
+    """Of two that were seen, one was replaced since."""
+    seen = list(storage.list())
+    storage.put("there", b"another driver's")
+    return storage.delete_exactly(seen), keys(storage)
 
 
 OPERATIONS = {
@@ -87,6 +94,7 @@ OPERATIONS = {
     "publish in parts, taken": (lambda s: publish(s, {"there": LARGE}), set()),
     "move": (moved, (None, SMALL)),
     "delete": (deleted, ["there too"]),
+    "delete exactly": (deleted_exactly, ({"there"}, ["there"])),
     "leftovers": (lambda s: list(s.leftovers()), []),
     "check": (lambda s: s.check_conditional_writes(), None),
 }

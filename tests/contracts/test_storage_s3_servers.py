@@ -2,6 +2,7 @@
 
 import traceback
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from batchrunner.storage import open_storage, s3_publishing
 from batchrunner.storage.retry import RetryPolicy
 from batchrunner.storage.s3 import S3Storage
 from batchrunner.storage.s3_calls import S3Calls
+from batchrunner.storage.s3_errors import CallError, Verdict
 from batchrunner.testing.storage_contract import NOTE, entry_of, keys, publish
 
 QUICK = RetryPolicy(max_attempts=2, deadline=5, first_delay=0.01)
@@ -202,3 +204,39 @@ def test_an_upload_that_another_replaces_as_it_completes_has_not_won(moto, prefi
 
     assert publish(storage, {"large": b"ours"}) == frozenset()
     assert storage.get("large") == b"theirs"
+
+
+def test_the_same_bytes_written_anew_are_another_object(moto, prefix):
+    """One ETag, but the part is that of the driver that took over: it was written later."""
+    storage = a_storage(moto, prefix)
+    storage.put("part", b"1")
+    now = entry_of(storage, "part")
+    seen = replace(now, modified=now.modified - 30)
+
+    assert storage.delete_exactly([seen]) == {"part"}
+    assert not storage.move(seen, "aside")
+    assert storage.delete_exactly([now]) == frozenset()
+
+
+@pytest.mark.parametrize("code", ["PreconditionFailed", "NoSuchKey"])
+def test_a_store_that_refuses_a_deletion_by_its_condition_is_asked_again(
+    moto, prefix, monkeypatch, code
+):
+    """Between the look and the deletion, somebody wrote."""
+    storage = a_storage(moto, prefix)
+    storage.put_if_absent({"a": b"1", "b": b"1"})
+    seen = list(storage.list())
+    real, deletions = S3Calls.request, []
+
+    async def request(self, method, **parameters):
+        if method == "delete_objects" and not deletions:
+            deletions.append(parameters["Delete"])
+            await real(self, "put_object", Key=f"{prefix}/b", Body=b"another")
+            raise CallError(Verdict.FINAL, code=code)
+        return await real(self, method, **parameters)
+
+    monkeypatch.setattr(S3Calls, "request", request)
+
+    assert storage.delete_exactly(seen) == {"b"}
+    assert all(one["ETag"] for one in deletions[0]["Objects"])
+    assert keys(storage) == ["b"]

@@ -154,6 +154,24 @@ def test_weights_in_a_bucket_count_by_what_the_store_says(job):
     assert "capability.files: memory://weights/model/w.bin: changed" in refusal(job, spec)
 
 
+def test_a_folder_of_weights_is_read_through_links_and_each_file_once(job):
+    """As a model cache has it: links to blobs, and now and then a link upwards."""
+    (job / "blobs").mkdir()
+    (job / "blobs/1").write_bytes(b"1")
+    (job / "weights/__pycache__").mkdir(parents=True)
+    (job / "weights/__pycache__/x.pyc").write_bytes(b"1")
+    (job / "weights/w.bin").symlink_to(job / "blobs/1")
+    (job / "weights/up").symlink_to(job / "weights")
+    os.mkfifo(job / "weights/pipe")
+
+    fields = BatchRunner(spec_of(job, files=["weights"])).decisive_fields()
+
+    assert [f'capability.files."{job}/weights/w.bin"'] == [p for p in fields if "files" in p]
+    (job / "blobs/1").unlink()
+    with pytest.raises(InvalidSpecError, match=r"weights/w\.bin cannot be read"):
+        BatchRunner(spec_of(job, files=["weights"])).plan()
+
+
 @pytest.mark.parametrize("files", ["nowhere.bin", "*.nothing", "memory://nowhere/x", "empty"])
 def test_weights_that_are_not_there_are_refused_by_name(job, files):
     """A misspelt name would guard nothing."""
@@ -222,6 +240,16 @@ def test_another_value_in_an_object_is_refused_with_both(tmp_path, way):
     assert BatchRunner(spec, capability=capability(1)).run().ok
 
 
+def test_a_version_stands_in_for_an_object(tmp_path):
+    """For one that has another random id each time, say."""
+    a_source(tmp_path / "in")
+    spec = a_spec(tmp_path, capability={"target": "in:memory", "version": "1"})
+    for k in (1, 2):
+        write_jsonl(tmp_path / f"in/later-{k}.jsonl", rows(100 * k, 2))
+        kept = functools.partial(lambda rows, k: rows if k else [], k=k)
+        assert BatchRunner(spec, capability=kept).run().ok
+
+
 def test_a_secret_in_a_closure_is_not_shown(tmp_path):
     """The refusal goes to a log, and the record to a store."""
 
@@ -256,6 +284,27 @@ def test_what_an_object_does_to_itself_is_no_change(tmp_path):
     assert BatchRunner(spec, capability=same).run().ok
     assert len(seen) == 14
     assert "capability.code.partial.0: 1 -> 2" in refusal(tmp_path, spec, capability=other)
+
+
+def test_what_others_do_to_an_object_after_its_work_is_a_change(tmp_path):
+    """A notebook, in which one sets an attribute between two runs."""
+
+    class Scorer:
+        def __init__(self):
+            self.k, self.calls = 1, 0
+
+        def __call__(self, rows):
+            self.calls += 1
+            return rows
+
+    a_source(tmp_path / "in")
+    spec, scorer = a_spec(tmp_path, capability=None), Scorer()
+    assert BatchRunner(spec, capability=scorer).run().ok
+    write_jsonl(tmp_path / "in/later.jsonl", rows(100, 2))
+
+    scorer.k = 2
+
+    assert "capability.code.instance.k: 1 -> 2" in refusal(tmp_path, spec, capability=scorer)
 
 
 def test_one_is_told_once_of_what_is_not_looked_at(tmp_path, caplog):

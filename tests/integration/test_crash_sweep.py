@@ -27,6 +27,12 @@ def test_dying_after_new_times_were_noted_computes_nothing_again(tmp_path, death
     assert [] == sweep(tmp_path, death, job="touched", stride=3)
 
 
+@pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
+def test_dying_while_starting_over_ends_with_the_new_output_and_nothing_of_the_old(tmp_path, death):
+    """Between the claim and the plan there is neither run; the next session goes on clearing."""
+    assert [] == sweep(tmp_path, death, job="fresh", stride=2)
+
+
 def test_dying_while_runs_are_recorded_loses_and_doubles_none_of_them(tmp_path):
     """A part never says that a run is recorded which is not, and the batch records itself once."""
     assert [] == sweep(tmp_path, Death.AFTER, job="runs", stride=2)

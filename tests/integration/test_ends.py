@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from batchrunner import BatchRunner
-from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint import Checkpoint, PlanFacts
 from batchrunner.errors import CapabilityImportError
+from batchrunner.execute.payload import pickled
 from batchrunner.set_aside import rows_set_aside
 from batchrunner.storage import open_storage
 from batchrunner.worker.attempts import marked
+from batchrunner.worker.isolation import IsolatedCaller, SentBatch
+from batchrunner.worker.work import Work
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
 from capabilities import ENDS
-from command import ENVIRONMENT, a_spec_file, batchrunner, start
+from command import ENVIRONMENT, TESTS, a_spec_file, batchrunner, start
 
 BAD = 13
 MODES = {
@@ -301,6 +307,26 @@ def test_on_ray_the_deaths_of_other_drivers_give_no_shard_up(tmp_path):
     assert rows_out(tmp_path / "out") == rows(0, 8)
 
 
+@pytest.mark.ray
+@pytest.mark.soak
+def test_nodes_that_are_lost_under_a_driver_do_not_count_against_the_shard(tmp_path):
+    """The driver sees the worker die, and Ray knows that its node did; the shard is not isolated."""
+    a_source(tmp_path / "in", shards=1)
+
+    done = subprocess.run(
+        [sys.executable, str(TESTS / "lost_nodes.py"), str(tmp_path)],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+
+    assert "0 0 3 0" in done.stdout.splitlines(), done.stderr[-3000:]  # among Ray's own lines
+    assert rows_out(tmp_path / "out") == rows(0, 4)
+
+
 @pytest.mark.parametrize("hoards", [False, True])
 def test_a_row_that_takes_all_memory_is_set_aside_and_the_machine_lives(tmp_path, hoards):
     """The process that it is called in may allocate so much and no more; one that holds on is ended."""
@@ -357,6 +383,23 @@ def test_the_isolated_process_ends_with_its_owner_however_that_ends(tmp_path, ho
     assert process.returncode == (130 if how == signal.SIGTERM else -how)
     wait_for(lambda: is_gone(isolated))
     assert not list(tmp_path.glob("out/part-*"))
+
+
+def test_the_isolated_process_outlives_the_thread_that_made_its_first_call(tmp_path):
+    """The kernel ends it with the thread that started it, in the middle of an innocent row's call."""
+    spec = a_spec(tmp_path, capability="capabilities:with_pid")
+    facts = PlanFacts(width=5, format="jsonl", compression="", unit="bytes", count=1)
+    work = Work(spec=spec, run_uid="run", session="session", facts=facts, weight=1)
+    caller = IsolatedCaller(pickled(work), by_rows=True, timeout=60)
+
+    def pid():
+        [piece] = caller.submit(SentBatch([{"id": 1}]))()
+        return json.loads(piece.rows)["by"].partition("-")[0]
+
+    with closing(caller):
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(pid).result()
+        assert pid() == first != str(os.getpid())
 
 
 def is_gone(pid):

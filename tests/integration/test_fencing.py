@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from batchrunner.errors import (
     LeaseHeldError,
 )
 from batchrunner.storage import open_storage
+from batchrunner.testing.faulty import Faults, faulty_scheme
+from batchrunner.testing.memory import MemoryStorage
 from batchrunner.verify import verify
 from batchrunner.worker.committing import Finished, commit
 from builders import a_source, a_spec, parts, rows, rows_out, write_jsonl
@@ -252,8 +256,8 @@ def is_stopped(process):
 @contextmanager
 def paused_driver(folder, point, *, mutant=""):
     """A driver that stands still at *point*."""
-    flags = ("fresh",) if "removal" in point else ()
-    if flags:  # there is something to remove
+    flags = () if point.startswith("before") else ("fresh",)
+    if flags:  # there is something to start over from
         with driver(folder, "here") as earlier:
             assert ends(earlier) == (0, "")
     with driver(folder, "here", point=point, mutant=mutant, flags=flags) as first:
@@ -360,6 +364,23 @@ def test_a_manifest_that_is_not_what_the_sentinels_say_is_mended_by_the_next_run
         assert BatchRunner(spec).run().shards_new == 0
         assert manifest.read_bytes() == right
         assert json.loads((tmp_path / "out/_SUCCESS").read_text())["manifest_sha256"]
+
+
+def test_the_fence_costs_few_requests():
+    """Looks at the lease are listings; a run with nothing to do is to be as quick as before."""
+    name = uuid.uuid4().hex
+    MemoryStorage(name).put("in/0.jsonl", b'{"id": 0}\n')
+    places = {"source": f"memory://{name}/in", "sink": f"memory://{name}/out"}
+    runner = BatchRunner(a_spec(Path(), **places))
+
+    def requests():
+        faults = Faults()
+        with faulty_scheme("memory", faults):
+            assert runner.run().ok
+        return [call for call in faults.calls if call not in ("read", "write", "stage")]
+
+    assert len(requests()) <= 43  # as before there was a fence
+    assert Counter(requests()) == {"list": 8, "get": 5}
 
 
 # A refusal

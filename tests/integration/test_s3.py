@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrunner import BatchRunner, BatchSpec
-from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.errors import (
     DamagedOutputError,
     InputChangedError,
@@ -22,7 +24,7 @@ from batchrunner.errors import (
 )
 from batchrunner.leftovers import Leftovers
 from batchrunner.storage import open_storage
-from batchrunner.verify import repair, verify
+from batchrunner.verify import Checks, repair, verify
 from buckets import Bucket
 from builders import rows
 from command import ENVIRONMENT
@@ -280,3 +282,41 @@ def test_an_upload_that_nobody_finished_is_listed_and_aborted(bucket):
 
     assert [(str(one.kind), one.key) for one in found] == [("upload", "part-00007.jsonl")]
     assert bucket.uploads() == 0
+
+
+@pytest.mark.parametrize("sink_format", ["jsonl", "parquet"])
+def test_keys_and_rows_of_a_bucket_are_compared(bucket, sink_format):
+    """A row lost and another doubled, all counts right: in a bucket as on a disk."""
+    spec = a_spec(
+        bucket,
+        capability={"target": "capabilities:echo", "deterministic": True},
+        sink={"format": sink_format},
+    )
+    checks = Checks(keys=("id",), replay=1)
+    assert BatchRunner(spec).run().ok
+    whole = verify(spec, checks=checks)
+    part = "out/part-00001." + sink_format
+
+    data = bucket.get(part)
+    forged = _first_row_twice(data, sink_format)
+    bucket.put(part, forged)
+    record = "out/_checkpoint/sentinels/part-00001.json"
+    facts = {"bytes": len(forged), "sha256": hashlib.sha256(forged).hexdigest()}
+    sentinel = replace(Sentinel.from_bytes(bucket.get(record), key=record), **facts)
+    bucket.put(record, sentinel.to_bytes())
+
+    found = {str(f.kind) for f in verify(spec, checks=checks).findings}
+
+    assert (whole.findings, whole.notes[1]) == ((), "replayed 3 of 3 shards: 0, 1, 2")
+    assert found - {"manifest"} == {"key_missing", "key_doubled", "replay"}
+
+
+def _first_row_twice(data: bytes, sink_format: str) -> bytes:
+    if sink_format == "jsonl":
+        first, _, *others = data.splitlines(keepends=True)
+        return b"".join([first, first, *others])
+    table = pq.read_table(pa.BufferReader(data))
+    twice = pa.concat_tables([table.slice(0, 1), table.slice(0, 1), table.slice(2)])
+    out = pa.BufferOutputStream()
+    pq.write_table(twice, out)
+    return out.getvalue().to_pybytes()

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrunner import BatchRunner
+from batchrunner import BatchRunner, BatchSpec
+from batchrunner.checkpoint import plan_file
 from batchrunner.errors import SpecChangedError
 from batchrunner.opening import open_run
 from batchrunner.plan.survey import survey
@@ -257,6 +258,7 @@ def test_rows_that_failed_are_tried_again_after_a_touch(tmp_path):
 
     assert (report.shards_new, report.rows_failed) == (2, 0)
     assert job.ids() == [2 * n for n in range(2 * ROWS)]
+    assert job.plan().notes == ()
     assert verify(job.spec()).ok
 
 
@@ -283,6 +285,27 @@ def test_without_a_hash_a_touched_file_is_taken_for_a_changed_one(tmp_path, monk
 
     assert (report.ok, report.shards_new) == (True, first.shards)
     assert job.ids() == [2 * n for n in range(2 * ROWS)]
+
+
+def test_shards_without_output_keep_their_hash(tmp_path):
+    """They are committed by the driver, once another shard has fixed the schema of the tables."""
+    job = Job(tmp_path, "parquet")
+    calls = []
+
+    def late(rows):
+        calls.append(rows)
+        return [row for row in rows if row["id"] >= 2 * ROWS - 150]
+
+    runner = BatchRunner(job.spec(), capability=late)
+    first = runner.run()
+    sentinels = [json.loads(p.read_bytes()) for p in job.folder.glob("out/_checkpoint/sentinels/*")]
+    assert sum(sentinel["rows_out"] == 0 for sentinel in sentinels) > 1
+    job.touch()
+    calls.clear()
+
+    report = runner.run()
+
+    assert (first.ok, report.ok, report.shards_new, calls) == (True, True, 0, [])
 
 
 def runs_in(folder, monkeypatch, **changes):
@@ -379,3 +402,54 @@ def test_a_moved_sink_leaves_a_source_elsewhere_where_it_is(tmp_path, monkeypatc
     assert BatchRunner(spec).run().shards_new == 0
     assert verify(spec).ok
     assert job.path(0).exists()
+
+
+def as_before_partition_columns(folder):
+    """A finished run over a table in folders, as a version left it that did not know them."""
+    content = rows(0, 4)
+    for day in ("2026-01-01", "2026-01-02"):
+        path = folder / f"in/date={day}/a.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in content))
+    spec = a_spec(folder, capability="capabilities:echo")
+    BatchRunner(spec).run()
+    plan = folder / "out/_checkpoint/plan/0000.parquet"
+    stored = plan_file.plan_from_bytes(plan.read_bytes(), key="k")
+    plan.write_bytes(plan_file.plan_to_bytes(replace(stored, place=plan_file.RunPlace())))
+    return spec
+
+
+def test_a_run_from_before_partition_columns_is_not_gone_on_with_in_silence(tmp_path):
+    """Its parts lack the columns that the next ones would have."""
+    spec = as_before_partition_columns(tmp_path)
+
+    with pytest.raises(SpecChangedError, match=r"source\.partitioning: none -> hive"):
+        BatchRunner(spec).run()
+
+    assert BatchRunner(spec).run(accept_changes=True).shards_new == 0
+    assert BatchRunner(spec).run().ok
+
+
+def test_a_move_is_told_where_the_places_came_from_the_environment(tmp_path):
+    """Only digests of them are kept; the plan says where it was made."""
+    text = (
+        "capability: capabilities:double\n"
+        "source: {uri: '${ROOT}/in', shard: {bytes: 4096}}\n"
+        "sink: ${ROOT}/out\nexecution: {engine: local}\n"
+    )
+
+    def spec():
+        return BatchSpec.from_text(text, origin="x.yaml", environ={"ROOT": str(job.folder)})
+
+    job = Job(tmp_path / "job")
+    BatchRunner(spec()).run()
+    assert str(job.folder) not in (job.folder / "out/_checkpoint/run.json").read_text()
+    job.folder = job.folder.rename(tmp_path / "job2")
+
+    assert BatchRunner(spec()).run().shards_new == 0
+    assert verify(spec()).ok
+    job.folder = (tmp_path / "job2").rename(tmp_path / "job3")
+    (job.folder / "in").rename(job.folder / "in2")
+    text = text.replace("/in'", "/in2'")
+    with pytest.raises(SpecChangedError, match=r"source\.uri: changed"):
+        BatchRunner(spec()).run()

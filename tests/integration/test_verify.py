@@ -202,6 +202,100 @@ def test_the_ledgers_are_not_asked(job):
     assert "sentinel" in job.found()
 
 
+def test_a_part_copied_into_a_folder_of_the_sink_is_found_and_moved_away(job):
+    """Whoever reads the sink recursively has its rows twice."""
+    folder = job.out / "backup/of/monday"
+    folder.mkdir(parents=True)
+    shutil.copy(damage.part(job.out), folder / "copy.jsonl")
+    (folder / "notes.jsonl").write_text("{}\n")
+
+    found = [(str(f.kind), f.part) for f in verify(job.spec).findings]
+    repair(job.spec)
+
+    assert found == [
+        ("duplicate", "backup/of/monday/copy.jsonl"),
+        ("orphan", "backup/of/monday/notes.jsonl"),
+    ]
+    assert job.found() == set()
+    assert len(list(job.out.glob("_damaged/*/backup/of/monday/*.jsonl"))) == 2
+
+
+@pytest.mark.parametrize(
+    "place", ["_old/x.jsonl", "old/_x.jsonl", ".old/x.jsonl", "old/readme.txt"]
+)
+def test_what_no_reader_takes_for_data_is_left_alone(job, place):
+    """Names with an underscore or a dot are hidden by every engine."""
+    (job.out / place).parent.mkdir(exist_ok=True)
+    (job.out / place).write_text("{}\n")
+
+    assert job.found() == set()
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+@pytest.mark.parametrize("sink_format", ["jsonl", "parquet"])
+def test_source_checkpoint_and_store_below_the_sink_are_no_output(tmp_path, sink_format, is_link):
+    """They hold files that look like data, and `--repair` must never move them."""
+    out = tmp_path / "out"
+    a_source(out / "raw", shards=3)
+    if is_link:
+        (tmp_path / "link").symlink_to(out)
+    root = tmp_path / "link" if is_link else out
+    spec = a_spec(
+        tmp_path,
+        source=f"{root}/raw/in-*.jsonl",
+        sink={"uri": str(out), "format": sink_format},
+        checkpoint_dir=f"{root}/state",
+        capability="capabilities:fails_on_5",
+        analytics_store=f"{root}/store",
+        errors=SOME_ERRORS,
+    )
+    assert BatchRunner(spec).run().ok
+
+    assert verify(spec).findings == ()
+    assert BatchRunner(spec).run(fresh=True).ok
+    assert verify(spec).findings == ()
+    damage.stranger(out)
+    assert {str(f.kind) for f in verify(spec).findings} == {"orphan"}
+
+
+def test_a_checkpoint_that_is_the_sink_itself_is_no_output(tmp_path):
+    """An odd place, and a whole run all the same."""
+    a_source(tmp_path / "in")
+    spec = a_spec(tmp_path, checkpoint_dir=str(tmp_path / "out"))
+    assert BatchRunner(spec).run().ok
+
+    assert verify(spec).findings == ()
+    assert BatchRunner(spec).run(fresh=True).ok
+    assert verify(spec).findings == ()
+
+
+def test_the_output_of_another_run_below_the_sink_is_noted_and_never_moved(job):
+    """It is not ours to repair; but whoever reads recursively ought to know."""
+    below = job.out / "experiment"
+    a_source(job.source.parent / "more", shards=1)
+    other = a_spec(job.out.parent, source=str(job.source.parent / "more"), sink=str(below))
+    assert BatchRunner(other).run().ok
+
+    seen = verify(job.spec)
+    repair(job.spec)
+
+    assert seen.findings == ()
+    assert seen.notes == (
+        "experiment/ is the output of another run: whoever reads the sink recursively has it, too",
+    )
+    assert verify(other).ok
+
+
+def test_a_sentinel_too_large_to_be_read_is_one_finding(job):
+    """The rest is verified; the store itself works."""
+    damage.a_huge_sentinel(job.out)
+    damage.flip(damage.part(job.out, 0), 9)
+
+    found = {(str(f.kind), f.shard) for f in verify(job.spec).findings}
+
+    assert found == {("sentinel", 1), ("checksum", 0)}
+
+
 def test_each_finding_names_shard_part_kind_and_reason(job):
     """Whoever reads it knows where to look."""
     damage.cut(job.out)
@@ -434,6 +528,20 @@ def test_damage_that_verify_finds_is_refused_by_the_next_run_with_the_way_out(jo
 
     with pytest.raises(DamagedOutputError, match=r"batchrunner verify --repair SPEC"):
         job.run()
+
+
+def test_a_plan_that_was_edited_is_found(job):
+    """It says which rows there are; with one number other, all else may agree with it."""
+    path = job.out / "_checkpoint/plan/0000.parquet"
+    table = pq.read_table(path)
+    stop = pa.array([1, *table["stop"].to_pylist()[1:]])
+    edited = table.set_column(table.schema.names.index("stop"), table.schema.field("stop"), stop)
+    pq.write_table(edited, path)
+
+    (finding,) = verify(job.spec).findings
+
+    assert finding.kind == "record"
+    assert "plan/0000.parquet is damaged: it was changed after it was written" in finding.why
 
 
 def with_dead_letters(job: Job) -> Job:

@@ -50,6 +50,7 @@ def places(target="cap:f"):
         ("import pkg.sub.deep", ["pkg/a.py", "pkg/b.py", "pkg/sub/__init__.py", "pkg/sub/deep.py"]),
         ("import pkg", []),
         ("import spread.inner", ["spread/inner.py"]),
+        ("from spread.wide import deep", ["spread/wide/deep.py"]),
         ("import json, numpy, nowhere, batchrunner.spec", []),
     ],
 )
@@ -58,7 +59,10 @@ def test_an_import_of_the_users_own_counts(folder, imports, counted):
     write(folder, {"cap": f"{imports}\ndef f(rows): return rows"})
     write(folder, {"pkg/__init__": "", "pkg/a": "thing = 1", "pkg/b": "", "pkg/sub/exported": ""})
     write(folder, {"pkg/sub/__init__": "from .. import b\n__all__ = ['exported']"})
-    write(folder, {"pkg/sub/deep": "from ..a import thing", "spread/inner": ""})
+    write(
+        folder,
+        {"pkg/sub/deep": "from ..a import thing", "spread/inner": "", "spread/wide/deep": ""},
+    )
 
     expected = ["cap.py", *counted]
     if any(place.startswith("pkg/") for place in counted) or imports == "import pkg":

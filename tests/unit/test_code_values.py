@@ -10,6 +10,7 @@ import decimal
 import enum
 import functools
 import logging
+import math
 import os
 import pathlib
 import random
@@ -21,6 +22,7 @@ import time
 import types
 
 import numpy as np
+import orjson
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -99,7 +101,10 @@ def script(k=1):
 
 
 def fields(capability):
-    return fields_of_code(code_of([], handed_over=capability))
+    """The fields of the code of *capability*; they can be stored, as they are with each run."""
+    found = fields_of_code(code_of([], handed_over=capability))
+    assert len(orjson.dumps(found)) < 10_000
+    return found
 
 
 @pytest.mark.parametrize(
@@ -137,6 +142,51 @@ def test_another_function_of_the_same_module_is_another_code():
     (line,) = differences(fields(helper), fields(other))
 
     assert re.fullmatch(r"capability\.code\.itself: \S+\.helper -> \S+\.other", line)
+
+
+def test_what_is_in_a_dict_has_a_name():
+    """Settings are nested, and one of them is what changed."""
+
+    def using(rate):
+        return functools.partial(helper, settings={"model": {"rate": rate, "beam": [4, [5]]}})
+
+    assert ["capability.code.partial.settings.model.rate: 1 -> 2"] == differences(
+        fields(using(1)), fields(using(2))
+    )
+
+
+def branching(flag):
+    if flag:
+
+        def inner(rows):
+            return rows
+
+    else:
+
+        def inner(rows):
+            return rows[:1]
+
+    return inner
+
+
+def test_two_functions_of_one_name_are_told_apart():
+    """Which of them it is decides, and the module does not tell."""
+    assert ["capability.code.itself: changed"] == differences(
+        fields(branching(flag=True)), fields(branching(flag=False))
+    )
+
+
+def test_a_function_that_a_library_wraps_is_seen():
+    """Not every decorator leaves a name behind."""
+
+    def wrapped_around(k):
+        namespace = {"__name__": "json.decoder"}  # as if it were of a library
+        exec("def wrap(f):\n    return lambda rows: f(rows)", namespace)  # noqa: S102
+        return namespace["wrap"](lambda rows: k)
+
+    assert "capability.code.closure.f.closure.k: 1 -> 2" in differences(
+        fields(wrapped_around(1)), fields(wrapped_around(2))
+    )
 
 
 def helper(rows):
@@ -188,7 +238,7 @@ class Words(dict):
         lambda n: [str(i) for i in range(150_000 + n)],
         lambda n: {str(i): i for i in range(150_000 + n)},
         lambda n: np.arange(3) + n,
-        lambda n: np.zeros(3, dtype=["i4", "i8", "f8"][n]),
+        lambda n: np.zeros(3, dtype=["i4", "f4", "i8"][n]),
         lambda n: np.zeros([(6,), (2, 3), (3, 2)][n]),
         lambda n: np.zeros(1 << 20) + n,
         np.float32,
@@ -214,6 +264,8 @@ class Words(dict):
         lambda n: functools.partial(max, n),
         lambda n: [max, min, len][n],
         lambda n: [np.mean, np.sum, np.add][n],
+        lambda n: [np, pd, math][n],
+        lambda n: [[helper], (helper,), {"0": helper}][n],
         lambda n: [Settings, Slotted, pd.DataFrame][n],
         lambda n: [helper, other][n % 2],
         lambda n: logging.getLogger(f"{n}"),

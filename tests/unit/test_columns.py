@@ -3,21 +3,17 @@
 import datetime as dt
 import math
 import pickle
+import re
 from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from batchrunner.formats.columns import (
-    SchemaError,
-    conform,
-    declared_schema,
-    rows_to_table,
-    table_to_rows,
-    unify,
-)
+from batchrunner.formats.arrays import SchemaError
+from batchrunner.formats.columns import bare_table, joined, rows_to_table, table_to_rows
+from batchrunner.formats.schemas import check_writable, conform, grown, plain_schema, storable
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 JSON_COLUMNS = {
@@ -35,6 +31,7 @@ ROWS = st.lists(
     max_size=5,
 ).filter(lambda rows: any(rows) or not rows)
 
+AB = pa.struct([("a", pa.int64()), ("b", pa.int64())])
 SCALARS = st.none() | st.booleans() | INT64 | st.floats() | st.text(max_size=3)
 
 
@@ -62,6 +59,9 @@ TYPES = {
     pa.date32(): st.dates(),
     **{pa.timestamp(unit): ticks(unit) for unit in ("s", "ms", "us")},
     **{pa.timestamp(unit, "UTC"): ticks(unit) for unit in ("s", "us")},
+    pa.timestamp("ns"): st.integers(-(2**62), 2**62),
+    pa.timestamp("ns", "Asia/Tokyo"): st.integers(-(2**62), 2**62),
+    pa.float32(): st.floats(width=32),
     **{pa.duration(unit): ticks(unit) for unit in ("s", "ms", "us")},
     pa.decimal128(5, 2): st.decimals(-99, 99, places=2),
     pa.decimal128(6, 1): st.decimals(-99, 99, places=1),
@@ -109,16 +109,51 @@ def test_values_that_do_not_go_together_are_refused_not_bent(values):
     """What JSON allows in one place, a column may not: then somebody has to know."""
     table, refusal = attempt(rows_to_table, [{"x": value} for value in values])
 
-    assert "column 'x'" in refusal or repr(table.to_pylist()) == repr(
-        [{"x": as_stored(value, table.schema.field("x").type)} for value in values]
+    assert "column 'x" in refusal or repr(table.to_pylist()) == repr(
+        [{"x": value} for value in values]
     )
 
 
-def as_stored(value, kind):
-    """Write a number as a float where the column is one: that alone may change."""
-    if isinstance(value, list):
-        return [as_stored(inner, kind.value_type) for inner in value]
-    return float(value) if value is not None and pa.types.is_floating(kind) else value
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [
+        ([1, 0.5], "floats and integers"),
+        ([True, 1], "booleans and integers"),
+        (["a", b"a"], "bytes and strings"),
+        ([dt.date(2020, 1, 2), dt.datetime(2020, 1, 2, 15, 30)], "dates and timestamps"),  # noqa: DTZ001
+        ([Decimal(1), 1], "decimals and integers"),
+        ([[1], 1], "integers and lists"),
+        ([{"a": 1}, [1]], "lists and objects"),
+    ],
+)
+def test_a_column_has_values_of_one_kind(values, kinds):
+    """Arrow's inference would make one of the other, without a word."""
+    with pytest.raises(SchemaError, match=f"column 'x': {kinds} in one column"):
+        rows_to_table([{"x": value} for value in values])
+    with pytest.raises(SchemaError, match=r"column 'x\[\]\.y': "):
+        rows_to_table([{"x": [{"y": value} for value in values]}])
+
+
+def test_time_zones_are_not_mixed():
+    """One column, one zone; and none is not UTC."""
+    naive, utc = dt.datetime(2020, 1, 1), dt.datetime(2020, 1, 1, tzinfo=dt.UTC)  # noqa: DTZ001
+    with pytest.raises(SchemaError, match=r"column 'x': time zones \['None', 'UTC'\]"):
+        rows_to_table([{"x": naive}, {"x": utc}])
+    with pytest.raises(SchemaError, match="a time of day with a time zone"):
+        rows_to_table([{"x": dt.time(1, tzinfo=dt.UTC)}])
+
+
+@pytest.mark.parametrize("cut", range(1, 4))
+def test_the_type_of_a_decimal_is_that_of_the_first_one(cut):
+    """Whatever batches there are: later ones have its scale, or do not fit."""
+    values = [Decimal("1.10"), Decimal(2), Decimal("12345.67"), Decimal("-0.01")]
+    first = rows_to_table([{"x": value} for value in values[:cut]])
+    rest = rows_to_table([{"x": value} for value in values[cut:]], hints=[first.schema])
+
+    assert first.schema == rest.schema == pa.schema([("x", pa.decimal128(38, 2))])
+    assert [*first["x"].to_pylist(), *rest["x"].to_pylist()] == values
+    with pytest.raises(SchemaError, match="column 'x'"):
+        rows_to_table([{"x": Decimal("0.001")}], hints=[first.schema])
 
 
 def test_columns_keep_the_order_in_which_they_came():
@@ -126,19 +161,22 @@ def test_columns_keep_the_order_in_which_they_came():
     assert rows_to_table([{"b": 1, "a": 2}, {"c": 3, "a": 4}]).column_names == ["b", "a", "c"]
 
 
-def test_an_integer_that_a_float_cannot_hold_is_refused():
-    """2**53 + 1 would become its neighbour."""
-    assert rows_to_table([{"x": 2**53}, {"x": 0.5}]).column("x").to_pylist() == [2.0**53, 0.5]
+def test_integers_are_floats_where_somebody_declared_floats():
+    """And only those that a float holds."""
+    hints = [schema_of(pa.float64())]
+    rows = [{"x": 2**53}, {"x": 0.5}]
+
+    assert rows_to_table(rows, hints=hints, lenient=True)["x"].to_pylist() == [2.0**53, 0.5]
     with pytest.raises(SchemaError, match="column 'x'"):
-        rows_to_table([{"x": 2**53 + 1}, {"x": 0.5}])
+        rows_to_table([{"x": 2**53 + 1}, {"x": 0.5}], hints=hints, lenient=True)
 
 
 @pytest.mark.parametrize(
     "value", [2**63, 2**64, "\ud800", object(), {1: 2}, 1j, Decimal("NaN"), [1, "a"], [1, {"a": 1}]]
 )
 def test_what_arrow_cannot_hold_is_an_error_of_its_column(value):
-    """The worker turns it into a failed shard; nothing else may come out of here."""
-    with pytest.raises(SchemaError, match="column 'x'"):
+    """The worker turns it into a dead letter; nothing else may come out of here."""
+    with pytest.raises(SchemaError, match="column 'x"):
         rows_to_table([{"x": value}])
 
 
@@ -183,7 +221,7 @@ def test_conform_alters_no_value(array, want):
     ],
 )
 def test_a_type_that_holds_the_very_values_is_taken(values, have, want):
-    """Batches differ in what Arrow infers of them; most of it means nothing."""
+    """Of what is declared: a number may be written as another where it is the same number."""
     table = conform(column(values, have), schema_of(want))
 
     assert table.schema.field("x").type == want
@@ -200,6 +238,12 @@ def test_a_type_that_holds_the_very_values_is_taken(values, have, want):
         (["a"], pa.string(), pa.binary()),
         ([b"a"], pa.binary(), pa.string()),
         ([1.5], pa.float64(), pa.int64()),
+        ([-0.0], pa.float64(), pa.int64()),
+        ([0.1], pa.float64(), pa.float32()),
+        ([1e300], pa.float64(), pa.float32()),
+        ([123456.789], pa.float64(), pa.float16()),
+        ([dt.datetime(2020, 1, 1)], pa.timestamp("us"), pa.timestamp("us", "UTC")),  # noqa: DTZ001
+        ([{"a": 1, "b": 2}], AB, pa.struct([("a", pa.int64())])),
         ([math.nan], pa.float64(), pa.int64()),
         ([300], pa.int64(), pa.int8()),
         ([2**53 + 1], pa.int64(), pa.float64()),
@@ -216,7 +260,8 @@ def test_a_type_that_does_not_is_refused_by_name(values, have, want):
     with pytest.raises(SchemaError) as error:
         conform(column(values, have), schema_of(want))
 
-    assert f"column 'x': {have} here, but {want} in the schema" in str(error.value)
+    assert re.match(r"column 'x\S*': \S+.* here, but .* in the schema", str(error.value))
+    assert any(str(kind) in str(error.value) for kind in (have, getattr(have, "value_type", have)))
 
 
 def test_a_column_of_which_nothing_was_known_asks_to_be_declared():
@@ -241,54 +286,163 @@ def test_a_column_too_many_is_named():
         conform(pa.table({"x": [1], "y": [2]}), schema_of(pa.int64()))
 
 
-@given(arrays=st.lists(ARRAYS, max_size=3))
-@example(arrays=[pa.array([2**53 + 1]), pa.array([0.5])])
-@example(arrays=[pa.array([2**63], pa.uint64()), pa.array([-1])])
-@settings(max_examples=300)
-def test_unify_alters_no_value(arrays):
-    """A batch over two chunks is what both are, or an error."""
-    table, refusal = attempt(unify, [pa.table({"x": array}) for array in arrays])
-
-    if table is None:
-        assert "x" in refusal
-    else:
-        found = table.column("x").to_pylist() if arrays else []
-        assert same(found, [value for array in arrays for value in array.to_pylist()])
-
-
-def test_unify_fills_what_a_table_lacks():
-    """Rows of one source need not have the same keys."""
-    table = unify([pa.table({"a": [1]}), pa.table({"b": ["x"]}), pa.table({"a": [0.5]})])
-
-    assert table.to_pylist() == [{"a": 1, "b": None}, {"a": None, "b": "x"}, {"a": 0.5, "b": None}]
-
-
-def test_types_that_cannot_be_unified_are_named():
-    """Column and both types, as everywhere."""
-    with pytest.raises(SchemaError, match=r"x has incompatible types: int64 vs string"):
-        unify([column([1]), column(["a"])])
+STRUCT = pa.struct([("a", pa.int64()), ("b", pa.list_(pa.struct([("c", pa.string())])))])
 
 
 @pytest.mark.parametrize(
-    ("alias", "kind"),
+    ("kind", "own", "whole"),
     [
-        ("string", pa.string()),
-        ("double", pa.float64()),
-        ("timestamp[us]", pa.timestamp("us")),
-        ("date32", pa.date32()),
-        ("list<string>", pa.list_(pa.string())),
+        (pa.null(), pa.int64(), pa.int64()),
+        (pa.int64(), pa.null(), pa.int64()),
+        (pa.list_(pa.null()), pa.list_(pa.int64()), pa.list_(pa.int64())),
+        (pa.struct([("a", pa.int64())]), STRUCT, STRUCT),
+        (
+            pa.list_(pa.struct([("b", pa.null())])),
+            pa.list_(STRUCT),
+            pa.list_(pa.struct([("b", STRUCT.field("b").type), ("a", pa.int64())])),
+        ),
+        (
+            pa.map_(pa.string(), pa.struct([("a", pa.null())])),
+            pa.map_(pa.string(), pa.struct([("a", pa.int64()), ("z", pa.bool_())])),
+            pa.map_(pa.string(), pa.struct([("a", pa.int64()), ("z", pa.bool_())])),
+        ),
+        (pa.string(), pa.dictionary(pa.int8(), pa.large_string()), pa.string()),
+        (
+            pa.dictionary(pa.int8(), pa.string()),
+            pa.string_view(),
+            pa.dictionary(pa.int8(), pa.string()),
+        ),
+        (pa.large_list(pa.int8()), pa.list_(pa.int8()), pa.large_list(pa.int8())),
     ],
 )
-def test_a_declared_type_is_arrows(alias, kind):
-    """By the names that Arrow itself prints."""
-    assert declared_schema({"a": "bool", "x": alias}) == pa.schema([("a", pa.bool_()), ("x", kind)])
+def test_a_schema_grows_by_what_is_new_at_any_depth(kind, own, whole):
+    """And what was written before has fewer columns or fields, and is right."""
+    assert grown(schema_of(kind), schema_of(own)) == schema_of(whole)
+    assert grown(schema_of(whole), schema_of(kind)) == schema_of(whole)
+    assert grown(schema_of(kind), pa.schema([("y", own)])).names == ["x", "y"]
 
 
-@pytest.mark.parametrize("alias", ["in64", "", "list<>", "list<list<int64>>", "struct<a: int64>"])
-def test_a_type_that_arrow_does_not_know_is_named_with_its_column(alias):
-    """And what would do instead."""
-    with pytest.raises(SchemaError, match=r"column 'x' has the type .*known are string, int64"):
-        declared_schema({"x": alias})
+@pytest.mark.parametrize(
+    ("kind", "own", "path"),
+    [
+        (pa.int64(), pa.float64(), "x"),
+        (pa.int32(), pa.int64(), "x"),
+        (pa.float32(), pa.float64(), "x"),
+        (pa.string(), pa.binary(), "x"),
+        (pa.timestamp("us"), pa.timestamp("us", "UTC"), "x"),
+        (pa.timestamp("us"), pa.timestamp("ns"), "x"),
+        (pa.date32(), pa.timestamp("us"), "x"),
+        (pa.list_(pa.int64()), pa.list_(pa.int64(), 2), "x"),
+        (pa.list_(pa.int64()), pa.list_(pa.bool_()), "x[]"),
+        (STRUCT, pa.struct([("a", pa.string())]), "x.a"),
+        (STRUCT, pa.struct([("b", pa.list_(pa.struct([("c", pa.int64())])))]), "x.b[].c"),
+        (pa.map_(pa.string(), pa.int64()), pa.map_(pa.string(), pa.bool_()), "x.value"),
+        (pa.decimal128(5, 2), pa.decimal128(6, 2), "x"),
+    ],
+)
+def test_a_schema_changes_no_type_at_any_depth(kind, own, path):
+    """Nested types by the rule of those at the top: the error names the place and both types."""
+    for one, other in [(kind, own), (own, kind)]:
+        with pytest.raises(SchemaError, match=re.escape(f"column {path!r}: ")) as error:
+            grown(schema_of(one), schema_of(other))
+        assert "here, but" in str(error.value)
+        assert "declare its type in sink.schema" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "have", "want", "after"),
+    [
+        ([{"a": 1}, None], pa.struct([("a", pa.int64())]), STRUCT, [{"a": 1, "b": None}, None]),
+        (
+            [[{"c": "x"}, None], None, []],
+            pa.list_(pa.struct([("c", pa.string())])),
+            pa.large_list(pa.struct([("d", pa.int8()), ("c", pa.string())])),
+            [[{"d": None, "c": "x"}, None], None, []],
+        ),
+        (
+            [[("k", {"a": 1})], None, []],
+            pa.map_(pa.string(), pa.struct([("a", pa.int64())])),
+            pa.map_(pa.string(), pa.struct([("a", pa.int64()), ("b", pa.null())])),
+            [[("k", {"a": 1, "b": None})], None, []],
+        ),
+        ([[1, 2], None], pa.list_(pa.int8()), pa.list_view(pa.int8()), [[1, 2], None]),
+        (["a", None], pa.string(), pa.dictionary(pa.int8(), pa.string()), ["a", None]),
+    ],
+)
+@pytest.mark.parametrize("first", [0, 1])
+def test_rows_are_brought_into_a_grown_schema(values, have, want, after, first):
+    """Slices, too, whose arrays begin in the middle of others."""
+    table = pa.table({"x": pa.array([*values, *values], have)}).slice(first)
+
+    made = conform(table, schema_of(want), lenient=False)
+
+    made.validate(full=True)
+    assert made.schema == schema_of(want)
+    assert made["x"].to_pylist() == [*after, *after][first:]
+
+
+def test_rows_without_columns_are_rows():
+    """Arrow's own functions for tables lose them."""
+    assert table_to_rows(joined([bare_table(2), bare_table(1)])) == [{}, {}, {}]
+    assert conform(rows_to_table([{}, {}]), schema_of(pa.int8())).to_pylist() == [{"x": None}] * 2
+
+
+def test_what_only_annotates_a_schema_is_no_part_of_it():
+    """A source says `not null`, or has numbered its fields; the sink's schema is of types alone."""
+    strict = pa.field("x", pa.struct([pa.field("a", pa.int8(), nullable=False)]), nullable=False)
+    schema = pa.schema([strict.with_metadata({"id": "1"})], metadata={"pandas": "{}"})
+
+    assert plain_schema(schema).equals(
+        schema_of(pa.struct([("a", pa.int8())])), check_metadata=True
+    )
+    with pytest.raises(SchemaError, match="two columns are called 'x'"):
+        plain_schema(pa.schema([("x", pa.int8()), ("x", pa.int8())]))
+
+
+def test_what_parquet_cannot_keep_is_kept_otherwise_or_refused():
+    """It has no seconds, and no type for what has no parts."""
+    assert storable(schema_of(pa.list_(pa.timestamp("s", "UTC")))) == schema_of(
+        pa.list_(pa.timestamp("ms", "UTC"))
+    )
+    check_writable(schema_of(STRUCT), is_final=True)
+    check_writable(schema_of(pa.struct([])), is_final=False)
+    for kind in (pa.list_(pa.struct([])), pa.month_day_nano_interval(), pa.decimal128(5, -2)):
+        with pytest.raises(SchemaError, match="column 'x': Parquet has no type for"):
+            check_writable(schema_of(kind), is_final=True)
+
+
+@given(array=ARRAYS)
+@settings(max_examples=300)
+def test_values_that_are_passed_on_are_the_same(array):
+    """Value for value and type for type, NaN included."""
+    assume(len(array))
+    table = pa.table({"x": array})
+
+    back = rows_to_table(table_to_rows(table), hints=[table.schema])
+
+    assert back.schema == table.schema
+    assert same(back["x"].to_pylist(), array.to_pylist())
+
+
+def test_nanoseconds_that_python_has_not_are_refused_by_name():
+    """Its time of day ends at microseconds; to cut the rest off would change the value."""
+    assert table_to_rows(column([1000], pa.time64("ns"))) == [{"x": dt.time(0, 0, 0, 1)}]
+    with pytest.raises(SchemaError, match=r"column 'x': time64\[ns\] values"):
+        table_to_rows(column([1001], pa.time64("ns")))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (0.1, pa.float32()),
+        (2**31, pa.int32()),
+        (dt.datetime(2020, 1, 1, 0, 0, 0, 1), pa.timestamp("ms")),  # noqa: DTZ001 - naive
+    ],
+)
+def test_a_value_that_its_column_cannot_hold_is_refused(value, kind):
+    """The name is the source's, and so is the type; which rows fit must decide nothing."""
+    with pytest.raises(SchemaError, match="column 'x'"):
+        rows_to_table([{"x": value}], hints=[schema_of(kind)])
 
 
 def test_the_error_travels_between_processes():

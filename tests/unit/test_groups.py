@@ -48,6 +48,16 @@ def test_large_shards_go_first(weights, workers):
     assert order == sorted(order, reverse=True)
 
 
+@given(weights=WEIGHTS, workers=WORKERS, first=st.integers(0, 199))
+def test_one_shard_may_go_before_all_others(weights, workers, first):
+    """The schema of a sink is that of its part."""
+    groups = make_groups(shards_of(weights), workers=workers, first=first)
+
+    order = [shard.id for group in groups for shard in group]
+    assert sorted(order) == list(range(len(weights)))
+    assert first >= len(weights) or order[0] == first
+
+
 @given(weights=WEIGHTS, workers=WORKERS)
 def test_no_group_is_more_than_a_fair_share_of_what_is_left(weights, workers):
     """But a single shard may be: it cannot be cut."""

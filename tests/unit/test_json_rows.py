@@ -163,3 +163,12 @@ def test_what_is_no_json_is_refused_by_name(row, reason):
     """The capability returned it; the key helps to find where."""
     with pytest.raises(ValueError, match=reason):
         write_line(row)
+
+
+@pytest.mark.parametrize("text", ["-0", "-0.0", "1e-400", "0.1e1", "1E5", "123456789012345678"])
+def test_numbers_are_what_the_standard_library_makes_of_them(text):
+    """Also at the edges: no second parser in the same program reads them otherwise."""
+    line = f'{{"x": {text}}}'.encode()
+
+    assert repr(parse_line(line)) == repr(json.loads(line))
+    assert repr(parse_block(line + b"\n")) == repr([json.loads(line)])

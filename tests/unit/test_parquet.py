@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 from batchrunner.errors import ObjectChangedError, ShardFailedError
 from batchrunner.formats import parquet
 from batchrunner.formats.chunk import MAX_RAW_BYTES
-from batchrunner.formats.columns import SchemaError
-from batchrunner.formats.parquet import ParquetPart, count_rows, read_parquet
+from batchrunner.formats.parquet import count_rows, read_parquet
 from batchrunner.shard import Shard, Slicing
-from batchrunner.worker.part import CountedFile
 
 GROUPS = [3, 1, 5, 2]
 TOTAL = sum(GROUPS)
@@ -268,6 +266,7 @@ NO_TEXT = pa.array([b"ok", b"\xff\xfe", b"\xc3\xa4", None, b"\xc3"]).view(pa.str
     [
         NO_TEXT,
         NO_TEXT.cast(pa.binary()).view(pa.string()).dictionary_encode(),
+        NO_TEXT.cast(pa.binary()).cast(pa.binary_view()).view(pa.string_view()),
         pa.StructArray.from_arrays([NO_TEXT], ["s"]),
         pa.ListArray.from_arrays([0, 1, 2, 3, 4, 5], NO_TEXT),
         pytest.param(
@@ -358,113 +357,6 @@ def test_two_columns_of_one_name_are_refused(name, column):
     with pytest.raises(ShardFailedError, match=f"two columns have the name '{name}'"):
         rows(written(table))
     assert rows(written(table), columns=("c",)) == [{"c": 3}]
-
-
-class Sink:
-    """A part in memory, and the schemas that it proposed."""
-
-    def __init__(self, *, schema=None, compression="none"):
-        self.file, self.proposed = io.BytesIO(), []
-        self._schema = schema
-        self.part = ParquetPart(
-            CountedFile(self.file), compression=compression, fix_schema=self._fix
-        )
-
-    def _fix(self, proposed):
-        self.proposed.append(proposed)
-        return self._schema or proposed
-
-    def written(self, *tables):
-        for table in tables:
-            self.part.append(table)
-        self.part.close()
-        return pq.ParquetFile(io.BytesIO(self.file.getvalue()))
-
-
-def column(*values):
-    return pa.table({"x": pa.array(values)})
-
-
-@given(sizes=st.lists(st.integers(1, 20), min_size=1, max_size=8), group_bytes=st.integers(1, 400))
-def test_what_is_appended_comes_back_in_order(sizes, group_bytes):
-    """However large row groups are."""
-    tables, first = [], 0
-    for size in sizes:
-        tables.append(column(*range(first, first + size)))
-        first += size
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "ROW_GROUP_BYTES", group_bytes)
-        sink = Sink()
-        found = sink.written(*tables)
-
-    assert found.read().column("x").to_pylist() == list(range(first))
-    assert count_rows(io.BytesIO(sink.file.getvalue())) == first
-
-
-def test_small_batches_share_a_row_group_and_many_make_the_next(monkeypatch):
-    """A row group per batch would make a file that is slow to read; one for all, slow to write."""
-    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 800)
-
-    metadata = Sink().written(*[column(*range(10))] * 25).metadata
-
-    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    assert sizes == [100, 100, 50]
-
-
-@pytest.mark.parametrize(
-    ("asked", "found"),
-    [("none", "UNCOMPRESSED"), ("snappy", "SNAPPY"), ("zstd", "ZSTD"), ("gzip", "GZIP")],
-)
-def test_a_part_is_compressed_as_asked(asked, found):
-    """All that the spec allows."""
-    metadata = Sink(compression=asked).written(column(1)).metadata
-
-    assert metadata.row_group(0).column(0).compression == found
-
-
-def test_the_schema_is_asked_for_once_and_kept(monkeypatch):
-    """It is the same for all parts, and what a later row group would like does not matter."""
-    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 1)
-    sink = Sink(schema=pa.schema([("x", pa.float64()), ("y", pa.string())]))
-
-    found = sink.written(column(1), column(2.5), pa.table({"y": ["a"]}))
-
-    assert [schema.field("x").type for schema in sink.proposed] == [pa.int64()]
-    assert found.schema_arrow.types == [pa.float64(), pa.string()]
-    assert found.read().to_pylist() == [
-        {"x": 1.0, "y": None},
-        {"x": 2.5, "y": None},
-        {"x": None, "y": "a"},
-    ]
-
-
-def test_what_a_first_row_group_infers_is_what_all_its_batches_are():
-    """The first batch alone may mislead: all null, or whole numbers."""
-    sink = Sink()
-
-    found = sink.written(column(None), column(1), column(0.5)).read()
-
-    assert sink.proposed[0].field("x").type == pa.float64()
-    assert found.column("x").to_pylist() == [None, 1, 0.5]
-
-
-def test_a_part_without_rows_has_the_schema_of_the_others():
-    """A reader of the folder sees the same columns in every file."""
-    schema = pa.schema([("x", pa.float64())])
-
-    found = Sink(schema=schema).written()
-
-    assert (found.schema_arrow, found.metadata.num_rows) == (schema, 0)
-
-
-def test_rows_that_do_not_fit_are_refused_with_their_column(monkeypatch):
-    """Also in a later row group, when the schema stands in the file already."""
-    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 1)
-    sink = Sink()
-    sink.part.append(column(1))
-
-    with pytest.raises(SchemaError, match="column 'x': string here, but int64"):
-        sink.part.append(column("a"))
 
 
 def test_a_file_without_a_footer_is_not_counted():

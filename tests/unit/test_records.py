@@ -373,12 +373,16 @@ def test_generations_come_back_in_order_and_none_is_replaced(checkpoint):
     assert [one.shards[0].id for one in checkpoint.generations()] == list(range(12))
 
 
-def test_the_first_schema_counts_for_all(checkpoint):
-    """Of two workers that propose one at once."""
-    assert checkpoint.schema() is None
+def test_the_first_schema_counts_for_all_and_so_does_each_addition(checkpoint):
+    """Of two workers that propose one at once, one comes second, and reads what is there."""
+    assert checkpoint.schemas() == []
 
-    assert checkpoint.fix_schema(b"first") == b"first"
-    assert checkpoint.fix_schema(b"second") == b"first" == checkpoint.schema()
+    assert checkpoint.add_schema(b"first", number=0)
+    assert not checkpoint.add_schema(b"second", number=0)
+    assert all(checkpoint.add_schema(b"%d" % number, number=number) for number in range(1, 12))
+    assert not checkpoint.add_schema(b"other", number=3)
+
+    assert checkpoint.schemas() == [b"first", *(b"%d" % number for number in range(1, 12))]
 
 
 def test_of_two_sentinels_the_first_counts_and_both_are_told(checkpoint):

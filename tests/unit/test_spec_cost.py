@@ -8,7 +8,9 @@ import time
 began = time.process_time()
 from batchrunner.spec import BatchSpec
 spec = BatchSpec.from_text(
-    "capability: a:b\\nsource: in\\nsink: {uri: s3://b/x}\\nexecution: {concurrency: [1, 2]}\\n",
+    "capability: a:b\\nsource: in\\n"
+    "sink: {uri: s3://b/x, format: parquet, schema: {a: 'list<struct<b: uuid>>', c: [int64]}}\\n"
+    "execution: {concurrency: [1, 2]}\\n",
     origin="x.yaml",
 )
 repr(spec), spec.kept_text

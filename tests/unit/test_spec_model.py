@@ -246,7 +246,7 @@ def test_a_schema_is_for_parquet():
     assert "sink.schema: a schema needs the format parquet" in refusal_of(
         lambda: a_spec(sink={"uri": "/out", "format": "jsonl", "schema": columns})
     )
-    assert "sink.schema.a: must be a string" in refusal_of(
+    assert "sink.schema.a: must be a type such as int64" in refusal_of(
         lambda: a_spec(sink={"uri": "/out", "schema": {"a": 1}})
     )
 

@@ -16,6 +16,18 @@ GOOD = [
     MINIMAL + "version: 1\nname: a\nresume: false\ntags: {a: b}\ncheckpoint_dir: x\n",
     "capability: ${CAP:-a:b}\nsource: [a, b]\nsink: {uri: out, format: parquet, schema: {a: int8}}\n",
     """
+capability: a:b
+source: in
+sink:
+  uri: out
+  schema:
+    a: "list<item: struct<b: int64>>"
+    b: {c: string not null, d: ["timestamp[ns, tz=UTC]"], e: [{f: "null"}]}
+    g: decimal128(10, 2)
+    h: ${KIND:-uuid}
+    i: " fixed_size_list< float >[3] not null"
+""",
+    """
 capability: {target: a:b, mode: row, fn_kwargs: {a: [1]}, version: v}
 source: {uri: [a], format: jsonl, columns: [x], limit: 3, shard: {bytes: 64MiB}}
 sink: {uri: out, compression: none, storage_options: {key: x}}
@@ -40,6 +52,21 @@ BAD = [
     MINIMAL + "execution: {memory: 1M}\n",
     MINIMAL + "name: a b\n",
     MINIMAL + "version: 2\n",
+    *(
+        f"capability: a:b\nsource: in\nsink: {{uri: out, schema: {{a: {kind}}}}}\n"
+        for kind in (
+            "in64",
+            "1",
+            "null",
+            "[]",
+            "[int8, int8]",
+            "{}",
+            "{b: in64}",
+            "[in64]",
+            "int64s",
+        )
+    ),
+    "capability: a:b\nsource: in\nsink: {uri: out, schema: {}}\n",
     MINIMAL + "tags: {a: 1}\n",
     "capability: nope\nsource: a\nsink: b\n",
     "capability: a:b\nsource: []\nsink: b\n",

@@ -1,0 +1,35 @@
+"""The columns of a Parquet sink, from its declaration or the last schema that is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from batchrunner.errors import ObjectNotFoundError
+from batchrunner.storage import Storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def columns_of(records: Storage, declared: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """Return name and type of each column, as a manifest has them; none when none is known."""
+    schema = _declared(declared) if declared else _recorded(records)
+    fields = [] if schema is None else list(schema)
+    return [{"name": field.name, "type": str(field.type)} for field in fields]
+
+
+def _declared(declared: Mapping[str, Any]) -> pa.Schema:
+    from batchrunner.formats.declared import as_written, declared_schema
+
+    return as_written(declared_schema(declared))
+
+
+def _recorded(records: Storage) -> pa.Schema | None:
+    import pyarrow as pa
+
+    keys = ["schema.arrow", *(entry.key for entry in records.list("schema"))]
+    try:
+        return pa.ipc.read_schema(pa.BufferReader(records.get(keys[-1])))
+    except ObjectNotFoundError:
+        return None

@@ -1,0 +1,146 @@
+"""Parts of one sink whose rows add to its schema: every value is kept, and all can be read together."""
+
+import json
+import random
+from itertools import pairwise
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from batchrunner import BatchRunner
+from batchrunner.set_aside import rows_set_aside
+from batchrunner.verify import verify
+from builders import a_spec, parts, write_jsonl
+
+FILES = [
+    [{"id": 1, "meta": {"src": "web", "zip": 1234}}, {"id": 2, "meta": None}],
+    [{"id": 3, "meta": {"src": "web", "zip": 1, "lang": "en"}}, {"id": 4, "score": 0.5}],
+    [{"id": 5, "messages": [{"role": "user"}, {"role": "bot", "content": "hi"}]}],
+    [{"id": 6, "messages": [], "meta": {"tags": ["a", None]}}, {"id": 7}],
+    [{"id": 8, "messages": [{"role": "user", "content": None, "calls": [{"n": 1}]}]}],
+]
+
+
+def run(folder, files, **execution):
+    for number, rows in enumerate(files):
+        write_jsonl(folder / f"in/{number}.jsonl", rows)
+    sink = {"uri": str(folder / "out"), "format": "parquet"}
+    execution = {"engine": "local", **execution}
+    errors = {"max_row_errors": 1.0, "retry": {"max_attempts": 1}}
+    spec = a_spec(
+        folder, capability="capabilities:echo", sink=sink, execution=execution, errors=errors
+    )
+    runner = BatchRunner(spec)
+    return runner, runner.run()
+
+
+def known(folder):
+    """The whole schema, as the manifest has it, and as pyarrow says that the parts have it."""
+    schema = pa.unify_schemas([pq.read_schema(path) for path in parts(folder / "out")])
+    manifest = json.loads((folder / "out/_manifest.json").read_text())
+    assert sorted((c["name"], c["type"]) for c in manifest["schema"]) == sorted(
+        (field.name, str(field.type).replace("<element:", "<item:")) for field in schema
+    )
+    return schema
+
+
+def without_nulls(value):
+    if isinstance(value, dict):
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [without_nulls(inner) for inner in value]
+    return value
+
+
+@pytest.mark.parametrize("batch_format", ["rows", "numpy", "pandas", "pyarrow"])
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_what_later_parts_add_is_kept_at_any_depth(tmp_path, order, batch_format):
+    """It was dropped in silence, or not, by which part was committed first."""
+    files = random.Random(order).sample(FILES, len(FILES)) if order else FILES
+
+    runner, report = run(tmp_path, files, batch_format=batch_format)
+
+    rows = [row for file in files for row in file]
+    assert (report.ok, report.rows_out, report.rows_failed) == (True, len(rows), 0)
+    found = [row for path in parts(tmp_path / "out") for row in pq.read_table(path).to_pylist()]
+    assert [without_nulls(row) for row in found] == [without_nulls(row) for row in rows]
+    assert verify(runner.spec).ok
+    known(tmp_path)
+
+
+def test_all_parts_are_read_together_by_whom_the_documentation_names(tmp_path):
+    """With the very calls of docs/reference/values.md; Spark merges fields of one type by name."""
+    run(tmp_path, FILES)
+    paths = [str(path) for path in parts(tmp_path / "out")]
+    rows = [without_nulls(row) for file in FILES for row in file]
+
+    by_arrow = ds.dataset(paths, schema=known(tmp_path)).to_table().to_pylist()
+    by_duckdb = duckdb.read_parquet(f"{tmp_path}/out/part-*.parquet", union_by_name=True)
+    by_polars = pl.concat([pl.read_parquet(p) for p in paths], how="diagonal_relaxed").to_dicts()
+
+    for found in (by_arrow, by_duckdb.to_arrow_table().to_pylist(), by_polars):
+        assert [without_nulls(row) for row in found] == rows
+    for one, other in pairwise(pq.read_schema(path) for path in paths):
+        merge_as_spark(one, other)
+
+
+def merge_as_spark(one, other):
+    for field in one:
+        if field.name in other.names:
+            merge_types_as_spark(field.type, other.field(field.name).type)
+
+
+def merge_types_as_spark(one, other):
+    if pa.types.is_struct(one) and pa.types.is_struct(other):
+        merge_as_spark(pa.schema(list(one)), pa.schema(list(other)))
+    elif pa.types.is_list(one) and pa.types.is_list(other):
+        merge_types_as_spark(one.value_type, other.value_type)
+    else:
+        assert one == other
+
+
+DRIFT = [
+    [{"id": 1, "meta": {"zip": 1234}}],
+    [{"id": 2, "meta": {"zip": "01234", "lang": "en"}}, {"id": 3, "meta": {"zip": 5}}],
+    [{"id": 4, "meta": {"zip": 5.0}}, {"id": 5, "meta": {"zip": True}}],
+    [{"id": 6, "meta": {"lang": 7}}, {"id": 7, "score": 0.5}],
+]
+
+
+@pytest.mark.parametrize("execution", [{}, {"batch_size": 1}, {"batch_format": "pyarrow"}])
+def test_a_change_of_type_is_a_row_error_that_names_the_place_and_both_types(tmp_path, execution):
+    """It was cast: "01234" became 1234, and True 1."""
+    runner, report = run(tmp_path, DRIFT, **execution)
+
+    assert (report.rows_out, report.rows_failed) == (4, 3)
+    found = [row for path in parts(tmp_path / "out") for row in pq.read_table(path).to_pylist()]
+    assert [without_nulls(row) for row in found] == [
+        {"id": 1, "meta": {"zip": 1234}},
+        {"id": 3, "meta": {"zip": 5}},
+        {"id": 6, "meta": {"lang": 7}},
+        {"id": 7, "score": 0.5},
+    ]
+    letters = list(rows_set_aside(runner._run().checkpoint))
+    assert [json.loads(letter["raw"])["id"] for letter in letters] == [2, 4, 5]
+    assert [letter["message"].partition(";")[0] for letter in letters] == [
+        "column 'meta.zip': string here, but int64 in the schema of the sink",
+        "column 'meta.zip': double here, but int64 in the schema of the sink",
+        "column 'meta.zip': bool here, but int64 in the schema of the sink",
+    ]
+    assert verify(runner.spec).ok
+
+
+@pytest.mark.ray
+def test_the_engine_decides_nothing_of_the_types(tmp_path):
+    """On Ray whichever worker was fastest fixed them; now that of the first shard does."""
+    outputs = {}
+    for engine in ("local", "ray"):
+        _, report = run(tmp_path / engine, DRIFT, engine=engine)
+        out = [pq.read_table(path).to_pylist() for path in parts(tmp_path / engine / "out")]
+        outputs[engine] = (report.rows_failed, out)
+
+    assert outputs["ray"] == outputs["local"]

@@ -1,0 +1,136 @@
+"""The schema that parts agree on: it grows, and nothing depends on which part comes first."""
+
+import threading
+from itertools import permutations
+
+import pyarrow as pa
+import pytest
+
+from batchrunner.checkpoint import Checkpoint
+from batchrunner.formats.arrays import SchemaError
+from batchrunner.formats.schemas import grown
+from batchrunner.storage import open_storage
+from batchrunner.worker.schema import RowTypes, SinkSchema
+
+
+def schema(**fields):
+    return pa.schema(list(fields.items()))
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return Checkpoint(open_storage(str(tmp_path)))
+
+
+def a_worker(checkpoint, declared=None):
+    """What a process has, which looks by itself."""
+    return SinkSchema(checkpoint, declared=declared)
+
+
+FIRST = schema(id=pa.int64(), meta=pa.struct([("src", pa.string())]))
+LANG = schema(id=pa.int64(), meta=pa.struct([("src", pa.string()), ("lang", pa.string())]))
+SCORE = schema(id=pa.int64(), score=pa.float64())
+
+
+def test_a_part_has_the_columns_of_the_first_one_and_its_own(checkpoint):
+    """So it is the same part whatever others have added meanwhile."""
+    for order in permutations([LANG, SCORE]):
+        first, *others = [a_worker(checkpoint) for _ in range(3)]
+        assert first.settle(FIRST) == FIRST
+        settled = [one.settle(own) for one, own in zip(others, order, strict=True)]
+        made = dict(zip(map(id, order), settled, strict=True))
+        assert made[id(LANG)] == LANG
+        assert made[id(SCORE)] == schema(
+            id=pa.int64(), meta=FIRST.field("meta").type, score=pa.float64()
+        )
+
+
+def test_what_all_parts_have_together_is_kept(checkpoint):
+    """Whoever reads them together needs it."""
+    for own in (FIRST, LANG, SCORE):
+        a_worker(checkpoint).settle(own)
+
+    assert a_worker(checkpoint).known() == schema(
+        id=pa.int64(), meta=LANG.field("meta").type, score=pa.float64()
+    )
+
+
+def test_two_that_add_one_column_of_two_types_do_not_both_add_it(checkpoint):
+    """Also when the second knows nothing of the first: its addition comes second."""
+    one, other = a_worker(checkpoint), a_worker(checkpoint)
+    for worker in (one, other):
+        worker.settle(FIRST)
+
+    one.settle(schema(late=pa.int64()))
+
+    with pytest.raises(SchemaError, match="column 'late': string here, but int64"):
+        other.settle(schema(late=pa.string()))
+    assert other.settle(schema(later=pa.string())).names == ["id", "meta", "later"]
+
+
+def test_a_column_of_nulls_is_no_column_yet(checkpoint):
+    """It is null in every part that lacks it, and a type comes with the first value."""
+    a_worker(checkpoint).settle(FIRST)
+
+    assert a_worker(checkpoint).settle(schema(id=pa.int64(), x=pa.null())) == FIRST
+    assert a_worker(checkpoint).settle(schema(x=pa.int8())).field("x").type == pa.int8()
+
+
+def test_a_part_without_columns_settles_nothing(checkpoint):
+    """Its rows were all dropped, or have none; the next one with columns is the first."""
+    assert a_worker(checkpoint).settle(schema()) == schema()
+    assert a_worker(checkpoint).known() is None
+    a_worker(checkpoint).settle(FIRST)
+    assert a_worker(checkpoint).settle(schema()) == FIRST
+
+
+def test_a_worker_waits_for_the_first_part(checkpoint):
+    """Else the types of all would be those of whoever is fastest."""
+    first, fast = a_worker(checkpoint), a_worker(checkpoint)
+    fast.waits = True
+    settled = []
+    thread = threading.Thread(target=lambda: settled.append(fast.settle(schema(late=pa.int8()))))
+    thread.start()
+    thread.join(0.2)
+    assert not settled
+
+    first.settle(FIRST)
+
+    thread.join(60)
+    assert settled == [schema(id=pa.int64(), meta=FIRST.field("meta").type, late=pa.int8())]
+
+
+def test_a_worker_does_not_wait_for_ever(checkpoint, monkeypatch):
+    """The rows of the first shard may take hours, or be dropped."""
+    monkeypatch.setattr("batchrunner.worker.schema._PATIENCE_SECONDS", 0.05)
+    fast = a_worker(checkpoint)
+    fast.waits = True
+
+    assert fast.settle(FIRST) == FIRST
+    assert not fast.waits
+
+
+def test_what_is_declared_is_what_every_part_has(checkpoint):
+    """And nothing is added to it."""
+    worker = a_worker(checkpoint, declared={"id": "int64"})
+
+    assert worker.settle(FIRST) == worker.known() == schema(id=pa.int64())
+    assert checkpoint.schemas() == []
+
+
+def test_rows_go_on_from_the_types_of_those_before_them(checkpoint):
+    """In their shard and those before it, whether or not a part has been written."""
+    types = RowTypes(a_worker(checkpoint))
+    types.turn_to(1)
+    types.accept([FIRST.empty_table(), LANG.empty_table()])
+    types.turn_to(2)
+    types.accept([SCORE.empty_table()])
+
+    types.turn_to(1)
+    assert types.hints(()) == (LANG,)
+    types.turn_to(3)
+    with pytest.raises(SchemaError, match="column 'id': string here, but int64"):
+        types.accept([schema(id=pa.string()).empty_table()])
+    assert types.hints((FIRST,)) == (FIRST, grown(LANG, SCORE))
+    types.begin()
+    assert types.hints(()) == ()
