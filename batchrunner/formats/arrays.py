@@ -8,40 +8,18 @@ only if it is of the same kind: int32 for integers, timestamp[ns] for points in 
 
 from __future__ import annotations
 
-import datetime as dt
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
-from functools import lru_cache
+from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchrunner.formats.kinds import LIST, NUMBERS, STRUCT, Kind, kind_of, named
+from batchrunner.formats.lists import is_list, list_of
+from batchrunner.formats.schema_error import SchemaError, first_line
+
 Hints = tuple[pa.DataType, ...]
-
-_MAX_DIGITS = 38
-
-
-class SchemaError(ValueError):
-    """A column does not fit: the message names it and both types."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What values of some Python classes are to Arrow.
-
-    Attributes:
-        name: For people.
-        natural: The type of such values when nothing else is known.
-        fits: Whether a type can hold such values, as far as it alone can tell.
-    """
-
-    name: str
-    natural: Callable[[Sequence[Any]], pa.DataType]
-    fits: Callable[[pa.DataType, Sequence[Any]], bool]
 
 
 def array_of(
@@ -58,24 +36,25 @@ def array_of(
     Raises:
         SchemaError: The values are of several kinds, of none that Arrow has, or do not fit.
     """
-    named = next(filter(_is_extension, hints), None)
-    if named is not None:
+    extension = next(filter(_is_extension, hints), None)
+    if extension is not None:
         bare = tuple(h.storage_type if _is_extension(h) else h for h in hints)
-        return _extended(array_of(values, path=path, hints=bare, lenient=lenient), named)
-    classes = set(map(type, values))
-    kinds = {_kind(cls, path) for cls in classes} - {None}
-    if any(cls is not type(None) and _kind(cls, path) is None for cls in classes):
-        values = [None if _kind(type(value), path) is None else value for value in values]
+        return _extended(array_of(values, path=path, hints=bare, lenient=lenient), extension)
+    classes: set[Any] = set(map(type, values))
+    kinds = {kind for cls in classes if (kind := kind_of(cls, path)) is not None}
+    missing = {cls for cls in classes if kind_of(cls, path) is None}
+    if missing - {type(None)}:
+        values = [None if type(value) in missing else value for value in values]
     if not kinds:
         return pa.nulls(len(values), hints[0] if hints else pa.null())
     if len(kinds) > 1:
-        if lenient and hints and {kind.name for kind in kinds if kind} <= _NUMBERS:
+        if lenient and hints and {kind.name for kind in kinds} <= NUMBERS:
             return _converted(values, _number_type(hints[0]), path)
-        raise SchemaError(f"column {path!r}: {_named(kinds)} in one column")
+        raise SchemaError(f"column {path!r}: {named(kinds)} in one column")
     (kind,) = kinds
-    if kind is _LIST:
+    if kind is LIST:
         return _list_array(values, path=path, hints=hints, lenient=lenient)
-    if kind is _STRUCT:
+    if kind is STRUCT:
         return _struct_array(values, path=path, hints=hints, lenient=lenient)
     return _scalar_array(values, kind, path=path, hints=hints)
 
@@ -147,67 +126,6 @@ def _list_array(values: Sequence[Any], *, path: str, hints: Hints, lenient: bool
     return list_of(lists, child, wanted[0] if wanted else None, path=path)
 
 
-def list_of(
-    lists: Sequence[Sequence[Any] | None], child: pa.Array, like: pa.DataType | None, *, path: str
-) -> pa.Array:
-    """Return the array of *lists*, whose items one after the other are *child*.
-
-    Its type is a list, or of the same class as *like*.
-    """
-    lengths = [0 if inner is None else len(inner) for inner in lists]
-    nulls = pa.array([inner is None for inner in lists], pa.bool_())
-    if like is not None and pa.types.is_fixed_size_list(like):
-        return _fixed_size(lists, child, like, path=path)
-    return joined_lists(pa.array(lengths, pa.int32()), child, nulls, like)
-
-
-def joined_lists(
-    lengths: pa.Array, child: pa.Array, nulls: pa.Array, like: pa.DataType | None
-) -> pa.Array:
-    """Return lists of *lengths*, which are 0 where *nulls* is true, of the items in *child*."""
-    t = pa.types
-    like = like or pa.list_(pa.null())
-    large = t.is_large_list(like) or t.is_large_list_view(like)
-    width = pa.int64() if large else pa.int32()
-    ends = pa.concat_arrays([pa.array([0], width), pc.cumulative_sum(lengths.cast(width))])
-    if t.is_list_view(like) or t.is_large_list_view(like):
-        maker = pa.LargeListViewArray if large else pa.ListViewArray
-        return maker.from_arrays(
-            ends.slice(0, len(lengths)), lengths.cast(width), child, mask=nulls
-        )
-    return (pa.LargeListArray if large else pa.ListArray).from_arrays(ends, child, mask=nulls)
-
-
-def _fixed_size(
-    lists: Sequence[Sequence[Any] | None], child: pa.Array, like: pa.DataType, *, path: str
-) -> pa.Array:
-    size = like.list_size
-    wrong = next((len(i) for i in lists if i is not None and len(i) != size), None)
-    if wrong is not None:
-        raise SchemaError(f"column {path!r}: a list of {wrong} where {like} has {size}")
-    if child.null_count == 0 and all(inner is not None for inner in lists):
-        return pa.FixedSizeListArray.from_arrays(child, size)
-    starts = accumulate((0 if inner is None else size for inner in lists), initial=0)
-    pieces = [  # not by `take`, which Arrow has not for views
-        pa.nulls(size, child.type) if inner is None else child.slice(start, size)
-        for inner, start in zip(lists, starts, strict=False)
-    ]
-    nulls = pa.array([inner is None for inner in lists], pa.bool_())
-    return pa.FixedSizeListArray.from_arrays(pa.concat_arrays(pieces), size, mask=nulls)
-
-
-def like_list(like: pa.DataType, inner: pa.DataType) -> pa.DataType:
-    """Return the type of lists of *inner*, of the same class as *like*."""
-    if pa.types.is_fixed_size_list(like):
-        return pa.list_(inner, like.list_size)
-    makers = (
-        (pa.types.is_large_list, pa.large_list),
-        (pa.types.is_list_view, pa.list_view),
-        (pa.types.is_large_list_view, pa.large_list_view),
-    )
-    return next((make(inner) for check, make in makers if check(like)), pa.list_(inner))
-
-
 def _is_extension(kind: pa.DataType) -> bool:
     """Tell whether *kind* is a name for another type, whose values it has in Python."""
     return isinstance(kind, pa.BaseExtensionType) and not kind.equals(pa.uuid())
@@ -217,19 +135,6 @@ def _extended(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if not array.type.equals(kind.storage_type):
         return array
     return pa.ExtensionArray.from_storage(kind, array)
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Tell whether *kind* is a list of any class; a map is none."""
-    t = pa.types
-    checks = (
-        t.is_list,
-        t.is_large_list,
-        t.is_fixed_size_list,
-        t.is_list_view,
-        t.is_large_list_view,
-    )
-    return any(check(kind) for check in checks)
 
 
 def _as_sequence(value: Any, path: str) -> Sequence[Any] | None:
@@ -315,12 +220,7 @@ def check_key(key: Any, place: str = "") -> None:
 
 
 def _has_field(hint: pa.DataType, key: str) -> bool:
-    return pa.types.is_struct(hint) and hint.get_field_index(key) >= 0
-
-
-def first_line(error: BaseException) -> str:
-    """Return what *error* says, without what follows its first line."""
-    return str(error).partition("\n")[0][:200]
+    return bool(pa.types.is_struct(hint) and hint.get_field_index(key) >= 0)
 
 
 def _logical(hint: pa.DataType) -> pa.DataType:
@@ -329,125 +229,3 @@ def _logical(hint: pa.DataType) -> pa.DataType:
 
 def _number_type(hint: pa.DataType) -> pa.DataType:
     return pa.float64() if pa.types.is_floating(hint) else hint
-
-
-def _present(values: Iterable[Any]) -> Iterator[Any]:
-    return (value for value in values if value is not None)
-
-
-def _decimal_type(values: Sequence[Any]) -> pa.DataType:
-    """All digits that Arrow has, and the scale of the first value: other values do not matter."""
-    exponent = next(_present(values)).as_tuple().exponent
-    if not isinstance(exponent, int):
-        raise SchemaError(f"the decimal {next(_present(values))} is no number")
-    return pa.decimal128(_MAX_DIGITS, max(0, -exponent))
-
-
-def _zone(values: Sequence[Any]) -> str | None:
-    zones = {value.tzinfo for value in _present(values)}
-    names = {None if zone is None else pa.lib.tzinfo_to_string(zone) for zone in zones}
-    if len(names) > 1:
-        raise SchemaError(f"time zones {sorted(map(str, names))} in one column")
-    return next(iter(names))
-
-
-def _is_instant(kind: pa.DataType, values: Sequence[Any]) -> bool:
-    return pa.types.is_timestamp(kind) and kind.tz == _zone(values)
-
-
-def _time_type(values: Sequence[Any]) -> pa.DataType:
-    if any(value.tzinfo is not None for value in _present(values)):
-        raise SchemaError("a time of day with a time zone, which Arrow has not")
-    return pa.time64("us")
-
-
-def _numpy_type(values: Sequence[Any]) -> pa.DataType:
-    kinds = {value.dtype for value in _present(values)}
-    if len(kinds) > 1:
-        raise SchemaError(f"numpy's {' and '.join(sorted(map(str, kinds)))} in one column")
-    return pa.from_numpy_dtype(next(iter(kinds)))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    t = pa.types
-    return t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    t = pa.types
-    checks = (t.is_binary, t.is_large_binary, t.is_binary_view, t.is_fixed_size_binary)
-    return any(check(kind) for check in checks)
-
-
-def _by(check: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType, Sequence[Any]], bool]:
-    return lambda kind, _: check(kind)
-
-
-def _always(kind: pa.DataType) -> Callable[[Sequence[Any]], pa.DataType]:
-    return lambda _: kind
-
-
-_INT = Kind("integers", _always(pa.int64()), _by(pa.types.is_integer))
-_FLOAT = Kind("floats", _always(pa.float64()), _by(pa.types.is_floating))
-_DECIMAL = Kind("decimals", _decimal_type, _by(pa.types.is_decimal))
-_LIST = Kind("lists", _always(pa.list_(pa.null())), _by(is_list))
-_STRUCT = Kind("objects", _always(pa.struct([])), _by(pa.types.is_struct))
-_PANDAS_TIME = Kind(
-    "pandas' timestamps", lambda values: pa.timestamp("ns", _zone(values)), _is_instant
-)
-_PANDAS_DURATION = Kind("pandas' durations", _always(pa.duration("ns")), _by(pa.types.is_duration))
-_NUMBERS = {_INT.name, _FLOAT.name, _DECIMAL.name}
-_KINDS: Mapping[type, Kind | None] = {
-    type(None): None,
-    bool: Kind("booleans", _always(pa.bool_()), _by(pa.types.is_boolean)),
-    int: _INT,
-    float: _FLOAT,
-    str: Kind("strings", _always(pa.string()), _by(_is_text)),
-    bytes: Kind("bytes", _always(pa.binary()), _by(_is_bytes)),
-    dt.datetime: Kind("timestamps", lambda values: pa.timestamp("us", _zone(values)), _is_instant),
-    dt.date: Kind("dates", _always(pa.date32()), _by(pa.types.is_date)),
-    dt.time: Kind("times", _time_type, _by(pa.types.is_time)),
-    dt.timedelta: Kind("durations", _always(pa.duration("us")), _by(pa.types.is_duration)),
-    Decimal: _DECIMAL,
-    uuid.UUID: Kind("UUIDs", _always(pa.uuid()), _by(pa.uuid().equals)),
-    list: _LIST,
-    tuple: _LIST,
-    dict: _STRUCT,
-}
-_NUMPY: Mapping[str, type] = {
-    "bool": bool,
-    "bool_": bool,
-    "int64": int,
-    "float64": float,
-    "str_": str,
-    "bytes_": bytes,
-}
-"""Numpy's classes whose values are Python's, to the bit: a column may have both."""
-_PANDAS: Mapping[str, Kind | None] = {
-    "Timestamp": _PANDAS_TIME,
-    "Timedelta": _PANDAS_DURATION,
-    "NaTType": None,
-    "NAType": None,
-}
-
-
-@lru_cache(1024)
-def _kind(cls: type, path: str) -> Kind | None:
-    """Return the kind of the instances of *cls*; None for those that stand for nothing."""
-    module = cls.__module__.partition(".")[0]
-    if module == "pandas" and cls.__name__ in _PANDAS:
-        return _PANDAS[cls.__name__]
-    for base in cls.__mro__:
-        if base in _KINDS:
-            return _KINDS[base]
-        if base.__module__ == "numpy" and base.__name__ in _NUMPY:
-            return _KINDS[_NUMPY[base.__name__]]
-        if base.__module__ == "numpy" and base.__name__ == "generic":
-            return Kind(f"numpy's {cls.__name__}", _numpy_type, _by(pa.types.is_null))
-        if base.__module__ == "numpy" and base.__name__ == "ndarray":
-            return _LIST
-    raise SchemaError(f"column {path!r}: {cls.__name__} values, which Arrow has no type for")
-
-
-def _named(kinds: Iterable[Kind | None]) -> str:
-    return " and ".join(sorted(kind.name for kind in kinds if kind is not None))

@@ -8,8 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchrunner.formats.arrays import SchemaError, array_of, check_key, first_line, is_list
+from batchrunner.formats.arrays import array_of, check_key
 from batchrunner.formats.chunk import Row
+from batchrunner.formats.lists import is_list
+from batchrunner.formats.schema_error import SchemaError, first_line
 
 
 def table_to_rows(table: pa.Table) -> list[Row]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
-from batchrunner.formats.arrays import SchemaError, is_list
+from batchrunner.formats.lists import is_list
+from batchrunner.formats.schema_error import SchemaError
 from batchrunner.formats.schemas import plain_schema
 from batchrunner.spec.arrow_text import read_type
 from batchrunner.spec.arrow_types import ArrowField, ArrowType

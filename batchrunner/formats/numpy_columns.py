@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from batchrunner.formats.arrays import SchemaError, array_of, first_line, is_list
+from batchrunner.formats.arrays import array_of
 from batchrunner.formats.columns import plain_values
+from batchrunner.formats.lists import is_list
+from batchrunner.formats.schema_error import SchemaError, first_line
 from batchrunner.formats.schemas import represented
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchrunner.formats.arrays import SchemaError, array_of, first_line
+from batchrunner.formats.arrays import array_of
 from batchrunner.formats.columns import bare_table, check_names, hints_for, plain_values
 from batchrunner.formats.numpy_columns import from_numpy
+from batchrunner.formats.schema_error import SchemaError, first_line
 from batchrunner.formats.schemas import represented
 
 

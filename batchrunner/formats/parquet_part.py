@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrunner.formats.arrays import SchemaError, first_line
 from batchrunner.formats.columns import joined
+from batchrunner.formats.schema_error import SchemaError, first_line
 from batchrunner.formats.schemas import check_writable, conform, grown, no_rows
 
 ROW_GROUP_BYTES = 64 << 20

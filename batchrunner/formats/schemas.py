@@ -13,14 +13,9 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrunner.formats.arrays import (
-    SchemaError,
-    first_line,
-    is_list,
-    joined_lists,
-    like_list,
-    same_values,
-)
+from batchrunner.formats.arrays import same_values
+from batchrunner.formats.lists import is_list, joined_lists, like_list
+from batchrunner.formats.schema_error import SchemaError, first_line
 
 _MOST_DIGITS = 76
 _DECLARE = "; declare its type in sink.schema"

@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrunner.formats.arrays import SchemaError, is_list, joined_lists
 from batchrunner.formats.chunk import Absent, Row, Run, Shape
 from batchrunner.formats.columns import rows_to_table
+from batchrunner.formats.lists import is_list, joined_lists
+from batchrunner.formats.schema_error import SchemaError
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.errors import StorageError
-from batchrunner.formats.arrays import SchemaError
 from batchrunner.formats.columns import bare_table
 from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.schema_error import SchemaError
 from batchrunner.shard import Shard
 from batchrunner.worker.committing import Finished, commit
 from batchrunner.worker.part import Letters, Part

@@ -14,8 +14,8 @@ from typing import Any
 
 from batchrunner.capability import load_target
 from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
-from batchrunner.formats.arrays import SchemaError
 from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.schema_error import SchemaError
 from batchrunner.shard import Shard
 from batchrunner.worker.attempts import (
     MOST_DEATHS,

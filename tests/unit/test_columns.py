@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from batchrunner.formats.arrays import SchemaError
 from batchrunner.formats.columns import bare_table, joined, rows_to_table, table_to_rows
+from batchrunner.formats.schema_error import SchemaError
 from batchrunner.formats.schemas import check_writable, conform, grown, plain_schema, storable
 
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -17,7 +17,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from batchrunner.errors import InvalidSpecError
-from batchrunner.formats.arrays import SchemaError
 from batchrunner.formats.columns import rows_to_table
 from batchrunner.formats.declared import (
     arrow_type,
@@ -25,6 +24,7 @@ from batchrunner.formats.declared import (
     check_nulls,
     declared_schema,
 )
+from batchrunner.formats.schema_error import SchemaError
 from batchrunner.formats.schemas import conform, no_rows, plain_schema
 from batchrunner.spec import BatchSpec, SinkSpec
 from batchrunner.spec.arrow_text import read_type

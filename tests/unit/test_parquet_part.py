@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrunner.formats import parquet_part
-from batchrunner.formats.arrays import SchemaError
 from batchrunner.formats.columns import bare_table, rows_to_table
 from batchrunner.formats.parquet import count_rows
 from batchrunner.formats.parquet_part import ParquetPart
+from batchrunner.formats.schema_error import SchemaError
 from batchrunner.formats.schemas import grown
 from batchrunner.worker.part import CountedFile
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.formats.arrays import SchemaError
+from batchrunner.formats.schema_error import SchemaError
 from batchrunner.formats.schemas import grown
 from batchrunner.storage import open_storage
 from batchrunner.worker.schema import RowTypes, SinkSchema

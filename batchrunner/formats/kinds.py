@@ -1,0 +1,156 @@
+"""What Python's values are to Arrow: each class is of one kind, and a kind has one type."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from batchrunner.formats.lists import is_list
+from batchrunner.formats.schema_error import SchemaError
+
+_MAX_DIGITS = 38
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What values of some Python classes are to Arrow.
+
+    Attributes:
+        name: For people.
+        natural: The type of such values when nothing else is known.
+        fits: Whether a type can hold such values, as far as it alone can tell.
+    """
+
+    name: str
+    natural: Callable[[Sequence[Any]], pa.DataType]
+    fits: Callable[[pa.DataType, Sequence[Any]], bool]
+
+
+def _present(values: Iterable[Any]) -> Iterator[Any]:
+    return (value for value in values if value is not None)
+
+
+def _decimal_type(values: Sequence[Any]) -> pa.DataType:
+    """All digits that Arrow has, and the scale of the first value: other values do not matter."""
+    exponent = next(_present(values)).as_tuple().exponent
+    if not isinstance(exponent, int):
+        raise SchemaError(f"the decimal {next(_present(values))} is no number")
+    return pa.decimal128(_MAX_DIGITS, max(0, -exponent))
+
+
+def _zone(values: Sequence[Any]) -> str | None:
+    zones = {value.tzinfo for value in _present(values)}
+    names = {None if zone is None else pa.lib.tzinfo_to_string(zone) for zone in zones}
+    if len(names) > 1:
+        raise SchemaError(f"time zones {sorted(map(str, names))} in one column")
+    return next(iter(names))
+
+
+def _is_instant(kind: pa.DataType, values: Sequence[Any]) -> bool:
+    return bool(pa.types.is_timestamp(kind) and kind.tz == _zone(values))
+
+
+def _time_type(values: Sequence[Any]) -> pa.DataType:
+    if any(value.tzinfo is not None for value in _present(values)):
+        raise SchemaError("a time of day with a time zone, which Arrow has not")
+    return pa.time64("us")
+
+
+def _numpy_type(values: Sequence[Any]) -> pa.DataType:
+    kinds = {value.dtype for value in _present(values)}
+    if len(kinds) > 1:
+        raise SchemaError(f"numpy's {' and '.join(sorted(map(str, kinds)))} in one column")
+    return pa.from_numpy_dtype(next(iter(kinds)))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    t = pa.types
+    return bool(t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    t = pa.types
+    checks = (t.is_binary, t.is_large_binary, t.is_binary_view, t.is_fixed_size_binary)
+    return any(check(kind) for check in checks)
+
+
+def _by(check: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType, Sequence[Any]], bool]:
+    return lambda kind, _: check(kind)
+
+
+def _always(kind: pa.DataType) -> Callable[[Sequence[Any]], pa.DataType]:
+    return lambda _: kind
+
+
+_INT = Kind("integers", _always(pa.int64()), _by(pa.types.is_integer))
+_FLOAT = Kind("floats", _always(pa.float64()), _by(pa.types.is_floating))
+_DECIMAL = Kind("decimals", _decimal_type, _by(pa.types.is_decimal))
+LIST = Kind("lists", _always(pa.list_(pa.null())), _by(is_list))
+STRUCT = Kind("objects", _always(pa.struct([])), _by(pa.types.is_struct))
+_PANDAS_TIME = Kind(
+    "pandas' timestamps", lambda values: pa.timestamp("ns", _zone(values)), _is_instant
+)
+_PANDAS_DURATION = Kind("pandas' durations", _always(pa.duration("ns")), _by(pa.types.is_duration))
+NUMBERS = {_INT.name, _FLOAT.name, _DECIMAL.name}
+_KINDS: Mapping[type, Kind | None] = {
+    type(None): None,
+    bool: Kind("booleans", _always(pa.bool_()), _by(pa.types.is_boolean)),
+    int: _INT,
+    float: _FLOAT,
+    str: Kind("strings", _always(pa.string()), _by(_is_text)),
+    bytes: Kind("bytes", _always(pa.binary()), _by(_is_bytes)),
+    dt.datetime: Kind("timestamps", lambda values: pa.timestamp("us", _zone(values)), _is_instant),
+    dt.date: Kind("dates", _always(pa.date32()), _by(pa.types.is_date)),
+    dt.time: Kind("times", _time_type, _by(pa.types.is_time)),
+    dt.timedelta: Kind("durations", _always(pa.duration("us")), _by(pa.types.is_duration)),
+    Decimal: _DECIMAL,
+    uuid.UUID: Kind("UUIDs", _always(pa.uuid()), _by(pa.uuid().equals)),
+    list: LIST,
+    tuple: LIST,
+    dict: STRUCT,
+}
+_NUMPY: Mapping[str, type] = {
+    "bool": bool,
+    "bool_": bool,
+    "int64": int,
+    "float64": float,
+    "str_": str,
+    "bytes_": bytes,
+}
+"""Numpy's classes whose values are Python's, to the bit: a column may have both."""
+_PANDAS: Mapping[str, Kind | None] = {
+    "Timestamp": _PANDAS_TIME,
+    "Timedelta": _PANDAS_DURATION,
+    "NaTType": None,
+    "NAType": None,
+}
+
+
+@lru_cache(1024)
+def kind_of(cls: type, path: str) -> Kind | None:
+    """Return the kind of the instances of *cls*; None for those that stand for nothing."""
+    module = cls.__module__.partition(".")[0]
+    if module == "pandas" and cls.__name__ in _PANDAS:
+        return _PANDAS[cls.__name__]
+    for base in cls.__mro__:
+        if base in _KINDS:
+            return _KINDS[base]
+        if base.__module__ == "numpy" and base.__name__ in _NUMPY:
+            return _KINDS[_NUMPY[base.__name__]]
+        if base.__module__ == "numpy" and base.__name__ == "generic":
+            return Kind(f"numpy's {cls.__name__}", _numpy_type, _by(pa.types.is_null))
+        if base.__module__ == "numpy" and base.__name__ == "ndarray":
+            return LIST
+    raise SchemaError(f"column {path!r}: {cls.__name__} values, which Arrow has no type for")
+
+
+def named(kinds: Iterable[Kind | None]) -> str:
+    """Name *kinds*, for an error."""
+    return " and ".join(sorted(kind.name for kind in kinds if kind is not None))

@@ -1,0 +1,12 @@
+"""Why values and the types of a sink do not go together."""
+
+from __future__ import annotations
+
+
+class SchemaError(ValueError):
+    """A column does not fit: the message names it and both types."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what *error* says, without what follows its first line."""
+    return str(error).partition("\n")[0][:200]
