@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
 from itertools import accumulate, chain
 from typing import Any
 
@@ -63,13 +62,13 @@ def array_of(
         bare = tuple(h.storage_type if is_extension(h) else h for h in hints)
         return extended(array_of(values, path=path, hints=bare, lenient=lenient), named)
     classes = set(map(type, values))
-    kinds = {_kind(cls, path) for cls in classes} - {None}
+    kinds = {kind for kind in (_kind(cls, path) for cls in classes) if kind is not None}
     if any(cls is not type(None) and _kind(cls, path) is None for cls in classes):
         values = [None if _kind(type(value), path) is None else value for value in values]
     if not kinds:
         return pa.nulls(len(values), hints[0] if hints else pa.null())
     if len(kinds) > 1:
-        if lenient and hints and {kind.name for kind in kinds if kind} <= _NUMBERS:
+        if lenient and hints and {kind.name for kind in kinds} <= _NUMBERS:
             return _converted(values, _number_type(hints[0]), path)
         raise SchemaError(f"column {path!r}: {_named(kinds)} in one column")
     (kind,) = kinds
@@ -316,7 +315,7 @@ def check_key(key: Any, place: str = "") -> None:
 
 
 def _has_field(hint: pa.DataType, key: str) -> bool:
-    return pa.types.is_struct(hint) and hint.get_field_index(key) >= 0
+    return bool(pa.types.is_struct(hint) and hint.get_field_index(key) >= 0)
 
 
 def first_line(error: BaseException) -> str:
@@ -355,7 +354,7 @@ def _zone(values: Sequence[Any]) -> str | None:
 
 
 def _is_instant(kind: pa.DataType, values: Sequence[Any]) -> bool:
-    return pa.types.is_timestamp(kind) and kind.tz == _zone(values)
+    return bool(pa.types.is_timestamp(kind) and kind.tz == _zone(values))
 
 
 def _time_type(values: Sequence[Any]) -> pa.DataType:
@@ -373,7 +372,7 @@ def _numpy_type(values: Sequence[Any]) -> pa.DataType:
 
 def _is_text(kind: pa.DataType) -> bool:
     t = pa.types
-    return t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind)
+    return any(check(kind) for check in (t.is_string, t.is_large_string, t.is_string_view))
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -434,9 +433,17 @@ _PANDAS: Mapping[str, Kind | None] = {
 }
 
 
-@lru_cache(1024)
+_kinds_seen: dict[type, Kind | None] = {}
+
+
 def _kind(cls: type, path: str) -> Kind | None:
     """Return the kind of the instances of *cls*; None for those that stand for nothing."""
+    if cls not in _kinds_seen:
+        _kinds_seen[cls] = _kind_of(cls, path)
+    return _kinds_seen[cls]
+
+
+def _kind_of(cls: type, path: str) -> Kind | None:
     module = cls.__module__.partition(".")[0]
     if module == "pandas" and cls.__name__ in _PANDAS:
         return _PANDAS[cls.__name__]
@@ -452,5 +459,5 @@ def _kind(cls: type, path: str) -> Kind | None:
     raise SchemaError(f"column {path!r}: {cls.__name__} values, which Arrow has no type for")
 
 
-def _named(kinds: Iterable[Kind | None]) -> str:
-    return " and ".join(sorted(kind.name for kind in kinds if kind is not None))
+def _named(kinds: Iterable[Kind]) -> str:
+    return " and ".join(sorted(kind.name for kind in kinds))

@@ -77,7 +77,7 @@ def _grown(kind: pa.DataType, own: pa.DataType, path: str) -> pa.DataType:
     if t.is_null(kind):
         return own
     if t.is_null(own) or _is_the_same(kind, own):
-        return kind
+        return _wider(kind, own)
     if t.is_struct(kind) and t.is_struct(own):
         return _grown_struct(kind, own, path)
     if is_list(kind) and is_list(own) and _size(kind) == _size(own):
@@ -91,6 +91,16 @@ def _is_the_same(kind: pa.DataType, own: pa.DataType) -> bool:
     """Tell whether both have the same values, however Arrow keeps them."""
     kind, own = _logical(kind), _logical(own)
     return kind.equals(own) or (_family(kind) is not None and _family(kind) == _family(own))
+
+
+def _wider(kind: pa.DataType, own: pa.DataType) -> pa.DataType:
+    """Return *kind*; a dictionary with the indices of *own* if those reach further."""
+    t = pa.types
+    if not (t.is_dictionary(kind) and t.is_dictionary(own)):
+        return kind
+    if own.index_type.bit_width <= kind.index_type.bit_width:
+        return kind
+    return pa.dictionary(own.index_type, kind.value_type, ordered=kind.ordered)
 
 
 def _grown_struct(kind: pa.DataType, own: pa.DataType, path: str) -> pa.DataType:
@@ -388,12 +398,15 @@ def _storable(kind: pa.DataType) -> pa.DataType:
         return like_list(kind, _storable(kind.value_type))
     if t.is_map(kind):
         return pa.map_(kind.key_type, _storable(kind.item_type))
+    return _storable_dictionary(kind) if t.is_dictionary(kind) else _storable_time(kind)
+
+
+def _storable_time(kind: pa.DataType) -> pa.DataType:
+    t = pa.types
     if t.is_timestamp(kind) and kind.unit == "s":
         return pa.timestamp("ms", kind.tz)
     if t.is_time32(kind) and kind.unit == "s":
         return pa.time32("ms")
-    if t.is_dictionary(kind):
-        return _storable_dictionary(kind)
     return pa.date32() if t.is_date64(kind) else kind
 
 
