@@ -57,10 +57,10 @@ def array_of(
     Raises:
         SchemaError: The values are of several kinds, of none that Arrow has, or do not fit.
     """
-    named = next(filter(is_extension, hints), None)
+    named = next(filter(_is_extension, hints), None)
     if named is not None:
-        bare = tuple(h.storage_type if is_extension(h) else h for h in hints)
-        return extended(array_of(values, path=path, hints=bare, lenient=lenient), named)
+        bare = tuple(h.storage_type if _is_extension(h) else h for h in hints)
+        return _extended(array_of(values, path=path, hints=bare, lenient=lenient), named)
     classes = set(map(type, values))
     kinds = {kind for kind in (_kind(cls, path) for cls in classes) if kind is not None}
     if any(cls is not type(None) and _kind(cls, path) is None for cls in classes):
@@ -207,13 +207,12 @@ def like_list(like: pa.DataType, inner: pa.DataType) -> pa.DataType:
     return next((make(inner) for check, make in makers if check(like)), pa.list_(inner))
 
 
-def is_extension(kind: pa.DataType) -> bool:
-    """Tell whether *kind* is another type with a name: its values are those of that type, to Python."""
+def _is_extension(kind: pa.DataType) -> bool:
+    """Tell whether *kind* is a name for another type, whose values it has in Python."""
     return isinstance(kind, pa.BaseExtensionType) and not kind.equals(pa.uuid())
 
 
-def extended(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return *array* as the extension type *kind* where it is of the type below that."""
+def _extended(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if not array.type.equals(kind.storage_type):
         return array
     return pa.ExtensionArray.from_storage(kind, array)
@@ -340,8 +339,6 @@ def _decimal_type(values: Sequence[Any]) -> pa.DataType:
     exponent = next(_present(values)).as_tuple().exponent
     if not isinstance(exponent, int):
         raise SchemaError(f"the decimal {next(_present(values))} is no number")
-    if -exponent > _MAX_DIGITS:
-        raise SchemaError(f"a decimal of {-exponent} places, where Parquet has {_MAX_DIGITS}")
     return pa.decimal128(_MAX_DIGITS, max(0, -exponent))
 
 

@@ -8,15 +8,14 @@ type.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrunner.formats.arrays import (
     SchemaError,
-    extended,
     first_line,
-    is_extension,
     is_list,
     joined_lists,
     like_list,
@@ -316,8 +315,6 @@ def represented(array: pa.Array, hints: Sequence[pa.DataType]) -> pa.Array:
     for hint in hints:
         if array.type.equals(hint):
             return array
-        if is_extension(hint) and array.type.equals(hint.storage_type):
-            return extended(array, hint)
         if _keeps_the_same(array.type, hint):
             return _shaped(array, hint, "", lenient=False)
         if _has_lost_its_zone(array.type, hint):
@@ -380,6 +377,7 @@ def no_rows(schema: pa.Schema) -> pa.Table:
     return pa.table([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
+@lru_cache(256)  # asked for every batch
 def storable(schema: pa.Schema) -> pa.Schema:
     """Return *schema*, plain, with the units of time that Parquet has: it keeps no whole seconds.
 

@@ -52,6 +52,7 @@ FILES = {
         '{"m":[]}',
         '{"m":[{"role":"t","content":null}]}',
     ],
+    "choices": ['{"m":[{"k":"x"}]}', '{"m":[{"k":"y"}]}', '{"m":[{"k":1}]}', '{"m":[{"j":2}]}'],
     "deep": [
         '{"a":{"b":{"c":1}}}',
         '{"a":{"b":{"c":"1"}}}',
@@ -75,7 +76,13 @@ NO_TABLE = {
 """Lines that no table holds as they are. `{ }` is one that no dict of columns holds, by itself."""
 ANOTHER_TYPE = {
     *('{"id":3,"x":2.5}', '{"x":1.0}', '{"x":-0.0}', '{"x":1e+300}', '{"x":true}', '{"x":"1"}'),
-    *('{"x":[{"a":1},{"b":2}]}', '{"a":[]}', '{"a":{"b":{"c":"1"}}}', '{"a":{"b":[1]}}'),
+    *(
+        '{"m":[{"k":1}]}',
+        '{"x":[{"a":1},{"b":2}]}',
+        '{"a":[]}',
+        '{"a":{"b":{"c":"1"}}}',
+        '{"a":{"b":[1]}}',
+    ),
 }
 """Lines with another type in a column than the lines before."""
 
@@ -88,6 +95,7 @@ SCHEMAS = {
     "messages": pa.schema(
         [("m", pa.list_(pa.struct([(name, "str") for name in ("role", "content", "name")])))]
     ),
+    "choices": pa.schema([("m", pa.list_(pa.struct([("k", "str"), ("j", "i8")])))]),
     "deep": pa.schema(
         [
             pa.field(
