@@ -395,7 +395,7 @@ def _storable(kind: pa.DataType) -> pa.DataType:
     if is_list(kind):
         return like_list(kind, _storable(kind.value_type))
     if t.is_map(kind):
-        return pa.map_(kind.key_type, _storable(kind.item_type))
+        return pa.map_(_storable(kind.key_type), _storable(kind.item_type))
     return _storable_dictionary(kind) if t.is_dictionary(kind) else _storable_time(kind)
 
 
