@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -133,9 +132,21 @@ _PANDAS: Mapping[str, Kind | None] = {
 }
 
 
-@lru_cache(1024)
+_kinds_seen: dict[type, Kind | None] = {}
+
+
 def kind_of(cls: type, path: str) -> Kind | None:
-    """Return the kind of the instances of *cls*; None for those that stand for nothing."""
+    """Return the kind of the instances of *cls*; None for those that stand for nothing.
+
+    Raises:
+        SchemaError: Arrow has no type for them; *path* names their column.
+    """
+    if cls not in _kinds_seen:
+        _kinds_seen[cls] = _find_kind(cls, path)
+    return _kinds_seen[cls]
+
+
+def _find_kind(cls: type, path: str) -> Kind | None:
     module = cls.__module__.partition(".")[0]
     if module == "pandas" and cls.__name__ in _PANDAS:
         return _PANDAS[cls.__name__]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from batchrunner.formats.columns import joined
 from batchrunner.formats.schema_error import SchemaError, first_line
 from batchrunner.formats.schemas import check_writable, conform, grown, no_rows
+from batchrunner.formats.words import Words
 
 ROW_GROUP_BYTES = 64 << 20
 """Size in memory at which rows become a row group of the part."""
@@ -43,6 +44,7 @@ class ParquetPart:
         self._held: list[pa.Table] = []
         self._held_bytes = 0
         self._own: pa.Schema | None = None
+        self._words = Words()
         self._writer: pq.ParquetWriter | None = None
 
     def append(self, table: pa.Table) -> None:
@@ -75,7 +77,9 @@ class ParquetPart:
     def _ready_writer(self) -> pq.ParquetWriter:
         """Return the writer of the schema that the rows held, and those before them, need."""
         own = self._own or pa.schema([])
-        grown_own = reduce(grown, (table.schema for table in self._held), own)
+        grown_own = self._words.within(
+            reduce(grown, (table.schema for table in self._held), own), self._held
+        )
         if self._writer is not None and grown_own is own:
             return self._writer
         self._own = grown_own

@@ -71,7 +71,7 @@ def _grown(kind: pa.DataType, own: pa.DataType, path: str) -> pa.DataType:
     if t.is_null(kind):
         return own
     if t.is_null(own) or _is_the_same(kind, own):
-        return kind
+        return _wider(kind, own)
     if t.is_struct(kind) and t.is_struct(own):
         return _grown_struct(kind, own, path)
     if is_list(kind) and is_list(own) and _size(kind) == _size(own):
@@ -85,6 +85,16 @@ def _is_the_same(kind: pa.DataType, own: pa.DataType) -> bool:
     """Tell whether both have the same values, however Arrow keeps them."""
     kind, own = _logical(kind), _logical(own)
     return kind.equals(own) or (_family(kind) is not None and _family(kind) == _family(own))
+
+
+def _wider(kind: pa.DataType, own: pa.DataType) -> pa.DataType:
+    """Return *kind*; a dictionary with the indices of *own* if those reach further."""
+    t = pa.types
+    if not (t.is_dictionary(kind) and t.is_dictionary(own)):
+        return kind
+    if own.index_type.bit_width <= kind.index_type.bit_width:
+        return kind
+    return pa.dictionary(own.index_type, kind.value_type, ordered=kind.ordered)
 
 
 def _grown_struct(kind: pa.DataType, own: pa.DataType, path: str) -> pa.DataType:

@@ -130,6 +130,23 @@ def test_what_rows_add_is_in_the_file_wherever_its_row_groups_end(monkeypatch, g
     assert (sink.restarts > 0) == (group_bytes < 100)
 
 
+def test_a_dictionary_reaches_all_of_its_words(monkeypatch):
+    """The source had a few; with more than 128, indices of a byte made a part that nobody can read."""
+    monkeypatch.setattr(parquet_part, "ROW_GROUP_BYTES", 300)
+    few = pa.dictionary(pa.int8(), pa.string())
+    texts = [f"word {n}" for n in range(300)]
+    tables = [
+        pa.table({"x": pa.array(texts[at : at + 50], few)}) for at in range(0, len(texts), 50)
+    ]
+    sink = Sink()
+
+    found = sink.written(*tables).read()
+
+    assert found["x"].to_pylist() == texts
+    assert found.schema.field("x").type == pa.dictionary(pa.int32(), pa.string())
+    assert Sink().written(tables[0]).read().schema.field("x").type == few
+
+
 def test_a_part_without_rows_has_the_schema_of_the_others():
     """A reader of the folder sees the same columns in every file."""
     schema = pa.schema([("x", pa.float64())])
