@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,7 +25,7 @@ from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.user_code import CallRaisedError, is_out_of_memory
 from batchrunner.worker.batch import Batch, Given
-from batchrunner.worker.calling import Answer, Pieces
+from batchrunner.worker.calling import Answer, Piece, Pieces
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,9 +49,16 @@ _USUAL_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class SentBatch:
-    """The rows of a batch on their way to the other process, as the capability's format needs them."""
+    """The rows of a batch on their way to the other process, as the capability's format needs them.
+
+    Attributes:
+        content: The rows.
+        count: How many there are: a pickled table without columns does not say.
+        given: What is known of them.
+    """
 
     content: list[Row] | pa.Table
+    count: int
     given: Given
 
     def rows(self) -> list[Row]:
@@ -62,11 +69,21 @@ class SentBatch:
         """As `Batch.in_format`."""
         from batchrunner.worker.batch import in_format
 
-        return (
-            self.content
-            if isinstance(self.content, list)
-            else in_format(self.content, batch_format)
-        )
+        if isinstance(self.content, list):
+            return self.content
+        return in_format(_with_rows(self.content, self.count), batch_format)
+
+
+def _with_rows(table: pa.Table, count: int) -> pa.Table:
+    """Return *table*, which has been pickled, with its *count* rows: without columns, it lost them."""
+    from batchrunner.formats.columns import bare_table
+
+    return table if table.num_rows == count else bare_table(count)
+
+
+def _whole(piece: Piece) -> Piece:
+    is_lines = isinstance(piece.rows, bytes)
+    return piece if is_lines else replace(piece, rows=_with_rows(piece.rows, piece.count))
 
 
 class IsolatedCaller:
@@ -107,7 +124,7 @@ class IsolatedCaller:
         if self._process is None:
             self._start()
         content = batch.rows() if self._by_rows else batch.table()
-        kind, answer = self._exchange(SentBatch(content, self._given(batch)))
+        kind, answer = self._exchange(SentBatch(content, len(batch), self._given(batch)))
         if kind == "late":
             self.close()
             raise CallTimedOutError(f"the call took more than {self._timeout:g} s")
@@ -117,7 +134,7 @@ class IsolatedCaller:
                 self.close()
             raise error
         pieces: Pieces = answer
-        return pieces
+        return [_whole(piece) for piece in pieces]
 
     def _exchange(self, sent: SentBatch) -> tuple[str, Any]:
         try:

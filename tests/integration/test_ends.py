@@ -11,6 +11,7 @@ import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,13 @@ from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, PlanFacts
 from batchrunner.errors import CapabilityImportError
 from batchrunner.execute.payload import pickled
+from batchrunner.formats.jsonl import parse
+from batchrunner.formats.lines import Lines
 from batchrunner.set_aside import rows_set_aside
 from batchrunner.storage import open_storage
 from batchrunner.worker.attempts import marked
-from batchrunner.worker.isolation import IsolatedCaller, SentBatch
+from batchrunner.worker.batch import Batch
+from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.work import Work
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
 from capabilities import ENDS
@@ -390,10 +394,11 @@ def test_the_isolated_process_outlives_the_thread_that_made_its_first_call(tmp_p
     spec = a_spec(tmp_path, capability="capabilities:with_pid")
     facts = PlanFacts(width=5, format="jsonl", compression="", unit="bytes", count=1)
     work = Work(spec=spec, run_uid="run", session="session", facts=facts, weight=1)
-    caller = IsolatedCaller(pickled(work), by_rows=True, timeout=60)
+    caller = IsolatedCaller(pickled(work), given=attrgetter("given"), by_rows=True, timeout=60)
+    chunk = parse(Lines(b'{"id": 1}\n', 0), columns=None)
 
     def pid():
-        [piece] = caller.submit(SentBatch([{"id": 1}]))()
+        [piece] = caller.submit(Batch(((chunk, 0, 1),)))()
         return json.loads(piece.rows)["by"].partition("-")[0]
 
     with closing(caller):
