@@ -10,6 +10,8 @@ import json
 from functools import cache
 from pathlib import Path
 
+import fastparquet
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -151,6 +153,20 @@ def test_neither_the_size_of_a_batch_nor_a_bad_row_alters_the_others(tmp_path, f
     kept = [[line for line in part if not line.startswith('{"id":1,')] for part in whole]
     assert without == kept
     assert failed.keys() >= refused.keys()
+
+
+@pytest.mark.parametrize("batch_format", FORMATS)
+def test_rows_without_columns_are_rows(tmp_path, batch_format):
+    """Arrow loses them where tables are joined or pickled, and a dict of no columns has none."""
+    fastparquet.write(str(tmp_path / "n.parquet"), pd.DataFrame(index=range(3)), write_index=False)
+    (part,), dead = run(
+        tmp_path, tmp_path / "n.parquet", "jsonl", batch_format=batch_format, batch_size=2
+    )
+
+    refused = 3 if batch_format == "numpy" else 0
+    assert part.read_text() == "{}\n" * (3 - refused)
+    assert len(dead) == refused
+    assert all("a row without any column" in message for message in dead.values())
 
 
 NARROW = ("arrow-map", "arrow-list-float64", "arrow-timestamp-ns-UTC", "arrow-dictionary-unused")
