@@ -61,6 +61,13 @@ def array_of(
     if named is not None:
         bare = tuple(h.storage_type if _is_extension(h) else h for h in hints)
         return _extended(array_of(values, path=path, hints=bare, lenient=lenient), named)
+    quick = _quickly(values, path=path, hints=hints)
+    if quick is not None:
+        return quick
+    return _by_kind(values, path=path, hints=hints, lenient=lenient)
+
+
+def _by_kind(values: Sequence[Any], *, path: str, hints: Hints, lenient: bool) -> pa.Array:
     classes = set(map(type, values))
     kinds = {kind for kind in (_kind(cls, path) for cls in classes) if kind is not None}
     if any(cls is not type(None) and _kind(cls, path) is None for cls in classes):
@@ -77,6 +84,34 @@ def array_of(
     if kind is _STRUCT:
         return _struct_array(values, path=path, hints=hints, lenient=lenient)
     return _scalar_array(values, kind, path=path, hints=hints)
+
+
+def _quickly(values: Sequence[Any], *, path: str, hints: Hints) -> pa.Array | None:
+    """Return the array of values that are surely of one kind, without a look at each; else None.
+
+    What Arrow infers to be integers, strings or booleans was nothing else: among other values it
+    infers something else, or raises.
+    """
+    kind = _QUICK.get(type(values[0])) if values else None
+    if kind is None:
+        return None
+    try:
+        array = pa.array(values)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return None
+    if not array.type.equals(kind.natural(values)):
+        return None
+    hint = next((hint for hint in hints if kind.fits(_logical(hint), values)), None)
+    if hint is None or hint.equals(array.type):
+        return array
+    return _fewer_bits(array, hint, path) if pa.types.is_integer(hint) else None
+
+
+def _fewer_bits(array: pa.Array, kind: pa.DataType, path: str) -> pa.Array:
+    try:
+        return array.cast(kind)
+    except pa.ArrowException as error:
+        raise SchemaError(f"column {path!r}, {kind}: {first_line(error)}") from error
 
 
 def _scalar_array(values: Sequence[Any], kind: Kind, *, path: str, hints: Hints) -> pa.Array:
@@ -413,6 +448,7 @@ _KINDS: Mapping[type, Kind | None] = {
     tuple: _LIST,
     dict: _STRUCT,
 }
+_QUICK = {cls: kind for cls in (bool, int, str) if (kind := _KINDS[cls]) is not None}
 _NUMPY: Mapping[str, type] = {
     "bool": bool,
     "bool_": bool,
