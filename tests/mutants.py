@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
+import pyarrow as pa
+
 from batchrunner.checkpoint import Sentinel
+from batchrunner.formats import schemas
 from batchrunner.session import Session
 from batchrunner.storage import durability, local
 from batchrunner.storage.local import LocalStorage
@@ -68,6 +71,16 @@ def trusts_any_sentinel() -> None:
 
 def never_looks_at_the_lease() -> None:
     Session.check = lambda self: None
+
+
+def casts_types() -> None:
+    """As Arrow does by itself."""
+
+    def shaped(array, want, path, *, lenient):
+        return array.cast(want)
+
+    schemas._grown = lambda kind, own, path: own if pa.types.is_null(kind) else kind
+    schemas._shaped = shaped
 
 
 def deletes_by_name() -> None:

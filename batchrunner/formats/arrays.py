@@ -15,11 +15,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrunner.formats.kinds import LIST, NUMBERS, STRUCT, Kind, kind_of, named
+from batchrunner.formats.kinds import LIST, NUMBERS, QUICK, STRUCT, Kind, kind_of, named
 from batchrunner.formats.lists import is_list, list_of
 from batchrunner.formats.schema_error import SchemaError, first_line
 
 Hints = tuple[pa.DataType, ...]
+
+_PLAIN_INTEGERS = {int, type(None)}
 
 
 def array_of(
@@ -40,6 +42,13 @@ def array_of(
     if extension is not None:
         bare = tuple(h.storage_type if _is_extension(h) else h for h in hints)
         return _extended(array_of(values, path=path, hints=bare, lenient=lenient), extension)
+    quick = _quickly(values, path=path, hints=hints)
+    if quick is not None:
+        return quick
+    return _by_kind(values, path=path, hints=hints, lenient=lenient)
+
+
+def _by_kind(values: Sequence[Any], *, path: str, hints: Hints, lenient: bool) -> pa.Array:
     classes: set[Any] = set(map(type, values))
     kinds = {kind for cls in classes if (kind := kind_of(cls, path)) is not None}
     missing = {cls for cls in classes if kind_of(cls, path) is None}
@@ -57,6 +66,34 @@ def array_of(
     if kind is STRUCT:
         return _struct_array(values, path=path, hints=hints, lenient=lenient)
     return _scalar_array(values, kind, path=path, hints=hints)
+
+
+def _quickly(values: Sequence[Any], *, path: str, hints: Hints) -> pa.Array | None:
+    """Return the array of values that are surely of one kind, without a look at each; else None.
+
+    What Arrow infers to be strings or booleans was nothing else: among other values it infers
+    something else, or raises. Among integers, it takes numpy's True for 1.
+    """
+    kind = QUICK.get(type(values[0])) if values else None
+    if kind is None or (type(values[0]) is int and set(map(type, values)) - _PLAIN_INTEGERS):
+        return None
+    try:
+        array = pa.array(values)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return None
+    if not array.type.equals(kind.natural(values)):
+        return None
+    hint = next((hint for hint in hints if kind.fits(_logical(hint), values)), None)
+    if hint is None or hint.equals(array.type):
+        return array
+    return _fewer_bits(array, hint, path) if pa.types.is_integer(hint) else None
+
+
+def _fewer_bits(array: pa.Array, kind: pa.DataType, path: str) -> pa.Array:
+    try:
+        return array.cast(kind)
+    except pa.ArrowException as error:
+        raise SchemaError(f"column {path!r}, {kind}: {first_line(error)}") from error
 
 
 def _scalar_array(values: Sequence[Any], kind: Kind, *, path: str, hints: Hints) -> pa.Array:

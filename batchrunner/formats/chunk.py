@@ -1,4 +1,4 @@
-"""A run of neighbouring rows as a source hands them on, with the way back to where they stood."""
+"""Neighbouring rows as a source hands them on, with the way back to where they stood."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Segment:
     """Neighbouring rows of a chunk that go into one table.
 
     Attributes:
@@ -107,11 +107,11 @@ class Chunk(Protocol):
     def reread(self, start: int, stop: int) -> list[Row]:
         """Return the same rows again, as they stood before anybody changed them."""
 
-    def runs(self) -> Sequence[Run]:
-        """Cut the rows into runs that go into one table each, in order and without gaps."""
+    def segments(self) -> Sequence[Segment]:
+        """Cut the rows into segments that go into one table each, in order and without gaps."""
 
     def table(self, start: int, stop: int) -> pa.Table:
-        """Return rows *start* to *stop*, which are of one run, as a table.
+        """Return rows *start* to *stop*, which are of one segment, as a table.
 
         Raises:
             SchemaError: There is none that holds the row.

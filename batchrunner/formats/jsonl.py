@@ -10,7 +10,7 @@ from itertools import accumulate, islice
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchrunner.errors import ShardFailedError, StorageError
-from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, Run
+from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, Segment
 from batchrunner.formats.json_rows import parse_block, parse_line
 from batchrunner.formats.lines import (
     MAX_LINE_BYTES,
@@ -93,11 +93,11 @@ class JsonlChunk:
 
         return list(tables_of(self.parsed))
 
-    def runs(self) -> list[Run]:
-        return [one.run for one in self.tables]
+    def segments(self) -> list[Segment]:
+        return [one.segment for one in self.tables]
 
     def table(self, start: int, stop: int) -> pa.Table:
-        found = self.tables[bisect_right(self.tables, start, key=lambda one: one.run.start) - 1]
+        found = self.tables[bisect_right(self.tables, start, key=lambda one: one.segment.start) - 1]
         return found.rows(start, stop)
 
     def positions(self) -> list[int]:

@@ -115,6 +115,8 @@ _KINDS: Mapping[type, Kind | None] = {
     tuple: LIST,
     dict: STRUCT,
 }
+QUICK = {cls: kind for cls in (bool, int, str) if (kind := _KINDS[cls]) is not None}
+"""Kinds whose natural type Arrow infers of their values, and of no others."""
 _NUMPY: Mapping[str, type] = {
     "bool": bool,
     "bool_": bool,

@@ -15,7 +15,7 @@ from batchrunner.formats.chunk import (
     BadRow,
     Position,
     Row,
-    Run,
+    Segment,
     Shape,
     UnreadableRowError,
 )
@@ -65,8 +65,8 @@ class TableChunk:
 
     reread = rows
 
-    def runs(self) -> tuple[Run, ...]:
-        return (Run(0, len(self), Shape(self.content.schema)),)
+    def segments(self) -> tuple[Segment, ...]:
+        return (Segment(0, len(self), Shape(self.content.schema)),)
 
     def table(self, start: int, stop: int) -> pa.Table:
         return self.content.slice(start, stop - start)

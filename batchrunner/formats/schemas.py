@@ -125,6 +125,11 @@ def _family(kind: pa.DataType) -> str | None:
     return None
 
 
+def has_words(schema: pa.Schema) -> bool:
+    """Tell whether a column is a dictionary."""
+    return any(pa.types.is_dictionary(field.type) for field in schema)
+
+
 def without_null_words(table: pa.Table) -> pa.Table:
     """Return *table* with dictionaries of which no word is null, which Parquet cannot have."""
     for index, field in enumerate(table.schema):

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrunner.formats.chunk import Absent, Row, Run, Shape
+from batchrunner.formats.chunk import Absent, Row, Segment, Shape
 from batchrunner.formats.columns import rows_to_table
 from batchrunner.formats.lists import is_list, joined_lists
 from batchrunner.formats.schema_error import SchemaError
@@ -23,21 +23,21 @@ from batchrunner.formats.schema_error import SchemaError
 
 @dataclass(frozen=True, slots=True)
 class RowTable:
-    """A run and its rows as a table, or why there is none."""
+    """A segment and its rows as a table, or why there is none."""
 
-    run: Run
+    segment: Segment
     table: pa.Table | None
     refusal: str = ""
 
     def rows(self, start: int, stop: int) -> pa.Table:
-        """Return rows *start* to *stop* of the chunk, which lie in the run.
+        """Return rows *start* to *stop* of the chunk, which lie in the segment.
 
         Raises:
             SchemaError: No table can hold them.
         """
         if self.table is None:
             raise SchemaError(f"{self.refusal}; batch_format: rows can hold it")
-        return self.table.slice(start - self.run.start, stop - start)
+        return self.table.slice(start - self.segment.start, stop - start)
 
 
 def tables_of(rows: Sequence[Row], *, start: int = 0) -> Iterator[RowTable]:
@@ -49,14 +49,14 @@ def tables_of(rows: Sequence[Row], *, start: int = 0) -> Iterator[RowTable]:
         table = rows_to_table(rows)
     except SchemaError as error:
         if len(rows) == 1:
-            yield RowTable(Run(start, start + 1, None), None, str(error))
+            yield RowTable(Segment(start, start + 1, None), None, str(error))
             return
         middle = len(rows) // 2
         yield from tables_of(rows[:middle], start=start)
         yield from tables_of(rows[middle:], start=start + middle)
     else:
         yield RowTable(
-            Run(start, start + len(rows), Shape(table.schema, absent, is_inferred=True)), table
+            Segment(start, start + len(rows), Shape(table.schema, absent, is_inferred=True)), table
         )
 
 

@@ -148,7 +148,7 @@ def tables_of_lines(lines: Iterator[Numbered], *, like: LineBatch) -> Iterator[T
 
     for some in filter(None, lines):
         for found in tables_of(replace(like, lines=some).rows()):
-            start, stop, shape = found.run.start, found.run.stop, found.run.shape
+            start, stop, shape = found.segment.start, found.segment.stop, found.segment.shape
             given = Given((shape.schema,), shape.absent) if shape else Given()
             numbers = [at for at, _ in some[start:stop]]
             yield TableBatch(found.rows(start, stop), numbers, given)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.formats.chunk import Absent, Chunk, Position, Row, Run, Shape
+from batchrunner.formats.chunk import Absent, Chunk, Position, Row, Segment, Shape
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ class Batch:
     """Neighbouring rows of one shard.
 
     Attributes:
-        pieces: (chunk, start, stop) of each run of rows.
+        pieces: (chunk, start, stop) of some rows each.
         given: What is known of them.
         again: The rows were handed out before, and may have been changed since.
     """
@@ -51,8 +51,10 @@ class Batch:
         if len(self.pieces) == 1 and not self.again:
             chunk, start, stop = self.pieces[0]
             return chunk.rows(start, stop)
-        runs = ((c.reread if self.again else c.rows)(start, stop) for c, start, stop in self.pieces)
-        return [row for run in runs for row in run]
+        segments = (
+            (c.reread if self.again else c.rows)(start, stop) for c, start, stop in self.pieces
+        )
+        return [row for segment in segments for row in segment]
 
     def halves(self) -> tuple[Batch, Batch]:
         """Return the first and the second half of the rows, as they stand in the source."""
@@ -125,13 +127,15 @@ def batches(chunks: Iterable[Chunk], size: int, *, by_shape: bool) -> Iterator[B
     """
     held = _Held()
     for chunk in chunks:
-        for run in chunk.runs() if by_shape else (Run(0, len(chunk), None),):
-            if held.rows and by_shape and not held.goes_on_with(run):
+        for segment in chunk.segments() if by_shape else (Segment(0, len(chunk), None),):
+            if held.rows and by_shape and not held.goes_on_with(segment):
                 yield held.batch()
                 held = _Held()
-            start = run.start
-            while start < run.stop:
-                start = held.take(chunk, run, start, min(start + size - held.rows, run.stop))
+            start = segment.start
+            while start < segment.stop:
+                start = held.take(
+                    chunk, segment, start, min(start + size - held.rows, segment.stop)
+                )
                 if held.rows == size or held.bytes >= MAX_BATCH_BYTES:
                     yield held.batch()
                     held = _Held()
@@ -148,13 +152,13 @@ class _Held:
     rows: int = 0
     bytes: int = 0
 
-    def goes_on_with(self, run: Run) -> bool:
-        return run.shape is not None and run.shape == self.shape
+    def goes_on_with(self, segment: Segment) -> bool:
+        return segment.shape is not None and segment.shape == self.shape
 
-    def take(self, chunk: Chunk, run: Run, start: int, stop: int) -> int:
+    def take(self, chunk: Chunk, segment: Segment, start: int, stop: int) -> int:
         """Add rows *start* to *stop* of *chunk*; return *stop*."""
         self.pieces.append((chunk, start, stop))
-        self.shape = run.shape
+        self.shape = segment.shape
         self.rows += stop - start
         self.bytes += chunk.nbytes * (stop - start) // len(chunk)
         return stop

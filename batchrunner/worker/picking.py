@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import ShardFailedError
-from batchrunner.formats.chunk import BadRow, Chunk, Position, Row, Run
+from batchrunner.formats.chunk import BadRow, Chunk, Position, Row, Segment
 from batchrunner.formats.naming import PARQUET, FileKind
 from batchrunner.shard import Shard, Slicing
 
@@ -53,12 +53,12 @@ class PickedChunk:
     def reread(self, start: int, stop: int) -> list[Row]:
         return [self.whole.reread(n, n + 1)[0] for n in self.numbers[start:stop]]
 
-    def runs(self) -> list[Run]:
-        runs = (
+    def segments(self) -> list[Segment]:
+        segments = (
             (bisect_left(self.numbers, r.start), bisect_left(self.numbers, r.stop), r.shape)
-            for r in self.whole.runs()
+            for r in self.whole.segments()
         )
-        return [Run(start, stop, shape) for start, stop, shape in runs if start < stop]
+        return [Segment(start, stop, shape) for start, stop, shape in segments if start < stop]
 
     def table(self, start: int, stop: int) -> pa.Table:
         from batchrunner.formats.columns import joined

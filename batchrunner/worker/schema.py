@@ -40,6 +40,7 @@ class SinkSchema:
         self.declared: pa.Schema | None = None
         self.waits = False
         self._strict: pa.Schema | None = None
+        self._plain: pa.Schema | None = None
         if declared is not None:
             from batchrunner.formats.declared import as_written, declared_schema, refuses_nulls
 
@@ -53,12 +54,15 @@ class SinkSchema:
         Raises:
             SchemaError: A value does not fit exactly, or is null where none may be.
         """
+        if self._plain is not None and table.schema.equals(self._plain, check_metadata=True):
+            return table  # as most batches, which differ in nothing but their rows
         from batchrunner.formats.declared import check_nulls
-        from batchrunner.formats.schemas import conform, storable, without_null_words
+        from batchrunner.formats.schemas import conform, has_words, storable, without_null_words
 
         own = storable(table.schema)
         table = without_null_words(table)
         if self.declared is None:
+            self._plain = None if has_words(own) else own
             return conform(table, own)
         table = conform(table, self.declared)
         if self._strict is not None:

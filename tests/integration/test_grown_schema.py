@@ -11,7 +11,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+import mutants
 from batchrunner import BatchRunner
+from batchrunner.formats import schemas
 from batchrunner.set_aside import rows_set_aside
 from batchrunner.verify import verify
 from builders import a_spec, parts, write_jsonl
@@ -132,6 +134,19 @@ def test_a_change_of_type_is_a_row_error_that_names_the_place_and_both_types(tmp
         "column 'meta.zip': bool here, but int64 in the schema of the sink",
     ]
     assert verify(runner.spec).ok
+
+
+def test_a_sink_that_casts_is_noticed(tmp_path, monkeypatch):
+    """A test that this mutant survives would prove nothing."""
+    for name in ("_grown", "_shaped"):  # put back when the test is over
+        monkeypatch.setattr(schemas, name, getattr(schemas, name))
+    mutants.apply("casts_types")
+
+    _, report = run(tmp_path, DRIFT)
+
+    assert report.rows_failed == 0
+    with pytest.raises(AssertionError):
+        test_a_change_of_type_is_a_row_error_that_names_the_place_and_both_types(tmp_path / "x", {})
 
 
 @pytest.mark.ray

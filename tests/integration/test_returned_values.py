@@ -161,6 +161,7 @@ MIXED = {
     "time of day in a zone": lambda: [{"t": dt.time(1, 2, tzinfo=dt.UTC)}],
     "text and bytes": lambda: [{"t": "a"}, {"t": b"a"}],
     "truth and number": lambda: [{"t": True}, {"t": 1}],
+    "number and numpy's truth": lambda: [{"t": 1}, {"t": np.bool_(1)}],
     "integer and float": lambda: [{"t": {"t": [1]}}, {"t": {"t": [1.5]}}],
     "integers of two widths": lambda: [
         {"t": np.array([2**64 - 1], "u8")},
