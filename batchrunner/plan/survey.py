@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import BinaryIO
 
-from batchrunner.checkpoint import Checkpoint, Generation, Quarantine, RunRecord
+from batchrunner.checkpoint import (
+    Checkpoint,
+    Generation,
+    Quarantine,
+    RunRecord,
+    Sentinel,
+    Sentinels,
+)
 from batchrunner.errors import DamagedOutputError, SpecChangedError
 from batchrunner.plan.again import Again, with_letters
 from batchrunner.plan.asked_for import AskedFor
@@ -146,41 +153,82 @@ def survey(
         return _of_new_run(run, listing)
     generations = run.checkpoint.generations()
     was = recorded_place(record.decisive, generations, run.spec)
-    now = run.asked_for.compared_with(record.decisive)
     gained = partition_change(generations, run.spec.source)
+    now = run.asked_for.compared_with(record.decisive)
     accepted = changes_since(record.decisive, now, was=was, spec=run.spec) + gained
     mended = again is not None and all(line.startswith("capability.code") for line in accepted)
     if accepted and not accept_changes and not mended:
         raise SpecChangedError(_changed(run, accepted))
     if not generations:  # the first session died before it could store its plan
         return _of_new_run(run, listing, record=record, accepted=accepted)
-    generations = brought_here(generations, spec=run.spec, was=was)
     sentinels = run.checkpoint.sentinels()
+    here = brought_here(generations, spec=run.spec, was=was)
+    grown = _grown(run, here, listing, sentinels.good, accept_vanished=accept_changes)
+    if gained and grown.addition is None:  # so that it is known from now on that it was accepted
+        facts = grown.plan.facts
+        grown = replace(grown, addition=Generation(facts, (), place=place_of(run.spec)))
+    if again and again.rows:
+        more = with_letters(grown.addition, grown.plan, sentinels.good)
+        grown = replace(grown, addition=more and replace(more, place=place_of(run.spec)))
+    return _looked_at(run, record, accepted, grown.with_addition(here), sentinels)
+
+
+@dataclass(frozen=True, slots=True)
+class _Grown:
+    """A stored plan, and what the source adds to it.
+
+    Attributes:
+        addition: None for nothing.
+        plan: The stored one, with it.
+        notes: What people should know of the source.
+    """
+
+    addition: Generation | None
+    plan: StoredPlan
+    notes: tuple[str, ...]
+
+    def with_addition(self, generations: Sequence[Generation]) -> _Grown:
+        """Return the same with the plan that *generations* and the addition make."""
+        if self.addition is None:
+            return self
+        return replace(self, plan=StoredPlan.of([*generations, self.addition]))
+
+
+def _grown(
+    run: Run,
+    generations: Sequence[Generation],
+    listing: Listing,
+    committed: Mapping[int, Sentinel],
+    *,
+    accept_vanished: bool,
+) -> _Grown:
     stored = StoredPlan.of(generations)
     listing = listing.read_once({shard.uri for shard in stored.active})
-    found = run.comparer.compare(stored, listing.files, sentinels.good)
-    addition = _addition(run, stored, listing, found.same, accept_vanished=accept_changes)
-    if gained and addition is None:  # so that it is known from now on that this was accepted
-        addition = Generation(stored.facts, (), place=place_of(run.spec))
-    plan = StoredPlan.of([*generations, addition]) if addition else stored
-    if again and again.rows and (more := with_letters(addition, plan, sentinels.good)):
-        addition = replace(more, place=place_of(run.spec))
-        plan = StoredPlan.of([*generations, addition])
+    found = run.comparer.compare(stored, listing.files, committed)
+    addition = _addition(run, stored, listing, found.same, accept_vanished=accept_vanished)
+    notes = (*listing.notes, *found.notes())
+    return _Grown(addition, stored, notes).with_addition(generations)
+
+
+def _looked_at(
+    run: Run, record: RunRecord, accepted: Sequence[str], grown: _Grown, sentinels: Sentinels
+) -> Survey:
+    """Hold the plan against the sink."""
+    plan = grown.plan
     entries = list(run.sink.list())
     parts = parts_in(entries)
     late = late_parts(run, plan, parts)
     rest = {name: entry for name, entry in parts.items() if name not in late}
     output = examine(plan, rest, sentinels, run_uid=record.run_uid)
-    waiting = _waiting(run, record, plan, output)
     seen = Survey(
         record,
         accepted,
-        addition,
+        grown.addition,
         plan,
         output,
         _says_success(entries),
-        waiting,
-        notes=(*listing.notes, *found.notes()),
+        _waiting(run, record, plan, output),
+        notes=grown.notes,
     )
     # Over an output that stays as it is, `_SUCCESS` stays, too.
     signs = () if seen.is_whole else _signs(entries)

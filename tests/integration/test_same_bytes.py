@@ -17,6 +17,7 @@ from batchrunner.checkpoint import plan_file
 from batchrunner.errors import SpecChangedError
 from batchrunner.opening import open_run
 from batchrunner.plan.survey import survey
+from batchrunner.session import Stop, open_session
 from batchrunner.verify import verify
 from builders import a_spec, parts, rows, rows_out
 
@@ -199,12 +200,13 @@ def test_a_success_stands_while_new_times_are_noted(tmp_path):
         def __getattr__(self, name):
             return getattr(self._storage, name)
 
-        def delete(self, keys):
-            seen.extend(keys)
+        def delete_exactly(self, entries):
+            seen.extend(entries)
 
     run = BatchRunner(job.spec())._run()
     run = replace(run, sink=Sink(run.sink))
-    open_run(run, survey(run, accept_changes=True))
+    with open_session(run.checkpoint, stop=Stop(max_runtime=None)) as session:
+        open_run(run, survey(run, accept_changes=True), session)
 
     assert seen == []
     assert job.generations() == ["0000.parquet", "0001.parquet"]
@@ -216,7 +218,8 @@ def test_a_run_that_died_after_the_new_times_were_noted_goes_on(tmp_path):
     job.run()
     job.touch()
     run = BatchRunner(job.spec())._run()
-    open_run(run, survey(run, accept_changes=True))
+    with open_session(run.checkpoint, stop=Stop(max_runtime=None)) as session:
+        open_run(run, survey(run, accept_changes=True), session)
     job.calls, before = 0, job.output()
 
     report = job.run(accept_changes=True)
