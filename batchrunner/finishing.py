@@ -18,6 +18,7 @@ from batchrunner.plan.survey import Run, Survey, late_parts
 from batchrunner.plan.totals import Totals
 from batchrunner.session import Session
 from batchrunner.storage import Storage
+from batchrunner.storage.seam import MAX_RECORD_BYTES
 from batchrunner.worker.schema import SinkSchema
 
 MANIFEST_VERSION = 1
@@ -67,7 +68,13 @@ def is_declared(run: Run, survey: Survey) -> bool:
 
 
 def _holds(sink: Storage, key: str, data: bytes) -> bool:
-    """Tell whether *data* is what stands under *key*, however large that is."""
+    """Tell whether *data* is what stands under *key*, however large that is.
+
+    Raises:
+        ObjectNotFoundError: Nothing stands there.
+    """
+    if len(data) < MAX_RECORD_BYTES:
+        return sink.get(key) == data
     there = sink.head(key)
     if there is None or there.size != len(data):
         return False

@@ -21,7 +21,7 @@ _ACTION = "packages_found"
 _MOST_SESSIONS = 10
 
 
-def keep_versions(run: Run, session: Session) -> None:
+def keep_versions(run: Run, session: Session, *, is_first: bool) -> None:
     """Write down the versions of what the capability imports; warn when the last session had others.
 
     Another version is not refused: most change nothing, and none can be put back on a machine that
@@ -34,7 +34,7 @@ def keep_versions(run: Run, session: Session) -> None:
     if not code.is_known:
         return
     versions = versions_of(code.installed)
-    before = _last_versions(run.checkpoint, session)
+    before = {} if is_first else _last_versions(run.checkpoint, session)
     session.note(_ACTION, versions=versions)
     changed = [f"{n} {before[n]} -> {v}" for n, v in versions.items() if before.get(n, v) != v]
     if changed:

@@ -176,7 +176,7 @@ class BatchRunner:
         _warn(seen)
         opened = open_run(run, seen, session)
         run, before, pending = opened.run, opened.committed, opened.pending
-        keep_versions(run, session)
+        keep_versions(run, session, is_first=seen.record is None)
         session.note("plan_made", shards=len(seen.plan.active), pending=len(pending))
         work = self._work(opened, seen, session)
         pace = _pace(seen, before, pending)

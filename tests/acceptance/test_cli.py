@@ -286,7 +286,7 @@ def test_a_limit_on_the_size_of_files_fails_its_shard_only(job):
     """A quota: shards below it are kept, the others go through once it is gone."""
     write_jsonl(job / "in/in-001.jsonl", rows(4, 2000))
 
-    done = run_as(lambda command: ["sh", "-c", 'ulimit -f 8 && exec "$@"', "sh", *command], job)
+    done = run_as(lambda command: ["sh", "-c", 'ulimit -f 64 && exec "$@"', "sh", *command], job)
 
     assert done.returncode == 3, done.stderr
     assert "2 of 3 shards committed" in done.stderr

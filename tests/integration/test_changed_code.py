@@ -14,6 +14,7 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.capability import before
 from batchrunner.checkpoint import Checkpoint, RunRecord
+from batchrunner.checkpoint.record_lines import record_lines
 from batchrunner.errors import InvalidSpecError, SpecChangedError
 from batchrunner.spec.fingerprint import field_of_code_before
 from batchrunner.storage import open_storage
@@ -412,7 +413,7 @@ def test_the_versions_are_kept_in_the_session_log(job):
 
     (found,) = [
         event["versions"]
-        for event in map(json.loads, checkpoint.lines(key))
+        for event in map(json.loads, record_lines(checkpoint.storage, key))
         if event["action"] == "packages_found"
     ]
 

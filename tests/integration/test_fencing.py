@@ -18,6 +18,7 @@ import pytest
 import mutants
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.driving import Driving
 from batchrunner.errors import (
     DamagedOutputError,
     ForeignOutputError,
@@ -158,11 +159,14 @@ def test_a_late_part_is_found_by_the_session_after_the_one_that_cleared(tmp_path
     a_dead_run(tmp_path)
     zombies = [Zombie(tmp_path, shard=shard) for shard in (0, 2)]
 
-    def dies(rows):
+    def dies(self, shards, engine):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        a_run_by(tmp_path, dies).run(fresh=True)
+    dying = a_run_by(tmp_path, new_code_beside(lambda: None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Driving, "go", dies)
+        with pytest.raises(KeyboardInterrupt):
+            dying.run(fresh=True)
     for zombie in zombies:
         act(zombie)
 
