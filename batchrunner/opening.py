@@ -19,6 +19,7 @@ from batchrunner.session import Session
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import fingerprint
 from batchrunner.worker.committing import adopt
+from batchrunner.worker.schema import SinkSchema
 
 _AT_ONCE = 500
 """How many parts are removed between two looks at the lease."""
@@ -60,6 +61,7 @@ def open_run(run: Run, seen: Survey, session: Session) -> Opened:
         if seen.record is not None:  # shards that come late would be added to a finished output
             session.check()
         run.checkpoint.add_generation(seen.addition, number=seen.plan.generations - 1)
+    SinkSchema(run.checkpoint, declared=run.spec.sink.schema_).declare()
     adopted = _adopt(run, seen, session, run_uid=record.run_uid)
     loose = {shard: seen.output.committed[shard] for shard in seen.output.unfolded}
     run.checkpoint.fold(loose, name=uuid.uuid4().hex)

@@ -19,6 +19,7 @@ from batchrunner.formats.schema_error import SchemaError, first_line
 
 _MOST_DIGITS = 76
 _DECLARE = "; declare its type in sink.schema"
+_NO_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
@@ -338,6 +339,31 @@ def _has_lost_its_zone(have: pa.DataType, want: pa.DataType) -> bool:
     return have.tz is None and want.tz is not None and have.unit == want.unit
 
 
+def filled(schema: pa.Schema, whole: pa.Schema) -> pa.Schema:
+    """Return *schema* with the fields that *whole* has where an object of it is always empty."""
+    return pa.schema(
+        [
+            pa.field(f.name, _filled(f.type, whole.field(f.name).type))
+            if f.name in whole.names
+            else f
+            for f in schema
+        ]
+    )
+
+
+def _filled(kind: pa.DataType, whole: pa.DataType) -> pa.DataType:
+    t = pa.types
+    if t.is_struct(kind) and t.is_struct(whole):
+        if not kind.num_fields:
+            return whole
+        return pa.struct(list(filled(pa.schema(list(kind)), pa.schema(list(whole)))))
+    if is_list(kind) and is_list(whole):
+        return like_list(kind, _filled(kind.value_type, whole.value_type))
+    if t.is_map(kind) and t.is_map(whole):
+        return pa.map_(kind.key_type, _filled(kind.item_type, whole.item_type))
+    return kind
+
+
 def without_nulls(schema: pa.Schema, *, but: pa.Schema) -> pa.Schema:
     """Return *schema* without the columns of nothing but nulls, save those that *but* has."""
     keep = [f for f in schema if not pa.types.is_null(f.type) or f.name in but.names]
@@ -391,12 +417,23 @@ def storable(schema: pa.Schema) -> pa.Schema:
 def _storable(kind: pa.DataType) -> pa.DataType:
     t = pa.types
     if t.is_struct(kind):
-        return pa.struct([pa.field(f.name, _storable(f.type)) for f in kind])
+        return pa.struct([pa.field(f.name, _storable_inside(f.type)) for f in kind])
     if is_list(kind):
-        return like_list(kind, _storable(kind.value_type))
+        return like_list(kind, _storable_inside(kind.value_type))
     if t.is_map(kind):
-        return pa.map_(_storable(kind.key_type), _storable(kind.item_type))
+        return pa.map_(_storable_inside(kind.key_type), _storable_inside(kind.item_type))
     return _storable_dictionary(kind) if t.is_dictionary(kind) else _storable_time(kind)
+
+
+def _storable_inside(kind: pa.DataType) -> pa.DataType:
+    """Arrow writes no text that it keeps as a view inside of another column."""
+    return _NO_VIEWS.get(kind) or _storable(kind)
+
+
+def without_views(schema: pa.Schema) -> pa.Schema:
+    """Return *schema* with text and bytes as Arrow usually keeps them: views are for the way only."""
+    kinds = ((field, _NO_VIEWS.get(field.type, field.type)) for field in schema)
+    return pa.schema([pa.field(field.name, kind) for field, kind in kinds])
 
 
 def _storable_time(kind: pa.DataType) -> pa.DataType:
@@ -411,7 +448,7 @@ def _storable_time(kind: pa.DataType) -> pa.DataType:
 def _storable_dictionary(kind: pa.DataType) -> pa.DataType:
     """Parquet has dictionaries of text and of bytes. Of durations, Arrow would write mere numbers."""
     words = kind.value_type
-    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(words, words)
+    plain = _NO_VIEWS.get(words, words)
     if _family(words) is None:
         return _storable(words)
     return pa.dictionary(kind.index_type, plain, ordered=kind.ordered)

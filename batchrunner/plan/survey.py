@@ -34,6 +34,7 @@ from batchrunner.plan.source import Listing, SourceFile, list_source
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage, locate
+from batchrunner.worker.schema import SinkSchema
 
 _MOST_DIFFERENCES = 40
 
@@ -159,6 +160,8 @@ def survey(
     mended = again is not None and all(line.startswith("capability.code") for line in accepted)
     if accepted and not accept_changes and not mended:
         raise SpecChangedError(_changed(run, accepted))
+    if any(line.startswith("sink.schema") for line in accepted):
+        _check_schema(run)
     if not generations:  # the first session died before it could store its plan
         return _of_new_run(run, listing, record=record, accepted=accepted)
     sentinels = run.checkpoint.sentinels()
@@ -171,6 +174,17 @@ def survey(
         more = with_letters(grown.addition, grown.plan, sentinels.good)
         grown = replace(grown, addition=more and replace(more, place=place_of(run.spec)))
     return _looked_at(run, record, accepted, grown.with_addition(here), sentinels)
+
+
+def _check_schema(run: Run) -> None:
+    """Refuse types that parts have not: to accept them would leave parts that nobody reads together."""
+    try:
+        SinkSchema(run.checkpoint, declared=run.spec.sink.schema_).check_declared()
+    except ValueError as error:
+        raise SpecChangedError(
+            f"sink.schema is not what the parts in {run.sink.uri} have: {error}\n"
+            "Parts are never changed. Put it back, or start over with --fresh."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,8 +173,9 @@ class ShardWorker:
             failed: dict[int, Receipt] = {}
             if attempt > 1:
                 self._look_again(caller)
-            for receipts in self._marked(left, caller, stop):
-                failed.update((r.shard, r.after(attempt)) for r in receipts if r.is_given_up)
+            for receipts in self._marked(left, caller, stop, is_first=attempt == 1):
+                tries = min(attempt, self._work.spec.errors.retry.max_attempts)
+                failed.update((r.shard, r.after(tries)) for r in receipts if r.is_given_up)
                 if settled := [r for r in receipts if not r.is_given_up]:
                     yield settled
             given_up = [r for r in failed.values() if not self._has_more(r, attempt)]
@@ -195,13 +196,18 @@ class ShardWorker:
             caller.close()  # a new process looks by itself
 
     def _marked(
-        self, shards: Sequence[Shard], caller: Caller | IsolatedCaller, stop: Stop
+        self,
+        shards: Sequence[Shard],
+        caller: Caller | IsolatedCaller,
+        stop: Stop,
+        *,
+        is_first: bool,
     ) -> Iterator[list[Receipt]]:
         if shards:
             ids = [shard.id for shard in shards]
             session, node = self._work.session, self._witness.node
             with marked(self._records, ids, session=session, node=node):
-                self._types.begin()
+                self._types.begin(is_final=not is_first)
                 group = _Group(self._work, caller, schema=self._schema, types=self._types)
                 yield from group.process(shards, stop=stop)
 
@@ -275,7 +281,7 @@ class _Group:
         except CapabilityImportError as error:
             return Failure(Cause.IMPORT, str(error))
         except TooManyLossesError as error:
-            return Failure(Cause.BUDGET, str(error))
+            return Failure(Cause.BUDGET, f"{error}; the last one: {made.letters[-1]}")
         return made
 
     def _set_aside_by_origin(self, shard: Shard) -> frozenset[int]:

@@ -91,7 +91,7 @@ def _table(returned: Any, hints: Sequence[pa.Schema], *, lenient: bool = False) 
         return frame_table(returned, hints, lenient=lenient)
     _check_polars(returned)
     if hasattr(returned, "__arrow_c_stream__"):  # a RecordBatch, and what polars or DuckDB return
-        return pa.table(returned)
+        return _of_another_library(returned, hints)
     if isinstance(returned, pa.RecordBatch):
         return pa.Table.from_batches([returned])
     raise TypeError(
@@ -139,6 +139,24 @@ def _array(name: str, column: Any, hints: tuple[pa.DataType, ...], *, lenient: b
     if hasattr(column, "__arrow_c_array__"):
         return column
     return array_of(list(column), path=name, hints=hints, lenient=lenient)
+
+
+def _of_another_library(returned: Any, hints: Sequence[pa.Schema]) -> pa.Table:
+    """Return what came by Arrow's C interface, with views, which are for the way, as plain text."""
+    import pyarrow as pa
+
+    from batchrunner.formats.columns import hints_for
+    from batchrunner.formats.schemas import represented, without_views
+
+    table = pa.table(returned)
+    if _module(returned) == "pyarrow":
+        return table
+    for index, field in enumerate(without_views(table.schema)):
+        column = table.column(index).cast(field.type)
+        chunks = [represented(chunk, hints_for(field.name, hints)) for chunk in column.chunks]
+        column = pa.chunked_array(chunks) if chunks else column
+        table = table.set_column(index, pa.field(field.name, column.type), column)
+    return table
 
 
 def _arrow(column: Any) -> Any:

@@ -97,21 +97,59 @@ class SinkSchema:
         nulls that not every part has is left out: it is null either way.
 
         Raises:
-            SchemaError: A column, or a field in it, has another type than was agreed on.
+            SchemaError: A column, or a field in it, has another type than was agreed on, or none that
+                Parquet has: what nobody can write is not agreed on.
         """
-        from batchrunner.formats.schemas import grown, without_nulls
+        from batchrunner.formats.schemas import grown
 
         if self.declared is not None:
             return self.declared
         if self.known() is None and len(own):
             self._wait()
-        if self.known() is None and len(own):
-            self._agree(own)
-        if not self._generations:
+        own = self._writable(own)
+        if not self._generations and not len(own):
             return own
-        own = without_nulls(own, but=self._generations[0])
         self._agree(own)
         return grown(self._generations[0], own)
+
+    def _writable(self, own: pa.Schema) -> pa.Schema:
+        from batchrunner.formats.schemas import check_writable, filled, without_nulls
+
+        known = self.known()
+        if known is not None:
+            own = filled(without_nulls(own, but=self._generations[0]), known)
+        check_writable(own, is_final=True)
+        return own
+
+    def declare(self) -> None:
+        """Make the declared schema one that counts, so that it does after it is declared no more.
+
+        Raises:
+            SchemaError: Parts have other types.
+        """
+        if self.declared is not None:
+            self._read()
+            self._agree(self.declared)
+
+    def check_declared(self) -> None:
+        """Hold the declared schema against that of the parts so far; change nothing.
+
+        Raises:
+            SchemaError: Parts have other types.
+        """
+        from batchrunner.formats.schemas import grown
+
+        self._read()
+        if self.declared is not None and self._generations:
+            grown(self._generations[-1], self.declared)
+
+    def check_final(self, own: pa.Schema) -> None:
+        """Refuse columns that Parquet has no type for, by all that is known.
+
+        Raises:
+            SchemaError: There is one.
+        """
+        self._writable(own)
 
     def _wait(self) -> None:
         """Give the first part a while to be there."""
@@ -157,10 +195,16 @@ class RowTypes:
         self._running: dict[int, pa.Schema] = {}
         self._latest: pa.Schema | None = None
         self._shard = -1
+        self._is_final = False
 
-    def begin(self) -> None:
-        """Forget the shards so far: those that come begin with what is agreed on."""
-        self._running, self._latest = {}, None
+    def begin(self, *, is_final: bool = False) -> None:
+        """Forget the shards so far: those that come begin with what is agreed on.
+
+        Args:
+            is_final: Nothing more will be known of objects that are always empty, for which
+                Parquet has no type: a row that has one is refused.
+        """
+        self._running, self._latest, self._is_final = {}, None, is_final
 
     def turn_to(self, shard: int) -> None:
         """Let what is asked next be about *shard*."""
@@ -192,7 +236,10 @@ class RowTypes:
         running = self._of_shard()
         schemas = [table.schema for table in rows]
         first, *others = schemas if running is None else (running, *schemas)
-        self._running[self._shard] = self._latest = reduce(grown, others, first)
+        whole = reduce(grown, others, first)
+        if self._is_final:
+            self._schema.check_final(whole)
+        self._running[self._shard] = self._latest = whole
 
     def _of_shard(self) -> pa.Schema | None:
         """Return what the rows of the shard so far have; of its first ones, what came before them.

@@ -13,6 +13,7 @@ import pytest
 
 import mutants
 from batchrunner import BatchRunner
+from batchrunner.errors import SpecChangedError
 from batchrunner.formats import schemas
 from batchrunner.set_aside import rows_set_aside
 from batchrunner.verify import verify
@@ -134,6 +135,60 @@ def test_a_change_of_type_is_a_row_error_that_names_the_place_and_both_types(tmp
         "column 'meta.zip': bool here, but int64 in the schema of the sink",
     ]
     assert verify(runner.spec).ok
+
+
+def test_objects_that_are_always_empty_have_the_fields_that_others_know(tmp_path):
+    """Parquet has no type for them, and cost their shard; now it is tried again with what is known."""
+    files = [
+        [{"id": 1, "m": {}}, {"id": 2}],
+        [{"id": 3, "m": {}}, {"id": 4, "c": [{"args": {}}]}],
+        [{"id": 5, "m": {"a": 1}}, {"id": 6, "c": [{"args": {"n": 1}}]}],
+        [{"id": 7, "m": {}}, {"id": 8, "c": [{"args": {}}, {}]}],
+    ]
+
+    runner, report = run(tmp_path, files)
+
+    found = [row for path in parts(tmp_path / "out") for row in pq.read_table(path).to_pylist()]
+    assert [row["id"] for row in found] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert (report.rows_failed, found[6]["m"]) == (0, {"a": None})
+    assert verify(runner.spec).ok
+
+
+@pytest.mark.parametrize("execution", [{}, {"batch_size": 1}, {"batch_format": "pandas"}])
+def test_objects_of_which_nobody_knows_a_field_cost_their_rows_and_no_shard(tmp_path, execution):
+    """One bad row costs one row."""
+    runner, report = run(
+        tmp_path, [[{"id": 1, "m": {}}, {"id": 2}, {"id": 3, "m": None}]], **execution
+    )
+
+    found = [row for path in parts(tmp_path / "out") for row in pq.read_table(path).to_pylist()]
+    assert [row["id"] for row in found] == [2, 3]
+    assert report.rows_failed == 1
+    (letter,) = rows_set_aside(runner._run().checkpoint)
+    assert letter["message"].startswith("column 'm': Parquet has no type for struct<>")
+
+
+def test_declared_types_that_parts_have_not_are_refused_also_when_changes_are_accepted(tmp_path):
+    """Or the parts could not be read together, and the manifest would say what is not so."""
+    run(tmp_path, [[{"id": 1, "score": 1}]])
+    write_jsonl(tmp_path / "in/1.jsonl", [{"id": 2, "score": 0.5}])
+    before = sorted((tmp_path / "out").rglob("*"))
+
+    def runner(**types):
+        sink = {"uri": str(tmp_path / "out"), "format": "parquet", **types}
+        errors = {"max_row_errors": 1.0, "retry": {"max_attempts": 1}}
+        return BatchRunner(
+            a_spec(tmp_path, capability="capabilities:echo", sink=sink, errors=errors)
+        )
+
+    with pytest.raises(SpecChangedError, match="column 'score': double here, but int64"):
+        runner(schema={"id": "int64", "score": "double"}).run(accept_changes=True)
+    assert sorted((tmp_path / "out").rglob("*")) == before
+
+    more = {"id": "int64", "score": "int64", "note": "string"}
+    assert runner(schema=more).run(accept_changes=True).rows_failed == 1
+    write_jsonl(tmp_path / "in/2.jsonl", [{"id": 3, "note": 4}])
+    assert runner().run(accept_changes=True).rows_failed == 2  # still text, though not declared now
 
 
 def test_a_sink_that_casts_is_noticed(tmp_path, monkeypatch):

@@ -134,3 +134,31 @@ def test_rows_go_on_from_the_types_of_those_before_them(checkpoint):
     assert types.hints((FIRST,)) == (FIRST, grown(LANG, SCORE))
     types.begin()
     assert types.hints(()) == ()
+
+
+EMPTY = schema(id=pa.int64(), m=pa.struct([]))
+FULL = schema(id=pa.int64(), m=pa.struct([("a", pa.int64())]))
+
+
+def test_an_object_that_is_always_empty_has_the_fields_that_others_know(checkpoint):
+    """It is an object all the same; alone, Parquet has no type for it, and nobody agrees on that."""
+    with pytest.raises(SchemaError, match="column 'm': Parquet has no type for struct<>"):
+        a_worker(checkpoint).settle(EMPTY)
+    assert checkpoint.schemas() == []
+
+    a_worker(checkpoint).settle(schema(id=pa.int64(), m=pa.null()))
+    a_worker(checkpoint).settle(FULL)
+
+    assert a_worker(checkpoint).settle(EMPTY) == FULL
+
+
+def test_a_row_is_refused_for_an_empty_object_once_nothing_more_will_be_known(checkpoint):
+    """One row, and not its shard."""
+    types = RowTypes(a_worker(checkpoint))
+    types.begin(is_final=True)
+    types.turn_to(1)
+
+    with pytest.raises(SchemaError, match="column 'm': Parquet has no type for struct<>"):
+        types.accept([EMPTY.empty_table()])
+    types.accept([FULL.empty_table()])
+    types.accept([EMPTY.empty_table()])
