@@ -137,6 +137,8 @@ class BatchRunner:
         if self._is_done(run, seen, again):
             _warn(seen)
             return replace(report_of(run, seen), seconds=time.monotonic() - began)
+        if seen.starts_over:
+            self._check_capability(run)
         self._check_stores(run)
         stop = stop or Stop(max_runtime=self.spec.execution.max_runtime)
         with open_session(run.checkpoint, stop=stop) as session:
@@ -166,6 +168,16 @@ class BatchRunner:
         asked_for = AskedFor(self.spec, self._capability)
         asked_for.warn_of_unseen()
         return Run(self.spec, asked_for, checkpoint, sink, comparer_of(self.spec))
+
+    def _check_capability(self, run: Run) -> None:
+        """See that there is something to start over with, before anything is removed.
+
+        Raises:
+            CapabilityImportError: It cannot be imported.
+            InvalidSpecError: One of `capability.files` is not there.
+        """
+        if run.decisive and self._capability is None:
+            load_target(self._target())
 
     def _check_stores(self, run: Run) -> None:
         if not self.spec.unsafe_single_writer:

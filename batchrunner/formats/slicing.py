@@ -110,7 +110,10 @@ def _slice_parquet(
     fits = sharding.unit == "files" or (sharding.unit == "bytes" and size <= sharding.count * 1.5)
     if fits and limit is None:
         return [Slice(Slicing.FILE, 0, size, None, size)]
-    groups = _row_groups(opened)
+    try:
+        groups = _row_groups(opened)
+    except _unreadable():  # whoever reads it says why, and it costs its shard, not the plan
+        return [Slice(Slicing.FILE, 0, size, None, size)]
     total = sum(rows for rows, _ in groups)
     if sharding.unit == "rows":
         cuts = [*range(0, total, sharding.count), total]
@@ -119,6 +122,13 @@ def _slice_parquet(
     else:
         slices = _group_runs(groups, sharding=sharding)
     return slices if limit is None else _first_rows(slices, limit=limit)
+
+
+def _unreadable() -> type[Exception]:
+    import pyarrow as pa
+
+    kind: type[Exception] = pa.ArrowException
+    return kind
 
 
 def _row_groups(opened: Opener) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from datetime import date, time, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,12 +39,16 @@ def _rare(value: object) -> bytes:
     return _OTHER + str(value).encode()
 
 
+_ALL_DIGITS = Context(prec=1000)  # the usual one rounds to 28, and two keys would be one
+
+
 def _number(value: float | Decimal) -> str:
     if not math.isfinite(value):
         return str(value).lower()
     if value == int(value):
         return str(int(value))
-    return repr(value) if isinstance(value, float) else f"{value.normalize():f}"
+    exact = Decimal(repr(value)) if isinstance(value, float) else value
+    return f"{exact.normalize(_ALL_DIGITS):f}"
 
 
 _KEYS: dict[type, Callable[[Any], bytes]] = {

@@ -230,6 +230,7 @@ class _Group:
         types: RowTypes,
     ) -> None:
         self._work, self._caller = work, caller
+        self._types = types
         self._resolver = Resolver(caller.submit, work.spec.errors, types)
         self._committer = Committer(work, schema)
         self._given_up: set[int] = set()
@@ -275,7 +276,10 @@ class _Group:
                 made = self._resolver.resolve(shard, step.batch, answer)
             rows = len(step.batch) if step.batch else len(step.bad)
             self._losses.count(shard, rows=rows, lost=len(made.letters))
+            if step.failure is not None:
+                self._types.forget(shard.id)
         except RowFailedError as error:
+            self._types.forget(shard.id)
             place = _place(error.__cause__) if error.__cause__ else ""
             return Failure(Cause.ROW, f"{error}{place}", traceback.format_exc())
         except CapabilityImportError as error:

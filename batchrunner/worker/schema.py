@@ -206,6 +206,11 @@ class RowTypes:
         """
         self._running, self._latest, self._is_final = {}, None, is_final
 
+    def forget(self, shard: int) -> None:
+        """Let *shard*, which failed, decide nothing: its rows are in no part."""
+        self._running.pop(shard, None)
+        self._latest = None
+
     def turn_to(self, shard: int) -> None:
         """Let what is asked next be about *shard*."""
         self._shard = shard

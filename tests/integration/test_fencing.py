@@ -20,8 +20,10 @@ from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.driving import Driving
 from batchrunner.errors import (
+    CapabilityImportError,
     DamagedOutputError,
     ForeignOutputError,
+    InvalidSpecError,
     LeaseHeldError,
 )
 from batchrunner.storage import open_storage
@@ -450,6 +452,16 @@ def somebody_runs(folder):
     acquire_lease(open_storage(str(folder / "out/_checkpoint")), owner)
 
 
+def code_is_broken(folder):
+    BatchRunner(a_spec(folder)).run()
+    return {"capability": "broken_capability:f"}
+
+
+def weights_are_gone(folder):
+    BatchRunner(a_spec(folder)).run()
+    return {"capability": {"target": "capabilities:echo", "files": [str(folder / "gone")]}}
+
+
 @pytest.mark.parametrize(
     ("prepare", "error"),
     [
@@ -459,15 +471,17 @@ def somebody_runs(folder):
         (a_stranger_s_part, ForeignOutputError),
         (nothing_to_read, OSError),
         (somebody_runs, LeaseHeldError),
+        (code_is_broken, CapabilityImportError),
+        (weights_are_gone, InvalidSpecError),
     ],
 )
 def test_starting_over_that_is_refused_changes_nothing_of_anybody_s(tmp_path, prepare, error):
     """Exit 4 promises that nothing was touched, in the sink and in the checkpoint."""
     a_source(tmp_path / "in")
-    prepare(tmp_path)
+    changes = prepare(tmp_path) or {}
     before = files(tmp_path)
 
     with pytest.raises(error):
-        BatchRunner(a_spec(tmp_path)).run(fresh=True)
+        BatchRunner(a_spec(tmp_path, **changes)).run(fresh=True)
 
     assert files(tmp_path) == before

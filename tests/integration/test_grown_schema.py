@@ -1,5 +1,6 @@
 """Parts of one sink whose rows add to its schema: every value is kept, and all can be read together."""
 
+import gzip
 import json
 import random
 from itertools import pairwise
@@ -189,6 +190,18 @@ def test_declared_types_that_parts_have_not_are_refused_also_when_changes_are_ac
     assert runner(schema=more).run(accept_changes=True).rows_failed == 1
     write_jsonl(tmp_path / "in/2.jsonl", [{"id": 3, "note": 4}])
     assert runner().run(accept_changes=True).rows_failed == 2  # still text, though not declared now
+
+
+def test_a_file_that_is_cut_short_decides_no_type(tmp_path):
+    """Its shard is given up, and the rows of the next one go through."""
+    write_jsonl(tmp_path / "in/1.jsonl", [{"id": 1, "v": 0.5}])
+    whole = gzip.compress(b"".join(b'{"id": %d, "v": 1}\n' % n for n in range(60_000)))
+    (tmp_path / "in/0.jsonl.gz").write_bytes(whole[:-5000])
+
+    _, report = run(tmp_path, [])
+
+    found = [row for path in parts(tmp_path / "out") for row in pq.read_table(path).to_pylist()]
+    assert (found, report.rows_failed, set(report.quarantined)) == ([{"id": 1, "v": 0.5}], 0, {0})
 
 
 def test_a_sink_that_casts_is_noticed(tmp_path, monkeypatch):

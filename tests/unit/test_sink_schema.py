@@ -162,3 +162,15 @@ def test_a_row_is_refused_for_an_empty_object_once_nothing_more_will_be_known(ch
         types.accept([EMPTY.empty_table()])
     types.accept([FULL.empty_table()])
     types.accept([EMPTY.empty_table()])
+
+
+def test_a_shard_that_failed_decides_no_type(checkpoint):
+    """Its rows are in no part: those that follow would be refused for the type of nothing."""
+    types = RowTypes(a_worker(checkpoint))
+    types.turn_to(1)
+    types.accept([schema(v=pa.int64()).empty_table()])
+    types.forget(1)
+
+    types.turn_to(2)
+    types.accept([schema(v=pa.float64()).empty_table()])
+    assert types.hints(()) == (schema(v=pa.float64()),)

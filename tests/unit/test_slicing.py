@@ -285,3 +285,14 @@ def test_what_was_opened_is_closed(kind, unit):
     cut(data, kind, unit=unit, opened=lambda: file)
 
     assert file.closed
+
+
+@pytest.mark.parametrize("unit", ["rows", "row_groups", "bytes"])
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_file_without_a_readable_footer_is_one_shard(unit, limit):
+    """Its shard then fails, with the reason; the plan, and with it all other files, does not."""
+    data = b"PAR1" + bytes(100) + b"PAR1"
+
+    (piece,) = cut(data, FileKind(PARQUET), unit=unit, limit=limit)
+
+    assert (piece.slicing, piece.rows) == (Slicing.FILE, None)

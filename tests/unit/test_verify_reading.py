@@ -56,6 +56,7 @@ def test_a_line_too_long_to_be_held_costs_no_number(monkeypatch):
 SAME = [
     (1, 1.0, Decimal("1.00")),
     (0.5, Decimal("0.50")),
+    (1e-07, Decimal("0.0000001")),
     (0, -0.0),
     ({"a": 1, "b": None}, {"a": 1.0}),
     ([1, {"b": 2, "a": 3}], [1, {"a": 3, "b": 2}]),
@@ -64,6 +65,7 @@ SAME = [
 DISTINCT = [
     1, "1", True, None, "", "null", b"1", [1], {"1": 1}, ["1"], [], {}, [None], [[]], 1.5, "1.5",
     2**53 + 1, float(2**53), float("nan"), "nan", "\ud800", "true", False, 0, {"a": "1"}, {"a": 1},
+    Decimal("123456789012345678901234567890.12345"), Decimal("123456789012345678901234567890.12346"),
 ]  # fmt: skip
 
 
