@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from batchrunner.checkpoint import Generation, RunPlace
 from batchrunner.formats.partitions import glob_root
 from batchrunner.spec import BatchSpec
-from batchrunner.spec.fingerprint import differences
+from batchrunner.spec.fingerprint import differences, path_of_file, paths_of_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,31 @@ def changes_since(
     recorded: Mapping[str, str], decisive: Mapping[str, str], *, was: RunPlace, spec: BatchSpec
 ) -> list[str]:
     """Return a line for each field that differs from what is *recorded*, but for a move."""
-    for move in moves(was, place_of(spec)):
-        if not differences(_places(recorded), then := _as_before(spec, move.back)):
-            return differences(recorded, {**decisive, **then})
-    return differences(recorded, decisive)
+    found = [
+        differences(_files_moved(recorded, decisive, move), {**decisive, **then})
+        for move in moves(was, place_of(spec))
+        if not differences(_places(recorded), then := _as_before(spec, move.back))
+    ]
+    # The folders around may differ, too: a file that only seems to have moved with the outer ones
+    # is where it was for the inner ones.
+    return min(found, key=len) if found else differences(recorded, decisive)
+
+
+def _files_moved(
+    recorded: Mapping[str, str], decisive: Mapping[str, str], move: Move
+) -> Mapping[str, str]:
+    """Return what is *recorded*, with the files of the capability named as *move* leaves them.
+
+    A file that stayed keeps its name. So do all where two would get the same: what one of them held
+    would be forgotten.
+    """
+    now = paths_of_files(decisive)
+    old = paths_of_files(recorded)
+    names = {name: name if name in now and move(name) not in now else move(name) for name in old}
+    if len(set(names.values())) < len(names):
+        return recorded
+    rest = {path: text for path, text in recorded.items() if path not in old.values()}
+    return rest | {path_of_file(names[name]): recorded[path] for name, path in old.items()}
 
 
 def _places(fields: Mapping[str, str]) -> dict[str, str]:

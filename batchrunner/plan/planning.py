@@ -74,11 +74,16 @@ def _identified(shard: Shard, identities: Mapping[str, str]) -> Shard:
 
 
 def first_generation(spec: BatchSpec, files: Sequence[SourceFile], opener: Opener) -> Generation:
-    """Cut all *files* into shards, with ids from 0 in the order of the files."""
+    """Cut all *files* into shards, with ids from 0 in the order of the files.
+
+    Raises:
+        InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
+    """
+    sink_format = spec.sink.format or (files[0].kind.format if files else "jsonl")
+    spec.sink.check_parts(sink_format)
     sharding = _sharding(spec, files)
     shards = _number(_cut(files, sharding, limit=spec.source.limit, opener=opener), first_id=0)
     width = max(5, len(str(max(len(shards) - 1, 0))))
-    sink_format = spec.sink.format or (files[0].kind.format if files else "jsonl")
     compression = spec.sink.compression or _DEFAULT_COMPRESSION[sink_format]
     facts = PlanFacts(width, sink_format, compression, sharding.unit, sharding.count)
     return Generation(facts, shards)
@@ -96,7 +101,9 @@ def next_generation(
 
     Raises:
         InputChangedError: A file vanished, and nobody said that this is right.
+        InvalidSpecError: The parts, in the format of those so far, cannot be as the spec says.
     """
+    spec.sink.check_parts(stored.facts.format)
     planned = {shard.uri: shard for shard in stored.active}
     now = {file.uri: file for file in files}
     vanished = [uri for uri in planned if uri not in now]

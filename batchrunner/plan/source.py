@@ -161,6 +161,12 @@ def list_source(source: SourceSpec) -> Listing:
     return Listing(tuple(files.values()), frozenset(links), tuple(notes))
 
 
+def format_by_names(source: SourceSpec) -> str | None:
+    """Return the format that the URIs of *source* say without a listing; None when they do not."""
+    formats = {kind.format for uri in source.uris if (kind := file_kind(uri))}
+    return source.format or (formats.pop() if len(formats) == 1 else None)
+
+
 def _list_one(uri: str, source: SourceSpec) -> Listing:
     storage, key = locate(uri, storage_options=source.storage_options)
     entry = storage.head(key) if key else None

@@ -47,8 +47,20 @@ def decisive_fields(
     if code is not None and "capability.version" not in fields:
         fields |= fields_of_code(code)
     for name, digest in (files or {}).items():
-        fields[_dotted(("capability", "files", name))] = _canonical(digest)
+        fields[path_of_file(name)] = _canonical(digest)
     return dict(sorted(fields.items()))
+
+
+def path_of_file(name: str) -> str:
+    """Return the path of the field that tells what the file *name* of the capability holds."""
+    return _dotted(("capability", "files", name))
+
+
+def paths_of_files(fields: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the paths in *fields* that `path_of_file` gave, by the name of the file."""
+    prefix = "capability.files."
+    paths = [path for path in fields if path.startswith(f'{prefix}"')]
+    return {json.loads(path.removeprefix(prefix)): path for path in paths}
 
 
 def fields_of_code(code: Code) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from batchrunner.errors import InvalidSpecError
 from batchrunner.spec.analytics import AnalyticsStoreConfig
 from batchrunner.spec.columns import column_texts
 from batchrunner.spec.execution import ExecutionSpec, RaySpec
@@ -168,6 +169,21 @@ class SinkSpec(Section):
     @classmethod
     def _fits_the_format(cls, value: Any, info: ValidationInfo) -> Any:
         return _fitting(value, info.data.get("format"))
+
+    def check_parts(self, parts: str) -> None:
+        """Check that *parts*, the format that the parts have, goes with the other fields.
+
+        Raises:
+            InvalidSpecError: It takes no schema, or not the compression.
+        """
+        for name, value in (("compression", self.compression), ("schema", self.schema_)):
+            try:
+                _fitting(value, parts)
+            except ValueError as error:
+                raise InvalidSpecError(
+                    f"sink.{name}: {error}; the parts are {parts}: to begin a run with others, "
+                    "give sink.format"
+                ) from error
 
 
 def _fitting(value: Any, sink_format: str | None) -> Any:

@@ -183,6 +183,18 @@ CASES = {
         3,
         "nobody listens at ray.address",
     ),
+    "schema of lines": (
+        ["run", "spec.yaml"],
+        {"sink": {"uri": "out", "schema": {"id": "string"}}},
+        2,
+        "sink.schema: a schema needs the format parquet",
+    ),
+    "compression of lines": (
+        ["validate", "spec.yaml"],
+        {"source": "nowhere/*.jsonl", "sink": {"uri": "out", "compression": "gzip"}},
+        2,
+        "sink.compression: the format jsonl takes",
+    ),
     "no run": (["status", "nowhere"], None, 3, "there is no run in"),
 }
 

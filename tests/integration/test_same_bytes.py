@@ -407,6 +407,98 @@ def test_a_moved_sink_leaves_a_source_elsewhere_where_it_is(tmp_path, monkeypatc
     assert job.path(0).exists()
 
 
+@pytest.mark.parametrize("files", ["w/a.bin", "w/*.bin", "w"])
+def test_weights_in_a_job_folder_may_be_moved_with_it(tmp_path, monkeypatch, files):
+    """They hold what they held; those outside of the folder are called what they were called."""
+    job = Job(tmp_path / "job")
+    weights(job.folder / "w", a=b"1", b=b"2")
+    weights(tmp_path / "shared", c=b"3")
+    capability = {"target": "capabilities:double", "files": [files, str(tmp_path / "shared")]}
+    BatchRunner(runs_in(job.folder, monkeypatch, capability=capability)).run()
+    monkeypatch.chdir(tmp_path)
+    job.folder = job.folder.rename(tmp_path / "job2")
+    spec = runs_in(job.folder, monkeypatch, capability=capability)
+
+    assert BatchRunner(spec).run().shards_new == 0
+    weights(job.folder / "w", a=b"other")
+    with pytest.raises(SpecChangedError) as refused:
+        BatchRunner(spec).run()
+    assert f"\n  capability.files: {job.folder}/w/a.bin: changed\nNothing" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "files", [["{a}/w.bin", "{b}/w.bin", "in.bin"], ["../along.bin", "{a}/w.bin"]], ids=str
+)
+def test_weights_around_a_job_that_moves_stay_what_they_are(tmp_path, monkeypatch, files):
+    """The folders around it have other names, too: one file of them moved, the others did not."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    job = Job(a / "job")
+    weights(a, w=b"1", along=b"2")
+    weights(b, w=b"3")
+    weights(job.folder, **{"in": b"4"})
+    files = [file.format(a=a, b=b) for file in files]
+    capability = {"target": "capabilities:double", "files": files}
+    BatchRunner(runs_in(job.folder, monkeypatch, capability=capability)).run()
+    monkeypatch.chdir(tmp_path)
+    job.folder = job.folder.rename(b / "job")
+    (a / "along.bin").rename(b / "along.bin")
+
+    report = BatchRunner(runs_in(job.folder, monkeypatch, capability=capability)).run()
+
+    assert report.shards_new == 0
+
+
+def test_a_job_may_move_into_a_folder_of_its_own_name(tmp_path, monkeypatch):
+    """A file is then called what another was called before."""
+    job = Job(tmp_path / "f")
+    weights(job.folder, w=b"1")
+    weights(job.folder / "f", w=b"2")
+    capability = {"target": "capabilities:double", "files": ["w.bin", "f/w.bin"]}
+    BatchRunner(runs_in(job.folder, monkeypatch, capability=capability)).run()
+    monkeypatch.chdir(tmp_path)
+    moved = job.folder.rename(tmp_path / "other")
+    (tmp_path / "f").mkdir()
+    job.folder = moved.rename(tmp_path / "f/f")
+
+    report = BatchRunner(runs_in(job.folder, monkeypatch, capability=capability)).run()
+
+    assert report.shards_new == 0
+
+
+def test_weights_that_a_copy_of_a_job_names_beside_the_old_ones_are_added(tmp_path, monkeypatch):
+    """Two files must not be taken for one: what the second holds would be nobody's business."""
+    job = Job(tmp_path / "job")
+    weights(job.folder, w=b"1")
+    capability = {"target": "capabilities:double", "files": ["w.bin"]}
+    BatchRunner(runs_in(job.folder, monkeypatch, capability=capability)).run()
+    copy = shutil.copytree(job.folder, tmp_path / "job2")
+    capability["files"].append(str(job.folder / "w.bin"))
+
+    with pytest.raises(SpecChangedError, match=r"capability\.files: .*w\.bin: added"):
+        BatchRunner(runs_in(copy, monkeypatch, capability=capability)).run()
+
+
+def test_weights_that_became_one_file_with_a_move_are_not_forgotten(tmp_path, monkeypatch):
+    """The one that is not read any more decided the output, too."""
+    job = Job(tmp_path / "a/job")
+    weights(tmp_path / "a", w=b"1")
+    weights(tmp_path / "b", w=b"2")
+    files = ["../w.bin", str(tmp_path / "b/w.bin")]
+    capability = {"target": "capabilities:double", "files": files}
+    BatchRunner(runs_in(job.folder, monkeypatch, capability=capability)).run()
+    monkeypatch.chdir(tmp_path)
+    job.folder = job.folder.rename(tmp_path / "b/job")
+
+    with pytest.raises(SpecChangedError, match=r"capability\.files: .*/a/w\.bin: removed"):
+        BatchRunner(runs_in(job.folder, monkeypatch, capability=capability)).run()
+
+
+def weights(folder, **files):
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / f"{name}.bin").write_bytes(data)
+
+
 def as_before_partition_columns(folder):
     """A finished run over a table in folders, as a version left it that did not know them."""
     content = rows(0, 4)

@@ -352,6 +352,33 @@ def test_parts_are_written_as_the_sink_says_or_else_as_the_source_is(kind, sink,
     assert (facts.format, facts.compression) == expected
 
 
+UNFIT = [
+    (
+        JSONL,
+        {"schema": {"id": "string"}},
+        "sink.schema: a schema needs the format parquet; .*jsonl",
+    ),
+    (JSONL, {"compression": "gzip"}, "sink.compression: the format jsonl takes .* none, gz, zst; "),
+    (PARQUET, {"compression": "gz"}, "sink.compression: the format parquet takes .*; .* parquet: "),
+]
+
+
+@pytest.mark.parametrize(("kind", "sink", "told"), UNFIT)
+def test_what_the_format_of_the_source_does_not_take_is_refused(kind, sink, told):
+    """A schema that nothing applies, or a part that cannot be written."""
+    with pytest.raises(InvalidSpecError, match=told):
+        plan_of(of_size(5, kind=kind), **sink)
+
+
+def test_what_the_format_of_the_parts_so_far_does_not_take_is_refused():
+    """Accepting the change of the spec does not make other parts of them."""
+    folder = three_files()
+    generations = [first(folder)]
+
+    with pytest.raises(InvalidSpecError, match=r"sink\.schema: a schema needs the format parquet"):
+        after(folder, generations, schema={"id": "string"})
+
+
 def test_a_shard_knows_its_file_as_it_was_listed():
     """A worker reads that very file, or none."""
     [shard] = plan_of(of_size(77)).shards

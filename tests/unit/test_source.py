@@ -7,7 +7,7 @@ import pytest
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.naming import FileKind
 from batchrunner.plan.overlap import check_apart
-from batchrunner.plan.source import SourceFile, list_source
+from batchrunner.plan.source import SourceFile, format_by_names, list_source
 from batchrunner.spec import SourceSpec
 from batchrunner.testing.memory import MemoryStorage
 
@@ -256,3 +256,19 @@ def test_a_sink_that_the_source_would_read_is_refused(source, sink):
 def test_a_sink_beside_the_source_is_fine(source, sink):
     """People keep things together."""
     check_apart(SourceSpec(uri=source), sink)
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("in/*.jsonl", "jsonl"),
+        (["in", "a.jsonl", "b/*.ndjson.gz"], "jsonl"),
+        ("s3://b/**/x-?.parquet", "parquet"),
+        ("in", None),
+        ("in/*", None),
+        (["a.jsonl", "b.parquet"], None),
+    ],
+)
+def test_the_format_is_told_without_a_listing_where_the_names_say_it(uri, told):
+    """What a folder holds is not known, and of two formats the listing will complain."""
+    assert format_by_names(SourceSpec(uri=uri)) == told
