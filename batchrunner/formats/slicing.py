@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
 from typing import BinaryIO, Literal
 
+from batchrunner.errors import StorageError
 from batchrunner.formats.jsonl import open_compressed
 from batchrunner.formats.lines import ByteStream, read_lines, row_ends
 from batchrunner.formats.naming import PARQUET, FileKind
@@ -110,9 +111,8 @@ def _slice_parquet(
     fits = sharding.unit == "files" or (sharding.unit == "bytes" and size <= sharding.count * 1.5)
     if fits and limit is None:
         return [Slice(Slicing.FILE, 0, size, None, size)]
-    try:
-        groups = _row_groups(opened)
-    except _unreadable():  # whoever reads it says why, and it costs its shard, not the plan
+    groups = _row_groups(opened)
+    if groups is None:  # whoever reads it says why, and it costs its shard, not the plan
         return [Slice(Slicing.FILE, 0, size, None, size)]
     total = sum(rows for rows, _ in groups)
     if sharding.unit == "rows":
@@ -124,19 +124,18 @@ def _slice_parquet(
     return slices if limit is None else _first_rows(slices, limit=limit)
 
 
-def _unreadable() -> type[Exception]:
+def _row_groups(opened: Opener) -> list[tuple[int, int]] | None:
+    """Return (rows, compressed bytes) of each row group; None where that cannot be read."""
     import pyarrow as pa
-
-    kind: type[Exception] = pa.ArrowException
-    return kind
-
-
-def _row_groups(opened: Opener) -> list[tuple[int, int]]:
-    """Return (rows, compressed bytes) of each row group."""
     import pyarrow.parquet as pq
 
     with opened() as file:
-        metadata = pq.ParquetFile(file).metadata
+        try:
+            metadata = pq.ParquetFile(file).metadata
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, StorageError):
+                raise
+            return None
     groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
     return [
         (g.num_rows, sum(g.column(c).total_compressed_size for c in range(g.num_columns)))
