@@ -536,6 +536,37 @@ def test_a_file_of_the_same_size_and_other_bytes_is_told_once(tmp_path):
     assert note.startswith(f"{tmp_path}/in/0.jsonl: its bytes differ from those that were read")
 
 
+def test_a_touched_file_is_counted_though_another_uri_names_nothing_any_more(tmp_path):
+    """The source can then not be listed as a whole; each file is looked up by its name."""
+    source = a_source(tmp_path / "in", shards=2)
+    uris = [f"{source}/in-000.jsonl", f"{source}/in-001.jsonl"]
+    spec = a_spec(tmp_path, source=uris)
+    assert BatchRunner(spec).run().ok
+    damage.forged(rows_in=99)(tmp_path / "out")
+    (source / "in-000.jsonl").unlink()
+    os.utime(source / "in-001.jsonl")
+
+    seen = verify(spec)
+
+    assert ("rows_in", 1) in {(str(f.kind), f.shard) for f in seen.findings}
+    (note,) = seen.notes
+    assert note.startswith(f"{uris[0]}: it is gone")
+
+
+def test_a_sentinel_of_another_shard_is_no_witness_against_a_touched_file(tmp_path):
+    """Its hash is that of other rows: the file would be called changed, and left out."""
+    write_jsonl(tmp_path / "in/0.jsonl", rows(0, 2000))
+    spec = a_spec(tmp_path, source={"uri": str(tmp_path / "in"), "shard": {"bytes": 20_000}})
+    assert BatchRunner(spec).run().shards == 3
+    damage.another_sentinel(tmp_path / "out")
+    os.utime(tmp_path / "in/0.jsonl")
+
+    seen = verify(spec)
+
+    assert ("sentinel", 1) in {(str(f.kind), f.shard) for f in seen.findings}
+    assert seen.notes == ()
+
+
 def test_a_moved_run_is_counted_where_it_is_now(tmp_path):
     """`cp -r` gives every file of the source a new time, and a new name."""
     folder = tmp_path / "here"
