@@ -43,8 +43,8 @@ DEFECT = 5
 def command(spec: str, mend: bool, keys: tuple[str, ...], replay: float | None, output: str) -> int:
     """Hold the output of SPEC against its records and its source, every byte of it.
 
-    Lists what is wrong, and ends with 5 if there is anything. Shards that are not committed yet are
-    no defect.
+    Lists what is wrong, and ends with 5 if there is anything, or if --key or --replay could not look
+    at a committed shard. Shards that are not committed yet are no defect.
     """
     from batchrunner.spec import BatchSpec
     from batchrunner.verify import Checks, repair, verify
@@ -71,7 +71,11 @@ def _watch(done: int, shards: int) -> None:
 
 
 def _counts(found: Verification) -> str:
-    state = "ok" if found.ok else f"{len(found.findings):,} defects"
+    state = f"{len(found.findings):,} defects" if found.findings else "incomplete"
+    if found.left_out:
+        some = f"{found.left_out:,} of {found.committed:,} committed shards"
+        state = f"{state}, {some} could not be compared"
+    state = "ok" if found.ok else state
     return (
         f"{state}: {found.committed:,} of {found.shards:,} shards committed; rows: "
         f"{found.rows_in:,} in, {found.rows_out:,} out, {found.rows_failed:,} set aside"
@@ -87,6 +91,8 @@ def _again(checks: Checks) -> str:
 def _next(found: Verification, done: Repair | None, *, again: str, spec: str) -> list[str]:
     if found.ok:
         return []
+    if not found.findings:
+        return [f"next: batchrunner run {spec}"]
     if done is None:
         return [f"next: batchrunner verify --repair {again}{spec}"]
     lines = [

@@ -25,6 +25,11 @@ class Checks:
     replay: float | None = None
     capability: Any = None
 
+    @property
+    def asks_for_rows(self) -> bool:
+        """Tell whether rows are to be compared, which needs the files that they were made of."""
+        return bool(self.keys) or self.replay is not None
+
     def check_possible(self, spec: BatchSpec) -> None:
         """Refuse what cannot be asked of *spec*.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batchrunner.checkpoint import Checkpoint, RunPlace, Sentinel
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
@@ -57,6 +57,8 @@ class Evidence:
         is_finished: `_SUCCESS` stands, before and after everything else was read.
         manifest: The manifest's bytes; None when there is none.
         places: Where the run was when its records were made.
+        decisive: What decided the output, as recorded.
+        changed: Source files that are not those that were read, by URI: what is known of them.
     """
 
     run_uid: str
@@ -70,6 +72,8 @@ class Evidence:
     is_finished: bool
     manifest: bytes | None
     places: frozenset[RunPlace] = frozenset()
+    decisive: Mapping[str, str] = field(default_factory=dict)
+    changed: Mapping[str, str] = field(default_factory=dict)
 
     def part(self, shard: Shard) -> str:
         """Return the name of the part of *shard*."""
@@ -111,6 +115,7 @@ def gather(place: Place) -> Evidence:
         is_finished=was_finished and SUCCESS in in_sink,
         manifest=_whole(place.sink, in_sink[MANIFEST]) if MANIFEST in in_sink else None,
         places=frozenset({was, *(generation.place for generation in generations)}),
+        decisive=record.decisive,
     )
 
 

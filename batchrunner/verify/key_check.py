@@ -36,10 +36,12 @@ class KeyCheck:
 
     Attributes:
         notes: What was compared, and what could not be; a line each.
+        left_out: Ids of shards whose keys could not be compared.
     """
 
     def __init__(self, place: Place, seen: Evidence, *, names: tuple[str, ...]) -> None:
         self.notes: list[str] = []
+        self.left_out: set[int] = set()
         self._place, self._seen = place, seen
         self._source, self._letters = SourceReader(place.spec.source), DeadLetters(place, seen)
         self._columns = KeyColumns.named(names)
@@ -61,7 +63,7 @@ class KeyCheck:
                 step()
             table.compare()
             self._refuse_absent_columns(table)
-            self.notes.insert(0, self._summary(table))
+            self.notes.insert(0, self._summary(table, shards=len(shards) - len(self.left_out)))
             for kind, odd in _KINDS.items():
                 yield from self._named(table, kind, odd)
 
@@ -82,6 +84,7 @@ class KeyCheck:
     def _leave_out(self, table: KeyTable, shard: Shard, error: Exception) -> list[Finding]:
         # With half of its keys it would seem to lack the others.
         table.drop(shard.id)
+        self.left_out.add(shard.id)
         self.notes.append(f"{shard}: its keys were not compared: {error}")
         return []
 
@@ -127,10 +130,12 @@ class KeyCheck:
                     "the capability keeps"
                 )
 
-    def _summary(self, table: KeyTable) -> str:
+    def _summary(self, table: KeyTable, *, shards: int) -> str:
         rows = f"{table.rows(Side.SOURCE):,} in the source, {table.rows(Side.SINK):,} in the output"
         odd = ", ".join(f"{table.count(odd):,} {kind.word}" for kind, odd in _KINDS.items())
-        return f"keys ({', '.join(self._columns.names)}): {rows}; {odd}"
+        committed = len(self._seen.sentinels)
+        some = "" if shards == committed else f" of {shards:,} of {committed:,} committed shards"
+        return f"keys ({', '.join(self._columns.names)}){some}: {rows}; {odd}"
 
     def _named(self, table: KeyTable, kind: Kind, odd: str) -> Iterator[Finding]:
         more = table.by_shard(odd)

@@ -9,9 +9,11 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from batchrunner.errors import CapabilityImportError, StorageError, describe
+from batchrunner.errors import CapabilityImportError, SpecChangedError, StorageError, describe
 from batchrunner.formats.naming import PARQUET
+from batchrunner.plan.asked_for import AskedFor
 from batchrunner.shard import Shard
+from batchrunner.spec.fingerprint import differences
 from batchrunner.verify.comparing import line_difference, table_difference
 from batchrunner.verify.counting import uncompressed, unreadable
 from batchrunner.verify.dead_letters import DeadLetters
@@ -50,15 +52,38 @@ def chosen(shards: Sequence[Shard], share: float, *, run_uid: str) -> list[Shard
     return sorted(some, key=lambda shard: shard.id)
 
 
+def refuse_other_code(asked_for: AskedFor, place: Place, seen: Evidence) -> None:
+    """Refuse to replay with a capability that is not that of the run.
+
+    Its rows would be called defects, and a repair would take sound parts away.
+
+    Raises:
+        CapabilityImportError: Its code cannot be found or parsed.
+        SpecChangedError: Its code, or what it is given, is not what the run recorded.
+    """
+    now = asked_for.compared_with(seen.decisive)
+    lines = [x for x in differences(seen.decisive, now) if x.startswith("capability.")]
+    if lines:
+        more = f"\n  and {len(lines) - _NAMED:,} more" if len(lines) > _NAMED else ""
+        told = "".join(f"\n  {line}" for line in lines[:_NAMED])
+        raise SpecChangedError(
+            f"the capability is not that of the run in {place.checkpoint.storage.uri}:{told}{more}\n"
+            "Nothing was compared. Replay with the code that made the output; without --replay, "
+            "verify needs no code."
+        )
+
+
 class Replay:
     """Runs the capability in this process, which records and writes nothing.
 
     Attributes:
         notes: Which shards were replayed, and which could not be; a line each.
+        left_out: Ids of shards that could not be replayed.
     """
 
     def __init__(self, place: Place, seen: Evidence, *, capability: Any) -> None:
         self.notes: list[str] = []
+        self.left_out: set[int] = set()
         self._place, self._seen = place, seen
         self._source, self._letters = SourceReader(place.spec.source), DeadLetters(place, seen)
         self._work = _work(place, seen, capability)
@@ -80,6 +105,7 @@ class Replay:
                     why = self._difference(caller, shard)
                 except GONE as error:
                     self.notes.append(f"{shard}: it was not replayed: {error}")
+                    self.left_out.add(shard.id)
                     continue
                 if why:
                     yield Finding(Kind.REPLAY, self._part(shard), why, shard.id)

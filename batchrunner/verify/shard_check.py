@@ -137,6 +137,8 @@ class ShardCheck:
             yield Kind.ROWS_IN, f"{where} {rows:,} rows; its sentinel counts {sentinel.rows_in:,}"
 
     def _counted(self, shard: Shard) -> int | None:
+        if shard.uri in self._seen.changed:
+            return None
         try:
             return self._source.of(shard)
         except (*GONE, UncountableError) as error:
@@ -145,6 +147,8 @@ class ShardCheck:
 
     def rows_after(self, shard: Shard) -> int:
         """Return the rows of the file of *shard* that come after it; 0 if that cannot be told."""
+        if shard.uri in self._seen.changed:
+            return 0
         try:
             return self._source.after(shard)
         except (*GONE, UncountableError) as error:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import islice
 
 from batchrunner.errors import DamagedOutputError
+from batchrunner.plan.asked_for import AskedFor
 from batchrunner.spec import BatchSpec
 from batchrunner.verify.checks import NONE, Checks
 from batchrunner.verify.deep_check import DeepCheck, sound_shards
 from batchrunner.verify.evidence import Evidence, Place, gather
 from batchrunner.verify.findings import Finding, Kind, Verification
+from batchrunner.verify.replaying import refuse_other_code
 from batchrunner.verify.shard_check import ShardCheck
+from batchrunner.verify.source_files import refuse_changed, with_files_of_now
 from batchrunner.verify.whole_check import totals, whole_faults
 
 Watch = Callable[[int, int], None]
@@ -27,13 +31,16 @@ def verify(
 ) -> Verification:
     """Read source, parts and records of the run of *spec*, and tell what does not agree.
 
-    Changes nothing. Reads every part from end to end, and every source file that is as it was when
-    it was read; in bounded memory. A run at work meanwhile is no defect. With *checks*, also keys
+    Changes nothing. Reads every part from end to end, and every source file that has the bytes that
+    were read, whatever its time; in bounded memory. A run at work meanwhile is no defect. With *checks*, also keys
     or values are compared, of the shards in which nothing else is wrong.
 
     Raises:
         InvalidSpecError: Such *checks* are not possible.
         CannotStartError: They need DuckDB, or the capability, which cannot be loaded.
+        SpecChangedError: A replay is asked for, and the capability is not that of the run.
+        InputChangedError: Rows are to be compared, no shard has the file that it was made of, and
+            nothing else is wrong.
         ObjectNotFoundError: There is no run.
         StorageError: Something cannot be listed or read.
     """
@@ -49,12 +56,21 @@ def verify_place(place: Place, *, checks: Checks, watch: Watch) -> Verification:
         seen = gather(place)
     except DamagedOutputError as error:
         return Verification((Finding(Kind.RECORD, place.checkpoint.storage.uri, str(error)),))
+    asked_for = AskedFor(place.spec, checks.capability)
+    if checks.replay is not None:
+        refuse_other_code(asked_for, place, seen)
+    seen = with_files_of_now(place, seen)
     check = ShardCheck(place, seen)
     findings = [*_by_shard(seen, check, watch), *whole_faults(place, seen, check)]
     findings += _unreadable_records(place)
     notes = [*_notes(seen, check)]
+    sound = sound_shards(seen, findings)
+    if checks.asks_for_rows and not findings:
+        refuse_changed(sound, seen.changed)
     more = DeepCheck(place, seen, checks)
-    findings += more.faults(sound_shards(seen, findings), watch=watch)
+    # What an object does to itself while it is replayed must not count as other code next time.
+    with nullcontext() if checks.replay is None else asked_for.at_work():
+        findings += more.faults(sound, watch=watch)
     notes += more.notes
     findings.sort(key=lambda finding: (finding.shard is None, finding.shard or 0))
     found = totals(seen)
@@ -66,6 +82,7 @@ def verify_place(place: Place, *, checks: Checks, watch: Watch) -> Verification:
         rows_in=found.rows_in,
         rows_out=found.rows_out,
         rows_failed=found.rows_failed,
+        left_out=len(more.left_out),
     )
 
 
@@ -93,6 +110,8 @@ def _notes(seen: Evidence, check: ShardCheck) -> Iterator[str]:
         yield f"{pending:,} of {len(seen.plan.active):,} shards are not committed yet"
     elif not seen.is_finished:
         yield "every shard is committed, but the output is not declared complete: run once more"
+    for uri, why in sorted(seen.changed.items()):
+        yield f"{uri}: {why}"
     for uri, why in sorted(check.uncounted.items()):
         yield f"{uri}: its rows were not counted: {why}"
     for folder in seen.other_runs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 
 import pytest
 
@@ -148,3 +149,26 @@ def test_a_key_column_that_is_nowhere_ends_with_2(job):
 
     assert done.returncode == 2
     assert "no row of the source has a column 'idd'" in done.stderr
+
+
+def test_keys_after_a_touch_end_with_5_and_of_changed_files_with_4(job):
+    """Exit 0 of a check that compared nothing would let the next step start."""
+    one_lost_one_doubled(job)
+    for path in (job / "in").iterdir():
+        os.utime(path)
+    touched = batchrunner("verify", "--key", "id", "spec.yaml", cwd=job)
+    (job / "in/in-001.jsonl").write_text("{}\n")
+    partly = batchrunner("verify", "--key", "id", "spec.yaml", cwd=job)
+    for path in (job / "in").iterdir():
+        path.write_text("{}\n")
+    nothing = batchrunner("verify", "--key", "id", "spec.yaml", cwd=job)
+
+    assert touched.returncode == 5
+    assert "12 in the source, 12 in the output; 1 missing, 1 doubled" in touched.stderr
+    assert partly.returncode == 5
+    assert partly.stderr.startswith(
+        "incomplete, 1 of 3 committed shards could not be compared: 3 of 3 shards committed; rows: "
+    )
+    assert partly.stderr.endswith("next: batchrunner run spec.yaml\n")
+    assert nothing.returncode == 4
+    assert "batchrunner run" in nothing.stderr

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 import damage
 from batchrunner import BatchRunner
-from batchrunner.errors import CannotStartError, InvalidSpecError
+from batchrunner.errors import CannotStartError, InputChangedError, InvalidSpecError
 from batchrunner.verify import Checks, repair, verify
 from batchrunner.verify.key_check import SHOWN
 from builders import a_source, a_spec, parts, read_part, rows, rows_out, write_jsonl
@@ -232,7 +233,67 @@ def test_a_shard_whose_source_changed_is_left_out_and_told(tmp_path):
     found = verify(spec, checks=BY_ID)
 
     assert {f.shard for f in found.findings} == {2}
-    assert any("shard 1" in note and "not compared" in note for note in found.notes)
+    assert "keys (id) of 2 of 3 committed shards: 20 in the source, 20 in the output" in "".join(
+        found.notes
+    )
+    assert [note for note in found.notes if "in-001" in note] == [found.notes[0]]
+    assert found.left_out == 1
+
+
+def test_keys_that_agree_are_not_ok_when_a_shard_could_not_be_looked_at(tmp_path):
+    """Who asks whether each row is there must not read "ok" of half of them."""
+    spec = a_run(tmp_path)
+    write_jsonl(tmp_path / "in/in-001.jsonl", rows(50, 3))
+
+    found = verify(spec, checks=BY_ID)
+
+    assert (found.findings, found.left_out, found.ok) == ((), 1, False)
+    assert verify(spec).ok
+
+
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_keys_of_which_none_can_be_compared_are_refused(tmp_path, how):
+    """There is nothing left to say about them; the message names a file and the way out."""
+    spec = a_run(tmp_path)
+    for path in (tmp_path / "in").iterdir():
+        path.unlink()
+        if how == "changed":
+            write_jsonl(path, rows(50, 3))
+
+    with pytest.raises(InputChangedError, match=r"in-000\.jsonl: it .*batchrunner run"):
+        verify(spec, checks=BY_ID)
+
+
+def test_other_defects_are_told_also_when_no_key_can_be_compared(tmp_path):
+    """A damaged part is worth more than a refusal."""
+    spec = a_run(tmp_path)
+    for path in (tmp_path / "in").iterdir():
+        write_jsonl(path, rows(50, 3))
+    damage.cut(tmp_path / "out")
+
+    found = verify(spec, checks=BY_ID)
+
+    assert [str(f.kind) for f in found.findings] == ["size"]
+    assert (found.left_out, found.ok) == (2, False)
+
+
+@pytest.mark.parametrize("how", ["touched", "copied"])
+def test_keys_are_compared_in_files_that_have_only_another_time(tmp_path, how):
+    """Before, a `touch` made every defect invisible, and the command ended with 0."""
+    spec = a_run(tmp_path / "here")
+    folder = tmp_path / "here"
+    damage.rewritten(folder / "out", 1, one_lost_one_doubled)
+    before = verify(spec, checks=BY_ID)
+    if how == "copied":
+        folder = tmp_path / "there"
+        shutil.copytree(tmp_path / "here", folder, copy_function=shutil.copyfile)
+    for path in (folder / "in").iterdir():
+        os.utime(path)
+
+    found = verify(a_spec(folder, capability="capabilities:echo"), checks=BY_ID)
+
+    assert {str(f.kind) for f in found.findings} == {"key_missing", "key_doubled"}
+    assert (found.findings, found.notes) == (before.findings, before.notes)
 
 
 def test_a_shard_whose_source_rotted_after_the_run_is_left_out_whole(tmp_path):
@@ -251,7 +312,9 @@ def test_a_shard_whose_source_rotted_after_the_run_is_left_out_whole(tmp_path):
     found = verify(spec, checks=BY_ID)
 
     assert found.findings == ()
-    assert "keys (id): 10 in the source, 10 in the output" in "\n".join(found.notes)
+    told = "keys (id) of 1 of 2 committed shards: 10 in the source, 10 in the output"
+    assert told in "\n".join(found.notes)
+    assert (found.left_out, found.ok) == (1, False)
     assert any("shard 0" in note and "not compared" in note for note in found.notes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 
 import damage
 from batchrunner import BatchRunner
-from batchrunner.errors import InvalidSpecError
-from batchrunner.verify import Checks, verify
+from batchrunner.errors import InputChangedError, InvalidSpecError, SpecChangedError
+from batchrunner.verify import Checks, repair, verify
 from builders import a_source, a_spec, rows, write_jsonl
 
 ALL = Checks(replay=1)
@@ -290,6 +291,89 @@ def test_the_same_share_is_chosen_each_time_and_never_nothing(tmp_path):
     assert first[0].startswith("replayed 1 of 3 shards: ")
 
 
+def test_shards_are_replayed_from_files_that_have_only_another_time(tmp_path):
+    """Before, a `touch` was enough for "no shard was replayed", and 0."""
+    spec = a_run(tmp_path)
+    damage.rewritten(tmp_path / "out", 1, lambda some: some[::-1])
+    for path in (tmp_path / "in").iterdir():
+        os.utime(path)
+
+    found = verify(spec, checks=ALL)
+
+    assert [(str(f.kind), f.shard) for f in found.findings] == [("replay", 1)]
+    assert found.notes == ("replayed 3 of 3 shards: 0, 1, 2",)
+
+
+def test_shards_whose_file_changed_are_not_chosen_and_not_ok(tmp_path):
+    """The others are replayed; the share is one of those."""
+    spec = a_run(tmp_path)
+    write_jsonl(tmp_path / "in/in-001.jsonl", rows(50, 10))
+
+    found = verify(spec, checks=ALL)
+
+    assert (found.findings, found.left_out, found.ok) == ((), 1, False)
+    assert found.notes[1:] == ("replayed 2 of 3 shards: 0, 2",)
+
+
+def test_a_replay_of_which_every_file_changed_is_refused(tmp_path):
+    """No shard was replayed: that is no success."""
+    spec = a_run(tmp_path)
+    for path in (tmp_path / "in").iterdir():
+        write_jsonl(path, rows(50, 10))
+
+    with pytest.raises(InputChangedError, match="batchrunner run"):
+        verify(spec, checks=ALL)
+
+
+def test_code_that_is_not_that_of_the_run_is_refused_by_name(tmp_path, monkeypatch):
+    """Its rows are others, and a repair would take sound parts away."""
+    module = tmp_path / "replayed_code.py"
+    module.write_text("def keep(rows):\n    return rows\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    a_source(tmp_path / "in")
+    named = {"target": "replayed_code:keep", "deterministic": True}
+    spec = a_spec(tmp_path, capability=named)
+    assert BatchRunner(spec).run().ok
+    assert verify(spec, checks=ALL).ok
+    module.write_text("def keep(rows):\n    return [{**row, 'more': 1} for row in rows]\n")
+
+    with pytest.raises(SpecChangedError, match=r"replayed_code.*keep changed") as refused:
+        verify(spec, checks=ALL)
+    with pytest.raises(SpecChangedError):
+        repair(spec, checks=ALL)
+
+    assert "the code that made the output" in str(refused.value)
+    assert verify(spec, checks=Checks(keys=("id",))).ok
+
+
+def test_arguments_that_are_not_those_of_the_run_are_refused(tmp_path):
+    """They decide the rows as the code does."""
+    a_run(tmp_path)
+    other = a_spec(tmp_path, capability=deterministic("double", fn_kwargs={"x": 1}))
+
+    with pytest.raises(SpecChangedError, match=r"capability\.fn_kwargs\.x: none -> 1"):
+        verify(other, checks=ALL)
+
+
+def test_other_code_that_was_handed_over_is_refused(tmp_path):
+    """A spec that names no capability is replayed with the function itself."""
+    a_source(tmp_path / "in")
+    spec = a_spec(tmp_path, capability=deterministic("echo"))
+    assert BatchRunner(spec, capability=keeps).run().ok
+
+    assert verify(spec, checks=Checks(replay=1, capability=keeps)).ok
+    with pytest.raises(SpecChangedError, match=r"capability\.code"):
+        verify(spec, checks=Checks(replay=1, capability=reverses))
+
+
+def keeps(batch):
+    return batch
+
+
+def reverses(batch):
+    return batch[::-1]
+
+
 def test_only_a_capability_that_says_so_is_replayed(tmp_path):
     """Others give other rows each time; the message shows what to write."""
     a_source(tmp_path / "in")
@@ -329,7 +413,32 @@ def test_a_capability_of_this_process_is_handed_over_for_a_replay(tmp_path):
     assert BatchRunner(spec, capability=shout).run().ok
 
     assert verify(spec, checks=Checks(replay=1, capability=shout)).findings == ()
-    assert len(verify(spec, checks=Checks(replay=1, capability=list)).findings) == 3
+    with pytest.raises(SpecChangedError, match=r"capability\.code"):
+        verify(spec, checks=Checks(replay=1, capability=list))
+
+
+class Counts:
+    """Gives the same rows each time, and knows how often."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, batch):
+        self.calls += 1
+        return batch
+
+
+def test_what_an_object_does_to_itself_in_a_replay_is_no_other_code(tmp_path):
+    """Verified twice, then run again: it is the same capability."""
+    a_source(tmp_path / "in")
+    spec, counts = a_spec(tmp_path, capability=deterministic("echo")), Counts()
+    assert BatchRunner(spec, capability=counts).run().ok
+
+    for _ in range(2):
+        assert verify(spec, checks=Checks(replay=1, capability=counts)).ok
+
+    assert counts.calls == 9
+    assert BatchRunner(spec, capability=counts).run().ok
 
 
 def test_nothing_is_written_by_a_replay(tmp_path):
