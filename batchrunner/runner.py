@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from batchrunner.capability import load_target
+from batchrunner.capability.again import as_seen_here
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.driving import Driving, Engine, Pace
 from batchrunner.errors import InvalidSpecError
@@ -204,6 +205,7 @@ class BatchRunner:
             import_paths=import_paths(),
             first=min((shard.id for shard in opened.pending), default=None),
             incarnation=opened.run.checkpoint.incarnation,
+            code=as_seen_here(opened.run.asked_for.code.modules),
         )
 
     def _told(self, report: BatchReport, driving: Driving, session: Session) -> BatchReport:

@@ -66,7 +66,7 @@ class Modules:
         module = find_module(name) or loaded_module(name)
         if module is None or module.origin is None:
             raise CapabilityImportError(f"the source of the module {name!r} cannot be found")
-        if problem := _source(module).problem:
+        if problem := source_of(module).problem:
             raise CapabilityImportError(f"the module {name!r}: {module.origin}: {problem}")
         self._follow([name])
 
@@ -107,7 +107,7 @@ class Modules:
         if module.origin is None:
             return
         if self.is_own(module):
-            source = _source(module)
+            source = source_of(module)
             self.own[module.place] = source.definitions
             yield from source.imports
         elif module.owner is Owner.PACKAGE:
@@ -117,10 +117,11 @@ class Modules:
         package, _, last = name.rpartition(".")
         module = find_module(package) if last == "*" else None
         if module is not None and module.origin is not None and self.is_own(module):
-            yield from (f"{package}.{export}" for export in _source(module).exports)
+            yield from (f"{package}.{export}" for export in source_of(module).exports)
 
 
-def _source(module: Module) -> Source:
+def source_of(module: Module) -> Source:
+    """Return what is known of the file of *module*."""
     try:
         data = _bytes(module.origin)
     except OSError as error:  # it is in an archive, or not for us to read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from batchrunner import BatchRunner
 from batchrunner.capability import before
 from batchrunner.checkpoint import Checkpoint, RunRecord
 from batchrunner.checkpoint.record_lines import record_lines
-from batchrunner.errors import InvalidSpecError, SpecChangedError
+from batchrunner.errors import CapabilityImportError, InvalidSpecError, SpecChangedError
 from batchrunner.spec.fingerprint import field_of_code_before
 from batchrunner.storage import open_storage
 from batchrunner.testing import memory  # noqa: F401 - makes memory:// known
@@ -52,14 +53,19 @@ def job(tmp_path, monkeypatch):
     assert BatchRunner(spec_of(tmp_path)).run().ok
     write_jsonl(tmp_path / "in/later.jsonl", rows(100, 2))
     yield tmp_path
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("mypkg", "libnine")]:
-        del sys.modules[name]
+    forget_modules()
 
 
 def write(folder, name, text):
     path = folder / f"mypkg/{name}.py"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
+
+
+def write_for_the_next_process(folder, name, text):
+    """Write a module, and have the next run import all of them anew."""
+    write(folder, name, text)
+    forget_modules()
 
 
 def spec_of(folder, **capability):
@@ -104,17 +110,17 @@ def test_a_helper_that_was_tidied_up_goes_on(job):
 
 def test_changed_code_that_is_accepted_is_recorded(job):
     """The next run needs no flag, and notices the next change."""
-    write(job, "deeper", DEEPER + "K = 1\n")
+    write_for_the_next_process(job, "deeper", DEEPER + "K = 1\n")
     assert BatchRunner(spec_of(job)).run(accept_changes=True).ok
 
     assert BatchRunner(spec_of(job)).run().ok
-    write(job, "deeper", DEEPER + "K = 2\n")
+    write_for_the_next_process(job, "deeper", DEEPER + "K = 2\n")
     assert "mypkg/deeper.py: K changed" in refusal(job)
 
 
 def test_a_retry_takes_a_helper_that_changed_for_the_mended_one(job):
     """The bug is where it is; weights, on the other hand, are not mended."""
-    write(job, "deeper", DEEPER + "K = 1\n")
+    write_for_the_next_process(job, "deeper", DEEPER + "K = 1\n")
     assert BatchRunner(spec_of(job)).retry().ok
 
     (job / "w.bin").write_bytes(b"1")
@@ -192,6 +198,93 @@ def test_what_loads_the_inputs_is_code(job):
     fields = BatchRunner(spec).decisive_fields()
 
     assert 'capability.code."mypkg/load.py"' in fields
+
+
+EDITOR = """
+from pathlib import Path
+def edit():
+    path = Path(__file__).with_name("helper.py")
+    path.write_text(path.read_text().replace("strip(text)", "strip(text).upper()"))
+"""
+EDITED_AT_IMPORT = "from mypkg.editor import edit\nedit()\n" + CAPABILITY
+EDITED_AT_WORK = """
+import os
+from pathlib import Path
+from mypkg.editor import edit
+from mypkg.helper import clean
+def f(rows):
+    mark = Path(__file__).with_name("mark")
+    if any(row["id"] == 9 for row in rows) and not mark.exists():
+        mark.touch()
+        edit()
+        os._exit(1)
+    return [{**row, "text": clean(row["text"])} for row in rows]
+"""
+ENDS = "helper.py: clean changed.*run again"
+
+
+def a_job_that_is_edited(folder, how):
+    """Have the capability edit its own helper, which stands for somebody who does so meanwhile."""
+    write(folder, "editor", EDITOR)
+    write_for_the_next_process(folder, "cap", how)
+
+
+def forget_modules():
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("mypkg", "libnine")]:
+        del sys.modules[name]
+
+
+def test_code_that_changes_before_it_is_imported_ends_the_run(job):
+    """The record would name the code of before, and the rows be of the new one."""
+    a_job_that_is_edited(job, EDITED_AT_IMPORT)
+
+    with pytest.raises(CapabilityImportError, match=ENDS):
+        BatchRunner(spec_of(job)).run(accept_changes=True)
+
+    assert len(rows_out(job / "out")) == 8
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_worker_that_starts_later_with_other_code_commits_nothing(job, engine, request):
+    """Also where the worker of before had the code that counts, and committed by it."""
+    if engine == "ray":
+        request.getfixturevalue("local_ray")
+    a_job_that_is_edited(job, EDITED_AT_WORK)
+    a_source(job / "more", shards=4)
+    errors = {"batch_timeout": "60s"} if engine == "local" else {}
+    spec = a_spec(
+        job,
+        capability={"target": "mypkg.cap:f"},
+        source=str(job / "more"),
+        sink=str(job / "later"),
+        execution={"engine": engine, "concurrency": 1},
+        errors=errors,
+    )
+
+    with pytest.raises(CapabilityImportError, match=ENDS):
+        BatchRunner(spec).run()
+    assert not any(row["text"].isupper() for row in rows_out(job / "later"))
+
+    with pytest.raises(SpecChangedError, match=r"helper\.py: clean changed"):
+        BatchRunner(spec).run()
+    assert BatchRunner(spec).run(accept_changes=True).ok
+
+
+def test_code_that_this_process_imported_before_it_changed_is_not_run(job):
+    """A notebook, or a worker of Ray's from the run before: the file is new, what runs is not."""
+    write(job, "deeper", DEEPER + "K = 1\n")
+    with pytest.raises(CapabilityImportError, match=r"deeper\.py: added K.*in a new process"):
+        BatchRunner(spec_of(job)).run(accept_changes=True)
+
+    importlib.reload(sys.modules["mypkg.deeper"])
+    assert BatchRunner(spec_of(job)).run(accept_changes=True).ok
+
+
+def test_a_version_stands_in_for_code_that_changes_meanwhile(job):
+    """Whoever names a version vouches for what has it."""
+    a_job_that_is_edited(job, EDITED_AT_IMPORT)
+
+    assert BatchRunner(spec_of(job, version="1")).run(accept_changes=True).ok
 
 
 SCRIPT = """
@@ -340,10 +433,10 @@ def test_a_run_of_before_goes_on_with_the_code_of_before(job):
     assert BatchRunner(spec_of(job)).run().ok
     assert not (job / "out/_checkpoint/changes").exists()
 
-    write(job, "cap", CAPABILITY + "K = 1\n")
+    write_for_the_next_process(job, "cap", CAPABILITY + "K = 1\n")
     assert "capability.code: changed" in refusal(job)
     assert BatchRunner(spec_of(job)).run(accept_changes=True).ok
-    write(job, "deeper", DEEPER + "K = 1\n")
+    write_for_the_next_process(job, "deeper", DEEPER + "K = 1\n")
     assert "mypkg/deeper.py: added K" in refusal(job)
 
 
@@ -389,7 +482,7 @@ def test_another_version_of_a_package_is_warned_of(job, monkeypatch, caplog):
     """It is not refused: on a new machine, none can be put back."""
     monkeypatch.syspath_prepend(job / "site-packages")
     install(job, "1.0")
-    write(job, "deeper", "import libnine\n" + DEEPER)
+    write_for_the_next_process(job, "deeper", "import libnine\n" + DEEPER)
     assert BatchRunner(spec_of(job)).run(accept_changes=True).ok
     assert [] == warnings_of_versions(caplog)
 
