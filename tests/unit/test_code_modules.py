@@ -11,6 +11,12 @@ from batchrunner.capability import code_of
 from batchrunner.capability.packages import versions_of
 from batchrunner.errors import CapabilityImportError
 
+PLUG = """
+from importlib import import_module
+import_module("." + "b", __name__)
+import_module("..a", package=__package__)
+import_module(f"{__name__}.b")
+"""
 RAISES = "raise AssertionError('this was run')\n"
 
 
@@ -47,6 +53,13 @@ def places(target="cap:f"):
         ("import importlib\nx = importlib.import_module('pkg.a')", ["pkg/a.py"]),
         ("from importlib import import_module\nimport_module('pkg.a')", ["pkg/a.py"]),
         ("x = __import__('pkg.a')", ["pkg/a.py"]),
+        ("import importlib as i\nx = i.import_module(name='pkg.a')", ["pkg/a.py"]),
+        ("from importlib import import_module as load\nload('pkg.a')", ["pkg/a.py"]),
+        ("import importlib\nload = importlib.import_module\nload('pkg.a')", ["pkg/a.py"]),
+        ("import importlib\nimportlib.import_module('.a', 'pkg')", ["pkg/a.py"]),
+        ("import importlib\nimportlib.import_module('..a', package='pkg.sub')", ["pkg/a.py"]),
+        ("import importlib\nimportlib.import_module('pkg' + '.' + 'a')", ["pkg/a.py"]),
+        ("import pkg.plug", ["pkg/a.py", "pkg/plug/__init__.py", "pkg/plug/b.py"]),
         ("import pkg.sub.deep", ["pkg/a.py", "pkg/b.py", "pkg/sub/__init__.py", "pkg/sub/deep.py"]),
         ("import pkg", []),
         ("import spread.inner", ["spread/inner.py"]),
@@ -63,6 +76,7 @@ def test_an_import_of_the_users_own_counts(folder, imports, counted):
         folder,
         {"pkg/sub/deep": "from ..a import thing", "spread/inner": "", "spread/wide/deep": ""},
     )
+    write(folder, {"pkg/plug/__init__": PLUG, "pkg/plug/b": ""})
 
     expected = ["cap.py", *counted]
     if any(place.startswith("pkg/") for place in counted) or imports == "import pkg":
