@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -183,8 +183,8 @@ class BatchRunner:
         pace = _pace(seen, before, pending)
         driving = Driving(work, session, pace, progress, cleared=run.cleared)
         if pending:
-            with run.asked_for.at_work():
-                driving.go(pending, self._engine(session.stop))
+            with run.asked_for.at_work() as imported:
+                driving.go(pending, self._engine(session.stop, imported=imported))
         committed = {**before, **driving.tally.committed}
         report = report_of(run, seen, committed, run_uid=opened.run_uid)
         if report.ok:
@@ -225,10 +225,11 @@ class BatchRunner:
         )
         return report
 
-    def _engine(self, stop: Stop) -> Engine:
+    def _engine(self, stop: Stop, *, imported: Callable[[], None]) -> Engine:
         if self.spec.execution.engine == "local":
             return partial(run_locally, stop=stop)
         capability = self._capability or load_target(self._target())
+        imported()
         return partial(run_on_ray, as_actors=isinstance(capability, type))
 
     def _target(self) -> str:

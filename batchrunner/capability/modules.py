@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 from batchrunner.capability.definitions import WHOLE, definitions, hash_of
 from batchrunner.capability.finding import OURS, Module, Owner, find_module, loaded_module
@@ -124,7 +125,7 @@ def source_of(module: Module) -> Source:
     """Return what is known of the file of *module*."""
     try:
         data = _bytes(module.origin)
-    except OSError as error:  # it is in an archive, or not for us to read
+    except OSError as error:  # it is not for us to read
         return Source(json.dumps({WHOLE: "unreadable"}), problem=str(error))
     return _source_of(data, module)
 
@@ -143,4 +144,18 @@ def _source_of(data: bytes, module: Module) -> Source:
 
 
 def _bytes(path: Path | None) -> bytes:
-    return b"" if path is None else path.read_bytes()
+    if path is None:
+        return b""
+    try:
+        return path.read_bytes()
+    except NotADirectoryError:
+        return _bytes_in_archive(path)
+
+
+def _bytes_in_archive(path: Path) -> bytes:
+    archive = next(parent for parent in path.parents if parent.is_file())
+    try:
+        with ZipFile(archive) as file:
+            return file.read(path.relative_to(archive).as_posix())
+    except (BadZipFile, KeyError) as error:
+        raise OSError(f"{archive} cannot be read: {error}") from error

@@ -280,6 +280,54 @@ def test_code_that_this_process_imported_before_it_changed_is_not_run(job):
     assert BatchRunner(spec_of(job)).run(accept_changes=True).ok
 
 
+PLUGGED = """
+import sys, importlib
+from pathlib import Path
+sys.path.append(str(Path(__file__).with_name("plugins")))
+found = [importlib.import_module(path.stem) for path in Path(sys.path[-1]).glob("plug_*.py")]
+def f(rows):
+    return rows
+"""
+
+
+@pytest.fixture
+def plugged(job, monkeypatch):
+    """A job whose capability looks for plug-ins when it is imported."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (job / "plugins").mkdir()
+    (job / "plugins/plug_one.py").write_text("K = 1\n")
+    (job / "plugging.py").write_text(PLUGGED)
+    yield job
+    for name in ("plug_one", "plugging"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_one_is_told_once_of_modules_that_cannot_be_found_before(plugged, engine, caplog, request):
+    """A change of them goes by unnoticed, and nobody else would say so."""
+    if engine == "ray":
+        request.getfixturevalue("local_ray")
+    spec = a_spec(plugged, capability={"target": "plugging:f"}, execution={"engine": engine})
+    BatchRunner(spec).run(accept_changes=True)
+
+    (told,) = [r.getMessage() for r in caplog.records if "not noticed" in r.getMessage()]
+    assert f"plug_one ({plugged}/plugins/plug_one.py)" in told
+    assert "capability.files" in told
+    assert "plugging" not in told.replace(str(plugged), "")
+
+
+@pytest.mark.parametrize("way", [{"files": ["plugins/*.py"]}, {"version": "1"}])
+def test_one_who_did_as_told_is_not_told_again(plugged, way, caplog):
+    """The files are compared by now, or somebody vouches for them."""
+    assert (
+        BatchRunner(a_spec(plugged, capability={"target": "plugging:f", **way}))
+        .run(accept_changes=True)
+        .ok
+    )
+
+    assert not [r for r in caplog.records if "not noticed" in r.getMessage()]
+
+
 def test_a_version_stands_in_for_code_that_changes_meanwhile(job):
     """Whoever names a version vouches for what has it."""
     a_job_that_is_edited(job, EDITED_AT_IMPORT)

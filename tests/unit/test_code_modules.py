@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import zipfile
 
 import pytest
 
@@ -158,6 +159,20 @@ def test_a_module_that_is_no_python_counts_byte_by_byte(folder):
 
     assert ["cap.py", "fast.abi3.so", "old.py"] == sorted(before)
     assert {"fast.abi3.so"} == {place for place in before if before[place] != after[place]}
+
+
+def test_a_module_in_an_archive_counts(folder, tmp_path, monkeypatch):
+    """It is imported like any other, and may be changed like any other."""
+    write(folder, {"cap": "import zipped"})
+    monkeypatch.syspath_prepend(tmp_path / "lib.zip")
+    found = []
+    for k in (1, 1, 2):
+        with zipfile.ZipFile(tmp_path / "lib.zip", "w") as archive:
+            archive.writestr("zipped.py", f"K = {k}\n")
+        found.append(code_of(["cap:f"]).modules)
+
+    assert found[0].keys() == {"cap.py", "zipped.py"}
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_target_that_cannot_be_read_is_refused_by_name(folder):
