@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from batchrunner.capability.definitions import WHOLE, definitions, hash_of
@@ -78,6 +81,21 @@ class Modules:
     def is_own(self, module: Module) -> bool:
         """Tell whether *module* is the user's."""
         return module.owner is Owner.USER or module.name.partition(".")[0] in self._tops
+
+    def owner_of(self, name: Any) -> Owner | None:
+        """Return whose the module is that an object says it is of; None for a script's, or no file."""
+        if not isinstance(name, str) or name in ("__main__", ""):
+            return None
+        module = loaded_module(name)
+        if module is None:
+            known = name in sys.builtin_module_names or name in sys.stdlib_module_names
+            return Owner.PYTHON if known else None
+        return Owner.USER if self.is_own(module) else module.owner
+
+    def holds(self, module: ModuleType) -> bool:
+        """Tell whether *module* is the user's, or in no file and in nobody's package."""
+        top = module.__name__.partition(".")[0]
+        return all(self.owner_of(name) in (None, Owner.USER) for name in {top, module.__name__})
 
     def _follow(self, names: Iterable[str]) -> None:
         # With a list of its own, since a chain of imports may be longer than Python's stack.

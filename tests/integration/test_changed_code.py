@@ -382,6 +382,29 @@ def test_another_value_in_an_object_is_refused_with_both(tmp_path, way):
     assert BatchRunner(spec, capability=capability(1)).run().ok
 
 
+def test_a_setting_that_is_set_from_outside_is_refused_with_both(job):
+    """A script sets it, of a module or of a class, and then runs the batch."""
+    write(job, "settings", "K = 1\n")
+    write(job, "uses", "from . import settings\ndef f(rows):\n    return rows[:settings.K]\n")
+    uses = importlib.import_module("mypkg.uses")
+
+    class Takes:
+        most = 1
+
+        def __call__(self, rows):
+            return uses.f(rows)[: self.most]
+
+    spec = a_spec(job, capability=None, sink=str(job / "later"))
+    assert BatchRunner(spec, capability=Takes).run().ok
+    write_jsonl(job / "in/most.jsonl", rows(300, 2))
+    uses.settings.K = Takes.most = 2
+
+    told = refusal(job, spec, capability=Takes)
+
+    assert "capability.code.class.most: 1 -> 2" in told
+    assert "uses.f.global.settings.K: 1 -> 2" in told
+
+
 def test_a_version_stands_in_for_an_object(tmp_path):
     """For one that has another random id each time, say."""
     a_source(tmp_path / "in")
