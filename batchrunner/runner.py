@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from batchrunner.capability import load_target
+from batchrunner.capability.again import as_seen_here
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.driving import Driving, Engine, Pace
 from batchrunner.errors import InvalidSpecError
@@ -194,8 +195,8 @@ class BatchRunner:
         pace = _pace(seen, before, pending)
         driving = Driving(work, session, pace, progress, cleared=run.cleared)
         if pending:
-            with run.asked_for.at_work():
-                driving.go(pending, self._engine(session.stop))
+            with run.asked_for.at_work() as imported:
+                driving.go(pending, self._engine(session.stop, imported=imported))
         committed = {**before, **driving.tally.committed}
         report = report_of(run, seen, committed, run_uid=opened.run_uid)
         if report.ok:
@@ -216,6 +217,7 @@ class BatchRunner:
             import_paths=import_paths(),
             first=min((shard.id for shard in opened.pending), default=None),
             incarnation=opened.run.checkpoint.incarnation,
+            code=as_seen_here(opened.run.asked_for.code.modules),
         )
 
     def _told(self, report: BatchReport, driving: Driving, session: Session) -> BatchReport:
@@ -235,10 +237,11 @@ class BatchRunner:
         )
         return report
 
-    def _engine(self, stop: Stop) -> Engine:
+    def _engine(self, stop: Stop, *, imported: Callable[[], None]) -> Engine:
         if self.spec.execution.engine == "local":
             return partial(run_locally, stop=stop)
         capability = self._capability or load_target(self._target())
+        imported()
         return partial(run_on_ray, as_actors=isinstance(capability, type))
 
     def _target(self) -> str:

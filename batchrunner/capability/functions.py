@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import ast
 import dis
+import enum
 import functools
 import inspect
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import (
+    CodeType,
+    DynamicClassAttribute,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+)
 from typing import Any
 
 from batchrunner.capability.definitions import hash_of
@@ -17,6 +25,7 @@ from batchrunner.capability.finding import Module, Owner
 
 _GENERATED = ("__dataclass", "__pydantic", "_abc_")
 _CACHED = type(functools.cache(len))
+_BY_PYTHON = (property, MemberDescriptorType, GetSetDescriptorType, DynamicClassAttribute)
 _BY_NAME = {"LOAD_GLOBAL", "LOAD_NAME"}
 
 
@@ -51,14 +60,14 @@ def values_of(function: FunctionType) -> Iterator[tuple[tuple[str, str], Any]]:
             yield ("closure", name), cell.cell_contents
         except ValueError:  # not bound yet
             yield ("closure", name), None
-    for name in sorted(set(_names(function.__code__, _BY_NAME))):
+    for name in _names(function.__code__):
         if name in function.__globals__:
             yield ("global", name), function.__globals__[name]
 
 
 def imports_of(function: FunctionType) -> Iterator[str]:
     """Yield the dotted names that *function* may import when it runs."""
-    for instructions in map(list, map(dis.get_instructions, _codes(function.__code__))):
+    for instructions in map(list, map(dis.get_instructions, codes(function.__code__))):
         base = ""
         for instruction in instructions:
             if instruction.opname == "IMPORT_NAME":
@@ -77,10 +86,29 @@ def is_generated(method: FunctionType, kind: type) -> bool:
     return hasattr(kind, "__dataclass_fields__") and made_here
 
 
+def is_dispatched(value: Any) -> bool:
+    """Tell whether *value* is a function by `functools.singledispatch`."""
+    return isinstance(value, FunctionType) and isinstance(
+        vars(value).get("registry"), MappingProxyType
+    )
+
+
+def is_method(name: str, member: Any, kind: type) -> bool:
+    """Tell whether *member* is the function that the body of *kind* defines as *name*."""
+    is_here = isinstance(member, FunctionType) and member.__module__ == kind.__module__
+    is_called_so = is_here and member.__qualname__ == f"{kind.__qualname__}.{name}"
+    return is_called_so and not is_dispatched(member)
+
+
+def may_be_set(name: str, kind: type) -> bool:
+    """Tell whether attribute *name* of *kind* may hold something else than its source says."""
+    return name != "__annotations__" and not issubclass(kind, enum.Enum)
+
+
 def is_written(name: str, member: Any) -> bool:
     """Tell whether somebody wrote *member* of a class, rather than Python or a decorator."""
     kept = name in ("__call__", "__annotations__") or not name.startswith(("__", *_GENERATED))
-    return kept and not inspect.isdatadescriptor(member)
+    return kept and not isinstance(member, _BY_PYTHON)
 
 
 def unwrapped(value: Any) -> Any:
@@ -92,6 +120,8 @@ def unwrapped(value: Any) -> Any:
             value = value.fget
         elif isinstance(value, functools.cached_property):
             value = value.func
+        elif isinstance(value, functools.singledispatchmethod):
+            value = value.dispatcher
         elif type(value) is _CACHED:
             value = value.__wrapped__
         else:
@@ -107,17 +137,18 @@ def _defaults(function: FunctionType) -> Iterator[tuple[tuple[str, str], Any]]:
         yield ("default", name), value
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """Yield *code* and that of the functions in it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _codes(constant)
+            yield from codes(constant)
 
 
-def _names(code: CodeType, operations: set[str]) -> Iterator[str]:
-    for inner in _codes(code):
-        found = dis.get_instructions(inner)
-        yield from (i.argval for i in found if i.opname in operations)
+@functools.lru_cache(maxsize=4096)
+def _names(code: CodeType) -> tuple[str, ...]:
+    found = (i for inner in codes(code) for i in dis.get_instructions(inner))
+    return tuple(sorted({i.argval for i in found if i.opname in _BY_NAME}))
 
 
 def _compiled(code: CodeType) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from batchrunner.capability.definitions import WHOLE, definitions, hash_of
 from batchrunner.capability.finding import OURS, Module, Owner, find_module, loaded_module
@@ -66,7 +70,7 @@ class Modules:
         module = find_module(name) or loaded_module(name)
         if module is None or module.origin is None:
             raise CapabilityImportError(f"the source of the module {name!r} cannot be found")
-        if problem := _source(module).problem:
+        if problem := source_of(module).problem:
             raise CapabilityImportError(f"the module {name!r}: {module.origin}: {problem}")
         self._follow([name])
 
@@ -77,6 +81,21 @@ class Modules:
     def is_own(self, module: Module) -> bool:
         """Tell whether *module* is the user's."""
         return module.owner is Owner.USER or module.name.partition(".")[0] in self._tops
+
+    def owner_of(self, name: Any) -> Owner | None:
+        """Return whose the module is that an object says it is of; None for a script's, or no file."""
+        if not isinstance(name, str) or name in ("__main__", ""):
+            return None
+        module = loaded_module(name)
+        if module is None:
+            known = name in sys.builtin_module_names or name in sys.stdlib_module_names
+            return Owner.PYTHON if known else None
+        return Owner.USER if self.is_own(module) else module.owner
+
+    def holds(self, module: ModuleType) -> bool:
+        """Tell whether *module* is the user's, or in no file and in nobody's package."""
+        top = module.__name__.partition(".")[0]
+        return all(self.owner_of(name) in (None, Owner.USER) for name in {top, module.__name__})
 
     def _follow(self, names: Iterable[str]) -> None:
         # With a list of its own, since a chain of imports may be longer than Python's stack.
@@ -107,7 +126,7 @@ class Modules:
         if module.origin is None:
             return
         if self.is_own(module):
-            source = _source(module)
+            source = source_of(module)
             self.own[module.place] = source.definitions
             yield from source.imports
         elif module.owner is Owner.PACKAGE:
@@ -117,13 +136,14 @@ class Modules:
         package, _, last = name.rpartition(".")
         module = find_module(package) if last == "*" else None
         if module is not None and module.origin is not None and self.is_own(module):
-            yield from (f"{package}.{export}" for export in _source(module).exports)
+            yield from (f"{package}.{export}" for export in source_of(module).exports)
 
 
-def _source(module: Module) -> Source:
+def source_of(module: Module) -> Source:
+    """Return what is known of the file of *module*."""
     try:
         data = _bytes(module.origin)
-    except OSError as error:  # it is in an archive, or not for us to read
+    except OSError as error:  # it is not for us to read
         return Source(json.dumps({WHOLE: "unreadable"}), problem=str(error))
     return _source_of(data, module)
 
@@ -142,4 +162,18 @@ def _source_of(data: bytes, module: Module) -> Source:
 
 
 def _bytes(path: Path | None) -> bytes:
-    return b"" if path is None else path.read_bytes()
+    if path is None:
+        return b""
+    try:
+        return path.read_bytes()
+    except NotADirectoryError:
+        return _bytes_in_archive(path)
+
+
+def _bytes_in_archive(path: Path) -> bytes:
+    archive = next(parent for parent in path.parents if parent.is_file())
+    try:
+        with ZipFile(archive) as file:
+            return file.read(path.relative_to(archive).as_posix())
+    except (BadZipFile, KeyError) as error:
+        raise OSError(f"{archive} cannot be read: {error}") from error

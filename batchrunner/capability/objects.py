@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import functools
-import sys
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from batchrunner.capability.finding import Owner, loaded_module
+from batchrunner.capability.finding import Owner
 from batchrunner.capability.functions import (
     code_hash,
     imports_of,
+    is_dispatched,
     is_generated,
+    is_method,
     is_written,
+    may_be_set,
     source_hash,
     unwrapped,
     values_of,
 )
 from batchrunner.capability.modules import Modules
-from batchrunner.capability.pickled import is_name, parts_of, reduced
+from batchrunner.capability.pickled import SPREAD, is_name, named_parts, reduced
+from batchrunner.capability.reached import Path, arguments_of, reached, registered_with
 from batchrunner.capability.values import Budget, UnseenError, digest, is_plain, name_of, text_of
 
-Path = tuple[str, ...]
-
 HASH = "sha256:"
-_MOST_SPREAD = 256
-_SPREAD = (dict, list, tuple)
+_CYCLE = "a cycle"
+_MOST_STEPS = 24
 _CODE = (FunctionType, MethodType, functools.partial, type)
 _SEARCHED = (Owner.USER, Owner.PACKAGE)
 
@@ -46,6 +48,9 @@ class Reader:
         self._modules = modules
         self._met: dict[int, tuple[Path, Any]] = {}  # the objects, too: a number is used again
         self._open: set[int] = set()
+        self._waiting: deque[tuple[Any, Path, Owner | None]] = deque()
+        self._texts: dict[int, tuple[str, Any]] = {}
+        self._in_circles = False
         self._budget = Budget()
 
     def read_root(self, value: Any) -> None:
@@ -58,18 +63,24 @@ class Reader:
         if isinstance(kind, FunctionType | type) and self._owner(kind) in _SEARCHED:
             self._modules.add(kind.__module__, is_target=True)
         is_instance = not isinstance(kind, FunctionType | MethodType | type | functools.partial)
-        self.read(value, ("instance",) if is_instance else ())
+        self._read_all(value, ("instance",) if is_instance else ())
 
-    def read(self, value: Any, path: Path) -> None:
-        """Read *value*, which is reached by *path*, and all that it reaches."""
+    def _read_all(self, value: Any, path: Path) -> None:
+        self._read(value, path)
+        self._read_waiting()
+
+    def _read(self, value: Any, path: Path) -> None:
+        """Read *value*, which is reached by *path*; the functions and classes that it reaches wait."""
         value = unwrapped(value)
         with self._entered(value) as is_new:
             if not is_new:
-                self.values[path] = "a cycle"
-            elif isinstance(value, functools.partial):
-                self._partial(value, path)
+                self.values[path] = _CYCLE
+            elif isinstance(value, functools.partial | functools.partialmethod):
+                self._read_each(arguments_of(value), path)
             elif isinstance(value, MethodType):
                 self._method(value, path)
+            elif is_dispatched(value):
+                self._read_each(registered_with(value), path)
             elif isinstance(value, FunctionType | type):
                 self._definition(value, path)
             elif isinstance(value, ModuleType):
@@ -81,6 +92,7 @@ class Reader:
     @contextmanager
     def _entered(self, value: Any) -> Iterator[bool]:
         is_new = id(value) not in self._open
+        self._in_circles |= not is_new
         self._open.add(id(value))
         try:
             yield is_new
@@ -88,73 +100,76 @@ class Reader:
             if is_new:
                 self._open.discard(id(value))
 
-    def _partial(self, value: functools.partial[Any], path: Path) -> None:
-        self.read(value.func, path)
-        for index, argument in enumerate(value.args):
-            self.read(argument, (*path, "partial", str(index)))
-        for name, argument in value.keywords.items():
-            self.read(argument, (*path, "partial", name))
+    def _read_each(self, found: Iterable[tuple[Path, Any]], path: Path) -> None:
+        for way, inner in found:
+            self._read(inner, (*path, *way))
 
     def _method(self, value: MethodType, path: Path) -> None:
         self.values[(*path, "method")] = value.__func__.__qualname__
-        self.read(value.__self__, (*path, "instance"))
+        self._read(value.__self__, (*path, "instance"))
 
     def _definition(self, value: Any, path: Path) -> None:
         """Read a function or a class; once, since functions refer to one another."""
         if id(value) in self._met:
-            first = ".".join(self._met[id(value)][0])
+            first = ".".join(self._met[id(value)][0]) or "itself"
             self.values[path] = f"<{first}>"
             return
-        self._met[id(value)] = path, value
         owner = self._owner(value)
         if owner is not None:
             self.values[path] = name_of(value)
             self._modules.add_imported([value.__module__])
-        if owner is None or owner is Owner.USER:
-            parts = self._class if isinstance(value, type) else self._function
-            parts(value, path, in_script=owner is None)
-        elif isinstance(value, FunctionType):
-            self._wrapper(value, path)
+        path = self._short(path, value, owner)
+        self._met[id(value)] = path, value
+        self._waiting.append((value, path, owner))
+
+    def _short(self, path: Path, value: Any, owner: Owner | None) -> Path:
+        """Return *path*, or the name of *value* when it is far away, and has one to itself."""
+        name = name_of(value)
+        if len(path) <= _MOST_STEPS or owner is None or (name,) in self.values or "<" in name:
+            return path
+        self.values[(name,)] = "far away"
+        return (name,)
+
+    def _read_waiting(self) -> None:
+        """Read what waits, the nearest first: so ways are short, and calls may go through any number."""
+        while self._waiting:
+            value, path, owner = self._waiting.popleft()
+            if owner is None or owner is Owner.USER:
+                parts = self._class if isinstance(value, type) else self._function
+                parts(value, path, in_script=owner is None)
+            elif isinstance(value, FunctionType):
+                self._wrapper(value, path)
 
     def _wrapper(self, value: FunctionType, path: Path) -> None:
         """Read the functions that one of a library closes over: it may be wrapped around one."""
         for (role, name), inner in values_of(value):
             if role == "closure" and isinstance(unwrapped(inner), _CODE):
-                self.read(inner, (*path, role, name))
+                self._read(inner, (*path, role, name))
 
     def _owner(self, value: Any) -> Owner | None:
-        """Return whose module *value* is of; None when it is a script's, or of no file."""
-        name = value.__module__
-        if not isinstance(name, str) or name in ("__main__", ""):
-            return None
-        module = loaded_module(name)
-        if module is None:
-            known = name in sys.builtin_module_names or name in sys.stdlib_module_names
-            return Owner.PYTHON if known else None
-        return Owner.USER if self._modules.is_own(module) else module.owner
+        return self._modules.owner_of(value.__module__)
 
     def _function(self, value: FunctionType, path: Path, *, in_script: bool) -> None:
         if in_script:
             self._modules.add_imported(imports_of(value))
         if in_script or "<" in value.__qualname__:  # two of one name may be in one function
             self.values[path] = HASH + code_hash(value)
-        for (role, name), inner in values_of(value):
-            self.read(inner, (*path, role, name))
+        self._read_each(reached(value, self._modules.holds), path)
 
     def _class(self, value: type, path: Path, *, in_script: bool) -> None:
         for base in value.__bases__:
             if base is not object and self._owner(base) in (None, Owner.USER):
-                self.read(base, (*path, "base", base.__name__))
+                self._read(base, (*path, "base", base.__name__))
         has_source = in_script and self._has_source(value, path)
         is_bare = in_script and not has_source  # nothing else tells what its members are
         below = path if path[-1:] == ("class",) else (*path, "class")
         for name, member in sorted(vars(value).items()):
             inner = unwrapped(member)
-            if isinstance(inner, FunctionType) and inner.__module__ == value.__module__:
+            if is_method(name, inner, value):
                 if not is_generated(inner, value):
                     self._method_of_class(inner, (*below, name), in_script=is_bare)
-            elif is_bare and is_written(name, member):
-                self.read(member, (*below, name))
+            elif is_written(name, member) and (is_bare or may_be_set(name, value)):
+                self._read(member, (*below, name))
 
     def _has_source(self, value: type, path: Path) -> bool:
         try:
@@ -172,37 +187,26 @@ class Reader:
                 self._modules.add_imported(imports_of(value))
             if in_script:
                 self.values[path] = HASH + code_hash(value)
-            for (role, name), inner in values_of(value):
-                if name != "__class__":
-                    self.read(inner, (*path, role, name))
+            found = reached(value, self._modules.holds)
+            self._read_each((one for one in found if one[0][1] != "__class__"), path)
 
     def _value(self, value: Any, path: Path) -> None:
         """Read a value that is no code: spread out where that gives parts a name, else whole."""
         try:
-            self._budget.spend(depth=len(path))
-            parts = self._parts(value)
+            self._budget.spend(depth=len(self._open))
+            is_own = self._owner(type(value)) in (None, Owner.USER)
+            parts = named_parts(value, is_own=is_own)
             if parts is None:
                 self.values[path] = _shown(value, self._whole(value))
                 return
         except (UnseenError, RecursionError):
-            self._not_seen(value, path)
+            self.values[path] = f"a {name_of(type(value))}"
+            self.unseen.append(path)
             return
-        if type(value) in _SPREAD:
+        if type(value) in SPREAD:
             self.values[path] = f"a {type(value).__name__}"
         for name, inner in parts.items():
-            self.read(inner, (*path, name))
-
-    def _parts(self, value: Any) -> Mapping[str, Any] | None:
-        """Return the parts of *value* that are to be named one by one; None to take it whole."""
-        if type(value) is dict and value and len(value) <= _MOST_SPREAD:
-            return value if all(map(is_name, value)) else None
-        if type(value) in _SPREAD[1:] and len(value) <= _MOST_SPREAD and not is_plain(value):
-            return {str(index): inner for index, inner in enumerate(value)}
-        if is_plain(value) or isinstance(value, BuiltinFunctionType):
-            return None
-        if self._owner(type(value)) not in (None, Owner.USER):
-            return None
-        return {"class": type(value), **parts_of(value)}
+            self._read(inner, (*path, name))
 
     def _text(self, value: Any) -> str:
         """Return the whole of *value* as text.
@@ -212,7 +216,7 @@ class Reader:
         """
         self._budget.spend()
         with self._entered(value) as is_new:
-            return self._whole(value) if is_new else "a cycle"
+            return self._whole(value) if is_new else _CYCLE
 
     def _whole(self, value: Any) -> str:
         if isinstance(unwrapped(value), FunctionType | MethodType | type | ModuleType):
@@ -221,12 +225,19 @@ class Reader:
         return self._text_of_object(value) if text is None else text
 
     def _text_of_code(self, value: Any) -> str:
-        apart = Reader(self._modules)
-        # What was met elsewhere is told again: the text must not depend on what else there is.
-        apart._open, apart._budget = self._open - {id(value)}, self._budget
-        apart.read(value, ())
-        self.unseen += apart.unseen
-        return digest(repr(sorted(apart.values.items())))
+        if id(value) not in self._texts:
+            apart = Reader(self._modules)
+            # What was met elsewhere is told again: the text must not depend on what else there is.
+            apart._open, apart._budget = self._open - {id(value)}, self._budget
+            apart._texts = self._texts
+            apart._read_all(value, ())
+            self.unseen += apart.unseen
+            text = digest(repr(sorted(apart.values.items())))
+            if apart._in_circles:
+                self._in_circles = True
+                return text
+            self._texts[id(value)] = text, value
+        return self._texts[id(value)][0]
 
     def _text_of_object(self, value: Any) -> str:
         made, arguments, state, items, pairs = reduced(value)
@@ -235,10 +246,6 @@ class Reader:
             name = f"{name} {self._text_of_code(type(value))}"
         inner = ", ".join(map(self._text, (arguments, state, items, pairs)))
         return f"{name} by {name_of(made)}({inner})"
-
-    def _not_seen(self, value: Any, path: Path) -> None:
-        self.values[path] = f"a {name_of(type(value))}"
-        self.unseen.append(path)
 
 
 def _shown(value: Any, text: str) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copyreg
+from collections.abc import Mapping
+from types import BuiltinFunctionType
 from typing import Any
 
-from batchrunner.capability.values import UnseenError, digest
+from batchrunner.capability.values import UnseenError, digest, is_plain
 
+SPREAD = (dict, list, tuple)
+_MOST_SPREAD = 256
 _MOST_SHOWN = 100
 _NOT_ASKED = {"ray", "os"}
 """To pickle a reference of Ray's has an effect; `os.environ` is this machine's."""
@@ -30,6 +34,21 @@ def reduced(value: Any) -> tuple[Any, Any, Any, Any, Any]:
         return made, arguments, state, items and list(items), pairs and list(pairs)
     except Exception as error:  # it is others' code, and may raise anything
         raise UnseenError from error
+
+
+def named_parts(value: Any, *, is_own: bool) -> Mapping[str, Any] | None:
+    """Return the parts of *value* that are to be named one by one; None to take it whole.
+
+    Raises:
+        UnseenError: It is of a class of the user's own, and cannot be pickled.
+    """
+    if type(value) is dict and value and len(value) <= _MOST_SPREAD:
+        return value if all(map(is_name, value)) else None
+    if type(value) in SPREAD[1:] and len(value) <= _MOST_SPREAD and not is_plain(value):
+        return {str(index): inner for index, inner in enumerate(value)}
+    if is_plain(value) or isinstance(value, BuiltinFunctionType) or not is_own:
+        return None
+    return {"class": type(value), **parts_of(value)}
 
 
 def parts_of(value: Any) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Budget:
         self._left = most
 
     def spend(self, *, depth: int = 0) -> None:
-        """Count one value, *depth* steps away from the capability.
+        """Count one value, that is *depth* values deep.
 
         Raises:
             UnseenError: There were too many, or it is too far.

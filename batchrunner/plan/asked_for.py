@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 from batchrunner.capability import Code, check_target, code_of
 from batchrunner.capability.before import hash_of_object, hash_of_target
+from batchrunner.capability.unfollowed import Unfollowed
 from batchrunner.capability.worked import before_work, remember_work
 from batchrunner.plan.code_files import code_files
 from batchrunner.spec import BatchSpec
@@ -61,7 +63,11 @@ class AskedFor:
             CapabilityImportError: The code cannot be found or parsed.
             InvalidSpecError: One of `capability.files` is not there.
         """
-        return decisive_fields(self.spec, code=self.code, files=code_files(self.spec))
+        return decisive_fields(self.spec, code=self.code, files=self._files)
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        return code_files(self.spec)
 
     def compared_with(self, old: Mapping[str, str]) -> Mapping[str, str]:
         """Return what to compare with *old*: as it was told when *old* was written.
@@ -80,23 +86,44 @@ class AskedFor:
         return {**kept, **field_of_code_before(code)}
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Have the capability called in this process meanwhile: what it does to itself is no change."""
+    def at_work(self) -> Iterator[Callable[[], None]]:
+        """Have the capability called in this process meanwhile: what it does to itself is no change.
+
+        Gives what to call once it is imported: that warns of modules which nothing told of. So does
+        the end.
+        """
+        warn = partial(self._warn_of_unfollowed, Unfollowed(self.code.modules))
         try:
-            yield
+            yield warn
         finally:
+            warn()
             if self.handed_over is not None and self.spec.execution.engine == "local":
                 after = self._look().values
                 remember_work(self.handed_over, before=self.code.values, after=after)
+
+    def _warn_of_unfollowed(self, unfollowed: Unfollowed) -> None:
+        files = set(map(Path, self._files))
+        modules = [
+            m for m in unfollowed.more() if m.origin and not files & {m.origin, *m.origin.parents}
+        ]
+        if modules and self.code.is_known:
+            _log.warning(
+                "imported in a way that cannot be seen before it runs, so a change is not noticed: "
+                "%s. Name these files in capability.files, or give capability.version",
+                _listed([f"{module.name} ({module.origin})" for module in modules]),
+            )
 
     def warn_of_unseen(self) -> None:
         """Say once what of an object that was handed over is not looked at."""
         unseen = [".".join(("capability.code", *path)) for path in self.code.unseen]
         if unseen:
-            more = f" and {len(unseen) - _MOST_TOLD} more" if len(unseen) > _MOST_TOLD else ""
             _log.warning(
-                "not looked at but for its type, so a change of it is not noticed: %s%s. "
+                "not looked at but for its type, so a change of it is not noticed: %s. "
                 "capability.version or capability.files can stand in for it",
-                ", ".join(unseen[:_MOST_TOLD]),
-                more,
+                _listed(unseen),
             )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_TOLD} more" if len(names) > _MOST_TOLD else ""
+    return ", ".join(names[:_MOST_TOLD]) + more

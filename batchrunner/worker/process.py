@@ -29,6 +29,7 @@ from batchrunner.worker.attempts import (
 )
 from batchrunner.worker.batch import Batch, Given
 from batchrunner.worker.calling import Answer, Caller, build
+from batchrunner.worker.code_check import check_code
 from batchrunner.worker.committer import GROUP_PARTS, Committer
 from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.letters import DeadLetter, letters_of
@@ -56,7 +57,7 @@ def direct_caller(
     keep the types that are *given*.
 
     Raises:
-        CapabilityImportError: It cannot be imported or built.
+        CapabilityImportError: It cannot be imported or built, or changed since the driver looked.
     """
     spec = work.capability_spec
     capability = build(work.capability or load_target(spec.target), spec)
@@ -65,6 +66,7 @@ def direct_caller(
 
         store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
+    check_code(work)  # not before: a file may change right before it is imported
     ready = partial(_as_table, schema) if work.facts.format == PARQUET else to_lines
     if work.facts.format == PARQUET:
         to_table(

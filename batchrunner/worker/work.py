@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from batchrunner.capability.again import ModuleSeen
 from batchrunner.checkpoint import Checkpoint, PlanFacts
 from batchrunner.spec import BatchSpec, CapabilitySpec
 from batchrunner.storage import Storage, open_storage
@@ -26,6 +28,8 @@ class Work:
         first: The shard whose part is to fix the schema of the sink, as long as none has.
         incarnation: Number of the run in its checkpoint: a worker that outlives a `--fresh` goes on
             writing into the records of its own run.
+        code: The user's modules by their place, as the driver saw them: a worker imports them
+            later, and compares. Empty where `capability.version` stands in for them.
     """
 
     spec: BatchSpec
@@ -37,6 +41,7 @@ class Work:
     import_paths: tuple[str, ...] = ()
     first: int | None = None
     incarnation: int = 0
+    code: Mapping[str, ModuleSeen] = field(default_factory=dict)
 
     @property
     def capability_spec(self) -> CapabilitySpec:

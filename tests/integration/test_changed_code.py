@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from batchrunner import BatchRunner
 from batchrunner.capability import before
 from batchrunner.checkpoint import Checkpoint, RunRecord
 from batchrunner.checkpoint.record_lines import record_lines
-from batchrunner.errors import InvalidSpecError, SpecChangedError
+from batchrunner.errors import CapabilityImportError, InvalidSpecError, SpecChangedError
 from batchrunner.spec.fingerprint import field_of_code_before
 from batchrunner.storage import open_storage
 from batchrunner.testing import memory  # noqa: F401 - makes memory:// known
@@ -52,14 +53,19 @@ def job(tmp_path, monkeypatch):
     assert BatchRunner(spec_of(tmp_path)).run().ok
     write_jsonl(tmp_path / "in/later.jsonl", rows(100, 2))
     yield tmp_path
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("mypkg", "libnine")]:
-        del sys.modules[name]
+    forget_modules()
 
 
 def write(folder, name, text):
     path = folder / f"mypkg/{name}.py"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
+
+
+def write_for_the_next_process(folder, name, text):
+    """Write a module, and have the next run import all of them anew."""
+    write(folder, name, text)
+    forget_modules()
 
 
 def spec_of(folder, **capability):
@@ -104,17 +110,17 @@ def test_a_helper_that_was_tidied_up_goes_on(job):
 
 def test_changed_code_that_is_accepted_is_recorded(job):
     """The next run needs no flag, and notices the next change."""
-    write(job, "deeper", DEEPER + "K = 1\n")
+    write_for_the_next_process(job, "deeper", DEEPER + "K = 1\n")
     assert BatchRunner(spec_of(job)).run(accept_changes=True).ok
 
     assert BatchRunner(spec_of(job)).run().ok
-    write(job, "deeper", DEEPER + "K = 2\n")
+    write_for_the_next_process(job, "deeper", DEEPER + "K = 2\n")
     assert "mypkg/deeper.py: K changed" in refusal(job)
 
 
 def test_a_retry_takes_a_helper_that_changed_for_the_mended_one(job):
     """The bug is where it is; weights, on the other hand, are not mended."""
-    write(job, "deeper", DEEPER + "K = 1\n")
+    write_for_the_next_process(job, "deeper", DEEPER + "K = 1\n")
     assert BatchRunner(spec_of(job)).retry().ok
 
     (job / "w.bin").write_bytes(b"1")
@@ -194,6 +200,141 @@ def test_what_loads_the_inputs_is_code(job):
     assert 'capability.code."mypkg/load.py"' in fields
 
 
+EDITOR = """
+from pathlib import Path
+def edit():
+    path = Path(__file__).with_name("helper.py")
+    path.write_text(path.read_text().replace("strip(text)", "strip(text).upper()"))
+"""
+EDITED_AT_IMPORT = "from mypkg.editor import edit\nedit()\n" + CAPABILITY
+EDITED_AT_WORK = """
+import os
+from pathlib import Path
+from mypkg.editor import edit
+from mypkg.helper import clean
+def f(rows):
+    mark = Path(__file__).with_name("mark")
+    if any(row["id"] == 9 for row in rows) and not mark.exists():
+        mark.touch()
+        edit()
+        os._exit(1)
+    return [{**row, "text": clean(row["text"])} for row in rows]
+"""
+ENDS = "helper.py: clean changed.*run again"
+
+
+def a_job_that_is_edited(folder, how):
+    """Have the capability edit its own helper, which stands for somebody who does so meanwhile."""
+    write(folder, "editor", EDITOR)
+    write_for_the_next_process(folder, "cap", how)
+
+
+def forget_modules():
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("mypkg", "libnine")]:
+        del sys.modules[name]
+
+
+def test_code_that_changes_before_it_is_imported_ends_the_run(job):
+    """The record would name the code of before, and the rows be of the new one."""
+    a_job_that_is_edited(job, EDITED_AT_IMPORT)
+
+    with pytest.raises(CapabilityImportError, match=ENDS):
+        BatchRunner(spec_of(job)).run(accept_changes=True)
+
+    assert len(rows_out(job / "out")) == 8
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_worker_that_starts_later_with_other_code_commits_nothing(job, engine, request):
+    """Also where the worker of before had the code that counts, and committed by it."""
+    if engine == "ray":
+        request.getfixturevalue("local_ray")
+    a_job_that_is_edited(job, EDITED_AT_WORK)
+    a_source(job / "more", shards=4)
+    errors = {"batch_timeout": "60s"} if engine == "local" else {}
+    spec = a_spec(
+        job,
+        capability={"target": "mypkg.cap:f"},
+        source=str(job / "more"),
+        sink=str(job / "later"),
+        execution={"engine": engine, "concurrency": 1},
+        errors=errors,
+    )
+
+    with pytest.raises(CapabilityImportError, match=ENDS):
+        BatchRunner(spec).run()
+    assert not any(row["text"].isupper() for row in rows_out(job / "later"))
+
+    with pytest.raises(SpecChangedError, match=r"helper\.py: clean changed"):
+        BatchRunner(spec).run()
+    assert BatchRunner(spec).run(accept_changes=True).ok
+
+
+def test_code_that_this_process_imported_before_it_changed_is_not_run(job):
+    """A notebook, or a worker of Ray's from the run before: the file is new, what runs is not."""
+    write(job, "deeper", DEEPER + "K = 1\n")
+    with pytest.raises(CapabilityImportError, match=r"deeper\.py: added K.*in a new process"):
+        BatchRunner(spec_of(job)).run(accept_changes=True)
+
+    importlib.reload(sys.modules["mypkg.deeper"])
+    assert BatchRunner(spec_of(job)).run(accept_changes=True).ok
+
+
+PLUGGED = """
+import sys, importlib
+from pathlib import Path
+sys.path.append(str(Path(__file__).with_name("plugins")))
+found = [importlib.import_module(path.stem) for path in Path(sys.path[-1]).glob("plug_*.py")]
+def f(rows):
+    return rows
+"""
+
+
+@pytest.fixture
+def plugged(job, monkeypatch):
+    """A job whose capability looks for plug-ins when it is imported."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (job / "plugins").mkdir()
+    (job / "plugins/plug_one.py").write_text("K = 1\n")
+    (job / "plugging.py").write_text(PLUGGED)
+    yield job
+    for name in ("plug_one", "plugging"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_one_is_told_once_of_modules_that_cannot_be_found_before(plugged, engine, caplog, request):
+    """A change of them goes by unnoticed, and nobody else would say so."""
+    if engine == "ray":
+        request.getfixturevalue("local_ray")
+    spec = a_spec(plugged, capability={"target": "plugging:f"}, execution={"engine": engine})
+    BatchRunner(spec).run(accept_changes=True)
+
+    (told,) = [r.getMessage() for r in caplog.records if "not noticed" in r.getMessage()]
+    assert f"plug_one ({plugged}/plugins/plug_one.py)" in told
+    assert "capability.files" in told
+    assert "plugging" not in told.replace(str(plugged), "")
+
+
+@pytest.mark.parametrize("way", [{"files": ["plugins/*.py"]}, {"version": "1"}])
+def test_one_who_did_as_told_is_not_told_again(plugged, way, caplog):
+    """The files are compared by now, or somebody vouches for them."""
+    assert (
+        BatchRunner(a_spec(plugged, capability={"target": "plugging:f", **way}))
+        .run(accept_changes=True)
+        .ok
+    )
+
+    assert not [r for r in caplog.records if "not noticed" in r.getMessage()]
+
+
+def test_a_version_stands_in_for_code_that_changes_meanwhile(job):
+    """Whoever names a version vouches for what has it."""
+    a_job_that_is_edited(job, EDITED_AT_IMPORT)
+
+    assert BatchRunner(spec_of(job, version="1")).run(accept_changes=True).ok
+
+
 SCRIPT = """
 import functools
 K = {k}
@@ -239,6 +380,29 @@ def test_another_value_in_an_object_is_refused_with_both(tmp_path, way):
 
     assert f"capability.code.{way.partition(' ')[0]}: 1 -> 2" in told
     assert BatchRunner(spec, capability=capability(1)).run().ok
+
+
+def test_a_setting_that_is_set_from_outside_is_refused_with_both(job):
+    """A script sets it, of a module or of a class, and then runs the batch."""
+    write(job, "settings", "K = 1\n")
+    write(job, "uses", "from . import settings\ndef f(rows):\n    return rows[:settings.K]\n")
+    uses = importlib.import_module("mypkg.uses")
+
+    class Takes:
+        most = 1
+
+        def __call__(self, rows):
+            return uses.f(rows)[: self.most]
+
+    spec = a_spec(job, capability=None, sink=str(job / "later"))
+    assert BatchRunner(spec, capability=Takes).run().ok
+    write_jsonl(job / "in/most.jsonl", rows(300, 2))
+    uses.settings.K = Takes.most = 2
+
+    told = refusal(job, spec, capability=Takes)
+
+    assert "capability.code.class.most: 1 -> 2" in told
+    assert "uses.f.global.settings.K: 1 -> 2" in told
 
 
 def test_a_version_stands_in_for_an_object(tmp_path):
@@ -340,10 +504,10 @@ def test_a_run_of_before_goes_on_with_the_code_of_before(job):
     assert BatchRunner(spec_of(job)).run().ok
     assert not (job / "out/_checkpoint/changes").exists()
 
-    write(job, "cap", CAPABILITY + "K = 1\n")
+    write_for_the_next_process(job, "cap", CAPABILITY + "K = 1\n")
     assert "capability.code: changed" in refusal(job)
     assert BatchRunner(spec_of(job)).run(accept_changes=True).ok
-    write(job, "deeper", DEEPER + "K = 1\n")
+    write_for_the_next_process(job, "deeper", DEEPER + "K = 1\n")
     assert "mypkg/deeper.py: added K" in refusal(job)
 
 
@@ -389,7 +553,7 @@ def test_another_version_of_a_package_is_warned_of(job, monkeypatch, caplog):
     """It is not refused: on a new machine, none can be put back."""
     monkeypatch.syspath_prepend(job / "site-packages")
     install(job, "1.0")
-    write(job, "deeper", "import libnine\n" + DEEPER)
+    write_for_the_next_process(job, "deeper", "import libnine\n" + DEEPER)
     assert BatchRunner(spec_of(job)).run(accept_changes=True).ok
     assert [] == warnings_of_versions(caplog)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import zipfile
 
 import pytest
 
@@ -11,6 +12,12 @@ from batchrunner.capability import code_of
 from batchrunner.capability.packages import versions_of
 from batchrunner.errors import CapabilityImportError
 
+PLUG = """
+from importlib import import_module
+import_module("." + "b", __name__)
+import_module("..a", package=__package__)
+import_module(f"{__name__}.b")
+"""
 RAISES = "raise AssertionError('this was run')\n"
 
 
@@ -47,6 +54,13 @@ def places(target="cap:f"):
         ("import importlib\nx = importlib.import_module('pkg.a')", ["pkg/a.py"]),
         ("from importlib import import_module\nimport_module('pkg.a')", ["pkg/a.py"]),
         ("x = __import__('pkg.a')", ["pkg/a.py"]),
+        ("import importlib as i\nx = i.import_module(name='pkg.a')", ["pkg/a.py"]),
+        ("from importlib import import_module as load\nload('pkg.a')", ["pkg/a.py"]),
+        ("import importlib\nload = importlib.import_module\nload('pkg.a')", ["pkg/a.py"]),
+        ("import importlib\nimportlib.import_module('.a', 'pkg')", ["pkg/a.py"]),
+        ("import importlib\nimportlib.import_module('..a', package='pkg.sub')", ["pkg/a.py"]),
+        ("import importlib\nimportlib.import_module('pkg' + '.' + 'a')", ["pkg/a.py"]),
+        ("import pkg.plug", ["pkg/a.py", "pkg/plug/__init__.py", "pkg/plug/b.py"]),
         ("import pkg.sub.deep", ["pkg/a.py", "pkg/b.py", "pkg/sub/__init__.py", "pkg/sub/deep.py"]),
         ("import pkg", []),
         ("import spread.inner", ["spread/inner.py"]),
@@ -63,6 +77,7 @@ def test_an_import_of_the_users_own_counts(folder, imports, counted):
         folder,
         {"pkg/sub/deep": "from ..a import thing", "spread/inner": "", "spread/wide/deep": ""},
     )
+    write(folder, {"pkg/plug/__init__": PLUG, "pkg/plug/b": ""})
 
     expected = ["cap.py", *counted]
     if any(place.startswith("pkg/") for place in counted) or imports == "import pkg":
@@ -144,6 +159,20 @@ def test_a_module_that_is_no_python_counts_byte_by_byte(folder):
 
     assert ["cap.py", "fast.abi3.so", "old.py"] == sorted(before)
     assert {"fast.abi3.so"} == {place for place in before if before[place] != after[place]}
+
+
+def test_a_module_in_an_archive_counts(folder, tmp_path, monkeypatch):
+    """It is imported like any other, and may be changed like any other."""
+    write(folder, {"cap": "import zipped"})
+    monkeypatch.syspath_prepend(tmp_path / "lib.zip")
+    found = []
+    for k in (1, 1, 2):
+        with zipfile.ZipFile(tmp_path / "lib.zip", "w") as archive:
+            archive.writestr("zipped.py", f"K = {k}\n")
+        found.append(code_of(["cap:f"]).modules)
+
+    assert found[0].keys() == {"cap.py", "zipped.py"}
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_target_that_cannot_be_read_is_refused_by_name(folder):

@@ -9,6 +9,7 @@ import datetime as dt
 import decimal
 import enum
 import functools
+import importlib
 import logging
 import math
 import os
@@ -135,6 +136,197 @@ def test_another_value_is_another_code_and_has_a_name(capability, told):
 
     assert [] == differences(one, same)
     assert f"capability.code.{told}" in differences(one, two)
+
+
+SETTINGS = """
+K = 1
+SHARED = {"rate": 1}
+class C:
+    V = 1
+def scaled(x):
+    return x * K
+"""
+USES = """
+import functools
+import a_settings
+import a_settings as nicknamed
+
+def reads(rows):
+    return [a_settings.K for _ in rows]
+
+def reads_inside(rows):
+    return [nicknamed.K for _ in map(lambda row: nicknamed.K, rows)]
+
+def reads_a_class(rows):
+    return [a_settings.C.V for _ in rows]
+
+def calls(rows):
+    return [a_settings.scaled(1) for _ in rows]
+
+def hands_on(rows):
+    return [getattr(a_settings, "K") for _ in rows]
+
+class Reads:
+    def __call__(self, rows):
+        return [a_settings.K for _ in rows]
+
+class Scorer:
+    T = 1
+    table = {"rate": [1]}
+    def __call__(self, rows):
+        return [self.T for _ in rows]
+
+class Inherits(Scorer):
+    pass
+
+def with_attribute(rows):
+    return [with_attribute.k for _ in rows]
+
+def reads_one(rows):
+    return with_attribute(rows)
+
+@functools.singledispatch
+def convert(x):
+    return x
+
+def converts(rows):
+    return [convert(row) for row in rows]
+
+class Field:
+    def __init__(self, k):
+        self.k = k
+    def __get__(self, instance, owner):
+        return self.k
+
+class Managed(Field):
+    def __set__(self, instance, value):
+        pass
+
+class Described:
+    plain, managed = Field(K), Managed(K)
+    def __call__(self, rows):
+        return [self.plain for _ in rows]
+
+class Applies:
+    def score(self, rows, k):
+        return [k for _ in rows]
+    __call__ = functools.partialmethod(score, k=K)
+
+class Dispatches:
+    @functools.singledispatchmethod
+    def __call__(self, rows):
+        return rows
+
+def registered(k):
+    return lambda x: k
+with_attribute.k = 1
+"""
+
+
+@pytest.fixture(params=["module", "script"])
+def uses(request, tmp_path, monkeypatch):
+    """Return what a module, or a script, defines that uses the settings of another module."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "modules", {**sys.modules})
+    (tmp_path / "a_settings.py").write_text(SETTINGS)
+    (tmp_path / "a_user.py").write_text("K = 1\n" + USES)
+
+    def made(k=1):
+        if request.param == "module":
+            module = importlib.import_module("a_user")
+        else:
+            module = types.ModuleType("a_script")
+            exec(f"K = {k}\n" + USES, vars(module))  # noqa: S102 - stands in for a cell of a notebook
+        return module
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("capability", "change", "told"),
+    [
+        ("reads", "a_settings.K = 2", "global.a_settings.K: 1 -> 2"),
+        ("reads_inside", "a_settings.K = 2", "global.nicknamed.K: 1 -> 2"),
+        ("reads_a_class", "a_settings.C.V = 2", "global.a_settings.C.class.V: 1 -> 2"),
+        ("calls", "a_settings.K = 2", "global.a_settings.scaled.global.K: 1 -> 2"),
+        ("hands_on", "a_settings.K = 2", "global.a_settings.K: 1 -> 2"),
+        ("hands_on", "a_settings.SHARED['rate'] = 2", "global.a_settings.SHARED.rate: 1 -> 2"),
+        ("Reads", "a_settings.K = 2", "class.__call__.global.a_settings.K: 1 -> 2"),
+        ("Reads()", "a_settings.K = 2", "instance.class.__call__.global.a_settings.K: 1 -> 2"),
+        ("Scorer", "Scorer.T = 2", "class.T: 1 -> 2"),
+        ("Scorer()", "Scorer.T = 2", "instance.class.T: 1 -> 2"),
+        ("Scorer()", "Scorer.table['rate'][0] = 2", "instance.class.table.rate: [1] -> [2]"),
+        ("Scorer", "Scorer.new = 2", "class.new: none -> 2"),
+        ("Scorer", "Scorer.__call__ = registered(2)", "class.__call__.closure.k: none -> 2"),
+        ("Inherits", "Scorer.T = 2", "base.Scorer.class.T: 1 -> 2"),
+        ("with_attribute", "with_attribute.k = 2", "attribute.k: 1 -> 2"),
+        ("reads_one", "with_attribute.k = 2", "global.with_attribute.attribute.k: 1 -> 2"),
+        (
+            "converts",
+            "convert.register(int, registered(2))",
+            "global.convert.registered.int.closure.k: none -> 2",
+        ),
+        (
+            "Dispatches",
+            "Dispatches.__dict__['__call__'].register(int, registered(2))",
+            "class.__call__.registered.int.closure.k: none -> 2",
+        ),
+        ("Described", "Described.plain.__class__", None),
+        ("Described()", "vars(Described)['plain'].k = 2", "instance.class.plain.k: 1 -> 2"),
+        ("Described", "vars(Described)['managed'].k = 2", "class.managed.k: 1 -> 2"),
+        (
+            "Applies",
+            "vars(Applies)['__call__'].keywords['k'] = 2",
+            "class.__call__.partial.k: 1 -> 2",
+        ),
+    ],
+)
+def test_a_value_that_is_set_from_outside_is_another_code(uses, capability, change, told):
+    """A script sets it before it runs the batch; no source says so."""
+    module = uses()
+    before, same = (fields(eval(capability, vars(module))) for _ in range(2))  # noqa: S307
+    exec(change, vars(module))  # noqa: S102
+
+    after = fields(eval(capability, vars(module)))  # noqa: S307
+
+    assert [] == differences(before, same)
+    lines = differences(before, after)
+    assert lines == [] if told is None else f"capability.code.{told}" in lines
+
+
+def test_what_the_code_does_not_read_of_a_module_does_not_count(uses):
+    """A counter, or another program's settings, would refuse each run."""
+    module = uses()
+    before = fields(module.reads)
+    module.a_settings.SHARED["rate"] = 2
+    module.a_settings.other = 3
+
+    assert before == fields(module.reads)
+
+
+def test_functions_that_call_one_another_through_modules_are_read_soon(tmp_path, monkeypatch):
+    """A long chain of calls, and many objects of a class that begins it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "modules", {**sys.modules})
+    (tmp_path / "a_chain.py").write_text(
+        "import a_chain\n"
+        + "".join(f"def f{n}(x):\n    return a_chain.f{n + 1}(x)\n" for n in range(1500))
+        + "def f1500(x):\n    return a_chain.K\nK = 1\n"
+        + "class Step:\n    def __call__(self, x):\n        return a_chain.f0(x)\n"
+    )
+    chain = importlib.import_module("a_chain")
+    began = time.process_time()
+    before = fields_of_code(
+        code_of([], handed_over=functools.partial(helper, x=[chain.Step()] * 1000))
+    )
+    assert time.process_time() - began < 10
+
+    assert len(orjson.dumps(fields_of_code(code_of([], handed_over=chain.f0)))) < 1_000_000
+    chain.K = 2
+
+    assert before != fields_of_code(
+        code_of([], handed_over=functools.partial(helper, x=[chain.Step()] * 1000))
+    )
 
 
 def test_another_function_of_the_same_module_is_another_code():
