@@ -26,6 +26,7 @@ from batchrunner.capability.finding import Module, Owner
 _GENERATED = ("__dataclass", "__pydantic", "_abc_")
 _CACHED = type(functools.cache(len))
 _BY_PYTHON = (property, MemberDescriptorType, GetSetDescriptorType, DynamicClassAttribute)
+_OF_A_CLASS = ("__annotations__", "_is_protocol", "_is_runtime_protocol")
 _BY_NAME = {"LOAD_GLOBAL", "LOAD_NAME"}
 
 
@@ -101,8 +102,13 @@ def is_method(name: str, member: Any, kind: type) -> bool:
 
 
 def may_be_set(name: str, kind: type) -> bool:
-    """Tell whether attribute *name* of *kind* may hold something else than its source says."""
-    return name != "__annotations__" and not issubclass(kind, enum.Enum)
+    """Tell whether attribute *name* of *kind* may hold something else than its source says.
+
+    What Python makes of enums and named tuples is another in each version of it.
+    """
+    is_named_tuple = issubclass(kind, tuple) and hasattr(kind, "_fields")
+    by_python = is_named_tuple or issubclass(kind, enum.Enum)
+    return name not in _OF_A_CLASS and not by_python
 
 
 def is_written(name: str, member: Any) -> bool:
