@@ -184,6 +184,10 @@ def _zone(name: str) -> dt.tzinfo:
     return dt.timezone(-ahead if name[0] == "-" else ahead)
 
 
+_VIEWED = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+"""Arrow writes an object's fields that are views in a whole file only, and not once it is sliced."""
+
+
 def stored(schema: pa.Schema) -> pa.Schema:
     """Return the schema that a Parquet file is to have: nullable, and in the units that it has."""
     return pa.schema([(field.name, _stored(field.type)) for field in schema])
@@ -191,7 +195,7 @@ def stored(schema: pa.Schema) -> pa.Schema:
 
 def _stored(kind: pa.DataType) -> pa.DataType:
     if t.is_struct(kind):
-        return pa.struct([(f.name, _stored(f.type)) for f in kind])
+        return pa.struct([(f.name, _VIEWED.get(f.type) or _stored(f.type)) for f in kind])
     if t.is_map(kind):
         return pa.map_(_stored(kind.key_type), _stored(kind.item_type))
     if t.is_fixed_size_list(kind):

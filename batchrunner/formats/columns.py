@@ -46,8 +46,6 @@ def plain_values(column: pa.ChunkedArray, name: str) -> list[Any]:
     Raises:
         SchemaError: A value is more than Python's type for it can hold.
     """
-    if str(getattr(column.type, "extension_name", "")).startswith("pandas."):
-        raise SchemaError(_beyond_python(column.type, name, ": pandas' periods and intervals"))
     try:
         values: list[Any] = column.to_pylist()
     except (OverflowError, ValueError, TypeError) as error:

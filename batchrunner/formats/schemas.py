@@ -417,16 +417,16 @@ def storable(schema: pa.Schema) -> pa.Schema:
 def _storable(kind: pa.DataType) -> pa.DataType:
     t = pa.types
     if t.is_struct(kind):
-        return pa.struct([pa.field(f.name, _storable_inside(f.type)) for f in kind])
+        return pa.struct([pa.field(f.name, _storable_field(f.type)) for f in kind])
     if is_list(kind):
-        return like_list(kind, _storable_inside(kind.value_type))
+        return like_list(kind, _storable(kind.value_type))
     if t.is_map(kind):
-        return pa.map_(_storable_inside(kind.key_type), _storable_inside(kind.item_type))
+        return pa.map_(_storable(kind.key_type), _storable(kind.item_type))
     return _storable_dictionary(kind) if t.is_dictionary(kind) else _storable_time(kind)
 
 
-def _storable_inside(kind: pa.DataType) -> pa.DataType:
-    """Arrow writes no text that it keeps as a view inside of another column."""
+def _storable_field(kind: pa.DataType) -> pa.DataType:
+    """Arrow cannot slice an object with a field that is a view, as its writer does."""
     return _NO_VIEWS.get(kind) or _storable(kind)
 
 

@@ -14,7 +14,7 @@ from batchrunner.formats.columns import bare_table, rows_to_table
 from batchrunner.formats.parquet import count_rows
 from batchrunner.formats.parquet_part import ParquetPart
 from batchrunner.formats.schema_error import SchemaError
-from batchrunner.formats.schemas import grown
+from batchrunner.formats.schemas import conform, grown, storable
 from batchrunner.worker.part import CountedFile
 
 
@@ -179,3 +179,21 @@ def test_an_object_that_is_always_empty_has_no_type():
     """Parquet has none for it; the reader of the error reads what to declare."""
     with pytest.raises(SchemaError, match=r"column 'x': Parquet has no type for struct<>"):
         Sink().written(rows_to_table([{"x": {}}]))
+
+
+@pytest.mark.parametrize(
+    "outer", [lambda kind: kind, pa.list_, lambda kind: pa.map_(pa.string(), kind)]
+)
+def test_fields_that_arrow_keeps_as_views_are_written(outer):
+    """Polars hands its text over so, and Arrow cannot write it inside of objects: chat turns, say."""
+    kind = outer(pa.struct([("role", pa.string_view()), ("tags", pa.list_(pa.binary_view()))]))
+    turn = {"role": "user", "tags": [b"a"]}
+    if pa.types.is_struct(kind):
+        value = turn
+    else:
+        value = [turn] if pa.types.is_list(kind) else [("k", turn)]
+    table = pa.table({"x": pa.chunked_array([pa.array([value, None], kind)] * 2)})
+
+    found = Sink().written(conform(table, storable(table.schema))).read()
+
+    assert found["x"].to_pylist() == [value, None, value, None]
