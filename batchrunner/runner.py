@@ -18,6 +18,7 @@ from batchrunner.execute.import_paths import import_paths
 from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
 from batchrunner.finishing import declare_success, is_declared
+from batchrunner.formats.naming import PARQUET
 from batchrunner.opening import Opened, open_run
 from batchrunner.packages import keep_versions
 from batchrunner.plan.again import Again
@@ -215,10 +216,16 @@ class BatchRunner:
             weight=sum(shard.weight for shard in seen.plan.active),
             capability=self._capability,
             import_paths=import_paths(),
-            first=min((shard.id for shard in opened.pending), default=None),
+            first=self._first(opened, seen),
             incarnation=opened.run.checkpoint.incarnation,
             code=as_seen_here(opened.run.asked_for.code.modules),
         )
+
+    def _first(self, opened: Opened, seen: Survey) -> int | None:
+        """Return the shard that other workers wait for: its part fixes what is not declared."""
+        if seen.plan.facts.format != PARQUET or self.spec.sink.schema_ is not None:
+            return None
+        return min((shard.id for shard in opened.pending), default=None)
 
     def _told(self, report: BatchReport, driving: Driving, session: Session) -> BatchReport:
         report = replace(

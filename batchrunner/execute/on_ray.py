@@ -14,6 +14,7 @@ from typing import Any
 
 from batchrunner.errors import CapabilityImportError, RayUnavailableError, describe
 from batchrunner.execute.bare_ray_data import without_helper_actors
+from batchrunner.execute.first_wave import hold_back
 from batchrunner.execute.groups import make_groups
 from batchrunner.execute.payload import Payload
 from batchrunner.execute.ray_connection import connected, told_when_overdue, workers_that_fit
@@ -45,7 +46,10 @@ def run_on_ray(work: Work, shards: Sequence[Shard], *, as_actors: bool) -> Itera
             compute = _actor_pool(least, min(most, len(groups)), at_first=fitting)
         else:
             compute = _task_pool(None if execution.concurrency is None else min(most, len(groups)))
-        dataset = _dataset(work, groups, compute=compute)
+        context = _context()
+        if work.first is not None:  # workers may wait for it
+            hold_back(context, room=min(fitting, most, len(groups)))
+        dataset = _dataset(work, groups, compute=compute, context=context)
         batches = dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
         with told_when_overdue(execution) as begun:
             for batch in batches:
@@ -60,13 +64,13 @@ def _bounds(concurrency: int | tuple[int, int] | None, fitting: int) -> tuple[in
     return (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
 
 
-def _dataset(work: Work, groups: Sequence[Sequence[Shard]], *, compute: Any) -> Any:
+def _dataset(work: Work, groups: Sequence[Sequence[Shard]], *, compute: Any, context: Any) -> Any:
     import ray.data
 
     as_tasks = isinstance(compute, ray.data.TaskPoolStrategy)
     rows = [{"group": pickle.dumps(group)} for group in groups]
     # The dataset keeps the context that it is made in, so the user's is ours for an instant only.
-    with ray.data.DataContext.current(_context()):
+    with ray.data.DataContext.current(context):
         dataset: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
         return dataset.map_batches(
             process_group if as_tasks else GroupActor,

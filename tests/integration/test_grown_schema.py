@@ -18,7 +18,7 @@ from batchrunner.errors import SpecChangedError
 from batchrunner.formats import schemas
 from batchrunner.set_aside import rows_set_aside
 from batchrunner.verify import verify
-from builders import a_spec, parts, write_jsonl
+from builders import a_source, a_spec, parts, write_jsonl
 
 FILES = [
     [{"id": 1, "meta": {"src": "web", "zip": 1234}}, {"id": 2, "meta": None}],
@@ -227,3 +227,27 @@ def test_the_engine_decides_nothing_of_the_types(tmp_path):
         outputs[engine] = (report.rows_failed, out)
 
     assert outputs["ray"] == outputs["local"]
+
+
+@pytest.mark.ray
+def test_the_first_shard_is_begun_before_others_wait_for_it(tmp_path, local_ray):
+    """With more tasks than cores Ray often began it last: every core held a worker that waited 10 s for its
+    types, and then took those of whichever part came first.
+    """
+    a_source(tmp_path / "in", shards=24)
+    begun = tmp_path / "begun"
+
+    def note(rows):
+        with begun.open("a") as file:
+            file.write(f"{rows[0]['id']}\n")
+        return rows
+
+    spec = a_spec(
+        tmp_path,
+        sink={"uri": str(tmp_path / "out"), "format": "parquet"},
+        execution={"engine": "ray"},
+    )
+    report = BatchRunner(spec, capability=note).run()
+
+    assert report.ok
+    assert begun.read_text().split().index("0") <= 24 / 4  # a group of the other core
