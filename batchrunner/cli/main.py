@@ -19,6 +19,7 @@ _COMMANDS = {
     "plan": "List what a run would do and why; start nothing.",
     "validate": "Check a spec; touch nothing.",
     "errors": "List what failed, and why.",
+    "logs": "Print what the workers printed and logged.",
     "retry": "Run again what failed.",
     "status": "Tell how far a run is, from its checkpoint alone.",
     "verify": "Check every byte and row of the output; set damage aside.",

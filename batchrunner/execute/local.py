@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 from batchrunner.execute.payload import pickled
 from batchrunner.shard import Shard
@@ -11,6 +12,7 @@ from batchrunner.worker.process import ShardWorker
 from batchrunner.worker.receipt import Receipt
 from batchrunner.worker.stopping import Stop
 from batchrunner.worker.work import Work
+from batchrunner.worker.worker_log import WorkerLog
 
 
 def run_locally(work: Work, shards: Sequence[Shard], *, stop: Stop) -> Iterator[Receipt]:
@@ -19,6 +21,18 @@ def run_locally(work: Work, shards: Sequence[Shard], *, stop: Stop) -> Iterator[
     Raises:
         CapabilityImportError: The capability cannot be imported or built.
     """
-    with closing(ShardWorker(work, pickled=lambda: pickled(work))) as worker:
+    with _kept_log(work), closing(ShardWorker(work, pickled=lambda: pickled(work))) as worker:
         for receipts in worker.process(shards, stop=stop):
             yield from receipts
+
+
+@contextmanager
+def _kept_log(work: Work) -> Iterator[None]:
+    """Keep what is said inside the block, but by the driver, whose thread is another one."""
+    driver = frozenset({threading.main_thread()}) - {threading.current_thread()}
+    log = WorkerLog(but=driver).begin()
+    log.keep_in(work.checkpoint().storage, session=work.session)
+    try:
+        yield
+    finally:
+        log.end()

@@ -26,6 +26,7 @@ from batchrunner.worker.process import ShardWorker
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import StoredStop
 from batchrunner.worker.work import Work
+from batchrunner.worker.worker_log import WorkerLog
 
 
 def run_on_ray(work: Work, shards: Sequence[Shard], *, as_actors: bool) -> Iterator[Receipt | None]:
@@ -142,6 +143,8 @@ class GroupActor:
 def process_group(batch: Any, *, payload: Payload) -> Iterator[Any]:
     """Process one group of shards in a task; the process keeps the capability for the next one."""
     if payload.key not in _workers:
+        for earlier in _workers.values():
+            earlier.end()
         _workers.clear()
         _workers[payload.key] = _Worker(payload)
     yield from _workers[payload.key].receipts(batch)
@@ -155,8 +158,10 @@ class _Worker:
 
     def __init__(self, payload: Payload) -> None:
         self._failure: Failure | None = None
+        self._log = WorkerLog().begin()
         try:
             work = _unpacked(payload)
+            self._log.keep_in(work.checkpoint().storage, session=work.session)
             self._worker = ShardWorker(
                 work, pickled=lambda: payload.work, witness=_witness(work.session)
             )
@@ -172,6 +177,11 @@ class _Worker:
         group = pickle.loads(batch.column("group")[0].as_py())  # noqa: S301 - written by our driver
         for receipts in self._process(group):
             yield pa.table({"receipts": [pickle.dumps(receipts)]})
+        self._log.keep()  # Ray may end this process as soon as the last task is over
+
+    def end(self) -> None:
+        """Make room for a worker of another session."""
+        self._log.end()
 
     def _process(self, group: Sequence[Shard]) -> Iterator[list[Receipt]]:
         if self._failure is not None:

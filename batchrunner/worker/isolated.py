@@ -35,8 +35,10 @@ def main(receive: int, send: int, owner: int, memory: int) -> None:
     leave_signals_to_the_owner()
     inbox: Connection[Any, Any] = Connection(receive, writable=False)
     outbox: Connection[Any, Any] = Connection(send, readable=False)
+    from batchrunner.worker.capture import name_levels
     from batchrunner.worker.process import direct_caller
 
+    name_levels()
     bound_memory(memory)
     try:
         work = contained(partial(pickle.loads, inbox.recv_bytes()))

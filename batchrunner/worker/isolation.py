@@ -43,6 +43,7 @@ class CallTimedOutError(CallLostError):
     type_name = "CapabilityTimedOut"
 
 
+_LAST_WORDS_SECONDS = 1.0
 _USUAL_SHARE = 0.8
 """Of the memory here that a capability may take by default, so that the rest of the machine lives."""
 
@@ -113,6 +114,7 @@ class IsolatedCaller:
         self._given = given
         self._memory = memory or int(_USUAL_SHARE * usable_memory())
         self._process: subprocess.Popen[bytes] | None = None
+        self._hearing: threading.Thread
         self._to: Connection[Any, Any]
         self._from: Connection[Any, Any]
 
@@ -158,10 +160,18 @@ class IsolatedCaller:
             lambda: subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", "batchrunner.worker.isolated", *map(str, arguments)],
                 pass_fds=(theirs_in, theirs_out),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                    "PYTHONUNBUFFERED": "1",
+                },
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             )
         )
+        self._hearing = threading.Thread(target=_say_again, args=(self._process,), daemon=True)
+        self._hearing.start()
         os.close(theirs_in)
         os.close(theirs_out)
         self._from, self._to = (
@@ -193,7 +203,15 @@ class IsolatedCaller:
                 self._from.close()
             self._process.kill()
             self._process.wait()
+            self._hearing.join(_LAST_WORDS_SECONDS)  # what it started may hold the pipe open
             self._process = None
+
+
+def _say_again(process: subprocess.Popen[bytes]) -> None:
+    """Say what *process* says, its last words included, where this one's own lines go."""
+    with process.stdout or contextlib.nullcontext(()) as lines:
+        for line in lines:
+            sys.stderr.write(line.decode(errors="replace"))
 
 
 def usable_memory() -> int:

@@ -16,7 +16,7 @@ LAYERS = [  # lowest first; units that share a line do not know each other
     {"worker"},
     {"plan", "execute", "session", "progress"},
     {"recording", "packages"},
-    {"opening", "finishing", "driving", "report", "set_aside", "status"},
+    {"opening", "finishing", "driving", "report", "set_aside", "status", "logs"},
     {"runner", "verify", "leftovers"},
     {"jobs"},
     {"cli"},

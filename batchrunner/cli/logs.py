@@ -1,0 +1,38 @@
+"""`batchrunner logs`."""
+
+from __future__ import annotations
+
+import click
+
+from batchrunner.cli.rendering import output_option, print_records
+
+
+@click.command("logs")
+@click.argument("place")
+@click.option(
+    "--session", default="", help="Only what was said in this session; its id or its beginning."
+)
+@click.option("-n", "--lines", type=click.IntRange(min=1), help="Only the last so many lines.")
+@output_option
+def command(place: str, session: str, lines: int | None, output: str) -> None:
+    """Print what the workers printed and logged. PLACE is as for `status`.
+
+    It is kept in the checkpoint while they run, so it is there when their node is gone: of each
+    worker the first 64 KiB and the last 192 KiB.
+    """
+    from batchrunner.checkpoint import Checkpoint
+    from batchrunner.cli.places import checkpoint_of
+    from batchrunner.logs import log_lines
+
+    checkpoint = Checkpoint.current(checkpoint_of(place))
+    said = log_lines(checkpoint)
+    chosen = [line for line in said if line.session.startswith(session)][-(lines or 0) :]
+    if output == "table":
+        for line in chosen:
+            click.echo(f"{line.at[:19]} {line.worker} {line.text}")
+    else:
+        print_records([line.to_dict() for line in chosen], output)
+    if not chosen:
+        click.echo(
+            f"no worker of {checkpoint.storage.uri} has printed or logged anything", err=True
+        )

@@ -1,0 +1,52 @@
+"""What the workers of a run printed and logged, from its checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from batchrunner.checkpoint import Checkpoint
+from batchrunner.storage import Entry
+from batchrunner.worker.worker_log import FOLDER
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of one worker.
+
+    Attributes:
+        at: When it was said, by the worker's own clock; ISO 8601, UTC.
+        session: The driver session that the worker belonged to.
+        worker: Its host and process id.
+        text: The line.
+    """
+
+    at: str
+    session: str
+    worker: str
+    text: str
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def log_lines(checkpoint: Checkpoint, *, session: str = "") -> list[LogLine]:
+    """Return the lines that workers said, in the order of their clocks; only those of *session* if given.
+
+    Of each worker its first 64 KiB and its last 192 KiB. Secrets that the spec names are `***`.
+
+    Raises:
+        StorageError: The checkpoint cannot be read.
+    """
+    entries = checkpoint.storage.list(f"{FOLDER}/{session}".rstrip("/"), recursive=True)
+    lines = [line for entry in entries for line in _lines(checkpoint, entry)]
+    return sorted(lines, key=lambda line: line.at)
+
+
+def _lines(checkpoint: Checkpoint, entry: Entry) -> Iterator[LogLine]:
+    _, session, name = entry.key.split("/", 2)
+    worker = name.removesuffix(".log").rpartition("-")[0]
+    text = checkpoint.storage.get(entry.key).decode(errors="replace")
+    for line in text.split("\n")[:-1]:
+        at, _, said = line.partition(" ")
+        yield LogLine(at, session, worker, said)
