@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchrunner.cli.rendering import output_option, print_records
+from batchrunner.cli.terminal import say
 
 if TYPE_CHECKING:
     from batchrunner.leftovers import Leftovers
@@ -32,13 +33,13 @@ def command(place: str, force: bool, output: str) -> None:
     print_records([one.to_dict() for one in found], output)
     size = f"{len(found):,} objects, {sum(one.bytes for one in found):,} bytes"
     if not found:
-        click.echo("nothing is left behind", err=True)
+        say("nothing is left behind")
     elif force:
-        click.echo(f"removed: {size}", err=True)
+        say(f"removed: {size}")
     elif runner := leftovers.runner():
-        click.echo(f"found: {size}; {runner} may still need them", err=True)
+        say(f"found: {size}; {runner} may still need them")
     else:
-        click.echo(f"found: {size}\nnext: batchrunner clean --force {shlex.quote(place)}", err=True)
+        say(f"found: {size}\nnext: batchrunner clean --force {shlex.quote(place)}")
 
 
 def _leftovers(place: str) -> Leftovers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from batchrunner.cli.rendering import output_option, print_records
+from batchrunner.cli.terminal import say
 
 _MESSAGE_LENGTH = 100
 
@@ -32,7 +33,7 @@ def command(place: str, rows: bool, output: str) -> None:
         )
     for quarantine in checkpoint.quarantined().values():
         attempts = f"after {quarantine.attempts} attempts" if quarantine.attempts > 1 else "at once"
-        click.echo(f"shard {quarantine.shard} failed {attempts}: {quarantine.reason}", err=True)
+        say(f"shard {quarantine.shard} failed {attempts}: {quarantine.reason}")
 
 
 def _same_keys(letter: dict[str, object]) -> dict[str, object]:

@@ -12,6 +12,7 @@ import click
 
 from batchrunner.cli.rendering import output_option, print_record, print_records
 from batchrunner.cli.store_options import store_options
+from batchrunner.cli.terminal import put
 
 if TYPE_CHECKING:
     from batchrunner.jobs import Job
@@ -137,7 +138,7 @@ def logs(job_id: str, **options: Any) -> None:
 
     with _backend(options):
         text = get_job(job_id).logs()
-    click.echo(text, nl=False)
+    put(text)
 
 
 @command.command()

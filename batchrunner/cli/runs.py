@@ -13,6 +13,8 @@ import click
 
 from batchrunner.cli.rendering import output_option, print_record, print_records
 from batchrunner.cli.store_options import store_options
+from batchrunner.cli.terminal import say
+from batchrunner.cli.terminal import show as show_text
 
 if TYPE_CHECKING:
     from batchrunner.analytics import AnalyticsStore, RecordedRun
@@ -47,7 +49,7 @@ def show(run: str, store: str, storage_options: dict[str, Any], output: str) -> 
     if output == "table":
         print_record(_shown(_told(found), output), output)
         for table, rows in found.records.items():
-            click.echo(f"\n{table}")
+            show_text(f"\n{table}")
             print_records([_shown(row, output) for row in rows], output)
     elif output == "json":
         records = {table: _plain(list(rows)) for table, rows in found.records.items()}
@@ -76,7 +78,7 @@ def compare_(
     opened = _open(store, storage_options)
     found = compare(opened.read_run(first), opened.read_run(second))
     print_records([_shown(asdict(one), output) for one in found], output)
-    click.echo(f"{len(found):,} values differ", err=True)
+    say(f"{len(found):,} values differ")
 
 
 @command.command()

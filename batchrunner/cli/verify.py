@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchrunner.cli.rendering import output_option, print_records
+from batchrunner.cli.terminal import say
 
 if TYPE_CHECKING:
     from batchrunner.verify import Checks, Repair, Verification
@@ -59,7 +60,7 @@ def command(spec: str, mend: bool, keys: tuple[str, ...], replay: float | None, 
         *found.notes,
         *_next(found, done, again=_again(checks), spec=shlex.quote(spec)),
     ]
-    click.echo("\n".join(lines), err=True)
+    say("\n".join(lines))
     return 0 if found.ok else DEFECT
 
 

@@ -75,7 +75,7 @@ def visible(text: str) -> str:
 def _told(problem: Problem, page: Page) -> str:
     line, column = place(page.text, problem.offset)
     before, after = _around(problem.offset, page)
-    caret = "".join("\t" if char == "\t" else " " * _cells(char) for char in before) + "^"
+    caret = "".join("\t" if char == "\t" else " " * cells(char) for char in before) + "^"
     where = f"{visible(page.origin)}:{line}:{column}"
     return f"{where}: {visible(problem.message)}\n  {before}{after}\n  {caret}"
 
@@ -105,7 +105,8 @@ def _shown(page: Page, span: Span) -> str:
     return visible(redact_uri("".join(shown) + page.text[at : span[1]]))
 
 
-def _cells(char: str) -> int:
+def cells(char: str) -> int:
+    """Return how many cells of a terminal *char* takes."""
     if unicodedata.combining(char):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
