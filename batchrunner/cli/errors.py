@@ -29,7 +29,9 @@ def command(place: str, rows: bool, output: str) -> None:
     else:
         records = [group.to_dict() for group in error_groups(checkpoint)]
         print_records(
-            [_short(record) for record in records] if output == "table" else records, output
+            [_short(record) for record in records] if output == "table" else records,
+            output,
+            first_to_go=("shards", "stage", "where"),
         )
     for quarantine in checkpoint.quarantined().values():
         attempts = f"after {quarantine.attempts} attempts" if quarantine.attempts > 1 else "at once"

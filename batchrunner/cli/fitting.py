@@ -46,7 +46,7 @@ def fitted(
         first_to_go: Columns that are left out, in this order, when cutting is not enough; then
             others, from the right. One always stays.
     """
-    kept, gone = list(table), [name for name in first_to_go]
+    kept, gone = list(table), list(first_to_go)
     left_out: list[str] = []
     while width is not None and len(kept) > 1 and _least(kept) > width:
         going = next((c for name in gone for c in kept if c.name == name), None) or _last(kept)

@@ -28,7 +28,7 @@ class ErrorsSpec(Section):
     max_row_errors: Annotated[Budget, NEUTRAL] = Field(
         default=0.001,
         description="Rows that may be set aside before the run has failed: a count such as 10, or "
-        "a share such as 0.001.",
+        "a share such as 0.001 or 0.1%.",
     )
     retry: RetrySpec = Field(
         default_factory=RetrySpec, description="How often to try again before giving up."
