@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from batchrunner.cli.rendering import output_option, print_records
+from batchrunner.cli.store_options import storage_options
 from batchrunner.cli.terminal import say
 
 _MESSAGE_LENGTH = 100
@@ -13,8 +16,9 @@ _MESSAGE_LENGTH = 100
 @click.command("errors")
 @click.argument("place")
 @click.option("--rows", is_flag=True, help="Every row, in place of a line for each kind of error.")
+@storage_options("a PLACE that is no spec")
 @output_option
-def command(place: str, rows: bool, output: str) -> None:
+def command(place: str, rows: bool, storage_options: dict[str, Any], output: str) -> None:
     """List what failed: rows set aside, by kind of error, with an example. PLACE is as for `status`.
 
     Shards that were set apart are told on stderr, with their reason.
@@ -23,7 +27,7 @@ def command(place: str, rows: bool, output: str) -> None:
     from batchrunner.cli.places import checkpoint_of
     from batchrunner.set_aside import error_groups, rows_set_aside
 
-    checkpoint = Checkpoint.current(checkpoint_of(place))
+    checkpoint = Checkpoint.current(checkpoint_of(place, storage_options))
     if rows:
         print_records([_same_keys(letter) for letter in rows_set_aside(checkpoint)], output)
     else:

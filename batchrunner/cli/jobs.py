@@ -96,7 +96,9 @@ def list_(limit: int, status: tuple[str, ...], **options: Any) -> None:
     with _backend(options):
         chosen = [JobStatus(name) for name in status] or None
         told = [_told(job) for job in list_jobs(limit=limit, status_filter=chosen)]
-    print_records(told, options["output"])
+    print_records(
+        told, options["output"], ids=["job_id", "status"], first_to_go=["store_uri", "run_uid"]
+    )
 
 
 @command.command()

@@ -36,7 +36,12 @@ def list_(store: str, storage_options: dict[str, Any], output: str, **which: Any
     found = _open(store, storage_options).list_runs(
         limit=which["limit"], capability_id=which["capability"], entity_id=which["entity"]
     )
-    print_records([_shown(asdict(run), output) for run in found], output)
+    print_records(
+        [_shown(asdict(run), output) for run in found],
+        output,
+        ids=["run_uid"],
+        first_to_go=["metrics", "tables", "host", "user"],
+    )
 
 
 @command.command()
@@ -67,17 +72,24 @@ def show(run: str, store: str, storage_options: dict[str, Any], output: str) -> 
 @command.command("compare")
 @click.argument("first")
 @click.argument("second")
+@click.option(
+    "--on",
+    multiple=True,
+    metavar="COLUMN",
+    help="Records go together by this column, in place of all their columns of text; may be repeated.",
+)
 @store_options
 @output_option
-def compare_(
-    first: str, second: str, store: str, storage_options: dict[str, Any], output: str
-) -> None:
-    """Tell in which values the records of two runs differ."""
+def compare_(first: str, second: str, on: tuple[str, ...], output: str, **store: Any) -> None:
+    """Tell in which values the records of two runs differ.
+
+    The names that only one of them was on, such as of their models, do not keep records apart.
+    """
     from batchrunner.analytics.comparison import compare
 
-    opened = _open(store, storage_options)
-    found = compare(opened.read_run(first), opened.read_run(second))
-    print_records([_shown(asdict(one), output) for one in found], output)
+    opened = _open(store["store"], store["storage_options"])
+    found = compare(opened.read_run(first), opened.read_run(second), on=on)
+    print_records([_shown(asdict(one), output) for one in found], output, first_to_go=["table"])
     say(f"{len(found):,} values differ")
 
 
