@@ -20,6 +20,7 @@ from pydantic import (
 
 from batchrunner.spec.quantity import (
     DURATION_PATTERN,
+    MOST,
     SIZE_PATTERN,
     duration_in_seconds,
     size_in_bytes,
@@ -43,6 +44,12 @@ def _path_text(value: object) -> object:
 def _no_bool(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic collects ValueErrors only
+    return value
+
+
+def _countable(value: int) -> int:
+    if value > MOST:
+        raise ValueError("must be at most 2^60")
     return value
 
 
@@ -122,7 +129,7 @@ def _number(text: str) -> float | None:
 # Not by min_length: pydantic would also call a list too short when none of its items fits.
 _SOME = AfterValidator(_not_empty)
 _SOME_IN_SCHEMA = Field(json_schema_extra={"minItems": 1})
-Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool), AfterValidator(_countable)]
 Share = Annotated[float, Field(ge=0), BeforeValidator(_no_bool)]
 Budget = Annotated[
     int | float,
