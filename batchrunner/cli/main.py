@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from batchrunner import __version__
-from batchrunner.cli.terminal import harmless, say
+from batchrunner.cli.terminal import harmless, say, say_error
 from batchrunner.cli.verbosity import Verbosity, verbose_option, with_verbose
 from batchrunner.errors import BatchRunnerError, describe
 
@@ -125,12 +125,11 @@ def _fail(error: Exception, *, with_traceback: bool) -> int:
         return 0
     if with_traceback:
         say(_without_secrets("".join(traceback.format_exception(error))), end="")
-    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
     if isinstance(error, BatchRunnerError):
-        say(_without_secrets(str(error)))
+        say_error(_without_secrets(str(error)))
         return error.exit_code
     what = _without_secrets(describe(error))
-    say(f"internal error: {what}; run again with -v to see where")
+    say_error(f"internal error: {what}; run again with -v to see where")
     return 1
 
 

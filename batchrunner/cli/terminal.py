@@ -39,6 +39,18 @@ def say(text: str, *, end: str = "\n") -> None:
     click.echo(harmless(text) + end, nl=False, err=True)
 
 
+def say_error(text: str) -> None:
+    """Write what went wrong to stderr."""
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    say(text)
+
+
+def say_in_place(text: str, *, last: bool) -> None:
+    """Write a line that the next one is written over, and *last* nothing; only onto a terminal."""
+    if sys.stderr.isatty():
+        click.echo(harmless(text) + ("\r\x1b[K" if last else "\r"), nl=False, err=True)
+
+
 def show(text: str, *, end: str = "\n") -> None:
     """Write to stdout what people read."""
     click.echo(harmless(text) + end, nl=False)

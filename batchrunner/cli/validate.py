@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrunner.cli.rendering import output_option, print_records
-from batchrunner.cli.terminal import say
+from batchrunner.cli.terminal import say, say_error
 
 if TYPE_CHECKING:
     from batchrunner.errors import BatchRunnerError
@@ -37,7 +37,7 @@ def command(specs: tuple[str, ...], output: str) -> int:
                 raise
             codes.append(error.exit_code)
             records += _records(spec, error)
-            say(_named(spec, error))
+            say_error(_named(spec, error))
     if output != "table":
         print_records(records, output)
     return max(codes)
@@ -69,4 +69,4 @@ def _records(spec: str, error: BatchRunnerError) -> list[dict[str, Any]]:
 
 def _named(spec: str, error: BatchRunnerError) -> str:
     text = str(error)
-    return f"error: {text}" if text.startswith(spec) else f"error: {spec}: {text}"
+    return text if text.startswith(spec) else f"{spec}: {text}"
