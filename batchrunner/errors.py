@@ -37,7 +37,15 @@ survive pickling: Ray moves them between processes.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
+
+
+class SpecProblem(NamedTuple):
+    """One thing that is wrong with a spec, for programs; line and column count from 1."""
+
+    line: int
+    column: int
+    message: str
 
 
 class BatchRunnerError(Exception):
@@ -47,9 +55,15 @@ class BatchRunnerError(Exception):
 
 
 class InvalidSpecError(BatchRunnerError, ValueError):
-    """The spec cannot be run as written; nothing was started."""
+    """The spec cannot be run as written; nothing was started.
+
+    Attributes:
+        problems: Each thing that is wrong, where it stands in the text of a spec; () when no text is
+            meant.
+    """
 
     exit_code = 2
+    problems: tuple[SpecProblem, ...] = ()
 
 
 class InvalidRecordError(InvalidSpecError):

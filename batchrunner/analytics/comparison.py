@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from batchrunner.analytics.finding import RecordedRun, Row
+from batchrunner.errors import InvalidSpecError
 
 _OF_THE_RUN = frozenset({"run_uid", "created_at"})
 
@@ -17,7 +19,7 @@ class Difference:
 
     Attributes:
         table: Of the records.
-        where: Which records: their columns of text, which both have in common.
+        where: Which records: the columns by which they go together.
         column: The column that differs.
         first, second: Its values; None also where a run has no such record.
         change: Second less first, of numbers.
@@ -31,28 +33,75 @@ class Difference:
     change: float | None
 
 
-def compare(first: RecordedRun, second: RecordedRun) -> list[Difference]:
-    """Return what differs between the records of two runs, table by table."""
+def compare(
+    first: RecordedRun, second: RecordedRun, *, on: Collection[str] = ()
+) -> list[Difference]:
+    """Return what differs between the records of two runs, table by table.
+
+    Records go together by their columns of text. A name that only one of the two runs was on, such
+    as that of a model of two, keeps none apart and is no difference.
+
+    Args:
+        first: A run.
+        second: Another.
+        on: Columns by which records go together, in place of those.
+
+    Raises:
+        InvalidSpecError: No record has one of these columns.
+    """
+    _check(on, first, second)
+    apart = _entities(first) ^ _entities(second)
     found: list[Difference] = []
     for table in sorted({*first.records, *second.records}):
-        ones, others = (_by_text(run.records.get(table, ())) for run in (first, second))
+        ones, others = (
+            _by_key(run.records.get(table, ()), on=on, apart=apart) for run in (first, second)
+        )
         for key in dict.fromkeys([*ones, *others]):
-            found += _differences(table, key, ones.get(key, {}), others.get(key, {}))
+            one, other = (_without(rows.get(key, {}), apart) for rows in (ones, others))
+            found += _differences(table, key, one, other)
     return found
 
 
-def _by_text(rows: Iterable[Row]) -> dict[tuple[str, int], Row]:
-    """Return *rows* by their columns of text; of those that have the same, by their order."""
+def _check(on: Collection[str], *runs: RecordedRun) -> None:
+    there = {
+        column for run in runs for rows in run.records.values() for row in rows for column in row
+    }
+    if missing := sorted(set(on) - there):
+        raise InvalidSpecError(
+            f"no record of these runs has a column {missing[0]!r}; they have: "
+            f"{', '.join(sorted(there))}"
+        )
+
+
+def _entities(run: RecordedRun) -> set[str]:
+    return {row["entity_id"] for row in run.runs if row["entity_id"] is not None}
+
+
+def _by_key(
+    rows: Iterable[Row], *, on: Collection[str], apart: Collection[str]
+) -> dict[tuple[str, int], Row]:
+    """Return *rows* by their key; of those that have the same, by their order."""
     found: dict[tuple[str, int], Row] = {}
+    counts: Counter[str] = Counter()
     for row in rows:
-        text = ", ".join(f"{name}={value}" for name, value in row.items() if _is_text(name, value))
-        number = sum(1 for known, _ in found if known == text)
-        found[text, number] = row
+        named = {name: row[name] for name in on if name in row} if on else _texts(row, apart)
+        text = ", ".join(f"{name}={value}" for name, value in named.items())
+        found[text, counts[text]] = row
+        counts[text] += 1
     return found
 
 
-def _is_text(name: str, value: Any) -> bool:
-    return isinstance(value, str) and name not in _OF_THE_RUN
+def _texts(row: Row, apart: Collection[str]) -> Row:
+    return {name: value for name, value in _without(row, apart).items() if isinstance(value, str)}
+
+
+def _without(row: Row, apart: Collection[str]) -> Row:
+    """Return *row* without what is of its run alone."""
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in _OF_THE_RUN and not (isinstance(value, str) and value in apart)
+    }
 
 
 def _differences(table: str, key: tuple[str, int], one: Row, other: Row) -> Iterator[Difference]:
@@ -60,7 +109,7 @@ def _differences(table: str, key: tuple[str, int], one: Row, other: Row) -> Iter
     where = f"{text} #{number + 1}".strip() if number else text
     for column in dict.fromkeys([*one, *other]):
         first, second = one.get(column), other.get(column)
-        if column not in _OF_THE_RUN and first != second and not (first is second is None):
+        if first != second and not (first is second is None):
             yield Difference(table, where, column, first, second, _change(first, second))
 
 

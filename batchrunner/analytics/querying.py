@@ -26,6 +26,10 @@ _CLOSED = (
 )
 
 
+_NO_SELECT = (
+    "this is no SELECT, and nothing else is run here: write one SELECT. In place of the statement PIVOT, "
+    "write SELECT * FROM table PIVOT (sum(value) FOR name IN ('a', 'b'))"
+)
 _SOURCES = frozenset({"BASE_TABLE", "TABLE_FUNCTION", "SHOW_REF"})
 _GONE = ("ObjectNotFoundError", "ObjectChangedError")
 
@@ -54,6 +58,8 @@ def question(sql: str) -> Question:
         (parsed,) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
     tree = orjson.loads(parsed)
     if tree["error"]:
+        if tree["error_type"] == "not implemented":  # of all that is SQL, but no SELECT
+            raise QueryError(_NO_SELECT)
         raise QueryError(f"this cannot be run: {tree['error_message']}")
     if len(tree["statements"]) != 1:
         raise QueryError("write one SELECT: neither none nor several")

@@ -1,6 +1,6 @@
 """The user's code: found, loaded, and looked at for what decides the output."""
 
 from batchrunner.capability.code import Code, code_of
-from batchrunner.capability.target import check_target, load_target
+from batchrunner.capability.target import check_target, is_plain_function, load_target
 
-__all__ = ["Code", "check_target", "code_of", "load_target"]
+__all__ = ["Code", "check_target", "code_of", "is_plain_function", "load_target"]

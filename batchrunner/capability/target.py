@@ -30,7 +30,10 @@ def load_target(target: str) -> Any:
         raise CapabilityImportError(_broken_import(target, error)) from error
     for name in path.split("."):
         if not hasattr(found, name):
-            raise CapabilityImportError(f"capability {target!r}: {module_name} has no {path!r}")
+            hint = _did_you_mean(name, dir(found))
+            raise CapabilityImportError(
+                f"capability {target!r}: {module_name} has no {path!r}{hint}"
+            )
         found = getattr(found, name)
     if not callable(found):
         raise CapabilityImportError(
@@ -52,7 +55,25 @@ def check_target(target: str) -> None:
     names = set(_defined_names(parse(source, target=target).body))
     first = path.partition(".")[0]
     if first not in names and not names & {"*", "__getattr__"}:
-        raise CapabilityImportError(f"capability {target!r}: {source} defines no {first!r}")
+        hint = _did_you_mean(first, names)
+        raise CapabilityImportError(f"capability {target!r}: {source} defines no {first!r}{hint}")
+
+
+def is_plain_function(target: str) -> bool:
+    """Tell, without running any of its code, that *target* is a function and no class.
+
+    False where that cannot be told: of what is made by a call, changed by a decorator or imported.
+    """
+    module_name, _, path = target.partition(":")
+    source = module_file(module_name)
+    if source is None:
+        return False
+    body = parse(source, target=target).body
+    named = [s for s in body if path in _defined_names([s])]
+    return bool(named) and all(
+        isinstance(s, ast.FunctionDef | ast.AsyncFunctionDef) and not s.decorator_list
+        for s in named
+    )
 
 
 def parse(source: Path, *, target: str) -> ast.Module:
@@ -78,6 +99,13 @@ def _defined_names(body: Iterable[ast.stmt]) -> Iterator[str]:
         else:  # if, try, with, for: names may be bound inside
             inner = (node for node in ast.walk(statement) if isinstance(node, ast.stmt))
             yield from _defined_names(node for node in inner if node is not statement)
+
+
+def _did_you_mean(name: str, names: Iterable[str]) -> str:
+    import difflib  # only those who err pay for it
+
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def not_found(target: str, *, missing: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchrunner.cli.rendering import output_option, print_records
+from batchrunner.cli.store_options import storage_options
+from batchrunner.cli.terminal import say
 
 if TYPE_CHECKING:
     from batchrunner.leftovers import Leftovers
@@ -18,42 +20,44 @@ _DEFAULT = "/_checkpoint"
 @click.command("clean")
 @click.argument("place")
 @click.option("--force", is_flag=True, help="Remove what is listed.")
+@storage_options("a PLACE that is no spec")
 @output_option
-def command(place: str, force: bool, output: str) -> None:
+def command(place: str, force: bool, storage_options: dict[str, Any], output: str) -> None:
     """List what dead drivers and workers of a run left behind; with --force, remove it.
 
     PLACE is its spec, or its checkpoint folder or s3:// URI. Output, records and rows set aside
     stay; so does everything while a driver runs.
     """
-    leftovers = _leftovers(place)
+    leftovers = _leftovers(place, storage_options)
     found = leftovers.listed()
     if force and found:
         found = leftovers.remove()
     print_records([one.to_dict() for one in found], output)
     size = f"{len(found):,} objects, {sum(one.bytes for one in found):,} bytes"
     if not found:
-        click.echo("nothing is left behind", err=True)
+        say("nothing is left behind")
     elif force:
-        click.echo(f"removed: {size}", err=True)
+        say(f"removed: {size}")
     elif runner := leftovers.runner():
-        click.echo(f"found: {size}; {runner} may still need them", err=True)
+        say(f"found: {size}; {runner} may still need them")
     else:
-        click.echo(f"found: {size}\nnext: batchrunner clean --force {shlex.quote(place)}", err=True)
+        say(f"found: {size}\nnext: batchrunner clean --force {shlex.quote(place)}")
 
 
-def _leftovers(place: str) -> Leftovers:
+def _leftovers(place: str, storage_options: dict[str, Any]) -> Leftovers:
     from batchrunner.checkpoint import Checkpoint
+    from batchrunner.cli.places import is_spec
     from batchrunner.leftovers import Leftovers
     from batchrunner.spec import BatchSpec
     from batchrunner.storage import open_storage
     from batchrunner.worker.work import checkpoint_storage
 
-    if place.endswith((".yaml", ".yml")):
+    if is_spec(place):
         spec = BatchSpec.from_yaml(place)
         sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
         return Leftovers(Checkpoint.current(checkpoint_storage(spec)), sink=sink)
-    storage = open_storage(place)
+    storage = open_storage(place, storage_options=storage_options)
     if storage.uri.endswith(_DEFAULT):
-        sink = open_storage(storage.uri.removesuffix(_DEFAULT))
+        sink = open_storage(storage.uri.removesuffix(_DEFAULT), storage_options=storage_options)
         return Leftovers(Checkpoint.current(storage), sink=sink)
     return Leftovers(Checkpoint.current(storage), sink=None)

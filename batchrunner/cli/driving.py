@@ -10,8 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
-import click
-
+from batchrunner.cli.terminal import put, say
 from batchrunner.errors import BatchRunnerError, describe
 from batchrunner.progress import BarProgress, LineProgress, Progress, duration
 from batchrunner.report import BatchReport
@@ -31,7 +30,7 @@ def drive(spec: str, session: Callable[..., BatchReport], *, output: str) -> int
     with _signals(stop), closing(_progress()) as progress, _no_exit():
         report = session(BatchRunner(loaded), stop=stop, progress=progress)
     if output == "json":
-        click.echo(json.dumps(report.to_dict()))
+        put(json.dumps(report.to_dict()) + "\n")
     _tell(report, spec=spec)
     return report.exit_code
 
@@ -61,9 +60,7 @@ def _signals(stop: Stop) -> Iterator[None]:
         if stop.reason is not None:
             raise KeyboardInterrupt
         stop.request(reasons[signal.Signals(number)])
-        click.echo(
-            "stopping: the shards in flight are finished first; once more drops them", err=True
-        )
+        say("stopping: the shards in flight are finished first; once more drops them")
 
     before = {number: signal.signal(number, handle) for number in reasons}
     try:
@@ -84,7 +81,7 @@ def _tell(report: BatchReport, *, spec: str) -> None:
         *_failures(report),
         *_next(report, spec=shlex.quote(spec)),
     ]
-    click.echo("\n".join(lines), err=True)
+    say("\n".join(lines))
 
 
 def _failures(report: BatchReport) -> list[str]:

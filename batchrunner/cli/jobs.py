@@ -12,6 +12,7 @@ import click
 
 from batchrunner.cli.rendering import output_option, print_record, print_records
 from batchrunner.cli.store_options import store_options
+from batchrunner.cli.terminal import put
 
 if TYPE_CHECKING:
     from batchrunner.jobs import Job
@@ -95,7 +96,9 @@ def list_(limit: int, status: tuple[str, ...], **options: Any) -> None:
     with _backend(options):
         chosen = [JobStatus(name) for name in status] or None
         told = [_told(job) for job in list_jobs(limit=limit, status_filter=chosen)]
-    print_records(told, options["output"])
+    print_records(
+        told, options["output"], ids=["job_id", "status"], first_to_go=["store_uri", "run_uid"]
+    )
 
 
 @command.command()
@@ -137,7 +140,7 @@ def logs(job_id: str, **options: Any) -> None:
 
     with _backend(options):
         text = get_job(job_id).logs()
-    click.echo(text, nl=False)
+    put(text)
 
 
 @command.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -12,6 +13,8 @@ from typing import NoReturn
 import click
 
 from batchrunner import __version__
+from batchrunner.cli.terminal import harmless, say, say_error
+from batchrunner.cli.verbosity import Verbosity, verbose_option, with_verbose
 from batchrunner.errors import BatchRunnerError, describe
 
 _COMMANDS = {
@@ -31,10 +34,10 @@ _COMMANDS = {
 
 
 class _Scrubbed(logging.Formatter):
-    """Libraries log what they were given, secrets and all."""
+    """Libraries log what they were given: secrets, and what steers a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _without_secrets(super().format(record))
+        return harmless(_without_secrets(super().format(record)))
 
 
 class _Commands(click.Group):
@@ -46,8 +49,17 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = import_module(f"batchrunner.cli.{cmd_name}").command
-        return command
+        return with_verbose(import_module(f"batchrunner.cli.{cmd_name}").command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if near := _nearest(args[0]):
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {near!r}?")
+            raise error  # noqa: TRY201 - `raise` would have the failure above as its context
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):
@@ -56,8 +68,8 @@ class _Commands(click.Group):
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="batchrunner")
-@click.option("-v", "--verbose", is_flag=True, help="Show events, and tracebacks of errors.")
-def batchrunner(verbose: bool) -> None:
+@verbose_option
+def batchrunner() -> None:
     """Map a capability over millions of rows: every row exactly once, whatever is killed.
 
     \b
@@ -65,10 +77,9 @@ def batchrunner(verbose: bool) -> None:
     4 refused, nothing touched · 5 verify found a defect · 75 stopped with work left ·
     130 Ctrl-C · 143 SIGTERM
     """  # noqa: D301 - click wants the character
-    level = logging.INFO if verbose else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Scrubbed("%(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.basicConfig(handlers=[handler])
 
 
 def main() -> NoReturn:
@@ -76,21 +87,37 @@ def main() -> NoReturn:
     # As `python -m` does: a capability beside the user is found.
     if os.getcwd() not in sys.path:  # noqa: PTH109 - a string
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - a string
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(_run(sys.argv[1:]))
 
 
 def _run(arguments: list[str]) -> int:
+    asked = Verbosity()
     try:
-        return int(batchrunner.main(arguments, standalone_mode=False) or 0)
+        return int(batchrunner.main(arguments, standalone_mode=False, obj=asked) or 0)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        error.show()
+        _show_refusal(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
     except Exception as error:  # noqa: BLE001 - the reader at 3 a.m. gets a line, not a traceback
-        return _fail(error, with_traceback=bool({"-v", "--verbose"} & set(arguments)))
+        return _fail(error, with_traceback=asked.verbose)
+
+
+def _nearest(name: str) -> str | None:
+    import difflib  # only those who err pay for it
+
+    return next(iter(difflib.get_close_matches(name, _COMMANDS, n=1)), None)
+
+
+def _show_refusal(error: click.ClickException) -> None:
+    """Print what is wrong with the command line, which may quote what stood in a file."""
+    shown = io.StringIO()
+    error.show(file=shown)
+    say(shown.getvalue(), end="")
 
 
 def _fail(error: Exception, *, with_traceback: bool) -> int:
@@ -98,13 +125,12 @@ def _fail(error: Exception, *, with_traceback: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if with_traceback:
-        click.echo(_without_secrets("".join(traceback.format_exception(error))), nl=False, err=True)
-    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        say(_without_secrets("".join(traceback.format_exception(error))), end="")
     if isinstance(error, BatchRunnerError):
-        click.echo(_without_secrets(str(error)), err=True)
+        say_error(_without_secrets(str(error)))
         return error.exit_code
     what = _without_secrets(describe(error))
-    click.echo(f"internal error: {what}; run again with -v to see where", err=True)
+    say_error(f"internal error: {what}; run again with -v to see where")
     return 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from batchrunner.cli.rendering import output_option, print_records
+from batchrunner.cli.terminal import say
 
 
 @click.command("plan")
@@ -29,15 +30,14 @@ def command(spec: str, accept_changes: bool, output: str) -> None:
         }
         for shard in seen.pending
     ]
-    print_records(records, output)
+    print_records(records, output, first_to_go=("slicing", "stop", "start"))
     whole = len(seen.plan.active)
     sealed = f", {len(seen.output.unsealed):,} to seal" if seen.output.unsealed else ""
-    click.echo(
+    say(
         f"{len(seen.pending):,} of {whole:,} shards to run, "
-        f"{len(seen.output.committed):,} committed{sealed}",
-        err=True,
+        f"{len(seen.output.committed):,} committed{sealed}"
     )
     for note in seen.notes:
-        click.echo(note, err=True)
+        say(note)
     for line in seen.accepted:
-        click.echo(f"accepted change: {line}", err=True)
+        say(f"accepted change: {line}")

@@ -13,6 +13,8 @@ import click
 
 from batchrunner.cli.rendering import output_option, print_record, print_records
 from batchrunner.cli.store_options import store_options
+from batchrunner.cli.terminal import say
+from batchrunner.cli.terminal import show as show_text
 
 if TYPE_CHECKING:
     from batchrunner.analytics import AnalyticsStore, RecordedRun
@@ -34,7 +36,12 @@ def list_(store: str, storage_options: dict[str, Any], output: str, **which: Any
     found = _open(store, storage_options).list_runs(
         limit=which["limit"], capability_id=which["capability"], entity_id=which["entity"]
     )
-    print_records([_shown(asdict(run), output) for run in found], output)
+    print_records(
+        [_shown(asdict(run), output) for run in found],
+        output,
+        ids=["run_uid"],
+        first_to_go=["metrics", "tables", "host", "user"],
+    )
 
 
 @command.command()
@@ -47,7 +54,7 @@ def show(run: str, store: str, storage_options: dict[str, Any], output: str) -> 
     if output == "table":
         print_record(_shown(_told(found), output), output)
         for table, rows in found.records.items():
-            click.echo(f"\n{table}")
+            show_text(f"\n{table}")
             print_records([_shown(row, output) for row in rows], output)
     elif output == "json":
         records = {table: _plain(list(rows)) for table, rows in found.records.items()}
@@ -65,18 +72,25 @@ def show(run: str, store: str, storage_options: dict[str, Any], output: str) -> 
 @command.command("compare")
 @click.argument("first")
 @click.argument("second")
+@click.option(
+    "--on",
+    multiple=True,
+    metavar="COLUMN",
+    help="Records go together by this column, in place of all their columns of text; may be repeated.",
+)
 @store_options
 @output_option
-def compare_(
-    first: str, second: str, store: str, storage_options: dict[str, Any], output: str
-) -> None:
-    """Tell in which values the records of two runs differ."""
+def compare_(first: str, second: str, on: tuple[str, ...], output: str, **store: Any) -> None:
+    """Tell in which values the records of two runs differ.
+
+    The names that only one of them was on, such as of their models, do not keep records apart.
+    """
     from batchrunner.analytics.comparison import compare
 
-    opened = _open(store, storage_options)
-    found = compare(opened.read_run(first), opened.read_run(second))
-    print_records([_shown(asdict(one), output) for one in found], output)
-    click.echo(f"{len(found):,} values differ", err=True)
+    opened = _open(store["store"], store["storage_options"])
+    found = compare(opened.read_run(first), opened.read_run(second), on=on)
+    print_records([_shown(asdict(one), output) for one in found], output, first_to_go=["table"])
+    say(f"{len(found):,} values differ")
 
 
 @command.command()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from batchrunner.cli.rendering import output_option, print_record
+from batchrunner.cli.store_options import storage_options
 
 
 @click.command("status")
 @click.argument("place")
+@storage_options("a PLACE that is no spec")
 @output_option
-def command(place: str, output: str) -> None:
+def command(place: str, storage_options: dict[str, Any], output: str) -> None:
     """Tell how far a run is. PLACE is its spec, or its checkpoint folder or s3:// URI.
 
     Reads the checkpoint alone: no Ray, no source, no sink, on any machine.
@@ -19,4 +23,5 @@ def command(place: str, output: str) -> None:
     from batchrunner.cli.places import checkpoint_of
     from batchrunner.status import status_of
 
-    print_record(status_of(Checkpoint.current(checkpoint_of(place))).to_dict(), output)
+    checkpoint = Checkpoint.current(checkpoint_of(place, storage_options))
+    print_record(status_of(checkpoint).to_dict(), output)

@@ -1,4 +1,4 @@
-"""The options that say which analytics store a command is about."""
+"""The options that say which analytics store or place a command is about, and how to reach it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,17 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="URI",
         help="The analytics store: a folder or s3://bucket/prefix.",
     )
-    options = click.option(
+    return place(storage_options("the store")(command))
+
+
+def storage_options(of: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add what a place is reached with; *of* says which place."""
+    return click.option(
         "--storage-options",
         callback=_json_object,
         default="{}",
         metavar="JSON",
         envvar="BATCHRUNNER_STORAGE_OPTIONS",
         show_envvar=True,
-        help="fsspec's options of the store, as JSON. The variable keeps secrets out of `ps`.",
+        help=f"fsspec's options of {of}, as JSON. The variable keeps secrets out of `ps`.",
     )
-    return place(options(command))

@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
+
+from batchrunner.cli.rendering import output_option, print_records
+from batchrunner.cli.terminal import say, say_error
+
+if TYPE_CHECKING:
+    from batchrunner.errors import BatchRunnerError
 
 
 @click.command("validate")
-@click.argument("spec", type=click.Path(dir_okay=False))
-def command(spec: str) -> None:
-    """Check SPEC and look for its capability, without importing it or touching any storage."""
+@click.argument(
+    "specs", metavar="SPEC...", nargs=-1, required=True, type=click.Path(dir_okay=False)
+)
+@output_option
+def command(specs: tuple[str, ...], output: str) -> int:
+    """Check each SPEC and look for its capability, without importing it or touching any storage.
+
+    With `-o`, stdout has a record for each error: file, line, column, message. Ends with the highest
+    code of all.
+    """
+    from batchrunner.errors import BatchRunnerError
+
+    records: list[dict[str, Any]] = []
+    codes = [0]
+    for spec in specs:
+        try:
+            _check(spec)
+            say(f"{spec}: ok")
+        except BatchRunnerError as error:
+            if len(specs) == 1 and output == "table":
+                raise
+            codes.append(error.exit_code)
+            records += _records(spec, error)
+            say_error(_named(spec, error))
+    if output != "table":
+        print_records(records, output)
+    return max(codes)
+
+
+def _check(spec: str) -> None:
     from batchrunner.capability import check_target
     from batchrunner.errors import InvalidSpecError
+    from batchrunner.plan.asked_for import check_constructor
     from batchrunner.plan.source import format_by_names
     from batchrunner.spec import BatchSpec
 
@@ -18,6 +54,19 @@ def command(spec: str) -> None:
     if loaded.capability is None:
         raise InvalidSpecError(f"{spec}: there is no capability; name one: package.module:function")
     if parts := loaded.sink.format or format_by_names(loaded.source):
-        loaded.sink.check_parts(parts)
+        loaded.check_parts(parts)
     check_target(loaded.capability.target)
-    click.echo(f"{spec}: ok", err=True)
+    check_constructor(loaded)
+
+
+def _records(spec: str, error: BatchRunnerError) -> list[dict[str, Any]]:
+    problems = getattr(error, "problems", ()) or [(None, None, str(error))]
+    return [
+        {"file": spec, "line": line, "column": column, "message": message}
+        for line, column, message in problems
+    ]
+
+
+def _named(spec: str, error: BatchRunnerError) -> str:
+    text = str(error)
+    return text if text.startswith(spec) else f"{spec}: {text}"

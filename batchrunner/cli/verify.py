@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from batchrunner.cli.rendering import output_option, print_records
+from batchrunner.cli.terminal import say, say_in_place
 
 if TYPE_CHECKING:
     from batchrunner.verify import Checks, Repair, Verification
@@ -59,15 +59,12 @@ def command(spec: str, mend: bool, keys: tuple[str, ...], replay: float | None, 
         *found.notes,
         *_next(found, done, again=_again(checks), spec=shlex.quote(spec)),
     ]
-    click.echo("\n".join(lines), err=True)
+    say("\n".join(lines))
     return 0 if found.ok else DEFECT
 
 
 def _watch(done: int, shards: int) -> None:
-    if sys.stderr.isatty():
-        end = "\r" if done < shards else "\r\x1b[K"
-        click.echo(f"{done:,} of {shards:,} shards", nl=False, err=True)
-        click.echo(end, nl=False, err=True)
+    say_in_place(f"{done:,} of {shards:,} shards", last=done == shards)
 
 
 def _counts(found: Verification) -> str:

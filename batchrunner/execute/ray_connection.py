@@ -184,4 +184,11 @@ def _times(node: Mapping[str, float], wanted: Mapping[str, float]) -> list[int]:
 
 def _listed(resources: Mapping[str, float]) -> str:
     shown = {name: amount for name, amount in resources.items() if not name.startswith("node:")}
-    return ", ".join(f"{name} {amount:g}" for name, amount in sorted(shown.items())) or "nothing"
+    told = (f"{name} {_amount(name, amount)}" for name, amount in sorted(shown.items()))
+    return ", ".join(told) or "nothing"
+
+
+def _amount(name: str, amount: float) -> str:
+    if name in {"memory", "object_store_memory"}:
+        return f"{amount / 2**30:,.1f} GiB" if amount >= 2**29 else f"{amount / 2**20:,.1f} MiB"
+    return f"{amount:g}"

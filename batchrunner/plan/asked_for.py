@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from batchrunner.capability import Code, check_target, code_of
+from batchrunner.capability import Code, check_target, code_of, is_plain_function
 from batchrunner.capability.before import hash_of_object, hash_of_target
 from batchrunner.capability.unfollowed import Unfollowed
 from batchrunner.capability.worked import before_work, remember_work
@@ -21,6 +21,9 @@ from batchrunner.spec.fingerprint import decisive_fields, field_of_code_before, 
 _log = logging.getLogger(__name__)
 
 _MOST_TOLD = 5
+_NO_CLASS = (
+    "these build a class, and the capability is none; write fn_kwargs, which come with every call"
+)
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,14 @@ class AskedFor:
 
         Raises:
             CapabilityImportError: It cannot be found or parsed.
+            InvalidSpecError: It is a function, and the spec has arguments to build a class with.
         """
         code = self._look()
         return replace(code, values=before_work(self.handed_over, code.values))
 
     def _look(self) -> Code:
         named = self.spec.capability
+        check_constructor(self.spec, self.handed_over)
         if named is not None and named.version is not None:
             return Code()
         targets = [] if self.handed_over is not None or named is None else [named.target]
@@ -122,6 +127,23 @@ class AskedFor:
                 "capability.version or capability.files can stand in for it",
                 _listed(unseen),
             )
+
+
+def check_constructor(spec: BatchSpec, handed_over: Any = None) -> None:
+    """Check that there is a class for `fn_constructor_kwargs`, as far as that can be told by now.
+
+    Raises:
+        InvalidSpecError: The capability is a function: nothing would take them.
+    """
+    named = spec.capability
+    if named is None or not named.fn_constructor_kwargs:
+        return
+    if handed_over is None:
+        is_class = not is_plain_function(named.target)
+    else:
+        is_class = isinstance(handed_over, type)
+    if not is_class:
+        raise spec.refusal(("capability", "fn_constructor_kwargs"), _NO_CLASS)
 
 
 def _listed(names: Sequence[str]) -> str:

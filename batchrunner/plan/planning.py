@@ -80,7 +80,7 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], opener: Opene
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
     sink_format = spec.sink.format or (files[0].kind.format if files else "jsonl")
-    spec.sink.check_parts(sink_format)
+    spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
     shards = _number(_cut(files, sharding, limit=spec.source.limit, opener=opener), first_id=0)
     width = max(5, len(str(max(len(shards) - 1, 0))))
@@ -103,7 +103,7 @@ def next_generation(
         InputChangedError: A file vanished, and nobody said that this is right.
         InvalidSpecError: The parts, in the format of those so far, cannot be as the spec says.
     """
-    spec.sink.check_parts(stored.facts.format)
+    spec.check_parts(stored.facts.format)
     planned = {shard.uri: shard for shard in stored.active}
     now = {file.uri: file for file in files}
     vanished = [uri for uri in planned if uri not in now]

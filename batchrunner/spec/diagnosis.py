@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from batchrunner.errors import InvalidSpecError, SpecProblem
 from batchrunner.spec.secrets import HIDDEN, redact_uri
 
 MAX_SHOWN = 100
@@ -45,13 +46,19 @@ class Page:
     secrets: Sequence[Span] = ()
 
 
-def diagnosis(problems: Iterable[Problem], page: Page) -> str:
-    """Return every problem, in the order of the text and each once, and their count."""
+def diagnosis(problems: Iterable[Problem], page: Page) -> InvalidSpecError:
+    """Return the error that names every problem, in the order of the text, each once, counted."""
     ordered = sorted(dict.fromkeys(problems), key=lambda problem: problem.offset)
     told = [_told(problem, page) for problem in ordered[:MAX_SHOWN]]
     if len(ordered) > MAX_SHOWN:
         told.append(f"... and {len(ordered) - MAX_SHOWN} more")
-    return "\n".join([*told, f"{counted(len(ordered))} in {visible(page.origin)}"])
+    count = f"{counted(len(ordered))} in {visible(page.origin)}"
+    error = InvalidSpecError("\n".join([*told, count]))
+    error.problems = tuple(
+        SpecProblem(*place(page.text, problem.offset), visible(problem.message))
+        for problem in ordered[:MAX_SHOWN]
+    )
+    return error
 
 
 def counted(errors: int) -> str:
@@ -75,7 +82,7 @@ def visible(text: str) -> str:
 def _told(problem: Problem, page: Page) -> str:
     line, column = place(page.text, problem.offset)
     before, after = _around(problem.offset, page)
-    caret = "".join("\t" if char == "\t" else " " * _cells(char) for char in before) + "^"
+    caret = "".join("\t" if char == "\t" else " " * cells(char) for char in before) + "^"
     where = f"{visible(page.origin)}:{line}:{column}"
     return f"{where}: {visible(problem.message)}\n  {before}{after}\n  {caret}"
 
@@ -105,7 +112,8 @@ def _shown(page: Page, span: Span) -> str:
     return visible(redact_uri("".join(shown) + page.text[at : span[1]]))
 
 
-def _cells(char: str) -> int:
+def cells(char: str) -> int:
+    """Return how many cells of a terminal *char* takes."""
     if unicodedata.combining(char):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -14,11 +14,13 @@ from pydantic import (
     Field,
     PlainValidator,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
 )
 
 from batchrunner.spec.quantity import (
     DURATION_PATTERN,
+    MOST,
     SIZE_PATTERN,
     duration_in_seconds,
     size_in_bytes,
@@ -29,6 +31,10 @@ from batchrunner.spec.uri import absolute_uri, without_glob
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 _MAX_DEPTH = 50
+_PERCENT = r"^\d+(\.\d+)?%$"
+
+UNBRACED: Final = "unbraced"
+"""In pydantic's context: the values of the text that hold a `$NAME` without braces."""
 
 
 def _path_text(value: object) -> object:
@@ -41,6 +47,12 @@ def _no_bool(value: object) -> object:
     return value
 
 
+def _countable(value: int) -> int:
+    if value > MOST:
+        raise ValueError("must be at most 2^60")
+    return value
+
+
 def _matching(pattern: str, message: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.match(pattern, value, re.ASCII) or value.endswith("\n"):
@@ -48,6 +60,15 @@ def _matching(pattern: str, message: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _braced(value: str, info: ValidationInfo) -> str:
+    if name := (info.context or {}).get(UNBRACED, {}).get(value):
+        raise ValueError(
+            f"${name} is not replaced: write ${{{name}}} for the variable, or $${name} for a name "
+            "with a dollar sign"
+        )
+    return value
 
 
 def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -87,19 +108,28 @@ def _items(value: object) -> Any:
 
 
 def _budget(value: Any) -> Any:
-    if isinstance(value, str):
-        value = float(value) if set(value) & set(".eE") else int(value)
+    value = _number(value) if isinstance(value, str) else value
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("must be a count such as 10, or a share such as 0.001")  # noqa: TRY004 - pydantic's way
+        raise ValueError("must be a count such as 10, or a share such as 0.001 or 0.1%")  # noqa: TRY004 - pydantic's way
     if not (value >= 0 and (isinstance(value, int) or value <= 1)):
-        raise ValueError("must be a count of at least 0, or a share from 0.0 to 1.0")
+        raise ValueError("must be a count of at least 0, or a share from 0.0 to 1.0, or to 100%")
     return value
+
+
+def _number(text: str) -> float | None:
+    """Return the number in *text*, a share when it is in per cent; None when there is none."""
+    try:
+        if re.match(_PERCENT, text, re.ASCII):
+            return float(text[:-1]) / 100
+        return float(text) if set(text) & set(".eE") else int(text)
+    except ValueError:
+        return None
 
 
 # Not by min_length: pydantic would also call a list too short when none of its items fits.
 _SOME = AfterValidator(_not_empty)
 _SOME_IN_SCHEMA = Field(json_schema_extra={"minItems": 1})
-Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool), AfterValidator(_countable)]
 Share = Annotated[float, Field(ge=0), BeforeValidator(_no_bool)]
 Budget = Annotated[
     int | float,
@@ -109,6 +139,7 @@ Budget = Annotated[
             "anyOf": [
                 {"type": "integer", "minimum": 0},
                 {"type": "number", "minimum": 0, "maximum": 1},
+                {"type": "string", "pattern": _PERCENT},
             ]
         }
     ),
@@ -132,10 +163,13 @@ Duration = Annotated[
         }
     ),
 ]
-Uri = Annotated[str, BeforeValidator(_path_text), AfterValidator(absolute_uri)]
+Uri = Annotated[
+    str, BeforeValidator(_path_text), AfterValidator(_braced), AfterValidator(absolute_uri)
+]
 OneUri = Annotated[
     str,
     BeforeValidator(_path_text),
+    AfterValidator(_braced),
     AfterValidator(without_glob),
     AfterValidator(absolute_uri),
 ]

@@ -12,6 +12,9 @@ _REFERENCE = re.compile(r"\$(?:\$|\{(?P<inside>[^}]*)(?P<end>\}?))")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<sort>[-?])(?P<rest>.*))?", re.DOTALL)
 
 
+_UNBRACED = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+
+
 class InterpolationError(ValueError):
     """A reference that cannot be replaced. The message never holds a variable's value."""
 
@@ -34,6 +37,12 @@ def interpolated(value: str, environ: Mapping[str, str]) -> str:
 def has_reference(value: str) -> bool:
     """Return whether *value* takes something from the environment."""
     return any(match["inside"] is not None for match in _REFERENCE.finditer(value))
+
+
+def unbraced(value: str) -> str | None:
+    """Return the first name in *value* that follows a single `$`, which replaces nothing."""
+    found = _UNBRACED.search(value.replace("$$", ""))
+    return found[1] if found else None
 
 
 def _replacement(reference: re.Match[str], environ: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec.diagnosis import Page, Problem, diagnosis, visible
+from batchrunner.spec.fields import UNBRACED
 from batchrunner.spec.phrases import Complaint, Loc, complaints, section_of
 from batchrunner.spec.secrets import HIDDEN
 from batchrunner.spec.section import Section
@@ -32,15 +33,26 @@ class Written:
     Attributes:
         text: As written, with its `${VAR}`; secrets that were spelled out are `***`.
         from_environment: Paths of the values that variables went into.
+        page: The file's name and what it holds, to point into; None when the spec is another by now.
     """
 
     text: str
     from_environment: frozenset[Loc]
+    page: Page | None = field(default=None, repr=False)
 
     def changed(self, fields: Iterable[str]) -> Written:
         """Return the text of a copy that differs in *fields*."""
         note = f"# changed in Python: {', '.join(sorted(fields))}\n"
         return Written(f"{self.text.rstrip()}\n{note}", self.from_environment)
+
+    def refusal(self, loc: Loc, message: str) -> InvalidSpecError:
+        """Return the error that *message* says of the value at *loc*, with its place in the text."""
+        complaint = Complaint(loc, "value", f"{'.'.join(map(str, loc))}: {message}")
+        if self.page is None:
+            return InvalidSpecError(complaint.message)
+        document = read_document(self.page.text, origin=self.page.origin, environ={})
+        problems = _located([complaint], document.root) if document.root else ()
+        return diagnosis(problems, self.page)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -76,16 +88,18 @@ def checked(
     text = text.lstrip("\ufeff")  # the parser would not count it
     document = read_document(text, origin=origin, environ=environ)
     if document.root is None or not isinstance(document.root.value, dict):
-        raise InvalidSpecError(_no_mapping(document))
+        raise _no_mapping(document)
     problems = [*document.problems, *_without_capability(document.root)]
     spec = None
     try:
-        spec = model.model_validate({"name": _name(origin), **document.root.value})
+        values = {"name": _name(origin), **document.root.value}
+        spec = model.model_validate(values, context={UNBRACED: document.unbraced})
     except ValidationError as error:
         problems += _located(complaints(error, model), document.root)
     if spec is None or problems:  # without pydantic's error as its cause, which holds every value
-        raise InvalidSpecError(diagnosis(problems, document.page))
-    return spec, Written(_kept(document.page), frozenset(_from_environment(document.root, model)))
+        raise diagnosis(problems, document.page)
+    from_environment = frozenset(_from_environment(document.root, model))
+    return spec, Written(_kept(document.page), from_environment, document.page)
 
 
 def _kept(page: Page) -> str:
@@ -98,12 +112,13 @@ def _kept(page: Page) -> str:
     return "".join(kept) + page.text[at:]
 
 
-def _no_mapping(document: Document) -> str:
+def _no_mapping(document: Document) -> InvalidSpecError:
     if document.problems:
         return diagnosis(document.problems, document.page)
     empty = document.root is None or document.root.value is None
     what = "is empty" if empty else "holds no mapping at its top"
-    return f"{visible(document.page.origin)}: {what}: write at least capability, source and sink"
+    name = visible(document.page.origin)
+    return InvalidSpecError(f"{name}: {what}: write at least capability, source and sink")
 
 
 def _name(origin: str) -> str:

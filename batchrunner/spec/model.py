@@ -170,21 +170,6 @@ class SinkSpec(Section):
     def _fits_the_format(cls, value: Any, info: ValidationInfo) -> Any:
         return _fitting(value, info.data.get("format"))
 
-    def check_parts(self, parts: str) -> None:
-        """Check that *parts*, the format that the parts have, goes with the other fields.
-
-        Raises:
-            InvalidSpecError: It takes no schema, or not the compression.
-        """
-        for name, value in (("compression", self.compression), ("schema", self.schema_)):
-            try:
-                _fitting(value, parts)
-            except ValueError as error:
-                raise InvalidSpecError(
-                    f"sink.{name}: {error}; the parts are {parts}: to begin a run with others, "
-                    "give sink.format"
-                ) from error
-
 
 def _fitting(value: Any, sink_format: str | None) -> Any:
     if sink_format and isinstance(value, str) and value not in _COMPRESSIONS[sink_format]:
@@ -314,6 +299,26 @@ class BatchSpec(Section):
     def checkpoint_uri(self) -> str:
         """Absolute URI of the checkpoint."""
         return self.checkpoint_dir or f"{self.sink.uri.rstrip('/')}/_checkpoint"
+
+    def check_parts(self, parts: str) -> None:
+        """Check that *parts*, the format that the parts have, goes with the sink.
+
+        Raises:
+            InvalidSpecError: It takes no schema, or not the compression.
+        """
+        for name, value in (("compression", self.sink.compression), ("schema", self.sink.schema_)):
+            try:
+                _fitting(value, parts)
+            except ValueError as error:
+                what = (
+                    f"{error}; the parts are {parts}: to begin a run with others, give sink.format"
+                )
+                raise self.refusal(("sink", name), what) from error
+
+    def refusal(self, loc: tuple[str | int, ...], message: str) -> InvalidSpecError:
+        """Return the error that *message* says of the value at *loc*: with its place in the file."""
+        written = self._written or Written("", frozenset())
+        return written.refusal(loc, message)
 
     def shown(self) -> dict[str, Any]:
         """Return the values in YAML's words, for people: secrets, at any depth, are `***`."""

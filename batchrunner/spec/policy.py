@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from batchrunner.spec.fields import Budget, Count, Duration
 from batchrunner.spec.section import NEUTRAL, Section
+
+_LONGEST_CALL = 24 * 24 * 3600.0
+"""Seconds; nothing waits for a pipe much longer: the kernel counts milliseconds in 32 bits."""
+
+
+def _of_a_call(seconds: float) -> float:
+    if seconds > _LONGEST_CALL:
+        raise ValueError('must be at most "24d"')
+    return seconds
 
 
 class RetrySpec(Section):
@@ -28,15 +37,17 @@ class ErrorsSpec(Section):
     max_row_errors: Annotated[Budget, NEUTRAL] = Field(
         default=0.001,
         description="Rows that may be set aside before the run has failed: a count such as 10, or "
-        "a share such as 0.001.",
+        "a share such as 0.001 or 0.1%.",
     )
     retry: RetrySpec = Field(
         default_factory=RetrySpec, description="How often to try again before giving up."
     )
-    batch_timeout: Annotated[Duration | None, NEUTRAL] = Field(
-        default=None,
-        description="Longest time that a call of the capability may take, such as 30s. It then runs "
-        "in a process of its own, which is killed when time is up.",
+    batch_timeout: Annotated[Annotated[Duration, AfterValidator(_of_a_call)] | None, NEUTRAL] = (
+        Field(
+            default=None,
+            description="Longest time that a call of the capability may take, such as 30s. It then runs "
+            "in a process of its own, which is killed when time is up.",
+        )
     )
 
     def allowed(self, rows: float) -> float:

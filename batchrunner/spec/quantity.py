@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import Final
 
 DURATION_PATTERN = r"^(\d+(\.\d+)?d)?(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s?)?$"
 SIZE_PATTERN = r"^\d+(\.\d+)?( ?([kKmMgGtT][iI]?)?[bB])?$"
@@ -13,6 +14,9 @@ _DURATION = re.compile("".join(rf"(?:{_NUMBER}{unit})?" for unit in "dhms"))
 _SECONDS = (86_400, 3_600, 60, 1)
 _SIZE = re.compile(rf"{_NUMBER} ?(?:([kmgt])(i?))?b", re.IGNORECASE)
 _MAX = 1e15
+
+MOST: Final = 2**60
+"""Of bytes, and of anything else that is counted: sums of it still have 64 bits."""
 _PLAIN = re.compile(_NUMBER)
 
 
@@ -35,14 +39,14 @@ def size_in_bytes(value: object) -> int:
     """Return the bytes of "64MiB" (powers of 1024), "1GB" (powers of 1000), or of a number.
 
     Raises:
-        ValueError: It is none of these, or not a whole number of bytes above zero.
+        ValueError: It is none of these, or not a whole number of bytes, at least 1 and at most `MOST`.
     """
     size = _number(value)
     if size is None and isinstance(value, str) and (match := _SIZE.fullmatch(value)):
         number, prefix, binary = match.groups()
         power = " kmgt".index((prefix or " ").lower())
         size = Fraction(number) * (1024 if binary else 1000) ** power
-    if size is None or size < 1 or size.denominator != 1:
+    if size is None or not 1 <= size <= MOST or size.denominator != 1:
         raise ValueError('must be a size in bytes, such as "64MiB", "1GB" or 1048576')
     return int(size)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import yaml
 
 from batchrunner.spec.diagnosis import Page, Problem, Span, place
-from batchrunner.spec.interpolation import InterpolationError, has_reference, interpolated
+from batchrunner.spec.interpolation import InterpolationError, has_reference, interpolated, unbraced
 from batchrunner.spec.scalars import CORE, resolved, shown
 from batchrunner.spec.secrets import hides, redact_uri, suspect
 from batchrunner.spec.tree import MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, Document, Node
@@ -43,10 +43,11 @@ def read_document(text: str, *, origin: str, environ: Mapping[str, str]) -> Docu
     except _RefusedError as error:
         reader.problems.append(error.problem)
     except yaml.MarkedYAMLError as error:
-        reader.stumble(error.problem_mark or error.context_mark, str(error.problem))
+        reader.stumble(error)
     except (yaml.YAMLError, ValueError, OverflowError):  # the pure parser lets some through
-        reader.stumble(None, "this is not YAML")
-    return Document(root, tuple(reader.problems), Page(origin, text, tuple(reader.secrets)))
+        reader.stumble(None)
+    page = Page(origin, text, tuple(reader.secrets))
+    return Document(root, tuple(reader.problems), page, reader.unbraced)
 
 
 def _check(text: str) -> None:
@@ -66,6 +67,7 @@ class _Reader:
     def __init__(self, text: str, environ: Mapping[str, str]) -> None:
         self.problems: list[Problem] = []
         self.secrets: list[Span] = []
+        self.unbraced: dict[str, str] = {}
         self._text, self._environ = text, environ
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=LOADER)
         self._read_to = 0
@@ -84,14 +86,16 @@ class _Reader:
             self._complain(at, "a second document starts here; a spec is one document")
         return root
 
-    def stumble(self, mark: yaml.Mark | None, message: str) -> None:
+    def stumble(self, error: yaml.MarkedYAMLError | None) -> None:
         """Note the syntax error that ends the reading.
 
         What the text means from here on is unknown, so what might be a secret is one.
         """
-        at = mark.index if mark else self._read_to
-        guess = suspect(self._text, at, since=self._read_to)
-        hidden = [start for start in (guess, self._hidden_from) if start is not None]
+        mark = (error.problem_mark or error.context_mark) if error else None
+        ends = mark.index if mark else self._read_to
+        at, message = _said(error, ends)
+        guesses = (suspect(self._text, place, since=self._read_to) for place in (at, ends))
+        hidden = [start for start in (*guesses, self._hidden_from) if start is not None]
         if hidden:
             self.secrets.append((min(hidden), len(self._text)))
         tab = self._text[at : at + 1] == "\t"
@@ -164,6 +168,8 @@ class _Reader:
             if not isinstance(value, str) or "$" not in value:
                 return Node(value, start, end)
             text = interpolated(value, self._environ)
+            if name := unbraced(value):
+                self.unbraced[text] = name
             return Node(text, start, end, from_environment=has_reference(value))
         except InterpolationError as error:
             self._complain(max(start, self._text.find(error.reference, start, end)), error.message)
@@ -248,6 +254,16 @@ class _Reader:
         height = 1 + max((child.height for child in children.values()), default=0)
         start = _start(event)
         return Node(value, start, self._read_to, children, height=height, broken=broken)
+
+
+def _said(error: yaml.MarkedYAMLError | None, ends: int) -> tuple[int, str]:
+    """Return what *error*, at which the parser gave up at *ends*, says, and of which place."""
+    if error is None:
+        return ends, "this is not YAML"
+    problem, opened = str(error.problem), error.context_mark
+    if opened and "quoted scalar" in str(error.context) and problem.startswith("found unexpected"):
+        return opened.index, "the quote that opens here is not closed"
+    return ends, problem
 
 
 def _may_be_options(event: yaml.Event) -> bool:

@@ -50,8 +50,10 @@ class Document:
         root: None when the text is empty or was given up.
         problems: As they were found.
         page: The text, with what of it is secret.
+        unbraced: The values that hold a `$NAME` without braces, and that name.
     """
 
     root: Node | None
     problems: tuple[Problem, ...]
     page: Page
+    unbraced: Mapping[str, str]

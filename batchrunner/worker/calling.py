@@ -53,9 +53,14 @@ def build(capability: Any, spec: CapabilitySpec) -> Any:
     """Return *capability*, or an instance of it when it is a class: once per worker.
 
     Raises:
-        CapabilityImportError: The constructor raised.
+        CapabilityImportError: The constructor raised, or there is none to take the arguments.
     """
     if not isinstance(capability, type):
+        if spec.fn_constructor_kwargs:
+            raise CapabilityImportError(
+                f"capability.fn_constructor_kwargs build a class, and {capability!r} is none; write "
+                "fn_kwargs, which come with every call"
+            )
         return capability
     try:
         return contained(partial(capability, **spec.fn_constructor_kwargs))

@@ -1,0 +1,48 @@
+"""`-v`, which every command takes: before its name and after it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+
+@dataclass(slots=True)
+class Verbosity:
+    """Whether the user asked for events, and for the tracebacks of errors."""
+
+    verbose: bool = False
+
+
+def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `-v` to *command*."""
+    return click.option(*_NAMES, **_SAYS)(command)
+
+
+def with_verbose(command: click.Command) -> click.Command:
+    """Return *command* with `-v`, and so each command in it, if it does not have it yet."""
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            with_verbose(inner)
+    if not any(_NAMES[0] in parameter.opts for parameter in command.params):
+        command.params.append(click.Option(_NAMES, **_SAYS))
+    return command
+
+
+def _take(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        ctx.ensure_object(Verbosity).verbose = True
+        logging.getLogger().setLevel(logging.INFO)
+
+
+_NAMES = ("-v", "--verbose")
+_SAYS: dict[str, Any] = {
+    "is_flag": True,
+    "is_eager": True,
+    "expose_value": False,
+    "callback": _take,
+    "help": "Show events, and tracebacks of errors.",
+}
