@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 
 from batchrunner.cli.terminal import put, say
 from batchrunner.errors import BatchRunnerError, describe
@@ -27,7 +27,9 @@ def drive(spec: str, session: Callable[..., BatchReport], *, output: str) -> int
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     loaded = BatchSpec.from_yaml(spec)
     stop = Stop(max_runtime=loaded.execution.max_runtime)
-    with _signals(stop), closing(_progress()) as progress, _no_exit():
+    # What a capability prints must not be in a report that a program reads.
+    printed = redirect_stdout(sys.stderr) if output == "json" else nullcontext()
+    with _signals(stop), closing(_progress()) as progress, printed, _no_exit():
         report = session(BatchRunner(loaded), stop=stop, progress=progress)
     if output == "json":
         put(json.dumps(report.to_dict()) + "\n")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from batchrunner.cli.rendering import output_option, print_records
+from batchrunner.cli.store_options import storage_options
+from batchrunner.cli.terminal import show
 
 
 @click.command("logs")
@@ -13,8 +17,11 @@ from batchrunner.cli.rendering import output_option, print_records
     "--session", default="", help="Only what was said in this session; its id or its beginning."
 )
 @click.option("-n", "--lines", type=click.IntRange(min=1), help="Only the last so many lines.")
+@storage_options("a PLACE that is no spec")
 @output_option
-def command(place: str, session: str, lines: int | None, output: str) -> None:
+def command(
+    place: str, session: str, lines: int | None, storage_options: dict[str, Any], output: str
+) -> None:
     """Print what the workers printed and logged. PLACE is as for `status`.
 
     It is kept in the checkpoint while they run, so it is there when their node is gone: of each
@@ -24,12 +31,12 @@ def command(place: str, session: str, lines: int | None, output: str) -> None:
     from batchrunner.cli.places import checkpoint_of
     from batchrunner.logs import log_lines
 
-    checkpoint = Checkpoint.current(checkpoint_of(place))
+    checkpoint = Checkpoint.current(checkpoint_of(place, storage_options))
     said = log_lines(checkpoint)
     chosen = [line for line in said if line.session.startswith(session)][-(lines or 0) :]
     if output == "table":
         for line in chosen:
-            click.echo(f"{line.at[:19]} {line.worker} {line.text}")
+            show(f"{line.at[:19]} {line.worker} {line.text}")
     else:
         print_records([line.to_dict() for line in chosen], output)
     if not chosen:

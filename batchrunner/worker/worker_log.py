@@ -110,7 +110,9 @@ class _Lines:
 
     def text(self) -> str:
         with self._lock:
-            gap = [f"{self._gap_at} … {self._left_out:,} lines left out\n"] if self._left_out else []
+            gap = (
+                [f"{self._gap_at} … {self._left_out:,} lines left out\n"] if self._left_out else []
+            )
             unended = [_stamped(self._open)] if self._open else []
             return "".join([*self._first, *gap, *self._last, *unended])
 

@@ -231,9 +231,7 @@ def test_the_engine_decides_nothing_of_the_types(tmp_path):
 
 @pytest.mark.ray
 def test_the_first_shard_is_begun_before_others_wait_for_it(tmp_path, local_ray):
-    """With more tasks than cores Ray often began it last: every core held a worker that waited 10 s for its
-    types, and then took those of whichever part came first.
-    """
+    """Ray often began it last: every core held a worker that waited 10 s, then took other types."""
     a_source(tmp_path / "in", shards=24)
     begun = tmp_path / "begun"
 

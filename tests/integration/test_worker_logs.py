@@ -1,4 +1,5 @@
 """What a capability prints and logs is kept with the run."""
+# ruff: noqa: T201 - printing is the subject
 
 import json
 import logging
