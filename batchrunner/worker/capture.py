@@ -81,16 +81,23 @@ class _RootHandler(logging.Handler):
             _hear(self.format(record) + "\n")
 
 
+class _LastResort(logging.Handler):
+    """Writes to whatever is stderr by then, as logging's own does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)  # noqa: T201 - where warnings go by default
+
+
 def _hear(text: str) -> None:
     for listener in tuple(_listeners):
         listener(text)
 
 
 _root_handler = _RootHandler()
-_last_resort = logging._StderrHandler(logging.WARNING)  # noqa: SLF001 - finds sys.stderr at each record
+_last_resort = _LastResort(logging.WARNING)
 for _handler in (_root_handler, _last_resort):
     _handler.setFormatter(logging.Formatter(_FORMAT))
-_usual_last_resort = logging.lastResort
+_usual_last_resort: logging.Handler | None = logging.lastResort
 
 
 def _install() -> None:
