@@ -94,7 +94,7 @@ def kill_with_all_below(process: subprocess.Popen[Any]) -> None:
 
 
 @contextmanager
-def a_head(port: int, client_port: int) -> Iterator[None]:
+def a_head(port: int, client_port: int, **environment: str) -> Iterator[None]:
     """Have a Ray head on loopback, with a port for `ray://`; nothing of it is left."""
     ray = Path(sys.executable).with_name("ray")
     command = [
@@ -104,7 +104,7 @@ def a_head(port: int, client_port: int) -> Iterator[None]:
     ]
     with subprocess.Popen(
         list(map(str, command)),
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import re
-import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from batchrunner.errors import RayUnavailableError, describe
+from batchrunner.execute.ray_address import LOCAL, check_listening, resolve
+from batchrunner.execute.ray_authentication import authenticated, environment_kept
 from batchrunner.spec import ExecutionSpec, RaySpec
 
-_CONNECT_SECONDS = 5.0
 _OVERDUE_SECONDS = 40.0
 _CHATTER = re.compile(rb"\[\S+ \S+ [IWE] \d+ \d+\]")
 _LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
@@ -47,22 +47,79 @@ def connected(spec: RaySpec) -> Iterator[None]:
 
 
 def connect(spec: RaySpec) -> None:
-    """Connect this process, which is not connected, to Ray.
+    """Connect this process, which is not connected, to Ray: with a token, if the cluster asks for one.
+
+    A local Ray that does not start is started once more: on a busy machine it may be too slow.
 
     Raises:
-        RayUnavailableError: Ray does not start, or is not there.
+        RayUnavailableError: Ray does not start, is not there, or does not let this process in.
     """
+    address = resolve(spec.address)
+    with _quiet_start():
+        if address == LOCAL:
+            _start(spec)
+        else:
+            _join(spec, address)
+
+
+def _start(spec: RaySpec) -> None:
+    try:
+        with environment_kept():
+            _start_in_two_tries(spec)
+    except (TypeError, ValueError) as error:
+        raise RayUnavailableError(
+            f"a local Ray cannot be started like this: {_reason(error)}. Mend ray.runtime_env"
+        ) from error
+    except Exception as error:  # Ray raises a dozen kinds, among them bare Exception
+        raise RayUnavailableError(
+            f"a local Ray did not start, twice: {_reason(error)}. Is the machine busy, or its memory "
+            "or temporary folder full? Run the same line again later, or set ray.address to that of a "
+            "cluster, or execution.engine: local"
+        ) from error
+
+
+def _start_in_two_tries(spec: RaySpec) -> None:
     import ray
 
-    _check_listening(spec.address)
     try:
-        with _quiet_start():
-            ray.init(**_arguments(spec))
-    except Exception as error:  # Ray raises a dozen kinds, among them bare RuntimeError
+        _initialize(spec, LOCAL)
+    except (TypeError, ValueError):
+        raise
+    except Exception as error:  # noqa: BLE001 - Ray raises a dozen kinds, among them bare Exception
+        _log.warning("a local Ray did not start and gets a second try: %s", _reason(error))
+        ray.shutdown()
+        _initialize(spec, LOCAL)
+
+
+def _join(spec: RaySpec, address: str) -> None:
+    check_listening(address)
+    try:
+        with authenticated(address):
+            _initialize(spec, address)
+    except RayUnavailableError:
+        raise
+    except Exception as error:
         raise RayUnavailableError(
-            f"Ray at {spec.address!r} cannot be used: {describe(error)}. "
-            "Check the address, and `ray status` on the cluster."
+            f"Ray at {address!r} cannot be used: {_reason(error)}. "
+            "Look at `ray status` on the cluster, and compare its versions of Ray and Python"
         ) from error
+
+
+def _initialize(spec: RaySpec, address: str) -> None:
+    import ray
+
+    ray.init(address=address, **_arguments(spec, local=address == LOCAL))
+
+
+def _reason(error: Exception) -> str:
+    """Return what *error* says, and what began it: Ray wraps, and puts tracebacks into messages."""
+    first: BaseException = error
+    while before := first.__cause__ or (not first.__suppress_context__ and first.__context__):
+        first = before
+    _, traceback, end = str(first).partition("Traceback (most recent call last)")
+    began = end.strip().splitlines()[-1] if traceback else describe(first)
+    said = describe(error)
+    return began if first is error or said == began else f"{said} ({began})"
 
 
 @contextmanager
@@ -88,30 +145,13 @@ def _quiet_start() -> Iterator[None]:
             os.write(2, b"".join(line for line in held if not _CHATTER.match(line)))
 
 
-def _arguments(spec: RaySpec) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "address": spec.address,
+def _arguments(spec: RaySpec, *, local: bool) -> dict[str, Any]:
+    return {
         "runtime_env": dict(spec.runtime_env) or None,
         "log_to_driver": False,
         "logging_level": logging.ERROR,
+        "include_dashboard": False if local else None,
     }
-    if spec.address == "local":
-        arguments["include_dashboard"] = False
-    return arguments
-
-
-def _check_listening(address: str) -> None:
-    """Fail in seconds rather than minutes when nobody listens at host:port."""
-    host, _, port = address.removeprefix("ray://").partition(":")
-    if not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
-        raise RayUnavailableError(
-            f"nobody listens at ray.address {address!r} ({error.strerror or error}); "
-            "start the cluster, or use ray.address: local"
-        ) from error
 
 
 def workers_that_fit(execution: ExecutionSpec, *, may_grow: bool) -> int:
