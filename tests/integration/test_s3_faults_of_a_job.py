@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from dataclasses import replace
@@ -36,6 +37,24 @@ FAULTS = {
     "hang": Fault(Kind.HANG),
 }
 
+PAGE = "<html><body>Log in to go on<br></body></html>"
+HTML = ("Content-Type: text/html", 'ETag: "5f3c-61a"')
+LIES = {
+    "nothing": Fault(Kind.STATUS, status=200, body=""),
+    "a page": Fault(Kind.STATUS, status=200, body=PAGE, headers=HTML[:1]),
+    "a page with an etag": Fault(Kind.STATUS, status=200, body=PAGE, headers=HTML),
+    "another document": Fault(Kind.STATUS, status=200, body="<ok/>"),
+    "a redirect": Fault(Kind.STATUS, status=302, body=PAGE, headers=("Location: /login",)),
+    "no such page": Fault(Kind.STATUS, status=404, body=PAGE, headers=HTML[:1]),
+    "NoSuchKey": Fault(Kind.STATUS, status=404, code="NoSuchKey"),
+    "412": Fault(Kind.STATUS, status=412, code="PreconditionFailed"),
+    "403": Fault(Kind.STATUS, status=403, code="AccessDenied"),
+    "400": Fault(Kind.STATUS, status=400, code="ExpiredToken"),
+    "301": Fault(Kind.STATUS, status=301, code="PermanentRedirect"),
+    "cut body": FAULTS["cut body"],
+}
+"""What a store does not say, but what stands in front of it does."""
+
 
 @pytest.fixture(scope="module")
 def place(moto):
@@ -58,13 +77,14 @@ def quick(monkeypatch):
 
 
 class Job:
-    """Two shards of two rows in a bucket of their own, behind the proxy."""
+    """Four rows in a bucket of their own, behind the proxy, in two shards or in four."""
 
-    def __init__(self, bucket, proxy) -> None:
+    def __init__(self, bucket, proxy, *, shards=2) -> None:
         self._proxy = proxy
         self.bucket = bucket.beside(uuid.uuid4().hex)
-        self.bucket.put_rows("in/0.jsonl", EXPECTED[:2])
-        self.bucket.put_rows("in/1.jsonl", EXPECTED[2:])
+        for shard in range(shards):
+            first = shard * 4 // shards
+            self.bucket.put_rows(f"in/{shard}.jsonl", EXPECTED[first : first + 4 // shards])
         timeouts = {"read_timeout": READ_TIMEOUT, "connect_timeout": READ_TIMEOUT}
         options = proxy.server.storage_options | {"config_kwargs": timeouts}
         self.spec = BatchSpec(
@@ -74,20 +94,37 @@ class Job:
             execution={"engine": "local"},
         )
 
-    def run(self, *faults: Fault) -> bool:
+    def run(self, *faults: Fault, may_fail: type[BatchRunnerError] = StorageError) -> bool:
         """Tell whether it got to its end."""
         self._proxy.inject(*faults)
         try:
             return BatchRunner(self.spec).run().ok
         except BatchRunnerError as error:
-            assert isinstance(error, StorageError), error  # noqa: PT017 - what kind is the claim
+            assert isinstance(error, may_fail), error  # noqa: PT017 - what kind is the claim
             return False
+
+    def lose_half(self) -> None:
+        """Leave of a finished run what a killed one leaves: a part too many, a shard too few."""
+        names = ("_SUCCESS", "_checkpoint/sentinels/part-00001.json")
+        lost = ("_checkpoint/sentinels/part-00003.json", "part-00003.jsonl")
+        for name in (*names, *lost):
+            self.bucket.delete(f"out/{name}")
+
+    def is_there(self) -> bool:
+        """Ask the server itself whether all of the output is there."""
+        found = {"out/_SUCCESS", "out/_manifest.json"} <= self.bucket.listed("out/_").keys()
+        parts = self.bucket.listed("out/part-").keys()
+        return (
+            found and parts == self.bucket.sentinels().keys() and self.bucket.rows_out() == EXPECTED
+        )
 
     def finish(self) -> None:
         """Go on without faults; then everything is there, once."""
         assert self.run()
-        assert self.bucket.rows_out() == EXPECTED
-        assert self.bucket.listed("out/_SUCCESS")
+        assert self.is_there()
+
+    def recovers(self) -> bool:
+        return self.run(may_fail=BatchRunnerError) and self.is_there()
 
 
 def requests_of_a_run(bucket, proxy) -> int:
@@ -126,6 +163,40 @@ def test_one_fault_at_any_request_of_a_job_goes_unnoticed(place, name):
 
     assert fired > 40
     assert survived >= 0.95 * fired
+
+
+def lie_to(place, name, *, resumed, stride=1, first=1):
+    """Lie about each request of a job, and its repetitions; return how many, and what went wrong.
+
+    A *resumed* job has lost half of its output each time.
+    """
+    job, fired, wrong = Job(*place, shards=4), 0, []
+    for nth in count(first, stride):
+        if not resumed:
+            job = Job(*place, shards=4)
+        elif job.is_there() or job.run():
+            job.lose_half()
+        ended = job.run(replace(LIES[name], nth=nth, sticks=True), may_fail=BatchRunnerError)
+        if not place[1].fired:
+            return fired, wrong
+        fired += 1
+        about = f"{name!r} to request {nth}, {place[1].struck}: "
+        if ended and not job.is_there():
+            wrong.append(about + "a false success")
+        if not ended and not job.recovers():
+            wrong.append(about + "it cannot go on")
+    return fired, wrong
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed"])
+@pytest.mark.parametrize("name", LIES)
+def test_no_answer_that_lies_ends_in_a_success_that_is_none(place, name, resumed):
+    """A proxy, a gateway, a login page: what they call done, the bucket has to show."""
+    fired, wrong = lie_to(place, name, resumed=resumed)
+
+    sys.stderr.write(f"SWEEP {name} resumed={resumed}: {fired} requests, {len(wrong)} wrong\n")
+    assert wrong == []
+    assert fired > 40
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name != "cut body"])
