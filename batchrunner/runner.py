@@ -145,7 +145,7 @@ class BatchRunner:
         stop = stop or Stop(max_runtime=self.spec.execution.max_runtime)
         with open_session(run.checkpoint, stop=stop) as session:
             # Under the lease: another driver may have finished, or started over, meanwhile.
-            run = replace(run, checkpoint=Checkpoint.current(run.checkpoint.storage))
+            run = replace(run, checkpoint=run.checkpoint.reopened())
             if again:
                 run.checkpoint.release(check=session.check)
             seen = look(run)

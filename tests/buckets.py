@@ -48,6 +48,16 @@ class Bucket:
     def put_rows(self, key: str, rows: list[dict]) -> None:
         self.put(key, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
+    def copy_folder(self, old: str, new: str) -> None:
+        """Make folder *new* hold what *old* does, metadata included, and nothing else."""
+        bucket, prefix = self._server.bucket, self._prefix
+        for key in self.listed(f"{new}/"):
+            self.delete(key)
+        for key in self.listed(f"{old}/"):
+            source = {"Bucket": bucket, "Key": f"{prefix}/{key}"}
+            target = f"{prefix}/{new}/{key.removeprefix(f'{old}/')}"
+            self._client.copy_object(Bucket=bucket, Key=target, CopySource=source)
+
     def delete(self, key: str) -> None:
         self._client.delete_object(Bucket=self._server.bucket, Key=f"{self._prefix}/{key}")
 

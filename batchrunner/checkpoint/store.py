@@ -8,6 +8,7 @@ from functools import partial
 
 from batchrunner.checkpoint.incarnations import folder, incarnations_in, record_key
 from batchrunner.checkpoint.ledgers import (
+    READERS,
     Sentinels,
     read_sentinels,
     sentinel_entries,
@@ -17,9 +18,10 @@ from batchrunner.checkpoint.plan_file import Generation, plan_from_bytes, plan_t
 from batchrunner.checkpoint.records import Quarantine, RunRecord, Sentinel
 from batchrunner.errors import LeaseHeldError, ObjectNotFoundError
 from batchrunner.storage.below import Below
-from batchrunner.storage.seam import Staged, Storage
+from batchrunner.storage.seam import Entry, Staged, Storage
 
-_READERS = 16
+Known = dict[int, dict[Entry, Sentinel]]
+"""Sentinels that were read one by one, by run and object: neither changes."""
 
 
 class Checkpoint:
@@ -44,16 +46,22 @@ class Checkpoint:
         self.is_half_cleared = False
         self._is_new = False
         """A listing has shown that there is no run: asking for its record would be a request."""
+        self._known: Known = {}
 
     @classmethod
-    def current(cls, storage: Storage) -> Checkpoint:
-        """Open the run that counts, the last one."""
+    def current(cls, storage: Storage, *, known: Known | None = None) -> Checkpoint:
+        """Open the run that counts, the last one; what is *known* is not read again."""
         found = incarnations_in(storage)
         *earlier, number = found.numbers or (0,)
         checkpoint = cls(storage, incarnation=number, earlier=earlier)
         checkpoint.is_half_cleared = found.is_half_cleared
         checkpoint._is_new = not found.numbers
+        checkpoint._known = {} if known is None else known
         return checkpoint
+
+    def reopened(self) -> Checkpoint:
+        """Open the run that counts by now, and read no sentinel a second time."""
+        return Checkpoint.current(self.storage, known=self._known)
 
     def next(self) -> Checkpoint:
         """Return the run that a `--fresh` begins."""
@@ -174,7 +182,7 @@ class Checkpoint:
     def quarantined(self) -> dict[int, Quarantine]:
         """Return the shards that are set apart, by id."""
         keys = [entry.key for entry in self.records.list("quarantine")]
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             found = zip(keys, pool.map(self.records.get, keys), strict=True)
             records = [Quarantine.from_bytes(data, key=key) for key, data in found]
         return {record.shard: record for record in records}
@@ -206,13 +214,13 @@ class Checkpoint:
             else set()
         )
         found = [stem for stem in stems if stem in there]
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             read = zip(found, pool.map(partial(self.sentinel, run_uid=run_uid), found), strict=True)
             return {stem: sentinel for stem, sentinel in read if sentinel is not None}
 
     def sentinels(self) -> Sentinels:
         """Return all sentinels: a few listings, plus one read for each that is in no ledger."""
-        return read_sentinels(self.records)
+        return read_sentinels(self.records, self._known.setdefault(self.incarnation, {}))
 
     def _read(self, key: str) -> Sentinel:
         return Sentinel.from_bytes(self.records.get(key), key=key)

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, cast
 
-from batchrunner.errors import ObjectChangedError, UnsafeStoreError
+from batchrunner.errors import ObjectChangedError, StorageError, UnsafeStoreError
 from batchrunner.storage.options import Options
 from batchrunner.storage.retry import STANDARD, RetryPolicy
 from batchrunner.storage.s3_calls import S3Calls, together
@@ -187,15 +187,20 @@ class S3Storage:
             raise ObjectChangedError(
                 f"{self.uri}/{entry.key}: it is not the object that was listed"
             )
-        return cast(bytes, answer["Body"])
+        data = cast(bytes, answer["Body"])
+        if len(data) != end - start:
+            raise StorageError(
+                f"{self.uri}/{entry.key}: {len(data)} bytes came where {end - start} were asked for; "
+                "the same line again"
+            )
+        return data
 
     async def _delete(self, full: Iterable[str]) -> None:
-        objects = [{"Key": key} for key in full]
+        objects = [{"Key": key} for key in dict.fromkeys(full)]
         starts = range(0, len(objects), _KEYS_A_DELETE)
         batches = [objects[start : start + _KEYS_A_DELETE] for start in starts]
         await together(
-            self._calls.request("delete_objects", Delete={"Objects": batch, "Quiet": True})
-            for batch in batches
+            self._calls.request("delete_objects", Delete={"Objects": batch}) for batch in batches
         )
 
     async def _objects(self, where: Mapping[str, str]) -> Iterable[dict[str, Any]]:

@@ -11,18 +11,12 @@ from typing import Any, TypeVar, cast
 from batchrunner.errors import CannotStartError, InvalidSpecError
 from batchrunner.storage.options import Options, options_key
 from batchrunner.storage.retry import RetryPolicy, retrying
-from batchrunner.storage.s3_errors import (
-    CallError,
-    Verdict,
-    failures,
-    from_answer,
-    typed,
-    understand,
-)
+from batchrunner.storage.s3_answers import check_answer
+from batchrunner.storage.s3_errors import CallError, Verdict, failures, typed, understand
 
 T = TypeVar("T")
 
-_REQUESTS_AT_ONCE = 16
+_REQUESTS_AT_ONCE = 32
 _BIG_BODIES_AT_ONCE = 4
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 60
@@ -68,6 +62,7 @@ def _open_connection(options: Options) -> Connection:
     try:
         fs = S3FileSystem(**_turned_down(options))
         fs.connect()
+        fs.s3.meta.events.register("before-call.s3.HeadBucket", _redirect_no_further)
     except (TypeError, KeyError, ValueError) as error:
         # Of its messages only the one about names holds no values, which may be secret.
         said = str(error) if "unexpected keyword" in str(error) else type(error).__name__
@@ -95,6 +90,14 @@ def _turned_down(options: Options) -> dict[str, Any]:
         "retries": {"total_max_attempts": 1, "mode": "standard"},
     }
     return {**options, "config_kwargs": config, "skip_instance_cache": True}
+
+
+def _redirect_no_further(params: dict[str, Any], **_: Any) -> None:
+    """Let botocore's question for the region of a bucket be asked once.
+
+    It asks when it is redirected. Without this, a redirect is also its answer to the answer, for ever.
+    """
+    params["context"].get("s3_redirect", {})["redirected"] = True
 
 
 class S3Calls:
@@ -140,6 +143,7 @@ class S3Calls:
             try:
                 async with connection.requests, asyncio.timeout(seconds):
                     answer = await _call(connection.fs, method, Bucket=self.bucket, **parameters)
+                    check_answer(method, answer, parameters)
                     return await _in_full(answer, most=most)
             except failures() as error:
                 raise understand(error) from error
@@ -149,7 +153,17 @@ class S3Calls:
         except CallError as failure:
             failure.doing = method
             failure.place = f"s3://{self.bucket}/{parameters.get('Key', '')}".rstrip("/")
+            if method == "head_object" and failure.says_no_reason:
+                await self._learn_reason(failure, parameters["Key"])
             raise
+
+    async def _learn_reason(self, failure: CallError, key: str) -> None:
+        """Ask for the object that could not be looked at: a HEAD is refused without a word."""
+        try:
+            await self.request("get_object", Key=key, Range="bytes=0-0", most=1)
+        except CallError as told:
+            if told.verdict in (Verdict.REFUSED, Verdict.SKEWED, Verdict.FINAL, Verdict.NO_BUCKET):
+                failure.learn(told)
 
     async def pages(
         self, method: str, *, of: str, markers: dict[str, str], **parameters: Any
@@ -187,8 +201,6 @@ async def _call(fs: Any, method: str, **parameters: Any) -> dict[str, Any]:
 
 
 async def _in_full(answer: dict[str, Any], *, most: int | None) -> dict[str, Any]:
-    for error in answer.get("Errors", ()):  # a deletion that was done in part
-        raise from_answer({"Error": {**error, "Message": f"{error['Key']} is still there"}})
     if "Body" not in answer:
         return answer
     size = answer["ContentLength"]

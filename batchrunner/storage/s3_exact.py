@@ -82,10 +82,7 @@ async def _delete(calls: S3Calls, todo: Mapping[str, Entry]) -> None:
     batches = [
         objects[start : start + _KEYS_A_DELETE] for start in range(0, len(objects), _KEYS_A_DELETE)
     ]
-    await together(
-        calls.request("delete_objects", Delete={"Objects": batch, "Quiet": True})
-        for batch in batches
-    )
+    await together(calls.request("delete_objects", Delete={"Objects": batch}) for batch in batches)
 
 
 def _is_refused_by_condition(failure: CallError) -> bool:

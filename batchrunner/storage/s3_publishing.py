@@ -24,7 +24,9 @@ _BIG = 1 << 20
 _UPLOADS = 3
 """How many multipart uploads of one object may be swept away before we give up."""
 
-_LOOK = frozenset({Verdict.TAKEN, Verdict.PASSES, Verdict.CONFLICT, Verdict.ABSENT})
+_LOST = frozenset({Verdict.PASSES, Verdict.NO_S3})
+"""The store did not answer, or its answer did not come through."""
+_LOOK = _LOST | {Verdict.TAKEN, Verdict.CONFLICT, Verdict.ABSENT}
 """After these the object may be ours all the same: an answer got lost, here or further inside."""
 
 
@@ -118,7 +120,7 @@ async def _claim(
             # After a 412 somebody was there, even if nobody is now.
             if ours is not None or failure.verdict is Verdict.TAKEN:
                 return bool(ours)
-            if failure.verdict is Verdict.PASSES or uploads >= _UPLOADS:
+            if failure.verdict in _LOST or uploads >= _UPLOADS:
                 raise
         else:
             return True

@@ -49,10 +49,11 @@ class Fault:
         target: Regular expression to be found in the path and query, percent signs decoded.
         nth: The only matching request to fail, counted from 1; None for every one.
         lasts: Every matching request after the nth fails, too: the server went down.
+        sticks: The nth request fails again whenever it is repeated, the others do not.
         status: HTTP status, for `Kind.STATUS`.
         code: S3's word for the error, for `Kind.STATUS`.
         headers: More headers of that answer, as "name: value" lines.
-        body: Its body, in place of S3's usual one.
+        body: Its body, in place of S3's usual one; "" for none at all.
         seconds: For `Kind.DELAY`.
     """
 
@@ -61,10 +62,11 @@ class Fault:
     target: str = ""
     nth: int | None = None
     lasts: bool = False
+    sticks: bool = False
     status: int = 503
     code: str = "SlowDown"
     headers: tuple[str, ...] = ()
-    body: str = ""
+    body: str | None = None
     seconds: float = 0.1
 
     def strikes(self, number: int) -> bool:
@@ -91,6 +93,7 @@ class FaultProxy:
         server: How to reach the server behind it, through it.
         requests: "METHOD /path?query" of all requests so far, failed or not.
         fired: How many faults have happened.
+        struck: The request that the last of them happened to, as in *requests*.
     """
 
     def __init__(self, upstream: S3Server) -> None:
@@ -103,14 +106,13 @@ class FaultProxy:
         self._connections: set[asyncio.Task[None]] = set()
         self.server = upstream
         self.requests: list[str] = []
-        self.fired = 0
+        self.fired, self.struck = 0, ""
 
     def inject(self, *faults: Fault) -> None:
         """Let *faults* happen from now on, in place of earlier ones, and count from 0."""
         self._seen = [0] * len(faults)
         self._faults = list(faults)
-        self.requests = []
-        self.fired = 0
+        self.requests, self.fired, self.struck = [], 0, ""
 
     def start(self) -> None:
         """Listen on a free port of loopback."""
@@ -153,7 +155,7 @@ class FaultProxy:
         fault = self._fault_for(request)
         kind = fault.kind if fault else None
         if fault and kind is Kind.STATUS:
-            writer.write(_error_answer(fault))
+            writer.write(_answer(fault, request.method))
         elif kind is Kind.RESET_BEFORE:
             _reset(writer)
         else:
@@ -171,11 +173,13 @@ class FaultProxy:
         await writer.drain()
 
     def _fault_for(self, request: _Request) -> Fault | None:
+        what = f"{request.method} {request.target}"
         for index, fault in enumerate(self._faults):
             if fault.is_about(request.method, request.target):
                 self._seen[index] += 1
-                if fault.strikes(self._seen[index]):
-                    self.fired += 1
+                again = fault.sticks and what == self.struck
+                if again or fault.strikes(self._seen[index]):
+                    self.fired, self.struck = self.fired + 1, what
                     return fault
         return None
 
@@ -198,16 +202,14 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     raise ConnectionResetError
 
 
-def _error_answer(fault: Fault) -> bytes:
+def _answer(fault: Fault, method: str) -> bytes:
     usual = f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>"
-    body = (fault.body or usual).encode()
-    lines = [
-        f"HTTP/1.1 {fault.status} Injected",
-        "Content-Type: application/xml",
-        f"Content-Length: {len(body)}",
-        *fault.headers,
-    ]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+    body = (usual if fault.body is None else fault.body).encode()
+    lines = [f"HTTP/1.1 {fault.status} Injected", f"Content-Length: {len(body)}", *fault.headers]
+    if body and not any(line.startswith("Content-Type:") for line in fault.headers):
+        lines.append("Content-Type: application/xml")
+    # A HEAD is answered by what would be there, without it.
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + (b"" if method == "HEAD" else body)
 
 
 async def _read_request(

@@ -36,6 +36,23 @@ FAULTS = {
     "hang": Fault(Kind.HANG),
 }
 
+PAGE = "<html><body>Log in to go on<br></body></html>"
+HTML = ("Content-Type: text/html", 'ETag: "5f3c-61a"')
+LIES = {
+    "nothing": Fault(Kind.STATUS, status=200, body=""),
+    "a page": Fault(Kind.STATUS, status=200, body=PAGE, headers=HTML[:1]),
+    "a page with an etag": Fault(Kind.STATUS, status=200, body=PAGE, headers=HTML),
+    "another document": Fault(Kind.STATUS, status=200, body="<ok/>"),
+    "a redirect": Fault(Kind.STATUS, status=302, body=PAGE, headers=("Location: /login",)),
+    "no such page": Fault(Kind.STATUS, status=404, body=PAGE, headers=HTML[:1]),
+    "NoSuchKey": Fault(Kind.STATUS, status=404, code="NoSuchKey"),
+    "412": Fault(Kind.STATUS, status=412, code="PreconditionFailed"),
+    "403": Fault(Kind.STATUS, status=403, code="AccessDenied"),
+    "400": Fault(Kind.STATUS, status=400, code="ExpiredToken"),
+    "301": Fault(Kind.STATUS, status=301, code="PermanentRedirect"),
+}
+"""What a store does not say, but what stands in front of it does."""
+
 
 @pytest.fixture(scope="module")
 def place(moto):
@@ -58,13 +75,14 @@ def quick(monkeypatch):
 
 
 class Job:
-    """Two shards of two rows in a bucket of their own, behind the proxy."""
+    """Four rows in a bucket of their own, behind the proxy, in two shards or in four."""
 
-    def __init__(self, bucket, proxy) -> None:
+    def __init__(self, bucket, proxy, *, shards=2) -> None:
         self._proxy = proxy
         self.bucket = bucket.beside(uuid.uuid4().hex)
-        self.bucket.put_rows("in/0.jsonl", EXPECTED[:2])
-        self.bucket.put_rows("in/1.jsonl", EXPECTED[2:])
+        for shard in range(shards):
+            first = shard * 4 // shards
+            self.bucket.put_rows(f"in/{shard}.jsonl", EXPECTED[first : first + 4 // shards])
         timeouts = {"read_timeout": READ_TIMEOUT, "connect_timeout": READ_TIMEOUT}
         options = proxy.server.storage_options | {"config_kwargs": timeouts}
         self.spec = BatchSpec(
@@ -74,20 +92,41 @@ class Job:
             execution={"engine": "local"},
         )
 
-    def run(self, *faults: Fault) -> bool:
+    def run(self, *faults: Fault, may_fail: type[BatchRunnerError] = StorageError) -> bool:
         """Tell whether it got to its end."""
         self._proxy.inject(*faults)
         try:
             return BatchRunner(self.spec).run().ok
         except BatchRunnerError as error:
-            assert isinstance(error, StorageError), error  # noqa: PT017 - what kind is the claim
+            assert isinstance(error, may_fail), error  # noqa: PT017 - what kind is the claim
             return False
+
+    def lose_half(self) -> None:
+        """Leave what a killed run leaves: a part without a sentinel, and a shard without both."""
+        if not self.bucket.listed("half/"):
+            assert self.run()
+            self.bucket.copy_folder("out", "half")
+            sentinels = [f"half/_checkpoint/sentinels/part-0000{shard}.json" for shard in (1, 3)]
+            ledgers = self.bucket.listed("half/_checkpoint/ledger/")
+            for key in ("half/_SUCCESS", "half/part-00003.jsonl", *sentinels, *ledgers):
+                self.bucket.delete(key)
+        self.bucket.copy_folder("half", "out")
+
+    def is_there(self) -> bool:
+        """Ask the server itself whether all of the output is there."""
+        found = {"out/_SUCCESS", "out/_manifest.json"} <= self.bucket.listed("out/_").keys()
+        parts = self.bucket.listed("out/part-").keys()
+        return (
+            found and parts == self.bucket.sentinels().keys() and self.bucket.rows_out() == EXPECTED
+        )
 
     def finish(self) -> None:
         """Go on without faults; then everything is there, once."""
         assert self.run()
-        assert self.bucket.rows_out() == EXPECTED
-        assert self.bucket.listed("out/_SUCCESS")
+        assert self.is_there()
+
+    def recovers(self) -> bool:
+        return self.run(may_fail=BatchRunnerError) and self.is_there()
 
 
 def requests_of_a_run(bucket, proxy) -> int:
@@ -126,6 +165,52 @@ def test_one_fault_at_any_request_of_a_job_goes_unnoticed(place, name):
 
     assert fired > 40
     assert survived >= 0.95 * fired
+
+
+def fail_for_good(place, fault, *, resumed, stride=1):
+    """Let each request of a job fail, however often it is repeated; return how many, and what broke.
+
+    A *resumed* job has lost half of its output.
+    """
+    job, fired, wrong = Job(*place, shards=4), 0, []
+    for nth in count(1, stride):
+        if resumed:
+            job.lose_half()
+        else:
+            job = Job(*place, shards=4)
+        ended = job.run(replace(fault, nth=nth, sticks=True), may_fail=BatchRunnerError)
+        if not place[1].fired:
+            return fired, wrong
+        fired, struck = fired + 1, place[1].struck
+        if ended and not job.is_there():
+            wrong.append(f"a false success after {struck}")
+        if not ended and not job.recovers():
+            wrong.append(f"nothing goes on after {struck}")
+    return fired, wrong
+
+
+@pytest.mark.parametrize(
+    ("which", "resumed", "stride"), [({"method": "PUT"}, False, 3), ({}, True, 13)]
+)
+def test_no_answer_that_lies_makes_a_success(place, which, resumed, stride):
+    """A sample of the sweep below: of PUTs most, for what they do not store is missing."""
+    fault = replace(LIES["nothing"], **which)
+
+    fired, wrong = fail_for_good(place, fault, resumed=resumed, stride=stride)
+
+    assert wrong == []
+    assert fired >= 3
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed"])
+@pytest.mark.parametrize("name", LIES | FAULTS)
+def test_no_answer_to_any_request_makes_a_success_that_is_none(place, name, resumed):
+    """A proxy, a gateway, a login page: what they call done, the bucket has to show."""
+    fired, wrong = fail_for_good(place, (LIES | FAULTS)[name], resumed=resumed)
+
+    assert wrong == []
+    assert fired > 40
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name != "cut body"])
