@@ -73,7 +73,7 @@ def configure_job_backend(
 
 def _backend(options: RaySimpleOptions) -> Backend:
     if not isinstance(options, RayOptions):
-        return SimpleBackend(options)
+        return SimpleBackend(options, connection=_connection)
     backend = RayBackend(options, connection=_connection)
     backend.join()
     return backend
@@ -189,11 +189,7 @@ def shutdown_job_backend(
 
 def _wait_for_all(backends: Sequence[Backend], *, timeout: float | None) -> None:
     deadline = None if timeout is None else time.monotonic() + timeout
-    late = []
-    for job in [job for backend in backends for job in backend.unfinished()]:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not job.wait(left).is_terminal:
-            late.append(job)
+    late = [job for backend in backends for job in backend.left_at(deadline)]
     if late:
         warnings.warn(f"not waited for: {', '.join(map(repr, late))}", stacklevel=4)
 

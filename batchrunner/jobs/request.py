@@ -80,6 +80,11 @@ def check_call(capability: Any, inputs: Mapping[str, Any]) -> None:
         raise InvalidSpecError(
             f"a capability is an object with `id` and `run(...)`; this is {capability!r:.200}"
         )
+    if inspect.iscoroutinefunction(capability.run):
+        raise InvalidSpecError(
+            f"capability {capability.id}: run() is `async`, and nobody would await it: write "
+            "`def run`, and call asyncio.run() in it"
+        )
     if inputs.get("use_cache"):
         raise InvalidSpecError(
             "use_cache=True is not possible in a job: a worker's local cache is neither durable nor "
