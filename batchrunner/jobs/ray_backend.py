@@ -65,7 +65,7 @@ class RayBackend:
         options, capability = self._options, request.capability
         retries = request.max_retries if options.max_retries is None else options.max_retries
         order = Order(
-            key=run_key(capability, request.inputs),
+            key=run_key(capability, request.inputs, edition=request.edition),
             name=request.name,
             capability_id=str(capability.id),
             created_at=request.created_at,

@@ -27,7 +27,7 @@ from batchrunner.jobs.worker_task import (
 )
 
 _CANCEL_SECONDS = 20.0
-_LOST = (
+LOST = (
     'this process gave up the connection to Ray before the job ended, and a job of "ray-simple" ends '
     'with it; submit it again, or use the backend "ray", whose jobs go on'
 )
@@ -154,7 +154,7 @@ class _Task:
         Asked over another one, or over none, Ray starts a Ray of its own and then ends the process.
         """
         if not self._state.status.is_terminal and connection_id() != self._connection:
-            self._state = JobState.ended(Outcome.failed(_LOST))
+            self._state = JobState.ended(Outcome.failed(LOST))
         return self._state.status.is_terminal
 
     def _has_news(self, seconds: float) -> bool:
