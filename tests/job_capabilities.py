@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -138,6 +139,60 @@ class OddError(Exception):
 class RaisesOddly(Scoring):
     def completed(self):
         raise OddError("\x1b[31modd\x1b[0m, and coloured")
+
+
+class Raises(Scoring):
+    """Raises what ends a process, a thread or an event loop."""
+
+    def __init__(self, tag: str, raises: type[BaseException]) -> None:
+        super().__init__(tag)
+        self.raises = raises
+
+    def completed(self):
+        raise self.raises("of the user's own")
+
+
+class Returns(Scoring):
+    """Returns what is no run."""
+
+    def __init__(self, tag: str, returned: Any) -> None:
+        super().__init__(tag)
+        self.returned = returned
+
+    def completed(self):
+        return self.returned
+
+
+class Reports(Scoring):
+    """Its run makes a report of itself, as those of evaluation packages do."""
+
+    def completed(self):
+        run = super().completed()
+
+        class Run:
+            run_uid, capability_id = run.run_uid, run.capability_id
+            extract = run.extract
+
+            def collect_md_report(self, threshold: float) -> str:
+                return f"# Good from {threshold} on\n"
+
+        return Run()
+
+
+class SaysSecrets(Scoring):
+    """Prints, logs and raises a secret of the store's, and prints an environment variable."""
+
+    def __init__(self, tag: str, *, secret: str, raises: bool) -> None:
+        super().__init__(tag)
+        self.secret, self.raises = secret, raises
+
+    def completed(self):
+        print("path", os.environ["PYTHONPATH"])  # noqa: T201 - what it says is kept
+        print("token", self.secret)  # noqa: T201 - likewise
+        logging.getLogger("user").warning("token %s", self.secret)
+        if self.raises:
+            raise ValueError(f"bad token {self.secret}")
+        return super().completed()
 
 
 class HoldsALock(Scoring):

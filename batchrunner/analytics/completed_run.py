@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from batchrunner.analytics.provenance import Provenance
 from batchrunner.analytics.record import RUNS, ColumnType, RecordLike, checked_table
+from batchrunner.analytics.reports import RunReport, report_of, report_uri
 from batchrunner.errors import InvalidRecordError
 
 Row = dict[str, Any]
@@ -40,7 +41,8 @@ class RunLike(Protocol):
     """What the store takes as a run: anything of this shape. No base class.
 
     Also read where they are there: `dataset_metadata`, `model_metadata` and `metric_metadata`
-    (sequences of mappings with an "id"), and `outputs_uri`.
+    (sequences of mappings with an "id"), `outputs_uri`, and `collect_md_report()`, whose Markdown
+    is kept beside the records.
     """
 
     @property
@@ -65,6 +67,7 @@ class CompletedRun:
         records: Of any number of tables.
         dataset_metadata, model_metadata, metric_metadata: What it ran on: mappings with an "id".
         outputs_uri: Where its files are.
+        report: What it tells people, in Markdown.
     """
 
     run_uid: str
@@ -74,10 +77,15 @@ class CompletedRun:
     model_metadata: Sequence[Mapping[str, Any]] = ()
     metric_metadata: Sequence[Mapping[str, Any]] = ()
     outputs_uri: str | None = None
+    report: str | None = None
 
     def extract(self) -> Sequence[RecordLike]:
         """Return the records."""
         return self.records
+
+    def collect_md_report(self) -> str:
+        """Return the report; "" when there is none."""
+        return self.report or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +95,9 @@ class RunRows:
     Attributes:
         run_uid: Names the run.
         capability_id: What was run.
-        outputs_uri: Where its files are.
+        outputs_uri: Where its files are; by default, its report.
         records: Its payload, by table.
+        report: Its report, in Markdown, if it has one that is to be kept.
         runs: Its rows of the `runs` table.
     """
 
@@ -97,9 +106,10 @@ class RunRows:
     outputs_uri: str | None
     records: Mapping[str, Sequence[RecordLike]]
     runs: Sequence[Row] = field(repr=False)
+    report: str | None = field(default=None, repr=False)
 
 
-def rows_of(run: RunLike, *, provenance: Provenance, now: datetime) -> RunRows:
+def rows_of(run: RunLike, *, store_uri: str, provenance: Provenance, now: datetime) -> RunRows:
     """Return what is to be written of *run*, whose `extract` is called here.
 
     Raises:
@@ -108,7 +118,9 @@ def rows_of(run: RunLike, *, provenance: Provenance, now: datetime) -> RunRows:
     if not run.run_uid:
         raise InvalidRecordError(f"a run of {run.capability_id} has no run_uid; it needs a name")
     records = _by_table(run)
-    outputs_uri = getattr(run, "outputs_uri", None)
+    report = report_of(run) or RunReport()
+    kept = report_uri(store_uri, run.run_uid) if report.text else None
+    outputs_uri = getattr(run, "outputs_uri", None) or report.uri or kept
     shared = {
         "run_uid": run.run_uid,
         "created_at": now,
@@ -123,7 +135,8 @@ def rows_of(run: RunLike, *, provenance: Provenance, now: datetime) -> RunRows:
         for kind, entity in list(_entities(run)) or nothing
     ]
     rows = [{**shared, **place} for place in places]
-    return RunRows(run.run_uid, str(run.capability_id), outputs_uri, records, rows)
+    capability_id = str(run.capability_id)
+    return RunRows(run.run_uid, capability_id, outputs_uri, records, rows, report.text)
 
 
 def _by_table(run: RunLike) -> dict[str, list[RecordLike]]:

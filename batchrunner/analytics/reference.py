@@ -17,7 +17,7 @@ class CapabilityRunRef:
         capability_id: What was run.
         store_uri: The run in its analytics store. Absolute; stays valid when the store is
             compacted; holds no credentials: give `open_store` those.
-        outputs_uri: Where the run's files are, if it made any.
+        outputs_uri: Where the run's files are, if it made any; else its report, if it made one.
     """
 
     run_uid: str

@@ -17,6 +17,7 @@ from batchrunner.analytics.overview import RunFilter, RunSummary, latest_runs
 from batchrunner.analytics.provenance import Provenance
 from batchrunner.analytics.querying import answer, question
 from batchrunner.analytics.reference import CapabilityRunRef, run_uri, split_run_uri
+from batchrunner.analytics.reports import report_key, report_uri
 from batchrunner.analytics.schemas import Schemas
 from batchrunner.analytics.snapshot import Memory, Snapshot, take_snapshot
 from batchrunner.analytics.visibility import all_rows
@@ -105,7 +106,7 @@ class AnalyticsStore:
             StorageError: The store cannot be written. Call again: what is done is not done twice.
         """
         told, now = Provenance.here(provenance), datetime.now(UTC)
-        rows = [rows_of(run, provenance=told, now=now) for run in runs]
+        rows = [rows_of(run, store_uri=self.uri, provenance=told, now=now) for run in runs]
         if not rows:
             return WriteReceipt((), frozenset())
         new = write_rows(rows, storage=self._storage, schemas=self._schemas)
@@ -137,8 +138,28 @@ class AnalyticsStore:
         Raises:
             RunNotFoundError: There is no such run.
         """
-        run_uid = run.run_uid if isinstance(run, CapabilityRunRef) else _run_uid_in(run)
-        return self._find(run_uid, records=True)
+        return self._find(_run_uid_of(run), records=True)
+
+    def report_uri(self, run: str | CapabilityRunRef) -> str | None:
+        """Return where the report of a run is; None when the run made none that is kept here.
+
+        Args:
+            run: Its `run_uid`, its URI or its ref.
+        """
+        run_uid = _run_uid_of(run)
+        kept = self._storage.head(report_key(run_uid)) is not None
+        return report_uri(self.uri, run_uid) if kept else None
+
+    def read_report(self, run: str | CapabilityRunRef) -> str | None:
+        """Return the report of a run, in Markdown; None when the run made none.
+
+        Args:
+            run: Its `run_uid`, its URI or its ref.
+        """
+        try:
+            return self._storage.get(report_key(_run_uid_of(run))).decode()
+        except ObjectNotFoundError:
+            return None
 
     def list_runs(
         self, *, limit: int = 20, capability_id: str | None = None, entity_id: str | None = None
@@ -291,8 +312,8 @@ def _warn(passed_over: Mapping[str, str]) -> None:
         _log.warning("%s", why, extra={"action": "file_passed_over", "key": key})
 
 
-def _run_uid_in(text: str) -> str:
-    return split_run_uri(text)[1] or text
+def _run_uid_of(run: str | CapabilityRunRef) -> str:
+    return run.run_uid if isinstance(run, CapabilityRunRef) else split_run_uri(run)[1] or run
 
 
 def _named(tables: Iterable[str]) -> str:

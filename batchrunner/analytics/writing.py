@@ -9,6 +9,7 @@ from batchrunner.analytics.completed_run import RUN_COLUMNS, RunRows
 from batchrunner.analytics.layout import file_key, stem_of
 from batchrunner.analytics.record import RUNS, Columns, RecordLike, columns_of_all
 from batchrunner.analytics.reference import CapabilityRunRef
+from batchrunner.analytics.reports import report_key
 from batchrunner.analytics.schemas import Schemas
 from batchrunner.analytics.table_files import table_of_rows, to_parquet
 from batchrunner.errors import InvalidRecordError
@@ -83,7 +84,7 @@ def _records(runs: Sequence[RunRows], table: str) -> list[RecordLike]:
 
 def _payload_of(group: Sequence[RunRows], columns: Mapping[str, Columns]) -> dict[str, bytes]:
     stem = stem_of(run.run_uid for run in group)
-    files = {}
+    files = {report_key(run.run_uid): run.report.encode() for run in group if run.report}
     for table, known in columns.items():
         rows = [record.model_dump() for record in _records(group, table)]
         if rows:

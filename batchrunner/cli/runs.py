@@ -50,15 +50,17 @@ def list_(store: str, storage_options: dict[str, Any], output: str, **which: Any
 @output_option
 def show(run: str, store: str, storage_options: dict[str, Any], output: str) -> None:
     """Show one RUN, by its run_uid or its URI, with all its records."""
-    found = _open(store, storage_options).read_run(run)
+    opened = _open(store, storage_options)
+    found = opened.read_run(run)
+    told = {**_told(found), "report_uri": opened.report_uri(found.runs[0]["run_uid"])}
     if output == "table":
-        print_record(_shown(_told(found), output), output)
+        print_record(_shown(told, output), output)
         for table, rows in found.records.items():
             show_text(f"\n{table}")
             print_records([_shown(row, output) for row in rows], output)
     elif output == "json":
         records = {table: _plain(list(rows)) for table, rows in found.records.items()}
-        print_record({**_plain(_told(found)), "records": records}, output)
+        print_record({**_plain(told), "records": records}, output)
     else:
         lines = [
             {"table": table, "column": column, "row": number, "value": _plain(value)}

@@ -9,6 +9,8 @@ from batchrunner.errors import JobCancelledError as JobCancelledError
 from batchrunner.errors import JobError as JobError
 from batchrunner.errors import JobFailedError as JobFailedError
 from batchrunner.errors import JobTimeoutError as JobTimeoutError
+from batchrunner.errors import NoJobBackendError as NoJobBackendError
+from batchrunner.errors import UnknownJobError as UnknownJobError
 from batchrunner.jobs.api import configure_job_backend as configure_job_backend
 from batchrunner.jobs.api import get_job as get_job
 from batchrunner.jobs.api import list_jobs as list_jobs
@@ -29,6 +31,8 @@ __all__ = [
     "JobFailedError",
     "JobStatus",
     "JobTimeoutError",
+    "NoJobBackendError",
+    "UnknownJobError",
     "configure_job_backend",
     "get_job",
     "list_jobs",

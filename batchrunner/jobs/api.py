@@ -11,7 +11,9 @@ from typing import Any, cast
 
 from batchrunner.analytics import CapabilityRunRef, open_store
 from batchrunner.errors import NoJobBackendError, RunRefusedError
+from batchrunner.jobs.batch_capability import BatchCapability
 from batchrunner.jobs.connection import Connection
+from batchrunner.jobs.editions import checked_edition
 from batchrunner.jobs.job import Job, Jobs
 from batchrunner.jobs.options import RayOptions, RaySimpleOptions, options_of
 from batchrunner.jobs.ray_backend import RayBackend
@@ -73,7 +75,7 @@ def configure_job_backend(
 
 def _backend(options: RaySimpleOptions) -> Backend:
     if not isinstance(options, RayOptions):
-        return SimpleBackend(options)
+        return SimpleBackend(options, connection=_connection)
     backend = RayBackend(options, connection=_connection)
     backend.join()
     return backend
@@ -88,12 +90,18 @@ def submit_capability(  # noqa: PLR0913, PLR0917 - the contract's signature
     use_cache: bool = False,
     job_name: str | None = None,
     resources: Mapping[str, Any] | None = None,
+    *,
+    edition: str = "",
     **kwargs: Any,
 ) -> Job[CapabilityRunRef]:
     """Run a capability somewhere else, and return the handle of the job at once.
 
     The worker runs `capability.run(models=…, datasets=…, metrics=…, config=…, use_cache=False)`,
     records the run in the analytics store, and only then reports success.
+
+    With the backend "ray" the same run is one job, also when it completed long ago. The same run is:
+    the same `capability.id`, config, ids of datasets, models and metrics, further arguments, and
+    edition. Code, constructor arguments and the contents of datasets are not looked at.
 
     Args:
         capability: An object with `id` and `run`.
@@ -105,6 +113,8 @@ def submit_capability(  # noqa: PLR0913, PLR0917 - the contract's signature
         job_name: For people; by default, the capability's id.
         resources: num_cpus, num_gpus, memory, accelerator_type, and custom resources by name. By
             default what the config asks for, or else the capability, or else one CPU.
+        edition: Say another one to have the same run made once more: its code, or what it reads,
+            has changed. It is recorded as `<run_uid>-<edition>`, beside the first.
         kwargs: Further arguments of `run`.
 
     Raises:
@@ -123,12 +133,16 @@ def submit_capability(  # noqa: PLR0913, PLR0917 - the contract's signature
         **kwargs,
     }
     check_call(capability, inputs)
+    edition = checked_edition(edition)
+    if isinstance(capability, BatchCapability):  # its own editions, which are the same thing
+        capability, edition = capability.of_edition(edition), ""
     request = Request(
         capability=capability,
         inputs=inputs,
         name=checked_name(job_name, capability),
         resources=resources_of(resources, config=config, capability=capability),
-        payload=pickled_call(capability, inputs),
+        payload=pickled_call(capability, inputs, edition=edition),
+        edition=edition,
     )
     return cast(Job[CapabilityRunRef], backend.submit(request))
 
@@ -189,11 +203,7 @@ def shutdown_job_backend(
 
 def _wait_for_all(backends: Sequence[Backend], *, timeout: float | None) -> None:
     deadline = None if timeout is None else time.monotonic() + timeout
-    late = []
-    for job in [job for backend in backends for job in backend.unfinished()]:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not job.wait(left).is_terminal:
-            late.append(job)
+    late = [job for backend in backends for job in backend.left_at(deadline)]
     if late:
         warnings.warn(f"not waited for: {', '.join(map(repr, late))}", stacklevel=4)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import pickle
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +13,15 @@ from typing import Any
 from batchrunner.analytics import CapabilityRunRef, open_store
 from batchrunner.errors import CapabilityImportError, StorageError
 from batchrunner.execute.import_paths import import_from
-from batchrunner.jobs.job_log import JobLog
+from batchrunner.jobs.job_log import JobLog, write_simple_log
 from batchrunner.jobs.journal import Journal
-from batchrunner.jobs.outcome import Outcome
+from batchrunner.jobs.outcome import Outcome, raised_as
+from batchrunner.jobs.returned_run import checked_run
 from batchrunner.jobs.status import JobStatus
 from batchrunner.jobs.versions import difference
 from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec.secrets import remember, scrubbed
+from batchrunner.user_code import contained
 
 _MAX_CAUSE = 64 << 10
 _log = logging.getLogger(__name__)
@@ -49,8 +52,10 @@ class Assignment:
 
 def perform(assignment: Assignment, payload: bytes) -> tuple[Outcome, bool]:
     """Do what is assigned; return how it ended, and whether the journal knows that by now."""
+    _remember_secrets(assignment)
     if assignment.scope is None:
-        return _outcome(assignment, payload), False
+        with JobLog(lambda text: write_simple_log(assignment.store, assignment.job_id, text)):
+            return _outcome(assignment, payload), False
     journal = Journal.of(assignment.store, scope=assignment.scope)
     with JobLog(lambda text: journal.write_log(assignment.job_id, assignment.attempt, text)):
         outcome = _outcome(assignment, payload)
@@ -67,19 +72,20 @@ def _outcome(assignment: Assignment, payload: bytes) -> Outcome:
     try:
         warnings = tuple(filter(None, [difference(assignment.versions)]))
         import_from(assignment.import_paths)
-        ref = _record(assignment, _unpacked(payload)())
-    except (Exception, SystemExit) as error:
-        if _is_the_end_of_the_worker(error):
-            raise
-        cause = _pickled(error)
-        return Outcome.of_exception(error, warnings=warnings, cause=cause)
+        # Of the user's code, loading it included. What ends this worker from outside passes.
+        ref = contained(lambda: _record(assignment, _unpacked(payload)()))
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        outcome = Outcome.of_exception(error, warnings=warnings)
+        return dataclasses.replace(outcome, cause=_cause(error))
     return Outcome(JobStatus.COMPLETED, ref=ref, warnings=warnings)
 
 
-def _is_the_end_of_the_worker(error: BaseException) -> bool:
-    """Tell whether Ray ends this process (its node is drained, its owner is dead): no one's failure."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, SystemExit) and any(f.name == "sigterm_handler" for f in frames)
+def _remember_secrets(assignment: Assignment) -> None:
+    """Have them hidden in what the job says, and in how it failed: both are kept."""
+    import ray
+
+    environment = ray.get_runtime_context().runtime_env.get("env_vars") or {}
+    remember({"env_vars": dict(environment), **assignment.store.model_dump()})
 
 
 def _unpacked(payload: bytes) -> Callable[[], Any]:
@@ -101,19 +107,20 @@ def _unpacked(payload: bytes) -> Callable[[], Any]:
 
 def _record(assignment: Assignment, run: Any) -> CapabilityRunRef:
     store = open_store(assignment.store)
-    ref: CapabilityRunRef = store.write_with_receipt([run], provenance=assignment.provenance).refs[
-        0
-    ]
+    receipt = store.write_with_receipt([checked_run(run)], provenance=assignment.provenance)
+    ref: CapabilityRunRef = receipt.refs[0]
     return ref
 
 
-def _pickled(error: BaseException) -> bytes | None:
-    """Return *error* as bytes, if it survives that."""
+def _cause(error: Exception) -> bytes | None:
+    """Return what was raised as bytes, if it survives that, and its message holds no known secret."""
+    raised = raised_as(error)
     with contextlib.suppress(Exception):  # an exception of the user's may do anything here
         from ray import cloudpickle
 
-        data: bytes = cloudpickle.dumps(error)  # type: ignore[no-untyped-call]  # Ray is half typed
-        if len(data) <= _MAX_CAUSE and type(pickle.loads(data)) is type(error):  # noqa: S301 - just made
+        data: bytes = cloudpickle.dumps(raised)  # type: ignore[no-untyped-call]  # Ray is half typed
+        same = type(pickle.loads(data)) is type(raised)  # noqa: S301 - just made
+        if same and len(data) <= _MAX_CAUSE and scrubbed(str(error)) == str(error):
             return data
     return None
 

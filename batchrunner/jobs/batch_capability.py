@@ -7,7 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchrunner.analytics import BatchRunRecord, CompletedRun
-from batchrunner.errors import LeaseHeldError, RunStoppedError, ShardFailedError
+from batchrunner.errors import (
+    InvalidSpecError,
+    LeaseHeldError,
+    RunStoppedError,
+    ShardFailedError,
+)
+from batchrunner.jobs.editions import checked_edition, run_uid_of
 from batchrunner.spec import BatchSpec
 from batchrunner.spec.fingerprint import fingerprint
 
@@ -45,10 +51,24 @@ class BatchCapability:
     default_max_retries = 100
 
     def __init__(self, spec: BatchSpec, *, edition: str = "") -> None:
-        self._spec, self._edition = spec, edition
+        self._spec, self._edition = spec, checked_edition(edition)
         self.id = f"batch/{spec.name}"
         local = spec.execution.engine == "local"
         self.default_num_cpus = spec.execution.num_cpus if local else 0.0
+
+    def of_edition(self, edition: str) -> BatchCapability:
+        """Return the same batch in another edition; "" means the one that it has.
+
+        Raises:
+            InvalidSpecError: It has another one already.
+        """
+        if edition in ("", self._edition):
+            return self
+        if self._edition:
+            raise InvalidSpecError(
+                f"the batch is of edition {self._edition!r} and submitted as {edition!r}: say one"
+            )
+        return BatchCapability(self._spec, edition=edition)
 
     def run(
         self,
@@ -70,7 +90,7 @@ class BatchCapability:
         if not report.ok:
             raise _incomplete(report)
         # The store keeps the first record of a run, and another edition has other numbers.
-        uid = f"{report.run_uid}-{self._edition}" if self._edition else report.run_uid
+        uid = run_uid_of(report.run_uid, self._edition)
         # A batch with a store of its own has recorded itself there.
         records = [] if report.ref else [self._record(report, run_uid=uid)]
         return CompletedRun(uid, self.id, records, outputs_uri=report.sink)

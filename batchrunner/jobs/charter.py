@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from batchrunner.errors import InvalidSpecError
+from batchrunner.jobs.entries import Submission
 from batchrunner.jobs.job import JobState
-from batchrunner.jobs.journal import Submission
 from batchrunner.jobs.options import RayOptions
 from batchrunner.jobs.resources import Resources
 
@@ -23,6 +24,19 @@ class Charter:
 
     options: RayOptions
     name: str
+
+    def check_scope(self, scope: str) -> None:
+        """Check that this is of a client of *scope*.
+
+        Raises:
+            InvalidSpecError: It is not; the message names both scopes, and the option.
+        """
+        other = self.options.idempotency_scope
+        if other != scope:
+            raise InvalidSpecError(
+                f"the registry actor {self.name!r} is of the scope {scope!r} and takes no jobs of "
+                f"{other!r}: leave registry_actor_name out, or give each scope a name of its own"
+            )
 
 
 @dataclass(frozen=True, slots=True)

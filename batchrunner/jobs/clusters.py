@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from batchrunner.jobs.journal import Cluster
+from batchrunner.jobs.connection import is_connected, is_ray_client
+from batchrunner.jobs.entries import Cluster
 
 _CONNECT_SECONDS = 1.0
 
@@ -17,6 +18,18 @@ def cluster_here(registry: str) -> Cluster:
     heads = [node["NodeID"] for node in nodes if "node:__internal_head__" in node["Resources"]]
     address: str = ray.get_runtime_context().gcs_address
     return Cluster((heads or [nodes[0]["NodeID"]])[0], address, registry)
+
+
+def cluster_is_gone() -> bool:
+    """Tell whether the cluster of this process does not listen any more.
+
+    Through `ray://` one cannot tell: the head's client port stands for all of it.
+    """
+    import ray
+
+    if is_ray_client() or not is_connected():
+        return not is_connected()
+    return not _is_listening(ray.get_runtime_context().gcs_address)
 
 
 def is_gone(cluster: Cluster, *, here: Cluster) -> bool:

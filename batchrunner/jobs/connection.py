@@ -17,11 +17,12 @@ class Connection:
 
     def __init__(self) -> None:
         self._made: RaySpec | None = None
+        self._id: str | None = None
         self._lock = threading.Lock()
 
     def is_ours(self) -> bool:
         """Tell whether this process is connected, and we did it."""
-        return self._made is not None and is_connected()
+        return self._made is not None and connection_id() == self._id
 
     def is_local(self) -> bool:
         """Tell whether the Ray in use ends with this process."""
@@ -49,7 +50,7 @@ class Connection:
         if not is_connected():
             self._made = None
             connect(spec)
-            self._made = spec
+            self._made, self._id = spec, connection_id()
         elif asked and spec != self._made:
             _log.warning(
                 "this process is connected to Ray already; the new address and runtime_env do not "
@@ -74,6 +75,19 @@ def is_connected() -> bool:
     import ray
 
     return bool(ray.is_initialized())
+
+
+def connection_id() -> str | None:
+    """Return the name of this process's connection to Ray, no other ever has it; None without one.
+
+    Every Ray begins its job ids anew, so the id alone does not tell one local Ray from the next.
+    """
+    if not is_connected():
+        return None
+    import ray
+
+    context = ray.get_runtime_context()
+    return f"{context.get_session_name()}/{context.get_job_id()}"
 
 
 def is_ray_client() -> bool:

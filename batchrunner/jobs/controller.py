@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from batchrunner.errors import StorageError
+from batchrunner.jobs.entries import Submission
 from batchrunner.jobs.job import JobState
-from batchrunner.jobs.journal import Journal, Submission
+from batchrunner.jobs.journal import Journal
 from batchrunner.jobs.outcome import Outcome
 from batchrunner.jobs.status import JobStatus
 from batchrunner.jobs.worker_task import failure_of, loss_of

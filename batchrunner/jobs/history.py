@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from batchrunner.jobs.charter import View
 from batchrunner.jobs.clusters import is_gone
+from batchrunner.jobs.entries import Cluster, Record
 from batchrunner.jobs.job import JobState
-from batchrunner.jobs.journal import Cluster, Journal, Record
+from batchrunner.jobs.journal import Journal
 from batchrunner.jobs.outcome import Outcome
 from batchrunner.jobs.status import JobStatus
 
@@ -46,6 +47,8 @@ class History:
                 return View(submission, state)
             # The first word counts: it may have ended since it was read.
             outcome = self.journal.end(submission.job_id, Outcome.failed(self._loss(record)))
+            if submission.max_retries:
+                self.journal.drop_payload(submission.job_id)
         return View(submission, JobState.ended(outcome))
 
     def views(self, job_ids: list[str]) -> list[View]:

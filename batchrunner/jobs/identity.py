@@ -17,12 +17,12 @@ Inputs = Mapping[str, Any]
 KINDS = ("datasets", "models", "metrics")
 
 
-def run_key(capability: Any, inputs: Inputs) -> str:
+def run_key(capability: Any, inputs: Inputs, *, edition: str = "") -> str:
     """Return the name of the logical run: 32 hex digits.
 
     It is made of the capability's id, the config (the capability's own when none is given), the ids
-    of datasets, models and metrics, in order, and further arguments of `run`. Not of resources, of
-    the store, or of objects in memory: the same from any process.
+    of datasets, models and metrics, in order, further arguments of `run`, and the edition. Not of
+    resources, of the store, or of objects in memory: the same from any process.
 
     Raises:
         InvalidSpecError: Something has no identity that another process would see too.
@@ -36,6 +36,7 @@ def run_key(capability: Any, inputs: Inputs) -> str:
         "config": _plain(config, what="config"),
         **{kind: ids_of(inputs.get(kind), kind=kind) for kind in KINDS},
         "more": {name: _plain(inputs[name], what=name) for name in inputs if name not in known},
+        **({"edition": edition} if edition else {}),  # without one, a key stays what it was
     }
     text = json.dumps(decisive, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]

@@ -53,7 +53,7 @@ class Tracker(Protocol):
         """
 
     def log(self, job_id: str) -> str:
-        """Return what the job has said so far; "" where that is not kept."""
+        """Return what the job has said so far."""
 
 
 class Job(Generic[T_co]):

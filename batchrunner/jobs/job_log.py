@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import sys
@@ -10,7 +11,10 @@ from collections.abc import Callable
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from typing import Any, Self, TextIO
 
-from batchrunner.errors import StorageError
+from batchrunner.errors import ObjectNotFoundError, StorageError
+from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec.secrets import scrubbed
+from batchrunner.storage import Storage, open_storage
 
 KEPT_BYTES = 256 << 10
 """Of what is said; the beginning is dropped first."""
@@ -73,11 +77,34 @@ class JobLog:
         if total == self._kept:
             return
         try:
-            self._keep(said)
+            self._keep(_shown(said, cut=total > len(said)))
         except StorageError as error:  # nobody's job fails for its log
             _log.debug("the log could not be kept: %s", error)
         else:
             self._kept = total
+
+
+def write_simple_log(store: AnalyticsStoreConfig, job_id: str, text: bytes) -> None:
+    """Keep what a job of "ray-simple" said so far, in place of what was kept before."""
+    _simple_logs(store).put(f"{job_id}.log.txt", text)
+
+
+def read_simple_log(store: AnalyticsStoreConfig, job_id: str) -> bytes:
+    """Return what a job of "ray-simple" said; nothing when it was silent."""
+    with contextlib.suppress(ObjectNotFoundError):
+        return _simple_logs(store).get(f"{job_id}.log.txt")
+    return b""
+
+
+def _simple_logs(store: AnalyticsStoreConfig) -> Storage:
+    place = f"{store.uri.rstrip('/')}/_jobs/ray-simple"
+    return open_storage(place, storage_options=store.storage_options)
+
+
+def _shown(said: bytes, *, cut: bool) -> bytes:
+    """Return *said* without known secrets. Of one that the cut went through half would stay."""
+    whole = said[said.find(b"\n") + 1 :] if cut else said
+    return scrubbed(whole.decode(errors="replace")).encode()
 
 
 class _Tee(io.TextIOBase):

@@ -7,7 +7,7 @@ from typing import Any
 from batchrunner.jobs.assignment import Assignment
 from batchrunner.jobs.charter import Order
 from batchrunner.jobs.controller import Launch
-from batchrunner.jobs.journal import Submission
+from batchrunner.jobs.entries import Submission
 from batchrunner.jobs.worker_task import streaming_task, task_options
 
 _INLINE_BYTES = 64 << 10

@@ -12,6 +12,8 @@ from typing import Any
 
 from batchrunner.analytics import CapabilityRunRef
 from batchrunner.jobs.status import JobStatus
+from batchrunner.spec.secrets import scrubbed
+from batchrunner.user_code import CallRaisedError
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _MAX_TRACEBACK = 20_000
@@ -51,9 +53,11 @@ class Outcome:
 
     @classmethod
     def of_exception(cls, error: BaseException, **fields: Any) -> Outcome:
-        """Return the failure that *error* means, with its traceback."""
-        text = "".join(traceback.format_exception(error))
-        return cls.failed(told(error), traceback=plain(text)[-_MAX_TRACEBACK:], **fields)
+        """Return the failure that *error* means, with its traceback; without known secrets."""
+        text = "".join(traceback.format_exception(raised_as(error)))
+        # Hidden before it is cut: half a secret is not recognised.
+        shown = plain(scrubbed(text))[-_MAX_TRACEBACK:]
+        return cls.failed(told(error), traceback=shown, **fields)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is stored."""
@@ -85,9 +89,16 @@ def _ref(fields: Mapping[str, Any]) -> CapabilityRunRef:
     return CapabilityRunRef(**{name: fields.get(name) for name in names})  # type: ignore[arg-type]  # as stored
 
 
+def raised_as(error: BaseException) -> BaseException:
+    """Return what the user's code raised, where *error* only stands for it."""
+    original = error.__cause__ if isinstance(error, CallRaisedError) else None
+    return original or error
+
+
 def told(error: BaseException) -> str:
-    """Return kind and message of *error*, without colours."""
-    return plain(f"{type(error).__name__}: {error}".rstrip(": "))
+    """Return kind and message of *error*, without colours and known secrets."""
+    name = getattr(error, "type_name", type(error).__name__)  # of what it stands for
+    return plain(scrubbed(f"{name}: {error}".rstrip(": ")))
 
 
 def plain(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -13,10 +15,12 @@ from batchrunner.errors import (
     BackpressureError,
     InvalidSpecError,
     RayUnavailableError,
+    StorageError,
     UnknownJobError,
 )
 from batchrunner.jobs.charter import Busy, Charter, Order, View
-from batchrunner.jobs.connection import Connection, runtime_env_here
+from batchrunner.jobs.clusters import cluster_is_gone
+from batchrunner.jobs.connection import Connection, connection_id, runtime_env_here
 from batchrunner.jobs.identity import run_key
 from batchrunner.jobs.job import Job, Jobs, JobState
 from batchrunner.jobs.journal import Journal, scope_folder
@@ -31,6 +35,8 @@ _LOOK_SECONDS = 5.0
 _UNHEARD_SECONDS = 0.5
 _CANCEL_SECONDS = 25.0
 _MAX_CONCURRENCY = 100_000
+_PATIENCE_SECONDS = 1.0
+_log = logging.getLogger(__name__)
 
 
 class RayBackend:
@@ -42,7 +48,7 @@ class RayBackend:
         self._charter = Charter(options, name)
         self._pending = threading.BoundedSemaphore(options.registry_max_pending_calls)
         self._lock = threading.Lock()
-        self._registry: tuple[str, Any] | None = None
+        self._registry: tuple[str | None, Any] | None = None
         self._submitted: dict[str, Job[Any]] = {}
 
     def join(self) -> None:
@@ -52,14 +58,14 @@ class RayBackend:
             InvalidSpecError: The scope's jobs are recorded in another store.
             RayUnavailableError: The registry does not start.
         """
-        self._handle()
+        self._handle(math.inf)
 
     def submit(self, request: Request) -> Job[Any]:
         """Order the run and return its job, which may be one that somebody else ordered."""
         options, capability = self._options, request.capability
         retries = request.max_retries if options.max_retries is None else options.max_retries
         order = Order(
-            key=run_key(capability, request.inputs),
+            key=run_key(capability, request.inputs, edition=request.edition),
             name=request.name,
             capability_id=str(capability.id),
             created_at=request.created_at,
@@ -102,15 +108,49 @@ class RayBackend:
         return bool(self._submitted)
 
     def unfinished(self) -> list[Job[Any]]:
-        """Return the jobs that this process submitted and that have not ended."""
-        return [job for job in list(self._submitted.values()) if not _is_over(job)]
+        """Return the jobs that this process submitted and that have not ended, as far as one hears."""
+        return self._left_at(time.monotonic(), patience=self._options.registry_update_timeout_s)
+
+    def left_at(self, deadline: float | None) -> list[Job[Any]]:
+        """Wait for the jobs that this process submitted; return those that have not ended.
+
+        Args:
+            deadline: When to return, within a second, even if the registry does not answer.
+        """
+        return self._left_at(math.inf if deadline is None else deadline, patience=_PATIENCE_SECONDS)
 
     def look(self, job_id: str, *, seconds: float) -> JobState:
+        return self._look(job_id, seconds, until=math.inf)
+
+    def _left_at(self, deadline: float, *, patience: float) -> list[Job[Any]]:
+        waiting = list(self._submitted.values())
+        left = []
+        while waiting:
+            try:
+                if not self._has_ended(waiting[0], deadline, until=deadline + patience):
+                    left.append(waiting[0])
+            except (BackpressureError, RayUnavailableError, StorageError) as error:
+                _log.warning("%s", error)
+                break  # for the next one it would not answer either
+            waiting.pop(0)
+        return left + waiting
+
+    def _has_ended(self, job: Job[Any], deadline: float, *, until: float) -> bool:
+        try:
+            while True:
+                seconds = max(0.0, min(deadline - time.monotonic(), _LOOK_SECONDS))
+                state = job._keep(self._look(job.job_id, seconds, until=until))  # noqa: SLF001 - the handle's other half
+                if state.status.is_terminal or time.monotonic() >= deadline:
+                    return state.status.is_terminal
+        except UnknownJobError:  # only jobs that have ended are removed from the journal
+            return True
+
+    def _look(self, job_id: str, seconds: float, *, until: float) -> JobState:
         deadline = time.monotonic() + seconds
         while True:
             left = max(0.0, deadline - time.monotonic())
             began, asked = time.monotonic(), min(left, _LOOK_SECONDS)
-            state = self._known(self._ask("look", job_id, asked), job_id)
+            state = self._known(self._ask("look", job_id, asked, until=until), job_id)
             if state.status.is_terminal:
                 self._submitted.pop(job_id, None)
             if state.status.is_terminal or time.monotonic() >= deadline:
@@ -156,39 +196,49 @@ class RayBackend:
         finally:
             self._pending.release()
 
-    def _ask(self, method: str, *args: Any, more_seconds: float = 0.0) -> Any:
+    def _ask(
+        self, method: str, *args: Any, more_seconds: float = 0.0, until: float = math.inf
+    ) -> Any:
         """Call the registry. If it dies over that, call the next one: every call may be repeated."""
         import ray
         from ray.exceptions import GetTimeoutError, PendingCallsLimitExceeded, RayTaskError
 
         timeout = self._options.registry_update_timeout_s + more_seconds
         timeout += max((arg for arg in args if isinstance(arg, float)), default=0.0)
-        deadline = time.monotonic() + timeout
+        deadline = min(time.monotonic() + timeout, until)
         while True:
             try:
-                called = getattr(self._handle(), method).remote(*args)
+                called = getattr(self._handle(until), method).remote(*args)
                 return ray.get(called, timeout=max(deadline - time.monotonic(), 0.01))
-            except (GetTimeoutError, PendingCallsLimitExceeded) as error:
-                raise _backpressure("asking the registry", "it does not answer in time") from error
+            except PendingCallsLimitExceeded as error:
+                raise _backpressure("asking the registry", "too many calls are pending") from error
+            except GetTimeoutError as error:
+                raise self._silence() from error
             except RayTaskError as error:
                 raise error.cause from error
             except ray.exceptions.RayActorError as error:
                 self._forget_registry(died=isinstance(error, ray.exceptions.ActorDiedError))
-                if time.monotonic() >= deadline:
-                    raise RayUnavailableError(
-                        f"the registry dies again and again: {error}"
-                    ) from error
+                if time.monotonic() >= deadline or cluster_is_gone():
+                    raise self._silence() from error
                 time.sleep(_AGAIN_SECONDS)
 
-    def _handle(self) -> Any:
-        """Return the registry of this scope in the cluster of this process; start it if need be."""
-        import ray
+    def _silence(self) -> RayUnavailableError:
+        """Return what it means that the registry does not answer: it is no matter of load."""
+        scope = self._options.idempotency_scope
+        why = "its cluster is gone" if cluster_is_gone() else "it does not answer in time"
+        return RayUnavailableError(
+            f"the registry of the scope {scope!r} cannot be asked: {why}. What was submitted is in "
+            "the journal; look at `ray status`, then ask again, or configure_job_backend(..., "
+            "force_reinit=True) with the address of a cluster that runs"
+        )
 
+    def _handle(self, until: float) -> Any:
+        """Return the registry of this scope in the cluster of this process; start it if need be."""
         self._connection.open(self._options.ray, asked=False, anew=False)
-        here = ray.get_runtime_context().get_job_id()
+        here = connection_id()
         with self._lock:
             if self._registry is None or self._registry[0] != here:
-                self._registry = here, self._start()
+                self._registry = here, self._start(until)
             return self._registry[1]
 
     def _forget_registry(self, *, died: bool) -> None:
@@ -196,7 +246,7 @@ class RayBackend:
             with self._lock:
                 self._registry = None
 
-    def _start(self) -> Any:
+    def _start(self, until: float) -> Any:
         import ray
 
         options = self._options
@@ -213,7 +263,7 @@ class RayBackend:
             if options.registry_resources is not None
             else {"node:__internal_head__": 0.001},
         )
-        handle, uri = self._joined(registry)
+        handle, uri = self._joined(registry, until)
         if uri != options.analytics_store.uri:
             raise InvalidSpecError(
                 f"the jobs of scope {options.idempotency_scope!r} are recorded in {uri}, not in "
@@ -221,13 +271,12 @@ class RayBackend:
             )
         return handle
 
-    def _joined(self, registry: Any) -> tuple[Any, str]:
+    def _joined(self, registry: Any, until: float) -> tuple[Any, str]:
         """Return the registry actor, started if need be, and the URI of its store."""
         import ray
         from ray.exceptions import RayActorError, RayError, RayTaskError
 
-        timeout = self._options.registry_startup_timeout_s
-        deadline = time.monotonic() + timeout
+        deadline = min(time.monotonic() + self._options.registry_startup_timeout_s, until)
         while True:
             try:
                 handle = registry.remote(self._charter)
@@ -270,10 +319,3 @@ def _backpressure(doing: str, why: str) -> BackpressureError:
         f"too much at once while {doing}: {why}. Nothing was lost; try again in a moment, with "
         "fewer calls at a time"
     )
-
-
-def _is_over(job: Job[Any]) -> bool:
-    try:
-        return job.status.is_terminal
-    except UnknownJobError:  # only jobs that have ended are removed from the journal
-        return True

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -20,18 +21,19 @@ from batchrunner.errors import StorageError
 from batchrunner.jobs.charter import Busy, Charter, Order, View
 from batchrunner.jobs.clusters import cluster_here
 from batchrunner.jobs.controller import Controller
+from batchrunner.jobs.entries import Submission
 from batchrunner.jobs.history import History
 from batchrunner.jobs.job import JobState
-from batchrunner.jobs.journal import Journal, Submission
+from batchrunner.jobs.journal import Journal
 from batchrunner.jobs.launching import launcher
-from batchrunner.jobs.retention import prune_journal
+from batchrunner.jobs.retention import prune_after, prune_journal
 from batchrunner.jobs.selection import Selection
 from batchrunner.jobs.status import JobStatus
 from batchrunner.jobs.vault import Vault
 
 _TICK_SECONDS = 1.0
 _AGAIN_SECONDS = 5.0
-_PRUNE_EVERY = 100
+_PRUNE_AT_ONCE = 1000
 _log = logging.getLogger(__name__)
 
 
@@ -50,7 +52,8 @@ class Registry:
         self._starting: set[str] = set()
         self._recovery: asyncio.Task[None] | None = None
         self._ticking = False
-        self._submitting = self._calls = self._ended = 0
+        self._submitting = self._calls = 0
+        self._ended = _PRUNE_AT_ONCE  # since the journal was pruned last
         self._last_call = time.monotonic()
         self._options = charter.options
         self._journal = _journal_of(charter)
@@ -61,7 +64,12 @@ class Registry:
         self._spawn(self._begin())
 
     async def join(self, charter: Charter) -> str:
-        """Take over a client's bounds and credentials; return the URI of the scope's store."""
+        """Take over a client's bounds and credentials; return the URI of the scope's store.
+
+        Raises:
+            InvalidSpecError: It is a client of another scope. Its jobs would mix with those of this one.
+        """
+        charter.check_scope(self._options.idempotency_scope)
         uri = self._options.analytics_store.uri
         if charter.options.analytics_store.uri == uri:
             self._options = charter.options
@@ -137,13 +145,15 @@ class Registry:
             claimed = await _io(self._journal.claim, wanted)
             if claimed != wanted:  # another cluster was faster
                 return View(claimed, JobState(JobStatus.RUNNING))
+            if claimed.max_retries:
+                await _io(partial(self._vault.keep, claimed.job_id, order, journal=self._journal))
             return self._start(claimed, order, attempt=1)
         finally:
             self._starting.discard(wanted.job_id)
 
     def _submission(self, order: Order, *, number: int) -> Submission:
         return Submission(
-            job_id=f"{order.key}-{number}",
+            job_id=self._journal.id_of(order.key, number),
             key=order.key,
             number=number,
             name=order.name,
@@ -159,8 +169,6 @@ class Registry:
         )
 
     def _start(self, submission: Submission, order: Order, *, attempt: int) -> View:
-        if submission.max_retries:
-            self._vault.keep(submission.job_id, order)
         launch = launcher(submission, order)
         controller = Controller(submission, journal=self._journal, launch=launch)
         self._controllers[submission.job_id] = controller
@@ -171,9 +179,10 @@ class Registry:
         await controller.live(attempt)
         submission = controller.submission
         if submission.max_retries:
-            self._vault.drop(submission.job_id)
+            await _io(partial(self._vault.drop, submission.job_id, journal=self._journal))
         self._ended += 1
-        if self._ended % _PRUNE_EVERY == 1:
+        if self._ended >= prune_after(self._options):
+            self._ended = 0  # before it is done: those that end meanwhile do not do it, too
             await self._prune_journal()
 
     def _state_of(self, job_id: str) -> JobState | None:
@@ -206,10 +215,12 @@ class Registry:
             if record.outcome or submission.job_id in self._controllers:
                 continue
             order = None
-            if submission.cluster == self._here and record.attempts <= submission.max_retries:
-                order = self._vault.take_out(submission.job_id)
-            if order is None:
+            if submission.cluster == self._here and submission.max_retries:
+                take_out = partial(self._vault.take_out, submission.job_id, journal=self._journal)
+                order = await _io(take_out)
+            if order is None or record.attempts > submission.max_retries:
                 await _io(self._history.settle, record)
+                await _io(partial(self._vault.drop, submission.job_id, journal=self._journal))
                 continue
             await _io(self._journal.note_attempt, submission, record.attempts + 1)
             self._start(submission, order, attempt=record.attempts + 1)

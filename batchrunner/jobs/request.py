@@ -14,6 +14,7 @@ from typing import Any
 
 from batchrunner.errors import CapabilityImportError, InvalidSpecError, describe
 from batchrunner.execute.import_paths import import_paths
+from batchrunner.jobs.editions import call_of
 from batchrunner.jobs.outcome import now_text
 from batchrunner.jobs.resources import Resources
 from batchrunner.jobs.versions import versions_here
@@ -32,6 +33,7 @@ class Request:
         name: For people.
         resources: What it needs.
         payload: The call, pickled.
+        edition: Tells it from the same run made before.
         created_at: When.
         created_by: user@host.
         nonce: Names this very request, so that it can be sent twice.
@@ -44,6 +46,7 @@ class Request:
     name: str
     resources: Resources
     payload: bytes
+    edition: str = ""
     created_at: str = field(default_factory=now_text)
     created_by: str = field(default_factory=lambda: f"{_user()}@{platform.node()}")
     nonce: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -80,6 +83,11 @@ def check_call(capability: Any, inputs: Mapping[str, Any]) -> None:
         raise InvalidSpecError(
             f"a capability is an object with `id` and `run(...)`; this is {capability!r:.200}"
         )
+    if inspect.iscoroutinefunction(capability.run):
+        raise InvalidSpecError(
+            f"capability {capability.id}: run() is `async`, and nobody would await it: write "
+            "`def run`, and call asyncio.run() in it"
+        )
     if inputs.get("use_cache"):
         raise InvalidSpecError(
             "use_cache=True is not possible in a job: a worker's local cache is neither durable nor "
@@ -91,7 +99,7 @@ def check_call(capability: Any, inputs: Mapping[str, Any]) -> None:
         raise InvalidSpecError(f"capability {capability.id}: run() {error}") from error
 
 
-def pickled_call(capability: Any, inputs: Mapping[str, Any]) -> bytes:
+def pickled_call(capability: Any, inputs: Mapping[str, Any], *, edition: str = "") -> bytes:
     """Return the call as bytes, for a worker.
 
     Warns when they are many.
@@ -102,7 +110,7 @@ def pickled_call(capability: Any, inputs: Mapping[str, Any]) -> bytes:
     from ray import cloudpickle
 
     try:
-        data: bytes = cloudpickle.dumps(partial(capability.run, **inputs))  # type: ignore[no-untyped-call]  # Ray is half typed
+        data: bytes = cloudpickle.dumps(call_of(partial(capability.run, **inputs), edition))  # type: ignore[no-untyped-call]  # Ray is half typed
     except Exception as error:  # pickling runs the user's code, which may raise anything
         raise CapabilityImportError(_unpicklable({"capability": capability, **inputs})) from error
     if len(data) > LARGE_BYTES:

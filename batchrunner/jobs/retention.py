@@ -7,6 +7,14 @@ from datetime import UTC, datetime, timedelta
 from batchrunner.jobs.journal import Journal
 from batchrunner.jobs.options import RayOptions
 
+_MOST_BETWEEN = 100
+
+
+def prune_after(options: RayOptions) -> int:
+    """Return how many jobs may end before the journal is pruned again: a tenth of what it keeps."""
+    most = options.max_retained_terminal_jobs_per_scope
+    return _MOST_BETWEEN if most is None else max(1, min(most // 10, _MOST_BETWEEN))
+
 
 def prune_journal(journal: Journal, options: RayOptions) -> None:
     """Remove ended jobs that are too many or too old; the oldest first. Idempotent.

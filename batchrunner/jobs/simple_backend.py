@@ -10,8 +10,9 @@ from typing import Any
 
 from batchrunner.errors import UnknownJobError
 from batchrunner.jobs.assignment import Assignment
-from batchrunner.jobs.connection import is_ray_client
+from batchrunner.jobs.connection import Connection, connection_id, is_ray_client
 from batchrunner.jobs.job import Job, Jobs, JobState
+from batchrunner.jobs.job_log import read_simple_log
 from batchrunner.jobs.options import RaySimpleOptions
 from batchrunner.jobs.outcome import Outcome
 from batchrunner.jobs.request import Request
@@ -26,18 +27,24 @@ from batchrunner.jobs.worker_task import (
 )
 
 _CANCEL_SECONDS = 20.0
+LOST = (
+    'this process gave up the connection to Ray before the job ended, and a job of "ray-simple" ends '
+    'with it; submit it again, or use the backend "ray", whose jobs go on'
+)
 
 
 class SimpleBackend:
     """Runs jobs as tasks of this process."""
 
-    def __init__(self, options: RaySimpleOptions) -> None:
-        self._options = options
+    def __init__(self, options: RaySimpleOptions, *, connection: Connection) -> None:
+        self._options, self._connection = options, connection
         self._tasks: dict[str, _Task] = {}
         self._jobs: dict[str, Job[Any]] = {}
 
     def submit(self, request: Request) -> Job[Any]:
         """Start the task and return its handle."""
+        # Ray would start one of its own rather than join the one that was lost.
+        self._connection.open(self._options.ray, asked=False, anew=False)
         job_id = uuid.uuid4().hex
         assignment = Assignment(
             job_id=job_id,
@@ -87,14 +94,22 @@ class SimpleBackend:
         """Return the jobs of this process that have not ended."""
         return [job for job in list(self._jobs.values()) if not job.status.is_terminal]
 
+    def left_at(self, deadline: float | None) -> list[Job[Any]]:
+        """Wait for the jobs of this process until *deadline*; return those that have not ended."""
+        return [job for job in self.unfinished() if not job.wait(_until(deadline)).is_terminal]
+
     def look(self, job_id: str, *, seconds: float) -> JobState:
         return self._tasks[job_id].look(seconds)
 
     def cancel(self, job_id: str) -> JobState:
         return self._tasks[job_id].cancel()
 
-    def log(self, job_id: str) -> str:  # noqa: ARG002 - the trackers' signature
-        return ""
+    def log(self, job_id: str) -> str:
+        return read_simple_log(self._options.analytics_store, job_id).decode(errors="replace")
+
+
+def _until(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 class _Task:
@@ -108,13 +123,14 @@ class _Task:
         else:
             task = plain_task().options(**options)
         self._running: Any = task.remote(assignment, payload)
+        self._connection = connection_id()
         self._state = JobState(JobStatus.PENDING)
         self._cancelling = False
         self._lock = threading.Lock()
 
     def look(self, seconds: float) -> JobState:
         deadline = time.monotonic() + seconds
-        while not self._state.status.is_terminal:
+        while not self._is_over():
             left = max(0.0, deadline - time.monotonic())
             if not self._has_news(left):
                 break
@@ -132,6 +148,15 @@ class _Task:
             self.look(1.0)
         return self._state
 
+    def _is_over(self) -> bool:
+        """Tell whether there is nothing to ask Ray: a task ends with the connection it was made over.
+
+        Asked over another one, or over none, Ray starts a Ray of its own and then ends the process.
+        """
+        if not self._state.status.is_terminal and connection_id() != self._connection:
+            self._state = JobState.ended(Outcome.failed(LOST))
+        return self._state.status.is_terminal
+
     def _has_news(self, seconds: float) -> bool:
         import ray
 
@@ -141,14 +166,12 @@ class _Task:
     def _take(self) -> None:
         """Take what the task has told, if another thread has not."""
         import ray
-        from ray.exceptions import RayError, RayTaskError, TaskCancelledError
+        from ray.exceptions import RayError, RayTaskError
 
-        if self._state.status.is_terminal or not self._has_news(0.0):
+        if self._is_over() or not self._has_news(0.0):
             return
         try:
             told = ray.get(next(self._running) if self._streams else self._running)
-        except TaskCancelledError:
-            self._state = JobState.ended(Outcome(JobStatus.CANCELLED))
         except RayTaskError as error:
             self._state = JobState.ended(failure_of(error))
         except (RayError, StopIteration) as error:

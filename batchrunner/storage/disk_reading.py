@@ -10,6 +10,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import ObjectChangedError, ObjectNotFoundError, StorageError
@@ -39,9 +40,12 @@ def walk(folder: str, prefix: str, *, recursive: bool) -> Iterator[Entry]:
     try:
         with os.scandir(folder) as found:
             inside = sorted((_place(item), item) for item in found)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return
     except OSError as error:
+        # A file under the name of a folder holds no keys; one in place of the root hides them all.
+        if isinstance(error, NotADirectoryError) and Path(folder.removesuffix(prefix)).is_dir():
+            return
         raise disk_error(error, folder, doing="list") from error
     for place, item in inside:
         if not place.endswith("/"):

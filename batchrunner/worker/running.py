@@ -12,6 +12,7 @@ import orjson
 from batchrunner.analytics import CompletedRun, Provenance
 from batchrunner.analytics.completed_run import RunLike, rows_of
 from batchrunner.analytics.reference import run_uri
+from batchrunner.analytics.reports import RunReport, report_of
 from batchrunner.capability import load_target
 from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
@@ -49,9 +50,8 @@ class CapabilityRuns:
         config = self._load("config", row.get("config"))
         run = self._capability.run(**chosen, config=config, use_cache=False, **kwargs)
         done = _completed(run)
-        rows_of(
-            done, provenance=Provenance(), now=datetime.now(UTC)
-        )  # what does not fit is told now
+        now = datetime.now(UTC)  # what does not fit is told now:
+        rows_of(done, store_uri=self._store, provenance=Provenance(), now=now)
         uri = run_uri(self._store, done.run_uid)
         out = {"run_uid": done.run_uid, "capability_id": done.capability_id, "store_uri": uri}
         return out, done
@@ -86,11 +86,13 @@ def _completed(run: RunLike) -> CompletedRun:
         f"{kind}_metadata": _as_tuple(getattr(run, f"{kind}_metadata", None))
         for kind in ("dataset", "model", "metric")
     }
+    report = report_of(run) or RunReport()
     return CompletedRun(
         run.run_uid,
         str(run.capability_id),
         tuple(run.extract()),
-        outputs_uri=getattr(run, "outputs_uri", None),
+        outputs_uri=getattr(run, "outputs_uri", None) or report.uri,
+        report=report.text,
         **entities,
     )
 

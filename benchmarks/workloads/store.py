@@ -144,7 +144,9 @@ def _build(folder: str, numbers: range) -> None:
     store = open_store(folder)
     told, start = Provenance.here(), datetime(2026, 1, 1, tzinfo=UTC)
     for number in numbers:
-        rows = rows_of(a_run(number), provenance=told, now=start + timedelta(seconds=number))
+        rows = rows_of(
+            a_run(number), store_uri="store", provenance=told, now=start + timedelta(seconds=number)
+        )
         write_rows([rows], storage=store._storage, schemas=store._schemas)  # noqa: SLF001 - likewise
 
 
@@ -262,7 +264,7 @@ def _tables(run: CompletedRun, *, at: int = RUNS * 10) -> dict[str, Any]:
     from batchrunner.analytics.table_files import table_of_rows
 
     now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=at)
-    rows = rows_of(run, provenance=Provenance(user="bench"), now=now)
+    rows = rows_of(run, store_uri="store", provenance=Provenance(user="bench"), now=now)
     records = [record.model_dump() for record in run.records]
     return {
         "evaluation": table_of_rows("evaluation", records, columns=columns_of(Evaluation)),

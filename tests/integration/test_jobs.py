@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import shutil
 import sys
 import threading
 import time
@@ -12,10 +14,12 @@ import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from batchrunner.analytics import open_store
+from batchrunner.analytics import CompletedRun, open_store
+from batchrunner.errors import StorageError
 from batchrunner.jobs import (
     BackpressureError,
     JobCancelledError,
@@ -37,7 +41,11 @@ from job_capabilities import (
     DiesBeforeWriting,
     Evaluation,
     HoldsALock,
+    Raises,
     RaisesOddly,
+    Reports,
+    Returns,
+    SaysSecrets,
     Scoring,
     TellsResources,
 )
@@ -86,7 +94,7 @@ def tag():
 def configure(kind, options, **more):
     given = {**options, **more}
     if kind == "ray-simple":
-        del given["idempotency_scope"]
+        given.pop("idempotency_scope", None)
     configure_job_backend(kind, **given)
 
 
@@ -160,6 +168,64 @@ def test_an_exception_that_cannot_travel_leaves_its_message(tag):
         job.result(LONG)
     assert "\x1b" not in caught.value.traceback
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+def test_whatever_the_users_code_raises_fails_the_job_and_is_named(tag, raised):
+    """Nobody cancelled it, and the worker is well."""
+    job = submit_capability(Raises(tag, raised))
+
+    with pytest.raises(JobFailedError, match=f"{raised.__name__}: of the user's own") as caught:
+        job.result(LONG)
+    assert isinstance(caught.value.__cause__, raised)
+    assert "raise self.raises" in caught.value.traceback
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("returned", [None, {"accuracy": 1.0}, [CompletedRun("u", "c")]])
+def test_what_is_no_run_is_named_and_what_is_wanted_too(tag, returned):
+    """Not an attribute that something of ours lacks."""
+    job = submit_capability(Returns(tag, returned))
+
+    with pytest.raises(JobFailedError, match=r"run\(\) returned .*CompletedRun\(run_uid, "):
+        job.result(LONG)
+
+
+@pytest.mark.usefixtures("kind")
+def test_another_edition_runs_the_same_run_once_more(tag, options, tmp_path):
+    """And is recorded beside the first, under a name of its own; its records too."""
+    capability = Scoring(tag, calls=str(tmp_path / "calls"))
+    first = submit_capability(capability).result(LONG)
+
+    second = submit_capability(capability, edition="2").result(LONG)
+
+    assert executions(tmp_path / "calls") == 2
+    assert (first.run_uid, second.run_uid) == (f"run-scoring.{tag}", f"run-scoring.{tag}-2")
+    store = open_store(options["analytics_store"])
+    for ref in (first, second):
+        assert [row["run_uid"] for row in store.read_run(ref).records["score"]] == [ref.run_uid]
+
+
+def test_the_report_of_a_run_is_kept_with_it_and_its_ref_says_where(kind, tag, options):
+    """The ref stays small; whoever has it finds the report."""
+    ref = submit_capability(Reports(tag)).result(LONG)
+
+    store = open_store(options["analytics_store"])
+    assert store.read_report(ref) == "# Good from 0.5 on\n"
+    assert ref.outputs_uri == store.report_uri(ref)
+    assert Path(ref.outputs_uri).read_text() == store.read_report(ref)
+    assert {row["outputs_uri"] for row in store.read_run(ref).runs} == {ref.outputs_uri}
+    assert len(pickle.dumps(ref)) < 600
+
+
+@pytest.mark.usefixtures("kind")
+def test_what_a_job_said_can_be_read(tag):
+    """Stdout, stderr and log records of its worker."""
+    job = submit_capability(Scoring(tag))
+    job.wait(LONG)
+
+    assert get_job(job.job_id).logs() == f"scoring scoring.{tag}\n"
 
 
 @pytest.mark.usefixtures("kind")
@@ -361,6 +427,17 @@ def test_a_refused_configuration_leaves_the_backend_as_it_was(tag, options):
 
 
 @pytest.mark.usefixtures("registry")
+def test_another_edition_is_another_job_and_the_same_one_is_not(tag):
+    """The edition is part of what the same run is."""
+    first, second = submit_capability(Scoring(tag)), submit_capability(Scoring(tag), edition="2")
+
+    assert first.job_id != second.job_id
+    assert submit_capability(Scoring(tag), edition="2").job_id == second.job_id
+    with pytest.raises(ValueError, match="edition must be a word"):
+        submit_capability(Scoring(tag), edition=" 2")
+
+
+@pytest.mark.usefixtures("registry")
 def test_eight_threads_that_submit_one_run_get_one_job(tag, tmp_path):
     """And one execution."""
     capability = Scoring(tag, calls=str(tmp_path / "calls"))
@@ -416,8 +493,23 @@ def test_scopes_share_nothing(tag, tmp_path, options):
     second = submit_capability(capability)
 
     assert second.wait(LONG) is JobStatus.COMPLETED
+    assert second.job_id != first.job_id
     assert [job.job_id for job in list_jobs()] == [second.job_id]
     assert executions(tmp_path / "calls") == 2
+
+
+def test_two_scopes_never_share_a_registry(tag, options, local_ray):
+    """Jobs of the one would be written into the history of the other, and lost to both."""
+    shared = {"registry_actor_name": f"shared-{tag}", "controller_retention_s": 0}
+    configure("ray", options, idempotency_scope=f"a-{tag}", **shared)
+    mine = submit_capability(Scoring(tag), resources={"num_cpus": 500})
+
+    refused = f"'shared-{tag}' is of the scope 'a-{tag}' .* of 'b-{tag}': .*registry_actor_name"
+    with pytest.raises(ValueError, match=refused):
+        configure("ray", options, idempotency_scope=f"b-{tag}", **shared)
+
+    assert [job.job_id for job in list_jobs()] == [mine.job_id]
+    assert mine.cancel() is True
 
 
 @pytest.mark.usefixtures("registry")
@@ -496,7 +588,6 @@ def test_the_journal_keeps_as_many_jobs_as_it_is_told(tag, options):
     """The latest; records of runs are not touched."""
     more = {
         "idempotency_scope": f"short-{tag}",
-        "controller_retention_s": 0,
         "max_retained_terminal_jobs_per_scope": 2,
     }
     configure("ray", options, **more)
@@ -506,20 +597,9 @@ def test_the_journal_keeps_as_many_jobs_as_it_is_told(tag, options):
         job.wait(LONG)
     ended = sorted(jobs, key=lambda job: job._outcome.ended_at)
 
-    wait_for(lambda: len(list_jobs()) <= 2 or time.sleep(2), what="the journal to be pruned")
-
-    kept = {job.job_id for job in list_jobs()}
-    assert kept == {job.job_id for job in ended[2:]}
+    kept = {job.job_id for job in ended[2:]}
+    wait_for(lambda: {job.job_id for job in list_jobs()} == kept, what="the journal to be pruned")
     assert all(is_recorded(options, run) for run in runs)
-
-
-@pytest.mark.usefixtures("registry")
-def test_what_a_job_said_can_be_read(tag):
-    """Stdout and stderr of its worker, from any process."""
-    job = submit_capability(Scoring(tag))
-    job.wait(LONG)
-
-    assert get_job(job.job_id).logs() == f"scoring scoring.{tag}\n"
 
 
 @pytest.mark.usefixtures("registry")
@@ -542,28 +622,44 @@ def test_whoever_lists_jobs_while_they_are_submitted_disturbs_none(tag):
     assert ended == {JobStatus.COMPLETED: 60}
 
 
-def test_no_secret_is_written_anywhere(tag, tmp_path, caplog):
-    """Not to the journal, the store, the log, a message or a repr."""
+@pytest.mark.parametrize("backend", ["ray", "ray-simple"])
+def test_no_secret_is_written_anywhere(backend, tag, tmp_path, caplog):
+    """Not to the journal, the store, the log, a message or a repr; also when the user's code says it."""
     canary = f"SECRET-{tag}"
     store = {"uri": str(tmp_path / "store"), "storage_options": {"secret": canary}}
-    configure_job_backend(
-        "ray",
-        analytics_store=store,
-        idempotency_scope=tag,
+    configure(
+        backend,
+        {"analytics_store": store, "idempotency_scope": tag},
         max_retries=1,
         runtime_env={"env_vars": {"TOKEN": canary}},
     )
-    good, bad = submit_capability(Scoring(tag)), submit_capability(Scoring(f"{tag}.x", fails="x"))
+    good = submit_capability(SaysSecrets(tag, secret=canary, raises=False))
+    bad = submit_capability(SaysSecrets(f"{tag}.x", secret=canary, raises=True))
     good.wait(LONG), bad.wait(LONG)
 
     shown = f"{good!r} {bad.exception()!r} {bad.exception().traceback} {bad.logs()} {caplog.text}"
-    assert canary not in shown
+    assert canary not in shown + repr(bad.exception().__cause__)
+    assert str(bad.exception()).endswith("ValueError: bad token ***")
+    assert good.logs().count("token ***\n") == 2
+    assert "path ***\n" in good.logs()  # as every value of env_vars
     with pytest.raises(ValueError, match="url") as caught:
-        configure_job_backend("ray", analytics_store={**store, "url": "x"}, idempotency_scope="s")
+        configure("ray-simple", {"idempotency_scope": "s"}, analytics_store={**store, "url": "x"})
     assert canary not in str(caught.value)
     written = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
     assert len(written) > 4
     assert not [path for path in written if canary.encode() in path.read_bytes()]
+
+
+def test_a_store_that_is_no_folder_any_more_is_an_error_not_an_empty_history(tag, tmp_path):
+    """Whoever reads [] submits everything again."""
+    store = tmp_path / "store"
+    configure("ray", {}, analytics_store={"uri": str(store)}, idempotency_scope=tag)
+    submit_capability(Scoring(tag)).wait(LONG)
+    shutil.rmtree(store)
+    store.touch()
+
+    with pytest.raises(StorageError, match="store"):
+        list_jobs()
 
 
 def test_a_worker_that_dies_after_the_end_is_written_changes_nothing(tag, tmp_path, options):

@@ -27,8 +27,9 @@ from batchrunner.jobs import (
     shutdown_job_backend,
     submit_capability,
 )
+from batchrunner.jobs.entries import Cluster, Submission
 from batchrunner.jobs.identity import run_key
-from batchrunner.jobs.journal import Cluster, Journal, Submission
+from batchrunner.jobs.journal import Journal
 from batchrunner.jobs.outcome import Outcome
 from batchrunner.jobs.resources import resources_of
 from batchrunner.jobs.versions import difference, versions_here
