@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from batchrunner.analytics.json_record import read_json, to_bytes
@@ -23,16 +23,25 @@ class Catalog:
         files: Keys of the compacted files that count, by table. No run is in two of them.
         replaced: Keys of files that no longer count: all their runs are in `files`. They may be
             deleted once the next compaction begins.
+        small: Those of `files` that are not full, by table: later ones may take them in.
     """
 
     number: int = 0
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     replaced: frozenset[str] = frozenset()
+    small: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the record."""
-        fields = {"number": self.number, "files": self.files, "replaced": sorted(self.replaced)}
-        return to_bytes(fields)
+        replaced = sorted(self.replaced)
+        return to_bytes(
+            {
+                "number": self.number,
+                "files": self.files,
+                "replaced": replaced,
+                "small": self.small,
+            }
+        )
 
 
 def newest_catalog(storage: Storage) -> Catalog:
@@ -49,8 +58,11 @@ def newest_catalog(storage: Storage) -> Catalog:
     key = catalog_key(numbers[-1])
     fields = read_json(storage, key)
     try:
-        files = {table: tuple(keys) for table, keys in fields["files"].items()}
-        return Catalog(numbers[-1], files, frozenset(fields["replaced"]))
+        files = _by_table(fields["files"])
+        # Before there was the word, only the last file of a table was not full.
+        last = {table: keys[-1:] for table, keys in files.items()}
+        small = _by_table(fields.get("small", last))
+        return Catalog(numbers[-1], files, frozenset(fields["replaced"]), small)
     except (KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{storage.uri}/{key} is damaged: restore it from a copy") from error
 
@@ -63,6 +75,10 @@ def publish_catalog(storage: Storage, catalog: Catalog) -> bool:
     old = [number for number in _numbers(storage) if number <= catalog.number - _KEPT]
     storage.delete(catalog_key(number) for number in old)
     return True
+
+
+def _by_table(keys: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    return {table: tuple(each) for table, each in keys.items()}
 
 
 def _numbers(storage: Storage) -> list[int]:

@@ -106,11 +106,14 @@ def parse_rows(data: bytes, *, table: pa.Schema, wanted: pa.Schema, place: str) 
     return _fitted(rows, wanted)
 
 
-def open_parquet(storage: Storage, entry: Entry) -> pa.PythonFile:
-    """Open the compacted file of *entry*; the caller closes it.
+def open_parquet(
+    storage: Storage, entry: Entry, *, known: pa.Schema | None = None
+) -> pa.PythonFile:
+    """Open the file of *entry*; the caller closes it.
 
     Raises:
-        UnreadableFileError: It is torn, foreign, or of a later version.
+        UnreadableFileError: It is torn, foreign, or of a later version; or it has a column that is
+            none of those *known*.
         StorageError: As `read_rows`.
     """
     import pyarrow as pa
@@ -119,7 +122,10 @@ def open_parquet(storage: Storage, entry: Entry) -> pa.PythonFile:
     place = f"{storage.uri}/{entry.key}"
     file = pa.PythonFile(storage.open(entry), mode="r")
     try:
-        _check_version(pq.ParquetFile(file).schema_arrow, place=place)
+        found = pq.ParquetFile(file).schema_arrow
+        _check_version(found, place=place)
+        if known is not None:
+            _check_columns(found, known=known, place=place)
     except (UnreadableFileError, pa.ArrowException) as error:
         file.close()
         raise UnreadableFileError(f"{place} is torn or foreign: {describe(error)}") from error

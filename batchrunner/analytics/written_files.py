@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -88,10 +88,18 @@ class _Reading:
             for start in range(0, len(entries), _AT_ONCE):
                 some = entries[start : start + _AT_ONCE]
                 # Fetched side by side, parsed one by one: that is work for one thread only.
-                fetched = zip(some, pool.map(self._fetch, some), strict=True)
+                fetched = zip(some, self._fetched(some, pool), strict=True)
                 rows = [self._rows(entry, data) for entry, data in fetched]
                 pieces.append(pa.concat_tables(rows).combine_chunks())
         return pieces
+
+    def _fetched(
+        self, entries: Sequence[Entry], pool: ThreadPoolExecutor
+    ) -> Iterator[bytes | None]:
+        try:
+            return pool.map(self._fetch, entries)
+        except RuntimeError:  # the interpreter is about to end, and no pool takes work any more
+            return map(self._fetch, entries)
 
     def _fetch(self, entry: Entry) -> bytes | None:
         try:
