@@ -73,7 +73,9 @@ class Folding:
                 self._storage.check_conditional_writes()
             report = self._compact()
             extra = {"action": "runs_folded", "replaced": report.replaced}
-            _log.info("put %d files of %s together", report.replaced, self._storage.uri, extra=extra)
+            _log.info(
+                "put %d files of %s together", report.replaced, self._storage.uri, extra=extra
+            )
             if report.lost_race or not report.replaced:
                 return  # somebody else is at it, or nothing can be done
 

@@ -117,6 +117,24 @@ def parse_rows(data: bytes, *, table: pa.Schema, wanted: pa.Schema, place: str) 
     return _fitted(rows, wanted)
 
 
+def is_torn(storage: Storage, entry: Entry) -> bool:
+    """Tell whether the file of *entry* is no Parquet that can be read to its end.
+
+    Raises:
+        StorageError: Its bytes cannot be had, which says nothing about them.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with storage.open(entry) as file:
+        data = file.read()
+    try:
+        pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+    except (pa.ArrowException, OSError, ValueError):
+        return True
+    return False
+
+
 def open_parquet(
     storage: Storage, entry: Entry, *, known: pa.Schema | None = None
 ) -> pa.PythonFile:
