@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from batchrunner.analytics.json_record import read_json, to_bytes
-from batchrunner.analytics.layout import CATALOGS, catalog_key, catalog_number
+from batchrunner.analytics.layout import (
+    CATALOGS,
+    catalog_key,
+    catalog_number,
+    claim_key,
+    claim_number,
+)
 from batchrunner.errors import StorageError
 from batchrunner.storage import Storage
 
@@ -52,7 +60,7 @@ def newest_catalog(storage: Storage) -> Catalog:
         NewerFormatError: A later version wrote it.
         StorageError: It is damaged.
     """
-    numbers = _numbers(storage)
+    numbers = _numbers(entry.key for entry in storage.list(CATALOGS))
     if not numbers:
         return Catalog()
     key = catalog_key(numbers[-1])
@@ -72,15 +80,26 @@ def publish_catalog(storage: Storage, catalog: Catalog) -> bool:
     key = catalog_key(catalog.number)
     if key not in storage.put_if_absent({key: catalog.to_bytes()}):
         return False
-    old = [number for number in _numbers(storage) if number <= catalog.number - _KEPT]
-    storage.delete(catalog_key(number) for number in old)
+    listed = [entry.key for entry in storage.list(CATALOGS)]
+    claims = [claim for claim in listed if (claim_number(claim) or inf) <= catalog.number]
+    old = [number for number in _numbers(listed) if number <= catalog.number - _KEPT]
+    storage.delete([*claims, *map(catalog_key, old)])
     return True
+
+
+def claim_catalog(storage: Storage, number: int) -> bool:
+    """Say that somebody is about to make catalog *number*; tell whether this call was the first.
+
+    Only spares others the work: who makes the catalog does not need it. It goes with the catalog.
+    """
+    key = claim_key(number)
+    return key in storage.put_if_absent({key: uuid.uuid4().bytes})
 
 
 def _by_table(keys: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     return {table: tuple(each) for table, each in keys.items()}
 
 
-def _numbers(storage: Storage) -> list[int]:
-    found = (catalog_number(entry.key) for entry in storage.list(CATALOGS))
+def _numbers(keys: Iterable[str]) -> list[int]:
+    found = map(catalog_number, keys)
     return sorted(number for number in found if number is not None)

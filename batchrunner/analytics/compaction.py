@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 THOROUGH = Effort(files=50_000, size=inf, growth=None)
 """Of a round that somebody asked for: of each table, one file at most is not full afterwards."""
 
-LIGHT = Effort(files=512, size=16 << 20, growth=2)
+LIGHT = Effort(files=1024, size=16 << 20, growth=2)
 """Of a round that a writer does by the way. While a table grows a thousandfold, a row is copied
 some ten times, and there are about as many files that are not full."""
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from time import monotonic
 
-from batchrunner.analytics.catalog import newest_catalog
+from batchrunner.analytics.catalog import Catalog, claim_catalog, newest_catalog
 from batchrunner.analytics.compaction import CompactionReport
 from batchrunner.analytics.layout import is_written, stem_in
 from batchrunner.analytics.record import RUNS
@@ -20,6 +20,9 @@ LOOSE = 128
 
 TURNS = 16
 """One write in so many, by its hash, looks whether there are more."""
+
+_PATIENCE = 16
+"""Times `LOOSE`, until nobody waits any more for the writer that was first to find too many."""
 
 _ROUNDS = 16
 """In a row at most, of one writer: what else there is, others come to."""
@@ -67,7 +70,9 @@ class Folding:
             StorageError: It could not be done; whatever was done is harmless.
         """
         for turn in range(_ROUNDS):
-            if self._loose() <= LOOSE:
+            catalog = newest_catalog(self._storage)
+            loose = self._loose(catalog)
+            if loose <= LOOSE or not self._is_ours(catalog.number + 1, loose):
                 return
             if turn == 0:
                 self._storage.check_conditional_writes()
@@ -79,12 +84,16 @@ class Folding:
             if report.lost_race or not report.replaced:
                 return  # somebody else is at it, or nothing can be done
 
-    def _loose(self) -> int:
-        written = [entry.key for entry in self._storage.list(RUNS) if is_written(entry.key)]
-        if len(written) <= LOOSE:
-            return len(written)
-        replaced = newest_catalog(self._storage).replaced
-        return sum(key not in replaced for key in written)
+    def _loose(self, catalog: Catalog) -> int:
+        listed = (entry.key for entry in self._storage.list(RUNS))
+        return sum(is_written(key) and key not in catalog.replaced for key in listed)
+
+    def _is_ours(self, number: int, loose: int) -> bool:
+        """Tell whether to make catalog *number*: of several writers that find so many, one does.
+
+        It may have died since. When there are far too many, whoever comes does it.
+        """
+        return loose > LOOSE * _PATIENCE or claim_catalog(self._storage, number)
 
     def _work(self) -> None:
         try:

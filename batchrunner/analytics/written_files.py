@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -93,13 +93,18 @@ class _Reading:
                 pieces.append(pa.concat_tables(rows).combine_chunks())
         return pieces
 
-    def _fetched(
-        self, entries: Sequence[Entry], pool: ThreadPoolExecutor
-    ) -> Iterator[bytes | None]:
+    def _fetched(self, entries: Sequence[Entry], pool: ThreadPoolExecutor) -> list[bytes | None]:
+        """Return what is in the files: each thread is given a share of them, for one at a time
+        would cost more than the files."""
+        shares = [entries[first::_READERS] for first in range(_READERS)]
         try:
-            return pool.map(self._fetch, entries)
+            found = list(pool.map(self._fetch_each, shares))
         except RuntimeError:  # the interpreter is about to end, and no pool takes work any more
-            return map(self._fetch, entries)
+            return self._fetch_each(entries)
+        return [found[place % _READERS][place // _READERS] for place in range(len(entries))]
+
+    def _fetch_each(self, entries: Sequence[Entry]) -> list[bytes | None]:
+        return [self._fetch(entry) for entry in entries]
 
     def _fetch(self, entry: Entry) -> bytes | None:
         try:
