@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from batchrunner.analytics.json_record import read_json, to_bytes
-from batchrunner.analytics.layout import CATALOGS, catalog_key, catalog_number
+from batchrunner.analytics.layout import (
+    CATALOGS,
+    catalog_key,
+    catalog_number,
+    claim_key,
+    claim_number,
+)
 from batchrunner.errors import StorageError
 from batchrunner.storage import Storage
 
@@ -23,16 +31,25 @@ class Catalog:
         files: Keys of the compacted files that count, by table. No run is in two of them.
         replaced: Keys of files that no longer count: all their runs are in `files`. They may be
             deleted once the next compaction begins.
+        small: Those of `files` that are not full, by table: later ones may take them in.
     """
 
     number: int = 0
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     replaced: frozenset[str] = frozenset()
+    small: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the record."""
-        fields = {"number": self.number, "files": self.files, "replaced": sorted(self.replaced)}
-        return to_bytes(fields)
+        replaced = sorted(self.replaced)
+        return to_bytes(
+            {
+                "number": self.number,
+                "files": self.files,
+                "replaced": replaced,
+                "small": self.small,
+            }
+        )
 
 
 def newest_catalog(storage: Storage) -> Catalog:
@@ -43,14 +60,17 @@ def newest_catalog(storage: Storage) -> Catalog:
         NewerFormatError: A later version wrote it.
         StorageError: It is damaged.
     """
-    numbers = _numbers(storage)
+    numbers = _numbers(entry.key for entry in storage.list(CATALOGS))
     if not numbers:
         return Catalog()
     key = catalog_key(numbers[-1])
     fields = read_json(storage, key)
     try:
-        files = {table: tuple(keys) for table, keys in fields["files"].items()}
-        return Catalog(numbers[-1], files, frozenset(fields["replaced"]))
+        files = _by_table(fields["files"])
+        # Before there was the word, only the last file of a table was not full.
+        last = {table: keys[-1:] for table, keys in files.items()}
+        small = _by_table(fields.get("small", last))
+        return Catalog(numbers[-1], files, frozenset(fields["replaced"]), small)
     except (KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{storage.uri}/{key} is damaged: restore it from a copy") from error
 
@@ -60,11 +80,26 @@ def publish_catalog(storage: Storage, catalog: Catalog) -> bool:
     key = catalog_key(catalog.number)
     if key not in storage.put_if_absent({key: catalog.to_bytes()}):
         return False
-    old = [number for number in _numbers(storage) if number <= catalog.number - _KEPT]
-    storage.delete(catalog_key(number) for number in old)
+    listed = [entry.key for entry in storage.list(CATALOGS)]
+    claims = [claim for claim in listed if (claim_number(claim) or inf) <= catalog.number]
+    old = [number for number in _numbers(listed) if number <= catalog.number - _KEPT]
+    storage.delete([*claims, *map(catalog_key, old)])
     return True
 
 
-def _numbers(storage: Storage) -> list[int]:
-    found = (catalog_number(entry.key) for entry in storage.list(CATALOGS))
+def claim_catalog(storage: Storage, number: int) -> bool:
+    """Say that somebody is about to make catalog *number*; tell whether this call was the first.
+
+    Only spares others the work: who makes the catalog does not need it. It goes with the catalog.
+    """
+    key = claim_key(number)
+    return key in storage.put_if_absent({key: uuid.uuid4().bytes})
+
+
+def _by_table(keys: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    return {table: tuple(each) for table, each in keys.items()}
+
+
+def _numbers(keys: Iterable[str]) -> list[int]:
+    found = map(catalog_number, keys)
     return sorted(number for number in found if number is not None)

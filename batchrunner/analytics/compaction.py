@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from batchrunner.analytics.catalog import Catalog, publish_catalog
-from batchrunner.analytics.layout import compacted_stem, compaction_in, file_key, stem_in
-from batchrunner.analytics.record import RUNS
+from batchrunner.analytics.intake import Effort, Intake, take_in
+from batchrunner.analytics.layout import compacted_stem, compaction_in, file_key
 from batchrunner.analytics.schemas import Schemas
-from batchrunner.analytics.snapshot import Memory, Snapshot, take_snapshot
-from batchrunner.analytics.table_files import to_parquet
-from batchrunner.analytics.visibility import rows_written, runs_written
-from batchrunner.analytics.written_files import FILE
+from batchrunner.analytics.snapshot import CompactedFiles, Memory, Snapshot, take_snapshot
+from batchrunner.analytics.table_files import arrow_schema, to_parquet
 from batchrunner.storage import Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST_AT_ONCE = 50_000
-"""Written files of `runs` that one round takes in: its catalog names them all, and its memory holds
-their rows."""
+THOROUGH = Effort(files=50_000, size=inf, growth=None)
+"""Of a round that somebody asked for: of each table, one file at most is not full afterwards."""
+
+LIGHT = Effort(files=1024, size=16 << 20, growth=2)
+"""Of a round that a writer does by the way. While a table grows a thousandfold, a row is copied
+some ten times, and there are about as many files that are not full."""
 
 _FILE_BYTES = 64 << 20
 """Bytes of rows in memory that make a compacted file full: some 10 MB of Parquet."""
@@ -59,20 +62,9 @@ class CompactionReport:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Intake:
-    """What goes into the new files.
-
-    Attributes:
-        rows: By table, less those that were compacted before.
-        replaced: Keys of the files that hold them, or nothing but copies of runs in others.
-    """
-
-    rows: Mapping[str, pa.Table]
-    replaced: frozenset[str]
-
-
-def compact_once(storage: Storage, schemas: Schemas, *, memory: Memory) -> CompactionReport:
+def compact_once(
+    storage: Storage, schemas: Schemas, *, memory: Memory, effort: Effort
+) -> CompactionReport:
     """Do one round of a compaction. *memory* is kept for the next try.
 
     Its files are seen by nobody before the catalog names them, which one object decides, created
@@ -82,21 +74,21 @@ def compact_once(storage: Storage, schemas: Schemas, *, memory: Memory) -> Compa
         ObjectNotFoundError: Another compaction removed a file meanwhile: try again.
         StorageError: It could not be done; whatever was done is harmless.
     """
-    with take_snapshot(storage, schemas, memory=memory) as snapshot:
-        return _compact(snapshot)
+    with take_snapshot(storage, schemas, memory=memory, held=False) as snapshot:
+        return _compact(snapshot, effort)
 
 
-def _compact(snapshot: Snapshot) -> CompactionReport:
+def _compact(snapshot: Snapshot, effort: Effort) -> CompactionReport:
     report = CompactionReport(deleted=_clear(snapshot), passed_over=snapshot.passed_over)
-    some, left = _first_files(snapshot)
-    intake = _intake(some)
-    if not intake.replaced:
+    intake = take_in(snapshot, effort)
+    catalog, created = _write(snapshot, intake, effort)
+    if not catalog.replaced:
         return report
-    catalog, created = _write(some, intake)
     if not publish_catalog(snapshot.storage, catalog):
         snapshot.storage.delete(created)
         return replace(report, lost_race=True)
-    return replace(report, replaced=len(catalog.replaced), created=len(created), left=left)
+    replaced, left = len(catalog.replaced), intake.left
+    return replace(report, replaced=replaced, created=len(created), left=left)
 
 
 def _clear(snapshot: Snapshot) -> int:
@@ -116,71 +108,95 @@ def _clear(snapshot: Snapshot) -> int:
     return len(useless)
 
 
-def _first_files(snapshot: Snapshot) -> tuple[Snapshot, int]:
-    """Return *snapshot* with so much of `runs` as one round takes, and how much is left.
-
-    The first by name: where a run is in several files, the first of them is its home.
-    """
-    written = sorted(snapshot.written(RUNS))
-    late = set(written[MOST_AT_ONCE:])
-    runs = {key: entry for key, entry in snapshot.files[RUNS].items() if key not in late}
-    return replace(snapshot, files={**snapshot.files, RUNS: runs}), len(late)
-
-
-def _intake(snapshot: Snapshot) -> _Intake:
-    """Return the written files that are whole; one that is not stays, and keeps all of its runs."""
-    broken: frozenset[str] = frozenset()
-    while True:
-        runs = runs_written(snapshot, whole=True, without=broken)
-        tables = [RUNS, *sorted(set().union(*runs.tables.values()))]
-        rows = {table: rows_written(snapshot, table, runs=runs) for table in tables}
-        found = frozenset(stem_in(key) for key in snapshot.passed_over) & runs.tables.keys()
-        if not found:
-            break
-        broken |= found
-    keys = {
-        file_key(table, stem) for stem, others in runs.tables.items() for table in (RUNS, *others)
-    }
-    return _Intake({table: rows[table].drop_columns([FILE]) for table in tables}, frozenset(keys))
-
-
-def _write(snapshot: Snapshot, intake: _Intake) -> tuple[Catalog, list[str]]:
+def _write(snapshot: Snapshot, intake: Intake, effort: Effort) -> tuple[Catalog, list[str]]:
     """Write the new files; return the catalog that would name them, and their keys."""
-    number = snapshot.catalog.number + 1
-    files, replaced, created = dict(snapshot.catalog.files), set(intake.replaced), []
-    for table, rows in intake.rows.items():
-        if not len(rows):
-            continue
-        kept, last, all_rows = _with_last(snapshot, table, rows)
+    old, number = snapshot.catalog, snapshot.catalog.number + 1
+    files, small = dict(old.files), dict(old.small)
+    replaced, created = set(intake.replaced), list[str]()
+    for table in sorted({*intake.rows, *small}):
+        merged, rows = _merged(snapshot, table, intake.rows.get(table), effort)
         new = []
-        for index, data in enumerate(_full_files(all_rows)):
+        for index, data in enumerate(_full_files(rows)):
             new.append(file_key(table, compacted_stem(number, index)))
             snapshot.storage.put_if_absent({new[-1]: data})
-        files[table] = (*kept, *new)
-        replaced.update(last)
+        files[table] = (*_without(merged, files.get(table, ())), *new)
+        small[table] = (*_without(merged, small.get(table, ())), *new[-1:])  # the last is not full
+        replaced |= merged
         created += new
-    return Catalog(number, files, frozenset(replaced)), created
+    for table, keys in intake.adopted.items():
+        files[table] = (*files.get(table, ()), *keys)
+    return Catalog(number, files, frozenset(replaced), small), created
 
 
-def _with_last(
-    snapshot: Snapshot, table: str, rows: pa.Table
-) -> tuple[tuple[str, ...], tuple[str, ...], pa.Table]:
-    """Put *rows* after those of the last compacted file: of each table, it alone is not full.
+def _without(merged: frozenset[str], keys: Iterable[str]) -> Iterator[str]:
+    return (key for key in keys if key not in merged)
+
+
+def _merged(
+    snapshot: Snapshot, table: str, rows: pa.Table | None, effort: Effort
+) -> tuple[frozenset[str], pa.Table]:
+    """Put *rows* together with those of compacted files that are not full.
 
     Returns:
-        The keys that stay, the one that is replaced (if any, and whole), and the rows.
+        The keys of these files, all of them whole, and the rows.
     """
     import pyarrow as pa
 
-    keys = snapshot.catalog.files.get(table, ())
-    with snapshot.compacted(table, keys=keys[-1:]) as last:
-        if not len(last):
-            return keys, (), rows
-        return keys[:-1], keys[-1:], pa.concat_tables([last.dataset().to_table(), rows])
+    nothing = arrow_schema(snapshot.schemas[table]).empty_table()
+    new = nothing if rows is None else rows
+    with ExitStack() as opened:
+        small = _small_files(snapshot, table, opened)
+        keys = _to_merge({key: rows for key, (rows, _) in small.items()}, len(new), effort)
+        if not len(new) and len(keys) < 2:  # it would be the same again
+            return frozenset(), nothing
+        pieces = [small[key][1].dataset().to_table() for key in keys]
+    return frozenset(keys), pa.concat_tables([*pieces, new])
+
+
+def _small_files(
+    snapshot: Snapshot, table: str, opened: ExitStack
+) -> dict[str, tuple[int, CompactedFiles]]:
+    """Return the rows in each compacted file of *table* that is not full, and the file."""
+    found = {}
+    for key in snapshot.catalog.small.get(table, ()):
+        one = opened.enter_context(snapshot.compacted(table, keys=[key]))
+        if len(one):  # it is whole
+            found[key] = one.dataset().count_rows(), one
+    return found
+
+
+def _to_merge(sizes: Mapping[str, int], total: int, effort: Effort) -> list[str]:
+    """Return which of the files to merge with *total* rows, the smallest first."""
+    chosen = []
+    for key, size in sorted(sizes.items(), key=lambda item: item[1]):
+        if effort.growth is not None and size > effort.growth * total:
+            break
+        chosen.append(key)
+        total += size
+    return chosen
 
 
 def _full_files(rows: pa.Table) -> Iterator[bytes]:
-    """Yield Parquet files of *rows*, full but the last."""
+    """Yield Parquet files of *rows*, full but the last; no run is in two of them.
+
+    So whoever reads the folder without the catalog may take each run from one file of those that
+    hold it, and has it whole.
+    """
     step = max(1, len(rows) * _FILE_BYTES // max(rows.nbytes, 1))
-    for start in range(0, len(rows), step):
-        yield to_parquet(rows.slice(start, step).combine_chunks())
+    start = 0
+    while start < len(rows):
+        stop = _end_of_run(rows, min(start + step, len(rows)))
+        yield to_parquet(rows.slice(start, stop - start).combine_chunks())
+        start = stop
+
+
+def _end_of_run(rows: pa.Table, stop: int) -> int:
+    """Return the first place from *stop* on where the rows of another run begin."""
+    import pyarrow.compute as pc
+
+    if stop == len(rows):
+        return stop
+    last = rows["run_uid"][stop - 1]
+    others = pc.not_equal(rows["run_uid"].slice(stop), last)
+    further = pc.index(others, value=True).as_py()
+    return len(rows) if further < 0 else stop + further

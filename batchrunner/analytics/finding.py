@@ -13,13 +13,16 @@ from batchrunner.analytics.schemas import Schemas
 from batchrunner.analytics.snapshot import Memory, Snapshot, take_snapshot
 from batchrunner.analytics.visibility import WrittenRuns, rows_written, runs_written
 from batchrunner.analytics.written_files import FILE
-from batchrunner.errors import RunNotFoundError
+from batchrunner.errors import BatchRunnerError, RunNotFoundError, StorageError
 from batchrunner.storage import Entry, Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Row = dict[str, Any]
+
+_ANEW = "record the run again, which writes its files anew"
+_COPY = "put a copy of the file in its place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +59,31 @@ def find_run(
     Raises:
         RunNotFoundError: There is none of that name.
         ObjectNotFoundError: A compaction removed a file meanwhile: try again.
+        StorageError: A file that holds some of it is torn, or gone.
     """
     found = _find(_written_alone(storage, schemas, run_uid), run_uid, records=records)
-    if found is None:  # it may be in a set
-        with take_snapshot(storage, schemas, memory=memory) as snapshot:
-            found = _find(snapshot, run_uid, records=records)
-    if found is None:
-        raise RunNotFoundError(f"{storage.uri} has no run {run_uid!r}")
-    return found
+    if found is not None:
+        return found
+    with take_snapshot(storage, schemas, memory=memory) as snapshot:  # it may be in a set
+        found = _find(snapshot, run_uid, records=records)
+        if found is not None:
+            return found
+        raise _not_found(snapshot, run_uid)
+
+
+def _not_found(snapshot: Snapshot, run_uid: str) -> BatchRunnerError:
+    place = snapshot.storage.uri
+    own = snapshot.passed_over.get(file_key(RUNS, stem_of([run_uid])))
+    if own is not None:
+        return StorageError(f"{place}: run {run_uid!r} cannot be read: {own}; {_ANEW}")
+    others = [why for key, why in snapshot.passed_over.items() if _may_hold_any_run(key)]
+    hint = f"; it may be in what cannot be read: {'; '.join(others)}" if others else ""
+    return RunNotFoundError(f"{place} has no run {run_uid!r}{hint}")
+
+
+def _may_hold_any_run(key: str) -> bool:
+    folder, _, name = key.partition("/")
+    return folder == RUNS and not name.startswith("run-")
 
 
 def _written_alone(storage: Storage, schemas: Schemas, run_uid: str) -> Snapshot:
@@ -81,7 +101,7 @@ def _find(snapshot: Snapshot, run_uid: str, *, records: bool) -> RecordedRun | N
     if rows := _compacted_rows(snapshot, RUNS, run_uid):
         wanted = _tables(rows) if records else ()
         tables = {table: _compacted_rows(snapshot, table, run_uid) for table in wanted}
-        return RecordedRun(run_uid, rows, tables)
+        return RecordedRun(run_uid, rows, _all_there(snapshot, tables, run_uid, way_out=_COPY))
     runs = runs_written(snapshot, whole=True)
     if run_uid not in runs.home:
         return None
@@ -89,7 +109,25 @@ def _find(snapshot: Snapshot, run_uid: str, *, records: bool) -> RecordedRun | N
     rows = _dicts(rows_written(snapshot, RUNS, runs=alone))
     wanted = _tables(rows) if records else ()
     tables = {table: _payload(snapshot, table, run_uid, alone) for table in wanted}
-    return RecordedRun(run_uid, rows, tables)
+    return RecordedRun(run_uid, rows, _all_there(snapshot, tables, run_uid, way_out=_ANEW))
+
+
+def _all_there(
+    snapshot: Snapshot, tables: dict[str, tuple[Row, ...]], run_uid: str, *, way_out: str
+) -> dict[str, tuple[Row, ...]]:
+    """Return *tables*, each of which has rows of the run: those of `runs` say so.
+
+    Raises:
+        StorageError: One has none, since its file cannot be read.
+    """
+    for table in (name for name, rows in tables.items() if not rows):
+        lost = [why for key, why in snapshot.passed_over.items() if key.startswith(f"{table}/")]
+        why = "; ".join(lost) or "no file holds them"
+        raise StorageError(
+            f"{snapshot.storage.uri}: the records of run {run_uid!r} in table {table!r} cannot be "
+            f"read: {why}; {way_out}"
+        )
+    return tables
 
 
 def _payload(snapshot: Snapshot, table: str, run_uid: str, runs: WrittenRuns) -> tuple[Row, ...]:

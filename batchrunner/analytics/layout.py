@@ -14,6 +14,7 @@ CATALOGS = "_catalog"
 _WRITTEN = re.compile(r"(?:run|set)-[0-9a-f]{32}")
 _COMPACTED = re.compile(r"compacted-(\d{8,})-[0-9a-f]{32}-\d+")
 _NUMBERED = re.compile(r"(\d{8,})\.json")
+_CLAIM = re.compile(r"(\d{8,})\.claim")
 _SUFFIX = ".parquet"
 
 
@@ -62,6 +63,17 @@ def catalog_key(number: int) -> str:
 def catalog_number(key: str) -> int | None:
     """Return the number of the catalog at *key*, or None."""
     found = _NUMBERED.fullmatch(key.rpartition("/")[2])
+    return int(found[1]) if found else None
+
+
+def claim_key(number: int) -> str:
+    """Return the key of the claim to make catalog *number*."""
+    return f"{CATALOGS}/{number:08d}.claim"
+
+
+def claim_number(key: str) -> int | None:
+    """Return the number of the catalog that the claim at *key* is for, or None."""
+    found = _CLAIM.fullmatch(key.rpartition("/")[2])
     return int(found[1]) if found else None
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.analytics.record import RUNS
 from batchrunner.analytics.snapshot import Snapshot
-from batchrunner.analytics.visibility import all_rows
+from batchrunner.analytics.visibility import rows_written, runs_written
+from batchrunner.analytics.written_files import FILE
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    import pyarrow.dataset as ds
 
 Row = Mapping[str, Any]
 
@@ -77,30 +80,40 @@ def latest_runs(snapshot: Snapshot, which: RunFilter) -> list[RunSummary]:
     Raises:
         ObjectNotFoundError: A compaction removed a file since: take another snapshot.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
 
     if RUNS not in snapshot.schemas:
         return []
-    rows = all_rows(snapshot, table=RUNS)
-    moments = _matching(rows, which).group_by("run_uid").aggregate([("created_at", "max")])
-    order = [("created_at_max", "descending"), ("run_uid", "ascending")]
-    latest = moments.take(pc.sort_indices(moments, sort_keys=order)[: which.limit])["run_uid"]
-    shown = rows.filter(pc.is_in(rows["run_uid"], pa.array(latest.to_pylist(), pa.string())))
-    by_run: dict[str, list[Row]] = {uid: [] for uid in latest.to_pylist()}
+    runs = runs_written(snapshot, whole=True)
+    written = rows_written(snapshot, RUNS, runs=runs).drop_columns([FILE])
+    with snapshot.compacted(RUNS) as compacted:
+        rows = ds.dataset([compacted.dataset(), ds.dataset(written)])
+        latest = _latest(rows, which)
+        # The other columns of these few runs only: there may be a hundred thousand more.
+        shown = rows.to_table(filter=ds.field("run_uid").isin(latest))
+    by_run: dict[str, list[Row]] = {uid: [] for uid in latest}
     for row in shown.to_pylist():
         by_run[row["run_uid"]].append(row)
     return [RunSummary.of_rows(rows) for rows in by_run.values()]
 
 
-def _matching(rows: pa.Table, which: RunFilter) -> pa.Table:
+def _latest(rows: ds.Dataset, which: RunFilter) -> list[str]:
+    """Return the `run_uid`s of the latest runs in *rows*, the newest first."""
     import pyarrow.compute as pc
 
-    if which.capability_id is not None:
-        rows = rows.filter(pc.field("capability_id") == which.capability_id)
-    if which.entity_id is not None:
-        rows = rows.filter(pc.field("entity_id") == which.entity_id)
-    return rows
+    matching = rows.to_table(columns=["run_uid", "created_at"], filter=_condition(which))
+    moments = matching.group_by("run_uid").aggregate([("created_at", "max")])
+    order = [("created_at_max", "descending"), ("run_uid", "ascending")]
+    latest = pc.select_k_unstable(moments, which.limit, sort_keys=order)
+    return list(moments.take(latest)["run_uid"].to_pylist())
+
+
+def _condition(which: RunFilter) -> ds.Expression | None:
+    import pyarrow.dataset as ds
+
+    asked = [("capability_id", which.capability_id), ("entity_id", which.entity_id)]
+    conditions = [ds.field(name) == value for name, value in asked if value is not None]
+    return reduce(and_, conditions) if conditions else None
 
 
 def _entities(rows: Iterable[Row], kind: str) -> tuple[str, ...]:

@@ -166,8 +166,11 @@ def take_snapshot(
     *,
     memory: Memory,
     tables: Iterable[str] | None = None,
+    held: bool = True,
 ) -> Iterator[Snapshot]:
     """Yield what the store holds now in *tables*, all by default, and in `runs`.
+
+    Compacted files are *held* open from the start for who reads them all.
 
     The order is what makes it true. Files are listed before the catalog is read, since a
     compaction deletes only what an earlier catalog has replaced. `runs` comes before the payload,
@@ -181,7 +184,8 @@ def take_snapshot(
     files |= {table: _listed(storage, table, memory) for table in wanted if table != RUNS}
     snapshot = Snapshot(storage, files, newest_catalog(storage), schemas.all(), memory)
     with closing(snapshot):
-        snapshot.hold()
+        if held:
+            snapshot.hold()
         yield snapshot
 
 

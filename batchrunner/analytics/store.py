@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from batchrunner.analytics.compaction import CompactionReport, compact_once
+from batchrunner.analytics.compaction import LIGHT, THOROUGH, CompactionReport, compact_once
 from batchrunner.analytics.completed_run import RunLike, rows_of
 from batchrunner.analytics.finding import RecordedRun, find_run
+from batchrunner.analytics.folding import Folding
+from batchrunner.analytics.intake import Effort
 from batchrunner.analytics.overview import RunFilter, RunSummary, latest_runs
 from batchrunner.analytics.provenance import Provenance
 from batchrunner.analytics.querying import answer, question
@@ -41,6 +43,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _SNAPSHOTS = 10
 """How many compactions in a row one read survives."""
+_RACES = 5
+"""How often a compaction that lost a race begins again: what it wants is soon done by others."""
 _PROBES = 3
 """A compaction elsewhere may sweep a probe away, which looks as if the store were unsafe."""
 
@@ -62,6 +66,7 @@ class AnalyticsStore:
         self.config = config
         self._storage: Storage = open_storage(config.uri, storage_options=config.storage_options)
         self._schemas = Schemas(self._storage)
+        self._folding = Folding(self._storage, partial(self._compact_once, LIGHT))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.config,)
@@ -118,6 +123,7 @@ class AnalyticsStore:
         )
         extra = {"action": "runs_written", "runs": len(rows), "new_files": len(new)}
         _log.info("wrote %d runs to %s", len(rows), self.uri, extra=extra)
+        self._folding.after_write(new)
         return WriteReceipt(refs, new)
 
     def get_run_uri(self, run_uid: str) -> str:
@@ -228,11 +234,13 @@ class AnalyticsStore:
             StorageError: It could not be done. Call again.
         """
         self.check_writable()
-        report = self._compact_once()
-        while report.left and not report.lost_race:
-            report = report.and_then(self._compact_once())
+        report = self._compact_once(THOROUGH)
+        lost = 0
+        while report.left or (report.lost_race and lost < _RACES):
+            lost += report.lost_race  # to a writer, perhaps, who did much less
+            report = report.and_then(self._compact_once(THOROUGH))
         if clear:
-            report = report.and_then(self._compact_once())
+            report = report.and_then(self._compact_once(THOROUGH))
             # Whoever loses what he staged has the bytes still and stages them again, a few times:
             # so not with every compaction.
             self._storage.sweep()
@@ -253,8 +261,9 @@ class AnalyticsStore:
                 return self._storage.check_conditional_writes()
         return self._storage.check_conditional_writes()
 
-    def _compact_once(self) -> CompactionReport:
-        return _again(partial(compact_once, self._storage, self._schemas, memory=Memory()))
+    def _compact_once(self, effort: Effort) -> CompactionReport:
+        once = partial(compact_once, self._storage, self._schemas, effort=effort)
+        return _again(partial(once, memory=Memory()))
 
     def _find(self, run_uid: str, *, records: bool) -> RecordedRun:
         find = partial(find_run, self._storage, self._schemas, run_uid)

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
 _VERSION_KEY = b"batchrunner.table_format"
 
+_SMALL_BYTES = 64 << 10
+_DENSE: dict[str, Any] = {"compression": "zstd"}
+_QUICK: dict[str, Any] = {
+    "compression": "snappy",
+    "use_dictionary": False,
+    "write_statistics": False,
+}
+"""For the few rows of a run: what zstd needs to begin, column by column, costs more than the rest
+of the write together, and as much again when the file is read. It saves nothing there."""
+
 
 class UnreadableFileError(Exception):
     """A file of a table holds no rows of ours; the message names it and says why."""
@@ -73,8 +83,9 @@ def to_parquet(rows: pa.Table) -> bytes:
 
     metadata = {_VERSION_KEY: str(FORMAT_VERSION).encode()}
     buffer = io.BytesIO()
+    how = _QUICK if rows.nbytes < _SMALL_BYTES else _DENSE
     try:
-        pq.write_table(rows.replace_schema_metadata(metadata), buffer, compression="zstd")
+        pq.write_table(rows.replace_schema_metadata(metadata), buffer, **how)
     except pa.ArrowException as error:
         raise InvalidRecordError(f"the records cannot be written: {describe(error)}") from error
     return buffer.getvalue()
@@ -106,11 +117,32 @@ def parse_rows(data: bytes, *, table: pa.Schema, wanted: pa.Schema, place: str) 
     return _fitted(rows, wanted)
 
 
-def open_parquet(storage: Storage, entry: Entry) -> pa.PythonFile:
-    """Open the compacted file of *entry*; the caller closes it.
+def is_torn(storage: Storage, entry: Entry) -> bool:
+    """Tell whether the file of *entry* is no Parquet that can be read to its end.
 
     Raises:
-        UnreadableFileError: It is torn, foreign, or of a later version.
+        StorageError: Its bytes cannot be had, which says nothing about them.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with storage.open(entry) as file:
+        data = file.read()
+    try:
+        pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+    except (pa.ArrowException, OSError, ValueError):
+        return True
+    return False
+
+
+def open_parquet(
+    storage: Storage, entry: Entry, *, known: pa.Schema | None = None
+) -> pa.PythonFile:
+    """Open the file of *entry*; the caller closes it.
+
+    Raises:
+        UnreadableFileError: It is torn, foreign, or of a later version; or it has a column that is
+            none of those *known*.
         StorageError: As `read_rows`.
     """
     import pyarrow as pa
@@ -119,7 +151,10 @@ def open_parquet(storage: Storage, entry: Entry) -> pa.PythonFile:
     place = f"{storage.uri}/{entry.key}"
     file = pa.PythonFile(storage.open(entry), mode="r")
     try:
-        _check_version(pq.ParquetFile(file).schema_arrow, place=place)
+        found = pq.ParquetFile(file).schema_arrow
+        _check_version(found, place=place)
+        if known is not None:
+            _check_columns(found, known=known, place=place)
     except (UnreadableFileError, pa.ArrowException) as error:
         file.close()
         raise UnreadableFileError(f"{place} is torn or foreign: {describe(error)}") from error

@@ -33,6 +33,11 @@ class WrittenRuns:
     home: Mapping[str, str]
     tables: Mapping[str, AbstractSet[str]]
 
+    def strays(self) -> set[str]:
+        """Return the names of files that also hold runs which are read from elsewhere."""
+        pairs = zip(_texts(self.rows, FILE), _texts(self.rows, "run_uid"), strict=True)
+        return {stem for stem, uid in pairs if self.home.get(uid) != stem}
+
 
 def runs_written(
     snapshot: Snapshot, *, whole: bool = False, without: AbstractSet[str] = frozenset()

@@ -1,4 +1,4 @@
-"""Writing runs: payload first, `runs` last, each file created only if absent."""
+"""Writing runs: payload first, `runs` last, each file created if there is none that is whole."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from batchrunner.analytics.completed_run import RUN_COLUMNS, RunRows
 from batchrunner.analytics.layout import file_key, stem_of
+from batchrunner.analytics.mending import put_whole
 from batchrunner.analytics.record import RUNS, Columns, RecordLike, columns_of_all
 from batchrunner.analytics.reference import CapabilityRunRef
 from batchrunner.analytics.reports import report_key
@@ -54,9 +55,9 @@ def write_rows(runs: Sequence[RunRows], *, storage: Storage, schemas: Schemas) -
         commits.update(_commit_of(group))
     for table, known in {**columns, RUNS: RUN_COLUMNS}.items():
         schemas.claim(table, known)
-    new = storage.put_if_absent(payload) if payload else frozenset()
+    new = put_whole(storage, payload)
     # Last: a run is there for readers from the moment that its rows of `runs` are.
-    return new | storage.put_if_absent(commits)
+    return new | put_whole(storage, commits)
 
 
 def _groups(runs: Iterable[RunRows]) -> list[list[RunRows]]:

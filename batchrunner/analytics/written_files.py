@@ -88,10 +88,23 @@ class _Reading:
             for start in range(0, len(entries), _AT_ONCE):
                 some = entries[start : start + _AT_ONCE]
                 # Fetched side by side, parsed one by one: that is work for one thread only.
-                fetched = zip(some, pool.map(self._fetch, some), strict=True)
+                fetched = zip(some, self._fetched(some, pool), strict=True)
                 rows = [self._rows(entry, data) for entry, data in fetched]
                 pieces.append(pa.concat_tables(rows).combine_chunks())
         return pieces
+
+    def _fetched(self, entries: Sequence[Entry], pool: ThreadPoolExecutor) -> list[bytes | None]:
+        """Return what is in the files: each thread is given a share of them, for one at a time
+        would cost more than the files."""
+        shares = [entries[first::_READERS] for first in range(_READERS)]
+        try:
+            found = list(pool.map(self._fetch_each, shares))
+        except RuntimeError:  # the interpreter is about to end, and no pool takes work any more
+            return self._fetch_each(entries)
+        return [found[place % _READERS][place // _READERS] for place in range(len(entries))]
+
+    def _fetch_each(self, entries: Sequence[Entry]) -> list[bytes | None]:
+        return [self._fetch(entry) for entry in entries]
 
     def _fetch(self, entry: Entry) -> bytes | None:
         try:

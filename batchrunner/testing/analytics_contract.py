@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -25,9 +26,10 @@ from batchrunner.analytics import (
     AnalyticsStore,
     CompletedRun,
     Record,
-    compaction,
     open_store,
 )
+from batchrunner.analytics import store as store_module
+from batchrunner.analytics.intake import Effort
 from batchrunner.analytics.schemas import Schemas
 from batchrunner.errors import (
     InvalidRecordError,
@@ -440,7 +442,7 @@ class AnalyticsContract:
         self, store: AnalyticsStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A hundred thousand files are too many for one; sets share runs across rounds."""
-        monkeypatch.setattr(compaction, "MOST_AT_ONCE", 2)
+        monkeypatch.setattr(store_module, "THOROUGH", Effort(files=2, size=inf, growth=None))
         store.write(some_runs(3))
         store.write(some_runs(17, first=1))
         store.write(some_runs(17, first=2))
