@@ -18,6 +18,7 @@ import orjson
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.lease import (
     RENEW_SECONDS,
+    STALE_SECONDS,
     Lease,
     Owner,
     acquire_lease,
@@ -151,7 +152,8 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
         StorageError: The checkpoint cannot be written.
     """
     id_ = uuid.uuid4().hex
-    lease = acquire_lease(checkpoint.storage, Owner.this_process(id_), waiting=_tell)
+    waiting = partial(_warn_of_wait, checkpoint.storage.uri)
+    lease = acquire_lease(checkpoint.storage, Owner.this_process(id_), waiting=waiting)
     session = Session(checkpoint, stop=stop, id_=id_, lease=lease)
     done = threading.Event()
     renewing = threading.Thread(
@@ -167,8 +169,17 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
         session.end()
 
 
-def _tell(lease: Lease) -> None:
-    _log.warning("%s holds the lease; waiting to see whether it is alive", lease)
+def _warn_of_wait(checkpoint: str, lease: Lease) -> None:
+    if lease.owner.is_known:
+        _log.warning("%s holds the lease; waiting to see whether it is alive", lease)
+        return
+    _log.warning(
+        "%s/%s is damaged and does not say who runs: waiting %.0f s to see whether somebody renews "
+        "it; then this driver takes over",
+        checkpoint,
+        lease.key,
+        STALE_SECONDS,
+    )
 
 
 def _keep_renewing(session: Session, done: threading.Event) -> None:

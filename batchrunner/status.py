@@ -101,7 +101,11 @@ def _diary(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, Any]]:
         data = checkpoint.storage.get(f"sessions/{lease.owner.session if lease else ''}.jsonl")
     except ObjectNotFoundError:
         return []
-    return [orjson.loads(line) for line in data.splitlines()]
+    try:
+        events = [orjson.loads(line) for line in data.splitlines()]
+        return [{**event, "at": datetime.fromisoformat(event["at"])} for event in events]
+    except (ValueError, TypeError, KeyError):  # it is torn: the records alone tell
+        return []
 
 
 def _state(lease: Lease | None, diary: Sequence[Mapping[str, Any]], *, whole: bool) -> str:
@@ -125,6 +129,5 @@ def _left(
     lately = sum(sentinel.session == session for sentinel in done.values())
     if not diary:
         return None
-    began = datetime.fromisoformat(diary[0]["at"])
-    elapsed = (datetime.now(UTC) - began).total_seconds()
+    elapsed = (datetime.now(UTC) - diary[0]["at"]).total_seconds()
     return round(elapsed * (shards - len(done)) / lately) if lately else None

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import platform
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ RENEW_SECONDS = 5.0
 STALE_SECONDS = 30.0
 """A lease elsewhere whose counter stands still for so long, by our own clock, has no owner."""
 
+_KEY = re.compile(r"lease/(\d{8,})\.json")
 
 _ours: set[str] = set()
 """Sessions of this process that hold a lease."""
@@ -47,7 +50,12 @@ class Owner:
 
     def is_here(self) -> bool:
         """Tell whether it runs, or ran, where this process can see it."""
-        return (self.host, self.boot) == (platform.node(), _boot())
+        return self.is_known and (self.host, self.boot) == (platform.node(), _boot())
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether the lease says who it is."""
+        return self.pid > 0
 
     def is_alive(self) -> bool:
         """Tell whether it still runs. Only for one that is here.
@@ -81,18 +89,49 @@ class Lease:
     def from_bytes(cls, data: bytes) -> Lease:
         try:
             fields = orjson.loads(data)
-            return cls(**{**fields, "owner": Owner(**fields["owner"])})
+            lease = cls(**{**fields, "owner": Owner(**fields["owner"])})
+            if not lease.epoch > 0 or not lease.owner.pid > 0:
+                raise ValueError("no epoch, or no process, has such a number")
+            return lease
         except (ValueError, TypeError, KeyError) as error:
             raise DamagedOutputError(f"the lease is damaged: {data[:80]!r}") from error
 
+    @classmethod
+    def unreadable(cls, epoch: int, data: bytes) -> Lease:
+        """Stand in for a lease that does not say whose it is; equal for the same *data*.
+
+        Its owner counts as one elsewhere: alive if the object changes, for each renewal replaces it.
+        """
+        return cls(epoch, Owner(hashlib.sha256(data).hexdigest(), "", "", 0, ""))
+
     def __str__(self) -> str:
+        if not self.owner.is_known:
+            return f"an unknown driver (epoch {self.epoch}; {self.key} is damaged)"
         return f"process {self.owner.pid} on {self.owner.host} (epoch {self.epoch})"
 
 
 def current_lease(storage: Storage) -> Lease | None:
-    """Return the lease of the latest epoch, or None when there was never one."""
-    keys = [entry.key for entry in storage.list("lease")]
-    return Lease.from_bytes(storage.get(keys[-1])) if keys else None
+    """Return the lease of the latest epoch, or None when there was never one.
+
+    One that is damaged still has its epoch, by its name: see `Lease.unreadable`.
+    """
+    epochs = _epochs(storage)
+    return _read(storage, epochs[-1]) if epochs else None
+
+
+def _epochs(storage: Storage) -> list[tuple[int, str]]:
+    matches = ((_KEY.fullmatch(entry.key), entry.key) for entry in storage.list("lease"))
+    return sorted((int(match[1]), key) for match, key in matches if match)
+
+
+def _read(storage: Storage, found: tuple[int, str]) -> Lease:
+    epoch, key = found
+    data = storage.get(key)
+    with contextlib.suppress(DamagedOutputError):
+        lease = Lease.from_bytes(data)
+        if lease.epoch == epoch:
+            return lease
+    return Lease.unreadable(epoch, data)
 
 
 def acquire_lease(
@@ -101,7 +140,8 @@ def acquire_lease(
     """Claim the next epoch.
 
     A released lease, or one whose owner died on this machine, is taken over at once; one of another
-    machine when its counter stands still for `STALE_SECONDS`. *waiting* is told of that.
+    machine, or one that is damaged, when its object stands still for `STALE_SECONDS`. *waiting* is
+    told of that.
 
     Raises:
         LeaseHeldError: Its owner is alive, or somebody else claimed the epoch first.
@@ -151,9 +191,9 @@ def check_lease(storage: Storage, lease: Lease) -> None:
     Raises:
         LeaseHeldError: It was: this driver must stop.
     """
-    keys = [entry.key for entry in storage.list("lease")]
-    if keys and keys[-1] > lease.key:
-        raise _held(Lease.from_bytes(storage.get(keys[-1])))
+    epochs = _epochs(storage)
+    if epochs and epochs[-1][0] > lease.epoch:
+        raise _held(_read(storage, epochs[-1]))
 
 
 def renew_lease(storage: Storage, lease: Lease) -> Lease:

@@ -310,16 +310,53 @@ def test_a_lease_comes_back_as_it_was_stored():
 
 
 @pytest.mark.parametrize("foreign", [b"[]", b"null", b"7", b'{"owner": []}', b'{"a": 1}', b"\xff"])
-def test_a_damaged_lease_is_called_so(storage, foreign):
-    """Nobody may go on as if there were none."""
+def test_a_damaged_lease_is_called_so(foreign):
+    """Nobody may take it for the lease of somebody."""
     whole = Lease(1, me()).to_bytes()
     for data in [foreign, *(whole[:length] for length in range(len(whole)))]:
         with pytest.raises(DamagedOutputError, match="lease is damaged"):
             Lease.from_bytes(data)
 
-    storage.put("lease/00000001.json", foreign)
-    with pytest.raises(DamagedOutputError):
-        acquire_lease(storage, me())
+
+def torn(storage, *, epoch=1):
+    """Let the disk tear the lease of a driver that runs here."""
+    whole = Lease(epoch, me()).to_bytes()
+    storage.put(f"lease/{epoch:08d}.json", whole[: len(whole) // 2])
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_damaged_lease_that_stands_still_is_taken_over(storage):
+    """It refused every driver, and every other command, for ever."""
+    torn(storage, epoch=7)
+    waited = []
+
+    mine = acquire_lease(storage, me("late"), waiting=waited.append)
+
+    assert mine.epoch == 8
+    assert [str(one) for one in waited] == [
+        "an unknown driver (epoch 7; lease/00000007.json is damaged)"
+    ]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_damaged_lease_that_its_owner_renews_is_held(storage):
+    """Its owner lives, whatever happened to its file: its next renewal puts a whole one there."""
+    mine = acquire_lease(storage, me("owner"))
+    torn(storage)
+
+    def renew(_):
+        renew_lease(storage, mine)
+
+    assert f"process {os.getpid()} on" in refused(storage, waiting=renew)
+
+
+def test_what_is_no_lease_hides_none(storage):
+    """An editor leaves a copy beside the file, a file system a trace of its own."""
+    mine = acquire_lease(storage, me())
+    storage.put("lease/00000001.json~", b"")
+    storage.put("lease/notes.txt", b"")
+
+    assert current_lease(storage) == mine
 
 
 def test_a_claim_whose_answer_was_lost_does_not_lock_its_own_process_out():
