@@ -36,6 +36,16 @@ class _Scrubbed(logging.Formatter):
         return _without_secrets(super().format(record))
 
 
+class _ToStderr(logging.Handler):
+    """Writes to what is stderr at that moment: while there is a progress bar, to above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            click.echo(self.format(record), err=True)
+        except Exception:  # noqa: BLE001 - as in the standard handlers: logging ends nothing
+            self.handleError(record)
+
+
 class _Commands(click.Group):
     """Imports a command when it is called, so that `--help` needs none of them."""
 
@@ -65,7 +75,7 @@ def batchrunner(verbose: bool) -> None:
     130 Ctrl-C · 143 SIGTERM
     """  # noqa: D301 - click wants the character
     level = logging.INFO if verbose else logging.WARNING
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr()
     handler.setFormatter(_Scrubbed("%(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
 

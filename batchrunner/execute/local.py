@@ -13,12 +13,13 @@ from batchrunner.worker.stopping import Stop
 from batchrunner.worker.work import Work
 
 
-def run_locally(work: Work, shards: Sequence[Shard], *, stop: Stop) -> Iterator[Receipt]:
-    """Process *shards* in order and yield a receipt for each.
+def run_locally(work: Work, shards: Sequence[Shard], *, stop: Stop) -> Iterator[Receipt | None]:
+    """Process *shards* in order and yield a receipt for each, after a None once work begins.
 
     Raises:
         CapabilityImportError: The capability cannot be imported or built.
     """
     with closing(ShardWorker(work, pickled=lambda: pickled(work))) as worker:
+        yield None
         for receipts in worker.process(shards, stop=stop):
             yield from receipts
