@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from batchrunner.checkpoint import Quarantine, Sentinel
-from batchrunner.errors import StorageError
+from batchrunner.errors import RayUnavailableError, StorageError
 from batchrunner.execute.rounds import ROUNDS, Tally, waves
 from batchrunner.plan.cleared import ClearedRuns
-from batchrunner.progress import Progress, Standing
+from batchrunner.progress import Pace, Progress
 from batchrunner.session import Session, StopReason
 from batchrunner.shard import Shard, Slicing
-from batchrunner.spec import ErrorsSpec
 from batchrunner.worker.attempts import forget_attempts
 from batchrunner.worker.committer import Committer
-from batchrunner.worker.pipeline import read_ticking
+from batchrunner.worker.pipeline import LEAVE_SECONDS, read_ticking
 from batchrunner.worker.receipt import GIVEN_UP, Cause, Receipt
-from batchrunner.worker.stopping import DRAIN_SECONDS, stop_key
+from batchrunner.worker.stopping import stop_key
 from batchrunner.worker.work import Work
 
 Engine = Callable[[Work, Sequence[Shard]], Iterator[Receipt | None]]
@@ -29,53 +26,9 @@ Engine = Callable[[Work, Sequence[Shard]], Iterator[Receipt | None]]
 _log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.25
-_LATE_SECONDS = 10.0
+_DROP_SECONDS = 0.5
 _FOLD_EVERY = 5000
 _FAILURES_NOTED = 100
-
-
-@dataclass(slots=True)
-class Pace:
-    """How far a run is, by the size of its shards."""
-
-    shards: int
-    committed: int
-    rows_in: int
-    rows_out: int
-    rows_failed: int
-    weight: int
-    weight_done: int
-    weight_before: int = field(init=False)
-    began: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self.weight_before = self.weight_done
-
-    def count(self, sentinel: Sentinel, shard: Shard) -> None:
-        """Count a shard that was committed just now."""
-        self.committed += 1
-        self.rows_in += 0 if shard.slicing is Slicing.LETTERS else sentinel.rows_in
-        self.rows_out += sentinel.rows_out
-        self.rows_failed += sentinel.rows_failed
-        self.weight_done += shard.weight
-
-    def loses_too_much(self, policy: ErrorsSpec) -> bool:
-        """Tell whether more rows failed than the run may lose, or will by the looks of it."""
-        likely = self.rows_in * self.weight / max(self.weight_done, 1)
-        return self.rows_failed > policy.allowed(likely)
-
-    def standing(self, *, failed: int) -> Standing:
-        """Return where the run stands."""
-        whole = max(self.weight, 1)
-        return Standing(
-            shards=self.shards,
-            committed=self.committed,
-            failed=failed,
-            rows_out=self.rows_out,
-            done=self.weight_done / whole,
-            done_before=self.weight_before / whole,
-            seconds=time.monotonic() - self.began,
-        )
 
 
 class Driving:
@@ -101,6 +54,7 @@ class Driving:
         self._checkpoint = work.checkpoint()
         self._shards: dict[int, Shard] = {}
         self._unfolded: dict[int, Sentinel] = {}
+        self._has_begun = False
         self._stop_is_stored = False
         self._is_cut_short = True
 
@@ -115,6 +69,8 @@ class Driving:
         self._shards = {shard.id: shard for shard in shards}
         try:
             for wave in waves(shards):
+                if self._session.stop.is_from_outside:
+                    break
                 self._rounds(engine, [shard for shard in wave if self._may_run(shard)])
                 if self._session.stop.reason:
                     break
@@ -141,14 +97,38 @@ class Driving:
                 break
 
     def _round(self, engine: Engine, shards: Sequence[Shard]) -> None:
-        with read_ticking(engine(self._work, shards), seconds=_TICK_SECONDS) as receipts:
-            for receipt in receipts:
+        items = self._noticed(engine(self._work, shards))
+        with read_ticking(items, seconds=_TICK_SECONDS, patience=self._patience) as receipts:
+            for receipt in self._survived(receipts):
                 if receipt is not None:
                     self._take(receipt)
                 self._progress.show(self._pace.standing(failed=len(self.tally.failures)))
                 self._pass_stop_on()
-                if self._session.stop.waited() > DRAIN_SECONDS + _LATE_SECONDS:
+                if not self._is_worth_waiting():
                     return
+
+    def _noticed(self, items: Iterator[Receipt | None]) -> Iterator[Receipt | None]:
+        for item in items:
+            self._has_begun = True
+            yield item
+
+    def _survived(self, receipts: Iterator[Receipt | None]) -> Iterator[Receipt | None]:
+        """Yield *receipts* until Ray, which a signal to the process group hits as well, is gone."""
+        try:
+            yield from receipts
+        except RayUnavailableError as error:
+            if not self._session.stop.is_from_outside:
+                raise
+            _log.info("%s", error)
+
+    def _is_worth_waiting(self) -> bool:
+        """Tell whether to wait for what is in flight; before anything has begun, nothing is."""
+        stop = self._session.stop
+        return stop.is_patient and (self._has_begun or not stop.is_from_outside)
+
+    def _patience(self) -> float:
+        """Return how long to wait for the engine to end: a call that hangs does not let it."""
+        return _DROP_SECONDS if self._session.stop.reason else LEAVE_SECONDS
 
     def _make_way(self, shards: Iterable[Shard]) -> None:
         """Remove the parts that a worker of an ended run published under the names of *shards*.

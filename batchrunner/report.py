@@ -14,7 +14,7 @@ from batchrunner.recording import completed_uid, ref_of
 from batchrunner.session import StopReason
 from batchrunner.worker.receipt import Cause, Failure
 
-_STOP_CODES = {
+STOP_CODES = {
     StopReason.INTERRUPTED: 130,
     StopReason.TERMINATED: 143,
     StopReason.MAX_RUNTIME: 75,
@@ -81,7 +81,7 @@ class BatchReport:
         if self.ok:
             return 0
         if self.stopped is not None:
-            return _STOP_CODES[self.stopped]
+            return STOP_CODES[self.stopped]
         causes = {failure.cause for failure in self.failures.values()}
         return 3 if causes == {Cause.STORAGE} else 1
 

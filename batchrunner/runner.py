@@ -12,7 +12,7 @@ from typing import Any
 from batchrunner.capability import load_target
 from batchrunner.capability.again import as_seen_here
 from batchrunner.checkpoint import Checkpoint, Sentinel
-from batchrunner.driving import Driving, Engine, Pace
+from batchrunner.driving import Driving, Engine
 from batchrunner.errors import InvalidSpecError
 from batchrunner.execute.import_paths import import_paths
 from batchrunner.execute.local import run_locally
@@ -25,13 +25,14 @@ from batchrunner.plan.again import Again
 from batchrunner.plan.asked_for import AskedFor
 from batchrunner.plan.survey import Run, Survey, comparer_of, survey
 from batchrunner.plan.totals import Totals
-from batchrunner.progress import NoProgress, Progress
+from batchrunner.progress import NoProgress, Pace, Progress
 from batchrunner.recording import is_recorded, record_batch
 from batchrunner.report import BatchReport, report_of
 from batchrunner.session import Session, Stop, open_session
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import open_storage
+from batchrunner.worker.stopping import Grace
 from batchrunner.worker.work import Work, checkpoint_storage
 
 _log = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ class BatchRunner:
         progress: Progress | None,
     ) -> BatchReport:
         began = time.monotonic()
+        stop = stop or self._stop()
         run = self._run()
         look = partial(survey, accept_changes=accept_changes, again=again, starts_over=starts_over)
         # Before the lease: whatever refuses the run does so before anything is touched.
@@ -139,10 +141,12 @@ class BatchRunner:
         if self._is_done(run, seen, again):
             _warn(seen)
             return replace(report_of(run, seen), seconds=time.monotonic() - began)
+        if stop.is_from_outside:
+            report = replace(report_of(run, seen), stopped=stop.reason)
+            return replace(report, seconds=time.monotonic() - began)
         if seen.starts_over:
             self._check_capability(run)
         self._check_stores(run)
-        stop = stop or Stop(max_runtime=self.spec.execution.max_runtime)
         with open_session(run.checkpoint, stop=stop) as session:
             # Under the lease: another driver may have finished, or started over, meanwhile.
             run = replace(run, checkpoint=run.checkpoint.reopened())
@@ -163,6 +167,10 @@ class BatchRunner:
     def decisive_fields(self) -> dict[str, str]:
         """Return all that decides the output, the code included; without secrets."""
         return AskedFor(self.spec, self._capability).decisive
+
+    def _stop(self) -> Stop:
+        execution = self.spec.execution
+        return Stop(max_runtime=execution.max_runtime, grace=Grace(execution.grace_period))
 
     def _run(self) -> Run:
         sink = open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -27,8 +28,11 @@ from batchrunner.checkpoint.lease import (
     renew_lease,
 )
 from batchrunner.errors import LeaseHeldError, StorageError
+from batchrunner.worker.stopping import Grace
 
 _log = logging.getLogger(__name__)
+
+_HURRY_SECONDS = 5.0
 
 
 class StopReason(StrEnum):
@@ -41,13 +45,25 @@ class StopReason(StrEnum):
     LEASE_LOST = "lease lost"
 
 
-class Stop:
-    """A wish to stop, from a signal, a deadline or another driver. The first reason counts."""
+FROM_OUTSIDE: Final = frozenset({StopReason.INTERRUPTED, StopReason.TERMINATED})
+"""Reasons of those who want the process to be gone: nothing that has not begun is begun."""
 
-    def __init__(self, *, max_runtime: float | None) -> None:
+
+class Stop:
+    """A wish to stop, from a signal, a deadline or another driver. The first reason counts.
+
+    Attributes:
+        grace: How the time from the wish to the end is shared out.
+        last_act: What to do before the process is ended by force: give back what it holds.
+    """
+
+    def __init__(self, *, max_runtime: float | None, grace: Grace | None = None) -> None:
+        self.grace = grace or Grace()
+        self.last_act: Callable[[], None] = lambda: None
         self._deadline = None if max_runtime is None else time.monotonic() + max_runtime
         self._reason: StopReason | None = None
         self._since = 0.0
+        self._hurried: float | None = None
 
     def request(self, reason: StopReason) -> None:
         """Ask for the stop. Safe in a signal handler."""
@@ -64,6 +80,32 @@ class Stop:
     def waited(self) -> float:
         """Return for how many seconds the stop has been wished for."""
         return time.monotonic() - self._since if self.reason else 0.0
+
+    def hurry(self) -> None:
+        """Ask to drop what is in flight. Safe in a signal handler."""
+        if self._hurried is None:
+            self._hurried = time.monotonic()
+
+    @property
+    def is_hurried(self) -> bool:
+        """Tell whether what is in flight is to be dropped."""
+        return self._hurried is not None
+
+    @property
+    def is_from_outside(self) -> bool:
+        """Tell whether a signal wished for it."""
+        return self.reason in FROM_OUTSIDE
+
+    @property
+    def is_patient(self) -> bool:
+        """Tell whether what is in flight may still be waited for."""
+        return not self.is_hurried and self.waited() <= self.grace.leave
+
+    @property
+    def is_overdue(self) -> bool:
+        """Tell whether the process has had all the time that it may take to end."""
+        hurried = self._hurried is not None and time.monotonic() - self._hurried > _HURRY_SECONDS
+        return bool(self.reason) and (hurried or self.waited() > self.grace.force)
 
 
 class Session:
@@ -132,7 +174,7 @@ class Session:
     def note(self, action: str, **facts: Any) -> None:
         """Write an event down; it is durable soon, and when the session ends."""
         event = {"at": datetime.now(UTC).isoformat(), "action": action, **facts}
-        _log.info("%s %s", action, facts, extra={"action": action, "session": self.id})
+        _log.info("%s", _line(action, facts), extra={"action": action, "session": self.id})
         with self._lock:
             self._events.append(orjson.dumps(event) + b"\n")
 
@@ -141,6 +183,18 @@ class Session:
         with self._lock:
             diary = b"".join(self._events)
         self._checkpoint.storage.put(f"sessions/{self.id}.jsonl", diary)
+
+
+def _line(action: str, facts: Mapping[str, Any]) -> str:
+    """Return an event as people read it."""
+    return " ".join([action, *(f"{name}={_word(value)}" for name, value in facts.items())])
+
+
+def _word(value: Any) -> str:
+    """Return *value* as one word: as it is, or as JSON where it has blanks or parts."""
+    if isinstance(value, Mapping | list | tuple) or len(str(value).split()) != 1:
+        return json.dumps(value, default=str, ensure_ascii=False)
+    return str(value)
 
 
 @contextmanager
@@ -160,6 +214,7 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
         target=_keep_renewing, args=(session, done), daemon=True, name="lease"
     )
     renewing.start()
+    stop.last_act = session.end  # whatever hangs, the next driver must not wait for this one
     session.note("session_started", epoch=lease.epoch, pid=lease.owner.pid, host=lease.owner.host)
     try:
         yield session
@@ -167,6 +222,7 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
         done.set()
         renewing.join()
         session.end()
+        stop.last_act = lambda: None
 
 
 def _warn_of_wait(checkpoint: str, lease: Lease) -> None:

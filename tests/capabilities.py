@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import sys
 import time
@@ -413,6 +415,22 @@ def waits_for_a_file(rows, path):
     while not os.path.exists(path):
         time.sleep(0.01)
     return rows
+
+
+def hangs(rows, path):
+    """Never returns; says in others who is at work."""
+    with open(f"{path}-by-{os.getpid()}", "w"):
+        pass
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(60)
+
+
+def logs_and_hangs(rows, path):
+    """Warns in a line that is longer than a terminal is wide, then never returns."""
+    time.sleep(0.5)  # so that there is a bar
+    logging.getLogger("capabilities").warning("a long warning %sits end", "word " * 30)
+    hangs(rows, path)
 
 
 def waits_for_a_word(rows, folder):

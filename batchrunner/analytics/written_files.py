@@ -95,7 +95,8 @@ class _Reading:
 
     def _fetched(self, entries: Sequence[Entry], pool: ThreadPoolExecutor) -> list[bytes | None]:
         """Return what is in the files: each thread is given a share of them, for one at a time
-        would cost more than the files."""
+        would cost more than the files.
+        """
         shares = [entries[first::_READERS] for first in range(_READERS)]
         try:
             found = list(pool.map(self._fetch_each, shares))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 
+from batchrunner.cli.stopping import Watch
 from batchrunner.cli.terminal import put, say
 from batchrunner.errors import BatchRunnerError, describe
-from batchrunner.progress import BarProgress, LineProgress, Progress, duration
+from batchrunner.progress import BarProgress, LineProgress, NoProgress, Progress, Standing, duration
 from batchrunner.report import BatchReport
 from batchrunner.runner import BatchRunner
 from batchrunner.session import Stop, StopReason
 from batchrunner.spec import BatchSpec
+from batchrunner.worker.stopping import Grace
 
 _SHOWN_FAILURES = 10
 
@@ -26,14 +27,21 @@ def drive(spec: str, session: Callable[..., BatchReport], *, output: str) -> int
     # Ray reads it when it is imported, or else takes SIGTERM for itself and dies of it.
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     loaded = BatchSpec.from_yaml(spec)
-    stop = Stop(max_runtime=loaded.execution.max_runtime)
-    # What a capability prints must not be in a report that a program reads.
-    printed = redirect_stdout(sys.stderr) if output == "json" else nullcontext()
-    with _signals(stop), closing(_progress()) as progress, printed, _no_exit():
-        report = session(BatchRunner(loaded), stop=stop, progress=progress)
-    if output == "json":
-        put(json.dumps(report.to_dict()) + "\n")
-    _tell(report, spec=spec)
+    if loaded.execution.engine == "ray":
+        # A thread that is left behind in Ray would start another one when this one has ended.
+        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    execution = loaded.execution
+    stop = Stop(max_runtime=execution.max_runtime, grace=Grace(execution.grace_period))
+    seen = _Seen()
+    with Watch(stop, last_words=lambda: _last_words(stop, loaded, seen.standing)) as watch:
+        # What a capability prints must not be in a report that a program reads.
+        printed = redirect_stdout(sys.stderr) if output == "json" else nullcontext()
+        with closing(_progress()) as seen.progress, printed, _no_exit():
+            report = session(BatchRunner(loaded), stop=stop, progress=seen)
+        watch.ends_with(report.exit_code)
+        if output == "json":
+            put(json.dumps(report.to_dict()) + "\n")
+        _tell(report, spec=spec)
     return report.exit_code
 
 
@@ -53,23 +61,32 @@ def _progress() -> Progress:
     return BarProgress() if sys.stderr.isatty() else LineProgress()
 
 
-@contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a wish to stop, and the next into an interrupt."""
-    reasons = {signal.SIGINT: StopReason.INTERRUPTED, signal.SIGTERM: StopReason.TERMINATED}
+class _Seen:
+    """Shows progress, and remembers the last of it."""
 
-    def handle(number: int, _: object) -> None:
-        if stop.reason is not None:
-            raise KeyboardInterrupt
-        stop.request(reasons[signal.Signals(number)])
-        say("stopping: the shards in flight are finished first; once more drops them")
+    def __init__(self) -> None:
+        self.progress: Progress = NoProgress()
+        self.standing: Standing | None = None
 
-    before = {number: signal.signal(number, handle) for number in reasons}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def show(self, standing: Standing) -> None:
+        self.standing = standing
+        self.progress.show(standing)
+
+    def close(self) -> None:
+        """Nothing: who made the progress closes it."""
+
+
+def _last_words(stop: Stop, spec: BatchSpec, standing: Standing | None) -> str:
+    """Tell how far a session is that does not end by itself."""
+    if standing is None:
+        return f"stopped ({stop.reason}): nothing was begun\nnext: {_again()}"
+    lines = [
+        f"stopped ({stop.reason}): {standing.committed:,} of {standing.shards:,} shards committed",
+        "what did not end in time was broken off; nothing that is committed is lost",
+        f"output: {spec.sink.uri}",
+        f"next: {_again()}",
+    ]
+    return "\n".join(lines)
 
 
 def _tell(report: BatchReport, *, spec: str) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
@@ -38,6 +38,21 @@ class _Scrubbed(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return harmless(_without_secrets(super().format(record)))
+
+
+class _ToStderr(logging.Handler):
+    """Writes to what is stderr at that moment: while there is a progress bar, to above it."""
+
+    @property
+    def stream(self) -> TextIO:
+        """Where its lines go."""
+        return sys.stderr
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            click.echo(self.format(record), err=True)
+        except Exception:  # noqa: BLE001 - as in the standard handlers: logging ends nothing
+            self.handleError(record)
 
 
 class _Commands(click.Group):
@@ -77,7 +92,7 @@ def batchrunner() -> None:
     4 refused, nothing touched · 5 verify found a defect · 75 stopped with work left ·
     130 Ctrl-C · 143 SIGTERM
     """  # noqa: D301 - click wants the character
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr()
     handler.setFormatter(_Scrubbed("%(message)s"))
     logging.basicConfig(handlers=[handler])
 

@@ -15,13 +15,14 @@ from batchrunner.worker.work import Work
 from batchrunner.worker.worker_log import WorkerLog
 
 
-def run_locally(work: Work, shards: Sequence[Shard], *, stop: Stop) -> Iterator[Receipt]:
-    """Process *shards* in order and yield a receipt for each.
+def run_locally(work: Work, shards: Sequence[Shard], *, stop: Stop) -> Iterator[Receipt | None]:
+    """Process *shards* in order and yield a receipt for each, after a None once work begins.
 
     Raises:
         CapabilityImportError: The capability cannot be imported or built.
     """
     with _kept_log(work), closing(ShardWorker(work, pickled=lambda: pickled(work))) as worker:
+        yield None
         for receipts in worker.process(shards, stop=stop):
             yield from receipts
 

@@ -24,7 +24,7 @@ from batchrunner.user_code import contained
 from batchrunner.worker.attempts import Witness
 from batchrunner.worker.process import ShardWorker
 from batchrunner.worker.receipt import Cause, Failure, Receipt
-from batchrunner.worker.stopping import StoredStop
+from batchrunner.worker.stopping import Grace, StoredStop
 from batchrunner.worker.work import Work
 from batchrunner.worker.worker_log import WorkerLog
 
@@ -165,7 +165,8 @@ class _Worker:
             self._worker = ShardWorker(
                 work, pickled=lambda: payload.work, witness=_witness(work.session)
             )
-            self._stop = StoredStop(work.checkpoint().storage, work.session)
+            poll = Grace(work.spec.execution.grace_period).poll
+            self._stop = StoredStop(work.checkpoint().storage, work.session, poll=poll)
         except CapabilityImportError as error:
             self._failure = Failure(Cause.IMPORT, str(error))
 

@@ -43,6 +43,11 @@ class ExecutionSpec(Section):
         description='Stop cleanly after this time, such as "3h50m"; the same line continues. '
         "Kept in seconds.",
     )
+    grace_period: Annotated[Duration, NEUTRAL] = Field(
+        default=25.0,
+        description="After SIGTERM, Ctrl-C or `max_runtime` the process is gone within this time, "
+        "whatever hangs. Shards in flight may be finished in most of it.",
+    )
     max_concurrency: Annotated[Count, NEUTRAL] = Field(
         default=8, description="Batches of an `async def` capability in flight, per worker."
     )

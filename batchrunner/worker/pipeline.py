@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.1
-_LEAVE_SECONDS = 5.0
+LEAVE_SECONDS = 5.0
 
 
 class _End:
@@ -35,14 +35,21 @@ def read_ahead(items: Iterable[T], *, depth: int) -> Iterator[Iterator[T]]:
 
 
 @contextmanager
-def read_ticking(items: Iterable[T], *, seconds: float) -> Iterator[Iterator[T | None]]:
-    """As `read_ahead`, with None whenever no item came for so many *seconds*."""
-    with produced(items, depth=1000) as fifo:
+def read_ticking(
+    items: Iterable[T], *, seconds: float, patience: Callable[[], float]
+) -> Iterator[Iterator[T | None]]:
+    """As `read_ahead`, with None whenever no item came for so many *seconds*.
+
+    Leaving the block waits for the thread, for as long as *patience* says at that moment.
+    """
+    with produced(items, depth=1000, patience=patience) as fifo:
         yield _consume(fifo, tick=seconds)
 
 
 @contextmanager
-def produced(items: Iterable[T], *, depth: int) -> Iterator[queue.Queue[Any]]:
+def produced(
+    items: Iterable[T], *, depth: int, patience: Callable[[], float] = lambda: LEAVE_SECONDS
+) -> Iterator[queue.Queue[Any]]:
     """Let a thread put *items* into a queue, and an `_End` after the last."""
     fifo: queue.Queue[Any] = queue.Queue(depth)
     left = threading.Event()
@@ -54,7 +61,7 @@ def produced(items: Iterable[T], *, depth: int) -> Iterator[queue.Queue[Any]]:
         yield fifo
     finally:
         left.set()
-        thread.join(_LEAVE_SECONDS)
+        thread.join(patience())
 
 
 def _produce(items: Iterable[Any], fifo: queue.Queue[Any], left: threading.Event) -> None:

@@ -40,7 +40,7 @@ from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.resolving import Made, Resolver, RowFailedError
 from batchrunner.worker.returned import to_lines, to_table
 from batchrunner.worker.schema import RowTypes, SinkSchema
-from batchrunner.worker.stopping import Stop, until_stopped
+from batchrunner.worker.stopping import Grace, Stop, until_stopped
 from batchrunner.worker.work import Work
 
 BATCHES_AHEAD = BATCHES_BEHIND = 4
@@ -249,11 +249,12 @@ class _Group:
             by_shape=self._work.takes_tables,
             set_aside=self._set_aside_by_origin,
         )
+        drain = Grace(spec.execution.grace_period).drain
         with ExitStack() as stack:
             stack.callback(self._committer.close)
             behind = stack.enter_context(WriteBehind(depth=BATCHES_BEHIND))
             ahead = stack.enter_context(read_ahead(steps, depth=BATCHES_AHEAD))
-            for step, answer in self._call(until_stopped(ahead, stop)):
+            for step, answer in self._call(until_stopped(ahead, stop, drain=drain)):
                 yield from behind.do(self._write, step, self._made(step, answer))
             yield from behind.do(self._committer.commit)
             yield from behind.finish()

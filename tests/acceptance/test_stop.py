@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,22 +74,146 @@ def test_a_signal_stops_cleanly(job, number, code, engine):
     assert finishes(job)
 
 
-def test_a_second_ctrl_c_stops_at_once(job):
-    """Whoever asks twice means it."""
-    waits = {"target": "capabilities:waits_for_a_file", "fn_kwargs": {"path": f"{job}/never"}}
-    a_spec_file(job, capability=waits)
-    with start("run", "spec.yaml", cwd=job) as process:
-        wait_for(lambda: list(job.glob("never-by-*")), process)  # before a call, one is enough
-        process.send_signal(signal.SIGINT)
+def hangs(job, **execution):
+    """A call that never returns, whatever is raised in it."""
+    target = {"target": "capabilities:hangs", "fn_kwargs": {"path": f"{job}/never"}}
+    a_spec_file(job, capability=target, execution={"engine": "local", **execution})
+
+
+def processes_in_calls(job):
+    return [int(path.name.rpartition("-")[2]) for path in job.glob("never-by-*")]
+
+
+def is_released(job):
+    [lease] = job.glob("out/_checkpoint/lease/*.json")
+    return json.loads(lease.read_bytes())["released"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "engine"),
+    [
+        (signal.SIGINT, 130, "local"),
+        (signal.SIGTERM, 143, "local"),
+        pytest.param(signal.SIGINT, 130, "ray", marks=[pytest.mark.ray, pytest.mark.soak]),
+    ],
+    ids=["SIGINT", "SIGTERM", "ray-SIGINT"],
+)
+def test_a_second_signal_drops_the_call_and_says_what_happened(job, number, code, engine):
+    """Whoever asks twice means it, and needs the next command as much as others."""
+    hangs(job, engine=engine)
+    with start("run", "spec.yaml", cwd=job, group=True) as process:
+        wait_for(lambda: processes_in_calls(job), process)  # before a call, one is enough
+        os.killpg(process.pid, number)
+        wait_for(lambda: list(job.glob("out/_checkpoint/sessions/*.stop")), process)
         began = time.monotonic()
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, number)
         _, stderr = process.communicate(timeout=60)
 
-    assert process.returncode == 130, stderr
-    assert time.monotonic() - began < 10
+    assert process.returncode == code, stderr
+    assert time.monotonic() - began < 15  # the grace period is 25 s
+    assert f"stopped ({number.name}): 0 of 60 shards committed" in stderr
+    assert "next: batchrunner run spec.yaml" in stderr
     assert "Traceback" not in stderr
-    assert commits(job) == 0
+    assert is_released(job)
+
+
+@pytest.mark.parametrize(
+    ("engine", "max_runtime", "code"),
+    [
+        ("local", None, 143),
+        ("local", "1s", 75),
+        pytest.param("ray", None, 143, marks=pytest.mark.ray),
+    ],
+    ids=["SIGTERM", "max_runtime", "ray"],
+)
+def test_a_call_that_hangs_holds_nobody_up_for_longer_than_the_grace_period(
+    job, engine, max_runtime, code
+):
+    """It took 37 s. Kubernetes kills after 30, and the next pod waited for the lease of this one."""
+    hangs(job, engine=engine, max_runtime=max_runtime, grace_period="5s")
+    with start("run", "spec.yaml", cwd=job) as process:
+        began = time.monotonic()
+        if not max_runtime:
+            wait_for(lambda: processes_in_calls(job), process)
+            began = time.monotonic()
+            process.terminate()
+        _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == code, stderr
+    assert time.monotonic() - began < 15  # 5 s, and those that a busy machine adds
+    assert "0 of 60 shards committed" in stderr
+    assert "next: batchrunner run spec.yaml" in stderr
+    assert is_released(job)
+    wait_for_end_of(processes_in_calls(job))
+
+
+def test_what_hangs_in_the_main_thread_is_ended_too_with_the_next_command(job):
+    """The module of the capability waits for a server; no loop of ours gets to look at a clock."""
+    (job / "waits.py").write_text(
+        "import pathlib, time\n"
+        "def f(rows): return rows\n"
+        "pathlib.Path('begun').touch()\n"
+        "while True:\n"
+        "    try:\n"
+        "        time.sleep(60)\n"
+        "    except BaseException:\n"
+        "        pass\n"
+    )
+    # The driver imports it before it starts Ray.
+    a_spec_file(job, capability="waits:f", execution={"engine": "ray", "grace_period": "2s"})
+    with start("run", "spec.yaml", cwd=job) as process:
+        wait_for((job / "begun").exists, process)
+        process.terminate()
+        _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == 143, stderr
+    assert "stopped (SIGTERM)" in stderr
+    assert "next: batchrunner run spec.yaml" in stderr
+    assert is_released(job)
+
+
+@pytest.mark.ray
+def test_a_signal_to_the_process_group_while_ray_starts_is_a_stop(job):
+    """It hits Ray's processes as well; that is no Ray that "cannot be used"."""
+    a_spec_file(job, execution={"engine": "ray"})
+    with start("run", "spec.yaml", cwd=job, group=True) as process:
+        wait_for(lambda: "gcs_server" in commands_of(process.pid), process)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == 143, stderr
+    assert "stopped (SIGTERM): 0 of 60 shards committed" in stderr
+    assert "next: batchrunner run spec.yaml" in stderr
+    assert is_released(job)
+    deadline = time.monotonic() + 60
+    while commands_of(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not commands_of(process.pid)
+
+
+def commands_of(group):
+    """The commands of the processes of a *group*, in one text; without those that have ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group and fields[0] not in "ZX":
+                found.append(stat.with_name("cmdline").read_text())
+    return " ".join(found)
+
+
+def wait_for_end_of(pids):
+    deadline = time.monotonic() + 30
+    while not all(map(has_ended, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def has_ended(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
 
 
 def test_max_runtime_ends_with_75(job):

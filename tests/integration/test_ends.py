@@ -368,23 +368,28 @@ def test_a_row_that_takes_all_memory_leaves_the_batches_after_it_as_large_as_the
     assert (tmp_path / "calls").read_text().split()[-3:] == ["64"] * 3
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_the_isolated_process_ends_with_its_owner_however_that_ends(tmp_path, how):
+@pytest.mark.parametrize(
+    ("how", "times"),
+    [(signal.SIGKILL, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)],
+    ids=["killed", "stopped", "stopped twice"],
+)
+def test_the_isolated_process_ends_with_its_owner_however_that_ends(tmp_path, how, times):
     """It kept its model, and the memory of a GPU, until a call returned that hangs for ever."""
     a_source(tmp_path / "in", shards=1)
     waits = {"target": "capabilities:waits_for_a_file", "fn_kwargs": {"path": f"{tmp_path}/go"}}
-    a_spec_file(tmp_path, capability=waits, errors={"batch_timeout": "2h"})
+    execution = {"engine": "local", "grace_period": "25s" if times == 2 else "2s"}
+    a_spec_file(tmp_path, capability=waits, errors={"batch_timeout": "2h"}, execution=execution)
     with start("run", "spec.yaml", cwd=tmp_path) as process:
         wait_for(lambda: list(tmp_path.glob("go-by-*")), process)
         [isolated] = [int(path.name.rpartition("-")[2]) for path in tmp_path.glob("go-by-*")]
         assert isolated != process.pid
         process.send_signal(how)
-        if how == signal.SIGTERM:  # a second one does not wait for the call
+        if times == 2:  # a second one does not wait for the call
             wait_for(lambda: list(tmp_path.glob("out/_checkpoint/sessions/*.stop")), process)
             process.send_signal(how)
         process.communicate(timeout=60)
 
-    assert process.returncode == (130 if how == signal.SIGTERM else -how)
+    assert process.returncode == (143 if how == signal.SIGTERM else -how)
     wait_for(lambda: is_gone(isolated))
     assert not list(tmp_path.glob("out/part-*"))
 

@@ -64,6 +64,7 @@ NEUTRAL = {
     "execution.accelerator_type": "x",
     "execution.resources": {"a": 1},
     "execution.max_runtime": 2,
+    "execution.grace_period": 2,
     "execution.max_concurrency": 2,
     "errors.max_row_errors": 5,
     "errors.retry.max_attempts": 2,
