@@ -57,6 +57,7 @@ class BatchRunner:
         if capability is None and spec.capability is None:
             raise InvalidSpecError("there is no capability: name one in the spec, or hand it over")
         self.spec, self._capability = spec, capability
+        spec.remember_secrets()
 
     def plan(self, *, accept_changes: bool = False) -> Survey:
         """Tell what `run` would do and why. Starts nothing, writes nothing.

@@ -26,6 +26,7 @@ from batchrunner.checkpoint.lease import (
     renew_lease,
 )
 from batchrunner.errors import LeaseHeldError, StorageError
+from batchrunner.spec.secrets import scrubbed
 
 _log = logging.getLogger(__name__)
 
@@ -130,6 +131,9 @@ class Session:
 
     def note(self, action: str, **facts: Any) -> None:
         """Write an event down; it is durable soon, and when the session ends."""
+        facts = {
+            key: scrubbed(fact) if isinstance(fact, str) else fact for key, fact in facts.items()
+        }
         event = {"at": datetime.now(UTC).isoformat(), "action": action, **facts}
         _log.info("%s %s", action, facts, extra={"action": action, "session": self.id})
         with self._lock:
