@@ -19,7 +19,7 @@ from batchrunner.spec.secrets import scrubbed
 from batchrunner.worker.user_frames import place_in_code
 
 _MAX_MESSAGE = 2000
-_MAX_SHOWN_MESSAGE, _MAX_SHOWN_ROW = 300, 200
+MAX_SHOWN_MESSAGE, MAX_SHOWN_ROW = 300, 200
 
 
 class Stage(StrEnum):
@@ -80,12 +80,12 @@ class DeadLetter:
         told = f"{self.error}: {self.message}".rstrip(": ")
         what = self.message if self.stage is Stage.READ else told
         place = f" (at {self.code})" if self.code else ""
-        return f"{one_line(what, most=_MAX_SHOWN_MESSAGE)}{place}"
+        return f"{one_line(what, most=MAX_SHOWN_MESSAGE)}{place}"
 
     @property
     def row(self) -> str:
         """Return how the row looks, in one line; not all of it when it is long."""
-        return one_line(self.position.raw.decode(errors="replace"), most=_MAX_SHOWN_ROW)
+        return one_line(self.position.raw.decode(errors="replace"), most=MAX_SHOWN_ROW)
 
     def to_line(self) -> bytes:
         """Return the letter as it is kept: a JSON object in a line."""

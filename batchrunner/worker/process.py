@@ -256,6 +256,8 @@ class _Group:
         self._resolver = Resolver(caller.submit, work.spec.errors, types, losses=losses)
         self._committer = Committer(work, schema)
         self._given_up: set[int] = set()
+        self._failed: set[int] = set()
+        """As `_given_up`, which the thread that writes knows: known here before that hears of it."""
         self._by_run = work.capability_spec.mode == "run"
 
     def process(self, shards: Sequence[Shard], *, stop: Stop) -> Iterator[list[Receipt]]:
@@ -273,7 +275,7 @@ class _Group:
             behind = stack.enter_context(WriteBehind(depth=BATCHES_BEHIND))
             ahead = stack.enter_context(read_ahead(steps, depth=BATCHES_AHEAD))
             for step, answer in self._call(until_stopped(ahead, stop)):
-                yield from behind.do(self._write, step, self._made(step, answer))
+                yield from behind.do(self._write, step, self._outcome(step, answer))
                 if self._losses.is_hopeless:  # the driver stops the run when it hears of it
                     break
             yield from behind.do(self._committer.commit)
@@ -283,11 +285,21 @@ class _Group:
         """Pair each step with the capability's answer to it, in order, a few calls ahead."""
         pending: deque[tuple[Step, Answer | None]] = deque()
         for step in steps:
-            batch = None if step.shard.id in self._given_up else step.batch
+            is_over = step.shard.id in self._given_up or step.shard.id in self._failed
+            batch = None if is_over else step.batch
             pending.append((step, self._caller.submit(batch) if batch else None))
             if len(pending) >= self._caller.ahead:
                 yield pending.popleft()
         yield from pending
+
+    def _outcome(self, step: Step, answer: Answer | None) -> Made | Failure:
+        """Return what comes of a step; nothing, of a shard that has failed."""
+        if step.shard.id in self._failed:
+            return Made()
+        made = self._made(step, answer)
+        if isinstance(made, Failure):
+            self._failed.add(step.shard.id)
+        return made
 
     def _made(self, step: Step, answer: Answer | None) -> Made | Failure:
         """Return what comes of a step; its failure when that costs the shard."""

@@ -65,7 +65,11 @@ class Resolver:
         try:
             return self._taken(shard, answer)
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
-            return self._after(shard, batch, error)
+            failed = error
+        try:  # not while that is handled: it would be the context of what comes
+            return self._after(shard, batch, failed)
+        finally:
+            del failed  # its frames, and with them the rows, go at once
 
     def _taken(self, shard: Shard, answer: Answer) -> Made:
         """Return what *answer* gives, whose types go on from those of the rows before."""

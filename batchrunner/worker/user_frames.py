@@ -13,6 +13,7 @@ from batchrunner.user_code import CallRaisedError
 _OURS = f"{Path(__file__).parents[1]}/"
 _LIBRARIES = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")})
 _INSTALLED = ("/site-packages/", "/dist-packages/")
+_COMPILED = (".pyx", ".pxi", ".pxd")
 _FRAME = re.compile(r'^ *File "(.+)", line (\d+)', re.MULTILINE)
 _MAX_TRACEBACK = 4000
 
@@ -45,7 +46,10 @@ def _innermost(frames: Iterable[tuple[str, int | str]]) -> str:
 
 
 def _theirs(told: traceback.TracebackException) -> traceback.TracebackException:
-    told.stack[:] = [frame for frame in told.stack if not _is_ours(frame.filename)]
+    theirs = [frame for frame in told.stack if not _is_ours(frame.filename)]
+    own = [frame for frame in theirs if not _is_installed(frame.filename)]
+    # What stands before their first frame is the machinery by which we called it.
+    told.stack[:] = theirs[theirs.index(own[0]) :] if own else theirs
     for before in (told.__cause__, told.__context__):
         if before is not None:
             _theirs(before)
@@ -57,4 +61,5 @@ def _is_ours(file: str) -> bool:
 
 
 def _is_installed(file: str) -> bool:
-    return file.startswith(_LIBRARIES) or any(folder in file for folder in _INSTALLED)
+    is_compiled = file.endswith(_COMPILED)
+    return is_compiled or file.startswith(_LIBRARIES) or any(part in file for part in _INSTALLED)
