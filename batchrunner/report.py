@@ -43,6 +43,9 @@ class BatchReport:
         seconds: How long this session took.
         failures: Why shards failed in this session, by id.
         quarantined: Why shards are set apart until `retry`, by id.
+        row_error: What most of the rows set aside failed with, where, and one of them; empty as long
+            as no more of them failed than may.
+        row_traceback: Of the user's code, for that row; may be empty.
         ref: The batch in the analytics store; None when it is not complete, or there is no store.
         stopped: Why the session ended early; None when it did not.
     """
@@ -64,6 +67,8 @@ class BatchReport:
     quarantined: Mapping[int, str]
     ref: CapabilityRunRef | None = None
     stopped: StopReason | None = None
+    row_error: str = ""
+    row_traceback: str = ""
 
     @property
     def ok(self) -> bool:

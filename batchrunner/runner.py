@@ -13,7 +13,7 @@ from batchrunner.capability import load_target
 from batchrunner.capability.again import as_seen_here
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.driving import Driving, Engine
-from batchrunner.errors import InvalidSpecError
+from batchrunner.errors import DamagedOutputError, InvalidSpecError, StorageError
 from batchrunner.execute.import_paths import import_paths
 from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
@@ -29,6 +29,7 @@ from batchrunner.progress import NoProgress, Pace, Progress
 from batchrunner.recording import is_recorded, record_batch
 from batchrunner.report import BatchReport, report_of
 from batchrunner.session import Session, Stop, open_session
+from batchrunner.set_aside import most_frequent
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import open_storage
@@ -59,6 +60,7 @@ class BatchRunner:
         if capability is None and spec.capability is None:
             raise InvalidSpecError("there is no capability: name one in the spec, or hand it over")
         self.spec, self._capability = spec, capability
+        spec.remember_secrets()
 
     def plan(self, *, accept_changes: bool = False) -> Survey:
         """Tell what `run` would do and why. Starts nothing, writes nothing.
@@ -213,6 +215,8 @@ class BatchRunner:
                 session.check()
                 record_batch(run, seen, committed)
             declare_success(run, seen, committed, session)
+        if not report.within_budget:
+            report = _with_row_error(report, run, committed)
         return self._told(report, driving, session)
 
     def _work(self, opened: Opened, seen: Survey, session: Session) -> Work:
@@ -261,6 +265,20 @@ class BatchRunner:
 
     def _target(self) -> str:
         return self.spec.capability.target if self.spec.capability else ""
+
+
+def _with_row_error(
+    report: BatchReport, run: Run, committed: Mapping[int, Sentinel]
+) -> BatchReport:
+    """Say what most rows failed with; a report without it is better than none."""
+    try:
+        group = most_frequent(run.checkpoint, committed.values())
+    except (DamagedOutputError, StorageError) as error:
+        _log.warning("%s", error)
+        return report
+    if group is None:
+        return report
+    return replace(report, row_error=str(group), row_traceback=group.traceback)
 
 
 def _warn(seen: Survey) -> None:

@@ -28,6 +28,7 @@ from batchrunner.checkpoint.lease import (
     renew_lease,
 )
 from batchrunner.errors import LeaseHeldError, StorageError
+from batchrunner.spec.secrets import scrubbed
 from batchrunner.worker.stopping import Grace
 
 _log = logging.getLogger(__name__)
@@ -173,6 +174,9 @@ class Session:
 
     def note(self, action: str, **facts: Any) -> None:
         """Write an event down; it is durable soon, and when the session ends."""
+        facts = {
+            key: scrubbed(fact) if isinstance(fact, str) else fact for key, fact in facts.items()
+        }
         event = {"at": datetime.now(UTC).isoformat(), "action": action, **facts}
         _log.info("%s", _line(action, facts), extra={"action": action, "session": self.id})
         with self._lock:

@@ -1,16 +1,21 @@
-"""The rows that a run set aside, from its checkpoint alone."""
+"""The rows that a run set aside, or that it gave a shard up for, from its checkpoint alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import Any
 
-from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.errors import ObjectNotFoundError
 from batchrunner.plan.planning import StoredPlan
 from batchrunner.shard import Slicing
-from batchrunner.worker.letters import letters_of
+from batchrunner.worker.given_up import kept_letters, letters_under
+from batchrunner.worker.letters import MAX_SHOWN_MESSAGE, MAX_SHOWN_ROW, letters_of, one_line
+
+_SHARDS_LOOKED_AT = 50
+"""To tell what most rows failed with: each costs a read."""
 
 
 @dataclass(slots=True)
@@ -20,6 +25,9 @@ class ErrorGroup:
     Attributes:
         stage: Where they were stopped: read, capability.
         error: Type of the error.
+        code: File and line of the user's code that it came from; empty for none.
+        given_up: Their shards are given up, so that no row of these is in the output. Not all rows
+            that failed are known then.
         rows: How many they are.
         shards: In how many shards.
         message: What the error says of the first of them.
@@ -27,10 +35,13 @@ class ErrorGroup:
         unit: What *at* counts: byte or row.
         at: Where it stands.
         raw: How it looks; at most 4 KiB of it.
+        traceback: Of the user's code, for that row; empty for none.
     """
 
     stage: str
     error: str
+    code: str
+    given_up: bool
     rows: int
     shards: int
     message: str
@@ -38,13 +49,22 @@ class ErrorGroup:
     unit: str
     at: int
     raw: str
+    traceback: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __str__(self) -> str:
+        place = f" (at {self.code})" if self.code else ""
+        why = one_line(f"{self.error}: {self.message}", most=MAX_SHOWN_MESSAGE)
+        row = one_line(self.raw, most=MAX_SHOWN_ROW)
+        return f"{why}{place}, {self.rows:,} of the failed rows; one of them: {row}"
+
 
 def rows_set_aside(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
     """Yield the dead letters of a run, shard by shard, without those that went through since.
+
+    Also the first ones of each shard that is given up and not committed since; these are `given_up`.
 
     Raises:
         ObjectNotFoundError: There is no run.
@@ -60,22 +80,44 @@ def rows_set_aside(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
         for shard in plan.active
         if shard.slicing is Slicing.LETTERS and shard.id in committed
     }
+    kept = kept_letters(checkpoint)
     for shard in plan.active:
+        stem = plan.facts.stem(shard.id)
         if shard.id in committed and shard.id not in tried_again:
-            yield from letters_of(checkpoint, committed[shard.id])
+            for letter in letters_of(checkpoint, committed[shard.id]):
+                yield {**letter, "given_up": False}
+        elif shard.id not in committed and stem in kept:
+            for letter in letters_under(checkpoint, kept[stem]):
+                yield {**letter, "given_up": True}
 
 
 def error_groups(checkpoint: Checkpoint) -> list[ErrorGroup]:
-    """Return the rows set aside in groups, the largest first.
+    """Return the rows set aside, and those of shards given up, in groups, the largest first.
 
     Raises:
         ObjectNotFoundError: There is no run.
         DamagedOutputError: Some of them are not whole.
     """
-    groups: dict[tuple[str, str], ErrorGroup] = {}
-    seen: set[tuple[str, str, int]] = set()
-    for letter in rows_set_aside(checkpoint):
-        key = letter["stage"], letter["error"]
+    return _groups(rows_set_aside(checkpoint))
+
+
+def most_frequent(checkpoint: Checkpoint, committed: Iterable[Sentinel]) -> ErrorGroup | None:
+    """Return the largest group of the rows that these shards set aside, or the first few of them.
+
+    Raises:
+        DamagedOutputError: Some of them are not whole.
+        StorageError: They cannot be read.
+    """
+    failed = islice((sentinel for sentinel in committed if sentinel.errors), _SHARDS_LOOKED_AT)
+    letters = chain.from_iterable(letters_of(checkpoint, sentinel) for sentinel in failed)
+    return next(iter(_groups(letters)), None)
+
+
+def _groups(letters: Iterable[dict[str, Any]]) -> list[ErrorGroup]:
+    groups: dict[tuple[Any, ...], ErrorGroup] = {}
+    seen: set[tuple[Any, ...]] = set()
+    for letter in letters:
+        key = letter["stage"], letter["error"], letter.get("code"), letter.get("given_up")
         if key not in groups:
             groups[key] = _group(letter)
         groups[key].rows += 1
@@ -89,6 +131,8 @@ def _group(letter: dict[str, Any]) -> ErrorGroup:
     return ErrorGroup(
         stage=letter["stage"],
         error=letter["error"],
+        code=letter.get("code", ""),
+        given_up=letter.get("given_up", False),
         rows=0,
         shards=0,
         message=letter["message"],
@@ -96,4 +140,5 @@ def _group(letter: dict[str, Any]) -> ErrorGroup:
         unit=letter["unit"],
         at=letter["at"],
         raw=raw,
+        traceback=letter.get("traceback", ""),
     )

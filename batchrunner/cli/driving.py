@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import sys
@@ -98,6 +99,7 @@ def _tell(report: BatchReport, *, spec: str) -> None:
         f"rows: {report.rows_in:,} in, {report.rows_out:,} out, {report.rows_failed:,} set aside",
         f"output: {report.sink}",
         *_failures(report),
+        *_traceback(report),
         *_next(report, spec=shlex.quote(spec)),
     ]
     say("\n".join(lines))
@@ -112,12 +114,21 @@ def _failures(report: BatchReport) -> list[str]:
         lines.append(
             f"too many rows failed: {report.rows_failed:,} of {report.rows_in:,}, where "
             f"errors.max_row_errors allows {report.rows_allowed:,}"
+            f"{': ' if report.row_error else ''}{report.row_error}"
         )
     return lines
 
 
+def _traceback(report: BatchReport) -> list[str]:
+    """Return the user's own frames of the first failure that has any, for `-v`."""
+    told = [*(failure.traceback for failure in report.failures.values()), report.row_traceback]
+    is_verbose = logging.getLogger().isEnabledFor(logging.INFO)
+    return [text.rstrip() for text in told if text][: int(is_verbose)]
+
+
 def _next(report: BatchReport, *, spec: str) -> list[str]:
-    lines = [f"see the rows set aside: batchrunner errors {spec}"] if report.rows_failed else []
+    has_rows = report.rows_failed or any(f.traceback for f in report.failures.values())
+    lines = [f"see the rows that failed: batchrunner errors {spec}"] if has_rows else []
     if report.stopped is StopReason.ROW_ERRORS or not report.within_budget:
         lines.append(
             f"next: fix it, then batchrunner retry --rows {spec}; or raise errors.max_row_errors, "

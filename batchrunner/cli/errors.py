@@ -21,7 +21,8 @@ _MESSAGE_LENGTH = 100
 def command(place: str, rows: bool, storage_options: dict[str, Any], output: str) -> None:
     """List what failed: rows set aside, by kind of error, with an example. PLACE is as for `status`.
 
-    Shards that were set apart are told on stderr, with their reason.
+    Also the first 100 rows that a shard was given up for, as long as it is not committed. Shards
+    that are given up are told on stderr, with their reason.
     """
     from batchrunner.checkpoint import Checkpoint
     from batchrunner.cli.places import checkpoint_of
@@ -29,7 +30,8 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
 
     checkpoint = Checkpoint.current(checkpoint_of(place, storage_options))
     if rows:
-        print_records([_same_keys(letter) for letter in rows_set_aside(checkpoint)], output)
+        records = [_same_keys(letter) for letter in rows_set_aside(checkpoint)]
+        print_records([_in_cells(r) for r in records] if output == "table" else records, output)
     else:
         records = [group.to_dict() for group in error_groups(checkpoint)]
         print_records(
@@ -37,17 +39,29 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
             output,
             first_to_go=("shards", "stage", "where"),
         )
-    for quarantine in checkpoint.quarantined().values():
-        attempts = f"after {quarantine.attempts} attempts" if quarantine.attempts > 1 else "at once"
-        say(f"shard {quarantine.shard} failed {attempts}: {quarantine.reason}")
+    quarantined = checkpoint.quarantined().values()
+    for one in quarantined:
+        attempts = f"after {one.attempts} attempts" if one.attempts > 1 else "at once"
+        say(f"shard {one.shard} was given up {attempts}: {one.reason}")
+    if not records and not quarantined:
+        say("no row failed")
 
 
 def _same_keys(letter: dict[str, object]) -> dict[str, object]:
-    return {"raw": None, "raw_base64": None, **letter}
+    return {"raw": None, "raw_base64": None, "code": "", "traceback": None, **letter}
+
+
+def _in_cells(letter: dict[str, object]) -> dict[str, object]:
+    """Return what fits into a line: a traceback is many."""
+    row = letter["raw"] if letter["raw"] is not None else f"base64: {letter['raw_base64']}"
+    shown = ("shard", "source", "unit", "at", "stage", "error", "message", "code", "given_up")
+    return {**{key: letter[key] for key in shown}, "row": row}
 
 
 def _short(record: dict[str, object]) -> dict[str, object]:
     place = f"{record['source']}, {record['unit']} {record['at']}"
     message = str(record["message"]).partition("\n")[0][:_MESSAGE_LENGTH]
-    kept = ("stage", "error", "rows", "shards")
-    return {**{key: record[key] for key in kept}, "example": message, "where": place}
+    at = f" (at {record['code']})" if record["code"] else ""
+    shards = f"{record['shards']:,} given up" if record["given_up"] else record["shards"]
+    kept = {key: record[key] for key in ("stage", "error", "rows")}
+    return {**kept, "shards": shards, "example": f"{message}{at}", "where": place}

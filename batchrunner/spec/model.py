@@ -275,9 +275,13 @@ class BatchSpec(Section):
         """
         spec, written = checked(cls, text, origin=origin, environ=environ)
         spec._written = written  # noqa: SLF001 - this is our own constructor
-        # But for types: a column called `token` makes no secret of the word "string".
-        remember(spec.model_dump(by_alias=True, exclude={"sink": {"schema_"}}))
+        spec.remember_secrets()
         return spec
+
+    def remember_secrets(self) -> None:
+        """Have `secrets.scrubbed` hide the secrets of this spec in this process. Idempotent."""
+        # But for types: a column called `token` makes no secret of the word "string".
+        remember(self.model_dump(by_alias=True, exclude={"sink": {"schema_"}}))
 
     @property
     def kept_text(self) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 HIDDEN = "***"
 
-_LEAST_KNOWN = 6
+_LEAST_KNOWN, _LEAST_KNOWN_LINE = 6, 16
 _known: set[str] = set()
 """Secrets of the specs that this process has read."""
 
@@ -77,11 +79,17 @@ def remember(value: Any) -> None:
     """
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            _known.update(_texts(inner) if hides(key) else ())
+            _known.update(form for text in _texts(inner) if hides(key) for form in _forms(text))
             remember(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
             remember(inner)
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield *secret* as messages have it: as it is, quoted for Python, JSON or a URL, and by line."""
+    yield from (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""))
+    yield from (line for line in secret.split("\n") if len(line) >= _LEAST_KNOWN_LINE)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,12 @@ class Batch:
         )
         return [row for segment in segments for row in segment]
 
+    @property
+    def nbytes(self) -> int:
+        """Of the rows in the source, about."""
+        sizes = ((c.nbytes * (stop - start), len(c)) for c, start, stop in self.pieces)
+        return sum(size // rows for size, rows in sizes)
+
     def halves(self) -> tuple[Batch, Batch]:
         """Return the first and the second half of the rows, as they stand in the source."""
         middle = len(self) // 2
@@ -64,6 +71,17 @@ class Batch:
     def singles(self) -> Iterator[Batch]:
         """Yield the rows one by one, as they stand in the source."""
         for index in range(len(self)):
+            yield self._slice(index, index + 1)
+
+    def samples(self, count: int) -> Iterator[Batch]:
+        """Yield *count* of the rows, from all over them; the same ones each time. The first, of one.
+
+        At random: what is wrong with every second row, or with the first and the last, is not
+        taken for what is wrong with all.
+        """
+        rows = range(len(self))
+        picked = random.Random(0).sample(rows, count) if count > 1 else rows[:count]  # noqa: S311 - no secret
+        for index in sorted(picked):
             yield self._slice(index, index + 1)
 
     def once_more(self) -> Batch:

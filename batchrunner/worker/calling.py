@@ -17,6 +17,7 @@ from batchrunner.formats.chunk import Row
 from batchrunner.spec import CapabilitySpec, ExecutionSpec
 from batchrunner.user_code import CallRaisedError, contained
 from batchrunner.worker.batch import Batch, Given
+from batchrunner.worker.user_frames import place_in_code
 
 if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun
@@ -66,7 +67,8 @@ def build(capability: Any, spec: CapabilitySpec) -> Any:
         return contained(partial(capability, **spec.fn_constructor_kwargs))
     except Exception as error:  # the user's constructor may raise anything
         name = f"{capability.__module__}.{capability.__qualname__}"
-        raise CapabilityImportError(f"{name} cannot be built: {describe(error)}") from error
+        place = f" (at {at})" if (at := place_in_code(error)) else ""
+        raise CapabilityImportError(f"{name} cannot be built: {describe(error)}{place}") from error
 
 
 class Caller:
@@ -121,17 +123,33 @@ class Caller:
 
     async def _answer_later(self, batch: Batch, calls: asyncio.Semaphore) -> list[Any]:
         if self._mode == "row":
-            results = await asyncio.gather(*(self._await(row, calls) for row in batch.rows()))
+            failed = asyncio.Event()
+            rows = (self._await_row(row, calls, failed) for row in batch.rows())
+            results = await asyncio.gather(*rows)
             return [[row for result in results for row in _fanned_out(result)]]
         result = await self._await(batch.in_format(self._format), calls)
         return result if isinstance(result, _Pieces) else [result]
 
+    async def _await_row(self, row: Row, calls: asyncio.Semaphore, failed: asyncio.Event) -> Any:
+        """Call for a row of a batch, unless another row has *failed* it: then nobody looks."""
+        async with calls:
+            if failed.is_set():
+                return None
+            try:
+                return await self._result(row)
+            except BaseException:
+                failed.set()
+                raise
+
     async def _await(self, argument: Any, calls: asyncio.Semaphore) -> Any:
         async with calls:
-            result: Awaitable[Any] | AsyncIterator[Any] = self._function(argument, **self._kwargs)
-            if isinstance(result, AsyncIterator):
-                return _Pieces([piece async for piece in result])
-            return await result
+            return await self._result(argument)
+
+    async def _result(self, argument: Any) -> Any:
+        result: Awaitable[Any] | AsyncIterator[Any] = self._function(argument, **self._kwargs)
+        if isinstance(result, AsyncIterator):
+            return _Pieces([piece async for piece in result])
+        return await result
 
     def close(self) -> None:
         if self._loop is not None:

@@ -15,7 +15,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.user_code import contained
+from batchrunner.worker.user_frames import traceback_of
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS = 1.0
@@ -63,7 +63,7 @@ def _answer(caller: Any, batch: Any, *, memory: int) -> tuple[str, Any]:
         return "made", caller.submit(batch)()
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         name = getattr(error, "type_name", type(error).__name__)
-        return "raised", (name, _told(error, error, memory=memory), traceback.format_exc())
+        return "raised", (name, _told(error, error, memory=memory), traceback_of(error))
 
 
 def _told(error: Exception, reason: BaseException | None, *, memory: int) -> str:

@@ -15,9 +15,11 @@ from batchrunner.checkpoint.record_lines import record_lines
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 from batchrunner.formats.chunk import BadRow, Position, UnreadableRowError
 from batchrunner.shard import Shard
+from batchrunner.spec.secrets import scrubbed
+from batchrunner.worker.user_frames import place_in_code
 
 _MAX_MESSAGE = 2000
-_BLOCK_BYTES = 1 << 20
+MAX_SHOWN_MESSAGE, MAX_SHOWN_ROW = 300, 200
 
 
 class Stage(StrEnum):
@@ -38,6 +40,8 @@ class DeadLetter:
         stage: Where it was stopped.
         error: Type of the error.
         message: What the error says.
+        code: File and line of the user's code that it came from; empty when it came from none.
+        traceback: Of the user's code; kept with the first row of a shard that failed in this way.
     """
 
     shard: int
@@ -46,20 +50,42 @@ class DeadLetter:
     stage: Stage
     error: str
     message: str
+    code: str = ""
+    traceback: str = ""
 
     @classmethod
     def unreadable(cls, shard: Shard, bad: BadRow) -> DeadLetter:
         """Return the letter of a row that could not be read."""
-        return cls(shard.id, shard.uri, bad.position, Stage.READ, "UnreadableRow", bad.reason)
+        reason = scrubbed(bad.reason)
+        return cls(shard.id, shard.uri, bad.position, Stage.READ, "UnreadableRow", reason)
 
     @classmethod
     def refused(cls, shard: Shard, position: Position, error: BaseException) -> DeadLetter:
         """Return the letter of a row that the capability, or the sink, did not take."""
         name = getattr(error, "type_name", type(error).__name__)
-        message = str(error)[:_MAX_MESSAGE]
+        message = writable(error)[:_MAX_MESSAGE]
         unread = isinstance(error, UnreadableRowError)  # the capability has not seen it
         stage = Stage.READ if unread else Stage.CAPABILITY
-        return cls(shard.id, shard.uri, position, stage, name, message)
+        code = place_in_code(error)
+        return cls(shard.id, shard.uri, position, stage, name, message, code)
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What rows have in common that failed in the same way: type of the error, and place."""
+        return self.error, self.code
+
+    @property
+    def why(self) -> str:
+        """Return type, message and place of the error, in one line."""
+        told = f"{self.error}: {self.message}".rstrip(": ")
+        what = self.message if self.stage is Stage.READ else told
+        place = f" (at {self.code})" if self.code else ""
+        return f"{one_line(what, most=MAX_SHOWN_MESSAGE)}{place}"
+
+    @property
+    def row(self) -> str:
+        """Return how the row looks, in one line; not all of it when it is long."""
+        return one_line(self.position.raw.decode(errors="replace"), most=MAX_SHOWN_ROW)
 
     def to_line(self) -> bytes:
         """Return the letter as it is kept: a JSON object in a line."""
@@ -72,12 +98,28 @@ class DeadLetter:
             "stage": self.stage,
             "error": self.error,
             "message": self.message,
+            "code": self.code,
+            **({"traceback": self.traceback} if self.traceback else {}),
         }
         return orjson.dumps({**fields, **_raw(self.position.raw)}) + b"\n"
 
     def __str__(self) -> str:
-        what = self.message if self.stage is Stage.READ else f"{self.error}: {self.message}"
-        return f"{self.source}, {self.position}: {what}"
+        return f"{self.source}, {self.position}: {self.why}; the row: {self.row}"
+
+
+def writable(text: object) -> str:
+    """Return *text*, of the user's code, as it may be kept: no secrets, and nothing but UTF-8.
+
+    Cut it only afterwards: half a secret is not known as one.
+    """
+    return scrubbed(str(text).encode(errors="backslashreplace").decode())
+
+
+def one_line(text: str, *, most: int) -> str:
+    """Return at most so many characters of *text* that a terminal shows and does not obey."""
+    words = " ".join(text.split())
+    shown = words if len(words) <= most else f"{words[:most]}…"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
 
 
 def letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict[str, Any]]:

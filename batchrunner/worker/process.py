@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -31,21 +29,20 @@ from batchrunner.worker.batch import Batch, Given
 from batchrunner.worker.calling import Answer, Caller, build
 from batchrunner.worker.code_check import check_code
 from batchrunner.worker.committer import GROUP_PARTS, Committer
+from batchrunner.worker.given_up import keep_letters
 from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.letters import DeadLetter, letters_of
-from batchrunner.worker.losses import Losses, TooManyLossesError
+from batchrunner.worker.losses import Losses, RowFailedError, TooManyLossesError
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from batchrunner.worker.reading import Step, read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
-from batchrunner.worker.resolving import Made, Resolver, RowFailedError
+from batchrunner.worker.resolving import Made, Resolver
 from batchrunner.worker.returned import to_lines, to_table
 from batchrunner.worker.schema import RowTypes, SinkSchema
 from batchrunner.worker.stopping import Grace, Stop, until_stopped
 from batchrunner.worker.work import Work
 
 BATCHES_AHEAD = BATCHES_BEHIND = 4
-
-_NOT_THEIRS = (__file__.removesuffix("worker/process.py"), sys.prefix, sys.base_prefix)
 
 
 def direct_caller(
@@ -59,6 +56,7 @@ def direct_caller(
     Raises:
         CapabilityImportError: It cannot be imported or built, or changed since the driver looked.
     """
+    work.spec.remember_secrets()
     spec = work.capability_spec
     capability = build(work.capability or load_target(spec.target), spec)
     if spec.mode == "run":
@@ -93,11 +91,14 @@ class ShardWorker:
         Raises:
             CapabilityImportError: It cannot be imported or built.
         """
+        work.spec.remember_secrets()  # first: whatever goes wrong from here on may quote one
         self._work, self._pickled = work, pickled
         self._witness = witness or Witness(work.session)
-        self._records = work.checkpoint().records
+        self._checkpoint = work.checkpoint()
+        self._records = self._checkpoint.records
         self._schema = work.schema()
         self._types = RowTypes(self._schema if work.facts.format == PARQUET else None)
+        self._losses = Losses(work.spec.errors, whole=work.weight)
         self._isolated: IsolatedCaller | None = None
         always_apart = work.spec.errors.batch_timeout is not None
         self._usual = self._apart() if always_apart else self._direct()
@@ -113,8 +114,11 @@ class ShardWorker:
 
         Receipts come together when their parts were committed together. What fails costs its shard;
         a row that fails, itself. What has killed a worker before is tried by itself, and then in
-        isolation. After a stop, shards that were not begun have no receipt.
+        isolation. After a stop, or once nothing has any hope, shards that were not begun have no
+        receipt.
         """
+        if self._losses.is_hopeless:
+            return
         self._schema.waits = self._work.first not in {None, *(shard.id for shard in shards)}
         marks = marks_left(self._records)
         begun = {shard for mark in marks for shard in mark.shards}
@@ -128,7 +132,7 @@ class ShardWorker:
         seen = self._suspicion(marks, frozenset(shard.id for shard in todo), in_flight=in_flight)
         yield from self._try([s for s in todo if s.id not in seen.suspects], self._usual, stop)
         for shard in todo:
-            if shard.id in seen.suspects and not stop.waited():
+            if shard.id in seen.suspects and not (stop.waited() or self._losses.is_hopeless):
                 yield from self._with_care(shard, seen, stop)
 
     def _suspicion(
@@ -179,17 +183,29 @@ class ShardWorker:
                 tries = min(attempt, self._work.spec.errors.retry.max_attempts)
                 failed.update((r.shard, r.after(tries)) for r in receipts if r.is_given_up)
                 if settled := [r for r in receipts if not r.is_given_up]:
-                    yield settled
+                    yield self._settled(settled)
             given_up = [r for r in failed.values() if not self._has_more(r, attempt)]
             if given_up:
-                yield given_up
+                yield self._settled(given_up)
             left = [s for s in left if s.id in failed and failed[s.id] not in given_up]
 
     def _has_more(self, receipt: Receipt, attempt: int) -> bool:
-        """Tell whether a shard that has failed in so many attempts has another one."""
-        most = self._work.spec.errors.retry.max_attempts
-        overtaken = receipt.failure is not None and receipt.failure.overtaken
-        return attempt < most + overtaken
+        """Tell whether a shard that has failed in so many attempts has another one.
+
+        None for a row, where no call has ever succeeded: that row had its tries.
+        """
+        failure = receipt.failure
+        if failure is None or (failure.cause is Cause.ROW and self._losses.has_only_failed):
+            return False
+        return attempt < self._work.spec.errors.retry.max_attempts + failure.overtaken
+
+    def _settled(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+        """Return *receipts* as they may be told, with the letters kept of what is given up."""
+        for receipt in receipts:
+            letters = self._losses.end(receipt.shard)
+            if letters and receipt.failure and receipt.failure.cause is not Cause.STORAGE:
+                keep_letters(self._checkpoint, self._work.facts.stem(receipt.shard), letters)
+        return [receipt.scrubbed() for receipt in receipts]
 
     def _look_again(self, caller: Caller | IsolatedCaller) -> None:
         """See that a schema which somebody fixed meanwhile is known before the next attempt."""
@@ -210,7 +226,10 @@ class ShardWorker:
             session, node = self._work.session, self._witness.node
             with marked(self._records, ids, session=session, node=node):
                 self._types.begin(is_final=not is_first)
-                group = _Group(self._work, caller, schema=self._schema, types=self._types)
+                self._losses.begin(ids)
+                group = _Group(
+                    self._work, caller, self._losses, schema=self._schema, types=self._types
+                )
                 yield from group.process(shards, stop=stop)
 
     def close(self) -> None:
@@ -227,17 +246,19 @@ class _Group:
         self,
         work: Work,
         caller: Caller | IsolatedCaller,
+        losses: Losses,
         *,
         schema: SinkSchema,
         types: RowTypes,
     ) -> None:
-        self._work, self._caller = work, caller
+        self._work, self._caller, self._losses = work, caller, losses
         self._types = types
-        self._resolver = Resolver(caller.submit, work.spec.errors, types)
+        self._resolver = Resolver(caller.submit, work.spec.errors, types, losses=losses)
         self._committer = Committer(work, schema)
         self._given_up: set[int] = set()
+        self._failed: set[int] = set()
+        """As `_given_up`, which the thread that writes knows: known here before that hears of it."""
         self._by_run = work.capability_spec.mode == "run"
-        self._losses = Losses(work.spec.errors, whole=work.weight)
 
     def process(self, shards: Sequence[Shard], *, stop: Stop) -> Iterator[list[Receipt]]:
         spec = self._work.spec
@@ -255,7 +276,9 @@ class _Group:
             behind = stack.enter_context(WriteBehind(depth=BATCHES_BEHIND))
             ahead = stack.enter_context(read_ahead(steps, depth=BATCHES_AHEAD))
             for step, answer in self._call(until_stopped(ahead, stop, drain=drain)):
-                yield from behind.do(self._write, step, self._made(step, answer))
+                yield from behind.do(self._write, step, self._outcome(step, answer))
+                if self._losses.is_hopeless:  # the driver stops the run when it hears of it
+                    break
             yield from behind.do(self._committer.commit)
             yield from behind.finish()
 
@@ -263,11 +286,21 @@ class _Group:
         """Pair each step with the capability's answer to it, in order, a few calls ahead."""
         pending: deque[tuple[Step, Answer | None]] = deque()
         for step in steps:
-            batch = None if step.shard.id in self._given_up else step.batch
+            is_over = step.shard.id in self._given_up or step.shard.id in self._failed
+            batch = None if is_over else step.batch
             pending.append((step, self._caller.submit(batch) if batch else None))
             if len(pending) >= self._caller.ahead:
                 yield pending.popleft()
         yield from pending
+
+    def _outcome(self, step: Step, answer: Answer | None) -> Made | Failure:
+        """Return what comes of a step; nothing, of a shard that has failed."""
+        if step.shard.id in self._failed:
+            return Made()
+        made = self._made(step, answer)
+        if isinstance(made, Failure):
+            self._failed.add(step.shard.id)
+        return made
 
     def _made(self, step: Step, answer: Answer | None) -> Made | Failure:
         """Return what comes of a step; its failure when that costs the shard."""
@@ -276,19 +309,17 @@ class _Group:
             if step.batch is None or answer is None:
                 made = self._set_aside(step)
             else:
+                self._losses.read(shard, rows=len(step.batch), size=step.batch.nbytes)
                 made = self._resolver.resolve(shard, step.batch, answer)
-            rows = len(step.batch) if step.batch else len(step.bad)
-            self._losses.count(shard, rows=rows, lost=len(made.letters))
             if step.failure is not None:
                 self._types.forget(shard.id)
         except RowFailedError as error:
             self._types.forget(shard.id)
-            place = _place(error.__cause__) if error.__cause__ else ""
-            return Failure(Cause.ROW, f"{error}{place}", traceback.format_exc())
+            return Failure(Cause.ROW, str(error), error.traceback)
         except CapabilityImportError as error:
             return Failure(Cause.IMPORT, str(error))
         except TooManyLossesError as error:
-            return Failure(Cause.BUDGET, f"{error}; the last one: {made.letters[-1]}")
+            return Failure(Cause.BUDGET, str(error), error.traceback)
         return made
 
     def _set_aside_by_origin(self, shard: Shard) -> frozenset[int]:
@@ -302,8 +333,9 @@ class _Group:
 
     def _set_aside(self, step: Step) -> Made:
         letters = [DeadLetter.unreadable(step.shard, bad) for bad in step.bad]
-        if letters and self._work.spec.errors.on_row_error == "fail":
-            raise RowFailedError(str(letters[0]))
+        self._losses.read(step.shard, rows=len(letters))
+        for letter in letters:
+            self._losses.count(step.shard, letter)
         return Made(letters=letters)
 
     def _write(self, step: Step, made: Made | Failure) -> list[Receipt]:
@@ -329,10 +361,3 @@ class _Group:
         rows = len(step.batch) if step.batch else len(step.bad)
         self._committer.append(step.shard, made, rows_in=rows)
         return []
-
-
-def _place(error: BaseException) -> str:
-    """Say where in the user's own code it was, if it got that far."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
-    return f" (at {theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from batchrunner.checkpoint.records import Sentinel
+from batchrunner.spec.secrets import scrubbed
 
 
 class Cause(StrEnum):
@@ -100,3 +101,10 @@ class Receipt:
         if self.failure is None:
             return self
         return replace(self, failure=replace(self.failure, attempts=attempts))
+
+    def scrubbed(self) -> Receipt:
+        """Return the receipt without the secrets of the spec: what it says is stored and shown."""
+        if self.failure is None:
+            return self
+        reason, traceback = scrubbed(self.failure.reason), scrubbed(self.failure.traceback)
+        return replace(self, failure=replace(self.failure, reason=reason, traceback=traceback))

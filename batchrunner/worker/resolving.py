@@ -2,6 +2,9 @@
 
 One bad row of n costs about 2 log2(n) calls more; the other rows go through. A failure that passes
 by itself, such as a service that is away for a moment, has as many tries as there are halvings.
+
+Code that fails every row is found out with a few of them: as long as no call has succeeded, rows from
+all over the batch are tried alone before it is halved.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from batchrunner.errors import CapabilityImportError, ShardFailedError
+from batchrunner.errors import CapabilityImportError
 from batchrunner.shard import Shard
 from batchrunner.spec import ErrorsSpec
 from batchrunner.user_code import is_out_of_memory
@@ -18,6 +21,7 @@ from batchrunner.worker.batch import Batch
 from batchrunner.worker.calling import Answer, Pieces
 from batchrunner.worker.isolation import CallLostError
 from batchrunner.worker.letters import DeadLetter
+from batchrunner.worker.losses import Losses
 from batchrunner.worker.schema import RowTypes
 
 
@@ -34,17 +38,19 @@ class Made:
     letters: list[DeadLetter] = field(default_factory=list)
 
 
-class RowFailedError(ShardFailedError):
-    """A row failed, and the spec wants that to fail its shard."""
-
-
 class Resolver:
     """Gets what can be got out of a batch."""
 
     def __init__(
-        self, submit: Callable[[Batch], Answer], policy: ErrorsSpec, types: RowTypes
+        self,
+        submit: Callable[[Batch], Answer],
+        policy: ErrorsSpec,
+        types: RowTypes,
+        *,
+        losses: Losses,
     ) -> None:
         self._submit, self._policy, self._types = submit, policy, types
+        self._losses = losses
         self._most: float = math.inf
 
     def resolve(self, shard: Shard, batch: Batch, answer: Answer) -> Made:
@@ -52,20 +58,58 @@ class Resolver:
 
         Raises:
             RowFailedError: A row failed, and `on_row_error` is `fail`.
+            TooManyLossesError: More rows failed than may, or all will by the looks of it.
         """
         if len(batch) > self._most:  # more than memory takes
             return self._in_halves(shard, batch)
         try:
             return self._taken(shard, answer)
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
-            return self._after(shard, batch, error)
+            failed = error
+        try:  # not while that is handled: it would be the context of what comes
+            return self._after(shard, batch, failed)
+        finally:
+            del failed  # its frames, and with them the rows, go at once
 
     def _taken(self, shard: Shard, answer: Answer) -> Made:
         """Return what *answer* gives, whose types go on from those of the rows before."""
         self._types.turn_to(shard.id)
         pieces = answer()
+        self._losses.succeed()
         self._types.accept([piece.rows for piece in pieces])
         return Made(pieces)
+
+    def _probe(self, shard: Shard, batch: Batch) -> None:
+        """Give up if rows from all over *batch* fail in the same way, as long as none went through."""
+        letters: list[DeadLetter] = []
+        for row in batch.samples(self._losses.probes(shard, rows=len(batch))):
+            error = self._error_of(row, tries=1 if letters else self._tries)
+            if error is None:
+                return
+            letters.append(self._losses.letter(shard, row, error))
+        if letters and len({letter.kind for letter in letters}) == 1:
+            for letter in letters:
+                self._losses.keep(shard, letter)
+            raise self._losses.give_up(shard)
+
+    def _error_of(self, row: Batch, *, tries: int) -> Exception | None:
+        """Return what *row* raises at each of its *tries*; None if it goes through."""
+        latest: Exception | None = None
+        for _ in range(tries):
+            try:
+                self._submit(row)()  # its types count once its turn comes
+            except CapabilityImportError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+                latest = error
+            else:
+                self._losses.succeed()
+                return None
+        return latest
+
+    @property
+    def _tries(self) -> int:
+        return self._policy.retry.max_attempts
 
     def _after(self, shard: Shard, batch: Batch, error: Exception) -> Made:
         if isinstance(error, CapabilityImportError):
@@ -76,6 +120,8 @@ class Resolver:
             return _joined(self._again(shard, row) for row in batch.singles())
         if is_out_of_memory(error):
             return self._in_less_memory(shard, batch)
+        if not batch.again:  # once a batch, and not for its halves
+            self._probe(shard, batch)
         return self._in_halves(shard, batch)
 
     def _in_less_memory(self, shard: Shard, batch: Batch) -> Made:
@@ -93,15 +139,14 @@ class Resolver:
 
     def _alone(self, shard: Shard, batch: Batch, error: Exception) -> Made:
         """Give a row its last tries; one that kills or hangs has had its share of them."""
-        tries = 0 if isinstance(error, CallLostError) else self._policy.retry.max_attempts - 1
+        tries = 0 if isinstance(error, CallLostError) else self._tries - 1
         for _ in range(tries):
             try:
                 return self._taken(shard, self._submit(batch.once_more()))
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
                 error = latest
-        letter = DeadLetter.refused(shard, batch.position(), error)
-        if self._policy.on_row_error == "fail":
-            raise RowFailedError(str(letter)) from error
+        letter = self._losses.letter(shard, batch, error)
+        self._losses.count(shard, letter)
         return Made(letters=[letter])
 
 

@@ -1,0 +1,313 @@
+"""Whoever's code fails learns at once what it raised, on which line, and for which row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import failing
+from batchrunner import BatchRunner
+from batchrunner.checkpoint import Checkpoint
+from batchrunner.leftovers import Kind, Leftovers
+from batchrunner.set_aside import error_groups, rows_set_aside
+from batchrunner.storage import open_storage
+from builders import a_source, a_spec, rows, rows_out, write_jsonl
+
+SOURCE = Path(failing.__file__).read_text().splitlines()
+PLACE = next(
+    f"{failing.__file__}:{number}"
+    for number, line in enumerate(SOURCE, start=1)
+    if line.strip() == 'return rows["txt"]'
+)
+
+
+@pytest.fixture(params=["local", "ray"])
+def engine(request):
+    """Both of them, with the Ray that all tests share."""
+    if request.param == "ray":
+        request.getfixturevalue("local_ray")
+    return request.param
+
+
+def checkpoint(folder: Path) -> Checkpoint:
+    return Checkpoint.current(open_storage(str(folder / "out/_checkpoint")))
+
+
+def letters(folder):
+    return list(rows_set_aside(checkpoint(folder)))
+
+
+def a_misspelt_spec(folder, *, target="misspelt", mode="batch", **changes):
+    how = "fn_constructor_kwargs" if target == "MisspeltModel" else "fn_kwargs"
+    capability = {"target": f"failing:{target}", "mode": mode, how: {"path": f"{folder}/calls"}}
+    return a_spec(folder, capability=capability, **changes)
+
+
+def a_strict_spec(folder, *, errors):
+    capability = {"target": "failing:strict", "fn_kwargs": {"path": f"{folder}/calls"}}
+    return a_spec(folder, capability=capability, errors=errors)
+
+
+def with_bad(count, bad, kind=True):
+    return [{**row, "bad": kind} if row["id"] in bad else row for row in rows(0, count)]
+
+
+HOW = {
+    "rows": {},
+    "numpy": {"execution": {"batch_format": "numpy"}},
+    "pandas": {"execution": {"batch_format": "pandas"}},
+    "pyarrow": {"execution": {"batch_format": "pyarrow"}},
+    "by row": {"mode": "row"},
+    "small batches": {"execution": {"batch_size": 16}},
+    "single rows": {"execution": {"batch_size": 1}},
+    "async": {"target": "misspelt_later"},
+    "async by row": {"target": "misspelt_later", "mode": "row"},
+    "in another process": {"errors": {"batch_timeout": 60}},
+    "a model": {"target": "MisspeltModel"},
+}
+ON_RAY = ("rows", "by row", "a model")
+
+
+def fails_with_everything(folder, engine, how, **errors):
+    write_jsonl(folder / "in/a.jsonl", rows(0, 5000))
+    changes = {**HOW[how]}
+    changes["execution"] = {"engine": engine, **changes.get("execution", {})}
+    changes["errors"] = {**changes.get("errors", {}), **errors}
+    return BatchRunner(a_misspelt_spec(folder, **changes)).run()
+
+
+@pytest.mark.parametrize(
+    ("engine", "how"),
+    [*(("local", how) for how in HOW), *(("ray", how) for how in ON_RAY)],
+    indirect=["engine"],
+)
+def test_a_misspelt_column_costs_a_handful_of_calls_and_is_named_with_its_line(
+    tmp_path, engine, how
+):
+    """With a model on a GPU, thousands of calls are minutes, and a count of rows explains nothing."""
+    report = fails_with_everything(tmp_path, engine, how)
+
+    (failure,) = report.failures.values()
+    assert (report.exit_code, report.stopped) == (1, "max_row_errors")
+    assert f"(at {PLACE})" in failure.reason
+    assert "'txt'" in failure.reason or '"txt"' in failure.reason
+    assert '; one of them: {"id": ' in failure.reason
+    assert 'return rows["txt"]' in failure.traceback
+    assert "/batchrunner/" not in failure.traceback
+    assert sum(failing.calls(tmp_path)) < 20
+
+
+@pytest.mark.parametrize("how", ["rows", "async by row"])
+def test_so_it_is_where_a_row_is_to_fail_its_shard(tmp_path, how):
+    """All attempts at the shard together."""
+    report = fails_with_everything(tmp_path, "local", how, on_row_error="fail")
+
+    assert f"KeyError: 'txt' (at {PLACE}); the row: {{\"id\": 0" in report.quarantined[0]
+    assert 'return rows["txt"]' in report.failures[0].traceback
+    assert sum(failing.calls(tmp_path)) < 20
+
+
+def test_over_many_shards_each_worker_makes_its_handful_of_calls(tmp_path, engine):
+    """The run stops after the first ones, and not when each shard has been tried."""
+    a_source(tmp_path / "in", shards=40, rows_per_shard=100)
+    execution = {"engine": engine, **({} if engine == "local" else {"concurrency": 2})}
+
+    report = BatchRunner(
+        a_misspelt_spec(tmp_path, target="MisspeltModel", execution=execution)
+    ).run()
+
+    assert report.stopped == "max_row_errors"
+    assert len(report.failures) <= len(failing.calls(tmp_path))
+    assert max(failing.calls(tmp_path)) < 20
+
+
+@pytest.mark.parametrize(
+    ("bad", "budget", "batch_size"),
+    [
+        (range(5), 0.001, 1),
+        (range(5), 0.001, 5),
+        (range(5), 0.001, 1024),
+        (range(10), 10, 5),
+        ({0, 5000, 9999}, 0.001, 10_000),
+        (range(0, 2000, 2), 0.11, 64),
+        (range(0, 2000, 2), 0.11, 1024),
+        (range(60), 1.0, 8),
+    ],
+)
+def test_rows_that_the_budget_bears_are_not_taken_for_code_that_fails_everything(
+    tmp_path, bad, budget, batch_size
+):
+    """Also at the very beginning, when no call has succeeded yet."""
+    write_jsonl(tmp_path / "in/a.jsonl", with_bad(10_000, set(bad)))
+    spec = a_spec(
+        tmp_path,
+        capability="failing:strict",
+        errors={"max_row_errors": budget, "retry": {"max_attempts": 1}},
+        execution={"engine": "local", "batch_size": batch_size},
+    )
+
+    report = BatchRunner(spec).run()
+
+    assert (report.ok, report.rows_failed) == (True, len(bad)), report.failures
+    assert len(rows_out(tmp_path / "out")) == 10_000 - len(bad)
+
+
+def test_a_service_that_is_away_for_the_first_tries_costs_nothing(tmp_path):
+    """A row has all its tries before the code is called broken."""
+    a_source(tmp_path / "in", shards=1, rows_per_shard=1000)
+    left = [3]
+
+    def away(rows):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise ConnectionError("the service is away")
+        return rows
+
+    report = BatchRunner(a_spec(tmp_path, capability=None), capability=away).run()
+
+    assert (report.ok, report.rows_failed) == (True, 0)
+
+
+def test_a_spent_budget_ends_the_run_in_the_middle_of_a_batch(tmp_path):
+    """The rows after that could change nothing, and each costs calls."""
+    write_jsonl(tmp_path / "in/a.jsonl", with_bad(4000, set(range(1024, 4000))))
+
+    report = BatchRunner(a_strict_spec(tmp_path, errors={})).run()
+
+    assert report.stopped == "max_row_errors"
+    assert "101 of its first 2,048 rows failed, more than" in report.failures[0].reason
+    assert sum(failing.calls(tmp_path)) < 600
+
+
+def test_the_most_frequent_error_is_the_one_that_is_told(tmp_path):
+    """Not the last, nor the first."""
+    source = with_bad(2000, set(range(1024, 2000)))
+    for number in (1024, 1030):
+        source[number]["bad"] = "seldom"
+    write_jsonl(tmp_path / "in/a.jsonl", source)
+
+    report = BatchRunner(a_strict_spec(tmp_path, errors={})).run()
+
+    assert "ValueError: row 1025 is bad" in report.failures[0].reason
+    assert "99 of 101 failed rows; one of them: " in report.failures[0].reason
+    assert 'raise ValueError(f"row' in report.failures[0].traceback
+
+
+def test_too_many_rows_of_many_shards_are_told_with_their_reason(tmp_path):
+    """No shard has failed, and the run has."""
+    write_jsonl(tmp_path / "in/a.jsonl", with_bad(3, {0, 1, 2}))
+
+    report = BatchRunner(a_strict_spec(tmp_path, errors={})).run()
+
+    assert (report.rows_failed, report.failures) == (3, {})
+    assert report.row_error.startswith("ValueError: row 0 is bad (at ")
+    assert report.row_error.endswith(
+        "3 of the failed rows; one of them: " + json.dumps({"id": 0, "text": "row 0", "bad": True})
+    )
+    assert "strict" in report.row_traceback
+
+
+def test_a_row_set_aside_keeps_the_line_of_code(tmp_path):
+    """In this process, and in one of its own; the first of a kind also its traceback."""
+    write_jsonl(tmp_path / "in/a.jsonl", with_bad(100, {3, 50, 70}))
+    for timeout in (None, 60):
+        errors = {"max_row_errors": 3, "batch_timeout": timeout}
+        report = BatchRunner(a_strict_spec(tmp_path, errors=errors)).run(fresh=True)
+
+        assert report.rows_failed == 3
+        found = letters(tmp_path)
+        assert {letter["code"].rpartition(":")[0] for letter in found} == {failing.__file__}
+        assert [bool(letter.get("traceback")) for letter in found] == [True, False, False]
+        assert "/batchrunner/" not in found[0]["traceback"]
+
+
+@pytest.mark.parametrize("on_row_error", ["record", "fail"])
+def test_the_rows_that_a_shard_was_given_up_for_are_kept_until_it_is_committed(
+    tmp_path, engine, on_row_error
+):
+    """They explain the failure; once there is none, they are garbage."""
+    a_source(tmp_path / "in", shards=1, rows_per_shard=500)
+    mended = tmp_path / "mended"
+    spec = a_spec(
+        tmp_path,
+        capability={"target": "failing:fails_once_there_is", "fn_kwargs": {"path": str(mended)}},
+        execution={"engine": engine},
+        errors={"on_row_error": on_row_error},
+    )
+
+    assert not BatchRunner(spec).run().ok
+    assert not BatchRunner(spec).retry().ok  # the last attempt counts, and not both
+    found = letters(tmp_path)
+    assert len(list((tmp_path / "out/_checkpoint/errors").iterdir())) == 2
+    assert 0 < len(found) <= 10
+    assert len({letter["at"] for letter in found}) == len(found)
+    assert {(letter["given_up"], letter["error"]) for letter in found} == {(True, "ValueError")}
+    [group] = error_groups(checkpoint(tmp_path))
+    assert (group.given_up, group.shards, group.rows) == (True, 1, len(found))
+
+    mended.touch()
+    assert BatchRunner(spec).retry().ok
+    assert letters(tmp_path) == []
+    assert not list((tmp_path / "out/_checkpoint/errors").iterdir())
+
+
+def test_of_a_shard_given_up_no_more_than_a_hundred_rows_are_kept(tmp_path):
+    """They explain; they are not the rows that are lost."""
+    write_jsonl(tmp_path / "in/a.jsonl", with_bad(2000, set(range(1024, 2000))))
+
+    BatchRunner(a_strict_spec(tmp_path, errors={"max_row_errors": 300})).run()
+
+    assert len(letters(tmp_path)) == 100
+
+
+def test_clean_removes_them_once_their_shard_is_committed(tmp_path):
+    """Not before."""
+    a_source(tmp_path / "in", shards=2, rows_per_shard=4)
+    mended = tmp_path / "mended"
+    how = {"target": "failing:fails_once_there_is", "fn_kwargs": {"path": str(mended)}}
+    spec = a_spec(tmp_path, capability=how, errors={"on_row_error": "fail"})
+    assert len(BatchRunner(spec).run().quarantined) == 2
+    leftovers = Leftovers(checkpoint(tmp_path), sink=None)
+
+    assert [one for one in leftovers.listed() if one.kind is Kind.LETTERS] == []
+    mended.touch()
+    (tmp_path / "out/_checkpoint/quarantine/part-00000.json").unlink()
+    assert BatchRunner(spec).run().shards_committed == 1
+    [garbage] = [one for one in leftovers.listed() if one.kind is Kind.LETTERS]
+    assert garbage.key.startswith("errors/part-00000.given-up.")
+
+
+KEY, TOKEN = "key-7f3a9c-\"'x", "token-7f3a9c"
+
+
+@pytest.mark.parametrize("kind", ["record", "fail", "in another process", "later"])
+def test_a_secret_that_user_code_raises_is_masked_wherever_it_is_kept(
+    tmp_path, engine, kind, monkeypatch
+):
+    """Dead letters, reasons and events are read by more people than the spec."""
+    if engine == "local":
+        monkeypatch.setenv("THE_TOKEN", TOKEN)
+    write_jsonl(tmp_path / "in/a.jsonl", with_bad(100, {50}))
+    write_jsonl(tmp_path / "in/b.jsonl", with_bad(100, {50}))
+    target = "tells_later" if kind == "later" else "tells_its_secret"
+    spec = a_spec(
+        tmp_path,
+        capability={"target": f"failing:{target}", "fn_kwargs": {"api_key": KEY}},
+        execution={"engine": engine},
+        ray={"runtime_env": {"env_vars": {"THE_TOKEN": TOKEN}}} if engine == "local" else {},
+        errors={
+            "on_row_error": "fail" if kind == "fail" else "record",
+            "batch_timeout": 60 if kind == "in another process" else None,
+        },
+    )
+
+    report = BatchRunner(spec).run()
+
+    files = [path for path in (tmp_path / "out/_checkpoint").rglob("*") if path.is_file()]
+    leaks = [path for path in files if b"7f3a9c" in path.read_bytes()]
+    assert leaks == []
+    said = json.dumps([report.to_dict(), *letters(tmp_path)], default=str)
+    assert "7f3a9c" not in said
+    assert "401 for ***" in said
