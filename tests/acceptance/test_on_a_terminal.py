@@ -31,7 +31,7 @@ def harmful(tmp_path_factory):
     (folder / "refusing.py").write_text(CAPABILITY)
     (folder / "in").mkdir()
     (folder / "in" / f"a{CLIPBOARD}{TURNED}.jsonl").write_text(json.dumps({"text": HARM}) + "\n")
-    (folder / "in" / "b.jsonl").write_text('{"text": "' + CLEAR + '\n')
+    (folder / "in" / "b.jsonl").write_text('{"text": "' + CLEAR + "\n")
     a_spec_file(folder, capability="refusing:refuse", tags={"why": HARM})
     spec = (folder / "spec.yaml").rename(folder / f"s{CLEAR}{TURNED}.yaml")
     batchrunner("run", spec.name, cwd=folder)

@@ -98,9 +98,10 @@ def test_a_target_that_is_nearly_right_gets_a_suggestion(tmp_path, monkeypatch, 
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "s.yaml").write_text(FINE.replace("json:dumps", "shouting:uper"))
 
-    assert "defines no 'uper'; did you mean upper?" in ended(
-        "validate", tmp_path / "s.yaml", capsys=capsys
-    )[2]
+    assert (
+        "defines no 'uper'; did you mean upper?"
+        in ended("validate", tmp_path / "s.yaml", capsys=capsys)[2]
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,10 @@ def test_a_target_that_is_nearly_right_gets_a_suggestion(tmp_path, monkeypatch, 
         ("class f: pass", False),
         ("import functools\nf = functools.partial(print)", False),
         ("import functools\n@functools.cache\ndef f(rows): return rows", False),
-        ("try:\n    from nowhere import f\nexcept ImportError:\n    def f(rows): return rows", False),
+        (
+            "try:\n    from nowhere import f\nexcept ImportError:\n    def f(rows): return rows",
+            False,
+        ),
     ],
 )
 def test_arguments_that_build_nothing_are_refused_before_the_start(
@@ -142,3 +146,10 @@ def test_where_a_refusal_stands_survives_pickling(tmp_path):
 
     assert moved.problems == caught.value.problems != ()
     assert str(moved) == str(caught.value)
+
+
+def test_memory_is_told_as_people_say_it():
+    """1.32952e+10 is no size."""
+    from batchrunner.execute.ray_connection import _listed
+
+    assert _listed({"CPU": 2.0, "memory": 1.32952e10}) == "CPU 2, memory 12.4 GiB"
