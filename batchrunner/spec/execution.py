@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from batchrunner.spec.fields import Concurrency, Count, Duration, Gpus, Resources, Share, Size, Word
 from batchrunner.spec.section import NEUTRAL, Section
+
+
+def _with_texts(runtime_env: dict[str, Any]) -> dict[str, Any]:
+    variables = runtime_env.get("env_vars") or {}
+    if not isinstance(variables, dict):
+        raise ValueError("env_vars must be a mapping")  # noqa: TRY004 - pydantic collects ValueErrors only
+    for name in [name for name, value in variables.items() if not isinstance(value, str)]:
+        raise ValueError(f"env_vars.{name} must be a string: put it in quotes")
+    return runtime_env
 
 
 class ExecutionSpec(Section):
@@ -54,6 +63,6 @@ class RaySpec(Section):
     address: Word = Field(
         default="local", description="`local` starts one for this run; or a cluster's address."
     )
-    runtime_env: dict[str, Any] = Field(
+    runtime_env: Annotated[dict[str, Any], AfterValidator(_with_texts)] = Field(
         default_factory=dict, description="Ray's runtime environment; `env_vars` are never shown."
     )

@@ -87,6 +87,12 @@ def test_an_object_as_capability_is_sent_to_the_runner():
         ({"source": {"uri": "/in", "format": "csv"}}, "format: must be 'jsonl' or 'parquet'"),
         ({"sink": {"uri": "/out", "columns": ["a"]}}, 'sink: unknown key "columns"'),
         ({"ray": {"address": 3}}, "ray.address: must be a string"),
+        ({"ray": {"address": " "}}, "ray.address: must be a word"),
+        (
+            {"ray": {"runtime_env": {"env_vars": {"A": 1}}}},
+            "env_vars.A must be a string: put it in",
+        ),
+        ({"ray": {"runtime_env": {"env_vars": ["A"]}}}, "runtime_env: env_vars must be a mapping"),
         ({"capability": "os.system"}, 'target: must be "package.module:attribute"'),
     ],
 )
