@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from batchrunner.spec.fields import Concurrency, Count, Duration, Share, Size
+from batchrunner.spec.fields import Concurrency, Count, Duration, Gpus, Resources, Share, Size, Word
 from batchrunner.spec.section import NEUTRAL, Section
+
+
+def _with_texts(runtime_env: dict[str, Any]) -> dict[str, Any]:
+    variables = runtime_env.get("env_vars") or {}
+    if not isinstance(variables, dict):
+        raise ValueError("env_vars must be a mapping")  # noqa: TRY004 - pydantic collects ValueErrors only
+    for name in [name for name, value in variables.items() if not isinstance(value, str)]:
+        raise ValueError(f"env_vars.{name} must be a string: put it in quotes")
+    return runtime_env
 
 
 class ExecutionSpec(Section):
@@ -24,7 +33,7 @@ class ExecutionSpec(Section):
         default=None, description="Workers: a number, or [min, max]; by default, what fits."
     )
     num_cpus: Annotated[Share, NEUTRAL] = Field(default=1.0, description="CPUs of a worker.")
-    num_gpus: Annotated[Share, NEUTRAL] = Field(
+    num_gpus: Annotated[Gpus, NEUTRAL] = Field(
         default=0.0, description="GPUs of a worker; a share such as 0.5 works."
     )
     memory: Annotated[Size | None, NEUTRAL] = Field(
@@ -32,10 +41,10 @@ class ExecutionSpec(Section):
         description='Memory to reserve for a worker, such as "4GiB". A capability that runs in a '
         "process of its own may allocate no more; by default, 80 % of the machine's.",
     )
-    accelerator_type: Annotated[str | None, NEUTRAL] = Field(
+    accelerator_type: Annotated[Word | None, NEUTRAL] = Field(
         default=None, description="Kind of accelerator a worker needs, by Ray's name."
     )
-    resources: Annotated[dict[str, Share], NEUTRAL] = Field(
+    resources: Annotated[Resources, NEUTRAL] = Field(
         default_factory=dict, description="Custom Ray resources of a worker."
     )
     max_runtime: Annotated[Duration | None, NEUTRAL] = Field(
@@ -56,9 +65,9 @@ class ExecutionSpec(Section):
 class RaySpec(Section):
     """Which Ray to use, and what its workers need."""
 
-    address: str = Field(
+    address: Word = Field(
         default="local", description="`local` starts one for this run; or a cluster's address."
     )
-    runtime_env: dict[str, Any] = Field(
+    runtime_env: Annotated[dict[str, Any], AfterValidator(_with_texts)] = Field(
         default_factory=dict, description="Ray's runtime environment; `env_vars` are never shown."
     )

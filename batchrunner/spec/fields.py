@@ -31,6 +31,13 @@ from batchrunner.spec.uri import absolute_uri, without_glob
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 _MAX_DEPTH = 50
+_RAYS_OWN = {
+    "CPU": "num_cpus",
+    "GPU": "num_gpus",
+    "memory": "memory",
+    "object_store_memory": "none: no row passes through the object store",
+}
+"""Resources that Ray does not take by their names, and the fields for them."""
 _PERCENT = r"^\d+(\.\d+)?%$"
 
 UNBRACED: Final = "unbraced"
@@ -50,6 +57,27 @@ def _no_bool(value: object) -> object:
 def _countable(value: int) -> int:
     if value > MOST:
         raise ValueError("must be at most 2^60")
+    return value
+
+
+def _measurable(value: float) -> float:
+    if round(value, 4) != value:
+        raise ValueError("must have at most 4 decimals: Ray counts no finer")
+    return value
+
+
+def _whole_above_one(value: float) -> float:
+    if value > 1 and value != int(value):
+        raise ValueError("must be whole above 1: no process has one GPU and a half")
+    return value
+
+
+def _custom(value: dict[str, float]) -> dict[str, float]:
+    for name in value:
+        if name in _RAYS_OWN:
+            raise ValueError(f"must not have {name}: give {_RAYS_OWN[name]}")
+        if not name:
+            raise ValueError("must name each resource")
     return value
 
 
@@ -130,7 +158,9 @@ def _number(text: str) -> float | None:
 _SOME = AfterValidator(_not_empty)
 _SOME_IN_SCHEMA = Field(json_schema_extra={"minItems": 1})
 Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool), AfterValidator(_countable)]
-Share = Annotated[float, Field(ge=0), BeforeValidator(_no_bool)]
+Share = Annotated[float, Field(ge=0), BeforeValidator(_no_bool), AfterValidator(_measurable)]
+Gpus = Annotated[Share, AfterValidator(_whole_above_one)]
+Resources = Annotated[dict[str, Share], AfterValidator(_custom)]
 Budget = Annotated[
     int | float,
     PlainValidator(_budget),
@@ -188,6 +218,7 @@ Concurrency = Annotated[
 Format = Literal["jsonl", "parquet"]
 Kwargs = Annotated[dict[str, Any], AfterValidator(_json_like)]
 StorageOptions = Annotated[dict[str, Any], NEUTRAL]
+Word = Annotated[str, _matching(r"\S+$", "must be a word, without spaces")]
 Name = Annotated[
     str,
     _matching(_NAME, 'must be letters, digits, ".", "_" and "-", a letter or digit first'),

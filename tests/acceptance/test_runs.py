@@ -93,6 +93,8 @@ def test_a_store_is_compacted(store):
         (["show", "nope"], "no run 'nope'"),
         (["tables", "nope"], "it has: runs, score"),
         (["query", "DELETE FROM runs"], "SELECT"),
+        (["query", "PIVOT score ON value USING count(*)"], "SELECT * FROM table PIVOT (sum(value)"),
+        (["compare", "one", "two", "--on", "vlaue"], "they have: created_at, run_uid, value"),
         (["list", "--store", "/nowhere"], "there is no analytics store"),
         (["list", "--storage-options", "hunter2"], "write a JSON object"),
     ],

@@ -329,6 +329,37 @@ def test_a_write_reads_no_data_and_lists_no_table(monkeypatch):
     assert {call[1].partition("/")[0] for call in calls} == {"_schema"}
 
 
+class Scored(Record, table_name="scored"):
+    model: str
+    dataset: str
+    value: float
+
+
+def scored(store, model, **values):
+    """Write a run of *model* over some datasets, whose records name both."""
+    entities = {"model_metadata": [{"id": model}], "dataset_metadata": [{"id": d} for d in values]}
+    rows = [Scored(run_uid=model, model=model, dataset=d, value=v) for d, v in values.items()]
+    store.write([CompletedRun(model, "tests", rows, **entities)])
+    return store.read_run(model)
+
+
+def test_two_models_are_compared_on_the_data_that_they_share(tmp_path):
+    """The natural record names its model: that must not keep everything apart."""
+    store = open_store(tmp_path / "store")
+    first = scored(store, "resnet", coco=0.5, cifar=0.75)
+    second = scored(store, "vit", cifar=1.0, coco=0.25)
+
+    found = compare(first, second)
+
+    assert {(one.where, one.column, one.change) for one in found} == {
+        ("dataset=coco", "value", -0.25),
+        ("dataset=cifar", "value", 0.25),
+    }
+    assert compare(first, second, on=["dataset"]) == found
+    with pytest.raises(InvalidSpecError, match="no record of these runs has a column 'datset'"):
+        compare(first, second, on=["datset"])
+
+
 def test_runs_are_compared_record_by_record(tmp_path):
     """Paired by their texts; a record that only one of them has is a difference too."""
     store = open_store(tmp_path / "store")

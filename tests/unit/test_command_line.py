@@ -146,3 +146,10 @@ def test_where_a_refusal_stands_survives_pickling(tmp_path):
 
     assert moved.problems == caught.value.problems != ()
     assert str(moved) == str(caught.value)
+
+
+def test_memory_is_told_as_people_say_it():
+    """1.32952e+10 is no size."""
+    from batchrunner.execute.ray_connection import _listed
+
+    assert _listed({"CPU": 2.0, "memory": 1.32952e10}) == "CPU 2, memory 12.4 GiB"

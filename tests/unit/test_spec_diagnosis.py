@@ -217,3 +217,82 @@ def test_a_thousand_errors_are_counted_and_a_hundred_told():
 
     assert ["... and 900 more", "1000 errors in x"] == lines[-2:]
     assert 302 == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('capability: "a:b\nsource: in\nsink: out\n', 'capability: "a:b'),
+        ("capability: a:b\nsource: 'in\nsink: out\ntags: {a: b}\n", "source: 'in"),
+        ('capability: a:b\nsource: "in\n---\nsink: out\n', 'source: "in'),
+    ],
+)
+def test_a_quote_that_is_not_closed_is_told_where_it_opens(text, line):
+    """At the end of the file, where the parser notices, there is nothing to mend."""
+    (problem,), _ = told(text)
+
+    assert "the quote that opens here is not closed" in problem[0]
+    assert f"  {line}" == problem[1]
+    assert culprit(problem)[0] in "\"'"
+
+
+def test_what_follows_an_open_quote_stays_secret():
+    """Pointing at the quote must not show what it opened."""
+    with pytest.raises(InvalidSpecError) as caught:
+        BatchSpec.from_text(
+            MINIMAL + 'sink: {uri: out, storage_options: {secret: "hunter2\n',
+            origin="x",
+            environ={},
+        )
+
+    assert "is not closed" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["$HOME/out", "s3://$BUCKET/out", "out-$DAY", "$$x/$HOME"])
+def test_a_variable_without_braces_is_no_name_of_a_folder(place):
+    """A folder named `$HOME` is nobody's wish, and the rows are not where they are looked for."""
+    (problem,), _ = told(f"capability: a:b\nsource: in\nsink: {place}\n")
+
+    name = place.rpartition("$")[2].partition("/")[0]
+    assert f"sink.uri: ${name} is not replaced: write ${{{name}}}" in problem[0]
+    assert f"$${name}" in problem[0]
+
+
+def test_two_dollars_are_one_and_other_values_keep_theirs():
+    """Some folders do have one in their name; and a pattern is no place."""
+    text = "capability: {target: 'a:b', fn_kwargs: {pattern: 'x$y', template: $name}}\nsource: $$in\nsink: /o\n"
+    spec = BatchSpec.from_text(text, origin="x", environ={})
+
+    assert spec.source.uris[0].endswith("/$in")
+    assert spec.capability.fn_kwargs == {"pattern": "x$y", "template": "$name"}
+
+
+def test_what_is_wrong_is_there_for_programs_too():
+    """Line, column and message, as the text says them."""
+    with pytest.raises(InvalidSpecError) as caught:
+        BatchSpec.from_text(MINIMAL + "nmae: x\nversion: 2\n", origin="x", environ={})
+
+    assert [tuple(problem) for problem in caught.value.problems] == [
+        (4, 1, 'unknown key "nmae"; did you mean "name"?'),
+        (5, 10, "version: must be 1"),
+    ]
+
+
+def test_what_the_files_tell_too_late_has_its_place_all_the_same():
+    """The parts' format is known once the source is listed; the mistake is in the file still."""
+    text = "capability: a:b\nsource: in\nsink: {uri: o, compression: gzip, storage_options: {key: k1}}\n"
+    spec = BatchSpec.from_text(text, origin="hello.yaml", environ={})
+    with pytest.raises(InvalidSpecError) as caught:
+        spec.check_parts("jsonl")
+
+    assert str(caught.value).startswith("hello.yaml:3:29: sink.compression: the format jsonl takes")
+    assert "k1" not in str(caught.value)
+    changed = spec.model_copy(update={"name": "other"})
+    assert "hello.yaml" not in refusal_without_place(changed)
+
+
+def refusal_without_place(spec):
+    with pytest.raises(InvalidSpecError, match=r"sink\.compression: the format") as caught:
+        spec.check_parts("jsonl")
+    return str(caught.value)

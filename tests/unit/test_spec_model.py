@@ -7,6 +7,7 @@ from batchrunner.errors import BatchRunnerError, InvalidSpecError
 from batchrunner.spec import (
     BatchSpec,
     CapabilitySpec,
+    ErrorsSpec,
     ExecutionSpec,
     RaySpec,
     ShardSpec,
@@ -86,6 +87,12 @@ def test_an_object_as_capability_is_sent_to_the_runner():
         ({"source": {"uri": "/in", "format": "csv"}}, "format: must be 'jsonl' or 'parquet'"),
         ({"sink": {"uri": "/out", "columns": ["a"]}}, 'sink: unknown key "columns"'),
         ({"ray": {"address": 3}}, "ray.address: must be a string"),
+        ({"ray": {"address": " "}}, "ray.address: must be a word"),
+        (
+            {"ray": {"runtime_env": {"env_vars": {"A": 1}}}},
+            "env_vars.A must be a string: put it in",
+        ),
+        ({"ray": {"runtime_env": {"env_vars": ["A"]}}}, "runtime_env: env_vars must be a mapping"),
         ({"capability": "os.system"}, 'target: must be "package.module:attribute"'),
     ],
 )
@@ -203,6 +210,52 @@ def test_a_size_becomes_bytes(value, size):
 def test_what_is_no_size_is_refused(value):
     """A million is what 1M means to one reader, 1,048,576 to the next."""
     assert "must be a size in bytes" in refusal_of(lambda: ExecutionSpec(memory=value))
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [("10%", 0.1), ("0.1%", 0.001), ("100%", 1.0), ("0%", 0.0), ("10", 10), ("0.5", 0.5), (0, 0)],
+)
+def test_a_budget_is_a_count_a_share_or_per_cent(value, allowed):
+    """People write 10%."""
+    found = ErrorsSpec(max_row_errors=value).max_row_errors
+
+    assert (type(allowed), pytest.approx(allowed)) == (type(found), found)
+
+
+@pytest.mark.parametrize(
+    "value", ["150%", "-1%", "%", "10 %", "ten", "", "1e400", "nan", -1, 1.5, True, []]
+)
+def test_what_is_no_budget_is_refused_in_words(value):
+    """Not in Python's."""
+    said = refusal_of(lambda: ErrorsSpec(max_row_errors=value))
+
+    assert "max_row_errors: must be a count" in said
+    assert "literal" not in said
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"num_cpus": 0.00001}, "num_cpus: must have at most 4 decimals"),
+        ({"num_gpus": 1.5}, "num_gpus: must be whole above 1"),
+        ({"resources": {"CPU": 2}}, "resources: must not have CPU: give num_cpus"),
+        ({"resources": {"memory": 5}}, "resources: must not have memory: give memory"),
+        ({"resources": {"": 1}}, "resources: must name each resource"),
+        ({"accelerator_type": ""}, "accelerator_type: must be a word"),
+        ({"batch_size": 2**60 + 1}, "batch_size: must be at most 2^60"),
+        ({"memory": "999999999999999GB"}, "memory: must be a size"),
+    ],
+)
+def test_what_ray_and_counters_cannot_hold_is_refused_at_once(fields, says):
+    """Ray says so half a minute later, by an internal error, or waits for ever."""
+    assert says in refusal_of(lambda: ExecutionSpec(**fields))
+
+
+def test_a_call_may_take_as_long_as_a_pipe_can_wait():
+    """Beyond 24 days the wait itself failed, and so each row."""
+    assert ErrorsSpec(batch_timeout="24d").batch_timeout == 24 * 86_400
+    assert 'must be at most "24d"' in refusal_of(lambda: ErrorsSpec(batch_timeout="25d"))
 
 
 def test_a_shard_has_exactly_one_measure():

@@ -38,6 +38,7 @@ sink: {uri: out, compression: none, storage_options: {key: x}}
     + "execution: {batch_size: '${A:-1}', concurrency: [1, '${A:-1}'], engine: '${A:-ray}'}\n",
     MINIMAL + "execution: {max_runtime: '${A:-1h}', memory: '${A:-1GB}'}\nresume: ${A:-no}\n",
     MINIMAL + "execution: {accelerator_type: null, memory: null}\nname: ${A:-x}\n",
+    MINIMAL + "errors: {max_row_errors: 10%}\n",
 ]
 BAD = [
     "source: a\nsink: b\n",
