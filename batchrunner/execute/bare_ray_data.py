@@ -30,10 +30,10 @@ def without_helper_actors() -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        stack.enter_context(_exchanged(_STATS, "get_or_create_stats_actor", _Nobody))
-        stack.enter_context(_exchanged(_EXECUTOR, "create_cluster_autoscaler", _Fixed))
-        stack.enter_context(_exchanged(_POOL, "get_or_create_actor_location_tracker", _Nobody))
-        stack.enter_context(_exchanged(_POOL, "get_actor_locations", _none_has_moved))
+        stack.enter_context(exchanged(_STATS, "get_or_create_stats_actor", _Nobody))
+        stack.enter_context(exchanged(_EXECUTOR, "create_cluster_autoscaler", _Fixed))
+        stack.enter_context(exchanged(_POOL, "get_or_create_actor_location_tracker", _Nobody))
+        stack.enter_context(exchanged(_POOL, "get_actor_locations", _none_has_moved))
         if _NO_TELEMETRY not in os.environ:
             os.environ[_NO_TELEMETRY] = "1"
             stack.callback(os.environ.pop, _NO_TELEMETRY, None)
@@ -49,7 +49,8 @@ def _is_ours() -> bool:
 
 
 @contextmanager
-def _exchanged(module: str, name: str, ours: Any) -> Iterator[None]:
+def exchanged(module: str, name: str, ours: Any) -> Iterator[None]:
+    """Have *ours* in the place of what a *module* of Ray's has there, if it still has it."""
     try:
         holder = import_module(module)
     except ImportError:

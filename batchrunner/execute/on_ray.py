@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from batchrunner.errors import CapabilityImportError, RayUnavailableError, describe
@@ -18,6 +18,7 @@ from batchrunner.execute.first_wave import hold_back
 from batchrunner.execute.groups import make_groups
 from batchrunner.execute.payload import Payload
 from batchrunner.execute.ray_connection import connected, told_when_overdue, workers_that_fit
+from batchrunner.execute.ray_group import in_groups_of_its_own
 from batchrunner.shard import Shard
 from batchrunner.spec import ExecutionSpec
 from batchrunner.user_code import contained
@@ -38,7 +39,11 @@ def run_on_ray(work: Work, shards: Sequence[Shard], *, as_actors: bool) -> Itera
     Raises:
         RayUnavailableError: Ray is not there, or can never hold a worker.
     """
-    with connected(work.spec.ray), without_helper_actors(), _quiet_logs(), _ray_errors():
+    with ExitStack() as stack:
+        with in_groups_of_its_own():
+            stack.enter_context(connected(work.spec.ray))
+        for needed in (without_helper_actors, _quiet_logs, _ray_errors):
+            stack.enter_context(needed())
         execution = work.spec.execution
         fitting = workers_that_fit(execution, may_grow=work.spec.ray.address != "local")
         least, most = _bounds(execution.concurrency, fitting)

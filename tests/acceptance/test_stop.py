@@ -177,7 +177,8 @@ def test_a_signal_to_the_process_group_while_ray_starts_is_a_stop(job):
     """It hits Ray's processes as well; that is no Ray that "cannot be used"."""
     a_spec_file(job, execution={"engine": "ray"})
     with start("run", "spec.yaml", cwd=job, group=True) as process:
-        wait_for(lambda: "gcs_server" in commands_of(process.pid), process)
+        wait_for(lambda: "gcs_server" in commands_of_children(process.pid), process)
+        children = children_of(process.pid)
         os.killpg(process.pid, signal.SIGTERM)
         _, stderr = process.communicate(timeout=60)
 
@@ -185,21 +186,22 @@ def test_a_signal_to_the_process_group_while_ray_starts_is_a_stop(job):
     assert "stopped (SIGTERM): 0 of 60 shards committed" in stderr
     assert "next: batchrunner run spec.yaml" in stderr
     assert is_released(job)
-    deadline = time.monotonic() + 60
-    while commands_of(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not commands_of(process.pid)
+    wait_for_end_of(children)
 
 
-def commands_of(group):
-    """The commands of the processes of a *group*, in one text; without those that have ended."""
+def children_of(pid):
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group and fields[0] not in "ZX":
-                found.append(stat.with_name("cmdline").read_text())
-    return " ".join(found)
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def commands_of_children(pid):
+    with contextlib.suppress(OSError):  # one of them has ended meanwhile
+        return " ".join(Path(f"/proc/{n}/cmdline").read_text() for n in children_of(pid))
+    return ""
 
 
 def wait_for_end_of(pids):
