@@ -1,27 +1,33 @@
 r"""What the documentation says is what happens: its blocks are run, its specs are checked.
 
-The words behind a block's language say what is done with it: `file=NAME` writes it, `run` runs it
-(`exit=N`: and expects that code; `background`: and leaves it running), `check` reads it as a spec.
+Each page is pasted, block by block, into an empty folder by a reader (`docs_reader.py`). The words
+behind a block's language say what is done with it: `file=NAME` writes it, `run` runs it (`exit=N`:
+and expects that code), `check` reads it as a spec or as the options of a job backend, `output` has
+lines that the block before printed, where numbers may differ and … stands for anything. Bash and
+Python without such a word do not occur: what cannot be run here is `text`, and YAML is parsed.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from batchrunner import BatchSpec
+from batchrunner.jobs.options import options_of
 from builders import read_part
 from command import ENVIRONMENT, batchrunner
-from job_processes import kill_with_all_below
+from docs_reader import Reader
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TO_READ = {"yaml", "text", ""}  # languages of blocks that may stand without a word
+_BLOCK = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page):
@@ -31,56 +37,99 @@ def blocks(page):
 PAGES_WITH_CODE = [page for page in PAGES if any(words for _, words, _ in blocks(page))]
 
 
+@pytest.fixture(scope="module")
+def reader(moto):
+    """One reader of all pages: the cluster that one page starts is there for the next one."""
+    with tempfile.TemporaryDirectory(prefix="docs", ignore_cleanup_errors=True) as root:
+        one = Reader(Path(root), s3_endpoint=moto.endpoint)
+        yield one
+        one.leave()
+
+
 @pytest.fixture
-def place(tmp_path):
-    """A folder with a source in it and the command on the path."""
-    (tmp_path / "bin").mkdir()
-    command = tmp_path / "bin/batchrunner"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m batchrunner "$@"\n')
-    command.chmod(0o755)
-    work = tmp_path / "work"
-    work.mkdir()
-    (work / "prompts.jsonl").write_text('{"id": 1, "text": "hello"}\n')
-    yield work
-    for process in [_background.pop() for _ in list(_background)]:
-        kill_with_all_below(process)
-        process.wait()
+def folder(reader):
+    """An empty one."""
+    return Path(tempfile.mkdtemp(dir=reader.root))
 
 
-_background = []
-
-
-def run(command, place, *, background=False):
-    environment = {**ENVIRONMENT, "PATH": f"{place.parent}/bin{os.pathsep}{os.environ['PATH']}"}
-    if background:
-        nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        _background.append(subprocess.Popen(command, cwd=place, env=environment, **nowhere))
-        return subprocess.CompletedProcess(command, 0)
-    return subprocess.run(
-        command, cwd=place, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def do(language, words, text, place):
-    options = dict(word.partition("=")[::2] for word in words)
-    if "file" in options:
-        (place / options["file"]).write_text(text)
-    if "check" in options:
+def check(language, text):
+    if language == "yaml":
         BatchSpec.from_text(text, origin="docs", environ={"ACCESS_KEY": "a", "SECRET_KEY": "b"})
-    if "run" in options:
-        shell = ["bash", "-ec", text] if language == "bash" else [sys.executable, "-c", text]
-        done = run(shell, place, background="background" in options)
-        assert done.returncode == int(options.get("exit", 0)), done.stdout + done.stderr
+    else:
+        exec(compile(text, "docs", "exec"), {"configure_job_backend": options_from_call})  # noqa: S102
+
+
+def options_from_call(kind, **fields):
+    return options_of(kind, fields)
+
+
+def printed(line):
+    """Return what finds *line* in an output."""
+    pattern = re.sub(r"(\\ )+", r"\\s+", re.escape(line.strip()))
+    return re.sub(r"\d+", r"\\d+", pattern).replace("…", ".*")
+
+
+def paste(page, reader, folder):
+    """Do with each block what its words say."""
+    before = ""
+    for language, words, text in blocks(page):
+        options = dict(word.partition("=")[::2] for word in words)
+        if "file" in options:
+            (folder / options["file"]).write_text(text)
+        if "check" in options:
+            check(language, text)
+        if "run" in options:
+            done = reader.run(language, text, folder)
+            before = done.stdout
+            assert done.returncode == int(options.get("exit", 0)), f"{text}\n{before}"
+        if "output" in options:
+            missing = [line for line in text.splitlines() if not re.search(printed(line), before)]
+            assert not missing, f"{missing} in\n{before}"
 
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
     "page", PAGES_WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix()
 )
-def test_the_blocks_of_a_page_do_what_they_say(page, place):
-    """Whoever copies them gets what the page promises."""
-    for language, words, text in blocks(page):
-        do(language, words, text, place)
+def test_a_page_pasted_into_an_empty_folder_does_what_it_says(page, reader, folder):
+    """Whoever copies the blocks has no more than the page gives, and a Ray with its token."""
+    paste(page, reader, folder)
+
+
+def test_the_reader_of_the_pages_has_token_authentication_on(reader, folder):
+    """As Ray has it by default: otherwise the pages are tried on something that no reader has."""
+    start = "ray get-auth-token --generate > token && ray start --head"
+
+    assert reader.run("bash", start, folder).returncode == 0
+    alone = reader.run("bash", "ray status --address 127.0.0.1:6379", folder)
+    assert "InvalidAuthToken" in alone.stdout
+
+
+def test_every_block_is_run_checked_or_visibly_no_code():
+    """A block that no test looks at is wrong sooner or later."""
+    bare = [
+        (page.relative_to(ROOT).as_posix(), text)
+        for page in PAGES
+        for language, words, text in blocks(page)
+        if not words and language not in TO_READ and not is_of_make(text)
+    ]
+
+    assert bare == []
+
+
+def is_of_make(text):
+    """Tell whether all that is called is a target of ours, which CI makes."""
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    return all(re.match(rf"make ({'|'.join(targets)})\b", line) for line in lines)
+
+
+def test_what_is_shown_in_yaml_is_yaml():
+    """A fragment that does not parse cannot be pasted."""
+    for page in PAGES:
+        for language, _, text in blocks(page):
+            if language == "yaml":
+                yaml.safe_load(text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
