@@ -45,7 +45,9 @@ def _check_deletion(answer: Mapping[str, Any], objects: list[Any]) -> None:
     for error in errors:
         raise from_answer({"Error": {**error, "Message": f"{error['Key']} is still there"}})
     if len(answer.get("Deleted", [])) < len(objects):
-        raise _no_answer(f"a success that does not say of {len(objects)} objects that they are gone")
+        raise _no_answer(
+            f"a success that does not say of {len(objects)} objects that they are gone"
+        )
 
 
 def _no_answer(what: str) -> CallError:
