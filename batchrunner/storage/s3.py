@@ -11,7 +11,7 @@ from batchrunner.storage.options import Options
 from batchrunner.storage.retry import STANDARD, RetryPolicy
 from batchrunner.storage.s3_calls import S3Calls, together
 from batchrunner.storage.s3_errors import CallError, Verdict
-from batchrunner.storage.s3_exact import delete_exactly, modified_in, move_exactly
+from batchrunner.storage.s3_exact import delete_exactly, is_still, modified_in, move_exactly
 from batchrunner.storage.s3_publishing import (
     NOTE,
     Upload,
@@ -25,6 +25,7 @@ from batchrunner.storage.staging import StagedFile, stage_anonymously
 from batchrunner.storage.validity import STAGING, is_staging, plain_folder, plain_key, plain_note
 
 _KEYS_A_DELETE = 1000
+_REFUSED_READ = {None: Verdict.ABSENT, True: Verdict.PASSES, False: Verdict.TAKEN}
 
 
 class S3Storage:
@@ -180,8 +181,10 @@ class S3Storage:
                 "get_object", most=end - start, Key=full, IfMatch=f'"{entry.identity}"', **part
             )
         except CallError as failure:
-            if failure.verdict is Verdict.TAKEN and await self._head(full) is None:
-                failure.verdict = Verdict.ABSENT  # some stores say 412 for what is gone
+            # Some stores say 412 for what is gone, and some for what is there, unchanged.
+            if failure.verdict is Verdict.TAKEN:
+                still = await is_still(self._calls, full, entry)
+                failure.verdict = _REFUSED_READ[still]
             raise
         if answer["ETag"].strip('"') != entry.identity:  # and some do not know If-Match
             raise ObjectChangedError(

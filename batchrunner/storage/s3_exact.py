@@ -32,7 +32,7 @@ async def delete_exactly(calls: S3Calls, seen: Mapping[str, Entry]) -> set[str]:
     others: set[str] = set()
     todo = dict(seen)
     for look in range(_LOOKS):
-        still = await together(_is_still(calls, key, entry) for key, entry in todo.items())
+        still = await together(is_still(calls, key, entry) for key, entry in todo.items())
         found = dict(zip(todo, still, strict=True))
         others |= {key for key, same in found.items() if same is False}
         todo = {key: todo[key] for key, same in found.items() if same}
@@ -48,7 +48,7 @@ async def delete_exactly(calls: S3Calls, seen: Mapping[str, Entry]) -> set[str]:
 
 async def move_exactly(calls: S3Calls, entry: Entry, old: str, new: str) -> bool:
     """Copy the object of *entry* to *new*, then remove it; tell whether it was still there."""
-    if not await _is_still(calls, old, entry):
+    if not await is_still(calls, old, entry):
         return False
     place = {"Bucket": calls.bucket, "Key": old}
     etag = f'"{entry.identity}"'
@@ -61,7 +61,7 @@ async def move_exactly(calls: S3Calls, entry: Entry, old: str, new: str) -> bool
     return not await delete_exactly(calls, {old: entry})
 
 
-async def _is_still(calls: S3Calls, key: str, entry: Entry) -> bool | None:
+async def is_still(calls: S3Calls, key: str, entry: Entry) -> bool | None:
     """Tell whether the object is that of *entry*; None when there is none.
 
     Two objects with the same bytes have the same ETag: the time tells them apart.

@@ -7,7 +7,7 @@ import pytest
 
 from batchrunner import BatchRunner, BatchSpec
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.errors import StorageAccessError, StorageError
+from batchrunner.errors import ObjectChangedError, StorageAccessError, StorageError
 from batchrunner.status import status_of
 from batchrunner.storage import open_storage
 from batchrunner.storage.retry import RetryPolicy
@@ -93,6 +93,17 @@ def test_fewer_bytes_than_were_asked_for_are_not_read_as_the_end(proxy, storage)
 
     with pytest.raises(StorageError, match="2 bytes came where 5 were asked for"):
         read_all(storage, entry)
+
+
+def test_a_412_about_an_object_that_is_as_it_was_is_no_change(proxy, storage):
+    """A shard whose file changed is quarantined; one that the store failed is tried again."""
+    entry = entry_of(storage, "there")
+    proxy.inject(Fault(Kind.STATUS, "GET", status=412, code="PreconditionFailed"))
+
+    with pytest.raises(StorageError, match="PreconditionFailed") as caught:
+        read_all(storage, entry)
+
+    assert not isinstance(caught.value, ObjectChangedError)
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET", "PUT"])

@@ -45,11 +45,33 @@ def an_answer(status, code, **headers):
         (400, "ExpiredToken", Verdict.REFUSED),
         (403, "RequestTimeTooSkewed", Verdict.SKEWED),
         (301, "PermanentRedirect", Verdict.FINAL),
+        (302, "302", Verdict.NO_S3),
+        (307, "TemporaryRedirect", Verdict.FINAL),
     ],
 )
 def test_every_answer_has_one_meaning(status, code, verdict):
     """HEAD says it with a number, GET with a word, and stores differ."""
     assert understand(an_answer(status, code)).verdict is verdict
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 503])
+def test_a_page_for_people_means_nothing_whatever_its_status(status):
+    """A login page is no proof that an object is missing, or that the credentials are wrong."""
+    page = {"content-type": "text/html; charset=utf-8", "content-length": "9"}
+    bare = {**page, "content-length": "0"}
+    stores_own = {**page, "x-amz-request-id": "7"}
+
+    said = [understand(an_answer(status, str(status), **h)).verdict for h in (bare, stores_own)]
+
+    assert understand(an_answer(status, str(status), **page)).verdict is Verdict.NO_S3
+    assert Verdict.NO_S3 not in said
+
+
+def test_an_answer_that_cannot_be_read_is_none_of_a_store():
+    """Nothing is known then, so the object is looked at."""
+    from botocore.parsers import ResponseParserError
+
+    assert understand(ResponseParserError("<html>")).verdict is Verdict.NO_S3
 
 
 def test_a_missing_answer_may_be_a_lost_one():
