@@ -49,7 +49,7 @@ from job_capabilities import (
     Scoring,
     TellsResources,
 )
-from job_processes import wait_for
+from job_processes import end_registry, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -171,7 +171,7 @@ def test_an_exception_that_cannot_travel_leaves_its_message(tag):
 
 
 @pytest.mark.usefixtures("kind")
-@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, asyncio.CancelledError])
 def test_whatever_the_users_code_raises_fails_the_job_and_is_named(tag, raised):
     """Nobody cancelled it, and the worker is well."""
     job = submit_capability(Raises(tag, raised))
@@ -599,6 +599,7 @@ def test_the_journal_keeps_as_many_jobs_as_it_is_told(tag, options):
 
     kept = {job.job_id for job in ended[2:]}
     wait_for(lambda: {job.job_id for job in list_jobs()} == kept, what="the journal to be pruned")
+    end_registry(f"short-{tag}")
     assert all(is_recorded(options, run) for run in runs)
 
 
@@ -660,6 +661,7 @@ def test_a_store_that_is_no_folder_any_more_is_an_error_not_an_empty_history(tag
 
     with pytest.raises(StorageError, match="store"):
         list_jobs()
+    end_registry(tag)
 
 
 def test_a_worker_that_dies_after_the_end_is_written_changes_nothing(tag, tmp_path, options):
