@@ -9,7 +9,6 @@ import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-import psutil
 import pytest
 
 from batchrunner.analytics import open_store
@@ -29,6 +28,7 @@ from job_processes import (
     end_registry,
     first_line_of,
     kill_with_all_below,
+    registry_process,
     said_by,
     wait_for,
 )
@@ -61,16 +61,6 @@ def joined(local_ray, options):
 
 def executions(folder):
     return len(list(folder.iterdir())) if folder.exists() else 0
-
-
-def registry_process(tag):
-    """The process of this scope's registry actor."""
-    import ray
-
-    named = ray.util.list_named_actors(all_namespaces=True)
-    name = next(actor["name"] for actor in named if tag in actor["name"])
-    actor = ray.get_actor(name, namespace="batchrunner_jobs")
-    return actor, psutil.Process(ray.get(actor.pid.remote(), timeout=LONG))
 
 
 def test_threads_and_processes_that_submit_one_run_get_one_job(joined, tag, tmp_path):
@@ -247,7 +237,7 @@ def test_a_kept_call_that_somebody_changed_is_not_run(joined, tag, tmp_path):
     registry_process(tag)[1].kill()
 
     with pytest.raises(JobFailedError, match="the registry that ran the job died"):
-        job.result(20)
+        job.result(LONG)
     assert executions(calls) == 1
 
 
