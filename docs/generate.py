@@ -89,9 +89,30 @@ def jobs_page() -> str:
     lines = [_MADE, "", "# Options of the job backends", ""]
     lines += ["`configure_job_backend(kind, *, analytics_store, ...)`: what each option means.", ""]
     lines += ["## Both: `ray` and `ray-simple`", "", *_section("", simple, simple), ""]
-    lines += ["## `ray` alone", "", *_section("", more, full)]
+    lines += ["## `ray` alone", "", *_section("", more, full), "", *_SAME_RUN.splitlines()]
     return "\n".join(lines) + "\n"
 
+
+_SAME_RUN = """\
+## The same run
+
+Within a scope of `ray`, the same run is one job: submitted again while it is pending, running or completed, it gives the job that there
+is. A job that failed or was cancelled does not count. The same run has the same
+
+* `capability.id`;
+* `config`, or the capability's own (`_create_config()`) when none is given;
+* ids of `datasets`, `models` and `metrics`, in order (`metadata["id"]`, or `.id`, or the text itself);
+* further arguments of `run`;
+* `edition`.
+
+Nothing else counts: not the capability's code or constructor arguments, not what a dataset holds, not the resources. What decides the
+result belongs into one of the five. Or say that it is to be made once more:
+
+`submit_capability(capability, ..., edition="2")` is another job than without it, in both backends; its run is recorded as
+`<run_uid>-2`, beside the first. An edition is a word of up to 100 letters. `BatchCapability(spec, edition="2")` and
+`batchrunner jobs submit --edition 2` mean the same.
+
+A job's id is made of scope, run and number. Ids from before they named the scope still find their job."""
 
 PAGES = {"spec.md": spec_page, "cli.md": cli_page, "jobs.md": jobs_page}
 

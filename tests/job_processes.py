@@ -75,6 +75,16 @@ def end_registry(scope: str) -> None:
             ray.kill(ray.get_actor(actor["name"], namespace=actor["namespace"]))
 
 
+def registry_process(scope: str) -> tuple[Any, psutil.Process]:
+    """The process of the registry actor of a scope, and the actor."""
+    import ray
+
+    named = ray.util.list_named_actors(all_namespaces=True)
+    name = next(actor["name"] for actor in named if scope in actor["name"])
+    actor = ray.get_actor(name, namespace="batchrunner_jobs")
+    return actor, psutil.Process(ray.get(actor.pid.remote(), timeout=100))
+
+
 def wait_for(condition: Any, *, seconds: float = 100.0, what: str = "") -> Any:
     """Wait until *condition* gives something true, and return that."""
     deadline = time.monotonic() + seconds

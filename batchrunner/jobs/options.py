@@ -44,7 +44,8 @@ class RaySimpleOptions(Section):
     max_retries: Whole | None = Field(
         default=None,
         description="How often a job whose worker dies is run again. By default, what the "
-        "capability says in `default_max_retries`, or 0. A capability that raises is not retried.",
+        "capability says in `default_max_retries`, or 0; then a job of `ray` ends with its registry, "
+        "too. A capability that raises is not retried.",
     )
     force_reinit: bool = Field(
         default=False,
@@ -64,13 +65,15 @@ class RayOptions(RaySimpleOptions):
 
     idempotency_scope: NonEmpty = Field(
         description="Whose jobs these are, such as a project: within a scope, the same run is one "
-        "job, and every process sees all jobs. Required."
+        "job, and every process sees all jobs. Required. See below."
     )
     registry_namespace: NonEmpty = Field(
         default="batchrunner_jobs", description="Ray namespace of the registry actor."
     )
     registry_actor_name: NonEmpty | None = Field(
-        default=None, description="Name of the registry actor; by default, made from the scope."
+        default=None,
+        description="Name of the registry actor; by default, made from the scope. It serves one "
+        "scope: a client of another one is refused.",
     )
     registry_max_pending_calls: Count = Field(
         default=1024,
@@ -99,7 +102,9 @@ class RayOptions(RaySimpleOptions):
         "removed job can be submitted again. Recorded runs stay.",
     )
     max_retained_terminal_jobs_per_scope: Whole | None = Field(
-        default=10_000, description="How many ended jobs the journal keeps."
+        default=10_000,
+        description="How many ended jobs the journal keeps, the latest; and a tenth more, at most "
+        "100, until they are removed.",
     )
     registry_startup_timeout_s: Timeout = Field(
         default=60.0, description="How long to wait for the registry actor to start."

@@ -9,7 +9,6 @@ import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-import psutil
 import pytest
 
 from batchrunner.analytics import open_store
@@ -29,6 +28,7 @@ from job_processes import (
     end_registry,
     first_line_of,
     kill_with_all_below,
+    registry_process,
     said_by,
     wait_for,
 )
@@ -61,16 +61,6 @@ def joined(local_ray, options):
 
 def executions(folder):
     return len(list(folder.iterdir())) if folder.exists() else 0
-
-
-def registry_process(tag):
-    """The process of this scope's registry actor."""
-    import ray
-
-    named = ray.util.list_named_actors(all_namespaces=True)
-    name = next(actor["name"] for actor in named if tag in actor["name"])
-    actor = ray.get_actor(name, namespace="batchrunner_jobs")
-    return actor, psutil.Process(ray.get(actor.pid.remote(), timeout=LONG))
 
 
 def test_threads_and_processes_that_submit_one_run_get_one_job(joined, tag, tmp_path):
@@ -209,13 +199,19 @@ def test_a_job_dies_with_its_registry_and_says_so(joined, tag, tmp_path):
     assert executions(calls) == 2
 
 
-def test_a_job_with_retries_left_outlives_its_registry(joined, tag, tmp_path):
-    """The next registry starts it again, even if nobody asks; the attempts are counted durably."""
+@pytest.mark.parametrize("ballast", [0, 17 << 20])
+def test_a_job_with_retries_left_outlives_its_registry(joined, tag, tmp_path, ballast):
+    """The next registry starts it again, even if nobody asks; the attempts are counted durably.
+
+    However large its call is; which is nowhere to be read, and gone when the job has ended.
+    """
     del joined["address"]
     configure_job_backend("ray", **joined, max_retries=1)
-    calls, gate = tmp_path / "calls", tmp_path / "gate"
-    job = submit_capability(Scoring(tag, until=str(gate), calls=str(calls)))
+    calls, gate, canary = tmp_path / "calls", tmp_path / "gate", b"SECRET" * (ballast // 6)
+    job = submit_capability(Scoring(tag, until=str(gate), calls=str(calls), ballast=canary))
     wait_for(lambda: job.status is JobStatus.RUNNING)
+    kept = list((tmp_path / "store").rglob("*.payload"))
+    assert [b"SECRET" in path.read_bytes() for path in kept] == [False] * bool(ballast)
     _, process = registry_process(tag)
 
     process.kill()
@@ -224,6 +220,25 @@ def test_a_job_with_retries_left_outlives_its_registry(joined, tag, tmp_path):
     registry_process(tag)[1].kill()
     with pytest.raises(JobFailedError, match="the registry that ran the job died"):
         job.result(20)
+    assert not [path for path in kept if path.exists()]
+
+
+def test_a_kept_call_that_somebody_changed_is_not_run(joined, tag, tmp_path):
+    """It is a pickle: who may write to the store may not run code on the cluster."""
+    del joined["address"]
+    configure_job_backend("ray", **joined, max_retries=1)
+    calls = tmp_path / "calls"
+    never = Scoring(tag, until=str(tmp_path / "never"), calls=str(calls), ballast=b"x" * (17 << 20))
+    job = submit_capability(never)
+    wait_for(lambda: job.status is JobStatus.RUNNING)
+    [kept] = (tmp_path / "store").rglob("*.payload")
+    kept.write_bytes(kept.read_bytes()[:-1] + b"!")
+
+    registry_process(tag)[1].kill()
+
+    with pytest.raises(JobFailedError, match="the registry that ran the job died"):
+        job.result(LONG)
+    assert executions(calls) == 1
 
 
 def test_a_registry_that_is_gone_for_good_is_started_again(joined, tag, tmp_path):

@@ -378,3 +378,64 @@ def test_runs_are_compared_record_by_record(tmp_path):
     )
     assert {one.second for one in found[1:]} == {None}
     assert CapabilityRunRef("a", "b", "c").outputs_uri is None
+
+
+# Reports
+
+
+class Reporting:
+    """A run that makes a report, in the ways in which runs of evaluation packages do."""
+
+    run_uid, capability_id, records = "a/b", "tests.Reporting", ()
+
+    def __init__(self, made):
+        self.made = made
+
+    def extract(self):
+        return []
+
+    def collect_md_report(self, threshold):
+        if isinstance(self.made, Exception):
+            raise self.made
+        return self.made
+
+
+class Made:
+    def __init__(self, **fields):
+        vars(self).update(fields)
+
+
+@pytest.mark.parametrize("made", ["# naïve\n", Made(content="# naïve\n", filename="x.md")])
+def test_the_report_of_a_run_is_kept_beside_its_records(tmp_path, made):
+    """Markdown for people; the address leads to it, whoever recorded the run first."""
+    store = open_store(tmp_path / "store")
+    ref = store.write_with_receipt([Reporting(made)]).refs[0]
+    again = store.write_with_receipt([Reporting("# another")]).refs[0]
+
+    assert ref.outputs_uri == store.report_uri(ref) == again.outputs_uri
+    assert store.read_report(ref) == "# naïve\n"
+    store.compact(clear=True)
+    assert store.read_report("a/b") == "# naïve\n"
+
+
+@pytest.mark.parametrize(
+    ("made", "is_wrong"), [(NotImplementedError(), 0), ("", 0), (ValueError("no font"), 1), (5, 1)]
+)
+def test_a_run_without_a_report_is_recorded_all_the_same(tmp_path, made, is_wrong, caplog):
+    """Its records count more; why there is no report is said when something went wrong."""
+    store = open_store(tmp_path / "store")
+    ref = store.write_with_receipt([Reporting(made)]).refs[0]
+
+    assert (ref.outputs_uri, store.read_report(ref), store.report_uri(ref)) == (None, None, None)
+    assert caplog.text.count("without its report") == is_wrong
+
+
+def test_a_report_that_lies_elsewhere_is_pointed_to(tmp_path):
+    """And the place that the run names for its files counts before that of its report."""
+    store = open_store(tmp_path / "store")
+    run = Reporting(Made(uri="s3://bucket/report.pdf"))
+    assert store.write_with_receipt([run]).refs[0].outputs_uri == "s3://bucket/report.pdf"
+
+    own = CompletedRun("own", "tests.Capability", outputs_uri="s3://files", report="# text")
+    ref = store.write_with_receipt([own]).refs[0]
+    assert (ref.outputs_uri, store.read_report(ref)) == ("s3://files", "# text")

@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from batchrunner.analytics import CapabilityRunRef
+from batchrunner.analytics import AnalyticsStoreConfig, CapabilityRunRef
 from batchrunner.errors import (
     InvalidSpecError,
     JobFailedError,
@@ -23,16 +23,24 @@ from batchrunner.jobs import (
     JobStatus,
     configure_job_backend,
     get_job,
+    job_log,
     list_jobs,
     shutdown_job_backend,
     submit_capability,
 )
+from batchrunner.jobs.editions import checked_edition
 from batchrunner.jobs.entries import Cluster, Submission
 from batchrunner.jobs.identity import run_key
+from batchrunner.jobs.job_log import JobLog
 from batchrunner.jobs.journal import Journal
+from batchrunner.jobs.options import RayOptions
 from batchrunner.jobs.outcome import Outcome
+from batchrunner.jobs.request import check_call
 from batchrunner.jobs.resources import resources_of
+from batchrunner.jobs.retention import prune_after
+from batchrunner.jobs.returned_run import checked_run
 from batchrunner.jobs.versions import difference, versions_here
+from batchrunner.spec import secrets
 from batchrunner.testing.memory import MemoryStorage
 from builders import a_source, a_spec
 from job_capabilities import Config, Dataset, Evaluation, Scoring
@@ -182,6 +190,48 @@ def test_what_has_no_identity_is_refused():
         run_key(Scoring("a"), {"config": {"x": object()}})
 
 
+def test_an_edition_is_part_of_the_key_and_none_leaves_it_as_it_was():
+    """Jobs that completed before there were editions are found by the same run still."""
+    key = run_key(Scoring("a"), {})
+
+    assert key == "0cbbaa2917f5e8caf87fb06432625e0e"
+    assert len({key, *(run_key(Scoring("a"), {}, edition=e) for e in ("2", "3"))}) == 3
+
+
+def test_a_batch_has_one_edition_however_it_is_said(tmp_path):
+    """One word, one meaning."""
+    a_source(tmp_path / "in")
+    spec = a_spec(tmp_path, capability="job_capabilities:Score")
+    said = BatchCapability(spec, edition="2")
+
+    assert run_key(BatchCapability(spec).of_edition("2"), {}) == run_key(said, {})
+    assert said.of_edition("") is said is said.of_edition("2")
+    with pytest.raises(ValueError, match="edition '2' and submitted as '3'"):
+        said.of_edition("3")
+
+
+@pytest.mark.parametrize("wrong", [2, None, " 2", "a\nb", "x" * 101])
+def test_what_is_no_edition_is_refused(wrong):
+    """It becomes a part of a name."""
+    with pytest.raises(ValueError, match="edition must"):
+        checked_edition(wrong)
+
+
+def test_an_async_run_is_refused_when_it_is_submitted():
+    """The worker would get a coroutine, and nobody would await it."""
+
+    class Async:
+        id = "async"
+
+        async def run(self, **inputs):
+            raise AssertionError
+
+    with pytest.raises(ValueError, match=r"`async`.*asyncio.run"):
+        check_call(Async(), {})
+    with pytest.raises(ValueError, match="returned a coroutine"):
+        checked_run(Async().run())
+
+
 def test_a_batch_is_told_apart_by_what_decides_its_output(tmp_path):
     """Not by how it is executed."""
     a_source(tmp_path / "in")
@@ -278,6 +328,43 @@ def test_no_job_has_a_strange_id(journal, job_id):
     """Ids come from users; they never become paths."""
     journal.claim(a_submission())
     assert journal.read(job_id) is None
+
+
+def test_the_same_run_in_two_scopes_has_two_ids(tmp_path):
+    """`runs.job_id` of a store names one job; and the ids that jobs had before still find them."""
+    config = AnalyticsStoreConfig(uri=str(tmp_path))
+    first, second = (Journal.of(config, scope=scope) for scope in ("a", "b"))
+    ids = [journal.id_of(KEY, 1) for journal in (first, second)]
+    mine = first.claim(a_submission(job_id=ids[0]))
+
+    assert len(set(ids)) == 2
+    assert first.read(ids[0]).submission == first.read(f"{KEY}-1").submission == mine
+    assert first.jobs() == {ids[0]: False}
+    second.claim(a_submission(job_id=ids[1]))
+    assert second.read(ids[0]) is None
+
+
+def test_a_journal_is_pruned_before_it_holds_a_tenth_too_much():
+    """The bound is one, also when it is small."""
+
+    def after(most):
+        store = AnalyticsStoreConfig(uri="store")
+        fields = {"analytics_store": store, "idempotency_scope": "s"}
+        return prune_after(RayOptions(**fields, max_retained_terminal_jobs_per_scope=most))
+
+    assert [after(most) for most in (0, 5, 50, 10_000, None)] == [1, 1, 5, 100, 100]
+
+
+def test_half_a_secret_at_the_cut_of_a_log_is_dropped_with_its_line(monkeypatch):
+    """What is left of it would not be recognised."""
+    secrets.remember({"token": "a-secret-value"})
+    monkeypatch.setattr(job_log, "KEPT_BYTES", 40)
+    kept = []
+    with JobLog(kept.append):
+        print("the token is a-secret-value")  # noqa: T201 - what it says is kept
+        print("and again: a-secret-value.")  # noqa: T201 - likewise
+
+    assert kept[-1] == b"and again: ***.\n"
 
 
 def test_forgetting_a_job_leaves_the_others_of_its_run(journal):

@@ -628,3 +628,15 @@ def test_of_eight_processes_one_gets_the_key(storage):
     for turn in range(rounds):
         winners = [number for at, number in given if at == turn and number is not None]
         assert [b"%d" % number for number in winners] == [storage.get(f"key-{turn}")]
+
+
+def test_a_file_in_place_of_the_root_is_an_error_and_not_an_empty_listing(tmp_path):
+    """Whoever reads "nothing there" makes everything anew."""
+    (tmp_path / "root").touch()
+    for root in ("root", "root/below"):
+        with pytest.raises(StorageError, match="root"):
+            list(LocalStorage(str(tmp_path / root)).list("a"))
+
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/a").touch()
+    assert list(LocalStorage(str(tmp_path / "folder")).list("a")) == []
