@@ -50,11 +50,11 @@ def catalog_first() -> None:
     """A catalog that counts before its files are there."""
     real = compaction._write
 
-    def write(snapshot, intake):
+    def write(snapshot, intake, effort):
         storage = snapshot.storage
         put, held = storage.put_if_absent, {}
         storage.put_if_absent = held.update
-        catalog, created = real(snapshot, intake)
+        catalog, created = real(snapshot, intake, effort)
         del storage.put_if_absent
         compaction.publish_catalog(storage, catalog)
         put(held)

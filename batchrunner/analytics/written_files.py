@@ -94,8 +94,9 @@ class _Reading:
         return pieces
 
     def _fetched(self, entries: Sequence[Entry], pool: ThreadPoolExecutor) -> list[bytes | None]:
-        """Return what is in the files: each thread is given a share of them, for one at a time
-        would cost more than the files.
+        """Return what is in the files.
+
+        Each thread is given a share of them: to hand them out one by one costs more than they do.
         """
         shares = [entries[first::_READERS] for first in range(_READERS)]
         try:

@@ -30,6 +30,7 @@ from batchrunner.analytics import (
 )
 from batchrunner.analytics import store as store_module
 from batchrunner.analytics.intake import Effort
+from batchrunner.analytics.layout import file_key, stem_of
 from batchrunner.analytics.schemas import Schemas
 from batchrunner.errors import (
     InvalidRecordError,
@@ -37,6 +38,7 @@ from batchrunner.errors import (
     QueryError,
     RunNotFoundError,
     SchemaConflictError,
+    StorageError,
 )
 from batchrunner.storage import Storage, open_storage
 from batchrunner.testing.storage_contract import at_once
@@ -419,6 +421,53 @@ class AnalyticsContract:
         for name in planted_names():
             assert name in caplog.text
 
+    @pytest.mark.parametrize("table", ["score", "runs"])
+    def test_a_run_whose_file_is_torn_is_told_and_written_again_is_whole(
+        self, store: AnalyticsStore, twin: AnalyticsStore, raw: Storage, table: str
+    ) -> None:
+        """A run that has records is never said to have none."""
+        store.write([a_run("whole"), a_run("torn")])
+        key = file_key(table, stem_of(["torn"]))
+        raw.put(key, raw.get(key)[:100])
+
+        with pytest.raises(StorageError, match=f"'torn'.*{key} is torn.*record the run again"):
+            twin.read_run("torn")
+        assert twin.read_run("whole").records["score"]
+
+        assert store.write_with_receipt([a_run("torn"), a_run("whole")]).new_files == {key}
+        assert len(twin.read_run("torn").records["score"]) == 2
+        assert times_seen(twin) == {"whole": 1, "torn": 1}
+        assert len(raw.get(f"_damaged/{key}")) == 100
+
+    @pytest.mark.parametrize("compacted", [False, True])
+    def test_a_run_whose_records_are_gone_is_told(
+        self, store: AnalyticsStore, twin: AnalyticsStore, raw: Storage, compacted: bool
+    ) -> None:
+        """Neither an empty answer nor a run that is not there."""
+        store.write([a_run("gone"), a_run("other")])
+        if compacted:
+            store.compact(clear=True)
+        lost = [entry.key for entry in raw.list("score")]
+        raw.delete(lost)
+
+        with pytest.raises(StorageError, match="records of run 'gone' in table 'score'"):
+            twin.read_run("gone")
+        if not compacted:
+            store.write([a_run("gone")])
+            assert len(twin.read_run("gone").records["score"]) == 2
+
+    def test_a_torn_compacted_file_is_told_when_a_run_is_looked_for(
+        self, store: AnalyticsStore, twin: AnalyticsStore, raw: Storage
+    ) -> None:
+        """That there is no such run would be believed."""
+        store.write([a_run("one")])
+        store.compact(clear=True)
+        (key,) = (entry.key for entry in raw.list("runs"))
+        raw.put(key, raw.get(key)[:100])
+
+        with pytest.raises(RunNotFoundError, match=f"may be in what cannot be read: .*{key}"):
+            twin.read_run("one")
+
     # Compaction
 
     def test_compaction_makes_few_files_of_many_and_changes_no_answer(
@@ -534,7 +583,6 @@ def planted(raw: Storage) -> dict[str, bytes]:
     """Return what to put where: a torn, a later and two foreign files for the table `score`."""
     import pyarrow as pa
 
-    from batchrunner.analytics.layout import file_key, stem_of
     from batchrunner.analytics.table_files import to_parquet
 
     torn, later = (file_key("score", stem_of([name])) for name in ("torn", "later"))
@@ -549,8 +597,6 @@ def planted(raw: Storage) -> dict[str, bytes]:
 
 def planted_names() -> list[str]:
     """Return the keys of `planted`."""
-    from batchrunner.analytics.layout import file_key, stem_of
-
     keys = [file_key("score", stem_of([name])) for name in ("torn", "later")]
     return [*keys, "score/foreign.parquet", "score/README.txt"]
 

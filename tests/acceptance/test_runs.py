@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from batchrunner.analytics import open_store
+from batchrunner.analytics.layout import file_key, stem_of
 from batchrunner.testing.analytics_contract import a_run
 from command import batchrunner
 
@@ -46,6 +48,18 @@ def test_a_run_is_shown_with_its_records(store):
         found = printed(store, "show", name)
         assert (found["run_uid"], found["records"]["score"][0]["value"]) == ("two", 2.5)
     assert "resnet" in runs(store, "show", "two").stdout
+
+
+def test_a_run_whose_records_are_torn_is_not_shown_without_them(store):
+    """With the file and the way out: an empty table of records would be believed."""
+    torn = Path(store.uri) / file_key("score", stem_of(["two"]))
+    torn.write_bytes(torn.read_bytes()[:50])
+
+    shown = runs(store, "show", "two")
+
+    assert (shown.returncode, shown.stdout) == (3, "")
+    assert str(torn) in shown.stderr
+    assert "record the run again" in shown.stderr
 
 
 def test_two_runs_are_compared_by_what_differs(store):

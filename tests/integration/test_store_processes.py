@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from batchrunner.analytics import open_store
+from batchrunner.analytics.catalog import newest_catalog
 from batchrunner.testing.analytics_contract import times_seen
 from command import ENVIRONMENT
 
@@ -49,7 +50,10 @@ def wait_until(true, what):
 
 
 def test_of_eight_writers_of_which_half_are_killed_every_run_is_there_once(tmp_path):
-    """Half of their fifty runs are the same; who is killed is started again."""
+    """Half of their fifty runs are the same; who is killed is started again.
+
+    All of them put files together by the way, and are killed at that too.
+    """
     store = open_store(tmp_path / "store")
     shared = [f"shared-{n}" for n in range(25)]
     each = [[*shared, *(f"own-{w}-{n}" for n in range(25))] for w in range(8)]
@@ -65,6 +69,7 @@ def test_of_eight_writers_of_which_half_are_killed_every_run_is_there_once(tmp_p
         assert [writer.wait(PATIENCE) for writer in (*writers[4:], *again)] == [0] * 8
 
     assert runs_in(store) == {name for names in each for name in names}
+    assert newest_catalog(store._storage).number > 0, "nothing was put together"
     store.compact()
     assert len(runs_in(store)) == 225
 
@@ -77,7 +82,7 @@ def watch(store, *, seconds):
         running.enter_context(an_actor(store, "compact_on"))
         wait_until(lambda: runs_in(store), "nothing was written")
         end, turn = time.monotonic() + seconds, 0
-        while time.monotonic() < end:
+        while time.monotonic() < end or reads <= 5:
             turn += 1
             mortal = {"write_on": {"name": f"mortal-{turn}"}, "compact_on": {}}
             with ExitStack() as turns:
