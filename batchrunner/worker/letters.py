@@ -17,7 +17,7 @@ from batchrunner.formats.chunk import BadRow, Position, UnreadableRowError
 from batchrunner.shard import Shard
 
 _MAX_MESSAGE = 2000
-_BLOCK_BYTES = 1 << 20
+_WAY_OUT = "batchrunner verify --repair SPEC sets it aside, and the next run makes its shard again"
 
 
 class Stage(StrEnum):
@@ -89,18 +89,16 @@ def letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict[str,
     if not sentinel.errors:
         return
     key = f"errors/{sentinel.errors}"
-    count = 0
+    where, count = f"{checkpoint.records.uri}/{key}", 0
     try:
         for line in record_lines(checkpoint.records, key):
             yield orjson.loads(line)
             count += 1
     except (ObjectNotFoundError, ValueError) as error:
-        raise DamagedOutputError(
-            f"{key} is damaged or gone; batchrunner verify tells more"
-        ) from error
+        raise DamagedOutputError(f"{where} is damaged or gone; {_WAY_OUT}") from error
     if count != sentinel.rows_failed:
         raise DamagedOutputError(
-            f"{key} has {count:,} rows where its sentinel says {sentinel.rows_failed:,}"
+            f"{where} has {count:,} rows where its sentinel says {sentinel.rows_failed:,}; {_WAY_OUT}"
         )
 
 
