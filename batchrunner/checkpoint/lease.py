@@ -87,14 +87,16 @@ class Lease:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Lease:
+        why = f"the lease is damaged: {data[:80]!r}"
         try:
             fields = orjson.loads(data)
             lease = cls(**{**fields, "owner": Owner(**fields["owner"])})
-            if not lease.epoch > 0 or not lease.owner.pid > 0:
-                raise ValueError("no epoch, or no process, has such a number")
-            return lease
+            numbers = lease.epoch > 0 and lease.owner.pid > 0
         except (ValueError, TypeError, KeyError) as error:
-            raise DamagedOutputError(f"the lease is damaged: {data[:80]!r}") from error
+            raise DamagedOutputError(why) from error
+        if not numbers:
+            raise DamagedOutputError(why)
+        return lease
 
     @classmethod
     def unreadable(cls, epoch: int, data: bytes) -> Lease:

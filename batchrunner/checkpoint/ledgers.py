@@ -12,12 +12,14 @@ from functools import partial
 import orjson
 
 from batchrunner.checkpoint.records import Sentinel
-from batchrunner.errors import DamagedOutputError
-from batchrunner.storage.seam import Entry, Storage
+from batchrunner.errors import DamagedOutputError, NewerFormatError
+from batchrunner.storage.seam import MAX_RECORD_BYTES, Entry, Storage
 
 _SENTINEL = re.compile(r"sentinels/part-(\d{5,})\.json")
 READERS = 32
 """Small objects to read at once: it is the way there and back that takes the time."""
+_LINES = 50_000
+"""Of one ledger, some 500 bytes each: a larger one than a record may be could not be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,10 @@ def read_sentinels(records: Storage, known: dict[Entry, Sentinel]) -> Sentinels:
         if shard in entries and entries[shard].identity == identity
     }
     loose = {shard: entry for shard, entry in entries.items() if shard not in good}
-    unread = [(shard, entry.key) for shard, entry in loose.items() if entry not in known]
+    unread = [(shard, entry) for shard, entry in loose.items() if entry not in known]
     with ThreadPoolExecutor(READERS) as pool:
         found = dict(zip(unread, pool.map(partial(_try_read, records), unread), strict=True))
-    known |= {loose[shard]: s for (shard, _), s in found.items() if isinstance(s, Sentinel)}
+    known |= {entry: s for (_, entry), s in found.items() if isinstance(s, Sentinel)}
     damaged = {shard: why for (shard, _), why in found.items() if isinstance(why, str)}
     read = {shard: known[entry] for shard, entry in loose.items() if entry in known}
     return Sentinels({**good, **read}, damaged, frozenset(read))
@@ -64,13 +66,26 @@ def sentinel_entries(records: Storage) -> dict[int, Entry]:
     return {int(match[1]): entry for match, entry in matches if match}
 
 
-def _try_read(records: Storage, item: tuple[int, str]) -> Sentinel | str:
-    shard, key = item
+def _try_read(records: Storage, item: tuple[int, Entry]) -> Sentinel | str:
+    shard, entry = item
     try:
-        sentinel = Sentinel.from_bytes(records.get(key), key=key)
+        sentinel = read_sentinel(records, entry)
     except DamagedOutputError as error:
         return str(error)
-    return sentinel if sentinel.shard == shard else f"{key} is of shard {sentinel.shard}"
+    where = f"{records.uri}/{entry.key}"
+    return sentinel if sentinel.shard == shard else f"{where} is of shard {sentinel.shard}"
+
+
+def read_sentinel(records: Storage, entry: Entry) -> Sentinel:
+    """Read the sentinel of *entry*.
+
+    Raises:
+        DamagedOutputError: It is not whole, or no sentinel at all.
+    """
+    where = f"{records.uri}/{entry.key}"
+    if entry.size > MAX_RECORD_BYTES:  # to read it is refused, as if the store had failed
+        raise DamagedOutputError(f"{where} is damaged: {entry.size:,} bytes are no sentinel")
+    return Sentinel.from_bytes(records.get(entry.key), key=where)
 
 
 def write_ledger(
@@ -80,13 +95,18 @@ def write_ledger(
     entries: Mapping[int, Entry],
     name: str,
 ) -> None:
-    """Copy *sentinels*, each with the identity of its object among *entries*."""
+    """Copy *sentinels*, each with the identity of its object among *entries*.
+
+    Into a few ledgers, each within the size of a record.
+    """
     lines = [
         orjson.dumps([entries[shard].identity, sentinel])
         for shard, sentinel in sentinels.items()
         if shard in entries
     ]
-    records.put_if_absent({f"ledger/{name}.jsonl": b"\n".join(lines)})
+    for number, start in enumerate(range(0, len(lines), _LINES)):
+        key = f"ledger/{name}-{number}.jsonl" if number else f"ledger/{name}.jsonl"
+        records.put_if_absent({key: b"\n".join(lines[start : start + _LINES])})
 
 
 def _read_ledgers(records: Storage) -> dict[int, tuple[Sentinel, str]]:
@@ -94,13 +114,28 @@ def _read_ledgers(records: Storage) -> dict[int, tuple[Sentinel, str]]:
 
     A ledger that cannot be read is no loss: its sentinels are then read one by one.
     """
-    keys = [entry.key for entry in records.list("ledger")]
+    keys = [e.key for e in records.list("ledger") if e.size <= MAX_RECORD_BYTES]
     found = {}
     with ThreadPoolExecutor(READERS) as pool:
         for key, data in zip(keys, pool.map(records.get, keys), strict=True):
-            with contextlib.suppress(DamagedOutputError, ValueError, TypeError):
-                for line in data.splitlines():
-                    identity, fields = orjson.loads(line)
-                    sentinel = Sentinel.from_fields(fields, key=key)
-                    found[sentinel.shard] = sentinel, identity
+            with contextlib.suppress(DamagedOutputError, NewerFormatError):
+                found.update(ledger_from_bytes(data, key=key))
+    return found
+
+
+def ledger_from_bytes(data: bytes, *, key: str) -> dict[int, tuple[Sentinel, str]]:
+    """Return each sentinel that a ledger copies, by id, with the identity of its object.
+
+    Raises:
+        DamagedOutputError: The bytes are torn or foreign.
+        NewerFormatError: They are of a later version.
+    """
+    found = {}
+    try:
+        for line in data.splitlines():
+            identity, fields = orjson.loads(line)
+            sentinel = Sentinel.from_fields(fields, key=key)
+            found[sentinel.shard] = sentinel, identity
+    except (ValueError, TypeError) as error:
+        raise DamagedOutputError(f"{key} is damaged: it holds no whole ledger") from error
     return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import xxhash
 
-from batchrunner.errors import DamagedOutputError
+from batchrunner.errors import DamagedOutputError, NewerFormatError
 from batchrunner.formats.naming import sink_suffix
 from batchrunner.shard import Shard, Slicing
 
@@ -119,7 +119,8 @@ def plan_from_bytes(data: bytes, *, key: str) -> Generation:
     """Read a generation back.
 
     Raises:
-        DamagedOutputError: The bytes are torn, foreign, or of a later version.
+        DamagedOutputError: The bytes are torn or foreign.
+        NewerFormatError: They are of a later version.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -130,9 +131,7 @@ def plan_from_bytes(data: bytes, *, key: str) -> Generation:
         table = file.read(use_threads=False)
         header = orjson.loads(table.schema.metadata[_METADATA])
         if (version := header["version"]) > FORMAT_VERSION:
-            raise DamagedOutputError(
-                f"{key} has format version {version}: use the later batchrunner"
-            )
+            raise NewerFormatError(f"{key} has format version {version}: use the later batchrunner")
         columns = {one.name: table.column(one.name).to_pylist() for one in fields(Shard)}
         return _generation(header, columns, key=key)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:

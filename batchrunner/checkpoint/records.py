@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import orjson
 
-from batchrunner.errors import DamagedOutputError
+from batchrunner.errors import DamagedOutputError, NewerFormatError
 
 FORMAT_VERSION = 1
 
@@ -32,15 +32,22 @@ class _Record:
         """Read a record back.
 
         Raises:
-            DamagedOutputError: The bytes are torn, foreign, edited, or of a later version.
+            DamagedOutputError: The bytes are torn, foreign or edited.
+            NewerFormatError: They are of a later version.
         """
         try:
             values: Any = orjson.loads(data)
             check = values.pop(_CHECK)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedOutputError(_torn(cls, key)) from error
-        record = cls.from_fields(values, key=key)
-        if data != sealed(data[: -len(_seal(str(check)))] + b"}"):
+        is_sealed = data == sealed(data[: -len(_seal(str(check)))] + b"}")
+        try:
+            record = cls.from_fields(values, key=key)
+        except NewerFormatError as error:
+            if is_sealed:
+                raise
+            raise DamagedOutputError(str(error)) from error  # the version may be what was changed
+        if not is_sealed:
             raise DamagedOutputError(f"{key} is damaged: it was changed after it was written")
         return record
 
@@ -49,11 +56,12 @@ class _Record:
         """Make a record of the values of its fields.
 
         Raises:
-            DamagedOutputError: They are not those of a record, or of a later version.
+            DamagedOutputError: They are not those of a record.
+            NewerFormatError: They are of a later version.
         """
         try:
             if values["version"] > FORMAT_VERSION:
-                raise DamagedOutputError(
+                raise NewerFormatError(
                     f"{key} has format version {values['version']}; this batchrunner reads up to "
                     f"{FORMAT_VERSION}: use the version that wrote it"
                 )
@@ -121,6 +129,11 @@ class Quarantine(_Record):
     attempts: int
     session: str
     version: int = FORMAT_VERSION
+
+    @classmethod
+    def unreadable(cls, shard: int, error: DamagedOutputError) -> Quarantine:
+        """Stand in for a damaged one, of which only the name tells something: it names no run."""
+        return cls("", shard, f"why it was set apart is lost: {error}", attempts=0, session="")
 
 
 @dataclass(frozen=True, slots=True)

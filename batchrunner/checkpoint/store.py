@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING
 
+from batchrunner.checkpoint.damage import schema_from_bytes, ways_out_told
 from batchrunner.checkpoint.incarnations import folder, incarnations_in, record_key
 from batchrunner.checkpoint.ledgers import (
     READERS,
@@ -16,10 +19,14 @@ from batchrunner.checkpoint.ledgers import (
 )
 from batchrunner.checkpoint.plan_file import Generation, plan_from_bytes, plan_to_bytes
 from batchrunner.checkpoint.records import Quarantine, RunRecord, Sentinel
-from batchrunner.errors import LeaseHeldError, ObjectNotFoundError
+from batchrunner.errors import DamagedOutputError, LeaseHeldError, ObjectNotFoundError
 from batchrunner.storage.below import Below
 from batchrunner.storage.seam import Entry, Staged, Storage
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_QUARANTINE = re.compile(r"quarantine/part-(\d{5,})\.json")
 Known = dict[int, dict[Entry, Sentinel]]
 """Sentinels that were read one by one, by run and object: neither changes."""
 
@@ -84,18 +91,23 @@ class Checkpoint:
         )
 
     def run(self) -> RunRecord | None:
-        """Return what was asked for last, or None when there is no run yet."""
-        key = record_key(self.incarnation)
+        """Return what was asked for last, or None when there is no run yet.
+
+        Raises:
+            DamagedOutputError: It cannot be read; the message tells the ways out.
+        """
+        where = f"{self.storage.uri}/{record_key(self.incarnation)}"
         if self._is_new:
             return None
         try:
-            data = self.storage.get(key)
+            data = self.storage.get(record_key(self.incarnation))
         except ObjectNotFoundError:
             return None
         if changes := [entry.key for entry in self.records.list("changes")]:
-            key = changes[-1]
-            data = self.records.get(key)
-        return RunRecord.from_bytes(data, key=key)
+            where = f"{self.records.uri}/{changes[-1]}"
+            data = self.records.get(changes[-1])
+        with ways_out_told():
+            return RunRecord.from_bytes(data, key=where)
 
     def begin(self, record: RunRecord) -> None:
         """Write down what is asked for, before anything is done about it.
@@ -119,22 +131,39 @@ class Checkpoint:
         _create(self.records, f"changes/{number:04d}.json", record.to_bytes())
 
     def generations(self) -> list[Generation]:
-        """Return the plan, oldest generation first."""
+        """Return the plan, oldest generation first.
+
+        Raises:
+            DamagedOutputError: One cannot be read; the message tells the ways out.
+        """
         keys = [entry.key for entry in self.records.list("plan")]
-        return [plan_from_bytes(self.records.get(key), key=key) for key in keys]
+        with ways_out_told():
+            return [
+                plan_from_bytes(self.records.get(key), key=f"{self.records.uri}/{key}")
+                for key in keys
+            ]
 
     def add_generation(self, generation: Generation, *, number: int) -> None:
         """Add to the plan. Atomic: the shards get their ids all together or not at all."""
         _create(self.records, f"plan/{number:04d}.parquet", plan_to_bytes(generation))
 
-    def schemas(self) -> list[bytes]:
-        """Return the schemas of the sink, serialized by Arrow: the first, then each that adds to it."""
+    def schemas(self) -> list[pa.Schema]:
+        """Return the schemas of the sink: the first, then each that adds to it.
+
+        Raises:
+            DamagedOutputError: One cannot be read; the message tells the ways out.
+        """
         try:
             first = self.records.get(_schema_key(0))
         except ObjectNotFoundError:
             return []
-        keys = [entry.key for entry in self.records.list("schema")]
-        return [first, *map(self.records.get, keys)]
+        found = {_schema_key(0): first}
+        found |= {entry.key: self.records.get(entry.key) for entry in self.records.list("schema")}
+        with ways_out_told():
+            return [
+                schema_from_bytes(data, key=f"{self.records.uri}/{key}")
+                for key, data in found.items()
+            ]
 
     def add_schema(self, schema: bytes, *, number: int) -> bool:
         """Make *schema* the one that counts, if it is the next; return whether it is, or was already.
@@ -180,12 +209,22 @@ class Checkpoint:
         )
 
     def quarantined(self) -> dict[int, Quarantine]:
-        """Return the shards that are set apart, by id."""
-        keys = [entry.key for entry in self.records.list("quarantine")]
+        """Return the shards that are set apart, by id.
+
+        One whose record is damaged is set apart as well, and its reason says so: its name tells
+        which it is, and `release` is the way out for it, too.
+        """
+        keys = [e.key for e in self.records.list("quarantine") if _QUARANTINE.fullmatch(e.key)]
         with ThreadPoolExecutor(READERS) as pool:
-            found = zip(keys, pool.map(self.records.get, keys), strict=True)
-            records = [Quarantine.from_bytes(data, key=key) for key, data in found]
+            records = list(pool.map(self._quarantine, keys))
         return {record.shard: record for record in records}
+
+    def _quarantine(self, key: str) -> Quarantine:
+        where = f"{self.records.uri}/{key}"
+        try:
+            return Quarantine.from_bytes(self.records.get(key), key=where)
+        except DamagedOutputError as error:
+            return Quarantine.unreadable(int(key[len("quarantine/part-") : -len(".json")]), error)
 
     def release(self, *, check: Callable[[], None]) -> None:
         """Let the shards that are set apart be tried again, as if nothing had happened to them.
@@ -223,7 +262,7 @@ class Checkpoint:
         return read_sentinels(self.records, self._known.setdefault(self.incarnation, {}))
 
     def _read(self, key: str) -> Sentinel:
-        return Sentinel.from_bytes(self.records.get(key), key=key)
+        return Sentinel.from_bytes(self.records.get(key), key=f"{self.records.uri}/{key}")
 
     def fold(self, sentinels: Mapping[int, Sentinel], *, name: str) -> None:
         """Copy sentinels into one ledger, so that the next session need not read each of them.

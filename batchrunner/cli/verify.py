@@ -95,9 +95,12 @@ def _next(found: Verification, done: Repair | None, *, again: str, spec: str) ->
     lines = [
         f"moved to _damaged/: {len(done.moved):,} objects; {len(done.redone):,} shards to make again"
     ]
+    if done.rebuilt:
+        lines.append(f"made again from the rest: {', '.join(done.rebuilt)}")
     if done.hopeless:
-        lines.append(
+        why = (
             f"{len(done.hopeless):,} defects cannot be repaired: bring the records back, or start "
-            f"over: batchrunner run --fresh {spec}"
+            "over, which moves the parts to _damaged/ if the records that vouch for them are damaged"
         )
+        return [*lines, why, f"next: batchrunner run --fresh {spec}"]
     return [*lines, f"next: batchrunner run {spec}"]

@@ -12,8 +12,7 @@ import orjson
 
 from batchrunner.checkpoint import Checkpoint, Sentinel, Sentinels
 from batchrunner.errors import DamagedOutputError, ForeignOutputError, ObjectNotFoundError
-from batchrunner.plan.output import MANIFEST, RETIRED, SUCCESS, parts_in, refuse_foreign
-from batchrunner.plan.planning import StoredPlan
+from batchrunner.plan.output import MANIFEST, RETIRED, SUCCESS, parts_in, refuse_foreign, shard_of
 from batchrunner.storage import Entry, Storage
 from batchrunner.worker.committing import adopt, sha256_of
 
@@ -25,8 +24,9 @@ class InTheWay:
     Attributes:
         signs: `_SUCCESS`, then the manifest: the order in which they go.
         parts: Output of ended runs, which is removed.
-        damaged: What has the name of such a part but is not what its sentinel says: moved aside, for
-            nobody knows whose bytes it holds.
+        damaged: What has the name of such a part but is not what its sentinel says, and all parts of
+            a run whose records are damaged: moved aside, for nobody knows whose bytes they hold, or
+            what else vouches for them.
     """
 
     signs: tuple[Entry, ...] = ()
@@ -42,20 +42,23 @@ class _Ended:
 
     @cached_property
     def run_uid(self) -> str | None:
-        """Its name; None when its record is gone or torn."""
+        """Its name; None when its record is gone or torn, and its sentinels do not agree on one."""
         with contextlib.suppress(DamagedOutputError):
             if record := self.checkpoint.run():
                 return record.run_uid
-        return None
+        named = {sentinel.run_uid for sentinel in self.sentinels.good.values()}
+        return named.pop() if len(named) == 1 else None
 
     @cached_property
-    def shards(self) -> dict[str, int]:
-        """The shard of each part's name."""
-        generations = self.checkpoint.generations()
-        if not generations:
-            return {}
-        plan = StoredPlan.of(generations)
-        return {plan.facts.part(shard.id): shard.id for shard in (*plan.active, *plan.retired)}
+    def is_whole(self) -> bool:
+        """Tell whether what it was, and what its parts are, can be read."""
+        try:
+            self.checkpoint.run()
+            self.checkpoint.generations()
+            self.checkpoint.schemas()
+        except DamagedOutputError:
+            return False
+        return True
 
     @cached_property
     def sentinels(self) -> Sentinels:
@@ -63,16 +66,17 @@ class _Ended:
 
     def sentinel(self, part: str) -> Sentinel | None:
         """Return what it says of *part*, as far as that can be read."""
-        found = self.sentinels.good.get(self.shards.get(part, -1))
+        found = self.sentinels.good.get(shard_of(part))
         if found is None or found.part != part or self.run_uid not in (None, found.run_uid):
             return None
         return found
 
     def is_confused(self, part: str) -> bool:
-        """Tell whether there is a sentinel of *part*, but one that says nothing of it."""
-        shard = self.shards.get(part, -1)
-        there = shard in self.sentinels.damaged or shard in self.sentinels.good
-        return there and self.sentinel(part) is None
+        """Tell whether there is a sentinel of *part*, but a damaged one, or one of another run."""
+        shard = shard_of(part)
+        found = self.sentinels.good.get(shard)
+        is_of_it = shard in self.sentinels.damaged or (found is not None and found.part == part)
+        return is_of_it and self.sentinel(part) is None
 
 
 class ClearedRuns:
@@ -92,7 +96,6 @@ class ClearedRuns:
         """Return which of *entries*, all of the sink, a new run has to take away.
 
         Raises:
-            DamagedOutputError: The plan of an ended run cannot be read.
             ForeignOutputError: Something is not of these runs.
         """
         parts = parts_in(entries)
@@ -106,6 +109,8 @@ class ClearedRuns:
         if foreign:
             refuse_foreign(self._sink.uri, foreign)
         damaged = confused | {n for n, s in said.items() if s and s.bytes != parts[n].size}
+        if parts and not all(run.is_whole for run in self._runs):
+            damaged = set(parts)
         return InTheWay(
             signs=tuple(sorted(signs, key=lambda entry: entry.key != SUCCESS)),
             parts=(*(e for n, e in parts.items() if n not in damaged), *self._retired()),

@@ -41,6 +41,11 @@ def parts_in(entries: Iterable[Entry]) -> dict[str, Entry]:
     return {entry.key: entry for entry in entries if _PART.fullmatch(entry.key)}
 
 
+def shard_of(part: str) -> int:
+    """Return the shard of a part, which its name tells without any plan."""
+    return int(part.partition(".")[0].removeprefix("part-"))
+
+
 def check_unused(sink: str, entries: Iterable[Entry]) -> None:
     """Refuse to start a run where another one wrote.
 
@@ -71,8 +76,9 @@ def examine(
     sentinels: Sentinels,
     *,
     run_uid: str,
+    sink: str = "the sink",
 ) -> Output:
-    """Tell what is committed, from listings alone.
+    """Tell what is committed in *sink*, from listings alone.
 
     Raises:
         DamagedOutputError: A sentinel stands without its part, or is not whole.
@@ -84,7 +90,7 @@ def examine(
     foreign = [name for name in parts if name not in retired and name not in names]
     if foreign:
         raise ForeignOutputError(
-            f"the sink holds {len(foreign)} part(s) that belong to no shard:{_listed(foreign)}\n"
+            f"{sink} holds {len(foreign)} part(s) that belong to no shard:{_listed(foreign)}\n"
             "Move them away (`batchrunner verify --repair SPEC` does), then run again."
         )
     good = {i: sentinel for i, sentinel in sentinels.good.items() if i in active}
@@ -92,7 +98,7 @@ def examine(
     faults += [reason for i, reason in sentinels.damaged.items() if i in active]
     if faults:
         raise DamagedOutputError(
-            f"{len(faults)} committed shard(s) are damaged:{_listed(faults)}\n"
+            f"{len(faults)} committed shard(s) in {sink} are damaged:{_listed(faults)}\n"
             "Nothing was changed. Bring the files back; or set the damage aside with `batchrunner "
             "verify --repair SPEC`, then run again to make those shards anew; or start over with "
             "--fresh."

@@ -16,6 +16,7 @@ from batchrunner.checkpoint import (
     Sentinels,
 )
 from batchrunner.errors import DamagedOutputError, SpecChangedError
+from batchrunner.formats.naming import PARQUET
 from batchrunner.plan.again import Again, with_letters
 from batchrunner.plan.asked_for import AskedFor
 from batchrunner.plan.cleared import ClearedRuns, InTheWay
@@ -233,7 +234,7 @@ def _looked_at(
     parts = parts_in(entries)
     late = late_parts(run, plan, parts)
     rest = {name: entry for name, entry in parts.items() if name not in late}
-    output = examine(plan, rest, sentinels, run_uid=record.run_uid)
+    output = examine(plan, rest, sentinels, run_uid=record.run_uid, sink=run.sink.uri)
     seen = Survey(
         record,
         accepted,
@@ -244,6 +245,8 @@ def _looked_at(
         _waiting(run, record, plan, output),
         notes=grown.notes,
     )
+    if not seen.is_whole and plan.facts.format == PARQUET:
+        run.checkpoint.schemas()  # what cannot be read is refused here, before anything is touched
     # Over an output that stays as it is, `_SUCCESS` stays, too.
     signs = () if seen.is_whole else _signs(entries)
     return replace(seen, in_the_way=InTheWay(signs, tuple(late.values())))
@@ -265,7 +268,7 @@ def _waiting(
     return {
         shard: quarantine
         for shard, quarantine in run.checkpoint.quarantined().items()
-        if quarantine.run_uid == record.run_uid
+        if quarantine.run_uid in ("", record.run_uid)
         and shard in active
         and shard not in output.committed
     }
@@ -298,7 +301,7 @@ def _addition(
         run.spec,
         stored.identified(identities),
         listing.files,
-        opener=_opener(run.spec),
+        opener=opener_of(run.spec),
         accept_vanished=accept_vanished,
     )
     if addition is None and not identities:
@@ -337,7 +340,7 @@ def _of_new_run(
     else:
         check_unused(run.sink.uri, entries)
     listing = listing.read_once()
-    first = first_generation(run.spec, listing.files, _opener(run.spec))
+    first = first_generation(run.spec, listing.files, opener_of(run.spec))
     first = replace(first, place=place_of(run.spec))
     return Survey(
         record,
@@ -354,10 +357,12 @@ def _of_new_run(
 
 def comparer_of(spec: BatchSpec) -> Comparer:
     """Return what compares the files of *spec*, and remembers them for the next survey."""
-    return Comparer(_opener(spec), columns=spec.source.columns)
+    return Comparer(opener_of(spec), columns=spec.source.columns)
 
 
-def _opener(spec: BatchSpec) -> Opener:
+def opener_of(spec: BatchSpec) -> Opener:
+    """Return what opens a source file of *spec*, pinned to the identity that was listed."""
+
     def opened(file: SourceFile) -> BinaryIO:
         storage, key = locate(file.uri, storage_options=spec.source.storage_options)
         return storage.open(Entry(key, file.size, file.identity))

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from batchrunner.checkpoint import Checkpoint, RunPlace, Sentinel
+from batchrunner.checkpoint.ledgers import read_sentinel
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 from batchrunner.plan.moving import brought_here, recorded_place
 from batchrunner.plan.output import MANIFEST, SUCCESS
@@ -14,7 +15,6 @@ from batchrunner.plan.planning import StoredPlan
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage, open_storage
-from batchrunner.storage.seam import MAX_RECORD_BYTES
 from batchrunner.verify.sink_data import apart_from, data_in, other_runs
 from batchrunner.worker.work import checkpoint_storage
 
@@ -127,10 +127,8 @@ def _whole(sink: Storage, entry: Entry) -> bytes:
 
 def _read(storage: Storage, entries: Iterable[Entry]) -> dict[str, Sentinel | str]:
     def one(entry: Entry) -> tuple[str, Sentinel | str]:
-        if entry.size > MAX_RECORD_BYTES:  # to read it is refused, as if the store had failed
-            return entry.key, f"{entry.key} is damaged: {entry.size:,} bytes are no sentinel"
         try:
-            return entry.key, Sentinel.from_bytes(storage.get(entry.key), key=entry.key)
+            return entry.key, read_sentinel(storage, entry)
         except (DamagedOutputError, ObjectNotFoundError) as error:
             return entry.key, str(error)
 

@@ -38,7 +38,9 @@ class Kind(StrEnum):
     PLAN = "plan"
     """The shards do not cover the source exactly once."""
     RECORD = "record"
-    """A record of the checkpoint cannot be read."""
+    """A record of the checkpoint cannot be read, and the run cannot go on without it."""
+    SPARE = "spare"
+    """A record of the checkpoint cannot be read, and the run can do without it."""
     KEY_MISSING = "key_missing"
     """A key of the source is less often in the part of its shard than it was read."""
     KEY_DOUBLED = "key_doubled"
@@ -76,7 +78,7 @@ ASIDE = frozenset({Kind.ORPHAN, Kind.DUPLICATE})
 """Kinds of damage that are mended by moving an object away."""
 
 HOPELESS = frozenset({Kind.PLAN, Kind.RECORD})
-"""Kinds of damage that nothing here can mend."""
+"""Kinds of damage that nothing here can mend, but for a record that can be made again."""
 
 
 @dataclass(frozen=True, slots=True)

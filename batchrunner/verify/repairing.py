@@ -14,7 +14,8 @@ from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage
 from batchrunner.verify.checks import NONE, Checks
 from batchrunner.verify.evidence import Evidence, Place, gather
-from batchrunner.verify.findings import ASIDE, HOPELESS, REDONE, Finding, Verification
+from batchrunner.verify.findings import ASIDE, HOPELESS, REDONE, Finding, Kind, Verification
+from batchrunner.verify.rebuilding import made_again
 from batchrunner.verify.verifying import Watch, verify_place
 
 
@@ -26,12 +27,14 @@ class Repair:
         found: The damage.
         redone: Ids of the shards that the next run makes again.
         moved: What was moved to `_damaged`, by its name before.
+        rebuilt: Records that were made again from what else there is, likewise.
         hopeless: What nothing here can mend.
     """
 
     found: Verification
     redone: Sequence[int] = ()
     moved: Sequence[str] = ()
+    rebuilt: Sequence[str] = ()
     hopeless: Sequence[Finding] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,6 +51,9 @@ def repair(
 ) -> Repair:
     """Verify the run of *spec*; move what is damaged to `_damaged`, and take its sentinels away.
 
+    A damaged record that the run can do without is moved as well; one that the rest proves is made
+    again, and its bytes are kept in `_damaged`. With the others nothing else is looked at before.
+
     The next run makes those shards again, and with them the shards that tried again the rows that
     they had set aside. No object that holds rows is deleted. Wherever it dies: what is damaged is
     found again by the next `verify`, or is made again by the next run.
@@ -62,16 +68,29 @@ def repair(
     place = Place.of(spec)
     with open_session(place.checkpoint, stop=stop or Stop(max_runtime=None)) as session:
         found = verify_place(place, checks=checks, watch=watch)
-        hopeless = [finding for finding in found.findings if finding.kind in HOPELESS]
-        if len(hopeless) == len(found.findings):
-            return Repair(found, hopeless=hopeless)
         moving = _Moving(place, session)
-        return _mend(moving, gather(place), found, hopeless)
+        hopeless = [f for f in found.findings if f.kind in HOPELESS and not moving.rebuild(f)]
+        for finding in found.findings:
+            if finding.kind is Kind.SPARE:
+                moving.put_record_aside(finding.part)
+        redone = _mend(moving, place, found) if _has_bad_output(found) else []
+    return Repair(
+        found,
+        redone=sorted(shard.id for shard in redone),
+        moved=tuple(moving.moved),
+        rebuilt=tuple(moving.rebuilt),
+        hopeless=tuple(hopeless),
+    )
 
 
-def _mend(
-    moving: _Moving, seen: Evidence, found: Verification, hopeless: Sequence[Finding]
-) -> Repair:
+def _has_bad_output(found: Verification) -> bool:
+    """Tell whether more than records is damaged; then the records that this takes are whole."""
+    return any(f.kind not in HOPELESS and f.kind is not Kind.SPARE for f in found.findings)
+
+
+def _mend(moving: _Moving, place: Place, found: Verification) -> list[Shard]:
+    """Move what is damaged away; return the shards that are to be made again."""
+    seen = gather(place)
     # First of all: from here on nobody may take the output for complete.
     moving.declare_incomplete()
     damaged = {f.shard for f in found.findings if f.kind in REDONE and f.shard is not None}
@@ -81,8 +100,7 @@ def _mend(
     for finding in found.findings:
         if finding.kind in ASIDE:
             moving.put_aside(seen, finding.part)
-    ids = sorted(shard.id for shard in redone)
-    return Repair(found, redone=ids, moved=tuple(moving.moved), hopeless=tuple(hopeless))
+    return redone
 
 
 def with_dependents(shards: Sequence[Shard], damaged: Collection[int]) -> list[Shard]:
@@ -105,6 +123,7 @@ class _Moving:
 
     def __init__(self, place: Place, session: Session) -> None:
         self.moved: list[str] = []
+        self.rebuilt: list[str] = []
         self._place, self._session = place, session
         self._sink, self._records = place.sink, place.checkpoint.records
 
@@ -132,6 +151,28 @@ class _Moving:
     def put_aside(self, seen: Evidence, name: str) -> None:
         """Move an object away that belongs to no shard."""
         self._move(self._sink if name in seen.data else self._records, name)
+
+    def put_record_aside(self, key: str) -> None:
+        """Move a record away that the run can do without."""
+        self._move(self._records, key)
+        self._session.note("record_put_aside", key=key)
+
+    def rebuild(self, finding: Finding) -> bool:
+        """Make a damaged record again, if what else there is proves it; tell whether it did.
+
+        Atomic: the new bytes take the place of the damaged ones, of which a copy is kept first. There
+        is no instant without the record, when another driver would take the run for a new one.
+        """
+        data = made_again(self._place, finding.part) if finding.kind is Kind.RECORD else None
+        if data is None:
+            return False
+        aside = f"{DAMAGED}/{self._session.id}/{finding.part}"
+        self._records.put(aside, self._records.get(finding.part))
+        self._session.check()
+        self._records.put(finding.part, data)
+        self._session.note("record_made_again", key=finding.part)
+        self.rebuilt.append(finding.part)
+        return True
 
     def _move(self, storage: Storage, name: str) -> None:
         if there := self._seen(storage, name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.checkpoint.damage import schema_from_bytes
 from batchrunner.errors import ObjectNotFoundError
 from batchrunner.storage import Storage
 
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 
 
 def columns_of(records: Storage, declared: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """Return name and type of each column, as a manifest has them; none when none is known."""
+    """Return name and type of each column, as a manifest has them; none when none is known.
+
+    Raises:
+        DamagedOutputError: The recorded schema cannot be read.
+    """
     schema = _declared(declared) if declared else _recorded(records)
     fields = [] if schema is None else list(schema)
     return [{"name": field.name, "type": str(field.type)} for field in fields]
@@ -26,10 +31,8 @@ def _declared(declared: Mapping[str, Any]) -> pa.Schema:
 
 
 def _recorded(records: Storage) -> pa.Schema | None:
-    import pyarrow as pa
-
     keys = ["schema.arrow", *(entry.key for entry in records.list("schema"))]
     try:
-        return pa.ipc.read_schema(pa.BufferReader(records.get(keys[-1])))
+        return schema_from_bytes(records.get(keys[-1]), key=keys[-1])
     except ObjectNotFoundError:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
@@ -13,7 +13,8 @@ from batchrunner.spec import BatchSpec
 from batchrunner.verify.checks import NONE, Checks
 from batchrunner.verify.deep_check import DeepCheck, sound_shards
 from batchrunner.verify.evidence import Evidence, Place, gather
-from batchrunner.verify.findings import Finding, Kind, Verification
+from batchrunner.verify.findings import Finding, Verification
+from batchrunner.verify.record_check import record_faults
 from batchrunner.verify.replaying import refuse_other_code
 from batchrunner.verify.shard_check import ShardCheck
 from batchrunner.verify.source_files import refuse_changed, with_files_of_now
@@ -54,15 +55,17 @@ def verify_place(place: Place, *, checks: Checks, watch: Watch) -> Verification:
         return Verification((), ("somebody began to start over; the next run finishes that",))
     try:
         seen = gather(place)
-    except DamagedOutputError as error:
-        return Verification((Finding(Kind.RECORD, place.checkpoint.storage.uri, str(error)),))
+    except DamagedOutputError:
+        if found := tuple(record_faults(place)):
+            return Verification(found)
+        raise  # it was put right between the two looks: not to be called sound unseen
     asked_for = AskedFor(place.spec, checks.capability)
     if checks.replay is not None:
         refuse_other_code(asked_for, place, seen)
     seen = with_files_of_now(place, seen)
     check = ShardCheck(place, seen)
     findings = [*_by_shard(seen, check, watch), *whole_faults(place, seen, check)]
-    findings += _unreadable_records(place)
+    findings += record_faults(place)
     notes = [*_notes(seen, check)]
     sound = sound_shards(seen, findings)
     if checks.asks_for_rows and not findings:
@@ -94,14 +97,6 @@ def _by_shard(seen: Evidence, check: ShardCheck, watch: Watch) -> Iterator[Findi
                 done += 1
                 watch(done, len(seen.plan.active))
                 yield from findings
-
-
-def _unreadable_records(place: Place) -> Sequence[Finding]:
-    try:
-        place.checkpoint.quarantined()
-    except DamagedOutputError as error:
-        return [Finding(Kind.RECORD, place.checkpoint.storage.uri, str(error))]
-    return []
 
 
 def _notes(seen: Evidence, check: ShardCheck) -> Iterator[str]:

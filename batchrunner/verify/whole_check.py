@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from batchrunner.errors import DamagedOutputError
 from batchrunner.formats.naming import PARQUET
 from batchrunner.plan.moving import former_uris, place_of
 from batchrunner.plan.output import MANIFEST, SUCCESS
@@ -93,7 +94,10 @@ def _summary(place: Place, seen: Evidence) -> Iterator[Finding]:
         return
     expected = _expected(seen)
     if seen.plan.facts.format == PARQUET:
-        expected["schema"] = columns_of(place.checkpoint.records, place.spec.sink.schema_)
+        try:
+            expected["schema"] = columns_of(place.checkpoint.records, place.spec.sink.schema_)
+        except DamagedOutputError:  # a finding of its own
+            return
     _bring_here(found, expected, place, seen)
     for why in _differences(expected, found):
         yield Finding(Kind.MANIFEST, MANIFEST, why)

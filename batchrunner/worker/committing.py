@@ -12,7 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from batchrunner.checkpoint import Checkpoint, Sentinel
-from batchrunner.errors import DamagedOutputError, ForeignOutputError, ObjectNotFoundError
+from batchrunner.errors import (
+    DamagedOutputError,
+    ForeignOutputError,
+    NewerFormatError,
+    ObjectNotFoundError,
+)
 from batchrunner.storage import Entry, Staged, Storage
 
 _BLOCK_BYTES = 1 << 20
@@ -99,7 +104,7 @@ def _notes(sink: Storage, part: str, *, run_uid: str) -> list[Sentinel]:
     for data in sink.notes(part):
         try:
             note = Sentinel.from_bytes(data, key=part)
-        except DamagedOutputError:
+        except (DamagedOutputError, NewerFormatError):
             continue  # a note that was cut short belongs to an attempt that never published
         if (note.run_uid, note.part) == (run_uid, part):
             found.append(note)

@@ -20,6 +20,7 @@ from batchrunner.worker.user_frames import place_in_code
 
 _MAX_MESSAGE = 2000
 MAX_SHOWN_MESSAGE, MAX_SHOWN_ROW = 300, 200
+_WAY_OUT = "batchrunner verify --repair SPEC sets it aside, and the next run makes its shard again"
 
 
 class Stage(StrEnum):
@@ -131,18 +132,16 @@ def letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict[str,
     if not sentinel.errors:
         return
     key = f"errors/{sentinel.errors}"
-    count = 0
+    where, count = f"{checkpoint.records.uri}/{key}", 0
     try:
         for line in record_lines(checkpoint.records, key):
             yield orjson.loads(line)
             count += 1
     except (ObjectNotFoundError, ValueError) as error:
-        raise DamagedOutputError(
-            f"{key} is damaged or gone; batchrunner verify tells more"
-        ) from error
+        raise DamagedOutputError(f"{where} is damaged or gone; {_WAY_OUT}") from error
     if count != sentinel.rows_failed:
         raise DamagedOutputError(
-            f"{key} has {count:,} rows where its sentinel says {sentinel.rows_failed:,}"
+            f"{where} has {count:,} rows where its sentinel says {sentinel.rows_failed:,}; {_WAY_OUT}"
         )
 
 

@@ -174,13 +174,7 @@ class SinkSchema:
             self._read()
 
     def _read(self) -> None:
-        self._generations = [_from_bytes(data) for data in self._checkpoint.schemas()]
-
-
-def _from_bytes(data: bytes) -> pa.Schema:
-    import pyarrow as pa
-
-    return pa.ipc.read_schema(pa.BufferReader(data))
+        self._generations = self._checkpoint.schemas()
 
 
 class RowTypes:

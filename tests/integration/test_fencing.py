@@ -21,7 +21,6 @@ from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.driving import Driving
 from batchrunner.errors import (
     CapabilityImportError,
-    DamagedOutputError,
     ForeignOutputError,
     InvalidSpecError,
     LeaseHeldError,
@@ -428,11 +427,6 @@ def test_output_whose_plan_is_gone_is_removed_as_far_as_sentinels_vouch_for_it(t
     assert files(tmp_path) == before
 
 
-def plan_is_damaged(folder):
-    BatchRunner(a_spec(folder)).run()
-    (folder / "out/_checkpoint/plan/0000.parquet").write_bytes(b"torn")
-
-
 def a_stranger_s_part(folder):
     BatchRunner(a_spec(folder)).run()
     (folder / "out/part-00009.jsonl").write_text("{}\n")
@@ -467,7 +461,6 @@ def weights_are_gone(folder):
     [
         (of_another_run, ForeignOutputError),
         (same_names_of_another_run, ForeignOutputError),
-        (plan_is_damaged, DamagedOutputError),
         (a_stranger_s_part, ForeignOutputError),
         (nothing_to_read, OSError),
         (somebody_runs, LeaseHeldError),

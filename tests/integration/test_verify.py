@@ -589,18 +589,6 @@ def test_what_nothing_was_run_for_cannot_be_verified(tmp_path):
         verify(a_spec(tmp_path))
 
 
-def test_a_plan_that_cannot_be_read_is_a_finding_that_repair_leaves_alone(job):
-    """Without the plan nobody knows what is missing."""
-    (job.out / "_checkpoint/plan/0000.parquet").write_bytes(b"torn")
-    before = held(job.out)
-
-    done = repair(job.spec)
-
-    assert [finding.kind for finding in done.hopeless] == ["record"]
-    assert (job.out / "_SUCCESS").exists()
-    assert held(job.out) == before
-
-
 def test_nothing_is_repaired_beside_a_run(job):
     """Its lease says that it runs."""
     from batchrunner.checkpoint.lease import Owner, acquire_lease

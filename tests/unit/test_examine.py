@@ -116,7 +116,7 @@ def test_everything_that_is_damaged_is_told_at_once():
         examined(parts, Sentinels(good, {3: "sentinels/x is damaged"}, frozenset()), plan)
 
     assert str(refusal.value).splitlines()[:5] == [
-        "4 committed shard(s) are damaged:",
+        "4 committed shard(s) in the sink are damaged:",
         "  part-00000.jsonl: the part is gone; its sentinel says 100 bytes",
         "  part-00001.jsonl: it has 99 bytes; its sentinel says 100",
         "  part-00002.jsonl: its sentinel is of another run or part",

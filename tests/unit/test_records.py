@@ -22,7 +22,7 @@ from batchrunner.checkpoint import (
 )
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_to_bytes
 from batchrunner.checkpoint.records import sealed
-from batchrunner.errors import DamagedOutputError, LeaseHeldError
+from batchrunner.errors import DamagedOutputError, LeaseHeldError, NewerFormatError
 from batchrunner.shard import Shard, Slicing
 from batchrunner.testing.memory import MemoryStorage
 
@@ -159,7 +159,7 @@ def test_a_record_that_somebody_changed_is_damaged(record):
     data = record.to_bytes()
     for at, byte in enumerate(data):
         changed = data[:at] + bytes([byte ^ 1]) + data[at + 1 :]
-        with pytest.raises(DamagedOutputError, match=r"k is damaged|k has format version"):
+        with pytest.raises(DamagedOutputError, match="k is damaged"):
             type(record).from_bytes(changed, key="k")
 
 
@@ -168,7 +168,7 @@ def test_a_record_of_a_later_version_is_refused_by_name(record):
     """Its fields may mean something else, or be unknown: it is not guessed at."""
     later = {**dataclasses.asdict(record), "version": 2, "colour": "blue"}
 
-    with pytest.raises(DamagedOutputError, match=r"k has format version 2.* reads up to 1"):
+    with pytest.raises(NewerFormatError, match=r"k has format version 2.* reads up to 1"):
         type(record).from_bytes(sealed(orjson.dumps(later)), key="k")
 
 
@@ -227,7 +227,7 @@ def test_what_is_no_plan_is_damaged(data):
 
 def test_a_plan_of_a_later_version_is_refused_by_name():
     """As every record."""
-    with pytest.raises(DamagedOutputError, match="k has format version 3"):
+    with pytest.raises(NewerFormatError, match="k has format version 3"):
         plan_from_bytes(a_table({"batchrunner": '{"version": 3, "retired": []}'}), key="k")
 
 
@@ -376,13 +376,15 @@ def test_generations_come_back_in_order_and_none_is_replaced(checkpoint):
 def test_the_first_schema_counts_for_all_and_so_does_each_addition(checkpoint):
     """Of two workers that propose one at once, one comes second, and reads what is there."""
     assert checkpoint.schemas() == []
+    schemas = [pa.schema([(f"c{n}", pa.int64())]) for n in range(12)]
+    stored = [schema.serialize().to_pybytes() for schema in schemas]
 
-    assert checkpoint.add_schema(b"first", number=0)
-    assert not checkpoint.add_schema(b"second", number=0)
-    assert all(checkpoint.add_schema(b"%d" % number, number=number) for number in range(1, 12))
-    assert not checkpoint.add_schema(b"other", number=3)
+    assert checkpoint.add_schema(stored[0], number=0)
+    assert not checkpoint.add_schema(stored[1], number=0)
+    assert all(checkpoint.add_schema(stored[number], number=number) for number in range(1, 12))
+    assert not checkpoint.add_schema(stored[0], number=3)
 
-    assert checkpoint.schemas() == [b"first", *(b"%d" % number for number in range(1, 12))]
+    assert checkpoint.schemas() == schemas
 
 
 def test_of_two_sentinels_the_first_counts_and_both_are_told(checkpoint):
@@ -460,7 +462,7 @@ def test_only_what_is_there_is_folded(checkpoint, storage):
     checkpoint.fold({}, name="two")
 
     assert checkpoint.sentinels().good == {}
-    assert [entry.key for entry in storage.list("ledger")] == ["ledger/one.jsonl"]
+    assert list(storage.list("ledger")) == []
 
 
 def test_a_damaged_ledger_is_harmless(storage, checkpoint):
@@ -493,7 +495,7 @@ def test_a_damaged_sentinel_is_named_and_the_others_are_read(storage, checkpoint
 
     assert found.good == {0: made[0], 3: made[3]}
     assert "sentinels/part-00001.json is damaged" in found.damaged[1]
-    assert found.damaged[2] == "sentinels/part-00002.json is of shard 3"
+    assert found.damaged[2] == f"{storage.uri}/sentinels/part-00002.json is of shard 3"
     assert found.unfolded == {0, 3}
 
 
