@@ -312,3 +312,21 @@ def run_as(wrapped, job):
     return subprocess.run(
         command, cwd=job, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.s3
+def test_a_checkpoint_in_a_bucket_is_read_without_its_spec(job, seaweedfs, prefix):
+    """By whoever has its URI and the options: on the command line, or where no `ps` shows them."""
+    options = {**seaweedfs.storage_options, "anon": False}
+    sink = f"s3://{seaweedfs.bucket}/{prefix}"
+    a_spec_file(job, sink={"uri": sink, "storage_options": options})
+    assert batchrunner("run", "spec.yaml", cwd=job).returncode == 0
+    given, kept = json.dumps(options), {"BATCHRUNNER_STORAGE_OPTIONS": json.dumps(options)}
+
+    for command in ("status", "errors", "clean"):
+        place = f"{sink}/_checkpoint"
+        said = batchrunner(command, place, "-o", "json", "--storage-options", given, cwd=job)
+        same = batchrunner(command, place, "-o", "json", cwd=job, **kept)
+
+        assert (said.returncode, same.returncode) == (0, 0), said.stderr
+        assert said.stdout == same.stdout
