@@ -27,7 +27,7 @@ from batchrunner.worker.attempts import (
     record_deaths,
     suspicion,
 )
-from batchrunner.worker.batch import Batch, Given
+from batchrunner.worker.batch import MAX_BATCH_BYTES, Batch, Given
 from batchrunner.worker.calling import Answer, Caller, build
 from batchrunner.worker.code_check import check_code
 from batchrunner.worker.committer import GROUP_PARTS, Committer
@@ -35,7 +35,7 @@ from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.letters import DeadLetter, letters_of
 from batchrunner.worker.losses import Losses, TooManyLossesError
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
-from batchrunner.worker.reading import Step, read_shards
+from batchrunner.worker.reading import Read, Step, read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.resolving import Made, Resolver, RowFailedError
 from batchrunner.worker.returned import to_lines, to_table
@@ -252,20 +252,34 @@ class _Group:
         drain = Grace(spec.execution.grace_period).drain
         with ExitStack() as stack:
             stack.callback(self._committer.close)
-            behind = stack.enter_context(WriteBehind(depth=BATCHES_BEHIND))
-            ahead = stack.enter_context(read_ahead(steps, depth=BATCHES_AHEAD))
+            behind = stack.enter_context(
+                WriteBehind(depth=BATCHES_BEHIND, most_bytes=MAX_BATCH_BYTES)
+            )
+            ahead = stack.enter_context(
+                read_ahead(
+                    steps,
+                    depth=BATCHES_AHEAD,
+                    most_bytes=MAX_BATCH_BYTES,
+                    weigh=attrgetter("nbytes"),
+                )
+            )
             for step, answer in self._call(until_stopped(ahead, stop, drain=drain)):
-                yield from behind.do(self._write, step, self._made(step, answer))
+                made = self._made(step, answer)
+                held = 0 if isinstance(made, Failure) else sum(p.nbytes for p in made.pieces)
+                yield from behind.do(self._write, Read.of(step), made, nbytes=held)
             yield from behind.do(self._committer.commit)
             yield from behind.finish()
 
     def _call(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Answer | None]]:
         """Pair each step with the capability's answer to it, in order, a few calls ahead."""
         pending: deque[tuple[Step, Answer | None]] = deque()
+        held = 0
         for step in steps:
             batch = None if step.shard.id in self._given_up else step.batch
             pending.append((step, self._caller.submit(batch) if batch else None))
-            if len(pending) >= self._caller.ahead:
+            held += step.nbytes
+            while len(pending) >= self._caller.ahead or (pending and held >= MAX_BATCH_BYTES):
+                held -= pending[0][0].nbytes
                 yield pending.popleft()
         yield from pending
 
@@ -277,8 +291,7 @@ class _Group:
                 made = self._set_aside(step)
             else:
                 made = self._resolver.resolve(shard, step.batch, answer)
-            rows = len(step.batch) if step.batch else len(step.bad)
-            self._losses.count(shard, rows=rows, lost=len(made.letters))
+            self._losses.count(shard, rows=step.rows, lost=len(made.letters))
             if step.failure is not None:
                 self._types.forget(shard.id)
         except RowFailedError as error:
@@ -306,7 +319,7 @@ class _Group:
             raise RowFailedError(str(letters[0]))
         return Made(letters=letters)
 
-    def _write(self, step: Step, made: Made | Failure) -> list[Receipt]:
+    def _write(self, step: Read, made: Made | Failure) -> list[Receipt]:
         """Do with the part what *step* says; once a shard failed, nothing more."""
         shard = step.shard
         if shard.id in self._given_up:
@@ -323,11 +336,10 @@ class _Group:
         self._committer.drop(shard)
         return [Receipt(shard.id, failure=failure)]
 
-    def _advance(self, step: Step, made: Made) -> list[Receipt]:
+    def _advance(self, step: Read, made: Made) -> list[Receipt]:
         if step.is_end:
             return self._committer.finish(step.shard, source_hash=step.source_hash)
-        rows = len(step.batch) if step.batch else len(step.bad)
-        self._committer.append(step.shard, made, rows_in=rows)
+        self._committer.append(step.shard, made, rows_in=step.rows)
         return []
 
 
