@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-MAX_BATCH_BYTES = 64 << 20
+MAX_BATCH_BYTES = 24 << 20
+"""Of the source. A worker holds 256 MiB beside the model: such a batch at most is being put
+together, waits, and is in a call, each as bytes and as objects; and as much returned is on its way
+into the part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,13 @@ class Batch:
         pieces: (chunk, start, stop) of some rows each.
         given: What is known of them.
         again: The rows were handed out before, and may have been changed since.
+        nbytes: About how many bytes of the source they are; 0 for those of another batch.
     """
 
     pieces: tuple[tuple[Chunk, int, int], ...]
     given: Given = field(default_factory=Given)
     again: bool = False
+    nbytes: int = 0
 
     def __len__(self) -> int:
         return sum(stop - start for _, start, stop in self.pieces)
@@ -182,7 +187,7 @@ class _Held:
         return stop
 
     def batch(self) -> Batch:
-        return Batch(tuple(self.pieces), self._given())
+        return Batch(tuple(self.pieces), self._given(), nbytes=self.bytes)
 
     def _given(self) -> Given:
         if self.shape is None:

@@ -39,6 +39,11 @@ class Piece:
     count: int
     runs: tuple[CompletedRun, ...] = ()
 
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes it holds."""
+        return len(self.rows) if isinstance(self.rows, bytes) else int(self.rows.nbytes)
+
 
 Pieces = list[Piece]
 """What a capability made of one batch."""

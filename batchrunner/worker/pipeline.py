@@ -23,15 +23,49 @@ class _End:
         self.error = error
 
 
+class _Room:
+    """Room for so many bytes; what is larger than that has it alone."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._taken = size, 0
+        self._changed = threading.Condition()
+
+    def take(self, nbytes: int, *, unless: threading.Event) -> None:
+        with self._changed:
+            while self._taken and self._taken + nbytes > self._size and not unless.is_set():
+                self._changed.wait(_POLL_SECONDS)
+            self._taken += nbytes
+
+    def give(self, nbytes: int) -> None:
+        with self._changed:
+            self._taken -= nbytes
+            self._changed.notify()
+
+
 @contextmanager
-def read_ahead(items: Iterable[T], *, depth: int) -> Iterator[Iterator[T]]:
+def read_ahead(
+    items: Iterable[T], *, depth: int, most_bytes: int, weigh: Callable[[T], int]
+) -> Iterator[Iterator[T]]:
     """Iterate over *items* in a thread, at most *depth* of them ahead.
 
-    What iterating raises is raised to the consumer, in its place. Leaving the block ends the
+    These *weigh* no more than *most_bytes* together, unless it is only one. What iterating raises is raised to the consumer, in its place. Leaving the block ends the
     thread when *items* yields next.
     """
-    with produced(items, depth=depth) as fifo:
-        yield _consume(fifo)
+    room, left = _Room(most_bytes), threading.Event()
+
+    def fitting() -> Iterator[tuple[T, int]]:
+        for item in items:
+            nbytes = weigh(item)
+            room.take(nbytes, unless=left)
+            yield item, nbytes
+
+    def taken(weighed: Iterator[tuple[T, int]]) -> Iterator[T]:
+        for item, nbytes in weighed:
+            room.give(nbytes)
+            yield item
+
+    with produced(fitting(), depth=depth, left=left) as fifo:
+        yield taken(_consume(fifo))
 
 
 @contextmanager
@@ -48,11 +82,18 @@ def read_ticking(
 
 @contextmanager
 def produced(
-    items: Iterable[T], *, depth: int, patience: Callable[[], float] = lambda: LEAVE_SECONDS
+    items: Iterable[T],
+    *,
+    depth: int,
+    patience: Callable[[], float] = lambda: LEAVE_SECONDS,
+    left: threading.Event | None = None,
 ) -> Iterator[queue.Queue[Any]]:
-    """Let a thread put *items* into a queue, and an `_End` after the last."""
+    """Let a thread put *items* into a queue, and an `_End` after the last.
+
+    Leaving the block sets *left*, and then waits as long as *patience* says.
+    """
     fifo: queue.Queue[Any] = queue.Queue(depth)
-    left = threading.Event()
+    left = left or threading.Event()
     thread = threading.Thread(
         target=_produce, args=(items, fifo, left), daemon=True, name="read-ahead"
     )
@@ -99,24 +140,44 @@ def _consume(fifo: queue.Queue[Any], *, tick: float | None = None) -> Iterator[A
 
 
 class WriteBehind:
-    """Does things in one thread, in the order they come in, at most *depth* of them behind."""
+    """Does things in one thread, in the order they come in, at most *depth* of them behind.
 
-    def __init__(self, *, depth: int) -> None:
+    These hold no more than *most_bytes* together, unless it is only one.
+    """
+
+    def __init__(self, *, depth: int, most_bytes: int) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
-        self._depth = depth
-        self._behind: deque[Future[list[Any]]] = deque()
+        self._depth, self._most_bytes = depth, most_bytes
+        self._behind: deque[tuple[Future[list[Any]], int]] = deque()
+        self._bytes = 0
 
-    def do(self, action: Callable[..., list[Any]], *args: Any) -> Iterator[list[Any]]:
-        """Queue *action* and yield what earlier ones returned; wait when too many are queued."""
-        self._behind.append(self._thread.submit(action, *args))
-        while len(self._behind) > self._depth or (self._behind and self._behind[0].done()):
-            if returned := self._behind.popleft().result():
+    def do(
+        self, action: Callable[..., list[Any]], *args: Any, nbytes: int = 0
+    ) -> Iterator[list[Any]]:
+        """Queue *action*, which holds *nbytes*, and yield what earlier ones returned.
+
+        Waits when too many are queued.
+        """
+        self._behind.append((self._thread.submit(action, *args), nbytes))
+        self._bytes += nbytes
+        while self._is_full() or (self._behind and self._behind[0][0].done()):
+            if returned := self._next():
                 yield returned
+
+    def _is_full(self) -> bool:
+        is_too_much = self._bytes > self._most_bytes and len(self._behind) > 1
+        return is_too_much or len(self._behind) > self._depth
+
+    def _next(self) -> list[Any]:
+        """Wait for the oldest."""
+        oldest, nbytes = self._behind.popleft()
+        self._bytes -= nbytes
+        return oldest.result()
 
     def finish(self) -> Iterator[list[Any]]:
         """Wait for what is queued and yield what it returns."""
         while self._behind:
-            if returned := self._behind.popleft().result():
+            if returned := self._next():
                 yield returned
 
     def __enter__(self) -> Self:

@@ -25,7 +25,7 @@ from batchrunner.worker.attempts import (
     record_deaths,
     suspicion,
 )
-from batchrunner.worker.batch import Batch, Given
+from batchrunner.worker.batch import MAX_BATCH_BYTES, Batch, Given
 from batchrunner.worker.calling import Answer, Caller, build
 from batchrunner.worker.code_check import check_code
 from batchrunner.worker.committer import GROUP_PARTS, Committer
@@ -34,7 +34,7 @@ from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.letters import DeadLetter, letters_of
 from batchrunner.worker.losses import Losses, RowFailedError, TooManyLossesError
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
-from batchrunner.worker.reading import Step, read_shards
+from batchrunner.worker.reading import Read, Step, read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.resolving import Made, Resolver
 from batchrunner.worker.returned import to_lines, to_table
@@ -273,10 +273,21 @@ class _Group:
         drain = Grace(spec.execution.grace_period).drain
         with ExitStack() as stack:
             stack.callback(self._committer.close)
-            behind = stack.enter_context(WriteBehind(depth=BATCHES_BEHIND))
-            ahead = stack.enter_context(read_ahead(steps, depth=BATCHES_AHEAD))
+            behind = stack.enter_context(
+                WriteBehind(depth=BATCHES_BEHIND, most_bytes=MAX_BATCH_BYTES)
+            )
+            ahead = stack.enter_context(
+                read_ahead(
+                    steps,
+                    depth=BATCHES_AHEAD,
+                    most_bytes=MAX_BATCH_BYTES,
+                    weigh=attrgetter("nbytes"),
+                )
+            )
             for step, answer in self._call(until_stopped(ahead, stop, drain=drain)):
-                yield from behind.do(self._write, step, self._outcome(step, answer))
+                made = self._outcome(step, answer)
+                held = 0 if isinstance(made, Failure) else sum(p.nbytes for p in made.pieces)
+                yield from behind.do(self._write, Read.of(step), made, nbytes=held)
                 if self._losses.is_hopeless:  # the driver stops the run when it hears of it
                     break
             yield from behind.do(self._committer.commit)
@@ -285,11 +296,14 @@ class _Group:
     def _call(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Answer | None]]:
         """Pair each step with the capability's answer to it, in order, a few calls ahead."""
         pending: deque[tuple[Step, Answer | None]] = deque()
+        held = 0
         for step in steps:
             is_over = step.shard.id in self._given_up or step.shard.id in self._failed
             batch = None if is_over else step.batch
             pending.append((step, self._caller.submit(batch) if batch else None))
-            if len(pending) >= self._caller.ahead:
+            held += step.nbytes
+            while len(pending) >= self._caller.ahead or (pending and held >= MAX_BATCH_BYTES):
+                held -= pending[0][0].nbytes
                 yield pending.popleft()
         yield from pending
 
@@ -338,7 +352,7 @@ class _Group:
             self._losses.count(step.shard, letter)
         return Made(letters=letters)
 
-    def _write(self, step: Step, made: Made | Failure) -> list[Receipt]:
+    def _write(self, step: Read, made: Made | Failure) -> list[Receipt]:
         """Do with the part what *step* says; once a shard failed, nothing more."""
         shard = step.shard
         if shard.id in self._given_up:
@@ -355,9 +369,8 @@ class _Group:
         self._committer.drop(shard)
         return [Receipt(shard.id, failure=failure)]
 
-    def _advance(self, step: Step, made: Made) -> list[Receipt]:
+    def _advance(self, step: Read, made: Made) -> list[Receipt]:
         if step.is_end:
             return self._committer.finish(step.shard, source_hash=step.source_hash)
-        rows = len(step.batch) if step.batch else len(step.bad)
-        self._committer.append(step.shard, made, rows_in=rows)
+        self._committer.append(step.shard, made, rows_in=step.rows)
         return []

@@ -41,9 +41,37 @@ class Step:
     source_hash: str = ""
 
     @property
+    def rows(self) -> int:
+        """How many rows of the source it is about."""
+        return len(self.batch) if self.batch else len(self.bad)
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes of the source it holds."""
+        return self.batch.nbytes if self.batch else 0
+
+    @property
     def is_end(self) -> bool:
         """Tell whether all of the shard has been read."""
         return self.batch is None and not self.bad and self.failure is None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What is left of a step to know once its rows have been through the capability.
+
+    Without the rows: what was read must not stay in memory until what was made of it is written.
+    """
+
+    shard: Shard
+    rows: int
+    failure: Failure | None
+    source_hash: str
+    is_end: bool
+
+    @classmethod
+    def of(cls, step: Step) -> Read:
+        return cls(step.shard, step.rows, step.failure, step.source_hash, step.is_end)
 
 
 SetAside = Callable[[Shard], frozenset[int]]
