@@ -67,7 +67,7 @@ HOW = {
     "in another process": {"errors": {"batch_timeout": 60}},
     "a model": {"target": "MisspeltModel"},
 }
-ON_RAY = ("rows", "by row", "a model")
+ON_RAY = ("rows", "a model")
 
 
 def fails_with_everything(folder, engine, how, **errors):
@@ -223,7 +223,11 @@ def test_a_row_set_aside_keeps_the_line_of_code(tmp_path):
         assert "/batchrunner/" not in found[0]["traceback"]
 
 
-@pytest.mark.parametrize("on_row_error", ["record", "fail"])
+@pytest.mark.parametrize(
+    ("engine", "on_row_error"),
+    [("local", "record"), ("local", "fail"), ("ray", "fail")],
+    indirect=["engine"],
+)
 def test_the_rows_that_a_shard_was_given_up_for_are_kept_until_it_is_committed(
     tmp_path, engine, on_row_error
 ):
@@ -282,7 +286,16 @@ def test_clean_removes_them_once_their_shard_is_committed(tmp_path):
 KEY, TOKEN = "key-7f3a9c-\"'x", "token-7f3a9c"
 
 
-@pytest.mark.parametrize("kind", ["record", "fail", "in another process", "later"])
+@pytest.mark.parametrize(
+    ("engine", "kind"),
+    [
+        ("local", "fail"),
+        ("local", "later"),
+        ("local", "in another process"),
+        ("ray", "record"),
+    ],
+    indirect=["engine"],
+)
 def test_a_secret_that_user_code_raises_is_masked_wherever_it_is_kept(
     tmp_path, engine, kind, monkeypatch
 ):
