@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from docs_reader import Reader
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BUCKETS = ("corpus", "evals")  # which the pages name as the reader's
 TO_READ = {"yaml", "text", ""}  # languages of blocks that may stand without a word
 _BLOCK = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -40,6 +42,8 @@ PAGES_WITH_CODE = [page for page in PAGES if any(words for _, words, _ in blocks
 @pytest.fixture(scope="module")
 def reader(moto):
     """One reader of all pages: the cluster that one page starts is there for the next one."""
+    for bucket in BUCKETS:
+        assert replace(moto, bucket=bucket).takes_writes()
     with tempfile.TemporaryDirectory(prefix="docs", ignore_cleanup_errors=True) as root:
         one = Reader(Path(root), s3_endpoint=moto.endpoint)
         yield one
