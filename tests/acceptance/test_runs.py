@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from batchrunner.analytics import open_store
+from batchrunner.analytics import CompletedRun, open_store
 from batchrunner.testing.analytics_contract import a_run
 from command import batchrunner
 
@@ -46,6 +46,14 @@ def test_a_run_is_shown_with_its_records(store):
         found = printed(store, "show", name)
         assert (found["run_uid"], found["records"]["score"][0]["value"]) == ("two", 2.5)
     assert "resnet" in runs(store, "show", "two").stdout
+
+
+def test_a_run_that_made_a_report_is_shown_with_its_place(store):
+    """Others are shown with none."""
+    store.write([CompletedRun("told", "tests.Capability", report="# text")])
+
+    assert printed(store, "show", "told")["report_uri"] == store.report_uri("told")
+    assert printed(store, "show", "one")["report_uri"] is None
 
 
 def test_two_runs_are_compared_by_what_differs(store):

@@ -28,13 +28,14 @@ def test_a_simple_job_whose_connection_is_gone_has_failed_and_the_next_one_goes_
         configure()
         here = ray.get_runtime_context().gcs_address
         job = submit_capability(Scoring({tag!r}), resources={{"num_cpus": 500}})
-        waiting = threading.Thread(target=job.wait, args=(30,))
+        ended = []
+        waiting = threading.Thread(target=lambda: ended.append(job.wait(60).value))
         waiting.start()
         say(job.status.value)
         ray.shutdown()
         say(job.status.value, job.cancel(), type(job.exception()).__name__)
-        waiting.join(20)
-        say(waiting.is_alive(), ray.is_initialized())
+        waiting.join(60)
+        say(*ended, ray.is_initialized())
 
         other = submit_capability(Scoring("{tag}.next"))
         say(ray.get_runtime_context().gcs_address == here, other.wait(60).value)
@@ -54,7 +55,7 @@ def test_a_simple_job_whose_connection_is_gone_has_failed_and_the_next_one_goes_
     assert said == [
         "pending",
         "failed False JobFailedError",
-        "False False",
+        "failed False",
         "True completed",
         simple_backend.LOST,
         "completed False",
