@@ -12,7 +12,7 @@ from typing import Any
 from batchrunner.errors import BackpressureError, InvalidSpecError, RayUnavailableError
 from batchrunner.jobs.charter import Charter
 from batchrunner.jobs.clusters import cluster_is_gone
-from batchrunner.jobs.connection import Connection, connection_id
+from batchrunner.jobs.connection import Connection, connection_id, is_connected
 from batchrunner.jobs.registry import Registry
 
 _AGAIN_SECONDS = 0.1
@@ -78,6 +78,11 @@ class RegistryClient:
                 raise self._silence() from error
             except RayTaskError as error:
                 raise error.cause from error
+            except SystemExit as error:
+                # Another thread gave up the connection meanwhile: Ray would have us exit for that.
+                if is_connected():
+                    raise
+                raise self._silence() from error
             except ray.exceptions.RayActorError as error:
                 self._forget_registry(died=isinstance(error, ray.exceptions.ActorDiedError))
                 if time.monotonic() >= deadline or cluster_is_gone():
@@ -87,7 +92,11 @@ class RegistryClient:
     def _silence(self) -> RayUnavailableError:
         """Return what it means that the registry does not answer: it is no matter of load."""
         scope = self._options.idempotency_scope
-        why = "its cluster is gone" if cluster_is_gone() else "it does not answer in time"
+        why = "it does not answer in time"
+        if not is_connected():
+            why = "this process gave up its connection to Ray"
+        elif cluster_is_gone():
+            why = "its cluster is gone"
         return RayUnavailableError(
             f"the registry of the scope {scope!r} cannot be asked: {why}. What was submitted is in "
             "the journal; look at `ray status`, then ask again, or configure_job_backend(..., "

@@ -169,8 +169,9 @@ class _Task:
             return False
         try:
             return bool(ray.wait([running], timeout=seconds, fetch_local=False)[0])
-        except (RayError, ValueError):
-            if self._is_over():  # the connection was given up while we waited
+        except (RayError, SystemExit):
+            # Another thread gave up the connection while we waited: Ray would have us exit for that.
+            if self._is_over():
                 return False
             raise
 
