@@ -38,6 +38,9 @@ class Run:
     def extract(self):
         return [Score(run_uid=self.run_uid, value=len(self.datasets[0]["id"]))]
 
+    def collect_md_report(self, threshold):
+        return f"# {self.capability_id} at {threshold}"
+
 
 class Accuracy:
     """Built once per worker."""

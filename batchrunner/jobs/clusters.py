@@ -28,7 +28,7 @@ def cluster_is_gone() -> bool:
     import ray
 
     if is_ray_client() or not is_connected():
-        return not is_connected()
+        return False
     return not _is_listening(ray.get_runtime_context().gcs_address)
 
 

@@ -136,6 +136,8 @@ class _Task:
                 break
             with self._lock:
                 self._take()
+        if self._state.status.is_terminal:
+            self._running = None  # with it Ray keeps the payload, to make the result again
         return self._state
 
     def cancel(self) -> JobState:
@@ -144,7 +146,8 @@ class _Task:
         self._cancelling = True
         deadline = time.monotonic() + _CANCEL_SECONDS
         while not self.look(0.0).status.is_terminal and time.monotonic() < deadline:
-            ray.cancel(self._running, force=True)
+            if (running := self._running) is not None:
+                ray.cancel(running, force=True)
             self.look(1.0)
         return self._state
 
@@ -159,9 +162,18 @@ class _Task:
 
     def _has_news(self, seconds: float) -> bool:
         import ray
+        from ray.exceptions import RayError
 
-        ready, _ = ray.wait([self._running], timeout=seconds, fetch_local=False)
-        return bool(ready)
+        running = self._running
+        if running is None:  # another thread has taken the end
+            return False
+        try:
+            return bool(ray.wait([running], timeout=seconds, fetch_local=False)[0])
+        except (RayError, SystemExit):
+            # Another thread gave up the connection while we waited: Ray would have us exit for that.
+            if self._is_over():
+                return False
+            raise
 
     def _take(self) -> None:
         """Take what the task has told, if another thread has not."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrunner.analytics import open_store
+from batchrunner.analytics import CompletedRun, open_store
 from batchrunner.analytics.layout import file_key, stem_of
 from batchrunner.testing.analytics_contract import a_run
 from command import batchrunner
@@ -60,6 +60,14 @@ def test_a_run_whose_records_are_torn_is_not_shown_without_them(store):
     assert (shown.returncode, shown.stdout) == (3, "")
     assert str(torn) in shown.stderr
     assert "record the run again" in shown.stderr
+
+
+def test_a_run_that_made_a_report_is_shown_with_its_place(store):
+    """Others are shown with none."""
+    store.write([CompletedRun("told", "tests.Capability", report="# text")])
+
+    assert printed(store, "show", "told")["report_uri"] == store.report_uri("told")
+    assert printed(store, "show", "one")["report_uri"] is None
 
 
 def test_two_runs_are_compared_by_what_differs(store):

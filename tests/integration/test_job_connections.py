@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from batchrunner.jobs import simple_backend
-from job_processes import a_client, said_by
+from job_processes import a_client, end_registry, said_by
 
 pytestmark = pytest.mark.ray
 
@@ -25,16 +25,18 @@ def test_a_simple_job_whose_connection_is_gone_has_failed_and_the_next_one_goes_
     store = {"uri": str(tmp_path / "store")}
     code = f"""
         import ray
+        from batchrunner.errors import BatchRunnerError
         configure()
         here = ray.get_runtime_context().gcs_address
         job = submit_capability(Scoring({tag!r}), resources={{"num_cpus": 500}})
-        waiting = threading.Thread(target=job.wait, args=(30,))
+        ended = []
+        waiting = threading.Thread(target=lambda: ended.append(job.wait(60).value))
         waiting.start()
         say(job.status.value)
         ray.shutdown()
         say(job.status.value, job.cancel(), type(job.exception()).__name__)
-        waiting.join(20)
-        say(waiting.is_alive(), ray.is_initialized())
+        waiting.join(60)
+        say(*ended, ray.is_initialized())
 
         other = submit_capability(Scoring("{tag}.next"))
         say(ray.get_runtime_context().gcs_address == here, other.wait(60).value)
@@ -46,6 +48,21 @@ def test_a_simple_job_whose_connection_is_gone_has_failed_and_the_next_one_goes_
         except JobFailedError as error:
             say(str(error).partition(" failed: ")[2])
         say(other.status.value, ray.is_initialized())
+
+        configure(kind="ray", idempotency_scope={tag!r})
+        job = submit_capability(Scoring("{tag}.ray"), resources={{"num_cpus": 500}})
+
+        def wait():
+            try:
+                job.wait(60)
+            except BatchRunnerError as error:
+                say("gave up its connection" in str(error))
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(1)  # it asks by then; if not, it connects anew, and the next line is missing
+        ray.shutdown()
+        waiting.join(60)
     """
     options = {"kind": "ray-simple", "address": address, "analytics_store": store}
 
@@ -54,11 +71,13 @@ def test_a_simple_job_whose_connection_is_gone_has_failed_and_the_next_one_goes_
     assert said == [
         "pending",
         "failed False JobFailedError",
-        "False False",
+        "failed False",
         "True completed",
         simple_backend.LOST,
         "completed False",
+        "True",
     ]
+    end_registry(tag)
 
 
 def test_a_backend_whose_cluster_is_gone_is_shut_down_in_time(tag, tmp_path):

@@ -58,6 +58,7 @@ def test_each_row_is_a_run_that_is_recorded(tmp_path):
     store = open_store(str(tmp_path / "store"))
     run = store.read_run(out[0]["store_uri"])
     assert run.capability_id == out[0]["capability_id"] == "accuracy"
+    assert store.read_report(out[0]["store_uri"]) == "# accuracy at 0.5"
     every = recorded(tmp_path, "SELECT run_uid, entity_type, entity_id, batch_uid FROM runs")
     rows = [row for row in every if row["run_uid"] == out[0]["run_uid"]]
     assert {(row["entity_type"], row["entity_id"]) for row in rows} == {

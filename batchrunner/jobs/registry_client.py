@@ -1,0 +1,180 @@
+"""The client's side of a registry: found or started, asked, and asked again when it dies."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from batchrunner.errors import BackpressureError, InvalidSpecError, RayUnavailableError
+from batchrunner.jobs.charter import Charter
+from batchrunner.jobs.clusters import cluster_is_gone
+from batchrunner.jobs.connection import Connection, connection_id, is_connected
+from batchrunner.jobs.registry import Registry
+
+_AGAIN_SECONDS = 0.1
+_MAX_CONCURRENCY = 100_000
+
+
+class RegistryClient:
+    """Asks the registry of one scope, wherever it is by now. Safe in several threads."""
+
+    def __init__(self, charter: Charter, *, connection: Connection) -> None:
+        self._charter, self._connection = charter, connection
+        self._options = charter.options
+        self._pending = threading.BoundedSemaphore(self._options.registry_max_pending_calls)
+        self._lock = threading.Lock()
+        self._registry: tuple[str | None, Any] | None = None
+
+    def join(self) -> None:
+        """Have a registry, and see that it is one for our scope and store.
+
+        Raises:
+            InvalidSpecError: It is another scope's, or the scope's jobs are recorded in another store.
+            RayUnavailableError: It does not start.
+        """
+        self._handle(math.inf)
+
+    @contextmanager
+    def call(self, doing: str) -> Iterator[None]:
+        """Count as one of the calls that may be under way.
+
+        Raises:
+            BackpressureError: There are too many.
+        """
+        if not self._pending.acquire(blocking=False):
+            most = self._options.registry_max_pending_calls
+            raise backpressure(doing, f"{most} calls of this process are under way")
+        try:
+            yield
+        finally:
+            self._pending.release()
+
+    def ask(
+        self, method: str, *args: Any, more_seconds: float = 0.0, until: float = math.inf
+    ) -> Any:
+        """Call the registry. If it dies over that, call the next one: every call may be repeated.
+
+        Raises:
+            BackpressureError: Too many calls are pending.
+            RayUnavailableError: It did not answer in time, or by the moment *until*.
+        """
+        import ray
+        from ray.exceptions import GetTimeoutError, PendingCallsLimitExceeded, RayTaskError
+
+        timeout = self._options.registry_update_timeout_s + more_seconds
+        timeout += max((arg for arg in args if isinstance(arg, float)), default=0.0)
+        deadline = min(time.monotonic() + timeout, until)
+        while True:
+            try:
+                called = getattr(self._handle(until), method).remote(*args)
+                return ray.get(called, timeout=max(deadline - time.monotonic(), 0.01))
+            except PendingCallsLimitExceeded as error:
+                raise backpressure("asking the registry", "too many calls are pending") from error
+            except GetTimeoutError as error:
+                raise self._silence() from error
+            except RayTaskError as error:
+                raise error.cause from error
+            except SystemExit as error:
+                # Another thread gave up the connection meanwhile: Ray would have us exit for that.
+                if is_connected():
+                    raise
+                raise self._silence() from error
+            except ray.exceptions.RayActorError as error:
+                self._forget_registry(died=isinstance(error, ray.exceptions.ActorDiedError))
+                if time.monotonic() >= deadline or cluster_is_gone():
+                    raise self._silence() from error
+                time.sleep(_AGAIN_SECONDS)
+
+    def _silence(self) -> RayUnavailableError:
+        """Return what it means that the registry does not answer: it is no matter of load."""
+        scope = self._options.idempotency_scope
+        why = "it does not answer in time"
+        if not is_connected():
+            why = "this process gave up its connection to Ray"
+        elif cluster_is_gone():
+            why = "its cluster is gone"
+        return RayUnavailableError(
+            f"the registry of the scope {scope!r} cannot be asked: {why}. What was submitted is in "
+            "the journal; look at `ray status`, then ask again, or configure_job_backend(..., "
+            "force_reinit=True) with the address of a cluster that runs"
+        )
+
+    def _handle(self, until: float) -> Any:
+        """Return the registry of this scope in the cluster of this process; start it if need be."""
+        self._connection.open(self._options.ray, asked=False, anew=False)
+        here = connection_id()
+        with self._lock:
+            if self._registry is None or self._registry[0] != here:
+                self._registry = here, self._start(until)
+            return self._registry[1]
+
+    def _forget_registry(self, *, died: bool) -> None:
+        if died:
+            with self._lock:
+                self._registry = None
+
+    def _start(self, until: float) -> Any:
+        import ray
+
+        options = self._options
+        registry: Any = ray.remote(Registry).options(
+            name=self._charter.name,
+            namespace=options.registry_namespace,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_concurrency=_MAX_CONCURRENCY,
+            num_cpus=options.registry_num_cpus,
+            memory=options.registry_memory,
+            resources=options.registry_resources
+            if options.registry_resources is not None
+            else {"node:__internal_head__": 0.001},
+        )
+        handle, uri = self._joined(registry, until)
+        if uri != options.analytics_store.uri:
+            raise InvalidSpecError(
+                f"the jobs of scope {options.idempotency_scope!r} are recorded in {uri}, not in "
+                f"{options.analytics_store.uri}: use that store, or another idempotency_scope"
+            )
+        return handle
+
+    def _joined(self, registry: Any, until: float) -> tuple[Any, str]:
+        """Return the registry actor, started if need be, and the URI of its store."""
+        import ray
+        from ray.exceptions import RayActorError, RayError, RayTaskError
+
+        deadline = min(time.monotonic() + self._options.registry_startup_timeout_s, until)
+        while True:
+            try:
+                handle = registry.remote(self._charter)
+                left = max(deadline - time.monotonic(), 0.01)
+                return handle, ray.get(handle.join.remote(self._charter), timeout=left)
+            except RayTaskError as error:
+                raise error.cause from error
+            except RayError as error:
+                # One that was about to leave, or whose answer was lost, is asked again.
+                broken = "creation task" in str(error) or not isinstance(error, RayActorError)
+                if broken or time.monotonic() >= deadline:
+                    raise _does_not_start(error) from error
+                time.sleep(_AGAIN_SECONDS)
+
+
+def _does_not_start(error: Exception) -> RayUnavailableError:
+    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+    return RayUnavailableError(
+        f"the registry of the jobs does not start: {type(error).__name__}: {lines[0]:.300} … "
+        f"{lines[-1].strip():.300}. Is batchrunner installed in the cluster's image, and is there "
+        "room for the actor?"
+    )
+
+
+def backpressure(doing: str, why: str) -> BackpressureError:
+    """Return the error that too much at once is."""
+    return BackpressureError(
+        f"too much at once while {doing}: {why}. Nothing was lost; try again in a moment, with "
+        "fewer calls at a time"
+    )
