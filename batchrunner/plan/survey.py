@@ -23,6 +23,7 @@ from batchrunner.plan.cleared import ClearedRuns, InTheWay
 from batchrunner.plan.moving import brought_here, changes_since, place_of, recorded_place
 from batchrunner.plan.output import MANIFEST, SUCCESS, Output, check_unused, examine, parts_in
 from batchrunner.plan.overlap import check_apart, check_links
+from batchrunner.plan.ownership import Ownership, SinkOwner
 from batchrunner.plan.planning import (
     Opener,
     StoredPlan,
@@ -67,6 +68,11 @@ class Run:
     def cleared(self) -> ClearedRuns:
         """The runs that a `--fresh` ended, as far as they are remembered."""
         return ClearedRuns(self.checkpoint.ended(), sink=self.sink)
+
+    def ownership(self, run_uid: str, *, ended: ClearedRuns | None = None) -> Ownership:
+        """Return the right of the run of that name, over the sink."""
+        me = SinkOwner(run_uid, self.checkpoint.storage.uri)
+        return Ownership(me, self.sink, self.cleared if ended is None else ended)
 
 
 @dataclass(frozen=True)
@@ -334,9 +340,10 @@ def _of_new_run(
 ) -> Survey:
     entries = list(run.sink.list())
     ended = [*run.checkpoint.ended(), *([run.checkpoint] if starts_over else [])]
-    in_the_way = InTheWay()
+    in_the_way, cleared = InTheWay(), ClearedRuns(ended, sink=run.sink)
+    run.ownership(record.run_uid if record else "", ended=cleared).check(entries)
     if ended:
-        in_the_way = ClearedRuns(ended, sink=run.sink).in_the_way(entries)
+        in_the_way = cleared.in_the_way(entries)
     else:
         check_unused(run.sink.uri, entries)
     listing = listing.read_once()
