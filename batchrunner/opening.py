@@ -73,7 +73,7 @@ def open_run(run: Run, seen: Survey, session: Session) -> Opened:
     # Only now: an attempt that published its part needed its note to be adopted.
     session.check()
     run.sink.sweep()
-    run.checkpoint.storage.sweep()
+    run.checkpoint.storage.sweep(notes=True)  # rows set aside have notes, and nobody adopts them
     committed = {**seen.output.committed, **adopted}
     refused = set(seen.output.unsealed) - adopted.keys()
     todo = {shard.id for shard in seen.pending} | refused
