@@ -146,6 +146,7 @@ def survey(
         run: The run as it is asked for.
         accept_changes: Whatever changed is right.
         again: Also try again what failed; with code that changed, since that is how it is mended.
+            Whatever changed while nothing is committed begins the run anew.
         starts_over: Nothing of what there is counts; it is removed, as far as it is this run's.
 
     Raises:
@@ -165,6 +166,9 @@ def survey(
     now = run.asked_for.compared_with(record.decisive)
     accepted = changes_since(record.decisive, now, was=was, spec=run.spec) + gained
     mended = again is not None and all(line.startswith("capability.code") for line in accepted)
+    if accepted and not mended and _is_empty(run):
+        seen = _of_new_run(run, listing, starts_over=True)
+        return replace(seen, notes=(*seen.notes, _begun_anew(accepted)))
     if accepted and not accept_changes and not mended:
         raise SpecChangedError(_changed(run, accepted))
     if any(line.startswith("sink.schema") for line in accepted):
@@ -379,6 +383,27 @@ def opener_of(spec: BatchSpec) -> Opener:
 
 def _says_success(entries: Sequence[Entry]) -> bool:
     return any(entry.key == SUCCESS for entry in entries)
+
+
+def _is_empty(run: Run) -> bool:
+    """Tell whether a run has left nothing that another spec could be mixed with.
+
+    It is then begun anew rather than gone on with: its plan was made as the spec was, and a worker of
+    a driver that was killed may still commit what that asked for, in records of its own.
+    """
+    if any(True for _ in run.checkpoint.records.list("sentinels")):
+        return False
+    entries = list(run.sink.list())
+    return not parts_in(entries) and not _signs(entries)
+
+
+def _begun_anew(differences_: Sequence[str]) -> str:
+    return f"nothing was committed before the spec or the code changed ({_some(differences_)}): begun anew"
+
+
+def _some(differences_: Sequence[str]) -> str:
+    names = [line.partition(":")[0] for line in differences_]
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _changed(run: Run, differences_: Sequence[str]) -> str:
