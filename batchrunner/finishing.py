@@ -151,6 +151,7 @@ def _forget(run: Run, committed: Mapping[int, Sentinel], session: Session) -> No
     session.check()
     run.sink.forget_notes([sentinel.part for sentinel in committed.values()])
     run.sink.sweep()
+    storage.sweep(notes=True)  # of workers that died in this session
     records.delete(attempts)
     for number in run.checkpoint.earlier:
         session.check()

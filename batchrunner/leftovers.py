@@ -73,9 +73,9 @@ class Leftovers:
         storage = self._checkpoint.storage
         if current_lease(storage) is None and self._checkpoint.run() is None:
             raise ObjectNotFoundError(f"there is no run in {storage.uri}")
-        found = [*_staged(storage)]
+        found = [*_staged(storage, notes=True)]
         if self._sink is not None:
-            found += _staged(self._sink)
+            found += _staged(self._sink, notes=False)  # they make a part without a sentinel count
         records = self._checkpoint.records
         found += [_of(Kind.LETTERS, records, entry) for entry in self._letters()]
         found += [_of(Kind.MARK, records, entry) for entry in records.list("attempts")]
@@ -97,7 +97,7 @@ class Leftovers:
             records, storage = self._checkpoint.records, self._checkpoint.storage
             records.delete(one.key for one in found if one.kind in (Kind.LETTERS, Kind.MARK))
             storage.delete(one.key for one in found if one.kind is Kind.STOP)
-            storage.sweep()
+            storage.sweep(notes=True)
             if self._sink is not None:
                 self._sink.sweep()
             session.note("cleaned", objects=len(found))
@@ -124,10 +124,10 @@ def _stem(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _staged(storage: Storage) -> Sequence[Leftover]:
+def _staged(storage: Storage, *, notes: bool) -> Sequence[Leftover]:
     return [
         _of(Kind.STAGED if _is_staged(entry) else Kind.UPLOAD, storage, entry)
-        for entry in storage.leftovers()
+        for entry in storage.leftovers(notes=notes)
     ]
 
 

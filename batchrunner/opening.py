@@ -48,12 +48,17 @@ def open_run(run: Run, seen: Survey, session: Session) -> Opened:
     Idempotent: a session that dies in here leaves the next one the same to do, or less.
 
     Raises:
-        ForeignOutputError: A part has the name of a shard, but no attempt of this run wrote it.
+        ForeignOutputError: A part has the name of a shard, but no attempt of this run wrote it; or the
+            sink is another run's since it was looked at.
         LeaseHeldError: Another driver does the same at this very moment, or took over.
     """
     if seen.starts_over:
         run = replace(run, checkpoint=run.checkpoint.next())
-    record = _remember(run, seen, session)
+    record = seen.record or _record(run, run_uid=uuid.uuid4().hex)
+    # Before anything is written down: a run that may not write here leaves no records behind.
+    is_known = seen.record is not None or seen.starts_over
+    run.ownership(record.run_uid).claim(before_replacing=session.check, is_known=is_known)
+    _remember(run, seen, record, session)
     # Before the plan: as long as there is none, whoever comes next goes on with making way.
     # And `_SUCCESS` must not stand over a plan that has grown.
     _make_way(run, seen.in_the_way, session)
@@ -68,7 +73,7 @@ def open_run(run: Run, seen: Survey, session: Session) -> Opened:
     # Only now: an attempt that published its part needed its note to be adopted.
     session.check()
     run.sink.sweep()
-    run.checkpoint.storage.sweep()
+    run.checkpoint.storage.sweep(notes=True)  # rows set aside have notes, and nobody adopts them
     committed = {**seen.output.committed, **adopted}
     refused = set(seen.output.unsealed) - adopted.keys()
     todo = {shard.id for shard in seen.pending} | refused
@@ -94,17 +99,14 @@ def _make_way(run: Run, found: InTheWay, session: Session) -> None:
         run.checkpoint.storage.delete([CLEARING])
 
 
-def _remember(run: Run, seen: Survey, session: Session) -> RunRecord:
+def _remember(run: Run, seen: Survey, record: RunRecord, session: Session) -> None:
     if seen.record is None:
-        record = _record(run, run_uid=uuid.uuid4().hex)
         run.checkpoint.begin(record)
         if seen.starts_over:
             _keep_if_ours(run, record, session)
-        return record
-    if seen.accepted:
+    elif seen.accepted:
         session.check()
-        run.checkpoint.accept_change(_record(run, run_uid=seen.record.run_uid))
-    return seen.record
+        run.checkpoint.accept_change(_record(run, run_uid=record.run_uid))
 
 
 def _keep_if_ours(run: Run, record: RunRecord, session: Session) -> None:

@@ -226,12 +226,19 @@ def faults_after_going_on(job: Job, place: Path) -> list[str]:
         found.append("a committed part was touched")
     if not (place / "out/_SUCCESS").exists():
         found.append("no _SUCCESS")
+    if owner(place / "out") != json.loads((place / "out/_SUCCESS").read_bytes())["run_uid"]:
+        found.append("the mark in the sink is of another run")
     left = [*(place / "out").glob(".staging/*"), *(place / "out").glob("_checkpoint/attempts/*")]
     left = [path for path in left if not is_success(path, place / "out")]
     named = len(list((place / "out").glob("_checkpoint/errors/*")))
     if named > 1:
         found.append(f"{named} files of one row set aside")
     return [*found, *(f"left behind: {path.name}" for path in left)]
+
+
+def owner(out: Path) -> str:
+    """The run that has the sink, by its mark."""
+    return str(json.loads((out / "_owner.json").read_bytes())["run_uid"])
 
 
 def is_success(path: Path, out: Path) -> bool:

@@ -92,6 +92,10 @@ class ClearedRuns:
     def __bool__(self) -> bool:
         return bool(self._runs)
 
+    def include(self, run_uid: str) -> bool:
+        """Tell whether one of them has that name."""
+        return any(run.run_uid == run_uid for run in self._runs)
+
     def in_the_way(self, entries: Sequence[Entry]) -> InTheWay:
         """Return which of *entries*, all of the sink, a new run has to take away.
 

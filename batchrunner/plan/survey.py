@@ -23,6 +23,7 @@ from batchrunner.plan.cleared import ClearedRuns, InTheWay
 from batchrunner.plan.moving import brought_here, changes_since, place_of, recorded_place
 from batchrunner.plan.output import MANIFEST, SUCCESS, Output, check_unused, examine, parts_in
 from batchrunner.plan.overlap import check_apart, check_links
+from batchrunner.plan.ownership import Ownership, SinkOwner
 from batchrunner.plan.planning import (
     Opener,
     StoredPlan,
@@ -67,6 +68,11 @@ class Run:
     def cleared(self) -> ClearedRuns:
         """The runs that a `--fresh` ended, as far as they are remembered."""
         return ClearedRuns(self.checkpoint.ended(), sink=self.sink)
+
+    def ownership(self, run_uid: str, *, ended: ClearedRuns | None = None) -> Ownership:
+        """Return the right of the run of that name, over the sink."""
+        me = SinkOwner(run_uid, self.checkpoint.storage.uri)
+        return Ownership(me, self.sink, self.cleared if ended is None else ended)
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,7 @@ def survey(
         run: The run as it is asked for.
         accept_changes: Whatever changed is right.
         again: Also try again what failed; with code that changed, since that is how it is mended.
+            Whatever changed while nothing is committed begins the run anew.
         starts_over: Nothing of what there is counts; it is removed, as far as it is this run's.
 
     Raises:
@@ -159,6 +166,9 @@ def survey(
     now = run.asked_for.compared_with(record.decisive)
     accepted = changes_since(record.decisive, now, was=was, spec=run.spec) + gained
     mended = again is not None and all(line.startswith("capability.code") for line in accepted)
+    if accepted and not mended and _is_empty(run):
+        seen = _of_new_run(run, listing, starts_over=True)
+        return replace(seen, notes=(*seen.notes, _begun_anew(accepted)))
     if accepted and not accept_changes and not mended:
         raise SpecChangedError(_changed(run, accepted))
     if any(line.startswith("sink.schema") for line in accepted):
@@ -334,9 +344,10 @@ def _of_new_run(
 ) -> Survey:
     entries = list(run.sink.list())
     ended = [*run.checkpoint.ended(), *([run.checkpoint] if starts_over else [])]
-    in_the_way = InTheWay()
+    in_the_way, cleared = InTheWay(), ClearedRuns(ended, sink=run.sink)
+    run.ownership(record.run_uid if record else "", ended=cleared).check(entries)
     if ended:
-        in_the_way = ClearedRuns(ended, sink=run.sink).in_the_way(entries)
+        in_the_way = cleared.in_the_way(entries)
     else:
         check_unused(run.sink.uri, entries)
     listing = listing.read_once()
@@ -372,6 +383,27 @@ def opener_of(spec: BatchSpec) -> Opener:
 
 def _says_success(entries: Sequence[Entry]) -> bool:
     return any(entry.key == SUCCESS for entry in entries)
+
+
+def _is_empty(run: Run) -> bool:
+    """Tell whether a run has left nothing that another spec could be mixed with.
+
+    It is then begun anew rather than gone on with: its plan was made as the spec was, and a worker of
+    a driver that was killed may still commit what that asked for, in records of its own.
+    """
+    if any(True for _ in run.checkpoint.records.list("sentinels")):
+        return False
+    entries = list(run.sink.list())
+    return not parts_in(entries) and not _signs(entries)
+
+
+def _begun_anew(differences_: Sequence[str]) -> str:
+    return f"nothing was committed before the spec or the code changed ({_some(differences_)}): begun anew"
+
+
+def _some(differences_: Sequence[str]) -> str:
+    names = [line.partition(":")[0] for line in differences_]
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _changed(run: Run, differences_: Sequence[str]) -> str:

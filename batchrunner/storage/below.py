@@ -71,11 +71,11 @@ class Below:
     def move(self, entry: Entry, target: str) -> bool:
         return self._storage.move(self._outside(entry), self._full(target))
 
-    def leftovers(self) -> Sequence[Entry]:
-        return self._storage.leftovers()
+    def leftovers(self, *, notes: bool = False) -> Sequence[Entry]:
+        return self._storage.leftovers(notes=notes)
 
-    def sweep(self) -> None:
-        self._storage.sweep()
+    def sweep(self, *, notes: bool = False) -> None:
+        self._storage.sweep(notes=notes)
 
     def check_conditional_writes(self) -> None:
         self._storage.check_conditional_writes()

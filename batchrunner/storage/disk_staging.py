@@ -128,19 +128,20 @@ class StagingFolder:
         foreign = [path for path in paths if path not in self._needed]
         remove([path for path in foreign if _read_notes(path).keys() <= forgotten])
 
-    def leftovers(self) -> list[Entry]:
-        """Return what is staged, dead or alive; not the notes."""
+    def leftovers(self, *, notes: bool) -> list[Entry]:
+        """Return what is staged, dead or alive; the *notes* only if they are asked for."""
         found = []
-        for name in sorted(self._names(_STAGED)):
+        names = [*self._names(_STAGED), *(self._names(_NOTES) if notes else [])]
+        for name in sorted(names):
             with contextlib.suppress(FileNotFoundError):  # published or discarded since
                 status = os.lstat(f"{self.path}/{name}")
                 entry = Entry(f"{STAGING}/{name}", status.st_size, str(status.st_mtime_ns))
                 found.append(entry)
         return found
 
-    def sweep(self) -> None:
-        """Remove what is staged, dead or alive; not the notes."""
-        remove(f"{self._root.rstrip('/')}/{entry.key}" for entry in self.leftovers())
+    def sweep(self, *, notes: bool) -> None:
+        """Remove what is staged, dead or alive; the *notes* only if they are asked for."""
+        remove(f"{self._root.rstrip('/')}/{entry.key}" for entry in self.leftovers(notes=notes))
 
     def _make(self) -> None:
         make_folder(self._root, above=self._root)

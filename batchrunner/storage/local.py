@@ -119,11 +119,11 @@ class LocalStorage:
         self._sync_folders([new, old])
         return moved
 
-    def leftovers(self) -> Sequence[Entry]:
-        return self._staging.leftovers()
+    def leftovers(self, *, notes: bool = False) -> Sequence[Entry]:
+        return self._staging.leftovers(notes=notes)
 
-    def sweep(self) -> None:
-        self._staging.sweep()
+    def sweep(self, *, notes: bool = False) -> None:
+        self._staging.sweep(notes=notes)
 
     def check_conditional_writes(self) -> None:
         probe = self._staging.unused_path()

@@ -138,14 +138,14 @@ class S3Storage:
         old, new = self._full(entry.key), self._full(target)
         return self._calls.run(lambda: move_exactly(self._calls, entry, old, new))
 
-    def leftovers(self) -> Sequence[Entry]:
+    def leftovers(self, *, notes: bool = False) -> Sequence[Entry]:  # noqa: ARG002 -- a note is part of its object
         uploads, staged = self._calls.run(self._left)
         return [
             *(Entry(self._short(upload["Key"]), 0, upload["UploadId"]) for upload in uploads),
             *(self._entry(one["Key"], one, size=one["Size"]) for one in staged),
         ]
 
-    def sweep(self) -> None:
+    def sweep(self, *, notes: bool = False) -> None:  # noqa: ARG002 -- a note is part of its object
         self._calls.run(self._sweep)
 
     def check_conditional_writes(self) -> None:

@@ -157,15 +157,17 @@ class Storage(Protocol):
             Whether this call moved it. False when it is gone, moved already, or another object.
         """
 
-    def leftovers(self) -> Sequence[Entry]:
+    def leftovers(self, *, notes: bool = False) -> Sequence[Entry]:
         """Return what `sweep` would remove, dead or alive.
 
         Staged bytes have keys below `.staging`; an unfinished upload has the key that it is for,
         size 0 and an identity of its own.
         """
 
-    def sweep(self) -> None:
-        """Remove what dead writers left behind: staged bytes, unfinished uploads. Keeps notes.
+    def sweep(self, *, notes: bool = False) -> None:
+        """Remove what dead writers left behind: staged bytes, unfinished uploads.
+
+        With *notes* also all notes that are objects of their own: only where nobody adopts anything.
 
         Call it with the right to run only: a live writer's staged bytes go too. Its publish then
         raises `ObjectNotFoundError`, or uploads them again from where they are kept.

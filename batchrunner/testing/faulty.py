@@ -208,11 +208,11 @@ class FaultyStorage:
     def move(self, entry: Entry, target: str) -> bool:
         return self._call("move", lambda: self._inner.move(entry, target))
 
-    def leftovers(self) -> Sequence[Entry]:
-        return self._call("leftovers", self._inner.leftovers)
+    def leftovers(self, *, notes: bool = False) -> Sequence[Entry]:
+        return self._call("leftovers", lambda: self._inner.leftovers(notes=notes))
 
-    def sweep(self) -> None:
-        self._call("sweep", self._inner.sweep)
+    def sweep(self, *, notes: bool = False) -> None:
+        self._call("sweep", lambda: self._inner.sweep(notes=notes))
 
     def check_conditional_writes(self) -> None:
         self._call("check_conditional_writes", self._inner.check_conditional_writes)

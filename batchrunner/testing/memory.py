@@ -156,12 +156,12 @@ class MemoryStorage:
             self._memory.objects[new] = self._memory.objects.pop(old)
             return True
 
-    def leftovers(self) -> Sequence[Entry]:
+    def leftovers(self, *, notes: bool = False) -> Sequence[Entry]:  # noqa: ARG002 -- a note is part of its object
         with self._memory.lock:
             left = sum(one.is_left for one in self._memory.staged)
         return [Entry(f"{STAGING}/{number}", 0, str(number)) for number in range(left)]
 
-    def sweep(self) -> None:
+    def sweep(self, *, notes: bool = False) -> None:  # noqa: ARG002 -- a note is part of its object
         with self._memory.lock:
             self._memory.staged.clear()
 

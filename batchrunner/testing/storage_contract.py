@@ -670,6 +670,16 @@ class StorageContract:
         assert list(storage.leftovers()) == []
         one.discard()
 
+    def test_notes_that_nobody_needs_are_swept_if_that_is_asked_for(self, storage: Storage) -> None:
+        """Where nothing is adopted they would stay for ever; the object that had them stays."""
+        publish(storage, {"a/part": b"1"})
+
+        storage.sweep(notes=True)
+
+        assert keys(storage, recursive=True) == ["a/part"]
+        assert storage.get("a/part") == b"1"
+        assert list(storage.leftovers(notes=True)) == []
+
     def test_a_sweep_of_nothing_is_no_error(self, storage: Storage) -> None:
         """The first driver of a run sweeps too."""
         storage.sweep()

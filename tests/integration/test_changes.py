@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import pytest
 
 from batchrunner import BatchRunner
 from batchrunner.errors import (
+    CapabilityImportError,
     DamagedOutputError,
     ForeignOutputError,
     InputChangedError,
@@ -18,6 +20,8 @@ from batchrunner.errors import (
     ObjectNotFoundError,
     SpecChangedError,
 )
+from batchrunner.session import Stop, StopReason
+from batchrunner.verify import verify
 from builders import a_source, a_spec, parts, rows, rows_out, write_jsonl
 
 
@@ -104,6 +108,63 @@ def test_another_spec_is_refused_with_the_difference(job, monkeypatch, changes, 
     monkeypatch.chdir(job)
 
     assert named in refused(job, SpecChangedError, echo(job, **changes))
+
+
+def stopped_at_once(spec):
+    stop = Stop(max_runtime=None)
+    stop.request(StopReason.TERMINATED)
+    return BatchRunner(spec).run(stop=stop)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"capability": "capabilities:double"},
+        {"sink": {"uri": "out", "format": "parquet"}},
+        {"source": {"uri": "in", "shard": {"rows": 1}}},
+    ],
+)
+def test_while_nothing_is_committed_another_spec_begins_the_run_anew(
+    tmp_path, monkeypatch, caplog, changes
+):
+    """There is nothing that it could be mixed with; and the plan was made as the old spec was."""
+    monkeypatch.chdir(tmp_path)
+    a_source(tmp_path / "in")
+    first = stopped_at_once(echo(tmp_path))
+
+    report = BatchRunner(echo(tmp_path, **changes)).run()
+
+    assert (report.ok, report.rows_out) == (True, 12)
+    assert report.run_uid != first.run_uid
+    assert "nothing was committed before the spec or the code changed" in caplog.text
+    assert verify(echo(tmp_path, **changes)).ok
+    assert BatchRunner(echo(tmp_path, **changes)).run().shards_new == 0
+
+
+def test_a_capability_that_could_not_be_imported_may_be_mended(tmp_path, monkeypatch):
+    """The same line was refused after the fix of a typing error, though no shard had begun."""
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / "mended_later.py"
+    code.write_text("import a_module_that_is_not_there\ndef up(rows):\n    return rows\n")
+    a_source(tmp_path / "in")
+    spec = a_spec(tmp_path, capability="mended_later:up")
+    with contextlib.suppress(CapabilityImportError):
+        assert not BatchRunner(spec).run().ok
+
+    code.write_text("def up(rows):\n    return rows\n")
+
+    assert BatchRunner(spec).run().ok
+
+
+@pytest.mark.parametrize("left", ["sentinel", "part"])
+def test_what_a_worker_left_keeps_another_spec_from_beginning_anew(job, left):
+    """A part without its sentinel is work that somebody may still finish."""
+    out = job / "out"
+    for path in [*out.glob("_checkpoint/sentinels/*"), *parts(out), out / "_SUCCESS"]:
+        if path.name not in {"sentinel": ("part-00001.json",), "part": ("part-00001.jsonl",)}[left]:
+            path.unlink()
+
+    refused(job, SpecChangedError, echo(job, capability="capabilities:double"))
 
 
 def test_what_does_not_decide_the_output_may_change(job):

@@ -118,6 +118,7 @@ RECORDS = {
     "ledger": "_checkpoint/ledger/*",
     "session": "_checkpoint/sessions/*.jsonl",
     "lease": "_checkpoint/lease/*",
+    "owner": "_owner.json",
     "part": "part-00001.parquet",
 }
 OF_COMPLETE = {**RECORDS, "manifest": "_manifest.json", "success": "_SUCCESS"}
@@ -126,7 +127,7 @@ OF_INTERRUPTED = {
     "quarantine": "_checkpoint/quarantine/*",
     "mark": "_checkpoint/attempts/*",
 }
-SILENT = {"session", "ledger", "mark", "lease", "success"}
+SILENT = {"session", "ledger", "mark", "lease", "success", "owner"}
 """What a command that looks may pass over, since the run does not need it."""
 
 

@@ -11,6 +11,7 @@ from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.lease import Owner, acquire_lease
 from batchrunner.errors import LeaseHeldError
 from batchrunner.leftovers import Leftovers
+from batchrunner.progress import NoProgress
 from batchrunner.storage import open_storage
 from batchrunner.verify import verify
 from builders import a_source, a_spec, rows_out
@@ -40,6 +41,7 @@ def litter(job):
     left = {
         job / "out/.staging/abc.tmp": b"half a part",
         checkpoint / ".staging/def.tmp": b"half a record",
+        checkpoint / ".staging/def.notes": b'{"errors/part-00001.x.jsonl": "letters"}',
         checkpoint / "errors/part-00001.another.jsonl": letters.read_bytes(),
         checkpoint / "attempts/0123.json": b'{"version":1,"session":"s","shards":[1]}',
         checkpoint / "sessions/0123.stop": b"",
@@ -62,7 +64,7 @@ def test_what_the_dead_left_is_listed_and_nothing_changes(job):
     found = leftovers(job).listed()
 
     assert {f"{one.place}/{one.key}" for one in found} == set(map(str, left))
-    assert sorted(str(one.kind) for one in found) == ["letters", "mark", "staged", "staged", "stop"]
+    assert sorted(str(one.kind) for one in found) == ["letters", "mark", *["staged"] * 3, "stop"]
     assert all(path.exists() for path in left)
 
 
@@ -79,6 +81,23 @@ def test_what_the_dead_left_is_removed_and_nothing_else(job):
     assert not left & now
     assert verify(the_spec(job)).ok
     assert leftovers(job).listed() == []
+
+
+def test_a_run_that_ends_well_leaves_nothing_of_workers_that_died(job):
+    """Notes of rows set aside stayed for ever: nobody removed them, and `clean` did not list them."""
+    (job / "out/_checkpoint/sentinels/part-00002.json").unlink()
+    (job / "out/part-00002.jsonl").unlink()
+    staging = job / "out/_checkpoint/.staging"
+    notes = b'{"errors/part-00002.dead.jsonl": "letters"}'
+
+    class DiesMeanwhile(NoProgress):
+        def show(self, _):
+            for name in ("dead.tmp", "dead.notes"):
+                (staging / name).write_bytes(notes)
+
+    assert BatchRunner(the_spec(job)).run(progress=DiesMeanwhile()).ok
+
+    assert list(staging.iterdir()) == []
 
 
 def test_nothing_is_removed_beside_a_run(job):
