@@ -62,12 +62,6 @@ class Batch:
         )
         return [row for segment in segments for row in segment]
 
-    @property
-    def nbytes(self) -> int:
-        """Of the rows in the source, about."""
-        sizes = ((c.nbytes * (stop - start), len(c)) for c, start, stop in self.pieces)
-        return sum(size // rows for size, rows in sizes)
-
     def halves(self) -> tuple[Batch, Batch]:
         """Return the first and the second half of the rows, as they stand in the source."""
         middle = len(self) // 2
