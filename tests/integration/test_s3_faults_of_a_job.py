@@ -203,6 +203,7 @@ def test_no_answer_that_lies_makes_a_success(place, which, resumed, stride):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed"])
 @pytest.mark.parametrize("name", LIES | FAULTS)
 def test_no_answer_to_any_request_makes_a_success_that_is_none(place, name, resumed):
