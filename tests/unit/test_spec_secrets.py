@@ -22,7 +22,7 @@ source:
     client_kwargs: {{aws_secret_access_key: "{CANARY}", endpoint_url: "http://u:{CANARY}@h:1/x"}}
     nested: [{{password: {CANARY}}}]
 sink: {{uri: out, storage_options: {{token: "${{TOKEN}}", "sas": '${{TOKEN}}x', anon: false}}}}
-ray: {{runtime_env: {{env_vars: {{HARMLESS: {CANARY}, N: 1}}, pip: ["git+https://{CANARY}@h/x"]}}}}
+ray: {{runtime_env: {{env_vars: {{HARMLESS: {CANARY}, N: "1"}}, pip: ["git+https://{CANARY}@h/x"]}}}}
 """
 
 
