@@ -50,7 +50,7 @@ class _ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            click.echo(self.format(record), err=True)
+            say(self.format(record))
         except Exception:  # noqa: BLE001 - as in the standard handlers: logging ends nothing
             self.handleError(record)
 

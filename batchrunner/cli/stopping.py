@@ -14,8 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self, TextIO
 
-import click
-
+from batchrunner.cli.terminal import say
 from batchrunner.report import STOP_CODES
 from batchrunner.session import Stop, StopReason
 
@@ -91,7 +90,7 @@ class Watch:
                     max(self._said, said * is_asked),
                 )
             if is_news and self._code is None:
-                click.echo(line, err=True)
+                say(line)
 
     def _force(self) -> None:
         """End the process: first what others wait for, then what people read."""
