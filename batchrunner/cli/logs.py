@@ -40,6 +40,4 @@ def command(
     else:
         print_records([line.to_dict() for line in chosen], output)
     if not chosen:
-        click.echo(
-            f"no worker of {checkpoint.storage.uri} has printed or logged anything", err=True
-        )
+        say(f"no worker of {checkpoint.storage.uri} has printed or logged anything")
