@@ -8,7 +8,7 @@ import click
 
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.store_options import storage_options
-from batchrunner.cli.terminal import show
+from batchrunner.cli.terminal import say, show
 
 
 @click.command("logs")
