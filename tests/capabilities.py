@@ -201,6 +201,11 @@ def very_slow(rows):
     return rows
 
 
+def slow_by_row(rows):
+    time.sleep(0.005 * len(rows))
+    return rows
+
+
 class SlowModel:
     def __call__(self, rows):
         return slow(rows)

@@ -32,8 +32,8 @@ def report_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def command(spec: str, fresh: bool, accept_changes: bool, output: str) -> int:
     """Run SPEC, or go on with it: what is committed already stays as it is.
 
-    Ctrl-C finishes the shards in flight, for up to 20 s; a second one drops them. Either way the
-    same line goes on later.
+    Ctrl-C finishes the shards in flight, within execution.grace_period; a second one drops them.
+    Either way the same line goes on later.
     """
     from batchrunner.cli.driving import drive
 

@@ -109,9 +109,18 @@ class Watch:
         os._exit(code)
 
     def _leave_nothing(self) -> None:
-        """End what a Ray that was only just starting has left behind."""
-        if not self._is_over.is_set():
-            _kill_descendants()
+        """End what a Ray that was only just starting has left behind, and then this process.
+
+        At once: a thread that is still in a call may crash in an interpreter that is taken down,
+        and a crash has an exit code of its own.
+        """
+        if self._is_over.is_set() or self._code is None:
+            return
+        _kill_descendants()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(self._code)
 
     def _write(self, words: bytes) -> None:
         os.write(self._terminal.fileno(), words)

@@ -104,3 +104,35 @@ def test_a_line_of_a_gibibyte_costs_that_line(tmp_path, suffix):
     assert code == 0, done.stderr
     assert "3 in, 2 out, 1 set aside" in done.stderr
     assert megabytes < 300
+
+
+def rows_of_a_megabyte(folder, *, text):
+    """400 rows in a file of a few kilobytes."""
+    folder.mkdir()
+    with pa.CompressedOutputStream(folder / "rows.jsonl.zst", "zstd") as file:
+        for n in range(400):
+            file.write(json.dumps({"id": n, "text": text}).encode() + b"\n")
+
+
+def test_large_rows_in_a_small_file_take_no_more_than_the_budget(tmp_path):
+    """Each batch was bounded, and nine of them were held, as bytes, as objects and as lines."""
+    peaks = {}
+    for name, text in {"large": "a" * 2**20, "tiny": "a"}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        rows_of_a_megabyte(folder / "in", text=text)
+        # Slow, so that as much is read ahead as may be.
+        a_spec_file(folder, capability="capabilities:slow_by_row")
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, "run", "spec.yaml"],
+            cwd=folder,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        code, peaks[name] = map(int, done.stdout.split())
+        assert code == 0, done.stderr
+
+    # The budget is 256 MiB; the allocator keeps some of what is free.
+    assert peaks["large"] - peaks["tiny"] < 350

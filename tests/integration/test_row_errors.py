@@ -370,7 +370,7 @@ def test_receipts_that_are_lost_are_looked_up_or_made_again(tmp_path, monkeypatc
 
     def forgetful(work, shards, *, stop):
         rounds.append([shard.id for shard in shards])
-        for number, receipt in enumerate(run_locally(work, shards, stop=stop)):
+        for number, receipt in enumerate(filter(None, run_locally(work, shards, stop=stop))):
             if number % 3 == 1 or len(rounds) > 1:
                 yield receipt
 
@@ -393,7 +393,7 @@ def test_a_commit_that_storage_denies_is_looked_up_not_made_again(tmp_path, monk
 
     def denied(work, shards, *, stop):
         rounds.append([shard.id for shard in shards])
-        for receipt in run_locally(work, shards, stop=stop):
+        for receipt in filter(None, run_locally(work, shards, stop=stop)):
             yield Receipt(receipt.shard, failure=Failure(Cause.STORAGE, "no answer"))
 
     monkeypatch.setattr(runner, "run_locally", denied)
