@@ -157,7 +157,7 @@ def test_rows_that_the_budget_bears_are_not_taken_for_code_that_fails_everything
 def test_a_service_that_is_away_for_the_first_tries_costs_nothing(tmp_path):
     """A row has all its tries before the code is called broken."""
     a_source(tmp_path / "in", shards=1, rows_per_shard=1000)
-    left = [3]
+    left = [5]
 
     def away(rows):
         left[0] -= 1
@@ -165,7 +165,8 @@ def test_a_service_that_is_away_for_the_first_tries_costs_nothing(tmp_path):
             raise ConnectionError("the service is away")
         return rows
 
-    report = BatchRunner(a_spec(tmp_path, capability=None), capability=away).run()
+    spec = a_spec(tmp_path, capability=None, errors={"retry": {"max_attempts": 5}})
+    report = BatchRunner(spec, capability=away).run()
 
     assert (report.ok, report.rows_failed) == (True, 0)
 
