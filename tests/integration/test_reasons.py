@@ -293,7 +293,7 @@ KEY, TOKEN = "key-7f3a9c-\"'x", "token-7f3a9c"
         ("local", "fail"),
         ("local", "later"),
         ("local", "in another process"),
-        ("ray", "record"),
+        ("ray", "fail"),
     ],
     indirect=["engine"],
 )
