@@ -10,6 +10,7 @@ import pytest
 import failing
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.errors import CapabilityImportError
 from batchrunner.leftovers import Kind, Leftovers
 from batchrunner.set_aside import error_groups, rows_set_aside
 from batchrunner.storage import open_storage
@@ -325,3 +326,16 @@ def test_a_secret_that_user_code_raises_is_masked_wherever_it_is_kept(
     said = json.dumps([report.to_dict(), *letters(tmp_path)], default=str)
     assert "7f3a9c" not in said
     assert "401 for ***" in said
+
+
+def test_so_it_is_in_the_message_of_a_model_that_cannot_be_built(tmp_path, engine):
+    """Which also says where."""
+    a_source(tmp_path / "in", shards=1)
+    how = {"target": "failing:TellsWhenBuilt", "fn_constructor_kwargs": {"api_key": KEY}}
+    spec = a_spec(tmp_path, capability=how, execution={"engine": engine})
+
+    with pytest.raises(CapabilityImportError) as refusal:
+        BatchRunner(spec).run()
+
+    assert "PermissionError: 401 for *** (at " in str(refusal.value)
+    assert failing.__file__ in str(refusal.value)
