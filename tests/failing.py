@@ -67,3 +67,11 @@ def tells_its_secret(rows, api_key):
 async def tells_later(rows, api_key):
     await asyncio.sleep(0)
     return tells_its_secret(rows, api_key)
+
+
+class TellsWhenBuilt:
+    def __init__(self, api_key):
+        raise PermissionError(f"401 for {api_key}")
+
+    def __call__(self, rows):
+        return rows

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.formats.chunk import Row
 from batchrunner.spec import CapabilitySpec, ExecutionSpec
+from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import CallRaisedError, contained
 from batchrunner.worker.batch import Batch, Given
 from batchrunner.worker.user_frames import place_in_code
@@ -73,7 +74,8 @@ def build(capability: Any, spec: CapabilitySpec) -> Any:
     except Exception as error:  # the user's constructor may raise anything
         name = f"{capability.__module__}.{capability.__qualname__}"
         place = f" (at {at})" if (at := place_in_code(error)) else ""
-        raise CapabilityImportError(f"{name} cannot be built: {describe(error)}{place}") from error
+        why = scrubbed(describe(error))
+        raise CapabilityImportError(f"{name} cannot be built: {why}{place}") from error
 
 
 class Caller:

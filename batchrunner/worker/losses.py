@@ -27,7 +27,6 @@ _ENOUGH_TO_JUDGE = 100
 _ENOUGH_WITHOUT_SUCCESS = 5
 """The same where no call has succeeded, all have failed alike, and the rows of the run are known."""
 
-
 _MISTAKEN = 1e-6
 """How likely it may be that a batch is taken for one that fails as a whole, and is not."""
 
@@ -63,13 +62,15 @@ class _Lost:
 
     Attributes:
         rows: Rows read.
-        bytes: Of these rows, in the source.
+        measured: Rows of batches that failed: only of these the size is asked for.
+        bytes: Of these, in the source.
         kinds: Rows lost, by the kind of their error.
         first: The first letter of each kind; with its traceback.
         kept: The first letters.
     """
 
     rows: int = 0
+    measured: int = 0
     bytes: int = 0
     kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
     first: dict[tuple[str, str], DeadLetter] = field(default_factory=dict)
@@ -119,11 +120,15 @@ class Losses:
         lost = self._shards.pop(shard, None)
         return lost.kept if lost else ()
 
-    def read(self, shard: Shard, *, rows: int, size: int = 0) -> None:
-        """Count *rows* more of *shard*, of *size* bytes."""
+    def read(self, shard: Shard, *, rows: int) -> None:
+        """Count *rows* more of *shard*."""
+        self._of(shard).rows += rows
+
+    def measure(self, shard: Shard, batch: Batch) -> None:
+        """Look how large the rows of a *batch* are that failed."""
         lost = self._of(shard)
-        lost.rows += rows
-        lost.bytes += size
+        lost.measured += len(batch)
+        lost.bytes += batch.nbytes
 
     def letter(self, shard: Shard, row: Batch, error: Exception) -> DeadLetter:
         """Return the letter of a *row* that failed; the first of its kind has the traceback."""
@@ -213,7 +218,7 @@ class Losses:
         """
         lost = self._of(shard)
         by_weight = max(lost.rows, shard.rows or 0) * self._whole / max(shard.weight, 1)
-        by_size = lost.rows * self._whole / lost.bytes if lost.bytes else 0.0
+        by_size = lost.measured * self._whole / lost.bytes if lost.bytes else 0.0
         return max(by_weight, by_size)
 
 

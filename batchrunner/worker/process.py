@@ -323,7 +323,7 @@ class _Group:
             if step.batch is None or answer is None:
                 made = self._set_aside(step)
             else:
-                self._losses.read(shard, rows=len(step.batch), size=step.batch.nbytes)
+                self._losses.read(shard, rows=len(step.batch))
                 made = self._resolver.resolve(shard, step.batch, answer)
             if step.failure is not None:
                 self._types.forget(shard.id)

@@ -114,6 +114,8 @@ class Resolver:
     def _after(self, shard: Shard, batch: Batch, error: Exception) -> Made:
         if isinstance(error, CapabilityImportError):
             raise error
+        if not batch.again:
+            self._losses.measure(shard, batch)
         if len(batch) == 1:
             return self._alone(shard, batch, error)
         if isinstance(error, CallLostError):  # each death costs a new process: no halving

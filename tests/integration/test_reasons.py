@@ -10,6 +10,7 @@ import pytest
 import failing
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.errors import CapabilityImportError
 from batchrunner.leftovers import Kind, Leftovers
 from batchrunner.set_aside import error_groups, rows_set_aside
 from batchrunner.storage import open_storage
@@ -157,7 +158,7 @@ def test_rows_that_the_budget_bears_are_not_taken_for_code_that_fails_everything
 def test_a_service_that_is_away_for_the_first_tries_costs_nothing(tmp_path):
     """A row has all its tries before the code is called broken."""
     a_source(tmp_path / "in", shards=1, rows_per_shard=1000)
-    left = [3]
+    left = [5]
 
     def away(rows):
         left[0] -= 1
@@ -165,7 +166,8 @@ def test_a_service_that_is_away_for_the_first_tries_costs_nothing(tmp_path):
             raise ConnectionError("the service is away")
         return rows
 
-    report = BatchRunner(a_spec(tmp_path, capability=None), capability=away).run()
+    spec = a_spec(tmp_path, capability=None, errors={"retry": {"max_attempts": 5}})
+    report = BatchRunner(spec, capability=away).run()
 
     assert (report.ok, report.rows_failed) == (True, 0)
 
@@ -292,7 +294,7 @@ KEY, TOKEN = "key-7f3a9c-\"'x", "token-7f3a9c"
         ("local", "fail"),
         ("local", "later"),
         ("local", "in another process"),
-        ("ray", "record"),
+        ("ray", "fail"),
     ],
     indirect=["engine"],
 )
@@ -324,3 +326,16 @@ def test_a_secret_that_user_code_raises_is_masked_wherever_it_is_kept(
     said = json.dumps([report.to_dict(), *letters(tmp_path)], default=str)
     assert "7f3a9c" not in said
     assert "401 for ***" in said
+
+
+def test_so_it_is_in_the_message_of_a_model_that_cannot_be_built(tmp_path, engine):
+    """Which also says where."""
+    a_source(tmp_path / "in", shards=1)
+    how = {"target": "failing:TellsWhenBuilt", "fn_constructor_kwargs": {"api_key": KEY}}
+    spec = a_spec(tmp_path, capability=how, execution={"engine": engine})
+
+    with pytest.raises(CapabilityImportError) as refusal:
+        BatchRunner(spec).run()
+
+    assert "PermissionError: 401 for *** (at " in str(refusal.value)
+    assert failing.__file__ in str(refusal.value)

@@ -1,7 +1,10 @@
 """Nothing that prints, records or fails shows a secret; what runs has it."""
 
+import json
 import pickle
 import traceback
+from functools import partial
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -230,6 +233,24 @@ def test_what_others_wrote_is_scrubbed_of_the_secrets_of_the_specs_that_were_rea
     said = scrubbed("hunter-22 and hunter-2233 at http://u:p@h in eu-west-3, with abc")
 
     assert said == "*** and *** at http://***@h in eu-west-3, with abc"
+
+
+def in_one_line(text):
+    return " ".join(text.split())
+
+
+PEM = "-----BEGIN KEY-----\nMIIBVgIBADANBgkq7f3a9c\n-----END KEY-----\n"
+
+
+@pytest.mark.parametrize("secret", ["a/b+7f3a9c", 'it\'s "7f3a9c"', PEM, "ünder-7f3a9c"])
+@pytest.mark.parametrize("form", [str, repr, json.dumps, partial(quote, safe=""), in_one_line])
+def test_a_secret_is_known_in_the_forms_that_messages_have_it_in(secret, form):
+    """A KeyError quotes for Python, a client for URLs, and a report puts lines together."""
+    BatchSpec(
+        source="x", sink="y", capability={"target": "a:b", "fn_kwargs": {"token": secret}}
+    ).remember_secrets()
+
+    assert "7f3a9c" not in scrubbed(f"401 for {form(secret)}.")
 
 
 @pytest.mark.parametrize("value", ["SECRET-7f3a", "'SECRET-7f3a'", "[SECRET-7f3a]", "[SECRET-7f3a"])
