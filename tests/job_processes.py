@@ -104,7 +104,7 @@ def a_head(port: int, client_port: int, **environment: str) -> Iterator[None]:
     ]
     with subprocess.Popen(
         list(map(str, command)),
-        env={**ENVIRONMENT, **environment},
+        env={**ENVIRONMENT, "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "100", **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
