@@ -34,6 +34,13 @@ def say(*words):
     print(*words, flush=True)
 """
 
+# Ray forks a server for each `ray://` client. With gRPC's handlers of forks one in seven hung on a
+# busy machine ("epoll_wait error: Bad file descriptor"), also without batchrunner; without, none did.
+_CLIENT_SERVER = {
+    "GRPC_ENABLE_FORK_SUPPORT": "false",
+    "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "100",
+}
+
 
 def a_client(
     code: str, options: dict[str, Any], *, cwd: Path, before: tuple[str, ...] = ()
@@ -114,7 +121,7 @@ def a_head(port: int, client_port: int, **environment: str) -> Iterator[None]:
     ]
     with subprocess.Popen(
         list(map(str, command)),
-        env={**ENVIRONMENT, **environment},
+        env={**ENVIRONMENT, **_CLIENT_SERVER, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

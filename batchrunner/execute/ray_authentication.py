@@ -12,7 +12,9 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from batchrunner.errors import RayUnavailableError
 from batchrunner.execute.ray_address import CLIENT
@@ -48,13 +50,14 @@ def environment_kept() -> Iterator[None]:
 
 @contextmanager
 def _environment(mode: str | None) -> Iterator[None]:
-    from ray._raylet import AuthenticationTokenLoader, Config
-
     before = os.environ.get(_MODE)
     try:
         _set_mode(mode)
-        Config.initialize("")  # what Ray remembers of another cluster is not what counts now
-        AuthenticationTokenLoader.instance().reset_cache()  # a token is sent as long as it is here
+        core = _core()
+        # Ray remembers the cluster before: its mode, and its token, which this process would go on
+        # asking of those that call it. Both are read anew.
+        core.Config.initialize("")
+        core.AuthenticationTokenLoader.instance().reset_cache()
         yield
     finally:
         _set_mode(before)
@@ -97,10 +100,9 @@ def _mode_without_need(address: str, wanted: str | None) -> str:
 
 
 def _check_token(address: str) -> None:
-    from ray._raylet import AuthenticationTokenLoader
     from ray.exceptions import AuthenticationError
 
-    loader = AuthenticationTokenLoader.instance()
+    loader = _core().AuthenticationTokenLoader.instance()
     loader.reset_cache()  # the token may have come since the last try
     try:
         if loader.has_token(ignore_auth_mode=True):
@@ -122,23 +124,21 @@ def _place_of_token() -> str:
 
 def _lets_in(address: str, *, mode: str) -> bool:
     """Tell whether the cluster answers a client in this *mode*."""
-    from ray._raylet import Config
-
-    Config.initialize(json.dumps({"AUTH_MODE": mode, **_IMPATIENT}))
+    config = _core().Config
+    config.initialize(json.dumps({"AUTH_MODE": mode, **_IMPATIENT}))
     try:
         if address.startswith(CLIENT):
             return _client_server_lets_in(address)
         return _control_store_lets_in(address)
     finally:
-        Config.initialize("")
+        config.initialize("")
 
 
 def _control_store_lets_in(address: str) -> bool:
-    from ray._raylet import GcsClient
     from ray.exceptions import AuthenticationError, RpcError
 
     try:
-        GcsClient(address=address)
+        _core().GcsClient(address=address)
     except AuthenticationError:
         return False
     except RpcError as error:
@@ -150,15 +150,15 @@ def _client_server_lets_in(address: str) -> bool:
     """Ask what `ray://` clients ask first."""
     if find_spec("grpc") is None:
         return True  # Ray says what is to be installed
-    import grpc
     from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated import ray_client_pb2 as messages
-    from ray.core.generated.ray_client_pb2_grpc import RayletDriverStub
 
+    grpc: Any = import_module("grpc")
+    messages: Any = import_module("ray.core.generated.ray_client_pb2")
+    stubs: Any = import_module("ray.core.generated.ray_client_pb2_grpc")
     ping = messages.ClusterInfoRequest(type=messages.ClusterInfoType.PING)
     try:
         with init_grpc_channel(address.removeprefix(CLIENT)) as channel:
-            RayletDriverStub(channel).ClusterInfo(ping, timeout=_ANSWER_SECONDS)
+            stubs.RayletDriverStub(channel).ClusterInfo(ping, timeout=_ANSWER_SECONDS)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             return False
@@ -168,6 +168,12 @@ def _client_server_lets_in(address: str) -> bool:
 
 def _no_ray(address: str, reason: str) -> RayUnavailableError:
     return RayUnavailableError(
-        f"what listens at {address!r} does not answer as a Ray cluster ({reason}). ray.address takes "
-        "host and `ray start --port` (6379), or ray://host and --ray-client-server-port (10001)"
+        f"what listens at {address!r} does not answer as a Ray cluster ({reason}): it is none, or "
+        "too busy, or this is another of its ports. ray.address takes host and `ray start --port` "
+        "(6379), or ray://host and --ray-client-server-port (10001)"
     )
+
+
+def _core() -> Any:
+    """Return Ray's compiled core: what it says of authentication is no public interface."""
+    return import_module("ray._raylet")
