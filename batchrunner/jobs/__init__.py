@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
-from batchrunner.analytics import AnalyticsStoreConfig as AnalyticsStoreConfig
-from batchrunner.analytics import CapabilityRunRef as CapabilityRunRef
-from batchrunner.errors import BackpressureError as BackpressureError
-from batchrunner.errors import JobCancelledError as JobCancelledError
-from batchrunner.errors import JobError as JobError
-from batchrunner.errors import JobFailedError as JobFailedError
-from batchrunner.errors import JobTimeoutError as JobTimeoutError
-from batchrunner.errors import NoJobBackendError as NoJobBackendError
-from batchrunner.errors import UnknownJobError as UnknownJobError
-from batchrunner.jobs.api import configure_job_backend as configure_job_backend
-from batchrunner.jobs.api import get_job as get_job
-from batchrunner.jobs.api import list_jobs as list_jobs
-from batchrunner.jobs.api import shutdown_job_backend as shutdown_job_backend
-from batchrunner.jobs.api import submit_capability as submit_capability
-from batchrunner.jobs.batch_capability import BatchCapability as BatchCapability
-from batchrunner.jobs.job import Job as Job
-from batchrunner.jobs.status import JobStatus as JobStatus
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchrunner.analytics import AnalyticsStoreConfig as AnalyticsStoreConfig
+    from batchrunner.analytics import CapabilityRunRef as CapabilityRunRef
+    from batchrunner.errors import BackpressureError as BackpressureError
+    from batchrunner.errors import JobCancelledError as JobCancelledError
+    from batchrunner.errors import JobError as JobError
+    from batchrunner.errors import JobFailedError as JobFailedError
+    from batchrunner.errors import JobTimeoutError as JobTimeoutError
+    from batchrunner.errors import NoJobBackendError as NoJobBackendError
+    from batchrunner.errors import UnknownJobError as UnknownJobError
+    from batchrunner.jobs.api import configure_job_backend as configure_job_backend
+    from batchrunner.jobs.api import get_job as get_job
+    from batchrunner.jobs.api import list_jobs as list_jobs
+    from batchrunner.jobs.api import shutdown_job_backend as shutdown_job_backend
+    from batchrunner.jobs.api import submit_capability as submit_capability
+    from batchrunner.jobs.batch_capability import BatchCapability as BatchCapability
+    from batchrunner.jobs.job import Job as Job
+    from batchrunner.jobs.status import JobStatus as JobStatus
+
+_HOMES = {
+    "AnalyticsStoreConfig": "batchrunner.analytics",
+    "BackpressureError": "batchrunner.errors",
+    "BatchCapability": "batchrunner.jobs.batch_capability",
+    "CapabilityRunRef": "batchrunner.analytics",
+    "Job": "batchrunner.jobs.job",
+    "JobCancelledError": "batchrunner.errors",
+    "JobError": "batchrunner.errors",
+    "JobFailedError": "batchrunner.errors",
+    "JobStatus": "batchrunner.jobs.status",
+    "JobTimeoutError": "batchrunner.errors",
+    "NoJobBackendError": "batchrunner.errors",
+    "UnknownJobError": "batchrunner.errors",
+    "configure_job_backend": "batchrunner.jobs.api",
+    "get_job": "batchrunner.jobs.api",
+    "list_jobs": "batchrunner.jobs.api",
+    "shutdown_job_backend": "batchrunner.jobs.api",
+    "submit_capability": "batchrunner.jobs.api",
+}
 
 __all__ = [
     "AnalyticsStoreConfig",
@@ -39,3 +63,10 @@ __all__ = [
     "shutdown_job_backend",
     "submit_capability",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: a worker needs neither registry nor backends."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

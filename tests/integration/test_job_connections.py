@@ -24,7 +24,7 @@ def test_a_simple_job_whose_connection_is_gone_has_failed_and_the_next_one_goes_
     address = local_ray.get_runtime_context().gcs_address
     store = {"uri": str(tmp_path / "store")}
     code = f"""
-        import ray
+        import ray, traceback
         from batchrunner.errors import BatchRunnerError
         configure()
         here = ray.get_runtime_context().gcs_address
@@ -60,7 +60,8 @@ def test_a_simple_job_whose_connection_is_gone_has_failed_and_the_next_one_goes_
 
         waiting = threading.Thread(target=wait)
         waiting.start()
-        time.sleep(1)  # it asks by then; if not, it connects anew, and the next line is missing
+        stack = lambda: traceback.extract_stack(sys._current_frames()[waiting.ident])
+        wait_for(lambda: any(frame.name == "get_objects" for frame in stack()))
         ray.shutdown()
         waiting.join(60)
     """

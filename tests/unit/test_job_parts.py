@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
 import sys
 import uuid
 
@@ -43,6 +44,7 @@ from batchrunner.jobs.versions import difference, versions_here
 from batchrunner.spec import secrets
 from batchrunner.testing.memory import MemoryStorage
 from builders import a_source, a_spec
+from command import ENVIRONMENT
 from job_capabilities import Config, Dataset, Evaluation, Scoring
 
 KEY = "0123456789abcdef" * 2
@@ -139,6 +141,22 @@ def test_a_store_that_cannot_be_written_is_refused_when_configured(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="file"):
         configure_job_backend("ray-simple", analytics_store={"uri": str(tmp_path / "file/store")})
+
+
+def test_a_worker_loads_neither_registry_nor_backends():
+    """It runs one job; the public names are there for whoever asks for them."""
+    code = """
+import sys
+import batchrunner.jobs.worker_task
+print([name for name in ("registry", "api", "ray_backend") if f"batchrunner.jobs.{name}" in sys.modules])
+from batchrunner.jobs import *
+print(submit_capability.__name__, UnknownJobError.__name__, NoJobBackendError.__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout == "[]\nsubmit_capability UnknownJobError NoJobBackendError\n", done.stderr
 
 
 def test_before_configure_there_is_nothing():
