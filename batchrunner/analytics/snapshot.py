@@ -153,7 +153,7 @@ class CompactedFiles:
     def rows(self, place: int, columns: Iterable[str]) -> pa.Table:
         """Return *columns* of one file, absent ones as NULL.
 
-        Without a dataset, whose import costs as much as the rest of a short read: it brings pandas.
+        Without a dataset, whose import costs more than a short read.
         """
         import pyarrow.parquet as pq
 

@@ -95,6 +95,24 @@ def test_the_latest_runs_of_many_are_found_in_few_files(store, monkeypatch):
     assert calls["list"] + calls["get"] + calls["head"] <= 10
 
 
+def test_the_latest_runs_are_exactly_those_wherever_they_are(store):
+    """In compacted files, in a set, in files of their own: by their moment, then by their name."""
+    for stage in range(3):
+        for run in some_runs(4, first=100 * stage):
+            store.write([run])
+        light(store)
+    store.write(some_runs(20, first=300))  # in one moment
+    store.write([a_run("late", scores=1)])
+    moments = {row["run_uid"]: row["created_at"] for row in store.read_table("runs").to_pylist()}
+    expected = sorted(moments, key=lambda uid: (-moments[uid].timestamp(), uid))
+
+    for limit in (1, 3, 20, 22, len(moments), 1000):
+        assert [run.run_uid for run in store.list_runs(limit=limit)] == expected[:limit]
+        asked = {"capability_id": "tests.Capability", "entity_id": "mnist"}
+        assert len(store.list_runs(limit=limit, **asked)) == len(expected[:limit])
+    assert store.list_runs(entity_id="imagenet") == []
+
+
 def test_runs_that_are_put_together_by_the_way_are_there_once(store, eager):
     """Before, during and after; and their addresses hold."""
     refs = []
