@@ -239,15 +239,15 @@ def test_a_set_of_which_some_runs_are_elsewhere_is_copied(store, monkeypatch):
 
 def test_no_run_is_in_two_compacted_files(store, monkeypatch):
     """Whoever reads the folder without the catalog has each run whole."""
-    monkeypatch.setattr(compaction, "_FILE_BYTES", 70)
-    store.write(some_runs(12))
+    monkeypatch.setattr(compaction, "_FILE_BYTES", 120)
+    store.write([a_run(f"run-{number}", scores=3) for number in range(12)])
     store.compact()
 
     files = newest_catalog(store._storage).files["score"]
     held = [rows_in(store, key) for key in files]
     assert len(files) > 2
     assert sum(map(len, held)) == len(set().union(*held)) == 12
-    assert times_seen(store) == once(12)
+    assert times_seen(store, scores=3) == once(12)
 
 
 def rows_in(store, key):
