@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.analytics.record import RUNS
@@ -19,6 +19,10 @@ Row = Mapping[str, Any]
 
 _DECIDING = ["run_uid", "created_at", "capability_id", "entity_id"]
 """The columns that say which runs are listed."""
+
+_SHOWN = [*_DECIDING, "user", "host", "capability_table", "entity_type"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +95,15 @@ def latest_runs(snapshot: Snapshot, which: RunFilter) -> list[RunSummary]:
     with snapshot.compacted(RUNS) as compacted:
         few = [compacted.rows(place, _DECIDING) for place in range(len(compacted))]
         wanted = _latest(pa.concat_tables([*few, written.select(_DECIDING)]), which)
-        # All columns of these runs only: there may be a hundred thousand more.
-        shown = [written] + [
-            compacted.rows(place, written.column_names)
+        # The others of these runs only: there may be a hundred thousand more.
+        shown = [written.select(_SHOWN)] + [
+            compacted.rows(place, _SHOWN)
             for place, rows in enumerate(few)
             if pc.any(pc.is_in(rows["run_uid"], wanted)).as_py()
         ]
     by_run: dict[str, list[Row]] = {uid: [] for uid in wanted.to_pylist()}
     for rows in shown:
-        for row in rows.filter(pc.is_in(rows["run_uid"], wanted)).to_pylist():
+        for row in _rows(rows.filter(pc.is_in(rows["run_uid"], wanted))):
             by_run[row["run_uid"]].append(row)
     return [RunSummary.of_rows(rows) for rows in by_run.values()]
 
@@ -118,6 +122,19 @@ def _latest(rows: pa.Table, which: RunFilter) -> pa.Array:
         found = rows["run_uid"].take(places).unique()
         if len(found) >= which.limit or count == len(rows):
             return found[: which.limit]
+
+
+def _rows(rows: pa.Table) -> Iterator[Row]:
+    """Yield *rows*, with moments made here.
+
+    Arrow asks pandas for them, where that is there, and its import takes longer than the rest.
+    """
+    import pyarrow as pa
+
+    place = rows.column_names.index("created_at")
+    plain = rows.set_column(place, "created_at", rows["created_at"].cast(pa.int64()))
+    for row in plain.to_pylist():
+        yield {**row, "created_at": _EPOCH + timedelta(microseconds=row["created_at"])}
 
 
 def _matching(rows: pa.Table, which: RunFilter) -> pa.Table:

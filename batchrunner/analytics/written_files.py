@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -128,5 +129,18 @@ class _Reading:
         except UnreadableFileError as error:
             self._snapshot.passed_over[entry.key] = str(error)
             return pa.Table.from_batches([], self._schema)
-        name = pa.repeat(pa.scalar(stem_in(entry.key), pa.string()), len(rows))
+        name = _repeated(stem_in(entry.key), len(rows))
         return pa.Table.from_arrays([*rows.columns, name], schema=self._schema)
+
+
+def _repeated(text: str, count: int) -> pa.Array:
+    """Return *text* so many times.
+
+    From buffers: `pa.scalar` imports pandas where it is there, which is longer than a short read.
+    """
+    import pyarrow as pa
+
+    data = text.encode()
+    ends = array("i", range(0, (count + 1) * len(data), len(data)))
+    buffers = pa.py_buffer(ends), pa.py_buffer(data * count)
+    return pa.StringArray.from_buffers(count, *buffers)

@@ -95,6 +95,19 @@ def test_the_latest_runs_of_many_are_found_in_few_files(store, monkeypatch):
     assert calls["list"] + calls["get"] + calls["head"] <= 10
 
 
+def test_the_latest_runs_are_listed_without_pandas(tmp_path):
+    """Its import takes longer than all the rest, and Arrow does it unasked."""
+    open_store(tmp_path).write(some_runs(3))
+    light(open_store(tmp_path))
+    open_store(tmp_path).write(some_runs(20, first=1))
+    program = (
+        "import sys; from batchrunner.analytics import open_store\n"
+        "assert len(open_store(sys.argv[1]).list_runs()) == 20\n"
+        "sys.exit('pandas' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=ENVIRONMENT, check=True)
+
+
 def test_the_latest_runs_are_exactly_those_wherever_they_are(store):
     """In compacted files, in a set, in files of their own: by their moment, then by their name."""
     for stage in range(3):
