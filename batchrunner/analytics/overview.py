@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from functools import reduce
-from operator import and_
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.analytics.record import RUNS
@@ -15,9 +13,16 @@ from batchrunner.analytics.visibility import rows_written, runs_written
 from batchrunner.analytics.written_files import FILE
 
 if TYPE_CHECKING:
-    import pyarrow.dataset as ds
+    import pyarrow as pa
 
 Row = Mapping[str, Any]
+
+_DECIDING = ["run_uid", "created_at", "capability_id", "entity_id"]
+"""The columns that say which runs are listed."""
+
+_SHOWN = [*_DECIDING, "user", "host", "capability_table", "entity_type"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,40 +85,66 @@ def latest_runs(snapshot: Snapshot, which: RunFilter) -> list[RunSummary]:
     Raises:
         ObjectNotFoundError: A compaction removed a file since: take another snapshot.
     """
-    import pyarrow.dataset as ds
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     if RUNS not in snapshot.schemas:
         return []
     runs = runs_written(snapshot, whole=True)
     written = rows_written(snapshot, RUNS, runs=runs).drop_columns([FILE])
     with snapshot.compacted(RUNS) as compacted:
-        rows = ds.dataset([compacted.dataset(), ds.dataset(written)])
-        latest = _latest(rows, which)
-        # The other columns of these few runs only: there may be a hundred thousand more.
-        shown = rows.to_table(filter=ds.field("run_uid").isin(latest))
-    by_run: dict[str, list[Row]] = {uid: [] for uid in latest}
-    for row in shown.to_pylist():
-        by_run[row["run_uid"]].append(row)
+        few = [compacted.rows(place, _DECIDING) for place in range(len(compacted))]
+        wanted = _latest(pa.concat_tables([*few, written.select(_DECIDING)]), which)
+        # The others of these runs only: there may be a hundred thousand more.
+        shown = [written.select(_SHOWN)] + [
+            compacted.rows(place, _SHOWN)
+            for place, rows in enumerate(few)
+            if pc.any(pc.is_in(rows["run_uid"], wanted)).as_py()
+        ]
+    by_run: dict[str, list[Row]] = {uid: [] for uid in wanted.to_pylist()}
+    for rows in shown:
+        for row in _rows(rows.filter(pc.is_in(rows["run_uid"], wanted))):
+            by_run[row["run_uid"]].append(row)
     return [RunSummary.of_rows(rows) for rows in by_run.values()]
 
 
-def _latest(rows: ds.Dataset, which: RunFilter) -> list[str]:
+def _latest(rows: pa.Table, which: RunFilter) -> pa.Array:
     """Return the `run_uid`s of the latest runs in *rows*, the newest first."""
     import pyarrow.compute as pc
 
-    matching = rows.to_table(columns=["run_uid", "created_at"], filter=_condition(which))
-    moments = matching.group_by("run_uid").aggregate([("created_at", "max")])
-    order = [("created_at_max", "descending"), ("run_uid", "ascending")]
-    latest = pc.select_k_unstable(moments, which.limit, sort_keys=order)
-    return list(moments.take(latest)["run_uid"].to_pylist())
+    rows = _matching(rows, which)
+    order = [("created_at", "descending"), ("run_uid", "ascending")]
+    count = which.limit
+    # A run has a few rows; how many, nobody knows: so as many more until there are enough runs.
+    while True:
+        count = min(2 * count, len(rows))
+        places = pc.select_k_unstable(rows, count, sort_keys=order)
+        found = rows["run_uid"].take(places).unique()
+        if len(found) >= which.limit or count == len(rows):
+            return found[: which.limit]
 
 
-def _condition(which: RunFilter) -> ds.Expression | None:
-    import pyarrow.dataset as ds
+def _rows(rows: pa.Table) -> Iterator[Row]:
+    """Yield *rows*, with moments made here.
 
-    asked = [("capability_id", which.capability_id), ("entity_id", which.entity_id)]
-    conditions = [ds.field(name) == value for name, value in asked if value is not None]
-    return reduce(and_, conditions) if conditions else None
+    Arrow asks pandas for them, where that is there, and its import takes longer than the rest.
+    """
+    import pyarrow as pa
+
+    place = rows.column_names.index("created_at")
+    plain = rows.set_column(place, "created_at", rows["created_at"].cast(pa.int64()))
+    for row in plain.to_pylist():
+        yield {**row, "created_at": _EPOCH + timedelta(microseconds=row["created_at"])}
+
+
+def _matching(rows: pa.Table, which: RunFilter) -> pa.Table:
+    import pyarrow.compute as pc
+
+    if which.capability_id is not None:
+        rows = rows.filter(pc.field("capability_id") == which.capability_id)
+    if which.entity_id is not None:
+        rows = rows.filter(pc.field("entity_id") == which.entity_id)
+    return rows
 
 
 def _entities(rows: Iterable[Row], kind: str) -> tuple[str, ...]:

@@ -11,7 +11,12 @@ from batchrunner.analytics.catalog import Catalog, newest_catalog
 from batchrunner.analytics.layout import compaction_in, is_written
 from batchrunner.analytics.record import RUNS, Columns
 from batchrunner.analytics.schemas import Schemas
-from batchrunner.analytics.table_files import UnreadableFileError, arrow_schema, open_parquet
+from batchrunner.analytics.table_files import (
+    UnreadableFileError,
+    arrow_schema,
+    fitted,
+    open_parquet,
+)
 from batchrunner.errors import ObjectNotFoundError
 from batchrunner.storage import Entry, Storage
 
@@ -144,6 +149,16 @@ class CompactedFiles:
     def add(self, file: pa.PythonFile) -> None:
         """Add one more."""
         self._open.append(file)
+
+    def rows(self, place: int, columns: Iterable[str]) -> pa.Table:
+        """Return *columns* of one file, absent ones as NULL.
+
+        Without a dataset, whose import costs more than a short read.
+        """
+        import pyarrow.parquet as pq
+
+        schema = arrow_schema({name: self._columns[name] for name in columns})
+        return fitted(pq.ParquetFile(self._open[place]).read(schema.names), schema)
 
     def dataset(self) -> ds.Dataset:
         """Return their rows, to be read as far as they are needed; absent columns are NULL."""

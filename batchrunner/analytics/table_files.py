@@ -114,7 +114,7 @@ def parse_rows(data: bytes, *, table: pa.Schema, wanted: pa.Schema, place: str) 
         rows = parquet.read(wanted.names, use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFileError(f"{place} is torn or no Parquet: {describe(error)}") from error
-    return _fitted(rows, wanted)
+    return fitted(rows, wanted)
 
 
 def is_torn(storage: Storage, entry: Entry) -> bool:
@@ -192,7 +192,8 @@ def _check_columns(found: pa.Schema, *, known: pa.Schema, place: str) -> None:
             )
 
 
-def _fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return *rows* with the columns of *schema*, those that are absent as NULL."""
     import pyarrow as pa
 
     there = dict(zip(rows.column_names, rows.columns, strict=True))

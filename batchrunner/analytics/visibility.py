@@ -53,7 +53,7 @@ def runs_written(
     files = {key: entry for key, entry in files.items() if stem_in(key) not in without}
     rows = read_files(snapshot, files, table=RUNS, only=None if whole else _NEEDED)
     pairs = sorted(set(zip(_texts(rows, FILE), _texts(rows, "run_uid"), strict=True)))
-    compacted = set(_compacted_among(snapshot, {uid for _, uid in pairs}))
+    compacted = set(_compacted_among(snapshot, rows["run_uid"].unique()))
     home: dict[str, str] = {}
     for stem, uid in pairs:
         if uid not in compacted:
@@ -104,16 +104,15 @@ def _payload_files(snapshot: Snapshot, table: str, runs: WrittenRuns) -> dict[st
     return found
 
 
-def _compacted_among(snapshot: Snapshot, uids: AbstractSet[str]) -> Iterator[str]:
-    import pyarrow as pa
+def _compacted_among(snapshot: Snapshot, wanted: pa.Array) -> Iterator[str]:
     import pyarrow.compute as pc
 
-    if not uids or not snapshot.catalog.files.get(RUNS):
+    if not len(wanted) or not snapshot.catalog.files.get(RUNS):
         return
-    wanted = pa.array(sorted(uids), pa.string())
     with snapshot.compacted(RUNS) as compacted:
-        for batch in compacted.dataset().to_batches(columns=["run_uid"]):
-            yield from batch["run_uid"].filter(pc.is_in(batch["run_uid"], wanted)).to_pylist()
+        for place in range(len(compacted)):
+            found = compacted.rows(place, ["run_uid"])["run_uid"]
+            yield from found.filter(pc.is_in(found, wanted)).unique().to_pylist()
 
 
 def _texts(rows: pa.Table, column: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -53,8 +54,9 @@ def read_files(
     wanted = {stem_in(key): entry for key, entry in files.items()}
     kept = snapshot.memory.rows.get(table)
     if kept is None or kept.schema != schema:
-        kept = schema.empty_table()
-    kept = kept.filter(pc.is_in(kept[FILE], pa.array(wanted, pa.string())))
+        kept = pa.Table.from_batches([], schema)
+    if len(kept):
+        kept = kept.filter(pc.is_in(kept[FILE], pa.array(wanted, pa.string())))
     missing = wanted.keys() - set(kept[FILE].unique().to_pylist())
     reading = _Reading(snapshot, table, schema)
     rows = pa.concat_tables([kept, *reading.of([wanted[stem] for stem in sorted(missing)])])
@@ -120,12 +122,25 @@ class _Reading:
         import pyarrow as pa
 
         if data is None:
-            return self._schema.empty_table()
+            return pa.Table.from_batches([], self._schema)
         place = f"{self._snapshot.storage.uri}/{entry.key}"
         try:
             rows = parse_rows(data, table=self._table, wanted=self._wanted, place=place)
         except UnreadableFileError as error:
             self._snapshot.passed_over[entry.key] = str(error)
-            return self._schema.empty_table()
-        name = pa.repeat(pa.scalar(stem_in(entry.key), pa.string()), len(rows))
+            return pa.Table.from_batches([], self._schema)
+        name = _repeated(stem_in(entry.key), len(rows))
         return pa.Table.from_arrays([*rows.columns, name], schema=self._schema)
+
+
+def _repeated(text: str, count: int) -> pa.Array:
+    """Return *text* so many times.
+
+    From buffers: `pa.scalar` imports pandas where it is there, which is longer than a short read.
+    """
+    import pyarrow as pa
+
+    data = text.encode()
+    ends = array("i", range(0, (count + 1) * len(data), len(data)))
+    buffers = pa.py_buffer(ends), pa.py_buffer(data * count)
+    return pa.StringArray.from_buffers(count, *buffers)

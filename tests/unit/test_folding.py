@@ -95,6 +95,37 @@ def test_the_latest_runs_of_many_are_found_in_few_files(store, monkeypatch):
     assert calls["list"] + calls["get"] + calls["head"] <= 10
 
 
+def test_the_latest_runs_are_listed_without_pandas(tmp_path):
+    """Its import takes longer than all the rest, and Arrow does it unasked."""
+    open_store(tmp_path).write(some_runs(3))
+    light(open_store(tmp_path))
+    open_store(tmp_path).write(some_runs(20, first=1))
+    program = (
+        "import sys; from batchrunner.analytics import open_store\n"
+        "assert len(open_store(sys.argv[1]).list_runs()) == 20\n"
+        "sys.exit('pandas' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=ENVIRONMENT, check=True)
+
+
+def test_the_latest_runs_are_exactly_those_wherever_they_are(store):
+    """In compacted files, in a set, in files of their own: by their moment, then by their name."""
+    for stage in range(3):
+        for run in some_runs(4, first=100 * stage):
+            store.write([run])
+        light(store)
+    store.write(some_runs(20, first=300))  # in one moment
+    store.write([a_run("late", scores=1)])
+    moments = {row["run_uid"]: row["created_at"] for row in store.read_table("runs").to_pylist()}
+    expected = sorted(moments, key=lambda uid: (-moments[uid].timestamp(), uid))
+
+    for limit in (1, 3, 20, 22, len(moments), 1000):
+        assert [run.run_uid for run in store.list_runs(limit=limit)] == expected[:limit]
+        asked = {"capability_id": "tests.Capability", "entity_id": "mnist"}
+        assert len(store.list_runs(limit=limit, **asked)) == len(expected[:limit])
+    assert store.list_runs(entity_id="imagenet") == []
+
+
 def test_runs_that_are_put_together_by_the_way_are_there_once(store, eager):
     """Before, during and after; and their addresses hold."""
     refs = []
@@ -221,15 +252,15 @@ def test_a_set_of_which_some_runs_are_elsewhere_is_copied(store, monkeypatch):
 
 def test_no_run_is_in_two_compacted_files(store, monkeypatch):
     """Whoever reads the folder without the catalog has each run whole."""
-    monkeypatch.setattr(compaction, "_FILE_BYTES", 70)
-    store.write(some_runs(12))
+    monkeypatch.setattr(compaction, "_FILE_BYTES", 120)
+    store.write([a_run(f"run-{number}", scores=3) for number in range(12)])
     store.compact()
 
     files = newest_catalog(store._storage).files["score"]
     held = [rows_in(store, key) for key in files]
     assert len(files) > 2
     assert sum(map(len, held)) == len(set().union(*held)) == 12
-    assert times_seen(store) == once(12)
+    assert times_seen(store, scores=3) == once(12)
 
 
 def rows_in(store, key):
