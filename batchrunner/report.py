@@ -88,7 +88,11 @@ class BatchReport:
         if self.stopped is not None:
             return STOP_CODES[self.stopped]
         causes = {failure.cause for failure in self.failures.values()}
-        return 3 if causes == {Cause.STORAGE} else 1
+        # Shards that nobody failed, and that are not committed, were lost with Ray or a node.
+        is_users = (
+            causes - {Cause.STORAGE} if causes else self.quarantined or not self.within_budget
+        )
+        return 1 if is_users else 3
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""

@@ -19,6 +19,7 @@ from batchrunner.errors import DamagedOutputError, SpecChangedError
 from batchrunner.formats.naming import PARQUET
 from batchrunner.plan.again import Again, with_letters
 from batchrunner.plan.asked_for import AskedFor
+from batchrunner.plan.changes import begun_anew, is_empty, refusal
 from batchrunner.plan.cleared import ClearedRuns, InTheWay
 from batchrunner.plan.moving import brought_here, changes_since, place_of, recorded_place
 from batchrunner.plan.output import MANIFEST, SUCCESS, Output, check_unused, examine, parts_in
@@ -37,8 +38,6 @@ from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage, locate
 from batchrunner.worker.schema import SinkSchema
-
-_MOST_DIFFERENCES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +165,11 @@ def survey(
     now = run.asked_for.compared_with(record.decisive)
     accepted = changes_since(record.decisive, now, was=was, spec=run.spec) + gained
     mended = again is not None and all(line.startswith("capability.code") for line in accepted)
-    if accepted and not mended and _is_empty(run):
+    if accepted and not mended and is_empty(run.checkpoint, run.sink):
         seen = _of_new_run(run, listing, starts_over=True)
-        return replace(seen, notes=(*seen.notes, _begun_anew(accepted)))
+        return replace(seen, notes=(*seen.notes, begun_anew(accepted)))
     if accepted and not accept_changes and not mended:
-        raise SpecChangedError(_changed(run, accepted))
+        raise SpecChangedError(refusal(accepted, checkpoint=run.checkpoint.storage.uri))
     if any(line.startswith("sink.schema") for line in accepted):
         _check_schema(run)
     if not generations:  # the first session died before it could store its plan
@@ -383,35 +382,3 @@ def opener_of(spec: BatchSpec) -> Opener:
 
 def _says_success(entries: Sequence[Entry]) -> bool:
     return any(entry.key == SUCCESS for entry in entries)
-
-
-def _is_empty(run: Run) -> bool:
-    """Tell whether a run has left nothing that another spec could be mixed with.
-
-    It is then begun anew rather than gone on with: its plan was made as the spec was, and a worker of
-    a driver that was killed may still commit what that asked for, in records of its own.
-    """
-    if any(True for _ in run.checkpoint.records.list("sentinels")):
-        return False
-    entries = list(run.sink.list())
-    return not parts_in(entries) and not _signs(entries)
-
-
-def _begun_anew(differences_: Sequence[str]) -> str:
-    return f"nothing was committed before the spec or the code changed ({_some(differences_)}): begun anew"
-
-
-def _some(differences_: Sequence[str]) -> str:
-    names = [line.partition(":")[0] for line in differences_]
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _changed(run: Run, differences_: Sequence[str]) -> str:
-    more = len(differences_) - _MOST_DIFFERENCES
-    told = [*differences_[:_MOST_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
-    lines = "".join(f"\n  {line}" for line in told)
-    return (
-        f"the spec or the code is not that of the run in {run.checkpoint.storage.uri}:{lines}\n"
-        "Nothing was changed. Put it back; or run with --accept-changes to go on with the new one "
-        "for what is not committed yet; or start over with --fresh."
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,10 @@ from batchrunner.checkpoint.incarnations import record_key
 from batchrunner.checkpoint.ledgers import ledger_from_bytes, sentinel_entries
 from batchrunner.checkpoint.plan_file import plan_from_bytes
 from batchrunner.checkpoint.records import Quarantine
-from batchrunner.errors import DamagedOutputError
+from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 from batchrunner.plan.output import parts_in, shard_of
-from batchrunner.storage import Storage
+from batchrunner.storage import Entry, Storage
+from batchrunner.storage.seam import MAX_RECORD_BYTES
 from batchrunner.verify.evidence import Place
 from batchrunner.verify.findings import Finding, Kind
 
@@ -25,32 +26,39 @@ _Read = Callable[..., Any]
 def record_faults(place: Place) -> Iterator[Finding]:
     """Yield the records that are damaged, but for sentinels: `ShardCheck` looks at those."""
     storage, records = place.checkpoint.storage, place.checkpoint.records
-    if changes := _keys(
-        records, "changes"
-    ):  # without the last one, what was asked before it counts
+    if changes := list(records.list("changes")):  # else what was asked at first counts
         yield from _damaged(records, changes[-1:], RunRecord.from_bytes, spare=True)
     else:
-        asked = [record_key(place.checkpoint.incarnation)]
-        yield from _damaged(storage, asked, RunRecord.from_bytes)
+        asked = storage.head(record_key(place.checkpoint.incarnation))
+        yield from _damaged(storage, [asked] if asked else [], RunRecord.from_bytes)
     yield from _plan_faults(place)
-    yield from _damaged(records, _keys(records, "quarantine"), Quarantine.from_bytes, spare=True)
-    yield from _damaged(records, _keys(records, "ledger"), ledger_from_bytes, spare=True)
-    first = ["schema.arrow"] if records.head("schema.arrow") else []
-    yield from _damaged(records, [*first, *_keys(records, "schema")], schema_from_bytes)
-
-
-def _keys(records: Storage, folder: str) -> list[str]:
-    return [entry.key for entry in records.list(folder)]
+    yield from _damaged(records, records.list("quarantine"), Quarantine.from_bytes, spare=True)
+    yield from _damaged(records, records.list("ledger"), ledger_from_bytes, spare=True)
+    first = records.head("schema.arrow")
+    schemas = [*([first] if first else []), *records.list("schema")]
+    yield from _damaged(records, schemas, schema_from_bytes)
 
 
 def _damaged(
-    records: Storage, keys: list[str], read: _Read, *, spare: bool = False
+    records: Storage, entries: Iterable[Entry], read: _Read, *, spare: bool = False
 ) -> Iterator[Finding]:
-    for key in keys:
-        try:
-            read(records.get(key), key=f"{records.uri}/{key}")
-        except DamagedOutputError as error:
-            yield Finding(Kind.SPARE if spare else Kind.RECORD, key, str(error))
+    for entry in entries:
+        if why := _why(records, entry, read):
+            yield Finding(Kind.SPARE if spare else Kind.RECORD, entry.key, why)
+
+
+def _why(records: Storage, entry: Entry, read: _Read) -> str:
+    """Return what is wrong with a record; nothing if a run at work took it away meanwhile."""
+    where = f"{records.uri}/{entry.key}"
+    if entry.size > MAX_RECORD_BYTES:  # to read it is refused, as if the store had failed
+        return f"{where} is damaged: {entry.size:,} bytes are no record"
+    try:
+        read(records.get(entry.key), key=where)
+    except DamagedOutputError as error:
+        return str(error)
+    except ObjectNotFoundError:
+        pass
+    return ""
 
 
 def _plan_faults(place: Place) -> Iterator[Finding]:
@@ -60,13 +68,13 @@ def _plan_faults(place: Place) -> Iterator[Finding]:
     to the plan what the source has then.
     """
     records, first = place.checkpoint.records, 0
-    keys = _keys(records, "plan")
-    for number, key in enumerate(keys):
-        found = list(_damaged(records, [key], plan_from_bytes))
+    entries = list(records.list("plan"))
+    for number, entry in enumerate(entries):
+        found = list(_damaged(records, [entry], plan_from_bytes))
         if not found:
-            first += len(plan_from_bytes(records.get(key), key=key).shards)
+            first += len(plan_from_bytes(records.get(entry.key), key=entry.key).shards)
             continue
-        is_last = number == len(keys) - 1
+        is_last = number == len(entries) - 1
         kind = Kind.SPARE if is_last and not _has_output(place, first) else Kind.RECORD
         yield replace(found[0], kind=kind)
         return

@@ -56,8 +56,8 @@ def verify_place(place: Place, *, checks: Checks, watch: Watch) -> Verification:
     try:
         seen = gather(place)
     except DamagedOutputError:
-        if faults := tuple(record_faults(place)):
-            return Verification(faults)
+        if damaged := tuple(record_faults(place)):
+            return Verification(damaged)
         raise  # it was put right between the two looks: not to be called sound unseen
     asked_for = AskedFor(place.spec, checks.capability)
     if checks.replay is not None:
