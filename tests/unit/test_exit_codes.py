@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from batchrunner import errors
-from batchrunner.report import _STOP_CODES, BatchReport
+from batchrunner.report import STOP_CODES, BatchReport
 from batchrunner.session import StopReason
 from batchrunner.worker.receipt import Cause, Failure
 
@@ -47,7 +47,7 @@ def table():
 
 def test_the_page_says_what_to_do_with_each_code_that_there_is():
     """A code that is not named there is one of the kernel's."""
-    assert table().keys() == {0, *_STOP_CODES.values(), *codes_of_errors()}
+    assert table().keys() == {0, *STOP_CODES.values(), *codes_of_errors()}
 
 
 def test_kubernetes_gives_up_only_for_what_does_not_get_better_by_itself():
@@ -58,7 +58,7 @@ def test_kubernetes_gives_up_only_for_what_does_not_get_better_by_itself():
 
 def test_kubernetes_does_not_count_what_was_a_clean_stop():
     """With work left it is as it should be, however often it comes."""
-    stops = {_STOP_CODES[reason] for reason in StopReason} - {1, 4}
+    stops = {STOP_CODES[reason] for reason in StopReason} - {1, 4}
     assert codes("Ignore") == stops == ONCE_MORE_AS_OFTEN_AS_IT_COMES
     assert {code for code, what in table().items() if "as often as" in what} == stops
     assert job()["template"]["spec"]["restartPolicy"] == "Never"
