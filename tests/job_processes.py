@@ -34,8 +34,8 @@ def say(*words):
     print(*words, flush=True)
 """
 
-# Ray forks a server for each `ray://` client. With gRPC's handlers of forks one in seven hung on a
-# busy machine ("epoll_wait error: Bad file descriptor"), also without batchrunner; without, none did.
+# Ray forks a server for each `ray://` client. With gRPC's handlers of forks some hung on a busy machine
+# ("epoll_wait error: Bad file descriptor"); without them, none of 14 did.
 _CLIENT_SERVER = {
     "GRPC_ENABLE_FORK_SUPPORT": "false",
     "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "100",
