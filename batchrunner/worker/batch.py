@@ -139,11 +139,13 @@ def batches(chunks: Iterable[Chunk], size: int, *, by_shape: bool) -> Iterator[B
     """Regroup *chunks* into batches of *size* rows.
 
     The last one may be smaller, and so may those whose rows are large: none holds much more than
-    `MAX_BATCH_BYTES` of the source. With *by_shape*, a batch also ends where its rows and the next
+    `MAX_BATCH_BYTES` of the source, or half of that where tables are made of JSON. With *by_shape*, a batch also ends where its rows and the next
     ones go into no table together.
     """
     held = _Held()
     for chunk in chunks:
+        # Rows of JSON are held as objects, too, when they go into a table.
+        most = MAX_BATCH_BYTES // 2 if by_shape and chunk.types is None else MAX_BATCH_BYTES
         for segment in chunk.segments() if by_shape else (Segment(0, len(chunk), None),):
             if held.rows and by_shape and not held.goes_on_with(segment):
                 yield held.batch()
@@ -153,7 +155,7 @@ def batches(chunks: Iterable[Chunk], size: int, *, by_shape: bool) -> Iterator[B
                 start = held.take(
                     chunk, segment, start, min(start + size - held.rows, segment.stop)
                 )
-                if held.rows == size or held.bytes >= MAX_BATCH_BYTES:
+                if held.rows == size or held.bytes >= most:
                     yield held.batch()
                     held = _Held()
     if held.rows:
