@@ -99,7 +99,7 @@ def test_the_latest_runs_are_listed_without_pandas(tmp_path):
     """Its import takes longer than all the rest, and Arrow does it unasked."""
     open_store(tmp_path).write(some_runs(3))
     light(open_store(tmp_path))
-    open_store(tmp_path).write(some_runs(20, first=1))
+    open_store(tmp_path).write(some_runs(20, first=3))
     program = (
         "import sys; from batchrunner.analytics import open_store\n"
         "assert len(open_store(sys.argv[1]).list_runs()) == 20\n"
