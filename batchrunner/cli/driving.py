@@ -129,6 +129,8 @@ def _traceback(report: BatchReport) -> list[str]:
 def _next(report: BatchReport, *, spec: str) -> list[str]:
     has_rows = report.rows_failed or any(f.traceback for f in report.failures.values())
     lines = [f"see the rows that failed: batchrunner errors {spec}"] if has_rows else []
+    if has_rows or report.failures:
+        lines.append(f"what the workers printed and logged: batchrunner logs {spec}")
     if report.stopped is StopReason.ROW_ERRORS or not report.within_budget:
         lines.append(
             f"next: fix it, then batchrunner retry --rows {spec}; or raise errors.max_row_errors, "
