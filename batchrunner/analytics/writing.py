@@ -55,7 +55,9 @@ def write_rows(runs: Sequence[RunRows], *, storage: Storage, schemas: Schemas) -
         commits.update(_commit_of(group))
     for table, known in {**columns, RUNS: RUN_COLUMNS}.items():
         schemas.claim(table, known)
-    new = put_whole(storage, payload)
+    reports = {report_key(run.run_uid): run.report.encode() for run in runs if run.report}
+    new = storage.put_if_absent(reports) if reports else frozenset()
+    new |= put_whole(storage, payload)
     # Last: a run is there for readers from the moment that its rows of `runs` are.
     return new | put_whole(storage, commits)
 
@@ -85,7 +87,7 @@ def _records(runs: Sequence[RunRows], table: str) -> list[RecordLike]:
 
 def _payload_of(group: Sequence[RunRows], columns: Mapping[str, Columns]) -> dict[str, bytes]:
     stem = stem_of(run.run_uid for run in group)
-    files = {report_key(run.run_uid): run.report.encode() for run in group if run.report}
+    files = {}
     for table, known in columns.items():
         rows = [record.model_dump() for record in _records(group, table)]
         if rows:
