@@ -112,7 +112,7 @@ def test_another_spec_is_refused_with_the_difference(job, monkeypatch, changes, 
 
 def stopped_at_once(spec):
     stop = Stop(max_runtime=None)
-    stop.request(StopReason.TERMINATED)
+    stop.request(StopReason.MAX_RUNTIME)
     return BatchRunner(spec).run(stop=stop)
 
 

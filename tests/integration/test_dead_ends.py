@@ -309,7 +309,7 @@ def test_a_damaged_addition_to_the_plan_of_which_nothing_is_done_is_put_aside(jo
 
 def at_once() -> Stop:
     stop = Stop(max_runtime=None)
-    stop.request(StopReason.INTERRUPTED)
+    stop.request(StopReason.MAX_RUNTIME)
     return stop
 
 
