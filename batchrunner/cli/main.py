@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
+import shlex
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn, TextIO
 
@@ -119,7 +122,7 @@ def _run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     except Exception as error:  # noqa: BLE001 - the reader at 3 a.m. gets a line, not a traceback
-        return _fail(error, with_traceback=asked.verbose)
+        return _fail(error, with_traceback=asked.verbose, arguments=arguments)
 
 
 def _nearest(name: str) -> str | None:
@@ -135,18 +138,24 @@ def _show_refusal(error: click.ClickException) -> None:
     say(shown.getvalue(), end="")
 
 
-def _fail(error: Exception, *, with_traceback: bool) -> int:
+def _fail(error: Exception, *, with_traceback: bool, arguments: Sequence[str]) -> int:
     if isinstance(error, BrokenPipeError):  # the reader of stdout left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if with_traceback:
         say(_without_secrets("".join(traceback.format_exception(error))), end="")
     if isinstance(error, BatchRunnerError):
-        say_error(_without_secrets(str(error)))
+        say_error(_to_paste(_without_secrets(str(error)), arguments))
         return error.exit_code
     what = _without_secrets(describe(error))
     say_error(f"internal error: {what}; run again with -v to see where")
     return 1
+
+
+def _to_paste(text: str, arguments: Sequence[str]) -> str:
+    """Return *text* with the spec of this command line in the commands that it names."""
+    specs = [argument for argument in arguments if argument.endswith((".yaml", ".yml"))]
+    return re.sub(r"(?<= )SPEC\b", lambda _: shlex.quote(specs[0]), text) if specs else text
 
 
 def _without_secrets(text: str) -> str:

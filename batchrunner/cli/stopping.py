@@ -71,7 +71,9 @@ class Watch:
 
     def _watch(self) -> None:
         while not self._is_over.wait(_LOOK_SECONDS):
-            self._say()
+            if self._said < self._stop.is_from_outside + self._stop.is_hurried:
+                # In a thread: whoever reads the pipe may hang, and this one has to end the process.
+                threading.Thread(target=self._say, daemon=True).start()
             if self._stop.is_overdue and self._stop.reason in _FORCED:
                 self._force()
 

@@ -49,8 +49,20 @@ class _Tee(io.TextIOBase):
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # `TextIOBase` says None, which click takes for a broken one
+        return self.stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self.stream.errors
+
     def write(self, text: str) -> int:
-        self.stream.write(text)
+        """Write *text*; what the stream cannot encode, as escapes: no row fails for what it prints."""
+        try:
+            self.stream.write(text)
+        except UnicodeEncodeError:
+            self.stream.write(text.encode("ascii", "backslashreplace").decode())
         _hear(text)
         return len(text)
 

@@ -43,7 +43,7 @@ class CallTimedOutError(CallLostError):
     type_name = "CapabilityTimedOut"
 
 
-_LAST_WORDS_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 3.0
 _USUAL_SHARE = 0.8
 """Of the memory here that a capability may take by default, so that the rest of the machine lives."""
 
@@ -168,6 +168,7 @@ class IsolatedCaller:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                process_group=0,  # what the capability starts there ends with it
             )
         )
         self._hearing = threading.Thread(target=_say_again, args=(self._process,), daemon=True)
@@ -201,7 +202,8 @@ class IsolatedCaller:
             with contextlib.suppress(OSError):
                 self._to.close()
                 self._from.close()
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._hearing.join(_LAST_WORDS_SECONDS)  # what it started may hold the pipe open
             self._process = None

@@ -20,6 +20,7 @@ from batchrunner.worker.user_frames import place_in_code
 
 _MAX_MESSAGE = 2000
 MAX_SHOWN_MESSAGE, MAX_SHOWN_ROW = 300, 200
+_TEXTS = ("source", "unit", "stage", "error", "message")
 _WAY_OUT = "batchrunner verify --repair SPEC sets it aside, and the next run makes its shard again"
 
 
@@ -135,7 +136,7 @@ def letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict[str,
     where, count = f"{checkpoint.records.uri}/{key}", 0
     try:
         for line in record_lines(checkpoint.records, key):
-            yield orjson.loads(line)
+            yield _checked(orjson.loads(line))
             count += 1
     except (ObjectNotFoundError, ValueError) as error:
         raise DamagedOutputError(f"{where} is damaged or gone; {_WAY_OUT}") from error
@@ -143,6 +144,17 @@ def letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict[str,
         raise DamagedOutputError(
             f"{where} has {count:,} rows where its sentinel says {sentinel.rows_failed:,}; {_WAY_OUT}"
         )
+
+
+def _checked(letter: Any) -> dict[str, Any]:
+    """Return *letter*, as a line has it.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(letter, dict) and all(isinstance(letter.get(key), str) for key in _TEXTS):
+        return letter
+    raise ValueError("no dead letter")
 
 
 def _raw(raw: bytes) -> dict[str, str]:

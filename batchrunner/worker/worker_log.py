@@ -20,6 +20,9 @@ FOLDER = "logs"
 FIRST_BYTES, LAST_BYTES = 64 << 10, 192 << 10
 """What is kept of a worker: its beginning, as a model says there what it lacks, and its end."""
 
+_RAYS_OWN = (":task_name:", ":actor_name:")
+"""Lines by which Ray tells the tasks of one process apart in its own files."""
+
 _LONGEST_LINE = 8 << 10
 _EVERY_SECONDS = 5.0
 _log = logging.getLogger(__name__)
@@ -59,7 +62,7 @@ class WorkerLog:
             if self._storage is None or total == self._kept:
                 return
             try:
-                self._storage.put(self._key, scrubbed(self._lines.text()).encode())
+                self._storage.put(self._key, _in_utf8(scrubbed(self._lines.text())))
             except StorageError as error:
                 _log.debug("the log could not be kept: %s", error)
             else:
@@ -117,6 +120,8 @@ class _Lines:
             return "".join([*self._first, *gap, *self._last, *unended])
 
     def _add(self, line: str) -> None:
+        if line.startswith(_RAYS_OWN):
+            return
         line = _stamped(_last_state(line)[:_LONGEST_LINE])
         if not self._last and self._sizes[0] + len(line) <= FIRST_BYTES:
             self._first.append(line)
@@ -128,6 +133,10 @@ class _Lines:
             dropped = self._last.popleft()
             self._sizes[1] -= len(dropped)
             self._gap_at, self._left_out = dropped.partition(" ")[0], self._left_out + 1
+
+
+def _in_utf8(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")  # of file names that are no UTF-8, for one
 
 
 def _last_state(line: str) -> str:

@@ -418,3 +418,22 @@ def is_gone(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
+
+
+def test_what_a_call_started_ends_with_the_process_of_the_call(tmp_path):
+    """Each call that was not over in time left a program behind, for good."""
+    (tmp_path / "waits.py").write_text(
+        "import subprocess\n"
+        "def call(rows):\n"
+        "    program = subprocess.Popen(['sleep', '600'])\n"
+        "    open('pids', 'a').write(f'{program.pid} ')\n"
+        "    program.wait()\n"
+    )
+    a_source(tmp_path / "in", shards=1, rows_per_shard=1)
+    errors = {"batch_timeout": "2s", "retry": {"max_attempts": 1}, "max_row_errors": 1.0}
+    a_spec_file(tmp_path, capability="waits:call", errors=errors)
+
+    batchrunner("run", "spec.yaml", cwd=tmp_path)
+
+    for pid in (tmp_path / "pids").read_text().split():
+        wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists())

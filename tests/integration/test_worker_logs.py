@@ -148,3 +148,26 @@ def test_what_a_capability_prints_is_not_in_the_report(tmp_path):
 
         assert json.loads(done.stdout)["ok"]
         assert "hello" in done.stderr
+
+
+@pytest.mark.parametrize("timeout", [None, "60s"])
+def test_warnings_and_odd_text_of_the_local_engine_are_kept_as_on_ray(tmp_path, timeout):
+    """The command line's own log handler took the warnings; a lone surrogate ended the run."""
+    (tmp_path / "talks.py").write_text(
+        "import logging\n"
+        "def call(rows):\n"
+        "    logging.getLogger('model').warning('no GPU here')\n"
+        "    print('name: \\udcff')\n"
+        "    return rows\n"
+    )
+    a_source(tmp_path / "in", shards=1)
+    spec = {"capability": "talks:call", "source": "in", "sink": "out"}
+    spec |= {"execution": {"engine": "local"}, "errors": {"batch_timeout": timeout}}
+    (tmp_path / "s.yaml").write_text(json.dumps(spec))
+
+    done = batchrunner("run", "s.yaml", cwd=tmp_path)
+
+    lines = said(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert any("no GPU here" in line for line in lines)
+    assert "name: \\udcff" in lines
