@@ -33,7 +33,7 @@ from batchrunner.worker.stopping import Grace
 
 _log = logging.getLogger(__name__)
 
-_HURRY_SECONDS = 5.0
+HURRY_SECONDS = 5.0
 
 
 class StopReason(StrEnum):
@@ -56,11 +56,13 @@ class Stop:
     Attributes:
         grace: How the time from the wish to the end is shared out.
         last_act: What to do before the process is ended by force: give back what it holds.
+        max_runtime: Seconds after which it is wished for without a signal; None for never.
     """
 
     def __init__(self, *, max_runtime: float | None, grace: Grace | None = None) -> None:
         self.grace = grace or Grace()
         self.last_act: Callable[[], None] = lambda: None
+        self.max_runtime = max_runtime
         self._deadline = None if max_runtime is None else time.monotonic() + max_runtime
         self._reason: StopReason | None = None
         self._since = 0.0
@@ -105,7 +107,7 @@ class Stop:
     @property
     def is_overdue(self) -> bool:
         """Tell whether the process has had all the time that it may take to end."""
-        hurried = self._hurried is not None and time.monotonic() - self._hurried > _HURRY_SECONDS
+        hurried = self._hurried is not None and time.monotonic() - self._hurried > HURRY_SECONDS
         return bool(self.reason) and (hurried or self.waited() > self.grace.force)
 
 

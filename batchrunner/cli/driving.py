@@ -21,6 +21,10 @@ from batchrunner.spec import BatchSpec
 from batchrunner.worker.stopping import Grace
 
 _SHOWN_FAILURES = 10
+_HELD = (
+    "\nstopped: a call held the interpreter and could not be broken off, so the process was killed; "
+    "committed shards are kept\nnext: {again}\n"
+)
 
 
 def drive(spec: str, session: Callable[..., BatchReport], *, output: str) -> int:
@@ -34,7 +38,12 @@ def drive(spec: str, session: Callable[..., BatchReport], *, output: str) -> int
     execution = loaded.execution
     stop = Stop(max_runtime=execution.max_runtime, grace=Grace(execution.grace_period))
     seen = _Seen()
-    with Watch(stop, last_words=lambda: _last_words(stop, loaded, seen.standing)) as watch:
+    watch = Watch(
+        stop,
+        last_words=lambda: _last_words(stop, loaded, seen.standing),
+        held_words=_HELD.format(again=_again()),
+    )
+    with watch:
         # What a capability prints must not be in a report that a program reads.
         printed = redirect_stdout(sys.stderr) if output == "json" else nullcontext()
         with closing(_progress()) as seen.progress, printed, _no_exit():

@@ -15,12 +15,16 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TextIO
 
 from batchrunner.cli.terminal import say
+from batchrunner.cli.watchdog import Watchdog
 from batchrunner.report import STOP_CODES
-from batchrunner.session import Stop, StopReason
+from batchrunner.session import HURRY_SECONDS, Stop, StopReason
 
 _REASONS = {signal.SIGINT: StopReason.INTERRUPTED, signal.SIGTERM: StopReason.TERMINATED}
 _FORCED = frozenset({*_REASONS.values(), StopReason.MAX_RUNTIME})
 _LOOK_SECONDS = 0.1
+_MARGIN_SECONDS = 4.5
+"""For the watch to end the process, on a busy machine; Kubernetes kills 30 s after SIGTERM."""
+
 _LAST_ACT_SECONDS = 0.75
 _CLEAR_BAR = "\r\x1b[2K\x1b[?25h"
 
@@ -33,8 +37,16 @@ class Watch:
     would not see it. The session ends by itself, in time; a thread looks that it does.
     """
 
-    def __init__(self, stop: Stop, *, last_words: Callable[[], str]) -> None:
-        """Watch over *stop*; *last_words* says how far the run is, in place of a report."""
+    def __init__(self, stop: Stop, *, last_words: Callable[[], str], held_words: str) -> None:
+        """Watch over *stop*.
+
+        Args:
+            stop: The wish.
+            last_words: Says how far the run is, in place of a report.
+            held_words: What to say when this process cannot say anything any more.
+        """
+        self._watchdog: Watchdog
+        self._held_words = held_words
         self._stop, self._last_words = stop, last_words
         self._stderr, self._terminal = sys.stderr, _own_stderr()
         self._before: dict[int, Any] = {}
@@ -45,6 +57,13 @@ class Watch:
 
     def __enter__(self) -> Self:
         sys.stderr = self._terminal
+        stop = self._stop
+        self._watchdog = Watchdog(
+            grace=stop.grace.force + _MARGIN_SECONDS,
+            hurry=HURRY_SECONDS + _MARGIN_SECONDS,
+            max_runtime=stop.max_runtime,
+            words=self._held_words,
+        )
         self._before = {number: signal.signal(number, self._handle) for number in _REASONS}
         threading.Thread(target=self._watch, daemon=True, name="watch").start()
         return self
@@ -57,6 +76,7 @@ class Watch:
         self._is_over.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._watchdog.end()
         sys.stderr = self._stderr
 
     def ends_with(self, code: int) -> None:

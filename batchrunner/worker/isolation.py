@@ -213,7 +213,7 @@ def _say_again(process: subprocess.Popen[bytes]) -> None:
     """Say what *process* says, its last words included, where this one's own lines go."""
     with process.stdout or contextlib.nullcontext(()) as lines:
         for line in lines:
-            sys.stderr.write(line.decode(errors="replace"))
+            sys.stderr.write(line.decode(errors="backslashreplace"))
 
 
 def usable_memory() -> int:

@@ -147,6 +147,29 @@ def test_a_call_that_hangs_holds_nobody_up_for_longer_than_the_grace_period(
     wait_for_end_of(processes_in_calls(job))
 
 
+@pytest.mark.parametrize("max_runtime", [None, "1s"], ids=["SIGTERM", "max_runtime"])
+def test_a_call_that_holds_the_interpreter_is_ended_with_its_process(job, max_runtime):
+    """A regular expression gone wrong lets no thread and no handler of its process run, for days."""
+    (job / "holds.py").write_text(
+        "import pathlib, re\n"
+        "def f(rows):\n"
+        "    pathlib.Path('begun').touch()\n"
+        "    re.match('(a+)+$', 'a' * 60 + 'b')\n"
+    )
+    execution = {"engine": "local", "grace_period": "3s", "max_runtime": max_runtime}
+    a_spec_file(job, capability="holds:f", execution=execution)
+    with start("run", "spec.yaml", cwd=job) as process:
+        wait_for((job / "begun").exists, process)
+        if not max_runtime:
+            process.terminate()
+        _, stderr = process.communicate(timeout=30)
+
+    assert process.returncode == -signal.SIGKILL, stderr
+    assert "next: batchrunner run spec.yaml" in stderr
+    a_spec_file(job)
+    assert batchrunner("run", "spec.yaml", "--fresh", cwd=job).returncode == 0
+
+
 def test_what_hangs_in_the_main_thread_is_ended_too_with_the_next_command(job):
     """The module of the capability waits for a server; no loop of ours gets to look at a clock."""
     (job / "waits.py").write_text(
