@@ -53,6 +53,7 @@ def open_run(run: Run, seen: Survey, session: Session) -> Opened:
         LeaseHeldError: Another driver does the same at this very moment, or took over.
     """
     if seen.starts_over:
+        run.checkpoint.keep_number()
         run = replace(run, checkpoint=run.checkpoint.next())
     record = seen.record or _record(run, run_uid=uuid.uuid4().hex)
     # Before anything is written down: a run that may not write here leaves no records behind.

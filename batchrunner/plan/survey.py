@@ -24,7 +24,7 @@ from batchrunner.plan.cleared import ClearedRuns, InTheWay
 from batchrunner.plan.moving import brought_here, changes_since, place_of, recorded_place
 from batchrunner.plan.output import MANIFEST, SUCCESS, Output, check_unused, examine, parts_in
 from batchrunner.plan.overlap import check_apart, check_links
-from batchrunner.plan.ownership import Ownership, SinkOwner
+from batchrunner.plan.ownership import OWNER, Ownership, SinkOwner
 from batchrunner.plan.planning import (
     Opener,
     StoredPlan,
@@ -186,6 +186,13 @@ def survey(
     return _looked_at(run, record, accepted, grown.with_addition(here), sentinels)
 
 
+def _refuse_lost_record(run: Run, entries: Sequence[Entry]) -> None:
+    """Refuse to begin anew where only the run's record is gone; an empty sink costs no request."""
+    names = (SUCCESS, MANIFEST, OWNER)
+    if parts_in(entries) or any(entry.key in names for entry in entries):
+        run.checkpoint.refuse_without_record()
+
+
 def _check_schema(run: Run) -> None:
     """Refuse types that parts have not: to accept them would leave parts that nobody reads together."""
     try:
@@ -343,6 +350,8 @@ def _of_new_run(
 ) -> Survey:
     entries = list(run.sink.list())
     ended = [*run.checkpoint.ended(), *([run.checkpoint] if starts_over else [])]
+    if record is None and not ended:
+        _refuse_lost_record(run, entries)
     in_the_way, cleared = InTheWay(), ClearedRuns(ended, sink=run.sink)
     run.ownership(record.run_uid if record else "", ended=cleared).check(entries)
     if ended:
