@@ -30,7 +30,7 @@ def run(folder, *, at_once=False, fresh=False, **changes):
     changes = {"checkpoint_dir": str(folder / "ckpt"), **changes}
     stop = Stop(max_runtime=None)
     if at_once:
-        stop.request(StopReason.TERMINATED)
+        stop.request(StopReason.MAX_RUNTIME)
     return BatchRunner(a_spec(folder, **changes)).run(stop=stop, fresh=fresh)
 
 
