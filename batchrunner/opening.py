@@ -13,7 +13,7 @@ from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.incarnations import CLEARING
 from batchrunner.errors import ForeignOutputError, LeaseHeldError
 from batchrunner.plan.cleared import InTheWay
-from batchrunner.plan.output import DAMAGED
+from batchrunner.plan.output import DAMAGED, refuse_unvouched
 from batchrunner.plan.survey import Run, Survey
 from batchrunner.session import Session
 from batchrunner.shard import Shard
@@ -142,7 +142,7 @@ def _adopt(run: Run, seen: Survey, session: Session, *, run_uid: str) -> dict[in
 
     Those that a worker of an ended run published late are removed.
     """
-    facts, found = seen.plan.facts, {}
+    facts, found, unvouched = seen.plan.facts, {}, []
     for shard in seen.output.unsealed:
         stem, part = facts.stem(shard), facts.part(shard)
         try:
@@ -151,7 +151,9 @@ def _adopt(run: Run, seen: Survey, session: Session, *, run_uid: str) -> dict[in
             )
         except ForeignOutputError:
             if not run.cleared.remove(part, check=session.check):
-                raise
+                unvouched.append(part)
+    if unvouched:  # all at once: each of them read costs its bytes, but one a run costs days
+        refuse_unvouched(run.sink.uri, unvouched)
     counting = run.checkpoint.publish(found)
     run.sink.forget_notes([sentinel.part for sentinel in counting.values()])
     return {sentinel.shard: sentinel for sentinel in counting.values()}
