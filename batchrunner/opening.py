@@ -13,7 +13,7 @@ from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.incarnations import CLEARING
 from batchrunner.errors import ForeignOutputError, LeaseHeldError
 from batchrunner.plan.cleared import InTheWay
-from batchrunner.plan.output import DAMAGED
+from batchrunner.plan.output import DAMAGED, refuse_unvouched
 from batchrunner.plan.survey import Run, Survey
 from batchrunner.session import Session
 from batchrunner.shard import Shard
@@ -53,6 +53,7 @@ def open_run(run: Run, seen: Survey, session: Session) -> Opened:
         LeaseHeldError: Another driver does the same at this very moment, or took over.
     """
     if seen.starts_over:
+        run.checkpoint.keep_number()
         run = replace(run, checkpoint=run.checkpoint.next())
     record = seen.record or _record(run, run_uid=uuid.uuid4().hex)
     # Before anything is written down: a run that may not write here leaves no records behind.
@@ -141,7 +142,7 @@ def _adopt(run: Run, seen: Survey, session: Session, *, run_uid: str) -> dict[in
 
     Those that a worker of an ended run published late are removed.
     """
-    facts, found = seen.plan.facts, {}
+    facts, found, unvouched = seen.plan.facts, {}, []
     for shard in seen.output.unsealed:
         stem, part = facts.stem(shard), facts.part(shard)
         try:
@@ -150,7 +151,9 @@ def _adopt(run: Run, seen: Survey, session: Session, *, run_uid: str) -> dict[in
             )
         except ForeignOutputError:
             if not run.cleared.remove(part, check=session.check):
-                raise
+                unvouched.append(part)
+    if unvouched:  # all at once: each of them read costs its bytes, but one a run costs days
+        refuse_unvouched(run.sink.uri, unvouched)
     counting = run.checkpoint.publish(found)
     run.sink.forget_notes([sentinel.part for sentinel in counting.values()])
     return {sentinel.shard: sentinel for sentinel in counting.values()}

@@ -66,6 +66,8 @@ def status_of(checkpoint: Checkpoint) -> Status:
     """
     record = checkpoint.run()
     generations = checkpoint.generations()
+    if record is None:
+        checkpoint.refuse_without_record()
     if record is None or not generations:
         raise ObjectNotFoundError(f"there is no run in {checkpoint.storage.uri}")
     shards = StoredPlan.of(generations).active

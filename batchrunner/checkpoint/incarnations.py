@@ -52,6 +52,11 @@ def record_key(number: int) -> str:
     return f"run-{number:04d}.json" if number else "run.json"
 
 
+def is_record_key(key: str) -> bool:
+    """Tell whether a run's record is called so."""
+    return _RECORD.fullmatch(key) is not None
+
+
 def folder(number: int) -> str:
     """Return the folder of a run's other records; "" for the root."""
     return f"run-{number:04d}" if number else ""

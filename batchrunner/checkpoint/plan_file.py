@@ -87,6 +87,11 @@ class Generation:
         return bool(self.shards or self.retired)
 
 
+def plan_key(number: int) -> str:
+    """Return the key of a generation."""
+    return f"plan/{number:04d}.parquet"
+
+
 def plan_to_bytes(generation: Generation) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq

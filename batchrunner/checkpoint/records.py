@@ -13,6 +13,11 @@ from batchrunner.errors import DamagedOutputError, NewerFormatError
 FORMAT_VERSION = 1
 
 _CHECK = "check"
+_WORDS = {
+    "RunRecord": "record of the run",
+    "Quarantine": "record of a shard that was set apart",
+    "Sentinel": "sentinel",
+}
 _KINDS: dict[str, Any] = {"int": int, "str": str, "float": (int, float), "dict[str, str]": dict}
 
 
@@ -84,7 +89,7 @@ def _seal(check: str) -> bytes:
 
 
 def _torn(kind: type, key: str) -> str:
-    return f"{key} is damaged: it holds no whole {kind.__name__}"
+    return f"{key} is damaged: it holds no whole {_WORDS[kind.__name__]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from batchrunner.checkpoint.damage import schema_from_bytes, ways_out_told
+from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes, ways_out_told
 from batchrunner.checkpoint.incarnations import folder, incarnations_in, record_key
 from batchrunner.checkpoint.ledgers import (
     READERS,
@@ -17,7 +17,12 @@ from batchrunner.checkpoint.ledgers import (
     sentinel_entries,
     write_ledger,
 )
-from batchrunner.checkpoint.plan_file import Generation, plan_from_bytes, plan_to_bytes
+from batchrunner.checkpoint.plan_file import (
+    Generation,
+    plan_from_bytes,
+    plan_key,
+    plan_to_bytes,
+)
 from batchrunner.checkpoint.records import Quarantine, RunRecord, Sentinel
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, ObjectNotFoundError
 from batchrunner.storage.below import Below
@@ -87,7 +92,8 @@ class Checkpoint:
     def is_starting_over(self) -> bool:
         """Tell whether a `--fresh` was begun and has no plan yet: old output may still stand."""
         return self.is_half_cleared or (
-            bool(self.earlier) and not any(True for _ in self.records.list("plan"))
+            bool(self.earlier)
+            and not any(True for name in ("plan", "sentinels") for _ in self.records.list(name))
         )
 
     def run(self) -> RunRecord | None:
@@ -106,8 +112,26 @@ class Checkpoint:
         if changes := [entry.key for entry in self.records.list("changes")]:
             where = f"{self.records.uri}/{changes[-1]}"
             data = self.records.get(changes[-1])
-        with ways_out_told():
+        with ways_out_told(can_be_mended=bool(changes)):
             return RunRecord.from_bytes(data, key=where)
+
+    def refuse_without_record(self) -> None:
+        """Refuse a run of which there are records, but not the first that it wrote.
+
+        Raises:
+            DamagedOutputError: It is gone; the message tells the way out.
+        """
+        if any(True for name in ("plan", "sentinels") for _ in self.records.list(name)):
+            with ways_out_told(can_be_mended=False):
+                raise lost(self.storage, record_key(self.incarnation))
+
+    def keep_number(self) -> None:
+        """Have later sessions know of this run even if its record is gone: it ended, and left parts.
+
+        An empty record is a damaged one: nobody goes on with it, and its parts are moved aside.
+        """
+        if self._is_new:
+            self.storage.put_if_absent({record_key(self.incarnation): b""})
 
     def begin(self, record: RunRecord) -> None:
         """Write down what is asked for, before anything is done about it.
@@ -134,10 +158,12 @@ class Checkpoint:
         """Return the plan, oldest generation first.
 
         Raises:
-            DamagedOutputError: One cannot be read; the message tells the ways out.
+            DamagedOutputError: One cannot be read, or is gone; the message tells the ways out.
         """
         keys = [entry.key for entry in self.records.list("plan")]
         with ways_out_told():
+            if gone := lost_plan(self.records, keys):
+                raise lost(self.records, gone)
             return [
                 plan_from_bytes(self.records.get(key), key=f"{self.records.uri}/{key}")
                 for key in keys
@@ -145,7 +171,7 @@ class Checkpoint:
 
     def add_generation(self, generation: Generation, *, number: int) -> None:
         """Add to the plan. Atomic: the shards get their ids all together or not at all."""
-        _create(self.records, f"plan/{number:04d}.parquet", plan_to_bytes(generation))
+        _create(self.records, plan_key(number), plan_to_bytes(generation))
 
     def schemas(self) -> list[pa.Schema]:
         """Return the schemas of the sink: the first, then each that adds to it.

@@ -90,8 +90,11 @@ def _next(found: Verification, done: Repair | None, *, again: str, spec: str) ->
         return []
     if not found.findings:
         return [f"next: batchrunner run {spec}"]
-    if done is None:
+    if done is None and not found.is_lost:
         return [f"next: batchrunner verify --repair {again}{spec}"]
+    if done is None:
+        why = "nothing can make the run's record again: bring it back, or start over, which moves the "
+        return [f"{why}parts to _damaged/", f"next: batchrunner run --fresh {spec}"]
     lines = [
         f"moved to _damaged/: {len(done.moved):,} objects; {len(done.redone):,} shards to make again"
     ]

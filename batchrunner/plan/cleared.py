@@ -53,12 +53,12 @@ class _Ended:
     def is_whole(self) -> bool:
         """Tell whether what it was, and what its parts are, can be read."""
         try:
-            self.checkpoint.run()
+            record = self.checkpoint.run()
             self.checkpoint.generations()
             self.checkpoint.schemas()
         except DamagedOutputError:
             return False
-        return True
+        return record is not None
 
     @cached_property
     def sentinels(self) -> Sentinels:

@@ -70,6 +70,20 @@ def refuse_foreign(sink: str, names: Sequence[str]) -> NoReturn:
     )
 
 
+def refuse_unvouched(sink: str, parts: Sequence[str]) -> NoReturn:
+    """Refuse *parts* that have the names of shards, while no record says that this run wrote them.
+
+    Raises:
+        ForeignOutputError: Always.
+    """
+    raise ForeignOutputError(
+        f"{sink} holds {len(parts)} part(s) that no record vouches for: nothing tells that this run "
+        f"wrote them:{_listed(parts)}\n"
+        "None of them was touched. Bring their sentinels back; or `batchrunner verify --repair SPEC` "
+        "moves all of them to _damaged/; then run again, which makes those shards anew."
+    )
+
+
 def examine(
     plan: StoredPlan,
     parts: Mapping[str, Entry],

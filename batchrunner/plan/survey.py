@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from batchrunner.checkpoint import (
     Checkpoint,
@@ -19,12 +19,12 @@ from batchrunner.errors import DamagedOutputError, SpecChangedError
 from batchrunner.formats.naming import PARQUET
 from batchrunner.plan.again import Again, with_letters
 from batchrunner.plan.asked_for import AskedFor
-from batchrunner.plan.changes import begun_anew, is_empty, refusal
+from batchrunner.plan.changes import begun_anew, is_empty, is_of_code, refusal
 from batchrunner.plan.cleared import ClearedRuns, InTheWay
 from batchrunner.plan.moving import brought_here, changes_since, place_of, recorded_place
 from batchrunner.plan.output import MANIFEST, SUCCESS, Output, check_unused, examine, parts_in
 from batchrunner.plan.overlap import check_apart, check_links
-from batchrunner.plan.ownership import Ownership, SinkOwner
+from batchrunner.plan.ownership import OWNER, Ownership, SinkOwner
 from batchrunner.plan.planning import (
     Opener,
     StoredPlan,
@@ -164,12 +164,12 @@ def survey(
     gained = partition_change(generations, run.spec.source)
     now = run.asked_for.compared_with(record.decisive)
     accepted = changes_since(record.decisive, now, was=was, spec=run.spec) + gained
-    mended = again is not None and all(line.startswith("capability.code") for line in accepted)
+    mended = again is not None and is_of_code(accepted)
     if accepted and not mended and is_empty(run.checkpoint, run.sink):
         seen = _of_new_run(run, listing, starts_over=True)
         return replace(seen, notes=(*seen.notes, begun_anew(accepted)))
     if accepted and not accept_changes and not mended:
-        raise SpecChangedError(refusal(accepted, checkpoint=run.checkpoint.storage.uri))
+        _refuse_changes(run, record, accepted)
     if any(line.startswith("sink.schema") for line in accepted):
         _check_schema(run)
     if not generations:  # the first session died before it could store its plan
@@ -184,6 +184,21 @@ def survey(
         more = with_letters(grown.addition, grown.plan, sentinels.good)
         grown = replace(grown, addition=more and replace(more, place=place_of(run.spec)))
     return _looked_at(run, record, accepted, grown.with_addition(here), sentinels)
+
+
+def _refuse_changes(run: Run, record: RunRecord, differences: Sequence[str]) -> NoReturn:
+    sentinels = run.checkpoint.sentinels()
+    is_renamed = record.name != run.spec.name
+    raise SpecChangedError(
+        refusal(differences, checkpoint=run.checkpoint, sentinels=sentinels, is_renamed=is_renamed)
+    )
+
+
+def _refuse_lost_record(run: Run, entries: Sequence[Entry]) -> None:
+    """Refuse to begin anew where only the run's record is gone; an empty sink costs no request."""
+    names = (SUCCESS, MANIFEST, OWNER)
+    if parts_in(entries) or any(entry.key in names for entry in entries):
+        run.checkpoint.refuse_without_record()
 
 
 def _check_schema(run: Run) -> None:
@@ -343,6 +358,8 @@ def _of_new_run(
 ) -> Survey:
     entries = list(run.sink.list())
     ended = [*run.checkpoint.ended(), *([run.checkpoint] if starts_over else [])]
+    if record is None and not ended:
+        _refuse_lost_record(run, entries)
     in_the_way, cleared = InTheWay(), ClearedRuns(ended, sink=run.sink)
     run.ownership(record.run_uid if record else "", ended=cleared).check(entries)
     if ended:

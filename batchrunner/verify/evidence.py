@@ -93,6 +93,8 @@ def gather(place: Place) -> Evidence:
     was_finished = place.sink.head(SUCCESS) is not None
     record, generations = place.checkpoint.run(), place.checkpoint.generations()
     storage = place.checkpoint.records
+    if record is None:
+        place.checkpoint.refuse_without_record()
     if record is None or not generations:
         raise ObjectNotFoundError(f"there is no run in {storage.uri}")
     was = recorded_place(record.decisive, generations, place.spec)

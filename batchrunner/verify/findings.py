@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from batchrunner.checkpoint.incarnations import is_record_key
+
 
 class Kind(StrEnum):
     """What is wrong."""
@@ -136,6 +138,11 @@ class Verification:
     def ok(self) -> bool:
         """Tell whether nothing is wrong, and all was looked at that was asked for."""
         return not self.findings and not self.left_out
+
+    @property
+    def is_lost(self) -> bool:
+        """Tell whether no repair is of use: the run's record is damaged, of which nothing tells."""
+        return any(f.kind is Kind.RECORD and is_record_key(f.part) for f in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from batchrunner.checkpoint import Generation, Sentinel
 from batchrunner.checkpoint.damage import schema_from_bytes
 from batchrunner.checkpoint.ledgers import sentinel_entries
-from batchrunner.checkpoint.plan_file import plan_to_bytes
+from batchrunner.checkpoint.plan_file import plan_key, plan_to_bytes
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.hashing import holds_still
 from batchrunner.formats.partitions import partition_columns
@@ -26,7 +26,7 @@ from batchrunner.verify.source_rows import SourceRows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_FIRST_PLAN = "plan/0000.parquet"
+_FIRST_PLAN = plan_key(0)
 
 
 def made_again(place: Place, key: str) -> bytes | None:
@@ -47,7 +47,7 @@ def made_again(place: Place, key: str) -> bytes | None:
 def _first_plan(place: Place) -> Generation | None:
     """Cut the source again; the plan is the one that was if every committed shard is found in it."""
     records = place.checkpoint.records
-    if [entry.key for entry in records.list("plan")] != [_FIRST_PLAN]:
+    if any(entry.key != _FIRST_PLAN for entry in records.list("plan")):
         return None  # what came later was planned with files, and changes of files, of that time
     if {shard_of(part) for part in parts_in(place.sink.list())} - sentinel_entries(records).keys():
         return None  # a part whose sentinel is yet to come says less of what it was made of

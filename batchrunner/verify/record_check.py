@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from batchrunner.checkpoint import RunRecord
-from batchrunner.checkpoint.damage import schema_from_bytes
+from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes
 from batchrunner.checkpoint.incarnations import record_key
 from batchrunner.checkpoint.ledgers import ledger_from_bytes, sentinel_entries
 from batchrunner.checkpoint.plan_file import plan_from_bytes
@@ -29,8 +29,11 @@ def record_faults(place: Place) -> Iterator[Finding]:
     if changes := list(records.list("changes")):  # else what was asked at first counts
         yield from _damaged(records, changes[-1:], RunRecord.from_bytes, spare=True)
     else:
-        asked = storage.head(record_key(place.checkpoint.incarnation))
+        key = record_key(place.checkpoint.incarnation)
+        asked = storage.head(key)
         yield from _damaged(storage, [asked] if asked else [], RunRecord.from_bytes)
+        if asked is None:
+            yield Finding(Kind.RECORD, key, str(lost(storage, key)))
     yield from _plan_faults(place)
     yield from _damaged(records, records.list("quarantine"), Quarantine.from_bytes, spare=True)
     yield from _damaged(records, records.list("ledger"), ledger_from_bytes, spare=True)
@@ -69,6 +72,9 @@ def _plan_faults(place: Place) -> Iterator[Finding]:
     """
     records, first = place.checkpoint.records, 0
     entries = list(records.list("plan"))
+    if gone := lost_plan(records, [entry.key for entry in entries]):
+        yield Finding(Kind.RECORD, gone, str(lost(records, gone)))
+        return
     for number, entry in enumerate(entries):
         found = list(_damaged(records, [entry], plan_from_bytes))
         if not found:

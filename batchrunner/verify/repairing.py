@@ -158,7 +158,7 @@ class _Moving:
         self._session.note("record_put_aside", key=key)
 
     def rebuild(self, finding: Finding) -> bool:
-        """Make a damaged record again, if what else there is proves it; tell whether it did.
+        """Make a record again that is damaged or gone, if what else there is proves it; tell whether.
 
         Atomic: the new bytes take the place of the damaged ones, of which a copy is kept first. There
         is no instant without the record, when another driver would take the run for a new one.
@@ -166,8 +166,9 @@ class _Moving:
         data = made_again(self._place, finding.part) if finding.kind is Kind.RECORD else None
         if data is None:
             return False
-        aside = f"{DAMAGED}/{self._session.id}/{finding.part}"
-        self._records.put(aside, self._records.get(finding.part))
+        if self._records.head(finding.part):
+            aside = f"{DAMAGED}/{self._session.id}/{finding.part}"
+            self._records.put(aside, self._records.get(finding.part))
         self._session.check()
         self._records.put(finding.part, data)
         self._session.note("record_made_again", key=finding.part)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -21,7 +22,7 @@ from batchrunner.errors import (
     SpecChangedError,
 )
 from batchrunner.session import Stop, StopReason
-from batchrunner.verify import verify
+from batchrunner.verify import repair, verify
 from builders import a_source, a_spec, parts, rows, rows_out, write_jsonl
 
 
@@ -192,6 +193,37 @@ def test_changed_code_is_refused_and_changed_comments_are_not(tmp_path, monkeypa
     assert "capability.code: mycaps.py: up changed" in refused(tmp_path, SpecChangedError, spec)
 
 
+def test_where_rows_wait_for_mended_code_the_refusal_names_retry(tmp_path, monkeypatch):
+    """Whoever mends the code runs again, and was told to undo it, or to start over."""
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / "mended_rows.py"
+    code.write_text("def up(row):\n    return {**row, 'half': 1 // (row['id'] - 5)}\n")
+    a_source(tmp_path / "in")
+    capability = {"target": "mended_rows:up", "mode": "row"}
+    spec = a_spec(tmp_path, capability=capability, errors={"max_row_errors": 5})
+    assert BatchRunner(spec).run().rows_failed == 1
+    code.write_text("def up(row):\n    return {**row, 'half': 0}\n")
+
+    said = refused(tmp_path, SpecChangedError, spec)
+
+    assert "1 rows were set aside" in said
+    assert "`batchrunner retry --rows SPEC`" in said
+    assert "another job" not in said
+    del sys.modules["mended_rows"]  # as in a new process
+    assert BatchRunner(spec).retry(rows=True).rows_failed == 0
+
+
+@pytest.mark.parametrize("change", [{"capability": "capabilities:double"}, {"name": "other"}])
+def test_another_job_for_the_same_sink_is_told_to_take_another(job, change):
+    """Each way out that was named would have mixed two jobs, or ended the first."""
+    spec = echo(job, source={"uri": str(job / "in"), "limit": 5}, **change)
+
+    said = refused(job, SpecChangedError, spec)
+
+    assert "If this is another job, give it another sink." in said
+    assert "retry" not in said
+
+
 def test_a_version_stands_in_for_the_code(tmp_path, monkeypatch):
     """Whoever refactors a capability may say that its output is the same."""
     monkeypatch.syspath_prepend(tmp_path)
@@ -354,10 +386,29 @@ def test_a_foreign_part_under_the_name_of_a_pending_shard_is_refused(job):
     (job / "out/part-00001.jsonl").write_text("{}\n")
     before = (job / "out/part-00001.jsonl").read_text()
 
-    with pytest.raises(ForeignOutputError, match=r"part-00001\.jsonl was not written by this run"):
+    with pytest.raises(
+        ForeignOutputError, match=r"(?s)1 part\(s\) that no record.*part-00001\.jsonl"
+    ):
         BatchRunner(echo(job)).run()
 
     assert before == (job / "out/part-00001.jsonl").read_text()
+
+
+def test_parts_without_their_sentinels_are_named_all_at_once_with_the_way_out(job):
+    """Told of one at a time, somebody moved a hundred of them by hand, with a run after each."""
+    shutil.rmtree(job / "out/_checkpoint/sentinels")
+    shutil.rmtree(job / "out/_checkpoint/ledger")
+    before = {path.read_bytes() for path in parts(job / "out")}
+
+    with pytest.raises(ForeignOutputError) as refusal:
+        BatchRunner(echo(job)).run()
+    said = str(refusal.value)
+
+    assert all(name in said for name in ("3 part(s)", "part-00000.jsonl", "part-00002.jsonl"))
+    assert "`batchrunner verify --repair SPEC`" in said
+    assert len(repair(echo(job)).moved) == 3
+    assert (BatchRunner(echo(job)).run().shards_new, ids(job)) == (3, list(range(12)))
+    assert {path.read_bytes() for path in job.glob("out/_damaged/*/part-*")} == before
 
 
 def test_other_files_in_the_sink_are_nobodys_business(job):

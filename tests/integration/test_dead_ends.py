@@ -167,6 +167,15 @@ class Terminal:
         raise AssertionError(f"a dead end: {done}: {said}")
 
 
+@pytest.fixture
+def terminal(job, capfd):
+    """The command line, with the spec of *job* in a file."""
+    fields = {"name": "test", "capability": "capabilities:double", "source": str(job / "in")}
+    fields |= {"sink": str(job / "out"), "execution": {"engine": "local"}}
+    (job / "spec.yaml").write_text(yaml.safe_dump(fields))
+    return Terminal(job / "spec.yaml", capfd)
+
+
 def check(folder: Path, where: str, how: str, capfd, *, silent: bool) -> list[str]:
     """Damage a record; look with every command; follow what is said; return which commands that were."""
     before = {path.read_bytes() for path in (folder / "out").glob("part-*")}
@@ -292,6 +301,56 @@ def test_starting_over_without_a_plan_moves_the_parts_aside(job):
 
     assert {path.read_bytes() for path in job.glob("out/_damaged/*/part-*")} == before
     assert verify(a_spec(job)).ok
+
+
+GONE = {
+    "plan": ("_checkpoint/plan/0000.parquet", ["run", "verify --repair", "run"]),
+    "run record": ("_checkpoint/run.json", ["run", "run --fresh"]),
+}
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("record", GONE)
+def test_a_record_that_is_gone_is_named_with_the_way_that_helps(job, terminal, record):
+    """It was told that there is no run, or that the sink is another run's: no command led on."""
+    key, ways = GONE[record]
+    before = {path.read_bytes() for path in parts(job / "out")}
+    (job / "out" / key).unlink()
+
+    for command in ("run", "status", "verify"):
+        code, said = terminal(command)
+        assert (code, key in said) == (5 if command == "verify" else 4, True), (command, said)
+    assert terminal.follow(["run"]) == ways
+
+    assert before <= {path.read_bytes() for path in (job / "out").rglob("part-*")}
+    assert [row["id"] for row in rows_out(job / "out")] == list(range(0, 24, 2))
+    assert terminal("verify")[0] == 0
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("record", GONE)
+def test_starting_over_without_a_record_moves_the_parts_aside(job, record):
+    """Removed, they would be lost by one command that was to help."""
+    before = {path.read_bytes() for path in parts(job / "out")}
+    (job / "out" / GONE[record][0]).unlink()
+
+    assert BatchRunner(a_spec(job)).run(fresh=True).shards_new == 3
+
+    assert {path.read_bytes() for path in job.glob("out/_damaged/*/part-*")} == before
+    assert verify(a_spec(job)).ok
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_torn_run_record_is_not_said_to_be_mended(job, terminal):
+    """Two commands each named the other, and none of them could help."""
+    tear(job / "out/_checkpoint/run.json")
+
+    for command in ("run", "status", "verify", "verify --repair"):
+        said = terminal(command)[1]
+        assert "run --fresh" in said, (command, said)
+        assert "verify --repair" not in said, (command, said)
+        assert "RunRecord" not in said, (command, said)
+    assert terminal.follow(["run"]) == ["run", "run --fresh"]
 
 
 def test_a_damaged_addition_to_the_plan_of_which_nothing_is_done_is_put_aside(job):
