@@ -12,6 +12,7 @@ from batchrunner.errors import (
     LeaseHeldError,
     RunStoppedError,
     ShardFailedError,
+    SpecChangedError,
 )
 from batchrunner.jobs.editions import checked_edition, run_uid_of
 from batchrunner.spec import BatchSpec
@@ -26,6 +27,10 @@ T = TypeVar("T")
 _LEASE_SECONDS = 90.0
 _LEASE_PAUSE = 2.0
 _SHOWN_FAILURES = 5
+_DECIDED = (
+    "These are options of `batchrunner run SPEC`, which a job does not take: run that on a machine "
+    "with the spec, then submit the batch again."
+)
 
 
 class BatchCapability:
@@ -83,10 +88,10 @@ class BatchCapability:
         Raises:
             ShardFailedError: Some shards could not be made. The others are kept.
             RunStoppedError: The batch came to its `max_runtime`. Submit it again: it goes on.
+            SpecChangedError: The code is not that of what is committed.
             BatchRunnerError: Whatever `BatchRunner.retry` raises.
         """
-        # Whoever submits it again means the shards, too, that failed as often as they may.
-        report = _after_the_predecessor(self._runner().retry)
+        report = _after_the_predecessor(self._retried)
         if not report.ok:
             raise _incomplete(report)
         # The store keeps the first record of a run, and another edition has other numbers.
@@ -94,6 +99,14 @@ class BatchCapability:
         # A batch with a store of its own has recorded itself there.
         records = [] if report.ref else [self._record(report, run_uid=uid)]
         return CompletedRun(uid, self.id, records, outputs_uri=report.sink)
+
+    def _retried(self) -> BatchReport:
+        # Whoever submits it again means the shards, too, that failed as often as they may. It says
+        # nothing of code that changed: accepted unasked, that would mix two outputs.
+        try:
+            return self._runner().retry(mended=False)
+        except SpecChangedError as error:
+            raise SpecChangedError(f"{error}\n{_DECIDED}") from error
 
     def _runner(self) -> BatchRunner:
         from batchrunner.runner import BatchRunner
