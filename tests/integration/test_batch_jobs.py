@@ -152,6 +152,23 @@ def test_a_batch_with_failed_shards_is_a_failed_job_that_kept_the_others(tmp_pat
     assert rows(0, 16) == rows_out(tmp_path / "out")
 
 
+@pytest.mark.usefixtures("options")
+def test_a_batch_whose_rows_fail_says_why_and_what_mends_it(tmp_path):
+    """Whoever reads that knows the job alone, and submitting it again would mend no row."""
+    a_source(tmp_path / "in", shards=1)
+    spec = a_spec(tmp_path, capability="capabilities:fails_always")
+    job = submit_capability(BatchCapability(spec))
+
+    with pytest.raises(JobFailedError, match="too many rows failed: 4 of 4") as caught:
+        job.result(LONG)
+
+    said = str(caught.value)
+    assert "ValueError: every row is wrong" in said
+    assert "batchrunner errors SPEC" in said
+    assert "`batchrunner retry --rows SPEC` on a machine with the spec, then submit" in said
+    assert "what the workers print and log: batchrunner logs SPEC" in job.logs()
+
+
 WORDS = "def said(rows):\n    return [{**row, 'said': %r} for row in %s]\n"
 
 
