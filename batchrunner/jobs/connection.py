@@ -132,9 +132,8 @@ def is_lost_client() -> bool:
 
 def is_loss_of_client(error: Exception) -> bool:
     """Tell whether *error* is what Ray raises over a `ray://` connection whose other end is gone."""
-    from grpc import RpcError
-
-    return isinstance(error, ConnectionError | RpcError) or "closed channel" in str(error)
+    of_grpc = type(error).__module__.partition(".")[0] == "grpc"
+    return of_grpc or isinstance(error, ConnectionError) or "closed channel" in str(error)
 
 
 def _client() -> Any:
