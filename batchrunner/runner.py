@@ -103,6 +103,7 @@ class BatchRunner:
         self,
         *,
         rows: bool = False,
+        mended: bool = True,
         accept_changes: bool = False,
         stop: Stop | None = None,
         progress: Progress | None = None,
@@ -114,6 +115,8 @@ class BatchRunner:
 
         Args:
             rows: Also try again the rows that were set aside: they become new shards.
+            mended: Somebody asked for this after mending the code. Otherwise code that changed is
+                refused, as by `run`.
             accept_changes: Go on although the spec or the source changed.
             stop: As for `run`.
             progress: As for `run`.
@@ -122,7 +125,10 @@ class BatchRunner:
             BatchRunnerError: As `run` does.
         """
         return self._session(
-            again=Again(rows=rows), accept_changes=accept_changes, stop=stop, progress=progress
+            again=Again(rows=rows, mended=mended),
+            accept_changes=accept_changes,
+            stop=stop,
+            progress=progress,
         )
 
     def _session(

@@ -112,6 +112,11 @@ result belongs into one of the five. Or say that it is to be made once more:
 `<run_uid>-2`, beside the first. An edition is a word of up to 100 letters. `BatchCapability(spec, edition="2")` and
 `batchrunner jobs submit --edition 2` mean the same.
 
+Of a batch (`BatchCapability`, `batchrunner jobs submit`) the code counts, too, with all else of its spec that decides the output: with
+other code it is another job. Where the old code has committed something, that job fails and says what differs: outputs are not mixed,
+and a complete one is not taken for the new code's. `batchrunner run --accept-changes` or `--fresh`, or `batchrunner retry` once the
+code is mended, decides; then submit the batch again. Submitted again with the code as it was, it also tries again the shards that were given up.
+
 A job's id is made of scope, run and number. Ids from before they named the scope still find their job."""
 
 PAGES = {"spec.md": spec_page, "cli.md": cli_page, "jobs.md": jobs_page}

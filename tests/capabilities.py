@@ -109,6 +109,10 @@ def fails_on_5(rows):
     return rows
 
 
+def fails_always(rows):
+    raise ValueError("every row is wrong")
+
+
 def returns_a_number(rows):
     return 7
 

@@ -133,6 +133,15 @@ def a_head(port: int, client_port: int, **environment: str) -> Iterator[None]:
             kill_with_all_below(head)
 
 
+def free_ports(number: int) -> list[int]:
+    """Return ports that nobody listens at, all different."""
+    with contextlib.ExitStack() as open_ones:
+        sockets = [open_ones.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
 def _is_listening(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True

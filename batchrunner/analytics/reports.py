@@ -9,6 +9,8 @@ from typing import Any
 
 from batchrunner.analytics.layout import stem_of
 from batchrunner.errors import describe
+from batchrunner.spec.secrets import scrubbed
+from batchrunner.user_code import contained
 
 REPORTS = "_reports"
 THRESHOLD = 0.5
@@ -47,7 +49,7 @@ def report_of(run: Any) -> RunReport | None:
     """
     try:
         collect = getattr(run, "collect_md_report", None)
-        return _report(_collected(collect)) if callable(collect) else None
+        return _report(contained(lambda: _collected(collect))) if callable(collect) else None
     except NotImplementedError:  # the package checkmaite's way to say that there is none
         return None
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
@@ -63,7 +65,7 @@ def _collected(collect: Any) -> Any:
 def _report(made: Any) -> RunReport | None:
     text = made if isinstance(made, str) else getattr(made, "content", None)
     if isinstance(text, str):
-        return RunReport(text=text) if text.strip() else None
+        return RunReport(text=scrubbed(text)) if text.strip() else None
     uri = getattr(made, "uri", None)
     if isinstance(uri, str):
         return RunReport(uri=uri)

@@ -55,7 +55,11 @@ def write_rows(runs: Sequence[RunRows], *, storage: Storage, schemas: Schemas) -
         commits.update(_commit_of(group))
     for table, known in {**columns, RUNS: RUN_COLUMNS}.items():
         schemas.claim(table, known)
-    reports = {report_key(run.run_uid): run.report.encode() for run in runs if run.report}
+    reports = {
+        report_key(run.run_uid): run.report.encode(errors="backslashreplace")
+        for run in runs
+        if run.report
+    }
     new = storage.put_if_absent(reports) if reports else frozenset()
     new |= put_whole(storage, payload)
     # Last: a run is there for readers from the moment that its rows of `runs` are.

@@ -101,7 +101,8 @@ def submit_capability(  # noqa: PLR0913, PLR0917 - the contract's signature
 
     With the backend "ray" the same run is one job, also when it completed long ago. The same run is:
     the same `capability.id`, config, ids of datasets, models and metrics, further arguments, and
-    edition. Code, constructor arguments and the contents of datasets are not looked at.
+    edition. Code, constructor arguments and the contents of datasets are not looked at; of a batch,
+    code is.
 
     Args:
         capability: An object with `id` and `run`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,7 @@ from batchrunner.errors import (
     LeaseHeldError,
     RunStoppedError,
     ShardFailedError,
+    SpecChangedError,
 )
 from batchrunner.jobs.editions import checked_edition, run_uid_of
 from batchrunner.spec import BatchSpec
@@ -23,9 +25,28 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# A job keeps what this one says of how a batch goes.
+_log = logging.getLogger("batchrunner.session")
+
 _LEASE_SECONDS = 90.0
 _LEASE_PAUSE = 2.0
 _SHOWN_FAILURES = 5
+_SEE = (
+    "see the rows that failed: batchrunner errors SPEC",
+    "what the workers printed and logged: batchrunner logs SPEC",
+)
+_MEND_ROWS = (
+    "next: fix it, then `batchrunner retry --rows SPEC` on a machine with the spec, then submit the "
+    "batch again; or raise errors.max_row_errors and submit it again"
+)
+_MEND_SHARDS = (
+    "next: fix it, then `batchrunner retry SPEC` on a machine with the spec, then submit the batch "
+    "again; with the code as it is, submitting it again tries these shards once more"
+)
+_DECIDED = (
+    "These are options of `batchrunner run SPEC`, which a job does not take: run that on a machine "
+    "with the spec, then submit the batch again."
+)
 
 
 class BatchCapability:
@@ -83,10 +104,11 @@ class BatchCapability:
         Raises:
             ShardFailedError: Some shards could not be made. The others are kept.
             RunStoppedError: The batch came to its `max_runtime`. Submit it again: it goes on.
+            SpecChangedError: The code is not that of what is committed.
             BatchRunnerError: Whatever `BatchRunner.retry` raises.
         """
-        # Whoever submits it again means the shards, too, that failed as often as they may.
-        report = _after_the_predecessor(self._runner().retry)
+        _log.info("the driver's log; what the workers print and log: batchrunner logs SPEC")
+        report = _after_the_predecessor(self._retried)
         if not report.ok:
             raise _incomplete(report)
         # The store keeps the first record of a run, and another edition has other numbers.
@@ -94,6 +116,14 @@ class BatchCapability:
         # A batch with a store of its own has recorded itself there.
         records = [] if report.ref else [self._record(report, run_uid=uid)]
         return CompletedRun(uid, self.id, records, outputs_uri=report.sink)
+
+    def _retried(self) -> BatchReport:
+        # Whoever submits it again means the shards, too, that failed as often as they may. It says
+        # nothing of code that changed: accepted unasked, that would mix two outputs.
+        try:
+            return self._runner().retry(mended=False)
+        except SpecChangedError as error:
+            raise SpecChangedError(f"{error}\n{_DECIDED}") from error
 
     def _runner(self) -> BatchRunner:
         from batchrunner.runner import BatchRunner
@@ -137,11 +167,35 @@ def _after_the_predecessor(work: Callable[[], T]) -> T:
 
 
 def _incomplete(report: BatchReport) -> RunStoppedError | ShardFailedError:
+    from batchrunner.session import StopReason
+
     done = f"{report.shards_committed:,} of {report.shards:,} shards are committed and kept"
-    if report.stopped:
+    too_many_rows = report.stopped is StopReason.ROW_ERRORS or not report.within_budget
+    if report.stopped and not too_many_rows:
         return RunStoppedError(f"the batch stopped ({report.stopped}): {done}; submit it again")
-    reasons = list(report.quarantined.values())
-    reasons += [f.reason for i, f in report.failures.items() if i not in report.quarantined]
+    reasons = "; ".join(_reasons(report)) or "workers were lost"
+    ways_out = _ways_out(report, too_many_rows=too_many_rows)
+    return ShardFailedError("\n".join([f"{done}; failed: {reasons}", *ways_out]))
+
+
+def _reasons(report: BatchReport) -> list[str]:
+    failed = {**report.quarantined, **{i: f.reason for i, f in report.failures.items()}}
+    reasons = list(failed.values())[:_SHOWN_FAILURES]
+    if len(failed) > len(reasons):
+        reasons.append(f"and {len(failed) - len(reasons):,} more shards failed")
     if not report.within_budget:
-        reasons.append(f"{report.rows_failed:,} rows, where {report.rows_allowed:,} may")
-    return ShardFailedError(f"{done}; failed: {'; '.join(reasons[:_SHOWN_FAILURES])}")
+        reasons.append(
+            f"too many rows failed: {report.rows_failed:,} of {report.rows_in:,}, where "
+            f"errors.max_row_errors allows {report.rows_allowed:,}"
+            f"{': ' if report.row_error else ''}{report.row_error}"
+        )
+    return reasons
+
+
+def _ways_out(report: BatchReport, *, too_many_rows: bool) -> list[str]:
+    """Return what to do next: submitting it again alone mends no code, and no row."""
+    if too_many_rows:
+        return [*_SEE, _MEND_ROWS]
+    if report.exit_code != ShardFailedError.exit_code:  # the environment's fault: it may pass
+        return ["next: submit the batch again: it goes on"]
+    return [*_SEE, _MEND_SHARDS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from batchrunner.jobs.connection import is_connected, is_ray_client
+from batchrunner.jobs.connection import is_connected, is_lost_client, is_ray_client
 from batchrunner.jobs.entries import Cluster
 
 _CONNECT_SECONDS = 1.0
@@ -23,11 +23,13 @@ def cluster_here(registry: str) -> Cluster:
 def cluster_is_gone() -> bool:
     """Tell whether the cluster of this process does not listen any more.
 
-    Through `ray://` one cannot tell: the head's client port stands for all of it.
+    Through `ray://` the head's client port stands for all of it.
     """
     import ray
 
-    if is_ray_client() or not is_connected():
+    if is_ray_client():
+        return is_lost_client()
+    if not is_connected():
         return False
     return not _is_listening(ray.get_runtime_context().gcs_address)
 

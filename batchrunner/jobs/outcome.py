@@ -16,7 +16,7 @@ from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import CallRaisedError
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_MAX_TRACEBACK = 20_000
+_MAX_LETTERS = 20_000
 
 
 def now_text() -> str:
@@ -56,7 +56,7 @@ class Outcome:
         """Return the failure that *error* means, with its traceback; without known secrets."""
         text = "".join(traceback.format_exception(raised_as(error)))
         # Hidden before it is cut: half a secret is not recognised.
-        shown = plain(scrubbed(text))[-_MAX_TRACEBACK:]
+        shown = plain(scrubbed(text))[-_MAX_LETTERS:]
         return cls.failed(told(error), traceback=shown, **fields)
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,11 +96,15 @@ def raised_as(error: BaseException) -> BaseException:
 
 
 def told(error: BaseException) -> str:
-    """Return kind and message of *error*, without colours and known secrets."""
+    """Return kind and message of *error*, without colours and known secrets; not all of a huge one."""
     name = getattr(error, "type_name", type(error).__name__)  # of what it stands for
-    return plain(scrubbed(f"{name}: {error}".rstrip(": ")))
+    text = plain(scrubbed(f"{name}: {error}".rstrip(": ")))
+    left_out = len(text) - _MAX_LETTERS
+    if left_out <= 0:
+        return text
+    return f"{text[:_MAX_LETTERS]}… ({left_out:,} more letters are left out)"
 
 
 def plain(text: str) -> str:
-    """Return *text* without the colours of a terminal."""
-    return _COLOUR.sub("", text)
+    """Return *text* without the colours of a terminal, and with what no file can hold escaped."""
+    return _COLOUR.sub("", text).encode(errors="backslashreplace").decode()

@@ -53,6 +53,7 @@ class RayBackend:
     def submit(self, request: Request) -> Job[Any]:
         """Order the run and return its job, which may be one that somebody else ordered."""
         options, capability = self._options, request.capability
+        self._registry.join()  # a Ray of this process that has ended may be another one from here on
         retries = request.max_retries if options.max_retries is None else options.max_retries
         order = Order(
             key=run_key(capability, request.inputs, edition=request.edition),

@@ -12,7 +12,12 @@ from typing import Any
 from batchrunner.errors import BackpressureError, InvalidSpecError, RayUnavailableError
 from batchrunner.jobs.charter import Charter
 from batchrunner.jobs.clusters import cluster_is_gone
-from batchrunner.jobs.connection import Connection, connection_id, is_connected
+from batchrunner.jobs.connection import (
+    Connection,
+    connection_id,
+    is_connected,
+    is_loss_of_client,
+)
 from batchrunner.jobs.registry import Registry
 
 _AGAIN_SECONDS = 0.1
@@ -36,7 +41,9 @@ class RegistryClient:
             InvalidSpecError: It is another scope's, or the scope's jobs are recorded in another store.
             RayUnavailableError: It does not start.
         """
-        self._handle(math.inf)
+        with self._loss_told():
+            self._connection.open(self._options.ray, asked=False, anew=False)
+            self._handle(math.inf)
 
     @contextmanager
     def call(self, doing: str) -> Iterator[None]:
@@ -62,14 +69,29 @@ class RegistryClient:
             BackpressureError: Too many calls are pending.
             RayUnavailableError: It did not answer in time, or by the moment *until*.
         """
+        timeout = self._options.registry_update_timeout_s + more_seconds
+        timeout += max((arg for arg in args if isinstance(arg, float)), default=0.0)
+        with self._loss_told():
+            return self._asked(
+                method, args, deadline=min(time.monotonic() + timeout, until), until=until
+            )
+
+    @contextmanager
+    def _loss_told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not is_loss_of_client(error):
+                raise
+            raise self._silence() from error
+
+    def _asked(self, method: str, args: tuple[Any, ...], *, deadline: float, until: float) -> Any:
         import ray
         from ray.exceptions import GetTimeoutError, PendingCallsLimitExceeded, RayTaskError
 
-        timeout = self._options.registry_update_timeout_s + more_seconds
-        timeout += max((arg for arg in args if isinstance(arg, float)), default=0.0)
-        deadline = min(time.monotonic() + timeout, until)
         while True:
             try:
+                self._connection.keep_open(self._options.ray)
                 called = getattr(self._handle(until), method).remote(*args)
                 return ray.get(called, timeout=max(deadline - time.monotonic(), 0.01))
             except PendingCallsLimitExceeded as error:
@@ -105,7 +127,6 @@ class RegistryClient:
 
     def _handle(self, until: float) -> Any:
         """Return the registry of this scope in the cluster of this process; start it if need be."""
-        self._connection.open(self._options.ray, asked=False, anew=False)
         here = connection_id()
         with self._lock:
             if self._registry is None or self._registry[0] != here:

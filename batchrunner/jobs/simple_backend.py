@@ -162,15 +162,15 @@ class _Task:
 
     def _has_news(self, seconds: float) -> bool:
         import ray
-        from ray.exceptions import RayError
 
         running = self._running
         if running is None:  # another thread has taken the end
             return False
         try:
             return bool(ray.wait([running], timeout=seconds, fetch_local=False)[0])
-        except (RayError, SystemExit):
+        except (Exception, SystemExit):
             # Another thread gave up the connection while we waited: Ray would have us exit for that.
+            # Or it was a `ray://` one, and its cluster is gone.
             if self._is_over():
                 return False
             raise
@@ -186,7 +186,7 @@ class _Task:
             told = ray.get(next(self._running) if self._streams else self._running)
         except RayTaskError as error:
             self._state = JobState.ended(failure_of(error))
-        except (RayError, StopIteration) as error:
+        except (RayError, StopIteration, ConnectionError) as error:
             lost = Outcome.failed(loss_of(error))
             cancelled = Outcome(JobStatus.CANCELLED)
             self._state = JobState.ended(cancelled if self._cancelling else lost)

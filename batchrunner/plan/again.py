@@ -16,9 +16,11 @@ class Again:
 
     Attributes:
         rows: Also the rows set aside.
+        mended: Code that changed is the mended one, and accepted as that.
     """
 
     rows: bool
+    mended: bool = True
 
 
 def with_letters(

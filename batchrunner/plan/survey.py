@@ -144,8 +144,8 @@ def survey(
     Args:
         run: The run as it is asked for.
         accept_changes: Whatever changed is right.
-        again: Also try again what failed; with code that changed, since that is how it is mended.
-            Whatever changed while nothing is committed begins the run anew.
+        again: Also try again what failed; with code that changed where it says so, since that is
+            how it is mended. Whatever changed while nothing is committed begins the run anew.
         starts_over: Nothing of what there is counts; it is removed, as far as it is this run's.
 
     Raises:
@@ -164,7 +164,7 @@ def survey(
     gained = partition_change(generations, run.spec.source)
     now = run.asked_for.compared_with(record.decisive)
     accepted = changes_since(record.decisive, now, was=was, spec=run.spec) + gained
-    mended = again is not None and is_of_code(accepted)
+    mended = again is not None and again.mended and is_of_code(accepted)
     if accepted and not mended and is_empty(run.checkpoint, run.sink):
         seen = _of_new_run(run, listing, starts_over=True)
         return replace(seen, notes=(*seen.notes, begun_anew(accepted)))

@@ -152,6 +152,62 @@ def test_a_batch_with_failed_shards_is_a_failed_job_that_kept_the_others(tmp_pat
     assert rows(0, 16) == rows_out(tmp_path / "out")
 
 
+@pytest.mark.usefixtures("options")
+def test_a_batch_whose_rows_fail_says_why_and_what_mends_it(tmp_path):
+    """Whoever reads that knows the job alone, and submitting it again would mend no row."""
+    a_source(tmp_path / "in", shards=1)
+    spec = a_spec(tmp_path, capability="capabilities:fails_always")
+    job = submit_capability(BatchCapability(spec))
+
+    with pytest.raises(JobFailedError, match="too many rows failed: 4 of 4") as caught:
+        job.result(LONG)
+
+    said = str(caught.value)
+    assert "ValueError: every row is wrong" in said
+    assert "batchrunner errors SPEC" in said
+    assert "`batchrunner retry --rows SPEC` on a machine with the spec, then submit" in said
+    assert "what the workers print and log: batchrunner logs SPEC" in job.logs()
+
+
+WORDS = "def said(rows):\n    return [{**row, 'said': %r} for row in %s]\n"
+
+
+@pytest.mark.usefixtures("options")
+def test_code_that_changed_is_refused_rather_than_mixed_into_what_is_committed(
+    tmp_path, monkeypatch
+):
+    """Nobody said that it is the mended one; `batchrunner retry` is there to say so."""
+    a_source(tmp_path / "in")
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = a_spec(tmp_path, capability="words:said", errors={"on_row_error": "fail"})
+    second = "([1 / 0] if any(row['id'] == 5 for row in rows) else rows)"
+    (tmp_path / "words.py").write_text(WORDS % ("old", second))
+    with pytest.raises(JobFailedError, match="2 of 3 shards are committed"):
+        submit_capability(BatchCapability(spec)).result(LONG)
+
+    (tmp_path / "words.py").write_text(WORDS % ("new", "rows"))
+    with pytest.raises(JobFailedError, match=r"SpecChangedError(.|\n)*capability.code"):
+        submit_capability(BatchCapability(spec)).result(LONG)
+
+    assert {row["said"] for row in rows_out(tmp_path / "out")} == {"old"}
+    assert not (tmp_path / "out/_SUCCESS").exists()
+
+
+@pytest.mark.usefixtures("options")
+def test_a_complete_batch_is_not_completed_for_other_code(tmp_path, monkeypatch):
+    """Its output is of the old code; and the old code's job is still the one that completed."""
+    a_source(tmp_path / "in")
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = a_spec(tmp_path, capability="words:said")
+    (tmp_path / "words.py").write_text(WORDS % ("old", "rows"))
+    submit_capability(BatchCapability(spec)).result(LONG)
+
+    (tmp_path / "words.py").write_text(WORDS % ("new", "rows"))
+
+    with pytest.raises(JobFailedError, match=r"capability.code(.|\n)*run that on a machine"):
+        submit_capability(BatchCapability(spec)).result(LONG)
+
+
 def test_a_batch_whose_node_is_removed_goes_on_on_another(tmp_path):
     """Two raylets on this machine; the one that drives the batch dies without a word."""
     a_source(tmp_path / "in", shards=30, rows_per_shard=2)

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from batchrunner.jobs import simple_backend
-from job_processes import a_client, end_registry, said_by
+from job_processes import a_client, a_head, end_registry, first_line_of, free_ports, said_by
 
 pytestmark = pytest.mark.ray
 
@@ -113,3 +113,73 @@ def test_a_backend_whose_cluster_is_gone_is_shut_down_in_time(tag, tmp_path):
     said = said_by(a_client(code, options, cwd=tmp_path))
 
     assert said == ["RayUnavailableError True", "True", "True True", "[]", "no backend"]
+
+
+def test_what_is_asked_over_a_client_connection_whose_cluster_is_gone_says_so(
+    local_ray, tag, tmp_path
+):
+    """`ray://`: Ray itself raises a bare ValueError, out of shutdown, too; nothing could be mended."""
+    address = local_ray.get_runtime_context().gcs_address
+    gone = tmp_path / "gone"
+    code = f"""
+        configure()
+        job = submit_capability(Scoring({tag!r}), resources={{"num_cpus": 500}})
+        say("submitted")
+        wait_for(lambda: os.path.exists({str(gone)!r}))
+
+        def told(ask):
+            try:
+                return ask()
+            except Exception as error:
+                return type(error).__name__
+
+        say(*(told(ask) for ask in (lambda: job.status, lambda: job.wait(1), job.cancel, list_jobs)))
+        say(told(lambda: submit_capability(Scoring("{tag}.next"))))
+        began = time.monotonic()
+        warnings.simplefilter("ignore")
+        shutdown_job_backend(timeout=5)
+        say(time.monotonic() - began < 20, told(lambda: job.status))
+        configure(address={address!r}, force_reinit=True)
+        say(submit_capability(Scoring("{tag}.here")).wait(60).value)
+    """
+    ports = free_ports(2)
+    options = {
+        "address": f"ray://127.0.0.1:{ports[1]}",
+        "idempotency_scope": tag,
+        "analytics_store": {"uri": str(tmp_path / "store")},
+    }
+    with a_head(*ports):
+        client = a_client(code, options, cwd=tmp_path)
+        assert first_line_of(client) == "submitted"
+    gone.touch()
+
+    unavailable = "RayUnavailableError"
+    assert said_by(client) == [
+        " ".join([unavailable] * 4),
+        unavailable,
+        f"True {unavailable}",
+        "completed",
+    ]
+    end_registry(tag)
+
+
+def test_a_handle_starts_no_other_ray_when_the_one_of_its_job_has_ended(tag, tmp_path):
+    """It would know nothing of the job, take seconds, and be there without anybody having asked."""
+    code = f"""
+        import ray
+        configure()
+        job = submit_capability(Scoring({tag!r}), resources={{"num_cpus": 500}})
+        ray.shutdown()
+        for ask in (lambda: job.status, list_jobs):
+            try:
+                ask()
+            except Exception as error:
+                say(type(error).__name__, ray.is_initialized())
+        say(submit_capability(Scoring("{tag}.next")).wait(60).value)
+    """
+    store = {"uri": str(tmp_path / "store")}
+    options = {"address": "local", "idempotency_scope": tag, "analytics_store": store}
+
+    said = said_by(a_client(code, options, cwd=tmp_path))
+
+    assert said == ["RayUnavailableError False"] * 2 + ["completed"]

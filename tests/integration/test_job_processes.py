@@ -27,6 +27,7 @@ from job_processes import (
     a_head,
     end_registry,
     first_line_of,
+    free_ports,
     kill_with_all_below,
     registry_process,
     said_by,
@@ -457,17 +458,6 @@ def test_the_head_nodes_client_port_does_as_well(tag, moto, prefix, tmp_path):
 
 def paths():
     return {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-def free_ports(number):
-    import socket
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for one in found:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in found]
 
 
 def test_a_bucket_that_vanishes_fails_the_job(local_ray, tag, moto):

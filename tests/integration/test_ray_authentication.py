@@ -1,8 +1,6 @@
 """Ray's token authentication works as Ray's own clients do it, and what is wrong is named."""
 
-import contextlib
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,19 +10,11 @@ import pytest
 
 import ray_doors
 from command import ENVIRONMENT, a_spec_file, batchrunner
-from job_processes import a_head
+from job_processes import a_head, free_ports
 
 pytestmark = pytest.mark.ray
 
 TOKEN, OTHER = "a" * 64, "b" * 64
-
-
-def free_ports(number):
-    with contextlib.ExitStack() as open_ones:
-        sockets = [open_ones.enter_context(socket.socket()) for _ in range(number)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from batchrunner.analytics.comparison import compare
 from batchrunner.analytics.layout import stem_of
 from batchrunner.analytics.record import columns_of
 from batchrunner.errors import InvalidRecordError, InvalidSpecError, SchemaConflictError
+from batchrunner.spec import secrets
 from batchrunner.testing.memory import MemoryStorage
 
 
@@ -395,7 +396,7 @@ class Reporting:
         return []
 
     def collect_md_report(self, threshold):
-        if isinstance(self.made, Exception):
+        if isinstance(self.made, BaseException):
             raise self.made
         return self.made
 
@@ -419,7 +420,8 @@ def test_the_report_of_a_run_is_kept_beside_its_records(tmp_path, made):
 
 
 @pytest.mark.parametrize(
-    ("made", "is_wrong"), [(NotImplementedError(), 0), ("", 0), (ValueError("no font"), 1), (5, 1)]
+    ("made", "is_wrong"),
+    [(NotImplementedError(), 0), ("", 0), (ValueError("no font"), 1), (SystemExit(1), 1), (5, 1)],
 )
 def test_a_run_without_a_report_is_recorded_all_the_same(tmp_path, made, is_wrong, caplog):
     """Its records count more; why there is no report is said when something went wrong."""
@@ -428,6 +430,23 @@ def test_a_run_without_a_report_is_recorded_all_the_same(tmp_path, made, is_wron
 
     assert (ref.outputs_uri, store.read_report(ref), store.report_uri(ref)) == (None, None, None)
     assert caplog.text.count("without its report") == is_wrong
+
+
+def test_a_secret_in_a_report_is_not_kept(tmp_path, monkeypatch):
+    """Reports are for people, who are not all let into the cluster."""
+    monkeypatch.setattr(secrets, "_known", {"s3cr3t-word"})
+    store = open_store(tmp_path / "store")
+    ref = store.write_with_receipt([Reporting("the token: s3cr3t-word\n")]).refs[0]
+
+    assert store.read_report(ref) == "the token: ***\n"
+
+
+def test_a_report_with_a_letter_that_no_file_can_hold_is_kept_escaped(tmp_path):
+    """The run is recorded with it, rather than not at all."""
+    store = open_store(tmp_path / "store")
+    ref = store.write_with_receipt([Reporting("bad \ud800 letter\n")]).refs[0]
+
+    assert store.read_report(ref) == "bad \\ud800 letter\n"
 
 
 def test_a_report_that_lies_elsewhere_is_pointed_to(tmp_path):

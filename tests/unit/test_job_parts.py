@@ -327,6 +327,24 @@ def test_an_end_is_final(journal):
     assert journal.read(submission.job_id).outcome == completed
 
 
+def test_a_message_that_no_file_can_hold_is_kept_escaped(journal):
+    """Why the job failed would be lost with it, and "str is not valid UTF-8" said instead."""
+    submission = journal.claim(a_submission())
+    journal.end(submission.job_id, Outcome.of_exception(ValueError("bad \ud800 letter")))
+
+    outcome = journal.outcome(submission.job_id)
+    assert outcome.error == r"ValueError: bad \ud800 letter"
+    assert r"bad \ud800 letter" in outcome.traceback
+
+
+def test_a_huge_message_is_cut_and_says_so():
+    """Every handle, listing and journal would carry it."""
+    outcome = Outcome.of_exception(ValueError("x" * 1_000_000))
+
+    assert len(outcome.error) < 21_000
+    assert outcome.error.endswith("x… (980,012 more letters are left out)")
+
+
 def test_a_journal_tells_the_jobs_of_a_run_apart(journal):
     """The latest one decides whether the run can be submitted again."""
     for number in (1, 2, 10):
