@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.analytics.layout import FORMAT_VERSION
 from batchrunner.analytics.record import Columns, ColumnType
+from batchrunner.analytics.shared_file import SharedFile
 from batchrunner.errors import InvalidRecordError, describe
 from batchrunner.storage import Entry, Storage
 
@@ -149,7 +150,7 @@ def open_parquet(
     import pyarrow.parquet as pq
 
     place = f"{storage.uri}/{entry.key}"
-    file = pa.PythonFile(storage.open(entry), mode="r")
+    file = pa.PythonFile(SharedFile(storage.open(entry)), mode="r")
     try:
         found = pq.ParquetFile(file).schema_arrow
         _check_version(found, place=place)
