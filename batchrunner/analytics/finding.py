@@ -11,6 +11,7 @@ from batchrunner.analytics.layout import file_key, stem_of
 from batchrunner.analytics.record import RUNS
 from batchrunner.analytics.schemas import Schemas
 from batchrunner.analytics.snapshot import Memory, Snapshot, take_snapshot
+from batchrunner.analytics.soundness import check_catalogs, damage_named
 from batchrunner.analytics.visibility import WrittenRuns, rows_written, runs_written
 from batchrunner.analytics.written_files import FILE
 from batchrunner.errors import BatchRunnerError, RunNotFoundError, StorageError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _ANEW = "record the run again, which writes its files anew"
-_COPY = "put a copy of the file in its place"
+_WAYS_OUT = f"put a copy of the file in its place, or {_ANEW}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,17 @@ def find_run(
         ObjectNotFoundError: A compaction removed a file meanwhile: try again.
         StorageError: A file that holds some of it is torn, or gone.
     """
-    found = _find(_written_alone(storage, schemas, run_uid), run_uid, records=records)
-    if found is not None:
+    alone = _written_alone(storage, schemas, run_uid, memory)
+    with damage_named(alone):
+        found = _find(alone, run_uid, records=records)
+    if found is not None and all(found.records.values()):
         return found
-    with take_snapshot(storage, schemas, memory=memory) as snapshot:  # it may be in a set
-        found = _find(snapshot, run_uid, records=records)
-        if found is not None:
-            return found
-        raise _not_found(snapshot, run_uid)
+    with take_snapshot(storage, schemas, memory=memory) as snapshot, damage_named(snapshot):
+        check_catalogs(snapshot)
+        found = _find(snapshot, run_uid, records=records)  # it may be in a set
+        if found is None:
+            raise _not_found(snapshot, run_uid)
+        return _all_there(snapshot, found)
 
 
 def _not_found(snapshot: Snapshot, run_uid: str) -> BatchRunnerError:
@@ -86,10 +90,12 @@ def _may_hold_any_run(key: str) -> bool:
     return folder == RUNS and not name.startswith("run-")
 
 
-def _written_alone(storage: Storage, schemas: Schemas, run_uid: str) -> Snapshot:
+def _written_alone(storage: Storage, schemas: Schemas, run_uid: str, memory: Memory) -> Snapshot:
     """Return a snapshot of the compacted files, and of the file that holds this run alone."""
     files = {RUNS: _file_of(storage, RUNS, run_uid)}
-    return Snapshot(storage, files, newest_catalog(storage), schemas.all(), Memory())
+    return Snapshot(
+        storage, files, newest_catalog(storage), schemas.all(), Memory(torn=memory.torn)
+    )
 
 
 def _file_of(storage: Storage, table: str, run_uid: str) -> dict[str, Entry]:
@@ -99,42 +105,56 @@ def _file_of(storage: Storage, table: str, run_uid: str) -> dict[str, Entry]:
 
 def _find(snapshot: Snapshot, run_uid: str, *, records: bool) -> RecordedRun | None:
     if rows := _compacted_rows(snapshot, RUNS, run_uid):
-        wanted = _tables(rows) if records else ()
-        tables = {table: _compacted_rows(snapshot, table, run_uid) for table in wanted}
-        return RecordedRun(run_uid, rows, _all_there(snapshot, tables, run_uid, way_out=_COPY))
-    runs = runs_written(snapshot, whole=True)
-    if run_uid not in runs.home:
+        first, second = _compacted_rows, _payload_again
+    elif rows := _rows_written(snapshot, RUNS, run_uid):
+        first, second = _payload, _compacted_again
+    else:
         return None
-    alone = WrittenRuns(runs.rows, {run_uid: runs.home[run_uid]}, runs.tables)
-    rows = _dicts(rows_written(snapshot, RUNS, runs=alone))
-    wanted = _tables(rows) if records else ()
-    tables = {table: _payload(snapshot, table, run_uid, alone) for table in wanted}
-    return RecordedRun(run_uid, rows, _all_there(snapshot, tables, run_uid, way_out=_ANEW))
+    tables = _tables(rows) if records else ()
+    found = {t: first(snapshot, t, run_uid) or second(snapshot, t, run_uid) for t in tables}
+    return RecordedRun(run_uid, rows, found)
 
 
-def _all_there(
-    snapshot: Snapshot, tables: dict[str, tuple[Row, ...]], run_uid: str, *, way_out: str
-) -> dict[str, tuple[Row, ...]]:
-    """Return *tables*, each of which has rows of the run: those of `runs` say so.
+def _all_there(snapshot: Snapshot, run: RecordedRun) -> RecordedRun:
+    """Return *run*, which has records in each table that its rows of `runs` name.
 
     Raises:
         StorageError: One has none, since its file cannot be read.
     """
-    for table in (name for name, rows in tables.items() if not rows):
+    for table in (name for name, rows in run.records.items() if not rows):
         lost = [why for key, why in snapshot.passed_over.items() if key.startswith(f"{table}/")]
         why = "; ".join(lost) or "no file holds them"
         raise StorageError(
-            f"{snapshot.storage.uri}: the records of run {run_uid!r} in table {table!r} cannot be "
-            f"read: {why}; {way_out}"
+            f"{snapshot.storage.uri}: the records of run {run.run_uid!r} in table {table!r} cannot "
+            f"be read: {why}; {_WAYS_OUT}"
         )
-    return tables
+    return run
 
 
-def _payload(snapshot: Snapshot, table: str, run_uid: str, runs: WrittenRuns) -> tuple[Row, ...]:
+def _payload(snapshot: Snapshot, table: str, run_uid: str) -> tuple[Row, ...]:
     if table not in snapshot.files:
         files = {**snapshot.files, table: _file_of(snapshot.storage, table, run_uid)}
         snapshot = replace(snapshot, files=files)
-    return _dicts(rows_written(snapshot, table, runs=runs))
+    return _rows_written(snapshot, table, run_uid)
+
+
+def _payload_again(snapshot: Snapshot, table: str, run_uid: str) -> tuple[Row, ...]:
+    """Return what was recorded again since a compacted file was lost."""
+    return _payload(snapshot, table, run_uid) if snapshot.damaged else ()
+
+
+def _compacted_again(snapshot: Snapshot, table: str, run_uid: str) -> tuple[Row, ...]:
+    """Return what is left of a run whose rows of `runs` were lost, and recorded again."""
+    return _compacted_rows(snapshot, table, run_uid) if snapshot.damaged else ()
+
+
+def _rows_written(snapshot: Snapshot, table: str, run_uid: str) -> tuple[Row, ...]:
+    import pyarrow.compute as pc
+
+    runs = runs_written(snapshot, whole=True)
+    own = runs.rows.filter(pc.field("run_uid") == run_uid)
+    home = {run_uid: runs.home[run_uid]} if run_uid in runs.home else {}
+    return _dicts(rows_written(snapshot, table, runs=WrittenRuns(own, home, runs.tables)))
 
 
 def _compacted_rows(snapshot: Snapshot, table: str, run_uid: str) -> tuple[Row, ...]:

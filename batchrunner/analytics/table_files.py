@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.analytics.layout import FORMAT_VERSION
 from batchrunner.analytics.record import Columns, ColumnType
 from batchrunner.analytics.shared_file import SharedFile
-from batchrunner.errors import InvalidRecordError, describe
+from batchrunner.errors import InvalidRecordError, StorageError, describe
 from batchrunner.storage import Entry, Storage
 
 if TYPE_CHECKING:
@@ -156,7 +156,10 @@ def open_parquet(
         _check_version(found, place=place)
         if known is not None:
             _check_columns(found, known=known, place=place)
-    except (UnreadableFileError, pa.ArrowException) as error:
+    except StorageError:  # which is an OSError, and says nothing about the bytes
+        file.close()
+        raise
+    except (UnreadableFileError, pa.ArrowException, OSError) as error:
         file.close()
         raise UnreadableFileError(f"{place} is torn or foreign: {describe(error)}") from error
     return file
