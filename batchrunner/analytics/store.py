@@ -177,7 +177,12 @@ class AnalyticsStore:
             limit: At most so many.
             capability_id: Only those of this capability.
             entity_id: Only those that ran on this dataset, model or metric.
+
+        Raises:
+            InvalidSpecError: The limit is below zero.
         """
+        if limit < 0:
+            raise InvalidSpecError(f"{limit} runs cannot be listed; give a limit of 0 or more")
         which = RunFilter(limit, capability_id, entity_id)
         return self._on_snapshot(partial(latest_runs, which=which), tables=())
 

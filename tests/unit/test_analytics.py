@@ -455,3 +455,25 @@ def test_scans_of_one_file_at_once_do_not_move_each_other():
 
     assert file.read(3) == b"234"
     assert file.tell() == 5
+
+
+class Loose:
+    """A run as somebody's own class has it, with a mistake."""
+
+    capability_id = "c"
+
+    def __init__(self, run_uid, records):
+        self.run_uid, self.extract = run_uid, lambda: records
+
+
+@pytest.mark.parametrize("wrong", [Loose(7, []), Loose("run", None)])
+def test_a_run_that_is_none_is_refused_with_what_is_wrong(tmp_path, wrong):
+    """A TypeError from within would name neither the run nor what to do."""
+    with pytest.raises(InvalidRecordError, match=r"run_uid 7; it needs|returned None; return"):
+        open_store(tmp_path).write([wrong])
+
+
+def test_a_limit_below_zero_is_refused(tmp_path):
+    """Arrow speaks of a k that nobody gave."""
+    with pytest.raises(InvalidSpecError, match="-1 runs cannot be listed"):
+        open_store(tmp_path).list_runs(limit=-1)
