@@ -104,15 +104,29 @@ def _file_of(storage: Storage, table: str, run_uid: str) -> dict[str, Entry]:
 
 
 def _find(snapshot: Snapshot, run_uid: str, *, records: bool) -> RecordedRun | None:
-    if rows := _compacted_rows(snapshot, RUNS, run_uid):
-        first, second = _compacted_rows, _payload_again
-    elif rows := _rows_written(snapshot, RUNS, run_uid):
-        first, second = _payload, _compacted_again
-    else:
+    rows = _compacted_rows(snapshot, RUNS, run_uid)
+    compacted, again = bool(rows), snapshot.damaged
+    written = None if compacted and not again else _written(snapshot, run_uid)
+    if written is not None:
+        rows = rows or _dicts(rows_written(snapshot, RUNS, runs=written))
+    if not rows:
         return None
-    tables = _tables(rows) if records else ()
-    found = {t: first(snapshot, t, run_uid) or second(snapshot, t, run_uid) for t in tables}
+    found: dict[str, tuple[Row, ...]] = {}
+    for table in _tables(rows) if records else ():
+        # What is not where it should be may have been recorded again since a file was lost.
+        here = _compacted_rows(snapshot, table, run_uid) if compacted or again else ()
+        found[table] = here or (_payload(snapshot, table, run_uid, written) if written else ())
     return RecordedRun(run_uid, rows, found)
+
+
+def _written(snapshot: Snapshot, run_uid: str) -> WrittenRuns:
+    """Return what the written files of `runs` say of this run alone."""
+    import pyarrow.compute as pc
+
+    runs = runs_written(snapshot, whole=True)
+    own = runs.rows.filter(pc.field("run_uid") == run_uid)
+    home = {run_uid: runs.home[run_uid]} if run_uid in runs.home else {}
+    return WrittenRuns(own, home, runs.tables)
 
 
 def _all_there(snapshot: Snapshot, run: RecordedRun) -> RecordedRun:
@@ -131,30 +145,11 @@ def _all_there(snapshot: Snapshot, run: RecordedRun) -> RecordedRun:
     return run
 
 
-def _payload(snapshot: Snapshot, table: str, run_uid: str) -> tuple[Row, ...]:
+def _payload(snapshot: Snapshot, table: str, run_uid: str, runs: WrittenRuns) -> tuple[Row, ...]:
     if table not in snapshot.files:
         files = {**snapshot.files, table: _file_of(snapshot.storage, table, run_uid)}
         snapshot = replace(snapshot, files=files)
-    return _rows_written(snapshot, table, run_uid)
-
-
-def _payload_again(snapshot: Snapshot, table: str, run_uid: str) -> tuple[Row, ...]:
-    """Return what was recorded again since a compacted file was lost."""
-    return _payload(snapshot, table, run_uid) if snapshot.damaged else ()
-
-
-def _compacted_again(snapshot: Snapshot, table: str, run_uid: str) -> tuple[Row, ...]:
-    """Return what is left of a run whose rows of `runs` were lost, and recorded again."""
-    return _compacted_rows(snapshot, table, run_uid) if snapshot.damaged else ()
-
-
-def _rows_written(snapshot: Snapshot, table: str, run_uid: str) -> tuple[Row, ...]:
-    import pyarrow.compute as pc
-
-    runs = runs_written(snapshot, whole=True)
-    own = runs.rows.filter(pc.field("run_uid") == run_uid)
-    home = {run_uid: runs.home[run_uid]} if run_uid in runs.home else {}
-    return _dicts(rows_written(snapshot, table, runs=WrittenRuns(own, home, runs.tables)))
+    return _dicts(rows_written(snapshot, table, runs=runs))
 
 
 def _compacted_rows(snapshot: Snapshot, table: str, run_uid: str) -> tuple[Row, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batchrunner.analytics import open_store
+from batchrunner.analytics import compaction, open_store
 from batchrunner.errors import StorageError
 from batchrunner.testing.analytics_contract import a_run, once, some_runs, times_seen
 
@@ -62,6 +62,24 @@ def test_what_is_recorded_again_after_a_compacted_file_was_lost_is_there(
         assert times_seen(store) == {**once(count), "other": 1}
         assert len(store.read_run("run-0").records["score"]) == 2
         store.compact(clear=True)
+
+
+def test_one_lost_file_of_several_hides_no_other_run(store, monkeypatch):
+    """Runs of the others are read, alone and all; those of the lost one are recorded again."""
+    monkeypatch.setattr(compaction, "_FILE_BYTES", 600)
+    store.write(some_runs(20))
+    store.compact(clear=True)
+    for table in ("runs", "score"):
+        keys = [entry.key for entry in store._storage.list(table)]
+        assert len(keys) > 1
+        store._storage.delete(keys[-1:])
+
+    left = [run.run_uid for run in store.list_runs()]
+    assert 0 < len(left) < 20
+    store.write(some_runs(20))
+
+    assert times_seen(store) == once(20)
+    assert {len(store.read_run(f"run-{n}").records["score"]) for n in range(20)} == {2}
 
 
 def test_what_a_lost_file_replaced_counts_as_long_as_it_is_there(store):
