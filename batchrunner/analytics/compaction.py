@@ -13,6 +13,7 @@ from batchrunner.analytics.intake import Effort, Intake, take_in
 from batchrunner.analytics.layout import compacted_stem, compaction_in, file_key
 from batchrunner.analytics.schemas import Schemas
 from batchrunner.analytics.snapshot import CompactedFiles, Memory, Snapshot, take_snapshot
+from batchrunner.analytics.soundness import check_catalogs, damage_named, look_for_losses
 from batchrunner.analytics.table_files import arrow_schema, to_parquet
 from batchrunner.storage import Storage
 
@@ -74,14 +75,24 @@ def compact_once(
         ObjectNotFoundError: Another compaction removed a file meanwhile: try again.
         StorageError: It could not be done; whatever was done is harmless.
     """
-    with take_snapshot(storage, schemas, memory=memory, held=False) as snapshot:
+    with (
+        take_snapshot(storage, schemas, memory=memory, held=False) as snapshot,
+        damage_named(snapshot),
+    ):
+        check_catalogs(snapshot, newest=True)
+        look_for_losses(snapshot, thorough=effort.growth is None)
+        # What is replaced may be all that there is of a run, or be recorded again; and what was
+        # recorded again would be there twice when the lost file is restored.
+        if snapshot.damaged:
+            return CompactionReport(passed_over=snapshot.passed_over)
         return _compact(snapshot, effort)
 
 
 def _compact(snapshot: Snapshot, effort: Effort) -> CompactionReport:
-    report = CompactionReport(deleted=_clear(snapshot), passed_over=snapshot.passed_over)
     intake = take_in(snapshot, effort)
     catalog, created = _write(snapshot, intake, effort)
+    # Not before what is there was read: if it is torn, what it replaced may be all that is left.
+    report = CompactionReport(deleted=_clear(snapshot), passed_over=snapshot.passed_over)
     if not catalog.replaced:
         return report
     if not publish_catalog(snapshot.storage, catalog):

@@ -115,8 +115,10 @@ def rows_of(run: RunLike, *, store_uri: str, provenance: Provenance, now: dateti
     Raises:
         InvalidRecordError: It has no `run_uid`, or a record is not one of its own.
     """
-    if not run.run_uid:
-        raise InvalidRecordError(f"a run of {run.capability_id} has no run_uid; it needs a name")
+    if not run.run_uid or not isinstance(run.run_uid, str):
+        raise InvalidRecordError(
+            f"a run of {run.capability_id} has the run_uid {run.run_uid!r}; it needs a name, a text"
+        )
     records = _by_table(run)
     report = report_of(run) or RunReport()
     kept = report_uri(store_uri, run.run_uid) if report.text else None
@@ -141,7 +143,12 @@ def rows_of(run: RunLike, *, store_uri: str, provenance: Provenance, now: dateti
 
 def _by_table(run: RunLike) -> dict[str, list[RecordLike]]:
     tables: dict[str, list[RecordLike]] = {}
-    for record in run.extract():
+    records = run.extract()
+    if not isinstance(records, Iterable):
+        raise InvalidRecordError(
+            f"run {run.run_uid}: its extract() returned {records!r}; return a list of records"
+        )
+    for record in records:
         table = checked_table(getattr(record, "table_name", None))
         owner = getattr(record, "run_uid", None)
         if table == RUNS:

@@ -11,6 +11,7 @@ from batchrunner.analytics.layout import file_key, stem_of
 from batchrunner.analytics.record import RUNS
 from batchrunner.analytics.schemas import Schemas
 from batchrunner.analytics.snapshot import Memory, Snapshot, take_snapshot
+from batchrunner.analytics.soundness import check_catalogs, damage_named
 from batchrunner.analytics.visibility import WrittenRuns, rows_written, runs_written
 from batchrunner.analytics.written_files import FILE
 from batchrunner.errors import BatchRunnerError, RunNotFoundError, StorageError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _ANEW = "record the run again, which writes its files anew"
-_COPY = "put a copy of the file in its place"
+_WAYS_OUT = f"put a copy of the file in its place, or {_ANEW}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,17 @@ def find_run(
         ObjectNotFoundError: A compaction removed a file meanwhile: try again.
         StorageError: A file that holds some of it is torn, or gone.
     """
-    found = _find(_written_alone(storage, schemas, run_uid), run_uid, records=records)
-    if found is not None:
+    alone = _written_alone(storage, schemas, run_uid, memory)
+    with damage_named(alone):
+        found = _find(alone, run_uid, records=records)
+    if found is not None and all(found.records.values()):
         return found
-    with take_snapshot(storage, schemas, memory=memory) as snapshot:  # it may be in a set
-        found = _find(snapshot, run_uid, records=records)
-        if found is not None:
-            return found
-        raise _not_found(snapshot, run_uid)
+    with take_snapshot(storage, schemas, memory=memory) as snapshot, damage_named(snapshot):
+        check_catalogs(snapshot)
+        found = _find(snapshot, run_uid, records=records)  # it may be in a set
+        if found is None:
+            raise _not_found(snapshot, run_uid)
+        return _all_there(snapshot, found)
 
 
 def _not_found(snapshot: Snapshot, run_uid: str) -> BatchRunnerError:
@@ -86,10 +90,12 @@ def _may_hold_any_run(key: str) -> bool:
     return folder == RUNS and not name.startswith("run-")
 
 
-def _written_alone(storage: Storage, schemas: Schemas, run_uid: str) -> Snapshot:
+def _written_alone(storage: Storage, schemas: Schemas, run_uid: str, memory: Memory) -> Snapshot:
     """Return a snapshot of the compacted files, and of the file that holds this run alone."""
     files = {RUNS: _file_of(storage, RUNS, run_uid)}
-    return Snapshot(storage, files, newest_catalog(storage), schemas.all(), Memory())
+    return Snapshot(
+        storage, files, newest_catalog(storage), schemas.all(), Memory(torn=memory.torn)
+    )
 
 
 def _file_of(storage: Storage, table: str, run_uid: str) -> dict[str, Entry]:
@@ -98,36 +104,45 @@ def _file_of(storage: Storage, table: str, run_uid: str) -> dict[str, Entry]:
 
 
 def _find(snapshot: Snapshot, run_uid: str, *, records: bool) -> RecordedRun | None:
-    if rows := _compacted_rows(snapshot, RUNS, run_uid):
-        wanted = _tables(rows) if records else ()
-        tables = {table: _compacted_rows(snapshot, table, run_uid) for table in wanted}
-        return RecordedRun(run_uid, rows, _all_there(snapshot, tables, run_uid, way_out=_COPY))
-    runs = runs_written(snapshot, whole=True)
-    if run_uid not in runs.home:
+    rows = _compacted_rows(snapshot, RUNS, run_uid)
+    compacted, again = bool(rows), snapshot.damaged
+    written = None if compacted and not again else _written(snapshot, run_uid)
+    if written is not None:
+        rows = rows or _dicts(rows_written(snapshot, RUNS, runs=written))
+    if not rows:
         return None
-    alone = WrittenRuns(runs.rows, {run_uid: runs.home[run_uid]}, runs.tables)
-    rows = _dicts(rows_written(snapshot, RUNS, runs=alone))
-    wanted = _tables(rows) if records else ()
-    tables = {table: _payload(snapshot, table, run_uid, alone) for table in wanted}
-    return RecordedRun(run_uid, rows, _all_there(snapshot, tables, run_uid, way_out=_ANEW))
+    found: dict[str, tuple[Row, ...]] = {}
+    for table in _tables(rows) if records else ():
+        # What is not where it should be may have been recorded again since a file was lost.
+        here = _compacted_rows(snapshot, table, run_uid) if compacted or again else ()
+        found[table] = here or (_payload(snapshot, table, run_uid, written) if written else ())
+    return RecordedRun(run_uid, rows, found)
 
 
-def _all_there(
-    snapshot: Snapshot, tables: dict[str, tuple[Row, ...]], run_uid: str, *, way_out: str
-) -> dict[str, tuple[Row, ...]]:
-    """Return *tables*, each of which has rows of the run: those of `runs` say so.
+def _written(snapshot: Snapshot, run_uid: str) -> WrittenRuns:
+    """Return what the written files of `runs` say of this run alone."""
+    import pyarrow.compute as pc
+
+    runs = runs_written(snapshot, whole=True)
+    own = runs.rows.filter(pc.field("run_uid") == run_uid)
+    home = {run_uid: runs.home[run_uid]} if run_uid in runs.home else {}
+    return WrittenRuns(own, home, runs.tables)
+
+
+def _all_there(snapshot: Snapshot, run: RecordedRun) -> RecordedRun:
+    """Return *run*, which has records in each table that its rows of `runs` name.
 
     Raises:
         StorageError: One has none, since its file cannot be read.
     """
-    for table in (name for name, rows in tables.items() if not rows):
+    for table in (name for name, rows in run.records.items() if not rows):
         lost = [why for key, why in snapshot.passed_over.items() if key.startswith(f"{table}/")]
         why = "; ".join(lost) or "no file holds them"
         raise StorageError(
-            f"{snapshot.storage.uri}: the records of run {run_uid!r} in table {table!r} cannot be "
-            f"read: {why}; {way_out}"
+            f"{snapshot.storage.uri}: the records of run {run.run_uid!r} in table {table!r} cannot "
+            f"be read: {why}; {_WAYS_OUT}"
         )
-    return tables
+    return run
 
 
 def _payload(snapshot: Snapshot, table: str, run_uid: str, runs: WrittenRuns) -> tuple[Row, ...]:

@@ -88,7 +88,7 @@ def latest_runs(snapshot: Snapshot, which: RunFilter) -> list[RunSummary]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if RUNS not in snapshot.schemas:
+    if RUNS not in snapshot.schemas and not snapshot.files[RUNS]:
         return []
     runs = runs_written(snapshot, whole=True)
     written = rows_written(snapshot, RUNS, runs=runs).drop_columns([FILE])

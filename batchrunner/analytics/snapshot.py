@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchrunner.analytics.catalog import Catalog, newest_catalog
-from batchrunner.analytics.layout import compaction_in, is_written
+from batchrunner.analytics.layout import compaction_in, is_written, schema_key
 from batchrunner.analytics.record import RUNS, Columns
 from batchrunner.analytics.schemas import Schemas
 from batchrunner.analytics.table_files import (
@@ -17,7 +17,7 @@ from batchrunner.analytics.table_files import (
     fitted,
     open_parquet,
 )
-from batchrunner.errors import ObjectNotFoundError
+from batchrunner.errors import ObjectNotFoundError, StorageError
 from batchrunner.storage import Entry, Storage
 
 if TYPE_CHECKING:
@@ -39,11 +39,13 @@ class Memory:
         files: Listings, by table.
         gone: Keys of files in them that were deleted since.
         rows: Of written files, by table.
+        torn: Compacted files that turned out to be torn when they were read, by key, and why.
     """
 
     files: dict[str, Files] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     rows: dict[str, pa.Table] = field(default_factory=dict)
+    torn: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,34 @@ class Snapshot:
         for files in self.held.values():
             files.close()
 
+    def columns(self, table: str) -> Columns:
+        """Return the columns of *table*, of which there are files.
+
+        Raises:
+            StorageError: Nothing says what they are: its schema is lost.
+        """
+        if table in self.schemas:
+            return self.schemas[table]
+        raise StorageError(
+            f"{self.storage.uri}/{schema_key(table, 1)} is missing: restore it from a copy, or open "
+            "the store anew and record a run of that table, which makes it anew"
+        )
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a compacted file that the catalog names is lost, as far as they were opened."""
+        names = self.catalog.files.values()
+        return bool(self.passed_over) and any(
+            key in self.passed_over for keys in names for key in keys
+        )
+
     def written(self, table: str) -> dict[str, Entry]:
         """Return the files of *table* as `write` made them that may count, by key."""
         found = {}
+        # What is replaced is in the compacted files: where one is lost, each run is looked for.
+        replaced = frozenset() if self.damaged else self.catalog.replaced
         for key, entry in self.files[table].items():
-            if is_written(key) and key not in self.catalog.replaced:
+            if is_written(key) and key not in replaced:
                 found[key] = entry
             elif not is_written(key) and compaction_in(key) is None:
                 self.passed_over[key] = f"{self.storage.uri}/{key} is foreign: not named by us"
@@ -95,7 +120,7 @@ class Snapshot:
         if keys is None and table in self.held:
             yield self.held[table]
             return
-        opened = CompactedFiles(self.schemas[table])
+        opened = CompactedFiles(self.columns(table))
         try:
             for key in self.catalog.files.get(table, ()) if keys is None else keys:
                 self._open(key, opened)
@@ -115,6 +140,9 @@ class Snapshot:
                 self._open(key, self.held[table])
 
     def _open(self, key: str, opened: CompactedFiles) -> None:
+        if key in self.memory.torn:
+            self.passed_over[key] = self.memory.torn[key]
+            return
         entry = self.files.get(key.partition("/")[0], {}).get(key) or self.storage.head(key)
         if entry is None:
             self.explain_loss(key)

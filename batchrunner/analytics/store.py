@@ -22,6 +22,7 @@ from batchrunner.analytics.reference import CapabilityRunRef, run_uri, split_run
 from batchrunner.analytics.reports import report_key, report_uri
 from batchrunner.analytics.schemas import Schemas
 from batchrunner.analytics.snapshot import Memory, Snapshot, take_snapshot
+from batchrunner.analytics.soundness import check_catalogs, damage_named
 from batchrunner.analytics.visibility import all_rows
 from batchrunner.analytics.writing import WriteReceipt, write_rows
 from batchrunner.errors import (
@@ -176,7 +177,12 @@ class AnalyticsStore:
             limit: At most so many.
             capability_id: Only those of this capability.
             entity_id: Only those that ran on this dataset, model or metric.
+
+        Raises:
+            InvalidSpecError: The limit is below zero.
         """
+        if limit < 0:
+            raise InvalidSpecError(f"{limit} runs cannot be listed; give a limit of 0 or more")
         which = RunFilter(limit, capability_id, entity_id)
         return self._on_snapshot(partial(latest_runs, which=which), tables=())
 
@@ -275,7 +281,8 @@ class AnalyticsStore:
         take = partial(take_snapshot, self._storage, self._schemas, memory=Memory(), tables=tables)
 
         def once() -> T:
-            with take() as snapshot:
+            with take() as snapshot, damage_named(snapshot):
+                check_catalogs(snapshot)
                 result = work(snapshot)
                 _warn(snapshot.passed_over)
                 return result

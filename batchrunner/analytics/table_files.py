@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.analytics.layout import FORMAT_VERSION
 from batchrunner.analytics.record import Columns, ColumnType
-from batchrunner.errors import InvalidRecordError, describe
+from batchrunner.analytics.shared_file import SharedFile
+from batchrunner.errors import InvalidRecordError, StorageError, describe
 from batchrunner.storage import Entry, Storage
 
 if TYPE_CHECKING:
@@ -149,13 +150,16 @@ def open_parquet(
     import pyarrow.parquet as pq
 
     place = f"{storage.uri}/{entry.key}"
-    file = pa.PythonFile(storage.open(entry), mode="r")
+    file = pa.PythonFile(SharedFile(storage.open(entry)), mode="r")
     try:
         found = pq.ParquetFile(file).schema_arrow
         _check_version(found, place=place)
         if known is not None:
             _check_columns(found, known=known, place=place)
-    except (UnreadableFileError, pa.ArrowException) as error:
+    except StorageError:  # which is an OSError, and says nothing about the bytes
+        file.close()
+        raise
+    except (UnreadableFileError, pa.ArrowException, OSError) as error:
         file.close()
         raise UnreadableFileError(f"{place} is torn or foreign: {describe(error)}") from error
     return file

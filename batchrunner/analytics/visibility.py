@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.analytics.layout import file_key, stem_in
@@ -52,13 +52,8 @@ def runs_written(
     files = snapshot.written(RUNS)
     files = {key: entry for key, entry in files.items() if stem_in(key) not in without}
     rows = read_files(snapshot, files, table=RUNS, only=None if whole else _NEEDED)
-    pairs = sorted(set(zip(_texts(rows, FILE), _texts(rows, "run_uid"), strict=True)))
-    compacted = set(_compacted_among(snapshot, rows["run_uid"].unique()))
-    home: dict[str, str] = {}
-    for stem, uid in pairs:
-        if uid not in compacted:
-            home.setdefault(uid, stem)
-    tables: dict[str, set[str]] = {stem: set() for stem, _ in pairs}
+    home = _homes(snapshot, RUNS, rows)
+    tables: dict[str, set[str]] = {stem: set() for stem in rows[FILE].unique().to_pylist()}
     for stem, table in zip(_texts(rows, FILE), _texts(rows, "capability_table"), strict=True):
         if table is not None:
             tables[stem].add(table)
@@ -73,6 +68,10 @@ def rows_written(snapshot: Snapshot, table: str, *, runs: WrittenRuns) -> pa.Tab
     """
     rows = runs.rows
     if table != RUNS:
+        # Where a compacted file is lost, a run may be compacted in `runs` and recorded again in
+        # this table, or the other way round: each table is looked at by itself.
+        if snapshot.damaged:
+            runs = replace(runs, home=_homes(snapshot, table, runs.rows))
         rows = read_files(snapshot, _payload_files(snapshot, table, runs), table=table)
     pairs = zip(_texts(rows, FILE), _texts(rows, "run_uid"), strict=True)
     at_home = [runs.home.get(uid) == stem for stem, uid in pairs]
@@ -93,6 +92,16 @@ def all_rows(snapshot: Snapshot, *, table: str) -> pa.Table:
         return pa.concat_tables([compacted.dataset().to_table(), written])
 
 
+def _homes(snapshot: Snapshot, table: str, rows: pa.Table) -> dict[str, str]:
+    """Return the file that each run in *rows* is read from, if *table* has not compacted it."""
+    compacted = set(_compacted_among(snapshot, table, rows["run_uid"].unique()))
+    home: dict[str, str] = {}
+    for stem, uid in sorted(set(zip(_texts(rows, FILE), _texts(rows, "run_uid"), strict=True))):
+        if uid not in compacted:
+            home.setdefault(uid, stem)
+    return home
+
+
 def _payload_files(snapshot: Snapshot, table: str, runs: WrittenRuns) -> dict[str, Entry]:
     there, found = snapshot.written(table), {}
     for stem in sorted(set(runs.home.values())):
@@ -104,12 +113,12 @@ def _payload_files(snapshot: Snapshot, table: str, runs: WrittenRuns) -> dict[st
     return found
 
 
-def _compacted_among(snapshot: Snapshot, wanted: pa.Array) -> Iterator[str]:
+def _compacted_among(snapshot: Snapshot, table: str, wanted: pa.Array) -> Iterator[str]:
     import pyarrow.compute as pc
 
-    if not len(wanted) or not snapshot.catalog.files.get(RUNS):
+    if not len(wanted) or not snapshot.catalog.files.get(table):
         return
-    with snapshot.compacted(RUNS) as compacted:
+    with snapshot.compacted(table) as compacted:
         for place in range(len(compacted)):
             found = compacted.rows(place, ["run_uid"])["run_uid"]
             yield from found.filter(pc.is_in(found, wanted)).unique().to_pylist()

@@ -48,7 +48,7 @@ def read_files(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    columns = snapshot.schemas.get(table, RUN_COLUMNS)
+    columns = snapshot.columns(table) if files else snapshot.schemas.get(table, RUN_COLUMNS)
     schema = arrow_schema({name: columns[name] for name in (columns if only is None else only)})
     schema = schema.append(pa.field(FILE, pa.string()))
     wanted = {stem_in(key): entry for key, entry in files.items()}

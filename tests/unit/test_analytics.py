@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import pickle
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from functools import cached_property
 from typing import ClassVar, Literal, Optional, Union
@@ -23,6 +26,7 @@ from batchrunner.analytics import (
 from batchrunner.analytics.comparison import compare
 from batchrunner.analytics.layout import stem_of
 from batchrunner.analytics.record import columns_of
+from batchrunner.analytics.shared_file import SharedFile
 from batchrunner.errors import InvalidRecordError, InvalidSpecError, SchemaConflictError
 from batchrunner.spec import secrets
 from batchrunner.testing.memory import MemoryStorage
@@ -458,3 +462,37 @@ def test_a_report_that_lies_elsewhere_is_pointed_to(tmp_path):
     own = CompletedRun("own", "tests.Capability", outputs_uri="s3://files", report="# text")
     ref = store.write_with_receipt([own]).refs[0]
     assert (ref.outputs_uri, store.read_report(ref)) == ("s3://files", "# text")
+
+
+def test_scans_of_one_file_at_once_do_not_move_each_other():
+    """Arrow seeks to the end for the size of a file, while another scan of the query reads it."""
+    file = SharedFile(io.BytesIO(b"0123456789"))
+    file.seek(2)
+
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(file.seek, 0, os.SEEK_END).result() == 10
+
+    assert file.read(3) == b"234"
+    assert file.tell() == 5
+
+
+class Loose:
+    """A run as somebody's own class has it, with a mistake."""
+
+    capability_id = "c"
+
+    def __init__(self, run_uid, records):
+        self.run_uid, self.extract = run_uid, lambda: records
+
+
+@pytest.mark.parametrize("wrong", [Loose(7, []), Loose("run", None)])
+def test_a_run_that_is_none_is_refused_with_what_is_wrong(tmp_path, wrong):
+    """A TypeError from within would name neither the run nor what to do."""
+    with pytest.raises(InvalidRecordError, match=r"run_uid 7; it needs|returned None; return"):
+        open_store(tmp_path).write([wrong])
+
+
+def test_a_limit_below_zero_is_refused(tmp_path):
+    """Arrow speaks of a k that nobody gave."""
+    with pytest.raises(InvalidSpecError, match="-1 runs cannot be listed"):
+        open_store(tmp_path).list_runs(limit=-1)

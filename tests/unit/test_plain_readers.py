@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from batchrunner.analytics import CompletedRun, compaction, folding, open_store
@@ -79,6 +80,17 @@ def test_a_plain_reader_has_the_columns_that_came_later(store, reader):
     found = READERS[reader](store.uri, "score")["note"]
 
     assert set(found.to_list() if reader == "polars" else found.to_pylist()) == {None, "wider"}
+
+
+def test_duckdb_is_made_to_list_the_folder_once(store, monkeypatch):
+    """Its optimizer makes two scans of a window: what is put together between them would be lost."""
+    store.write([a_run("run")])
+    reader, run = READERS["duckdb"], duckdb.sql
+    monkeypatch.setattr(duckdb, "sql", lambda query: run(f"EXPLAIN {query}"))
+
+    (plan,) = reader(store.uri, "score")["explain_value"].to_pylist()
+
+    assert plan.count("READ_PARQUET") == 1
 
 
 def leftovers(store):
