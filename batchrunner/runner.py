@@ -236,6 +236,7 @@ class BatchRunner:
             import_paths=import_paths(),
             first=self._first(opened, seen),
             incarnation=opened.run.checkpoint.incarnation,
+            epoch=session.epoch,
             code=as_seen_here(opened.run.asked_for.code.modules),
         )
 

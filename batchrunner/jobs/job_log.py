@@ -35,7 +35,8 @@ class JobLog:
         self._said = bytearray()
         self._kept = 0
         self._total = 0
-        self._lock = threading.Lock()
+        # A signal handler or a finalizer may print while its own thread is in here.
+        self._lock = threading.RLock()
         self._done = threading.Event()
         self._stack = ExitStack()
 

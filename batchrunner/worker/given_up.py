@@ -8,31 +8,31 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import orjson
-
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.record_lines import record_lines
 from batchrunner.errors import DamagedOutputError, StorageError
-from batchrunner.worker.letters import DeadLetter
+from batchrunner.worker.letters import DeadLetter, letter_in
 from batchrunner.worker.part import Letters
 
 _log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"errors/(?P<stem>[^.]+)\.given-up\.(?P<at>\d+)\.\w+\.jsonl")
+_NAME = re.compile(r"errors/(?P<stem>[^.]+)\.given-up\.\d+\.\w+\.jsonl")
 
 
-def keep_letters(checkpoint: Checkpoint, stem: str, letters: Sequence[DeadLetter]) -> None:
+def keep_letters(
+    checkpoint: Checkpoint, stem: str, letters: Sequence[DeadLetter], *, epoch: int
+) -> None:
     """Make the *letters* of one attempt durable: those of an attempt that is given up, at its end.
 
     Never raises for storage: what failed the shard is told in any case.
     """
-    # By time: of several attempts, in sessions one after the other, the last one counts.
-    name = f"{stem}.given-up.{time.time_ns():020d}.{uuid.uuid4().hex}.jsonl"
+    # Of several attempts that of the latest driver counts: by its epoch, as clocks differ. A task that
+    # Ray runs again leaves a second one; either tells of the same rows.
+    name = f"{stem}.given-up.{epoch:08d}.{uuid.uuid4().hex}.jsonl"
     try:
         kept = Letters(checkpoint.records.stage())
         kept.append(letters)
@@ -44,9 +44,9 @@ def keep_letters(checkpoint: Checkpoint, stem: str, letters: Sequence[DeadLetter
 
 def kept_letters(checkpoint: Checkpoint) -> dict[str, str]:
     """Return the keys of the letters kept last, by the stem of their shard's part: one listing."""
+    # By stem, and then by epoch: of each shard the last one is kept.
     keys = sorted(entry.key for entry in checkpoint.records.list("errors"))
-    found = [match for match in map(_NAME.fullmatch, keys) if match]
-    return {match["stem"]: match[0] for match in sorted(found, key=lambda match: match["at"])}
+    return {match["stem"]: match[0] for match in map(_NAME.fullmatch, keys) if match}
 
 
 def letters_under(checkpoint: Checkpoint, key: str) -> Iterator[dict[str, Any]]:
@@ -57,6 +57,6 @@ def letters_under(checkpoint: Checkpoint, key: str) -> Iterator[dict[str, Any]]:
     """
     try:
         for line in record_lines(checkpoint.records, key):
-            yield orjson.loads(line)
+            yield letter_in(line)
     except ValueError as error:
         raise DamagedOutputError(f"{key} is damaged; batchrunner retry makes it anew") from error

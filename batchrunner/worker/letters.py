@@ -136,7 +136,7 @@ def letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict[str,
     where, count = f"{checkpoint.records.uri}/{key}", 0
     try:
         for line in record_lines(checkpoint.records, key):
-            yield _checked(orjson.loads(line))
+            yield letter_in(line)
             count += 1
     except (ObjectNotFoundError, ValueError) as error:
         raise DamagedOutputError(f"{where} is damaged or gone; {_WAY_OUT}") from error
@@ -146,12 +146,13 @@ def letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict[str,
         )
 
 
-def _checked(letter: Any) -> dict[str, Any]:
-    """Return *letter*, as a line has it.
+def letter_in(line: bytes) -> dict[str, Any]:
+    """Return the letter in *line*, as it is kept.
 
     Raises:
         ValueError: It is none.
     """
+    letter = orjson.loads(line)
     if isinstance(letter, dict) and all(isinstance(letter.get(key), str) for key in _TEXTS):
         return letter
     raise ValueError("no dead letter")

@@ -204,7 +204,8 @@ class ShardWorker:
         for receipt in receipts:
             letters = self._losses.end(receipt.shard)
             if letters and receipt.failure and receipt.failure.cause is not Cause.STORAGE:
-                keep_letters(self._checkpoint, self._work.facts.stem(receipt.shard), letters)
+                stem = self._work.facts.stem(receipt.shard)
+                keep_letters(self._checkpoint, stem, letters, epoch=self._work.epoch)
         return [receipt.scrubbed() for receipt in receipts]
 
     def _look_again(self, caller: Caller | IsolatedCaller) -> None:

@@ -28,6 +28,7 @@ class Work:
         first: The shard whose part is to fix the schema of the sink, as long as none has.
         incarnation: Number of the run in its checkpoint: a worker that outlives a `--fresh` goes on
             writing into the records of its own run.
+        epoch: Of the driver's lease.
         code: The user's modules by their place, as the driver saw them: a worker imports them
             later, and compares. Empty where `capability.version` stands in for them.
     """
@@ -41,6 +42,7 @@ class Work:
     import_paths: tuple[str, ...] = ()
     first: int | None = None
     incarnation: int = 0
+    epoch: int = 0
     code: Mapping[str, ModuleSeen] = field(default_factory=dict)
 
     @property

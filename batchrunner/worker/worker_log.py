@@ -94,7 +94,8 @@ class _Lines:
         self._sizes = [0, 0]
         self._gap_at, self._left_out = "", 0
         self._open = ""
-        self._lock = threading.Lock()
+        # A signal handler or a finalizer may print while its own thread is in here.
+        self._lock = threading.RLock()
 
     def hear(self, text: str) -> None:
         with self._lock:

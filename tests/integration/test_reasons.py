@@ -11,9 +11,12 @@ import failing
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.errors import CapabilityImportError
+from batchrunner.formats.chunk import Position
 from batchrunner.leftovers import Kind, Leftovers
 from batchrunner.set_aside import error_groups, rows_set_aside
 from batchrunner.storage import open_storage
+from batchrunner.worker.given_up import keep_letters, kept_letters, letters_under
+from batchrunner.worker.letters import DeadLetter, Stage
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
 
 SOURCE = Path(failing.__file__).read_text().splitlines()
@@ -266,6 +269,18 @@ def test_of_a_shard_given_up_no_more_than_a_hundred_rows_are_kept(tmp_path):
     BatchRunner(a_strict_spec(tmp_path, errors={"max_row_errors": 300})).run()
 
     assert len(letters(tmp_path)) == 100
+
+
+def test_the_letters_of_the_latest_driver_count_whatever_clocks_say(tmp_path):
+    """A worker of a driver that was displaced may keep its own later, or on a clock that is ahead."""
+    kept = {}
+    for epoch in (2, 1):
+        row = DeadLetter(0, "in", Position("byte", epoch, b"{}"), Stage.CAPABILITY, "E", "m")
+        keep_letters(checkpoint(tmp_path), "part-00000", [row], epoch=epoch)
+        kept = kept_letters(checkpoint(tmp_path))
+
+    [letter] = letters_under(checkpoint(tmp_path), kept["part-00000"])
+    assert letter["at"] == 2
 
 
 def test_clean_removes_them_once_their_shard_is_committed(tmp_path):

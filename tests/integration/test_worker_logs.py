@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -171,3 +172,28 @@ def test_warnings_and_odd_text_of_the_local_engine_are_kept_as_on_ray(tmp_path, 
     assert done.returncode == 0, done.stderr
     assert any("no GPU here" in line for line in lines)
     assert any(line.startswith("name: ") for line in lines)
+
+
+class TalksWhileItIsHeard(str):
+    """As a finalizer or a signal handler does that prints while its thread is being heard."""
+
+    __slots__ = ()
+
+    def __radd__(self, before):
+        print("in between")
+        return before + str(self)
+
+
+def test_what_prints_while_its_own_thread_is_heard_does_not_hang(tmp_path):
+    """A lock that its holder waits for is a shard that never ends."""
+    log = WorkerLog().begin()
+    log.keep_in(open_storage(str(tmp_path / "out/_checkpoint")), session="s")
+    talking = threading.Thread(
+        target=lambda: sys.stdout.write(TalksWhileItIsHeard("the rest\n")), daemon=True
+    )
+    talking.start()
+    talking.join(30)
+
+    assert not talking.is_alive()
+    log.end()
+    assert sorted(said(tmp_path)) == ["in between", "the rest"]

@@ -31,18 +31,18 @@ def error_of(call):
 
 INSTALLED = "/x/lib/python3.11/site-packages/model/net.py"
 WAYS = {
-    "raised by the standard library": (function_in("/work/caps.py", line=9), "/work/caps.py:9"),
+    "raised by the standard library": (function_in("/jobs/caps.py", line=9), "/jobs/caps.py:9"),
     "the innermost of two": (
-        function_in("/work/caps.py", line=9, inner=function_in("/work/more.py", line=7)),
-        "/work/more.py:7",
+        function_in("/jobs/caps.py", line=9, inner=function_in("/jobs/more.py", line=7)),
+        "/jobs/more.py:7",
     ),
     "raised by a package": (
-        function_in("/work/caps.py", line=9, inner=function_in(INSTALLED, line=7)),
-        "/work/caps.py:9",
+        function_in("/jobs/caps.py", line=9, inner=function_in(INSTALLED, line=7)),
+        "/jobs/caps.py:9",
     ),
     "raised by what was compiled": (
-        function_in("/work/caps.py", line=9, inner=function_in("pyarrow/table.pxi", line=7)),
-        "/work/caps.py:9",
+        function_in("/jobs/caps.py", line=9, inner=function_in("pyarrow/table.pxi", line=7)),
+        "/jobs/caps.py:9",
     ),
     "all of it installed": (
         function_in(INSTALLED, line=9, inner=function_in("/x/dist-packages/y.py", line=7)),
@@ -61,18 +61,18 @@ def test_the_place_is_the_innermost_line_of_the_users_own_code(way):
 
 def test_an_error_of_another_process_has_its_place_in_its_text():
     """Its frames do not travel."""
-    error = error_of(function_in("/work/caps.py", line=4))
+    error = error_of(function_in("/jobs/caps.py", line=4))
     travelled = CallRaisedError("JSONDecodeError", str(error), traceback_of(error))
 
-    assert place_in_code(travelled) == "/work/caps.py:4"
+    assert place_in_code(travelled) == "/jobs/caps.py:4"
     assert traceback_of(travelled) == traceback_of(error)
 
 
 def test_a_traceback_begins_with_the_users_first_frame():
     """What called it is no business of theirs."""
-    told = traceback_of(error_of(function_in("/work/caps.py", line=4)))
+    told = traceback_of(error_of(function_in("/jobs/caps.py", line=4)))
 
-    assert told.startswith('Traceback (most recent call last):\n  File "/work/caps.py", line 4')
+    assert told.startswith('Traceback (most recent call last):\n  File "/jobs/caps.py", line 4')
     assert "user_code.py" not in told
 
 
