@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mutants
 from batchrunner.analytics import compaction
-from batchrunner.storage.local import LocalStorage
+from batchrunner.storage.disk.storage import LocalStorage
 
 
 def apply(name: str) -> None:

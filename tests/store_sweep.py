@@ -145,7 +145,7 @@ def dying(what: Sweep, die_at: int):
 
 
 def dying_at_request(die_at: int, moment: str) -> list[str]:
-    from batchrunner.storage import s3_calls
+    from batchrunner.storage.s3 import calls as s3_calls
 
     real, changes = s3_calls._call, []
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 
-from batchrunner.analytics.json_record import read_json, to_bytes
 from batchrunner.analytics.layout import (
     CATALOGS,
     catalog_key,
     catalog_number,
     claim_key,
     claim_number,
+    read_json,
+    to_bytes,
 )
 from batchrunner.errors import StorageError
 from batchrunner.storage import Storage

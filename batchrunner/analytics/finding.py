@@ -12,8 +12,7 @@ from batchrunner.analytics.record import RUNS
 from batchrunner.analytics.schemas import Schemas
 from batchrunner.analytics.snapshot import Memory, Snapshot, take_snapshot
 from batchrunner.analytics.soundness import check_catalogs, damage_named
-from batchrunner.analytics.visibility import WrittenRuns, rows_written, runs_written
-from batchrunner.analytics.written_files import FILE
+from batchrunner.analytics.written_files import FILE, WrittenRuns, rows_written, runs_written
 from batchrunner.errors import BatchRunnerError, RunNotFoundError, StorageError
 from batchrunner.storage import Entry, Storage
 

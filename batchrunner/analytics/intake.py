@@ -10,8 +10,7 @@ from batchrunner.analytics.layout import file_key, stem_in
 from batchrunner.analytics.record import RUNS
 from batchrunner.analytics.snapshot import Snapshot
 from batchrunner.analytics.table_files import UnreadableFileError, arrow_schema, open_parquet
-from batchrunner.analytics.visibility import WrittenRuns, rows_written, runs_written
-from batchrunner.analytics.written_files import FILE
+from batchrunner.analytics.written_files import FILE, WrittenRuns, rows_written, runs_written
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.analytics.record import RUNS
 from batchrunner.analytics.snapshot import Snapshot
-from batchrunner.analytics.visibility import rows_written, runs_written
-from batchrunner.analytics.written_files import FILE
+from batchrunner.analytics.written_files import FILE, rows_written, runs_written
 
 if TYPE_CHECKING:
     import pyarrow as pa

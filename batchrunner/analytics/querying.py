@@ -11,8 +11,7 @@ import orjson
 
 from batchrunner.analytics.record import RUNS
 from batchrunner.analytics.snapshot import Snapshot
-from batchrunner.analytics.visibility import rows_written, runs_written
-from batchrunner.analytics.written_files import FILE
+from batchrunner.analytics.written_files import FILE, rows_written, runs_written
 from batchrunner.errors import CannotStartError, ObjectNotFoundError, QueryError
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from batchrunner.analytics.json_record import read_json, to_bytes
-from batchrunner.analytics.layout import SCHEMAS, schema_key, schema_place
+from batchrunner.analytics.layout import SCHEMAS, read_json, schema_key, schema_place, to_bytes
 from batchrunner.analytics.record import Columns, ColumnType
 from batchrunner.errors import NewerFormatError, SchemaConflictError, StorageError
 from batchrunner.storage import Storage

@@ -11,7 +11,7 @@ from batchrunner.analytics.layout import CATALOGS, compaction_in
 from batchrunner.analytics.record import RUNS
 from batchrunner.analytics.snapshot import CompactedFiles, Snapshot
 from batchrunner.analytics.table_files import is_torn
-from batchrunner.analytics.visibility import runs_written
+from batchrunner.analytics.written_files import runs_written
 from batchrunner.errors import BatchRunnerError, ObjectNotFoundError, QueryError, StorageError
 
 _OF_ARROW = ("IOError", "OSError", "ArrowInvalid", "deserialize", "Parquet")

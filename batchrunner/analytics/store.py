@@ -11,30 +11,29 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchrunner.analytics.compaction import LIGHT, THOROUGH, CompactionReport, compact_once
-from batchrunner.analytics.completed_run import RunLike, rows_of
+from batchrunner.analytics.completed_run import Provenance, RunLike, rows_of
 from batchrunner.analytics.finding import RecordedRun, find_run
 from batchrunner.analytics.folding import Folding
 from batchrunner.analytics.intake import Effort
 from batchrunner.analytics.overview import RunFilter, RunSummary, latest_runs
-from batchrunner.analytics.provenance import Provenance
 from batchrunner.analytics.querying import answer, question
-from batchrunner.analytics.reference import CapabilityRunRef, run_uri, split_run_uri
+from batchrunner.analytics.record import CapabilityRunRef, run_uri, split_run_uri
 from batchrunner.analytics.reports import report_key, report_uri
 from batchrunner.analytics.schemas import Schemas
 from batchrunner.analytics.snapshot import Memory, Snapshot, take_snapshot
 from batchrunner.analytics.soundness import check_catalogs, damage_named
-from batchrunner.analytics.visibility import all_rows
 from batchrunner.analytics.writing import WriteReceipt, write_rows
+from batchrunner.analytics.written_files import all_rows
 from batchrunner.errors import (
     InvalidSpecError,
     ObjectChangedError,
     ObjectNotFoundError,
     QueryError,
-    UnsafeStoreError,
+    UnsafeStorageError,
 )
 from batchrunner.spec.analytics import AnalyticsStoreConfig
 from batchrunner.storage import Storage, open_storage
-from batchrunner.storage.options import Options
+from batchrunner.storage.contract import Options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -249,7 +248,7 @@ class AnalyticsStore:
             report = report.and_then(self._compact_once(THOROUGH))
             # Whoever loses what he staged has the bytes still and stages them again, a few times:
             # so not with every compaction.
-            self._storage.sweep()
+            self._storage.clean()
         _warn(report.passed_over)
         return report
 
@@ -263,7 +262,7 @@ class AnalyticsStore:
             InvalidSpecError: The storage options are wrong.
         """
         for _ in range(_PROBES - 1):
-            with contextlib.suppress(UnsafeStoreError):
+            with contextlib.suppress(UnsafeStorageError):
                 return self._storage.check_conditional_writes()
         return self._storage.check_conditional_writes()
 

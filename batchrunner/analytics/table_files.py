@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchrunner.analytics.layout import FORMAT_VERSION
 from batchrunner.analytics.record import Columns, ColumnType
-from batchrunner.analytics.shared_file import SharedFile
 from batchrunner.errors import InvalidRecordError, StorageError, describe
 from batchrunner.storage import Entry, Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 _VERSION_KEY = b"batchrunner.table_format"
 
@@ -204,3 +206,45 @@ def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     absent = (pa.nulls(len(rows), column.type) for column in schema if column.name not in there)
     arrays = [there[name] if name in there else next(absent) for name in schema.names]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+class SharedFile:
+    """A file for Arrow, in which each thread has a position of its own.
+
+    Arrow asks for its size by seeking to its end and back, and does not keep out the reads of
+    other scans meanwhile: with one position they would read from the wrong place.
+
+    Args:
+        file: Seekable. It is closed with this one.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._lock, self._own = file, threading.Lock(), threading.local()
+        self._size = file.seek(0, os.SEEK_END)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is."""
+        return self._file.closed
+
+    def tell(self) -> int:
+        """Return the position of this thread."""
+        return getattr(self._own, "position", 0)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position of this thread."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self._size}[whence]
+        self._own.position = start + offset
+        return self.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to *size* bytes from the position of this thread on."""
+        with self._lock:
+            self._file.seek(self.tell())
+            data = self._file.read(size)
+        self._own.position = self.tell() + len(data)
+        return data
+
+    def close(self) -> None:
+        """Close it. Raises what its file raises."""
+        self._file.close()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchrunner.analytics.completed_run import RUN_COLUMNS, RunRows
 from batchrunner.analytics.layout import file_key, stem_of
-from batchrunner.analytics.mending import put_whole
-from batchrunner.analytics.record import RUNS, Columns, RecordLike, columns_of_all
-from batchrunner.analytics.reference import CapabilityRunRef
+from batchrunner.analytics.record import RUNS, CapabilityRunRef, Columns, RecordLike, columns_of_all
 from batchrunner.analytics.reports import report_key
 from batchrunner.analytics.schemas import Schemas
-from batchrunner.analytics.table_files import table_of_rows, to_parquet
-from batchrunner.errors import InvalidRecordError
+from batchrunner.analytics.table_files import is_torn, table_of_rows, to_parquet
+from batchrunner.errors import InvalidRecordError, StorageError
 from batchrunner.storage import Storage
 
 MOST_FILES = 16
@@ -112,3 +111,46 @@ def _no_more_than(columns: Columns, rows: Iterable[Mapping[str, object]], *, tab
 def _commit_of(group: Sequence[RunRows]) -> dict[str, bytes]:
     rows = table_of_rows(RUNS, [row for run in group for row in run.runs], columns=RUN_COLUMNS)
     return {file_key(RUNS, stem_of(run.run_uid for run in group)): to_parquet(rows)}
+
+
+DAMAGED = "_damaged"
+"""Where torn files go, under the key that they had: somebody may want to look at them."""
+
+_log = logging.getLogger(__name__)
+
+
+def put_whole(storage: Storage, objects: Mapping[str, bytes]) -> frozenset[str]:
+    """Write each of *objects* whose key is free, or holds a torn file; return their keys.
+
+    As `put_if_absent`: atomic and durable, one by one. Only what was there before is read, and
+    whole files stay as they are. Dying in between leaves what a deleted file would.
+
+    Raises:
+        StorageError: It could not be done. Call again.
+    """
+    if not objects:
+        return frozenset()
+    new = storage.put_if_absent(objects)
+    torn = {key: objects[key] for key in objects if key not in new and _moved_away(storage, key)}
+    return new | storage.put_if_absent(torn) if torn else new
+
+
+def _moved_away(storage: Storage, key: str) -> bool:
+    """Move the file at *key* to `DAMAGED` if it is torn; tell whether that was so."""
+    try:
+        entry = storage.head(key)
+        if entry is None or not is_torn(storage, entry):
+            return False
+    except StorageError as error:  # whoever may only write goes on as ever
+        _log.info("cannot look at %s: %s", key, error, extra={"action": "file_not_checked"})
+        return False
+    # Exactly this one: of several writers that find it, the others meet the whole file of the first.
+    storage.move(entry, f"{DAMAGED}/{key}")
+    _log.warning(
+        "%s/%s was torn: moved it to %s, and wrote it again",
+        storage.uri,
+        key,
+        DAMAGED,
+        extra={"action": "file_mended", "key": key},
+    )
+    return True

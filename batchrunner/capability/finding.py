@@ -1,11 +1,14 @@
-"""Modules, found without importing them, and whose they are: the user's, or somebody else's."""
+"""Modules, found without importing them, and whose they are: the user's, or somebody else's.
+
+Modules of the user's that this process imports, and no look at the source told of.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -119,3 +122,21 @@ def _search_path(spec: ModuleSpec) -> list[str] | None:
 
 def _file_of(spec: ModuleSpec) -> Path | None:
     return Path(spec.origin) if spec.has_location and spec.origin else None
+
+
+class Unfollowed:
+    """Finds the modules that are imported from now on, and not among those that are looked at.
+
+    A plug-in by a name that is made up when it runs, or a folder that is put into `sys.path` then.
+    """
+
+    def __init__(self, places: Collection[str]) -> None:
+        """Take what stands at *places* for what is looked at."""
+        self._places, self._known = places, set(sys.modules)
+
+    def more(self) -> list[Module]:
+        """Return those that came since the last call, by name."""
+        names = set(sys.modules) - self._known
+        self._known |= names
+        modules = filter(None, map(loaded_module, sorted(names)))
+        return [m for m in modules if m.owner is Owner.USER and m.place not in self._places]

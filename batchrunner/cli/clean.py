@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchrunner.cli.options import storage_options
 from batchrunner.cli.rendering import output_option, print_records
-from batchrunner.cli.store_options import storage_options
 from batchrunner.cli.terminal import say
 
 if TYPE_CHECKING:
-    from batchrunner.leftovers import Leftovers
+    from batchrunner.views.garbage import Garbage
 
 _DEFAULT = "/_checkpoint"
 
@@ -28,36 +28,36 @@ def command(place: str, force: bool, storage_options: dict[str, Any], output: st
     PLACE is its spec, or its checkpoint folder or s3:// URI. Output, records and rows set aside
     stay; so does everything while a driver runs.
     """
-    leftovers = _leftovers(place, storage_options)
-    found = leftovers.listed()
+    garbage = _garbage(place, storage_options)
+    found = garbage.listed()
     if force and found:
-        found = leftovers.remove()
+        found = garbage.remove()
     print_records([one.to_dict() for one in found], output)
     size = f"{len(found):,} objects, {sum(one.bytes for one in found):,} bytes"
     if not found:
         say("nothing is left behind")
     elif force:
         say(f"removed: {size}")
-    elif runner := leftovers.runner():
+    elif runner := garbage.runner():
         say(f"found: {size}; {runner} may still need them")
     else:
         say(f"found: {size}\nnext: batchrunner clean --force {shlex.quote(place)}")
 
 
-def _leftovers(place: str, storage_options: dict[str, Any]) -> Leftovers:
+def _garbage(place: str, storage_options: dict[str, Any]) -> Garbage:
     from batchrunner.checkpoint import Checkpoint
-    from batchrunner.cli.places import is_spec
-    from batchrunner.leftovers import Leftovers
+    from batchrunner.cli.options import is_spec
     from batchrunner.spec import BatchSpec
     from batchrunner.storage import open_storage
+    from batchrunner.views.garbage import Garbage
     from batchrunner.worker.work import checkpoint_storage
 
     if is_spec(place):
         spec = BatchSpec.from_yaml(place)
         sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
-        return Leftovers(Checkpoint.current(checkpoint_storage(spec)), sink=sink)
+        return Garbage(Checkpoint.current(checkpoint_storage(spec)), sink=sink)
     storage = open_storage(place, storage_options=storage_options)
     if storage.uri.endswith(_DEFAULT):
         sink = open_storage(storage.uri.removesuffix(_DEFAULT), storage_options=storage_options)
-        return Leftovers(Checkpoint.current(storage), sink=sink)
-    return Leftovers(Checkpoint.current(storage), sink=None)
+        return Garbage(Checkpoint.current(storage), sink=sink)
+    return Garbage(Checkpoint.current(storage), sink=None)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchrunner.cli.options import store_options
 from batchrunner.cli.rendering import output_option, print_record, print_records
-from batchrunner.cli.store_options import store_options
 from batchrunner.cli.terminal import say
 from batchrunner.cli.terminal import show as show_text
 

@@ -48,7 +48,7 @@ class JobLog:
         logger = logging.getLogger()
         logger.addHandler(handler)
         self._stack.callback(logger.removeHandler, handler)
-        sessions = logging.getLogger("batchrunner.session")  # how a batch goes
+        sessions = logging.getLogger("batchrunner.driver.session")  # how a batch goes
         self._stack.callback(sessions.setLevel, sessions.level)
         sessions.setLevel(logging.INFO)
         thread = threading.Thread(target=self._keep_keeping, daemon=True, name="job log")

@@ -1,14 +1,14 @@
 """What the user asks for: frozen values, read from YAML or made in Python, checked at the door."""
 
+from batchrunner.spec.execution import ErrorsSpec as ErrorsSpec
 from batchrunner.spec.execution import ExecutionSpec as ExecutionSpec
 from batchrunner.spec.execution import RaySpec as RaySpec
+from batchrunner.spec.execution import RetrySpec as RetrySpec
 from batchrunner.spec.model import BatchSpec as BatchSpec
 from batchrunner.spec.model import CapabilitySpec as CapabilitySpec
 from batchrunner.spec.model import ShardSpec as ShardSpec
 from batchrunner.spec.model import SinkSpec as SinkSpec
 from batchrunner.spec.model import SourceSpec as SourceSpec
-from batchrunner.spec.policy import ErrorsSpec as ErrorsSpec
-from batchrunner.spec.policy import RetrySpec as RetrySpec
 from batchrunner.spec.schema import spec_schema as spec_schema
 from batchrunner.spec.secrets import redact_uri as redact_uri
 from batchrunner.spec.secrets import redacted as redacted

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from batchrunner.capability import Code
 from batchrunner.capability.definitions import WHOLE
 from batchrunner.spec.columns import canonical
-from batchrunner.spec.diagnosis import visible
+from batchrunner.spec.diagnosis import Loc, visible
 from batchrunner.spec.model import BatchSpec
-from batchrunner.spec.phrases import Loc
 from batchrunner.spec.secrets import looks_secret, redact_uri, redacted
 from batchrunner.spec.section import ADDED, NEUTRAL, ORDERED, Section
 

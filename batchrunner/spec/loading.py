@@ -12,9 +12,17 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from batchrunner.errors import InvalidSpecError
-from batchrunner.spec.diagnosis import Page, Problem, diagnosis, visible
+from batchrunner.spec.diagnosis import (
+    Complaint,
+    Loc,
+    Page,
+    Problem,
+    complaints,
+    diagnosis,
+    section_of,
+    visible,
+)
 from batchrunner.spec.fields import UNBRACED
-from batchrunner.spec.phrases import Complaint, Loc, complaints, section_of
 from batchrunner.spec.secrets import HIDDEN
 from batchrunner.spec.section import Section
 from batchrunner.spec.text import read_document

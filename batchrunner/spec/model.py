@@ -19,7 +19,7 @@ from pydantic import (
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec.analytics import AnalyticsStoreConfig
 from batchrunner.spec.columns import column_texts
-from batchrunner.spec.execution import ExecutionSpec, RaySpec
+from batchrunner.spec.execution import ErrorsSpec, ExecutionSpec, RaySpec
 from batchrunner.spec.fields import (
     Columns,
     Count,
@@ -34,7 +34,6 @@ from batchrunner.spec.fields import (
     Uris,
 )
 from batchrunner.spec.loading import Written, checked, read_text
-from batchrunner.spec.policy import ErrorsSpec
 from batchrunner.spec.secrets import redacted, remember
 from batchrunner.spec.section import ADDED, NEUTRAL, ORDERED, Section
 

@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Final, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from batchrunner.errors import InvalidSpecError
-from batchrunner.spec.diagnosis import counted, visible
-from batchrunner.spec.phrases import complaints
+from batchrunner.spec.diagnosis import complaints, counted, visible
 from batchrunner.spec.secrets import redacted
 
 NEUTRAL: Final = "does not decide the output"

@@ -13,9 +13,17 @@ import yaml
 
 from batchrunner.spec.diagnosis import Page, Problem, Span, place
 from batchrunner.spec.interpolation import InterpolationError, has_reference, interpolated, unbraced
-from batchrunner.spec.scalars import CORE, resolved, shown
 from batchrunner.spec.secrets import hides, redact_uri, suspect
-from batchrunner.spec.tree import MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, Document, Node
+from batchrunner.spec.tree import (
+    CORE,
+    MAX_CHARACTERS,
+    MAX_DEPTH,
+    MAX_NODES,
+    Document,
+    Node,
+    resolved,
+    shown,
+)
 
 LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

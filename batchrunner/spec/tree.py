@@ -2,12 +2,73 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
 from batchrunner.spec.diagnosis import Page, Problem
+
+CORE = "tag:yaml.org,2002:"
+
+Scalar = str | int | float | bool | None
+
+_WORDS: dict[str, Scalar] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **{f"{sign}.{word}": math.inf for sign in ("", "+") for word in ("inf", "Inf", "INF")},
+    **{f"-.{word}": -math.inf for word in ("inf", "Inf", "INF")},
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+}
+_WHOLE = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9A-Fa-f]+")
+_REAL = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_TYPES = {"null": type(None), "bool": bool, "int": int, "float": float}
+_MAX_DIGITS = 400
+
+
+def resolved(text: str, *, tag: str | None, plain: bool) -> Scalar:
+    """Return the value of a scalar, *plain* when it has no quotes and is no block.
+
+    Raises:
+        ValueError: The tag is not of the core schema, or the text is not of the tag's type.
+    """
+    if tag in {"!", CORE + "str"} or (tag is None and not plain):
+        return text
+    value = _plain(text)
+    if tag is None:
+        return value
+    kind = tag.removeprefix(CORE)
+    if not tag.startswith(CORE) or kind not in _TYPES:
+        raise ValueError(f"the tag {shown(tag)} is not supported: a spec holds plain values only")
+    if kind == "float" and type(value) is int:
+        return float(value)
+    if type(value) is not _TYPES[kind]:
+        raise ValueError(f"this is not what the tag {shown(tag)} says")
+    return value
+
+
+def shown(tag: str) -> str:
+    """Return *tag* as it is written."""
+    return f"!!{tag.removeprefix(CORE)}" if tag.startswith(CORE) else tag
+
+
+def _plain(text: str) -> Scalar:
+    if text in _WORDS:
+        return _WORDS[text]
+    whole = _WHOLE.fullmatch(text)
+    if not whole and not _REAL.fullmatch(text):
+        return text
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of more than {_MAX_DIGITS} digits; put a text in quotes")
+    if whole:
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    if math.isinf(value := float(text)):
+        raise ValueError("the number is too large; put a text in quotes")
+    return value
+
 
 MAX_CHARACTERS = 1 << 20
 """Of a text, and of its values when every alias is written out."""

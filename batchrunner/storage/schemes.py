@@ -11,16 +11,15 @@ from collections.abc import Callable, Hashable
 from urllib.parse import unquote
 
 from batchrunner.errors import InvalidSpecError
-from batchrunner.storage.local import LocalStorage
-from batchrunner.storage.options import Options, options_key
-from batchrunner.storage.seam import Storage
+from batchrunner.storage.contract import Options, Storage, options_key
+from batchrunner.storage.disk.storage import LocalStorage
 
 OpenRoot = Callable[[str, Options], Storage]
 """Opens the root named by what follows `scheme://`, without slashes at its ends."""
 
 
 def _open_s3(root: str, options: Options) -> Storage:
-    from batchrunner.storage.s3 import S3Storage
+    from batchrunner.storage.s3.storage import S3Storage
 
     bucket, _, prefix = root.partition("/")
     if not bucket:

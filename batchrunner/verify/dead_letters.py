@@ -21,12 +21,12 @@ class DeadLetters:
 
     def wanted(self, shard: Shard) -> Numbers | None:
         """Return where the rows of *shard* stand if it tries dead letters again, else None."""
-        return self._positions(shard.start) if shard.slicing is Slicing.LETTERS else None
+        return self._positions(shard.start) if shard.slicing is Slicing.DEAD_LETTERS else None
 
     def _positions(self, shard_id: int) -> Numbers:
         name = self._seen.sentinels[shard_id].errors
         if not name:
             return frozenset()
-        with self._records.open(self._seen.letters[name]) as file:
+        with self._records.open(self._seen.dead_letters[name]) as file:
             lines = chain.from_iterable(numbered_lines(file, at=0))
             return frozenset(position_of(line) for _, line in lines)

@@ -60,5 +60,5 @@ def sound_shards(seen: Evidence, findings: Iterable[Finding]) -> list[Shard]:
     return [
         shard
         for shard in seen.plan.active
-        if shard.id in sound and (shard.slicing is not Slicing.LETTERS or shard.start in sound)
+        if shard.id in sound and (shard.slicing is not Slicing.DEAD_LETTERS or shard.start in sound)
     ]

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from batchrunner.checkpoint import Generation, Sentinel
 from batchrunner.checkpoint.damage import schema_from_bytes
-from batchrunner.checkpoint.ledgers import sentinel_entries
 from batchrunner.checkpoint.plan_file import plan_key, plan_to_bytes
+from batchrunner.checkpoint.sentinel_index import sentinel_entries
+from batchrunner.driver.moving import place_of
+from batchrunner.driver.plan import first_generation
+from batchrunner.driver.sink_state import parts_in, shard_of
+from batchrunner.driver.source_files import SourceFile, list_source
+from batchrunner.driver.survey import opener_of
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.hashing import holds_still
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.plan.moving import place_of
-from batchrunner.plan.output import parts_in, shard_of
-from batchrunner.plan.planning import first_generation
-from batchrunner.plan.source import SourceFile, list_source
-from batchrunner.plan.survey import opener_of
 from batchrunner.shard import Shard
+from batchrunner.verify.counting import SourceRows
 from batchrunner.verify.evidence import Place
-from batchrunner.verify.source_rows import SourceRows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,16 +9,16 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from batchrunner.driver.asked_for import AskedFor
 from batchrunner.errors import CapabilityImportError, SpecChangedError, StorageError, describe
 from batchrunner.formats.naming import PARQUET
-from batchrunner.plan.asked_for import AskedFor
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import differences
 from batchrunner.verify.comparing import line_difference, table_difference
-from batchrunner.verify.counting import uncompressed, unreadable
+from batchrunner.verify.counting import GONE, uncompressed, unreadable
 from batchrunner.verify.dead_letters import DeadLetters
 from batchrunner.verify.evidence import Evidence, Place
-from batchrunner.verify.findings import Finding, Kind
+from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.reading import SourceReader, numbered_lines, tables_in
 from batchrunner.verify.replay_batch import (
     LineBatch,
@@ -28,7 +28,6 @@ from batchrunner.verify.replay_batch import (
     table_batches,
     tables_of_lines,
 )
-from batchrunner.verify.source_rows import GONE
 from batchrunner.worker.batch import Batch, Given
 from batchrunner.worker.calling import Caller, Piece
 from batchrunner.worker.process import direct_caller
@@ -85,7 +84,7 @@ class Replay:
         self.notes: list[str] = []
         self.left_out: set[int] = set()
         self._place, self._seen = place, seen
-        self._source, self._letters = SourceReader(place.spec.source), DeadLetters(place, seen)
+        self._source, self._dead_letters = SourceReader(place.spec.source), DeadLetters(place, seen)
         self._work = _work(place, seen, capability)
         self._to_parquet = seen.plan.facts.format == PARQUET
 
@@ -108,7 +107,7 @@ class Replay:
                     self.left_out.add(shard.id)
                     continue
                 if why:
-                    yield Finding(Kind.REPLAY, self._part(shard), why, shard.id)
+                    yield Finding(FindingKind.REPLAY, self._part(shard), why, shard.id)
                 replayed.append(shard)
                 watch(done, len(shards))
         self.notes.insert(0, _summary(replayed, shards=len(self._seen.plan.active)))
@@ -146,7 +145,7 @@ class Replay:
             yield from self._call(caller, batch)
 
     def _batches(self, shard: Shard) -> Iterator[ReplayBatch]:
-        wanted, aside = self._letters.wanted(shard), self._letters.of(shard)
+        wanted, aside = self._dead_letters.wanted(shard), self._dead_letters.of(shard)
         columns, size = self._place.spec.source.columns, self._place.spec.execution.batch_size
         if self._source.is_parquet(shard):
             tables = self._source.tables(shard, wanted=wanted, columns=columns)

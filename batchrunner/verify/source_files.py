@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from batchrunner.checkpoint import Sentinel
+from batchrunner.driver.same_bytes import Comparison
+from batchrunner.driver.source_files import SourceFile, list_source
+from batchrunner.driver.survey import comparer_of
 from batchrunner.errors import InputChangedError, InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.naming import FileKind, file_kind
-from batchrunner.plan.same_bytes import Comparison
-from batchrunner.plan.source import SourceFile, list_source
-from batchrunner.plan.survey import comparer_of
 from batchrunner.shard import Shard
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import locate

@@ -28,7 +28,8 @@ from typing import Any
 from batchrunner.analytics import AnalyticsStore, CompletedRun, Provenance, Record, open_store
 from batchrunner.analytics.completed_run import rows_of
 from batchrunner.analytics.writing import write_rows
-from batchrunner.storage import durability, local
+from batchrunner.storage.disk import durability
+from batchrunner.storage.disk import storage as local
 
 RUNS, FEW, WRITES, LAPS = 100_000, 10, 40, 5
 SETS = 1000

@@ -15,7 +15,7 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.capability import before
 from batchrunner.checkpoint import Checkpoint, RunRecord
-from batchrunner.checkpoint.record_lines import record_lines
+from batchrunner.checkpoint.documents import record_lines
 from batchrunner.errors import CapabilityImportError, InvalidSpecError, SpecChangedError
 from batchrunner.spec.fingerprint import field_of_code_before
 from batchrunner.storage import open_storage

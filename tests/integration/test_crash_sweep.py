@@ -39,10 +39,10 @@ def test_dying_while_runs_are_recorded_loses_and_doubles_none_of_them(tmp_path):
 
 
 def test_the_sweep_sees_letters_that_come_too_late(tmp_path):
-    """Whoever adopts a part cannot make its letters again."""
-    findings = sweep(tmp_path, Death.AFTER, job="errors", mutant="letters_last")
+    """Whoever adopts a part cannot make its dead letters again."""
+    findings = sweep(tmp_path, Death.AFTER, job="errors", mutant="dead_letters_last")
 
-    assert any("without its letters" in finding or "fails" in finding for finding in findings)
+    assert any("without its dead letters" in finding or "fails" in finding for finding in findings)
 
 
 def test_the_sweep_sees_a_sentinel_that_comes_before_its_part(tmp_path):

@@ -26,7 +26,7 @@ from batchrunner.analytics import (
 from batchrunner.analytics.comparison import compare
 from batchrunner.analytics.layout import stem_of
 from batchrunner.analytics.record import columns_of
-from batchrunner.analytics.shared_file import SharedFile
+from batchrunner.analytics.table_files import SharedFile
 from batchrunner.errors import InvalidRecordError, InvalidSpecError, SchemaConflictError
 from batchrunner.spec import secrets
 from batchrunner.testing.memory import MemoryStorage

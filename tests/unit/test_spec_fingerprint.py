@@ -6,13 +6,13 @@ import pytest
 
 from batchrunner.capability import Code
 from batchrunner.spec import BatchSpec, CapabilitySpec
+from batchrunner.spec.diagnosis import section_of
 from batchrunner.spec.fingerprint import (
     decisive_fields,
     differences,
     field_of_code_before,
     fingerprint,
 )
-from batchrunner.spec.phrases import section_of
 
 V1 = Code({"caps.py": '{"*": "1", "f": "1"}'})
 FULL = {
