@@ -40,7 +40,7 @@ class Module:
 
     Attributes:
         name: Below the package, as "storage.disk.links".
-        folder: Its folder, relative to the package.
+        folder: Its folder, relative to the package; "" at the top.
         text: What it says.
     """
 
@@ -93,7 +93,7 @@ class House:
         lengths = [f.end_lineno - f.lineno + 1 for f in self._functions()]
         return {
             "rooms": len(self.rooms),
-            "folders": len({module.folder for module in self.modules} - {"."}),
+            "folders": len({module.folder for module in self.modules} - {""}),
             "imports between rooms": len(self.arrows()),
             "… without `testing`": sum(source != "testing" for source, _ in self.arrows()),
             "files": len(self.modules),
@@ -153,9 +153,8 @@ class House:
 
 
 def _read(path: Path, package: Path) -> Module:
-    place = path.relative_to(package)
-    name = ".".join(place.with_suffix("").parts)
-    return Module(name, str(place.parent), path.read_text(encoding="utf-8"))
+    *folders, name = path.relative_to(package).with_suffix("").parts
+    return Module(".".join([*folders, name]), "/".join(folders), path.read_text(encoding="utf-8"))
 
 
 def _two_letters_apart(one: str, other: str) -> bool:
