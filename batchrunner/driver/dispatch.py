@@ -16,7 +16,7 @@ from batchrunner.errors import RayUnavailableError, StorageError
 from batchrunner.shard import Shard, Slicing
 from batchrunner.worker.committer import Committer
 from batchrunner.worker.pipeline import LEAVE_SECONDS, read_ticking
-from batchrunner.worker.receipt import GIVEN_UP, Cause, Receipt
+from batchrunner.worker.receipt import QUARANTINED, Cause, Receipt
 from batchrunner.worker.stopping import stop_key
 from batchrunner.worker.work import Work
 
@@ -197,7 +197,7 @@ class Driving:
     def _quarantine(self) -> None:
         """Set apart what has had its attempts; `retry` brings it back."""
         stem = self._work.facts.stem
-        failures = {i: f for i, f in self.tally.failures.items() if f.cause in GIVEN_UP}
+        failures = {i: f for i, f in self.tally.failures.items() if f.cause in QUARANTINED}
         if failures:
             self._session.check()  # what `retry` released since is the next driver's to judge
         self._checkpoint.quarantine(
@@ -220,5 +220,5 @@ class Driving:
             return
         committer = Committer(self._work)
         for shard in waiting:
-            for receipt in committer.commit_empty(shard, self.tally.put_off.pop(shard.id)):
+            for receipt in committer.commit_deferred(shard, self.tally.put_off.pop(shard.id)):
                 self._take(receipt)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from batchrunner.checkpoint import Sentinel
 from batchrunner.errors import CapabilityImportError
 from batchrunner.shard import Shard, Slicing
-from batchrunner.worker.receipt import GIVEN_UP, Cause, Failure, PutOff, Receipt
+from batchrunner.worker.receipt import QUARANTINED, Cause, DeferredCommit, Failure, Receipt
 
 ROUNDS = 3
 """How often a shard is handed out when storage fails it; each time has its own retries inside."""
@@ -47,7 +47,7 @@ class Tally:
 
     committed: dict[int, Sentinel] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
-    put_off: dict[int, PutOff] = field(default_factory=dict)
+    put_off: dict[int, DeferredCommit] = field(default_factory=dict)
     _in_a_row: int = 0
 
     def take(self, receipt: Receipt) -> bool:
@@ -60,8 +60,8 @@ class Tally:
             return self._take_failure(receipt.shard, receipt.failure)
         self.failures.pop(receipt.shard, None)
         self._in_a_row = 0
-        if receipt.put_off is not None:
-            self.put_off[receipt.shard] = receipt.put_off
+        if receipt.deferred is not None:
+            self.put_off[receipt.shard] = receipt.deferred
         if receipt.sentinel is None:
             return False
         is_new = receipt.shard not in self.committed
@@ -81,7 +81,7 @@ class Tally:
     @property
     def given_up(self) -> dict[int, str]:
         """Return why shards are to be set apart, by id."""
-        return {i: f.reason for i, f in self.failures.items() if f.cause in GIVEN_UP}
+        return {i: f.reason for i, f in self.failures.items() if f.cause in QUARANTINED}
 
     @property
     def is_hopeless(self) -> bool:

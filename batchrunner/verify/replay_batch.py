@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrunner.verify.reading import Folders, Numbered, Numbers, row_of, with_folders
-from batchrunner.worker.batch import MAX_BATCH_BYTES, Given
+from batchrunner.worker.batch import MAX_BATCH_BYTES, InputTypes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +22,7 @@ class ReplayBatch(Protocol):
     """What a `Caller` asks of a batch, and halves of it."""
 
     @property
-    def given(self) -> Given:
+    def input_types(self) -> InputTypes:
         """What is known of the rows."""
 
     @property
@@ -57,8 +57,8 @@ class LineBatch:
     folders: Folders
 
     @property
-    def given(self) -> Given:
-        return Given()
+    def input_types(self) -> InputTypes:
+        return InputTypes()
 
     @property
     def first(self) -> int:
@@ -88,7 +88,7 @@ class TableBatch:
 
     table: pa.Table
     numbers: Sequence[int]
-    given: Given
+    input_types: InputTypes
 
     @property
     def first(self) -> int:
@@ -114,14 +114,14 @@ class TableBatch:
     def slice(self, start: int, stop: int) -> TableBatch:
         """Return rows *start* to *stop*."""
         some = self.table.slice(start, stop - start)
-        return TableBatch(some, self.numbers[start:stop], self.given)
+        return TableBatch(some, self.numbers[start:stop], self.input_types)
 
     def and_then(self, other: TableBatch) -> TableBatch:
         """Return these rows and those of *other*, which has the same columns."""
         from batchrunner.formats.columns import joined
 
         table = joined([self.table, other.table])
-        return TableBatch(table, [*self.numbers, *other.numbers], self.given)
+        return TableBatch(table, [*self.numbers, *other.numbers], self.input_types)
 
 
 def line_batches(lines: Iterator[Numbered], *, size: int, like: LineBatch) -> Iterator[LineBatch]:
@@ -149,9 +149,9 @@ def tables_of_lines(lines: Iterator[Numbered], *, like: LineBatch) -> Iterator[T
     for some in filter(None, lines):
         for found in tables_of(replace(like, lines=some).rows()):
             start, stop, shape = found.segment.start, found.segment.stop, found.segment.shape
-            given = Given((shape.schema,), shape.absent) if shape else Given()
+            input_types = InputTypes((shape.schema,), shape.absent) if shape else InputTypes()
             numbers = [at for at, _ in some[start:stop]]
-            yield TableBatch(found.rows(start, stop), numbers, given)
+            yield TableBatch(found.rows(start, stop), numbers, input_types)
 
 
 def picked(
@@ -163,14 +163,14 @@ def picked(
         ours = [n for n in every if n not in aside and (wanted is None or n in wanted)]
         for start, stop in _runs(ours):
             some = table.slice(start - first, stop - start)
-            yield TableBatch(some, range(start, stop), Given((table.schema,)))
+            yield TableBatch(some, range(start, stop), InputTypes((table.schema,)))
 
 
 def table_batches(pieces: Iterator[TableBatch], *, size: int) -> Iterator[TableBatch]:
     """Yield *pieces* regrouped into batches of *size*; one also ends where the columns change."""
     held: TableBatch | None = None
     for piece in pieces:
-        if held and held.given == piece.given:
+        if held and held.input_types == piece.input_types:
             held = held.and_then(piece)
         else:
             if held:

@@ -28,9 +28,9 @@ from batchrunner.verify.replay_batch import (
     table_batches,
     tables_of_lines,
 )
-from batchrunner.worker.batch import Batch, Given
+from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Caller, Piece
-from batchrunner.worker.process import direct_caller
+from batchrunner.worker.loading import direct_caller
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.work import Work
 
@@ -116,10 +116,10 @@ class Replay:
         schema = self._work.schema()
         types = RowTypes(schema if self._to_parquet else None)
 
-        def given(batch: Batch) -> Given:
-            return replace(batch.given, types=types.hints(batch.given.types))
+        def input_types(batch: Batch) -> InputTypes:
+            return replace(batch.input_types, schemas=types.hints(batch.input_types.schemas))
 
-        return direct_caller(self._work, schema, given=given)
+        return direct_caller(self._work, schema, input_types=input_types)
 
     def _difference(self, caller: Caller, shard: Shard) -> str:
         again = self._made(caller, shard)

@@ -1,4 +1,4 @@
-"""Rows picked out of a file by their positions: how rows that were set aside are read again."""
+"""Rows picked out of a file by their positions: how the rows of dead letters are read again."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BOM_BYTES = 3
 
 @dataclass(frozen=True, slots=True)
 class PickedChunk:
-    """Some rows of a chunk.
+    """A chunk reduced to some of its rows.
 
     Attributes:
         whole: The chunk.
-        numbers: Of its rows, those that are here.
-        bad: Of the rows that could not be read, those that are here.
+        numbers: The numbers, in the chunk, of the rows that remain.
+        bad: The unreadable rows that remain.
     """
 
     whole: Chunk
@@ -44,8 +44,8 @@ class PickedChunk:
         return len(self.numbers)
 
     def positions(self) -> list[int]:
-        every = self.whole.positions()
-        return [every[number] for number in self.numbers]
+        positions = self.whole.positions()
+        return [positions[number] for number in self.numbers]
 
     def rows(self, start: int, stop: int) -> list[Row]:
         return [self.whole.rows(n, n + 1)[0] for n in self.numbers[start:stop]]
@@ -70,7 +70,7 @@ class PickedChunk:
 
 
 def extent(shard: Shard, wanted: Iterable[int], kind: FileKind) -> Shard:
-    """Return a slice of the file of *shard* that holds the rows at the *wanted* positions."""
+    """Return the slice of the shard's file that must be read for the rows at the *wanted* positions."""
     first, last = min(wanted), max(wanted)
     if kind.format == PARQUET:
         return replace(shard, slicing=Slicing.ROWS, start=first, stop=last + 1)
@@ -84,15 +84,15 @@ def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, shard: Shard) -> 
     """Yield the rows of *chunks* at the *wanted* positions, readable or not.
 
     Raises:
-        ShardFailedError: Not all of them are there.
+        ShardFailedError: Some of them are not there: the file is another one.
     """
-    found = 0
+    count = 0
     for chunk in chunks:
         numbers = tuple(n for n, at in enumerate(chunk.positions()) if at in wanted)
         bad = tuple(row for row in chunk.bad if row.position.at in wanted)
-        found += len(numbers) + len(bad)
+        count += len(numbers) + len(bad)
         if numbers or bad:
             yield PickedChunk(chunk, numbers, bad)
-        if found == len(wanted):
+        if count == len(wanted):
             return
-    raise ShardFailedError(f"{shard}: {len(wanted) - found:,} of them are not in the file any more")
+    raise ShardFailedError(f"{shard}: {len(wanted) - count:,} of them are not in the file any more")

@@ -29,9 +29,10 @@ from batchrunner.worker.receipt import Cause, Failure
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next thing about a shard: a batch, rows that cannot be read, or why it cannot be read on.
+    """The next event in reading a shard: a batch, unreadable rows, or a failure that ends it.
 
-    None of them: its end; then with the hash of what was read, where one is kept.
+    With none of the three, the end of the shard: then *source_hash* is of all its bytes, where the
+    next session may compare files by it.
     """
 
     shard: Shard
@@ -42,26 +43,23 @@ class Step:
 
     @property
     def rows(self) -> int:
-        """How many rows of the source it is about."""
+        """Rows of the source in this step."""
         return len(self.batch) if self.batch else len(self.bad)
 
     @property
     def nbytes(self) -> int:
-        """About how many bytes of the source it holds."""
+        """About how many bytes of the source this step holds."""
         return self.batch.nbytes if self.batch else 0
 
     @property
     def is_end(self) -> bool:
-        """Tell whether all of the shard has been read."""
+        """Whether all of the shard has been read."""
         return self.batch is None and not self.bad and self.failure is None
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What is left of a step to know once its rows have been through the capability.
-
-    Without the rows: what was read must not stay in memory until what was made of it is written.
-    """
+    """A step without its rows: they must not stay in memory until their output is written."""
 
     shard: Shard
     rows: int
@@ -74,8 +72,8 @@ class Read:
         return cls(step.shard, step.rows, step.failure, step.source_hash, step.is_end)
 
 
-SetAside = Callable[[Shard], frozenset[int]]
-"""Tells where the rows stand that a shard of kind LETTERS tries again."""
+PositionsToRetry = Callable[[Shard], frozenset[int]]
+"""Returns the positions of the rows that a shard of dead letters retries."""
 
 
 def read_shards(
@@ -84,15 +82,15 @@ def read_shards(
     *,
     batch_size: int,
     by_shape: bool,
-    set_aside: SetAside,
+    to_retry: PositionsToRetry,
 ) -> Iterator[Step]:
-    """Yield all steps of the first shard, in the order of its rows, then of the next.
+    """Yield all steps of the first shard, in the order of its rows, then those of the next.
 
-    Never raises for a shard.
+    Never raises for a shard: its last step says why it cannot be read on.
     """
     for shard in shards:
         try:
-            wanted = set_aside(shard) if shard.slicing is Slicing.DEAD_LETTERS else None
+            wanted = to_retry(shard) if shard.slicing is Slicing.DEAD_LETTERS else None
             hashed = _hash(shard, source)
             chunks = _chunks(shard, source, wanted, hashed)
             yield from _steps(chunks, shard, batch_size=batch_size, by_shape=by_shape)
@@ -103,9 +101,10 @@ def read_shards(
 
 
 def _hash(shard: Shard, source: SourceSpec) -> SourceHash | None:
-    """Return what takes the hash of *shard*, where a time is all that tells its file from another.
+    """Return what hashes *shard* while it is read; None where no hash is needed.
 
-    A bucket's ETags follow the bytes by themselves. Rows that are tried again have their origin's.
+    Only on a disk: there, a file that is replaced with the same size differs by its time alone, while
+    a bucket's ETag follows the bytes. Retried rows are covered by the hash of their first shard.
     """
     kind = file_kind(shard.uri, format=source.format)
     if kind is None or shard.slicing is Slicing.DEAD_LETTERS or not is_path(shard.uri):
@@ -127,7 +126,7 @@ def _steps(
 
 
 def _good(chunks: Iterator[Chunk], bad: list[BadRow]) -> Iterator[Chunk]:
-    """Yield *chunks*, and note the rows between theirs that cannot be read."""
+    """Yield *chunks*, and collect in *bad* the rows between theirs that cannot be read."""
     with closing(chunks):  # type: ignore[type-var]  # generators do close
         for chunk in chunks:
             bad += chunk.bad
@@ -143,11 +142,11 @@ def _chunks(
         raise ShardFailedError(f"{shard.uri}: its name does not say the format; give source.format")
     with storage.open(Entry(key, shard.size, shard.identity)) as file:
         if wanted is not None and not wanted:
-            return  # the shard that had set rows aside was made again, and none failed
+            return  # the shard was made again after damage, and this time no row failed
         if wanted is None:
             read = hashed.over(file) if hashed else file
             yield from _read(read, shard, kind, source)
-            if hashed:  # while the file is open: it is then the one that was planned
+            if hashed:  # before the file is closed: the open one is pinned to the planned identity
                 hashed.finish(file)
         else:
             chunks = _read(file, extent(shard, wanted, kind), kind, source)
@@ -167,8 +166,9 @@ def _read(file: BinaryIO, shard: Shard, kind: FileKind, source: SourceSpec) -> I
 
 
 def _cause(error: Exception) -> Cause:
-    kept = isinstance(error, StorageError) and not isinstance(error, ObjectChangedError)
-    return Cause.STORAGE if kept else Cause.INPUT
+    # A changed object stays changed: reading it again, as after a fault of storage, would not help.
+    by_storage = isinstance(error, StorageError) and not isinstance(error, ObjectChangedError)
+    return Cause.STORAGE if by_storage else Cause.INPUT
 
 
 def _reason(error: Exception) -> str:

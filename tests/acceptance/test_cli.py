@@ -177,11 +177,11 @@ CASES = {
     "no callable": (["run", "spec.yaml"], {"capability": "broken2:up"}, 3, "must be a function"),
     "unbuildable": (["run", "spec.yaml"], {"capability": "capabilities:Unbuildable"}, 3, "weights"),
     "sink is a file": (["run", "spec.yaml"], {"sink": "spec.yaml"}, 3, "spec.yaml"),
-    "nobody listens": (
+    "no Ray listens": (
         ["run", "spec.yaml"],
         {"ray": {"address": "127.0.0.1:1"}, "execution": {"engine": "ray"}},
         3,
-        "nobody listens at ray.address",
+        "no Ray listens at ray.address",
     ),
     "schema of lines": (
         ["run", "spec.yaml"],

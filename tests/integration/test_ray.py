@@ -228,4 +228,4 @@ def test_a_run_that_waits_for_a_busy_cluster_says_so(tmp_path, local_ray, monkey
 
     free.join()
     assert report.ok
-    assert "no worker has begun after 1 s: each needs CPU 1" in caplog.text
+    assert "no worker has started after 1 s: each needs CPU 1" in caplog.text
