@@ -169,7 +169,7 @@ def test_a_shard_that_failed_decides_no_type(checkpoint):
     types = RowTypes(a_worker(checkpoint))
     types.turn_to(1)
     types.accept([schema(v=pa.int64()).empty_table()])
-    types.forget(1)
+    types.drop(1)
 
     types.turn_to(2)
     types.accept([schema(v=pa.float64()).empty_table()])
