@@ -10,14 +10,14 @@ from typing import Any
 from batchrunner.capability import Code, load_target
 from batchrunner.capability.again import ModuleSeen, as_imported, seen_again
 from batchrunner.errors import CapabilityImportError, describe
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.contract import Format, RowFormat
 from batchrunner.spec import CapabilitySpec
 from batchrunner.spec.fingerprint import differences, fields_of_code
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import contained, place_in_code
 from batchrunner.worker.batch import Batch, InputTypes
-from batchrunner.worker.calling import Caller
-from batchrunner.worker.returned import to_lines, to_table
+from batchrunner.worker.calling import Caller, Ready
+from batchrunner.worker.returned import to_bytes, to_table
 from batchrunner.worker.schema import SinkSchema
 from batchrunner.worker.work import Work
 
@@ -36,7 +36,7 @@ def direct_caller(
     Raises:
         CapabilityImportError: It cannot be imported or built, or changed since the driver looked.
     """
-    work.spec.remember_secrets()
+    work.prepare()
     spec = work.capability_spec
     capability = build(work.capability or load_target(spec.target), spec)
     if spec.mode == "run":
@@ -45,13 +45,15 @@ def direct_caller(
         store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
     _check_code(work)  # after the import: before it, a file could still change in between
-    if work.facts.format != PARQUET:
-        return Caller(
-            capability, spec, work.spec.execution, ready=to_lines, input_types=input_types
-        )
-    to_table([{"loads": 1}], InputTypes())  # the first table loads pandas: outside of any call
-    ready = partial(_to_sink_table, schema)
+    ready = _conversion(work.facts.part_format, schema)
     return Caller(capability, spec, work.spec.execution, ready=ready, input_types=input_types)
+
+
+def _conversion(part_format: Format, schema: SinkSchema) -> Ready:
+    if isinstance(part_format, RowFormat):
+        return partial(to_bytes, encode=part_format.encode)
+    to_table([{"loads": 1}], InputTypes())  # the first table loads pandas: outside of any call
+    return partial(_to_sink_table, schema)
 
 
 def _to_sink_table(schema: SinkSchema, returned: Any, input_types: InputTypes) -> tuple[Any, int]:

@@ -16,7 +16,6 @@ from batchrunner.checkpoint.marks import (
     record_deaths,
     suspicion,
 )
-from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.budget import Budget
@@ -44,13 +43,13 @@ class ShardWorker:
         Raises:
             CapabilityImportError: It cannot be imported or built.
         """
-        work.spec.remember_secrets()  # first: any error from here on may quote one
+        work.prepare()
         self._work, self._pickled = work, pickled
         self._witness = witness or Witness(work.session)
         self._checkpoint = work.checkpoint()
         self._records = self._checkpoint.records
         self._schema = work.schema()
-        self._types = RowTypes(self._schema if work.facts.format == PARQUET else None)
+        self._types = RowTypes(self._schema if work.facts.part_format.keeps_schema else None)
         self._budget = Budget(work.spec.errors, whole=work.weight)
         self._isolated: IsolatedCaller | None = None
         # A call that hangs can be ended only together with its process.

@@ -1,30 +1,28 @@
-"""The output of a capability, converted for the sink: into JSON lines or into a table."""
+"""The output of a capability, converted for the sink: into bytes or into a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.formats.chunk import Row
-from batchrunner.formats.json_rows import write_block, write_line
 from batchrunner.worker.batch import InputTypes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Encode = Callable[[Sequence[Row]], bytes]
 
-def to_lines(returned: Any, input_types: InputTypes) -> tuple[bytes, int]:
-    """Return the rows as JSON lines, and their number.
+
+def to_bytes(returned: Any, input_types: InputTypes, *, encode: Encode) -> tuple[bytes, int]:
+    """Return the rows as *encode* writes them, and their number.
 
     Raises:
         TypeError: *returned* has none of the types that a batch can have.
-        ValueError: A row cannot be written as JSON exactly, or columns differ in length.
+        ValueError: A row cannot be written exactly, or columns differ in length.
     """
     rows = _rows(returned, input_types)
-    if not rows:
-        return b"", 0
-    lines = write_block(rows) if set(map(type, rows)) == {dict} else None
-    return (b"".join(map(write_line, rows)) if lines is None else lines), len(rows)
+    return (encode(rows), len(rows)) if rows else (b"", 0)
 
 
 def to_table(

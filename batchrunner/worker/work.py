@@ -8,6 +8,7 @@ from typing import Any
 
 from batchrunner.capability.again import ModuleSeen
 from batchrunner.checkpoint import Checkpoint, PlanFacts
+from batchrunner.formats.registry import take_over
 from batchrunner.spec import BatchSpec, CapabilitySpec
 from batchrunner.storage import Storage, open_storage
 from batchrunner.worker.schema import SinkSchema
@@ -29,6 +30,7 @@ class Work:
         incarnation: Number of the run in its checkpoint: a worker that outlives a `--fresh` goes on
             writing into the folder of its own run.
         epoch: Of the driver's lease.
+        formats: Formats registered by the user, by name, which a worker registers as well.
         code: The user's modules by their place, as the driver saw them, for comparison with what a
             worker imports later. Empty where `capability.version` stands for them.
     """
@@ -43,7 +45,13 @@ class Work:
     first: int | None = None
     incarnation: int = 0
     epoch: int = 0
+    formats: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, ModuleSeen] = field(default_factory=dict)
+
+    def prepare(self) -> None:
+        """Register the spec's secrets and the driver's formats in this process. Idempotent."""
+        self.spec.remember_secrets()  # first: any error from here on may quote one
+        take_over(self.formats)
 
     @property
     def capability_spec(self) -> CapabilitySpec:
