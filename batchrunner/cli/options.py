@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from batchrunner.storage import Storage
+    from batchrunner.checkpoint import Checkpoint
 
 
 def _json_object(_: click.Context, __: click.Parameter, value: str) -> dict[str, Any]:
@@ -48,19 +48,20 @@ def storage_options(of: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     )
 
 
-def checkpoint_of(place: str, storage_options: Mapping[str, Any]) -> Storage:
-    """Return the checkpoint at *place*: a spec, or the checkpoint's folder or URI.
+def checkpoint_of(place: str, storage_options: Mapping[str, Any]) -> Checkpoint:
+    """Open the checkpoint of *place*: a spec, or the checkpoint's folder or URI.
 
     A spec has storage options of its own; *storage_options* are for a folder or a URI.
     """
     # Imported here: `--help` must not wait for pydantic and fsspec.
+    from batchrunner.checkpoint import Checkpoint
+    from batchrunner.checkpoint.location import checkpoint_storage
     from batchrunner.spec import BatchSpec
     from batchrunner.storage import open_storage
-    from batchrunner.worker.work import checkpoint_storage
 
     if is_spec(place):
-        return checkpoint_storage(BatchSpec.from_yaml(place))
-    return open_storage(place, storage_options=storage_options)
+        return Checkpoint.current(checkpoint_storage(BatchSpec.from_yaml(place)))
+    return Checkpoint.current(open_storage(place, storage_options=storage_options))
 
 
 def is_spec(place: str) -> bool:
