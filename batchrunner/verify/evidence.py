@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 
 from batchrunner.checkpoint import RunLocation, RunPlace, Sentinel
 from batchrunner.checkpoint.sentinel_index import read_sentinel
@@ -12,8 +13,9 @@ from batchrunner.driver.moving import brought_here, recorded_place
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
-from batchrunner.shard import Shard
+from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import Entry, Storage
+from batchrunner.verify.reading import Numbers, numbered_lines, position_of
 from batchrunner.verify.sink_data import apart_from, data_in, other_runs
 
 _READERS = 16
@@ -114,3 +116,26 @@ def _read(storage: Storage, entries: Iterable[Entry]) -> dict[str, Sentinel | st
 
     with ThreadPoolExecutor(_READERS) as pool:
         return dict(pool.map(one, entries))
+
+
+class DeadLetters:
+    """The dead letters of a run whose files are whole."""
+
+    def __init__(self, place: RunLocation, seen: Evidence) -> None:
+        self._records, self._seen = place.checkpoint.records, seen
+
+    def of(self, shard: Shard) -> Numbers:
+        """Return where the rows stand that *shard* set aside."""
+        return self._positions(shard.id)
+
+    def wanted(self, shard: Shard) -> Numbers | None:
+        """Return where the rows of *shard* stand if it tries dead letters again, else None."""
+        return self._positions(shard.start) if shard.slicing is Slicing.DEAD_LETTERS else None
+
+    def _positions(self, shard_id: int) -> Numbers:
+        name = self._seen.sentinels[shard_id].errors
+        if not name:
+            return frozenset()
+        with self._records.open(self._seen.dead_letters[name]) as file:
+            lines = chain.from_iterable(numbered_lines(file, at=0))
+            return frozenset(position_of(line) for _, line in lines)

@@ -11,8 +11,7 @@ from batchrunner.errors import InvalidSpecError, StorageError
 from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard
 from batchrunner.verify.counting import GONE, uncompressed, unreadable
-from batchrunner.verify.dead_letters import DeadLetters
-from batchrunner.verify.evidence import Evidence
+from batchrunner.verify.evidence import DeadLetters, Evidence
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.key_table import DOUBLED, MISSING, UNKNOWN, KeyTable, Odd, Side
 from batchrunner.verify.keys import NULL, key_of, keys_of_column, shown

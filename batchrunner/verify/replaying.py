@@ -17,8 +17,7 @@ from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import differences
 from batchrunner.verify.comparing import line_difference, table_difference
 from batchrunner.verify.counting import GONE, uncompressed, unreadable
-from batchrunner.verify.dead_letters import DeadLetters
-from batchrunner.verify.evidence import Evidence
+from batchrunner.verify.evidence import DeadLetters, Evidence
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.reading import SourceReader, numbered_lines, tables_in
 from batchrunner.verify.replay_batch import (

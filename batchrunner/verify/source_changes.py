@@ -19,7 +19,7 @@ from batchrunner.verify.evidence import Evidence
 _NAMED = 10
 
 
-def with_files_of_now(place: RunLocation, seen: Evidence) -> Evidence:
+def with_current_files(place: RunLocation, seen: Evidence) -> Evidence:
     """Return *seen* with the identities that its source files have now, where their bytes are the same.
 
     As the next run would decide it, and nothing is written. The others are `changed`. Lists the
