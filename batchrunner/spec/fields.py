@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from batchrunner.formats.registry import BUILT_IN, format_names, is_known
 from batchrunner.spec.section import NEUTRAL
 from batchrunner.spec.uri import absolute_uri, without_glob
 
@@ -34,6 +35,22 @@ _MAX = 1e15
 MOST: Final = 2**60
 """Of bytes, and of anything else that is counted: sums of it still have 64 bits."""
 _PLAIN = re.compile(_NUMBER)
+
+
+def _known_format(name: str) -> str:
+    """Refuse a format that there is not; load none: `validate` runs no code of the user's."""
+    if not is_known(name):
+        ours = " or ".join(map(repr, BUILT_IN))
+        raise ValueError(
+            f'must be {ours}, a format that is registered, or "package.module:Class" of one'
+        )
+    return name
+
+
+def _list_formats(schema: dict[str, Any]) -> None:
+    del schema["type"]
+    target = {"type": "string", "pattern": _TARGET}
+    schema["anyOf"] = [{"enum": format_names(), "type": "string"}, target]
 
 
 def duration_in_seconds(value: object) -> float:
@@ -262,7 +279,11 @@ Concurrency = Annotated[
     | Annotated[tuple[Count, Count], AfterValidator(_rising), Tag("<range>")],
     Discriminator(lambda value: "<range>" if isinstance(value, list | tuple) else "<fixed>"),
 ]
-Format = Literal["jsonl", "parquet"]
+Format = Annotated[
+    str,
+    AfterValidator(_known_format),
+    Field(json_schema_extra=_list_formats),
+]
 Kwargs = Annotated[dict[str, Any], AfterValidator(_json_like)]
 StorageOptions = Annotated[dict[str, Any], NEUTRAL]
 Word = Annotated[str, _matching(r"\S+$", "must be a word, without spaces")]

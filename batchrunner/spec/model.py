@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from batchrunner.errors import InvalidSpecError
+from batchrunner.formats.registry import format_named, is_target
 from batchrunner.spec.analytics import AnalyticsStoreConfig
 from batchrunner.spec.columns import column_texts
 from batchrunner.spec.execution import ErrorsSpec, ExecutionSpec, RaySpec
@@ -36,11 +37,6 @@ from batchrunner.spec.fields import (
 from batchrunner.spec.loading import Written, checked, read_text
 from batchrunner.spec.secrets import redacted, remember
 from batchrunner.spec.section import ADDED, NEUTRAL, ORDERED, Section
-
-_COMPRESSIONS = {
-    "jsonl": ("none", "gz", "zst"),
-    "parquet": ("none", "snappy", "zstd", "gzip"),
-}
 
 
 class CapabilitySpec(Section):
@@ -167,14 +163,19 @@ class SinkSpec(Section):
     @field_validator("compression", "schema_")
     @classmethod
     def _fits_the_format(cls, value: Any, info: ValidationInfo) -> Any:
-        return _fitting(value, info.data.get("format"))
+        parts = info.data.get("format")
+        # The module of a format that a spec names is the user's: it is imported to run, not here.
+        return value if parts and is_target(parts) else _fitting(value, parts)
 
 
 def _fitting(value: Any, sink_format: str | None) -> Any:
-    if sink_format and isinstance(value, str) and value not in _COMPRESSIONS[sink_format]:
-        known = ", ".join(_COMPRESSIONS[sink_format])
+    if sink_format is None or value is None:
+        return value
+    parts = format_named(sink_format)
+    if isinstance(value, str) and value not in parts.compressions:
+        known = ", ".join(parts.compressions)
         raise ValueError(f"the format {sink_format} takes these compressions only: {known}")
-    if sink_format == "jsonl" and isinstance(value, dict):
+    if isinstance(value, dict) and not parts.keeps_schema:
         raise ValueError("a schema needs the format parquet")
     return value
 
@@ -237,7 +238,7 @@ class BatchSpec(Section):
     @classmethod
     def _fits_the_source(cls, sink: SinkSpec, info: ValidationInfo) -> SinkSpec:
         source = info.data.get("source")
-        if source and sink.format is None:
+        if source and source.format and sink.format is None and not is_target(source.format):
             _fitting(sink.compression, source.format)
             _fitting(sink.schema_, source.format)
         return sink

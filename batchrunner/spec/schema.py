@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchrunner.spec.arrow_names import KNOWN
+from batchrunner.formats.arrow_names import KNOWN
 from batchrunner.spec.model import BatchSpec, ShardSpec
 from batchrunner.spec.section import Section
 

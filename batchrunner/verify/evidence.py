@@ -13,9 +13,10 @@ from batchrunner.driver.moving import brought_here, recorded_place
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
+from batchrunner.formats.jsonl_second_reader import numbered_lines
 from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import Entry, Storage
-from batchrunner.verify.reading import Numbers, numbered_lines, position_of
+from batchrunner.verify.reading import Numbers, position_of
 from batchrunner.verify.sink_data import apart_from, data_in, other_runs
 
 _READERS = 16

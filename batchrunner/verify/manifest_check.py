@@ -13,7 +13,6 @@ from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.moving import former_uris, place_of
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
-from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Slicing
 from batchrunner.storage import Storage
 from batchrunner.verify.evidence import Evidence
@@ -34,7 +33,7 @@ def manifest_faults(place: RunLocation, seen: Evidence) -> Iterator[Finding]:
         yield Finding(FindingKind.MANIFEST, MANIFEST, f"it is no JSON: {error}")
         return
     expected = _expected(seen)
-    if seen.plan.facts.format == PARQUET:
+    if seen.plan.facts.part_format.keeps_schema:
         try:
             expected["schema"] = _columns(place.checkpoint.records, place.spec.sink.schema_)
         except DamagedOutputError:  # a finding of its own

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
-from batchrunner.formats.naming import file_kind
+from batchrunner.formats.registry import file_kind
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry
 
