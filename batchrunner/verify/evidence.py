@@ -5,40 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 
-from batchrunner.checkpoint import Checkpoint, RunPlace, Sentinel
+from batchrunner.checkpoint import RunLocation, RunPlace, Sentinel
 from batchrunner.checkpoint.sentinel_index import read_sentinel
 from batchrunner.driver.moving import brought_here, recorded_place
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
-from batchrunner.shard import Shard
-from batchrunner.spec import BatchSpec
-from batchrunner.storage import Entry, Storage, open_storage
+from batchrunner.formats.jsonl_second_reader import numbered_lines
+from batchrunner.shard import Shard, Slicing
+from batchrunner.storage import Entry, Storage
+from batchrunner.verify.reading import Numbers, position_of
 from batchrunner.verify.sink_data import apart_from, data_in, other_runs
-from batchrunner.worker.work import checkpoint_storage
 
 _READERS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a run is.
-
-    Attributes:
-        spec: What was asked for.
-        sink: Where the parts are.
-        checkpoint: Where it is remembered.
-    """
-
-    spec: BatchSpec
-    sink: Storage
-    checkpoint: Checkpoint
-
-    @classmethod
-    def of(cls, spec: BatchSpec) -> Place:
-        sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
-        return cls(spec, sink, Checkpoint.current(checkpoint_storage(spec)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +61,7 @@ class Evidence:
         return self.plan.facts.part(shard.id)
 
 
-def gather(place: Place) -> Evidence:
+def gather(place: RunLocation) -> Evidence:
     """Read what there is.
 
     Sentinels are listed before parts, so that a run at work meanwhile never shows one without its
@@ -136,3 +117,26 @@ def _read(storage: Storage, entries: Iterable[Entry]) -> dict[str, Sentinel | st
 
     with ThreadPoolExecutor(_READERS) as pool:
         return dict(pool.map(one, entries))
+
+
+class DeadLetters:
+    """The dead letters of a run whose files are whole."""
+
+    def __init__(self, place: RunLocation, seen: Evidence) -> None:
+        self._records, self._seen = place.checkpoint.records, seen
+
+    def of(self, shard: Shard) -> Numbers:
+        """Return where the rows stand that *shard* set aside."""
+        return self._positions(shard.id)
+
+    def wanted(self, shard: Shard) -> Numbers | None:
+        """Return where the rows of *shard* stand if it tries dead letters again, else None."""
+        return self._positions(shard.start) if shard.slicing is Slicing.DEAD_LETTERS else None
+
+    def _positions(self, shard_id: int) -> Numbers:
+        name = self._seen.sentinels[shard_id].errors
+        if not name:
+            return frozenset()
+        with self._records.open(self._seen.dead_letters[name]) as file:
+            lines = chain.from_iterable(numbered_lines(file, at=0))
+            return frozenset(position_of(line) for _, line in lines)

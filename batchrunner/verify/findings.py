@@ -58,7 +58,7 @@ class FindingKind(StrEnum):
         return self.value.removeprefix("key_")
 
 
-REDONE = frozenset(
+REMADE = frozenset(
     {
         FindingKind.SENTINEL,
         FindingKind.MISSING,
@@ -76,7 +76,7 @@ REDONE = frozenset(
 )
 """Kinds of damage that are mended by making the shard again."""
 
-ASIDE = frozenset({FindingKind.ORPHAN, FindingKind.DUPLICATE})
+MOVED_ASIDE = frozenset({FindingKind.ORPHAN, FindingKind.DUPLICATE})
 """Kinds of damage that are mended by moving an object away."""
 
 HOPELESS = frozenset({FindingKind.PLAN, FindingKind.RECORD})

@@ -8,9 +8,10 @@ from typing import Any
 
 from batchrunner.capability.again import ModuleSeen
 from batchrunner.checkpoint import Checkpoint, PlanFacts
+from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
 from batchrunner.formats.registry import take_over
 from batchrunner.spec import BatchSpec, CapabilitySpec
-from batchrunner.storage import Storage, open_storage
+from batchrunner.storage import Storage
 from batchrunner.worker.schema import SinkSchema
 
 
@@ -65,17 +66,10 @@ class Work:
         return by_batch and self.spec.execution.batch_format != "rows"
 
     def sink(self) -> Storage:
-        return open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)
+        return sink_storage(self.spec)
 
     def schema(self) -> SinkSchema:
         return SinkSchema(self.checkpoint(), declared=self.spec.sink.schema_)
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint.numbered(checkpoint_storage(self.spec), self.incarnation)
-
-
-def checkpoint_storage(spec: BatchSpec) -> Storage:
-    """Open the checkpoint; on the same kind of store as the sink, with the sink's options."""
-    same = spec.checkpoint_uri.partition("://")[::2][0] == spec.sink.uri.partition("://")[0]
-    options = spec.sink.storage_options if same else {}
-    return open_storage(spec.checkpoint_uri, storage_options=options)

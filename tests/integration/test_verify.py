@@ -203,7 +203,7 @@ def test_the_ledgers_are_not_asked(job):
 
 
 def test_a_part_copied_into_a_folder_of_the_sink_is_found_and_moved_away(job):
-    """Whoever reads the sink recursively has its rows twice."""
+    """A recursive read of the sink would have its rows twice."""
     folder = job.out / "backup/of/monday"
     folder.mkdir(parents=True)
     shutil.copy(damage.part(job.out), folder / "copy.jsonl")
@@ -281,7 +281,7 @@ def test_the_output_of_another_run_below_the_sink_is_noted_and_never_moved(job):
 
     assert seen.findings == ()
     assert seen.notes == (
-        "experiment/ is the output of another run: whoever reads the sink recursively has it, too",
+        "experiment/ is the output of another run: a recursive read of the sink includes it",
     )
     assert verify(other).ok
 
