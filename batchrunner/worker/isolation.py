@@ -149,9 +149,8 @@ class IsolatedCaller:
             reply: tuple[str, Any] = self._from.recv() if in_time else ("late", None)
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise CallLostError(self._reap()) from error
-        except (
-            BaseException
-        ):  # an interrupt: the answer that is still to come would be the next call's
+        except BaseException:
+            # An interrupt: the answer that is still to come would pass for that of the next call.
             self.close()
             raise
         return reply
@@ -166,6 +165,7 @@ class IsolatedCaller:
                 pass_fds=(theirs_in, theirs_out),
                 env={
                     **os.environ,
+                    # As here: it unpickles functions from modules that this process has imported.
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                     "PYTHONUNBUFFERED": "1",
                 },
@@ -177,6 +177,7 @@ class IsolatedCaller:
         )
         self._output = threading.Thread(target=_forward_output, args=(self._process,), daemon=True)
         self._output.start()
+        # Or the pipes would have a second end here, and never report that the process has ended.
         os.close(theirs_in)
         os.close(theirs_out)
         self._from, self._to = (
@@ -210,9 +211,8 @@ class IsolatedCaller:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-            self._output.join(
-                _OUTPUT_SECONDS
-            )  # not for ever: a process of its own may hold the pipe
+            # Not for ever: a process that left the group may hold the pipe open.
+            self._output.join(_OUTPUT_SECONDS)
             self._process = None
 
 

@@ -1,11 +1,12 @@
-"""The shards of a group as one ordered stream of batches."""
+"""The shards of a group as one ordered stream of batches, read whole or, for dead letters, in part."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from batchrunner.errors import (
     BatchRunnerError,
@@ -14,7 +15,7 @@ from batchrunner.errors import (
     StorageError,
     describe,
 )
-from batchrunner.formats.chunk import BadRow, Chunk
+from batchrunner.formats.chunk import BadRow, Chunk, Position, Row, Segment
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import FileKind, file_kind, format_named
@@ -22,16 +23,17 @@ from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, is_path, locate
 from batchrunner.worker.batch import Batch, batches
-from batchrunner.worker.picking import picked
 from batchrunner.worker.receipt import Cause, Failure
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """The next event in reading a shard: a batch, unreadable rows, or a failure that ends it.
 
-    With none of the three, the end of the shard: then *source_hash* is of all its bytes, where the
-    next session may compare files by it.
+    With none of the three, the end of the shard; with the hash of all that was read, where one is needed.
     """
 
     shard: Shard
@@ -139,6 +141,7 @@ def _chunks(
     kind = file_kind(shard.uri, format=source.format)
     if kind is None:
         raise ShardFailedError(f"{shard.uri}: its name does not say the format; give source.format")
+    # Pinned to the planned identity: a file that changes while it is read fails its shard.
     with storage.open(Entry(key, shard.size, shard.identity)) as file:
         if wanted is not None and not wanted:
             return  # the shard was made again after damage, and this time no row failed
@@ -159,6 +162,75 @@ def _read(file: BinaryIO, shard: Shard, kind: FileKind, source: SourceSpec) -> I
     return format_named(kind.format).read(
         file, shard, compression=kind.compression, columns=source.columns, partition=partition
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PickedChunk:
+    """A chunk reduced to some of its rows.
+
+    Attributes:
+        whole: The chunk.
+        numbers: The numbers, in the chunk, of the rows that remain.
+        bad: The unreadable rows that remain.
+    """
+
+    whole: Chunk
+    numbers: tuple[int, ...]
+    bad: tuple[BadRow, ...]
+
+    @property
+    def types(self) -> pa.Schema | None:
+        return self.whole.types
+
+    @property
+    def nbytes(self) -> int:
+        return self.whole.nbytes * len(self.numbers) // max(len(self.whole), 1)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def positions(self) -> list[int]:
+        positions = self.whole.positions()
+        return [positions[number] for number in self.numbers]
+
+    def rows(self, start: int, stop: int) -> list[Row]:
+        return [self.whole.rows(n, n + 1)[0] for n in self.numbers[start:stop]]
+
+    def reread(self, start: int, stop: int) -> list[Row]:
+        return [self.whole.reread(n, n + 1)[0] for n in self.numbers[start:stop]]
+
+    def segments(self) -> list[Segment]:
+        segments = (
+            (bisect_left(self.numbers, r.start), bisect_left(self.numbers, r.stop), r.shape)
+            for r in self.whole.segments()
+        )
+        return [Segment(start, stop, shape) for start, stop, shape in segments if start < stop]
+
+    def table(self, start: int, stop: int) -> pa.Table:
+        from batchrunner.formats.columns import joined
+
+        return joined([self.whole.table(n, n + 1) for n in self.numbers[start:stop]])
+
+    def locate(self, index: int) -> Position:
+        return self.whole.locate(self.numbers[index])
+
+
+def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, shard: Shard) -> Iterator[Chunk]:
+    """Yield the rows of *chunks* at the *wanted* positions, readable or not.
+
+    Raises:
+        ShardFailedError: Some of them are not there: the file is another one.
+    """
+    count = 0
+    for chunk in chunks:
+        numbers = tuple(n for n, at in enumerate(chunk.positions()) if at in wanted)
+        bad = tuple(row for row in chunk.bad if row.position.at in wanted)
+        count += len(numbers) + len(bad)
+        if numbers or bad:
+            yield PickedChunk(chunk, numbers, bad)
+        if count == len(wanted):
+            return
+    raise ShardFailedError(f"{shard}: {len(wanted) - count:,} of them are not in the file any more")
 
 
 def _cause(error: Exception) -> Cause:

@@ -68,6 +68,7 @@ class StoredStop:
             self._next_look = now + self._poll
             with contextlib.suppress(StorageError):  # check again after the next interval
                 self._since = now if self._storage.head(self._key) else None
+        # Above 0.0 from the first moment: callers take 0.0 for no stop.
         return 0.0 if self._since is None else max(now - self._since, 1e-9)
 
 
