@@ -11,12 +11,12 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Self
 
+from batchrunner.checkpoint.store import WORKER_LOGS
 from batchrunner.errors import StorageError
 from batchrunner.spec import scrubbed
 from batchrunner.storage import Storage
 from batchrunner.worker.capture import listen, stop_listening
 
-FOLDER = "logs"
 FIRST_BYTES, LAST_BYTES = 64 << 10, 192 << 10
 """What is stored of a worker: the beginning, where a model logs what it lacks, and the end."""
 
@@ -52,7 +52,7 @@ class WorkerLog:
     def store_in(self, storage: Storage, *, session: str) -> None:
         """Store all lines so far, and those that follow, in *storage*."""
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._storage, self._key = storage, f"{FOLDER}/{session}/{name}.log"
+        self._storage, self._key = storage, f"{WORKER_LOGS}/{session}/{name}.log"
         threading.Thread(target=self._store_regularly, daemon=True, name="worker log").start()
 
     def store(self) -> None:
