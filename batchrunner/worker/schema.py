@@ -110,6 +110,8 @@ class SinkSchema:
         if not self._generations and not len(own):
             return own
         self._agree(own)
+        # Every part has the columns of the first generation; later ones only fix the types of columns
+        # that some parts have.
         return grown(self._generations[0], own)
 
     def _writable(self, own: pa.Schema) -> pa.Schema:
@@ -158,7 +160,7 @@ class SinkSchema:
         while self.waits and self.agreed() is None and time.monotonic() < deadline:
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
-        self.waits = False
+        self.waits = False  # once: if the first shard has no rows, each part would wait in vain
 
     def _agree(self, own: pa.Schema) -> None:
         """Store what *own* adds, durably.
