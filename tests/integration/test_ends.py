@@ -136,7 +136,7 @@ def test_an_error_whose_message_cannot_be_made_is_one_bad_row(tmp_path):
 
     assert (report.exit_code, report.rows_out, report.rows_failed) == (0, 19, 1)
     [(error, message)] = dead_letters(tmp_path)
-    assert (error, "cannot be made: SystemExit" in message) == ("EndsInItsMessageError", True)
+    assert (error, "cannot be formatted: SystemExit" in message) == ("EndsInItsMessageError", True)
 
 
 @pytest.mark.parametrize("budget", [0, 1])
