@@ -129,9 +129,9 @@ def go_on(folder: Path) -> None:
 def apply(mutant: str) -> None:
     """Break this process: a sweep that does not notice proves nothing."""
     if mutant == "deletes":
-        repairing._Moving._move = lambda self, storage, name: storage.delete([name])
+        repairing._Repairer._move = lambda self, storage, name: storage.delete([name])
     if mutant == "success_stays":
-        repairing._Moving.declare_incomplete = lambda self: None
+        repairing._Repairer.declare_incomplete = lambda self: None
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def test_a_dead_letter_whose_row_is_in_the_output_all_the_same_is_doubled(tmp_pa
         ("key_missing", "id 4"),
         ("key_doubled", "id 5"),
     ]
-    assert found[1].why.endswith("set aside: 1")
+    assert found[1].why.endswith("in dead letters: 1")
 
 
 def test_shards_that_are_not_committed_are_not_missed(tmp_path):
