@@ -10,7 +10,7 @@ from batchrunner.spec.section import Section
 
 _REFERENCE = {"$ref": "#/$defs/reference"}
 _TYPE = {"$ref": "#/$defs/type"}
-_WORDS = {"description", "default"}
+_WORDS = ("description", "default")
 
 Schema = dict[str, Any]
 
@@ -41,7 +41,7 @@ def spec_schema() -> Schema:
 
 def _type() -> Schema:
     """Return the schema of a column's type: a text by its first word, as no pattern can count brackets."""
-    names = "|".join(sorted(KNOWN, key=len, reverse=True))
+    names = "|".join(sorted(KNOWN, key=lambda name: (-len(name), name)))
     return {
         "description": "A type as Arrow prints it, a mapping for the fields of a struct, or a list of "
         "one type.",
@@ -75,7 +75,7 @@ def _clean(node: Any) -> Any:
         return {**kept, **_any_of(options)}
     if not _refuses_references(kept):
         return kept
-    words = {key: kept.pop(key) for key in _WORDS & kept.keys()}
+    words = {key: kept.pop(key) for key in _WORDS if key in kept}
     return {**words, **_any_of([kept, _REFERENCE])}
 
 
