@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from batchrunner.capability import Code
-from batchrunner.capability.definitions import WHOLE
+from batchrunner.capability.syntax import WHOLE
 from batchrunner.spec.columns import canonical
 from batchrunner.spec.diagnosis import Loc, visible
 from batchrunner.spec.model import BatchSpec
