@@ -22,7 +22,7 @@ from batchrunner.capability.run_time import (
 from batchrunner.driver.source_files import Place
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec import BatchSpec, redact_uri
-from batchrunner.spec.fingerprint import decisive_fields, field_of_code_before, has_code_before
+from batchrunner.spec.fingerprint import decisive_fields, has_legacy_code, legacy_code_field
 from batchrunner.storage import Entry, locate, open_storage
 
 _log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class AskedFor:
         A checkpoint of before knows the code as one hash. It is gone on with as long as that is
         the same, and told apart from the next change on that somebody accepts.
         """
-        if not has_code_before(old):
+        if not has_legacy_code(old):
             return self.decisive
         named = self.spec.capability
         if self.handed_over is not None or named is None:
@@ -95,7 +95,7 @@ class AskedFor:
         else:
             code = hash_of_target(named.target)
         kept = {p: text for p, text in self.decisive.items() if not p.startswith("capability.code")}
-        return {**kept, **field_of_code_before(code)}
+        return {**kept, **legacy_code_field(code)}
 
     @contextmanager
     def at_work(self) -> Iterator[Callable[[], None]]:

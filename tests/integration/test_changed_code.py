@@ -17,7 +17,7 @@ from batchrunner.capability import legacy_hash
 from batchrunner.checkpoint import Checkpoint, RunRecord
 from batchrunner.checkpoint.documents import record_lines
 from batchrunner.errors import CapabilityImportError, InvalidSpecError, SpecChangedError
-from batchrunner.spec.fingerprint import field_of_code_before
+from batchrunner.spec.fingerprint import legacy_code_field
 from batchrunner.storage import open_storage
 from batchrunner.testing import memory  # noqa: F401 - makes memory:// known
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
@@ -493,7 +493,7 @@ def as_before(folder, code):
     path = folder / "out/_checkpoint/run.json"
     record = RunRecord.from_bytes(path.read_bytes(), key="run.json")
     kept = {p: v for p, v in record.decisive.items() if not p.startswith("capability.code")}
-    decisive = {**kept, **field_of_code_before(code)}
+    decisive = {**kept, **legacy_code_field(code)}
     fields = {name: getattr(record, name) for name in RunRecord.__dataclass_fields__}
     path.write_bytes(RunRecord(**{**fields, "decisive": decisive}).to_bytes())
 
