@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from batchrunner.capability import load_target
-from batchrunner.capability.again import as_seen_here
+from batchrunner.capability.module_snapshot import snapshots_of
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.asked_for import AskedFor
@@ -237,7 +237,7 @@ class BatchRunner:
             first=self._first(opened, seen),
             incarnation=opened.run.checkpoint.incarnation,
             epoch=session.epoch,
-            code=as_seen_here(opened.run.asked_for.code.modules),
+            code=snapshots_of(opened.run.asked_for.code.modules),
         )
 
     def _first(self, opened: Opened, seen: Survey) -> int | None:

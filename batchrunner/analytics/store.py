@@ -31,7 +31,7 @@ from batchrunner.errors import (
     QueryError,
     UnsafeStorageError,
 )
-from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec import AnalyticsStoreConfig
 from batchrunner.storage import Storage, open_storage
 from batchrunner.storage.contract import Options
 
