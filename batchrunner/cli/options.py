@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
+from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.spec import BatchSpec
-from batchrunner.storage import Storage, open_storage
-from batchrunner.worker.work import checkpoint_storage
+from batchrunner.storage import open_storage
 
 
 def _json_object(_: click.Context, __: click.Parameter, value: str) -> dict[str, Any]:
@@ -49,14 +50,14 @@ def storage_options(of: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     )
 
 
-def checkpoint_of(place: str, storage_options: Mapping[str, Any]) -> Storage:
-    """Return the checkpoint of *place*: a spec, or the checkpoint's folder or URI.
+def checkpoint_of(place: str, storage_options: Mapping[str, Any]) -> Checkpoint:
+    """Open the checkpoint of *place*: a spec, or the checkpoint's folder or URI.
 
     A spec has options of its own; *storage_options* are for the others.
     """
     if is_spec(place):
-        return checkpoint_storage(BatchSpec.from_yaml(place))
-    return open_storage(place, storage_options=storage_options)
+        return Checkpoint.current(checkpoint_storage(BatchSpec.from_yaml(place)))
+    return Checkpoint.current(open_storage(place, storage_options=storage_options))
 
 
 def is_spec(place: str) -> bool:
