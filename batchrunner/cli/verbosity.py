@@ -1,4 +1,4 @@
-"""`-v`, which every command takes: before its name and after it."""
+"""`-v`, which every command accepts both before and after its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 @dataclass(slots=True)
 class Verbosity:
-    """Whether the user asked for events, and for the tracebacks of errors."""
+    """Whether to print events, and the tracebacks of errors."""
 
     verbose: bool = False
 
@@ -23,7 +23,7 @@ def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_verbose(command: click.Command) -> click.Command:
-    """Return *command* with `-v`, and so each command in it, if it does not have it yet."""
+    """Add `-v` to *command*, and to each command in it, unless it has it already; return it."""
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             with_verbose(inner)
