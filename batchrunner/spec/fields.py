@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from batchrunner.spec.section import NEUTRAL
-from batchrunner.spec.uri import absolute_uri, without_glob
+from batchrunner.storage.schemes import absolute_uri
 
 DURATION_PATTERN = r"^(\d+(\.\d+)?d)?(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s?)?$"
 SIZE_PATTERN = r"^\d+(\.\d+)?( ?([kKmMgGtT][iI]?)?[bB])?$"
@@ -145,6 +145,12 @@ def _braced(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _without_glob(uri: str) -> str:
+    if re.search(r"[*?\[]", uri):  # a run reads from many places, and writes to one
+        raise ValueError('must be one place: "*", "?" and "[" work in the source only')
+    return uri
+
+
 def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
         raise ValueError("must not be empty")
@@ -246,7 +252,7 @@ OneUri = Annotated[
     str,
     BeforeValidator(_path_text),
     AfterValidator(_braced),
-    AfterValidator(without_glob),
+    AfterValidator(_without_glob),
     AfterValidator(absolute_uri),
 ]
 Uris = Annotated[

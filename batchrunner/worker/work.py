@@ -8,8 +8,9 @@ from typing import Any
 
 from batchrunner.capability.module_snapshot import ModuleSnapshot
 from batchrunner.checkpoint import Checkpoint, PlanFacts
+from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
 from batchrunner.spec import BatchSpec, CapabilitySpec
-from batchrunner.storage import Storage, open_storage
+from batchrunner.storage import Storage
 from batchrunner.worker.schema import SinkSchema
 
 
@@ -57,17 +58,10 @@ class Work:
         return by_batch and self.spec.execution.batch_format != "rows"
 
     def sink(self) -> Storage:
-        return open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)
+        return sink_storage(self.spec)
 
     def schema(self) -> SinkSchema:
         return SinkSchema(self.checkpoint(), declared=self.spec.sink.schema_)
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(checkpoint_storage(self.spec), incarnation=self.incarnation)
-
-
-def checkpoint_storage(spec: BatchSpec) -> Storage:
-    """Open the checkpoint; on the same kind of store as the sink, with the sink's options."""
-    same = spec.checkpoint_uri.partition("://")[::2][0] == spec.sink.uri.partition("://")[0]
-    options = spec.sink.storage_options if same else {}
-    return open_storage(spec.checkpoint_uri, storage_options=options)
