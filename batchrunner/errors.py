@@ -136,7 +136,7 @@ class ShardFailedError(BatchRunnerError):
 class RunStoppedError(BatchRunnerError):
     """The run stopped on purpose before its end. Committed shards are safe; run it again."""
 
-    exit_code = 75
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: schedulers take it for "try again later"
 
 
 class JobError(BatchRunnerError):
@@ -161,7 +161,7 @@ class JobFailedError(JobError):
     def __init__(self, message: str, *, job_id: str = "", traceback: str = "") -> None:
         super().__init__(message, job_id=job_id)
         self.traceback = traceback
-        if traceback:
+        if traceback:  # a note, so that Python prints it below this error's own traceback
             self.add_note(f"On the worker:\n{traceback}")
 
 

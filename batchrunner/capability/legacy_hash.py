@@ -41,6 +41,7 @@ def hash_of_object(capability: Any) -> str:
     """
     module = sys.modules.get(getattr(capability, "__module__", ""))
     source = getattr(module, "__file__", None)
+    # Of a script only the object: the rest of its file drives the run, and may change.
     if source and module is not sys.modules["__main__"]:
         return _hash(parse(Path(source), target=repr(capability)))
     try:

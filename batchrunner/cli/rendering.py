@@ -173,6 +173,7 @@ def _widths(table: Sequence[Column], width: int | None) -> list[int]:
     room = width - len(_GAP) * (len(table) - 1)
     least = [column.narrowest for column in table]
     limit = min(room, max(widths))
+    # By one cell at a time: a terminal has a few hundred.
     while limit > 1 and sum(_limited(widths, least, limit)) > room:
         limit -= 1
     return _limited(widths, least, limit)

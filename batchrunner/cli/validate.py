@@ -33,6 +33,7 @@ def command(specs: tuple[str, ...], output: str) -> int:
             _check(spec)
             say(f"{spec}: ok")
         except BatchRunnerError as error:
+            # A single error is raised, so that it looks and ends like that of `run`.
             if len(specs) == 1 and output == "table":
                 raise
             codes.append(error.exit_code)

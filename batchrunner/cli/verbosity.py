@@ -41,7 +41,7 @@ def _take(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 _NAMES = ("-v", "--verbose")
 _SAYS: dict[str, Any] = {
     "is_flag": True,
-    "is_eager": True,
+    "is_eager": True,  # before the other options, whose errors may have a traceback to show
     "expose_value": False,
     "callback": _take,
     "help": "Show events, and tracebacks of errors.",

@@ -132,6 +132,7 @@ def _of_class(kind: type, at: _FieldPath) -> ArrowType:
 
 
 def _of_union(members: tuple[Any, ...], metadata: tuple[Any, ...], at: _FieldPath) -> ArrowType:
+    # Without None, since every column may be null.
     some = [member for member in members if member is not type(None)]
     kinds = {_type(member, metadata, at) for member in some}
     if len(kinds) > 1:
