@@ -188,7 +188,7 @@ def test_a_model_needs_fields_of_different_names_and_known_types():
         (Clash, 'two fields are called "a"'),
         (Labels, "Labels has no fields, but one root"),
         (pydantic.create_model("Nothing"), "must have a column"),
-        (Unfinished, "Unfinished: Later is not defined by now"),
+        (Unfinished, "Unfinished: Later is not defined yet"),
     ]:
         with pytest.raises(InvalidSpecError, match=message):
             SinkSpec(uri="/out", schema=model)
