@@ -29,7 +29,7 @@ from batchrunner.errors import DamagedOutputError, InvalidSpecError, StorageErro
 from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
 from batchrunner.execute.payload import import_paths
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.registry import registered
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import open_storage
@@ -238,12 +238,13 @@ class BatchRunner:
             first=self._first(opened, seen),
             incarnation=opened.run.checkpoint.incarnation,
             epoch=session.epoch,
+            formats=registered(),
             code=snapshots_of(opened.run.asked_for.code.modules),
         )
 
     def _first(self, opened: Opened, seen: Survey) -> int | None:
         """Return the shard that other workers wait for: its part fixes what is not declared."""
-        if seen.plan.facts.format != PARQUET or self.spec.sink.schema_ is not None:
+        if not seen.plan.facts.part_format.keeps_schema or self.spec.sink.schema_ is not None:
             return None
         return min((shard.id for shard in opened.pending), default=None)
 

@@ -16,9 +16,9 @@ from typing import BinaryIO
 from batchrunner.checkpoint import Generation, PlanFacts, Sentinel
 from batchrunner.driver.source_files import SourceFile
 from batchrunner.errors import InputChangedError, InvalidSpecError
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.contract import Format, Sharding, Slice
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.formats.slicing import Sharding, Slice, slice_file
+from batchrunner.formats.registry import DEFAULT, format_named
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec, SourceSpec
 
@@ -26,7 +26,6 @@ Opener = Callable[[SourceFile], BinaryIO]
 
 _FOOTERS_AT_ONCE = 16
 _MIN_SHARD, _MAX_SHARD, _MANY_SHARDS = 1 << 20, 32 << 20, 256
-_DEFAULT_COMPRESSION = {"jsonl": "none", "parquet": "snappy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +80,12 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], opener: Opene
     Raises:
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
-    sink_format = spec.sink.format or (files[0].kind.format if files else "jsonl")
+    sink_format = spec.sink.format or (files[0].kind.format if files else DEFAULT)
     spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
     shards = _number(_cut(files, sharding, limit=spec.source.limit, opener=opener), first_id=0)
     width = max(5, len(str(max(len(shards) - 1, 0))))
-    compression = spec.sink.compression or _DEFAULT_COMPRESSION[sink_format]
+    compression = spec.sink.compression or format_named(sink_format).default_compression
     facts = PlanFacts(width, sink_format, compression, sharding.unit, sharding.count)
     return Generation(facts, shards)
 
@@ -158,7 +157,7 @@ def _sharding(spec: BatchSpec, files: Iterable[SourceFile]) -> Sharding:
     if wanted is None:
         total = sum(file.size for file in files)
         return Sharding("bytes", min(max(total // _MANY_SHARDS, _MIN_SHARD), _MAX_SHARD))
-    if wanted.row_groups and any(file.kind.format != PARQUET for file in files):
+    if wanted.row_groups and not all(_format(file).has_row_groups for file in files):
         raise InvalidSpecError("source.shard.row_groups is for Parquet; use rows, bytes or files")
     for unit in ("rows", "bytes", "row_groups", "files"):
         if count := getattr(wanted, unit):
@@ -170,12 +169,10 @@ def _cut(
     files: Sequence[SourceFile], sharding: Sharding, *, limit: int | None, opener: Opener
 ) -> list[tuple[SourceFile, Slice]]:
     def slices(file: SourceFile) -> list[Slice]:
-        return slice_file(
-            file.size, file.kind, sharding=sharding, limit=limit, opened=lambda: opener(file)
-        )
+        return slices_of(file, sharding, limit=limit, opener=opener)
 
     if limit is None:
-        is_read = sharding.unit == "rows" or any(file.kind.format == PARQUET for file in files)
+        is_read = sharding.unit == "rows" or any(map(_reads_to_cut, files))
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             found = zip(files, (pool.map if is_read else map)(slices, files), strict=True)
             return [(file, piece) for file, pieces in found for piece in pieces]
@@ -185,6 +182,29 @@ def _cut(
         limit -= sum(piece.rows or 0 for piece in pieces)
         cut += [(file, piece) for piece in pieces]
     return cut
+
+
+def slices_of(
+    file: SourceFile, sharding: Sharding, *, limit: int | None, opener: Opener
+) -> list[Slice]:
+    """Cut one *file*, or its first rows up to the *limit*; one without rows gives no slice."""
+    if not file.size or limit == 0:
+        return []
+    return _format(file).cut(
+        file.size,
+        compression=file.kind.compression,
+        sharding=sharding,
+        limit=limit,
+        opened=lambda: opener(file),
+    )
+
+
+def _format(file: SourceFile) -> Format:
+    return format_named(file.kind.format)
+
+
+def _reads_to_cut(file: SourceFile) -> bool:
+    return _format(file).reads_to_cut
 
 
 def _number(pieces: Iterable[tuple[SourceFile, Slice]], *, first_id: int) -> tuple[Shard, ...]:

@@ -14,6 +14,7 @@ from batchrunner.checkpoint import Sentinel
 from batchrunner.driver.plan import Opener, StoredPlan
 from batchrunner.driver.source_files import SourceFile
 from batchrunner.errors import StorageError
+from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard, Slicing
 
 _FILES_AT_ONCE = 4
@@ -88,12 +89,11 @@ class Comparer:
         return self._known[key]
 
     def _looks_same(self, file: SourceFile, made: Sequence[tuple[Shard, str]]) -> bool:
-        from batchrunner.formats.hashing import holds_still
-
+        known = format_named(file.kind.format)
         try:
             with self._opener(file) as opened:
                 return all(
-                    holds_still(opened, shard, file.kind, columns=self._columns, hashed=hashed)
+                    known.has_same_bytes(opened, shard, columns=self._columns, hashed=hashed)
                     for shard, hashed in made
                 )
         except StorageError:  # it changes at this moment, or is gone: its shards will tell

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+
+from batchrunner.formats.compression import ByteStream
 
 BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 16 << 20
 HEAD_BYTES = 4096
 _MARK = b"\xef\xbb\xbf"
-
-
-class ByteStream(Protocol):
-    """The part of a binary file that lines are read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to *size* bytes, none at the end."""
+MARK_BYTES = len(_MARK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from batchrunner.errors import InvalidSpecError
+from batchrunner.formats.registry import is_target
 from batchrunner.spec.execution import ErrorsSpec, ExecutionSpec, RaySpec
 from batchrunner.spec.fields import Name, OneUri
 from batchrunner.spec.loading import SpecText, checked, read_text
@@ -83,7 +84,7 @@ class BatchSpec(Section):
     @classmethod
     def _fits_the_source(cls, sink: SinkSpec, info: ValidationInfo) -> SinkSpec:
         source = info.data.get("source")
-        if source and sink.format is None:
+        if source and source.format and sink.format is None and not is_target(source.format):
             checked_for_format(sink.compression, source.format)
             checked_for_format(sink.schema_, source.format)
         return sink

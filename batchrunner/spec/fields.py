@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from batchrunner.formats.registry import BUILT_IN, format_names, is_known
 from batchrunner.spec.section import NEUTRAL
 from batchrunner.storage.schemes import absolute_uri
 
@@ -51,6 +52,22 @@ _PERCENT = r"^\d+(\.\d+)?%$"
 
 UNBRACED: Final = "unbraced"
 """Key in pydantic's context: for each value of the text with a `$NAME` without braces, that name."""
+
+
+def _known_format(name: str) -> str:
+    """Refuse a format that there is not; load none: `validate` runs no code of the user's."""
+    if not is_known(name):
+        ours = " or ".join(map(repr, BUILT_IN))
+        raise ValueError(
+            f'must be {ours}, a format that is registered, or "package.module:Class" of one'
+        )
+    return name
+
+
+def _list_formats(schema: dict[str, Any]) -> None:
+    del schema["type"]
+    target = {"type": "string", "pattern": _TARGET}
+    schema["anyOf"] = [{"enum": format_names(), "type": "string"}, target]
 
 
 def duration_in_seconds(value: object) -> float:
@@ -274,7 +291,11 @@ Concurrency = Annotated[
     | Annotated[tuple[Count, Count], AfterValidator(_rising), Tag("<range>")],
     Discriminator(lambda value: "<range>" if isinstance(value, list | tuple) else "<fixed>"),
 ]
-Format = Literal["jsonl", "parquet"]
+Format = Annotated[
+    str,
+    AfterValidator(_known_format),
+    Field(json_schema_extra=_list_formats),
+]
 Kwargs = Annotated[dict[str, Any], AfterValidator(_json_like)]
 StorageOptions = Annotated[dict[str, Any], NEUTRAL]
 Word = Annotated[str, _matching(r"\S+$", "must be a word, without spaces")]

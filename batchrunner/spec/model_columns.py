@@ -20,8 +20,8 @@ import pydantic
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from batchrunner.spec.arrow_text import read_type
-from batchrunner.spec.arrow_types import (
+from batchrunner.formats.arrow_text import read_type
+from batchrunner.formats.arrow_types import (
     DECIMALS,
     ArrowField,
     ArrowType,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchrunner.spec.arrow_text import read_type
-from batchrunner.spec.arrow_types import (
+from batchrunner.formats.arrow_text import read_type
+from batchrunner.formats.arrow_types import (
     ArrowField,
     ArrowType,
     dictionary_of,

@@ -21,7 +21,7 @@ from batchrunner.checkpoint import Checkpoint, PlanFacts
 from batchrunner.checkpoint.marks import marked
 from batchrunner.errors import CapabilityImportError
 from batchrunner.execute.payload import pickled
-from batchrunner.formats.jsonl import parse
+from batchrunner.formats.jsonl_reader import parse
 from batchrunner.formats.lines import Lines
 from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import read_dead_letters

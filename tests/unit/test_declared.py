@@ -17,6 +17,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from batchrunner.errors import InvalidSpecError
+from batchrunner.formats.arrow_text import read_type
 from batchrunner.formats.columns import rows_to_table
 from batchrunner.formats.declared import (
     arrow_type,
@@ -27,7 +28,6 @@ from batchrunner.formats.declared import (
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.formats.schemas import conform, no_rows, plain_schema
 from batchrunner.spec import BatchSpec, SinkSpec
-from batchrunner.spec.arrow_text import read_type
 from batchrunner.spec.fingerprint import decisive_fields, differences, fingerprint
 
 UNITS = st.sampled_from(["ms", "us", "ns"])

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from batchrunner.spec.arrow_names import ALIASES, EXAMPLES, not_a_type
-from batchrunner.spec.arrow_types import (
+from batchrunner.formats.arrow_names import ALIASES, EXAMPLES, not_a_type
+from batchrunner.formats.arrow_types import (
     DECIMALS,
     EXTENSIONS,
     LISTS,
