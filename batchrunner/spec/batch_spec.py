@@ -74,6 +74,7 @@ class BatchSpec(Section):
     @field_validator("capability", mode="before")
     @classmethod
     def _no_object(cls, value: Any) -> Any:
+        # pydantic would report that a function is no mapping, which is no way out.
         if callable(value) and not isinstance(value, Section):
             message = "give the object itself to BatchRunner(spec, capability=...)"
             raise ValueError(message)  # noqa: TRY004 - pydantic collects ValueErrors only

@@ -52,6 +52,7 @@ class CapabilitySpec(Section):
         description="Stands in for the hash of the code: the output is taken to be the same as "
         "long as the version is.",
     )
+    # Neutral, since not their names decide but their content, which the fingerprint has beside the spec.
     files: Annotated[Files | None, NEUTRAL] = Field(
         default=None,
         description="Files that the capability reads, such as weights, and whose content decides "
@@ -134,7 +135,7 @@ class SinkSpec(Section):
     )
     schema_: Annotated[dict[str, str] | None, BeforeValidator(column_texts), ORDERED] = Field(
         default=None,
-        alias="schema",
+        alias="schema",  # `schema` itself is a method of pydantic's BaseModel
         description="Columns of the parts, in order, and their types as Arrow prints them, such as "
         "`int64`, `timestamp[us, tz=UTC]` or `list<struct<role: string, content: string>>`. A "
         "mapping is a struct, a list of one type is a list. In Python, also a `pyarrow.Schema` or a "
