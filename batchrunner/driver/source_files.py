@@ -68,10 +68,7 @@ class Place:
             return None
         if self.pattern is not None:
             return file_kind(key, format=format) if self.pattern.fullmatch(key) else None
-        if format is not None:
-            format_named(format)  # its suffixes count from now on
-        kind = file_kind(key)
-        return kind if kind and format in (None, kind.format) else None
+        return file_kind(key, format=format, says_it=True)
 
 
 def _glob_to_regex(pattern: str) -> str:

@@ -34,6 +34,7 @@ from batchrunner.driver.same_bytes import Comparer
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS, Output, check_unused, examine, parts_in
 from batchrunner.driver.source_files import Listing, SourceFile, list_source
 from batchrunner.errors import DamagedOutputError, SpecChangedError
+from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage, locate
@@ -342,6 +343,8 @@ def check_source(run: Run) -> Listing:
         StorageError: It cannot be listed, or there is nothing.
     """
     sink, checkpoint = run.spec.sink.uri, run.spec.checkpoint_uri
+    for name in filter(None, (run.spec.source.format, run.spec.sink.format)):
+        format_named(name)  # loaded first: no source may select parts with its suffix
     check_apart(run.spec.source, sink, checkpoint)
     listing = list_source(run.spec.source)
     check_links(listing.links, sink, checkpoint)

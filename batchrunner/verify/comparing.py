@@ -196,6 +196,7 @@ def _equal(old: Any, new: Any) -> bool:
 
     kind = old.type
     if t.is_list(kind) or t.is_large_list(kind):
+        # The lengths too: [[1], [2]] and [[1, 2]] flatten to the same values.
         alike = pc.list_value_length(old).equals(pc.list_value_length(new))
         return alike and _equal(old.flatten(), new.flatten())
     if t.is_floating(kind):
@@ -216,6 +217,7 @@ def _same_scalar(old: pa.Scalar, new: pa.Scalar) -> bool:
         before, after = old.as_py(), new.as_py()
     except (ValueError, OverflowError):  # Python has no such value, such as the year 12,000
         return bool(old.equals(new))
+    # Of different types one may have fields that the other lacks: null there is no difference.
     grown = old.type != new.type
     return same(_without_nulls(before), _without_nulls(after)) if grown else same(before, after)
 

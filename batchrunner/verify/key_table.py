@@ -93,7 +93,7 @@ class KeyTable:
                 connection.execute("SET memory_limit = ?", [MEMORY])
                 connection.execute("SET temp_directory = ?", [f"{folder}/temp"])
                 connection.execute("SET threads = ?", [min(_MOST_THREADS, os.cpu_count() or 1)])
-                connection.execute("SET preserve_insertion_order = false")
+                connection.execute("SET preserve_insertion_order = false")  # it needs memory
                 connection.execute("SET enable_progress_bar = false")  # stdout is for findings
                 yield cls(connection, columns=columns)
             except duckdb.Error as error:

@@ -28,7 +28,9 @@ def key_of(value: object, *, times_are_text: bool = True) -> bytes:
     With *times_are_text*, a date is encoded as its text in JSON, since source or sink is JSON.
     """
     if isinstance(value, date | time | timedelta):
-        return (_TEXT if times_are_text else _TIME) + _instant(value).encode()
+        text = str(value) if isinstance(value, timedelta) else value.isoformat()
+        return (_TEXT if times_are_text else _TIME) + text.encode()
+    # By exact type: True is an int to `isinstance`, and no number as a key.
     return _KEYS.get(type(value), _rare)(value)
 
 
@@ -44,7 +46,7 @@ _ALL_DIGITS = Context(prec=1000)  # the default one rounds to 28 digits, and two
 def _number(value: float | Decimal) -> str:
     if not math.isfinite(value):
         return str(value).lower()
-    if value == int(value):
+    if value == int(value):  # 1, 1.0 and a decimal 1.00 are one key
         return str(int(value))
     exact = Decimal(repr(value)) if isinstance(value, float) else value
     return f"{exact.normalize(_ALL_DIGITS):f}"
@@ -59,10 +61,6 @@ _KEYS: dict[type, Callable[[Any], bytes]] = {
     Decimal: lambda value: _NUMBER + _number(value).encode(),
     bytes: lambda value: _BYTES + value,
 }
-
-
-def _instant(value: date | time | timedelta) -> str:
-    return str(value) if isinstance(value, timedelta) else value.isoformat()
 
 
 def _plain(value: object) -> Any:
@@ -110,10 +108,6 @@ def _instants(column: pa.ChunkedArray) -> list[bytes]:
     return [NULL if n is None else _TIME + b"%d ns%b" % (n * scale, zone) for n in numbers]
 
 
-def _as_text(key: bytes) -> str:
-    return key.decode("utf-8", "replace")
-
-
 _SHOW: dict[bytes, Callable[[bytes], str]] = {
     _TEXT: lambda text: json.dumps(text.decode("utf-8", "surrogatepass"), ensure_ascii=False),
     _BYTES: lambda data: data.hex(),
@@ -127,7 +121,8 @@ def shown(keys: Sequence[bytes], names: Sequence[str]) -> str:
 
 
 def _shown(key: bytes) -> str:
-    text = "null" if key == NULL else _SHOW.get(key[:1], _as_text)(key[1:])
+    show = _SHOW.get(key[:1], lambda rest: rest.decode("utf-8", "replace"))
+    text = "null" if key == NULL else show(key[1:])
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 

@@ -15,6 +15,7 @@ from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 from batchrunner.shard import Slicing
 from batchrunner.storage import Storage
+from batchrunner.verify.comparing import same
 from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import Finding, FindingKind
 
@@ -106,7 +107,7 @@ def _differences(expected: dict[str, Any], manifest: Any) -> Iterator[str]:
         yield "it is no manifest"
         return
     for key in sorted(expected.keys() | manifest.keys()):
-        if key != "parts" and not _same(expected.get(key), manifest.get(key)):
+        if key != "parts" and not same(expected.get(key), manifest.get(key)):
             yield f"{key} is {manifest.get(key)!r}; the sentinels come to {expected.get(key)!r}"
     if len(expected["parts"]) != len(manifest["parts"]):
         yield f"it lists {len(manifest['parts']):,} parts of {len(expected['parts']):,}"
@@ -114,10 +115,6 @@ def _differences(expected: dict[str, Any], manifest: Any) -> Iterator[str]:
     for ours, theirs in zip(expected["parts"], manifest["parts"], strict=True):
         if ours != theirs:
             yield f"its entry of {ours['part']} is not what the sentinel says"
-
-
-def _same(one: object, other: object) -> bool:
-    return one == other and type(one) is type(other)  # True == 1
 
 
 def _columns(records: Storage, declared: Mapping[str, Any] | None) -> list[dict[str, str]]:

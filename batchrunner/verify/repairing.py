@@ -74,10 +74,11 @@ def repair(
     """
     checks.check_possible(spec)
     run = RunLocation.of(spec)
+    # Under the lease: beside a driver, a repair would move parts that are being committed.
     with open_session(run.checkpoint, stop=stop or Stop(max_runtime=None)) as session:
         result = verify_run(run, checks=checks, watch=watch)
         repairer = _Repairer(run, session)
-        # Documents first: the shards' findings are read by the plan that the documents hold.
+        # Documents first: parts are moved by the plan, which is read again for that.
         hopeless = [f for f in result.findings if f.kind in HOPELESS and not repairer.rebuild(f)]
         for finding in result.findings:
             if finding.kind is FindingKind.SPARE:

@@ -119,6 +119,7 @@ class Replay:
         schema = self._work.schema()
         types = RowTypes(schema if self._evidence.plan.facts.part_format.keeps_schema else None)
 
+        # The hints of a worker: a declared schema decides the type of a value before the source's.
         def given(batch: Batch) -> Given:
             return replace(batch.given, types=types.hints(batch.given.types))
 

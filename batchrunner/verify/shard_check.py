@@ -81,6 +81,7 @@ class ShardCheck:
         except GONE as error:
             yield FindingKind.CHECKSUM, f"it changed while it was read: {error}"
             return
+        # One finding a part: other bytes explain a wrong count, a failed decoding does too.
         if read.sha256 != sentinel.sha256:
             yield FindingKind.CHECKSUM, "its bytes are not those that were committed (SHA-256)"
         elif read.rows is None:
@@ -130,6 +131,7 @@ class ShardCheck:
         return rows, digest.hexdigest()
 
     def _rows_in(self, shard: Shard, sentinel: Sentinel) -> Iterator[tuple[FindingKind, str]]:
+        # A shard that retries dead letters reads all of them, and no slice of the source.
         if shard.slicing is Slicing.DEAD_LETTERS:
             origin = self._evidence.sentinels.get(shard.start)
             if origin is None:

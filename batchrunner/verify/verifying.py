@@ -107,6 +107,7 @@ def _shard_faults(evidence: Evidence, check: ShardCheck, watch: Watch) -> Iterat
 
 
 def _notes(evidence: Evidence, check: ShardCheck) -> Iterator[str]:
+    # A damaged sentinel is a finding: its shard is not also noted as pending.
     pending = len(evidence.plan.active) - len(evidence.sentinels) - len(evidence.damaged)
     if pending and not evidence.is_finished:
         yield f"{pending:,} of {len(evidence.plan.active):,} shards are not committed yet"
@@ -175,6 +176,7 @@ def _coverage_faults(run: RunLocation, evidence: Evidence, check: ShardCheck) ->
     limited = run.spec.source.limit is not None
     for uri, shards in by_file.items():
         why = _gap(shards)
+        # Shards without a gap may still end before the file does.
         if not why and not limited and (rows := check.rows_after(shards[-1])):
             why = f"{rows:,} rows come after the last shard"
         if why:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchrunner.capability.again import ModuleSeen
+from batchrunner.capability.module_snapshot import ModuleSnapshot
 from batchrunner.checkpoint import Checkpoint, PlanFacts
 from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
 from batchrunner.formats.registry import take_over
@@ -47,7 +47,7 @@ class Work:
     incarnation: int = 0
     epoch: int = 0
     formats: Mapping[str, Any] = field(default_factory=dict)
-    code: Mapping[str, ModuleSeen] = field(default_factory=dict)
+    code: Mapping[str, ModuleSnapshot] = field(default_factory=dict)
 
     def prepare(self) -> None:
         """Make this process one that can read and write what the driver can. Idempotent."""
@@ -72,4 +72,4 @@ class Work:
         return SinkSchema(self.checkpoint(), declared=self.spec.sink.schema_)
 
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(checkpoint_storage(self.spec), incarnation=self.incarnation)
+        return Checkpoint.numbered(checkpoint_storage(self.spec), self.incarnation)
