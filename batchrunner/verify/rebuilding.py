@@ -14,8 +14,7 @@ from batchrunner.checkpoint.sentinel_index import sentinel_entries
 from batchrunner.driver.moving import place_of
 from batchrunner.driver.plan import first_generation
 from batchrunner.driver.sink_state import parts_in, shard_of
-from batchrunner.driver.source_files import SourceFile, list_source
-from batchrunner.driver.survey import opener_of
+from batchrunner.driver.source_files import SourceFile, list_source, opener_of
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.hashing import holds_still
 from batchrunner.formats.partitions import partition_columns
