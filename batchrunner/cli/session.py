@@ -110,7 +110,7 @@ def _text_of(report: BatchReport, *, spec: str) -> str:
     shards = f"{report.shards_committed:,} of {report.shards:,} shards committed"
     lines = [
         f"{state}: {shards} ({report.shards_new:,} new, {duration(report.seconds)})",
-        f"rows: {report.rows_in:,} in, {report.rows_out:,} out, {report.rows_failed:,} set aside",
+        f"rows: {report.rows_in:,} in, {report.rows_out:,} out, {report.rows_failed:,} failed",
         f"output: {report.sink}",
         *_failures(report),
         *_traceback(report),

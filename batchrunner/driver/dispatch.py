@@ -239,13 +239,13 @@ def waves(shards: Iterable[Shard]) -> list[list[Shard]]:
     Both are pending only after damage was moved aside: once the first is committed again, the rows
     to retry are there again.
     """
-    found: list[list[Shard]] = [[]]
-    wave: dict[int, int] = {}
+    ordered: list[list[Shard]] = [[]]
+    wave_of: dict[int, int] = {}
     # In the order of the ids: a shard of dead letters has a higher one than the shard it comes from.
     for shard in sorted(shards, key=lambda shard: shard.id):
-        after = wave.get(shard.start, -1) if shard.slicing is Slicing.DEAD_LETTERS else -1
-        wave[shard.id] = after + 1
-        if after + 1 == len(found):
-            found.append([])
-        found[after + 1].append(shard)
-    return found
+        wave = wave_of.get(shard.start, -1) + 1 if shard.slicing is Slicing.DEAD_LETTERS else 0
+        wave_of[shard.id] = wave
+        if wave == len(ordered):
+            ordered.append([])
+        ordered[wave].append(shard)
+    return ordered

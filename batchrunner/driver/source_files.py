@@ -122,8 +122,8 @@ class Listing:
         """
         dropped: dict[str, str] = {}
         for names in _names_of_one_file(self.files):
-            kept = min(names, key=lambda uri: (uri not in planned, uri in self.links))
-            dropped |= {uri: kept for uri in names if uri != kept and uri not in planned}
+            chosen = min(names, key=lambda uri: (uri not in planned, uri in self.links))
+            dropped |= {uri: chosen for uri in names if uri != chosen and uri not in planned}
         files = tuple(file for file in self.files if file.uri not in dropped)
         notes = (_twice(*next(iter(dropped.items())), len(dropped)),) if dropped else ()
         return replace(self, files=files, notes=self.notes + notes)
@@ -141,9 +141,9 @@ def _names_of_one_file(files: Iterable[SourceFile]) -> Iterator[list[str]]:
             yield from (names for names in by_number.values() if len(names) > 1)
 
 
-def _twice(uri: str, kept: str, number: int) -> str:
+def _twice(uri: str, chosen: str, number: int) -> str:
     more = f", and {number - 1:,} more files are reached twice" if number > 1 else ""
-    return f"source: {uri} and {kept} are one file; it is read once{more}"
+    return f"source: {uri} and {chosen} are one file; it is read once{more}"
 
 
 def list_source(source: SourceSpec) -> Listing:
@@ -172,7 +172,7 @@ def list_source(source: SourceSpec) -> Listing:
     _check_one_format(files.values())
     if source.partitioning == "hive":
         for uri in files:
-            partition_columns(uri, source.uris)  # it raises for a name that stands twice
+            partition_columns(uri, source.uris)  # it raises for a column named twice
     return Listing(tuple(files.values()), frozenset(links), tuple(notes))
 
 
