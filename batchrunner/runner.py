@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from batchrunner.capability.again import as_seen_here
+from batchrunner.capability.module_snapshot import snapshots_of
 from batchrunner.checkpoint import Sentinel
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.dispatch import Dispatcher, Engine
@@ -181,7 +181,7 @@ class BatchRunner:
 
     def _run(self) -> Run:
         run = Run.asked_for(self.spec, handed_over=self._capability)
-        run.definition.warn_of_unseen()
+        run.definition.warn_of_opaque()
         return run
 
     def _execute(
@@ -207,7 +207,7 @@ class BatchRunner:
             first=opened.first,
             incarnation=opened.run.checkpoint.incarnation,
             epoch=session.epoch,
-            code=as_seen_here(opened.run.definition.code.modules),
+            code=snapshots_of(opened.run.definition.code.modules),
         )
 
 

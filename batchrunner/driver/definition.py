@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from batchrunner.capability import Code, check_target, code_of, is_plain_function, load_target
-from batchrunner.capability.before import hash_of_object, hash_of_target
-from batchrunner.capability.finding import Unfollowed
-from batchrunner.capability.worked import before_work, remember_work
+from batchrunner.capability.legacy_hash import hash_of_object, hash_of_target
+from batchrunner.capability.run_time import (
+    DynamicImports,
+    remember_side_effects,
+    without_side_effects,
+)
 from batchrunner.driver.source_files import SourcePattern
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec import BatchSpec, redact_uri
-from batchrunner.spec.fingerprint import decisive_fields, field_of_code_before, has_code_before
+from batchrunner.spec.fingerprint import decisive_fields, has_legacy_code, legacy_code_field
 from batchrunner.storage import Entry, locate, open_storage
 
 _log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ class RunDefinition:
             InvalidSpecError: It is a function, and the spec has arguments to build a class with.
         """
         code = self._code_now()
-        return replace(code, values=before_work(self.handed_over, code.values))
+        return replace(code, values=without_side_effects(self.handed_over, code.values))
 
     def _code_now(self) -> Code:
         called = self.spec.called
@@ -93,14 +96,14 @@ class RunDefinition:
         An early checkpoint records the code as one hash. The run goes on as long as that hash is the
         same; once the user accepts a change, the fields of today are recorded.
         """
-        if not has_code_before(old):
+        if not has_legacy_code(old):
             return self.decisive
         if self.handed_over is not None:
             code = hash_of_object(self.handed_over)
         else:
             code = hash_of_target(self.spec.called.target)
         rest = {p: text for p, text in self.decisive.items() if not p.startswith("capability.code")}
-        return {**rest, **field_of_code_before(code)}
+        return {**rest, **legacy_code_field(code)}
 
     @contextmanager
     def at_work(self) -> Iterator[Callable[[], None]]:
@@ -109,35 +112,35 @@ class RunDefinition:
         Yields a function to call once the capability is imported: it warns of modules that no import
         statement named. The end of the block calls it again, for imports made in a call.
         """
-        warn = partial(self._warn_of_unfollowed, Unfollowed(self.code.modules))
+        warn = partial(self._warn_of_dynamic_imports, DynamicImports(self.code.modules))
         try:
             yield warn
         finally:
             warn()
             if self.handed_over is not None and self.spec.execution.engine == "local":
                 after = self._code_now().values
-                remember_work(self.handed_over, before=self.code.values, after=after)
+                remember_side_effects(self.handed_over, before=self.code.values, after=after)
 
-    def _warn_of_unfollowed(self, unfollowed: Unfollowed) -> None:
+    def _warn_of_dynamic_imports(self, imports: DynamicImports) -> None:
         files = set(map(Path, self._files))
         modules = [
-            m for m in unfollowed.more() if m.origin and not files & {m.origin, *m.origin.parents}
+            m for m in imports.new() if m.origin and not files & {m.origin, *m.origin.parents}
         ]
-        if modules and self.code.is_known:
+        if modules and not self.code.is_empty:
             _log.warning(
                 "imported in a way that cannot be seen before it runs, so a change is not detected: "
                 "%s. Name these files in capability.files, or give capability.version",
                 _listed([f"{module.name} ({module.origin})" for module in modules]),
             )
 
-    def warn_of_unseen(self) -> None:
+    def warn_of_opaque(self) -> None:
         """Warn of the values in an object handed over whose changes cannot be detected."""
-        unseen = [".".join(("capability.code", *path)) for path in self.code.unseen]
-        if unseen:
+        opaque = [".".join(("capability.code", *path)) for path in self.code.opaque]
+        if opaque:
             _log.warning(
                 "compared by its type alone, so a change of it is not detected: %s. "
                 "capability.version or capability.files can stand in for it",
-                _listed(unseen),
+                _listed(opaque),
             )
 
 

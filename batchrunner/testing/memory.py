@@ -12,7 +12,6 @@ from typing import BinaryIO, cast
 from batchrunner.errors import ObjectChangedError, ObjectNotFoundError, StorageError
 from batchrunner.storage.contract import MAX_RECORD_BYTES, Entry, Options, Staged, Storage
 from batchrunner.storage.keys import STAGING, plain_folder, plain_intent, plain_key
-from batchrunner.storage.schemes import SCHEMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +215,6 @@ class MemoryStorage:
             return True
 
 
-def _open_memory(root: str, _: Options) -> Storage:
+def open_memory(root: str, _: Options) -> Storage:
+    """Open the storage of that name, and a folder below it."""
     return MemoryStorage(root)
-
-
-SCHEMES["memory"] = _open_memory

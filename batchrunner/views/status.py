@@ -132,5 +132,5 @@ def _left(
     of_session = sum(sentinel.session == session for sentinel in committed.values())
     if not events or not of_session:
         return None
-    elapsed = (datetime.now(UTC) - events[0]["at"]).total_seconds()
+    elapsed: float = (datetime.now(UTC) - events[0]["at"]).total_seconds()
     return round(elapsed * (shards - len(committed)) / of_session)

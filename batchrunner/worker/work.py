@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchrunner.capability.again import ModuleSeen
+from batchrunner.capability.module_snapshot import ModuleSnapshot
 from batchrunner.checkpoint import Checkpoint, PlanFacts
 from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
 from batchrunner.spec import BatchSpec
@@ -44,7 +44,7 @@ class Work:
     first: int | None = None
     incarnation: int = 0
     epoch: int = 0
-    code: Mapping[str, ModuleSeen] = field(default_factory=dict)
+    code: Mapping[str, ModuleSnapshot] = field(default_factory=dict)
 
     @property
     def takes_tables(self) -> bool:

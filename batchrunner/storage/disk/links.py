@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from batchrunner.storage.schemes import is_path
+from batchrunner.storage.opening import is_path
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The staging folder of a root on a disk: bytes on their way, and the intents beside them."""
 
 # pathlib costs more than the system calls it wraps, and this runs once per object.
-# ruff: noqa: PTH102, PTH104, PTH108, PTH208
+# ruff: noqa: PTH104, PTH108, PTH208
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import cast
 
 from batchrunner.errors import ObjectNotFoundError, StorageError
 from batchrunner.storage.contract import Entry
-from batchrunner.storage.disk.durability import make_folder, sync_files, sync_folder
+from batchrunner.storage.disk.durability import DurableFolders, sync_files, sync_folder
 from batchrunner.storage.disk.errors import disk_error, reading_error
 from batchrunner.storage.disk.reading import read_record
 from batchrunner.storage.keys import STAGING, plain_intent
@@ -32,9 +32,9 @@ class StagingFolder:
     The intents of one call share a file, so that a batch costs one sync and one inode for them all.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, folders: DurableFolders) -> None:
         self.path = f"{root.rstrip('/')}/{STAGING}"
-        self._root = root
+        self._root, self._folders = root, folders
         self._made = False
         self._needed: dict[str, set[str]] = {}
         """For each file of intents of our own, the keys whose intents are not forgotten yet."""
@@ -46,7 +46,8 @@ class StagingFolder:
             self._make()
         try:
             file = _create(path)
-        except FileNotFoundError:  # someone removed the whole folder
+        except FileNotFoundError:  # the folder was removed from outside, perhaps with the root
+            self._folders.clear()
             self._make()
             file = _create(path)
         return StagedFile(file, path=path)
@@ -74,6 +75,8 @@ class StagingFolder:
             raise reading_error(error, source) from error
         staged.keep()
         sync_folder(self.path)
+        # Of all that is staged, only intents have to survive a power cut: so has the folder, from now.
+        self._folders.ensure(self.path)
         return target
 
     def need_intents(self, path: str, *, keys: Iterable[str]) -> None:
@@ -130,35 +133,32 @@ class StagingFolder:
 
     def garbage(self, *, intents: bool) -> list[Entry]:
         """Return what is staged, dead or alive; the *intents* only if they are asked for."""
-        found = []
-        names = [*self._names(_STAGED), *(self._names(_INTENTS) if intents else [])]
-        for name in sorted(names):
+        entries = []
+        for name in sorted(self._names(_STAGED, *([_INTENTS] if intents else []))):
             with contextlib.suppress(FileNotFoundError):  # published or discarded since
                 status = os.lstat(f"{self.path}/{name}")
                 entry = Entry(f"{STAGING}/{name}", status.st_size, str(status.st_mtime_ns))
-                found.append(entry)
-        return found
+                entries.append(entry)
+        return entries
 
     def clean(self, *, intents: bool) -> None:
         """Remove what is staged, dead or alive; the *intents* only if they are asked for."""
         remove(f"{self._root.rstrip('/')}/{entry.key}" for entry in self.garbage(intents=intents))
 
     def _make(self) -> None:
-        make_folder(self._root, above=self._root)
+        self._folders.make(self._root)
         try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(self.path, 0o700)
-            found = os.lstat(self.path)
+            self._folders.make_unsynced(self.path, mode=0o700)
+            status = os.lstat(self.path)
         except OSError as error:
             raise disk_error(error, self.path, doing="make the staging folder") from error
-        if not stat.S_ISDIR(found.st_mode):
+        if not stat.S_ISDIR(status.st_mode):
             raise StorageError(f"{self.path}: it must be a folder of its own; move that away")
-        sync_folder(self._root)
         self._made = True
 
-    def _names(self, suffix: str) -> list[str]:
+    def _names(self, *suffixes: str) -> list[str]:
         try:
-            return [name for name in os.listdir(self.path) if name.endswith(suffix)]
+            return [name for name in os.listdir(self.path) if name.endswith(suffixes)]
         except FileNotFoundError:
             return []
         except OSError as error:

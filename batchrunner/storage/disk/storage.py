@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar, cast
 
 from batchrunner.errors import ObjectNotFoundError, UnsafeStorageError
 from batchrunner.storage.contract import Entry, Staged
-from batchrunner.storage.disk.durability import make_folder, sync_folder
+from batchrunner.storage.disk.durability import DurableFolders
 from batchrunner.storage.disk.errors import disk_error
 from batchrunner.storage.disk.exact import delete, is_still, take
 from batchrunner.storage.disk.reading import PinnedFile, entry_of, holds, read_record, walk
@@ -38,8 +38,8 @@ class LocalStorage:
     def __init__(self, root: str) -> None:
         self._root = os.path.abspath(root)
         self._base = self._root.rstrip("/") + "/"
-        self._staging = StagingFolder(self._root)
-        self._durable: set[str] = set()
+        self._folders = DurableFolders(self._root)
+        self._staging = StagingFolder(self._root, self._folders)
 
     @property
     def uri(self) -> str:
@@ -116,7 +116,7 @@ class LocalStorage:
         old, new = self._path(entry.key), self._path(target)
         if not is_still(entry, old):
             return False
-        make_folder(os.path.dirname(new), above=self._root)
+        self._folders.make(os.path.dirname(new))
         moved = take(entry, old, aside=new)
         self._sync_folders([new, old])
         return moved
@@ -150,7 +150,7 @@ class LocalStorage:
             self._staging.sync([staged])
             self._name(_replace, staged, target=target)
             staged.keep()
-            sync_folder(os.path.dirname(target))
+            self._folders.sync(os.path.dirname(target))
         finally:
             staged.discard()
 
@@ -177,26 +177,21 @@ class LocalStorage:
     def _name(self, how: Callable[[str, str], T], staged: StagedFile, *, target: str) -> T:
         source, folder = str(staged.path), os.path.dirname(target)
         for _ in range(_CLEANS):
-            self._make_folder(folder)
             try:
+                self._folders.make(folder)
                 return how(source, target)
             except FileNotFoundError:
-                self._durable.discard(folder)  # so it was removed behind our back, or the source
+                self._folders.clear()  # one of them was removed from outside, or the source was
                 if not os.path.lexists(source):
                     break
         raise ObjectNotFoundError(
             f"{target}: what was staged for it is gone: another driver swept {self._staging.path}"
         )
 
-    def _make_folder(self, folder: str) -> None:
-        if folder not in self._durable:
-            make_folder(folder, above=self._root)
-            self._durable.add(folder)
-
     def _sync_folders(self, paths: Iterable[str]) -> None:
         for folder in {os.path.dirname(path) for path in paths}:
             if os.path.isdir(folder):
-                sync_folder(folder)
+                self._folders.sync(folder)
 
 
 def _whatever_is_swept(write: Callable[[], T]) -> T:

@@ -241,6 +241,12 @@ class S3Storage:
             await self._delete([full])
 
 
+def open_bucket(root: str, options: Options) -> S3Storage:
+    """Open the storage of `bucket` or `bucket/prefix`."""
+    bucket, _, prefix = root.partition("/")
+    return S3Storage(bucket, prefix, storage_options=options)
+
+
 def _those(keys: Iterable[str], won: Iterable[bool]) -> frozenset[str]:
     return frozenset(key for key, ours in zip(keys, won, strict=True) if ours)
 
