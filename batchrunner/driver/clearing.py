@@ -115,6 +115,7 @@ class ClearedRuns:
         sentinels = {name: self._sentinel(name) for name in parts}
         unnamed = [name for name, sentinel in sentinels.items() if sentinel is None]
         bad = {name for name in unnamed if any(r.has_bad_sentinel(name) for r in self._runs)}
+        # A part without a sentinel may be of a worker that died, or published late: read it.
         foreign = [n for n in unnamed if n not in bad and not self.wrote(parts[n])]
         declaration = declaration_in(entries)
         if declaration and not self._declared(declaration, is_ours=len(parts) > len(foreign)):
@@ -122,6 +123,7 @@ class ClearedRuns:
         if foreign:
             refuse_foreign(self._sink.uri, foreign)
         damaged = bad | {n for n, s in sentinels.items() if s and s.bytes != parts[n].size}
+        # With damaged records, the rest may be wrong as well: nothing of such a run is deleted.
         if parts and not all(run.is_whole for run in self._runs):
             damaged = set(parts)
         return StaleOutput(

@@ -9,7 +9,7 @@ from batchrunner.checkpoint import Generation, Sentinel
 from batchrunner.driver.moving import place_of
 from batchrunner.driver.plan import StoredPlan, next_generation
 from batchrunner.driver.run import Run
-from batchrunner.driver.source_files import Listing, opener_of
+from batchrunner.driver.source_files import Listing
 from batchrunner.shard import Shard, Slicing
 
 
@@ -73,7 +73,7 @@ def growth_of(
         run.spec,
         stored.identified(comparison.same),
         listing.files,
-        opener=opener_of(run.spec),
+        slicer=run.slicer,
         accept_vanished=accept_vanished,
     )
     if comparison.same:

@@ -53,6 +53,7 @@ def moves(old: RunPlace, new: RunPlace) -> Iterator[Move]:
     shared = _shared_end(before, after)
     for count in range(shared, 0, -1):
         move = Move("/".join(before[:-count]), "/".join(after[:-count]))
+        # Equal: nothing moved so far out. And a checkpoint that the move does not explain is another.
         if move.old != move.new and move(old.checkpoint) == new.checkpoint != old.checkpoint:
             yield move
 
@@ -85,10 +86,12 @@ def changes_since(
     recorded: Mapping[str, str], decisive: Mapping[str, str], *, was: RunPlace, spec: BatchSpec
 ) -> list[str]:
     """Return a line for each field that differs from what is *recorded*, but for a move."""
+    uris = {path: recorded.get(path, "") for path in ("sink.uri", "source.uri")}
     remaining = [
         differences(_files_moved(recorded, decisive, move), {**decisive, **then})
         for move in moves(was, place_of(spec))
-        if not differences(_places(recorded), then := _as_before(spec, move.back))
+        # Of these two every character must be explained, or else it is another sink or source.
+        if not differences(uris, then := _as_before(spec, move.back))
     ]
     # Several moves may explain the new place: `a/b/out` got to `c/b/out` with `a` or with `a/b`. The one
     # that leaves the fewest differences counts: a file in `a`, but outside of `a/b`, may have stayed.
@@ -110,10 +113,6 @@ def _files_moved(
         return recorded
     rest = {path: text for path, text in recorded.items() if path not in old.values()}
     return rest | {path_of_file(names[name]): recorded[path] for name, path in old.items()}
-
-
-def _places(fields: Mapping[str, str]) -> dict[str, str]:
-    return {path: fields.get(path, "") for path in ("sink.uri", "source.uri")}
 
 
 def _as_before(spec: BatchSpec, back: Callable[[str], str]) -> dict[str, str]:
@@ -148,6 +147,7 @@ def former_uris(uri: str, places: Iterable[RunPlace], *, here: RunPlace) -> set[
 
 def _brought(one: Generation, old: RunPlace, here: RunPlace, spec: BatchSpec) -> Generation:
     uris = {shard.uri for shard in one.shards} | one.identities.keys()
+    # Only a move that brings all of its files into the source: else the source stayed where it was.
     for move in moves(old, here):
         if all(_is_in(move(uri), spec.source.uris) for uri in uris):
             return replace(

@@ -155,7 +155,9 @@ def _adopt(run: Run, survey: Survey, session: Session, *, run_uid: str) -> dict[
 
     Parts that a worker of an ended run published late are removed.
     """
-    facts, adopted, unvouched = survey.plan.facts, {}, []
+    facts, cleared = survey.plan.facts, run.cleared  # read once, for all parts
+    adopted: dict[str, Sentinel] = {}
+    unvouched: list[str] = []
     for shard in survey.output.unadopted:
         stem, part = facts.stem(shard), facts.part(shard)
         try:
@@ -163,7 +165,7 @@ def _adopt(run: Run, survey: Survey, session: Session, *, run_uid: str) -> dict[
                 stem, part, run_uid=run_uid, sink=run.sink, checkpoint=run.checkpoint
             )
         except ForeignOutputError:
-            if not run.cleared.remove(part, check=session.check):
+            if not cleared.remove(part, check=session.check):
                 unvouched.append(part)
     if unvouched:  # all of them in one message: a message a run, each after hours, would cost days
         refuse_unvouched(run.sink.uri, unvouched)

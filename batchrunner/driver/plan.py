@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from batchrunner.checkpoint import Generation, PlanFacts
-from batchrunner.driver.source_files import Opener, SourceFile
+from batchrunner.driver.source_files import Opener, SourceFile, opener_of
 from batchrunner.errors import InputChangedError, InvalidSpecError
 from batchrunner.formats.naming import PARQUET
 from batchrunner.formats.partitions import partition_columns
@@ -70,7 +71,36 @@ def _identified(shard: Shard, identities: Mapping[str, str]) -> Shard:
     return shard if identity == shard.identity else replace(shard, identity=identity)
 
 
-def first_generation(spec: BatchSpec, files: Sequence[SourceFile], opener: Opener) -> Generation:
+class Slicer:
+    """Cuts files into slices, and reads each file only once.
+
+    A driver surveys twice; in rows, a cut reads every line of a file.
+    """
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+        self._slices: dict[tuple[SourceFile, Sharding, int | None], list[Slice]] = {}
+
+    @classmethod
+    def of(cls, spec: BatchSpec) -> Slicer:
+        """Return a slicer of the source files of *spec*."""
+        return cls(opener_of(spec))
+
+    def slices(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Slice]:
+        """Return the slices of *file*, up to so many rows. Safe in several threads."""
+        key = file, sharding, limit
+        if key not in self._slices:
+            self._slices[key] = slice_file(
+                file.size,
+                file.kind,
+                sharding=sharding,
+                limit=limit,
+                opened=lambda: self._opener(file),
+            )
+        return self._slices[key]
+
+
+def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slicer) -> Generation:
     """Cut all *files* into shards, with ids from 0 in the order of the files.
 
     Raises:
@@ -79,7 +109,7 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], opener: Opene
     sink_format = spec.sink.format or (files[0].kind.format if files else "jsonl")
     spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
-    shards = _number(_cut(files, sharding, limit=spec.source.limit, opener=opener), first_id=0)
+    shards = _number(_cut(files, sharding, limit=spec.source.limit, slicer=slicer), first_id=0)
     width = max(5, len(str(max(len(shards) - 1, 0))))
     compression = spec.sink.compression or _DEFAULT_COMPRESSION[sink_format]
     facts = PlanFacts(width, sink_format, compression, sharding.unit, sharding.count)
@@ -91,7 +121,7 @@ def next_generation(
     stored: StoredPlan,
     files: Sequence[SourceFile],
     *,
-    opener: Opener,
+    slicer: Slicer,
     accept_vanished: bool,
 ) -> Generation | None:
     """Return what new, changed and vanished files do to the stored plan; None for nothing.
@@ -101,6 +131,7 @@ def next_generation(
         InvalidSpecError: The parts, in the format of those so far, cannot be as the spec says.
     """
     spec.check_parts(stored.facts.format)
+    # One shard stands for its file: all shards of a file have the same identity.
     planned = {shard.uri: shard for shard in stored.active}
     now = {file.uri: file for file in files}
     vanished = [uri for uri in planned if uri not in now]
@@ -116,7 +147,7 @@ def next_generation(
         limit = max(limit - rows, 0)
     sharding = Sharding(stored.facts.unit, stored.facts.count)  # type: ignore[arg-type]  # as stored
     first_id = len(stored.active) + len(stored.retired)
-    shards = _number(_cut(changed, sharding, limit=limit, opener=opener), first_id=first_id)
+    shards = _number(_cut(changed, sharding, limit=limit, slicer=slicer), first_id=first_id)
     retired = tuple(shard.id for shard in stored.active if shard.uri in stale)
     return Generation(stored.facts, shards, retired) if shards or retired else None
 
@@ -161,14 +192,11 @@ def _sharding(spec: BatchSpec, files: Iterable[SourceFile]) -> Sharding:
 
 
 def _cut(
-    files: Sequence[SourceFile], sharding: Sharding, *, limit: int | None, opener: Opener
+    files: Sequence[SourceFile], sharding: Sharding, *, limit: int | None, slicer: Slicer
 ) -> list[tuple[SourceFile, Slice]]:
-    def slices(file: SourceFile) -> list[Slice]:
-        return slice_file(
-            file.size, file.kind, sharding=sharding, limit=limit, opened=lambda: opener(file)
-        )
-
     if limit is None:
+        slices = partial(slicer.slices, sharding=sharding, limit=None)
+        # Only where files are read: threads would slow down a cut of sizes alone.
         is_read = sharding.unit == "rows" or any(file.kind.format == PARQUET for file in files)
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             cuts = zip(files, (pool.map if is_read else map)(slices, files), strict=True)
@@ -176,7 +204,7 @@ def _cut(
     # One after the other: how much of a file is needed depends on the rows of those before.
     cut: list[tuple[SourceFile, Slice]] = []
     for file in files:
-        pieces = slices(file)
+        pieces = slicer.slices(file, sharding, limit)
         limit -= sum(piece.rows or 0 for piece in pieces)
         cut += [(file, piece) for piece in pieces]
     return cut

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 
 import orjson
@@ -17,7 +17,7 @@ from batchrunner.analytics import (
     CompletedRun,
 )
 from batchrunner.analytics.record import run_uri
-from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.run import Run
 from batchrunner.driver.survey import Survey
@@ -64,9 +64,25 @@ def record_batch(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) ->
     uid = completed_uid(record.run_uid, committed.values())
     if run.checkpoint.is_recorded(uid):
         return
-    totals = Totals.of(survey.plan.active, committed)
-    began_at = datetime.fromisoformat(record.created_at)
-    batch = BatchRunRecord(
+    batch = _batch_record(run, record, committed, uid=uid)
+    batch = replace(batch, **asdict(Totals.of(survey.plan.active, committed)))
+    completed = CompletedRun(
+        uid,
+        capability_id(run.spec),
+        records=[batch, *_shard_records(uid, survey, committed)],
+        dataset_metadata=[{"id": uri} for uri in run.spec.source.uris],
+        outputs_uri=run.sink.uri,
+    )
+    provenance = {"batch_uid": record.run_uid, "submitted_at": batch.started_at}
+    AnalyticsStore(store).write([completed], provenance=provenance)
+    # After the write: a crash in between writes the same record again, which the store ignores.
+    run.checkpoint.mark_recorded(uid)
+
+
+def _batch_record(
+    run: Run, record: RunRecord, committed: Mapping[int, Sentinel], *, uid: str
+) -> BatchRunRecord:
+    return BatchRunRecord(
         run_uid=uid,
         batch_uid=record.run_uid,
         name=run.spec.name,
@@ -75,28 +91,15 @@ def record_batch(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) ->
         sink_uri=run.sink.uri,
         checkpoint_uri=run.checkpoint.storage.uri,
         fingerprint=record.fingerprint,
-        started_at=began_at,
+        started_at=datetime.fromisoformat(record.created_at),
         shards=len(committed),
         sessions=len({sentinel.session for sentinel in committed.values()}),
         seconds=sum(sentinel.seconds for sentinel in committed.values()),
         tags=orjson.dumps(run.spec.tags).decode(),
-        **asdict(totals),
     )
-    completed = CompletedRun(
-        uid,
-        capability_id(run.spec),
-        records=[batch, *_shards(uid, survey, committed)],
-        dataset_metadata=[{"id": uri} for uri in run.spec.source.uris],
-        outputs_uri=run.sink.uri,
-    )
-    AnalyticsStore(store).write(
-        [completed], provenance={"batch_uid": record.run_uid, "submitted_at": began_at}
-    )
-    # After the write: a crash in between writes the same record again, which the store ignores.
-    run.checkpoint.mark_recorded(uid)
 
 
-def _shards(
+def _shard_records(
     uid: str, survey: Survey, committed: Mapping[int, Sentinel]
 ) -> Iterator[BatchShardRecord]:
     for shard in survey.plan.active:

@@ -10,6 +10,7 @@ from batchrunner.checkpoint import RunLocation
 from batchrunner.driver.clearing import ClearedRuns
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.ownership import Ownership, SinkOwner
+from batchrunner.driver.plan import Slicer
 from batchrunner.driver.same_bytes import Comparer
 from batchrunner.spec import BatchSpec
 
@@ -21,10 +22,12 @@ class Run(RunLocation):
     Attributes:
         definition: All that decides the output, the code included.
         comparer: Compares source files that have another time with what was read of them.
+        slicer: Cuts source files into shards.
     """
 
     definition: RunDefinition
     comparer: Comparer
+    slicer: Slicer
 
     @classmethod
     def asked_for(cls, spec: BatchSpec, *, handed_over: Any = None) -> Run:
@@ -35,7 +38,8 @@ class Run(RunLocation):
         """
         at = RunLocation.of(spec)
         definition = RunDefinition(spec, handed_over)
-        return Run(spec, at.sink, at.checkpoint, definition, Comparer.of(spec))
+        reading = Comparer.of(spec), Slicer.of(spec)
+        return Run(spec, at.sink, at.checkpoint, definition, *reading)
 
     @property
     def decisive(self) -> Mapping[str, str]:

@@ -30,7 +30,7 @@ from batchrunner.driver.sink_state import (
     examine,
     parts_in,
 )
-from batchrunner.driver.source_files import Listing, opener_of
+from batchrunner.driver.source_files import Listing
 from batchrunner.errors import DamagedOutputError, SpecChangedError
 from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard, Slicing
@@ -243,7 +243,7 @@ def _of_new_run(
         check_unused(run.sink.uri, entries)
         stale = StaleOutput()
     listing = listing.read_once()
-    first = first_generation(run.spec, listing.files, opener_of(run.spec))
+    first = first_generation(run.spec, listing.files, run.slicer)
     first = replace(first, place=place_of(run.spec))
     return Survey(
         record,
