@@ -88,7 +88,7 @@ class BatchRunner:
             RunRefusedError: Going on might lose or mix rows. Nothing was touched.
             StorageError: Source, sink or checkpoint cannot be reached.
         """
-        return self._session(
+        return self._survey_and_run(
             starts_over=fresh or not self.spec.resume,
             accept_changes=accept_changes,
             stop=stop,
@@ -120,7 +120,7 @@ class BatchRunner:
         Raises:
             BatchRunnerError: As `run` does.
         """
-        return self._session(
+        return self._survey_and_run(
             retry=Retry(rows=rows, mended=mended),
             accept_changes=accept_changes,
             stop=stop,
@@ -131,7 +131,7 @@ class BatchRunner:
         """Return all that decides the output, the code included; without secrets."""
         return RunDefinition(self.spec, self._capability).decisive
 
-    def _session(
+    def _survey_and_run(
         self,
         *,
         starts_over: bool = False,
@@ -156,10 +156,10 @@ class BatchRunner:
             report = replace(report_of(run, survey), stopped=stop.reason)
         else:
             run.check_can_start(starts_over=survey.starts_over)
-            report = self._hold_lease(run, take, retry, stop=stop, display=display)
+            report = self._run_under_lease(run, take, retry, stop=stop, display=display)
         return replace(report, seconds=time.monotonic() - began)
 
-    def _hold_lease(
+    def _run_under_lease(
         self,
         run: Run,
         take: Callable[[Run], Survey],
@@ -212,11 +212,13 @@ class BatchRunner:
 
 
 def _is_done(run: Run, survey: Survey, retry: Retry | None) -> bool:
+    """Return whether a session would change neither output nor analytics store."""
     return (
         survey.nothing_to_do
         and not (retry and survey.quarantined)
+        # A store that was added to the spec, or was out of reach, gets the run now.
         and is_recorded(run, survey)
-        # Last, for it reads the manifest: one that a displaced driver wrote late is written anew.
+        # Last, since it reads the manifest: what a displaced driver wrote late is written anew.
         and is_declared(run, survey)
     )
 
@@ -232,6 +234,7 @@ def _open(run: Run, survey: Survey, session: Session) -> Opened:
 def _engine(run: Run, stop: Stop, *, imported: Callable[[], None]) -> Engine:
     if run.spec.execution.engine == "local":
         return partial(run_locally, stop=stop)
+    # Here and not only in the workers: Ray runs a class in actors, a function in tasks.
     capability = run.definition.load()
     imported()
     return partial(run_on_ray, as_actors=isinstance(capability, type))
@@ -244,8 +247,8 @@ def _finish(
     report = report_of(run, survey, committed, run_uid=opened.run_uid)
     if report.ok:
         if run.spec.analytics_store is not None:
-            session.check()
             # Before `_SUCCESS`: a run that reads as complete is in the store.
+            session.check()
             record_batch(run, survey, committed)
         declare_success(run, survey, committed, session)
     if not report.within_budget:

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 _MOST_LISTED = 5
 _NO_CLASS = (
-    "these build a class, and the capability is a function; use fn_kwargs, which every call gets"
+    "these build a class, and the capability is no class; write fn_kwargs, which every call gets"
 )
 
 

@@ -109,6 +109,7 @@ def _clear_sink(run: Run, stale: StaleOutput, session: Session) -> None:
     for start in range(0, len(stale.parts), _REMOVED_AT_ONCE):
         session.check()
         run.sink.delete_exactly(stale.parts[start : start + _REMOVED_AT_ONCE])
+    # Last: as long as this object is there, the next session goes on with clearing.
     if run.checkpoint.is_half_cleared:
         run.checkpoint.storage.delete([CLEARING])
 

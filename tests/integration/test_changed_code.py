@@ -310,7 +310,7 @@ def test_one_is_told_once_of_modules_that_cannot_be_found_before(plugged, engine
     spec = a_spec(plugged, capability={"target": "plugging:f"}, execution={"engine": engine})
     BatchRunner(spec).run(accept_changes=True)
 
-    (told,) = [r.getMessage() for r in caplog.records if "not noticed" in r.getMessage()]
+    (told,) = [r.getMessage() for r in caplog.records if "not detected" in r.getMessage()]
     assert f"plug_one ({plugged}/plugins/plug_one.py)" in told
     assert "capability.files" in told
     assert "plugging" not in told.replace(str(plugged), "")
@@ -325,7 +325,7 @@ def test_one_who_did_as_told_is_not_told_again(plugged, way, caplog):
         .ok
     )
 
-    assert not [r for r in caplog.records if "not noticed" in r.getMessage()]
+    assert not [r for r in caplog.records if "not detected" in r.getMessage()]
 
 
 def test_a_version_stands_in_for_code_that_changes_meanwhile(job):
