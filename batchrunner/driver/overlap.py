@@ -98,6 +98,7 @@ def check_links(links: Iterable[str], sink: str, checkpoint: str) -> None:
     """
     real_sink, real_checkpoint = real_uri(sink), real_uri(checkpoint)
     for link in links:
+        # A link may lead anywhere: `check_apart` compares folders alone.
         target = real_uri(link)
         if _is_part(target, real_sink) or _is_in(target, real_checkpoint):
             raise InvalidSpecError(

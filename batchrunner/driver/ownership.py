@@ -78,12 +78,14 @@ class Ownership:
         """
         owner = self._owner() if has_begun else None
         if owner is None:
+            # Not after a look: of two runs that see no owner, only one puts the object.
             if self.sink.put_if_absent({OWNER: self.me.to_bytes()}):
                 return
             owner = self._owner() or self.me
         if owner.run_uid == self.me.run_uid:
             return
         self._check(owner, has_begun=has_begun)
+        # The one write here that is not put-if-absent; the lease keeps other drivers from it.
         before_replacing()
         self.sink.put(OWNER, self.me.to_bytes())
 

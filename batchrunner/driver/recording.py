@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 
 import orjson
@@ -64,8 +64,8 @@ def record_batch(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) ->
     uid = completed_uid(record.run_uid, committed.values())
     if run.checkpoint.is_recorded(uid):
         return
-    batch = _batch_record(run, record, committed, uid=uid)
-    batch = replace(batch, **asdict(Totals.of(survey.plan.active, committed)))
+    totals = Totals.of(survey.plan.active, committed)
+    batch = _batch_record(run, record, totals, committed, uid=uid)
     completed = CompletedRun(
         uid,
         capability_id(run.spec),
@@ -80,7 +80,7 @@ def record_batch(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) ->
 
 
 def _batch_record(
-    run: Run, record: RunRecord, committed: Mapping[int, Sentinel], *, uid: str
+    run: Run, record: RunRecord, totals: Totals, committed: Mapping[int, Sentinel], *, uid: str
 ) -> BatchRunRecord:
     return BatchRunRecord(
         run_uid=uid,
@@ -96,6 +96,7 @@ def _batch_record(
         sessions=len({sentinel.session for sentinel in committed.values()}),
         seconds=sum(sentinel.seconds for sentinel in committed.values()),
         tags=orjson.dumps(run.spec.tags).decode(),
+        **asdict(totals),
     )
 
 

@@ -113,6 +113,7 @@ def _candidates(
     made: dict[str, list[tuple[Shard, str]]] = {}
     for shard in stored.active:
         file = listed.get(shard.uri)
+        # Another size means other bytes, the same identity the same: neither needs a read.
         if file is None or file.size != shard.size or file.identity == shard.identity:
             continue
         if shard.id in committed and shard.slicing is not Slicing.DEAD_LETTERS:

@@ -154,7 +154,7 @@ class Session:
             raise self._displaced
 
     def _lose(self, error: LeaseHeldError) -> None:
-        self._displaced = error
+        self._displaced = error  # for good: a lease that was lost once may be held by several since
         self.log_event("lease_lost", to=str(error))
         self.stop.request(StopReason.LEASE_LOST)
 
@@ -197,6 +197,7 @@ class Session:
         """Make the events so far durable."""
         with self._lock:
             event_log = b"".join(self._events)
+        # The whole log each time: S3 cannot append, and an interrupted put leaves the old one.
         self._checkpoint.storage.put(f"sessions/{self.id}.jsonl", event_log)
 
 
@@ -238,7 +239,7 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
         yield session
     finally:
         done.set()
-        renewing.join()
+        renewing.join()  # before the release: a renewal after it would take the lease again
         session.end()
         stop.last_act = lambda: None
 
@@ -260,7 +261,7 @@ def _keep_renewing(session: Session, done: threading.Event) -> None:
     while not done.wait(RENEW_SECONDS):
         try:
             session.renew()
-        except LeaseHeldError:
+        except LeaseHeldError:  # `renew` has requested the stop
             return
         except StorageError as error:  # the next one may go through; the lease only saves work
             _log.warning("the lease could not be renewed: %s", error)

@@ -111,6 +111,7 @@ def examine(
     names = set(active.values())
     retired = {plan.facts.part(shard.id) for shard in plan.retired}
     foreign = [name for name in parts if name not in retired and name not in names]
+    # A reader takes every part in the sink for output: rows of a foreign one would be in it.
     if foreign:
         raise ForeignOutputError(
             f"{sink} holds {len(foreign)} part(s) that belong to no shard:{_listed(foreign)}\n"

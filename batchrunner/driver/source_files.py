@@ -134,7 +134,8 @@ def _names_of_one_file(files: Iterable[SourceFile]) -> Iterator[list[str]]:
     for file in files:
         alike[file.size, file.identity].append(file.uri)
     for uris in alike.values():
-        if len(uris) > 1 and is_path(uris[0]):  # one file has one size and one time
+        # One file has one size and one time: only among files that share both, inodes are read.
+        if len(uris) > 1 and is_path(uris[0]):
             by_number: dict[object, list[str]] = defaultdict(list)
             for uri in uris:
                 by_number[file_number(uri) or uri].append(uri)
@@ -185,7 +186,7 @@ def format_by_names(source: SourceSpec) -> str | None:
 def _list_one(uri: str, source: SourceSpec) -> Listing:
     storage, key = locate(uri, storage_options=source.storage_options)
     entry = storage.head(key) if key else None
-    if entry is not None:  # also when its name looks like a glob
+    if entry is not None:  # first, for a file whose name looks like a glob
         return Listing((_file(uri, entry, _kind_of_named_file(uri, source.format)),))
     pattern = SourcePattern.of(uri)
     base = pattern.root.rstrip("/")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -96,6 +96,7 @@ class Garbage:
             StorageError: Something cannot be listed or removed.
         """
         with open_session(self._checkpoint, stop=Stop(max_runtime=None)) as session:
+            # Listed again: a driver that was running before may have needed what was shown.
             items = self.listed()
             session.check()  # after the listing: nothing in it is of a later driver
             records, storage = self._checkpoint.records, self._checkpoint.storage
@@ -129,15 +130,10 @@ def _stem(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _staged(storage: Storage, *, intents: bool) -> Sequence[GarbageItem]:
-    return [
-        _of(GarbageKind.STAGED if _is_staged(entry) else GarbageKind.UPLOAD, storage, entry)
-        for entry in storage.garbage(intents=intents)
-    ]
-
-
-def _is_staged(entry: Entry) -> bool:
-    return entry.key.startswith(".staging/")
+def _staged(storage: Storage, *, intents: bool) -> Iterator[GarbageItem]:
+    for entry in storage.garbage(intents=intents):
+        is_file = entry.key.startswith(".staging/")  # on a disk; a bucket has uploads
+        yield _of(GarbageKind.STAGED if is_file else GarbageKind.UPLOAD, storage, entry)
 
 
 def _of(kind: GarbageKind, storage: Storage, entry: Entry) -> GarbageItem:
