@@ -19,7 +19,7 @@ import mutants
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.commit import Finished, commit
-from batchrunner.driver.dispatch import Driving
+from batchrunner.driver.dispatch import Dispatcher
 from batchrunner.errors import (
     CapabilityImportError,
     ForeignOutputError,
@@ -165,7 +165,7 @@ def test_a_late_part_is_found_by_the_session_after_the_one_that_cleared(tmp_path
 
     dying = a_run_by(tmp_path, new_code_beside(lambda: None))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Driving, "go", dies)
+        patch.setattr(Dispatcher, "go", dies)
         with pytest.raises(KeyboardInterrupt):
             dying.run(fresh=True)
     for zombie in zombies:
