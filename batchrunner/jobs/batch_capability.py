@@ -15,7 +15,7 @@ from batchrunner.errors import (
     ShardFailedError,
     SpecChangedError,
 )
-from batchrunner.jobs.editions import checked_edition, run_uid_of
+from batchrunner.jobs.identity import checked_edition, run_uid_of
 from batchrunner.spec import BatchSpec
 from batchrunner.spec.fingerprint import fingerprint
 
