@@ -61,7 +61,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def tier_of_item(item):
-    for mark in marks_of(item.fixturenames):
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    for mark in marks_of(item.fixturenames, engine=parameters.get("engine")):
         item.add_marker(mark)
     folder = item.path.relative_to(ROOT).parts[0]
     try:
