@@ -14,7 +14,7 @@ from batchrunner.storage.s3_calls import S3Calls
 from batchrunner.storage.s3_errors import CallError, Verdict
 from batchrunner.testing.storage_contract import NOTE, entry_of, keys, publish
 
-QUICK = RetryPolicy(max_attempts=2, deadline=5, first_delay=0.01)
+QUICK = RetryPolicy(max_attempts=2, deadline=60, first_delay=0.01)
 
 
 def a_storage(server, prefix, **options):

@@ -17,7 +17,7 @@ from batchrunner.testing.storage_contract import entry_of, publish, read_all
 from buckets import Bucket
 from builders import rows
 
-QUICK = RetryPolicy(max_attempts=2, deadline=8, first_delay=0.01, max_delay=0.02)
+QUICK = RetryPolicy(max_attempts=2, deadline=60, first_delay=0.01, max_delay=0.02)
 PAGE = "<html><body>Log in<br></body></html>"
 NOTHING = Fault(Kind.STATUS, status=200, body="")
 WEB_PAGE = Fault(
