@@ -1,6 +1,7 @@
 """Tiers (`--tier`), and the servers that are started once for all tests that ask for them."""
 
 import os
+import signal
 import uuid
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Take Ray away from a process whose tests say that they need none."""
+    """Take Ray away from a process whose tests say that they need none; let Ctrl-C work in tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if chosen_tiers(config) <= WITHOUT_SERVERS:
         os.environ["RAY_TMPDIR"] = os.devnull
 
