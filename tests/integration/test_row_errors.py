@@ -65,10 +65,7 @@ FAILING = {
     ),
     "exits": ({"capability": "capabilities:exits_on_bad"}, "CapabilityDied", "exit code 3"),
     "hangs": (
-        {
-            "capability": "capabilities:hangs_on_bad",
-            "errors": {"batch_timeout": 8, "retry": {"max_attempts": 1}},
-        },
+        {"capability": "capabilities:hangs_on_bad", "errors": {"batch_timeout": 5}},
         "CapabilityTimedOut",
         "more than 5 s",
     ),
