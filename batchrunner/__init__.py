@@ -6,15 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batchrunner.driver.report import BatchReport as BatchReport
     from batchrunner.errors import BatchRunnerError as BatchRunnerError
-    from batchrunner.report import BatchReport as BatchReport
     from batchrunner.runner import BatchRunner as BatchRunner
     from batchrunner.spec import BatchSpec as BatchSpec
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BatchReport": "batchrunner.report",
+    "BatchReport": "batchrunner.driver.report",
     "BatchRunner": "batchrunner.runner",
     "BatchRunnerError": "batchrunner.errors",
     "BatchSpec": "batchrunner.spec",

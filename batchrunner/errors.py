@@ -88,7 +88,7 @@ class CapabilityImportError(CannotStartError):
     """The capability cannot be imported, found in its module, or built."""
 
 
-class UnsafeStoreError(CannotStartError):
+class UnsafeStorageError(CannotStartError):
     """The store would let a second writer replace a published object."""
 
 

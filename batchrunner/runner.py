@@ -10,31 +10,32 @@ from functools import partial
 from typing import Any
 
 from batchrunner.capability import load_target
-from batchrunner.capability.again import as_seen_here
+from batchrunner.capability.module_snapshot import snapshots_of
 from batchrunner.checkpoint import Checkpoint, Sentinel
-from batchrunner.driving import Driving, Engine
+from batchrunner.checkpoint.location import checkpoint_storage
+from batchrunner.checkpoint.totals import Totals
+from batchrunner.driver.asked_for import AskedFor
+from batchrunner.driver.dispatch import Driving, Engine
+from batchrunner.driver.finishing import declare_success, is_declared
+from batchrunner.driver.opening import Opened, open_run
+from batchrunner.driver.packages import keep_versions
+from batchrunner.driver.plan import Again
+from batchrunner.driver.progress import NoProgress, Pace, Progress
+from batchrunner.driver.recording import is_recorded, record_batch
+from batchrunner.driver.report import BatchReport, report_of
+from batchrunner.driver.session import Session, Stop, open_session
+from batchrunner.driver.survey import Run, Survey, comparer_of, survey
 from batchrunner.errors import DamagedOutputError, InvalidSpecError, StorageError
-from batchrunner.execute.import_paths import import_paths
 from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
-from batchrunner.finishing import declare_success, is_declared
+from batchrunner.execute.payload import import_paths
 from batchrunner.formats.naming import PARQUET
-from batchrunner.opening import Opened, open_run
-from batchrunner.packages import keep_versions
-from batchrunner.plan.again import Again
-from batchrunner.plan.asked_for import AskedFor
-from batchrunner.plan.survey import Run, Survey, comparer_of, survey
-from batchrunner.plan.totals import Totals
-from batchrunner.progress import NoProgress, Pace, Progress
-from batchrunner.recording import is_recorded, record_batch
-from batchrunner.report import BatchReport, report_of
-from batchrunner.session import Session, Stop, open_session
-from batchrunner.set_aside import most_frequent
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import open_storage
+from batchrunner.views.dead_letters import most_frequent
 from batchrunner.worker.stopping import Grace
-from batchrunner.worker.work import Work, checkpoint_storage
+from batchrunner.worker.work import Work
 
 _log = logging.getLogger(__name__)
 
@@ -207,7 +208,7 @@ class BatchRunner:
         opened = open_run(run, seen, session)
         run, before, pending = opened.run, opened.committed, opened.pending
         keep_versions(run, session, is_first=seen.record is None)
-        session.note("plan_made", shards=len(seen.plan.active), pending=len(pending))
+        session.log_event("plan_made", shards=len(seen.plan.active), pending=len(pending))
         work = self._work(opened, seen, session)
         pace = _pace(seen, before, pending)
         driving = Driving(work, session, pace, progress, cleared=run.cleared)
@@ -237,7 +238,7 @@ class BatchRunner:
             first=self._first(opened, seen),
             incarnation=opened.run.checkpoint.incarnation,
             epoch=session.epoch,
-            code=as_seen_here(opened.run.asked_for.code.modules),
+            code=snapshots_of(opened.run.asked_for.code.modules),
         )
 
     def _first(self, opened: Opened, seen: Survey) -> int | None:
@@ -254,7 +255,7 @@ class BatchRunner:
             quarantined={**report.quarantined, **driving.tally.given_up},
             stopped=None if report.ok else session.stop.reason,
         )
-        session.note(
+        session.log_event(
             "session_ended",
             committed=report.shards_new,
             failed=len(report.failures),
@@ -295,7 +296,7 @@ def _warn(seen: Survey) -> None:
 
 def _pace(seen: Survey, committed: Mapping[int, Sentinel], pending: Sequence[Shard]) -> Pace:
     totals = Totals.of(seen.plan.active, committed)
-    again = [shard for shard in pending if shard.slicing is Slicing.LETTERS]
+    again = [shard for shard in pending if shard.slicing is Slicing.DEAD_LETTERS]
     return Pace(
         shards=len(seen.plan.active),
         committed=len(committed),

@@ -19,7 +19,7 @@ class Slicing(StrEnum):
     """The whole file; `start` and `stop` are 0 and its size in bytes."""
     HEAD = "head"
     """The first `stop` rows of a compressed file, which cannot be cut."""
-    LETTERS = "letters"
+    DEAD_LETTERS = "dead_letters"
     """The rows that shard `start` set aside, to be tried again; there are `stop` of them."""
 
 
@@ -53,6 +53,6 @@ class Shard:
         span = f", {self.slicing} {self.start}-{self.stop}"
         if self.slicing is Slicing.FILE:
             span = ""
-        elif self.slicing is Slicing.LETTERS:
+        elif self.slicing is Slicing.DEAD_LETTERS:
             span = f", rows that shard {self.start} set aside"
         return f"shard {self.id} ({self.uri}{span})"

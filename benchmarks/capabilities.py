@@ -5,14 +5,27 @@ Imports nothing heavy: batchrunner's workers import it, and time it.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
+
+PAUSE = "BATCHRUNNER_BENCH_PAUSE"
 
 
 def add_length(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For batchrunner's `batch_format: rows`."""
     for row in rows:
         row["n"] = len(row["text"])
+    return rows
+
+
+def echo(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return *rows*, those with row 10 only after as many seconds as PAUSE in the environment says.
+
+    Not an argument: the fingerprint of a run holds those, and a resumed run has to have the same.
+    """
+    if any(row["id"] == 10 for row in rows):
+        time.sleep(float(os.environ.get(PAUSE, "0")))
     return rows
 
 

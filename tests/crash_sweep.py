@@ -199,13 +199,13 @@ def faults(job: Job, place: Path) -> list[str]:
     for path in () if is_being_cleared(out) else records.glob("sentinels/*.json"):
         sentinel = json.loads(path.read_bytes() or b"{}")
         part = out / sentinel.get("part", "torn")
-        letters = out / "_checkpoint/errors" / (sentinel.get("errors") or "none")
+        dead_letters = out / "_checkpoint/errors" / (sentinel.get("errors") or "none")
         if not part.exists():
             found.append(f"{path.name} stands without its part")
         elif hashlib.sha256(part.read_bytes()).hexdigest() != sentinel["sha256"]:
             found.append(f"{path.name} lies about its part")
-        elif letters.name != "none" and lines(letters) != 1:
-            found.append(f"{path.name} stands without its letters")
+        elif dead_letters.name != "none" and lines(dead_letters) != 1:
+            found.append(f"{path.name} stands without its dead letters")
     if (out / "_SUCCESS").exists() and not (job.again or job.touched) and job.differs(place):
         if job.fresh and rows_out(out) == MARKED:
             return found  # the run before it: nothing was removed yet

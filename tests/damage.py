@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrunner.checkpoint import Sentinel
-from batchrunner.checkpoint.records import sealed
+from batchrunner.checkpoint.documents import sealed
 from builders import read_part
 
 Damage = Callable[[Path], None]
@@ -33,7 +33,7 @@ def fields_of(path: Path) -> dict:
     return {key: value for key, value in json.loads(path.read_bytes()).items() if key != "check"}
 
 
-def letters(out: Path) -> Path:
+def dead_letters(out: Path) -> Path:
     return next((out / "_checkpoint/errors").iterdir())
 
 
@@ -136,21 +136,21 @@ def stray_sentinel(out: Path) -> None:
     shutil.copy(sentinel(out), sentinel(out, 77))
 
 
-def without_letters(out: Path) -> None:
-    letters(out).unlink()
+def without_dead_letters(out: Path) -> None:
+    dead_letters(out).unlink()
 
 
-def short_letters(out: Path) -> None:
-    lines = letters(out).read_bytes().splitlines(keepends=True)
-    letters(out).write_bytes(b"".join(lines[:-1]))
+def short_dead_letters(out: Path) -> None:
+    lines = dead_letters(out).read_bytes().splitlines(keepends=True)
+    dead_letters(out).write_bytes(b"".join(lines[:-1]))
 
 
-def cut_letters(out: Path) -> None:
-    os.truncate(letters(out), letters(out).stat().st_size - 1)
+def cut_dead_letters(out: Path) -> None:
+    os.truncate(dead_letters(out), dead_letters(out).stat().st_size - 1)
 
 
-def torn_letters(out: Path) -> None:
-    flip(letters(out), 3)
+def torn_dead_letters(out: Path) -> None:
+    flip(dead_letters(out), 3)
 
 
 def without_manifest(out: Path) -> None:
@@ -197,22 +197,22 @@ ALL: dict[str, tuple[Damage, set[str]]] = {
     "empty sentinel": (empty_sentinel, {"sentinel"}),
     "huge sentinel": (a_huge_sentinel, {"sentinel"}),
     "another shard's sentinel": (another_sentinel, {"sentinel"}),
-    "sentinel gone": (deleted_sentinel, {"unsealed", "success"}),
+    "sentinel gone": (deleted_sentinel, {"unadopted", "success"}),
     "sentinel of no shard": (stray_sentinel, {"orphan"}),
     "forged rows_in": (forged(rows_in=99), {"rows_in", "manifest"}),
     "forged rows_out": (forged(rows_out=99), {"rows_out", "manifest"}),
-    "forged rows_failed": (forged(rows_failed=2), {"letters", "manifest"}),
+    "forged rows_failed": (forged(rows_failed=2), {"dead_letters", "manifest"}),
     "forged bytes": (forged(bytes=99), {"size", "manifest"}),
     "forged sha256": (forged(sha256="0" * 64), {"checksum", "manifest"}),
     "forged run_uid": (forged(run_uid="another"), {"sentinel"}),
     "forged part": (forged(part="part-00002.jsonl"), {"sentinel", "manifest"}),
     "forged shard": (forged(shard=2), {"sentinel"}),
-    "forged errors": (forged(errors="nothing.jsonl"), {"letters"}),
+    "forged errors": (forged(errors="nothing.jsonl"), {"dead_letters"}),
     "nonsense": (forged(rows_in=-1), {"sentinel", "manifest"}),
-    "letters gone": (without_letters, {"letters"}),
-    "letters short": (short_letters, {"letters"}),
-    "letters cut by a byte": (cut_letters, {"letters"}),
-    "letters torn": (torn_letters, {"letters"}),
+    "dead letters gone": (without_dead_letters, {"dead_letters"}),
+    "dead letters short": (short_dead_letters, {"dead_letters"}),
+    "dead letters cut by a byte": (cut_dead_letters, {"dead_letters"}),
+    "dead letters torn": (torn_dead_letters, {"dead_letters"}),
     "manifest gone": (without_manifest, {"manifest"}),
     "manifest torn": (torn_manifest, {"manifest"}),
 }

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import mutants
-from batchrunner import session
 from batchrunner.checkpoint.lease import Lease
+from batchrunner.driver import session
 from batchrunner.errors import BatchRunnerError
 from batchrunner.runner import BatchRunner
 from builders import a_spec

@@ -57,7 +57,7 @@ def lines(content: list[dict]) -> bytes:
 
 if __name__ == "__main__":
     # Nobody's machine and nobody's name.
-    from batchrunner import opening
+    from batchrunner.driver import opening
 
     opening._user = lambda: "somebody"
     opening.platform.node = lambda: "somewhere"

@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
         running = pool.submit(BatchRunner(spec).run)
         calls = lose_nodes(cluster, folder)
         report = running.result(60)
-    isolated = sum("batchrunner.worker.isolated" in call for call in calls)
+    isolated = sum("batchrunner.worker.call_process" in call for call in calls)
     sys.stdout.write(f"{report.exit_code} {report.rows_failed} {len(calls)} {isolated}\n")
     ray.shutdown()
     cluster.shutdown()

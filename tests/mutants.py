@@ -7,11 +7,13 @@ import os
 import pyarrow as pa
 
 from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint import commit as committing
+from batchrunner.driver.session import Session
 from batchrunner.formats import schemas
-from batchrunner.session import Session
-from batchrunner.storage import durability, local
-from batchrunner.storage.local import LocalStorage
-from batchrunner.worker import committer, committing
+from batchrunner.storage.disk import durability, staging
+from batchrunner.storage.disk import storage as local
+from batchrunner.storage.disk.storage import LocalStorage
+from batchrunner.worker import committer
 
 
 def apply(name: str) -> None:
@@ -31,7 +33,7 @@ def sentinel_first() -> None:
 
 def no_fsync() -> None:
     durability._sync_each = lambda files: None
-    local.sync_folder = lambda path: None
+    staging.sync_folder = lambda path: None
     durability.sync_folder = lambda path: None
 
 
@@ -48,18 +50,20 @@ def forget_notes_early() -> None:
 
     def commit(finished, *, sink, checkpoint):
         won = sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_bytes()) for f in finished})
-        sink.forget_notes([f.sentinel.part for f in finished])
+        sink.remove_intents([f.sentinel.part for f in finished])
         return checkpoint.publish({f.stem: f.sentinel for f in finished if f.sentinel.part in won})
 
     committer.commit = commit
     assert real
 
 
-def letters_last() -> None:
+def dead_letters_last() -> None:
     def commit(finished, *, sink, checkpoint):
         sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_bytes()) for f in finished})
         counting = checkpoint.publish({f.stem: f.sentinel for f in finished})
-        checkpoint.publish_letters({f.sentinel.errors: f.letters for f in finished if f.letters})
+        checkpoint.publish_dead_letters(
+            {f.sentinel.errors: f.dead_letters for f in finished if f.dead_letters}
+        )
         return counting
 
     committer.commit = commit

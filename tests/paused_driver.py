@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import mutants
-from batchrunner import session
 from batchrunner.checkpoint import lease
+from batchrunner.driver import session
 from batchrunner.errors import BatchRunnerError
 from batchrunner.runner import BatchRunner
 from builders import a_spec

@@ -16,7 +16,7 @@ import pyarrow.parquet  # noqa: F401 - likewise
 import s3fs  # noqa: F401 - likewise
 
 from batchrunner import BatchRunner, BatchSpec
-from batchrunner.storage import s3_calls
+from batchrunner.storage.s3 import calls as s3_calls
 from batchrunner.testing.s3_servers import S3Server
 from buckets import Bucket
 from builders import rows

@@ -5,7 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from batchrunner.errors import NewerFormatError, StorageError
+from batchrunner.storage import Storage
 
 FORMAT_VERSION = 1
 SCHEMAS = "_schema"
@@ -40,12 +46,12 @@ def stem_in(key: str) -> str:
 
 
 def is_written(key: str) -> bool:
-    """Tell whether a call of `write` may have made the file at *key*."""
+    """Return whether the file at *key* has a name that `write` gives."""
     return key.endswith(_SUFFIX) and _WRITTEN.fullmatch(stem_in(key)) is not None
 
 
 def compacted_stem(number: int, index: int) -> str:
-    """Return a name, used by nobody else, for the file *index* of compaction *number*."""
+    """Return a unique name for the file *index* of compaction *number*."""
     return f"compacted-{number:08d}-{uuid.uuid4().hex}-{index}"
 
 
@@ -87,3 +93,32 @@ def schema_place(key: str) -> tuple[str, int] | None:
     table, _, name = key.rpartition("/")[2].partition(".")
     found = _NUMBERED.fullmatch(name)
     return (table, int(found[1])) if found else None
+
+
+def to_bytes(fields: Mapping[str, Any]) -> bytes:
+    """Return the record of *fields*."""
+    return orjson.dumps({"version": FORMAT_VERSION, **fields})
+
+
+def read_json(storage: Storage, key: str) -> dict[str, Any]:
+    """Return the fields of the record under *key*.
+
+    Raises:
+        ObjectNotFoundError: There is none.
+        NewerFormatError: A later version wrote it.
+        StorageError: It is torn, or nothing of ours.
+    """
+    place = f"{storage.uri}/{key}"
+    try:
+        fields = orjson.loads(storage.get(key))
+        version = fields["version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise StorageError(
+            f"{place} is damaged: it holds no whole record; restore it from a copy"
+        ) from error
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"{place} has format version {version}; this batchrunner reads up to {FORMAT_VERSION}: "
+            "use the version that wrote it"
+        )
+    return dict(fields)

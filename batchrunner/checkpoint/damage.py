@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from batchrunner.checkpoint.plan_file import plan_key
 from batchrunner.errors import DamagedOutputError
-from batchrunner.storage.seam import Storage
+from batchrunner.storage.contract import Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from batchrunner.storage.seam import Storage
+from batchrunner.storage.contract import Storage
 
 CLEARING = "clearing.json"
 """Left by an earlier version that died while it started over: the next run starts over again."""
@@ -17,7 +17,7 @@ CLEARING = "clearing.json"
 _RECORD = re.compile(r"run(?:-(\d{4,}))?\.json")
 _FOLDERS = (
     "sentinels",
-    "ledger",
+    "sentinel_index",
     "quarantine",
     "attempts",
     "errors",

@@ -21,7 +21,7 @@ from pathlib import Path
 import orjson
 
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, ObjectNotFoundError
-from batchrunner.storage.seam import Storage
+from batchrunner.storage.contract import Storage
 
 RENEW_SECONDS = 5.0
 STALE_SECONDS = 30.0

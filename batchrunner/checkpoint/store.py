@@ -9,24 +9,24 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes, ways_out_told
+from batchrunner.checkpoint.documents import Quarantine, RunRecord, Sentinel
 from batchrunner.checkpoint.incarnations import folder, incarnations_in, record_key
-from batchrunner.checkpoint.ledgers import (
-    READERS,
-    Sentinels,
-    read_sentinels,
-    sentinel_entries,
-    write_ledger,
-)
 from batchrunner.checkpoint.plan_file import (
     Generation,
     plan_from_bytes,
     plan_key,
     plan_to_bytes,
 )
-from batchrunner.checkpoint.records import Quarantine, RunRecord, Sentinel
+from batchrunner.checkpoint.sentinel_index import (
+    READERS,
+    Sentinels,
+    read_sentinels,
+    sentinel_entries,
+    write_index,
+)
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, ObjectNotFoundError
 from batchrunner.storage.below import Below
-from batchrunner.storage.seam import Entry, Staged, Storage
+from batchrunner.storage.contract import Entry, Staged, Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -198,11 +198,13 @@ class Checkpoint:
         """
         return bool(self.records.put_if_absent({_schema_key(number): schema}))
 
-    def publish_letters(self, letters: Mapping[str, Staged]) -> None:
+    def publish_dead_letters(self, dead_letters: Mapping[str, Staged]) -> None:
         """Make the rows that an attempt set aside durable, under names that are its own."""
-        keys = {f"errors/{name}": (staged, b"letters") for name, staged in letters.items()}
+        keys = {
+            f"errors/{name}": (staged, b"dead_letters") for name, staged in dead_letters.items()
+        }
         self.records.publish(keys)
-        self.records.forget_notes(keys)
+        self.records.remove_intents(keys)
 
     def publish(self, sentinels: Mapping[str, Sentinel]) -> dict[str, Sentinel]:
         """Declare shards complete, by the stem of their part; return the sentinels that count.
@@ -284,19 +286,19 @@ class Checkpoint:
             return {stem: sentinel for stem, sentinel in read if sentinel is not None}
 
     def sentinels(self) -> Sentinels:
-        """Return all sentinels: a few listings, plus one read for each that is in no ledger."""
+        """Return all sentinels: a few listings, plus one read for each that is in no sentinel index."""
         return read_sentinels(self.records, self._known.setdefault(self.incarnation, {}))
 
     def _read(self, key: str) -> Sentinel:
         return Sentinel.from_bytes(self.records.get(key), key=f"{self.records.uri}/{key}")
 
     def fold(self, sentinels: Mapping[int, Sentinel], *, name: str) -> None:
-        """Copy sentinels into one ledger, so that the next session need not read each of them.
+        """Copy sentinels into one sentinel index, so that the next session need not read each of them.
 
         A copy counts as long as its sentinel is the very object that it was made of.
         """
         if sentinels:
-            write_ledger(self.records, sentinels, entries=sentinel_entries(self.records), name=name)
+            write_index(self.records, sentinels, entries=sentinel_entries(self.records), name=name)
 
 
 def _create(storage: Storage, key: str, data: bytes) -> None:

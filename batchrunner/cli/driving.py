@@ -12,11 +12,18 @@ from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 
 from batchrunner.cli.stopping import Watch
 from batchrunner.cli.terminal import put, say
+from batchrunner.driver.progress import (
+    BarProgress,
+    LineProgress,
+    NoProgress,
+    Progress,
+    Standing,
+    duration,
+)
+from batchrunner.driver.report import BatchReport
+from batchrunner.driver.session import Stop, StopReason
 from batchrunner.errors import BatchRunnerError, describe
-from batchrunner.progress import BarProgress, LineProgress, NoProgress, Progress, Standing, duration
-from batchrunner.report import BatchReport
 from batchrunner.runner import BatchRunner
-from batchrunner.session import Stop, StopReason
 from batchrunner.spec import BatchSpec
 from batchrunner.worker.stopping import Grace
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from batchrunner.cli.options import checkpoint_of, storage_options
 from batchrunner.cli.rendering import output_option, print_records
-from batchrunner.cli.store_options import storage_options
 from batchrunner.cli.terminal import say
 
 _MESSAGE_LENGTH = 100
@@ -24,13 +24,11 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
     Also the first 100 rows that a shard was given up for, as long as it is not committed. Shards
     that are given up are told on stderr, with their reason.
     """
-    from batchrunner.checkpoint import Checkpoint
-    from batchrunner.cli.places import checkpoint_of
-    from batchrunner.set_aside import error_groups, rows_set_aside
+    from batchrunner.views.dead_letters import error_groups, read_dead_letters
 
-    checkpoint = Checkpoint.current(checkpoint_of(place, storage_options))
+    checkpoint = checkpoint_of(place, storage_options)
     if rows:
-        records = [_same_keys(letter) for letter in rows_set_aside(checkpoint)]
+        records = [_same_keys(dead_letter) for dead_letter in read_dead_letters(checkpoint)]
         print_records([_in_cells(r) for r in records] if output == "table" else records, output)
     else:
         records = [group.to_dict() for group in error_groups(checkpoint)]
@@ -47,15 +45,19 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
         say("no row failed")
 
 
-def _same_keys(letter: dict[str, object]) -> dict[str, object]:
-    return {"raw": None, "raw_base64": None, "code": "", "traceback": None, **letter}
+def _same_keys(dead_letter: dict[str, object]) -> dict[str, object]:
+    return {"raw": None, "raw_base64": None, "code": "", "traceback": None, **dead_letter}
 
 
-def _in_cells(letter: dict[str, object]) -> dict[str, object]:
+def _in_cells(dead_letter: dict[str, object]) -> dict[str, object]:
     """Return what fits into a line: a traceback is many."""
-    row = letter["raw"] if letter["raw"] is not None else f"base64: {letter['raw_base64']}"
+    row = (
+        dead_letter["raw"]
+        if dead_letter["raw"] is not None
+        else f"base64: {dead_letter['raw_base64']}"
+    )
     shown = ("shard", "source", "unit", "at", "stage", "error", "message", "code", "given_up")
-    return {**{key: letter[key] for key in shown}, "row": row}
+    return {**{key: dead_letter[key] for key in shown}, "row": row}
 
 
 def _short(record: dict[str, object]) -> dict[str, object]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchrunner.cli.options import store_options
 from batchrunner.cli.rendering import output_option, print_record, print_records
-from batchrunner.cli.store_options import store_options
 from batchrunner.cli.terminal import put
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ def command(spec: str, accept_changes: bool, output: str) -> None:
     ]
     print_records(records, output, first_to_go=("slicing", "stop", "start"))
     whole = len(seen.plan.active)
-    sealed = f", {len(seen.output.unsealed):,} to seal" if seen.output.unsealed else ""
+    sealed = f", {len(seen.output.unadopted):,} to seal" if seen.output.unadopted else ""
     say(
         f"{len(seen.pending):,} of {whole:,} shards to run, "
         f"{len(seen.output.committed):,} committed{sealed}"

@@ -6,11 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from batchrunner.cli.fitting import Column, fitted
 from batchrunner.cli.terminal import columns, on_one_line, put, say, show
 
 FORMATS = ("table", "json", "jsonl", "csv")
@@ -103,3 +103,113 @@ def _shown(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
+
+
+_GAP = "  "
+_NARROWEST = 12
+"""Cells of a column that is cut; below that, it says too little to stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: Above its cells.
+        cells: Its texts, one per row, without line breaks.
+        rigid: It is never cut: of a number or an id, a half is of no use.
+    """
+
+    name: str
+    cells: Sequence[str]
+    rigid: bool = False
+
+    @property
+    def width(self) -> int:
+        """How many cells of a terminal the widest text takes."""
+        return max(map(cells_of, (self.name, *self.cells)))
+
+    @property
+    def narrowest(self) -> int:
+        """How narrow it may become."""
+        return self.width if self.rigid else min(self.width, _NARROWEST)
+
+
+def fitted(
+    table: Sequence[Column], *, width: int | None, first_to_go: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Return the lines of *table*, and the names of the columns for which there was no room.
+
+    Args:
+        table: Its columns, from left to right.
+        width: Of the terminal; None for as wide as it gets.
+        first_to_go: Columns that are left out, in this order, when cutting is not enough; then
+            others, from the right. One always stays.
+    """
+    kept, gone = list(table), list(first_to_go)
+    left_out: list[str] = []
+    while width is not None and len(kept) > 1 and _least(kept) > width:
+        going = next((c for name in gone for c in kept if c.name == name), None) or _last(kept)
+        kept.remove(going)
+        left_out.append(going.name)
+    widths = _widths(kept, width)
+    rows = [[column.name for column in kept], *zip(*(c.cells for c in kept), strict=True)]
+    return [_line(row, widths) for row in rows], left_out
+
+
+def _least(table: Sequence[Column]) -> int:
+    return sum(column.narrowest for column in table) + len(_GAP) * (len(table) - 1)
+
+
+def _last(table: Sequence[Column]) -> Column:
+    """Return the column to give up next: the last but ids, and never the first."""
+    return next((c for c in reversed(table[1:]) if not c.rigid), table[-1])
+
+
+def _widths(table: Sequence[Column], width: int | None) -> list[int]:
+    """Return the widths of the columns: the widest give, as much as is needed, and alike."""
+    widths = [column.width for column in table]
+    if width is None:
+        return widths
+    room = width - len(_GAP) * (len(table) - 1)
+    least = [column.narrowest for column in table]
+    limit = min(room, max(widths))
+    while limit > 1 and sum(_limited(widths, least, limit)) > room:
+        limit -= 1
+    return _limited(widths, least, limit)
+
+
+def _limited(widths: Sequence[int], least: Sequence[int], limit: int) -> list[int]:
+    return [max(low, min(width, limit)) for width, low in zip(widths, least, strict=True)]
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [_cut(text, width) for text, width in zip(row, widths, strict=True)]
+    padded = (text + " " * (w - cells_of(text)) for text, w in zip(cells, widths, strict=True))
+    return _GAP.join(padded).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    """Return *text* in *width* cells; of a path, the end says more than the beginning."""
+    if cells_of(text) <= width:
+        return text
+    if "/" in text and " " not in text:
+        return "…" + _beginning(text[::-1], width - 1)[::-1]
+    return _beginning(text, width - 1) + "…"
+
+
+def _beginning(text: str, width: int) -> str:
+    for at in range(1, len(text) + 1):
+        if cells_of(text[at - 1]) > width:
+            return text[: at - 1]
+        width -= cells_of(text[at - 1])
+    return text
+
+
+def cells_of(text: str) -> int:
+    """Return how many cells of a terminal *text* takes."""
+    if text.isascii():
+        return len(text)
+    from batchrunner.spec.diagnosis import cells
+
+    return sum(map(cells, text))

@@ -2,6 +2,12 @@
 
 Ray gives out the groups, keeps the actors, and runs again what died with its worker or its node.
 A worker never raises into Ray Data, which would end the job or drop a block in silence.
+
+A Ray of our own in process groups of its own: a signal to ours asks us to stop, and not Ray.
+
+`kill -TERM -- -$PGID`, a shell's or a supervisor's, would end Ray under the shards that are to be
+finished; and a Ray that loses its first process while it starts holds the whole interpreter, signal
+handlers too, for half a minute. It ends with this process all the same: the kernel sees to that.
 """
 
 from __future__ import annotations
@@ -10,19 +16,20 @@ import logging
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib import import_module
+from subprocess import Popen
 from typing import Any
 
+from batchrunner.checkpoint.marks import Witness
 from batchrunner.errors import CapabilityImportError, RayUnavailableError, describe
-from batchrunner.execute.bare_ray_data import without_helper_actors
+from batchrunner.execute.bare_ray_data import exchanged, without_helper_actors
 from batchrunner.execute.first_wave import hold_back
-from batchrunner.execute.groups import make_groups
 from batchrunner.execute.payload import Payload
 from batchrunner.execute.ray_connection import connected, told_when_overdue, workers_that_fit
-from batchrunner.execute.ray_group import in_groups_of_its_own
 from batchrunner.shard import Shard
 from batchrunner.spec import ExecutionSpec
 from batchrunner.user_code import contained
-from batchrunner.worker.attempts import Witness
 from batchrunner.worker.process import ShardWorker
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import Grace, StoredStop
@@ -253,3 +260,42 @@ def _ray_errors() -> Iterator[None]:
             f"Ray failed: {lines[0][:300]} … {lines[-1].strip()[:300]}. Committed shards are kept; "
             "ray-data.log in Ray's session folder has the rest."
         ) from error
+
+
+def make_groups(
+    shards: Sequence[Shard], *, workers: int, first: int | None = None
+) -> list[tuple[Shard, ...]]:
+    """Cut *shards* into groups, large ones first, single shards last; shard *first* before all.
+
+    Each round gives every worker an equal share of half of what is left, as in factoring
+    (Hummel, Schonberg and Flynn, 1992): workers that are faster, or have lighter shards, find
+    smaller and smaller groups to even things out with.
+    """
+    queue = sorted(shards, key=lambda shard: (shard.id != first, -shard.weight))
+    groups: list[tuple[Shard, ...]] = []
+    start = 0
+    while start < len(queue):
+        left = sum(shard.weight for shard in queue[start:])
+        share = left / (2 * workers)
+        for _ in range(workers):
+            stop = start + 1
+            weight = queue[start].weight
+            while stop < len(queue) and weight + queue[stop].weight <= share:
+                weight += queue[stop].weight
+                stop += 1
+            groups.append(tuple(queue[start:stop]))
+            start = stop
+            if start >= len(queue):
+                break
+    return groups
+
+
+_SERVICES = "ray._private.services"
+
+
+@contextmanager
+def in_groups_of_its_own() -> Iterator[None]:
+    """Have what Ray starts inside the block not be in our process group."""
+    usual = getattr(import_module(_SERVICES), "ConsolePopen", None)
+    with exchanged(_SERVICES, "ConsolePopen", partial(usual or Popen, process_group=0)):
+        yield

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from batchrunner.execute.import_paths import import_from
 from batchrunner.worker.work import Work
 
 
@@ -33,3 +35,16 @@ class Payload:
         import_from(self.import_paths)
         work: Work = pickle.loads(self.work)  # noqa: S301 - written by our driver
         return work
+
+
+def import_paths() -> tuple[str, ...]:
+    """Return where this process imports from besides what is installed."""
+    installed = (sys.prefix, sys.base_prefix)
+    paths = (os.path.abspath(path) for path in sys.path)  # noqa: PTH100 - strings they stay
+    return tuple(path for path in paths if not path.startswith(installed))
+
+
+def import_from(paths: Iterable[str]) -> None:
+    """Let this process import from *paths* too, where it has them."""
+    known = set(sys.path)
+    sys.path[:0] = [p for p in paths if p not in known and os.path.isdir(p)]  # noqa: PTH112 - a string stays one

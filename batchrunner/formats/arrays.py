@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrunner.formats.kinds import LIST, NUMBERS, QUICK, STRUCT, Kind, kind_of, named
+from batchrunner.formats.kinds import LIST, NUMBERS, QUICK, STRUCT, ArrowKind, kind_of, named
 from batchrunner.formats.lists import is_list, list_of
 from batchrunner.formats.schema_error import SchemaError, first_line
 
@@ -96,7 +96,7 @@ def _fewer_bits(array: pa.Array, kind: pa.DataType, path: str) -> pa.Array:
         raise SchemaError(f"column {path!r}, {kind}: {first_line(error)}") from error
 
 
-def _scalar_array(values: Sequence[Any], kind: Kind, *, path: str, hints: Hints) -> pa.Array:
+def _scalar_array(values: Sequence[Any], kind: ArrowKind, *, path: str, hints: Hints) -> pa.Array:
     kind_type = next((hint for hint in hints if kind.fits(_logical(hint), values)), None)
     if kind_type is None:
         return _converted(values, _natural(values, kind, path), path)
@@ -105,7 +105,7 @@ def _scalar_array(values: Sequence[Any], kind: Kind, *, path: str, hints: Hints)
     return array
 
 
-def _natural(values: Sequence[Any], kind: Kind, path: str) -> pa.DataType:
+def _natural(values: Sequence[Any], kind: ArrowKind, path: str) -> pa.DataType:
     try:
         return kind.natural(values)
     except (pa.ArrowException, ValueError) as error:
@@ -119,7 +119,7 @@ def _converted(values: Sequence[Any], kind_type: pa.DataType, path: str) -> pa.A
         raise SchemaError(f"column {path!r}, {kind_type}: {first_line(error)}") from error
 
 
-def _check_exact(array: pa.Array, values: Sequence[Any], kind: Kind, path: str) -> None:
+def _check_exact(array: pa.Array, values: Sequence[Any], kind: ArrowKind, path: str) -> None:
     """Refuse what a hint's type has rounded: Arrow does not say so of these."""
     if not (pa.types.is_floating(array.type) or pa.types.is_temporal(array.type)):
         return

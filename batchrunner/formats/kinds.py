@@ -18,7 +18,7 @@ _MAX_DIGITS = 38
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ArrowKind:
     """What values of some Python classes are to Arrow.
 
     Attributes:
@@ -88,29 +88,33 @@ def _always(kind: pa.DataType) -> Callable[[Sequence[Any]], pa.DataType]:
     return lambda _: kind
 
 
-_INT = Kind("integers", _always(pa.int64()), _by(pa.types.is_integer))
-_FLOAT = Kind("floats", _always(pa.float64()), _by(pa.types.is_floating))
-_DECIMAL = Kind("decimals", _decimal_type, _by(pa.types.is_decimal))
-LIST = Kind("lists", _always(pa.list_(pa.null())), _by(is_list))
-STRUCT = Kind("objects", _always(pa.struct([])), _by(pa.types.is_struct))
-_PANDAS_TIME = Kind(
+_INT = ArrowKind("integers", _always(pa.int64()), _by(pa.types.is_integer))
+_FLOAT = ArrowKind("floats", _always(pa.float64()), _by(pa.types.is_floating))
+_DECIMAL = ArrowKind("decimals", _decimal_type, _by(pa.types.is_decimal))
+LIST = ArrowKind("lists", _always(pa.list_(pa.null())), _by(is_list))
+STRUCT = ArrowKind("objects", _always(pa.struct([])), _by(pa.types.is_struct))
+_PANDAS_TIME = ArrowKind(
     "pandas' timestamps", lambda values: pa.timestamp("ns", _zone(values)), _is_instant
 )
-_PANDAS_DURATION = Kind("pandas' durations", _always(pa.duration("ns")), _by(pa.types.is_duration))
+_PANDAS_DURATION = ArrowKind(
+    "pandas' durations", _always(pa.duration("ns")), _by(pa.types.is_duration)
+)
 NUMBERS = {_INT.name, _FLOAT.name, _DECIMAL.name}
-_KINDS: Mapping[type, Kind | None] = {
+_KINDS: Mapping[type, ArrowKind | None] = {
     type(None): None,
-    bool: Kind("booleans", _always(pa.bool_()), _by(pa.types.is_boolean)),
+    bool: ArrowKind("booleans", _always(pa.bool_()), _by(pa.types.is_boolean)),
     int: _INT,
     float: _FLOAT,
-    str: Kind("strings", _always(pa.string()), _by(_is_text)),
-    bytes: Kind("bytes", _always(pa.binary()), _by(_is_bytes)),
-    dt.datetime: Kind("timestamps", lambda values: pa.timestamp("us", _zone(values)), _is_instant),
-    dt.date: Kind("dates", _always(pa.date32()), _by(pa.types.is_date)),
-    dt.time: Kind("times", _time_type, _by(pa.types.is_time)),
-    dt.timedelta: Kind("durations", _always(pa.duration("us")), _by(pa.types.is_duration)),
+    str: ArrowKind("strings", _always(pa.string()), _by(_is_text)),
+    bytes: ArrowKind("bytes", _always(pa.binary()), _by(_is_bytes)),
+    dt.datetime: ArrowKind(
+        "timestamps", lambda values: pa.timestamp("us", _zone(values)), _is_instant
+    ),
+    dt.date: ArrowKind("dates", _always(pa.date32()), _by(pa.types.is_date)),
+    dt.time: ArrowKind("times", _time_type, _by(pa.types.is_time)),
+    dt.timedelta: ArrowKind("durations", _always(pa.duration("us")), _by(pa.types.is_duration)),
     Decimal: _DECIMAL,
-    uuid.UUID: Kind("UUIDs", _always(pa.uuid()), _by(pa.uuid().equals)),
+    uuid.UUID: ArrowKind("UUIDs", _always(pa.uuid()), _by(pa.uuid().equals)),
     list: LIST,
     tuple: LIST,
     dict: STRUCT,
@@ -126,7 +130,7 @@ _NUMPY: Mapping[str, type] = {
     "bytes_": bytes,
 }
 """Numpy's classes whose values are Python's, to the bit: a column may have both."""
-_PANDAS: Mapping[str, Kind | None] = {
+_PANDAS: Mapping[str, ArrowKind | None] = {
     "Timestamp": _PANDAS_TIME,
     "Timedelta": _PANDAS_DURATION,
     "NaTType": None,
@@ -134,10 +138,10 @@ _PANDAS: Mapping[str, Kind | None] = {
 }
 
 
-_kinds_seen: dict[type, Kind | None] = {}
+_kinds_seen: dict[type, ArrowKind | None] = {}
 
 
-def kind_of(cls: type, path: str) -> Kind | None:
+def kind_of(cls: type, path: str) -> ArrowKind | None:
     """Return the kind of the instances of *cls*; None for those that stand for nothing.
 
     Raises:
@@ -148,7 +152,7 @@ def kind_of(cls: type, path: str) -> Kind | None:
     return _kinds_seen[cls]
 
 
-def _find_kind(cls: type, path: str) -> Kind | None:
+def _find_kind(cls: type, path: str) -> ArrowKind | None:
     module = cls.__module__.partition(".")[0]
     if module == "pandas" and cls.__name__ in _PANDAS:
         return _PANDAS[cls.__name__]
@@ -158,12 +162,12 @@ def _find_kind(cls: type, path: str) -> Kind | None:
         if base.__module__ == "numpy" and base.__name__ in _NUMPY:
             return _KINDS[_NUMPY[base.__name__]]
         if base.__module__ == "numpy" and base.__name__ == "generic":
-            return Kind(f"numpy's {cls.__name__}", _numpy_type, _by(pa.types.is_null))
+            return ArrowKind(f"numpy's {cls.__name__}", _numpy_type, _by(pa.types.is_null))
         if base.__module__ == "numpy" and base.__name__ == "ndarray":
             return LIST
     raise SchemaError(f"column {path!r}: {cls.__name__} values, which Arrow has no type for")
 
 
-def named(kinds: Iterable[Kind | None]) -> str:
+def named(kinds: Iterable[ArrowKind | None]) -> str:
     """Name *kinds*, for an error."""
     return " and ".join(sorted(kind.name for kind in kinds if kind is not None))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from batchrunner.jobs.api import submit_capability as submit_capability
     from batchrunner.jobs.batch_capability import BatchCapability as BatchCapability
     from batchrunner.jobs.job import Job as Job
-    from batchrunner.jobs.status import JobStatus as JobStatus
+    from batchrunner.jobs.outcome import JobStatus as JobStatus
 
 _HOMES = {
     "AnalyticsStoreConfig": "batchrunner.analytics",
@@ -33,7 +33,7 @@ _HOMES = {
     "JobCancelledError": "batchrunner.errors",
     "JobError": "batchrunner.errors",
     "JobFailedError": "batchrunner.errors",
-    "JobStatus": "batchrunner.jobs.status",
+    "JobStatus": "batchrunner.jobs.outcome",
     "JobTimeoutError": "batchrunner.errors",
     "NoJobBackendError": "batchrunner.errors",
     "UnknownJobError": "batchrunner.errors",

@@ -14,15 +14,13 @@ from batchrunner.errors import NoJobBackendError, RunRefusedError
 from batchrunner.jobs.batch_capability import BatchCapability
 from batchrunner.jobs.connection import Connection
 from batchrunner.jobs.editions import checked_edition
-from batchrunner.jobs.job import Job, Jobs
+from batchrunner.jobs.job import Job, Jobs, Selection
 from batchrunner.jobs.options import RayOptions, RaySimpleOptions, options_of
+from batchrunner.jobs.outcome import JobStatus
 from batchrunner.jobs.ray_backend import RayBackend
-from batchrunner.jobs.request import Request, check_call, checked_name, pickled_call
-from batchrunner.jobs.resources import resources_of
-from batchrunner.jobs.selection import Selection
+from batchrunner.jobs.request import Request, check_call, checked_name, pickled_call, resources_of
 from batchrunner.jobs.simple_backend import SimpleBackend
-from batchrunner.jobs.status import JobStatus
-from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec import AnalyticsStoreConfig
 
 Backend = RayBackend | SimpleBackend
 

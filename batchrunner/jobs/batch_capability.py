@@ -20,13 +20,13 @@ from batchrunner.spec import BatchSpec
 from batchrunner.spec.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from batchrunner.report import BatchReport
+    from batchrunner.driver.report import BatchReport
     from batchrunner.runner import BatchRunner
 
 T = TypeVar("T")
 
 # A job keeps what this one says of how a batch goes.
-_log = logging.getLogger("batchrunner.session")
+_log = logging.getLogger("batchrunner.driver.session")
 
 _LEASE_SECONDS = 90.0
 _LEASE_PAUSE = 2.0
@@ -131,7 +131,7 @@ class BatchCapability:
         return BatchRunner(self._spec)
 
     def _record(self, report: BatchReport, *, run_uid: str) -> BatchRunRecord:
-        from batchrunner.worker.work import checkpoint_storage
+        from batchrunner.checkpoint.location import checkpoint_storage
 
         sessions = [entry.key for entry in checkpoint_storage(self._spec).list("sessions")]
         return BatchRunRecord(
@@ -167,7 +167,7 @@ def _after_the_predecessor(work: Callable[[], T]) -> T:
 
 
 def _incomplete(report: BatchReport) -> RunStoppedError | ShardFailedError:
-    from batchrunner.session import StopReason
+    from batchrunner.driver.session import StopReason
 
     done = f"{report.shards_committed:,} of {report.shards:,} shards are committed and kept"
     too_many_rows = report.stopped is StopReason.ROW_ERRORS or not report.within_budget

@@ -10,7 +10,7 @@ from batchrunner.errors import InvalidSpecError
 from batchrunner.jobs.entries import Submission
 from batchrunner.jobs.job import JobState
 from batchrunner.jobs.options import RayOptions
-from batchrunner.jobs.resources import Resources
+from batchrunner.jobs.request import Resources
 
 
 @dataclass(frozen=True, slots=True)

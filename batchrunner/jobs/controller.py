@@ -12,8 +12,7 @@ from batchrunner.errors import StorageError
 from batchrunner.jobs.entries import Submission
 from batchrunner.jobs.job import JobState
 from batchrunner.jobs.journal import Journal
-from batchrunner.jobs.outcome import Outcome
-from batchrunner.jobs.status import JobStatus
+from batchrunner.jobs.outcome import JobStatus, Outcome
 from batchrunner.jobs.worker_task import failure_of, loss_of
 
 Launch = Callable[[int], Any]

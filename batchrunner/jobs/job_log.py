@@ -12,7 +12,7 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from typing import Any, Self, TextIO
 
 from batchrunner.errors import ObjectNotFoundError, StorageError
-from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec import AnalyticsStoreConfig
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.storage import Storage, open_storage
 
@@ -48,7 +48,7 @@ class JobLog:
         logger = logging.getLogger()
         logger.addHandler(handler)
         self._stack.callback(logger.removeHandler, handler)
-        sessions = logging.getLogger("batchrunner.session")  # how a batch goes
+        sessions = logging.getLogger("batchrunner.driver.session")  # how a batch goes
         self._stack.callback(sessions.setLevel, sessions.level)
         sessions.setLevel(logging.INFO)
         thread = threading.Thread(target=self._keep_keeping, daemon=True, name="job log")

@@ -8,12 +8,31 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from batchrunner.analytics import CapabilityRunRef
-from batchrunner.jobs.status import JobStatus
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import CallRaisedError
+
+
+class JobStatus(StrEnum):
+    """Where a job stands. It moves downwards in this list; only a retry goes back to PENDING."""
+
+    PENDING = "pending"
+    """Submitted; waits for resources."""
+    RUNNING = "running"
+    """A worker has begun."""
+    COMPLETED = "completed"
+    """Its records are durable."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Tell whether it stays so for ever."""
+        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _MAX_LETTERS = 20_000

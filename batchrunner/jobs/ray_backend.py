@@ -17,13 +17,11 @@ from batchrunner.errors import (
 from batchrunner.jobs.charter import Busy, Charter, Order, View
 from batchrunner.jobs.connection import Connection, runtime_env_here
 from batchrunner.jobs.identity import run_key
-from batchrunner.jobs.job import Job, Jobs, JobState
+from batchrunner.jobs.job import Job, Jobs, JobState, Selection
 from batchrunner.jobs.journal import Journal, scope_folder
 from batchrunner.jobs.options import RayOptions
 from batchrunner.jobs.registry_client import RegistryClient, backpressure
-from batchrunner.jobs.request import Request
-from batchrunner.jobs.resources import Resources
-from batchrunner.jobs.selection import Selection
+from batchrunner.jobs.request import Request, Resources
 
 _LOOK_SECONDS = 5.0
 _UNHEARD_SECONDS = 0.5

@@ -19,17 +19,13 @@ from weakref import WeakValueDictionary
 
 from batchrunner.errors import StorageError
 from batchrunner.jobs.charter import Busy, Charter, Order, View
-from batchrunner.jobs.clusters import cluster_here
 from batchrunner.jobs.controller import Controller
 from batchrunner.jobs.entries import Submission
-from batchrunner.jobs.history import History
-from batchrunner.jobs.job import JobState
+from batchrunner.jobs.history import History, cluster_here, prune_after, prune_journal
+from batchrunner.jobs.job import JobState, Selection
 from batchrunner.jobs.journal import Journal
-from batchrunner.jobs.launching import launcher
-from batchrunner.jobs.retention import prune_after, prune_journal
-from batchrunner.jobs.selection import Selection
-from batchrunner.jobs.status import JobStatus
-from batchrunner.jobs.vault import Vault
+from batchrunner.jobs.launching import Vault, launcher
+from batchrunner.jobs.outcome import JobStatus
 
 _TICK_SECONDS = 1.0
 _AGAIN_SECONDS = 5.0

@@ -11,13 +11,13 @@ from typing import Any
 
 from batchrunner.errors import BackpressureError, InvalidSpecError, RayUnavailableError
 from batchrunner.jobs.charter import Charter
-from batchrunner.jobs.clusters import cluster_is_gone
 from batchrunner.jobs.connection import (
     Connection,
     connection_id,
     is_connected,
     is_loss_of_client,
 )
+from batchrunner.jobs.history import cluster_is_gone
 from batchrunner.jobs.registry import Registry
 
 _AGAIN_SECONDS = 0.1

@@ -9,16 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from batchrunner.errors import UnknownJobError
-from batchrunner.jobs.assignment import Assignment
 from batchrunner.jobs.connection import Connection, connection_id, is_ray_client
-from batchrunner.jobs.job import Job, Jobs, JobState
+from batchrunner.jobs.job import Job, Jobs, JobState, Selection
 from batchrunner.jobs.job_log import read_simple_log
 from batchrunner.jobs.options import RaySimpleOptions
-from batchrunner.jobs.outcome import Outcome
+from batchrunner.jobs.outcome import JobStatus, Outcome
 from batchrunner.jobs.request import Request
-from batchrunner.jobs.selection import Selection
-from batchrunner.jobs.status import JobStatus
 from batchrunner.jobs.worker_task import (
+    Assignment,
     failure_of,
     loss_of,
     plain_task,

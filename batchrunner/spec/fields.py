@@ -1,10 +1,11 @@
-"""Types of the spec's fields: what is accepted, what it becomes, and how the schema tells it."""
+"""Types of the spec's fields: what each accepts, what it becomes, and its JSON Schema."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -18,15 +19,21 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from batchrunner.spec.quantity import (
-    DURATION_PATTERN,
-    MOST,
-    SIZE_PATTERN,
-    duration_in_seconds,
-    size_in_bytes,
-)
 from batchrunner.spec.section import NEUTRAL
-from batchrunner.spec.uri import absolute_uri, without_glob
+from batchrunner.storage.schemes import absolute_uri
+
+DURATION_PATTERN = r"^(\d+(\.\d+)?d)?(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s?)?$"
+SIZE_PATTERN = r"^\d+(\.\d+)?( ?([kKmMgGtT][iI]?)?[bB])?$"
+
+_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)"
+_DURATION = re.compile("".join(rf"(?:{_NUMBER}{unit})?" for unit in "dhms"))
+_SECONDS = (86_400, 3_600, 60, 1)
+_SIZE = re.compile(rf"{_NUMBER} ?(?:([kmgt])(i?))?b", re.IGNORECASE)
+_PLAIN = re.compile(_NUMBER)
+_MAX = 1e15
+
+MOST: Final = 2**60
+"""Most bytes, and most of anything else that is counted: sums of it still fit into 64 bits."""
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
@@ -37,11 +44,50 @@ _RAYS_OWN = {
     "memory": "memory",
     "object_store_memory": "none: no row passes through the object store",
 }
-"""Resources that Ray does not take by their names, and the fields for them."""
+"""Resources that Ray refuses as custom ones, and the spec's field for each."""
 _PERCENT = r"^\d+(\.\d+)?%$"
 
 UNBRACED: Final = "unbraced"
-"""In pydantic's context: the values of the text that hold a `$NAME` without braces."""
+"""Key in pydantic's context: for each value of the text with a `$NAME` without braces, that name."""
+
+
+def duration_in_seconds(value: object) -> float:
+    """Return the seconds of "3h50m", "90s", "2d", "1.5h", or of a number of seconds.
+
+    Raises:
+        ValueError: It is none of these, or not above zero.
+    """
+    seconds = _number_of_text(value)
+    if seconds is None and isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+        parts = zip(match.groups(), _SECONDS, strict=True)
+        seconds = sum((Fraction(number) * unit for number, unit in parts if number), Fraction())
+    if seconds is None or seconds <= 0:
+        raise ValueError('must be a duration above zero, such as "3h50m", "90s", "2d" or 600')
+    return float(seconds)
+
+
+def size_in_bytes(value: object) -> int:
+    """Return the bytes of "64MiB" (powers of 1024), "1GB" (powers of 1000), or of a number.
+
+    Raises:
+        ValueError: It is none of these, or not a whole number of bytes, at least 1 and at most `MOST`.
+    """
+    size = _number_of_text(value)
+    if size is None and isinstance(value, str) and (match := _SIZE.fullmatch(value)):
+        number, prefix, binary = match.groups()
+        power = " kmgt".index((prefix or " ").lower())
+        size = Fraction(number) * (1024 if binary else 1000) ** power
+    if size is None or not 1 <= size <= MOST or size.denominator != 1:
+        raise ValueError('must be a size in bytes, such as "64MiB", "1GB" or 1048576')
+    return int(size)
+
+
+def _number_of_text(value: object) -> Fraction | None:
+    if isinstance(value, str) and _PLAIN.fullmatch(value):  # how a number comes out of ${...}
+        return Fraction(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return Fraction(value) if abs(value) < _MAX else None  # nor is NaN
 
 
 def _path_text(value: object) -> object:
@@ -99,6 +145,12 @@ def _braced(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _without_glob(uri: str) -> str:
+    if re.search(r"[*?\[]", uri):  # a run reads from many places, and writes to one
+        raise ValueError('must be one place: "*", "?" and "[" work in the source only')
+    return uri
+
+
 def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
         raise ValueError("must not be empty")
@@ -112,7 +164,7 @@ def _rising(value: tuple[int, int]) -> tuple[int, int]:
 
 
 def _json_like(value: Any, depth: int = 0) -> Any:
-    """Return *value*, made of what JSON has, so that it can be compared with the last run's."""
+    """Return *value* if JSON can hold it, so that it can be stored and compared by the next session."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"must not be nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
@@ -154,7 +206,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-# Not by min_length: pydantic would also call a list too short when none of its items fits.
+# Not `min_length`: with it, pydantic also reports a list as too short when none of its items fits.
 _SOME = AfterValidator(_not_empty)
 _SOME_IN_SCHEMA = Field(json_schema_extra={"minItems": 1})
 Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool), AfterValidator(_countable)]
@@ -200,7 +252,7 @@ OneUri = Annotated[
     str,
     BeforeValidator(_path_text),
     AfterValidator(_braced),
-    AfterValidator(without_glob),
+    AfterValidator(_without_glob),
     AfterValidator(absolute_uri),
 ]
 Uris = Annotated[

@@ -1,7 +1,9 @@
-"""The values of a text as a tree, each with its place."""
+"""A YAML text as a tree of plain values, each with its offsets, and how a scalar gets its value."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -9,14 +11,32 @@ from typing import NamedTuple
 
 from batchrunner.spec.diagnosis import Page, Problem
 
+CORE = "tag:yaml.org,2002:"
+"""Prefix of the tags of YAML's core schema."""
+
 MAX_CHARACTERS = 1 << 20
-"""Of a text, and of its values when every alias is written out."""
+"""Most characters of a text, and of its values with every alias expanded."""
 
 MAX_DEPTH = 50
-"""Levels of a text when every alias is written out."""
+"""Most levels of a text with every alias expanded."""
 
 MAX_NODES = 20_000
-"""Keys and values of a text when every alias is written out."""
+"""Most keys and values of a text with every alias expanded."""
+
+Scalar = str | int | float | bool | None
+
+_WORDS: dict[str, Scalar] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **{f"{sign}.{word}": math.inf for sign in ("", "+") for word in ("inf", "Inf", "INF")},
+    **{f"-.{word}": -math.inf for word in ("inf", "Inf", "INF")},
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+}
+_WHOLE = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9A-Fa-f]+")
+_REAL = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_TYPES = {"null": type(None), "bool": bool, "int": int, "float": float}
+_MAX_DIGITS = 400
 
 
 class Node(NamedTuple):
@@ -24,12 +44,12 @@ class Node(NamedTuple):
 
     Attributes:
         value: Plain Python: str, int, float, bool, None, list, or dict with str keys.
-        start: Where it begins, in characters from the start of the text; *end*: one past its end.
-        children: Its parts, by key or by index.
-        keys: Where each key begins.
+        start: Offset of its first character in the text; *end* is one past its last.
+        children: Its items, by key or by index.
+        keys: Offset of each key.
         height: Levels below this one.
-        broken: A problem of this value is known, so that others are only its echo.
-        from_environment: A variable went into it.
+        broken: A problem of this value is reported already; others would follow from it.
+        from_environment: Its text refers to a variable.
     """
 
     value: object
@@ -44,16 +64,57 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a text says, and what is wrong with it.
+    """A parsed text and its problems.
 
     Attributes:
-        root: None when the text is empty or was given up.
-        problems: As they were found.
-        page: The text, with what of it is secret.
-        unbraced: The values that hold a `$NAME` without braces, and that name.
+        root: None when the text is empty or could not be parsed to its end.
+        problems: In the order of parsing.
+        page: The text, with the spans of its secrets.
+        unbraced: For each value with a `$NAME` without braces, that name.
     """
 
     root: Node | None
     problems: tuple[Problem, ...]
     page: Page
     unbraced: Mapping[str, str]
+
+
+def resolved(text: str, *, tag: str | None, plain: bool) -> Scalar:
+    """Return the value of a scalar; *plain* means without quotes, and not a block.
+
+    Raises:
+        ValueError: The tag is not of the core schema, or the text is not of the tag's type.
+    """
+    if tag in {"!", CORE + "str"} or (tag is None and not plain):
+        return text
+    value = _plain(text)
+    if tag is None:
+        return value
+    kind = tag.removeprefix(CORE)
+    if not tag.startswith(CORE) or kind not in _TYPES:
+        raise ValueError(f"the tag {shown(tag)} is not supported: a spec holds plain values only")
+    if kind == "float" and type(value) is int:
+        return float(value)
+    if type(value) is not _TYPES[kind]:
+        raise ValueError(f"this is not what the tag {shown(tag)} says")
+    return value
+
+
+def shown(tag: str) -> str:
+    """Return *tag* as it is written."""
+    return f"!!{tag.removeprefix(CORE)}" if tag.startswith(CORE) else tag
+
+
+def _plain(text: str) -> Scalar:
+    if text in _WORDS:
+        return _WORDS[text]
+    whole = _WHOLE.fullmatch(text)
+    if not whole and not _REAL.fullmatch(text):
+        return text
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of more than {_MAX_DIGITS} digits; put a text in quotes")
+    if whole:
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    if math.isinf(value := float(text)):
+        raise ValueError("the number is too large; put a text in quotes")
+    return value

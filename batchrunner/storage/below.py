@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 from batchrunner.errors import StorageError
-from batchrunner.storage.seam import Entry, Staged, Storage
-from batchrunner.storage.validity import plain_folder, plain_key
+from batchrunner.storage.contract import Entry, Staged, Storage
+from batchrunner.storage.keys import plain_folder, plain_key
 
 
 class Below:
     """The objects of *storage* below *folder*, under keys relative to that.
 
-    What is staged, and with it `leftovers` and `sweep`, is that of the whole *storage*.
+    What is staged, and with it `garbage` and `clean`, is that of the whole *storage*.
     """
 
     def __init__(self, storage: Storage, folder: str) -> None:
@@ -56,11 +56,11 @@ class Below:
             raise
         return self._short(self._storage.publish(full))
 
-    def notes(self, key: str) -> tuple[bytes, ...]:
-        return self._storage.notes(self._full(key))
+    def intents(self, key: str) -> tuple[bytes, ...]:
+        return self._storage.intents(self._full(key))
 
-    def forget_notes(self, keys: Iterable[str]) -> None:
-        self._storage.forget_notes([self._full(key) for key in keys])
+    def remove_intents(self, keys: Iterable[str]) -> None:
+        self._storage.remove_intents([self._full(key) for key in keys])
 
     def delete(self, keys: Iterable[str]) -> None:
         self._storage.delete([self._full(key) for key in keys])
@@ -71,11 +71,11 @@ class Below:
     def move(self, entry: Entry, target: str) -> bool:
         return self._storage.move(self._outside(entry), self._full(target))
 
-    def leftovers(self, *, notes: bool = False) -> Sequence[Entry]:
-        return self._storage.leftovers(notes=notes)
+    def garbage(self, *, intents: bool = False) -> Sequence[Entry]:
+        return self._storage.garbage(intents=intents)
 
-    def sweep(self, *, notes: bool = False) -> None:
-        self._storage.sweep(notes=notes)
+    def clean(self, *, intents: bool = False) -> None:
+        self._storage.clean(intents=intents)
 
     def check_conditional_writes(self) -> None:
         self._storage.check_conditional_writes()

@@ -8,7 +8,7 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, BinaryIO
 
-from batchrunner.storage.disk_errors import disk_error
+from batchrunner.storage.disk.errors import disk_error
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -22,7 +22,7 @@ from batchrunner.testing.s3_servers import S3Server
 _FOREVER = 3600.0
 
 
-class Kind(StrEnum):
+class NetworkFaultKind(StrEnum):
     """What goes wrong."""
 
     STATUS = "status"
@@ -50,14 +50,14 @@ class Fault:
         nth: The only matching request to fail, counted from 1; None for every one.
         lasts: Every matching request after the nth fails, too: the server went down.
         sticks: The nth request fails again whenever it is repeated, the others do not.
-        status: HTTP status, for `Kind.STATUS`.
-        code: S3's word for the error, for `Kind.STATUS`.
+        status: HTTP status, for `NetworkFaultKind.STATUS`.
+        code: S3's word for the error, for `NetworkFaultKind.STATUS`.
         headers: More headers of that answer, as "name: value" lines.
         body: Its body, in place of S3's usual one; "" for none at all.
-        seconds: For `Kind.DELAY`.
+        seconds: For `NetworkFaultKind.DELAY`.
     """
 
-    kind: Kind
+    kind: NetworkFaultKind
     method: str = ""
     target: str = ""
     nth: int | None = None
@@ -154,17 +154,17 @@ class FaultProxy:
         self.requests.append(f"{request.method} {request.target}")
         fault = self._fault_for(request)
         kind = fault.kind if fault else None
-        if fault and kind is Kind.STATUS:
+        if fault and kind is NetworkFaultKind.STATUS:
             writer.write(_answer(fault, request.method))
-        elif kind is Kind.RESET_BEFORE:
+        elif kind is NetworkFaultKind.RESET_BEFORE:
             _reset(writer)
         else:
-            if fault and kind in {Kind.HANG, Kind.DELAY}:
-                await asyncio.sleep(_FOREVER if kind is Kind.HANG else fault.seconds)
+            if fault and kind in {NetworkFaultKind.HANG, NetworkFaultKind.DELAY}:
+                await asyncio.sleep(_FOREVER if kind is NetworkFaultKind.HANG else fault.seconds)
             answer = await self._pass_on(request)
-            if kind is Kind.RESET_AFTER:
+            if kind is NetworkFaultKind.RESET_AFTER:
                 _reset(writer)
-            if kind is Kind.CUT_BODY:
+            if kind is NetworkFaultKind.CUT_BODY:
                 head, _, body = answer.partition(b"\r\n\r\n")
                 writer.write(head + b"\r\n\r\n" + body[: len(body) // 2])
                 await writer.drain()

@@ -18,9 +18,8 @@ from itertools import islice
 from typing import Any, BinaryIO, Self, TypeVar, cast
 
 from batchrunner.errors import StorageError
-from batchrunner.storage.options import Options
-from batchrunner.storage.schemes import SCHEMES
-from batchrunner.storage.seam import Entry, Staged, Storage
+from batchrunner.storage.contract import Entry, Options, Staged, Storage
+from batchrunner.storage.schemes import SCHEMES, opener_of
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -181,7 +180,8 @@ class FaultyStorage:
 
     def publish(self, objects: Mapping[str, tuple[Staged, bytes]]) -> frozenset[str]:
         inner = {
-            key: (cast(FaultyStaged, staged).inner, note) for key, (staged, note) in objects.items()
+            key: (cast(FaultyStaged, staged).inner, intent)
+            for key, (staged, intent) in objects.items()
         }
         try:
             return self._faults.around(
@@ -193,11 +193,11 @@ class FaultyStorage:
             for staged, _ in inner.values():
                 staged.discard()
 
-    def notes(self, key: str) -> tuple[bytes, ...]:
-        return self._call("notes", lambda: self._inner.notes(key))
+    def intents(self, key: str) -> tuple[bytes, ...]:
+        return self._call("intents", lambda: self._inner.intents(key))
 
-    def forget_notes(self, keys: Iterable[str]) -> None:
-        self._some("forget_notes", keys, self._inner.forget_notes)
+    def remove_intents(self, keys: Iterable[str]) -> None:
+        self._some("remove_intents", keys, self._inner.remove_intents)
 
     def delete(self, keys: Iterable[str]) -> None:
         self._some("delete", keys, self._inner.delete)
@@ -208,11 +208,11 @@ class FaultyStorage:
     def move(self, entry: Entry, target: str) -> bool:
         return self._call("move", lambda: self._inner.move(entry, target))
 
-    def leftovers(self, *, notes: bool = False) -> Sequence[Entry]:
-        return self._call("leftovers", lambda: self._inner.leftovers(notes=notes))
+    def garbage(self, *, intents: bool = False) -> Sequence[Entry]:
+        return self._call("garbage", lambda: self._inner.garbage(intents=intents))
 
-    def sweep(self, *, notes: bool = False) -> None:
-        self._call("sweep", lambda: self._inner.sweep(notes=notes))
+    def clean(self, *, intents: bool = False) -> None:
+        self._call("clean", lambda: self._inner.clean(intents=intents))
 
     def check_conditional_writes(self) -> None:
         self._call("check_conditional_writes", self._inner.check_conditional_writes)
@@ -234,17 +234,16 @@ def _half(objects: Mapping[K, T]) -> dict[K, T]:
 def faulty_scheme(scheme: str, faults: Faults) -> Iterator[None]:
     """Have every storage that is opened as `scheme://` inside the block fail as *faults* say.
 
-    Nothing fails after the block. Name a place that was not used before in this process: sources
-    are opened once and kept.
+    What was opened inside the block stays in use where it was handed to, and fails no more.
     """
-    real = SCHEMES[scheme]
+    real, open_root = SCHEMES[scheme], opener_of(scheme)
 
     def opened(root: str, options: Options) -> Storage:
-        return FaultyStorage(real(root, options), faults)
+        return FaultyStorage(open_root(root, options), faults)
 
     SCHEMES[scheme] = opened
     try:
         yield
     finally:
         SCHEMES[scheme] = real
-        faults.at = 0  # what was opened inside is kept, and good from now on
+        faults.at = 0

@@ -10,17 +10,15 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from batchrunner.errors import ObjectChangedError, ObjectNotFoundError, StorageError
-from batchrunner.storage.options import Options
-from batchrunner.storage.schemes import SCHEMES
-from batchrunner.storage.seam import MAX_RECORD_BYTES, Entry, Staged, Storage
-from batchrunner.storage.validity import STAGING, plain_folder, plain_key, plain_note
+from batchrunner.storage.contract import MAX_RECORD_BYTES, Entry, Options, Staged, Storage
+from batchrunner.storage.keys import STAGING, plain_folder, plain_intent, plain_key
 
 
 @dataclass(frozen=True, slots=True)
 class _Object:
     data: bytes
     identity: str
-    note: bytes | None = None
+    intent: bytes | None = None
     written: int = 0
 
 
@@ -33,11 +31,11 @@ class _Memory:
     staged: set[MemoryStaged] = field(default_factory=set)
     writes: int = 0
 
-    def write(self, key: str, data: bytes, *, note: bytes | None = None) -> None:
+    def write(self, key: str, data: bytes, *, intent: bytes | None = None) -> None:
         """Write under the lock, which the caller holds."""
         self.writes += 1
         identity = hashlib.sha256(data).hexdigest()[:32]
-        self.objects[key] = _Object(data, identity, note, self.writes)
+        self.objects[key] = _Object(data, identity, intent, self.writes)
 
 
 class MemoryStaged(io.BytesIO):
@@ -123,21 +121,21 @@ class MemoryStorage:
     def publish(self, objects: Mapping[str, tuple[Staged, bytes]]) -> frozenset[str]:
         won = set()
         try:
-            for key, (staged, note) in objects.items():
-                if self._publish(key, cast(MemoryStaged, staged), plain_note(note).encode()):
+            for key, (staged, intent) in objects.items():
+                if self._publish(key, cast(MemoryStaged, staged), plain_intent(intent).encode()):
                     won.add(key)
         finally:
             for staged, _ in objects.values():
                 staged.discard()
         return frozenset(won)
 
-    def notes(self, key: str) -> tuple[bytes, ...]:
+    def intents(self, key: str) -> tuple[bytes, ...]:
         with self._memory.lock:
             found = self._memory.objects.get(self._full(key))
-        return () if found is None or found.note is None else (found.note,)
+        return () if found is None or found.intent is None else (found.intent,)
 
-    def forget_notes(self, keys: Iterable[str]) -> None:
-        """Do nothing: a note is part of its object."""
+    def remove_intents(self, keys: Iterable[str]) -> None:
+        """Do nothing: an intent is part of its object."""
 
     def delete(self, keys: Iterable[str]) -> None:
         with self._memory.lock:
@@ -156,12 +154,12 @@ class MemoryStorage:
             self._memory.objects[new] = self._memory.objects.pop(old)
             return True
 
-    def leftovers(self, *, notes: bool = False) -> Sequence[Entry]:  # noqa: ARG002 -- a note is part of its object
+    def garbage(self, *, intents: bool = False) -> Sequence[Entry]:  # noqa: ARG002 -- an intent is part of its object
         with self._memory.lock:
             left = sum(one.is_left for one in self._memory.staged)
         return [Entry(f"{STAGING}/{number}", 0, str(number)) for number in range(left)]
 
-    def sweep(self, *, notes: bool = False) -> None:  # noqa: ARG002 -- a note is part of its object
+    def clean(self, *, intents: bool = False) -> None:  # noqa: ARG002 -- an intent is part of its object
         with self._memory.lock:
             self._memory.staged.clear()
 
@@ -204,7 +202,7 @@ class MemoryStorage:
                 self._memory.write(full, data)
             return self._memory.objects[full].data == data
 
-    def _publish(self, key: str, staged: MemoryStaged, note: bytes) -> bool:
+    def _publish(self, key: str, staged: MemoryStaged, intent: bytes) -> bool:
         full = self._full(key)
         if not staged.closed:
             raise ValueError("close the staged file before it is published")
@@ -213,12 +211,10 @@ class MemoryStorage:
                 raise ObjectNotFoundError(f"{self.uri}/{key}: what was staged for it is gone")
             if full in self._memory.objects:
                 return False
-            self._memory.write(full, staged.data, note=note)
+            self._memory.write(full, staged.data, intent=intent)
             return True
 
 
-def _open_memory(root: str, _: Options) -> Storage:
+def open_memory(root: str, _: Options) -> Storage:
+    """Open the storage of that name, and a folder below it."""
     return MemoryStorage(root)
-
-
-SCHEMES["memory"] = _open_memory

@@ -23,11 +23,11 @@ from typing import ClassVar, TypeVar, cast
 import pytest
 
 from batchrunner.errors import ObjectChangedError, ObjectNotFoundError, StorageError
-from batchrunner.storage.seam import MAX_NOTE_BYTES, MAX_RECORD_BYTES, Entry, Staged, Storage
+from batchrunner.storage.contract import MAX_INTENT_BYTES, MAX_RECORD_BYTES, Entry, Staged, Storage
 
 T = TypeVar("T")
 
-NOTE = b'{"attempt": 1}'
+INTENT = b'{"attempt": 1}'
 
 ODD_KEYS = (
     "a b",
@@ -52,10 +52,10 @@ def staged(storage: Storage, data: bytes) -> Staged:
 
 
 def publish(
-    storage: Storage, objects: Mapping[str, bytes], *, note: bytes = NOTE
+    storage: Storage, objects: Mapping[str, bytes], *, intent: bytes = INTENT
 ) -> frozenset[str]:
-    """Publish *objects* with one note for all."""
-    return storage.publish({key: (staged(storage, data), note) for key, data in objects.items()})
+    """Publish *objects* with one intent for all."""
+    return storage.publish({key: (staged(storage, data), intent) for key, data in objects.items()})
 
 
 def keys(storage: Storage, prefix: str = "", *, recursive: bool = False) -> list[str]:
@@ -160,7 +160,7 @@ class StorageContract:
         assert entry_of(storage, "key").identity != first.identity
 
     def test_readers_never_see_half_an_object(self, storage: Storage, twin: Storage) -> None:
-        """A ledger read while it is replaced is still a whole ledger."""
+        """A sentinel index read while it is replaced is still a whole sentinel index."""
         whole = [bytes([number]) * 1_000_000 for number in range(2)]
         storage.put("key", whole[0])
         done = threading.Event()
@@ -191,7 +191,7 @@ class StorageContract:
         assert keys(storage, recursive=True) == [key]
         assert storage.move(entry_of(storage, key), f"moved/{key}")
         assert publish(storage, {key: b"22"}) == {key}
-        assert NOTE in storage.notes(key)
+        assert INTENT in storage.intents(key)
         assert storage.put_if_absent({key: b"3"}) == frozenset()
         with storage.open(entry_of(storage, key)) as file:
             assert file.read() == b"22"
@@ -296,32 +296,33 @@ class StorageContract:
         one = twin if sum(next(iter(objects.values()))) % 2 else storage
         return lambda: one.put_if_absent(objects)
 
-    # stage, publish, notes
+    # stage, publish, intents
 
     def test_a_published_object_has_its_bytes_and_its_note(self, storage: Storage) -> None:
-        """Data first, record last: the note makes the record possible after a crash."""
+        """Data first, record last: the intent makes the record possible after a crash."""
         assert publish(storage, {"a/part": b"12", "b/part": b""}) == {"a/part", "b/part"}
 
         assert [storage.get("a/part"), storage.get("b/part")] == [b"12", b""]
-        assert [storage.notes("a/part"), storage.notes("b/part")] == [(NOTE,), (NOTE,)]
+        assert [storage.intents("a/part"), storage.intents("b/part")] == [(INTENT,), (INTENT,)]
 
     def test_the_longest_note_comes_back_whole(self, storage: Storage) -> None:
-        """S3 counts the note's name too."""
-        note = b'{"k": "' + bytes(range(35, 92)) * 30 + b"," * (MAX_NOTE_BYTES - 1719) + b'"}'
-        assert len(note) == MAX_NOTE_BYTES
-        publish(storage, {"key": b"1"}, note=note)
+        """S3 counts the intent's name too."""
+        intent = b'{"k": "' + bytes(range(35, 92)) * 30 + b"," * (MAX_INTENT_BYTES - 1719) + b'"}'
+        assert len(intent) == MAX_INTENT_BYTES
+        publish(storage, {"key": b"1"}, intent=intent)
 
-        assert storage.notes("key") == (note,)
+        assert storage.intents("key") == (intent,)
 
     @pytest.mark.parametrize(
-        "note", [b"", b"x" * (MAX_NOTE_BYTES + 1), "é".encode(), b"two\nlines", b" blank", b"\0"]
+        "intent",
+        [b"", b"x" * (MAX_INTENT_BYTES + 1), "é".encode(), b"two\nlines", b" blank", b"\0"],
     )
     def test_a_note_that_no_header_can_carry_is_refused(
-        self, storage: Storage, note: bytes
+        self, storage: Storage, intent: bytes
     ) -> None:
         """Refused everywhere, so that what works on a disk works in a bucket."""
-        with pytest.raises(StorageError, match="note"):
-            publish(storage, {"key": b"1"}, note=note)
+        with pytest.raises(StorageError, match="intent"):
+            publish(storage, {"key": b"1"}, intent=intent)
 
         assert keys(storage) == []
 
@@ -359,7 +360,7 @@ class StorageContract:
         one.file.seek(2)
         assert one.file.read(3) == b"345"
         one.file.close()
-        storage.publish({"key": (one, NOTE)})
+        storage.publish({"key": (one, INTENT)})
 
         assert storage.get("key") == b"12345678"
 
@@ -368,7 +369,7 @@ class StorageContract:
         one, lost = staged(storage, b"1"), staged(storage, b"2")
         lost.discard()
         lost.discard()
-        storage.publish({"key": (one, NOTE)})
+        storage.publish({"key": (one, INTENT)})
         one.discard()
 
         assert storage.get("key") == b"1"
@@ -377,22 +378,22 @@ class StorageContract:
         """Its writer may hold back the last bytes."""
         one = storage.stage()
         with pytest.raises(ValueError, match="close"):
-            storage.publish({"key": (one, NOTE)})
+            storage.publish({"key": (one, INTENT)})
 
         assert keys(storage) == []
 
     def test_whoever_publishes_second_loses_and_changes_nothing(
         self, storage: Storage, twin: Storage
     ) -> None:
-        """The zombie's part is dropped; the part that stands keeps its bytes and its note."""
+        """The zombie's part is dropped; the part that stands keeps its bytes and its intent."""
         publish(storage, {"key": b"first"})
         before = storage.head("key")
 
-        won = publish(twin, {"key": b"second", "free": b"2"}, note=b"other")
+        won = publish(twin, {"key": b"second", "free": b"2"}, intent=b"other")
 
         assert won == {"free"}
         assert (storage.get("key"), storage.head("key")) == (b"first", before)
-        assert NOTE in storage.notes("key")
+        assert INTENT in storage.intents("key")
 
     def test_the_same_bytes_published_again_are_not_ours(
         self, storage: Storage, twin: Storage
@@ -405,7 +406,7 @@ class StorageContract:
     def test_of_many_publishers_one_wins_and_its_note_is_found(
         self, storage: Storage, twin: Storage
     ) -> None:
-        """Adoption needs the note that belongs to the bytes."""
+        """Adoption needs the intent that belongs to the bytes."""
         for number in range(self.rounds):
             key = f"race/part-{number}"
             offers = [b"attempt-%d" % writer for writer in range(self.contenders)]
@@ -413,13 +414,13 @@ class StorageContract:
 
             winners = [offer for offer, keys_won in zip(offers, won, strict=True) if keys_won]
             assert winners == [storage.get(key)]
-            assert winners[0] in storage.notes(key)
+            assert winners[0] in storage.intents(key)
 
     def _publish(
         self, storage: Storage, twin: Storage, key: str, offer: bytes
     ) -> Callable[[], frozenset[str]]:
         one = twin if offer[-1] % 2 else storage
-        return lambda: publish(one, {key: offer}, note=offer)
+        return lambda: publish(one, {key: offer}, intent=offer)
 
     def test_an_object_of_any_size_is_published_whole(self, storage: Storage) -> None:
         """Large ones go to a bucket in parts."""
@@ -430,14 +431,14 @@ class StorageContract:
         one.file.write(b"end")
         one.file.close()
 
-        assert storage.publish({"large": (one, NOTE)}) == {"large"}
+        assert storage.publish({"large": (one, INTENT)}) == {"large"}
 
         entry = entry_of(storage, "large")
         assert entry.size == (40 << 20) + 3
         with storage.open(entry) as file:
             assert all(file.read(1 << 20) == block for _ in range(40))
             assert file.read() == b"end"
-        assert storage.notes("large") == (NOTE,)
+        assert storage.intents("large") == (INTENT,)
 
     def test_of_two_large_publishers_one_wins(self, storage: Storage, twin: Storage) -> None:
         """Parts are uploaded twice, completed once."""
@@ -454,19 +455,19 @@ class StorageContract:
         assert storage.get("large") == offers[won.index(frozenset({"large"}))]
 
     def test_there_are_no_notes_on_what_nobody_published(self, storage: Storage) -> None:
-        """A part without a note is not ours to adopt."""
+        """A part without an intent is not ours to adopt."""
         storage.put("plain", b"1")
 
-        assert storage.notes("plain") == storage.notes("nothing") == ()
+        assert storage.intents("plain") == storage.intents("nothing") == ()
 
     def test_forgetting_notes_can_be_repeated_and_keeps_the_others(self, storage: Storage) -> None:
         """Notes go when the sentinel stands; those of other shards are still needed."""
         publish(storage, {"done": b"1"})
         publish(storage, {"pending": b"2"})
         for _ in range(2):
-            storage.forget_notes(["done", "never there"])
+            storage.remove_intents(["done", "never there"])
 
-        assert storage.notes("pending") == (NOTE,)
+        assert storage.intents("pending") == (INTENT,)
         assert storage.get("done") == b"1"
 
     # open
@@ -581,7 +582,7 @@ class StorageContract:
         assert storage.head("key") is None
 
     def test_a_moved_object_is_under_its_new_key_only(self, storage: Storage) -> None:
-        """What is damaged is set aside, note and all, not copied."""
+        """What is damaged is set aside, intent and all, not copied."""
         publish(storage, {"a/part": b"1"})
 
         assert storage.move(entry_of(storage, "a/part"), "aside/b/part")
@@ -647,10 +648,10 @@ class StorageContract:
         publish(storage, {"a/part": b"1"})
         storage.put("record", b"2")
 
-        storage.sweep()
+        storage.clean()
 
         assert keys(storage, recursive=True) == ["a/part", "record"]
-        assert storage.notes("a/part") == (NOTE,)
+        assert storage.intents("a/part") == (INTENT,)
 
     def test_what_is_left_over_can_be_listed_before_it_is_swept(
         self, storage: Storage, twin: Storage
@@ -659,40 +660,40 @@ class StorageContract:
         publish(storage, {"a/part": b"1"})
         storage.put("record", b"2")
         staged(storage, b"given up").discard()
-        assert list(twin.leftovers()) == []
+        assert list(twin.garbage()) == []
         one = staged(storage, b"1234")
 
-        left = twin.leftovers()
+        left = twin.garbage()
 
         # Where staged bytes are nobody's but their process's, there is nothing to see.
         assert {entry.key.partition("/")[0] for entry in left} <= {".staging"}
-        twin.sweep()
-        assert list(storage.leftovers()) == []
+        twin.clean()
+        assert list(storage.garbage()) == []
         one.discard()
 
     def test_notes_that_nobody_needs_are_swept_if_that_is_asked_for(self, storage: Storage) -> None:
         """Where nothing is adopted they would stay for ever; the object that had them stays."""
         publish(storage, {"a/part": b"1"})
 
-        storage.sweep(notes=True)
+        storage.clean(intents=True)
 
         assert keys(storage, recursive=True) == ["a/part"]
         assert storage.get("a/part") == b"1"
-        assert list(storage.leftovers(notes=True)) == []
+        assert list(storage.garbage(intents=True)) == []
 
     def test_a_sweep_of_nothing_is_no_error(self, storage: Storage) -> None:
         """The first driver of a run sweeps too."""
-        storage.sweep()
+        storage.clean()
 
     def test_what_was_swept_is_published_whole_or_not_at_all(
         self, storage: Storage, twin: Storage
     ) -> None:
         """A zombie that was taken for dead must not publish a torn part."""
         one = staged(storage, b"whole")
-        twin.sweep()
+        twin.clean()
 
         try:
-            assert storage.publish({"key": (one, NOTE)}) == {"key"}
+            assert storage.publish({"key": (one, INTENT)}) == {"key"}
         except ObjectNotFoundError:
             assert storage.head("key") is None
         else:
@@ -711,7 +712,7 @@ class StorageContract:
 
         for number in range(5 * self.rounds):
             racers: list[Callable[[], None]]
-            racers = [partial(put, number), partial(put_new, number), twin.sweep]
+            racers = [partial(put, number), partial(put_new, number), twin.clean]
             at_once(racers)
 
         assert len(keys(storage, "put")) == len(keys(storage, "new")) == 5 * self.rounds

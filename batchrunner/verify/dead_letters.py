@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from itertools import chain
 
+from batchrunner.checkpoint import RunLocation
 from batchrunner.shard import Shard, Slicing
-from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.reading import Numbers, numbered_lines, position_of
 
 
 class DeadLetters:
     """The dead letters of a run whose files are whole."""
 
-    def __init__(self, place: Place, seen: Evidence) -> None:
+    def __init__(self, place: RunLocation, seen: Evidence) -> None:
         self._records, self._seen = place.checkpoint.records, seen
 
     def of(self, shard: Shard) -> Numbers:
@@ -21,12 +22,12 @@ class DeadLetters:
 
     def wanted(self, shard: Shard) -> Numbers | None:
         """Return where the rows of *shard* stand if it tries dead letters again, else None."""
-        return self._positions(shard.start) if shard.slicing is Slicing.LETTERS else None
+        return self._positions(shard.start) if shard.slicing is Slicing.DEAD_LETTERS else None
 
     def _positions(self, shard_id: int) -> Numbers:
         name = self._seen.sentinels[shard_id].errors
         if not name:
             return frozenset()
-        with self._records.open(self._seen.letters[name]) as file:
+        with self._records.open(self._seen.dead_letters[name]) as file:
             lines = chain.from_iterable(numbered_lines(file, at=0))
             return frozenset(position_of(line) for _, line in lines)

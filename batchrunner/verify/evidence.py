@@ -6,39 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from batchrunner.checkpoint import Checkpoint, RunPlace, Sentinel
-from batchrunner.checkpoint.ledgers import read_sentinel
+from batchrunner.checkpoint import RunLocation, RunPlace, Sentinel
+from batchrunner.checkpoint.sentinel_index import read_sentinel
+from batchrunner.driver.moving import brought_here, recorded_place
+from batchrunner.driver.plan import StoredPlan
+from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
-from batchrunner.plan.moving import brought_here, recorded_place
-from batchrunner.plan.output import MANIFEST, SUCCESS
-from batchrunner.plan.planning import StoredPlan
 from batchrunner.shard import Shard
-from batchrunner.spec import BatchSpec
-from batchrunner.storage import Entry, Storage, open_storage
+from batchrunner.storage import Entry, Storage
 from batchrunner.verify.sink_data import apart_from, data_in, other_runs
-from batchrunner.worker.work import checkpoint_storage
 
 _READERS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a run is.
-
-    Attributes:
-        spec: What was asked for.
-        sink: Where the parts are.
-        checkpoint: Where it is remembered.
-    """
-
-    spec: BatchSpec
-    sink: Storage
-    checkpoint: Checkpoint
-
-    @classmethod
-    def of(cls, spec: BatchSpec) -> Place:
-        sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
-        return cls(spec, sink, Checkpoint.current(checkpoint_storage(spec)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +31,7 @@ class Evidence:
         strays: Keys of sentinels that belong to no shard of the plan.
         data: Objects in the sink that look like data, by name; also in folders below it.
         other_runs: Folders below the sink that are the output of another run.
-        letters: Files of rows set aside, by name.
+        dead_letters: Files of rows set aside, by name.
         is_finished: `_SUCCESS` stands, before and after everything else was read.
         manifest: The manifest's bytes; None when there is none.
         places: Where the run was when its records were made.
@@ -68,7 +46,7 @@ class Evidence:
     strays: Sequence[str]
     data: Mapping[str, Entry]
     other_runs: Sequence[str]
-    letters: Mapping[str, Entry]
+    dead_letters: Mapping[str, Entry]
     is_finished: bool
     manifest: bytes | None
     places: frozenset[RunPlace] = frozenset()
@@ -80,7 +58,7 @@ class Evidence:
         return self.plan.facts.part(shard.id)
 
 
-def gather(place: Place) -> Evidence:
+def gather(place: RunLocation) -> Evidence:
     """Read what there is.
 
     Sentinels are listed before parts, so that a run at work meanwhile never shows one without its
@@ -103,7 +81,7 @@ def gather(place: Place) -> Evidence:
     retired = {f"sentinels/{plan.facts.stem(shard.id)}.json" for shard in plan.retired}
     listed = {entry.key: entry for entry in storage.list("sentinels")}
     read = _read(storage, [entry for key, entry in listed.items() if key in keys])
-    letters = {entry.key.partition("/")[2]: entry for entry in storage.list("errors")}
+    dead_letters = {entry.key.partition("/")[2]: entry for entry in storage.list("errors")}
     in_sink = {entry.key: entry for entry in place.sink.list(recursive=True)}
     return Evidence(
         run_uid=record.run_uid,
@@ -113,7 +91,7 @@ def gather(place: Place) -> Evidence:
         strays=[key for key in listed if key not in keys and key not in retired],
         data=data_in(in_sink, beside=apart_from(place.spec)),
         other_runs=other_runs(in_sink),
-        letters=letters,
+        dead_letters=dead_letters,
         is_finished=was_finished and SUCCESS in in_sink,
         manifest=_whole(place.sink, in_sink[MANIFEST]) if MANIFEST in in_sink else None,
         places=frozenset({was, *(generation.place for generation in generations)}),

@@ -10,7 +10,7 @@ from typing import Any
 from batchrunner.checkpoint.incarnations import is_record_key
 
 
-class Kind(StrEnum):
+class FindingKind(StrEnum):
     """What is wrong."""
 
     SENTINEL = "sentinel"
@@ -25,9 +25,9 @@ class Kind(StrEnum):
     """The part has other rows than its sentinel says."""
     ROWS_IN = "rows_in"
     """The sentinel counts other rows than the shard's slice of the source has."""
-    LETTERS = "letters"
+    DEAD_LETTERS = "dead_letters"
     """The rows set aside are not all kept."""
-    UNSEALED = "unsealed"
+    UNADOPTED = "unadopted"
     """A part has the name of a shard, but no attempt of this run wrote it."""
     ORPHAN = "orphan"
     """An object in the sink looks like data and belongs to no shard."""
@@ -60,26 +60,26 @@ class Kind(StrEnum):
 
 REDONE = frozenset(
     {
-        Kind.SENTINEL,
-        Kind.MISSING,
-        Kind.SIZE,
-        Kind.CHECKSUM,
-        Kind.ROWS_OUT,
-        Kind.ROWS_IN,
-        Kind.LETTERS,
-        Kind.UNSEALED,
-        Kind.KEY_MISSING,
-        Kind.KEY_DOUBLED,
-        Kind.KEY_UNKNOWN,
-        Kind.REPLAY,
+        FindingKind.SENTINEL,
+        FindingKind.MISSING,
+        FindingKind.SIZE,
+        FindingKind.CHECKSUM,
+        FindingKind.ROWS_OUT,
+        FindingKind.ROWS_IN,
+        FindingKind.DEAD_LETTERS,
+        FindingKind.UNADOPTED,
+        FindingKind.KEY_MISSING,
+        FindingKind.KEY_DOUBLED,
+        FindingKind.KEY_UNKNOWN,
+        FindingKind.REPLAY,
     }
 )
 """Kinds of damage that are mended by making the shard again."""
 
-ASIDE = frozenset({Kind.ORPHAN, Kind.DUPLICATE})
+ASIDE = frozenset({FindingKind.ORPHAN, FindingKind.DUPLICATE})
 """Kinds of damage that are mended by moving an object away."""
 
-HOPELESS = frozenset({Kind.PLAN, Kind.RECORD})
+HOPELESS = frozenset({FindingKind.PLAN, FindingKind.RECORD})
 """Kinds of damage that nothing here can mend, but for a record that can be made again."""
 
 
@@ -94,7 +94,7 @@ class Finding:
         shard: Id; None when it is about no shard in particular.
     """
 
-    kind: Kind
+    kind: FindingKind
     part: str
     why: str
     shard: int | None = None
@@ -142,7 +142,7 @@ class Verification:
     @property
     def is_lost(self) -> bool:
         """Tell whether no repair is of use: the run's record is damaged, of which nothing tells."""
-        return any(f.kind is Kind.RECORD and is_record_key(f.part) for f in self.findings)
+        return any(f.kind is FindingKind.RECORD and is_record_key(f.part) for f in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from batchrunner.checkpoint import RunLocation
 from batchrunner.errors import InvalidSpecError, StorageError
 from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard
-from batchrunner.verify.counting import uncompressed, unreadable
+from batchrunner.verify.counting import GONE, uncompressed, unreadable
 from batchrunner.verify.dead_letters import DeadLetters
-from batchrunner.verify.evidence import Evidence, Place
-from batchrunner.verify.findings import Finding, Kind
-from batchrunner.verify.key_feeding import KeyColumns, ShardKeys, sides
+from batchrunner.verify.evidence import Evidence
+from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.key_table import DOUBLED, MISSING, UNKNOWN, KeyTable, Odd, Side
-from batchrunner.verify.keys import shown
-from batchrunner.verify.reading import SourceReader, numbered_lines, tables_in
-from batchrunner.verify.source_rows import GONE
+from batchrunner.verify.keys import NULL, key_of, keys_of_column, shown
+from batchrunner.verify.reading import (
+    Folders,
+    Numbered,
+    Numbers,
+    SourceReader,
+    numbered_lines,
+    row_of,
+    tables_in,
+    with_folders,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 
 SHOWN = 20
 """How many keys of a kind are named."""
 
 _KINDS = {
-    Kind.KEY_MISSING: MISSING,
-    Kind.KEY_DOUBLED: DOUBLED,
-    Kind.KEY_UNKNOWN: UNKNOWN,
+    FindingKind.KEY_MISSING: MISSING,
+    FindingKind.KEY_DOUBLED: DOUBLED,
+    FindingKind.KEY_UNKNOWN: UNKNOWN,
 }
 
 Step = Callable[[], None]
@@ -39,11 +52,11 @@ class KeyCheck:
         left_out: Ids of shards whose keys could not be compared.
     """
 
-    def __init__(self, place: Place, seen: Evidence, *, names: tuple[str, ...]) -> None:
+    def __init__(self, place: RunLocation, seen: Evidence, *, names: tuple[str, ...]) -> None:
         self.notes: list[str] = []
         self.left_out: set[int] = set()
         self._place, self._seen = place, seen
-        self._source, self._letters = SourceReader(place.spec.source), DeadLetters(place, seen)
+        self._source, self._dead_letters = SourceReader(place.spec.source), DeadLetters(place, seen)
         self._columns = KeyColumns.named(names)
         self._to_parquet = seen.plan.facts.format == PARQUET
 
@@ -90,7 +103,7 @@ class KeyCheck:
 
     def _add_source(self, keys: ShardKeys) -> Iterator[Finding]:
         shard = keys.shard
-        wanted, aside = self._letters.wanted(shard), self._letters.of(shard)
+        wanted, aside = self._dead_letters.wanted(shard), self._dead_letters.of(shard)
         if self._source.is_parquet(shard):
             names = self._columns.names
             for first, rows in self._source.tables(shard, wanted=wanted, columns=names):
@@ -102,7 +115,7 @@ class KeyCheck:
                 what = (
                     f"the row at byte {at:,} of {shard.uri} was not set aside, and is none: {why}"
                 )
-                yield self._finding(Kind.KEY_MISSING, shard.id, what)
+                yield self._finding(FindingKind.KEY_MISSING, shard.id, what)
             if len(good) < len(lines):
                 bad = [line for line in lines if line[0] in aside]
                 for _ in keys.lines(Side.ASIDE, bad):
@@ -118,7 +131,7 @@ class KeyCheck:
             for lines in numbered_lines(uncompressed(file, facts.compression), at=0):
                 for at, why in keys.lines(Side.SINK, lines):
                     what = f"what stands at byte {at:,} is no row: {why}"
-                    yield self._finding(Kind.ROWS_OUT, shard.id, what)
+                    yield self._finding(FindingKind.ROWS_OUT, shard.id, what)
 
     def _refuse_absent_columns(self, table: KeyTable) -> None:
         for side, what, absent in zip(
@@ -137,7 +150,7 @@ class KeyCheck:
         some = "" if shards == committed else f" of {shards:,} of {committed:,} committed shards"
         return f"keys ({', '.join(self._columns.names)}){some}: {rows}; {odd}"
 
-    def _named(self, table: KeyTable, kind: Kind, odd: str) -> Iterator[Finding]:
+    def _named(self, table: KeyTable, kind: FindingKind, odd: str) -> Iterator[Finding]:
         more = table.by_shard(odd)
         for one in table.odd(odd, most=SHOWN):
             what = f"{shown(one.keys, self._columns.names)}: {_why(one)}"
@@ -147,7 +160,7 @@ class KeyCheck:
             if count:
                 yield self._finding(kind, shard, f"{count:,} more keys are {kind.word}")
 
-    def _finding(self, kind: Kind, shard: int, why: str) -> Finding:
+    def _finding(self, kind: FindingKind, shard: int, why: str) -> Finding:
         return Finding(kind, self._seen.plan.facts.part(shard), why, shard)
 
 
@@ -159,3 +172,98 @@ def _why(odd: Odd) -> str:
     }
     told = [f"; {where}: {count:,}" for where, count in others.items() if count]
     return why + "".join(told if odd.found > odd.expected else [])
+
+
+@dataclass(frozen=True, slots=True)
+class KeyColumns:
+    """The columns that name a row, and whether they are there at all.
+
+    Attributes:
+        names: Of the columns.
+        absent: Those that no row of the source had so far, and no row of the output.
+    """
+
+    names: tuple[str, ...]
+    absent: tuple[set[str], set[str]]
+
+    @classmethod
+    def named(cls, names: tuple[str, ...]) -> KeyColumns:
+        return cls(names, (set(names), set(names)))
+
+    def look(self, side: Side, has: Callable[[str], bool]) -> None:
+        """Note which of the columns rows of *side* have."""
+        if absent := self.absent[side is Side.SINK]:
+            absent -= {name for name in absent if has(name)}
+
+
+@dataclass(frozen=True, slots=True)
+class ShardKeys:
+    """Adds rows of one shard.
+
+    Attributes:
+        table: Where to.
+        shard: The shard.
+        columns: What names a row.
+        times_are_text: Source or sink is JSON, where a date is text.
+        folders: What the folders of its file say.
+    """
+
+    table: KeyTable
+    shard: Shard
+    columns: KeyColumns
+    times_are_text: bool
+    folders: Folders
+
+    def lines(self, side: Side, lines: Numbered) -> Iterator[tuple[int, str]]:
+        """Add the rows of *lines*; yield where those stand that are none, and why."""
+        rows: list[dict[str, Any]] = []
+        for at, line in lines:
+            try:
+                row = row_of(line)
+                rows.append(row if side is Side.SINK else with_folders(row, self.folders))
+            except ValueError as error:
+                yield at, str(error)
+        if rows:
+            self._add_rows(side, rows)
+
+    def _add_rows(self, side: Side, rows: list[dict[str, Any]]) -> None:
+        import pyarrow as pa
+
+        self.columns.look(side, lambda name: any(name in row for row in rows))
+        columns = [[key_of(row.get(name)) for row in rows] for name in self.columns.names]
+        keys = [pa.array(column, pa.large_binary()) for column in columns]
+        self.table.add(self.shard.id, side, keys)
+
+    def rows(self, rows: pa.Table, sides: dict[Side, pa.Array | None]) -> None:
+        """Add rows of a table to each of *sides*: those that its mask picks, or all of them."""
+        keys = [self._column(rows, name) for name in self.columns.names]
+        for side, mask in sides.items():
+            self.columns.look(side, rows.column_names.__contains__)
+            some = keys if mask is None else [key.filter(mask) for key in keys]
+            if len(some[0]):
+                self.table.add(self.shard.id, side, some)
+
+    def _column(self, rows: pa.Table, name: str) -> pa.Array:
+        import pyarrow as pa
+
+        if name not in rows.column_names:
+            return pa.repeat(pa.scalar(NULL, pa.large_binary()), len(rows))
+        return keys_of_column(rows.column(name), times_are_text=self.times_are_text)
+
+
+def sides(
+    first: int, count: int, *, wanted: Numbers | None, aside: Numbers
+) -> dict[Side, pa.Array | None]:
+    """Return which of *count* rows from number *first* on belong to which side of the source."""
+    import pyarrow as pa
+
+    numbers = range(first, first + count)
+    if wanted is None and aside.isdisjoint(numbers):
+        return {Side.SOURCE: None}
+    ours = [wanted is None or number in wanted for number in numbers]
+    bad = [number in aside for number in numbers]
+    pairs = list(zip(ours, bad, strict=True))
+    return {
+        Side.SOURCE: pa.array([mine and not failed for mine, failed in pairs]),
+        Side.ASIDE: pa.array([mine and failed for mine, failed in pairs]),
+    }

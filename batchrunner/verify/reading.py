@@ -71,9 +71,9 @@ def row_of(line: bytes) -> dict[str, Any]:
     return row
 
 
-def position_of(letter: bytes) -> int:
+def position_of(dead_letter: bytes) -> int:
     """Return where the row of a dead letter stands."""
-    return int(row_of(letter)["at"])
+    return int(row_of(dead_letter)["at"])
 
 
 class SourceReader:

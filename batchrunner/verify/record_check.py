@@ -6,24 +6,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from batchrunner.checkpoint import RunRecord
+from batchrunner.checkpoint import RunLocation, RunRecord
 from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes
+from batchrunner.checkpoint.documents import Quarantine
 from batchrunner.checkpoint.incarnations import record_key
-from batchrunner.checkpoint.ledgers import ledger_from_bytes, sentinel_entries
 from batchrunner.checkpoint.plan_file import plan_from_bytes
-from batchrunner.checkpoint.records import Quarantine
+from batchrunner.checkpoint.sentinel_index import index_from_bytes, sentinel_entries
+from batchrunner.driver.sink_state import parts_in, shard_of
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
-from batchrunner.plan.output import parts_in, shard_of
 from batchrunner.storage import Entry, Storage
-from batchrunner.storage.seam import MAX_RECORD_BYTES
-from batchrunner.verify.evidence import Place
-from batchrunner.verify.findings import Finding, Kind
+from batchrunner.storage.contract import MAX_RECORD_BYTES
+from batchrunner.verify.findings import Finding, FindingKind
 
 _Read = Callable[..., Any]
 """Reads a record from its bytes, and raises `DamagedOutputError` under the name *key*."""
 
 
-def record_faults(place: Place) -> Iterator[Finding]:
+def record_faults(place: RunLocation) -> Iterator[Finding]:
     """Yield the records that are damaged, but for sentinels: `ShardCheck` looks at those."""
     storage, records = place.checkpoint.storage, place.checkpoint.records
     if changes := list(records.list("changes")):  # else what was asked at first counts
@@ -33,10 +32,10 @@ def record_faults(place: Place) -> Iterator[Finding]:
         asked = storage.head(key)
         yield from _damaged(storage, [asked] if asked else [], RunRecord.from_bytes)
         if asked is None:
-            yield Finding(Kind.RECORD, key, str(lost(storage, key)))
+            yield Finding(FindingKind.RECORD, key, str(lost(storage, key)))
     yield from _plan_faults(place)
     yield from _damaged(records, records.list("quarantine"), Quarantine.from_bytes, spare=True)
-    yield from _damaged(records, records.list("ledger"), ledger_from_bytes, spare=True)
+    yield from _damaged(records, records.list("sentinel_index"), index_from_bytes, spare=True)
     first = records.head("schema.arrow")
     schemas = [*([first] if first else []), *records.list("schema")]
     yield from _damaged(records, schemas, schema_from_bytes)
@@ -47,7 +46,7 @@ def _damaged(
 ) -> Iterator[Finding]:
     for entry in entries:
         if why := _why(records, entry, read):
-            yield Finding(Kind.SPARE if spare else Kind.RECORD, entry.key, why)
+            yield Finding(FindingKind.SPARE if spare else FindingKind.RECORD, entry.key, why)
 
 
 def _why(records: Storage, entry: Entry, read: _Read) -> str:
@@ -64,7 +63,7 @@ def _why(records: Storage, entry: Entry, read: _Read) -> str:
     return ""
 
 
-def _plan_faults(place: Place) -> Iterator[Finding]:
+def _plan_faults(place: RunLocation) -> Iterator[Finding]:
     """Yield the generations that are damaged.
 
     The run can do without the last ones if no shard of theirs has left anything: the next run adds
@@ -73,7 +72,7 @@ def _plan_faults(place: Place) -> Iterator[Finding]:
     records, first = place.checkpoint.records, 0
     entries = list(records.list("plan"))
     if gone := lost_plan(records, [entry.key for entry in entries]):
-        yield Finding(Kind.RECORD, gone, str(lost(records, gone)))
+        yield Finding(FindingKind.RECORD, gone, str(lost(records, gone)))
         return
     for number, entry in enumerate(entries):
         found = list(_damaged(records, [entry], plan_from_bytes))
@@ -81,12 +80,14 @@ def _plan_faults(place: Place) -> Iterator[Finding]:
             first += len(plan_from_bytes(records.get(entry.key), key=entry.key).shards)
             continue
         is_last = number == len(entries) - 1
-        kind = Kind.SPARE if is_last and not _has_output(place, first) else Kind.RECORD
+        kind = (
+            FindingKind.SPARE if is_last and not _has_output(place, first) else FindingKind.RECORD
+        )
         yield replace(found[0], kind=kind)
         return
 
 
-def _has_output(place: Place, first: int) -> bool:
+def _has_output(place: RunLocation, first: int) -> bool:
     """Tell whether a shard from number *first* on has a sentinel or a part."""
     committed = sentinel_entries(place.checkpoint.records)
     published = map(shard_of, parts_in(place.sink.list()))

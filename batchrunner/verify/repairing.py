@@ -6,15 +6,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from batchrunner.checkpoint import RunLocation
+from batchrunner.driver.session import Session, Stop, open_session
+from batchrunner.driver.sink_state import DAMAGED, MANIFEST, SUCCESS
 from batchrunner.errors import LeaseHeldError
-from batchrunner.plan.output import DAMAGED, MANIFEST, SUCCESS
-from batchrunner.session import Session, Stop, open_session
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage
 from batchrunner.verify.checks import NONE, Checks
-from batchrunner.verify.evidence import Evidence, Place, gather
-from batchrunner.verify.findings import ASIDE, HOPELESS, REDONE, Finding, Kind, Verification
+from batchrunner.verify.evidence import Evidence, gather
+from batchrunner.verify.findings import ASIDE, HOPELESS, REDONE, Finding, FindingKind, Verification
 from batchrunner.verify.rebuilding import made_again
 from batchrunner.verify.verifying import Watch, verify_place
 
@@ -65,13 +66,13 @@ def repair(
         StorageError: Something cannot be listed, read or moved.
     """
     checks.check_possible(spec)
-    place = Place.of(spec)
+    place = RunLocation.of(spec)
     with open_session(place.checkpoint, stop=stop or Stop(max_runtime=None)) as session:
         found = verify_place(place, checks=checks, watch=watch)
         moving = _Moving(place, session)
         hopeless = [f for f in found.findings if f.kind in HOPELESS and not moving.rebuild(f)]
         for finding in found.findings:
-            if finding.kind is Kind.SPARE:
+            if finding.kind is FindingKind.SPARE:
                 moving.put_record_aside(finding.part)
         redone = _mend(moving, place, found) if _has_bad_output(found) else []
     return Repair(
@@ -85,10 +86,10 @@ def repair(
 
 def _has_bad_output(found: Verification) -> bool:
     """Tell whether more than records is damaged; then the records that this takes are whole."""
-    return any(f.kind not in HOPELESS and f.kind is not Kind.SPARE for f in found.findings)
+    return any(f.kind not in HOPELESS and f.kind is not FindingKind.SPARE for f in found.findings)
 
 
-def _mend(moving: _Moving, place: Place, found: Verification) -> list[Shard]:
+def _mend(moving: _Moving, place: RunLocation, found: Verification) -> list[Shard]:
     """Move what is damaged away; return the shards that are to be made again."""
     seen = gather(place)
     # First of all: from here on nobody may take the output for complete.
@@ -113,7 +114,7 @@ def with_dependents(shards: Sequence[Shard], damaged: Collection[int]) -> list[S
     # A shard of dead letters is always younger than the shard that set them aside.
     redo = set(damaged)
     for shard in shards:
-        if shard.slicing is Slicing.LETTERS and shard.start in redo:
+        if shard.slicing is Slicing.DEAD_LETTERS and shard.start in redo:
             redo.add(shard.id)
     return [shard for shard in reversed(shards) if shard.id in redo]
 
@@ -121,7 +122,7 @@ def with_dependents(shards: Sequence[Shard], damaged: Collection[int]) -> list[S
 class _Moving:
     """Moves objects of one run, each under a name of this session: nothing is overwritten."""
 
-    def __init__(self, place: Place, session: Session) -> None:
+    def __init__(self, place: RunLocation, session: Session) -> None:
         self.moved: list[str] = []
         self.rebuilt: list[str] = []
         self._place, self._session = place, session
@@ -143,10 +144,10 @@ class _Moving:
         if part in seen.data:
             self._move(self._sink, part)
         # By their own name, not by that in the sentinel: it may be a copy of another shard's.
-        for name in (name for name in seen.letters if name.startswith(f"{stem}.")):
+        for name in (name for name in seen.dead_letters if name.startswith(f"{stem}.")):
             self._move(self._records, f"errors/{name}")
         self._delete(self._records, f"sentinels/{stem}.json")
-        self._session.note("shard_taken_back", shard=shard.id, part=part)
+        self._session.log_event("shard_taken_back", shard=shard.id, part=part)
 
     def put_aside(self, seen: Evidence, name: str) -> None:
         """Move an object away that belongs to no shard."""
@@ -155,7 +156,7 @@ class _Moving:
     def put_record_aside(self, key: str) -> None:
         """Move a record away that the run can do without."""
         self._move(self._records, key)
-        self._session.note("record_put_aside", key=key)
+        self._session.log_event("record_put_aside", key=key)
 
     def rebuild(self, finding: Finding) -> bool:
         """Make a record again that is damaged or gone, if what else there is proves it; tell whether.
@@ -163,7 +164,7 @@ class _Moving:
         Atomic: the new bytes take the place of the damaged ones, of which a copy is kept first. There
         is no instant without the record, when another driver would take the run for a new one.
         """
-        data = made_again(self._place, finding.part) if finding.kind is Kind.RECORD else None
+        data = made_again(self._place, finding.part) if finding.kind is FindingKind.RECORD else None
         if data is None:
             return False
         if self._records.head(finding.part):
@@ -171,7 +172,7 @@ class _Moving:
             self._records.put(aside, self._records.get(finding.part))
         self._session.check()
         self._records.put(finding.part, data)
-        self._session.note("record_made_again", key=finding.part)
+        self._session.log_event("record_made_again", key=finding.part)
         self.rebuilt.append(finding.part)
         return True
 

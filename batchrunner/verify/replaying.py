@@ -9,16 +9,17 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from batchrunner.checkpoint import RunLocation
+from batchrunner.driver.asked_for import AskedFor
 from batchrunner.errors import CapabilityImportError, SpecChangedError, StorageError, describe
 from batchrunner.formats.naming import PARQUET
-from batchrunner.plan.asked_for import AskedFor
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import differences
 from batchrunner.verify.comparing import line_difference, table_difference
-from batchrunner.verify.counting import uncompressed, unreadable
+from batchrunner.verify.counting import GONE, uncompressed, unreadable
 from batchrunner.verify.dead_letters import DeadLetters
-from batchrunner.verify.evidence import Evidence, Place
-from batchrunner.verify.findings import Finding, Kind
+from batchrunner.verify.evidence import Evidence
+from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.reading import SourceReader, numbered_lines, tables_in
 from batchrunner.verify.replay_batch import (
     LineBatch,
@@ -28,7 +29,6 @@ from batchrunner.verify.replay_batch import (
     table_batches,
     tables_of_lines,
 )
-from batchrunner.verify.source_rows import GONE
 from batchrunner.worker.batch import Batch, Given
 from batchrunner.worker.calling import Caller, Piece
 from batchrunner.worker.process import direct_caller
@@ -52,7 +52,7 @@ def chosen(shards: Sequence[Shard], share: float, *, run_uid: str) -> list[Shard
     return sorted(some, key=lambda shard: shard.id)
 
 
-def refuse_other_code(asked_for: AskedFor, place: Place, seen: Evidence) -> None:
+def refuse_other_code(asked_for: AskedFor, place: RunLocation, seen: Evidence) -> None:
     """Refuse to replay with a capability that is not that of the run.
 
     Its rows would be called defects, and a repair would take sound parts away.
@@ -81,11 +81,11 @@ class Replay:
         left_out: Ids of shards that could not be replayed.
     """
 
-    def __init__(self, place: Place, seen: Evidence, *, capability: Any) -> None:
+    def __init__(self, place: RunLocation, seen: Evidence, *, capability: Any) -> None:
         self.notes: list[str] = []
         self.left_out: set[int] = set()
         self._place, self._seen = place, seen
-        self._source, self._letters = SourceReader(place.spec.source), DeadLetters(place, seen)
+        self._source, self._dead_letters = SourceReader(place.spec.source), DeadLetters(place, seen)
         self._work = _work(place, seen, capability)
         self._to_parquet = seen.plan.facts.format == PARQUET
 
@@ -108,7 +108,7 @@ class Replay:
                     self.left_out.add(shard.id)
                     continue
                 if why:
-                    yield Finding(Kind.REPLAY, self._part(shard), why, shard.id)
+                    yield Finding(FindingKind.REPLAY, self._part(shard), why, shard.id)
                 replayed.append(shard)
                 watch(done, len(shards))
         self.notes.insert(0, _summary(replayed, shards=len(self._seen.plan.active)))
@@ -146,7 +146,7 @@ class Replay:
             yield from self._call(caller, batch)
 
     def _batches(self, shard: Shard) -> Iterator[ReplayBatch]:
-        wanted, aside = self._letters.wanted(shard), self._letters.of(shard)
+        wanted, aside = self._dead_letters.wanted(shard), self._dead_letters.of(shard)
         columns, size = self._place.spec.source.columns, self._place.spec.execution.batch_size
         if self._source.is_parquet(shard):
             tables = self._source.tables(shard, wanted=wanted, columns=columns)
@@ -189,7 +189,7 @@ class Replay:
         return self._seen.plan.facts.part(shard.id)
 
 
-def _work(place: Place, seen: Evidence, capability: Any) -> Work:
+def _work(place: RunLocation, seen: Evidence, capability: Any) -> Work:
     return Work(
         spec=place.spec,
         run_uid=seen.run_uid,

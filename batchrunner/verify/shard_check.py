@@ -9,16 +9,15 @@ from typing import Any
 
 import orjson
 
-from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint import RunLocation, Sentinel
+from batchrunner.checkpoint.commit import adopt
 from batchrunner.errors import ForeignOutputError, ObjectNotFoundError
 from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import Entry
-from batchrunner.verify.counting import blocks
-from batchrunner.verify.evidence import Evidence, Place
-from batchrunner.verify.findings import Finding, Kind
+from batchrunner.verify.counting import GONE, SourceRows, UncountableError, blocks
+from batchrunner.verify.evidence import Evidence
+from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.part_check import read_part
-from batchrunner.verify.source_rows import GONE, SourceRows, UncountableError
-from batchrunner.worker.committing import adopt
 
 
 class ShardCheck:
@@ -28,7 +27,7 @@ class ShardCheck:
         uncounted: Source files whose rows cannot be counted any more, and why.
     """
 
-    def __init__(self, place: Place, evidence: Evidence) -> None:
+    def __init__(self, place: RunLocation, evidence: Evidence) -> None:
         self.uncounted: dict[str, str] = {}
         self._place, self._seen = place, evidence
         self._source = SourceRows(place.spec.source)
@@ -40,18 +39,18 @@ class ShardCheck:
             for kind, why in self._faults(shard)
         ]
 
-    def _faults(self, shard: Shard) -> Iterator[tuple[Kind, str]]:
+    def _faults(self, shard: Shard) -> Iterator[tuple[FindingKind, str]]:
         if shard.id in self._seen.damaged:
-            yield Kind.SENTINEL, self._seen.damaged[shard.id]
+            yield FindingKind.SENTINEL, self._seen.damaged[shard.id]
         elif sentinel := self._seen.sentinels.get(shard.id):
             if why := self._misplaced(shard, sentinel):
-                yield Kind.SENTINEL, why
+                yield FindingKind.SENTINEL, why
                 return
             yield from self._part(sentinel)
-            yield from self._letters(sentinel)
+            yield from self._dead_letters(sentinel)
             yield from self._rows_in(shard, sentinel)
         elif self._seen.part(shard) in self._seen.data:
-            yield from self._unsealed(shard)
+            yield from self._unadopted(shard)
 
     def _misplaced(self, shard: Shard, sentinel: Sentinel) -> str:
         found = (sentinel.run_uid, sentinel.shard, sentinel.part)
@@ -62,70 +61,79 @@ class ShardCheck:
             return "the counts of its sentinel do not add up"
         return ""
 
-    def _part(self, sentinel: Sentinel) -> Iterator[tuple[Kind, str]]:
+    def _part(self, sentinel: Sentinel) -> Iterator[tuple[FindingKind, str]]:
         entry = self._seen.data.get(sentinel.part)
         if entry is None:
-            yield Kind.MISSING, f"it is gone; its sentinel says {sentinel.bytes:,} bytes"
+            yield FindingKind.MISSING, f"it is gone; its sentinel says {sentinel.bytes:,} bytes"
         elif entry.size != sentinel.bytes:
-            yield Kind.SIZE, f"it has {entry.size:,} bytes; its sentinel says {sentinel.bytes:,}"
+            yield (
+                FindingKind.SIZE,
+                f"it has {entry.size:,} bytes; its sentinel says {sentinel.bytes:,}",
+            )
         else:
             yield from self._content(entry, sentinel)
 
-    def _content(self, entry: Entry, sentinel: Sentinel) -> Iterator[tuple[Kind, str]]:
+    def _content(self, entry: Entry, sentinel: Sentinel) -> Iterator[tuple[FindingKind, str]]:
         try:
             read = read_part(self._place.sink, entry, self._seen.plan.facts)
         except GONE as error:
-            yield Kind.CHECKSUM, f"it changed while it was read: {error}"
+            yield FindingKind.CHECKSUM, f"it changed while it was read: {error}"
             return
         if read.sha256 != sentinel.sha256:
-            yield Kind.CHECKSUM, "its bytes are not those that were committed (SHA-256)"
+            yield FindingKind.CHECKSUM, "its bytes are not those that were committed (SHA-256)"
         elif read.rows is None:
-            yield Kind.ROWS_OUT, f"it cannot be decoded: {read.why}"
+            yield FindingKind.ROWS_OUT, f"it cannot be decoded: {read.why}"
         elif read.rows != sentinel.rows_out:
             yield (
-                Kind.ROWS_OUT,
+                FindingKind.ROWS_OUT,
                 f"it has {read.rows:,} rows; its sentinel says {sentinel.rows_out:,}",
             )
 
-    def _letters(self, sentinel: Sentinel) -> Iterator[tuple[Kind, str]]:
+    def _dead_letters(self, sentinel: Sentinel) -> Iterator[tuple[FindingKind, str]]:
         if not sentinel.errors:
             if sentinel.rows_failed:
                 yield (
-                    Kind.LETTERS,
+                    FindingKind.DEAD_LETTERS,
                     f"{sentinel.rows_failed:,} rows were set aside, in no file at all",
                 )
             return
-        place, entry = f"errors/{sentinel.errors}", self._seen.letters.get(sentinel.errors)
+        place, entry = f"errors/{sentinel.errors}", self._seen.dead_letters.get(sentinel.errors)
         if entry is None:
-            yield Kind.LETTERS, f"{place} is gone, with {sentinel.rows_failed:,} rows set aside"
+            yield (
+                FindingKind.DEAD_LETTERS,
+                f"{place} is gone, with {sentinel.rows_failed:,} rows set aside",
+            )
             return
         try:
-            found, sha256 = self._read_letters(entry)
+            found, sha256 = self._read_dead_letters(entry)
         except GONE as error:
-            yield Kind.LETTERS, f"{place} changed while it was read: {error}"
+            yield FindingKind.DEAD_LETTERS, f"{place} changed while it was read: {error}"
             return
         if found != sentinel.rows_failed:
             yield (
-                Kind.LETTERS,
+                FindingKind.DEAD_LETTERS,
                 f"{place} has {found:,} whole rows; the sentinel says {sentinel.rows_failed:,}",
             )
         elif sha256 != sentinel.errors_sha256:
-            yield Kind.LETTERS, f"{place} is not, byte for byte, what was set aside"
+            yield FindingKind.DEAD_LETTERS, f"{place} is not, byte for byte, what was set aside"
 
-    def _read_letters(self, entry: Entry) -> tuple[int, str]:
+    def _read_dead_letters(self, entry: Entry) -> tuple[int, str]:
         rows, held, digest = 0, b"", hashlib.sha256()
         with self._place.checkpoint.records.open(entry) as file:
             for block in blocks(file):
                 digest.update(block)
                 *lines, held = (held + block).split(b"\n")
-                rows += sum(map(_is_letter, lines))
+                rows += sum(map(_is_dead_letter, lines))
         return rows, digest.hexdigest()
 
-    def _rows_in(self, shard: Shard, sentinel: Sentinel) -> Iterator[tuple[Kind, str]]:
-        if shard.slicing is Slicing.LETTERS:
+    def _rows_in(self, shard: Shard, sentinel: Sentinel) -> Iterator[tuple[FindingKind, str]]:
+        if shard.slicing is Slicing.DEAD_LETTERS:
             origin = self._seen.sentinels.get(shard.start)
             if origin is None:
-                yield Kind.ROWS_IN, f"it tried rows of shard {shard.start} again, which has none"
+                yield (
+                    FindingKind.ROWS_IN,
+                    f"it tried rows of shard {shard.start} again, which has none",
+                )
                 return
             rows, where = origin.rows_failed, f"shard {shard.start} set aside"
         else:
@@ -134,7 +142,10 @@ class ShardCheck:
                 return
             rows, where = counted, "its slice of the source has"
         if rows != sentinel.rows_in:
-            yield Kind.ROWS_IN, f"{where} {rows:,} rows; its sentinel counts {sentinel.rows_in:,}"
+            yield (
+                FindingKind.ROWS_IN,
+                f"{where} {rows:,} rows; its sentinel counts {sentinel.rows_in:,}",
+            )
 
     def _counted(self, shard: Shard) -> int | None:
         if shard.uri in self._seen.changed:
@@ -155,7 +166,7 @@ class ShardCheck:
             self.uncounted[shard.uri] = str(error)
             return 0
 
-    def _unsealed(self, shard: Shard) -> Iterator[tuple[Kind, str]]:
+    def _unadopted(self, shard: Shard) -> Iterator[tuple[FindingKind, str]]:
         """Tell whether the next run would take the part for that of an attempt of its own."""
         facts = self._seen.plan.facts
         with contextlib.suppress(ObjectNotFoundError):
@@ -169,14 +180,14 @@ class ShardCheck:
                 )
             except ForeignOutputError:
                 yield (
-                    Kind.UNSEALED,
+                    FindingKind.UNADOPTED,
                     "it has no sentinel, and nothing tells that this run wrote it",
                 )
 
 
-def _is_letter(line: bytes) -> bool:
+def _is_dead_letter(line: bytes) -> bool:
     try:
-        letter: Any = orjson.loads(line)
+        dead_letter: Any = orjson.loads(line)
     except ValueError:
         return False
-    return isinstance(letter, dict) and {"shard", "source", "at"} <= letter.keys()
+    return isinstance(dead_letter, dict) and {"shard", "source", "at"} <= dead_letter.keys()

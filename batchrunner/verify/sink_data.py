@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from batchrunner.checkpoint.damage import schema_from_bytes
+from batchrunner.driver.sink_state import MANIFEST, SUCCESS
+from batchrunner.errors import ObjectNotFoundError
 from batchrunner.formats.naming import file_kind
-from batchrunner.plan.output import MANIFEST, SUCCESS
 from batchrunner.spec import BatchSpec
-from batchrunner.storage import Entry
+from batchrunner.storage import Entry, Storage
 
-_OF_CHECKPOINTS = ("errors/", "ledger/", "plan/", "quarantine/", "sentinels/", "sessions/")
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+_OF_CHECKPOINTS = ("errors/", "sentinel_index/", "plan/", "quarantine/", "sentinels/", "sessions/")
 """Folders of a checkpoint that hold files which look like data."""
 
 _PLAN = re.compile(r"(?P<root>.+/)??(?P<run>run-\d{4,}/)?plan/0000\.parquet")
@@ -78,3 +85,28 @@ def _below(root: str, uri: str) -> str:
         root, uri = os.path.realpath(root), os.path.realpath(uri)
     root = root.rstrip("/") + "/"
     return f"{uri.removeprefix(root)}/" if uri.startswith(root) else ""
+
+
+def columns_of(records: Storage, declared: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """Return name and type of each column, as a manifest has them; none when none is known.
+
+    Raises:
+        DamagedOutputError: The recorded schema cannot be read.
+    """
+    schema = _declared(declared) if declared else _recorded(records)
+    fields = [] if schema is None else list(schema)
+    return [{"name": field.name, "type": str(field.type)} for field in fields]
+
+
+def _declared(declared: Mapping[str, Any]) -> pa.Schema:
+    from batchrunner.formats.declared import as_written, declared_schema
+
+    return as_written(declared_schema(declared))
+
+
+def _recorded(records: Storage) -> pa.Schema | None:
+    keys = ["schema.arrow", *(entry.key for entry in records.list("schema"))]
+    try:
+        return schema_from_bytes(records.get(keys[-1]), key=keys[-1])
+    except ObjectNotFoundError:
+        return None

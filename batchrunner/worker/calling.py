@@ -16,9 +16,8 @@ from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.formats.chunk import Row
 from batchrunner.spec import CapabilitySpec, ExecutionSpec
 from batchrunner.spec.secrets import scrubbed
-from batchrunner.user_code import CallRaisedError, contained
+from batchrunner.user_code import CallRaisedError, contained, place_in_code
 from batchrunner.worker.batch import Batch, Given
-from batchrunner.worker.user_frames import place_in_code
 
 if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun

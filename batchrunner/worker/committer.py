@@ -8,16 +8,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint.commit import Finished, commit
+from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import StorageError
 from batchrunner.formats.columns import bare_table
 from batchrunner.formats.naming import PARQUET
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.shard import Shard
-from batchrunner.worker.committing import Finished, commit
-from batchrunner.worker.part import Letters, Part
+from batchrunner.worker.capability_runs import record_runs
+from batchrunner.worker.part import Part
 from batchrunner.worker.receipt import Cause, Failure, PutOff, Receipt
 from batchrunner.worker.resolving import Made
-from batchrunner.worker.run_records import record_runs
 from batchrunner.worker.schema import SinkSchema
 from batchrunner.worker.work import Work
 
@@ -58,10 +59,10 @@ class Committer:
         for piece in made.pieces:
             part.append(piece.rows, count=piece.count)
             part.runs += piece.runs
-        if made.letters:
-            if part.letters is None:
-                part.letters = Letters(self._checkpoint.records.stage())
-            part.letters.append(made.letters)
+        if made.dead_letters:
+            if part.dead_letters is None:
+                part.dead_letters = DeadLetterFile(self._checkpoint.records.stage())
+            part.dead_letters.append(made.dead_letters)
 
     def finish(self, shard: Shard, *, source_hash: str = "") -> list[Receipt]:
         """Close the part of *shard*; it is committed now, or soon, together with others."""
@@ -76,18 +77,20 @@ class Committer:
     def _put_off(self, shard: Shard, part: Part) -> PutOff:
         """Keep what is known of a shard without columns, until somebody knows the schema."""
         known = replace(self._set_aside(shard, part), bare_rows=part.rows_out)
-        if part.letters is not None:
-            part.letters.staged.file.close()
-            self._checkpoint.publish_letters({known.errors: part.letters.staged})
+        if part.dead_letters is not None:
+            part.dead_letters.staged.file.close()
+            self._checkpoint.publish_dead_letters({known.errors: part.dead_letters.staged})
         self.drop(shard)
         return known
 
     def _set_aside(self, shard: Shard, part: Part) -> PutOff:
-        if part.letters is None:
+        if part.dead_letters is None:
             return PutOff(part.rows_in, source_hash=part.source_hash)
         name = f"{self._work.facts.stem(shard.id)}.{part.write_id}.jsonl"
-        letters = part.letters
-        return PutOff(part.rows_in, letters.count, name, letters.sha256(), part.source_hash)
+        dead_letters = part.dead_letters
+        return PutOff(
+            part.rows_in, dead_letters.count, name, dead_letters.sha256(), part.source_hash
+        )
 
     def commit_empty(self, shard: Shard, known: PutOff) -> list[Receipt]:
         """Commit a shard whose rows name no column, in the schema of the others, if it is known."""
@@ -96,7 +99,7 @@ class Committer:
         try:
             if known.bare_rows:
                 part.append(bare_table(known.bare_rows), count=known.bare_rows)
-            self._close(shard, part, letters=known)
+            self._close(shard, part, dead_letters=known)
         except SchemaError as error:
             self.drop(shard)
             failure = Failure(Cause.CAPABILITY, f"{shard}: {error}")
@@ -157,32 +160,32 @@ class Committer:
             )
         return self._open[shard.id]
 
-    def _close(self, shard: Shard, part: Part, *, letters: PutOff | None = None) -> None:
+    def _close(self, shard: Shard, part: Part, *, dead_letters: PutOff | None = None) -> None:
         facts = part.finish()
         del self._open[shard.id]
-        letters = letters or self._set_aside(shard, part)
+        dead_letters = dead_letters or self._set_aside(shard, part)
         sentinel = Sentinel(
             run_uid=self._work.run_uid,
             shard=shard.id,
             part=self._work.facts.part(shard.id),
             rows_in=part.rows_in,
             rows_out=part.rows_out,
-            rows_failed=letters.rows_failed,
+            rows_failed=dead_letters.rows_failed,
             bytes=facts.bytes,
             sha256=facts.sha256,
             write_id=facts.write_id,
             session=self._work.session,
             seconds=facts.seconds,
-            errors=letters.errors,
-            errors_sha256=letters.errors_sha256,
-            source_hash=letters.source_hash,
+            errors=dead_letters.errors,
+            errors_sha256=dead_letters.errors_sha256,
+            source_hash=dead_letters.source_hash,
         )
         self._runs[shard.id] = part.runs
         self._finished[shard.id] = Finished(
             stem=self._work.facts.stem(shard.id),
             staged=part.staged,
             sentinel=sentinel,
-            letters=part.letters.staged if part.letters else None,
+            dead_letters=part.dead_letters.staged if part.dead_letters else None,
         )
 
     def _is_due(self) -> bool:

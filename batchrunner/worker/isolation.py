@@ -158,7 +158,7 @@ class IsolatedCaller:
         arguments = (theirs_in, theirs_out, os.getpid(), self._memory)
         self._process = _by_lasting_thread(
             lambda: subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-m", "batchrunner.worker.isolated", *map(str, arguments)],
+                [sys.executable, "-m", "batchrunner.worker.call_process", *map(str, arguments)],
                 pass_fds=(theirs_in, theirs_out),
                 env={
                     **os.environ,

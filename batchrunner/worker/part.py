@@ -6,15 +6,15 @@ import hashlib
 import io
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from batchrunner.checkpoint import PlanFacts
+from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats.naming import PARQUET
 from batchrunner.storage import Staged
-from batchrunner.worker.letters import DeadLetter
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,7 +90,7 @@ class Part:
         rows_in: Rows read so far.
         rows_out: Rows written so far.
         has_columns: Whether one of them has any.
-        letters: The rows set aside so far; None as long as there is none.
+        dead_letters: The rows set aside so far; None as long as there is none.
         runs: To be recorded before it is published.
         source_hash: Of what was read, once all is; empty where none is kept.
     """
@@ -99,7 +99,7 @@ class Part:
         self.staged, self.rows_in, self.rows_out = stage(), 0, 0
         self.has_columns = False
         self._stage, self._replaced = stage, list[Staged]()
-        self.letters: Letters | None = None
+        self.dead_letters: DeadLetterFile | None = None
         self.runs: list[CompletedRun] = []
         self.source_hash = ""
         self.write_id = uuid.uuid4().hex
@@ -129,8 +129,8 @@ class Part:
         self._counted.lead_nowhere()
         self.staged.discard()
         self._drop_replaced()
-        if self.letters is not None:
-            self.letters.staged.discard()
+        if self.dead_letters is not None:
+            self.dead_letters.staged.discard()
 
     def append(self, rows: Any, *, count: int) -> None:
         """Add *count* rows, as lines or as a table."""
@@ -151,8 +151,8 @@ class Part:
         """
         self._writer.close()
         self._drop_replaced()
-        if self.letters is not None:
-            self.letters.staged.file.close()
+        if self.dead_letters is not None:
+            self.dead_letters.staged.file.close()
         file = self.staged.file
         size = file.seek(0, io.SEEK_END)
         rows = _rows_in_footer(file) if self._is_parquet else self.rows_out
@@ -164,25 +164,6 @@ class Part:
             )
         seconds = round(time.monotonic() - self._began, 3)
         return PartFacts(size, self._counted.sha256(), self.write_id, seconds)
-
-
-class Letters:
-    """The dead letters of one attempt, staged."""
-
-    def __init__(self, staged: Staged) -> None:
-        self.staged, self.count = staged, 0
-        self._hash = hashlib.sha256()
-
-    def append(self, letters: Iterable[DeadLetter]) -> None:
-        """Add *letters*."""
-        lines = [letter.to_line() for letter in letters]
-        data = b"".join(lines)
-        self.staged.file.write(data)
-        self._hash.update(data)
-        self.count += len(lines)
-
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,8 @@ from operator import attrgetter
 from typing import Any
 
 from batchrunner.capability import load_target
-from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
-from batchrunner.formats.naming import PARQUET
-from batchrunner.formats.schema_error import SchemaError
-from batchrunner.shard import Shard
-from batchrunner.worker.attempts import (
+from batchrunner.checkpoint.dead_letters import DeadLetter, dead_letters_of, keep_dead_letters
+from batchrunner.checkpoint.marks import (
     MOST_DEATHS,
     Mark,
     Suspicion,
@@ -25,14 +22,16 @@ from batchrunner.worker.attempts import (
     record_deaths,
     suspicion,
 )
+from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
+from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.schema_error import SchemaError
+from batchrunner.shard import Shard
 from batchrunner.worker.batch import MAX_BATCH_BYTES, Batch, Given
+from batchrunner.worker.budget import Budget, RowFailedError, TooManyFailedRowsError
 from batchrunner.worker.calling import Answer, Caller, build
 from batchrunner.worker.code_check import check_code
 from batchrunner.worker.committer import GROUP_PARTS, Committer
-from batchrunner.worker.given_up import keep_letters
 from batchrunner.worker.isolation import IsolatedCaller
-from batchrunner.worker.letters import DeadLetter, letters_of
-from batchrunner.worker.losses import Losses, RowFailedError, TooManyLossesError
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from batchrunner.worker.reading import Read, Step, read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
@@ -60,7 +59,7 @@ def direct_caller(
     spec = work.capability_spec
     capability = build(work.capability or load_target(spec.target), spec)
     if spec.mode == "run":
-        from batchrunner.worker.running import CapabilityRuns
+        from batchrunner.worker.capability_runs import CapabilityRuns
 
         store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
@@ -98,7 +97,7 @@ class ShardWorker:
         self._records = self._checkpoint.records
         self._schema = work.schema()
         self._types = RowTypes(self._schema if work.facts.format == PARQUET else None)
-        self._losses = Losses(work.spec.errors, whole=work.weight)
+        self._budget = Budget(work.spec.errors, whole=work.weight)
         self._isolated: IsolatedCaller | None = None
         always_apart = work.spec.errors.batch_timeout is not None
         self._usual = self._apart() if always_apart else self._direct()
@@ -117,7 +116,7 @@ class ShardWorker:
         isolation. After a stop, or once nothing has any hope, shards that were not begun have no
         receipt.
         """
-        if self._losses.is_hopeless:
+        if self._budget.is_hopeless:
             return
         self._schema.waits = self._work.first not in {None, *(shard.id for shard in shards)}
         marks = marks_left(self._records)
@@ -132,7 +131,7 @@ class ShardWorker:
         seen = self._suspicion(marks, frozenset(shard.id for shard in todo), in_flight=in_flight)
         yield from self._try([s for s in todo if s.id not in seen.suspects], self._usual, stop)
         for shard in todo:
-            if shard.id in seen.suspects and not (stop.waited() or self._losses.is_hopeless):
+            if shard.id in seen.suspects and not (stop.waited() or self._budget.is_hopeless):
                 yield from self._with_care(shard, seen, stop)
 
     def _suspicion(
@@ -195,17 +194,17 @@ class ShardWorker:
         None for a row, where no call has ever succeeded: that row had its tries.
         """
         failure = receipt.failure
-        if failure is None or (failure.cause is Cause.ROW and self._losses.has_only_failed):
+        if failure is None or (failure.cause is Cause.ROW and self._budget.has_only_failed):
             return False
         return attempt < self._work.spec.errors.retry.max_attempts + failure.overtaken
 
     def _settled(self, receipts: Sequence[Receipt]) -> list[Receipt]:
-        """Return *receipts* as they may be told, with the letters kept of what is given up."""
+        """Return *receipts* as they may be told, with the dead letters kept of what is given up."""
         for receipt in receipts:
-            letters = self._losses.end(receipt.shard)
-            if letters and receipt.failure and receipt.failure.cause is not Cause.STORAGE:
+            dead_letters = self._budget.end(receipt.shard)
+            if dead_letters and receipt.failure and receipt.failure.cause is not Cause.STORAGE:
                 stem = self._work.facts.stem(receipt.shard)
-                keep_letters(self._checkpoint, stem, letters, epoch=self._work.epoch)
+                keep_dead_letters(self._checkpoint, stem, dead_letters, epoch=self._work.epoch)
         return [receipt.scrubbed() for receipt in receipts]
 
     def _look_again(self, caller: Caller | IsolatedCaller) -> None:
@@ -227,9 +226,9 @@ class ShardWorker:
             session, node = self._work.session, self._witness.node
             with marked(self._records, ids, session=session, node=node):
                 self._types.begin(is_final=not is_first)
-                self._losses.begin(ids)
+                self._budget.begin(ids)
                 group = _Group(
-                    self._work, caller, self._losses, schema=self._schema, types=self._types
+                    self._work, caller, self._budget, schema=self._schema, types=self._types
                 )
                 yield from group.process(shards, stop=stop)
 
@@ -247,14 +246,14 @@ class _Group:
         self,
         work: Work,
         caller: Caller | IsolatedCaller,
-        losses: Losses,
+        budget: Budget,
         *,
         schema: SinkSchema,
         types: RowTypes,
     ) -> None:
-        self._work, self._caller, self._losses = work, caller, losses
+        self._work, self._caller, self._budget = work, caller, budget
         self._types = types
-        self._resolver = Resolver(caller.submit, work.spec.errors, types, losses=losses)
+        self._resolver = Resolver(caller.submit, work.spec.errors, types, budget=budget)
         self._committer = Committer(work, schema)
         self._given_up: set[int] = set()
         self._failed: set[int] = set()
@@ -289,7 +288,7 @@ class _Group:
                 made = self._outcome(step, answer)
                 held = 0 if isinstance(made, Failure) else sum(p.nbytes for p in made.pieces)
                 yield from behind.do(self._write, Read.of(step), made, nbytes=held)
-                if self._losses.is_hopeless:  # the driver stops the run when it hears of it
+                if self._budget.is_hopeless:  # the driver stops the run when it hears of it
                     break
             yield from behind.do(self._committer.commit)
             yield from behind.finish()
@@ -324,7 +323,7 @@ class _Group:
             if step.batch is None or answer is None:
                 made = self._set_aside(step)
             else:
-                self._losses.read(shard, rows=len(step.batch))
+                self._budget.read(shard, rows=len(step.batch))
                 made = self._resolver.resolve(shard, step.batch, answer)
             if step.failure is not None:
                 self._types.forget(shard.id)
@@ -333,7 +332,7 @@ class _Group:
             return Failure(Cause.ROW, str(error), error.traceback)
         except CapabilityImportError as error:
             return Failure(Cause.IMPORT, str(error))
-        except TooManyLossesError as error:
+        except TooManyFailedRowsError as error:
             return Failure(Cause.BUDGET, str(error), error.traceback)
         return made
 
@@ -344,14 +343,14 @@ class _Group:
         origin = checkpoint.sentinel(stem, run_uid=self._work.run_uid)
         if origin is None:
             raise ShardFailedError(f"{shard}: shard {shard.start} is not committed any more")
-        return frozenset(letter["at"] for letter in letters_of(checkpoint, origin))
+        return frozenset(dead_letter["at"] for dead_letter in dead_letters_of(checkpoint, origin))
 
     def _set_aside(self, step: Step) -> Made:
-        letters = [DeadLetter.unreadable(step.shard, bad) for bad in step.bad]
-        self._losses.read(step.shard, rows=len(letters))
-        for letter in letters:
-            self._losses.count(step.shard, letter)
-        return Made(letters=letters)
+        dead_letters = [DeadLetter.unreadable(step.shard, bad) for bad in step.bad]
+        self._budget.read(step.shard, rows=len(dead_letters))
+        for dead_letter in dead_letters:
+            self._budget.count(step.shard, dead_letter)
+        return Made(dead_letters=dead_letters)
 
     def _write(self, step: Read, made: Made | Failure) -> list[Receipt]:
         """Do with the part what *step* says; once a shard failed, nothing more."""

@@ -92,7 +92,7 @@ def read_shards(
     """
     for shard in shards:
         try:
-            wanted = set_aside(shard) if shard.slicing is Slicing.LETTERS else None
+            wanted = set_aside(shard) if shard.slicing is Slicing.DEAD_LETTERS else None
             hashed = _hash(shard, source)
             chunks = _chunks(shard, source, wanted, hashed)
             yield from _steps(chunks, shard, batch_size=batch_size, by_shape=by_shape)
@@ -108,7 +108,7 @@ def _hash(shard: Shard, source: SourceSpec) -> SourceHash | None:
     A bucket's ETags follow the bytes by themselves. Rows that are tried again have their origin's.
     """
     kind = file_kind(shard.uri, format=source.format)
-    if kind is None or shard.slicing is Slicing.LETTERS or not is_path(shard.uri):
+    if kind is None or shard.slicing is Slicing.DEAD_LETTERS or not is_path(shard.uri):
         return None
     return SourceHash(shard, kind, columns=source.columns)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from batchrunner.checkpoint.records import Sentinel
+from batchrunner.checkpoint.documents import Sentinel
 from batchrunner.spec.secrets import scrubbed
 
 

@@ -13,15 +13,15 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from batchrunner.checkpoint.dead_letters import DeadLetter
 from batchrunner.errors import CapabilityImportError
 from batchrunner.shard import Shard
 from batchrunner.spec import ErrorsSpec
 from batchrunner.user_code import is_out_of_memory
 from batchrunner.worker.batch import Batch
+from batchrunner.worker.budget import Budget
 from batchrunner.worker.calling import Answer, Pieces
 from batchrunner.worker.isolation import CallLostError
-from batchrunner.worker.letters import DeadLetter
-from batchrunner.worker.losses import Losses
 from batchrunner.worker.schema import RowTypes
 
 
@@ -31,11 +31,11 @@ class Made:
 
     Attributes:
         pieces: Ready for the sink.
-        letters: The rows that it made nothing of.
+        dead_letters: The rows that it made nothing of.
     """
 
     pieces: Pieces = field(default_factory=list)
-    letters: list[DeadLetter] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
 
 
 class Resolver:
@@ -47,10 +47,10 @@ class Resolver:
         policy: ErrorsSpec,
         types: RowTypes,
         *,
-        losses: Losses,
+        budget: Budget,
     ) -> None:
         self._submit, self._policy, self._types = submit, policy, types
-        self._losses = losses
+        self._budget = budget
         self._most: float = math.inf
 
     def resolve(self, shard: Shard, batch: Batch, answer: Answer) -> Made:
@@ -75,22 +75,22 @@ class Resolver:
         """Return what *answer* gives, whose types go on from those of the rows before."""
         self._types.turn_to(shard.id)
         pieces = answer()
-        self._losses.succeed()
+        self._budget.succeed()
         self._types.accept([piece.rows for piece in pieces])
         return Made(pieces)
 
     def _probe(self, shard: Shard, batch: Batch) -> None:
         """Give up if rows from all over *batch* fail in the same way, as long as none went through."""
-        letters: list[DeadLetter] = []
-        for row in batch.samples(self._losses.probes(shard, rows=len(batch))):
-            error = self._error_of(row, tries=1 if letters else self._tries)
+        dead_letters: list[DeadLetter] = []
+        for row in batch.samples(self._budget.probes(shard, rows=len(batch))):
+            error = self._error_of(row, tries=1 if dead_letters else self._tries)
             if error is None:
                 return
-            letters.append(self._losses.letter(shard, row, error))
-        if letters and len({letter.kind for letter in letters}) == 1:
-            for letter in letters:
-                self._losses.keep(shard, letter)
-            raise self._losses.give_up(shard)
+            dead_letters.append(self._budget.dead_letter(shard, row, error))
+        if dead_letters and len({dead_letter.kind for dead_letter in dead_letters}) == 1:
+            for dead_letter in dead_letters:
+                self._budget.keep(shard, dead_letter)
+            raise self._budget.give_up(shard)
 
     def _error_of(self, row: Batch, *, tries: int) -> Exception | None:
         """Return what *row* raises at each of its *tries*; None if it goes through."""
@@ -103,7 +103,7 @@ class Resolver:
             except Exception as error:  # noqa: BLE001 - the user's code may raise anything
                 latest = error
             else:
-                self._losses.succeed()
+                self._budget.succeed()
                 return None
         return latest
 
@@ -115,7 +115,7 @@ class Resolver:
         if isinstance(error, CapabilityImportError):
             raise error
         if not batch.again:
-            self._losses.measure(shard, batch)
+            self._budget.measure(shard, batch)
         if len(batch) == 1:
             return self._alone(shard, batch, error)
         if isinstance(error, CallLostError):  # each death costs a new process: no halving
@@ -129,7 +129,9 @@ class Resolver:
     def _in_less_memory(self, shard: Shard, batch: Batch) -> Made:
         before, self._most = self._most, len(batch) // 2
         made = self._in_halves(shard, batch)
-        if made.letters:  # it was a row, not the size of the batch: the others go on as they were
+        if (
+            made.dead_letters
+        ):  # it was a row, not the size of the batch: the others go on as they were
             self._most = before
         return made
 
@@ -147,14 +149,14 @@ class Resolver:
                 return self._taken(shard, self._submit(batch.once_more()))
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
                 error = latest
-        letter = self._losses.letter(shard, batch, error)
-        self._losses.count(shard, letter)
-        return Made(letters=[letter])
+        dead_letter = self._budget.dead_letter(shard, batch, error)
+        self._budget.count(shard, dead_letter)
+        return Made(dead_letters=[dead_letter])
 
 
 def _joined(parts: Iterable[Made]) -> Made:
     whole = Made()
     for part in parts:
         whole.pieces += part.pieces
-        whole.letters += part.letters
+        whole.dead_letters += part.dead_letters
     return whole

@@ -33,7 +33,7 @@ from benchmarks.workloads import lines
 
 KILLED_AT = 0.48
 
-_NOTES = (
+_INTENTS = (
     """Ray Data runs over Parquet, where its resume works (of JSON lines it does not), and is killed
 when 48 % of the rows are in its output. It is measured once.""",
     """Workers outlive a killed driver for some seconds and go on writing: for batchrunner that is work
@@ -87,7 +87,7 @@ def measure(size: Size) -> Result:
                 median_of(whole) * left + 1,
             ),
         ],
-        notes=_NOTES,
+        notes=_INTENTS,
     )
 
 

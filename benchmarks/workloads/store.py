@@ -28,7 +28,8 @@ from typing import Any
 from batchrunner.analytics import AnalyticsStore, CompletedRun, Provenance, Record, open_store
 from batchrunner.analytics.completed_run import rows_of
 from batchrunner.analytics.writing import write_rows
-from batchrunner.storage import durability, local
+from batchrunner.storage.disk import durability
+from batchrunner.storage.disk import storage as local
 
 RUNS, FEW, WRITES, LAPS = 100_000, 10, 40, 5
 SETS = 1000
@@ -166,7 +167,7 @@ def _build(folder: str, numbers: range, folded: bool) -> None:
         )
         new = write_rows([rows], storage=store._storage, schemas=store._schemas)  # noqa: SLF001 - likewise
         if folded:
-            store._folding.after_write(new)  # noqa: SLF001 - as `write` does
+            store._background.after_write(new)  # noqa: SLF001 - as `write` does
 
 
 def _list_anew(store: AnalyticsStore) -> None:

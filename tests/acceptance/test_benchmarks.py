@@ -52,3 +52,29 @@ def test_the_readme_is_what_the_results_say():
 
     assert page.returncode == 0, page.stderr
     assert page.stdout == (CHECKOUT / "benchmarks/README.md").read_text()
+
+
+def test_the_facts_of_a_package_are_those_of_its_files(tmp_path):
+    """The house is judged by these numbers before and after its rooms are moved."""
+    package = tmp_path / "house"
+    files = {
+        "__init__.py": "from house.hall import greet\n",
+        "hall.py": "from house.cellar.wine import fetch\ndef greet(): return fetch(fetch)\n",
+        "cellar/wine.py": "# Nobody drinks alone.\nclass _Row: ...\ndef fetch(): _once()\n",
+        "cellar/wines.py": "from house.cellar import wine\nclass Row: ...\ndef _once(): ...\n",
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+
+    done = module("benchmarks.house", package)
+
+    assert done.returncode == 0, done.stderr
+    lines = [line.strip("|").split("|") for line in done.stdout.splitlines() if "|" in line]
+    facts = {name.strip(): figure.strip() for name, figure in lines[2:]}
+    assert facts["rooms"] == "3"
+    assert facts["imports between rooms"] == "2"
+    assert facts["functions with one call site"] == "1"
+    assert facts["lines with whoever, somebody, nobody, anybody"] == "1"
+    assert facts["class names in more than one module"] == "1"
+    assert facts["module names of one room, 2 letters apart"] == "1"

@@ -68,9 +68,11 @@ def test_json_holds_every_character_as_it_is(harmful):
     """A program gets what was there: JSON has escapes of its own."""
     (spec,) = (path.name for path in harmful.glob("*.yaml"))
 
-    letters = json.loads(batchrunner("errors", "--rows", spec, "-o", "json", cwd=harmful).stdout)
+    dead_letters = json.loads(
+        batchrunner("errors", "--rows", spec, "-o", "json", cwd=harmful).stdout
+    )
 
-    assert HARM in {letter["message"] for letter in letters}
+    assert HARM in {dead_letter["message"] for dead_letter in dead_letters}
 
 
 def on_a_terminal(*arguments, cwd, columns, **environment):

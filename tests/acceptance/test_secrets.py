@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from batchrunner.testing.fault_proxy import Fault, Kind, fault_proxy
+from batchrunner.testing.fault_proxy import Fault, NetworkFaultKind, fault_proxy
 from buckets import Bucket
 from builders import a_source, rows
 from command import batchrunner, start
@@ -162,7 +162,7 @@ def test_a_key_that_is_refused(scene, moto):
     said = f"<AWSAccessKeyId>{CANARY}</AWSAccessKeyId><StringToSign>{CANARY}</StringToSign>"
     body = f"<Error><Code>{code}</Code><Message>no</Message>{said}</Error>"
     with fault_proxy(moto) as proxy:
-        proxy.inject(Fault(Kind.STATUS, status=403, code=code, body=body))
+        proxy.inject(Fault(NetworkFaultKind.STATUS, status=403, code=code, body=body))
         options = scene.options(endpoint=proxy.server.endpoint)
         scene.write_spec(sink={"uri": f"{scene.bucket.uri}/out", "storage_options": options})
 

@@ -5,8 +5,8 @@ import uuid
 import pytest
 
 from batchrunner.storage.below import Below
-from batchrunner.storage.local import LocalStorage
-from batchrunner.storage.s3 import S3Storage
+from batchrunner.storage.disk.storage import LocalStorage
+from batchrunner.storage.s3.storage import S3Storage
 from batchrunner.testing.faulty import Faults, FaultyStorage
 from batchrunner.testing.memory import MemoryStorage
 from batchrunner.testing.storage_contract import StorageContract

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from batchrunner.errors import ObjectChangedError, StorageAccessError, StorageError
-from batchrunner.storage import s3_publishing
-from batchrunner.storage.retry import RetryPolicy
-from batchrunner.storage.s3 import S3Storage
-from batchrunner.testing.fault_proxy import Fault, Kind
-from batchrunner.testing.storage_contract import NOTE, entry_of, keys, publish, read_all
+from batchrunner.storage.s3 import publishing as s3_publishing
+from batchrunner.storage.s3.retry import RetryPolicy
+from batchrunner.storage.s3.storage import S3Storage
+from batchrunner.testing.fault_proxy import Fault, NetworkFaultKind
+from batchrunner.testing.storage_contract import INTENT, entry_of, keys, publish, read_all
 from patience import PATIENCE
 
 pytestmark = pytest.mark.s3
@@ -34,12 +34,12 @@ SMALL = b"small"
 LARGE = bytes(range(256)) * (5 << 12) + b"and a second part"
 
 FAULTS = {
-    "503": Fault(Kind.STATUS, status=503, code="SlowDown"),
-    "409": Fault(Kind.STATUS, status=409, code="ConditionalRequestConflict"),
-    "reset_before": Fault(Kind.RESET_BEFORE),
-    "reset_after": Fault(Kind.RESET_AFTER),
-    "cut_body": Fault(Kind.CUT_BODY),
-    "hang": Fault(Kind.HANG),
+    "503": Fault(NetworkFaultKind.STATUS, status=503, code="SlowDown"),
+    "409": Fault(NetworkFaultKind.STATUS, status=409, code="ConditionalRequestConflict"),
+    "reset_before": Fault(NetworkFaultKind.RESET_BEFORE),
+    "reset_after": Fault(NetworkFaultKind.RESET_AFTER),
+    "cut_body": Fault(NetworkFaultKind.CUT_BODY),
+    "hang": Fault(NetworkFaultKind.HANG),
 }
 
 
@@ -95,7 +95,7 @@ OPERATIONS = {
     "head": (lambda s: s.head("there").size, len(SMALL)),
     "head of nothing": (lambda s: s.head("nothing"), None),
     "list": (keys, ["there", "there too"]),
-    "notes": (lambda s: s.notes("there too"), (NOTE,)),
+    "intents": (lambda s: s.intents("there too"), (INTENT,)),
     "open": (lambda s: read_all(s, entry_of(s, "there")), SMALL),
     "put_if_absent": (lambda s: s.put_if_absent({"new": SMALL}), {"new"}),
     "put_if_absent, taken": (lambda s: s.put_if_absent({"there": b"other"}), set()),
@@ -106,7 +106,7 @@ OPERATIONS = {
     "move": (moved, (None, SMALL)),
     "delete": (deleted, ["there too"]),
     "delete exactly": (deleted_exactly, ({"there"}, ["there"])),
-    "leftovers": (lambda s: list(s.leftovers()), []),
+    "garbage": (lambda s: list(s.garbage()), []),
     "check": (lambda s: s.check_conditional_writes(), None),
 }
 
@@ -169,7 +169,7 @@ def test_a_store_that_is_down_gets_no_more_requests_than_the_policy_says(proxy, 
 
 def test_a_slow_store_is_not_a_broken_one(proxy, storage):
     """Patience comes before repetition."""
-    proxy.inject(Fault(Kind.DELAY, seconds=0.3))
+    proxy.inject(Fault(NetworkFaultKind.DELAY, seconds=0.3))
 
     assert storage.put_if_absent({"new": SMALL}) == {"new"}
     assert len(proxy.requests) == 1
@@ -180,7 +180,7 @@ def test_a_slow_store_is_not_a_broken_one(proxy, storage):
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 def test_acks_that_are_always_lost_still_tell_whose_the_object_is(proxy, storage, data, method):
     """When no answer ever comes, looking is the answer."""
-    proxy.inject(Fault(Kind.RESET_AFTER, method=method, target=r"/new($|\?uploadId)"))
+    proxy.inject(Fault(NetworkFaultKind.RESET_AFTER, method=method, target=r"/new($|\?uploadId)"))
     assert publish(storage, {"new": data}) == {"new"}
     assert storage.put_if_absent({"new": data[:1]}) == frozenset()
     assert storage.put_if_absent({"new": data}) == {"new"}
@@ -188,7 +188,7 @@ def test_acks_that_are_always_lost_still_tell_whose_the_object_is(proxy, storage
 
 def test_a_lost_ack_does_not_make_the_object_of_another_ours(proxy, storage):
     """Their object stands; ours was refused, and the refusal was lost."""
-    proxy.inject(Fault(Kind.RESET_AFTER, method="PUT"))
+    proxy.inject(Fault(NetworkFaultKind.RESET_AFTER, method="PUT"))
 
     assert publish(storage, {"there": SMALL}) == frozenset()
     assert storage.put_if_absent({"there": b"other"}) == frozenset()
@@ -198,8 +198,8 @@ def test_an_upload_that_is_swept_away_begins_again(proxy, storage, in_small_part
     """A lost complete looks the same as a swept upload; neither loses the part."""
     gone = {"status": 404, "code": "NoSuchUpload", "nth": 1}
     proxy.inject(
-        Fault(Kind.STATUS, "POST", r"\?uploadId", **gone),
-        Fault(Kind.STATUS, "PUT", r"partNumber=2", **gone),
+        Fault(NetworkFaultKind.STATUS, "POST", r"\?uploadId", **gone),
+        Fault(NetworkFaultKind.STATUS, "PUT", r"partNumber=2", **gone),
     )
 
     assert publish(storage, {"new": LARGE}) == {"new"}
@@ -210,7 +210,9 @@ def test_an_upload_that_is_swept_away_begins_again(proxy, storage, in_small_part
 def test_a_failed_upload_leaves_no_parts_behind(proxy, seaweedfs, prefix, in_small_parts):
     """Nobody sees the parts of an unfinished upload, but somebody pays for them."""
     storage = a_storage(proxy.server, prefix)
-    proxy.inject(Fault(Kind.STATUS, "PUT", "partNumber=2", status=403, code="AccessDenied"))
+    proxy.inject(
+        Fault(NetworkFaultKind.STATUS, "PUT", "partNumber=2", status=403, code="AccessDenied")
+    )
 
     with pytest.raises(StorageAccessError):
         publish(storage, {"new": LARGE})
@@ -220,7 +222,10 @@ def test_a_failed_upload_leaves_no_parts_behind(proxy, seaweedfs, prefix, in_sma
 
 def test_a_sweep_aborts_what_a_killed_upload_left(proxy, seaweedfs, prefix, in_small_parts):
     """Only below the root: the uploads of a neighbour are alive."""
-    dies = [Fault(Kind.STATUS, method, r"uploadId", status=403) for method in ("POST", "DELETE")]
+    dies = [
+        Fault(NetworkFaultKind.STATUS, method, r"uploadId", status=403)
+        for method in ("POST", "DELETE")
+    ]
     for name in (prefix, f"{prefix}-neighbour"):
         proxy.inject(*dies)
         with pytest.raises(StorageAccessError):
@@ -228,7 +233,7 @@ def test_a_sweep_aborts_what_a_killed_upload_left(proxy, seaweedfs, prefix, in_s
     assert len(uploads(seaweedfs, prefix)) == 2
     proxy.inject()
 
-    a_storage(proxy.server, prefix).sweep()
+    a_storage(proxy.server, prefix).clean()
 
     assert uploads(seaweedfs, prefix) == [f"{prefix}-neighbour/new"]
 
@@ -248,7 +253,7 @@ def test_an_object_that_stayed_is_deleted_again_or_named(proxy, storage, code, r
     """S3 answers 200 to a deletion that was done in part."""
     error = f"<Error><Key>there</Key><Code>{code}</Code><Message>no</Message></Error>"
     partly = f"<DeleteResult>{error}</DeleteResult>"
-    proxy.inject(Fault(Kind.STATUS, "POST", status=200, nth=1, body=partly))
+    proxy.inject(Fault(NetworkFaultKind.STATUS, "POST", status=200, nth=1, body=partly))
 
     if raises:
         with pytest.raises(StorageAccessError, match="there is still there"):
@@ -260,7 +265,7 @@ def test_an_object_that_stayed_is_deleted_again_or_named(proxy, storage, code, r
 
 def test_a_store_that_asks_for_patience_beyond_the_deadline_is_left_alone(proxy, storage):
     """Retry-After is honoured, and waiting for nothing is not."""
-    later = Fault(Kind.STATUS, status=503, headers=("Retry-After: 600",))
+    later = Fault(NetworkFaultKind.STATUS, status=503, headers=("Retry-After: 600",))
     proxy.inject(later)
 
     with pytest.raises(StorageError, match="SlowDown"):
@@ -272,7 +277,7 @@ def test_a_store_that_asks_for_patience_beyond_the_deadline_is_left_alone(proxy,
 def test_a_hanging_store_is_given_up_at_the_deadline(proxy, prefix):
     """Also when the client's own timeout is longer."""
     storage = a_storage(proxy.server, prefix, retry=RetryPolicy(deadline=2))
-    proxy.inject(Fault(Kind.HANG))
+    proxy.inject(Fault(NetworkFaultKind.HANG))
     start = time.monotonic()
 
     with pytest.raises(StorageError, match="TimeoutError"):
@@ -294,7 +299,7 @@ def test_a_hanging_store_is_given_up_at_the_deadline(proxy, prefix):
 )
 def test_a_refusal_is_not_repeated_and_says_what_to_check(proxy, storage, status, code, hint):
     """Trying ten times locks accounts; a bare 403 costs an afternoon."""
-    proxy.inject(Fault(Kind.STATUS, status=status, code=code))
+    proxy.inject(Fault(NetworkFaultKind.STATUS, status=status, code=code))
 
     with pytest.raises(StorageAccessError, match=hint) as caught:
         storage.put_if_absent({"folder/key": b"1"})
@@ -320,7 +325,9 @@ def test_an_object_replaced_between_two_reads_is_noticed(proxy, prefix):
 def test_bytes_of_another_identity_are_not_returned(proxy, storage):
     """Some stores do not know If-Match, and answer it with whatever is there."""
     entry = entry_of(storage, "there")
-    other = Fault(Kind.STATUS, "GET", status=200, headers=('ETag: "other"',), body="OTHER")
+    other = Fault(
+        NetworkFaultKind.STATUS, "GET", status=200, headers=('ETag: "other"',), body="OTHER"
+    )
     proxy.inject(other)
 
     with pytest.raises(ObjectChangedError, match="there"):

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from batchrunner.errors import StorageAccessError, StorageError, UnsafeStoreError
-from batchrunner.storage import open_storage, s3_publishing
-from batchrunner.storage.retry import RetryPolicy
-from batchrunner.storage.s3 import S3Storage
-from batchrunner.storage.s3_calls import S3Calls
-from batchrunner.storage.s3_errors import CallError, Verdict
-from batchrunner.testing.storage_contract import NOTE, entry_of, keys, publish
+from batchrunner.errors import StorageAccessError, StorageError, UnsafeStorageError
+from batchrunner.storage import open_storage
+from batchrunner.storage.s3 import publishing as s3_publishing
+from batchrunner.storage.s3.calls import S3Calls
+from batchrunner.storage.s3.errors import CallError, Verdict
+from batchrunner.storage.s3.retry import RetryPolicy
+from batchrunner.storage.s3.storage import S3Storage
+from batchrunner.testing.storage_contract import INTENT, entry_of, keys, publish
 
 QUICK = RetryPolicy(max_attempts=2, deadline=60, first_delay=0.01)
 
@@ -28,7 +29,7 @@ def test_a_store_that_ignores_conditions_is_refused_and_left_clean(rclone, prefi
     """There sixteen writers out of sixteen win."""
     storage = a_storage(rclone, prefix)
 
-    with pytest.raises(UnsafeStoreError, match="If-None-Match"):
+    with pytest.raises(UnsafeStorageError, match="If-None-Match"):
         storage.check_conditional_writes()
 
     assert keys(a_storage(rclone, ""), recursive=True) == []
@@ -52,7 +53,7 @@ def test_a_bucket_that_is_not_there_is_named(moto, prefix):
         lambda: storage.get("key"),
         lambda: storage.put_if_absent({"key": b"1"}),
         lambda: publish(storage, {"key": b"1"}),
-        storage.sweep,
+        storage.clean,
         storage.check_conditional_writes,
     ):
         with pytest.raises(StorageError, match=r"no-such-bucket.*bucket does not exist"):
@@ -148,7 +149,7 @@ def test_a_probe_that_was_killed_is_not_seen_and_is_swept(moto, prefix):
     top._calls.run(lambda: top._calls.request("put_object", **left))
     assert keys(storage, recursive=True) == []
 
-    storage.sweep()
+    storage.clean()
 
     found = top._calls.run(lambda: top._objects({"Prefix": prefix}))
     assert found == []
@@ -175,7 +176,7 @@ def test_a_large_object_is_uploaded_and_read_in_bounded_memory(seaweedfs, prefix
     one.file.close()
     tracemalloc.start()
     try:
-        assert storage.publish({"large": (one, NOTE)}) == {"large"}
+        assert storage.publish({"large": (one, INTENT)}) == {"large"}
         uploading = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
         with storage.open(entry_of(storage, "large")) as file:

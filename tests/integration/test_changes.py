@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from batchrunner import BatchRunner
+from batchrunner.driver.session import Stop, StopReason
 from batchrunner.errors import (
     CapabilityImportError,
     DamagedOutputError,
@@ -21,7 +22,6 @@ from batchrunner.errors import (
     ObjectNotFoundError,
     SpecChangedError,
 )
-from batchrunner.session import Stop, StopReason
 from batchrunner.verify import repair, verify
 from builders import a_source, a_spec, parts, rows, rows_out, write_jsonl
 
@@ -368,7 +368,7 @@ def test_a_sentinel_of_another_run_is_refused(job, tmp_path_factory):
     BatchRunner(echo(other)).run()
     name = "out/_checkpoint/sentinels/part-00001.json"
     shutil.copy(other / name, job / name)
-    shutil.rmtree(job / "out/_checkpoint/ledger")
+    shutil.rmtree(job / "out/_checkpoint/sentinel_index")
 
     assert "of another run" in refused(job, DamagedOutputError)
 
@@ -397,7 +397,7 @@ def test_a_foreign_part_under_the_name_of_a_pending_shard_is_refused(job):
 def test_parts_without_their_sentinels_are_named_all_at_once_with_the_way_out(job):
     """Told of one at a time, somebody moved a hundred of them by hand, with a run after each."""
     shutil.rmtree(job / "out/_checkpoint/sentinels")
-    shutil.rmtree(job / "out/_checkpoint/ledger")
+    shutil.rmtree(job / "out/_checkpoint/sentinel_index")
     before = {path.read_bytes() for path in parts(job / "out")}
 
     with pytest.raises(ForeignOutputError) as refusal:

@@ -41,9 +41,13 @@ def test_dying_while_runs_are_recorded_loses_and_doubles_none_of_them(tmp_path):
 
 
 def test_the_sweep_sees_letters_that_come_too_late(tmp_path):
-    """Whoever adopts a part cannot make its letters again."""
+    """Whoever adopts a part cannot make its dead letters again."""
     assert sees(
-        tmp_path, Death.AFTER, job="errors", mutant="letters_last", sign="without its letters"
+        tmp_path,
+        Death.AFTER,
+        job="errors",
+        mutant="dead_letters_last",
+        sign="without its dead letters",
     )
 
 

@@ -13,12 +13,13 @@ import yaml
 
 import damage
 from batchrunner import BatchRunner, BatchSpec
-from batchrunner.checkpoint import Checkpoint, Quarantine, ledgers
+from batchrunner.checkpoint import Checkpoint, Quarantine
 from batchrunner.checkpoint import lease as lease_module
+from batchrunner.checkpoint import sentinel_index as ledgers
 from batchrunner.checkpoint.lease import Owner, acquire_lease
 from batchrunner.cli.main import _run
+from batchrunner.driver.session import Stop, StopReason
 from batchrunner.errors import DamagedOutputError
-from batchrunner.session import Stop, StopReason
 from batchrunner.storage import open_storage
 from batchrunner.verify import repair, verify
 from builders import a_source, a_spec, parts, rows, rows_out, write_jsonl
@@ -115,7 +116,7 @@ RECORDS = {
     "last schema": "_checkpoint/schema/0001.arrow",
     "sentinel": "_checkpoint/sentinels/part-00001.json",
     "dead letters": "_checkpoint/errors/*",
-    "ledger": "_checkpoint/ledger/*",
+    "sentinel_index": "_checkpoint/sentinel_index/*",
     "session": "_checkpoint/sessions/*.jsonl",
     "lease": "_checkpoint/lease/*",
     "owner": "_owner.json",
@@ -127,7 +128,7 @@ OF_INTERRUPTED = {
     "quarantine": "_checkpoint/quarantine/*",
     "mark": "_checkpoint/attempts/*",
 }
-SILENT = {"session", "ledger", "mark", "lease", "success", "owner"}
+SILENT = {"session", "sentinel_index", "mark", "lease", "success", "owner"}
 """What a command that looks may pass over, since the run does not need it."""
 
 
@@ -376,7 +377,7 @@ def test_a_ledger_is_never_larger_than_a_record_may_be(job, monkeypatch):
     """It could not be read again: every later session ended with exit code 3."""
     monkeypatch.setattr(ledgers, "_LINES", 1)
     BatchRunner(a_spec(job)).run()
-    folder = job / "out/_checkpoint/ledger"
+    folder = job / "out/_checkpoint/sentinel_index"
     shutil.rmtree(folder)
     write_jsonl(job / "in/later.jsonl", rows(12, 4))
 
@@ -384,7 +385,7 @@ def test_a_ledger_is_never_larger_than_a_record_may_be(job, monkeypatch):
 
     assert [path.read_bytes().count(b"write_id") for path in folder.iterdir()] == [1] * 4
     found = Checkpoint(open_storage(str(job / "out/_checkpoint"))).sentinels()
-    assert (len(found.good), len(found.unfolded)) == (4, 0)
+    assert (len(found.good), len(found.unindexed)) == (4, 0)
 
 
 def test_a_sentinel_that_is_too_large_to_read_is_one_damaged_shard(job):

@@ -8,8 +8,8 @@ import pytest
 
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.set_aside import rows_set_aside
 from batchrunner.storage import open_storage
+from batchrunner.views.dead_letters import read_dead_letters
 from builders import a_spec, rows, rows_out, write_jsonl
 from command import a_spec_file, batchrunner
 
@@ -28,8 +28,8 @@ def folder(tmp_path):
 
 def the_letter(folder):
     checkpoint = Checkpoint(open_storage(str(folder / "out/_checkpoint")))
-    [letter] = rows_set_aside(checkpoint)
-    return letter
+    [dead_letter] = read_dead_letters(checkpoint)
+    return dead_letter
 
 
 @pytest.mark.ray
@@ -55,9 +55,9 @@ def test_a_row_that_kills_its_worker_is_set_aside(folder, as_actor):
         *(0, 1000, 999, 1),
     )
     assert rows_out(folder / "out") == GOOD
-    letter = the_letter(folder)
-    assert (letter["error"], json.loads(letter["raw"])["id"]) == ("CapabilityDied", BAD)
-    assert "exit code 3" in letter["message"]
+    dead_letter = the_letter(folder)
+    assert (dead_letter["error"], json.loads(dead_letter["raw"])["id"]) == ("CapabilityDied", BAD)
+    assert "exit code 3" in dead_letter["message"]
     if as_actor:  # 2 actors, 2 deaths, and a process for each death in isolation
         assert len(built.read_text().split()) <= 8
     assert not list((folder / "out/_checkpoint").glob("attempts/*"))

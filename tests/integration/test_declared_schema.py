@@ -14,9 +14,9 @@ from pydantic import BaseModel, Field
 
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.set_aside import rows_set_aside
 from batchrunner.storage import open_storage
 from batchrunner.verify import verify
+from batchrunner.views.dead_letters import read_dead_letters
 from builders import a_spec, parts, write_jsonl
 
 EVENTS = {
@@ -95,8 +95,10 @@ def rows_by_id(folder):
 def refusals(folder):
     """Return why each row was set aside, by its id."""
     checkpoint = Checkpoint(open_storage(str(folder / "out/_checkpoint")))
-    letters = list(rows_set_aside(checkpoint))
-    return {json.loads(letter["raw"])["id"]: letter["message"] for letter in letters}
+    dead_letters = list(read_dead_letters(checkpoint))
+    return {
+        json.loads(dead_letter["raw"])["id"]: dead_letter["message"] for dead_letter in dead_letters
+    }
 
 
 @pytest.mark.parametrize("batch_size", [1, 1000])

@@ -18,13 +18,13 @@ import pytest
 
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, PlanFacts
+from batchrunner.checkpoint.marks import marked
 from batchrunner.errors import CapabilityImportError
 from batchrunner.execute.payload import pickled
 from batchrunner.formats.jsonl import parse
 from batchrunner.formats.lines import Lines
-from batchrunner.set_aside import rows_set_aside
 from batchrunner.storage import open_storage
-from batchrunner.worker.attempts import marked
+from batchrunner.views.dead_letters import read_dead_letters
 from batchrunner.worker.batch import Batch
 from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.work import Work
@@ -69,9 +69,12 @@ def one_may_fail(folder, **changes):
     return a_spec(folder, errors=errors, analytics_store=store, **changes)
 
 
-def letters(folder):
+def dead_letters(folder):
     checkpoint = Checkpoint(open_storage(str(folder / "out/_checkpoint")))
-    return [(letter["error"], letter["message"]) for letter in rows_set_aside(checkpoint)]
+    return [
+        (dead_letter["error"], dead_letter["message"])
+        for dead_letter in read_dead_letters(checkpoint)
+    ]
 
 
 def marks(folder):
@@ -95,7 +98,7 @@ def test_a_row_that_raises_what_ends_a_process_is_one_bad_row(tmp_path, end, mod
     report = BatchRunner(one_may_fail(tmp_path, capability=MODES[mode])).run()
 
     assert (report.exit_code, report.rows_out, report.rows_failed) == (0, 19, 1)
-    assert letters(tmp_path) == [NAMES[end]]
+    assert dead_letters(tmp_path) == [NAMES[end]]
     assert not marks(tmp_path)
 
 
@@ -107,7 +110,7 @@ def test_in_a_process_of_its_own_it_is_the_same_bad_row(tmp_path):
     report = BatchRunner(spec).run()
 
     assert (report.exit_code, report.rows_out) == (0, 20 - len(ENDS))
-    assert letters(tmp_path) == [NAMES[end] for end in ENDS]
+    assert dead_letters(tmp_path) == [NAMES[end] for end in ENDS]
 
 
 @pytest.mark.ray
@@ -121,7 +124,7 @@ def test_on_ray_it_is_the_same_bad_row(tmp_path, mode):
     report = BatchRunner(spec).run()
 
     assert (report.exit_code, report.rows_out) == (0, 20 - len(ENDS))
-    assert letters(tmp_path) == [NAMES[end] for end in ENDS]
+    assert dead_letters(tmp_path) == [NAMES[end] for end in ENDS]
     assert not marks(tmp_path)
 
 
@@ -133,7 +136,7 @@ def test_an_error_whose_message_cannot_be_made_is_one_bad_row(tmp_path):
     report = BatchRunner(one_may_fail(tmp_path, capability=target)).run()
 
     assert (report.exit_code, report.rows_out, report.rows_failed) == (0, 19, 1)
-    [(error, message)] = letters(tmp_path)
+    [(error, message)] = dead_letters(tmp_path)
     assert (error, "cannot be made: SystemExit" in message) == ("EndsInItsMessageError", True)
 
 
@@ -239,7 +242,7 @@ def test_ctrl_c_in_a_terminal_ends_no_call_in_a_process_of_its_own(tmp_path):
 
     assert process.returncode == 0, stderr
     assert rows_out(tmp_path / "out") == rows(0, 1)
-    assert letters(tmp_path) == []
+    assert dead_letters(tmp_path) == []
 
 
 @pytest.mark.ray
@@ -291,7 +294,7 @@ def test_ten_kills_of_a_driver_over_one_long_call_change_nothing(tmp_path, engin
 
     assert done.returncode == 0, done.stderr
     assert rows_out(tmp_path / "out") == rows(0, 4)
-    assert letters(tmp_path) == []
+    assert dead_letters(tmp_path) == []
     assert not marks(tmp_path)
 
 
@@ -348,7 +351,7 @@ def test_a_row_that_takes_all_memory_is_set_aside_and_the_machine_lives(tmp_path
     report = BatchRunner(spec).run()
 
     assert (report.exit_code, report.rows_out, report.rows_failed) == (0, 19, 1)
-    [(error, message)] = letters(tmp_path)
+    [(error, message)] = dead_letters(tmp_path)
     assert "MemoryError" in error
     assert "may take 0.5 GiB, see execution.memory" in message
 

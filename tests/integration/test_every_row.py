@@ -12,9 +12,9 @@ import pytest
 import capabilities
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.set_aside import rows_set_aside
 from batchrunner.storage import open_storage
 from batchrunner.verify import Checks, verify
+from batchrunner.views.dead_letters import read_dead_letters
 from builders import a_spec, rows_out
 
 JUNK = [b"", b"", b"", b"  ", b"\r", b"nope", b"{", b'{"id": 1, "id": 2}', b'{"id": "\xff"}']
@@ -23,8 +23,8 @@ LOOKED_AT = 64
 """How many lines are looked at together, where not all of a block are rows."""
 
 
-def letters(folder):
-    return list(rows_set_aside(Checkpoint(open_storage(str(folder / "out/_checkpoint")))))
+def dead_letters(folder):
+    return list(read_dead_letters(Checkpoint(open_storage(str(folder / "out/_checkpoint")))))
 
 
 def ids_out(folder):
@@ -127,24 +127,24 @@ def test_rows_that_fail_are_the_ones_set_aside_and_the_ones_tried_again(
     assert first.ok
     assert ids_out(tmp_path) == fine
     expected = {at: raw for at, (n, raw) in places.items() if n is None or n % 7 == 3}
-    assert {one["at"]: raw_of(one) for one in letters(tmp_path)} == expected
-    assert len(letters(tmp_path)) == len(expected) == first.rows_failed
+    assert {one["at"]: raw_of(one) for one in dead_letters(tmp_path)} == expected
+    assert len(dead_letters(tmp_path)) == len(expected) == first.rows_failed
 
     mended.touch()
     second = BatchRunner(spec).retry(rows=True)
 
     unreadable = {at: raw for at, (n, raw) in places.items() if n is None}
     assert ids_out(tmp_path) == fine + late
-    assert {one["at"]: raw_of(one) for one in letters(tmp_path)} == unreadable
+    assert {one["at"]: raw_of(one) for one in dead_letters(tmp_path)} == unreadable
     assert (second.rows_in, second.rows_failed) == (len(places), len(unreadable))
 
 
-def raw_of(letter):
+def raw_of(dead_letter):
     import base64
 
-    if "raw" in letter:
-        return letter["raw"].encode()
-    return base64.b64decode(letter["raw_base64"])
+    if "raw" in dead_letter:
+        return dead_letter["raw"].encode()
+    return base64.b64decode(dead_letter["raw_base64"])
 
 
 BEYOND = {
@@ -180,15 +180,15 @@ def test_a_value_that_python_cannot_hold_costs_one_row_at_most(tmp_path, what, s
 
     report = BatchRunner(spec).run()
 
-    found = letters(tmp_path)
+    found = dead_letters(tmp_path)
     assert (report.exit_code, report.rows_in) == (0, 100)
     ids = pq.read_table(tmp_path / "out", columns=["id"])["id"].to_pylist()
     assert ids == [n for n in range(100) if n != 43 or not found]
     if shape == "rows" or kept_as == "base64":
-        [letter] = found
-        assert (letter["at"], letter["stage"]) == (43, "read")
-        assert kept_as in letter["raw"]
-        assert json.loads(letter["raw"])["id"] == 43
+        [dead_letter] = found
+        assert (dead_letter["at"], dead_letter["stage"]) == (43, "read")
+        assert kept_as in dead_letter["raw"]
+        assert json.loads(dead_letter["raw"])["id"] == 43
 
 
 @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])

@@ -18,7 +18,8 @@ import pytest
 import mutants
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, Sentinel
-from batchrunner.driving import Driving
+from batchrunner.checkpoint.commit import Finished, commit
+from batchrunner.driver.dispatch import Driving
 from batchrunner.errors import (
     CapabilityImportError,
     ForeignOutputError,
@@ -29,7 +30,6 @@ from batchrunner.storage import open_storage
 from batchrunner.testing.faulty import Faults, faulty_scheme
 from batchrunner.testing.memory import MemoryStorage
 from batchrunner.verify import verify
-from batchrunner.worker.committing import Finished, commit
 from builders import a_source, a_spec, parts, rows, rows_out, write_jsonl
 from command import ENVIRONMENT
 from patience import PATIENCE

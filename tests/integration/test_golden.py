@@ -10,8 +10,8 @@ import golden
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.errors import DamagedOutputError
-from batchrunner.status import status_of
 from batchrunner.storage import open_storage
+from batchrunner.views.status import status_of
 from builders import rows
 
 VERSION_1 = [*rows(0, 12), *rows(20, 2)]

@@ -16,8 +16,8 @@ import mutants
 from batchrunner import BatchRunner
 from batchrunner.errors import SpecChangedError
 from batchrunner.formats import schemas
-from batchrunner.set_aside import rows_set_aside
 from batchrunner.verify import verify
+from batchrunner.views.dead_letters import read_dead_letters
 from builders import a_source, a_spec, parts, write_jsonl
 
 FILES = [
@@ -128,9 +128,9 @@ def test_a_change_of_type_is_a_row_error_that_names_the_place_and_both_types(tmp
         {"id": 6, "meta": {"lang": 7}},
         {"id": 7, "score": 0.5},
     ]
-    letters = list(rows_set_aside(runner._run().checkpoint))
-    assert [json.loads(letter["raw"])["id"] for letter in letters] == [2, 4, 5]
-    assert [letter["message"].partition(";")[0] for letter in letters] == [
+    dead_letters = list(read_dead_letters(runner._run().checkpoint))
+    assert [json.loads(dead_letter["raw"])["id"] for dead_letter in dead_letters] == [2, 4, 5]
+    assert [dead_letter["message"].partition(";")[0] for dead_letter in dead_letters] == [
         "column 'meta.zip': string here, but int64 in the schema of the sink",
         "column 'meta.zip': double here, but int64 in the schema of the sink",
         "column 'meta.zip': bool here, but int64 in the schema of the sink",
@@ -165,8 +165,8 @@ def test_objects_of_which_nobody_knows_a_field_cost_their_rows_and_no_shard(tmp_
     found = [row for path in parts(tmp_path / "out") for row in pq.read_table(path).to_pylist()]
     assert [row["id"] for row in found] == [2, 3]
     assert report.rows_failed == 1
-    (letter,) = rows_set_aside(runner._run().checkpoint)
-    assert letter["message"].startswith("column 'm': Parquet has no type for struct<>")
+    (dead_letter,) = read_dead_letters(runner._run().checkpoint)
+    assert dead_letter["message"].startswith("column 'm': Parquet has no type for struct<>")
 
 
 def test_declared_types_that_parts_have_not_are_refused_also_when_changes_are_accepted(tmp_path):

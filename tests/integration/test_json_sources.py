@@ -129,8 +129,10 @@ def run(folder, files, sink, *, capability=None, timeout=None, **execution):
     report = BatchRunner(spec, capability=capability or identity).run()
     assert report.ok, report.failures
     written = sorted((folder / "out/_checkpoint/errors").glob("*"))
-    letters = [json.loads(line) for path in written for line in path.read_text().splitlines()]
-    return parts(folder / "out"), {letter["raw"]: letter["message"] for letter in letters}
+    dead_letters = [json.loads(line) for path in written for line in path.read_text().splitlines()]
+    return parts(folder / "out"), {
+        dead_letter["raw"]: dead_letter["message"] for dead_letter in dead_letters
+    }
 
 
 def identity(batch):

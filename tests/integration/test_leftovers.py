@@ -9,11 +9,11 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.lease import Owner, acquire_lease
+from batchrunner.driver.progress import NoProgress
 from batchrunner.errors import LeaseHeldError
-from batchrunner.leftovers import Leftovers
-from batchrunner.progress import NoProgress
 from batchrunner.storage import open_storage
 from batchrunner.verify import verify
+from batchrunner.views.garbage import Garbage
 from builders import a_source, a_spec, rows_out
 
 
@@ -29,20 +29,20 @@ def the_spec(folder):
     return a_spec(folder, capability="capabilities:fails_on_5", errors={"max_row_errors": 5})
 
 
-def leftovers(job):
+def garbage(job):
     checkpoint = Checkpoint(open_storage(str(job / "out/_checkpoint")))
-    return Leftovers(checkpoint, sink=open_storage(str(job / "out")))
+    return Garbage(checkpoint, sink=open_storage(str(job / "out")))
 
 
 def litter(job):
     """One of each kind, as the dead leave them; return where."""
     checkpoint = job / "out/_checkpoint"
-    letters = next((checkpoint / "errors").iterdir())
+    dead_letters = next((checkpoint / "errors").iterdir())
     left = {
         job / "out/.staging/abc.tmp": b"half a part",
         checkpoint / ".staging/def.tmp": b"half a record",
-        checkpoint / ".staging/def.notes": b'{"errors/part-00001.x.jsonl": "letters"}',
-        checkpoint / "errors/part-00001.another.jsonl": letters.read_bytes(),
+        checkpoint / ".staging/def.intents": b'{"errors/part-00001.x.jsonl": "dead_letters"}',
+        checkpoint / "errors/part-00001.another.jsonl": dead_letters.read_bytes(),
         checkpoint / "attempts/0123.json": b'{"version":1,"session":"s","shards":[1]}',
         checkpoint / "sessions/0123.stop": b"",
     }
@@ -54,17 +54,22 @@ def litter(job):
 
 def test_a_finished_run_leaves_nothing(job):
     """It tidies up after itself."""
-    assert leftovers(job).listed() == []
+    assert garbage(job).listed() == []
 
 
 def test_what_the_dead_left_is_listed_and_nothing_changes(job):
     """A look first."""
     left = litter(job)
 
-    found = leftovers(job).listed()
+    found = garbage(job).listed()
 
     assert {f"{one.place}/{one.key}" for one in found} == set(map(str, left))
-    assert sorted(str(one.kind) for one in found) == ["letters", "mark", *["staged"] * 3, "stop"]
+    assert sorted(str(one.kind) for one in found) == [
+        "dead_letters",
+        "mark",
+        *["staged"] * 3,
+        "stop",
+    ]
     assert all(path.exists() for path in left)
 
 
@@ -73,14 +78,14 @@ def test_what_the_dead_left_is_removed_and_nothing_else(job):
     before = {path for path in job.rglob("*") if path.is_file()}
     left = litter(job)
 
-    removed = leftovers(job).remove()
+    removed = garbage(job).remove()
 
     assert len(removed) == len(left)
     now = {path for path in job.rglob("*") if path.is_file()}
     assert before <= now
     assert not left & now
     assert verify(the_spec(job)).ok
-    assert leftovers(job).listed() == []
+    assert garbage(job).listed() == []
 
 
 def test_a_run_that_ends_well_leaves_nothing_of_workers_that_died(job):
@@ -88,12 +93,12 @@ def test_a_run_that_ends_well_leaves_nothing_of_workers_that_died(job):
     (job / "out/_checkpoint/sentinels/part-00002.json").unlink()
     (job / "out/part-00002.jsonl").unlink()
     staging = job / "out/_checkpoint/.staging"
-    notes = b'{"errors/part-00002.dead.jsonl": "letters"}'
+    intents = b'{"errors/part-00002.dead.jsonl": "dead_letters"}'
 
     class DiesMeanwhile(NoProgress):
         def show(self, _):
-            for name in ("dead.tmp", "dead.notes"):
-                (staging / name).write_bytes(notes)
+            for name in ("dead.tmp", "dead.intents"):
+                (staging / name).write_bytes(intents)
 
     assert BatchRunner(the_spec(job)).run(progress=DiesMeanwhile()).ok
 
@@ -105,9 +110,9 @@ def test_nothing_is_removed_beside_a_run(job):
     left = litter(job)
     acquire_lease(open_storage(str(job / "out/_checkpoint")), Owner.this_process("somebody"))
 
-    assert leftovers(job).runner() is not None
+    assert garbage(job).runner() is not None
     with pytest.raises(LeaseHeldError, match=f"process {os.getpid()} on"):
-        leftovers(job).remove()
+        garbage(job).remove()
 
     assert all(path.exists() for path in left)
 
@@ -118,7 +123,7 @@ def test_rows_set_aside_by_a_shard_that_is_not_committed_stay(job):
     kept = job / "out/_checkpoint/errors/part-00001.another.jsonl"
     kept.write_bytes(b"{}\n")
 
-    leftovers(job).remove()
+    garbage(job).remove()
 
     assert kept.exists()
 
@@ -128,7 +133,7 @@ def test_a_run_goes_on_after_everything_was_cleaned(job):
     (job / "out/_checkpoint/sentinels/part-00002.json").unlink()
     (job / "out/part-00002.jsonl").unlink()
     litter(job)
-    leftovers(job).remove()
+    garbage(job).remove()
 
     assert BatchRunner(the_spec(job)).run().ok
     assert [row["id"] for row in rows_out(job / "out")] == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]

@@ -106,16 +106,18 @@ def test_a_source_below_the_sink_that_reads_parts_is_refused(tmp_path, monkeypat
     is_refused(tmp_path, echo(tmp_path, source=source), "lies in the source")
 
 
-@pytest.mark.parametrize("source", ["out/_checkpoint", "out/_checkpoint/ledger/*.jsonl"])
+@pytest.mark.parametrize("source", ["out/_checkpoint", "out/_checkpoint/sentinel_index/*.jsonl"])
 def test_a_source_in_the_checkpoint_is_refused(tmp_path, monkeypatch, source):
     """Its records grow with each run of it."""
     monkeypatch.chdir(tmp_path)
-    write_jsonl(tmp_path / "out/_checkpoint/ledger/x.jsonl", rows(0, 2))
+    write_jsonl(tmp_path / "out/_checkpoint/sentinel_index/x.jsonl", rows(0, 2))
 
     is_refused(tmp_path, echo(tmp_path, source=source), "the checkpoint .* lies")
 
 
-@pytest.mark.parametrize("target", ["out/part-00000.jsonl", "out/_checkpoint/ledger/x.jsonl"])
+@pytest.mark.parametrize(
+    "target", ["out/part-00000.jsonl", "out/_checkpoint/sentinel_index/x.jsonl"]
+)
 def test_a_link_in_the_source_to_what_the_run_writes_is_refused(tmp_path, target):
     """A link hides what it leads to."""
     a_source(tmp_path / "in")

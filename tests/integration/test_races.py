@@ -95,8 +95,8 @@ def test_the_race_sees_a_publish_that_overwrites(tmp_path):
 def test_a_zombie_that_publishes_late_changes_nothing(tmp_path):
     """Its driver was killed, its shards were done by the next one; then it wakes up."""
     from batchrunner.checkpoint import Checkpoint, Sentinel
+    from batchrunner.checkpoint.commit import Finished, commit
     from batchrunner.storage import open_storage
-    from batchrunner.worker.committing import Finished, commit
 
     a_source(tmp_path / "in", shards=2)
     sink = open_storage(str(tmp_path / "out"))

@@ -10,13 +10,18 @@ import pytest
 import failing
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.dead_letters import (
+    DeadLetter,
+    Stage,
+    dead_letters_under,
+    keep_dead_letters,
+    kept_dead_letters,
+)
 from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Position
-from batchrunner.leftovers import Kind, Leftovers
-from batchrunner.set_aside import error_groups, rows_set_aside
 from batchrunner.storage import open_storage
-from batchrunner.worker.given_up import keep_letters, kept_letters, letters_under
-from batchrunner.worker.letters import DeadLetter, Stage
+from batchrunner.views.dead_letters import error_groups, read_dead_letters
+from batchrunner.views.garbage import Garbage, GarbageKind
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
 
 SOURCE = Path(failing.__file__).read_text().splitlines()
@@ -39,8 +44,8 @@ def checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint.current(open_storage(str(folder / "out/_checkpoint")))
 
 
-def letters(folder):
-    return list(rows_set_aside(checkpoint(folder)))
+def dead_letters(folder):
+    return list(read_dead_letters(checkpoint(folder)))
 
 
 def a_misspelt_spec(folder, *, target="misspelt", mode="batch", **changes):
@@ -222,9 +227,11 @@ def test_a_row_set_aside_keeps_the_line_of_code(tmp_path):
         report = BatchRunner(a_strict_spec(tmp_path, errors=errors)).run(fresh=True)
 
         assert report.rows_failed == 3
-        found = letters(tmp_path)
-        assert {letter["code"].rpartition(":")[0] for letter in found} == {failing.__file__}
-        assert [bool(letter.get("traceback")) for letter in found] == [True, False, False]
+        found = dead_letters(tmp_path)
+        assert {dead_letter["code"].rpartition(":")[0] for dead_letter in found} == {
+            failing.__file__
+        }
+        assert [bool(dead_letter.get("traceback")) for dead_letter in found] == [True, False, False]
         assert "/batchrunner/" not in found[0]["traceback"]
 
 
@@ -248,17 +255,19 @@ def test_the_rows_that_a_shard_was_given_up_for_are_kept_until_it_is_committed(
 
     assert not BatchRunner(spec).run().ok
     assert not BatchRunner(spec).retry().ok  # the last attempt counts, and not both
-    found = letters(tmp_path)
+    found = dead_letters(tmp_path)
     assert len(list((tmp_path / "out/_checkpoint/errors").iterdir())) == 2
     assert 0 < len(found) <= 10
-    assert len({letter["at"] for letter in found}) == len(found)
-    assert {(letter["given_up"], letter["error"]) for letter in found} == {(True, "ValueError")}
+    assert len({dead_letter["at"] for dead_letter in found}) == len(found)
+    assert {(dead_letter["given_up"], dead_letter["error"]) for dead_letter in found} == {
+        (True, "ValueError")
+    }
     [group] = error_groups(checkpoint(tmp_path))
     assert (group.given_up, group.shards, group.rows) == (True, 1, len(found))
 
     mended.touch()
     assert BatchRunner(spec).retry().ok
-    assert letters(tmp_path) == []
+    assert dead_letters(tmp_path) == []
     assert not list((tmp_path / "out/_checkpoint/errors").iterdir())
 
 
@@ -268,7 +277,7 @@ def test_of_a_shard_given_up_no_more_than_a_hundred_rows_are_kept(tmp_path):
 
     BatchRunner(a_strict_spec(tmp_path, errors={"max_row_errors": 300})).run()
 
-    assert len(letters(tmp_path)) == 100
+    assert len(dead_letters(tmp_path)) == 100
 
 
 def test_the_letters_of_the_latest_driver_count_whatever_clocks_say(tmp_path):
@@ -276,11 +285,11 @@ def test_the_letters_of_the_latest_driver_count_whatever_clocks_say(tmp_path):
     kept = {}
     for epoch in (2, 1):
         row = DeadLetter(0, "in", Position("byte", epoch, b"{}"), Stage.CAPABILITY, "E", "m")
-        keep_letters(checkpoint(tmp_path), "part-00000", [row], epoch=epoch)
-        kept = kept_letters(checkpoint(tmp_path))
+        keep_dead_letters(checkpoint(tmp_path), "part-00000", [row], epoch=epoch)
+        kept = kept_dead_letters(checkpoint(tmp_path))
 
-    [letter] = letters_under(checkpoint(tmp_path), kept["part-00000"])
-    assert letter["at"] == 2
+    [dead_letter] = dead_letters_under(checkpoint(tmp_path), kept["part-00000"])
+    assert dead_letter["at"] == 2
 
 
 def test_clean_removes_them_once_their_shard_is_committed(tmp_path):
@@ -290,14 +299,14 @@ def test_clean_removes_them_once_their_shard_is_committed(tmp_path):
     how = {"target": "failing:fails_once_there_is", "fn_kwargs": {"path": str(mended)}}
     spec = a_spec(tmp_path, capability=how, errors={"on_row_error": "fail"})
     assert len(BatchRunner(spec).run().quarantined) == 2
-    leftovers = Leftovers(checkpoint(tmp_path), sink=None)
+    garbage = Garbage(checkpoint(tmp_path), sink=None)
 
-    assert [one for one in leftovers.listed() if one.kind is Kind.LETTERS] == []
+    assert [one for one in garbage.listed() if one.kind is GarbageKind.DEAD_LETTERS] == []
     mended.touch()
     (tmp_path / "out/_checkpoint/quarantine/part-00000.json").unlink()
     assert BatchRunner(spec).run().shards_committed == 1
-    [garbage] = [one for one in leftovers.listed() if one.kind is Kind.LETTERS]
-    assert garbage.key.startswith("errors/part-00000.given-up.")
+    [garbage] = [one for one in garbage.listed() if one.kind is GarbageKind.DEAD_LETTERS]
+    assert garbage.key.startswith("errors/part-00000.failed.")
 
 
 KEY, TOKEN = "key-7f3a9c-\"'x", "token-7f3a9c"
@@ -338,7 +347,7 @@ def test_a_secret_that_user_code_raises_is_masked_wherever_it_is_kept(
     files = [path for path in (tmp_path / "out/_checkpoint").rglob("*") if path.is_file()]
     leaks = [path for path in files if b"7f3a9c" in path.read_bytes()]
     assert leaks == []
-    said = json.dumps([report.to_dict(), *letters(tmp_path)], default=str)
+    said = json.dumps([report.to_dict(), *dead_letters(tmp_path)], default=str)
     assert "7f3a9c" not in said
     assert "401 for ***" in said
 

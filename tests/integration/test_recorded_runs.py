@@ -10,9 +10,9 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.analytics import open_store
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.errors import CapabilityImportError, InvalidSpecError, StorageError
-from batchrunner.set_aside import rows_set_aside
-from batchrunner.worker.work import checkpoint_storage
+from batchrunner.views.dead_letters import read_dead_letters
 from builders import a_source, a_spec, parts, rows_out, write_jsonl
 from command import a_spec_file, batchrunner, start
 
@@ -88,8 +88,8 @@ def test_a_run_that_fails_costs_its_row(tmp_path):
     report = BatchRunner(spec).run()
 
     assert (report.ok, report.rows_out, report.rows_failed) == (True, 11, 1)
-    [letter] = rows_set_aside(Checkpoint(checkpoint_storage(spec)))
-    assert (letter["error"], json.loads(letter["raw"])["datasets"]) == (
+    [dead_letter] = read_dead_letters(Checkpoint(checkpoint_storage(spec)))
+    assert (dead_letter["error"], json.loads(dead_letter["raw"])["datasets"]) == (
         *("FileNotFoundError", "broken"),
     )
     assert len(recorded(tmp_path)) == 11

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from batchrunner import BatchRunner, runner
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.execute.local import run_locally
-from batchrunner.set_aside import error_groups, rows_set_aside
 from batchrunner.storage import open_storage
+from batchrunner.views.dead_letters import error_groups, read_dead_letters
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from builders import a_source, a_spec, parts, rows, rows_out, write_jsonl
 
@@ -48,8 +48,8 @@ def checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(open_storage(str(folder / "out/_checkpoint")))
 
 
-def letters(folder):
-    return list(rows_set_aside(checkpoint(folder)))
+def dead_letters(folder):
+    return list(read_dead_letters(checkpoint(folder)))
 
 
 def ids_out(folder):
@@ -92,13 +92,13 @@ def test_one_bad_row_of_a_thousand_costs_one_row(tmp_path, how, file_format):
         *(0, 1000, 999, 1),
     )
     assert ids_out(tmp_path) == [row["id"] for row in GOOD]
-    [letter] = letters(tmp_path)
-    assert letter["error"] == error
-    assert message in letter["message"]
-    assert letter["source"].endswith(f"in-1.{file_format}")
-    assert json.loads(letter["raw"])["id"] == BAD
+    [dead_letter] = dead_letters(tmp_path)
+    assert dead_letter["error"] == error
+    assert message in dead_letter["message"]
+    assert dead_letter["source"].endswith(f"in-1.{file_format}")
+    assert json.loads(dead_letter["raw"])["id"] == BAD
     at = sum(len(json.dumps(row)) + 1 for row in THOUSAND[250:BAD])
-    assert (letter["unit"], letter["at"]) == (
+    assert (dead_letter["unit"], dead_letter["at"]) == (
         ("row", BAD - 250) if file_format == "parquet" else ("byte", at)
     )
 
@@ -119,11 +119,11 @@ def test_a_line_that_is_no_row_costs_that_line(tmp_path, line):
     assert (report.exit_code, report.rows_in, report.rows_out, report.rows_failed) == (
         *(0, 1000, 999, 1),
     )
-    [letter] = letters(tmp_path)
-    assert letter["stage"] == "read"
-    assert letter["at"] == len(b"".join(lines[:100]))
-    if "raw" in letter:
-        assert letter["raw"].encode() == line
+    [dead_letter] = dead_letters(tmp_path)
+    assert dead_letter["stage"] == "read"
+    assert dead_letter["at"] == len(b"".join(lines[:100]))
+    if "raw" in dead_letter:
+        assert dead_letter["raw"].encode() == line
 
 
 @pytest.mark.parametrize(("budget", "code"), [(1, 0), (0, 1), (0.001, 0), (0.0009, 1)])
@@ -220,7 +220,7 @@ def test_a_shard_without_good_rows_keeps_its_letters(tmp_path):
     report = BatchRunner(spec).run()
 
     assert (report.ok, report.rows_in, report.rows_out, report.rows_failed) == (True, 8, 5, 3)
-    assert [letter["shard"] for letter in letters(tmp_path)] == [0, 0, 0]
+    assert [dead_letter["shard"] for dead_letter in dead_letters(tmp_path)] == [0, 0, 0]
 
 
 def test_a_drifting_type_costs_its_rows_and_names_column_and_types(tmp_path):
@@ -312,7 +312,7 @@ def test_rows_set_aside_are_tried_again_as_new_shards(tmp_path, file_format):
     assert [r.shards_new for r in (still, mended, idle)] == [1, 1, 0]
     assert sorted(ids_out(tmp_path)) == list(range(1000))
     assert {p.name: p.stat().st_ino for p in parts(tmp_path / "out")}.items() >= before.items()
-    assert letters(tmp_path) == []
+    assert dead_letters(tmp_path) == []
     manifest = json.loads((tmp_path / "out/_manifest.json").read_text())
     assert (manifest["rows_in"], manifest["rows_out"], manifest["rows_failed"]) == (1000, 1000, 0)
 
@@ -327,13 +327,13 @@ def test_unreadable_lines_are_read_again_from_where_they_stand(tmp_path):
     (tmp_path / "in/b.jsonl.gz").write_bytes(gzip.compress(text))
     spec = a_spec(tmp_path, capability="capabilities:echo", errors={"max_row_errors": 4})
     BatchRunner(spec).run()
-    first = letters(tmp_path)
+    first = dead_letters(tmp_path)
 
     report = BatchRunner(spec).retry(rows=True)
 
     assert (report.rows_in, report.rows_out, report.rows_failed) == (8, 4, 4)
     keys = ("source", "at", "raw", "message")
-    assert [[one[k] for k in keys] for one in letters(tmp_path)] == [
+    assert [[one[k] for k in keys] for one in dead_letters(tmp_path)] == [
         [one[k] for k in keys] for one in first
     ]
 

@@ -20,11 +20,11 @@ from batchrunner.errors import (
     ObjectNotFoundError,
     StorageAccessError,
     StorageError,
-    UnsafeStoreError,
+    UnsafeStorageError,
 )
-from batchrunner.leftovers import Leftovers
 from batchrunner.storage import open_storage
 from batchrunner.verify import Checks, repair, verify
+from batchrunner.views.garbage import Garbage
 from buckets import Bucket
 from builders import rows
 from command import ENVIRONMENT
@@ -204,7 +204,7 @@ def test_a_store_that_ignores_conditions_is_refused(rclone, tmp_path):
         execution={"engine": "local"},
     )
 
-    with pytest.raises(UnsafeStoreError, match="unsafe_single_writer"):
+    with pytest.raises(UnsafeStorageError, match="unsafe_single_writer"):
         BatchRunner(spec).run()
 
 
@@ -226,7 +226,7 @@ def test_dying_at_any_request_loses_and_doubles_nothing(moto, prefix, moment):
 
 
 def test_a_bad_row_of_a_bucket_is_set_aside_and_tried_again(bucket, tmp_path):
-    """Its letter is an object like any other, and its row is read again from where it stands."""
+    """Its dead letter is an object like any other, and its row is read again from where it stands."""
     bucket.put_rows("in/3.jsonl", [{"id": 12, "bad": True}, {"id": 13}])
     flag = tmp_path / "mended"
     capability = {"target": "capabilities:fails_while_bad", "fn_kwargs": {"path": str(flag)}}
@@ -275,10 +275,10 @@ def test_an_upload_that_nobody_finished_is_listed_and_aborted(bucket):
     options = bucket.storage_options
     checkpoint = open_storage(f"{bucket.uri}/out/_checkpoint", storage_options=options)
     sink = open_storage(f"{bucket.uri}/out", storage_options=options)
-    leftovers = Leftovers(Checkpoint(checkpoint), sink=sink)
+    garbage = Garbage(Checkpoint(checkpoint), sink=sink)
 
-    found = leftovers.listed()
-    leftovers.remove()
+    found = garbage.listed()
+    garbage.remove()
 
     assert [(str(one.kind), one.key) for one in found] == [("upload", "part-00007.jsonl")]
     assert bucket.uploads() == 0

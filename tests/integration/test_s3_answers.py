@@ -8,20 +8,23 @@ import pytest
 from batchrunner import BatchRunner, BatchSpec
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.errors import ObjectChangedError, StorageAccessError, StorageError
-from batchrunner.status import status_of
 from batchrunner.storage import open_storage
-from batchrunner.storage.retry import RetryPolicy
-from batchrunner.storage.s3 import S3Storage
-from batchrunner.testing.fault_proxy import Fault, Kind, fault_proxy
+from batchrunner.storage.s3.retry import RetryPolicy
+from batchrunner.storage.s3.storage import S3Storage
+from batchrunner.testing.fault_proxy import Fault, NetworkFaultKind, fault_proxy
 from batchrunner.testing.storage_contract import entry_of, publish, read_all
+from batchrunner.views.status import status_of
 from buckets import Bucket
 from builders import rows
 
 QUICK = RetryPolicy(max_attempts=2, deadline=60, first_delay=0.01, max_delay=0.02)
 PAGE = "<html><body>Log in<br></body></html>"
-NOTHING = Fault(Kind.STATUS, status=200, body="")
+NOTHING = Fault(NetworkFaultKind.STATUS, status=200, body="")
 WEB_PAGE = Fault(
-    Kind.STATUS, status=200, body=PAGE, headers=("Content-Type: text/html", 'ETag: "1-2"')
+    NetworkFaultKind.STATUS,
+    status=200,
+    body=PAGE,
+    headers=("Content-Type: text/html", 'ETag: "1-2"'),
 )
 
 
@@ -49,7 +52,7 @@ OPERATIONS = {
     "get": lambda s: s.get("there"),
     "list": lambda s: list(s.list()),
     "delete": lambda s: s.delete(["there"]),
-    "leftovers": lambda s: s.leftovers(),
+    "garbage": lambda s: s.garbage(),
     "move": lambda s: s.move(entry_of(s, "there"), "new"),
 }
 
@@ -77,7 +80,7 @@ def test_a_look_that_is_answered_by_nothing_shows_no_object(proxy, storage):
 @pytest.mark.parametrize("write", ["put", "put_if_absent", "publish"])
 def test_a_write_without_its_etag_is_looked_at_and_done_again(proxy, storage, write):
     """Once such an answer is no reason to give up: the bucket tells whether the object is there."""
-    proxy.inject(Fault(Kind.STATUS, "PUT", status=200, body="", nth=1))
+    proxy.inject(Fault(NetworkFaultKind.STATUS, "PUT", status=200, body="", nth=1))
 
     OPERATIONS[write](storage)
 
@@ -89,7 +92,7 @@ def test_fewer_bytes_than_were_asked_for_are_not_read_as_the_end(proxy, storage)
     """A line would be cut, or a reader wait for ever."""
     entry = entry_of(storage, "there")
     short = (f'ETag: "{entry.identity}"', "Content-Type: text/plain")
-    proxy.inject(Fault(Kind.STATUS, "GET", status=200, headers=short, body="by"))
+    proxy.inject(Fault(NetworkFaultKind.STATUS, "GET", status=200, headers=short, body="by"))
 
     with pytest.raises(StorageError, match="2 bytes came where 5 were asked for"):
         read_all(storage, entry)
@@ -98,7 +101,7 @@ def test_fewer_bytes_than_were_asked_for_are_not_read_as_the_end(proxy, storage)
 def test_a_412_about_an_object_that_is_as_it_was_is_no_change(proxy, storage):
     """A shard whose file changed is quarantined; one that the store failed is tried again."""
     entry = entry_of(storage, "there")
-    proxy.inject(Fault(Kind.STATUS, "GET", status=412, code="PreconditionFailed"))
+    proxy.inject(Fault(NetworkFaultKind.STATUS, "GET", status=412, code="PreconditionFailed"))
 
     with pytest.raises(StorageError, match="PreconditionFailed") as caught:
         read_all(storage, entry)
@@ -111,8 +114,10 @@ def test_a_412_about_an_object_that_is_as_it_was_is_no_change(proxy, storage):
 def test_a_bucket_of_another_region_is_told_with_the_region(proxy, storage, method, header):
     """To be redirected, botocore asks for the region; that was redirected in turn, for ever."""
     where = ("x-amz-bucket-region: eu-west-9",) if header else ()
-    proxy.inject(Fault(Kind.STATUS, status=301, code="PermanentRedirect", headers=where))
-    ask = {"HEAD": "leftovers", "GET": "get", "PUT": "put"}[method]
+    proxy.inject(
+        Fault(NetworkFaultKind.STATUS, status=301, code="PermanentRedirect", headers=where)
+    )
+    ask = {"HEAD": "garbage", "GET": "get", "PUT": "put"}[method]
     act = OPERATIONS[ask] if method != "HEAD" else lambda s: s.head("there")
     wanted = "in the region eu-west-9.*region_name: eu-west-9" if header else "in another region"
 
@@ -133,7 +138,7 @@ def test_a_bucket_of_another_region_is_told_with_the_region(proxy, storage, meth
 )
 def test_a_refusal_without_a_word_is_asked_for_its_reason(proxy, storage, status, code, hint):
     """The first request of a run is a HEAD, and the answer to a HEAD has no body."""
-    proxy.inject(Fault(Kind.STATUS, status=status, code=code))
+    proxy.inject(Fault(NetworkFaultKind.STATUS, status=status, code=code))
 
     with pytest.raises(StorageError, match=f"head_object failed \\({code}: .*{hint}") as caught:
         storage.head("there")
@@ -155,7 +160,11 @@ def killed(moto, proxy):
     )
     proxy.inject()
     assert BatchRunner(spec).run().ok
-    gone = [*bucket.listed("out/_checkpoint/ledger/"), "out/_SUCCESS", "out/part-00011.jsonl"]
+    gone = [
+        *bucket.listed("out/_checkpoint/sentinel_index/"),
+        "out/_SUCCESS",
+        "out/part-00011.jsonl",
+    ]
     for key in [*gone, "out/_checkpoint/sentinels/part-00011.json"]:
         bucket.delete(key)
     proxy.inject()

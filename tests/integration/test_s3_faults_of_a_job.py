@@ -12,9 +12,9 @@ import pytest
 from batchrunner import BatchRunner, BatchSpec
 from batchrunner.errors import BatchRunnerError, StorageError
 from batchrunner.storage import schemes
-from batchrunner.storage.retry import RetryPolicy
-from batchrunner.storage.s3 import S3Storage
-from batchrunner.testing.fault_proxy import Fault, Kind, fault_proxy
+from batchrunner.storage.s3.retry import RetryPolicy
+from batchrunner.storage.s3.storage import S3Storage
+from batchrunner.testing.fault_proxy import Fault, NetworkFaultKind, fault_proxy
 from batchrunner.verify import verify
 from buckets import Bucket
 from builders import rows
@@ -31,30 +31,32 @@ REPEATS = 2
 """aiohttp repeats a request once by itself on a connection that turns out broken."""
 
 FAULTS = {
-    "503": Fault(Kind.STATUS, status=503, code="SlowDown"),
-    "500": Fault(Kind.STATUS, status=500, code="InternalError"),
-    "429": Fault(Kind.STATUS, status=429, code="TooManyRequests"),
-    "409": Fault(Kind.STATUS, status=409, code="ConditionalRequestConflict"),
-    "reset before": Fault(Kind.RESET_BEFORE),
-    "reset after": Fault(Kind.RESET_AFTER),
-    "cut body": Fault(Kind.CUT_BODY),
-    "hang": Fault(Kind.HANG),
+    "503": Fault(NetworkFaultKind.STATUS, status=503, code="SlowDown"),
+    "500": Fault(NetworkFaultKind.STATUS, status=500, code="InternalError"),
+    "429": Fault(NetworkFaultKind.STATUS, status=429, code="TooManyRequests"),
+    "409": Fault(NetworkFaultKind.STATUS, status=409, code="ConditionalRequestConflict"),
+    "reset before": Fault(NetworkFaultKind.RESET_BEFORE),
+    "reset after": Fault(NetworkFaultKind.RESET_AFTER),
+    "cut body": Fault(NetworkFaultKind.CUT_BODY),
+    "hang": Fault(NetworkFaultKind.HANG),
 }
 
 PAGE = "<html><body>Log in to go on<br></body></html>"
 HTML = ("Content-Type: text/html", 'ETag: "5f3c-61a"')
 LIES = {
-    "nothing": Fault(Kind.STATUS, status=200, body=""),
-    "a page": Fault(Kind.STATUS, status=200, body=PAGE, headers=HTML[:1]),
-    "a page with an etag": Fault(Kind.STATUS, status=200, body=PAGE, headers=HTML),
-    "another document": Fault(Kind.STATUS, status=200, body="<ok/>"),
-    "a redirect": Fault(Kind.STATUS, status=302, body=PAGE, headers=("Location: /login",)),
-    "no such page": Fault(Kind.STATUS, status=404, body=PAGE, headers=HTML[:1]),
-    "NoSuchKey": Fault(Kind.STATUS, status=404, code="NoSuchKey"),
-    "412": Fault(Kind.STATUS, status=412, code="PreconditionFailed"),
-    "403": Fault(Kind.STATUS, status=403, code="AccessDenied"),
-    "400": Fault(Kind.STATUS, status=400, code="ExpiredToken"),
-    "301": Fault(Kind.STATUS, status=301, code="PermanentRedirect"),
+    "nothing": Fault(NetworkFaultKind.STATUS, status=200, body=""),
+    "a page": Fault(NetworkFaultKind.STATUS, status=200, body=PAGE, headers=HTML[:1]),
+    "a page with an etag": Fault(NetworkFaultKind.STATUS, status=200, body=PAGE, headers=HTML),
+    "another document": Fault(NetworkFaultKind.STATUS, status=200, body="<ok/>"),
+    "a redirect": Fault(
+        NetworkFaultKind.STATUS, status=302, body=PAGE, headers=("Location: /login",)
+    ),
+    "no such page": Fault(NetworkFaultKind.STATUS, status=404, body=PAGE, headers=HTML[:1]),
+    "NoSuchKey": Fault(NetworkFaultKind.STATUS, status=404, code="NoSuchKey"),
+    "412": Fault(NetworkFaultKind.STATUS, status=412, code="PreconditionFailed"),
+    "403": Fault(NetworkFaultKind.STATUS, status=403, code="AccessDenied"),
+    "400": Fault(NetworkFaultKind.STATUS, status=400, code="ExpiredToken"),
+    "301": Fault(NetworkFaultKind.STATUS, status=301, code="PermanentRedirect"),
 }
 """What a store does not say, but what stands in front of it does."""
 
@@ -113,7 +115,7 @@ class Job:
             assert self.run()
             self.bucket.copy_folder("out", "half")
             sentinels = [f"half/_checkpoint/sentinels/part-0000{shard}.json" for shard in (1, 3)]
-            ledgers = self.bucket.listed("half/_checkpoint/ledger/")
+            ledgers = self.bucket.listed("half/_checkpoint/sentinel_index/")
             for key in ("half/_SUCCESS", "half/part-00003.jsonl", *sentinels, *ledgers):
                 self.bucket.delete(key)
         self.bucket.copy_folder("half", "out")

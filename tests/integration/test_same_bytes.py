@@ -14,10 +14,10 @@ import pytest
 
 from batchrunner import BatchRunner, BatchSpec
 from batchrunner.checkpoint import plan_file
+from batchrunner.driver.opening import open_run
+from batchrunner.driver.session import Stop, open_session
+from batchrunner.driver.survey import survey
 from batchrunner.errors import SpecChangedError
-from batchrunner.opening import open_run
-from batchrunner.plan.survey import survey
-from batchrunner.session import Stop, open_session
 from batchrunner.verify import verify
 from builders import a_spec, parts, rows, rows_out
 

@@ -8,10 +8,10 @@ import shutil
 import pytest
 
 from batchrunner import BatchRunner
+from batchrunner.driver.opening import open_run
+from batchrunner.driver.session import Stop, StopReason, open_session
+from batchrunner.driver.survey import survey
 from batchrunner.errors import ForeignOutputError
-from batchrunner.opening import open_run
-from batchrunner.plan.survey import survey
-from batchrunner.session import Stop, StopReason, open_session
 from batchrunner.verify import verify
 from builders import a_source, a_spec, rows_out
 

@@ -58,10 +58,10 @@ def run(folder, source, sink, *, capability=identity, **execution):
     )
     report = BatchRunner(spec, capability=capability).run()
     assert report.ok, report.failures
-    return parts(folder / "out"), letters(folder / "out/_checkpoint/errors")
+    return parts(folder / "out"), dead_letters(folder / "out/_checkpoint/errors")
 
 
-def letters(folder):
+def dead_letters(folder):
     lines = [line for path in folder.glob("*") for line in path.read_text().splitlines()]
     found = map(json.loads, lines)
     return {(Path(each["source"]).name, each["at"]): each["message"] for each in found}

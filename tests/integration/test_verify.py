@@ -20,8 +20,8 @@ import damage
 import golden
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, Generation, Sentinel
+from batchrunner.checkpoint.documents import sealed
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_to_bytes
-from batchrunner.checkpoint.records import sealed
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, ObjectNotFoundError
 from batchrunner.shard import Slicing
 from batchrunner.storage import open_storage
@@ -151,7 +151,7 @@ def test_a_flipped_bit_in_the_rows_set_aside_is_found_wherever_it_is(job):
     whole = path.read_bytes()
     for bit in range(0, 8 * len(whole), 41):
         damage.flip(path, bit)
-        assert "letters" in job.found(), f"bit {bit}"
+        assert "dead_letters" in job.found(), f"bit {bit}"
         path.write_bytes(whole)
 
 
@@ -441,12 +441,12 @@ def test_shards_that_are_not_committed_yet_are_told_and_no_defect(job):
 
 def test_a_part_that_still_waits_for_its_sentinel_is_no_defect(tmp_path, monkeypatch):
     """Its worker died after publishing it; the next run seals it."""
-    from batchrunner.storage.local import LocalStorage
+    from batchrunner.storage.disk.storage import LocalStorage
 
     a_source(tmp_path / "in", shards=1)
     spec = a_spec(tmp_path)
     monkeypatch.setattr(Checkpoint, "publish", dies)
-    monkeypatch.setattr(LocalStorage, "forget_notes", lambda self, keys: None)
+    monkeypatch.setattr(LocalStorage, "remove_intents", lambda self, keys: None)
     with pytest.raises(KeyboardInterrupt):
         BatchRunner(spec).run()
     monkeypatch.undo()
@@ -643,17 +643,17 @@ def with_dead_letters(job: Job) -> Job:
     checkpoint = Checkpoint(open_storage(str(job.out / "_checkpoint")))
     (plan,) = checkpoint.generations()
     first = checkpoint.sentinels().good[1]
-    letters = (job.out / "_checkpoint/errors" / first.errors).read_bytes()
+    dead_letters = (job.out / "_checkpoint/errors" / first.errors).read_bytes()
     for number, (origin, failed) in enumerate([(1, 1), (3, 0)], start=3):
         shard = dataclasses.replace(
-            plan.shards[1], id=number, slicing=Slicing.LETTERS, start=origin, stop=1, rows=1
+            plan.shards[1], id=number, slicing=Slicing.DEAD_LETTERS, start=origin, stop=1, rows=1
         )
         checkpoint.add_generation(Generation(plan.facts, (shard,)), number=number - 2)
         part = b"" if failed else b'{"id":5}\n'
         (job.out / f"part-{number:05d}.jsonl").write_bytes(part)
         name = f"part-{number:05d}.abc.jsonl" if failed else ""
         if failed:
-            (job.out / "_checkpoint/errors" / name).write_bytes(letters)
+            (job.out / "_checkpoint/errors" / name).write_bytes(dead_letters)
         sentinel = dataclasses.replace(
             first,
             shard=number,

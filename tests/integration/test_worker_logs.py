@@ -14,8 +14,8 @@ import pytest
 
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.logs import log_lines
 from batchrunner.storage import open_storage
+from batchrunner.views.logs import log_lines
 from batchrunner.worker.worker_log import FIRST_BYTES, LAST_BYTES, WorkerLog
 from builders import a_source, a_spec
 from command import batchrunner, start

@@ -6,8 +6,7 @@ import uuid
 
 import pytest
 
-from batchrunner.testing.memory import MemoryStorage
-from batchrunner.worker.attempts import (
+from batchrunner.checkpoint.marks import (
     Witness,
     forget_attempts,
     marked,
@@ -15,6 +14,7 @@ from batchrunner.worker.attempts import (
     record_deaths,
     suspicion,
 )
+from batchrunner.testing.memory import MemoryStorage
 
 SOMEONE = Witness("a later session")
 

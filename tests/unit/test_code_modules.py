@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 from batchrunner.capability import code_of
-from batchrunner.capability.packages import versions_of
+from batchrunner.driver.packages import versions_of
 from batchrunner.errors import CapabilityImportError
 
 PLUG = """

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from orjson import dumps
 
 from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.checkpoint.commit import Finished, adopt, commit
 from batchrunner.errors import ForeignOutputError, ObjectNotFoundError
-from batchrunner.storage.local import LocalStorage
-from batchrunner.storage.seam import MAX_NOTE_BYTES
+from batchrunner.storage.contract import MAX_INTENT_BYTES
+from batchrunner.storage.disk.storage import LocalStorage
 from batchrunner.testing.memory import MemoryStorage
-from batchrunner.worker.committing import Finished, adopt, commit
 
 STEM, PART = "part-00000", "part-00000.jsonl"
 
@@ -144,7 +144,7 @@ def test_a_part_without_a_sentinel_is_adopted_by_its_note(place):
 
 
 def test_of_a_committed_part_the_sentinel_is_returned(place):
-    """Whatever the notes say: it was there first."""
+    """Whatever the intents say: it was there first."""
     sink, checkpoint = place
     publish_alone(sink, b"first", by="a")
     stored = a_sentinel(b"first", by="b")
@@ -177,7 +177,7 @@ def test_a_part_of_another_run_is_foreign(place):
 
 
 def test_a_part_that_was_replaced_after_its_note_is_foreign(place):
-    """The note describes other bytes, even if there are as many."""
+    """The intent describes other bytes, even if there are as many."""
     sink, _ = place
     publish_alone(sink, b"first")
     sink.put(PART, b"tsrif")
@@ -194,22 +194,22 @@ def test_a_part_that_is_gone_is_said_to_be(place):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A disk keeps notes beside the parts, also those of attempts that lost or died."""
+    """A disk keeps intents beside the parts, also those of attempts that lost or died."""
     return LocalStorage(str(tmp_path / "out")), Checkpoint(LocalStorage(str(tmp_path / "check")))
 
 
 def leave_note(disk, data):
     staging = Path(disk[0].uri) / ".staging"
-    (staging / f"{uuid.uuid4().hex}.notes").write_bytes(data)
+    (staging / f"{uuid.uuid4().hex}.intents").write_bytes(data)
 
 
 def test_of_several_notes_the_one_that_fits_the_bytes_counts(disk):
     """The others are of attempts that died before they could publish."""
     sentinel = publish_alone(disk[0], b"first", by="a")
     for data in (b"other", b"tsrif", b"first, and more"):
-        note = a_sentinel(data, by="b").to_bytes().decode()
-        leave_note(disk, dumps({PART: note}))
-        leave_note(disk, dumps({"part-00001.jsonl": note}))
+        intent = a_sentinel(data, by="b").to_bytes().decode()
+        leave_note(disk, dumps({PART: intent}))
+        leave_note(disk, dumps({"part-00001.jsonl": intent}))
 
     assert adopted(disk) == sentinel
 
@@ -221,8 +221,8 @@ def test_torn_and_foreign_notes_do_no_harm(disk):
     sentinel = publish_alone(disk[0], b"first", by="a")
     for data in (b"", b"{", b"\xff", dumps({PART: ""}), dumps({PART: "{}"})):
         leave_note(disk, data)
-    for note in (whole[:-1], whole[:40], other, whole.replace(b'"run"', b'"nur"')):
-        leave_note(disk, dumps({PART: note.decode()}))
+    for intent in (whole[:-1], whole[:40], other, whole.replace(b'"run"', b'"nur"')):
+        leave_note(disk, dumps({PART: intent.decode()}))
 
     assert adopted(disk) == sentinel
 
@@ -244,7 +244,7 @@ def test_a_sentinel_fits_into_a_note():
     sentinel = Sentinel(long, most, f"part-{most}.jsonl.zst", most, most, most, most, long, long,
                         long, 123456789.123)  # fmt: skip
 
-    assert len(sentinel.to_bytes()) < MAX_NOTE_BYTES / 2
+    assert len(sentinel.to_bytes()) < MAX_INTENT_BYTES / 2
     assert sentinel.to_bytes().isascii()
 
 
@@ -297,7 +297,7 @@ def pause():
 
 
 class Stepped(MemoryStorage):
-    """As a bucket: a note is part of its object."""
+    """As a bucket: an intent is part of its object."""
 
     def publish(self, objects):
         pause()
@@ -319,17 +319,17 @@ class Stepped(MemoryStorage):
         pause()
         return super().open(entry)
 
-    def notes(self, key):
+    def intents(self, key):
         pause()
-        return super().notes(key)
+        return super().intents(key)
 
-    def forget_notes(self, keys):
+    def remove_intents(self, keys):
         pause()
-        super().forget_notes(keys)
+        super().remove_intents(keys)
 
 
 class SteppedDisk(Stepped):
-    """As a disk: notes come before their objects, stay when those lost, and can be forgotten."""
+    """As a disk: intents come before their objects, stay when those lost, and can be forgotten."""
 
     def __init__(self, root):
         super().__init__(root)
@@ -337,20 +337,20 @@ class SteppedDisk(Stepped):
 
     def publish(self, objects):
         pause()
-        for key, (_, note) in objects.items():
-            self._loose.setdefault(key, []).append(note)
+        for key, (_, intent) in objects.items():
+            self._loose.setdefault(key, []).append(intent)
         won = super().publish(objects)
         pause()
         for key in objects.keys() - won:
-            note = objects[key][1]
-            self._loose[key] = [one for one in self._loose.get(key, []) if one != note]
+            intent = objects[key][1]
+            self._loose[key] = [one for one in self._loose.get(key, []) if one != intent]
         return won
 
-    def notes(self, key):
+    def intents(self, key):
         pause()
         return tuple(self._loose.get(key, ()))
 
-    def forget_notes(self, keys):
+    def remove_intents(self, keys):
         pause()
         for key in keys:
             self._loose.pop(key, None)

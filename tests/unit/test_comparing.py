@@ -5,12 +5,12 @@ import io
 import pytest
 
 from batchrunner.checkpoint import Generation, PlanFacts, Sentinel
+from batchrunner.driver.plan import StoredPlan
+from batchrunner.driver.same_bytes import Comparer
+from batchrunner.driver.source_files import SourceFile
 from batchrunner.errors import ObjectChangedError
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.naming import FileKind
-from batchrunner.plan.planning import StoredPlan
-from batchrunner.plan.same_bytes import Comparer
-from batchrunner.plan.source import SourceFile
 from batchrunner.shard import Shard, Slicing
 
 FACTS = PlanFacts(5, "jsonl", "none", "bytes", 4096)

@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from batchrunner.checkpoint import Generation, PlanFacts, Sentinel, Sentinels
+from batchrunner.driver.plan import StoredPlan
+from batchrunner.driver.sink_state import check_unused, examine, parts_in
 from batchrunner.errors import DamagedOutputError, ForeignOutputError
-from batchrunner.plan.output import check_unused, examine, parts_in
-from batchrunner.plan.planning import StoredPlan
 from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import Entry
 
@@ -55,7 +55,7 @@ def verdict(shard, part, sentinel):
         return "damaged"
     words = {
         "committed": output.committed,
-        "to seal": output.unsealed,
+        "to seal": output.unadopted,
         "to retire": output.retired,
     }
     return ", ".join(word for word, those in words.items() if those) or "nothing"
@@ -99,7 +99,7 @@ def test_what_is_found_is_told_by_id_and_by_name():
     output = examined(parts, Sentinels(good, {}, frozenset({0, 1})), plan)
 
     assert dict(output.committed) == {0: good[0]}
-    assert (output.unsealed, output.retired, output.unfolded) == (
+    assert (output.unadopted, output.retired, output.unindexed) == (
         (2, 3),
         ("part-00001.jsonl",),
         {0},

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from batchrunner import errors
-from batchrunner.report import STOP_CODES, BatchReport
-from batchrunner.session import StopReason
+from batchrunner.driver.report import STOP_CODES, BatchReport
+from batchrunner.driver.session import StopReason
 from batchrunner.worker.receipt import Cause, Failure
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/clusters.md").read_text()

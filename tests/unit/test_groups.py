@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.execute.groups import make_groups
+from batchrunner.execute.on_ray import make_groups
 from batchrunner.shard import Shard, Slicing
 
 WORKERS = st.integers(1, 64)

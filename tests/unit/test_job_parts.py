@@ -29,18 +29,15 @@ from batchrunner.jobs import (
     shutdown_job_backend,
     submit_capability,
 )
-from batchrunner.jobs.editions import checked_edition
+from batchrunner.jobs.editions import checked_edition, checked_run
 from batchrunner.jobs.entries import Cluster, Submission
+from batchrunner.jobs.history import prune_after
 from batchrunner.jobs.identity import run_key
 from batchrunner.jobs.job_log import JobLog
 from batchrunner.jobs.journal import Journal
 from batchrunner.jobs.options import RayOptions
 from batchrunner.jobs.outcome import Outcome
-from batchrunner.jobs.request import check_call
-from batchrunner.jobs.resources import resources_of
-from batchrunner.jobs.retention import prune_after
-from batchrunner.jobs.returned_run import checked_run
-from batchrunner.jobs.versions import difference, versions_here
+from batchrunner.jobs.request import check_call, difference, resources_of, versions_here
 from batchrunner.spec import secrets
 from batchrunner.testing.memory import MemoryStorage
 from builders import a_source, a_spec

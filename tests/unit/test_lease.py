@@ -21,7 +21,7 @@ from batchrunner.checkpoint.lease import (
     renew_lease,
 )
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, StorageError
-from batchrunner.storage.local import LocalStorage
+from batchrunner.storage.disk.storage import LocalStorage
 from batchrunner.testing.faulty import FaultKind, Faults, FaultyStorage
 from batchrunner.testing.memory import MemoryStorage
 
@@ -29,7 +29,7 @@ CLAIM = """
 import sys
 from batchrunner.checkpoint.lease import Owner, acquire_lease
 from batchrunner.errors import LeaseHeldError
-from batchrunner.storage.local import LocalStorage
+from batchrunner.storage.disk.storage import LocalStorage
 
 storage, owner = LocalStorage(sys.argv[1]), Owner.this_process(sys.argv[2])
 print("ready", flush=True)
@@ -354,7 +354,7 @@ def test_what_is_no_lease_hides_none(storage):
     """An editor leaves a copy beside the file, a file system a trace of its own."""
     mine = acquire_lease(storage, me())
     storage.put("lease/00000001.json~", b"")
-    storage.put("lease/notes.txt", b"")
+    storage.put("lease/intents.txt", b"")
 
     assert current_lease(storage) == mine
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from batchrunner.analytics import CompletedRun, compaction, folding, open_store
+from batchrunner.analytics import CompletedRun, background_compaction, compaction, open_store
 from batchrunner.testing.analytics_contract import WiderScore, a_run, some_runs
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to/record-runs.md"
@@ -43,7 +43,7 @@ def twice_each(count):
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.setattr(compaction, "_FILE_BYTES", 200)  # so that there are several
-    monkeypatch.setattr(folding, "TURNS", 1 << 60)
+    monkeypatch.setattr(background_compaction, "WRITES_PER_CHECK", 1 << 60)
     return open_store(tmp_path / "store")
 
 
@@ -53,7 +53,7 @@ def test_a_plain_reader_sees_every_row_once_at_every_stage(store, reader):
     stages = [
         lambda: store.write(some_runs(6)),
         store.compact,  # what it replaced is still there
-        lambda: store._storage.put_if_absent(leftovers(store)),  # of a compaction that died
+        lambda: store._storage.put_if_absent(garbage(store)),  # of a compaction that died
         lambda: store.write(some_runs(12)),  # some of it a second time
         lambda: store._compact_once(compaction.LIGHT),
         lambda: store.write(some_runs(20)),  # a set, of runs that are there
@@ -93,7 +93,7 @@ def test_duckdb_is_made_to_list_the_folder_once(store, monkeypatch):
     assert plan.count("READ_PARQUET") == 1
 
 
-def leftovers(store):
+def garbage(store):
     """Compacted files under the next number, as a compaction that died leaves them."""
     keys = [entry.key for entry in store._storage.list("score") if "compacted" in entry.key]
     return {key.replace("-00000001-", "-00000002-"): store._storage.get(key) for key in keys}

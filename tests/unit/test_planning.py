@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from batchrunner import BatchSpec
 from batchrunner.checkpoint import Generation, PlanFacts
+from batchrunner.driver.plan import StoredPlan, first_generation, next_generation
+from batchrunner.driver.source_files import SourceFile
 from batchrunner.errors import InputChangedError, InvalidSpecError
 from batchrunner.formats.jsonl import read_jsonl
 from batchrunner.formats.naming import FileKind
-from batchrunner.plan.planning import StoredPlan, first_generation, next_generation
-from batchrunner.plan.source import SourceFile
 from batchrunner.shard import Shard, Slicing
 
 JSONL, PARQUET = FileKind("jsonl"), FileKind("parquet")

@@ -20,8 +20,8 @@ from batchrunner.checkpoint import (
     RunRecord,
     Sentinel,
 )
+from batchrunner.checkpoint.documents import sealed
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_to_bytes
-from batchrunner.checkpoint.records import sealed
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, NewerFormatError
 from batchrunner.shard import Shard, Slicing
 from batchrunner.testing.memory import MemoryStorage
@@ -406,13 +406,13 @@ def test_of_two_sentinels_the_first_counts_and_both_are_told(checkpoint):
 
 
 def test_folded_sentinels_are_not_read_one_by_one(storage, checkpoint):
-    """That is what a ledger is for: 100,000 reads on S3 take a minute."""
+    """That is what a sentinel index is for: 100,000 reads on S3 take a minute."""
     made = publish(checkpoint, *range(50))
     checkpoint.fold(made, name="one")
 
     found = checkpoint.sentinels()
 
-    assert (found.good, found.damaged, found.unfolded) == (made, {}, frozenset())
+    assert (found.good, found.damaged, found.unindexed) == (made, {}, frozenset())
     assert reads_of_sentinels(storage) == 0
 
 
@@ -424,7 +424,7 @@ def test_what_is_not_folded_yet_is_read(storage, checkpoint):
 
     found = checkpoint.sentinels()
 
-    assert (found.good, found.unfolded) == ({**folded, **loose}, {7, 8})
+    assert (found.good, found.unindexed) == ({**folded, **loose}, {7, 8})
     assert reads_of_sentinels(storage) == 2
 
 
@@ -441,14 +441,14 @@ def test_ledgers_add_up(storage, checkpoint):
 
 
 def test_a_copy_of_a_sentinel_that_was_made_anew_does_not_count(storage, checkpoint):
-    """The ledger copies; the sentinel is the authority."""
+    """The sentinel index copies; the sentinel is the authority."""
     checkpoint.fold(publish(checkpoint, 1, 2), name="one")
     storage.delete(["sentinels/part-00001.json"])
     publish(checkpoint, 1, session="another")
 
     found = checkpoint.sentinels()
 
-    assert (found.good[1].session, found.unfolded) == ("another", {1})
+    assert (found.good[1].session, found.unindexed) == ("another", {1})
 
 
 def test_a_copy_of_a_sentinel_that_is_gone_does_not_count(storage, checkpoint):
@@ -465,14 +465,14 @@ def test_only_what_is_there_is_folded(checkpoint, storage):
     checkpoint.fold({}, name="two")
 
     assert checkpoint.sentinels().good == {}
-    assert list(storage.list("ledger")) == []
+    assert list(storage.list("sentinel_index")) == []
 
 
 def test_a_damaged_ledger_is_harmless(storage, checkpoint):
     """At whatever length it was cut, whatever else stands there: the sentinels are read instead."""
     made = publish(checkpoint, 1, 2, 3)
     checkpoint.fold(made, name="one")
-    whole = storage.get("ledger/one.jsonl")
+    whole = storage.get("sentinel_index/one.jsonl")
     lines = [
         b"[1]",
         b"[1,2,3]",
@@ -484,7 +484,7 @@ def test_a_damaged_ledger_is_harmless(storage, checkpoint):
     ]
 
     for data in [*FOREIGN, *lines, *(whole[:length] for length in range(0, len(whole), 5))]:
-        storage.put("ledger/one.jsonl", data)
+        storage.put("sentinel_index/one.jsonl", data)
         assert checkpoint.sentinels().good == made
 
 
@@ -499,7 +499,7 @@ def test_a_damaged_sentinel_is_named_and_the_others_are_read(storage, checkpoint
     assert found.good == {0: made[0], 3: made[3]}
     assert "sentinels/part-00001.json is damaged" in found.damaged[1]
     assert found.damaged[2] == f"{storage.uri}/sentinels/part-00002.json is of shard 3"
-    assert found.unfolded == {0, 3}
+    assert found.unindexed == {0, 3}
 
 
 def test_what_is_not_a_sentinel_by_name_is_left_alone(storage, checkpoint):
@@ -526,6 +526,6 @@ def test_ten_thousand_sentinels_are_read_in_about_a_second(storage, checkpoint):
     folded = time.process_time() - began
 
     assert found.good == again.good == made
-    assert (len(found.unfolded), len(again.unfolded)) == (10_000, 0)
+    assert (len(found.unindexed), len(again.unindexed)) == (10_000, 0)
     assert one_by_one < 10
     assert folded < one_by_one

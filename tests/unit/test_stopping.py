@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batchrunner.session import Stop, StopReason
+from batchrunner.driver.session import Stop, StopReason
 from batchrunner.worker.stopping import Grace
 
 

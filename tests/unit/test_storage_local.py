@@ -15,10 +15,10 @@ from batchrunner.errors import (
     ObjectChangedError,
     ObjectNotFoundError,
     StorageError,
-    UnsafeStoreError,
+    UnsafeStorageError,
 )
-from batchrunner.storage.local import LocalStorage
-from batchrunner.testing.storage_contract import NOTE, entry_of, keys, publish, staged
+from batchrunner.storage.disk.storage import LocalStorage
+from batchrunner.testing.storage_contract import INTENT, entry_of, keys, publish, staged
 
 
 @pytest.fixture
@@ -61,9 +61,9 @@ def test_nothing_is_left_in_staging_but_notes(storage, root):
     storage.put("record", b"1")
     storage.put_if_absent({"record": b"2", "other": b"3"})
     storage.stage().discard()
-    assert staging(root) == [".notes"]
+    assert staging(root) == [".intents"]
 
-    storage.forget_notes(["won"])
+    storage.remove_intents(["won"])
     assert staging(root) == []
 
 
@@ -71,10 +71,10 @@ def test_reading_creates_nothing(storage, root):
     """`status` on a run that never started must not make its folders."""
     assert keys(storage) == []
     assert storage.head("a") is None
-    assert storage.notes("a") == ()
-    storage.forget_notes(["a"])
+    assert storage.intents("a") == ()
+    storage.remove_intents(["a"])
     storage.delete(["a"])
-    storage.sweep()
+    storage.clean()
 
     assert not root.exists()
 
@@ -84,7 +84,7 @@ def test_a_sweep_takes_what_dead_writers_staged(storage, root):
     dead = storage.stage()
     dead.file.write(b"half")
 
-    LocalStorage(storage.uri).sweep()
+    LocalStorage(storage.uri).clean()
 
     assert staging(root) == []
     dead.discard()
@@ -93,10 +93,10 @@ def test_a_sweep_takes_what_dead_writers_staged(storage, root):
 def test_swept_bytes_are_not_published(storage, root):
     """The zombie learns that it was taken for dead."""
     one = staged(storage, b"1")
-    LocalStorage(storage.uri).sweep()
+    LocalStorage(storage.uri).clean()
 
     with pytest.raises(ObjectNotFoundError, match="swept"):
-        storage.publish({"key": (one, NOTE)})
+        storage.publish({"key": (one, INTENT)})
 
     assert keys(storage) == []
 
@@ -142,11 +142,11 @@ def test_notes_are_found_and_dropped_by_others(storage, root):
     """The worker died after its publish; the driver adopts the part."""
     publish(storage, {"a": b"1", "b": b"2"})
     driver = LocalStorage(storage.uri)
-    assert driver.notes("a") == driver.notes("b") == (NOTE,)
+    assert driver.intents("a") == driver.intents("b") == (INTENT,)
 
-    driver.forget_notes(["b"])
-    assert driver.notes("a") == (NOTE,)
-    driver.forget_notes(["a", "b", "c"])
+    driver.remove_intents(["b"])
+    assert driver.intents("a") == (INTENT,)
+    driver.remove_intents(["a", "b", "c"])
 
     assert staging(root) == []
 
@@ -154,15 +154,15 @@ def test_notes_are_found_and_dropped_by_others(storage, root):
 def test_notes_of_attempts_that_died_before_they_published_are_told_apart_by_the_caller(
     storage, monkeypatch
 ):
-    """A disk cannot know which of two notes belongs to the file."""
+    """A disk cannot know which of two intents belongs to the file."""
     dies = staged(storage, b"1")
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", _crash)
         with pytest.raises(KeyboardInterrupt):
             storage.publish({"a": (dies, b"first")})
-    publish(storage, {"a": b"2"}, note=b"second")
+    publish(storage, {"a": b"2"}, intent=b"second")
 
-    assert set(storage.notes("a")) == {b"first", b"second"}
+    assert set(storage.intents("a")) == {b"first", b"second"}
 
 
 def _crash(*_):
@@ -298,7 +298,7 @@ def test_a_file_system_without_hard_links_is_refused(storage, monkeypatch, code)
 
     monkeypatch.setattr(os, "link", link)
     for act in (storage.check_conditional_writes, lambda: publish(storage, {"a": b"1"})):
-        with pytest.raises(UnsafeStoreError, match="hard links"):
+        with pytest.raises(UnsafeStorageError, match="hard links"):
             act()
 
     assert keys(storage) == []
@@ -308,7 +308,7 @@ def test_a_file_system_whose_links_replace_is_refused(storage, monkeypatch):
     """The probe looks at what happens, not at what is said."""
     monkeypatch.setattr(os, "link", os.replace)
 
-    with pytest.raises(UnsafeStoreError, match="second writer"):
+    with pytest.raises(UnsafeStorageError, match="second writer"):
         storage.check_conditional_writes()
 
 
@@ -360,8 +360,9 @@ def in_a_process(code, *arguments, **options):
     head = (
         "import errno, os, resource, sys\n"
         "from batchrunner.errors import *\n"
-        "from batchrunner.storage.local import LocalStorage\n"
-        "from batchrunner.storage import disk_errors, staging, durability\n"
+        "from batchrunner.storage.disk.storage import LocalStorage\n"
+        "from batchrunner.storage import staging\n"
+        "from batchrunner.storage.disk import durability, errors as disk_errors\n"
         "import concurrent.futures.thread, tempfile\n"
         "storage = LocalStorage(sys.argv[1])\n"
     )
@@ -427,7 +428,7 @@ def test_a_full_and_a_read_only_disk_are_named_and_passed(tmp_path):
             try:
                 staged.file.write(data)
                 staged.file.close()
-                print(storage.publish({"part": (staged, b"note")}))
+                print(storage.publish({"part": (staged, b"intent")}))
             except StorageError as error:
                 print(error)
             staged.discard()
@@ -442,7 +443,7 @@ def test_a_full_and_a_read_only_disk_are_named_and_passed(tmp_path):
     if subprocess.run([*unshared, "-c", ""], capture_output=True, check=False).returncode:
         pytest.skip("no user namespaces here")
     head = "import sys\nfrom batchrunner.errors import *\n"
-    head += "from batchrunner.storage.local import LocalStorage\n"
+    head += "from batchrunner.storage.disk.storage import LocalStorage\n"
     head += "storage = LocalStorage(sys.argv[1])\n"
     said = subprocess.run(
         [*unshared, "-c", head + textwrap.dedent(script), str(tmp_path)],
@@ -494,16 +495,16 @@ def steps(root, monkeypatch):
 
 
 def test_each_step_is_durable_before_the_next_one_relies_on_it(storage, steps):
-    """Bytes and notes before names; otherwise a power cut leaves a name without them."""
+    """Bytes and intents before names; otherwise a power cut leaves a name without them."""
     storage.put("a/there", b"1")
     one, other = staged(storage, b"1"), staged(storage, b"2")
     steps.clear()
 
-    storage.publish({"a/1": (one, NOTE), "a/2": (other, NOTE)})
+    storage.publish({"a/1": (one, INTENT), "a/2": (other, INTENT)})
 
     assert steps == [
-        *["sync a file in root/.staging"] * 3,  # two parts, and the notes on both
-        "rename",  # the notes count now
+        *["sync a file in root/.staging"] * 3,  # two parts, and the intents on both
+        "rename",  # the intents count now
         "sync root/.staging",
         *["link"] * 2,
         "sync root/a",
@@ -519,7 +520,6 @@ def test_new_folders_are_durable_before_anything_in_them(storage, steps):
         "make root",
         "sync .",
         "make root/.staging",
-        "sync root",
         "sync a file in root/.staging",
         "make root/a",
         "sync root",
@@ -528,6 +528,40 @@ def test_new_folders_are_durable_before_anything_in_them(storage, steps):
         "replace",
         "sync root/a/b",
     ]
+
+
+def test_the_staging_folder_is_durable_before_the_first_name_that_needs_an_intent(storage, steps):
+    """Until then nothing in it has to outlive a power cut, so no sync is spent on it."""
+    storage.publish({"a": (staged(storage, b"1"), INTENT)})
+
+    assert "make root/.staging" in steps
+    assert steps.index("sync root/.staging") < steps.index("sync root") < steps.index("link")
+
+
+def test_folders_that_are_there_are_made_durable_together(storage, steps):
+    """A resume finds them all made, and one sync of the root covers them."""
+    for folder in ("a", "b", "c"):
+        storage.put(f"{folder}/key", b"1")
+    steps.clear()
+    again = LocalStorage(storage.uri)
+
+    for folder in ("a", "b", "c"):
+        again.put(f"{folder}/key", b"2")
+
+    assert steps.count("sync root") == 1
+    assert steps.index("sync root") < steps.index("replace")
+
+
+def test_a_root_that_is_removed_between_two_writes_is_made_again(storage, root, steps):
+    """A storage is kept for the whole process, in which a user may clear a folder and run again."""
+    storage.put("a/b/key", b"1")
+    root.rename(root.parent / "elsewhere")
+    steps.clear()
+
+    storage.put("a/b/key", b"2")
+
+    assert storage.get("a/b/key") == b"2"
+    assert {"sync .", "sync root", "sync root/a"} <= set(steps)
 
 
 def test_a_folder_that_another_process_made_is_made_durable_too(storage, steps):
@@ -562,7 +596,7 @@ CRASHES = """
         storage.publish(staged)
         storage.put_if_absent({"done/0": b"0", "done/1": b"1"})
         storage.put("ledger", b"ledger")
-        storage.forget_notes(staged)
+        storage.remove_intents(staged)
 
     for nth in itertools.count(1):
         storage = LocalStorage(f"{sys.argv[1]}/{nth}")
@@ -575,14 +609,14 @@ CRASHES = """
         seen = {entry.key: storage.get(entry.key) for entry in storage.list("a")}
         assert all(data == key.encode() * 1000 for key, data in seen.items()), seen
         if not any(storage.list("done")):
-            assert all(key.encode() in storage.notes(key) for key in seen), seen
+            assert all(key.encode() in storage.intents(key) for key in seen), seen
         else:
             assert len(seen) == 3
         assert {entry.size for entry in storage.list("done")} <= {1}
-        storage.sweep()
+        storage.clean()
         work()
         assert len(list(storage.list(recursive=True))) == 6
-        storage.forget_notes(["a/0", "a/1", "a/2", "and others"])
+        storage.remove_intents(["a/0", "a/1", "a/2", "and others"])
         assert not any(os.scandir(f"{storage.uri}/.staging"))
         if status == 0:
             break

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from batchrunner.storage.retry import AttemptError, RetryPolicy, Timing, retrying
+from batchrunner.storage.s3.retry import AttemptError, RetryPolicy, Timing, retrying
 
 
 class FailedError(AttemptError):

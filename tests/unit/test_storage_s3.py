@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrunner.errors import StorageError
-from batchrunner.storage import s3_reading
-from batchrunner.storage.s3_calls import connect
-from batchrunner.storage.s3_errors import CallError, Verdict, typed, understand
-from batchrunner.storage.s3_reading import RangedReader
+from batchrunner.storage.s3 import reading as s3_reading
+from batchrunner.storage.s3.calls import connect
+from batchrunner.storage.s3.errors import CallError, Verdict, typed, understand
+from batchrunner.storage.s3.reading import RangedReader
 
 
 def an_answer(status, code, **headers):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrunner.cli.fitting import Column, cells_of, fitted
+from batchrunner.cli.rendering import Column, cells_of, fitted
 from batchrunner.cli.terminal import harmless, on_one_line
 
 CLI = Path(__file__).parents[2] / "batchrunner" / "cli"

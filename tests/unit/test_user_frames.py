@@ -5,9 +5,8 @@ from functools import partial
 
 import pytest
 
-from batchrunner.user_code import CallRaisedError, contained
-from batchrunner.worker.letters import one_line
-from batchrunner.worker.user_frames import place_in_code, traceback_of
+from batchrunner.checkpoint.dead_letters import one_line
+from batchrunner.user_code import CallRaisedError, contained, place_in_code, traceback_of
 
 NO_JSON = partial(json.loads, "no JSON")
 """Raises in the standard library."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from batchrunner.execute.rounds import waves
+from batchrunner.driver.rounds import waves
 from batchrunner.shard import Shard, Slicing
 
 
 def a_shard(number, *, origin=None):
-    slicing = Slicing.FILE if origin is None else Slicing.LETTERS
+    slicing = Slicing.FILE if origin is None else Slicing.DEAD_LETTERS
     return Shard(number, "/in.jsonl", slicing, origin or 0, 1, 1, "x")
 
 

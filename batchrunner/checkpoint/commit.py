@@ -1,0 +1,123 @@
+"""The order of writes that makes a shard's output exactly once.
+
+Part and sentinel are both put-if-absent, the part first: a sentinel without its part would lose
+rows in silence, a part without its sentinel is only work that somebody can finish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.errors import (
+    DamagedOutputError,
+    ForeignOutputError,
+    NewerFormatError,
+    ObjectNotFoundError,
+)
+from batchrunner.storage import Entry, Staged, Storage
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A part whose bytes are staged, and what its sentinel will say.
+
+    Attributes:
+        dead_letters: Rows set aside, staged for the name that the sentinel gives; None for none.
+    """
+
+    stem: str
+    staged: Staged
+    sentinel: Sentinel
+    dead_letters: Staged | None = None
+
+    def discard(self) -> None:
+        """Give it all up."""
+        self.staged.discard()
+        if self.dead_letters is not None:
+            self.dead_letters.discard()
+
+
+def commit(
+    finished: Sequence[Finished], *, sink: Storage, checkpoint: Checkpoint
+) -> dict[str, Sentinel]:
+    """Publish parts and declare their shards complete; return the sentinels that count, by stem.
+
+    Atomic and durable for each shard, idempotent. Where another attempt was first, its part stays
+    and ours is dropped. A shard is missing from the answer when under its part's name is something
+    that no attempt of this run wrote.
+
+    Raises:
+        StorageError: What is not committed is still as it was.
+    """
+    # Before the part: whoever adopts that cannot make its dead letters again. Their name is the
+    # attempt's own, so those of an attempt that loses are in nobody's way.
+    checkpoint.publish_dead_letters(
+        {f.sentinel.errors: f.dead_letters for f in finished if f.dead_letters}
+    )
+    won = sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_bytes()) for f in finished})
+    sentinels = {f.stem: f.sentinel for f in finished if f.sentinel.part in won}
+    for lost in (f for f in finished if f.sentinel.part not in won):
+        with contextlib.suppress(ForeignOutputError):
+            sentinels[lost.stem] = adopt(
+                lost.stem,
+                lost.sentinel.part,
+                run_uid=lost.sentinel.run_uid,
+                sink=sink,
+                checkpoint=checkpoint,
+            )
+    counting = checkpoint.publish(sentinels)
+    sink.remove_intents([sentinel.part for sentinel in counting.values()])
+    return counting
+
+
+def adopt(stem: str, part: str, *, run_uid: str, sink: Storage, checkpoint: Checkpoint) -> Sentinel:
+    """Return what to say of a part that another attempt published: its sentinel, or else its intent.
+
+    Raises:
+        ForeignOutputError: No attempt of this run wrote that part.
+    """
+    if stored := checkpoint.sentinel(stem, run_uid=run_uid):
+        return stored
+    entry = sink.head(part)
+    if entry is None:
+        raise ObjectNotFoundError(f"{sink.uri}/{part} was there and is gone; run again")
+    intents = _intents(sink, part, run_uid=run_uid)
+    if intents:
+        sha256 = sha256_of(sink, entry)
+        for intent in intents:
+            if (intent.bytes, intent.sha256) == (entry.size, sha256):
+                return intent
+    # Whoever published it may have committed and forgotten its intent since we looked.
+    if stored := checkpoint.sentinel(stem, run_uid=run_uid):
+        return stored
+    raise ForeignOutputError(
+        f"{sink.uri}/{part} was not written by this run: no record vouches for it; `batchrunner verify "
+        "--repair SPEC` moves it to _damaged/, then run again"
+    )
+
+
+def _intents(sink: Storage, part: str, *, run_uid: str) -> list[Sentinel]:
+    found = []
+    for data in sink.intents(part):
+        try:
+            intent = Sentinel.from_bytes(data, key=part)
+        except (DamagedOutputError, NewerFormatError):
+            continue  # an intent that was cut short belongs to an attempt that never published
+        if (intent.run_uid, intent.part) == (run_uid, part):
+            found.append(intent)
+    return found
+
+
+def sha256_of(sink: Storage, entry: Entry) -> str:
+    """Return the hash of an object, in hex: it is read from end to end."""
+    digest = hashlib.sha256()
+    with sink.open(entry) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,242 @@
+"""Dead letters: the rows that failed, each with its place in the source and its error.
+
+Two kinds of files hold them. One that a sentinel names is part of the output. The other has the first
+rows of a shard that failed as a whole: no sentinel names it, it explains the failure, and it is garbage
+once that shard is committed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.checkpoint.documents import record_lines
+from batchrunner.errors import DamagedOutputError, ObjectNotFoundError, StorageError
+from batchrunner.formats.chunk import BadRow, Position, UnreadableRowError
+from batchrunner.shard import Shard
+from batchrunner.spec.secrets import scrubbed
+from batchrunner.storage import Staged
+from batchrunner.user_code import place_in_code
+
+_log = logging.getLogger(__name__)
+
+_MAX_MESSAGE = 2000
+MAX_SHOWN_MESSAGE, MAX_SHOWN_ROW = 300, 200
+_OF_FAILED_SHARD = re.compile(r"errors/(?P<stem>[^.]+)\.failed\.\d+\.\w+\.jsonl")
+_TEXTS = ("source", "unit", "stage", "error", "message")
+_WAY_OUT = "batchrunner verify --repair SPEC sets it aside, and the next run makes its shard again"
+
+
+class Stage(StrEnum):
+    """Where on its way a row was stopped."""
+
+    READ = "read"
+    CAPABILITY = "capability"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A row set aside with its error.
+
+    Attributes:
+        shard: Id of the shard that it belongs to.
+        source: URI of its file.
+        position: Where it stands there, and how it looks.
+        stage: Where it was stopped.
+        error: Type of the error.
+        message: What the error says.
+        code: File and line of the user's code that it came from; empty when it came from none.
+        traceback: Of the user's code; kept with the first row of a shard that failed in this way.
+    """
+
+    shard: int
+    source: str
+    position: Position
+    stage: Stage
+    error: str
+    message: str
+    code: str = ""
+    traceback: str = ""
+
+    @classmethod
+    def unreadable(cls, shard: Shard, bad: BadRow) -> DeadLetter:
+        """Return the dead letter of a row that could not be read."""
+        reason = scrubbed(bad.reason)
+        return cls(shard.id, shard.uri, bad.position, Stage.READ, "UnreadableRow", reason)
+
+    @classmethod
+    def refused(cls, shard: Shard, position: Position, error: BaseException) -> DeadLetter:
+        """Return the dead letter of a row that the capability, or the sink, did not take."""
+        name = getattr(error, "type_name", type(error).__name__)
+        message = writable(error)[:_MAX_MESSAGE]
+        unread = isinstance(error, UnreadableRowError)  # the capability has not seen it
+        stage = Stage.READ if unread else Stage.CAPABILITY
+        code = place_in_code(error)
+        return cls(shard.id, shard.uri, position, stage, name, message, code)
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What rows have in common that failed in the same way: type of the error, and place."""
+        return self.error, self.code
+
+    @property
+    def why(self) -> str:
+        """Return type, message and place of the error, in one line."""
+        told = f"{self.error}: {self.message}".rstrip(": ")
+        what = self.message if self.stage is Stage.READ else told
+        place = f" (at {self.code})" if self.code else ""
+        return f"{one_line(what, most=MAX_SHOWN_MESSAGE)}{place}"
+
+    @property
+    def row(self) -> str:
+        """Return how the row looks, in one line; not all of it when it is long."""
+        return one_line(self.position.raw.decode(errors="replace"), most=MAX_SHOWN_ROW)
+
+    def to_line(self) -> bytes:
+        """Return the dead letter as it is kept: a JSON object in a line."""
+        fields: dict[str, Any] = {
+            "version": 1,
+            "shard": self.shard,
+            "source": self.source,
+            "unit": self.position.unit,
+            "at": self.position.at,
+            "stage": self.stage,
+            "error": self.error,
+            "message": self.message,
+            "code": self.code,
+            **({"traceback": self.traceback} if self.traceback else {}),
+        }
+        return orjson.dumps({**fields, **_raw(self.position.raw)}) + b"\n"
+
+    def __str__(self) -> str:
+        return f"{self.source}, {self.position}: {self.why}; the row: {self.row}"
+
+
+def writable(text: object) -> str:
+    """Return *text*, of the user's code, as it may be kept: no secrets, and nothing but UTF-8.
+
+    Cut it only afterwards: half a secret is not known as one.
+    """
+    return scrubbed(str(text).encode(errors="backslashreplace").decode())
+
+
+def one_line(text: str, *, most: int) -> str:
+    """Return at most so many characters of *text* that a terminal shows and does not obey."""
+    words = " ".join(text.split())
+    shown = words if len(words) <= most else f"{words[:most]}…"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+
+
+def dead_letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict[str, Any]]:
+    """Yield the dead letters that *sentinel* names, as they are kept.
+
+    Raises:
+        DamagedOutputError: They are not all there, or not whole.
+    """
+    if not sentinel.errors:
+        return
+    key = f"errors/{sentinel.errors}"
+    where, count = f"{checkpoint.records.uri}/{key}", 0
+    try:
+        for line in record_lines(checkpoint.records, key):
+            yield dead_letter_in(line)
+            count += 1
+    except (ObjectNotFoundError, ValueError) as error:
+        raise DamagedOutputError(f"{where} is damaged or gone; {_WAY_OUT}") from error
+    if count != sentinel.rows_failed:
+        raise DamagedOutputError(
+            f"{where} has {count:,} rows where its sentinel says {sentinel.rows_failed:,}; {_WAY_OUT}"
+        )
+
+
+def dead_letter_in(line: bytes) -> dict[str, Any]:
+    """Return the dead letter in *line*, as it is kept.
+
+    Raises:
+        ValueError: It is none.
+    """
+    dead_letter = orjson.loads(line)
+    if isinstance(dead_letter, dict) and all(
+        isinstance(dead_letter.get(key), str) for key in _TEXTS
+    ):
+        return dead_letter
+    raise ValueError("no dead letter")
+
+
+class DeadLetterFile:
+    """The dead letters of one attempt, staged: they count once a name is published for them."""
+
+    def __init__(self, staged: Staged) -> None:
+        self.staged, self.count = staged, 0
+        self._hash = hashlib.sha256()
+
+    def append(self, dead_letters: Iterable[DeadLetter]) -> None:
+        """Write *dead letters* at the end."""
+        lines = [dead_letter.to_line() for dead_letter in dead_letters]
+        data = b"".join(lines)
+        self.staged.file.write(data)
+        self._hash.update(data)
+        self.count += len(lines)
+
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+def keep_dead_letters(
+    checkpoint: Checkpoint, stem: str, dead_letters: Sequence[DeadLetter], *, epoch: int
+) -> None:
+    """Store the *dead letters* of the last attempt at a shard that failed: durable, best effort.
+
+    Never raises for storage: the shard's failure is reported in any case.
+    """
+    # By epoch: the latest driver's count, and clocks of two machines differ. A task that Ray runs
+    # again leaves a second file; both have the same rows.
+    name = f"{stem}.failed.{epoch:08d}.{uuid.uuid4().hex}.jsonl"
+    try:
+        file = DeadLetterFile(checkpoint.records.stage())
+        file.append(dead_letters)
+        file.staged.file.close()
+        checkpoint.publish_dead_letters({name: file.staged})
+    except StorageError as error:
+        _log.warning("the rows that failed %s are not stored: %s", stem, error)
+
+
+def kept_dead_letters(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the keys of the latest dead letters of failed shards, by the stem of their part.
+
+    One listing. Also those of shards that were committed since.
+    """
+    # Sorted by stem and then by epoch, so that a later file replaces an earlier one.
+    keys = sorted(entry.key for entry in checkpoint.records.list("errors"))
+    return {match["stem"]: match[0] for match in map(_OF_FAILED_SHARD.fullmatch, keys) if match}
+
+
+def dead_letters_under(checkpoint: Checkpoint, key: str) -> Iterator[dict[str, Any]]:
+    """Yield the dead letters of a failed shard, which are stored under *key*.
+
+    Raises:
+        DamagedOutputError: A line is no dead letter.
+    """
+    try:
+        for line in record_lines(checkpoint.records, key):
+            yield dead_letter_in(line)
+    except ValueError as error:
+        raise DamagedOutputError(f"{key} is damaged; batchrunner retry makes it anew") from error
+
+
+def _raw(raw: bytes) -> dict[str, str]:
+    """Return the row as text, or in base64 when it is none."""
+    try:
+        return {"raw": raw.decode()}
+    except UnicodeDecodeError:
+        return {"raw_base64": base64.b64encode(raw).decode()}

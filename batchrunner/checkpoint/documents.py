@@ -1,0 +1,206 @@
+"""The records of a checkpoint, and how they stand in storage: one JSON object each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import orjson
+
+from batchrunner.errors import DamagedOutputError, NewerFormatError, ObjectNotFoundError
+from batchrunner.storage.contract import Storage
+
+FORMAT_VERSION = 1
+
+_CHECK = "check"
+_WORDS = {
+    "RunRecord": "record of the run",
+    "Quarantine": "record of a shard that was set apart",
+    "Sentinel": "sentinel",
+}
+_KINDS: dict[str, Any] = {"int": int, "str": str, "float": (int, float), "dict[str, str]": dict}
+
+
+class _Record:
+    """A frozen dataclass that is kept as a JSON object with a checksum of itself at its end.
+
+    Its last field is the format version.
+    """
+
+    __slots__ = ()
+
+    def to_bytes(self) -> bytes:
+        return sealed(orjson.dumps(self))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, key: str) -> Self:
+        """Read a record back.
+
+        Raises:
+            DamagedOutputError: The bytes are torn, foreign or edited.
+            NewerFormatError: They are of a later version.
+        """
+        try:
+            values: Any = orjson.loads(data)
+            check = values.pop(_CHECK)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DamagedOutputError(_torn(cls, key)) from error
+        is_sealed = data == sealed(data[: -len(_seal(str(check)))] + b"}")
+        try:
+            record = cls.from_fields(values, key=key)
+        except NewerFormatError as error:
+            if is_sealed:
+                raise
+            raise DamagedOutputError(str(error)) from error  # the version may be what was changed
+        if not is_sealed:
+            raise DamagedOutputError(f"{key} is damaged: it was changed after it was written")
+        return record
+
+    @classmethod
+    def from_fields(cls, values: Any, *, key: str) -> Self:
+        """Make a record of the values of its fields.
+
+        Raises:
+            DamagedOutputError: They are not those of a record.
+            NewerFormatError: They are of a later version.
+        """
+        try:
+            if values["version"] > FORMAT_VERSION:
+                raise NewerFormatError(
+                    f"{key} has format version {values['version']}; this batchrunner reads up to "
+                    f"{FORMAT_VERSION}: use the version that wrote it"
+                )
+            record = cls(**values)
+        except (TypeError, KeyError) as error:
+            raise DamagedOutputError(_torn(cls, key)) from error
+        for field in fields(cls):  # type: ignore[arg-type]  # the subclasses are dataclasses
+            if not isinstance(getattr(record, field.name), _KINDS[str(field.type)]):
+                raise DamagedOutputError(f"{key} is damaged: its {field.name} is no {field.type}")
+        return record
+
+
+def sealed(fields: bytes) -> bytes:
+    """Return *fields*, a JSON object, with a checksum of it as its last field."""
+    return fields[:-1] + _seal(hashlib.sha256(fields).hexdigest()[:16])
+
+
+def _seal(check: str) -> bytes:
+    return f',"{_CHECK}":"{check}"}}'.encode()
+
+
+def _torn(kind: type, key: str) -> str:
+    return f"{key} is damaged: it holds no whole {_WORDS[kind.__name__]}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord(_Record):
+    """What was asked for when the checkpoint was made, or when a change was accepted.
+
+    Attributes:
+        run_uid: Names the run over all its sessions.
+        name: Of the spec.
+        created_at: ISO 8601, UTC. Told to people, never compared.
+        created_by: user@host. Told to people.
+        spec: The spec's text before interpolation.
+        decisive: Every field that decides the output, with its value as JSON.
+        fingerprint: Hash of *decisive*.
+    """
+
+    run_uid: str
+    name: str
+    created_at: str
+    created_by: str
+    spec: str
+    decisive: dict[str, str]
+    fingerprint: str
+    version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine(_Record):
+    """Says that a shard failed too often to be tried again before somebody looks.
+
+    Attributes:
+        run_uid: The run it belongs to.
+        shard: Id.
+        reason: Why the last attempt failed.
+        attempts: How many there were.
+        session: The driver session that gave it up.
+    """
+
+    run_uid: str
+    shard: int
+    reason: str
+    attempts: int
+    session: str
+    version: int = FORMAT_VERSION
+
+    @classmethod
+    def unreadable(cls, shard: int, error: DamagedOutputError) -> Quarantine:
+        """Stand in for a damaged one, of which only the name tells something: it names no run."""
+        return cls("", shard, f"why it was set apart is lost: {error}", attempts=0, session="")
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinel(_Record):
+    """Says that a shard is complete. Before that, it is the note that travels with the part.
+
+    Attributes:
+        run_uid: The run it belongs to.
+        shard: Id.
+        part: Name of the part in the sink.
+        rows_in: Rows read, with those set aside.
+        rows_out: Rows in the part.
+        rows_failed: Rows set aside.
+        bytes: Size of the part.
+        sha256: Of the part, in hex.
+        write_id: Names the attempt that made the part.
+        session: The driver session that it was made in.
+        seconds: How long the attempt took.
+        errors: Name of the file, in `errors/`, of the rows set aside; empty for none.
+        errors_sha256: Of that file, in hex; empty for none.
+        source_hash: Of what the shard was made of (`formats/hashing.py`); empty where none is kept.
+    """
+
+    run_uid: str
+    shard: int
+    part: str
+    rows_in: int
+    rows_out: int
+    rows_failed: int
+    bytes: int
+    sha256: str
+    write_id: str
+    session: str
+    seconds: float
+    errors: str = ""
+    errors_sha256: str = ""
+    source_hash: str = ""
+    version: int = FORMAT_VERSION
+
+    def is_of(self, stem: str, *, run_uid: str) -> bool:
+        """Tell whether it is of the part called *stem* and of that run; no other may be trusted."""
+        return self.run_uid == run_uid and self.part.partition(".")[0] == stem
+
+
+_BLOCK_BYTES = 1 << 20
+
+
+def record_lines(records: Storage, key: str) -> Iterator[bytes]:
+    """Yield the lines of the object under *key*, in bounded memory.
+
+    Raises:
+        ObjectNotFoundError: There is none.
+    """
+    entry = records.head(key)
+    if entry is None:
+        raise ObjectNotFoundError(f"{records.uri}/{key} is not there")
+    rest = b""
+    with records.open(entry) as file:
+        while block := file.read(_BLOCK_BYTES):
+            *whole, rest = (rest + block).split(b"\n")
+            yield from whole
+    if rest:
+        yield rest

@@ -1,0 +1,141 @@
+"""All sentinels of a run, read from sentinel indexes: copies of many of them in one object."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import orjson
+
+from batchrunner.checkpoint.documents import Sentinel
+from batchrunner.errors import DamagedOutputError, NewerFormatError
+from batchrunner.storage.contract import MAX_RECORD_BYTES, Entry, Storage
+
+_SENTINEL = re.compile(r"sentinels/part-(\d{5,})\.json")
+READERS = 32
+"""Small objects to read at once: it is the way there and back that takes the time."""
+_LINES = 50_000
+"""Of one sentinel index, some 500 bytes each: a larger one than a record may be could not be read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinels:
+    """What the sentinels say.
+
+    Attributes:
+        good: Of the committed shards, by id.
+        damaged: What is wrong with the others, by id.
+        unindexed: Ids of those that had to be read one by one.
+    """
+
+    good: Mapping[int, Sentinel]
+    damaged: Mapping[int, str]
+    unindexed: frozenset[int]
+
+
+def read_sentinels(records: Storage, known: dict[Entry, Sentinel]) -> Sentinels:
+    """Return all sentinels: a few listings, plus one read for each that is in no sentinel index.
+
+    Args:
+        records: Of the run.
+        known: What was read before, by the objects, which never change. Gets what is read now.
+    """
+    entries = sentinel_entries(records)
+    good = {
+        shard: sentinel
+        for shard, (sentinel, identity) in _read_indexes(records).items()
+        if shard in entries and entries[shard].identity == identity
+    }
+    loose = {shard: entry for shard, entry in entries.items() if shard not in good}
+    unread = [(shard, entry) for shard, entry in loose.items() if entry not in known]
+    with ThreadPoolExecutor(READERS) as pool:
+        found = dict(zip(unread, pool.map(partial(_try_read, records), unread), strict=True))
+    known |= {entry: s for (_, entry), s in found.items() if isinstance(s, Sentinel)}
+    damaged = {shard: why for (shard, _), why in found.items() if isinstance(why, str)}
+    read = {shard: known[entry] for shard, entry in loose.items() if entry in known}
+    return Sentinels({**good, **read}, damaged, frozenset(read))
+
+
+def sentinel_entries(records: Storage) -> dict[int, Entry]:
+    """Return the objects of the sentinels, by shard: one listing."""
+    matches = ((_SENTINEL.fullmatch(e.key), e) for e in records.list("sentinels"))
+    return {int(match[1]): entry for match, entry in matches if match}
+
+
+def _try_read(records: Storage, item: tuple[int, Entry]) -> Sentinel | str:
+    shard, entry = item
+    try:
+        sentinel = read_sentinel(records, entry)
+    except DamagedOutputError as error:
+        return str(error)
+    where = f"{records.uri}/{entry.key}"
+    return sentinel if sentinel.shard == shard else f"{where} is of shard {sentinel.shard}"
+
+
+def read_sentinel(records: Storage, entry: Entry) -> Sentinel:
+    """Read the sentinel of *entry*.
+
+    Raises:
+        DamagedOutputError: It is not whole, or no sentinel at all.
+    """
+    where = f"{records.uri}/{entry.key}"
+    if entry.size > MAX_RECORD_BYTES:  # to read it is refused, as if the store had failed
+        raise DamagedOutputError(f"{where} is damaged: {entry.size:,} bytes are no sentinel")
+    return Sentinel.from_bytes(records.get(entry.key), key=where)
+
+
+def write_index(
+    records: Storage,
+    sentinels: Mapping[int, Sentinel],
+    *,
+    entries: Mapping[int, Entry],
+    name: str,
+) -> None:
+    """Copy *sentinels*, each with the identity of its object among *entries*.
+
+    Into a few sentinel indexes, each within the size of a record.
+    """
+    lines = [
+        orjson.dumps([entries[shard].identity, sentinel])
+        for shard, sentinel in sentinels.items()
+        if shard in entries
+    ]
+    for number, start in enumerate(range(0, len(lines), _LINES)):
+        key = f"sentinel_index/{name}-{number}.jsonl" if number else f"sentinel_index/{name}.jsonl"
+        records.put_if_absent({key: b"\n".join(lines[start : start + _LINES])})
+
+
+def _read_indexes(records: Storage) -> dict[int, tuple[Sentinel, str]]:
+    """Return each copied sentinel with the identity of its object.
+
+    A sentinel index that cannot be read is no loss: its sentinels are then read one by one.
+    """
+    keys = [e.key for e in records.list("sentinel_index") if e.size <= MAX_RECORD_BYTES]
+    found = {}
+    with ThreadPoolExecutor(READERS) as pool:
+        for key, data in zip(keys, pool.map(records.get, keys), strict=True):
+            with contextlib.suppress(DamagedOutputError, NewerFormatError):
+                found.update(index_from_bytes(data, key=key))
+    return found
+
+
+def index_from_bytes(data: bytes, *, key: str) -> dict[int, tuple[Sentinel, str]]:
+    """Return each sentinel that a sentinel index copies, by id, with the identity of its object.
+
+    Raises:
+        DamagedOutputError: The bytes are torn or foreign.
+        NewerFormatError: They are of a later version.
+    """
+    found = {}
+    try:
+        for line in data.splitlines():
+            identity, fields = orjson.loads(line)
+            sentinel = Sentinel.from_fields(fields, key=key)
+            found[sentinel.shard] = sentinel, identity
+    except (ValueError, TypeError) as error:
+        raise DamagedOutputError(f"{key} is damaged: it holds no whole sentinel index") from error
+    return found

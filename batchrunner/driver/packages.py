@@ -1,0 +1,101 @@
+"""The versions of the packages under a run: kept with each session, compared with the last one's."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+
+import orjson
+
+from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.documents import record_lines
+from batchrunner.checkpoint.lease import Lease
+from batchrunner.driver.session import Session
+from batchrunner.driver.survey import Run
+from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
+
+_log = logging.getLogger(__name__)
+
+_ACTION = "packages_found"
+_MOST_SESSIONS = 10
+
+
+def keep_versions(run: Run, session: Session, *, is_first: bool) -> None:
+    """Write down the versions of what the capability imports; warn when the last session had others.
+
+    Another version is not refused: most change nothing, and none can be put back on a machine that
+    is new. Nothing is kept where `capability.version` stands in for the code.
+
+    Raises:
+        StorageError: The checkpoint cannot be read.
+    """
+    code = run.asked_for.code
+    if code.is_empty:
+        return
+    versions = versions_of(code.installed)
+    before = {} if is_first else _last_versions(run.checkpoint, session)
+    session.log_event(_ACTION, versions=versions)
+    changed = [f"{n} {before[n]} -> {v}" for n, v in versions.items() if before.get(n, v) != v]
+    if changed:
+        _log.warning(
+            "the last session had other versions of what the capability imports: %s. What is not "
+            "committed yet is made with the new ones",
+            ", ".join(changed),
+        )
+
+
+def _last_versions(checkpoint: Checkpoint, session: Session) -> Mapping[str, str]:
+    for last in _sessions_before(checkpoint, session):
+        try:
+            for line in record_lines(checkpoint.storage, f"sessions/{last}.jsonl"):
+                event = orjson.loads(line)
+                if event["action"] == _ACTION:
+                    return dict(event["versions"])
+        except (ObjectNotFoundError, ValueError, TypeError, KeyError):
+            continue  # it had nothing to do, or died before it could write anything down
+    return {}
+
+
+def _sessions_before(checkpoint: Checkpoint, session: Session) -> Iterator[str]:
+    """Yield the latest sessions of the run but *session*, the last one first, as leases name them."""
+    keys = [entry.key for entry in checkpoint.storage.list("lease")]
+    for key in reversed(keys[-_MOST_SESSIONS:]):
+        try:
+            owner = Lease.from_bytes(checkpoint.storage.get(key)).owner
+        except (DamagedOutputError, ObjectNotFoundError):
+            continue
+        if owner.session != session.id:
+            yield owner.session
+
+
+def versions_of(modules: Iterable[str]) -> dict[str, str]:
+    """Return the versions of the packages that *modules* are of, by the package's name; and Python's.
+
+    What no package says that it has, such as a folder of files, is left out.
+    """
+    found = {"python": platform.python_version()}
+    unknown = set()
+    for module in modules:
+        name = module.replace(".", "-")
+        known = _version(name)
+        if known is None:
+            unknown.add(module.partition(".")[0])
+        else:
+            found[name] = known
+    if unknown:  # only then, since it reads what each package says of itself
+        found |= _by_content(unknown, packages_distributions())
+    return dict(sorted(found.items()))
+
+
+def _by_content(modules: Iterable[str], packages: Mapping[str, list[str]]) -> dict[str, str]:
+    names = {name for module in modules for name in packages.get(module, ())}
+    return {name: known for name in names if (known := _version(name)) is not None}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,255 @@
+"""Which shards there are: the stored plan, and what the source's files add to it or take from it.
+
+Ids are given once. A new file gets the next ids; a changed file's shards are retired and the file
+gets new ones, so that a published part never changes.
+
+Trying again: which rows that were set aside become new shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from batchrunner.checkpoint import Generation, PlanFacts, Sentinel
+from batchrunner.driver.source_files import SourceFile
+from batchrunner.errors import InputChangedError, InvalidSpecError
+from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.partitions import partition_columns
+from batchrunner.formats.slicing import Sharding, Slice, slice_file
+from batchrunner.shard import Shard, Slicing
+from batchrunner.spec import BatchSpec, SourceSpec
+
+Opener = Callable[[SourceFile], BinaryIO]
+
+_FOOTERS_AT_ONCE = 16
+_MIN_SHARD, _MAX_SHARD, _MANY_SHARDS = 1 << 20, 32 << 20, 256
+_DEFAULT_COMPRESSION = {"jsonl": "none", "parquet": "snappy"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPlan:
+    """The generations so far, added up.
+
+    Attributes:
+        facts: From the first one.
+        active: Shards whose parts count, by id.
+        retired: Shards whose parts don't.
+        added_later: Ids that came with a generation after the first.
+        generations: How many there are.
+    """
+
+    facts: PlanFacts
+    active: tuple[Shard, ...]
+    retired: tuple[Shard, ...]
+    added_later: frozenset[int]
+    generations: int
+
+    @classmethod
+    def of(cls, generations: Sequence[Generation]) -> StoredPlan:
+        gone = {shard_id for generation in generations for shard_id in generation.retired}
+        shards: list[Shard] = []
+        for generation in generations:
+            if generation.identities:
+                shards = [_identified(shard, generation.identities) for shard in shards]
+            shards += generation.shards
+        later = [shard.id for generation in generations[1:] for shard in generation.shards]
+        return cls(
+            facts=generations[0].facts,
+            active=tuple(shard for shard in shards if shard.id not in gone),
+            retired=tuple(shard for shard in shards if shard.id in gone),
+            added_later=frozenset(later),
+            generations=len(generations),
+        )
+
+    def identified(self, identities: Mapping[str, str]) -> StoredPlan:
+        """Return the plan with these *identities* of files, by URI, whose bytes are the same."""
+        active = tuple(_identified(shard, identities) for shard in self.active)
+        return replace(self, active=active) if identities else self
+
+
+def _identified(shard: Shard, identities: Mapping[str, str]) -> Shard:
+    identity = identities.get(shard.uri, shard.identity)
+    return shard if identity == shard.identity else replace(shard, identity=identity)
+
+
+def first_generation(spec: BatchSpec, files: Sequence[SourceFile], opener: Opener) -> Generation:
+    """Cut all *files* into shards, with ids from 0 in the order of the files.
+
+    Raises:
+        InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
+    """
+    sink_format = spec.sink.format or (files[0].kind.format if files else "jsonl")
+    spec.check_parts(sink_format)
+    sharding = _sharding(spec, files)
+    shards = _number(_cut(files, sharding, limit=spec.source.limit, opener=opener), first_id=0)
+    width = max(5, len(str(max(len(shards) - 1, 0))))
+    compression = spec.sink.compression or _DEFAULT_COMPRESSION[sink_format]
+    facts = PlanFacts(width, sink_format, compression, sharding.unit, sharding.count)
+    return Generation(facts, shards)
+
+
+def next_generation(
+    spec: BatchSpec,
+    stored: StoredPlan,
+    files: Sequence[SourceFile],
+    *,
+    opener: Opener,
+    accept_vanished: bool,
+) -> Generation | None:
+    """Return what new, changed and vanished files do to the stored plan; None for nothing.
+
+    Raises:
+        InputChangedError: A file vanished, and nobody said that this is right.
+        InvalidSpecError: The parts, in the format of those so far, cannot be as the spec says.
+    """
+    spec.check_parts(stored.facts.format)
+    planned = {shard.uri: shard for shard in stored.active}
+    now = {file.uri: file for file in files}
+    vanished = [uri for uri in planned if uri not in now]
+    if vanished and not accept_vanished:
+        raise InputChangedError(_vanished(vanished))
+    fresh = [file for file in files if not _is_planned(file, planned.get(file.uri))]
+    stale = {file.uri for file in fresh} | set(vanished)
+    kept = [shard for shard in stored.active if shard.uri not in stale]
+    limit = spec.source.limit
+    left = (
+        None
+        if limit is None
+        else max(limit - sum(s.rows or 0 for s in kept if s.slicing is not Slicing.DEAD_LETTERS), 0)
+    )
+    sharding = Sharding(stored.facts.unit, stored.facts.count)  # type: ignore[arg-type]  # as stored
+    first_id = len(stored.active) + len(stored.retired)
+    shards = _number(_cut(fresh, sharding, limit=left, opener=opener), first_id=first_id)
+    retired = tuple(shard.id for shard in stored.active if shard.uri in stale)
+    return Generation(stored.facts, shards, retired) if shards or retired else None
+
+
+def _is_planned(file: SourceFile, shard: Shard | None) -> bool:
+    return shard is not None and (shard.size, shard.identity) == (file.size, file.identity)
+
+
+def _vanished(uris: Sequence[str]) -> str:
+    names = "".join(f"\n  {uri}" for uri in uris[:10])
+    more = f"\n  and {len(uris) - 10} more" if len(uris) > 10 else ""
+    return (
+        f"{len(uris)} source file(s) of the plan are gone:{names}{more}\n"
+        "Bring them back, or run with --accept-changes to take their rows out of the output."
+    )
+
+
+def partition_change(generations: Sequence[Generation], source: SourceSpec) -> list[str]:
+    """Return a line when the rows of a stored plan lack the columns that its folders name.
+
+    Plans of format version 1, which name no place, were read without them.
+    """
+    if source.partitioning == "none" or any(one.place.sink for one in generations):
+        return []
+    uris = {shard.uri for one in generations for shard in one.shards}
+    gains = any(partition_columns(uri, source.uris) for uri in uris)
+    return ["source.partitioning: none -> hive"] if gains else []
+
+
+def _sharding(spec: BatchSpec, files: Iterable[SourceFile]) -> Sharding:
+    """Return what the spec says, or a size that gives some hundred shards of 1 to 32 MiB."""
+    wanted = spec.source.shard
+    if wanted is None:
+        total = sum(file.size for file in files)
+        return Sharding("bytes", min(max(total // _MANY_SHARDS, _MIN_SHARD), _MAX_SHARD))
+    if wanted.row_groups and any(file.kind.format != PARQUET for file in files):
+        raise InvalidSpecError("source.shard.row_groups is for Parquet; use rows, bytes or files")
+    for unit in ("rows", "bytes", "row_groups", "files"):
+        if count := getattr(wanted, unit):
+            return Sharding(unit, count)
+    raise InvalidSpecError("source.shard is empty: give rows, bytes, row_groups or files")
+
+
+def _cut(
+    files: Sequence[SourceFile], sharding: Sharding, *, limit: int | None, opener: Opener
+) -> list[tuple[SourceFile, Slice]]:
+    def slices(file: SourceFile) -> list[Slice]:
+        return slice_file(
+            file.size, file.kind, sharding=sharding, limit=limit, opened=lambda: opener(file)
+        )
+
+    if limit is None:
+        is_read = sharding.unit == "rows" or any(file.kind.format == PARQUET for file in files)
+        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+            found = zip(files, (pool.map if is_read else map)(slices, files), strict=True)
+            return [(file, piece) for file, pieces in found for piece in pieces]
+    cut: list[tuple[SourceFile, Slice]] = []
+    for file in files:
+        pieces = slices(file)
+        limit -= sum(piece.rows or 0 for piece in pieces)
+        cut += [(file, piece) for piece in pieces]
+    return cut
+
+
+def _number(pieces: Iterable[tuple[SourceFile, Slice]], *, first_id: int) -> tuple[Shard, ...]:
+    return tuple(
+        Shard(
+            id=shard_id,
+            uri=file.uri,
+            slicing=piece.slicing,
+            start=piece.start,
+            stop=piece.stop,
+            size=file.size,
+            identity=file.identity,
+            rows=piece.rows,
+            weight=piece.weight,
+        )
+        for shard_id, (file, piece) in enumerate(pieces, start=first_id)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What to try again besides the shards that are set apart.
+
+    Attributes:
+        rows: Also the rows set aside.
+        mended: Code that changed is the mended one, and accepted as that.
+    """
+
+    rows: bool
+    mended: bool = True
+
+
+def with_dead_letter_shards(
+    addition: Generation | None, plan: StoredPlan, committed: Mapping[int, Sentinel]
+) -> Generation | None:
+    """Return *addition* with a shard for every one of *plan* that set rows aside.
+
+    Rows that have such a shard already are that shard's: it, too, may set rows aside.
+    """
+    taken = {shard.start for shard in plan.active if shard.slicing is Slicing.DEAD_LETTERS}
+    first_id = len(plan.active) + len(plan.retired)
+    origins = [
+        (shard, committed[shard.id])
+        for shard in plan.active
+        if shard.id in committed and committed[shard.id].rows_failed and shard.id not in taken
+    ]
+    dead_letters = tuple(
+        _shard(origin, sentinel, shard_id)
+        for shard_id, (origin, sentinel) in enumerate(origins, start=first_id)
+    )
+    if addition is None:
+        return Generation(plan.facts, dead_letters) if dead_letters else None
+    return replace(addition, shards=(*addition.shards, *dead_letters))
+
+
+def _shard(origin: Shard, sentinel: Sentinel, shard_id: int) -> Shard:
+    rows = sentinel.rows_failed
+    return Shard(
+        id=shard_id,
+        uri=origin.uri,
+        slicing=Slicing.DEAD_LETTERS,
+        start=origin.id,
+        stop=rows,
+        size=origin.size,
+        identity=origin.identity,
+        rows=rows,
+        weight=origin.weight * rows // max(sentinel.rows_in, 1),
+    )

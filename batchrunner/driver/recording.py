@@ -1,0 +1,118 @@
+"""A finished batch in the analytics store: what it was, what came of it, and each of its shards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+
+import orjson
+
+from batchrunner.analytics import (
+    AnalyticsStore,
+    BatchRunRecord,
+    BatchShardRecord,
+    CapabilityRunRef,
+    CompletedRun,
+)
+from batchrunner.analytics.record import run_uri
+from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint.totals import Totals
+from batchrunner.driver.survey import Run, Survey
+from batchrunner.spec import BatchSpec
+
+
+def completed_uid(run_uid: str, committed: Iterable[Sentinel]) -> str:
+    """Return the name of a run in exactly this state: the same in any session and process."""
+    parts = sorted((sentinel.part, sentinel.write_id) for sentinel in committed)
+    return f"{run_uid}-{hashlib.sha256(orjson.dumps(parts)).hexdigest()[:16]}"
+
+
+def ref_of(spec: BatchSpec, uid: str) -> CapabilityRunRef | None:
+    """Return where a batch recorded as *uid* is found; None without an analytics store."""
+    if spec.analytics_store is None:
+        return None
+    store_uri = run_uri(spec.analytics_store.uri, uid)
+    return CapabilityRunRef(uid, capability_id(spec), store_uri, outputs_uri=spec.sink.uri)
+
+
+def capability_id(spec: BatchSpec) -> str:
+    """Return what the batch is recorded as; a batch that is a job is called the same."""
+    return f"batch/{spec.name}"
+
+
+def is_recorded(run: Run, seen: Survey) -> bool:
+    """Tell whether nothing of *seen* is left to record: it is, or it is not complete."""
+    if run.spec.analytics_store is None or seen.record is None or not seen.is_finished:
+        return True
+    uid = completed_uid(seen.record.run_uid, seen.output.committed.values())
+    return run.checkpoint.is_recorded(uid)
+
+
+def record_batch(run: Run, seen: Survey, committed: Mapping[int, Sentinel]) -> None:
+    """Record a complete run, durably and once. Does nothing without an analytics store.
+
+    Raises:
+        StorageError: It could not be recorded; run again to do only that.
+    """
+    store, record = run.spec.analytics_store, run.checkpoint.run()
+    if store is None or record is None:
+        return
+    uid = completed_uid(record.run_uid, committed.values())
+    if run.checkpoint.is_recorded(uid):
+        return
+    totals = Totals.of(seen.plan.active, committed)
+    began_at = datetime.fromisoformat(record.created_at)
+    batch = BatchRunRecord(
+        run_uid=uid,
+        batch_uid=record.run_uid,
+        name=run.spec.name,
+        capability=run.spec.capability.target if run.spec.capability else None,
+        source_uri=", ".join(run.spec.source.uris),
+        sink_uri=run.sink.uri,
+        checkpoint_uri=run.checkpoint.storage.uri,
+        fingerprint=record.fingerprint,
+        started_at=began_at,
+        shards=len(committed),
+        sessions=len({sentinel.session for sentinel in committed.values()}),
+        seconds=sum(sentinel.seconds for sentinel in committed.values()),
+        tags=orjson.dumps(run.spec.tags).decode(),
+        rows_in=totals.rows_in,
+        rows_out=totals.rows_out,
+        rows_failed=totals.rows_failed,
+        bytes_out=totals.bytes_out,
+    )
+    done = CompletedRun(
+        uid,
+        capability_id(run.spec),
+        records=[batch, *_shards(uid, seen, committed)],
+        dataset_metadata=[{"id": uri} for uri in run.spec.source.uris],
+        outputs_uri=run.sink.uri,
+    )
+    AnalyticsStore(store).write(
+        [done], provenance={"batch_uid": record.run_uid, "submitted_at": began_at}
+    )
+    run.checkpoint.mark_recorded(uid)
+
+
+def _shards(
+    uid: str, seen: Survey, committed: Mapping[int, Sentinel]
+) -> Iterator[BatchShardRecord]:
+    for shard in seen.plan.active:
+        sentinel = committed[shard.id]
+        yield BatchShardRecord(
+            run_uid=uid,
+            shard=shard.id,
+            source_uri=shard.uri,
+            slicing=shard.slicing,
+            start=shard.start,
+            stop=shard.stop,
+            part=sentinel.part,
+            rows_in=sentinel.rows_in,
+            rows_out=sentinel.rows_out,
+            rows_failed=sentinel.rows_failed,
+            bytes_out=sentinel.bytes,
+            sha256=sentinel.sha256,
+            session=sentinel.session,
+            seconds=sentinel.seconds,
+        )

@@ -1,0 +1,148 @@
+"""What stands in the sink, held against the plan and the sentinels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from batchrunner.checkpoint import Sentinel, Sentinels
+from batchrunner.driver.plan import StoredPlan
+from batchrunner.errors import DamagedOutputError, ForeignOutputError
+from batchrunner.storage import Entry
+
+SUCCESS, MANIFEST = "_SUCCESS", "_manifest.json"
+RETIRED, DAMAGED = "_retired", "_damaged"
+"""Folders for what counts no more, and for what nobody can vouch for."""
+_PART = re.compile(r"part-\d{5,19}\..+")
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What there is of the output.
+
+    Attributes:
+        committed: Sentinels of the shards that are complete, by id.
+        unadopted: Ids of shards that have a part but no sentinel: somebody died in between.
+        retired: Names of parts that are there but don't count any more.
+        unindexed: Ids of the committed shards that are in no sentinel index yet.
+    """
+
+    committed: Mapping[int, Sentinel]
+    unadopted: tuple[int, ...] = ()
+    retired: tuple[str, ...] = ()
+    unindexed: frozenset[int] = frozenset()
+
+
+def parts_in(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """Return the parts among *entries*, by name."""
+    return {entry.key: entry for entry in entries if _PART.fullmatch(entry.key)}
+
+
+def shard_of(part: str) -> int:
+    """Return the shard of a part, which its name tells without any plan."""
+    return int(part.partition(".")[0].removeprefix("part-"))
+
+
+def check_unused(sink: str, entries: Iterable[Entry]) -> None:
+    """Refuse to start a run where another one wrote.
+
+    Raises:
+        ForeignOutputError: There are parts, or the signs of a finished run.
+    """
+    names = [e.key for e in entries if _PART.fullmatch(e.key) or e.key in (SUCCESS, MANIFEST)]
+    if names:
+        refuse_foreign(sink, names)
+
+
+def refuse_foreign(sink: str, names: Sequence[str]) -> NoReturn:
+    """Refuse a sink for the objects *names* in it.
+
+    Raises:
+        ForeignOutputError: Always.
+    """
+    raise ForeignOutputError(
+        f"the sink {sink} holds the output of another run:{_listed(names)}\n"
+        "Nothing was changed. Choose another sink, or move that away. If it is this run's, its "
+        "checkpoint is gone: bring it back, or set checkpoint_dir to where it is."
+    )
+
+
+def refuse_unvouched(sink: str, parts: Sequence[str]) -> NoReturn:
+    """Refuse *parts* that have the names of shards, while no record says that this run wrote them.
+
+    Raises:
+        ForeignOutputError: Always.
+    """
+    raise ForeignOutputError(
+        f"{sink} holds {len(parts)} part(s) that no record vouches for: nothing tells that this run "
+        f"wrote them:{_listed(parts)}\n"
+        "None of them was touched. Bring their sentinels back; or `batchrunner verify --repair SPEC` "
+        "moves all of them to _damaged/; then run again, which makes those shards anew."
+    )
+
+
+def examine(
+    plan: StoredPlan,
+    parts: Mapping[str, Entry],
+    sentinels: Sentinels,
+    *,
+    run_uid: str,
+    sink: str = "the sink",
+) -> Output:
+    """Tell what is committed in *sink*, from listings alone.
+
+    Raises:
+        DamagedOutputError: A sentinel stands without its part, or is not whole.
+        ForeignOutputError: A part belongs to no shard.
+    """
+    active = {shard.id: plan.facts.part(shard.id) for shard in plan.active}
+    names = set(active.values())
+    retired = {plan.facts.part(shard.id) for shard in plan.retired}
+    foreign = [name for name in parts if name not in retired and name not in names]
+    if foreign:
+        raise ForeignOutputError(
+            f"{sink} holds {len(foreign)} part(s) that belong to no shard:{_listed(foreign)}\n"
+            "Move them away (`batchrunner verify --repair SPEC` does), then run again."
+        )
+    good = {i: sentinel for i, sentinel in sentinels.good.items() if i in active}
+    faults = [*_faults(active, parts, good, run_uid=run_uid)]
+    faults += [reason for i, reason in sentinels.damaged.items() if i in active]
+    if faults:
+        raise DamagedOutputError(
+            f"{len(faults)} committed shard(s) in {sink} are damaged:{_listed(faults)}\n"
+            "Nothing was changed. Bring the files back; or set the damage aside with `batchrunner "
+            "verify --repair SPEC`, then run again to make those shards anew; or start over with "
+            "--fresh."
+        )
+    return Output(
+        committed=good,
+        unadopted=tuple(i for i, name in active.items() if name in parts and i not in good),
+        retired=tuple(name for name in parts if name in retired),
+        unindexed=sentinels.unindexed & good.keys(),
+    )
+
+
+def _faults(
+    active: Mapping[int, str],
+    parts: Mapping[str, Entry],
+    sentinels: Mapping[int, Sentinel],
+    *,
+    run_uid: str,
+) -> Iterator[str]:
+    for shard_id, sentinel in sentinels.items():
+        name = active[shard_id]
+        part = parts.get(name)
+        if (sentinel.run_uid, sentinel.part) != (run_uid, name):
+            yield f"{name}: its sentinel is of another run or part"
+        elif part is None:
+            yield f"{name}: the part is gone; its sentinel says {sentinel.bytes:,} bytes"
+        elif part.size != sentinel.bytes:
+            yield f"{name}: it has {part.size:,} bytes; its sentinel says {sentinel.bytes:,}"
+
+
+def _listed(lines: Sequence[str]) -> str:
+    more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return "".join(f"\n  {line}" for line in [*sorted(lines)[:_SHOWN], *more])

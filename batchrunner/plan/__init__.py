@@ -1,1 +1,0 @@
-"""What there is to do: the source's shards, which of them are committed, which are not, and why."""

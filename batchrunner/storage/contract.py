@@ -1,0 +1,195 @@
+"""The seam between batchrunner and any place that keeps bytes: a disk, a bucket, a test's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Protocol
+
+Options = Mapping[str, Any]
+
+
+def options_key(options: Options) -> Hashable:
+    """Return what is equal for equal *options*, to keep things by."""
+    return tuple(sorted((name, _key(value)) for name, value in options.items()))
+
+
+def _key(value: Any) -> tuple[str, Hashable]:
+    if isinstance(value, Mapping):
+        return ("", options_key(value))
+    return (type(value).__name__, repr(value))
+
+
+MAX_RECORD_BYTES = 64 << 20
+"""Records (sentinels, leases, sentinel indexes) larger than this are refused, not read into memory."""
+
+MAX_INTENT_BYTES = 1800
+"""S3 allows 2 KB of metadata with an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object, as a listing shows it.
+
+    Attributes:
+        key: Relative to the storage's root, "/" between folders.
+        size: Bytes.
+        identity: Differs whenever the bytes do: the ETag in a bucket, the time of the last change
+            in nanoseconds on a disk.
+        modified: When a bucket says it was written, in seconds of the store's own clock; 0.0 where
+            `identity` tells two writes of the same bytes apart. Not compared.
+    """
+
+    key: str
+    size: int
+    identity: str
+    modified: float = field(default=0.0, compare=False)
+
+
+class Staged(Protocol):
+    """Bytes on their way: written here first, visible to nobody, then published or discarded."""
+
+    @property
+    def file(self) -> BinaryIO:
+        """Open for writing, unbuffered, and for reading back. Close it before it is published.
+
+        `write` writes everything or raises `StorageError`.
+        """
+
+    def discard(self) -> None:
+        """Give the bytes up. Idempotent; does nothing once they are published."""
+
+
+class Storage(Protocol):
+    """Objects under keys below one root. Safe to use from several threads, processes and machines.
+
+    What is durable survives a power cut from the moment the call returns. What is atomic is seen
+    whole or not at all. Every call retries what passes (within a bounded number of requests and
+    a bounded time) and raises `StorageError`, naming the object, for what does not:
+    `ObjectNotFoundError`, `StorageAccessError`, `ObjectChangedError` where they apply.
+
+    A key is relative and plain: no empty, "." or ".." segment, and none called ".staging".
+    """
+
+    @property
+    def uri(self) -> str:
+        """The root, absolute, without credentials and without a trailing slash."""
+
+    def list(self, prefix: str = "", *, recursive: bool = False) -> Iterator[Entry]:
+        """Yield the objects in folder *prefix*, sorted by key; below it too when *recursive*.
+
+        Every page is read. What is staged is never listed. A folder that does not exist is empty.
+        """
+
+    def head(self, key: str) -> Entry | None:
+        """Return the object's entry, or None when there is none."""
+
+    def get(self, key: str) -> bytes:
+        """Return the bytes of a record.
+
+        Raises:
+            ObjectNotFoundError: There is none.
+            StorageError: It is larger than `MAX_RECORD_BYTES`.
+        """
+
+    def open(self, entry: Entry) -> BinaryIO:
+        """Open the object of *entry* for reading: seekable, and pinned to that identity.
+
+        A read returns as much as was asked for, but at the end.
+
+        Raises:
+            ObjectNotFoundError: It is gone. Here, or from the first read.
+            ObjectChangedError: Other bytes are under the key. Here, or from any read, or from
+                `close`, which must not be left out for that reason.
+        """
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write *data* under *key*, replacing what was there. Atomic and durable."""
+
+    def put_if_absent(self, objects: Mapping[str, bytes]) -> frozenset[str]:
+        """Write each of *objects* whose key is free. Atomic and durable, one by one.
+
+        Returns:
+            The keys that hold exactly these bytes because of this call, also when the store's
+            answer was lost on the way and the call had to look. The others belong to somebody
+            else, durably, and were left alone. Of several callers with different bytes, exactly
+            one gets the key; callers with the same bytes cannot be told apart, and all get it.
+        """
+
+    def stage(self) -> Staged:
+        """Open a place to write one object of any size."""
+
+    def publish(self, objects: Mapping[str, tuple[Staged, bytes]]) -> frozenset[str]:
+        """Give each staged object its key, if the key is free, with an *intent* attached to it.
+
+        As `put_if_absent`: atomic, durable, and the same answer, but of several attempts exactly
+        one gets the key even if all have the same bytes. The intent (one line of printable ASCII, at
+        most `MAX_INTENT_BYTES`) is durable before the object is visible. What lost is discarded,
+        and so is everything when an error is raised; some objects may be published then.
+
+        Raises:
+            ObjectNotFoundError: What was staged was swept away.
+            UnsafeStoreError: The file system has no hard links.
+            ValueError: A staged file is not closed.
+        """
+
+    def intents(self, key: str) -> tuple[bytes, ...]:
+        """Return the intents that may belong to the object under *key*.
+
+        One of them is the winner's. A disk cannot tie an intent to its object: there the intents of
+        attempts that lost, or died, are among them, and the caller matches them by checksum.
+        Afterwards the object, if it is there, is durable, and may be recorded as such.
+        """
+
+    def remove_intents(self, keys: Iterable[str]) -> None:
+        """Drop the intents of *keys*, where they are objects of their own. Idempotent.
+
+        Notes that were published in one call may stay until the last of them is dropped.
+        """
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove the objects, durably. Idempotent: what is not there is no error."""
+
+    def delete_exactly(self, entries: Iterable[Entry]) -> frozenset[str]:
+        """Remove each object that is still the one of its entry, in this order, durably.
+
+        For a driver that may have been displaced since it looked: what another one wrote under the
+        key meanwhile stays, as far as the store can tell. A bucket that ignores the condition of a
+        deletion is asked just before it, and a write in between is lost.
+
+        Returns:
+            The keys that hold another object, which was left alone. What is gone is no error.
+        """
+
+    def move(self, entry: Entry, target: str) -> bool:
+        """Give the object of *entry* another key, if it is still that object.
+
+        Replaces what was under *target*. Durable; not atomic in a bucket, where a crash may leave
+        both. As with `delete_exactly`, what another writer put there meanwhile stays.
+
+        Returns:
+            Whether this call moved it. False when it is gone, moved already, or another object.
+        """
+
+    def garbage(self, *, intents: bool = False) -> Sequence[Entry]:
+        """Return what `clean` would remove, dead or alive.
+
+        Staged bytes have keys below `.staging`; an unfinished upload has the key that it is for,
+        size 0 and an identity of its own.
+        """
+
+    def clean(self, *, intents: bool = False) -> None:
+        """Remove what dead writers left behind: staged bytes, unfinished uploads.
+
+        With *intents* also all intents that are objects of their own: only where nobody adopts anything.
+
+        Call it with the right to run only: a live writer's staged bytes go too. Its publish then
+        raises `ObjectNotFoundError`, or uploads them again from where they are kept.
+        """
+
+    def check_conditional_writes(self) -> None:
+        """Prove that `put_if_absent` refuses a second writer.
+
+        Raises:
+            UnsafeStoreError: It does not.
+        """

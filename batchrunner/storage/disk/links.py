@@ -1,0 +1,61 @@
+"""What links do to places on a disk: two names for one file, and folders that lie elsewhere."""
+
+# pathlib costs more than the system calls it wraps, and this runs once per file.
+# ruff: noqa: PTH113, PTH116
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from batchrunner.storage.opening import is_path
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A symbolic link below a folder.
+
+    Attributes:
+        key: Where it is, relative to the folder.
+        leads_to_file: False of one to a folder, which is not followed, or to nothing.
+    """
+
+    key: str
+    leads_to_file: bool
+
+
+def real_uri(uri: str) -> str:
+    """Return *uri* without links on its way; one of a bucket as it is."""
+    return os.path.realpath(uri) if is_path(uri) else uri
+
+
+def file_number(uri: str) -> tuple[int, int] | None:
+    """Return what all names of one file on a disk share; None when there is no file."""
+    try:
+        status = os.stat(uri)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def links_below(folder: str) -> Iterator[Link]:
+    """Yield the links below *folder*, in no order; of a bucket none. What is hidden is passed over.
+
+    A folder that cannot be read has none: its listing says so.
+    """
+    if is_path(folder):
+        yield from _links(folder, "")
+
+
+def _links(folder: str, prefix: str) -> Iterator[Link]:
+    try:
+        with os.scandir(folder) as found:
+            items = [item for item in found if item.name[0] not in "._"]
+    except OSError:
+        return
+    for item in items:
+        if item.is_symlink():
+            yield Link(prefix + item.name, os.path.isfile(item.path))
+        elif item.is_dir(follow_symlinks=False):
+            yield from _links(item.path, f"{prefix}{item.name}/")

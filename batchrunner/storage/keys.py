@@ -1,0 +1,51 @@
+"""What a key and an intent may look like: the same rules wherever the bytes are kept."""
+
+from __future__ import annotations
+
+from batchrunner.errors import StorageError
+from batchrunner.storage.contract import MAX_INTENT_BYTES
+
+STAGING = ".staging"
+"""Folder below a root for what is not published yet. Never listed, refused in keys."""
+
+_NOT_PLAIN = frozenset({"", ".", "..", STAGING})
+
+
+def plain_key(key: str) -> str:
+    """Return *key* as it is: relative, "/" between folders, leading nowhere but below the root.
+
+    Raises:
+        StorageError: A segment is empty, ".", ".." or the staging folder, or there is a NUL.
+    """
+    if "\0" in key or not _NOT_PLAIN.isdisjoint(key.split("/")):
+        raise StorageError(
+            f"{key!r} cannot be a key: write 'folder/name', without empty segments, '.', '..', "
+            f"'{STAGING}' or NUL"
+        )
+    return key
+
+
+def plain_folder(prefix: str) -> str:
+    """Return *prefix* as "" (the root) or "folder/"."""
+    return f"{plain_key(prefix.strip('/'))}/" if prefix.strip("/") else ""
+
+
+def is_staging(key: str) -> bool:
+    """Tell whether *key* lies in a staging folder, this root's or a nested one's."""
+    return STAGING in key.split("/")[:-1]
+
+
+def plain_intent(intent: bytes) -> str:
+    """Return *intent* as text that every store keeps byte for byte.
+
+    Raises:
+        StorageError: It is empty, too long, or not one line of printable ASCII.
+    """
+    text = intent.decode("latin-1")
+    if not text or len(text) > MAX_INTENT_BYTES or not text.isascii():
+        raise StorageError(
+            f"an intent is 1 to {MAX_INTENT_BYTES} bytes of ASCII, this one has {len(intent)}: shorten it"
+        )
+    if not text.isprintable() or text != text.strip():
+        raise StorageError("an intent is one line of printable ASCII without blanks at its ends")
+    return text

@@ -1,0 +1,1 @@
+"""Bytes in a bucket, over s3fs."""

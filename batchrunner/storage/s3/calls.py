@@ -1,0 +1,227 @@
+"""Requests to a bucket: a few at a time, each one retried, counted and understood."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from batchrunner.errors import CannotStartError, InvalidSpecError
+from batchrunner.storage.contract import Options, options_key
+from batchrunner.storage.s3.answers import check_answer
+from batchrunner.storage.s3.errors import CallError, Verdict, failures, typed, understand
+from batchrunner.storage.s3.retry import RetryPolicy, retrying
+
+T = TypeVar("T")
+
+_REQUESTS_AT_ONCE = 32
+_BIG_BODIES_AT_ONCE = 4
+_CONNECT_SECONDS = 5
+_READ_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One s3fs client, shared by all storages of this process with the same options.
+
+    Attributes:
+        fs: The `s3fs.S3FileSystem`; it runs on a thread of its own.
+        requests: Held during each request.
+        big_bodies: Held while a large body is in memory.
+    """
+
+    fs: Any
+    requests: asyncio.Semaphore
+    big_bodies: asyncio.Semaphore
+
+
+_connections: dict[tuple[Any, ...], Connection] = {}
+
+
+def connect(options: Options) -> Connection:
+    """Return the connection of this process for *options* (s3fs's).
+
+    Raises:
+        CannotStartError: s3fs is not installed.
+        InvalidSpecError: s3fs does not know one of the options.
+    """
+    # The process is part of the key: neither sockets nor threads survive a fork.
+    key = (os.getpid(), options_key(options))
+    if key not in _connections:
+        _connections[key] = _open_connection(options)
+    return _connections[key]
+
+
+def _open_connection(options: Options) -> Connection:
+    try:
+        from s3fs import S3FileSystem
+    except ImportError as error:
+        raise CannotStartError("s3:// needs s3fs: pip install 's3fs>=2026.1'") from error
+    try:
+        fs = S3FileSystem(**_turned_down(options))
+        fs.connect()
+        fs.s3.meta.events.register("before-call.s3.HeadBucket", _redirect_no_further)
+    except (TypeError, KeyError, ValueError) as error:
+        # Of its messages only the one about names holds no values, which may be secret.
+        said = str(error) if "unexpected keyword" in str(error) else type(error).__name__
+        raise InvalidSpecError(
+            f"storage_options are not what s3fs takes ({said}): check their names and endpoint_url"
+        ) from error
+    except failures() as error:
+        failure = understand(error)
+        failure.doing, failure.place = "connect", "s3://"
+        raise typed(failure) from error
+    return Connection(
+        fs,
+        requests=asyncio.Semaphore(_REQUESTS_AT_ONCE),
+        big_bodies=asyncio.Semaphore(_BIG_BODIES_AT_ONCE),
+    )
+
+
+def _turned_down(options: Options) -> dict[str, Any]:
+    """Return *options* without retries, so that ours are the only ones, and with timeouts."""
+    config = {
+        "connect_timeout": _CONNECT_SECONDS,
+        "read_timeout": _READ_SECONDS,
+        "max_pool_connections": _REQUESTS_AT_ONCE,
+        **(options.get("config_kwargs") or {}),
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
+    }
+    return {**options, "config_kwargs": config, "skip_instance_cache": True}
+
+
+def _redirect_no_further(params: dict[str, Any], **_: Any) -> None:
+    """Let botocore's question for the region of a bucket be asked once.
+
+    It asks when it is redirected. Without this, a redirect is also its answer to the answer, for ever.
+    """
+    params["context"].get("s3_redirect", {})["redirected"] = True
+
+
+class S3Calls:
+    """Requests to *bucket*, with s3fs's *options*, insisting as *retry* says."""
+
+    def __init__(self, bucket: str, *, options: Options, retry: RetryPolicy) -> None:
+        self.bucket = bucket
+        self._options = options
+        self._retry = retry
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run *work* on the connection's thread, wait, and return its result.
+
+        Raises:
+            StorageError: For the `CallError` that *work* ended with.
+        """
+        loop = connect(self._options).fs.loop
+        future = asyncio.run_coroutine_threadsafe(work(), loop)
+        try:
+            return future.result()
+        except CallError as failure:
+            raise typed(failure) from failure.__cause__
+        except BaseException:  # interrupted while waiting: nothing may go on behind our back
+            future.cancel()
+            raise
+
+    async def request(
+        self, method: str, *, most: int | None = None, **parameters: Any
+    ) -> dict[str, Any]:
+        """Return the answer to one request, its body read to the end.
+
+        Args:
+            method: In boto's words, as "put_object".
+            most: The most bytes of body to take.
+            parameters: Boto's, less the bucket.
+
+        Raises:
+            CallError: It failed, also again, or the body has more than *most* bytes.
+        """
+
+        async def attempt(seconds: float) -> dict[str, Any]:
+            connection = connect(self._options)
+            try:
+                async with connection.requests, asyncio.timeout(seconds):
+                    answer = await _call(connection.fs, method, Bucket=self.bucket, **parameters)
+                    check_answer(method, answer, parameters)
+                    return await _in_full(answer, most=most)
+            except failures() as error:
+                raise understand(error) from error
+
+        try:
+            return await retrying(attempt, policy=self._retry)
+        except CallError as failure:
+            failure.doing = method
+            failure.place = f"s3://{self.bucket}/{parameters.get('Key', '')}".rstrip("/")
+            if method == "head_object" and failure.says_no_reason:
+                await self._learn_reason(failure, parameters["Key"])
+            raise
+
+    async def _learn_reason(self, failure: CallError, key: str) -> None:
+        """Ask for the object that could not be looked at: a HEAD is refused without a word."""
+        try:
+            await self.request("get_object", Key=key, Range="bytes=0-0", most=1)
+        except CallError as told:
+            if told.verdict in (Verdict.REFUSED, Verdict.SKEWED, Verdict.FINAL, Verdict.NO_BUCKET):
+                failure.learn(told)
+
+    async def pages(
+        self, method: str, *, of: str, markers: dict[str, str], **parameters: Any
+    ) -> list[dict[str, Any]]:
+        """Return the items *of* all pages of a listing.
+
+        Args:
+            method: In boto's words, as "list_objects_v2".
+            of: Where a page has its items, as "Contents".
+            markers: What to ask with for the next page: where the page says it.
+            parameters: Boto's, less the bucket.
+
+        Raises:
+            CallError: A page cannot be read.
+        """
+        found: list[dict[str, Any]] = []
+        while True:
+            page = await self.request(method, **parameters)
+            found += page.get(of, [])
+            if not page.get("IsTruncated"):
+                return found
+            parameters |= {name: page[where] for name, where in markers.items()}
+
+    def big_body(self) -> asyncio.Semaphore:
+        """Return what to hold while a large body is in memory."""
+        return connect(self._options).big_bodies
+
+
+async def _call(fs: Any, method: str, **parameters: Any) -> dict[str, Any]:
+    """Do what `S3FileSystem.call_s3` does, less its own waiting and translating of errors."""
+    await fs.set_session()
+    call = getattr(await fs.get_s3(parameters["Bucket"]), method)
+    chosen = fs._get_s3_method_kwargs(call, **parameters)  # noqa: SLF001 -- the user's s3fs options
+    return cast(dict[str, Any], await call(**chosen))
+
+
+async def _in_full(answer: dict[str, Any], *, most: int | None) -> dict[str, Any]:
+    if "Body" not in answer:
+        return answer
+    size = answer["ContentLength"]
+    async with answer["Body"] as body:
+        if most is not None and size > most:
+            raise CallError(
+                Verdict.TOO_LARGE, code="TooLarge", message=f"{size} bytes, at most {most} are read"
+            )
+        data = await body.read()
+    if len(data) != size:
+        raise CallError(Verdict.PASSES, code="CutShort", message=f"{len(data)} of {size} bytes")
+    return {**answer, "Body": data}
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return the results of *work*, done at the same time; the first failure stops the rest."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -1,0 +1,211 @@
+"""What an S3 request failed with: one verdict for each of the many ways in which it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from batchrunner.errors import (
+    ObjectChangedError,
+    ObjectNotFoundError,
+    StorageAccessError,
+    StorageError,
+)
+from batchrunner.storage.s3.retry import AttemptError
+
+
+class Verdict(Enum):
+    """What a failure means, and what to do about it."""
+
+    PASSES = "the store did not answer in full; it often passes: the same line again"
+    NO_S3 = (
+        "no S3 server answers so: a proxy, a gateway or a login page stands in its place; see to it "
+        "that the network is open and endpoint_url is right, then the same line again"
+    )
+    CONFLICT = "another request for the same key was in the way; the same line again"
+    TAKEN = "the object is not, or no longer, the one that was meant"
+    ABSENT = "there is nothing"
+    NO_BUCKET = "the bucket does not exist, or is not visible with these credentials"
+    REFUSED = "check the credentials, what they may do there, and endpoint_url"
+    SKEWED = "the clock of this machine is off by more than the store allows; set it (NTP)"
+    TOO_LARGE = "batchrunner did not write it; move it away"
+    FINAL = "it was refused"
+
+
+# What a status does not tell: because it is a plain 400, or because a deletion in part has none.
+_PASSING_CODES = frozenset(
+    {
+        "BadDigest",
+        "IncompleteBody",
+        "InternalError",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "XAmzContentSHA256Mismatch",
+    }
+)
+_REFUSED_CODES = frozenset(
+    {
+        "AccessDenied",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidToken",
+        "TokenRefreshRequired",
+    }
+)
+_OTHER_REGION = (
+    "the bucket is in another region; name it in storage_options: "
+    "{client_kwargs: {region_name: ...}}"
+)
+_HINTS = {
+    "AccessDenied": "these credentials may not do that there; check the policy of user and bucket",
+    "301": _OTHER_REGION,
+    "AuthorizationHeaderMalformed": _OTHER_REGION,
+    "ExpiredToken": "the session token has expired; get new credentials, then the same line again",
+    "InvalidAccessKeyId": "the store does not know the access key; check it, and endpoint_url",
+    "NoCredentialsError": "no credentials were found; set AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, or storage_options: {profile: ...}, or {anon: true}",
+    "PermanentRedirect": _OTHER_REGION,
+    "SignatureDoesNotMatch": "the secret does not belong to the access key; check both",
+}
+
+
+class CallError(AttemptError):
+    """One request failed.
+
+    Attributes:
+        verdict: What that means.
+        code: The store's word for it, or the name of our side's exception.
+        message: The store's sentence, or "".
+        doing: The request, as S3 calls it.
+        place: URI of the object, or of the bucket.
+        region: Where the bucket is, when the store says that it is elsewhere.
+    """
+
+    doing = ""
+    place = ""
+    region = ""
+
+    def __init__(self, verdict: Verdict, *, code: str, message: str = "") -> None:
+        super().__init__(code)
+        self.verdict = verdict
+        self.code = code
+        self.message = message
+        self.passes = verdict in {Verdict.PASSES, Verdict.CONFLICT, Verdict.NO_S3}
+
+    @property
+    def says_no_reason(self) -> bool:
+        """Tell whether it is a refusal of which only the status is known."""
+        return self.code.isdigit() and self.verdict in {Verdict.REFUSED, Verdict.FINAL}
+
+    def learn(self, told: CallError) -> None:
+        """Take the reason from another failure, of the same request made in other words."""
+        self.verdict, self.code, self.message = told.verdict, told.code, told.message
+        self.region = told.region or self.region
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Return what a request may raise, as far as the store, the network or s3fs are to blame."""
+    from aiohttp import ClientError as NetworkError
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    return (OSError, BotoCoreError, ClientError, NetworkError, ResponseParserError)
+
+
+def understand(error: Exception) -> CallError:
+    """Return what *error*, raised by s3fs, botocore or aiohttp, means."""
+    for one in (error, error.__cause__):
+        response = getattr(one, "response", None)
+        if isinstance(response, Mapping) and "Error" in response:
+            return from_answer(response)
+    return CallError(_without_answer(error), code=type(error).__name__)
+
+
+def from_answer(response: Mapping[str, Any]) -> CallError:
+    """Return what the `Error` in an answer means."""
+    said, meta = response["Error"], response.get("ResponseMetadata", {})
+    status = int(meta.get("HTTPStatusCode") or 0)
+    code = str(said.get("Code") or status)
+    headers = meta.get("HTTPHeaders", {})
+    verdict = Verdict.NO_S3 if is_web_page(headers) else _verdict(code, status)
+    failure = CallError(verdict, code=code, message=str(said.get("Message", "")))
+    seconds = str(headers.get("retry-after", ""))
+    failure.retry_after = float(seconds) if seconds.isdigit() else 0.0
+    failure.region = str(said.get("Region") or headers.get("x-amz-bucket-region", ""))
+    return failure
+
+
+def is_web_page(headers: Mapping[str, Any]) -> bool:
+    """Tell a page for people from the answer of a store, which says of each that it is its own."""
+    is_html = str(headers.get("content-type", "")).startswith("text/html")
+    is_a_stores = any(name.startswith(("x-amz", "x-goog", "x-guploader")) for name in headers)
+    return is_html and headers.get("content-length") != "0" and not is_a_stores
+
+
+def _verdict(code: str, status: int) -> Verdict:
+    by_code = {"NoSuchBucket": Verdict.NO_BUCKET, "RequestTimeTooSkewed": Verdict.SKEWED}
+    if code in by_code:
+        return by_code[code]
+    if code in _REFUSED_CODES or status in {401, 403}:
+        return Verdict.REFUSED
+    if code in _PASSING_CODES or status in {408, 429}:
+        return Verdict.PASSES
+    if status in {302, 303, 307, 308} and code == str(status):
+        return Verdict.NO_S3
+    by_status = {404: Verdict.ABSENT, 409: Verdict.CONFLICT, 412: Verdict.TAKEN, 501: Verdict.FINAL}
+    return by_status.get(status, Verdict.PASSES if status >= 500 else Verdict.FINAL)
+
+
+def _without_answer(error: Exception) -> Verdict:
+    from aiohttp import ClientError
+    from botocore import exceptions as boto
+    from botocore.parsers import ResponseParserError
+
+    no_answer = (
+        boto.HTTPClientError,
+        boto.ConnectionError,
+        boto.IncompleteReadError,
+        boto.ChecksumError,
+        boto.FlexibleChecksumError,
+        ClientError,
+        OSError,
+    )
+    no_credentials = (
+        boto.NoCredentialsError,
+        boto.PartialCredentialsError,
+        boto.CredentialRetrievalError,
+        boto.TokenRetrievalError,
+        boto.ProfileNotFound,
+        boto.SSOError,
+        boto.LoginError,
+    )
+    if isinstance(error, ResponseParserError):
+        return Verdict.NO_S3
+    if isinstance(error, no_answer):
+        return Verdict.PASSES
+    return Verdict.REFUSED if isinstance(error, no_credentials) else Verdict.FINAL
+
+
+_TYPES: dict[Verdict, type[StorageError]] = {
+    Verdict.TAKEN: ObjectChangedError,
+    Verdict.ABSENT: ObjectNotFoundError,
+    Verdict.REFUSED: StorageAccessError,
+    Verdict.SKEWED: StorageAccessError,
+}
+
+
+def typed(failure: CallError) -> StorageError:
+    """Return the error to raise for *failure*. It holds no secrets."""
+    times = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
+    said = f"{failure.code}: {failure.message}" if failure.message else failure.code
+    way_out = _HINTS.get(failure.code, failure.verdict.value)
+    if way_out is _OTHER_REGION and failure.region:
+        way_out = (
+            f"the bucket is in the region {failure.region}; say so in storage_options: "
+            f"{{client_kwargs: {{region_name: {failure.region}}}}}"
+        )
+    kind = _TYPES.get(failure.verdict, StorageError)
+    return kind(f"{failure.place}: {failure.doing} failed{times} ({said}): {way_out}")

@@ -1,0 +1,89 @@
+"""Removing an object from a bucket only if it is the one that was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from batchrunner.storage.contract import Entry
+from batchrunner.storage.s3.calls import S3Calls, together
+from batchrunner.storage.s3.errors import CallError, Verdict
+
+_KEYS_A_DELETE = 1000
+_LOOKS = 3
+_SECONDS_APART = 2.0
+"""Listings and answers tell the same time in fractions and in whole seconds. Whoever displaces a
+driver of another machine has waited for longer."""
+
+
+def modified_in(answer: Mapping[str, Any]) -> float:
+    """Return when the store says that the object was written, or 0.0 when it does not."""
+    said = answer.get("LastModified")
+    return said.timestamp() if isinstance(said, datetime) else 0.0
+
+
+async def delete_exactly(calls: S3Calls, seen: Mapping[str, Entry]) -> set[str]:
+    """Remove each object of *seen*, by full key, that is still there; return the other keys.
+
+    The condition goes with the deletion, for the stores that know it; for those that do not, each
+    object is looked at just before.
+    """
+    others: set[str] = set()
+    todo = dict(seen)
+    for look in range(_LOOKS):
+        still = await together(is_still(calls, key, entry) for key, entry in todo.items())
+        found = dict(zip(todo, still, strict=True))
+        others |= {key for key, same in found.items() if same is False}
+        todo = {key: todo[key] for key, same in found.items() if same}
+        try:
+            await _delete(calls, todo)
+        except CallError as failure:
+            if not _is_refused_by_condition(failure) or look + 1 == _LOOKS:
+                raise
+        else:
+            break
+    return others
+
+
+async def move_exactly(calls: S3Calls, entry: Entry, old: str, new: str) -> bool:
+    """Copy the object of *entry* to *new*, then remove it; tell whether it was still there."""
+    if not await is_still(calls, old, entry):
+        return False
+    place = {"Bucket": calls.bucket, "Key": old}
+    etag = f'"{entry.identity}"'
+    try:
+        await calls.request("copy_object", Key=new, CopySource=place, CopySourceIfMatch=etag)
+    except CallError as failure:
+        if failure.verdict not in (Verdict.ABSENT, Verdict.TAKEN):
+            raise
+        return False
+    return not await delete_exactly(calls, {old: entry})
+
+
+async def is_still(calls: S3Calls, key: str, entry: Entry) -> bool | None:
+    """Tell whether the object is that of *entry*; None when there is none.
+
+    Two objects with the same bytes have the same ETag: the time tells them apart.
+    """
+    try:
+        answer = await calls.request("head_object", Key=key)
+    except CallError as failure:
+        if failure.verdict is Verdict.ABSENT:
+            return None
+        raise
+    apart = abs(modified_in(answer) - entry.modified) if entry.modified else 0.0
+    found = (answer["ETag"].strip('"'), answer["ContentLength"])
+    return found == (entry.identity, entry.size) and apart < _SECONDS_APART
+
+
+async def _delete(calls: S3Calls, todo: Mapping[str, Entry]) -> None:
+    objects = [{"Key": key, "ETag": f'"{entry.identity}"'} for key, entry in todo.items()]
+    batches = [
+        objects[start : start + _KEYS_A_DELETE] for start in range(0, len(objects), _KEYS_A_DELETE)
+    ]
+    await together(calls.request("delete_objects", Delete={"Objects": batch}) for batch in batches)
+
+
+def _is_refused_by_condition(failure: CallError) -> bool:
+    return failure.verdict is Verdict.TAKEN or failure.code in ("PreconditionFailed", "NoSuchKey")

@@ -1,0 +1,192 @@
+"""Writing to a bucket under a free key, and knowing afterwards whether it is ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from batchrunner.storage.s3.calls import S3Calls, together
+from batchrunner.storage.s3.errors import CallError, Verdict
+from batchrunner.storage.staging import StagedFile, stage_anonymously
+
+INTENT = "batchrunner-intent"
+_ATTEMPT = "batchrunner-attempt"
+
+_WHOLE_UP_TO = 32 << 20
+_PART = 16 << 20
+_MOST_PARTS = 10_000
+_BIG = 1 << 20
+"""Bytes from which on a body counts as large."""
+_UPLOADS = 3
+"""How many multipart uploads of one object may be swept away before we give up."""
+
+_LOST = frozenset({Verdict.PASSES, Verdict.NO_S3})
+"""The store did not answer, or its answer did not come through."""
+_LOOK = _LOST | {Verdict.TAKEN, Verdict.CONFLICT, Verdict.ABSENT}
+"""After these the object may be ours all the same: an answer got lost, here or further inside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One object to publish.
+
+    Attributes:
+        key: Its full key.
+        staged: Its bytes.
+        metadata: What S3 keeps with it: the intent, and a name for this attempt that no other has.
+    """
+
+    key: str
+    staged: StagedFile
+    metadata: dict[str, str]
+
+    @classmethod
+    def of(cls, key: str, *, staged: StagedFile, intent: str) -> Upload:
+        return cls(key, staged, {INTENT: intent, _ATTEMPT: uuid.uuid4().hex})
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self.staged.fd).st_size
+
+
+async def put_new(calls: S3Calls, key: str, data: bytes) -> bool:
+    """Write *data* under *key* if it is free; tell whether the key holds *data* now."""
+
+    async def write() -> None:
+        await calls.request("put_object", Key=key, Body=data, IfNoneMatch="*")
+
+    return await _claim(write, lambda: _holds(calls, key, data))
+
+
+async def publish_new(calls: S3Calls, upload: Upload) -> bool:
+    """Upload the object if its key is free; tell whether the key is ours now."""
+    in_parts = upload.size > _WHOLE_UP_TO
+
+    async def write() -> None:
+        await (_put_in_parts if in_parts else _put_whole)(calls, upload)
+
+    won = await _claim(write, lambda: _is_of(calls, upload))
+    # A store may look whether the key is free and write a little later: of two uploads that
+    # SeaweedFS 4.48 completes at the same instant, both are told that they won.
+    return bool(await _is_of(calls, upload)) if won and in_parts else won
+
+
+async def second_writers_are_refused(calls: S3Calls, key: str) -> bool:
+    """Write *key* once, then twice more, whole and in parts; tell whether only the first counts.
+
+    Leaves the object there.
+    """
+    await put_new(calls, key, b"first")
+    staged = stage_anonymously()
+    try:
+        staged.file.write(b"second")
+        staged.file.close()
+        upload = Upload.of(key, staged=staged, intent="probe")
+        return await _is_refused(_put_whole(calls, upload)) and await _is_refused(
+            _put_in_parts(calls, upload)
+        )
+    finally:
+        staged.discard()
+
+
+async def _is_refused(write: Coroutine[Any, Any, None]) -> bool:
+    try:
+        await write
+    except CallError as failure:
+        if failure.verdict is Verdict.TAKEN:
+            return True
+        if failure.code != "NotImplemented":
+            raise
+    return False
+
+
+async def _claim(
+    write: Callable[[], Awaitable[None]], is_ours: Callable[[], Awaitable[bool | None]]
+) -> bool:
+    """Write; whatever the answer, or the lack of one, find out whose the object is."""
+    uploads = 0
+    while True:
+        try:
+            await write()
+        except CallError as failure:
+            uploads += 1
+            if failure.verdict not in _LOOK:
+                raise
+            ours = await is_ours()
+            # After a 412 somebody was there, even if nobody is now.
+            if ours is not None or failure.verdict is Verdict.TAKEN:
+                return bool(ours)
+            if failure.verdict in _LOST or uploads >= _UPLOADS:
+                raise
+        else:
+            return True
+
+
+async def _holds(calls: S3Calls, key: str, data: bytes) -> bool | None:
+    """Tell whether the object is *data*; None when there is none."""
+    try:
+        answer = await calls.request("get_object", Key=key, most=len(data))
+    except CallError as failure:
+        if failure.verdict is Verdict.ABSENT:
+            return None
+        if failure.verdict is Verdict.TOO_LARGE:
+            return False
+        raise
+    return bool(answer["Body"] == data)
+
+
+async def _is_of(calls: S3Calls, upload: Upload) -> bool | None:
+    """Tell whether the object came from this very *upload*; None when there is none."""
+    try:
+        answer = await calls.request("head_object", Key=upload.key)
+    except CallError as failure:
+        if failure.verdict is Verdict.ABSENT:
+            return None
+        raise
+    return bool(answer["Metadata"].get(_ATTEMPT) == upload.metadata[_ATTEMPT])
+
+
+async def _put_whole(calls: S3Calls, upload: Upload) -> None:
+    size = upload.size
+    async with calls.big_body() if size >= _BIG else contextlib.nullcontext():
+        await calls.request(
+            "put_object",
+            Key=upload.key,
+            Body=os.pread(upload.staged.fd, size, 0),
+            Metadata=upload.metadata,
+            IfNoneMatch="*",
+        )
+
+
+async def _put_in_parts(calls: S3Calls, upload: Upload) -> None:
+    begun = await calls.request("create_multipart_upload", Key=upload.key, Metadata=upload.metadata)
+    target: dict[str, Any] = {"Key": upload.key, "UploadId": begun["UploadId"]}
+    try:
+        parts = await _put_parts(calls, upload, target)
+        named = {"ETag", "PartNumber", f"Checksum{begun.get('ChecksumAlgorithm')}"}
+        kept = [{name: part[name] for name in named & part.keys()} for part in parts]
+        await calls.request(
+            "complete_multipart_upload", MultipartUpload={"Parts": kept}, IfNoneMatch="*", **target
+        )
+    except BaseException:
+        with contextlib.suppress(CallError):  # `sweep` takes what is left
+            await calls.request("abort_multipart_upload", **target)
+        raise
+
+
+async def _put_parts(
+    calls: S3Calls, upload: Upload, target: dict[str, Any]
+) -> list[dict[str, Any]]:
+    size = max(_PART, -(-upload.size // _MOST_PARTS))
+
+    async def put(number: int) -> dict[str, Any]:
+        async with calls.big_body():
+            body = os.pread(upload.staged.fd, size, number * size)
+            answer = await calls.request("upload_part", PartNumber=number + 1, Body=body, **target)
+        return {**answer, "PartNumber": number + 1}
+
+    return await together(put(number) for number in range(-(-upload.size // size)))

@@ -1,0 +1,1 @@
+"""What a checkpoint shows to a person, without running anything."""

@@ -1,0 +1,155 @@
+"""The rows that a run set aside, or that it gave a shard up for, from its checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from typing import Any
+
+from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.checkpoint.dead_letters import (
+    MAX_SHOWN_MESSAGE,
+    MAX_SHOWN_ROW,
+    dead_letters_of,
+    dead_letters_under,
+    kept_dead_letters,
+    one_line,
+)
+from batchrunner.driver.plan import StoredPlan
+from batchrunner.errors import ObjectNotFoundError
+from batchrunner.shard import Slicing
+
+_SHARDS_LOOKED_AT = 50
+"""To tell what most rows failed with: each costs a read."""
+
+
+@dataclass(slots=True)
+class ErrorGroup:
+    """Rows that failed in the same way.
+
+    Attributes:
+        stage: Where they were stopped: read, capability.
+        error: Type of the error.
+        code: File and line of the user's code that it came from; empty for none.
+        given_up: Their shards are given up, so that no row of these is in the output. Not all rows
+            that failed are known then.
+        rows: How many they are.
+        shards: In how many shards.
+        message: What the error says of the first of them.
+        source: File of that row.
+        unit: What *at* counts: byte or row.
+        at: Where it stands.
+        raw: How it looks; at most 4 KiB of it.
+        traceback: Of the user's code, for that row; empty for none.
+    """
+
+    stage: str
+    error: str
+    code: str
+    given_up: bool
+    rows: int
+    shards: int
+    message: str
+    source: str
+    unit: str
+    at: int
+    raw: str
+    traceback: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        place = f" (at {self.code})" if self.code else ""
+        why = one_line(f"{self.error}: {self.message}", most=MAX_SHOWN_MESSAGE)
+        row = one_line(self.raw, most=MAX_SHOWN_ROW)
+        return f"{why}{place}, {self.rows:,} of the failed rows; one of them: {row}"
+
+
+def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
+    """Yield the dead letters of a run, shard by shard, without those that went through since.
+
+    Also the first ones of each shard that is given up and not committed since; these are `given_up`.
+
+    Raises:
+        ObjectNotFoundError: There is no run.
+        DamagedOutputError: Some of them are not whole.
+    """
+    generations = checkpoint.generations()
+    if not generations:
+        raise ObjectNotFoundError(f"there is no run in {checkpoint.storage.uri}")
+    plan = StoredPlan.of(generations)
+    committed = checkpoint.sentinels().good
+    tried_again = {
+        shard.start
+        for shard in plan.active
+        if shard.slicing is Slicing.DEAD_LETTERS and shard.id in committed
+    }
+    kept = kept_dead_letters(checkpoint)
+    for shard in plan.active:
+        stem = plan.facts.stem(shard.id)
+        if shard.id in committed and shard.id not in tried_again:
+            for dead_letter in dead_letters_of(checkpoint, committed[shard.id]):
+                yield {**dead_letter, "given_up": False}
+        elif shard.id not in committed and stem in kept:
+            for dead_letter in dead_letters_under(checkpoint, kept[stem]):
+                yield {**dead_letter, "given_up": True}
+
+
+def error_groups(checkpoint: Checkpoint) -> list[ErrorGroup]:
+    """Return the rows set aside, and those of shards given up, in groups, the largest first.
+
+    Raises:
+        ObjectNotFoundError: There is no run.
+        DamagedOutputError: Some of them are not whole.
+    """
+    return _groups(read_dead_letters(checkpoint))
+
+
+def most_frequent(checkpoint: Checkpoint, committed: Iterable[Sentinel]) -> ErrorGroup | None:
+    """Return the largest group of the rows that these shards set aside, or the first few of them.
+
+    Raises:
+        DamagedOutputError: Some of them are not whole.
+        StorageError: They cannot be read.
+    """
+    failed = islice((sentinel for sentinel in committed if sentinel.errors), _SHARDS_LOOKED_AT)
+    dead_letters = chain.from_iterable(dead_letters_of(checkpoint, sentinel) for sentinel in failed)
+    return next(iter(_groups(dead_letters)), None)
+
+
+def _groups(dead_letters: Iterable[dict[str, Any]]) -> list[ErrorGroup]:
+    groups: dict[tuple[Any, ...], ErrorGroup] = {}
+    seen: set[tuple[Any, ...]] = set()
+    for dead_letter in dead_letters:
+        key = (
+            dead_letter["stage"],
+            dead_letter["error"],
+            dead_letter.get("code"),
+            dead_letter.get("given_up"),
+        )
+        if key not in groups:
+            groups[key] = _group(dead_letter)
+        groups[key].rows += 1
+        groups[key].shards += (*key, dead_letter["shard"]) not in seen
+        seen.add((*key, dead_letter["shard"]))
+    return sorted(groups.values(), key=lambda group: -group.rows)
+
+
+def _group(dead_letter: dict[str, Any]) -> ErrorGroup:
+    raw = dead_letter.get("raw") or f"base64: {dead_letter.get('raw_base64', '')}"
+    return ErrorGroup(
+        stage=dead_letter["stage"],
+        error=dead_letter["error"],
+        code=dead_letter.get("code", ""),
+        given_up=dead_letter.get("given_up", False),
+        rows=0,
+        shards=0,
+        message=dead_letter["message"],
+        source=dead_letter["source"],
+        unit=dead_letter["unit"],
+        at=dead_letter["at"],
+        raw=raw,
+        traceback=dead_letter.get("traceback", ""),
+    )
