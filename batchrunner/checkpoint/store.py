@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, cast
 
 from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes, ways_out_told
 from batchrunner.checkpoint.documents import Quarantine, RunRecord, Sentinel
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _QUARANTINE = re.compile(r"quarantine/part-(\d{5,})\.json")
-Known = dict[int, dict[Entry, Sentinel]]
-"""Sentinels that were read one by one, by run and object: neither changes."""
+ReadBefore = dict[int, dict[Entry, Any]]
+"""What documents hold that were read already, by run and object: neither changes."""
 
 
 class Checkpoint:
@@ -58,22 +58,28 @@ class Checkpoint:
         self.is_half_cleared = False
         self._is_new = False
         """A listing has shown that there is no run: asking for its record would be a request."""
-        self._known: Known = {}
+        self._read_before: ReadBefore = {}
 
     @classmethod
-    def current(cls, storage: Storage, *, known: Known | None = None) -> Checkpoint:
-        """Open the run that counts, the last one; what is *known* is not read again."""
+    @lru_cache(maxsize=64)
+    def numbered(cls, storage: Storage, incarnation: int) -> Checkpoint:
+        """Return run number *incarnation* for a worker: one object a process, whose threads share it."""
+        return cls(storage, incarnation=incarnation)
+
+    @classmethod
+    def current(cls, storage: Storage, *, read_before: ReadBefore | None = None) -> Checkpoint:
+        """Open the run that counts, the last one; nothing in *read_before* is read again."""
         found = incarnations_in(storage)
         *earlier, number = found.numbers or (0,)
         checkpoint = cls(storage, incarnation=number, earlier=earlier)
         checkpoint.is_half_cleared = found.is_half_cleared
         checkpoint._is_new = not found.numbers
-        checkpoint._known = {} if known is None else known
+        checkpoint._read_before = {} if read_before is None else read_before
         return checkpoint
 
     def reopened(self) -> Checkpoint:
-        """Open the run that counts by now, and read no sentinel a second time."""
-        return Checkpoint.current(self.storage, known=self._known)
+        """Open the run that counts by now; no plan, sentinel or sentinel index is read a second time."""
+        return Checkpoint.current(self.storage, read_before=self._read_before)
 
     def next(self) -> Checkpoint:
         """Return the run that a `--fresh` begins."""
@@ -160,14 +166,18 @@ class Checkpoint:
         Raises:
             DamagedOutputError: One cannot be read, or is gone; the message tells the ways out.
         """
-        keys = [entry.key for entry in self.records.list("plan")]
+        entries = list(self.records.list("plan"))
         with ways_out_told():
-            if gone := lost_plan(self.records, keys):
+            if gone := lost_plan(self.records, [entry.key for entry in entries]):
                 raise lost(self.records, gone)
-            return [
-                plan_from_bytes(self.records.get(key), key=f"{self.records.uri}/{key}")
-                for key in keys
-            ]
+            return [self._generation(entry) for entry in entries]
+
+    def _generation(self, entry: Entry) -> Generation:
+        read = self._read_before.setdefault(self.incarnation, {})
+        if entry not in read:
+            where = f"{self.records.uri}/{entry.key}"
+            read[entry] = plan_from_bytes(self.records.get(entry.key), key=where)
+        return cast(Generation, read[entry])
 
     def add_generation(self, generation: Generation, *, number: int) -> None:
         """Add to the plan. Atomic: the shards get their ids all together or not at all."""
@@ -287,7 +297,7 @@ class Checkpoint:
 
     def sentinels(self) -> Sentinels:
         """Return all sentinels: a few listings, plus one read for each that is in no sentinel index."""
-        return read_sentinels(self.records, self._known.setdefault(self.incarnation, {}))
+        return read_sentinels(self.records, self._read_before.setdefault(self.incarnation, {}))
 
     def _read(self, key: str) -> Sentinel:
         return Sentinel.from_bytes(self.records.get(key), key=f"{self.records.uri}/{key}")

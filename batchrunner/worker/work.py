@@ -64,4 +64,4 @@ class Work:
         return SinkSchema(self.checkpoint(), declared=self.spec.sink.schema_)
 
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(checkpoint_storage(self.spec), incarnation=self.incarnation)
+        return Checkpoint.numbered(checkpoint_storage(self.spec), self.incarnation)

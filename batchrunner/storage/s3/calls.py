@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from batchrunner.errors import CannotStartError, InvalidSpecError
@@ -30,11 +30,13 @@ class Connection:
         fs: The `s3fs.S3FileSystem`; it runs on a thread of its own.
         requests: Held during each request.
         big_bodies: Held while a large body is in memory.
+        proven: Buckets that were seen to refuse a second writer.
     """
 
     fs: Any
     requests: asyncio.Semaphore
     big_bodies: asyncio.Semaphore
+    proven: set[str] = field(default_factory=set)
 
 
 _connections: dict[tuple[Any, ...], Connection] = {}
@@ -190,6 +192,10 @@ class S3Calls:
     def big_body(self) -> asyncio.Semaphore:
         """Return what to hold while a large body is in memory."""
         return connect(self._options).big_bodies
+
+    def proven_buckets(self) -> set[str]:
+        """Return the buckets of this connection that were seen to refuse a second writer."""
+        return connect(self._options).proven
 
 
 async def _call(fs: Any, method: str, **parameters: Any) -> dict[str, Any]:

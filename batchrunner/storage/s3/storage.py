@@ -234,11 +234,19 @@ class S3Storage:
                 raise
 
     async def _probe(self) -> bool:
+        # Once for a bucket and process: sink and checkpoint share a bucket, and it is the server that
+        # refuses, whatever the prefix.
+        proven = self._calls.proven_buckets()
+        if self._calls.bucket in proven:
+            return True
         full = f"{self._prefix}{STAGING}/probe-{uuid.uuid4().hex}"
         try:
-            return await second_writers_are_refused(self._calls, full)
+            is_safe = await second_writers_are_refused(self._calls, full)
         finally:
             await self._delete([full])
+        if is_safe:
+            proven.add(self._calls.bucket)
+        return is_safe
 
 
 def open_bucket(root: str, options: Options) -> S3Storage:
