@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any
 
 from batchrunner.capability import load_target
-from batchrunner.capability.again import as_seen_here
+from batchrunner.capability.module_snapshot import snapshots_of
 from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.asked_for import AskedFor
 from batchrunner.driver.dispatch import Driving, Engine
@@ -34,7 +35,7 @@ from batchrunner.spec import BatchSpec
 from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import most_frequent
 from batchrunner.worker.stopping import Grace
-from batchrunner.worker.work import Work, checkpoint_storage
+from batchrunner.worker.work import Work
 
 _log = logging.getLogger(__name__)
 
@@ -237,7 +238,7 @@ class BatchRunner:
             first=self._first(opened, seen),
             incarnation=opened.run.checkpoint.incarnation,
             epoch=session.epoch,
-            code=as_seen_here(opened.run.asked_for.code.modules),
+            code=snapshots_of(opened.run.asked_for.code.modules),
         )
 
     def _first(self, opened: Opened, seen: Survey) -> int | None:

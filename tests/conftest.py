@@ -1,6 +1,8 @@
-"""Servers that are started once for all tests that ask for them."""
+"""Tiers (`--tier`), and the servers that are started once for all tests that ask for them."""
 
+import os
 import uuid
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +22,59 @@ from batchrunner.testing.s3_servers import (  # noqa: E402 -- asserts first
     rclone_server,
     seaweedfs_server,
 )
+from tiers import (  # noqa: E402 -- asserts first
+    SERVERS,
+    SOAK,
+    TIERS,
+    WITHOUT_SERVERS,
+    marks_of,
+    tier_of,
+)
+
+ROOT = Path(__file__).parent
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--tier",
+        action="append",
+        choices=TIERS,
+        help="run the tests of this tier only; may be given several times (default: all but soak)",
+    )
+
+
+def pytest_configure(config):
+    """Take Ray away from a process whose tests say that they need none."""
+    if chosen_tiers(config) <= WITHOUT_SERVERS:
+        os.environ["RAY_TMPDIR"] = os.devnull
+
+
+def chosen_tiers(config):
+    return set(config.getoption("--tier") or set(TIERS) - {SOAK})
+
+
+def pytest_collection_modifyitems(config, items):
+    chosen = chosen_tiers(config)
+    tiers = {item: tier_of_item(item) for item in items}
+    config.hook.pytest_deselected(items=[item for item in items if tiers[item] not in chosen])
+    items[:] = [item for item in items if tiers[item] in chosen]
+
+
+def tier_of_item(item):
+    for mark in marks_of(item.fixturenames):
+        item.add_marker(mark)
+    folder = item.path.relative_to(ROOT).parts[0]
+    try:
+        return tier_of(folder, {mark.name for mark in item.iter_markers()})
+    except ValueError as error:
+        raise pytest.UsageError(f"{item.nodeid}: {error}") from error
+
+
+def pytest_fixture_setup(fixturedef, request):
+    """Fail a test that takes a server by its name at run time, where no mark follows from it."""
+    name = fixturedef.argname
+    if name in SERVERS and chosen_tiers(request.config) <= WITHOUT_SERVERS:
+        pytest.fail(f"{name} is a server: mark the test with @pytest.mark.{SERVERS[name]}")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.options import storage_options
+from batchrunner.cli.options import checkpoint_of, storage_options
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say
 
@@ -24,11 +24,9 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
     Also the first 100 rows that a shard was given up for, as long as it is not committed. Shards
     that are given up are told on stderr, with their reason.
     """
-    from batchrunner.checkpoint import Checkpoint
-    from batchrunner.cli.options import checkpoint_of
     from batchrunner.views.dead_letters import error_groups, read_dead_letters
 
-    checkpoint = Checkpoint.current(checkpoint_of(place, storage_options))
+    checkpoint = checkpoint_of(place, storage_options)
     if rows:
         records = [_same_keys(dead_letter) for dead_letter in read_dead_letters(checkpoint)]
         print_records([_in_cells(r) for r in records] if output == "table" else records, output)

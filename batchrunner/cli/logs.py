@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.options import storage_options
+from batchrunner.cli.options import checkpoint_of, storage_options
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say, show
 
@@ -27,11 +27,9 @@ def command(
     It is kept in the checkpoint while they run, so it is there when their node is gone: of each
     worker the first 64 KiB and the last 192 KiB.
     """
-    from batchrunner.checkpoint import Checkpoint
-    from batchrunner.cli.options import checkpoint_of
     from batchrunner.views.logs import log_lines
 
-    checkpoint = Checkpoint.current(checkpoint_of(place, storage_options))
+    checkpoint = checkpoint_of(place, storage_options)
     said = log_lines(checkpoint)
     chosen = [line for line in said if line.session.startswith(session)][-(lines or 0) :]
     if output == "table":

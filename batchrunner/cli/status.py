@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.options import storage_options
+from batchrunner.cli.options import checkpoint_of, storage_options
 from batchrunner.cli.rendering import output_option, print_record
 
 
@@ -19,9 +19,7 @@ def command(place: str, storage_options: dict[str, Any], output: str) -> None:
 
     Reads the checkpoint alone: no Ray, no source, no sink, on any machine.
     """
-    from batchrunner.checkpoint import Checkpoint
-    from batchrunner.cli.options import checkpoint_of
     from batchrunner.views.status import status_of
 
-    checkpoint = Checkpoint.current(checkpoint_of(place, storage_options))
+    checkpoint = checkpoint_of(place, storage_options)
     print_record(status_of(checkpoint).to_dict(), output)

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from batchrunner.capability import Code, check_target, code_of, is_plain_function
-from batchrunner.capability.before import hash_of_object, hash_of_target
-from batchrunner.capability.finding import Unfollowed
-from batchrunner.capability.worked import before_work, remember_work
+from batchrunner.capability.legacy_hash import hash_of_object, hash_of_target
+from batchrunner.capability.run_time import (
+    DynamicImports,
+    remember_side_effects,
+    without_side_effects,
+)
 from batchrunner.driver.source_files import Place
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec import BatchSpec, redact_uri
-from batchrunner.spec.fingerprint import decisive_fields, field_of_code_before, has_code_before
+from batchrunner.spec.fingerprint import decisive_fields, has_legacy_code, legacy_code_field
 from batchrunner.storage import Entry, locate, open_storage
 
 _log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ class AskedFor:
             InvalidSpecError: It is a function, and the spec has arguments to build a class with.
         """
         code = self._look()
-        return replace(code, values=before_work(self.handed_over, code.values))
+        return replace(code, values=without_side_effects(self.handed_over, code.values))
 
     def _look(self) -> Code:
         named = self.spec.capability
@@ -84,7 +87,7 @@ class AskedFor:
         A checkpoint of before knows the code as one hash. It is gone on with as long as that is
         the same, and told apart from the next change on that somebody accepts.
         """
-        if not has_code_before(old):
+        if not has_legacy_code(old):
             return self.decisive
         named = self.spec.capability
         if self.handed_over is not None or named is None:
@@ -92,7 +95,7 @@ class AskedFor:
         else:
             code = hash_of_target(named.target)
         kept = {p: text for p, text in self.decisive.items() if not p.startswith("capability.code")}
-        return {**kept, **field_of_code_before(code)}
+        return {**kept, **legacy_code_field(code)}
 
     @contextmanager
     def at_work(self) -> Iterator[Callable[[], None]]:
@@ -101,21 +104,21 @@ class AskedFor:
         Gives what to call once it is imported: that warns of modules which nothing told of. So does
         the end.
         """
-        warn = partial(self._warn_of_unfollowed, Unfollowed(self.code.modules))
+        warn = partial(self._warn_of_dynamic_imports, DynamicImports(self.code.modules))
         try:
             yield warn
         finally:
             warn()
             if self.handed_over is not None and self.spec.execution.engine == "local":
                 after = self._look().values
-                remember_work(self.handed_over, before=self.code.values, after=after)
+                remember_side_effects(self.handed_over, before=self.code.values, after=after)
 
-    def _warn_of_unfollowed(self, unfollowed: Unfollowed) -> None:
+    def _warn_of_dynamic_imports(self, imports: DynamicImports) -> None:
         files = set(map(Path, self._files))
         modules = [
-            m for m in unfollowed.more() if m.origin and not files & {m.origin, *m.origin.parents}
+            m for m in imports.new() if m.origin and not files & {m.origin, *m.origin.parents}
         ]
-        if modules and self.code.is_known:
+        if modules and not self.code.is_empty:
             _log.warning(
                 "imported in a way that cannot be seen before it runs, so a change is not noticed: "
                 "%s. Name these files in capability.files, or give capability.version",
@@ -124,7 +127,7 @@ class AskedFor:
 
     def warn_of_unseen(self) -> None:
         """Say once what of an object that was handed over is not looked at."""
-        unseen = [".".join(("capability.code", *path)) for path in self.code.unseen]
+        unseen = [".".join(("capability.code", *path)) for path in self.code.opaque]
         if unseen:
             _log.warning(
                 "not looked at but for its type, so a change of it is not noticed: %s. "

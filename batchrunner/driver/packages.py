@@ -32,7 +32,7 @@ def keep_versions(run: Run, session: Session, *, is_first: bool) -> None:
         StorageError: The checkpoint cannot be read.
     """
     code = run.asked_for.code
-    if not code.is_known:
+    if code.is_empty:
         return
     versions = versions_of(code.installed)
     before = {} if is_first else _last_versions(run.checkpoint, session)

@@ -20,7 +20,7 @@ from batchrunner.jobs.outcome import JobStatus
 from batchrunner.jobs.ray_backend import RayBackend
 from batchrunner.jobs.request import Request, check_call, checked_name, pickled_call, resources_of
 from batchrunner.jobs.simple_backend import SimpleBackend
-from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec import AnalyticsStoreConfig
 
 Backend = RayBackend | SimpleBackend
 

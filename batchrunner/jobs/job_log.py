@@ -12,7 +12,7 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from typing import Any, Self, TextIO
 
 from batchrunner.errors import ObjectNotFoundError, StorageError
-from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec import AnalyticsStoreConfig
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.storage import Storage, open_storage
 

@@ -1,4 +1,4 @@
-"""Types of the spec's fields: what is accepted, what it becomes, and how the schema tells it."""
+"""Types of the spec's fields: what each accepts, what it becomes, and its JSON Schema."""
 
 from __future__ import annotations
 
@@ -29,11 +29,26 @@ _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)"
 _DURATION = re.compile("".join(rf"(?:{_NUMBER}{unit})?" for unit in "dhms"))
 _SECONDS = (86_400, 3_600, 60, 1)
 _SIZE = re.compile(rf"{_NUMBER} ?(?:([kmgt])(i?))?b", re.IGNORECASE)
+_PLAIN = re.compile(_NUMBER)
 _MAX = 1e15
 
 MOST: Final = 2**60
-"""Of bytes, and of anything else that is counted: sums of it still have 64 bits."""
-_PLAIN = re.compile(_NUMBER)
+"""Most bytes, and most of anything else that is counted: sums of it still fit into 64 bits."""
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+_MAX_DEPTH = 50
+_RAYS_OWN = {
+    "CPU": "num_cpus",
+    "GPU": "num_gpus",
+    "memory": "memory",
+    "object_store_memory": "none: no row passes through the object store",
+}
+"""Resources that Ray refuses as custom ones, and the spec's field for each."""
+_PERCENT = r"^\d+(\.\d+)?%$"
+
+UNBRACED: Final = "unbraced"
+"""Key in pydantic's context: for each value of the text with a `$NAME` without braces, that name."""
 
 
 def duration_in_seconds(value: object) -> float:
@@ -73,22 +88,6 @@ def _number_of_text(value: object) -> Fraction | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return Fraction(value) if abs(value) < _MAX else None  # nor is NaN
-
-
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-_TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
-_MAX_DEPTH = 50
-_RAYS_OWN = {
-    "CPU": "num_cpus",
-    "GPU": "num_gpus",
-    "memory": "memory",
-    "object_store_memory": "none: no row passes through the object store",
-}
-"""Resources that Ray does not take by their names, and the fields for them."""
-_PERCENT = r"^\d+(\.\d+)?%$"
-
-UNBRACED: Final = "unbraced"
-"""In pydantic's context: the values of the text that hold a `$NAME` without braces."""
 
 
 def _path_text(value: object) -> object:
@@ -165,7 +164,7 @@ def _rising(value: tuple[int, int]) -> tuple[int, int]:
 
 
 def _json_like(value: Any, depth: int = 0) -> Any:
-    """Return *value*, made of what JSON has, so that it can be compared with the last run's."""
+    """Return *value* if JSON can hold it, so that it can be stored and compared by the next session."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"must not be nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
@@ -207,7 +206,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-# Not by min_length: pydantic would also call a list too short when none of its items fits.
+# Not `min_length`: with it, pydantic also reports a list as too short when none of its items fits.
 _SOME = AfterValidator(_not_empty)
 _SOME_IN_SCHEMA = Field(json_schema_extra={"minItems": 1})
 Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool), AfterValidator(_countable)]

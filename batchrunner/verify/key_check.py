@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.checkpoint import RunLocation
 from batchrunner.errors import InvalidSpecError, StorageError
 from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard
 from batchrunner.verify.counting import GONE, uncompressed, unreadable
 from batchrunner.verify.dead_letters import DeadLetters
-from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.key_table import DOUBLED, MISSING, UNKNOWN, KeyTable, Odd, Side
 from batchrunner.verify.keys import NULL, key_of, keys_of_column, shown
@@ -51,7 +52,7 @@ class KeyCheck:
         left_out: Ids of shards whose keys could not be compared.
     """
 
-    def __init__(self, place: Place, seen: Evidence, *, names: tuple[str, ...]) -> None:
+    def __init__(self, place: RunLocation, seen: Evidence, *, names: tuple[str, ...]) -> None:
         self.notes: list[str] = []
         self.left_out: set[int] = set()
         self._place, self._seen = place, seen

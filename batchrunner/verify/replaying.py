@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from batchrunner.checkpoint import RunLocation
 from batchrunner.driver.asked_for import AskedFor
 from batchrunner.errors import CapabilityImportError, SpecChangedError, StorageError, describe
 from batchrunner.formats.naming import PARQUET
@@ -17,7 +18,7 @@ from batchrunner.spec.fingerprint import differences
 from batchrunner.verify.comparing import line_difference, table_difference
 from batchrunner.verify.counting import GONE, uncompressed, unreadable
 from batchrunner.verify.dead_letters import DeadLetters
-from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.reading import SourceReader, numbered_lines, tables_in
 from batchrunner.verify.replay_batch import (
@@ -51,7 +52,7 @@ def chosen(shards: Sequence[Shard], share: float, *, run_uid: str) -> list[Shard
     return sorted(some, key=lambda shard: shard.id)
 
 
-def refuse_other_code(asked_for: AskedFor, place: Place, seen: Evidence) -> None:
+def refuse_other_code(asked_for: AskedFor, place: RunLocation, seen: Evidence) -> None:
     """Refuse to replay with a capability that is not that of the run.
 
     Its rows would be called defects, and a repair would take sound parts away.
@@ -80,7 +81,7 @@ class Replay:
         left_out: Ids of shards that could not be replayed.
     """
 
-    def __init__(self, place: Place, seen: Evidence, *, capability: Any) -> None:
+    def __init__(self, place: RunLocation, seen: Evidence, *, capability: Any) -> None:
         self.notes: list[str] = []
         self.left_out: set[int] = set()
         self._place, self._seen = place, seen
@@ -188,7 +189,7 @@ class Replay:
         return self._seen.plan.facts.part(shard.id)
 
 
-def _work(place: Place, seen: Evidence, capability: Any) -> Work:
+def _work(place: RunLocation, seen: Evidence, capability: Any) -> Work:
     return Work(
         spec=place.spec,
         run_uid=seen.run_uid,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint import RunLocation, Sentinel
 from batchrunner.driver.same_bytes import Comparison
 from batchrunner.driver.source_files import SourceFile, list_source
 from batchrunner.driver.survey import comparer_of
@@ -14,12 +14,12 @@ from batchrunner.formats.naming import FileKind, file_kind
 from batchrunner.shard import Shard
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import locate
-from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.evidence import Evidence
 
 _NAMED = 10
 
 
-def with_files_of_now(place: Place, seen: Evidence) -> Evidence:
+def with_files_of_now(place: RunLocation, seen: Evidence) -> Evidence:
     """Return *seen* with the identities that its source files have now, where their bytes are the same.
 
     As the next run would decide it, and nothing is written. The others are `changed`. Lists the

@@ -12,12 +12,13 @@ from batchrunner.checkpoint.dead_letters import (
     MAX_SHOWN_MESSAGE,
     MAX_SHOWN_ROW,
     dead_letters_of,
+    dead_letters_under,
+    kept_dead_letters,
     one_line,
 )
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.errors import ObjectNotFoundError
 from batchrunner.shard import Slicing
-from batchrunner.worker.given_up import dead_letters_under, kept_dead_letters
 
 _SHARDS_LOOKED_AT = 50
 """To tell what most rows failed with: each costs a read."""

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.commit import Finished, commit
+from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import StorageError
 from batchrunner.formats.columns import bare_table
 from batchrunner.formats.naming import PARQUET
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.shard import Shard
 from batchrunner.worker.capability_runs import record_runs
-from batchrunner.worker.part import DeadLetterFile, Part
+from batchrunner.worker.part import Part
 from batchrunner.worker.receipt import Cause, Failure, PutOff, Receipt
 from batchrunner.worker.resolving import Made
 from batchrunner.worker.schema import SinkSchema

@@ -6,12 +6,12 @@ import hashlib
 import io
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from batchrunner.checkpoint import PlanFacts
-from batchrunner.checkpoint.dead_letters import DeadLetter
+from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats.naming import PARQUET
 from batchrunner.storage import Staged
@@ -164,25 +164,6 @@ class Part:
             )
         seconds = round(time.monotonic() - self._began, 3)
         return PartFacts(size, self._counted.sha256(), self.write_id, seconds)
-
-
-class DeadLetterFile:
-    """The dead letters of one attempt, staged."""
-
-    def __init__(self, staged: Staged) -> None:
-        self.staged, self.count = staged, 0
-        self._hash = hashlib.sha256()
-
-    def append(self, dead_letters: Iterable[DeadLetter]) -> None:
-        """Add *dead letters*."""
-        lines = [dead_letter.to_line() for dead_letter in dead_letters]
-        data = b"".join(lines)
-        self.staged.file.write(data)
-        self._hash.update(data)
-        self.count += len(lines)
-
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from batchrunner.capability import load_target
-from batchrunner.checkpoint.dead_letters import DeadLetter, dead_letters_of
+from batchrunner.checkpoint.dead_letters import DeadLetter, dead_letters_of, keep_dead_letters
 from batchrunner.checkpoint.marks import (
     MOST_DEATHS,
     Mark,
@@ -31,7 +31,6 @@ from batchrunner.worker.budget import Budget, RowFailedError, TooManyFailedRowsE
 from batchrunner.worker.calling import Answer, Caller, build
 from batchrunner.worker.code_check import check_code
 from batchrunner.worker.committer import GROUP_PARTS, Committer
-from batchrunner.worker.given_up import keep_dead_letters
 from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from batchrunner.worker.reading import Read, Step, read_shards

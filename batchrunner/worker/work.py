@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchrunner.capability.again import ModuleSeen
+from batchrunner.capability.module_snapshot import ModuleSnapshot
 from batchrunner.checkpoint import Checkpoint, PlanFacts
+from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
 from batchrunner.spec import BatchSpec, CapabilitySpec
-from batchrunner.storage import Storage, open_storage
+from batchrunner.storage import Storage
 from batchrunner.worker.schema import SinkSchema
 
 
@@ -43,7 +44,7 @@ class Work:
     first: int | None = None
     incarnation: int = 0
     epoch: int = 0
-    code: Mapping[str, ModuleSeen] = field(default_factory=dict)
+    code: Mapping[str, ModuleSnapshot] = field(default_factory=dict)
 
     @property
     def capability_spec(self) -> CapabilitySpec:
@@ -57,17 +58,10 @@ class Work:
         return by_batch and self.spec.execution.batch_format != "rows"
 
     def sink(self) -> Storage:
-        return open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)
+        return sink_storage(self.spec)
 
     def schema(self) -> SinkSchema:
         return SinkSchema(self.checkpoint(), declared=self.spec.sink.schema_)
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint.numbered(checkpoint_storage(self.spec), self.incarnation)
-
-
-def checkpoint_storage(spec: BatchSpec) -> Storage:
-    """Open the checkpoint; on the same kind of store as the sink, with the sink's options."""
-    same = spec.checkpoint_uri.partition("://")[::2][0] == spec.sink.uri.partition("://")[0]
-    options = spec.sink.storage_options if same else {}
-    return open_storage(spec.checkpoint_uri, storage_options=options)

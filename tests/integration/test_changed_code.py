@@ -13,11 +13,11 @@ import sys
 import pytest
 
 from batchrunner import BatchRunner
-from batchrunner.capability import before
+from batchrunner.capability import legacy_hash
 from batchrunner.checkpoint import Checkpoint, RunRecord
 from batchrunner.checkpoint.documents import record_lines
 from batchrunner.errors import CapabilityImportError, InvalidSpecError, SpecChangedError
-from batchrunner.spec.fingerprint import field_of_code_before
+from batchrunner.spec.fingerprint import legacy_code_field
 from batchrunner.storage import open_storage
 from batchrunner.testing import memory  # noqa: F401 - makes memory:// known
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
@@ -493,14 +493,14 @@ def as_before(folder, code):
     path = folder / "out/_checkpoint/run.json"
     record = RunRecord.from_bytes(path.read_bytes(), key="run.json")
     kept = {p: v for p, v in record.decisive.items() if not p.startswith("capability.code")}
-    decisive = {**kept, **field_of_code_before(code)}
+    decisive = {**kept, **legacy_code_field(code)}
     fields = {name: getattr(record, name) for name in RunRecord.__dataclass_fields__}
     path.write_bytes(RunRecord(**{**fields, "decisive": decisive}).to_bytes())
 
 
 def test_a_run_of_before_goes_on_with_the_code_of_before(job):
     """Its checkpoint knows the hash of one module; the next accepted change tells all."""
-    as_before(job, before.hash_of_target("mypkg.cap:f"))
+    as_before(job, legacy_hash.hash_of_target("mypkg.cap:f"))
     assert BatchRunner(spec_of(job)).run().ok
     assert not (job / "out/_checkpoint/changes").exists()
 
@@ -527,7 +527,7 @@ def test_an_object_of_before_goes_on(tmp_path):
     a_source(tmp_path / "in")
     spec = a_spec(tmp_path, capability=None)
     BatchRunner(spec, capability=capability).run()
-    as_before(tmp_path, before.hash_of_object(capability))
+    as_before(tmp_path, legacy_hash.hash_of_object(capability))
     write_jsonl(tmp_path / "in/later.jsonl", rows(100, 2))
 
     assert BatchRunner(spec, capability=capability).run().ok

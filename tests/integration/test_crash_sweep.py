@@ -7,6 +7,8 @@ import pytest
 from batchrunner.testing.crash import Death
 from crash_sweep import sweep
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.mark.parametrize("death", list(Death))
 def test_dying_at_any_change_to_the_disk_loses_and_doubles_nothing(tmp_path, death):

@@ -7,6 +7,8 @@ import pytest
 from batchrunner.testing.crash import Death
 from repair_sweep import sweep
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.mark.parametrize(
     ("death", "stride"),

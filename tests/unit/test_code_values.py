@@ -508,7 +508,7 @@ def test_a_large_graph_of_objects_ends_soon():
 
     code = code_of([], handed_over=functools.partial(helper, x=graph))
 
-    assert code.unseen
+    assert code.opaque
 
 
 @pytest.mark.parametrize(
@@ -531,7 +531,7 @@ def test_what_nothing_is_known_of_counts_by_its_type_and_is_named(value):
     code = code_of([], handed_over=functools.partial(helper, x=settings))
 
     told = fields_of_code(code)
-    assert code.unseen == (("partial", "x", "words"),)
+    assert code.opaque == (("partial", "x", "words"),)
     assert told["capability.code.partial.x.rate"] == "1"
     assert told["capability.code.partial.x.words"].startswith("a ")
 

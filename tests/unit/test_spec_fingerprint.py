@@ -10,8 +10,8 @@ from batchrunner.spec.diagnosis import section_of
 from batchrunner.spec.fingerprint import (
     decisive_fields,
     differences,
-    field_of_code_before,
     fingerprint,
+    legacy_code_field,
 )
 
 V1 = Code({"caps.py": '{"*": "1", "f": "1"}'})
@@ -315,5 +315,5 @@ def test_the_fingerprint_is_fixed():
         "source.uri": '"/in"',
     }.items() < fields.items()
     assert "c7adc853f7c70b15a5a66b9c742f0ab1288d7710c6357c26edbdc1af89ff85d6" == fingerprint(fields)
-    before = decisive_fields(BatchSpec(**FULL), code=None) | field_of_code_before("v1")
+    before = decisive_fields(BatchSpec(**FULL), code=None) | legacy_code_field("v1")
     assert "9ddd84fec155c145641123dcbdbc3880873870cbd3a590e92f715c0430e96a16" == fingerprint(before)

@@ -12,9 +12,15 @@ from functools import partial
 
 import pytest
 
-from batchrunner.analytics import CompletedRun, compaction, folding, intake, open_store
+from batchrunner.analytics import (
+    CompletedRun,
+    background_compaction,
+    compaction,
+    compaction_input,
+    open_store,
+)
+from batchrunner.analytics.background_compaction import BackgroundCompaction
 from batchrunner.analytics.catalog import claim_catalog, newest_catalog
-from batchrunner.analytics.folding import Folding
 from batchrunner.analytics.layout import compaction_in
 from batchrunner.errors import StorageError
 from batchrunner.testing.analytics_contract import (
@@ -39,13 +45,13 @@ def store():
 @pytest.fixture
 def eager(monkeypatch):
     """Look after each write, and put together what is more than four files."""
-    monkeypatch.setattr(folding, "TURNS", 1)
-    monkeypatch.setattr(folding, "LOOSE", 4)
+    monkeypatch.setattr(background_compaction, "WRITES_PER_CHECK", 1)
+    monkeypatch.setattr(background_compaction, "COMPACTION_TRIGGER", 4)
 
 
 def done(store):
     """Wait for what the store does by the way."""
-    thread = store._folding._thread
+    thread = store._background._thread
     if thread is not None:
         thread.join(PATIENCE)
         assert not thread.is_alive()
@@ -91,7 +97,12 @@ def test_the_latest_runs_of_many_are_found_in_few_files(store, monkeypatch):
 
     assert [run.run_uid for run in found] == [f"{999 - number:05}" for number in range(20)]
     # What stays loose, those of the last turns, and the compacted ones, about ten.
-    assert calls["open"] <= folding.LOOSE + 20 * folding.TURNS + 20
+    assert (
+        calls["open"]
+        <= background_compaction.COMPACTION_TRIGGER
+        + 20 * background_compaction.WRITES_PER_CHECK
+        + 20
+    )
     assert calls["list"] + calls["get"] + calls["head"] <= 10
 
 
@@ -142,12 +153,12 @@ def test_runs_that_are_put_together_by_the_way_are_there_once(store, eager):
 def test_a_process_that_ends_at_once_has_put_its_files_together(tmp_path):
     """Many write one run and are gone; a store that knows only such is kept fast too."""
     program = (
-        "import sys; from batchrunner.analytics import folding, open_store\n"
+        "import sys; from batchrunner.analytics import background_compaction, open_store\n"
         "from batchrunner.testing.analytics_contract import some_runs\n"
-        "folding.LOOSE, folding.TURNS = 4, 1 << 40\n"
+        "background_compaction.COMPACTION_TRIGGER, background_compaction.WRITES_PER_CHECK = 4, 1 << 40\n"
         "store = open_store(sys.argv[1])\n"
         "for run in some_runs(20): store.write([run])\n"
-        "folding.TURNS = 1\n"
+        "background_compaction.WRITES_PER_CHECK = 1\n"
         "store.write(some_runs(1, first=20))\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
@@ -166,9 +177,9 @@ def test_a_write_neither_waits_nor_fails_when_nothing_can_be_put_together(store,
         go_on.wait(PATIENCE)
         raise StorageError("no space left")
 
-    store._folding = Folding(store._storage, fails)
+    store._background = BackgroundCompaction(store._storage, fails)
     store.write(some_runs(9))
-    assert store._folding._thread.is_alive()
+    assert store._background._thread.is_alive()
     go_on.set()
     done(store)  # an error of a thread would fail the test
     assert times_seen(store) == once(9)
@@ -176,15 +187,15 @@ def test_a_write_neither_waits_nor_fails_when_nothing_can_be_put_together(store,
 
 def test_of_several_writers_one_puts_files_together(store, monkeypatch):
     """The others would do the same again; when he is dead, they do once there are far too many."""
-    monkeypatch.setattr(folding, "LOOSE", 4)
-    monkeypatch.setattr(folding, "TURNS", 1 << 60)
+    monkeypatch.setattr(background_compaction, "COMPACTION_TRIGGER", 4)
+    monkeypatch.setattr(background_compaction, "WRITES_PER_CHECK", 1 << 60)
     store.write(some_runs(9))
     assert claim_catalog(store._storage, 1)
 
-    store._folding.fold()
+    store._background.compact_if_needed()
     assert len(loose(store)) == 9
-    monkeypatch.setattr(folding, "_PATIENCE", 2)
-    store._folding.fold()
+    monkeypatch.setattr(background_compaction, "_CLAIM_IGNORED_AT", 2)
+    store._background.compact_if_needed()
     assert len(loose(store)) == 0
     assert not [e.key for e in store._storage.list("_catalog") if e.key.endswith(".claim")]
 
@@ -208,7 +219,7 @@ def test_files_grow_as_the_table_does(store):
 
 def test_large_files_of_payload_count_as_they_are(store, monkeypatch):
     """To copy them takes memory that the process of a writer may not have."""
-    monkeypatch.setattr(intake, "FULL_BYTES", 4000)
+    monkeypatch.setattr(compaction_input, "FULL_BYTES", 4000)
     large = CompletedRun("large", "t", [Score(run_uid="large", value=n) for n in range(1000)])
     store.write([large, a_run("small", scores=1)])
     (key,) = (e.key for e in store._storage.list("score") if e.size > 4000)
@@ -230,7 +241,7 @@ def test_a_large_file_that_is_torn_keeps_its_run_where_it_can_be_mended(store, m
     store.write([large, a_run("small", scores=1)])
     (key,) = (e.key for e in store._storage.list("score") if e.size > 4000)
     store._storage.put(key, store._storage.get(key)[:4000])
-    monkeypatch.setattr(intake, "FULL_BYTES", 4000)
+    monkeypatch.setattr(compaction_input, "FULL_BYTES", 4000)
 
     store.compact()
 
@@ -241,7 +252,7 @@ def test_a_large_file_that_is_torn_keeps_its_run_where_it_can_be_mended(store, m
 
 def test_a_set_of_which_some_runs_are_elsewhere_is_copied(store, monkeypatch):
     """Or the runs in it that do not count would be seen."""
-    monkeypatch.setattr(intake, "FULL_BYTES", 100)
+    monkeypatch.setattr(compaction_input, "FULL_BYTES", 100)
     store.write(some_runs(20))
     store.write(some_runs(20, first=10))
 

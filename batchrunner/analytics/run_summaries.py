@@ -1,23 +1,21 @@
-"""The runs of a store, a line each, the latest first."""
+"""Summaries of the latest runs of a store, one a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from batchrunner.analytics.record import RUNS
+from batchrunner.analytics.record import RUNS, Row
 from batchrunner.analytics.snapshot import Snapshot
 from batchrunner.analytics.written_files import FILE, rows_written, runs_written
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Row = Mapping[str, Any]
-
 _DECIDING = ["run_uid", "created_at", "capability_id", "entity_id"]
-"""The columns that say which runs are listed."""
+"""The columns that order and filter the runs."""
 
 _SHOWN = [*_DECIDING, "user", "host", "capability_table", "entity_type"]
 
@@ -29,9 +27,9 @@ class RunSummary:
     """One recorded run.
 
     Attributes:
-        run_uid: Names it.
+        run_uid: Names the run.
         capability_id: What was run.
-        created_at: When it was recorded, by the clock of the machine that did.
+        created_at: When it was recorded, by the clock of the machine that recorded it.
         user, host: Who ran it, and where.
         tables: Where it has records.
         datasets, models, metrics: What it ran on.
@@ -50,16 +48,16 @@ class RunSummary:
     @classmethod
     def of_rows(cls, rows: Iterable[Row]) -> RunSummary:
         """Return the summary of one run from its rows of the `runs` table, at least one."""
-        given = list(rows)
-        first = given[0]
+        rows = list(rows)
+        first = rows[0]
         return cls(
             first["run_uid"],
             first["capability_id"],
             first["created_at"],
             first["user"],
             first["host"],
-            _unique(row["capability_table"] for row in given),
-            *(_entities(given, kind) for kind in ("dataset", "model", "metric")),
+            _unique(row["capability_table"] for row in rows),
+            *(_entities(rows, kind) for kind in ("dataset", "model", "metric")),
         )
 
 
@@ -92,12 +90,12 @@ def latest_runs(snapshot: Snapshot, which: RunFilter) -> list[RunSummary]:
     runs = runs_written(snapshot, whole=True)
     written = rows_written(snapshot, RUNS, runs=runs).drop_columns([FILE])
     with snapshot.compacted(RUNS) as compacted:
-        few = [compacted.rows(place, _DECIDING) for place in range(len(compacted))]
-        wanted = _latest(pa.concat_tables([*few, written.select(_DECIDING)]), which)
-        # The others of these runs only: there may be a hundred thousand more.
+        deciding = [compacted.rows(place, _DECIDING) for place in range(len(compacted))]
+        wanted = _latest(pa.concat_tables([*deciding, written.select(_DECIDING)]), which)
+        # The other columns only from files that hold a wanted run: 100,000 runs may not.
         shown = [written.select(_SHOWN)] + [
             compacted.rows(place, _SHOWN)
-            for place, rows in enumerate(few)
+            for place, rows in enumerate(deciding)
             if pc.any(pc.is_in(rows["run_uid"], wanted)).as_py()
         ]
     by_run: dict[str, list[Row]] = {uid: [] for uid in wanted.to_pylist()}
@@ -114,22 +112,22 @@ def _latest(rows: pa.Table, which: RunFilter) -> pa.Array:
     rows = _matching(rows, which)
     order = [("created_at", "descending"), ("run_uid", "ascending")]
     count = which.limit
-    # A run has a few rows; how many, nobody knows: so as many more until there are enough runs.
+    # A run has one row or several, so how many rows make `limit` runs shows only when they are
+    # sorted: take twice as many until there are enough.
     while True:
         count = min(2 * count, len(rows))
         places = pc.select_k_unstable(rows, count, sort_keys=order)
-        found = rows["run_uid"].take(places).unique()
-        if len(found) >= which.limit or count == len(rows):
-            return found[: which.limit]
+        uids = rows["run_uid"].take(places).unique()
+        if len(uids) >= which.limit or count == len(rows):
+            return uids[: which.limit]
 
 
 def _rows(rows: pa.Table) -> Iterator[Row]:
-    """Yield *rows*, with moments made here.
-
-    Arrow asks pandas for them, where that is there, and its import takes longer than the rest.
-    """
+    """Yield *rows* as dictionaries."""
     import pyarrow as pa
 
+    # Times are converted here: where pandas is installed Arrow imports it for them, which takes
+    # longer than all the rest.
     place = rows.column_names.index("created_at")
     plain = rows.set_column(place, "created_at", rows["created_at"].cast(pa.int64()))
     for row in plain.to_pylist():
