@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from batchrunner.checkpoint import Quarantine, Sentinel
-from batchrunner.checkpoint.marks import forget_attempts
+from batchrunner.checkpoint.marks import remove_marks
 from batchrunner.driver.clearing import ClearedRuns
 from batchrunner.driver.progress import Pace, Progress
 from batchrunner.driver.rounds import ROUNDS, Tally, waves
@@ -190,7 +190,7 @@ class Driving:
                 self._checkpoint.storage.delete([stop_key(self._session.id)])
             is_worker = self._work.spec.execution.engine == "local"
             if self._stop_is_stored or (self._is_cut_short and is_worker):  # it is alive
-                forget_attempts(self._checkpoint.records, session=self._session.id)
+                remove_marks(self._checkpoint.records, session=self._session.id)
         except StorageError as error:  # neither is needed, and what went wrong before must be heard
             _log.warning("%s", error)
 
