@@ -88,13 +88,10 @@ def versions_of(modules: Iterable[str]) -> dict[str, str]:
         else:
             versions[name] = installed
     if other_names:  # only then: it reads the metadata of every installed package
-        versions |= _by_content(other_names, packages_distributions())
+        packages = packages_distributions()
+        names = {name for module in other_names for name in packages.get(module, ())}
+        versions |= {name: found for name in names if (found := _version(name)) is not None}
     return dict(sorted(versions.items()))
-
-
-def _by_content(modules: Iterable[str], packages: Mapping[str, list[str]]) -> dict[str, str]:
-    names = {name for module in modules for name in packages.get(module, ())}
-    return {name: found for name in names if (found := _version(name)) is not None}
 
 
 def _version(name: str) -> str | None:
