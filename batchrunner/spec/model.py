@@ -163,8 +163,8 @@ def checked_for_format(value: Any, sink_format: str | None) -> Any:
         return value
     parts = format_named(sink_format)
     if isinstance(value, str) and value not in parts.compressions:
-        known = ", ".join(parts.compressions)
-        raise ValueError(f"the format {sink_format} takes these compressions only: {known}")
+        names = ", ".join(parts.compressions)
+        raise ValueError(f"the format {sink_format} takes these compressions only: {names}")
     if isinstance(value, dict) and not parts.keeps_schema:
         raise ValueError("a schema needs the format parquet")
     return value

@@ -10,7 +10,7 @@ from typing import Any
 from batchrunner.checkpoint import RunLocation
 from batchrunner.errors import InvalidSpecError
 from batchrunner.shard import Shard, Slicing
-from batchrunner.spec import BatchSpec, CapabilitySpec
+from batchrunner.spec import BatchSpec
 from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import REMADE, Finding
 from batchrunner.verify.key_check import KeyCheck
@@ -69,7 +69,7 @@ def _check_keys(keys: tuple[str, ...], spec: BatchSpec) -> None:
 def _check_replay(share: float, spec: BatchSpec, *, has_capability: bool) -> None:
     if not 0 < share <= 1:
         raise InvalidSpecError(f"the share to replay is {share:g}; it is above 0 and at most 1")
-    capability = spec.capability or CapabilitySpec(target="in:memory")
+    capability = spec.called
     if spec.capability is None and not has_capability:
         raise InvalidSpecError("there is no capability to replay: name one, or hand it over")
     if capability.mode == "run":

@@ -14,10 +14,9 @@ from batchrunner.checkpoint.incarnations import record_key
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_key, plan_to_bytes
 from batchrunner.checkpoint.sentinel_index import index_from_bytes, sentinel_entries
 from batchrunner.driver.moving import place_of
-from batchrunner.driver.plan import first_generation
+from batchrunner.driver.plan import Slicer, first_generation
 from batchrunner.driver.sink_state import parts_in, shard_of
-from batchrunner.driver.source_files import SourceFile, list_source
-from batchrunner.driver.survey import opener_of
+from batchrunner.driver.source_files import SourceFile, list_source, opener_of
 from batchrunner.errors import DamagedOutputError, InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import format_named
@@ -129,7 +128,7 @@ def _first_plan(run: RunLocation) -> Generation | None:
         return None  # only a sentinel proves a slice, and this part has none
     try:
         files = list_source(run.spec.source).read_once().files
-        plan = first_generation(run.spec, files, opener_of(run.spec))
+        plan = first_generation(run.spec, files, Slicer.of(run.spec))
     except (InvalidSpecError, ObjectNotFoundError):
         return None
     committed = run.checkpoint.sentinels().good

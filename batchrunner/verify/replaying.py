@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from batchrunner.checkpoint import RunLocation
-from batchrunner.driver.asked_for import AskedFor
+from batchrunner.driver.definition import RunDefinition
 from batchrunner.errors import CapabilityImportError, SpecChangedError, StorageError, describe
 from batchrunner.formats.contract import RecordReader, TableReader
 from batchrunner.shard import Shard
@@ -51,7 +51,7 @@ def chosen(shards: Sequence[Shard], share: float, *, run_uid: str) -> list[Shard
     return sorted(some, key=lambda shard: shard.id)
 
 
-def refuse_other_code(asked_for: AskedFor, run: RunLocation, evidence: Evidence) -> None:
+def refuse_other_code(definition: RunDefinition, run: RunLocation, evidence: Evidence) -> None:
     """Check that the capability is that of the run.
 
     The rows of another one would be reported as defects, and a repair would move sound parts away.
@@ -60,7 +60,7 @@ def refuse_other_code(asked_for: AskedFor, run: RunLocation, evidence: Evidence)
         CapabilityImportError: Its code cannot be found or parsed.
         SpecChangedError: Its code, or what it is given, is not what the run recorded.
     """
-    now = asked_for.compared_with(evidence.decisive)
+    now = definition.compared_with(evidence.decisive)
     lines = [x for x in differences(evidence.decisive, now) if x.startswith("capability.")]
     if lines:
         more = f"\n  and {len(lines) - _NAMED:,} more" if len(lines) > _NAMED else ""

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from itertools import islice
 
 from batchrunner.checkpoint import RunLocation
-from batchrunner.driver.asked_for import AskedFor
+from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.sink_state import SUCCESS
 from batchrunner.errors import DamagedOutputError
 from batchrunner.shard import Shard, Slicing
@@ -64,10 +64,10 @@ def verify_run(run: RunLocation, *, checks: Checks, watch: Watch) -> Verificatio
         if damaged := tuple(document_faults(run)):
             return Verification(damaged)
         raise  # repaired between the two reads: it must not pass as ok without a check
-    asked_for = AskedFor(run.spec, checks.capability)
+    definition = RunDefinition(run.spec, checks.capability)
     # Before the parts are read: hours of reading should not end in a refusal.
     if checks.replay is not None:
-        refuse_other_code(asked_for, run, evidence)
+        refuse_other_code(definition, run, evidence)
     evidence = with_current_files(run, evidence)
     check = ShardCheck(run, evidence)
     findings = [*_shard_faults(evidence, check, watch), *_run_faults(run, evidence, check)]
@@ -79,7 +79,7 @@ def verify_run(run: RunLocation, *, checks: Checks, watch: Watch) -> Verificatio
     rows = RowChecks(run, evidence, checks)
     # A replay may change the capability object's own state: the next fingerprint of the object must
     # not show that as other code.
-    with nullcontext() if checks.replay is None else asked_for.at_work():
+    with nullcontext() if checks.replay is None else definition.at_work():
         findings += rows.faults(sound, watch=watch)
     notes += rows.notes
     findings.sort(key=lambda finding: (finding.shard is None, finding.shard or 0))
