@@ -3,20 +3,23 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest
 
 # Where an fsync is free, if there is room: the tests make tens of thousands.
 MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 8000000 { print $$6 }')
-TESTS := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTEST)
+TESTS := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(BIN)/python -m pytest tests
+
+# For tests that share nothing. Those on Ray share one Ray: they stay in one process.
+BESIDE_EACH_OTHER := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 .PHONY: help setup demo fmt check test test-all soak bench docs clean
+.PHONY: test-local test-smoke test-ray test-s3 test-sweeps
 
 help:
 	@echo "make setup     build $(VENV) with the command batchrunner in it"
 	@echo "make demo      a real batch, killed with SIGKILL, resumed, compared"
-	@echo "make check     format, lint, types"
-	@echo "make test      all tests but the soak (about twenty minutes)"
-	@echo "make test-all  make check, make test and make soak"
+	@echo "make check     format, lint, types, unit tests (under a minute)"
+	@echo "make test      make check, all on the local engine, and a batch killed and resumed on Ray and S3 (6 minutes)"
+	@echo "make test-all  make test, and test-ray, test-s3, test-sweeps, which may run side by side: make -j3 test-all"
 	@echo "make soak      2 million rows under SIGKILL, on disk and on S3, and longer sweeps (over an hour)"
 	@echo "make bench     the benchmarks; writes benchmarks/results/ and benchmarks/README.md"
 	@echo "make docs      write docs/reference from the code"
@@ -39,14 +42,29 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(TESTS) --tier unit $(BESIDE_EACH_OTHER)
 
-test: setup
-	$(TESTS) tests --durations 20
+test: check test-local test-smoke
 
-test-all: check test soak
+test-all: test test-ray test-s3 test-sweeps
+
+test-local: setup
+	$(TESTS) --tier local $(BESIDE_EACH_OTHER) --durations 20
+
+test-smoke: setup
+	$(TESTS) --tier smoke
+
+test-ray: setup
+	$(TESTS) --tier ray --durations 20
+
+test-s3: setup
+	$(TESTS) --tier s3 $(BESIDE_EACH_OTHER) --durations 20
+
+test-sweeps: setup
+	$(TESTS) --tier sweep $(BESIDE_EACH_OTHER) --durations 20
 
 soak: setup
-	$(TESTS) tests -m soak --timeout 7200 -v
+	$(TESTS) --tier soak --timeout 7200 -v
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -1,6 +1,9 @@
-"""Servers that are started once for all tests that ask for them."""
+"""Tiers (`--tier`), and the servers that are started once for all tests that ask for them."""
 
+import os
+import signal
 import uuid
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +16,7 @@ settings.load_profile("any machine")
 
 pytest.register_assert_rewrite("batchrunner.testing.storage_contract")
 pytest.register_assert_rewrite("batchrunner.testing.analytics_contract")
+pytest.register_assert_rewrite("batchrunner.testing.jobs_contract")
 
 from batchrunner.testing.fault_proxy import fault_proxy  # noqa: E402 -- asserts first
 from batchrunner.testing.s3_servers import (  # noqa: E402 -- asserts first
@@ -20,6 +24,62 @@ from batchrunner.testing.s3_servers import (  # noqa: E402 -- asserts first
     rclone_server,
     seaweedfs_server,
 )
+from tiers import (  # noqa: E402 -- asserts first
+    SERVERS,
+    SOAK,
+    TIERS,
+    WITHOUT_SERVERS,
+    marks_of,
+    tier_of,
+)
+
+ROOT = Path(__file__).parent
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--tier",
+        action="append",
+        choices=TIERS,
+        help="run the tests of this tier only; may be given several times (default: all but soak)",
+    )
+
+
+def pytest_configure(config):
+    """Take Ray away from a process whose tests say that they need none; let Ctrl-C work in tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if chosen_tiers(config) <= WITHOUT_SERVERS:
+        os.environ["RAY_TMPDIR"] = os.devnull
+
+
+def chosen_tiers(config):
+    return set(config.getoption("--tier") or set(TIERS) - {SOAK})
+
+
+def pytest_collection_modifyitems(config, items):
+    chosen = chosen_tiers(config)
+    tiers = {item: tier_of_item(item) for item in items}
+    config.hook.pytest_deselected(items=[item for item in items if tiers[item] not in chosen])
+    items[:] = [item for item in items if tiers[item] in chosen]
+
+
+def tier_of_item(item):
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    for mark in marks_of(item.fixturenames, engine=parameters.get("engine")):
+        item.add_marker(mark)
+    folder = item.path.relative_to(ROOT).parts[0]
+    try:
+        return tier_of(folder, {mark.name for mark in item.iter_markers()})
+    except ValueError as error:
+        raise pytest.UsageError(f"{item.nodeid}: {error}") from error
+
+
+def pytest_fixture_setup(fixturedef, request):
+    """Fail a test that takes a server by its name at run time, where no mark follows from it."""
+    name = fixturedef.argname
+    if name in SERVERS and chosen_tiers(request.config) <= WITHOUT_SERVERS:
+        pytest.fail(f"{name} is a server: mark the test with @pytest.mark.{SERVERS[name]}")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from batchrunner.analytics.run_summaries import RunSummary as RunSummary
 from batchrunner.analytics.store import AnalyticsStore as AnalyticsStore
 from batchrunner.analytics.store import open_store as open_store
 from batchrunner.analytics.writing import WriteReceipt as WriteReceipt
-from batchrunner.spec.analytics import AnalyticsStoreConfig as AnalyticsStoreConfig
+from batchrunner.spec import AnalyticsStoreConfig as AnalyticsStoreConfig
 
 __all__ = [
     "AnalyticsStore",

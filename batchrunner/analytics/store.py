@@ -25,7 +25,7 @@ from batchrunner.analytics.snapshot import ReadCache
 from batchrunner.analytics.writing import WriteReceipt, write_rows
 from batchrunner.analytics.written_files import all_rows
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError, QueryError, UnsafeStorageError
-from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec import AnalyticsStoreConfig
 from batchrunner.storage import Storage, open_storage
 from batchrunner.storage.contract import Options
 

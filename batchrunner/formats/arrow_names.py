@@ -1,4 +1,4 @@
-"""The names of types: what else they are called, and what is meant by a name that is none."""
+"""The names of Arrow's types: their aliases, and a suggestion for a name that is none."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ALIASES: Final = {
     **dict.fromkeys(("large_str", "large_utf8"), "large_string"),
     "boolean": "bool",
 }
-"""Other names of plain types, which Arrow takes for them, too."""
+"""Other names that Arrow, too, accepts for plain types."""
 
-KNOWN: Final = frozenset(
+TYPE_NAMES: Final = frozenset(
     {*PLAIN, *ALIASES, *UNITS, *DECIMALS, *NESTED, *EXTENSIONS, "fixed_size_binary", "extension"}
 )
 EXAMPLES: Final = {
@@ -52,14 +52,14 @@ EXAMPLES: Final = {
     "time32": "time32[ms]",
     "uuid": "uuid",
 }
-"""What to write for a name that is no type, or not all of one."""
+"""What to write in place of a name that is no type, or an incomplete one."""
 
 
 def not_a_type(word: str) -> str:
-    """Say what to write in place of *word*, which names no type."""
-    import difflib  # only those who err pay for it
+    """Return the message for *word*, which names no type: what to write in its place."""
+    import difflib  # slow to import, and only a typo needs it
 
-    near = difflib.get_close_matches(word.lower()[:30], KNOWN, n=1)
+    near = difflib.get_close_matches(word.lower()[:30], TYPE_NAMES, n=1)
     meant = EXAMPLES.get(word.lower()) or (EXAMPLES.get(near[0], near[0]) if near else None)
     if meant is None:
         return "must be a type of Arrow's, such as int64, string or list<double>"

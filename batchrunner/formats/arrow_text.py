@@ -1,4 +1,4 @@
-"""The text of an Arrow type, read: what Arrow prints, and the shorter ways to write it."""
+"""Parse the text of an Arrow type: as Arrow prints it, or in the shorter forms."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ _NUMBER = re.compile(r"\s*([0-9]{1,9})(?![0-9])")
 _UNIT = re.compile(r"\s*\[\s*([a-z]+)\s*(?:,\s*tz\s*=\s*([A-Za-z0-9_+:/-]+)\s*)?\]")
 _NAME = re.compile(r'([^:<>,"]*):')
 _QUOTED_NAME = re.compile(r'\s*("(?:[^"\\]|\\.)*")\s*:')
+# Arrow names the element, as in `list<item: int64>`, and ignores the name when it compares.
 _ELEMENT_NAME = re.compile(r'[^:<>,"()\[\]=]*:')
+# Arrow prints a map's field with an unusual name as `map<string, int64 ('v')>`.
 _NAME_IN_A_MAP = re.compile(r"\s*\('[^']*'\)")
 _NOT_NULL = re.compile(r"\s*not\s+null\b")
 _ORDERED = re.compile(r"\s*,\s*ordered\s*=\s*([01])")
@@ -40,31 +42,31 @@ _KEYS_SORTED = re.compile(r"\s*,\s*keys_sorted")
 
 
 def read_type(text: str) -> ArrowField:
-    """Return what *text* says: a type, and whether null is a value of it. The field has no name.
+    """Return the type that *text* names, and whether it may be null, as a field without a name.
 
     Raises:
-        ValueError: It says no type that Parquet can hold. The message names what is near it, and shows
-            nothing of the text but the names of fields.
+        ValueError: It names no type that Parquet can hold. The message suggests the nearest one, and
+            quotes nothing of the text but the names of fields, since a value may be a secret.
     """
-    return _Reader(text).whole()
+    return _TypeParser(text).parse()
 
 
-class _Reader:
-    """Reads one text from left to right."""
+class _TypeParser:
+    """A recursive-descent parser of one text."""
 
     def __init__(self, text: str) -> None:
         self._text, self._at = text, 0
         self._depth = 0
         self._path: list[str] = []
 
-    def whole(self) -> ArrowField:
+    def parse(self) -> ArrowField:
         try:
-            return self._all()
+            return self._whole()
         except ValueError as error:
             where = ".".join(self._path)
             raise ValueError(f"in {quoted(where[:60])}: {error}" if where else str(error)) from None
 
-    def _all(self) -> ArrowField:
+    def _whole(self) -> ArrowField:
         field = self._field("")
         if self._text[self._at :].strip():
             raise ValueError(f"the type ends at character {self._at}, and more follows")
@@ -72,7 +74,7 @@ class _Reader:
 
     def _field(self, name: str) -> ArrowField:
         kind = self._type()
-        nullable = self._found(_NOT_NULL) is None
+        nullable = self._match(_NOT_NULL) is None
         if kind.name == "null" and not nullable:
             raise ValueError("null is the only value of the type null")
         return ArrowField(name, kind, nullable=nullable)
@@ -81,7 +83,7 @@ class _Reader:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ValueError(f"must not be nested deeper than {MAX_DEPTH} levels")
-        word = self._found(_WORD)
+        word = self._match(_WORD)
         kind = self._kind(word[1] if word else "")
         self._depth -= 1
         return kind
@@ -111,14 +113,14 @@ class _Reader:
         return readers[name]()
 
     def _with_unit(self, name: str) -> ArrowType:
-        found = self._found(_UNIT)
-        if not found and len(UNITS[name]) == 1:
+        unit = self._match(_UNIT)
+        if not unit and len(UNITS[name]) == 1:
             return ArrowType(name, UNITS[name])
-        if not found or found[1] not in UNITS[name] or (found[2] and name != "timestamp"):
-            units = " or ".join(f"{name}[{unit}]" for unit in UNITS[name])
+        if not unit or unit[1] not in UNITS[name] or (unit[2] and name != "timestamp"):
+            units = " or ".join(f"{name}[{one}]" for one in UNITS[name])
             zone = ", or with a zone timestamp[us, tz=UTC]" if name == "timestamp" else ""
             raise ValueError(f"must be {units}{zone}")
-        return ArrowType(name, (found[1], found[2]) if found[2] else (found[1],))
+        return ArrowType(name, (unit[1], unit[2]) if unit[2] else (unit[1],))
 
     def _decimal(self, name: str) -> ArrowType:
         self._expect("(", name)
@@ -141,7 +143,7 @@ class _Reader:
 
     def _list(self, name: str) -> ArrowType:
         self._expect("<", name)
-        self._found(_ELEMENT_NAME)
+        self._match(_ELEMENT_NAME)
         element = self._field("item")
         self._expect(">", name)
         return list_of(
@@ -159,10 +161,10 @@ class _Reader:
         return struct_of(fields)
 
     def _field_name(self) -> str:
-        if found := self._found(_QUOTED_NAME):
-            return str(json.loads(found[1], strict=False))
-        if found := self._found(_NAME):
-            return found[1].strip()
+        if name := self._match(_QUOTED_NAME):
+            return str(json.loads(name[1], strict=False))
+        if name := self._match(_NAME):
+            return name[1].strip()
         raise ValueError(
             'a field of a struct is `name: type`, an odd name in quotes: struct<"a:b": int64>'
         )
@@ -172,13 +174,13 @@ class _Reader:
         key = self._named_field()
         self._expect(",", "map")
         value = self._named_field()
-        keys_sorted = self._found(_KEYS_SORTED) is not None
+        keys_sorted = self._match(_KEYS_SORTED) is not None
         self._expect(">", "map")
         return map_of(key.type, value, keys_sorted=int(keys_sorted))
 
     def _named_field(self) -> ArrowField:
         field = self._field("")
-        self._found(_NAME_IN_A_MAP)
+        self._match(_NAME_IN_A_MAP)
         return field
 
     def _dictionary(self) -> ArrowType:
@@ -187,16 +189,16 @@ class _Reader:
         self._expect(",", "dictionary")
         self._expect("indices=", "dictionary")
         indices = self._type()
-        ordered = self._found(_ORDERED)
+        ordered = self._match(_ORDERED)
         self._expect(">", "dictionary")
         return dictionary_of(values, indices, ordered=int(ordered[1]) if ordered else 0)
 
     def _extension(self) -> ArrowType:
         self._expect("<arrow.", "extension")
-        word = self._found(_WORD)
+        word = self._match(_WORD)
         if not word or word[1] not in EXTENSIONS:
-            known = ", ".join(f"extension<arrow.{name}>" for name in sorted(EXTENSIONS))
-            raise ValueError(f"of the extension types, these can be declared: {known}")
+            names = ", ".join(f"extension<arrow.{name}>" for name in sorted(EXTENSIONS))
+            raise ValueError(f"of the extension types, these can be declared: {names}")
         self._expect(">", "extension")
         return ArrowType("extension", (word[1],))
 
@@ -204,11 +206,11 @@ class _Reader:
     def _inside(self, name: str) -> Iterator[str]:
         self._path.append(name)
         yield name
-        self._path.pop()  # not after an error, which is to say where it was
+        self._path.pop()  # not in a `finally`: an error reports the path at which it was raised
 
     def _number(self, name: str) -> int:
-        if found := self._found(_NUMBER):
-            return int(found[1])
+        if number := self._match(_NUMBER):
+            return int(number[1])
         raise ValueError(_incomplete(name))
 
     def _expect(self, literal: str, name: str) -> None:
@@ -216,13 +218,14 @@ class _Reader:
             raise ValueError(_incomplete(name))
 
     def _take(self, literal: str) -> bool:
+        # Blanks may stand after each `<` and `=`, as in `dictionary< values = string`.
         pattern = r"\s*".join(re.escape(part) for part in re.split(r"(?<=[<=])", literal) if part)
-        return self._found(re.compile(rf"\s*{pattern}")) is not None
+        return self._match(re.compile(rf"\s*{pattern}")) is not None
 
-    def _found(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        found = pattern.match(self._text, self._at)
-        self._at = found.end() if found else self._at
-        return found
+    def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        match = pattern.match(self._text, self._at)
+        self._at = match.end() if match else self._at
+        return match
 
 
 def _incomplete(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Arrow's types as plain trees, and their one text: pyarrow is not needed to look at a spec.
+"""Arrow's types as plain trees, and their canonical text, so that checking a spec needs no pyarrow.
 
-The text is what Arrow prints for the type, but for two things. A name that could be read as something
-else stands in quotes, and lists do not name their elements: Arrow takes lists that differ in it as equal.
+The text is what Arrow prints, with two exceptions. A field name that could be misread stands in quotes,
+and lists do not name their elements, since Arrow ignores that name when it compares lists.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FLOATS: Final = frozenset({"halffloat", "float", "double"})
 TEXTS: Final = frozenset({"string", "large_string", "binary", "large_binary"})
 VIEWS: Final = frozenset({"string_view", "binary_view"})
 PLAIN: Final = frozenset({"null", "bool", *INTEGERS, *FLOATS, *TEXTS, *VIEWS})
-"""Types whose name is all there is to them."""
+"""Types without parameters."""
 
 UNITS: Final = {
     "date32": ("day",),
@@ -30,7 +30,7 @@ UNITS: Final = {
     "duration": ("s", "ms", "us", "ns"),
 }
 DECIMALS: Final = {"decimal32": 9, "decimal64": 18, "decimal128": 38, "decimal256": 76}
-"""Decimal types, and how many digits each holds."""
+"""Decimal types, and the most digits that each holds."""
 
 LISTS: Final = frozenset({"list", "large_list", "list_view", "large_list_view", "fixed_size_list"})
 NESTED: Final = frozenset({*LISTS, "struct", "map", "dictionary"})
@@ -52,8 +52,8 @@ class ArrowType:
     """A type.
 
     Attributes:
-        name: As Arrow prints it, without what follows: "timestamp", "list".
-        of: Numbers and words: unit and zone, precision and scale, the size of fixed ones, and 1 for a
+        name: As Arrow prints it, without its parameters: "timestamp", "list".
+        of: Its parameters: unit and zone, precision and scale, the size of fixed ones, and 1 for a
             map with sorted keys and for an ordered dictionary, else 0.
         fields: Of a struct; of a list its element, of a map key and value, of a dictionary values and
             indices, under these names.
@@ -69,14 +69,14 @@ class ArrowType:
 
 @dataclass(frozen=True, slots=True)
 class ArrowField:
-    """A column, or what stands in a nested type."""
+    """A column, or a field of a nested type."""
 
     name: str
     type: ArrowType
     nullable: bool = True
 
     def __str__(self) -> str:
-        """The type, and whether null is no value of it: the text of a column in `sink.schema`."""
+        """Return the type, with `not null` unless null is allowed: a column's text in `sink.schema`."""
         return str(self.type) if self.nullable else f"{self.type} not null"
 
 
@@ -84,7 +84,7 @@ def list_of(element: ArrowField | ArrowType, *, kind: str = "list", size: int = 
     """Return the type of lists of *element*; *size* is that of a `fixed_size_list`.
 
     Raises:
-        ValueError: Lists of that size have no elements, which Arrow makes no arrays of.
+        ValueError: The size is below 1, of which Arrow makes no arrays.
     """
     field = _as_field("item", element)
     if kind == "fixed_size_list" and size < 1:
@@ -96,7 +96,7 @@ def map_of(key: ArrowType, value: ArrowField | ArrowType, *, keys_sorted: int = 
     """Return the type of maps from *key* to *value*.
 
     Raises:
-        ValueError: No key is of that type.
+        ValueError: The key has the type null.
     """
     if key.name == "null":
         raise ValueError("the keys of a map cannot be null")
@@ -108,7 +108,7 @@ def struct_of(fields: Iterable[ArrowField]) -> ArrowType:
     """Return the type of structs of *fields*.
 
     Raises:
-        ValueError: There are none, which Parquet cannot keep, or two have one name.
+        ValueError: There are none, which Parquet cannot store, or two have one name.
     """
     fields = tuple(fields)
     if not fields:
@@ -118,10 +118,10 @@ def struct_of(fields: Iterable[ArrowField]) -> ArrowType:
 
 
 def dictionary_of(values: ArrowType, indices: ArrowType, *, ordered: int = 0) -> ArrowType:
-    """Return the type of *values* that are kept once and told by their number.
+    """Return the type of dictionary-encoded *values*.
 
     Raises:
-        ValueError: Parquet takes no such values, or the indices are no integers.
+        ValueError: Parquet has no dictionary of such values, or the indices are no integers.
     """
     if indices.name not in INTEGERS:
         raise ValueError("the indices of a dictionary must be of an integer type, such as int32")
@@ -135,7 +135,7 @@ def decimal_of(name: str, precision: int, scale: int) -> ArrowType:
     """Return a decimal type.
 
     Raises:
-        ValueError: It has not so many digits, or Parquet has not that scale.
+        ValueError: The precision is too high for *name*, or Parquet does not allow the scale.
     """
     most = DECIMALS[name]
     if not 1 <= precision <= most:
@@ -146,16 +146,16 @@ def decimal_of(name: str, precision: int, scale: int) -> ArrowType:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse names that stand for two things.
+    """Check that the *names* of fields differ.
 
     Raises:
-        ValueError: One comes twice.
+        ValueError: Two are the same.
     """
-    seen: set[str] = set()
+    earlier: set[str] = set()
     for name in names:
-        if name in seen:
+        if name in earlier:
             raise ValueError(f"two fields are called {quoted(name)}")
-        seen.add(name)
+        earlier.add(name)
 
 
 def quoted(name: str) -> str:

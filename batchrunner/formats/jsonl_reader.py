@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from batchrunner.errors import ShardFailedError, StorageError
-from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, Segment
+from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
 from batchrunner.formats.compression import open_compressed
 from batchrunner.formats.json_rows import parse_block, parse_line
 from batchrunner.formats.lines import (
@@ -22,18 +21,14 @@ from batchrunner.formats.lines import (
 )
 from batchrunner.formats.partition_values import add_to_rows, wanted
 from batchrunner.formats.partitions import Partition
+from batchrunner.formats.records import ParsedRows, project
 from batchrunner.shard import Shard, Slicing
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from batchrunner.formats.shapes import RowTable
 
 _FEW = 64
 
 
 @dataclass(frozen=True)
-class JsonlChunk:
+class JsonlChunk(ParsedRows):
     """The rows of a block of lines.
 
     Attributes:
@@ -63,42 +58,18 @@ class JsonlChunk:
 
     @cached_property
     def lines(self) -> list[bytes]:
-        """The lines, once somebody asks for them: most blocks are never cut."""
+        """The lines, cut at the first use: most blocks are never cut."""
         return _cut(self.data)
-
-    @property
-    def types(self) -> None:
-        return None
 
     @property
     def nbytes(self) -> int:
         return len(self.data)
 
-    def __len__(self) -> int:
-        return len(self.parsed)
-
-    def rows(self, start: int, stop: int) -> list[Row]:
-        return self.parsed[start:stop]
-
     def reread(self, start: int, stop: int) -> list[Row]:
         rows = [parse_line(self.lines[number]) for number in self.numbers[start:stop]]
-        rows = _project(rows, self.columns)
+        rows = project(rows, self.columns)
         add_to_rows(rows, self.partition)
         return rows
-
-    @cached_property
-    def tables(self) -> list[RowTable]:
-        """The rows as tables; made of all of them, whatever batches there will be."""
-        from batchrunner.formats.shapes import tables_of
-
-        return list(tables_of(self.parsed))
-
-    def segments(self) -> list[Segment]:
-        return [one.segment for one in self.tables]
-
-    def table(self, start: int, stop: int) -> pa.Table:
-        found = self.tables[bisect_right(self.tables, start, key=lambda one: one.segment.start) - 1]
-        return found.rows(start, stop)
 
     def positions(self) -> list[int]:
         starts = list(accumulate((len(line) + 1 for line in self.lines), initial=self.offset))
@@ -165,7 +136,7 @@ def parse(block: Lines, *, columns: tuple[str, ...] | None) -> JsonlChunk:
         return _overlong(block)
     rows = parse_block(block.data) if len(block.data) <= MAX_LINE_BYTES else None
     if rows is not None:
-        rows = _project(rows, columns)
+        rows = project(rows, columns)
         return JsonlChunk(rows, block.data, range(len(rows)), block.offset, (), columns)
     mark = mark_length(block)
     return _parse_each(block.data[mark:], offset=block.offset + mark, columns=columns)
@@ -201,7 +172,7 @@ def _parse_each(data: bytes, *, offset: int, columns: tuple[str, ...] | None) ->
             except ValueError as error:
                 bad.append(BadRow(Position("byte", at, line[:MAX_RAW_BYTES]), str(error)))
             at += len(line) + 1
-    rows = _project(rows, columns)
+    rows = project(rows, columns)
     return JsonlChunk(rows, data, numbers, offset, tuple(bad), columns)
 
 
@@ -245,9 +216,3 @@ def _placed(chunk: JsonlChunk, partition: Partition) -> JsonlChunk:
         bad=tuple(sorted((*chunk.bad, *bad), key=lambda row: row.position.at)),
         partition=partition,
     )
-
-
-def _project(rows: list[Row], columns: tuple[str, ...] | None) -> list[Row]:
-    if columns is None:
-        return rows
-    return [{key: row[key] for key in columns if key in row} for row in rows]

@@ -95,21 +95,19 @@ def is_known(name: str) -> bool:
 
 def format_names() -> list[str]:
     """Return the names of all formats, those of installed packages included; loads none."""
-    return [name for name in _with_entry_points() if not is_target(name)]
+    return list(_with_entry_points())
 
 
 def format_named(name: str) -> Format:
-    """Return the format of this name.
+    """Return the format of this name, or at this "package.module:Class".
 
     Raises:
         InvalidSpecError: There is none, or it cannot be imported.
     """
     if name not in _formats:
-        if is_target(name):
-            _targets.setdefault(name, name)
-        elif not is_known(name):
+        if not is_known(name):
             raise InvalidSpecError(unknown(name))
-        _formats[name] = _loaded(name, _targets[name])
+        _formats[name] = _loaded(name, _targets.get(name, name))
     return _formats[name]
 
 
@@ -135,10 +133,10 @@ def _with_entry_points() -> Mapping[str, Any]:
 
 def _loaded(name: str, target: Any) -> Format:
     made = _imported(name, target) if isinstance(target, str) else target
-    made = made() if isinstance(made, type) else made
+    made = made() if isinstance(made, type) and issubclass(made, Format) else made
     if not isinstance(made, RowFormat | TableFormat):
         raise InvalidSpecError(
-            f"the format {name!r} is a {type(made).__name__}; it must be a subclass of RowFormat or "
+            f"the format {name!r} is {made!r}; it must be a subclass of RowFormat or "
             "TableFormat, of batchrunner.formats, or an instance of one"
         )
     return made
@@ -155,29 +153,35 @@ def _imported(name: str, target: str) -> Any:
         ) from error
 
 
-def file_kind(name: str, *, format: str | None = None) -> FileKind | None:  # noqa: A002 - the spec's word
+def file_kind(
+    name: str,
+    *,
+    format: str | None = None,  # noqa: A002 - the spec's word
+    says_it: bool = False,
+) -> FileKind | None:
     """Return the kind of the file *name*, or None when its name does not say.
 
-    With *format*, the name only needs to say the compression.
+    With *format*, the name only needs to say the compression, unless it is to *say it* too.
     """
     stem, compression = _split_compression(name.lower())
-    if format is not None:
-        format_named(format)  # its suffixes count from now on
-    named = _named_by(stem)
-    kind = format or named
-    if kind is None or named not in (None, kind):
+    named = _named_by(stem, format)
+    kind = named if says_it else format or named
+    if kind is None or named not in (None, kind) or format not in (None, kind):
         return None
     if compression and compression not in format_named(kind).outer:
         return None
     return FileKind(kind, compression)
 
 
-def _named_by(stem: str) -> str | None:
-    def named(targets: Mapping[str, Any]) -> str | None:
-        return next((n for n in list(targets) if stem.endswith(format_named(n).suffixes)), None)
+def _named_by(stem: str, format: str | None) -> str | None:  # noqa: A002 - the spec's word
+    if format is not None and stem.endswith(format_named(format).suffixes):
+        return format
+    # Installed packages are asked only about a name that no other format takes: it is slow.
+    return _taking(stem, _targets) or _taking(stem, _with_entry_points())
 
-    # Installed packages are asked only about a name that no loaded format takes: it is slow.
-    return named(_targets) or named(_with_entry_points())
+
+def _taking(stem: str, names: Mapping[str, Any]) -> str | None:
+    return next((n for n in list(names) if stem.endswith(format_named(n).suffixes)), None)
 
 
 def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec's word
@@ -193,7 +197,7 @@ def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec'
 
 def part_suffixes() -> Iterator[str]:
     """Yield the ends that names of parts can have, of all formats that were asked for so far."""
-    for name in list(_targets):
+    for name in {**_targets, **_formats}:
         for compression in format_named(name).compressions:
             yield part_suffix(name, compression)
 

@@ -10,7 +10,7 @@ from typing import Any
 from batchrunner.checkpoint import RunLocation
 from batchrunner.errors import InvalidSpecError
 from batchrunner.shard import Shard, Slicing
-from batchrunner.spec import BatchSpec, CapabilitySpec
+from batchrunner.spec import BatchSpec
 from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import REMADE, Finding
 from batchrunner.verify.key_check import KeyCheck
@@ -69,7 +69,7 @@ def _check_keys(keys: tuple[str, ...], spec: BatchSpec) -> None:
 def _check_replay(share: float, spec: BatchSpec, *, has_capability: bool) -> None:
     if not 0 < share <= 1:
         raise InvalidSpecError(f"the share to replay is {share:g}; it is above 0 and at most 1")
-    capability = spec.capability or CapabilitySpec(target="in:memory")
+    capability = spec.called
     if spec.capability is None and not has_capability:
         raise InvalidSpecError("there is no capability to replay: name one, or hand it over")
     if capability.mode == "run":
@@ -89,10 +89,10 @@ class RowChecks:
         left_out: Ids of shards that could not be compared, though a check asked for it.
     """
 
-    def __init__(self, place: RunLocation, seen: Evidence, checks: Checks) -> None:
+    def __init__(self, run: RunLocation, evidence: Evidence, checks: Checks) -> None:
         self.notes: list[str] = []
         self.left_out: set[int] = set()
-        self._place, self._seen, self._checks = place, seen, checks
+        self._run, self._evidence, self._checks = run, evidence, checks
 
     def faults(
         self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]
@@ -102,32 +102,32 @@ class RowChecks:
         Raises as `verify` does.
         """
         if self._checks.asks_for_rows:
-            self.left_out |= {s.id for s in shards if s.uri in self._seen.changed}
+            self.left_out |= {s.id for s in shards if s.uri in self._evidence.changed}
             shards = [shard for shard in shards if shard.id not in self.left_out]
         if self._checks.keys:
             done = count(1)
-            keys = KeyCheck(self._place, self._seen, names=self._checks.keys)
+            keys = KeyCheck(self._run, self._evidence, names=self._checks.keys)
             yield from keys.faults(shards, step=lambda: watch(next(done), len(shards)))
             self.notes += keys.notes
             self.left_out |= keys.left_out
         if self._checks.replay is not None:
-            some = chosen(shards, self._checks.replay, run_uid=self._seen.run_uid)
-            replay = Replay(self._place, self._seen, capability=self._checks.capability)
+            some = chosen(shards, self._checks.replay, run_uid=self._evidence.run_uid)
+            replay = Replay(self._run, self._evidence, capability=self._checks.capability)
             yield from replay.faults(some, watch=watch)
             self.notes += replay.notes
             self.left_out |= replay.left_out
 
 
-def sound_shards(seen: Evidence, findings: Iterable[Finding]) -> list[Shard]:
+def sound_shards(evidence: Evidence, findings: Iterable[Finding]) -> list[Shard]:
     """Return the committed shards without *findings*.
 
     A shard that retried dead letters counts only if the shard that they are of does, too: its rows
     can be read from the source only by the positions in these dead letters.
     """
     damaged = {finding.shard for finding in findings if finding.kind in REMADE}
-    sound = {shard_id for shard_id in seen.sentinels if shard_id not in damaged}
+    sound = {shard_id for shard_id in evidence.sentinels if shard_id not in damaged}
     return [
         shard
-        for shard in seen.plan.active
+        for shard in evidence.plan.active
         if shard.id in sound and (shard.slicing is not Slicing.DEAD_LETTERS or shard.start in sound)
     ]

@@ -15,6 +15,7 @@ from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 from batchrunner.shard import Slicing
 from batchrunner.storage import Storage
+from batchrunner.verify.comparing import same
 from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import Finding, FindingKind
 
@@ -22,33 +23,35 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def manifest_faults(place: RunLocation, seen: Evidence) -> Iterator[Finding]:
+def manifest_faults(run: RunLocation, evidence: Evidence) -> Iterator[Finding]:
     """Yield the fields of the manifest that are not what the sentinels come to."""
-    if seen.manifest is None:
+    if evidence.manifest is None:
         yield Finding(FindingKind.MANIFEST, MANIFEST, f"it is gone, and {SUCCESS} stands")
         return
     try:
-        manifest: Any = orjson.loads(seen.manifest)
+        manifest: Any = orjson.loads(evidence.manifest)
     except ValueError as error:
         yield Finding(FindingKind.MANIFEST, MANIFEST, f"it is no JSON: {error}")
         return
-    expected = _expected(seen)
-    if seen.plan.facts.part_format.keeps_schema:
+    expected = _expected(evidence)
+    if evidence.plan.facts.part_format.keeps_schema:
         try:
-            expected["schema"] = _columns(place.checkpoint.records, place.spec.sink.schema_)
+            expected["schema"] = _columns(run.checkpoint.records, run.spec.sink.schema_)
         except DamagedOutputError:  # a finding of its own
             return
-    _rename_moved_sources(manifest, expected, place, seen)
+    _rename_moved_sources(manifest, expected, run, evidence)
     for why in _differences(expected, manifest):
         yield Finding(FindingKind.MANIFEST, MANIFEST, why)
 
 
-def sentinel_totals(seen: Evidence) -> Totals:
+def sentinel_totals(evidence: Evidence) -> Totals:
     """Add up the sentinels. A row that was retried counts once.
 
     By code of its own: the manifest was written with the sums of `Totals.of`.
     """
-    committed = [(shard, s) for shard in seen.plan.active if (s := seen.sentinels.get(shard.id))]
+    committed = [
+        (shard, s) for shard in evidence.plan.active if (s := evidence.sentinels.get(shard.id))
+    ]
     retried = sum(s.rows_in for shard, s in committed if shard.slicing is Slicing.DEAD_LETTERS)
     return Totals(
         rows_in=sum(s.rows_in for _, s in committed) - retried,
@@ -58,10 +61,10 @@ def sentinel_totals(seen: Evidence) -> Totals:
     )
 
 
-def _expected(seen: Evidence) -> dict[str, Any]:
+def _expected(evidence: Evidence) -> dict[str, Any]:
     """Return the manifest that belongs to the sentinels, without a schema."""
-    totals = sentinel_totals(seen)
-    sentinels = [(shard, seen.sentinels[shard.id]) for shard in seen.plan.active]
+    totals = sentinel_totals(evidence)
+    sentinels = [(shard, evidence.sentinels[shard.id]) for shard in evidence.plan.active]
     parts = [
         {
             "part": sentinel.part,
@@ -77,7 +80,7 @@ def _expected(seen: Evidence) -> dict[str, Any]:
     ]
     return {
         "version": 1,
-        "run_uid": seen.run_uid if parts else "",
+        "run_uid": evidence.run_uid if parts else "",
         "rows_in": totals.rows_in,
         "rows_out": totals.rows_out,
         "rows_failed": totals.rows_failed,
@@ -87,14 +90,14 @@ def _expected(seen: Evidence) -> dict[str, Any]:
 
 
 def _rename_moved_sources(
-    manifest: Any, expected: dict[str, Any], place: RunLocation, seen: Evidence
+    manifest: Any, expected: dict[str, Any], run: RunLocation, evidence: Evidence
 ) -> None:
     """Rewrite sources in *manifest* to their present URIs: a run that moved keeps its manifest."""
     parts = manifest.get("parts") if isinstance(manifest, dict) else None
     listed = parts if isinstance(parts, list) else ()
     for ours, theirs in zip(expected["parts"], listed, strict=False):
         if isinstance(theirs, dict) and theirs.get("source") != ours["source"]:
-            former = former_uris(ours["source"], seen.places, here=place_of(place.spec))
+            former = former_uris(ours["source"], evidence.places, here=place_of(run.spec))
             if theirs.get("source") in former:
                 theirs["source"] = ours["source"]
 
@@ -104,7 +107,7 @@ def _differences(expected: dict[str, Any], manifest: Any) -> Iterator[str]:
         yield "it is no manifest"
         return
     for key in sorted(expected.keys() | manifest.keys()):
-        if key != "parts" and not _same(expected.get(key), manifest.get(key)):
+        if key != "parts" and not same(expected.get(key), manifest.get(key)):
             yield f"{key} is {manifest.get(key)!r}; the sentinels come to {expected.get(key)!r}"
     if len(expected["parts"]) != len(manifest["parts"]):
         yield f"it lists {len(manifest['parts']):,} parts of {len(expected['parts']):,}"
@@ -112,10 +115,6 @@ def _differences(expected: dict[str, Any], manifest: Any) -> Iterator[str]:
     for ours, theirs in zip(expected["parts"], manifest["parts"], strict=True):
         if ours != theirs:
             yield f"its entry of {ours['part']} is not what the sentinel says"
-
-
-def _same(one: object, other: object) -> bool:
-    return one == other and type(one) is type(other)  # True == 1
 
 
 def _columns(records: Storage, declared: Mapping[str, Any] | None) -> list[dict[str, str]]:

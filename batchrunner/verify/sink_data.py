@@ -32,6 +32,8 @@ def data_in(entries: Mapping[str, Entry], *, beside: Sequence[str]) -> dict[str,
 
 def other_runs(entries: Iterable[str]) -> list[str]:
     """Return the folders below the sink that are the output of another run."""
+    # With a slash before the name, so that the sink itself is not one of them. A run that is not
+    # finished has only its checkpoint.
     signs = tuple(f"/{name}" for name in (SUCCESS, MANIFEST, "_checkpoint/run.json"))
     folders = {key.removesuffix(sign) for sign in signs for key in entries if key.endswith(sign)}
     return sorted(folder for folder in folders if not _is_hidden(folder))

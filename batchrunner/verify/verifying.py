@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from itertools import islice
 
 from batchrunner.checkpoint import RunLocation
-from batchrunner.driver.asked_for import AskedFor
+from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.sink_state import SUCCESS
 from batchrunner.errors import DamagedOutputError
 from batchrunner.shard import Shard, Slicing
@@ -51,44 +51,44 @@ def verify(
         StorageError: Something cannot be listed or read.
     """
     checks.check_possible(spec)
-    return verify_location(RunLocation.of(spec), checks=checks, watch=watch)
+    return verify_run(RunLocation.of(spec), checks=checks, watch=watch)
 
 
-def verify_location(place: RunLocation, *, checks: Checks, watch: Watch) -> Verification:
-    """Verify the run at *place*, as `verify` does, without checking that *checks* are possible."""
-    if place.checkpoint.is_starting_over():
+def verify_run(run: RunLocation, *, checks: Checks, watch: Watch) -> Verification:
+    """Verify *run*, as `verify` does, without checking that *checks* are possible."""
+    if run.checkpoint.is_starting_over():
         return Verification((), ("a driver began to start over; the next run finishes that",))
     try:
-        seen = gather(place)
+        evidence = gather(run)
     except DamagedOutputError:
-        if damaged := tuple(document_faults(place)):
+        if damaged := tuple(document_faults(run)):
             return Verification(damaged)
         raise  # repaired between the two reads: it must not pass as ok without a check
-    asked_for = AskedFor(place.spec, checks.capability)
+    definition = RunDefinition(run.spec, checks.capability)
     # Before the parts are read: hours of reading should not end in a refusal.
     if checks.replay is not None:
-        refuse_other_code(asked_for, place, seen)
-    seen = with_current_files(place, seen)
-    check = ShardCheck(place, seen)
-    findings = [*_shard_faults(seen, check, watch), *_run_faults(place, seen, check)]
-    findings += document_faults(place)
-    notes = [*_notes(seen, check)]
-    sound = sound_shards(seen, findings)
+        refuse_other_code(definition, run, evidence)
+    evidence = with_current_files(run, evidence)
+    check = ShardCheck(run, evidence)
+    findings = [*_shard_faults(evidence, check, watch), *_run_faults(run, evidence, check)]
+    findings += document_faults(run)
+    notes = [*_notes(evidence, check)]
+    sound = sound_shards(evidence, findings)
     if checks.asks_for_rows and not findings:
-        refuse_changed(sound, seen.changed)
-    rows = RowChecks(place, seen, checks)
+        refuse_changed(sound, evidence.changed)
+    rows = RowChecks(run, evidence, checks)
     # A replay may change the capability object's own state: the next fingerprint of the object must
     # not show that as other code.
-    with nullcontext() if checks.replay is None else asked_for.at_work():
+    with nullcontext() if checks.replay is None else definition.at_work():
         findings += rows.faults(sound, watch=watch)
     notes += rows.notes
     findings.sort(key=lambda finding: (finding.shard is None, finding.shard or 0))
-    totals = sentinel_totals(seen)
+    totals = sentinel_totals(evidence)
     return Verification(
         findings=tuple(findings),
         notes=tuple(notes),
-        shards=len(seen.plan.active),
-        committed=len(seen.sentinels),
+        shards=len(evidence.plan.active),
+        committed=len(evidence.sentinels),
         rows_in=totals.rows_in,
         rows_out=totals.rows_out,
         rows_failed=totals.rows_failed,
@@ -96,54 +96,55 @@ def verify_location(place: RunLocation, *, checks: Checks, watch: Watch) -> Veri
     )
 
 
-def _shard_faults(seen: Evidence, check: ShardCheck, watch: Watch) -> Iterator[Finding]:
-    shards, done = iter(seen.plan.active), 0
+def _shard_faults(evidence: Evidence, check: ShardCheck, watch: Watch) -> Iterator[Finding]:
+    shards, done = iter(evidence.plan.active), 0
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         while window := list(islice(shards, _WINDOW)):
             for findings in pool.map(check.faults, window):
                 done += 1
-                watch(done, len(seen.plan.active))
+                watch(done, len(evidence.plan.active))
                 yield from findings
 
 
-def _notes(seen: Evidence, check: ShardCheck) -> Iterator[str]:
-    pending = len(seen.plan.active) - len(seen.sentinels) - len(seen.damaged)
-    if pending and not seen.is_finished:
-        yield f"{pending:,} of {len(seen.plan.active):,} shards are not committed yet"
-    elif not seen.is_finished:
+def _notes(evidence: Evidence, check: ShardCheck) -> Iterator[str]:
+    # A damaged sentinel is a finding: its shard is not also noted as pending.
+    pending = len(evidence.plan.active) - len(evidence.sentinels) - len(evidence.damaged)
+    if pending and not evidence.is_finished:
+        yield f"{pending:,} of {len(evidence.plan.active):,} shards are not committed yet"
+    elif not evidence.is_finished:
         yield "every shard is committed, but the output is not declared complete: run once more"
-    for uri, why in sorted(seen.changed.items()):
+    for uri, why in sorted(evidence.changed.items()):
         yield f"{uri}: {why}"
     for uri, why in sorted(check.uncounted.items()):
         yield f"{uri}: its rows were not counted: {why}"
-    for folder in seen.other_runs:
+    for folder in evidence.other_runs:
         yield f"{folder}/ is the output of another run: a recursive read of the sink includes it"
 
 
-def _run_faults(place: RunLocation, seen: Evidence, check: ShardCheck) -> Iterator[Finding]:
+def _run_faults(run: RunLocation, evidence: Evidence, check: ShardCheck) -> Iterator[Finding]:
     """Yield what is wrong with the run as a whole."""
-    yield from _orphans(place, seen)
-    for key in seen.strays:
+    yield from _orphans(run, evidence)
+    for key in evidence.strays:
         yield Finding(FindingKind.ORPHAN, key, "a sentinel of no shard of the plan")
-    yield from _coverage_faults(place, seen, check)
-    if seen.is_finished:
-        yield from _uncommitted(seen)
-        if len(seen.sentinels) == len(seen.plan.active):
-            yield from manifest_faults(place, seen)
+    yield from _coverage_faults(run, evidence, check)
+    if evidence.is_finished:
+        yield from _uncommitted(evidence)
+        if len(evidence.sentinels) == len(evidence.plan.active):
+            yield from manifest_faults(run, evidence)
 
 
-def _orphans(place: RunLocation, seen: Evidence) -> Iterator[Finding]:
+def _orphans(run: RunLocation, evidence: Evidence) -> Iterator[Finding]:
     """Yield objects that look like data and belong to no shard."""
-    ours = {seen.part(shard) for shard in (*seen.plan.active, *seen.plan.retired)}
+    ours = {evidence.part(shard) for shard in (*evidence.plan.active, *evidence.plan.retired)}
     by_size = defaultdict(list)
-    for sentinel in seen.sentinels.values():
+    for sentinel in evidence.sentinels.values():
         by_size[sentinel.bytes].append(sentinel)
-    for name, entry in seen.data.items():
+    for name, entry in evidence.data.items():
         if name in ours:
             continue
         # Only an object with the size of a part can be its copy: do not read the others.
         same_size = by_size.get(entry.size, ())
-        sha256 = sha256_of(place.sink, entry) if same_size else ""
+        sha256 = sha256_of(run.sink, entry) if same_size else ""
         original = next((s.part for s in same_size if s.sha256 == sha256), None)
         if original is None:
             yield Finding(FindingKind.ORPHAN, name, "it belongs to no shard of the plan")
@@ -153,33 +154,34 @@ def _orphans(place: RunLocation, seen: Evidence) -> Iterator[Finding]:
             )
 
 
-def _uncommitted(seen: Evidence) -> Iterator[Finding]:
+def _uncommitted(evidence: Evidence) -> Iterator[Finding]:
     """Yield the shards over which `_SUCCESS` must not stand."""
-    for shard in seen.plan.active:
-        if shard.id not in seen.sentinels and shard.id not in seen.damaged:
+    for shard in evidence.plan.active:
+        if shard.id not in evidence.sentinels and shard.id not in evidence.damaged:
             why = f"the shard is not committed, and {SUCCESS} says that all are"
-            yield Finding(FindingKind.SUCCESS, seen.part(shard), why, shard.id)
-    for shard in seen.plan.retired:
-        if seen.part(shard) in seen.data:
+            yield Finding(FindingKind.SUCCESS, evidence.part(shard), why, shard.id)
+    for shard in evidence.plan.retired:
+        if evidence.part(shard) in evidence.data:
             why = f"its source file changed or vanished, and {SUCCESS} stands over its old rows"
-            yield Finding(FindingKind.SUCCESS, seen.part(shard), why, shard.id)
+            yield Finding(FindingKind.SUCCESS, evidence.part(shard), why, shard.id)
 
 
-def _coverage_faults(place: RunLocation, seen: Evidence, check: ShardCheck) -> Iterator[Finding]:
+def _coverage_faults(run: RunLocation, evidence: Evidence, check: ShardCheck) -> Iterator[Finding]:
     """Yield the files whose shards leave a gap, overlap or leave out the last rows."""
     by_file: dict[str, list[Shard]] = defaultdict(list)
-    for shard in seen.plan.active:
+    for shard in evidence.plan.active:
         if shard.slicing is not Slicing.DEAD_LETTERS:
             by_file[shard.uri].append(shard)
     # With a limit the last shards end before their file does, as asked for.
-    limited = place.spec.source.limit is not None
+    limited = run.spec.source.limit is not None
     for uri, shards in by_file.items():
         why = _gap(shards)
+        # Shards without a gap may still end before the file does.
         if not why and not limited and (rows := check.rows_after(shards[-1])):
             why = f"{rows:,} rows come after the last shard"
         if why:
             yield Finding(FindingKind.PLAN, uri, why)
-    yield from _retried_twice(seen)
+    yield from _retried_twice(evidence)
 
 
 def _gap(shards: Sequence[Shard]) -> str:
@@ -194,12 +196,12 @@ def _gap(shards: Sequence[Shard]) -> str:
     return ""
 
 
-def _retried_twice(seen: Evidence) -> Iterator[Finding]:
+def _retried_twice(evidence: Evidence) -> Iterator[Finding]:
     """Yield the shards that retry the dead letters of a shard as an earlier one does."""
     origins: dict[int, Shard] = {}
-    for shard in seen.plan.active:
+    for shard in evidence.plan.active:
         if shard.slicing is Slicing.DEAD_LETTERS:
             first = origins.setdefault(shard.start, shard)
             if first is not shard:
                 why = f"it retries the rows of shard {shard.start}, as shard {first.id} does"
-                yield Finding(FindingKind.PLAN, seen.part(shard), why, shard.id)
+                yield Finding(FindingKind.PLAN, evidence.part(shard), why, shard.id)

@@ -8,7 +8,11 @@ from operator import attrgetter
 from typing import Any
 
 from batchrunner.capability import Code, load_target
-from batchrunner.capability.again import ModuleSeen, as_imported, seen_again
+from batchrunner.capability.module_snapshot import (
+    ModuleSnapshot,
+    snapshots_as_imported,
+    snapshots_from_files,
+)
 from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.formats.contract import Format, RowFormat
 from batchrunner.spec import CapabilitySpec
@@ -37,7 +41,7 @@ def direct_caller(
         CapabilityImportError: It cannot be imported or built, or changed since the driver looked.
     """
     work.prepare()
-    spec = work.capability_spec
+    spec = work.spec.called
     capability = build(work.capability or load_target(spec.target), spec)
     if spec.mode == "run":
         from batchrunner.worker.capability_runs import CapabilityRuns
@@ -97,13 +101,13 @@ def _check_code(work: Work) -> None:
     """
     if work.session in _checked_sessions:
         return
-    now = seen_again(work.code)
+    now = snapshots_from_files(work.code)
     if lines := _changes(work.code, now):
         raise CapabilityImportError(
             f"the code changed while the run was going on: {lines}. Nothing that the other code "
             "made was committed; run again to decide"
         )
-    if lines := _changes(as_imported(now), now):
+    if lines := _changes(snapshots_as_imported(now), now):
         raise CapabilityImportError(
             f"the code changed after this process had imported it: {lines}. Run it in a new "
             "process (in a notebook, restart the kernel)"
@@ -111,7 +115,7 @@ def _check_code(work: Work) -> None:
     _checked_sessions.add(work.session)
 
 
-def _changes(before: Mapping[str, ModuleSeen], now: Mapping[str, ModuleSeen]) -> str:
+def _changes(before: Mapping[str, ModuleSnapshot], now: Mapping[str, ModuleSnapshot]) -> str:
     """Return the differences *now* in the modules that both have; empty for none."""
     old = {place: before[place].definitions for place in now}
     new = {place: module.definitions for place, module in now.items()}

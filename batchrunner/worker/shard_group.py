@@ -51,7 +51,7 @@ class ShardGroup:
         # lock. The first stops calls for a shard before its failure gets through to the second.
         self._failed: set[int] = set()
         self._dropped: set[int] = set()
-        self._by_run = work.capability_spec.mode == "run"
+        self._by_run = work.spec.called.mode == "run"
 
     def process(self, shards: Sequence[Shard], *, stop: StopSignal) -> Iterator[list[Receipt]]:
         """Yield the receipts of *shards*, those that were committed together in one list.

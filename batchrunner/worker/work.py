@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchrunner.capability.again import ModuleSeen
+from batchrunner.capability.module_snapshot import ModuleSnapshot
 from batchrunner.checkpoint import Checkpoint, PlanFacts
 from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
 from batchrunner.formats.registry import take_over
-from batchrunner.spec import BatchSpec, CapabilitySpec
+from batchrunner.spec import BatchSpec
 from batchrunner.storage import Storage
 from batchrunner.worker.schema import SinkSchema
 
@@ -47,7 +47,7 @@ class Work:
     incarnation: int = 0
     epoch: int = 0
     formats: Mapping[str, Any] = field(default_factory=dict)
-    code: Mapping[str, ModuleSeen] = field(default_factory=dict)
+    code: Mapping[str, ModuleSnapshot] = field(default_factory=dict)
 
     def prepare(self) -> None:
         """Register the spec's secrets and the driver's formats in this process. Idempotent."""
@@ -55,14 +55,9 @@ class Work:
         take_over(self.formats)
 
     @property
-    def capability_spec(self) -> CapabilitySpec:
-        """How the capability is called."""
-        return self.spec.capability or CapabilitySpec(target="in:memory")
-
-    @property
     def takes_tables(self) -> bool:
         """Whether the capability is called with columns, and not with rows."""
-        by_batch = self.capability_spec.mode == "batch"
+        by_batch = self.spec.called.mode == "batch"
         return by_batch and self.spec.execution.batch_format != "rows"
 
     def sink(self) -> Storage:

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from batchrunner import BatchSpec
-from batchrunner.jobs.options import options_of
+from batchrunner.jobs.backend import options_of
 from builders import read_part
 from command import ENVIRONMENT, batchrunner
 from docs_reader import Reader
@@ -100,6 +100,7 @@ def test_a_page_pasted_into_an_empty_folder_does_what_it_says(page, reader, fold
     paste(page, reader, folder)
 
 
+@pytest.mark.ray
 def test_the_reader_of_the_pages_has_token_authentication_on(reader, folder):
     """As Ray has it by default: otherwise the pages are tried on something that no reader has."""
     start = "ray get-auth-token --generate > token && ray start --head"

@@ -32,7 +32,7 @@ from command import ENVIRONMENT
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.fixture(params=["moto", pytest.param("seaweedfs", marks=pytest.mark.s3)])
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.s3) for name in ("moto", "seaweedfs")])
 def bucket(request, prefix):
     """A place in a bucket with three files in it, on a server in-process and on a real one."""
     bucket = Bucket(request.getfixturevalue(request.param), prefix)

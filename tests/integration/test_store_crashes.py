@@ -7,6 +7,8 @@ import pytest
 from batchrunner.testing.crash import Death
 from store_sweep import Sweep, sweep
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.mark.parametrize("death", list(Death))
 @pytest.mark.parametrize("act", ["write", "compact"])

@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[2] / "batchrunner"
 LAYERS = [  # lowest first; rooms that share a line do not know each other
     {"errors", "user_code"},
     {"capability", "shard"},
-    {"storage", "formats"},
+    {"formats", "storage"},
     {"spec"},
     {"checkpoint", "analytics"},
     {"worker"},

@@ -1,4 +1,4 @@
-"""The hash of code that checkpoints held before they named what changed; still compared with theirs."""
+"""The one hash of code that older checkpoints hold, computed to compare with theirs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from batchrunner.errors import CapabilityImportError
 def hash_of_target(target: str) -> str:
     """Return a hash of the code of *target*'s module, without importing it.
 
-    Comments and layout don't count. What the module imports doesn't either.
+    Comments and layout don't count, nor does what the module imports.
 
     Raises:
         CapabilityImportError: The module's source cannot be found or parsed.
@@ -33,24 +33,26 @@ def hash_of_target(target: str) -> str:
 def hash_of_object(capability: Any) -> str:
     """Return a hash of the code of a function or class: of its module, or of itself in a script.
 
-    A function that was typed at a prompt has no source; its compiled code stands in, and that of
-    another Python then counts as changed.
+    A function that was typed at a prompt has no source: its compiled code is hashed, which another
+    version of Python compiles differently.
 
     Raises:
         CapabilityImportError: Neither can be found.
     """
     module = sys.modules.get(getattr(capability, "__module__", ""))
     source = getattr(module, "__file__", None)
+    # Of a script only the object: the rest of its file drives the run, and may change.
     if source and module is not sys.modules["__main__"]:
         return _hash(parse(Path(source), target=repr(capability)))
     try:
-        kind = capability if inspect.isroutine(capability) else _class_of(capability)
+        is_source = inspect.isroutine(capability) or isinstance(capability, type)
+        kind = capability if is_source else type(capability)
         return _hash(ast.parse(textwrap.dedent(inspect.getsource(kind))))
     except (OSError, TypeError, SyntaxError) as error:
         if inspect.isfunction(capability):
             return hashlib.sha256(_compiled(capability.__code__).encode()).hexdigest()[:32]
         raise CapabilityImportError(
-            f"the source of {capability!r} cannot be found, so a change of it could not be seen; "
+            f"the source of {capability!r} cannot be found, so a change of it cannot be detected; "
             "give capability.version, and raise it with each change"
         ) from error
 
@@ -58,10 +60,6 @@ def hash_of_object(capability: Any) -> str:
 def _compiled(code: CodeType) -> str:
     constants = [_compiled(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
     return repr((code.co_code, code.co_names, code.co_varnames, constants))
-
-
-def _class_of(capability: Any) -> Any:
-    return capability if isinstance(capability, type) else type(capability)
 
 
 def _hash(tree: ast.Module) -> str:

@@ -1,0 +1,52 @@
+"""Which tier a test is in: exactly one. `make` runs the tiers (docs/decisions/0037-three-test-tiers.md).
+
+A test says what it needs and what it is by marks (`ray`, `s3`, `sweep`, `smoke`, `soak`), most of
+them without being asked: a fixture that is a server brings its mark, and so does a parameter
+`engine` that is "ray".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+UNIT, LOCAL, SMOKE, RAY, S3, SWEEP, SOAK = TIERS = (
+    "unit",
+    "local",
+    "smoke",
+    "ray",
+    "s3",
+    "sweep",
+    "soak",
+)
+
+SERVERS = {
+    "local_ray": RAY,
+    "moto": S3,
+    "seaweedfs": S3,
+    "rclone": S3,
+    "proxy": S3,
+}
+"""Fixtures that start a server, and the mark of a test that uses one."""
+
+WITHOUT_SERVERS = {UNIT, LOCAL}
+
+
+def marks_of(fixtures: Collection[str], *, engine: object = None) -> set[str]:
+    """Return the marks that follow from the *fixtures* of a test and its parameter *engine*."""
+    marks = {SERVERS[name] for name in fixtures if name in SERVERS}
+    return marks | {RAY} if engine == "ray" else marks
+
+
+def tier_of(folder: str, marks: Collection[str]) -> str:
+    """Return the tier of a test that lies in *folder* below `tests/` and has *marks*.
+
+    Raises:
+        ValueError: It lies in `unit/` and needs a server.
+    """
+    # The dearest first, except that a smoke test stands for its whole kind in `make test`.
+    for tier in (SOAK, SMOKE, SWEEP, RAY, S3):
+        if tier in marks:
+            if folder == UNIT and tier != SOAK:
+                raise ValueError(f"unit/ is for tests without Ray, network or sweep: not {tier}")
+            return tier
+    return UNIT if folder == UNIT else LOCAL
