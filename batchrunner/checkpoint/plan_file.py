@@ -10,7 +10,8 @@ import orjson
 import xxhash
 
 from batchrunner.errors import DamagedOutputError, NewerFormatError
-from batchrunner.formats.naming import sink_suffix
+from batchrunner.formats.contract import Format
+from batchrunner.formats.registry import format_named, part_suffix
 from batchrunner.shard import Shard, Slicing
 
 if TYPE_CHECKING:
@@ -41,13 +42,18 @@ class PlanFacts:
     unit: str
     count: int
 
+    @property
+    def part_format(self) -> Format:
+        """The format of the parts."""
+        return format_named(self.format)
+
     def stem(self, shard_id: int) -> str:
         """Return the name of a shard's part without its suffix."""
         return f"part-{shard_id:0{self.width}d}"
 
     def part(self, shard_id: int) -> str:
         """Return the name of a shard's part."""
-        return self.stem(shard_id) + sink_suffix(self.format, self.compression)
+        return self.stem(shard_id) + part_suffix(self.format, self.compression)
 
 
 @dataclass(frozen=True, slots=True)

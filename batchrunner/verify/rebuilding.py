@@ -12,13 +12,12 @@ from batchrunner.checkpoint.damage import schema_from_bytes
 from batchrunner.checkpoint.plan_file import plan_key, plan_to_bytes
 from batchrunner.checkpoint.sentinel_index import sentinel_entries
 from batchrunner.driver.moving import place_of
-from batchrunner.driver.plan import first_generation
+from batchrunner.driver.plan import Slicer, first_generation
 from batchrunner.driver.sink_state import parts_in, shard_of
-from batchrunner.driver.source_files import SourceFile, list_source
-from batchrunner.driver.survey import opener_of
+from batchrunner.driver.source_files import SourceFile, list_source, opener_of
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
-from batchrunner.formats.hashing import holds_still
 from batchrunner.formats.partitions import partition_columns
+from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard
 from batchrunner.verify.counting import SourceRows
 
@@ -52,7 +51,7 @@ def _first_plan(place: RunLocation) -> Generation | None:
         return None  # a part whose sentinel is yet to come says less of what it was made of
     try:
         files = list_source(place.spec.source).read_once().files
-        plan = first_generation(place.spec, files, opener_of(place.spec))
+        plan = first_generation(place.spec, files, Slicer.of(place.spec))
     except (InvalidSpecError, ObjectNotFoundError):
         return None
     committed = place.checkpoint.sentinels().good
@@ -83,8 +82,8 @@ def _holds(place: RunLocation, shard: Shard, file: SourceFile, sentinel: Sentine
     if not sentinel.source_hash or partition_columns(shard.uri, source.uris):
         return False
     with opener_of(place.spec)(file) as opened:
-        return holds_still(
-            opened, shard, file.kind, columns=source.columns, hashed=sentinel.source_hash
+        return format_named(file.kind.format).has_same_bytes(
+            opened, shard, columns=source.columns, hashed=sentinel.source_hash
         )
 
 

@@ -13,11 +13,10 @@ from typing import Any
 import orjson
 
 from batchrunner.checkpoint import RunLocation
-from batchrunner.driver.asked_for import AskedFor
+from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.moving import former_uris, place_of
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError
-from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.verify.checks import NONE, Checks
@@ -70,7 +69,7 @@ def verify_place(place: RunLocation, *, checks: Checks, watch: Watch) -> Verific
         if damaged := tuple(record_faults(place)):
             return Verification(damaged)
         raise  # it was put right between the two looks: not to be called sound unseen
-    asked_for = AskedFor(place.spec, checks.capability)
+    asked_for = RunDefinition(place.spec, checks.capability)
     if checks.replay is not None:
         refuse_other_code(asked_for, place, seen)
     seen = with_files_of_now(place, seen)
@@ -198,7 +197,7 @@ def _summary(place: RunLocation, seen: Evidence) -> Iterator[Finding]:
         yield Finding(FindingKind.MANIFEST, MANIFEST, f"it is no JSON: {error}")
         return
     expected = _expected(seen)
-    if seen.plan.facts.format == PARQUET:
+    if seen.plan.facts.part_format.keeps_schema:
         try:
             expected["schema"] = columns_of(place.checkpoint.records, place.spec.sink.schema_)
         except DamagedOutputError:  # a finding of its own
