@@ -1,4 +1,4 @@
-"""The front door of a batch: survey, lease, open, execute, finish."""
+"""The front door of a batch: survey, lease, open, dispatch, finish."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class BatchRunner:
                 run.checkpoint.release(check=session.check)
             survey = take(run)
             opened = _open(run, survey, session)
-            outcomes = self._execute(opened, survey, session, display)
+            outcomes = self._dispatch(opened, survey, session, display)
             return _finish(opened, survey, outcomes, session)
 
     def _run(self) -> Run:
@@ -184,7 +184,7 @@ class BatchRunner:
         run.definition.warn_of_opaque()
         return run
 
-    def _execute(
+    def _dispatch(
         self, opened: Opened, survey: Survey, session: Session, display: Display
     ) -> ShardOutcomes:
         work, run = self._work(opened, survey, session), opened.run
