@@ -28,6 +28,7 @@ from batchrunner.errors import DamagedOutputError, InvalidSpecError, StorageErro
 from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
 from batchrunner.execute.payload import import_paths
+from batchrunner.formats.registry import registered
 from batchrunner.spec import BatchSpec
 from batchrunner.views.dead_letters import most_frequent
 from batchrunner.worker.work import Work
@@ -207,6 +208,7 @@ class BatchRunner:
             first=opened.first,
             incarnation=opened.run.checkpoint.incarnation,
             epoch=session.epoch,
+            formats=registered(),
             code=snapshots_of(opened.run.definition.code.modules),
         )
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 )
 @output_option
 def command(specs: tuple[str, ...], output: str) -> int:
-    """Check each SPEC and look for its capability, without importing it or touching any storage.
+    """Check each SPEC and that its capability exists, without importing it or using any storage.
 
-    With `-o`, stdout has a record for each error: file, line, column, message. Ends with the highest
+    With `-o`, stdout has one record per error: file, line, column, message. Exits with the highest
     code of all.
     """
     from batchrunner.errors import BatchRunnerError
@@ -33,6 +33,7 @@ def command(specs: tuple[str, ...], output: str) -> int:
             _check(spec)
             say(f"{spec}: ok")
         except BatchRunnerError as error:
+            # A single error is raised, so that it looks and ends like that of `run`.
             if len(specs) == 1 and output == "table":
                 raise
             codes.append(error.exit_code)

@@ -18,7 +18,6 @@ from batchrunner.driver.session import Session
 from batchrunner.driver.sink_state import MANIFEST, RETIRED, SUCCESS, parts_in
 from batchrunner.driver.survey import Survey
 from batchrunner.errors import LeaseHeldError, ObjectNotFoundError
-from batchrunner.formats.naming import PARQUET
 from batchrunner.storage import Storage
 from batchrunner.storage.contract import MAX_RECORD_BYTES
 from batchrunner.worker.schema import SinkSchema
@@ -195,7 +194,7 @@ def manifest(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) -> byt
     totals = asdict(Totals.of(survey.plan.active, committed))
     totals["bytes"] = totals.pop("bytes_out")
     run_uid = _run_uid(committed)
-    columns = _columns(run) if survey.plan.facts.format == PARQUET else {}
+    columns = _columns(run) if survey.plan.facts.part_format.keeps_schema else {}
     content = {"version": MANIFEST_VERSION, "run_uid": run_uid, **totals, **columns, "parts": parts}
     return orjson.dumps(content, option=orjson.OPT_INDENT_2)
 

@@ -19,7 +19,6 @@ from batchrunner.driver.session import Session
 from batchrunner.driver.sink_state import DAMAGED, refuse_unvouched
 from batchrunner.driver.survey import Survey
 from batchrunner.errors import ForeignOutputError, LeaseHeldError
-from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import fingerprint
 from batchrunner.worker.schema import SinkSchema
@@ -90,7 +89,7 @@ def open_run(run: Run, survey: Survey, session: Session) -> Opened:
 
 
 def _first(run: Run, survey: Survey, pending: Sequence[Shard]) -> int | None:
-    if survey.plan.facts.format != PARQUET or run.spec.sink.schema_ is not None:
+    if not survey.plan.facts.part_format.keeps_schema or run.spec.sink.schema_ is not None:
         return None
     return min((shard.id for shard in pending), default=None)
 

@@ -8,14 +8,12 @@ from dataclasses import replace
 
 from batchrunner.driver.source_files import Listing, SourcePattern, list_source
 from batchrunner.errors import InvalidSpecError
+from batchrunner.formats.registry import format_named, part_suffixes
 from batchrunner.spec import BatchSpec, SourceSpec
 from batchrunner.storage.disk.links import real_uri
 
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _STEMS = ("part-00000", "part-00001", "part-12345")
-_PARTS = [f"{stem}{suffix}" for stem in _STEMS for suffix in _SUFFIXES]
-IN_SINK = [f"{folder}{part}" for folder in ("", "_retired/", "_damaged/0/") for part in _PARTS]
-"""Names that a run may give to objects in its sink: examples of all kinds."""
+_FOLDERS = ("", "_retired/", "_damaged/0/")
 
 IN_CHECKPOINT = [
     f"{fresh}{key}"
@@ -39,6 +37,12 @@ IN_CHECKPOINT = [
 _PART = re.compile(r"part-\d{5,19}\..+")
 
 
+def in_sink() -> list[str]:
+    """Return names that a run may give to objects in its sink: examples of all kinds."""
+    ends = list(part_suffixes())
+    return [f"{folder}{stem}{end}" for folder in _FOLDERS for stem in _STEMS for end in ends]
+
+
 def list_apart(spec: BatchSpec) -> Listing:
     """List the source of *spec*, which must lie apart from its sink and checkpoint.
 
@@ -47,6 +51,8 @@ def list_apart(spec: BatchSpec) -> Listing:
         StorageError: It cannot be listed, or there is nothing.
     """
     sink, checkpoint = spec.sink.uri, spec.checkpoint_uri
+    for name in filter(None, (spec.source.format, spec.sink.format)):
+        format_named(name)  # loaded first: no source may select parts with its suffix
     check_apart(spec.source, sink, checkpoint)
     listing = list_source(spec.source)
     check_links(listing.links, sink, checkpoint)
@@ -74,7 +80,7 @@ def _check(
         names = (f"{at}/{key}" for at in {folder, real_uri(folder)} for key in keys)
         return any(pattern.selects(name, format=source.format) for name in names)
 
-    if selects(sink, IN_SINK) or any(_is_part(pattern.root, at) for at in _names(sink)):
+    if selects(sink, in_sink()) or any(_is_part(pattern.root, at) for at in _names(sink)):
         raise InvalidSpecError(
             f"the sink {sink} lies in the source {uri}: its parts would be read as input by the "
             "next run; write somewhere else"

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 import orjson
 
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.checkpoint.documents import record_lines
+from batchrunner.checkpoint.documents import lines_of
 from batchrunner.checkpoint.lease import Lease
 from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session
@@ -49,7 +49,7 @@ def keep_versions(run: Run, session: Session, *, is_first: bool) -> None:
 def _last_versions(checkpoint: Checkpoint, session: Session) -> Mapping[str, str]:
     for last in _sessions_before(checkpoint, session):
         try:
-            for line in record_lines(checkpoint.storage, f"sessions/{last}.jsonl"):
+            for line in lines_of(checkpoint.storage, f"sessions/{last}.jsonl"):
                 event = orjson.loads(line)
                 if event["action"] == _ACTION:
                     return dict(event["versions"])

@@ -14,15 +14,14 @@ from functools import partial
 from batchrunner.checkpoint import Generation, PlanFacts
 from batchrunner.driver.source_files import Opener, SourceFile, opener_of
 from batchrunner.errors import InputChangedError, InvalidSpecError
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.contract import Format, Sharding, Slice
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.formats.slicing import Sharding, Slice, slice_file
+from batchrunner.formats.registry import DEFAULT, format_named
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec, SourceSpec
 
 _FOOTERS_AT_ONCE = 16
 _MIN_SHARD, _MAX_SHARD, _MANY_SHARDS = 1 << 20, 32 << 20, 256
-_DEFAULT_COMPRESSION = {"jsonl": "none", "parquet": "snappy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +89,19 @@ class Slicer:
         """Return the slices of *file*, up to so many rows. Safe in several threads."""
         key = file, sharding, limit
         if key not in self._slices:
-            self._slices[key] = slice_file(
-                file.size,
-                file.kind,
-                sharding=sharding,
-                limit=limit,
-                opened=lambda: self._opener(file),
-            )
+            self._slices[key] = self._cut(file, sharding, limit)
         return self._slices[key]
+
+    def _cut(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Slice]:
+        if not file.size or limit == 0:
+            return []
+        return _format(file).cut(
+            file.size,
+            compression=file.kind.compression,
+            sharding=sharding,
+            limit=limit,
+            opened=lambda: self._opener(file),
+        )
 
 
 def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slicer) -> Generation:
@@ -106,12 +110,12 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slice
     Raises:
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
-    sink_format = spec.sink.format or (files[0].kind.format if files else "jsonl")
+    sink_format = spec.sink.format or (files[0].kind.format if files else DEFAULT)
     spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
     shards = _number(_cut(files, sharding, limit=spec.source.limit, slicer=slicer), first_id=0)
     width = max(5, len(str(max(len(shards) - 1, 0))))
-    compression = spec.sink.compression or _DEFAULT_COMPRESSION[sink_format]
+    compression = spec.sink.compression or format_named(sink_format).default_compression
     facts = PlanFacts(width, sink_format, compression, sharding.unit, sharding.count)
     return Generation(facts, shards)
 
@@ -179,7 +183,7 @@ def _sharding(spec: BatchSpec, files: Iterable[SourceFile]) -> Sharding:
     if wanted is None:
         total = sum(file.size for file in files)
         return Sharding("bytes", min(max(total // _MANY_SHARDS, _MIN_SHARD), _MAX_SHARD))
-    if wanted.row_groups and any(file.kind.format != PARQUET for file in files):
+    if wanted.row_groups and not all(_format(file).has_row_groups for file in files):
         raise InvalidSpecError("source.shard.row_groups is for Parquet; use rows, bytes or files")
     for unit in ("rows", "bytes", "row_groups", "files"):
         if count := getattr(wanted, unit):
@@ -193,7 +197,7 @@ def _cut(
     if limit is None:
         slices = partial(slicer.slices, sharding=sharding, limit=None)
         # Only where files are read: threads would slow down a cut of sizes alone.
-        is_read = sharding.unit == "rows" or any(file.kind.format == PARQUET for file in files)
+        is_read = sharding.unit == "rows" or any(map(_reads_to_cut, files))
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             cuts = zip(files, (pool.map if is_read else map)(slices, files), strict=True)
             return [(file, piece) for file, pieces in cuts for piece in pieces]
@@ -204,6 +208,14 @@ def _cut(
         limit -= sum(piece.rows or 0 for piece in pieces)
         cut += [(file, piece) for piece in pieces]
     return cut
+
+
+def _format(file: SourceFile) -> Format:
+    return format_named(file.kind.format)
+
+
+def _reads_to_cut(file: SourceFile) -> bool:
+    return _format(file).reads_to_cut
 
 
 def _number(pieces: Iterable[tuple[SourceFile, Slice]], *, first_id: int) -> tuple[Shard, ...]:

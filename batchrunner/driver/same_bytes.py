@@ -14,6 +14,7 @@ from batchrunner.checkpoint import Sentinel
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.source_files import Opener, SourceFile, opener_of
 from batchrunner.errors import StorageError
+from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 
@@ -90,12 +91,11 @@ class Comparer:
         return self._results[key]
 
     def _has_same_bytes(self, file: SourceFile, made: Sequence[tuple[Shard, str]]) -> bool:
-        from batchrunner.formats.hashing import holds_still
-
+        known = format_named(file.kind.format)
         try:
             with self._opener(file) as opened:
                 return all(
-                    holds_still(opened, shard, file.kind, columns=self._columns, hashed=hashed)
+                    known.has_same_bytes(opened, shard, columns=self._columns, hashed=hashed)
                     for shard, hashed in made
                 )
         except StorageError:  # it changes at this moment, or is gone: its shards will fail

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
-from batchrunner.formats.naming import FileKind, file_kind
 from batchrunner.formats.partitions import glob_root, partition_columns
+from batchrunner.formats.registry import BUILT_IN, FileKind, file_kind, format_named
 from batchrunner.spec import BatchSpec, SourceSpec
 from batchrunner.storage import Entry, is_path, locate, open_storage
 from batchrunner.storage.disk.links import file_number, links_below
@@ -82,8 +82,7 @@ class SourcePattern:
             return None
         if self.pattern is not None:
             return file_kind(key, format=format) if self.pattern.fullmatch(key) else None
-        kind = file_kind(key)
-        return kind if kind and format in (None, kind.format) else None
+        return file_kind(key, format=format, says_it=True)
 
 
 def _glob_to_regex(pattern: str) -> str:
@@ -161,7 +160,7 @@ def list_source(source: SourceSpec) -> Listing:
         listing = _list_one(uri, source)
         if not listing.files:
             raise ObjectNotFoundError(
-                f"source {uri}: there is no such file, or no .jsonl or .parquet file in it; "
+                f"source {uri}: there is no such file, or no {_endings()} file in it; "
                 "check the path, or name the files and give source.format"
             )
         twice = [file.uri for file in listing.files if file.uri in files]
@@ -175,6 +174,10 @@ def list_source(source: SourceSpec) -> Listing:
         for uri in files:
             partition_columns(uri, source.uris)  # it raises for a column named twice
     return Listing(tuple(files.values()), frozenset(links), tuple(notes))
+
+
+def _endings() -> str:
+    return " or ".join(format_named(name).suffixes[0] for name in BUILT_IN)
 
 
 def format_by_names(source: SourceSpec) -> str | None:
@@ -238,7 +241,8 @@ def _kind_of_named_file(uri: str, format: str | None) -> FileKind:  # noqa: A002
     kind = file_kind(uri, format=format)
     if kind is None:
         raise InvalidSpecError(
-            f"source {uri}: its name does not show its format; give source.format: jsonl or parquet"
+            f"source {uri}: its name does not show its format; give source.format: "
+            f"{' or '.join(BUILT_IN)}"
         )
     return kind
 

@@ -32,7 +32,6 @@ from batchrunner.driver.sink_state import (
 )
 from batchrunner.driver.source_files import Listing
 from batchrunner.errors import DamagedOutputError, SpecChangedError
-from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import Entry
 from batchrunner.worker.schema import SinkSchema
@@ -192,7 +191,7 @@ def _compared_with_sink(
         quarantined=_quarantined(run, record, plan, output),
         notes=growth.notes,
     )
-    if not survey.is_whole and plan.facts.format == PARQUET:
+    if not survey.is_whole and plan.facts.part_format.keeps_schema:
         run.checkpoint.schemas()  # a damaged one is refused here, before anything is touched
     # Over an output that stays as it is, `_SUCCESS` stays, too. And a manifest without it declares
     # nothing: the end of the run replaces it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchrunner.spec.arrow_names import TYPE_NAMES
+from batchrunner.formats.arrow_names import TYPE_NAMES
 from batchrunner.spec.batch_spec import BatchSpec
 from batchrunner.spec.model import ShardSpec
 from batchrunner.spec.section import Section

@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import chain
 
 from batchrunner.checkpoint import RunLocation
+from batchrunner.formats.jsonl_second_reader import numbered_lines
 from batchrunner.shard import Shard, Slicing
 from batchrunner.verify.evidence import Evidence
-from batchrunner.verify.reading import Numbers, numbered_lines, position_of
+from batchrunner.verify.reading import Numbers, position_of
 
 
 class DeadLetters:

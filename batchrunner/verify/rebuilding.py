@@ -16,8 +16,8 @@ from batchrunner.driver.plan import Slicer, first_generation
 from batchrunner.driver.sink_state import parts_in, shard_of
 from batchrunner.driver.source_files import SourceFile, list_source, opener_of
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
-from batchrunner.formats.hashing import holds_still
 from batchrunner.formats.partitions import partition_columns
+from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard
 from batchrunner.verify.counting import SourceRows
 
@@ -82,8 +82,8 @@ def _holds(place: RunLocation, shard: Shard, file: SourceFile, sentinel: Sentine
     if not sentinel.source_hash or partition_columns(shard.uri, source.uris):
         return False
     with opener_of(place.spec)(file) as opened:
-        return holds_still(
-            opened, shard, file.kind, columns=source.columns, hashed=sentinel.source_hash
+        return format_named(file.kind.format).has_same_bytes(
+            opened, shard, columns=source.columns, hashed=sentinel.source_hash
         )
 
 

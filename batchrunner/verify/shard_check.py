@@ -12,9 +12,10 @@ import orjson
 from batchrunner.checkpoint import RunLocation, Sentinel
 from batchrunner.checkpoint.commit import adopt
 from batchrunner.errors import ForeignOutputError, ObjectNotFoundError
+from batchrunner.formats.jsonl_second_reader import blocks
 from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import Entry
-from batchrunner.verify.counting import GONE, SourceRows, UncountableError, blocks
+from batchrunner.verify.counting import GONE, SourceRows, UncountableError
 from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.part_check import read_part

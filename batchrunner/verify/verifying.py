@@ -17,7 +17,6 @@ from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.moving import former_uris, place_of
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError
-from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.verify.checks import NONE, Checks
@@ -198,7 +197,7 @@ def _summary(place: RunLocation, seen: Evidence) -> Iterator[Finding]:
         yield Finding(FindingKind.MANIFEST, MANIFEST, f"it is no JSON: {error}")
         return
     expected = _expected(seen)
-    if seen.plan.facts.format == PARQUET:
+    if seen.plan.facts.part_format.keeps_schema:
         try:
             expected["schema"] = columns_of(place.checkpoint.records, place.spec.sink.schema_)
         except DamagedOutputError:  # a finding of its own

@@ -9,6 +9,7 @@ from typing import Any
 from batchrunner.capability.module_snapshot import ModuleSnapshot
 from batchrunner.checkpoint import Checkpoint, PlanFacts
 from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
+from batchrunner.formats.registry import take_over
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Storage
 from batchrunner.worker.schema import SinkSchema
@@ -30,6 +31,7 @@ class Work:
         incarnation: Number of the run in its checkpoint: a worker that outlives a `--fresh` goes on
             writing into the records of its own run.
         epoch: Of the driver's lease.
+        formats: Formats that are not ours, by name, as the driver has them registered.
         code: The user's modules by their place, as the driver saw them: a worker imports them
             later, and compares. Empty where `capability.version` stands in for them.
     """
@@ -44,7 +46,13 @@ class Work:
     first: int | None = None
     incarnation: int = 0
     epoch: int = 0
+    formats: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, ModuleSnapshot] = field(default_factory=dict)
+
+    def prepare(self) -> None:
+        """Make this process one that can read and write what the driver can. Idempotent."""
+        self.spec.remember_secrets()  # first: whatever goes wrong from here on may quote one
+        take_over(self.formats)
 
     @property
     def takes_tables(self) -> bool:

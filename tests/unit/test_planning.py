@@ -15,8 +15,8 @@ from batchrunner.checkpoint import Generation, PlanFacts
 from batchrunner.driver.plan import Slicer, StoredPlan, first_generation, next_generation
 from batchrunner.driver.source_files import SourceFile
 from batchrunner.errors import InputChangedError, InvalidSpecError
-from batchrunner.formats.jsonl import read_jsonl
-from batchrunner.formats.naming import FileKind
+from batchrunner.formats.jsonl_reader import read_jsonl
+from batchrunner.formats.registry import FileKind
 from batchrunner.shard import Shard, Slicing
 
 JSONL, PARQUET = FileKind("jsonl"), FileKind("parquet")
