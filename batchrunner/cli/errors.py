@@ -54,7 +54,7 @@ def _in_cells(dead_letter: dict[str, object]) -> dict[str, object]:
         if dead_letter["raw"] is not None
         else f"base64: {dead_letter['raw_base64']}"
     )
-    shown = ("shard", "source", "unit", "at", "stage", "error", "message", "code", "given_up")
+    shown = ("shard", "source", "unit", "at", "stage", "error", "message", "code", "quarantined")
     return {**{key: dead_letter[key] for key in shown}, "row": row}
 
 
@@ -62,6 +62,6 @@ def _short(record: dict[str, object]) -> dict[str, object]:
     place = f"{record['source']}, {record['unit']} {record['at']}"
     message = str(record["message"]).partition("\n")[0][:_MESSAGE_LENGTH]
     at = f" (at {record['code']})" if record["code"] else ""
-    shards = f"{record['shards']:,} quarantined" if record["given_up"] else record["shards"]
+    shards = f"{record['shards']:,} quarantined" if record["quarantined"] else record["shards"]
     fields = {key: record[key] for key in ("stage", "error", "rows")}
     return {**fields, "shards": shards, "example": f"{message}{at}", "where": place}
