@@ -171,7 +171,8 @@ class BatchRunner:
     ) -> BatchReport:
         with open_session(run.checkpoint, stop=stop) as session:
             # Again, under the lease: another driver may have finished, or started over, since the
-            # first survey. From here on only this one changes what is surveyed.
+            # first survey. From here on only this one changes what is surveyed. The source is listed
+            # again, too: a file that the other one planned meanwhile would seem to have vanished.
             run = replace(run, checkpoint=run.checkpoint.reopened())
             if retry:
                 run.checkpoint.release(check=session.check)
@@ -181,7 +182,7 @@ class BatchRunner:
             return _finish(opened, survey, outcomes, session)
 
     def _run(self) -> Run:
-        run = Run.asked_for(self.spec, handed_over=self._capability)
+        run = Run.of(self.spec, handed_over=self._capability)
         run.definition.warn_of_opaque()
         return run
 
