@@ -11,7 +11,12 @@ from typing import Any
 import click
 
 from batchrunner.cli.main import batchrunner
-from batchrunner.jobs.options import RayOptions, RaySimpleOptions
+from batchrunner.jobs.options import (
+    InProcessOptions,
+    JobBackendOptions,
+    RayOptions,
+    RaySimpleOptions,
+)
 from batchrunner.spec import spec_schema
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -82,15 +87,20 @@ def _help(command: click.Command, name: str) -> list[str]:
 
 def jobs_page() -> str:
     """The options of the job backends, from their models."""
-    simple, full = RaySimpleOptions.model_json_schema(), RayOptions.model_json_schema()
-    more = {**full, "properties": dict(full["properties"])}
-    for name in simple["properties"]:
-        del more["properties"][name]
+    every = JobBackendOptions.model_json_schema()
     lines = [_MADE, "", "# Options of the job backends", ""]
     lines += ["`configure_job_backend(kind, *, analytics_store, ...)`: what each option means.", ""]
-    lines += ["## Both: `ray` and `ray-simple`", "", *_section("", simple, simple), ""]
-    lines += ["## `ray` alone", "", *_section("", more, full), "", *_SAME_RUN.splitlines()]
-    return "\n".join(lines) + "\n"
+    lines += ["## Every backend", "", *_section("", every, every)]
+    for title, options, base in (
+        ("`ray` and `ray-simple`", RaySimpleOptions, JobBackendOptions),
+        ("`ray` alone", RayOptions, RaySimpleOptions),
+        ("`in-process`", InProcessOptions, JobBackendOptions),
+    ):
+        schema = options.model_json_schema()
+        own = schema["properties"].keys() - base.model_fields.keys()
+        more = {name: field for name, field in schema["properties"].items() if name in own}
+        lines += ["", f"## {title}", "", *_section("", {**schema, "properties": more}, schema)]
+    return "\n".join([*lines, "", *_SAME_RUN.splitlines()]) + "\n"
 
 
 _SAME_RUN = """\

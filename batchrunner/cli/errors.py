@@ -19,10 +19,10 @@ _MESSAGE_LENGTH = 100
 @storage_options("a PLACE that is no spec")
 @output_option
 def command(place: str, rows: bool, storage_options: dict[str, Any], output: str) -> None:
-    """List what failed: rows set aside, by kind of error, with an example. PLACE is as for `status`.
+    """List what failed: dead letters, by kind of error, with an example. PLACE is as for `status`.
 
-    Also the first 100 rows that a shard was given up for, as long as it is not committed. Shards
-    that are given up are told on stderr, with their reason.
+    Also the first 100 failed rows of each quarantined shard. Quarantined shards are listed on stderr,
+    with their reason.
     """
     from batchrunner.views.dead_letters import error_groups, read_dead_letters
 
@@ -50,7 +50,7 @@ def _same_keys(dead_letter: dict[str, object]) -> dict[str, object]:
 
 
 def _in_cells(dead_letter: dict[str, object]) -> dict[str, object]:
-    """Return what fits into a line: a traceback is many."""
+    """Return the fields that fit into a table; a traceback has many lines."""
     row = (
         dead_letter["raw"]
         if dead_letter["raw"] is not None
@@ -65,5 +65,5 @@ def _short(record: dict[str, object]) -> dict[str, object]:
     message = str(record["message"]).partition("\n")[0][:_MESSAGE_LENGTH]
     at = f" (at {record['code']})" if record["code"] else ""
     shards = f"{record['shards']:,} given up" if record["given_up"] else record["shards"]
-    kept = {key: record[key] for key in ("stage", "error", "rows")}
-    return {**kept, "shards": shards, "example": f"{message}{at}", "where": place}
+    fields = {key: record[key] for key in ("stage", "error", "rows")}
+    return {**fields, "shards": shards, "example": f"{message}{at}", "where": place}

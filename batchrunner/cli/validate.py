@@ -46,7 +46,7 @@ def command(specs: tuple[str, ...], output: str) -> int:
 
 def _check(spec: str) -> None:
     from batchrunner.capability import check_target
-    from batchrunner.driver.asked_for import check_constructor
+    from batchrunner.driver.definition import check_constructor
     from batchrunner.driver.source_files import format_by_names
     from batchrunner.errors import InvalidSpecError
     from batchrunner.spec import BatchSpec

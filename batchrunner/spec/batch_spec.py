@@ -146,6 +146,11 @@ class BatchSpec(Section):
         return self._text.from_environment if self._text else frozenset()
 
     @property
+    def called(self) -> CapabilitySpec:
+        """How the capability is called; with the defaults where Python hands over the object."""
+        return self.capability or CapabilitySpec(target="in:memory")
+
+    @property
     def checkpoint_uri(self) -> str:
         """Absolute URI of the checkpoint."""
         return self.checkpoint_dir or f"{self.sink.uri.rstrip('/')}/_checkpoint"

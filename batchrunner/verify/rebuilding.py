@@ -12,10 +12,9 @@ from batchrunner.checkpoint.damage import schema_from_bytes
 from batchrunner.checkpoint.plan_file import plan_key, plan_to_bytes
 from batchrunner.checkpoint.sentinel_index import sentinel_entries
 from batchrunner.driver.moving import place_of
-from batchrunner.driver.plan import first_generation
+from batchrunner.driver.plan import Slicer, first_generation
 from batchrunner.driver.sink_state import parts_in, shard_of
-from batchrunner.driver.source_files import SourceFile, list_source
-from batchrunner.driver.survey import opener_of
+from batchrunner.driver.source_files import SourceFile, list_source, opener_of
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import format_named
@@ -52,7 +51,7 @@ def _first_plan(place: RunLocation) -> Generation | None:
         return None  # a part whose sentinel is yet to come says less of what it was made of
     try:
         files = list_source(place.spec.source).read_once().files
-        plan = first_generation(place.spec, files, opener_of(place.spec))
+        plan = first_generation(place.spec, files, Slicer.of(place.spec))
     except (InvalidSpecError, ObjectNotFoundError):
         return None
     committed = place.checkpoint.sentinels().good

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from batchrunner.checkpoint import RunLocation
-from batchrunner.driver.asked_for import AskedFor
+from batchrunner.driver.definition import RunDefinition
 from batchrunner.errors import CapabilityImportError, SpecChangedError, StorageError, describe
 from batchrunner.formats.contract import RecordReader, TableReader
 from batchrunner.shard import Shard
@@ -53,7 +53,7 @@ def chosen(shards: Sequence[Shard], share: float, *, run_uid: str) -> list[Shard
     return sorted(some, key=lambda shard: shard.id)
 
 
-def refuse_other_code(asked_for: AskedFor, place: RunLocation, seen: Evidence) -> None:
+def refuse_other_code(asked_for: RunDefinition, place: RunLocation, seen: Evidence) -> None:
     """Refuse to replay with a capability that is not that of the run.
 
     Its rows would be called defects, and a repair would take sound parts away.

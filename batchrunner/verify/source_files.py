@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from batchrunner.checkpoint import RunLocation, Sentinel
-from batchrunner.driver.same_bytes import Comparison
+from batchrunner.driver.same_bytes import Comparer, Comparison
 from batchrunner.driver.source_files import SourceFile, list_source
-from batchrunner.driver.survey import comparer_of
 from batchrunner.errors import InputChangedError, InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.registry import DEFAULT, FileKind, file_kind
 from batchrunner.shard import Shard
@@ -30,7 +29,7 @@ def with_files_of_now(place: RunLocation, seen: Evidence) -> Evidence:
     """
     planned = {shard.uri: shard for shard in seen.plan.active}
     files = _files(place.spec.source, planned)
-    comparer = comparer_of(place.spec)
+    comparer = Comparer.of(place.spec)
     found = comparer.compare(seen.plan, list(files.values()), _trusted(seen))
     plan = seen.plan.identified(found.same)
     now = {shard.uri: shard for shard in plan.active}

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from batchrunner.checkpoint import RunLocation
-from batchrunner.driver.asked_for import AskedFor
+from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.moving import former_uris, place_of
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError
@@ -69,7 +69,7 @@ def verify_place(place: RunLocation, *, checks: Checks, watch: Watch) -> Verific
         if damaged := tuple(record_faults(place)):
             return Verification(damaged)
         raise  # it was put right between the two looks: not to be called sound unseen
-    asked_for = AskedFor(place.spec, checks.capability)
+    asked_for = RunDefinition(place.spec, checks.capability)
     if checks.replay is not None:
         refuse_other_code(asked_for, place, seen)
     seen = with_files_of_now(place, seen)

@@ -153,7 +153,7 @@ CASES = {
         ["run", "spec.yaml"],
         {"source": "spec.yaml"},
         2,
-        "does not tell its format",
+        "does not show its format",
     ),
     "missing module": (
         ["run", "spec.yaml"],

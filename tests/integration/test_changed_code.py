@@ -310,7 +310,7 @@ def test_dynamic_imports_are_warned_of_once(plugged, engine, caplog, request):
     spec = a_spec(plugged, capability={"target": "plugging:f"}, execution={"engine": engine})
     BatchRunner(spec).run(accept_changes=True)
 
-    (warning,) = [r.getMessage() for r in caplog.records if "not noticed" in r.getMessage()]
+    (warning,) = [r.getMessage() for r in caplog.records if "not detected" in r.getMessage()]
     assert f"plug_one ({plugged}/plugins/plug_one.py)" in warning
     assert "capability.files" in warning
     assert "plugging" not in warning.replace(str(plugged), "")
@@ -325,7 +325,7 @@ def test_a_user_who_followed_the_warning_gets_none(plugged, way, caplog):
         .ok
     )
 
-    assert not [r for r in caplog.records if "not noticed" in r.getMessage()]
+    assert not [r for r in caplog.records if "not detected" in r.getMessage()]
 
 
 def test_a_version_stands_in_for_code_that_changes_meanwhile(job):

@@ -206,7 +206,7 @@ def test_where_rows_wait_for_mended_code_the_refusal_names_retry(tmp_path, monke
 
     said = refused(tmp_path, SpecChangedError, spec)
 
-    assert "1 rows were set aside" in said
+    assert "1 rows failed" in said
     assert "`batchrunner retry --rows SPEC`" in said
     assert "another job" not in said
     del sys.modules["mended_rows"]  # as in a new process

@@ -9,7 +9,7 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.lease import Owner, acquire_lease
-from batchrunner.driver.progress import NoProgress
+from batchrunner.driver.progress import NoDisplay
 from batchrunner.errors import LeaseHeldError
 from batchrunner.storage import open_storage
 from batchrunner.verify import verify
@@ -95,7 +95,7 @@ def test_a_run_that_ends_well_leaves_nothing_of_workers_that_died(job):
     staging = job / "out/_checkpoint/.staging"
     intents = b'{"errors/part-00002.dead.jsonl": "dead_letters"}'
 
-    class DiesMeanwhile(NoProgress):
+    class DiesMeanwhile(NoDisplay):
         def show(self, _):
             for name in ("dead.tmp", "dead.intents"):
                 (staging / name).write_bytes(intents)

@@ -32,7 +32,7 @@ PLACE = next(
 )
 
 
-@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.fixture(params=["local", "ray"])
 def engine(request):
     """Both of them, with the Ray that all tests share."""
     if request.param == "ray":

@@ -33,8 +33,7 @@ from batchrunner.testing.analytics_contract import (
 )
 from batchrunner.testing.memory import MemoryStorage
 from command import ENVIRONMENT
-
-PATIENCE = 60
+from patience import PATIENCE
 
 
 @pytest.fixture
