@@ -12,6 +12,7 @@ from dataclasses import replace
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats import RowFormat
 from batchrunner.formats.contract import RecordReader, Slice
+from batchrunner.formats.lines import buffered
 from batchrunner.formats.records import chunk_of
 from batchrunner.shard import Slicing
 
@@ -79,6 +80,7 @@ def frame(row):
 
 def frames(file, start, stop):
     """Yield offset and checked body of each frame that begins in the range."""
+    file = buffered(file)
     file.seek(start)
     while start < stop and (head := file.read(HEAD.size)):
         length, crc = HEAD.unpack(head) if len(head) == HEAD.size else (1 << 32, 0)

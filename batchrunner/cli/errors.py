@@ -28,7 +28,9 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
 
     checkpoint = checkpoint_of(place, storage_options)
     if rows:
-        records = [_same_keys(dead_letter) for dead_letter in read_dead_letters(checkpoint)]
+        # All with the same keys, as tables and CSV want them.
+        absent = {"raw": None, "raw_base64": None, "code": "", "traceback": None}
+        records = [{**absent, **dead_letter} for dead_letter in read_dead_letters(checkpoint)]
         print_records([_in_cells(r) for r in records] if output == "table" else records, output)
     else:
         records = [group.to_dict() for group in error_groups(checkpoint)]
@@ -43,10 +45,6 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
         say(f"shard {one.shard} was given up {attempts}: {one.reason}")
     if not records and not quarantined:
         say("no row failed")
-
-
-def _same_keys(dead_letter: dict[str, object]) -> dict[str, object]:
-    return {"raw": None, "raw_base64": None, "code": "", "traceback": None, **dead_letter}
 
 
 def _in_cells(dead_letter: dict[str, object]) -> dict[str, object]:

@@ -49,11 +49,13 @@ def refuse_changes(
     more = len(differences) - _MOST_DIFFERENCES
     shown = [*differences[:_MOST_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
     lines = "".join(f"\n  {line}" for line in shown)
+    is_other = is_renamed or any(line.startswith("capability.target:") for line in differences)
+    hint_at_sink = "\nIf this is another job, give it another sink." if is_other else ""
     raise SpecChangedError(
         f"the spec or the code is not that of the run in {checkpoint.storage.uri}:{lines}\n"
         "Nothing was changed. Put it back; or run with --accept-changes to go on with the new one "
         "for what is not committed yet; or start over with --fresh."
-        f"{_hint_at_retry(differences, checkpoint)}{_hint_at_sink(differences, is_renamed)}"
+        f"{_hint_at_retry(differences, checkpoint)}{hint_at_sink}"
     )
 
 
@@ -70,8 +72,3 @@ def _hint_at_retry(differences: Sequence[str], checkpoint: Checkpoint) -> str:
         f"\n{' and '.join(what)} failed: if this change fixes that, `batchrunner {way} SPEC` "
         "runs them again with it."
     )
-
-
-def _hint_at_sink(differences: Sequence[str], is_renamed: bool) -> str:
-    is_other = is_renamed or any(line.startswith("capability.target:") for line in differences)
-    return "\nIf this is another job, give it another sink." if is_other else ""

@@ -126,9 +126,10 @@ class ClearedRuns:
         # With damaged records, the rest may be wrong as well: nothing of such a run is deleted.
         if parts and not all(run.is_whole for run in self._runs):
             damaged = set(parts)
+        retired = (e for e in self._sink.list(RETIRED) if self._sentinel(e.key.rpartition("/")[2]))
         return StaleOutput(
             declaration=declaration,
-            parts=(*(e for n, e in parts.items() if n not in damaged), *self._retired()),
+            parts=(*(e for n, e in parts.items() if n not in damaged), *retired),
             damaged=tuple(parts[name] for name in sorted(damaged)),
         )
 
@@ -178,9 +179,6 @@ class ClearedRuns:
 
     def _sentinel(self, part: str) -> Sentinel | None:
         return next((found for run in self._runs if (found := run.sentinel(part))), None)
-
-    def _retired(self) -> list[Entry]:
-        return [e for e in self._sink.list(RETIRED) if self._sentinel(e.key.rpartition("/")[2])]
 
     def _declared(self, declaration: Sequence[Entry], *, is_ours: bool) -> bool:
         """Return whether one of these runs declared the output complete.

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from batchrunner.checkpoint import Quarantine, Sentinel
-from batchrunner.checkpoint.marks import forget_attempts
+from batchrunner.checkpoint.marks import remove_marks
 from batchrunner.driver.clearing import ClearedRuns
 from batchrunner.driver.progress import Display, Progress
 from batchrunner.driver.session import Session, StopReason
@@ -200,7 +200,7 @@ class Dispatcher:
             # A clean stop, or an error that this process outlives: no shard killed its worker, so
             # none may be suspected of it. On Ray, after an error, a worker may indeed have died.
             if self._stop_is_stored or (self._is_cut_short and is_worker):
-                forget_attempts(self._checkpoint.records, session=self._session.id)
+                remove_marks(self._checkpoint.records, session=self._session.id)
         except StorageError as error:  # neither is needed, and must not hide an error from before
             _log.warning("%s", error)
 

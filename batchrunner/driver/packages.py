@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 import orjson
 
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.checkpoint.documents import record_lines
+from batchrunner.checkpoint.documents import lines_of
 from batchrunner.checkpoint.lease import Lease
 from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session
@@ -49,7 +49,7 @@ def keep_versions(run: Run, session: Session, *, is_first: bool) -> None:
 def _last_versions(checkpoint: Checkpoint, session: Session) -> Mapping[str, str]:
     for last in _sessions_before(checkpoint, session):
         try:
-            for line in record_lines(checkpoint.storage, f"sessions/{last}.jsonl"):
+            for line in lines_of(checkpoint.storage, f"sessions/{last}.jsonl"):
                 event = orjson.loads(line)
                 if event["action"] == _ACTION:
                     return dict(event["versions"])
@@ -88,13 +88,10 @@ def versions_of(modules: Iterable[str]) -> dict[str, str]:
         else:
             versions[name] = installed
     if other_names:  # only then: it reads the metadata of every installed package
-        versions |= _by_content(other_names, packages_distributions())
+        packages = packages_distributions()
+        names = {name for module in other_names for name in packages.get(module, ())}
+        versions |= {name: found for name in names if (found := _version(name)) is not None}
     return dict(sorted(versions.items()))
-
-
-def _by_content(modules: Iterable[str], packages: Mapping[str, list[str]]) -> dict[str, str]:
-    names = {name for module in modules for name in packages.get(module, ())}
-    return {name: found for name in names if (found := _version(name)) is not None}
 
 
 def _version(name: str) -> str | None:

@@ -136,12 +136,12 @@ def next_generation(
     """
     spec.check_parts(stored.facts.format)
     # One shard stands for its file: all shards of a file have the same identity.
-    planned = {shard.uri: shard for shard in stored.active}
+    planned = {shard.uri: (shard.size, shard.identity) for shard in stored.active}
     now = {file.uri: file for file in files}
     vanished = [uri for uri in planned if uri not in now]
     if vanished and not accept_vanished:
         raise InputChangedError(_vanished(vanished))
-    changed = [file for file in files if not _is_planned(file, planned.get(file.uri))]
+    changed = [file for file in files if planned.get(file.uri) != (file.size, file.identity)]
     stale = {file.uri for file in changed} | set(vanished)
     limit = spec.source.limit
     if limit is not None:
@@ -154,10 +154,6 @@ def next_generation(
     shards = _number(_cut(changed, sharding, limit=limit, slicer=slicer), first_id=first_id)
     retired = tuple(shard.id for shard in stored.active if shard.uri in stale)
     return Generation(stored.facts, shards, retired) if shards or retired else None
-
-
-def _is_planned(file: SourceFile, shard: Shard | None) -> bool:
-    return shard is not None and (shard.size, shard.identity) == (file.size, file.identity)
 
 
 def _vanished(uris: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from batchrunner.checkpoint.lease import (
     RENEW_SECONDS,
     STALE_SECONDS,
     Lease,
-    Owner,
+    LeaseOwner,
     acquire_lease,
     check_lease,
     release_lease,
@@ -223,7 +223,7 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
     """
     id_ = uuid.uuid4().hex
     waiting = partial(_warn_of_wait, checkpoint.storage.uri)
-    lease = acquire_lease(checkpoint.storage, Owner.this_process(id_), waiting=waiting)
+    lease = acquire_lease(checkpoint.storage, LeaseOwner.this_process(id_), waiting=waiting)
     session = Session(checkpoint, stop=stop, id_=id_, lease=lease)
     done = threading.Event()
     renewing = threading.Thread(

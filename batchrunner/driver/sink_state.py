@@ -108,9 +108,8 @@ def examine(
         ForeignOutputError: A part belongs to no shard.
     """
     active = {shard.id: plan.facts.part(shard.id) for shard in plan.active}
-    names = set(active.values())
     retired = {plan.facts.part(shard.id) for shard in plan.retired}
-    foreign = [name for name in parts if name not in retired and name not in names]
+    foreign = sorted(parts.keys() - retired - set(active.values()))
     # A reader takes every part in the sink for output: rows of a foreign one would be in it.
     if foreign:
         raise ForeignOutputError(

@@ -177,11 +177,11 @@ def _named_by(stem: str, format: str | None) -> str | None:  # noqa: A002 - the 
     if format is not None and stem.endswith(format_named(format).suffixes):
         return format
     # Installed packages are asked only about a name that no other format takes: it is slow.
-    for names in (_targets, _with_entry_points()):
-        for name in list(names):
-            if stem.endswith(format_named(name).suffixes):
-                return name
-    return None
+    return _taking(stem, _targets) or _taking(stem, _with_entry_points())
+
+
+def _taking(stem: str, names: Mapping[str, Any]) -> str | None:
+    return next((n for n in list(names) if stem.endswith(format_named(n).suffixes)), None)
 
 
 def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec's word

@@ -58,9 +58,9 @@ class RaySimpleOptions(JobBackendOptions):
     )
     max_retries: Whole | None = Field(
         default=None,
-        description="How often a job whose worker dies is run again. By default, what the "
-        "capability says in `default_max_retries`, or 0; then a job of `ray` ends with its registry, "
-        "too. A capability that raises is not retried.",
+        description="How often a job whose worker dies is retried. By default, the capability's "
+        "`default_max_retries`, or 0. With 0, a job of `ray` fails when its registry dies, too. A "
+        "capability that raises is not retried.",
     )
     force_reinit: bool = Field(
         default=False,
@@ -90,8 +90,8 @@ class RayOptions(RaySimpleOptions):
     """Options of the backend `ray`, on top of those of `ray-simple`."""
 
     idempotency_scope: NonEmpty = Field(
-        description="Whose jobs these are, such as a project: within a scope, the same run is one "
-        "job, and every process sees all jobs. Required. See below."
+        description="Name of a project or a team: within a scope, the same run is one job, and every "
+        "process sees all jobs. Required. See below."
     )
     registry_namespace: NonEmpty = Field(
         default="batchrunner_jobs", description="Ray namespace of the registry actor."
@@ -107,24 +107,25 @@ class RayOptions(RaySimpleOptions):
         "submissions, in all. More raise BackpressureError.",
     )
     max_active_jobs_per_scope: Count = Field(
-        default=10_000, description="Jobs of the scope that have not ended. More: as above."
+        default=10_000,
+        description="Jobs of the scope that have not ended. More raise BackpressureError.",
     )
     controller_max_pending_calls: Count = Field(
         default=64,
-        description="Processes that a job wakes the moment it ends; further ones ask again twice "
-        "a second.",
+        description="Processes that get a job's end the moment it ends; further ones ask again "
+        "twice a second.",
     )
     controller_retention_s: Seconds = Field(
         default=3600.0,
-        description="How long the registry keeps an ended job in memory, and lives on when there "
-        "is nothing to do. The journal keeps the job in any case.",
+        description="Seconds for which the registry keeps an ended job in memory, and stays alive "
+        "without any job. The journal keeps the job in any case.",
     )
     max_retained_terminal_controllers: Whole = Field(
         default=1000, description="How many ended jobs the registry keeps in memory."
     )
     terminal_job_retention_s: Timeout | None = Field(
         default=None,
-        description="Age at which ended jobs are removed from the journal; by default, never. A "
+        description="Age in seconds at which ended jobs are removed from the journal; by default, never. A "
         "removed job can be submitted again. Recorded runs stay.",
     )
     max_retained_terminal_jobs_per_scope: Whole | None = Field(
@@ -133,10 +134,10 @@ class RayOptions(RaySimpleOptions):
         "100, until they are removed.",
     )
     registry_startup_timeout_s: Timeout = Field(
-        default=60.0, description="How long to wait for the registry actor to start."
+        default=60.0, description="Seconds to wait for the registry actor to start."
     )
     registry_update_timeout_s: Timeout = Field(
-        default=30.0, description="How long to wait for the registry's answer to a call."
+        default=30.0, description="Seconds to wait for the registry's answer to a call."
     )
     registry_num_cpus: Share = Field(default=0.0, description="CPUs of the registry actor.")
     registry_memory: Size | None = Field(

@@ -15,7 +15,7 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.capability import legacy_hash
 from batchrunner.checkpoint import Checkpoint, RunRecord
-from batchrunner.checkpoint.documents import record_lines
+from batchrunner.checkpoint.documents import lines_of
 from batchrunner.errors import CapabilityImportError, InvalidSpecError, SpecChangedError
 from batchrunner.spec.fingerprint import legacy_code_field
 from batchrunner.storage import open_storage
@@ -577,7 +577,7 @@ def test_the_versions_are_kept_in_the_session_log(job):
 
     (found,) = [
         event["versions"]
-        for event in map(json.loads, record_lines(checkpoint.storage, key))
+        for event in map(json.loads, lines_of(checkpoint.storage, key))
         if event["action"] == "packages_found"
     ]
 

@@ -432,10 +432,10 @@ def nothing_to_read(folder):
 
 
 def somebody_runs(folder):
-    from batchrunner.checkpoint.lease import Owner, acquire_lease
+    from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
 
     BatchRunner(a_spec(folder)).run()
-    owner = Owner.this_process("a session")
+    owner = LeaseOwner.this_process("a session")
     acquire_lease(open_storage(str(folder / "out/_checkpoint")), owner)
 
 
