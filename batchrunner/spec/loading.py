@@ -26,7 +26,7 @@ from batchrunner.spec.fields import UNBRACED
 from batchrunner.spec.secrets import HIDDEN
 from batchrunner.spec.section import Section
 from batchrunner.spec.text import read_document
-from batchrunner.spec.tree import MAX_CHARACTERS, ParsedText, Node
+from batchrunner.spec.tree import MAX_CHARACTERS, Node, ParsedText
 
 AnySection = TypeVar("AnySection", bound=Section)
 

@@ -19,8 +19,8 @@ from batchrunner.spec.tree import (
     MAX_CHARACTERS,
     MAX_DEPTH,
     MAX_NODES,
-    ParsedText,
     Node,
+    ParsedText,
     resolved,
     shown,
 )
