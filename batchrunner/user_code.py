@@ -126,7 +126,7 @@ def _text(error: BaseException) -> str:
         return f"(its message cannot be made: {type(failure).__name__})"
 
 
-_OURS = f"{Path(__file__).parents[1]}/"
+_OURS = f"{Path(__file__).parent}/"
 _LIBRARIES = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")})
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 _COMPILED = (".pyx", ".pxi", ".pxd")

@@ -1,6 +1,7 @@
 """Tiers (`--tier`), and the servers that are started once for all tests that ask for them."""
 
 import os
+import signal
 import uuid
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Take Ray away from a process whose tests say that they need none."""
+    """Take Ray away from a process whose tests say that they need none; let Ctrl-C work in tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if chosen_tiers(config) <= WITHOUT_SERVERS:
         os.environ["RAY_TMPDIR"] = os.devnull
 
@@ -62,7 +65,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def tier_of_item(item):
-    for mark in marks_of(item.fixturenames):
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    for mark in marks_of(item.fixturenames, engine=parameters.get("engine")):
         item.add_marker(mark)
     folder = item.path.relative_to(ROOT).parts[0]
     try:

@@ -137,19 +137,27 @@ JOBS = {
 }
 
 
-def sweep(
-    folder: Path, death: Death, *, job: str = "rows", mutant: str = "", stride: int = 1
-) -> list[str]:
+def sweep(folder: Path, death: Death, *, job: str = "rows", stride: int = 1) -> list[str]:
     """Run the sweep in a process of its own and return its findings; none is good."""
-    command = [sys.executable, __file__, str(folder), death, job, mutant, str(stride)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    deaths, *findings = done.stdout.splitlines()
+    deaths, *findings = _lines_of(folder, death, job, "", "", stride)
     assert int(deaths) * stride > 50, "too few deaths to prove anything"
     return findings
 
 
-def main(folder: Path, death: Death, job: Job, mutant: str, stride: int) -> None:
+def sees(folder: Path, death: Death, *, mutant: str, sign: str = "", job: str = "rows") -> bool:
+    """Return whether the sweep has a finding with *sign* when *mutant* is applied; end with it."""
+    _, *findings = _lines_of(folder, death, job, mutant, sign, 1)
+    return any(sign in finding for finding in findings)
+
+
+def _lines_of(*arguments: object) -> list[str]:
+    command = [sys.executable, __file__, *map(str, arguments)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def main(folder: Path, death: Death, job: Job, mutant: str, sign: str, stride: int) -> None:
     changes = changes_of_a_run(folder / "whole", job, mutant)
     deaths, findings = 0, []
     for die_at in range(1, len(changes) + 1, stride):
@@ -160,6 +168,8 @@ def main(folder: Path, death: Death, job: Job, mutant: str, stride: int) -> None
         found = faults(job, place) or faults_after_going_on(job, place)
         findings += [f"change {die_at} ({changes[die_at - 1]}): {fault}" for fault in found]
         shutil.rmtree(place)
+        if mutant and any(sign in finding for finding in findings):
+            break  # the sweep sees it: that is all there is to show
     sys.stdout.write("\n".join([str(deaths), *findings]))
 
 
@@ -257,5 +267,5 @@ def inodes(job: Path) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    _, folder, death, job, mutant, stride = sys.argv
-    main(Path(folder), Death(death), JOBS[job], mutant, int(stride))
+    _, folder, death, job, mutant, sign, stride = sys.argv
+    main(Path(folder), Death(death), JOBS[job], mutant, sign, int(stride))

@@ -10,7 +10,7 @@ from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint import commit as committing
 from batchrunner.driver.session import Session
 from batchrunner.formats import schemas
-from batchrunner.storage.disk import durability
+from batchrunner.storage.disk import durability, staging
 from batchrunner.storage.disk import storage as local
 from batchrunner.storage.disk.storage import LocalStorage
 from batchrunner.worker import committer
@@ -33,7 +33,7 @@ def sentinel_first() -> None:
 
 def no_fsync() -> None:
     durability._sync_each = lambda files: None
-    local.sync_folder = lambda path: None
+    staging.sync_folder = lambda path: None
     durability.sync_folder = lambda path: None
 
 

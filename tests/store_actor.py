@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import sys
 
-from batchrunner.analytics import folding, open_store
+from batchrunner.analytics import background_compaction, open_store
 from batchrunner.testing.analytics_contract import a_run
 
 
 def main(uri: str, storage_options: dict, act: str, **arguments) -> None:
     # Of what writers do by the way, ten times as much as there is else.
-    folding.LOOSE, folding.TURNS = 8, 4
+    background_compaction.COMPACTION_TRIGGER, background_compaction.WRITES_PER_CHECK = 8, 4
     store = open_store(uri, storage_options=storage_options)
     ACTS[act](store, **arguments)
 

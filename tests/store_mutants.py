@@ -50,11 +50,11 @@ def catalog_first() -> None:
     """A catalog that counts before its files are there."""
     real = compaction._write
 
-    def write(snapshot, intake, effort):
+    def write(snapshot, selected, limits):
         storage = snapshot.storage
         put, held = storage.put_if_absent, {}
         storage.put_if_absent = held.update
-        catalog, created = real(snapshot, intake, effort)
+        catalog, created = real(snapshot, selected, limits)
         del storage.put_if_absent
         compaction.publish_catalog(storage, catalog)
         put(held)

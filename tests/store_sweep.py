@@ -20,7 +20,7 @@ import pyarrow.parquet  # noqa: F401 - likewise
 
 import mutants
 import store_mutants
-from batchrunner.analytics import folding, open_store
+from batchrunner.analytics import background_compaction, open_store
 from batchrunner.errors import BatchRunnerError, describe
 from batchrunner.testing.analytics_contract import some_runs
 from batchrunner.testing.crash import Death, Disk
@@ -36,7 +36,7 @@ class Sweep:
 
     Attributes:
         root: Folder or URI below which each death has a store of its own.
-        act: `write`, `compact` or `fold`.
+        act: `write`, `compact` or `compact_in_background`.
         death: One of `Death`; of S3 `before` and `after`.
         mutant: Which of `store_mutants` to apply.
         storage_options: Of the stores.
@@ -123,9 +123,9 @@ def act(what: Sweep, place: str, *, die_at: int = 0) -> list[str]:
     with dying(what, die_at) as changes:
         if what.act == "compact":
             store_at(what, place).compact()
-        elif what.act == "fold":  # what writers do by the way, of 2 files
-            folding.LOOSE = 2
-            store_at(what, place)._folding.fold()
+        elif what.act == "compact_in_background":  # what writers do by the way, of 2 files
+            background_compaction.COMPACTION_TRIGGER = 2
+            store_at(what, place)._background.compact_if_needed()
         else:
             store = store_at(what, place)
             receipt = store.write_with_receipt(some_runs(NEW))  # one set, some of it known

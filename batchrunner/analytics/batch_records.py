@@ -1,4 +1,4 @@
-"""What a batch says of itself: one row about the run, one about each shard."""
+"""The records that `run` writes of a batch: one of the batch, one of each shard."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from batchrunner.analytics.record import Record
 
 
 class BatchRunRecord(Record, table_name="batch_runs"):
-    """A batch, when it is done.
+    """A completed batch.
 
     Attributes:
         name: Of the spec.
-        fingerprint: Hash of all that decides the output.
+        fingerprint: Hash of everything that decides the output.
         source_uri, sink_uri: Where its rows came from and went; several sources by commas.
         shards: Committed, all of them.
         sessions: Drivers that worked on it.
@@ -22,7 +22,7 @@ class BatchRunRecord(Record, table_name="batch_runs"):
         started_at: When its first session began.
         capability: What it mapped over its rows; None for an object of the program that ran it.
         batch_uid: The batch, over all the states in which it was complete.
-        checkpoint_uri: Where it is remembered.
+        checkpoint_uri: Of its checkpoint.
         tags: Of the spec, as JSON.
     """
 
@@ -50,10 +50,11 @@ class BatchShardRecord(Record, table_name="batch_shards"):
     Attributes:
         shard: Its id.
         part: Its output file.
-        source_uri, start, stop: What of which file it is, in `slicing`.
+        source_uri: Its source file.
+        slicing, start, stop: Its slice of that file: the unit, and the bounds in it.
         rows_in, rows_out, rows_failed: Its rows.
         bytes_out, sha256: Of its part.
-        seconds: It took.
+        seconds: How long it took.
         session: The driver session that committed it.
     """
 

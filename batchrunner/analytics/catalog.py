@@ -1,4 +1,4 @@
-"""The catalogs: numbered records that say which compacted files count, and what they replace."""
+"""Catalogs: numbered documents that name the compacted files and the files that these replace."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from batchrunner.errors import StorageError
 from batchrunner.storage import Storage
 
 _KEPT = 2
-"""Catalogs that stay: the newest, and the one that a reader may be opening now."""
+"""Catalogs that are not deleted: the newest, and the one that a reader may be opening now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """What a compaction made of the store.
+    """The state of the store after a compaction.
 
     Attributes:
         number: Counts compactions; 0 is the catalog of a store that never had one.
         files: Keys of the compacted files that count, by table. No run is in two of them.
-        replaced: Keys of files that no longer count: all their runs are in `files`. They may be
-            deleted once the next compaction begins.
-        small: Those of `files` that are not full, by table: later ones may take them in.
+        replaced: Keys of files that no longer count: all their runs are in `files`. The next
+            compaction may delete them.
+        small: Those of `files` that are not full, by table: later compactions may merge them.
     """
 
     number: int = 0
@@ -57,7 +57,7 @@ def newest_catalog(storage: Storage) -> Catalog:
     """Return the catalog that counts now.
 
     Raises:
-        ObjectNotFoundError: It was replaced meanwhile: look again.
+        ObjectNotFoundError: A newer one replaced it meanwhile: try again.
         NewerFormatError: A later version wrote it.
         StorageError: It is damaged.
     """
@@ -68,7 +68,7 @@ def newest_catalog(storage: Storage) -> Catalog:
     fields = read_json(storage, key)
     try:
         files = _by_table(fields["files"])
-        # Before there was the word, only the last file of a table was not full.
+        # Catalogs of earlier versions have no `small`: of each table, only the last was not full.
         last = {table: keys[-1:] for table, keys in files.items()}
         small = _by_table(fields.get("small", last))
         return Catalog(numbers[-1], files, frozenset(fields["replaced"]), small)
@@ -77,7 +77,10 @@ def newest_catalog(storage: Storage) -> Catalog:
 
 
 def publish_catalog(storage: Storage, catalog: Catalog) -> bool:
-    """Let *catalog* count from now on; tell whether it does: another compaction may be first."""
+    """Put *catalog* if its number is absent, so that it counts; return whether it was.
+
+    Atomic and durable: of two compactions with the same number exactly one publishes.
+    """
     key = catalog_key(catalog.number)
     if key not in storage.put_if_absent({key: catalog.to_bytes()}):
         return False
@@ -89,9 +92,9 @@ def publish_catalog(storage: Storage, catalog: Catalog) -> bool:
 
 
 def claim_catalog(storage: Storage, number: int) -> bool:
-    """Say that somebody is about to make catalog *number*; tell whether this call was the first.
+    """Claim to be the writer that makes catalog *number*; return whether this call was the first.
 
-    Only spares others the work: who makes the catalog does not need it. It goes with the catalog.
+    Decides nothing: a claim only spares other writers the same work. `publish_catalog` removes it.
     """
     key = claim_key(number)
     return key in storage.put_if_absent({key: uuid.uuid4().bytes})
@@ -102,5 +105,5 @@ def _by_table(keys: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
 
 
 def _numbers(keys: Iterable[str]) -> list[int]:
-    found = map(catalog_number, keys)
-    return sorted(number for number in found if number is not None)
+    numbers = map(catalog_number, keys)
+    return sorted(number for number in numbers if number is not None)

@@ -1,4 +1,4 @@
-"""Compaction: few large files in place of many small ones, whatever dies and whoever reads."""
+"""Compaction: replaces many small files by few large ones, while others write and read."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from batchrunner.analytics.catalog import Catalog, publish_catalog
-from batchrunner.analytics.intake import Effort, Intake, take_in
+from batchrunner.analytics.compaction_input import CompactionInput, RoundLimits, select_input
+from batchrunner.analytics.integrity import check_catalogs, check_compacted_files, torn_files_named
 from batchrunner.analytics.layout import compacted_stem, compaction_in, file_key
 from batchrunner.analytics.schemas import Schemas
-from batchrunner.analytics.snapshot import CompactedFiles, Memory, Snapshot, take_snapshot
-from batchrunner.analytics.soundness import check_catalogs, damage_named, look_for_losses
+from batchrunner.analytics.snapshot import CompactedFiles, ReadCache, Snapshot, take_snapshot
 from batchrunner.analytics.table_files import arrow_schema, to_parquet
 from batchrunner.storage import Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-THOROUGH = Effort(files=50_000, size=inf, growth=None)
-"""Of a round that somebody asked for: of each table, one file at most is not full afterwards."""
+THOROUGH = RoundLimits(files=50_000, size=inf, growth=None)
+"""Of a round of `compact()`: of each table, at most one file is not full afterwards."""
 
-LIGHT = Effort(files=1024, size=16 << 20, growth=2)
-"""Of a round that a writer does by the way. While a table grows a thousandfold, a row is copied
-some ten times, and there are about as many files that are not full."""
+LIGHT = RoundLimits(files=1024, size=16 << 20, growth=2)
+"""Of a round in the background of a writer. While a table grows a thousandfold, a row is copied
+some ten times, and about ten files are not full."""
 
 _FILE_BYTES = 64 << 20
 """Bytes of rows in memory that make a compacted file full: some 10 MB of Parquet."""
@@ -38,9 +38,9 @@ class CompactionReport:
     Attributes:
         replaced: Files that no longer count.
         created: Files that count in their place.
-        deleted: Files removed that earlier compactions had replaced, or left half done.
-        left: Written files of `runs` that are for another round.
-        lost_race: Another compaction was first, and nothing was replaced by this one.
+        deleted: Files removed that earlier compactions had replaced, or left when they died.
+        left: Written files of `runs` that remain for later rounds.
+        lost_race: Another compaction published its catalog first; this one replaced nothing.
         passed_over: Files left as they are since they cannot be read, and why, by key.
     """
 
@@ -52,7 +52,7 @@ class CompactionReport:
     passed_over: Mapping[str, str] = field(default_factory=dict)
 
     def and_then(self, other: CompactionReport) -> CompactionReport:
-        """Return what both have done, *other* after this one."""
+        """Return one report of both compactions, *other* after this one."""
         return CompactionReport(
             self.replaced + other.replaced,
             self.created + other.created,
@@ -64,77 +64,81 @@ class CompactionReport:
 
 
 def compact_once(
-    storage: Storage, schemas: Schemas, *, memory: Memory, effort: Effort
+    storage: Storage, schemas: Schemas, *, cache: ReadCache, limits: RoundLimits
 ) -> CompactionReport:
-    """Do one round of a compaction. *memory* is kept for the next try.
+    """Do one round of a compaction within *limits*. Pass the same *cache* to a retry.
 
-    Its files are seen by nobody before the catalog names them, which one object decides, created
-    only if absent. What they replace is deleted by the next compaction, not by this one.
+    Atomic: readers ignore the new files until a catalog names them, which is one object, created
+    if absent. The next compaction deletes what this one replaces, so readers at work still have it.
 
     Raises:
         ObjectNotFoundError: Another compaction removed a file meanwhile: try again.
-        StorageError: It could not be done; whatever was done is harmless.
+        StorageError: A request failed. Everything done so far is harmless.
     """
     with (
-        take_snapshot(storage, schemas, memory=memory, held=False) as snapshot,
-        damage_named(snapshot),
+        take_snapshot(storage, schemas, cache=cache, open_all=False) as snapshot,
+        torn_files_named(snapshot),
     ):
         check_catalogs(snapshot, newest=True)
-        look_for_losses(snapshot, thorough=effort.growth is None)
-        # What is replaced may be all that there is of a run, or be recorded again; and what was
-        # recorded again would be there twice when the lost file is restored.
+        check_compacted_files(snapshot, thorough=limits.growth is None)
+        # With a compacted file lost, compact nothing: the files that it replaced may be all that is
+        # left of a run, and a run that was recorded again would be compacted a second time, and
+        # stand twice once the lost file is restored.
         if snapshot.damaged:
             return CompactionReport(passed_over=snapshot.passed_over)
-        return _compact(snapshot, effort)
+        return _compact(snapshot, limits)
 
 
-def _compact(snapshot: Snapshot, effort: Effort) -> CompactionReport:
-    intake = take_in(snapshot, effort)
-    catalog, created = _write(snapshot, intake, effort)
-    # Not before what is there was read: if it is torn, what it replaced may be all that is left.
-    report = CompactionReport(deleted=_clear(snapshot), passed_over=snapshot.passed_over)
+def _compact(snapshot: Snapshot, limits: RoundLimits) -> CompactionReport:
+    selected = select_input(snapshot, limits)
+    catalog, created = _write(snapshot, selected, limits)
+    # Delete only after the compacted files were read: if one is torn, what it replaced may be all
+    # that is left of its runs.
+    report = CompactionReport(deleted=_collect_garbage(snapshot), passed_over=snapshot.passed_over)
     if not catalog.replaced:
         return report
     if not publish_catalog(snapshot.storage, catalog):
-        snapshot.storage.delete(created)
+        snapshot.storage.delete(created)  # no catalog will ever name them
         return replace(report, lost_race=True)
-    replaced, left = len(catalog.replaced), intake.left
+    replaced, left = len(catalog.replaced), selected.left
     return replace(report, replaced=replaced, created=len(created), left=left)
 
 
-def _clear(snapshot: Snapshot) -> int:
-    """Delete what does not count any more, and what compactions left that died or lost a race.
+def _collect_garbage(snapshot: Snapshot) -> int:
+    """Delete replaced files, and those of compactions that died or lost a race; return the count.
 
-    Only by the catalog that counts now: a compaction that is at work has a higher number.
+    Of numbers up to that of the catalog only: files of higher ones belong to a compaction at work.
     """
-    counting = {key for keys in snapshot.catalog.files.values() for key in keys}
+    named = {key for keys in snapshot.catalog.files.values() for key in keys}
     listed = [key for files in snapshot.files.values() for key in files]
-    useless = [key for key in listed if key in snapshot.catalog.replaced]
+    garbage = [key for key in listed if key in snapshot.catalog.replaced]
     for key in listed:
         number = compaction_in(key)
-        if number is not None and number <= snapshot.catalog.number and key not in counting:
-            useless.append(key)
-    useless = list(dict.fromkeys(useless))
-    snapshot.storage.delete(useless)
-    return len(useless)
+        if number is not None and number <= snapshot.catalog.number and key not in named:
+            garbage.append(key)
+    garbage = list(dict.fromkeys(garbage))
+    snapshot.storage.delete(garbage)
+    return len(garbage)
 
 
-def _write(snapshot: Snapshot, intake: Intake, effort: Effort) -> tuple[Catalog, list[str]]:
-    """Write the new files; return the catalog that would name them, and their keys."""
+def _write(
+    snapshot: Snapshot, selected: CompactionInput, limits: RoundLimits
+) -> tuple[Catalog, list[str]]:
+    """Write the new files; return the catalog that is to name them, and their keys."""
     old, number = snapshot.catalog, snapshot.catalog.number + 1
     files, small = dict(old.files), dict(old.small)
-    replaced, created = set(intake.replaced), list[str]()
-    for table in sorted({*intake.rows, *small}):
-        merged, rows = _merged(snapshot, table, intake.rows.get(table), effort)
+    replaced, created = set(selected.replaced), list[str]()
+    for table in sorted({*selected.rows, *small}):
+        merged, rows = _merged(snapshot, table, selected.rows.get(table), limits)
         new = []
         for index, data in enumerate(_full_files(rows)):
             new.append(file_key(table, compacted_stem(number, index)))
             snapshot.storage.put_if_absent({new[-1]: data})
         files[table] = (*_without(merged, files.get(table, ())), *new)
-        small[table] = (*_without(merged, small.get(table, ())), *new[-1:])  # the last is not full
+        small[table] = (*_without(merged, small.get(table, ())), *new[-1:])  # only the last
         replaced |= merged
         created += new
-    for table, keys in intake.adopted.items():
+    for table, keys in selected.adopted.items():
         files[table] = (*files.get(table, ()), *keys)
     return Catalog(number, files, frozenset(replaced), small), created
 
@@ -144,12 +148,12 @@ def _without(merged: frozenset[str], keys: Iterable[str]) -> Iterator[str]:
 
 
 def _merged(
-    snapshot: Snapshot, table: str, rows: pa.Table | None, effort: Effort
+    snapshot: Snapshot, table: str, rows: pa.Table | None, limits: RoundLimits
 ) -> tuple[frozenset[str], pa.Table]:
-    """Put *rows* together with those of compacted files that are not full.
+    """Merge *rows* with those of compacted files that are not full.
 
     Returns:
-        The keys of these files, all of them whole, and the rows.
+        The keys of these files, none of them torn, and all the rows.
     """
     import pyarrow as pa
 
@@ -157,8 +161,8 @@ def _merged(
     new = nothing if rows is None else rows
     with ExitStack() as opened:
         small = _small_files(snapshot, table, opened)
-        keys = _to_merge({key: rows for key, (rows, _) in small.items()}, len(new), effort)
-        if not len(new) and len(keys) < 2:  # it would be the same again
+        keys = _to_merge({key: rows for key, (rows, _) in small.items()}, len(new), limits)
+        if not len(new) and len(keys) < 2:  # the result would be the one file again
             return frozenset(), nothing
         pieces = [small[key][1].dataset().to_table() for key in keys]
     return frozenset(keys), pa.concat_tables([*pieces, new])
@@ -167,20 +171,23 @@ def _merged(
 def _small_files(
     snapshot: Snapshot, table: str, opened: ExitStack
 ) -> dict[str, tuple[int, CompactedFiles]]:
-    """Return the rows in each compacted file of *table* that is not full, and the file."""
-    found = {}
+    """Return each compacted file of *table* that is not full, with the count of its rows."""
+    small = {}
     for key in snapshot.catalog.small.get(table, ()):
-        one = opened.enter_context(snapshot.compacted(table, keys=[key]))
-        if len(one):  # it is whole
-            found[key] = one.dataset().count_rows(), one
-    return found
+        file = opened.enter_context(snapshot.compacted(table, keys=[key]))
+        if len(file):  # else it could not be opened, and was passed over
+            small[key] = file.dataset().count_rows(), file
+    return small
 
 
-def _to_merge(sizes: Mapping[str, int], total: int, effort: Effort) -> list[str]:
-    """Return which of the files to merge with *total* rows, the smallest first."""
+def _to_merge(sizes: Mapping[str, int], total: int, limits: RoundLimits) -> list[str]:
+    """Return which of the files to merge with *total* rows, the smallest first.
+
+    The smallest first, as each that is taken raises the bound for the next.
+    """
     chosen = []
     for key, size in sorted(sizes.items(), key=lambda item: item[1]):
-        if effort.growth is not None and size > effort.growth * total:
+        if limits.growth is not None and size > limits.growth * total:
             break
         chosen.append(key)
         total += size
@@ -190,8 +197,8 @@ def _to_merge(sizes: Mapping[str, int], total: int, effort: Effort) -> list[str]
 def _full_files(rows: pa.Table) -> Iterator[bytes]:
     """Yield Parquet files of *rows*, full but the last; no run is in two of them.
 
-    So whoever reads the folder without the catalog may take each run from one file of those that
-    hold it, and has it whole.
+    So a reader without the catalog may take each run from any one of the files that hold it, and
+    has it whole.
     """
     step = max(1, len(rows) * _FILE_BYTES // max(rows.nbytes, 1))
     start = 0
@@ -202,7 +209,7 @@ def _full_files(rows: pa.Table) -> Iterator[bytes]:
 
 
 def _end_of_run(rows: pa.Table, stop: int) -> int:
-    """Return the first place from *stop* on where the rows of another run begin."""
+    """Return the first position from *stop* on at which the rows of another run begin."""
     import pyarrow.compute as pc
 
     if stop == len(rows):

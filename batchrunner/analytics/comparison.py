@@ -1,4 +1,4 @@
-"""Two runs, side by side: which of their numbers differ."""
+"""Comparison of two runs: which values of their records differ."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from batchrunner.analytics.finding import RecordedRun, Row
+from batchrunner.analytics.record import Row
+from batchrunner.analytics.run_lookup import RecordedRun
 from batchrunner.errors import InvalidSpecError
 
 _OF_THE_RUN = frozenset({"run_uid", "created_at"})
@@ -19,10 +20,10 @@ class Difference:
 
     Attributes:
         table: Of the records.
-        where: Which records: the columns by which they go together.
+        where: Which records: the columns, with values, by which they were matched.
         column: The column that differs.
         first, second: Its values; None also where a run has no such record.
-        change: Second less first, of numbers.
+        change: Second minus first, of numbers.
     """
 
     table: str
@@ -36,40 +37,40 @@ class Difference:
 def compare(
     first: RecordedRun, second: RecordedRun, *, on: Collection[str] = ()
 ) -> list[Difference]:
-    """Return what differs between the records of two runs, table by table.
+    """Return the differences between the records of two runs, table by table.
 
-    Records go together by their columns of text. A name that only one of the two runs was on, such
-    as that of a model of two, keeps none apart and is no difference.
+    Records are matched by their columns of text. The names of entities that only one of the two
+    runs ran on, such as two different models, are left out: they neither match nor differ.
 
     Args:
         first: A run.
         second: Another.
-        on: Columns by which records go together, in place of those.
+        on: Columns to match records by, instead of those of text.
 
     Raises:
         InvalidSpecError: No record has one of these columns.
     """
     _check(on, first, second)
-    apart = _entities(first) ^ _entities(second)
-    found: list[Difference] = []
+    unshared = _entities(first) ^ _entities(second)
+    differences: list[Difference] = []
     for table in sorted({*first.records, *second.records}):
         ones, others = (
-            _by_key(run.records.get(table, ()), on=on, apart=apart) for run in (first, second)
+            _by_key(run.records.get(table, ()), on=on, unshared=unshared) for run in (first, second)
         )
         for key in dict.fromkeys([*ones, *others]):
-            one, other = (_without(rows.get(key, {}), apart) for rows in (ones, others))
-            found += _differences(table, key, one, other)
-    return found
+            one, other = (_without(rows.get(key, {}), unshared) for rows in (ones, others))
+            differences += _differences(table, key, one, other)
+    return differences
 
 
 def _check(on: Collection[str], *runs: RecordedRun) -> None:
-    there = {
+    columns = {
         column for run in runs for rows in run.records.values() for row in rows for column in row
     }
-    if missing := sorted(set(on) - there):
+    if missing := sorted(set(on) - columns):
         raise InvalidSpecError(
             f"no record of these runs has a column {missing[0]!r}; they have: "
-            f"{', '.join(sorted(there))}"
+            f"{', '.join(sorted(columns))}"
         )
 
 
@@ -78,29 +79,30 @@ def _entities(run: RecordedRun) -> set[str]:
 
 
 def _by_key(
-    rows: Iterable[Row], *, on: Collection[str], apart: Collection[str]
+    rows: Iterable[Row], *, on: Collection[str], unshared: Collection[str]
 ) -> dict[tuple[str, int], Row]:
-    """Return *rows* by their key; of those that have the same, by their order."""
-    found: dict[tuple[str, int], Row] = {}
+    """Return *rows* by their key, and by their order among those of the same key."""
+    by_key: dict[tuple[str, int], Row] = {}
     counts: Counter[str] = Counter()
     for row in rows:
-        named = {name: row[name] for name in on if name in row} if on else _texts(row, apart)
+        named = {name: row[name] for name in on if name in row} if on else _texts(row, unshared)
         text = ", ".join(f"{name}={value}" for name, value in named.items())
-        found[text, counts[text]] = row
+        by_key[text, counts[text]] = row
         counts[text] += 1
-    return found
+    return by_key
 
 
-def _texts(row: Row, apart: Collection[str]) -> Row:
-    return {name: value for name, value in _without(row, apart).items() if isinstance(value, str)}
+def _texts(row: Row, unshared: Collection[str]) -> Row:
+    columns = _without(row, unshared)
+    return {name: value for name, value in columns.items() if isinstance(value, str)}
 
 
-def _without(row: Row, apart: Collection[str]) -> Row:
-    """Return *row* without what is of its run alone."""
+def _without(row: Row, unshared: Collection[str]) -> Row:
+    """Return *row* without columns of the run itself and names that only its run has."""
     return {
         name: value
         for name, value in row.items()
-        if name not in _OF_THE_RUN and not (isinstance(value, str) and value in apart)
+        if name not in _OF_THE_RUN and not (isinstance(value, str) and value in unshared)
     }
 
 

@@ -1,4 +1,4 @@
-"""Completed runs: what the store is given, and the rows that it makes of them."""
+"""Completed runs: what a caller hands to the store, and the rows that the store makes of it."""
 
 from __future__ import annotations
 
@@ -12,66 +12,10 @@ from typing import Annotated, Any, Protocol
 from pydantic import AfterValidator, Field
 
 from batchrunner import __version__
-from batchrunner.analytics.record import RUNS, ColumnType, RecordLike, checked_table
+from batchrunner.analytics.record import RUNS, ColumnType, RecordLike, Row, checked_table
 from batchrunner.analytics.reports import RunReport, report_of, report_uri
 from batchrunner.errors import InvalidRecordError
 from batchrunner.spec.section import Section
-
-
-def _in_utc(value: datetime | None) -> datetime | None:
-    if value is None:
-        return None
-    if value.utcoffset() is None:
-        raise ValueError("must say its time zone: datetime.now(UTC), not datetime.now()")
-    return value.astimezone(UTC)
-
-
-_Moment = Annotated[datetime | None, AfterValidator(_in_utc)]
-
-
-class Provenance(Section):
-    """What the `runs` table tells about a run beside its inputs. All of it is data: none decides."""
-
-    user: str | None = Field(default=None, description="Who ran it.")
-    host: str | None = Field(default=None, description="The machine that ran it.")
-    backend: str | None = Field(default=None, description="The job backend, if it was a job.")
-    job_id: str | None = Field(default=None, description="The job, if it was one.")
-    batch_uid: str | None = Field(default=None, description="The batch that it was part of.")
-    submitted_at: _Moment = Field(default=None, description="When it was asked for.")
-    completed_at: _Moment = Field(default=None, description="When it was done.")
-    batchrunner_version: str | None = Field(default=None, description="What recorded it.")
-    python_version: str | None = Field(default=None, description="What ran it.")
-
-    @classmethod
-    def here(cls, given: Provenance | Mapping[str, Any] | None = None) -> Provenance:
-        """Return what is *given*, the rest filled in from this process and its clock.
-
-        Raises:
-            InvalidSpecError: A word is not known, or a moment has no time zone.
-        """
-        told = given if isinstance(given, Provenance) else cls(**(given or {}))
-        known = {name: value for name, value in told if value is not None}
-        return cls(**{**_this_process(), **known})
-
-
-def _this_process() -> dict[str, Any]:
-    return {
-        "user": _user(),
-        "host": platform.node(),
-        "completed_at": datetime.now(UTC),
-        "batchrunner_version": __version__,
-        "python_version": platform.python_version(),
-    }
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # no such user, as in some containers
-        return "unknown"
-
-
-Row = dict[str, Any]
 
 RUN_COLUMNS: dict[str, ColumnType] = {
     "run_uid": ColumnType.STRING,
@@ -96,17 +40,70 @@ RUN_COLUMNS: dict[str, ColumnType] = {
 _ENTITIES = ("dataset", "model", "metric")
 
 
+def _in_utc(value: datetime | None) -> datetime | None:
+    if value is None:
+        return None
+    if value.utcoffset() is None:
+        raise ValueError("must say its time zone: datetime.now(UTC), not datetime.now()")
+    return value.astimezone(UTC)
+
+
+_Moment = Annotated[datetime | None, AfterValidator(_in_utc)]
+
+
+class Provenance(Section):
+    """Who ran a run, where and when. All of it is data: nothing in the store depends on it."""
+
+    user: str | None = Field(default=None, description="Who ran it.")
+    host: str | None = Field(default=None, description="The machine that ran it.")
+    backend: str | None = Field(default=None, description="The job backend, if it was a job.")
+    job_id: str | None = Field(default=None, description="The job, if it was one.")
+    batch_uid: str | None = Field(default=None, description="The batch that it was part of.")
+    submitted_at: _Moment = Field(default=None, description="When it was asked for.")
+    completed_at: _Moment = Field(default=None, description="When it was done.")
+    batchrunner_version: str | None = Field(default=None, description="What recorded it.")
+    python_version: str | None = Field(default=None, description="What ran it.")
+
+    @classmethod
+    def here(cls, given: Provenance | Mapping[str, Any] | None = None) -> Provenance:
+        """Return *given*, with what it lacks filled in from this process and its clock.
+
+        Raises:
+            InvalidSpecError: A word is not known, or a moment has no time zone.
+        """
+        provenance = given if isinstance(given, Provenance) else cls(**(given or {}))
+        filled = {name: value for name, value in provenance if value is not None}
+        return cls(**{**_this_process(), **filled})
+
+
+def _this_process() -> dict[str, Any]:
+    return {
+        "user": _user(),
+        "host": platform.node(),
+        "completed_at": datetime.now(UTC),
+        "batchrunner_version": __version__,
+        "python_version": platform.python_version(),
+    }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # the uid has no name, as in some containers
+        return "unknown"
+
+
 class RunLike(Protocol):
     """What the store takes as a run: anything of this shape. No base class.
 
-    Also read where they are there: `dataset_metadata`, `model_metadata` and `metric_metadata`
+    Optional, and recorded too: `dataset_metadata`, `model_metadata` and `metric_metadata`
     (sequences of mappings with an "id"), `outputs_uri`, and `collect_md_report()`, whose Markdown
-    is kept beside the records.
+    is stored beside the records.
     """
 
     @property
     def run_uid(self) -> str:
-        """Names the run: the same capability, configuration and inputs give the same name."""
+        """Name of the run: the same capability, configuration and inputs give the same name."""
 
     @property
     def capability_id(self) -> str:
@@ -118,7 +115,7 @@ class RunLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CompletedRun:
-    """A run for the store, made by hand.
+    """A run made by hand, for the store.
 
     Attributes:
         run_uid: Names the run.
@@ -126,7 +123,7 @@ class CompletedRun:
         records: Of any number of tables.
         dataset_metadata, model_metadata, metric_metadata: What it ran on: mappings with an "id".
         outputs_uri: Where its files are.
-        report: What it tells people, in Markdown.
+        report: Its report, in Markdown.
     """
 
     run_uid: str
@@ -156,7 +153,7 @@ class RunRows:
         capability_id: What was run.
         outputs_uri: Where its files are; by default, its report.
         records: Its payload, by table.
-        report: Its report, in Markdown, if it has one that is to be kept.
+        report: Its report, in Markdown, if the store is to keep one.
         runs: Its rows of the `runs` table.
     """
 
@@ -169,10 +166,10 @@ class RunRows:
 
 
 def rows_of(run: RunLike, *, store_uri: str, provenance: Provenance, now: datetime) -> RunRows:
-    """Return what is to be written of *run*, whose `extract` is called here.
+    """Return the rows to write for *run*. Calls its `extract`.
 
     Raises:
-        InvalidRecordError: It has no `run_uid`, or a record is not one of its own.
+        InvalidRecordError: It has no `run_uid`, or a record belongs to another run.
     """
     if not run.run_uid or not isinstance(run.run_uid, str):
         raise InvalidRecordError(
@@ -180,8 +177,8 @@ def rows_of(run: RunLike, *, store_uri: str, provenance: Provenance, now: dateti
         )
     records = _by_table(run)
     report = report_of(run) or RunReport()
-    kept = report_uri(store_uri, run.run_uid) if report.text else None
-    outputs_uri = getattr(run, "outputs_uri", None) or report.uri or kept
+    stored_at = report_uri(store_uri, run.run_uid) if report.text else None
+    outputs_uri = getattr(run, "outputs_uri", None) or report.uri or stored_at
     shared = {
         "run_uid": run.run_uid,
         "created_at": now,
@@ -189,13 +186,13 @@ def rows_of(run: RunLike, *, store_uri: str, provenance: Provenance, now: dateti
         "outputs_uri": outputs_uri,
         **dict(provenance),
     }
-    nothing: list[tuple[str | None, str | None]] = [(None, None)]
-    places = [
-        {"capability_table": table, "entity_type": kind, "entity_id": entity}
+    # At least one row, or a run without records and entities would leave no trace.
+    no_entity: list[tuple[str | None, str | None]] = [(None, None)]
+    rows = [
+        {**shared, "capability_table": table, "entity_type": kind, "entity_id": entity}
         for table in records or [None]
-        for kind, entity in list(_entities(run)) or nothing
+        for kind, entity in list(_entities(run)) or no_entity
     ]
-    rows = [{**shared, **place} for place in places]
     capability_id = str(run.capability_id)
     return RunRows(run.run_uid, capability_id, outputs_uri, records, rows, report.text)
 
@@ -211,7 +208,10 @@ def _by_table(run: RunLike) -> dict[str, list[RecordLike]]:
         table = checked_table(getattr(record, "table_name", None))
         owner = getattr(record, "run_uid", None)
         if table == RUNS:
-            raise InvalidRecordError(f"run {run.run_uid}: the table {RUNS!r} fills itself")
+            raise InvalidRecordError(
+                f"run {run.run_uid}: the store itself fills the table {RUNS!r}; give the record "
+                "another table_name"
+            )
         if owner != run.run_uid:
             raise InvalidRecordError(
                 f"run {run.run_uid}: a record of table {table!r} has run_uid {owner!r}; "
@@ -223,8 +223,8 @@ def _by_table(run: RunLike) -> dict[str, list[RecordLike]]:
 
 def _entities(run: RunLike) -> Iterator[tuple[str, str]]:
     for kind in _ENTITIES:
-        found: Iterable[Any] = getattr(run, f"{kind}_metadata", None) or ()
-        items = [found] if isinstance(found, Mapping) else found
+        metadata: Iterable[Any] = getattr(run, f"{kind}_metadata", None) or ()
+        items = [metadata] if isinstance(metadata, Mapping) else metadata
         for entity in dict.fromkeys(_id_of(item, run=run, kind=kind) for item in items):
             yield kind, entity
 

@@ -46,12 +46,12 @@ def stem_in(key: str) -> str:
 
 
 def is_written(key: str) -> bool:
-    """Tell whether a call of `write` may have made the file at *key*."""
+    """Return whether the file at *key* has a name that `write` gives."""
     return key.endswith(_SUFFIX) and _WRITTEN.fullmatch(stem_in(key)) is not None
 
 
 def compacted_stem(number: int, index: int) -> str:
-    """Return a name, used by nobody else, for the file *index* of compaction *number*."""
+    """Return a unique name for the file *index* of compaction *number*."""
     return f"compacted-{number:08d}-{uuid.uuid4().hex}-{index}"
 
 

@@ -1,4 +1,4 @@
-"""SQL over a snapshot, by DuckDB: it sees the tables and nothing else of the machine."""
+"""SQL over a snapshot, in DuckDB, which can access the tables and nothing else of the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from batchrunner.errors import CannotStartError, ObjectNotFoundError, QueryError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_CLOSED = (
+_LOCKED_DOWN = (
     "SET TimeZone = 'UTC'",
     "SET enable_external_access = false",
     "SET python_enable_replacements = false",
@@ -39,7 +39,7 @@ class Question:
 
     Attributes:
         sql: Its text.
-        tables: The names that it reads from, in lower case; None when that cannot be told.
+        tables: The names that it reads from, in lower case; None when the parse does not show them.
     """
 
     sql: str
@@ -47,7 +47,7 @@ class Question:
 
 
 def question(sql: str) -> Question:
-    """Look at *sql* without running it.
+    """Parse *sql* without running it.
 
     Raises:
         CannotStartError: DuckDB is not installed.
@@ -57,7 +57,7 @@ def question(sql: str) -> Question:
         (parsed,) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
     tree = orjson.loads(parsed)
     if tree["error"]:
-        if tree["error_type"] == "not implemented":  # of all that is SQL, but no SELECT
+        if tree["error_type"] == "not implemented":  # DuckDB serializes nothing but SELECT
             raise QueryError(_NO_SELECT)
         raise QueryError(f"this cannot be run: {tree['error_message']}")
     if len(tree["statements"]) != 1:
@@ -78,7 +78,7 @@ def _sources(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def answer(asked: Question, snapshot: Snapshot) -> pa.Table:
-    """Return what the tables that were listed for *snapshot* say.
+    """Return the answer to *asked* from the tables of *snapshot*.
 
     Raises:
         QueryError: The SQL cannot be run.
@@ -88,7 +88,7 @@ def answer(asked: Question, snapshot: Snapshot) -> pa.Table:
 
     whole = asked.tables is None or RUNS in asked.tables
     runs = runs_written(snapshot, whole=whole)
-    with ExitStack() as opened:  # closed after the database, which may read to its end
+    with ExitStack() as opened:  # outlives the database, which reads the files until it is closed
         tables = [t for t in snapshot.schemas if t in snapshot.files and (whole or t != RUNS)]
         compacted = {table: opened.enter_context(snapshot.compacted(table)) for table in tables}
         with _database() as connection:
@@ -106,7 +106,7 @@ def _database() -> Iterator[Any]:
         raise CannotStartError("SQL needs DuckDB: pip install 'batchrunner[query]'") from error
     try:
         with duckdb.connect(":memory:") as connection:
-            for setting in _CLOSED:
+            for setting in _LOCKED_DOWN:
                 connection.execute(setting)
             yield connection
     except duckdb.Error as error:

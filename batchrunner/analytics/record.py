@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from batchrunner.errors import InvalidRecordError
 
 RUNS = "runs"
-"""The table that the store fills by itself."""
+"""The table that the store itself fills."""
 
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,99}")
+_MARK = "#run_uid="
 
 
 class ColumnType(StrEnum):
@@ -35,6 +36,9 @@ class ColumnType(StrEnum):
 
 
 Columns = Mapping[str, ColumnType]
+
+Row = dict[str, Any]
+"""A row of a table, by column."""
 
 _TYPES = {  # in this order: a bool is an int
     bool: ColumnType.BOOL,
@@ -67,10 +71,10 @@ class Record(BaseModel):
 
     Attributes:
         run_uid: The run that the record belongs to.
-        created_at: In UTC; data only, nothing is decided by it.
+        created_at: In UTC. Data only: no clock decides anything in the store.
 
     Raises:
-        InvalidRecordError: When the class is made, without a table or with a nested field.
+        InvalidRecordError: When the class is defined, without a table or with a nested field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,7 +92,7 @@ class Record(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        if _is_being_unpickled():  # bare: fields and table come next
+        if _is_being_unpickled():  # cloudpickle makes an empty class first, and fills it afterwards
             return
         if table_of(cls) == RUNS:
             raise InvalidRecordError(f"{cls.__qualname__}: the table {RUNS!r} fills itself")
@@ -96,7 +100,7 @@ class Record(BaseModel):
 
 
 def _is_being_unpickled() -> bool:
-    """Tell whether cloudpickle makes a class: one of a notebook, on its way to a worker."""
+    """Return whether cloudpickle makes the class: one of a notebook, sent to a worker."""
     frame = inspect.currentframe()
     while frame is not None and frame.f_code.co_name != "_make_skeleton_class":
         frame = frame.f_back
@@ -118,10 +122,10 @@ def table_of(kind: type) -> str:
 
 
 def checked_table(name: object) -> str:
-    """Return *name*.
+    """Return *name* if it can be a table's.
 
     Raises:
-        InvalidRecordError: It cannot be a table's.
+        InvalidRecordError: It cannot.
     """
     if not isinstance(name, str) or not _TABLE.fullmatch(name):
         raise InvalidRecordError(
@@ -137,15 +141,15 @@ def columns_of(kind: type[Any]) -> dict[str, ColumnType]:
     Raises:
         InvalidRecordError: A field is not flat.
     """
-    found = {name: _type_of(field.annotation) for name, field in kind.model_fields.items()}
-    wrong = [name for name, column in found.items() if column is None]
+    columns = {name: _type_of(field.annotation) for name, field in kind.model_fields.items()}
+    wrong = [name for name, column in columns.items() if column is None]
     if wrong:
-        known = ", ".join(python.__name__ for python in _TYPES)
+        allowed = ", ".join(python.__name__ for python in _TYPES)
         raise InvalidRecordError(
             f"{kind.__qualname__}.{wrong[0]} is {kind.model_fields[wrong[0]].annotation}; a column "
-            f"holds one of {known}, or None: make more than one record of what is nested"
+            f"holds one of {allowed}, or None: make more than one record of what is nested"
         )
-    return {name: column for name, column in found.items() if column is not None}
+    return {name: column for name, column in columns.items() if column is not None}
 
 
 def _type_of(annotation: Any) -> ColumnType | None:
@@ -162,10 +166,10 @@ def _type_of(annotation: Any) -> ColumnType | None:
 
 
 def _one(kinds: Iterable[ColumnType | None]) -> ColumnType | None:
-    found = set(kinds)
-    if found == {ColumnType.INT64, ColumnType.DOUBLE}:
+    unique = set(kinds)
+    if unique == {ColumnType.INT64, ColumnType.DOUBLE}:  # of `int | float`, the wider one
         return ColumnType.DOUBLE
-    return found.pop() if len(found) == 1 else None
+    return unique.pop() if len(unique) == 1 else None
 
 
 def columns_of_all(records: Iterable[RecordLike]) -> dict[str, ColumnType]:
@@ -185,9 +189,6 @@ def columns_of_all(records: Iterable[RecordLike]) -> dict[str, ColumnType]:
     return merged
 
 
-_MARK = "#run_uid="
-
-
 @dataclass(frozen=True, slots=True)
 class CapabilityRunRef:
     """Where to find the records of a run, in a few hundred bytes, whatever the run produced.
@@ -196,7 +197,7 @@ class CapabilityRunRef:
         run_uid: The run.
         capability_id: What was run.
         store_uri: The run in its analytics store. Absolute; stays valid when the store is
-            compacted; holds no credentials: give `open_store` those.
+            compacted; holds no credentials: pass those to `open_store`.
         outputs_uri: Where the run's files are, if it made any; else its report, if it made one.
     """
 
@@ -215,3 +216,8 @@ def split_run_uri(uri: str) -> tuple[str, str | None]:
     """Return the store's part of *uri*, and the `run_uid` if there is one."""
     store, mark, run_uid = uri.partition(_MARK)
     return store, unquote(run_uid) if mark else None
+
+
+def run_uid_of(run: str | CapabilityRunRef) -> str:
+    """Return the `run_uid` of a run given by its `run_uid`, its URI or its ref."""
+    return run.run_uid if isinstance(run, CapabilityRunRef) else split_run_uri(run)[1] or run

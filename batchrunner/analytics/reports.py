@@ -1,4 +1,4 @@
-"""The report in Markdown that a run may make of itself, kept beside its records."""
+"""Reports: the Markdown that a run may write of itself, stored beside its records."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from batchrunner.user_code import contained
 
 REPORTS = "_reports"
 THRESHOLD = 0.5
-"""What a report is asked for that takes a threshold: what is as good as that is good."""
+"""Passed to `collect_md_report(threshold)`, as checkmaite does: the score from which a result passes."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """A report: its text, or where the run has put it.
+    """A report: its text, or where the run stored it itself.
 
     Attributes:
-        text: Markdown; None when the run has put it somewhere itself.
-        uri: Where that is; None when it is to be kept beside the records.
+        text: Markdown, to be stored beside the records; None with a `uri`.
+        uri: Where the run stored it; None with a `text`.
     """
 
     text: str | None = None
@@ -38,19 +38,19 @@ def report_key(run_uid: str) -> str:
 
 
 def report_uri(store: str, run_uid: str) -> str:
-    """Return where the store at URI *store* keeps the report of a run."""
+    """Return the URI under which the store at URI *store* keeps the report of a run."""
     return f"{store.rstrip('/')}/{report_key(run_uid)}"
 
 
 def report_of(run: Any) -> RunReport | None:
-    """Return what `run.collect_md_report()` makes; None when the run has no such method.
+    """Return what `run.collect_md_report()` returns; None when the run has no such method.
 
-    A run is recorded without its report rather than not at all: a warning says why it has none.
+    If it fails, log a warning and return None: better a run without its report than no run.
     """
     try:
         collect = getattr(run, "collect_md_report", None)
         return _report(contained(lambda: _collected(collect))) if callable(collect) else None
-    except NotImplementedError:  # the package checkmaite's way to say that there is none
+    except NotImplementedError:  # in checkmaite: this capability has no report
         return None
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         _log.warning("run %s is recorded without its report: %s", run.run_uid, describe(error))

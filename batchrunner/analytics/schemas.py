@@ -1,4 +1,4 @@
-"""The columns of the tables: agreed on by all writers, without a look at any data."""
+"""The schemas of the tables: all writers agree on them without reading data."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from batchrunner.errors import NewerFormatError, SchemaConflictError, StorageErr
 from batchrunner.storage import Storage
 
 _RIVALS = 100
-"""How many other writers may add columns to one table while we do."""
+"""So many other writers may add columns to a table first before `claim` fails."""
 
 
 class Schemas:
-    """The schemas of a store's tables: numbered records, the highest counts.
+    """The schemas of a store's tables: numbered documents, of which the highest counts.
 
-    Each repeats the one before and adds columns; it is created only if absent. So all writers
-    agree on the type of a column, however many meet it for the first time at once, and a reader
-    that looks here after it listed files knows every column in them.
+    Each repeats the one before and adds columns, and is put if absent. So all writers agree on the
+    type of a column, however many add it at once, and a reader that reads the schemas after it
+    listed files has every column of them.
     """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._known: dict[str, Columns] = {}
+        self._claimed: dict[str, Columns] = {}
         self._read: dict[str, Columns] = {}
 
     def claim(self, table: str, columns: Columns) -> None:
-        """See to it that *table* has these columns, durably.
+        """Add the *columns* that *table* lacks. Durable and idempotent.
 
-        Costs nothing when this object saw them before; else a listing and a record, however much
-        the table holds.
+        Free if this object claimed them before; else a listing and a document, whatever the table
+        holds.
 
         Raises:
             SchemaConflictError: A column has another type already.
@@ -38,36 +38,38 @@ class Schemas:
         if not self._new_in(table, columns):
             return
         for _ in range(_RIVALS):
-            number, self._known[table] = self._latest(table)
+            number, self._claimed[table] = self._latest(table)
             new = self._new_in(table, columns)
             if not new:
                 return
-            merged = {**self._known[table], **new}
+            merged = {**self._claimed[table], **new}
             key = schema_key(table, number + 1)
             if self._storage.put_if_absent({key: to_bytes({"columns": merged})}):
-                self._known[table] = merged
+                self._claimed[table] = merged
                 return
-        raise StorageError(f"{self._storage.uri}: the schema of {table!r} changes all the time")
+        raise StorageError(
+            f"{self._storage.uri}: {_RIVALS} other writers added columns to {table!r} first; call again"
+        )
 
     def all(self) -> dict[str, Columns]:
-        """Return the columns of every table, as they are now, sorted by table."""
+        """Return the current columns of every table, sorted by table."""
         return {table: self._columns(table, number) for table, number in self._newest().items()}
 
     def _new_in(self, table: str, columns: Columns) -> Columns:
-        known = self._known.get(table, {})
-        folded = {name.lower(): name for name in known}
+        claimed = self._claimed.get(table, {})
+        by_lower = {name.lower(): name for name in claimed}
         for name, kind in columns.items():
-            same = folded.setdefault(name.lower(), name)
+            same = by_lower.setdefault(name.lower(), name)
             if same != name:
                 raise SchemaConflictError(
                     f"table {table!r}: {name!r} and {same!r} are one column to SQL; rename one"
                 )
-            if known.get(name, kind) != kind:
+            if claimed.get(name, kind) != kind:
                 raise SchemaConflictError(
-                    f"table {table!r}: column {name!r} is {known[name]} in {self._storage.uri}, "
+                    f"table {table!r}: column {name!r} is {claimed[name]} in {self._storage.uri}, "
                     f"and {kind} in these records; a column keeps its type: give it a new name"
                 )
-        return {name: kind for name, kind in columns.items() if name not in known}
+        return {name: kind for name, kind in columns.items() if name not in claimed}
 
     def _latest(self, table: str) -> tuple[int, Columns]:
         number = self._newest().get(table, 0)
@@ -75,7 +77,7 @@ class Schemas:
 
     def _newest(self) -> Mapping[str, int]:
         places = (schema_place(entry.key) for entry in self._storage.list(SCHEMAS))
-        return dict(sorted(place for place in places if place))  # of each table the last
+        return dict(sorted(place for place in places if place))  # the highest of a table is last
 
     def _columns(self, table: str, number: int) -> Columns:
         key = schema_key(table, number)

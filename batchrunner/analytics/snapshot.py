@@ -1,4 +1,4 @@
-"""One moment of a store: which files count, and which of their rows."""
+"""A snapshot of a store: which files count at one moment."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ Files = Mapping[str, Entry]
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """What one read has found out so far, for when it has to begin again with a newer catalog.
+class ReadCache:
+    """What a read keeps for its retries with a newer catalog.
 
-    It keeps its listings: what they showed is still where it was, or a newer catalog has it. So
-    what is left to read only shrinks, however often compactions are faster.
+    Listings too: each file in them is still there, or a newer catalog names the file that has its
+    rows. So each retry has less left to read, however often compactions are faster.
 
     Attributes:
         files: Listings, by table.
-        gone: Keys of files in them that were deleted since.
+        deleted: Keys of files in them that were deleted since.
         rows: Of written files, by table.
-        torn: Compacted files that turned out to be torn when they were read, by key, and why.
+        torn: Compacted files that were found torn when they were read, by key, and why.
     """
 
     files: dict[str, Files] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
     rows: dict[str, pa.Table] = field(default_factory=dict)
     torn: dict[str, str] = field(default_factory=dict)
 
@@ -54,59 +54,60 @@ class Snapshot:
 
     Attributes:
         storage: Of the store.
-        files: By table.
-        catalog: Which compacted files count, and which others don't any more.
+        files: Listings, by table.
+        catalog: Which compacted files count, and which files they replace.
         schemas: Columns of every table.
-        memory: What the same read has found out before.
-        held: Compacted files by table, open from the start, for they may be replaced.
-        passed_over: Files that hold no rows of ours, by key, and why: told to people.
+        cache: Of this read, over its retries.
+        opened: Compacted files by table, opened at once, as a compaction may delete them.
+        passed_over: Files that cannot be read as ours, by key, and why; for warnings.
     """
 
     storage: Storage
     files: Mapping[str, Files]
     catalog: Catalog
     schemas: Mapping[str, Columns]
-    memory: Memory
-    held: dict[str, CompactedFiles] = field(default_factory=dict)
+    cache: ReadCache
+    opened: dict[str, CompactedFiles] = field(default_factory=dict)
     passed_over: dict[str, str] = field(default_factory=dict)
 
     def close(self) -> None:
-        """Close what is held."""
-        for files in self.held.values():
+        """Close the files that `open_compacted` opened."""
+        for files in self.opened.values():
             files.close()
 
     def columns(self, table: str) -> Columns:
         """Return the columns of *table*, of which there are files.
 
         Raises:
-            StorageError: Nothing says what they are: its schema is lost.
+            StorageError: Its schema is missing.
         """
         if table in self.schemas:
             return self.schemas[table]
         raise StorageError(
             f"{self.storage.uri}/{schema_key(table, 1)} is missing: restore it from a copy, or open "
-            "the store anew and record a run of that table, which makes it anew"
+            "the store anew and record a run of that table, which writes it again"
         )
 
     @property
     def damaged(self) -> bool:
-        """Whether a compacted file that the catalog names is lost, as far as they were opened."""
+        """Whether a compacted file that the catalog names is missing or torn, of those opened."""
         names = self.catalog.files.values()
         return bool(self.passed_over) and any(
             key in self.passed_over for keys in names for key in keys
         )
 
     def written(self, table: str) -> dict[str, Entry]:
-        """Return the files of *table* as `write` made them that may count, by key."""
-        found = {}
-        # What is replaced is in the compacted files: where one is lost, each run is looked for.
+        """Return the files of *table* that `write` made and that may count, by key."""
+        files = {}
+        # The rows of replaced files are in compacted ones. If one of those is lost, the replaced
+        # files may be all that is left, so they count again, and each run is read once by its home.
         replaced = frozenset() if self.damaged else self.catalog.replaced
         for key, entry in self.files[table].items():
             if is_written(key) and key not in replaced:
-                found[key] = entry
+                files[key] = entry
             elif not is_written(key) and compaction_in(key) is None:
                 self.passed_over[key] = f"{self.storage.uri}/{key} is foreign: not named by us"
-        return found
+        return files
 
     @contextmanager
     def compacted(
@@ -117,8 +118,8 @@ class Snapshot:
         Raises:
             ObjectNotFoundError: One was replaced and deleted since: take another snapshot.
         """
-        if keys is None and table in self.held:
-            yield self.held[table]
+        if keys is None and table in self.opened:
+            yield self.opened[table]
             return
         opened = CompactedFiles(self.columns(table))
         try:
@@ -128,44 +129,47 @@ class Snapshot:
         finally:
             opened.close()
 
-    def hold(self) -> None:
-        """Open the compacted files of the tables that were listed; `close` closes them.
+    def open_compacted(self) -> None:
+        """Open the compacted files of all listed tables; `close` closes them.
 
         Raises:
             ObjectNotFoundError: One was replaced and deleted since: take another snapshot.
         """
         for table in self.files.keys() & self.schemas.keys():
-            self.held[table] = CompactedFiles(self.schemas[table])
+            self.opened[table] = CompactedFiles(self.schemas[table])
             for key in self.catalog.files.get(table, ()):
-                self._open(key, self.held[table])
+                self._open(key, self.opened[table])
 
     def _open(self, key: str, opened: CompactedFiles) -> None:
-        if key in self.memory.torn:
-            self.passed_over[key] = self.memory.torn[key]
+        if key in self.cache.torn:
+            self.passed_over[key] = self.cache.torn[key]
             return
         entry = self.files.get(key.partition("/")[0], {}).get(key) or self.storage.head(key)
         if entry is None:
-            self.explain_loss(key)
+            self.pass_over_missing(key)
             return
         try:
             opened.add(open_parquet(self.storage, entry))
         except UnreadableFileError as error:
             self.passed_over[key] = str(error)
 
-    def explain_loss(self, key: str) -> None:
-        """Pass over a file that should be there and is not.
+    def pass_over_missing(self, key: str) -> None:
+        """Pass over a file that the catalog or `runs` names and that is missing.
 
         Raises:
             ObjectNotFoundError: A compaction replaced it: take another snapshot.
         """
+        # Compactions delete only what a catalog has replaced: without a newer one, none did this.
         place = f"{self.storage.uri}/{key}"
         if newest_catalog(self.storage).number != self.catalog.number:
             raise ObjectNotFoundError(f"{place}: replaced by a compaction meanwhile")
-        self.passed_over[key] = f"{place} is missing: somebody removed it; restore it from a copy"
+        self.passed_over[key] = (
+            f"{place} is missing: it was removed by hand; restore it from a copy"
+        )
 
 
 class CompactedFiles:
-    """Compacted files of a table, open, so that on a disk they outlive being deleted."""
+    """Open compacted files of a table. On a disk an open file can be read after its deletion."""
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
@@ -175,21 +179,19 @@ class CompactedFiles:
         return len(self._open)
 
     def add(self, file: pa.PythonFile) -> None:
-        """Add one more."""
+        """Add an open *file*, which `close` closes."""
         self._open.append(file)
 
     def rows(self, place: int, columns: Iterable[str]) -> pa.Table:
-        """Return *columns* of one file, absent ones as NULL.
-
-        Without a dataset, whose import costs more than a short read.
-        """
+        """Return *columns* of the file at *place*, absent ones as NULL."""
+        # Without `pyarrow.dataset`: its import takes longer than a short read.
         import pyarrow.parquet as pq
 
         schema = arrow_schema({name: self._columns[name] for name in columns})
         return fitted(pq.ParquetFile(self._open[place]).read(schema.names), schema)
 
     def dataset(self) -> ds.Dataset:
-        """Return their rows, to be read as far as they are needed; absent columns are NULL."""
+        """Return a dataset of their rows, absent columns as NULL. Reads only what is scanned."""
         import pyarrow.dataset as ds
 
         parquet = ds.ParquetFileFormat()
@@ -197,7 +199,7 @@ class CompactedFiles:
         return ds.FileSystemDataset(fragments, arrow_schema(self._columns), parquet)
 
     def close(self) -> None:
-        """Close them. Idempotent."""
+        """Close all files. Idempotent."""
         while self._open:
             self._open.pop().close()
 
@@ -207,32 +209,32 @@ def take_snapshot(
     storage: Storage,
     schemas: Schemas,
     *,
-    memory: Memory,
+    cache: ReadCache,
     tables: Iterable[str] | None = None,
-    held: bool = True,
+    open_all: bool = True,
 ) -> Iterator[Snapshot]:
-    """Yield what the store holds now in *tables*, all by default, and in `runs`.
+    """Yield a snapshot of *tables*, all by default, and of `runs`.
 
-    Compacted files are *held* open from the start for who reads them all.
+    With *open_all*, every compacted file is opened at once: for a read of all of them.
 
     The order is what makes it true. Files are listed before the catalog is read, since a
     compaction deletes only what an earlier catalog has replaced. `runs` comes before the payload,
     since a writer does it last. Columns come at the end, since a writer claims them first.
 
     Raises:
-        ObjectNotFoundError: A compaction was faster: take another one, with the same *memory*.
+        ObjectNotFoundError: A compaction was faster: take another one, with the same *cache*.
     """
-    files = {RUNS: _listed(storage, RUNS, memory)}
+    files = {RUNS: _listed(storage, RUNS, cache)}
     wanted = schemas.all() if tables is None else tables
-    files |= {table: _listed(storage, table, memory) for table in wanted if table != RUNS}
-    snapshot = Snapshot(storage, files, newest_catalog(storage), schemas.all(), memory)
+    files |= {table: _listed(storage, table, cache) for table in wanted if table != RUNS}
+    snapshot = Snapshot(storage, files, newest_catalog(storage), schemas.all(), cache)
     with closing(snapshot):
-        if held:
-            snapshot.hold()
+        if open_all:
+            snapshot.open_compacted()
         yield snapshot
 
 
-def _listed(storage: Storage, table: str, memory: Memory) -> Files:
-    if table not in memory.files:
-        memory.files[table] = {entry.key: entry for entry in storage.list(table)}
-    return {key: entry for key, entry in memory.files[table].items() if key not in memory.gone}
+def _listed(storage: Storage, table: str, cache: ReadCache) -> Files:
+    if table not in cache.files:
+        cache.files[table] = {entry.key: entry for entry in storage.list(table)}
+    return {key: entry for key, entry in cache.files[table].items() if key not in cache.deleted}

@@ -5,48 +5,38 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from batchrunner.analytics.background_compaction import BackgroundCompaction
 from batchrunner.analytics.compaction import LIGHT, THOROUGH, CompactionReport, compact_once
+from batchrunner.analytics.compaction_input import RoundLimits
 from batchrunner.analytics.completed_run import Provenance, RunLike, rows_of
-from batchrunner.analytics.finding import RecordedRun, find_run
-from batchrunner.analytics.folding import Folding
-from batchrunner.analytics.intake import Effort
-from batchrunner.analytics.overview import RunFilter, RunSummary, latest_runs
+from batchrunner.analytics.integrity import log_passed_over, read_snapshot, retry_when_replaced
 from batchrunner.analytics.querying import answer, question
-from batchrunner.analytics.record import CapabilityRunRef, run_uri, split_run_uri
+from batchrunner.analytics.record import CapabilityRunRef, run_uid_of, run_uri, split_run_uri
 from batchrunner.analytics.reports import report_key, report_uri
+from batchrunner.analytics.run_lookup import RecordedRun, find_run
+from batchrunner.analytics.run_summaries import RunFilter, RunSummary, latest_runs
 from batchrunner.analytics.schemas import Schemas
-from batchrunner.analytics.snapshot import Memory, Snapshot, take_snapshot
-from batchrunner.analytics.soundness import check_catalogs, damage_named
+from batchrunner.analytics.snapshot import ReadCache
 from batchrunner.analytics.writing import WriteReceipt, write_rows
 from batchrunner.analytics.written_files import all_rows
-from batchrunner.errors import (
-    InvalidSpecError,
-    ObjectChangedError,
-    ObjectNotFoundError,
-    QueryError,
-    UnsafeStorageError,
-)
-from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.errors import InvalidSpecError, ObjectNotFoundError, QueryError, UnsafeStorageError
+from batchrunner.spec import AnalyticsStoreConfig
 from batchrunner.storage import Storage, open_storage
 from batchrunner.storage.contract import Options
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-T = TypeVar("T")
-
 _log = logging.getLogger(__name__)
-_SNAPSHOTS = 10
-"""How many compactions in a row one read survives."""
-_RACES = 5
-"""How often a compaction that lost a race begins again: what it wants is soon done by others."""
+_MOST_LOST_RACES = 5
+"""A compaction that lost so many races ends: by then the winners have done its work."""
 _PROBES = 3
-"""A compaction elsewhere may sweep a probe away, which looks as if the store were unsafe."""
+"""A compaction elsewhere may delete a probe, which looks as if the storage were unsafe: retry."""
 
 StoreAddress = AnalyticsStoreConfig | CapabilityRunRef | Mapping[str, Any] | str | os.PathLike[str]
 
@@ -55,8 +45,9 @@ class AnalyticsStore:
     """Completed runs and their records, in tables that SQL can query.
 
     Safe with any number of writers, readers and compactors, in any number of threads, processes
-    and machines. What a write returns from is durable; each run is written once, however often and
-    by however many it is written; readers see a run whole or not at all. Picklable.
+    and machines. Durable: what a call of `write` recorded survives a power cut. Idempotent: each
+    run is recorded once, by however many writers. Atomic: a reader sees a run whole or not at all.
+    Picklable.
 
     Args:
         config: Where the store is. Nothing is read or written before the first call.
@@ -66,7 +57,7 @@ class AnalyticsStore:
         self.config = config
         self._storage: Storage = open_storage(config.uri, storage_options=config.storage_options)
         self._schemas = Schemas(self._storage)
-        self._folding = Folding(self._storage, partial(self._compact_once, LIGHT))
+        self._background = BackgroundCompaction(self._storage, partial(self._compact_once, LIGHT))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.config,)
@@ -76,7 +67,7 @@ class AnalyticsStore:
 
     @property
     def uri(self) -> str:
-        """The store's place: absolute, without credentials."""
+        """URI of the store: absolute, without credentials."""
         return self.config.uri
 
     def write(
@@ -94,24 +85,24 @@ class AnalyticsStore:
         *,
         provenance: Provenance | Mapping[str, Any] | None = None,
     ) -> WriteReceipt:
-        """Record *runs* and return their addresses. When this returns, they survive a power cut.
+        """Record *runs* and return their addresses. Durable: on return they survive a power cut.
 
-        A run that is recorded already stays as it is: the first one counts, whatever the bytes.
-        Each run appears to readers whole or not at all; all runs of a call together when they are
-        more than 16. No existing data is read: the cost does not grow with the store.
+        Idempotent: a run that is recorded already stays as it is, whatever the bytes of the new one.
+        Atomic: each run appears to readers whole or not at all; more than 16 runs of one call appear
+        together. No existing data is read: the cost does not grow with the store.
 
         Args:
             runs: Anything with `run_uid`, `capability_id` and `extract()`; see `CompletedRun`.
-            provenance: Who, where and when; what is not given is told of this process.
+            provenance: Who, where and when; what is missing is filled in from this process.
 
         Raises:
             InvalidRecordError: A record is not flat, has a value that does not fit, or belongs to
                 another run. Nothing was written.
             SchemaConflictError: A column has another type in the store. No run was written.
-            StorageError: The store cannot be written. Call again: what is done is not done twice.
+            StorageError: The store cannot be written. Call again: runs are recorded once.
         """
-        told, now = Provenance.here(provenance), datetime.now(UTC)
-        rows = [rows_of(run, store_uri=self.uri, provenance=told, now=now) for run in runs]
+        filled, now = Provenance.here(provenance), datetime.now(UTC)
+        rows = [rows_of(run, store_uri=self.uri, provenance=filled, now=now) for run in runs]
         if not rows:
             return WriteReceipt((), frozenset())
         new = write_rows(rows, storage=self._storage, schemas=self._schemas)
@@ -123,11 +114,11 @@ class AnalyticsStore:
         )
         extra = {"action": "runs_written", "runs": len(rows), "new_files": len(new)}
         _log.info("wrote %d runs to %s", len(rows), self.uri, extra=extra)
-        self._folding.after_write(new)
+        self._background.after_write(new)
         return WriteReceipt(refs, new)
 
     def get_run_uri(self, run_uid: str) -> str:
-        """Return the URI of a recorded run: `open_store` takes it, and compaction never breaks it.
+        """Return the URI of a recorded run. `open_store` takes it, and compaction never breaks it.
 
         Raises:
             RunNotFoundError: There is no such run.
@@ -144,26 +135,26 @@ class AnalyticsStore:
         Raises:
             RunNotFoundError: There is no such run.
         """
-        return self._find(_run_uid_of(run), records=True)
+        return self._find(run_uid_of(run), records=True)
 
     def report_uri(self, run: str | CapabilityRunRef) -> str | None:
-        """Return where the report of a run is; None when the run made none that is kept here.
+        """Return the URI of the report of a run; None when the store has none.
 
         Args:
             run: Its `run_uid`, its URI or its ref.
         """
-        run_uid = _run_uid_of(run)
-        kept = self._storage.head(report_key(run_uid)) is not None
-        return report_uri(self.uri, run_uid) if kept else None
+        run_uid = run_uid_of(run)
+        exists = self._storage.head(report_key(run_uid)) is not None
+        return report_uri(self.uri, run_uid) if exists else None
 
     def read_report(self, run: str | CapabilityRunRef) -> str | None:
-        """Return the report of a run, in Markdown; None when the run made none.
+        """Return the report of a run, in Markdown; None when the store has none.
 
         Args:
             run: Its `run_uid`, its URI or its ref.
         """
         try:
-            return self._storage.get(report_key(_run_uid_of(run))).decode()
+            return self._storage.get(report_key(run_uid_of(run))).decode()
         except ObjectNotFoundError:
             return None
 
@@ -183,7 +174,8 @@ class AnalyticsStore:
         if limit < 0:
             raise InvalidSpecError(f"{limit} runs cannot be listed; give a limit of 0 or more")
         which = RunFilter(limit, capability_id, entity_id)
-        return self._on_snapshot(partial(latest_runs, which=which), tables=())
+        read = partial(latest_runs, which=which)
+        return read_snapshot(self._storage, self._schemas, read, tables=())
 
     def list_tables(self) -> list[str]:
         """Return the names of the tables, sorted."""
@@ -201,16 +193,17 @@ class AnalyticsStore:
         return {column: str(kind) for column, kind in schemas[name].items()}
 
     def read_table(self, name: str) -> pa.Table:
-        """Return all rows of table *name*, over one moment of the store. Needs no DuckDB.
+        """Return all rows of table *name* at one moment of the store. Needs no DuckDB.
 
         Raises:
             InvalidSpecError: There is no such table.
         """
-        self.describe_table(name)
-        return self._on_snapshot(partial(all_rows, table=name), tables=[name])
+        self.describe_table(name)  # raises if there is no such table
+        read = partial(all_rows, table=name)
+        return read_snapshot(self._storage, self._schemas, read, tables=[name])
 
     def query_sql(self, sql: str) -> pa.Table:
-        """Return the answer to *sql*, in DuckDB's dialect, over one moment of the store.
+        """Return the answer to *sql*, in DuckDB's dialect, at one moment of the store.
 
         Files that are torn, foreign or of a later version are passed over; a warning names each.
 
@@ -219,37 +212,39 @@ class AnalyticsStore:
             QueryError: The SQL cannot be run, or would do anything but read the tables.
         """
         asked = question(sql)
-        known = self._schemas.all()
-        tables = None if asked.tables is None else asked.tables & known.keys()
+        schemas = self._schemas.all()
+        tables = None if asked.tables is None else asked.tables & schemas.keys()
         try:
-            return self._on_snapshot(partial(answer, asked), tables=tables)
+            return read_snapshot(
+                self._storage, self._schemas, partial(answer, asked), tables=tables
+            )
         except QueryError as error:
-            raise QueryError(f"{error} ({self.uri} has the tables: {_named(known)})") from error
+            raise QueryError(f"{error} ({self.uri} has the tables: {_named(schemas)})") from error
 
     def compact(self, *, clear: bool = False) -> CompactionReport:
-        """Make few large files of many small ones, and remove what earlier compactions replaced.
+        """Replace many small files by few large ones; delete what earlier compactions replaced.
 
-        Readers see every run once, before, during and after, and whatever dies on the way. Two at
-        once are safe; one of them wins. The replaced files stay until the next call, for readers
-        that still use them. With *clear* they go at once, and so does what dead writers staged: who
-        is at work then reads or stages again.
+        Atomic: readers see every run once, before, during and after, wherever it dies. Of two at
+        once, one wins. Replaced files stay until the next compaction, for readers at work. With
+        *clear* they are deleted at once, and so is what dead writers staged: readers and writers at
+        work retry.
 
         Raises:
-            UnsafeStoreError: The store lets a second writer replace an object.
-            StorageError: It could not be done. Call again.
+            UnsafeStorageError: The storage lets a second writer replace an object.
+            StorageError: A request failed. Call again.
         """
         self.check_writable()
         report = self._compact_once(THOROUGH)
         lost = 0
-        while report.left or (report.lost_race and lost < _RACES):
-            lost += report.lost_race  # to a writer, perhaps, who did much less
+        while report.left or (report.lost_race and lost < _MOST_LOST_RACES):
+            lost += report.lost_race  # perhaps to a writer's light round, which did much less
             report = report.and_then(self._compact_once(THOROUGH))
         if clear:
             report = report.and_then(self._compact_once(THOROUGH))
-            # Whoever loses what he staged has the bytes still and stages them again, a few times:
-            # so not with every compaction.
+            # Only on request: a live writer whose staged bytes are deleted stages them again, but
+            # only a few times.
             self._storage.clean()
-        _warn(report.passed_over)
+        log_passed_over(report.passed_over)
         return report
 
     def check_writable(self) -> None:
@@ -257,7 +252,7 @@ class AnalyticsStore:
 
         Raises:
             StorageError: It cannot be written.
-            UnsafeStoreError: It lets a second writer replace an object.
+            UnsafeStorageError: It lets a second writer replace an object.
             CannotStartError: A connector is not installed.
             InvalidSpecError: The storage options are wrong.
         """
@@ -266,35 +261,21 @@ class AnalyticsStore:
                 return self._storage.check_conditional_writes()
         return self._storage.check_conditional_writes()
 
-    def _compact_once(self, effort: Effort) -> CompactionReport:
-        once = partial(compact_once, self._storage, self._schemas, effort=effort)
-        return _again(partial(once, memory=Memory()))
+    def _compact_once(self, limits: RoundLimits) -> CompactionReport:
+        once = partial(compact_once, self._storage, self._schemas, limits=limits)
+        return retry_when_replaced(partial(once, cache=ReadCache()))
 
     def _find(self, run_uid: str, *, records: bool) -> RecordedRun:
         find = partial(find_run, self._storage, self._schemas, run_uid)
-        return _again(partial(find, memory=Memory(), records=records))
-
-    def _on_snapshot(
-        self, work: Callable[[Snapshot], T], *, tables: Iterable[str] | None = None
-    ) -> T:
-        take = partial(take_snapshot, self._storage, self._schemas, memory=Memory(), tables=tables)
-
-        def once() -> T:
-            with take() as snapshot, damage_named(snapshot):
-                check_catalogs(snapshot)
-                result = work(snapshot)
-                _warn(snapshot.passed_over)
-                return result
-
-        return _again(once)
+        return retry_when_replaced(partial(find, cache=ReadCache(), records=records))
 
 
 def open_store(address: StoreAddress, *, storage_options: Options | None = None) -> AnalyticsStore:
     """Open the store at *address*: a config, its fields, a URI, or the ref or URI of a run in it.
 
     Args:
-        address: Where it is. A relative path starts at the current directory.
-        storage_options: fsspec's, unless the config has them; refs hold none.
+        address: Of the store. A relative path starts at the current directory.
+        storage_options: fsspec's, in place of those of the config; refs hold none.
 
     Raises:
         InvalidSpecError: It is no address.
@@ -310,25 +291,6 @@ def open_store(address: StoreAddress, *, storage_options: Options | None = None)
     if storage_options is not None:
         address = address.model_copy(update={"storage_options": dict(storage_options)})
     return AnalyticsStore(address)
-
-
-def _again(work: Callable[[], T]) -> T:
-    """Do *work* again as long as it finds that a file is gone: a compaction was faster."""
-    for _ in range(_SNAPSHOTS - 1):
-        try:
-            return work()
-        except (ObjectNotFoundError, ObjectChangedError) as error:
-            _log.info("read again: %s", error, extra={"action": "snapshot_taken_again"})
-    return work()
-
-
-def _warn(passed_over: Mapping[str, str]) -> None:
-    for key, why in passed_over.items():
-        _log.warning("%s", why, extra={"action": "file_passed_over", "key": key})
-
-
-def _run_uid_of(run: str | CapabilityRunRef) -> str:
-    return run.run_uid if isinstance(run, CapabilityRunRef) else split_run_uri(run)[1] or run
 
 
 def _named(tables: Iterable[str]) -> str:

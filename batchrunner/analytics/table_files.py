@@ -1,4 +1,4 @@
-"""The Parquet files of the tables: rows to bytes and back, and what cannot be read told apart."""
+"""The Parquet files of the tables: rows to bytes and back; torn, foreign and later files detected."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _QUICK: dict[str, Any] = {
     "use_dictionary": False,
     "write_statistics": False,
 }
-"""For the few rows of a run: what zstd needs to begin, column by column, costs more than the rest
-of the write together, and as much again when the file is read. It saves nothing there."""
+"""For the few rows of a run: zstd is set up anew for each column, which costs more than the rest of
+the write, and as much again when the file is read. It saves no space there."""
 
 
 class UnreadableFileError(Exception):
-    """A file of a table holds no rows of ours; the message names it and says why."""
+    """A file of a table is torn, foreign or of a later version. The message names it and says why."""
 
 
 def arrow_schema(columns: Columns) -> pa.Schema:
-    """Return *columns* in Arrow's words."""
+    """Return *columns* as an Arrow schema."""
     import pyarrow as pa
 
     types = {
@@ -73,7 +73,7 @@ def table_of_rows(table: str, rows: Sequence[Mapping[str, Any]], *, columns: Col
 
 
 def _aware(value: Any) -> Any:
-    """Return a moment without a time zone as the same moment in UTC."""
+    """Return a time without a time zone as the same time in UTC, and any other value as it is."""
     if isinstance(value, datetime) and value.utcoffset() is None:
         return value.replace(tzinfo=UTC)
     return value
@@ -86,22 +86,22 @@ def to_parquet(rows: pa.Table) -> bytes:
 
     metadata = {_VERSION_KEY: str(FORMAT_VERSION).encode()}
     buffer = io.BytesIO()
-    how = _QUICK if rows.nbytes < _SMALL_BYTES else _DENSE
+    options = _QUICK if rows.nbytes < _SMALL_BYTES else _DENSE
     try:
-        pq.write_table(rows.replace_schema_metadata(metadata), buffer, **how)
+        pq.write_table(rows.replace_schema_metadata(metadata), buffer, **options)
     except pa.ArrowException as error:
         raise InvalidRecordError(f"the records cannot be written: {describe(error)}") from error
     return buffer.getvalue()
 
 
 def parse_rows(data: bytes, *, table: pa.Schema, wanted: pa.Schema, place: str) -> pa.Table:
-    """Return the rows of a file that holds *data*, absent columns as NULL.
+    """Return the rows of the file with the bytes *data*, absent columns as NULL.
 
     Args:
-        data: The file.
+        data: The whole file.
         table: The columns of its table.
         wanted: Those of them to read.
-        place: What errors call it.
+        place: Its URI, for errors.
 
     Raises:
         UnreadableFileError: It is torn, foreign, or of a later version.
@@ -121,10 +121,10 @@ def parse_rows(data: bytes, *, table: pa.Schema, wanted: pa.Schema, place: str) 
 
 
 def is_torn(storage: Storage, entry: Entry) -> bool:
-    """Tell whether the file of *entry* is no Parquet that can be read to its end.
+    """Return whether the file of *entry* cannot be read to its end as Parquet.
 
     Raises:
-        StorageError: Its bytes cannot be had, which says nothing about them.
+        StorageError: The storage does not return its bytes, which says nothing about them.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -145,8 +145,8 @@ def open_parquet(
 
     Raises:
         UnreadableFileError: It is torn, foreign, or of a later version; or it has a column that is
-            none of those *known*.
-        StorageError: As `read_rows`.
+            not among those *known*.
+        StorageError: The storage does not return its bytes.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -158,7 +158,7 @@ def open_parquet(
         _check_version(found, place=place)
         if known is not None:
             _check_columns(found, known=known, place=place)
-    except StorageError:  # which is an OSError, and says nothing about the bytes
+    except StorageError:  # an OSError too, but of the storage and not of the bytes
         file.close()
         raise
     except (UnreadableFileError, pa.ArrowException, OSError) as error:
@@ -168,30 +168,30 @@ def open_parquet(
 
 
 def _check_version(schema: pa.Schema, *, place: str) -> None:
-    """Look whether this version reads files of *schema*.
+    """Check that this version reads files of *schema*.
 
     Raises:
         UnreadableFileError: It does not.
     """
-    found = (schema.metadata or {}).get(_VERSION_KEY)
-    if found is None:
+    version = (schema.metadata or {}).get(_VERSION_KEY)
+    if version is None:
         raise UnreadableFileError(f"{place} is foreign: batchrunner did not write it")
-    if found != str(FORMAT_VERSION).encode():
+    if version != str(FORMAT_VERSION).encode():
         raise UnreadableFileError(
-            f"{place} has format version {found.decode('latin-1')[:20]}; this batchrunner reads "
+            f"{place} has format version {version.decode('latin-1')[:20]}; this batchrunner reads "
             f"{FORMAT_VERSION}"
         )
 
 
 def _check_columns(found: pa.Schema, *, known: pa.Schema, place: str) -> None:
-    """Look whether the columns *found* in a file are among those of its table.
+    """Check that the columns *found* in a file are among those of its table.
 
     Raises:
-        UnreadableFileError: One is not known, or has another type.
+        UnreadableFileError: The table lacks one, or has it with another type.
     """
     for column in found:
-        place_in = known.get_field_index(column.name)
-        expected = known.field(place_in).type if place_in >= 0 else None
+        index = known.get_field_index(column.name)
+        expected = known.field(index).type if index >= 0 else None
         if column.type != expected:
             raise UnreadableFileError(
                 f"{place} is foreign: its {column.name!r} is {column.type}, the table's {expected}"
@@ -199,12 +199,12 @@ def _check_columns(found: pa.Schema, *, known: pa.Schema, place: str) -> None:
 
 
 def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return *rows* with the columns of *schema*, those that are absent as NULL."""
+    """Return *rows* with the columns of *schema*, absent ones as NULL."""
     import pyarrow as pa
 
-    there = dict(zip(rows.column_names, rows.columns, strict=True))
-    absent = (pa.nulls(len(rows), column.type) for column in schema if column.name not in there)
-    arrays = [there[name] if name in there else next(absent) for name in schema.names]
+    present = dict(zip(rows.column_names, rows.columns, strict=True))
+    absent = (pa.nulls(len(rows), column.type) for column in schema if column.name not in present)
+    arrays = [present[name] if name in present else next(absent) for name in schema.names]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
@@ -224,21 +224,21 @@ class SharedFile:
 
     @property
     def closed(self) -> bool:
-        """Whether it is."""
+        """Whether `close` was called."""
         return self._file.closed
 
     def tell(self) -> int:
-        """Return the position of this thread."""
+        """Return this thread's position."""
         return getattr(self._own, "position", 0)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the position of this thread."""
+        """Move this thread's position."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self._size}[whence]
         self._own.position = start + offset
         return self.tell()
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to *size* bytes from the position of this thread on."""
+        """Return up to *size* bytes from this thread's position on."""
         with self._lock:
             self._file.seek(self.tell())
             data = self._file.read(size)
@@ -246,5 +246,5 @@ class SharedFile:
         return data
 
     def close(self) -> None:
-        """Close it. Raises what its file raises."""
+        """Close the file, for all threads."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""Writing runs: payload first, `runs` last, each file created if there is none that is whole."""
+"""Writes of runs: payload first, `runs` last, each file put if absent."""
 
 from __future__ import annotations
 
@@ -18,29 +18,34 @@ from batchrunner.storage import Storage
 MOST_FILES = 16
 """Up to so many runs of a call get files of their own; more share one per table."""
 
+DAMAGED = "_damaged"
+"""Torn files are moved here, under their key, so that the user can examine them."""
+
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class WriteReceipt:
-    """What a call of `write_with_receipt` has seen to: all of it is durable.
+    """What a call of `write_with_receipt` recorded, durably.
 
     Attributes:
-        refs: One for each run, in the order given, whoever wrote it first.
-        new_files: Keys of the files that this call created. Empty when everything was there.
+        refs: One for each run, in the order given, also for runs that were recorded before.
+        new_files: Keys of the files that this call created; empty if all were there.
     """
 
     refs: tuple[CapabilityRunRef, ...]
     new_files: frozenset[str]
 
     def resolve_run_uri(self, run_uid: str) -> str | None:
-        """Return the URI of a run of this call, None for others."""
+        """Return the URI of a run of this call; None for other runs."""
         return next((ref.store_uri for ref in self.refs if ref.run_uid == run_uid), None)
 
 
 def write_rows(runs: Sequence[RunRows], *, storage: Storage, schemas: Schemas) -> frozenset[str]:
-    """Write *runs*, each once; return the keys that were free.
+    """Write *runs*, each once; return the keys of the files that this call created.
 
-    Everything is checked before anything is written. A death anywhere leaves payload that nobody
-    sees, and that the same call adopts when it is repeated.
+    Everything is checked before anything is written. A death in between leaves payload that no
+    reader sees, and that the same call adopts when it is repeated.
 
     Raises:
         InvalidRecordError: A value does not fit its column.
@@ -52,6 +57,7 @@ def write_rows(runs: Sequence[RunRows], *, storage: Storage, schemas: Schemas) -
     for group in groups:
         payload.update(_payload_of(group, columns))
         commits.update(_commit_of(group))
+    # Before any row: a reader that sees a file finds its columns in the schemas.
     for table, known in {**columns, RUNS: RUN_COLUMNS}.items():
         schemas.claim(table, known)
     reports = {
@@ -61,7 +67,7 @@ def write_rows(runs: Sequence[RunRows], *, storage: Storage, schemas: Schemas) -
     }
     new = storage.put_if_absent(reports) if reports else frozenset()
     new |= put_whole(storage, payload)
-    # Last: a run is there for readers from the moment that its rows of `runs` are.
+    # Last, as the rows of `runs` commit a run: from then on readers see it, and expect its payload.
     return new | put_whole(storage, commits)
 
 
@@ -76,12 +82,14 @@ def _groups(runs: Iterable[RunRows]) -> list[list[RunRows]]:
 
 def _payload_columns(runs: Sequence[RunRows]) -> dict[str, Columns]:
     tables = dict.fromkeys(table for run in runs for table in run.records)
-    found: dict[str, Columns]
-    found = {table: columns_of_all(_records(runs, table)) for table in tables}
-    for table, columns in found.items():
+    payload: dict[str, Columns]
+    payload = {table: columns_of_all(_records(runs, table)) for table in tables}
+    for table, columns in payload.items():
         if "run_uid" not in columns:
-            raise InvalidRecordError(f"the records of table {table!r} have no field run_uid")
-    return found
+            raise InvalidRecordError(
+                f"the records of table {table!r} have no field run_uid; declare it in their class"
+            )
+    return payload
 
 
 def _records(runs: Sequence[RunRows], table: str) -> list[RecordLike]:
@@ -94,12 +102,12 @@ def _payload_of(group: Sequence[RunRows], columns: Mapping[str, Columns]) -> dic
     for table, known in columns.items():
         rows = [record.model_dump() for record in _records(group, table)]
         if rows:
-            _no_more_than(known, rows, table=table)
+            _check_declared(known, rows, table=table)
             files[file_key(table, stem)] = to_parquet(table_of_rows(table, rows, columns=known))
     return files
 
 
-def _no_more_than(columns: Columns, rows: Iterable[Mapping[str, object]], *, table: str) -> None:
+def _check_declared(columns: Columns, rows: Iterable[Mapping[str, object]], *, table: str) -> None:
     for row in rows:
         if extra := row.keys() - columns.keys():
             raise InvalidRecordError(
@@ -113,44 +121,41 @@ def _commit_of(group: Sequence[RunRows]) -> dict[str, bytes]:
     return {file_key(RUNS, stem_of(run.run_uid for run in group)): to_parquet(rows)}
 
 
-DAMAGED = "_damaged"
-"""Where torn files go, under the key that they had: somebody may want to look at them."""
-
-_log = logging.getLogger(__name__)
-
-
 def put_whole(storage: Storage, objects: Mapping[str, bytes]) -> frozenset[str]:
-    """Write each of *objects* whose key is free, or holds a torn file; return their keys.
+    """Put each of *objects* if its key is absent or holds a torn file; return the keys put.
 
-    As `put_if_absent`: atomic and durable, one by one. Only what was there before is read, and
-    whole files stay as they are. Dying in between leaves what a deleted file would.
+    As `put_if_absent`: atomic and durable, one by one. Reads only the files that were there before;
+    those that are not torn stay as they are. A death in between leaves a torn file moved away.
 
     Raises:
-        StorageError: It could not be done. Call again.
+        StorageError: A request failed. Call again.
     """
     if not objects:
         return frozenset()
     new = storage.put_if_absent(objects)
-    torn = {key: objects[key] for key in objects if key not in new and _moved_away(storage, key)}
+    torn = {key: objects[key] for key in objects if key not in new and _move_if_torn(storage, key)}
     return new | storage.put_if_absent(torn) if torn else new
 
 
-def _moved_away(storage: Storage, key: str) -> bool:
-    """Move the file at *key* to `DAMAGED` if it is torn; tell whether that was so."""
+def _move_if_torn(storage: Storage, key: str) -> bool:
+    """Move the file at *key* to `DAMAGED` if it is torn; return whether it was."""
     try:
         entry = storage.head(key)
         if entry is None or not is_torn(storage, entry):
             return False
-    except StorageError as error:  # whoever may only write goes on as ever
-        _log.info("cannot look at %s: %s", key, error, extra={"action": "file_not_checked"})
+    except (
+        StorageError
+    ) as error:  # a writer without permission to read records its runs all the same
+        _log.info("cannot check %s: %s", key, error, extra={"action": "file_not_checked"})
         return False
-    # Exactly this one: of several writers that find it, the others meet the whole file of the first.
+    # Exactly this entry: of several writers that found it torn, all but the first would otherwise
+    # move the whole file that the first wrote in its place.
     storage.move(entry, f"{DAMAGED}/{key}")
     _log.warning(
         "%s/%s was torn: moved it to %s, and wrote it again",
         storage.uri,
         key,
         DAMAGED,
-        extra={"action": "file_mended", "key": key},
+        extra={"action": "torn_file_replaced", "key": key},
     )
     return True

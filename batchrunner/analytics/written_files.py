@@ -1,4 +1,4 @@
-"""Reading many small files of a table, and never one of them twice."""
+"""Rows of the files that `write` made: many small ones, each read once, each run from one of them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+FILE = "_file"
+"""The column with the stem of the file that a row is from. No field of a record begins with _."""
+
 _READERS = 16
 _AT_ONCE = 1000
-"""Files read before their rows are put together: thousands of tiny tables need much memory."""
+"""Files read before their rows become one table: thousands of tiny tables need much memory."""
 
-FILE = "_file"
-"""The column that says which file a row came from, by name. No field of a record begins with _."""
+_NEEDED = ("run_uid", "capability_table")
 
 
 def read_files(
@@ -36,14 +38,14 @@ def read_files(
     table: str,
     only: Sequence[str] | None = None,
 ) -> pa.Table:
-    """Return the rows of *files* of *table*, with `FILE`; what cannot be read is passed over.
+    """Return the rows of *files* of *table*, with `FILE`. Unreadable files are passed over.
 
-    What the same read has read before is not read again.
+    Rows that the snapshot's cache holds are not read again.
 
     Args:
-        snapshot: Which files these are of.
-        files: By key.
-        table: Theirs.
+        snapshot: The snapshot that lists the files.
+        files: Listed files, by key.
+        table: Their table.
         only: The columns to read; by default, all.
 
     Raises:
@@ -56,60 +58,61 @@ def read_files(
     schema = arrow_schema({name: columns[name] for name in (columns if only is None else only)})
     schema = schema.append(pa.field(FILE, pa.string()))
     wanted = {stem_in(key): entry for key, entry in files.items()}
-    kept = snapshot.memory.rows.get(table)
-    if kept is None or kept.schema != schema:
-        kept = pa.Table.from_batches([], schema)
-    if len(kept):
-        kept = kept.filter(pc.is_in(kept[FILE], pa.array(wanted, pa.string())))
-    missing = wanted.keys() - set(kept[FILE].unique().to_pylist())
-    reading = _Reading(snapshot, table, schema)
-    rows = pa.concat_tables([kept, *reading.of([wanted[stem] for stem in sorted(missing)])])
-    snapshot.memory.rows[table] = rows
-    if reading.gone:
-        snapshot.memory.gone.update(reading.gone)
-        raise ObjectNotFoundError(f"{snapshot.storage.uri}/{reading.gone[0]} is gone")
+    cached = snapshot.cache.rows.get(table)
+    if cached is None or cached.schema != schema:
+        cached = pa.Table.from_batches([], schema)
+    if len(cached):
+        cached = cached.filter(pc.is_in(cached[FILE], pa.array(wanted, pa.string())))
+    missing = wanted.keys() - set(cached[FILE].unique().to_pylist())
+    reader = _FileReader(snapshot, table, schema)
+    rows = pa.concat_tables([cached, *reader.tables([wanted[stem] for stem in sorted(missing)])])
+    # Before it raises: the retry need not read again what was read.
+    snapshot.cache.rows[table] = rows
+    if reader.deleted:
+        snapshot.cache.deleted.update(reader.deleted)
+        raise ObjectNotFoundError(f"{snapshot.storage.uri}/{reader.deleted[0]} was deleted")
     return rows
 
 
-class _Reading:
+class _FileReader:
     """Reads files of one table.
 
     Attributes:
-        gone: Keys of those that are not there any more.
+        deleted: Keys of the files that a compaction deleted since they were listed.
     """
 
     def __init__(self, snapshot: Snapshot, table: str, schema: pa.Schema) -> None:
-        self.gone: list[str] = []
+        self.deleted: list[str] = []
         self._snapshot = snapshot
         self._table = arrow_schema(snapshot.schemas.get(table, RUN_COLUMNS))
         self._schema = schema
         self._wanted = schema.remove(schema.get_field_index(FILE))
 
-    def of(self, entries: Sequence[Entry]) -> list[pa.Table]:
-        """Return the rows of the files of *entries*."""
+    def tables(self, entries: Sequence[Entry]) -> list[pa.Table]:
+        """Return the rows of the files of *entries*, as tables of up to 1,000 files each."""
         import pyarrow as pa
 
-        pieces = []
+        tables = []
         with ThreadPoolExecutor(min(_READERS, len(entries)) or 1) as pool:
             for start in range(0, len(entries), _AT_ONCE):
                 some = entries[start : start + _AT_ONCE]
-                # Fetched side by side, parsed one by one: that is work for one thread only.
-                fetched = zip(some, self._fetched(some, pool), strict=True)
+                # Fetched in parallel, parsed one by one: threads gain nothing on tiny files.
+                fetched = zip(some, self._fetch_parallel(some, pool), strict=True)
                 rows = [self._rows(entry, data) for entry, data in fetched]
-                pieces.append(pa.concat_tables(rows).combine_chunks())
-        return pieces
+                tables.append(pa.concat_tables(rows).combine_chunks())
+        return tables
 
-    def _fetched(self, entries: Sequence[Entry], pool: ThreadPoolExecutor) -> list[bytes | None]:
-        """Return what is in the files.
-
-        Each thread is given a share of them: to hand them out one by one costs more than they do.
-        """
+    def _fetch_parallel(
+        self, entries: Sequence[Entry], pool: ThreadPoolExecutor
+    ) -> list[bytes | None]:
+        """Return the bytes of the files, in order; None for a deleted one."""
+        # One task a thread: a task for each tiny file costs more than to read it.
         shares = [entries[first::_READERS] for first in range(_READERS)]
         try:
-            found = list(pool.map(self._fetch_each, shares))
-        except RuntimeError:  # the interpreter is about to end, and no pool takes work any more
+            fetched = list(pool.map(self._fetch_each, shares))
+        except RuntimeError:  # the interpreter is shutting down: pools take no more work
             return self._fetch_each(entries)
-        return [found[place % _READERS][place // _READERS] for place in range(len(entries))]
+        return [fetched[at % _READERS][at // _READERS] for at in range(len(entries))]
 
     def _fetch_each(self, entries: Sequence[Entry]) -> list[bytes | None]:
         return [self._fetch(entry) for entry in entries]
@@ -119,7 +122,7 @@ class _Reading:
             with self._snapshot.storage.open(entry) as file:
                 return file.read()
         except (ObjectNotFoundError, ObjectChangedError):
-            self.gone.append(entry.key)
+            self.deleted.append(entry.key)
             return None
 
     def _rows(self, entry: Entry, data: bytes | None) -> pa.Table:
@@ -138,37 +141,32 @@ class _Reading:
 
 
 def _repeated(text: str, count: int) -> pa.Array:
-    """Return *text* so many times.
-
-    From buffers: `pa.scalar` imports pandas where it is there, which is longer than a short read.
-    """
+    """Return an array of *count* times *text*."""
     import pyarrow as pa
 
+    # From buffers: `pa.scalar` imports pandas if it is installed, which is slower than a short read.
     data = text.encode()
     ends = array("i", range(0, (count + 1) * len(data), len(data)))
     buffers = pa.py_buffer(ends), pa.py_buffer(data * count)
     return pa.StringArray.from_buffers(count, *buffers)
 
 
-_NEEDED = ("run_uid", "capability_table")
-
-
 @dataclass(frozen=True, slots=True)
 class WrittenRuns:
-    """What the written files of the `runs` table say.
+    """The runs in written files.
 
     Attributes:
-        rows: Their rows, each with its `FILE`; when asked for, all columns of them.
-        home: The file that a run is read from, by `run_uid`; without those that were compacted.
-        tables: Where the runs of a file have payload, by its name; files without any too.
+        rows: Their rows of the `runs` table, with `FILE`; all columns, or those of `_NEEDED`.
+        home: Stem of the file that a run is read from, by `run_uid`; without compacted runs.
+        tables: Tables in which the runs of a file have payload, by its stem; may be empty.
     """
 
     rows: pa.Table
     home: Mapping[str, str]
     tables: Mapping[str, AbstractSet[str]]
 
-    def strays(self) -> set[str]:
-        """Return the names of files that also hold runs which are read from elsewhere."""
+    def stems_with_other_homes(self) -> set[str]:
+        """Return the stems of files with at least one run that is read from another file."""
         pairs = zip(_texts(self.rows, FILE), _texts(self.rows, "run_uid"), strict=True)
         return {stem for stem, uid in pairs if self.home.get(uid) != stem}
 
@@ -176,12 +174,15 @@ class WrittenRuns:
 def runs_written(
     snapshot: Snapshot, *, whole: bool = False, without: AbstractSet[str] = frozenset()
 ) -> WrittenRuns:
-    """Return what the written files of `runs` say, less those named in *without*.
-
-    *whole* rows are needed by who reads the table, not by who looks for payload.
+    """Return the runs in the written files of `runs`, except files whose stem is in *without*.
 
     A run that was compacted is read from the compacted file; else from the file that holds it
     alone, which only its first writer made; else from the first by name of the sets it is in.
+
+    Args:
+        snapshot: Which files there are.
+        whole: Read all columns, for readers of the table; else only those that lead to payload.
+        without: Stems of files to leave out.
     """
     files = snapshot.written(RUNS)
     files = {key: entry for key, entry in files.items() if stem_in(key) not in without}
@@ -203,7 +204,7 @@ def rows_written(snapshot: Snapshot, table: str, *, runs: WrittenRuns) -> pa.Tab
     rows = runs.rows
     if table != RUNS:
         # Where a compacted file is lost, a run may be compacted in `runs` and recorded again in
-        # this table, or the other way round: each table is looked at by itself.
+        # this table, or the other way round: then each table has homes of its own.
         if snapshot.damaged:
             runs = replace(runs, home=_homes(snapshot, table, runs.rows))
         rows = read_files(snapshot, _payload_files(snapshot, table, runs), table=table)
@@ -237,14 +238,15 @@ def _homes(snapshot: Snapshot, table: str, rows: pa.Table) -> dict[str, str]:
 
 
 def _payload_files(snapshot: Snapshot, table: str, runs: WrittenRuns) -> dict[str, Entry]:
-    there, found = snapshot.written(table), {}
+    """Return the files of *table* that `runs` leads to; pass over the missing ones."""
+    written, payload = snapshot.written(table), {}
     for stem in sorted(set(runs.home.values())):
         key = file_key(table, stem)
-        if table in runs.tables[stem] and key in there:
-            found[key] = there[key]
+        if table in runs.tables[stem] and key in written:
+            payload[key] = written[key]
         elif table in runs.tables[stem]:
-            snapshot.explain_loss(key)
-    return found
+            snapshot.pass_over_missing(key)
+    return payload
 
 
 def _compacted_among(snapshot: Snapshot, table: str, wanted: pa.Array) -> Iterator[str]:
@@ -254,8 +256,8 @@ def _compacted_among(snapshot: Snapshot, table: str, wanted: pa.Array) -> Iterat
         return
     with snapshot.compacted(table) as compacted:
         for place in range(len(compacted)):
-            found = compacted.rows(place, ["run_uid"])["run_uid"]
-            yield from found.filter(pc.is_in(found, wanted)).unique().to_pylist()
+            uids = compacted.rows(place, ["run_uid"])["run_uid"]
+            yield from uids.filter(pc.is_in(uids, wanted)).unique().to_pylist()
 
 
 def _texts(rows: pa.Table, column: str) -> list[Any]:

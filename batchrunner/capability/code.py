@@ -1,4 +1,4 @@
-"""The code of a capability: all that decides what it makes of a row, as far as it can be seen."""
+"""The code of a capability: everything that decides what it makes of a row, as far as it can be read."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from typing import Any
 
 from batchrunner.capability.finding import find_module
 from batchrunner.capability.modules import Modules
-from batchrunner.capability.objects import Reader
+from batchrunner.capability.objects import ObjectWalker
 from batchrunner.capability.target import not_found
 from batchrunner.errors import CapabilityImportError
 
-ITSELF = "itself"
+_ITSELF = "itself"
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What was seen of the code.
+    """The code of a capability, as hashes.
 
     Attributes:
         modules: The user's modules by their place: a hash for each name that they define, as JSON.
-        values: What an object that was handed over holds, by the way to it, as text or as a hash.
+        values: What an object that was handed over holds, by the path to it, as text or as a hash.
         installed: Modules of installed packages that it imports.
-        unseen: Ways to the values that only count by their type.
+        opaque: Paths to the values of which only the type counts.
     """
 
     modules: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     installed: frozenset[str] = frozenset()
-    unseen: tuple[tuple[str, ...], ...] = ()
+    opaque: tuple[tuple[str, ...], ...] = ()
 
     @property
-    def is_known(self) -> bool:
-        """Tell whether there is any: not where `capability.version` stands in for it."""
-        return bool(self.modules or self.values)
+    def is_empty(self) -> bool:
+        """Whether nothing was read, because `capability.version` stands in for the code."""
+        return not (self.modules or self.values)
 
 
 def code_of(targets: Iterable[str], *, handed_over: Any = None) -> Code:
-    """Return the code of *targets*, which is not imported, and of an object, if there is one.
+    """Return the code of *targets*, which are not imported, and of an object, if there is one.
 
-    The code is that of the modules and of all that they import of the user's own: found outside of
+    It covers their modules and every module of the user's that these import: found outside of
     Python's library and of installed packages, or in the package of the target itself.
 
     Raises:
@@ -49,16 +49,17 @@ def code_of(targets: Iterable[str], *, handed_over: Any = None) -> Code:
     modules = Modules()
     for target in targets:
         _add_target(modules, target)
-    reader = Reader(modules)
+    walker = ObjectWalker(modules)
     if handed_over is not None:
-        reader.read_root(handed_over)
-    values = {path or (ITSELF,): text for path, text in reader.values.items()}
-    unseen = tuple(path or (ITSELF,) for path in reader.unseen)
-    return Code(modules.own, values, frozenset(modules.installed), unseen)
+        walker.read_root(handed_over)
+    values = {path or (_ITSELF,): text for path, text in walker.values.items()}
+    opaque = tuple(path or (_ITSELF,) for path in walker.opaque)
+    return Code(modules.own, values, frozenset(modules.installed), opaque)
 
 
 def _add_target(modules: Modules, target: str) -> None:
     name = target.partition(":")[0]
+    # `Modules.add` would report the module alone; the user wants to read which target names it.
     if find_module(name) is None:
         raise CapabilityImportError(not_found(target, missing=name))
     modules.add(name, is_target=True)

@@ -1,14 +1,11 @@
-"""Modules, found without importing them, and whose they are: the user's, or somebody else's.
-
-Modules of the user's that this process imports, and no look at the source told of.
-"""
+"""Find modules without importing them, and decide who owns them: the user, a package or Python."""
 
 from __future__ import annotations
 
 import os
 import sys
 import sysconfig
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -18,25 +15,25 @@ from typing import Any
 
 _INSTALLED = {"site-packages", "dist-packages"}
 OURS = "batchrunner"
-"""This framework, which is not the user's, however it is installed."""
+"""This framework, which is never the user's, however it is installed."""
 
 
-class Owner(Enum):
-    """Whose a module is."""
+class ModuleOwner(Enum):
+    """Where a module comes from: only the user's own modules decide the fingerprint."""
 
     USER = "the user's own"
     PACKAGE = "of an installed package"
     PYTHON = "of Python itself"
-    NOBODY = "a folder of modules, in which each may be somebody else's"
+    NAMESPACE = "a namespace package: each module in it may have another owner"
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module that is there.
+    """A module that can be imported.
 
     Attributes:
         name: Dotted.
-        origin: Its file, or None: it is compiled into Python, or a namespace package.
+        origin: Its file; None when it is compiled into Python, or a namespace package.
         is_package: It can have modules in it.
     """
 
@@ -46,21 +43,23 @@ class Module:
 
     @property
     def place(self) -> str:
-        """Its file as seen from the folder that it is imported from: the same wherever that is."""
+        """Its file, relative to the folder that it is imported from: the same on every machine."""
         *parents, last = self.name.split(".")
         folder = [*parents, last] if self.is_package else parents
         return "/".join([*folder, self.origin.name if self.origin else last])
 
     @property
-    def owner(self) -> Owner:
-        """Whose it is, told by where it stands."""
+    def owner(self) -> ModuleOwner:
+        """Its owner, by the folder that its file is in."""
         if self.origin is None:
-            return Owner.NOBODY if self.is_package else Owner.PYTHON
+            return ModuleOwner.NAMESPACE if self.is_package else ModuleOwner.PYTHON
+        # Before the folders: an editable install of ours lies where the user's code does.
         if self.name.partition(".")[0] == OURS or _INSTALLED & set(self.origin.parts):
-            return Owner.PACKAGE
+            return ModuleOwner.PACKAGE
+        # After site-packages, which lies inside the folder of the standard library.
         if any(self.origin.is_relative_to(folder) for folder in _standard_library()):
-            return Owner.PYTHON
-        return Owner.USER
+            return ModuleOwner.PYTHON
+        return ModuleOwner.USER
 
 
 @cache
@@ -72,20 +71,21 @@ def _standard_library() -> tuple[PurePath, ...]:
 def find_module(name: str) -> Module | None:
     """Find module *name* without importing it or its packages; None when there is none."""
     path: Iterable[str] | None = None
-    found: ModuleSpec | None = None
+    spec: ModuleSpec | None = None
     parts = name.split(".")
+    # One level after the other: `importlib.util.find_spec` would import the parents.
     for depth in range(1, len(parts) + 1):
         if depth > 1 and path is None:  # a module, not a package
             return None
-        found = _find_spec(".".join(parts[:depth]), path)
-        if found is None:
+        spec = _find_spec(".".join(parts[:depth]), path)
+        if spec is None:
             return None
-        path = _search_path(found)
-    return None if found is None else Module(name, _file_of(found), path is not None)
+        path = spec.submodule_search_locations
+    return None if spec is None else Module(name, _file_of(spec), path is not None)
 
 
 def loaded_module(name: str) -> Module | None:
-    """Return module *name* as this process has it, also when no search would find it."""
+    """Return module *name* as this process has imported it, also when no search would find it."""
     module = sys.modules.get(name)
     origin = getattr(module, "__file__", None)
     if origin is None:
@@ -102,41 +102,18 @@ def module_file(name: str) -> Path | None:
 
 
 def _find_spec(name: str, path: Iterable[str] | None) -> ModuleSpec | None:
-    places = None if path is None else list(path)
-    specs = (_asked(finder, name, places) for finder in sys.meta_path)
+    folders = None if path is None else list(path)
+    specs = (_ask_finder(finder, name, folders) for finder in sys.meta_path)
     return next((spec for spec in specs if spec is not None), None)
 
 
-def _asked(finder: Any, name: str, places: list[str] | None) -> ModuleSpec | None:
+def _ask_finder(finder: Any, name: str, folders: list[str] | None) -> ModuleSpec | None:
     try:
-        found: ModuleSpec | None = finder.find_spec(name, places)
+        spec: ModuleSpec | None = finder.find_spec(name, folders)
     except KeyError:  # a namespace in a namespace asks its parent, which is not imported
-        found = finder.find_spec(name.rpartition(".")[2], places)
-    return found
-
-
-def _search_path(spec: ModuleSpec) -> list[str] | None:
-    locations = spec.submodule_search_locations
-    return None if locations is None else list(locations)
+        spec = finder.find_spec(name.rpartition(".")[2], folders)
+    return spec
 
 
 def _file_of(spec: ModuleSpec) -> Path | None:
     return Path(spec.origin) if spec.has_location and spec.origin else None
-
-
-class Unfollowed:
-    """Finds the modules that are imported from now on, and not among those that are looked at.
-
-    A plug-in by a name that is made up when it runs, or a folder that is put into `sys.path` then.
-    """
-
-    def __init__(self, places: Collection[str]) -> None:
-        """Take what stands at *places* for what is looked at."""
-        self._places, self._known = places, set(sys.modules)
-
-    def more(self) -> list[Module]:
-        """Return those that came since the last call, by name."""
-        names = set(sys.modules) - self._known
-        self._known |= names
-        modules = filter(None, map(loaded_module, sorted(names)))
-        return [m for m in modules if m.owner is Owner.USER and m.place not in self._places]

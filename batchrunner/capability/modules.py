@@ -1,4 +1,4 @@
-"""The user's modules that a capability is made of: those named, and all that they import."""
+"""The modules of the user's that a capability depends on: those named, and all that they import."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from types import ModuleType
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-from batchrunner.capability.definitions import WHOLE, definitions, hash_of
-from batchrunner.capability.finding import OURS, Module, Owner, find_module, loaded_module
-from batchrunner.capability.imports import exported_names, imported_names
+from batchrunner.capability.finding import OURS, Module, ModuleOwner, find_module, loaded_module
+from batchrunner.capability.syntax import (
+    WHOLE,
+    definitions,
+    exported_names,
+    hash_of,
+    imported_names,
+)
 from batchrunner.errors import CapabilityImportError
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A module's file, read once.
+    """What one read of a module's file gives.
 
     Attributes:
         definitions: A hash for each name that it defines, as JSON.
         imports: Dotted names that it may import.
-        exports: What a star takes of it.
-        problem: Why it could not be read as Python.
+        exports: Names that `from ... import *` binds.
+        problem: Why it could not be parsed; "" when it was, or is no Python.
     """
 
     definitions: str
@@ -39,26 +44,26 @@ class Source:
 
 @dataclass(slots=True)
 class Modules:
-    """The user's modules, each looked at once.
+    """The dependencies of a capability, each read once.
 
     Attributes:
-        own: What they define, by their place in the folder that they are imported from.
-        installed: What they import of installed packages: the names of top-level modules, or of
-            modules in a namespace.
+        own: The definitions of each of the user's modules, by `Module.place`.
+        installed: Names of the installed modules that they import: top-level ones, or those in a
+            namespace package.
     """
 
     own: dict[str, str] = field(default_factory=dict)
     installed: set[str] = field(default_factory=set)
-    _tops: set[str] = field(default_factory=set)
-    _seen: set[str] = field(default_factory=set)
-    _owners: dict[str, Owner | None] = field(default_factory=dict)
+    _own_packages: set[str] = field(default_factory=set)
+    _visited: set[str] = field(default_factory=set)
+    _owners: dict[str, ModuleOwner | None] = field(default_factory=dict)
 
     def add(self, name: str, *, is_target: bool) -> None:
         """Add module *name* and what it imports.
 
         Args:
             name: Of the module.
-            is_target: The capability is in it: so it is the user's, wherever it is installed.
+            is_target: The capability is in it, so its package is the user's, even if installed.
 
         Raises:
             CapabilityImportError: It cannot be found, read or parsed.
@@ -66,7 +71,7 @@ class Modules:
         importlib.invalidate_caches()  # of two files written in one tick, the second would be missed
         top = name.partition(".")[0]
         if is_target and top != OURS:
-            self._tops.add(top)
+            self._own_packages.add(top)
         module = find_module(name) or loaded_module(name)
         if module is None or module.origin is None:
             raise CapabilityImportError(f"the source of the module {name!r} cannot be found")
@@ -75,51 +80,58 @@ class Modules:
         self._follow([name])
 
     def add_imported(self, names: Iterable[str]) -> None:
-        """Add what is there of *names*, which code that is in no module imports."""
+        """Add those of *names* that can be found, which code outside of any module imports."""
         self._follow(names)
 
     def is_own(self, module: Module) -> bool:
-        """Tell whether *module* is the user's."""
-        return module.owner is Owner.USER or module.name.partition(".")[0] in self._tops
+        """Return whether *module* is the user's."""
+        return (
+            module.owner is ModuleOwner.USER or module.name.partition(".")[0] in self._own_packages
+        )
 
-    def owner_of(self, name: Any) -> Owner | None:
-        """Return whose the module is that an object says it is of; None for a script's, or no file."""
+    def owner_of(self, name: Any) -> ModuleOwner | None:
+        """Return the owner of module *name*, as an object gives it; None for a script, or without a file."""
         if not isinstance(name, str) or name in ("__main__", ""):
             return None
         module = loaded_module(name)
         if module is None:
-            known = name in sys.builtin_module_names or name in sys.stdlib_module_names
-            return Owner.PYTHON if known else None
-        return Owner.USER if self.is_own(module) else module.owner
+            is_pythons = name in sys.builtin_module_names or name in sys.stdlib_module_names
+            return ModuleOwner.PYTHON if is_pythons else None
+        return ModuleOwner.USER if self.is_own(module) else module.owner
 
     def holds(self, module: ModuleType) -> bool:
-        """Tell whether *module* is the user's, or in no file and in nobody's package."""
+        """Return whether *module* is the user's, or was made without a file, as in a notebook."""
         top = module.__name__.partition(".")[0]
-        return all(self.owner_of(name) in (None, Owner.USER) for name in {top, module.__name__})
+        return all(
+            self.owner_of(name) in (None, ModuleOwner.USER) for name in {top, module.__name__}
+        )
 
     def _follow(self, names: Iterable[str]) -> None:
-        # With a list of its own, since a chain of imports may be longer than Python's stack.
+        # A loop and no recursion: a chain of imports may be longer than Python's stack.
         waiting = list(names)
         while waiting:
             name = waiting.pop()
-            if name not in self._seen and self._may_be_own(name):
-                self._seen.add(name)
-                waiting += self._look(name)
+            if name not in self._visited and self._may_be_own(name):
+                self._visited.add(name)
+                waiting += self._dependencies(name)
 
     def _may_be_own(self, name: str) -> bool:
-        """Look at the top of *name* only: most imports are of installed packages, and end here."""
+        """Return whether *name* may be the user's, by its first part: most imports end here, unread."""
         top = name.partition(".")[0]
         if top not in self._owners:
             module = find_module(top) or loaded_module(top)
             self._owners[top] = module.owner if module else None
-            if self._owners[top] is Owner.PACKAGE:
+            if self._owners[top] is ModuleOwner.PACKAGE:
                 self.installed.add(top)
-        return top in self._tops or self._owners[top] in (Owner.USER, Owner.NOBODY)
+        return top in self._own_packages or self._owners[top] in (
+            ModuleOwner.USER,
+            ModuleOwner.NAMESPACE,
+        )
 
-    def _look(self, name: str) -> Iterator[str]:
+    def _dependencies(self, name: str) -> Iterator[str]:
         module = find_module(name) or loaded_module(name)
         if module is None:
-            yield from self._star(name)
+            yield from self._starred(name)
             return
         if "." in name:  # importing a.b runs a/__init__.py first
             yield name.rpartition(".")[0]
@@ -129,10 +141,10 @@ class Modules:
             source = source_of(module)
             self.own[module.place] = source.definitions
             yield from source.imports
-        elif module.owner is Owner.PACKAGE:
+        elif module.owner is ModuleOwner.PACKAGE:
             self.installed.add(name)
 
-    def _star(self, name: str) -> Iterator[str]:
+    def _starred(self, name: str) -> Iterator[str]:
         package, _, last = name.rpartition(".")
         module = find_module(package) if last == "*" else None
         if module is not None and module.origin is not None and self.is_own(module):
@@ -140,17 +152,17 @@ class Modules:
 
 
 def source_of(module: Module) -> Source:
-    """Return what is known of the file of *module*."""
+    """Return what the file of *module* defines and imports; one without read permission has a problem."""
     try:
         data = _bytes(module.origin)
-    except OSError as error:  # it is not for us to read
+    except OSError as error:
         return Source(json.dumps({WHOLE: "unreadable"}), problem=str(error))
     return _source_of(data, module)
 
 
 @lru_cache(maxsize=4096)
 def _source_of(data: bytes, module: Module) -> Source:
-    """Read one file; what is no Python, such as an extension, counts byte by byte."""
+    """Parse one file; of what is no Python, such as an extension module, hash the bytes."""
     try:
         tree = ast.parse(data)
         defined = definitions(tree)

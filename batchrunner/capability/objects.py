@@ -1,4 +1,4 @@
-"""The code of an object that is handed over in Python: where it comes from, and what it holds."""
+"""The code of an object that is handed over in Python: its modules, and every value that it holds."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from batchrunner.capability.finding import Owner
+from batchrunner.capability.finding import ModuleOwner
 from batchrunner.capability.functions import (
     code_hash,
-    imports_of,
     is_dispatched,
     is_generated,
     is_method,
@@ -20,38 +19,53 @@ from batchrunner.capability.functions import (
     may_be_set,
     source_hash,
     unwrapped,
-    values_of,
 )
 from batchrunner.capability.modules import Modules
-from batchrunner.capability.pickled import SPREAD, is_name, named_parts, reduced
-from batchrunner.capability.reached import Path, arguments_of, reached, registered_with
-from batchrunner.capability.values import Budget, UnseenError, digest, is_plain, name_of, text_of
+from batchrunner.capability.reduction import SPREAD, is_name, named_parts, reduced
+from batchrunner.capability.references import (
+    Path,
+    arguments_of,
+    imports_of,
+    references_of,
+    registered_with,
+    values_of,
+)
+from batchrunner.capability.values import (
+    OpaqueValueError,
+    ValueLimit,
+    digest,
+    is_plain,
+    name_of,
+    text_of,
+)
 
 HASH = "sha256:"
 _CYCLE = "a cycle"
 _MOST_STEPS = 24
 _CODE = (FunctionType, MethodType, functools.partial, type)
-_SEARCHED = (Owner.USER, Owner.PACKAGE)
+_SEARCHED = (ModuleOwner.USER, ModuleOwner.PACKAGE)
 
 
-class Reader:
-    """Reads what an object is made of.
+class ObjectWalker:
+    """Walks the graph of objects below one, and keeps the text or hash of each by the path to it.
 
     Attributes:
-        values: As text, by the way to them: short and plain ones as they are, others as a hash.
-        unseen: Ways to the values that nothing is known of but their type.
+        values: By path: short and plain values as text, others as a hash.
+        opaque: Paths to the values of which only the type is known.
     """
 
     def __init__(self, modules: Modules) -> None:
         self.values: dict[Path, str] = {}
-        self.unseen: list[Path] = []
+        self.opaque: list[Path] = []
         self._modules = modules
-        self._met: dict[int, tuple[Path, Any]] = {}  # the objects, too: a number is used again
+        # With the objects themselves, since the id of one that is gone is used again.
+        self._met: dict[int, tuple[Path, Any]] = {}
+        # The values on the way from the root: one of them again is a cycle.
         self._open: set[int] = set()
-        self._waiting: deque[tuple[Any, Path, Owner | None]] = deque()
+        self._queue: deque[tuple[Any, Path, ModuleOwner | None]] = deque()
         self._texts: dict[int, tuple[str, Any]] = {}
-        self._in_circles = False
-        self._budget = Budget()
+        self._has_cycle = False
+        self._limit = ValueLimit()
 
     def read_root(self, value: Any) -> None:
         """Read the capability itself: a package that it is installed with is the user's.
@@ -67,10 +81,10 @@ class Reader:
 
     def _read_all(self, value: Any, path: Path) -> None:
         self._read(value, path)
-        self._read_waiting()
+        self._read_queue()
 
     def _read(self, value: Any, path: Path) -> None:
-        """Read *value*, which is reached by *path*; the functions and classes that it reaches wait."""
+        """Read *value*, which is at *path*; queue the functions and classes that it references."""
         value = unwrapped(value)
         with self._entered(value) as is_new:
             if not is_new:
@@ -78,21 +92,21 @@ class Reader:
             elif isinstance(value, functools.partial | functools.partialmethod):
                 self._read_each(arguments_of(value), path)
             elif isinstance(value, MethodType):
-                self._method(value, path)
+                self._read_method(value, path)
             elif is_dispatched(value):
                 self._read_each(registered_with(value), path)
             elif isinstance(value, FunctionType | type):
-                self._definition(value, path)
+                self._queue_definition(value, path)
             elif isinstance(value, ModuleType):
                 self.values[path] = f"module {value.__name__}"
                 self._modules.add_imported([value.__name__])
             else:
-                self._value(value, path)
+                self._read_value(value, path)
 
     @contextmanager
     def _entered(self, value: Any) -> Iterator[bool]:
         is_new = id(value) not in self._open
-        self._in_circles |= not is_new
+        self._has_cycle |= not is_new
         self._open.add(id(value))
         try:
             yield is_new
@@ -100,16 +114,16 @@ class Reader:
             if is_new:
                 self._open.discard(id(value))
 
-    def _read_each(self, found: Iterable[tuple[Path, Any]], path: Path) -> None:
-        for way, inner in found:
-            self._read(inner, (*path, *way))
+    def _read_each(self, parts: Iterable[tuple[Path, Any]], path: Path) -> None:
+        for step, inner in parts:
+            self._read(inner, (*path, *step))
 
-    def _method(self, value: MethodType, path: Path) -> None:
+    def _read_method(self, value: MethodType, path: Path) -> None:
         self.values[(*path, "method")] = value.__func__.__qualname__
         self._read(value.__self__, (*path, "instance"))
 
-    def _definition(self, value: Any, path: Path) -> None:
-        """Read a function or a class; once, since functions refer to one another."""
+    def _queue_definition(self, value: Any, path: Path) -> None:
+        """Queue a function or a class, once: functions reference one another."""
         if id(value) in self._met:
             first = ".".join(self._met[id(value)][0]) or "itself"
             self.values[path] = f"<{first}>"
@@ -118,56 +132,58 @@ class Reader:
         if owner is not None:
             self.values[path] = name_of(value)
             self._modules.add_imported([value.__module__])
-        path = self._short(path, value, owner)
+        path = self._shortened(path, value, owner)
         self._met[id(value)] = path, value
-        self._waiting.append((value, path, owner))
+        self._queue.append((value, path, owner))
 
-    def _short(self, path: Path, value: Any, owner: Owner | None) -> Path:
-        """Return *path*, or the name of *value* when it is far away, and has one to itself."""
+    def _shortened(self, path: Path, value: Any, owner: ModuleOwner | None) -> Path:
+        """Return *path*, or the name of *value* when the path is long and no other value has that name."""
         name = name_of(value)
         if len(path) <= _MOST_STEPS or owner is None or (name,) in self.values or "<" in name:
             return path
-        self.values[(name,)] = "far away"
+        self.values[(name,)] = "far away"  # reserves the name
         return (name,)
 
-    def _read_waiting(self) -> None:
-        """Read what waits, the nearest first: so ways are short, and calls may go through any number."""
-        while self._waiting:
-            value, path, owner = self._waiting.popleft()
-            if owner is None or owner is Owner.USER:
-                parts = self._class if isinstance(value, type) else self._function
-                parts(value, path, in_script=owner is None)
+    def _read_queue(self) -> None:
+        """Read what is queued, nearest first: so paths are short, and call chains may have any length."""
+        while self._queue:
+            value, path, owner = self._queue.popleft()
+            # Without an owner it is of a script or a prompt: no module has its hash, so its code is hashed.
+            if owner is None or owner is ModuleOwner.USER:
+                read = self._read_class if isinstance(value, type) else self._read_function
+                read(value, path, in_script=owner is None)
             elif isinstance(value, FunctionType):
-                self._wrapper(value, path)
+                self._read_wrapper(value, path)
 
-    def _wrapper(self, value: FunctionType, path: Path) -> None:
-        """Read the functions that one of a library closes over: it may be wrapped around one."""
+    def _read_wrapper(self, value: FunctionType, path: Path) -> None:
+        """Read the functions in the closure of a library's function: it may wrap one of the user's."""
         for (role, name), inner in values_of(value):
             if role == "closure" and isinstance(unwrapped(inner), _CODE):
                 self._read(inner, (*path, role, name))
 
-    def _owner(self, value: Any) -> Owner | None:
+    def _owner(self, value: Any) -> ModuleOwner | None:
         return self._modules.owner_of(value.__module__)
 
-    def _function(self, value: FunctionType, path: Path, *, in_script: bool) -> None:
+    def _read_function(self, value: FunctionType, path: Path, *, in_script: bool) -> None:
         if in_script:
             self._modules.add_imported(imports_of(value))
         if in_script or "<" in value.__qualname__:  # two of one name may be in one function
             self.values[path] = HASH + code_hash(value)
-        self._read_each(reached(value, self._modules.holds), path)
+        self._read_each(references_of(value, self._modules.holds), path)
 
-    def _class(self, value: type, path: Path, *, in_script: bool) -> None:
+    def _read_class(self, value: type, path: Path, *, in_script: bool) -> None:
         for base in value.__bases__:
-            if base is not object and self._owner(base) in (None, Owner.USER):
+            if base is not object and self._owner(base) in (None, ModuleOwner.USER):
                 self._read(base, (*path, "base", base.__name__))
         has_source = in_script and self._has_source(value, path)
-        is_bare = in_script and not has_source  # nothing else tells what its members are
+        is_bare = in_script and not has_source  # no source to hash: its members are read one by one
+        # The path to the class of an instance ends with `class` already.
         below = path if path[-1:] == ("class",) else (*path, "class")
         for name, member in sorted(vars(value).items()):
             inner = unwrapped(member)
             if is_method(name, inner, value):
                 if not is_generated(inner, value):
-                    self._method_of_class(inner, (*below, name), in_script=is_bare)
+                    self._read_method_of_class(inner, (*below, name), in_script=is_bare)
             elif is_written(name, member) and (is_bare or may_be_set(name, value)):
                 self._read(member, (*below, name))
 
@@ -179,30 +195,32 @@ class Reader:
             return False
         return True
 
-    def _method_of_class(self, value: FunctionType, path: Path, *, in_script: bool) -> None:
-        """Read what a method reaches, and its code unless that of its class has it."""
+    def _read_method_of_class(self, value: FunctionType, path: Path, *, in_script: bool) -> None:
+        """Read what a method references, and its code unless the source of its class has it."""
         if id(value) not in self._met:
             self._met[id(value)] = path, value
             if self._owner(value) is None:
                 self._modules.add_imported(imports_of(value))
             if in_script:
                 self.values[path] = HASH + code_hash(value)
-            found = reached(value, self._modules.holds)
-            self._read_each((one for one in found if one[0][1] != "__class__"), path)
+            references = references_of(value, self._modules.holds)
+            # `super()` closes over the class, which is being read already.
+            self._read_each((one for one in references if one[0][1] != "__class__"), path)
 
-    def _value(self, value: Any, path: Path) -> None:
-        """Read a value that is no code: spread out where that gives parts a name, else whole."""
+    def _read_value(self, value: Any, path: Path) -> None:
+        """Read a value that is no code: part by part where the parts have names, else as a whole."""
         try:
-            self._budget.spend(depth=len(self._open))
-            is_own = self._owner(type(value)) in (None, Owner.USER)
+            self._limit.count(depth=len(self._open))
+            is_own = self._owner(type(value)) in (None, ModuleOwner.USER)
             parts = named_parts(value, is_own=is_own)
             if parts is None:
                 self.values[path] = _shown(value, self._whole(value))
                 return
-        except (UnseenError, RecursionError):
+        except (OpaqueValueError, RecursionError):
             self.values[path] = f"a {name_of(type(value))}"
-            self.unseen.append(path)
+            self.opaque.append(path)
             return
+        # So that an empty part, or a list for a tuple, is a difference too.
         if type(value) in SPREAD:
             self.values[path] = f"a {type(value).__name__}"
         for name, inner in parts.items():
@@ -212,9 +230,9 @@ class Reader:
         """Return the whole of *value* as text.
 
         Raises:
-            UnseenError: Nothing can be told of it, or of a part of it.
+            OpaqueValueError: It, or a part of it, is opaque.
         """
-        self._budget.spend()
+        self._limit.count()
         with self._entered(value) as is_new:
             return self._whole(value) if is_new else _CYCLE
 
@@ -226,26 +244,26 @@ class Reader:
 
     def _text_of_code(self, value: Any) -> str:
         if id(value) not in self._texts:
-            apart = Reader(self._modules)
-            # What was met elsewhere is told again: the text must not depend on what else there is.
-            apart._open, apart._budget = self._open - {id(value)}, self._budget
-            apart._texts = self._texts
-            apart._read_all(value, ())
-            self.unseen += apart.unseen
-            text = digest(repr(sorted(apart.values.items())))
-            if apart._in_circles:
-                self._in_circles = True
+            alone = ObjectWalker(self._modules)
+            # Alone, and so again if it was met elsewhere: its text must not depend on other values.
+            alone._open, alone._limit = self._open - {id(value)}, self._limit
+            alone._texts = self._texts
+            alone._read_all(value, ())
+            self.opaque += alone.opaque
+            text = digest(repr(sorted(alone.values.items())))
+            if alone._has_cycle:  # where the cycle is cut depends on the path: not to be kept
+                self._has_cycle = True
                 return text
             self._texts[id(value)] = text, value
         return self._texts[id(value)][0]
 
     def _text_of_object(self, value: Any) -> str:
-        made, arguments, state, items, pairs = reduced(value)
+        maker, arguments, state, items, pairs = reduced(value)
         name = name_of(type(value))
-        if self._owner(type(value)) in (None, Owner.USER):
+        if self._owner(type(value)) in (None, ModuleOwner.USER):
             name = f"{name} {self._text_of_code(type(value))}"
         inner = ", ".join(map(self._text, (arguments, state, items, pairs)))
-        return f"{name} by {name_of(made)}({inner})"
+        return f"{name} by {name_of(maker)}({inner})"
 
 
 def _shown(value: Any, text: str) -> str:

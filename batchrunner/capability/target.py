@@ -1,4 +1,4 @@
-"""The user's code, found and loaded by its `package.module:attribute`."""
+"""Find and load the user's code by its `package.module:attribute`."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ def load_target(target: str) -> Any:
     """
     module_name, _, path = target.partition(":")
     try:
-        found: Any = contained(partial(importlib.import_module, module_name))
+        target_object: Any = contained(partial(importlib.import_module, module_name))
     except ModuleNotFoundError as error:
         raise CapabilityImportError(not_found(target, missing=error.name or "")) from error
     except Exception as error:  # importing runs the user's code, which may raise anything
         raise CapabilityImportError(_broken_import(target, error)) from error
     for name in path.split("."):
-        if not hasattr(found, name):
-            hint = _did_you_mean(name, dir(found))
+        if not hasattr(target_object, name):
+            hint = _did_you_mean(name, dir(target_object))
             raise CapabilityImportError(
                 f"capability {target!r}: {module_name} has no {path!r}{hint}"
             )
-        found = getattr(found, name)
-    if not callable(found):
+        target_object = getattr(target_object, name)
+    if not callable(target_object):
+        kind = type(target_object).__name__
         raise CapabilityImportError(
-            f"capability {target!r} is a {type(found).__name__}; it must be a function or a class"
+            f"capability {target!r} is a {kind}; it must be a function or a class"
         )
-    return found
+    return target_object
 
 
 def check_target(target: str) -> None:
-    """Look for *target* without running any of its code.
+    """Check that *target* exists, without running any of its code.
 
     Raises:
         CapabilityImportError: There is no such module, or it plainly defines no such name.
@@ -54,15 +55,17 @@ def check_target(target: str) -> None:
         raise CapabilityImportError(not_found(target, missing=module_name))
     names = set(_defined_names(parse(source, target=target).body))
     first = path.partition(".")[0]
+    # A star import or a module's `__getattr__` may define any name, as only an import would show.
     if first not in names and not names & {"*", "__getattr__"}:
         hint = _did_you_mean(first, names)
         raise CapabilityImportError(f"capability {target!r}: {source} defines no {first!r}{hint}")
 
 
 def is_plain_function(target: str) -> bool:
-    """Tell, without running any of its code, that *target* is a function and no class.
+    """Return whether *target* is certainly a function, without running any of its code.
 
-    False where that cannot be told: of what is made by a call, changed by a decorator or imported.
+    False when only running it would show: for what a call made, a decorator changed or an import
+    brought.
     """
     module_name, _, path = target.partition(":")
     source = module_file(module_name)
@@ -102,14 +105,14 @@ def _defined_names(body: Iterable[ast.stmt]) -> Iterator[str]:
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:
-    import difflib  # only those who err pay for it
+    import difflib  # slow to import, and only a typo needs it
 
     near = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def not_found(target: str, *, missing: str) -> str:
-    """Return what to tell when *target* needs the module *missing*, which is not there."""
+    """Return the message for a *target* that needs the module *missing*, which cannot be found."""
     module = target.partition(":")[0]
     if module == missing or module.startswith(f"{missing}."):
         return (

@@ -1,4 +1,4 @@
-"""Values as text that is the same in every process, and differs when the value does."""
+"""Values as canonical text: the same in every process, and another one for another value."""
 
 from __future__ import annotations
 
@@ -49,33 +49,33 @@ _SHOWN_BYTES = 32
 _COPIED = 1 << 20
 
 
-class UnseenError(Exception):
-    """A value that nothing can be told of but its type."""
+class OpaqueValueError(Exception):
+    """Only the type of this value can be fingerprinted."""
 
 
 Inner = Callable[[Any], str]
 """Returns the text of a value within another one."""
 
 
-class Budget:
-    """How many values may be looked into, so that a huge graph of objects ends."""
+class ValueLimit:
+    """How many values may be read, so that a huge graph of objects comes to an end."""
 
     def __init__(self, most: int = _MOST) -> None:
         self._left = most
 
-    def spend(self, *, depth: int = 0) -> None:
-        """Count one value, that is *depth* values deep.
+    def count(self, *, depth: int = 0) -> None:
+        """Count one value, which is nested *depth* values deep.
 
         Raises:
-            UnseenError: There were too many, or it is too far.
+            OpaqueValueError: There were too many, or it is nested too deep.
         """
         self._left -= 1
         if self._left < 0 or depth > _MOST_DEPTH:
-            raise UnseenError
+            raise OpaqueValueError
 
 
 def is_plain(value: Any) -> bool:
-    """Tell whether the text of *value* says nothing but the value, and may be shown."""
+    """Return whether the text of *value* is short and readable, such as `3` or `"a"`, not a hash."""
     if type(value) in _PLAIN or type(value) in _BY_REPR or _is_builtin(value):
         return True
     if isinstance(value, enum.Enum | pathlib.PurePath | re.Pattern):
@@ -84,16 +84,16 @@ def is_plain(value: Any) -> bool:
 
 
 def text_of(value: Any, inner: Inner) -> str | None:
-    """Return *value* as text; None for an object of a kind that is not known here.
+    """Return *value* as text; None for an object of another class than those listed here.
 
-    The order of a dict does not count, as little as that of arguments; that of an OrderedDict does.
+    The order of a dict does not count, like that of keyword arguments; that of an OrderedDict does.
 
     Args:
-        value: To be told.
-        inner: Tells the values in it.
+        value: What to return as text.
+        inner: Returns the text of a value in it.
 
     Raises:
-        UnseenError: Only its type can be told.
+        OpaqueValueError: Only its type can be fingerprinted.
     """
     kind = type(value)
     if kind in _PLAIN:
@@ -101,9 +101,9 @@ def text_of(value: Any, inner: Inner) -> str | None:
     if kind in _BY_REPR:
         return repr(value)
     if isinstance(value, random.Random):
-        raise UnseenError  # where it stands is chance
-    for known in (_text_of_bytes, _text_of_container, _text_of_leaf, _text_of_array):
-        text = known(value, inner)
+        raise OpaqueValueError  # its state differs in every process
+    for text_of_kind in (_text_of_bytes, _text_of_container, _text_of_leaf, _text_of_array):
+        text = text_of_kind(value, inner)
         if text is not None:
             return text
     return None
@@ -138,11 +138,12 @@ def _text_of_container(value: Any, inner: Inner) -> str | None:
     if kind in _MAPPINGS:
         return _mapping(value, inner)
     if kind in _SETS:
-        return f"{kind.__name__}{_joined('{}', sorted(_told(item, inner) for item in value))}"
+        # Sorted, since each process has another order.
+        return f"{kind.__name__}{_joined('{}', sorted(_item(item, inner) for item in value))}"
     if kind in _LISTS:
         name = "deque" if kind is collections.deque else ""
         return name + _joined(
-            "()" if kind is tuple else "[]", (_told(item, inner) for item in value)
+            "()" if kind is tuple else "[]", (_item(item, inner) for item in value)
         )
     return None
 
@@ -155,11 +156,11 @@ def _mapping(value: Mapping[Any, Any], inner: Inner) -> str:
 
 
 def _pair(pair: tuple[Any, Any], inner: Inner) -> str:
-    return f"{_told(pair[0], inner)}: {_told(pair[1], inner)}"
+    return f"{_item(pair[0], inner)}: {_item(pair[1], inner)}"
 
 
-def _told(value: Any, inner: Inner) -> str:
-    """Return the text of *value*; a plain one costs no step outside, for a vocabulary has many."""
+def _item(value: Any, inner: Inner) -> str:
+    """Return the text of *value*, of a plain one without counting it: a vocabulary has many."""
     return _plain(value) if type(value) in _PLAIN else inner(value)
 
 
@@ -184,7 +185,7 @@ def _text_of_leaf(value: Any, inner: Inner) -> str | None:
 
 
 def _is_builtin(value: Any) -> bool:
-    """Tell whether *value* is a function of C, and no method of some object."""
+    """Return whether *value* is a function written in C, and no bound method."""
     return isinstance(value, types.BuiltinFunctionType) and isinstance(
         value.__self__, types.ModuleType
     )
@@ -206,7 +207,7 @@ def _text_of_array(value: Any, inner: Inner) -> str | None:
     if numpy is None or module != "numpy":
         return None
     if type(value).__module__.startswith("numpy.random"):
-        raise UnseenError  # where it stands is chance
+        raise OpaqueValueError  # its state differs in every process
     if isinstance(value, numpy.dtype | numpy.ufunc):
         return repr(value)
     if not isinstance(value, numpy.generic) and type(value) not in (numpy.ndarray, numpy.memmap):
@@ -215,7 +216,7 @@ def _text_of_array(value: Any, inner: Inner) -> str | None:
         return f"numpy.object{value.shape}{inner(value.tolist())}"
     kind = "array" if value.shape else "scalar"
     data = numpy.ascontiguousarray(value).reshape(-1)
-    # A model's weights are not copied; what has no plain bytes, such as dates, is small.
+    # A view, so that a model's weights are not copied; dates have none, but those arrays are small.
     raw = data.view("u1") if data.nbytes > _COPIED else data.tobytes()
     return f"numpy.{kind} {value.dtype.descr}{value.shape} {digest(raw)}"
 
@@ -225,5 +226,5 @@ def _text_of_tensor(value: Any) -> str:
         flat = value.detach().cpu().contiguous().reshape(-1)
         data = flat.view(sys.modules["torch"].uint8).numpy()  # numpy has no bfloat16
     except (RuntimeError, TypeError) as error:  # it is quantized, or has no data yet
-        raise UnseenError from error
+        raise OpaqueValueError from error
     return f"{value.dtype} {tuple(value.shape)} {digest(data)}"

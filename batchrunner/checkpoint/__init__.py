@@ -1,6 +1,7 @@
-"""The durable memory of a run: what was asked, the plan, what is committed, and who runs it now."""
+"""What is stored of a run: what was asked, the plan, what is committed, and which driver runs it."""
 
 from batchrunner.checkpoint.documents import Quarantine, RunRecord, Sentinel
+from batchrunner.checkpoint.location import RunLocation
 from batchrunner.checkpoint.plan_file import Generation, PlanFacts, RunPlace
 from batchrunner.checkpoint.sentinel_index import Sentinels
 from batchrunner.checkpoint.store import Checkpoint
@@ -10,6 +11,7 @@ __all__ = [
     "Generation",
     "PlanFacts",
     "Quarantine",
+    "RunLocation",
     "RunPlace",
     "RunRecord",
     "Sentinel",

@@ -1,9 +1,18 @@
-"""Rows set aside: what each was, where it stood, and why it could not go through."""
+"""Dead letters: the rows that failed, each with its place in the source and its error.
+
+Two kinds of files hold them. One that a sentinel names is part of the output. The other has the first
+rows of a shard that failed as a whole: no sentinel names it, it explains the failure, and it is garbage
+once that shard is committed.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import hashlib
+import logging
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,15 +20,19 @@ from typing import Any
 import orjson
 
 from batchrunner.checkpoint import Checkpoint, Sentinel
-from batchrunner.checkpoint.documents import record_lines
-from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
+from batchrunner.checkpoint.documents import lines_of
+from batchrunner.errors import DamagedOutputError, ObjectNotFoundError, StorageError
 from batchrunner.formats.chunk import BadRow, Position, UnreadableRowError
 from batchrunner.shard import Shard
 from batchrunner.spec.secrets import scrubbed
+from batchrunner.storage import Staged
 from batchrunner.user_code import place_in_code
+
+_log = logging.getLogger(__name__)
 
 _MAX_MESSAGE = 2000
 MAX_SHOWN_MESSAGE, MAX_SHOWN_ROW = 300, 200
+_OF_FAILED_SHARD = re.compile(r"errors/(?P<stem>[^.]+)\.failed\.\d+\.\w+\.jsonl")
 _TEXTS = ("source", "unit", "stage", "error", "message")
 _WAY_OUT = "batchrunner verify --repair SPEC sets it aside, and the next run makes its shard again"
 
@@ -79,8 +92,8 @@ class DeadLetter:
     @property
     def why(self) -> str:
         """Return type, message and place of the error, in one line."""
-        told = f"{self.error}: {self.message}".rstrip(": ")
-        what = self.message if self.stage is Stage.READ else told
+        typed = f"{self.error}: {self.message}".rstrip(": ")
+        what = self.message if self.stage is Stage.READ else typed
         place = f" (at {self.code})" if self.code else ""
         return f"{one_line(what, most=MAX_SHOWN_MESSAGE)}{place}"
 
@@ -112,7 +125,7 @@ class DeadLetter:
 def writable(text: object) -> str:
     """Return *text*, of the user's code, as it may be kept: no secrets, and nothing but UTF-8.
 
-    Cut it only afterwards: half a secret is not known as one.
+    Cut it only afterwards: half a secret is not recognised as one.
     """
     return scrubbed(str(text).encode(errors="backslashreplace").decode())
 
@@ -135,7 +148,7 @@ def dead_letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict
     key = f"errors/{sentinel.errors}"
     where, count = f"{checkpoint.records.uri}/{key}", 0
     try:
-        for line in record_lines(checkpoint.records, key):
+        for line in lines_of(checkpoint.records, key):
             yield dead_letter_in(line)
             count += 1
     except (ObjectNotFoundError, ValueError) as error:
@@ -158,6 +171,67 @@ def dead_letter_in(line: bytes) -> dict[str, Any]:
     ):
         return dead_letter
     raise ValueError("no dead letter")
+
+
+class DeadLetterFile:
+    """The dead letters of one attempt, staged: they count once a name is published for them."""
+
+    def __init__(self, staged: Staged) -> None:
+        self.staged, self.count = staged, 0
+        self._hash = hashlib.sha256()
+
+    def append(self, dead_letters: Iterable[DeadLetter]) -> None:
+        """Write *dead letters* at the end."""
+        lines = [dead_letter.to_line() for dead_letter in dead_letters]
+        data = b"".join(lines)
+        self.staged.file.write(data)
+        self._hash.update(data)
+        self.count += len(lines)
+
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+def keep_dead_letters(
+    checkpoint: Checkpoint, stem: str, dead_letters: Sequence[DeadLetter], *, epoch: int
+) -> None:
+    """Store the *dead letters* of the last attempt at a shard that failed: durable, best effort.
+
+    Never raises for storage: the shard's failure is reported in any case.
+    """
+    # By epoch: the latest driver's count, and clocks of two machines differ. A task that Ray runs
+    # again leaves a second file; both have the same rows.
+    name = f"{stem}.failed.{epoch:08d}.{uuid.uuid4().hex}.jsonl"
+    try:
+        file = DeadLetterFile(checkpoint.records.stage())
+        file.append(dead_letters)
+        file.staged.file.close()
+        checkpoint.publish_dead_letters({name: file.staged})
+    except StorageError as error:
+        _log.warning("the rows that failed %s are not stored: %s", stem, error)
+
+
+def kept_dead_letters(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the keys of the latest dead letters of failed shards, by the stem of their part.
+
+    One listing. Also those of shards that were committed since.
+    """
+    # Sorted by stem and then by epoch, so that a later file replaces an earlier one.
+    keys = sorted(entry.key for entry in checkpoint.records.list("errors"))
+    return {match["stem"]: match[0] for match in map(_OF_FAILED_SHARD.fullmatch, keys) if match}
+
+
+def dead_letters_under(checkpoint: Checkpoint, key: str) -> Iterator[dict[str, Any]]:
+    """Yield the dead letters of a failed shard, which are stored under *key*.
+
+    Raises:
+        DamagedOutputError: A line is no dead letter.
+    """
+    try:
+        for line in lines_of(checkpoint.records, key):
+            yield dead_letter_in(line)
+    except ValueError as error:
+        raise DamagedOutputError(f"{key} is damaged; batchrunner retry makes it anew") from error
 
 
 def _raw(raw: bytes) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The records of a checkpoint, and how they stand in storage: one JSON object each."""
+"""The documents of a checkpoint: one JSON object each, with a version and a checksum."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FORMAT_VERSION = 1
 _CHECK = "check"
 _WORDS = {
     "RunRecord": "record of the run",
-    "Quarantine": "record of a shard that was set apart",
+    "Quarantine": "record of a quarantined shard",
     "Sentinel": "sentinel",
 }
 _KINDS: dict[str, Any] = {"int": int, "str": str, "float": (int, float), "dict[str, str]": dict}
 
 
-class _Record:
+class _Document:
     """A frozen dataclass that is kept as a JSON object with a checksum of itself at its end.
 
     Its last field is the format version.
@@ -95,14 +95,14 @@ def _torn(kind: type, key: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord(_Record):
+class RunRecord(_Document):
     """What was asked for when the checkpoint was made, or when a change was accepted.
 
     Attributes:
         run_uid: Names the run over all its sessions.
         name: Of the spec.
-        created_at: ISO 8601, UTC. Told to people, never compared.
-        created_by: user@host. Told to people.
+        created_at: ISO 8601, UTC. For people, never compared.
+        created_by: user@host. For people.
         spec: The spec's text before interpolation.
         decisive: Every field that decides the output, with its value as JSON.
         fingerprint: Hash of *decisive*.
@@ -119,8 +119,8 @@ class RunRecord(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantine(_Record):
-    """Says that a shard failed too often to be tried again before somebody looks.
+class Quarantine(_Document):
+    """Says that a shard failed too often to be retried before a user says so.
 
     Attributes:
         run_uid: The run it belongs to.
@@ -139,13 +139,13 @@ class Quarantine(_Record):
 
     @classmethod
     def unreadable(cls, shard: int, error: DamagedOutputError) -> Quarantine:
-        """Stand in for a damaged one, of which only the name tells something: it names no run."""
-        return cls("", shard, f"why it was set apart is lost: {error}", attempts=0, session="")
+        """Stand in for a damaged one, of which only the name can be read: it names no run."""
+        return cls("", shard, f"why it was quarantined is lost: {error}", attempts=0, session="")
 
 
 @dataclass(frozen=True, slots=True)
-class Sentinel(_Record):
-    """Says that a shard is complete. Before that, it is the note that travels with the part.
+class Sentinel(_Document):
+    """Says that a shard is complete. Before that, it is the intent that travels with the part.
 
     Attributes:
         run_uid: The run it belongs to.
@@ -181,14 +181,14 @@ class Sentinel(_Record):
     version: int = FORMAT_VERSION
 
     def is_of(self, stem: str, *, run_uid: str) -> bool:
-        """Tell whether it is of the part called *stem* and of that run; no other may be trusted."""
+        """Return whether it is of the part called *stem* and of that run; no other may be trusted."""
         return self.run_uid == run_uid and self.part.partition(".")[0] == stem
 
 
 _BLOCK_BYTES = 1 << 20
 
 
-def record_lines(records: Storage, key: str) -> Iterator[bytes]:
+def lines_of(records: Storage, key: str) -> Iterator[bytes]:
     """Yield the lines of the object under *key*, in bounded memory.
 
     Raises:

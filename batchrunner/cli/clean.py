@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrunner.cli.options import storage_options
+from batchrunner.cli.options import checkpoint_of, is_spec, storage_options
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say
 
 if TYPE_CHECKING:
     from batchrunner.views.garbage import Garbage
 
-_DEFAULT = "/_checkpoint"
+_BELOW_SINK = "/_checkpoint"
+"""Where a checkpoint lies below its sink when the spec names no `checkpoint_dir`."""
 
 
 @click.command("clean")
@@ -25,16 +26,16 @@ _DEFAULT = "/_checkpoint"
 def command(place: str, force: bool, storage_options: dict[str, Any], output: str) -> None:
     """List what dead drivers and workers of a run left behind; with --force, remove it.
 
-    PLACE is its spec, or its checkpoint folder or s3:// URI. Output, records and rows set aside
-    stay; so does everything while a driver runs.
+    PLACE is its spec, or its checkpoint folder or s3:// URI. Output, records and dead letters stay;
+    so does everything while a driver runs.
     """
     garbage = _garbage(place, storage_options)
-    found = garbage.listed()
-    if force and found:
-        found = garbage.remove()
-    print_records([one.to_dict() for one in found], output)
-    size = f"{len(found):,} objects, {sum(one.bytes for one in found):,} bytes"
-    if not found:
+    items = garbage.listed()
+    if force and items:
+        items = garbage.remove()
+    print_records([item.to_dict() for item in items], output)
+    size = f"{len(items):,} objects, {sum(item.bytes for item in items):,} bytes"
+    if not items:
         say("nothing is left behind")
     elif force:
         say(f"removed: {size}")
@@ -45,19 +46,18 @@ def command(place: str, force: bool, storage_options: dict[str, Any], output: st
 
 
 def _garbage(place: str, storage_options: dict[str, Any]) -> Garbage:
-    from batchrunner.checkpoint import Checkpoint
-    from batchrunner.cli.options import is_spec
+    from batchrunner.checkpoint import RunLocation
     from batchrunner.spec import BatchSpec
     from batchrunner.storage import open_storage
     from batchrunner.views.garbage import Garbage
-    from batchrunner.worker.work import checkpoint_storage
 
     if is_spec(place):
-        spec = BatchSpec.from_yaml(place)
-        sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
-        return Garbage(Checkpoint.current(checkpoint_storage(spec)), sink=sink)
-    storage = open_storage(place, storage_options=storage_options)
-    if storage.uri.endswith(_DEFAULT):
-        sink = open_storage(storage.uri.removesuffix(_DEFAULT), storage_options=storage_options)
-        return Garbage(Checkpoint.current(storage), sink=sink)
-    return Garbage(Checkpoint.current(storage), sink=None)
+        location = RunLocation.of(BatchSpec.from_yaml(place))
+        return Garbage(location.checkpoint, sink=location.sink)
+    checkpoint = checkpoint_of(place, storage_options)
+    uri = checkpoint.storage.uri
+    # A checkpoint that lies elsewhere does not name its sink: what is staged there stays.
+    if not uri.endswith(_BELOW_SINK):
+        return Garbage(checkpoint, sink=None)
+    sink = open_storage(uri.removesuffix(_BELOW_SINK), storage_options=storage_options)
+    return Garbage(checkpoint, sink=sink)

@@ -1,31 +1,30 @@
-"""The options that say which analytics store or place a command is about, and how to reach it."""
+"""Options shared by commands: an analytics store, a checkpoint, and how to reach them."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrunner.spec import BatchSpec
-from batchrunner.storage import Storage, open_storage
-from batchrunner.worker.work import checkpoint_storage
+if TYPE_CHECKING:
+    from batchrunner.checkpoint import Checkpoint
 
 
 def _json_object(_: click.Context, __: click.Parameter, value: str) -> dict[str, Any]:
-    """Read a mapping, written as JSON; what is wrong with it is told without quoting it."""
+    """Parse a JSON object. The error does not quote *value*, which may hold secrets."""
     with contextlib.suppress(ValueError):
-        found = json.loads(value)
-        if isinstance(found, dict):
-            return found
+        options = json.loads(value)
+        if isinstance(options, dict):
+            return options
     raise click.BadParameter("write a JSON object, such as '{\"anon\": false}'")
 
 
 def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what says which store to read."""
-    place = click.option(
+    """Add `--store` and its `--storage-options` to *command*."""
+    store = click.option(
         "--store",
         required=True,
         envvar="BATCHRUNNER_STORE",
@@ -33,11 +32,11 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="URI",
         help="The analytics store: a folder or s3://bucket/prefix.",
     )
-    return place(storage_options("the store")(command))
+    return store(storage_options("the store")(command))
 
 
 def storage_options(of: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add what a place is reached with; *of* says which place."""
+    """Return a decorator that adds `--storage-options`; *of* is what they open, for the help."""
     return click.option(
         "--storage-options",
         callback=_json_object,
@@ -49,16 +48,22 @@ def storage_options(of: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     )
 
 
-def checkpoint_of(place: str, storage_options: Mapping[str, Any]) -> Storage:
-    """Return the checkpoint of *place*: a spec, or the checkpoint's folder or URI.
+def checkpoint_of(place: str, storage_options: Mapping[str, Any]) -> Checkpoint:
+    """Open the checkpoint of *place*: a spec, or the checkpoint's folder or URI.
 
-    A spec has options of its own; *storage_options* are for the others.
+    A spec has storage options of its own; *storage_options* are for a folder or a URI.
     """
+    # Imported here: `--help` must not wait for pydantic and fsspec.
+    from batchrunner.checkpoint import Checkpoint
+    from batchrunner.checkpoint.location import checkpoint_storage
+    from batchrunner.spec import BatchSpec
+    from batchrunner.storage import open_storage
+
     if is_spec(place):
-        return checkpoint_storage(BatchSpec.from_yaml(place))
-    return open_storage(place, storage_options=storage_options)
+        return Checkpoint.current(checkpoint_storage(BatchSpec.from_yaml(place)))
+    return Checkpoint.current(open_storage(place, storage_options=storage_options))
 
 
 def is_spec(place: str) -> bool:
-    """Tell whether *place* names a spec."""
+    """Return whether *place* names a spec."""
     return place.endswith((".yaml", ".yml"))

@@ -1,4 +1,4 @@
-"""`batchrunner runs`: the analytics store, for people and for scripts."""
+"""`batchrunner runs`: read and compact the analytics store."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def command() -> None:
 @output_option
 def list_(store: str, storage_options: dict[str, Any], output: str, **which: Any) -> None:
     """List the latest runs, the newest first."""
-    found = _open(store, storage_options).list_runs(
+    runs = _open(store, storage_options).list_runs(
         limit=which["limit"], capability_id=which["capability"], entity_id=which["entity"]
     )
     print_records(
-        [_shown(asdict(run), output) for run in found],
+        [_shown(asdict(run), output) for run in runs],
         output,
         ids=["run_uid"],
         first_to_go=["metrics", "tables", "host", "user"],
@@ -51,20 +51,20 @@ def list_(store: str, storage_options: dict[str, Any], output: str, **which: Any
 def show(run: str, store: str, storage_options: dict[str, Any], output: str) -> None:
     """Show one RUN, by its run_uid or its URI, with all its records."""
     opened = _open(store, storage_options)
-    found = opened.read_run(run)
-    told = {**_told(found), "report_uri": opened.report_uri(found.runs[0]["run_uid"])}
+    recorded = opened.read_run(run)
+    overview = {**_summary(recorded), "report_uri": opened.report_uri(recorded.run_uid)}
     if output == "table":
-        print_record(_shown(told, output), output)
-        for table, rows in found.records.items():
+        print_record(_shown(overview, output), output)
+        for table, rows in recorded.records.items():
             show_text(f"\n{table}")
             print_records([_shown(row, output) for row in rows], output)
     elif output == "json":
-        records = {table: _plain(list(rows)) for table, rows in found.records.items()}
-        print_record({**_plain(told), "records": records}, output)
+        records = {table: _plain(list(rows)) for table, rows in recorded.records.items()}
+        print_record({**_plain(overview), "records": records}, output)
     else:
         lines = [
             {"table": table, "column": column, "row": number, "value": _plain(value)}
-            for table, rows in found.records.items()
+            for table, rows in recorded.records.items()
             for number, row in enumerate(rows)
             for column, value in row.items()
         ]
@@ -78,21 +78,22 @@ def show(run: str, store: str, storage_options: dict[str, Any], output: str) -> 
     "--on",
     multiple=True,
     metavar="COLUMN",
-    help="Records go together by this column, in place of all their columns of text; may be repeated.",
+    help="Match records by this column, instead of by all their columns of text; may be repeated.",
 )
 @store_options
 @output_option
 def compare_(first: str, second: str, on: tuple[str, ...], output: str, **store: Any) -> None:
-    """Tell in which values the records of two runs differ.
+    """List the values in which the records of two runs differ.
 
-    The names that only one of them was on, such as of their models, do not keep records apart.
+    Names that only one of the runs ran on, such as two different models, are left out.
     """
     from batchrunner.analytics.comparison import compare
 
     opened = _open(store["store"], store["storage_options"])
-    found = compare(opened.read_run(first), opened.read_run(second), on=on)
-    print_records([_shown(asdict(one), output) for one in found], output, first_to_go=["table"])
-    say(f"{len(found):,} values differ")
+    differences = compare(opened.read_run(first), opened.read_run(second), on=on)
+    rows = [_shown(asdict(difference), output) for difference in differences]
+    print_records(rows, output, first_to_go=["table"])
+    say(f"{len(differences):,} values differ")
 
 
 @command.command()
@@ -123,40 +124,42 @@ def tables(table: str | None, store: str, storage_options: dict[str, Any], outpu
 @command.command()
 @store_options
 @click.option(
-    "--clear", is_flag=True, help="Remove at once what is replaced, and what dead writers left."
+    "--clear",
+    is_flag=True,
+    help="Delete the replaced files, and what dead writers staged, at once.",
 )
 @output_option
 def compact(store: str, storage_options: dict[str, Any], clear: bool, output: str) -> None:
-    """Make few large files of many small ones, and remove what the last compaction replaced.
+    """Replace many small files by few large ones, and delete what the last compaction replaced.
 
-    What this one replaces stays until the next, for readers that are at work. With --clear, they
-    start again.
+    What this one replaces stays until the next, for readers at work. With --clear, these retry.
     """
     report = asdict(_open(store, storage_options).compact(clear=clear))
     print_record({**report, "passed_over": len(report["passed_over"])}, output)
 
 
-def _open(place: str, storage_options: dict[str, Any]) -> AnalyticsStore:
+def _open(uri: str, storage_options: dict[str, Any]) -> AnalyticsStore:
     from batchrunner.analytics import open_store
     from batchrunner.errors import InvalidSpecError
 
-    store = open_store(place, storage_options=storage_options)
-    if not store.list_tables():
+    store = open_store(uri, storage_options=storage_options)
+    if not store.list_tables():  # a mistyped --store would look like an empty one
         raise InvalidSpecError(f"{store.uri}: there is no analytics store; give another --store")
     return store
 
 
-def _told(run: RecordedRun) -> dict[str, Any]:
-    from batchrunner.analytics.overview import RunSummary
+def _summary(run: RecordedRun) -> dict[str, Any]:
+    """Return the columns that all rows of *run* share, its tables and its entities."""
+    from batchrunner.analytics.run_summaries import RunSummary
 
     first = dict(run.runs[0])
-    for place in ("capability_table", "entity_type", "entity_id"):
-        del first[place]
+    for column in ("capability_table", "entity_type", "entity_id"):
+        del first[column]
     return {**first, **asdict(RunSummary.of_rows(run.runs))}
 
 
 def _shown(value: Any, output: str) -> Any:
-    """Return *value* for *output*: a list in a cell of a table or of CSV is one text."""
+    """Return *value* for *output*: a list in a cell of a table or of CSV becomes one text."""
     if isinstance(value, Mapping):
         return {key: _shown(inner, output) for key, inner in value.items()}
     if isinstance(value, list | tuple) and output in ("table", "csv"):
@@ -165,7 +168,7 @@ def _shown(value: Any, output: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return *value* in what JSON has; nothing of it is lost."""
+    """Return *value* as JSON has it, without loss."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

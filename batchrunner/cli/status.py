@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.options import storage_options
+from batchrunner.cli.options import checkpoint_of, storage_options
 from batchrunner.cli.rendering import output_option, print_record
 
 
@@ -15,13 +15,11 @@ from batchrunner.cli.rendering import output_option, print_record
 @storage_options("a PLACE that is no spec")
 @output_option
 def command(place: str, storage_options: dict[str, Any], output: str) -> None:
-    """Tell how far a run is. PLACE is its spec, or its checkpoint folder or s3:// URI.
+    """Print how far a run is. PLACE is its spec, or its checkpoint folder or s3:// URI.
 
     Reads the checkpoint alone: no Ray, no source, no sink, on any machine.
     """
-    from batchrunner.checkpoint import Checkpoint
-    from batchrunner.cli.options import checkpoint_of
     from batchrunner.views.status import status_of
 
-    checkpoint = Checkpoint.current(checkpoint_of(place, storage_options))
+    checkpoint = checkpoint_of(place, storage_options)
     print_record(status_of(checkpoint).to_dict(), output)

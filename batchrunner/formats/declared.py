@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
+from batchrunner.formats.arrow_text import read_type
+from batchrunner.formats.arrow_types import ArrowField, ArrowType
 from batchrunner.formats.lists import is_list
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.formats.schemas import plain_schema
-from batchrunner.spec.arrow_text import read_type
-from batchrunner.spec.arrow_types import ArrowField, ArrowType
 
 _EXTENSIONS: Mapping[str | int, Callable[[], pa.DataType]] = {
     "uuid": pa.uuid,

@@ -23,7 +23,7 @@ from batchrunner.jobs.request import (
     pickled_call,
     resources_of,
 )
-from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec import AnalyticsStoreConfig
 
 _lock = threading.RLock()
 _active: JobBackend | None = None

@@ -131,7 +131,7 @@ class BatchCapability:
         return BatchRunner(self._spec)
 
     def _record(self, report: BatchReport, *, run_uid: str) -> BatchRunRecord:
-        from batchrunner.worker.work import checkpoint_storage
+        from batchrunner.checkpoint.location import checkpoint_storage
 
         sessions = [entry.key for entry in checkpoint_storage(self._spec).list("sessions")]
         return BatchRunRecord(

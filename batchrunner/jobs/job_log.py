@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Self
 
 from batchrunner.errors import ObjectNotFoundError, StorageError
-from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec import AnalyticsStoreConfig
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.storage import Storage, open_storage
 from batchrunner.worker.capture import listen, stop_listening

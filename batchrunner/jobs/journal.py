@@ -22,7 +22,7 @@ from typing import Self
 from batchrunner.errors import NewerFormatError, ObjectNotFoundError
 from batchrunner.jobs.entries import JournaledJob, Submission, fields_of, to_json, unreadable
 from batchrunner.jobs.outcome import Outcome
-from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec import AnalyticsStoreConfig
 from batchrunner.storage import Storage, open_storage
 
 _ENTRY = re.compile(r"(?P<key>[0-9a-f]{32})/(?P<number>\d{8})\.(?P<what>[\w.-]+)")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, field_validator
 
 from batchrunner.errors import InvalidSpecError
-from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec import AnalyticsStoreConfig
 from batchrunner.spec.execution import RaySpec
 from batchrunner.spec.fields import Count, Share, Size
 from batchrunner.spec.section import Section

@@ -19,7 +19,7 @@ from batchrunner.jobs.job_log import JobLog, write_simple_log
 from batchrunner.jobs.journal import Journal
 from batchrunner.jobs.outcome import JobStatus, Outcome, plain, raised_as
 from batchrunner.jobs.request import JobRequest, difference
-from batchrunner.spec.analytics import AnalyticsStoreConfig
+from batchrunner.spec import AnalyticsStoreConfig
 from batchrunner.spec.secrets import remember, scrubbed
 from batchrunner.user_code import contained
 

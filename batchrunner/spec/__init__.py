@@ -1,10 +1,11 @@
-"""What the user asks for: frozen values, read from YAML or made in Python, checked at the door."""
+"""What the user asks for: frozen values, from YAML or from Python, validated when they are made."""
 
+from batchrunner.spec.batch_spec import BatchSpec as BatchSpec
 from batchrunner.spec.execution import ErrorsSpec as ErrorsSpec
 from batchrunner.spec.execution import ExecutionSpec as ExecutionSpec
 from batchrunner.spec.execution import RaySpec as RaySpec
 from batchrunner.spec.execution import RetrySpec as RetrySpec
-from batchrunner.spec.model import BatchSpec as BatchSpec
+from batchrunner.spec.model import AnalyticsStoreConfig as AnalyticsStoreConfig
 from batchrunner.spec.model import CapabilitySpec as CapabilitySpec
 from batchrunner.spec.model import ShardSpec as ShardSpec
 from batchrunner.spec.model import SinkSpec as SinkSpec
@@ -15,6 +16,7 @@ from batchrunner.spec.secrets import redacted as redacted
 from batchrunner.spec.secrets import scrubbed as scrubbed
 
 __all__ = [
+    "AnalyticsStoreConfig",
     "BatchSpec",
     "CapabilitySpec",
     "ErrorsSpec",

@@ -1,4 +1,4 @@
-"""What `sink.schema` may be given as, brought to one form: the name of each column and its type's text."""
+"""Bring each form of `sink.schema` to one: the name of each column and the text of its type."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails
 
-from batchrunner.spec.arrow_text import MAX_DEPTH, read_type
-from batchrunner.spec.arrow_types import ArrowField, ArrowType, check_names, list_of, struct_of
+from batchrunner.formats.arrow_text import MAX_DEPTH, read_type
+from batchrunner.formats.arrow_types import ArrowField, ArrowType, check_names, list_of, struct_of
 
 _EXPECTED = (
     "must be a type such as int64, a mapping for the fields of a struct, or a list of one type"
 )
-_UNKNOWN = ArrowType("null")
-"""Stands for a type that was refused, so that the rest is read, too."""
+_PLACEHOLDER = ArrowType("null")
+"""In place of a type that was refused, so that the rest is checked, too."""
 
 Loc = tuple[int | str, ...]
 
@@ -27,11 +27,11 @@ def column_texts(value: Any) -> Any:
     Args:
         value: A mapping of names to types, a `pyarrow.Schema`, or a pydantic model class. A type is
             its text, a type of pyarrow's, a mapping for a struct, or a list of one for a list.
-            Anything else is returned as it is.
+            Anything else is returned as it is, for pydantic to refuse.
 
     Raises:
-        ValueError: A type is none that Parquet can hold; a `ValidationError` with all of them where
-            each has a place of its own.
+        ValueError: Parquet can hold no such type; for a mapping, it is a `ValidationError` with each
+            of them at its path.
     """
     if isinstance(value, type) and issubclass(value, BaseModel):
         from batchrunner.spec.model_columns import columns_of_model
@@ -41,17 +41,17 @@ def column_texts(value: Any) -> Any:
         from batchrunner.spec.pyarrow_columns import columns_of_schema
 
         return _texts(columns_of_schema(value))
-    return _texts(_Reading().columns(value)) if isinstance(value, Mapping) else value
+    return _texts(_ColumnParser().columns(value)) if isinstance(value, Mapping) else value
 
 
-def canonical(columns: Any) -> Any:
-    """Return *columns*, pairs of a name and its type's text as they were stored, in the form of today.
+def canonical_types(columns: Any) -> Any:
+    """Return *columns*, stored pairs of a name and its type's text, with canonical texts.
 
-    Types were once stored as they were written: `float64` for `double`.
+    Older versions stored types as the user wrote them, such as `float64` for `double`.
     """
     try:
         return [[name, str(read_type(text))] for name, text in columns]
-    except (TypeError, ValueError):  # of another version than this
+    except (TypeError, ValueError):  # a later version stored types that this one cannot parse
         return columns
 
 
@@ -60,12 +60,12 @@ def _texts(columns: Iterable[ArrowField]) -> dict[str, str]:
     if not columns:
         raise ValueError("must have a column: Parquet cannot keep rows that have none")
     check_names(column.name for column in columns)
-    # Read again, because what came as objects is held to the same limits as text.
+    # Parsed again from its text, because objects are held to the same limits as text.
     return {column.name: str(read_type(str(column))) for column in columns}
 
 
-class _Reading:
-    """Reads a mapping of columns, and keeps what is wrong with it, each with its place."""
+class _ColumnParser:
+    """Parses a mapping of columns, and collects its problems, each with its path."""
 
     def __init__(self) -> None:
         self._problems: list[InitErrorDetails] = []
@@ -83,15 +83,15 @@ class _Reading:
 
     def _field(self, loc: Loc, kind: Any) -> ArrowField:
         try:
-            return replace(self._read(loc, kind), name=str(loc[-1]))
+            return replace(self._parse(loc, kind), name=str(loc[-1]))
         except ValueError as error:
             details = InitErrorDetails(
                 type="value_error", loc=loc, input=None, ctx={"error": error}
             )
             self._problems.append(details)
-            return ArrowField(str(loc[-1]), _UNKNOWN)
+            return ArrowField(str(loc[-1]), _PLACEHOLDER)
 
-    def _read(self, loc: Loc, kind: Any) -> ArrowField:
+    def _parse(self, loc: Loc, kind: Any) -> ArrowField:
         if len(loc) > MAX_DEPTH:
             raise ValueError(f"must not be nested deeper than {MAX_DEPTH} levels")
         if isinstance(kind, Mapping):

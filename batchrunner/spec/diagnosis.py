@@ -1,4 +1,4 @@
-"""Problems of a text, each with its place, its line and a caret under the culprit."""
+"""Problems of a spec's text: in our words instead of pydantic's, each with its line and a caret."""
 
 from __future__ import annotations
 
@@ -14,11 +14,36 @@ from batchrunner.errors import InvalidSpecError, SpecProblem
 from batchrunner.spec.secrets import HIDDEN, redact_uri
 
 MAX_SHOWN = 100
-"""Problems of one text that are told; the rest is counted."""
+"""Problems of one text that are shown; of the rest, the number."""
 
 _WIDTH = 200
 _BEFORE_CARET = 140
+_MAX_KEY = 60
 
+_PHRASES = {
+    "bool_": "must be true or false",
+    "dict_type": "must be a mapping",
+    "finite_number": "must be finite",
+    "float_": "must be a number",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_": "must be a whole number",
+    "literal_error": "must be {expected}",
+    "model_": "must be a mapping",
+    "string_type": "must be a string: put it in quotes",
+    "string_unicode": "must be Unicode text",
+    "too_long": "has too many items",
+    "tuple_type": "must be a list",
+    "value_error": "{error}",
+}
+"""Our words by the beginning of pydantic's error types."""
+
+# So that `greater_than_equal` is not taken for `greater_than`.
+_LONGEST_FIRST = sorted(_PHRASES, key=len, reverse=True)
+_NOT_WRITTEN = {"<one>", "<several>", "<fixed>", "<range>", "[key]"}
+"""Steps of pydantic's paths that are no keys: our tags of a union's members, and its own."""
+
+Loc = tuple[int | str, ...]
 Span = tuple[int, int]
 
 
@@ -27,7 +52,7 @@ class Problem:
     """One thing that is wrong.
 
     Attributes:
-        offset: The culprit's place, in characters from the start of the text.
+        offset: Where, in characters from the start of the text.
         message: The fact and the way out; holds no value, which might be a secret.
     """
 
@@ -41,8 +66,8 @@ class Page:
 
     Attributes:
         origin: The file's name, as the user gave it.
-        text: What the file holds.
-        secrets: What is not to be shown, in offsets of *text*.
+        text: The content of the file.
+        secrets: Spans of *text* that are shown as `***`.
     """
 
     origin: str
@@ -50,19 +75,60 @@ class Page:
     secrets: Sequence[Span] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One thing that pydantic refused.
+
+    Attributes:
+        loc: Keys and indices from the top to the refused value, or to the section that lacks a key.
+        at: "value", or "key" when the key is wrong, or "section" when it lacks a key.
+        message: Says where and what; never holds a value.
+    """
+
+    loc: Loc
+    at: str
+    message: str
+
+
 def diagnosis(problems: Iterable[Problem], page: Page) -> InvalidSpecError:
     """Return the error that names every problem, in the order of the text, each once, counted."""
     ordered = sorted(dict.fromkeys(problems), key=lambda problem: problem.offset)
-    told = [_told(problem, page) for problem in ordered[:MAX_SHOWN]]
+    paragraphs = [_rendered(problem, page) for problem in ordered[:MAX_SHOWN]]
     if len(ordered) > MAX_SHOWN:
-        told.append(f"... and {len(ordered) - MAX_SHOWN} more")
+        paragraphs.append(f"... and {len(ordered) - MAX_SHOWN} more")
     count = f"{counted(len(ordered))} in {visible(page.origin)}"
-    error = InvalidSpecError("\n".join([*told, count]))
+    error = InvalidSpecError("\n".join([*paragraphs, count]))
     error.problems = tuple(
-        SpecProblem(*place(page.text, problem.offset), visible(problem.message))
+        SpecProblem(*line_and_column(page.text, problem.offset), visible(problem.message))
         for problem in ordered[:MAX_SHOWN]
     )
     return error
+
+
+def complaints(error: ValidationError, model: type[BaseModel]) -> Iterator[Complaint]:
+    """Yield what *error* holds against the values of *model*."""
+    for details in error.errors(include_url=False, include_input=False):
+        kind, loc = details["type"], details["loc"]
+        if kind == "missing" and isinstance(loc[-1], int):
+            yield _complaint(_written(loc[:-1]), "value", "has too few items")
+        elif kind == "missing":
+            missing = f"the key {_quoted(loc[-1])} is missing"
+            yield _complaint(_written(loc[:-1]), "section", missing)
+        elif kind == "extra_forbidden":
+            # The message names the section, and the caret stands under the key.
+            where = _written(loc[:-1])
+            unknown = _complaint(where, "key", _unknown(str(loc[-1]), where, model))
+            yield replace(unknown, loc=(*where, loc[-1]))
+        else:
+            yield _complaint(_written(loc), "value", _phrase(kind, details))
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the model among the types of *annotation*, or None."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
 
 
 def counted(errors: int) -> str:
@@ -70,7 +136,7 @@ def counted(errors: int) -> str:
     return "1 error" if errors == 1 else f"{errors} errors"
 
 
-def place(text: str, offset: int) -> tuple[int, int]:
+def line_and_column(text: str, offset: int) -> tuple[int, int]:
     """Return line and column of *offset*, from 1, as editors count them."""
     return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
@@ -83,9 +149,17 @@ def visible(text: str) -> str:
     )
 
 
-def _told(problem: Problem, page: Page) -> str:
-    line, column = place(page.text, problem.offset)
+def cells(char: str) -> int:
+    """Return how many cells of a terminal *char* takes."""
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _rendered(problem: Problem, page: Page) -> str:
+    line, column = line_and_column(page.text, problem.offset)
     before, after = _around(problem.offset, page)
+    # Tabs stay tabs and wide characters take two cells, so that the caret stands under its target.
     caret = "".join("\t" if char == "\t" else " " * cells(char) for char in before) + "^"
     where = f"{visible(page.origin)}:{line}:{column}"
     return f"{where}: {visible(problem.message)}\n  {before}{after}\n  {caret}"
@@ -97,6 +171,7 @@ def _around(offset: int, page: Page) -> tuple[str, str]:
     end = page.text.find("\n", offset)
     end = len(page.text) if end < 0 else end
     end -= page.text[end - 1 : end] == "\r" and end > offset
+    # Only what is near is read and redacted: a line may be as long as the file.
     before = _shown(page, (max(start, offset - _WIDTH), offset))
     after = _shown(page, (offset, min(end, offset + _WIDTH)))
     if len(before) + len(after) <= _WIDTH and end - start <= _WIDTH:
@@ -116,77 +191,6 @@ def _shown(page: Page, span: Span) -> str:
     return visible(redact_uri("".join(shown) + page.text[at : span[1]]))
 
 
-def cells(char: str) -> int:
-    """Return how many cells of a terminal *char* takes."""
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
-_PHRASES = {
-    "bool_": "must be true or false",
-    "dict_type": "must be a mapping",
-    "finite_number": "must be finite",
-    "float_": "must be a number",
-    "greater_than": "must be above {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "int_": "must be a whole number",
-    "literal_error": "must be {expected}",
-    "model_": "must be a mapping",
-    "string_type": "must be a string: put it in quotes",
-    "string_unicode": "must be Unicode text",
-    "too_long": "has too many items",
-    "tuple_type": "must be a list",
-    "value_error": "{error}",
-}
-_BY_LENGTH = sorted(_PHRASES, key=len, reverse=True)
-_NOT_WRITTEN = {"<one>", "<several>", "<fixed>", "<range>", "[key]"}
-"""Steps of pydantic's paths that are no keys: our tags of a union's members, and its own."""
-_MAX_KEY = 60
-
-Loc = tuple[int | str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Complaint:
-    """One thing pydantic refused.
-
-    Attributes:
-        loc: Keys and indices from the top to the culprit, or to the section that lacks a key.
-        at: "value", or "key" when the key is the culprit, or "section" when it lacks a key.
-        message: Says where and what; never holds a value.
-    """
-
-    loc: Loc
-    at: str
-    message: str
-
-
-def complaints(error: ValidationError, model: type[BaseModel]) -> Iterator[Complaint]:
-    """Yield what *error* holds against the values of *model*."""
-    for details in error.errors(include_url=False, include_input=False):
-        kind, loc = details["type"], details["loc"]
-        if kind == "missing" and isinstance(loc[-1], int):
-            yield _complaint(_written(loc[:-1]), "value", "has too few items")
-        elif kind == "missing":
-            missing = f"the key {_quoted(loc[-1])} is missing"
-            yield _complaint(_written(loc[:-1]), "section", missing)
-        elif kind == "extra_forbidden":
-            where = _written(loc[:-1])
-            found = _complaint(where, "key", _unknown(str(loc[-1]), where, model))
-            yield replace(found, loc=(*where, loc[-1]))
-        else:
-            yield _complaint(_written(loc), "value", _phrase(kind, details))
-
-
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the model among the types of *annotation*, or None."""
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
-
-
 def _written(loc: Loc) -> Loc:
     return tuple(step for step in loc if step not in _NOT_WRITTEN)
 
@@ -197,22 +201,23 @@ def _complaint(where: Loc, at: str, what: str) -> Complaint:
 
 
 def _phrase(kind: str, details: Any) -> str:
-    known = next((known for known in _BY_LENGTH if kind.startswith(known)), None)
-    if known is None:
+    prefix = next((prefix for prefix in _LONGEST_FIRST if kind.startswith(prefix)), None)
+    if prefix is None:
         return str(details["msg"])
-    return _PHRASES[known].format_map({**details.get("ctx", {})})
+    return _PHRASES[prefix].format_map({**details.get("ctx", {})})
 
 
 def _unknown(key: str, parents: Loc, model: type[BaseModel]) -> str:
-    import difflib  # only those who err pay for it
+    import difflib  # slow to import, and only a typo needs it
 
     section: type[BaseModel] | None = model
     for parent in parents:
         section = section and section_of(_fields(section).get(str(parent)))
-    known = list(_fields(section)) if section else []
-    nearest = difflib.get_close_matches(key.lower()[:_MAX_KEY], known, n=1)
+    allowed = list(_fields(section)) if section else []
+    nearest = difflib.get_close_matches(key.lower()[:_MAX_KEY], allowed, n=1)
+    # An exact match in another section before a near one here: the key is at the wrong level.
     elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]
-    hint = f"known here: {', '.join(known)}"
+    hint = f"known here: {', '.join(allowed)}"
     if nearest or elsewhere:
         hint = f"did you mean {_quoted([*elsewhere, *nearest][0])}?"
     return f"unknown key {_quoted(key)}; {hint}"

@@ -1,4 +1,4 @@
-"""How the work is done: what may change between two sessions of one run."""
+"""How the work is done and what happens to failures: fields that may change between two sessions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from batchrunner.spec.fields import (
 )
 from batchrunner.spec.section import NEUTRAL, Section
 
+_LONGEST_CALL = 24 * 24 * 3600.0
+"""Seconds. `poll` counts milliseconds in 32 bits: it cannot wait much longer for a pipe."""
 
-def _with_texts(runtime_env: dict[str, Any]) -> dict[str, Any]:
+
+def _with_strings(runtime_env: dict[str, Any]) -> dict[str, Any]:
     variables = runtime_env.get("env_vars") or {}
     if not isinstance(variables, dict):
         raise ValueError("env_vars must be a mapping")  # noqa: TRY004 - pydantic collects ValueErrors only
@@ -29,8 +32,14 @@ def _with_texts(runtime_env: dict[str, Any]) -> dict[str, Any]:
     return runtime_env
 
 
+def _no_longer_than_poll(seconds: float) -> float:
+    if seconds > _LONGEST_CALL:
+        raise ValueError('must be at most "24d"')
+    return seconds
+
+
 class ExecutionSpec(Section):
-    """How the work is done, in Ray's words. Only the format of batches decides the output."""
+    """How the work is done, in Ray's words. Of these, only the batch format decides the output."""
 
     engine: Annotated[Literal["ray", "local"], NEUTRAL] = Field(
         default="ray", description="`local` runs everything in this process, to debug."
@@ -78,26 +87,17 @@ class RaySpec(Section):
     address: Word = Field(
         default="local", description="`local` starts one for this run; or a cluster's address."
     )
-    runtime_env: Annotated[dict[str, Any], AfterValidator(_with_texts)] = Field(
+    runtime_env: Annotated[dict[str, Any], AfterValidator(_with_strings)] = Field(
         default_factory=dict, description="Ray's runtime environment; `env_vars` are never shown."
     )
 
 
-_LONGEST_CALL = 24 * 24 * 3600.0
-"""Seconds; nothing waits for a pipe much longer: the kernel counts milliseconds in 32 bits."""
-
-
-def _of_a_call(seconds: float) -> float:
-    if seconds > _LONGEST_CALL:
-        raise ValueError('must be at most "24d"')
-    return seconds
-
-
 class RetrySpec(Section):
-    """How often to try again what the user's side fails."""
+    """How often to retry what fails in the user's code or data."""
 
     max_attempts: Annotated[Count, NEUTRAL] = Field(
-        default=3, description="Attempts at a row or a shard before it is given up."
+        default=3,
+        description="Attempts at a row before it is a dead letter, or at a shard before it is quarantined.",
     )
 
 
@@ -106,25 +106,25 @@ class ErrorsSpec(Section):
 
     on_row_error: Literal["record", "fail"] = Field(
         default="record",
-        description="`record` sets the row aside with its error and goes on; `fail` fails its shard.",
+        description="`record` makes the row a dead letter, with its error, and goes on; `fail` fails its shard.",
     )
     max_row_errors: Annotated[Budget, NEUTRAL] = Field(
         default=0.001,
-        description="Rows that may be set aside before the run has failed: a count such as 10, or "
-        "a share such as 0.001 or 0.1%.",
+        description="Dead letters that a run may have before it fails: a count such as 10, or a share of "
+        "its rows such as 0.001 or 0.1%.",
     )
     retry: RetrySpec = Field(
         default_factory=RetrySpec, description="How often to try again before giving up."
     )
-    batch_timeout: Annotated[Annotated[Duration, AfterValidator(_of_a_call)] | None, NEUTRAL] = (
-        Field(
-            default=None,
-            description="Longest time that a call of the capability may take, such as 30s. It then runs "
-            "in a process of its own, which is killed when time is up.",
-        )
+    batch_timeout: Annotated[
+        Annotated[Duration, AfterValidator(_no_longer_than_poll)] | None, NEUTRAL
+    ] = Field(
+        default=None,
+        description="Longest time that a call of the capability may take, such as 30s. It then runs "
+        "in a process of its own, which is killed when time is up.",
     )
 
     def allowed(self, rows: float) -> float:
-        """Return how many of *rows* may be set aside."""
+        """Return how many of *rows* may become dead letters."""
         most = self.max_row_errors
         return most if isinstance(most, int) else most * rows

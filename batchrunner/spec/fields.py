@@ -1,4 +1,4 @@
-"""Types of the spec's fields: what is accepted, what it becomes, and how the schema tells it."""
+"""Types of the spec's fields: what each accepts, what it becomes, and its JSON Schema."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
@@ -19,21 +19,55 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from batchrunner.formats.registry import BUILT_IN, format_names, is_known
 from batchrunner.spec.section import NEUTRAL
-from batchrunner.spec.uri import absolute_uri, without_glob
+from batchrunner.storage.schemes import absolute_uri
 
+# For the JSON Schema, where they only help an editor; the checks below are stricter.
 DURATION_PATTERN = r"^(\d+(\.\d+)?d)?(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s?)?$"
 SIZE_PATTERN = r"^\d+(\.\d+)?( ?([kKmMgGtT][iI]?)?[bB])?$"
 
+# Of bounded length, so that no text becomes a number of a million digits.
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)"
 _DURATION = re.compile("".join(rf"(?:{_NUMBER}{unit})?" for unit in "dhms"))
 _SECONDS = (86_400, 3_600, 60, 1)
 _SIZE = re.compile(rf"{_NUMBER} ?(?:([kmgt])(i?))?b", re.IGNORECASE)
+_PLAIN = re.compile(_NUMBER)
 _MAX = 1e15
 
 MOST: Final = 2**60
-"""Of bytes, and of anything else that is counted: sums of it still have 64 bits."""
-_PLAIN = re.compile(_NUMBER)
+"""Most bytes, and most of anything else that is counted: sums of it still fit into 64 bits."""
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+_MAX_DEPTH = 50
+_RAYS_OWN = {
+    "CPU": "num_cpus",
+    "GPU": "num_gpus",
+    "memory": "memory",
+    "object_store_memory": "none: no row passes through the object store",
+}
+"""Resources that Ray refuses as custom ones, and the spec's field for each."""
+_PERCENT = r"^\d+(\.\d+)?%$"
+
+UNBRACED: Final = "unbraced"
+"""Key in pydantic's context: for each value of the text with a `$NAME` without braces, that name."""
+
+
+def _known_format(name: str) -> str:
+    """Refuse a format that there is not; load none: `validate` runs no code of the user's."""
+    if not is_known(name):
+        ours = " or ".join(map(repr, BUILT_IN))
+        raise ValueError(
+            f'must be {ours}, a format that is registered, or "package.module:Class" of one'
+        )
+    return name
+
+
+def _list_formats(schema: dict[str, Any]) -> None:
+    del schema["type"]
+    target = {"type": "string", "pattern": _TARGET}
+    schema["anyOf"] = [{"enum": format_names(), "type": "string"}, target]
 
 
 def duration_in_seconds(value: object) -> float:
@@ -45,6 +79,7 @@ def duration_in_seconds(value: object) -> float:
     seconds = _number_of_text(value)
     if seconds is None and isinstance(value, str) and (match := _DURATION.fullmatch(value)):
         parts = zip(match.groups(), _SECONDS, strict=True)
+        # Fractions, so that 1.1h and 66m are the same duration.
         seconds = sum((Fraction(number) * unit for number, unit in parts if number), Fraction())
     if seconds is None or seconds <= 0:
         raise ValueError('must be a duration above zero, such as "3h50m", "90s", "2d" or 600')
@@ -68,27 +103,11 @@ def size_in_bytes(value: object) -> int:
 
 
 def _number_of_text(value: object) -> Fraction | None:
-    if isinstance(value, str) and _PLAIN.fullmatch(value):  # how a number comes out of ${...}
+    if isinstance(value, str) and _PLAIN.fullmatch(value):  # `${VAR}` is replaced by a text
         return Fraction(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return Fraction(value) if abs(value) < _MAX else None  # nor is NaN
-
-
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-_TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
-_MAX_DEPTH = 50
-_RAYS_OWN = {
-    "CPU": "num_cpus",
-    "GPU": "num_gpus",
-    "memory": "memory",
-    "object_store_memory": "none: no row passes through the object store",
-}
-"""Resources that Ray does not take by their names, and the fields for them."""
-_PERCENT = r"^\d+(\.\d+)?%$"
-
-UNBRACED: Final = "unbraced"
-"""In pydantic's context: the values of the text that hold a `$NAME` without braces."""
+    return Fraction(value) if abs(value) < _MAX else None  # NaN is not below anything
 
 
 def _path_text(value: object) -> object:
@@ -96,6 +115,7 @@ def _path_text(value: object) -> object:
 
 
 def _no_bool(value: object) -> object:
+    # `True` is an int in Python, and pydantic would take it for 1.
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic collects ValueErrors only
     return value
@@ -130,6 +150,7 @@ def _custom(value: dict[str, float]) -> dict[str, float]:
 
 def _matching(pattern: str, message: str) -> AfterValidator:
     def check(value: str) -> str:
+        # `$` also matches before a line break at the end.
         if not re.match(pattern, value, re.ASCII) or value.endswith("\n"):
             raise ValueError(message)
         return value
@@ -146,6 +167,12 @@ def _braced(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _without_glob(uri: str) -> str:
+    if re.search(r"[*?\[]", uri):  # a run reads from many places, and writes to one
+        raise ValueError('must be one place: "*", "?" and "[" work in the source only')
+    return uri
+
+
 def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
         raise ValueError("must not be empty")
@@ -159,7 +186,7 @@ def _rising(value: tuple[int, int]) -> tuple[int, int]:
 
 
 def _json_like(value: Any, depth: int = 0) -> Any:
-    """Return *value*, made of what JSON has, so that it can be compared with the last run's."""
+    """Return *value* if JSON can hold it, so that it can be stored and compared by the next session."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"must not be nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
@@ -201,7 +228,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-# Not by min_length: pydantic would also call a list too short when none of its items fits.
+# Not `min_length`: with it, pydantic also reports a list as too short when none of its items fits.
 _SOME = AfterValidator(_not_empty)
 _SOME_IN_SCHEMA = Field(json_schema_extra={"minItems": 1})
 Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool), AfterValidator(_countable)]
@@ -210,6 +237,7 @@ Gpus = Annotated[Share, AfterValidator(_whole_above_one)]
 Resources = Annotated[dict[str, Share], AfterValidator(_custom)]
 Budget = Annotated[
     int | float,
+    # Not pydantic's union, which converts: 1 is one row, and 1.0 is all of them.
     PlainValidator(_budget),
     WithJsonSchema(
         {
@@ -247,9 +275,10 @@ OneUri = Annotated[
     str,
     BeforeValidator(_path_text),
     AfterValidator(_braced),
-    AfterValidator(without_glob),
+    AfterValidator(_without_glob),
     AfterValidator(absolute_uri),
 ]
+# Of the two forms, the tag chooses one: an error is then about the form that the user wrote.
 Uris = Annotated[
     Annotated[Uri, Tag("<one>")]
     | Annotated[tuple[Uri, ...], _SOME, _SOME_IN_SCHEMA, Tag("<several>")],
@@ -262,7 +291,11 @@ Concurrency = Annotated[
     | Annotated[tuple[Count, Count], AfterValidator(_rising), Tag("<range>")],
     Discriminator(lambda value: "<range>" if isinstance(value, list | tuple) else "<fixed>"),
 ]
-Format = Literal["jsonl", "parquet"]
+Format = Annotated[
+    str,
+    AfterValidator(_known_format),
+    Field(json_schema_extra=_list_formats),
+]
 Kwargs = Annotated[dict[str, Any], AfterValidator(_json_like)]
 StorageOptions = Annotated[dict[str, Any], NEUTRAL]
 Word = Annotated[str, _matching(r"\S+$", "must be a word, without spaces")]

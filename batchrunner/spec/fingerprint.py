@@ -1,4 +1,4 @@
-"""What of a spec decides its output, so that a run is only continued by the same work."""
+"""The fingerprint of a run: every field that decides its output, so that only equal work resumes it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import re
 from collections.abc import Iterator, Mapping
 
 from batchrunner.capability import Code
-from batchrunner.capability.definitions import WHOLE
-from batchrunner.spec.columns import canonical
+from batchrunner.capability.syntax import WHOLE
+from batchrunner.spec.batch_spec import BatchSpec
+from batchrunner.spec.columns import canonical_types
 from batchrunner.spec.diagnosis import Loc, visible
-from batchrunner.spec.model import BatchSpec
 from batchrunner.spec.secrets import looks_secret, redact_uri, redacted
 from batchrunner.spec.section import ADDED, NEUTRAL, ORDERED, Section
 
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_SEALED = "sha256:"
+_DIGEST = "sha256:"
 _MAX_VALUE = 120
 _MAX_NAMES = 8
 _SCHEMA = "sink.schema"
 _OF_FILES = ("capability.code", "capability.files")
 
-_CODE_OF_BEFORE = "capability.code"
-"""The one field that the code had before it was told apart: a hash of the capability's module."""
+_LEGACY_CODE = "capability.code"
+"""The one field for the code in older checkpoints: a hash of the capability's module."""
 
 
 def decisive_fields(
@@ -31,16 +31,16 @@ def decisive_fields(
 ) -> dict[str, str]:
     """Return what decides the output: dotted paths, sorted, and their values as JSON.
 
-    Fields that are not set are left out. In place of a secret, and of a value that came from the
-    environment, stands its digest (`sha256:...`): the result may be stored and shown.
+    Fields that are not set are left out. A secret, or a value from the environment, is replaced by
+    its digest (`sha256:...`), so the result may be stored and shown.
 
     Args:
         spec: The spec.
-        code: The capability's; left out when `capability.version` stands in for it.
-        files: What the files of `capability.files` hold, as a digest, by their name.
+        code: The capability's; it is left out when `capability.version` stands in for it.
+        files: Digests of the files of `capability.files`, by their name.
     """
     fields = {
-        _dotted(path): _sealed(text) if secret or _within(path, spec.from_environment) else text
+        _dotted(path): _digest(text) if secret or _within(path, spec.from_environment) else text
         for path, text, secret in _leaves(spec, ())
     }
     if code is not None and "capability.version" not in fields:
@@ -51,12 +51,12 @@ def decisive_fields(
 
 
 def path_of_file(name: str) -> str:
-    """Return the path of the field that tells what the file *name* of the capability holds."""
+    """Return the path of the field with the digest of the capability's file *name*."""
     return _dotted(("capability", "files", name))
 
 
 def paths_of_files(fields: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the paths in *fields* that `path_of_file` gave, by the name of the file."""
+    """Return the paths in *fields* that `path_of_file` returned, by the name of the file."""
     prefix = "capability.files."
     paths = [path for path in fields if path.startswith(f'{prefix}"')]
     return {json.loads(path.removeprefix(prefix)): path for path in paths}
@@ -68,50 +68,51 @@ def fields_of_code(code: Code) -> dict[str, str]:
     for path, text in code.values.items():
         secret = any(map(looks_secret, path)) or redact_uri(text) != text
         steps = (step if step.isdecimal() else _dotted((step,)) for step in path)
-        fields[f"capability.code.{'.'.join(steps)}"] = _sealed(text) if secret else text
+        fields[f"capability.code.{'.'.join(steps)}"] = _digest(text) if secret else text
     return fields
 
 
-def has_code_before(fields: Mapping[str, str]) -> bool:
-    """Tell whether *fields* know the code as one hash, as checkpoints of before do."""
-    return _CODE_OF_BEFORE in fields
+def has_legacy_code(fields: Mapping[str, str]) -> bool:
+    """Return whether *fields* hold the code as one hash, as older checkpoints do."""
+    return _LEGACY_CODE in fields
 
 
-def field_of_code_before(code: str) -> dict[str, str]:
-    """Return the field that checkpoints of before had for the code, whose hash is *code*."""
-    return {_CODE_OF_BEFORE: _sealed(_canonical(code))}
+def legacy_code_field(code: str) -> dict[str, str]:
+    """Return the field that older checkpoints have for the code whose legacy hash is *code*."""
+    return {_LEGACY_CODE: _digest(_canonical(code))}
 
 
 def fingerprint(fields: Mapping[str, str]) -> str:
     """Return the SHA-256 of *fields*, in hex. A value and its digest give the same."""
-    sealed = sorted((path, _sealed(text)) for path, text in fields.items())
-    return hashlib.sha256(_canonical(sealed).encode()).hexdigest()
+    # Digests throughout, so that moving a value into a variable is no change.
+    digests = sorted((path, _digest(text)) for path, text in fields.items())
+    return hashlib.sha256(_canonical(digests).encode()).hexdigest()
 
 
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """Return a line for each field that differs, such as `source.limit: 100 -> 200`.
 
-    What is stored as a digest only reads `capability.code: changed`.
+    A field that is stored as a digest reads `capability.code: changed`.
     """
-    old, new = _of_today(old), _of_today(new)
+    old, new = _with_canonical_types(old), _with_canonical_types(new)
     lines = []
     for path in sorted(old.keys() | new.keys()):
         before, after = old.get(path, "none"), new.get(path, "none")
-        if _sealed(before) != _sealed(after):
+        if _digest(before) != _digest(after):
             lines.append(f"{visible(_named(path))}: {_change(path, before, after)}")
     return lines
 
 
-def _of_today(fields: Mapping[str, str]) -> Mapping[str, str]:
-    """Return *fields* with the types of the sink in the one form that they have by now."""
-    text = fields.get(_SCHEMA, _SEALED)
-    if text.startswith(_SEALED):
+def _with_canonical_types(fields: Mapping[str, str]) -> Mapping[str, str]:
+    """Return *fields* with the types of `sink.schema` in their canonical text."""
+    text = fields.get(_SCHEMA, _DIGEST)
+    if text.startswith(_DIGEST):
         return fields
-    return {**fields, _SCHEMA: _canonical(canonical(json.loads(text)))}
+    return {**fields, _SCHEMA: _canonical(canonical_types(json.loads(text)))}
 
 
 def _named(path: str) -> str:
-    """Return *path* as it is shown: a file as `capability.code: folder/module.py`."""
+    """Return *path* as messages show it: a file as `capability.code: folder/module.py`."""
     field, quote, rest = path.partition('."')
     is_file = quote and field in _OF_FILES
     return f"{field}: {json.loads(quote[1:] + rest)}" if is_file else path
@@ -120,7 +121,7 @@ def _named(path: str) -> str:
 def _change(path: str, before: str, after: str) -> str:
     if path.startswith(tuple(f'{field}."' for field in _OF_FILES)):
         return _change_of_file(before, after)
-    opaque = before.startswith(_SEALED) or after.startswith(_SEALED)
+    opaque = before.startswith(_DIGEST) or after.startswith(_DIGEST)
     return "changed" if opaque else f"{_short(before)} -> {_short(after)}"
 
 
@@ -133,10 +134,11 @@ def _change_of_file(before: str, after: str) -> str:
     if not isinstance(old, dict) or not isinstance(new, dict):
         return "changed"
     names = sorted((old.keys() | new.keys()) - {WHOLE})
-    told = [_change_of_name(name, old, new) for name in names if old.get(name) != new.get(name)]
-    if len(told) > _MAX_NAMES:
-        told[_MAX_NAMES:] = [f"and {len(told) - _MAX_NAMES} more"]
-    return ", ".join(told) or ("the order of its statements changed" if names else "changed")
+    changes = [_change_of_name(name, old, new) for name in names if old.get(name) != new.get(name)]
+    if len(changes) > _MAX_NAMES:
+        changes[_MAX_NAMES:] = [f"and {len(changes) - _MAX_NAMES} more"]
+    # Only the hash of the whole differs when no name does: that one holds the order, too.
+    return ", ".join(changes) or ("the order of its statements changed" if names else "changed")
 
 
 def _change_of_name(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> str:
@@ -148,6 +150,7 @@ def _change_of_name(name: str, old: Mapping[str, str], new: Mapping[str, str]) -
 def _leaves(section: Section, path: Loc) -> Iterator[tuple[Loc, str, bool]]:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        # Without what is not set, so that a new field leaves stored fingerprints valid.
         if NEUTRAL in field.metadata or value is None:
             continue
         if ADDED in field.metadata and value == field.default:
@@ -156,6 +159,7 @@ def _leaves(section: Section, path: Loc) -> Iterator[tuple[Loc, str, bool]]:
         if isinstance(value, Section):
             yield from _leaves(value, inner)
         elif ORDERED in field.metadata:
+            # As pairs, since JSON of a mapping is sorted here.
             yield inner, _canonical(list(value.items())), False
         elif value != {}:
             yield from _items(value, inner, secret=False)
@@ -171,6 +175,7 @@ def _items(value: object, path: Loc, *, secret: bool) -> Iterator[tuple[Loc, str
 
 
 def _within(path: Loc, hidden: frozenset[Loc]) -> bool:
+    """Return whether a path of *hidden* is above *path*, or below it."""
     return any(path[: len(other)] == other[: len(path)] for other in hidden)
 
 
@@ -182,10 +187,10 @@ def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def _sealed(text: str) -> str:
-    if text.startswith(_SEALED):
+def _digest(text: str) -> str:
+    if text.startswith(_DIGEST):  # of a secret, only the digest is stored
         return text
-    return _SEALED + hashlib.sha256(text.encode()).hexdigest()
+    return _DIGEST + hashlib.sha256(text.encode()).hexdigest()
 
 
 def _short(text: str) -> str:

@@ -1,6 +1,6 @@
-"""`${VAR}`, `${VAR:-default}`, `${VAR:?message}` and `$$`, in one value that YAML has parsed.
+"""Replace `${VAR}`, `${VAR:-default}`, `${VAR:?message}` and `$$` in one value that YAML has parsed.
 
-Never in the text itself: a variable that holds a newline, a quote or `: ` stays one value.
+Not in the text before it is parsed: a variable that holds a newline, a quote or `: ` stays one value.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from collections.abc import Mapping
 
 _REFERENCE = re.compile(r"\$(?:\$|\{(?P<inside>[^}]*)(?P<end>\}?))")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<sort>[-?])(?P<rest>.*))?", re.DOTALL)
-
-
 _UNBRACED = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -26,7 +24,7 @@ class InterpolationError(ValueError):
 def interpolated(value: str, environ: Mapping[str, str]) -> str:
     """Return *value* with its references replaced by variables of *environ*.
 
-    As in a shell, `:-` and `:?` see an empty variable as one that is not set.
+    As in a shell, `:-` and `:?` treat an empty variable as one that is not set.
 
     Raises:
         InterpolationError: A variable is not set, or a reference is not well formed.
@@ -35,28 +33,29 @@ def interpolated(value: str, environ: Mapping[str, str]) -> str:
 
 
 def has_reference(value: str) -> bool:
-    """Return whether *value* takes something from the environment."""
+    """Return whether *value* refers to a variable of the environment."""
     return any(match["inside"] is not None for match in _REFERENCE.finditer(value))
 
 
 def unbraced(value: str) -> str | None:
-    """Return the first name in *value* that follows a single `$`, which replaces nothing."""
-    found = _UNBRACED.search(value.replace("$$", ""))
-    return found[1] if found else None
+    """Return the first `NAME` of a `$NAME` without braces in *value*, which is not replaced."""
+    match = _UNBRACED.search(value.replace("$$", ""))
+    return match[1] if match else None
 
 
 def _replacement(reference: re.Match[str], environ: Mapping[str, str]) -> str:
     if reference["inside"] is None:
         return "$"
+    # The `}` of the inner one would end the outer one.
     if "${" in reference["inside"]:
         raise InterpolationError("${...} inside ${...} is not supported", reference[0])
     inside = _INSIDE.fullmatch(reference["inside"])
     if inside is None or not reference["end"]:
         forms = "${NAME}, ${NAME:-default} or ${NAME:?message}; a plain dollar sign is $$"
         raise InterpolationError(f"write {forms}", reference[0])
-    found = environ.get(inside["name"])
-    if found or (found is not None and inside["sort"] is None):
-        return found
+    variable = environ.get(inside["name"])
+    if variable or (variable is not None and inside["sort"] is None):
+        return variable
     if inside["sort"] == "-":
         return str(inside["rest"])
     why = inside["rest"] if inside["sort"] else None

@@ -1,4 +1,4 @@
-"""From a file or a text to a checked spec, or to every problem at once."""
+"""Turn a file or a text into a validated spec, or into one error with every problem."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ _NO_CAPABILITY = 'the key "capability" is missing: it names the code to run'
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """The text behind a spec.
+class SpecText:
+    """The text that a spec was made from.
 
     Attributes:
         text: As written, with its `${VAR}`; secrets that were spelled out are `***`.
-        from_environment: Paths of the values that variables went into.
-        page: The file's name and what it holds, to point into; None when the spec is another by now.
+        from_environment: Paths of the values that refer to variables.
+        page: The file's name and its content, to point into; None once the spec was changed in Python.
     """
 
     text: str
     from_environment: frozenset[Loc]
     page: Page | None = field(default=None, repr=False)
 
-    def changed(self, fields: Iterable[str]) -> Written:
+    def changed(self, fields: Iterable[str]) -> SpecText:
         """Return the text of a copy that differs in *fields*."""
         note = f"# changed in Python: {', '.join(sorted(fields))}\n"
-        return Written(f"{self.text.rstrip()}\n{note}", self.from_environment)
+        return SpecText(f"{self.text.rstrip()}\n{note}", self.from_environment)
 
     def refusal(self, loc: Loc, message: str) -> InvalidSpecError:
-        """Return the error that *message* says of the value at *loc*, with its place in the text."""
+        """Return an error with *message* for the value at *loc*, with its line and column in the text."""
         complaint = Complaint(loc, "value", f"{'.'.join(map(str, loc))}: {message}")
         if self.page is None:
             return InvalidSpecError(complaint.message)
@@ -64,7 +64,7 @@ class Written:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Return the text of the file at *path*; never more than 1 MiB is read.
+    """Return the text of the file at *path*, of which at most 1 MiB is read.
 
     Raises:
         InvalidSpecError: It cannot be read, is larger, or is not UTF-8.
@@ -87,13 +87,13 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 def checked(
     model: type[AnySection], text: str, *, origin: str, environ: Mapping[str, str]
-) -> tuple[AnySection, Written]:
-    """Return the spec that *text* describes, and what is to be known of the text.
+) -> tuple[AnySection, SpecText]:
+    """Return the spec that *text* describes, and its `SpecText`.
 
     Raises:
         InvalidSpecError: With every problem of the text.
     """
-    text = text.lstrip("\ufeff")  # the parser would not count it
+    text = text.lstrip("\ufeff")  # the parser drops it, and each column would be off by one
     document = read_document(text, origin=origin, environ=environ)
     if document.root is None or not isinstance(document.root.value, dict):
         raise _no_mapping(document)
@@ -104,20 +104,23 @@ def checked(
         spec = model.model_validate(values, context={UNBRACED: document.unbraced})
     except ValidationError as error:
         problems += _located(complaints(error, model), document.root)
-    if spec is None or problems:  # without pydantic's error as its cause, which holds every value
+    if (
+        spec is None or problems
+    ):  # raised out here, since pydantic's error as its cause would show every value
         raise diagnosis(problems, document.page)
     from_environment = frozenset(_from_environment(document.root, model))
-    return spec, Written(_kept(document.page), from_environment, document.page)
+    return spec, SpecText(_without_secrets(document.page), from_environment, document.page)
 
 
-def _kept(page: Page) -> str:
-    kept, at = [], 0
+def _without_secrets(page: Page) -> str:
+    """Return the text with each secret that is spelled out as `"***"`; a `${VAR}` stays."""
+    parts, at = [], 0
     for start, end in sorted(page.secrets):
-        secret = page.text[start:end].rstrip()  # a block's last line break is not
+        secret = page.text[start:end].rstrip()  # the span of a block ends after its line break
         if start >= at and not _REFERENCE.fullmatch(secret):
-            kept += [page.text[at:start], f'"{HIDDEN}"']
+            parts += [page.text[at:start], f'"{HIDDEN}"']
             at = start + len(secret)
-    return "".join(kept) + page.text[at:]
+    return "".join(parts) + page.text[at:]
 
 
 def _no_mapping(document: Document) -> InvalidSpecError:
@@ -142,11 +145,11 @@ def _without_capability(root: Node) -> Iterator[Problem]:
         yield Problem(root.keys["capability"], _NO_CAPABILITY)
 
 
-def _located(found: Iterable[Complaint], root: Node) -> Iterator[Problem]:
-    for complaint in found:
+def _located(refused: Iterable[Complaint], root: Node) -> Iterator[Problem]:
+    for complaint in refused:
         node, key, broken = root, root.start, root.broken
         for step in complaint.loc:
-            # What a short form leaves unsaid is not in the text, nor is a key that is missing.
+            # A step may have no node: a short form omits its key, and a missing key is not written.
             if child := node.children.get(step):
                 key = node.keys.get(str(step), child.start)
                 node, broken = child, broken or child.broken
@@ -161,5 +164,5 @@ def _from_environment(node: Node, model: type[BaseModel] | None, loc: Loc = ()) 
         field = model.model_fields.get(str(step)) if model else None
         section = section_of(field.annotation) if field else None
         bare = section is not None and not isinstance(child.value, dict)
-        meant = getattr(section, "stands_for", None) if bare else None
-        yield from _from_environment(child, section, (*loc, step, *([meant] if meant else [])))
+        omitted = getattr(section, "stands_for", None) if bare else None
+        yield from _from_environment(child, section, (*loc, step, *([omitted] if omitted else [])))

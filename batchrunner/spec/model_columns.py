@@ -1,7 +1,7 @@
-"""The columns of a pydantic model: what `model_dump` of it gives, as types of Arrow's.
+"""The columns of a pydantic model: Arrow types for what its `model_dump` returns.
 
-The types only. What else a model asks of its values (lengths, patterns, ranges) is for the capability to
-check, and every column may be null, as with types written by hand.
+Only the types. Lengths, patterns and ranges are for the capability to check by building the model, and
+every column may be null, as with types written by hand.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import pydantic
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from batchrunner.spec.arrow_text import read_type
-from batchrunner.spec.arrow_types import (
+from batchrunner.formats.arrow_text import read_type
+from batchrunner.formats.arrow_types import (
     DECIMALS,
     ArrowField,
     ArrowType,
@@ -52,8 +52,8 @@ _INSTEAD = "declare the columns as a mapping or as a pyarrow.Schema"
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where in a model something is, for errors, and which models it is in."""
+class _FieldPath:
+    """The path to a field, for errors, and the models on the way, to detect recursion."""
 
     path: str
     models: tuple[type[BaseModel], ...] = ()
@@ -68,21 +68,21 @@ def columns_of_model(model: type[BaseModel]) -> list[ArrowField]:
     Raises:
         ValueError: A field has no one type of Arrow's: it is named, as `Model.field`.
     """
-    return _fields(model, _Place(model.__name__))
+    return _fields(model, _FieldPath(model.__name__))
 
 
-def _fields(model: type[BaseModel], place: _Place) -> list[ArrowField]:
-    if model in place.models:
-        raise place.refusal(f"{model.__name__} holds itself, and no type of Arrow's does")
+def _fields(model: type[BaseModel], at: _FieldPath) -> list[ArrowField]:
+    if model in at.models:
+        raise at.refusal(f"{model.__name__} holds itself, and no type of Arrow's does")
     if issubclass(model, pydantic.RootModel):
-        raise place.refusal(f"{model.__name__} has no fields, but one root")
+        raise at.refusal(f"{model.__name__} has no fields, but one root")
     try:
-        model.model_rebuild()  # where it names models that were defined after it
+        model.model_rebuild()  # resolves names of models that were defined after it
     except NameError as error:
-        raise place.refusal(f"{error.name} is not defined by now") from error
-    inner = (*place.models, model)
+        raise at.refusal(f"{error.name} is not defined yet") from error
+    inner = (*at.models, model)
     return [
-        ArrowField(name, _type(annotation, metadata, _Place(f"{place.path}.{name}", inner)))
+        ArrowField(name, _type(annotation, metadata, _FieldPath(f"{at.path}.{name}", inner)))
         for name, annotation, metadata in _dumped(model)
     ]
 
@@ -95,94 +95,93 @@ def _dumped(model: type[BaseModel]) -> Iterator[tuple[str, Any, tuple[Any, ...]]
         yield computed.alias or name, computed.return_type, ()
 
 
-def _type(kind: Any, metadata: tuple[Any, ...], place: _Place) -> ArrowType:
+def _type(kind: Any, metadata: tuple[Any, ...], at: _FieldPath) -> ArrowType:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return _type(inner[0], (*metadata, *inner[1:]), place)
+        return _type(inner[0], (*metadata, *inner[1:]), at)
     if origin is typing.Literal:
-        return _of_values(inner, place)
+        return _of_values(inner, at)
     if origin in {typing.Union, types.UnionType}:
-        return _of_union(inner, metadata, place)
+        return _of_union(inner, metadata, at)
     if origin is not None:
-        return _generic(origin, inner, place)
-    return _bare(kind, metadata, place)
+        return _generic(origin, inner, at)
+    return _bare(kind, metadata, at)
 
 
-def _bare(kind: Any, metadata: tuple[Any, ...], place: _Place) -> ArrowType:
+def _bare(kind: Any, metadata: tuple[Any, ...], at: _FieldPath) -> ArrowType:
     if kind in _TEXTS:
         return read_type(_TEXTS[kind]).type
     if kind is decimal.Decimal:
-        return _decimal(metadata, place)
+        return _decimal(metadata, at)
     if meant := getattr(kind, "__value__", None) or getattr(kind, "__supertype__", None):
-        return _type(meant, metadata, place)  # `type X = ...` and NewType
+        return _type(meant, metadata, at)  # `type X = ...` and NewType
     if isinstance(kind, type):
-        return _of_class(kind, place)
-    raise place.refusal(_no_type(kind))
+        return _of_class(kind, at)
+    raise at.refusal(_no_type(kind))
 
 
-def _of_class(kind: type, place: _Place) -> ArrowType:
+def _of_class(kind: type, at: _FieldPath) -> ArrowType:
     if issubclass(kind, pydantic.RootModel):
         root = kind.model_fields["root"]
-        return _type(root.annotation, (root,), place)
+        return _type(root.annotation, (root,), at)
     if issubclass(kind, BaseModel):
-        return struct_of(_fields(kind, place))
+        return struct_of(_fields(kind, at))
     if issubclass(kind, enum.Enum):
-        return _of_values([member.value for member in kind], place)
-    raise place.refusal(_no_type(kind))
+        return _of_values([member.value for member in kind], at)
+    raise at.refusal(_no_type(kind))
 
 
-def _of_union(members: tuple[Any, ...], metadata: tuple[Any, ...], place: _Place) -> ArrowType:
+def _of_union(members: tuple[Any, ...], metadata: tuple[Any, ...], at: _FieldPath) -> ArrowType:
+    # Without None, since every column may be null.
     some = [member for member in members if member is not type(None)]
-    kinds = {_type(member, metadata, place) for member in some}
+    kinds = {_type(member, metadata, at) for member in some}
     if len(kinds) > 1:
         names = ", ".join(map(_named, some))
-        raise place.refusal(f"one of {names}: a column has one type; {_INSTEAD}")
+        raise at.refusal(f"one of {names}: a column has one type; {_INSTEAD}")
     return kinds.pop()
 
 
-def _of_values(values: Sequence[Any], place: _Place) -> ArrowType:
+def _of_values(values: Sequence[Any], at: _FieldPath) -> ArrowType:
     kinds = {type(value.value if isinstance(value, enum.Enum) else value) for value in values}
     kinds -= {type(None)}
     if len(kinds) != 1 or not kinds <= _OF_VALUES:
-        raise place.refusal(
-            "its values must be all strings, all whole numbers, or all true and false"
-        )
+        raise at.refusal("its values must be all strings, all whole numbers, or all true and false")
     return read_type(_TEXTS[kinds.pop()]).type
 
 
-def _generic(origin: Any, inner: tuple[Any, ...], place: _Place) -> ArrowType:
+def _generic(origin: Any, inner: tuple[Any, ...], at: _FieldPath) -> ArrowType:
     if origin in {dict, Mapping} and len(inner) == 2:
-        key, value = (_type(part, (), place) for part in inner)
+        key, value = (_type(part, (), at) for part in inner)
         return map_of(key, value)
     if origin in {list, Sequence} and inner:
-        return list_of(_type(inner[0], (), place))
+        return list_of(_type(inner[0], (), at))
     if origin is tuple:
         if len(inner) == 2 and inner[1] is ...:
-            return list_of(_type(inner[0], (), place))
-        raise place.refusal("a tuple of a fixed length; write tuple[T, ...] or list[T]")
+            return list_of(_type(inner[0], (), at))
+        raise at.refusal("a tuple of a fixed length; write tuple[T, ...] or list[T]")
     if origin in {set, frozenset}:
-        raise place.refusal("a set has no order, and a column keeps one; write list[T]")
-    raise place.refusal(_no_type(origin))
+        raise at.refusal("a set has no order, and a column keeps one; write list[T]")
+    raise at.refusal(_no_type(origin))
 
 
-def _decimal(metadata: tuple[Any, ...], place: _Place) -> ArrowType:
+def _decimal(metadata: tuple[Any, ...], at: _FieldPath) -> ArrowType:
     digits, scale = _limit("max_digits", metadata), _limit("decimal_places", metadata)
     if digits is None or scale is None:
-        raise place.refusal("Decimal needs Field(max_digits=..., decimal_places=...)")
+        raise at.refusal("Decimal needs Field(max_digits=..., decimal_places=...)")
     try:
         return decimal_of(
             "decimal128" if digits <= DECIMALS["decimal128"] else "decimal256", digits, scale
         )
     except ValueError as error:
-        raise place.refusal(str(error)) from error
+        raise at.refusal(str(error)) from error
 
 
 def _limit(name: str, metadata: tuple[Any, ...]) -> int | None:
-    """Return what was said last of *name*, in `Field(...)` of the field or inside `Annotated`."""
-    said = [
+    """Return the last value of constraint *name*, from the field's `Field(...)` or inside `Annotated`."""
+    constraints = [
         part for one in metadata for part in (one.metadata if isinstance(one, FieldInfo) else [one])
     ]
-    limits = [getattr(one, name, None) for one in said]
+    limits = [getattr(one, name, None) for one in constraints]
     return next((limit for limit in reversed(limits) if limit is not None), None)
 
 

@@ -1,14 +1,14 @@
-"""The columns of a schema of pyarrow's, whose types' own text leaves some things out.
+"""The columns of a `pyarrow.Schema`, from its types: their text quotes no names, so `a:b` would be misread.
 
-Whoever has such a schema has imported pyarrow already.
+The functions import pyarrow themselves: a caller with such a schema has paid for it already.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from batchrunner.spec.arrow_text import read_type
-from batchrunner.spec.arrow_types import (
+from batchrunner.formats.arrow_text import read_type
+from batchrunner.formats.arrow_types import (
     ArrowField,
     ArrowType,
     dictionary_of,
@@ -20,9 +20,9 @@ from batchrunner.spec.arrow_types import (
 
 
 def columns_of_schema(schema: Any) -> list[ArrowField]:
-    """Return the columns of *schema*, or of what another library's schema is in Arrow's terms.
+    """Return the columns of *schema*, or of another library's schema with an Arrow interface.
 
-    Metadata is left out: it is no part of a type.
+    Metadata is left out, since it is no part of a type.
 
     Raises:
         ValueError: It is no schema, or a column has a type that Parquet cannot hold.
@@ -30,14 +30,14 @@ def columns_of_schema(schema: Any) -> list[ArrowField]:
     import pyarrow as pa
 
     try:
-        known = schema if isinstance(schema, pa.Schema) else pa.schema(schema)
+        arrow_schema = schema if isinstance(schema, pa.Schema) else pa.schema(schema)
     except (pa.ArrowException, TypeError) as error:
         raise ValueError("must be a pyarrow.Schema: this is another object of Arrow's") from error
-    return [_column(field) for field in known]
+    return [_column(field) for field in arrow_schema]
 
 
 def column_of_type(kind: Any) -> ArrowField:
-    """Return a column, without a name, of a `pyarrow.DataType`; of a `pyarrow.Field` also its nulls.
+    """Return a `pyarrow.DataType`, or a `pyarrow.Field` with its nulls, as a column without a name.
 
     Raises:
         ValueError: It is neither, or Parquet cannot hold it.
@@ -73,7 +73,7 @@ def _type(kind: Any) -> ArrowType:
     if t.is_dictionary(kind):
         values, indices = _type(kind.value_type), _type(kind.index_type)
         return dictionary_of(values, indices, ordered=int(kind.ordered))
-    if hasattr(kind, "value_field"):
+    if hasattr(kind, "value_field"):  # all kinds of lists
         return _list(kind)
     return _plain(kind)
 
@@ -85,7 +85,7 @@ def _list(kind: Any) -> ArrowType:
 
 
 def _plain(kind: Any) -> ArrowType:
-    """Return a type whose text says all, or refuse it: JSON may lie in strings of several kinds."""
+    """Return a type whose text is complete; that of JSON leaves out what kind of string stores it."""
     import pyarrow as pa
 
     if isinstance(kind, pa.JsonType) and not pa.types.is_string(kind.storage_type):

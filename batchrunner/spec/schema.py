@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchrunner.spec.arrow_names import KNOWN
-from batchrunner.spec.model import BatchSpec, ShardSpec
+from batchrunner.formats.arrow_names import TYPE_NAMES
+from batchrunner.spec.batch_spec import BatchSpec
+from batchrunner.spec.model import ShardSpec
 from batchrunner.spec.section import Section
 
 _REFERENCE = {"$ref": "#/$defs/reference"}
 _TYPE = {"$ref": "#/$defs/type"}
-_WORDS = {"description", "default"}
+_WORDS = ("description", "default")
 
 Schema = dict[str, Any]
 
 
 def spec_schema() -> Schema:
-    """Return the JSON Schema (2020-12) of a spec file: short forms and `${VAR}` are accepted."""
+    """Return the JSON Schema (2020-12) of a spec file; it accepts short forms and `${VAR}`."""
     schema = _clean(BatchSpec.model_json_schema())
     sections = schema.pop("$defs")
     kinds = [kind for kind in Section.__subclasses__() if kind.__name__ in sections]
@@ -24,7 +25,9 @@ def spec_schema() -> Schema:
     columns.update({"additionalProperties": _TYPE, "minProperties": 1})
     forms = {kind.__name__: _forms(sections[kind.__name__], kind) for kind in kinds}
     capability = schema["properties"]["capability"]
-    capability.update(capability.pop("anyOf")[0])  # not null: a file cannot hold the object itself
+    capability.update(
+        capability.pop("anyOf")[0]
+    )  # not null: only Python can give the object itself
     reference = {
         "description": "${VAR}, ${VAR:-default} or ${VAR:?message}.",
         "type": "string",
@@ -40,8 +43,8 @@ def spec_schema() -> Schema:
 
 
 def _type() -> Schema:
-    """Return the schema of a column's type: a text by its first word, as no pattern can count brackets."""
-    names = "|".join(sorted(KNOWN, key=len, reverse=True))
+    """Return the schema of a column's type; of a text it checks the first word: no regex counts brackets."""
+    names = "|".join(sorted(TYPE_NAMES, key=lambda name: (-len(name), name)))
     return {
         "description": "A type as Arrow prints it, a mapping for the fields of a struct, or a list of "
         "one type.",
@@ -59,7 +62,7 @@ def _forms(written_out: Schema, kind: type[Section]) -> Schema:
     if kind.stands_for:
         bare = written_out["properties"][kind.stands_for]
         return _any_of([_without_words(bare), written_out])
-    # `execution:` with nothing behind it, say because all its lines are commented out.
+    # `execution:` with nothing behind it, for example with all its lines commented out.
     return written_out if kind is ShardSpec else _any_of([written_out, {"type": "null"}])
 
 
@@ -69,14 +72,14 @@ def _clean(node: Any) -> Any:
         return [_clean(inner) for inner in node]
     if not isinstance(node, dict):
         return node
-    kept = {key: _clean(inner) for key, inner in node.items() if not _is_noise(key, inner)}
-    options = [*kept.pop("anyOf", []), *kept.pop("oneOf", [])]
+    schema = {key: _clean(inner) for key, inner in node.items() if not _is_noise(key, inner)}
+    options = [*schema.pop("anyOf", []), *schema.pop("oneOf", [])]
     if options:
-        return {**kept, **_any_of(options)}
-    if not _refuses_references(kept):
-        return kept
-    words = {key: kept.pop(key) for key in _WORDS & kept.keys()}
-    return {**words, **_any_of([kept, _REFERENCE])}
+        return {**schema, **_any_of(options)}
+    if not _refuses_references(schema):
+        return schema
+    words = {key: schema.pop(key) for key in _WORDS if key in schema}
+    return {**words, **_any_of([schema, _REFERENCE])}
 
 
 def _is_noise(key: str, value: Any) -> bool:

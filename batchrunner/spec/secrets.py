@@ -1,4 +1,4 @@
-"""What must never be shown: a value is secret by its key, or by its place in a URI."""
+"""Redact secrets: values under keys such as `token`, and the credentials in URIs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from urllib.parse import quote
 
 HIDDEN = "***"
 
-_LEAST_KNOWN, _LEAST_KNOWN_LINE = 6, 16
-_known: set[str] = set()
+_SHORTEST, _SHORTEST_LINE = 6, 16
+"""Characters of the secrets that are remembered: replacing every "1" would garble each message."""
+
+_remembered: set[str] = set()
 """Secrets of the specs that this process has read."""
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -37,21 +39,22 @@ def hides(key: object) -> bool:
     return "env_vars" in str(key) or looks_secret(key)
 
 
-def suspect(text: str, at: int, *, since: int) -> int | None:
-    """Return where the first secret may begin on the line of *at*, in a text that is no YAML.
+def first_possible_secret(text: str, at: int, *, since: int) -> int | None:
+    """Return the offset of the first possible secret on the line of *at*, in a text that is no YAML.
 
     That is after a key that looks secret, on this line or from *since* on; inside a URI; or
-    anywhere on a line that follows such a key or is indented below one.
+    anywhere on a line that follows such a key or is indented below one. Without a parse, too much
+    is hidden rather than too little.
     """
     line = text.rfind("\n", 0, at) + 1
     start = min(line, since)
     shown = text[start : at + 1000]
-    found = [start + key.end() for key in _KEY.finditer(shown) if hides(key[1])][:1]
+    offsets = [start + key.end() for key in _KEY.finditer(shown) if hides(key[1])][:1]
     if "://" in shown and "@" in shown:
-        found.append(start + shown.index("://") + 3)
+        offsets.append(start + shown.index("://") + 3)
     if any(hides(word) for above in _above(text, line) for word in _WORD.findall(above)):
-        found.append(line)
-    return min(found, default=None)
+        offsets.append(line)
+    return min(offsets, default=None)
 
 
 def _above(text: str, line: int) -> Iterator[str]:
@@ -73,13 +76,15 @@ def redact_uri(uri: str) -> str:
 
 
 def remember(value: Any) -> None:
-    """Have `scrubbed` hide the secrets in *value*, at any depth, wherever they turn up later.
+    """Have `scrubbed` hide the secrets in *value*, at any depth, in every text of this process.
 
-    Very short ones are left out: hiding every "1" helps nobody.
+    Secrets of fewer than 6 characters are left out, since replacing them would garble other text.
     """
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            _known.update(form for text in _texts(inner) if hides(key) for form in _forms(text))
+            _remembered.update(
+                form for text in _texts(inner) if hides(key) for form in _forms(text)
+            )
             remember(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
@@ -89,11 +94,11 @@ def remember(value: Any) -> None:
 def _forms(secret: str) -> Iterator[str]:
     """Yield *secret* as messages have it: as it is, quoted for Python, JSON or a URL, and by line."""
     yield from (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""))
-    yield from (line for line in secret.split("\n") if len(line) >= _LEAST_KNOWN_LINE)
+    yield from (line for line in secret.split("\n") if len(line) >= _SHORTEST_LINE)
 
 
 def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str) and len(value) >= _LEAST_KNOWN:
+    if isinstance(value, str) and len(value) >= _SHORTEST:
         yield value
     for inner in value.values() if isinstance(value, Mapping) else ():
         yield from _texts(inner)
@@ -102,8 +107,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def scrubbed(text: str) -> str:
-    """Return *text*, which others wrote, less the secrets that were remembered and those in URIs."""
-    for secret in sorted(_known, key=len, reverse=True):  # one may be a part of another
+    """Return *text*, such as a library's message, without remembered secrets and those in URIs."""
+    for secret in sorted(
+        _remembered, key=len, reverse=True
+    ):  # longest first: one may be a part of another
         text = text.replace(secret, HIDDEN)
     return redact_uri(text)
 
@@ -131,15 +138,15 @@ def _redacted_item(key: object, value: Any) -> Any:
     return HIDDEN if looks_secret(key) else redacted(value)
 
 
-def _redacted_userinfo(found: re.Match[str]) -> str:
-    authority, slash, rest = found[0].partition("/")
+def _redacted_userinfo(match: re.Match[str]) -> str:
+    authority, slash, rest = match[0].partition("/")
     if "@" in authority:
         return f"{HIDDEN}@{authority.rpartition('@')[2]}{slash}{rest}"
     _, colon, port = authority.partition(":")
     if colon and not port.isdecimal() and "@" in rest:  # a password may hold a slash
         return f"{HIDDEN}@{rest.rpartition('@')[2]}"
-    return found[0]
+    return match[0]
 
 
-def _redacted_parameter(found: re.Match[str]) -> str:
-    return f"{found[1]}={HIDDEN}" if looks_secret(found[1]) else found[0]
+def _redacted_parameter(match: re.Match[str]) -> str:
+    return f"{match[1]}={HIDDEN}" if looks_secret(match[1]) else match[0]

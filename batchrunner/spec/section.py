@@ -1,4 +1,4 @@
-"""What every mapping of a spec has in common."""
+"""The base class of every mapping in a spec, and the marks that its fields carry."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from batchrunner.spec.diagnosis import complaints, counted, visible
 from batchrunner.spec.secrets import redacted
 
 NEUTRAL: Final = "does not decide the output"
-"""Marks a field that the fingerprint leaves out. A field without it counts, so none is forgotten."""
+"""Marks a field that the fingerprint leaves out. Fields count by default, so that a new one is safe."""
 
 ORDERED: Final = "the order of the items decides the output"
-"""Marks a mapping whose order counts."""
-
+"""Marks a mapping whose order counts in the fingerprint."""
 
 ADDED: Final = "added when fingerprints were stored already"
-"""Marks a field that the fingerprint leaves out at its default, so that those stored stay true."""
+"""Marks a field that the fingerprint leaves out at its default, so that stored ones still match."""
 
 
 class Section(BaseModel):
-    """A frozen mapping without unknown keys, whose `repr` keeps its secrets.
+    """A frozen mapping that refuses unknown keys, and whose `repr` hides secrets.
 
     Raises:
-        InvalidSpecError: When made of values that do not fit, all of them named.
+        InvalidSpecError: Values do not fit; it names all of them.
     """
 
     model_config = ConfigDict(
@@ -39,32 +38,31 @@ class Section(BaseModel):
     )
 
     stands_for: ClassVar[str | None] = None
-    """The field that is meant where a bare value stands in place of the mapping."""
+    """The field that a bare value stands for, where it is given in place of the mapping."""
 
     def __init__(self, /, **fields: Any) -> None:
-        told = []
+        problems = []
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            found = complaints(error, type(self))
-            told = [f"  {visible(complaint.message)}" for complaint in found]
-        if told:  # without pydantic's error as its cause, which holds every value
-            lines = [f"{type(self).__name__}(...) does not fit:", *told, counted(len(told))]
-            raise InvalidSpecError("\n".join(lines))
+            problems = [f"  {visible(one.message)}" for one in complaints(error, type(self))]
+        if problems:  # raised out here, since pydantic's error as its cause would show every value
+            title = f"{type(self).__name__}(...) does not fit:"
+            raise InvalidSpecError("\n".join([title, *problems, counted(len(problems))]))
 
-    # Without it pydantic would call __init__ for a section inside another, and lose the places.
+    # Without this, pydantic would call __init__ for a section inside another and lose its path.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @model_validator(mode="before")
     @classmethod
     def _written_out(cls, value: Any) -> Any:
-        if value is None:  # a key with nothing behind it
+        if value is None:  # `execution:` with nothing behind it
             return {}
         bare = isinstance(value, str | os.PathLike | list | tuple)
         return {cls.stands_for: value} if bare and cls.stands_for else value
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with the fields of *update*, checked as any other.
+        """Return a copy with the fields of *update*, validated like a new one.
 
         Raises:
             InvalidSpecError: They do not fit.

@@ -1,7 +1,7 @@
-"""YAML text as plain values, each with its place: bounded, without side effects, never half read.
+"""Parse YAML text into plain values with their offsets: bounded, and without side effects.
 
-It works on the parser's events, because whatever builds a tree for us recurses and expands first
-and could be counted only afterwards.
+It works on the parser's events, because PyYAML's own composer recurses and expands aliases first, so that
+a limit would only be checked after the work.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 
 import yaml
 
-from batchrunner.spec.diagnosis import Page, Problem, Span, place
+from batchrunner.spec.diagnosis import Page, Problem, Span, line_and_column
 from batchrunner.spec.interpolation import InterpolationError, has_reference, interpolated, unbraced
-from batchrunner.spec.secrets import hides, redact_uri, suspect
+from batchrunner.spec.secrets import first_possible_secret, hides, redact_uri
 from batchrunner.spec.tree import (
     CORE,
     MAX_CHARACTERS,
@@ -34,7 +34,7 @@ _NOTHING = ("", "~", "null")
 
 
 class _RefusedError(Exception):
-    """The text is over a limit: reading on would cost what the limit is there to save."""
+    """The text exceeds a limit, so parsing stops at once: going on is the cost that the limit bounds."""
 
     def __init__(self, offset: int, message: str) -> None:
         super().__init__(offset, message)
@@ -42,20 +42,24 @@ class _RefusedError(Exception):
 
 
 def read_document(text: str, *, origin: str, environ: Mapping[str, str]) -> Document:
-    """Read one YAML document; every problem that YAML itself has is in the result."""
-    reader = _Reader(text, environ)
+    """Parse one YAML document; the result holds each problem that can be seen without the model."""
+    builder = _TreeBuilder(text, environ)
     root = None
     try:
         _check(text)
-        root = reader.document()
+        root = builder.document()
     except _RefusedError as error:
-        reader.problems.append(error.problem)
+        builder.problems.append(error.problem)
     except yaml.MarkedYAMLError as error:
-        reader.stumble(error)
-    except (yaml.YAMLError, ValueError, OverflowError):  # the pure parser lets some through
-        reader.stumble(None)
-    page = Page(origin, text, tuple(reader.secrets))
-    return Document(root, tuple(reader.problems), page, reader.unbraced)
+        builder.add_syntax_error(error)
+    except (
+        yaml.YAMLError,
+        ValueError,
+        OverflowError,
+    ):  # the parser in pure Python raises these, too
+        builder.add_syntax_error(None)
+    page = Page(origin, text, tuple(builder.secrets))
+    return Document(root, tuple(builder.problems), page, builder.unbraced)
 
 
 def _check(text: str) -> None:
@@ -69,8 +73,8 @@ def _check(text: str) -> None:
         raise _RefusedError(directive.end() - 1, "directives (%) are not supported")
 
 
-class _Reader:
-    """Builds the nodes of one text, and keeps what is wrong and what is secret on the way."""
+class _TreeBuilder:
+    """Builds the nodes of one text, and collects its problems and secrets on the way."""
 
     def __init__(self, text: str, environ: Mapping[str, str]) -> None:
         self.problems: list[Problem] = []
@@ -79,6 +83,7 @@ class _Reader:
         self._text, self._environ = text, environ
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=LOADER)
         self._read_to = 0
+        # Start of the open value below a secret key: if a syntax error comes, all from there is hidden.
         self._hidden_from: int | None = None
         self._nodes = self._characters = 0
         self._anchors: dict[str, tuple[Node, int, int] | None] = {}
@@ -90,19 +95,20 @@ class _Reader:
         root = self._node(self._next(), depth=0, secret=False)
         self._next()
         if not isinstance(event := self._next(), yaml.StreamEndEvent):
-            at = _start(event)
-            self._complain(at, "a second document starts here; a spec is one document")
+            self._complain(_start(event), "a second document starts here; a spec is one document")
         return root
 
-    def stumble(self, error: yaml.MarkedYAMLError | None) -> None:
-        """Note the syntax error that ends the reading.
+    def add_syntax_error(self, error: yaml.MarkedYAMLError | None) -> None:
+        """Add the syntax error that ends the parsing.
 
-        What the text means from here on is unknown, so what might be a secret is one.
+        The text has no meaning from here on, so whatever may be a secret is hidden.
         """
         mark = (error.problem_mark or error.context_mark) if error else None
         ends = mark.index if mark else self._read_to
-        at, message = _said(error, ends)
-        guesses = (suspect(self._text, place, since=self._read_to) for place in (at, ends))
+        at, message = _syntax_problem(error, ends)
+        guesses = (
+            first_possible_secret(self._text, place, since=self._read_to) for place in (at, ends)
+        )
         hidden = [start for start in (*guesses, self._hidden_from) if start is not None]
         if hidden:
             self.secrets.append((min(hidden), len(self._text)))
@@ -121,7 +127,7 @@ class _Reader:
     def _complain(self, offset: int, message: str) -> None:
         self.problems.append(Problem(offset, message))
 
-    def _afford(self, event: yaml.Event, *, depth: int, nodes: int, characters: int) -> None:
+    def _count(self, event: yaml.Event, *, depth: int, nodes: int, characters: int) -> None:
         self._nodes += nodes
         self._characters += characters
         if depth > MAX_DEPTH:
@@ -134,14 +140,15 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, depth=depth, secret=secret)
         before = self._nodes, self._characters
-        self._afford(event, depth=depth, nodes=1, characters=len(getattr(event, "value", "")))
+        self._count(event, depth=depth, nodes=1, characters=len(getattr(event, "value", "")))
         anchor = getattr(event, "anchor", None)
-        if anchor:
+        if anchor:  # None while its value is open, so that an alias inside is refused
             self._anchors[anchor] = None
         node = self._built(event, depth=depth, secret=secret)
         if anchor:
-            spent = self._nodes - before[0], self._characters - before[1]
-            self._anchors[anchor] = (node, *spent)
+            # The cost of each alias to it.
+            size = self._nodes - before[0], self._characters - before[1]
+            self._anchors[anchor] = (node, *size)
         return node
 
     def _built(self, event: yaml.Event, *, depth: int, secret: bool) -> Node:
@@ -162,13 +169,14 @@ class _Reader:
             return Node(None, start, end, broken=True)
         node, nodes, characters = anchored
         depth += node.height
-        self._afford(event, depth=depth, nodes=nodes, characters=characters)
+        self._count(event, depth=depth, nodes=nodes, characters=characters)
         if secret:
             self.secrets.append((node.start, node.end))
         return node._replace(start=start, end=end)
 
     def _scalar(self, event: yaml.ScalarEvent, *, secret: bool) -> Node:
         start, end = _start(event), self._read_to
+        # The text as written, before variables are replaced: only that is ever shown.
         if end > start and (secret or _has_credentials(event.value)):
             self.secrets.append((start, end))
         try:
@@ -202,8 +210,9 @@ class _Reader:
             key = self._key(inner, depth=depth + 1)
             name = getattr(inner, "value", None)
             child = self._item(name, depth=depth + 1, secret=secret or hides(name))
+            # After its value was read, since the parser only goes forwards.
             if key in keys:
-                first = "line {}, column {}".format(*place(self._text, keys[key]))
+                first = "line {}, column {}".format(*line_and_column(self._text, keys[key]))
                 self._complain(at, f'duplicate key "{key[:_MAX_KEY]}"; the first is at {first}')
             elif key is not None:
                 children[key], keys[key] = child, at
@@ -215,6 +224,7 @@ class _Reader:
         if secret and outer is None:
             self._hidden_from = since
         event = self._next()
+        # Options are hidden by their keys. With no keys, as after a slip, all of it may be the secret.
         if str(name).endswith("_options") and not _may_be_options(event):
             secret, self._hidden_from = True, since if outer is None else outer
         node = self._node(event, depth=depth, secret=secret)
@@ -222,12 +232,12 @@ class _Reader:
         return node
 
     def _key(self, event: yaml.Event, *, depth: int) -> str | None:
-        """Return the key, or None after having said why it is none."""
+        """Return the key; None, after adding the problem, when it is none."""
         if not isinstance(event, yaml.ScalarEvent):
             self._node(event, depth=depth, secret=True)
             self._complain(_start(event), "a key must be a plain string")
             return None
-        self._afford(event, depth=depth, nodes=1, characters=len(event.value))
+        self._count(event, depth=depth, nodes=1, characters=len(event.value))
         if event.value == "<<" and not event.style:
             message = "merge keys (<<) are not supported: write the keys out"
         elif event.tag is None and self._is_string(event):
@@ -264,8 +274,8 @@ class _Reader:
         return Node(value, start, self._read_to, children, height=height, broken=broken)
 
 
-def _said(error: yaml.MarkedYAMLError | None, ends: int) -> tuple[int, str]:
-    """Return what *error*, at which the parser gave up at *ends*, says, and of which place."""
+def _syntax_problem(error: yaml.MarkedYAMLError | None, ends: int) -> tuple[int, str]:
+    """Return offset and message of *error*, with which the parser stopped at *ends*."""
     if error is None:
         return ends, "this is not YAML"
     problem, opened = str(error.problem), error.context_mark
@@ -275,9 +285,9 @@ def _said(error: yaml.MarkedYAMLError | None, ends: int) -> tuple[int, str]:
 
 
 def _may_be_options(event: yaml.Event) -> bool:
-    """Tell a mapping, or nothing, from a lone value, which may be the secret one of the options."""
-    lone = isinstance(event, yaml.ScalarEvent) and event.value not in _NOTHING
-    return not lone and not isinstance(event, yaml.SequenceStartEvent)
+    """Return whether *event* starts a mapping or is empty: a lone value there may be a misplaced secret."""
+    is_lone = isinstance(event, yaml.ScalarEvent) and event.value not in _NOTHING
+    return not is_lone and not isinstance(event, yaml.SequenceStartEvent)
 
 
 def _has_credentials(value: str) -> bool:

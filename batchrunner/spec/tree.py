@@ -1,4 +1,4 @@
-"""The values of a text as a tree, each with its place."""
+"""A YAML text as a tree of plain values, each with its offsets, and how a scalar gets its value."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ from typing import NamedTuple
 from batchrunner.spec.diagnosis import Page, Problem
 
 CORE = "tag:yaml.org,2002:"
+"""Prefix of the tags of YAML's core schema."""
+
+MAX_CHARACTERS = 1 << 20
+"""Most characters of a text, and of its values with every alias expanded."""
+
+MAX_DEPTH = 50
+"""Most levels of a text with every alias expanded."""
+
+MAX_NODES = 20_000
+"""Most keys and values of a text with every alias expanded."""
 
 Scalar = str | int | float | bool | None
 
@@ -29,8 +39,48 @@ _TYPES = {"null": type(None), "bool": bool, "int": int, "float": float}
 _MAX_DIGITS = 400
 
 
+class Node(NamedTuple):
+    """One value of a text. A tuple, because a text has thousands and tuples are made fastest.
+
+    Attributes:
+        value: Plain Python: str, int, float, bool, None, list, or dict with str keys.
+        start: Offset of its first character in the text; *end* is one past its last.
+        children: Its items, by key or by index.
+        keys: Offset of each key.
+        height: Levels below this one.
+        broken: A problem of this value is reported already; others would follow from it.
+        from_environment: Its text refers to a variable.
+    """
+
+    value: object
+    start: int
+    end: int
+    children: Mapping[str | int, Node] = MappingProxyType({})
+    keys: Mapping[str, int] = MappingProxyType({})
+    height: int = 0
+    broken: bool = False
+    from_environment: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed text and its problems.
+
+    Attributes:
+        root: None when the text is empty or could not be parsed to its end.
+        problems: In the order of parsing.
+        page: The text, with the spans of its secrets.
+        unbraced: For each value with a `$NAME` without braces, that name.
+    """
+
+    root: Node | None
+    problems: tuple[Problem, ...]
+    page: Page
+    unbraced: Mapping[str, str]
+
+
 def resolved(text: str, *, tag: str | None, plain: bool) -> Scalar:
-    """Return the value of a scalar, *plain* when it has no quotes and is no block.
+    """Return the value of a scalar; *plain* means without quotes, and not a block.
 
     Raises:
         ValueError: The tag is not of the core schema, or the text is not of the tag's type.
@@ -43,6 +93,7 @@ def resolved(text: str, *, tag: str | None, plain: bool) -> Scalar:
     kind = tag.removeprefix(CORE)
     if not tag.startswith(CORE) or kind not in _TYPES:
         raise ValueError(f"the tag {shown(tag)} is not supported: a spec holds plain values only")
+    # `type` and not `isinstance`, since a bool is an int.
     if kind == "float" and type(value) is int:
         return float(value)
     if type(value) is not _TYPES[kind]:
@@ -61,60 +112,10 @@ def _plain(text: str) -> Scalar:
     whole = _WHOLE.fullmatch(text)
     if not whole and not _REAL.fullmatch(text):
         return text
-    if len(text) > _MAX_DIGITS:
+    if len(text) > _MAX_DIGITS:  # `int` takes quadratic time
         raise ValueError(f"a number of more than {_MAX_DIGITS} digits; put a text in quotes")
     if whole:
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
     if math.isinf(value := float(text)):
         raise ValueError("the number is too large; put a text in quotes")
     return value
-
-
-MAX_CHARACTERS = 1 << 20
-"""Of a text, and of its values when every alias is written out."""
-
-MAX_DEPTH = 50
-"""Levels of a text when every alias is written out."""
-
-MAX_NODES = 20_000
-"""Keys and values of a text when every alias is written out."""
-
-
-class Node(NamedTuple):
-    """One value of a text. A tuple, because a text has thousands and tuples are made fastest.
-
-    Attributes:
-        value: Plain Python: str, int, float, bool, None, list, or dict with str keys.
-        start: Where it begins, in characters from the start of the text; *end*: one past its end.
-        children: Its parts, by key or by index.
-        keys: Where each key begins.
-        height: Levels below this one.
-        broken: A problem of this value is known, so that others are only its echo.
-        from_environment: A variable went into it.
-    """
-
-    value: object
-    start: int
-    end: int
-    children: Mapping[str | int, Node] = MappingProxyType({})
-    keys: Mapping[str, int] = MappingProxyType({})
-    height: int = 0
-    broken: bool = False
-    from_environment: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """What a text says, and what is wrong with it.
-
-    Attributes:
-        root: None when the text is empty or was given up.
-        problems: As they were found.
-        page: The text, with what of it is secret.
-        unbraced: The values that hold a `$NAME` without braces, and that name.
-    """
-
-    root: Node | None
-    problems: tuple[Problem, ...]
-    page: Page
-    unbraced: Mapping[str, str]

@@ -1,110 +1,163 @@
-"""From a URI to the storage behind it."""
+"""Which URIs there are: the one registry of schemes, and the one parser of URIs."""
 
-# pathlib's `resolve` follows links, its `absolute` keeps "..".
-# ruff: noqa: PTH100, PTH111
+# pathlib's `resolve` follows links, its `absolute` keeps "..", and this runs once per object.
+# ruff: noqa: PTH100
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from urllib.parse import unquote
 
-from batchrunner.errors import InvalidSpecError
-from batchrunner.storage.contract import Options, Storage, options_key
-from batchrunner.storage.disk.storage import LocalStorage
+from batchrunner.errors import CannotStartError
+from batchrunner.storage.contract import Options, Storage
 
 OpenRoot = Callable[[str, Options], Storage]
 """Opens the root named by what follows `scheme://`, without slashes at its ends."""
 
+SCHEMES: dict[str, str | OpenRoot] = {
+    "s3": "batchrunner.storage.s3.storage:open_bucket",
+    "memory": "batchrunner.testing.memory:open_memory",
+}
+"""What opens which scheme, besides paths: the function, or where it is imported from."""
 
-def _open_s3(root: str, options: Options) -> Storage:
-    from batchrunner.storage.s3.storage import S3Storage
-
-    bucket, _, prefix = root.partition("/")
-    if not bucket:
-        raise InvalidSpecError("s3:// needs a bucket, as in s3://bucket/prefix")
-    return S3Storage(bucket, prefix, storage_options=options)
-
-
-SCHEMES: dict[str, OpenRoot] = {"s3": _open_s3, "s3a": _open_s3}
-"""What opens which scheme, besides paths. `batchrunner.testing.memory` adds its own."""
-
-_located: dict[Hashable, Storage] = {}
+_GROUP = "batchrunner.storages"
+_ALIASES = {"s3a": "s3"}
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_SCHEME = re.compile(rf"({_WORD.pattern}):(//)?")
+_FILE = re.compile(r"file:(?://(?:localhost)?)?(?=/(?!/))", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*|arn:[A-Za-z0-9:-]+")
 
 
-def open_storage(uri: str, *, storage_options: Options | None = None) -> Storage:
-    """Open the storage whose root is *uri*: `s3://bucket/prefix`, `file:///path` or a path.
+def register(scheme: str, opener: str) -> None:
+    """Open the URIs that begin with `scheme://` by *opener*, in this process. Idempotent.
 
-    Nothing is read or written yet; s3fs is loaded with the first request.
+    A worker is another process. It finds the scheme by the entry point of that name in the group
+    `batchrunner.storages`, which is read when a URI has a scheme that is not registered.
 
     Args:
-        uri: The root. A path may be relative or start with "~".
-        storage_options: s3fs's, for s3://. A path needs none.
+        scheme: Letters, digits, "+", "." and "-", a letter first.
+        opener: "package.module:function", imported when the first storage is opened. It is called with
+            what follows `scheme://` (a container, and perhaps a folder below it) and with the
+            `storage_options`, and returns a `Storage` without reading or writing anything.
 
     Raises:
-        InvalidSpecError: The scheme is not known, or there is no root in *uri*.
+        ValueError: *scheme* is malformed, or has another opener.
     """
-    scheme, rest = _split(uri)
-    if not scheme:
-        return LocalStorage(rest)
-    container, _, prefix = rest.partition("/")
-    segments = [segment for segment in prefix.split("/") if segment]
-    if {".", ".."} & set(segments):
-        raise InvalidSpecError(f"{uri}: write it without '.' and '..'")
-    return SCHEMES[scheme]("/".join([container, *segments]), storage_options or {})
+    name = scheme.lower()
+    if not _WORD.fullmatch(scheme):
+        raise ValueError(f"{scheme!r} is not a scheme: use letters, digits, '+', '.' and '-'")
+    if name in {"file", *_ALIASES} or SCHEMES.get(name, opener) != opener:
+        raise ValueError(f"{name}:// has another opener already: choose another scheme")
+    SCHEMES[name] = opener
 
 
-def locate(uri: str, *, storage_options: Options | None = None) -> tuple[Storage, str]:
-    """Return a storage and the key in it for the object at *uri*, which is absolute.
-
-    The storage is that of the whole bucket, or of "/" for a path, and is kept: looking up
-    thousands of objects costs no more than taking their URIs apart.
+def opener_of(scheme: str) -> OpenRoot:
+    """Return what opens *scheme*, which is registered.
 
     Raises:
-        InvalidSpecError: The scheme is not known, or there is no object in *uri*.
+        CannotStartError: It cannot be imported.
     """
-    scheme, rest = _split(uri)
-    root, key = rest.partition("/")[::2] if scheme else ("/", rest[1:])
-    if not key:
-        raise InvalidSpecError(f"{uri}: this is not the URI of an object")
-    place = (scheme, root, options_key(storage_options) if storage_options else None)
-    if place not in _located:
-        base = f"{scheme}://{root}" if scheme else root
-        _located[place] = open_storage(base, storage_options=storage_options)
-    return _located[place], key
+    opener = SCHEMES[scheme]
+    if not isinstance(opener, str):
+        return opener
+    module, _, name = opener.partition(":")
+    try:
+        found: OpenRoot = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise CannotStartError(
+            f"{scheme}:// is registered to be opened by {opener}, which cannot be imported "
+            f"({type(error).__name__}: {error}): install it here and where the workers run"
+        ) from error
+    return found
 
 
-def is_path(uri: str) -> bool:
-    """Tell whether *uri* is on a disk, where no ETag tells one content from another."""
-    return not _split(uri)[0]
+def absolute_uri(uri: str) -> str:
+    """Return *uri* as an absolute path or as `scheme://container/key`, without a trailing slash.
+
+    A relative path starts at the current directory, `~` is the home directory, `file://` goes.
+
+    Raises:
+        ValueError: Its scheme is not registered, or it holds credentials. Never quotes *uri*, which
+            may hold a secret.
+    """
+    if not uri or uri != uri.strip() or _CONTROL.search(uri):
+        raise ValueError("must be a path or a URI, without spaces around it or control characters")
+    scheme, rest = parse(uri)
+    return f"{scheme}://{normal_root(scheme, rest)}" if scheme else rest
 
 
-def _split(uri: str) -> tuple[str, str]:
-    """Split *uri* into scheme and the rest; a path, however it is written, has scheme ""."""
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
-    if match is None:
-        if not uri:
-            raise InvalidSpecError(
-                "an empty URI names no place; write a path or s3://bucket/prefix"
-            )
-        return "", os.path.abspath(os.path.expanduser(uri) if uri.startswith("~") else uri)
-    scheme, rest = match[1].lower(), uri[match.end() :]
-    if scheme == "file":
-        return "", _path_of_file_uri(uri, rest)
-    if scheme not in SCHEMES:
-        known = ", ".join(f"{name}://" for name in ("file", *SCHEMES))
-        raise InvalidSpecError(f"{scheme}:// is not supported; use a path or one of {known}")
-    if "@" in rest.partition("/")[0]:
-        raise InvalidSpecError(
-            f"{scheme}://: credentials do not belong into a URI; put them into storage_options or "
-            "the environment"
+def parse(uri: str) -> tuple[str, str]:
+    """Split *uri* into its scheme and what follows that; a path has the scheme "", and is absolute.
+
+    What follows `scheme://` is as it was written: a bucket keeps its keys to the letter.
+
+    Raises:
+        ValueError: As `absolute_uri`.
+    """
+    if not uri:
+        raise ValueError("must be a path or a URI, and is empty")
+    match = _SCHEME.match(uri)
+    scheme = _ALIASES.get(match[1].lower(), match[1].lower()) if match else ""
+    if match and scheme in SCHEMES and not match[2]:
+        raise ValueError(f'needs two slashes: "{scheme}://bucket/folder"')
+    if scheme == "file" or "://" not in uri:
+        return "", _absolute_path(uri)
+    if not (match and match[2] and _is_registered(scheme)):
+        raise ValueError(
+            f"is of a store that is not supported{f' ({scheme}://)' if scheme else ''}: use a local "
+            "path, file:// or s3://, or a scheme that `batchrunner.storage.register` was called for"
         )
+    rest = uri[match.end() :]
+    _check_container(scheme, rest.partition("/")[0])
     return scheme, rest
 
 
-def _path_of_file_uri(uri: str, rest: str) -> str:
-    path = unquote(rest.removeprefix("localhost"))
-    if not path.startswith("/"):
-        raise InvalidSpecError(f"{uri}: write file:///absolute/path, or just the path")
-    return os.path.abspath(path)
+def normal_root(scheme: str, rest: str) -> str:
+    """Return *rest*, a container and the folders in it, with single slashes between them.
+
+    Raises:
+        ValueError: It goes through "." or "..".
+    """
+    container, _, key = rest.partition("/")
+    segments = [segment for segment in key.split("/") if segment]
+    if {".", ".."} & set(segments):
+        raise ValueError(
+            f'must not go through "." or "..": {scheme}:// has no folders to climb, write it without'
+        )
+    return "/".join([container, *segments])
+
+
+def _is_registered(scheme: str) -> bool:
+    if scheme in SCHEMES:
+        return True
+    # Only now: it reads the metadata of every installed package, and `validate` is to be quick.
+    from importlib.metadata import entry_points
+
+    SCHEMES.update({one.name: one.value for one in entry_points(group=_GROUP, name=scheme)})
+    return scheme in SCHEMES
+
+
+def _absolute_path(uri: str) -> str:
+    prefix = _FILE.match(uri)
+    path = unquote(uri[prefix.end() :]) if prefix else uri
+    if not prefix and uri.lower().startswith("file:"):
+        raise ValueError('needs an absolute path after file://, such as "file:///data/in"')
+    try:
+        absolute = os.path.abspath(Path(path).expanduser() if path.startswith("~") else path)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"cannot be made an absolute path ({type(error).__name__})") from error
+    return "/" + absolute.lstrip("/")  # POSIX keeps a leading "//", and no other program does
+
+
+def _check_container(scheme: str, name: str) -> None:
+    if "@" in name or (":" in name and not name.startswith("arn:")):
+        raise ValueError(
+            "must not hold credentials: give them by storage_options or the environment"
+        )
+    if not _BUCKET.fullmatch(name):
+        raise ValueError(f'needs the name of a bucket: "{scheme}://bucket/folder"')

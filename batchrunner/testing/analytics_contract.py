@@ -29,7 +29,7 @@ from batchrunner.analytics import (
     open_store,
 )
 from batchrunner.analytics import store as store_module
-from batchrunner.analytics.intake import Effort
+from batchrunner.analytics.compaction_input import RoundLimits
 from batchrunner.analytics.layout import file_key, stem_of
 from batchrunner.analytics.schemas import Schemas
 from batchrunner.errors import (
@@ -491,7 +491,7 @@ class AnalyticsContract:
         self, store: AnalyticsStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A hundred thousand files are too many for one; sets share runs across rounds."""
-        monkeypatch.setattr(store_module, "THOROUGH", Effort(files=2, size=inf, growth=None))
+        monkeypatch.setattr(store_module, "THOROUGH", RoundLimits(files=2, size=inf, growth=None))
         store.write(some_runs(3))
         store.write(some_runs(17, first=1))
         store.write(some_runs(17, first=2))

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Self, TypeVar, cast
 
 from batchrunner.errors import StorageError
 from batchrunner.storage.contract import Entry, Options, Staged, Storage
-from batchrunner.storage.schemes import SCHEMES
+from batchrunner.storage.schemes import SCHEMES, opener_of
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -234,17 +234,16 @@ def _half(objects: Mapping[K, T]) -> dict[K, T]:
 def faulty_scheme(scheme: str, faults: Faults) -> Iterator[None]:
     """Have every storage that is opened as `scheme://` inside the block fail as *faults* say.
 
-    Nothing fails after the block. Name a place that was not used before in this process: sources
-    are opened once and kept.
+    What was opened inside the block stays in use where it was handed to, and fails no more.
     """
-    real = SCHEMES[scheme]
+    real, open_root = SCHEMES[scheme], opener_of(scheme)
 
     def opened(root: str, options: Options) -> Storage:
-        return FaultyStorage(real(root, options), faults)
+        return FaultyStorage(open_root(root, options), faults)
 
     SCHEMES[scheme] = opened
     try:
         yield
     finally:
         SCHEMES[scheme] = real
-        faults.at = 0  # what was opened inside is kept, and good from now on
+        faults.at = 0

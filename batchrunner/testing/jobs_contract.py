@@ -474,7 +474,7 @@ class OwnProcessContract(_Jobs):
         dying = Scoring(tag, calls=str(tmp_path / "dying"), dies=2)
         raising = Scoring(f"{tag}.raising", calls=str(tmp_path / "raising"), fails="no")
 
-        assert submit_capability(dying).result(LONG)
+        assert submit_capability(dying).result(LONG).run_uid
         assert submit_capability(raising).wait(LONG) is JobStatus.FAILED
         assert executions(tmp_path / "dying") == 3
         assert executions(tmp_path / "raising") == 1

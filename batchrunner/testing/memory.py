@@ -1,4 +1,4 @@
-"""A storage in this process's memory, for tests: `memory://name`, the same to all who name it."""
+"""A storage in this process's memory, for tests: `memory://name`, the same for every opener."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import BinaryIO, cast
 from batchrunner.errors import ObjectChangedError, ObjectNotFoundError, StorageError
 from batchrunner.storage.contract import MAX_RECORD_BYTES, Entry, Options, Staged, Storage
 from batchrunner.storage.keys import STAGING, plain_folder, plain_intent, plain_key
-from batchrunner.storage.schemes import SCHEMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class _Object:
 
 
 @dataclass(slots=True)
-class _Memory:
+class _SharedObjects:
     """What all storages of one name share."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -62,7 +61,7 @@ class MemoryStaged(io.BytesIO):
         self.is_left = False
 
 
-_memories: dict[str, _Memory] = {}
+_memories: dict[str, _SharedObjects] = {}
 
 
 class MemoryStorage:
@@ -71,7 +70,7 @@ class MemoryStorage:
     def __init__(self, root: str) -> None:
         name, _, prefix = root.strip("/").partition("/")
         self.uri = f"memory://{root.strip('/')}"
-        self._memory = _memories.setdefault(name, _Memory())
+        self._memory = _memories.setdefault(name, _SharedObjects())
         self._prefix = f"{prefix}/" if prefix else ""
 
     def list(self, prefix: str = "", *, recursive: bool = False) -> Iterator[Entry]:
@@ -176,7 +175,7 @@ class MemoryStorage:
         return Entry(key, len(found.data), found.identity, float(found.written))
 
     def _is_still(self, entry: Entry) -> bool | None:
-        """Tell whether the object is that of *entry*, also when it was written anew, as it was."""
+        """Return whether the object is that of *entry*, also when it was written anew, as it was."""
         full = self._full(entry.key)
         if full not in self._memory.objects:
             return None
@@ -216,8 +215,6 @@ class MemoryStorage:
             return True
 
 
-def _open_memory(root: str, _: Options) -> Storage:
+def open_memory(root: str, _: Options) -> Storage:
+    """Open the storage of that name, and a folder below it."""
     return MemoryStorage(root)
-
-
-SCHEMES["memory"] = _open_memory

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchrunner.errors import InvalidSpecError
-from batchrunner.spec import BatchSpec, CapabilitySpec
+from batchrunner.spec import BatchSpec
 from batchrunner.verify.key_table import need_duckdb
 
 
@@ -61,7 +61,7 @@ def _check_keys(keys: tuple[str, ...], spec: BatchSpec) -> None:
 def _check_replay(share: float, spec: BatchSpec, *, known: bool) -> None:
     if not 0 < share <= 1:
         raise InvalidSpecError(f"the share to replay is {share:g}; it is above 0 and at most 1")
-    capability = spec.capability or CapabilitySpec(target="in:memory")
+    capability = spec.called
     if spec.capability is None and not known:
         raise InvalidSpecError("there is no capability to replay: name one, or hand it over")
     if capability.mode == "run":

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
-
-from batchrunner.verify.reading import row_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,10 +15,12 @@ _SHOWN = 100
 _LESS, _MORE = "the part has no such row", "the capability gives no such row"
 
 
-def line_difference(part: Iterator[bytes], again: Iterator[bytes]) -> str:
-    """Return the first difference of two sequences of JSON lines; "" for none.
+def record_difference(
+    part: Iterator[bytes], again: Iterator[bytes], *, row_of: Callable[[bytes], dict[str, Any]]
+) -> str:
+    """Return the first difference of two sequences of records; "" for none.
 
-    Lines that hold the same values are equal, however they are spelled.
+    Records that hold the same values are equal, however they are spelled.
     """
     for number, (old, new) in enumerate(_pairs(part, again)):
         if old == new:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from itertools import chain
 
+from batchrunner.checkpoint import RunLocation
+from batchrunner.formats.jsonl_second_reader import numbered_lines
 from batchrunner.shard import Shard, Slicing
-from batchrunner.verify.evidence import Evidence, Place
-from batchrunner.verify.reading import Numbers, numbered_lines, position_of
+from batchrunner.verify.evidence import Evidence
+from batchrunner.verify.reading import Numbers, position_of
 
 
 class DeadLetters:
     """The dead letters of a run whose files are whole."""
 
-    def __init__(self, place: Place, seen: Evidence) -> None:
+    def __init__(self, place: RunLocation, seen: Evidence) -> None:
         self._records, self._seen = place.checkpoint.records, seen
 
     def of(self, shard: Shard) -> Numbers:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 
+from batchrunner.checkpoint import RunLocation
 from batchrunner.shard import Shard, Slicing
 from batchrunner.verify.checks import Checks
-from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import REDONE, Finding
 from batchrunner.verify.key_check import KeyCheck
 from batchrunner.verify.replaying import Replay, chosen
@@ -21,7 +22,7 @@ class DeepCheck:
         left_out: Ids of shards of which something was asked for that could not be compared.
     """
 
-    def __init__(self, place: Place, seen: Evidence, checks: Checks) -> None:
+    def __init__(self, place: RunLocation, seen: Evidence, checks: Checks) -> None:
         self.notes: list[str] = []
         self.left_out: set[int] = set()
         self._place, self._seen, self._checks = place, seen, checks

@@ -6,39 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from batchrunner.checkpoint import Checkpoint, RunPlace, Sentinel
+from batchrunner.checkpoint import RunLocation, RunPlace, Sentinel
 from batchrunner.checkpoint.sentinel_index import read_sentinel
 from batchrunner.driver.moving import brought_here, recorded_place
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 from batchrunner.shard import Shard
-from batchrunner.spec import BatchSpec
-from batchrunner.storage import Entry, Storage, open_storage
+from batchrunner.storage import Entry, Storage
 from batchrunner.verify.sink_data import apart_from, data_in, other_runs
-from batchrunner.worker.work import checkpoint_storage
 
 _READERS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a run is.
-
-    Attributes:
-        spec: What was asked for.
-        sink: Where the parts are.
-        checkpoint: Where it is remembered.
-    """
-
-    spec: BatchSpec
-    sink: Storage
-    checkpoint: Checkpoint
-
-    @classmethod
-    def of(cls, spec: BatchSpec) -> Place:
-        sink = open_storage(spec.sink.uri, storage_options=spec.sink.storage_options)
-        return cls(spec, sink, Checkpoint.current(checkpoint_storage(spec)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +58,7 @@ class Evidence:
         return self.plan.facts.part(shard.id)
 
 
-def gather(place: Place) -> Evidence:
+def gather(place: RunLocation) -> Evidence:
     """Read what there is.
 
     Sentinels are listed before parts, so that a run at work meanwhile never shows one without its

@@ -6,25 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.checkpoint import RunLocation
 from batchrunner.errors import InvalidSpecError, StorageError
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.contract import RecordReader, Records, TableReader
 from batchrunner.shard import Shard
-from batchrunner.verify.counting import GONE, uncompressed, unreadable
+from batchrunner.verify.counting import GONE, unreadable
 from batchrunner.verify.dead_letters import DeadLetters
-from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.key_table import DOUBLED, MISSING, UNKNOWN, KeyTable, Odd, Side
 from batchrunner.verify.keys import NULL, key_of, keys_of_column, shown
-from batchrunner.verify.reading import (
-    Folders,
-    Numbered,
-    Numbers,
-    SourceReader,
-    numbered_lines,
-    row_of,
-    tables_in,
-    with_folders,
-)
+from batchrunner.verify.reading import Folders, Numbers, SourceReader, with_folders
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,13 +43,13 @@ class KeyCheck:
         left_out: Ids of shards whose keys could not be compared.
     """
 
-    def __init__(self, place: Place, seen: Evidence, *, names: tuple[str, ...]) -> None:
+    def __init__(self, place: RunLocation, seen: Evidence, *, names: tuple[str, ...]) -> None:
         self.notes: list[str] = []
         self.left_out: set[int] = set()
         self._place, self._seen = place, seen
         self._source, self._dead_letters = SourceReader(place.spec.source), DeadLetters(place, seen)
         self._columns = KeyColumns.named(names)
-        self._to_parquet = seen.plan.facts.format == PARQUET
+        self._part_reader = seen.plan.facts.part_format.second_reader()
 
     def faults(self, shards: Sequence[Shard], *, step: Step) -> Iterator[Finding]:
         """Yield the keys that are missing, doubled or unknown; of each kind the first ones by name.
@@ -81,11 +73,12 @@ class KeyCheck:
 
     def _add(self, table: KeyTable, shard: Shard) -> list[Finding]:
         """Add the keys of one shard, or none of it; return the rows that cannot be read."""
-        times_are_text = not (self._to_parquet and self._source.is_parquet(shard))
+        reader = self._source.of(shard)
+        have_types = isinstance(reader, TableReader) and isinstance(self._part_reader, TableReader)
         folders = self._source.folders(shard, columns=self._columns.names)
-        keys = ShardKeys(table, shard, self._columns, times_are_text, folders)
+        keys = ShardKeys(table, shard, self._columns, not have_types, folders)
         try:
-            return [*self._add_source(keys), *self._add_part(keys)]
+            return [*self._add_source(keys, reader), *self._add_part(keys)]
         except GONE as error:
             return self._leave_out(table, shard, error)
         except StorageError:
@@ -100,35 +93,37 @@ class KeyCheck:
         self.notes.append(f"{shard}: its keys were not compared: {error}")
         return []
 
-    def _add_source(self, keys: ShardKeys) -> Iterator[Finding]:
+    def _add_source(self, keys: ShardKeys, reader: RecordReader | TableReader) -> Iterator[Finding]:
         shard = keys.shard
         wanted, aside = self._dead_letters.wanted(shard), self._dead_letters.of(shard)
-        if self._source.is_parquet(shard):
+        if isinstance(reader, TableReader):
             names = self._columns.names
-            for first, rows in self._source.tables(shard, wanted=wanted, columns=names):
+            for first, rows in self._source.tables(reader, shard, wanted=wanted, columns=names):
                 keys.rows(rows, sides(first, len(rows), wanted=wanted, aside=aside))
             return
-        for lines in self._source.lines(shard, wanted=wanted):
+        for lines in self._source.records(reader, shard, wanted=wanted):
             good = [line for line in lines if line[0] not in aside] if aside else lines
-            for at, why in keys.lines(Side.SOURCE, good):
+            for at, why in keys.records(Side.SOURCE, good, reader=reader):
                 what = (
                     f"the row at byte {at:,} of {shard.uri} was not set aside, and is none: {why}"
                 )
                 yield self._finding(FindingKind.KEY_MISSING, shard.id, what)
             if len(good) < len(lines):
                 bad = [line for line in lines if line[0] in aside]
-                for _ in keys.lines(Side.ASIDE, bad):
+                for _ in keys.records(Side.ASIDE, bad, reader=reader):
                     pass  # rows that cannot be read are set aside, too
 
     def _add_part(self, keys: ShardKeys) -> Iterator[Finding]:
         facts, shard = self._seen.plan.facts, keys.shard
         with self._place.sink.open(self._seen.data[facts.part(shard.id)]) as file:
-            if self._to_parquet:
-                for _, rows in tables_in(file, self._columns.names):
+            reader = self._part_reader
+            if isinstance(reader, TableReader):
+                names = self._columns.names
+                for _, rows in reader.tables(file, None, wanted=None, columns=names):
                     keys.rows(rows, {Side.SINK: None})
                 return
-            for lines in numbered_lines(uncompressed(file, facts.compression), at=0):
-                for at, why in keys.lines(Side.SINK, lines):
+            for lines in reader.part_records(file, compression=facts.compression):
+                for at, why in keys.records(Side.SINK, lines, reader=reader):
                     what = f"what stands at byte {at:,} is no row: {why}"
                     yield self._finding(FindingKind.ROWS_OUT, shard.id, what)
 
@@ -203,7 +198,7 @@ class ShardKeys:
         table: Where to.
         shard: The shard.
         columns: What names a row.
-        times_are_text: Source or sink is JSON, where a date is text.
+        times_are_text: Source or sink has no types, as JSON, where a date is text.
         folders: What the folders of its file say.
     """
 
@@ -213,12 +208,14 @@ class ShardKeys:
     times_are_text: bool
     folders: Folders
 
-    def lines(self, side: Side, lines: Numbered) -> Iterator[tuple[int, str]]:
-        """Add the rows of *lines*; yield where those stand that are none, and why."""
+    def records(
+        self, side: Side, records: Records, *, reader: RecordReader
+    ) -> Iterator[tuple[int, str]]:
+        """Add the rows of *records*; yield the positions of those that hold none, and why."""
         rows: list[dict[str, Any]] = []
-        for at, line in lines:
+        for at, record in records:
             try:
-                row = row_of(line)
+                row = reader.row_of(record)
                 rows.append(row if side is Side.SINK else with_folders(row, self.folders))
             except ValueError as error:
                 yield at, str(error)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.checkpoint import PlanFacts
 from batchrunner.errors import StorageError
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.contract import RecordReader, TableReader
+from batchrunner.formats.jsonl_second_reader import BLOCK_BYTES, blocks
 from batchrunner.storage import Entry, Storage
-from batchrunner.verify.counting import BLOCK_BYTES, blocks, uncompressed, unreadable
+from batchrunner.verify.counting import unreadable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-
-_ROWS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +39,14 @@ def read_part(sink: Storage, entry: Entry, facts: PlanFacts) -> PartRead:
     Raises:
         StorageError: It cannot be read, or is gone, or changed meanwhile.
     """
-    if facts.format == PARQUET:
-        return PartRead(sha256_of(sink, entry), *_decoded(sink, entry))
+    reader = facts.part_format.second_reader()
     with sink.open(entry) as file:
-        hashed = HashedFile(file)
-        rows, why = _lines(hashed, facts.compression)
-        return PartRead(hashed.to_the_end(), rows, why)
+        if reader.reads_in_order:
+            hashed = HashedFile(file)
+            rows, why = _counted(reader, hashed, facts.compression)
+            return PartRead(hashed.to_the_end(), rows, why)
+        rows, why = _counted(reader, file, facts.compression)
+    return PartRead(sha256_of(sink, entry), rows, why)
 
 
 def sha256_of(sink: Storage, entry: Entry) -> str:
@@ -81,32 +82,12 @@ class HashedFile(io.RawIOBase):
         return self._hash.hexdigest()
 
 
-def _lines(hashed: HashedFile, compression: str) -> tuple[int | None, str]:
+def _counted(
+    reader: RecordReader | TableReader, file: Any, compression: str
+) -> tuple[int | None, str]:
+    """Return the rows of a part, every value decoded, or None and what is in the way."""
     try:
-        return _ended_lines(uncompressed(hashed, compression)), ""
-    except StorageError:
-        raise
-    except unreadable() as error:
-        return None, str(error)
-
-
-def _ended_lines(stream: Any) -> int:
-    """Count lines; one that was cut off counts, too."""
-    rows, last = 0, b"\n"
-    for block in blocks(stream):
-        rows, last = rows + block.count(b"\n"), block[-1:]
-    return rows + (last != b"\n")
-
-
-def _decoded(sink: Storage, entry: Entry) -> tuple[int | None, str]:
-    """Return the rows of a Parquet part, every value decoded, or None and what is in the way."""
-    import pyarrow.parquet as pq
-
-    try:
-        with sink.open(entry) as file:
-            source = pq.ParquetFile(file)
-            batches = source.iter_batches(_ROWS_AT_ONCE, use_threads=False)
-            return sum(batch.num_rows for batch in batches), ""
+        return reader.count_part(file, compression=compression), ""
     except StorageError:
         raise
     except unreadable() as error:

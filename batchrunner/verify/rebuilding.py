@@ -7,21 +7,19 @@ from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from batchrunner.checkpoint import Generation, Sentinel
+from batchrunner.checkpoint import Generation, RunLocation, Sentinel
 from batchrunner.checkpoint.damage import schema_from_bytes
 from batchrunner.checkpoint.plan_file import plan_key, plan_to_bytes
 from batchrunner.checkpoint.sentinel_index import sentinel_entries
 from batchrunner.driver.moving import place_of
-from batchrunner.driver.plan import first_generation
+from batchrunner.driver.plan import Slicer, first_generation
 from batchrunner.driver.sink_state import parts_in, shard_of
-from batchrunner.driver.source_files import SourceFile, list_source
-from batchrunner.driver.survey import opener_of
+from batchrunner.driver.source_files import SourceFile, list_source, opener_of
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
-from batchrunner.formats.hashing import holds_still
 from batchrunner.formats.partitions import partition_columns
+from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard
 from batchrunner.verify.counting import SourceRows
-from batchrunner.verify.evidence import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 _FIRST_PLAN = plan_key(0)
 
 
-def made_again(place: Place, key: str) -> bytes | None:
+def made_again(place: RunLocation, key: str) -> bytes | None:
     """Return what the damaged record under *key* of the run's records held, or None if nothing proves it.
 
     Raises:
@@ -44,7 +42,7 @@ def made_again(place: Place, key: str) -> bytes | None:
     return None
 
 
-def _first_plan(place: Place) -> Generation | None:
+def _first_plan(place: RunLocation) -> Generation | None:
     """Cut the source again; the plan is the one that was if every committed shard is found in it."""
     records = place.checkpoint.records
     if any(entry.key != _FIRST_PLAN for entry in records.list("plan")):
@@ -53,7 +51,7 @@ def _first_plan(place: Place) -> Generation | None:
         return None  # a part whose sentinel is yet to come says less of what it was made of
     try:
         files = list_source(place.spec.source).read_once().files
-        plan = first_generation(place.spec, files, opener_of(place.spec))
+        plan = first_generation(place.spec, files, Slicer.of(place.spec))
     except (InvalidSpecError, ObjectNotFoundError):
         return None
     committed = place.checkpoint.sentinels().good
@@ -61,7 +59,7 @@ def _first_plan(place: Place) -> Generation | None:
     return replace(plan, place=place_of(place.spec)) if proven >= committed.keys() else None
 
 
-def _proven(place: Place, plan: Generation, files: dict[str, SourceFile]) -> set[int]:
+def _proven(place: RunLocation, plan: Generation, files: dict[str, SourceFile]) -> set[int]:
     """Return the shards of *plan* whose sentinel says that they were made of just that slice.
 
     Its first bytes are those that were hashed, and it has as many rows as were read.
@@ -78,18 +76,18 @@ def _proven(place: Place, plan: Generation, files: dict[str, SourceFile]) -> set
     return found
 
 
-def _holds(place: Place, shard: Shard, file: SourceFile, sentinel: Sentinel) -> bool:
+def _holds(place: RunLocation, shard: Shard, file: SourceFile, sentinel: Sentinel) -> bool:
     source = place.spec.source
     # Folders that name columns decide rows, and are in no hash.
     if not sentinel.source_hash or partition_columns(shard.uri, source.uris):
         return False
     with opener_of(place.spec)(file) as opened:
-        return holds_still(
-            opened, shard, file.kind, columns=source.columns, hashed=sentinel.source_hash
+        return format_named(file.kind.format).has_same_bytes(
+            opened, shard, columns=source.columns, hashed=sentinel.source_hash
         )
 
 
-def _schema(place: Place, *, before: str) -> pa.Schema | None:
+def _schema(place: RunLocation, *, before: str) -> pa.Schema | None:
     """Return all columns that the parts have, added to those of the schemas before that one."""
     from batchrunner.formats.schemas import grown
 
@@ -97,7 +95,7 @@ def _schema(place: Place, *, before: str) -> pa.Schema | None:
     return reduce(grown, known) if known else None
 
 
-def _schemas_before(place: Place, key: str) -> Iterator[pa.Schema]:
+def _schemas_before(place: RunLocation, key: str) -> Iterator[pa.Schema]:
     records = place.checkpoint.records
     if key == "schema.arrow":
         return
@@ -106,7 +104,7 @@ def _schemas_before(place: Place, key: str) -> Iterator[pa.Schema]:
         yield schema_from_bytes(records.get(one), key=one)
 
 
-def _schemas_of_parts(place: Place) -> Iterator[pa.Schema]:
+def _schemas_of_parts(place: RunLocation) -> Iterator[pa.Schema]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

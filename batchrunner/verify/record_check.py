@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from batchrunner.checkpoint import RunRecord
+from batchrunner.checkpoint import RunLocation, RunRecord
 from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes
 from batchrunner.checkpoint.documents import Quarantine
 from batchrunner.checkpoint.incarnations import record_key
@@ -16,14 +16,13 @@ from batchrunner.driver.sink_state import parts_in, shard_of
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 from batchrunner.storage import Entry, Storage
 from batchrunner.storage.contract import MAX_RECORD_BYTES
-from batchrunner.verify.evidence import Place
 from batchrunner.verify.findings import Finding, FindingKind
 
 _Read = Callable[..., Any]
 """Reads a record from its bytes, and raises `DamagedOutputError` under the name *key*."""
 
 
-def record_faults(place: Place) -> Iterator[Finding]:
+def record_faults(place: RunLocation) -> Iterator[Finding]:
     """Yield the records that are damaged, but for sentinels: `ShardCheck` looks at those."""
     storage, records = place.checkpoint.storage, place.checkpoint.records
     if changes := list(records.list("changes")):  # else what was asked at first counts
@@ -64,7 +63,7 @@ def _why(records: Storage, entry: Entry, read: _Read) -> str:
     return ""
 
 
-def _plan_faults(place: Place) -> Iterator[Finding]:
+def _plan_faults(place: RunLocation) -> Iterator[Finding]:
     """Yield the generations that are damaged.
 
     The run can do without the last ones if no shard of theirs has left anything: the next run adds
@@ -88,7 +87,7 @@ def _plan_faults(place: Place) -> Iterator[Finding]:
         return
 
 
-def _has_output(place: Place, first: int) -> bool:
+def _has_output(place: RunLocation, first: int) -> bool:
     """Tell whether a shard from number *first* on has a sentinel or a part."""
     committed = sentinel_entries(place.checkpoint.records)
     published = map(shard_of, parts_in(place.sink.list()))

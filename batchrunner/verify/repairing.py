@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from batchrunner.checkpoint import RunLocation
 from batchrunner.driver.session import Session, Stop, open_session
 from batchrunner.driver.sink_state import DAMAGED, MANIFEST, SUCCESS
 from batchrunner.errors import LeaseHeldError
@@ -13,7 +14,7 @@ from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage
 from batchrunner.verify.checks import NONE, Checks
-from batchrunner.verify.evidence import Evidence, Place, gather
+from batchrunner.verify.evidence import Evidence, gather
 from batchrunner.verify.findings import ASIDE, HOPELESS, REDONE, Finding, FindingKind, Verification
 from batchrunner.verify.rebuilding import made_again
 from batchrunner.verify.verifying import Watch, verify_place
@@ -65,7 +66,7 @@ def repair(
         StorageError: Something cannot be listed, read or moved.
     """
     checks.check_possible(spec)
-    place = Place.of(spec)
+    place = RunLocation.of(spec)
     with open_session(place.checkpoint, stop=stop or Stop(max_runtime=None)) as session:
         found = verify_place(place, checks=checks, watch=watch)
         moving = _Moving(place, session)
@@ -88,7 +89,7 @@ def _has_bad_output(found: Verification) -> bool:
     return any(f.kind not in HOPELESS and f.kind is not FindingKind.SPARE for f in found.findings)
 
 
-def _mend(moving: _Moving, place: Place, found: Verification) -> list[Shard]:
+def _mend(moving: _Moving, place: RunLocation, found: Verification) -> list[Shard]:
     """Move what is damaged away; return the shards that are to be made again."""
     seen = gather(place)
     # First of all: from here on nobody may take the output for complete.
@@ -121,7 +122,7 @@ def with_dependents(shards: Sequence[Shard], damaged: Collection[int]) -> list[S
 class _Moving:
     """Moves objects of one run, each under a name of this session: nothing is overwritten."""
 
-    def __init__(self, place: Place, session: Session) -> None:
+    def __init__(self, place: RunLocation, session: Session) -> None:
         self.moved: list[str] = []
         self.rebuilt: list[str] = []
         self._place, self._session = place, session

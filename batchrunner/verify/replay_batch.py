@@ -6,12 +6,13 @@ is a promise to the capability, so the code that keeps it makes them: it is call
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchrunner.verify.reading import Folders, Numbered, Numbers, row_of, with_folders
+from batchrunner.formats.contract import Records
+from batchrunner.verify.reading import Folders, Numbers, with_folders
 from batchrunner.worker.batch import MAX_BATCH_BYTES, Given
 
 if TYPE_CHECKING:
@@ -43,18 +44,20 @@ class ReplayBatch(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LineBatch:
-    """Lines of JSON for a capability that takes rows.
+class RecordBatch:
+    """Records, such as lines of JSON, for a capability that takes rows.
 
     Attributes:
-        lines: With where they stand.
+        records: With their positions.
         columns: Keys to keep, or None for all.
         folders: What the folders of the file say.
+        row_of: Returns the row that a record holds.
     """
 
-    lines: Numbered
+    records: Records
     columns: tuple[str, ...] | None
     folders: Folders
+    row_of: Callable[[bytes], dict[str, Any]]
 
     @property
     def given(self) -> Given:
@@ -62,13 +65,13 @@ class LineBatch:
 
     @property
     def first(self) -> int:
-        return self.lines[0][0]
+        return self.records[0][0]
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return len(self.records)
 
     def rows(self) -> list[dict[str, Any]]:
-        rows = (row_of(line) for _, line in self.lines)
+        rows = (self.row_of(record) for _, record in self.records)
         if self.columns is not None:
             rows = ({name: row[name] for name in self.columns if name in row} for row in rows)
         return [with_folders(row, self.folders) for row in rows]
@@ -77,9 +80,10 @@ class LineBatch:
         assert batch_format == "rows", "tables are made of whole blocks, see table_batches"  # noqa: S101
         return self.rows()
 
-    def halves(self) -> tuple[LineBatch, LineBatch]:
+    def halves(self) -> tuple[RecordBatch, RecordBatch]:
         middle = len(self) // 2
-        return replace(self, lines=self.lines[:middle]), replace(self, lines=self.lines[middle:])
+        first, second = self.records[:middle], self.records[middle:]
+        return replace(self, records=first), replace(self, records=second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,30 +128,32 @@ class TableBatch:
         return TableBatch(table, [*self.numbers, *other.numbers], self.given)
 
 
-def line_batches(lines: Iterator[Numbered], *, size: int, like: LineBatch) -> Iterator[LineBatch]:
-    """Yield *lines* in batches of *size* *like* the one given."""
-    held: Numbered = []
+def record_batches(
+    records: Iterator[Records], *, size: int, like: RecordBatch
+) -> Iterator[RecordBatch]:
+    """Yield *records* in batches of *size* *like* the one given."""
+    held: Records = []
     held_bytes = 0
-    for at, line in (item for some in lines for item in some):
-        held.append((at, line))
-        held_bytes += len(line)
+    for at, record in (item for some in records for item in some):
+        held.append((at, record))
+        held_bytes += len(record)
         if len(held) == size or held_bytes >= MAX_BATCH_BYTES:
-            yield replace(like, lines=held)
+            yield replace(like, records=held)
             held, held_bytes = [], 0
     if held:
-        yield replace(like, lines=held)
+        yield replace(like, records=held)
 
 
-def tables_of_lines(lines: Iterator[Numbered], *, like: LineBatch) -> Iterator[TableBatch]:
-    """Yield *lines* as few tables: cut where one cannot hold them all.
+def tables_of_records(records: Iterator[Records], *, like: RecordBatch) -> Iterator[TableBatch]:
+    """Yield *records* as few tables: cut where one cannot hold them all.
 
     Raises:
         ValueError: There is none for a row.
     """
     from batchrunner.formats.shapes import tables_of
 
-    for some in filter(None, lines):
-        for found in tables_of(replace(like, lines=some).rows()):
+    for some in filter(None, records):
+        for found in tables_of(replace(like, records=some).rows()):
             start, stop, shape = found.segment.start, found.segment.stop, found.segment.shape
             given = Given((shape.schema,), shape.absent) if shape else Given()
             numbers = [at for at, _ in some[start:stop]]

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from batchrunner.driver.asked_for import AskedFor
+from batchrunner.checkpoint import RunLocation
+from batchrunner.driver.definition import RunDefinition
 from batchrunner.errors import CapabilityImportError, SpecChangedError, StorageError, describe
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.contract import RecordReader, TableReader
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import differences
-from batchrunner.verify.comparing import line_difference, table_difference
-from batchrunner.verify.counting import GONE, uncompressed, unreadable
+from batchrunner.verify.comparing import record_difference, table_difference
+from batchrunner.verify.counting import GONE, unreadable
 from batchrunner.verify.dead_letters import DeadLetters
-from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import Finding, FindingKind
-from batchrunner.verify.reading import SourceReader, numbered_lines, tables_in
+from batchrunner.verify.reading import SourceReader
 from batchrunner.verify.replay_batch import (
-    LineBatch,
+    RecordBatch,
     ReplayBatch,
-    line_batches,
     picked,
+    record_batches,
     table_batches,
-    tables_of_lines,
+    tables_of_records,
 )
 from batchrunner.worker.batch import Batch, Given
 from batchrunner.worker.calling import Caller, Piece
@@ -51,7 +53,7 @@ def chosen(shards: Sequence[Shard], share: float, *, run_uid: str) -> list[Shard
     return sorted(some, key=lambda shard: shard.id)
 
 
-def refuse_other_code(asked_for: AskedFor, place: Place, seen: Evidence) -> None:
+def refuse_other_code(asked_for: RunDefinition, place: RunLocation, seen: Evidence) -> None:
     """Refuse to replay with a capability that is not that of the run.
 
     Its rows would be called defects, and a repair would take sound parts away.
@@ -80,13 +82,13 @@ class Replay:
         left_out: Ids of shards that could not be replayed.
     """
 
-    def __init__(self, place: Place, seen: Evidence, *, capability: Any) -> None:
+    def __init__(self, place: RunLocation, seen: Evidence, *, capability: Any) -> None:
         self.notes: list[str] = []
         self.left_out: set[int] = set()
         self._place, self._seen = place, seen
         self._source, self._dead_letters = SourceReader(place.spec.source), DeadLetters(place, seen)
         self._work = _work(place, seen, capability)
-        self._to_parquet = seen.plan.facts.format == PARQUET
+        self._part_reader = seen.plan.facts.part_format.second_reader()
 
     def faults(
         self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]
@@ -114,7 +116,7 @@ class Replay:
 
     def _caller(self) -> Caller:
         schema = self._work.schema()
-        types = RowTypes(schema if self._to_parquet else None)
+        types = RowTypes(schema if self._seen.plan.facts.part_format.keeps_schema else None)
 
         def given(batch: Batch) -> Given:
             return replace(batch.given, types=types.hints(batch.given.types))
@@ -125,20 +127,26 @@ class Replay:
         again = self._made(caller, shard)
         try:
             with self._place.sink.open(self._seen.data[self._part(shard)]) as file:
-                if self._to_parquet:
-                    tables = (table for _, table in tables_in(file))
-                    return table_difference(tables, (piece.rows for piece in again))
-                return line_difference(self._lines(file), _lines_of(again))
+                reader = self._part_reader
+                if isinstance(reader, TableReader):
+                    made = reader.tables(file, None, wanted=None, columns=None)
+                    return table_difference(
+                        (table for _, table in made), (piece.rows for piece in again)
+                    )
+                compression = self._seen.plan.facts.compression
+                part = _records(reader, file, compression)
+                again_records = (
+                    record
+                    for piece in again
+                    for record in _records(reader, io.BytesIO(piece.rows or b""), "none")
+                )
+                return record_difference(part, again_records, row_of=reader.row_of)
         except _RaisedError as error:
             return str(error)
         except StorageError:
             raise
         except unreadable() as error:
             return f"source or part cannot be read: {describe(error)}"
-
-    def _lines(self, file: Any) -> Iterator[bytes]:
-        stream = uncompressed(file, self._seen.plan.facts.compression)
-        return (line for some in numbered_lines(stream, at=0) for _, line in some)
 
     def _made(self, caller: Caller, shard: Shard) -> Iterator[Piece]:
         for batch in self._batches(shard):
@@ -147,17 +155,19 @@ class Replay:
     def _batches(self, shard: Shard) -> Iterator[ReplayBatch]:
         wanted, aside = self._dead_letters.wanted(shard), self._dead_letters.of(shard)
         columns, size = self._place.spec.source.columns, self._place.spec.execution.batch_size
-        if self._source.is_parquet(shard):
-            tables = self._source.tables(shard, wanted=wanted, columns=columns)
+        reader = self._source.of(shard)
+        if isinstance(reader, TableReader):
+            tables = self._source.tables(reader, shard, wanted=wanted, columns=columns)
             return table_batches(picked(tables, wanted=wanted, aside=aside), size=size)
-        lines = (
-            [line for line in some if line[0] not in aside]
-            for some in self._source.lines(shard, wanted=wanted)
+        records = (
+            [record for record in some if record[0] not in aside]
+            for some in self._source.records(reader, shard, wanted=wanted)
         )
-        like = LineBatch([], columns, self._source.folders(shard, columns=columns))
+        folders = self._source.folders(shard, columns=columns)
+        like = RecordBatch([], columns, folders, reader.row_of)
         if self._work.takes_tables:
-            return table_batches(tables_of_lines(lines, like=like), size=size)
-        return line_batches(lines, size=size, like=like)
+            return table_batches(tables_of_records(records, like=like), size=size)
+        return record_batches(records, size=size, like=like)
 
     def _call(self, caller: Caller, batch: ReplayBatch) -> list[Piece]:
         """Return what the capability makes of *batch*; in halves if it fails for the whole.
@@ -188,7 +198,7 @@ class Replay:
         return self._seen.plan.facts.part(shard.id)
 
 
-def _work(place: Place, seen: Evidence, capability: Any) -> Work:
+def _work(place: RunLocation, seen: Evidence, capability: Any) -> Work:
     return Work(
         spec=place.spec,
         run_uid=seen.run_uid,
@@ -200,9 +210,10 @@ def _work(place: Place, seen: Evidence, capability: Any) -> Work:
     )
 
 
-def _lines_of(pieces: Iterator[Piece]) -> Iterator[bytes]:
-    for piece in pieces:
-        yield from piece.rows.removesuffix(b"\n").split(b"\n") if piece.count else ()
+def _records(reader: RecordReader, file: Any, compression: str) -> Iterator[bytes]:
+    for some in reader.part_records(file, compression=compression):
+        for _, record in some:
+            yield record
 
 
 def _summary(replayed: Sequence[Shard], *, shards: int) -> str:

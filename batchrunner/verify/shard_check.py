@@ -9,13 +9,14 @@ from typing import Any
 
 import orjson
 
-from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint import RunLocation, Sentinel
 from batchrunner.checkpoint.commit import adopt
 from batchrunner.errors import ForeignOutputError, ObjectNotFoundError
+from batchrunner.formats.jsonl_second_reader import blocks
 from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import Entry
-from batchrunner.verify.counting import GONE, SourceRows, UncountableError, blocks
-from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.counting import GONE, SourceRows, UncountableError
+from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.part_check import read_part
 
@@ -27,7 +28,7 @@ class ShardCheck:
         uncounted: Source files whose rows cannot be counted any more, and why.
     """
 
-    def __init__(self, place: Place, evidence: Evidence) -> None:
+    def __init__(self, place: RunLocation, evidence: Evidence) -> None:
         self.uncounted: dict[str, str] = {}
         self._place, self._seen = place, evidence
         self._source = SourceRows(place.spec.source)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.checkpoint.damage import schema_from_bytes
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import ObjectNotFoundError
-from batchrunner.formats.naming import file_kind
+from batchrunner.formats.registry import file_kind
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage
 

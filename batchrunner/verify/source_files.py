@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from batchrunner.checkpoint import Sentinel
-from batchrunner.driver.same_bytes import Comparison
+from batchrunner.checkpoint import RunLocation, Sentinel
+from batchrunner.driver.same_bytes import Comparer, Comparison
 from batchrunner.driver.source_files import SourceFile, list_source
-from batchrunner.driver.survey import comparer_of
 from batchrunner.errors import InputChangedError, InvalidSpecError, ObjectNotFoundError
-from batchrunner.formats.naming import FileKind, file_kind
+from batchrunner.formats.registry import DEFAULT, FileKind, file_kind
 from batchrunner.shard import Shard
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import locate
-from batchrunner.verify.evidence import Evidence, Place
+from batchrunner.verify.evidence import Evidence
 
 _NAMED = 10
 
 
-def with_files_of_now(place: Place, seen: Evidence) -> Evidence:
+def with_files_of_now(place: RunLocation, seen: Evidence) -> Evidence:
     """Return *seen* with the identities that its source files have now, where their bytes are the same.
 
     As the next run would decide it, and nothing is written. The others are `changed`. Lists the
@@ -30,7 +29,7 @@ def with_files_of_now(place: Place, seen: Evidence) -> Evidence:
     """
     planned = {shard.uri: shard for shard in seen.plan.active}
     files = _files(place.spec.source, planned)
-    comparer = comparer_of(place.spec)
+    comparer = Comparer.of(place.spec)
     found = comparer.compare(seen.plan, list(files.values()), _trusted(seen))
     plan = seen.plan.identified(found.same)
     now = {shard.uri: shard for shard in plan.active}
@@ -71,7 +70,7 @@ def _file(uri: str, listed: Mapping[str, SourceFile], source: SourceSpec) -> Ite
         return
     storage, key = locate(uri, storage_options=source.storage_options)
     if entry := storage.head(key):
-        kind = file_kind(uri, format=source.format) or FileKind("jsonl")
+        kind = file_kind(uri, format=source.format) or FileKind(DEFAULT)
         yield SourceFile(uri, entry.size, entry.identity, kind)
 
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import orjson
 
-from batchrunner.driver.asked_for import AskedFor
+from batchrunner.checkpoint import RunLocation
+from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.moving import former_uris, place_of
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError
-from batchrunner.formats.naming import PARQUET
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.verify.checks import NONE, Checks
 from batchrunner.verify.deep_check import DeepCheck, sound_shards
-from batchrunner.verify.evidence import Evidence, Place, gather
+from batchrunner.verify.evidence import Evidence, gather
 from batchrunner.verify.findings import Finding, FindingKind, Verification
 from batchrunner.verify.part_check import sha256_of
 from batchrunner.verify.record_check import record_faults
@@ -56,10 +56,10 @@ def verify(
         StorageError: Something cannot be listed or read.
     """
     checks.check_possible(spec)
-    return verify_place(Place.of(spec), checks=checks, watch=watch)
+    return verify_place(RunLocation.of(spec), checks=checks, watch=watch)
 
 
-def verify_place(place: Place, *, checks: Checks, watch: Watch) -> Verification:
+def verify_place(place: RunLocation, *, checks: Checks, watch: Watch) -> Verification:
     """Do what `verify` does."""
     if place.checkpoint.is_starting_over():
         return Verification((), ("somebody began to start over; the next run finishes that",))
@@ -69,7 +69,7 @@ def verify_place(place: Place, *, checks: Checks, watch: Watch) -> Verification:
         if damaged := tuple(record_faults(place)):
             return Verification(damaged)
         raise  # it was put right between the two looks: not to be called sound unseen
-    asked_for = AskedFor(place.spec, checks.capability)
+    asked_for = RunDefinition(place.spec, checks.capability)
     if checks.replay is not None:
         refuse_other_code(asked_for, place, seen)
     seen = with_files_of_now(place, seen)
@@ -145,7 +145,7 @@ def totals(seen: Evidence) -> Totals:
     )
 
 
-def whole_faults(place: Place, seen: Evidence, check: ShardCheck) -> Iterator[Finding]:
+def whole_faults(place: RunLocation, seen: Evidence, check: ShardCheck) -> Iterator[Finding]:
     """Yield what is wrong beyond single shards."""
     yield from _strangers(place, seen)
     for key in seen.strays:
@@ -157,7 +157,7 @@ def whole_faults(place: Place, seen: Evidence, check: ShardCheck) -> Iterator[Fi
             yield from _summary(place, seen)
 
 
-def _strangers(place: Place, seen: Evidence) -> Iterator[Finding]:
+def _strangers(place: RunLocation, seen: Evidence) -> Iterator[Finding]:
     ours = {seen.part(shard) for shard in (*seen.plan.active, *seen.plan.retired)}
     by_size = defaultdict(list)
     for sentinel in seen.sentinels.values():
@@ -187,7 +187,7 @@ def _half_done(seen: Evidence) -> Iterator[Finding]:
             yield Finding(FindingKind.SUCCESS, seen.part(shard), why, shard.id)
 
 
-def _summary(place: Place, seen: Evidence) -> Iterator[Finding]:
+def _summary(place: RunLocation, seen: Evidence) -> Iterator[Finding]:
     if seen.manifest is None:
         yield Finding(FindingKind.MANIFEST, MANIFEST, f"it is gone, and {SUCCESS} stands")
         return
@@ -197,7 +197,7 @@ def _summary(place: Place, seen: Evidence) -> Iterator[Finding]:
         yield Finding(FindingKind.MANIFEST, MANIFEST, f"it is no JSON: {error}")
         return
     expected = _expected(seen)
-    if seen.plan.facts.format == PARQUET:
+    if seen.plan.facts.part_format.keeps_schema:
         try:
             expected["schema"] = columns_of(place.checkpoint.records, place.spec.sink.schema_)
         except DamagedOutputError:  # a finding of its own
@@ -234,7 +234,7 @@ def _expected(seen: Evidence) -> dict[str, Any]:
     }
 
 
-def _bring_here(found: Any, expected: dict[str, Any], place: Place, seen: Evidence) -> None:
+def _bring_here(found: Any, expected: dict[str, Any], place: RunLocation, seen: Evidence) -> None:
     """Take the sources of a manifest that was written where the run was before for what they are."""
     parts = found.get("parts") if isinstance(found, dict) else None
     for one, other in zip(
@@ -265,7 +265,7 @@ def _same(one: object, other: object) -> bool:
     return one == other and type(one) is type(other)
 
 
-def _uncovered(place: Place, seen: Evidence, check: ShardCheck) -> Iterator[Finding]:
+def _uncovered(place: RunLocation, seen: Evidence, check: ShardCheck) -> Iterator[Finding]:
     """Yield where the shards of a file leave a gap or overlap, and rows that come after them all.
 
     With a limit the last shards end early, as they should.

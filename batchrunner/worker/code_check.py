@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from batchrunner.capability import Code
-from batchrunner.capability.again import ModuleSeen, as_imported, seen_again
+from batchrunner.capability.module_snapshot import (
+    ModuleSnapshot,
+    snapshots_as_imported,
+    snapshots_from_files,
+)
 from batchrunner.errors import CapabilityImportError
 from batchrunner.spec.fingerprint import differences, fields_of_code
 from batchrunner.worker.work import Work
@@ -25,13 +29,13 @@ def check_code(work: Work) -> None:
     """
     if work.session in _checked:
         return
-    now = seen_again(work.code)
+    now = snapshots_from_files(work.code)
     if lines := _changes(work.code, now):
         raise CapabilityImportError(
             f"the code changed while the run was going on: {lines}. Nothing that the other code "
             "made was committed; run again to decide"
         )
-    if lines := _changes(as_imported(now), now):
+    if lines := _changes(snapshots_as_imported(now), now):
         raise CapabilityImportError(
             f"the code changed after this process had imported it: {lines}. Run it in a new "
             "process (in a notebook, restart the kernel)"
@@ -39,7 +43,7 @@ def check_code(work: Work) -> None:
     _checked.add(work.session)
 
 
-def _changes(before: Mapping[str, ModuleSeen], now: Mapping[str, ModuleSeen]) -> str:
+def _changes(before: Mapping[str, ModuleSnapshot], now: Mapping[str, ModuleSnapshot]) -> str:
     """Say what of the modules that both know is another one *now*."""
     old = {place: before[place].definitions for place in now}
     new = {place: seen.definitions for place, seen in now.items()}

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.commit import Finished, commit
+from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import StorageError
 from batchrunner.formats.columns import bare_table
-from batchrunner.formats.naming import PARQUET
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.shard import Shard
 from batchrunner.worker.capability_runs import record_runs
-from batchrunner.worker.part import DeadLetterFile, Part
+from batchrunner.worker.part import Part
 from batchrunner.worker.receipt import Cause, Failure, PutOff, Receipt
 from batchrunner.worker.resolving import Made
 from batchrunner.worker.schema import SinkSchema
@@ -67,8 +67,8 @@ class Committer:
         """Close the part of *shard*; it is committed now, or soon, together with others."""
         part = self._part(shard)
         part.source_hash = source_hash
-        is_parquet = self._work.facts.format == PARQUET
-        if is_parquet and not part.has_columns and not self._schema.known():
+        keeps_schema = self._work.facts.part_format.keeps_schema
+        if keeps_schema and not part.has_columns and not self._schema.known():
             return [Receipt(shard.id, put_off=self._put_off(shard, part))]
         self._close(shard, part)
         return self.commit() if self._is_due() else []

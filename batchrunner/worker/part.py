@@ -6,23 +6,18 @@ import hashlib
 import io
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchrunner.checkpoint import PlanFacts
-from batchrunner.checkpoint.dead_letters import DeadLetter
+from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import ShardFailedError
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.contract import Settle
 from batchrunner.storage import Staged
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from batchrunner.analytics import CompletedRun
-
-Settle = Callable[["pa.Schema"], "pa.Schema"]
-"""Given the schema of a part's own rows, returns the one that it is to have."""
 
 
 class CountedFile(io.RawIOBase):
@@ -54,34 +49,6 @@ class CountedFile(io.RawIOBase):
         return True
 
 
-class Writer(Protocol):
-    """Turns what a capability returned, made ready for the sink, into the bytes of a part."""
-
-    def append(self, rows: Any) -> None:
-        """Add rows."""
-
-    def close(self) -> None:
-        """Write what is still held."""
-
-
-class LinesWriter:
-    """Writes JSON lines, compressed or not."""
-
-    def __init__(self, file: CountedFile, *, compression: str) -> None:
-        self._out: Any = file
-        if compression != "none":
-            import pyarrow as pa
-
-            codec = {"gz": "gzip", "zst": "zstd"}[compression]
-            self._out = pa.CompressedOutputStream(pa.PythonFile(file, "w"), codec)
-
-    def append(self, rows: bytes) -> None:
-        self._out.write(rows)
-
-    def close(self) -> None:
-        self._out.close()
-
-
 class Part:
     """One attempt at one part.
 
@@ -104,16 +71,9 @@ class Part:
         self.source_hash = ""
         self.write_id = uuid.uuid4().hex
         self._began = time.monotonic()
-        self._is_parquet = facts.format == PARQUET
+        self._format = facts.part_format
         self._counted = CountedFile(self.staged.file)
-        self._writer = self._new_writer(facts, settle)
-
-    def _new_writer(self, facts: PlanFacts, settle: Settle) -> Writer:
-        if not self._is_parquet:
-            return LinesWriter(self._counted, compression=facts.compression)
-        from batchrunner.formats.parquet_part import ParquetPart
-
-        return ParquetPart(
+        self._writer = self._format.writer(
             self._counted, compression=facts.compression, settle=settle, restart=self._restart
         )
 
@@ -136,7 +96,7 @@ class Part:
         """Add *count* rows, as lines or as a table."""
         self.rows_out += count
         if count:
-            self.has_columns |= not self._is_parquet or rows.num_columns > 0
+            self.has_columns |= not self._format.keeps_schema or rows.num_columns > 0
             self._writer.append(rows)
 
     def _drop_replaced(self) -> None:
@@ -155,7 +115,8 @@ class Part:
             self.dead_letters.staged.file.close()
         file = self.staged.file
         size = file.seek(0, io.SEEK_END)
-        rows = _rows_in_footer(file) if self._is_parquet else self.rows_out
+        rows = self._format.rows_in_part(file)
+        rows = self.rows_out if rows is None else rows
         file.close()
         if (size, rows) != (self._counted.size, self.rows_out):
             raise ShardFailedError(
@@ -166,25 +127,6 @@ class Part:
         return PartFacts(size, self._counted.sha256(), self.write_id, seconds)
 
 
-class DeadLetterFile:
-    """The dead letters of one attempt, staged."""
-
-    def __init__(self, staged: Staged) -> None:
-        self.staged, self.count = staged, 0
-        self._hash = hashlib.sha256()
-
-    def append(self, dead_letters: Iterable[DeadLetter]) -> None:
-        """Add *dead letters*."""
-        lines = [dead_letter.to_line() for dead_letter in dead_letters]
-        data = b"".join(lines)
-        self.staged.file.write(data)
-        self._hash.update(data)
-        self.count += len(lines)
-
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-
 @dataclass(frozen=True, slots=True)
 class PartFacts:
     """What is known of a part once its bytes are complete; the words of `Sentinel`."""
@@ -193,9 +135,3 @@ class PartFacts:
     sha256: str
     write_id: str
     seconds: float
-
-
-def _rows_in_footer(file: BinaryIO) -> int:
-    from batchrunner.formats.parquet import count_rows
-
-    return count_rows(file)

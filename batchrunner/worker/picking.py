@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats.chunk import BadRow, Chunk, Position, Row, Segment
-from batchrunner.formats.naming import PARQUET, FileKind
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_BOM_BYTES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +64,6 @@ class PickedChunk:
 
     def locate(self, index: int) -> Position:
         return self.whole.locate(self.numbers[index])
-
-
-def extent(shard: Shard, wanted: Iterable[int], kind: FileKind) -> Shard:
-    """Return a slice of the file of *shard* that holds the rows at the *wanted* positions."""
-    first, last = min(wanted), max(wanted)
-    if kind.format == PARQUET:
-        return replace(shard, slicing=Slicing.ROWS, start=first, stop=last + 1)
-    if kind.compression:
-        return replace(shard, slicing=Slicing.FILE, start=0, stop=shard.size)
-    start = first if first > _BOM_BYTES else 0
-    return replace(shard, slicing=Slicing.BYTES, start=start, stop=last + 1)
 
 
 def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, shard: Shard) -> Iterator[Chunk]:

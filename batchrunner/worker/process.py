@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from batchrunner.capability import load_target
-from batchrunner.checkpoint.dead_letters import DeadLetter, dead_letters_of
+from batchrunner.checkpoint.dead_letters import DeadLetter, dead_letters_of, keep_dead_letters
 from batchrunner.checkpoint.marks import (
     MOST_DEATHS,
     Mark,
@@ -23,7 +23,7 @@ from batchrunner.checkpoint.marks import (
     suspicion,
 )
 from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.contract import Format, RowFormat
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.shard import Shard
 from batchrunner.worker.batch import MAX_BATCH_BYTES, Batch, Given
@@ -31,13 +31,12 @@ from batchrunner.worker.budget import Budget, RowFailedError, TooManyFailedRowsE
 from batchrunner.worker.calling import Answer, Caller, build
 from batchrunner.worker.code_check import check_code
 from batchrunner.worker.committer import GROUP_PARTS, Committer
-from batchrunner.worker.given_up import keep_dead_letters
 from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from batchrunner.worker.reading import Read, Step, read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.resolving import Made, Resolver
-from batchrunner.worker.returned import to_lines, to_table
+from batchrunner.worker.returned import to_bytes, to_table
 from batchrunner.worker.schema import RowTypes, SinkSchema
 from batchrunner.worker.stopping import Grace, Stop, until_stopped
 from batchrunner.worker.work import Work
@@ -56,8 +55,8 @@ def direct_caller(
     Raises:
         CapabilityImportError: It cannot be imported or built, or changed since the driver looked.
     """
-    work.spec.remember_secrets()
-    spec = work.capability_spec
+    work.prepare()
+    spec = work.spec.called
     capability = build(work.capability or load_target(spec.target), spec)
     if spec.mode == "run":
         from batchrunner.worker.capability_runs import CapabilityRuns
@@ -65,12 +64,15 @@ def direct_caller(
         store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
     check_code(work)  # not before: a file may change right before it is imported
-    ready = partial(_as_table, schema) if work.facts.format == PARQUET else to_lines
-    if work.facts.format == PARQUET:
-        to_table(
-            [{"loads": 1}], Given()
-        )  # pyarrow loads pandas with the first: no call pays for it
+    ready = _ready(work.facts.part_format, schema)
     return Caller(capability, spec, work.spec.execution, ready=ready, given=given)
+
+
+def _ready(part_format: Format, schema: SinkSchema) -> Callable[[Any, Given], tuple[Any, int]]:
+    if isinstance(part_format, RowFormat):
+        return partial(to_bytes, encode=part_format.encode)
+    to_table([{"loads": 1}], Given())  # pyarrow loads pandas with the first: no call pays for it
+    return partial(_as_table, schema)
 
 
 def _as_table(schema: SinkSchema, returned: Any, given: Given) -> tuple[Any, int]:
@@ -91,13 +93,13 @@ class ShardWorker:
         Raises:
             CapabilityImportError: It cannot be imported or built.
         """
-        work.spec.remember_secrets()  # first: whatever goes wrong from here on may quote one
+        work.prepare()
         self._work, self._pickled = work, pickled
         self._witness = witness or Witness(work.session)
         self._checkpoint = work.checkpoint()
         self._records = self._checkpoint.records
         self._schema = work.schema()
-        self._types = RowTypes(self._schema if work.facts.format == PARQUET else None)
+        self._types = RowTypes(self._schema if work.facts.part_format.keeps_schema else None)
         self._budget = Budget(work.spec.errors, whole=work.weight)
         self._isolated: IsolatedCaller | None = None
         always_apart = work.spec.errors.batch_timeout is not None
@@ -259,7 +261,7 @@ class _Group:
         self._given_up: set[int] = set()
         self._failed: set[int] = set()
         """As `_given_up`, which the thread that writes knows: known here before that hears of it."""
-        self._by_run = work.capability_spec.mode == "run"
+        self._by_run = work.spec.called.mode == "run"
 
     def process(self, shards: Sequence[Shard], *, stop: Stop) -> Iterator[list[Receipt]]:
         spec = self._work.spec

@@ -16,14 +16,13 @@ from batchrunner.errors import (
 )
 from batchrunner.formats.chunk import BadRow, Chunk
 from batchrunner.formats.hashing import SourceHash
-from batchrunner.formats.jsonl import read_jsonl
-from batchrunner.formats.naming import PARQUET, FileKind, file_kind
 from batchrunner.formats.partitions import partition_columns
+from batchrunner.formats.registry import FileKind, file_kind, format_named
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, is_path, locate
 from batchrunner.worker.batch import Batch, batches
-from batchrunner.worker.picking import extent, picked
+from batchrunner.worker.picking import picked
 from batchrunner.worker.receipt import Cause, Failure
 
 
@@ -110,7 +109,7 @@ def _hash(shard: Shard, source: SourceSpec) -> SourceHash | None:
     kind = file_kind(shard.uri, format=source.format)
     if kind is None or shard.slicing is Slicing.DEAD_LETTERS or not is_path(shard.uri):
         return None
-    return SourceHash(shard, kind, columns=source.columns)
+    return format_named(kind.format).source_hash(shard, columns=source.columns)
 
 
 def _steps(
@@ -150,18 +149,15 @@ def _chunks(
             if hashed:  # while the file is open: it is then the one that was planned
                 hashed.finish(file)
         else:
-            chunks = _read(file, extent(shard, wanted, kind), kind, source)
+            span = format_named(kind.format).span(shard, wanted, compression=kind.compression)
+            chunks = _read(file, span, kind, source)
             yield from picked(chunks, wanted, shard=shard)
 
 
 def _read(file: BinaryIO, shard: Shard, kind: FileKind, source: SourceSpec) -> Iterator[Chunk]:
     hive = source.partitioning == "hive"
     partition = partition_columns(shard.uri, source.uris) if hive else ()
-    if kind.format == PARQUET:
-        from batchrunner.formats.parquet import read_parquet
-
-        return read_parquet(file, shard, columns=source.columns, partition=partition)
-    return read_jsonl(
+    return format_named(kind.format).read(
         file, shard, compression=kind.compression, columns=source.columns, partition=partition
     )
 

@@ -1,30 +1,28 @@
-"""What a capability returns for a batch, made ready for the sink: as lines or as a table."""
+"""What a capability returns for a batch, made ready for the sink: as bytes or as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.formats.chunk import Row
-from batchrunner.formats.json_rows import write_block, write_line
 from batchrunner.worker.batch import Given
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Encode = Callable[[Sequence[Row]], bytes]
 
-def to_lines(returned: Any, given: Given) -> tuple[bytes, int]:
-    """Return the rows as JSON lines, and how many there are.
+
+def to_bytes(returned: Any, given: Given, *, encode: Encode) -> tuple[bytes, int]:
+    """Return the rows as *encode* writes them, and how many there are.
 
     Raises:
         TypeError: *returned* is none of the shapes that a batch can have.
-        ValueError: A row cannot be written as JSON exactly, or columns differ in length.
+        ValueError: A row cannot be written exactly, or columns differ in length.
     """
     rows = _rows(returned, given)
-    if not rows:
-        return b"", 0
-    lines = write_block(rows) if set(map(type, rows)) == {dict} else None
-    return (b"".join(map(write_line, rows)) if lines is None else lines), len(rows)
+    return (encode(rows), len(rows)) if rows else (b"", 0)
 
 
 def to_table(returned: Any, given: Given, *, lenient: bool = False) -> tuple[pa.Table, int]:

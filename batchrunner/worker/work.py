@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchrunner.capability.again import ModuleSeen
+from batchrunner.capability.module_snapshot import ModuleSnapshot
 from batchrunner.checkpoint import Checkpoint, PlanFacts
-from batchrunner.spec import BatchSpec, CapabilitySpec
-from batchrunner.storage import Storage, open_storage
+from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
+from batchrunner.formats.registry import take_over
+from batchrunner.spec import BatchSpec
+from batchrunner.storage import Storage
 from batchrunner.worker.schema import SinkSchema
 
 
@@ -29,6 +31,7 @@ class Work:
         incarnation: Number of the run in its checkpoint: a worker that outlives a `--fresh` goes on
             writing into the records of its own run.
         epoch: Of the driver's lease.
+        formats: Formats that are not ours, by name, as the driver has them registered.
         code: The user's modules by their place, as the driver saw them: a worker imports them
             later, and compares. Empty where `capability.version` stands in for them.
     """
@@ -43,31 +46,25 @@ class Work:
     first: int | None = None
     incarnation: int = 0
     epoch: int = 0
-    code: Mapping[str, ModuleSeen] = field(default_factory=dict)
+    formats: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[str, ModuleSnapshot] = field(default_factory=dict)
 
-    @property
-    def capability_spec(self) -> CapabilitySpec:
-        """How the capability is called."""
-        return self.spec.capability or CapabilitySpec(target="in:memory")
+    def prepare(self) -> None:
+        """Make this process one that can read and write what the driver can. Idempotent."""
+        self.spec.remember_secrets()  # first: whatever goes wrong from here on may quote one
+        take_over(self.formats)
 
     @property
     def takes_tables(self) -> bool:
         """Whether the capability is called with columns, and not with rows."""
-        by_batch = self.capability_spec.mode == "batch"
+        by_batch = self.spec.called.mode == "batch"
         return by_batch and self.spec.execution.batch_format != "rows"
 
     def sink(self) -> Storage:
-        return open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)
+        return sink_storage(self.spec)
 
     def schema(self) -> SinkSchema:
         return SinkSchema(self.checkpoint(), declared=self.spec.sink.schema_)
 
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(checkpoint_storage(self.spec), incarnation=self.incarnation)
-
-
-def checkpoint_storage(spec: BatchSpec) -> Storage:
-    """Open the checkpoint; on the same kind of store as the sink, with the sink's options."""
-    same = spec.checkpoint_uri.partition("://")[::2][0] == spec.sink.uri.partition("://")[0]
-    options = spec.sink.storage_options if same else {}
-    return open_storage(spec.checkpoint_uri, storage_options=options)
+        return Checkpoint.numbered(checkpoint_storage(self.spec), self.incarnation)

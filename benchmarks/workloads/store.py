@@ -167,7 +167,7 @@ def _build(folder: str, numbers: range, folded: bool) -> None:
         )
         new = write_rows([rows], storage=store._storage, schemas=store._schemas)  # noqa: SLF001 - likewise
         if folded:
-            store._folding.after_write(new)  # noqa: SLF001 - as `write` does
+            store._background.after_write(new)  # noqa: SLF001 - as `write` does
 
 
 def _list_anew(store: AnalyticsStore) -> None:

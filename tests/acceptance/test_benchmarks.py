@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from command import ENVIRONMENT, TESTS
+from patience import PATIENCE
 
 CHECKOUT = TESTS.parent
 
@@ -19,7 +20,7 @@ def module(*arguments):
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=PATIENCE,
     )
 
 

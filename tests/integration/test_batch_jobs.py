@@ -24,10 +24,11 @@ from batchrunner.jobs import (
 from builders import a_source, a_spec, rows, rows_out
 from command import ENVIRONMENT
 from job_processes import a_client, end_registry, first_line_of, said_by, wait_for
+from patience import PATIENCE
 
 pytestmark = pytest.mark.ray
 
-LONG = 200
+LONG = PATIENCE
 TESTS = Path(__file__).parents[1]
 
 
@@ -123,7 +124,7 @@ def test_a_batch_outlives_the_sigkill_of_its_submitter(options, tmp_path):
         job = submit_capability(BatchCapability(spec))
         wait_for(lambda: list(Path({str(tmp_path)!r}).glob("out/part-*")))
         say(job.job_id)
-        time.sleep(60)
+        time.sleep(600)
     """
     submitter = a_client(code, options, cwd=tmp_path)
     job_id = first_line_of(submitter)
@@ -216,7 +217,7 @@ def test_a_batch_whose_node_is_removed_goes_on_on_another(tmp_path):
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -19,7 +19,7 @@ import mutants
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.commit import Finished, commit
-from batchrunner.driver.dispatch import Driving
+from batchrunner.driver.dispatch import Dispatcher
 from batchrunner.errors import (
     CapabilityImportError,
     ForeignOutputError,
@@ -32,6 +32,7 @@ from batchrunner.testing.memory import MemoryStorage
 from batchrunner.verify import verify
 from builders import a_source, a_spec, parts, rows, rows_out, write_jsonl
 from command import ENVIRONMENT
+from patience import PATIENCE
 from paused_driver import POINTS
 
 
@@ -165,7 +166,7 @@ def test_a_late_part_is_found_by_the_session_after_the_one_that_cleared(tmp_path
 
     dying = a_run_by(tmp_path, new_code_beside(lambda: None))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Driving, "go", dies)
+        patch.setattr(Dispatcher, "go", dies)
         with pytest.raises(KeyboardInterrupt):
             dying.run(fresh=True)
     for zombie in zombies:
@@ -246,7 +247,7 @@ def driver(folder, host, *, point="", mutant="", flags=()):
 
 
 def wait_for(happened, *processes):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not happened():
         ended = [process.communicate() for process in processes if process.poll() is not None]
         assert not ended, ended
@@ -274,7 +275,7 @@ def paused_driver(folder, point, *, mutant=""):
 
 
 def ends(process):
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in stderr, stderr
     return process.returncode, stdout
 
@@ -431,10 +432,10 @@ def nothing_to_read(folder):
 
 
 def somebody_runs(folder):
-    from batchrunner.checkpoint.lease import Owner, acquire_lease
+    from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
 
     BatchRunner(a_spec(folder)).run()
-    owner = Owner.this_process("a session")
+    owner = LeaseOwner.this_process("a session")
     acquire_lease(open_storage(str(folder / "out/_checkpoint")), owner)
 
 

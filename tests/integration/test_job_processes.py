@@ -33,11 +33,12 @@ from job_processes import (
     said_by,
     wait_for,
 )
+from patience import PATIENCE
 from privilege import obeying_permissions
 
 pytestmark = pytest.mark.ray
 
-LONG = 120
+LONG = PATIENCE
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_a_job_outlives_the_sigkill_of_its_submitter(joined, tag, tmp_path):
         job = submit_capability(Scoring({tag!r}, until={str(gate)!r}), job_name="left alone")
         wait_for(lambda: job.status is JobStatus.RUNNING)
         say(job.job_id)
-        time.sleep(60)
+        time.sleep(600)
     """
     submitter = a_client(code, joined, cwd=tmp_path)
     job_id = first_line_of(submitter)
@@ -121,7 +122,7 @@ def test_a_job_that_was_pending_when_its_submitter_was_killed_runs_all_the_same(
     code = f"""
         configure()
         say(submit_capability(Scoring({tag!r}, ballast=b"x" * 200_000)).job_id)
-        time.sleep(60)
+        time.sleep(600)
     """
     submitter = a_client(code, joined, cwd=tmp_path)
     job_id = first_line_of(submitter)
@@ -284,7 +285,7 @@ def test_replies_that_get_lost_are_asked_for_again(tag, options, tmp_path):
         os.environ["RAY_testing_rpc_failure"] = {json.dumps({PUSH: calls})!r}
         configure(max_retries=10)
         jobs = [submit_capability(Scoring(f"{tag}.{{n}}")) for n in range(6)]
-        say(len({{job.job_id for job in jobs}}), {{job.wait(60).value for job in jobs}})
+        say(len({{job.job_id for job in jobs}}), {{job.wait(240).value for job in jobs}})
         say(len(list_jobs()))
         shutdown_job_backend()
     """
@@ -305,12 +306,12 @@ def test_history_survives_the_cluster(tag, options, tmp_path):
         f"""
         configure()
         done = submit_capability(Scoring("{tag}.done", calls={str(calls)!r}))
-        done.wait(60)
+        done.wait(240)
         lost = submit_capability(Scoring("{tag}.lost", until={str(tmp_path / "never")!r}))
         pending = submit_capability(Scoring("{tag}.pending"), resources={{"num_cpus": 500}})
         wait_for(lambda: lost.status is JobStatus.RUNNING)
         say(json.dumps([done.job_id, lost.job_id, pending.job_id]))
-        time.sleep(60)
+        time.sleep(600)
         """,
         {**options, **LOCAL},
         cwd=tmp_path,
@@ -379,7 +380,7 @@ def test_a_store_that_cannot_be_written_fails_the_job(tag, options, tmp_path):
             else:
                 configure_job_backend(kind, analytics_store={options["analytics_store"]!r})
             gate = f"{tmp_path}/{{kind}}"
-            submit_capability(Scoring(f"{tag}.{{kind}}.first")).wait(60)
+            submit_capability(Scoring(f"{tag}.{{kind}}.first")).wait(240)
             job = submit_capability(Scoring(f"{tag}.{{kind}}", until=gate))
             wait_for(lambda: job.status is JobStatus.RUNNING)
             allow(0o555)

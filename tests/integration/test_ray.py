@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 
 import pytest
 
@@ -198,13 +197,11 @@ def test_actors_may_take_every_cpu(tmp_path):
     a_source(tmp_path / "in", shards=6)
     execution = {"concurrency": 2}
 
-    began = time.monotonic()
     report = BatchRunner(
         on_ray(tmp_path, capability="capabilities:Doubled", execution=execution)
     ).run()
 
-    assert report.ok
-    assert time.monotonic() - began < 60
+    assert report.ok  # something that needed a third CPU would wait for ever
 
 
 def test_a_run_that_waits_for_a_busy_cluster_says_so(tmp_path, local_ray, monkeypatch, caplog):

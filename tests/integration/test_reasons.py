@@ -10,13 +10,18 @@ import pytest
 import failing
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.checkpoint.dead_letters import DeadLetter, Stage
+from batchrunner.checkpoint.dead_letters import (
+    DeadLetter,
+    Stage,
+    dead_letters_under,
+    keep_dead_letters,
+    kept_dead_letters,
+)
 from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Position
 from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import error_groups, read_dead_letters
 from batchrunner.views.garbage import Garbage, GarbageKind
-from batchrunner.worker.given_up import dead_letters_under, keep_dead_letters, kept_dead_letters
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
 
 SOURCE = Path(failing.__file__).read_text().splitlines()
@@ -27,7 +32,7 @@ PLACE = next(
 )
 
 
-@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.fixture(params=["local", "ray"])
 def engine(request):
     """Both of them, with the Ray that all tests share."""
     if request.param == "ray":
@@ -301,7 +306,7 @@ def test_clean_removes_them_once_their_shard_is_committed(tmp_path):
     (tmp_path / "out/_checkpoint/quarantine/part-00000.json").unlink()
     assert BatchRunner(spec).run().shards_committed == 1
     [garbage] = [one for one in garbage.listed() if one.kind is GarbageKind.DEAD_LETTERS]
-    assert garbage.key.startswith("errors/part-00000.given-up.")
+    assert garbage.key.startswith("errors/part-00000.failed.")
 
 
 KEY, TOKEN = "key-7f3a9c-\"'x", "token-7f3a9c"

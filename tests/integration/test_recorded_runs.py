@@ -10,9 +10,9 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.analytics import open_store
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.errors import CapabilityImportError, InvalidSpecError, StorageError
 from batchrunner.views.dead_letters import read_dead_letters
-from batchrunner.worker.work import checkpoint_storage
 from builders import a_source, a_spec, parts, rows_out, write_jsonl
 from command import a_spec_file, batchrunner, start
 

@@ -17,7 +17,7 @@ from batchrunner.views.status import status_of
 from buckets import Bucket
 from builders import rows
 
-QUICK = RetryPolicy(max_attempts=2, deadline=8, first_delay=0.01, max_delay=0.02)
+QUICK = RetryPolicy(max_attempts=2, deadline=60, first_delay=0.01, max_delay=0.02)
 PAGE = "<html><body>Log in<br></body></html>"
 NOTHING = Fault(NetworkFaultKind.STATUS, status=200, body="")
 WEB_PAGE = Fault(

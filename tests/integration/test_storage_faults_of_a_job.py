@@ -14,6 +14,8 @@ from batchrunner.verify import repair, verify
 from builders import rows
 from golden import lines
 
+pytestmark = pytest.mark.sweep
+
 EXPECTED = rows(0, 8)
 EVERY = {FaultKind.DELAY: 5}
 

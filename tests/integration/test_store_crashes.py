@@ -23,7 +23,7 @@ def test_dying_at_any_change_to_the_disk_loses_and_doubles_no_run(tmp_path, act,
 )
 def test_dying_while_files_are_put_together_by_the_way_loses_and_doubles_no_run(tmp_path, death):
     """It is done by writers, who are killed whenever their own work is done."""
-    assert [] == sweep(Sweep(str(tmp_path), "fold", death))
+    assert [] == sweep(Sweep(str(tmp_path), "compact_in_background", death))
 
 
 @pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.soak), "after"])
@@ -40,7 +40,9 @@ def test_dying_at_any_request_loses_and_doubles_no_run(moto, prefix, act, moment
         ("runs_first", "write", Death.AFTER),
         ("deletes_at_once", "compact", Death.AFTER),
         ("catalog_first", "compact", Death.AFTER),
-        pytest.param("deletes_at_once", "fold", Death.AFTER, marks=pytest.mark.soak),
+        pytest.param(
+            "deletes_at_once", "compact_in_background", Death.AFTER, marks=pytest.mark.soak
+        ),
         ("no_fsync", "write", Death.POWER_CUT),
     ],
 )

@@ -16,9 +16,9 @@ from batchrunner.analytics import open_store
 from batchrunner.analytics.catalog import newest_catalog
 from batchrunner.testing.analytics_contract import times_seen
 from command import ENVIRONMENT
+from patience import PATIENCE
 
 ACTOR = Path(__file__).parents[1] / "store_actor.py"
-PATIENCE = 120
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def watch(store, *, seconds):
         running.enter_context(an_actor(store, "compact_on"))
         wait_until(lambda: runs_in(store), "nothing was written")
         end, turn = time.monotonic() + seconds, 0
-        while time.monotonic() < end or reads <= 5:
+        while time.monotonic() < end or reads <= 5 or len(before) <= 20:
             turn += 1
             mortal = {"write_on": {"name": f"mortal-{turn}"}, "compact_on": {}}
             with ExitStack() as turns:

@@ -591,11 +591,11 @@ def test_what_nothing_was_run_for_cannot_be_verified(tmp_path):
 
 def test_nothing_is_repaired_beside_a_run(job):
     """Its lease says that it runs."""
-    from batchrunner.checkpoint.lease import Owner, acquire_lease
+    from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
 
     damage.cut(job.out)
     checkpoint = open_storage(str(job.out / "_checkpoint"))
-    acquire_lease(checkpoint, Owner.this_process("somebody"))
+    acquire_lease(checkpoint, LeaseOwner.this_process("somebody"))
 
     with pytest.raises(LeaseHeldError, match=f"process {os.getpid()} on"):
         repair(job.spec)

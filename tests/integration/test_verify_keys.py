@@ -524,6 +524,7 @@ EVERYTHING = Checks(keys=("id", "n"), replay=1)
 KEPT = {"folder": "/dev/shm" if Path("/dev/shm").is_dir() else None}
 
 
+@pytest.mark.sweep
 @example(case=AN_EMPTY_LINE, seed=0)
 @settings(max_examples=40, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(case=cases(), seed=st.integers(0, 2**32))

@@ -438,7 +438,7 @@ def test_a_run_without_a_report_is_recorded_all_the_same(tmp_path, made, is_wron
 
 def test_a_secret_in_a_report_is_not_kept(tmp_path, monkeypatch):
     """Reports are for people, who are not all let into the cluster."""
-    monkeypatch.setattr(secrets, "_known", {"s3cr3t-word"})
+    monkeypatch.setattr(secrets, "_remembered", {"s3cr3t-word"})
     store = open_store(tmp_path / "store")
     ref = store.write_with_receipt([Reporting("the token: s3cr3t-word\n")]).refs[0]
 

@@ -8,8 +8,8 @@ PACKAGE = Path(__file__).parents[2] / "batchrunner"
 LAYERS = [  # lowest first; rooms that share a line do not know each other
     {"errors", "user_code"},
     {"capability", "shard"},
-    {"spec", "storage"},
-    {"formats"},
+    {"formats", "storage"},
+    {"spec"},
     {"checkpoint", "analytics"},
     {"worker"},
     {"driver", "execute"},

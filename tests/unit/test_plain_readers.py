@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from batchrunner.analytics import CompletedRun, compaction, folding, open_store
+from batchrunner.analytics import CompletedRun, background_compaction, compaction, open_store
 from batchrunner.testing.analytics_contract import WiderScore, a_run, some_runs
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to/record-runs.md"
@@ -43,7 +43,7 @@ def twice_each(count):
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.setattr(compaction, "_FILE_BYTES", 200)  # so that there are several
-    monkeypatch.setattr(folding, "TURNS", 1 << 60)
+    monkeypatch.setattr(background_compaction, "WRITES_PER_CHECK", 1 << 60)
     return open_store(tmp_path / "store")
 
 

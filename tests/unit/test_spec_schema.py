@@ -1,6 +1,9 @@
 """The JSON Schema: what an editor accepts is what a run accepts."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jsonschema
 import pytest
@@ -122,3 +125,18 @@ def test_the_schema_knows_every_key_and_what_it_is_for():
 
     assert {"batch_size", "uri", "schema", "target", "address", "rows"} <= properties.keys()
     assert [] == [name for name, inner in properties.items() if "description" not in inner]
+
+
+def test_every_process_prints_the_same_schema():
+    """The printed schema is committed beside specs; an order of its own per process would be a diff."""
+    code = "import json, batchrunner.spec as s; print(json.dumps(s.spec_schema()))"
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(printed) == 1

@@ -90,12 +90,12 @@ def test_a_sweep_takes_what_dead_writers_staged(storage, root):
     dead.discard()
 
 
-def test_swept_bytes_are_not_published(storage, root):
+def test_bytes_cleaned_away_are_not_published(storage, root):
     """The zombie learns that it was taken for dead."""
     one = staged(storage, b"1")
     LocalStorage(storage.uri).clean()
 
-    with pytest.raises(ObjectNotFoundError, match="swept"):
+    with pytest.raises(ObjectNotFoundError, match="cleaned"):
         storage.publish({"key": (one, INTENT)})
 
     assert keys(storage) == []
@@ -520,7 +520,6 @@ def test_new_folders_are_durable_before_anything_in_them(storage, steps):
         "make root",
         "sync .",
         "make root/.staging",
-        "sync root",
         "sync a file in root/.staging",
         "make root/a",
         "sync root",
@@ -529,6 +528,40 @@ def test_new_folders_are_durable_before_anything_in_them(storage, steps):
         "replace",
         "sync root/a/b",
     ]
+
+
+def test_the_staging_folder_is_durable_before_the_first_name_that_needs_an_intent(storage, steps):
+    """Until then nothing in it has to outlive a power cut, so no sync is spent on it."""
+    storage.publish({"a": (staged(storage, b"1"), INTENT)})
+
+    assert "make root/.staging" in steps
+    assert steps.index("sync root/.staging") < steps.index("sync root") < steps.index("link")
+
+
+def test_folders_that_are_there_are_made_durable_together(storage, steps):
+    """A resume finds them all made, and one sync of the root covers them."""
+    for folder in ("a", "b", "c"):
+        storage.put(f"{folder}/key", b"1")
+    steps.clear()
+    again = LocalStorage(storage.uri)
+
+    for folder in ("a", "b", "c"):
+        again.put(f"{folder}/key", b"2")
+
+    assert steps.count("sync root") == 1
+    assert steps.index("sync root") < steps.index("replace")
+
+
+def test_a_root_that_is_removed_between_two_writes_is_made_again(storage, root, steps):
+    """A storage is kept for the whole process, in which a user may clear a folder and run again."""
+    storage.put("a/b/key", b"1")
+    root.rename(root.parent / "elsewhere")
+    steps.clear()
+
+    storage.put("a/b/key", b"2")
+
+    assert storage.get("a/b/key") == b"2"
+    assert {"sync .", "sync root", "sync root/a"} <= set(steps)
 
 
 def test_a_folder_that_another_process_made_is_made_durable_too(storage, steps):

@@ -43,12 +43,12 @@ def test_a_relative_path_and_a_home_are_made_absolute(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("gs://bucket/x", r"gs:// is not supported.*s3://"),
+        ("gs://bucket/x", r"is not supported \(gs://\).*s3://"),
         ("", "empty"),
         ("s3://", "bucket"),
         ("s3:///key", "bucket"),
-        ("s3://bucket/a/../b", r"'\.\.'"),
-        ("file://host/share", "file:///absolute"),
+        ("s3://bucket/a/../b", r'"\.\."'),
+        ("file://host/share", "absolute path.*file:///"),
         ("s3://AKIA:hunter2@bucket/x", "storage_options"),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_container_is_opened_once_for_each_set_of_options():
     assert found == {id(locate("s3://bucket/x", storage_options=again)[0])}
     assert found != {id(locate("s3://bucket/x", storage_options={"key": "b"})[0])}
     assert found != {id(locate("s3://bucket/x")[0])}
-    assert spent < 1
+    assert spent < 5
 
 
 def test_memory_is_shared_by_its_name():

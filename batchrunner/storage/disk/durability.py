@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Collection, Sequence
@@ -60,25 +61,107 @@ def sync_folder(path: str) -> None:
             raise disk_error(error, path, doing="sync the folder") from error
 
 
-def make_folder(path: str, *, above: str) -> None:
-    """Make folder *path*, and those above it, durably.
+class DurableFolders:
+    """The folders of a root whose names survive a power cut. Each is made durable once a process.
 
-    Below *above* even a folder that is there already is made durable: the one who made it may not
-    have come to that yet.
-
-    Raises:
-        StorageError: It cannot be made.
+    One that is there already is made durable, too: the process that made it may not have come to that.
     """
-    parent = os.path.dirname(path)
-    if os.path.isdir(path) and len(path) <= len(above):
-        return
-    if parent != path:
-        make_folder(parent, above=above)
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._durable: set[str] = set()
+        self._there: set[str] = set()
+        """Folders that have a name, which a power cut may still take."""
+
+    def make(self, path: str) -> None:
+        """Make folder *path*, and those above it, durably.
+
+        Raises:
+            StorageError: It cannot be made.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            self._make(path)
+            return
+        self.clear()  # one of those above was removed from outside since it was made
+        try:
+            self._make(path)
+        except FileNotFoundError as error:
+            raise disk_error(error, path, doing="make the folder") from error
+
+    def _make(self, path: str) -> None:
+        if path in self._durable:
+            return
+        parent = os.path.dirname(path)
+        is_above = len(path) <= len(self._root)
+        if is_above and (os.path.isdir(path) or parent == path):
+            self._durable.add(path)  # the user made it, and it is as durable as that
+            return
+        self._make(parent)
+        is_new = _make_one(path)
+        # All that have a name before the sync are durable after it: a resume syncs the root once.
+        named = {path} if is_new or is_above else _folders_in(parent)
+        self.sync(parent)
+        self._durable |= named
+
+    def make_unsynced(self, path: str, *, mode: int) -> None:
+        """Make folder *path* in one that is durable; a power cut may take it before `ensure`.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            is_durable = path in self._durable
+        else:
+            is_durable = False
+            self._durable.discard(path)
+        if not is_durable:
+            self._there.add(path)
+
+    def ensure(self, path: str) -> None:
+        """Make the name of *path*, which is there, durable; nothing to do if it is already.
+
+        Raises:
+            StorageError: It is not.
+        """
+        if path not in self._durable:
+            self.sync(os.path.dirname(path))
+
+    def sync(self, path: str) -> None:
+        """Make the names in folder *path* durable, those of unsynced folders with them.
+
+        Raises:
+            StorageError: They are not.
+        """
+        named = {there for there in self._there.copy() if os.path.dirname(there) == path}
+        sync_folder(path)
+        self._durable |= named
+        self._there -= named
+
+    def clear(self) -> None:
+        """Trust no folder any more: one of them was removed from outside."""
+        self._durable.clear()
+
+
+def _make_one(path: str) -> bool:
+    """Make folder *path*; return whether it is new."""
     try:
         os.mkdir(path)
     except FileExistsError as error:
         if not os.path.isdir(path):
             raise StorageError(f"{path}: a folder is needed here; move that file away") from error
+        return False
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not os.path.isdir(os.path.dirname(path)):
+            raise  # for `make`, which begins again at the root
         raise disk_error(error, path, doing="make the folder") from error
-    sync_folder(parent)
+    return True
+
+
+def _folders_in(path: str) -> set[str]:
+    try:
+        with os.scandir(path) as items:
+            return {f"{path.rstrip('/')}/{item.name}" for item in items if item.is_dir()}
+    except OSError as error:
+        raise disk_error(error, path, doing="list") from error

@@ -1,0 +1,119 @@
+"""Compaction in the background of a writer, which keeps the number of written files small."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from batchrunner.analytics.catalog import Catalog, claim_catalog, newest_catalog
+from batchrunner.analytics.compaction import CompactionReport
+from batchrunner.analytics.layout import is_written, stem_in
+from batchrunner.analytics.record import RUNS
+from batchrunner.errors import BatchRunnerError
+from batchrunner.storage import Storage
+
+COMPACTION_TRIGGER = 128
+"""Written files of `runs` above which a writer compacts: a reader opens so many in 0.1 s."""
+
+WRITES_PER_CHECK = 16
+"""One write in so many lists `runs` to count them; the hash in its file's name decides which."""
+
+_CLAIM_IGNORED_AT = 16
+"""Times `COMPACTION_TRIGGER`: from then on writers no longer wait for the one that holds the claim."""
+
+_MAX_ROUNDS = 16
+"""Rounds in a row of one writer: the next check of any writer does what is left."""
+
+_SECONDS_AT_EXIT = 5.0
+"""How long the end of a process waits for its compaction. Processes that write a single run would
+otherwise never finish one, and a store may have no other writers."""
+
+_log = logging.getLogger(__name__)
+_running: set[threading.Thread] = set()
+
+
+class BackgroundCompaction:
+    """Compacts a store in a daemon thread, after some of the writes.
+
+    A write neither waits for the thread nor fails with it. The thread may die with its process at
+    any instant, and then leaves what any compaction leaves that dies.
+
+    Args:
+        storage: Of the store.
+        compact: Does one round.
+    """
+
+    def __init__(self, storage: Storage, compact: Callable[[], CompactionReport]) -> None:
+        self._storage, self._compact = storage, compact
+        self._thread: threading.Thread | None = None
+
+    def after_write(self, new: Iterable[str]) -> None:
+        """Start the thread if one of the *new* keys is due for a check. Returns at once."""
+        # In the child of a fork a running thread is gone: `is_alive` is False there.
+        if (self._thread is not None and self._thread.is_alive()) or not any(map(_is_due, new)):
+            return
+        self._thread = threading.Thread(
+            target=self._work, name="batchrunner-compaction", daemon=True
+        )
+        # Before it starts, so that an exit right now waits for it.
+        _running.add(self._thread)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the interpreter is shutting down, or the limit of threads is reached
+            _running.discard(self._thread)
+
+    def compact_if_needed(self) -> None:
+        """Compact until at most `COMPACTION_TRIGGER` written files are left.
+
+        Raises:
+            UnsafeStorageError: The storage lets a second writer replace an object.
+            StorageError: A request failed. Everything done so far is harmless.
+        """
+        for turn in range(_MAX_ROUNDS):
+            catalog = newest_catalog(self._storage)
+            count = self._count_written(catalog)
+            if count <= COMPACTION_TRIGGER or not self._is_ours(catalog.number + 1, count):
+                return
+            if turn == 0:  # a catalog that a second writer could replace would lose runs
+                self._storage.check_conditional_writes()
+            report = self._compact()
+            extra = {"action": "runs_compacted", "replaced": report.replaced}
+            _log.info("compacted %d files of %s", report.replaced, self._storage.uri, extra=extra)
+            if report.lost_race or not report.replaced:
+                return  # another compaction is at work, or a damaged file blocks them all
+
+    def _count_written(self, catalog: Catalog) -> int:
+        listed = (entry.key for entry in self._storage.list(RUNS))
+        return sum(is_written(key) and key not in catalog.replaced for key in listed)
+
+    def _is_ours(self, number: int, count: int) -> bool:
+        """Return whether this writer makes catalog *number*: the first to claim it does.
+
+        The claimant may have died since, so with far too many files the claim is ignored.
+        """
+        return count > COMPACTION_TRIGGER * _CLAIM_IGNORED_AT or claim_catalog(
+            self._storage, number
+        )
+
+    def _work(self) -> None:
+        try:
+            self.compact_if_needed()
+        except (BatchRunnerError, OSError, RuntimeError, ValueError, MemoryError) as error:
+            # Not a warning: the runs are recorded, and a later write compacts.
+            _log.info("compacted nothing: %s", error, extra={"action": "compaction_failed"})
+        finally:
+            _running.discard(threading.current_thread())
+
+
+def _is_due(key: str) -> bool:
+    return key.startswith(f"{RUNS}/") and int(stem_in(key)[-8:], 16) % WRITES_PER_CHECK == 0
+
+
+@atexit.register
+def _wait_for_threads() -> None:
+    deadline = monotonic() + _SECONDS_AT_EXIT
+    for thread in list(_running):
+        thread.join(max(0.0, deadline - monotonic()))

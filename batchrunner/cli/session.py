@@ -1,0 +1,164 @@
+"""A session on the command line: stopped by signals, with its progress and its report on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext, redirect_stdout
+
+from batchrunner.cli.stopping import Watch
+from batchrunner.cli.terminal import put, say
+from batchrunner.driver.progress import (
+    BarDisplay,
+    Display,
+    LineDisplay,
+    NoDisplay,
+    Progress,
+    duration,
+)
+from batchrunner.driver.report import BatchReport
+from batchrunner.driver.session import Stop, StopReason
+from batchrunner.errors import BatchRunnerError, describe
+from batchrunner.runner import BatchRunner
+from batchrunner.spec import BatchSpec
+
+_SHOWN_FAILURES = 10
+_KILLED = (
+    "\nstopped: a call held the interpreter and could not be broken off, so the process was killed; "
+    "committed shards are kept\nnext: {again}\n"
+)
+
+
+def run_session(spec: str, session: Callable[..., BatchReport], *, output: str) -> int:
+    """Run *session* with a runner of *spec*, under signals; print its report, return its exit code."""
+    # Before Ray is imported: it would handle SIGTERM itself, and die of it.
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
+    loaded = BatchSpec.from_yaml(spec)
+    if loaded.execution.engine == "ray":
+        # Once this session has ended Ray, a thread that still waits in a call would start another one.
+        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    stop = Stop.of(loaded)
+    display = _LastShown()
+    watch = Watch(
+        stop,
+        forced_text=lambda: _text_of_forced_end(stop, loaded, display.progress),
+        killed_text=_KILLED.format(again=_again()),
+    )
+    with watch:
+        # The report is to be parsed: it must not be mixed with what a capability prints.
+        printed = redirect_stdout(sys.stderr) if output == "json" else nullcontext()
+        with closing(_display()) as display.inner, printed, _no_exit():
+            report = session(BatchRunner(loaded), stop=stop, progress=display)
+        watch.ends_with(report.exit_code)
+        if output == "json":
+            put(json.dumps(report.to_dict()) + "\n")
+        say(_text_of(report, spec=spec))
+    return report.exit_code
+
+
+@contextmanager
+def _no_exit() -> Iterator[None]:
+    """Turn a `sys.exit` of the user's code into an error: its code 0 would read as a complete run."""
+    try:
+        yield
+    except SystemExit as error:
+        raise BatchRunnerError(
+            f"code of the capability ended the session ({describe(error)}); "
+            "committed shards are kept, -v shows where"
+        ) from error
+
+
+def _display() -> Display:
+    return BarDisplay() if sys.stderr.isatty() else LineDisplay()
+
+
+class _LastShown:
+    """Passes progress on to an inner display, and keeps the last for the text of a forced end."""
+
+    def __init__(self) -> None:
+        self.inner: Display = NoDisplay()
+        self.progress: Progress | None = None
+
+    def show(self, progress: Progress) -> None:
+        self.progress = progress
+        self.inner.show(progress)
+
+    def close(self) -> None:
+        """Do nothing: `run_session` closes the inner one."""
+
+
+def _text_of_forced_end(stop: Stop, spec: BatchSpec, progress: Progress | None) -> str:
+    """Return how far a session got that is ended by force, in place of its report."""
+    if progress is None:
+        return f"stopped ({stop.reason}): nothing was begun\nnext: {_again()}"
+    lines = [
+        f"stopped ({stop.reason}): {progress.committed:,} of {progress.shards:,} shards committed",
+        "what did not end in time was broken off; nothing that is committed is lost",
+        f"output: {spec.sink.uri}",
+        f"next: {_again()}",
+    ]
+    return "\n".join(lines)
+
+
+def _text_of(report: BatchReport, *, spec: str) -> str:
+    """Return *report* as text, with the next command."""
+    state = "done" if report.ok else f"stopped ({report.stopped})" if report.stopped else "failed"
+    shards = f"{report.shards_committed:,} of {report.shards:,} shards committed"
+    lines = [
+        f"{state}: {shards} ({report.shards_new:,} new, {duration(report.seconds)})",
+        f"rows: {report.rows_in:,} in, {report.rows_out:,} out, {report.rows_failed:,} failed",
+        f"output: {report.sink}",
+        *_failures(report),
+        *_traceback(report),
+        *_next(report, spec=shlex.quote(spec)),
+    ]
+    return "\n".join(lines)
+
+
+def _failures(report: BatchReport) -> list[str]:
+    reasons = {**report.quarantined, **{i: f.reason for i, f in report.failures.items()}}
+    lines = [f"failed: {reason}" for reason in list(reasons.values())[:_SHOWN_FAILURES]]
+    if len(reasons) > _SHOWN_FAILURES:
+        lines.append(f"and {len(reasons) - _SHOWN_FAILURES:,} more shards failed")
+    if not report.within_budget:
+        lines.append(
+            f"too many rows failed: {report.rows_failed:,} of {report.rows_in:,}, where "
+            f"errors.max_row_errors allows {report.rows_allowed:,}"
+            f"{': ' if report.row_error else ''}{report.row_error}"
+        )
+    return lines
+
+
+def _traceback(report: BatchReport) -> list[str]:
+    """Return the user's own frames of the first failure that has any, for `-v`."""
+    if not logging.getLogger().isEnabledFor(logging.INFO):
+        return []
+    texts = [*(failure.traceback for failure in report.failures.values()), report.row_traceback]
+    return [text.rstrip() for text in texts if text][:1]
+
+
+def _next(report: BatchReport, *, spec: str) -> list[str]:
+    has_rows = report.rows_failed or any(f.traceback for f in report.failures.values())
+    lines = [f"see the rows that failed: batchrunner errors {spec}"] if has_rows else []
+    if has_rows or report.failures:
+        lines.append(f"what the workers printed and logged: batchrunner logs {spec}")
+    if report.stopped is StopReason.ROW_ERRORS or not report.within_budget:
+        lines.append(
+            f"next: fix it, then batchrunner retry --rows {spec}; or raise errors.max_row_errors, "
+            f"then batchrunner run {spec}"
+        )
+    elif report.quarantined:
+        lines.append(f"next: fix it, then batchrunner retry {spec}")
+    elif not report.ok:
+        lines.append(f"next: {'fix it, then ' if report.failures else ''}{_again()}")
+    return lines
+
+
+def _again() -> str:
+    """Return this command without `--fresh`, which would start over in place of going on."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
+    return shlex.join(["batchrunner", *arguments])

@@ -1,0 +1,82 @@
+"""How the shards of a session ended so far, and which of them to hand out once more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from batchrunner.checkpoint import Sentinel
+from batchrunner.errors import CapabilityImportError
+from batchrunner.shard import Shard
+from batchrunner.worker.receipt import GIVEN_UP, Cause, Failure, PutOff, Receipt
+
+_STORAGE_FAILURES_IN_A_ROW = 20
+
+
+@dataclass(slots=True)
+class ShardOutcomes:
+    """How the shards of a session ended so far.
+
+    Attributes:
+        committed: Sentinels of those that this session committed, by id.
+        failures: Of shards that are not committed, by id.
+        put_off: Shards without rows that wait for the schema of the sink, by id.
+    """
+
+    committed: dict[int, Sentinel] = field(default_factory=dict)
+    failures: dict[int, Failure] = field(default_factory=dict)
+    put_off: dict[int, PutOff] = field(default_factory=dict)
+    _storage_failures: int = 0
+
+    def take(self, receipt: Receipt) -> bool:
+        """Count *receipt*; return whether it is the first of its kind for that shard.
+
+        Raises:
+            CapabilityImportError: No shard can succeed.
+        """
+        if receipt.failure is not None:
+            return self._take_failure(receipt.shard, receipt.failure)
+        self.failures.pop(receipt.shard, None)
+        self._storage_failures = 0
+        if receipt.put_off is not None:
+            self.put_off[receipt.shard] = receipt.put_off
+        if receipt.sentinel is None:
+            return False
+        is_new = receipt.shard not in self.committed
+        self.committed[receipt.shard] = receipt.sentinel
+        return is_new
+
+    def _take_failure(self, shard: int, failure: Failure) -> bool:
+        if failure.cause is Cause.IMPORT:
+            raise CapabilityImportError(failure.reason)
+        if shard in self.committed:
+            return False  # a repeated task lost to the one that committed
+        is_storage = failure.cause is Cause.STORAGE
+        self._storage_failures = self._storage_failures + 1 if is_storage else 0
+        is_new = shard not in self.failures
+        self.failures[shard] = failure
+        return is_new
+
+    @property
+    def to_quarantine(self) -> dict[int, Failure]:
+        """The failures of shards that had all their attempts, by id."""
+        return {i: f for i, f in self.failures.items() if f.cause in GIVEN_UP}
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether storage fails every shard: a full disk, a lost permission."""
+        return self._storage_failures >= _STORAGE_FAILURES_IN_A_ROW
+
+    def foreign(self, shards: Iterable[Shard]) -> list[Shard]:
+        """Return those of *shards* whose part's name is taken."""
+        causes = {shard: failure.cause for shard, failure in self.failures.items()}
+        return [shard for shard in shards if causes.get(shard.id) is Cause.FOREIGN]
+
+    def to_retry(self, shards: Iterable[Shard]) -> list[Shard]:
+        """Return those of *shards* that the environment failed, or whose receipt it lost."""
+        return [shard for shard in shards if self._is_open(shard.id)]
+
+    def _is_open(self, shard: int) -> bool:
+        if failure := self.failures.get(shard):
+            return failure.cause is Cause.STORAGE
+        return shard not in self.committed and shard not in self.put_off

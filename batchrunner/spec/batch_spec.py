@@ -1,0 +1,202 @@
+"""`BatchSpec`: which code to run, over which rows, into which folder, and how."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+
+from batchrunner.errors import InvalidSpecError
+from batchrunner.formats.registry import is_target
+from batchrunner.spec.execution import ErrorsSpec, ExecutionSpec, RaySpec
+from batchrunner.spec.fields import Name, OneUri
+from batchrunner.spec.loading import SpecText, checked, read_text
+from batchrunner.spec.model import (
+    AnalyticsStoreConfig,
+    CapabilitySpec,
+    SinkSpec,
+    SourceSpec,
+    checked_for_format,
+)
+from batchrunner.spec.secrets import redacted, remember
+from batchrunner.spec.section import NEUTRAL, Section
+
+
+class BatchSpec(Section):
+    """A batch run, as written in YAML or Python."""
+
+    version: Annotated[Literal[1], NEUTRAL] = Field(
+        default=1, description="Version of the spec's own format."
+    )
+    name: Annotated[Name, NEUTRAL] = Field(
+        default="batch", description="Name of the run in reports; by default, the file's name."
+    )
+    capability: CapabilitySpec | None = Field(
+        default=None,
+        description="The code that is mapped over the rows. In Python it may be left out: "
+        "BatchRunner takes the object itself.",
+    )
+    source: SourceSpec = Field(description="Where the rows come from.")
+    sink: SinkSpec = Field(description="Where the parts go.")
+    checkpoint_dir: Annotated[OneUri | None, NEUTRAL] = Field(
+        default=None,
+        description="Where the plan and the sentinels are; by default, `_checkpoint` in the sink.",
+    )
+    resume: Annotated[bool, NEUTRAL] = Field(
+        default=True, description="Continue where the last session of this run ended."
+    )
+    execution: ExecutionSpec = Field(
+        default_factory=ExecutionSpec, description="How the work is done."
+    )
+    errors: ErrorsSpec = Field(
+        default_factory=ErrorsSpec, description="What to do about rows and shards that fail."
+    )
+    ray: Annotated[RaySpec, NEUTRAL] = Field(
+        default_factory=RaySpec, description="Which Ray to use."
+    )
+    analytics_store: Annotated[AnalyticsStoreConfig | None, NEUTRAL] = Field(
+        default=None, description="Where completed runs are recorded, this batch among them."
+    )
+    tags: Annotated[dict[str, str], NEUTRAL] = Field(
+        default_factory=dict, description="Words to find the run by."
+    )
+    unsafe_single_writer: Annotated[bool, NEUTRAL] = Field(
+        default=False,
+        description="Accept a store that cannot refuse a second writer. Two drivers at once may "
+        "then mix their output.",
+    )
+
+    _text: SpecText | None = PrivateAttr(default=None)
+
+    @field_validator("capability", mode="before")
+    @classmethod
+    def _no_object(cls, value: Any) -> Any:
+        # pydantic would report that a function is no mapping, which is no way out.
+        if callable(value) and not isinstance(value, Section):
+            message = "give the object itself to BatchRunner(spec, capability=...)"
+            raise ValueError(message)  # noqa: TRY004 - pydantic collects ValueErrors only
+        return value
+
+    @field_validator("sink")
+    @classmethod
+    def _fits_the_source(cls, sink: SinkSpec, info: ValidationInfo) -> SinkSpec:
+        source = info.data.get("source")
+        if source and source.format and sink.format is None and not is_target(source.format):
+            checked_for_format(sink.compression, source.format)
+            checked_for_format(sink.schema_, source.format)
+        return sink
+
+    @model_validator(mode="after")
+    def _has_what_its_mode_needs(self) -> Self:
+        mode = self.capability.mode if self.capability else "batch"
+        if mode == "run" and self.analytics_store is None:
+            raise ValueError("must have an analytics_store: capability.mode run records runs there")
+        if mode != "run" and self.capability and self.capability.inputs:
+            raise ValueError("has capability.inputs, which go with capability.mode run only")
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a spec from the file at *path*, with the environment variables of this process.
+
+        Raises:
+            InvalidSpecError: It cannot be read, or has problems: it names every one.
+        """
+        return cls.from_text(read_text(path), origin=os.fspath(path))
+
+    @classmethod
+    def from_text(cls, text: str, *, origin: str, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read a spec from YAML.
+
+        Args:
+            text: The YAML, at most 1 MiB.
+            origin: The file's name, for errors. Its stem is the default `name`.
+            environ: The variables for `${VAR}`.
+
+        Raises:
+            InvalidSpecError: It has problems: it names every one, with line and column.
+        """
+        spec, spec_text = checked(cls, text, origin=origin, environ=environ)
+        spec._text = spec_text  # noqa: SLF001 - this is our own constructor
+        spec.remember_secrets()
+        return spec
+
+    def remember_secrets(self) -> None:
+        """Have `secrets.scrubbed` hide the secrets of this spec in this process. Idempotent."""
+        # Without the types: a column called `token` would make a secret of the word "string".
+        remember(self.model_dump(by_alias=True, exclude={"sink": {"schema_"}}))
+
+    @property
+    def kept_text(self) -> str:
+        """The text to store with the run: as written, so that it holds no variable's value.
+
+        For a spec made in Python, its values as JSON. Secrets that are spelled out are `***`.
+        """
+        if self._text:
+            return self._text.text
+        text = json.dumps(self.shown(), indent=2, ensure_ascii=False, default=_type_name) + "\n"
+        return text.encode(errors="backslashreplace").decode()
+
+    @property
+    def from_environment(self) -> frozenset[tuple[str | int, ...]]:
+        """Paths of the values that refer to variables, which must not be stored or shown."""
+        return self._text.from_environment if self._text else frozenset()
+
+    @property
+    def called(self) -> CapabilitySpec:
+        """How the capability is called; with the defaults where Python hands over the object."""
+        return self.capability or CapabilitySpec(target="in:memory")
+
+    @property
+    def checkpoint_uri(self) -> str:
+        """Absolute URI of the checkpoint."""
+        return self.checkpoint_dir or f"{self.sink.uri.rstrip('/')}/_checkpoint"
+
+    def check_parts(self, parts: str) -> None:
+        """Check that the schema and compression of the sink fit *parts*, the format of the parts.
+
+        Raises:
+            InvalidSpecError: The format takes no schema, or not that compression.
+        """
+        for name, value in (("compression", self.sink.compression), ("schema", self.sink.schema_)):
+            try:
+                checked_for_format(value, parts)
+            except ValueError as error:
+                what = (
+                    f"{error}; the parts are {parts}: to begin a run with others, give sink.format"
+                )
+                raise self.refusal(("sink", name), what) from error
+
+    def refusal(self, loc: tuple[str | int, ...], message: str) -> InvalidSpecError:
+        """Return an error with *message* for the value at *loc*, with its line if there is a file."""
+        return (self._text or SpecText("", frozenset())).refusal(loc, message)
+
+    def shown(self) -> dict[str, Any]:
+        """Return the values under the names of the YAML, to show: secrets, at any depth, are `***`."""
+        shown = dict(redacted(self.model_dump(by_alias=True)))
+        shown["sink"]["schema"] = self.sink.schema_
+        return shown
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with the fields of *update*, validated; `kept_text` names them.
+
+        Raises:
+            InvalidSpecError: They do not fit.
+        """
+        copy = super().model_copy(update=update, deep=deep)
+        if update and self._text:
+            copy._text = self._text.changed(update)  # noqa: SLF001 - of our own class
+        return copy
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the values, not the text that they came from."""
+        return type(self) is type(other) and dict(self) == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]  # it holds dicts
+
+
+def _type_name(value: object) -> str:
+    return f"<{type(value).__name__}>"

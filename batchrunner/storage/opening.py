@@ -1,0 +1,87 @@
+"""From a URI to the storage behind it: one object for each root and set of options in a process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable
+
+from batchrunner.errors import InvalidSpecError
+from batchrunner.storage.contract import Options, Storage, options_key
+from batchrunner.storage.schemes import SCHEMES, normal_root, opener_of, parse
+
+_MOST = 256
+"""Storages to keep. Opened again, one makes its folders durable once more, and that is all."""
+
+_opened: dict[Hashable, Storage] = {}
+
+
+def open_storage(uri: str, *, storage_options: Options | None = None) -> Storage:
+    """Return the storage whose root is *uri*: `s3://bucket/prefix`, `file:///path` or a path.
+
+    One object for each root and set of options in a process, whichever way the URI is written.
+    Nothing is read or written yet; s3fs is loaded with the first request.
+
+    Args:
+        uri: The root. A path may be relative or start with "~".
+        storage_options: s3fs's, for s3://. A path needs none.
+
+    Raises:
+        InvalidSpecError: The scheme is not registered, or there is no root in *uri*.
+        CannotStartError: What was registered for its scheme cannot be imported.
+    """
+    scheme, rest = _parsed(uri)
+    try:
+        root = normal_root(scheme, rest) if scheme else rest
+    except ValueError as error:
+        raise InvalidSpecError(f"the URI of a storage {error}") from error
+    return _opened_once(scheme, root, (storage_options or {}) if scheme else {})
+
+
+def locate(uri: str, *, storage_options: Options | None = None) -> tuple[Storage, str]:
+    """Return a storage and the key in it for the object at *uri*, which is absolute.
+
+    The storage is that of the whole bucket, or of "/" for a path.
+
+    Raises:
+        InvalidSpecError: The scheme is not registered, or there is no object in *uri*.
+        CannotStartError: What was registered for its scheme cannot be imported.
+    """
+    scheme, rest = _parsed(uri)
+    root, key = rest.partition("/")[::2] if scheme else ("/", rest[1:])
+    if not key:
+        raise InvalidSpecError(f"{uri}: this is not the URI of an object")
+    return _opened_once(scheme, root, (storage_options or {}) if scheme else {}), key
+
+
+def is_path(uri: str) -> bool:
+    """Return whether *uri* is on a disk, where no ETag distinguishes one content from another."""
+    return not _parsed(uri)[0]
+
+
+def _opened_once(scheme: str, root: str, options: Options) -> Storage:
+    # The opener is part of the key, for tests replace it. So is the process: after a fork, what a
+    # storage has staged is still its parent's.
+    opener = SCHEMES.get(scheme)
+    key = (os.getpid(), opener, scheme, root, options_key(options))
+    storage = _opened.get(key)
+    if storage is None:
+        if len(_opened) >= _MOST:
+            _opened.clear()
+        # Of two threads that come here at once, both get the first one's.
+        storage = _opened.setdefault(key, _open(scheme, root, options))
+    return storage
+
+
+def _open(scheme: str, root: str, options: Options) -> Storage:
+    if scheme:
+        return opener_of(scheme)(root, options)
+    from batchrunner.storage.disk.storage import LocalStorage
+
+    return LocalStorage(root)
+
+
+def _parsed(uri: str) -> tuple[str, str]:
+    try:
+        return parse(uri)
+    except ValueError as error:
+        raise InvalidSpecError(f"the URI of a storage {error}") from error
