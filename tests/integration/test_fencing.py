@@ -329,7 +329,13 @@ def damage_done(folder, point, grow, *, mutant="", during):
     return wrong
 
 
-@pytest.mark.parametrize("during", [True, False], ids=["wakes during", "wakes after"])
+@pytest.mark.parametrize(
+    "during",
+    [
+        pytest.param(True, id="wakes during"),
+        pytest.param(False, id="wakes after", marks=pytest.mark.sweep),
+    ],
+)
 @pytest.mark.parametrize("point", POINTS)
 def test_a_driver_that_was_displaced_while_it_stood_still_does_nothing_more(growing, point, during):
     """A paused machine, a stalled disk: the output is the second driver's, byte for byte."""
