@@ -113,7 +113,7 @@ class DiesAfterWriting(Scoring):
 
 
 class DiesAfterTheEnd(Scoring):
-    """Its worker dies when the end of the job is durable, and nobody has heard of it."""
+    """Its worker dies when the end of the job is durable, and before any caller has its answer."""
 
     def completed(self):
         from batchrunner.jobs.journal import Journal

@@ -56,7 +56,7 @@ def main(folder: Path, death: Death, mutant: str, stride: int) -> None:
 
 
 def faults(out: Path, harmed: Path, before: set[bytes]) -> list[str]:
-    """What is wrong on the disk, before anybody goes on."""
+    """What is wrong on the disk, before the next run."""
     found = [] if held(out) >= before else ["something that holds rows is gone"]
     if (out / "_SUCCESS").exists() and names(out) != names(harmed):
         found.append("_SUCCESS stands over less than before")
@@ -104,7 +104,7 @@ def held(out: Path) -> set[bytes]:
 
 
 def faults_after_going_on(folder: Path) -> list[str]:
-    """Go on as somebody would who knows nothing of the repair, and look at the end."""
+    """Go on as a user does who does not know of the repair, and check the end."""
     try:
         in_child(lambda: go_on(folder))
     except ChildFailed:

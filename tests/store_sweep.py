@@ -1,4 +1,4 @@
-"""Dies at every change that a write or a compaction makes, looks, goes on, and tells what is wrong.
+"""Dies at every change that a write or a compaction makes, looks, goes on, and reports what is wrong.
 
 A program of its own, for it forks: `python store_sweep.py JSON`, see `sweep`.
 """
@@ -82,8 +82,8 @@ def told_by(work: Callable[[], object]) -> str:
     reading, writing = os.pipe()
     in_child(lambda: os.write(writing, str(work()).encode()))
     os.close(writing)
-    with os.fdopen(reading) as told:
-        return told.read()
+    with os.fdopen(reading) as answer:
+        return answer.read()
 
 
 def whole(what: Sweep) -> str:
@@ -110,7 +110,7 @@ def store_at(what: Sweep, place: str):
 
 def prepare(what: Sweep, place: str) -> None:
     """Five runs, two of them compacted, and what the compaction replaced still there."""
-    mutants.no_fsync()  # nobody dies here, and it takes most of the time
+    mutants.no_fsync()  # no process dies here, and it takes most of the time
     store = store_at(what, place)
     store.write(some_runs(2))
     store.compact()

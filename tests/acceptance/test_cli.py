@@ -84,7 +84,7 @@ def test_a_run_says_what_it_did_and_where(job):
 
 
 def test_a_run_reports_json(job):
-    """For whoever calls it from a program."""
+    """For a program that calls it."""
     done = batchrunner("run", "spec.yaml", "-o", "json", cwd=job)
 
     report = json.loads(done.stdout)
@@ -219,7 +219,7 @@ def test_bad_input_gives_one_clear_message(job, case):
 
 
 def test_a_traceback_comes_with_v_only(job):
-    """For whoever wants to see where."""
+    """For a user who wants to see where."""
     (job / "broken.py").write_text("def up(rows):\n    return rows\n1 / 0\n")
     a_spec_file(job, capability="broken:up")
 
@@ -227,7 +227,7 @@ def test_a_traceback_comes_with_v_only(job):
 
 
 def test_a_bad_row_can_fail_its_shard_and_names_its_place(job):
-    """The others are kept, the code is 1, and the next command is told."""
+    """The others are kept, the code is 1, and the next command is printed."""
     bad_rows(job)
     a_spec_file(job, errors={"on_row_error": "fail"})
 
@@ -316,7 +316,7 @@ def run_as(wrapped, job):
 
 @pytest.mark.s3
 def test_a_checkpoint_in_a_bucket_is_read_without_its_spec(job, seaweedfs, prefix):
-    """By whoever has its URI and the options: on the command line, or where no `ps` shows them."""
+    """By a user who has its URI and the options: on the command line, or where no `ps` shows them."""
     options = {**seaweedfs.storage_options, "anon": False}
     sink = f"s3://{seaweedfs.bucket}/{prefix}"
     a_spec_file(job, sink={"uri": sink, "storage_options": options})

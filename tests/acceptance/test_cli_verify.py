@@ -32,7 +32,7 @@ def test_a_whole_output_ends_with_0(job):
 
 
 def test_a_defect_ends_with_5_and_each_line_leads_to_the_next(job):
-    """Found, set aside, made again, whole: by the commands that are told."""
+    """Found, set aside, made again, whole: by the commands that are printed."""
     damage.cut(job / "out")
 
     found = batchrunner("verify", "spec.yaml", "-o", "json", cwd=job)
@@ -108,7 +108,7 @@ def one_lost_one_doubled(job):
 
 
 def test_keys_are_compared_when_asked_and_the_next_line_repairs_it(job):
-    """All counts agree, so that only the keys tell."""
+    """All counts agree, so that only the keys show it."""
     one_lost_one_doubled(job)
 
     plain = batchrunner("verify", "spec.yaml", cwd=job)

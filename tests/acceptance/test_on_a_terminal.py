@@ -1,4 +1,4 @@
-"""The command on a terminal, over rows, names and messages of somebody who means harm."""
+"""The command on a terminal, over rows, names and messages of an attacker."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def refusal(folder, spec=None, *, capability=None):
 
 
 def test_a_helper_that_changed_is_named_with_the_function(job):
-    """Half of the rows of each version would be nobody's output."""
+    """Half of the rows of each version would be the output of neither."""
     write(
         job, "helper", HELPER.replace("strip(text)", "strip(text).upper()").replace("unused", "new")
     )
@@ -224,7 +224,7 @@ ENDS = "helper.py: clean changed.*run again"
 
 
 def a_job_that_is_edited(folder, how):
-    """Have the capability edit its own helper, which stands for somebody who does so meanwhile."""
+    """Have the capability edit its own helper, as a user may do meanwhile."""
     write(folder, "editor", EDITOR)
     write_for_the_next_process(folder, "cap", how)
 
@@ -304,7 +304,7 @@ def plugged(job, monkeypatch):
 
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_one_is_told_once_of_modules_that_cannot_be_found_before(plugged, engine, caplog, request):
-    """A change of them goes by unnoticed, and nobody else would say so."""
+    """A change of them goes unnoticed, and nothing else would warn."""
     if engine == "ray":
         request.getfixturevalue("local_ray")
     spec = a_spec(plugged, capability={"target": "plugging:f"}, execution={"engine": engine})
@@ -318,7 +318,7 @@ def test_one_is_told_once_of_modules_that_cannot_be_found_before(plugged, engine
 
 @pytest.mark.parametrize("way", [{"files": ["plugins/*.py"]}, {"version": "1"}])
 def test_one_who_did_as_told_is_not_told_again(plugged, way, caplog):
-    """The files are compared by now, or somebody vouches for them."""
+    """The files are compared by now, or a version vouches for them."""
     assert (
         BatchRunner(a_spec(plugged, capability={"target": "plugging:f", **way}))
         .run(accept_changes=True)
@@ -329,7 +329,7 @@ def test_one_who_did_as_told_is_not_told_again(plugged, way, caplog):
 
 
 def test_a_version_stands_in_for_code_that_changes_meanwhile(job):
-    """Whoever names a version vouches for what has it."""
+    """A user who names a version vouches for what has it."""
     a_job_that_is_edited(job, EDITED_AT_IMPORT)
 
     assert BatchRunner(spec_of(job, version="1")).run(accept_changes=True).ok
@@ -473,7 +473,7 @@ def test_what_others_do_to_an_object_after_its_work_is_a_change(tmp_path):
 
 
 def test_one_is_told_once_of_what_is_not_looked_at(tmp_path, caplog):
-    """A lock, a client: the run goes on, and somebody may add a version."""
+    """A lock, a client: the run goes on, and the user may add a version."""
 
     def capability(rows, out=sys.stderr):
         return rows if out else []
@@ -499,7 +499,7 @@ def as_before(folder, code):
 
 
 def test_a_run_of_before_goes_on_with_the_code_of_before(job):
-    """Its checkpoint knows the hash of one module; the next accepted change tells all."""
+    """Its checkpoint knows the hash of one module; the next accepted change records all."""
     as_before(job, legacy_hash.hash_of_target("mypkg.cap:f"))
     assert BatchRunner(spec_of(job)).run().ok
     assert not (job / "out/_checkpoint/changes").exists()
@@ -571,7 +571,7 @@ def test_another_version_of_a_package_is_warned_of(job, monkeypatch, caplog):
 
 
 def test_the_versions_are_kept_in_the_session_log(job):
-    """For whoever asks a year later what made these rows."""
+    """For a reader who asks a year later what made these rows."""
     checkpoint = Checkpoint(open_storage(str(job / "out/_checkpoint")))
     (key,) = [e.key for e in checkpoint.storage.list("sessions") if e.key.endswith(".jsonl")]
 

@@ -98,7 +98,7 @@ def watch(store, *, seconds):
 
 
 def test_a_reader_never_sees_fewer_runs_than_before(tmp_path):
-    """Nor one of them twice, whoever writes, compacts and dies."""
+    """Nor one of them twice, whichever process writes, compacts or dies."""
     written, reads = watch(open_store(tmp_path / "store"), seconds=5)
 
     assert written > 20

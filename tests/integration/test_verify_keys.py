@@ -102,7 +102,7 @@ def test_a_row_in_the_part_of_another_shard_is_found(tmp_path):
 
 
 def test_of_many_keys_the_first_are_named_and_the_others_counted_by_shard(tmp_path):
-    """A thousand lines help nobody; each shard is named all the same."""
+    """A thousand lines help no reader; each shard is named all the same."""
     spec = a_run(tmp_path)
     for number in range(3):
         damage.rewritten(
@@ -225,7 +225,7 @@ def test_shards_that_are_not_committed_are_not_missed(tmp_path):
 
 
 def test_a_shard_whose_source_changed_is_left_out_and_told(tmp_path):
-    """Nobody knows the keys of a file that is not there any more; the others are compared."""
+    """The keys of a file that is gone cannot be read; the others are compared."""
     spec = a_run(tmp_path)
     write_jsonl(tmp_path / "in/in-001.jsonl", rows(50, 3))
     damage.rewritten(tmp_path / "out", 2, one_lost_one_doubled)
@@ -545,7 +545,7 @@ def test_no_whole_run_has_a_finding_and_no_swapped_key_goes_unseen(case, seed):
 
 
 def swap_a_key(out: Path, chance: random.Random) -> bool:
-    """Give one row the key of another one; tell whether there are two."""
+    """Give one row the key of another one; return whether there are two."""
     places = [(n, at) for n, path in enumerate(parts(out)) for at in range(len(read_part(path)))]
     number, at = chance.choice(places or [(0, 0)])
     row = read_part(parts(out)[number])[at] if places else {}

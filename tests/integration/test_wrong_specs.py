@@ -1,4 +1,4 @@
-"""Every field of a spec, with a dozen values that nobody thought of: told, or run; never a surprise."""
+"""Every field of a spec, with a dozen unexpected values: refused with a reason, or run; never a surprise."""
 
 from __future__ import annotations
 

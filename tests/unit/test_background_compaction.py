@@ -1,4 +1,4 @@
-"""A store that nobody compacts: its writers keep it fast, by the way."""
+"""A store that no command compacts: its writers keep it fast, in the background."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def counted(monkeypatch):
 
 
 def test_the_latest_runs_of_many_are_found_in_few_files(store, monkeypatch):
-    """Each run was written on its own, and nobody compacted: a file for each would take minutes."""
+    """Each run was written on its own, and no command compacted: a file for each would take minutes."""
     for number in range(1000):
         store.write([a_run(f"{number:05}", scores=1)])
     done(store)
@@ -169,7 +169,7 @@ def test_a_process_that_ends_at_once_has_put_its_files_together(tmp_path):
 
 
 def test_a_write_neither_waits_nor_fails_when_nothing_can_be_put_together(store, eager):
-    """The run is recorded: what is done by the way is nobody's business but the next reader's."""
+    """The run is recorded: a failure in the background concerns the next reader, not the writer."""
     go_on = threading.Event()
 
     def fails():
@@ -261,7 +261,7 @@ def test_a_set_of_which_some_runs_are_elsewhere_is_copied(store, monkeypatch):
 
 
 def test_no_run_is_in_two_compacted_files(store, monkeypatch):
-    """Whoever reads the folder without the catalog has each run whole."""
+    """A reader of the folder without the catalog has each run whole."""
     monkeypatch.setattr(compaction, "_FILE_BYTES", 120)
     store.write([a_run(f"run-{number}", scores=3) for number in range(12)])
     store.compact()

@@ -23,7 +23,7 @@ RAISES = "raise AssertionError('this was run')\n"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder that is imported from; its modules raise when anybody runs them."""
+    """A folder that is imported from; its modules raise when they are run."""
     monkeypatch.syspath_prepend(tmp_path / "code")
     return tmp_path / "code"
 
@@ -94,7 +94,7 @@ def test_imports_are_followed_through_any_number_of_modules(folder):
 
 
 def test_comments_and_layout_do_not_count_and_a_statement_does(folder):
-    """Whoever tidies a helper up goes on; whoever mends it is asked."""
+    """A user who tidies a helper up goes on; one who mends it is asked."""
     write(folder, {"cap": "import helper", "helper": "def g(x):\n    return x\nK = 1"})
     before = code_of(["cap:f"]).modules
     write(folder, {"helper": "# why\ndef g( x ):\n\n    return (x)  # so\n\n\nK=1"})
@@ -124,7 +124,7 @@ def test_a_folder_that_was_moved_has_the_same_code(folder, tmp_path, monkeypatch
 
 
 def test_an_installed_package_is_its_version_unless_the_target_is_in_it(folder, monkeypatch):
-    """Nobody wants to read all of numpy; whoever installs the capability itself changes that."""
+    """Reading all of numpy would take minutes; installing the capability itself changes that."""
     site = folder / "lib" / "site-packages"
     monkeypatch.syspath_prepend(site)
     write(folder, {"cap": "import lib1.inner"})

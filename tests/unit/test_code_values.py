@@ -95,7 +95,7 @@ a_body = eval("lambda rows: {k}")
 
 
 def script(k=1):
-    """Return what a script defines, whose file nobody has any more: a notebook, say."""
+    """Return what a script defines, whose file is gone: a notebook, say."""
     namespace = {"__name__": "a_script"}
     exec(SCRIPT.format(k=k), namespace)  # noqa: S102 - stands in for a cell of a notebook
     return namespace
@@ -330,7 +330,7 @@ def test_functions_that_call_one_another_through_modules_are_read_soon(tmp_path,
 
 
 def test_another_function_of_the_same_module_is_another_code():
-    """The module is the same, and would not tell."""
+    """The module is the same, and would not show it."""
     (line,) = differences(fields(helper), fields(other))
 
     assert re.fullmatch(r"capability\.code\.itself: \S+\.helper -> \S+\.other", line)
@@ -362,7 +362,7 @@ def branching(flag):
 
 
 def test_two_functions_of_one_name_are_told_apart():
-    """Which of them it is decides, and the module does not tell."""
+    """Which of them it is decides, and the module does not show it."""
     assert ["capability.code.itself: changed"] == differences(
         fields(branching(flag=True)), fields(branching(flag=False))
     )
@@ -524,7 +524,7 @@ def test_a_large_graph_of_objects_ends_soon():
     ],
 )
 def test_what_nothing_is_known_of_counts_by_its_type_and_is_named(value):
-    """A client or a lock blocks no run, today or tomorrow; one is told that it is not looked at."""
+    """A client or a lock blocks no run, today or tomorrow; a warning says that it is not compared."""
     settings = Settings(1)
     settings.words = value
 

@@ -121,7 +121,7 @@ def test_a_target_that_is_nearly_right_gets_a_suggestion(tmp_path, monkeypatch, 
 def test_arguments_that_build_nothing_are_refused_before_the_start(
     code, refused, tmp_path, monkeypatch, capsys
 ):
-    """A function never got them, and nobody was told."""
+    """A function never got them, and no message said so."""
     (tmp_path / "given.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     target = "capability: {target: 'given:f', fn_constructor_kwargs: {a: 1}}"

@@ -390,7 +390,7 @@ def a_value(kind, null=lambda: False):
 
 
 def has_a_null_too_many(value, field):
-    """Tell whether *value* is null somewhere where *field* says it is not."""
+    """Return whether *value* is null somewhere where *field* says it is not."""
     if value is None:
         return not field.nullable
     if pa.types.is_struct(field.type):
@@ -411,7 +411,7 @@ def a_scalar(kind):
 
 
 def can_be_filled(kind):
-    """Tell whether Python has values for *kind*: no JSON, no zones but UTC, no keys but text."""
+    """Return whether Python has values for *kind*: no JSON, no zones but UTC, no keys but text."""
     text = str(kind)
     keys = re.findall(r"map<([a-z0-9_]+)", text)
     return not re.search(r"json|bool8|\+01:00|Berlin|Etc", text) and set(keys) <= {"string"}

@@ -1,4 +1,4 @@
-"""What the page tells a scheduler to do with each exit code, held against the codes that there are."""
+"""What a scheduler does with each exit code, by the page, held against the codes that there are."""
 
 from __future__ import annotations
 

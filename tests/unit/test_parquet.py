@@ -227,7 +227,7 @@ def test_instants_of_96_bits_are_read_as_they_are():
 
 @pytest.mark.parametrize("at_once", [2, 100])
 def test_an_instant_that_microseconds_do_not_hold_is_a_bad_row(at_once, monkeypatch):
-    """Its nanoseconds would be cut off, or its year wrap round, and nobody would know."""
+    """Its nanoseconds would be cut off, or its year wrap round, unnoticed."""
     monkeypatch.setattr(parquet, "READ_ROWS", at_once)
     data = int96((0, 1000), (0, 1001), (9, 0), (2932896, 1), (0xFFFFFFF0 - JULIAN, 0), (7, 7000))
 
@@ -317,7 +317,7 @@ def test_a_row_that_python_cannot_hold_can_be_located_all_the_same(type_, number
 
 
 def test_a_page_that_is_not_what_its_checksum_says_fails_its_shard():
-    """A bit that flipped in storage is another value, and nobody would know."""
+    """A bit that flipped in storage is another value, unnoticed."""
     data = bytearray(
         written(
             pa.table({"n": range(1000)}),

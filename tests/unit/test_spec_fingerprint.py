@@ -51,7 +51,7 @@ NEUTRAL = {
     "resume": False,
     "tags": {"team": "x"},
     "unsafe_single_writer": True,
-    "capability.files": ["/weights"],  # what they hold decides; it is told beside the spec
+    "capability.files": ["/weights"],  # what they hold decides; it is reported beside the spec
     "capability.deterministic": True,
     "source.storage_options": {"anon": True},
     "sink.storage_options": {"anon": True},
@@ -102,7 +102,7 @@ def changed(path, value):
 
 
 def test_the_tables_of_this_test_name_every_field():
-    """Whoever adds a field must say whether it decides the output."""
+    """Each new field needs a decision on whether it decides the output."""
     beside = {"capability", "capability.inputs"}  # the latter needs mode run, and has its own test
     assert set(fields_of(BatchSpec)) - beside == DECISIVE.keys() | NEUTRAL.keys()
     assert not DECISIVE.keys() & NEUTRAL.keys()

@@ -46,7 +46,7 @@ def test_errors_of_python_are_lines_too():
     "kind", [BatchSpec, CapabilitySpec, ExecutionSpec, RaySpec, ShardSpec, SinkSpec, SourceSpec]
 )
 def test_every_section_raises_our_error(kind):
-    """Nobody should have to know what library checks the fields."""
+    """Users need not know what library checks the fields."""
     message = refusal_of(lambda: kind(nope=1))
 
     assert message.startswith(f"{kind.__name__}(...) does not fit:\n")
@@ -290,7 +290,7 @@ def test_a_compression_fits_its_format(sink_format, known):
 
 
 def test_a_schema_is_for_parquet():
-    """A schema that nothing applies would be a promise nobody keeps."""
+    """A schema that nothing applies would be a promise that nothing keeps."""
     columns = {"b": "int64", "a": "string"}
     sink = SinkSpec(uri="/out", format="parquet", schema=columns)
 

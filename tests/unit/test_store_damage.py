@@ -1,4 +1,4 @@
-"""A store that somebody damaged: what it says, what it keeps, and what makes it whole."""
+"""A damaged store: what it says, what it keeps, and what makes it whole."""
 
 from __future__ import annotations
 
