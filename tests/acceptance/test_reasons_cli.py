@@ -1,4 +1,4 @@
-"""What the terminal says of code that fails, and what it says when there is nothing to tell."""
+"""What the terminal says of code that fails, and what it says when there is nothing to report."""
 
 from __future__ import annotations
 

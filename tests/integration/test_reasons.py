@@ -1,4 +1,4 @@
-"""Whoever's code fails learns at once what it raised, on which line, and for which row."""
+"""A user whose code fails sees at once what it raised, on which line, and for which row."""
 
 from __future__ import annotations
 
