@@ -177,9 +177,8 @@ class Registry:
         failed = self._recovery and self._recovery.done() and self._recovery.exception()
         if self._recovery is None or failed:
             self._recovery = asyncio.create_task(self._recover())
-        await asyncio.shield(
-            self._recovery
-        )  # a caller that goes away must not end it for the others
+        # A caller that goes away must not end it for the others.
+        await asyncio.shield(self._recovery)
 
     async def _begin(self) -> None:
         """Take up jobs as soon as the journal can be read: a bucket may be away for a while."""
