@@ -201,7 +201,7 @@ def die(rows, folder, times):
 
 
 def very_slow(rows):
-    time.sleep(60)
+    time.sleep(600)
     return rows
 
 
@@ -298,7 +298,7 @@ def without_ids(rows):
 
 
 class OwnEndError(BaseException):
-    """No `Exception`, and of nobody's but the user's."""
+    """No `Exception`, and raised by the user's code alone."""
 
 
 ENDS = {
@@ -369,7 +369,7 @@ async def ends_later_in_pieces(rows):
 
 
 async def ends_in_a_task_of_its_own(rows):
-    """Then asyncio lets `SystemExit` out of the loop by itself, past whoever awaits the task."""
+    """Then asyncio lets `SystemExit` out of the loop by itself, past the code that awaits the task."""
     return await asyncio.create_task(ends_later(rows))
 
 
@@ -446,7 +446,7 @@ def waits_for_a_word(rows, folder):
     """Before the rows of 100 and more: say so, and wait until there is an answer."""
     if rows[0]["id"] >= 100:
         Path(folder, "waiting").touch()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not Path(folder, "go").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
     return rows

@@ -21,6 +21,7 @@ import psutil
 
 from buckets import Bucket
 from command import start
+from patience import PATIENCE
 
 DRIVER, WORKER, RAYLET = "driver", "worker", "raylet"
 
@@ -127,7 +128,7 @@ class _Hunt:
 def _session(folder: Path, output: Any, hunt: _Hunt, environment: dict[str, str]) -> int:
     with start("run", "spec.yaml", cwd=folder, **environment) as process:
         hunt.go(process, output)
-        _, stderr = process.communicate(timeout=300)
+        _, stderr = process.communicate(timeout=PATIENCE)
     code = process.returncode
     # Ray may end its driver without a word when its raylet is gone; how far it was is said before.
     last_words = [line for line in stderr.splitlines() if " so far" not in line]

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from patience import PATIENCE
+
 TESTS = Path(__file__).parent
 
 ENVIRONMENT = {
@@ -37,7 +39,7 @@ def batchrunner(
 ) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
     with start(*arguments, cwd=cwd, **environment) as process:
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 

@@ -1,6 +1,7 @@
 """Tiers (`--tier`), and the servers that are started once for all tests that ask for them."""
 
 import os
+import signal
 import uuid
 from pathlib import Path
 
@@ -15,6 +16,7 @@ settings.load_profile("any machine")
 
 pytest.register_assert_rewrite("batchrunner.testing.storage_contract")
 pytest.register_assert_rewrite("batchrunner.testing.analytics_contract")
+pytest.register_assert_rewrite("batchrunner.testing.jobs_contract")
 
 from batchrunner.testing.fault_proxy import fault_proxy  # noqa: E402 -- asserts first
 from batchrunner.testing.s3_servers import (  # noqa: E402 -- asserts first
@@ -44,7 +46,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Take Ray away from a process whose tests say that they need none."""
+    """Take Ray away from a process whose tests say that they need none; let Ctrl-C work in tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if chosen_tiers(config) <= WITHOUT_SERVERS:
         os.environ["RAY_TMPDIR"] = os.devnull
 
@@ -61,7 +65,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def tier_of_item(item):
-    for mark in marks_of(item.fixturenames):
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    for mark in marks_of(item.fixturenames, engine=parameters.get("engine")):
         item.add_marker(mark)
     folder = item.path.relative_to(ROOT).parts[0]
     try:

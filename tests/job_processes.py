@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from command import ENVIRONMENT
+from patience import PATIENCE
 
 _PRELUDE = """
 import json, os, sys, threading, time, warnings
@@ -60,7 +61,7 @@ def a_client(
 def said_by(process: subprocess.Popen[str], *, code: int = 0) -> list[str]:
     """Wait for its end and return the lines it said."""
     with process:
-        stdout, stderr = process.communicate(timeout=100)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, stdout + stderr
     return [line for line in stdout.splitlines() if "(raylet)" not in line]
 
@@ -89,10 +90,10 @@ def registry_process(scope: str) -> tuple[Any, psutil.Process]:
     named = ray.util.list_named_actors(all_namespaces=True)
     name = next(actor["name"] for actor in named if scope in actor["name"])
     actor = ray.get_actor(name, namespace="batchrunner_jobs")
-    return actor, psutil.Process(ray.get(actor.pid.remote(), timeout=100))
+    return actor, psutil.Process(ray.get(actor.pid.remote(), timeout=PATIENCE))
 
 
-def wait_for(condition: Any, *, seconds: float = 100.0, what: str = "") -> Any:
+def wait_for(condition: Any, *, seconds: float = PATIENCE, what: str = "") -> Any:
     """Wait until *condition* gives something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -134,7 +135,7 @@ def a_head(port: int, client_port: int, **environment: str) -> Iterator[None]:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports that nobody listens at, all different."""
+    """Return ports that no process listens at, all different."""
     with contextlib.ExitStack() as open_ones:
         sockets = [open_ones.enter_context(socket.socket()) for _ in range(number)]
         for one in sockets:

@@ -1,7 +1,8 @@
 """Which tier a test is in: exactly one. `make` runs the tiers (docs/decisions/0037-three-test-tiers.md).
 
 A test says what it needs and what it is by marks (`ray`, `s3`, `sweep`, `smoke`, `soak`), most of
-them without being asked: a fixture that is a server brings its mark.
+them without being asked: a fixture that is a server brings its mark, and so does a parameter
+`engine` that is "ray".
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ SERVERS = {
 WITHOUT_SERVERS = {UNIT, LOCAL}
 
 
-def marks_of(fixtures: Collection[str]) -> set[str]:
-    """Return the marks that follow from the *fixtures* of a test."""
-    return {SERVERS[name] for name in fixtures if name in SERVERS}
+def marks_of(fixtures: Collection[str], *, engine: object = None) -> set[str]:
+    """Return the marks that follow from the *fixtures* of a test and its parameter *engine*."""
+    marks = {SERVERS[name] for name in fixtures if name in SERVERS}
+    return marks | {RAY} if engine == "ray" else marks
 
 
 def tier_of(folder: str, marks: Collection[str]) -> str:

@@ -89,7 +89,7 @@ class Generation:
 
     @property
     def changes_output(self) -> bool:
-        """Tell whether an output that was complete before is not any more."""
+        """Return whether an output that was complete before is not any more."""
         return bool(self.shards or self.retired)
 
 
@@ -112,7 +112,7 @@ def plan_to_bytes(generation: Generation) -> bytes:
     }
     header[_CHECK] = _checksum(header, columns)
     table, buffer = pa.table(columns, schema=_schema()), pa.BufferOutputStream()
-    # Without what nobody reads: it has no checksum, and a plan is to be small.
+    # Without statistics and schema, which are never read: they have no checksum, and a plan is to be small.
     with pq.ParquetWriter(
         buffer,
         table.schema,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import orjson
 
@@ -37,26 +38,27 @@ class Sentinels:
     unindexed: frozenset[int]
 
 
-def read_sentinels(records: Storage, known: dict[Entry, Sentinel]) -> Sentinels:
+def read_sentinels(records: Storage, read_before: dict[Entry, Any]) -> Sentinels:
     """Return all sentinels: a few listings, plus one read for each that is in no sentinel index.
 
     Args:
         records: Of the run.
-        known: What was read before, by the objects, which never change. Gets what is read now.
+        read_before: What sentinels and sentinel indexes hold that were read before, by their objects,
+            which never change. Gets what is read now.
     """
     entries = sentinel_entries(records)
     good = {
         shard: sentinel
-        for shard, (sentinel, identity) in _read_indexes(records).items()
+        for shard, (sentinel, identity) in _read_indexes(records, read_before).items()
         if shard in entries and entries[shard].identity == identity
     }
     loose = {shard: entry for shard, entry in entries.items() if shard not in good}
-    unread = [(shard, entry) for shard, entry in loose.items() if entry not in known]
+    unread = [(shard, entry) for shard, entry in loose.items() if entry not in read_before]
     with ThreadPoolExecutor(READERS) as pool:
-        found = dict(zip(unread, pool.map(partial(_try_read, records), unread), strict=True))
-    known |= {entry: s for (_, entry), s in found.items() if isinstance(s, Sentinel)}
-    damaged = {shard: why for (shard, _), why in found.items() if isinstance(why, str)}
-    read = {shard: known[entry] for shard, entry in loose.items() if entry in known}
+        outcomes = dict(zip(unread, pool.map(partial(_try_read, records), unread), strict=True))
+    read_before |= {entry: s for (_, entry), s in outcomes.items() if isinstance(s, Sentinel)}
+    damaged = {shard: why for (shard, _), why in outcomes.items() if isinstance(why, str)}
+    read = {shard: read_before[entry] for shard, entry in loose.items() if entry in read_before}
     return Sentinels({**good, **read}, damaged, frozenset(read))
 
 
@@ -109,18 +111,25 @@ def write_index(
         records.put_if_absent({key: b"\n".join(lines[start : start + _LINES])})
 
 
-def _read_indexes(records: Storage) -> dict[int, tuple[Sentinel, str]]:
+def _read_indexes(
+    records: Storage, read_before: dict[Entry, Any]
+) -> dict[int, tuple[Sentinel, str]]:
     """Return each copied sentinel with the identity of its object.
 
     A sentinel index that cannot be read is no loss: its sentinels are then read one by one.
     """
-    keys = [e.key for e in records.list("sentinel_index") if e.size <= MAX_RECORD_BYTES]
-    found = {}
+    entries = [e for e in records.list("sentinel_index") if e.size <= MAX_RECORD_BYTES]
+    unread = [entry for entry in entries if entry not in read_before]
     with ThreadPoolExecutor(READERS) as pool:
-        for key, data in zip(keys, pool.map(records.get, keys), strict=True):
+        keys = [entry.key for entry in unread]
+        for entry, data in zip(unread, pool.map(records.get, keys), strict=True):
+            read_before[entry] = {}  # what is torn now will not be whole when it is read again
             with contextlib.suppress(DamagedOutputError, NewerFormatError):
-                found.update(index_from_bytes(data, key=key))
-    return found
+                read_before[entry] = index_from_bytes(data, key=entry.key)
+    copies: dict[int, tuple[Sentinel, str]] = {}
+    for entry in entries:
+        copies |= read_before[entry]
+    return copies
 
 
 def index_from_bytes(data: bytes, *, key: str) -> dict[int, tuple[Sentinel, str]]:
@@ -130,12 +139,12 @@ def index_from_bytes(data: bytes, *, key: str) -> dict[int, tuple[Sentinel, str]
         DamagedOutputError: The bytes are torn or foreign.
         NewerFormatError: They are of a later version.
     """
-    found = {}
+    copies = {}
     try:
         for line in data.splitlines():
             identity, fields = orjson.loads(line)
             sentinel = Sentinel.from_fields(fields, key=key)
-            found[sentinel.shard] = sentinel, identity
+            copies[sentinel.shard] = sentinel, identity
     except (ValueError, TypeError) as error:
         raise DamagedOutputError(f"{key} is damaged: it holds no whole sentinel index") from error
-    return found
+    return copies

@@ -1,4 +1,4 @@
-"""A checkpoint: records under one root, each written once, so that any reader sees a whole one."""
+"""A checkpoint: documents under one root, each written once, so that any reader sees a whole one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes, ways_out_told
+from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes, with_ways_out
 from batchrunner.checkpoint.documents import Quarantine, RunRecord, Sentinel
 from batchrunner.checkpoint.incarnations import folder, incarnations_in, record_key
 from batchrunner.checkpoint.plan_file import (
@@ -32,12 +32,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _QUARANTINE = re.compile(r"quarantine/part-(\d{5,})\.json")
-Known = dict[int, dict[Entry, Sentinel]]
-"""Sentinels that were read one by one, by run and object: neither changes."""
+ReadBefore = dict[int, dict[Entry, Any]]
+"""What documents hold that were read already, by run and object: neither changes."""
+
+
+_numbered: dict[tuple[Storage, int], Checkpoint] = {}
+_MOST_NUMBERED = 64
 
 
 class Checkpoint:
-    """The records of one run.
+    """The documents of one run.
 
     Everything here is put-if-absent: safe with any number of drivers and workers.
     """
@@ -58,22 +62,32 @@ class Checkpoint:
         self.is_half_cleared = False
         self._is_new = False
         """A listing has shown that there is no run: asking for its record would be a request."""
-        self._known: Known = {}
+        self._read_before: ReadBefore = {}
 
     @classmethod
-    def current(cls, storage: Storage, *, known: Known | None = None) -> Checkpoint:
-        """Open the run that counts, the last one; what is *known* is not read again."""
-        found = incarnations_in(storage)
-        *earlier, number = found.numbers or (0,)
+    def numbered(cls, storage: Storage, incarnation: int) -> Checkpoint:
+        """Return run number *incarnation* for a worker: one object a process, whose threads share it."""
+        checkpoint = _numbered.get((storage, incarnation))
+        if checkpoint is None:
+            if len(_numbered) >= _MOST_NUMBERED:
+                _numbered.clear()
+            checkpoint = _numbered[storage, incarnation] = cls(storage, incarnation=incarnation)
+        return checkpoint
+
+    @classmethod
+    def current(cls, storage: Storage, *, read_before: ReadBefore | None = None) -> Checkpoint:
+        """Open the run that counts, the last one; nothing in *read_before* is read again."""
+        listed = incarnations_in(storage)
+        *earlier, number = listed.numbers or (0,)
         checkpoint = cls(storage, incarnation=number, earlier=earlier)
-        checkpoint.is_half_cleared = found.is_half_cleared
-        checkpoint._is_new = not found.numbers
-        checkpoint._known = {} if known is None else known
+        checkpoint.is_half_cleared = listed.is_half_cleared
+        checkpoint._is_new = not listed.numbers
+        checkpoint._read_before = {} if read_before is None else read_before
         return checkpoint
 
     def reopened(self) -> Checkpoint:
-        """Open the run that counts by now, and read no sentinel a second time."""
-        return Checkpoint.current(self.storage, known=self._known)
+        """Open the run that counts by now; no plan, sentinel or sentinel index is read a second time."""
+        return Checkpoint.current(self.storage, read_before=self._read_before)
 
     def next(self) -> Checkpoint:
         """Return the run that a `--fresh` begins."""
@@ -90,7 +104,7 @@ class Checkpoint:
         return [Checkpoint(self.storage, incarnation=number) for number in self.earlier]
 
     def is_starting_over(self) -> bool:
-        """Tell whether a `--fresh` was begun and has no plan yet: old output may still stand."""
+        """Return whether a `--fresh` was begun and has no plan yet: old output may still stand."""
         return self.is_half_cleared or (
             bool(self.earlier)
             and not any(True for name in ("plan", "sentinels") for _ in self.records.list(name))
@@ -100,7 +114,7 @@ class Checkpoint:
         """Return what was asked for last, or None when there is no run yet.
 
         Raises:
-            DamagedOutputError: It cannot be read; the message tells the ways out.
+            DamagedOutputError: It cannot be read; the message names the ways out.
         """
         where = f"{self.storage.uri}/{record_key(self.incarnation)}"
         if self._is_new:
@@ -112,23 +126,23 @@ class Checkpoint:
         if changes := [entry.key for entry in self.records.list("changes")]:
             where = f"{self.records.uri}/{changes[-1]}"
             data = self.records.get(changes[-1])
-        with ways_out_told(can_be_mended=bool(changes)):
+        with with_ways_out(can_be_repaired=bool(changes)):
             return RunRecord.from_bytes(data, key=where)
 
     def refuse_without_record(self) -> None:
-        """Refuse a run of which there are records, but not the first that it wrote.
+        """Refuse a run of which there are documents, but not the first that it wrote.
 
         Raises:
-            DamagedOutputError: It is gone; the message tells the way out.
+            DamagedOutputError: It is gone; the message names the way out.
         """
         if any(True for name in ("plan", "sentinels") for _ in self.records.list(name)):
-            with ways_out_told(can_be_mended=False):
+            with with_ways_out(can_be_repaired=False):
                 raise lost(self.storage, record_key(self.incarnation))
 
     def keep_number(self) -> None:
-        """Have later sessions know of this run even if its record is gone: it ended, and left parts.
+        """Keep the number of this run taken, even if its record is gone: it ended, and left parts.
 
-        An empty record is a damaged one: nobody goes on with it, and its parts are moved aside.
+        An empty record is a damaged one: no driver goes on with it, and its parts are moved aside.
         """
         if self._is_new:
             self.storage.put_if_absent({record_key(self.incarnation): b""})
@@ -150,7 +164,7 @@ class Checkpoint:
             self.storage.delete_exactly([there])
 
     def accept_change(self, record: RunRecord) -> None:
-        """Write down that somebody accepted another spec for this run, and who."""
+        """Write down that a user accepted another spec for this run, and which user."""
         number = len(list(self.records.list("changes"))) + 1
         _create(self.records, f"changes/{number:04d}.json", record.to_bytes())
 
@@ -158,16 +172,20 @@ class Checkpoint:
         """Return the plan, oldest generation first.
 
         Raises:
-            DamagedOutputError: One cannot be read, or is gone; the message tells the ways out.
+            DamagedOutputError: One cannot be read, or is gone; the message names the ways out.
         """
-        keys = [entry.key for entry in self.records.list("plan")]
-        with ways_out_told():
-            if gone := lost_plan(self.records, keys):
+        entries = list(self.records.list("plan"))
+        with with_ways_out():
+            if gone := lost_plan(self.records, [entry.key for entry in entries]):
                 raise lost(self.records, gone)
-            return [
-                plan_from_bytes(self.records.get(key), key=f"{self.records.uri}/{key}")
-                for key in keys
-            ]
+            return [self._generation(entry) for entry in entries]
+
+    def _generation(self, entry: Entry) -> Generation:
+        read = self._read_before.setdefault(self.incarnation, {})
+        if entry not in read:
+            where = f"{self.records.uri}/{entry.key}"
+            read[entry] = plan_from_bytes(self.records.get(entry.key), key=where)
+        return cast(Generation, read[entry])
 
     def add_generation(self, generation: Generation, *, number: int) -> None:
         """Add to the plan. Atomic: the shards get their ids all together or not at all."""
@@ -177,18 +195,18 @@ class Checkpoint:
         """Return the schemas of the sink: the first, then each that adds to it.
 
         Raises:
-            DamagedOutputError: One cannot be read; the message tells the ways out.
+            DamagedOutputError: One cannot be read; the message names the ways out.
         """
         try:
             first = self.records.get(_schema_key(0))
         except ObjectNotFoundError:
             return []
-        found = {_schema_key(0): first}
-        found |= {entry.key: self.records.get(entry.key) for entry in self.records.list("schema")}
-        with ways_out_told():
+        stored = {_schema_key(0): first}
+        stored |= {entry.key: self.records.get(entry.key) for entry in self.records.list("schema")}
+        with with_ways_out():
             return [
                 schema_from_bytes(data, key=f"{self.records.uri}/{key}")
-                for key, data in found.items()
+                for key, data in stored.items()
             ]
 
     def add_schema(self, schema: bytes, *, number: int) -> bool:
@@ -225,22 +243,22 @@ class Checkpoint:
     def sentinel(self, stem: str, *, run_uid: str) -> Sentinel | None:
         """Return the sentinel of one shard, or None when this run has not committed it."""
         try:
-            found = self._read(f"sentinels/{stem}.json")
+            stored = self._read(f"sentinels/{stem}.json")
         except ObjectNotFoundError:
             return None
-        return found if found.is_of(stem, run_uid=run_uid) else None
+        return stored if stored.is_of(stem, run_uid=run_uid) else None
 
     def quarantine(self, records: Mapping[str, Quarantine]) -> None:
-        """Set shards apart, by the stem of their part, until `release`."""
+        """Quarantine shards, by the stem of their part, until `release`."""
         self.records.put_if_absent(
             {f"quarantine/{stem}.json": record.to_bytes() for stem, record in records.items()}
         )
 
     def quarantined(self) -> dict[int, Quarantine]:
-        """Return the shards that are set apart, by id.
+        """Return the quarantined shards, by id.
 
-        One whose record is damaged is set apart as well, and its reason says so: its name tells
-        which it is, and `release` is the way out for it, too.
+        One whose document is damaged is quarantined as well, and its reason says so: its name has the
+        id, and `release` is the way out for it, too.
         """
         keys = [e.key for e in self.records.list("quarantine") if _QUARANTINE.fullmatch(e.key)]
         with ThreadPoolExecutor(READERS) as pool:
@@ -255,21 +273,21 @@ class Checkpoint:
             return Quarantine.unreadable(int(key[len("quarantine/part-") : -len(".json")]), error)
 
     def release(self, *, check: Callable[[], None]) -> None:
-        """Let the shards that are set apart be tried again, as if nothing had happened to them.
+        """Release the quarantined shards, so that they are tried as if they had not failed.
 
-        *check* raises once another driver has taken over: what is set apart since then is its.
+        *check* raises once another driver has taken over: what is quarantined since then is its.
         """
-        found = [e for name in ("attempts", "quarantine") for e in self.records.list(name)]
-        if found:
+        entries = [e for name in ("attempts", "quarantine") for e in self.records.list(name)]
+        if entries:
             check()
-            self.records.delete_exactly(found)
+            self.records.delete_exactly(entries)
 
     def is_recorded(self, uid: str) -> bool:
-        """Tell whether the analytics store has the run in the state called *uid*."""
+        """Return whether the analytics store has the run in the state called *uid*."""
         return self.records.head(f"recorded/{uid}.json") is not None
 
     def mark_recorded(self, uid: str) -> None:
-        """Remember that it does. Call it only once that is durable."""
+        """Write down that it does. Call it only once that is durable."""
         self.records.put_if_absent({f"recorded/{uid}.json": b"{}"})
 
     def find(self, stems: Iterable[str], *, run_uid: str) -> dict[str, Sentinel]:
@@ -280,14 +298,14 @@ class Checkpoint:
             if stems
             else set()
         )
-        found = [stem for stem in stems if stem in there]
+        stems = [stem for stem in stems if stem in there]
         with ThreadPoolExecutor(READERS) as pool:
-            read = zip(found, pool.map(partial(self.sentinel, run_uid=run_uid), found), strict=True)
+            read = zip(stems, pool.map(partial(self.sentinel, run_uid=run_uid), stems), strict=True)
             return {stem: sentinel for stem, sentinel in read if sentinel is not None}
 
     def sentinels(self) -> Sentinels:
         """Return all sentinels: a few listings, plus one read for each that is in no sentinel index."""
-        return read_sentinels(self.records, self._known.setdefault(self.incarnation, {}))
+        return read_sentinels(self.records, self._read_before.setdefault(self.incarnation, {}))
 
     def _read(self, key: str) -> Sentinel:
         return Sentinel.from_bytes(self.records.get(key), key=f"{self.records.uri}/{key}")

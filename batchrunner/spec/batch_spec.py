@@ -74,6 +74,7 @@ class BatchSpec(Section):
     @field_validator("capability", mode="before")
     @classmethod
     def _no_object(cls, value: Any) -> Any:
+        # pydantic would report that a function is no mapping, which is no way out.
         if callable(value) and not isinstance(value, Section):
             message = "give the object itself to BatchRunner(spec, capability=...)"
             raise ValueError(message)  # noqa: TRY004 - pydantic collects ValueErrors only
@@ -143,6 +144,11 @@ class BatchSpec(Section):
     def from_environment(self) -> frozenset[tuple[str | int, ...]]:
         """Paths of the values that refer to variables, which must not be stored or shown."""
         return self._text.from_environment if self._text else frozenset()
+
+    @property
+    def called(self) -> CapabilitySpec:
+        """How the capability is called; with the defaults where Python hands over the object."""
+        return self.capability or CapabilitySpec(target="in:memory")
 
     @property
     def checkpoint_uri(self) -> str:

@@ -52,6 +52,7 @@ class CapabilitySpec(Section):
         description="Stands in for the hash of the code: the output is taken to be the same as "
         "long as the version is.",
     )
+    # Neutral, since not their names decide but their content, which the fingerprint has beside the spec.
     files: Annotated[Files | None, NEUTRAL] = Field(
         default=None,
         description="Files that the capability reads, such as weights, and whose content decides "
@@ -134,7 +135,7 @@ class SinkSpec(Section):
     )
     schema_: Annotated[dict[str, str] | None, BeforeValidator(column_texts), ORDERED] = Field(
         default=None,
-        alias="schema",
+        alias="schema",  # `schema` itself is a method of pydantic's BaseModel
         description="Columns of the parts, in order, and their types as Arrow prints them, such as "
         "`int64`, `timestamp[us, tz=UTC]` or `list<struct<role: string, content: string>>`. A "
         "mapping is a struct, a list of one type is a list. In Python, also a `pyarrow.Schema` or a "
@@ -162,8 +163,8 @@ def checked_for_format(value: Any, sink_format: str | None) -> Any:
         return value
     parts = format_named(sink_format)
     if isinstance(value, str) and value not in parts.compressions:
-        known = ", ".join(parts.compressions)
-        raise ValueError(f"the format {sink_format} takes these compressions only: {known}")
+        names = ", ".join(parts.compressions)
+        raise ValueError(f"the format {sink_format} takes these compressions only: {names}")
     if isinstance(value, dict) and not parts.keeps_schema:
         raise ValueError("a schema needs the format parquet")
     return value

@@ -73,7 +73,7 @@ def _type(kind: Any) -> ArrowType:
     if t.is_dictionary(kind):
         values, indices = _type(kind.value_type), _type(kind.index_type)
         return dictionary_of(values, indices, ordered=int(kind.ordered))
-    if hasattr(kind, "value_field"):
+    if hasattr(kind, "value_field"):  # all kinds of lists
         return _list(kind)
     return _plain(kind)
 

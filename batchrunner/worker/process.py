@@ -56,7 +56,7 @@ def direct_caller(
         CapabilityImportError: It cannot be imported or built, or changed since the driver looked.
     """
     work.prepare()
-    spec = work.capability_spec
+    spec = work.spec.called
     capability = build(work.capability or load_target(spec.target), spec)
     if spec.mode == "run":
         from batchrunner.worker.capability_runs import CapabilityRuns
@@ -261,7 +261,7 @@ class _Group:
         self._given_up: set[int] = set()
         self._failed: set[int] = set()
         """As `_given_up`, which the thread that writes knows: known here before that hears of it."""
-        self._by_run = work.capability_spec.mode == "run"
+        self._by_run = work.spec.called.mode == "run"
 
     def process(self, shards: Sequence[Shard], *, stop: Stop) -> Iterator[list[Receipt]]:
         spec = self._work.spec

@@ -10,7 +10,7 @@ from batchrunner.capability.module_snapshot import ModuleSnapshot
 from batchrunner.checkpoint import Checkpoint, PlanFacts
 from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
 from batchrunner.formats.registry import take_over
-from batchrunner.spec import BatchSpec, CapabilitySpec
+from batchrunner.spec import BatchSpec
 from batchrunner.storage import Storage
 from batchrunner.worker.schema import SinkSchema
 
@@ -55,14 +55,9 @@ class Work:
         take_over(self.formats)
 
     @property
-    def capability_spec(self) -> CapabilitySpec:
-        """How the capability is called."""
-        return self.spec.capability or CapabilitySpec(target="in:memory")
-
-    @property
     def takes_tables(self) -> bool:
         """Whether the capability is called with columns, and not with rows."""
-        by_batch = self.capability_spec.mode == "batch"
+        by_batch = self.spec.called.mode == "batch"
         return by_batch and self.spec.execution.batch_format != "rows"
 
     def sink(self) -> Storage:
@@ -72,4 +67,4 @@ class Work:
         return SinkSchema(self.checkpoint(), declared=self.spec.sink.schema_)
 
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(checkpoint_storage(self.spec), incarnation=self.incarnation)
+        return Checkpoint.numbered(checkpoint_storage(self.spec), self.incarnation)

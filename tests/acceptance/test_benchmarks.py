@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from command import ENVIRONMENT, TESTS
+from patience import PATIENCE
 
 CHECKOUT = TESTS.parent
 
@@ -19,12 +20,12 @@ def module(*arguments):
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=PATIENCE,
     )
 
 
 def test_a_tiny_workload_leaves_every_measurement_and_a_page(tmp_path):
-    """Whoever doubts a number finds what it is the median of, and on which machine."""
+    """A reader who doubts a number finds what it is the median of, and on which machine."""
     results = tmp_path / "results"
 
     done = module(
@@ -46,7 +47,7 @@ def test_a_tiny_workload_leaves_every_measurement_and_a_page(tmp_path):
 
 
 def test_the_readme_is_what_the_results_say():
-    """A number that somebody improved by hand would be found here."""
+    """A number that was improved by hand would be found here."""
     page = module("benchmarks.readme", "benchmarks/results")
 
     assert page.returncode == 0, page.stderr

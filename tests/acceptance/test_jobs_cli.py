@@ -11,6 +11,7 @@ import pytest
 from builders import a_source
 from command import ENVIRONMENT, a_spec_file, batchrunner
 from job_processes import a_client, first_line_of, kill_with_all_below
+from patience import PATIENCE
 
 pytestmark = pytest.mark.ray
 
@@ -22,10 +23,10 @@ HOLD = """
         "completed": submit_capability(Scoring("completed"), job_name="good"),
         "pending": submit_capability(Scoring("pending"), resources={"num_cpus": 500}),
     }
-    jobs["failed"].wait(60), jobs["completed"].wait(60)
+    jobs["failed"].wait(240), jobs["completed"].wait(240)
     ids = {name: job.job_id for name, job in jobs.items()}
     say(json.dumps({**ids, "address": ray.get_runtime_context().gcs_address}))
-    time.sleep(300)
+    time.sleep(3600)
 """
 
 
@@ -85,9 +86,8 @@ def test_listing_waiting_and_cancelling_have_exit_codes_for_scripts(ids, place):
     assert [job["job_id"] for job in found] == [ids["pending"], ids["failed"]]
     assert found[1]["error"] == "ValueError: five is right out"
 
-    waited = [
-        jobs(ids, place, "wait", ids[name], "--timeout", "0.2") for name in ids if name != "address"
-    ]
+    patience = {"failed": PATIENCE, "completed": PATIENCE, "pending": 0.2}
+    waited = [jobs(ids, place, "wait", ids[name], "--timeout", patience[name]) for name in patience]
     assert [done.returncode for done in waited] == [1, 0, 75], waited
     assert jobs(ids, place, "get", "nobody").returncode == 2
     assert jobs(ids, place, "cancel", ids["pending"]).returncode == 0

@@ -54,6 +54,7 @@ def test_drivers_workers_and_raylets_killed_on_ray_cost_nothing(tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.s3
+@pytest.mark.smoke  # Ray and S3 in one: what `make test` shows of both
 def test_a_job_in_a_bucket_survives_too(tmp_path, seaweedfs, prefix):
     """From S3 into S3, by actors, with a class that is built once for each."""
     bucket = Bucket(seaweedfs, prefix)

@@ -1,4 +1,4 @@
-"""The command on a terminal, over rows, names and messages of somebody who means harm."""
+"""The command on a terminal, over rows, names and messages of an attacker."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from batchrunner.analytics import open_store
 from batchrunner.testing.analytics_contract import a_run
 from command import ENVIRONMENT, a_spec_file, batchrunner
+from patience import PATIENCE
 
 CLIPBOARD, CLEAR, TURNED = "\x1b]52;c;aGk=\x07", "\x1b[2J", "\u202e"
 HARM = f"{CLIPBOARD}{CLEAR}\rdone{TURNED}\x9b2J"
@@ -94,7 +95,7 @@ def on_a_terminal(*arguments, cwd, columns, **environment):
             pass
         os.close(ours)
         stderr = process.stderr.read()
-        assert process.wait(60) == 0, stderr
+        assert process.wait(PATIENCE) == 0, stderr
     return said.decode().replace("\r\n", "\n"), stderr
 
 

@@ -14,6 +14,7 @@ from batchrunner.testing.fault_proxy import Fault, NetworkFaultKind, fault_proxy
 from buckets import Bucket
 from builders import a_source, rows
 from command import batchrunner, start
+from patience import PATIENCE
 
 CANARY = "SECRET-7f3a9c"
 SLASHED = "SECRET/7f3a9c+x"
@@ -36,7 +37,7 @@ class Scene:
         return {**there, "endpoint_url": endpoint or there["endpoint_url"], **secrets}
 
     def write_spec(self, **changes) -> None:
-        """From the bucket into the bucket, unless told."""
+        """From the bucket into the bucket, unless changed."""
         fields = {
             "capability": {
                 "target": "capabilities:keeps_its_secrets",
@@ -245,7 +246,7 @@ def test_a_driver_that_is_killed(tmp_path):
     }
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(scene_spec))
     with start("-v", "run", "spec.yaml", cwd=tmp_path, **ENVIRONMENT) as process:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while not list(tmp_path.glob("out/_checkpoint/attempts/*")):
             assert time.monotonic() < deadline
             time.sleep(0.02)

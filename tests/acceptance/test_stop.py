@@ -13,6 +13,7 @@ import pytest
 
 from builders import a_source, rows, rows_out
 from command import a_spec_file, batchrunner, start
+from patience import PATIENCE
 
 SHARDS = 60
 
@@ -34,7 +35,7 @@ def wait_for_commits(job, process, count):
 
 
 def wait_for(happened, process):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not happened():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -63,7 +64,7 @@ def test_a_signal_stops_cleanly(job, number, code, engine):
     with start("run", "spec.yaml", cwd=job) as process:
         wait_for_commits(job, process, 1)
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == code, stderr
     assert "stopping: the shards in flight are finished first" in stderr
@@ -85,8 +86,8 @@ def processes_in_calls(job):
 
 
 def is_released(job):
-    [lease] = job.glob("out/_checkpoint/lease/*.json")
-    return json.loads(lease.read_bytes())["released"]
+    leases = [json.loads(path.read_bytes()) for path in job.glob("out/_checkpoint/lease/*.json")]
+    return [lease["released"] for lease in leases] == [True]
 
 
 @pytest.mark.parametrize(
@@ -99,18 +100,16 @@ def is_released(job):
     ids=["SIGINT", "SIGTERM", "ray-SIGINT"],
 )
 def test_a_second_signal_drops_the_call_and_says_what_happened(job, number, code, engine):
-    """Whoever asks twice means it, and needs the next command as much as others."""
-    hangs(job, engine=engine)
+    """A user who asks twice means it, and needs the next command as much as others."""
+    hangs(job, engine=engine, grace_period="24h")
     with start("run", "spec.yaml", cwd=job, group=True) as process:
         wait_for(lambda: processes_in_calls(job), process)  # before a call, one is enough
         os.killpg(process.pid, number)
         wait_for(lambda: list(job.glob("out/_checkpoint/sessions/*.stop")), process)
-        began = time.monotonic()
         os.killpg(process.pid, number)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == code, stderr
-    assert time.monotonic() - began < 15  # the grace period is 25 s
     assert f"stopped ({number.name}): 0 of 60 shards committed" in stderr
     assert "next: batchrunner run spec.yaml" in stderr
     assert "Traceback" not in stderr
@@ -137,10 +136,13 @@ def test_a_call_that_hangs_holds_nobody_up_for_longer_than_the_grace_period(
             wait_for(lambda: processes_in_calls(job), process)
             began = time.monotonic()
             process.terminate()
-        _, stderr = process.communicate(timeout=60)
+        while process.poll() is None and not is_released(job):
+            time.sleep(0.02)
+        took = time.monotonic() - began
+        _, stderr = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == code, stderr
-    assert time.monotonic() - began < 15  # 5 s, and those that a busy machine adds
+    assert took < 30  # 5 s, and those that a busy machine adds
     assert "0 of 60 shards committed" in stderr
     assert "next: batchrunner run spec.yaml" in stderr
     assert is_released(job)
@@ -162,7 +164,7 @@ def test_a_call_that_holds_the_interpreter_is_ended_with_its_process(job, max_ru
         wait_for((job / "begun").exists, process)
         if not max_runtime:
             process.terminate()
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == -signal.SIGKILL, stderr
     assert "next: batchrunner run spec.yaml" in stderr
@@ -187,7 +189,7 @@ def test_what_hangs_in_the_main_thread_is_ended_too_with_the_next_command(job):
     with start("run", "spec.yaml", cwd=job) as process:
         wait_for((job / "begun").exists, process)
         process.terminate()
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 143, stderr
     assert "stopped (SIGTERM)" in stderr
@@ -203,7 +205,7 @@ def test_a_signal_to_the_process_group_while_ray_starts_is_a_stop(job):
         wait_for(lambda: "gcs_server" in commands_of_children(process.pid), process)
         children = children_of(process.pid)
         os.killpg(process.pid, signal.SIGTERM)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 143, stderr
     assert "stopped (SIGTERM): 0 of 60 shards committed" in stderr
@@ -228,7 +230,7 @@ def commands_of_children(pid):
 
 
 def wait_for_end_of(pids):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not all(map(has_ended, pids)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -256,16 +258,16 @@ def test_max_runtime_ends_with_75(job):
 
 
 def test_a_driver_that_lost_its_lease_stops(job):
-    """Somebody took over while this one could not renew: it has no right to go on."""
-    from batchrunner.checkpoint.lease import Lease, Owner
+    """Another driver took over while this one could not renew: it has no right to go on."""
+    from batchrunner.checkpoint.lease import Lease, LeaseOwner
     from batchrunner.storage import open_storage
 
     with start("run", "spec.yaml", cwd=job) as process:
         wait_for_commits(job, process, 1)
-        usurper = Lease(2, Owner("x", "elsewhere", "boot", 1, "1"), released=True)
+        usurper = Lease(2, LeaseOwner("x", "elsewhere", "boot", 1, "1"), released=True)
         storage = open_storage(str(job / "out/_checkpoint"))
         assert storage.put_if_absent({usurper.key: usurper.to_bytes()})
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 4, stderr
     assert finishes(job)

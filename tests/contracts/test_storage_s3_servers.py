@@ -15,7 +15,7 @@ from batchrunner.storage.s3.retry import RetryPolicy
 from batchrunner.storage.s3.storage import S3Storage
 from batchrunner.testing.storage_contract import INTENT, entry_of, keys, publish
 
-QUICK = RetryPolicy(max_attempts=2, deadline=5, first_delay=0.01)
+QUICK = RetryPolicy(max_attempts=2, deadline=60, first_delay=0.01)
 
 
 def a_storage(server, prefix, **options):

@@ -19,7 +19,7 @@ import mutants
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.commit import Finished, commit
-from batchrunner.driver.dispatch import Driving
+from batchrunner.driver.dispatch import Dispatcher
 from batchrunner.errors import (
     CapabilityImportError,
     ForeignOutputError,
@@ -32,6 +32,7 @@ from batchrunner.testing.memory import MemoryStorage
 from batchrunner.verify import verify
 from builders import a_source, a_spec, parts, rows, rows_out, write_jsonl
 from command import ENVIRONMENT
+from patience import PATIENCE
 from paused_driver import POINTS
 
 
@@ -51,7 +52,7 @@ def files(folder):
 
 
 def made(out):
-    """All of the output, without what tells one session from another."""
+    """All of the output, without what differs between sessions."""
     return {path.name: path.read_bytes() for path in [*parts(out), out / "_manifest.json"]}
 
 
@@ -165,7 +166,7 @@ def test_a_late_part_is_found_by_the_session_after_the_one_that_cleared(tmp_path
 
     dying = a_run_by(tmp_path, new_code_beside(lambda: None))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Driving, "go", dies)
+        patch.setattr(Dispatcher, "go", dies)
         with pytest.raises(KeyboardInterrupt):
             dying.run(fresh=True)
     for zombie in zombies:
@@ -206,7 +207,7 @@ def test_what_a_run_remembers_goes_once_the_next_one_is_complete(tmp_path):
 
 
 def test_a_sentinel_of_another_run_among_the_records_is_not_trusted(tmp_path):
-    """Were it written there all the same, by a version that knows no incarnations: that is told."""
+    """Were it written there all the same, by a version that knows no incarnations: that is reported."""
     assert "was not written by this run" in failure_beside_a_foreign_sentinel(tmp_path)
 
 
@@ -219,7 +220,7 @@ def test_a_sentinel_of_another_run_would_be_trusted_without_the_comparison(tmp_p
 
 
 def failure_beside_a_foreign_sentinel(folder):
-    """Let the zombie write into the records of the new run, which nobody can forbid it."""
+    """Let the zombie write into the records of the new run, which nothing can prevent."""
     a_dead_run(folder)
     zombie = Zombie(folder, shard=2)
 
@@ -246,7 +247,7 @@ def driver(folder, host, *, point="", mutant="", flags=()):
 
 
 def wait_for(happened, *processes):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not happened():
         ended = [process.communicate() for process in processes if process.poll() is not None]
         assert not ended, ended
@@ -274,7 +275,7 @@ def paused_driver(folder, point, *, mutant=""):
 
 
 def ends(process):
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in stderr, stderr
     return process.returncode, stdout
 
@@ -328,7 +329,13 @@ def damage_done(folder, point, grow, *, mutant="", during):
     return wrong
 
 
-@pytest.mark.parametrize("during", [True, False], ids=["wakes during", "wakes after"])
+@pytest.mark.parametrize(
+    "during",
+    [
+        pytest.param(True, id="wakes during"),
+        pytest.param(False, id="wakes after", marks=pytest.mark.sweep),
+    ],
+)
 @pytest.mark.parametrize("point", POINTS)
 def test_a_driver_that_was_displaced_while_it_stood_still_does_nothing_more(growing, point, during):
     """A paused machine, a stalled disk: the output is the second driver's, byte for byte."""
@@ -398,7 +405,7 @@ def of_another_run(folder):
 
 
 def same_names_of_another_run(folder):
-    """The same, where this run had its output before somebody moved it away."""
+    """The same, where this run had its output before the user moved it away."""
     BatchRunner(a_spec(folder)).run()
     names = ("_SUCCESS", "_manifest.json", "_owner.json")
     for path in (*parts(folder / "out"), *(folder / "out" / name for name in names)):
@@ -407,7 +414,7 @@ def same_names_of_another_run(folder):
 
 
 def test_output_whose_plan_is_gone_is_moved_aside(tmp_path):
-    """Nobody can vouch for it, and some of it may be another job's."""
+    """Nothing vouches for it, and some of it may be another job's."""
     a_source(tmp_path / "in")
     BatchRunner(a_spec(tmp_path)).run()
     (tmp_path / "out/part-00001.jsonl").write_text("another job's\n")
@@ -431,10 +438,10 @@ def nothing_to_read(folder):
 
 
 def somebody_runs(folder):
-    from batchrunner.checkpoint.lease import Owner, acquire_lease
+    from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
 
     BatchRunner(a_spec(folder)).run()
-    owner = Owner.this_process("a session")
+    owner = LeaseOwner.this_process("a session")
     acquire_lease(open_storage(str(folder / "out/_checkpoint")), owner)
 
 

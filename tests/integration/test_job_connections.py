@@ -30,7 +30,7 @@ def test_a_simple_job_whose_connection_is_gone_has_failed_and_the_next_one_goes_
         here = ray.get_runtime_context().gcs_address
         job = submit_capability(Scoring({tag!r}), resources={{"num_cpus": 500}})
         ended = []
-        waiting = threading.Thread(target=lambda: ended.append(job.wait(60).value))
+        waiting = threading.Thread(target=lambda: ended.append(job.wait(240).value))
         waiting.start()
         say(job.status.value)
         ray.shutdown()
@@ -39,7 +39,7 @@ def test_a_simple_job_whose_connection_is_gone_has_failed_and_the_next_one_goes_
         say(*ended, ray.is_initialized())
 
         other = submit_capability(Scoring("{tag}.next"))
-        say(ray.get_runtime_context().gcs_address == here, other.wait(60).value)
+        say(ray.get_runtime_context().gcs_address == here, other.wait(240).value)
         late = submit_capability(Scoring("{tag}.late"), resources={{"num_cpus": 500}})
         warnings.simplefilter("ignore")
         shutdown_job_backend(timeout=0.1)
@@ -54,7 +54,7 @@ def test_a_simple_job_whose_connection_is_gone_has_failed_and_the_next_one_goes_
 
         def wait():
             try:
-                job.wait(60)
+                job.wait(240)
             except BatchRunnerError as error:
                 say("gave up its connection" in str(error))
 
@@ -95,12 +95,12 @@ def test_a_backend_whose_cluster_is_gone_is_shut_down_in_time(tag, tmp_path):
             list_jobs()
         except Exception as error:
             say(type(error).__name__, "its cluster is gone" in str(error))
-        say(time.monotonic() - began < 25)
+        say(time.monotonic() - began < 120)
         began = time.monotonic()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             shutdown_job_backend(timeout=2)
-        say(time.monotonic() - began < 20, all(job.job_id in str(caught[0].message) for job in jobs))
+        say(time.monotonic() - began < 120, all(job.job_id in str(caught[0].message) for job in jobs))
         say(list_jobs())
         try:
             submit_capability(Scoring({tag!r}))
@@ -138,9 +138,9 @@ def test_what_is_asked_over_a_client_connection_whose_cluster_is_gone_says_so(
         began = time.monotonic()
         warnings.simplefilter("ignore")
         shutdown_job_backend(timeout=5)
-        say(time.monotonic() - began < 20, told(lambda: job.status))
+        say(time.monotonic() - began < 120, told(lambda: job.status))
         configure(address={address!r}, force_reinit=True)
-        say(submit_capability(Scoring("{tag}.here")).wait(60).value)
+        say(submit_capability(Scoring("{tag}.here")).wait(240).value)
     """
     ports = free_ports(2)
     options = {
@@ -175,7 +175,7 @@ def test_a_handle_starts_no_other_ray_when_the_one_of_its_job_has_ended(tag, tmp
                 ask()
             except Exception as error:
                 say(type(error).__name__, ray.is_initialized())
-        say(submit_capability(Scoring("{tag}.next")).wait(60).value)
+        say(submit_capability(Scoring("{tag}.next")).wait(240).value)
     """
     store = {"uri": str(tmp_path / "store")}
     options = {"address": "local", "idempotency_scope": tag, "analytics_store": store}

@@ -45,7 +45,12 @@ def one_large_file(folder, suffix):
 
 
 @pytest.mark.parametrize(
-    ("source", "sink"), [("jsonl.gz", "jsonl"), ("parquet", "parquet"), ("jsonl.gz", "parquet")]
+    ("source", "sink"),
+    [
+        ("jsonl.gz", "jsonl"),
+        pytest.param("parquet", "parquet", marks=pytest.mark.sweep),
+        pytest.param("jsonl.gz", "parquet", marks=pytest.mark.sweep),
+    ],
 )
 def test_a_shard_that_is_larger_than_the_memory_allowed_streams(tmp_path, source, sink):
     """900 MB of rows that cannot be cut go through in a fraction of that."""
@@ -85,7 +90,7 @@ def one_long_line(folder, suffix):
         file.write(b"\n" + good)
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
+@pytest.mark.parametrize("suffix", ["jsonl", pytest.param("jsonl.gz", marks=pytest.mark.sweep)])
 def test_a_line_of_a_gibibyte_costs_that_line(tmp_path, suffix):
     """Also where it comes out of a few bytes: a bomb."""
     one_long_line(tmp_path / "in", suffix)
@@ -102,7 +107,7 @@ def test_a_line_of_a_gibibyte_costs_that_line(tmp_path, suffix):
 
     code, megabytes = map(int, done.stdout.split())
     assert code == 0, done.stderr
-    assert "3 in, 2 out, 1 set aside" in done.stderr
+    assert "3 in, 2 out, 1 failed" in done.stderr
     assert megabytes < 300
 
 
@@ -114,6 +119,7 @@ def rows_of_a_megabyte(folder, *, text):
             file.write(json.dumps({"id": n, "text": text}).encode() + b"\n")
 
 
+@pytest.mark.sweep
 def test_large_rows_in_a_small_file_take_no_more_than_the_budget(tmp_path):
     """Each batch was bounded, and nine of them were held, as bytes, as objects and as lines."""
     rows_of_a_megabyte(tmp_path / "tiny", text="a")

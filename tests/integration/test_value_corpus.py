@@ -22,6 +22,11 @@ from builders import a_spec, parts
 from exact import REFUSED
 
 FORMATS = ("rows", "numpy", "pandas", "pyarrow")
+ONE_QUICKLY = [
+    "pandas",
+    *(pytest.param(f, marks=pytest.mark.sweep) for f in FORMATS if f != "pandas"),
+]
+"""Each of them over the whole corpus; the one that alters most by itself in `make test`."""
 NOT_READ = {"fastparquet-int96-finer": {0}}
 """Rows with an instant of INT96 that is none of whole microseconds, refused when they are read."""
 
@@ -69,7 +74,7 @@ def one_by_one(tmp_path, files, **options):
         yield path, made[0], {at: message for (_, at), message in dead.items()}
 
 
-@pytest.mark.parametrize("batch_format", FORMATS)
+@pytest.mark.parametrize("batch_format", ONE_QUICKLY)
 def test_parquet_to_parquet_is_exact_in_value_and_type(tmp_path, files, batch_format):
     """A column that is passed on is the column that was there, whatever wrote the file."""
     for path, part, dead in one_by_one(tmp_path, files, batch_format=batch_format):
@@ -90,7 +95,7 @@ def names_a_column(message, table):
     return any(f"column {name!r}"[:-1] in message for name in table.column_names)
 
 
-@pytest.mark.parametrize("batch_format", FORMATS)
+@pytest.mark.parametrize("batch_format", ONE_QUICKLY)
 def test_parquet_to_json_is_exact_and_the_same_in_every_format(tmp_path, files, batch_format):
     """What JSON has a word for is written by the one rule for its type; the rest is refused by name."""
     made, dead = run(tmp_path, files[0].parent, "jsonl", batch_format=batch_format)
@@ -131,7 +136,7 @@ def ids_of(batch):
     return [getattr(each, "as_py", lambda each=each: each)() for each in column]
 
 
-@pytest.mark.parametrize("batch_format", FORMATS)
+@pytest.mark.parametrize("batch_format", ONE_QUICKLY)
 def test_neither_the_size_of_a_batch_nor_a_bad_row_alters_the_others(tmp_path, files, batch_format):
     """What decides nothing in the specification must decide nothing in the output."""
     some = [path for path in files if path.stem.startswith("arrow-") and len(path.stem) % 3 == 0]

@@ -1,4 +1,4 @@
-"""Every field of a spec, with a dozen values that nobody thought of: told, or run; never a surprise."""
+"""Every field of a spec, with a dozen odd values: each is refused with its name, or runs; never a traceback."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def a_spec_with(field, value):
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_wrong_value_is_told_before_anything_runs(field, folder, monkeypatch, capsys):
+def test_a_wrong_value_is_refused_before_anything_runs(field, folder, monkeypatch, capsys):
     """What `validate` lets pass, `run` must not call an internal error, with the checkpoint made."""
     monkeypatch.chdir(folder)
     # Only the call itself can say which arguments it takes.

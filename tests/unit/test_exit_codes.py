@@ -1,4 +1,4 @@
-"""What the page tells a scheduler to do with each exit code, held against the codes that there are."""
+"""The page on schedulers handles every exit code that exists."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_these_keys_name_secrets(key):
     ],
 )
 def test_these_keys_do_not(key):
-    """A report that hides everything helps nobody."""
+    """A report that hides everything is of no use."""
     assert not looks_secret(key)
 
 
@@ -120,7 +120,7 @@ def test_nothing_that_is_shown_or_kept_has_them():
 
 
 def test_the_kept_text_hides_what_is_spelled_out_and_keeps_what_is_named():
-    """`${TOKEN}` tells the next reader what to set; a literal token tells everybody the token."""
+    """`${TOKEN}` names the variable to set; a literal token would publish the token."""
     kept = a_spec().kept_text
 
     assert 'token: "${TOKEN}"' in kept
@@ -213,7 +213,7 @@ def test_no_error_of_python_shows_one():
 
 
 def test_a_changed_secret_is_a_difference_that_is_not_shown():
-    """`fn_kwargs: {key: column}` may decide the output, so it counts; but nobody prints it."""
+    """`fn_kwargs: {key: column}` may decide the output, so it counts; but it is never printed."""
 
     def fields(value):
         capability = {"target": "a:b", "fn_kwargs": {"api_key": value}}
@@ -255,7 +255,7 @@ def test_a_secret_is_known_in_the_forms_that_messages_have_it_in(secret, form):
 
 @pytest.mark.parametrize("value", ["SECRET-7f3a", "'SECRET-7f3a'", "[SECRET-7f3a]", "[SECRET-7f3a"])
 def test_a_lone_value_in_the_place_of_options_is_not_shown(value):
-    """Whoever meant `storage_options: {secret: ...}` finds the mistake without the secret."""
+    """A user who meant `storage_options: {secret: ...}` finds the mistake without the secret."""
     text = f"capability: a:b\nsource: {{uri: x, storage_options: {value}}}\nsink: y\n"
 
     with pytest.raises(InvalidSpecError) as refusal:

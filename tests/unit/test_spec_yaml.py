@@ -284,7 +284,7 @@ any_text = st.text() | st.lists(st.sampled_from(TOKENS), max_size=40).map("".joi
 
 @settings(
     max_examples=300,
-    deadline=2000,
+    deadline=60_000,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(any_text)

@@ -104,7 +104,7 @@ def test_a_container_is_opened_once_for_each_set_of_options():
     assert found == {id(locate("s3://bucket/x", storage_options=again)[0])}
     assert found != {id(locate("s3://bucket/x", storage_options={"key": "b"})[0])}
     assert found != {id(locate("s3://bucket/x")[0])}
-    assert spent < 1
+    assert spent < 5
 
 
 def test_memory_is_shared_by_its_name():

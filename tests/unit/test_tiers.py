@@ -40,6 +40,12 @@ def test_a_test_that_takes_a_server_has_its_mark_without_being_asked(server):
     assert tier_of("integration", marks_of(["tmp_path", server])) in ("ray", "s3")
 
 
+def test_a_case_on_the_engine_ray_has_its_mark_and_the_local_one_beside_it_has_not():
+    """Most tests of both engines are one test with a parameter."""
+    assert marks_of(["engine"], engine="ray") == {"ray"}
+    assert marks_of(["engine"], engine="local") == set()
+
+
 def test_a_test_that_needs_ray_and_s3_is_run_once():
     """By the tests on Ray, which run one after another."""
     assert tier_of("acceptance", {"ray", "s3"}) == "ray"

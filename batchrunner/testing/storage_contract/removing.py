@@ -1,0 +1,180 @@
+"""Deleting, moving and cleaning: exactly what was seen, and nothing that came since."""
+
+# A test suite, although it is shipped.
+# ruff: noqa: S101
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from batchrunner.errors import ObjectNotFoundError
+from batchrunner.storage.contract import Entry, Storage
+from batchrunner.testing.storage_contract.acts import (
+    INTENT,
+    Races,
+    at_once,
+    entry_of,
+    keys,
+    publish,
+    staged,
+)
+
+
+class RemovePromises(Races):
+    """What is removed is what was seen; what another writer put there stays."""
+
+    def test_deleted_objects_are_gone_and_their_keys_free(self, storage: Storage) -> None:
+        """A released lease can be taken."""
+        for key in ("a/1", "a/2", "b"):
+            storage.put(key, b"1")
+
+        storage.delete(["a/1", "b"])
+
+        assert keys(storage, recursive=True) == ["a/2"]
+        assert storage.put_if_absent({"b": b"2"}) == {"b"}
+
+    def test_deleting_what_is_not_there_is_no_error(self, storage: Storage) -> None:
+        """A second clean-up finds the first one's work."""
+        storage.put("key", b"1")
+        storage.delete([])
+        storage.delete(iter(["key", "never/there", "key"]))
+        storage.delete(["key"])
+
+        assert storage.head("key") is None
+
+    def test_a_moved_object_is_under_its_new_key_only(self, storage: Storage) -> None:
+        """What is damaged is set aside, intent and all, not copied."""
+        publish(storage, {"a/part": b"1"})
+
+        assert storage.move(entry_of(storage, "a/part"), "aside/b/part")
+
+        assert keys(storage, recursive=True) == ["aside/b/part"]
+        assert storage.get("aside/b/part") == b"1"
+
+    def test_moving_again_is_no_error(self, storage: Storage) -> None:
+        """A crash after the move repeats it."""
+        storage.put("a", b"1")
+        seen = entry_of(storage, "a")
+
+        assert [storage.move(seen, "b"), storage.move(seen, "b")] == [True, False]
+        assert (storage.head("a"), storage.get("b")) == (None, b"1")
+
+    def test_what_came_after_the_look_is_not_moved(self, storage: Storage, twin: Storage) -> None:
+        """A driver that was displaced may come late with a move."""
+        storage.put("a", b"mine")
+        storage.put("b", b"older")
+        seen = entry_of(storage, "a")
+        twin.put("a", b"another driver's")
+
+        assert not storage.move(seen, "b")
+        assert (storage.get("a"), storage.get("b")) == (b"another driver's", b"older")
+
+    def test_exactly_what_was_seen_is_deleted(self, storage: Storage, twin: Storage) -> None:
+        """A driver that was displaced may come late with a deletion; gone already is fine."""
+        for key in ("gone", "mine", "theirs"):
+            storage.put(key, b"1")
+        seen = list(storage.list())
+        twin.delete(["gone"])
+        twin.put("theirs", b"another driver's")
+
+        assert storage.delete_exactly(seen) == {"theirs"}
+        assert [(entry.key, storage.get(entry.key)) for entry in storage.list()] == [
+            ("theirs", b"another driver's")
+        ]
+        assert storage.delete_exactly([]) == storage.delete_exactly(seen[:2]) == frozenset()
+
+    def test_of_a_deletion_and_a_new_object_none_is_lost(
+        self, storage: Storage, twin: Storage
+    ) -> None:
+        """The one who publishes under the name that becomes free keeps it."""
+        for number in range(self.rounds):
+            key = f"key/{number}"
+            storage.put(key, b"old")
+            seen = entry_of(storage, key)
+
+            def delete(seen: Entry = seen) -> None:
+                storage.delete_exactly([seen])
+
+            def publish_new(key: str = key) -> None:
+                while not twin.put_if_absent({key: b"new"}):
+                    pass
+
+            racers: list[Callable[[], None]] = [delete, publish_new]
+            at_once(racers)
+            assert storage.get(key) == b"new"
+            assert storage.delete_exactly([seen]) == {key}
+
+    def test_cleaning_keeps_objects_and_intents(self, storage: Storage) -> None:
+        """Only what no driver or worker will ask for again goes."""
+        publish(storage, {"a/part": b"1"})
+        storage.put("record", b"2")
+
+        storage.clean()
+
+        assert keys(storage, recursive=True) == ["a/part", "record"]
+        assert storage.intents("a/part") == (INTENT,)
+
+    def test_what_is_left_over_can_be_listed_before_it_is_removed(
+        self, storage: Storage, twin: Storage
+    ) -> None:
+        """A user wants to see what `clean` would remove."""
+        publish(storage, {"a/part": b"1"})
+        storage.put("record", b"2")
+        staged(storage, b"given up").discard()
+        assert list(twin.garbage()) == []
+        one = staged(storage, b"1234")
+
+        garbage = twin.garbage()
+
+        # Where staged bytes belong to their process alone, there is nothing to list.
+        assert {entry.key.partition("/")[0] for entry in garbage} <= {".staging"}
+        twin.clean()
+        assert list(storage.garbage()) == []
+        one.discard()
+
+    def test_intents_are_removed_if_that_is_asked_for(self, storage: Storage) -> None:
+        """Where nothing is adopted they would stay for ever; the object that had them stays."""
+        publish(storage, {"a/part": b"1"})
+
+        storage.clean(intents=True)
+
+        assert keys(storage, recursive=True) == ["a/part"]
+        assert storage.get("a/part") == b"1"
+        assert list(storage.garbage(intents=True)) == []
+
+    def test_cleaning_nothing_is_no_error(self, storage: Storage) -> None:
+        """The first driver of a run cleans, too."""
+        storage.clean()
+
+    def test_what_was_cleaned_away_is_published_whole_or_not_at_all(
+        self, storage: Storage, twin: Storage
+    ) -> None:
+        """A zombie that was taken for dead must not publish a torn part."""
+        one = staged(storage, b"whole")
+        twin.clean()
+
+        try:
+            assert storage.publish({"key": (one, INTENT)}) == {"key"}
+        except ObjectNotFoundError:
+            assert storage.head("key") is None
+        else:
+            assert storage.get("key") == b"whole"
+
+    def test_records_are_written_however_often_it_is_cleaned(
+        self, storage: Storage, twin: Storage
+    ) -> None:
+        """A record can be written again, so `clean` at the wrong moment costs nothing."""
+
+        def put(number: int) -> None:
+            storage.put(f"put/{number}", b"1")
+
+        def put_new(number: int) -> None:
+            storage.put_if_absent({f"new/{number}": b"2"})
+
+        for number in range(5 * self.rounds):
+            racers: list[Callable[[], None]]
+            racers = [partial(put, number), partial(put_new, number), twin.clean]
+            at_once(racers)
+
+        assert len(keys(storage, "put")) == len(keys(storage, "new")) == 5 * self.rounds

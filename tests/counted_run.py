@@ -1,0 +1,55 @@
+"""Runs a spec in a process of its own and prints what that asked of a disk and of a bucket, as JSON.
+
+Nothing happens by the clock: the lease is not renewed, and the worker's log is kept at its end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from collections import Counter
+from typing import Any
+
+from aiobotocore.client import AioBaseClient
+
+from batchrunner import BatchRunner, BatchSpec
+from batchrunner.driver import session
+from batchrunner.storage import opening
+from batchrunner.worker import worker_log
+
+NEVER = 1e6
+
+
+def main(spec: dict[str, Any]) -> None:
+    session.RENEW_SECONDS = worker_log._EVERY_SECONDS = NEVER
+    counts: Counter[str] = Counter()
+    _count_syncs(counts)
+    _count_requests(counts)
+    assert BatchRunner(BatchSpec(**spec)).run().ok
+    sys.stdout.write(json.dumps({"storages": len(opening._opened), **counts}))
+
+
+def _count_syncs(counts: Counter[str]) -> None:
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        counts["folders" if stat.S_ISDIR(os.fstat(fd).st_mode) else "files"] += 1
+        real(fd)
+
+    os.fsync = fsync
+
+
+def _count_requests(counts: Counter[str]) -> None:
+    real = AioBaseClient._make_api_call
+
+    async def call(client: Any, operation: str, parameters: Any) -> Any:
+        counts[operation] += 1
+        return await real(client, operation, parameters)
+
+    AioBaseClient._make_api_call = call
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
