@@ -147,7 +147,8 @@ def _of_another_library(returned: Any, hints: Sequence[pa.Schema]) -> pa.Table:
     import pyarrow as pa
 
     from batchrunner.formats.columns import hints_for
-    from batchrunner.formats.schemas import represented, without_views
+    from batchrunner.formats.conform import represented
+    from batchrunner.formats.parquet_types import without_views
 
     table = pa.table(returned)
     if _module(returned) == "pyarrow":

@@ -56,8 +56,9 @@ class SinkSchema:
         """
         if self._plain is not None and table.schema.equals(self._plain, check_metadata=True):
             return table  # as for most batches: checked once per schema
+        from batchrunner.formats.conform import conform, without_null_words
         from batchrunner.formats.declared import check_nulls
-        from batchrunner.formats.schemas import conform, has_words, storable, without_null_words
+        from batchrunner.formats.parquet_types import has_words, storable
 
         own = storable(table.schema)
         table = without_null_words(table)
@@ -115,7 +116,8 @@ class SinkSchema:
         return grown(self._generations[0], own)
 
     def _writable(self, own: pa.Schema) -> pa.Schema:
-        from batchrunner.formats.schemas import check_writable, filled, without_nulls
+        from batchrunner.formats.parquet_types import check_writable
+        from batchrunner.formats.schemas import filled, without_nulls
 
         agreed = self.agreed()
         if agreed is not None:
