@@ -97,7 +97,7 @@ def adopt(stem: str, part: str, *, run_uid: str, sink: Storage, checkpoint: Chec
     if stored := checkpoint.sentinel(stem, run_uid=run_uid):
         return stored
     raise ForeignOutputError(
-        f"{sink.uri}/{part} was not written by this run: no record vouches for it; `batchrunner verify "
+        f"{sink.uri}/{part} was not written by this run: no sentinel or intent of it proves that; `batchrunner verify "
         "--repair SPEC` moves it to _damaged/, then run again"
     )
 

@@ -1,6 +1,6 @@
 """The runs that a checkpoint has seen: the first, and one more for each `--fresh`.
 
-Each has a record and a folder of its own. A worker of an earlier one may live on for seconds, or
+Each has a record and a folder of documents of its own. A worker of an earlier one may live on for seconds, or
 wake up after days: it writes where no later run looks.
 """
 
@@ -68,7 +68,7 @@ def is_record_key(key: str) -> bool:
 
 
 def folder(number: int) -> str:
-    """Return the folder of a run's other records; "" for the root."""
+    """Return the folder of a run's other documents; "" for the root."""
     return f"run-{number:04d}" if number else ""
 
 

@@ -138,8 +138,8 @@ def marked(
 ) -> Iterator[None]:
     """Have *shards* marked inside the block. Durable before it begins."""
     key = f"attempts/{uuid.uuid4().hex}.json"
-    record = {"version": 1, "session": session, "node": node, "shards": list(shards)}
-    storage.put_if_absent({key: orjson.dumps(record)})
+    mark = {"version": 1, "session": session, "node": node, "shards": list(shards)}
+    storage.put_if_absent({key: orjson.dumps(mark)})
     try:
         yield
     finally:

@@ -131,10 +131,13 @@ class Checkpoint(RunDocuments):
             return None
         return stored if stored.is_of(stem, run_uid=run_uid) else None
 
-    def quarantine(self, records: Mapping[str, Quarantine]) -> None:
+    def quarantine(self, shards: Mapping[str, Quarantine]) -> None:
         """Quarantine shards, by the stem of their part, until `release`."""
         self.records.put_if_absent(
-            {f"quarantine/{stem}.json": record.to_bytes() for stem, record in records.items()}
+            {
+                f"quarantine/{stem}.json": quarantine.to_bytes()
+                for stem, quarantine in shards.items()
+            }
         )
 
     def quarantined(self) -> dict[int, Quarantine]:
@@ -145,8 +148,8 @@ class Checkpoint(RunDocuments):
         """
         keys = [e.key for e in self.records.list("quarantine") if _QUARANTINE.fullmatch(e.key)]
         with ThreadPoolExecutor(READERS) as pool:
-            records = list(pool.map(self._quarantine, keys))
-        return {record.shard: record for record in records}
+            quarantines = list(pool.map(self._quarantine, keys))
+        return {quarantine.shard: quarantine for quarantine in quarantines}
 
     def _quarantine(self, key: str) -> Quarantine:
         where = f"{self.records.uri}/{key}"

@@ -15,7 +15,7 @@ from batchrunner.checkpoint.sentinel_index import index_from_bytes, sentinel_ent
 from batchrunner.driver.sink_state import parts_in, shard_of
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 from batchrunner.storage import Entry, Storage
-from batchrunner.storage.contract import MAX_RECORD_BYTES
+from batchrunner.storage.contract import MAX_DOCUMENT_BYTES
 from batchrunner.verify.findings import Finding, FindingKind
 
 _Read = Callable[..., Any]
@@ -52,7 +52,7 @@ def _damaged(
 def _why(records: Storage, entry: Entry, read: _Read) -> str:
     """Return what is wrong with a record; nothing if a run at work took it away meanwhile."""
     where = f"{records.uri}/{entry.key}"
-    if entry.size > MAX_RECORD_BYTES:  # to read it is refused, as if the store had failed
+    if entry.size > MAX_DOCUMENT_BYTES:  # to read it is refused, as if the store had failed
         return f"{where} is damaged: {entry.size:,} bytes are no record"
     try:
         read(records.get(entry.key), key=where)
