@@ -184,13 +184,14 @@ class RunDocuments:
         Raises:
             LeaseHeldError: Another driver was first.
         """
-        self._is_new = False
+        self._is_new = False  # before the write: its answer may be lost, and the record there
         create(self.storage, record_key(self.incarnation), record.to_bytes())
 
     def withdraw(self, record: RunRecord) -> None:
         """Take back a run that was begun by a driver which had lost its right to."""
         key = record_key(self.incarnation)
         there = self.storage.head(key)
+        # By content: the driver that took over may have begun a run of its own under this number.
         if there is not None and self.storage.get(key) == record.to_bytes():
             self.storage.delete_exactly([there])
 

@@ -46,6 +46,8 @@ def read_sentinels(records: Storage, read_before: dict[Entry, Any]) -> Sentinels
         read_before: What sentinels and sentinel indexes hold that were read before, by their objects,
             which never change. Gets what is read now.
     """
+    # A copy counts only for the very object that it was made of: a sentinel that `verify --repair` moved
+    # away, and that was made again, is another object.
     entries = sentinel_entries(records)
     good = {
         shard: sentinel

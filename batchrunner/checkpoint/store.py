@@ -114,6 +114,8 @@ class Checkpoint(RunDocuments):
         first counts; one of another run does not, and its shard is missing from the answer.
         """
         keys = {f"sentinels/{stem}.json": sentinel for stem, sentinel in sentinels.items()}
+        # Of attempts whose parts differ only one won its part's name, and only that one comes here with
+        # these bytes: so a sentinel that is there already is read back, and never replaced.
         won = self.records.put_if_absent({key: s.to_bytes() for key, s in keys.items()})
         counting = {}
         for key, sentinel in keys.items():
