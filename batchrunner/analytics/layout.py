@@ -56,8 +56,8 @@ def compacted_stem(number: int, index: int) -> str:
 
 def compaction_in(key: str) -> int | None:
     """Return the number of the compaction that made the file at *key*, or None."""
-    found = _COMPACTED.fullmatch(stem_in(key)) if key.endswith(_SUFFIX) else None
-    return int(found[1]) if found else None
+    match = _COMPACTED.fullmatch(stem_in(key)) if key.endswith(_SUFFIX) else None
+    return int(match[1]) if match else None
 
 
 def catalog_key(number: int) -> str:
@@ -67,8 +67,8 @@ def catalog_key(number: int) -> str:
 
 def catalog_number(key: str) -> int | None:
     """Return the number of the catalog at *key*, or None."""
-    found = _NUMBERED.fullmatch(key.rpartition("/")[2])
-    return int(found[1]) if found else None
+    match = _NUMBERED.fullmatch(key.rpartition("/")[2])
+    return int(match[1]) if match else None
 
 
 def claim_key(number: int) -> str:
@@ -78,8 +78,8 @@ def claim_key(number: int) -> str:
 
 def claim_number(key: str) -> int | None:
     """Return the number of the catalog that the claim at *key* is for, or None."""
-    found = _CLAIM.fullmatch(key.rpartition("/")[2])
-    return int(found[1]) if found else None
+    match = _CLAIM.fullmatch(key.rpartition("/")[2])
+    return int(match[1]) if match else None
 
 
 def schema_key(table: str, number: int) -> str:
@@ -90,8 +90,8 @@ def schema_key(table: str, number: int) -> str:
 def schema_place(key: str) -> tuple[str, int] | None:
     """Return the table and the number of the schema at *key*, or None."""
     table, _, name = key.rpartition("/")[2].partition(".")
-    found = _NUMBERED.fullmatch(name)
-    return (table, int(found[1])) if found else None
+    match = _NUMBERED.fullmatch(name)
+    return (table, int(match[1])) if match else None
 
 
 def to_bytes(fields: Mapping[str, Any]) -> bytes:
