@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 
 _WORDS = {
     "RunRecord": "record of the run",
-    "Quarantine": "record of a quarantined shard",
+    "Quarantine": "document of a quarantined shard",
     "Sentinel": "sentinel",
 }
 _KINDS: dict[str, Any] = {"int": int, "str": str, "float": (int, float), "dict[str, str]": dict}

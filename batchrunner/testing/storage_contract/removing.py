@@ -164,7 +164,7 @@ class RemovePromises(Races):
     def test_records_are_written_however_often_it_is_cleaned(
         self, storage: Storage, twin: Storage
     ) -> None:
-        """A record can be written again, so `clean` at the wrong moment costs nothing."""
+        """A document can be written again, so `clean` at the wrong moment costs nothing."""
 
         def put(number: int) -> None:
             storage.put(f"put/{number}", b"1")
