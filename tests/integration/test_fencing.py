@@ -392,7 +392,9 @@ def test_the_fence_costs_few_requests():
         return [call for call in faults.calls if call not in ("read", "write", "stage")]
 
     assert len(requests()) <= 45  # before the fence 43; one is the mark, one the last sweep
-    assert Counter(requests()) == {"list": 8, "get": 5}
+    # The head finds out that the source is a folder. It was made before, too, and not counted: the
+    # storage that `locate` kept was that of the first run, with the faults of that.
+    assert Counter(requests()) == {"list": 8, "get": 5, "head": 1}
 
 
 # A refusal
