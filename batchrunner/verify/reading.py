@@ -1,15 +1,17 @@
-"""Rows of source files and of parts, read by code that took no part in the run.
+"""Source files as `verify` reads them: by the second reader that each format has for this.
 
-Each format has a second reader for this. Whatever the worker's readers believe, `--key` and `--replay`
-see what stands there.
+It shares no code with the readers of the worker, so `--key`, `--replay` and the counts see what the
+files hold, whatever the worker made of them.
 """
 
 from __future__ import annotations
 
-import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from batchrunner.errors import ObjectChangedError, ObjectNotFoundError, StorageError
 from batchrunner.formats.contract import RecordReader, Records, TableReader
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import DEFAULT, FileKind, file_kind, format_named
@@ -26,24 +28,58 @@ Numbers = frozenset[int]
 Folders = Mapping[str, str | None]
 """Columns that the folders of a file name, such as `date=2026-01-01/`."""
 
+GONE = (ObjectChangedError, ObjectNotFoundError)
+"""Raised when a file is no longer the one that the run read: it cannot be compared."""
 
-def position_of(dead_letter: bytes) -> int:
-    """Return where the row of a dead letter stands."""
-    return int(json.loads(dead_letter)["at"])
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """Return the exceptions that reading a damaged file may raise."""
+    import pyarrow as pa
+
+    return (OSError, EOFError, zlib.error, pa.ArrowException, ValueError)
+
+
+class UncountableError(StorageError):
+    """The file is the one that the run read, and cannot be read now."""
 
 
 class SourceReader:
-    """Reads what shards were cut from; every file must be as it was when the shard was planned.
+    """Reads and counts the rows of shards in the files of *source*. Safe in several threads.
 
-    All methods may raise ObjectChangedError or ObjectNotFoundError: the file is not that one.
+    Every file must be as it was when its shard was planned: all methods that read may raise
+    ObjectChangedError or ObjectNotFoundError.
     """
 
     def __init__(self, source: SourceSpec) -> None:
         self._source = source
+        self._readers: dict[str, RecordReader | TableReader] = {}
 
     def of(self, shard: Shard) -> RecordReader | TableReader:
         """Return the second reader of the format that *shard* is in."""
-        return format_named(self._kind(shard).format).second_reader()
+        name = self._kind(shard).format
+        # One for each format: it may keep what it read of a file for the next shard.
+        return self._readers.setdefault(name, format_named(name).second_reader())
+
+    def count(self, shard: Shard) -> int:
+        """Return the count of rows of *shard*, which must not be one of dead letters.
+
+        Raises:
+            UncountableError: Its file cannot be read.
+        """
+        return self._count(shard, after=False)
+
+    def count_after(self, shard: Shard) -> int:
+        """Return the count of rows after *shard* in its file. Raises as `count` does."""
+        return self._count(shard, after=True)
+
+    def _count(self, shard: Shard, *, after: bool) -> int:
+        compression, opened = self._kind(shard).compression, partial(self._open, shard)
+        try:
+            return self.of(shard).count_rows(shard, opened, compression=compression, after=after)
+        except StorageError:
+            raise
+        except unreadable() as error:
+            raise UncountableError(f"{shard.uri} cannot be read: {error}") from error
 
     def records(
         self, reader: RecordReader, shard: Shard, *, wanted: Numbers | None
@@ -66,8 +102,8 @@ class SourceReader:
     ) -> Iterator[tuple[int, pa.Table]]:
         """Yield the rows of *shard*, each table with the number of its first row in the file.
 
-        Of a shard of dead letters: neighbours of the rows that are *wanted* come with them.
-        Of *columns*, those that the file or its folders have.
+        Of a shard of dead letters, neighbours of the *wanted* rows come with them. Of *columns*,
+        those that the file or its folders have.
         """
         if wanted is not None and not wanted:
             return
@@ -77,24 +113,24 @@ class SourceReader:
                 yield first, _only(_with_folders(table, folders), columns)
 
     def folders(self, shard: Shard, *, columns: Sequence[str] | None) -> Folders:
-        """Return what the folders of the file of *shard* say; of *columns*, or all."""
+        """Return the *columns* that the folders of the file of *shard* name; None for all."""
         if self._source.partitioning == "none":
             return {}
-        found = partition_columns(shard.uri, self._source.uris)
-        return {name: text for name, text in found if columns is None or name in columns}
+        named = partition_columns(shard.uri, self._source.uris)
+        return {name: text for name, text in named if columns is None or name in columns}
 
     def _kind(self, shard: Shard) -> FileKind:
         return file_kind(shard.uri, format=self._source.format) or FileKind(DEFAULT)
 
-    def _open(self, shard: Shard) -> Any:
+    def _open(self, shard: Shard) -> BinaryIO:
         storage, key = locate(shard.uri, storage_options=self._source.storage_options)
         return storage.open(Entry(key, shard.size, shard.identity))
 
 
 def with_folders(row: dict[str, Any], folders: Folders) -> dict[str, Any]:
-    """Return *row* with what the folders of its file say, where it does not say anything itself."""
-    said = {name: value for name, value in row.items() if value is not None}
-    return {**row, **folders, **said} if folders else row
+    """Return *row* with the columns of *folders* where it has none, or null."""
+    own = {name: value for name, value in row.items() if value is not None}
+    return {**row, **folders, **own} if folders else row
 
 
 def _with_folders(table: pa.Table, folders: Folders) -> pa.Table:
@@ -111,6 +147,10 @@ def _with_folders(table: pa.Table, folders: Folders) -> pa.Table:
 
 
 def _only(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-    """Return *table* without what Arrow takes for a part of the *columns*, or came uncalled for."""
-    kept = [name for name in table.column_names if columns is None or name in columns]
-    return table.select(kept) if kept else table
+    """Return *table* with the *columns* alone.
+
+    Arrow also reads `a.b` for a column `a`, and a reader some column where the file has none of
+    them: without a column there would be no rows to count.
+    """
+    names = [name for name in table.column_names if columns is None or name in columns]
+    return table.select(names) if names else table

@@ -137,7 +137,7 @@ def test_an_error_whose_message_cannot_be_made_is_one_bad_row(tmp_path):
 
     assert (report.exit_code, report.rows_out, report.rows_failed) == (0, 19, 1)
     [(error, message)] = dead_letters(tmp_path)
-    assert (error, "cannot be made: SystemExit" in message) == ("EndsInItsMessageError", True)
+    assert (error, "cannot be formatted: SystemExit" in message) == ("EndsInItsMessageError", True)
 
 
 @pytest.mark.parametrize("budget", [0, 1])
@@ -189,7 +189,7 @@ def test_a_module_that_exits_when_it_is_imported_ends_with_code_3(tmp_path, erro
 
 
 def test_code_that_exits_elsewhere_in_the_driver_does_not_choose_the_exit_code(tmp_path):
-    """Code of the user's may run where nobody expects it: when an argument is printed, say."""
+    """Code of the user's may run where no handler stands: when an argument is printed, say."""
     a_source(tmp_path / "in", shards=1)
     a_spec_file(tmp_path)
     (tmp_path / "sitecustomize.py").write_text(
@@ -403,7 +403,9 @@ def test_the_isolated_process_outlives_the_thread_that_made_its_first_call(tmp_p
     spec = a_spec(tmp_path, capability="capabilities:with_pid")
     facts = PlanFacts(width=5, format="jsonl", compression="", unit="bytes", count=1)
     work = Work(spec=spec, run_uid="run", session="session", facts=facts, weight=1)
-    caller = IsolatedCaller(pickled(work), given=attrgetter("given"), by_rows=True, timeout=60)
+    caller = IsolatedCaller(
+        pickled(work), input_types=attrgetter("input_types"), by_rows=True, timeout=60
+    )
     chunk = parse(Lines(b'{"id": 1}\n', 0), columns=None)
 
     def pid():
@@ -417,7 +419,7 @@ def test_the_isolated_process_outlives_the_thread_that_made_its_first_call(tmp_p
 
 
 def is_gone(pid):
-    """Tell whether process *pid* has ended; one that its new parent has not asked for yet has."""
+    """Return whether process *pid* has ended; one that its new parent has not asked for yet has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:

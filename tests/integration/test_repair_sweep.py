@@ -15,7 +15,7 @@ pytestmark = pytest.mark.sweep
     [(Death.AFTER, 1), (Death.BEFORE, 3), (Death.TORN, 3), (Death.POWER_CUT, 2)],
 )
 def test_dying_at_any_change_of_a_repair_loses_and_doubles_nothing(tmp_path, death, stride):
-    """Whoever repairs has had one accident already."""
+    """A user who repairs has had one accident already."""
     assert [] == sweep(tmp_path, death, stride=stride)
 
 

@@ -248,7 +248,7 @@ def test_a_bad_row_of_a_bucket_is_set_aside_and_tried_again(bucket, tmp_path):
 
 
 def test_damage_in_a_bucket_is_found_set_aside_and_made_again(bucket):
-    """Two parts swapped, one gone, one twice: the listing alone would not tell."""
+    """Two parts swapped, one gone, one twice: the listing alone would not show it."""
     BatchRunner(a_spec(bucket)).run()
     one, other = (bucket.get(f"out/part-0000{number}.jsonl") for number in (0, 1))
     bucket.put("out/part-00000.jsonl", other)
@@ -262,14 +262,14 @@ def test_damage_in_a_bucket_is_found_set_aside_and_made_again(bucket):
 
     assert {shard for shard, _ in found} == {0, 1, 2, None}
     assert {kind for _, kind in found} <= {"size", "checksum", "missing", "duplicate"}
-    assert list(done.redone) == [0, 1, 2]
+    assert list(done.to_recompute) == [0, 1, 2]
     assert bucket.rows_out() == rows(0, 12)
     assert verify(a_spec(bucket)).ok
     assert len(bucket.listed("out/_damaged/")) == 3
 
 
 def test_an_upload_that_nobody_finished_is_listed_and_aborted(bucket):
-    """Nobody sees its parts, but somebody pays for them."""
+    """No listing shows its parts, but the owner of the bucket pays for them."""
     BatchRunner(a_spec(bucket)).run()
     bucket.begin_upload("out/part-00007.jsonl")
     options = bucket.storage_options

@@ -134,7 +134,7 @@ def _kept(table: pa.Table, path) -> int:
 
 
 def test_a_column_of_another_type_in_a_part_is_found(tmp_path):
-    """Its values look the same to whoever prints them."""
+    """Its values look the same when they are printed."""
     spec = a_run(tmp_path, sink=sink(tmp_path, format="parquet"))
 
     def narrowed(path):
@@ -282,7 +282,7 @@ def test_a_row_that_the_capability_refuses_now_is_found(tmp_path):
 
 
 def test_the_same_share_is_chosen_each_time_and_never_nothing(tmp_path):
-    """So that whoever sees a finding can see it again."""
+    """So that a finding can be reproduced."""
     spec = a_run(tmp_path)
 
     first, again = (verify(spec, checks=Checks(replay=0.01)).notes for _ in range(2))

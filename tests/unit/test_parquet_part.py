@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from batchrunner.formats import parquet_part
 from batchrunner.formats.columns import bare_table, rows_to_table
+from batchrunner.formats.conform import conform
 from batchrunner.formats.parquet_part import ParquetPart
 from batchrunner.formats.parquet_reader import count_rows
+from batchrunner.formats.parquet_types import storable
 from batchrunner.formats.schema_error import SchemaError
-from batchrunner.formats.schemas import conform, grown, storable
+from batchrunner.formats.schemas import grown
 from batchrunner.worker.part import CountedFile
 
 
@@ -131,7 +133,7 @@ def test_what_rows_add_is_in_the_file_wherever_its_row_groups_end(monkeypatch, g
 
 
 def test_a_dictionary_reaches_all_of_its_words(monkeypatch):
-    """The source had a few; with more than 128, indices of a byte made a part that nobody can read."""
+    """The source had a few; with more than 128, indices of a byte made a part that no reader can read."""
     monkeypatch.setattr(parquet_part, "ROW_GROUP_BYTES", 300)
     few = pa.dictionary(pa.int8(), pa.string())
     texts = [f"word {n}" for n in range(300)]

@@ -109,7 +109,7 @@ def test_dates_are_text_where_one_side_is_json_and_times_where_none_is():
     ],
 )
 def test_keys_are_shown_as_they_were(value, text):
-    """Text has quotation marks, so that `7` and `"7"` can be told apart."""
+    """Text has quotation marks, so that `7` and `"7"` differ."""
     assert shown([key_of(value)], ["k"]) == f"k {text}"
 
 
