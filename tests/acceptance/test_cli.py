@@ -239,7 +239,7 @@ def test_a_bad_row_can_fail_its_shard_and_names_its_place(job):
     assert "next: fix it, then batchrunner retry spec.yaml" in done.stderr
 
 
-def test_too_many_bad_rows_are_told_with_the_ways_out(job):
+def test_too_many_bad_rows_are_reported_with_the_ways_out(job):
     """All shards are committed and kept, and the code is 1 nevertheless."""
     bad_rows(job)
 

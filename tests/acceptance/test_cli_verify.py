@@ -85,7 +85,7 @@ def test_a_place_without_a_run_is_not_called_clean(job):
 
 
 @pytest.mark.parametrize("place", ["spec.yaml", "out/_checkpoint"])
-def test_clean_lists_and_removes_only_when_told(job, place):
+def test_clean_lists_and_removes_only_with_force(job, place):
     """A look before the leap, by the spec or by the checkpoint."""
     staged = job / "out/.staging/abc.tmp"
     staged.write_bytes(b"half a part")

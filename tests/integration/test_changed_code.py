@@ -87,10 +87,10 @@ def test_a_helper_that_changed_is_named_with_the_function(job):
         job, "helper", HELPER.replace("strip(text)", "strip(text).upper()").replace("unused", "new")
     )
 
-    told = refusal(job)
+    message = refusal(job)
 
-    assert "capability.code: mypkg/helper.py: clean changed, added new, removed unused" in told
-    assert "cap.py" not in told
+    assert "capability.code: mypkg/helper.py: clean changed, added new, removed unused" in message
+    assert "cap.py" not in message
 
 
 def test_a_helper_of_a_helper_that_changed_is_named(job):
@@ -144,9 +144,9 @@ def test_other_weights_are_other_code(job, files):
     assert BatchRunner(spec).run().ok
     (job / "weights/w1.bin").write_bytes(b"3")
 
-    told = refusal(job, spec)
-    assert f"capability.files: {job}/weights/w1.bin: changed" in told
-    assert "w2.bin" not in told
+    message = refusal(job, spec)
+    assert f"capability.files: {job}/weights/w1.bin: changed" in message
+    assert "w2.bin" not in message
 
 
 def test_weights_in_a_bucket_count_by_what_the_store_says(job):
@@ -303,21 +303,21 @@ def plugged(job, monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
-def test_one_is_told_once_of_modules_that_cannot_be_found_before(plugged, engine, caplog, request):
+def test_modules_that_cannot_be_found_before_are_warned_of_once(plugged, engine, caplog, request):
     """A change of them goes unnoticed, and nothing else would warn."""
     if engine == "ray":
         request.getfixturevalue("local_ray")
     spec = a_spec(plugged, capability={"target": "plugging:f"}, execution={"engine": engine})
     BatchRunner(spec).run(accept_changes=True)
 
-    (told,) = [r.getMessage() for r in caplog.records if "not noticed" in r.getMessage()]
-    assert f"plug_one ({plugged}/plugins/plug_one.py)" in told
-    assert "capability.files" in told
-    assert "plugging" not in told.replace(str(plugged), "")
+    (message,) = [r.getMessage() for r in caplog.records if "not noticed" in r.getMessage()]
+    assert f"plug_one ({plugged}/plugins/plug_one.py)" in message
+    assert "capability.files" in message
+    assert "plugging" not in message.replace(str(plugged), "")
 
 
 @pytest.mark.parametrize("way", [{"files": ["plugins/*.py"]}, {"version": "1"}])
-def test_one_who_did_as_told_is_not_told_again(plugged, way, caplog):
+def test_a_user_who_followed_the_warning_is_not_warned_again(plugged, way, caplog):
     """The files are compared by now, or a version vouches for them."""
     assert (
         BatchRunner(a_spec(plugged, capability={"target": "plugging:f", **way}))
@@ -376,9 +376,9 @@ def test_another_value_in_an_object_is_refused_with_both(tmp_path, way):
     spec = a_spec(tmp_path, capability=None)
     assert BatchRunner(spec, capability=capability(1)).run().ok
     write_jsonl(tmp_path / "in/later.jsonl", rows(100, 2))
-    told = refusal(tmp_path, spec, capability=capability(2))
+    message = refusal(tmp_path, spec, capability=capability(2))
 
-    assert f"capability.code.{way.partition(' ')[0]}: 1 -> 2" in told
+    assert f"capability.code.{way.partition(' ')[0]}: 1 -> 2" in message
     assert BatchRunner(spec, capability=capability(1)).run().ok
 
 
@@ -399,10 +399,10 @@ def test_a_setting_that_is_set_from_outside_is_refused_with_both(job):
     write_jsonl(job / "in/most.jsonl", rows(300, 2))
     uses.settings.K = Takes.most = 2
 
-    told = refusal(job, spec, capability=Takes)
+    message = refusal(job, spec, capability=Takes)
 
-    assert "capability.code.class.most: 1 -> 2" in told
-    assert "uses.f.global.settings.K: 1 -> 2" in told
+    assert "capability.code.class.most: 1 -> 2" in message
+    assert "uses.f.global.settings.K: 1 -> 2" in message
 
 
 def test_a_version_stands_in_for_an_object(tmp_path):
@@ -425,10 +425,10 @@ def test_a_secret_in_a_closure_is_not_shown(tmp_path):
     spec = a_spec(tmp_path, capability=None)
     BatchRunner(spec, capability=capability("canary-1")).run()
 
-    told = refusal(tmp_path, spec, capability=capability("canary-2"))
+    message = refusal(tmp_path, spec, capability=capability("canary-2"))
 
-    assert "capability.code.closure.api_key: changed" in told
-    assert "canary" not in told + (tmp_path / "out/_checkpoint/run.json").read_text()
+    assert "capability.code.closure.api_key: changed" in message
+    assert "canary" not in message + (tmp_path / "out/_checkpoint/run.json").read_text()
 
 
 def test_what_an_object_does_to_itself_is_no_change(tmp_path):
@@ -472,7 +472,7 @@ def test_what_others_do_to_an_object_after_its_work_is_a_change(tmp_path):
     assert "capability.code.instance.k: 1 -> 2" in refusal(tmp_path, spec, capability=scorer)
 
 
-def test_one_is_told_once_of_what_is_not_looked_at(tmp_path, caplog):
+def test_what_is_not_compared_is_warned_of_once(tmp_path, caplog):
     """A lock, a client: the run goes on, and the user may add a version."""
 
     def capability(rows, out=sys.stderr):
@@ -483,9 +483,9 @@ def test_one_is_told_once_of_what_is_not_looked_at(tmp_path, caplog):
     for do in (runner.plan, runner.run):
         caplog.clear()
         do()
-        (told,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
-        assert "capability.code.default.out" in told
-        assert "capability.version or capability.files" in told
+        (message,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+        assert "capability.code.default.out" in message
+        assert "capability.version or capability.files" in message
 
 
 def as_before(folder, code):
@@ -560,9 +560,9 @@ def test_another_version_of_a_package_is_warned_of(job, monkeypatch, caplog):
     write_jsonl(job / "in/more.jsonl", rows(200, 2))
     install(job, "2.0")
     assert BatchRunner(spec_of(job)).run().ok
-    (told,) = warnings_of_versions(caplog)
-    assert "libnine 1.0 -> 2.0" in told
-    assert "python" not in told
+    (message,) = warnings_of_versions(caplog)
+    assert "libnine 1.0 -> 2.0" in message
+    assert "python" not in message
 
     caplog.clear()
     write_jsonl(job / "in/most.jsonl", rows(300, 2))

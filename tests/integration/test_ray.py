@@ -121,7 +121,7 @@ def helpers(ray):
 
 
 @pytest.mark.parametrize("target", ["double", "Doubled"])
-def test_no_actor_is_started_that_nobody_asked_for(tmp_path, local_ray, target):
+def test_no_actor_is_started_that_was_not_asked_for(tmp_path, local_ray, target):
     """Each of Ray Data's takes a process that a worker would have, and a second to import."""
     from ray.data._internal import stats
 

@@ -57,7 +57,7 @@ def a_spec_with(field, value):
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_wrong_value_is_told_before_anything_runs(field, folder, monkeypatch, capsys):
+def test_a_wrong_value_is_refused_before_anything_runs(field, folder, monkeypatch, capsys):
     """What `validate` lets pass, `run` must not call an internal error, with the checkpoint made."""
     monkeypatch.chdir(folder)
     # Only the call itself can say which arguments it takes.

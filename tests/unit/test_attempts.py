@@ -108,7 +108,7 @@ def test_a_worker_in_the_drivers_process_does_not_take_its_own_marks_for_deaths(
     assert kept
 
 
-def test_what_is_no_mark_accuses_nobody(storage):
+def test_what_is_no_mark_accuses_no_shard(storage):
     """A torn one, and one of another program's."""
     storage.put("attempts/torn.json", b'{"version": 1, "shar')
     storage.put("attempts/other.json", b"[]")
@@ -118,7 +118,7 @@ def test_what_is_no_mark_accuses_nobody(storage):
     assert suspects(storage, [1]).suspects == frozenset()
 
 
-def test_a_session_that_was_told_to_end_takes_its_marks_along(storage):
+def test_a_session_that_was_asked_to_end_takes_its_marks_along(storage):
     """Not those of others."""
     kept = [die_over(storage, 1, session="one"), die_over(storage, 2, session="two")]
 

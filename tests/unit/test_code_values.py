@@ -109,7 +109,7 @@ def fields(capability):
 
 
 @pytest.mark.parametrize(
-    ("capability", "told"),
+    ("capability", "named"),
     [
         ("closure", "closure.k: 1 -> 2"),
         ("a_global", "global.K: 1 -> 2"),
@@ -130,12 +130,12 @@ def fields(capability):
         ("nested", "closure.k.0.closure.k: 1 -> 2"),
     ],
 )
-def test_another_value_is_another_code_and_has_a_name(capability, told):
+def test_another_value_is_another_code_and_has_a_name(capability, named):
     """Each way in which a value gets into a function without a trace in its source."""
     one, same, two = (fields(script(k)[capability]) for k in (1, 1, 2))
 
     assert [] == differences(one, same)
-    assert f"capability.code.{told}" in differences(one, two)
+    assert f"capability.code.{named}" in differences(one, two)
 
 
 SETTINGS = """
@@ -243,7 +243,7 @@ def uses(request, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("capability", "change", "told"),
+    ("capability", "change", "named"),
     [
         ("reads", "a_settings.K = 2", "global.a_settings.K: 1 -> 2"),
         ("reads_inside", "a_settings.K = 2", "global.nicknamed.K: 1 -> 2"),
@@ -281,7 +281,7 @@ def uses(request, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_a_value_that_is_set_from_outside_is_another_code(uses, capability, change, told):
+def test_a_value_that_is_set_from_outside_is_another_code(uses, capability, change, named):
     """A script sets it before it runs the batch; no source says so."""
     module = uses()
     before, same = (fields(eval(capability, vars(module))) for _ in range(2))  # noqa: S307
@@ -291,7 +291,7 @@ def test_a_value_that_is_set_from_outside_is_another_code(uses, capability, chan
 
     assert [] == differences(before, same)
     lines = differences(before, after)
-    assert lines == [] if told is None else f"capability.code.{told}" in lines
+    assert lines == [] if named is None else f"capability.code.{named}" in lines
 
 
 def test_what_the_code_does_not_read_of_a_module_does_not_count(uses):
@@ -361,7 +361,7 @@ def branching(flag):
     return inner
 
 
-def test_two_functions_of_one_name_are_told_apart():
+def test_two_functions_of_one_name_are_distinguished():
     """Which of them it is decides, and the module does not show it."""
     assert ["capability.code.itself: changed"] == differences(
         fields(branching(flag=True)), fields(branching(flag=False))
@@ -530,10 +530,10 @@ def test_what_nothing_is_known_of_counts_by_its_type_and_is_named(value):
 
     code = code_of([], handed_over=functools.partial(helper, x=settings))
 
-    told = fields_of_code(code)
+    named = fields_of_code(code)
     assert code.opaque == (("partial", "x", "words"),)
-    assert told["capability.code.partial.x.rate"] == "1"
-    assert told["capability.code.partial.x.words"].startswith("a ")
+    assert named["capability.code.partial.x.rate"] == "1"
+    assert named["capability.code.partial.x.words"].startswith("a ")
 
 
 def test_what_the_object_imports_when_it_runs_is_its_code(tmp_path, monkeypatch):
@@ -587,7 +587,7 @@ def test_the_code_is_the_same_in_every_process(tmp_path, how):
     path.write_text(RICH)
     command = [sys.executable, *([str(path)] if how == "file" else ["-c", RICH])]
 
-    told = {
+    named = {
         subprocess.run(
             command,
             check=True,
@@ -598,8 +598,8 @@ def test_the_code_is_the_same_in_every_process(tmp_path, how):
         for seed in ("1", "2", "3")
     }
 
-    assert len(told) == 1
-    assert "words" in told.pop()
+    assert len(named) == 1
+    assert "words" in named.pop()
 
 
 def test_a_lot_of_data_is_looked_at_quickly():

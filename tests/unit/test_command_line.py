@@ -148,7 +148,7 @@ def test_where_a_refusal_stands_survives_pickling(tmp_path):
     assert str(moved) == str(caught.value)
 
 
-def test_memory_is_told_as_people_say_it():
+def test_memory_is_written_as_people_say_it():
     """1.32952e+10 is no size."""
     from batchrunner.execute.ray_connection import _listed
 

@@ -278,7 +278,7 @@ def test_a_type_that_is_none_is_named_with_its_place_and_the_nearest(written, to
     assert told in validation_of({"x": written})
 
 
-def test_every_type_that_is_wrong_is_told_where_it_stands():
+def test_every_type_that_is_wrong_is_reported_where_it_stands():
     """Also inside structs, each with line and column."""
     text = "capability: a:b\nsource: in\nsink:\n  uri: out\n  schema:\n    a: {b: in64, c: [dat]}\n    d: x\n"
     with pytest.raises(InvalidSpecError) as caught:

@@ -151,7 +151,7 @@ def a_model(annotation):
 
 
 @pytest.mark.parametrize(
-    ("annotation", "told"),
+    ("annotation", "message"),
     [
         (Decimal, r"Row\.x: Decimal needs Field\(max_digits=\.\.\., decimal_places=\.\.\.\)"),
         (Annotated[Decimal, Field(max_digits=80, decimal_places=0)], "precision of a decimal256"),
@@ -168,9 +168,9 @@ def a_model(annotation):
         (pydantic.create_model("Nothing"), "Parquet has no type for a struct without fields"),
     ],
 )
-def test_a_field_without_one_type_is_refused_by_name(annotation, told):
+def test_a_field_without_one_type_is_refused_by_name(annotation, message):
     """A guess would be wrong for some rows, after hours."""
-    with pytest.raises(InvalidSpecError, match=f"schema: .*{told}"):
+    with pytest.raises(InvalidSpecError, match=f"schema: .*{message}"):
         SinkSpec(uri="/out", schema=a_model(annotation))
 
 
@@ -184,13 +184,13 @@ def test_a_model_needs_fields_of_different_names_and_known_types():
     class Unfinished(BaseModel):
         a: Later  # noqa: F821 - the point of it
 
-    for model, told in [
+    for model, message in [
         (Clash, 'two fields are called "a"'),
         (Labels, "Labels has no fields, but one root"),
         (pydantic.create_model("Nothing"), "must have a column"),
         (Unfinished, "Unfinished: Later is not defined by now"),
     ]:
-        with pytest.raises(InvalidSpecError, match=told):
+        with pytest.raises(InvalidSpecError, match=message):
             SinkSpec(uri="/out", schema=model)
 
 

@@ -8,7 +8,7 @@ from batchrunner.spec import BatchSpec
 MINIMAL = "capability: pkg.mod:attr\nsource: in.jsonl\nsink: out\n"
 
 
-def told(text, *, origin="hello.yaml", **environ):
+def diagnosed(text, *, origin="hello.yaml", **environ):
     """The message's lines, in groups of three, and the count that ends it."""
     with pytest.raises(InvalidSpecError) as caught:
         BatchSpec.from_text(text, origin=origin, environ=environ)
@@ -16,13 +16,13 @@ def told(text, *, origin="hello.yaml", **environ):
     return [tuple(lines[at : at + 3]) for at in range(0, len(lines), 3)], count
 
 
-def culprit(told_one):
+def culprit(problem):
     """What the caret stands under, to the end of the line."""
-    _, line, caret = told_one
+    _, line, caret = problem
     return line[caret.index("^") :]
 
 
-def test_every_error_is_told_at_once_in_the_order_of_the_file():
+def test_every_error_is_reported_at_once_in_the_order_of_the_file():
     """Fixing a file one error per run takes a run per error."""
     text = (
         "nmae: hello\n"
@@ -35,7 +35,7 @@ def test_every_error_is_told_at_once_in_the_order_of_the_file():
         "tags: {a: x, a: y}\n"
         "resume: !yes true\n"
     ).replace("${BS}", '"${BS}"')
-    problems, count = told(text)
+    problems, count = diagnosed(text)
 
     assert [
         'hello.yaml:1:1: unknown key "nmae"; did you mean "name"?',
@@ -56,7 +56,7 @@ def test_every_error_is_told_at_once_in_the_order_of_the_file():
 
 def test_one_error_is_counted_as_one():
     """The count shows scripts and people when they are done."""
-    assert "1 error in hello.yaml" == told(MINIMAL + "nmae: x")[1]
+    assert "1 error in hello.yaml" == diagnosed(MINIMAL + "nmae: x")[1]
 
 
 @pytest.mark.parametrize(
@@ -78,19 +78,19 @@ def test_one_error_is_counted_as_one():
 )
 def test_an_unknown_key_comes_with_the_nearest_known_one(line, hint):
     """A typo is seen at once when the right word stands beside it."""
-    assert hint in told(MINIMAL + line)[0][0][0]
+    assert hint in diagnosed(MINIMAL + line)[0][0][0]
 
 
 def test_an_unknown_key_inside_a_shard_is_compared_with_the_shard_s_keys():
     """The nearest key is one that would work at that place."""
     text = MINIMAL.replace("in.jsonl", "{uri: in.jsonl, shard: {row: 10}}")
 
-    assert 'source.shard: unknown key "row"; did you mean "rows"?' in told(text)[0][0][0]
+    assert 'source.shard: unknown key "row"; did you mean "rows"?' in diagnosed(text)[0][0][0]
 
 
 def test_what_is_missing_points_at_the_mapping_that_lacks_it():
     """The top's place is the first key; a section's is its name."""
-    problems, _ = told("name: x\ncapability: {mode: row}\nsource: {format: jsonl}\n")
+    problems, _ = diagnosed("name: x\ncapability: {mode: row}\nsource: {format: jsonl}\n")
 
     assert [
         'hello.yaml:1:1: the key "sink" is missing',
@@ -102,7 +102,7 @@ def test_what_is_missing_points_at_the_mapping_that_lacks_it():
 def test_an_item_of_a_list_is_pointed_at():
     """In a list of thirty URIs, which one?"""
     text = "capability: a:b\nsource:\n  - a.jsonl\n  - gs://x\nsink: out\n"
-    problems, _ = told(text)
+    problems, _ = diagnosed(text)
 
     assert ["gs://x"] == [culprit(problem) for problem in problems]
     assert "hello.yaml:4:5: source.uri.1: " in problems[0][0]
@@ -112,19 +112,19 @@ def test_an_error_in_a_value_that_was_an_alias_points_at_the_alias():
     """The anchored value may be right where it stands first."""
     text = MINIMAL + "tags: {n: &n many}\nexecution:\n  batch_size: *n\n"
 
-    assert ["*n"] == [culprit(problem) for problem in told(text)[0]]
+    assert ["*n"] == [culprit(problem) for problem in diagnosed(text)[0]]
 
 
 def test_a_value_known_to_be_wrong_is_not_complained_about_twice():
     """The echo of an error sends people to the wrong place."""
-    problems, _ = told(MINIMAL + "execution: !fast {batch_size: x, nope: 1}\n")
+    problems, _ = diagnosed(MINIMAL + "execution: !fast {batch_size: x, nope: 1}\n")
 
     assert 1 == len(problems)
 
 
 def test_a_syntax_error_comes_with_those_before_it():
     """Reading stops there, but what was found is not forgotten."""
-    problems, _ = told("name: !x y\nsource: [a\nsink: out\n")
+    problems, _ = diagnosed("name: !x y\nsource: [a\nsink: out\n")
 
     assert 2 == len(problems)
     assert "hello.yaml:3:" in problems[1][0]
@@ -134,23 +134,23 @@ def test_a_tab_that_indents_is_named():
     """A tab looks like the spaces it should be."""
     assert (
         "hello.yaml:5:1: a tab cannot indent"
-        in told(MINIMAL + "execution:\n\tbatch_size: 1\n")[0][0][0]
+        in diagnosed(MINIMAL + "execution:\n\tbatch_size: 1\n")[0][0][0]
     )
 
 
 def test_a_reference_that_breaks_the_syntax_gets_a_hint():
     """In a flow list `${N}` opens a mapping: the parser's own words are of no help."""
-    (problem,), _ = told(MINIMAL + "execution: {concurrency: [1, ${N}]}\n")
+    (problem,), _ = diagnosed(MINIMAL + "execution: {concurrency: [1, ${N}]}\n")
 
     assert '"${...}" needs quotes' in problem[0]
 
 
 def test_tabs_and_wide_characters_keep_the_caret_in_place():
     """A terminal moves a tab to its stop, and gives 漢 two columns."""
-    (_, line, caret), *_ = told(MINIMAL + 'execution: {"漢é\u0301":\t\t1}\n')[0]
+    (_, line, caret), *_ = diagnosed(MINIMAL + 'execution: {"漢é\u0301":\t\t1}\n')[0]
     assert line.index('"漢') == caret.index("^")
 
-    (problem,), _ = told(MINIMAL + "tags: {漢字: e\u0301,\t\te\u0301: 1}\n")
+    (problem,), _ = diagnosed(MINIMAL + "tags: {漢字: e\u0301,\t\te\u0301: 1}\n")
     assert "  " + "       " + "    " + "  " + " " + " " + "\t\t" + " " + "  " + "^" == problem[2]
 
 
@@ -159,7 +159,7 @@ def test_a_long_line_is_cut_around_the_caret(at):
     """A line of a megabyte must not fill the screen, and the culprit must be in what is left."""
     padding = "".join(f"k{n}: 1, " for n in range(at // 4))[:at].rpartition(", ")[0]
     text = MINIMAL + "ray: {runtime_env: {" + padding + "}, nope: 1, address: " + "x" * 5000 + "}\n"
-    (problem,), _ = told(text)
+    (problem,), _ = diagnosed(text)
 
     assert culprit(problem).startswith("nope")
     assert len(problem[1]) <= 2 + 200
@@ -169,14 +169,14 @@ def test_a_long_line_is_cut_around_the_caret(at):
 def test_a_line_of_two_hundred_characters_is_whole():
     """What fits is not cut."""
     line = "nope: " + "x" * 194
-    assert line == told(MINIMAL + line)[0][0][1].strip()
+    assert line == diagnosed(MINIMAL + line)[0][0][1].strip()
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_line_ends_of_either_kind_count_as_one(newline):
     """A file from Windows has the same lines."""
     text = (MINIMAL + "nope: 1\nname: x\n").replace("\n", newline)
-    (problem,), _ = told(text)
+    (problem,), _ = diagnosed(text)
 
     assert "hello.yaml:4:1: " in problem[0]
     assert "  nope: 1" == problem[1]
@@ -201,13 +201,13 @@ def test_nothing_of_the_file_can_steer_the_terminal():
 
 def test_a_control_character_is_refused_at_its_place():
     """YAML does not allow it; the parser's own message has no line."""
-    (problem,), _ = told(MINIMAL + "name: a\x07b\n")
+    (problem,), _ = diagnosed(MINIMAL + "name: a\x07b\n")
 
     assert "hello.yaml:4:8: the character U+0007 is not allowed" in problem[0]
     assert r"  name: a\x07b" == problem[1]
 
 
-def test_a_thousand_errors_are_counted_and_a_hundred_told():
+def test_a_thousand_errors_are_counted_and_a_hundred_reported():
     """The count is of all; more than a hundred is no longer read."""
     with pytest.raises(InvalidSpecError) as caught:
         BatchSpec.from_text(
@@ -227,9 +227,9 @@ def test_a_thousand_errors_are_counted_and_a_hundred_told():
         ('capability: a:b\nsource: "in\n---\nsink: out\n', 'source: "in'),
     ],
 )
-def test_a_quote_that_is_not_closed_is_told_where_it_opens(text, line):
+def test_a_quote_that_is_not_closed_is_reported_where_it_opens(text, line):
     """At the end of the file, where the parser notices, there is nothing to mend."""
-    (problem,), _ = told(text)
+    (problem,), _ = diagnosed(text)
 
     assert "the quote that opens here is not closed" in problem[0]
     assert f"  {line}" == problem[1]
@@ -252,7 +252,7 @@ def test_what_follows_an_open_quote_stays_secret():
 @pytest.mark.parametrize("place", ["$HOME/out", "s3://$BUCKET/out", "out-$DAY", "$$x/$HOME"])
 def test_a_variable_without_braces_is_no_name_of_a_folder(place):
     """A folder named `$HOME` is never meant, and the rows are not where they are looked for."""
-    (problem,), _ = told(f"capability: a:b\nsource: in\nsink: {place}\n")
+    (problem,), _ = diagnosed(f"capability: a:b\nsource: in\nsink: {place}\n")
 
     name = place.rpartition("$")[2].partition("/")[0]
     assert f"sink.uri: ${name} is not replaced: write ${{{name}}}" in problem[0]
@@ -279,7 +279,7 @@ def test_what_is_wrong_is_there_for_programs_too():
     ]
 
 
-def test_what_the_files_tell_too_late_has_its_place_all_the_same():
+def test_what_the_files_show_too_late_has_its_place_all_the_same():
     """The parts' format is known once the source is listed; the mistake is in the file still."""
     text = "capability: a:b\nsource: in\nsink: {uri: o, compression: gzip, storage_options: {key: k1}}\n"
     spec = BatchSpec.from_text(text, origin="hello.yaml", environ={})

@@ -188,16 +188,16 @@ def test_differences_read_like_a_diff():
     assert [] == differences(old, dict(reversed(old.items())))
 
 
-def test_a_changed_file_is_told_by_what_changed_in_it():
+def test_a_changed_file_is_described_by_what_changed_in_it():
     """A hash says that something is different; one has to know what."""
 
     def changes(old, new, field="capability.code"):
         as_fields = ({f'{field}."pkg/m.py"': json.dumps(value)} for value in (old, new))
         return differences(*as_fields)
 
-    told = changes({"*": "1", "f": "1", "g": "1"}, {"*": "2", "f": "2", "x": "2"})
+    lines = changes({"*": "1", "f": "1", "g": "1"}, {"*": "2", "f": "2", "x": "2"})
 
-    assert ["capability.code: pkg/m.py: f changed, removed g, added x"] == told
+    assert ["capability.code: pkg/m.py: f changed, removed g, added x"] == lines
     (line,) = changes({"*": "1", "f": "1"}, {"*": "2", "f": "1"})
     assert line.endswith("pkg/m.py: the order of its statements changed")
     (line,) = changes({"*": "1"}, {"*": "2"} | {str(n): "2" for n in range(100)})
@@ -211,7 +211,7 @@ def test_a_changed_file_is_told_by_what_changed_in_it():
     )
 
 
-def test_values_under_secret_names_are_not_told():
+def test_values_under_secret_names_are_not_shown():
     """A closure over a key is common; the checkpoint is stored and shown."""
     values = {
         ("closure", "api_key"): '"canary"',
@@ -235,7 +235,7 @@ def test_differences_are_safe_and_short():
     assert line.isprintable()
 
 
-def test_what_a_value_means_is_told_apart():
+def test_what_a_value_means_is_distinguished():
     """A key with a dot is not two keys; text is not a number; null is not nothing."""
     seen = [
         fingerprint(changed("capability.fn_kwargs", kwargs))
@@ -274,7 +274,7 @@ def test_order_counts_where_it_decides():
     assert kwargs(a=[1, 2]) != kwargs(a=[2, 1])
 
 
-def test_a_value_of_the_environment_counts_but_is_not_told():
+def test_a_value_of_the_environment_counts_but_is_not_shown():
     """The fields are stored with the run; a variable's value must not be."""
 
     def fields(text, **environ):
@@ -291,7 +291,7 @@ def test_a_value_of_the_environment_counts_but_is_not_told():
     assert fingerprint(one) == fingerprint(fields("one"))
 
 
-def test_fields_of_a_short_form_that_came_from_the_environment_are_not_told():
+def test_fields_of_a_short_form_that_came_from_the_environment_are_not_shown():
     """`source: ${BUCKET}` is the whole section."""
     text = "capability: '${C}'\nsource: ['/x/${B}']\nsink: '/out/${B}'\n"
     spec = BatchSpec.from_text(text, origin="x", environ={"B": "canary", "C": "canary:x"})

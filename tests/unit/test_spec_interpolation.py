@@ -130,7 +130,7 @@ def test_a_bad_reference_is_an_error_at_its_place(written, says):
     assert says in refusal_of(MINIMAL + f"name: {written}\n", A="SECRET-7f3a", EMPTY="")
 
 
-def test_every_reference_that_fails_is_told():
+def test_every_reference_that_fails_is_reported():
     """Setting variables one failure at a time is slow."""
     assert "3 errors" in refusal_of(MINIMAL + "tags:\n  a: ${A}\n  b: ${B}\n  c: ${C}\n")
 

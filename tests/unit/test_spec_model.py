@@ -96,7 +96,7 @@ def test_an_object_as_capability_is_sent_to_the_runner():
         ({"capability": "os.system"}, 'target: must be "package.module:attribute"'),
     ],
 )
-def test_a_value_that_does_not_fit_is_told_what_would(fields, says):
+def test_a_value_that_does_not_fit_is_refused_with_what_would(fields, says):
     """The message is the documentation that is read."""
     assert says in refusal_of(lambda: a_spec(**fields))
 
