@@ -1,40 +1,36 @@
-"""The front door of a batch: survey, execute, finish."""
+"""The front door of a batch: survey, lease, open, dispatch, finish."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from batchrunner.capability import load_target
 from batchrunner.capability.module_snapshot import snapshots_of
-from batchrunner.checkpoint import Checkpoint, Sentinel
-from batchrunner.checkpoint.location import checkpoint_storage
-from batchrunner.checkpoint.totals import Totals
-from batchrunner.driver.asked_for import AskedFor
-from batchrunner.driver.dispatch import Driving, Engine
+from batchrunner.checkpoint import Sentinel
+from batchrunner.driver.definition import RunDefinition
+from batchrunner.driver.dispatch import Dispatcher, Engine
 from batchrunner.driver.finishing import declare_success, is_declared
+from batchrunner.driver.growth import Retry
 from batchrunner.driver.opening import Opened, open_run
 from batchrunner.driver.packages import keep_versions
-from batchrunner.driver.plan import Again
-from batchrunner.driver.progress import NoProgress, Pace, Progress
+from batchrunner.driver.progress import Display, NoDisplay, Progress
 from batchrunner.driver.recording import is_recorded, record_batch
 from batchrunner.driver.report import BatchReport, report_of
+from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session, Stop, open_session
-from batchrunner.driver.survey import Run, Survey, comparer_of, survey
+from batchrunner.driver.shard_outcomes import ShardOutcomes
+from batchrunner.driver.survey import Survey, take_survey
 from batchrunner.errors import DamagedOutputError, InvalidSpecError, StorageError
 from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
 from batchrunner.execute.payload import import_paths
-from batchrunner.formats.naming import PARQUET
-from batchrunner.shard import Shard, Slicing
+from batchrunner.formats.registry import registered
 from batchrunner.spec import BatchSpec
-from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import most_frequent
-from batchrunner.worker.stopping import Grace
 from batchrunner.worker.work import Work
 
 _log = logging.getLogger(__name__)
@@ -64,12 +60,12 @@ class BatchRunner:
         spec.remember_secrets()
 
     def plan(self, *, accept_changes: bool = False) -> Survey:
-        """Tell what `run` would do and why. Starts nothing, writes nothing.
+        """Return what `run` would do and why. Starts nothing, writes nothing.
 
         Raises:
             BatchRunnerError: What `run` would raise before it starts.
         """
-        return survey(self._run(), accept_changes=accept_changes)
+        return take_survey(self._run(), accept_changes=accept_changes)
 
     def run(
         self,
@@ -77,27 +73,27 @@ class BatchRunner:
         fresh: bool = False,
         accept_changes: bool = False,
         stop: Stop | None = None,
-        progress: Progress | None = None,
+        progress: Display | None = None,
     ) -> BatchReport:
-        """Run what is not committed yet, and tell how it went.
+        """Run what is not committed yet, and report how it ended.
 
         Args:
             fresh: Remove the run's output and start over.
             accept_changes: Go on although the spec, the code or the source changed.
             stop: Asked whether to end early; by default, after `execution.max_runtime`.
-            progress: Told how it goes.
+            progress: Shows the progress.
 
         Raises:
             InvalidSpecError: The source cannot be read as the spec says. Nothing was started.
-            CannotStartError: The capability, Ray or the store cannot do it.
+            CannotStartError: The capability, Ray or the storage cannot do it.
             RunRefusedError: Going on might lose or mix rows. Nothing was touched.
             StorageError: Source, sink or checkpoint cannot be reached.
         """
-        return self._session(
+        return self._survey_and_run(
             starts_over=fresh or not self.spec.resume,
             accept_changes=accept_changes,
             stop=stop,
-            progress=progress,
+            display=progress,
         )
 
     def retry(
@@ -107,17 +103,17 @@ class BatchRunner:
         mended: bool = True,
         accept_changes: bool = False,
         stop: Stop | None = None,
-        progress: Progress | None = None,
+        progress: Display | None = None,
     ) -> BatchReport:
-        """Run again the shards that were set apart, and what else is not committed yet.
+        """Run the quarantined shards again, and whatever else is not committed yet.
 
-        Code that changed is taken for the mended one and accepted, and recorded as that. Published
-        parts stay as they are.
+        Code that changed is taken for a fix, accepted, and recorded as that. Published parts stay as
+        they are.
 
         Args:
-            rows: Also try again the rows that were set aside: they become new shards.
-            mended: Somebody asked for this after mending the code. Otherwise code that changed is
-                refused, as by `run`.
+            rows: Also retry the dead letters: they become new shards.
+            mended: The caller retries after a fix. Otherwise code that changed is refused, as by
+                `run`.
             accept_changes: Go on although the spec or the source changed.
             stop: As for `run`.
             progress: As for `run`.
@@ -125,160 +121,165 @@ class BatchRunner:
         Raises:
             BatchRunnerError: As `run` does.
         """
-        return self._session(
-            again=Again(rows=rows, mended=mended),
+        return self._survey_and_run(
+            retry=Retry(rows=rows, mended=mended),
             accept_changes=accept_changes,
             stop=stop,
-            progress=progress,
-        )
-
-    def _session(
-        self,
-        *,
-        starts_over: bool = False,
-        again: Again | None = None,
-        accept_changes: bool,
-        stop: Stop | None,
-        progress: Progress | None,
-    ) -> BatchReport:
-        began = time.monotonic()
-        stop = stop or self._stop()
-        run = self._run()
-        look = partial(survey, accept_changes=accept_changes, again=again, starts_over=starts_over)
-        # Before the lease: whatever refuses the run does so before anything is touched.
-        seen = look(run)
-        if self._is_done(run, seen, again):
-            _warn(seen)
-            return replace(report_of(run, seen), seconds=time.monotonic() - began)
-        if stop.is_from_outside:
-            report = replace(report_of(run, seen), stopped=stop.reason)
-            return replace(report, seconds=time.monotonic() - began)
-        if seen.starts_over:
-            self._check_capability(run)
-        self._check_stores(run)
-        with open_session(run.checkpoint, stop=stop) as session:
-            # Under the lease: another driver may have finished, or started over, meanwhile.
-            run = replace(run, checkpoint=run.checkpoint.reopened())
-            if again:
-                run.checkpoint.release(check=session.check)
-            seen = look(run)
-            report = self._go(run, seen, session, progress or NoProgress())
-        return replace(report, seconds=time.monotonic() - began)
-
-    def _is_done(self, run: Run, seen: Survey, again: Again | None) -> bool:
-        return (
-            seen.nothing_to_do
-            and not (again and seen.quarantined)
-            and is_recorded(run, seen)
-            and is_declared(run, seen)
+            display=progress,
         )
 
     def decisive_fields(self) -> dict[str, str]:
         """Return all that decides the output, the code included; without secrets."""
-        return AskedFor(self.spec, self._capability).decisive
+        return RunDefinition(self.spec, self._capability).decisive
 
-    def _stop(self) -> Stop:
-        execution = self.spec.execution
-        return Stop(max_runtime=execution.max_runtime, grace=Grace(execution.grace_period))
+    def _survey_and_run(
+        self,
+        *,
+        starts_over: bool = False,
+        retry: Retry | None = None,
+        accept_changes: bool,
+        stop: Stop | None,
+        display: Display | None,
+    ) -> BatchReport:
+        began = time.monotonic()
+        stop, display = stop or Stop.of(self.spec), display or NoDisplay()
+        run = self._run()
+        take = partial(
+            take_survey, accept_changes=accept_changes, retry=retry, starts_over=starts_over
+        )
+        # Without the lease first: what refuses the run does so before anything is touched, and a run
+        # that is done, which many a scheduler starts again, takes no lease and writes nothing.
+        survey = take(run)
+        if _is_done(run, survey, retry):
+            _warn(survey)
+            report = report_of(run, survey)
+        elif stop.is_from_outside:
+            report = replace(report_of(run, survey), stopped=stop.reason)
+        else:
+            run.check_can_start(starts_over=survey.starts_over)
+            report = self._run_under_lease(run, take, retry, stop=stop, display=display)
+        return replace(report, seconds=time.monotonic() - began)
+
+    def _run_under_lease(
+        self,
+        run: Run,
+        take: Callable[[Run], Survey],
+        retry: Retry | None,
+        *,
+        stop: Stop,
+        display: Display,
+    ) -> BatchReport:
+        with open_session(run.checkpoint, stop=stop) as session:
+            # Again, under the lease: another driver may have finished, or started over, since the
+            # first survey. From here on only this one changes what is surveyed. The source is listed
+            # again, too: a file that the other one planned meanwhile would seem to have vanished.
+            run = replace(run, checkpoint=run.checkpoint.reopened())
+            if retry:
+                run.checkpoint.release(check=session.check)
+            survey = take(run)
+            opened = _open(run, survey, session)
+            outcomes = self._dispatch(opened, survey, session, display)
+            return _finish(opened, survey, outcomes, session)
 
     def _run(self) -> Run:
-        sink = open_storage(self.spec.sink.uri, storage_options=self.spec.sink.storage_options)
-        checkpoint = Checkpoint.current(checkpoint_storage(self.spec))
-        asked_for = AskedFor(self.spec, self._capability)
-        asked_for.warn_of_unseen()
-        return Run(self.spec, asked_for, checkpoint, sink, comparer_of(self.spec))
+        run = Run.of(self.spec, handed_over=self._capability)
+        run.definition.warn_of_opaque()
+        return run
 
-    def _check_capability(self, run: Run) -> None:
-        """See that there is something to start over with, before anything is removed.
+    def _dispatch(
+        self, opened: Opened, survey: Survey, session: Session, display: Display
+    ) -> ShardOutcomes:
+        work, run = self._work(opened, survey, session), opened.run
+        progress = Progress.of(survey.plan.active, opened.committed, pending=opened.pending)
+        dispatcher = Dispatcher(work, session, progress, display, cleared=run.cleared)
+        if opened.pending:
+            with run.definition.at_work() as imported:
+                dispatcher.go(opened.pending, _engine(run, session.stop, imported=imported))
+        return dispatcher.outcomes
 
-        Raises:
-            CapabilityImportError: It cannot be imported.
-            InvalidSpecError: One of `capability.files` is not there.
-        """
-        if run.decisive and self._capability is None:
-            load_target(self._target())
-
-    def _check_stores(self, run: Run) -> None:
-        if not self.spec.unsafe_single_writer:
-            run.checkpoint.storage.check_conditional_writes()
-            run.sink.check_conditional_writes()
-
-    def _go(self, run: Run, seen: Survey, session: Session, progress: Progress) -> BatchReport:
-        _warn(seen)
-        opened = open_run(run, seen, session)
-        run, before, pending = opened.run, opened.committed, opened.pending
-        keep_versions(run, session, is_first=seen.record is None)
-        session.log_event("plan_made", shards=len(seen.plan.active), pending=len(pending))
-        work = self._work(opened, seen, session)
-        pace = _pace(seen, before, pending)
-        driving = Driving(work, session, pace, progress, cleared=run.cleared)
-        if pending:
-            with run.asked_for.at_work() as imported:
-                driving.go(pending, self._engine(session.stop, imported=imported))
-        committed = {**before, **driving.tally.committed}
-        report = report_of(run, seen, committed, run_uid=opened.run_uid)
-        if report.ok:
-            if self.spec.analytics_store is not None:
-                session.check()
-                record_batch(run, seen, committed)
-            declare_success(run, seen, committed, session)
-        if not report.within_budget:
-            report = _with_row_error(report, run, committed)
-        return self._told(report, driving, session)
-
-    def _work(self, opened: Opened, seen: Survey, session: Session) -> Work:
+    def _work(self, opened: Opened, survey: Survey, session: Session) -> Work:
         return Work(
             spec=self.spec,
             run_uid=opened.run_uid,
             session=session.id,
-            facts=seen.plan.facts,
-            weight=sum(shard.weight for shard in seen.plan.active),
+            facts=survey.plan.facts,
+            weight=sum(shard.weight for shard in survey.plan.active),
             capability=self._capability,
             import_paths=import_paths(),
-            first=self._first(opened, seen),
+            first=opened.first,
             incarnation=opened.run.checkpoint.incarnation,
             epoch=session.epoch,
-            code=snapshots_of(opened.run.asked_for.code.modules),
+            formats=registered(),
+            code=snapshots_of(opened.run.definition.code.modules),
         )
 
-    def _first(self, opened: Opened, seen: Survey) -> int | None:
-        """Return the shard that other workers wait for: its part fixes what is not declared."""
-        if seen.plan.facts.format != PARQUET or self.spec.sink.schema_ is not None:
-            return None
-        return min((shard.id for shard in opened.pending), default=None)
 
-    def _told(self, report: BatchReport, driving: Driving, session: Session) -> BatchReport:
-        report = replace(
-            report,
-            shards_new=len(driving.tally.committed),
-            failures=driving.tally.failures,
-            quarantined={**report.quarantined, **driving.tally.given_up},
-            stopped=None if report.ok else session.stop.reason,
-        )
-        session.log_event(
-            "session_ended",
-            committed=report.shards_new,
-            failed=len(report.failures),
-            stopped=report.stopped,
-            complete=report.ok,
-        )
-        return report
+def _is_done(run: Run, survey: Survey, retry: Retry | None) -> bool:
+    """Return whether a session would change neither output nor analytics store."""
+    return (
+        survey.nothing_to_do
+        and not (retry and survey.quarantined)
+        # A store that was added to the spec, or was out of reach, gets the run now.
+        and is_recorded(run, survey)
+        # Last, since it reads the manifest: what a displaced driver wrote late is written anew.
+        and is_declared(run, survey)
+    )
 
-    def _engine(self, stop: Stop, *, imported: Callable[[], None]) -> Engine:
-        if self.spec.execution.engine == "local":
-            return partial(run_locally, stop=stop)
-        capability = self._capability or load_target(self._target())
-        imported()
-        return partial(run_on_ray, as_actors=isinstance(capability, type))
 
-    def _target(self) -> str:
-        return self.spec.capability.target if self.spec.capability else ""
+def _open(run: Run, survey: Survey, session: Session) -> Opened:
+    _warn(survey)
+    opened = open_run(run, survey, session)
+    keep_versions(opened.run, session, is_first=survey.record is None)
+    session.log_event("plan_made", shards=len(survey.plan.active), pending=len(opened.pending))
+    return opened
+
+
+def _engine(run: Run, stop: Stop, *, imported: Callable[[], None]) -> Engine:
+    if run.spec.execution.engine == "local":
+        return partial(run_locally, stop=stop)
+    # Here and not only in the workers: Ray runs a class in actors, a function in tasks.
+    capability = run.definition.load()
+    imported()
+    return partial(run_on_ray, as_actors=isinstance(capability, type))
+
+
+def _finish(
+    opened: Opened, survey: Survey, outcomes: ShardOutcomes, session: Session
+) -> BatchReport:
+    run, committed = opened.run, {**opened.committed, **outcomes.committed}
+    report = report_of(run, survey, committed, run_uid=opened.run_uid)
+    if report.ok:
+        if run.spec.analytics_store is not None:
+            # Before `_SUCCESS`: a run that reads as complete is in the store.
+            session.check()
+            record_batch(run, survey, committed)
+        declare_success(run, survey, committed, session)
+    if not report.within_budget:
+        report = _with_row_error(report, run, committed)
+    report = replace(
+        report,
+        shards_new=len(outcomes.committed),
+        failures=outcomes.failures,
+        quarantined={
+            **report.quarantined,
+            **{shard: failure.reason for shard, failure in outcomes.to_quarantine.items()},
+        },
+        stopped=None if report.ok else session.stop.reason,
+    )
+    session.log_event(
+        "session_ended",
+        committed=report.shards_new,
+        failed=len(report.failures),
+        stopped=report.stopped,
+        complete=report.ok,
+    )
+    return report
 
 
 def _with_row_error(
     report: BatchReport, run: Run, committed: Mapping[int, Sentinel]
 ) -> BatchReport:
-    """Say what most rows failed with; a report without it is better than none."""
+    """Add what most rows failed with; where that cannot be read, warn and leave it out."""
     try:
         group = most_frequent(run.checkpoint, committed.values())
     except (DamagedOutputError, StorageError) as error:
@@ -289,20 +290,6 @@ def _with_row_error(
     return replace(report, row_error=str(group), row_traceback=group.traceback)
 
 
-def _warn(seen: Survey) -> None:
-    for note in seen.notes:
+def _warn(survey: Survey) -> None:
+    for note in survey.notes:
         _log.warning("%s", note)
-
-
-def _pace(seen: Survey, committed: Mapping[int, Sentinel], pending: Sequence[Shard]) -> Pace:
-    totals = Totals.of(seen.plan.active, committed)
-    again = [shard for shard in pending if shard.slicing is Slicing.DEAD_LETTERS]
-    return Pace(
-        shards=len(seen.plan.active),
-        committed=len(committed),
-        rows_in=totals.rows_in,
-        rows_out=totals.rows_out,
-        rows_failed=totals.rows_failed - sum(shard.stop for shard in again),
-        weight=sum(shard.weight for shard in seen.plan.active),
-        weight_done=sum(shard.weight for shard in seen.plan.active if shard.id in committed),
-    )

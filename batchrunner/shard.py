@@ -10,7 +10,7 @@ class Slicing(StrEnum):
     """What a shard's `start` and `stop` count."""
 
     BYTES = "bytes"
-    """Byte offsets of uncompressed JSONL. A line belongs to the shard that holds its first byte."""
+    """Byte offsets of uncompressed JSONL. A line belongs to the shard that has its first byte."""
     ROW_GROUPS = "row_groups"
     """Row groups of a Parquet file."""
     ROWS = "rows"
@@ -20,7 +20,7 @@ class Slicing(StrEnum):
     HEAD = "head"
     """The first `stop` rows of a compressed file, which cannot be cut."""
     DEAD_LETTERS = "dead_letters"
-    """The rows that shard `start` set aside, to be tried again; there are `stop` of them."""
+    """The dead letters of shard `start`, to be retried; there are `stop` of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +28,15 @@ class Shard:
     """A contiguous slice of one source file.
 
     Attributes:
-        id: Given once, at the first plan that knew the slice, and kept for ever; from 0.
+        id: From 0. The first plan that has the slice assigns it, and no later one changes it.
         uri: Absolute URI of the file.
         slicing: What *start* and *stop* count.
         start: First unit of the slice.
         stop: One past the last unit.
         size: Size of the whole file, in bytes.
         identity: ETag or modification time of the file, as listed when the shard was planned.
-        rows: Rows in the slice, or None where planning did not need to know.
-        weight: Estimated bytes to read: large shards are handed out first.
+        rows: Rows in the slice; None where planning did not count them.
+        weight: Estimated bytes to read: the largest shards are dispatched first.
     """
 
     id: int
@@ -54,5 +54,5 @@ class Shard:
         if self.slicing is Slicing.FILE:
             span = ""
         elif self.slicing is Slicing.DEAD_LETTERS:
-            span = f", rows that shard {self.start} set aside"
+            span = f", dead letters of shard {self.start}"
         return f"shard {self.id} ({self.uri}{span})"

@@ -11,7 +11,12 @@ from typing import Any
 import click
 
 from batchrunner.cli.main import batchrunner
-from batchrunner.jobs.options import RayOptions, RaySimpleOptions
+from batchrunner.jobs.options import (
+    InProcessOptions,
+    JobBackendOptions,
+    RayOptions,
+    RaySimpleOptions,
+)
 from batchrunner.spec import spec_schema
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -82,22 +87,27 @@ def _help(command: click.Command, name: str) -> list[str]:
 
 def jobs_page() -> str:
     """The options of the job backends, from their models."""
-    simple, full = RaySimpleOptions.model_json_schema(), RayOptions.model_json_schema()
-    more = {**full, "properties": dict(full["properties"])}
-    for name in simple["properties"]:
-        del more["properties"][name]
+    every = JobBackendOptions.model_json_schema()
     lines = [_MADE, "", "# Options of the job backends", ""]
     lines += ["`configure_job_backend(kind, *, analytics_store, ...)`: what each option means.", ""]
-    lines += ["## Both: `ray` and `ray-simple`", "", *_section("", simple, simple), ""]
-    lines += ["## `ray` alone", "", *_section("", more, full), "", *_SAME_RUN.splitlines()]
-    return "\n".join(lines) + "\n"
+    lines += ["## Every backend", "", *_section("", every, every)]
+    for title, options, base in (
+        ("`ray` and `ray-simple`", RaySimpleOptions, JobBackendOptions),
+        ("`ray` alone", RayOptions, RaySimpleOptions),
+        ("`in-process`", InProcessOptions, JobBackendOptions),
+    ):
+        schema = options.model_json_schema()
+        own = schema["properties"].keys() - base.model_fields.keys()
+        more = {name: field for name, field in schema["properties"].items() if name in own}
+        lines += ["", f"## {title}", "", *_section("", {**schema, "properties": more}, schema)]
+    return "\n".join([*lines, "", *_SAME_RUN.splitlines()]) + "\n"
 
 
 _SAME_RUN = """\
 ## The same run
 
-Within a scope of `ray`, the same run is one job: submitted again while it is pending, running or completed, it gives the job that there
-is. A job that failed or was cancelled does not count. The same run has the same
+Within a scope of `ray` or `in-process`, the same run is one job: submitting it again while its job is pending, running or completed
+returns that job. A job that failed or was cancelled does not count. The same run has the same
 
 * `capability.id`;
 * `config`, or the capability's own (`_create_config()`) when none is given;
@@ -106,18 +116,19 @@ is. A job that failed or was cancelled does not count. The same run has the same
 * `edition`.
 
 Nothing else counts: not the capability's code or constructor arguments, not what a dataset holds, not the resources. What decides the
-result belongs into one of the five. Or say that it is to be made once more:
+result belongs into one of the five. To run the same run again all the same, give it another edition:
 
-`submit_capability(capability, ..., edition="2")` is another job than without it, in both backends; its run is recorded as
+`submit_capability(capability, ..., edition="2")` is another job than without it, in every backend; its run is recorded as
 `<run_uid>-2`, beside the first. An edition is a word of up to 100 letters. `BatchCapability(spec, edition="2")` and
 `batchrunner jobs submit --edition 2` mean the same.
 
 Of a batch (`BatchCapability`, `batchrunner jobs submit`) the code counts, too, with all else of its spec that decides the output: with
-other code it is another job. Where the old code has committed something, that job fails and says what differs: outputs are not mixed,
-and a complete one is not taken for the new code's. `batchrunner run --accept-changes` or `--fresh`, or `batchrunner retry` once the
-code is mended, decides; then submit the batch again. Submitted again with the code as it was, it also tries again the shards that were given up.
+other code it is another job. Where the old code has committed shards, that job fails with an error that names what differs: outputs are
+not mixed, and a complete one is not taken for the new code's. Decide with `batchrunner run --accept-changes` or `--fresh`, or with
+`batchrunner retry` once the code is fixed; then submit the batch again. Submitted again with the code as it was, it also retries the
+quarantined shards.
 
-A job's id is made of scope, run and number. Ids from before they named the scope still find their job."""
+A job's id is made of scope, run and number. Ids of older versions, which do not name the scope, still find their job."""
 
 PAGES = {"spec.md": spec_page, "cli.md": cli_page, "jobs.md": jobs_page}
 

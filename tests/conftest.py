@@ -16,6 +16,7 @@ settings.load_profile("any machine")
 
 pytest.register_assert_rewrite("batchrunner.testing.storage_contract")
 pytest.register_assert_rewrite("batchrunner.testing.analytics_contract")
+pytest.register_assert_rewrite("batchrunner.testing.jobs_contract")
 
 from batchrunner.testing.fault_proxy import fault_proxy  # noqa: E402 -- asserts first
 from batchrunner.testing.s3_servers import (  # noqa: E402 -- asserts first

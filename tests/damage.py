@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrunner.checkpoint import Sentinel
-from batchrunner.checkpoint.documents import sealed
+from batchrunner.storage.json_documents import sealed
 from builders import read_part
 
 Damage = Callable[[Path], None]

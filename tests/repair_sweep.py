@@ -56,7 +56,7 @@ def main(folder: Path, death: Death, mutant: str, stride: int) -> None:
 
 
 def faults(out: Path, harmed: Path, before: set[bytes]) -> list[str]:
-    """What is wrong on the disk, before the next run."""
+    """What is wrong on the disk, before the run goes on."""
     found = [] if held(out) >= before else ["something that holds rows is gone"]
     if (out / "_SUCCESS").exists() and names(out) != names(harmed):
         found.append("_SUCCESS stands over less than before")
@@ -104,7 +104,7 @@ def held(out: Path) -> set[bytes]:
 
 
 def faults_after_going_on(folder: Path) -> list[str]:
-    """Go on as a user does who does not know of the repair, and check the end."""
+    """Go on as a user would who does not know of the repair, and check the end."""
     try:
         in_child(lambda: go_on(folder))
     except ChildFailed:
@@ -129,9 +129,9 @@ def go_on(folder: Path) -> None:
 def apply(mutant: str) -> None:
     """Break this process: a sweep that does not notice proves nothing."""
     if mutant == "deletes":
-        repairing._Moving._move = lambda self, storage, name: storage.delete([name])
+        repairing._Repairer._move = lambda self, storage, name: storage.delete([name])
     if mutant == "success_stays":
-        repairing._Moving.declare_incomplete = lambda self: None
+        repairing._Repairer.declare_incomplete = lambda self: None
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from batchrunner.testing.analytics_contract import a_run
 
 
 def main(uri: str, storage_options: dict, act: str, **arguments) -> None:
-    # Of what writers do by the way, ten times as much as there is else.
+    # Compactions in the background ten times as often as by default.
     background_compaction.COMPACTION_TRIGGER, background_compaction.WRITES_PER_CHECK = 8, 4
     store = open_store(uri, storage_options=storage_options)
     ACTS[act](store, **arguments)

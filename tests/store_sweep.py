@@ -1,4 +1,4 @@
-"""Dies at every change that a write or a compaction makes, looks, goes on, and reports what is wrong.
+"""Dies at every change that a write or a compaction makes, looks, goes on, and prints what is wrong.
 
 A program of its own, for it forks: `python store_sweep.py JSON`, see `sweep`.
 """
@@ -82,8 +82,8 @@ def answer_of(work: Callable[[], object]) -> str:
     reading, writing = os.pipe()
     in_child(lambda: os.write(writing, str(work()).encode()))
     os.close(writing)
-    with os.fdopen(reading) as answer:
-        return answer.read()
+    with os.fdopen(reading) as report:
+        return report.read()
 
 
 def whole(what: Sweep) -> str:
@@ -110,7 +110,7 @@ def store_at(what: Sweep, place: str):
 
 def prepare(what: Sweep, place: str) -> None:
     """Five runs, two of them compacted, and what the compaction replaced still there."""
-    mutants.no_fsync()  # no process dies here, and it takes most of the time
+    mutants.no_fsync()  # no death here, and it takes most of the time
     store = store_at(what, place)
     store.write(some_runs(2))
     store.compact()
@@ -123,7 +123,7 @@ def act(what: Sweep, place: str, *, die_at: int = 0) -> list[str]:
     with dying(what, die_at) as changes:
         if what.act == "compact":
             store_at(what, place).compact()
-        elif what.act == "compact_in_background":  # what writers do by the way, of 2 files
+        elif what.act == "compact_in_background":  # as a writer does, from 2 files on
             background_compaction.COMPACTION_TRIGGER = 2
             store_at(what, place)._background.compact_if_needed()
         else:

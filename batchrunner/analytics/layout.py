@@ -8,10 +8,9 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
-
-from batchrunner.errors import NewerFormatError, StorageError
+from batchrunner.errors import StorageError
 from batchrunner.storage import Storage
+from batchrunner.storage.json_documents import from_json, to_json
 
 FORMAT_VERSION = 1
 SCHEMAS = "_schema"
@@ -57,8 +56,8 @@ def compacted_stem(number: int, index: int) -> str:
 
 def compaction_in(key: str) -> int | None:
     """Return the number of the compaction that made the file at *key*, or None."""
-    found = _COMPACTED.fullmatch(stem_in(key)) if key.endswith(_SUFFIX) else None
-    return int(found[1]) if found else None
+    match = _COMPACTED.fullmatch(stem_in(key)) if key.endswith(_SUFFIX) else None
+    return int(match[1]) if match else None
 
 
 def catalog_key(number: int) -> str:
@@ -68,8 +67,8 @@ def catalog_key(number: int) -> str:
 
 def catalog_number(key: str) -> int | None:
     """Return the number of the catalog at *key*, or None."""
-    found = _NUMBERED.fullmatch(key.rpartition("/")[2])
-    return int(found[1]) if found else None
+    match = _NUMBERED.fullmatch(key.rpartition("/")[2])
+    return int(match[1]) if match else None
 
 
 def claim_key(number: int) -> str:
@@ -79,8 +78,8 @@ def claim_key(number: int) -> str:
 
 def claim_number(key: str) -> int | None:
     """Return the number of the catalog that the claim at *key* is for, or None."""
-    found = _CLAIM.fullmatch(key.rpartition("/")[2])
-    return int(found[1]) if found else None
+    match = _CLAIM.fullmatch(key.rpartition("/")[2])
+    return int(match[1]) if match else None
 
 
 def schema_key(table: str, number: int) -> str:
@@ -91,34 +90,27 @@ def schema_key(table: str, number: int) -> str:
 def schema_place(key: str) -> tuple[str, int] | None:
     """Return the table and the number of the schema at *key*, or None."""
     table, _, name = key.rpartition("/")[2].partition(".")
-    found = _NUMBERED.fullmatch(name)
-    return (table, int(found[1])) if found else None
+    match = _NUMBERED.fullmatch(name)
+    return (table, int(match[1])) if match else None
 
 
 def to_bytes(fields: Mapping[str, Any]) -> bytes:
-    """Return the record of *fields*."""
-    return orjson.dumps({"version": FORMAT_VERSION, **fields})
+    """Return the document of *fields*."""
+    return to_json(fields, version=FORMAT_VERSION)
 
 
 def read_json(storage: Storage, key: str) -> dict[str, Any]:
-    """Return the fields of the record under *key*.
+    """Return the fields of the document under *key*.
 
     Raises:
         ObjectNotFoundError: There is none.
         NewerFormatError: A later version wrote it.
         StorageError: It is torn, or nothing of ours.
     """
-    place = f"{storage.uri}/{key}"
-    try:
-        fields = orjson.loads(storage.get(key))
-        version = fields["version"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise StorageError(
-            f"{place} is damaged: it holds no whole record; restore it from a copy"
-        ) from error
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise NewerFormatError(
-            f"{place} has format version {version}; this batchrunner reads up to {FORMAT_VERSION}: "
-            "use the version that wrote it"
-        )
-    return dict(fields)
+    return from_json(
+        storage.get(key),
+        name=f"{storage.uri}/{key}",
+        newest=FORMAT_VERSION,
+        damaged=StorageError,
+        way_out="; restore it from a copy",
+    )

@@ -115,7 +115,8 @@ def _find(snapshot: Snapshot, run_uid: str, *, records: bool) -> RecordedRun | N
     if not rows:
         return None
     payload: dict[str, tuple[Row, ...]] = {}
-    for table in _tables(rows) if records else ():
+    tables = dict.fromkeys(row["capability_table"] for row in rows if row["capability_table"])
+    for table in tables if records else ():
         merged = _compacted_rows(snapshot, table, run_uid) if compacted or damaged else ()
         payload[table] = merged or (_payload(snapshot, table, run_uid, written) if written else ())
     return RecordedRun(run_uid, rows, payload)
@@ -165,7 +166,3 @@ def _compacted_rows(snapshot: Snapshot, table: str, run_uid: str) -> tuple[Row, 
 
 def _dicts(rows: pa.Table) -> tuple[Row, ...]:
     return tuple(rows.drop_columns([FILE]).to_pylist())
-
-
-def _tables(rows: tuple[Row, ...]) -> list[str]:
-    return list(dict.fromkeys(row["capability_table"] for row in rows if row["capability_table"]))

@@ -76,7 +76,7 @@ def is_method(name: str, member: Any, kind: type) -> bool:
 def may_be_set(name: str, kind: type) -> bool:
     """Return whether attribute *name* of *kind* may have been set to other than its source says.
 
-    Not for enums and named tuples, whose attributes Python generates, in each version others.
+    Not for enums and named tuples, whose attributes Python generates, differently in each version.
     """
     is_named_tuple = issubclass(kind, tuple) and hasattr(kind, "_fields")
     by_python = is_named_tuple or issubclass(kind, enum.Enum)

@@ -41,10 +41,12 @@ def hash_of_object(capability: Any) -> str:
     """
     module = sys.modules.get(getattr(capability, "__module__", ""))
     source = getattr(module, "__file__", None)
+    # Of a script only the object: the rest of its file drives the run, and may change.
     if source and module is not sys.modules["__main__"]:
         return _hash(parse(Path(source), target=repr(capability)))
     try:
-        kind = capability if inspect.isroutine(capability) else _class_of(capability)
+        is_source = inspect.isroutine(capability) or isinstance(capability, type)
+        kind = capability if is_source else type(capability)
         return _hash(ast.parse(textwrap.dedent(inspect.getsource(kind))))
     except (OSError, TypeError, SyntaxError) as error:
         if inspect.isfunction(capability):
@@ -58,10 +60,6 @@ def hash_of_object(capability: Any) -> str:
 def _compiled(code: CodeType) -> str:
     constants = [_compiled(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
     return repr((code.co_code, code.co_names, code.co_varnames, constants))
-
-
-def _class_of(capability: Any) -> Any:
-    return capability if isinstance(capability, type) else type(capability)
 
 
 def _hash(tree: ast.Module) -> str:

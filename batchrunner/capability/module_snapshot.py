@@ -31,10 +31,10 @@ _first_snapshots: dict[str, tuple[ModuleSpec, ModuleSnapshot]] = {}
 
 def snapshots_of(modules: Mapping[str, str]) -> dict[str, ModuleSnapshot]:
     """Return the snapshots of *modules*, given as their definitions by `Module.place`."""
-    found = ((place, find_module(name_at(place))) for place in modules)
+    located = ((place, find_module(name_at(place))) for place in modules)
     return {
         place: ModuleSnapshot(module.owner, modules[place])
-        for place, module in found
+        for place, module in located
         if module is not None
     }
 

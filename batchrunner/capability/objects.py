@@ -60,6 +60,7 @@ class ObjectWalker:
         self._modules = modules
         # With the objects themselves, since the id of one that is gone is used again.
         self._met: dict[int, tuple[Path, Any]] = {}
+        # The values on the way from the root: one of them again is a cycle.
         self._open: set[int] = set()
         self._queue: deque[tuple[Any, Path, ModuleOwner | None]] = deque()
         self._texts: dict[int, tuple[str, Any]] = {}
@@ -91,16 +92,16 @@ class ObjectWalker:
             elif isinstance(value, functools.partial | functools.partialmethod):
                 self._read_each(arguments_of(value), path)
             elif isinstance(value, MethodType):
-                self._method(value, path)
+                self._read_method(value, path)
             elif is_dispatched(value):
                 self._read_each(registered_with(value), path)
             elif isinstance(value, FunctionType | type):
-                self._definition(value, path)
+                self._queue_definition(value, path)
             elif isinstance(value, ModuleType):
                 self.values[path] = f"module {value.__name__}"
                 self._modules.add_imported([value.__name__])
             else:
-                self._value(value, path)
+                self._read_value(value, path)
 
     @contextmanager
     def _entered(self, value: Any) -> Iterator[bool]:
@@ -117,11 +118,11 @@ class ObjectWalker:
         for step, inner in parts:
             self._read(inner, (*path, *step))
 
-    def _method(self, value: MethodType, path: Path) -> None:
+    def _read_method(self, value: MethodType, path: Path) -> None:
         self.values[(*path, "method")] = value.__func__.__qualname__
         self._read(value.__self__, (*path, "instance"))
 
-    def _definition(self, value: Any, path: Path) -> None:
+    def _queue_definition(self, value: Any, path: Path) -> None:
         """Queue a function or a class, once: functions reference one another."""
         if id(value) in self._met:
             first = ".".join(self._met[id(value)][0]) or "itself"
@@ -131,29 +132,30 @@ class ObjectWalker:
         if owner is not None:
             self.values[path] = name_of(value)
             self._modules.add_imported([value.__module__])
-        path = self._short(path, value, owner)
+        path = self._shortened(path, value, owner)
         self._met[id(value)] = path, value
         self._queue.append((value, path, owner))
 
-    def _short(self, path: Path, value: Any, owner: ModuleOwner | None) -> Path:
+    def _shortened(self, path: Path, value: Any, owner: ModuleOwner | None) -> Path:
         """Return *path*, or the name of *value* when the path is long and no other value has that name."""
         name = name_of(value)
         if len(path) <= _MOST_STEPS or owner is None or (name,) in self.values or "<" in name:
             return path
-        self.values[(name,)] = "far away"
+        self.values[(name,)] = "far away"  # reserves the name
         return (name,)
 
     def _read_queue(self) -> None:
         """Read what is queued, nearest first: so paths are short, and call chains may have any length."""
         while self._queue:
             value, path, owner = self._queue.popleft()
+            # Without an owner it is of a script or a prompt: no module has its hash, so its code is hashed.
             if owner is None or owner is ModuleOwner.USER:
-                parts = self._class if isinstance(value, type) else self._function
-                parts(value, path, in_script=owner is None)
+                read = self._read_class if isinstance(value, type) else self._read_function
+                read(value, path, in_script=owner is None)
             elif isinstance(value, FunctionType):
-                self._wrapper(value, path)
+                self._read_wrapper(value, path)
 
-    def _wrapper(self, value: FunctionType, path: Path) -> None:
+    def _read_wrapper(self, value: FunctionType, path: Path) -> None:
         """Read the functions in the closure of a library's function: it may wrap one of the user's."""
         for (role, name), inner in values_of(value):
             if role == "closure" and isinstance(unwrapped(inner), _CODE):
@@ -162,25 +164,26 @@ class ObjectWalker:
     def _owner(self, value: Any) -> ModuleOwner | None:
         return self._modules.owner_of(value.__module__)
 
-    def _function(self, value: FunctionType, path: Path, *, in_script: bool) -> None:
+    def _read_function(self, value: FunctionType, path: Path, *, in_script: bool) -> None:
         if in_script:
             self._modules.add_imported(imports_of(value))
         if in_script or "<" in value.__qualname__:  # two of one name may be in one function
             self.values[path] = HASH + code_hash(value)
         self._read_each(references_of(value, self._modules.holds), path)
 
-    def _class(self, value: type, path: Path, *, in_script: bool) -> None:
+    def _read_class(self, value: type, path: Path, *, in_script: bool) -> None:
         for base in value.__bases__:
             if base is not object and self._owner(base) in (None, ModuleOwner.USER):
                 self._read(base, (*path, "base", base.__name__))
         has_source = in_script and self._has_source(value, path)
         is_bare = in_script and not has_source  # no source to hash: its members are read one by one
+        # The path to the class of an instance ends with `class` already.
         below = path if path[-1:] == ("class",) else (*path, "class")
         for name, member in sorted(vars(value).items()):
             inner = unwrapped(member)
             if is_method(name, inner, value):
                 if not is_generated(inner, value):
-                    self._method_of_class(inner, (*below, name), in_script=is_bare)
+                    self._read_method_of_class(inner, (*below, name), in_script=is_bare)
             elif is_written(name, member) and (is_bare or may_be_set(name, value)):
                 self._read(member, (*below, name))
 
@@ -192,7 +195,7 @@ class ObjectWalker:
             return False
         return True
 
-    def _method_of_class(self, value: FunctionType, path: Path, *, in_script: bool) -> None:
+    def _read_method_of_class(self, value: FunctionType, path: Path, *, in_script: bool) -> None:
         """Read what a method references, and its code unless the source of its class has it."""
         if id(value) not in self._met:
             self._met[id(value)] = path, value
@@ -204,7 +207,7 @@ class ObjectWalker:
             # `super()` closes over the class, which is being read already.
             self._read_each((one for one in references if one[0][1] != "__class__"), path)
 
-    def _value(self, value: Any, path: Path) -> None:
+    def _read_value(self, value: Any, path: Path) -> None:
         """Read a value that is no code: part by part where the parts have names, else as a whole."""
         try:
             self._limit.count(depth=len(self._open))
@@ -217,6 +220,7 @@ class ObjectWalker:
             self.values[path] = f"a {name_of(type(value))}"
             self.opaque.append(path)
             return
+        # So that an empty part, or a list for a tuple, is a difference too.
         if type(value) in SPREAD:
             self.values[path] = f"a {type(value).__name__}"
         for name, inner in parts.items():

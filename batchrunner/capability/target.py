@@ -55,6 +55,7 @@ def check_target(target: str) -> None:
         raise CapabilityImportError(not_found(target, missing=module_name))
     names = set(_defined_names(parse(source, target=target).body))
     first = path.partition(".")[0]
+    # A star import or a module's `__getattr__` may define any name, as only an import would show.
     if first not in names and not names & {"*", "__getattr__"}:
         hint = _did_you_mean(first, names)
         raise CapabilityImportError(f"capability {target!r}: {source} defines no {first!r}{hint}")

@@ -138,6 +138,7 @@ def _text_of_container(value: Any, inner: Inner) -> str | None:
     if kind in _MAPPINGS:
         return _mapping(value, inner)
     if kind in _SETS:
+        # Sorted, since each process has another order.
         return f"{kind.__name__}{_joined('{}', sorted(_item(item, inner) for item in value))}"
     if kind in _LISTS:
         name = "deque" if kind is collections.deque else ""

@@ -1,4 +1,4 @@
-"""The durable memory of a run: what was asked, the plan, what is committed, and who runs it now."""
+"""What is stored of a run: what was asked, the plan, what is committed, and which driver runs it."""
 
 from batchrunner.checkpoint.documents import Quarantine, RunRecord, Sentinel
 from batchrunner.checkpoint.location import RunLocation

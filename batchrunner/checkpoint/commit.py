@@ -1,7 +1,7 @@
 """The order of writes that makes a shard's output exactly once.
 
 Part and sentinel are both put-if-absent, the part first: a sentinel without its part would lose
-rows in silence, a part without its sentinel is only work that somebody can finish.
+rows in silence, a part without its sentinel is only work that the next driver can finish.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Finished:
     dead_letters: Staged | None = None
 
     def discard(self) -> None:
-        """Give it all up."""
+        """Discard all that is staged. Idempotent."""
         self.staged.discard()
         if self.dead_letters is not None:
             self.dead_letters.discard()
@@ -55,8 +55,8 @@ def commit(
     Raises:
         StorageError: What is not committed is still as it was.
     """
-    # Before the part: whoever adopts that cannot make its dead letters again. Their name is the
-    # attempt's own, so those of an attempt that loses are in nobody's way.
+    # Before the part: the driver that adopts it cannot make its dead letters again. Their name is the
+    # attempt's own, so those of an attempt that loses are in no other attempt's way.
     checkpoint.publish_dead_letters(
         {f.sentinel.errors: f.dead_letters for f in finished if f.dead_letters}
     )
@@ -77,7 +77,7 @@ def commit(
 
 
 def adopt(stem: str, part: str, *, run_uid: str, sink: Storage, checkpoint: Checkpoint) -> Sentinel:
-    """Return what to say of a part that another attempt published: its sentinel, or else its intent.
+    """Return the sentinel of a part that another attempt published: the stored one, or its intent.
 
     Raises:
         ForeignOutputError: No attempt of this run wrote that part.
@@ -93,7 +93,7 @@ def adopt(stem: str, part: str, *, run_uid: str, sink: Storage, checkpoint: Chec
         for intent in intents:
             if (intent.bytes, intent.sha256) == (entry.size, sha256):
                 return intent
-    # Whoever published it may have committed and forgotten its intent since we looked.
+    # The attempt that published it may have committed, and removed its intent, since the first look.
     if stored := checkpoint.sentinel(stem, run_uid=run_uid):
         return stored
     raise ForeignOutputError(
@@ -103,15 +103,15 @@ def adopt(stem: str, part: str, *, run_uid: str, sink: Storage, checkpoint: Chec
 
 
 def _intents(sink: Storage, part: str, *, run_uid: str) -> list[Sentinel]:
-    found = []
+    ours = []
     for data in sink.intents(part):
         try:
             intent = Sentinel.from_bytes(data, key=part)
         except (DamagedOutputError, NewerFormatError):
             continue  # an intent that was cut short belongs to an attempt that never published
         if (intent.run_uid, intent.part) == (run_uid, part):
-            found.append(intent)
-    return found
+            ours.append(intent)
+    return ours
 
 
 def sha256_of(sink: Storage, entry: Entry) -> str:

@@ -1,4 +1,4 @@
-"""Records that a run cannot do without, when they are damaged: what they are called, and the ways out."""
+"""Errors for damaged documents that a run needs, with the ways out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 _STARTS_OVER = (
     "`batchrunner run --fresh SPEC` starts over, and moves the parts to _damaged/, for without this "
-    "record nobody can vouch for them."
+    "document nothing proves that this run wrote them."
 )
 _WAY_OUT = (
     "Nothing was changed. Bring it back; or `batchrunner verify --repair SPEC` moves it aside or makes "
-    f"it again, where the other records allow that; or {_STARTS_OVER}"
+    f"it again, where the other documents allow that; or {_STARTS_OVER}"
 )
 _ONLY_WAY_OUT = (
     "Nothing was changed. Nothing can make it again: bring it back, from a backup; or "
@@ -28,12 +28,12 @@ _ONLY_WAY_OUT = (
 
 
 @contextmanager
-def ways_out_told(*, can_be_mended: bool = True) -> Iterator[None]:
-    """Tell whoever meets a damaged record that a run cannot do without what to do about it."""
+def with_ways_out(*, can_be_repaired: bool = True) -> Iterator[None]:
+    """Add the ways out to the `DamagedOutputError` of a document that a run needs."""
     try:
         yield
     except DamagedOutputError as error:
-        way_out = _WAY_OUT if can_be_mended else _ONLY_WAY_OUT
+        way_out = _WAY_OUT if can_be_repaired else _ONLY_WAY_OUT
         raise DamagedOutputError(f"{error}\n{way_out}") from error
 
 
@@ -46,14 +46,14 @@ def lost_plan(records: Storage, keys: Collection[str]) -> str | None:
         return next((key for key in map(plan_key, range(len(keys))) if key not in keys), None)
     if not any(True for _ in records.list("sentinels")):
         return None
-    # Looked at once more: a driver may have stored it, and committed, in between.
+    # Asked again: a driver may have stored it, and committed, between the two listings.
     return None if records.head(plan_key(0)) else plan_key(0)
 
 
 def lost(records: Storage, key: str) -> DamagedOutputError:
-    """Return the error that says of *key* that it is gone, while what came after it is there."""
+    """Return the error for *key*, which is gone while documents that came after it are there."""
     return DamagedOutputError(
-        f"{records.uri}/{key} is gone, and records that came after it are there"
+        f"{records.uri}/{key} is gone, and documents that came after it are there"
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from batchrunner.checkpoint import Checkpoint, Sentinel
-from batchrunner.checkpoint.documents import record_lines
+from batchrunner.checkpoint.documents import lines_of
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError, StorageError
 from batchrunner.formats.chunk import BadRow, Position, UnreadableRowError
 from batchrunner.shard import Shard
@@ -92,8 +92,8 @@ class DeadLetter:
     @property
     def why(self) -> str:
         """Return type, message and place of the error, in one line."""
-        told = f"{self.error}: {self.message}".rstrip(": ")
-        what = self.message if self.stage is Stage.READ else told
+        typed = f"{self.error}: {self.message}".rstrip(": ")
+        what = self.message if self.stage is Stage.READ else typed
         place = f" (at {self.code})" if self.code else ""
         return f"{one_line(what, most=MAX_SHOWN_MESSAGE)}{place}"
 
@@ -125,7 +125,7 @@ class DeadLetter:
 def writable(text: object) -> str:
     """Return *text*, of the user's code, as it may be kept: no secrets, and nothing but UTF-8.
 
-    Cut it only afterwards: half a secret is not known as one.
+    Cut it only afterwards: half a secret is not recognised as one.
     """
     return scrubbed(str(text).encode(errors="backslashreplace").decode())
 
@@ -148,7 +148,7 @@ def dead_letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict
     key = f"errors/{sentinel.errors}"
     where, count = f"{checkpoint.records.uri}/{key}", 0
     try:
-        for line in record_lines(checkpoint.records, key):
+        for line in lines_of(checkpoint.records, key):
             yield dead_letter_in(line)
             count += 1
     except (ObjectNotFoundError, ValueError) as error:
@@ -228,7 +228,7 @@ def dead_letters_under(checkpoint: Checkpoint, key: str) -> Iterator[dict[str, A
         DamagedOutputError: A line is no dead letter.
     """
     try:
-        for line in record_lines(checkpoint.records, key):
+        for line in lines_of(checkpoint.records, key):
             yield dead_letter_in(line)
     except ValueError as error:
         raise DamagedOutputError(f"{key} is damaged; batchrunner retry makes it anew") from error

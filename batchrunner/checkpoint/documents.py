@@ -1,8 +1,7 @@
-"""The records of a checkpoint, and how they stand in storage: one JSON object each."""
+"""The documents of a checkpoint: one JSON object each, with a version and a checksum."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -11,19 +10,19 @@ import orjson
 
 from batchrunner.errors import DamagedOutputError, NewerFormatError, ObjectNotFoundError
 from batchrunner.storage.contract import Storage
+from batchrunner.storage.json_documents import check_version, sealed, unseal
 
 FORMAT_VERSION = 1
 
-_CHECK = "check"
 _WORDS = {
     "RunRecord": "record of the run",
-    "Quarantine": "record of a shard that was set apart",
+    "Quarantine": "record of a quarantined shard",
     "Sentinel": "sentinel",
 }
 _KINDS: dict[str, Any] = {"int": int, "str": str, "float": (int, float), "dict[str, str]": dict}
 
 
-class _Record:
+class _Document:
     """A frozen dataclass that is kept as a JSON object with a checksum of itself at its end.
 
     Its last field is the format version.
@@ -36,58 +35,43 @@ class _Record:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, key: str) -> Self:
-        """Read a record back.
+        """Read a document back.
 
         Raises:
             DamagedOutputError: The bytes are torn, foreign or edited.
             NewerFormatError: They are of a later version.
         """
         try:
-            values: Any = orjson.loads(data)
-            check = values.pop(_CHECK)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            values, is_unchanged = unseal(data)
+        except ValueError as error:
             raise DamagedOutputError(_torn(cls, key)) from error
-        is_sealed = data == sealed(data[: -len(_seal(str(check)))] + b"}")
         try:
-            record = cls.from_fields(values, key=key)
+            document = cls.from_fields(values, key=key)
         except NewerFormatError as error:
-            if is_sealed:
+            if is_unchanged:
                 raise
             raise DamagedOutputError(str(error)) from error  # the version may be what was changed
-        if not is_sealed:
+        if not is_unchanged:
             raise DamagedOutputError(f"{key} is damaged: it was changed after it was written")
-        return record
+        return document
 
     @classmethod
     def from_fields(cls, values: Any, *, key: str) -> Self:
-        """Make a record of the values of its fields.
+        """Make a document of the values of its fields.
 
         Raises:
-            DamagedOutputError: They are not those of a record.
+            DamagedOutputError: They are not those of such a document.
             NewerFormatError: They are of a later version.
         """
         try:
-            if values["version"] > FORMAT_VERSION:
-                raise NewerFormatError(
-                    f"{key} has format version {values['version']}; this batchrunner reads up to "
-                    f"{FORMAT_VERSION}: use the version that wrote it"
-                )
-            record = cls(**values)
+            check_version(values["version"], name=key, newest=FORMAT_VERSION)
+            document = cls(**values)
         except (TypeError, KeyError) as error:
             raise DamagedOutputError(_torn(cls, key)) from error
         for field in fields(cls):  # type: ignore[arg-type]  # the subclasses are dataclasses
-            if not isinstance(getattr(record, field.name), _KINDS[str(field.type)]):
+            if not isinstance(getattr(document, field.name), _KINDS[str(field.type)]):
                 raise DamagedOutputError(f"{key} is damaged: its {field.name} is no {field.type}")
-        return record
-
-
-def sealed(fields: bytes) -> bytes:
-    """Return *fields*, a JSON object, with a checksum of it as its last field."""
-    return fields[:-1] + _seal(hashlib.sha256(fields).hexdigest()[:16])
-
-
-def _seal(check: str) -> bytes:
-    return f',"{_CHECK}":"{check}"}}'.encode()
+        return document
 
 
 def _torn(kind: type, key: str) -> str:
@@ -95,14 +79,14 @@ def _torn(kind: type, key: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord(_Record):
+class RunRecord(_Document):
     """What was asked for when the checkpoint was made, or when a change was accepted.
 
     Attributes:
         run_uid: Names the run over all its sessions.
         name: Of the spec.
-        created_at: ISO 8601, UTC. Told to people, never compared.
-        created_by: user@host. Told to people.
+        created_at: ISO 8601, UTC. For people, never compared.
+        created_by: user@host. For people.
         spec: The spec's text before interpolation.
         decisive: Every field that decides the output, with its value as JSON.
         fingerprint: Hash of *decisive*.
@@ -119,8 +103,8 @@ class RunRecord(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantine(_Record):
-    """Says that a shard failed too often to be tried again before somebody looks.
+class Quarantine(_Document):
+    """Says that a shard failed too often to be retried before a user says so.
 
     Attributes:
         run_uid: The run it belongs to.
@@ -139,13 +123,13 @@ class Quarantine(_Record):
 
     @classmethod
     def unreadable(cls, shard: int, error: DamagedOutputError) -> Quarantine:
-        """Stand in for a damaged one, of which only the name tells something: it names no run."""
-        return cls("", shard, f"why it was set apart is lost: {error}", attempts=0, session="")
+        """Stand in for a damaged one, of which only the name can be read: it names no run."""
+        return cls("", shard, f"why it was quarantined is lost: {error}", attempts=0, session="")
 
 
 @dataclass(frozen=True, slots=True)
-class Sentinel(_Record):
-    """Says that a shard is complete. Before that, it is the note that travels with the part.
+class Sentinel(_Document):
+    """Says that a shard is complete. Before that, it is the intent that travels with the part.
 
     Attributes:
         run_uid: The run it belongs to.
@@ -181,14 +165,14 @@ class Sentinel(_Record):
     version: int = FORMAT_VERSION
 
     def is_of(self, stem: str, *, run_uid: str) -> bool:
-        """Tell whether it is of the part called *stem* and of that run; no other may be trusted."""
+        """Return whether it is of the part called *stem* and of that run; no other may be trusted."""
         return self.run_uid == run_uid and self.part.partition(".")[0] == stem
 
 
 _BLOCK_BYTES = 1 << 20
 
 
-def record_lines(records: Storage, key: str) -> Iterator[bytes]:
+def lines_of(records: Storage, key: str) -> Iterator[bytes]:
     """Yield the lines of the object under *key*, in bounded memory.
 
     Raises:

@@ -43,8 +43,8 @@ class Incarnations:
 def incarnations_in(storage: Storage) -> Incarnations:
     """Return the runs of the checkpoint at *storage*: one listing."""
     keys = [entry.key for entry in storage.list()]
-    found = sorted(int(match[1] or 0) for match in map(_RECORD.fullmatch, keys) if match)
-    return Incarnations(tuple(found), CLEARING in keys)
+    numbers = sorted(int(match[1] or 0) for match in map(_RECORD.fullmatch, keys) if match)
+    return Incarnations(tuple(numbers), CLEARING in keys)
 
 
 def record_key(number: int) -> str:
@@ -53,7 +53,7 @@ def record_key(number: int) -> str:
 
 
 def is_record_key(key: str) -> bool:
-    """Tell whether a run's record is called so."""
+    """Return whether *key* is that of a run's record."""
     return _RECORD.fullmatch(key) is not None
 
 
@@ -63,7 +63,7 @@ def folder(number: int) -> str:
 
 
 def remove_records(storage: Storage, number: int) -> None:
-    """Remove what is remembered of a run, its own record last: until then it is found again.
+    """Remove what is stored of a run, its own record last: until then the next driver finds it again.
 
     What `verify --repair` moved away holds rows, and stays.
     """

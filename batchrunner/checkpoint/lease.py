@@ -1,7 +1,7 @@
-"""The right of one driver to run: who has it, taken over when its owner is dead.
+"""The right of one driver to run: which has it, taken over when its owner is dead.
 
 Each owner claims the next epoch by creating an object of that number; of two that try, one gets
-it. The lease saves work and tells people who runs. It is no lock: a part and its sentinel are
+it. The lease saves work and shows which driver runs. It is no lock: a part and its sentinel are
 published only if absent, and that holds with any number of drivers.
 """
 
@@ -34,8 +34,8 @@ _ours: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
-    """A driver process, told apart from every other one, also from a later one with its number."""
+class LeaseOwner:
+    """A driver process, distinguished from every other one, also from a later one with its pid."""
 
     session: str
     host: str
@@ -44,21 +44,21 @@ class Owner:
     started: str
 
     @classmethod
-    def this_process(cls, session: str) -> Owner:
+    def this_process(cls, session: str) -> LeaseOwner:
         pid = os.getpid()
         return cls(session, platform.node(), _boot(), pid, _started(pid))
 
     def is_here(self) -> bool:
-        """Tell whether it runs, or ran, where this process can see it."""
+        """Return whether it runs, or ran, where this process can see it."""
         return self.is_known and (self.host, self.boot) == (platform.node(), _boot())
 
     @property
     def is_known(self) -> bool:
-        """Tell whether the lease says who it is."""
+        """Return whether the lease names it."""
         return self.pid > 0
 
     def is_alive(self) -> bool:
-        """Tell whether it still runs. Only for one that is here.
+        """Return whether it still runs. Only for one that is here.
 
         This process is alive, and yet not the owner of a lease whose session is over or never
         began: its claim or its release went through, and the store's answer did not.
@@ -70,10 +70,10 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What is stored: who has the right, and a counter that shows that they are alive."""
+    """What is stored: which driver has the right, and a counter that shows that it is alive."""
 
     epoch: int
-    owner: Owner
+    owner: LeaseOwner
     counter: int = 0
     released: bool = False
     version: int = 1
@@ -90,7 +90,7 @@ class Lease:
         why = f"the lease is damaged: {data[:80]!r}"
         try:
             fields = orjson.loads(data)
-            lease = cls(**{**fields, "owner": Owner(**fields["owner"])})
+            lease = cls(**{**fields, "owner": LeaseOwner(**fields["owner"])})
             numbers = lease.epoch > 0 and lease.owner.pid > 0
         except (ValueError, TypeError, KeyError) as error:
             raise DamagedOutputError(why) from error
@@ -100,11 +100,11 @@ class Lease:
 
     @classmethod
     def unreadable(cls, epoch: int, data: bytes) -> Lease:
-        """Stand in for a lease that does not say whose it is; equal for the same *data*.
+        """Stand in for a lease that names no owner; equal for the same *data*.
 
         Its owner counts as one elsewhere: alive if the object changes, for each renewal replaces it.
         """
-        return cls(epoch, Owner(hashlib.sha256(data).hexdigest(), "", "", 0, ""))
+        return cls(epoch, LeaseOwner(hashlib.sha256(data).hexdigest(), "", "", 0, ""))
 
     def __str__(self) -> str:
         if not self.owner.is_known:
@@ -126,8 +126,8 @@ def _epochs(storage: Storage) -> list[tuple[int, str]]:
     return sorted((int(match[1]), key) for match, key in matches if match)
 
 
-def _read(storage: Storage, found: tuple[int, str]) -> Lease:
-    epoch, key = found
+def _read(storage: Storage, claim: tuple[int, str]) -> Lease:
+    epoch, key = claim
     data = storage.get(key)
     with contextlib.suppress(DamagedOutputError):
         lease = Lease.from_bytes(data)
@@ -137,22 +137,22 @@ def _read(storage: Storage, found: tuple[int, str]) -> Lease:
 
 
 def acquire_lease(
-    storage: Storage, owner: Owner, *, waiting: Callable[[Lease], None] = lambda _: None
+    storage: Storage, owner: LeaseOwner, *, waiting: Callable[[Lease], None] = lambda _: None
 ) -> Lease:
     """Claim the next epoch.
 
     A released lease, or one whose owner died on this machine, is taken over at once; one of another
-    machine, or one that is damaged, when its object stands still for `STALE_SECONDS`. *waiting* is
-    told of that.
+    machine, or one that is damaged, when its object stands still for `STALE_SECONDS`: *waiting* is
+    called with it first.
 
     Raises:
-        LeaseHeldError: Its owner is alive, or somebody else claimed the epoch first.
+        LeaseHeldError: Its owner is alive, or another driver claimed the epoch first.
     """
     last = current_lease(storage)
     if last and not last.released:
         _refuse_if_alive(storage, last, waiting=waiting)
     mine = Lease(last.epoch + 1 if last else 1, owner)
-    _ours.add(owner.session)  # before anyone can see the claim, or a thread takes it for a dead one
+    _ours.add(owner.session)  # before another thread can see the claim and take it for a dead one
     won = frozenset[str]()
     try:
         won = storage.put_if_absent({mine.key: mine.to_bytes()})
@@ -188,7 +188,7 @@ def _held(lease: Lease) -> LeaseHeldError:
 
 
 def check_lease(storage: Storage, lease: Lease) -> None:
-    """See that no newer epoch was claimed: one listing.
+    """Check that no newer epoch was claimed: one listing.
 
     Raises:
         LeaseHeldError: It was: this driver must stop.
@@ -218,7 +218,7 @@ def release_lease(storage: Storage, lease: Lease) -> None:
 
 
 def _boot() -> str:
-    """Return what tells this boot and this container from others."""
+    """Return what distinguishes this boot and this container from others."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
@@ -238,7 +238,7 @@ def _started(pid: int) -> str:
 
 
 def _answers(pid: int) -> str:
-    """Stand in for a start time where the kernel tells none."""
+    """Stand in for a start time where the kernel has none to read."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -59,8 +59,8 @@ class Witness:
 
     Attributes:
         session: Its own; whose driver is alive as long as it is.
-        node: Where it runs; "" in the driver's own process, which outlives nobody.
-        is_lost: Tells whether a node is known to be gone, with all that ran there.
+        node: Where it runs; "" in the driver's own process, which outlives no worker.
+        is_lost: Returns whether a node is gone, with all that ran there.
     """
 
     session: str
@@ -68,11 +68,11 @@ class Witness:
     is_lost: Callable[[str], bool] = lambda _: False
 
     def is_of_others(self, mark: Mark) -> bool:
-        """Tell whether *mark* is not of this very process, which is alive."""
+        """Return whether *mark* is of another process: this one is alive."""
         return bool(self.node) or mark.session != self.session
 
     def counts(self, mark: Mark) -> bool:
-        """Tell whether *mark* is of a death that came from a row, as far as can be known."""
+        """Return whether *mark* is of a death that a row may have caused: its driver and node live."""
         outlived = mark.is_death or (self.node and mark.session == self.session)
         return bool(outlived) and not self.is_lost(mark.node)
 
@@ -150,7 +150,7 @@ def record_deaths(storage: Storage, todo: Container[int], *, session: str) -> No
     """Write into the marks of *session* that name shards *todo* that their workers died.
 
     To be called by the next worker that gets the shards, before it begins: the driver of the
-    session is alive now. When it is killed later, the next one cannot know it any more.
+    session is alive now, and once it is killed no later driver can find that out.
     """
     for key, fields in _marks(storage):
         is_new = fields["session"] == session and not fields.get("death")
@@ -158,10 +158,10 @@ def record_deaths(storage: Storage, todo: Container[int], *, session: str) -> No
             storage.put(key, orjson.dumps({**fields, "death": True}))
 
 
-def forget_attempts(storage: Storage, *, session: str) -> None:
-    """Take the marks of *session* away: its workers were told to end, and did not die of a row.
+def remove_marks(storage: Storage, *, session: str) -> None:
+    """Remove the marks of *session*: its workers ended on a stop, and did not die of a row.
 
-    What is known to be of a death stays: a row that kills does so however the session ends.
+    A mark that says so stays: a row that kills does so however the session ends.
     """
     marks = marks_left(storage)
     storage.delete([m.key for m in marks if m.session == session and not m.is_death])

@@ -10,7 +10,8 @@ import orjson
 import xxhash
 
 from batchrunner.errors import DamagedOutputError, NewerFormatError
-from batchrunner.formats.naming import sink_suffix
+from batchrunner.formats.contract import Format
+from batchrunner.formats.registry import format_named, part_suffix
 from batchrunner.shard import Shard, Slicing
 
 if TYPE_CHECKING:
@@ -41,13 +42,18 @@ class PlanFacts:
     unit: str
     count: int
 
+    @property
+    def part_format(self) -> Format:
+        """The format of the parts."""
+        return format_named(self.format)
+
     def stem(self, shard_id: int) -> str:
         """Return the name of a shard's part without its suffix."""
         return f"part-{shard_id:0{self.width}d}"
 
     def part(self, shard_id: int) -> str:
         """Return the name of a shard's part."""
-        return self.stem(shard_id) + sink_suffix(self.format, self.compression)
+        return self.stem(shard_id) + part_suffix(self.format, self.compression)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ class Generation:
 
     @property
     def changes_output(self) -> bool:
-        """Tell whether an output that was complete before is not any more."""
+        """Return whether an output that was complete before is not any more."""
         return bool(self.shards or self.retired)
 
 
@@ -106,7 +112,7 @@ def plan_to_bytes(generation: Generation) -> bytes:
     }
     header[_CHECK] = _checksum(header, columns)
     table, buffer = pa.table(columns, schema=_schema()), pa.BufferOutputStream()
-    # Without what nobody reads: it has no checksum, and a plan is to be small.
+    # Without statistics and schema, which are never read: they have no checksum, and a plan is to be small.
     with pq.ParquetWriter(
         buffer,
         table.schema,

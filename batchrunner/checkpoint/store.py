@@ -1,14 +1,14 @@
-"""A checkpoint: records under one root, each written once, so that any reader sees a whole one."""
+"""A checkpoint: documents under one root, each written once, so that any reader sees a whole one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes, ways_out_told
+from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes, with_ways_out
 from batchrunner.checkpoint.documents import Quarantine, RunRecord, Sentinel
 from batchrunner.checkpoint.incarnations import folder, incarnations_in, record_key
 from batchrunner.checkpoint.plan_file import (
@@ -31,13 +31,20 @@ from batchrunner.storage.contract import Entry, Staged, Storage
 if TYPE_CHECKING:
     import pyarrow as pa
 
+WORKER_LOGS = "logs"
+"""Folder of the workers' logs, by session; at the root, for all runs of the checkpoint."""
+
 _QUARANTINE = re.compile(r"quarantine/part-(\d{5,})\.json")
 ReadBefore = dict[int, dict[Entry, Any]]
 """What documents hold that were read already, by run and object: neither changes."""
 
 
+_numbered: dict[tuple[Storage, int], Checkpoint] = {}
+_MOST_NUMBERED = 64
+
+
 class Checkpoint:
-    """The records of one run.
+    """The documents of one run.
 
     Everything here is put-if-absent: safe with any number of drivers and workers.
     """
@@ -61,19 +68,23 @@ class Checkpoint:
         self._read_before: ReadBefore = {}
 
     @classmethod
-    @lru_cache(maxsize=64)
     def numbered(cls, storage: Storage, incarnation: int) -> Checkpoint:
         """Return run number *incarnation* for a worker: one object a process, whose threads share it."""
-        return cls(storage, incarnation=incarnation)
+        checkpoint = _numbered.get((storage, incarnation))
+        if checkpoint is None:
+            if len(_numbered) >= _MOST_NUMBERED:
+                _numbered.clear()
+            checkpoint = _numbered[storage, incarnation] = cls(storage, incarnation=incarnation)
+        return checkpoint
 
     @classmethod
     def current(cls, storage: Storage, *, read_before: ReadBefore | None = None) -> Checkpoint:
         """Open the run that counts, the last one; nothing in *read_before* is read again."""
-        found = incarnations_in(storage)
-        *earlier, number = found.numbers or (0,)
+        listed = incarnations_in(storage)
+        *earlier, number = listed.numbers or (0,)
         checkpoint = cls(storage, incarnation=number, earlier=earlier)
-        checkpoint.is_half_cleared = found.is_half_cleared
-        checkpoint._is_new = not found.numbers
+        checkpoint.is_half_cleared = listed.is_half_cleared
+        checkpoint._is_new = not listed.numbers
         checkpoint._read_before = {} if read_before is None else read_before
         return checkpoint
 
@@ -96,7 +107,7 @@ class Checkpoint:
         return [Checkpoint(self.storage, incarnation=number) for number in self.earlier]
 
     def is_starting_over(self) -> bool:
-        """Tell whether a `--fresh` was begun and has no plan yet: old output may still stand."""
+        """Return whether a `--fresh` was begun and has no plan yet: old output may still stand."""
         return self.is_half_cleared or (
             bool(self.earlier)
             and not any(True for name in ("plan", "sentinels") for _ in self.records.list(name))
@@ -106,7 +117,7 @@ class Checkpoint:
         """Return what was asked for last, or None when there is no run yet.
 
         Raises:
-            DamagedOutputError: It cannot be read; the message tells the ways out.
+            DamagedOutputError: It cannot be read; the message names the ways out.
         """
         where = f"{self.storage.uri}/{record_key(self.incarnation)}"
         if self._is_new:
@@ -118,23 +129,23 @@ class Checkpoint:
         if changes := [entry.key for entry in self.records.list("changes")]:
             where = f"{self.records.uri}/{changes[-1]}"
             data = self.records.get(changes[-1])
-        with ways_out_told(can_be_mended=bool(changes)):
+        with with_ways_out(can_be_repaired=bool(changes)):
             return RunRecord.from_bytes(data, key=where)
 
     def refuse_without_record(self) -> None:
-        """Refuse a run of which there are records, but not the first that it wrote.
+        """Refuse a run of which there are documents, but not the first that it wrote.
 
         Raises:
-            DamagedOutputError: It is gone; the message tells the way out.
+            DamagedOutputError: It is gone; the message names the way out.
         """
         if any(True for name in ("plan", "sentinels") for _ in self.records.list(name)):
-            with ways_out_told(can_be_mended=False):
+            with with_ways_out(can_be_repaired=False):
                 raise lost(self.storage, record_key(self.incarnation))
 
     def keep_number(self) -> None:
-        """Have later sessions know of this run even if its record is gone: it ended, and left parts.
+        """Keep the number of this run taken, even if its record is gone: it ended, and left parts.
 
-        An empty record is a damaged one: nobody goes on with it, and its parts are moved aside.
+        An empty record is a damaged one: no driver goes on with it, and its parts are moved aside.
         """
         if self._is_new:
             self.storage.put_if_absent({record_key(self.incarnation): b""})
@@ -156,7 +167,7 @@ class Checkpoint:
             self.storage.delete_exactly([there])
 
     def accept_change(self, record: RunRecord) -> None:
-        """Write down that somebody accepted another spec for this run, and who."""
+        """Write down that a user accepted another spec for this run, and which user."""
         number = len(list(self.records.list("changes"))) + 1
         _create(self.records, f"changes/{number:04d}.json", record.to_bytes())
 
@@ -164,10 +175,10 @@ class Checkpoint:
         """Return the plan, oldest generation first.
 
         Raises:
-            DamagedOutputError: One cannot be read, or is gone; the message tells the ways out.
+            DamagedOutputError: One cannot be read, or is gone; the message names the ways out.
         """
         entries = list(self.records.list("plan"))
-        with ways_out_told():
+        with with_ways_out():
             if gone := lost_plan(self.records, [entry.key for entry in entries]):
                 raise lost(self.records, gone)
             return [self._generation(entry) for entry in entries]
@@ -187,18 +198,18 @@ class Checkpoint:
         """Return the schemas of the sink: the first, then each that adds to it.
 
         Raises:
-            DamagedOutputError: One cannot be read; the message tells the ways out.
+            DamagedOutputError: One cannot be read; the message names the ways out.
         """
         try:
             first = self.records.get(_schema_key(0))
         except ObjectNotFoundError:
             return []
-        found = {_schema_key(0): first}
-        found |= {entry.key: self.records.get(entry.key) for entry in self.records.list("schema")}
-        with ways_out_told():
+        stored = {_schema_key(0): first}
+        stored |= {entry.key: self.records.get(entry.key) for entry in self.records.list("schema")}
+        with with_ways_out():
             return [
                 schema_from_bytes(data, key=f"{self.records.uri}/{key}")
-                for key, data in found.items()
+                for key, data in stored.items()
             ]
 
     def add_schema(self, schema: bytes, *, number: int) -> bool:
@@ -235,22 +246,22 @@ class Checkpoint:
     def sentinel(self, stem: str, *, run_uid: str) -> Sentinel | None:
         """Return the sentinel of one shard, or None when this run has not committed it."""
         try:
-            found = self._read(f"sentinels/{stem}.json")
+            stored = self._read(f"sentinels/{stem}.json")
         except ObjectNotFoundError:
             return None
-        return found if found.is_of(stem, run_uid=run_uid) else None
+        return stored if stored.is_of(stem, run_uid=run_uid) else None
 
     def quarantine(self, records: Mapping[str, Quarantine]) -> None:
-        """Set shards apart, by the stem of their part, until `release`."""
+        """Quarantine shards, by the stem of their part, until `release`."""
         self.records.put_if_absent(
             {f"quarantine/{stem}.json": record.to_bytes() for stem, record in records.items()}
         )
 
     def quarantined(self) -> dict[int, Quarantine]:
-        """Return the shards that are set apart, by id.
+        """Return the quarantined shards, by id.
 
-        One whose record is damaged is set apart as well, and its reason says so: its name tells
-        which it is, and `release` is the way out for it, too.
+        One whose document is damaged is quarantined as well, and its reason says so: its name has the
+        id, and `release` is the way out for it, too.
         """
         keys = [e.key for e in self.records.list("quarantine") if _QUARANTINE.fullmatch(e.key)]
         with ThreadPoolExecutor(READERS) as pool:
@@ -265,21 +276,21 @@ class Checkpoint:
             return Quarantine.unreadable(int(key[len("quarantine/part-") : -len(".json")]), error)
 
     def release(self, *, check: Callable[[], None]) -> None:
-        """Let the shards that are set apart be tried again, as if nothing had happened to them.
+        """Release the quarantined shards, so that they are tried as if they had not failed.
 
-        *check* raises once another driver has taken over: what is set apart since then is its.
+        *check* raises once another driver has taken over: what is quarantined since then is its.
         """
-        found = [e for name in ("attempts", "quarantine") for e in self.records.list(name)]
-        if found:
+        entries = [e for name in ("attempts", "quarantine") for e in self.records.list(name)]
+        if entries:
             check()
-            self.records.delete_exactly(found)
+            self.records.delete_exactly(entries)
 
     def is_recorded(self, uid: str) -> bool:
-        """Tell whether the analytics store has the run in the state called *uid*."""
+        """Return whether the analytics store has the run in the state called *uid*."""
         return self.records.head(f"recorded/{uid}.json") is not None
 
     def mark_recorded(self, uid: str) -> None:
-        """Remember that it does. Call it only once that is durable."""
+        """Write down that it does. Call it only once that is durable."""
         self.records.put_if_absent({f"recorded/{uid}.json": b"{}"})
 
     def find(self, stems: Iterable[str], *, run_uid: str) -> dict[str, Sentinel]:
@@ -290,9 +301,9 @@ class Checkpoint:
             if stems
             else set()
         )
-        found = [stem for stem in stems if stem in there]
+        stems = [stem for stem in stems if stem in there]
         with ThreadPoolExecutor(READERS) as pool:
-            read = zip(found, pool.map(partial(self.sentinel, run_uid=run_uid), found), strict=True)
+            read = zip(stems, pool.map(partial(self.sentinel, run_uid=run_uid), stems), strict=True)
             return {stem: sentinel for stem, sentinel in read if sentinel is not None}
 
     def sentinels(self) -> Sentinels:

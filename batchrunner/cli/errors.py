@@ -19,16 +19,18 @@ _MESSAGE_LENGTH = 100
 @storage_options("a PLACE that is no spec")
 @output_option
 def command(place: str, rows: bool, storage_options: dict[str, Any], output: str) -> None:
-    """List what failed: rows set aside, by kind of error, with an example. PLACE is as for `status`.
+    """List what failed: dead letters, by kind of error, with an example. PLACE is as for `status`.
 
-    Also the first 100 rows that a shard was given up for, as long as it is not committed. Shards
-    that are given up are told on stderr, with their reason.
+    Also the first 100 failed rows of each quarantined shard. Quarantined shards are listed on stderr,
+    with their reason.
     """
     from batchrunner.views.dead_letters import error_groups, read_dead_letters
 
     checkpoint = checkpoint_of(place, storage_options)
     if rows:
-        records = [_same_keys(dead_letter) for dead_letter in read_dead_letters(checkpoint)]
+        # All with the same keys, as tables and CSV want them.
+        absent = {"raw": None, "raw_base64": None, "code": "", "traceback": None}
+        records = [{**absent, **dead_letter} for dead_letter in read_dead_letters(checkpoint)]
         print_records([_in_cells(r) for r in records] if output == "table" else records, output)
     else:
         records = [group.to_dict() for group in error_groups(checkpoint)]
@@ -40,23 +42,19 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
     quarantined = checkpoint.quarantined().values()
     for one in quarantined:
         attempts = f"after {one.attempts} attempts" if one.attempts > 1 else "at once"
-        say(f"shard {one.shard} was given up {attempts}: {one.reason}")
+        say(f"shard {one.shard} was quarantined {attempts}: {one.reason}")
     if not records and not quarantined:
         say("no row failed")
 
 
-def _same_keys(dead_letter: dict[str, object]) -> dict[str, object]:
-    return {"raw": None, "raw_base64": None, "code": "", "traceback": None, **dead_letter}
-
-
 def _in_cells(dead_letter: dict[str, object]) -> dict[str, object]:
-    """Return what fits into a line: a traceback is many."""
+    """Return the fields that fit into a table; a traceback has many lines."""
     row = (
         dead_letter["raw"]
         if dead_letter["raw"] is not None
         else f"base64: {dead_letter['raw_base64']}"
     )
-    shown = ("shard", "source", "unit", "at", "stage", "error", "message", "code", "given_up")
+    shown = ("shard", "source", "unit", "at", "stage", "error", "message", "code", "quarantined")
     return {**{key: dead_letter[key] for key in shown}, "row": row}
 
 
@@ -64,6 +62,6 @@ def _short(record: dict[str, object]) -> dict[str, object]:
     place = f"{record['source']}, {record['unit']} {record['at']}"
     message = str(record["message"]).partition("\n")[0][:_MESSAGE_LENGTH]
     at = f" (at {record['code']})" if record["code"] else ""
-    shards = f"{record['shards']:,} given up" if record["given_up"] else record["shards"]
-    kept = {key: record[key] for key in ("stage", "error", "rows")}
-    return {**kept, "shards": shards, "example": f"{message}{at}", "where": place}
+    shards = f"{record['shards']:,} quarantined" if record["quarantined"] else record["shards"]
+    fields = {key: record[key] for key in ("stage", "error", "rows")}
+    return {**fields, "shards": shards, "example": f"{message}{at}", "where": place}

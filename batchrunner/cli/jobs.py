@@ -1,4 +1,4 @@
-"""`batchrunner jobs`: batches as jobs of a cluster, and what became of jobs."""
+"""`batchrunner jobs`: submit batches as jobs of a cluster, list jobs, wait for them, cancel them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOT_YET = 75
 
 
 def _cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what says whose jobs are meant, and where they run."""
+    """Add the options that name the scope, its store and the cluster."""
     scope = click.option(
         "--scope",
         required=True,
@@ -41,7 +41,7 @@ def _cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("jobs")
 def command() -> None:
-    """Run batches as jobs of a Ray cluster, and look after jobs, whoever submitted them.
+    """Run batches as jobs of a Ray cluster; list, read and cancel all jobs of a scope.
 
     Exit codes, on top of the usual ones: 0 completed · 1 failed or cancelled · 75 not yet.
     """
@@ -54,15 +54,16 @@ def command() -> None:
 @click.option(
     "--edition",
     default="",
-    help="The same spec is the same job; with another edition, another one: the source has grown.",
+    help="The same spec is the same job; in another edition it is another one, for a source that has "
+    "grown, say.",
 )
-@click.option("--wait", is_flag=True, help="Wait for the end of the job.")
+@click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 @output_option
 def submit(spec: str, name: str | None, edition: str, wait: bool, **options: Any) -> int:
-    """Run SPEC as a job, which goes on when this command and this machine are gone.
+    """Run SPEC as a job, which outlives this command and this machine.
 
-    The spec's `ray.runtime_env` is the job's, its `ray.address` the cluster unless --address says
-    another one. Prints the job.
+    The job gets the spec's `ray.runtime_env`, and runs at its `ray.address` unless --address names
+    another cluster. Prints the job.
     """
     from batchrunner.jobs import BatchCapability, submit_capability
     from batchrunner.spec import BatchSpec
@@ -74,9 +75,9 @@ def submit(spec: str, name: str | None, edition: str, wait: bool, **options: Any
         job = submit_capability(BatchCapability(batch, edition=edition), job_name=name)
         if wait:
             job.wait()
-        told = _told(job)
-    print_record(told, options["output"])
-    return _EXIT_CODES.get(told["status"], _NOT_YET) if wait else 0
+        shown = _shown(job)
+    print_record(shown, options["output"])
+    return _EXIT_CODES.get(shown["status"], _NOT_YET) if wait else 0
 
 
 @command.command("list")
@@ -86,7 +87,7 @@ def submit(spec: str, name: str | None, edition: str, wait: bool, **options: Any
     "--status",
     type=click.Choice(["pending", "running", "completed", "failed", "cancelled"]),
     multiple=True,
-    help="Only jobs in this state; may be repeated.",
+    help="Only jobs in this state; may be given several times.",
 )
 @output_option
 def list_(limit: int, status: tuple[str, ...], **options: Any) -> None:
@@ -95,9 +96,9 @@ def list_(limit: int, status: tuple[str, ...], **options: Any) -> None:
 
     with _backend(options):
         chosen = [JobStatus(name) for name in status] or None
-        told = [_told(job) for job in list_jobs(limit=limit, status_filter=chosen)]
+        shown = [_shown(job) for job in list_jobs(limit=limit, status_filter=chosen)]
     print_records(
-        told, options["output"], ids=["job_id", "status"], first_to_go=["store_uri", "run_uid"]
+        shown, options["output"], ids=["job_id", "status"], first_to_go=["store_uri", "run_uid"]
     )
 
 
@@ -110,8 +111,8 @@ def get(job_id: str, **options: Any) -> None:
     from batchrunner.jobs import get_job
 
     with _backend(options):
-        told = _told(get_job(job_id))
-    print_record(told, options["output"])
+        shown = _shown(get_job(job_id))
+    print_record(shown, options["output"])
 
 
 @command.command()
@@ -126,16 +127,16 @@ def wait(job_id: str, timeout: float | None, **options: Any) -> int:
     with _backend(options):
         job = get_job(job_id)
         job.wait(timeout)
-        told = _told(job)
-    print_record(told, options["output"])
-    return _EXIT_CODES.get(told["status"], _NOT_YET)
+        shown = _shown(job)
+    print_record(shown, options["output"])
+    return _EXIT_CODES.get(shown["status"], _NOT_YET)
 
 
 @command.command()
 @click.argument("job_id")
 @_cluster_options
 def logs(job_id: str, **options: Any) -> None:
-    """Print what a job has said so far, up to the last few seconds."""
+    """Print what a job has printed and logged, up to the last few seconds."""
     from batchrunner.jobs import get_job
 
     with _backend(options):
@@ -148,20 +149,20 @@ def logs(job_id: str, **options: Any) -> None:
 @_cluster_options
 @output_option
 def cancel(job_id: str, **options: Any) -> int:
-    """Stop a job. When this ends with 0, the job does not run any more; 1: it had ended before."""
+    """Stop a job. Exit code 0: the job does not run any more; 1: it had ended before."""
     from batchrunner.jobs import get_job
 
     with _backend(options):
         job = get_job(job_id)
         cancelled = job.cancel()
-        told = _told(job)
-    print_record(told, options["output"])
+        shown = _shown(job)
+    print_record(shown, options["output"])
     return 0 if cancelled else 1
 
 
 @contextlib.contextmanager
 def _backend(options: dict[str, Any], **more: Any) -> Iterator[None]:
-    """Have the backend configured; what Ray says meanwhile goes where messages go."""
+    """Configure the backend for the block; what Ray prints meanwhile goes to stderr."""
     # Ray reads it when it is imported, or else takes SIGTERM for itself and dies of it.
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     from batchrunner.jobs import configure_job_backend
@@ -178,7 +179,7 @@ def _backend(options: dict[str, Any], **more: Any) -> Iterator[None]:
         yield
 
 
-def _told(job: Job[Any]) -> dict[str, Any]:
+def _shown(job: Job[Any]) -> dict[str, Any]:
     status = job.status
     ref = job.result(0) if status == "completed" else None
     error = job.exception()

@@ -14,7 +14,7 @@ from batchrunner.cli.terminal import say, show
 @click.command("logs")
 @click.argument("place")
 @click.option(
-    "--session", default="", help="Only what was said in this session; its id or its beginning."
+    "--session", default="", help="Only lines of this session; its id or the beginning of it."
 )
 @click.option("-n", "--lines", type=click.IntRange(min=1), help="Only the last so many lines.")
 @storage_options("a PLACE that is no spec")
@@ -24,14 +24,14 @@ def command(
 ) -> None:
     """Print what the workers printed and logged. PLACE is as for `status`.
 
-    It is kept in the checkpoint while they run, so it is there when their node is gone: of each
-    worker the first 64 KiB and the last 192 KiB.
+    Workers write it into the checkpoint while they run, so it outlives their node: of each worker the
+    first 64 KiB and the last 192 KiB.
     """
     from batchrunner.views.logs import log_lines
 
     checkpoint = checkpoint_of(place, storage_options)
-    said = log_lines(checkpoint)
-    chosen = [line for line in said if line.session.startswith(session)][-(lines or 0) :]
+    lines_of_all = log_lines(checkpoint)
+    chosen = [line for line in lines_of_all if line.session.startswith(session)][-(lines or 0) :]
     if output == "table":
         for line in chosen:
             show(f"{line.at[:19]} {line.worker} {line.text}")

@@ -1,4 +1,4 @@
-"""`batchrunner`: finds the command, runs it, and turns what it raises into a message and a code."""
+"""`batchrunner`: dispatch to a command, and turn what it raises into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ from batchrunner.cli.verbosity import Verbosity, verbose_option, with_verbose
 from batchrunner.errors import BatchRunnerError, describe
 
 _COMMANDS = {
-    "run": "Run a spec, or go on with it.",
+    "run": "Run a spec, or resume it.",
     "plan": "List what a run would do and why; start nothing.",
     "validate": "Check a spec; touch nothing.",
     "errors": "List what failed, and why.",
     "logs": "Print what the workers printed and logged.",
-    "retry": "Run again what failed.",
-    "status": "Tell how far a run is, from its checkpoint alone.",
-    "verify": "Check every byte and row of the output; set damage aside.",
-    "clean": "List or remove what dead processes left behind.",
+    "retry": "Retry what failed.",
+    "status": "Show how far a run is, from its checkpoint alone.",
+    "verify": "Check every byte and row of the output; --repair moves damage away.",
+    "clean": "List or remove the garbage of dead processes.",
     "runs": "List, show, compare and query recorded runs.",
-    "jobs": "Run batches as jobs of a cluster, and look after jobs.",
+    "jobs": "Run batches as jobs of a cluster; list, follow and cancel jobs.",
     "schema": "Print the JSON Schema of specs.",
 }
 
 
-class _Scrubbed(logging.Formatter):
-    """Libraries log what they were given: secrets, and what steers a terminal."""
+class _RedactingFormatter(logging.Formatter):
+    """Removes secrets and control characters: libraries log whatever they were given."""
 
     def format(self, record: logging.LogRecord) -> str:
         return harmless(_without_secrets(super().format(record)))
 
 
-class _ToStderr(logging.Handler):
-    """Writes to what is stderr at that moment: while there is a progress bar, to above it."""
+class _CurrentStderrHandler(logging.Handler):
+    """Writes to the current `sys.stderr`, which a progress bar replaces to keep lines above itself."""
 
     @property
     def stream(self) -> TextIO:
-        """Where its lines go."""
+        """The current stderr, where lines go."""
         return sys.stderr
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             say(self.format(record))
-        except Exception:  # noqa: BLE001 - as in the standard handlers: logging ends nothing
+        except Exception:  # noqa: BLE001 - as in the standard handlers: logging must not end the run
             self.handleError(record)
 
 
-class _Commands(click.Group):
-    """Imports a command when it is called, so that `--help` needs none of them."""
+class _LazyGroup(click.Group):
+    """Imports a command only when it is called, so that `--help` is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
@@ -84,7 +84,7 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="batchrunner")
 @verbose_option
 def batchrunner() -> None:
@@ -95,25 +95,25 @@ def batchrunner() -> None:
     4 refused, nothing touched · 5 verify found a defect · 75 stopped with work left ·
     130 Ctrl-C · 143 SIGTERM
     """  # noqa: D301 - click wants the character
-    handler = _ToStderr()
-    handler.setFormatter(_Scrubbed("%(message)s"))
+    handler = _CurrentStderrHandler()
+    handler.setFormatter(_RedactingFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler])
 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    # As `python -m` does: a capability beside the user is found.
+    # As `python -m` does, so that a capability in the current folder can be imported.
     if os.getcwd() not in sys.path:  # noqa: PTH109 - a string
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - a string
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(_run(sys.argv[1:]))
 
 
 def _run(arguments: list[str]) -> int:
-    asked = Verbosity()
+    verbosity = Verbosity()
     try:
-        return int(batchrunner.main(arguments, standalone_mode=False, obj=asked) or 0)
+        return int(batchrunner.main(arguments, standalone_mode=False, obj=verbosity) or 0)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
@@ -121,39 +121,40 @@ def _run(arguments: list[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except Exception as error:  # noqa: BLE001 - the reader at 3 a.m. gets a line, not a traceback
-        return _fail(error, with_traceback=asked.verbose, arguments=arguments)
+    except Exception as error:  # noqa: BLE001 - the user gets one line, not a traceback
+        return _fail(error, with_traceback=verbosity.verbose, arguments=arguments)
 
 
 def _nearest(name: str) -> str | None:
-    import difflib  # only those who err pay for it
+    import difflib  # slow to import, and only a typo needs it
 
     return next(iter(difflib.get_close_matches(name, _COMMANDS, n=1)), None)
 
 
 def _show_refusal(error: click.ClickException) -> None:
-    """Print what is wrong with the command line, which may quote what stood in a file."""
+    """Print a problem of the command line, escaped, since it may quote the content of a file."""
     shown = io.StringIO()
     error.show(file=shown)
     say(shown.getvalue(), end="")
 
 
 def _fail(error: Exception, *, with_traceback: bool, arguments: Sequence[str]) -> int:
-    if isinstance(error, BrokenPipeError):  # the reader of stdout left
+    if isinstance(error, BrokenPipeError):  # the reader of stdout, such as `head`, has ended
+        # Python flushes stdout when it exits, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if with_traceback:
         say(_without_secrets("".join(traceback.format_exception(error))), end="")
     if isinstance(error, BatchRunnerError):
-        say_error(_to_paste(_without_secrets(str(error)), arguments))
+        say_error(_with_spec(_without_secrets(str(error)), arguments))
         return error.exit_code
     what = _without_secrets(describe(error))
     say_error(f"internal error: {what}; run again with -v to see where")
     return 1
 
 
-def _to_paste(text: str, arguments: Sequence[str]) -> str:
-    """Return *text* with the spec of this command line in the commands that it names."""
+def _with_spec(text: str, arguments: Sequence[str]) -> str:
+    """Return *text* with `SPEC` replaced by the spec of this command line, so that it can be pasted."""
     specs = [argument for argument in arguments if argument.endswith((".yaml", ".yml"))]
     return re.sub(r"(?<= )SPEC\b", lambda _: shlex.quote(specs[0]), text) if specs else text
 

@@ -18,7 +18,7 @@ def command(spec: str, accept_changes: bool, output: str) -> None:
     from batchrunner.spec import BatchSpec
 
     runner = BatchRunner(BatchSpec.from_yaml(spec))
-    seen = runner.plan(accept_changes=accept_changes)
+    survey = runner.plan(accept_changes=accept_changes)
     records = [
         {
             "shard": shard.id,
@@ -26,18 +26,19 @@ def command(spec: str, accept_changes: bool, output: str) -> None:
             "slicing": str(shard.slicing),
             "start": shard.start,
             "stop": shard.stop,
-            "why": seen.why(shard),
+            "why": survey.why(shard),
         }
-        for shard in seen.pending
+        for shard in survey.pending
     ]
     print_records(records, output, first_to_go=("slicing", "stop", "start"))
-    whole = len(seen.plan.active)
-    sealed = f", {len(seen.output.unadopted):,} to seal" if seen.output.unadopted else ""
+    whole = len(survey.plan.active)
+    unadopted = len(survey.output.unadopted)
+    to_adopt = f", {unadopted:,} to adopt" if unadopted else ""
     say(
-        f"{len(seen.pending):,} of {whole:,} shards to run, "
-        f"{len(seen.output.committed):,} committed{sealed}"
+        f"{len(survey.pending):,} of {whole:,} shards to run, "
+        f"{len(survey.output.committed):,} committed{to_adopt}"
     )
-    for note in seen.notes:
+    for note in survey.notes:
         say(note)
-    for line in seen.accepted:
+    for line in survey.accepted:
         say(f"accepted change: {line}")

@@ -1,4 +1,4 @@
-"""Records on stdout, as a table for people or as JSON and CSV for programs."""
+"""Print records to stdout: as a table for people, as JSON or CSV for programs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from batchrunner.cli.terminal import columns, on_one_line, put, say, show
 
 FORMATS = ("table", "json", "jsonl", "csv")
 
+_GAP = "  "
+_NARROWEST = 12
+"""Cells that a column keeps when it is cut; a narrower one is left out instead."""
+
 Record = dict[str, Any]
 
 
 def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `-o` to a command that reads."""
+    """Add `-o` to a command that prints records."""
     return click.option(
         "-o",
         "--output",
@@ -39,9 +43,9 @@ def print_records(
 ) -> None:
     """Print *records*, which all have the same keys.
 
-    On a terminal, a table is fitted: long texts are cut, but for those of *ids*, and columns left
-    out, *first_to_go* before others. Where no terminal reads it, and in all other forms, every value
-    is whole.
+    On a terminal, a table is fitted to its width: long texts are cut, except in the columns *ids*,
+    then columns are left out, *first_to_go* before others. Without a terminal, and in all other
+    formats, every value is printed in full.
     """
     if output == "json":
         put(json.dumps(records, indent=2) + "\n")
@@ -55,13 +59,13 @@ def print_records(
 
 
 def print_record(record: Record, output: str) -> None:
-    """Print one record; as a table, a line a field."""
+    """Print one record; as a table, one line per field."""
     if output == "json":
         put(json.dumps(record, indent=2) + "\n")
     elif output == "table":
         width = max(map(len, record))
         for key, value in record.items():
-            # A line of a value must not pass for a field.
+            # Indented, so that a line break in a value cannot look like another field.
             text = _shown(value).replace("\n", "\n" + " " * (width + 2))
             show(f"{key.replace('_', ' '):<{width}}  {text}")
     else:
@@ -105,19 +109,14 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-_GAP = "  "
-_NARROWEST = 12
-"""Cells of a column that is cut; below that, it says too little to stay."""
-
-
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a table.
 
     Attributes:
-        name: Above its cells.
+        name: Its heading.
         cells: Its texts, one per row, without line breaks.
-        rigid: It is never cut: of a number or an id, a half is of no use.
+        rigid: It is never cut: half a number or id is of no use.
     """
 
     name: str
@@ -126,34 +125,34 @@ class Column:
 
     @property
     def width(self) -> int:
-        """How many cells of a terminal the widest text takes."""
+        """Cells of a terminal that its widest text takes."""
         return max(map(cells_of, (self.name, *self.cells)))
 
     @property
     def narrowest(self) -> int:
-        """How narrow it may become."""
+        """Cells that it takes at least."""
         return self.width if self.rigid else min(self.width, _NARROWEST)
 
 
 def fitted(
     table: Sequence[Column], *, width: int | None, first_to_go: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Return the lines of *table*, and the names of the columns for which there was no room.
+    """Return the lines of *table*, and the names of the columns that were left out for lack of room.
 
     Args:
         table: Its columns, from left to right.
-        width: Of the terminal; None for as wide as it gets.
-        first_to_go: Columns that are left out, in this order, when cutting is not enough; then
-            others, from the right. One always stays.
+        width: Cells of the terminal; None for no limit.
+        first_to_go: Columns to leave out, in this order, when cutting is not enough; then others,
+            from the right. At least one column stays.
     """
-    kept, gone = list(table), list(first_to_go)
-    left_out: list[str] = []
-    while width is not None and len(kept) > 1 and _least(kept) > width:
-        going = next((c for name in gone for c in kept if c.name == name), None) or _last(kept)
-        kept.remove(going)
-        left_out.append(going.name)
-    widths = _widths(kept, width)
-    rows = [[column.name for column in kept], *zip(*(c.cells for c in kept), strict=True)]
+    shown, left_out = list(table), list[str]()
+    while width is not None and len(shown) > 1 and _least(shown) > width:
+        named = (column for name in first_to_go for column in shown if column.name == name)
+        column = next(named, None) or _least_important(shown)
+        shown.remove(column)
+        left_out.append(column.name)
+    widths = _widths(shown, width)
+    rows = [[column.name for column in shown], *zip(*(c.cells for c in shown), strict=True)]
     return [_line(row, widths) for row in rows], left_out
 
 
@@ -161,19 +160,20 @@ def _least(table: Sequence[Column]) -> int:
     return sum(column.narrowest for column in table) + len(_GAP) * (len(table) - 1)
 
 
-def _last(table: Sequence[Column]) -> Column:
-    """Return the column to give up next: the last but ids, and never the first."""
+def _least_important(table: Sequence[Column]) -> Column:
+    """Return the column to leave out next: the last one that is not rigid, and never the first."""
     return next((c for c in reversed(table[1:]) if not c.rigid), table[-1])
 
 
 def _widths(table: Sequence[Column], width: int | None) -> list[int]:
-    """Return the widths of the columns: the widest give, as much as is needed, and alike."""
+    """Return the widths of the columns: the widest are cut to one limit, as far as needed."""
     widths = [column.width for column in table]
     if width is None:
         return widths
     room = width - len(_GAP) * (len(table) - 1)
     least = [column.narrowest for column in table]
     limit = min(room, max(widths))
+    # By one cell at a time: a terminal has a few hundred.
     while limit > 1 and sum(_limited(widths, least, limit)) > room:
         limit -= 1
     return _limited(widths, least, limit)
@@ -190,7 +190,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    """Return *text* in *width* cells; of a path, the end says more than the beginning."""
+    """Return *text* cut to *width* cells: a path at its beginning, as its end says more."""
     if cells_of(text) <= width:
         return text
     if "/" in text and " " not in text:

@@ -9,22 +9,22 @@ from batchrunner.cli.run import report_option
 
 @click.command("retry")
 @click.argument("spec", type=click.Path(dir_okay=False))
-@click.option("--rows", is_flag=True, help="Also the rows set aside: they become new shards.")
+@click.option("--rows", is_flag=True, help="Also the dead letters: they become new shards.")
 @click.option(
     "--accept-changes",
     is_flag=True,
-    help="Go on although the spec or the source changed; who accepted is recorded.",
+    help="Go on although the spec or the source changed; recorded with your user name.",
 )
 @report_option
 def command(spec: str, rows: bool, accept_changes: bool, output: str) -> int:
-    """Run again what failed of SPEC, once it is mended; published parts stay as they are.
+    """Run again what failed of SPEC, after a fix; published parts stay as they are.
 
-    The shards that were set apart are tried again, and whatever else is not committed. A capability
-    whose code changed is taken for the mended one.
+    The quarantined shards are run again, and whatever else is not committed. A capability whose code
+    changed is taken for the fixed one.
     """
-    from batchrunner.cli.driving import drive
+    from batchrunner.cli.session import run_session
 
-    return drive(
+    return run_session(
         spec,
         lambda runner, **how: runner.retry(rows=rows, accept_changes=accept_changes, **how),
         output=output,

@@ -9,7 +9,7 @@ import click
 
 
 def report_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `-o` to a command that runs."""
+    """Add `-o` to a command that ends with a report."""
     return click.option(
         "-o",
         "--output",
@@ -26,18 +26,18 @@ def report_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--accept-changes",
     is_flag=True,
-    help="Go on although the spec, the code or the source changed; who accepted is recorded.",
+    help="Go on although the spec, the code or the source changed; recorded with your user name.",
 )
 @report_option
 def command(spec: str, fresh: bool, accept_changes: bool, output: str) -> int:
     """Run SPEC, or go on with it: what is committed already stays as it is.
 
     Ctrl-C finishes the shards in flight, within execution.grace_period; a second one drops them.
-    Either way the same line goes on later.
+    Either way the same command goes on later.
     """
-    from batchrunner.cli.driving import drive
+    from batchrunner.cli.session import run_session
 
-    return drive(
+    return run_session(
         spec,
         lambda runner, **how: runner.run(fresh=fresh, accept_changes=accept_changes, **how),
         output=output,

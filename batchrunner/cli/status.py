@@ -15,7 +15,7 @@ from batchrunner.cli.rendering import output_option, print_record
 @storage_options("a PLACE that is no spec")
 @output_option
 def command(place: str, storage_options: dict[str, Any], output: str) -> None:
-    """Tell how far a run is. PLACE is its spec, or its checkpoint folder or s3:// URI.
+    """Print how far a run is. PLACE is its spec, or its checkpoint folder or s3:// URI.
 
     Reads the checkpoint alone: no Ray, no source, no sink, on any machine.
     """

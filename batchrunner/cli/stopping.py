@@ -1,10 +1,8 @@
-"""Signals while a session runs, and the end of the process in time, whatever hangs.
+"""Signals while a session runs, and the end of the process in time, even if a call hangs.
 
-The end of the driver from outside, when none of its own threads can run.
-
-A call that holds the interpreter's lock, such as a regular expression gone wrong, keeps every thread
-and every signal handler of its process waiting. What Python still does is to write the number of a
-signal into a pipe, in C. A small process reads that pipe.
+Three stages, each for what the one before it cannot end: the session stops by itself; a thread of
+this process ends it by force (`Watch`); a small process beside it kills it (`Watchdog`): a call
+that holds the interpreter's lock, such as a runaway regular expression, lets no thread run.
 """
 
 from __future__ import annotations
@@ -28,9 +26,10 @@ from batchrunner.driver.session import HURRY_SECONDS, Stop, StopReason
 
 _REASONS = {signal.SIGINT: StopReason.INTERRUPTED, signal.SIGTERM: StopReason.TERMINATED}
 _FORCED = frozenset({*_REASONS.values(), StopReason.MAX_RUNTIME})
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _MARGIN_SECONDS = 4.5
-"""For the watch to end the process, on a busy machine; Kubernetes kills 30 s after SIGTERM."""
+"""For the watch to end the process, on a busy machine, before the watchdog kills it; Kubernetes kills
+30 s after SIGTERM."""
 
 _LAST_ACT_SECONDS = 0.75
 _CLEAR_BAR = "\r\x1b[2K\x1b[?25h"
@@ -39,28 +38,28 @@ _CLEAR_BAR = "\r\x1b[2K\x1b[?25h"
 class Watch:
     """Passes signals on to a stop, and ends the process when its grace period is over.
 
-    The first signal is a wish to stop, the next one a wish to drop what is in flight. Neither
-    raises in the main thread: an exception out of nowhere has no report, and a call that hangs
-    would not see it. The session ends by itself, in time; a thread looks that it does.
+    The first signal requests the stop, the next one to drop the shards in flight. Neither raises in
+    the main thread: an exception at any line leaves no report, and a call that hangs never gets it.
+    The session ends by itself, in time; a thread ends the process if it does not.
     """
 
-    def __init__(self, stop: Stop, *, last_words: Callable[[], str], held_words: str) -> None:
+    def __init__(self, stop: Stop, *, forced_text: Callable[[], str], killed_text: str) -> None:
         """Watch over *stop*.
 
         Args:
-            stop: The wish.
-            last_words: Says how far the run is, in place of a report.
-            held_words: What to say when this process cannot say anything any more.
+            stop: Receives the requests of signals.
+            forced_text: Returns how far the run is; printed in place of a report at a forced end.
+            killed_text: Printed by the watchdog when it has killed this process.
         """
         self._watchdog: Watchdog
-        self._held_words = held_words
-        self._stop, self._last_words = stop, last_words
+        self._killed_text = killed_text
+        self._stop, self._forced_text = stop, forced_text
         self._stderr, self._terminal = sys.stderr, _own_stderr()
         self._before: dict[int, Any] = {}
-        self._said, self._saying = 0, threading.Lock()
+        self._announced, self._announcing = 0, threading.Lock()
         self._code: int | None = None
         self._is_over = threading.Event()
-        atexit.register(self._leave_nothing)  # before Ray's own hook, so that it is called after it
+        atexit.register(self._end_at_exit)  # before Ray's own hook, so that it is called after it
 
     def __enter__(self) -> Self:
         sys.stderr = self._terminal
@@ -69,7 +68,7 @@ class Watch:
             grace=stop.grace.force + _MARGIN_SECONDS,
             hurry=HURRY_SECONDS + _MARGIN_SECONDS,
             max_runtime=stop.max_runtime,
-            words=self._held_words,
+            text=self._killed_text,
         )
         self._before = {number: signal.signal(number, self._handle) for number in _REASONS}
         threading.Thread(target=self._watch, daemon=True, name="watch").start()
@@ -78,7 +77,7 @@ class Watch:
     def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
         if self._code is None:
             self._code = getattr(error, "exit_code", 1)
-        if self._stop.reason in _FORCED:  # to the end of the process: Ray's end may take its time
+        if self._stop.reason in _FORCED:  # watch to the end of the process: Ray's exit may hang
             return
         self._is_over.set()
         for number, handler in self._before.items():
@@ -87,8 +86,8 @@ class Watch:
         sys.stderr = self._stderr
 
     def ends_with(self, code: int) -> None:
-        """Note that there is a report, which is about to be told, and the exit *code* that it has."""
-        self._say()
+        """Take the exit *code* of the report, which is printed next: no forced end prints its own."""
+        self._announce()
         self._code = code
 
     def _handle(self, number: int, _: FrameType | None) -> None:
@@ -97,32 +96,31 @@ class Watch:
         self._stop.request(_REASONS[signal.Signals(number)])
 
     def _watch(self) -> None:
-        while not self._is_over.wait(_LOOK_SECONDS):
-            if self._said < self._stop.is_from_outside + self._stop.is_hurried:
-                # In a thread: whoever reads the pipe may hang, and this one has to end the process.
-                threading.Thread(target=self._say, daemon=True).start()
+        while not self._is_over.wait(_POLL_SECONDS):
+            if self._announced < self._stop.is_from_outside + self._stop.is_hurried:
+                # In a thread: a reader of the pipe may hang, and this one has to end the process.
+                threading.Thread(target=self._announce, daemon=True).start()
             if self._stop.is_overdue and self._stop.reason in _FORCED:
                 self._force()
 
-    def _say(self) -> None:
-        """Say what a signal has set going; not in its handler, which may interrupt another echo."""
+    def _announce(self) -> None:
+        """Print what a signal has set going; not in its handler, which may interrupt another print."""
         drain = f"for up to {self._stop.grace.drain:.3g} s"
         lines = (
             f"stopping: the shards in flight are finished first, {drain}; once more drops them",
             "dropping the shards in flight",
         )
-        asked = (self._stop.is_from_outside, self._stop.is_hurried)
-        for said, (line, is_asked) in enumerate(zip(lines, asked, strict=True), start=1):
-            with self._saying:
-                is_news, self._said = (
-                    is_asked and self._said < said,
-                    max(self._said, said * is_asked),
-                )
+        requested = (self._stop.is_from_outside, self._stop.is_hurried)
+        for number, (line, is_requested) in enumerate(zip(lines, requested, strict=True), start=1):
+            with self._announcing:  # of two threads, one prints the line
+                is_news = is_requested and self._announced < number
+                if is_news:
+                    self._announced = number
             if is_news and self._code is None:
                 say(line)
 
     def _force(self) -> None:
-        """End the process: first what others wait for, then what people read."""
+        """End the process: first release what other drivers wait for, then print, then exit."""
         last_act = threading.Thread(target=self._stop.last_act, daemon=True)
         last_act.start()
         last_act.join(_LAST_ACT_SECONDS)
@@ -130,18 +128,18 @@ class Watch:
         if code is None:
             code = STOP_CODES[self._stop.reason or StopReason.TERMINATED]
             clear = _CLEAR_BAR if self._terminal.isatty() else ""
-            words = f"{clear}{self._last_words()}\n".encode(errors="replace")
-            # In a thread, past every buffer and lock: whoever reads the pipe may hang as well.
-            threading.Thread(target=self._write, args=(words,), daemon=True).start()
-            time.sleep(_LOOK_SECONDS)
+            text = f"{clear}{self._forced_text()}\n".encode(errors="replace")
+            # In a thread, past every buffer and lock: the reader of the pipe may hang as well.
+            threading.Thread(target=self._write, args=(text,), daemon=True).start()
+            time.sleep(_POLL_SECONDS)
         _kill_descendants()
         os._exit(code)
 
-    def _leave_nothing(self) -> None:
-        """End what a Ray that was only just starting has left behind, and then this process.
+    def _end_at_exit(self) -> None:
+        """Kill the processes of a Ray that was only just starting, and end this one at once.
 
-        At once: a thread that is still in a call may crash in an interpreter that is taken down,
-        and a crash has an exit code of its own.
+        A thread that is still in a call may crash while the interpreter shuts down, and a crash has
+        an exit code of its own.
         """
         if self._is_over.is_set() or self._code is None:
             return
@@ -151,12 +149,12 @@ class Watch:
                 stream.flush()
         os._exit(self._code)
 
-    def _write(self, words: bytes) -> None:
-        os.write(self._terminal.fileno(), words)
+    def _write(self, text: bytes) -> None:
+        os.write(self._terminal.fileno(), text)
 
 
 def _kill_descendants() -> None:
-    """End what this process has started, and what that has: a Ray's agents outlive it otherwise."""
+    """Kill the processes that this one has started, and theirs: Ray's agents outlive it otherwise."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -164,15 +162,15 @@ def _kill_descendants() -> None:
             children.setdefault(parent, []).append(int(stat.parent.name))
     todo = [os.getpid()]
     while todo:
-        found = children.get(todo.pop(), [])
-        todo += found
-        for pid in found:
+        started = children.get(todo.pop(), [])
+        todo += started
+        for pid in started:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 
 
 def _own_stderr() -> TextIO:
-    """Return stderr by a descriptor of its own: while Ray starts, descriptor 2 is held back."""
+    """Return stderr by a descriptor of its own: Ray redirects descriptor 2 while it starts."""
     try:
         descriptor = os.dup(sys.stderr.fileno())
     except (OSError, ValueError):  # not a file
@@ -185,7 +183,7 @@ def _own_stderr() -> TextIO:
 
 _PROGRAM = """
 import os, select, signal, sys, time
-driver, grace, hurry, runtime, words = int(sys.argv[1]), *map(float, sys.argv[2:5]), sys.argv[5]
+driver, grace, hurry, runtime, text = int(sys.argv[1]), *map(float, sys.argv[2:5]), sys.argv[5]
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
 end, stops = time.monotonic() + runtime + grace, 0
@@ -194,45 +192,44 @@ while time.monotonic() < end:
         sys.exit()
     if not select.select([0], [], [], max(0, min(end - time.monotonic(), 5)))[0]:
         continue
-    told = os.read(0, 1)
-    if not told:
+    number = os.read(0, 1)
+    if not number:  # the driver is gone
         sys.exit()
-    if told[0] in (signal.SIGINT, signal.SIGTERM):
+    if number[0] in (signal.SIGINT, signal.SIGTERM):
         stops += 1
         end = min(end, time.monotonic() + (grace if stops == 1 else hurry))
 if os.getppid() == driver:
     os.kill(driver, signal.SIGKILL)
-    os.write(2, words.encode())
+    os.write(2, text.encode())
 """
 
 
 class Watchdog:
     """A process that kills this one, with SIGKILL, when a stop has not ended it in time.
 
-    It ends by itself with this process. Nothing that is committed is lost; the lease is not given
-    back, so that a driver on another machine waits until it is seen to stand still.
+    Python writes the number of each signal into a pipe, in C, even while a call holds its lock; this
+    process reads the pipe. It ends by itself with the one that it watches. Nothing that is committed
+    is lost; the lease is not released, so that a driver on another machine waits until it is stale.
     """
 
-    def __init__(
-        self, *, grace: float, hurry: float, max_runtime: float | None, words: str
-    ) -> None:
-        """Watch from now on. Call it in the main thread.
+    def __init__(self, *, grace: float, hurry: float, max_runtime: float | None, text: str) -> None:
+        """Watch from now on. Call it in the main thread, as Python wants it for signals.
 
         Args:
             grace: Seconds from the first signal, or the end of *max_runtime*, to the end.
             hurry: The same from the second signal.
             max_runtime: Seconds that the session may take; None for any time.
-            words: What people are told then.
+            text: Printed to stderr once it has killed the process.
         """
-        ours, self._told = os.pipe()
-        os.set_blocking(self._told, False)
+        ours, self._signals = os.pipe()
+        os.set_blocking(self._signals, False)  # a full pipe must not block the signal handler
         never = 10.0**9
         arguments = (
             os.getpid(),
             grace,
             hurry,
             never if max_runtime is None else max_runtime,
-            words,
+            text,
         )
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-I", "-S", "-c", _PROGRAM, *map(str, arguments)],
@@ -241,12 +238,12 @@ class Watchdog:
             start_new_session=True,  # Ctrl-C and SIGTERM to a group are not meant for it
         )
         os.close(ours)
-        self._before = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
+        self._before = signal.set_wakeup_fd(self._signals, warn_on_full_buffer=False)
 
     def end(self) -> None:
         """Watch no more. Call it in the main thread."""
         signal.set_wakeup_fd(self._before)
-        os.close(self._told)
+        os.close(self._signals)
         with contextlib.suppress(OSError):
             self._process.kill()
         self._process.wait()

@@ -1,7 +1,7 @@
-"""The one way onto the terminal: what others wrote, such as rows and file names, cannot steer it.
+"""The one way onto the terminal: rows, file names and other foreign text cannot steer it.
 
-A row that holds `ESC ]52;…` would write the clipboard of whoever looks at it, a carriage return would
-write over a line, and U+202E would turn one round.
+A row that holds `ESC ]52;…` would write the clipboard of the user, a carriage return would overwrite a
+line, and U+202E would reverse one.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import unicodedata
 
 import click
 
-_KEPT = "\n\t\u200c\u200d"
-"""Neither is printable, and none can steer: the last two join letters of scripts and emoji."""
+_HARMLESS = "\n\t\u200c\u200d"
+"""Not printable for Python, but unable to steer: the last two join letters of scripts and emoji."""
 
 
 def harmless(text: str) -> str:
-    """Return *text* with all that could steer a terminal as an escape; its lines stay lines."""
-    if text.isascii() and text.isprintable():  # nearly every text there is
+    """Return *text* with every character that could steer a terminal escaped; its lines stay lines."""
+    if text.isascii() and text.isprintable():  # the fast path of nearly every text
         return text
-    return "".join(map(_harmless, text))
+    return "".join(map(_escaped, text))
 
 
 def on_one_line(text: str) -> str:
-    """Return *text* as `harmless` does, its line breaks and tabs as escapes, too."""
+    """Return *text* as `harmless` does, with line breaks and tabs escaped, too."""
     return harmless(text.replace("\n", "\\n").replace("\t", "\\t"))
 
 
-def _harmless(char: str) -> str:
-    if char.isprintable() or char in _KEPT or unicodedata.category(char) == "Zs":
+def _escaped(char: str) -> str:
+    if char.isprintable() or char in _HARMLESS or unicodedata.category(char) == "Zs":
         return char
     return char.encode("unicode_escape").decode()
 
@@ -40,29 +40,29 @@ def say(text: str, *, end: str = "\n") -> None:
 
 
 def say_error(text: str) -> None:
-    """Write what went wrong to stderr."""
+    """Write an error message to stderr."""
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
     say(text)
 
 
 def say_in_place(text: str, *, last: bool) -> None:
-    """Write a line that the next one is written over, and *last* nothing; only onto a terminal."""
+    """Write a line to stderr that the next one overwrites, and *last* erases; only onto a terminal."""
     if sys.stderr.isatty():
         click.echo(harmless(text) + ("\r\x1b[K" if last else "\r"), nl=False, err=True)
 
 
 def show(text: str, *, end: str = "\n") -> None:
-    """Write to stdout what people read."""
+    """Write to stdout for people, escaped."""
     click.echo(harmless(text) + end, nl=False)
 
 
 def put(data: str) -> None:
-    """Write to stdout what programs read, every character as it is, unless a terminal reads it."""
+    """Write to stdout for programs, unchanged; escaped if stdout is a terminal."""
     if sys.stdout.isatty():
         data = harmless(data.replace("\r\n", "\n"))  # the line breaks of CSV
     click.echo(data, nl=False)
 
 
 def columns() -> int | None:
-    """Return how wide the terminal at stdout is; None when no terminal is there."""
+    """Return the width of the terminal at stdout; None without a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 )
 @output_option
 def command(specs: tuple[str, ...], output: str) -> int:
-    """Check each SPEC and look for its capability, without importing it or touching any storage.
+    """Check each SPEC and that its capability exists, without importing it or using any storage.
 
-    With `-o`, stdout has a record for each error: file, line, column, message. Ends with the highest
+    With `-o`, stdout has one record per error: file, line, column, message. Exits with the highest
     code of all.
     """
     from batchrunner.errors import BatchRunnerError
@@ -33,6 +33,7 @@ def command(specs: tuple[str, ...], output: str) -> int:
             _check(spec)
             say(f"{spec}: ok")
         except BatchRunnerError as error:
+            # A single error is raised, so that it looks and ends like that of `run`.
             if len(specs) == 1 and output == "table":
                 raise
             codes.append(error.exit_code)
@@ -45,7 +46,7 @@ def command(specs: tuple[str, ...], output: str) -> int:
 
 def _check(spec: str) -> None:
     from batchrunner.capability import check_target
-    from batchrunner.driver.asked_for import check_constructor
+    from batchrunner.driver.definition import check_constructor
     from batchrunner.driver.source_files import format_by_names
     from batchrunner.errors import InvalidSpecError
     from batchrunner.spec import BatchSpec

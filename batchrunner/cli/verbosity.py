@@ -1,4 +1,4 @@
-"""`-v`, which every command takes: before its name and after it."""
+"""`-v`, which every command accepts both before and after its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 @dataclass(slots=True)
 class Verbosity:
-    """Whether the user asked for events, and for the tracebacks of errors."""
+    """Whether to print events, and the tracebacks of errors."""
 
     verbose: bool = False
 
@@ -23,7 +23,7 @@ def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_verbose(command: click.Command) -> click.Command:
-    """Return *command* with `-v`, and so each command in it, if it does not have it yet."""
+    """Add `-v` to *command*, and to each command in it, unless it has it already; return it."""
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             with_verbose(inner)
@@ -41,7 +41,7 @@ def _take(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 _NAMES = ("-v", "--verbose")
 _SAYS: dict[str, Any] = {
     "is_flag": True,
-    "is_eager": True,
+    "is_eager": True,  # before the other options, whose errors may have a traceback to show
     "expose_value": False,
     "callback": _take,
     "help": "Show events, and tracebacks of errors.",

@@ -20,9 +20,9 @@ DEFECT = 5
 @click.argument("spec", type=click.Path(dir_okay=False))
 @click.option(
     "--repair",
-    "mend",
+    "repairs",
     is_flag=True,
-    help="Move what is damaged to _damaged/, so that `run` makes it again.",
+    help="Move what is damaged to _damaged/, so that `run` computes it again.",
 )
 @click.option(
     "--key",
@@ -40,70 +40,80 @@ DEFECT = 5
     "rows. For capabilities that say `deterministic: true`.",
 )
 @output_option
-def command(spec: str, mend: bool, keys: tuple[str, ...], replay: float | None, output: str) -> int:
-    """Hold the output of SPEC against its records and its source, every byte of it.
+def command(
+    spec: str, repairs: bool, keys: tuple[str, ...], replay: float | None, output: str
+) -> int:
+    """Check the output of SPEC, every byte of it, against its checkpoint and its source.
 
-    Lists what is wrong, and ends with 5 if there is anything, or if --key or --replay could not look
-    at a committed shard. Shards that are not committed yet are no defect.
+    Lists the defects. The exit code is 5 if there are any, or if --key or --replay could not compare
+    a committed shard. Shards that are not committed yet are no defect.
     """
     from batchrunner.spec import BatchSpec
     from batchrunner.verify import Checks, repair, verify
 
     loaded = BatchSpec.from_yaml(spec)
     checks = Checks(keys=keys, replay=replay)
-    done = repair(loaded, checks=checks, watch=_watch) if mend else None
-    found = done.found if done else verify(loaded, checks=checks, watch=_watch)
-    print_records([finding.to_dict() for finding in found.findings], output)
+    repaired = repair(loaded, checks=checks, watch=_watch) if repairs else None
+    result = repaired.found if repaired else verify(loaded, checks=checks, watch=_watch)
+    print_records([finding.to_dict() for finding in result.findings], output)
     lines = [
-        _counts(found),
-        *found.notes,
-        *_next(found, done, again=_again(checks), spec=shlex.quote(spec)),
+        _counts(result),
+        *result.notes,
+        *_next_steps(result, repaired, options=_options(checks), spec=shlex.quote(spec)),
     ]
     say("\n".join(lines))
-    return 0 if found.ok else DEFECT
+    return 0 if result.ok else DEFECT
 
 
 def _watch(done: int, shards: int) -> None:
     say_in_place(f"{done:,} of {shards:,} shards", last=done == shards)
 
 
-def _counts(found: Verification) -> str:
-    state = f"{len(found.findings):,} defects" if found.findings else "incomplete"
-    if found.left_out:
-        some = f"{found.left_out:,} of {found.committed:,} committed shards"
+def _counts(result: Verification) -> str:
+    state = f"{len(result.findings):,} defects" if result.findings else "incomplete"
+    if result.left_out:
+        some = f"{result.left_out:,} of {result.committed:,} committed shards"
         state = f"{state}, {some} could not be compared"
-    state = "ok" if found.ok else state
+    state = "ok" if result.ok else state
     return (
-        f"{state}: {found.committed:,} of {found.shards:,} shards committed; rows: "
-        f"{found.rows_in:,} in, {found.rows_out:,} out, {found.rows_failed:,} set aside"
+        f"{state}: {result.committed:,} of {result.shards:,} shards committed; rows: "
+        f"{result.rows_in:,} in, {result.rows_out:,} out, {result.rows_failed:,} failed"
     )
 
 
-def _again(checks: Checks) -> str:
-    """Return the options that find the same again."""
+def _options(checks: Checks) -> str:
+    """Return the options of *checks*: a repair without them would miss their findings."""
     options = [f"--key {shlex.quote(key)} " for key in checks.keys]
     return "".join([*options, f"--replay {checks.replay:g} " if checks.replay else ""])
 
 
-def _next(found: Verification, done: Repair | None, *, again: str, spec: str) -> list[str]:
-    if found.ok:
+def _next_steps(
+    result: Verification, repaired: Repair | None, *, options: str, spec: str
+) -> list[str]:
+    if result.ok:
         return []
-    if not found.findings:
+    if not result.findings:
         return [f"next: batchrunner run {spec}"]
-    if done is None and not found.is_lost:
-        return [f"next: batchrunner verify --repair {again}{spec}"]
-    if done is None:
-        why = "nothing can make the run's record again: bring it back, or start over, which moves the "
-        return [f"{why}parts to _damaged/", f"next: batchrunner run --fresh {spec}"]
-    lines = [
-        f"moved to _damaged/: {len(done.moved):,} objects; {len(done.redone):,} shards to make again"
-    ]
-    if done.rebuilt:
-        lines.append(f"made again from the rest: {', '.join(done.rebuilt)}")
-    if done.hopeless:
+    if repaired is None and not result.is_lost:
+        return [f"next: batchrunner verify --repair {options}{spec}"]
+    if repaired is None:
         why = (
-            f"{len(done.hopeless):,} defects cannot be repaired: bring the records back, or start "
-            "over, which moves the parts to _damaged/ if the records that vouch for them are damaged"
+            "nothing can rebuild the run's document: restore it from a copy, or start over, which "
+        )
+        return [f"{why}moves the parts to _damaged/", f"next: batchrunner run --fresh {spec}"]
+    lines = [
+        (
+            f"moved to _damaged/: {len(repaired.moved):,} objects; "
+            f"{len(repaired.to_recompute):,} shards to compute again"
+        )
+    ]
+    if repaired.rebuilt:
+        lines.append(f"rebuilt from other documents: {', '.join(repaired.rebuilt)}")
+    if repaired.hopeless:
+        why = (
+            f"{len(repaired.hopeless):,} defects cannot be repaired: restore the documents from a "
+            "copy, or start over, which moves the parts to _damaged/ if the documents that vouch "
+            "for them are damaged"
         )
         return [*lines, why, f"next: batchrunner run --fresh {spec}"]
     return [*lines, f"next: batchrunner run {spec}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,10 +12,10 @@ import orjson
 
 from batchrunner.checkpoint import Checkpoint, Sentinel, Sentinels
 from batchrunner.checkpoint.commit import adopt, sha256_of
+from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.sink_state import (
-    MANIFEST,
     RETIRED,
-    SUCCESS,
+    declaration_in,
     parts_in,
     refuse_foreign,
     shard_of,
@@ -25,31 +25,30 @@ from batchrunner.storage import Entry, Storage
 
 
 @dataclass(frozen=True, slots=True)
-class InTheWay:
-    """What stands in the sink and has to go before the run goes on.
+class StaleOutput:
+    """Objects that have to leave the sink before the run goes on.
 
     Attributes:
-        signs: `_SUCCESS`, then the manifest: the order in which they go.
+        declaration: `_SUCCESS`, then the manifest: the order in which they go.
         parts: Output of ended runs, which is removed.
-        damaged: What has the name of such a part but is not what its sentinel says, and all parts of
-            a run whose records are damaged: moved aside, for nobody knows whose bytes they hold, or
-            what else vouches for them.
+        damaged: Parts that differ from what their sentinels say, and all parts of a run whose
+            records are damaged. They are moved aside: no record says what they hold.
     """
 
-    signs: tuple[Entry, ...] = ()
+    declaration: tuple[Entry, ...] = ()
     parts: tuple[Entry, ...] = ()
     damaged: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Ended:
-    """One run that ended, and what it remembers."""
+class _EndedRun:
+    """One run that ended, by its own records."""
 
     checkpoint: Checkpoint
 
     @cached_property
     def run_uid(self) -> str | None:
-        """Its name; None when its record is gone or torn, and its sentinels do not agree on one."""
+        """Its name; None when its record is gone or damaged, and its sentinels do not agree on one."""
         with contextlib.suppress(DamagedOutputError):
             if record := self.checkpoint.run():
                 return record.run_uid
@@ -58,7 +57,7 @@ class _Ended:
 
     @cached_property
     def is_whole(self) -> bool:
-        """Tell whether what it was, and what its parts are, can be read."""
+        """Whether all of its records can be read that say what its parts are."""
         try:
             record = self.checkpoint.run()
             self.checkpoint.generations()
@@ -72,86 +71,101 @@ class _Ended:
         return self.checkpoint.sentinels()
 
     def sentinel(self, part: str) -> Sentinel | None:
-        """Return what it says of *part*, as far as that can be read."""
-        found = self.sentinels.good.get(shard_of(part))
-        if found is None or found.part != part or self.run_uid not in (None, found.run_uid):
+        """Return its sentinel of *part*; None when there is none, or not a good one of this run."""
+        sentinel = self.sentinels.good.get(shard_of(part))
+        if sentinel is None or sentinel.part != part:
             return None
-        return found
+        return sentinel if self.run_uid in (None, sentinel.run_uid) else None
 
-    def is_confused(self, part: str) -> bool:
-        """Tell whether there is a sentinel of *part*, but a damaged one, or one of another run."""
+    def has_bad_sentinel(self, part: str) -> bool:
+        """Return whether there is a sentinel of *part*, but a damaged one, or one of another run."""
         shard = shard_of(part)
-        found = self.sentinels.good.get(shard)
-        is_of_it = shard in self.sentinels.damaged or (found is not None and found.part == part)
-        return is_of_it and self.sentinel(part) is None
+        sentinel = self.sentinels.good.get(shard)
+        names_it = sentinel is not None and sentinel.part == part
+        is_there = names_it or shard in self.sentinels.damaged
+        return is_there and self.sentinel(part) is None
 
 
 class ClearedRuns:
     """The runs of a checkpoint that a `--fresh` ended, or is about to end.
 
-    Their records outlive their output: only they can tell a part that one of their workers
-    published late from a part that nobody knows.
+    Their records outlive their output: a part that one of their workers published late cannot be
+    distinguished from a foreign one without them.
     """
 
     def __init__(self, runs: Sequence[Checkpoint], *, sink: Storage) -> None:
-        self._runs, self._sink = [_Ended(run) for run in runs], sink
+        self._runs, self._sink = [_EndedRun(run) for run in runs], sink
 
     def __bool__(self) -> bool:
         return bool(self._runs)
 
     def include(self, run_uid: str) -> bool:
-        """Tell whether one of them has that name."""
+        """Return whether one of them has that name."""
         return any(run.run_uid == run_uid for run in self._runs)
 
-    def in_the_way(self, entries: Sequence[Entry]) -> InTheWay:
+    def stale_output(self, entries: Sequence[Entry]) -> StaleOutput:
         """Return which of *entries*, all of the sink, a new run has to take away.
 
+        Reads the parts that no sentinel names.
+
         Raises:
-            ForeignOutputError: Something is not of these runs.
+            ForeignOutputError: A part, `_SUCCESS` or the manifest is not of these runs.
         """
         parts = parts_in(entries)
-        said = {name: self._said(name) for name in parts}
-        confused = {n for n in parts if not said[n] and any(r.is_confused(n) for r in self._runs)}
-        unknown = [n for n in parts if not said[n] and n not in confused]
-        foreign = [name for name in unknown if not self.wrote(parts[name])]
-        signs = [entry for entry in entries if entry.key in (SUCCESS, MANIFEST)]
-        if signs and not self._declared(signs, is_ours=len(parts) > len(foreign)):
-            foreign += [entry.key for entry in signs]
+        sentinels = {name: self._sentinel(name) for name in parts}
+        unnamed = [name for name, sentinel in sentinels.items() if sentinel is None]
+        bad = {name for name in unnamed if any(r.has_bad_sentinel(name) for r in self._runs)}
+        # A part without a sentinel may be of a worker that died, or published late: read it.
+        foreign = [n for n in unnamed if n not in bad and not self.wrote(parts[n])]
+        declaration = declaration_in(entries)
+        if declaration and not self._declared(declaration, is_ours=len(parts) > len(foreign)):
+            foreign += [entry.key for entry in declaration]
         if foreign:
             refuse_foreign(self._sink.uri, foreign)
-        damaged = confused | {n for n, s in said.items() if s and s.bytes != parts[n].size}
+        damaged = bad | {n for n, s in sentinels.items() if s and s.bytes != parts[n].size}
+        # With damaged records, the rest may be wrong as well: nothing of such a run is deleted.
         if parts and not all(run.is_whole for run in self._runs):
             damaged = set(parts)
-        return InTheWay(
-            signs=tuple(sorted(signs, key=lambda entry: entry.key != SUCCESS)),
-            parts=(*(e for n, e in parts.items() if n not in damaged), *self._retired()),
+        retired = (e for e in self._sink.list(RETIRED) if self._sentinel(e.key.rpartition("/")[2]))
+        return StaleOutput(
+            declaration=declaration,
+            parts=(*(e for n, e in parts.items() if n not in damaged), *retired),
             damaged=tuple(parts[name] for name in sorted(damaged)),
         )
 
-    def wrote(self, entry: Entry) -> bool:
-        """Tell whether the part *entry* is, byte for byte, what one of these runs published.
+    def late_parts(self, parts: Mapping[str, Entry], *, plan: StoredPlan) -> dict[str, Entry]:
+        """Return those of *parts* that are of no shard of *plan*, and that one of these runs wrote.
 
-        Reads it, if one of them claims it.
+        A worker that outlived the `--fresh` published them. Reads each of them.
+        """
+        names = {plan.facts.part(shard.id) for shard in (*plan.active, *plan.retired)}
+        return {n: entry for n, entry in parts.items() if n not in names and self.wrote(entry)}
+
+    def wrote(self, entry: Entry) -> bool:
+        """Return whether the part *entry* is, byte for byte, what one of these runs published.
+
+        Reads the part if one of them claims it.
         """
         return any(
-            (said.bytes, said.sha256) == (entry.size, sha256_of(self._sink, entry))
-            for said in self._claims(entry.key)
+            (claim.bytes, claim.sha256) == (entry.size, sha256_of(self._sink, entry))
+            for claim in self._claims(entry.key)
         )
 
     def remove(self, part: str, *, check: Callable[[], None]) -> bool:
-        """Remove *part* if one of these runs wrote it; tell whether its name is free now.
+        """Remove *part* if one of these runs wrote it; return whether its name is free now.
 
-        *check* raises once another driver has taken over, who may need what is there.
+        *check* raises once another driver has taken over: the part may be needed by that one.
         """
         entry = self._sink.head(part)
         if entry is None:
             return True
         if not self.wrote(entry):
             return False
-        check()
+        check()  # after the part was read, which takes time; exactly what was read is removed
         return not self._sink.delete_exactly([entry])
 
     def _claims(self, part: str) -> Iterator[Sentinel]:
+        """Yield the sentinels of *part*, as stored or as its intent says; one for each run at most."""
         for run in self._runs:
             if run.run_uid is not None:
                 with contextlib.suppress(ForeignOutputError, ObjectNotFoundError):
@@ -163,27 +177,25 @@ class ClearedRuns:
                         checkpoint=run.checkpoint,
                     )
 
-    def _said(self, part: str) -> Sentinel | None:
-        return next((said for run in self._runs if (said := run.sentinel(part))), None)
+    def _sentinel(self, part: str) -> Sentinel | None:
+        return next((found for run in self._runs if (found := run.sentinel(part))), None)
 
-    def _retired(self) -> list[Entry]:
-        return [e for e in self._sink.list(RETIRED) if self._said(e.key.rpartition("/")[2])]
+    def _declared(self, declaration: Sequence[Entry], *, is_ours: bool) -> bool:
+        """Return whether one of these runs declared the output complete.
 
-    def _declared(self, signs: Sequence[Entry], *, is_ours: bool) -> bool:
-        """Tell whether one of these runs declared the output complete.
-
-        A sign that names no run is that of whoever wrote the parts.
+        A declaration that names no run belongs to the run that wrote the parts: *is_ours* says
+        whether that is one of these.
         """
-        named = {uid for entry in signs if (uid := _run_uid(self._sink.get(entry.key)))}
+        named = {uid for entry in declaration if (uid := _run_uid(self._sink.get(entry.key)))}
         uids = {run.run_uid for run in self._runs}
         return named <= uids if named else is_ours
 
 
-def _run_uid(sign: bytes) -> str | None:
-    """Return whose `_SUCCESS` or manifest it is; None when it does not say."""
+def _run_uid(declaration: bytes) -> str | None:
+    """Return the run that a `_SUCCESS` or manifest names; None for none."""
     try:
-        found: Any = orjson.loads(sign)
-        uid = found["run_uid"]
+        fields: Any = orjson.loads(declaration)
+        uid = fields["run_uid"]
     except (ValueError, TypeError, KeyError):
         return None
     return uid if isinstance(uid, str) and uid else None

@@ -7,16 +7,16 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from batchrunner.checkpoint import Quarantine, Sentinel
-from batchrunner.checkpoint.marks import forget_attempts
+from batchrunner.checkpoint.marks import remove_marks
 from batchrunner.driver.clearing import ClearedRuns
-from batchrunner.driver.progress import Pace, Progress
-from batchrunner.driver.rounds import ROUNDS, Tally, waves
+from batchrunner.driver.progress import Display, Progress
 from batchrunner.driver.session import Session, StopReason
+from batchrunner.driver.shard_outcomes import ShardOutcomes
 from batchrunner.errors import RayUnavailableError, StorageError
 from batchrunner.shard import Shard, Slicing
 from batchrunner.worker.committer import Committer
 from batchrunner.worker.pipeline import LEAVE_SECONDS, read_ticking
-from batchrunner.worker.receipt import GIVEN_UP, Cause, Receipt
+from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import stop_key
 from batchrunner.worker.work import Work
 
@@ -25,35 +25,38 @@ Engine = Callable[[Work, Sequence[Shard]], Iterator[Receipt | None]]
 
 _log = logging.getLogger(__name__)
 
+_ROUNDS = 3
+"""How often a shard is handed out when storage fails it; each time has its own retries inside."""
 _TICK_SECONDS = 0.25
 _DROP_SECONDS = 0.5
-_FOLD_EVERY = 5000
-_FAILURES_NOTED = 100
+_INDEX_EVERY = 5000
+"""Sentinels copied into one index: a resume then reads a file in place of each of them."""
+_FAILURES_LOGGED = 100
 
 
-class Driving:
+class Dispatcher:
     """Hands out the pending shards of a run.
 
     Attributes:
-        tally: What came of them so far.
+        outcomes: How they ended so far.
     """
 
     def __init__(
         self,
         work: Work,
         session: Session,
-        pace: Pace,
         progress: Progress,
+        display: Display,
         *,
         cleared: ClearedRuns,
     ) -> None:
-        self.tally = Tally()
+        self.outcomes = ShardOutcomes()
         self._cleared = cleared
         self._work, self._session = work, session
-        self._pace, self._progress = pace, progress
+        self._progress, self._display = progress, display
         self._checkpoint = work.checkpoint()
         self._shards: dict[int, Shard] = {}
-        self._unfolded: dict[int, Sentinel] = {}
+        self._not_indexed: dict[int, Sentinel] = {}
         self._has_begun = False
         self._stop_is_stored = False
         self._is_cut_short = True
@@ -71,49 +74,49 @@ class Driving:
             for wave in waves(shards):
                 if self._session.stop.is_from_outside:
                     break
-                self._rounds(engine, [shard for shard in wave if self._may_run(shard)])
+                self._run_wave(engine, [shard for shard in wave if self._may_run(shard)])
                 if self._session.stop.reason:
                     break
-                self._commit_put_off(wave)
+                self._commit_deferred(wave)
             self._quarantine()
             self._is_cut_short = False
         finally:
             self._leave()
 
     def _may_run(self, shard: Shard) -> bool:
-        """Tell whether the rows that *shard* is to try again are set aside by now."""
+        """Return whether the dead letters that *shard* is made of are there by now."""
         waits = shard.slicing is Slicing.DEAD_LETTERS and shard.start in self._shards
-        return not waits or shard.start in self.tally.committed
+        return not waits or shard.start in self.outcomes.committed
 
-    def _rounds(self, engine: Engine, shards: Sequence[Shard]) -> None:
+    def _run_wave(self, engine: Engine, shards: Sequence[Shard]) -> None:
         todo = list(shards)
-        for _ in range(ROUNDS if todo else 0):
-            self._round(engine, todo)
-            self._look_up(self.tally.to_retry(todo))
+        for _ in range(_ROUNDS if todo else 0):
+            self._run_round(engine, todo)
+            self._look_up(self.outcomes.to_retry(todo))
             if not self._session.stop.reason:
-                self._make_way(todo)
-            todo = self.tally.to_retry(todo)
+                self._remove_late_parts(todo)
+            todo = self.outcomes.to_retry(todo)
             if not todo or self._session.stop.reason:
                 break
 
-    def _round(self, engine: Engine, shards: Sequence[Shard]) -> None:
-        items = self._noticed(engine(self._work, shards))
+    def _run_round(self, engine: Engine, shards: Sequence[Shard]) -> None:
+        items = self._noting_begin(engine(self._work, shards))
         with read_ticking(items, seconds=_TICK_SECONDS, patience=self._patience) as receipts:
-            for receipt in self._survived(receipts):
+            for receipt in self._until_ray_is_gone(receipts):
                 if receipt is not None:
                     self._take(receipt)
-                self._progress.show(self._pace.standing(failed=len(self.tally.failures)))
+                self._display.show(self._progress.failing(len(self.outcomes.failures)))
                 self._pass_stop_on()
                 if not self._is_worth_waiting():
                     return
 
-    def _noticed(self, items: Iterator[Receipt | None]) -> Iterator[Receipt | None]:
+    def _noting_begin(self, items: Iterator[Receipt | None]) -> Iterator[Receipt | None]:
         for item in items:
             self._has_begun = True
             yield item
 
-    def _survived(self, receipts: Iterator[Receipt | None]) -> Iterator[Receipt | None]:
-        """Yield *receipts* until Ray, which a signal to the process group hits as well, is gone."""
+    def _until_ray_is_gone(self, receipts: Iterator[Receipt | None]) -> Iterator[Receipt | None]:
+        """Yield *receipts*; end quietly where a signal to the process group ended Ray as well."""
         try:
             yield from receipts
         except RayUnavailableError as error:
@@ -122,27 +125,28 @@ class Driving:
             _log.info("%s", error)
 
     def _is_worth_waiting(self) -> bool:
-        """Tell whether to wait for what is in flight; before anything has begun, nothing is."""
+        """Return whether to wait for shards in flight; before a worker has begun, there are none."""
         stop = self._session.stop
         return stop.is_patient and (self._has_begun or not stop.is_from_outside)
 
     def _patience(self) -> float:
-        """Return how long to wait for the engine to end: a call that hangs does not let it."""
+        """Return how long to wait for the engine to end: a call that hangs keeps it from ending."""
         return _DROP_SECONDS if self._session.stop.reason else LEAVE_SECONDS
 
-    def _make_way(self, shards: Iterable[Shard]) -> None:
+    def _remove_late_parts(self, shards: Iterable[Shard]) -> None:
         """Remove the parts that a worker of an ended run published under the names of *shards*.
 
-        None of these shards is at a worker of this session any more.
+        No worker of this session holds one of these shards any more, so that none of its parts can
+        come in between.
         """
-        for shard in self.tally.foreign(shards) if self._cleared else ():
+        for shard in self.outcomes.foreign(shards) if self._cleared else ():
             part = self._work.facts.part(shard.id)
             if self._cleared.remove(part, check=self._session.check):
                 self._session.log_event("late_part_removed", shard=shard.id, part=part)
-                del self.tally.failures[shard.id]
+                del self.outcomes.failures[shard.id]
 
     def _look_up(self, shards: Iterable[Shard]) -> None:
-        """Take the sentinels of those *shards* that are committed although no receipt says so.
+        """Take the sentinels of those *shards* that are committed without a receipt.
 
         Ray numbers what a task yields. When it runs a dead task again, it drops as many items as it
         had got from the first one, whatever is in them. And storage may fail after it has written.
@@ -154,71 +158,94 @@ class Driving:
         except StorageError as error:  # they are handed out again, now or by the next session
             _log.warning("%s", error)
             return
-        for found, sentinel in committed.items():
-            self._take(Receipt(unsure[found], sentinel=sentinel))
+        for name, sentinel in committed.items():
+            self._take(Receipt(unsure[name], sentinel=sentinel))
 
     def _take(self, receipt: Receipt) -> None:
-        if not self.tally.take(receipt):
+        if not self.outcomes.take(receipt):
             return
         if receipt.failure is not None:
-            if len(self.tally.failures) <= _FAILURES_NOTED:
-                self._session.log_event(
-                    "shard_failed", shard=receipt.shard, why=receipt.failure.reason
-                )
-            if self.tally.is_hopeless:
-                raise StorageError(receipt.failure.reason)
-            if receipt.failure.cause is Cause.BUDGET:
-                self._session.stop.request(StopReason.ROW_ERRORS)
+            self._take_failure(receipt.shard, receipt.failure)
         elif receipt.sentinel is not None:
-            self._pace.count(receipt.sentinel, self._shards[receipt.shard])
-            self._unfolded[receipt.shard] = receipt.sentinel
-            if len(self._unfolded) >= _FOLD_EVERY:
-                self._fold()
-            if self._pace.loses_too_much(self._work.spec.errors):
-                self._session.stop.request(StopReason.ROW_ERRORS)
+            self._take_sentinel(receipt.shard, receipt.sentinel)
+
+    def _take_failure(self, shard: int, failure: Failure) -> None:
+        if len(self.outcomes.failures) <= _FAILURES_LOGGED:
+            self._session.log_event("shard_failed", shard=shard, why=failure.reason)
+        if self.outcomes.is_hopeless:
+            raise StorageError(failure.reason)
+        if failure.cause is Cause.BUDGET:
+            self._session.stop.request(StopReason.ROW_ERRORS)
+
+    def _take_sentinel(self, shard: int, sentinel: Sentinel) -> None:
+        self._progress = self._progress.committing(self._shards[shard], sentinel)
+        self._not_indexed[shard] = sentinel
+        if len(self._not_indexed) >= _INDEX_EVERY:
+            self._write_index()
+        if self._progress.exceeds(self._work.spec.errors):
+            self._session.stop.request(StopReason.ROW_ERRORS)
 
     def _pass_stop_on(self) -> None:
-        """Tell the workers, wherever they are, once there is a reason to stop."""
+        """Store the stop, once there is one, where workers on any machine look for it."""
         if self._session.stop.reason and not self._stop_is_stored:
             self._stop_is_stored = True
             self._checkpoint.storage.put(stop_key(self._session.id), b"")
 
     def _leave(self) -> None:
         try:
-            self._fold()
+            self._write_index()
             if self._stop_is_stored:
                 self._checkpoint.storage.delete([stop_key(self._session.id)])
             is_worker = self._work.spec.execution.engine == "local"
-            if self._stop_is_stored or (self._is_cut_short and is_worker):  # it is alive
-                forget_attempts(self._checkpoint.records, session=self._session.id)
-        except StorageError as error:  # neither is needed, and what went wrong before must be heard
+            # A clean stop, or an error that this process outlives: no shard killed its worker, so
+            # none may be suspected of it. On Ray, after an error, a worker may indeed have died.
+            if self._stop_is_stored or (self._is_cut_short and is_worker):
+                remove_marks(self._checkpoint.records, session=self._session.id)
+        except StorageError as error:  # neither is needed, and must not hide an error from before
             _log.warning("%s", error)
 
     def _quarantine(self) -> None:
-        """Set apart what has had its attempts; `retry` brings it back."""
-        stem = self._work.facts.stem
-        failures = {i: f for i, f in self.tally.failures.items() if f.cause in GIVEN_UP}
+        """Quarantine the shards that had all their attempts, until `retry` releases them."""
+        facts, failures = self._work.facts, self.outcomes.to_quarantine
         if failures:
-            self._session.check()  # what `retry` released since is the next driver's to judge
+            self._session.check()  # after a `retry` elsewhere, its driver decides about them
         self._checkpoint.quarantine(
             {
-                stem(i): Quarantine(
+                facts.stem(i): Quarantine(
                     self._work.run_uid, i, failure.reason, failure.attempts, self._session.id
                 )
                 for i, failure in failures.items()
             }
         )
 
-    def _fold(self) -> None:
-        self._checkpoint.fold(self._unfolded, name=uuid.uuid4().hex)
-        self._unfolded = {}
+    def _write_index(self) -> None:
+        self._checkpoint.fold(self._not_indexed, name=uuid.uuid4().hex)
+        self._not_indexed = {}
 
-    def _commit_put_off(self, shards: Sequence[Shard]) -> None:
+    def _commit_deferred(self, shards: Sequence[Shard]) -> None:
         """Commit the shards that had no rows to write, now that others have fixed the schema."""
-        waiting = [shard for shard in shards if shard.id in self.tally.put_off]
+        waiting = [shard for shard in shards if shard.id in self.outcomes.deferred]
         if not waiting:
             return
         committer = Committer(self._work)
         for shard in waiting:
-            for receipt in committer.commit_empty(shard, self.tally.put_off.pop(shard.id)):
+            for receipt in committer.commit_deferred(shard, self.outcomes.deferred.pop(shard.id)):
                 self._take(receipt)
+
+
+def waves(shards: Iterable[Shard]) -> list[list[Shard]]:
+    """Return *shards* as they can run: those of dead letters after the shards that these come from.
+
+    Both are pending only after damage was moved aside: once the first is committed again, the rows
+    to retry are there again.
+    """
+    ordered: list[list[Shard]] = [[]]
+    wave_of: dict[int, int] = {}
+    # In the order of the ids: a shard of dead letters has a higher one than the shard it comes from.
+    for shard in sorted(shards, key=lambda shard: shard.id):
+        wave = wave_of.get(shard.start, -1) + 1 if shard.slicing is Slicing.DEAD_LETTERS else 0
+        wave_of[shard.id] = wave
+        if wave == len(ordered):
+            ordered.append([])
+        ordered[wave].append(shard)
+    return ordered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -12,11 +13,11 @@ import orjson
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.incarnations import remove_records
 from batchrunner.checkpoint.totals import Totals
+from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session
 from batchrunner.driver.sink_state import MANIFEST, RETIRED, SUCCESS, parts_in
-from batchrunner.driver.survey import Run, Survey, late_parts
+from batchrunner.driver.survey import Survey
 from batchrunner.errors import LeaseHeldError, ObjectNotFoundError
-from batchrunner.formats.naming import PARQUET
 from batchrunner.storage import Storage
 from batchrunner.storage.contract import MAX_RECORD_BYTES
 from batchrunner.worker.schema import SinkSchema
@@ -28,17 +29,17 @@ SUCCESS_VERSION = 1
 def declare_success(
     run: Run, survey: Survey, committed: Mapping[int, Sentinel], session: Session
 ) -> None:
-    """Say that the output is complete. Idempotent; `_SUCCESS` comes last.
-
-    Retired parts go out of the way only now, when their successors are all committed.
+    """Declare the output complete, durably. Idempotent.
 
     Raises:
-        LeaseHeldError: Another driver took over: the output is its to declare.
+        LeaseHeldError: Another driver took over: declaring the output is up to that one.
     """
-    _put_aside(run, survey, session)
+    # Only now, when the successors of the retired parts are all committed: no row is ever missing.
+    _move_retired(run, survey, session)
     content = manifest(run, survey, committed)
     _put(run.sink, MANIFEST, content, session)
-    _forget(run, committed, session)
+    # Before `_SUCCESS`: a finished sink holds nothing but output.
+    _collect_garbage(run, committed, session)
     success = _success(_run_uid(committed), content, epoch=session.epoch)
     _put(run.sink, SUCCESS, success, session)
     try:
@@ -49,9 +50,9 @@ def declare_success(
 
 
 def is_declared(run: Run, survey: Survey) -> bool:
-    """Tell whether manifest and `_SUCCESS` say what the sentinels say, where there is a `_SUCCESS`.
+    """Return whether manifest and `_SUCCESS` agree with the sentinels, where there is a `_SUCCESS`.
 
-    A driver that was displaced may have come late with either.
+    A displaced driver may have written either of them late.
     """
     if not survey.is_finished:
         return True
@@ -60,18 +61,18 @@ def is_declared(run: Run, survey: Survey) -> bool:
     try:
         if not _holds(run.sink, MANIFEST, content):
             return False
-        said = run.sink.get(SUCCESS)
+        success = run.sink.get(SUCCESS)
     except ObjectNotFoundError:
         return False
-    # Earlier versions left it empty.
-    return not said or _says(said) == _says(_success(_run_uid(committed), content, epoch=0))
+    expected = _success(_run_uid(committed), content, epoch=0)
+    return not success or _without_epoch(success) == _without_epoch(expected)  # empty: an early one
 
 
 def _holds(sink: Storage, key: str, data: bytes) -> bool:
-    """Tell whether *data* is what stands under *key*, however large that is.
+    """Return whether the object *key* holds *data*, which may be larger than a record.
 
     Raises:
-        ObjectNotFoundError: Nothing stands there.
+        ObjectNotFoundError: There is no such object.
     """
     if len(data) < MAX_RECORD_BYTES:
         return sink.get(key) == data
@@ -82,8 +83,8 @@ def _holds(sink: Storage, key: str, data: bytes) -> bool:
         return file.read(len(data) + 1) == data
 
 
-def _says(success: bytes) -> Any:
-    """Return what a `_SUCCESS` says, but for who put it there."""
+def _without_epoch(success: bytes) -> Any:
+    """Return the fields of a `_SUCCESS` but the driver that wrote it; None of a damaged one."""
     try:
         return {**orjson.loads(success), "epoch": 0}
     except (ValueError, TypeError):
@@ -91,7 +92,7 @@ def _says(success: bytes) -> Any:
 
 
 def _success(run_uid: str, content: bytes, *, epoch: int) -> bytes:
-    """Return what `_SUCCESS` holds: whose it is, and over which manifest it stands."""
+    """Return the content of `_SUCCESS`: the run, and the hash of the manifest that it declares."""
     sha256 = hashlib.sha256(content).hexdigest()
     fields = {
         "version": SUCCESS_VERSION,
@@ -105,13 +106,13 @@ def _success(run_uid: str, content: bytes, *, epoch: int) -> bytes:
 def _put(sink: Storage, key: str, data: bytes, session: Session) -> None:
     """Put *data* under *key*, in place of what an earlier session left there.
 
-    If absent: should this driver have been displaced in this very moment, what the other one put
-    there stays.
+    If absent: should this driver be displaced at this very moment, the object of the other one
+    stays.
     """
     if sink.put_if_absent({key: data}):
         return
     there = sink.head(key)
-    session.check()  # after the look: what was seen is not of a driver that takes over from now on
+    session.check()  # after the `head`: the object seen is not of a driver that takes over later
     if there is not None:
         sink.delete_exactly([there])
     if not sink.put_if_absent({key: data}):
@@ -127,16 +128,16 @@ def _take_back(sink: Storage, success: bytes) -> None:
             sink.delete_exactly([there])
 
 
-def _put_aside(run: Run, survey: Survey, session: Session) -> None:
-    """Move retired parts away, and remove what workers of ended runs published late.
+def _move_retired(run: Run, survey: Survey, session: Session) -> None:
+    """Move retired parts away, and remove those that workers of ended runs published late.
 
-    A worker that was handed a shard before that was retired, or before its run ended, may have
-    published since the survey: so look again.
+    Lists the sink again: a worker that was handed a shard before the shard was retired, or before its
+    run ended, may have published since the survey.
     """
     if not survey.plan.retired and not run.checkpoint.earlier:
         return
     parts = parts_in(run.sink.list())
-    late = late_parts(run, survey.plan, parts)
+    late = run.cleared.late_parts(parts, plan=survey.plan)
     retired = {survey.plan.facts.part(shard.id) for shard in survey.plan.retired}
     session.check()
     for name in sorted(retired & parts.keys()):
@@ -144,8 +145,8 @@ def _put_aside(run: Run, survey: Survey, session: Session) -> None:
     run.sink.delete_exactly(late.values())
 
 
-def _forget(run: Run, committed: Mapping[int, Sentinel], session: Session) -> None:
-    """Remove what attempts left that died: with every shard sealed, nobody needs it any more."""
+def _collect_garbage(run: Run, committed: Mapping[int, Sentinel], session: Session) -> None:
+    """Remove what dead attempts and ended runs left: with every shard committed, nothing reads it."""
     storage, records = run.checkpoint.storage, run.checkpoint.records
     attempts = _attempts(records, committed)  # before the check, so that none is of a later driver
     session.check()
@@ -159,7 +160,7 @@ def _forget(run: Run, committed: Mapping[int, Sentinel], session: Session) -> No
 
 
 def _attempts(records: Storage, committed: Mapping[int, Sentinel]) -> list[str]:
-    """Return what attempts left that died or lost: their marks, and rows that they set aside."""
+    """Return what attempts left that died or lost: their marks and dead letters."""
     counting = {sentinel.errors for sentinel in committed.values()}
     dead_letters = [
         e.key for e in records.list("errors") if e.key.partition("/")[2] not in counting
@@ -174,7 +175,7 @@ def _run_uid(committed: Mapping[int, Sentinel]) -> str:
 def manifest(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) -> bytes:
     """Return the list of all parts, in shard order, with the totals.
 
-    And the columns that parts of Parquet have together: an early one may lack what a later one adds.
+    And, of Parquet, the columns of all parts together: an early part may lack those of a later one.
     """
     sentinels = [committed[shard.id] for shard in survey.plan.active]
     parts = [
@@ -190,20 +191,15 @@ def manifest(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) -> byt
         }
         for shard, sentinel in zip(survey.plan.active, sentinels, strict=True)
     ]
-    found = Totals.of(survey.plan.active, committed)
-    totals = {
-        "rows_in": found.rows_in,
-        "rows_out": found.rows_out,
-        "rows_failed": found.rows_failed,
-        "bytes": found.bytes_out,
-    }
+    totals = asdict(Totals.of(survey.plan.active, committed))
+    totals["bytes"] = totals.pop("bytes_out")
     run_uid = _run_uid(committed)
-    columns = _columns(run) if survey.plan.facts.format == PARQUET else {}
+    columns = _columns(run) if survey.plan.facts.part_format.keeps_schema else {}
     content = {"version": MANIFEST_VERSION, "run_uid": run_uid, **totals, **columns, "parts": parts}
     return orjson.dumps(content, option=orjson.OPT_INDENT_2)
 
 
 def _columns(run: Run) -> dict[str, Any]:
-    schema = SinkSchema(run.checkpoint, declared=run.spec.sink.schema_).known()
+    schema = SinkSchema(run.checkpoint, declared=run.spec.sink.schema_).agreed()
     fields = schema or ()
     return {"schema": [{"name": field.name, "type": str(field.type)} for field in fields]}

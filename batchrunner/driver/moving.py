@@ -1,7 +1,7 @@
-"""A run whose folder was moved or copied: what is recorded of the old place, read as of the new.
+"""A run whose folder was moved or copied: URIs recorded at the old place, rewritten to the new one.
 
-Source, sink and checkpoint move together when the folder around them does. What they have in
-common at their ends is then the same, and what differs in front of it is the move.
+Source, sink and checkpoint move together when the folder around them does. The ends of their URIs
+are then the same as before, and what differs in front of these is the move.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from batchrunner.spec.fingerprint import differences, path_of_file, paths_of_fil
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """From one folder, or prefix, to another.
+    """A move of one folder, or prefix, to another.
 
     Attributes:
-        old: URI that a recorded URI may lie below.
-        new: URI that stands in its place.
+        old: URI of the folder when the run was recorded.
+        new: Its URI now.
     """
 
     old: str
     new: str
 
     def __call__(self, uri: str) -> str:
-        """Return *uri* as of the new place; one that does not lie in the old one as it is."""
+        """Return *uri* as of the new place; unchanged if it lies outside of the old one."""
         if uri == self.old or uri.startswith(f"{self.old}/"):
             return self.new + uri[len(self.old) :]
         return uri
 
     def back(self, uri: str) -> str:
-        """Return what *uri*, of the new place, was in the old one."""
+        """Return *uri*, of the new place, as of the old one."""
         return Move(self.new, self.old)(uri)
 
 
@@ -47,13 +47,13 @@ def place_of(spec: BatchSpec) -> RunPlace:
 def moves(old: RunPlace, new: RunPlace) -> Iterator[Move]:
     """Yield the moves that take *old* to *new*, that of the outermost folders first.
 
-    Sink and checkpoint must both have moved: a checkpoint that is where it was, under a spec with
-    another sink, is a change of the spec.
+    Sink and checkpoint must both have moved: where only the sink is another one, the spec changed.
     """
     before, after = old.sink.split("/"), new.sink.split("/")
     shared = _shared_end(before, after)
     for count in range(shared, 0, -1):
         move = Move("/".join(before[:-count]), "/".join(after[:-count]))
+        # Equal: nothing moved so far out. And a checkpoint that the move does not explain is another.
         if move.old != move.new and move(old.checkpoint) == new.checkpoint != old.checkpoint:
             yield move
 
@@ -71,13 +71,13 @@ def recorded_place(
     Plans of format version 1 name no place: the sink is then that of the record, and the checkpoint
     lay in it if it does now.
     """
-    known = next((g.place for g in generations if g.place.sink), None)
+    recorded = next((g.place for g in generations if g.place.sink), None)
     try:
         sink = json.loads(decisive.get("sink.uri", '""'))
     except ValueError:  # a digest: the value came from the environment
-        sink = known.sink if known else ""
-    if known and known.sink == sink:
-        return known
+        sink = recorded.sink if recorded else ""
+    if recorded and recorded.sink == sink:
+        return recorded
     inside = spec.checkpoint_uri.removeprefix(spec.sink.uri)
     return RunPlace(sink, sink + inside) if inside.startswith("/") else RunPlace()
 
@@ -86,14 +86,16 @@ def changes_since(
     recorded: Mapping[str, str], decisive: Mapping[str, str], *, was: RunPlace, spec: BatchSpec
 ) -> list[str]:
     """Return a line for each field that differs from what is *recorded*, but for a move."""
-    found = [
+    uris = {path: recorded.get(path, "") for path in ("sink.uri", "source.uri")}
+    remaining = [
         differences(_files_moved(recorded, decisive, move), {**decisive, **then})
         for move in moves(was, place_of(spec))
-        if not differences(_places(recorded), then := _as_before(spec, move.back))
+        # Of these two every character must be explained, or else it is another sink or source.
+        if not differences(uris, then := _as_before(spec, move.back))
     ]
-    # The folders around may differ, too: a file that only seems to have moved with the outer ones
-    # is where it was for the inner ones.
-    return min(found, key=len) if found else differences(recorded, decisive)
+    # Several moves may explain the new place: `a/b/out` got to `c/b/out` with `a` or with `a/b`. The one
+    # that leaves the fewest differences counts: a file in `a`, but outside of `a/b`, may have stayed.
+    return min(remaining, key=len) if remaining else differences(recorded, decisive)
 
 
 def _files_moved(
@@ -101,8 +103,8 @@ def _files_moved(
 ) -> Mapping[str, str]:
     """Return what is *recorded*, with the files of the capability named as *move* leaves them.
 
-    A file that stayed keeps its name. So do all where two would get the same: what one of them held
-    would be forgotten.
+    A file that stayed keeps its name. So do all where two would get the same name: the hash of one of
+    them would be lost.
     """
     now = paths_of_files(decisive)
     old = paths_of_files(recorded)
@@ -113,12 +115,8 @@ def _files_moved(
     return rest | {path_of_file(names[name]): recorded[path] for name, path in old.items()}
 
 
-def _places(fields: Mapping[str, str]) -> dict[str, str]:
-    return {path: fields.get(path, "") for path in ("sink.uri", "source.uri")}
-
-
 def _as_before(spec: BatchSpec, back: Callable[[str], str]) -> dict[str, str]:
-    """Return the decisive fields that are places, as `decisive_fields` would have written them."""
+    """Return the decisive fields that are URIs, as `decisive_fields` wrote them before the move."""
     uri = spec.source.uri
     source = back(uri) if isinstance(uri, str) else [back(one) for one in uri]
     texts = {"sink.uri": back(spec.sink.uri), "source.uri": source}
@@ -143,12 +141,13 @@ def brought_here(
 
 
 def former_uris(uri: str, places: Iterable[RunPlace], *, here: RunPlace) -> set[str]:
-    """Return what the file at *uri* may have been called where the run was before."""
+    """Return the URIs that the file at *uri* may have had at the former *places* of the run."""
     return {move.back(uri) for place in places for move in moves(place, here)}
 
 
 def _brought(one: Generation, old: RunPlace, here: RunPlace, spec: BatchSpec) -> Generation:
     uris = {shard.uri for shard in one.shards} | one.identities.keys()
+    # Only a move that brings all of its files into the source: else the source stayed where it was.
     for move in moves(old, here):
         if all(_is_in(move(uri), spec.source.uris) for uri in uris):
             return replace(

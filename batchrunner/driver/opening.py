@@ -6,23 +6,25 @@ import contextlib
 import getpass
 import platform
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.commit import adopt
 from batchrunner.checkpoint.incarnations import CLEARING
-from batchrunner.driver.clearing import InTheWay
+from batchrunner.driver.clearing import StaleOutput
+from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session
 from batchrunner.driver.sink_state import DAMAGED, refuse_unvouched
-from batchrunner.driver.survey import Run, Survey
+from batchrunner.driver.survey import Survey
 from batchrunner.errors import ForeignOutputError, LeaseHeldError
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import fingerprint
 from batchrunner.worker.schema import SinkSchema
 
-_AT_ONCE = 500
-"""How many parts are removed between two looks at the lease."""
+_REMOVED_AT_ONCE = 500
+"""Parts that are removed between two checks of the lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,87 +33,98 @@ class Opened:
 
     Attributes:
         run: With the checkpoint that counts from now on.
-        run_uid: Names it.
-        committed: What is complete.
-        pending: What is to be done, in the order of the ids.
+        run_uid: Names the run.
+        committed: Sentinels of the complete shards, by id.
+        pending: Shards to run, in the order of the ids.
+        first: Of these, the one that other workers wait for: its part fixes the types that the spec
+            does not declare. None where nothing is to be fixed.
     """
 
     run: Run
     run_uid: str
     committed: dict[int, Sentinel]
     pending: tuple[Shard, ...]
+    first: int | None = None
 
 
-def open_run(run: Run, seen: Survey, session: Session) -> Opened:
-    """Make what *seen* found durable and sealed.
+def open_run(run: Run, survey: Survey, session: Session) -> Opened:
+    """Make the plan that *survey* gives durable, and adopt the parts that lack a sentinel.
 
     Idempotent: a session that dies in here leaves the next one the same to do, or less.
 
     Raises:
-        ForeignOutputError: A part has the name of a shard, but no attempt of this run wrote it; or the
-            sink is another run's since it was looked at.
+        ForeignOutputError: A part has the name of a shard, but no attempt of this run wrote it; or
+            another run has claimed the sink since the survey.
         LeaseHeldError: Another driver does the same at this very moment, or took over.
     """
-    if seen.starts_over:
+    if survey.starts_over:
         run.checkpoint.keep_number()
         run = replace(run, checkpoint=run.checkpoint.next())
-    record = seen.record or _record(run, run_uid=uuid.uuid4().hex)
+    record = survey.record or _record(run, run_uid=uuid.uuid4().hex)
     # Before anything is written down: a run that may not write here leaves no records behind.
-    is_known = seen.record is not None or seen.starts_over
-    run.ownership(record.run_uid).claim(before_replacing=session.check, is_known=is_known)
-    _remember(run, seen, record, session)
-    # Before the plan: as long as there is none, whoever comes next goes on with making way.
+    has_begun = survey.record is not None or survey.starts_over
+    run.ownership(record.run_uid).claim(before_replacing=session.check, has_begun=has_begun)
+    _record_request(run, survey, record, session)
+    # Before the plan: as long as there is none, the next driver goes on with clearing the sink.
     # And `_SUCCESS` must not stand over a plan that has grown.
-    _make_way(run, seen.in_the_way, session)
-    if seen.addition is not None:
-        if seen.record is not None:  # shards that come late would be added to a finished output
+    _clear_sink(run, survey.stale, session)
+    if survey.addition is not None:
+        if survey.record is not None:  # a displaced driver would add shards to a finished output
             session.check()
-        run.checkpoint.add_generation(seen.addition, number=seen.plan.generations - 1)
+        run.checkpoint.add_generation(survey.addition, number=survey.plan.generations - 1)
     SinkSchema(run.checkpoint, declared=run.spec.sink.schema_).declare()
-    adopted = _adopt(run, seen, session, run_uid=record.run_uid)
-    loose = {shard: seen.output.committed[shard] for shard in seen.output.unindexed}
-    run.checkpoint.fold(loose, name=uuid.uuid4().hex)
-    # Only now: an attempt that published its part needed its note to be adopted.
+    adopted = _adopt(run, survey, session, run_uid=record.run_uid)
+    unindexed = {shard: survey.output.committed[shard] for shard in survey.output.unindexed}
+    run.checkpoint.fold(unindexed, name=uuid.uuid4().hex)
+    # Only after the adoption: a part without a sentinel is adopted by its intent.
     session.check()
     run.sink.clean()
-    run.checkpoint.storage.clean(intents=True)  # rows set aside have notes, and nobody adopts them
-    committed = {**seen.output.committed, **adopted}
-    refused = set(seen.output.unadopted) - adopted.keys()
-    todo = {shard.id for shard in seen.pending} | refused
-    pending = tuple(shard for shard in seen.plan.active if shard.id in todo)
-    return Opened(run, record.run_uid, committed, pending)
+    # In the checkpoint the intents go, too: they are of dead letters, which are never adopted.
+    run.checkpoint.storage.clean(intents=True)
+    committed = {**survey.output.committed, **adopted}
+    not_adopted = set(survey.output.unadopted) - adopted.keys()
+    todo = {shard.id for shard in survey.pending} | not_adopted
+    pending = tuple(shard for shard in survey.plan.active if shard.id in todo)
+    return Opened(run, record.run_uid, committed, pending, _first(run, survey, pending))
 
 
-def _make_way(run: Run, found: InTheWay, session: Session) -> None:
-    """Take out of the sink what was seen there, and nothing that came since.
+def _first(run: Run, survey: Survey, pending: Sequence[Shard]) -> int | None:
+    if not survey.plan.facts.part_format.keeps_schema or run.spec.sink.schema_ is not None:
+        return None
+    return min((shard.id for shard in pending), default=None)
 
-    `_SUCCESS` first: nobody may take for complete what is being removed.
+
+def _clear_sink(run: Run, stale: StaleOutput, session: Session) -> None:
+    """Take the *stale* output out of the sink, and nothing that came after the survey.
+
+    `_SUCCESS` first: a reader must not take for complete what is being removed.
     """
-    for sign in found.signs:
+    for entry in stale.declaration:
         session.check()
-        run.sink.delete_exactly([sign])
-    for part in found.damaged:
+        run.sink.delete_exactly([entry])
+    for part in stale.damaged:
         session.check()
         run.sink.move(part, f"{DAMAGED}/{session.id}/{part.key}")
-    for start in range(0, len(found.parts), _AT_ONCE):
+    for start in range(0, len(stale.parts), _REMOVED_AT_ONCE):
         session.check()
-        run.sink.delete_exactly(found.parts[start : start + _AT_ONCE])
+        run.sink.delete_exactly(stale.parts[start : start + _REMOVED_AT_ONCE])
+    # Last: as long as this object is there, the next session goes on with clearing.
     if run.checkpoint.is_half_cleared:
         run.checkpoint.storage.delete([CLEARING])
 
 
-def _remember(run: Run, seen: Survey, record: RunRecord, session: Session) -> None:
-    if seen.record is None:
+def _record_request(run: Run, survey: Survey, record: RunRecord, session: Session) -> None:
+    if survey.record is None:
         run.checkpoint.begin(record)
-        if seen.starts_over:
-            _keep_if_ours(run, record, session)
-    elif seen.accepted:
+        if survey.starts_over:
+            _withdraw_if_displaced(run, record, session)
+    elif survey.accepted:
         session.check()
         run.checkpoint.accept_change(_record(run, run_uid=record.run_uid))
 
 
-def _keep_if_ours(run: Run, record: RunRecord, session: Session) -> None:
-    """Take the claim back if it came late: it would end the run of the driver that took over."""
+def _withdraw_if_displaced(run: Run, record: RunRecord, session: Session) -> None:
+    """Take a late record back: it would end the run of the driver that took over."""
     try:
         session.check()
     except LeaseHeldError:
@@ -132,28 +145,30 @@ def _record(run: Run, *, run_uid: str) -> RunRecord:
 
 
 def _user() -> str:
-    with contextlib.suppress(OSError, KeyError):  # a container may run as nobody in particular
+    with contextlib.suppress(OSError, KeyError):  # the user of a container may have no name
         return getpass.getuser()
     return "unknown"
 
 
-def _adopt(run: Run, seen: Survey, session: Session, *, run_uid: str) -> dict[int, Sentinel]:
-    """Seal the parts that were published by a worker which died before it could.
+def _adopt(run: Run, survey: Survey, session: Session, *, run_uid: str) -> dict[int, Sentinel]:
+    """Commit the parts of workers that died between a part and its sentinel.
 
-    Those that a worker of an ended run published late are removed.
+    Parts that a worker of an ended run published late are removed.
     """
-    facts, found, unvouched = seen.plan.facts, {}, []
-    for shard in seen.output.unadopted:
+    facts, cleared = survey.plan.facts, run.cleared  # read once, for all parts
+    adopted: dict[str, Sentinel] = {}
+    unvouched: list[str] = []
+    for shard in survey.output.unadopted:
         stem, part = facts.stem(shard), facts.part(shard)
         try:
-            found[stem] = adopt(
+            adopted[stem] = adopt(
                 stem, part, run_uid=run_uid, sink=run.sink, checkpoint=run.checkpoint
             )
         except ForeignOutputError:
-            if not run.cleared.remove(part, check=session.check):
+            if not cleared.remove(part, check=session.check):
                 unvouched.append(part)
-    if unvouched:  # all at once: each of them read costs its bytes, but one a run costs days
+    if unvouched:  # all of them in one message: a message a run, each after hours, would cost days
         refuse_unvouched(run.sink.uri, unvouched)
-    counting = run.checkpoint.publish(found)
+    counting = run.checkpoint.publish(adopted)
     run.sink.remove_intents([sentinel.part for sentinel in counting.values()])
     return {sentinel.shard: sentinel for sentinel in counting.values()}

@@ -1,4 +1,4 @@
-"""Sources that would read what their own run writes: refused before anything is written."""
+"""A source that would read what its own run writes: refused before anything is written."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from batchrunner.driver.source_files import Place
+from batchrunner.driver.source_files import Listing, SourcePattern, list_source
 from batchrunner.errors import InvalidSpecError
-from batchrunner.spec import SourceSpec
+from batchrunner.formats.registry import format_named, part_suffixes
+from batchrunner.spec import BatchSpec, SourceSpec
 from batchrunner.storage.disk.links import real_uri
 
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _STEMS = ("part-00000", "part-00001", "part-12345")
-_PARTS = [f"{stem}{suffix}" for stem in _STEMS for suffix in _SUFFIXES]
-IN_SINK = [f"{folder}{part}" for folder in ("", "_retired/", "_damaged/0/") for part in _PARTS]
-"""Names that a run may give to objects in its sink: examples of all kinds."""
+_FOLDERS = ("", "_retired/", "_damaged/0/")
 
 IN_CHECKPOINT = [
     f"{fresh}{key}"
@@ -39,25 +37,50 @@ IN_CHECKPOINT = [
 _PART = re.compile(r"part-\d{5,19}\..+")
 
 
+def in_sink() -> list[str]:
+    """Return names that a run may give to objects in its sink: examples of all kinds."""
+    ends = list(part_suffixes())
+    return [f"{folder}{stem}{end}" for folder in _FOLDERS for stem in _STEMS for end in ends]
+
+
+def list_apart(spec: BatchSpec) -> Listing:
+    """List the source of *spec*, which must lie apart from its sink and checkpoint.
+
+    Raises:
+        InvalidSpecError: It overlaps what the run writes, or cannot be read as the spec says.
+        StorageError: It cannot be listed, or there is nothing.
+    """
+    sink, checkpoint = spec.sink.uri, spec.checkpoint_uri
+    for name in filter(None, (spec.source.format, spec.sink.format)):
+        format_named(name)  # loaded first: no source may select parts with its suffix
+    check_apart(spec.source, sink, checkpoint)
+    listing = list_source(spec.source)
+    check_links(listing.links, sink, checkpoint)
+    return listing
+
+
 def check_apart(source: SourceSpec, sink: str, checkpoint: str | None = None) -> None:
     """Refuse a *source* in which the next run would find what this one wrote.
 
-    Links are followed: a folder lies in another also when it is reached by another name.
+    Links are resolved: a folder may lie in another under another name.
 
     Raises:
         InvalidSpecError: The sink or the checkpoint lies in it, or it lies in one of them.
     """
     for uri in source.uris:
-        for place in {Place.of(uri), _real(Place.of(uri))}:
-            _check(place, uri, source, sink, checkpoint)
+        pattern = SourcePattern.of(uri)
+        for resolved in {pattern, replace(pattern, root=real_uri(pattern.root))}:
+            _check(resolved, uri, source, sink, checkpoint)
 
 
-def _check(place: Place, uri: str, source: SourceSpec, sink: str, checkpoint: str | None) -> None:
+def _check(
+    pattern: SourcePattern, uri: str, source: SourceSpec, sink: str, checkpoint: str | None
+) -> None:
     def selects(folder: str, keys: Iterable[str]) -> bool:
         names = (f"{at}/{key}" for at in {folder, real_uri(folder)} for key in keys)
-        return any(place.selects(name, format=source.format) for name in names)
+        return any(pattern.selects(name, format=source.format) for name in names)
 
-    if selects(sink, IN_SINK) or any(_is_part(place.root, at) for at in _names(sink)):
+    if selects(sink, in_sink()) or any(_is_part(pattern.root, at) for at in _names(sink)):
         raise InvalidSpecError(
             f"the sink {sink} lies in the source {uri}: its parts would be read as input by the "
             "next run; write somewhere else"
@@ -65,7 +88,7 @@ def _check(place: Place, uri: str, source: SourceSpec, sink: str, checkpoint: st
     if checkpoint is None:
         return
     if selects(checkpoint, IN_CHECKPOINT) or any(
-        _is_in(place.root, at) for at in _names(checkpoint)
+        _is_in(pattern.root, at) for at in _names(checkpoint)
     ):
         raise InvalidSpecError(
             f"the checkpoint {checkpoint} lies in the source {uri}: its records would be read as "
@@ -81,16 +104,13 @@ def check_links(links: Iterable[str], sink: str, checkpoint: str) -> None:
     """
     real_sink, real_checkpoint = real_uri(sink), real_uri(checkpoint)
     for link in links:
+        # A link may lead anywhere: `check_apart` compares folders alone.
         target = real_uri(link)
         if _is_part(target, real_sink) or _is_in(target, real_checkpoint):
             raise InvalidSpecError(
                 f"the source's {link} is a link to {target}, which this run writes: it would be "
                 "read as input by the next run; remove the link"
             )
-
-
-def _real(place: Place) -> Place:
-    return replace(place, root=real_uri(place.root))
 
 
 def _names(folder: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Whose a sink is: a mark that a run puts there before its first part, so that no second one begins."""
+"""The owner of a sink: an object that a run puts there before its first part, against a second run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OWNER = "_owner.json"
 
 @dataclass(frozen=True, slots=True)
 class SinkOwner:
-    """What the mark says.
+    """The content of `_owner.json`.
 
     Attributes:
         run_uid: The run that writes here; it stays the same when a folder is moved.
@@ -34,10 +34,10 @@ class SinkOwner:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SinkOwner:
-        """Read it back; a mark that is damaged names nobody."""
+        """Read it back; a damaged one has empty fields."""
         try:
-            found: Any = orjson.loads(data)
-            return cls(str(found["run_uid"]), str(found["checkpoint"]))
+            fields: Any = orjson.loads(data)
+            return cls(str(fields["run_uid"]), str(fields["checkpoint"]))
         except (ValueError, TypeError, KeyError):
             return cls("", "")
 
@@ -47,7 +47,7 @@ class Ownership:
     """The right of a run to write into a sink.
 
     Attributes:
-        me: What the run's mark says.
+        me: The run, as the owner that it wants to be.
         sink: Where it wants to write.
         ended: The runs of the same checkpoint that a `--fresh` ended.
     """
@@ -57,60 +57,61 @@ class Ownership:
     ended: ClearedRuns
 
     def check(self, entries: Iterable[Entry]) -> None:
-        """Refuse a sink among whose *entries* is the mark of another run. Reads nothing else.
+        """Refuse a sink among whose *entries* is another owner. Reads nothing else.
 
         Raises:
             ForeignOutputError: There is one.
         """
-        if any(entry.key == OWNER for entry in entries) and (said := self._said()):
-            is_known = bool(self.me.run_uid or self.ended)
-            self._check(said, is_known=is_known)
+        if any(entry.key == OWNER for entry in entries) and (owner := self._owner()):
+            self._check(owner, has_begun=bool(self.me.run_uid or self.ended))
 
-    def claim(self, *, before_replacing: Callable[[], None], is_known: bool) -> None:
-        """Put the mark, durably. Of several runs that want one sink exactly one gets it. Idempotent.
+    def claim(self, *, before_replacing: Callable[[], None], has_begun: bool) -> None:
+        """Become the owner, durably. Of several runs that want one sink exactly one does. Idempotent.
 
         Args:
-            before_replacing: Called before the mark of an earlier run of this checkpoint is replaced;
+            before_replacing: Called before an earlier run of this checkpoint is replaced as the owner;
                 raises once another driver has taken over.
-            is_known: The run began before, so that a mark that is damaged is its own.
+            has_begun: The run began before, so that a damaged owner is taken for itself.
 
         Raises:
-            ForeignOutputError: The sink is another run's.
+            ForeignOutputError: Another run owns the sink.
         """
-        said = self._said() if is_known else None
-        if said is None:
+        owner = self._owner() if has_begun else None
+        if owner is None:
+            # Not after a look: of two runs that see no owner, only one puts the object.
             if self.sink.put_if_absent({OWNER: self.me.to_bytes()}):
                 return
-            said = self._said() or self.me
-        if said.run_uid == self.me.run_uid:
+            owner = self._owner() or self.me
+        if owner.run_uid == self.me.run_uid:
             return
-        self._check(said, is_known=is_known)
+        self._check(owner, has_begun=has_begun)
+        # The one write here that is not put-if-absent; the lease keeps other drivers from it.
         before_replacing()
         self.sink.put(OWNER, self.me.to_bytes())
 
-    def _said(self) -> SinkOwner | None:
+    def _owner(self) -> SinkOwner | None:
         try:
             return SinkOwner.from_bytes(self.sink.get(OWNER))
         except ObjectNotFoundError:
             return None
 
-    def _check(self, said: SinkOwner, *, is_known: bool) -> None:
-        is_damaged_own = is_known and not said.run_uid
-        is_ours = said.checkpoint == self.me.checkpoint or said.run_uid == self.me.run_uid
-        if not (is_damaged_own or is_ours or self.ended.include(said.run_uid)):
-            raise ForeignOutputError(_refusal(self.sink.uri, said))
+    def _check(self, owner: SinkOwner, *, has_begun: bool) -> None:
+        is_damaged_own = has_begun and not owner.run_uid
+        is_ours = owner.checkpoint == self.me.checkpoint or owner.run_uid == self.me.run_uid
+        if not (is_damaged_own or is_ours or self.ended.include(owner.run_uid)):
+            raise ForeignOutputError(_refusal(self.sink.uri, owner))
 
 
-def _refusal(sink: str, said: SinkOwner) -> str:
-    if not said.run_uid:
+def _refusal(sink: str, owner: SinkOwner) -> str:
+    if not owner.run_uid:
         return (
-            f"{sink}/{OWNER} is damaged: it does not say whose the sink is.\n"
+            f"{sink}/{OWNER} is damaged: it does not name the run that owns the sink.\n"
             "Nothing was changed. If no other run writes there, remove it, then run again."
         )
     return (
         f"the sink {sink} belongs to another run: {OWNER} in it names the checkpoint "
-        f"{said.checkpoint}\n"
-        f"Nothing was changed. Choose another sink; or go on with that run, of which `batchrunner "
-        f"status {said.checkpoint}` tells. If that is given up, or its checkpoint is gone, move its "
+        f"{owner.checkpoint}\n"
+        f"Nothing was changed. Choose another sink; or go on with that run (`batchrunner status "
+        f"{owner.checkpoint}` shows it). If it is abandoned, or its checkpoint is gone, move its "
         f"parts and {sink}/{OWNER} away, then run again."
     )

@@ -1,4 +1,4 @@
-"""The versions of the packages under a run: kept with each session, compared with the last one's."""
+"""The versions of the packages that a capability imports: logged by each session, compared with the last."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 import orjson
 
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.checkpoint.documents import record_lines
+from batchrunner.checkpoint.documents import lines_of
 from batchrunner.checkpoint.lease import Lease
+from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session
-from batchrunner.driver.survey import Run
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 
 _log = logging.getLogger(__name__)
@@ -23,15 +23,15 @@ _MOST_SESSIONS = 10
 
 
 def keep_versions(run: Run, session: Session, *, is_first: bool) -> None:
-    """Write down the versions of what the capability imports; warn when the last session had others.
+    """Log the versions of what the capability imports; warn when the last session had others.
 
-    Another version is not refused: most change nothing, and none can be put back on a machine that
-    is new. Nothing is kept where `capability.version` stands in for the code.
+    Another version is not refused: most change nothing, and on a new machine the old one may not be
+    there to go back to. Nothing is logged where `capability.version` stands in for the code.
 
     Raises:
         StorageError: The checkpoint cannot be read.
     """
-    code = run.asked_for.code
+    code = run.definition.code
     if code.is_empty:
         return
     versions = versions_of(code.installed)
@@ -49,17 +49,20 @@ def keep_versions(run: Run, session: Session, *, is_first: bool) -> None:
 def _last_versions(checkpoint: Checkpoint, session: Session) -> Mapping[str, str]:
     for last in _sessions_before(checkpoint, session):
         try:
-            for line in record_lines(checkpoint.storage, f"sessions/{last}.jsonl"):
+            for line in lines_of(checkpoint.storage, f"sessions/{last}.jsonl"):
                 event = orjson.loads(line)
                 if event["action"] == _ACTION:
                     return dict(event["versions"])
         except (ObjectNotFoundError, ValueError, TypeError, KeyError):
-            continue  # it had nothing to do, or died before it could write anything down
+            continue  # it had nothing to do, or died before it could save an event
     return {}
 
 
 def _sessions_before(checkpoint: Checkpoint, session: Session) -> Iterator[str]:
-    """Yield the latest sessions of the run but *session*, the last one first, as leases name them."""
+    """Yield the ids of the latest sessions, without *session*, the last one first.
+
+    By the leases, which are few: the event logs of a long run are many, and do not name an order.
+    """
     keys = [entry.key for entry in checkpoint.storage.list("lease")]
     for key in reversed(keys[-_MOST_SESSIONS:]):
         try:
@@ -73,25 +76,22 @@ def _sessions_before(checkpoint: Checkpoint, session: Session) -> Iterator[str]:
 def versions_of(modules: Iterable[str]) -> dict[str, str]:
     """Return the versions of the packages that *modules* are of, by the package's name; and Python's.
 
-    What no package says that it has, such as a folder of files, is left out.
+    Modules of no installed package, such as files in a folder, are left out.
     """
-    found = {"python": platform.python_version()}
-    unknown = set()
+    versions = {"python": platform.python_version()}
+    other_names = set()
     for module in modules:
         name = module.replace(".", "-")
-        known = _version(name)
-        if known is None:
-            unknown.add(module.partition(".")[0])
+        installed = _version(name)
+        if installed is None:
+            other_names.add(module.partition(".")[0])
         else:
-            found[name] = known
-    if unknown:  # only then, since it reads what each package says of itself
-        found |= _by_content(unknown, packages_distributions())
-    return dict(sorted(found.items()))
-
-
-def _by_content(modules: Iterable[str], packages: Mapping[str, list[str]]) -> dict[str, str]:
-    names = {name for module in modules for name in packages.get(module, ())}
-    return {name: known for name in names if (known := _version(name)) is not None}
+            versions[name] = installed
+    if other_names:  # only then: it reads the metadata of every installed package
+        packages = packages_distributions()
+        names = {name for module in other_names for name in packages.get(module, ())}
+        versions |= {name: found for name in names if (found := _version(name)) is not None}
+    return dict(sorted(versions.items()))
 
 
 def _version(name: str) -> str | None:

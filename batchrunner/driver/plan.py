@@ -2,31 +2,26 @@
 
 Ids are given once. A new file gets the next ids; a changed file's shards are retired and the file
 gets new ones, so that a published part never changes.
-
-Trying again: which rows that were set aside become new shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from functools import partial
 
-from batchrunner.checkpoint import Generation, PlanFacts, Sentinel
-from batchrunner.driver.source_files import SourceFile
+from batchrunner.checkpoint import Generation, PlanFacts
+from batchrunner.driver.source_files import Opener, SourceFile, opener_of
 from batchrunner.errors import InputChangedError, InvalidSpecError
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.contract import Format, Sharding, Slice
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.formats.slicing import Sharding, Slice, slice_file
+from batchrunner.formats.registry import DEFAULT, format_named
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec, SourceSpec
 
-Opener = Callable[[SourceFile], BinaryIO]
-
 _FOOTERS_AT_ONCE = 16
 _MIN_SHARD, _MAX_SHARD, _MANY_SHARDS = 1 << 20, 32 << 20, 256
-_DEFAULT_COMPRESSION = {"jsonl": "none", "parquet": "snappy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +29,9 @@ class StoredPlan:
     """The generations so far, added up.
 
     Attributes:
-        facts: From the first one.
+        facts: How parts are named and written, by the first generation.
         active: Shards whose parts count, by id.
-        retired: Shards whose parts don't.
+        retired: Shards whose parts count no more.
         added_later: Ids that came with a generation after the first.
         generations: How many there are.
     """
@@ -49,7 +44,7 @@ class StoredPlan:
 
     @classmethod
     def of(cls, generations: Sequence[Generation]) -> StoredPlan:
-        gone = {shard_id for generation in generations for shard_id in generation.retired}
+        retired = {shard_id for generation in generations for shard_id in generation.retired}
         shards: list[Shard] = []
         for generation in generations:
             if generation.identities:
@@ -58,8 +53,8 @@ class StoredPlan:
         later = [shard.id for generation in generations[1:] for shard in generation.shards]
         return cls(
             facts=generations[0].facts,
-            active=tuple(shard for shard in shards if shard.id not in gone),
-            retired=tuple(shard for shard in shards if shard.id in gone),
+            active=tuple(shard for shard in shards if shard.id not in retired),
+            retired=tuple(shard for shard in shards if shard.id in retired),
             added_later=frozenset(later),
             generations=len(generations),
         )
@@ -75,18 +70,52 @@ def _identified(shard: Shard, identities: Mapping[str, str]) -> Shard:
     return shard if identity == shard.identity else replace(shard, identity=identity)
 
 
-def first_generation(spec: BatchSpec, files: Sequence[SourceFile], opener: Opener) -> Generation:
+class Slicer:
+    """Cuts files into slices, and reads each file only once.
+
+    A driver surveys twice; in rows, a cut reads every line of a file.
+    """
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+        self._slices: dict[tuple[SourceFile, Sharding, int | None], list[Slice]] = {}
+
+    @classmethod
+    def of(cls, spec: BatchSpec) -> Slicer:
+        """Return a slicer of the source files of *spec*."""
+        return cls(opener_of(spec))
+
+    def slices(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Slice]:
+        """Return the slices of *file*, up to so many rows. Safe in several threads."""
+        key = file, sharding, limit
+        if key not in self._slices:
+            self._slices[key] = self._cut(file, sharding, limit)
+        return self._slices[key]
+
+    def _cut(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Slice]:
+        if not file.size or limit == 0:
+            return []
+        return _format(file).cut(
+            file.size,
+            compression=file.kind.compression,
+            sharding=sharding,
+            limit=limit,
+            opened=lambda: self._opener(file),
+        )
+
+
+def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slicer) -> Generation:
     """Cut all *files* into shards, with ids from 0 in the order of the files.
 
     Raises:
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
-    sink_format = spec.sink.format or (files[0].kind.format if files else "jsonl")
+    sink_format = spec.sink.format or (files[0].kind.format if files else DEFAULT)
     spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
-    shards = _number(_cut(files, sharding, limit=spec.source.limit, opener=opener), first_id=0)
+    shards = _number(_cut(files, sharding, limit=spec.source.limit, slicer=slicer), first_id=0)
     width = max(5, len(str(max(len(shards) - 1, 0))))
-    compression = spec.sink.compression or _DEFAULT_COMPRESSION[sink_format]
+    compression = spec.sink.compression or format_named(sink_format).default_compression
     facts = PlanFacts(width, sink_format, compression, sharding.unit, sharding.count)
     return Generation(facts, shards)
 
@@ -96,39 +125,35 @@ def next_generation(
     stored: StoredPlan,
     files: Sequence[SourceFile],
     *,
-    opener: Opener,
+    slicer: Slicer,
     accept_vanished: bool,
 ) -> Generation | None:
     """Return what new, changed and vanished files do to the stored plan; None for nothing.
 
     Raises:
-        InputChangedError: A file vanished, and nobody said that this is right.
+        InputChangedError: A file vanished, and the user has not accepted that.
         InvalidSpecError: The parts, in the format of those so far, cannot be as the spec says.
     """
     spec.check_parts(stored.facts.format)
-    planned = {shard.uri: shard for shard in stored.active}
+    # One shard stands for its file: all shards of a file have the same identity.
+    planned = {shard.uri: (shard.size, shard.identity) for shard in stored.active}
     now = {file.uri: file for file in files}
     vanished = [uri for uri in planned if uri not in now]
     if vanished and not accept_vanished:
         raise InputChangedError(_vanished(vanished))
-    fresh = [file for file in files if not _is_planned(file, planned.get(file.uri))]
-    stale = {file.uri for file in fresh} | set(vanished)
-    kept = [shard for shard in stored.active if shard.uri not in stale]
+    changed = [file for file in files if planned.get(file.uri) != (file.size, file.identity)]
+    stale = {file.uri for file in changed} | set(vanished)
     limit = spec.source.limit
-    left = (
-        None
-        if limit is None
-        else max(limit - sum(s.rows or 0 for s in kept if s.slicing is not Slicing.DEAD_LETTERS), 0)
-    )
+    if limit is not None:
+        unchanged = (shard for shard in stored.active if shard.uri not in stale)
+        # Dead letters are rows of other shards: counted there.
+        rows = sum(s.rows or 0 for s in unchanged if s.slicing is not Slicing.DEAD_LETTERS)
+        limit = max(limit - rows, 0)
     sharding = Sharding(stored.facts.unit, stored.facts.count)  # type: ignore[arg-type]  # as stored
     first_id = len(stored.active) + len(stored.retired)
-    shards = _number(_cut(fresh, sharding, limit=left, opener=opener), first_id=first_id)
+    shards = _number(_cut(changed, sharding, limit=limit, slicer=slicer), first_id=first_id)
     retired = tuple(shard.id for shard in stored.active if shard.uri in stale)
     return Generation(stored.facts, shards, retired) if shards or retired else None
-
-
-def _is_planned(file: SourceFile, shard: Shard | None) -> bool:
-    return shard is not None and (shard.size, shard.identity) == (file.size, file.identity)
 
 
 def _vanished(uris: Sequence[str]) -> str:
@@ -141,9 +166,9 @@ def _vanished(uris: Sequence[str]) -> str:
 
 
 def partition_change(generations: Sequence[Generation], source: SourceSpec) -> list[str]:
-    """Return a line when the rows of a stored plan lack the columns that its folders name.
+    """Return a difference when the rows of a stored plan lack the columns that its folders name.
 
-    Plans of format version 1, which name no place, were read without them.
+    Plans of format version 1, which name no place, were read without such columns.
     """
     if source.partitioning == "none" or any(one.place.sink for one in generations):
         return []
@@ -158,7 +183,7 @@ def _sharding(spec: BatchSpec, files: Iterable[SourceFile]) -> Sharding:
     if wanted is None:
         total = sum(file.size for file in files)
         return Sharding("bytes", min(max(total // _MANY_SHARDS, _MIN_SHARD), _MAX_SHARD))
-    if wanted.row_groups and any(file.kind.format != PARQUET for file in files):
+    if wanted.row_groups and not all(_format(file).has_row_groups for file in files):
         raise InvalidSpecError("source.shard.row_groups is for Parquet; use rows, bytes or files")
     for unit in ("rows", "bytes", "row_groups", "files"):
         if count := getattr(wanted, unit):
@@ -167,24 +192,30 @@ def _sharding(spec: BatchSpec, files: Iterable[SourceFile]) -> Sharding:
 
 
 def _cut(
-    files: Sequence[SourceFile], sharding: Sharding, *, limit: int | None, opener: Opener
+    files: Sequence[SourceFile], sharding: Sharding, *, limit: int | None, slicer: Slicer
 ) -> list[tuple[SourceFile, Slice]]:
-    def slices(file: SourceFile) -> list[Slice]:
-        return slice_file(
-            file.size, file.kind, sharding=sharding, limit=limit, opened=lambda: opener(file)
-        )
-
     if limit is None:
-        is_read = sharding.unit == "rows" or any(file.kind.format == PARQUET for file in files)
+        slices = partial(slicer.slices, sharding=sharding, limit=None)
+        # Only where files are read: threads would slow down a cut of sizes alone.
+        is_read = sharding.unit == "rows" or any(map(_reads_to_cut, files))
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-            found = zip(files, (pool.map if is_read else map)(slices, files), strict=True)
-            return [(file, piece) for file, pieces in found for piece in pieces]
+            cuts = zip(files, (pool.map if is_read else map)(slices, files), strict=True)
+            return [(file, piece) for file, pieces in cuts for piece in pieces]
+    # One after the other: how much of a file is needed depends on the rows of those before.
     cut: list[tuple[SourceFile, Slice]] = []
     for file in files:
-        pieces = slices(file)
+        pieces = slicer.slices(file, sharding, limit)
         limit -= sum(piece.rows or 0 for piece in pieces)
         cut += [(file, piece) for piece in pieces]
     return cut
+
+
+def _format(file: SourceFile) -> Format:
+    return format_named(file.kind.format)
+
+
+def _reads_to_cut(file: SourceFile) -> bool:
+    return _format(file).reads_to_cut
 
 
 def _number(pieces: Iterable[tuple[SourceFile, Slice]], *, first_id: int) -> tuple[Shard, ...]:
@@ -201,55 +232,4 @@ def _number(pieces: Iterable[tuple[SourceFile, Slice]], *, first_id: int) -> tup
             weight=piece.weight,
         )
         for shard_id, (file, piece) in enumerate(pieces, start=first_id)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """What to try again besides the shards that are set apart.
-
-    Attributes:
-        rows: Also the rows set aside.
-        mended: Code that changed is the mended one, and accepted as that.
-    """
-
-    rows: bool
-    mended: bool = True
-
-
-def with_dead_letter_shards(
-    addition: Generation | None, plan: StoredPlan, committed: Mapping[int, Sentinel]
-) -> Generation | None:
-    """Return *addition* with a shard for every one of *plan* that set rows aside.
-
-    Rows that have such a shard already are that shard's: it, too, may set rows aside.
-    """
-    taken = {shard.start for shard in plan.active if shard.slicing is Slicing.DEAD_LETTERS}
-    first_id = len(plan.active) + len(plan.retired)
-    origins = [
-        (shard, committed[shard.id])
-        for shard in plan.active
-        if shard.id in committed and committed[shard.id].rows_failed and shard.id not in taken
-    ]
-    dead_letters = tuple(
-        _shard(origin, sentinel, shard_id)
-        for shard_id, (origin, sentinel) in enumerate(origins, start=first_id)
-    )
-    if addition is None:
-        return Generation(plan.facts, dead_letters) if dead_letters else None
-    return replace(addition, shards=(*addition.shards, *dead_letters))
-
-
-def _shard(origin: Shard, sentinel: Sentinel, shard_id: int) -> Shard:
-    rows = sentinel.rows_failed
-    return Shard(
-        id=shard_id,
-        uri=origin.uri,
-        slicing=Slicing.DEAD_LETTERS,
-        start=origin.id,
-        stop=rows,
-        size=origin.size,
-        identity=origin.identity,
-        rows=rows,
-        weight=origin.weight * rows // max(sentinel.rows_in, 1),
     )

@@ -1,15 +1,16 @@
-"""How a run goes, while it goes: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of a run, and its display: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint.totals import Totals
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import ErrorsSpec
 
@@ -20,99 +21,110 @@ LINE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a run stands.
+class Progress:
+    """How far a run is.
 
     Attributes:
         shards: In all.
         committed: Of these.
-        failed: Of these, in this session.
-        rows_out: In all committed parts.
-        done: Share of the work that is done, from 0 to 1, by the size of the shards.
-        done_before: The same, when this session began.
-        seconds: Since this session began.
+        totals: Of the committed ones. Dead letters that this session retries count as failed only
+            once they have failed again.
+        weight: Size of all shards, in bytes of the source.
+        weight_done: Of the committed ones.
+        weight_before: The same, when this session began.
+        failed: Shards that failed in this session.
+        began: When it began, by the monotonic clock.
     """
 
     shards: int
     committed: int
-    failed: int
-    rows_out: int
-    done: float
-    done_before: float
-    seconds: float
-
-    def seconds_left(self) -> float | None:
-        """Estimate the time to the end from this session's pace; None when there is none yet."""
-        gained = self.done - self.done_before
-        return self.seconds * (1 - self.done) / gained if gained > 0 else None
-
-
-@dataclass(slots=True)
-class Pace:
-    """How far a run is, by the size of its shards."""
-
-    shards: int
-    committed: int
-    rows_in: int
-    rows_out: int
-    rows_failed: int
+    totals: Totals
     weight: int
     weight_done: int
-    weight_before: int = field(init=False)
+    weight_before: int
+    failed: int = 0
     began: float = field(default_factory=time.monotonic)
 
-    def __post_init__(self) -> None:
-        self.weight_before = self.weight_done
-
-    def count(self, sentinel: Sentinel, shard: Shard) -> None:
-        """Count a shard that was committed just now."""
-        self.committed += 1
-        self.rows_in += 0 if shard.slicing is Slicing.DEAD_LETTERS else sentinel.rows_in
-        self.rows_out += sentinel.rows_out
-        self.rows_failed += sentinel.rows_failed
-        self.weight_done += shard.weight
-
-    def loses_too_much(self, policy: ErrorsSpec) -> bool:
-        """Tell whether more rows failed than the run may lose, or will by the looks of it."""
-        likely = self.rows_in * self.weight / max(self.weight_done, 1)
-        return self.rows_failed > policy.allowed(likely)
-
-    def standing(self, *, failed: int) -> Standing:
-        """Return where the run stands."""
-        whole = max(self.weight, 1)
-        return Standing(
-            shards=self.shards,
-            committed=self.committed,
-            failed=failed,
-            rows_out=self.rows_out,
-            done=self.weight_done / whole,
-            done_before=self.weight_before / whole,
-            seconds=time.monotonic() - self.began,
+    @classmethod
+    def of(
+        cls, shards: Sequence[Shard], committed: Mapping[int, Sentinel], *, pending: Iterable[Shard]
+    ) -> Progress:
+        """Return the progress of a run of *shards*, of which this session is to run *pending*."""
+        totals = Totals.of(shards, committed)
+        retried = sum(shard.stop for shard in pending if shard.slicing is Slicing.DEAD_LETTERS)
+        done = sum(shard.weight for shard in shards if shard.id in committed)
+        return cls(
+            shards=len(shards),
+            committed=len(committed),
+            totals=replace(totals, rows_failed=totals.rows_failed - retried),
+            weight=sum(shard.weight for shard in shards),
+            weight_done=done,
+            weight_before=done,
         )
 
+    def committing(self, shard: Shard, sentinel: Sentinel) -> Progress:
+        """Return the progress once *shard* is committed, too."""
+        is_retry = shard.slicing is Slicing.DEAD_LETTERS
+        totals = Totals(
+            # The rows of a retry were read before, in the shard that they come from.
+            rows_in=self.totals.rows_in + (0 if is_retry else sentinel.rows_in),
+            rows_out=self.totals.rows_out + sentinel.rows_out,
+            rows_failed=self.totals.rows_failed + sentinel.rows_failed,
+            bytes_out=self.totals.bytes_out + sentinel.bytes,
+        )
+        done = self.weight_done + shard.weight
+        return replace(self, committed=self.committed + 1, totals=totals, weight_done=done)
 
-class Progress(Protocol):
-    """Told how a run goes, several times a second."""
+    def failing(self, failed: int) -> Progress:
+        """Return the progress with so many shards *failed* in this session."""
+        return self if failed == self.failed else replace(self, failed=failed)
 
-    def show(self, standing: Standing) -> None:
-        """Show it, or not: whoever shows decides how often."""
+    def exceeds(self, policy: ErrorsSpec) -> bool:
+        """Return whether more rows failed than *policy* allows of the run, by its likely size.
+
+        The rows of the whole run are extrapolated from the size of the committed shards.
+        """
+        likely = self.totals.rows_in * self.weight / max(self.weight_done, 1)
+        return self.totals.rows_failed > policy.allowed(likely)
+
+    @property
+    def seconds(self) -> float:
+        """How long this session has run."""
+        return time.monotonic() - self.began
+
+    @property
+    def share(self) -> float:
+        """Share of the work that is done, from 0 to 1, by the size of the shards."""
+        return self.weight_done / max(self.weight, 1)
+
+    def seconds_left(self) -> float | None:
+        """Estimate the time to the end by the speed of this session; None before its first shard."""
+        gained = self.weight_done - self.weight_before
+        return self.seconds * (self.weight - self.weight_done) / gained if gained > 0 else None
+
+
+class Display(Protocol):
+    """Shows the progress of a run."""
+
+    def show(self, progress: Progress) -> None:
+        """Take the *progress* at this moment. Called several times a second; show it now and then."""
 
     def close(self) -> None:
-        """Show nothing more."""
+        """Remove what is shown. Called last."""
 
 
-class NoProgress:
+class NoDisplay:
     """Shows nothing."""
 
-    def show(self, standing: Standing) -> None:
+    def show(self, progress: Progress) -> None:
         pass
 
     def close(self) -> None:
         pass
 
 
-class LineProgress:
-    """A line at most every `LINE_SECONDS`."""
+class LineDisplay:
+    """Prints a line at most every `LINE_SECONDS`."""
 
     def __init__(
         self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
@@ -120,28 +132,28 @@ class LineProgress:
         self._stream, self._clock = stream or sys.stderr, clock
         self._next = clock() + LINE_SECONDS
 
-    def show(self, standing: Standing) -> None:
+    def show(self, progress: Progress) -> None:
         if self._clock() >= self._next:
             self._next = self._clock() + LINE_SECONDS
-            print(line(standing), file=self._stream, flush=True)
+            print(line(progress), file=self._stream, flush=True)
 
     def close(self) -> None:
         pass
 
 
-class BarProgress:
-    """A bar that stays in its place on a terminal; what is written meanwhile stands above it."""
+class BarDisplay:
+    """Shows a bar in the last line of a terminal; what is written to stderr meanwhile scrolls above it."""
 
     def __init__(self) -> None:
+        from rich import progress as bars
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
 
         self._stderr = sys.stderr
         console = Console(file=self._stderr)
-        self._bar = Progress(
-            TextColumn("{task.percentage:>3.0f}%"),
-            BarColumn(),
-            TextColumn("{task.description}"),
+        self._bar = bars.Progress(
+            bars.TextColumn("{task.percentage:>3.0f}%"),
+            bars.BarColumn(),
+            bars.TextColumn("{task.description}"),
             console=console,
             transient=True,
             redirect_stderr=False,
@@ -152,8 +164,8 @@ class BarProgress:
         self._above = _AboveBar(console, self._stderr)
         sys.stderr = cast(TextIO, self._above)
 
-    def show(self, standing: Standing) -> None:
-        self._bar.update(self._task, completed=standing.done, description=line(standing))
+    def show(self, progress: Progress) -> None:
+        self._bar.update(self._task, completed=progress.share, description=line(progress))
 
     def close(self) -> None:
         self._above.close()
@@ -163,7 +175,7 @@ class BarProgress:
 
 
 class _AboveBar:
-    """Stands in for stderr while there is a bar: whole lines go to the terminal, above it.
+    """Replaces stderr while there is a bar: writes whole lines to the terminal, above the bar.
 
     No subclass of `io.TextIOBase`: that has no encoding, and click writes past such a stream.
     """
@@ -183,10 +195,10 @@ class _AboveBar:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: a line that is not whole yet would stand in the bar's way."""
+        """Write nothing: half a line would be overwritten by the bar."""
 
     def close(self) -> None:
-        """Write what is no whole line."""
+        """Write the last line, even if it has no end."""
         if self._line:
             self.write("\n")
 
@@ -196,21 +208,21 @@ class _AboveBar:
         self._console.print(Text.from_ansi(text), soft_wrap=True)
 
 
-def line(standing: Standing) -> str:
-    """Return the standing in one line."""
-    left = standing.seconds_left()
+def line(progress: Progress) -> str:
+    """Return *progress* as one line of text."""
+    left = progress.seconds_left()
     words = [
-        f"{standing.committed:,}/{standing.shards:,} shards",
-        f"{standing.rows_out:,} rows out",
-        f"{standing.failed:,} failed" if standing.failed else "",
-        f"{duration(standing.seconds)} so far",
+        f"{progress.committed:,}/{progress.shards:,} shards",
+        f"{progress.totals.rows_out:,} rows out",
+        f"{progress.failed:,} failed" if progress.failed else "",
+        f"{duration(progress.seconds)} so far",
         f"{duration(left)} left" if left is not None else "",
     ]
     return ", ".join(word for word in words if word)
 
 
 def duration(seconds: float) -> str:
-    """Return *seconds* as people say it: 42s, 3m10s, 2h05m."""
+    """Return *seconds* in short: 42s, 3m10s, 2h05m."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"

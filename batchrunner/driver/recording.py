@@ -1,9 +1,10 @@
-"""A finished batch in the analytics store: what it was, what came of it, and each of its shards."""
+"""A complete run as a record in the analytics store, with a record for each of its shards."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import datetime
 
 import orjson
@@ -16,14 +17,16 @@ from batchrunner.analytics import (
     CompletedRun,
 )
 from batchrunner.analytics.record import run_uri
-from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.totals import Totals
-from batchrunner.driver.survey import Run, Survey
+from batchrunner.driver.run import Run
+from batchrunner.driver.survey import Survey
 from batchrunner.spec import BatchSpec
 
 
 def completed_uid(run_uid: str, committed: Iterable[Sentinel]) -> str:
     """Return the name of a run in exactly this state: the same in any session and process."""
+    # A retry commits other parts, and is recorded beside the run as it was before.
     parts = sorted((sentinel.part, sentinel.write_id) for sentinel in committed)
     return f"{run_uid}-{hashlib.sha256(orjson.dumps(parts)).hexdigest()[:16]}"
 
@@ -37,19 +40,19 @@ def ref_of(spec: BatchSpec, uid: str) -> CapabilityRunRef | None:
 
 
 def capability_id(spec: BatchSpec) -> str:
-    """Return what the batch is recorded as; a batch that is a job is called the same."""
+    """Return the capability that the run is recorded under; the same for a batch that is a job."""
     return f"batch/{spec.name}"
 
 
-def is_recorded(run: Run, seen: Survey) -> bool:
-    """Tell whether nothing of *seen* is left to record: it is, or it is not complete."""
-    if run.spec.analytics_store is None or seen.record is None or not seen.is_finished:
+def is_recorded(run: Run, survey: Survey) -> bool:
+    """Return whether nothing is left to record: the run is recorded, or not complete."""
+    if run.spec.analytics_store is None or survey.record is None or not survey.is_finished:
         return True
-    uid = completed_uid(seen.record.run_uid, seen.output.committed.values())
+    uid = completed_uid(survey.record.run_uid, survey.output.committed.values())
     return run.checkpoint.is_recorded(uid)
 
 
-def record_batch(run: Run, seen: Survey, committed: Mapping[int, Sentinel]) -> None:
+def record_batch(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) -> None:
     """Record a complete run, durably and once. Does nothing without an analytics store.
 
     Raises:
@@ -61,9 +64,25 @@ def record_batch(run: Run, seen: Survey, committed: Mapping[int, Sentinel]) -> N
     uid = completed_uid(record.run_uid, committed.values())
     if run.checkpoint.is_recorded(uid):
         return
-    totals = Totals.of(seen.plan.active, committed)
-    began_at = datetime.fromisoformat(record.created_at)
-    batch = BatchRunRecord(
+    totals = Totals.of(survey.plan.active, committed)
+    batch = _batch_record(run, record, totals, committed, uid=uid)
+    completed = CompletedRun(
+        uid,
+        capability_id(run.spec),
+        records=[batch, *_shard_records(uid, survey, committed)],
+        dataset_metadata=[{"id": uri} for uri in run.spec.source.uris],
+        outputs_uri=run.sink.uri,
+    )
+    provenance = {"batch_uid": record.run_uid, "submitted_at": batch.started_at}
+    AnalyticsStore(store).write([completed], provenance=provenance)
+    # After the write: a crash in between writes the same record again, which the store ignores.
+    run.checkpoint.mark_recorded(uid)
+
+
+def _batch_record(
+    run: Run, record: RunRecord, totals: Totals, committed: Mapping[int, Sentinel], *, uid: str
+) -> BatchRunRecord:
+    return BatchRunRecord(
         run_uid=uid,
         batch_uid=record.run_uid,
         name=run.spec.name,
@@ -72,33 +91,19 @@ def record_batch(run: Run, seen: Survey, committed: Mapping[int, Sentinel]) -> N
         sink_uri=run.sink.uri,
         checkpoint_uri=run.checkpoint.storage.uri,
         fingerprint=record.fingerprint,
-        started_at=began_at,
+        started_at=datetime.fromisoformat(record.created_at),
         shards=len(committed),
         sessions=len({sentinel.session for sentinel in committed.values()}),
         seconds=sum(sentinel.seconds for sentinel in committed.values()),
         tags=orjson.dumps(run.spec.tags).decode(),
-        rows_in=totals.rows_in,
-        rows_out=totals.rows_out,
-        rows_failed=totals.rows_failed,
-        bytes_out=totals.bytes_out,
+        **asdict(totals),
     )
-    done = CompletedRun(
-        uid,
-        capability_id(run.spec),
-        records=[batch, *_shards(uid, seen, committed)],
-        dataset_metadata=[{"id": uri} for uri in run.spec.source.uris],
-        outputs_uri=run.sink.uri,
-    )
-    AnalyticsStore(store).write(
-        [done], provenance={"batch_uid": record.run_uid, "submitted_at": began_at}
-    )
-    run.checkpoint.mark_recorded(uid)
 
 
-def _shards(
-    uid: str, seen: Survey, committed: Mapping[int, Sentinel]
+def _shard_records(
+    uid: str, survey: Survey, committed: Mapping[int, Sentinel]
 ) -> Iterator[BatchShardRecord]:
-    for shard in seen.plan.active:
+    for shard in survey.plan.active:
         sentinel = committed[shard.id]
         yield BatchShardRecord(
             run_uid=uid,

@@ -1,4 +1,4 @@
-"""What happened, told to a person or to a program."""
+"""How a session left its run: for a person as text, for a program as JSON and an exit code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from batchrunner.analytics import CapabilityRunRef
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.recording import completed_uid, ref_of
+from batchrunner.driver.run import Run
 from batchrunner.driver.session import StopReason
-from batchrunner.driver.survey import Run, Survey
+from batchrunner.driver.survey import Survey
 from batchrunner.worker.receipt import Cause, Failure
 
 STOP_CODES = {
@@ -31,20 +32,20 @@ class BatchReport:
         run_uid: Names the run over all its sessions.
         name: Of the spec.
         sink: Where the parts are.
-        checkpoint: Where the run is remembered.
+        checkpoint: Where the records of the run are.
         shards: How many there are.
         shards_committed: How many are complete.
         shards_new: How many of those this session committed.
         rows_in: Rows read.
         rows_out: Rows written.
-        rows_failed: Rows set aside and not gone through since.
-        rows_allowed: How many may be, by `errors.max_row_errors`.
+        rows_failed: Rows that failed, without those that a retry has brought through.
+        rows_allowed: How many may fail, by `errors.max_row_errors`.
         bytes_out: Size of all parts.
         seconds: How long this session took.
         failures: Why shards failed in this session, by id.
-        quarantined: Why shards are set apart until `retry`, by id.
-        row_error: What most of the rows set aside failed with, where, and one of them; empty as long
-            as no more of them failed than may.
+        quarantined: Why shards are quarantined until `retry`, by id.
+        row_error: What most of the failed rows failed with, where, and one of them; empty as long as
+            no more of them failed than may.
         row_traceback: Of the user's code, for that row; may be empty.
         ref: The batch in the analytics store; None when it is not complete, or there is no store.
         stopped: Why the session ended early; None when it did not.
@@ -72,12 +73,12 @@ class BatchReport:
 
     @property
     def ok(self) -> bool:
-        """Tell whether every shard is committed, and no more rows failed than may."""
+        """Whether every shard is committed, and no more rows failed than may."""
         return self.shards_committed == self.shards and self.within_budget
 
     @property
     def within_budget(self) -> bool:
-        """Tell whether no more rows failed than may."""
+        """Whether no more rows failed than may."""
         return self.rows_failed <= self.rows_allowed
 
     @property
@@ -88,7 +89,7 @@ class BatchReport:
         if self.stopped is not None:
             return STOP_CODES[self.stopped]
         causes = {failure.cause for failure in self.failures.values()}
-        # Shards that nobody failed, and that are not committed, were lost with Ray or a node.
+        # A shard that is not committed, and has no failure, was lost with Ray or a node.
         is_users = (
             causes - {Cause.STORAGE} if causes else self.quarantined or not self.within_budget
         )
@@ -106,31 +107,28 @@ class BatchReport:
 
 def report_of(
     run: Run,
-    seen: Survey,
+    survey: Survey,
     committed: Mapping[int, Sentinel] | None = None,
     *,
     run_uid: str | None = None,
 ) -> BatchReport:
-    """Return the report of a run in the state that *seen* found, or with these shards committed."""
-    sentinels = seen.output.committed if committed is None else committed
-    totals = Totals.of(seen.plan.active, sentinels)
-    run_uid = run_uid or (seen.record.run_uid if seen.record else "")
+    """Return the report of a run in the state of *survey*, or with these shards *committed*."""
+    sentinels = survey.output.committed if committed is None else committed
+    totals = Totals.of(survey.plan.active, sentinels)
+    run_uid = run_uid or (survey.record.run_uid if survey.record else "")
     report = BatchReport(
         run_uid=run_uid,
         name=run.spec.name,
         sink=run.sink.uri,
         checkpoint=run.checkpoint.storage.uri,
-        shards=len(seen.plan.active),
+        shards=len(survey.plan.active),
         shards_committed=len(sentinels),
         shards_new=0,
-        rows_in=totals.rows_in,
-        rows_out=totals.rows_out,
-        rows_failed=totals.rows_failed,
+        **asdict(totals),
         rows_allowed=int(run.spec.errors.allowed(totals.rows_in)),
-        bytes_out=totals.bytes_out,
         seconds=0.0,
         failures={},
-        quarantined={i: q.reason for i, q in seen.quarantined.items() if i not in sentinels},
+        quarantined={i: q.reason for i, q in survey.quarantined.items() if i not in sentinels},
     )
     if not report.ok:
         return report

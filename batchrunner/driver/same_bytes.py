@@ -1,7 +1,7 @@
 """Files that have another time and the same bytes: touched, copied, checked out again.
 
-Where nothing but a time tells that a file may have changed, the hashes decide that its committed
-shards left in their sentinels.
+Whether a file changed of which only the time differs, the hashes of its committed shards decide,
+which stand in their sentinels.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from batchrunner.checkpoint import Sentinel
-from batchrunner.driver.plan import Opener, StoredPlan
-from batchrunner.driver.source_files import SourceFile
+from batchrunner.driver.plan import StoredPlan
+from batchrunner.driver.source_files import Opener, SourceFile, opener_of
 from batchrunner.errors import StorageError
+from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard, Slicing
+from batchrunner.spec import BatchSpec
 
 _FILES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What became of the files that were looked into.
+    """The files that were compared, and how that came out.
 
     Attributes:
         same: New identities of those whose bytes are what they were, by URI.
@@ -34,7 +36,7 @@ class Comparison:
     shards: int = 0
 
     def notes(self) -> tuple[str, ...]:
-        """Tell people what was compared."""
+        """Return what was compared, as warnings for the user."""
         lines = []
         if self.same:
             what = _counted(len(self.same), "file has another time", "files have another time")
@@ -49,73 +51,74 @@ class Comparison:
 
 
 class Comparer:
-    """Compares files with what shards were made of, and each only once.
+    """Compares files with what their shards were made of, and reads each file only once.
 
-    A run surveys twice: before it has the right to run, and again when it has it.
+    A driver surveys twice: before it has the lease, and again when it has it.
     """
 
     def __init__(self, opener: Opener, *, columns: Sequence[str] | None) -> None:
         self._opener, self._columns = opener, columns
-        self._known: dict[tuple[SourceFile, tuple[str, ...]], bool] = {}
+        self._results: dict[tuple[SourceFile, tuple[str, ...]], bool] = {}
+
+    @classmethod
+    def of(cls, spec: BatchSpec) -> Comparer:
+        """Return a comparer of the source files of *spec*."""
+        return cls(opener_of(spec), columns=spec.source.columns)
 
     def compare(
         self, stored: StoredPlan, files: Sequence[SourceFile], committed: Mapping[int, Sentinel]
     ) -> Comparison:
-        """Look into the *files* whose size is as planned and whose identity is not.
+        """Compare the *files* whose size is as planned and whose identity is not.
 
         A file is the same when all of its committed shards are, and there is one. Reads as many
         bytes as they did, a megabyte at a time of a few files at once.
         """
-        doubtful = _doubtful(stored, files, committed)
+        candidates = _candidates(stored, files, committed)
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-            same = list(pool.map(lambda item: self._is_same(*item), doubtful))
+            results = list(pool.map(lambda item: self._is_same(*item), candidates))
+        same = [item for item, is_same in zip(candidates, results, strict=True) if is_same]
+        changed = [item for item, is_same in zip(candidates, results, strict=True) if not is_same]
         return Comparison(
-            same={
-                file.uri: file.identity
-                for (file, _), yes in zip(doubtful, same, strict=True)
-                if yes
-            },
-            changed=tuple(
-                file.uri for (file, _), yes in zip(doubtful, same, strict=True) if not yes
-            ),
-            shards=sum(len(made) for (_, made), yes in zip(doubtful, same, strict=True) if yes),
+            same={file.uri: file.identity for file, _ in same},
+            changed=tuple(file.uri for file, _ in changed),
+            shards=sum(len(shards) for _, shards in same),
         )
 
     def _is_same(self, file: SourceFile, made: Sequence[tuple[Shard, str]]) -> bool:
         key = file, tuple(f"{shard.id} {hashed}" for shard, hashed in made)
-        if key not in self._known:
-            self._known[key] = self._looks_same(file, made)
-        return self._known[key]
+        if key not in self._results:
+            self._results[key] = self._has_same_bytes(file, made)
+        return self._results[key]
 
-    def _looks_same(self, file: SourceFile, made: Sequence[tuple[Shard, str]]) -> bool:
-        from batchrunner.formats.hashing import holds_still
-
+    def _has_same_bytes(self, file: SourceFile, made: Sequence[tuple[Shard, str]]) -> bool:
+        known = format_named(file.kind.format)
         try:
             with self._opener(file) as opened:
                 return all(
-                    holds_still(opened, shard, file.kind, columns=self._columns, hashed=hashed)
+                    known.has_same_bytes(opened, shard, columns=self._columns, hashed=hashed)
                     for shard, hashed in made
                 )
-        except StorageError:  # it changes at this moment, or is gone: its shards will tell
+        except StorageError:  # it changes at this moment, or is gone: its shards will fail
             return False
 
 
-def _doubtful(
+def _candidates(
     stored: StoredPlan, files: Sequence[SourceFile], committed: Mapping[int, Sentinel]
 ) -> list[tuple[SourceFile, list[tuple[Shard, str]]]]:
-    """Return the files to look into, with their committed shards and the hashes of these.
+    """Return the files to compare, with their committed shards and the hashes of these.
 
-    A file of which one committed shard has no hash is not among them: nothing can vouch for it.
+    A file of which one committed shard has no hash is not among them: it counts as changed.
     """
-    known = {file.uri: file for file in files}
+    listed = {file.uri: file for file in files}
     made: dict[str, list[tuple[Shard, str]]] = {}
     for shard in stored.active:
-        file = known.get(shard.uri)
+        file = listed.get(shard.uri)
+        # Another size means other bytes, the same identity the same: neither needs a read.
         if file is None or file.size != shard.size or file.identity == shard.identity:
             continue
         if shard.id in committed and shard.slicing is not Slicing.DEAD_LETTERS:
             made.setdefault(shard.uri, []).append((shard, committed[shard.id].source_hash))
-    return [(known[uri], some) for uri, some in made.items() if all(hashed for _, hashed in some)]
+    return [(listed[uri], some) for uri, some in made.items() if all(hashed for _, hashed in some)]
 
 
 def _counted(number: int, one: str, many: str) -> str:

@@ -1,4 +1,4 @@
-"""One driver process's stretch of a run: its right to run, its reasons to stop, its event log."""
+"""One driver process at work on a run: its lease, its reason to stop, its event log."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from batchrunner.checkpoint.lease import (
     RENEW_SECONDS,
     STALE_SECONDS,
     Lease,
-    Owner,
+    LeaseOwner,
     acquire_lease,
     check_lease,
     release_lease,
     renew_lease,
 )
 from batchrunner.errors import LeaseHeldError, StorageError
+from batchrunner.spec import BatchSpec
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.worker.stopping import Grace
 
 _log = logging.getLogger(__name__)
 
 HURRY_SECONDS = 5.0
+"""From a second signal to the end of the process."""
 
 
 class StopReason(StrEnum):
@@ -47,16 +49,16 @@ class StopReason(StrEnum):
 
 
 FROM_OUTSIDE: Final = frozenset({StopReason.INTERRUPTED, StopReason.TERMINATED})
-"""Reasons of those who want the process to be gone: nothing that has not begun is begun."""
+"""Signals, whose sender wants the process to be gone: no further shard is begun."""
 
 
 class Stop:
-    """A wish to stop, from a signal, a deadline or another driver. The first reason counts.
+    """A request to stop, by a signal, a deadline or another driver. The first reason counts.
 
     Attributes:
-        grace: How the time from the wish to the end is shared out.
-        last_act: What to do before the process is ended by force: give back what it holds.
-        max_runtime: Seconds after which it is wished for without a signal; None for never.
+        grace: Divides the time from the request to the end of the process.
+        last_act: Called before the process is ended by force, to release the lease.
+        max_runtime: Seconds after which the session stops without a signal; None for never.
     """
 
     def __init__(self, *, max_runtime: float | None, grace: Grace | None = None) -> None:
@@ -68,56 +70,62 @@ class Stop:
         self._since = 0.0
         self._hurried: float | None = None
 
+    @classmethod
+    def of(cls, spec: BatchSpec) -> Stop:
+        """Return the stop that *spec* asks for: after its `max_runtime`, within its `grace_period`."""
+        execution = spec.execution
+        return cls(max_runtime=execution.max_runtime, grace=Grace(execution.grace_period))
+
     def request(self, reason: StopReason) -> None:
-        """Ask for the stop. Safe in a signal handler."""
+        """Request the stop. Safe in a signal handler."""
         if self._reason is None:
             self._reason, self._since = reason, time.monotonic()
 
     @property
     def reason(self) -> StopReason | None:
-        """Why to stop; None as long as there is no reason."""
+        """Why to stop; None to go on."""
         if self._reason is None and self._deadline and time.monotonic() >= self._deadline:
             self.request(StopReason.MAX_RUNTIME)
         return self._reason
 
     def waited(self) -> float:
-        """Return for how many seconds the stop has been wished for."""
+        """Return the seconds since the stop was requested; 0.0 if it was not."""
         return time.monotonic() - self._since if self.reason else 0.0
 
     def hurry(self) -> None:
-        """Ask to drop what is in flight. Safe in a signal handler."""
+        """Request to drop the shards in flight. Safe in a signal handler."""
         if self._hurried is None:
             self._hurried = time.monotonic()
 
     @property
     def is_hurried(self) -> bool:
-        """Tell whether what is in flight is to be dropped."""
+        """Whether to drop the shards in flight."""
         return self._hurried is not None
 
     @property
     def is_from_outside(self) -> bool:
-        """Tell whether a signal wished for it."""
+        """Whether a signal requested the stop."""
         return self.reason in FROM_OUTSIDE
 
     @property
     def is_patient(self) -> bool:
-        """Tell whether what is in flight may still be waited for."""
+        """Whether there is time left to wait for the shards in flight."""
         return not self.is_hurried and self.waited() <= self.grace.leave
 
     @property
     def is_overdue(self) -> bool:
-        """Tell whether the process has had all the time that it may take to end."""
+        """Whether the process has used up the time that it may take to end."""
         hurried = self._hurried is not None and time.monotonic() - self._hurried > HURRY_SECONDS
         return bool(self.reason) and (hurried or self.waited() > self.grace.force)
 
 
 class Session:
-    """What a driver holds while it works.
+    """One driver process at work on a run, with the lease.
 
     Attributes:
-        id: Names it.
+        id: Names the session.
         epoch: Of its lease.
-        stop: Whether to go on.
+        stop: The request to stop, if there is one.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, stop: Stop, id_: str, lease: Lease) -> None:
@@ -129,10 +137,10 @@ class Session:
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """See that this driver is still the one that may run: one listing, at this very moment.
+        """Check that this driver still holds the lease: one listing, at this very moment.
 
-        Call it before everything that is not put-if-absent: a driver that was paused may have been
-        displaced since it last looked. Once it has raised, it always raises.
+        Call it before each write that is not put-if-absent: a driver that was paused may have been
+        displaced since the last check. Once it has raised, it always raises.
 
         Raises:
             LeaseHeldError: Another driver took over.
@@ -146,12 +154,12 @@ class Session:
             raise self._displaced
 
     def _lose(self, error: LeaseHeldError) -> None:
-        self._displaced = error
+        self._displaced = error  # for good: a lease that was lost once may be held by several since
         self.log_event("lease_lost", to=str(error))
         self.stop.request(StopReason.LEASE_LOST)
 
     def renew(self) -> None:
-        """Show that this driver is alive, and make its events durable.
+        """Renew the lease, which shows that this driver is alive, and make its events durable.
 
         Raises:
             LeaseHeldError: Another driver took over.
@@ -164,18 +172,19 @@ class Session:
         self.save_events()
 
     def end(self) -> None:
-        """Make the events durable and give the right to run back, if it is still this driver's."""
-        lasts = [self.save_events]
+        """Make the events durable and release the lease, if this driver still holds it."""
+        # Events first: a `status` that sees the lease released takes the event log for complete.
+        steps = [self.save_events]
         if self._displaced is None:
-            lasts.append(partial(release_lease, self._checkpoint.storage, self._lease))
-        for last in lasts:
+            steps.append(partial(release_lease, self._checkpoint.storage, self._lease))
+        for step in steps:
             try:
-                last()
-            except StorageError as error:  # the next driver sees for itself that nobody runs
+                step()
+            except StorageError as error:  # the next driver finds the lease stale, if later
                 _log.warning("%s", error)
 
     def log_event(self, action: str, **facts: Any) -> None:
-        """Write an event down; it is durable soon, and when the session ends."""
+        """Append to the event log. Durable with the next renewal, and when the session ends."""
         facts = {
             key: scrubbed(fact) if isinstance(fact, str) else fact for key, fact in facts.items()
         }
@@ -188,11 +197,12 @@ class Session:
         """Make the events so far durable."""
         with self._lock:
             event_log = b"".join(self._events)
+        # The whole log each time: S3 cannot append, and an interrupted put leaves the old one.
         self._checkpoint.storage.put(f"sessions/{self.id}.jsonl", event_log)
 
 
 def _line(action: str, facts: Mapping[str, Any]) -> str:
-    """Return an event as people read it."""
+    """Return an event as one line of text."""
     return " ".join([action, *(f"{name}={_word(value)}" for name, value in facts.items())])
 
 
@@ -213,14 +223,15 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
     """
     id_ = uuid.uuid4().hex
     waiting = partial(_warn_of_wait, checkpoint.storage.uri)
-    lease = acquire_lease(checkpoint.storage, Owner.this_process(id_), waiting=waiting)
+    lease = acquire_lease(checkpoint.storage, LeaseOwner.this_process(id_), waiting=waiting)
     session = Session(checkpoint, stop=stop, id_=id_, lease=lease)
     done = threading.Event()
     renewing = threading.Thread(
         target=_keep_renewing, args=(session, done), daemon=True, name="lease"
     )
     renewing.start()
-    stop.last_act = session.end  # whatever hangs, the next driver must not wait for this one
+    # For an end by force: a call that hangs must not keep the next driver waiting for the lease.
+    stop.last_act = session.end
     session.log_event(
         "session_started", epoch=lease.epoch, pid=lease.owner.pid, host=lease.owner.host
     )
@@ -228,7 +239,7 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
         yield session
     finally:
         done.set()
-        renewing.join()
+        renewing.join()  # before the release: a renewal after it would take the lease again
         session.end()
         stop.last_act = lambda: None
 
@@ -238,8 +249,8 @@ def _warn_of_wait(checkpoint: str, lease: Lease) -> None:
         _log.warning("%s holds the lease; waiting to see whether it is alive", lease)
         return
     _log.warning(
-        "%s/%s is damaged and does not say who runs: waiting %.0f s to see whether somebody renews "
-        "it; then this driver takes over",
+        "%s/%s is damaged and does not name its driver: waiting %.0f s to see whether one renews "
+        "it; if none does, this driver takes over",
         checkpoint,
         lease.key,
         STALE_SECONDS,
@@ -250,7 +261,7 @@ def _keep_renewing(session: Session, done: threading.Event) -> None:
     while not done.wait(RENEW_SECONDS):
         try:
             session.renew()
-        except LeaseHeldError:
+        except LeaseHeldError:  # `renew` has requested the stop
             return
-        except StorageError as error:  # it may pass; the lease only saves work
+        except StorageError as error:  # the next one may go through; the lease only saves work
             _log.warning("the lease could not be renewed: %s", error)

@@ -1,4 +1,4 @@
-"""What stands in the sink, held against the plan and the sentinels."""
+"""What is in the sink, compared with the plan and the sentinels."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from batchrunner.storage import Entry
 
 SUCCESS, MANIFEST = "_SUCCESS", "_manifest.json"
 RETIRED, DAMAGED = "_retired", "_damaged"
-"""Folders for what counts no more, and for what nobody can vouch for."""
+"""Folders for parts that count no more, and for objects of which no record says what they hold."""
 _PART = re.compile(r"part-\d{5,19}\..+")
 _SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What there is of the output.
+    """What is in the sink of a run.
 
     Attributes:
         committed: Sentinels of the shards that are complete, by id.
-        unadopted: Ids of shards that have a part but no sentinel: somebody died in between.
-        retired: Names of parts that are there but don't count any more.
+        unadopted: Ids of shards that have a part but no sentinel: their worker died in between.
+        retired: Names of parts that count no more.
         unindexed: Ids of the committed shards that are in no sentinel index yet.
     """
 
@@ -42,17 +42,26 @@ def parts_in(entries: Iterable[Entry]) -> dict[str, Entry]:
 
 
 def shard_of(part: str) -> int:
-    """Return the shard of a part, which its name tells without any plan."""
+    """Return the shard of a part, by its name alone."""
     return int(part.partition(".")[0].removeprefix("part-"))
 
 
-def check_unused(sink: str, entries: Iterable[Entry]) -> None:
+def declaration_in(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return `_SUCCESS` and the manifest, as far as they are there, in the order of their removal.
+
+    `_SUCCESS` goes first: a reader who sees it must find the manifest that it vouches for.
+    """
+    there = {entry.key: entry for entry in entries}
+    return tuple(there[key] for key in (SUCCESS, MANIFEST) if key in there)
+
+
+def check_unused(sink: str, entries: Sequence[Entry]) -> None:
     """Refuse to start a run where another one wrote.
 
     Raises:
-        ForeignOutputError: There are parts, or the signs of a finished run.
+        ForeignOutputError: There are parts, a `_SUCCESS` or a manifest.
     """
-    names = [e.key for e in entries if _PART.fullmatch(e.key) or e.key in (SUCCESS, MANIFEST)]
+    names = [*parts_in(entries), *(entry.key for entry in declaration_in(entries))]
     if names:
         refuse_foreign(sink, names)
 
@@ -71,14 +80,14 @@ def refuse_foreign(sink: str, names: Sequence[str]) -> NoReturn:
 
 
 def refuse_unvouched(sink: str, parts: Sequence[str]) -> NoReturn:
-    """Refuse *parts* that have the names of shards, while no record says that this run wrote them.
+    """Refuse *parts* that have the names of shards, but no record of having been written by this run.
 
     Raises:
         ForeignOutputError: Always.
     """
     raise ForeignOutputError(
-        f"{sink} holds {len(parts)} part(s) that no record vouches for: nothing tells that this run "
-        f"wrote them:{_listed(parts)}\n"
+        f"{sink} holds {len(parts)} part(s) that no record vouches for: this run may not have "
+        f"written them:{_listed(parts)}\n"
         "None of them was touched. Bring their sentinels back; or `batchrunner verify --repair SPEC` "
         "moves all of them to _damaged/; then run again, which makes those shards anew."
     )
@@ -92,16 +101,16 @@ def examine(
     run_uid: str,
     sink: str = "the sink",
 ) -> Output:
-    """Tell what is committed in *sink*, from listings alone.
+    """Return what is committed in *sink*, from listings alone.
 
     Raises:
         DamagedOutputError: A sentinel stands without its part, or is not whole.
         ForeignOutputError: A part belongs to no shard.
     """
     active = {shard.id: plan.facts.part(shard.id) for shard in plan.active}
-    names = set(active.values())
     retired = {plan.facts.part(shard.id) for shard in plan.retired}
-    foreign = [name for name in parts if name not in retired and name not in names]
+    foreign = sorted(parts.keys() - retired - set(active.values()))
+    # A reader takes every part in the sink for output: rows of a foreign one would be in it.
     if foreign:
         raise ForeignOutputError(
             f"{sink} holds {len(foreign)} part(s) that belong to no shard:{_listed(foreign)}\n"
@@ -109,6 +118,7 @@ def examine(
         )
     good = {i: sentinel for i, sentinel in sentinels.good.items() if i in active}
     faults = [*_faults(active, parts, good, run_uid=run_uid)]
+    # Only of active shards: a damaged sentinel of a retired one takes no row away.
     faults += [reason for i, reason in sentinels.damaged.items() if i in active]
     if faults:
         raise DamagedOutputError(

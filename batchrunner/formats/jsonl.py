@@ -1,263 +1,142 @@
-"""JSON lines as a source and as a sink."""
+"""JSON lines: one JSON object a line, compressed or not."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import accumulate, islice
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, islice, pairwise
+from typing import BinaryIO
 
-from batchrunner.errors import ShardFailedError, StorageError
-from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, Segment
-from batchrunner.formats.json_rows import parse_block, parse_line
-from batchrunner.formats.lines import (
-    MAX_LINE_BYTES,
-    ByteStream,
-    Lines,
-    mark_length,
-    read_lines,
-    row_ends,
-)
-from batchrunner.formats.partition_values import add_to_rows, wanted
+from batchrunner.formats.chunk import Row
+from batchrunner.formats.compression import ByteStream, open_compressed
+from batchrunner.formats.contract import Opener, RecordReader, RowFormat, Sharding, Slice
+from batchrunner.formats.hashing import ReadHash, SourceHash, has_same_extent
+from batchrunner.formats.json_rows import write_block, write_line
+from batchrunner.formats.jsonl_reader import JsonlChunk, read_jsonl
+from batchrunner.formats.lines import MARK_BYTES, read_lines, row_ends
 from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Shard, Slicing
 
-if TYPE_CHECKING:
-    import pyarrow as pa
 
-    from batchrunner.formats.shapes import RowTable
+class JsonLines(RowFormat):
+    """A position is the offset of the line's first byte in the uncompressed file."""
 
-_FEW = 64
+    suffixes = (".jsonl", ".ndjson")
+    outer = ("gz", "zst")
+    compressions = ("none", "gz", "zst")
+    reads_to_cut = False
 
+    def cut(
+        self,
+        size: int,
+        *,
+        compression: str | None,
+        sharding: Sharding,
+        limit: int | None,
+        opened: Opener,
+    ) -> list[Slice]:
+        """Cut by size alone; read lines only to count rows, all of them or up to the *limit*."""
+        if compression:
+            whole = Slice(Slicing.FILE, 0, size, None, size)
+            return [
+                whole if limit is None else _head(whole, compression, limit=limit, opened=opened)
+            ]
+        if sharding.unit == "rows":
+            return _row_counts(size, opened, every=sharding.count, limit=limit)
+        ranges = _byte_ranges(size, step=size if sharding.unit == "files" else sharding.count)
+        return ranges if limit is None else _cut_at(ranges, opened, limit=limit)
 
-@dataclass(frozen=True)
-class JsonlChunk:
-    """The rows of a block of lines.
+    def read(
+        self,
+        file: BinaryIO,
+        shard: Shard,
+        *,
+        compression: str | None,
+        columns: tuple[str, ...] | None,
+        partition: Partition,
+    ) -> Iterator[JsonlChunk]:
+        return read_jsonl(
+            file, shard, compression=compression, columns=columns, partition=partition
+        )
 
-    Attributes:
-        parsed: The rows.
-        data: All lines of the block, also those that are blank or no rows.
-        numbers: For each row, the index of its line.
-        offset: Of the first line.
-        bad: The lines that are no rows.
-        columns: The keys to keep, or None for all.
-        partition: What the folders of the file name; in each row.
+    def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
+        if compression:
+            return replace(shard, slicing=Slicing.FILE, start=0, stop=shard.size)
+        # A byte order mark belongs to no row: the first one begins behind it, and its line before.
+        start = min(positions) if min(positions) > MARK_BYTES else 0
+        return replace(shard, slicing=Slicing.BYTES, start=start, stop=max(positions) + 1)
 
-    Raises:
-        ValueError: Not every row has a number: rows that fail would be read again from another line.
-    """
+    def source_hash(self, shard: Shard, *, columns: Sequence[str] | None) -> SourceHash:
+        return ReadHash(
+            _first_byte(shard), line_at=shard.stop if shard.slicing is Slicing.BYTES else None
+        )
 
-    parsed: list[Row]
-    data: bytes
-    numbers: Sequence[int]
-    offset: int
-    bad: tuple[BadRow, ...] = ()
-    columns: tuple[str, ...] | None = None
-    partition: Partition = ()
+    def has_same_bytes(
+        self, file: BinaryIO, shard: Shard, *, columns: Sequence[str] | None, hashed: str
+    ) -> bool:
+        return has_same_extent(file, _first_byte(shard), hashed=hashed)
 
-    def __post_init__(self) -> None:
-        if len(self.numbers) != len(self.parsed):
-            raise ValueError(f"{len(self.parsed)} rows, but the lines of {len(self.numbers)}")
+    def encode(self, rows: Sequence[Row]) -> bytes:
+        block = write_block(rows) if set(map(type, rows)) == {dict} else None
+        return b"".join(map(write_line, rows)) if block is None else block
 
-    @cached_property
-    def lines(self) -> list[bytes]:
-        """The lines, once somebody asks for them: most blocks are never cut."""
-        return _cut(self.data)
+    def second_reader(self) -> RecordReader:
+        from batchrunner.formats.jsonl_second_reader import LineReader
 
-    @property
-    def types(self) -> None:
-        return None
-
-    @property
-    def nbytes(self) -> int:
-        return len(self.data)
-
-    def __len__(self) -> int:
-        return len(self.parsed)
-
-    def rows(self, start: int, stop: int) -> list[Row]:
-        return self.parsed[start:stop]
-
-    def reread(self, start: int, stop: int) -> list[Row]:
-        rows = [parse_line(self.lines[number]) for number in self.numbers[start:stop]]
-        rows = _project(rows, self.columns)
-        add_to_rows(rows, self.partition)
-        return rows
-
-    @cached_property
-    def tables(self) -> list[RowTable]:
-        """The rows as tables; made of all of them, whatever batches there will be."""
-        from batchrunner.formats.shapes import tables_of
-
-        return list(tables_of(self.parsed))
-
-    def segments(self) -> list[Segment]:
-        return [one.segment for one in self.tables]
-
-    def table(self, start: int, stop: int) -> pa.Table:
-        found = self.tables[bisect_right(self.tables, start, key=lambda one: one.segment.start) - 1]
-        return found.rows(start, stop)
-
-    def positions(self) -> list[int]:
-        starts = list(accumulate((len(line) + 1 for line in self.lines), initial=self.offset))
-        return [starts[number] for number in self.numbers]
-
-    def locate(self, index: int) -> Position:
-        number = self.numbers[index]
-        at = self.offset + sum(map(len, self.lines[:number])) + number
-        return Position("byte", at, self.lines[number][:MAX_RAW_BYTES])
+        return LineReader()
 
 
-def read_jsonl(
-    file: BinaryIO,
-    shard: Shard,
-    *,
-    compression: str | None,
-    columns: tuple[str, ...] | None,
-    partition: Partition = (),
-) -> Iterator[JsonlChunk]:
-    """Yield the rows of *shard*, about a megabyte of lines at a time, in file order.
-
-    Args:
-        file: The whole file.
-        shard: Which of its rows.
-        compression: gz, zst or None.
-        columns: The keys to keep, or None for all.
-        partition: What the folders of the file name; added to each row.
-
-    Raises:
-        ShardFailedError: The compressed file is damaged or cut short.
-    """
-    if shard.slicing is Slicing.BYTES:
-        file.seek(max(shard.start - 1, 0))
-        blocks = read_lines(file, start=shard.start, stop=shard.stop)
-    else:
-        blocks = read_lines(open_compressed(file, compression))
-    if shard.slicing is Slicing.HEAD:
-        blocks = _head(blocks, rows=shard.stop)
-    partition = wanted(partition, columns)
-    try:
-        for block in blocks:
-            chunk = parse(block, columns=columns)
-            yield _placed(chunk, partition) if partition else chunk
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise ShardFailedError(f"{shard.uri} cannot be uncompressed: {error}") from error
+def _first_byte(shard: Shard) -> int:
+    """Return the byte before a range: it decides whether a line begins right at the range."""
+    return max(shard.start - 1, 0) if shard.slicing is Slicing.BYTES else 0
 
 
-def _head(blocks: Iterator[Lines], *, rows: int) -> Iterator[Lines]:
-    """Yield the lines that hold the first *rows* rows."""
-    for block in blocks:
-        ends = list(islice(row_ends(block), rows))
-        rows -= len(ends)
-        if not rows:
-            yield Lines(block.data[: ends[-1] - block.offset], block.offset, block.overlong)
-            return
-        yield block
+def _byte_ranges(size: int, *, step: int) -> list[Slice]:
+    pieces = max(1, round(size / step))
+    cuts = [size * piece // pieces for piece in range(pieces + 1)]
+    return [Slice(Slicing.BYTES, a, b, None, b - a) for a, b in pairwise(cuts)]
 
 
-def open_compressed(file: BinaryIO, compression: str | None) -> ByteStream:
-    """Return the bytes inside *file*; gzip members and zstd frames may follow each other."""
-    if compression is None:
-        return file
-    import pyarrow as pa
-
-    stream: ByteStream = pa.CompressedInputStream(file, {"gz": "gzip", "zst": "zstd"}[compression])
-    return stream
-
-
-def parse(block: Lines, *, columns: tuple[str, ...] | None) -> JsonlChunk:
-    """Return the rows of *block*."""
-    if block.overlong:
-        return _overlong(block)
-    rows = parse_block(block.data) if len(block.data) <= MAX_LINE_BYTES else None
-    if rows is not None:
-        rows = _project(rows, columns)
-        return JsonlChunk(rows, block.data, range(len(rows)), block.offset, (), columns)
-    mark = mark_length(block)
-    return _parse_each(block.data[mark:], offset=block.offset + mark, columns=columns)
+def _row_counts(size: int, opened: Opener, *, every: int, limit: int | None) -> list[Slice]:
+    slices: list[Slice] = []
+    start = rows = end = 0
+    with opened() as file:
+        for end in islice(_row_ends(file, stop=size), limit):
+            rows += 1
+            if rows == every:
+                slices.append(Slice(Slicing.BYTES, start, end, rows, end - start))
+                start, rows = end, 0
+    return [*slices, Slice(Slicing.BYTES, start, end, rows, end - start)] if rows else slices
 
 
-def _cut(data: bytes) -> list[bytes]:
-    lines = data.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    return lines
+def _cut_at(ranges: Sequence[Slice], opened: Opener, *, limit: int) -> list[Slice]:
+    """Keep the ranges that hold the first *limit* rows, and count the rows of each."""
+    slices: list[Slice] = []
+    with opened() as file:
+        for piece in ranges:
+            file.seek(max(piece.start - 1, 0))
+            ends = list(islice(_row_ends(file, start=piece.start, stop=piece.stop), limit))
+            limit -= len(ends)
+            if limit:
+                slices.append(replace(piece, rows=len(ends)))
+            else:
+                stop = min(ends[-1], piece.stop)
+                return [
+                    *slices,
+                    replace(piece, stop=stop, rows=len(ends), weight=stop - piece.start),
+                ]
+    return slices
 
 
-def _parse_each(data: bytes, *, offset: int, columns: tuple[str, ...] | None) -> JsonlChunk:
-    """Look closer at the lines: a few at a time, and one by one where that does not do."""
-    lines = _cut(data)
-    rows: list[Row] = []
-    numbers: list[int] = []
-    bad: list[BadRow] = []
-    at = offset
-    for first in range(0, len(lines), _FEW):
-        few = lines[first : first + _FEW]
-        found = _parse_few(few)
-        if found is not None:
-            rows += found
-            numbers += range(first, first + len(found))
-            at += sum(map(len, few)) + len(few)
-            continue
-        for number, line in enumerate(few, start=first):
-            try:
-                if line.strip():
-                    rows.append(_parse_held(line))
-                    numbers.append(number)
-            except ValueError as error:
-                bad.append(BadRow(Position("byte", at, line[:MAX_RAW_BYTES]), str(error)))
-            at += len(line) + 1
-    rows = _project(rows, columns)
-    return JsonlChunk(rows, data, numbers, offset, tuple(bad), columns)
+def _head(whole: Slice, compression: str, *, limit: int, opened: Opener) -> Slice:
+    with opened() as file:
+        ends = _row_ends(open_compressed(file, compression), stop=None)
+        rows = sum(1 for _ in islice(ends, limit + 1))
+    if rows <= limit:
+        return replace(whole, rows=rows)
+    return replace(whole, slicing=Slicing.HEAD, stop=limit, rows=limit)
 
 
-def _parse_few(few: list[bytes]) -> list[Row] | None:
-    """Return the row of each line, or None when not every line is one that can be had at once."""
-    if max(map(len, few)) > MAX_LINE_BYTES:
-        return None
-    # Each line with its newline: without the last one, an empty last line could not be told from
-    # the end of the line before it, and every row after it would have the number of its neighbour.
-    rows = parse_block(b"\n".join([*few, b""]))
-    return rows if rows is not None and len(rows) == len(few) else None
-
-
-def _parse_held(line: bytes) -> Row:
-    if len(line) > MAX_LINE_BYTES:
-        raise ValueError(_too_long(len(line)))
-    return parse_line(line)
-
-
-def _overlong(block: Lines) -> JsonlChunk:
-    mark = mark_length(block)
-    position = Position("byte", block.offset + mark, block.data[mark:][:MAX_RAW_BYTES])
-    bad = BadRow(position, _too_long(block.overlong - mark))
-    return JsonlChunk([], b"", [], block.offset, (bad,))
-
-
-def _too_long(length: int) -> str:
-    return f"the line has {length:,} bytes; at most {MAX_LINE_BYTES:,} are read"
-
-
-def _placed(chunk: JsonlChunk, partition: Partition) -> JsonlChunk:
-    """Return *chunk* with *partition* in its rows; those that contradict it are no rows."""
-    faults = add_to_rows(chunk.parsed, partition)
-    if not faults:
-        return replace(chunk, partition=partition)
-    bad = [BadRow(chunk.locate(index), why) for index, why in faults.items()]
-    return replace(
-        chunk,
-        parsed=[row for index, row in enumerate(chunk.parsed) if index not in faults],
-        numbers=[number for index, number in enumerate(chunk.numbers) if index not in faults],
-        bad=tuple(sorted((*chunk.bad, *bad), key=lambda row: row.position.at)),
-        partition=partition,
-    )
-
-
-def _project(rows: list[Row], columns: tuple[str, ...] | None) -> list[Row]:
-    if columns is None:
-        return rows
-    return [{key: row[key] for key in columns if key in row} for row in rows]
+def _row_ends(stream: ByteStream, *, start: int = 0, stop: int | None) -> Iterator[int]:
+    blocks = read_lines(stream, start=start, stop=stop)
+    return chain.from_iterable(map(row_ends, blocks))

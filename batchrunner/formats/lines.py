@@ -6,21 +6,51 @@ none. Lines end at `\n` and nowhere else.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, BinaryIO
+
+from batchrunner.formats.compression import ByteStream
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 16 << 20
 HEAD_BYTES = 4096
 _MARK = b"\xef\xbb\xbf"
+MARK_BYTES = len(_MARK)
 
 
-class ByteStream(Protocol):
-    """The part of a binary file that lines are read from."""
+def buffered(file: BinaryIO) -> io.BufferedReader:
+    """Return *file* with a buffer, for small reads and `readline`; it stays open in any case.
 
-    def read(self, size: int, /) -> bytes:
-        """Return up to *size* bytes, none at the end."""
+    What a storage opens has none: our own readers take a block at a time.
+    """
+    return io.BufferedReader(_Unclosed(file), BLOCK_BYTES)
+
+
+class _Unclosed(io.RawIOBase):
+    """A file that does not close what it reads: its owner does."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._file.read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +74,8 @@ def read_lines(
 ) -> Iterator[Lines]:
     """Yield the lines whose first byte lies in [*start*, *stop*), about a block at a time.
 
-    *stream* stands at byte `max(start - 1, 0)`: the byte before a range tells whether a line
-    begins right at it. At most *max_line* bytes and a block are held.
+    *stream* stands at byte `max(start - 1, 0)`: that byte decides whether a line begins right at
+    *start*. At most *max_line* bytes and a block are held.
     """
     held = b""
     giant: Lines | None = None

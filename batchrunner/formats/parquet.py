@@ -1,242 +1,152 @@
-"""Parquet as a source."""
+"""Parquet: columns with types, in row groups."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import BinaryIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from batchrunner.errors import ShardFailedError, StorageError, describe
-from batchrunner.formats.chunk import (
-    MAX_RAW_BYTES,
-    BadRow,
-    Position,
-    Row,
-    Segment,
-    Shape,
-    UnreadableRowError,
+from batchrunner.errors import StorageError
+from batchrunner.formats.chunk import Chunk
+from batchrunner.formats.contract import (
+    Opener,
+    PartWriter,
+    Restart,
+    Settle,
+    Sharding,
+    Slice,
+    TableFormat,
+    TableReader,
 )
-from batchrunner.formats.columns import table_to_rows
-from batchrunner.formats.int96 import UNIT, InStep, inexact_rows, int96_columns
-from batchrunner.formats.partition_values import add_to_table, contradicting_rows, wanted
+from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import Partition
-from batchrunner.formats.unsound import shown, unsound_rows, with_own_words, without_rows
 from batchrunner.shard import Shard, Slicing
 
-READ_ROWS = 16_384
-"""Rows decoded at a time: bounds memory inside a row group."""
+
+class Parquet(TableFormat):
+    """A position is the number of the row in its file, from 0."""
+
+    suffixes = (".parquet", ".pq")
+    compressions = ("none", "snappy", "zstd", "gzip")
+    default_compression = "snappy"
+    has_row_groups = True
+
+    def cut(
+        self,
+        size: int,
+        *,
+        compression: str | None,
+        sharding: Sharding,
+        limit: int | None,
+        opened: Opener,
+    ) -> list[Slice]:
+        """Cut by the footer, which is read only of a file larger than a shard."""
+        whole = Slice(Slicing.FILE, 0, size, None, size)
+        fits = sharding.unit == "bytes" and size <= sharding.count * 1.5
+        if limit is None and (fits or sharding.unit == "files"):
+            return [whole]
+        groups = _row_groups(opened)
+        if groups is None:
+            return [whole]
+        if sharding.unit == "rows":
+            slices = _row_runs(sum(rows for rows, _ in groups), size, every=sharding.count)
+        else:
+            slices = _group_runs(groups, sharding=sharding)
+        return slices if limit is None else _first_rows(slices, limit=limit)
+
+    def read(
+        self,
+        file: BinaryIO,
+        shard: Shard,
+        *,
+        compression: str | None,
+        columns: tuple[str, ...] | None,
+        partition: Partition,
+    ) -> Iterator[Chunk]:
+        from batchrunner.formats.parquet_reader import read_parquet
+
+        return read_parquet(file, shard, columns=columns, partition=partition)
+
+    def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
+        return replace(shard, slicing=Slicing.ROWS, start=min(positions), stop=max(positions) + 1)
+
+    def source_hash(self, shard: Shard, *, columns: Sequence[str] | None) -> SourceHash:
+        from batchrunner.formats.parquet_hash import ParquetHash
+
+        return ParquetHash(shard, columns=columns)
+
+    def has_same_bytes(
+        self, file: BinaryIO, shard: Shard, *, columns: Sequence[str] | None, hashed: str
+    ) -> bool:
+        from batchrunner.formats.parquet_hash import has_same_chunks
+
+        return has_same_chunks(file, shard, columns=columns, hashed=hashed)
+
+    def writer(
+        self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart
+    ) -> PartWriter:
+        from batchrunner.formats.parquet_part import ParquetPart
+
+        return ParquetPart(file, compression=compression, settle=settle, restart=restart)
+
+    def rows_in_part(self, file: BinaryIO) -> int:
+        from batchrunner.formats.parquet_reader import count_rows
+
+        return count_rows(file)
+
+    def second_reader(self) -> TableReader:
+        from batchrunner.formats.parquet_second_reader import RowGroupReader
+
+        return RowGroupReader()
 
 
-@dataclass(frozen=True, slots=True)
-class TableChunk:
-    """Some rows of a Parquet file.
+def _row_groups(opened: Opener) -> list[tuple[int, int]] | None:
+    """Return (rows, compressed bytes) of each row group; None where that cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    Attributes:
-        content: The rows.
-        numbers: Of the rows, in their file.
-        bad: The rows between them that hold a value which is none of its column's type.
-    """
-
-    content: pa.Table
-    numbers: Sequence[int]
-    bad: tuple[BadRow, ...] = ()
-
-    @property
-    def types(self) -> pa.Schema:
-        schema: pa.Schema = self.content.schema
-        return schema
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.content.nbytes)
-
-    def __len__(self) -> int:
-        return int(self.content.num_rows)
-
-    def rows(self, start: int, stop: int) -> list[Row]:
+    with opened() as file:
         try:
-            return table_to_rows(self.table(start, stop))
-        except (ValueError, ArithmeticError, pa.ArrowException) as error:
-            # A date in the year 10,000: right for its type, and only one row of many.
-            raise UnreadableRowError(f"Python cannot hold it: {describe(error)}") from error
-
-    reread = rows
-
-    def segments(self) -> tuple[Segment, ...]:
-        return (Segment(0, len(self), Shape(self.content.schema)),)
-
-    def table(self, start: int, stop: int) -> pa.Table:
-        return self.content.slice(start, stop - start)
-
-    def positions(self) -> Sequence[int]:
-        return self.numbers
-
-    def locate(self, index: int) -> Position:
-        return _position(self.content, index, self.numbers[index])
-
-
-def _position(table: pa.Table, index: int, number: int) -> Position:
-    return Position("row", number, shown(table.slice(index, 1))[:MAX_RAW_BYTES])
-
-
-def read_parquet(
-    file: BinaryIO,
-    shard: Shard,
-    *,
-    columns: tuple[str, ...] | None,
-    partition: Partition = (),
-) -> Iterator[TableChunk]:
-    """Yield the rows of *shard*, in file order, decoding a few thousand at a time.
-
-    Args:
-        file: The whole file.
-        shard: Which of its rows.
-        columns: Those to read, or None for all.
-        partition: What the folders of the file name; added to each row.
-
-    Raises:
-        ShardFailedError: The file is no Parquet, or lacks one of *columns*; a page is not what its
-            checksum says; two columns have one name.
-    """
-    try:
-        partition = wanted(partition, columns)
-        source = ParquetSource(file, columns, partition)
-        groups, first, skip, take = _extent(source.metadata, shard)
-        for table, faults in _cut(source.read(groups, READ_ROWS), skip=skip, take=take):
-            yield _chunk(table, faults, first, partition)
-            first += table.num_rows
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, StorageError):
-            raise
-        raise ShardFailedError(f"{shard.uri} cannot be read as Parquet: {error}") from error
-
-
-def _chunk(table: pa.Table, faults: Faults, first: int, partition: Partition) -> TableChunk:
-    numbers: Sequence[int] = range(first, first + table.num_rows)
-    bad = [BadRow(_position(table, i, first + i), why) for i, why in sorted(faults.items())]
-    if faults:
-        numbers = [number for i, number in enumerate(numbers) if i not in faults]
-        table = without_rows(table, faults)
-    return TableChunk(add_to_table(with_own_words(table), partition), numbers, tuple(bad))
-
-
-def _extent(metadata: pq.FileMetaData, shard: Shard) -> tuple[list[int], int, int, int]:
-    """Return the row groups to read, the number of the first row, and how many to skip and take."""
-    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    if shard.slicing is Slicing.FILE:
-        return list(range(len(sizes))), 0, 0, sum(sizes)
-    if shard.slicing is Slicing.ROW_GROUPS:
-        groups = range(shard.start, shard.stop)
-        first = sum(sizes[: shard.start])
-        return list(groups), first, 0, sum(sizes[shard.start : shard.stop])
-    ends = [sum(sizes[: group + 1]) for group in range(len(sizes))]
-    groups_in = [
-        group
-        for group, end in enumerate(ends)
-        if end > shard.start and end - sizes[group] < shard.stop
+            metadata = pq.ParquetFile(file).metadata
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, StorageError):
+                raise
+            return None
+    groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
+    return [
+        (g.num_rows, sum(g.column(c).total_compressed_size for c in range(g.num_columns)))
+        for g in groups
     ]
-    before = ends[groups_in[0]] - sizes[groups_in[0]] if groups_in else 0
-    return groups_in, shard.start, shard.start - before, shard.stop - shard.start
 
 
-def _cut(
-    pieces: Iterator[tuple[pa.Table, Faults]], *, skip: int, take: int
-) -> Iterator[tuple[pa.Table, Faults]]:
-    for table, faults in pieces:
-        rows = table.slice(skip, take)
-        inside = range(skip, skip + rows.num_rows)
-        skip, take = max(skip - table.num_rows, 0), take - rows.num_rows
-        if rows.num_rows:
-            yield rows, {i - inside.start: why for i, why in faults.items() if i in inside}
+def _row_runs(total: int, size: int, *, every: int) -> list[Slice]:
+    cuts = [*range(0, total, every), total]
+    weight = size // max(len(cuts) - 1, 1)
+    return [Slice(Slicing.ROWS, a, b, b - a, weight) for a, b in pairwise(cuts) if b > a]
 
 
-def count_rows(file: BinaryIO) -> int:
-    """Return what the footer says, after checking that there is one."""
-    return int(pq.read_metadata(file).num_rows)
+def _group_runs(groups: Sequence[tuple[int, int]], *, sharding: Sharding) -> list[Slice]:
+    slices: list[Slice] = []
+    start = rows = weight = 0
+    for stop, (group_rows, group_bytes) in enumerate(groups, start=1):
+        rows, weight = rows + group_rows, weight + group_bytes
+        measure = {"bytes": weight, "row_groups": stop - start}.get(sharding.unit, 0)
+        if stop == len(groups) or measure >= sharding.count:
+            slices.append(Slice(Slicing.ROW_GROUPS, start, stop, rows, weight))
+            start, rows, weight = stop, 0, 0
+    return slices
 
 
-Faults = dict[int, str]
-"""What is wrong with rows, by their numbers."""
-
-
-class ParquetSource:
-    """Some columns of a file, by their own names: Arrow takes `a.b` for a part of `a`, too."""
-
-    def __init__(
-        self, file: BinaryIO, columns: tuple[str, ...] | None, partition: Partition
-    ) -> None:
-        """Read *columns* of *file*, or all; those of *partition* may be missing.
-
-        Raises:
-            ShardFailedError: A column is missing, or two have one name.
-        """
-        # One for all readers: it holds the lock under which they seek and read.
-        self._file = file if isinstance(file, pa.NativeFile) else pa.PythonFile(file, mode="r")
-        main = self._opened(UNIT)
-        self.metadata = main.metadata
-        have = main.schema_arrow.names
-        self._partition = partition
-        elsewhere = {name for name, _ in partition}
-        _check_columns(main.schema_arrow, columns, elsewhere)
-        self._columns = [name for name in have if columns is None or name in columns]
-        self._main = main
-        instants = [name for name in int96_columns(main) if name in self._columns]
-        units = ("ns", "s") if instants else ()
-        self._others = [(self._opened(unit), instants) for unit in units]
-
-    def _opened(self, unit: str) -> pq.ParquetFile:
-        return pq.ParquetFile(
-            self._file, coerce_int96_timestamp_unit=unit, page_checksum_verification=True
-        )
-
-    def read(self, groups: list[int], rows: int) -> Iterator[tuple[pa.Table, Faults]]:
-        """Yield the rows of row groups, so many at a time, and what is wrong with which of them."""
-        others = [InStep(_batches(source, groups, names, rows)) for source, names in self._others]
-        for batch in _batches(self._main, groups, self._columns, rows):
-            table = pa.Table.from_batches([batch])
-            faults = unsound_rows(table) | contradicting_rows(table, self._partition)
-            if others:
-                faults |= inexact_rows(table, *(one.next(table.num_rows) for one in others))
-            yield table, faults
-
-
-def _batches(
-    source: pq.ParquetFile, groups: list[int], columns: list[str], rows: int
-) -> Iterator[pa.RecordBatch]:
-    every = source.schema_arrow.names == columns
-    batches = source.iter_batches(
-        rows, row_groups=groups, columns=None if every else columns, use_threads=False
-    )
-    return batches if every else (batch.select(columns) for batch in batches)
-
-
-def _check_columns(
-    schema: pa.Schema, columns: tuple[str, ...] | None, elsewhere: Container[str]
-) -> None:
-    have = schema.names
-    missing = [name for name in columns or () if name not in have and name not in elsewhere]
-    if missing:
-        raise ShardFailedError(f"no column {missing[0]!r} in the file; it has {', '.join(have)}")
-    read = [field for field in schema if columns is None or field.name in columns]
-    twice = _name_that_stands_twice(read)
-    if twice:
-        raise ShardFailedError(
-            f"two columns have the name {twice!r}, and a row keeps one value a name; rename one, "
-            "or leave them out with source.columns"
-        )
-
-
-def _name_that_stands_twice(fields: Iterable[pa.Field], inside: str = "") -> str | None:
-    seen: set[str] = set()
-    for field in fields:
-        name: str = inside + field.name
-        if name in seen:
-            return name
-        seen.add(name)
-        inner = [field.type.field(i) for i in range(field.type.num_fields)]
-        if twice := _name_that_stands_twice(inner, f"{name}."):
-            return twice
-    return None
+def _first_rows(slices: Sequence[Slice], *, limit: int) -> list[Slice]:
+    first_slices: list[Slice] = []
+    first = 0
+    for piece in slices:
+        rows = piece.rows or 0
+        if first + rows >= limit:
+            last = Slice(Slicing.ROWS, first, limit, limit - first, piece.weight)
+            return [*first_slices, last]
+        first_slices.append(piece)
+        first += rows
+    return first_slices

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from batchrunner.jobs.api import list_jobs as list_jobs
     from batchrunner.jobs.api import shutdown_job_backend as shutdown_job_backend
     from batchrunner.jobs.api import submit_capability as submit_capability
+    from batchrunner.jobs.backend import JobBackend as JobBackend
+    from batchrunner.jobs.backend import register_job_backend as register_job_backend
     from batchrunner.jobs.batch_capability import BatchCapability as BatchCapability
     from batchrunner.jobs.job import Job as Job
     from batchrunner.jobs.outcome import JobStatus as JobStatus
@@ -30,6 +32,7 @@ _HOMES = {
     "BatchCapability": "batchrunner.jobs.batch_capability",
     "CapabilityRunRef": "batchrunner.analytics",
     "Job": "batchrunner.jobs.job",
+    "JobBackend": "batchrunner.jobs.backend",
     "JobCancelledError": "batchrunner.errors",
     "JobError": "batchrunner.errors",
     "JobFailedError": "batchrunner.errors",
@@ -40,6 +43,7 @@ _HOMES = {
     "configure_job_backend": "batchrunner.jobs.api",
     "get_job": "batchrunner.jobs.api",
     "list_jobs": "batchrunner.jobs.api",
+    "register_job_backend": "batchrunner.jobs.backend",
     "shutdown_job_backend": "batchrunner.jobs.api",
     "submit_capability": "batchrunner.jobs.api",
 }
@@ -50,6 +54,7 @@ __all__ = [
     "BatchCapability",
     "CapabilityRunRef",
     "Job",
+    "JobBackend",
     "JobCancelledError",
     "JobError",
     "JobFailedError",
@@ -60,6 +65,7 @@ __all__ = [
     "configure_job_backend",
     "get_job",
     "list_jobs",
+    "register_job_backend",
     "shutdown_job_backend",
     "submit_capability",
 ]

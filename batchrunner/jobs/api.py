@@ -10,25 +10,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from batchrunner.analytics import CapabilityRunRef, open_store
-from batchrunner.errors import NoJobBackendError, RunRefusedError
+from batchrunner.errors import NoJobBackendError
+from batchrunner.jobs.backend import JobBackend, backend_class, options_of
 from batchrunner.jobs.batch_capability import BatchCapability
-from batchrunner.jobs.connection import Connection
-from batchrunner.jobs.editions import checked_edition
+from batchrunner.jobs.identity import checked_edition, run_key
 from batchrunner.jobs.job import Job, Jobs, Selection
-from batchrunner.jobs.options import RayOptions, RaySimpleOptions, options_of
 from batchrunner.jobs.outcome import JobStatus
-from batchrunner.jobs.ray_backend import RayBackend
-from batchrunner.jobs.request import Request, check_call, checked_name, pickled_call, resources_of
-from batchrunner.jobs.simple_backend import SimpleBackend
+from batchrunner.jobs.request import (
+    JobRequest,
+    check_call,
+    checked_name,
+    pickled_call,
+    resources_of,
+)
 from batchrunner.spec import AnalyticsStoreConfig
 
-Backend = RayBackend | SimpleBackend
-
 _lock = threading.RLock()
-_connection = Connection()
-_active: Backend | None = None
-_left: list[Backend] = []
-"""Backends that were active before, as long as jobs of theirs run."""
+_active: JobBackend | None = None
+_replaced: list[JobBackend] = []
+"""Backends that were active before and have jobs: a shutdown waits for these, too."""
 
 
 def configure_job_backend(
@@ -40,11 +40,12 @@ def configure_job_backend(
     """Choose where this process's jobs run, and where they are recorded.
 
     Everything is checked here: the options first, then the store (by writing to it), then Ray. When
-    it raises, the backend that was active before stays active. Jobs that run go on.
+    it raises, the backend that was active before stays active. Running jobs go on.
 
     Args:
         kind: `"ray"`: jobs outlive this process, the same run is one job, and every process of the
-            scope sees them all. `"ray-simple"`: a Ray task per job, known to this process only.
+            scope sees them all. `"ray-simple"`: a Ray task per job, found by this process only.
+            `"in-process"`: a thread per job, for tests of your own. Others by `register_job_backend`.
         analytics_store: Where the workers record the runs: a config, or its fields.
         options: See the reference of job backends.
 
@@ -61,22 +62,15 @@ def configure_job_backend(
     # Ray reads it when it is imported, or else takes SIGTERM for itself and dies of it.
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     with _lock:
-        if checked.force_reinit:
-            _refuse_to_end_jobs()
-        asked = checked.address is not None or checked.runtime_env is not None
-        _connection.open(checked.ray, asked=asked, anew=checked.force_reinit)
-        backend = _backend(checked)
+        backend = backend_class(kind)(checked)
+        backend.open(_all_backends())
         if _active is not None and _active.has_jobs:
-            _left.append(_active)
+            _replaced.append(_active)
         _active = backend
 
 
-def _backend(options: RaySimpleOptions) -> Backend:
-    if not isinstance(options, RayOptions):
-        return SimpleBackend(options, connection=_connection)
-    backend = RayBackend(options, connection=_connection)
-    backend.join()
-    return backend
+def _all_backends() -> list[JobBackend]:
+    return [*_replaced] if _active is None else [_active, *_replaced]
 
 
 def submit_capability(  # noqa: PLR0913, PLR0917 - the contract's signature
@@ -97,30 +91,30 @@ def submit_capability(  # noqa: PLR0913, PLR0917 - the contract's signature
     The worker runs `capability.run(models=…, datasets=…, metrics=…, config=…, use_cache=False)`,
     records the run in the analytics store, and only then reports success.
 
-    With the backend "ray" the same run is one job, also when it completed long ago. The same run is:
-    the same `capability.id`, config, ids of datasets, models and metrics, further arguments, and
+    With "ray" and "in-process" the same run is one job, also when it completed long ago. The same run
+    is: the same `capability.id`, config, ids of datasets, models and metrics, further arguments, and
     edition. Code, constructor arguments and the contents of datasets are not looked at; of a batch,
     code is.
 
     Args:
         capability: An object with `id` and `run`.
-        models: For `run`.
-        datasets: For `run`.
-        metrics: For `run`.
-        config: For `run`.
+        models: Argument of `run`.
+        datasets: Argument of `run`.
+        metrics: Argument of `run`.
+        config: Argument of `run`.
         use_cache: False.
-        job_name: For people; by default, the capability's id.
+        job_name: Shown in listings; by default, the capability's id.
         resources: num_cpus, num_gpus, memory, accelerator_type, and custom resources by name. By
             default what the config asks for, or else the capability, or else one CPU.
-        edition: Say another one to have the same run made once more: its code, or what it reads,
-            has changed. It is recorded as `<run_uid>-<edition>`, beside the first.
+        edition: Another one runs the same run again, because its code or its data has changed. The
+            run is recorded as `<run_uid>-<edition>`, beside the first.
         kwargs: Further arguments of `run`.
 
     Raises:
         NoJobBackendError: `configure_job_backend` was not called. Also a RuntimeError.
         InvalidSpecError: An argument does not fit. Also a ValueError.
         CapabilityImportError: Something of it cannot be pickled.
-        BackpressureError: Too much at once: try again.
+        BackpressureError: Too much at once. Nothing was started: retry in a moment.
     """
     backend = _required("submit_capability")
     inputs = {
@@ -133,21 +127,22 @@ def submit_capability(  # noqa: PLR0913, PLR0917 - the contract's signature
     }
     check_call(capability, inputs)
     edition = checked_edition(edition)
-    if isinstance(capability, BatchCapability):  # its own editions, which are the same thing
+    if isinstance(capability, BatchCapability):  # it has the edition in its config and its run_uid
         capability, edition = capability.of_edition(edition), ""
-    request = Request(
-        capability=capability,
-        inputs=inputs,
+    # First: what cannot be pickled usually has no identity either, and this is the better reason.
+    call = pickled_call(capability, inputs, edition=edition)
+    request = JobRequest(
+        key=run_key(capability, inputs, edition=edition) if backend.deduplicates else "",
         name=checked_name(job_name, capability),
+        capability_id=str(capability.id),
         resources=resources_of(resources, config=config, capability=capability),
-        payload=pickled_call(capability, inputs, edition=edition),
-        edition=edition,
+        max_retries=int(getattr(capability, "default_max_retries", 0)),
     )
-    return cast(Job[CapabilityRunRef], backend.submit(request))
+    return cast(Job[CapabilityRunRef], backend.submit(request, call))
 
 
 def get_job(job_id: str) -> Job[CapabilityRunRef]:
-    """Return the handle of a job, whoever submitted it.
+    """Return the handle of a job, which another process may have submitted.
 
     Raises:
         NoJobBackendError: `configure_job_backend` was not called. Also a RuntimeError.
@@ -161,14 +156,15 @@ def list_jobs(
     status_filter: JobStatus | Sequence[JobStatus] | None = None,
     submitted_before_ts: float | None = None,
 ) -> Jobs:
-    """Return jobs, the newest first; none when no backend is configured.
+    """Return jobs, newest first; none when no backend is configured.
 
     Args:
-        limit: At most so many; None for all.
-        status_filter: Only those in this state, or in one of these.
-        submitted_before_ts: Only those submitted earlier, in seconds since 1970.
+        limit: How many at most; None for all.
+        status_filter: Only jobs in this state, or in one of these.
+        submitted_before_ts: Only jobs submitted earlier, in seconds since 1970.
 
     Raises:
+        InvalidSpecError: The limit is no whole number. Also a ValueError.
         TypeError: The filter is no JobStatus.
     """
     selection = Selection.asked(limit, status_filter, submitted_before_ts)
@@ -179,50 +175,40 @@ def shutdown_job_backend(
     wait: bool = True,
     timeout: float | None = None,
 ) -> None:
-    """Be without a backend; do nothing when there is none.
+    """Deactivate the backend. Idempotent.
 
     Args:
-        wait: Wait for the jobs that this process submitted, then disconnect from Ray if we
-            connected; a Ray that we started ends. Otherwise return at once and leave Ray alone.
-        timeout: Seconds to wait at most. What has not ended then is named in a warning; jobs in a
-            cluster that we joined go on, if the backend is "ray".
+        wait: Wait for the jobs that this process submitted, then disconnect from Ray if
+            `configure_job_backend` connected; a Ray that it started ends. Otherwise return at once
+            and leave Ray alone.
+        timeout: Seconds to wait at most. A warning names the jobs that have not ended then; those of
+            "ray" go on in a cluster that was joined.
     """
     global _active  # noqa: PLW0603 - as above
     with _lock:
         if _active is None:
             return
+        backends = _all_backends()
         if wait:
-            _wait_for_all([_active, *_left], timeout=timeout)
-            _connection.close()
-            _left.clear()
-        else:
-            _left.append(_active)
+            _wait_for_all(backends, timeout=timeout)
+            for backend in backends:  # last: a handle is asked over what it closes
+                backend.close()
+            backends = []
+        _replaced[:] = backends
         _active = None
 
 
-def _wait_for_all(backends: Sequence[Backend], *, timeout: float | None) -> None:
+def _wait_for_all(backends: Sequence[JobBackend], *, timeout: float | None) -> None:
     deadline = None if timeout is None else time.monotonic() + timeout
-    late = [job for backend in backends for job in backend.left_at(deadline)]
+    late = [job for backend in backends for job in backend.wait_all(deadline)]
     if late:
-        warnings.warn(f"not waited for: {', '.join(map(repr, late))}", stacklevel=4)
-
-
-def _refuse_to_end_jobs() -> None:
-    backends = [backend for backend in [_active, *_left] if backend is not None]
-    running = [
-        job
-        for backend in backends
-        if isinstance(backend, SimpleBackend) or _connection.is_local()
-        for job in backend.unfinished()
-    ]
-    if running:
-        raise RunRefusedError(
-            f"force_reinit would end running jobs: {', '.join(map(repr, running))}. Wait for them, "
-            "cancel them, or call shutdown_job_backend()"
+        warnings.warn(
+            f"not ended yet, and not waited for any longer: {', '.join(map(repr, late))}",
+            stacklevel=4,
         )
 
 
-def _required(caller: str) -> Backend:
+def _required(caller: str) -> JobBackend:
     if _active is None:
         raise NoJobBackendError(
             f"{caller} needs a job backend: call configure_job_backend(..., analytics_store=...) first"

@@ -1,4 +1,4 @@
-"""A whole batch as a capability: submitted as a job, it outlives whoever submitted it."""
+"""A whole batch as a capability: submitted as a job, it outlives the process that submitted it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batchrunner.errors import (
     ShardFailedError,
     SpecChangedError,
 )
-from batchrunner.jobs.editions import checked_edition, run_uid_of
+from batchrunner.jobs.identity import checked_edition, run_uid_of
 from batchrunner.spec import BatchSpec
 from batchrunner.spec.fingerprint import fingerprint
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A job keeps what this one says of how a batch goes.
+# The log of a job has the records of this logger, at INFO: how the batch goes.
 _log = logging.getLogger("batchrunner.driver.session")
 
 _LEASE_SECONDS = 90.0
@@ -35,13 +35,13 @@ _SEE = (
     "see the rows that failed: batchrunner errors SPEC",
     "what the workers printed and logged: batchrunner logs SPEC",
 )
-_MEND_ROWS = (
+_FIX_ROWS = (
     "next: fix it, then `batchrunner retry --rows SPEC` on a machine with the spec, then submit the "
     "batch again; or raise errors.max_row_errors and submit it again"
 )
-_MEND_SHARDS = (
+_FIX_SHARDS = (
     "next: fix it, then `batchrunner retry SPEC` on a machine with the spec, then submit the batch "
-    "again; with the code as it is, submitting it again tries these shards once more"
+    "again; with the code as it is, submitting it again retries these shards"
 )
 _DECIDED = (
     "These are options of `batchrunner run SPEC`, which a job does not take: run that on a machine "
@@ -50,22 +50,22 @@ _DECIDED = (
 
 
 class BatchCapability:
-    """Runs a batch to its end, in the cluster that it is in.
+    """Runs a batch to its end, in the cluster that its job runs in.
 
-    It may run again after it died, anywhere: it goes on with what is not committed. Batches of the
-    same spec, code and edition are the same job.
+    Started again on any node after its node died, it resumes from the checkpoint. Batches of the same
+    spec, code and edition are the same job.
 
     Attributes:
         id: What the runs are recorded under.
-        default_num_cpus: Of the process that drives the batch; its workers are asked for in the
-            spec, and nothing may keep them from starting.
-        default_num_gpus: The same.
-        default_max_retries: Resuming costs the shards in flight only, so it is done often.
+        default_num_cpus: CPUs of the process that drives the batch. 0 on Ray: the workers ask for
+            their own, and a driver that holds a CPU could keep the last one from starting.
+        default_num_gpus: GPUs of that process.
+        default_max_retries: High, as a retry resumes: it costs the shards in flight only.
 
     Args:
-        spec: The batch. Its `ray.address` does not count: the job's cluster does.
-        edition: Told apart from other editions: say another one when the source has grown, and the
-            spec is to be run again.
+        spec: The batch. It runs in the job's cluster, not at its `ray.address`.
+        edition: Another edition is another job: for a source that has grown, say, when the spec is
+            to be run again.
     """
 
     default_num_gpus = 0.0
@@ -78,7 +78,7 @@ class BatchCapability:
         self.default_num_cpus = spec.execution.num_cpus if local else 0.0
 
     def of_edition(self, edition: str) -> BatchCapability:
-        """Return the same batch in another edition; "" means the one that it has.
+        """Return the same batch in *edition*; "" stands for the one that it has.
 
         Raises:
             InvalidSpecError: It has another one already.
@@ -87,7 +87,7 @@ class BatchCapability:
             return self
         if self._edition:
             raise InvalidSpecError(
-                f"the batch is of edition {self._edition!r} and submitted as {edition!r}: say one"
+                f"the batch is of edition {self._edition!r} and submitted as {edition!r}: give one of the two"
             )
         return BatchCapability(self._spec, edition=edition)
 
@@ -99,13 +99,13 @@ class BatchCapability:
         config: Any = None,  # noqa: ARG002
         use_cache: bool = False,  # noqa: ARG002
     ) -> CompletedRun:
-        """Run the batch, or go on with it, and return what is to be recorded.
+        """Run the batch, or resume it, and return what is to be recorded. Idempotent.
 
         Raises:
-            ShardFailedError: Some shards could not be made. The others are kept.
-            RunStoppedError: The batch came to its `max_runtime`. Submit it again: it goes on.
-            SpecChangedError: The code is not that of what is committed.
-            BatchRunnerError: Whatever `BatchRunner.retry` raises.
+            ShardFailedError: Some shards failed, or too many rows. The committed shards are kept.
+            RunStoppedError: The batch reached its `max_runtime`. Submitted again, it resumes.
+            SpecChangedError: The code differs from the code that made the committed shards.
+            BatchRunnerError: Anything else that `BatchRunner.retry` raises.
         """
         _log.info("the driver's log; what the workers print and log: batchrunner logs SPEC")
         report = _after_the_predecessor(self._retried)
@@ -113,13 +113,13 @@ class BatchCapability:
             raise _incomplete(report)
         # The store keeps the first record of a run, and another edition has other numbers.
         uid = run_uid_of(report.run_uid, self._edition)
-        # A batch with a store of its own has recorded itself there.
+        # A batch whose spec has a store has recorded itself there.
         records = [] if report.ref else [self._record(report, run_uid=uid)]
         return CompletedRun(uid, self.id, records, outputs_uri=report.sink)
 
     def _retried(self) -> BatchReport:
-        # Whoever submits it again means the shards, too, that failed as often as they may. It says
-        # nothing of code that changed: accepted unasked, that would mix two outputs.
+        # `retry`, not `run`: a user who submits a batch again means its quarantined shards, too. But
+        # not `mended`: changed code that is accepted unasked would mix two outputs.
         try:
             return self._runner().retry(mended=False)
         except SpecChangedError as error:
@@ -149,13 +149,13 @@ class BatchCapability:
         )
 
     def _create_config(self) -> dict[str, Any]:
-        """Return what tells this batch from others: all that decides its output, and where it goes."""
+        """Return what identifies this batch: all that decides its output, the sink, and the edition."""
         decisive = self._runner().decisive_fields()
         return {"decisive": decisive, "sink": self._spec.sink.uri, "edition": self._edition}
 
 
 def _after_the_predecessor(work: Callable[[], T]) -> T:
-    """Do *work*, which an attempt that died a moment ago may still hold the lease on."""
+    """Do *work*; wait and retry while an attempt that died a moment ago may hold the lease."""
     deadline = time.monotonic() + _LEASE_SECONDS
     while True:
         try:
@@ -193,9 +193,9 @@ def _reasons(report: BatchReport) -> list[str]:
 
 
 def _ways_out(report: BatchReport, *, too_many_rows: bool) -> list[str]:
-    """Return what to do next: submitting it again alone mends no code, and no row."""
+    """Return the next commands: submitting the batch again fixes neither code nor rows."""
     if too_many_rows:
-        return [*_SEE, _MEND_ROWS]
+        return [*_SEE, _FIX_ROWS]
     if report.exit_code != ShardFailedError.exit_code:  # the environment's fault: it may pass
         return ["next: submit the batch again: it goes on"]
-    return [*_SEE, _MEND_SHARDS]
+    return [*_SEE, _FIX_SHARDS]

@@ -1,4 +1,4 @@
-"""This process's connection to Ray, which every job of it shares."""
+"""This process's connection to Ray, which all its job backends on Ray share."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import logging
 import socket
 import sys
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-from batchrunner.errors import RayUnavailableError
+from batchrunner.errors import RayUnavailableError, RunRefusedError
 from batchrunner.execute.ray_address import LOCAL, resolve
 from batchrunner.execute.ray_connection import connect
+from batchrunner.jobs.backend import JobBackend
+from batchrunner.jobs.options import RaySimpleOptions
 from batchrunner.spec.execution import RaySpec
 
 _CONNECT_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Connection:
-    """Whether this process is connected to Ray, and whether by us."""
+class RayConnection:
+    """Opens and closes the connection, and keeps whether it was opened here. Safe in several threads."""
 
     def __init__(self) -> None:
         self._made: RaySpec | None = None
@@ -26,20 +29,21 @@ class Connection:
         self._lock = threading.Lock()
 
     def is_ours(self) -> bool:
-        """Tell whether this process is connected, and we did it."""
+        """Whether this process is connected, by `open` and not by the user's own `ray.init`."""
         return self._made is not None and connection_id() == self._id
 
     def is_local(self) -> bool:
-        """Tell whether the Ray in use ends with this process."""
+        """Whether the Ray in use ends with this process."""
         return self.is_ours() and self._made is not None and self._made.address == "local"
 
     def open(self, spec: RaySpec, *, asked: bool, anew: bool) -> None:
-        """Be connected.
+        """Connect, unless this process is connected.
 
         Args:
-            spec: To what.
-            asked: Whether the caller named an address or an environment.
-            anew: Give up the connection that there is.
+            spec: The Ray to connect to.
+            asked: Whether the user named an address or an environment: then warn if they do not
+                count, because there is a connection to another one.
+            anew: Close the connection that there is, first.
 
         Raises:
             RayUnavailableError: Ray does not start, or is not there.
@@ -48,11 +52,10 @@ class Connection:
             self._open(spec, asked=asked, anew=anew)
 
     def keep_open(self, spec: RaySpec) -> None:
-        """Be connected still, or again, to the cluster that was there.
+        """Connect again to the cluster of before, if the connection was lost.
 
         Raises:
-            RayUnavailableError: It is not there, or it was this process's own: another one would know
-                nothing of its jobs.
+            RayUnavailableError: It is not there, or it was this process's own: the jobs ended with it.
         """
         with self._lock:
             if connection_id() is None and resolve(spec.address) == LOCAL:
@@ -79,16 +82,68 @@ class Connection:
             )
 
     def close(self) -> None:
-        """Give up the connection, if we made it; a Ray that we started ends with it."""
+        """Close the connection, if `open` made it; a Ray that `open` started ends. Idempotent."""
         import ray
 
+        # A connection that the user's own `ray.init` made is left alone; a lost one is of no use.
         if self.is_ours() or is_lost_client():
             ray.shutdown()
         self._made = None
 
 
+CONNECTION = RayConnection()
+"""One per process, as Ray has it."""
+
+
+class OnRay:
+    """The half of a job backend that has to do with the connection.
+
+    Attributes:
+        ends_with_connection: Whether the backend's jobs end when this process disconnects, even from
+            a cluster that goes on.
+    """
+
+    ends_with_connection: ClassVar[bool]
+
+    def __init__(self, options: RaySimpleOptions) -> None:
+        self._ray_options = options
+
+    def open(self, before: Sequence[JobBackend]) -> None:
+        """Connect to Ray.
+
+        Raises:
+            RunRefusedError: `force_reinit` would end jobs of the backends *before*.
+            RayUnavailableError: Ray does not start, or is not there.
+        """
+        options = self._ray_options
+        if options.force_reinit:
+            _refuse_to_end_jobs(before)
+        asked = options.address is not None or options.runtime_env is not None
+        CONNECTION.open(options.ray, asked=asked, anew=options.force_reinit)
+
+    def close(self) -> None:
+        """Disconnect from Ray, if `open` connected; a Ray that it started ends. Idempotent."""
+        CONNECTION.close()
+
+
+def _refuse_to_end_jobs(backends: Sequence[JobBackend]) -> None:
+    # Jobs of "ray" in a cluster that was joined outlive the connection, so they are not asked for.
+    is_local = CONNECTION.is_local()
+    running = [
+        job
+        for backend in backends
+        if isinstance(backend, OnRay) and (backend.ends_with_connection or is_local)
+        for job in backend.unfinished()
+    ]
+    if running:
+        raise RunRefusedError(
+            f"force_reinit would end running jobs: {', '.join(map(repr, running))}. Wait for them, "
+            "cancel them, or call shutdown_job_backend()"
+        )
+
+
 def is_connected() -> bool:
-    """Tell whether this process is connected to Ray, without loading Ray for the question."""
+    """Whether this process is connected to Ray. Does not load Ray to find out."""
     if "ray" not in sys.modules:
         return False
     import ray
@@ -97,10 +152,10 @@ def is_connected() -> bool:
 
 
 def connection_id() -> str | None:
-    """Return the name of this process's connection to Ray, no other ever has it; None without one.
+    """Return a name that only this process's present connection has; None without a connection.
 
-    Every Ray begins its job ids anew, so the id alone does not tell one local Ray from the next.
-    A `ray://` connection names itself: its cluster, asked for the name, may be gone.
+    Every Ray begins its job ids anew, so the session is part of the name. A `ray://` connection has a
+    name of its own here: its cluster, asked for the session, may be gone.
     """
     if not is_connected() or is_lost_client():
         return None
@@ -113,16 +168,16 @@ def connection_id() -> str | None:
 
 
 def is_ray_client() -> bool:
-    """Tell whether the connection is a `ray://` one."""
+    """Whether the connection is a `ray://` one."""
     from ray.util.client import ray as client
 
     return bool(client.is_connected())  # type: ignore[no-untyped-call]  # Ray is half typed
 
 
 def is_lost_client() -> bool:
-    """Tell whether this process has a `ray://` connection that is of no use any more.
+    """Whether this process has a `ray://` connection whose other end is gone.
 
-    Ray itself notices half a minute late, and raises a bare ValueError until then.
+    Ray itself detects that half a minute late, and raises a bare ValueError until then.
     """
     worker = _client() if "ray" in sys.modules else None
     if worker is None:
@@ -131,7 +186,7 @@ def is_lost_client() -> bool:
 
 
 def is_loss_of_client(error: Exception) -> bool:
-    """Tell whether *error* is what Ray raises over a `ray://` connection whose other end is gone."""
+    """Whether Ray raised *error* because the other end of a `ray://` connection is gone."""
     of_grpc = type(error).__module__.partition(".")[0] == "grpc"
     return of_grpc or isinstance(error, ConnectionError) or "closed channel" in str(error)
 
@@ -144,7 +199,7 @@ def _client() -> Any:
 
 
 def _is_refused(address: str) -> bool:
-    """Tell whether nobody listens there. An answer that is late only does not say that."""
+    """Whether the address refuses connections. One that is only slow to answer does not."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
@@ -156,7 +211,7 @@ def _is_refused(address: str) -> bool:
 
 
 def runtime_env_here() -> dict[str, Any]:
-    """Return this process's runtime environment as its workers get it: uploaded."""
+    """Return this process's runtime environment as workers get it: with URIs of uploaded packages."""
     import ray
 
     return dict(ray.get_runtime_context().runtime_env or {})

@@ -1,4 +1,4 @@
-"""One job's life, inside the registry actor: started, started again, cancelled, ended."""
+"""One job's life, inside the registry actor: started, retried, cancelled, ended."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class Controller:
 
     Attributes:
         submission: What was submitted.
-        state: Where it stands.
+        state: Where the job stands.
         ended: When it ended, by this process's monotonic clock; None when it has not.
+        waiting: How many calls wait for the end.
     """
 
     def __init__(self, submission: Submission, *, journal: Journal, launch: Launch) -> None:
@@ -44,7 +45,7 @@ class Controller:
         self._done = asyncio.Event()
 
     async def live(self, attempt: int) -> None:
-        """Start the job, with this *attempt*, and see it to its end."""
+        """Run the job to its end, from this *attempt* on. Raises nothing: every job ends."""
         try:
             outcome = await self._outcome(attempt)
         except Exception as error:  # noqa: BLE001 - a job must end, whatever went wrong
@@ -56,7 +57,7 @@ class Controller:
         self._done.set()
 
     async def wait(self, seconds: float) -> None:
-        """Wait for the end, for up to *seconds*."""
+        """Wait up to *seconds* for the end."""
         if seconds <= 0 or self._done.is_set():
             return
         self.waiting += 1
@@ -68,7 +69,7 @@ class Controller:
             self.waiting -= 1
 
     async def cancel(self) -> None:
-        """Stop the job; returns when it has ended, one way or the other."""
+        """Stop the job. Returns when it has ended, or after 20 s."""
         import ray
 
         self._cancelling = True
@@ -82,33 +83,39 @@ class Controller:
         while True:
             ended = await self._attempt(attempt)
             if not isinstance(ended, str):
-                return await self._written(ended[0], written=ended[1])
-            # It may have died after it had written down how it ended.
-            before: Outcome | None = await _io(self._journal.outcome, self.submission.job_id)
-            if before is not None:
-                return before
+                outcome, is_written = ended
+                return outcome if is_written else await self._end(outcome)
+            # First of all: the worker may have died after it had written the end to the journal.
+            stored: Outcome | None = await _io(self._journal.outcome, self.submission.job_id)
+            if stored is not None:
+                return stored
             if self._cancelling:
-                return await self._written(Outcome(JobStatus.CANCELLED), written=False)
-            if attempt > self.submission.max_retries:
-                return await self._written(_lost(ended, attempt), written=False)
-            attempt = await self._again(attempt, why=ended)
+                return await self._end(Outcome(JobStatus.CANCELLED))
+            if attempt > self.submission.request.max_retries:
+                return await self._end(_lost(ended, attempt))
+            attempt = await self._retry(attempt, why=ended)
 
-    async def _again(self, attempt: int, *, why: str) -> int:
+    async def _end(self, outcome: Outcome) -> Outcome:
+        end: Outcome = await _io(write_end, self._journal, self.submission.job_id, outcome)
+        return end
+
+    async def _retry(self, attempt: int, *, why: str) -> int:
         self.state = JobState(JobStatus.PENDING)
-        _log.warning("job %s is started again: %s", self.submission.job_id, why)
-        await _io(self._journal.note_attempt, self.submission, attempt + 1)
+        _log.warning("job %s is retried: %s", self.submission.job_id, why)
+        # Before the start: a registry that dies in between must not allow one attempt more.
+        await _io(self._journal.add_attempt, self.submission, attempt + 1)
         await asyncio.sleep(min(0.1 * attempt, _MAX_PAUSE))
         return attempt + 1
 
     async def _attempt(self, number: int) -> tuple[Outcome, bool] | str:
-        """Return how the job ended and whether that is written down, or why its worker is lost."""
+        """Return how the job ended and whether the journal has that, or why its worker is lost."""
         from ray.exceptions import RayError, RayTaskError
 
-        if self._cancelling:
+        if self._cancelling:  # during the pause before a retry, when there was no task to cancel
             return "cancelled"
         try:
             self._running = self._launch(number)  # type: ignore[misc]  # there until the end
-            await (await anext(self._running))
+            await (await anext(self._running))  # the worker has begun
             self.state = JobState(JobStatus.RUNNING)
             ended: tuple[Outcome, bool] = await (await anext(self._running))
         except RayTaskError as error:
@@ -117,19 +124,22 @@ class Controller:
             return loss_of(error)
         return ended
 
-    async def _written(self, outcome: Outcome, *, written: bool) -> Outcome:
-        """Return how the job ended for good: as the journal says, first of all."""
-        if written:
+
+def write_end(journal: Journal, job_id: str, outcome: Outcome) -> Outcome:
+    """Make the end of a job durable, and return it; or the end that was there: the first counts.
+
+    When the journal cannot be written, a completed job becomes a failed one, even if its run is
+    recorded: the next reader finds no end, and decides that the job was lost. A terminal state never
+    changes.
+    """
+    try:
+        stored = journal.end(job_id, outcome)
+    except StorageError as error:
+        _log.warning("the journal cannot be written: %s", error)
+        if outcome.status is not JobStatus.COMPLETED:
             return outcome
-        try:
-            stored: Outcome = await _io(self._journal.end, self.submission.job_id, outcome)
-        except StorageError as error:
-            # Whoever looks later, elsewhere, can only think that the job was lost: so say FAILED.
-            _log.warning("the journal cannot be written: %s", error)
-            if outcome.status is not JobStatus.COMPLETED:
-                return outcome
-            return Outcome.failed(f"the run is recorded, but the end of the job is not: {error}")
-        return outcome if stored == outcome else stored
+        return Outcome.failed(f"the run is recorded, but the end of the job is not: {error}")
+    return outcome if stored == outcome else stored  # ours has the cause, which is not stored
 
 
 def _lost(why: str, attempts: int) -> Outcome:

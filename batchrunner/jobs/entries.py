@@ -1,16 +1,16 @@
-"""What the journal's entries say, and how they are stored."""
+"""The entries of the journal, and how they are stored."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
-
-import orjson
 
 from batchrunner.errors import NewerFormatError
 from batchrunner.jobs.outcome import Outcome
+from batchrunner.jobs.request import JobRequest
+from batchrunner.storage import json_documents
 
 FORMAT_VERSION = 1
 """Raised when an older reader would misunderstand; new fields alone do not raise it."""
@@ -18,12 +18,12 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A Ray cluster.
+    """What runs a job: a Ray cluster, or a process of the backend "in-process".
 
     Attributes:
-        id: Id of its head node: another one after every start.
-        address: host:port of its control store.
-        registry: The registry actor that looks after the job: namespace/name.
+        id: Id of the head node, or of the process: another one after every start.
+        address: host:port of the control store, or of the process. It listens while jobs can run.
+        registry: What looks after the job there: namespace/name of an actor, or "in-process".
     """
 
     id: str
@@ -33,61 +33,64 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What was submitted. Without secrets: it is stored.
+    """A job as it was submitted: a request, under a number. Without secrets: it is stored.
 
     Attributes:
         job_id: Names the job.
-        key: Names the logical run.
-        number: Counts the jobs of that run, from 1.
-        name: For people.
-        capability_id: What is run.
-        created_at: When, by the client's clock. For people, and to list by.
-        created_by: user@host.
-        cluster: Where it runs.
+        number: Counts the jobs of one logical run, from 1.
+        request: What was asked for.
+        cluster: Where the job runs.
         store_uri: Where the run is recorded.
-        max_retries: How often it may be started again.
-        resources: What it asks for.
-        versions: The client's.
-        nonce: Tells a submission that is sent again from another one.
     """
 
     job_id: str
-    key: str
     number: int
-    name: str
-    capability_id: str
-    created_at: str
-    created_by: str
+    request: JobRequest
     cluster: Cluster
     store_uri: str
-    max_retries: int = 0
-    resources: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    nonce: str = ""
 
     def to_bytes(self) -> bytes:
+        """Return what is stored: one flat object, as it was before requests were values."""
+        fields = dataclasses.asdict(self)
         # The id as it was before it named the scope: older versions find the job by it.
-        return to_json({**dataclasses.asdict(self), "job_id": f"{self.key}-{self.number}"})
+        job_id = f"{self.request.key}-{self.number}"
+        return to_json({**fields.pop("request"), **fields, "job_id": job_id})
 
     @classmethod
     def from_bytes(cls, data: bytes, *, name: str, job_id: str) -> Self:
-        fields = {**fields_of(data, name=name), "job_id": job_id}
-        known = {
-            one.name: fields[one.name] for one in dataclasses.fields(cls) if one.name in fields
-        }
+        """Return what `to_bytes` stored under *name*. Fields of later versions are passed over.
+
+        Raises:
+            NewerFormatError: A field is missing, or the entry is of a later format.
+        """
+        fields = fields_of(data, name=name)
+        request = {name: fields[name] for name in _REQUEST_FIELDS if name in fields}
         try:
-            return cls(**{**known, "cluster": Cluster(**fields["cluster"])})
+            return cls(
+                job_id=job_id,
+                number=fields["number"],
+                request=JobRequest(
+                    **{**_MAY_BE_MISSING, **request, "created_at": fields["created_at"]}
+                ),
+                cluster=Cluster(**fields["cluster"]),
+                store_uri=fields["store_uri"],
+            )
         except (KeyError, TypeError) as error:
             raise unreadable(name, fields) from error
 
 
+_REQUEST_FIELDS = tuple(field.name for field in dataclasses.fields(JobRequest))
+_MAY_BE_MISSING: Mapping[str, Any] = {"created_by": "", "versions": {}, "nonce": ""}
+"""In place of the defaults of a request, which are this process's."""
+
+
 @dataclass(frozen=True, slots=True)
-class Record:
-    """Everything that the journal knows of a job.
+class JournaledJob:
+    """Everything that the journal holds of a job.
 
     Attributes:
         submission: What was submitted.
-        attempts: How often it was started, as far as is known; at least 1.
+        attempts: How often it was started, as far as the journal says; at least 1.
         outcome: How it ended; None when it has not.
     """
 
@@ -98,26 +101,23 @@ class Record:
 
 def to_json(fields: Mapping[str, Any]) -> bytes:
     """Return *fields* as the journal stores them."""
-    return orjson.dumps({"version": FORMAT_VERSION, **fields})
+    return json_documents.to_json(fields, version=FORMAT_VERSION)
 
 
 def fields_of(data: bytes, *, name: str) -> dict[str, Any]:
     """Return what is stored in *name*.
 
     Raises:
-        NewerFormatError: It is of a later format, or of none.
+        NewerFormatError: It is of a later format, or no JSON.
     """
-    try:
-        fields = orjson.loads(data)
-    except ValueError as error:
-        raise NewerFormatError(f"the journal's {name} is not readable: {data[:80]!r}") from error
-    if not isinstance(fields, dict) or fields.get("version", 0) > FORMAT_VERSION:
-        raise unreadable(name, fields if isinstance(fields, dict) else {})
-    return fields
+    # A torn entry raises the same error: the caller passes the job over, and goes on with the others.
+    return json_documents.from_json(
+        data, name=f"the journal's {name}", newest=FORMAT_VERSION, damaged=NewerFormatError
+    )
 
 
 def unreadable(name: str, fields: Mapping[str, Any]) -> NewerFormatError:
-    """Return the error that *name* means, which holds *fields*."""
+    """Return the error of an entry *name* whose *fields* this version cannot read."""
     return NewerFormatError(
         f"the journal's {name} is of format {fields.get('version')!r}; this batchrunner reads "
         f"{FORMAT_VERSION}. Use the version that wrote it"

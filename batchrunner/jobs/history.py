@@ -1,19 +1,20 @@
-"""The jobs of a scope that no controller looks after: ended, lost, or another cluster's."""
+"""What became of a scope's jobs: ended, lost, or running in another cluster; and how long they stay."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from batchrunner.jobs.charter import View
 from batchrunner.jobs.connection import is_connected, is_lost_client, is_ray_client
-from batchrunner.jobs.entries import Cluster, Record
-from batchrunner.jobs.job import JobState
+from batchrunner.jobs.entries import Cluster, JournaledJob
+from batchrunner.jobs.job import JobState, Selection
 from batchrunner.jobs.journal import Journal
+from batchrunner.jobs.messages import JobView
 from batchrunner.jobs.options import RayOptions
 from batchrunner.jobs.outcome import JobStatus, Outcome
+from batchrunner.jobs.request import JobRequest
 
 _CONNECT_SECONDS = 1.0
 
@@ -29,7 +30,7 @@ def cluster_here(registry: str) -> Cluster:
 
 
 def cluster_is_gone() -> bool:
-    """Tell whether the cluster of this process does not listen any more.
+    """Whether the cluster of this process has stopped listening.
 
     Through `ray://` the head's client port stands for all of it.
     """
@@ -43,10 +44,10 @@ def cluster_is_gone() -> bool:
 
 
 def is_gone(cluster: Cluster, *, here: Cluster) -> bool:
-    """Tell whether nobody looks after the jobs of *cluster* any more.
+    """Whether the jobs of *cluster* can end no more.
 
-    A cluster that was started anew has another head. Of any other cluster we know its address
-    only: it is there as long as somebody listens. In our own it is the registry that counts.
+    A cluster that was started anew has another head node, so its jobs of before are lost. Any other
+    cluster is there as long as its address listens. In our own, the registry actor decides.
     """
     if cluster.id == here.id:
         return cluster.registry != here.registry and not _has_actor(cluster.registry)
@@ -74,18 +75,20 @@ def _is_listening(address: str) -> bool:
 
 
 _GONE_SECONDS = 2.0
+IN_PROCESS = "in-process"
+"""The registry of the jobs that a process runs by itself."""
 
 
 class History:
-    """Settles what became of jobs. Safe in several threads.
+    """Decides what became of jobs, and which job holds a run. Safe in several threads.
 
     Attributes:
-        journal: What it reads, and where it writes down that a job is lost.
+        journal: What it reads, and where it writes that a job is lost.
 
     Args:
         journal: As above.
-        here: This cluster and registry.
-        alive: Returns the state of a job that this registry starts or looks after, else None.
+        here: The cluster and registry of this process.
+        alive: Returns the state of a job that this process starts or looks after, else None.
     """
 
     def __init__(
@@ -93,50 +96,78 @@ class History:
     ) -> None:
         self.journal = journal
         self._here, self._alive = here, alive
-        self._past: dict[str, View] = {}
+        self._ended: dict[str, JobView] = {}
         self._gone: dict[Cluster, tuple[float, bool]] = {}
 
-    def settle(self, record: Record) -> View:
-        """Return where a job stands. If nobody looks after it, it is lost: then it has failed."""
-        submission, outcome = record.submission, record.outcome
+    def settle(self, job: JournaledJob) -> JobView:
+        """Return a job and where it stands. Durably fail one that no process can end any more."""
+        submission, outcome = job.submission, job.outcome
         if outcome is None:
             state = self._alive(submission.job_id)
             if state is None and not self._is_ours_or_gone(submission.cluster):
                 state = JobState(JobStatus.RUNNING)
             if state is not None:
-                return View(submission, state)
-            # The first word counts: it may have ended since it was read.
-            outcome = self.journal.end(submission.job_id, Outcome.failed(self._loss(record)))
-            if submission.max_retries:
-                self.journal.drop_payload(submission.job_id)
-        return View(submission, JobState.ended(outcome))
+                return JobView(submission, state)
+            # `end` returns the first outcome: the job may have ended since it was read.
+            outcome = self.journal.end(submission.job_id, Outcome.failed(self._loss(job)))
+            if submission.request.max_retries:
+                self.journal.remove_payload(submission.job_id)
+        return JobView(submission, JobState.ended(outcome))
 
-    def views(self, job_ids: list[str]) -> list[View]:
-        """Return where jobs stand; those that have ended are read once."""
-        past = self._past
-        read = self.journal.read_many([job for job in job_ids if job not in past])
-        found = {job: past[job] for job in job_ids if job in past}
-        found.update({record.submission.job_id: self.settle(record) for record in read})
-        self._past = {job: view for job, view in found.items() if view.state.outcome is not None}
-        return list(found.values())
+    def holder(self, request: JobRequest) -> tuple[JobView | None, int]:
+        """Return the job that holds the run of *request*, if there is one, and the next free number.
+
+        Pending, running and completed jobs hold their run. Failed and cancelled ones release it, save
+        for the request that they were made of: it was sent twice.
+        """
+        latest = self.journal.latest(request.key)
+        if latest is None:
+            return None, 1
+        view = self.settle(latest)
+        sent_twice = latest.submission.request.nonce == request.nonce
+        # A failed run is free at once: the way to retry it is to submit it again.
+        released = view.state.status in (JobStatus.FAILED, JobStatus.CANCELLED)
+        return (view if sent_twice or not released else None), latest.submission.number + 1
+
+    def listing(self, live: Mapping[str, JobView], selection: Selection) -> list[JobView]:
+        """Return the scope's jobs, newest first.
+
+        Args:
+            live: The jobs that this process holds in memory. One that has ended is listed only as
+                long as it is in the journal.
+            selection: Which to return.
+        """
+        job_ids = self.journal.jobs()
+        held = {job: v for job, v in live.items() if job in job_ids or v.state.outcome is None}
+        views = [*held.values(), *self._views([job for job in job_ids if job not in held])]
+        views.sort(key=lambda view: (view.created_at, view.submission.job_id), reverse=True)
+        return list(selection.of(views, status=lambda view: view.state.status))
+
+    def _views(self, job_ids: list[str]) -> list[JobView]:
+        # What has ended never changes, so it is read once: a listing may be of thousands.
+        ended = self._ended
+        read = self.journal.read_many([job for job in job_ids if job not in ended])
+        views = {job: ended[job] for job in job_ids if job in ended}
+        views.update({job.submission.job_id: self.settle(job) for job in read})
+        self._ended = {job: view for job, view in views.items() if view.state.outcome is not None}
+        return list(views.values())
 
     def _is_ours_or_gone(self, cluster: Cluster) -> bool:
-        """Tell whether only we could look after the jobs of *cluster*.
-
-        Asked once for many jobs: it may take a second.
-        """
+        """Whether no other process looks after the jobs of *cluster*."""
         if cluster == self._here:
             return True
         at, gone = self._gone.get(cluster, (-_GONE_SECONDS, False))
-        if time.monotonic() - at >= _GONE_SECONDS:
+        if time.monotonic() - at >= _GONE_SECONDS:  # once for many jobs: it may take a second
             gone = is_gone(cluster, here=self._here)
             self._gone[cluster] = time.monotonic(), gone
         return gone
 
-    def _loss(self, record: Record) -> str:
-        if record.submission.cluster.id == self._here.id:
+    def _loss(self, job: JournaledJob) -> str:
+        cluster = job.submission.cluster
+        if cluster.id == self._here.id:
             return "the registry that ran the job died before the job ended; submit it again"
-        return "the cluster that ran the job is gone, and the job had not ended; submit it again"
+        what = "process" if cluster.registry == IN_PROCESS else "cluster"
+        return f"the {what} that ran the job is gone, and the job had not ended; submit it again"
 
 
 _MOST_BETWEEN = 100
@@ -151,7 +182,7 @@ def prune_after(options: RayOptions) -> int:
 def prune_journal(journal: Journal, options: RayOptions) -> None:
     """Remove ended jobs that are too many or too old; the oldest first. Idempotent.
 
-    The age is told by two machines' clocks: a retention of minutes is not meant.
+    Ages are taken by the clocks of two machines, so a retention of minutes is unreliable.
     """
     most, age = options.max_retained_terminal_jobs_per_scope, options.terminal_job_retention_s
     ended = [job_id for job_id, has_ended in journal.jobs().items() if has_ended]
@@ -159,9 +190,9 @@ def prune_journal(journal: Journal, options: RayOptions) -> None:
         return
     times = sorted(
         (
-            (record.outcome.ended_at, record.submission.job_id)
-            for record in journal.read_many(ended)
-            if record.outcome
+            (job.outcome.ended_at, job.submission.job_id)
+            for job in journal.read_many(ended)
+            if job.outcome
         ),
         reverse=True,
     )
@@ -169,4 +200,4 @@ def prune_journal(journal: Journal, options: RayOptions) -> None:
     for rank, (ended_at, job_id) in enumerate(times):
         old = age is not None and now - datetime.fromisoformat(ended_at) > timedelta(seconds=age)
         if old or (most is not None and rank >= most):
-            journal.forget(job_id)
+            journal.remove(job_id)

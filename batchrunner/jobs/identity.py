@@ -1,15 +1,17 @@
-"""Which run a submission asks for: two that ask for the same one are one job."""
+"""Which run is asked for: its key, which makes one job of the same run, and its edition."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any
 
-from batchrunner.errors import InvalidSpecError
+from batchrunner.errors import InvalidRecordError, InvalidSpecError
 
 Inputs = Mapping[str, Any]
 """What `capability.run` is called with: models, datasets, metrics, config and more, by name."""
@@ -25,17 +27,17 @@ def run_key(capability: Any, inputs: Inputs, *, edition: str = "") -> str:
     resources, of the store, or of objects in memory: the same from any process.
 
     Raises:
-        InvalidSpecError: Something has no identity that another process would see too.
+        InvalidSpecError: A part of it has no identity that another process would see, too.
     """
     config = inputs.get("config")
     if config is None and hasattr(capability, "_create_config"):
         config = capability._create_config()  # noqa: SLF001 - part of the capabilities' protocol
-    known = (*KINDS, "config", "use_cache")
+    named = (*KINDS, "config", "use_cache")
     decisive = {
         "capability": str(capability.id),
         "config": _plain(config, what="config"),
         **{kind: ids_of(inputs.get(kind), kind=kind) for kind in KINDS},
-        "more": {name: _plain(inputs[name], what=name) for name in inputs if name not in known},
+        "more": {name: _plain(inputs[name], what=name) for name in inputs if name not in named},
         **({"edition": edition} if edition else {}),  # without one, a key stays what it was
     }
     text = json.dumps(decisive, sort_keys=True, ensure_ascii=False)
@@ -46,7 +48,7 @@ def ids_of(items: Iterable[Any] | None, *, kind: str) -> list[str]:
     """Return the ids of datasets, models or metrics: of `metadata`, or their own.
 
     Raises:
-        InvalidSpecError: One has none.
+        InvalidSpecError: An item has no id; the message names it.
     """
     return [_id_of(item, f"{kind}[{index}]") for index, item in enumerate(items or ())]
 
@@ -54,13 +56,12 @@ def ids_of(items: Iterable[Any] | None, *, kind: str) -> list[str]:
 def _id_of(item: Any, what: str) -> str:
     if isinstance(item, str):
         return item
-    metadata = getattr(item, "metadata", None)
-    places = (metadata, item)
-    found = (p.get("id") if isinstance(p, Mapping) else getattr(p, "id", None) for p in places)
-    name = next((value for value in found if value is not None), None)
+    holders = (getattr(item, "metadata", None), item)
+    ids = (h.get("id") if isinstance(h, Mapping) else getattr(h, "id", None) for h in holders)
+    name = next((value for value in ids if value is not None), None)
     if name is None:
         raise InvalidSpecError(
-            f"{what} ({type(item).__name__}) has no id, so nobody could tell whether two jobs are "
+            f"{what} ({type(item).__name__}) has no id, which decides whether two jobs are "
             'the same run: give it metadata={"id": …}, or use the backend "ray-simple"'
         )
     return str(name)
@@ -84,15 +85,91 @@ def _plain(value: Any, *, what: str) -> Any:
         items = [_plain(inner, what=what) for inner in value]
         return items if isinstance(value, list | tuple) else sorted(items, key=repr)
     raise InvalidSpecError(
-        f"{what} holds a {type(value).__name__}, which cannot be told from another one: use "
+        f"{what} holds a {type(value).__name__}, which cannot be compared across processes: use "
         'plain values, a dataclass or a pydantic model, or the backend "ray-simple"'
     )
 
 
-def _fields_of(value: Any) -> Mapping[Any, Any] | None:
-    """Return *value* as a mapping, if it is like one."""
-    if hasattr(value, "model_dump"):
-        value = value.model_dump(mode="json")
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return value if isinstance(value, Mapping) else None
+_MOST_LETTERS = 100
+
+
+def checked_edition(edition: object) -> str:
+    """Return *edition*, checked: a word that becomes a part of names; "" is the first edition.
+
+    Raises:
+        InvalidSpecError: It is no word, or too long.
+    """
+    if not isinstance(edition, str) or edition != edition.strip() or not edition.isprintable():
+        raise InvalidSpecError(
+            f'edition must be a word or a date, such as "2" or "2026-05", not {edition!r}'
+        )
+    if len(edition) > _MOST_LETTERS:
+        raise InvalidSpecError(f"edition must have at most {_MOST_LETTERS} letters")
+    return edition
+
+
+def run_uid_of(run_uid: str, edition: str) -> str:
+    """Return the name of a run in its *edition*.
+
+    Each edition needs its own: the store keeps the first record of a name, and drops the others.
+    """
+    return f"{run_uid}-{edition}" if edition else run_uid
+
+
+def call_of(call: Callable[[], Any], edition: str) -> Callable[[], Any]:
+    """Wrap *call* so that it returns its run in the *edition*. Can be pickled if *call* can."""
+    return partial(_in_edition, call, edition) if edition else call
+
+
+def _in_edition(call: Callable[[], Any], edition: str) -> _RunOfEdition:
+    return _RunOfEdition(checked_run(call()), edition)
+
+
+class _RunOfEdition:
+    """The user's run under the `run_uid` of an edition, and its records under that, too."""
+
+    def __init__(self, run: Any, edition: str) -> None:
+        self._run = run
+        self.run_uid = run_uid_of(run.run_uid, edition)
+
+    def extract(self) -> Sequence[Any]:
+        """Return the records of the run, as those of this edition."""
+        original = self._run.run_uid
+        return [
+            # A record of another run stays as it is, and the store refuses it with the reason.
+            record.model_copy(update={"run_uid": self.run_uid})
+            if getattr(record, "run_uid", None) == original
+            else record
+            for record in self._run.extract()
+        ]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)
+
+
+_WANTED = (
+    "return a run: an object with `run_uid`, `capability_id` and `extract()`, such as "
+    "batchrunner.analytics.CompletedRun(run_uid, capability_id, records)"
+)
+
+
+def checked_run(run: Any) -> Any:
+    """Return *run*, the result of a capability's `run()`, checked.
+
+    Raises:
+        InvalidRecordError: It is no run; the message says what `run()` is to return.
+    """
+    if inspect.iscoroutine(run):
+        run.close()  # or Python warns that it was never awaited
+        raise InvalidRecordError(
+            f"run() returned a coroutine: write `def run`, call asyncio.run() in it, and {_WANTED}"
+        )
+    if not isinstance(run, type) and _is_run(run):
+        return run
+    shown = "None" if run is None else f"a {type(run).__name__}"
+    raise InvalidRecordError(f"run() returned {shown}; {_WANTED}")
+
+
+def _is_run(run: Any) -> bool:
+    named = hasattr(run, "run_uid") and hasattr(run, "capability_id")
+    return named and callable(getattr(run, "extract", None))

@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which jobs, and how many at most.
+    """Which jobs to list.
 
     Attributes:
-        limit: At most so many; None for all.
-        statuses: In these states; None for any.
-        before: Submitted earlier than this, in seconds since 1970; None for any time.
+        limit: How many at most; None for all.
+        statuses: Statuses to list; None for any.
+        before: Only jobs submitted earlier, in seconds since 1970; None for any time.
     """
 
     limit: int | None = None
@@ -35,11 +35,11 @@ class Selection:
 
     @classmethod
     def asked(cls, limit: Any, status_filter: Any, submitted_before_ts: Any) -> Selection:
-        """Return what a user asked for.
+        """Return the selection of a call of `list_jobs`, checked.
 
         Raises:
-            TypeError: The filter is neither a JobStatus nor some of them.
-            InvalidSpecError: The limit is no number of jobs.
+            TypeError: The filter is neither a JobStatus nor several.
+            InvalidSpecError: The limit is no whole number.
         """
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
             raise InvalidSpecError(f"limit must be a number of jobs or None, not {limit!r}")
@@ -50,11 +50,11 @@ class Selection:
         )
 
     def allows(self, created_at: datetime) -> bool:
-        """Tell whether a job of that time may be among them."""
+        """Whether a job submitted at that time may be selected."""
         return self.before is None or created_at < datetime.fromtimestamp(self.before, UTC)
 
     def of(self, newest_first: Iterable[T], *, status: Callable[[T], JobStatus]) -> Iterator[T]:
-        """Yield those of *newest_first*, whose items have `created_at`, that are selected."""
+        """Yield the selected items of *newest_first*, each of which has `created_at`."""
         chosen = (
             item
             for item in newest_first
@@ -84,7 +84,7 @@ class JobState:
     """Where a job stands.
 
     Attributes:
-        status: Its status.
+        status: Where, in one word.
         outcome: How it ended; None when it has not.
     """
 
@@ -93,37 +93,41 @@ class JobState:
 
     @classmethod
     def ended(cls, outcome: Outcome) -> JobState:
-        """Return the state of a job that ended so."""
+        """Return the state of a job that ended with *outcome*."""
         return cls(outcome.status, outcome)
 
 
-class Tracker(Protocol):
-    """Knows where jobs stand. Safe in several threads."""
+class JobTracker(Protocol):
+    """The half of a job backend that its handles call. Safe in several threads."""
 
     def look(self, job_id: str, *, seconds: float) -> JobState:
-        """Return where the job stands; wait up to *seconds* for its end."""
+        """Return where the job stands; wait up to *seconds* for its end.
+
+        A terminal state never changes. COMPLETED is returned only when the records are durable.
+        """
 
     def cancel(self, job_id: str) -> JobState:
-        """Stop the job if it has not ended, and return where it stands then.
+        """Stop the job if it has not ended, and return where it stands then. Idempotent.
 
-        Who reads CANCELLED knows that the job does not run any more.
+        CANCELLED is returned only when the job does not run any more. A job that cannot be stopped
+        keeps its state.
         """
 
     def log(self, job_id: str) -> str:
-        """Return what the job has said so far."""
+        """Return what the job has printed and logged, up to the last few seconds; "" if nothing."""
 
 
 class Job(Generic[T_co]):
     """One submitted run. Another process makes its own handle, with `get_job`.
 
     Attributes:
-        job_id: Names it, in every process of the scope.
-        job_name: For people.
+        job_id: Names the job, in every process of the scope.
+        job_name: Shown to people.
         created_at: When it was submitted, in UTC.
     """
 
     def __init__(
-        self, job_id: str, *, job_name: str, created_at: datetime, tracker: Tracker
+        self, job_id: str, *, job_name: str, created_at: datetime, tracker: JobTracker
     ) -> None:
         self.job_id, self.job_name, self.created_at = job_id, job_name, created_at
         self._tracker = tracker
@@ -144,9 +148,10 @@ class Job(Generic[T_co]):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = _SLICE_SECONDS if deadline is None else deadline - time.monotonic()
-            state = self._look(max(0.0, min(left, _SLICE_SECONDS)))
-            if state.status.is_terminal or left <= 0:
+            # In slices: a backend may count a call that waits, and Ctrl-C is served in between.
+            rest = _SLICE_SECONDS if deadline is None else deadline - time.monotonic()
+            state = self._look(max(0.0, min(rest, _SLICE_SECONDS)))
+            if state.status.is_terminal or rest <= 0:
                 return state.status
 
     def result(self, timeout: float | None = None) -> T_co:
@@ -187,21 +192,21 @@ class Job(Generic[T_co]):
         Returns:
             Whether it is cancelled now; False when it had ended before.
         """
-        before = self._outcome
-        if before is not None:
+        if self._outcome is not None:
             return False
-        return self._keep(self._tracker.cancel(self.job_id)).status is JobStatus.CANCELLED
+        return self.update(self._tracker.cancel(self.job_id)).status is JobStatus.CANCELLED
 
     def logs(self) -> str:
-        """Return what the job has said so far, up to the last few seconds."""
+        """Return what the job has printed and logged, up to the last few seconds."""
         return self._tracker.log(self.job_id)
 
     def _look(self, seconds: float) -> JobState:
         if self._outcome is not None:
             return JobState.ended(self._outcome)
-        return self._keep(self._tracker.look(self.job_id, seconds=seconds))
+        return self.update(self._tracker.look(self.job_id, seconds=seconds))
 
-    def _keep(self, state: JobState) -> JobState:
+    def update(self, state: JobState) -> JobState:
+        """Take a state from the backend, and return it. Logs the warnings of the first end, once."""
         if state.outcome is not None and self._outcome is None:
             self._outcome = state.outcome
             for warning in state.outcome.warnings:

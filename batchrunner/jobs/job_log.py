@@ -1,57 +1,59 @@
-"""What a job says while it runs, kept where others can read it."""
+"""What a job prints and logs while it runs, stored for other processes to read."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from typing import Any, Self, TextIO
+from contextlib import ExitStack
+from typing import Self
 
 from batchrunner.errors import ObjectNotFoundError, StorageError
 from batchrunner.spec import AnalyticsStoreConfig
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.storage import Storage, open_storage
+from batchrunner.worker.capture import listen, stop_listening
 
 KEPT_BYTES = 256 << 10
-"""Of what is said; the beginning is dropped first."""
+"""Of a log; the beginning is dropped first."""
 
 _EVERY_SECONDS = 5.0
+_OURS = logging.getLogger("batchrunner")
+_SESSIONS = logging.getLogger("batchrunner.driver.session")
 _log = logging.getLogger(__name__)
 
 
 class JobLog:
-    """Keeps stdout, stderr and log records of this process inside the block.
+    """Stores stdout, stderr and log records inside the block. A log that cannot be stored fails no job.
 
     Args:
-        keep: Called with everything so far, every few seconds and at the end, when there is news.
+        store: Called with the whole log so far, every few seconds and at the end, if it has grown.
+        own_thread: Take only what the thread that enters the block prints and logs, where jobs share
+            a process.
     """
 
-    def __init__(self, keep: Callable[[bytes], None]) -> None:
-        self._keep = keep
-        self._said = bytearray()
-        self._kept = 0
-        self._total = 0
+    def __init__(self, store: Callable[[bytes], None], *, own_thread: bool = False) -> None:
+        self._store, self._own_thread = store, own_thread
+        self._thread = threading.current_thread()
+        self._text = bytearray()
+        self._stored_total = self._total = 0
         # A signal handler or a finalizer may print while its own thread is in here.
         self._lock = threading.RLock()
         self._done = threading.Event()
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(redirect_stdout(_Tee(sys.stdout, self._say)))
-        self._stack.enter_context(redirect_stderr(_Tee(sys.stderr, self._say)))
-        handler = logging.StreamHandler(_Tee(None, self._say))
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logger = logging.getLogger()
-        logger.addHandler(handler)
-        self._stack.callback(logger.removeHandler, handler)
-        sessions = logging.getLogger("batchrunner.driver.session")  # how a batch goes
-        self._stack.callback(sessions.setLevel, sessions.level)
-        sessions.setLevel(logging.INFO)
-        thread = threading.Thread(target=self._keep_keeping, daemon=True, name="job log")
+        self._thread = threading.current_thread()
+        listen(self._hear)
+        self._stack.callback(stop_listening, self._hear)
+        handler = _Handler(self._hear)  # `listen` leaves out our own records
+        _OURS.addHandler(handler)
+        self._stack.callback(_OURS.removeHandler, handler)
+        if not self._own_thread:  # the level is the process's
+            self._stack.callback(_SESSIONS.setLevel, _SESSIONS.level)
+            _SESSIONS.setLevel(logging.INFO)  # how a batch goes
+        thread = threading.Thread(target=self._store_regularly, daemon=True, name="job log")
         thread.start()
         self._stack.callback(thread.join)
         return self
@@ -59,73 +61,64 @@ class JobLog:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._stack.close()
-        self._keep_news()
+        self._store_news()
 
-    def _say(self, text: str) -> None:
+    def _hear(self, text: str) -> None:
+        if self._own_thread and threading.current_thread() is not self._thread:
+            return
         with self._lock:
             data = text.encode(errors="backslashreplace")
-            self._said += data
+            self._text += data
             self._total += len(data)
-            del self._said[:-KEPT_BYTES]
+            del self._text[:-KEPT_BYTES]
 
-    def _keep_keeping(self) -> None:
+    def _store_regularly(self) -> None:
         while not self._done.wait(_EVERY_SECONDS):
-            self._keep_news()
+            self._store_news()
 
-    def _keep_news(self) -> None:
+    def _store_news(self) -> None:
         with self._lock:
-            said, total = bytes(self._said), self._total
-        if total == self._kept:
+            text, total = bytes(self._text), self._total
+        if total == self._stored_total:
             return
         try:
-            self._keep(_shown(said, cut=total > len(said)))
-        except StorageError as error:  # nobody's job fails for its log
-            _log.debug("the log could not be kept: %s", error)
+            self._store(_shown(text, cut=total > len(text)))
+        except StorageError as error:
+            _log.debug("the log could not be stored: %s", error)
         else:
-            self._kept = total
+            self._stored_total = total
+
+
+class _Handler(logging.Handler):
+    """Passes records on as lines with the time."""
+
+    def __init__(self, hear: Callable[[str], None]) -> None:
+        super().__init__()
+        self._hear = hear
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hear(self.format(record) + "\n")
 
 
 def write_simple_log(store: AnalyticsStoreConfig, job_id: str, text: bytes) -> None:
-    """Keep what a job of "ray-simple" said so far, in place of what was kept before."""
+    """Store the log of a job of "ray-simple", in place of the one that was there."""
     _simple_logs(store).put(f"{job_id}.log.txt", text)
 
 
 def read_simple_log(store: AnalyticsStoreConfig, job_id: str) -> bytes:
-    """Return what a job of "ray-simple" said; nothing when it was silent."""
+    """Return the log of a job of "ray-simple"; nothing if it printed and logged nothing."""
     with contextlib.suppress(ObjectNotFoundError):
         return _simple_logs(store).get(f"{job_id}.log.txt")
     return b""
 
 
 def _simple_logs(store: AnalyticsStoreConfig) -> Storage:
-    place = f"{store.uri.rstrip('/')}/_jobs/ray-simple"
-    return open_storage(place, storage_options=store.storage_options)
+    folder = f"{store.uri.rstrip('/')}/_jobs/ray-simple"
+    return open_storage(folder, storage_options=store.storage_options)
 
 
-def _shown(said: bytes, *, cut: bool) -> bytes:
-    """Return *said* without known secrets. Of one that the cut went through half would stay."""
-    whole = said[said.find(b"\n") + 1 :] if cut else said
+def _shown(text: bytes, *, cut: bool) -> bytes:
+    """Return *text* without known secrets, from a whole line on: half a secret is not recognised."""
+    whole = text[text.find(b"\n") + 1 :] if cut else text
     return scrubbed(whole.decode(errors="replace")).encode()
-
-
-class _Tee(io.TextIOBase):
-    """Writes to two places."""
-
-    def __init__(self, first: TextIO | None, second: Callable[[str], None]) -> None:
-        self._first, self._second = first, second
-
-    def write(self, text: str) -> int:
-        if self._first is not None:
-            self._first.write(text)
-        self._second(text)
-        return len(text)
-
-    def flush(self) -> None:
-        if self._first is not None:
-            self._first.flush()
-
-    def writable(self) -> bool:
-        return True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._first, name)

@@ -1,11 +1,10 @@
-"""From an order to the Ray tasks that carry it out.
+"""The Ray tasks of a job, and the calls kept to start them again when the registry dies.
 
-Orders kept to be carried out again: they outlive the registry actor, not the cluster.
-
-They lie in the cluster's control store, in memory: an order holds credentials, and code that whoever
-may write to a disk could replace. A large call would fill that memory, so it lies in the journal,
-sealed: the key is in the control store, used once, and without it the bytes say nothing. Bytes that
-are not the sealed ones are never unpickled.
+What a job is started again with outlives the registry actor, not the cluster. It lies in the cluster's
+control store, in memory: it holds credentials, and on a disk its pickle could be replaced by whatever
+process may write there. A large call would fill that memory, so it lies in the journal, encrypted: the
+key, used once, and the checksum are in the control store, without which the bytes say nothing. Bytes
+with another checksum are never unpickled.
 """
 
 from __future__ import annotations
@@ -20,46 +19,42 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchrunner.errors import StorageError
-from batchrunner.jobs.charter import Order
 from batchrunner.jobs.controller import Launch
 from batchrunner.jobs.entries import Submission
 from batchrunner.jobs.journal import Journal
-from batchrunner.jobs.worker_task import Assignment, streaming_task, task_options
+from batchrunner.jobs.messages import SubmitMessage
+from batchrunner.jobs.worker_task import JobAttempt, streaming_task, task_options
 
 _INLINE_BYTES = 64 << 10
 
 
-def launcher(submission: Submission, order: Order) -> Launch:
-    """Return what starts an attempt at *submission*."""
+def launcher(submission: Submission, message: SubmitMessage) -> Launch:
+    """Return what starts an attempt at *submission*, by number."""
     import ray
 
     options = {
-        **task_options(order.resources),
-        "max_retries": 0,  # counted by us, durably
+        **task_options(message.request.resources),
+        "max_retries": 0,  # attempts are counted in the journal, which outlives Ray's count
         "num_returns": "streaming",
-        "name": f"job {submission.name}",
-        "runtime_env": dict(order.runtime_env) or None,
+        "name": f"job {message.request.name}",
+        "runtime_env": dict(message.runtime_env) or None,
     }
     task = streaming_task().options(**options)
+    payload = message.call.payload
     # In the object store, not in this actor's memory; and owned by it, not by the client.
-    payload = order.payload if len(order.payload) < _INLINE_BYTES else ray.put(order.payload)
+    reference = payload if len(payload) < _INLINE_BYTES else ray.put(payload)
 
-    def launch(attempt: int) -> Any:
-        assignment = Assignment(
+    def launch(number: int) -> Any:
+        attempt = JobAttempt(
             job_id=submission.job_id,
-            attempt=attempt,
-            store=order.options.analytics_store,
-            scope=order.options.idempotency_scope,
-            provenance={
-                "user": submission.created_by.partition("@")[0],
-                "backend": "ray",
-                "job_id": submission.job_id,
-                "submitted_at": submission.created_at,
-            },
-            import_paths=order.import_paths,
-            versions=order.versions,
+            number=number,
+            request=message.request,
+            backend="ray",
+            store=message.options.analytics_store,
+            scope=message.options.idempotency_scope,
+            import_paths=message.call.import_paths,
         )
-        return task.remote(assignment, payload)
+        return task.remote(attempt, reference)
 
     return launch
 
@@ -72,62 +67,62 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """What the control store holds of an order.
+class _Stored:
+    """What the control store holds of a job.
 
     Attributes:
-        order: The order; without its payload when there is a key.
-        key: What the payload is sealed with; None when the order has it.
-        digest: Of the sealed payload, so that no other is taken for it.
+        message: What the job is started with; without its payload when there is a key.
+        key: What the payload in the journal is encrypted with; None when the message has it.
+        digest: SHA-256 of the encrypted payload.
     """
 
-    order: Order
+    message: SubmitMessage
     key: bytes | None = dataclasses.field(default=None, repr=False)
     digest: bytes = b""
 
 
-class Vault:
-    """Keeps the orders of one registry. Safe in several threads."""
+class RestartStore:
+    """Keeps what the jobs of one registry are started again with. Safe in several threads."""
 
-    def __init__(self, name: str) -> None:
-        self._namespace = f"batchrunner/{name}"
+    def __init__(self, registry: str) -> None:
+        self._namespace = f"batchrunner/{registry}"
         self._in_journal: set[str] = set()
 
-    def keep(self, job_id: str, order: Order, *, journal: Journal) -> None:
-        """Keep *order*, durably where it is large. If that fails, say so: the job itself goes on."""
+    def put(self, job_id: str, message: SubmitMessage, *, journal: Journal) -> None:
+        """Keep *message*; a large call durably.
+
+        Logs a warning when storage fails: the job runs all the same, but is lost with its registry.
+        """
         from ray.experimental.internal_kv import _internal_kv_put
 
-        kept = _Kept(order)
-        if len(order.payload) > MAX_BYTES:
-            key = secrets.token_bytes(32)
-            sealed = _sealed(order.payload, key)
+        stored = _Stored(message)
+        if len(message.call.payload) > MAX_BYTES:
             try:
-                journal.keep_payload(job_id, sealed)
+                stored = self._with_payload_in_journal(job_id, message, journal)
             except StorageError as error:
                 _log.warning("job %s will not be run again if its registry dies: %s", job_id, error)
                 return
-            self._in_journal.add(job_id)
-            bare = dataclasses.replace(order, payload=b"")
-            kept = _Kept(bare, key, hashlib.sha256(sealed).digest())
-        _internal_kv_put(job_id, pickle.dumps(kept), namespace=self._namespace)
+        # Last: what it names is in the journal by now.
+        _internal_kv_put(job_id, pickle.dumps(stored), namespace=self._namespace)
 
-    def take_out(self, job_id: str, *, journal: Journal) -> Order | None:
-        """Return the order that was kept, or None."""
+    def get(self, job_id: str, *, journal: Journal) -> SubmitMessage | None:
+        """Return what was put; None if there is nothing, or the payload's checksum is another one."""
         from ray.experimental.internal_kv import _internal_kv_get
 
         data = _internal_kv_get(job_id, namespace=self._namespace)
-        kept = pickle.loads(data) if data else None  # noqa: S301 - of our clients, in Ray
-        if not isinstance(kept, _Kept) or kept.key is None:
-            return kept.order if isinstance(kept, _Kept) else None
+        stored = pickle.loads(data) if data else None  # noqa: S301 - of our clients, in Ray
+        if not isinstance(stored, _Stored) or stored.key is None:
+            return stored.message if isinstance(stored, _Stored) else None
         self._in_journal.add(job_id)
         sealed = journal.payload(job_id)
-        if sealed is None or not hmac.compare_digest(hashlib.sha256(sealed).digest(), kept.digest):
-            _log.warning("job %s is not run again: what was kept of it is gone or changed", job_id)
+        digest = hashlib.sha256(sealed or b"").digest()
+        if sealed is None or not hmac.compare_digest(digest, stored.digest):
+            _log.warning("job %s is not run again: its kept call is gone or changed", job_id)
             return None
-        return dataclasses.replace(kept.order, payload=_sealed(sealed, kept.key))
+        return _with_payload(stored.message, _encrypted(sealed, stored.key))
 
-    def drop(self, job_id: str, *, journal: Journal) -> None:
-        """Forget an order. Idempotent."""
+    def remove(self, job_id: str, *, journal: Journal) -> None:
+        """Remove what was put. Idempotent."""
         from ray.experimental.internal_kv import _internal_kv_del
 
         _internal_kv_del(job_id, namespace=self._namespace)
@@ -135,18 +130,31 @@ class Vault:
             return
         self._in_journal.discard(job_id)
         try:
-            journal.drop_payload(job_id)
+            journal.remove_payload(job_id)
         except StorageError as error:  # it goes when the job is removed from the journal
             _log.warning("%s", error)
 
+    def _with_payload_in_journal(
+        self, job_id: str, message: SubmitMessage, journal: Journal
+    ) -> _Stored:
+        key = secrets.token_bytes(32)
+        sealed = _encrypted(message.call.payload, key)
+        journal.put_payload(job_id, sealed)
+        self._in_journal.add(job_id)
+        return _Stored(_with_payload(message, b""), key, hashlib.sha256(sealed).digest())
 
-def _sealed(data: bytes, key: bytes) -> bytes:
-    """Return *data* under the keystream that SHAKE-256 makes of *key*; done twice, it is undone."""
+
+def _with_payload(message: SubmitMessage, payload: bytes) -> SubmitMessage:
+    return dataclasses.replace(message, call=dataclasses.replace(message.call, payload=payload))
+
+
+def _encrypted(data: bytes, key: bytes) -> bytes:
+    """Return *data* XOR the keystream that SHAKE-256 makes of *key*; twice gives *data* again."""
     blocks = range(0, len(data), _BLOCK_BYTES)
-    return b"".join(_sealed_block(data[at : at + _BLOCK_BYTES], key, at=at) for at in blocks)
+    return b"".join(_encrypted_block(data[at : at + _BLOCK_BYTES], key, at=at) for at in blocks)
 
 
-def _sealed_block(block: bytes, key: bytes, *, at: int) -> bytes:
+def _encrypted_block(block: bytes, key: bytes, *, at: int) -> bytes:
     stream = hashlib.shake_256(key + at.to_bytes(8, "big")).digest(len(block))
     mixed = int.from_bytes(block, "big") ^ int.from_bytes(stream, "big")
     return mixed.to_bytes(len(block), "big")

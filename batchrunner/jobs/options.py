@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -26,13 +27,27 @@ Timeout = Annotated[float, Field(gt=0), BeforeValidator(_no_bool)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
-class RaySimpleOptions(Section):
-    """Options of both backends."""
+class JobBackendOptions(Section):
+    """Options of every backend."""
 
     analytics_store: AnalyticsStoreConfig = Field(
         description="Where the workers record the runs: `backend`, `uri`, `storage_options`. A "
         "relative path starts at the current directory of this process."
     )
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the options that a user gave, checked.
+
+        Raises:
+            InvalidSpecError: With everything that is wrong.
+        """
+        return cls(**fields)
+
+
+class RaySimpleOptions(JobBackendOptions):
+    """Options of both backends on Ray."""
+
     address: NonEmpty | None = Field(
         default=None,
         description="`local` starts a Ray of this process; `host:port` or `ray://host:port` joins "
@@ -43,9 +58,9 @@ class RaySimpleOptions(Section):
     )
     max_retries: Whole | None = Field(
         default=None,
-        description="How often a job whose worker dies is run again. By default, what the "
-        "capability says in `default_max_retries`, or 0; then a job of `ray` ends with its registry, "
-        "too. A capability that raises is not retried.",
+        description="How often a job whose worker dies is retried. By default, the capability's "
+        "`default_max_retries`, or 0. With 0, a job of `ray` fails when its registry dies, too. A "
+        "capability that raises is not retried.",
     )
     force_reinit: bool = Field(
         default=False,
@@ -53,9 +68,20 @@ class RaySimpleOptions(Section):
         "runtime_env counts. Refused as long as that would end a running job.",
     )
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """As `JobBackendOptions.of`; an option of "ray" is refused with the reason."""
+        of_ray = RayOptions.model_fields.keys() - RaySimpleOptions.model_fields.keys()
+        if cls is RaySimpleOptions and (given := sorted(of_ray & fields.keys())):
+            raise InvalidSpecError(
+                f'the job backend "ray-simple" has no registry and takes no {", ".join(given)}; '
+                'use "ray", or leave it out'
+            )
+        return super().of(fields)
+
     @property
     def ray(self) -> RaySpec:
-        """Which Ray is meant."""
+        """The Ray to connect to."""
         address = self.address or os.environ.get("RAY_ADDRESS") or "local"
         return RaySpec(address=address, runtime_env=self.runtime_env or {})
 
@@ -64,8 +90,8 @@ class RayOptions(RaySimpleOptions):
     """Options of the backend `ray`, on top of those of `ray-simple`."""
 
     idempotency_scope: NonEmpty = Field(
-        description="Whose jobs these are, such as a project: within a scope, the same run is one "
-        "job, and every process sees all jobs. Required. See below."
+        description="Name of a project or a team: within a scope, the same run is one job, and every "
+        "process sees all jobs. Required. See below."
     )
     registry_namespace: NonEmpty = Field(
         default="batchrunner_jobs", description="Ray namespace of the registry actor."
@@ -81,24 +107,25 @@ class RayOptions(RaySimpleOptions):
         "submissions, in all. More raise BackpressureError.",
     )
     max_active_jobs_per_scope: Count = Field(
-        default=10_000, description="Jobs of the scope that have not ended. More: as above."
+        default=10_000,
+        description="Jobs of the scope that have not ended. More raise BackpressureError.",
     )
     controller_max_pending_calls: Count = Field(
         default=64,
-        description="Processes that a job wakes the moment it ends; further ones ask again twice "
-        "a second.",
+        description="Processes that get a job's end the moment it ends; further ones ask again "
+        "twice a second.",
     )
     controller_retention_s: Seconds = Field(
         default=3600.0,
-        description="How long the registry keeps an ended job in memory, and lives on when there "
-        "is nothing to do. The journal keeps the job in any case.",
+        description="Seconds for which the registry keeps an ended job in memory, and stays alive "
+        "without any job. The journal keeps the job in any case.",
     )
     max_retained_terminal_controllers: Whole = Field(
         default=1000, description="How many ended jobs the registry keeps in memory."
     )
     terminal_job_retention_s: Timeout | None = Field(
         default=None,
-        description="Age at which ended jobs are removed from the journal; by default, never. A "
+        description="Age in seconds at which ended jobs are removed from the journal; by default, never. A "
         "removed job can be submitted again. Recorded runs stay.",
     )
     max_retained_terminal_jobs_per_scope: Whole | None = Field(
@@ -107,10 +134,10 @@ class RayOptions(RaySimpleOptions):
         "100, until they are removed.",
     )
     registry_startup_timeout_s: Timeout = Field(
-        default=60.0, description="How long to wait for the registry actor to start."
+        default=60.0, description="Seconds to wait for the registry actor to start."
     )
     registry_update_timeout_s: Timeout = Field(
-        default=30.0, description="How long to wait for the registry's answer to a call."
+        default=30.0, description="Seconds to wait for the registry's answer to a call."
     )
     registry_num_cpus: Share = Field(default=0.0, description="CPUs of the registry actor.")
     registry_memory: Size | None = Field(
@@ -131,6 +158,16 @@ class RayOptions(RaySimpleOptions):
         default=None, description="Custom Ray resources of each job, on top of its own."
     )
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """As `JobBackendOptions.of`; a missing scope is refused with what it is for."""
+        if not fields.get("idempotency_scope"):
+            raise InvalidSpecError(
+                'the job backend "ray" requires idempotency_scope: the name of a project or a team, '
+                "within which the same run is one job"
+            )
+        return super().of(fields)
+
     @field_validator("idempotency_scope", "registry_namespace", "registry_actor_name")
     @classmethod
     def _no_blanks_around(cls, value: str | None) -> str | None:
@@ -139,31 +176,15 @@ class RayOptions(RaySimpleOptions):
         return value
 
 
-Kind = Literal["ray", "ray-simple"]
-_OPTIONS: dict[str, type[RaySimpleOptions]] = {"ray": RayOptions, "ray-simple": RaySimpleOptions}
+class InProcessOptions(JobBackendOptions):
+    """Options of the backend `in-process`."""
 
-
-def options_of(kind: str, fields: dict[str, Any]) -> RaySimpleOptions:
-    """Return the checked options of a backend.
-
-    Raises:
-        InvalidSpecError: There is no such kind, or with everything that is wrong with the options.
-    """
-    if kind not in _OPTIONS:
-        raise InvalidSpecError(
-            f"there is no job backend {kind!r}; the kinds are: {', '.join(_OPTIONS)}"
-        )
-    if kind == "ray-simple" and (
-        given := sorted(
-            RayOptions.model_fields.keys() & fields.keys() - RaySimpleOptions.model_fields.keys()
-        )
-    ):
-        raise InvalidSpecError(
-            f'the job backend "ray-simple" has no registry and takes no {", ".join(given)}; use "ray", or leave it out'
-        )
-    if kind == "ray" and not fields.get("idempotency_scope"):
-        raise InvalidSpecError(
-            'the job backend "ray" requires idempotency_scope: the name of a project or a team, '
-            "within which the same run is one job"
-        )
-    return _OPTIONS[kind](**fields)
+    idempotency_scope: NonEmpty = Field(
+        default="in-process",
+        description="Within a scope and a store the same run is one job, as with `ray`.",
+    )
+    num_cpus: Timeout = Field(
+        default_factory=lambda: float(os.cpu_count() or 1),
+        description="How many CPUs the jobs may use together; more jobs wait. By default, those of "
+        "this machine. GPUs, memory and custom resources are not counted.",
+    )

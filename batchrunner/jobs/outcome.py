@@ -30,7 +30,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Tell whether it stays so for ever."""
+        """Whether the job has ended: a terminal status never changes."""
         return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
@@ -52,8 +52,8 @@ class Outcome:
         ref: Where the run is recorded, if it is.
         error: Why it failed: kind and message.
         traceback: The worker's, as plain text.
-        ended_at: For people.
-        warnings: What the worker wants to be heard.
+        ended_at: When, by the worker's or the registry's clock; shown, and what retention goes by.
+        warnings: The worker's, logged by the first handle that sees the end.
         cause: The exception, pickled, where it can be. Never stored: it only travels through Ray.
     """
 
@@ -67,16 +67,16 @@ class Outcome:
 
     @classmethod
     def failed(cls, error: str, **fields: Any) -> Outcome:
-        """Return a failure."""
+        """Return the failure with this *error*: its type and message."""
         return cls(JobStatus.FAILED, error=error, **fields)
 
     @classmethod
     def of_exception(cls, error: BaseException, **fields: Any) -> Outcome:
-        """Return the failure that *error* means, with its traceback; without known secrets."""
+        """Return the failure that *error* caused, with its traceback; without known secrets."""
         text = "".join(traceback.format_exception(raised_as(error)))
         # Hidden before it is cut: half a secret is not recognised.
         shown = plain(scrubbed(text))[-_MAX_LETTERS:]
-        return cls.failed(told(error), traceback=shown, **fields)
+        return cls.failed(message_of(error), traceback=shown, **fields)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is stored."""
@@ -86,12 +86,12 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Outcome:
-        """Return what was stored. Fields that only later versions know are passed over."""
+        """Return what `to_dict` stored. Fields of later versions are passed over."""
         ref = fields.get("ref")
-        known = {field.name: fields[field.name] for field in _FIELDS if field.name in fields}
+        stored = {field.name: fields[field.name] for field in _FIELDS if field.name in fields}
         return cls(
             **{
-                **known,
+                **stored,
                 "status": JobStatus(fields["status"]),
                 "ref": _ref(ref) if ref else None,
                 "warnings": tuple(fields.get("warnings", ())),
@@ -109,14 +109,14 @@ def _ref(fields: Mapping[str, Any]) -> CapabilityRunRef:
 
 
 def raised_as(error: BaseException) -> BaseException:
-    """Return what the user's code raised, where *error* only stands for it."""
+    """Return the exception that the user's code raised, which *error* may stand for."""
     original = error.__cause__ if isinstance(error, CallRaisedError) else None
     return original or error
 
 
-def told(error: BaseException) -> str:
-    """Return kind and message of *error*, without colours and known secrets; not all of a huge one."""
-    name = getattr(error, "type_name", type(error).__name__)  # of what it stands for
+def message_of(error: BaseException) -> str:
+    """Return type and message of *error*, without colours and known secrets, cut when it is huge."""
+    name = getattr(error, "type_name", type(error).__name__)  # a CallRaisedError names another
     text = plain(scrubbed(f"{name}: {error}".rstrip(": ")))
     left_out = len(text) - _MAX_LETTERS
     if left_out <= 0:
@@ -125,5 +125,5 @@ def told(error: BaseException) -> str:
 
 
 def plain(text: str) -> str:
-    """Return *text* without the colours of a terminal, and with what no file can hold escaped."""
+    """Return *text* without terminal colours; what UTF-8 cannot encode is escaped."""
     return _COLOUR.sub("", text).encode(errors="backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The client's side of a registry: found or started, asked, and asked again when it dies."""
+"""The client's side of a registry: finds or starts it, calls it, and repeats the call when it dies."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ from contextlib import contextmanager
 from typing import Any
 
 from batchrunner.errors import BackpressureError, InvalidSpecError, RayUnavailableError
-from batchrunner.jobs.charter import Charter
 from batchrunner.jobs.connection import (
-    Connection,
+    RayConnection,
     connection_id,
     is_connected,
     is_loss_of_client,
 )
 from batchrunner.jobs.history import cluster_is_gone
+from batchrunner.jobs.messages import RegistryConfig
 from batchrunner.jobs.registry import Registry
 
-_AGAIN_SECONDS = 0.1
+_RETRY_SECONDS = 0.1
 _MAX_CONCURRENCY = 100_000
+"""No limit: a call that waits for the end of a job holds one, and the registry counts them itself."""
 
 
 class RegistryClient:
-    """Asks the registry of one scope, wherever it is by now. Safe in several threads."""
+    """Calls the registry of one scope, whichever actor that is by now. Safe in several threads."""
 
-    def __init__(self, charter: Charter, *, connection: Connection) -> None:
-        self._charter, self._connection = charter, connection
-        self._options = charter.options
+    def __init__(self, config: RegistryConfig, *, connection: RayConnection) -> None:
+        self._config, self._connection = config, connection
+        self._options = config.options
         self._pending = threading.BoundedSemaphore(self._options.registry_max_pending_calls)
         self._lock = threading.Lock()
         self._registry: tuple[str | None, Any] | None = None
 
     def join(self) -> None:
-        """Have a registry, and see that it is one for our scope and store.
+        """Find or start the registry, and check that it is of our scope and store. Idempotent.
 
         Raises:
             InvalidSpecError: It is another scope's, or the scope's jobs are recorded in another store.
             RayUnavailableError: It does not start.
         """
-        with self._loss_told():
+        with self._loss_as_unavailable():
             self._connection.open(self._options.ray, asked=False, anew=False)
             self._handle(math.inf)
 
     @contextmanager
     def call(self, doing: str) -> Iterator[None]:
-        """Count as one of the calls that may be under way.
+        """Count the block as one of the calls that this process may have under way.
 
         Raises:
             BackpressureError: There are too many.
@@ -63,7 +64,7 @@ class RegistryClient:
     def ask(
         self, method: str, *args: Any, more_seconds: float = 0.0, until: float = math.inf
     ) -> Any:
-        """Call the registry. If it dies over that, call the next one: every call may be repeated.
+        """Call the registry. If it dies meanwhile, call the next one: every call is idempotent.
 
         Raises:
             BackpressureError: Too many calls are pending.
@@ -71,19 +72,19 @@ class RegistryClient:
         """
         timeout = self._options.registry_update_timeout_s + more_seconds
         timeout += max((arg for arg in args if isinstance(arg, float)), default=0.0)
-        with self._loss_told():
+        with self._loss_as_unavailable():
             return self._asked(
                 method, args, deadline=min(time.monotonic() + timeout, until), until=until
             )
 
     @contextmanager
-    def _loss_told(self) -> Iterator[None]:
+    def _loss_as_unavailable(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             if not is_loss_of_client(error):
                 raise
-            raise self._silence() from error
+            raise self._unavailable() from error
 
     def _asked(self, method: str, args: tuple[Any, ...], *, deadline: float, until: float) -> Any:
         import ray
@@ -97,22 +98,22 @@ class RegistryClient:
             except PendingCallsLimitExceeded as error:
                 raise backpressure("asking the registry", "too many calls are pending") from error
             except GetTimeoutError as error:
-                raise self._silence() from error
+                raise self._unavailable() from error
             except RayTaskError as error:
                 raise error.cause from error
             except SystemExit as error:
                 # Another thread gave up the connection meanwhile: Ray would have us exit for that.
                 if is_connected():
                     raise
-                raise self._silence() from error
+                raise self._unavailable() from error
             except ray.exceptions.RayActorError as error:
-                self._forget_registry(died=isinstance(error, ray.exceptions.ActorDiedError))
+                self._drop_handle(died=isinstance(error, ray.exceptions.ActorDiedError))
                 if time.monotonic() >= deadline or cluster_is_gone():
-                    raise self._silence() from error
-                time.sleep(_AGAIN_SECONDS)
+                    raise self._unavailable() from error
+                time.sleep(_RETRY_SECONDS)
 
-    def _silence(self) -> RayUnavailableError:
-        """Return what it means that the registry does not answer: it is no matter of load."""
+    def _unavailable(self) -> RayUnavailableError:
+        """Return the error of a registry that does not answer. No BackpressureError: it is not load."""
         scope = self._options.idempotency_scope
         why = "it does not answer in time"
         if not is_connected():
@@ -126,14 +127,14 @@ class RegistryClient:
         )
 
     def _handle(self, until: float) -> Any:
-        """Return the registry of this scope in the cluster of this process; start it if need be."""
+        """Return the registry in the cluster of this process; start it if there is none."""
         here = connection_id()
         with self._lock:
             if self._registry is None or self._registry[0] != here:
                 self._registry = here, self._start(until)
             return self._registry[1]
 
-    def _forget_registry(self, *, died: bool) -> None:
+    def _drop_handle(self, *, died: bool) -> None:
         if died:
             with self._lock:
                 self._registry = None
@@ -143,9 +144,11 @@ class RegistryClient:
 
         options = self._options
         registry: Any = ray.remote(Registry).options(
-            name=self._charter.name,
+            name=self._config.actor_name,
             namespace=options.registry_namespace,
             lifetime="detached",
+            # Both: of many clients that start it at once, Ray makes one actor for all; and when it
+            # dies Ray starts it again, so that its jobs are taken up though no client may be left.
             get_if_exists=True,
             max_restarts=-1,
             max_concurrency=_MAX_CONCURRENCY,
@@ -164,24 +167,24 @@ class RegistryClient:
         return handle
 
     def _joined(self, registry: Any, until: float) -> tuple[Any, str]:
-        """Return the registry actor, started if need be, and the URI of its store."""
+        """Return the registry actor, which is started if there is none, and the URI of its store."""
         import ray
         from ray.exceptions import RayActorError, RayError, RayTaskError
 
         deadline = min(time.monotonic() + self._options.registry_startup_timeout_s, until)
         while True:
             try:
-                handle = registry.remote(self._charter)
+                handle = registry.remote(self._config)
                 left = max(deadline - time.monotonic(), 0.01)
-                return handle, ray.get(handle.join.remote(self._charter), timeout=left)
+                return handle, ray.get(handle.join.remote(self._config), timeout=left)
             except RayTaskError as error:
                 raise error.cause from error
             except RayError as error:
-                # One that was about to leave, or whose answer was lost, is asked again.
+                # The actor was about to end, or its answer was lost: ask again, it may be another one.
                 broken = "creation task" in str(error) or not isinstance(error, RayActorError)
                 if broken or time.monotonic() >= deadline:
                     raise _does_not_start(error) from error
-                time.sleep(_AGAIN_SECONDS)
+                time.sleep(_RETRY_SECONDS)
 
 
 def _does_not_start(error: Exception) -> RayUnavailableError:
@@ -194,7 +197,7 @@ def _does_not_start(error: Exception) -> RayUnavailableError:
 
 
 def backpressure(doing: str, why: str) -> BackpressureError:
-    """Return the error that too much at once is."""
+    """Return the error of too much load while *doing* what the user asked for."""
     return BackpressureError(
         f"too much at once while {doing}: {why}. Nothing was lost; try again in a moment, with "
         "fewer calls at a time"

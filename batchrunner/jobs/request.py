@@ -1,4 +1,4 @@
-"""What a client asks for, checked and pickled before anything starts."""
+"""The request of a job: checked, and its call pickled, before anything starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from batchrunner import __version__
 from batchrunner.errors import CannotStartError, CapabilityImportError, InvalidSpecError, describe
 from batchrunner.execute.payload import import_paths
-from batchrunner.jobs.editions import call_of
+from batchrunner.jobs.identity import call_of
 from batchrunner.jobs.outcome import now_text
 from batchrunner.spec.fields import size_in_bytes
 
@@ -28,14 +28,14 @@ _NAMES = ("num_cpus", "num_gpus", "memory", "accelerator_type", "resources")
 
 
 def resources_of(asked: Mapping[str, Any] | None, *, config: Any, capability: Any) -> Resources:
-    """Return what a job needs.
+    """Return the resources of a job, checked.
 
     CPUs and GPUs: as *asked*, else by *config*'s `num_cpus`/`num_gpus`, else by the capability's
     `default_num_cpus`/`default_num_gpus`, else one CPU. Names that Ray does not know are custom
     resources.
 
     Raises:
-        InvalidSpecError: An amount cannot be one.
+        InvalidSpecError: *asked* is no mapping, or an amount is out of range.
     """
     if asked is not None and not isinstance(asked, Mapping):
         raise InvalidSpecError(f"resources must be a mapping, such as {{'num_gpus': 1}}: {asked!r}")
@@ -79,7 +79,7 @@ def _is_whole(value: Any) -> bool:
 
 @cache
 def versions_here() -> Mapping[str, str]:
-    """Return the versions that a client and its workers have to agree on."""
+    """Return this process's versions of what a client and its workers have to agree on."""
     return {
         "python": platform.python_version(),
         "ray": version("ray"),
@@ -88,10 +88,10 @@ def versions_here() -> Mapping[str, str]:
 
 
 def difference(client: Mapping[str, str]) -> str:
-    """Return how this worker differs from its *client*, in a line; "" when it does not.
+    """Describe, in a line, how this worker's versions differ from the *client*'s; "" if they agree.
 
     Raises:
-        CannotStartError: It differs so that the client's pickles may mean something else here.
+        CannotStartError: Another minor version of Python, whose pickles may mean something else here.
     """
     here = versions_here()
     differing = [name for name in here if name in client and here[name] != client[name]]
@@ -115,46 +115,50 @@ _MAX_NAME = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One call of `submit_capability`.
+class JobRequest:
+    """What one call of `submit_capability` asks for. It is stored: it holds no secret.
 
     Attributes:
-        capability: What to run.
-        inputs: What to call its `run` with.
-        name: For people.
-        resources: What it needs.
-        payload: The call, pickled.
-        edition: Tells it from the same run made before.
-        created_at: When.
+        key: Names the logical run; "" where the backend does not deduplicate.
+        name: Shown to people.
+        capability_id: What is run.
+        resources: What the job needs.
+        max_retries: How often a lost worker is replaced.
+        created_at: When it was submitted, by the client's clock: shown, and listed by.
         created_by: user@host.
-        nonce: Names this very request, so that it can be sent twice.
-        versions: Of this process.
-        import_paths: Of this process.
+        versions: The client's.
+        nonce: The same in every copy of this request, so that sending it twice makes one job.
     """
 
-    capability: Any
-    inputs: Mapping[str, Any]
+    key: str
     name: str
-    resources: Resources
-    payload: bytes
-    edition: str = ""
+    capability_id: str
+    resources: Resources = field(default_factory=dict)
+    max_retries: int = 0
     created_at: str = field(default_factory=now_text)
     created_by: str = field(default_factory=lambda: f"{_user()}@{platform.node()}")
+    versions: Mapping[str, str] = field(default_factory=lambda: dict(versions_here()))
     nonce: str = field(default_factory=lambda: uuid.uuid4().hex)
-    versions: Mapping[str, str] = field(default_factory=versions_here)
-    import_paths: tuple[str, ...] = field(default_factory=import_paths)
 
-    @property
-    def max_retries(self) -> int:
-        """What the capability itself says, for a backend that does not."""
-        return int(getattr(self.capability, "default_max_retries", 0))
+
+@dataclass(frozen=True, slots=True)
+class PickledCall:
+    """The call that a worker makes. It travels apart from the request: it may be large, and hold secrets.
+
+    Attributes:
+        payload: The call, pickled; only a worker unpickles it.
+        import_paths: Where the client imports from; they count where the worker has them, too.
+    """
+
+    payload: bytes = field(repr=False)
+    import_paths: tuple[str, ...] = field(default_factory=import_paths)
 
 
 def checked_name(name: object, capability: Any) -> str:
     """Return the job's name: *name*, or the capability's id.
 
     Raises:
-        InvalidSpecError: It is no name.
+        InvalidSpecError: The name is empty, too long, or no text.
     """
     text = str(capability.id) if name is None else name
     if not isinstance(text, str) or not text.strip():
@@ -165,10 +169,11 @@ def checked_name(name: object, capability: Any) -> str:
 
 
 def check_call(capability: Any, inputs: Mapping[str, Any]) -> None:
-    """Check that *capability* is one, and that its `run` takes *inputs*.
+    """Check that *capability* can be submitted, and that its `run` takes *inputs*.
 
     Raises:
-        InvalidSpecError: It is not, or does not.
+        InvalidSpecError: It lacks `id` or `run`, its `run` is async or does not take *inputs*, or
+            *inputs* ask for the cache.
     """
     if not callable(getattr(capability, "run", None)) or not hasattr(capability, "id"):
         raise InvalidSpecError(
@@ -176,7 +181,7 @@ def check_call(capability: Any, inputs: Mapping[str, Any]) -> None:
         )
     if inspect.iscoroutinefunction(capability.run):
         raise InvalidSpecError(
-            f"capability {capability.id}: run() is `async`, and nobody would await it: write "
+            f"capability {capability.id}: run() is `async`, and no worker awaits it: write "
             "`def run`, and call asyncio.run() in it"
         )
     if inputs.get("use_cache"):
@@ -190,10 +195,8 @@ def check_call(capability: Any, inputs: Mapping[str, Any]) -> None:
         raise InvalidSpecError(f"capability {capability.id}: run() {error}") from error
 
 
-def pickled_call(capability: Any, inputs: Mapping[str, Any], *, edition: str = "") -> bytes:
-    """Return the call as bytes, for a worker.
-
-    Warns when they are many.
+def pickled_call(capability: Any, inputs: Mapping[str, Any], *, edition: str = "") -> PickledCall:
+    """Pickle the call of `capability.run`, for a worker. Warns when it is large.
 
     Raises:
         CapabilityImportError: Part of it cannot be pickled; the message says which.
@@ -210,7 +213,7 @@ def pickled_call(capability: Any, inputs: Mapping[str, Any], *, edition: str = "
             "worker; pass a URI and load it there",
             stacklevel=4,
         )
-    return data
+    return PickledCall(data)
 
 
 def _unpicklable(parts: Mapping[str, Any]) -> str:
@@ -232,5 +235,5 @@ def _unpicklable(parts: Mapping[str, Any]) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a container may run as nobody in particular
+    except (OSError, KeyError):  # a container may run as a user without a name
         return "unknown"

@@ -1,4 +1,4 @@
-"""`"ray-simple"`: one Ray task per job; the handles live and die with this process."""
+"""The backend "ray-simple": one Ray task per job; the handles live and die with this process."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from batchrunner.errors import UnknownJobError
-from batchrunner.jobs.connection import Connection, connection_id, is_ray_client
+from batchrunner.jobs.connection import CONNECTION, OnRay, connection_id, is_ray_client
 from batchrunner.jobs.job import Job, Jobs, JobState, Selection
 from batchrunner.jobs.job_log import read_simple_log
 from batchrunner.jobs.options import RaySimpleOptions
 from batchrunner.jobs.outcome import JobStatus, Outcome
-from batchrunner.jobs.request import Request
+from batchrunner.jobs.request import JobRequest, PickledCall
 from batchrunner.jobs.worker_task import (
-    Assignment,
+    JobAttempt,
     failure_of,
     loss_of,
     plain_task,
@@ -31,45 +31,45 @@ LOST = (
 )
 
 
-class SimpleBackend:
-    """Runs jobs as tasks of this process."""
+class SimpleBackend(OnRay):
+    """Runs each job as a Ray task that this process owns."""
 
-    def __init__(self, options: RaySimpleOptions, *, connection: Connection) -> None:
-        self._options, self._connection = options, connection
+    options_type = RaySimpleOptions
+    deduplicates = False
+    ends_with_connection = True
+
+    def __init__(self, options: RaySimpleOptions) -> None:
+        super().__init__(options)
+        self._options = options
         self._tasks: dict[str, _Task] = {}
         self._jobs: dict[str, Job[Any]] = {}
 
-    def submit(self, request: Request) -> Job[Any]:
-        """Start the task and return its handle."""
-        # Ray would start one of its own rather than join the one that was lost.
-        self._connection.open(self._options.ray, asked=False, anew=False)
-        job_id = uuid.uuid4().hex
-        assignment = Assignment(
-            job_id=job_id,
-            attempt=1,
+    def submit(self, request: JobRequest, call: PickledCall) -> Job[Any]:
+        """Start the task and return the handle of the job."""
+        # First: over a lost connection Ray would start another Ray rather than join its cluster.
+        CONNECTION.open(self._options.ray, asked=False, anew=False)
+        attempt = JobAttempt(
+            job_id=uuid.uuid4().hex,
+            number=1,
+            request=request,
+            backend="ray-simple",
             store=self._options.analytics_store,
-            provenance={
-                "user": request.created_by.partition("@")[0],
-                "backend": "ray-simple",
-                "job_id": job_id,
-                "submitted_at": request.created_at,
-            },
-            import_paths=request.import_paths,
-            versions=request.versions,
+            import_paths=call.import_paths,
         )
         retries = self._options.max_retries
-        self._tasks[job_id] = _Task(
-            assignment,
-            request.payload,
-            {
-                **task_options(request.resources),
-                "max_retries": request.max_retries if retries is None else retries,
-                "name": f"job {request.name}",
-            },
+        options = {
+            **task_options(request.resources),
+            "max_retries": request.max_retries if retries is None else retries,
+            "name": f"job {request.name}",
+        }
+        self._tasks[attempt.job_id] = _Task(attempt, call.payload, options)
+        job: Job[Any] = Job(
+            attempt.job_id,
+            job_name=request.name,
+            created_at=datetime.fromisoformat(request.created_at),
+            tracker=self,
         )
-        created = datetime.fromisoformat(request.created_at)
-        job: Job[Any] = Job(job_id, job_name=request.name, created_at=created, tracker=self)
-        self._jobs[job_id] = job
+        self._jobs[attempt.job_id] = job
         return job
 
     def get(self, job_id: str) -> Job[Any]:
@@ -85,14 +85,14 @@ class SimpleBackend:
 
     @property
     def has_jobs(self) -> bool:
-        """Whether there are jobs of this process to look after."""
+        """Whether this process submitted jobs, ended or not: their handles are found here only."""
         return bool(self._jobs)
 
     def unfinished(self) -> list[Job[Any]]:
         """Return the jobs of this process that have not ended."""
         return [job for job in list(self._jobs.values()) if not job.status.is_terminal]
 
-    def left_at(self, deadline: float | None) -> list[Job[Any]]:
+    def wait_all(self, deadline: float | None) -> list[Job[Any]]:
         """Wait for the jobs of this process until *deadline*; return those that have not ended."""
         return [job for job in self.unfinished() if not job.wait(_until(deadline)).is_terminal]
 
@@ -111,16 +111,16 @@ def _until(deadline: float | None) -> float | None:
 
 
 class _Task:
-    """A task and what it has told so far: first that it has begun, then how it ended."""
+    """A Ray task, and what it has yielded so far: first that it has begun, then how it ended."""
 
-    def __init__(self, assignment: Assignment, payload: bytes, options: dict[str, Any]) -> None:
+    def __init__(self, attempt: JobAttempt, payload: bytes, options: dict[str, Any]) -> None:
         # Ray's client cannot stream: there a job that runs still reads PENDING.
         self._streams = not is_ray_client()
         if self._streams:
             task = streaming_task().options(num_returns="streaming", **options)
         else:
             task = plain_task().options(**options)
-        self._running: Any = task.remote(assignment, payload)
+        self._running: Any = task.remote(attempt, payload)
         self._connection = connection_id()
         self._state = JobState(JobStatus.PENDING)
         self._cancelling = False
@@ -129,13 +129,13 @@ class _Task:
     def look(self, seconds: float) -> JobState:
         deadline = time.monotonic() + seconds
         while not self._is_over():
-            left = max(0.0, deadline - time.monotonic())
-            if not self._has_news(left):
+            if not self._has_news(max(0.0, deadline - time.monotonic())):
                 break
             with self._lock:
                 self._take()
         if self._state.status.is_terminal:
-            self._running = None  # with it Ray keeps the payload, to make the result again
+            # As long as the reference lives, Ray keeps the payload, to run the task again.
+            self._running = None
         return self._state
 
     def cancel(self) -> JobState:
@@ -150,9 +150,10 @@ class _Task:
         return self._state
 
     def _is_over(self) -> bool:
-        """Tell whether there is nothing to ask Ray: a task ends with the connection it was made over.
+        """Whether the task has ended. It ends with the connection that it was submitted over.
 
-        Asked over another one, or over none, Ray starts a Ray of its own and then ends the process.
+        Looked at before each call of Ray: asked over another connection, or over none, Ray starts a
+        Ray of its own and then ends the process.
         """
         if not self._state.status.is_terminal and connection_id() != self._connection:
             self._state = JobState.ended(Outcome.failed(LOST))
@@ -167,21 +168,21 @@ class _Task:
         try:
             return bool(ray.wait([running], timeout=seconds, fetch_local=False)[0])
         except (Exception, SystemExit):
-            # Another thread gave up the connection while we waited: Ray would have us exit for that.
-            # Or it was a `ray://` one, and its cluster is gone.
+            # Another thread closed the connection while this one waited, for which Ray raises
+            # SystemExit; or it was a `ray://` one, and its cluster is gone.
             if self._is_over():
                 return False
             raise
 
     def _take(self) -> None:
-        """Take what the task has told, if another thread has not."""
+        """Take what the task has yielded, unless another thread has."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
         if self._is_over() or not self._has_news(0.0):
             return
         try:
-            told = ray.get(next(self._running) if self._streams else self._running)
+            ended = ray.get(next(self._running) if self._streams else self._running)
         except RayTaskError as error:
             self._state = JobState.ended(failure_of(error))
         except (RayError, StopIteration, ConnectionError) as error:
@@ -189,4 +190,4 @@ class _Task:
             cancelled = Outcome(JobStatus.CANCELLED)
             self._state = JobState.ended(cancelled if self._cancelling else lost)
         else:
-            self._state = JobState.ended(told[0]) if told else JobState(JobStatus.RUNNING)
+            self._state = JobState.ended(ended[0]) if ended else JobState(JobStatus.RUNNING)

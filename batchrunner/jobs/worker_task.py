@@ -1,4 +1,4 @@
-"""The Ray task that a job is: the only thing of ours that runs the user's code."""
+"""The worker's side of a job: the only code of ours that runs the user's, and the Ray task around it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import dataclasses
 import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from batchrunner.analytics import CapabilityRunRef, open_store
 from batchrunner.errors import CapabilityImportError, StorageError, describe
 from batchrunner.execute.payload import import_from
-from batchrunner.jobs.editions import checked_run
+from batchrunner.jobs.identity import checked_run
 from batchrunner.jobs.job_log import JobLog, write_simple_log
 from batchrunner.jobs.journal import Journal
 from batchrunner.jobs.outcome import JobStatus, Outcome, plain, raised_as
-from batchrunner.jobs.request import difference
+from batchrunner.jobs.request import JobRequest, difference
 from batchrunner.spec import AnalyticsStoreConfig
 from batchrunner.spec.secrets import remember, scrubbed
 from batchrunner.user_code import contained
@@ -28,64 +28,81 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Assignment:
-    """One attempt at one job.
+class JobAttempt:
+    """One attempt at one job, as its worker gets it. The payload comes apart from it.
 
     Attributes:
         job_id: Of the job.
-        attempt: From 1.
-        store: Where the run is recorded.
-        scope: Whose journal the end is written to; None when there is none.
-        provenance: Who submitted it, when and how.
-        import_paths: Where the client imports from; they count where the worker has them too.
-        versions: The client's.
+        number: Counts the attempts at the job, from 1.
+        request: What was asked for.
+        backend: Kind of the backend, for the store's `runs` table.
+        store: Where the run is recorded, with its credentials.
+        scope: Scope of the journal that the end is written to; None without a journal.
+        import_paths: Where the client imports from; they count where the worker has them, too.
     """
 
     job_id: str
-    attempt: int
+    number: int
+    request: JobRequest
+    backend: str
     store: AnalyticsStoreConfig
     scope: str | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
     import_paths: tuple[str, ...] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Who submitted the job, when and how: columns of the store's `runs` table."""
+        return {
+            "user": self.request.created_by.partition("@")[0],
+            "backend": self.backend,
+            "job_id": self.job_id,
+            "submitted_at": self.request.created_at,
+        }
 
 
-def perform(assignment: Assignment, payload: bytes) -> tuple[Outcome, bool]:
-    """Do what is assigned; return how it ended, and whether the journal knows that by now."""
-    _remember_secrets(assignment)
-    if assignment.scope is None:
-        with JobLog(lambda text: write_simple_log(assignment.store, assignment.job_id, text)):
-            return _outcome(assignment, payload), False
-    journal = Journal.of(assignment.store, scope=assignment.scope)
-    with JobLog(lambda text: journal.write_log(assignment.job_id, assignment.attempt, text)):
-        outcome = _outcome(assignment, payload)
-    # Not earlier: whoever reads COMPLETED finds the records.
+def perform(attempt: JobAttempt, payload: bytes) -> tuple[Outcome, bool]:
+    """Run the capability and record the run; return how it ended, and whether the journal has that.
+
+    The records are durable before the end is: a reader of COMPLETED finds them.
+    """
+    _remember_secrets(attempt)
+    if attempt.scope is None:
+        with JobLog(lambda text: write_simple_log(attempt.store, attempt.job_id, text)):
+            return outcome_of(attempt, payload), False
+    journal = Journal.of(attempt.store, scope=attempt.scope)
+    with JobLog(lambda text: journal.write_log(attempt.job_id, attempt.number, text)):
+        outcome = outcome_of(attempt, payload)
     try:
-        return _with_cause(journal.end(assignment.job_id, outcome), outcome), True
+        stored = journal.end(attempt.job_id, outcome)
     except StorageError as error:
-        _log.warning("the end of the job could not be written down: %s", error)
+        _log.warning("the end of the job could not be written to the journal: %s", error)
         return outcome, False
+    return outcome if stored == outcome else stored, True  # ours has the cause, which is not stored
 
 
-def _outcome(assignment: Assignment, payload: bytes) -> Outcome:
+def outcome_of(attempt: JobAttempt, payload: bytes) -> Outcome:
+    """Run the capability and record the run, durably; return how that ended.
+
+    Raises nothing of the user's. What ends this worker from outside passes.
+    """
     warnings: tuple[str, ...] = ()
     try:
-        warnings = tuple(filter(None, [difference(assignment.versions)]))
-        import_from(assignment.import_paths)
-        # Of the user's code, loading it included. What ends this worker from outside passes.
-        ref = contained(lambda: _record(assignment, _unpacked(payload)()))
+        warnings = tuple(filter(None, [difference(attempt.request.versions)]))
+        import_from(attempt.import_paths)
+        # Unpickling is contained, too: it imports the user's modules.
+        ref = contained(lambda: _record(attempt, _unpacked(payload)()))
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         outcome = Outcome.of_exception(error, warnings=warnings)
         return dataclasses.replace(outcome, cause=_cause(error))
     return Outcome(JobStatus.COMPLETED, ref=ref, warnings=warnings)
 
 
-def _remember_secrets(assignment: Assignment) -> None:
-    """Have them hidden in what the job says, and in how it failed: both are kept."""
+def _remember_secrets(attempt: JobAttempt) -> None:
+    """Have secrets hidden in the job's log and in its failure: both are stored."""
     import ray
 
     environment = ray.get_runtime_context().runtime_env.get("env_vars") or {}
-    remember({"env_vars": dict(environment), **assignment.store.model_dump()})
+    remember({"env_vars": dict(environment), **attempt.store.model_dump()})
 
 
 def _unpacked(payload: bytes) -> Callable[[], Any]:
@@ -105,15 +122,15 @@ def _unpacked(payload: bytes) -> Callable[[], Any]:
     return run
 
 
-def _record(assignment: Assignment, run: Any) -> CapabilityRunRef:
-    store = open_store(assignment.store)
-    receipt = store.write_with_receipt([checked_run(run)], provenance=assignment.provenance)
+def _record(attempt: JobAttempt, run: Any) -> CapabilityRunRef:
+    store = open_store(attempt.store)
+    receipt = store.write_with_receipt([checked_run(run)], provenance=attempt.provenance)
     ref: CapabilityRunRef = receipt.refs[0]
     return ref
 
 
 def _cause(error: Exception) -> bytes | None:
-    """Return what was raised as bytes, if it survives that, and its message holds no known secret."""
+    """Pickle the user's exception; None if it does not survive that, is large, or shows a secret."""
     raised = raised_as(error)
     with contextlib.suppress(Exception):  # an exception of the user's may do anything here
         from ray import cloudpickle
@@ -125,14 +142,10 @@ def _cause(error: Exception) -> bytes | None:
     return None
 
 
-def _with_cause(stored: Outcome, made: Outcome) -> Outcome:
-    return made if stored == made else stored
-
-
-def begin_and_perform(assignment: Assignment, payload: bytes) -> Iterator[Any]:
-    """Say that a worker has begun, then how the job ended and whether the journal knows it."""
+def begin_and_perform(attempt: JobAttempt, payload: bytes) -> Iterator[Any]:
+    """Yield None when the worker begins, which makes the job RUNNING; then what `perform` returns."""
     yield None
-    yield perform(assignment, payload)
+    yield perform(attempt, payload)
 
 
 @cache
@@ -145,7 +158,7 @@ def streaming_task() -> Any:
 
 @cache
 def plain_task() -> Any:
-    """Return `perform` as a Ray task, for Ray's client, which cannot stream."""
+    """Return `perform` as a Ray task, for `ray://` connections, which cannot stream."""
     import ray
 
     return ray.remote(perform)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from batchrunner.errors import InvalidSpecError
+from batchrunner.formats.registry import is_target
 from batchrunner.spec.execution import ErrorsSpec, ExecutionSpec, RaySpec
 from batchrunner.spec.fields import Name, OneUri
 from batchrunner.spec.loading import SpecText, checked, read_text
@@ -73,6 +74,7 @@ class BatchSpec(Section):
     @field_validator("capability", mode="before")
     @classmethod
     def _no_object(cls, value: Any) -> Any:
+        # pydantic would report that a function is no mapping, which is no way out.
         if callable(value) and not isinstance(value, Section):
             message = "give the object itself to BatchRunner(spec, capability=...)"
             raise ValueError(message)  # noqa: TRY004 - pydantic collects ValueErrors only
@@ -82,7 +84,7 @@ class BatchSpec(Section):
     @classmethod
     def _fits_the_source(cls, sink: SinkSpec, info: ValidationInfo) -> SinkSpec:
         source = info.data.get("source")
-        if source and sink.format is None:
+        if source and source.format and sink.format is None and not is_target(source.format):
             checked_for_format(sink.compression, source.format)
             checked_for_format(sink.schema_, source.format)
         return sink
@@ -142,6 +144,11 @@ class BatchSpec(Section):
     def from_environment(self) -> frozenset[tuple[str | int, ...]]:
         """Paths of the values that refer to variables, which must not be stored or shown."""
         return self._text.from_environment if self._text else frozenset()
+
+    @property
+    def called(self) -> CapabilitySpec:
+        """How the capability is called; with the defaults where Python hands over the object."""
+        return self.capability or CapabilitySpec(target="in:memory")
 
     @property
     def checkpoint_uri(self) -> str:

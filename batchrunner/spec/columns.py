@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails
 
-from batchrunner.spec.arrow_text import MAX_DEPTH, read_type
-from batchrunner.spec.arrow_types import ArrowField, ArrowType, check_names, list_of, struct_of
+from batchrunner.formats.arrow_text import MAX_DEPTH, read_type
+from batchrunner.formats.arrow_types import ArrowField, ArrowType, check_names, list_of, struct_of
 
 _EXPECTED = (
     "must be a type such as int64, a mapping for the fields of a struct, or a list of one type"

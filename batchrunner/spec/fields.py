@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
@@ -19,12 +19,15 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from batchrunner.formats.registry import BUILT_IN, format_names, is_known
 from batchrunner.spec.section import NEUTRAL
 from batchrunner.storage.schemes import absolute_uri
 
+# For the JSON Schema, where they only help an editor; the checks below are stricter.
 DURATION_PATTERN = r"^(\d+(\.\d+)?d)?(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s?)?$"
 SIZE_PATTERN = r"^\d+(\.\d+)?( ?([kKmMgGtT][iI]?)?[bB])?$"
 
+# Of bounded length, so that no text becomes a number of a million digits.
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)"
 _DURATION = re.compile("".join(rf"(?:{_NUMBER}{unit})?" for unit in "dhms"))
 _SECONDS = (86_400, 3_600, 60, 1)
@@ -51,6 +54,22 @@ UNBRACED: Final = "unbraced"
 """Key in pydantic's context: for each value of the text with a `$NAME` without braces, that name."""
 
 
+def _known_format(name: str) -> str:
+    """Refuse a format that there is not; load none: `validate` runs no code of the user's."""
+    if not is_known(name):
+        ours = " or ".join(map(repr, BUILT_IN))
+        raise ValueError(
+            f'must be {ours}, a format that is registered, or "package.module:Class" of one'
+        )
+    return name
+
+
+def _list_formats(schema: dict[str, Any]) -> None:
+    del schema["type"]
+    target = {"type": "string", "pattern": _TARGET}
+    schema["anyOf"] = [{"enum": format_names(), "type": "string"}, target]
+
+
 def duration_in_seconds(value: object) -> float:
     """Return the seconds of "3h50m", "90s", "2d", "1.5h", or of a number of seconds.
 
@@ -60,6 +79,7 @@ def duration_in_seconds(value: object) -> float:
     seconds = _number_of_text(value)
     if seconds is None and isinstance(value, str) and (match := _DURATION.fullmatch(value)):
         parts = zip(match.groups(), _SECONDS, strict=True)
+        # Fractions, so that 1.1h and 66m are the same duration.
         seconds = sum((Fraction(number) * unit for number, unit in parts if number), Fraction())
     if seconds is None or seconds <= 0:
         raise ValueError('must be a duration above zero, such as "3h50m", "90s", "2d" or 600')
@@ -83,11 +103,11 @@ def size_in_bytes(value: object) -> int:
 
 
 def _number_of_text(value: object) -> Fraction | None:
-    if isinstance(value, str) and _PLAIN.fullmatch(value):  # how a number comes out of ${...}
+    if isinstance(value, str) and _PLAIN.fullmatch(value):  # `${VAR}` is replaced by a text
         return Fraction(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return Fraction(value) if abs(value) < _MAX else None  # nor is NaN
+    return Fraction(value) if abs(value) < _MAX else None  # NaN is not below anything
 
 
 def _path_text(value: object) -> object:
@@ -95,6 +115,7 @@ def _path_text(value: object) -> object:
 
 
 def _no_bool(value: object) -> object:
+    # `True` is an int in Python, and pydantic would take it for 1.
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic collects ValueErrors only
     return value
@@ -129,6 +150,7 @@ def _custom(value: dict[str, float]) -> dict[str, float]:
 
 def _matching(pattern: str, message: str) -> AfterValidator:
     def check(value: str) -> str:
+        # `$` also matches before a line break at the end.
         if not re.match(pattern, value, re.ASCII) or value.endswith("\n"):
             raise ValueError(message)
         return value
@@ -215,6 +237,7 @@ Gpus = Annotated[Share, AfterValidator(_whole_above_one)]
 Resources = Annotated[dict[str, Share], AfterValidator(_custom)]
 Budget = Annotated[
     int | float,
+    # Not pydantic's union, which converts: 1 is one row, and 1.0 is all of them.
     PlainValidator(_budget),
     WithJsonSchema(
         {
@@ -255,6 +278,7 @@ OneUri = Annotated[
     AfterValidator(_without_glob),
     AfterValidator(absolute_uri),
 ]
+# Of the two forms, the tag chooses one: an error is then about the form that the user wrote.
 Uris = Annotated[
     Annotated[Uri, Tag("<one>")]
     | Annotated[tuple[Uri, ...], _SOME, _SOME_IN_SCHEMA, Tag("<several>")],
@@ -267,7 +291,11 @@ Concurrency = Annotated[
     | Annotated[tuple[Count, Count], AfterValidator(_rising), Tag("<range>")],
     Discriminator(lambda value: "<range>" if isinstance(value, list | tuple) else "<fixed>"),
 ]
-Format = Literal["jsonl", "parquet"]
+Format = Annotated[
+    str,
+    AfterValidator(_known_format),
+    Field(json_schema_extra=_list_formats),
+]
 Kwargs = Annotated[dict[str, Any], AfterValidator(_json_like)]
 StorageOptions = Annotated[dict[str, Any], NEUTRAL]
 Word = Annotated[str, _matching(r"\S+$", "must be a word, without spaces")]

@@ -150,6 +150,7 @@ def _change_of_name(name: str, old: Mapping[str, str], new: Mapping[str, str]) -
 def _leaves(section: Section, path: Loc) -> Iterator[tuple[Loc, str, bool]]:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        # Without what is not set, so that a new field leaves stored fingerprints valid.
         if NEUTRAL in field.metadata or value is None:
             continue
         if ADDED in field.metadata and value == field.default:
@@ -158,6 +159,7 @@ def _leaves(section: Section, path: Loc) -> Iterator[tuple[Loc, str, bool]]:
         if isinstance(value, Section):
             yield from _leaves(value, inner)
         elif ORDERED in field.metadata:
+            # As pairs, since JSON of a mapping is sorted here.
             yield inner, _canonical(list(value.items())), False
         elif value != {}:
             yield from _items(value, inner, secret=False)
@@ -186,7 +188,7 @@ def _canonical(value: object) -> str:
 
 
 def _digest(text: str) -> str:
-    if text.startswith(_DIGEST):
+    if text.startswith(_DIGEST):  # of a secret, only the digest is stored
         return text
     return _DIGEST + hashlib.sha256(text.encode()).hexdigest()
 

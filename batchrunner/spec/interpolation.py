@@ -46,6 +46,7 @@ def unbraced(value: str) -> str | None:
 def _replacement(reference: re.Match[str], environ: Mapping[str, str]) -> str:
     if reference["inside"] is None:
         return "$"
+    # The `}` of the inner one would end the outer one.
     if "${" in reference["inside"]:
         raise InterpolationError("${...} inside ${...} is not supported", reference[0])
     inside = _INSIDE.fullmatch(reference["inside"])

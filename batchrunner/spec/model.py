@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from batchrunner.formats.registry import format_named, is_target
 from batchrunner.spec.columns import column_texts
 from batchrunner.spec.fields import (
     Columns,
@@ -20,11 +21,6 @@ from batchrunner.spec.fields import (
     Uris,
 )
 from batchrunner.spec.section import ADDED, NEUTRAL, ORDERED, Section
-
-_COMPRESSIONS = {
-    "jsonl": ("none", "gz", "zst"),
-    "parquet": ("none", "snappy", "zstd", "gzip"),
-}
 
 
 class CapabilitySpec(Section):
@@ -56,6 +52,7 @@ class CapabilitySpec(Section):
         description="Stands in for the hash of the code: the output is taken to be the same as "
         "long as the version is.",
     )
+    # Neutral, since not their names decide but their content, which the fingerprint has beside the spec.
     files: Annotated[Files | None, NEUTRAL] = Field(
         default=None,
         description="Files that the capability reads, such as weights, and whose content decides "
@@ -138,7 +135,7 @@ class SinkSpec(Section):
     )
     schema_: Annotated[dict[str, str] | None, BeforeValidator(column_texts), ORDERED] = Field(
         default=None,
-        alias="schema",
+        alias="schema",  # `schema` itself is a method of pydantic's BaseModel
         description="Columns of the parts, in order, and their types as Arrow prints them, such as "
         "`int64`, `timestamp[us, tz=UTC]` or `list<struct<role: string, content: string>>`. A "
         "mapping is a struct, a list of one type is a list. In Python, also a `pyarrow.Schema` or a "
@@ -151,7 +148,9 @@ class SinkSpec(Section):
     @field_validator("compression", "schema_")
     @classmethod
     def _fits_the_format(cls, value: Any, info: ValidationInfo) -> Any:
-        return checked_for_format(value, info.data.get("format"))
+        parts = info.data.get("format")
+        # The module of a format that a spec names is the user's: it is imported to run, not here.
+        return value if parts and is_target(parts) else checked_for_format(value, parts)
 
 
 def checked_for_format(value: Any, sink_format: str | None) -> Any:
@@ -160,10 +159,13 @@ def checked_for_format(value: Any, sink_format: str | None) -> Any:
     Raises:
         ValueError: It does not.
     """
-    if sink_format and isinstance(value, str) and value not in _COMPRESSIONS[sink_format]:
-        known = ", ".join(_COMPRESSIONS[sink_format])
-        raise ValueError(f"the format {sink_format} takes these compressions only: {known}")
-    if sink_format == "jsonl" and isinstance(value, dict):
+    if sink_format is None or value is None:
+        return value
+    parts = format_named(sink_format)
+    if isinstance(value, str) and value not in parts.compressions:
+        names = ", ".join(parts.compressions)
+        raise ValueError(f"the format {sink_format} takes these compressions only: {names}")
+    if isinstance(value, dict) and not parts.keeps_schema:
         raise ValueError("a schema needs the format parquet")
     return value
 

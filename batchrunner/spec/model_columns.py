@@ -20,8 +20,8 @@ import pydantic
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from batchrunner.spec.arrow_text import read_type
-from batchrunner.spec.arrow_types import (
+from batchrunner.formats.arrow_text import read_type
+from batchrunner.formats.arrow_types import (
     DECIMALS,
     ArrowField,
     ArrowType,
@@ -79,7 +79,7 @@ def _fields(model: type[BaseModel], at: _FieldPath) -> list[ArrowField]:
     try:
         model.model_rebuild()  # resolves names of models that were defined after it
     except NameError as error:
-        raise at.refusal(f"{error.name} is not defined by now") from error
+        raise at.refusal(f"{error.name} is not defined yet") from error
     inner = (*at.models, model)
     return [
         ArrowField(name, _type(annotation, metadata, _FieldPath(f"{at.path}.{name}", inner)))
@@ -132,6 +132,7 @@ def _of_class(kind: type, at: _FieldPath) -> ArrowType:
 
 
 def _of_union(members: tuple[Any, ...], metadata: tuple[Any, ...], at: _FieldPath) -> ArrowType:
+    # Without None, since every column may be null.
     some = [member for member in members if member is not type(None)]
     kinds = {_type(member, metadata, at) for member in some}
     if len(kinds) > 1:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchrunner.spec.arrow_text import read_type
-from batchrunner.spec.arrow_types import (
+from batchrunner.formats.arrow_text import read_type
+from batchrunner.formats.arrow_types import (
     ArrowField,
     ArrowType,
     dictionary_of,
@@ -73,7 +73,7 @@ def _type(kind: Any) -> ArrowType:
     if t.is_dictionary(kind):
         values, indices = _type(kind.value_type), _type(kind.index_type)
         return dictionary_of(values, indices, ordered=int(kind.ordered))
-    if hasattr(kind, "value_field"):
+    if hasattr(kind, "value_field"):  # all kinds of lists
         return _list(kind)
     return _plain(kind)
 

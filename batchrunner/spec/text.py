@@ -19,8 +19,8 @@ from batchrunner.spec.tree import (
     MAX_CHARACTERS,
     MAX_DEPTH,
     MAX_NODES,
-    Document,
     Node,
+    ParsedText,
     resolved,
     shown,
 )
@@ -41,7 +41,7 @@ class _RefusedError(Exception):
         self.problem = Problem(offset, message)
 
 
-def read_document(text: str, *, origin: str, environ: Mapping[str, str]) -> Document:
+def read_document(text: str, *, origin: str, environ: Mapping[str, str]) -> ParsedText:
     """Parse one YAML document; the result holds each problem that can be seen without the model."""
     builder = _TreeBuilder(text, environ)
     root = None
@@ -59,7 +59,7 @@ def read_document(text: str, *, origin: str, environ: Mapping[str, str]) -> Docu
     ):  # the parser in pure Python raises these, too
         builder.add_syntax_error(None)
     page = Page(origin, text, tuple(builder.secrets))
-    return Document(root, tuple(builder.problems), page, builder.unbraced)
+    return ParsedText(root, tuple(builder.problems), page, builder.unbraced)
 
 
 def _check(text: str) -> None:
@@ -83,6 +83,7 @@ class _TreeBuilder:
         self._text, self._environ = text, environ
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=LOADER)
         self._read_to = 0
+        # Start of the open value below a secret key: if a syntax error comes, all from there is hidden.
         self._hidden_from: int | None = None
         self._nodes = self._characters = 0
         self._anchors: dict[str, tuple[Node, int, int] | None] = {}
@@ -175,6 +176,7 @@ class _TreeBuilder:
 
     def _scalar(self, event: yaml.ScalarEvent, *, secret: bool) -> Node:
         start, end = _start(event), self._read_to
+        # The text as written, before variables are replaced: only that is ever shown.
         if end > start and (secret or _has_credentials(event.value)):
             self.secrets.append((start, end))
         try:
@@ -208,6 +210,7 @@ class _TreeBuilder:
             key = self._key(inner, depth=depth + 1)
             name = getattr(inner, "value", None)
             child = self._item(name, depth=depth + 1, secret=secret or hides(name))
+            # After its value was read, since the parser only goes forwards.
             if key in keys:
                 first = "line {}, column {}".format(*line_and_column(self._text, keys[key]))
                 self._complain(at, f'duplicate key "{key[:_MAX_KEY]}"; the first is at {first}')
@@ -221,6 +224,7 @@ class _TreeBuilder:
         if secret and outer is None:
             self._hidden_from = since
         event = self._next()
+        # Options are hidden by their keys. With no keys, as after a slip, all of it may be the secret.
         if str(name).endswith("_options") and not _may_be_options(event):
             secret, self._hidden_from = True, since if outer is None else outer
         node = self._node(event, depth=depth, secret=secret)

@@ -63,7 +63,7 @@ class Node(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class ParsedText:
     """A parsed text and its problems.
 
     Attributes:
@@ -93,6 +93,7 @@ def resolved(text: str, *, tag: str | None, plain: bool) -> Scalar:
     kind = tag.removeprefix(CORE)
     if not tag.startswith(CORE) or kind not in _TYPES:
         raise ValueError(f"the tag {shown(tag)} is not supported: a spec holds plain values only")
+    # `type` and not `isinstance`, since a bool is an int.
     if kind == "float" and type(value) is int:
         return float(value)
     if type(value) is not _TYPES[kind]:
@@ -111,7 +112,7 @@ def _plain(text: str) -> Scalar:
     whole = _WHOLE.fullmatch(text)
     if not whole and not _REAL.fullmatch(text):
         return text
-    if len(text) > _MAX_DIGITS:
+    if len(text) > _MAX_DIGITS:  # `int` takes quadratic time
         raise ValueError(f"a number of more than {_MAX_DIGITS} digits; put a text in quotes")
     if whole:
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))

@@ -28,8 +28,8 @@ class Below:
         yield from map(self._inside, self._storage.list(folder, recursive=recursive))
 
     def head(self, key: str) -> Entry | None:
-        found = self._storage.head(self._full(key))
-        return None if found is None else self._inside(found)
+        entry = self._storage.head(self._full(key))
+        return None if entry is None else self._inside(entry)
 
     def get(self, key: str) -> bytes:
         return self._storage.get(self._full(key))

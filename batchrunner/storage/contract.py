@@ -1,4 +1,4 @@
-"""The seam between batchrunner and any place that keeps bytes: a disk, a bucket, a test's memory."""
+"""The contract between batchrunner and any store of bytes: a disk, a bucket, a test's memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Options = Mapping[str, Any]
 
 
 def options_key(options: Options) -> Hashable:
-    """Return what is equal for equal *options*, to keep things by."""
+    """Return a key for a cache: equal for equal *options*, whatever their order."""
     return tuple(sorted((name, _key(value)) for name, value in options.items()))
 
 
@@ -21,7 +21,7 @@ def _key(value: Any) -> tuple[str, Hashable]:
 
 
 MAX_RECORD_BYTES = 64 << 20
-"""Records (sentinels, leases, sentinel indexes) larger than this are refused, not read into memory."""
+"""Documents (sentinels, leases, sentinel indexes) larger than this are refused, not read into memory."""
 
 MAX_INTENT_BYTES = 1800
 """S3 allows 2 KB of metadata with an object."""
@@ -37,7 +37,7 @@ class Entry:
         identity: Differs whenever the bytes do: the ETag in a bucket, the time of the last change
             in nanoseconds on a disk.
         modified: When a bucket says it was written, in seconds of the store's own clock; 0.0 where
-            `identity` tells two writes of the same bytes apart. Not compared.
+            `identity` differs between two writes of the same bytes. Not compared.
     """
 
     key: str
@@ -47,7 +47,7 @@ class Entry:
 
 
 class Staged(Protocol):
-    """Bytes on their way: written here first, visible to nobody, then published or discarded."""
+    """Bytes that no reader sees yet: written here first, then published or discarded."""
 
     @property
     def file(self) -> BinaryIO:
@@ -85,7 +85,7 @@ class Storage(Protocol):
         """Return the object's entry, or None when there is none."""
 
     def get(self, key: str) -> bytes:
-        """Return the bytes of a record.
+        """Return the bytes of a document.
 
         Raises:
             ObjectNotFoundError: There is none.
@@ -111,9 +111,9 @@ class Storage(Protocol):
 
         Returns:
             The keys that hold exactly these bytes because of this call, also when the store's
-            answer was lost on the way and the call had to look. The others belong to somebody
-            else, durably, and were left alone. Of several callers with different bytes, exactly
-            one gets the key; callers with the same bytes cannot be told apart, and all get it.
+            answer was lost on the way and the call had to look. The others belong to another
+            caller, durably, and were left alone. Of several callers with different bytes, exactly
+            one gets the key; callers with the same bytes are not distinguished, and all get it.
         """
 
     def stage(self) -> Staged:
@@ -128,8 +128,8 @@ class Storage(Protocol):
         and so is everything when an error is raised; some objects may be published then.
 
         Raises:
-            ObjectNotFoundError: What was staged was swept away.
-            UnsafeStoreError: The file system has no hard links.
+            ObjectNotFoundError: What was staged was cleaned away.
+            UnsafeStorageError: The file system has no hard links.
             ValueError: A staged file is not closed.
         """
 
@@ -144,7 +144,7 @@ class Storage(Protocol):
     def remove_intents(self, keys: Iterable[str]) -> None:
         """Drop the intents of *keys*, where they are objects of their own. Idempotent.
 
-        Notes that were published in one call may stay until the last of them is dropped.
+        Intents that were published in one call may stay until the last of them is dropped.
         """
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -154,8 +154,8 @@ class Storage(Protocol):
         """Remove each object that is still the one of its entry, in this order, durably.
 
         For a driver that may have been displaced since it looked: what another one wrote under the
-        key meanwhile stays, as far as the store can tell. A bucket that ignores the condition of a
-        deletion is asked just before it, and a write in between is lost.
+        key meanwhile stays, where the store honours the condition of a deletion. A bucket that ignores
+        it is asked just before, and a write in between is lost.
 
         Returns:
             The keys that hold another object, which was left alone. What is gone is no error.
@@ -181,7 +181,7 @@ class Storage(Protocol):
     def clean(self, *, intents: bool = False) -> None:
         """Remove what dead writers left behind: staged bytes, unfinished uploads.
 
-        With *intents* also all intents that are objects of their own: only where nobody adopts anything.
+        With *intents* also all intents that are objects of their own: only where nothing is adopted.
 
         Call it with the right to run only: a live writer's staged bytes go too. Its publish then
         raises `ObjectNotFoundError`, or uploads them again from where they are kept.
@@ -191,5 +191,5 @@ class Storage(Protocol):
         """Prove that `put_if_absent` refuses a second writer.
 
         Raises:
-            UnsafeStoreError: It does not.
+            UnsafeStorageError: It does not.
         """

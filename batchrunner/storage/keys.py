@@ -31,7 +31,7 @@ def plain_folder(prefix: str) -> str:
 
 
 def is_staging(key: str) -> bool:
-    """Tell whether *key* lies in a staging folder, this root's or a nested one's."""
+    """Return whether *key* lies in a staging folder, this root's or a nested one's."""
     return STAGING in key.split("/")[:-1]
 
 

@@ -1,4 +1,4 @@
-"""Bytes on their way, in a file that only this process knows."""
+"""Staged bytes, in a file that only this process has open."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class WholeWrites(io.FileIO):
     """A raw file whose `write` writes everything or raises.
 
     The kernel may take less than it is given: beyond 2 GiB, on a disk that is nearly full, at a
-    quota. Whoever ignores the count, as pyarrow does, would publish a part that is cut short.
+    quota. A writer that ignores the count, as pyarrow does, would publish a part that is cut short.
     """
 
     def __init__(self, fd: int, *, where: str) -> None:
@@ -44,7 +44,7 @@ class WholeWrites(io.FileIO):
 class StagedFile:
     """A staged object in a file. The file stays open here until it is published or discarded.
 
-    So it is this descriptor that is synced, the one which learns of every failed write.
+    So it is this descriptor that is synced: the kernel reports every failed write to it.
     """
 
     __slots__ = ("_owner", "_view", "path")
@@ -78,7 +78,7 @@ class StagedFile:
         self._view.close()
         if self._owner.closed:
             return
-        with contextlib.suppress(OSError):  # `sweep` takes what a failing disk does not give back
+        with contextlib.suppress(OSError):  # `clean` removes what a failing disk does not give back
             self._owner.close()
             if self.path is not None:
                 os.unlink(self.path)  # noqa: PTH108 -- once per object: pathlib is slower

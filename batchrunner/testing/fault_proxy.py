@@ -70,16 +70,16 @@ class Fault:
     seconds: float = 0.1
 
     def strikes(self, number: int) -> bool:
-        """Tell whether matching request *number* fails, counted from 1."""
+        """Return whether matching request *number* fails, counted from 1."""
         return self.nth in {None, number} or (self.lasts and number > (self.nth or 0))
 
     def is_about(self, method: str, target: str) -> bool:
-        """Tell whether such a request may fail."""
+        """Return whether such a request may fail."""
         return self.method in {"", method} and re.search(self.target, target) is not None
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _ReceivedRequest:
     method: str
     target: str
     head: bytes
@@ -150,7 +150,7 @@ class FaultProxy:
             self._connections.discard(task)
             writer.transport.abort()
 
-    async def _serve(self, request: _Request, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, request: _ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         self.requests.append(f"{request.method} {request.target}")
         fault = self._fault_for(request)
         kind = fault.kind if fault else None
@@ -172,7 +172,7 @@ class FaultProxy:
             writer.write(answer)
         await writer.drain()
 
-    def _fault_for(self, request: _Request) -> Fault | None:
+    def _fault_for(self, request: _ReceivedRequest) -> Fault | None:
         what = f"{request.method} {request.target}"
         for index, fault in enumerate(self._faults):
             if fault.is_about(request.method, request.target):
@@ -183,7 +183,7 @@ class FaultProxy:
                     return fault
         return None
 
-    async def _pass_on(self, request: _Request) -> bytes:
+    async def _pass_on(self, request: _ReceivedRequest) -> bytes:
         reader, writer = await asyncio.open_connection(*self._upstream)
         try:
             writer.write(request.head + b"Connection: close\r\n\r\n" + request.body)
@@ -214,7 +214,7 @@ def _answer(fault: Fault, method: str) -> bytes:
 
 async def _read_request(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> _Request | None:
+) -> _ReceivedRequest | None:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:  # the client is done with this connection
@@ -227,8 +227,8 @@ async def _read_request(
     if headers.get("expect", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    kept = _without(head.removesuffix(b"\r\n\r\n"), b"expect", b"connection")
-    return _Request(method, unquote(target), kept, body)
+    forwarded = _without(head.removesuffix(b"\r\n\r\n"), b"expect", b"connection")
+    return _ReceivedRequest(method, unquote(target), forwarded, body)
 
 
 def _without(head: bytes, *names: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The output of a run held against its records and its source, and damage set aside."""
+"""Verification of a run's output against its checkpoint and its source, and repair of damage."""
 
 from batchrunner.verify.checks import Checks
 from batchrunner.verify.findings import Finding, FindingKind, Verification

@@ -1,18 +1,26 @@
-"""What `verify` is asked to look at besides bytes, counts and records."""
+"""Checks of rows, made on request: keys compared, and shards replayed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
+from batchrunner.checkpoint import RunLocation
 from batchrunner.errors import InvalidSpecError
-from batchrunner.spec import BatchSpec, CapabilitySpec
+from batchrunner.shard import Shard, Slicing
+from batchrunner.spec import BatchSpec
+from batchrunner.verify.evidence import Evidence
+from batchrunner.verify.findings import RECOMPUTED, Finding
+from batchrunner.verify.key_check import KeyCheck
 from batchrunner.verify.key_table import need_duckdb
+from batchrunner.verify.replaying import Replay, chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """Checks that cost more, or that need to know more of the capability.
+    """Checks that `verify` makes on request: they cost more, or suit only some capabilities.
 
     Attributes:
         keys: Columns that name a row together: each key of the source has to be in the output as
@@ -27,25 +35,25 @@ class Checks:
 
     @property
     def asks_for_rows(self) -> bool:
-        """Tell whether rows are to be compared, which needs the files that they were made of."""
+        """Whether rows are compared, which needs the source files that they were made of."""
         return bool(self.keys) or self.replay is not None
 
     def check_possible(self, spec: BatchSpec) -> None:
-        """Refuse what cannot be asked of *spec*.
+        """Check that these checks can be made of a run of *spec*.
 
         Raises:
-            InvalidSpecError: The spec has to say something first, or no such check is possible.
+            InvalidSpecError: The spec rules them out, or has to name something first.
             CannotStartError: DuckDB is not installed, and keys are to be compared.
         """
         if self.keys:
             _check_keys(self.keys, spec)
             need_duckdb()
         if self.replay is not None:
-            _check_replay(self.replay, spec, known=self.capability is not None)
+            _check_replay(self.replay, spec, has_capability=self.capability is not None)
 
 
 NONE = Checks()
-"""Bytes, counts and records only."""
+"""No row is compared: bytes, counts and documents only."""
 
 
 def _check_keys(keys: tuple[str, ...], spec: BatchSpec) -> None:
@@ -58,11 +66,11 @@ def _check_keys(keys: tuple[str, ...], spec: BatchSpec) -> None:
         )
 
 
-def _check_replay(share: float, spec: BatchSpec, *, known: bool) -> None:
+def _check_replay(share: float, spec: BatchSpec, *, has_capability: bool) -> None:
     if not 0 < share <= 1:
         raise InvalidSpecError(f"the share to replay is {share:g}; it is above 0 and at most 1")
-    capability = spec.capability or CapabilitySpec(target="in:memory")
-    if spec.capability is None and not known:
+    capability = spec.called
+    if spec.capability is None and not has_capability:
         raise InvalidSpecError("there is no capability to replay: name one, or hand it over")
     if capability.mode == "run":
         raise InvalidSpecError("capability runs are not replayed: each would be one run more")
@@ -71,3 +79,55 @@ def _check_replay(share: float, spec: BatchSpec, *, known: bool) -> None:
             "only a capability that gives the same rows for the same rows can be replayed; if this "
             "one does, say so: capability: {target: ..., deterministic: true}"
         )
+
+
+class RowChecks:
+    """Makes the *checks* of the rows of a run.
+
+    Attributes:
+        notes: What was compared, and what could not be; a line each.
+        left_out: Ids of shards that could not be compared, though a check asked for it.
+    """
+
+    def __init__(self, run: RunLocation, evidence: Evidence, checks: Checks) -> None:
+        self.notes: list[str] = []
+        self.left_out: set[int] = set()
+        self._run, self._evidence, self._checks = run, evidence, checks
+
+    def faults(
+        self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]
+    ) -> Iterator[Finding]:
+        """Yield what is wrong in *shards*. Leave out those whose source file changed.
+
+        Raises as `verify` does.
+        """
+        if self._checks.asks_for_rows:
+            self.left_out |= {s.id for s in shards if s.uri in self._evidence.changed}
+            shards = [shard for shard in shards if shard.id not in self.left_out]
+        if self._checks.keys:
+            done = count(1)
+            keys = KeyCheck(self._run, self._evidence, names=self._checks.keys)
+            yield from keys.faults(shards, step=lambda: watch(next(done), len(shards)))
+            self.notes += keys.notes
+            self.left_out |= keys.left_out
+        if self._checks.replay is not None:
+            some = chosen(shards, self._checks.replay, run_uid=self._evidence.run_uid)
+            replay = Replay(self._run, self._evidence, capability=self._checks.capability)
+            yield from replay.faults(some, watch=watch)
+            self.notes += replay.notes
+            self.left_out |= replay.left_out
+
+
+def sound_shards(evidence: Evidence, findings: Iterable[Finding]) -> list[Shard]:
+    """Return the committed shards without *findings*.
+
+    A shard that retried dead letters counts only if the shard that they are of does, too: its rows
+    can be read from the source only by the positions in these dead letters.
+    """
+    damaged = {finding.shard for finding in findings if finding.kind in RECOMPUTED}
+    sound = {shard_id for shard_id in evidence.sentinels if shard_id not in damaged}
+    return [
+        shard
+        for shard in evidence.plan.active
+        if shard.id in sound and (shard.slicing is not Slicing.DEAD_LETTERS or shard.start in sound)
+    ]

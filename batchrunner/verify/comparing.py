@@ -1,14 +1,12 @@
-"""Where two sequences of rows part ways: the first row, its column, and both values."""
+"""The first difference between two sequences of rows: row, column and both values."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
-
-from batchrunner.verify.reading import row_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,10 +15,12 @@ _SHOWN = 100
 _LESS, _MORE = "the part has no such row", "the capability gives no such row"
 
 
-def line_difference(part: Iterator[bytes], again: Iterator[bytes]) -> str:
-    """Return the first difference of two sequences of JSON lines; "" for none.
+def record_difference(
+    part: Iterator[bytes], again: Iterator[bytes], *, row_of: Callable[[bytes], dict[str, Any]]
+) -> str:
+    """Return the first difference of two sequences of records; "" for none.
 
-    Lines that hold the same values are equal, however they are spelled.
+    Records with the same values are equal, however they are written.
     """
     for number, (old, new) in enumerate(_pairs(part, again)):
         if old == new:
@@ -35,7 +35,7 @@ def line_difference(part: Iterator[bytes], again: Iterator[bytes]) -> str:
 def _pairs(
     one: Iterator[bytes], other: Iterator[bytes]
 ) -> Iterator[tuple[bytes | None, bytes | None]]:
-    """Yield items side by side, and at the end the first that has no other."""
+    """Yield items in pairs, and at the end the first item without a partner."""
     for left in one:
         right = next(other, None)
         yield left, right
@@ -67,7 +67,7 @@ def _shown(value: object) -> str:
 
 
 def same(one: object, other: object) -> bool:
-    """Tell whether two values are equal in value and type; NaN is equal to NaN, 0.0 not to -0.0."""
+    """Return whether two values are equal in value and type; NaN equals NaN, 0.0 does not equal -0.0."""
     if type(one) is not type(other):
         return False
     if isinstance(one, float) and isinstance(other, float):
@@ -84,8 +84,8 @@ def same(one: object, other: object) -> bool:
 def table_difference(part: Iterator[pa.Table], again: Iterator[pa.Table]) -> str:
     """Return the first difference of two sequences of tables; "" for none.
 
-    A column, or a field, that only one of them has is no difference where it is null: a part has
-    the columns of the sink, and may be older than some of them.
+    A column or field that only one of them has is no difference where it is null: a part has all
+    columns that the sink had when it was written, and may be older than some.
     """
     first = 0
     for old, new in _side_by_side(part, again):
@@ -93,9 +93,9 @@ def table_difference(part: Iterator[pa.Table], again: Iterator[pa.Table]) -> str
             return f"row {first:,}: {_LESS if old is None else _MORE}"
         names = dict.fromkeys(chain(old.column_names, new.column_names))
         differences = (_column_difference(old, new, name) for name in names)
-        found = min((d for d in differences if d is not None), default=None)
-        if found is not None:
-            return f"row {first + found[0]:,}, {found[1]}"
+        difference = min((d for d in differences if d is not None), default=None)
+        if difference is not None:
+            return f"row {first + difference[0]:,}, {difference[1]}"
         first += len(old)
     return ""
 
@@ -103,7 +103,7 @@ def table_difference(part: Iterator[pa.Table], again: Iterator[pa.Table]) -> str
 def _side_by_side(
     one: Iterator[pa.Table], other: Iterator[pa.Table]
 ) -> Iterator[tuple[pa.Table | None, pa.Table | None]]:
-    """Yield tables of equally many rows; at the end, those left of one and None."""
+    """Yield pairs of tables with equally many rows; at the end, the rest of the longer with None."""
     left = right = None
     while True:
         left = left or next(filter(len, one), None)
@@ -122,6 +122,7 @@ def _column_difference(old: pa.Table, new: pa.Table, name: str) -> tuple[int, st
     before, after = _column(old, name), _column(new, name)
     if not _alike(before.type, after.type):
         return 0, f"column {name!r}: {before.type} in the part, {after.type} from the capability"
+    # Arrow first, as rows in Python take far longer; its "different" may still be an equal row.
     if _surely_equal(before, after):
         return None
     for row, (one, two) in enumerate(zip(before, after, strict=True)):
@@ -139,9 +140,10 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def _alike(old: pa.DataType, new: pa.DataType) -> bool:
-    """Tell whether one is the other, with more fields, with a type for null, or kept otherwise.
+    """Return whether values of both types can be equal.
 
-    Text is text and a list is a list, however Arrow keeps them.
+    The types may differ in fields, in null against any type, and in Arrow's layouts: text is text
+    and a list is a list.
     """
     import pyarrow.types as t
 
@@ -182,7 +184,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _surely_equal(old: pa.ChunkedArray, new: pa.ChunkedArray) -> bool:
-    """Tell whether Arrow finds no difference; floats by their bits, for 0.0 is not -0.0."""
+    """Return whether Arrow finds no difference. Floats by their bits: 0.0 does not equal -0.0."""
     if old.null_count == new.null_count == len(old):
         return True
     return bool(old.type == new.type) and _equal(old.combine_chunks(), new.combine_chunks())
@@ -194,6 +196,7 @@ def _equal(old: Any, new: Any) -> bool:
 
     kind = old.type
     if t.is_list(kind) or t.is_large_list(kind):
+        # The lengths too: [[1], [2]] and [[1, 2]] flatten to the same values.
         alike = pc.list_value_length(old).equals(pc.list_value_length(new))
         return alike and _equal(old.flatten(), new.flatten())
     if t.is_floating(kind):
@@ -214,6 +217,7 @@ def _same_scalar(old: pa.Scalar, new: pa.Scalar) -> bool:
         before, after = old.as_py(), new.as_py()
     except (ValueError, OverflowError):  # Python has no such value, such as the year 12,000
         return bool(old.equals(new))
+    # Of different types one may have fields that the other lacks: null there is no difference.
     grown = old.type != new.type
     return same(_without_nulls(before), _without_nulls(after)) if grown else same(before, after)
 

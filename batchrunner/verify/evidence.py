@@ -1,10 +1,12 @@
-"""What there is to look at: records, listings and places of one run, read once."""
+"""What `verify` checks: plan, sentinels and listings of one run, read once."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 
 from batchrunner.checkpoint import RunLocation, RunPlace, Sentinel
 from batchrunner.checkpoint.sentinel_index import read_sentinel
@@ -12,8 +14,10 @@ from batchrunner.driver.moving import brought_here, recorded_place
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
-from batchrunner.shard import Shard
+from batchrunner.formats.jsonl_second_reader import numbered_lines
+from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import Entry, Storage
+from batchrunner.verify.reading import Numbers
 from batchrunner.verify.sink_data import apart_from, data_in, other_runs
 
 _READERS = 16
@@ -21,22 +25,22 @@ _READERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What stands there.
+    """What checkpoint and sink of a run hold.
 
     Attributes:
         run_uid: The run.
         plan: Its shards.
-        sentinels: Whole ones of active shards, by id: the sentinels themselves, not their copies.
-        damaged: What is wrong with the others, by id.
+        sentinels: Undamaged ones of active shards, by id: themselves, not their copies in an index.
+        damaged: Why the sentinels of other shards cannot be read, by id.
         strays: Keys of sentinels that belong to no shard of the plan.
         data: Objects in the sink that look like data, by name; also in folders below it.
         other_runs: Folders below the sink that are the output of another run.
-        dead_letters: Files of rows set aside, by name.
-        is_finished: `_SUCCESS` stands, before and after everything else was read.
+        dead_letters: Files of dead letters, by name.
+        is_finished: `_SUCCESS` stood both before and after everything else was read.
         manifest: The manifest's bytes; None when there is none.
-        places: Where the run was when its records were made.
+        places: Where the run was when its documents were written.
         decisive: What decided the output, as recorded.
-        changed: Source files that are not those that were read, by URI: what is known of them.
+        changed: Source files that differ from those that the run read, by URI, and how.
     """
 
     run_uid: str
@@ -58,54 +62,58 @@ class Evidence:
         return self.plan.facts.part(shard.id)
 
 
-def gather(place: RunLocation) -> Evidence:
-    """Read what there is.
+def gather(run: RunLocation) -> Evidence:
+    """Read checkpoint and sink of *run*.
 
-    Sentinels are listed before parts, so that a run at work meanwhile never shows one without its
-    part.
+    Sentinels are listed before parts: a run at work meanwhile commits the part first, so that no
+    sentinel seems to be without its part.
 
     Raises:
         ObjectNotFoundError: There is no run.
-        DamagedOutputError: The record of the run, or its plan, cannot be read.
+        DamagedOutputError: The run's document or its plan cannot be read.
     """
-    was_finished = place.sink.head(SUCCESS) is not None
-    record, generations = place.checkpoint.run(), place.checkpoint.generations()
-    storage = place.checkpoint.records
+    # Before all else: a run that completes meanwhile would declare what was listed too early.
+    was_finished = run.sink.head(SUCCESS) is not None
+    record, generations = run.checkpoint.run(), run.checkpoint.generations()
+    storage = run.checkpoint.records
     if record is None:
-        place.checkpoint.refuse_without_record()
+        run.checkpoint.refuse_without_record()
     if record is None or not generations:
         raise ObjectNotFoundError(f"there is no run in {storage.uri}")
-    was = recorded_place(record.decisive, generations, place.spec)
-    plan = StoredPlan.of(brought_here(generations, spec=place.spec, was=was))
+    was = recorded_place(record.decisive, generations, run.spec)
+    plan = StoredPlan.of(brought_here(generations, spec=run.spec, was=was))
     keys = {f"sentinels/{plan.facts.stem(shard.id)}.json": shard.id for shard in plan.active}
     retired = {f"sentinels/{plan.facts.stem(shard.id)}.json" for shard in plan.retired}
     listed = {entry.key: entry for entry in storage.list("sentinels")}
-    read = _read(storage, [entry for key, entry in listed.items() if key in keys])
+    results = _read_sentinels(storage, [entry for key, entry in listed.items() if key in keys])
     dead_letters = {entry.key.partition("/")[2]: entry for entry in storage.list("errors")}
-    in_sink = {entry.key: entry for entry in place.sink.list(recursive=True)}
+    in_sink = {entry.key: entry for entry in run.sink.list(recursive=True)}
     return Evidence(
         run_uid=record.run_uid,
         plan=plan,
-        sentinels={keys[key]: s for key, s in read.items() if isinstance(s, Sentinel)},
-        damaged={keys[key]: why for key, why in read.items() if isinstance(why, str)},
+        sentinels={keys[key]: s for key, s in results.items() if isinstance(s, Sentinel)},
+        damaged={keys[key]: why for key, why in results.items() if isinstance(why, str)},
         strays=[key for key in listed if key not in keys and key not in retired],
-        data=data_in(in_sink, beside=apart_from(place.spec)),
+        data=data_in(in_sink, beside=apart_from(run.spec)),
         other_runs=other_runs(in_sink),
         dead_letters=dead_letters,
         is_finished=was_finished and SUCCESS in in_sink,
-        manifest=_whole(place.sink, in_sink[MANIFEST]) if MANIFEST in in_sink else None,
+        manifest=_bytes_of(run.sink, in_sink[MANIFEST]) if MANIFEST in in_sink else None,
         places=frozenset({was, *(generation.place for generation in generations)}),
         decisive=record.decisive,
     )
 
 
-def _whole(sink: Storage, entry: Entry) -> bytes:
-    """Return all bytes of an object that may be larger than a record."""
-    with sink.open(entry) as file:
+def _bytes_of(sink: Storage, entry: Entry) -> bytes:
+    with sink.open(
+        entry
+    ) as file:  # `get` refuses objects larger than a document; a manifest may be
         return file.read()
 
 
-def _read(storage: Storage, entries: Iterable[Entry]) -> dict[str, Sentinel | str]:
+def _read_sentinels(storage: Storage, entries: Iterable[Entry]) -> dict[str, Sentinel | str]:
+    """Return the sentinel of each entry, or why it cannot be read, by key."""
+
     def one(entry: Entry) -> tuple[str, Sentinel | str]:
         try:
             return entry.key, read_sentinel(storage, entry)
@@ -114,3 +122,26 @@ def _read(storage: Storage, entries: Iterable[Entry]) -> dict[str, Sentinel | st
 
     with ThreadPoolExecutor(_READERS) as pool:
         return dict(pool.map(one, entries))
+
+
+class DeadLetterPositions:
+    """Positions of failed rows in their source file, read from files of dead letters without damage."""
+
+    def __init__(self, run: RunLocation, evidence: Evidence) -> None:
+        self._records, self._evidence = run.checkpoint.records, evidence
+
+    def of(self, shard: Shard) -> Numbers:
+        """Return the positions of the rows of *shard* that failed."""
+        return self._positions(shard.id)
+
+    def retried_by(self, shard: Shard) -> Numbers | None:
+        """Return the positions of the rows that *shard* retries; None if it retries none."""
+        return self._positions(shard.start) if shard.slicing is Slicing.DEAD_LETTERS else None
+
+    def _positions(self, shard_id: int) -> Numbers:
+        name = self._evidence.sentinels[shard_id].errors
+        if not name:
+            return frozenset()
+        with self._records.open(self._evidence.dead_letters[name]) as file:
+            lines = chain.from_iterable(numbered_lines(file, at=0))
+            return frozenset(int(json.loads(line)["at"]) for _, line in lines)

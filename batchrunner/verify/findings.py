@@ -1,4 +1,4 @@
-"""What `verify` has to say."""
+"""Findings: the defects that `verify` reports, and its result."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from batchrunner.checkpoint.incarnations import is_record_key
 
 
 class FindingKind(StrEnum):
-    """What is wrong."""
+    """The kinds of defects."""
 
     SENTINEL = "sentinel"
-    """A sentinel is not whole, was edited, or is of something else."""
+    """A sentinel is torn, was edited, or is of another shard or run."""
     MISSING = "missing"
     """A sentinel stands without its part."""
     SIZE = "size"
-    """The part has another size than its sentinel says."""
+    """The size of the part differs from its sentinel's."""
     CHECKSUM = "checksum"
-    """The part has other bytes than its sentinel says."""
+    """The bytes of the part differ from its sentinel's checksum."""
     ROWS_OUT = "rows_out"
-    """The part has other rows than its sentinel says."""
+    """The part does not decode, or its count of rows differs from its sentinel's."""
     ROWS_IN = "rows_in"
-    """The sentinel counts other rows than the shard's slice of the source has."""
+    """The count of rows in the shard's slice of the source differs from its sentinel's."""
     DEAD_LETTERS = "dead_letters"
-    """The rows set aside are not all kept."""
+    """The file of dead letters is missing or damaged."""
     UNADOPTED = "unadopted"
-    """A part has the name of a shard, but no attempt of this run wrote it."""
+    """A part has the name of a shard and no sentinel, and nothing proves that this run wrote it."""
     ORPHAN = "orphan"
     """An object in the sink looks like data and belongs to no shard."""
     DUPLICATE = "duplicate"
-    """The same, and it has the bytes of a committed part."""
+    """An orphan with the bytes of a committed part."""
     MANIFEST = "manifest"
     """The manifest is not what the sentinels say."""
     SUCCESS = "success"
-    """The output is declared complete, and is not."""
+    """`_SUCCESS` stands, and the output is not complete."""
     PLAN = "plan"
     """The shards do not cover the source exactly once."""
     RECORD = "record"
-    """A record of the checkpoint cannot be read, and the run cannot go on without it."""
+    """A document of the checkpoint is damaged, and the run cannot go on without it."""
     SPARE = "spare"
-    """A record of the checkpoint cannot be read, and the run can do without it."""
+    """A document of the checkpoint is damaged, and the run can go on without it."""
     KEY_MISSING = "key_missing"
-    """A key of the source is less often in the part of its shard than it was read."""
+    """A key stands in the part less often than in the shard's rows of the source."""
     KEY_DOUBLED = "key_doubled"
-    """A key of the source is more often in a part than its shard has read it."""
+    """A key of the source stands in the part more often than in the shard's rows of the source."""
     KEY_UNKNOWN = "key_unknown"
-    """A key is in the output, and nowhere in the source."""
+    """A key of the output is nowhere in the source."""
     REPLAY = "replay"
-    """The capability gives other rows than those in the part, or fails for them."""
+    """The capability returns other rows than those in the part, or fails for a row."""
 
     @property
     def word(self) -> str:
-        """What it says of a key, such as `missing`."""
+        """The kind without its prefix, such as `missing` of a key."""
         return self.value.removeprefix("key_")
 
 
-REDONE = frozenset(
+RECOMPUTED = frozenset(
     {
         FindingKind.SENTINEL,
         FindingKind.MISSING,
@@ -74,13 +74,13 @@ REDONE = frozenset(
         FindingKind.REPLAY,
     }
 )
-"""Kinds of damage that are mended by making the shard again."""
+"""Repaired by computing the shard again."""
 
-ASIDE = frozenset({FindingKind.ORPHAN, FindingKind.DUPLICATE})
-"""Kinds of damage that are mended by moving an object away."""
+MOVED_ASIDE = frozenset({FindingKind.ORPHAN, FindingKind.DUPLICATE})
+"""Repaired by moving the object to `_damaged/`."""
 
 HOPELESS = frozenset({FindingKind.PLAN, FindingKind.RECORD})
-"""Kinds of damage that nothing here can mend, but for a record that can be made again."""
+"""Not repairable, except for a document that can be rebuilt from the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,10 @@ class Finding:
     """One defect.
 
     Attributes:
-        kind: What is wrong.
-        part: Name of the object it is about, in the sink or in the checkpoint.
+        kind: The kind of defect.
+        part: Name of the object that has it, in the sink or in the checkpoint.
         why: One line for people.
-        shard: Id; None when it is about no shard in particular.
+        shard: Id of the shard that has it; None for a defect of the whole run.
     """
 
     kind: FindingKind
@@ -111,18 +111,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was looked at, and what was found.
+    """The result of a verification.
 
     Attributes:
         findings: The defects, by shard.
-        notes: What is no defect and yet worth knowing, a line each.
-        shards: How many there are.
-        committed: How many of them have a whole sentinel.
+        notes: What is no defect and still good to know, a line each.
+        shards: Count of all shards.
+        committed: Count of shards with an undamaged sentinel.
         rows_in: Rows read for these, by their sentinels.
         rows_out: Rows in their parts, by their sentinels.
-        rows_failed: Rows set aside for good, by their sentinels.
-        left_out: How many committed shards no key or replay could be compared of, though asked for:
-            their source file changed, is gone or cannot be read.
+        rows_failed: Rows that failed and were not retried with success, by their sentinels.
+        left_out: Count of committed shards whose keys or replay could not be compared, though asked
+            for: their source file changed, is gone or cannot be read.
     """
 
     findings: Sequence[Finding]
@@ -136,12 +136,12 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Tell whether nothing is wrong, and all was looked at that was asked for."""
+        """Whether there are no findings, and every check that was asked for was made."""
         return not self.findings and not self.left_out
 
     @property
     def is_lost(self) -> bool:
-        """Tell whether no repair is of use: the run's record is damaged, of which nothing tells."""
+        """Whether no repair helps: the run's own document is damaged, and nothing can rebuild it."""
         return any(f.kind is FindingKind.RECORD and is_record_key(f.part) for f in self.findings)
 
     def to_dict(self) -> dict[str, Any]:

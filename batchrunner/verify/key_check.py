@@ -1,4 +1,4 @@
-"""The keys of source and sink, held against each other: each row that came in, out once."""
+"""Comparison of keys: each row of the source must be in the output once."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.checkpoint import RunLocation
 from batchrunner.errors import InvalidSpecError, StorageError
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.contract import RecordReader, Records, TableReader
 from batchrunner.shard import Shard
-from batchrunner.verify.counting import GONE, uncompressed, unreadable
-from batchrunner.verify.dead_letters import DeadLetters
-from batchrunner.verify.evidence import Evidence
+from batchrunner.verify.evidence import DeadLetterPositions, Evidence
 from batchrunner.verify.findings import Finding, FindingKind
-from batchrunner.verify.key_table import DOUBLED, MISSING, UNKNOWN, KeyTable, Odd, Side
+from batchrunner.verify.key_table import DOUBLED, MISSING, UNKNOWN, KeyTable, Mismatch, Side
 from batchrunner.verify.keys import NULL, key_of, keys_of_column, shown
 from batchrunner.verify.reading import (
+    GONE,
     Folders,
-    Numbered,
     Numbers,
     SourceReader,
-    numbered_lines,
-    row_of,
-    tables_in,
+    unreadable,
     with_folders,
 )
 
@@ -32,7 +28,7 @@ if TYPE_CHECKING:
 
 
 SHOWN = 20
-"""How many keys of a kind are named."""
+"""Most keys of a kind that are named; the others are counted."""
 
 _KINDS = {
     FindingKind.KEY_MISSING: MISSING,
@@ -41,7 +37,7 @@ _KINDS = {
 }
 
 Step = Callable[[], None]
-"""Told that one more shard is done."""
+"""Called after each shard."""
 
 
 class KeyCheck:
@@ -49,22 +45,25 @@ class KeyCheck:
 
     Attributes:
         notes: What was compared, and what could not be; a line each.
-        left_out: Ids of shards whose keys could not be compared.
+        left_out: Ids of shards whose keys cannot be compared: their source file changed meanwhile.
     """
 
-    def __init__(self, place: RunLocation, seen: Evidence, *, names: tuple[str, ...]) -> None:
+    def __init__(self, run: RunLocation, evidence: Evidence, *, names: tuple[str, ...]) -> None:
         self.notes: list[str] = []
         self.left_out: set[int] = set()
-        self._place, self._seen = place, seen
-        self._source, self._dead_letters = SourceReader(place.spec.source), DeadLetters(place, seen)
+        self._run, self._evidence = run, evidence
+        self._source, self._dead_letters = (
+            SourceReader(run.spec.source),
+            DeadLetterPositions(run, evidence),
+        )
         self._columns = KeyColumns.named(names)
-        self._to_parquet = seen.plan.facts.format == PARQUET
+        self._part_reader = evidence.plan.facts.part_format.second_reader()
 
     def faults(self, shards: Sequence[Shard], *, step: Step) -> Iterator[Finding]:
-        """Yield the keys that are missing, doubled or unknown; of each kind the first ones by name.
+        """Yield the keys that are missing, doubled or unknown; of each kind, name the first 20.
 
-        Reads source and parts of the *shards* once each, in bounded memory. Those whose file is
-        not the one that was read are left out and noted.
+        Reads source and parts of the *shards* once each, in bounded memory. Leaves out shards whose
+        file is not the one that the run read, with a note.
 
         Raises:
             InvalidSpecError: Source or output has no such column.
@@ -77,16 +76,17 @@ class KeyCheck:
             table.compare()
             self._refuse_absent_columns(table)
             self.notes.insert(0, self._summary(table, shards=len(shards) - len(self.left_out)))
-            for kind, odd in _KINDS.items():
-                yield from self._named(table, kind, odd)
+            for kind, condition in _KINDS.items():
+                yield from self._findings_of(table, kind, condition)
 
     def _add(self, table: KeyTable, shard: Shard) -> list[Finding]:
-        """Add the keys of one shard, or none of it; return the rows that cannot be read."""
-        times_are_text = not (self._to_parquet and self._source.is_parquet(shard))
+        """Add all keys of one shard, or none; return a finding for each row that cannot be read."""
+        reader = self._source.of(shard)
+        have_types = isinstance(reader, TableReader) and isinstance(self._part_reader, TableReader)
         folders = self._source.folders(shard, columns=self._columns.names)
-        keys = ShardKeys(table, shard, self._columns, times_are_text, folders)
+        keys = ShardKeys(table, shard, self._columns, not have_types, folders)
         try:
-            return [*self._add_source(keys), *self._add_part(keys)]
+            return [*self._add_source(keys, reader), *self._add_part(keys)]
         except GONE as error:
             return self._leave_out(table, shard, error)
         except StorageError:
@@ -95,42 +95,42 @@ class KeyCheck:
             return self._leave_out(table, shard, error)
 
     def _leave_out(self, table: KeyTable, shard: Shard, error: Exception) -> list[Finding]:
-        # With half of its keys it would seem to lack the others.
+        # All of its keys: with those of the source alone, the part would seem to lack them.
         table.drop(shard.id)
         self.left_out.add(shard.id)
         self.notes.append(f"{shard}: its keys were not compared: {error}")
         return []
 
-    def _add_source(self, keys: ShardKeys) -> Iterator[Finding]:
+    def _add_source(self, keys: ShardKeys, reader: RecordReader | TableReader) -> Iterator[Finding]:
         shard = keys.shard
-        wanted, aside = self._dead_letters.wanted(shard), self._dead_letters.of(shard)
-        if self._source.is_parquet(shard):
+        wanted, failed = self._dead_letters.retried_by(shard), self._dead_letters.of(shard)
+        if isinstance(reader, TableReader):
             names = self._columns.names
-            for first, rows in self._source.tables(shard, wanted=wanted, columns=names):
-                keys.rows(rows, sides(first, len(rows), wanted=wanted, aside=aside))
+            for first, rows in self._source.tables(reader, shard, wanted=wanted, columns=names):
+                keys.add_table(rows, masks(first, len(rows), wanted=wanted, failed=failed))
             return
-        for lines in self._source.lines(shard, wanted=wanted):
-            good = [line for line in lines if line[0] not in aside] if aside else lines
-            for at, why in keys.lines(Side.SOURCE, good):
-                what = (
-                    f"the row at byte {at:,} of {shard.uri} was not set aside, and is none: {why}"
-                )
+        for records in self._source.records(reader, shard, wanted=wanted):
+            good = [record for record in records if record[0] not in failed] if failed else records
+            for at, why in keys.add_records(Side.SOURCE, good, reader=reader):
+                what = f"byte {at:,} of {shard.uri} holds no row, and is no dead letter: {why}"
                 yield self._finding(FindingKind.KEY_MISSING, shard.id, what)
-            if len(good) < len(lines):
-                bad = [line for line in lines if line[0] in aside]
-                for _ in keys.lines(Side.ASIDE, bad):
-                    pass  # rows that cannot be read are set aside, too
+            if len(good) < len(records):
+                bad = [record for record in records if record[0] in failed]
+                for _ in keys.add_records(Side.FAILED, bad, reader=reader):
+                    pass  # a row that cannot be read has no key, and is a dead letter as it should be
 
     def _add_part(self, keys: ShardKeys) -> Iterator[Finding]:
-        facts, shard = self._seen.plan.facts, keys.shard
-        with self._place.sink.open(self._seen.data[facts.part(shard.id)]) as file:
-            if self._to_parquet:
-                for _, rows in tables_in(file, self._columns.names):
-                    keys.rows(rows, {Side.SINK: None})
+        facts, shard = self._evidence.plan.facts, keys.shard
+        with self._run.sink.open(self._evidence.data[facts.part(shard.id)]) as file:
+            reader = self._part_reader
+            if isinstance(reader, TableReader):
+                names = self._columns.names
+                for _, rows in reader.tables(file, None, wanted=None, columns=names):
+                    keys.add_table(rows, {Side.SINK: None})
                 return
-            for lines in numbered_lines(uncompressed(file, facts.compression), at=0):
-                for at, why in keys.lines(Side.SINK, lines):
-                    what = f"what stands at byte {at:,} is no row: {why}"
+            for records in reader.part_records(file, compression=facts.compression):
+                for at, why in keys.add_records(Side.SINK, records, reader=reader):
+                    what = f"byte {at:,} holds no row: {why}"
                     yield self._finding(FindingKind.ROWS_OUT, shard.id, what)
 
     def _refuse_absent_columns(self, table: KeyTable) -> None:
@@ -145,42 +145,43 @@ class KeyCheck:
 
     def _summary(self, table: KeyTable, *, shards: int) -> str:
         rows = f"{table.rows(Side.SOURCE):,} in the source, {table.rows(Side.SINK):,} in the output"
-        odd = ", ".join(f"{table.count(odd):,} {kind.word}" for kind, odd in _KINDS.items())
-        committed = len(self._seen.sentinels)
+        counts = ", ".join(f"{table.count(wrong):,} {kind.word}" for kind, wrong in _KINDS.items())
+        committed = len(self._evidence.sentinels)
         some = "" if shards == committed else f" of {shards:,} of {committed:,} committed shards"
-        return f"keys ({', '.join(self._columns.names)}){some}: {rows}; {odd}"
+        return f"keys ({', '.join(self._columns.names)}){some}: {rows}; {counts}"
 
-    def _named(self, table: KeyTable, kind: FindingKind, odd: str) -> Iterator[Finding]:
-        more = table.by_shard(odd)
-        for one in table.odd(odd, most=SHOWN):
-            what = f"{shown(one.keys, self._columns.names)}: {_why(one)}"
-            yield self._finding(kind, one.shard, what)
-            more[one.shard] -= 1
-        for shard, count in more.items():
+    def _findings_of(self, table: KeyTable, kind: FindingKind, condition: str) -> Iterator[Finding]:
+        unnamed = table.count_by_shard(condition)
+        for mismatch in table.mismatches(condition, most=SHOWN):
+            what = f"{shown(mismatch.keys, self._columns.names)}: {_why(mismatch)}"
+            yield self._finding(kind, mismatch.shard, what)
+            unnamed[mismatch.shard] -= 1
+        for shard, count in unnamed.items():
             if count:
                 yield self._finding(kind, shard, f"{count:,} more keys are {kind.word}")
 
     def _finding(self, kind: FindingKind, shard: int, why: str) -> Finding:
-        return Finding(kind, self._seen.plan.facts.part(shard), why, shard)
+        return Finding(kind, self._evidence.plan.facts.part(shard), why, shard)
 
 
-def _why(odd: Odd) -> str:
-    why = f"{odd.expected:,} in the shard's rows of the source, {odd.found:,} in the part"
+def _why(key: Mismatch) -> str:
+    why = f"{key.expected:,} in the shard's rows of the source, {key.in_part:,} in the part"
     others: dict[str, Any] = {
-        "in the rows of other shards": odd.in_source - odd.expected,
-        "set aside": odd.aside,
+        "in the rows of other shards": key.in_source - key.expected,
+        "in dead letters": key.failed,
     }
-    told = [f"; {where}: {count:,}" for where, count in others.items() if count]
-    return why + "".join(told if odd.found > odd.expected else [])
+    # Where a surplus key may come from; a missing one is explained by none of these.
+    origins = [f"; {where}: {count:,}" for where, count in others.items() if count]
+    return why + "".join(origins if key.in_part > key.expected else [])
 
 
 @dataclass(frozen=True, slots=True)
 class KeyColumns:
-    """The columns that name a row, and whether they are there at all.
+    """The key columns, and which of them no row had so far.
 
     Attributes:
         names: Of the columns.
-        absent: Those that no row of the source had so far, and no row of the output.
+        absent: Those that no row of the source had so far; those that no row of the output had.
     """
 
     names: tuple[str, ...]
@@ -190,22 +191,22 @@ class KeyColumns:
     def named(cls, names: tuple[str, ...]) -> KeyColumns:
         return cls(names, (set(names), set(names)))
 
-    def look(self, side: Side, has: Callable[[str], bool]) -> None:
-        """Note which of the columns rows of *side* have."""
+    def mark_present(self, side: Side, has: Callable[[str], bool]) -> None:
+        """Mark the columns that rows of *side* have."""
         if absent := self.absent[side is Side.SINK]:
             absent -= {name for name in absent if has(name)}
 
 
 @dataclass(frozen=True, slots=True)
 class ShardKeys:
-    """Adds rows of one shard.
+    """Adds the keys of one shard to the table.
 
     Attributes:
-        table: Where to.
+        table: Of all keys.
         shard: The shard.
-        columns: What names a row.
-        times_are_text: Source or sink is JSON, where a date is text.
-        folders: What the folders of its file say.
+        columns: The key columns.
+        times_are_text: Source or sink has no types, as JSON, where a date is text.
+        folders: Columns that the folders of its file name.
     """
 
     table: KeyTable
@@ -214,12 +215,14 @@ class ShardKeys:
     times_are_text: bool
     folders: Folders
 
-    def lines(self, side: Side, lines: Numbered) -> Iterator[tuple[int, str]]:
-        """Add the rows of *lines*; yield where those stand that are none, and why."""
+    def add_records(
+        self, side: Side, records: Records, *, reader: RecordReader
+    ) -> Iterator[tuple[int, str]]:
+        """Add the rows of *records*; yield the positions of those that hold none, and why."""
         rows: list[dict[str, Any]] = []
-        for at, line in lines:
+        for at, record in records:
             try:
-                row = row_of(line)
+                row = reader.row_of(record)
                 rows.append(row if side is Side.SINK else with_folders(row, self.folders))
             except ValueError as error:
                 yield at, str(error)
@@ -229,16 +232,16 @@ class ShardKeys:
     def _add_rows(self, side: Side, rows: list[dict[str, Any]]) -> None:
         import pyarrow as pa
 
-        self.columns.look(side, lambda name: any(name in row for row in rows))
+        self.columns.mark_present(side, lambda name: any(name in row for row in rows))
         columns = [[key_of(row.get(name)) for row in rows] for name in self.columns.names]
         keys = [pa.array(column, pa.large_binary()) for column in columns]
         self.table.add(self.shard.id, side, keys)
 
-    def rows(self, rows: pa.Table, sides: dict[Side, pa.Array | None]) -> None:
-        """Add rows of a table to each of *sides*: those that its mask picks, or all of them."""
+    def add_table(self, rows: pa.Table, masks: dict[Side, pa.Array | None]) -> None:
+        """Add to each side the *rows* that its mask selects; without a mask, all of them."""
         keys = [self._column(rows, name) for name in self.columns.names]
-        for side, mask in sides.items():
-            self.columns.look(side, rows.column_names.__contains__)
+        for side, mask in masks.items():
+            self.columns.mark_present(side, rows.column_names.__contains__)
             some = keys if mask is None else [key.filter(mask) for key in keys]
             if len(some[0]):
                 self.table.add(self.shard.id, side, some)
@@ -251,19 +254,22 @@ class ShardKeys:
         return keys_of_column(rows.column(name), times_are_text=self.times_are_text)
 
 
-def sides(
-    first: int, count: int, *, wanted: Numbers | None, aside: Numbers
+def masks(
+    first: int, count: int, *, wanted: Numbers | None, failed: Numbers
 ) -> dict[Side, pa.Array | None]:
-    """Return which of *count* rows from number *first* on belong to which side of the source."""
+    """Return the masks of *count* rows from number *first* on: those that succeeded, those *failed*.
+
+    Rows that are not *wanted* are in neither.
+    """
     import pyarrow as pa
 
     numbers = range(first, first + count)
-    if wanted is None and aside.isdisjoint(numbers):
+    if wanted is None and failed.isdisjoint(numbers):
         return {Side.SOURCE: None}
-    ours = [wanted is None or number in wanted for number in numbers]
-    bad = [number in aside for number in numbers]
-    pairs = list(zip(ours, bad, strict=True))
+    read = [wanted is None or number in wanted for number in numbers]
+    bad = [number in failed for number in numbers]
+    pairs = list(zip(read, bad, strict=True))
     return {
-        Side.SOURCE: pa.array([mine and not failed for mine, failed in pairs]),
-        Side.ASIDE: pa.array([mine and failed for mine, failed in pairs]),
+        Side.SOURCE: pa.array([was_read and not is_bad for was_read, is_bad in pairs]),
+        Side.FAILED: pa.array([was_read and is_bad for was_read, is_bad in pairs]),
     }

@@ -1,4 +1,4 @@
-"""The keys of source and sink in one table on disk, compared by DuckDB in bounded memory."""
+"""A table of the keys of source and sink, on disk: DuckDB compares them in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,51 +16,52 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MEMORY = "1GB"
-"""How much DuckDB may hold in memory; the rest is in a temporary folder."""
+"""Limit of DuckDB's memory; the rest of the keys is in a temporary folder."""
 
 _ROWS_AT_ONCE = 250_000
 _MOST_THREADS = 4
 
 
 class Side(IntEnum):
-    """Where a key stands."""
+    """Which rows of a shard a key is of."""
 
     SOURCE = 0
-    """In the rows of a shard that were not set aside."""
+    """Its rows of the source, without those that failed."""
     SINK = 1
-    """In the part of a shard."""
-    ASIDE = 2
-    """In the rows that a shard set aside."""
+    """The rows of its part."""
+    FAILED = 2
+    """Its rows of the source that failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Odd:
+class Mismatch:
     """A key that a shard's rows and its part do not hold equally often.
 
     Attributes:
         shard: Id.
         keys: One for each key column.
-        expected: How often the rows of the shard hold it.
-        found: How often its part does.
-        in_source: How often the rows of all shards hold it.
-        aside: How often it was set aside, in all shards.
+        expected: Count in the rows of the shard.
+        in_part: Count in its part.
+        in_source: Count in the rows of all shards.
+        failed: Count in the failed rows of all shards.
     """
 
     shard: int
     keys: tuple[bytes, ...]
     expected: int
-    found: int
+    in_part: int
     in_source: int
-    aside: int
+    failed: int
 
 
-MISSING = "found < expected"
-DOUBLED = "found > expected AND in_source + aside > 0"
-UNKNOWN = "found > expected AND in_source + aside = 0"
+MISSING = "in_part < expected"
+DOUBLED = "in_part > expected AND in_source + failed > 0"
+UNKNOWN = "in_part > expected AND in_source + failed = 0"
+"""Conditions, in SQL, on mismatches."""
 
 
 class KeyTable:
-    """Keys by shard and side. One thread; raises StorageError where the disk does not do."""
+    """Keys by shard and side. For one thread. All methods may raise StorageError: the disk is full."""
 
     def __init__(self, connection: Any, *, columns: int) -> None:
         import pyarrow as pa
@@ -70,7 +71,7 @@ class KeyTable:
             [("shard", pa.int32()), ("side", pa.int8())]
             + [(name, pa.large_binary()) for name in self._keys]
         )
-        self._held: list[pa.Table] = []
+        self._unwritten: list[pa.Table] = []
         self._rows = 0
         blobs = ", ".join(f"{name} BLOB" for name in self._keys)
         self._db.execute(f"CREATE TABLE keys (shard INTEGER, side TINYINT, {blobs})")
@@ -78,7 +79,7 @@ class KeyTable:
     @classmethod
     @contextmanager
     def opened(cls, *, columns: int) -> Iterator[Self]:
-        """Open an empty table, in a folder of its own that goes with it.
+        """Open an empty table in a temporary folder, which is deleted at the end of the block.
 
         Raises:
             CannotStartError: DuckDB is not installed.
@@ -92,7 +93,7 @@ class KeyTable:
                 connection.execute("SET memory_limit = ?", [MEMORY])
                 connection.execute("SET temp_directory = ?", [f"{folder}/temp"])
                 connection.execute("SET threads = ?", [min(_MOST_THREADS, os.cpu_count() or 1)])
-                connection.execute("SET preserve_insertion_order = false")
+                connection.execute("SET preserve_insertion_order = false")  # it needs memory
                 connection.execute("SET enable_progress_bar = false")  # stdout is for findings
                 yield cls(connection, columns=columns)
             except duckdb.Error as error:
@@ -102,50 +103,50 @@ class KeyTable:
                 ) from error
 
     def add(self, shard: int, side: Side, keys: Sequence[pa.Array]) -> None:
-        """Add rows: the keys of each key column."""
+        """Add rows by their *keys*: an array for each key column."""
         import pyarrow as pa
 
         rows = len(keys[0])
         columns = [
-            pa.repeat(pa.scalar(value, kind), rows) for value, kind in self._where(shard, side)
+            pa.repeat(pa.scalar(value, field.type), rows)
+            for value, field in zip((shard, int(side)), self._schema, strict=False)
         ]
-        self._held.append(pa.table([*columns, *keys], schema=self._schema))
+        self._unwritten.append(pa.table([*columns, *keys], schema=self._schema))
         self._rows += rows
         if self._rows >= _ROWS_AT_ONCE:
             self._flush()
 
-    def _where(self, shard: int, side: Side) -> list[tuple[int, Any]]:
-        return [(shard, self._schema.field(0).type), (int(side), self._schema.field(1).type)]
-
     def _flush(self) -> None:
         import pyarrow as pa
 
-        if self._held:
-            self._db.register("held", pa.concat_tables(self._held))
-            self._db.execute("INSERT INTO keys SELECT * FROM held")
-            self._db.unregister("held")
-        self._held, self._rows = [], 0
+        if self._unwritten:
+            self._db.register("unwritten", pa.concat_tables(self._unwritten))
+            self._db.execute("INSERT INTO keys SELECT * FROM unwritten")
+            self._db.unregister("unwritten")
+        self._unwritten, self._rows = [], 0
 
     def drop(self, shard: int) -> None:
-        """Leave *shard* out."""
+        """Delete the keys of *shard*."""
         self._flush()
         self._db.execute("DELETE FROM keys WHERE shard = ?", [shard])
 
     def compare(self) -> None:
-        """Find the odd ones: by shard first, and what they are by the keys of all shards."""
+        """Compute the mismatches."""
+        # By shard first: only keys that differ there are looked up among those of all shards, which
+        # decides whether a surplus key is doubled or unknown.
         self._flush()
         names = ", ".join(self._keys)
         self._db.execute(
             f"CREATE TABLE differ AS SELECT shard, {names},"  # noqa: S608 - names of our own
             f" count(*) FILTER (side = {Side.SOURCE:d}) AS expected,"
-            f" count(*) FILTER (side = {Side.SINK:d}) AS found"
-            f" FROM keys GROUP BY shard, {names} HAVING expected <> found"
+            f" count(*) FILTER (side = {Side.SINK:d}) AS in_part"
+            f" FROM keys GROUP BY shard, {names} HAVING expected <> in_part"
         )
         self._db.execute(
-            "CREATE TABLE odd AS SELECT differ.*, coalesce(all_of.in_source, 0) AS in_source,"  # noqa: S608
-            f" coalesce(all_of.aside, 0) AS aside FROM differ LEFT JOIN (SELECT {names},"
+            "CREATE TABLE mismatches AS SELECT differ.*, coalesce(all_of.in_source, 0) AS in_source,"  # noqa: S608
+            f" coalesce(all_of.failed, 0) AS failed FROM differ LEFT JOIN (SELECT {names},"
             f" count(*) FILTER (side = {Side.SOURCE:d}) AS in_source,"
-            f" count(*) FILTER (side = {Side.ASIDE:d}) AS aside"
+            f" count(*) FILTER (side = {Side.FAILED:d}) AS failed"
             f" FROM keys SEMI JOIN differ USING ({names}) GROUP BY {names}) AS all_of"
             f" USING ({names})"
         )
@@ -155,30 +156,30 @@ class KeyTable:
         (count,) = self._db.execute("SELECT count(*) FROM keys WHERE side = ?", [side]).fetchone()
         return int(count)
 
-    def count(self, kind: str) -> int:
-        """Count the odd keys of *kind*: MISSING, DOUBLED or UNKNOWN."""
-        (count,) = self._db.execute(f"SELECT count(*) FROM odd WHERE {kind}").fetchone()  # noqa: S608
+    def count(self, condition: str) -> int:
+        """Count the mismatches of a *condition*: MISSING, DOUBLED or UNKNOWN."""
+        (count,) = self._db.execute(f"SELECT count(*) FROM mismatches WHERE {condition}").fetchone()  # noqa: S608
         return int(count)
 
-    def by_shard(self, kind: str) -> dict[int, int]:
-        """Count the odd keys of *kind* in each shard that has any."""
-        found = self._db.execute(
-            f"SELECT shard, count(*) FROM odd WHERE {kind} GROUP BY shard ORDER BY shard"  # noqa: S608
+    def count_by_shard(self, condition: str) -> dict[int, int]:
+        """Count the mismatches of a *condition* in each shard that has any."""
+        counts = self._db.execute(
+            f"SELECT shard, count(*) FROM mismatches WHERE {condition} GROUP BY shard ORDER BY shard"  # noqa: S608
         )
-        return dict(found.fetchall())
+        return dict(counts.fetchall())
 
-    def odd(self, kind: str, *, most: int) -> list[Odd]:
-        """Return the first odd keys of *kind*."""
+    def mismatches(self, condition: str, *, most: int) -> list[Mismatch]:
+        """Return the first mismatches of a *condition*, by shard and key."""
         names = ", ".join(self._keys)
-        found = self._db.execute(
-            f"SELECT shard, {names}, expected, found, in_source, aside FROM odd WHERE {kind}"  # noqa: S608
-            f" ORDER BY shard, {names} LIMIT {most:d}"
+        rows = self._db.execute(
+            f"SELECT shard, {names}, expected, in_part, in_source, failed FROM mismatches"  # noqa: S608
+            f" WHERE {condition} ORDER BY shard, {names} LIMIT {most:d}"
         ).fetchall()
-        return [Odd(row[0], tuple(map(bytes, row[1:-4])), *row[-4:]) for row in found]
+        return [Mismatch(row[0], tuple(map(bytes, row[1:-4])), *row[-4:]) for row in rows]
 
 
 def need_duckdb() -> Any:
-    """Return the module.
+    """Import DuckDB and return it.
 
     Raises:
         CannotStartError: It is not installed.

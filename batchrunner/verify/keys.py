@@ -1,7 +1,7 @@
-"""Keys as bytes that are equal when two keys are: by value and type, as JSON and SQL see them.
+"""Keys encoded as bytes that are equal exactly when the keys are, by value and type.
 
-The first byte says the type. Numbers are one type, so that 1, 1.0 and a decimal 1.00 are one key:
-the source may be JSON, which knows no other, and the sink Parquet.
+The first byte is the type. Numbers are one type, so that 1, 1.0 and a decimal 1.00 are one key: JSON
+has no other, and source and sink may be JSON and Parquet.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 def key_of(value: object, *, times_are_text: bool = True) -> bytes:
     """Return the key of a Python value.
 
-    With *times_are_text*, a date is the key of the text that stands for it in JSON: one of source
-    and sink is JSON.
+    With *times_are_text*, a date is encoded as its text in JSON, since source or sink is JSON.
     """
     if isinstance(value, date | time | timedelta):
-        return (_TEXT if times_are_text else _TIME) + _instant(value).encode()
+        text = str(value) if isinstance(value, timedelta) else value.isoformat()
+        return (_TEXT if times_are_text else _TIME) + text.encode()
+    # By exact type: True is an int to `isinstance`, and no number as a key.
     return _KEYS.get(type(value), _rare)(value)
 
 
@@ -39,13 +40,13 @@ def _rare(value: object) -> bytes:
     return _OTHER + str(value).encode()
 
 
-_ALL_DIGITS = Context(prec=1000)  # the usual one rounds to 28, and two keys would be one
+_ALL_DIGITS = Context(prec=1000)  # the default one rounds to 28 digits, and two keys would be one
 
 
 def _number(value: float | Decimal) -> str:
     if not math.isfinite(value):
         return str(value).lower()
-    if value == int(value):
+    if value == int(value):  # 1, 1.0 and a decimal 1.00 are one key
         return str(int(value))
     exact = Decimal(repr(value)) if isinstance(value, float) else value
     return f"{exact.normalize(_ALL_DIGITS):f}"
@@ -62,12 +63,8 @@ _KEYS: dict[type, Callable[[Any], bytes]] = {
 }
 
 
-def _instant(value: date | time | timedelta) -> str:
-    return str(value) if isinstance(value, timedelta) else value.isoformat()
-
-
 def _plain(value: object) -> Any:
-    """Return what a nested value is in JSON; a field that is null counts as one that is not there."""
+    """Return a nested value as JSON has it, without null fields: a Parquet struct has all fields."""
     if isinstance(value, dict):
         return {str(name): _plain(inner) for name, inner in value.items() if inner is not None}
     if isinstance(value, list | tuple):
@@ -76,7 +73,7 @@ def _plain(value: object) -> Any:
 
 
 def keys_of_column(column: pa.ChunkedArray, *, times_are_text: bool) -> pa.Array:
-    """Return the keys of the values of an Arrow column; those of `key_of`."""
+    """Return the keys of the values of an Arrow column, equal to those of `key_of`."""
     import pyarrow as pa
     import pyarrow.types as t
 
@@ -92,7 +89,7 @@ def keys_of_column(column: pa.ChunkedArray, *, times_are_text: bool) -> pa.Array
 
 
 def _tagged(column: pa.ChunkedArray, tag: bytes) -> pa.Array:
-    """Put *tag* before the text of every value, without a Python step a row."""
+    """Return the text of every value after *tag*, in Arrow: a Python call a row takes far longer."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -103,16 +100,12 @@ def _tagged(column: pa.ChunkedArray, tag: bytes) -> pa.Array:
 
 
 def _instants(column: pa.ChunkedArray) -> list[bytes]:
-    """Return points in time in nanoseconds, which Python's own values do not have."""
+    """Return the keys of times, in nanoseconds: Python's datetime would cut them."""
     import pyarrow as pa
 
     scale, zone = _UNITS[column.type.unit], b"z" if column.type.tz else b""
     numbers = column.cast(pa.int64()).to_pylist()
     return [NULL if n is None else _TIME + b"%d ns%b" % (n * scale, zone) for n in numbers]
-
-
-def _as_text(key: bytes) -> str:
-    return key.decode("utf-8", "replace")
 
 
 _SHOW: dict[bytes, Callable[[bytes], str]] = {
@@ -128,8 +121,13 @@ def shown(keys: Sequence[bytes], names: Sequence[str]) -> str:
 
 
 def _shown(key: bytes) -> str:
-    text = "null" if key == NULL else _SHOW.get(key[:1], _as_text)(key[1:])
+    show = _SHOW.get(key[:1], _as_text)
+    text = "null" if key == NULL else show(key[1:])
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _as_text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def _unplain(value: Any) -> str:

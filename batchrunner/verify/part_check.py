@@ -1,4 +1,4 @@
-"""One part, read from end to end: its bytes hashed, its rows counted."""
+"""A part read to its end: its bytes hashed, its rows counted."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.checkpoint import PlanFacts
 from batchrunner.errors import StorageError
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.contract import RecordReader, TableReader
+from batchrunner.formats.jsonl_second_reader import BLOCK_BYTES, blocks
 from batchrunner.storage import Entry, Storage
-from batchrunner.verify.counting import BLOCK_BYTES, blocks, uncompressed, unreadable
+from batchrunner.verify.reading import unreadable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_ROWS_AT_ONCE = 16_384
-
 
 @dataclass(frozen=True, slots=True)
 class PartRead:
-    """What a part turned out to be.
+    """What a part holds.
 
     Attributes:
         sha256: Of all its bytes, in hex.
-        rows: How many it holds; None when it cannot be decoded.
-        why: What is in the way of decoding it.
+        rows: Count of its rows; None when it cannot be decoded.
+        why: The error when it cannot be decoded.
     """
 
     sha256: str
@@ -35,27 +34,30 @@ class PartRead:
 
 
 def read_part(sink: Storage, entry: Entry, facts: PlanFacts) -> PartRead:
-    """Read the part of *entry*, in bounded memory.
+    """Hash and count the part of *entry*, in bounded memory.
 
     Raises:
         StorageError: It cannot be read, or is gone, or changed meanwhile.
     """
-    if facts.format == PARQUET:
-        return PartRead(sha256_of(sink, entry), *_decoded(sink, entry))
+    reader = facts.part_format.second_reader()
+    # In one pass where the format is read front to back, else in two.
     with sink.open(entry) as file:
-        hashed = HashedFile(file)
-        rows, why = _lines(hashed, facts.compression)
-        return PartRead(hashed.to_the_end(), rows, why)
+        if reader.reads_in_order:
+            hashed = HashedFile(file)
+            rows, why = _counted(reader, hashed, facts.compression)
+            return PartRead(hashed.finish(), rows, why)
+        rows, why = _counted(reader, file, facts.compression)
+    return PartRead(sha256_of(sink, entry), rows, why)
 
 
 def sha256_of(sink: Storage, entry: Entry) -> str:
     """Return the SHA-256 of an object, in hex."""
     with sink.open(entry) as file:
-        return HashedFile(file).to_the_end()
+        return HashedFile(file).finish()
 
 
 class HashedFile(io.RawIOBase):
-    """A file that hashes what is read from it, front to back."""
+    """A file that hashes the bytes that are read from it, front to back."""
 
     def __init__(self, file: Any) -> None:
         self._file, self._hash = file, hashlib.sha256()
@@ -74,39 +76,19 @@ class HashedFile(io.RawIOBase):
         view[: len(data)] = data
         return len(data)
 
-    def to_the_end(self) -> str:
-        """Read what is left, also after something that cannot be decoded; return the SHA-256."""
+    def finish(self) -> str:
+        """Read the rest, which a decoder leaves when it fails; return the SHA-256 of all bytes."""
         for _ in blocks(self):
             pass
         return self._hash.hexdigest()
 
 
-def _lines(hashed: HashedFile, compression: str) -> tuple[int | None, str]:
+def _counted(
+    reader: RecordReader | TableReader, file: Any, compression: str
+) -> tuple[int | None, str]:
+    """Return the count of rows of a part, every value decoded; or None and the error."""
     try:
-        return _ended_lines(uncompressed(hashed, compression)), ""
-    except StorageError:
-        raise
-    except unreadable() as error:
-        return None, str(error)
-
-
-def _ended_lines(stream: Any) -> int:
-    """Count lines; one that was cut off counts, too."""
-    rows, last = 0, b"\n"
-    for block in blocks(stream):
-        rows, last = rows + block.count(b"\n"), block[-1:]
-    return rows + (last != b"\n")
-
-
-def _decoded(sink: Storage, entry: Entry) -> tuple[int | None, str]:
-    """Return the rows of a Parquet part, every value decoded, or None and what is in the way."""
-    import pyarrow.parquet as pq
-
-    try:
-        with sink.open(entry) as file:
-            source = pq.ParquetFile(file)
-            batches = source.iter_batches(_ROWS_AT_ONCE, use_threads=False)
-            return sum(batch.num_rows for batch in batches), ""
+        return reader.count_part(file, compression=compression), ""
     except StorageError:
         raise
     except unreadable() as error:

@@ -1,4 +1,4 @@
-"""Damage moved out of the way, so that the next run makes those shards again."""
+"""Repair: damage is moved to `_damaged/`, and the next run computes those shards again."""
 
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage
 from batchrunner.verify.checks import NONE, Checks
+from batchrunner.verify.document_check import rebuilt_document
 from batchrunner.verify.evidence import Evidence, gather
-from batchrunner.verify.findings import ASIDE, HOPELESS, REDONE, Finding, FindingKind, Verification
-from batchrunner.verify.rebuilding import made_again
-from batchrunner.verify.verifying import Watch, verify_place
+from batchrunner.verify.findings import (
+    HOPELESS,
+    MOVED_ASIDE,
+    RECOMPUTED,
+    Finding,
+    FindingKind,
+    Verification,
+)
+from batchrunner.verify.verifying import Watch, verify_run
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What was found, and what was done about it.
+    """The result of a repair.
 
     Attributes:
-        found: The damage.
-        redone: Ids of the shards that the next run makes again.
-        moved: What was moved to `_damaged`, by its name before.
-        rebuilt: Records that were made again from what else there is, likewise.
-        hopeless: What nothing here can mend.
+        found: The verification that it began with.
+        to_recompute: Ids of the shards that the next run computes again.
+        moved: Names that objects had before they were moved to `_damaged`.
+        rebuilt: Keys of documents that were rebuilt from the others.
+        hopeless: Findings that cannot be repaired.
     """
 
     found: Verification
-    redone: Sequence[int] = ()
+    to_recompute: Sequence[int] = ()
     moved: Sequence[str] = ()
     rebuilt: Sequence[str] = ()
     hopeless: Sequence[Finding] = ()
@@ -50,14 +57,14 @@ def repair(
     watch: Watch = lambda _done, _all: None,
     stop: Stop | None = None,
 ) -> Repair:
-    """Verify the run of *spec*; move what is damaged to `_damaged`, and take its sentinels away.
+    """Verify the run of *spec*, move damaged parts to `_damaged`, and delete their sentinels.
 
-    A damaged record that the run can do without is moved as well; one that the rest proves is made
-    again, and its bytes are kept in `_damaged`. With the others nothing else is looked at before.
+    The next run computes those shards again, and with them the shards that retried their dead
+    letters. A damaged document that the run can go on without is moved too; one that the others
+    prove is rebuilt, and a copy of its bytes is kept in `_damaged`. No object with rows is deleted.
 
-    The next run makes those shards again, and with them the shards that tried again the rows that
-    they had set aside. No object that holds rows is deleted. Wherever it dies: what is damaged is
-    found again by the next `verify`, or is made again by the next run.
+    Idempotent: wherever a repair dies, the next `verify` finds the damage that is left, and the next
+    run computes what was moved.
 
     Raises:
         InvalidSpecError: Such *checks* are not possible.
@@ -66,52 +73,57 @@ def repair(
         StorageError: Something cannot be listed, read or moved.
     """
     checks.check_possible(spec)
-    place = RunLocation.of(spec)
-    with open_session(place.checkpoint, stop=stop or Stop(max_runtime=None)) as session:
-        found = verify_place(place, checks=checks, watch=watch)
-        moving = _Moving(place, session)
-        hopeless = [f for f in found.findings if f.kind in HOPELESS and not moving.rebuild(f)]
-        for finding in found.findings:
+    run = RunLocation.of(spec)
+    # Under the lease: beside a driver, a repair would move parts that are being committed.
+    with open_session(run.checkpoint, stop=stop or Stop(max_runtime=None)) as session:
+        result = verify_run(run, checks=checks, watch=watch)
+        repairer = _Repairer(run, session)
+        # Documents first: parts are moved by the plan, which is read again for that.
+        hopeless = [f for f in result.findings if f.kind in HOPELESS and not repairer.rebuild(f)]
+        for finding in result.findings:
             if finding.kind is FindingKind.SPARE:
-                moving.put_record_aside(finding.part)
-        redone = _mend(moving, place, found) if _has_bad_output(found) else []
+                repairer.move_document(finding.part)
+        to_recompute = _take_back_damage(repairer, run, result) if _has_bad_output(result) else []
     return Repair(
-        found,
-        redone=sorted(shard.id for shard in redone),
-        moved=tuple(moving.moved),
-        rebuilt=tuple(moving.rebuilt),
+        result,
+        to_recompute=sorted(shard.id for shard in to_recompute),
+        moved=tuple(repairer.moved),
+        rebuilt=tuple(repairer.rebuilt),
         hopeless=tuple(hopeless),
     )
 
 
-def _has_bad_output(found: Verification) -> bool:
-    """Tell whether more than records is damaged; then the records that this takes are whole."""
-    return any(f.kind not in HOPELESS and f.kind is not FindingKind.SPARE for f in found.findings)
+def _has_bad_output(result: Verification) -> bool:
+    """Return whether more than documents is damaged.
+
+    Then plan and sentinels can be read: with a damaged plan `verify` looks at documents only.
+    """
+    return any(f.kind not in HOPELESS and f.kind is not FindingKind.SPARE for f in result.findings)
 
 
-def _mend(moving: _Moving, place: RunLocation, found: Verification) -> list[Shard]:
-    """Move what is damaged away; return the shards that are to be made again."""
-    seen = gather(place)
-    # First of all: from here on nobody may take the output for complete.
-    moving.declare_incomplete()
-    damaged = {f.shard for f in found.findings if f.kind in REDONE and f.shard is not None}
-    redone = with_dependents(seen.plan.active, damaged)
-    for shard in redone:
-        moving.take_back(seen, shard)
-    for finding in found.findings:
-        if finding.kind in ASIDE:
-            moving.put_aside(seen, finding.part)
-    return redone
+def _take_back_damage(repairer: _Repairer, run: RunLocation, result: Verification) -> list[Shard]:
+    """Move everything damaged to `_damaged`; return the shards that the next run computes again."""
+    evidence = gather(run)
+    # First of all: from here on no reader may take the output for complete.
+    repairer.declare_incomplete()
+    damaged = {f.shard for f in result.findings if f.kind in RECOMPUTED and f.shard is not None}
+    to_recompute = with_dependents(evidence.plan.active, damaged)
+    for shard in to_recompute:
+        repairer.take_back(evidence, shard)
+    for finding in result.findings:
+        if finding.kind in MOVED_ASIDE:
+            repairer.move_orphan(evidence, finding.part)
+    return to_recompute
 
 
 def with_dependents(shards: Sequence[Shard], damaged: Collection[int]) -> list[Shard]:
-    """Return the *damaged* of *shards*, each after those that tried again the rows it set aside.
+    """Return the *damaged* of *shards*, each after the shards that retried its dead letters.
 
     That order matters: as long as a shard counts as damaged, so do those that depend on it. Were
-    it taken back first, a crash would leave their rows in the output, and the run would make them
-    a second time.
+    it taken back first, a crash would leave their rows in the output, and the run would compute
+    them a second time.
     """
-    # A shard of dead letters is always younger than the shard that set them aside.
+    # One pass is enough: a shard that retries dead letters is always planned after their shard.
     redo = set(damaged)
     for shard in shards:
         if shard.slicing is Slicing.DEAD_LETTERS and shard.start in redo:
@@ -119,57 +131,61 @@ def with_dependents(shards: Sequence[Shard], damaged: Collection[int]) -> list[S
     return [shard for shard in reversed(shards) if shard.id in redo]
 
 
-class _Moving:
-    """Moves objects of one run, each under a name of this session: nothing is overwritten."""
+class _Repairer:
+    """Changes one run: moves objects below `_damaged/<session>/`, so that nothing is overwritten."""
 
-    def __init__(self, place: RunLocation, session: Session) -> None:
+    def __init__(self, run: RunLocation, session: Session) -> None:
         self.moved: list[str] = []
         self.rebuilt: list[str] = []
-        self._place, self._session = place, session
-        self._sink, self._records = place.sink, place.checkpoint.records
+        self._run, self._session = run, session
+        self._sink, self._records = run.sink, run.checkpoint.records
 
     def declare_incomplete(self) -> None:
-        """Take `_SUCCESS` away, then the manifest."""
+        """Delete `_SUCCESS`, then the manifest: the one must not stand without the other."""
         self._delete(self._sink, SUCCESS)
         self._delete(self._sink, MANIFEST)
 
-    def take_back(self, seen: Evidence, shard: Shard) -> None:
-        """Move part and dead letters of *shard* away, then remove its sentinel.
+    def take_back(self, evidence: Evidence, shard: Shard) -> None:
+        """Move part and dead letters of *shard* away, then delete its sentinel.
 
-        The sentinel goes last: as long as it stands without its part, the shard is damaged for
-        everyone to see; without it, the shard is pending. A part that stood without its sentinel
-        would be sealed again by the next run, if its note fits.
+        The sentinel goes last: while it stands without its part, the shard is damaged for every
+        reader; without it, the shard is pending. In the other order, the next run would adopt the
+        damaged part if its intent fits.
         """
-        part, stem = seen.part(shard), seen.plan.facts.stem(shard.id)
-        if part in seen.data:
+        part, stem = evidence.part(shard), evidence.plan.facts.stem(shard.id)
+        if part in evidence.data:
             self._move(self._sink, part)
         # By their own name, not by that in the sentinel: it may be a copy of another shard's.
-        for name in (name for name in seen.dead_letters if name.startswith(f"{stem}.")):
+        for name in (name for name in evidence.dead_letters if name.startswith(f"{stem}.")):
             self._move(self._records, f"errors/{name}")
         self._delete(self._records, f"sentinels/{stem}.json")
         self._session.log_event("shard_taken_back", shard=shard.id, part=part)
 
-    def put_aside(self, seen: Evidence, name: str) -> None:
-        """Move an object away that belongs to no shard."""
-        self._move(self._sink if name in seen.data else self._records, name)
+    def move_orphan(self, evidence: Evidence, name: str) -> None:
+        """Move an object that belongs to no shard."""
+        self._move(self._sink if name in evidence.data else self._records, name)
 
-    def put_record_aside(self, key: str) -> None:
-        """Move a record away that the run can do without."""
+    def move_document(self, key: str) -> None:
+        """Move a damaged document that the run can go on without."""
         self._move(self._records, key)
         self._session.log_event("record_put_aside", key=key)
 
     def rebuild(self, finding: Finding) -> bool:
-        """Make a record again that is damaged or gone, if what else there is proves it; tell whether.
+        """Rebuild a damaged or missing document if the others prove it; return whether they did.
 
-        Atomic: the new bytes take the place of the damaged ones, of which a copy is kept first. There
-        is no instant without the record, when another driver would take the run for a new one.
+        Atomic: the new bytes replace the damaged ones, of which a copy is kept first. At no instant
+        is there no document: another driver would take the run for a new one.
         """
-        data = made_again(self._place, finding.part) if finding.kind is FindingKind.RECORD else None
+        data = (
+            rebuilt_document(self._run, finding.part)
+            if finding.kind is FindingKind.RECORD
+            else None
+        )
         if data is None:
             return False
         if self._records.head(finding.part):
-            aside = f"{DAMAGED}/{self._session.id}/{finding.part}"
-            self._records.put(aside, self._records.get(finding.part))
+            copy = f"{DAMAGED}/{self._session.id}/{finding.part}"
+            self._records.put(copy, self._records.get(finding.part))
         self._session.check()
         self._records.put(finding.part, data)
         self._session.log_event("record_made_again", key=finding.part)
@@ -177,21 +193,25 @@ class _Moving:
         return True
 
     def _move(self, storage: Storage, name: str) -> None:
-        if there := self._seen(storage, name):
-            storage.move(there, f"{DAMAGED}/{self._session.id}/{name}")
+        if entry := self._checked_entry(storage, name):
+            storage.move(entry, f"{DAMAGED}/{self._session.id}/{name}")
             self.moved.append(name)
 
     def _delete(self, storage: Storage, name: str) -> None:
-        if there := self._seen(storage, name):
-            storage.delete_exactly([there])
+        if entry := self._checked_entry(storage, name):
+            storage.delete_exactly([entry])
 
-    def _seen(self, storage: Storage, name: str) -> Entry | None:
-        """Look at an object, then see that this driver may still touch what it saw."""
-        there = storage.head(name)
+    def _checked_entry(self, storage: Storage, name: str) -> Entry | None:
+        """Return the entry of an object, after a check that this driver may still change the run.
+
+        In this order: a driver that is displaced after the check changes exactly the object that it
+        saw before, and not one that its successor put there.
+        """
+        entry = storage.head(name)
         if self._session.stop.reason:
             raise LeaseHeldError(
                 f"the repair stopped half-way ({self._session.stop.reason}); what is left is found "
                 "again: batchrunner verify --repair"
             )
         self._session.check()
-        return there
+        return entry

@@ -1,33 +1,34 @@
-"""Batches for a replay: rows as our own readers gave them, in the shape that a capability takes.
+"""Batches for a replay: rows from the second readers, in the form that the capability takes.
 
-Which rows there are, and in which order, is found out by our own readers. How values are handed over
-is a promise to the capability, so the code that keeps it makes them: it is called as it was called.
+Which rows there are, and in which order, is decided by the second readers. The form of the values is
+a promise to the capability, so the worker's code makes it: the capability is called as in the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchrunner.verify.reading import Folders, Numbered, Numbers, row_of, with_folders
-from batchrunner.worker.batch import MAX_BATCH_BYTES, Given
+from batchrunner.formats.contract import Records
+from batchrunner.verify.reading import Folders, Numbers, with_folders
+from batchrunner.worker.batch import MAX_BATCH_BYTES, InputTypes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class ReplayBatch(Protocol):
-    """What a `Caller` asks of a batch, and halves of it."""
+    """A batch as a `Caller` takes it, which can be halved."""
 
     @property
-    def given(self) -> Given:
-        """What is known of the rows."""
+    def input_types(self) -> InputTypes:
+        """The types that the source gives its rows."""
 
     @property
     def first(self) -> int:
-        """Where the first row stands in the source."""
+        """Position of the first row in the source."""
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -43,32 +44,34 @@ class ReplayBatch(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LineBatch:
-    """Lines of JSON for a capability that takes rows.
+class RecordBatch:
+    """Records, such as lines of JSON, for a capability that takes rows.
 
     Attributes:
-        lines: With where they stand.
-        columns: Keys to keep, or None for all.
-        folders: What the folders of the file say.
+        records: With their positions.
+        columns: Columns to keep, or None for all.
+        folders: Columns that the folders of the file name.
+        row_of: Returns the row that a record holds.
     """
 
-    lines: Numbered
+    records: Records
     columns: tuple[str, ...] | None
     folders: Folders
+    row_of: Callable[[bytes], dict[str, Any]]
 
     @property
-    def given(self) -> Given:
-        return Given()
+    def input_types(self) -> InputTypes:
+        return InputTypes()
 
     @property
     def first(self) -> int:
-        return self.lines[0][0]
+        return self.records[0][0]
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return len(self.records)
 
     def rows(self) -> list[dict[str, Any]]:
-        rows = (row_of(line) for _, line in self.lines)
+        rows = (self.row_of(record) for _, record in self.records)
         if self.columns is not None:
             rows = ({name: row[name] for name in self.columns if name in row} for row in rows)
         return [with_folders(row, self.folders) for row in rows]
@@ -77,18 +80,19 @@ class LineBatch:
         assert batch_format == "rows", "tables are made of whole blocks, see table_batches"  # noqa: S101
         return self.rows()
 
-    def halves(self) -> tuple[LineBatch, LineBatch]:
+    def halves(self) -> tuple[RecordBatch, RecordBatch]:
         middle = len(self) // 2
-        return replace(self, lines=self.lines[:middle]), replace(self, lines=self.lines[middle:])
+        first, second = self.records[:middle], self.records[middle:]
+        return replace(self, records=first), replace(self, records=second)
 
 
 @dataclass(frozen=True, slots=True)
 class TableBatch:
-    """Rows of a table, with where they stand."""
+    """Rows of a table, with their positions in the source."""
 
     table: pa.Table
     numbers: Sequence[int]
-    given: Given
+    input_types: InputTypes
 
     @property
     def first(self) -> int:
@@ -114,79 +118,81 @@ class TableBatch:
     def slice(self, start: int, stop: int) -> TableBatch:
         """Return rows *start* to *stop*."""
         some = self.table.slice(start, stop - start)
-        return TableBatch(some, self.numbers[start:stop], self.given)
+        return TableBatch(some, self.numbers[start:stop], self.input_types)
 
     def and_then(self, other: TableBatch) -> TableBatch:
         """Return these rows and those of *other*, which has the same columns."""
         from batchrunner.formats.columns import joined
 
         table = joined([self.table, other.table])
-        return TableBatch(table, [*self.numbers, *other.numbers], self.given)
+        return TableBatch(table, [*self.numbers, *other.numbers], self.input_types)
 
 
-def line_batches(lines: Iterator[Numbered], *, size: int, like: LineBatch) -> Iterator[LineBatch]:
-    """Yield *lines* in batches of *size* *like* the one given."""
-    held: Numbered = []
-    held_bytes = 0
-    for at, line in (item for some in lines for item in some):
-        held.append((at, line))
-        held_bytes += len(line)
-        if len(held) == size or held_bytes >= MAX_BATCH_BYTES:
-            yield replace(like, lines=held)
-            held, held_bytes = [], 0
-    if held:
-        yield replace(like, lines=held)
+def record_batches(
+    records: Iterator[Records], *, size: int, like: RecordBatch
+) -> Iterator[RecordBatch]:
+    """Yield *records* in batches of *size*, with the other fields of *like*."""
+    pending: Records = []
+    pending_bytes = 0
+    for at, record in (item for some in records for item in some):
+        pending.append((at, record))
+        pending_bytes += len(record)
+        if len(pending) == size or pending_bytes >= MAX_BATCH_BYTES:
+            yield replace(like, records=pending)
+            pending, pending_bytes = [], 0
+    if pending:
+        yield replace(like, records=pending)
 
 
-def tables_of_lines(lines: Iterator[Numbered], *, like: LineBatch) -> Iterator[TableBatch]:
-    """Yield *lines* as few tables: cut where one cannot hold them all.
+def tables_of_records(records: Iterator[Records], *, like: RecordBatch) -> Iterator[TableBatch]:
+    """Yield *records* as tables, as few as can hold them all as they are.
 
     Raises:
-        ValueError: There is none for a row.
+        ValueError: No table can hold a row.
     """
     from batchrunner.formats.shapes import tables_of
 
-    for some in filter(None, lines):
-        for found in tables_of(replace(like, lines=some).rows()):
-            start, stop, shape = found.segment.start, found.segment.stop, found.segment.shape
-            given = Given((shape.schema,), shape.absent) if shape else Given()
+    for some in filter(None, records):
+        for table in tables_of(replace(like, records=some).rows()):
+            start, stop, shape = table.segment.start, table.segment.stop, table.segment.shape
+            input_types = InputTypes((shape.schema,), shape.absent) if shape else InputTypes()
             numbers = [at for at, _ in some[start:stop]]
-            yield TableBatch(found.rows(start, stop), numbers, given)
+            yield TableBatch(table.rows(start, stop), numbers, input_types)
 
 
-def picked(
-    tables: Iterator[tuple[int, pa.Table]], *, wanted: Numbers | None, aside: Numbers
+def selected_rows(
+    tables: Iterator[tuple[int, pa.Table]], *, wanted: Numbers | None, failed: Numbers
 ) -> Iterator[TableBatch]:
-    """Yield the rows of *tables*, each with the number of its first: those *wanted*, not *aside*."""
+    """Yield the *wanted* rows of *tables* (with the number of their first row) that have not *failed*."""
     for first, table in tables:
-        every = range(first, first + len(table))
-        ours = [n for n in every if n not in aside and (wanted is None or n in wanted)]
-        for start, stop in _runs(ours):
+        numbers = range(first, first + len(table))
+        chosen = [n for n in numbers if n not in failed and (wanted is None or n in wanted)]
+        for start, stop in _consecutive(chosen):
             some = table.slice(start - first, stop - start)
-            yield TableBatch(some, range(start, stop), Given((table.schema,)))
+            yield TableBatch(some, range(start, stop), InputTypes((table.schema,)))
 
 
 def table_batches(pieces: Iterator[TableBatch], *, size: int) -> Iterator[TableBatch]:
     """Yield *pieces* regrouped into batches of *size*; one also ends where the columns change."""
-    held: TableBatch | None = None
+    pending: TableBatch | None = None
     for piece in pieces:
-        if held and held.given == piece.given:
-            held = held.and_then(piece)
+        if pending and pending.input_types == piece.input_types:
+            pending = pending.and_then(piece)
         else:
-            if held:
-                yield held
-            held = piece
-        while len(held) >= size or held.table.nbytes >= MAX_BATCH_BYTES:
-            yield held.slice(0, size)
-            held = held.slice(min(size, len(held)), len(held))
-    if held:
-        yield held
+            if pending:
+                yield pending
+            pending = piece
+        while len(pending) >= size or pending.table.nbytes >= MAX_BATCH_BYTES:
+            yield pending.slice(0, size)
+            pending = pending.slice(min(size, len(pending)), len(pending))
+    if pending:
+        yield pending
 
 
-def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first and one past the last of each run of neighbours.
+def _consecutive(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first number and one past the last of each stretch of consecutive *numbers*.
 
-    Slices of these, because Arrow cannot take single rows of every type.
+    For slices, because Arrow cannot take single rows of every type.
     """
     breaks = [n for n in range(1, len(numbers)) if numbers[n] != numbers[n - 1] + 1]
     for start, stop in pairwise([0, *breaks, len(numbers)] if numbers else []):

@@ -1,4 +1,4 @@
-"""One shard held against its part, its rows set aside, and its slice of the source."""
+"""Check of one shard: its sentinel against its part, its dead letters and its slice of the source."""
 
 from __future__ import annotations
 
@@ -12,49 +12,51 @@ import orjson
 from batchrunner.checkpoint import RunLocation, Sentinel
 from batchrunner.checkpoint.commit import adopt
 from batchrunner.errors import ForeignOutputError, ObjectNotFoundError
+from batchrunner.formats.jsonl_second_reader import blocks
 from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import Entry
-from batchrunner.verify.counting import GONE, SourceRows, UncountableError, blocks
 from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.part_check import read_part
+from batchrunner.verify.reading import GONE, SourceReader, UncountableError
 
 
 class ShardCheck:
-    """Looks at the shards of one run. Safe in several threads.
+    """Checks the shards of one run. Safe in several threads.
 
     Attributes:
-        uncounted: Source files whose rows cannot be counted any more, and why.
+        uncounted: Source files whose rows can no longer be counted, by URI, and why.
     """
 
-    def __init__(self, place: RunLocation, evidence: Evidence) -> None:
+    def __init__(self, run: RunLocation, evidence: Evidence) -> None:
         self.uncounted: dict[str, str] = {}
-        self._place, self._seen = place, evidence
-        self._source = SourceRows(place.spec.source)
+        self._run, self._evidence = run, evidence
+        self._source = SourceReader(run.spec.source)
 
     def faults(self, shard: Shard) -> list[Finding]:
-        """Return what is wrong with *shard*; nothing when it is not committed yet."""
+        """Return what is wrong with *shard*. A shard that is not committed yet has no defect."""
         return [
-            Finding(kind, self._seen.part(shard), why, shard.id)
+            Finding(kind, self._evidence.part(shard), why, shard.id)
             for kind, why in self._faults(shard)
         ]
 
     def _faults(self, shard: Shard) -> Iterator[tuple[FindingKind, str]]:
-        if shard.id in self._seen.damaged:
-            yield FindingKind.SENTINEL, self._seen.damaged[shard.id]
-        elif sentinel := self._seen.sentinels.get(shard.id):
+        if shard.id in self._evidence.damaged:
+            yield FindingKind.SENTINEL, self._evidence.damaged[shard.id]
+        elif sentinel := self._evidence.sentinels.get(shard.id):
             if why := self._misplaced(shard, sentinel):
                 yield FindingKind.SENTINEL, why
                 return
             yield from self._part(sentinel)
             yield from self._dead_letters(sentinel)
             yield from self._rows_in(shard, sentinel)
-        elif self._seen.part(shard) in self._seen.data:
+        elif self._evidence.part(shard) in self._evidence.data:
             yield from self._unadopted(shard)
 
     def _misplaced(self, shard: Shard, sentinel: Sentinel) -> str:
-        found = (sentinel.run_uid, sentinel.shard, sentinel.part)
-        if found != (self._seen.run_uid, shard.id, self._seen.part(shard)):
+        """Return why *sentinel* cannot be that of *shard*; "" if it can."""
+        of = (sentinel.run_uid, sentinel.shard, sentinel.part)
+        if of != (self._evidence.run_uid, shard.id, self._evidence.part(shard)):
             return f"its sentinel is of {sentinel.part} of run {sentinel.run_uid}"
         counts = (sentinel.rows_in, sentinel.rows_out, sentinel.rows_failed, sentinel.bytes)
         if min(counts) < 0 or sentinel.rows_failed > sentinel.rows_in:
@@ -62,7 +64,7 @@ class ShardCheck:
         return ""
 
     def _part(self, sentinel: Sentinel) -> Iterator[tuple[FindingKind, str]]:
-        entry = self._seen.data.get(sentinel.part)
+        entry = self._evidence.data.get(sentinel.part)
         if entry is None:
             yield FindingKind.MISSING, f"it is gone; its sentinel says {sentinel.bytes:,} bytes"
         elif entry.size != sentinel.bytes:
@@ -75,10 +77,11 @@ class ShardCheck:
 
     def _content(self, entry: Entry, sentinel: Sentinel) -> Iterator[tuple[FindingKind, str]]:
         try:
-            read = read_part(self._place.sink, entry, self._seen.plan.facts)
+            read = read_part(self._run.sink, entry, self._evidence.plan.facts)
         except GONE as error:
             yield FindingKind.CHECKSUM, f"it changed while it was read: {error}"
             return
+        # One finding a part: other bytes explain a wrong count, a failed decoding does too.
         if read.sha256 != sentinel.sha256:
             yield FindingKind.CHECKSUM, "its bytes are not those that were committed (SHA-256)"
         elif read.rows is None:
@@ -94,32 +97,33 @@ class ShardCheck:
             if sentinel.rows_failed:
                 yield (
                     FindingKind.DEAD_LETTERS,
-                    f"{sentinel.rows_failed:,} rows were set aside, in no file at all",
+                    f"{sentinel.rows_failed:,} rows failed, and the sentinel names no dead letters",
                 )
             return
-        place, entry = f"errors/{sentinel.errors}", self._seen.dead_letters.get(sentinel.errors)
+        key, entry = f"errors/{sentinel.errors}", self._evidence.dead_letters.get(sentinel.errors)
         if entry is None:
             yield (
                 FindingKind.DEAD_LETTERS,
-                f"{place} is gone, with {sentinel.rows_failed:,} rows set aside",
+                f"{key} is gone, with {sentinel.rows_failed:,} dead letters",
             )
             return
         try:
-            found, sha256 = self._read_dead_letters(entry)
+            rows, sha256 = self._read_dead_letters(entry)
         except GONE as error:
-            yield FindingKind.DEAD_LETTERS, f"{place} changed while it was read: {error}"
+            yield FindingKind.DEAD_LETTERS, f"{key} changed while it was read: {error}"
             return
-        if found != sentinel.rows_failed:
+        if rows != sentinel.rows_failed:
             yield (
                 FindingKind.DEAD_LETTERS,
-                f"{place} has {found:,} whole rows; the sentinel says {sentinel.rows_failed:,}",
+                f"{key} has {rows:,} dead letters; the sentinel says {sentinel.rows_failed:,}",
             )
         elif sha256 != sentinel.errors_sha256:
-            yield FindingKind.DEAD_LETTERS, f"{place} is not, byte for byte, what was set aside"
+            yield FindingKind.DEAD_LETTERS, f"the bytes of {key} are not those written (SHA-256)"
 
     def _read_dead_letters(self, entry: Entry) -> tuple[int, str]:
+        """Return the count of intact dead letters in a file, and its SHA-256."""
         rows, held, digest = 0, b"", hashlib.sha256()
-        with self._place.checkpoint.records.open(entry) as file:
+        with self._run.checkpoint.records.open(entry) as file:
             for block in blocks(file):
                 digest.update(block)
                 *lines, held = (held + block).split(b"\n")
@@ -127,61 +131,62 @@ class ShardCheck:
         return rows, digest.hexdigest()
 
     def _rows_in(self, shard: Shard, sentinel: Sentinel) -> Iterator[tuple[FindingKind, str]]:
+        # A shard that retries dead letters reads all of them, and no slice of the source.
         if shard.slicing is Slicing.DEAD_LETTERS:
-            origin = self._seen.sentinels.get(shard.start)
+            origin = self._evidence.sentinels.get(shard.start)
             if origin is None:
                 yield (
                     FindingKind.ROWS_IN,
-                    f"it tried rows of shard {shard.start} again, which has none",
+                    f"it retried rows of shard {shard.start}, which has no sentinel",
                 )
                 return
-            rows, where = origin.rows_failed, f"shard {shard.start} set aside"
+            rows, where = origin.rows_failed, f"the dead letters of shard {shard.start} are"
         else:
-            counted = self._counted(shard)
-            if counted is None:
+            count = self._count(shard)
+            if count is None:
                 return
-            rows, where = counted, "its slice of the source has"
+            rows, where = count, "its slice of the source has"
         if rows != sentinel.rows_in:
             yield (
                 FindingKind.ROWS_IN,
                 f"{where} {rows:,} rows; its sentinel counts {sentinel.rows_in:,}",
             )
 
-    def _counted(self, shard: Shard) -> int | None:
-        if shard.uri in self._seen.changed:
+    def _count(self, shard: Shard) -> int | None:
+        if shard.uri in self._evidence.changed:
             return None
         try:
-            return self._source.of(shard)
+            return self._source.count(shard)
         except (*GONE, UncountableError) as error:
             self.uncounted[shard.uri] = str(error)
             return None
 
     def rows_after(self, shard: Shard) -> int:
-        """Return the rows of the file of *shard* that come after it; 0 if that cannot be told."""
-        if shard.uri in self._seen.changed:
+        """Return the count of rows after *shard* in its file; 0 if they cannot be counted."""
+        if shard.uri in self._evidence.changed:
             return 0
         try:
-            return self._source.after(shard)
+            return self._source.count_after(shard)
         except (*GONE, UncountableError) as error:
             self.uncounted[shard.uri] = str(error)
             return 0
 
     def _unadopted(self, shard: Shard) -> Iterator[tuple[FindingKind, str]]:
-        """Tell whether the next run would take the part for that of an attempt of its own."""
-        facts = self._seen.plan.facts
-        with contextlib.suppress(ObjectNotFoundError):
+        """Yield a finding if the next run would refuse to adopt the part."""
+        facts = self._evidence.plan.facts
+        with contextlib.suppress(ObjectNotFoundError):  # a run at work meanwhile took it away
             try:
                 adopt(
                     facts.stem(shard.id),
                     facts.part(shard.id),
-                    run_uid=self._seen.run_uid,
-                    sink=self._place.sink,
-                    checkpoint=self._place.checkpoint,
+                    run_uid=self._evidence.run_uid,
+                    sink=self._run.sink,
+                    checkpoint=self._run.checkpoint,
                 )
             except ForeignOutputError:
                 yield (
                     FindingKind.UNADOPTED,
-                    "it has no sentinel, and nothing tells that this run wrote it",
+                    "it has no sentinel, and nothing proves that this run wrote it",
                 )
 
 

@@ -1,4 +1,4 @@
-"""The rows that a run set aside, or that it gave a shard up for, from its checkpoint alone."""
+"""The dead letters of a run, and the rows that its quarantined shards failed for, from its checkpoint alone."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from batchrunner.driver.plan import StoredPlan
 from batchrunner.errors import ObjectNotFoundError
 from batchrunner.shard import Slicing
 
-_SHARDS_LOOKED_AT = 50
-"""To tell what most rows failed with: each costs a read."""
+_SHARDS_READ = 50
+"""For the most frequent error: each costs a read."""
 
 
 @dataclass(slots=True)
@@ -31,23 +31,23 @@ class ErrorGroup:
     Attributes:
         stage: Where they were stopped: read, capability.
         error: Type of the error.
-        code: File and line of the user's code that it came from; empty for none.
-        given_up: Their shards are given up, so that no row of these is in the output. Not all rows
-            that failed are known then.
+        code: File and line of the user's code that raised it; empty for none.
+        quarantined: Their shards are, so that no row of these is in the output. Of the rows that
+            failed only the first are kept then.
         rows: How many they are.
         shards: In how many shards.
-        message: What the error says of the first of them.
+        message: Of the error of the first of them.
         source: File of that row.
         unit: What *at* counts: byte or row.
-        at: Where it stands.
-        raw: How it looks; at most 4 KiB of it.
+        at: Its position in the file.
+        raw: Its content; at most 4 KiB of it.
         traceback: Of the user's code, for that row; empty for none.
     """
 
     stage: str
     error: str
     code: str
-    given_up: bool
+    quarantined: bool
     rows: int
     shards: int
     message: str
@@ -68,9 +68,9 @@ class ErrorGroup:
 
 
 def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
-    """Yield the dead letters of a run, shard by shard, without those that went through since.
+    """Yield the dead letters of a run, shard by shard, without those that a retry has taken over.
 
-    Also the first ones of each shard that is given up and not committed since; these are `given_up`.
+    Also the first failed rows of each quarantined shard; these have `quarantined` set.
 
     Raises:
         ObjectNotFoundError: There is no run.
@@ -81,24 +81,25 @@ def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
         raise ObjectNotFoundError(f"there is no run in {checkpoint.storage.uri}")
     plan = StoredPlan.of(generations)
     committed = checkpoint.sentinels().good
-    tried_again = {
+    # Their dead letters are those of the retry now: it read the same rows again.
+    retried = {
         shard.start
         for shard in plan.active
         if shard.slicing is Slicing.DEAD_LETTERS and shard.id in committed
     }
-    kept = kept_dead_letters(checkpoint)
+    of_quarantined = kept_dead_letters(checkpoint)
     for shard in plan.active:
         stem = plan.facts.stem(shard.id)
-        if shard.id in committed and shard.id not in tried_again:
+        if shard.id in committed and shard.id not in retried:
             for dead_letter in dead_letters_of(checkpoint, committed[shard.id]):
-                yield {**dead_letter, "given_up": False}
-        elif shard.id not in committed and stem in kept:
-            for dead_letter in dead_letters_under(checkpoint, kept[stem]):
-                yield {**dead_letter, "given_up": True}
+                yield {**dead_letter, "quarantined": False}
+        elif shard.id not in committed and stem in of_quarantined:
+            for dead_letter in dead_letters_under(checkpoint, of_quarantined[stem]):
+                yield {**dead_letter, "quarantined": True}
 
 
 def error_groups(checkpoint: Checkpoint) -> list[ErrorGroup]:
-    """Return the rows set aside, and those of shards given up, in groups, the largest first.
+    """Return the dead letters, and the failed rows of quarantined shards, in groups, the largest first.
 
     Raises:
         ObjectNotFoundError: There is no run.
@@ -108,32 +109,32 @@ def error_groups(checkpoint: Checkpoint) -> list[ErrorGroup]:
 
 
 def most_frequent(checkpoint: Checkpoint, committed: Iterable[Sentinel]) -> ErrorGroup | None:
-    """Return the largest group of the rows that these shards set aside, or the first few of them.
+    """Return the largest group of the dead letters of the first few of these shards.
 
     Raises:
         DamagedOutputError: Some of them are not whole.
         StorageError: They cannot be read.
     """
-    failed = islice((sentinel for sentinel in committed if sentinel.errors), _SHARDS_LOOKED_AT)
+    failed = islice((sentinel for sentinel in committed if sentinel.errors), _SHARDS_READ)
     dead_letters = chain.from_iterable(dead_letters_of(checkpoint, sentinel) for sentinel in failed)
     return next(iter(_groups(dead_letters)), None)
 
 
 def _groups(dead_letters: Iterable[dict[str, Any]]) -> list[ErrorGroup]:
     groups: dict[tuple[Any, ...], ErrorGroup] = {}
-    seen: set[tuple[Any, ...]] = set()
+    counted: set[tuple[Any, ...]] = set()
     for dead_letter in dead_letters:
         key = (
             dead_letter["stage"],
             dead_letter["error"],
             dead_letter.get("code"),
-            dead_letter.get("given_up"),
+            dead_letter.get("quarantined"),
         )
         if key not in groups:
             groups[key] = _group(dead_letter)
         groups[key].rows += 1
-        groups[key].shards += (*key, dead_letter["shard"]) not in seen
-        seen.add((*key, dead_letter["shard"]))
+        groups[key].shards += (*key, dead_letter["shard"]) not in counted
+        counted.add((*key, dead_letter["shard"]))
     return sorted(groups.values(), key=lambda group: -group.rows)
 
 
@@ -143,7 +144,7 @@ def _group(dead_letter: dict[str, Any]) -> ErrorGroup:
         stage=dead_letter["stage"],
         error=dead_letter["error"],
         code=dead_letter.get("code", ""),
-        given_up=dead_letter.get("given_up", False),
+        quarantined=dead_letter.get("quarantined", False),
         rows=0,
         shards=0,
         message=dead_letter["message"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,29 +15,29 @@ from batchrunner.storage import Entry, Storage
 
 
 class GarbageKind(StrEnum):
-    """What was left."""
+    """What kind of object was left."""
 
     STAGED = "staged"
     """Bytes that were never published."""
     UPLOAD = "upload"
-    """A multipart upload that nobody finished."""
+    """A multipart upload that was not completed."""
     DEAD_LETTERS = "dead_letters"
-    """Rows set aside by an attempt that lost or died."""
+    """Dead letters of an attempt that lost or died."""
     MARK = "mark"
-    """Says that a worker began some shards, and was not there to say how they ended."""
+    """The shards that a worker began and died at."""
     STOP = "stop"
-    """A wish to stop a session that is over."""
+    """A request to stop a session that is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class GarbageItem:
-    """One object that nobody needs.
+    """One object that no driver or worker needs.
 
     Attributes:
         kind: What it is.
         place: Root of the storage that it is in.
         key: In that storage.
-        bytes: Its size, as far as the store tells.
+        bytes: Its size; 0 where the storage lists none, as of an upload.
     """
 
     kind: GarbageKind
@@ -50,21 +50,24 @@ class GarbageItem:
 
 
 class Garbage:
-    """What is left of the dead in one run's places."""
+    """The garbage of one run: what its dead drivers and workers left."""
 
     def __init__(self, checkpoint: Checkpoint, *, sink: Storage | None) -> None:
-        """Look into *checkpoint*, and into *sink* if it is known."""
+        """Take the garbage of *checkpoint*, and of *sink* if there is one. Lists nothing yet."""
         self._checkpoint, self._sink = checkpoint, sink
 
     def runner(self) -> Lease | None:
-        """Return who runs now, as far as this machine can tell: what is listed may be theirs."""
+        """Return the lease of a driver that may be running: what is listed may be in use by it.
+
+        A driver on another machine may be running; one of this machine is known to be dead or alive.
+        """
         lease = current_lease(self._checkpoint.storage)
         if lease is None or lease.released:
             return None
         return None if lease.owner.is_here() and not lease.owner.is_alive() else lease
 
     def listed(self) -> list[GarbageItem]:
-        """Return what is there. Changes nothing.
+        """List the garbage. Changes nothing.
 
         Raises:
             ObjectNotFoundError: There is no run, and never was one.
@@ -75,30 +78,31 @@ class Garbage:
             raise ObjectNotFoundError(f"there is no run in {storage.uri}")
         items = [*_staged(storage, intents=True)]
         if self._sink is not None:
-            items += _staged(self._sink, intents=False)  # they make a part without a sentinel count
+            # Not its intents: the next run adopts a part that has no sentinel by its intent.
+            items += _staged(self._sink, intents=False)
         records = self._checkpoint.records
         items += [_of(GarbageKind.DEAD_LETTERS, records, entry) for entry in self._dead_letters()]
         items += [_of(GarbageKind.MARK, records, entry) for entry in records.list("attempts")]
         stops = (entry for entry in storage.list("sessions") if entry.key.endswith(".stop"))
         items += [_of(GarbageKind.STOP, storage, entry) for entry in stops]
-        # A checkpoint below its sink, in a bucket, is swept with it.
-        return list({f"{one.place}/{one.key}": one for one in items}.values())
+        # Uploads to a checkpoint below its sink, in a bucket, are listed with those to the sink, too.
+        return list({f"{item.place}/{item.key}": item for item in items}.values())
 
     def remove(self) -> list[GarbageItem]:
-        """Remove what is there, and return it. Idempotent; needs no order.
+        """Remove the garbage under the lease, and return it. Idempotent, at any point of a crash.
 
         Raises:
             LeaseHeldError: A driver runs.
             StorageError: Something cannot be listed or removed.
         """
         with open_session(self._checkpoint, stop=Stop(max_runtime=None)) as session:
+            # Listed again: a driver that was running before may have needed what was shown.
             items = self.listed()
             session.check()  # after the listing: nothing in it is of a later driver
             records, storage = self._checkpoint.records, self._checkpoint.storage
-            records.delete(
-                one.key for one in items if one.kind in (GarbageKind.DEAD_LETTERS, GarbageKind.MARK)
-            )
-            storage.delete(one.key for one in items if one.kind is GarbageKind.STOP)
+            of_run = (GarbageKind.DEAD_LETTERS, GarbageKind.MARK)
+            records.delete(item.key for item in items if item.kind in of_run)
+            storage.delete(item.key for item in items if item.kind is GarbageKind.STOP)
             storage.clean(intents=True)
             if self._sink is not None:
                 self._sink.clean()
@@ -106,10 +110,10 @@ class Garbage:
         return items
 
     def _dead_letters(self) -> Iterator[Entry]:
-        """Yield the files of committed shards that are not the ones that their sentinels name.
+        """Yield the dead-letter files of committed shards that their sentinels do not name.
 
-        Those of other shards stay until the run is complete: the worker of a driver that was killed
-        a moment ago may be about to publish the part that they belong to.
+        Files of shards that are not committed stay: the worker of a driver that was killed a moment
+        ago may be about to publish the part that they belong to.
         """
         entries = list(self._checkpoint.records.list("errors"))
         if not entries:
@@ -126,15 +130,10 @@ def _stem(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _staged(storage: Storage, *, intents: bool) -> Sequence[GarbageItem]:
-    return [
-        _of(GarbageKind.STAGED if _is_staged(entry) else GarbageKind.UPLOAD, storage, entry)
-        for entry in storage.garbage(intents=intents)
-    ]
-
-
-def _is_staged(entry: Entry) -> bool:
-    return entry.key.startswith(".staging/")
+def _staged(storage: Storage, *, intents: bool) -> Iterator[GarbageItem]:
+    for entry in storage.garbage(intents=intents):
+        is_file = entry.key.startswith(".staging/")  # on a disk; a bucket has uploads
+        yield _of(GarbageKind.STAGED if is_file else GarbageKind.UPLOAD, storage, entry)
 
 
 def _of(kind: GarbageKind, storage: Storage, entry: Entry) -> GarbageItem:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.store import WORKER_LOGS
 from batchrunner.storage import Entry
-from batchrunner.worker.worker_log import FOLDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class LogLine:
     """One line of one worker.
 
     Attributes:
-        at: When it was said, by the worker's own clock; ISO 8601, UTC.
+        at: When it was written, by the worker's own clock; ISO 8601, UTC.
         session: The driver session that the worker belonged to.
         worker: Its host and process id.
         text: The line.
@@ -31,14 +31,14 @@ class LogLine:
 
 
 def log_lines(checkpoint: Checkpoint, *, session: str = "") -> list[LogLine]:
-    """Return the lines that workers said, in the order of their clocks; only those of *session* if given.
+    """Return what the workers wrote, in the order of their clocks; only those of *session* if given.
 
-    Of each worker its first 64 KiB and its last 192 KiB. Secrets that the spec names are `***`.
+    Of each worker the first 64 KiB and the last 192 KiB. Secrets that the spec names are `***`.
 
     Raises:
         StorageError: The checkpoint cannot be read.
     """
-    entries = checkpoint.storage.list(f"{FOLDER}/{session}".rstrip("/"), recursive=True)
+    entries = checkpoint.storage.list(f"{WORKER_LOGS}/{session}".rstrip("/"), recursive=True)
     lines = [line for entry in entries for line in _lines(checkpoint, entry)]
     return sorted(lines, key=lambda line: line.at)
 
@@ -48,5 +48,5 @@ def _lines(checkpoint: Checkpoint, entry: Entry) -> Iterator[LogLine]:
     worker = name.removesuffix(".log").rpartition("-")[0]
     text = checkpoint.storage.get(entry.key).decode(errors="replace")
     for line in text.split("\n")[:-1]:
-        at, _, said = line.partition(" ")
-        yield LogLine(at, session, worker, said)
+        at, _, written = line.partition(" ")
+        yield LogLine(at, session, worker, written)

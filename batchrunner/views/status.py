@@ -1,4 +1,4 @@
-"""How far a run is, from its checkpoint alone: on any machine, while it runs or long after."""
+"""The status of a run, from its checkpoint alone: on any machine, while it runs or long after."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from batchrunner.errors import ObjectNotFoundError
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a checkpoint tells.
+    """How far a run is.
 
     Attributes:
         name: Of the spec.
         run_uid: Names the run.
         state: complete, running, running elsewhere, interrupted, stopped; or failed, when every shard
-            is committed but too many rows were set aside.
+            is committed but too many rows failed.
         shards: How many there are.
         committed: How many are complete.
-        quarantined: How many are set apart until `retry`.
+        quarantined: How many are quarantined until `retry`.
         damaged: How many sentinels cannot be read.
-        rows_in: Rows read for them.
+        rows_in: Rows read for the committed shards.
         rows_out: Rows in their parts.
-        rows_failed: Rows set aside and not gone through since.
+        rows_failed: Rows that failed, without those that a retry has brought through.
         bytes_out: Size of their parts.
-        driver: Who runs it, or ran it last.
+        driver: The driver that runs it, or ran it last.
         seconds_left: Estimate while it runs; None when there is none.
-        checkpoint: Where all this stands.
+        checkpoint: Where the checkpoint is.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Status:
 
 
 def status_of(checkpoint: Checkpoint) -> Status:
-    """Read the state of a run.
+    """Read the status of a run. Needs no lease, and delays no driver.
 
     Raises:
         ObjectNotFoundError: There is no run.
@@ -73,32 +73,28 @@ def status_of(checkpoint: Checkpoint) -> Status:
     shards = StoredPlan.of(generations).active
     active = {shard.id for shard in shards}
     sentinels = checkpoint.sentinels()
-    done = {shard: sentinel for shard, sentinel in sentinels.good.items() if shard in active}
-    totals = Totals.of(shards, done)
-    apart = [i for i in checkpoint.quarantined() if i in active and i not in done]
+    committed = {i: sentinel for i, sentinel in sentinels.good.items() if i in active}
+    quarantined = [i for i in checkpoint.quarantined() if i in active and i not in committed]
     lease = current_lease(checkpoint.storage)
     events = _events_of(checkpoint, lease)
-    state = _state(lease, events, whole=len(done) == len(active))
+    state = _state(lease, events, whole=len(committed) == len(active))
     return Status(
         name=record.name,
         run_uid=record.run_uid,
         state=state,
         shards=len(active),
-        committed=len(done),
-        quarantined=len(apart),
+        committed=len(committed),
+        quarantined=len(quarantined),
         damaged=len(sentinels.damaged),
-        rows_in=totals.rows_in,
-        rows_out=totals.rows_out,
-        rows_failed=totals.rows_failed,
-        bytes_out=totals.bytes_out,
+        **asdict(Totals.of(shards, committed)),
         driver=str(lease) if lease else "",
-        seconds_left=_left(events, lease, done, len(active)) if "running" in state else None,
+        seconds_left=_left(events, lease, committed, len(active)) if "running" in state else None,
         checkpoint=checkpoint.storage.uri,
     )
 
 
 def _events_of(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, Any]]:
-    """Return the events of the last session; none of them is needed."""
+    """Return the events of the last session; none if they are missing or damaged."""
     try:
         data = checkpoint.storage.get(f"sessions/{lease.owner.session if lease else ''}.jsonl")
     except ObjectNotFoundError:
@@ -106,11 +102,16 @@ def _events_of(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, An
     try:
         events = [orjson.loads(line) for line in data.splitlines()]
         return [{**event, "at": datetime.fromisoformat(event["at"])} for event in events]
-    except (ValueError, TypeError, KeyError):  # it is torn: the records alone tell
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+    ):  # without them, the state follows from the records alone
         return []
 
 
 def _state(lease: Lease | None, events: Sequence[Mapping[str, Any]], *, whole: bool) -> str:
+    # The last event, not the sentinels alone: with too many failed rows a run is not complete.
     if whole and (not events or events[-1].get("complete")):
         return "complete"
     if lease is None or lease.released:
@@ -123,13 +124,13 @@ def _state(lease: Lease | None, events: Sequence[Mapping[str, Any]], *, whole: b
 def _left(
     events: Sequence[Mapping[str, Any]],
     lease: Lease | None,
-    done: Mapping[int, Sentinel],
+    committed: Mapping[int, Sentinel],
     shards: int,
 ) -> int | None:
-    """Estimate the seconds to the end from what the present session has committed so far."""
+    """Estimate the seconds to the end by the speed of the present session; None before its first shard."""
     session = lease.owner.session if lease else ""
-    lately = sum(sentinel.session == session for sentinel in done.values())
-    if not events:
+    of_session = sum(sentinel.session == session for sentinel in committed.values())
+    if not events or not of_session:
         return None
-    elapsed = (datetime.now(UTC) - events[0]["at"]).total_seconds()
-    return round(elapsed * (shards - len(done)) / lately) if lately else None
+    elapsed: float = (datetime.now(UTC) - events[0]["at"]).total_seconds()
+    return round(elapsed * (shards - len(committed)) / of_session)

@@ -1,4 +1,4 @@
-"""A part being made: rows go in, bytes come out staged, counted and hashed on their way."""
+"""One attempt at a part: rows go in, and bytes are staged, counted and hashed on their way."""
 
 from __future__ import annotations
 
@@ -8,36 +8,31 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchrunner.checkpoint import PlanFacts
 from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import ShardFailedError
-from batchrunner.formats.naming import PARQUET
+from batchrunner.formats.contract import Settle
 from batchrunner.storage import Staged
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from batchrunner.analytics import CompletedRun
-
-Settle = Callable[["pa.Schema"], "pa.Schema"]
-"""Given the schema of a part's own rows, returns the one that it is to have."""
 
 
 class CountedFile(io.RawIOBase):
-    """A binary file, written front to back, that knows the size and hash of what went through."""
+    """A binary file, written front to back, that counts and hashes what it writes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._hash, self.size = file, hashlib.sha256(), 0
-        self._leads_nowhere = False
+        self._is_discarded = False
 
-    def lead_nowhere(self) -> None:
-        """Swallow what comes from now on: a Parquet writer writes its footer when it is forgotten."""
-        self._leads_nowhere = True
+    def discard(self) -> None:
+        """Drop all later writes: a Parquet writer writes its footer when it is garbage-collected."""
+        self._is_discarded = True
 
     def write(self, data: Any) -> int:
-        if self._leads_nowhere:
+        if self._is_discarded:
             return len(data)
         self._hash.update(data)
         written = self._file.write(data)
@@ -54,45 +49,17 @@ class CountedFile(io.RawIOBase):
         return True
 
 
-class Writer(Protocol):
-    """Turns what a capability returned, made ready for the sink, into the bytes of a part."""
-
-    def append(self, rows: Any) -> None:
-        """Add rows."""
-
-    def close(self) -> None:
-        """Write what is still held."""
-
-
-class LinesWriter:
-    """Writes JSON lines, compressed or not."""
-
-    def __init__(self, file: CountedFile, *, compression: str) -> None:
-        self._out: Any = file
-        if compression != "none":
-            import pyarrow as pa
-
-            codec = {"gz": "gzip", "zst": "zstd"}[compression]
-            self._out = pa.CompressedOutputStream(pa.PythonFile(file, "w"), codec)
-
-    def append(self, rows: bytes) -> None:
-        self._out.write(rows)
-
-    def close(self) -> None:
-        self._out.close()
-
-
 class Part:
     """One attempt at one part.
 
     Attributes:
-        staged: Where its bytes are.
-        rows_in: Rows read so far.
+        staged: Its bytes, not visible to readers yet.
+        rows_in: Rows read so far, failed ones included.
         rows_out: Rows written so far.
-        has_columns: Whether one of them has any.
-        dead_letters: The rows set aside so far; None as long as there is none.
-        runs: To be recorded before it is published.
-        source_hash: Of what was read, once all is; empty where none is kept.
+        has_columns: Whether a row written so far has a column.
+        dead_letters: Those of the rows that failed so far; None for none.
+        runs: Capability runs to record before the part is published.
+        source_hash: Hash of all that was read, set at the end; empty where none is needed.
     """
 
     def __init__(self, stage: Callable[[], Staged], facts: PlanFacts, *, settle: Settle) -> None:
@@ -104,39 +71,32 @@ class Part:
         self.source_hash = ""
         self.write_id = uuid.uuid4().hex
         self._began = time.monotonic()
-        self._is_parquet = facts.format == PARQUET
+        self._format = facts.part_format
         self._counted = CountedFile(self.staged.file)
-        self._writer = self._new_writer(facts, settle)
-
-    def _new_writer(self, facts: PlanFacts, settle: Settle) -> Writer:
-        if not self._is_parquet:
-            return LinesWriter(self._counted, compression=facts.compression)
-        from batchrunner.formats.parquet_part import ParquetPart
-
-        return ParquetPart(
+        self._writer = self._format.writer(
             self._counted, compression=facts.compression, settle=settle, restart=self._restart
         )
 
     def _restart(self) -> tuple[BinaryIO, CountedFile]:
-        """Return what is written so far, and a new place for all of it and what follows."""
+        """Return the file written so far, and a new one for all of its rows and later ones."""
         written, self.staged = self.staged, self._stage()
         self._replaced.append(written)
         self._counted = CountedFile(self.staged.file)
         return written.file, self._counted
 
     def discard(self) -> None:
-        """Give it all up."""
-        self._counted.lead_nowhere()
+        """Remove all that is staged."""
+        self._counted.discard()  # first: the writer may write until it is garbage-collected
         self.staged.discard()
         self._drop_replaced()
         if self.dead_letters is not None:
             self.dead_letters.staged.discard()
 
     def append(self, rows: Any, *, count: int) -> None:
-        """Add *count* rows, as lines or as a table."""
+        """Write *count* rows, which come as lines or as a table."""
         self.rows_out += count
         if count:
-            self.has_columns |= not self._is_parquet or rows.num_columns > 0
+            self.has_columns |= not self._format.keeps_schema or rows.num_columns > 0
             self._writer.append(rows)
 
     def _drop_replaced(self) -> None:
@@ -144,10 +104,12 @@ class Part:
             staged.discard()
 
     def finish(self) -> PartFacts:
-        """Write the end, and look at what stands there before anyone relies on it.
+        """Write the end of the part, and compare the file with what was written.
+
+        Before the part is published: a disk that lost bytes without an error is detected here.
 
         Raises:
-            ShardFailedError: The bytes are not what was written.
+            ShardFailedError: Size or rows of the file are not what was written.
         """
         self._writer.close()
         self._drop_replaced()
@@ -155,7 +117,8 @@ class Part:
             self.dead_letters.staged.file.close()
         file = self.staged.file
         size = file.seek(0, io.SEEK_END)
-        rows = _rows_in_footer(file) if self._is_parquet else self.rows_out
+        rows = self._format.rows_in_part(file)
+        rows = self.rows_out if rows is None else rows
         file.close()
         if (size, rows) != (self._counted.size, self.rows_out):
             raise ShardFailedError(
@@ -168,15 +131,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartFacts:
-    """What is known of a part once its bytes are complete; the words of `Sentinel`."""
+    """The facts of a finished part, named as in its `Sentinel`."""
 
     bytes: int
     sha256: str
     write_id: str
     seconds: float
-
-
-def _rows_in_footer(file: BinaryIO) -> int:
-    from batchrunner.formats.parquet import count_rows
-
-    return count_rows(file)

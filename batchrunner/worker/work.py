@@ -1,4 +1,4 @@
-"""What a worker has to know besides its shards; travels to it once, by pickle."""
+"""The work of a session: all that a worker needs besides its shards; sent to it once, by pickle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from batchrunner.capability.module_snapshot import ModuleSnapshot
 from batchrunner.checkpoint import Checkpoint, PlanFacts
 from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
-from batchrunner.spec import BatchSpec, CapabilitySpec
+from batchrunner.formats.registry import take_over
+from batchrunner.spec import BatchSpec
 from batchrunner.storage import Storage
 from batchrunner.worker.schema import SinkSchema
 
@@ -23,15 +24,16 @@ class Work:
         run_uid: The run.
         session: The driver session.
         facts: How parts are named and written.
-        weight: Of all shards of the run, in bytes.
+        weight: Weight of all shards of the run together, in bytes.
         capability: The user's function or class, or None to import what the spec names.
-        import_paths: Folders that the driver imports from, and a worker might not.
-        first: The shard whose part is to fix the schema of the sink, as long as none has.
+        import_paths: Folders that the driver imports from, for workers with other ones.
+        first: The shard whose part is to fix the schema of the sink; None once one is fixed.
         incarnation: Number of the run in its checkpoint: a worker that outlives a `--fresh` goes on
-            writing into the records of its own run.
+            writing into the folder of its own run.
         epoch: Of the driver's lease.
-        code: The user's modules by their place, as the driver saw them: a worker imports them
-            later, and compares. Empty where `capability.version` stands in for them.
+        formats: Formats registered by the user, by name, which a worker registers as well.
+        code: The user's modules by their place, as the driver saw them, for comparison with what a
+            worker imports later. Empty where `capability.version` stands for them.
     """
 
     spec: BatchSpec
@@ -44,17 +46,18 @@ class Work:
     first: int | None = None
     incarnation: int = 0
     epoch: int = 0
+    formats: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, ModuleSnapshot] = field(default_factory=dict)
 
-    @property
-    def capability_spec(self) -> CapabilitySpec:
-        """How the capability is called."""
-        return self.spec.capability or CapabilitySpec(target="in:memory")
+    def prepare(self) -> None:
+        """Register the spec's secrets and the driver's formats in this process. Idempotent."""
+        self.spec.remember_secrets()  # first: any error from here on may quote one
+        take_over(self.formats)
 
     @property
     def takes_tables(self) -> bool:
         """Whether the capability is called with columns, and not with rows."""
-        by_batch = self.capability_spec.mode == "batch"
+        by_batch = self.spec.called.mode == "batch"
         return by_batch and self.spec.execution.batch_format != "rows"
 
     def sink(self) -> Storage:

@@ -153,7 +153,7 @@ CASES = {
         ["run", "spec.yaml"],
         {"source": "spec.yaml"},
         2,
-        "does not tell its format",
+        "does not show its format",
     ),
     "missing module": (
         ["run", "spec.yaml"],
@@ -177,11 +177,11 @@ CASES = {
     "no callable": (["run", "spec.yaml"], {"capability": "broken2:up"}, 3, "must be a function"),
     "unbuildable": (["run", "spec.yaml"], {"capability": "capabilities:Unbuildable"}, 3, "weights"),
     "sink is a file": (["run", "spec.yaml"], {"sink": "spec.yaml"}, 3, "spec.yaml"),
-    "nobody listens": (
+    "no Ray at the address": (
         ["run", "spec.yaml"],
         {"ray": {"address": "127.0.0.1:1"}, "execution": {"engine": "ray"}},
         3,
-        "nobody listens at ray.address",
+        "no Ray listens at ray.address",
     ),
     "schema of lines": (
         ["run", "spec.yaml"],
@@ -227,7 +227,7 @@ def test_a_traceback_comes_with_v_only(job):
 
 
 def test_a_bad_row_can_fail_its_shard_and_names_its_place(job):
-    """The others are kept, the code is 1, and the next command is printed."""
+    """The others are kept, the code is 1, and the message has the next command."""
     bad_rows(job)
     a_spec_file(job, errors={"on_row_error": "fail"})
 
@@ -239,7 +239,7 @@ def test_a_bad_row_can_fail_its_shard_and_names_its_place(job):
     assert "next: fix it, then batchrunner retry spec.yaml" in done.stderr
 
 
-def test_too_many_bad_rows_are_reported_with_the_ways_out(job):
+def test_too_many_dead_letters_are_reported_with_the_ways_out(job):
     """All shards are committed and kept, and the code is 1 nevertheless."""
     bad_rows(job)
 
@@ -316,7 +316,7 @@ def run_as(wrapped, job):
 
 @pytest.mark.s3
 def test_a_checkpoint_in_a_bucket_is_read_without_its_spec(job, seaweedfs, prefix):
-    """By a user who has its URI and the options: on the command line, or where no `ps` shows them."""
+    """With its URI and the options alone: on the command line, or where `ps` does not show them."""
     options = {**seaweedfs.storage_options, "anon": False}
     sink = f"s3://{seaweedfs.bucket}/{prefix}"
     a_spec_file(job, sink={"uri": sink, "storage_options": options})

@@ -28,11 +28,11 @@ def test_a_whole_output_ends_with_0(job):
     done = batchrunner("verify", "spec.yaml", cwd=job)
 
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "ok: 3 of 3 shards committed; rows: 12 in, 12 out, 0 set aside\n"
+    assert done.stderr == "ok: 3 of 3 shards committed; rows: 12 in, 12 out, 0 failed\n"
 
 
 def test_a_defect_ends_with_5_and_each_line_leads_to_the_next(job):
-    """Found, set aside, made again, whole: by the commands that are printed."""
+    """Found, moved aside, computed again, ok: by the commands that each output names."""
     damage.cut(job / "out")
 
     found = batchrunner("verify", "spec.yaml", "-o", "json", cwd=job)
@@ -46,7 +46,7 @@ def test_a_defect_ends_with_5_and_each_line_leads_to_the_next(job):
     assert "next: batchrunner verify --repair spec.yaml" in found.stderr
     assert (refused.returncode, "batchrunner verify --repair" in refused.stderr) == (4, True)
     assert repaired.returncode == 5
-    assert "1 shards to make again" in repaired.stderr
+    assert "1 shards to compute again" in repaired.stderr
     assert "next: batchrunner run spec.yaml" in repaired.stderr
     assert "(1 new" in made.stderr
     assert whole.returncode == 0

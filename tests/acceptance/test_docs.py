@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from batchrunner import BatchSpec
-from batchrunner.jobs.options import options_of
+from batchrunner.jobs.backend import options_of
 from builders import read_part
 from command import ENVIRONMENT, batchrunner
 from docs_reader import Reader

@@ -97,7 +97,7 @@ def test_sql_is_answered_in_the_form_asked_for(store, output, expected):
 
 
 def test_tables_and_their_columns_are_listed(store):
-    """For users who write SQL."""
+    """For authors of SQL."""
     assert [row["table"] for row in printed(store, "tables")] == ["runs", "score"]
     assert {"column": "value", "type": "double"} in printed(store, "tables", "score")
 

@@ -259,12 +259,12 @@ def test_max_runtime_ends_with_75(job):
 
 def test_a_driver_that_lost_its_lease_stops(job):
     """Another driver took over while this one could not renew: it has no right to go on."""
-    from batchrunner.checkpoint.lease import Lease, Owner
+    from batchrunner.checkpoint.lease import Lease, LeaseOwner
     from batchrunner.storage import open_storage
 
     with start("run", "spec.yaml", cwd=job) as process:
         wait_for_commits(job, process, 1)
-        usurper = Lease(2, Owner("x", "elsewhere", "boot", 1, "1"), released=True)
+        usurper = Lease(2, LeaseOwner("x", "elsewhere", "boot", 1, "1"), released=True)
         storage = open_storage(str(job / "out/_checkpoint"))
         assert storage.put_if_absent({usurper.key: usurper.to_bytes()})
         _, stderr = process.communicate(timeout=PATIENCE)

@@ -15,7 +15,7 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.capability import legacy_hash
 from batchrunner.checkpoint import Checkpoint, RunRecord
-from batchrunner.checkpoint.documents import record_lines
+from batchrunner.checkpoint.documents import lines_of
 from batchrunner.errors import CapabilityImportError, InvalidSpecError, SpecChangedError
 from batchrunner.spec.fingerprint import legacy_code_field
 from batchrunner.storage import open_storage
@@ -82,7 +82,7 @@ def refusal(folder, spec=None, *, capability=None):
 
 
 def test_a_helper_that_changed_is_named_with_the_function(job):
-    """Half of the rows of each version would be the output of neither."""
+    """Half of the rows of each version would be the output of no version."""
     write(
         job, "helper", HELPER.replace("strip(text)", "strip(text).upper()").replace("unused", "new")
     )
@@ -224,7 +224,7 @@ ENDS = "helper.py: clean changed.*run again"
 
 
 def a_job_that_is_edited(folder, how):
-    """Have the capability edit its own helper, as a user may do meanwhile."""
+    """Have the capability edit its own helper, in place of a user who does so meanwhile."""
     write(folder, "editor", EDITOR)
     write_for_the_next_process(folder, "cap", how)
 
@@ -303,33 +303,33 @@ def plugged(job, monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
-def test_modules_that_cannot_be_found_before_are_warned_of_once(plugged, engine, caplog, request):
-    """A change of them goes unnoticed, and nothing else would warn."""
+def test_dynamic_imports_are_warned_of_once(plugged, engine, caplog, request):
+    """A change of them is not detected, so the run must warn."""
     if engine == "ray":
         request.getfixturevalue("local_ray")
     spec = a_spec(plugged, capability={"target": "plugging:f"}, execution={"engine": engine})
     BatchRunner(spec).run(accept_changes=True)
 
-    (message,) = [r.getMessage() for r in caplog.records if "not noticed" in r.getMessage()]
-    assert f"plug_one ({plugged}/plugins/plug_one.py)" in message
-    assert "capability.files" in message
-    assert "plugging" not in message.replace(str(plugged), "")
+    (warning,) = [r.getMessage() for r in caplog.records if "not detected" in r.getMessage()]
+    assert f"plug_one ({plugged}/plugins/plug_one.py)" in warning
+    assert "capability.files" in warning
+    assert "plugging" not in warning.replace(str(plugged), "")
 
 
 @pytest.mark.parametrize("way", [{"files": ["plugins/*.py"]}, {"version": "1"}])
-def test_a_user_who_followed_the_warning_is_not_warned_again(plugged, way, caplog):
-    """The files are compared by now, or a version vouches for them."""
+def test_a_user_who_followed_the_warning_gets_none(plugged, way, caplog):
+    """The files are compared, or the version stands in for them."""
     assert (
         BatchRunner(a_spec(plugged, capability={"target": "plugging:f", **way}))
         .run(accept_changes=True)
         .ok
     )
 
-    assert not [r for r in caplog.records if "not noticed" in r.getMessage()]
+    assert not [r for r in caplog.records if "not detected" in r.getMessage()]
 
 
 def test_a_version_stands_in_for_code_that_changes_meanwhile(job):
-    """A user who names a version vouches for what has it."""
+    """The user who gives a version takes responsibility for all code that has it."""
     a_job_that_is_edited(job, EDITED_AT_IMPORT)
 
     assert BatchRunner(spec_of(job, version="1")).run(accept_changes=True).ok
@@ -472,7 +472,7 @@ def test_what_others_do_to_an_object_after_its_work_is_a_change(tmp_path):
     assert "capability.code.instance.k: 1 -> 2" in refusal(tmp_path, spec, capability=scorer)
 
 
-def test_what_is_not_compared_is_warned_of_once(tmp_path, caplog):
+def test_opaque_values_are_warned_of_once(tmp_path, caplog):
     """A lock, a client: the run goes on, and the user may add a version."""
 
     def capability(rows, out=sys.stderr):
@@ -483,12 +483,12 @@ def test_what_is_not_compared_is_warned_of_once(tmp_path, caplog):
     for do in (runner.plan, runner.run):
         caplog.clear()
         do()
-        (message,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
-        assert "capability.code.default.out" in message
-        assert "capability.version or capability.files" in message
+        (warning,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+        assert "capability.code.default.out" in warning
+        assert "capability.version or capability.files" in warning
 
 
-def as_before(folder, code):
+def with_legacy_hash(folder, code):
     """Make the record of the run in *folder* one of the format before, with *code* as its hash."""
     path = folder / "out/_checkpoint/run.json"
     record = RunRecord.from_bytes(path.read_bytes(), key="run.json")
@@ -498,9 +498,9 @@ def as_before(folder, code):
     path.write_bytes(RunRecord(**{**fields, "decisive": decisive}).to_bytes())
 
 
-def test_a_run_of_before_goes_on_with_the_code_of_before(job):
-    """Its checkpoint knows the hash of one module; the next accepted change records all."""
-    as_before(job, legacy_hash.hash_of_target("mypkg.cap:f"))
+def test_a_run_with_a_legacy_hash_is_resumed_by_the_same_code(job):
+    """Its checkpoint knows the hash of one module; the next accepted change stores one hash per module."""
+    with_legacy_hash(job, legacy_hash.hash_of_target("mypkg.cap:f"))
     assert BatchRunner(spec_of(job)).run().ok
     assert not (job / "out/_checkpoint/changes").exists()
 
@@ -511,15 +511,15 @@ def test_a_run_of_before_goes_on_with_the_code_of_before(job):
     assert "mypkg/deeper.py: added K" in refusal(job)
 
 
-def test_a_run_of_before_is_mended_as_one_of_today(job):
-    """`retry` takes changed code for the mended one."""
-    as_before(job, "of another capability")
+def test_a_run_with_a_legacy_hash_accepts_changed_code_on_retry(job):
+    """`retry` accepts changed code, since that is the fix."""
+    with_legacy_hash(job, "of another capability")
 
     assert BatchRunner(spec_of(job)).retry().ok
 
 
-def test_an_object_of_before_goes_on(tmp_path):
-    """The same for one that was handed over."""
+def test_an_object_with_a_legacy_hash_is_resumed(tmp_path):
+    """An object that is handed over has a legacy hash of its own."""
 
     def capability(rows):
         return rows
@@ -527,7 +527,7 @@ def test_an_object_of_before_goes_on(tmp_path):
     a_source(tmp_path / "in")
     spec = a_spec(tmp_path, capability=None)
     BatchRunner(spec, capability=capability).run()
-    as_before(tmp_path, legacy_hash.hash_of_object(capability))
+    with_legacy_hash(tmp_path, legacy_hash.hash_of_object(capability))
     write_jsonl(tmp_path / "in/later.jsonl", rows(100, 2))
 
     assert BatchRunner(spec, capability=capability).run().ok
@@ -560,9 +560,9 @@ def test_another_version_of_a_package_is_warned_of(job, monkeypatch, caplog):
     write_jsonl(job / "in/more.jsonl", rows(200, 2))
     install(job, "2.0")
     assert BatchRunner(spec_of(job)).run().ok
-    (message,) = warnings_of_versions(caplog)
-    assert "libnine 1.0 -> 2.0" in message
-    assert "python" not in message
+    (warning,) = warnings_of_versions(caplog)
+    assert "libnine 1.0 -> 2.0" in warning
+    assert "python" not in warning
 
     caplog.clear()
     write_jsonl(job / "in/most.jsonl", rows(300, 2))
@@ -571,13 +571,13 @@ def test_another_version_of_a_package_is_warned_of(job, monkeypatch, caplog):
 
 
 def test_the_versions_are_kept_in_the_session_log(job):
-    """For a reader who asks a year later what made these rows."""
+    """A year later, a user asks what made these rows."""
     checkpoint = Checkpoint(open_storage(str(job / "out/_checkpoint")))
     (key,) = [e.key for e in checkpoint.storage.list("sessions") if e.key.endswith(".jsonl")]
 
     (found,) = [
         event["versions"]
-        for event in map(json.loads, record_lines(checkpoint.storage, key))
+        for event in map(json.loads, lines_of(checkpoint.storage, key))
         if event["action"] == "packages_found"
     ]
 

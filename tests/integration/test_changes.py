@@ -206,7 +206,7 @@ def test_where_rows_wait_for_mended_code_the_refusal_names_retry(tmp_path, monke
 
     said = refused(tmp_path, SpecChangedError, spec)
 
-    assert "1 rows were set aside" in said
+    assert "1 rows failed" in said
     assert "`batchrunner retry --rows SPEC`" in said
     assert "another job" not in said
     del sys.modules["mended_rows"]  # as in a new process
@@ -439,12 +439,12 @@ def test_a_sink_that_would_be_read_as_source_is_refused(tmp_path, sink):
 
 def test_a_driver_that_runs_keeps_others_out(job, monkeypatch):
     """The second one is refused with the name of the first, and leaves everything alone."""
-    from batchrunner.checkpoint.lease import Owner, acquire_lease
+    from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
     from batchrunner.storage import open_storage
 
     write_jsonl(job / "in/more.jsonl", rows(100, 2))
     checkpoint = open_storage(str(job / "out/_checkpoint"))
-    acquire_lease(checkpoint, Owner.this_process("somebody"))
+    acquire_lease(checkpoint, LeaseOwner.this_process("somebody"))
 
     with pytest.raises(LeaseHeldError, match=f"process {os.getpid()} on"):
         BatchRunner(echo(job)).run()

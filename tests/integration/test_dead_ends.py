@@ -16,7 +16,7 @@ from batchrunner import BatchRunner, BatchSpec
 from batchrunner.checkpoint import Checkpoint, Quarantine
 from batchrunner.checkpoint import lease as lease_module
 from batchrunner.checkpoint import sentinel_index as ledgers
-from batchrunner.checkpoint.lease import Owner, acquire_lease
+from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
 from batchrunner.cli.main import _run
 from batchrunner.driver.session import Stop, StopReason
 from batchrunner.errors import DamagedOutputError
@@ -76,7 +76,7 @@ def interrupted(complete, tmp_path_factory):
     checkpoint.quarantine({"part-00002": Quarantine(run.run_uid, 2, "it fails", 3, "s")})
     mark = {"version": 1, "session": "dead", "node": "", "shards": [0]}
     checkpoint.storage.put("attempts/0123.json", orjson.dumps(mark))
-    owner = dataclasses.replace(Owner.this_process("dead"), started="before")
+    owner = dataclasses.replace(LeaseOwner.this_process("dead"), started="before")
     acquire_lease(checkpoint.storage, owner)
     checkpoint.storage.put("sessions/dead.jsonl", session_events(out))
     return folder
@@ -394,5 +394,5 @@ def test_a_sentinel_that_is_too_large_to_read_is_one_damaged_shard(job):
 
     with pytest.raises(DamagedOutputError, match=r"part-00001\.json is damaged: 67,108,865 bytes"):
         BatchRunner(a_spec(job)).run()
-    assert repair(a_spec(job)).redone == [1]
+    assert repair(a_spec(job)).to_recompute == [1]
     assert BatchRunner(a_spec(job)).run().ok

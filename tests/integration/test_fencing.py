@@ -19,7 +19,7 @@ import mutants
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.commit import Finished, commit
-from batchrunner.driver.dispatch import Driving
+from batchrunner.driver.dispatch import Dispatcher
 from batchrunner.errors import (
     CapabilityImportError,
     ForeignOutputError,
@@ -166,7 +166,7 @@ def test_a_late_part_is_found_by_the_session_after_the_one_that_cleared(tmp_path
 
     dying = a_run_by(tmp_path, new_code_beside(lambda: None))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Driving, "go", dies)
+        patch.setattr(Dispatcher, "go", dies)
         with pytest.raises(KeyboardInterrupt):
             dying.run(fresh=True)
     for zombie in zombies:
@@ -438,10 +438,10 @@ def nothing_to_read(folder):
 
 
 def another_driver_runs(folder):
-    from batchrunner.checkpoint.lease import Owner, acquire_lease
+    from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
 
     BatchRunner(a_spec(folder)).run()
-    owner = Owner.this_process("a session")
+    owner = LeaseOwner.this_process("a session")
     acquire_lease(open_storage(str(folder / "out/_checkpoint")), owner)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.checkpoint.lease import Owner, acquire_lease
-from batchrunner.driver.progress import NoProgress
+from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
+from batchrunner.driver.progress import NoDisplay
 from batchrunner.errors import LeaseHeldError
 from batchrunner.storage import open_storage
 from batchrunner.verify import verify
@@ -95,7 +95,7 @@ def test_a_run_that_ends_well_leaves_nothing_of_workers_that_died(job):
     staging = job / "out/_checkpoint/.staging"
     intents = b'{"errors/part-00002.dead.jsonl": "dead_letters"}'
 
-    class DiesMeanwhile(NoProgress):
+    class DiesMeanwhile(NoDisplay):
         def show(self, _):
             for name in ("dead.tmp", "dead.intents"):
                 (staging / name).write_bytes(intents)
@@ -108,7 +108,7 @@ def test_a_run_that_ends_well_leaves_nothing_of_workers_that_died(job):
 def test_nothing_is_removed_beside_a_run(job):
     """What looks dead may be its own."""
     left = litter(job)
-    acquire_lease(open_storage(str(job / "out/_checkpoint")), Owner.this_process("somebody"))
+    acquire_lease(open_storage(str(job / "out/_checkpoint")), LeaseOwner.this_process("somebody"))
 
     assert garbage(job).runner() is not None
     with pytest.raises(LeaseHeldError, match=f"process {os.getpid()} on"):

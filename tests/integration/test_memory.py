@@ -107,7 +107,7 @@ def test_a_line_of_a_gibibyte_costs_that_line(tmp_path, suffix):
 
     code, megabytes = map(int, done.stdout.split())
     assert code == 0, done.stderr
-    assert "3 in, 2 out, 1 set aside" in done.stderr
+    assert "3 in, 2 out, 1 failed" in done.stderr
     assert megabytes < 300
 
 

@@ -1,4 +1,4 @@
-"""Mode `run`, and the batch's own record: in the analytics store before success is reported."""
+"""Mode `run`, and the batch's own record: in the analytics store before success is declared."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_a_batch_that_grows_is_recorded_anew(tmp_path):
 
 
 def test_a_store_that_cannot_be_written_fails_the_run_and_keeps_its_shards(tmp_path):
-    """No success is reported; running again does only what is missing."""
+    """No success is declared; running again does only what is missing."""
     a_source(tmp_path / "in", shards=3)
     spec = a_spec(tmp_path, analytics_store=str(tmp_path / "store"))
     (tmp_path / "store").write_text("a file where the folder should be")

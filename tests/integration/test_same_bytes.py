@@ -16,7 +16,7 @@ from batchrunner import BatchRunner, BatchSpec
 from batchrunner.checkpoint import plan_file
 from batchrunner.driver.opening import open_run
 from batchrunner.driver.session import Stop, open_session
-from batchrunner.driver.survey import survey
+from batchrunner.driver.survey import take_survey
 from batchrunner.errors import SpecChangedError
 from batchrunner.verify import verify
 from builders import a_spec, parts, rows, rows_out
@@ -206,7 +206,7 @@ def test_a_success_stands_while_new_times_are_noted(tmp_path):
     run = BatchRunner(job.spec())._run()
     run = replace(run, sink=Sink(run.sink))
     with open_session(run.checkpoint, stop=Stop(max_runtime=None)) as session:
-        open_run(run, survey(run, accept_changes=True), session)
+        open_run(run, take_survey(run, accept_changes=True), session)
 
     assert seen == []
     assert job.generations() == ["0000.parquet", "0001.parquet"]
@@ -219,7 +219,7 @@ def test_a_run_that_died_after_the_new_times_were_noted_goes_on(tmp_path):
     job.touch()
     run = BatchRunner(job.spec())._run()
     with open_session(run.checkpoint, stop=Stop(max_runtime=None)) as session:
-        open_run(run, survey(run, accept_changes=True), session)
+        open_run(run, take_survey(run, accept_changes=True), session)
     job.calls, before = 0, job.output()
 
     report = job.run(accept_changes=True)

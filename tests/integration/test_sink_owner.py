@@ -10,7 +10,7 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.driver.opening import open_run
 from batchrunner.driver.session import Stop, StopReason, open_session
-from batchrunner.driver.survey import survey
+from batchrunner.driver.survey import take_survey
 from batchrunner.errors import ForeignOutputError
 from batchrunner.verify import verify
 from builders import a_source, a_spec, rows_out
@@ -62,7 +62,7 @@ def test_of_two_runs_that_saw_an_empty_sink_one_gets_it(job):
     """Both looked before either had begun."""
     spec = a_spec(job, checkpoint_dir=str(job / "other"))
     late = BatchRunner(spec)._run()
-    seen = survey(late)
+    seen = take_survey(late)
     run(job, at_once=True)
 
     with (

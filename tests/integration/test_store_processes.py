@@ -52,7 +52,7 @@ def wait_until(true, what):
 def test_of_eight_writers_of_which_half_are_killed_every_run_is_there_once(tmp_path):
     """Half of their fifty runs are the same; who is killed is started again.
 
-    All of them put files together by the way, and are killed at that too.
+    All of them compact in the background, and are killed at that too.
     """
     store = open_store(tmp_path / "store")
     shared = [f"shared-{n}" for n in range(25)]
@@ -69,7 +69,7 @@ def test_of_eight_writers_of_which_half_are_killed_every_run_is_there_once(tmp_p
         assert [writer.wait(PATIENCE) for writer in (*writers[4:], *again)] == [0] * 8
 
     assert runs_in(store) == {name for names in each for name in names}
-    assert newest_catalog(store._storage).number > 0, "nothing was put together"
+    assert newest_catalog(store._storage).number > 0, "nothing was compacted"
     store.compact()
     assert len(runs_in(store)) == 225
 
@@ -98,7 +98,7 @@ def watch(store, *, seconds):
 
 
 def test_a_reader_never_sees_fewer_runs_than_before(tmp_path):
-    """Nor one of them twice, whichever process writes, compacts or dies."""
+    """Nor one of them twice, while others write, compact and die."""
     written, reads = watch(open_store(tmp_path / "store"), seconds=5)
 
     assert written > 20

@@ -20,11 +20,11 @@ import damage
 import golden
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, Generation, Sentinel
-from batchrunner.checkpoint.documents import sealed
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_to_bytes
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, ObjectNotFoundError
 from batchrunner.shard import Slicing
 from batchrunner.storage import open_storage
+from batchrunner.storage.json_documents import sealed
 from batchrunner.verify import repair, verify
 from batchrunner.verify.repairing import with_dependents
 from builders import a_source, a_spec, parts, rows, rows_out, write_jsonl
@@ -160,7 +160,7 @@ def test_a_flipped_bit_in_the_rows_set_aside_is_found_wherever_it_is(job):
     [*(field.name for field in dataclasses.fields(Sentinel)), "check"],
 )
 def test_an_edited_sentinel_is_found_whatever_was_edited(job, field):
-    """A record that was edited to fit the damage must not vouch for it."""
+    """A sentinel that was edited to fit the damage must not vouch for it."""
     damage.edited(field)(job.out)
 
     assert "sentinel" in job.found()
@@ -203,7 +203,7 @@ def test_the_ledgers_are_not_asked(job):
 
 
 def test_a_part_copied_into_a_folder_of_the_sink_is_found_and_moved_away(job):
-    """A recursive reader of the sink has its rows twice."""
+    """A recursive read of the sink would have its rows twice."""
     folder = job.out / "backup/of/monday"
     folder.mkdir(parents=True)
     shutil.copy(damage.part(job.out), folder / "copy.jsonl")
@@ -270,7 +270,7 @@ def test_a_checkpoint_that_is_the_sink_itself_is_no_output(tmp_path):
 
 
 def test_the_output_of_another_run_below_the_sink_is_noted_and_never_moved(job):
-    """It is not ours to repair; but recursive readers have to be warned."""
+    """It is not ours to repair, but a recursive reader has to be warned."""
     below = job.out / "experiment"
     a_source(job.source.parent / "more", shards=1)
     other = a_spec(job.out.parent, source=str(job.source.parent / "more"), sink=str(below))
@@ -281,7 +281,7 @@ def test_the_output_of_another_run_below_the_sink_is_noted_and_never_moved(job):
 
     assert seen.findings == ()
     assert seen.notes == (
-        "experiment/ is the output of another run: whoever reads the sink recursively has it, too",
+        "experiment/ is the output of another run: a recursive read of the sink includes it",
     )
     assert verify(other).ok
 
@@ -297,7 +297,7 @@ def test_a_sentinel_too_large_to_be_read_is_one_finding(job):
 
 
 def test_each_finding_names_shard_part_kind_and_reason(job):
-    """The reader knows where to look."""
+    """The reader of a finding knows where to look."""
     damage.cut(job.out)
 
     (finding,) = verify(job.spec).findings
@@ -591,11 +591,11 @@ def test_what_nothing_was_run_for_cannot_be_verified(tmp_path):
 
 def test_nothing_is_repaired_beside_a_run(job):
     """Its lease says that it runs."""
-    from batchrunner.checkpoint.lease import Owner, acquire_lease
+    from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
 
     damage.cut(job.out)
     checkpoint = open_storage(str(job.out / "_checkpoint"))
-    acquire_lease(checkpoint, Owner.this_process("somebody"))
+    acquire_lease(checkpoint, LeaseOwner.this_process("another driver"))
 
     with pytest.raises(LeaseHeldError, match=f"process {os.getpid()} on"):
         repair(job.spec)
@@ -614,7 +614,7 @@ def test_a_second_repair_overwrites_nothing_of_the_first(job):
 
 
 def test_damage_that_verify_finds_is_refused_by_the_next_run_with_the_way_out(job):
-    """The first command that meets it says what to do."""
+    """The first command that reads it names the way out."""
     damage.cut(job.out)
 
     with pytest.raises(DamagedOutputError, match=r"batchrunner verify --repair SPEC"):
@@ -688,7 +688,7 @@ def test_shards_that_tried_rows_again_are_made_again_with_the_shard_that_set_the
 
     done = repair(job.spec)
 
-    assert done.redone == [1, 3, 4]
+    assert done.to_recompute == [1, 3, 4]
     assert [path.name for path in parts(job.out)] == ["part-00000.jsonl", "part-00002.jsonl"]
     assert len(list(job.out.glob("_checkpoint/_damaged/*/errors/*"))) == 2
 
@@ -720,7 +720,7 @@ def test_a_shard_of_dead_letters_is_held_against_its_origin(job, field):
 
 
 def test_rows_tried_again_by_two_shards_are_a_finding(job):
-    """They would come out twice; only a person can say which is right."""
+    """They would come out twice; only a user can decide which is right."""
     with_dead_letters(job)
     checkpoint = Checkpoint(open_storage(str(job.out / "_checkpoint")))
     plan = checkpoint.generations()[1]
@@ -753,7 +753,7 @@ def test_rows_that_other_shards_set_aside_stay_where_they_are(job):
     before = [path.name for path in job.out.glob("_checkpoint/errors/*")]
     os.truncate(damage.part(job.out, 0), 3)
 
-    assert repair(job.spec).redone == [0]
+    assert repair(job.spec).to_recompute == [0]
     assert [path.name for path in job.out.glob("_checkpoint/errors/*")] == before == [before[0]]
     job.run()
     assert job.found() == set()
@@ -781,7 +781,7 @@ def test_after_a_repair_rows_are_tried_again_once_they_are_set_aside_again(tmp_p
     done = repair(spec)
     report = BatchRunner(spec).run()
 
-    assert done.redone == [1, 3]
+    assert done.to_recompute == [1, 3]
     assert report.ok, report.failures
     assert report.rows_failed == (0 if is_mended else 2)
     assert sorted(row["id"] for row in rows_out(tmp_path / "out")) == [

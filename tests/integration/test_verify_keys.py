@@ -142,7 +142,7 @@ def test_what_keys_find_is_repaired_by_making_those_shards_again(tmp_path):
     done = repair(spec, checks=BY_ID)
     assert BatchRunner(spec).run().ok
 
-    assert done.redone == [1]
+    assert done.to_recompute == [1]
     assert kinds(spec) == set()
     assert rows_out(tmp_path / "out") == rows(0, 30)
 
@@ -208,7 +208,7 @@ def test_a_dead_letter_whose_row_is_in_the_output_all_the_same_is_doubled(tmp_pa
         ("key_missing", "id 4"),
         ("key_doubled", "id 5"),
     ]
-    assert found[1].why.endswith("set aside: 1")
+    assert found[1].why.endswith("in dead letters: 1")
 
 
 def test_shards_that_are_not_committed_are_not_missed(tmp_path):
@@ -225,7 +225,7 @@ def test_shards_that_are_not_committed_are_not_missed(tmp_path):
 
 
 def test_a_shard_whose_source_changed_is_left_out_and_reported(tmp_path):
-    """The keys of a file that is gone cannot be read; the others are compared."""
+    """The keys of a file that is gone are unknown; the others are compared."""
     spec = a_run(tmp_path)
     write_jsonl(tmp_path / "in/in-001.jsonl", rows(50, 3))
     damage.rewritten(tmp_path / "out", 2, one_lost_one_doubled)
@@ -312,8 +312,8 @@ def test_a_shard_whose_source_rotted_after_the_run_is_left_out_whole(tmp_path):
     found = verify(spec, checks=BY_ID)
 
     assert found.findings == ()
-    summary = "keys (id) of 1 of 2 committed shards: 10 in the source, 10 in the output"
-    assert summary in "\n".join(found.notes)
+    note = "keys (id) of 1 of 2 committed shards: 10 in the source, 10 in the output"
+    assert note in "\n".join(found.notes)
     assert (found.left_out, found.ok) == (1, False)
     assert any("shard 0" in note and "not compared" in note for note in found.notes)
 

@@ -282,7 +282,7 @@ def test_a_row_that_the_capability_refuses_now_is_found(tmp_path):
 
 
 def test_the_same_share_is_chosen_each_time_and_never_nothing(tmp_path):
-    """So that a user who has a finding can get it again."""
+    """So that a finding can be reproduced."""
     spec = a_run(tmp_path)
 
     first, again = (verify(spec, checks=Checks(replay=0.01)).notes for _ in range(2))

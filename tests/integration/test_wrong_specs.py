@@ -1,4 +1,4 @@
-"""Every field of a spec, with a dozen unexpected values: refused with a reason, or run; never a surprise."""
+"""Every field of a spec, with a dozen odd values: each is refused with its name, or runs; never a traceback."""
 
 from __future__ import annotations
 

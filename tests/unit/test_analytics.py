@@ -106,7 +106,7 @@ def test_a_name_that_cannot_be_a_tables_is_refused(name):
 
 
 def test_a_class_without_a_table_is_refused():
-    """Where its records go would stay unknown."""
+    """Its records would have no table to go to."""
     with pytest.raises(InvalidRecordError, match="names no table"):
 
         class Homeless(Record):
@@ -294,7 +294,7 @@ def test_secrets_are_shown_nowhere():
 
 
 def test_provenance_is_what_is_given_and_what_this_process_knows():
-    """A job states its submission; the rest is found out."""
+    """A job passes its submission; the rest is filled in."""
     given = Provenance.here({"job_id": "j", "submitted_at": datetime(2026, 1, 1, tzinfo=UTC)})
 
     assert (given.job_id, given.submitted_at.year) == ("j", 2026)
@@ -412,7 +412,7 @@ class Made:
 
 @pytest.mark.parametrize("made", ["# naïve\n", Made(content="# naïve\n", filename="x.md")])
 def test_the_report_of_a_run_is_kept_beside_its_records(tmp_path, made):
-    """Markdown for people; the address leads to it, whichever process recorded the run first."""
+    """Markdown for people; the address leads to it, also for the second writer of the run."""
     store = open_store(tmp_path / "store")
     ref = store.write_with_receipt([Reporting(made)]).refs[0]
     again = store.write_with_receipt([Reporting("# another")]).refs[0]
@@ -477,7 +477,7 @@ def test_scans_of_one_file_at_once_do_not_move_each_other():
 
 
 class Loose:
-    """A run as a class of the user's has it, with a mistake."""
+    """A run of a user's own class, with a mistake."""
 
     capability_id = "c"
 
@@ -493,6 +493,6 @@ def test_a_run_that_is_none_is_refused_with_what_is_wrong(tmp_path, wrong):
 
 
 def test_a_limit_below_zero_is_refused(tmp_path):
-    """Arrow speaks of a k that no caller gave."""
+    """Arrow's message names a k that the caller never passed."""
     with pytest.raises(InvalidSpecError, match="-1 runs cannot be listed"):
         open_store(tmp_path).list_runs(limit=-1)

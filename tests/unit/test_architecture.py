@@ -8,9 +8,8 @@ PACKAGE = Path(__file__).parents[2] / "batchrunner"
 LAYERS = [  # lowest first; rooms that share a line do not know each other
     {"errors", "user_code"},
     {"capability", "shard"},
-    {"storage"},
+    {"formats", "storage"},
     {"spec"},
-    {"formats"},
     {"checkpoint", "analytics"},
     {"worker"},
     {"driver", "execute"},

@@ -8,10 +8,10 @@ import pytest
 
 from batchrunner.checkpoint.marks import (
     Witness,
-    forget_attempts,
     marked,
     marks_left,
     record_deaths,
+    remove_marks,
     suspicion,
 )
 from batchrunner.testing.memory import MemoryStorage
@@ -56,7 +56,7 @@ def test_the_shards_that_a_dead_worker_can_have_been_at_are_suspects(storage):
 
 
 def test_a_death_over_a_shard_alone_counts_against_it(storage):
-    """Then, and only then, no other process can have done it; and the driver was there to see it."""
+    """Then, and only then, no other shard can have killed it; and its driver outlived it."""
     kept = [die_over(storage, *shards, node="a") for shards in ([7], [7], [7, 8])]
 
     seen = suspects(storage, [7, 8], witness=Witness("one", "b"))
@@ -81,7 +81,7 @@ def test_a_death_that_the_next_worker_of_the_session_saw_counts_for_ever(storage
     kept += [die_over(storage, 7, session="two", node="a")]
 
     record_deaths(storage, {7}, session="one")
-    forget_attempts(storage, session="one")
+    remove_marks(storage, session="one")
 
     for witness in (Witness("later", "a"), Witness("later")):
         seen = suspects(storage, [7, 8], witness=witness)
@@ -109,11 +109,11 @@ def test_a_worker_in_the_drivers_process_does_not_take_its_own_marks_for_deaths(
 
 
 def test_what_is_no_mark_accuses_no_shard(storage):
-    """A torn one, and one of another program's."""
+    """A torn one, and an object of another program."""
     storage.put("attempts/torn.json", b'{"version": 1, "shar')
     storage.put("attempts/other.json", b"[]")
 
-    forget_attempts(storage, session="one")
+    remove_marks(storage, session="one")
 
     assert suspects(storage, [1]).suspects == frozenset()
 
@@ -122,7 +122,7 @@ def test_a_session_that_was_asked_to_end_takes_its_marks_along(storage):
     """Not those of others."""
     kept = [die_over(storage, 1, session="one"), die_over(storage, 2, session="two")]
 
-    forget_attempts(storage, session="one")
+    remove_marks(storage, session="one")
 
     assert suspects(storage, [1, 2]).suspects == {2}
     assert kept

@@ -1,4 +1,4 @@
-"""A store that no command compacts: its writers keep it fast, in the background."""
+"""A store without calls of `compact`: its writers compact it in the background."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def store():
 
 @pytest.fixture
 def eager(monkeypatch):
-    """Look after each write, and put together what is more than four files."""
+    """Check after each write, and compact more than four files."""
     monkeypatch.setattr(background_compaction, "WRITES_PER_CHECK", 1)
     monkeypatch.setattr(background_compaction, "COMPACTION_TRIGGER", 4)
 
 
 def done(store):
-    """Wait for what the store does by the way."""
+    """Wait for the store's background compaction."""
     thread = store._background._thread
     if thread is not None:
         thread.join(PATIENCE)
@@ -58,7 +58,7 @@ def done(store):
 
 
 def light(store):
-    """Put together what there is, as a writer would."""
+    """Compact as a writer does."""
     return store._compact_once(compaction.LIGHT)
 
 
@@ -86,7 +86,7 @@ def counted(monkeypatch):
 
 
 def test_the_latest_runs_of_many_are_found_in_few_files(store, monkeypatch):
-    """Each run was written on its own, and no command compacted: a file for each would take minutes."""
+    """Each run was written on its own, without `compact`: to open a file for each takes minutes."""
     for number in range(1000):
         store.write([a_run(f"{number:05}", scores=1)])
     done(store)
@@ -136,7 +136,7 @@ def test_the_latest_runs_are_exactly_those_wherever_they_are(store):
     assert store.list_runs(entity_id="imagenet") == []
 
 
-def test_runs_that_are_put_together_by_the_way_are_there_once(store, eager):
+def test_runs_that_are_compacted_in_the_background_are_there_once(store, eager):
     """Before, during and after; and their addresses hold."""
     refs = []
     for run in some_runs(60):
@@ -149,7 +149,7 @@ def test_runs_that_are_put_together_by_the_way_are_there_once(store, eager):
     assert all(len(store.read_run(ref).records["score"]) == 2 for ref in refs)
 
 
-def test_a_process_that_ends_at_once_has_put_its_files_together(tmp_path):
+def test_a_process_that_ends_at_once_has_compacted_its_files(tmp_path):
     """Many write one run and are gone; a store that knows only such is kept fast too."""
     program = (
         "import sys; from batchrunner.analytics import background_compaction, open_store\n"
@@ -168,8 +168,8 @@ def test_a_process_that_ends_at_once_has_put_its_files_together(tmp_path):
     assert times_seen(store) == once(21)
 
 
-def test_a_write_neither_waits_nor_fails_when_nothing_can_be_put_together(store, eager):
-    """The run is recorded: a failure in the background concerns the next reader, not the writer."""
+def test_a_write_neither_waits_for_a_compaction_nor_fails_with_it(store, eager):
+    """The run is recorded: a failed compaction only makes the next reader slower."""
     go_on = threading.Event()
 
     def fails():
@@ -184,8 +184,8 @@ def test_a_write_neither_waits_nor_fails_when_nothing_can_be_put_together(store,
     assert times_seen(store) == once(9)
 
 
-def test_of_several_writers_one_puts_files_together(store, monkeypatch):
-    """The others would do the same again; when he is dead, they do once there are far too many."""
+def test_of_several_writers_one_compacts(store, monkeypatch):
+    """The others would do the same; if it died, they compact once there are far too many files."""
     monkeypatch.setattr(background_compaction, "COMPACTION_TRIGGER", 4)
     monkeypatch.setattr(background_compaction, "WRITES_PER_CHECK", 1 << 60)
     store.write(some_runs(9))
@@ -234,7 +234,7 @@ def test_large_files_of_payload_count_as_they_are(store, monkeypatch):
     assert store.query_sql("SELECT count(*) AS n FROM score").to_pylist() == [{"n": 1001}]
 
 
-def test_a_large_file_that_is_torn_keeps_its_run_where_it_can_be_mended(store, monkeypatch):
+def test_a_large_file_that_is_torn_keeps_its_run_where_it_can_be_recorded_again(store, monkeypatch):
     """Once a catalog named it, nothing but a copy would help."""
     large = CompletedRun("large", "t", [Score(run_uid="large", value=n) for n in range(1000)])
     store.write([large, a_run("small", scores=1)])
@@ -297,7 +297,7 @@ def test_a_catalog_of_an_earlier_version_counts(store):
 
 
 def test_a_compaction_that_is_asked_for_is_done_though_a_writer_was_first(store):
-    """Whenever that was, and though he did much less."""
+    """Whenever that was, and though the writer did much less."""
     step, interrupted = 0, True
     while interrupted:
         step += 1

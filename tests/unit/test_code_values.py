@@ -95,7 +95,7 @@ a_body = eval("lambda rows: {k}")
 
 
 def script(k=1):
-    """Return what a script defines, whose file is gone: a notebook, say."""
+    """Return what a script defines, whose file no longer exists, as in a notebook."""
     namespace = {"__name__": "a_script"}
     exec(SCRIPT.format(k=k), namespace)  # noqa: S102 - stands in for a cell of a notebook
     return namespace
@@ -109,7 +109,7 @@ def fields(capability):
 
 
 @pytest.mark.parametrize(
-    ("capability", "named"),
+    ("capability", "difference"),
     [
         ("closure", "closure.k: 1 -> 2"),
         ("a_global", "global.K: 1 -> 2"),
@@ -130,12 +130,12 @@ def fields(capability):
         ("nested", "closure.k.0.closure.k: 1 -> 2"),
     ],
 )
-def test_another_value_is_another_code_and_has_a_name(capability, named):
+def test_another_value_is_another_code_and_has_a_name(capability, difference):
     """Each way in which a value gets into a function without a trace in its source."""
     one, same, two = (fields(script(k)[capability]) for k in (1, 1, 2))
 
     assert [] == differences(one, same)
-    assert f"capability.code.{named}" in differences(one, two)
+    assert f"capability.code.{difference}" in differences(one, two)
 
 
 SETTINGS = """
@@ -243,7 +243,7 @@ def uses(request, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("capability", "change", "named"),
+    ("capability", "change", "difference"),
     [
         ("reads", "a_settings.K = 2", "global.a_settings.K: 1 -> 2"),
         ("reads_inside", "a_settings.K = 2", "global.nicknamed.K: 1 -> 2"),
@@ -281,7 +281,7 @@ def uses(request, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_a_value_that_is_set_from_outside_is_another_code(uses, capability, change, named):
+def test_a_value_that_is_set_from_outside_is_another_code(uses, capability, change, difference):
     """A script sets it before it runs the batch; no source says so."""
     module = uses()
     before, same = (fields(eval(capability, vars(module))) for _ in range(2))  # noqa: S307
@@ -291,7 +291,7 @@ def test_a_value_that_is_set_from_outside_is_another_code(uses, capability, chan
 
     assert [] == differences(before, same)
     lines = differences(before, after)
-    assert lines == [] if named is None else f"capability.code.{named}" in lines
+    assert lines == [] if difference is None else f"capability.code.{difference}" in lines
 
 
 def test_what_the_code_does_not_read_of_a_module_does_not_count(uses):
@@ -330,7 +330,7 @@ def test_functions_that_call_one_another_through_modules_are_read_soon(tmp_path,
 
 
 def test_another_function_of_the_same_module_is_another_code():
-    """The module is the same, and would not show it."""
+    """The module is the same, so its hash would not differ."""
     (line,) = differences(fields(helper), fields(other))
 
     assert re.fullmatch(r"capability\.code\.itself: \S+\.helper -> \S+\.other", line)
@@ -362,7 +362,7 @@ def branching(flag):
 
 
 def test_two_functions_of_one_name_are_distinguished():
-    """Which of them it is decides, and the module does not show it."""
+    """It matters which one is passed, and the hash of the module does not differ."""
     assert ["capability.code.itself: changed"] == differences(
         fields(branching(flag=True)), fields(branching(flag=False))
     )
@@ -523,17 +523,17 @@ def test_a_large_graph_of_objects_ends_soon():
         threading.Thread(),
     ],
 )
-def test_what_nothing_is_known_of_counts_by_its_type_and_is_named(value):
+def test_an_opaque_value_counts_by_its_type_and_is_named(value):
     """A client or a lock blocks no run, today or tomorrow; a warning says that it is not compared."""
     settings = Settings(1)
     settings.words = value
 
     code = code_of([], handed_over=functools.partial(helper, x=settings))
 
-    named = fields_of_code(code)
+    fields = fields_of_code(code)
     assert code.opaque == (("partial", "x", "words"),)
-    assert named["capability.code.partial.x.rate"] == "1"
-    assert named["capability.code.partial.x.words"].startswith("a ")
+    assert fields["capability.code.partial.x.rate"] == "1"
+    assert fields["capability.code.partial.x.words"].startswith("a ")
 
 
 def test_what_the_object_imports_when_it_runs_is_its_code(tmp_path, monkeypatch):
@@ -587,7 +587,7 @@ def test_the_code_is_the_same_in_every_process(tmp_path, how):
     path.write_text(RICH)
     command = [sys.executable, *([str(path)] if how == "file" else ["-c", RICH])]
 
-    named = {
+    outputs = {
         subprocess.run(
             command,
             check=True,
@@ -598,8 +598,8 @@ def test_the_code_is_the_same_in_every_process(tmp_path, how):
         for seed in ("1", "2", "3")
     }
 
-    assert len(named) == 1
-    assert "words" in named.pop()
+    assert len(outputs) == 1
+    assert "words" in outputs.pop()
 
 
 def test_a_lot_of_data_is_looked_at_quickly():

@@ -121,7 +121,7 @@ def test_a_target_that_is_nearly_right_gets_a_suggestion(tmp_path, monkeypatch, 
 def test_arguments_that_build_nothing_are_refused_before_the_start(
     code, refused, tmp_path, monkeypatch, capsys
 ):
-    """A function never got them, and no message said so."""
+    """A function would not get them, without a word."""
     (tmp_path / "given.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     target = "capability: {target: 'given:f', fn_constructor_kwargs: {a: 1}}"
@@ -148,7 +148,7 @@ def test_where_a_refusal_stands_survives_pickling(tmp_path):
     assert str(moved) == str(caught.value)
 
 
-def test_memory_is_written_as_people_say_it():
+def test_memory_is_printed_in_the_units_that_people_use():
     """1.32952e+10 is no size."""
     from batchrunner.execute.ray_connection import _listed
 

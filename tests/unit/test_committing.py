@@ -153,7 +153,7 @@ def test_of_a_committed_part_the_sentinel_is_returned(place):
     assert adopted(place) == stored
 
 
-def test_a_part_of_no_run_is_foreign_and_not_touched(place):
+def test_a_part_without_any_record_is_foreign_and_not_touched(place):
     """It may be the user's only copy."""
     sink, _ = place
     sink.put(PART, b"foreign")

@@ -9,8 +9,7 @@ from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.same_bytes import Comparer
 from batchrunner.driver.source_files import SourceFile
 from batchrunner.errors import ObjectChangedError
-from batchrunner.formats.hashing import SourceHash
-from batchrunner.formats.naming import FileKind
+from batchrunner.formats.registry import FileKind, format_named
 from batchrunner.shard import Shard, Slicing
 
 FACTS = PlanFacts(5, "jsonl", "none", "bytes", 4096)
@@ -26,7 +25,7 @@ def a_sentinel(shard, source_hash):
 
 
 def hash_of(shard, data=DATA):
-    hashed = SourceHash(shard, FileKind("jsonl"), columns=None)
+    hashed = format_named("jsonl").source_hash(shard, columns=None)
     file = hashed.over(io.BytesIO(data))
     file.seek(max(shard.start - 1, 0))
     file.read()

@@ -17,17 +17,19 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from batchrunner.errors import InvalidSpecError
+from batchrunner.formats.arrow_text import read_type
 from batchrunner.formats.columns import rows_to_table
+from batchrunner.formats.conform import conform
 from batchrunner.formats.declared import (
     arrow_type,
     as_written,
     check_nulls,
     declared_schema,
 )
+from batchrunner.formats.parquet_types import no_rows
 from batchrunner.formats.schema_error import SchemaError
-from batchrunner.formats.schemas import conform, no_rows, plain_schema
+from batchrunner.formats.schemas import plain_schema
 from batchrunner.spec import BatchSpec, SinkSpec
-from batchrunner.spec.arrow_text import read_type
 from batchrunner.spec.fingerprint import decisive_fields, differences, fingerprint
 
 UNITS = st.sampled_from(["ms", "us", "ns"])
@@ -217,13 +219,13 @@ def test_a_run_begun_with_another_name_of_the_type_is_the_same_run():
     """Its fields were stored as written, before a type had one text; a type that differs, differs."""
     began = {"sink.schema": '[["a","float64"],["b","list<int64>"]]'}
 
-    def told(**columns):
+    def changes(**columns):
         sink = {"uri": "/out", "schema": columns}
         now = decisive_fields(BatchSpec(source="/in", sink=sink), code=None)
         return differences(began, {"sink.schema": now["sink.schema"]})
 
-    assert told(a="double", b=["int64"]) == []
-    assert len(told(a="float", b=["int64"])) == 1
+    assert changes(a="double", b=["int64"]) == []
+    assert len(changes(a="float", b=["int64"])) == 1
     assert differences({"sink.schema": '[["a","of tomorrow"]]'}, began) != []
 
 
@@ -235,7 +237,7 @@ def validation_of(columns):
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "message"),
     [
         ("in64", "sink.schema.x: no type of Arrow's; did you mean int64?"),
         ("integer", "did you mean int64?"),
@@ -273,12 +275,12 @@ def validation_of(columns):
         ({}, "Parquet has no type for a struct without fields"),
     ],
 )
-def test_a_type_that_is_none_is_named_with_its_place_and_the_nearest(written, told):
+def test_a_type_that_is_none_is_named_with_its_place_and_the_nearest(written, message):
     """By `validate`, and not by a worker as an internal error."""
-    assert told in validation_of({"x": written})
+    assert message in validation_of({"x": written})
 
 
-def test_every_type_that_is_wrong_is_reported_where_it_stands():
+def test_every_type_that_is_wrong_is_reported_at_its_path():
     """Also inside structs, each with line and column."""
     text = "capability: a:b\nsource: in\nsink:\n  uri: out\n  schema:\n    a: {b: in64, c: [dat]}\n    d: x\n"
     with pytest.raises(InvalidSpecError) as caught:
@@ -290,7 +292,7 @@ def test_every_type_that_is_wrong_is_reported_where_it_stands():
 
 def test_a_schema_has_columns_of_different_names():
     """Parquet keeps neither rows without columns nor two columns of one name."""
-    for schema, told in [
+    for schema, message in [
         ({}, "must have a column"),
         (pa.schema([]), "must have a column"),
         (pa.schema([("a", pa.int8()), ("a", pa.int8())]), 'two fields are called "a"'),
@@ -299,7 +301,7 @@ def test_a_schema_has_columns_of_different_names():
         ({1: "int8"}, "must have strings as names"),
         ("int8", "must be a mapping"),
     ]:
-        with pytest.raises(InvalidSpecError, match=told):
+        with pytest.raises(InvalidSpecError, match=message):
             SinkSpec(uri="/out", schema=schema)
 
 

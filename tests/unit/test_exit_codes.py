@@ -1,4 +1,4 @@
-"""What a scheduler does with each exit code, by the page, held against the codes that there are."""
+"""The page on schedulers handles every exit code that exists."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.formats.hashing import HashedReads, SourceHash, holds_still
-from batchrunner.formats.jsonl import read_jsonl
-from batchrunner.formats.naming import FileKind
-from batchrunner.formats.parquet import read_parquet
+from batchrunner.formats.hashing import HashedReads
+from batchrunner.formats.jsonl_reader import read_jsonl
+from batchrunner.formats.parquet_reader import read_parquet
+from batchrunner.formats.registry import FileKind, format_named
 from batchrunner.shard import Shard, Slicing
 
 JSONL, GZ, ZST, PARQUET = (
@@ -31,7 +31,7 @@ def a_shard(data, slicing=Slicing.FILE, start=0, stop=None):
 
 def hash_of(data, shard, kind, columns=None):
     """What a worker keeps that reads the shard, and the rows that it read."""
-    file, hashed = io.BytesIO(data), SourceHash(shard, kind, columns=columns)
+    file, hashed = io.BytesIO(data), format_named(kind.format).source_hash(shard, columns=columns)
     read = hashed.over(file)
     if kind.format == "parquet":
         chunks = read_parquet(read, shard, columns=columns)
@@ -43,7 +43,9 @@ def hash_of(data, shard, kind, columns=None):
 
 
 def holds(data, shard, kind, hashed, columns=None):
-    return holds_still(io.BytesIO(data), shard, kind, columns=columns, hashed=hashed)
+    return format_named(kind.format).has_same_bytes(
+        io.BytesIO(data), shard, columns=columns, hashed=hashed
+    )
 
 
 def flipped(data, at):

@@ -29,15 +29,20 @@ from batchrunner.jobs import (
     shutdown_job_backend,
     submit_capability,
 )
-from batchrunner.jobs.editions import checked_edition, checked_run
 from batchrunner.jobs.entries import Cluster, Submission
 from batchrunner.jobs.history import prune_after
-from batchrunner.jobs.identity import run_key
+from batchrunner.jobs.identity import checked_edition, checked_run, run_key
 from batchrunner.jobs.job_log import JobLog
 from batchrunner.jobs.journal import Journal
 from batchrunner.jobs.options import RayOptions
 from batchrunner.jobs.outcome import Outcome
-from batchrunner.jobs.request import check_call, difference, resources_of, versions_here
+from batchrunner.jobs.request import (
+    JobRequest,
+    check_call,
+    difference,
+    resources_of,
+    versions_here,
+)
 from batchrunner.spec import secrets
 from batchrunner.testing.memory import MemoryStorage
 from builders import a_source, a_spec
@@ -54,17 +59,21 @@ def no_ray(monkeypatch):
 
 
 def a_submission(number=1, **changes):
+    request = JobRequest(
+        key=KEY,
+        name="a job",
+        capability_id="scoring.a",
+        created_at="2026-01-01T00:00:00.000000+00:00",
+        created_by="user@host",
+        versions={},
+        nonce=changes.pop("nonce", "n"),
+    )
     fields = {
         "job_id": f"{KEY}-{number}",
-        "key": KEY,
         "number": number,
-        "name": "a job",
-        "capability_id": "scoring.a",
-        "created_at": "2026-01-01T00:00:00.000000+00:00",
-        "created_by": "someone@somewhere",
+        "request": request,
         "cluster": Cluster("head", "127.0.0.1:1", "namespace/name"),
         "store_uri": "/store",
-        "nonce": "n",
     }
     return Submission(**{**fields, **changes})
 
@@ -76,7 +85,7 @@ def journal():
 
 def test_an_unknown_kind_is_refused_with_the_kinds(tmp_path):
     """A ValueError, before anything starts."""
-    with pytest.raises(ValueError, match="the kinds are: ray, ray-simple"):
+    with pytest.raises(ValueError, match="the kinds are: ray, ray-simple, in-process"):
         configure_job_backend("slurm", analytics_store={"uri": str(tmp_path)})
 
 
@@ -347,8 +356,8 @@ def test_a_journal_tells_the_jobs_of_a_run_apart(journal):
     for number in (1, 2, 10):
         journal.claim(a_submission(number))
     journal.end(f"{KEY}-1", Outcome.failed("x"))
-    journal.note_attempt(a_submission(10), 2)
-    journal.note_attempt(a_submission(10), 3)
+    journal.add_attempt(a_submission(10), 2)
+    journal.add_attempt(a_submission(10), 3)
 
     assert journal.latest(KEY).submission.number == 10
     assert journal.latest(KEY).attempts == 3
@@ -400,14 +409,38 @@ def test_half_a_secret_at_the_cut_of_a_log_is_dropped_with_its_line(monkeypatch)
     assert kept[-1] == b"and again: ***.\n"
 
 
-def test_forgetting_a_job_leaves_the_others_of_its_run(journal):
+@pytest.mark.parametrize("configured", ["", "logging.basicConfig()"])
+def test_the_log_of_a_job_has_what_is_printed_and_logged(configured):
+    """Once each; and the user's code may configure logging in it."""
+    code = f"""
+import logging, sys
+from batchrunner.jobs.job_log import JobLog
+texts = []
+with JobLog(texts.append):
+    {configured}
+    print("printed")
+    print("complained", file=sys.stderr)
+    logging.getLogger("user").warning("careful")
+    logging.getLogger("batchrunner.storage").warning("slow")
+sys.stdout.buffer.write(texts[-1])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+
+    log = done.stdout.removeprefix("printed\n")  # it is printed all the same
+    assert [log.count(word) for word in ("printed", "complained", "careful")] == [1, 1, 1], done
+    assert "slow" in log
+
+
+def test_removing_a_job_leaves_the_others_of_its_run(journal):
     """And nothing of its own."""
     for number in (1, 2):
         journal.claim(a_submission(number))
         journal.write_log(f"{KEY}-{number}", 1, b"said")
         journal.end(f"{KEY}-{number}", Outcome.failed("x"))
 
-    journal.forget(f"{KEY}-1")
+    journal.remove(f"{KEY}-1")
 
     assert journal.jobs() == {f"{KEY}-2": True}
     assert journal.read_log(f"{KEY}-2") == b"said"
@@ -437,7 +470,7 @@ def test_entries_of_version_1_are_read(journal):
         "name": "a job",
         "capability_id": "scoring.a",
         "created_at": "2026-01-01T00:00:00.000000+00:00",
-        "created_by": "someone@somewhere",
+        "created_by": "user@host",
         "cluster": {"id": "head", "address": "127.0.0.1:1", "registry": "namespace/name"},
         "store_uri": "/store",
         "max_retries": 0,
@@ -472,12 +505,14 @@ def test_an_entry_of_a_later_format_is_named_and_hides_no_other(journal, caplog)
     storage.put(f"runs/{KEY}/00000001.json", b'{"version": 2}')
     journal.claim(a_submission(2))
 
-    with pytest.raises(NewerFormatError, match=r"00000001.json is of format 2; .* reads 1"):
+    with pytest.raises(
+        NewerFormatError, match=r"00000001.json has format version 2; .* reads up to 1"
+    ):
         journal.read(f"{KEY}-1")
     found = list(journal.read_many([f"{KEY}-1", f"{KEY}-2"]))
 
     assert [record.submission.number for record in found] == [2]
-    assert "format 2" in caplog.text
+    assert "format version 2" in caplog.text
 
 
 def test_versions_that_differ_are_told_and_another_python_is_refused():

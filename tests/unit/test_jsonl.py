@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrunner.errors import ShardFailedError
-from batchrunner.formats import jsonl
-from batchrunner.formats.jsonl import read_jsonl
+from batchrunner.formats import jsonl_reader
+from batchrunner.formats.jsonl_reader import read_jsonl
 from batchrunner.formats.lines import MAX_LINE_BYTES
 from batchrunner.shard import Shard, Slicing
 
@@ -87,7 +87,7 @@ def test_an_empty_line_moves_no_row_to_its_neighbours_line(before, blank):
 def test_a_chunk_whose_rows_and_lines_do_not_agree_is_none():
     """Rows that fail would be read again from other lines: better no rows than these."""
     with pytest.raises(ValueError, match="2 rows, but the lines of 1"):
-        jsonl.JsonlChunk([{}, {}], b"{}\n{}\n", range(1), 0)
+        jsonl_reader.JsonlChunk([{}, {}], b"{}\n{}\n", range(1), 0)
 
 
 def test_rows_can_be_read_again_after_they_were_changed():
@@ -100,7 +100,7 @@ def test_rows_can_be_read_again_after_they_were_changed():
 
 def test_a_line_that_is_too_long_is_a_bad_row(monkeypatch):
     """The rows around it are kept."""
-    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(jsonl_reader, "MAX_LINE_BYTES", 100)
     data = b'{"a":1}\n{"b":"' + b"x" * 200 + b'"}\n{"a":2}\n'
 
     assert rows(data) == [{"a": 1}, {"a": 2}]

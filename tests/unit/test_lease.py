@@ -14,7 +14,7 @@ import pytest
 from batchrunner.checkpoint import lease as lease_module
 from batchrunner.checkpoint.lease import (
     Lease,
-    Owner,
+    LeaseOwner,
     acquire_lease,
     current_lease,
     release_lease,
@@ -27,11 +27,11 @@ from batchrunner.testing.memory import MemoryStorage
 
 CLAIM = """
 import sys
-from batchrunner.checkpoint.lease import Owner, acquire_lease
+from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
 from batchrunner.errors import LeaseHeldError
 from batchrunner.storage.disk.storage import LocalStorage
 
-storage, owner = LocalStorage(sys.argv[1]), Owner.this_process(sys.argv[2])
+storage, owner = LocalStorage(sys.argv[1]), LeaseOwner.this_process(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -57,12 +57,12 @@ def impatient(monkeypatch):
 
 
 def me(session="s"):
-    return Owner.this_process(session)
+    return LeaseOwner.this_process(session)
 
 
 def a_driver_elsewhere(storage, *, epoch=1):
     """Let a driver on another machine hold the lease."""
-    owner = Owner("t", "other-host", "other-boot", 1, "7")
+    owner = LeaseOwner("t", "other-host", "other-boot", 1, "7")
     held = Lease(epoch, owner)
     storage.put(held.key, held.to_bytes())
     return held
@@ -304,7 +304,7 @@ def test_a_lease_of_another_container_on_this_host_is_elsewhere(storage, impatie
 
 def test_a_lease_comes_back_as_it_was_stored():
     """Every field of it."""
-    lease = Lease(3, Owner("s", "h", "b", 4, "5"), counter=6, released=True)
+    lease = Lease(3, LeaseOwner("s", "h", "b", 4, "5"), counter=6, released=True)
 
     assert Lease.from_bytes(lease.to_bytes()) == lease
 
@@ -364,18 +364,18 @@ def test_a_claim_whose_answer_was_lost_does_not_lock_its_own_process_out():
     storage = MemoryStorage("lost-claim")
     faults = Faults(at=2, kind=FaultKind.LOST)
     with pytest.raises(StorageError, match="injected"):
-        acquire_lease(FaultyStorage(storage, faults), Owner.this_process("first"))
+        acquire_lease(FaultyStorage(storage, faults), LeaseOwner.this_process("first"))
     assert faults.calls[-1] == "put_if_absent"
     assert current_lease(storage) is not None
 
-    assert acquire_lease(storage, Owner.this_process("second")).epoch == 2
+    assert acquire_lease(storage, LeaseOwner.this_process("second")).epoch == 2
 
 
 def test_a_release_that_failed_does_not_lock_its_own_process_out():
     """The store was down at the end of a session, and the process goes on."""
     storage = MemoryStorage("lost-release")
-    lease = acquire_lease(storage, Owner.this_process("first"))
+    lease = acquire_lease(storage, LeaseOwner.this_process("first"))
     with pytest.raises(StorageError, match="injected"):
         release_lease(FaultyStorage(storage, Faults(at=1)), lease)
 
-    assert acquire_lease(storage, Owner.this_process("second")).epoch == 2
+    assert acquire_lease(storage, LeaseOwner.this_process("second")).epoch == 2

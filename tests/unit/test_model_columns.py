@@ -15,8 +15,8 @@ from pydantic.alias_generators import to_camel
 
 from batchrunner.errors import InvalidSpecError
 from batchrunner.formats.columns import rows_to_table
+from batchrunner.formats.conform import conform
 from batchrunner.formats.declared import declared_schema
-from batchrunner.formats.schemas import conform
 from batchrunner.spec import BatchSpec, SinkSpec
 from batchrunner.spec.fingerprint import decisive_fields
 
@@ -188,7 +188,7 @@ def test_a_model_needs_fields_of_different_names_and_known_types():
         (Clash, 'two fields are called "a"'),
         (Labels, "Labels has no fields, but one root"),
         (pydantic.create_model("Nothing"), "must have a column"),
-        (Unfinished, "Unfinished: Later is not defined by now"),
+        (Unfinished, "Unfinished: Later is not defined yet"),
     ]:
         with pytest.raises(InvalidSpecError, match=message):
             SinkSpec(uri="/out", schema=model)

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrunner.errors import ObjectChangedError, ShardFailedError
-from batchrunner.formats import parquet
+from batchrunner.formats import parquet_reader
 from batchrunner.formats.chunk import MAX_RAW_BYTES
-from batchrunner.formats.parquet import count_rows, read_parquet
+from batchrunner.formats.parquet_reader import count_rows, read_parquet
 from batchrunner.shard import Shard, Slicing
 
 GROUPS = [3, 1, 5, 2]
@@ -55,7 +55,7 @@ def numbers(*args, **kwargs):
 def test_a_shard_of_rows_has_these_rows(start, length, at_once):
     """Wherever row groups begin and end, and however many rows are decoded at a time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "READ_ROWS", at_once)
+        patch.setattr(parquet_reader, "READ_ROWS", at_once)
         found = numbers(a_file(), Slicing.ROWS, start, start + length)
 
     assert found == list(range(TOTAL))[start : start + length]
@@ -78,7 +78,7 @@ def test_a_shard_of_row_groups_has_their_rows(start, stop):
 )
 def test_every_row_knows_its_number_in_the_file(monkeypatch, slicing, start, stop, first):
     """An error names it, whichever slice of the file it was found in."""
-    monkeypatch.setattr(parquet, "READ_ROWS", 2)
+    monkeypatch.setattr(parquet_reader, "READ_ROWS", 2)
 
     places = [c.locate(i) for c in chunks(a_file(), slicing, start, stop) for i in range(len(c))]
 
@@ -98,7 +98,7 @@ def test_rows_are_decoded_a_few_thousand_at_a_time():
     """A row group may hold a million."""
     found = chunks(a_file([40_000], n=lambda n: n))
 
-    assert max(map(len, found)) == parquet.READ_ROWS
+    assert max(map(len, found)) == parquet_reader.READ_ROWS
     assert sum(map(len, found)) == 40_000
 
 
@@ -228,7 +228,7 @@ def test_instants_of_96_bits_are_read_as_they_are():
 @pytest.mark.parametrize("at_once", [2, 100])
 def test_an_instant_that_microseconds_do_not_hold_is_a_bad_row(at_once, monkeypatch):
     """Its nanoseconds would be cut off, or its year wrap round, unnoticed."""
-    monkeypatch.setattr(parquet, "READ_ROWS", at_once)
+    monkeypatch.setattr(parquet_reader, "READ_ROWS", at_once)
     data = int96((0, 1000), (0, 1001), (9, 0), (2932896, 1), (0xFFFFFFF0 - JULIAN, 0), (7, 7000))
 
     found = chunks(data)
@@ -280,7 +280,7 @@ NO_TEXT = pa.array([b"ok", b"\xff\xfe", b"\xc3\xa4", None, b"\xc3"]).view(pa.str
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_a_string_that_is_none_is_one_bad_row(column, at_once, monkeypatch):
     """It ended the run in `rows`, and went on into the sink in `pyarrow`; now it is kept as bytes."""
-    monkeypatch.setattr(parquet, "READ_ROWS", at_once)
+    monkeypatch.setattr(parquet_reader, "READ_ROWS", at_once)
     found = chunks(written(pa.table({"n": range(5), "c": column})))
 
     assert [row["n"] for c in found for row in c.rows(0, len(c))] == [0, 2, 3]

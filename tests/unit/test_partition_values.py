@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrunner.formats.jsonl import read_jsonl
-from batchrunner.formats.parquet import read_parquet
+from batchrunner.formats.jsonl_reader import read_jsonl
+from batchrunner.formats.parquet_reader import read_parquet
 from batchrunner.shard import Shard, Slicing
 
 DATE = (("date", "2026-01-01"),)

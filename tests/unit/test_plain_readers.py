@@ -49,7 +49,7 @@ def store(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_plain_reader_sees_every_row_once_at_every_stage(store, reader):
-    """Written, put together, replaced and not yet removed, written again, in two sets."""
+    """Written, compacted, replaced and not yet deleted, written again, in two sets."""
     stages = [
         lambda: store.write(some_runs(6)),
         store.compact,  # what it replaced is still there
@@ -83,7 +83,7 @@ def test_a_plain_reader_has_the_columns_that_came_later(store, reader):
 
 
 def test_duckdb_is_made_to_list_the_folder_once(store, monkeypatch):
-    """Its optimizer makes two scans of a window: what is put together between them would be lost."""
+    """Its optimizer makes two scans of a window: what is compacted between them would be missing."""
     store.write([a_run("run")])
     reader, run = READERS["duckdb"], duckdb.sql
     monkeypatch.setattr(duckdb, "sql", lambda query: run(f"EXPLAIN {query}"))

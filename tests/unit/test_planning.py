@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from batchrunner import BatchSpec
 from batchrunner.checkpoint import Generation, PlanFacts
-from batchrunner.driver.plan import StoredPlan, first_generation, next_generation
+from batchrunner.driver.plan import Slicer, StoredPlan, first_generation, next_generation
 from batchrunner.driver.source_files import SourceFile
 from batchrunner.errors import InputChangedError, InvalidSpecError
-from batchrunner.formats.jsonl import read_jsonl
-from batchrunner.formats.naming import FileKind
+from batchrunner.formats.jsonl_reader import read_jsonl
+from batchrunner.formats.registry import FileKind
 from batchrunner.shard import Shard, Slicing
 
 JSONL, PARQUET = FileKind("jsonl"), FileKind("parquet")
@@ -73,7 +73,7 @@ def a_spec(*, limit=None, shard=None, **sink):
 
 
 def first(folder, **fields):
-    return first_generation(a_spec(**fields), folder.listed(), folder.open)
+    return first_generation(a_spec(**fields), folder.listed(), Slicer(folder.open))
 
 
 def after(folder, generations, *, accept=True, **fields):
@@ -81,7 +81,7 @@ def after(folder, generations, *, accept=True, **fields):
         a_spec(**fields),
         StoredPlan.of(generations),
         folder.listed(),
-        opener=folder.open,
+        slicer=Slicer(folder.open),
         accept_vanished=accept,
     )
 
@@ -279,7 +279,7 @@ def of_size(*sizes, kind=JSONL):
 
 
 def plan_of(files, **fields):
-    return first_generation(a_spec(**fields), files, pytest.fail)
+    return first_generation(a_spec(**fields), files, Slicer(pytest.fail))
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,9 @@ def test_parquet_is_planned_from_footers():
     data = buffer.getvalue().to_pybytes()
     files = of_size(len(data), len(data), kind=PARQUET)
 
-    plan = first_generation(a_spec(shard={"row_groups": 1}), files, lambda _: io.BytesIO(data))
+    plan = first_generation(
+        a_spec(shard={"row_groups": 1}), files, Slicer(lambda _: io.BytesIO(data))
+    )
 
     assert [(shard.uri, shard.start, shard.rows) for shard in plan.shards] == [
         (uri, start, rows) for uri in ("/in/0", "/in/1") for start, rows in ((0, 4), (1, 4), (2, 2))
@@ -406,3 +408,18 @@ def test_a_stored_plan_without_shards_is_a_plan():
     plan = StoredPlan.of([Generation(PlanFacts(5, "jsonl", "none", "bytes", 1), ())])
 
     assert (plan.active, plan.retired, plan.generations) == ((), (), 1)
+
+
+def test_two_surveys_of_one_run_read_a_file_once():
+    """The second is made under the lease, a moment after the first; rows are counted by reading all."""
+    folder = Folder()
+    folder.put("a", 6)
+    spec, slicer = a_spec(shard={"rows": 2}), Slicer(folder.open)
+
+    plans = [first_generation(spec, folder.listed(), slicer) for _ in range(2)]
+    assert plans[0] == plans[1]
+    assert folder.opened == ["/in/a"]
+
+    folder.put("a", 4)
+    changed = first_generation(spec, folder.listed(), slicer)
+    assert ([shard.rows for shard in changed.shards], len(folder.opened)) == ([2, 2], 2)

@@ -16,14 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrunner.formats import jsonl, lines, parquet
+from batchrunner.formats import jsonl_reader, lines, parquet_reader
 from batchrunner.formats.chunk import MAX_RAW_BYTES
-from batchrunner.formats.jsonl import read_jsonl
+from batchrunner.formats.jsonl import JsonLines
+from batchrunner.formats.jsonl_reader import read_jsonl
 from batchrunner.formats.lines import read_lines
-from batchrunner.formats.naming import FileKind
-from batchrunner.formats.parquet import read_parquet
+from batchrunner.formats.parquet import Parquet
+from batchrunner.formats.parquet_reader import read_parquet
+from batchrunner.formats.registry import FileKind
 from batchrunner.shard import Shard, Slicing
-from batchrunner.worker.picking import extent, picked
+from batchrunner.worker.reading import picked
 
 BOM = b"\xef\xbb\xbf"
 MAX_LINE = 1000
@@ -111,8 +113,8 @@ def small(*, block, few=64):
     """Blocks, runs of lines and longest lines of a few bytes, so that small files have many."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "BLOCK_BYTES", block)
-        patch.setattr(jsonl, "MAX_LINE_BYTES", MAX_LINE)
-        patch.setattr(jsonl, "_FEW", few)
+        patch.setattr(jsonl_reader, "MAX_LINE_BYTES", MAX_LINE)
+        patch.setattr(jsonl_reader, "_FEW", few)
         patch.setitem(read_lines.__kwdefaults__, "max_line", MAX_LINE)
         yield
 
@@ -214,7 +216,7 @@ def test_picked_lines_are_the_ones_that_were_picked(data, pick, compressed):
     shard = Shard(1, "x.jsonl", Slicing.DEAD_LETTERS, 0, len(expected), len(file), "")
     wanted = frozenset(at for at, _, _ in expected)
     with small(block=64, few=3):
-        part = extent(shard, wanted, kind)
+        part = JsonLines().span(shard, wanted, compression=kind.compression)
         chunks = read(file, part.slicing, part.start, part.stop, compression=kind.compression)
         hold(list(picked(iter(chunks), wanted, shard=shard)), expected, unit="byte")
 
@@ -289,7 +291,7 @@ def test_rows_of_parquet_mean_the_same_however_they_are_asked_for(data, groups, 
     expected = [one for one in rows_by_hand(groups, columns) if one[0] in numbers]
     file, shard = a_file(groups, words=words), Shard(0, "x", slicing, start, stop, 0, "")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "READ_ROWS", at_once)
+        patch.setattr(parquet_reader, "READ_ROWS", at_once)
         if pick is None:
             found = list(read_parquet(io.BytesIO(file), shard, columns=columns))
         else:
@@ -297,7 +299,7 @@ def test_rows_of_parquet_mean_the_same_however_they_are_asked_for(data, groups, 
             wanted = frozenset(number for number, _ in expected)
             if not wanted:
                 return
-            part = extent(shard, wanted, FileKind("parquet", None))
+            part = Parquet().span(shard, wanted, compression=None)
             chunks = read_parquet(io.BytesIO(file), part, columns=columns)
             found = list(picked(chunks, wanted, shard=shard))
     hold_tables(found, expected)

@@ -20,10 +20,10 @@ from batchrunner.checkpoint import (
     RunRecord,
     Sentinel,
 )
-from batchrunner.checkpoint.documents import sealed
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_to_bytes
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, NewerFormatError
 from batchrunner.shard import Shard, Slicing
+from batchrunner.storage.json_documents import sealed
 from batchrunner.testing.memory import MemoryStorage
 
 COUNT = st.integers(0, 2**63 - 1)

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrunner.formats import lines, parquet
-from batchrunner.formats.jsonl import read_jsonl
-from batchrunner.formats.naming import JSONL, PARQUET, FileKind
-from batchrunner.formats.parquet import read_parquet
-from batchrunner.formats.slicing import Sharding, slice_file
+from batchrunner.driver.plan import Slicer
+from batchrunner.driver.source_files import SourceFile
+from batchrunner.formats import lines, parquet_reader
+from batchrunner.formats.contract import Sharding
+from batchrunner.formats.jsonl_reader import read_jsonl
+from batchrunner.formats.parquet_reader import read_parquet
+from batchrunner.formats.registry import FileKind
 from batchrunner.shard import Shard, Slicing
 
+JSONL, PARQUET = "jsonl", "parquet"
 PLAIN, ROWS_IN_GROUPS = FileKind(JSONL), FileKind(PARQUET)
 CODECS = {"gz": "gzip", "zst": "zstd"}
 
@@ -28,13 +31,9 @@ GROUPS = st.lists(st.integers(0, 9), max_size=6)
 
 
 def cut(data, kind, *, unit="bytes", count=1, limit=None, opened=None):
-    return slice_file(
-        len(data),
-        kind,
-        sharding=Sharding(unit, count),
-        limit=limit,
-        opened=opened or (lambda: io.BytesIO(data)),
-    )
+    file = SourceFile("x", len(data), "", kind)
+    opened = opened or (lambda: io.BytesIO(data))
+    return Slicer(lambda _: opened()).slices(file, Sharding(unit, count), limit)
 
 
 def read(data, kind, piece):
@@ -114,7 +113,7 @@ def test_shards_of_so_many_rows_are_exact(data, every, limit):
 def test_byte_ranges_touch_and_are_about_as_large_as_asked(size, step):
     """No gap, no overlap, no crumb at the end that costs a whole part."""
     step = max(step, size // 1000)
-    slices = slice_file(size, PLAIN, sharding=Sharding("bytes", step), limit=None, opened=never)
+    slices = Slicer(never).slices(SourceFile("x", size, "", PLAIN), Sharding("bytes", step), None)
 
     edges = [piece.start for piece in slices] + [slices[-1].stop]
     assert edges == [0, *(piece.stop for piece in slices)]
@@ -175,7 +174,7 @@ def test_the_slices_of_parquet_hold_the_rows_of_the_file(groups, unit, count, li
     count = count if unit == "bytes" else count % 11 + 1
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "READ_ROWS", at_once)
+        patch.setattr(parquet_reader, "READ_ROWS", at_once)
         slices = cut(data, ROWS_IN_GROUPS, unit=unit, count=count, limit=limit)
         found = [read(data, ROWS_IN_GROUPS, piece) for piece in slices]
 

@@ -7,7 +7,7 @@ import pytest
 from batchrunner.driver.overlap import check_apart
 from batchrunner.driver.source_files import SourceFile, format_by_names, list_source
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
-from batchrunner.formats.naming import FileKind
+from batchrunner.formats.registry import FileKind
 from batchrunner.spec import SourceSpec
 from batchrunner.testing.memory import MemoryStorage
 

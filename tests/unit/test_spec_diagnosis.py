@@ -55,7 +55,7 @@ def test_every_error_is_reported_at_once_in_the_order_of_the_file():
 
 
 def test_one_error_is_counted_as_one():
-    """The count shows scripts and people when they are done."""
+    """The count shows scripts and people how much is left to fix."""
     assert "1 error in hello.yaml" == diagnosed(MINIMAL + "nmae: x")[1]
 
 
@@ -139,7 +139,7 @@ def test_a_tab_that_indents_is_named():
 
 
 def test_a_reference_that_breaks_the_syntax_gets_a_hint():
-    """In a flow list `${N}` opens a mapping: the parser's own words are of no help."""
+    """In a flow list `${N}` opens a mapping: the parser's own message would not help."""
     (problem,), _ = diagnosed(MINIMAL + "execution: {concurrency: [1, ${N}]}\n")
 
     assert '"${...}" needs quotes' in problem[0]
@@ -207,7 +207,7 @@ def test_a_control_character_is_refused_at_its_place():
     assert r"  name: a\x07b" == problem[1]
 
 
-def test_a_thousand_errors_are_counted_and_a_hundred_reported():
+def test_a_thousand_errors_are_counted_and_a_hundred_shown():
     """The count is of all; more than a hundred is no longer read."""
     with pytest.raises(InvalidSpecError) as caught:
         BatchSpec.from_text(
@@ -251,7 +251,7 @@ def test_what_follows_an_open_quote_stays_secret():
 
 @pytest.mark.parametrize("place", ["$HOME/out", "s3://$BUCKET/out", "out-$DAY", "$$x/$HOME"])
 def test_a_variable_without_braces_is_no_name_of_a_folder(place):
-    """A folder named `$HOME` is never meant, and the rows are not where they are looked for."""
+    """No user wants a folder named `$HOME`, nor looks for the rows there."""
     (problem,), _ = diagnosed(f"capability: a:b\nsource: in\nsink: {place}\n")
 
     name = place.rpartition("$")[2].partition("/")[0]

@@ -51,7 +51,7 @@ NEUTRAL = {
     "resume": False,
     "tags": {"team": "x"},
     "unsafe_single_writer": True,
-    "capability.files": ["/weights"],  # what they hold decides; it is reported beside the spec
+    "capability.files": ["/weights"],  # their content decides; it comes in beside the spec
     "capability.deterministic": True,
     "source.storage_options": {"anon": True},
     "sink.storage_options": {"anon": True},
@@ -102,7 +102,7 @@ def changed(path, value):
 
 
 def test_the_tables_of_this_test_name_every_field():
-    """Each new field needs a decision on whether it decides the output."""
+    """An author of a new field must decide whether it decides the output."""
     beside = {"capability", "capability.inputs"}  # the latter needs mode run, and has its own test
     assert set(fields_of(BatchSpec)) - beside == DECISIVE.keys() | NEUTRAL.keys()
     assert not DECISIVE.keys() & NEUTRAL.keys()
@@ -188,7 +188,7 @@ def test_differences_read_like_a_diff():
     assert [] == differences(old, dict(reversed(old.items())))
 
 
-def test_a_changed_file_is_described_by_what_changed_in_it():
+def test_the_difference_of_a_changed_file_names_its_definitions():
     """A hash says that something is different; one has to know what."""
 
     def changes(old, new, field="capability.code"):
@@ -235,7 +235,7 @@ def test_differences_are_safe_and_short():
     assert line.isprintable()
 
 
-def test_what_a_value_means_is_distinguished():
+def test_values_of_different_meaning_differ():
     """A key with a dot is not two keys; text is not a number; null is not nothing."""
     seen = [
         fingerprint(changed("capability.fn_kwargs", kwargs))

@@ -74,7 +74,7 @@ def test_every_way_to_write_a_string_takes_references(written):
     ],
 )
 def test_a_variable_cannot_inject_yaml(value):
-    """Setting the variable chooses one value, not the spec."""
+    """A variable sets one value and cannot add keys to the spec."""
     assert value == tag_of('"${A}"', A=value)
     assert value == read(MINIMAL + "tags:\n  a: ${A}\n", A=value).tags["a"]
 

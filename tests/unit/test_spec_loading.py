@@ -50,7 +50,7 @@ def test_a_list_of_sources_is_kept_in_order():
 
 
 def test_the_name_is_the_file_s_unless_given(tmp_path):
-    """A report names its run even when the spec does not."""
+    """A report names its run even when the user gave no name."""
     assert "my-spec.v2" == BatchSpec.from_yaml(a_file(tmp_path)).name
     assert "batch" == BatchSpec.from_yaml(a_file(tmp_path, name="….yaml")).name
     assert "given" == BatchSpec.from_yaml(a_file(tmp_path, "name: given\n" + MINIMAL)).name
@@ -96,7 +96,7 @@ def test_the_checkpoint_is_in_the_sink_unless_given(tmp_path):
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path, content, says):
-    """A mistyped path is worth a line, not a screen of text."""
+    """A mistyped path must not print a screen of text."""
     path = a_file(tmp_path, content)
     message = refusal_of(path)
 

@@ -46,7 +46,7 @@ def test_errors_of_python_are_lines_too():
     "kind", [BatchSpec, CapabilitySpec, ExecutionSpec, RaySpec, ShardSpec, SinkSpec, SourceSpec]
 )
 def test_every_section_raises_our_error(kind):
-    """Users need not know what library checks the fields."""
+    """A user need not know which library validates the fields."""
     message = refusal_of(lambda: kind(nope=1))
 
     assert message.startswith(f"{kind.__name__}(...) does not fit:\n")
@@ -96,7 +96,7 @@ def test_an_object_as_capability_is_sent_to_the_runner():
         ({"capability": "os.system"}, 'target: must be "package.module:attribute"'),
     ],
 )
-def test_a_value_that_does_not_fit_is_refused_with_what_would(fields, says):
+def test_the_error_of_a_value_says_which_would_fit(fields, says):
     """The message is the documentation that is read."""
     assert says in refusal_of(lambda: a_spec(**fields))
 
@@ -290,7 +290,7 @@ def test_a_compression_fits_its_format(sink_format, known):
 
 
 def test_a_schema_is_for_parquet():
-    """A schema that nothing applies would be a promise that nothing keeps."""
+    """A schema that is not applied would be a false promise."""
     columns = {"b": "int64", "a": "string"}
     sink = SinkSpec(uri="/out", format="parquet", schema=columns)
 

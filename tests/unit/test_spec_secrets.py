@@ -120,7 +120,7 @@ def test_nothing_that_is_shown_or_kept_has_them():
 
 
 def test_the_kept_text_hides_what_is_spelled_out_and_keeps_what_is_named():
-    """`${TOKEN}` says what the next reader has to set; a literal token gives every reader the token."""
+    """`${TOKEN}` names the variable to set; a literal token would publish the token."""
     kept = a_spec().kept_text
 
     assert 'token: "${TOKEN}"' in kept

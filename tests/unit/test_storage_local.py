@@ -90,12 +90,12 @@ def test_a_sweep_takes_what_dead_writers_staged(storage, root):
     dead.discard()
 
 
-def test_swept_bytes_are_not_published(storage, root):
+def test_bytes_cleaned_away_are_not_published(storage, root):
     """The zombie learns that it was taken for dead."""
     one = staged(storage, b"1")
     LocalStorage(storage.uri).clean()
 
-    with pytest.raises(ObjectNotFoundError, match="swept"):
+    with pytest.raises(ObjectNotFoundError, match="cleaned"):
         storage.publish({"key": (one, INTENT)})
 
     assert keys(storage) == []

@@ -1,4 +1,4 @@
-"""A damaged store: what it says, what it keeps, and what makes it whole."""
+"""A damaged store: its errors, the runs that stay readable, and the repair."""
 
 from __future__ import annotations
 

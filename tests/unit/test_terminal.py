@@ -32,7 +32,7 @@ WIDTHS = (60, 80, 140, 190)
     ],
 )
 def test_what_steers_a_terminal_is_shown_as_an_escape(steering):
-    """Clipboard, cursor, line ends, the direction of text: the supplier of a row controls none of them."""
+    """Clipboard, cursor, line ends, the direction of text: the author of a row controls none of them."""
     shown = harmless(f"a {steering} b")
 
     assert shown.isprintable()

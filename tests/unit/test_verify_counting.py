@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrunner.formats import jsonl_second_reader
+from batchrunner.formats.jsonl_second_reader import count_in_range, count_lines
 from batchrunner.formats.lines import read_lines, row_ends
-from batchrunner.verify import counting
-from batchrunner.verify.counting import count_in_range, count_lines
 
 TEXTS = st.lists(st.sampled_from([b"a", b" ", b"\n", b"\r\n", b"\t", b"{}", b"\xe2\x80\xa8"])).map(
     b"".join
@@ -21,7 +21,7 @@ TEXTS = st.lists(st.sampled_from([b"a", b" ", b"\n", b"\r\n", b"\t", b"{}", b"\x
 @pytest.fixture(autouse=True, params=[1, 3, 1 << 20])
 def block(request, monkeypatch):
     """Blocks that end in every place."""
-    monkeypatch.setattr(counting, "BLOCK_BYTES", request.param)
+    monkeypatch.setattr(jsonl_second_reader, "BLOCK_BYTES", request.param)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
@@ -58,7 +58,7 @@ def test_a_head_has_at_most_so_many_rows(text, most):
 )
 def test_a_byte_order_mark_is_no_row_where_it_may_stand(text, rows, monkeypatch):
     """At the first byte of a file; anywhere else it is text."""
-    monkeypatch.setattr(counting, "BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(jsonl_second_reader, "BLOCK_BYTES", 1 << 20)
 
     assert count_in_range(io.BytesIO(text), 0, len(text)) == rows
     assert count_lines(io.BytesIO(text)) == rows

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.verify import counting, reading
-from batchrunner.verify.comparing import line_difference, same, table_difference
+from batchrunner.formats import jsonl_second_reader
+from batchrunner.formats.jsonl_second_reader import numbered_lines, row_of
+from batchrunner.verify.comparing import record_difference, same, table_difference
 from batchrunner.verify.keys import key_of, keys_of_column, shown
-from batchrunner.verify.reading import numbered_lines
 
 PIECE = st.sampled_from([b"\n", b"\r\n", b"{}", b"x" * 7, b" ", b"\t", b"\xef\xbb\xbf", b"\xc3"])
 
@@ -35,7 +35,7 @@ def by_hand(data: bytes) -> list[tuple[int, bytes]]:
 def test_lines_have_their_numbers_wherever_blocks_end(data, block):
     """A number off by one would leave out the wrong row."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counting, "BLOCK_BYTES", block)
+        patch.setattr(jsonl_second_reader, "BLOCK_BYTES", block)
         found = [item for some in numbered_lines(io.BytesIO(data), at=0) for item in some]
 
     assert found == by_hand(data)
@@ -43,9 +43,9 @@ def test_lines_have_their_numbers_wherever_blocks_end(data, block):
 
 def test_a_line_too_long_to_be_held_costs_no_number(monkeypatch):
     """It was set aside; those after it stand where they stand."""
-    monkeypatch.setattr(counting, "BLOCK_BYTES", 16)
-    monkeypatch.setattr(reading, "_HELD_BYTES", 64)
-    monkeypatch.setattr(reading, "_KEPT_BYTES", 8)
+    monkeypatch.setattr(jsonl_second_reader, "BLOCK_BYTES", 16)
+    monkeypatch.setattr(jsonl_second_reader, "_HELD_BYTES", 64)
+    monkeypatch.setattr(jsonl_second_reader, "_KEPT_BYTES", 8)
     data = b"{}\n" + b"y" * 500 + b"\n\n[1]\n"
 
     found = [item for some in numbered_lines(io.BytesIO(data), at=0) for item in some]
@@ -134,7 +134,7 @@ def test_a_difference_of_lines_is_found_if_and_only_if_there_is_one(one, other):
     lines = (b'{"a": %d}' % n for n in one)
     others = (b'{"a":%d}' % n for n in other)
 
-    assert (line_difference(lines, others) == "") == (one == other)
+    assert (record_difference(lines, others, row_of=row_of) == "") == (one == other)
 
 
 def test_the_length_of_pieces_says_nothing():

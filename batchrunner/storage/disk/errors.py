@@ -1,4 +1,4 @@
-"""What a disk says no with, in words that help."""
+"""Typed errors for what a disk refuses, with the way out of each."""
 
 from __future__ import annotations
 

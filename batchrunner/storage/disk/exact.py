@@ -16,7 +16,7 @@ from batchrunner.storage.disk.staging import remove
 
 
 def is_still(entry: Entry, path: str) -> bool | None:
-    """Tell whether the file at *path* is that of *entry*; None when there is no file.
+    """Return whether the file at *path* is that of *entry*; None when there is no file.
 
     Raises:
         StorageError: The disk does not say.
@@ -30,10 +30,10 @@ def is_still(entry: Entry, path: str) -> bool | None:
 
 
 def take(entry: Entry, path: str, *, aside: str) -> bool:
-    """Rename the file at *path* to *aside* if it is that of *entry*; tell whether it was.
+    """Rename the file at *path* to *aside* if it is that of *entry*; return whether it was.
 
     No system call removes a name on a condition. So the file is looked at, renamed, and looked at
-    again where nobody else can replace it; one that slipped in between gets its name back.
+    again where no other process can replace it; one that slipped in between gets its name back.
 
     Raises:
         ObjectChangedError: Its name was taken by a third file before it could be given back.
@@ -54,7 +54,7 @@ def take(entry: Entry, path: str, *, aside: str) -> bool:
 
 
 def delete(entry: Entry, path: str, *, aside: Callable[[], str]) -> bool:
-    """Remove the file at *path* if it is that of *entry*; tell whether no other one is there.
+    """Remove the file at *path* if it is that of *entry*; return whether no other one is there.
 
     Raises:
         StorageError: The disk refuses.

@@ -31,7 +31,7 @@ def real_uri(uri: str) -> str:
 
 
 def file_number(uri: str) -> tuple[int, int] | None:
-    """Return what all names of one file on a disk share; None when there is no file."""
+    """Return device and inode of a file on a disk, which all its names share; None when there is none."""
     try:
         status = os.stat(uri)
     except OSError:
@@ -50,8 +50,8 @@ def links_below(folder: str) -> Iterator[Link]:
 
 def _links(folder: str, prefix: str) -> Iterator[Link]:
     try:
-        with os.scandir(folder) as found:
-            items = [item for item in found if item.name[0] not in "._"]
+        with os.scandir(folder) as inside:
+            items = [item for item in inside if item.name[0] not in "._"]
     except OSError:
         return
     for item in items:

@@ -38,8 +38,8 @@ def walk(folder: str, prefix: str, *, recursive: bool) -> Iterator[Entry]:
         StorageError: The folder cannot be read.
     """
     try:
-        with os.scandir(folder) as found:
-            inside = sorted((_place(item), item) for item in found)
+        with os.scandir(folder) as items:
+            inside = sorted((_place(item), item) for item in items)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -70,7 +70,7 @@ def _entry(item: os.DirEntry[str], prefix: str) -> Iterator[Entry]:
         yield entry
 
 
-def read_record(path: str) -> bytes:
+def read_document(path: str) -> bytes:
     """Return the bytes of the regular file at *path*.
 
     Raises:
@@ -85,13 +85,13 @@ def read_record(path: str) -> bytes:
     except OSError as error:
         raise reading_error(error, path) from error
     raise StorageError(
-        f"{path}: {size} bytes are too many for a record (at most {MAX_RECORD_BYTES}); batchrunner "
+        f"{path}: {size} bytes are too many for a document (at most {MAX_RECORD_BYTES}); batchrunner "
         "did not write it, move it away"
     )
 
 
 def holds(path: str, data: bytes) -> bool:
-    """Tell whether the file at *path* is there and is exactly *data*.
+    """Return whether the file at *path* is there and is exactly *data*.
 
     Raises:
         StorageError: It cannot be read.

@@ -1,4 +1,4 @@
-"""The staging folder of a root on a disk: bytes on their way, and the intents beside them."""
+"""The staging folder of a root on a disk: staged bytes, and the intents beside them."""
 
 # pathlib costs more than the system calls it wraps, and this runs once per object.
 # ruff: noqa: PTH104, PTH108, PTH208
@@ -18,7 +18,7 @@ from batchrunner.errors import ObjectNotFoundError, StorageError
 from batchrunner.storage.contract import Entry
 from batchrunner.storage.disk.durability import DurableFolders, sync_files, sync_folder
 from batchrunner.storage.disk.errors import disk_error, reading_error
-from batchrunner.storage.disk.reading import read_record
+from batchrunner.storage.disk.reading import read_document
 from batchrunner.storage.keys import STAGING, plain_intent
 from batchrunner.storage.staging import StagedFile
 
@@ -37,7 +37,7 @@ class StagingFolder:
         self._root, self._folders = root, folders
         self._made = False
         self._needed: dict[str, set[str]] = {}
-        """For each file of intents of our own, the keys whose intents are not forgotten yet."""
+        """For each file of intents of our own, the keys whose intents are still needed."""
 
     def stage(self) -> StagedFile:
         """Open a new staged file."""
@@ -65,7 +65,7 @@ class StagingFolder:
         """Make the durable file of intents *staged* count, durably; return where it is now.
 
         Raises:
-            ObjectNotFoundError: It was swept away.
+            ObjectNotFoundError: It was cleaned away.
         """
         source = str(staged.path)
         target = source.removesuffix(_STAGED) + _INTENTS
@@ -80,7 +80,7 @@ class StagingFolder:
         return target
 
     def need_intents(self, path: str, *, keys: Iterable[str]) -> None:
-        """Keep the file of intents at *path* until the intents on *keys* are forgotten."""
+        """Keep the file of intents at *path* until the intents on *keys* are removed."""
         self._needed[path] = set(keys)
         self._remove_needless()
 
@@ -91,7 +91,7 @@ class StagingFolder:
         return self.unused_path()
 
     def unused_path(self) -> str:
-        """Return a path that nobody else uses, and that `clean` removes."""
+        """Return a path that no other writer uses, and that `clean` removes."""
         return f"{self.path}/{os.urandom(12).hex()}{_STAGED}"
 
     def sync(self, staged: Iterable[StagedFile]) -> None:
@@ -107,29 +107,29 @@ class StagingFolder:
 
     def intents_on(self, key: str) -> tuple[bytes, ...]:
         """Return the intents on *key*, of every attempt."""
-        found = [_read_intents(f"{self.path}/{name}") for name in self._names(_INTENTS)]
-        return tuple(intents[key].encode() for intents in found if key in intents)
+        files = [_read_intents(f"{self.path}/{name}") for name in self._names(_INTENTS)]
+        return tuple(intents[key].encode() for intents in files if key in intents)
 
     def remove_intents(self, keys: Iterable[str]) -> None:
         """Remove the files of intents in which nothing but the intents on *keys* is needed."""
-        forgotten = set(keys)
+        done = set(keys)
         own = list(self._needed.values())
-        unknown = forgotten.difference(*own)
+        foreign = done.difference(*own)
         for needed in own:
-            needed.difference_update(forgotten)
+            needed.difference_update(done)
         self._remove_needless()
-        if unknown:
-            self._remove_foreign(forgotten)
+        if foreign:  # of a writer that died: its files have to be listed and read
+            self._remove_foreign(done)
 
     def _remove_needless(self) -> None:
         for path in [path for path, needed in list(self._needed.items()) if not needed]:
             remove([path])
             self._needed.pop(path, None)
 
-    def _remove_foreign(self, forgotten: AbstractSet[str]) -> None:
+    def _remove_foreign(self, done: AbstractSet[str]) -> None:
         paths = [f"{self.path}/{name}" for name in self._names(_INTENTS)]
         foreign = [path for path in paths if path not in self._needed]
-        remove([path for path in foreign if _read_intents(path).keys() <= forgotten])
+        remove([path for path in foreign if _read_intents(path).keys() <= done])
 
     def garbage(self, *, intents: bool) -> list[Entry]:
         """Return what is staged, dead or alive; the *intents* only if they are asked for."""
@@ -167,7 +167,9 @@ class StagingFolder:
 
 def _create(path: str) -> io.FileIO:
     try:
-        return io.FileIO(path, "x+b")  # exclusive, so never through a link that someone planted
+        return io.FileIO(
+            path, "x+b"
+        )  # exclusive, so never through a link that another user planted
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -201,6 +203,6 @@ def remove(paths: Iterable[str]) -> None:
 
 def _read_intents(path: str) -> dict[str, str]:
     try:
-        return cast(dict[str, str], json.loads(read_record(path)))
-    except (ObjectNotFoundError, ValueError):  # forgotten since, or the disk lost it
+        return cast(dict[str, str], json.loads(read_document(path)))
+    except (ObjectNotFoundError, ValueError):  # removed since, or the disk lost it
         return {}

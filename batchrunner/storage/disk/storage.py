@@ -16,7 +16,7 @@ from batchrunner.storage.contract import Entry, Staged
 from batchrunner.storage.disk.durability import DurableFolders
 from batchrunner.storage.disk.errors import disk_error
 from batchrunner.storage.disk.exact import delete, is_still, take
-from batchrunner.storage.disk.reading import PinnedFile, entry_of, holds, read_record, walk
+from batchrunner.storage.disk.reading import PinnedFile, entry_of, holds, read_document, walk
 from batchrunner.storage.disk.staging import StagingFolder, remove
 from batchrunner.storage.keys import plain_folder, plain_key
 from batchrunner.storage.staging import StagedFile
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _NO_HARD_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 _CLEANS = 3
-"""How many sweeps in a row one write survives."""
+"""How many cleanings in a row one write survives."""
 
 
 class LocalStorage:
@@ -59,16 +59,16 @@ class LocalStorage:
             raise disk_error(error, path, doing="look at it") from error
 
     def get(self, key: str) -> bytes:
-        return read_record(self._path(key))
+        return read_document(self._path(key))
 
     def open(self, entry: Entry) -> BinaryIO:
         return PinnedFile(self._path(entry.key), entry=entry)
 
     def put(self, key: str, data: bytes) -> None:
-        _whatever_is_swept(lambda: self._put(key, data))
+        _despite_cleaning(lambda: self._put(key, data))
 
     def put_if_absent(self, objects: Mapping[str, bytes]) -> frozenset[str]:
-        return _whatever_is_swept(lambda: self._put_if_absent(objects))
+        return _despite_cleaning(lambda: self._put_if_absent(objects))
 
     def stage(self) -> StagedFile:
         return self._staging.stage()
@@ -85,15 +85,15 @@ class LocalStorage:
             staged.append(intents)
             self._staging.sync(staged)
             # Before the first link: an object that is seen must have its intent.
-            kept = self._staging.keep_intents(intents)
+            path = self._staging.keep_intents(intents)
             won = self._link_all(parts)
         finally:
             _discard(staged)
-        self._staging.need_intents(kept, keys=won)
+        self._staging.need_intents(path, keys=won)
         return won
 
     def intents(self, key: str) -> tuple[bytes, ...]:
-        # Whoever asks is about to record the object, which must not be lost after that.
+        # The caller is about to record the object, which must not be lost after that.
         self._sync_folders([self._path(key)])
         return self._staging.intents_on(key)
 
@@ -170,12 +170,14 @@ class LocalStorage:
         won = frozenset(
             key for key, one in staged.items() if self._name(_link, one, target=self._path(key))
         )
-        # Also for what lost: whoever adopts the winner's object records it as durable.
+        # Also for what lost: the driver that adopts the winner's object records it as durable.
         self._sync_folders(self._path(key) for key in staged)
         return won
 
     def _name(self, how: Callable[[str, str], T], staged: StagedFile, *, target: str) -> T:
         source, folder = str(staged.path), os.path.dirname(target)
+        # Between making the folder and naming the file in it, a user may remove the folder, and another
+        # driver may clean the staged file away. The first is made again, the second is not.
         for _ in range(_CLEANS):
             try:
                 self._folders.make(folder)
@@ -185,7 +187,7 @@ class LocalStorage:
                 if not os.path.lexists(source):
                     break
         raise ObjectNotFoundError(
-            f"{target}: what was staged for it is gone: another driver swept {self._staging.path}"
+            f"{target}: what was staged for it is gone: another driver cleaned {self._staging.path}"
         )
 
     def _sync_folders(self, paths: Iterable[str]) -> None:
@@ -194,8 +196,8 @@ class LocalStorage:
                 self._folders.sync(folder)
 
 
-def _whatever_is_swept(write: Callable[[], T]) -> T:
-    """Write again what a sweep took on its way: unlike a staged object, we still have the bytes."""
+def _despite_cleaning(write: Callable[[], T]) -> T:
+    """Write, and write again what `clean` removed meanwhile: unlike a part, we still have the bytes."""
     for _ in range(_CLEANS - 1):
         with contextlib.suppress(ObjectNotFoundError):
             return write()
@@ -217,7 +219,7 @@ def _replace(source: str, target: str) -> None:
 
 
 def _link(source: str, target: str) -> bool:
-    """Give the file a second name; tell whether that name is ours."""
+    """Give the file a second name; return whether that name is ours."""
     try:
         os.link(source, target)
     except FileExistsError:

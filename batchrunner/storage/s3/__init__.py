@@ -1,1 +1,1 @@
-"""Bytes in a bucket, over s3fs."""
+"""Objects in a bucket, over s3fs."""

@@ -1,6 +1,6 @@
-"""Whether an answer is one: what an S3 server always says of what it did, and nothing else does.
+"""Distinguish answers of an S3 server from those of a proxy: by the fields that S3 always sends.
 
-A proxy, a gateway or a login page answers 200 to whatever it is sent. What it "stored" is nowhere.
+A proxy, a gateway or a login page answers 200 to any request. What it "stored" is nowhere.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from batchrunner.storage.s3.errors import CallError, Verdict, from_answer, is_web_page
 
-_ALWAYS_SAID = {
+_ALWAYS_SENT = {
     "complete_multipart_upload": ("ETag",),
     "copy_object": ("CopyObjectResult",),
     "create_multipart_upload": ("UploadId",),
@@ -25,12 +25,12 @@ _ALWAYS_SAID = {
 
 
 def check_answer(method: str, answer: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse to believe an *answer* that no S3 server gives to *method*, *asked* with parameters.
+    """Refuse an *answer* that no S3 server gives to *method*, *asked* with parameters.
 
     Raises:
         CallError: It is none, so it says nothing of what was done; or a deletion was done in part.
     """
-    missing = [name for name in _ALWAYS_SAID.get(method, ()) if name not in answer]
+    missing = [name for name in _ALWAYS_SENT.get(method, ()) if name not in answer]
     if missing:
         raise _no_answer(f"a success without {' and '.join(missing)}")
     if is_web_page(answer["ResponseMetadata"]["HTTPHeaders"]):
@@ -40,7 +40,7 @@ def check_answer(method: str, answer: Mapping[str, Any], asked: Mapping[str, Any
 
 
 def _check_deletion(answer: Mapping[str, Any], objects: list[Any]) -> None:
-    """See that each of *objects* is accounted for, by number: XML cannot hold every key."""
+    """Check that each of *objects* is accounted for, by their number: XML cannot hold every key."""
     errors = answer.get("Errors", [])
     for error in errors:
         raise from_answer({"Error": {**error, "Message": f"{error['Key']} is still there"}})

@@ -1,4 +1,4 @@
-"""Requests to a bucket: a few at a time, each one retried, counted and understood."""
+"""Requests to a bucket: a few at a time, each one retried, and its failure typed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _READ_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class S3Connection:
     """One s3fs client, shared by all storages of this process with the same options.
 
     Attributes:
@@ -39,10 +39,10 @@ class Connection:
     proven: set[str] = field(default_factory=set)
 
 
-_connections: dict[tuple[Any, ...], Connection] = {}
+_connections: dict[tuple[Any, ...], S3Connection] = {}
 
 
-def connect(options: Options) -> Connection:
+def connect(options: Options) -> S3Connection:
     """Return the connection of this process for *options* (s3fs's).
 
     Raises:
@@ -56,33 +56,33 @@ def connect(options: Options) -> Connection:
     return _connections[key]
 
 
-def _open_connection(options: Options) -> Connection:
+def _open_connection(options: Options) -> S3Connection:
     try:
         from s3fs import S3FileSystem
     except ImportError as error:
         raise CannotStartError("s3:// needs s3fs: pip install 's3fs>=2026.1'") from error
     try:
-        fs = S3FileSystem(**_turned_down(options))
+        fs = S3FileSystem(**_without_retries(options))
         fs.connect()
         fs.s3.meta.events.register("before-call.s3.HeadBucket", _redirect_no_further)
     except (TypeError, KeyError, ValueError) as error:
         # Of its messages only the one about names holds no values, which may be secret.
-        said = str(error) if "unexpected keyword" in str(error) else type(error).__name__
+        reason = str(error) if "unexpected keyword" in str(error) else type(error).__name__
         raise InvalidSpecError(
-            f"storage_options are not what s3fs takes ({said}): check their names and endpoint_url"
+            f"storage_options are not what s3fs takes ({reason}): check their names and endpoint_url"
         ) from error
     except failures() as error:
         failure = understand(error)
         failure.doing, failure.place = "connect", "s3://"
         raise typed(failure) from error
-    return Connection(
+    return S3Connection(
         fs,
         requests=asyncio.Semaphore(_REQUESTS_AT_ONCE),
         big_bodies=asyncio.Semaphore(_BIG_BODIES_AT_ONCE),
     )
 
 
-def _turned_down(options: Options) -> dict[str, Any]:
+def _without_retries(options: Options) -> dict[str, Any]:
     """Return *options* without retries, so that ours are the only ones, and with timeouts."""
     config = {
         "connect_timeout": _CONNECT_SECONDS,
@@ -95,15 +95,15 @@ def _turned_down(options: Options) -> dict[str, Any]:
 
 
 def _redirect_no_further(params: dict[str, Any], **_: Any) -> None:
-    """Let botocore's question for the region of a bucket be asked once.
+    """Have botocore ask for the region of a bucket once.
 
-    It asks when it is redirected. Without this, a redirect is also its answer to the answer, for ever.
+    It asks when it is redirected. Without this it asks again when the answer is a redirect, for ever.
     """
     params["context"].get("s3_redirect", {})["redirected"] = True
 
 
 class S3Calls:
-    """Requests to *bucket*, with s3fs's *options*, insisting as *retry* says."""
+    """Requests to *bucket*, with s3fs's *options*, retried as *retry* says."""
 
     def __init__(self, bucket: str, *, options: Options, retry: RetryPolicy) -> None:
         self.bucket = bucket
@@ -122,7 +122,7 @@ class S3Calls:
             return future.result()
         except CallError as failure:
             raise typed(failure) from failure.__cause__
-        except BaseException:  # interrupted while waiting: nothing may go on behind our back
+        except BaseException:  # interrupted while waiting: no request may go on after that
             future.cancel()
             raise
 
@@ -156,16 +156,16 @@ class S3Calls:
             failure.doing = method
             failure.place = f"s3://{self.bucket}/{parameters.get('Key', '')}".rstrip("/")
             if method == "head_object" and failure.says_no_reason:
-                await self._learn_reason(failure, parameters["Key"])
+                await self._add_reason(failure, parameters["Key"])
             raise
 
-    async def _learn_reason(self, failure: CallError, key: str) -> None:
-        """Ask for the object that could not be looked at: a HEAD is refused without a word."""
+    async def _add_reason(self, failure: CallError, key: str) -> None:
+        """Get the object whose HEAD was refused, for the reason: an answer to HEAD has no body."""
         try:
             await self.request("get_object", Key=key, Range="bytes=0-0", most=1)
-        except CallError as told:
-            if told.verdict in (Verdict.REFUSED, Verdict.SKEWED, Verdict.FINAL, Verdict.NO_BUCKET):
-                failure.learn(told)
+        except CallError as other:
+            if other.verdict in (Verdict.REFUSED, Verdict.SKEWED, Verdict.FINAL, Verdict.NO_BUCKET):
+                failure.take_reason(other)
 
     async def pages(
         self, method: str, *, of: str, markers: dict[str, str], **parameters: Any
@@ -181,12 +181,12 @@ class S3Calls:
         Raises:
             CallError: A page cannot be read.
         """
-        found: list[dict[str, Any]] = []
+        items: list[dict[str, Any]] = []
         while True:
             page = await self.request(method, **parameters)
-            found += page.get(of, [])
+            items += page.get(of, [])
             if not page.get("IsTruncated"):
-                return found
+                return items
             parameters |= {name: page[where] for name, where in markers.items()}
 
     def big_body(self) -> asyncio.Semaphore:

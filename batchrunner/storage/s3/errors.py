@@ -1,4 +1,4 @@
-"""What an S3 request failed with: one verdict for each of the many ways in which it is said."""
+"""What an S3 request failed with: one verdict for the many codes, statuses and exceptions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Verdict(Enum):
     FINAL = "it was refused"
 
 
-# What a status does not tell: because it is a plain 400, or because a deletion in part has none.
+# What a status does not show: because it is a plain 400, or because a deletion in part has none.
 _PASSING_CODES = frozenset(
     {
         "BadDigest",
@@ -97,17 +97,17 @@ class CallError(AttemptError):
 
     @property
     def says_no_reason(self) -> bool:
-        """Tell whether it is a refusal of which only the status is known."""
+        """Return whether it is a refusal of which only the status came."""
         return self.code.isdigit() and self.verdict in {Verdict.REFUSED, Verdict.FINAL}
 
-    def learn(self, told: CallError) -> None:
-        """Take the reason from another failure, of the same request made in other words."""
-        self.verdict, self.code, self.message = told.verdict, told.code, told.message
-        self.region = told.region or self.region
+    def take_reason(self, other: CallError) -> None:
+        """Take the reason from *other*, the failure of an equivalent request."""
+        self.verdict, self.code, self.message = other.verdict, other.code, other.message
+        self.region = other.region or self.region
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Return what a request may raise, as far as the store, the network or s3fs are to blame."""
+    """Return the exceptions that a request raises for the store, the network or s3fs."""
     from aiohttp import ClientError as NetworkError
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
@@ -139,7 +139,7 @@ def from_answer(response: Mapping[str, Any]) -> CallError:
 
 
 def is_web_page(headers: Mapping[str, Any]) -> bool:
-    """Tell a page for people from the answer of a store, which says of each that it is its own."""
+    """Return whether *headers* are of a page for people; a store marks each answer as its own."""
     is_html = str(headers.get("content-type", "")).startswith("text/html")
     is_a_stores = any(name.startswith(("x-amz", "x-goog", "x-guploader")) for name in headers)
     return is_html and headers.get("content-length") != "0" and not is_a_stores

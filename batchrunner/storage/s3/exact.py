@@ -13,14 +13,14 @@ from batchrunner.storage.s3.errors import CallError, Verdict
 _KEYS_A_DELETE = 1000
 _LOOKS = 3
 _SECONDS_APART = 2.0
-"""Listings and answers tell the same time in fractions and in whole seconds. Whoever displaces a
-driver of another machine has waited for longer."""
+"""A listing has the time of an object in fractions, an answer in whole seconds. A driver that displaces
+one of another machine has waited for longer."""
 
 
 def modified_in(answer: Mapping[str, Any]) -> float:
-    """Return when the store says that the object was written, or 0.0 when it does not."""
-    said = answer.get("LastModified")
-    return said.timestamp() if isinstance(said, datetime) else 0.0
+    """Return when the object was written, by the store's clock, or 0.0 when the answer has no time."""
+    time = answer.get("LastModified")
+    return time.timestamp() if isinstance(time, datetime) else 0.0
 
 
 async def delete_exactly(calls: S3Calls, seen: Mapping[str, Entry]) -> set[str]:
@@ -33,9 +33,9 @@ async def delete_exactly(calls: S3Calls, seen: Mapping[str, Entry]) -> set[str]:
     todo = dict(seen)
     for look in range(_LOOKS):
         still = await together(is_still(calls, key, entry) for key, entry in todo.items())
-        found = dict(zip(todo, still, strict=True))
-        others |= {key for key, same in found.items() if same is False}
-        todo = {key: todo[key] for key, same in found.items() if same}
+        checked = dict(zip(todo, still, strict=True))
+        others |= {key for key, same in checked.items() if same is False}
+        todo = {key: todo[key] for key, same in checked.items() if same}
         try:
             await _delete(calls, todo)
         except CallError as failure:
@@ -47,7 +47,7 @@ async def delete_exactly(calls: S3Calls, seen: Mapping[str, Entry]) -> set[str]:
 
 
 async def move_exactly(calls: S3Calls, entry: Entry, old: str, new: str) -> bool:
-    """Copy the object of *entry* to *new*, then remove it; tell whether it was still there."""
+    """Copy the object of *entry* to *new*, then remove it; return whether it was still there."""
     if not await is_still(calls, old, entry):
         return False
     place = {"Bucket": calls.bucket, "Key": old}
@@ -62,9 +62,9 @@ async def move_exactly(calls: S3Calls, entry: Entry, old: str, new: str) -> bool
 
 
 async def is_still(calls: S3Calls, key: str, entry: Entry) -> bool | None:
-    """Tell whether the object is that of *entry*; None when there is none.
+    """Return whether the object is that of *entry*; None when there is none.
 
-    Two objects with the same bytes have the same ETag: the time tells them apart.
+    Two objects with the same bytes have the same ETag, and differ in their time.
     """
     try:
         answer = await calls.request("head_object", Key=key)
@@ -73,8 +73,8 @@ async def is_still(calls: S3Calls, key: str, entry: Entry) -> bool | None:
             return None
         raise
     apart = abs(modified_in(answer) - entry.modified) if entry.modified else 0.0
-    found = (answer["ETag"].strip('"'), answer["ContentLength"])
-    return found == (entry.identity, entry.size) and apart < _SECONDS_APART
+    there = (answer["ETag"].strip('"'), answer["ContentLength"])
+    return there == (entry.identity, entry.size) and apart < _SECONDS_APART
 
 
 async def _delete(calls: S3Calls, todo: Mapping[str, Entry]) -> None:

@@ -1,4 +1,4 @@
-"""Writing to a bucket under a free key, and knowing afterwards whether it is ours."""
+"""Writing to a bucket under a free key, and deciding afterwards whether the object is ours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_PARTS = 10_000
 _BIG = 1 << 20
 """Bytes from which on a body counts as large."""
 _UPLOADS = 3
-"""How many multipart uploads of one object may be swept away before we give up."""
+"""How many multipart uploads of one object another driver may clean away before we give up."""
 
 _LOST = frozenset({Verdict.PASSES, Verdict.NO_S3})
 """The store did not answer, or its answer did not come through."""
@@ -54,7 +54,7 @@ class Upload:
 
 
 async def put_new(calls: S3Calls, key: str, data: bytes) -> bool:
-    """Write *data* under *key* if it is free; tell whether the key holds *data* now."""
+    """Write *data* under *key* if it is free; return whether the key holds *data* now."""
 
     async def write() -> None:
         await calls.request("put_object", Key=key, Body=data, IfNoneMatch="*")
@@ -63,20 +63,20 @@ async def put_new(calls: S3Calls, key: str, data: bytes) -> bool:
 
 
 async def publish_new(calls: S3Calls, upload: Upload) -> bool:
-    """Upload the object if its key is free; tell whether the key is ours now."""
+    """Upload the object if its key is free; return whether the key is ours now."""
     in_parts = upload.size > _WHOLE_UP_TO
 
     async def write() -> None:
         await (_put_in_parts if in_parts else _put_whole)(calls, upload)
 
     won = await _claim(write, lambda: _is_of(calls, upload))
-    # A store may look whether the key is free and write a little later: of two uploads that
-    # SeaweedFS 4.48 completes at the same instant, both are told that they won.
+    # A store may check that the key is free and write a little later: of two uploads that SeaweedFS
+    # 4.48 completes at the same instant, both get a success.
     return bool(await _is_of(calls, upload)) if won and in_parts else won
 
 
 async def second_writers_are_refused(calls: S3Calls, key: str) -> bool:
-    """Write *key* once, then twice more, whole and in parts; tell whether only the first counts.
+    """Write *key* once, then twice more, whole and in parts; return whether only the first counts.
 
     Leaves the object there.
     """
@@ -107,7 +107,7 @@ async def _is_refused(write: Coroutine[Any, Any, None]) -> bool:
 async def _claim(
     write: Callable[[], Awaitable[None]], is_ours: Callable[[], Awaitable[bool | None]]
 ) -> bool:
-    """Write; whatever the answer, or the lack of one, find out whose the object is."""
+    """Write, and decide whose the object is, also when the answer is an error or was lost."""
     uploads = 0
     while True:
         try:
@@ -117,7 +117,7 @@ async def _claim(
             if failure.verdict not in _LOOK:
                 raise
             ours = await is_ours()
-            # After a 412 somebody was there, even if nobody is now.
+            # After a 412 another object was there, even if none is now.
             if ours is not None or failure.verdict is Verdict.TAKEN:
                 return bool(ours)
             if failure.verdict in _LOST or uploads >= _UPLOADS:
@@ -127,7 +127,7 @@ async def _claim(
 
 
 async def _holds(calls: S3Calls, key: str, data: bytes) -> bool | None:
-    """Tell whether the object is *data*; None when there is none."""
+    """Return whether the object is *data*; None when there is none."""
     try:
         answer = await calls.request("get_object", Key=key, most=len(data))
     except CallError as failure:
@@ -140,7 +140,7 @@ async def _holds(calls: S3Calls, key: str, data: bytes) -> bool | None:
 
 
 async def _is_of(calls: S3Calls, upload: Upload) -> bool | None:
-    """Tell whether the object came from this very *upload*; None when there is none."""
+    """Return whether the object came from this very *upload*; None when there is none."""
     try:
         answer = await calls.request("head_object", Key=upload.key)
     except CallError as failure:
@@ -168,12 +168,15 @@ async def _put_in_parts(calls: S3Calls, upload: Upload) -> None:
     try:
         parts = await _put_parts(calls, upload, target)
         named = {"ETag", "PartNumber", f"Checksum{begun.get('ChecksumAlgorithm')}"}
-        kept = [{name: part[name] for name in named & part.keys()} for part in parts]
+        complete = [{name: part[name] for name in named & part.keys()} for part in parts]
         await calls.request(
-            "complete_multipart_upload", MultipartUpload={"Parts": kept}, IfNoneMatch="*", **target
+            "complete_multipart_upload",
+            MultipartUpload={"Parts": complete},
+            IfNoneMatch="*",
+            **target,
         )
     except BaseException:
-        with contextlib.suppress(CallError):  # `sweep` takes what is left
+        with contextlib.suppress(CallError):  # `clean` removes what is left
             await calls.request("abort_multipart_upload", **target)
         raise
 

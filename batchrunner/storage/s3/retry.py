@@ -28,7 +28,7 @@ class AttemptError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to insist.
+    """How often, and for how long, to retry.
 
     Attributes:
         max_attempts: Attempts in all, the first one included.

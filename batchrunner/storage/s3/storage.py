@@ -35,7 +35,7 @@ class S3Storage:
         prefix: What all keys start with, without slashes at its ends; "" for the whole bucket.
         storage_options: s3fs's: key, secret, token, profile, anon, endpoint_url, client_kwargs,
             config_kwargs and so on. Its retries are turned off.
-        retry: How long each request insists.
+        retry: How often each request is retried.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class S3Storage:
         where = {"Prefix": self._prefix + plain_folder(prefix)}
         if not recursive:
             where["Delimiter"] = "/"
-        found = self._calls.run(lambda: self._objects(where))
-        entries = [self._entry(item["Key"], item, size=item["Size"]) for item in found]
+        items = self._calls.run(lambda: self._objects(where))
+        entries = [self._entry(item["Key"], item, size=item["Size"]) for item in items]
         # SeaweedFS sorts each folder by itself, and S3's directory buckets do not sort at all.
         entries.sort(key=lambda entry: entry.key)
         yield from (entry for entry in entries if _is_listed(entry.key))
@@ -140,7 +140,7 @@ class S3Storage:
         return self._calls.run(lambda: move_exactly(self._calls, entry, old, new))
 
     def garbage(self, *, intents: bool = False) -> Sequence[Entry]:  # noqa: ARG002 -- an intent is part of its object
-        uploads, staged = self._calls.run(self._left)
+        uploads, staged = self._calls.run(self._garbage)
         return [
             *(Entry(self._short(upload["Key"]), 0, upload["UploadId"]) for upload in uploads),
             *(self._entry(one["Key"], one, size=one["Size"]) for one in staged),
@@ -211,8 +211,8 @@ class S3Storage:
         markers = {"ContinuationToken": "NextContinuationToken"}
         return await self._calls.pages("list_objects_v2", of="Contents", markers=markers, **where)
 
-    async def _left(self) -> tuple[Iterable[dict[str, Any]], Iterable[dict[str, Any]]]:
-        """Return unfinished uploads, and what probes left."""
+    async def _garbage(self) -> tuple[Iterable[dict[str, Any]], Iterable[dict[str, Any]]]:
+        """Return unfinished uploads, and the objects of probes that were killed."""
         uploads = await self._calls.pages(
             "list_multipart_uploads",
             of="Uploads",
@@ -222,7 +222,7 @@ class S3Storage:
         return uploads, await self._objects({"Prefix": f"{self._prefix}{STAGING}/"})
 
     async def _clean(self) -> None:
-        uploads, probes = await self._left()
+        uploads, probes = await self._garbage()
         await together(self._abort(upload["Key"], upload["UploadId"]) for upload in uploads)
         await self._delete(probe["Key"] for probe in probes)
 

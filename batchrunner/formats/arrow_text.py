@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from batchrunner.spec.arrow_names import ALIASES, EXAMPLES, not_a_type
-from batchrunner.spec.arrow_types import (
+from batchrunner.formats.arrow_names import ALIASES, EXAMPLES, not_a_type
+from batchrunner.formats.arrow_types import (
     DECIMALS,
     EXTENSIONS,
     LISTS,
@@ -32,7 +32,9 @@ _NUMBER = re.compile(r"\s*([0-9]{1,9})(?![0-9])")
 _UNIT = re.compile(r"\s*\[\s*([a-z]+)\s*(?:,\s*tz\s*=\s*([A-Za-z0-9_+:/-]+)\s*)?\]")
 _NAME = re.compile(r'([^:<>,"]*):')
 _QUOTED_NAME = re.compile(r'\s*("(?:[^"\\]|\\.)*")\s*:')
+# Arrow names the element, as in `list<item: int64>`, and ignores the name when it compares.
 _ELEMENT_NAME = re.compile(r'[^:<>,"()\[\]=]*:')
+# Arrow prints a map's field with an unusual name as `map<string, int64 ('v')>`.
 _NAME_IN_A_MAP = re.compile(r"\s*\('[^']*'\)")
 _NOT_NULL = re.compile(r"\s*not\s+null\b")
 _ORDERED = re.compile(r"\s*,\s*ordered\s*=\s*([01])")

@@ -1,4 +1,4 @@
-"""What came of the shards that were handed out, and which of them to hand out once more."""
+"""How the shards of a session ended so far, and which of them to hand out once more."""
 
 from __future__ import annotations
 
@@ -7,48 +7,26 @@ from dataclasses import dataclass, field
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.errors import CapabilityImportError
-from batchrunner.shard import Shard, Slicing
-from batchrunner.worker.receipt import GIVEN_UP, Cause, Failure, PutOff, Receipt
-
-ROUNDS = 3
-"""How often a shard is handed out when storage fails it; each time has its own retries inside."""
+from batchrunner.shard import Shard
+from batchrunner.worker.receipt import QUARANTINED, Cause, DeferredCommit, Failure, Receipt
 
 _STORAGE_FAILURES_IN_A_ROW = 20
 
 
-def waves(shards: Iterable[Shard]) -> list[list[Shard]]:
-    """Return *shards* as they can run: those of dead letters after the shards that set them aside.
-
-    Both are pending only when damage was set aside: the rows to try again are then known again
-    once the first is committed.
-    """
-    found: list[list[Shard]] = [[]]
-    wave: dict[int, int] = {}
-    for shard in sorted(
-        shards, key=lambda shard: shard.id
-    ):  # dead letters are younger than their shard
-        after = wave.get(shard.start, -1) if shard.slicing is Slicing.DEAD_LETTERS else -1
-        wave[shard.id] = after + 1
-        if after + 1 == len(found):
-            found.append([])
-        found[after + 1].append(shard)
-    return found
-
-
 @dataclass(slots=True)
-class Tally:
-    """What is known of a session's shards.
+class ShardOutcomes:
+    """How the shards of a session ended so far.
 
     Attributes:
-        committed: By this session, by id.
+        committed: Sentinels of those that this session committed, by id.
         failures: Of shards that are not committed, by id.
-        put_off: What is known of shards that wait for the schema of the sink, by id.
+        deferred: Shards without rows that wait for the schema of the sink, by id.
     """
 
     committed: dict[int, Sentinel] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
-    put_off: dict[int, PutOff] = field(default_factory=dict)
-    _in_a_row: int = 0
+    deferred: dict[int, DeferredCommit] = field(default_factory=dict)
+    _storage_failures: int = 0
 
     def take(self, receipt: Receipt) -> bool:
         """Count *receipt*; return whether it is the first of its kind for that shard.
@@ -59,9 +37,9 @@ class Tally:
         if receipt.failure is not None:
             return self._take_failure(receipt.shard, receipt.failure)
         self.failures.pop(receipt.shard, None)
-        self._in_a_row = 0
-        if receipt.put_off is not None:
-            self.put_off[receipt.shard] = receipt.put_off
+        self._storage_failures = 0
+        if receipt.deferred is not None:
+            self.deferred[receipt.shard] = receipt.deferred
         if receipt.sentinel is None:
             return False
         is_new = receipt.shard not in self.committed
@@ -73,20 +51,21 @@ class Tally:
             raise CapabilityImportError(failure.reason)
         if shard in self.committed:
             return False  # a repeated task lost to the one that committed
-        self._in_a_row = self._in_a_row + 1 if failure.cause is Cause.STORAGE else 0
+        is_storage = failure.cause is Cause.STORAGE
+        self._storage_failures = self._storage_failures + 1 if is_storage else 0
         is_new = shard not in self.failures
         self.failures[shard] = failure
         return is_new
 
     @property
-    def given_up(self) -> dict[int, str]:
-        """Return why shards are to be set apart, by id."""
-        return {i: f.reason for i, f in self.failures.items() if f.cause in GIVEN_UP}
+    def to_quarantine(self) -> dict[int, Failure]:
+        """The failures of shards that had all their attempts, by id."""
+        return {i: f for i, f in self.failures.items() if f.cause in QUARANTINED}
 
     @property
     def is_hopeless(self) -> bool:
-        """Tell whether storage fails everything: a full disk, a lost permission."""
-        return self._in_a_row >= _STORAGE_FAILURES_IN_A_ROW
+        """Whether storage fails every shard: a full disk, a lost permission."""
+        return self._storage_failures >= _STORAGE_FAILURES_IN_A_ROW
 
     def foreign(self, shards: Iterable[Shard]) -> list[Shard]:
         """Return those of *shards* whose part's name is taken."""
@@ -100,4 +79,4 @@ class Tally:
     def _is_open(self, shard: int) -> bool:
         if failure := self.failures.get(shard):
             return failure.cause is Cause.STORAGE
-        return shard not in self.committed and shard not in self.put_off
+        return shard not in self.committed and shard not in self.deferred

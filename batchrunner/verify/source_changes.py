@@ -1,4 +1,4 @@
-"""The source files of a run as they are now: the same, of another time only, changed, or gone."""
+"""The source files of a run as they are now: unchanged, touched only, changed, or gone."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from batchrunner.checkpoint import RunLocation, Sentinel
-from batchrunner.driver.same_bytes import Comparison
+from batchrunner.driver.same_bytes import Comparer, Comparison
 from batchrunner.driver.source_files import SourceFile, list_source
-from batchrunner.driver.survey import comparer_of
 from batchrunner.errors import InputChangedError, InvalidSpecError, ObjectNotFoundError
-from batchrunner.formats.naming import FileKind, file_kind
+from batchrunner.formats.registry import DEFAULT, FileKind, file_kind
 from batchrunner.shard import Shard
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import locate
@@ -19,30 +18,30 @@ from batchrunner.verify.evidence import Evidence
 _NAMED = 10
 
 
-def with_files_of_now(place: RunLocation, seen: Evidence) -> Evidence:
-    """Return *seen* with the identities that its source files have now, where their bytes are the same.
+def with_current_files(run: RunLocation, evidence: Evidence) -> Evidence:
+    """Return *evidence* with the present identities of source files whose bytes are the same.
 
-    As the next run would decide it, and nothing is written. The others are `changed`. Lists the
-    source once, and reads only files of another time: as many bytes as their committed shards did.
+    The others are `changed`. Decides as the next run would, and writes nothing. Lists the source
+    once, and reads only files whose time changed: as many bytes as their committed shards read.
 
     Raises:
         StorageError: The source cannot be listed.
     """
-    planned = {shard.uri: shard for shard in seen.plan.active}
-    files = _files(place.spec.source, planned)
-    comparer = comparer_of(place.spec)
-    found = comparer.compare(seen.plan, list(files.values()), _trusted(seen))
-    plan = seen.plan.identified(found.same)
+    planned = {shard.uri: shard for shard in evidence.plan.active}
+    files = _files(run.spec.source, planned)
+    comparer = Comparer.of(run.spec)
+    comparison = comparer.compare(evidence.plan, list(files.values()), _own_sentinels(evidence))
+    plan = evidence.plan.identified(comparison.same)
     now = {shard.uri: shard for shard in plan.active}
-    told = {uri: _change(shard, files.get(uri), found) for uri, shard in now.items()}
-    return replace(seen, plan=plan, changed={uri: why for uri, why in told.items() if why})
+    changes = {uri: _change(shard, files.get(uri), comparison) for uri, shard in now.items()}
+    return replace(evidence, plan=plan, changed={uri: why for uri, why in changes.items() if why})
 
 
 def refuse_changed(shards: Sequence[Shard], changed: Mapping[str, str]) -> None:
-    """Refuse to call *shards* compared if the file of each of them changed.
+    """Check that at least one of *shards* still has its source file.
 
     Raises:
-        InputChangedError: So it is, and there are some.
+        InputChangedError: The file of each of them changed, so that nothing can be compared.
     """
     uris = sorted({shard.uri for shard in shards})
     if not uris or not all(uri in changed for uri in uris):
@@ -57,10 +56,10 @@ def refuse_changed(shards: Sequence[Shard], changed: Mapping[str, str]) -> None:
 
 
 def _files(source: SourceSpec, planned: Iterable[str]) -> dict[str, SourceFile]:
-    """Return the *planned* files that are there: by a listing, and those that it lacks by name."""
+    """Return the *planned* files that exist: as listed, or looked up by name if not listed."""
     try:
         listed = {file.uri: file for file in list_source(source).files}
-    except (ObjectNotFoundError, InvalidSpecError):  # less is there, or more, than when it was read
+    except (ObjectNotFoundError, InvalidSpecError):  # the source has become empty, or ambiguous
         listed = {}
     return {file.uri: file for uri in planned for file in _file(uri, listed, source)}
 
@@ -71,21 +70,21 @@ def _file(uri: str, listed: Mapping[str, SourceFile], source: SourceSpec) -> Ite
         return
     storage, key = locate(uri, storage_options=source.storage_options)
     if entry := storage.head(key):
-        kind = file_kind(uri, format=source.format) or FileKind("jsonl")
+        kind = file_kind(uri, format=source.format) or FileKind(DEFAULT)
         yield SourceFile(uri, entry.size, entry.identity, kind)
 
 
-def _trusted(seen: Evidence) -> dict[int, Sentinel]:
-    """Return the sentinels that stand where they belong: another shard's has another hash."""
+def _own_sentinels(evidence: Evidence) -> dict[int, Sentinel]:
+    """Return the sentinels that are of their own shard: the hash of a misplaced one proves nothing."""
     return {
         shard: sentinel
-        for shard, sentinel in seen.sentinels.items()
-        if (sentinel.run_uid, sentinel.shard) == (seen.run_uid, shard)
+        for shard, sentinel in evidence.sentinels.items()
+        if (sentinel.run_uid, sentinel.shard) == (evidence.run_uid, shard)
     }
 
 
-def _change(shard: Shard, file: SourceFile | None, found: Comparison) -> str:
-    """Return what became of the file of *shard*, and the way out; "" if it is what it was."""
+def _change(shard: Shard, file: SourceFile | None, comparison: Comparison) -> str:
+    """Return how the file of *shard* changed, and the way out; "" if it did not."""
     if file is None:
         return (
             "it is gone, so nothing was compared with it; bring it back, or "
@@ -95,7 +94,7 @@ def _change(shard: Shard, file: SourceFile | None, found: Comparison) -> str:
         return ""
     if file.size != shard.size:
         why = f"it has {file.size:,} bytes, and had {shard.size:,} when it was planned"
-    elif file.uri in found.changed:
+    elif file.uri in comparison.changed:
         why = "its bytes differ from those that were read"
     else:
         why = "it has another time, and no committed shard recorded a hash to compare it with"

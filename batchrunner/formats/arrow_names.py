@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from batchrunner.spec.arrow_types import DECIMALS, EXTENSIONS, NESTED, PLAIN, UNITS
+from batchrunner.formats.arrow_types import DECIMALS, EXTENSIONS, NESTED, PLAIN, UNITS
 
 ALIASES: Final = {
     **{

@@ -1,4 +1,4 @@
-"""A session under signals: what it shows while it runs, and what it says at its end."""
+"""A session on the command line: stopped by signals, with its progress and its report on stderr."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 from batchrunner.cli.stopping import Watch
 from batchrunner.cli.terminal import put, say
 from batchrunner.driver.progress import (
-    BarProgress,
-    LineProgress,
-    NoProgress,
+    BarDisplay,
+    Display,
+    LineDisplay,
+    NoDisplay,
     Progress,
-    Standing,
     duration,
 )
 from batchrunner.driver.report import BatchReport
@@ -25,46 +25,44 @@ from batchrunner.driver.session import Stop, StopReason
 from batchrunner.errors import BatchRunnerError, describe
 from batchrunner.runner import BatchRunner
 from batchrunner.spec import BatchSpec
-from batchrunner.worker.stopping import Grace
 
 _SHOWN_FAILURES = 10
-_HELD = (
+_KILLED = (
     "\nstopped: a call held the interpreter and could not be broken off, so the process was killed; "
     "committed shards are kept\nnext: {again}\n"
 )
 
 
-def drive(spec: str, session: Callable[..., BatchReport], *, output: str) -> int:
-    """Have a session of *spec* with signals, progress and a report; return the exit code."""
-    # Ray reads it when it is imported, or else takes SIGTERM for itself and dies of it.
+def run_session(spec: str, session: Callable[..., BatchReport], *, output: str) -> int:
+    """Run *session* with a runner of *spec*, under signals; print its report, return its exit code."""
+    # Before Ray is imported: it would handle SIGTERM itself, and die of it.
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     loaded = BatchSpec.from_yaml(spec)
     if loaded.execution.engine == "ray":
-        # A thread that is left behind in Ray would start another one when this one has ended.
+        # Once this session has ended Ray, a thread that still waits in a call would start another one.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    execution = loaded.execution
-    stop = Stop(max_runtime=execution.max_runtime, grace=Grace(execution.grace_period))
-    seen = _Seen()
+    stop = Stop.of(loaded)
+    display = _LastShown()
     watch = Watch(
         stop,
-        last_words=lambda: _last_words(stop, loaded, seen.standing),
-        held_words=_HELD.format(again=_again()),
+        forced_text=lambda: _text_of_forced_end(stop, loaded, display.progress),
+        killed_text=_KILLED.format(again=_again()),
     )
     with watch:
-        # What a capability prints must not be in a report that a program reads.
+        # The report is to be parsed: it must not be mixed with what a capability prints.
         printed = redirect_stdout(sys.stderr) if output == "json" else nullcontext()
-        with closing(_progress()) as seen.progress, printed, _no_exit():
-            report = session(BatchRunner(loaded), stop=stop, progress=seen)
+        with closing(_display()) as display.inner, printed, _no_exit():
+            report = session(BatchRunner(loaded), stop=stop, progress=display)
         watch.ends_with(report.exit_code)
         if output == "json":
             put(json.dumps(report.to_dict()) + "\n")
-        _tell(report, spec=spec)
+        say(_text_of(report, spec=spec))
     return report.exit_code
 
 
 @contextmanager
 def _no_exit() -> Iterator[None]:
-    """Keep `sys.exit` of the user's code from choosing our exit code: with 0, nothing is done."""
+    """Turn a `sys.exit` of the user's code into an error: its code 0 would read as a complete run."""
     try:
         yield
     except SystemExit as error:
@@ -74,31 +72,31 @@ def _no_exit() -> Iterator[None]:
         ) from error
 
 
-def _progress() -> Progress:
-    return BarProgress() if sys.stderr.isatty() else LineProgress()
+def _display() -> Display:
+    return BarDisplay() if sys.stderr.isatty() else LineDisplay()
 
 
-class _Seen:
-    """Shows progress, and remembers the last of it."""
+class _LastShown:
+    """Passes progress on to an inner display, and keeps the last for the text of a forced end."""
 
     def __init__(self) -> None:
-        self.progress: Progress = NoProgress()
-        self.standing: Standing | None = None
+        self.inner: Display = NoDisplay()
+        self.progress: Progress | None = None
 
-    def show(self, standing: Standing) -> None:
-        self.standing = standing
-        self.progress.show(standing)
+    def show(self, progress: Progress) -> None:
+        self.progress = progress
+        self.inner.show(progress)
 
     def close(self) -> None:
-        """Nothing: who made the progress closes it."""
+        """Do nothing: `run_session` closes the inner one."""
 
 
-def _last_words(stop: Stop, spec: BatchSpec, standing: Standing | None) -> str:
-    """Tell how far a session is that does not end by itself."""
-    if standing is None:
+def _text_of_forced_end(stop: Stop, spec: BatchSpec, progress: Progress | None) -> str:
+    """Return how far a session got that is ended by force, in place of its report."""
+    if progress is None:
         return f"stopped ({stop.reason}): nothing was begun\nnext: {_again()}"
     lines = [
-        f"stopped ({stop.reason}): {standing.committed:,} of {standing.shards:,} shards committed",
+        f"stopped ({stop.reason}): {progress.committed:,} of {progress.shards:,} shards committed",
         "what did not end in time was broken off; nothing that is committed is lost",
         f"output: {spec.sink.uri}",
         f"next: {_again()}",
@@ -106,19 +104,19 @@ def _last_words(stop: Stop, spec: BatchSpec, standing: Standing | None) -> str:
     return "\n".join(lines)
 
 
-def _tell(report: BatchReport, *, spec: str) -> None:
-    """Tell people how it went, and what to do next."""
+def _text_of(report: BatchReport, *, spec: str) -> str:
+    """Return *report* as text, with the next command."""
     state = "done" if report.ok else f"stopped ({report.stopped})" if report.stopped else "failed"
     shards = f"{report.shards_committed:,} of {report.shards:,} shards committed"
     lines = [
         f"{state}: {shards} ({report.shards_new:,} new, {duration(report.seconds)})",
-        f"rows: {report.rows_in:,} in, {report.rows_out:,} out, {report.rows_failed:,} set aside",
+        f"rows: {report.rows_in:,} in, {report.rows_out:,} out, {report.rows_failed:,} failed",
         f"output: {report.sink}",
         *_failures(report),
         *_traceback(report),
         *_next(report, spec=shlex.quote(spec)),
     ]
-    say("\n".join(lines))
+    return "\n".join(lines)
 
 
 def _failures(report: BatchReport) -> list[str]:
@@ -137,9 +135,10 @@ def _failures(report: BatchReport) -> list[str]:
 
 def _traceback(report: BatchReport) -> list[str]:
     """Return the user's own frames of the first failure that has any, for `-v`."""
-    told = [*(failure.traceback for failure in report.failures.values()), report.row_traceback]
-    is_verbose = logging.getLogger().isEnabledFor(logging.INFO)
-    return [text.rstrip() for text in told if text][: int(is_verbose)]
+    if not logging.getLogger().isEnabledFor(logging.INFO):
+        return []
+    texts = [*(failure.traceback for failure in report.failures.values()), report.row_traceback]
+    return [text.rstrip() for text in texts if text][:1]
 
 
 def _next(report: BatchReport, *, spec: str) -> list[str]:
@@ -160,6 +159,6 @@ def _next(report: BatchReport, *, spec: str) -> list[str]:
 
 
 def _again() -> str:
-    """Return the command that goes on."""
+    """Return this command without `--fresh`, which would start over in place of going on."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
     return shlex.join(["batchrunner", *arguments])

@@ -1,4 +1,4 @@
-"""What decides the output, as it is now, to be compared with what did when the run began."""
+"""All that decides the output, as it is now: compared with what is recorded of the run so far."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from batchrunner.capability import Code, check_target, code_of, is_plain_function
+from batchrunner.capability import Code, check_target, code_of, is_plain_function, load_target
 from batchrunner.capability.legacy_hash import hash_of_object, hash_of_target
 from batchrunner.capability.run_time import (
     DynamicImports,
     remember_side_effects,
     without_side_effects,
 )
-from batchrunner.driver.source_files import Place
+from batchrunner.driver.source_files import SourcePattern
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec import BatchSpec, redact_uri
 from batchrunner.spec.fingerprint import decisive_fields, has_legacy_code, legacy_code_field
@@ -27,19 +27,19 @@ from batchrunner.storage import Entry, locate, open_storage
 
 _log = logging.getLogger(__name__)
 
-_MOST_TOLD = 5
+_MOST_LISTED = 5
 _NO_CLASS = (
-    "these build a class, and the capability is none; write fn_kwargs, which come with every call"
+    "these build a class, and the capability is no class; write fn_kwargs, which every call gets"
 )
 
 
 @dataclass(frozen=True)
-class AskedFor:
-    """A spec and the object that was handed over with it, if one was: looked at when asked.
+class RunDefinition:
+    """A spec and its capability: computes, when first asked, the fields that decide the output.
 
     Attributes:
         spec: The spec.
-        handed_over: The function, class or object itself, in place of the target; or None.
+        handed_over: The function, class or object itself, in place of the spec's target; or None.
     """
 
     spec: BatchSpec
@@ -47,25 +47,34 @@ class AskedFor:
 
     @cached_property
     def code(self) -> Code:
-        """The code; nothing of it where `capability.version` stands in for it.
+        """The code of the capability; empty where `capability.version` stands in for it.
 
         Raises:
             CapabilityImportError: It cannot be found or parsed.
             InvalidSpecError: It is a function, and the spec has arguments to build a class with.
         """
-        code = self._look()
+        code = self._code_now()
         return replace(code, values=without_side_effects(self.handed_over, code.values))
 
-    def _look(self) -> Code:
-        named = self.spec.capability
+    def _code_now(self) -> Code:
+        called = self.spec.called
         check_constructor(self.spec, self.handed_over)
-        if named is not None and named.version is not None:
+        if called.version is not None:
             return Code()
-        targets = [] if self.handed_over is not None or named is None else [named.target]
+        targets = [called.target] if self.handed_over is None else []
         for target in targets:
             check_target(target)
-        loaders = named.inputs.values() if named else ()
-        return code_of([*targets, *loaders], handed_over=self.handed_over)
+        return code_of([*targets, *called.inputs.values()], handed_over=self.handed_over)
+
+    def load(self) -> Any:
+        """Return the capability itself, imported if it was not handed over.
+
+        Raises:
+            CapabilityImportError: It cannot be imported.
+        """
+        return (
+            load_target(self.spec.called.target) if self.handed_over is None else self.handed_over
+        )
 
     @cached_property
     def decisive(self) -> dict[str, str]:
@@ -82,27 +91,26 @@ class AskedFor:
         return code_files(self.spec)
 
     def compared_with(self, old: Mapping[str, str]) -> Mapping[str, str]:
-        """Return what to compare with *old*: as it was told when *old* was written.
+        """Return the decisive fields in the form that the recorded fields *old* have.
 
-        A checkpoint of before knows the code as one hash. It is gone on with as long as that is
-        the same, and told apart from the next change on that somebody accepts.
+        An early checkpoint records the code as one hash. The run goes on as long as that hash is the
+        same; once the user accepts a change, the fields of today are recorded.
         """
         if not has_legacy_code(old):
             return self.decisive
-        named = self.spec.capability
-        if self.handed_over is not None or named is None:
+        if self.handed_over is not None:
             code = hash_of_object(self.handed_over)
         else:
-            code = hash_of_target(named.target)
-        kept = {p: text for p, text in self.decisive.items() if not p.startswith("capability.code")}
-        return {**kept, **legacy_code_field(code)}
+            code = hash_of_target(self.spec.called.target)
+        rest = {p: text for p, text in self.decisive.items() if not p.startswith("capability.code")}
+        return {**rest, **legacy_code_field(code)}
 
     @contextmanager
     def at_work(self) -> Iterator[Callable[[], None]]:
-        """Have the capability called in this process meanwhile: what it does to itself is no change.
+        """Let the capability run in this process inside the block; what it does to itself is no change.
 
-        Gives what to call once it is imported: that warns of modules which nothing told of. So does
-        the end.
+        Yields a function to call once the capability is imported: it warns of modules that no import
+        statement named. The end of the block calls it again, for imports made in a call.
         """
         warn = partial(self._warn_of_dynamic_imports, DynamicImports(self.code.modules))
         try:
@@ -110,7 +118,7 @@ class AskedFor:
         finally:
             warn()
             if self.handed_over is not None and self.spec.execution.engine == "local":
-                after = self._look().values
+                after = self._code_now().values
                 remember_side_effects(self.handed_over, before=self.code.values, after=after)
 
     def _warn_of_dynamic_imports(self, imports: DynamicImports) -> None:
@@ -120,33 +128,32 @@ class AskedFor:
         ]
         if modules and not self.code.is_empty:
             _log.warning(
-                "imported in a way that cannot be seen before it runs, so a change is not noticed: "
+                "imported in a way that cannot be seen before it runs, so a change is not detected: "
                 "%s. Name these files in capability.files, or give capability.version",
                 _listed([f"{module.name} ({module.origin})" for module in modules]),
             )
 
-    def warn_of_unseen(self) -> None:
-        """Say once what of an object that was handed over is not looked at."""
-        unseen = [".".join(("capability.code", *path)) for path in self.code.opaque]
-        if unseen:
+    def warn_of_opaque(self) -> None:
+        """Warn of the values in an object handed over whose changes cannot be detected."""
+        opaque = [".".join(("capability.code", *path)) for path in self.code.opaque]
+        if opaque:
             _log.warning(
-                "not looked at but for its type, so a change of it is not noticed: %s. "
+                "compared by its type alone, so a change of it is not detected: %s. "
                 "capability.version or capability.files can stand in for it",
-                _listed(unseen),
+                _listed(opaque),
             )
 
 
 def check_constructor(spec: BatchSpec, handed_over: Any = None) -> None:
-    """Check that there is a class for `fn_constructor_kwargs`, as far as that can be told by now.
+    """Check that the capability may be a class, if there are `fn_constructor_kwargs`. Imports nothing.
 
     Raises:
         InvalidSpecError: The capability is a function: nothing would take them.
     """
-    named = spec.capability
-    if named is None or not named.fn_constructor_kwargs:
+    if not spec.called.fn_constructor_kwargs:
         return
     if handed_over is None:
-        is_class = not is_plain_function(named.target)
+        is_class = not is_plain_function(spec.called.target)
     else:
         is_class = isinstance(handed_over, type)
     if not is_class:
@@ -154,38 +161,38 @@ def check_constructor(spec: BatchSpec, handed_over: Any = None) -> None:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_TOLD} more" if len(names) > _MOST_TOLD else ""
-    return ", ".join(names[:_MOST_TOLD]) + more
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(names[:_MOST_LISTED]) + more
 
 
 def code_files(spec: BatchSpec) -> dict[str, str]:
-    """Return what the files of the capability hold, by their absolute name.
+    """Return a fingerprint of each of `capability.files`, by its absolute name.
 
-    Of a local file: a hash of its content, which is read. Elsewhere: size and ETag.
+    Of a local file, which is read: a hash of its content. Of another: its size and ETag.
 
     Raises:
         InvalidSpecError: One of `capability.files` names no file, or one that cannot be read.
-        StorageError: A store cannot be reached.
+        StorageError: The storage of one cannot be reached.
     """
-    found: dict[str, str] = {}
-    for uri in (spec.capability.files if spec.capability else None) or ():
+    fingerprints: dict[str, str] = {}
+    for uri in spec.called.files or ():
         files = dict(_elsewhere(uri, spec) if "://" in uri else _on_disk(uri))
         if not files:
             raise InvalidSpecError(
                 f"capability.files: {redact_uri(uri)}: there is no such file, and nothing in such "
                 "a folder; check the path"
             )
-        found |= files
-    return found
+        fingerprints |= files
+    return fingerprints
 
 
 def _on_disk(path: str) -> Iterator[tuple[str, str]]:
     if Path(path).exists():  # also when its name looks like a glob
         names = _below(path)
     else:
-        place = Place.of(path)
-        pattern, root = place.pattern, place.root.rstrip("/") + "/"
-        names = (n for n in _below(place.root) if pattern and pattern.fullmatch(n[len(root) :]))
+        source = SourcePattern.of(path)
+        pattern, root = source.pattern, source.root.rstrip("/") + "/"
+        names = (n for n in _below(source.root) if pattern and pattern.fullmatch(n[len(root) :]))
     for name in names:
         yield name, _hash(name)
 
@@ -195,13 +202,13 @@ def _below(path: str) -> Iterator[str]:
     if Path(path).is_file():
         yield path
         return
-    seen = set()
+    visited = set()
     for folder, inside, files in os.walk(path, followlinks=True, onerror=_refuse):
         real = Path(folder).resolve()
-        if real in seen:  # a link upwards would never end
+        if real in visited:  # a link upwards would never end
             inside.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         inside[:] = sorted(name for name in inside if name != "__pycache__")
         names = (f"{folder.rstrip('/')}/{name}" for name in sorted(files))
         yield from (name for name in names if Path(name).is_file() or Path(name).is_symlink())
@@ -229,10 +236,10 @@ def _elsewhere(uri: str, spec: BatchSpec) -> Iterator[tuple[str, str]]:
     if entry is not None:
         yield uri, _identity(entry)
         return
-    place = Place.of(uri)
-    for entry in open_storage(place.root, storage_options=options).list(recursive=True):
-        if place.pattern is None or place.pattern.fullmatch(entry.key):
-            yield f"{place.root.rstrip('/')}/{entry.key}", _identity(entry)
+    source = SourcePattern.of(uri)
+    for entry in open_storage(source.root, storage_options=options).list(recursive=True):
+        if source.pattern is None or source.pattern.fullmatch(entry.key):
+            yield f"{source.root.rstrip('/')}/{entry.key}", _identity(entry)
 
 
 def _identity(entry: Entry) -> str:

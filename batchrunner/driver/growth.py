@@ -1,0 +1,138 @@
+"""What a session adds to the stored plan: shards of new and changed files, and of dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from batchrunner.checkpoint import Generation, Sentinel
+from batchrunner.driver.moving import place_of
+from batchrunner.driver.plan import StoredPlan, next_generation
+from batchrunner.driver.run import Run
+from batchrunner.driver.source_files import Listing
+from batchrunner.shard import Shard, Slicing
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What `retry` runs again besides the quarantined shards.
+
+    Attributes:
+        rows: Also the dead letters.
+        mended: Code that changed is a fix, and accepted as one.
+    """
+
+    rows: bool
+    mended: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The generations of a run as stored, and the one that this session adds.
+
+    Attributes:
+        generations: As stored, with URIs as of where the run is now.
+        plan: These and the addition, added up.
+        addition: None for nothing.
+        notes: Warnings about the source, for the user.
+    """
+
+    generations: Sequence[Generation]
+    plan: StoredPlan
+    addition: Generation | None = None
+    notes: tuple[str, ...] = ()
+
+    def adding(self, addition: Generation | None) -> Growth:
+        """Return the growth with *addition*, in place of the one so far."""
+        if addition is None:
+            return self
+        plan = StoredPlan.of([*self.generations, addition])
+        return replace(self, addition=addition, plan=plan)
+
+
+def growth_of(
+    run: Run,
+    generations: Sequence[Generation],
+    listing: Listing,
+    committed: Mapping[int, Sentinel],
+    *,
+    accept_vanished: bool,
+) -> Growth:
+    """Return what the files of *listing* add to the plan that *generations* make.
+
+    Reads files that have another time than planned, and the footers of new Parquet files.
+
+    Raises:
+        InputChangedError: A file vanished, and *accept_vanished* is not set.
+        InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
+    """
+    stored = StoredPlan.of(generations)
+    listing = listing.read_once({shard.uri for shard in stored.active})
+    comparison = run.comparer.compare(stored, listing.files, committed)
+    addition = next_generation(
+        run.spec,
+        stored.identified(comparison.same),
+        listing.files,
+        slicer=run.slicer,
+        accept_vanished=accept_vanished,
+    )
+    if comparison.same:
+        # Stored even where nothing else is added: else each session would compare the bytes again.
+        addition = replace(addition or _nothing(stored), identities=comparison.same)
+    notes = (*listing.notes, *comparison.notes())
+    return Growth(generations, stored, notes=notes).adding(_placed(run, addition))
+
+
+def with_dead_letters(run: Run, growth: Growth, committed: Mapping[int, Sentinel]) -> Growth:
+    """Return *growth* with a shard for each committed one that left dead letters."""
+    shards = _dead_letter_shards(growth.plan, committed)
+    if not shards:
+        return growth
+    addition = growth.addition or _nothing(growth.plan)
+    return growth.adding(_placed(run, replace(addition, shards=(*addition.shards, *shards))))
+
+
+def with_empty_generation(run: Run, growth: Growth) -> Growth:
+    """Return *growth* with a generation at least, so that what was accepted with it is recorded."""
+    return growth if growth.addition else growth.adding(_placed(run, _nothing(growth.plan)))
+
+
+def _nothing(plan: StoredPlan) -> Generation:
+    return Generation(plan.facts, ())
+
+
+def _placed(run: Run, addition: Generation | None) -> Generation | None:
+    return addition and replace(addition, place=place_of(run.spec))
+
+
+def _dead_letter_shards(plan: StoredPlan, committed: Mapping[int, Sentinel]) -> tuple[Shard, ...]:
+    """Return a shard for the dead letters of each shard of *plan* that has no such shard yet.
+
+    Where it has one, the dead letters that are left are that shard's own.
+    """
+    retried = {shard.start for shard in plan.active if shard.slicing is Slicing.DEAD_LETTERS}
+    origins = [
+        shard
+        for shard in plan.active
+        if shard.id in committed and committed[shard.id].rows_failed and shard.id not in retried
+    ]
+    first_id = len(plan.active) + len(plan.retired)
+    return tuple(
+        _dead_letter_shard(origin, committed[origin.id], shard_id)
+        for shard_id, origin in enumerate(origins, start=first_id)
+    )
+
+
+def _dead_letter_shard(origin: Shard, sentinel: Sentinel, shard_id: int) -> Shard:
+    rows = sentinel.rows_failed
+    return Shard(
+        id=shard_id,
+        uri=origin.uri,
+        slicing=Slicing.DEAD_LETTERS,
+        start=origin.id,
+        stop=rows,
+        size=origin.size,
+        identity=origin.identity,
+        rows=rows,
+        weight=origin.weight * rows // max(sentinel.rows_in, 1),
+    )

@@ -1,0 +1,45 @@
+"""Compression around a whole file, as in `.jsonl.gz`: undone by a reader, done by a part."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, BinaryIO, Protocol
+
+SUFFIXES = {".gz": "gz", ".zst": "zst"}
+
+_CODECS = {"gz": "gzip", "zst": "zstd"}
+
+
+class ByteStream(Protocol):
+    """The part of a binary file that rows are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to *size* bytes, none at the end."""
+
+
+def open_compressed(file: BinaryIO, compression: str | None) -> ByteStream:
+    """Return the bytes inside *file*; gzip members and zstd frames may follow each other."""
+    if compression is None:
+        return file
+    import pyarrow as pa
+
+    stream: ByteStream = pa.CompressedInputStream(file, _CODECS[compression])
+    return stream
+
+
+class RowPart:
+    """Writes the encoded rows of one part, compressed or not."""
+
+    def __init__(self, file: io.RawIOBase, *, compression: str) -> None:
+        """Write to *file*; *compression* is none, gz or zst."""
+        self._out: Any = file
+        if compression != "none":
+            import pyarrow as pa
+
+            self._out = pa.CompressedOutputStream(pa.PythonFile(file, "w"), _CODECS[compression])
+
+    def append(self, rows: bytes) -> None:
+        self._out.write(rows)
+
+    def close(self) -> None:
+        self._out.close()

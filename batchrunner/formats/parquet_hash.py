@@ -1,0 +1,118 @@
+"""The hash of what a shard of Parquet was made of: see `hashing.py`.
+
+It covers the footer, and the column chunks that are read of the shard's row groups; of a shard that
+is a whole file with all its columns, the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import xxhash
+
+from batchrunner.formats.hashing import digest_text, extents_hash
+from batchrunner.shard import Shard, Slicing
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+_HELD_BYTES = 48 << 20
+"""A file is held as a whole up to this size. Its reader holds row groups of it anyway."""
+
+_TRAILER_BYTES = 8  # length of the footer, "PAR1"
+
+
+class ParquetHash:
+    """Takes the hash of one shard; `text` is empty until `finish`, or until a small file is read."""
+
+    def __init__(self, shard: Shard, *, columns: Sequence[str] | None) -> None:
+        self._shard, self._columns = shard, columns
+        self.text = ""
+
+    def over(self, file: BinaryIO) -> BinaryIO:
+        """Return a whole file that is small as its bytes, hashed: they are then read only once."""
+        if not _is_whole(self._shard, self._columns) or self._shard.size > _HELD_BYTES:
+            return file
+        import pyarrow as pa
+
+        data = file.read(self._shard.size)
+        self.text = digest_text(xxhash.xxh3_128(data), len(data))
+        return cast(BinaryIO, pa.BufferReader(data))
+
+    def finish(self, file: BinaryIO) -> None:
+        """Read once more what was read of a large *file*.
+
+        Its pages are decoded in an order that is pyarrow's own affair, so they cannot be hashed on
+        their way.
+        """
+        if not self.text:
+            self.text = _parquet_hash(file, self._shard, self._columns)
+
+
+def _parquet_hash(file: BinaryIO, shard: Shard, columns: Sequence[str] | None) -> str:
+    if _is_whole(shard, columns):
+        return extents_hash(file, [(0, shard.size)])
+    return f"{_footer_hash(file, shard)}+{_chunks_hash(file, shard, columns)}"
+
+
+def has_same_chunks(
+    file: BinaryIO, shard: Shard, *, columns: Sequence[str] | None, hashed: str
+) -> bool:
+    """Return whether *file* has what *shard* reads of it with the hash *hashed*."""
+    if _is_whole(shard, columns):
+        return extents_hash(file, [(0, shard.size)]) == hashed
+    footer, _, chunks = hashed.partition("+")
+    # The footer first: one of other bytes may be none, and Arrow aborts the process over some.
+    return _footer_hash(file, shard) == footer and _chunks_hash(file, shard, columns) == chunks
+
+
+def _is_whole(shard: Shard, columns: Sequence[str] | None) -> bool:
+    return shard.slicing is Slicing.FILE and columns is None
+
+
+def _footer_hash(file: BinaryIO, shard: Shard) -> str:
+    file.seek(max(shard.size - _TRAILER_BYTES, 0))
+    length = int.from_bytes(file.read(4), "little") + _TRAILER_BYTES
+    return extents_hash(file, [(max(shard.size - length, 0), min(length, shard.size))])
+
+
+def _chunks_hash(file: BinaryIO, shard: Shard, columns: Sequence[str] | None) -> str:
+    return extents_hash(file, list(_column_chunks(file, shard, columns)))
+
+
+def _column_chunks(
+    file: BinaryIO, shard: Shard, columns: Sequence[str] | None
+) -> Iterator[tuple[int, int]]:
+    import pyarrow.parquet as pq
+
+    file.seek(0)
+    metadata = pq.read_metadata(file)
+    for group in _groups(metadata, shard):
+        row_group = metadata.row_group(group)
+        for number in range(row_group.num_columns):
+            chunk = row_group.column(number)
+            if columns is None or _is_below(chunk.path_in_schema, columns):
+                first = chunk.data_page_offset
+                if chunk.has_dictionary_page:
+                    first = min(first, chunk.dictionary_page_offset)
+                yield first, chunk.total_compressed_size
+
+
+def _is_below(path: str, columns: Sequence[str]) -> bool:
+    return any(path == name or path.startswith(f"{name}.") for name in columns)
+
+
+def _groups(metadata: pq.FileMetaData, shard: Shard) -> Sequence[int]:
+    if shard.slicing is Slicing.ROW_GROUPS:
+        return range(shard.start, min(shard.stop, metadata.num_row_groups))
+    if shard.slicing is Slicing.FILE:
+        return range(metadata.num_row_groups)
+    rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    ends = list(accumulate(rows))
+    return [
+        group
+        for group, end in enumerate(ends)
+        if end > shard.start and end - rows[group] < shard.stop
+    ]

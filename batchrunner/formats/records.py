@@ -1,0 +1,123 @@
+"""Rows that a format parses one record at a time, as chunks: most of what a `RowFormat` needs to read."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, Segment
+from batchrunner.formats.contract import Records
+from batchrunner.formats.partitions import Partition, add_to_rows, wanted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from batchrunner.formats.shapes import RowTable
+
+Parse = Callable[[bytes], Row]
+"""Returns the row that a record holds; raises ValueError, with the reason, if it holds none."""
+
+
+class ParsedRows:
+    """The part of a chunk that only its rows decide."""
+
+    parsed: list[Row]
+
+    @property
+    def types(self) -> None:
+        return None
+
+    def __len__(self) -> int:
+        return len(self.parsed)
+
+    def rows(self, start: int, stop: int) -> list[Row]:
+        return self.parsed[start:stop]
+
+    @cached_property
+    def tables(self) -> list[RowTable]:
+        """The rows as tables; made of all of them, whatever batches there will be."""
+        from batchrunner.formats.shapes import tables_of
+
+        return list(tables_of(self.parsed))
+
+    def segments(self) -> list[Segment]:
+        return [one.segment for one in self.tables]
+
+    def table(self, start: int, stop: int) -> pa.Table:
+        index = bisect_right(self.tables, start, key=lambda one: one.segment.start) - 1
+        return self.tables[index].rows(start, stop)
+
+
+@dataclass(frozen=True)
+class RecordChunk(ParsedRows):
+    """Some records of a file, parsed.
+
+    Attributes:
+        parsed: The rows.
+        records: Those that hold the rows, in the same order.
+        parse: Makes a row of a record once more.
+        unit: What a position counts, see `Position`.
+        bad: The records that hold no row.
+    """
+
+    parsed: list[Row]
+    records: Records
+    parse: Parse
+    unit: str
+    bad: tuple[BadRow, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(record) for _, record in self.records)
+
+    def reread(self, start: int, stop: int) -> list[Row]:
+        return [self.parse(record) for _, record in self.records[start:stop]]
+
+    def positions(self) -> list[int]:
+        return [at for at, _ in self.records]
+
+    def locate(self, index: int) -> Position:
+        at, record = self.records[index]
+        return Position(self.unit, at, record[:MAX_RAW_BYTES])
+
+
+def chunk_of(
+    records: Records,
+    parse: Parse,
+    *,
+    unit: str,
+    columns: tuple[str, ...] | None,
+    partition: Partition,
+) -> RecordChunk:
+    """Return the rows of *records*, with those *columns* and what the folders of the file add.
+
+    A record that *parse* refuses, or that contradicts its folder, is a bad row.
+    """
+    said = wanted(partition, columns)
+
+    def whole(record: bytes) -> Row:
+        (row,) = project([parse(record)], columns)
+        if faults := add_to_rows([row], said):
+            raise ValueError(faults[0])
+        return row
+
+    parsed: list[Row] = []
+    good: Records = []
+    bad: list[BadRow] = []
+    for at, record in records:
+        try:
+            parsed.append(whole(record))
+            good.append((at, record))
+        except ValueError as error:
+            bad.append(BadRow(Position(unit, at, record[:MAX_RAW_BYTES]), str(error)))
+    return RecordChunk(parsed, good, whole, unit, tuple(bad))
+
+
+def project(rows: list[Row], columns: tuple[str, ...] | None) -> list[Row]:
+    """Return *rows* with those of their keys that are among *columns*, or with all."""
+    if columns is None:
+        return rows
+    return [{key: row[key] for key in columns if key in row} for row in rows]

@@ -1,0 +1,209 @@
+"""Which formats there are, by name and by the end of a file's name.
+
+A format is loaded when it is first asked for. Three ways lead to one that is not ours: `register`
+in this process, the entry point group `batchrunner.formats` of an installed package, or
+"package.module:Class" in place of a name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from batchrunner.errors import InvalidSpecError, describe
+from batchrunner.formats.compression import SUFFIXES
+from batchrunner.formats.contract import Format, RowFormat, TableFormat
+from batchrunner.user_code import contained
+
+BUILT_IN: Mapping[str, str] = {
+    "jsonl": "batchrunner.formats.jsonl:JsonLines",
+    "parquet": "batchrunner.formats.parquet:Parquet",
+}
+DEFAULT = "jsonl"
+
+_GROUP = "batchrunner.formats"
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+_targets: dict[str, Any] = dict(BUILT_IN)
+"""By name: "module:attribute", or the format itself. Added to only, so no lock is needed."""
+_formats: dict[str, Format] = {}
+_has_entry_points = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """A format, and the compression around the whole file (Parquet compresses inside)."""
+
+    format: str
+    compression: str | None = None
+
+
+def register(name: str, target: str | Format | type[Format]) -> None:
+    """Add a format to those of this process, and of the workers of the runs that it drives.
+
+    Idempotent. Another driver of the same run, and `batchrunner` on the command line, must register
+    it too; a package does so with an entry point in the group `batchrunner.formats`, and a spec
+    can name "package.module:Class" as its format.
+
+    Args:
+        name: What specs call it.
+        target: "package.module:attribute", or the format: a subclass of `RowFormat` or
+            `TableFormat`, or an instance. Workers of Ray get it by pickle.
+
+    Raises:
+        InvalidSpecError: The name is no word, or is that of another format.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidSpecError(
+            f"a format cannot be called {name!r}; use letters, digits, '.', '_' and '-'"
+        )
+    if _targets.setdefault(name, target) != target:
+        raise InvalidSpecError(
+            f"the format {name!r} is registered already, as {_targets[name]!r}; use another name"
+        )
+
+
+def registered() -> dict[str, Any]:
+    """Return the formats of this process that are not ours, for `take_over` in its workers."""
+    return {name: target for name, target in _targets.items() if name not in BUILT_IN}
+
+
+def take_over(formats: Mapping[str, Any]) -> None:
+    """Have the *formats* that are `registered` in the driver, in place of others of their names.
+
+    A worker process may have served another driver before, which called another format so.
+    """
+    for name, target in formats.items():
+        if _targets.get(name) is not target:
+            _targets[name] = target
+            _formats.pop(name, None)
+
+
+def is_target(name: str) -> bool:
+    """Return whether *name* is no name, but "package.module:attribute"."""
+    return ":" in name
+
+
+def is_known(name: str) -> bool:
+    """Return whether there is a format of this name; loads none."""
+    return name in _targets or is_target(name) or name in _with_entry_points()
+
+
+def format_names() -> list[str]:
+    """Return the names of all formats, those of installed packages included; loads none."""
+    return list(_with_entry_points())
+
+
+def format_named(name: str) -> Format:
+    """Return the format of this name, or at this "package.module:Class".
+
+    Raises:
+        InvalidSpecError: There is none, or it cannot be imported.
+    """
+    if name not in _formats:
+        if not is_known(name):
+            raise InvalidSpecError(unknown(name))
+        _formats[name] = _loaded(name, _targets.get(name, name))
+    return _formats[name]
+
+
+def unknown(name: str) -> str:
+    """Return the sentence for a format that is not known, with the ways out."""
+    return (
+        f"there is no format {name!r}; use {' or '.join(_targets)}, install the package that has "
+        'it, or name "package.module:Class"'
+    )
+
+
+def _with_entry_points() -> Mapping[str, Any]:
+    """Return all formats by name, those of installed packages included."""
+    global _has_entry_points  # noqa: PLW0603 - read once a process: it looks through all packages
+    if not _has_entry_points:
+        from importlib.metadata import entry_points
+
+        for point in entry_points(group=_GROUP):
+            _targets.setdefault(point.name, point.value)
+        _has_entry_points = True
+    return _targets
+
+
+def _loaded(name: str, target: Any) -> Format:
+    made = _imported(name, target) if isinstance(target, str) else target
+    made = made() if isinstance(made, type) and issubclass(made, Format) else made
+    if not isinstance(made, RowFormat | TableFormat):
+        raise InvalidSpecError(
+            f"the format {name!r} is {made!r}; it must be a subclass of RowFormat or "
+            "TableFormat, of batchrunner.formats, or an instance of one"
+        )
+    return made
+
+
+def _imported(name: str, target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(contained(partial(importlib.import_module, module)), attribute)
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise InvalidSpecError(
+            f"the format {name!r}: {target} cannot be imported: {describe(error)}; install it where "
+            "the driver and its workers run"
+        ) from error
+
+
+def file_kind(
+    name: str,
+    *,
+    format: str | None = None,  # noqa: A002 - the spec's word
+    says_it: bool = False,
+) -> FileKind | None:
+    """Return the kind of the file *name*, or None when its name does not say.
+
+    With *format*, the name only needs to say the compression, unless it is to *say it* too.
+    """
+    stem, compression = _split_compression(name.lower())
+    named = _named_by(stem, format)
+    kind = named if says_it else format or named
+    if kind is None or named not in (None, kind) or format not in (None, kind):
+        return None
+    if compression and compression not in format_named(kind).outer:
+        return None
+    return FileKind(kind, compression)
+
+
+def _named_by(stem: str, format: str | None) -> str | None:  # noqa: A002 - the spec's word
+    if format is not None and stem.endswith(format_named(format).suffixes):
+        return format
+    # Installed packages are asked only about a name that no other format takes: it is slow.
+    return _taking(stem, _targets) or _taking(stem, _with_entry_points())
+
+
+def _taking(stem: str, names: Mapping[str, Any]) -> str | None:
+    return next((n for n in list(names) if stem.endswith(format_named(n).suffixes)), None)
+
+
+def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec's word
+    """Return the end of a part's name, such as `.jsonl.gz`.
+
+    Raises:
+        InvalidSpecError: There is no such format.
+    """
+    made = format_named(format)
+    around = (end for end, one in SUFFIXES.items() if one == compression and one in made.outer)
+    return made.suffixes[0] + next(around, "")
+
+
+def part_suffixes() -> Iterator[str]:
+    """Yield the ends that names of parts can have, of all formats that were asked for so far."""
+    for name in {**_targets, **_formats}:
+        for compression in format_named(name).compressions:
+            yield part_suffix(name, compression)
+
+
+def _split_compression(name: str) -> tuple[str, str | None]:
+    for suffix, compression in SUFFIXES.items():
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), compression
+    return name, None

@@ -1,0 +1,44 @@
+"""The contract of the analytics store, as tests: subclass `AnalyticsContract`, give it a store.
+
+    class TestMyStore(AnalyticsContract):
+        @pytest.fixture
+        def store(self, tmp_path): return open_store(tmp_path)      # an empty one for each test
+
+`twin` is a second store at the same place, as another process would have it. DuckDB is needed.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from batchrunner.analytics import AnalyticsStore, open_store
+from batchrunner.storage import Storage, open_storage
+from batchrunner.testing.analytics_contract.compacting import CompactionContract
+from batchrunner.testing.analytics_contract.reading import ReadingContract
+from batchrunner.testing.analytics_contract.recording import RecordingContract
+from batchrunner.testing.analytics_contract.runs import Score as Score
+from batchrunner.testing.analytics_contract.runs import WiderScore as WiderScore
+from batchrunner.testing.analytics_contract.runs import a_run as a_run
+from batchrunner.testing.analytics_contract.runs import interrupted_store as interrupted_store
+from batchrunner.testing.analytics_contract.runs import once as once
+from batchrunner.testing.analytics_contract.runs import some_runs as some_runs
+from batchrunner.testing.analytics_contract.runs import times_seen as times_seen
+
+
+class AnalyticsContract(RecordingContract, ReadingContract, CompactionContract):
+    """The promises of the store, one test each.
+
+    Attributes:
+        contenders: Threads in a race; fewer for a store where the loser of a race waits long.
+        rounds: Reads of the test that reads while others write and compact.
+    """
+
+    @pytest.fixture
+    def twin(self, store: AnalyticsStore) -> AnalyticsStore:
+        """A second store at the same place."""
+        return open_store(store.config)
+
+    @pytest.fixture
+    def raw(self, store: AnalyticsStore) -> Storage:
+        """The storage below the store, to inspect and to damage."""
+        return open_storage(store.uri, storage_options=store.config.storage_options)

@@ -1,0 +1,488 @@
+"""What every `Format` must do, as tests: subclass `FormatContract` and give it a format.
+
+    class TestMyFormat(FormatContract):
+        format = MyFormat()
+        bad_record = b"..."                 # bytes of a record that holds no row, if there can be one
+
+Files are made by the format's own writer, so also test it against files that others wrote.
+"""
+# A test suite, although it is shipped.
+# ruff: noqa: S101
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, BinaryIO, ClassVar
+
+import pytest
+
+from batchrunner.errors import ShardFailedError
+from batchrunner.formats import registry
+from batchrunner.formats.chunk import Chunk, Row
+from batchrunner.formats.contract import Format, RecordReader, RowFormat, Sharding, Slice
+from batchrunner.shard import Shard, Slicing
+
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    -1,
+    2**63 - 1,
+    -(2**63),
+    0.1,
+    -0.0,
+    1.0,
+    1e300,
+    5e-324,
+    "",
+    "ä€𝄞",
+    "\x00",
+    'a\n"b"\\ \u2028',
+    "null",
+    [1, None, 3],
+    [[], ["x"]],
+    {"a": 1, "b": {"c": [None, "d"]}},
+)
+"""Plain values at the edges of what Python has; a format holds each, or refuses it."""
+
+SHARDINGS = (
+    Sharding("files", 1),
+    *(Sharding("rows", count) for count in (1, 3, 7, 100)),
+    *(Sharding("bytes", count) for count in (1, 50, 333, 10_000)),
+)
+
+
+class FormatContract:
+    """The suite. It needs no storage and no run.
+
+    Attributes:
+        format: The one to test.
+        values: What a row may hold.
+        bad_record: Bytes of a record that holds no row and damages no other; None where there are
+            none, as in a file that cannot be put together from pieces.
+        blank: Bytes that may stand between two rows and are no row, if there are such.
+        most_held: About how many bytes a chunk may have; the file of that test has 30 MB.
+    """
+
+    format: ClassVar[Format]
+    values: ClassVar[Sequence[Any]] = VALUES
+    bad_record: ClassVar[bytes | None] = None
+    blank: ClassVar[bytes] = b""
+    most_held: ClassVar[int] = 16 << 20
+
+    @pytest.fixture(params=[None])
+    def outer(self, request: pytest.FixtureRequest) -> str | None:
+        """A compression around the whole file; override it with None and all of `Format.outer`."""
+        return request.param  # type: ignore[no-any-return]  # as above
+
+    def some_rows(self, count: int) -> list[dict[str, Any]]:
+        """Return *count* rows with an `id` and a `text` that begins with "row "; all are different.
+
+        Override it where the format cannot hold a number.
+        """
+        return [{"id": n, "text": f"row {n} {'x' * (n % 13)}"} for n in range(count)]
+
+    # Helpers
+
+    def file_of(self, rows: Sequence[Row], *, compression: str = "none") -> bytes:
+        """Return the bytes of a part with *rows*, appended in three batches."""
+        out = io.BytesIO()
+        writer = self.format.writer(
+            out,  # type: ignore[arg-type]  # it is written like one
+            compression=compression,
+            settle=lambda schema: schema,
+            restart=_no_restart,
+        )
+        third = len(rows) // 3
+        for some in (rows[:third], rows[third : 2 * third], rows[2 * third :]):
+            if some:
+                writer.append(self._ready(some))
+        with _kept_open(out):
+            writer.close()
+        return out.getvalue()
+
+    def _ready(self, rows: Sequence[Row]) -> Any:
+        if isinstance(self.format, RowFormat):
+            return self.format.encode(rows)
+        from batchrunner.formats.columns import rows_to_table
+
+        return rows_to_table(rows)
+
+    def with_pieces(self, *pieces: Sequence[Row] | bytes, outer: str | None = None) -> bytes:
+        """Return a file of rows and raw bytes, one after the other, for a `RowFormat`."""
+        assert isinstance(self.format, RowFormat)
+        from batchrunner.formats.compression import RowPart
+
+        out = io.BytesIO()
+        part = RowPart(out, compression=outer or "none")  # type: ignore[arg-type]  # as above
+        for piece in pieces:
+            part.append(piece if isinstance(piece, bytes) else self.format.encode(piece))
+        with _kept_open(out):
+            part.close()
+        return out.getvalue()
+
+    def cut(
+        self,
+        data: bytes,
+        outer: str | None,
+        *,
+        sharding: Sharding = SHARDINGS[0],
+        limit: int | None = None,
+    ) -> list[Shard]:
+        """Return the shards of a file."""
+        slices = self.format.cut(
+            len(data),
+            compression=outer,
+            sharding=sharding,
+            limit=limit,
+            opened=lambda: io.BytesIO(data),
+        )
+        return [_shard(number, piece, size=len(data)) for number, piece in enumerate(slices)]
+
+    def chunks(
+        self,
+        file: bytes | BinaryIO,
+        shard: Shard,
+        outer: str | None,
+        *,
+        columns: tuple[str, ...] | None = None,
+        partition: tuple[tuple[str, str | None], ...] = (),
+    ) -> Iterator[Chunk]:
+        """Return the chunks of a shard."""
+        return self.format.read(
+            io.BytesIO(file) if isinstance(file, bytes) else file,
+            shard,
+            compression=outer,
+            columns=columns,
+            partition=partition,
+        )
+
+    def read(self, data: bytes, shard: Shard, outer: str | None = None, **how: Any) -> list[Row]:
+        """Return the rows of a shard."""
+        return [row for _, row in self.placed(data, shard, outer, **how)]
+
+    def placed(
+        self, data: bytes, shard: Shard, outer: str | None = None, **how: Any
+    ) -> list[tuple[int, Any]]:
+        """Return position and row of each row of a shard, None for a bad one, in file order."""
+        found: list[tuple[int, Any]] = []
+        for chunk in self.chunks(data, shard, outer, **how):
+            found += zip(chunk.positions(), chunk.rows(0, len(chunk)), strict=True)
+            found += [(row.position.at, None) for row in chunk.bad]
+        return sorted(found, key=lambda item: item[0])
+
+    def whole(self, data: bytes) -> Shard:
+        """Return the one shard of a file that is not cut."""
+        (shard,) = self.cut(data, None)
+        return shard
+
+    # What a source must do
+
+    @pytest.mark.parametrize("sharding", SHARDINGS, ids=str)
+    def test_every_row_is_in_exactly_one_slice(self, outer: str | None, sharding: Sharding) -> None:
+        """Neither lost nor doubled, however the file is cut."""
+        rows = self.some_rows(30)
+        data = self.file_of(rows, compression=outer or "none")
+        shards = self.cut(data, outer, sharding=sharding)
+
+        assert [row for one in shards for row in self.read(data, one, outer)] == rows
+        if {shard.slicing for shard in shards} != {Slicing.FILE}:
+            assert all(one.stop == next_.start for one, next_ in pairwise(shards))
+        assert all(one.rows in (None, len(self.read(data, one, outer))) for one in shards)
+
+    @pytest.mark.parametrize("sharding", SHARDINGS, ids=str)
+    @pytest.mark.parametrize("limit", [1, 7, 30, 99])
+    def test_a_limit_keeps_the_first_rows(
+        self, outer: str | None, sharding: Sharding, limit: int
+    ) -> None:
+        """And each slice knows its rows: the next file gets what is left of the limit."""
+        rows = self.some_rows(30)
+        data = self.file_of(rows, compression=outer or "none")
+        shards = self.cut(data, outer, sharding=sharding, limit=limit)
+        found = [self.read(data, one, outer) for one in shards]
+
+        assert [row for some in found for row in some] == rows[:limit]
+        assert [one.rows for one in shards] == [len(some) for some in found]
+
+    def test_rows_read_by_position_are_the_rows_read_in_sequence(self, outer: str | None) -> None:
+        """`retry --rows` finds a row again in another process and another year."""
+        data = self.file_of(self.some_rows(30), compression=outer or "none")
+        (shard,) = self.cut(data, outer)
+        placed = self.placed(data, shard, outer)
+
+        assert len(dict(placed)) == 30
+        for picked in (placed[:1], placed[-1:], placed[4:5], placed[3:20:4], placed):
+            span = self.format.span(shard, [at for at, _ in picked], compression=outer)
+            again = dict(self.placed(data, span, outer))
+            assert [(at, again[at]) for at, _ in picked] == picked
+
+    def test_the_slices_of_a_file_give_the_positions_of_the_file(self) -> None:
+        """A position is of the file, not of the slice."""
+        data = self.file_of(self.some_rows(30))
+        shards = self.cut(data, None, sharding=Sharding("rows", 7))
+
+        assert [item for one in shards for item in self.placed(data, one)] == self.placed(
+            data, self.whole(data)
+        )
+
+    def test_rows_can_be_had_again_as_they_were(self) -> None:
+        """The capability may change those that it gets, and fail then."""
+        rows = self.some_rows(5)
+        data = self.file_of(rows)
+        for chunk in self.chunks(data, self.whole(data), None):
+            for row in chunk.rows(0, len(chunk)):
+                row.clear()
+            assert chunk.reread(0, len(chunk)) == rows
+            assert chunk.locate(3).at == chunk.positions()[3]
+            assert str(rows[3]["id"]).encode() in chunk.locate(3).raw
+
+    def test_rows_come_as_tables_too(self) -> None:
+        """For `batch_format: pyarrow` and its like."""
+        rows = self.some_rows(5)
+        data = self.file_of(rows)
+        for chunk in self.chunks(data, self.whole(data), None):
+            made = [chunk.table(one.start, one.stop).to_pylist() for one in chunk.segments()]
+            assert [row for some in made for row in some] == rows
+
+    def test_only_the_columns_that_are_asked_for_are_read(self) -> None:
+        """`source.columns`."""
+        data = self.file_of(self.some_rows(5))
+
+        assert self.read(data, self.whole(data), columns=("text",)) == [
+            {"text": row["text"]} for row in self.some_rows(5)
+        ]
+
+    def test_the_folders_of_a_file_add_columns(self) -> None:
+        """And a row that says another thing than its folder is no row."""
+        data = self.file_of(self.some_rows(3))
+        shard = self.whole(data)
+
+        assert [row["day"] for row in self.read(data, shard, partition=(("day", "1"),))] == [
+            "1"
+        ] * 3
+        assert [row for _, row in self.placed(data, shard, partition=(("id", "1"),))] == [
+            None,
+            self.some_rows(3)[1],
+            None,
+        ]
+
+    def test_a_bad_record_costs_one_row(self, outer: str | None) -> None:
+        """Those around it are read, and counted."""
+        if self.bad_record is None:
+            pytest.skip("no such record can be made")
+        rows = self.some_rows(9)
+        data = self.with_pieces(rows[:4], self.bad_record, rows[4:], outer=outer)
+        (shard,) = self.cut(data, outer)
+
+        assert [row for _, row in self.placed(data, shard, outer)] == [*rows[:4], None, *rows[4:]]
+        (bad,) = [bad for chunk in self.chunks(data, shard, outer) for bad in chunk.bad]
+        assert bad.reason
+        assert self.count(data, shard, outer) == 10
+
+    def test_blanks_between_rows_are_no_rows(self, outer: str | None) -> None:
+        """Neither for the reader, nor for the second reader, which counts."""
+        if not self.blank:
+            pytest.skip("the format has none")
+        rows = self.some_rows(4)
+        data = self.with_pieces(
+            self.blank, rows[:2], self.blank, self.blank, rows[2:], self.blank, outer=outer
+        )
+        (shard,) = self.cut(data, outer)
+
+        assert self.read(data, shard, outer) == rows
+        assert self.count(data, shard, outer) == 4
+
+    def test_a_file_that_is_cut_short_loses_no_row_in_silence(self, outer: str | None) -> None:
+        """Its reader raises and names the file, or the row that is cut is a bad one."""
+        rows = self.some_rows(30)
+        data = self.file_of(rows, compression=outer or "none")
+        data = data[: len(data) - 3]
+        refusal, found = "", []
+        try:
+            for shard in self.cut(data, outer, sharding=Sharding("rows", 7)):
+                found += [row for _, row in self.placed(data, shard, outer)]
+        except ShardFailedError as error:
+            refusal = str(error)
+
+        assert ("in.file" in refusal) if refusal else (found == [*rows[:-1], None])
+
+    def test_a_file_is_read_in_bounded_memory(self) -> None:
+        """However large it is."""
+        rows = [{**row, "text": row["text"] * 800} for row in self.some_rows(2_400)]
+        data = self.file_of(rows)
+        chunks = self.chunks(data, self.whole(data), None)
+        sizes = [(chunk.nbytes, len(chunk)) for chunk in chunks]
+
+        assert sum(count for _, count in sizes) == len(rows)
+        assert max(size for size, _ in sizes) <= self.most_held
+
+    @pytest.mark.parametrize("sharding", SHARDINGS[:3], ids=str)
+    def test_the_hash_of_a_slice_holds_as_long_as_its_bytes_do(self, sharding: Sharding) -> None:
+        """A file that was only touched is the same; one byte of a row makes it another."""
+        data = self.file_of(self.some_rows(12))
+        for shard in self.cut(data, None, sharding=sharding):
+            hashed = self.format.source_hash(shard, columns=None)
+            file = io.BytesIO(data)
+            assert list(self.chunks(hashed.over(file), shard, None))
+            hashed.finish(file)
+            same = [
+                self.format.has_same_bytes(
+                    io.BytesIO(content), shard, columns=None, hashed=hashed.text
+                )
+                for content in (data, self._changed(data, shard))
+            ]
+            assert hashed.text
+            assert same == [True, False]
+
+    def _changed(self, data: bytes, shard: Shard) -> bytes:
+        # Any byte of its first row, whose text is found as it stands in a file without compression.
+        at = data.find(b"row ", shard.start if shard.slicing is Slicing.BYTES else 0)
+        return data[:at] + b"R" + data[at + 1 :]
+
+    # What a sink must do
+
+    def test_a_part_holds_each_value_and_its_type(self) -> None:
+        """Exactly, with every compression."""
+        for compression in self.format.compressions:
+            for value in self.values:
+                rows = [{**row, "v": value} for row in self.some_rows(3)]
+                data = self.file_of(rows, compression=compression)
+                assert list(map(repr, self._part(data, compression))) == list(map(repr, rows))
+                assert list(map(repr, self.second(data, compression))) == list(map(repr, rows))
+
+    def test_a_part_is_counted_in_full(self) -> None:
+        """By what it says itself, where it does, and by the second reader."""
+        for compression in self.format.compressions:
+            data = self.file_of(self.some_rows(20), compression=compression)
+            reader = self.format.second_reader()
+            assert reader.count_part(_unseekable(data, reader), compression=compression) == 20
+            assert self.format.rows_in_part(io.BytesIO(data)) in (None, 20)
+
+    def test_a_part_without_rows_has_none(self) -> None:
+        """A shard whose rows were all dropped has a part all the same."""
+        data = self.file_of([])
+
+        assert self.format.second_reader().count_part(io.BytesIO(data), compression="none") == 0
+        if data:
+            assert [self.read(data, shard) for shard in self.cut(data, None)] in ([], [[]])
+
+    def test_what_the_format_cannot_hold_is_refused(self) -> None:
+        """It costs its row, rather than the part or the truth."""
+        with pytest.raises(ValueError, match=r"\w"):
+            self._ready([{"v": object()}])
+
+    # What `verify` relies on
+
+    @pytest.mark.parametrize("sharding", SHARDINGS, ids=str)
+    def test_counts_agree_with_the_second_reader(
+        self, outer: str | None, sharding: Sharding
+    ) -> None:
+        """Of each slice, and of what is behind it."""
+        data = self.file_of(self.some_rows(30), compression=outer or "none")
+        done = 0
+        for shard in self.cut(data, outer, sharding=sharding):
+            rows = len(self.read(data, shard, outer))
+            done += rows
+            assert self.count(data, shard, outer) == rows
+            assert self.count(data, shard, outer, after=True) == 30 - done
+
+    def test_the_second_reader_gives_the_same_rows_at_the_same_positions(
+        self, outer: str | None
+    ) -> None:
+        """Whether in sequence or by position."""
+        data = self.file_of(self.some_rows(30), compression=outer or "none")
+        for shard in self.cut(data, outer, sharding=Sharding("rows", 7)):
+            placed = self.placed(data, shard, outer)
+            assert self.again(data, shard, outer) == placed
+            wanted = frozenset(at for at, _ in placed[1:6:2])
+            again = dict(self.again(data, shard, outer, wanted=wanted))
+            assert [again.get(at) for at, _ in placed[1:6:2]] == [row for _, row in placed[1:6:2]]
+
+    def count(self, data: bytes, shard: Shard, outer: str | None, *, after: bool = False) -> int:
+        """Return what the second reader counts in a shard, or after it."""
+        return self.format.second_reader().count_rows(
+            shard, lambda: io.BytesIO(data), compression=outer, after=after
+        )
+
+    def again(
+        self,
+        data: bytes,
+        shard: Shard,
+        outer: str | None,
+        *,
+        wanted: frozenset[int] | None = None,
+    ) -> list[tuple[int, Row]]:
+        """Return position and row of what the second reader finds in a shard."""
+        reader, file = self.format.second_reader(), io.BytesIO(data)
+        if isinstance(reader, RecordReader):
+            records = reader.records(file, shard, wanted=wanted, compression=outer)
+            return [(at, reader.row_of(record)) for some in records for at, record in some]
+        tables = reader.tables(file, shard, wanted=wanted, columns=None)
+        return [item for first, table in tables for item in enumerate(table.to_pylist(), first)]
+
+    def second(self, data: bytes, compression: str) -> list[Row]:
+        """Return the rows that the second reader finds in a part."""
+        reader, file = self.format.second_reader(), io.BytesIO(data)
+        if isinstance(reader, RecordReader):
+            records = reader.part_records(file, compression=compression)
+            return [reader.row_of(record) for some in records for _, record in some]
+        tables = reader.tables(file, None, wanted=None, columns=None)
+        return [row for _, table in tables for row in table.to_pylist()]
+
+    def _part(self, data: bytes, compression: str) -> list[Row]:
+        outer = compression if compression in self.format.outer else None
+        (shard,) = self.cut(data, outer)
+        return self.read(data, shard, outer)
+
+    # What the registry relies on
+
+    def test_a_part_is_found_again_by_its_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The output of one run is the source of the next."""
+        monkeypatch.setattr(registry, "_targets", {"tested": self.format})
+        monkeypatch.setattr(registry, "_formats", {})
+        for compression in self.format.compressions:
+            kind = registry.file_kind(f"part-00000{registry.part_suffix('tested', compression)}")
+            outer = compression if compression in self.format.outer else None
+            assert kind == registry.FileKind("tested", outer)
+        assert self.format.default_compression in self.format.compressions
+
+
+def _shard(number: int, piece: Slice, *, size: int) -> Shard:
+    return Shard(
+        number,
+        "in.file",
+        piece.slicing,
+        piece.start,
+        piece.stop,
+        size=size,
+        identity="1",
+        rows=piece.rows,
+        weight=piece.weight,
+    )
+
+
+def _no_restart() -> Any:
+    raise AssertionError("no row added to the schema")
+
+
+@contextmanager
+def _kept_open(out: io.BytesIO) -> Iterator[None]:
+    """Keep what a writer would close, since its bytes are asked for afterwards."""
+    close, out.close = out.close, lambda: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        out.close = close  # type: ignore[method-assign]
+
+
+def _unseekable(data: bytes, reader: Any) -> Any:
+    """Return a file that cannot seek, for a reader that says it need not."""
+    return _InOrder(data) if reader.reads_in_order else io.BytesIO(data)
+
+
+class _InOrder(io.BytesIO):
+    def seek(self, *_: Any) -> int:
+        raise AssertionError("reads_in_order is true, and the reader seeks")

@@ -1,0 +1,36 @@
+"""Each format keeps the contract, also one that is none of ours."""
+
+import datetime as dt
+from decimal import Decimal
+
+import pytest
+
+from batchrunner.formats.jsonl import JsonLines
+from batchrunner.formats.parquet import Parquet
+from batchrunner.testing.formats_contract import VALUES, FormatContract
+from frames_format import HEAD, Frames
+
+
+class TestJsonLines(FormatContract):
+    format = JsonLines()
+
+    @pytest.fixture(params=[None, "gz", "zst"])
+    def outer(self, request):
+        return request.param
+
+    values = (*VALUES, False, 10**30, {}, [], [1, "a", {"b": 1.0}], "\ud800")
+    bad_record = b'{"id": 1, "text": oops}\n'
+    blank = b" \r\n"
+
+
+class TestParquet(FormatContract):
+    format = Parquet()
+    most_held = 1 << 30  # it counts rows, whatever they hold: 16,384 of a row group at a time
+    values = (*VALUES, b"\xff\x00", dt.date(1, 1, 1), dt.datetime(2026, 1, 2, 3, 4, 5, 6))  # noqa: DTZ001 - as Arrow has it
+    values = (*values, Decimal("1.50"), dt.time(1, 2, 3, 4), [b"a", None])
+
+
+class TestFrames(FormatContract):
+    format = Frames()
+    values = (*VALUES, b"\xff\x00", (1, "a"), {1, 2}, 2j, {1: {2: 3}})
+    bad_record = HEAD.pack(3, 7) + b"{ }"
