@@ -62,7 +62,7 @@ def main(what: Sweep) -> None:
     if what.root.startswith("s3://"):
         import aiobotocore.session  # noqa: F401 - before the forks
         import s3fs  # noqa: F401 - likewise
-    changes = told_by(lambda: whole(what)).split()
+    changes = answer_of(lambda: whole(what)).split()
     deaths, findings = 0, []
     for die_at, change in enumerate(changes, start=1):
         if what.death == Death.TORN and change != "fsync":
@@ -70,14 +70,14 @@ def main(what: Sweep) -> None:
         place = f"{what.root}/{die_at}"
         in_child(lambda: prepare(what, place))  # noqa: B023 - called at once
         deaths += in_child(lambda: act(what, place, die_at=die_at))  # noqa: B023 - called at once
-        finding = told_by(lambda: faults(what, place))  # noqa: B023 - called at once
+        finding = answer_of(lambda: faults(what, place))  # noqa: B023 - called at once
         findings += [f"change {die_at}: {finding}"] if finding else []
         if findings and what.mutant:
             break
     sys.stdout.write("\n".join([str(deaths), *findings]))
 
 
-def told_by(work: Callable[[], object]) -> str:
+def answer_of(work: Callable[[], object]) -> str:
     """Do *work* in a fork and return what that returns, as text."""
     reading, writing = os.pipe()
     in_child(lambda: os.write(writing, str(work()).encode()))

@@ -71,11 +71,11 @@ def test_a_job_from_submit_to_its_end(ids, place):
     again = jobs(ids, place, "submit", spec, "-o", "json")
 
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["status"], told["name"]) == ("completed", "batch/spec")
-    assert json.loads(again.stdout)["job_id"] == told["job_id"]
+    finished = json.loads(done.stdout)
+    assert (finished["status"], finished["name"]) == ("completed", "batch/spec")
+    assert json.loads(again.stdout)["job_id"] == finished["job_id"]
     assert (place / "out/_SUCCESS").exists()
-    logs = jobs(ids, place, "logs", told["job_id"])
+    logs = jobs(ids, place, "logs", finished["job_id"])
     assert "session_ended" in logs.stdout
 
 

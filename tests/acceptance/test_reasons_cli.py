@@ -10,7 +10,7 @@ from command import a_spec_file, batchrunner
 CODE = 'def f(rows):\n    return [{"n": len(r["txt"])} for r in rows]\n'
 
 
-def test_a_misspelt_column_is_told_with_its_line_a_row_and_the_next_commands(tmp_path):
+def test_a_misspelt_column_is_reported_with_its_line_a_row_and_the_next_commands(tmp_path):
     """In the report itself; with `-v` its traceback, and in `errors` each row that was tried."""
     (tmp_path / "caps.py").write_text(CODE)
     write_jsonl(tmp_path / "in/a.jsonl", rows(0, 5000))
@@ -41,6 +41,6 @@ def test_errors_says_so_when_there_are_none(tmp_path):
     a_spec_file(tmp_path)
     assert batchrunner("run", "spec.yaml", cwd=tmp_path).returncode == 0
 
-    told = batchrunner("errors", "spec.yaml", cwd=tmp_path)
+    listed = batchrunner("errors", "spec.yaml", cwd=tmp_path)
 
-    assert (told.returncode, told.stdout, told.stderr) == (0, "", "no row failed\n")
+    assert (listed.returncode, listed.stdout, listed.stderr) == (0, "", "no row failed\n")

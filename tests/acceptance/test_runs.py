@@ -64,9 +64,9 @@ def test_a_run_whose_records_are_torn_is_not_shown_without_them(store):
 
 def test_a_run_that_made_a_report_is_shown_with_its_place(store):
     """Others are shown with none."""
-    store.write([CompletedRun("told", "tests.Capability", report="# text")])
+    store.write([CompletedRun("reported", "tests.Capability", report="# text")])
 
-    assert printed(store, "show", "told")["report_uri"] == store.report_uri("told")
+    assert printed(store, "show", "reported")["report_uri"] == store.report_uri("reported")
     assert printed(store, "show", "one")["report_uri"] is None
 
 

@@ -104,7 +104,7 @@ def test_a_run_and_all_that_is_said_of_it(scene):
     assert scene.leaks() == []
 
 
-def test_another_spec_is_refused_and_the_difference_told_without_the_secret(scene):
+def test_another_spec_is_refused_and_the_difference_shown_without_the_secret(scene):
     """What changed is a secret, of all things."""
     scene.write_spec()
     assert scene.do("run", "spec.yaml") == 0

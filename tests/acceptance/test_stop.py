@@ -125,7 +125,7 @@ def test_a_second_signal_drops_the_call_and_says_what_happened(job, number, code
     ],
     ids=["SIGTERM", "max_runtime", "ray"],
 )
-def test_a_call_that_hangs_holds_nobody_up_for_longer_than_the_grace_period(
+def test_a_call_that_hangs_holds_no_stop_up_for_longer_than_the_grace_period(
     job, engine, max_runtime, code
 ):
     """It took 37 s. Kubernetes kills after 30, and the next pod waited for the lease of this one."""

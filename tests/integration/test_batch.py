@@ -53,7 +53,7 @@ def test_any_format_goes_into_any_other(tmp_path, source, sink):
     assert (report.rows_in, report.rows_out, report.shards) == (12, 12, 3)
 
 
-def test_the_sink_has_the_format_of_the_source_unless_told(tmp_path):
+def test_the_sink_has_the_format_of_the_source_unless_the_spec_says_otherwise(tmp_path):
     """The least surprising default."""
     write_source(tmp_path / "in", "parquet")
 

@@ -214,7 +214,7 @@ def test_where_rows_wait_for_mended_code_the_refusal_names_retry(tmp_path, monke
 
 
 @pytest.mark.parametrize("change", [{"capability": "capabilities:double"}, {"name": "other"}])
-def test_another_job_for_the_same_sink_is_told_to_take_another(job, change):
+def test_another_job_for_the_same_sink_is_asked_to_take_another(job, change):
     """Each way out that was named would have mixed two jobs, or ended the first."""
     spec = echo(job, source={"uri": str(job / "in"), "limit": 5}, **change)
 
@@ -411,7 +411,7 @@ def test_parts_without_their_sentinels_are_named_all_at_once_with_the_way_out(jo
     assert {path.read_bytes() for path in job.glob("out/_damaged/*/part-*")} == before
 
 
-def test_other_files_in_the_sink_are_nobodys_business(job):
+def test_other_files_in_the_sink_are_left_alone(job):
     """A README is no part."""
     (job / "out/README.md").write_text("hello")
 
@@ -438,7 +438,7 @@ def test_a_sink_that_would_be_read_as_source_is_refused(tmp_path, sink):
 
 
 def test_a_driver_that_runs_keeps_others_out(job, monkeypatch):
-    """The second one is told who runs, and leaves everything alone."""
+    """The second one is refused with the name of the first, and leaves everything alone."""
     from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
     from batchrunner.storage import open_storage
 

@@ -162,8 +162,8 @@ class Terminal:
             code, said = self(command)
             if code == 0 and not command.startswith("verify"):
                 return done
-            told = WAYS_OUT.finditer(said.partition("next: ")[2] or said)
-            ways = [way["way"] or f"run {way['option']}" for way in told]
+            matches = WAYS_OUT.finditer(said.partition("next: ")[2] or said)
+            ways = [way["way"] or f"run {way['option']}" for way in matches]
             commands = [way for way in ways if way not in done[-1:]]
         raise AssertionError(f"a dead end: {done}: {said}")
 

@@ -113,9 +113,9 @@ def test_json_of_many_shapes_is_one_schema_or_a_dead_letter(tmp_path, batch_size
     run_and_verify(into(tmp_path, EVENTS, execution=execution), identity)
 
     assert rows_by_id(tmp_path) == {n: filled({"id": n, **row}) for n, row in FITS.items()}
-    told = refusals(tmp_path)
-    assert told.keys() == REFUSED.keys()
-    assert [n for n, (_, message) in REFUSED.items() if message not in told[n]] == []
+    messages = refusals(tmp_path)
+    assert messages.keys() == REFUSED.keys()
+    assert [n for n, (_, message) in REFUSED.items() if message not in messages[n]] == []
     kind = pa.struct({"src": pa.string(), "zip": pa.int64(), "tags": pa.list_(pa.string())})
     assert [schema.field("meta").type for schema in schemas_out(tmp_path)] == [kind] * 3
 

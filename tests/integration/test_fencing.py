@@ -178,7 +178,7 @@ def test_a_late_part_is_found_by_the_session_after_the_one_that_cleared(tmp_path
     is_the_new_code_s(tmp_path, runner, report, count=12)
 
 
-def test_a_part_of_nobody_stays_and_is_told_also_after_starting_over(tmp_path):
+def test_a_part_of_no_run_stays_and_is_reported_also_after_starting_over(tmp_path):
     """Only what a run of this checkpoint vouches for may be removed."""
     a_dead_run(tmp_path)
     stranger = tmp_path / "out/part-00002.jsonl"
@@ -438,7 +438,7 @@ def nothing_to_read(folder):
     shutil.rmtree(folder / "in")
 
 
-def somebody_runs(folder):
+def another_driver_runs(folder):
     from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
 
     BatchRunner(a_spec(folder)).run()
@@ -463,12 +463,12 @@ def weights_are_gone(folder):
         (same_names_of_another_run, ForeignOutputError),
         (a_stranger_s_part, ForeignOutputError),
         (nothing_to_read, OSError),
-        (somebody_runs, LeaseHeldError),
+        (another_driver_runs, LeaseHeldError),
         (code_is_broken, CapabilityImportError),
         (weights_are_gone, InvalidSpecError),
     ],
 )
-def test_starting_over_that_is_refused_changes_nothing_of_anybody_s(tmp_path, prepare, error):
+def test_starting_over_that_is_refused_changes_no_file(tmp_path, prepare, error):
     """Exit 4 promises that nothing was touched, in the sink and in the checkpoint."""
     a_source(tmp_path / "in")
     changes = prepare(tmp_path) or {}

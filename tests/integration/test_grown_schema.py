@@ -156,7 +156,7 @@ def test_objects_that_are_always_empty_have_the_fields_that_others_know(tmp_path
 
 
 @pytest.mark.parametrize("execution", [{}, {"batch_size": 1}, {"batch_format": "pandas"}])
-def test_objects_of_which_nobody_knows_a_field_cost_their_rows_and_no_shard(tmp_path, execution):
+def test_objects_of_which_no_field_is_known_cost_their_rows_and_no_shard(tmp_path, execution):
     """One bad row costs one row."""
     runner, report = run(
         tmp_path, [[{"id": 1, "m": {}}, {"id": 2}, {"id": 3, "m": None}]], **execution

@@ -121,7 +121,7 @@ def test_a_local_ray_that_is_too_slow_gets_a_second_try(tmp_path):
     assert "gets a second try: TimeoutError: too slow" in stderr
 
 
-def test_a_local_ray_that_cannot_start_is_told_as_such(tmp_path):
+def test_a_local_ray_that_cannot_start_is_reported_as_such(tmp_path):
     """With the reason that lies below what Ray says."""
     (ended,), _ = clients(tmp_path, ("local", {}), RAY_TMPDIR="/dev/null")
 

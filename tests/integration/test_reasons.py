@@ -191,7 +191,7 @@ def test_a_spent_budget_ends_the_run_in_the_middle_of_a_batch(tmp_path):
     assert sum(failing.calls(tmp_path)) < 600
 
 
-def test_the_most_frequent_error_is_the_one_that_is_told(tmp_path):
+def test_the_most_frequent_error_is_the_one_that_is_reported(tmp_path):
     """Not the last, nor the first."""
     source = with_bad(2000, set(range(1024, 2000)))
     for number in (1024, 1030):
@@ -205,7 +205,7 @@ def test_the_most_frequent_error_is_the_one_that_is_told(tmp_path):
     assert 'raise ValueError(f"row' in report.failures[0].traceback
 
 
-def test_too_many_rows_of_many_shards_are_told_with_their_reason(tmp_path):
+def test_too_many_rows_of_many_shards_are_reported_with_their_reason(tmp_path):
     """No shard has failed, and the run has."""
     write_jsonl(tmp_path / "in/a.jsonl", with_bad(3, {0, 1, 2}))
 

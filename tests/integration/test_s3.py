@@ -178,7 +178,7 @@ def test_a_wrong_place_is_named(bucket, change, error, words):
 
 
 @pytest.mark.s3
-def test_a_wrong_key_is_told_without_telling_it(seaweedfs, prefix):
+def test_a_wrong_key_is_reported_without_being_shown(seaweedfs, prefix):
     """SeaweedFS checks signatures, as AWS does."""
     options = {**seaweedfs.storage_options, "secret": "CANARY-7f3a"}
     bucket = Bucket(seaweedfs, prefix)
@@ -268,7 +268,7 @@ def test_damage_in_a_bucket_is_found_set_aside_and_made_again(bucket):
     assert len(bucket.listed("out/_damaged/")) == 3
 
 
-def test_an_upload_that_nobody_finished_is_listed_and_aborted(bucket):
+def test_an_upload_that_was_never_finished_is_listed_and_aborted(bucket):
     """No listing shows its parts, but the owner of the bucket pays for them."""
     BatchRunner(a_spec(bucket)).run()
     bucket.begin_upload("out/part-00007.jsonl")

@@ -111,7 +111,7 @@ def test_a_412_about_an_object_that_is_as_it_was_is_no_change(proxy, storage):
 
 @pytest.mark.parametrize("method", ["HEAD", "GET", "PUT"])
 @pytest.mark.parametrize("header", [True, False], ids=["named", "not named"])
-def test_a_bucket_of_another_region_is_told_with_the_region(proxy, storage, method, header):
+def test_a_bucket_of_another_region_is_reported_with_the_region(proxy, storage, method, header):
     """To be redirected, botocore asks for the region; that was redirected in turn, for ever."""
     where = ("x-amz-bucket-region: eu-west-9",) if header else ()
     proxy.inject(

@@ -525,7 +525,7 @@ def test_a_run_from_before_partition_columns_is_not_gone_on_with_in_silence(tmp_
     assert BatchRunner(spec).run().ok
 
 
-def test_a_move_is_told_where_the_places_came_from_the_environment(tmp_path):
+def test_a_move_is_reported_where_the_places_came_from_the_environment(tmp_path):
     """Only digests of them are kept; the plan says where it was made."""
     text = (
         "capability: capabilities:double\n"

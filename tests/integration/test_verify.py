@@ -427,7 +427,7 @@ def test_the_run_of_version_1_has_no_finding():
     assert (seen.findings, seen.notes, seen.rows_in) == ((), (), 14)
 
 
-def test_shards_that_are_not_committed_yet_are_told_and_no_defect(job):
+def test_shards_that_are_not_committed_yet_are_reported_and_no_defect(job):
     """A run that was stopped is not broken."""
     damage.delete(job.out)
     damage.deleted_sentinel(job.out)
@@ -461,7 +461,7 @@ def dies(_, sentinels):
     return {}
 
 
-def test_a_source_that_changed_since_is_told_and_no_defect(jobs, tmp_path):
+def test_a_source_that_changed_since_is_reported_and_no_defect(jobs, tmp_path):
     """The rows of a file that is gone cannot be counted."""
     source = a_source(tmp_path / "in", shards=3)
     spec = a_spec(tmp_path)
@@ -522,7 +522,7 @@ def state(folder: Path) -> dict[Path, tuple[int, bytes]]:
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
-def test_a_file_of_the_same_size_and_other_bytes_is_told_once(tmp_path):
+def test_a_file_of_the_same_size_and_other_bytes_is_reported_once(tmp_path):
     """Its rows are not those that were read: to count them would find defects that are none."""
     write_jsonl(tmp_path / "in/0.jsonl", rows(10, 9))
     spec = a_spec(tmp_path, source={"uri": str(tmp_path / "in"), "shard": {"rows": 2}})

@@ -224,7 +224,7 @@ def test_shards_that_are_not_committed_are_not_missed(tmp_path):
     assert "keys (id): 20 in the source, 20 in the output" in found.notes[1]
 
 
-def test_a_shard_whose_source_changed_is_left_out_and_told(tmp_path):
+def test_a_shard_whose_source_changed_is_left_out_and_reported(tmp_path):
     """The keys of a file that is gone are unknown; the others are compared."""
     spec = a_run(tmp_path)
     write_jsonl(tmp_path / "in/in-001.jsonl", rows(50, 3))
@@ -264,7 +264,7 @@ def test_keys_of_which_none_can_be_compared_are_refused(tmp_path, how):
         verify(spec, checks=BY_ID)
 
 
-def test_other_defects_are_told_also_when_no_key_can_be_compared(tmp_path):
+def test_other_defects_are_reported_also_when_no_key_can_be_compared(tmp_path):
     """A damaged part is worth more than a refusal."""
     spec = a_run(tmp_path)
     for path in (tmp_path / "in").iterdir():
@@ -318,7 +318,7 @@ def test_a_shard_whose_source_rotted_after_the_run_is_left_out_whole(tmp_path):
     assert any("shard 0" in note and "not compared" in note for note in found.notes)
 
 
-def test_a_part_that_is_damaged_is_told_once_not_key_by_key(tmp_path):
+def test_a_part_that_is_damaged_is_reported_once_not_key_by_key(tmp_path):
     """A thousand missing keys would only say again what one line says."""
     spec = a_run(tmp_path)
     damage.cut(tmp_path / "out")

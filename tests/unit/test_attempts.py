@@ -118,7 +118,7 @@ def test_what_is_no_mark_accuses_no_shard(storage):
     assert suspects(storage, [1]).suspects == frozenset()
 
 
-def test_a_session_that_was_told_to_end_takes_its_marks_along(storage):
+def test_a_session_that_was_asked_to_end_takes_its_marks_along(storage):
     """Not those of others."""
     kept = [die_over(storage, 1, session="one"), die_over(storage, 2, session="two")]
 

@@ -163,7 +163,7 @@ def test_columns_keep_the_order_in_which_they_came():
     assert rows_to_table([{"b": 1, "a": 2}, {"c": 3, "a": 4}]).column_names == ["b", "a", "c"]
 
 
-def test_integers_are_floats_where_somebody_declared_floats():
+def test_integers_are_floats_where_floats_were_declared():
     """And only those that a float holds."""
     hints = [schema_of(pa.float64())]
     rows = [{"x": 2**53}, {"x": 0.5}]

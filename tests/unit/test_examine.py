@@ -89,7 +89,7 @@ def examined(parts, sentinels, plan):
     return examine(plan, parts, sentinels, run_uid="mine")
 
 
-def test_what_is_found_is_told_by_id_and_by_name():
+def test_what_is_found_is_named_by_id_and_by_name():
     """The session that comes next works from it."""
     plan = a_plan(active=(0, 2, 3, 4), retired=(1,))
     parts = {**parts_of(0, "present"), **parts_of(1, "empty"), **parts_of(2, "present")}
@@ -106,7 +106,7 @@ def test_what_is_found_is_told_by_id_and_by_name():
     )
 
 
-def test_everything_that_is_damaged_is_told_at_once():
+def test_everything_that_is_damaged_is_reported_at_once():
     """A user who has to restore files wants the whole list, with what is wrong with each."""
     plan = a_plan(active=range(4), retired=())
     parts = {**parts_of(1, "wrong size"), **parts_of(2, "present"), **parts_of(3, "present")}
@@ -137,7 +137,7 @@ def test_of_many_damaged_shards_some_are_shown():
     assert len(str(refusal.value).splitlines()) == 23
 
 
-def test_parts_that_belong_to_nobody_are_named():
+def test_parts_that_belong_to_no_run_are_named():
     """Another program wrote them; to delete them is not ours."""
     parts = parts_of(UNKNOWN, "present") | {
         "part-00000.jsonl.gz": Entry("part-00000.jsonl.gz", 1, "1")

@@ -90,7 +90,7 @@ def test_a_chunk_whose_rows_and_lines_do_not_agree_is_none():
         jsonl_reader.JsonlChunk([{}, {}], b"{}\n{}\n", range(1), 0)
 
 
-def test_rows_can_be_read_again_after_somebody_changed_them():
+def test_rows_can_be_read_again_after_they_were_changed():
     """A capability may write into its rows before it raises."""
     [chunk] = chunks(b'{"n":[1]}\n')
     chunk.rows(0, 1)[0]["n"].append(2)

@@ -60,7 +60,7 @@ def me(session="s"):
     return LeaseOwner.this_process(session)
 
 
-def somebody_elsewhere(storage, *, epoch=1):
+def a_driver_elsewhere(storage, *, epoch=1):
     """Let a driver on another machine hold the lease."""
     owner = LeaseOwner("t", "other-host", "other-boot", 1, "7")
     held = Lease(epoch, owner)
@@ -83,7 +83,7 @@ def test_the_first_driver_gets_the_first_epoch(storage):
     assert current_lease(storage) == mine == Lease(1, me())
 
 
-def test_who_runs_is_told(storage):
+def test_the_driver_that_runs_is_named(storage):
     """So that a person can go there and look."""
     acquire_lease(storage, me())
 
@@ -125,7 +125,7 @@ def test_renewing_counts_and_keeps_the_rest(storage):
 def test_renewing_notices_a_newer_epoch(storage):
     """Then this driver must stop: it was taken for dead, and another one runs."""
     mine = acquire_lease(storage, me("a"))
-    newer = somebody_elsewhere(storage, epoch=2)
+    newer = a_driver_elsewhere(storage, epoch=2)
 
     with pytest.raises(LeaseHeldError, match=r"on other-host \(epoch 2\)"):
         renew_lease(storage, mine)
@@ -162,7 +162,7 @@ def claimants(tmp_path):
         process.communicate()
 
 
-def told(process):
+def go(process):
     process.stdin.write("\n")
     process.stdin.flush()
     return process
@@ -175,7 +175,7 @@ def heard(process):
 def test_a_driver_that_was_killed_here_is_taken_over_at_once(tmp_path, claimants):
     """The same line again, right after a kill -9, must go on."""
     process = claimants("victim")
-    assert (heard(process), heard(told(process))) == ("ready", "1")
+    assert (heard(process), heard(go(process))) == ("ready", "1")
     disk = LocalStorage(str(tmp_path / "checkpoint"))
     assert f"process {process.pid} on" in refused(disk)
 
@@ -210,7 +210,7 @@ def test_of_many_threads_one_gets_the_lease(storage):
     assert won == [current_lease(storage)]
 
 
-def test_a_claim_is_nobodys_that_is_dead_as_soon_as_it_can_be_seen(storage, monkeypatch):
+def test_a_claim_is_a_living_driver_s_as_soon_as_it_can_be_seen(storage, monkeypatch):
     """Another thread may look before the one that claims has its answer."""
     real, refused = storage.put_if_absent, []
 
@@ -234,7 +234,7 @@ def test_of_many_processes_one_gets_the_lease(tmp_path, claimants):
     assert [heard(process) for process in processes] == ["ready"] * 4
 
     for process in processes:
-        told(process)
+        go(process)
 
     assert sorted(heard(process) for process in processes) == ["1"] + ["refused"] * 3
 
@@ -242,18 +242,18 @@ def test_of_many_processes_one_gets_the_lease(tmp_path, claimants):
 @pytest.mark.usefixtures("impatient")
 def test_a_driver_elsewhere_is_taken_over_when_its_counter_stands_still(storage):
     """Its machine is gone, and with it everyone who could say so."""
-    held = somebody_elsewhere(storage)
-    told_of = []
+    held = a_driver_elsewhere(storage)
+    reported = []
 
-    mine = acquire_lease(storage, me(), waiting=told_of.append)
+    mine = acquire_lease(storage, me(), waiting=reported.append)
 
-    assert (mine.epoch, told_of) == (2, [held])
+    assert (mine.epoch, reported) == (2, [held])
 
 
 def test_a_driver_elsewhere_that_renews_is_respected(storage, impatient, monkeypatch):
     """It works on, and says so: then there is no need to wait any longer."""
     monkeypatch.setattr(lease_module, "STALE_SECONDS", 60)
-    held, done = somebody_elsewhere(storage), threading.Event()
+    held, done = a_driver_elsewhere(storage), threading.Event()
 
     def renew():
         lease = held
@@ -272,9 +272,9 @@ def test_a_driver_elsewhere_that_renews_is_respected(storage, impatient, monkeyp
 
 
 @pytest.mark.usefixtures("impatient")
-def test_whoever_waits_goes_on_when_the_lease_is_released(storage):
+def test_a_driver_that_waits_goes_on_when_the_lease_is_released(storage):
     """No need to wait until it would be stale."""
-    held = somebody_elsewhere(storage)
+    held = a_driver_elsewhere(storage)
 
     mine = acquire_lease(storage, me(), waiting=lambda lease: release_lease(storage, lease))
 
@@ -282,11 +282,11 @@ def test_whoever_waits_goes_on_when_the_lease_is_released(storage):
 
 
 @pytest.mark.usefixtures("impatient")
-def test_whoever_waits_is_told_when_somebody_else_takes_over(storage):
+def test_a_driver_that_waits_is_refused_when_another_one_takes_over(storage):
     """And by whom."""
-    somebody_elsewhere(storage)
+    a_driver_elsewhere(storage)
 
-    message = refused(storage, waiting=lambda _: somebody_elsewhere(storage, epoch=2))
+    message = refused(storage, waiting=lambda _: a_driver_elsewhere(storage, epoch=2))
 
     assert "(epoch 2)" in message
 

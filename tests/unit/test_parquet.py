@@ -227,7 +227,7 @@ def test_instants_of_96_bits_are_read_as_they_are():
 
 @pytest.mark.parametrize("at_once", [2, 100])
 def test_an_instant_that_microseconds_do_not_hold_is_a_bad_row(at_once, monkeypatch):
-    """Its nanoseconds would be cut off, or its year wrap round, and nobody would know."""
+    """Its nanoseconds would be cut off, or its year wrap round, unnoticed."""
     monkeypatch.setattr(parquet_reader, "READ_ROWS", at_once)
     data = int96((0, 1000), (0, 1001), (9, 0), (2932896, 1), (0xFFFFFFF0 - JULIAN, 0), (7, 7000))
 

@@ -199,7 +199,7 @@ def test_a_changed_file_retires_its_shards_and_gets_new_ones():
 
 
 @pytest.mark.parametrize("change", ["size", "identity"])
-def test_either_size_or_identity_tells_that_a_file_changed(change):
+def test_either_size_or_identity_shows_that_a_file_changed(change):
     """A disk may give a changed file its old time, an ETag may repeat."""
     folder = three_files()
     generations = [first(folder)]
@@ -363,10 +363,10 @@ UNFIT = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "sink", "told"), UNFIT)
-def test_what_the_format_of_the_source_does_not_take_is_refused(kind, sink, told):
+@pytest.mark.parametrize(("kind", "sink", "message"), UNFIT)
+def test_what_the_format_of_the_source_does_not_take_is_refused(kind, sink, message):
     """A schema that nothing applies, or a part that cannot be written."""
-    with pytest.raises(InvalidSpecError, match=told):
+    with pytest.raises(InvalidSpecError, match=message):
         plan_of(of_size(5, kind=kind), **sink)
 
 

@@ -157,7 +157,7 @@ def test_every_field_must_be_there_and_of_its_type(record):
 
 
 @pytest.mark.parametrize("record", [a_sentinel(7), a_run_record()])
-def test_a_record_that_somebody_changed_is_damaged(record):
+def test_a_record_that_was_edited_is_damaged(record):
     """Any byte of it, also a digit that makes another valid number."""
     data = record.to_bytes()
     for at, byte in enumerate(data):
@@ -390,7 +390,7 @@ def test_the_first_schema_counts_for_all_and_so_does_each_addition(checkpoint):
     assert checkpoint.schemas() == schemas
 
 
-def test_of_two_sentinels_the_first_counts_and_both_are_told(checkpoint):
+def test_of_two_sentinels_the_first_counts_and_both_are_reported(checkpoint):
     """They are of the same part."""
     publish(checkpoint, 1, session="a")
 

@@ -138,7 +138,7 @@ def test_what_a_listing_says_of_a_file_is_kept(bucket):
         ("a.pq", FileKind("parquet")),
     ],
 )
-def test_a_name_tells_the_format(bucket, name, kind):
+def test_the_format_follows_from_the_name(bucket, name, kind):
     """So the spec need not."""
     bucket.put(name, b"x")
 
@@ -147,7 +147,7 @@ def test_a_name_tells_the_format(bucket, name, kind):
 
 
 @pytest.mark.parametrize(
-    ("name", "told", "kind"),
+    ("name", "declared", "kind"),
     [
         ("data", "jsonl", FileKind("jsonl")),
         ("data.json", "jsonl", FileKind("jsonl")),
@@ -155,13 +155,13 @@ def test_a_name_tells_the_format(bucket, name, kind):
         ("part-0-c000.snappy", "parquet", FileKind("parquet")),
     ],
 )
-def test_a_format_that_is_told_stands_in_for_the_name(bucket, name, told, kind):
+def test_a_declared_format_stands_in_for_the_name(bucket, name, declared, kind):
     """For a file that is named, and for those that a glob matches."""
     bucket.put(name, b"x")
 
     for place in (name, "*"):
         uri = f"{bucket.uri}/{place}"
-        assert [f.kind for f in list_source(SourceSpec(uri=uri, format=told)).files] == [kind]
+        assert [f.kind for f in list_source(SourceSpec(uri=uri, format=declared)).files] == [kind]
 
 
 def test_a_named_file_of_unknown_format_asks_for_it(bucket):
@@ -259,7 +259,7 @@ def test_a_sink_beside_the_source_is_fine(source, sink):
 
 
 @pytest.mark.parametrize(
-    ("uri", "told"),
+    ("uri", "declared"),
     [
         ("in/*.jsonl", "jsonl"),
         (["in", "a.jsonl", "b/*.ndjson.gz"], "jsonl"),
@@ -269,6 +269,6 @@ def test_a_sink_beside_the_source_is_fine(source, sink):
         (["a.jsonl", "b.parquet"], None),
     ],
 )
-def test_the_format_is_told_without_a_listing_where_the_names_say_it(uri, told):
+def test_the_format_is_found_without_a_listing_where_the_names_say_it(uri, declared):
     """What a folder holds is not known, and of two formats the listing will complain."""
-    assert format_by_names(SourceSpec(uri=uri)) == told
+    assert format_by_names(SourceSpec(uri=uri)) == declared

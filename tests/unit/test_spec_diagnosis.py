@@ -279,7 +279,7 @@ def test_what_is_wrong_is_there_for_programs_too():
     ]
 
 
-def test_what_the_files_tell_too_late_has_its_place_all_the_same():
+def test_what_the_files_show_too_late_has_its_place_all_the_same():
     """The parts' format is known once the source is listed; the mistake is in the file still."""
     text = "capability: a:b\nsource: in\nsink: {uri: o, compression: gzip, storage_options: {key: k1}}\n"
     spec = BatchSpec.from_text(text, origin="hello.yaml", environ={})
