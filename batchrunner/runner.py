@@ -1,4 +1,4 @@
-"""The front door of a batch: survey, lease, open, execute, finish."""
+"""The front door of a batch: survey, lease, open, dispatch, finish."""
 
 from __future__ import annotations
 
@@ -171,21 +171,22 @@ class BatchRunner:
     ) -> BatchReport:
         with open_session(run.checkpoint, stop=stop) as session:
             # Again, under the lease: another driver may have finished, or started over, since the
-            # first survey. From here on only this one changes what is surveyed.
+            # first survey. From here on only this one changes what is surveyed. The source is listed
+            # again, too: a file that the other one planned meanwhile would seem to have vanished.
             run = replace(run, checkpoint=run.checkpoint.reopened())
             if retry:
                 run.checkpoint.release(check=session.check)
             survey = take(run)
             opened = _open(run, survey, session)
-            outcomes = self._execute(opened, survey, session, display)
+            outcomes = self._dispatch(opened, survey, session, display)
             return _finish(opened, survey, outcomes, session)
 
     def _run(self) -> Run:
-        run = Run.asked_for(self.spec, handed_over=self._capability)
+        run = Run.of(self.spec, handed_over=self._capability)
         run.definition.warn_of_opaque()
         return run
 
-    def _execute(
+    def _dispatch(
         self, opened: Opened, survey: Survey, session: Session, display: Display
     ) -> ShardOutcomes:
         work, run = self._work(opened, survey, session), opened.run

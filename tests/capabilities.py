@@ -298,7 +298,7 @@ def without_ids(rows):
 
 
 class OwnEndError(BaseException):
-    """No `Exception`, and of nobody's but the user's."""
+    """No `Exception`, and raised by the user's code alone."""
 
 
 ENDS = {
@@ -369,7 +369,7 @@ async def ends_later_in_pieces(rows):
 
 
 async def ends_in_a_task_of_its_own(rows):
-    """Then asyncio lets `SystemExit` out of the loop by itself, past whoever awaits the task."""
+    """Then asyncio lets `SystemExit` out of the loop by itself, past the code that awaits the task."""
     return await asyncio.create_task(ends_later(rows))
 
 

@@ -38,10 +38,10 @@ class Job:
         capability: Of its spec.
         expected: The rows that come out in the end, whatever happened on the way.
         failed: How many are set aside in the end.
-        again: It tries again the row that an earlier run set aside, which nobody interrupts.
+        again: It tries again the row that an earlier run set aside, undisturbed.
         runs: Its rows are runs, which are recorded; what comes out is what was recorded.
         touched: Two of its files were there before, and have another time since.
-        fresh: It starts over, with another capability, after a run that nobody interrupts.
+        fresh: It starts over, with another capability, after an undisturbed run.
     """
 
     capability: str
@@ -93,10 +93,10 @@ class Job:
         return BatchRunner(a_spec(folder, capability=capability, analytics_store=store))
 
     def differs(self, folder: Path) -> bool:
-        """Tell whether the output, with what is recorded of it, is not what is expected."""
+        """Return whether the output, with what is recorded of it, is not what is expected."""
         if not self.runs:
             return rows_out(folder / "out") != self.expected
-        try:  # reading a store takes threads, after which nobody may fork
+        try:  # reading a store takes threads, after which a process may not fork
             in_child(lambda: self.check_recorded(folder))
         except ChildFailed:
             return True
@@ -111,7 +111,7 @@ class Job:
         assert store.read_table("batch_runs").num_rows == 1
 
     def go_on(self, folder: Path) -> None:
-        """As somebody does who knows nothing of the death: what was begun is started over once."""
+        """Go on as a user does who does not know of the death: what was begun is started over once."""
         if self.fresh and (folder / "out/_checkpoint/run-0001.json").exists():
             assert self.runner(folder).run().ok
         else:
@@ -192,7 +192,7 @@ def run(job: Job, place: Path, disk: Disk, mutant: str) -> None:
 
 
 def faults(job: Job, place: Path) -> list[str]:
-    """What is wrong on the disk, before anybody repairs anything."""
+    """What is wrong on the disk, before anything is repaired."""
     out = place / "out"
     found = []
     records = max(out.glob("_checkpoint/run-*/"), default=out / "_checkpoint")
@@ -214,7 +214,7 @@ def faults(job: Job, place: Path) -> list[str]:
 
 
 def is_being_cleared(out: Path) -> bool:
-    """Tell whether a new run was claimed and has no records yet: the old one's say nothing now."""
+    """Return whether a new run was claimed and has no records yet: the old one's say nothing now."""
     checkpoint = out / "_checkpoint"
     return (checkpoint / "run-0001.json").exists() and not (checkpoint / "run-0001/plan").exists()
 
@@ -252,7 +252,7 @@ def owner(out: Path) -> str:
 
 
 def is_success(path: Path, out: Path) -> bool:
-    """Tell whether *path* is the other name of `_SUCCESS`, whose writer died as it had both.
+    """Return whether *path* is the other name of `_SUCCESS`, whose writer died as it had both.
 
     Nothing comes after `_SUCCESS` that could take it away: `clean`, and the next session, do.
     """

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrunner.checkpoint import Sentinel
-from batchrunner.checkpoint.documents import sealed
+from batchrunner.storage.json_documents import sealed
 from builders import read_part
 
 Damage = Callable[[Path], None]
@@ -93,7 +93,7 @@ def stranger(out: Path) -> None:
 
 
 def edited(field: str) -> Damage:
-    """A field of a sentinel changed by somebody who does not know of its checksum."""
+    """A field of a sentinel changed by a user who does not know of its checksum."""
 
     def edit(out: Path) -> None:
         path = sentinel(out)
@@ -106,7 +106,7 @@ def edited(field: str) -> Damage:
 
 
 def forged(**changes: object) -> Damage:
-    """Fields changed by somebody who does: then the data tells."""
+    """Fields changed by a user who does: then the data shows it."""
 
     def forge(out: Path) -> None:
         path = sentinel(out)

@@ -27,7 +27,7 @@ case "$1" in
 esac
 """
 _FRUGAL = "--include-dashboard=false --num-cpus=2 --object-store-memory=100000000"
-_OURS = ("RAY_", "AWS_", "BATCHRUNNER_", "PYTHONPATH")  # of whoever runs the tests
+_OURS = ("RAY_", "AWS_", "BATCHRUNNER_", "PYTHONPATH")  # of the user who runs the tests
 _PRINTED = "127.0.0.1:6379"
 
 

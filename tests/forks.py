@@ -8,7 +8,7 @@ import sys
 
 
 class ChildFailed(Exception):  # noqa: N818 - it reads better
-    """The child raised; it told stderr what."""
+    """The child raised; it wrote what to stderr."""
 
 
 def in_child(work) -> bool:
@@ -20,7 +20,7 @@ def in_child(work) -> bool:
         try:
             work()
             status = 0
-        except BaseException as error:  # noqa: BLE001 - told to the parent
+        except BaseException as error:  # noqa: BLE001 - reported to the parent
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
         finally:
             os._exit(status)

@@ -56,7 +56,7 @@ def lines(content: list[dict]) -> bytes:
 
 
 if __name__ == "__main__":
-    # Nobody's machine and nobody's name.
+    # No real machine and no real name.
     from batchrunner.driver import opening
 
     opening._user = lambda: "somebody"

@@ -17,8 +17,10 @@ from batchrunner.testing.job_capabilities import (
     RaisesOddly,
     Reports,
     Returns,
-    Score,
     Scoring,
+)
+from batchrunner.testing.job_capabilities import (
+    JobScore as Score,
 )
 from batchrunner.testing.job_capabilities import SaysSecrets as _SaysSecrets
 

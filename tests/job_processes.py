@@ -135,7 +135,7 @@ def a_head(port: int, client_port: int, **environment: str) -> Iterator[None]:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports that nobody listens at, all different."""
+    """Return ports that no process listens at, all different."""
     with contextlib.ExitStack() as open_ones:
         sockets = [open_ones.enter_context(socket.socket()) for _ in range(number)]
         for one in sockets:

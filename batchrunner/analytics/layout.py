@@ -8,10 +8,9 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
-
-from batchrunner.errors import NewerFormatError, StorageError
+from batchrunner.errors import StorageError
 from batchrunner.storage import Storage
+from batchrunner.storage.json_documents import from_json, to_json
 
 FORMAT_VERSION = 1
 SCHEMAS = "_schema"
@@ -96,29 +95,22 @@ def schema_place(key: str) -> tuple[str, int] | None:
 
 
 def to_bytes(fields: Mapping[str, Any]) -> bytes:
-    """Return the record of *fields*."""
-    return orjson.dumps({"version": FORMAT_VERSION, **fields})
+    """Return the document of *fields*."""
+    return to_json(fields, version=FORMAT_VERSION)
 
 
 def read_json(storage: Storage, key: str) -> dict[str, Any]:
-    """Return the fields of the record under *key*.
+    """Return the fields of the document under *key*.
 
     Raises:
         ObjectNotFoundError: There is none.
         NewerFormatError: A later version wrote it.
         StorageError: It is torn, or nothing of ours.
     """
-    place = f"{storage.uri}/{key}"
-    try:
-        fields = orjson.loads(storage.get(key))
-        version = fields["version"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise StorageError(
-            f"{place} is damaged: it holds no whole record; restore it from a copy"
-        ) from error
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise NewerFormatError(
-            f"{place} has format version {version}; this batchrunner reads up to {FORMAT_VERSION}: "
-            "use the version that wrote it"
-        )
-    return dict(fields)
+    return from_json(
+        storage.get(key),
+        name=f"{storage.uri}/{key}",
+        newest=FORMAT_VERSION,
+        damaged=StorageError,
+        way_out="; restore it from a copy",
+    )

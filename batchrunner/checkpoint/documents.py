@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -11,10 +10,10 @@ import orjson
 
 from batchrunner.errors import DamagedOutputError, NewerFormatError, ObjectNotFoundError
 from batchrunner.storage.contract import Storage
+from batchrunner.storage.json_documents import check_version, sealed, unseal
 
 FORMAT_VERSION = 1
 
-_CHECK = "check"
 _WORDS = {
     "RunRecord": "record of the run",
     "Quarantine": "record of a quarantined shard",
@@ -36,58 +35,43 @@ class _Document:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, key: str) -> Self:
-        """Read a record back.
+        """Read a document back.
 
         Raises:
             DamagedOutputError: The bytes are torn, foreign or edited.
             NewerFormatError: They are of a later version.
         """
         try:
-            values: Any = orjson.loads(data)
-            check = values.pop(_CHECK)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            values, is_unchanged = unseal(data)
+        except ValueError as error:
             raise DamagedOutputError(_torn(cls, key)) from error
-        is_sealed = data == sealed(data[: -len(_seal(str(check)))] + b"}")
         try:
-            record = cls.from_fields(values, key=key)
+            document = cls.from_fields(values, key=key)
         except NewerFormatError as error:
-            if is_sealed:
+            if is_unchanged:
                 raise
             raise DamagedOutputError(str(error)) from error  # the version may be what was changed
-        if not is_sealed:
+        if not is_unchanged:
             raise DamagedOutputError(f"{key} is damaged: it was changed after it was written")
-        return record
+        return document
 
     @classmethod
     def from_fields(cls, values: Any, *, key: str) -> Self:
-        """Make a record of the values of its fields.
+        """Make a document of the values of its fields.
 
         Raises:
-            DamagedOutputError: They are not those of a record.
+            DamagedOutputError: They are not those of such a document.
             NewerFormatError: They are of a later version.
         """
         try:
-            if values["version"] > FORMAT_VERSION:
-                raise NewerFormatError(
-                    f"{key} has format version {values['version']}; this batchrunner reads up to "
-                    f"{FORMAT_VERSION}: use the version that wrote it"
-                )
-            record = cls(**values)
+            check_version(values["version"], name=key, newest=FORMAT_VERSION)
+            document = cls(**values)
         except (TypeError, KeyError) as error:
             raise DamagedOutputError(_torn(cls, key)) from error
         for field in fields(cls):  # type: ignore[arg-type]  # the subclasses are dataclasses
-            if not isinstance(getattr(record, field.name), _KINDS[str(field.type)]):
+            if not isinstance(getattr(document, field.name), _KINDS[str(field.type)]):
                 raise DamagedOutputError(f"{key} is damaged: its {field.name} is no {field.type}")
-        return record
-
-
-def sealed(fields: bytes) -> bytes:
-    """Return *fields*, a JSON object, with a checksum of it as its last field."""
-    return fields[:-1] + _seal(hashlib.sha256(fields).hexdigest()[:16])
-
-
-def _seal(check: str) -> bytes:
-    return f',"{_CHECK}":"{check}"}}'.encode()
+        return document
 
 
 def _torn(kind: type, key: str) -> str:

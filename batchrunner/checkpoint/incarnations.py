@@ -63,7 +63,7 @@ def folder(number: int) -> str:
 
 
 def remove_records(storage: Storage, number: int) -> None:
-    """Remove what is remembered of a run, its own record last: until then it is found again.
+    """Remove what is stored of a run, its own record last: until then the next driver finds it again.
 
     What `verify --repair` moved away holds rows, and stays.
     """

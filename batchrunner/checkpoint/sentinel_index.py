@@ -139,12 +139,12 @@ def index_from_bytes(data: bytes, *, key: str) -> dict[int, tuple[Sentinel, str]
         DamagedOutputError: The bytes are torn or foreign.
         NewerFormatError: They are of a later version.
     """
-    found = {}
+    copies = {}
     try:
         for line in data.splitlines():
             identity, fields = orjson.loads(line)
             sentinel = Sentinel.from_fields(fields, key=key)
-            found[sentinel.shard] = sentinel, identity
+            copies[sentinel.shard] = sentinel, identity
     except (ValueError, TypeError) as error:
         raise DamagedOutputError(f"{key} is damaged: it holds no whole sentinel index") from error
-    return found
+    return copies

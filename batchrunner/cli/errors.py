@@ -42,7 +42,7 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
     quarantined = checkpoint.quarantined().values()
     for one in quarantined:
         attempts = f"after {one.attempts} attempts" if one.attempts > 1 else "at once"
-        say(f"shard {one.shard} was given up {attempts}: {one.reason}")
+        say(f"shard {one.shard} was quarantined {attempts}: {one.reason}")
     if not records and not quarantined:
         say("no row failed")
 
@@ -54,7 +54,7 @@ def _in_cells(dead_letter: dict[str, object]) -> dict[str, object]:
         if dead_letter["raw"] is not None
         else f"base64: {dead_letter['raw_base64']}"
     )
-    shown = ("shard", "source", "unit", "at", "stage", "error", "message", "code", "given_up")
+    shown = ("shard", "source", "unit", "at", "stage", "error", "message", "code", "quarantined")
     return {**{key: dead_letter[key] for key in shown}, "row": row}
 
 
@@ -62,6 +62,6 @@ def _short(record: dict[str, object]) -> dict[str, object]:
     place = f"{record['source']}, {record['unit']} {record['at']}"
     message = str(record["message"]).partition("\n")[0][:_MESSAGE_LENGTH]
     at = f" (at {record['code']})" if record["code"] else ""
-    shards = f"{record['shards']:,} given up" if record["given_up"] else record["shards"]
+    shards = f"{record['shards']:,} quarantined" if record["quarantined"] else record["shards"]
     fields = {key: record[key] for key in ("stage", "error", "rows")}
     return {**fields, "shards": shards, "example": f"{message}{at}", "where": place}

@@ -30,7 +30,7 @@ class Run(RunLocation):
     slicer: Slicer
 
     @classmethod
-    def asked_for(cls, spec: BatchSpec, *, handed_over: Any = None) -> Run:
+    def of(cls, spec: BatchSpec, *, handed_over: Any = None) -> Run:
         """Open sink and checkpoint of *spec*, whose capability may have been *handed_over*.
 
         Raises:

@@ -111,11 +111,11 @@ class Controller:
         """Return how the job ended and whether the journal has that, or why its worker is lost."""
         from ray.exceptions import RayError, RayTaskError
 
-        if self._cancelling:
+        if self._cancelling:  # during the pause before a retry, when there was no task to cancel
             return "cancelled"
         try:
             self._running = self._launch(number)  # type: ignore[misc]  # there until the end
-            await (await anext(self._running))
+            await (await anext(self._running))  # the worker has begun
             self.state = JobState(JobStatus.RUNNING)
             ended: tuple[Outcome, bool] = await (await anext(self._running))
         except RayTaskError as error:

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-import orjson
-
 from batchrunner.errors import NewerFormatError
 from batchrunner.jobs.outcome import Outcome
 from batchrunner.jobs.request import JobRequest
+from batchrunner.storage import json_documents
 
 FORMAT_VERSION = 1
 """Raised when an older reader would misunderstand; new fields alone do not raise it."""
@@ -102,7 +101,7 @@ class JournaledJob:
 
 def to_json(fields: Mapping[str, Any]) -> bytes:
     """Return *fields* as the journal stores them."""
-    return orjson.dumps({"version": FORMAT_VERSION, **fields})
+    return json_documents.to_json(fields, version=FORMAT_VERSION)
 
 
 def fields_of(data: bytes, *, name: str) -> dict[str, Any]:
@@ -111,13 +110,10 @@ def fields_of(data: bytes, *, name: str) -> dict[str, Any]:
     Raises:
         NewerFormatError: It is of a later format, or no JSON.
     """
-    try:
-        fields = orjson.loads(data)
-    except ValueError as error:
-        raise NewerFormatError(f"the journal's {name} is not readable: {data[:80]!r}") from error
-    if not isinstance(fields, dict) or fields.get("version", 0) > FORMAT_VERSION:
-        raise unreadable(name, fields if isinstance(fields, dict) else {})
-    return fields
+    # A torn entry raises the same error: the caller passes the job over, and goes on with the others.
+    return json_documents.from_json(
+        data, name=f"the journal's {name}", newest=FORMAT_VERSION, damaged=NewerFormatError
+    )
 
 
 def unreadable(name: str, fields: Mapping[str, Any]) -> NewerFormatError:

@@ -75,10 +75,8 @@ def _is_listening(address: str) -> bool:
 
 
 _GONE_SECONDS = 2.0
-LOST_WITH_REGISTRY = "the registry that ran the job died before the job ended; submit it again"
-LOST_WITH_CLUSTER = (
-    "the cluster or process that ran the job is gone, and the job had not ended; submit it again"
-)
+IN_PROCESS = "in-process"
+"""The registry of the jobs that a process runs by itself."""
 
 
 class History:
@@ -164,8 +162,11 @@ class History:
         return gone
 
     def _loss(self, job: JournaledJob) -> str:
-        same_cluster = job.submission.cluster.id == self._here.id
-        return LOST_WITH_REGISTRY if same_cluster else LOST_WITH_CLUSTER
+        cluster = job.submission.cluster
+        if cluster.id == self._here.id:
+            return "the registry that ran the job died before the job ended; submit it again"
+        what = "process" if cluster.registry == IN_PROCESS else "cluster"
+        return f"the {what} that ran the job is gone, and the job had not ended; submit it again"
 
 
 _MOST_BETWEEN = 100

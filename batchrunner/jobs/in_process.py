@@ -18,7 +18,7 @@ from typing import Any
 from batchrunner.errors import UnknownJobError
 from batchrunner.jobs.backend import JobBackend
 from batchrunner.jobs.entries import Cluster, Submission
-from batchrunner.jobs.history import History
+from batchrunner.jobs.history import IN_PROCESS, History
 from batchrunner.jobs.job import Job, Jobs, JobState, Selection
 from batchrunner.jobs.job_thread import Cpus, JobThread
 from batchrunner.jobs.journal import Journal
@@ -113,7 +113,7 @@ class InProcessBackend:
     def _start(self, request: JobRequest, call: PickledCall, number: int) -> JobView:
         job_id = self._journal.id_of(request.key, number)
         submission = Submission(job_id, number, request, _this_process(), self._store.uri)
-        attempt = JobAttempt(job_id, 1, request, "in-process", self._store, self._scope)
+        attempt = JobAttempt(job_id, 1, request, IN_PROCESS, self._store, self._scope)
         thread = JobThread(submission, attempt, call.payload, self._journal, self._cpus)
         self._threads[job_id] = (
             thread  # before the claim: a listing would take the job for a lost one
@@ -152,7 +152,7 @@ def _this_process() -> Cluster:
     server = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=_answer, args=[server], daemon=True, name="in-process jobs").start()
     host, port = server.getsockname()
-    return Cluster(uuid.uuid4().hex, f"{host}:{port}", "in-process")
+    return Cluster(uuid.uuid4().hex, f"{host}:{port}", IN_PROCESS)
 
 
 def _answer(server: socket.socket) -> None:

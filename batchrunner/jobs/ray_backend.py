@@ -25,6 +25,7 @@ from batchrunner.jobs.registry_client import RegistryClient, backpressure
 from batchrunner.jobs.request import JobRequest, PickledCall, Resources
 
 _LOOK_SECONDS = 5.0
+"""How long one call waits: if the registry is replaced meanwhile, the next call finds the new one."""
 _POLL_SECONDS = 0.5
 _CANCEL_SECONDS = 25.0
 _PATIENCE_SECONDS = 1.0

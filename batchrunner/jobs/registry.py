@@ -25,8 +25,9 @@ from batchrunner.jobs.messages import Busy, JobView, RegistryConfig, SubmitMessa
 from batchrunner.jobs.outcome import JobStatus
 
 _TICK_SECONDS = 1.0
-_AGAIN_SECONDS = 5.0
+_RETRY_SECONDS = 5.0
 _PRUNE_AT_ONCE = 1000
+"""More than `prune_after` ever returns: the first job that ends prunes what earlier registries left."""
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +43,7 @@ class Registry:
         self._controllers: dict[str, Controller] = {}
         self._run_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._starting: set[str] = set()
+        self._starting: set[str] = set()  # claimed, or about to be, and not yet with a controller
         self._recovery: asyncio.Task[None] | None = None
         self._ticking = False
         self._submitting = self._calls = 0
@@ -77,6 +78,7 @@ class Registry:
 
     async def submit(self, message: SubmitMessage) -> JobView | Busy:
         """Start a job, unless one holds the same run; return the job that holds it."""
+        # Counted here, too: Ray's own limit holds for the handle that created the actor, and no other.
         if self._submitting >= self._options.registry_max_pending_calls:
             return Busy(f"{self._submitting} submissions are under way")
         self._submitting += 1
@@ -170,19 +172,23 @@ class Registry:
         return controller.state if controller else None
 
     async def _ready(self) -> None:
+        """Wait until the jobs of earlier registries are taken up; try that again if it failed."""
         self._last_call = time.monotonic()
         failed = self._recovery and self._recovery.done() and self._recovery.exception()
         if self._recovery is None or failed:
             self._recovery = asyncio.create_task(self._recover())
-        await asyncio.shield(self._recovery)
+        await asyncio.shield(
+            self._recovery
+        )  # a caller that goes away must not end it for the others
 
     async def _begin(self) -> None:
+        """Take up jobs as soon as the journal can be read: a bucket may be away for a while."""
         while True:
             try:
                 return await self._ready()
             except StorageError as error:
                 _log.warning("the journal cannot be read: %s", error)
-                await asyncio.sleep(_AGAIN_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _recover(self) -> None:
         """Take up the jobs that a dead registry of this name left; settle those of dead clusters."""

@@ -22,6 +22,7 @@ from batchrunner.jobs.registry import Registry
 
 _RETRY_SECONDS = 0.1
 _MAX_CONCURRENCY = 100_000
+"""No limit: a call that waits for the end of a job holds one, and the registry counts them itself."""
 
 
 class RegistryClient:

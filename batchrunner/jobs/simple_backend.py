@@ -134,9 +134,8 @@ class _Task:
             with self._lock:
                 self._take()
         if self._state.status.is_terminal:
-            self._running = (
-                None  # as long as it lives, Ray keeps the payload, to run the task again
-            )
+            # As long as the reference lives, Ray keeps the payload, to run the task again.
+            self._running = None
         return self._state
 
     def cancel(self) -> JobState:

@@ -26,7 +26,7 @@ from batchrunner.spec.fields import UNBRACED
 from batchrunner.spec.secrets import HIDDEN
 from batchrunner.spec.section import Section
 from batchrunner.spec.text import read_document
-from batchrunner.spec.tree import MAX_CHARACTERS, Document, Node
+from batchrunner.spec.tree import MAX_CHARACTERS, Node, ParsedText
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -123,7 +123,7 @@ def _without_secrets(page: Page) -> str:
     return "".join(parts) + page.text[at:]
 
 
-def _no_mapping(document: Document) -> InvalidSpecError:
+def _no_mapping(document: ParsedText) -> InvalidSpecError:
     if document.problems:
         return diagnosis(document.problems, document.page)
     empty = document.root is None or document.root.value is None

@@ -61,7 +61,8 @@ def _forms(written_out: Schema, kind: type[Section]) -> Schema:
     """Return the schema of a section with the other ways to write it."""
     if kind.stands_for:
         bare = written_out["properties"][kind.stands_for]
-        return _any_of([_without_words(bare), written_out])
+        short = {key: value for key, value in bare.items() if key not in _WORDS}
+        return _any_of([short, written_out])
     # `execution:` with nothing behind it, for example with all its lines commented out.
     return written_out if kind is ShardSpec else _any_of([written_out, {"type": "null"}])
 
@@ -99,7 +100,3 @@ def _any_of(options: list[Schema]) -> Schema:
             if member not in flat:
                 flat.append(member)
     return {"anyOf": flat}
-
-
-def _without_words(schema: Schema) -> Schema:
-    return {key: value for key, value in schema.items() if key not in _WORDS}

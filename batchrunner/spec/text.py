@@ -19,8 +19,8 @@ from batchrunner.spec.tree import (
     MAX_CHARACTERS,
     MAX_DEPTH,
     MAX_NODES,
-    Document,
     Node,
+    ParsedText,
     resolved,
     shown,
 )
@@ -41,7 +41,7 @@ class _RefusedError(Exception):
         self.problem = Problem(offset, message)
 
 
-def read_document(text: str, *, origin: str, environ: Mapping[str, str]) -> Document:
+def read_document(text: str, *, origin: str, environ: Mapping[str, str]) -> ParsedText:
     """Parse one YAML document; the result holds each problem that can be seen without the model."""
     builder = _TreeBuilder(text, environ)
     root = None
@@ -59,7 +59,7 @@ def read_document(text: str, *, origin: str, environ: Mapping[str, str]) -> Docu
     ):  # the parser in pure Python raises these, too
         builder.add_syntax_error(None)
     page = Page(origin, text, tuple(builder.secrets))
-    return Document(root, tuple(builder.problems), page, builder.unbraced)
+    return ParsedText(root, tuple(builder.problems), page, builder.unbraced)
 
 
 def _check(text: str) -> None:

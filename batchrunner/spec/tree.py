@@ -63,7 +63,7 @@ class Node(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class ParsedText:
     """A parsed text and its problems.
 
     Attributes:

@@ -67,13 +67,13 @@ def opener_of(scheme: str) -> OpenRoot:
         return opener
     module, _, name = opener.partition(":")
     try:
-        found: OpenRoot = getattr(import_module(module), name)
+        open_root: OpenRoot = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise CannotStartError(
             f"{scheme}:// is registered to be opened by {opener}, which cannot be imported "
             f"({type(error).__name__}: {error}): install it here and where the workers run"
         ) from error
-    return found
+    return open_root
 
 
 def absolute_uri(uri: str) -> str:

@@ -45,7 +45,6 @@ class Disk:
         self.changes: list[str] = []
         self._die_at, self._death, self._random = die_at, death, random.Random(seed)  # noqa: S311 - no secret
         self._unsynced: list[tuple[str, Callable[[], None]]] = []
-        self._synced: set[int] = set()
         self._real = {name: getattr(os, name) for name in CHANGES}
 
     @contextmanager

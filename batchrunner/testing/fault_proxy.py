@@ -227,8 +227,8 @@ async def _read_request(
     if headers.get("expect", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    kept = _without(head.removesuffix(b"\r\n\r\n"), b"expect", b"connection")
-    return _ReceivedRequest(method, unquote(target), kept, body)
+    forwarded = _without(head.removesuffix(b"\r\n\r\n"), b"expect", b"connection")
+    return _ReceivedRequest(method, unquote(target), forwarded, body)
 
 
 def _without(head: bytes, *names: bytes) -> bytes:

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from batchrunner.analytics import CompletedRun, Record
 
 
-class Score(Record, table_name="score"):
+class JobScore(Record, table_name="score"):
     value: float
     note: str = ""
 
@@ -66,7 +66,7 @@ class Scoring:
     def completed(self) -> Any:
         """Return the run."""
         records = [
-            Score(run_uid=self.run_uid, value=float(n), note=self.note())
+            JobScore(run_uid=self.run_uid, value=float(n), note=self.note())
             for n in range(self.does.get("records", 1))
         ]
         return CompletedRun(self.run_uid, self.id, records, dataset_metadata=[{"id": "d1"}])
@@ -96,12 +96,12 @@ class DiesBeforeWriting(Scoring):
     """Its worker dies when the run is done and nothing of it is written."""
 
     def completed(self) -> Any:
-        class Run(CompletedRun):
+        class DeadlyRun(CompletedRun):
             def extract(self) -> Sequence[Record]:
                 os.kill(os.getpid(), signal.SIGKILL)
                 return ()
 
-        return Run(self.run_uid, self.id)
+        return DeadlyRun(self.run_uid, self.id)
 
 
 class OddError(Exception):
@@ -147,14 +147,14 @@ class Reports(Scoring):
     def completed(self) -> Any:
         run = super().completed()
 
-        class Run:
+        class ReportedRun:
             run_uid, capability_id = run.run_uid, run.capability_id
             extract = run.extract
 
             def collect_md_report(self, threshold: float) -> str:
                 return f"# Good from {threshold} on\n"
 
-        return Run()
+        return ReportedRun()
 
 
 class SaysSecrets(Scoring):
@@ -217,6 +217,6 @@ class Evaluation:
         return CompletedRun(
             uid,
             self.id,
-            [Score(run_uid=uid, value=config.threshold)],
+            [JobScore(run_uid=uid, value=config.threshold)],
             dataset_metadata=[d.metadata for d in datasets],
         )

@@ -15,7 +15,7 @@ their own, `OwnProcessContract`. Workers must be able to import `batchrunner.tes
 from __future__ import annotations
 
 import asyncio
-import pickle
+import json
 import sys
 import threading
 import time
@@ -23,6 +23,7 @@ import types
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -102,7 +103,7 @@ class JobsContract(_Jobs):
         run = open_store(ref).read_run(ref)
         assert (ref.run_uid, ref.capability_id) == (f"run-scoring.{tag}", f"scoring.{tag}")
         assert len(run.records["score"]) == 1000
-        assert len(pickle.dumps(ref)) < 600
+        assert len(json.dumps(asdict(ref))) < 600
         assert (job.status, job.job_name) == (JobStatus.COMPLETED, "thousand scores")
         assert job.exception() is None
         assert {(row["backend"], row["job_id"]) for row in run.runs} == {(self.kind, job.job_id)}
@@ -192,7 +193,7 @@ class JobsContract(_Jobs):
         assert ref.outputs_uri == store.report_uri(ref)
         assert Path(ref.outputs_uri).read_text() == store.read_report(ref)
         assert {row["outputs_uri"] for row in store.read_run(ref).runs} == {ref.outputs_uri}
-        assert len(pickle.dumps(ref)) < 600
+        assert len(json.dumps(asdict(ref))) < 600
 
     def test_the_log_of_a_job_can_be_read(self, tag: str) -> None:
         """What its code prints, and nothing of another job that runs at the same time."""

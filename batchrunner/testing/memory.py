@@ -77,10 +77,10 @@ class MemoryStorage:
         folder = self._prefix + plain_folder(prefix)
         with self._memory.lock:
             inside = sorted(key for key in self._memory.objects if key.startswith(folder))
-            found = [
+            entries = [
                 self._entry(key) for key in inside if recursive or "/" not in key[len(folder) :]
             ]
-        yield from found
+        yield from entries
 
     def head(self, key: str) -> Entry | None:
         with self._memory.lock:
@@ -91,18 +91,18 @@ class MemoryStorage:
         data = self._object(key).data
         if len(data) > MAX_RECORD_BYTES:
             raise StorageError(
-                f"{self.uri}/{key}: {len(data)} bytes are too many for a record, at most "
+                f"{self.uri}/{key}: {len(data)} bytes are too many for a document, at most "
                 f"{MAX_RECORD_BYTES} are read"
             )
         return data
 
     def open(self, entry: Entry) -> BinaryIO:
-        found = self._object(entry.key)
-        if found.identity != entry.identity:
+        stored = self._object(entry.key)
+        if stored.identity != entry.identity:
             raise ObjectChangedError(
                 f"{self.uri}/{entry.key}: it is not the object that was listed"
             )
-        return io.BytesIO(found.data)
+        return io.BytesIO(stored.data)
 
     def put(self, key: str, data: bytes) -> None:
         full = self._full(key)
@@ -131,8 +131,8 @@ class MemoryStorage:
 
     def intents(self, key: str) -> tuple[bytes, ...]:
         with self._memory.lock:
-            found = self._memory.objects.get(self._full(key))
-        return () if found is None or found.intent is None else (found.intent,)
+            stored = self._memory.objects.get(self._full(key))
+        return () if stored is None or stored.intent is None else (stored.intent,)
 
     def remove_intents(self, keys: Iterable[str]) -> None:
         """Do nothing: an intent is part of its object."""
@@ -156,23 +156,23 @@ class MemoryStorage:
 
     def garbage(self, *, intents: bool = False) -> Sequence[Entry]:  # noqa: ARG002 -- an intent is part of its object
         with self._memory.lock:
-            left = sum(one.is_left for one in self._memory.staged)
-        return [Entry(f"{STAGING}/{number}", 0, str(number)) for number in range(left)]
+            count = sum(one.is_left for one in self._memory.staged)
+        return [Entry(f"{STAGING}/{number}", 0, str(number)) for number in range(count)]
 
     def clean(self, *, intents: bool = False) -> None:  # noqa: ARG002 -- an intent is part of its object
         with self._memory.lock:
             self._memory.staged.clear()
 
     def check_conditional_writes(self) -> None:
-        """Do nothing: the lock sees to it."""
+        """Do nothing: every write is made under the lock."""
 
     def _full(self, key: str) -> str:
         return self._prefix + plain_key(key)
 
     def _entry(self, full: str) -> Entry:
-        found = self._memory.objects[full]
+        stored = self._memory.objects[full]
         key = full.removeprefix(self._prefix)
-        return Entry(key, len(found.data), found.identity, float(found.written))
+        return Entry(key, len(stored.data), stored.identity, float(stored.written))
 
     def _is_still(self, entry: Entry) -> bool | None:
         """Return whether the object is that of *entry*, also when it was written anew, as it was."""
@@ -190,10 +190,10 @@ class MemoryStorage:
 
     def _object(self, key: str) -> _Object:
         with self._memory.lock:
-            found = self._memory.objects.get(self._full(key))
-        if found is None:
+            stored = self._memory.objects.get(self._full(key))
+        if stored is None:
             raise ObjectNotFoundError(f"{self.uri}/{key}: there is nothing")
-        return found
+        return stored
 
     def _put_new(self, key: str, data: bytes) -> bool:
         full = self._full(key)

@@ -180,10 +180,10 @@ def rclone_server() -> Iterator[S3Server]:
 
 def _program(name: str) -> str:
     """Find a program, first beside this Python: that is where its package puts it."""
-    found = shutil.which(name, path=os.fspath(Path(sys.executable).parent)) or shutil.which(name)
-    if found is None:
+    program = shutil.which(name, path=os.fspath(Path(sys.executable).parent)) or shutil.which(name)
+    if program is None:
         raise FileNotFoundError(f"{name} is not installed: pip install 'batchrunner[test]'")
-    return found
+    return program
 
 
 @contextlib.contextmanager

@@ -32,8 +32,8 @@ class ErrorGroup:
         stage: Where they were stopped: read, capability.
         error: Type of the error.
         code: File and line of the user's code that raised it; empty for none.
-        given_up: Their shards are quarantined, so that no row of these is in the output. Of the rows
-            that failed only the first are kept then.
+        quarantined: Their shards are, so that no row of these is in the output. Of the rows that
+            failed only the first are kept then.
         rows: How many they are.
         shards: In how many shards.
         message: Of the error of the first of them.
@@ -47,7 +47,7 @@ class ErrorGroup:
     stage: str
     error: str
     code: str
-    given_up: bool
+    quarantined: bool
     rows: int
     shards: int
     message: str
@@ -70,7 +70,7 @@ class ErrorGroup:
 def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
     """Yield the dead letters of a run, shard by shard, without those that a retry has taken over.
 
-    Also the first failed rows of each shard that is quarantined; these are `given_up`.
+    Also the first failed rows of each quarantined shard; these have `quarantined` set.
 
     Raises:
         ObjectNotFoundError: There is no run.
@@ -92,10 +92,10 @@ def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
         stem = plan.facts.stem(shard.id)
         if shard.id in committed and shard.id not in retried:
             for dead_letter in dead_letters_of(checkpoint, committed[shard.id]):
-                yield {**dead_letter, "given_up": False}
+                yield {**dead_letter, "quarantined": False}
         elif shard.id not in committed and stem in of_quarantined:
             for dead_letter in dead_letters_under(checkpoint, of_quarantined[stem]):
-                yield {**dead_letter, "given_up": True}
+                yield {**dead_letter, "quarantined": True}
 
 
 def error_groups(checkpoint: Checkpoint) -> list[ErrorGroup]:
@@ -128,7 +128,7 @@ def _groups(dead_letters: Iterable[dict[str, Any]]) -> list[ErrorGroup]:
             dead_letter["stage"],
             dead_letter["error"],
             dead_letter.get("code"),
-            dead_letter.get("given_up"),
+            dead_letter.get("quarantined"),
         )
         if key not in groups:
             groups[key] = _group(dead_letter)
@@ -144,7 +144,7 @@ def _group(dead_letter: dict[str, Any]) -> ErrorGroup:
         stage=dead_letter["stage"],
         error=dead_letter["error"],
         code=dead_letter.get("code", ""),
-        given_up=dead_letter.get("given_up", False),
+        quarantined=dead_letter.get("quarantined", False),
         rows=0,
         shards=0,
         message=dead_letter["message"],

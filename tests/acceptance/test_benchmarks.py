@@ -25,7 +25,7 @@ def module(*arguments):
 
 
 def test_a_tiny_workload_leaves_every_measurement_and_a_page(tmp_path):
-    """Whoever doubts a number finds what it is the median of, and on which machine."""
+    """A reader who doubts a number finds what it is the median of, and on which machine."""
     results = tmp_path / "results"
 
     done = module(
@@ -47,7 +47,7 @@ def test_a_tiny_workload_leaves_every_measurement_and_a_page(tmp_path):
 
 
 def test_the_readme_is_what_the_results_say():
-    """A number that somebody improved by hand would be found here."""
+    """A number that was improved by hand would be found here."""
     page = module("benchmarks.readme", "benchmarks/results")
 
     assert page.returncode == 0, page.stderr

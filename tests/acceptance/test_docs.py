@@ -96,7 +96,7 @@ def paste(page, reader, folder):
     "page", PAGES_WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix()
 )
 def test_a_page_pasted_into_an_empty_folder_does_what_it_says(page, reader, folder):
-    """Whoever copies the blocks has no more than the page gives, and a Ray with its token."""
+    """A reader who copies the blocks has no more than the page gives, and a Ray with its token."""
     paste(page, reader, folder)
 
 
@@ -123,7 +123,7 @@ def test_every_block_is_run_checked_or_visibly_no_code():
 
 
 def is_of_make(text):
-    """Tell whether all that is called is a target of ours, which CI makes."""
+    """Return whether all that is called is a target of ours, which CI makes."""
     targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     return all(re.match(rf"make ({'|'.join(targets)})\b", line) for line in lines)

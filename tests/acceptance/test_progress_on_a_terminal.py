@@ -43,7 +43,7 @@ def read(terminal):
 
 
 def test_no_line_is_glued_to_the_bar(tmp_path):
-    """A log line that begins in the middle of another one is read by nobody."""
+    """A log line that begins in the middle of another one is not read."""
     a_source(tmp_path / "in", shards=2)
     target = {"target": "capabilities:logs_and_hangs", "fn_kwargs": {"path": f"{tmp_path}/never"}}
     a_spec_file(tmp_path, capability=target)

@@ -1,4 +1,4 @@
-"""What the terminal says of code that fails, and what it says when there is nothing to tell."""
+"""What the terminal says of code that fails, and what it says when there is nothing to report."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def test_a_misspelt_column_is_told_with_its_line_a_row_and_the_next_commands(tmp
     assert "/batchrunner/worker" not in verbose.stderr
 
     table = batchrunner("errors", "spec.yaml", cwd=tmp_path)
-    assert f"KeyError  3     1 given up  'txt' (at {place})" in table.stdout
+    assert f"KeyError  3     1 quarantined  'txt' (at {place})" in table.stdout
     lines = batchrunner("errors", "--rows", "-o", "jsonl", "spec.yaml", cwd=tmp_path).stdout
     dead_letters = [json.loads(line) for line in lines.splitlines()]
-    assert [(one["code"], one["given_up"]) for one in dead_letters] == [(place, True)] * 3
+    assert [(one["code"], one["quarantined"]) for one in dead_letters] == [(place, True)] * 3
 
 
 def test_errors_says_so_when_there_are_none(tmp_path):

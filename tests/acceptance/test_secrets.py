@@ -37,7 +37,7 @@ class Scene:
         return {**there, "endpoint_url": endpoint or there["endpoint_url"], **secrets}
 
     def write_spec(self, **changes) -> None:
-        """From the bucket into the bucket, unless told."""
+        """From the bucket into the bucket, unless changed."""
         fields = {
             "capability": {
                 "target": "capabilities:keeps_its_secrets",

@@ -100,7 +100,7 @@ def is_released(job):
     ids=["SIGINT", "SIGTERM", "ray-SIGINT"],
 )
 def test_a_second_signal_drops_the_call_and_says_what_happened(job, number, code, engine):
-    """Whoever asks twice means it, and needs the next command as much as others."""
+    """A user who asks twice means it, and needs the next command as much as others."""
     hangs(job, engine=engine, grace_period="24h")
     with start("run", "spec.yaml", cwd=job, group=True) as process:
         wait_for(lambda: processes_in_calls(job), process)  # before a call, one is enough
@@ -258,7 +258,7 @@ def test_max_runtime_ends_with_75(job):
 
 
 def test_a_driver_that_lost_its_lease_stops(job):
-    """Somebody took over while this one could not renew: it has no right to go on."""
+    """Another driver took over while this one could not renew: it has no right to go on."""
     from batchrunner.checkpoint.lease import Lease, LeaseOwner
     from batchrunner.storage import open_storage
 

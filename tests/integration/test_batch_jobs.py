@@ -46,7 +46,7 @@ def options(local_ray, tmp_path):
 
 
 def a_slow_spec(folder, **changes):
-    """0.1 s a batch, so that something is left to do when somebody dies."""
+    """0.1 s a batch, so that something is left to do when a process dies."""
     a_source(folder / "in", shards=12, rows_per_shard=2)
     return a_spec(folder, **{"capability": "capabilities:slow", **changes})
 
@@ -70,7 +70,7 @@ def test_a_batch_runs_in_the_cluster_that_its_job_is_in(options, tmp_path):
 
 @pytest.mark.usefixtures("options")
 def test_the_same_spec_is_the_same_job(tmp_path):
-    """Until somebody asks for another edition: the source has grown."""
+    """Until a user asks for another edition: the source has grown."""
     spec = a_slow_spec(tmp_path)
     first = submit_capability(BatchCapability(spec))
     assert submit_capability(BatchCapability(spec)).job_id == first.job_id
@@ -86,7 +86,7 @@ def test_the_same_spec_is_the_same_job(tmp_path):
 
 @pytest.mark.usefixtures("options")
 def test_a_batch_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path):
-    """By itself: nobody submits it again."""
+    """By itself: no client submits it again."""
     a_source(tmp_path / "in", shards=12, rows_per_shard=2)
     logs = {
         "target": "capabilities:LogsCallsSlowly",
@@ -106,7 +106,7 @@ def test_a_batch_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path):
 
 
 def is_driving(process, name):
-    """Tell whether Ray runs the job *name* in *process*, below this process or beside it."""
+    """Return whether Ray runs the job *name* in *process*, below this process or beside it."""
     command = " ".join(process.info["cmdline"] or ())
     return command.startswith(f"ray::job {name}") and os.getpid() in {
         parent.pid for parent in process.parents()
@@ -114,7 +114,7 @@ def is_driving(process, name):
 
 
 def test_a_batch_outlives_the_sigkill_of_its_submitter(options, tmp_path):
-    """Whoever submits it again gets the same job, and its end."""
+    """The next client that submits it gets the same job, and its end."""
     spec = a_slow_spec(tmp_path)
     code = f"""
         from builders import a_spec
@@ -155,7 +155,7 @@ def test_a_batch_with_failed_shards_is_a_failed_job_that_kept_the_others(tmp_pat
 
 @pytest.mark.usefixtures("options")
 def test_a_batch_whose_rows_fail_says_why_and_what_mends_it(tmp_path):
-    """Whoever reads that knows the job alone, and submitting it again would mend no row."""
+    """The reader of that sees the job alone, and submitting it again would mend no row."""
     a_source(tmp_path / "in", shards=1)
     spec = a_spec(tmp_path, capability="capabilities:fails_always")
     job = submit_capability(BatchCapability(spec))
@@ -177,7 +177,7 @@ WORDS = "def said(rows):\n    return [{**row, 'said': %r} for row in %s]\n"
 def test_code_that_changed_is_refused_rather_than_mixed_into_what_is_committed(
     tmp_path, monkeypatch
 ):
-    """Nobody said that it is the mended one; `batchrunner retry` is there to say so."""
+    """The user did not say that it is the mended one; `batchrunner retry` is there to say so."""
     a_source(tmp_path / "in")
     monkeypatch.syspath_prepend(tmp_path)
     spec = a_spec(tmp_path, capability="words:said", errors={"on_row_error": "fail"})

@@ -105,7 +105,7 @@ def test_only_pending_shards_run_again(job):
     ],
 )
 def test_another_spec_is_refused_with_the_difference(job, monkeypatch, changes, named):
-    """Half an output of one capability and half of another would be nobody's output."""
+    """Half an output of one capability and half of another would be the output of neither."""
     monkeypatch.chdir(job)
 
     assert named in refused(job, SpecChangedError, echo(job, **changes))
@@ -159,7 +159,7 @@ def test_a_capability_that_could_not_be_imported_may_be_mended(tmp_path, monkeyp
 
 @pytest.mark.parametrize("left", ["sentinel", "part"])
 def test_what_a_worker_left_keeps_another_spec_from_beginning_anew(job, left):
-    """A part without its sentinel is work that somebody may still finish."""
+    """A part without its sentinel is work that the next driver may still finish."""
     out = job / "out"
     for path in [*out.glob("_checkpoint/sentinels/*"), *parts(out), out / "_SUCCESS"]:
         if path.name not in {"sentinel": ("part-00001.json",), "part": ("part-00001.jsonl",)}[left]:
@@ -194,7 +194,7 @@ def test_changed_code_is_refused_and_changed_comments_are_not(tmp_path, monkeypa
 
 
 def test_where_rows_wait_for_mended_code_the_refusal_names_retry(tmp_path, monkeypatch):
-    """Whoever mends the code runs again, and was told to undo it, or to start over."""
+    """A user who mended the code and ran again was asked to undo it, or to start over."""
     monkeypatch.syspath_prepend(tmp_path)
     code = tmp_path / "mended_rows.py"
     code.write_text("def up(row):\n    return {**row, 'half': 1 // (row['id'] - 5)}\n")
@@ -225,7 +225,7 @@ def test_another_job_for_the_same_sink_is_told_to_take_another(job, change):
 
 
 def test_a_version_stands_in_for_the_code(tmp_path, monkeypatch):
-    """Whoever refactors a capability may say that its output is the same."""
+    """A user who refactors a capability may say that its output is the same."""
     monkeypatch.syspath_prepend(tmp_path)
     code = tmp_path / "versioned.py"
     code.write_text("def up(rows):\n    return rows\n")
@@ -310,7 +310,7 @@ def test_a_changed_file_gets_new_shards_and_its_old_parts_go_aside(job):
 
 
 def test_a_failed_successor_leaves_the_retired_part_in_place(job):
-    """Whoever reads the sink in between finds all rows of one version or the other."""
+    """A reader of the sink finds all rows of one version or the other."""
     write_jsonl(job / "in/in-001.jsonl", [{"id": "not a number", "text": None}])
 
     report = BatchRunner(echo(job, capability="capabilities:double")).run(accept_changes=True)
@@ -320,7 +320,7 @@ def test_a_failed_successor_leaves_the_retired_part_in_place(job):
 
 
 def test_a_vanished_file_is_refused_until_accepted(job):
-    """Somebody may have unmounted a disk; or may mean it."""
+    """A disk may have been unmounted; or the user may mean it."""
     (job / "in/in-001.jsonl").unlink()
     assert "in-001.jsonl" in refused(job, InputChangedError)
 
@@ -331,7 +331,7 @@ def test_a_vanished_file_is_refused_until_accepted(job):
 
 
 def test_a_deleted_part_is_refused_with_its_name(job):
-    """Its sentinel says that it is there; somebody should know that it is not."""
+    """Its sentinel says that it is there; the user has to hear that it is not."""
     (job / "out/part-00001.jsonl").unlink()
 
     assert "part-00001.jsonl: the part is gone" in refused(job, DamagedOutputError)
@@ -395,7 +395,7 @@ def test_a_foreign_part_under_the_name_of_a_pending_shard_is_refused(job):
 
 
 def test_parts_without_their_sentinels_are_named_all_at_once_with_the_way_out(job):
-    """Told of one at a time, somebody moved a hundred of them by hand, with a run after each."""
+    """Where each run named one, a user moved a hundred of them by hand, with a run after each."""
     shutil.rmtree(job / "out/_checkpoint/sentinels")
     shutil.rmtree(job / "out/_checkpoint/sentinel_index")
     before = {path.read_bytes() for path in parts(job / "out")}

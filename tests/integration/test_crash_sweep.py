@@ -19,7 +19,7 @@ def test_dying_at_any_change_to_the_disk_loses_and_doubles_nothing(tmp_path, dea
 @pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
 @pytest.mark.parametrize("job", ["errors", "retry"])
 def test_dying_with_rows_set_aside_loses_and_doubles_none_of_them(tmp_path, job, death):
-    """A row that was set aside is in its file before anybody says so, and is tried again once."""
+    """A row that was set aside is in its file before any record names it, and is retried once."""
     assert [] == sweep(tmp_path, death, job=job, stride=2)
 
 
@@ -41,7 +41,7 @@ def test_dying_while_runs_are_recorded_loses_and_doubles_none_of_them(tmp_path):
 
 
 def test_the_sweep_sees_letters_that_come_too_late(tmp_path):
-    """Whoever adopts a part cannot make its dead letters again."""
+    """A driver that adopts a part cannot make its dead letters again."""
     assert sees(
         tmp_path,
         Death.AFTER,
@@ -57,10 +57,10 @@ def test_the_sweep_sees_a_sentinel_that_comes_before_its_part(tmp_path):
 
 
 def test_the_sweep_sees_a_note_that_is_forgotten_before_its_sentinel(tmp_path):
-    """Without its note, a part whose worker died cannot be told from a stranger's."""
+    """Without its note, a part whose worker died cannot be distinguished from a stranger's."""
     assert sees(tmp_path, Death.AFTER, mutant="forget_notes_early", sign="the next run fails")
 
 
 def test_the_power_cut_sees_missing_syncs(tmp_path):
-    """A disk that was never told to write may lose the part and keep the sentinel."""
+    """A disk that was never synced may lose the part and keep the sentinel."""
     assert sees(tmp_path, Death.POWER_CUT, mutant="no_fsync")

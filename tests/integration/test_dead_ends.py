@@ -230,7 +230,7 @@ def test_a_damaged_record_of_a_finished_run_is_no_dead_end(
 def test_a_damaged_record_of_an_interrupted_run_is_no_dead_end(
     interrupted, tmp_path, capfd, record, damage
 ):
-    """Whoever wants to go on has more to lose: what is committed stays, or is moved aside."""
+    """A user who wants to go on has more to lose: what is committed stays, or is moved aside."""
     folder = moved(interrupted, tmp_path)
 
     check(folder, OF_INTERRUPTED[record], damage, capfd, silent=record in SILENT)
@@ -275,7 +275,7 @@ def test_a_damaged_plan_is_made_again_if_every_committed_shard_proves_it(job):
     "change", ["other bytes", "another file first", "other shards", "no source"]
 )
 def test_a_damaged_plan_is_not_made_again_from_a_source_that_proves_nothing(job, change):
-    """A plan that was guessed would take rows for done that nobody did."""
+    """A plan that was guessed would take rows for done that no worker did."""
     spec = a_spec(job)
     if change == "other bytes":
         write_jsonl(job / "in/in-000.jsonl", rows(50, 4))
@@ -294,7 +294,7 @@ def test_a_damaged_plan_is_not_made_again_from_a_source_that_proves_nothing(job,
 
 
 def test_starting_over_without_a_plan_moves_the_parts_aside(job):
-    """Without it nobody can vouch for what they are, so nobody may remove them."""
+    """Without it nothing vouches for what they are, so no command removes them."""
     before = {path.read_bytes() for path in parts(job / "out")}
     tear(job / "out/_checkpoint/plan/0000.parquet")
 
@@ -313,7 +313,7 @@ GONE = {
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("record", GONE)
 def test_a_record_that_is_gone_is_named_with_the_way_that_helps(job, terminal, record):
-    """It was told that there is no run, or that the sink is another run's: no command led on."""
+    """The message was that there is no run, or that the sink is another run's: no command led on."""
     key, ways = GONE[record]
     before = {path.read_bytes() for path in parts(job / "out")}
     (job / "out" / key).unlink()

@@ -64,7 +64,7 @@ def test_a_row_that_kills_its_worker_is_set_aside(folder, as_actor):
 
 
 def test_a_row_that_kills_its_driver_stops_doing_so_over_restarts(folder):
-    """On the local engine the capability runs in the driver: whoever restarts it gets through."""
+    """On the local engine the capability runs in the driver: restarts get through."""
     a_spec_file(folder, capability="capabilities:exits_on_bad")
 
     codes = [batchrunner("run", "spec.yaml", cwd=folder).returncode for _ in range(3)]

@@ -189,7 +189,7 @@ def test_a_module_that_exits_when_it_is_imported_ends_with_code_3(tmp_path, erro
 
 
 def test_code_that_exits_elsewhere_in_the_driver_does_not_choose_the_exit_code(tmp_path):
-    """Code of the user's may run where nobody expects it: when an argument is printed, say."""
+    """Code of the user's may run where no handler stands: when an argument is printed, say."""
     a_source(tmp_path / "in", shards=1)
     a_spec_file(tmp_path)
     (tmp_path / "sitecustomize.py").write_text(
@@ -417,7 +417,7 @@ def test_the_isolated_process_outlives_the_thread_that_made_its_first_call(tmp_p
 
 
 def is_gone(pid):
-    """Tell whether process *pid* has ended; one that its new parent has not asked for yet has."""
+    """Return whether process *pid* has ended; one that its new parent has not asked for yet has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:

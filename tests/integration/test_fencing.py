@@ -52,7 +52,7 @@ def files(folder):
 
 
 def made(out):
-    """All of the output, without what tells one session from another."""
+    """All of the output, without what differs between sessions."""
     return {path.name: path.read_bytes() for path in [*parts(out), out / "_manifest.json"]}
 
 
@@ -207,7 +207,7 @@ def test_what_a_run_remembers_goes_once_the_next_one_is_complete(tmp_path):
 
 
 def test_a_sentinel_of_another_run_among_the_records_is_not_trusted(tmp_path):
-    """Were it written there all the same, by a version that knows no incarnations: that is told."""
+    """Were it written there all the same, by a version that knows no incarnations: that is reported."""
     assert "was not written by this run" in failure_beside_a_foreign_sentinel(tmp_path)
 
 
@@ -220,7 +220,7 @@ def test_a_sentinel_of_another_run_would_be_trusted_without_the_comparison(tmp_p
 
 
 def failure_beside_a_foreign_sentinel(folder):
-    """Let the zombie write into the records of the new run, which nobody can forbid it."""
+    """Let the zombie write into the records of the new run, which nothing can prevent."""
     a_dead_run(folder)
     zombie = Zombie(folder, shard=2)
 
@@ -329,7 +329,13 @@ def damage_done(folder, point, grow, *, mutant="", during):
     return wrong
 
 
-@pytest.mark.parametrize("during", [True, False], ids=["wakes during", "wakes after"])
+@pytest.mark.parametrize(
+    "during",
+    [
+        pytest.param(True, id="wakes during"),
+        pytest.param(False, id="wakes after", marks=pytest.mark.sweep),
+    ],
+)
 @pytest.mark.parametrize("point", POINTS)
 def test_a_driver_that_was_displaced_while_it_stood_still_does_nothing_more(growing, point, during):
     """A paused machine, a stalled disk: the output is the second driver's, byte for byte."""
@@ -399,7 +405,7 @@ def of_another_run(folder):
 
 
 def same_names_of_another_run(folder):
-    """The same, where this run had its output before somebody moved it away."""
+    """The same, where this run had its output before the user moved it away."""
     BatchRunner(a_spec(folder)).run()
     names = ("_SUCCESS", "_manifest.json", "_owner.json")
     for path in (*parts(folder / "out"), *(folder / "out" / name for name in names)):
@@ -408,7 +414,7 @@ def same_names_of_another_run(folder):
 
 
 def test_output_whose_plan_is_gone_is_moved_aside(tmp_path):
-    """Nobody can vouch for it, and some of it may be another job's."""
+    """Nothing vouches for it, and some of it may be another job's."""
     a_source(tmp_path / "in")
     BatchRunner(a_spec(tmp_path)).run()
     (tmp_path / "out/part-00001.jsonl").write_text("another job's\n")

@@ -194,7 +194,7 @@ def test_a_job_dies_with_its_registry_and_says_so(joined, tag, tmp_path):
     process.kill()
 
     with pytest.raises(JobFailedError, match="the registry that ran the job died"):
-        job.result(20)
+        job.result(LONG)
     again = submit_capability(Scoring(tag, calls=str(calls)))
     assert again.job_id != job.job_id
     assert again.wait(LONG) is JobStatus.COMPLETED
@@ -221,7 +221,7 @@ def test_a_job_with_retries_left_outlives_its_registry(joined, tag, tmp_path, ba
     wait_for(lambda: executions(calls) == 2, what="the second attempt")
     registry_process(tag)[1].kill()
     with pytest.raises(JobFailedError, match="the registry that ran the job died"):
-        job.result(20)
+        job.result(LONG)
     assert not [path for path in kept if path.exists()]
 
 

@@ -89,7 +89,7 @@ def test_what_the_dead_left_is_removed_and_nothing_else(job):
 
 
 def test_a_run_that_ends_well_leaves_nothing_of_workers_that_died(job):
-    """Notes of rows set aside stayed for ever: nobody removed them, and `clean` did not list them."""
+    """Notes of rows set aside stayed for ever: no run removed them, and `clean` did not list them."""
     (job / "out/_checkpoint/sentinels/part-00002.json").unlink()
     (job / "out/part-00002.jsonl").unlink()
     staging = job / "out/_checkpoint/.staging"

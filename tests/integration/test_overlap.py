@@ -198,7 +198,7 @@ def test_two_files_of_one_size_and_time_are_two(tmp_path):
 
 
 def test_files_that_are_passed_over_are_counted(tmp_path, caplog):
-    """Half of a data set may be called .json: whoever sees that 4 files are left out can act."""
+    """Half of a data set may be called .json: a user who sees that 4 files are left out can act."""
     a_source(tmp_path / "in")
     for name in ("a.json", "b.jsonlines", "c.jsonl.bz2", "sub/part-00000"):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True)

@@ -147,7 +147,7 @@ def test_a_release_that_moved_what_we_exchange_costs_time_only(tmp_path, monkeyp
 
 
 def test_a_ray_that_was_running_is_left_running(tmp_path, local_ray):
-    """It is somebody else's."""
+    """It belongs to other code of the process."""
     a_source(tmp_path / "in")
     before = local_ray.get_runtime_context().get_job_id()
 
@@ -205,7 +205,7 @@ def test_actors_may_take_every_cpu(tmp_path):
 
 
 def test_a_run_that_waits_for_a_busy_cluster_says_so(tmp_path, local_ray, monkeypatch, caplog):
-    """Somebody else holds every CPU: not a failure, but not a silence either."""
+    """Another driver holds every CPU: not a failure, but not a silence either."""
     from batchrunner.execute import ray_connection
 
     monkeypatch.setattr(ray_connection, "_OVERDUE_SECONDS", 1.0)

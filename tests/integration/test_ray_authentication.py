@@ -42,7 +42,7 @@ def unguarded(local_ray):
 
 
 def clients(home, *steps, **environment):
-    """Take the steps, one after the other, in one process of whoever lives in *home*."""
+    """Take the steps, one after the other, in one process whose home is *home*."""
     inherited = {k: v for k, v in ENVIRONMENT.items() if k not in ray_doors.AUTHENTICATION}
     done = subprocess.run(
         [sys.executable, ray_doors.__file__],

@@ -1,4 +1,4 @@
-"""Whoever's code fails learns at once what it raised, on which line, and for which row."""
+"""A user whose code fails sees at once what it raised, on which line, and for which row."""
 
 from __future__ import annotations
 
@@ -259,11 +259,11 @@ def test_the_rows_that_a_shard_was_given_up_for_are_kept_until_it_is_committed(
     assert len(list((tmp_path / "out/_checkpoint/errors").iterdir())) == 2
     assert 0 < len(found) <= 10
     assert len({dead_letter["at"] for dead_letter in found}) == len(found)
-    assert {(dead_letter["given_up"], dead_letter["error"]) for dead_letter in found} == {
+    assert {(dead_letter["quarantined"], dead_letter["error"]) for dead_letter in found} == {
         (True, "ValueError")
     }
     [group] = error_groups(checkpoint(tmp_path))
-    assert (group.given_up, group.shards, group.rows) == (True, 1, len(found))
+    assert (group.quarantined, group.shards, group.rows) == (True, 1, len(found))
 
     mended.touch()
     assert BatchRunner(spec).retry().ok

@@ -144,7 +144,7 @@ def test_the_budget_decides_between_success_and_failure(tmp_path, budget, code):
 
 
 def test_a_capability_that_fails_everything_is_stopped_early(tmp_path):
-    """Nobody wants a million rows tried three times each to learn that a key was misspelt."""
+    """A million rows tried three times each are a high price for a misspelt key."""
     a_source(tmp_path / "in", shards=20, rows_per_shard=500)
     calls = tmp_path / "calls"
     spec = a_spec(
@@ -207,7 +207,7 @@ def test_a_bad_row_can_be_made_to_fail_its_shard(tmp_path):
 
 
 def test_a_shard_without_good_rows_keeps_its_letters(tmp_path):
-    """Also in Parquet, where nobody knows the schema yet when its turn comes."""
+    """Also in Parquet, where the schema is not yet known when its turn comes."""
     write_jsonl(tmp_path / "in/a.jsonl", [{**row, "bad": True} for row in rows(0, 3)])
     write_jsonl(tmp_path / "in/b.jsonl", rows(3, 5))
     spec = a_spec(
@@ -224,7 +224,7 @@ def test_a_shard_without_good_rows_keeps_its_letters(tmp_path):
 
 
 def test_a_drifting_type_costs_its_rows_and_names_column_and_types(tmp_path):
-    """A part with another schema would break whoever reads them together."""
+    """A part with another schema would break readers of all parts."""
     a_source(tmp_path / "in", shards=3, rows_per_shard=4)
     spec = a_spec(
         tmp_path,

@@ -248,7 +248,7 @@ def test_a_bad_row_of_a_bucket_is_set_aside_and_tried_again(bucket, tmp_path):
 
 
 def test_damage_in_a_bucket_is_found_set_aside_and_made_again(bucket):
-    """Two parts swapped, one gone, one twice: the listing alone would not tell."""
+    """Two parts swapped, one gone, one twice: the listing alone would not show it."""
     BatchRunner(a_spec(bucket)).run()
     one, other = (bucket.get(f"out/part-0000{number}.jsonl") for number in (0, 1))
     bucket.put("out/part-00000.jsonl", other)
@@ -269,7 +269,7 @@ def test_damage_in_a_bucket_is_found_set_aside_and_made_again(bucket):
 
 
 def test_an_upload_that_nobody_finished_is_listed_and_aborted(bucket):
-    """Nobody sees its parts, but somebody pays for them."""
+    """No listing shows its parts, but the owner of the bucket pays for them."""
     BatchRunner(a_spec(bucket)).run()
     bucket.begin_upload("out/part-00007.jsonl")
     options = bucket.storage_options

@@ -79,7 +79,7 @@ def test_a_look_that_is_answered_by_nothing_shows_no_object(proxy, storage):
 
 @pytest.mark.parametrize("write", ["put", "put_if_absent", "publish"])
 def test_a_write_without_its_etag_is_looked_at_and_done_again(proxy, storage, write):
-    """Once such an answer is no reason to give up: the bucket tells whether the object is there."""
+    """Once such an answer is no reason to give up: the bucket shows whether the object is there."""
     proxy.inject(Fault(NetworkFaultKind.STATUS, "PUT", status=200, body="", nth=1))
 
     OPERATIONS[write](storage)

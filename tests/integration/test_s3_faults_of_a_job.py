@@ -101,7 +101,7 @@ class Job:
         )
 
     def run(self, *faults: Fault, may_fail: type[BatchRunnerError] = StorageError) -> bool:
-        """Tell whether it got to its end."""
+        """Return whether it got to its end."""
         self._proxy.inject(*faults)
         try:
             return BatchRunner(self.spec).run().ok

@@ -159,7 +159,7 @@ def test_one_byte_of_other_content_under_the_same_size_is_computed_again(tmp_pat
 
 
 def test_plan_says_what_was_compared_and_writes_nothing(tmp_path):
-    """Whoever sees new times wants to know before anything starts."""
+    """A user who sees new times wants to know before anything starts."""
     job = Job(tmp_path, "jsonl")
     report = job.run()
     job.touch()
@@ -187,7 +187,7 @@ def test_a_changed_file_is_named_as_compared(tmp_path):
 
 
 def test_a_success_stands_while_new_times_are_noted(tmp_path):
-    """Nothing of the output changes; whoever waits for it must not see it go."""
+    """Nothing of the output changes; a reader that waits for it must not see it go."""
     job = Job(tmp_path, "jsonl")
     job.run()
     job.touch()
@@ -312,7 +312,7 @@ def test_shards_without_output_keep_their_hash(tmp_path):
 
 
 def runs_in(folder, monkeypatch, **changes):
-    """A spec with relative paths, as somebody runs it who stands in *folder*."""
+    """A spec with relative paths, as a user runs it who stands in *folder*."""
     monkeypatch.chdir(folder)
     source = {"uri": "in", "shard": {"bytes": 4096}}
     fields = {"capability": "capabilities:double", "source": source, "sink": "out"}
@@ -370,7 +370,7 @@ def test_a_moved_run_grows_and_moves_again(tmp_path, monkeypatch):
 
 
 def test_a_source_that_moved_alone_is_a_change(tmp_path, monkeypatch):
-    """It may be other data; somebody has to say so."""
+    """It may be other data; the user has to say so."""
     job = Job(tmp_path / "job")
     BatchRunner(runs_in(job.folder, monkeypatch)).run()
     (job.folder / "in").rename(job.folder / "in2")
@@ -466,7 +466,7 @@ def test_a_job_may_move_into_a_folder_of_its_own_name(tmp_path, monkeypatch):
 
 
 def test_weights_that_a_copy_of_a_job_names_beside_the_old_ones_are_added(tmp_path, monkeypatch):
-    """Two files must not be taken for one: what the second holds would be nobody's business."""
+    """Two files must not be taken for one: what the second holds would go unread."""
     job = Job(tmp_path / "job")
     weights(job.folder, w=b"1")
     capability = {"target": "capabilities:double", "files": ["w.bin"]}

@@ -1,4 +1,4 @@
-"""Two runs want one sink: the second is told at once, before anything is touched or computed."""
+"""Two runs want one sink: the second is refused at once, before anything is touched or computed."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Job:
         )
 
     def run(self, faults: Faults) -> bool:
-        """Tell whether it got to its end."""
+        """Return whether it got to its end."""
         with faulty_scheme("memory", faults):
             return self.ends(lambda: BatchRunner(self.spec).run().ok)
 
@@ -92,7 +92,7 @@ def test_a_store_that_stays_down_stops_the_run_wherever_it_was(kind):
 
 @pytest.mark.parametrize("kind", [FaultKind.FAIL, FaultKind.LOST, FaultKind.TORN])
 def test_whatever_call_of_a_repair_fails_it_can_be_done_again(kind):
-    """Whoever repairs has had one accident already."""
+    """A user who repairs has had one accident already."""
     job = Job()
     job.finish()
     harm(job)

@@ -20,11 +20,11 @@ import damage
 import golden
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, Generation, Sentinel
-from batchrunner.checkpoint.documents import sealed
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_to_bytes
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, ObjectNotFoundError
 from batchrunner.shard import Slicing
 from batchrunner.storage import open_storage
+from batchrunner.storage.json_documents import sealed
 from batchrunner.verify import repair, verify
 from batchrunner.verify.repairing import with_dependents
 from builders import a_source, a_spec, parts, rows, rows_out, write_jsonl

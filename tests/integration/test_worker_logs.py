@@ -113,7 +113,7 @@ def test_a_worker_that_never_stops_talking_keeps_its_beginning_and_its_end(tmp_p
 
 
 def test_logs_shows_what_a_driver_that_was_killed_had_said(tmp_path):
-    """Whoever looks in the morning finds a node that is gone, and a bucket."""
+    """In the morning the node is gone, and the bucket is there."""
     (tmp_path / "talks.py").write_text(
         "import time\n"
         "def call(rows):\n"

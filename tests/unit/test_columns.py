@@ -72,7 +72,7 @@ ARRAYS = st.sampled_from(list(TYPES)).flatmap(
 
 
 def same(one, other):
-    """Tell whether two lists of values are the same, NaN included."""
+    """Return whether two lists of values are the same, NaN included."""
     return len(one) == len(other) and all(
         a == b or (isinstance(a, float) and math.isnan(a) and math.isnan(b))
         for a, b in zip(one, other, strict=True)
@@ -106,7 +106,7 @@ def test_rows_come_back_from_a_table_as_they_went_in(rows):
 @given(values=st.lists(SCALARS | st.lists(SCALARS, max_size=2), min_size=1, max_size=4))
 @settings(max_examples=300)
 def test_values_that_do_not_go_together_are_refused_not_bent(values):
-    """What JSON allows in one place, a column may not: then somebody has to know."""
+    """What JSON allows in one place, a column may not: then the user has to hear of it."""
     table, refusal = attempt(rows_to_table, [{"x": value} for value in values])
 
     assert "column 'x" in refusal or repr(table.to_pylist()) == repr(

@@ -154,7 +154,7 @@ def test_of_a_committed_part_the_sentinel_is_returned(place):
 
 
 def test_a_part_of_nobody_is_foreign_and_not_touched(place):
-    """It may be somebody's only copy."""
+    """It may be the user's only copy."""
     sink, _ = place
     sink.put(PART, b"foreign")
 

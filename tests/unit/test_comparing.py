@@ -86,7 +86,7 @@ def test_without_a_hash_of_each_committed_shard_nothing_is_read(hashes):
 
 @pytest.mark.parametrize("file", [{"identity": "old"}, {"size": 17}])
 def test_a_file_that_is_as_listed_or_of_another_size_is_not_read(file):
-    """Listings tell."""
+    """Listings decide."""
     asked = Asked()
 
     assert asked.compare(ALL, **file).same == {}

@@ -71,7 +71,7 @@ def expected(shard, part, sentinel):
         return "nothing" if part == "absent" else "foreign"
     if shard == RETIRED:  # its part does not count any more, nor does what is said of it
         return "nothing" if part == "absent" else "to retire"
-    if sentinel == "absent":  # a part without a sentinel: somebody died in between
+    if sentinel == "absent":  # a part without a sentinel: its worker died in between
         return "nothing" if part == "absent" else "to seal"
     return "committed" if (part, sentinel) == ("present", "good") else "damaged"
 
@@ -107,7 +107,7 @@ def test_what_is_found_is_told_by_id_and_by_name():
 
 
 def test_everything_that_is_damaged_is_told_at_once():
-    """Whoever has to restore files wants the whole list, with what is wrong with each."""
+    """A user who has to restore files wants the whole list, with what is wrong with each."""
     plan = a_plan(active=range(4), retired=())
     parts = {**parts_of(1, "wrong size"), **parts_of(2, "present"), **parts_of(3, "present")}
     good = {0: a_sentinel(0), 1: a_sentinel(1), 2: a_sentinel(2, run_uid="theirs")}
@@ -138,7 +138,7 @@ def test_of_many_damaged_shards_some_are_shown():
 
 
 def test_parts_that_belong_to_nobody_are_named():
-    """Somebody wrote them; to delete them is not ours."""
+    """Another program wrote them; to delete them is not ours."""
     parts = parts_of(UNKNOWN, "present") | {
         "part-00000.jsonl.gz": Entry("part-00000.jsonl.gz", 1, "1")
     }

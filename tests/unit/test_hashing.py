@@ -158,7 +158,7 @@ def test_a_row_group_that_is_not_the_shards_does_not_count():
 
 
 def test_a_read_that_passes_bytes_over_gives_no_hash():
-    """Better none than one that vouches for what nobody looked at."""
+    """Better none than one that vouches for what was never compared."""
     reads = HashedReads(io.BytesIO(b"0123456789"), start=0, stop=None)
     reads.read(2)
     reads.seek(4)

@@ -481,12 +481,14 @@ def test_an_entry_of_a_later_format_is_named_and_hides_no_other(journal, caplog)
     storage.put(f"runs/{KEY}/00000001.json", b'{"version": 2}')
     journal.claim(a_submission(2))
 
-    with pytest.raises(NewerFormatError, match=r"00000001.json is of format 2; .* reads 1"):
+    with pytest.raises(
+        NewerFormatError, match=r"00000001.json has format version 2; .* reads up to 1"
+    ):
         journal.read(f"{KEY}-1")
     found = list(journal.read_many([f"{KEY}-1", f"{KEY}-2"]))
 
     assert [record.submission.number for record in found] == [2]
-    assert "format 2" in caplog.text
+    assert "format version 2" in caplog.text
 
 
 def test_versions_that_differ_are_told_and_another_python_is_refused():

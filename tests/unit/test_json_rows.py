@@ -99,7 +99,7 @@ def test_a_block_is_written_as_its_lines_are(rows):
     ],
 )
 def test_what_is_no_row_is_refused_with_its_reason(line, reason):
-    """The row is set aside, and somebody reads why."""
+    """The row becomes a dead letter, and a person reads why."""
     assert parse_block(line) is None
     with pytest.raises(ValueError, match=reason.replace("(", r"\(")):
         parse_line(line)

@@ -1,4 +1,4 @@
-"""The right of one driver to run: one has it, everybody knows who, and nobody waits for the dead."""
+"""The right of one driver to run: one has it, every other one sees which, and none waits for the dead."""
 
 import dataclasses
 import os
@@ -84,7 +84,7 @@ def test_the_first_driver_gets_the_first_epoch(storage):
 
 
 def test_who_runs_is_told(storage):
-    """So that somebody can go there and look."""
+    """So that a person can go there and look."""
     acquire_lease(storage, me())
 
     message = refused(storage)
@@ -143,7 +143,7 @@ def test_the_tenth_epoch_is_newer_than_the_ninth(storage):
 
 @pytest.fixture
 def claimants(tmp_path):
-    """Start processes that claim the lease of one checkpoint when they are told to."""
+    """Start processes that claim the lease of one checkpoint when a line comes."""
     started = []
 
     def start(name):
@@ -180,7 +180,7 @@ def test_a_driver_that_was_killed_here_is_taken_over_at_once(tmp_path, claimants
     assert f"process {process.pid} on" in refused(disk)
 
     process.send_signal(signal.SIGKILL)
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, but nobody buried it yet
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, but not waited for yet
 
     assert acquire_lease(disk, me(), waiting=pytest.fail).epoch == 2
 
@@ -311,7 +311,7 @@ def test_a_lease_comes_back_as_it_was_stored():
 
 @pytest.mark.parametrize("foreign", [b"[]", b"null", b"7", b'{"owner": []}', b'{"a": 1}', b"\xff"])
 def test_a_damaged_lease_is_called_so(foreign):
-    """Nobody may take it for the lease of somebody."""
+    """No driver may take it for a lease."""
     whole = Lease(1, me()).to_bytes()
     for data in [foreign, *(whole[:length] for length in range(len(whole)))]:
         with pytest.raises(DamagedOutputError, match="lease is damaged"):

@@ -317,7 +317,7 @@ def test_a_row_that_python_cannot_hold_can_be_located_all_the_same(type_, number
 
 
 def test_a_page_that_is_not_what_its_checksum_says_fails_its_shard():
-    """A bit that flipped in storage is another value, and nobody would know."""
+    """A bit that flipped in storage is another value, unnoticed."""
     data = bytearray(
         written(
             pa.table({"n": range(1000)}),

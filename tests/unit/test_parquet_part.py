@@ -131,7 +131,7 @@ def test_what_rows_add_is_in_the_file_wherever_its_row_groups_end(monkeypatch, g
 
 
 def test_a_dictionary_reaches_all_of_its_words(monkeypatch):
-    """The source had a few; with more than 128, indices of a byte made a part that nobody can read."""
+    """The source had a few; with more than 128, indices of a byte made a part that no reader can read."""
     monkeypatch.setattr(parquet_part, "ROW_GROUP_BYTES", 300)
     few = pa.dictionary(pa.int8(), pa.string())
     texts = [f"word {n}" for n in range(300)]

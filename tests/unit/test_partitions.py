@@ -84,6 +84,6 @@ def test_a_bucket_is_as_a_disk():
 
 
 def test_a_name_that_stands_twice_is_refused():
-    """Ray Data takes the inner value and pyarrow the outer one: nobody can know which was meant."""
+    """Ray Data takes the inner value and pyarrow the outer one: which was meant cannot be decided."""
     with pytest.raises(InvalidSpecError, match=r"'k' twice.*source\.partitioning: none"):
         partition_columns("/t/k=1/k=2/a.parquet", ("/t",))

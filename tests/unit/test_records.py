@@ -20,10 +20,10 @@ from batchrunner.checkpoint import (
     RunRecord,
     Sentinel,
 )
-from batchrunner.checkpoint.documents import sealed
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_to_bytes
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, NewerFormatError
 from batchrunner.shard import Shard, Slicing
+from batchrunner.storage.json_documents import sealed
 from batchrunner.testing.memory import MemoryStorage
 
 COUNT = st.integers(0, 2**63 - 1)
@@ -138,7 +138,7 @@ def test_a_record_that_is_cut_short_is_damaged_at_every_length(record, word):
 @pytest.mark.parametrize("kind", [Sentinel, RunRecord])
 @pytest.mark.parametrize("data", FOREIGN)
 def test_what_is_no_record_is_damaged(kind, data):
-    """Somebody put a file there, or a tool did."""
+    """A user put a file there, or a tool did."""
     with pytest.raises(DamagedOutputError, match="k is damaged"):
         kind.from_bytes(data, key="k")
 
@@ -356,7 +356,7 @@ def test_what_was_asked_for_is_kept_with_every_change_of_it(checkpoint):
 
 
 def test_two_drivers_cannot_both_begin_a_run(checkpoint):
-    """The second would work under a name that nobody else knows."""
+    """The second would work under a name that no other process knows."""
     checkpoint.begin(a_run_record(run_uid="a"))
 
     with pytest.raises(LeaseHeldError, match=r"run\.json was written by another driver"):
@@ -452,7 +452,7 @@ def test_a_copy_of_a_sentinel_that_was_made_anew_does_not_count(storage, checkpo
 
 
 def test_a_copy_of_a_sentinel_that_is_gone_does_not_count(storage, checkpoint):
-    """Whoever removed it wants the shard to run again."""
+    """A user who removed it wants the shard to run again."""
     checkpoint.fold(publish(checkpoint, 1, 2), name="one")
     storage.delete(["sentinels/part-00001.json"])
 
@@ -489,7 +489,7 @@ def test_a_damaged_ledger_is_harmless(storage, checkpoint):
 
 
 def test_a_damaged_sentinel_is_named_and_the_others_are_read(storage, checkpoint):
-    """So that all that is damaged can be told at once."""
+    """So that all that is damaged can be reported at once."""
     made = publish(checkpoint, *range(4))
     storage.put("sentinels/part-00001.json", b"torn")
     storage.put("sentinels/part-00002.json", a_sentinel(3).to_bytes())

@@ -46,7 +46,7 @@ def test_a_part_has_the_columns_of_the_first_one_and_its_own(checkpoint):
 
 
 def test_what_all_parts_have_together_is_kept(checkpoint):
-    """Whoever reads them together needs it."""
+    """Readers of all parts together need it."""
     for own in (FIRST, LANG, SCORE):
         a_worker(checkpoint).settle(own)
 
@@ -85,7 +85,7 @@ def test_a_part_without_columns_settles_nothing(checkpoint):
 
 
 def test_a_worker_waits_for_the_first_part(checkpoint):
-    """Else the types of all would be those of whoever is fastest."""
+    """Else the types of all would be those of the fastest worker."""
     first, fast = a_worker(checkpoint), a_worker(checkpoint)
     fast.waits = True
     settled = []
@@ -141,7 +141,7 @@ FULL = schema(id=pa.int64(), m=pa.struct([("a", pa.int64())]))
 
 
 def test_an_object_that_is_always_empty_has_the_fields_that_others_know(checkpoint):
-    """It is an object all the same; alone, Parquet has no type for it, and nobody agrees on that."""
+    """It is an object all the same; alone, Parquet has no type for it, and no two workers agree on that."""
     with pytest.raises(SchemaError, match="column 'm': Parquet has no type for struct<>"):
         a_worker(checkpoint).settle(EMPTY)
     assert checkpoint.schemas() == []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrunner.driver.plan import slices_of
+from batchrunner.driver.plan import Slicer
 from batchrunner.driver.source_files import SourceFile
 from batchrunner.formats import lines, parquet_reader
 from batchrunner.formats.contract import Sharding
@@ -33,7 +33,7 @@ GROUPS = st.lists(st.integers(0, 9), max_size=6)
 def cut(data, kind, *, unit="bytes", count=1, limit=None, opened=None):
     file = SourceFile("x", len(data), "", kind)
     opened = opened or (lambda: io.BytesIO(data))
-    return slices_of(file, Sharding(unit, count), limit=limit, opener=lambda _: opened())
+    return Slicer(lambda _: opened()).slices(file, Sharding(unit, count), limit)
 
 
 def read(data, kind, piece):
@@ -113,9 +113,7 @@ def test_shards_of_so_many_rows_are_exact(data, every, limit):
 def test_byte_ranges_touch_and_are_about_as_large_as_asked(size, step):
     """No gap, no overlap, no crumb at the end that costs a whole part."""
     step = max(step, size // 1000)
-    slices = slices_of(
-        SourceFile("x", size, "", PLAIN), Sharding("bytes", step), limit=None, opener=never
-    )
+    slices = Slicer(never).slices(SourceFile("x", size, "", PLAIN), Sharding("bytes", step), None)
 
     edges = [piece.start for piece in slices] + [slices[-1].stop]
     assert edges == [0, *(piece.stop for piece in slices)]

@@ -1,4 +1,4 @@
-"""Which files a source is: told by listings, the same on a disk and in a bucket."""
+"""Which files a source is: decided by listings, the same on a disk and in a bucket."""
 
 import uuid
 
@@ -79,7 +79,7 @@ def test_a_glob_gives_the_files_that_it_matches(bucket, pattern, expected):
 
 
 def test_a_folder_gives_its_data_and_that_of_its_folders(bucket):
-    """What begins with a dot or an underscore is somebody's bookkeeping: also ours."""
+    """What begins with a dot or an underscore is bookkeeping: also ours."""
     fill(bucket, KEYS)
 
     assert found(bucket, "") == [
@@ -90,7 +90,7 @@ def test_a_folder_gives_its_data_and_that_of_its_folders(bucket):
 
 
 def test_a_file_is_itself_also_when_its_name_looks_like_a_glob(bucket):
-    """Or is hidden: whoever names a file wants that file."""
+    """Or is hidden: a user who names a file wants that file."""
     fill(bucket, KEYS)
 
     for key in ("x[1].jsonl", ".hidden.jsonl", "_tmp/a.jsonl"):
@@ -173,7 +173,7 @@ def test_a_named_file_of_unknown_format_asks_for_it(bucket):
 
 
 def test_a_name_that_contradicts_the_format_is_not_read(bucket):
-    """A glob passes it over; whoever names it is told."""
+    """A glob passes it over; naming it is refused."""
     fill(bucket, ["a.jsonl", "b.parquet", "c.parquet.gz"])
 
     assert found(bucket, "*", format="jsonl") == ["a.jsonl"]

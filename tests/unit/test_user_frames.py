@@ -84,6 +84,6 @@ def test_a_long_traceback_keeps_its_end():
 
 
 def test_what_a_row_holds_does_not_act_on_the_terminal():
-    """Whoever supplies a row would act on the operator's."""
+    """The supplier of a row would act on the operator's."""
     assert one_line("a\x1b]52;c;x\x07\n b\u202e ü", most=50) == "a\\x1b]52;c;x\\x07 b\\u202e ü"
     assert one_line("12345", most=3) == "123…"

@@ -38,8 +38,8 @@ def walk(folder: str, prefix: str, *, recursive: bool) -> Iterator[Entry]:
         StorageError: The folder cannot be read.
     """
     try:
-        with os.scandir(folder) as found:
-            inside = sorted((_place(item), item) for item in found)
+        with os.scandir(folder) as items:
+            inside = sorted((_place(item), item) for item in items)
     except FileNotFoundError:
         return
     except OSError as error:

@@ -91,11 +91,11 @@ class ObjectPromises(Races):
         whole = [bytes([number]) * 1_000_000 for number in range(2)]
         storage.put("key", whole[0])
         done = threading.Event()
-        seen: set[bytes] = set()
+        versions: set[bytes] = set()
 
         def read() -> None:
             while not done.is_set():
-                seen.add(twin.get("key"))
+                versions.add(twin.get("key"))
 
         reader = threading.Thread(target=read)
         reader.start()
@@ -105,8 +105,8 @@ class ObjectPromises(Races):
         done.set()
         reader.join()
 
-        assert seen
-        assert seen <= set(whole)
+        assert versions
+        assert versions <= set(whole)
 
     @pytest.mark.parametrize("key", ODD_KEYS)
     def test_an_odd_key_is_a_key_to_every_call(self, storage: Storage, key: str) -> None:

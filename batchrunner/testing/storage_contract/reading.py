@@ -75,9 +75,9 @@ class ReadPromises(Races):
                 return b"".join(file.read(1_000) for _ in range(50))
 
         starts = [0, 50_000, 100_000, 150_000]
-        found = at_once(partial(read, start) for start in starts)
+        read_at_once = at_once(partial(read, start) for start in starts)
 
-        assert found == [data[start : start + 50_000] for start in starts]
+        assert read_at_once == [data[start : start + 50_000] for start in starts]
 
     def test_an_object_replaced_since_it_was_listed_is_not_read(self, storage: Storage) -> None:
         """Its bytes are not those that the plan was made of."""

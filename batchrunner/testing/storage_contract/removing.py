@@ -125,10 +125,10 @@ class RemovePromises(Races):
         assert list(twin.garbage()) == []
         one = staged(storage, b"1234")
 
-        left = twin.garbage()
+        garbage = twin.garbage()
 
         # Where staged bytes belong to their process alone, there is nothing to list.
-        assert {entry.key.partition("/")[0] for entry in left} <= {".staging"}
+        assert {entry.key.partition("/")[0] for entry in garbage} <= {".staging"}
         twin.clean()
         assert list(storage.garbage()) == []
         one.discard()
