@@ -126,10 +126,6 @@ def _shown(key: bytes) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _as_text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
-
-
 def _unplain(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(k)}: {_unplain(v)}" for k, v in value.items()) + "}"
