@@ -28,7 +28,7 @@ class Finished:
     """A part whose bytes are staged, and what its sentinel will say.
 
     Attributes:
-        dead_letters: Rows set aside, staged for the name that the sentinel gives; None for none.
+        dead_letters: Those of the shard, staged for the name that the sentinel gives; None for none.
     """
 
     stem: str

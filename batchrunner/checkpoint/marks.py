@@ -7,7 +7,7 @@ mark of its own; a shard whose own mark stays is guilty, and goes on in isolatio
 Many deaths come from outside: a driver is killed and takes its workers along, a node is lost. They
 count against no shard. A death counts when the driver of its session outlived it: then the next
 worker of that session sees the mark, and writes into it that this was a death. Where the worker is
-the driver, the two kinds look alike: there a shard may be isolated for it, but is never given up.
+the driver, the two kinds look alike: there a shard may be isolated for it, but is never quarantined.
 """
 
 from __future__ import annotations

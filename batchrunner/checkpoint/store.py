@@ -103,7 +103,7 @@ class Checkpoint(RunDocuments):
         return bool(self.records.put_if_absent({_schema_key(number): schema}))
 
     def publish_dead_letters(self, dead_letters: Mapping[str, Staged]) -> None:
-        """Make the rows that an attempt set aside durable, under names that are its own."""
+        """Make the dead letters of an attempt durable, under names that are its own."""
         keys = {
             f"errors/{name}": (staged, b"dead_letters") for name, staged in dead_letters.items()
         }
