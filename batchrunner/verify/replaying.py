@@ -30,7 +30,7 @@ from batchrunner.verify.replay_batch import (
 )
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Caller, Piece
-from batchrunner.worker.loading import direct_caller
+from batchrunner.worker.capability_loading import direct_caller
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.work import Work
 
