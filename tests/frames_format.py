@@ -52,8 +52,7 @@ class Frames(RowFormat):
                     held, size = [], 0
         except ValueError as error:
             raise ShardFailedError(f"{shard.uri}: {error}") from error
-        if held:
-            yield chunk_of(held, literal, **keep)
+        yield chunk_of(held, literal, **keep)
 
     def span(self, shard, positions, *, compression):
         start, stop = min(positions), max(positions) + 1
@@ -67,14 +66,9 @@ class Frames(RowFormat):
 
 
 def frame(row):
-    text = repr(row)
-    try:
-        is_exact = isinstance(row, dict) and repr(ast.literal_eval(text)) == text
-    except (ValueError, SyntaxError):
-        is_exact = False
-    if not is_exact:
-        raise ValueError(f"no literal: {text[:80]}")
-    body = text.encode()
+    body = repr(row).encode()
+    if repr(literal(body)).encode() != body:
+        raise ValueError(f"no literal: {body[:80]}")
     return HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
@@ -124,5 +118,4 @@ class FramesAgain(RecordReader):
     def row_of(self, record):
         if binascii.crc32(record[8:]) != int.from_bytes(record[4:8], "little"):
             raise ValueError("its checksum is another")
-        row = ast.literal_eval(record[8:].decode())
-        return dict(row.items())
+        return dict(ast.literal_eval(record[8:].decode()))

@@ -9,7 +9,7 @@ import pyarrow as pa
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint import commit as committing
 from batchrunner.driver.session import Session
-from batchrunner.formats import schemas
+from batchrunner.formats import conform, schemas
 from batchrunner.storage.disk import durability, staging
 from batchrunner.storage.disk import storage as local
 from batchrunner.storage.disk.storage import LocalStorage
@@ -83,8 +83,8 @@ def casts_types() -> None:
     def shaped(array, want, path, *, lenient):
         return array.cast(want)
 
-    schemas._grown = lambda kind, own, path: own if pa.types.is_null(kind) else kind
-    schemas._shaped = shaped
+    schemas.grown_type = lambda kind, own, path: own if pa.types.is_null(kind) else kind
+    conform._shaped = shaped
 
 
 def deletes_by_name() -> None:

@@ -138,7 +138,7 @@ def _check_exact(array: pa.Array, values: Sequence[Any], kind: ArrowKind, path: 
 
 
 def same_values(one: pa.Array, other: pa.Array) -> bool:
-    """Tell whether two arrays of one type have the same values: NaN is NaN, and -0.0 is not 0.0."""
+    """Return whether two arrays of one type have the same values: NaN is NaN, and -0.0 is not 0.0."""
     if not pa.types.is_floating(one.type):
         return bool(one.equals(other))
     one, other = one.cast(pa.float64()), other.cast(pa.float64())
@@ -164,7 +164,7 @@ def _list_array(values: Sequence[Any], *, path: str, hints: Hints, lenient: bool
 
 
 def _is_extension(kind: pa.DataType) -> bool:
-    """Tell whether *kind* is a name for another type, whose values it has in Python."""
+    """Return whether *kind* is a name for another type, whose values it has in Python."""
     return isinstance(kind, pa.BaseExtensionType) and not kind.equals(pa.uuid())
 
 

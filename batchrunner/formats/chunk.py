@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 MAX_RAW_BYTES = 4096
-"""How much of a row that is set aside is kept."""
+"""How much of a row a dead letter keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Position:
     """Where a row stands in its file.
 
     Attributes:
-        unit: "byte" (offset of the line in the uncompressed file) or "row" (number, from 0).
+        unit: "byte" (offset in the uncompressed file) or "row" (number, from 0).
         at: The offset or the number.
         raw: The row as it stands there, at most `MAX_RAW_BYTES` of it.
     """
@@ -105,7 +105,7 @@ class Chunk(Protocol):
         """
 
     def reread(self, start: int, stop: int) -> list[Row]:
-        """Return the same rows again, as they stood before anybody changed them."""
+        """Return the same rows again, as they were before the receiver changed them."""
 
     def segments(self) -> Sequence[Segment]:
         """Cut the rows into segments that go into one table each, in order and without gaps."""
@@ -118,7 +118,7 @@ class Chunk(Protocol):
         """
 
     def positions(self) -> Sequence[int]:
-        """Tell where each row stands in its file, as `Position.at`."""
+        """Return where each row stands in its file, as `Position.at`."""
 
     def locate(self, index: int) -> Position:
-        """Tell where row *index* stands in its file, and how it looks there. Never raises."""
+        """Return where row *index* stands in its file, and how it looks there. Never raises."""

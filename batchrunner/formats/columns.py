@@ -63,7 +63,7 @@ def _beyond_python(kind: pa.DataType, name: str, why: str) -> str:
 
 
 def _may_be_cut(kind: pa.DataType) -> bool:
-    """Tell whether *kind* holds times of day in nanoseconds, which Python has not."""
+    """Return whether *kind* holds times of day in nanoseconds, which Python has not."""
     t = pa.types
     if t.is_time64(kind):
         return bool(kind.unit == "ns")

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol
 
 from batchrunner.formats.chunk import Chunk, Row
+from batchrunner.formats.compression import RowPart
+from batchrunner.formats.hashing import ReadHash, SourceHash, has_same_extent
 from batchrunner.shard import Shard, Slicing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from batchrunner.formats.hashing import SourceHash
     from batchrunner.formats.partitions import Partition
 
 Opener = Callable[[], BinaryIO]
@@ -145,16 +146,12 @@ class Format(ABC):
 
         By default, of those between the first one of the slice and the last one that was read.
         """
-        from batchrunner.formats.hashing import ReadHash
-
         return ReadHash(shard.start if shard.slicing is Slicing.BYTES else 0)
 
     def has_same_bytes(
         self, file: BinaryIO, shard: Shard, *, columns: Sequence[str] | None, hashed: str
     ) -> bool:
         """Return whether *file* still has the bytes whose hash was *hashed* when *shard* was read."""
-        from batchrunner.formats.hashing import has_same_extent
-
         return has_same_extent(
             file, shard.start if shard.slicing is Slicing.BYTES else 0, hashed=hashed
         )
@@ -200,8 +197,6 @@ class RowFormat(Format):
     def writer(
         self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart
     ) -> PartWriter:
-        from batchrunner.formats.compression import RowPart
-
         return RowPart(file, compression=compression)
 
     @abstractmethod

@@ -70,11 +70,11 @@ def _dictionary(kind: ArrowType) -> pa.DataType:
     that it cannot read.
     """
     values, indices = (arrow_type(field.type) for field in kind.fields)
-    kept = _IN_DICTIONARIES.get(kind.fields[0].type.name)
-    if kept is None:
+    word = _IN_DICTIONARIES.get(kind.fields[0].type.name)
+    if word is None:
         return values
     wide = indices if indices.bit_width >= pa.int32().bit_width else pa.int32()
-    return pa.dictionary(wide, kept(), ordered=bool(kind.of[0]))
+    return pa.dictionary(wide, word(), ordered=bool(kind.of[0]))
 
 
 def _field(field: ArrowField) -> pa.Field:
@@ -121,7 +121,7 @@ def _granted(field: pa.Field, plain: pa.Field) -> pa.Field:
 
 
 def refuses_nulls(schema: pa.Schema) -> bool:
-    """Tell whether *schema* has no null somewhere, so that `check_nulls` has something to check."""
+    """Return whether *schema* refuses a null anywhere, so that `check_nulls` has to be called."""
     return any(map(_has_no_nulls, schema))
 
 

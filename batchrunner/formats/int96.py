@@ -2,7 +2,7 @@
 
 No Arrow type holds all of them. They are read as microseconds, as Spark means them: nanoseconds end
 in 2262, and "no end" is written as the year 9999. What an instant has beyond microseconds would be
-cut off, and what is too far away for them would wrap round, both without a word from Arrow. So
+cut off, and what is too far away for them would wrap round, and Arrow reports neither. So
 they are read in nanoseconds and in seconds, too. Both wrap rather than round, so all three agree only
 when nothing is lost.
 """
@@ -54,12 +54,12 @@ def inexact_rows(in_us: pa.Table, in_ns: pa.Table, in_s: pa.Table) -> dict[int, 
 
     The tables are the same rows in the three units; the first may have other columns, too.
     """
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for name in in_ns.column_names:
         columns = [table.column(name) for table in (in_us, in_ns, in_s)]
         if not _is_exact(*(column.combine_chunks() for column in columns)):
-            found |= _inexact(name, columns)
-    return found
+            reasons |= _inexact(name, columns)
+    return reasons
 
 
 def _inexact(name: str, columns: Sequence[pa.ChunkedArray]) -> dict[int, str]:

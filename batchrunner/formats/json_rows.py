@@ -40,9 +40,9 @@ def parse_block(data: bytes) -> list[Row] | None:
 
     Each line ends with its newline; the last one's may be missing when the line is not empty.
 
-    One call for all lines takes half as long as one a line. A random number between the lines tells
-    them apart in the answer: lines that only make sense together, or that hold two rows, leave it in
-    the wrong place, or fewer of it.
+    One call for all lines takes half as long as one a line. A random number between the lines
+    separates their rows in the answer: lines that only parse together, or that hold two rows, leave
+    it in the wrong place, or leave fewer of it.
     """
     lines = data.removesuffix(b"\n")
     mark = random.randrange(10**17, 10**18)  # noqa: S311 - no secret
@@ -61,7 +61,7 @@ def parse_block(data: bytes) -> list[Row] | None:
 
 
 def _may_have_lost(data: bytes, *, again: bytes) -> bool:
-    """Tell whether *data* may hold more than what was read of it and written *again*."""
+    """Return whether *data* may hold more than what was read of it and written *again*."""
     if b"\\" in data and _ESCAPED_QUOTE in data:
         return True
     return _may_hold_long_integer(data) or again.count(b'"') != data.count(b'"')
@@ -71,11 +71,11 @@ def _may_hold_long_integer(data: bytes) -> bool:
     # All digits made equal, a search for a plain string finds many in a row: a regular expression
     # takes ten times as long. After a point, they are a fraction.
     shape = data.translate(_SHAPE)
-    found = shape.find(_MANY_DIGITS)
-    while found >= 0:
-        if shape[found - 1 : found] != b".":
+    at = shape.find(_MANY_DIGITS)
+    while at >= 0:
+        if shape[at - 1 : at] != b".":
             return True
-        found = shape.find(_MANY_DIGITS, found + len(_MANY_DIGITS))
+        at = shape.find(_MANY_DIGITS, at + len(_MANY_DIGITS))
     return False
 
 
@@ -109,8 +109,8 @@ def _parse_strictly(line: bytes) -> Row:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        names = [key for key, _ in pairs]
+        twice = next(key for key in names if names.count(key) > 1)
         raise ValueError(f"the key {twice!r} stands twice")
     return row
 

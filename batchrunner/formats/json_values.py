@@ -82,7 +82,7 @@ def _iso(instant: Any) -> str | None:
 
 
 def all_finite(values: Iterable[Any]) -> bool:
-    """Tell whether there is no NaN in *values*, wherever orjson looks: it would write null."""
+    """Return whether there is no NaN in *values*, wherever orjson looks: it would write null."""
     return all(map(_is_finite, values))
 
 

@@ -111,18 +111,21 @@ def _row_counts(size: int, opened: Opener, *, every: int, limit: int | None) -> 
 
 def _cut_at(ranges: Sequence[Slice], opened: Opener, *, limit: int) -> list[Slice]:
     """Keep the ranges that hold the first *limit* rows, and count the rows of each."""
-    kept: list[Slice] = []
+    slices: list[Slice] = []
     with opened() as file:
         for piece in ranges:
             file.seek(max(piece.start - 1, 0))
             ends = list(islice(_row_ends(file, start=piece.start, stop=piece.stop), limit))
             limit -= len(ends)
             if limit:
-                kept.append(replace(piece, rows=len(ends)))
+                slices.append(replace(piece, rows=len(ends)))
             else:
                 stop = min(ends[-1], piece.stop)
-                return [*kept, replace(piece, stop=stop, rows=len(ends), weight=stop - piece.start)]
-    return kept
+                return [
+                    *slices,
+                    replace(piece, stop=stop, rows=len(ends), weight=stop - piece.start),
+                ]
+    return slices
 
 
 def _head(whole: Slice, compression: str, *, limit: int, opened: Opener) -> Slice:

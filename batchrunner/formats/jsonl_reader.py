@@ -19,8 +19,7 @@ from batchrunner.formats.lines import (
     read_lines,
     row_ends,
 )
-from batchrunner.formats.partition_values import add_to_rows, wanted
-from batchrunner.formats.partitions import Partition
+from batchrunner.formats.partitions import Partition, add_to_rows, wanted
 from batchrunner.formats.records import ParsedRows, project
 from batchrunner.shard import Shard, Slicing
 
@@ -158,10 +157,10 @@ def _parse_each(data: bytes, *, offset: int, columns: tuple[str, ...] | None) ->
     at = offset
     for first in range(0, len(lines), _FEW):
         few = lines[first : first + _FEW]
-        found = _parse_few(few)
-        if found is not None:
-            rows += found
-            numbers += range(first, first + len(found))
+        parsed = _parse_few(few)
+        if parsed is not None:
+            rows += parsed
+            numbers += range(first, first + len(parsed))
             at += sum(map(len, few)) + len(few)
             continue
         for number, line in enumerate(few, start=first):
@@ -180,7 +179,7 @@ def _parse_few(few: list[bytes]) -> list[Row] | None:
     """Return the row of each line, or None when not every line is one that can be had at once."""
     if max(map(len, few)) > MAX_LINE_BYTES:
         return None
-    # Each line with its newline: without the last one, an empty last line could not be told from
+    # Each line with its newline: without the last one, an empty last line could not be distinguished from
     # the end of the line before it, and every row after it would have the number of its neighbour.
     rows = parse_block(b"\n".join([*few, b""]))
     return rows if rows is not None and len(rows) == len(few) else None

@@ -62,21 +62,21 @@ class LineReader(RecordReader):
 def numbered_lines(stream: Any, *, at: int) -> Iterator[Records]:
     """Yield the lines of *stream*, whose next byte is number *at* of its file.
 
-    A line too long to be held is cut: it was set aside, or is no row for us either.
+    A line too long to be held is cut: the first reader refused it, and it is no row here either.
     """
-    held, lost = b"", 0
+    held, dropped = b"", 0
     for block in blocks(stream):
         if at == 0 and not held and block.startswith(BOM):
             at, block = len(BOM), block[len(BOM) :]  # noqa: PLW2901 - the mark is no text
         *whole, held = (held + block).split(b"\n")
         if whole:
             lengths = [len(line) + 1 for line in whole]
-            lengths[0] += lost
+            lengths[0] += dropped
             *starts, at = accumulate(lengths, initial=at)
-            lost = 0
+            dropped = 0
             yield [item for item in zip(starts, whole, strict=True) if item[1].strip()]
         if len(held) > _HELD_BYTES:
-            lost, held = lost + len(held) - _KEPT_BYTES, held[:_KEPT_BYTES]
+            dropped, held = dropped + len(held) - _KEPT_BYTES, held[:_KEPT_BYTES]
     if held.strip():
         yield [(at, held)]
 
@@ -179,8 +179,8 @@ def line_start(file: Any, offset: int) -> int:
         return 0
     at: int = file.seek(offset - 1)
     for block in blocks(file):
-        if (found := block.find(b"\n")) >= 0:
-            return at + found + 1
+        if (newline := block.find(b"\n")) >= 0:
+            return at + newline + 1
         at += len(block)
     return at
 

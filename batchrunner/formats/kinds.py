@@ -24,7 +24,7 @@ class ArrowKind:
     Attributes:
         name: For people.
         natural: The type of such values when nothing else is known.
-        fits: Whether a type can hold such values, as far as it alone can tell.
+        fits: Whether a type can hold such values, as far as the type alone decides.
     """
 
     name: str
@@ -138,7 +138,7 @@ _PANDAS: Mapping[str, ArrowKind | None] = {
 }
 
 
-_kinds_seen: dict[type, ArrowKind | None] = {}
+_kinds_by_class: dict[type, ArrowKind | None] = {}
 
 
 def kind_of(cls: type, path: str) -> ArrowKind | None:
@@ -147,9 +147,9 @@ def kind_of(cls: type, path: str) -> ArrowKind | None:
     Raises:
         SchemaError: Arrow has no type for them; *path* names their column.
     """
-    if cls not in _kinds_seen:
-        _kinds_seen[cls] = _find_kind(cls, path)
-    return _kinds_seen[cls]
+    if cls not in _kinds_by_class:
+        _kinds_by_class[cls] = _find_kind(cls, path)
+    return _kinds_by_class[cls]
 
 
 def _find_kind(cls: type, path: str) -> ArrowKind | None:

@@ -74,8 +74,8 @@ def read_lines(
 ) -> Iterator[Lines]:
     """Yield the lines whose first byte lies in [*start*, *stop*), about a block at a time.
 
-    *stream* stands at byte `max(start - 1, 0)`: the byte before a range tells whether a line
-    begins right at it. At most *max_line* bytes and a block are held.
+    *stream* stands at byte `max(start - 1, 0)`: that byte decides whether a line begins right at
+    *start*. At most *max_line* bytes and a block are held.
     """
     held = b""
     giant: Lines | None = None

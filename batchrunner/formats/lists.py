@@ -74,7 +74,7 @@ def like_list(like: pa.DataType, inner: pa.DataType) -> pa.DataType:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Tell whether *kind* is a list of any class; a map is none."""
+    """Return whether *kind* is a list of any class; a map is none."""
     t = pa.types
     checks = (
         t.is_list,

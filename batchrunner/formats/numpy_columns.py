@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from batchrunner.formats.arrays import array_of
 from batchrunner.formats.columns import plain_values
+from batchrunner.formats.conform import represented
 from batchrunner.formats.lists import is_list
 from batchrunner.formats.schema_error import SchemaError, first_line
-from batchrunner.formats.schemas import represented
 
 
 def check_columns(table: pa.Table) -> None:
@@ -62,7 +62,7 @@ def _masked(column: pa.ChunkedArray) -> Any:
 
 
 def _is_flat_list(column: pa.ChunkedArray) -> bool:
-    """Tell whether each value is an array of numbers, and no null is inside."""
+    """Return whether each value is an array of numbers, and no null is inside."""
     if not is_list(column.type) or pa.types.is_list_view(column.type):
         return False
     inner = column.type.value_type

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from batchrunner.formats.arrays import array_of
 from batchrunner.formats.columns import bare_table, check_names, hints_for, plain_values
+from batchrunner.formats.conform import represented
 from batchrunner.formats.numpy_columns import from_numpy
 from batchrunner.formats.schema_error import SchemaError, first_line
-from batchrunner.formats.schemas import represented
 
 
 def frame_table(frame: Any, hints: Sequence[pa.Schema], *, lenient: bool) -> pa.Table:

@@ -140,13 +140,13 @@ def _group_runs(groups: Sequence[tuple[int, int]], *, sharding: Sharding) -> lis
 
 
 def _first_rows(slices: Sequence[Slice], *, limit: int) -> list[Slice]:
-    kept: list[Slice] = []
+    first_slices: list[Slice] = []
     first = 0
     for piece in slices:
         rows = piece.rows or 0
         if first + rows >= limit:
             last = Slice(Slicing.ROWS, first, limit, limit - first, piece.weight)
-            return [*kept, last]
-        kept.append(piece)
+            return [*first_slices, last]
+        first_slices.append(piece)
         first += rows
-    return kept
+    return first_slices

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import reduce
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrunner.formats.columns import joined
+from batchrunner.formats.conform import conform
+from batchrunner.formats.contract import Restart, Settle
+from batchrunner.formats.parquet_types import check_writable, no_rows
 from batchrunner.formats.schema_error import SchemaError, first_line
-from batchrunner.formats.schemas import check_writable, conform, grown, no_rows
+from batchrunner.formats.schemas import grown
 
 ROW_GROUP_BYTES = 64 << 20
 """Size in memory at which rows become a row group of the part."""
-
-Settle = Callable[[pa.Schema], pa.Schema]
-"""Given the schema of a part's own rows, returns the one to write."""
-
-Restart = Callable[[], tuple[BinaryIO, io.RawIOBase]]
-"""Returns what is written so far, to read, and a new file to write to in its place."""
 
 
 class ParquetPart:
@@ -106,9 +103,9 @@ class ParquetPart:
 
 def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Bring *table* into *schema*, which lacks columns of nothing but nulls that it may have."""
-    kept = [f.name for f in table.schema if f.name in schema.names or not pa.types.is_null(f.type)]
+    names = [f.name for f in table.schema if f.name in schema.names or not pa.types.is_null(f.type)]
     return conform(
-        table.select(kept) if len(kept) < table.num_columns else table, schema, lenient=False
+        table.select(names) if len(names) < table.num_columns else table, schema, lenient=False
     )
 
 
@@ -125,7 +122,7 @@ class Words:
     """Counts the words of the columns of one part."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, set[object]] = {}
+        self._by_column: dict[str, set[object]] = {}
 
     def within(self, schema: pa.Schema, tables: Iterable[pa.Table]) -> pa.Schema:
         """Return *schema* with indices that reach all words so far, those of *tables* included."""
@@ -135,18 +132,18 @@ class Words:
         for table in tables:
             for field in narrow:
                 if field.name in table.column_names:
-                    self._see(field.name, table.column(field.name))
+                    self._add(field.name, table.column(field.name))
         for field in narrow:
-            if len(self._seen.get(field.name, ())) > _reach(field.type.index_type):
+            if len(self._by_column.get(field.name, ())) > _reach(field.type.index_type):
                 schema = schema.set(schema.get_field_index(field.name), _widened(field))
         return schema
 
-    def _see(self, name: str, column: pa.ChunkedArray) -> None:
+    def _add(self, name: str, column: pa.ChunkedArray) -> None:
         if pa.types.is_dictionary(column.type):
             words = [word for chunk in column.chunks for word in chunk.dictionary.to_pylist()]
         else:
             words = column.unique().to_pylist()
-        self._seen.setdefault(name, set()).update(words)
+        self._by_column.setdefault(name, set()).update(words)
 
 
 def _is_narrow(kind: pa.DataType) -> bool:

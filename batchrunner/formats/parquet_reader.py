@@ -21,8 +21,7 @@ from batchrunner.formats.chunk import (
 )
 from batchrunner.formats.columns import table_to_rows
 from batchrunner.formats.int96 import UNIT, InStep, inexact_rows, int96_columns
-from batchrunner.formats.partition_values import add_to_table, contradicting_rows, wanted
-from batchrunner.formats.partitions import Partition
+from batchrunner.formats.partitions import Partition, add_to_table, contradicting_rows, wanted
 from batchrunner.formats.unsound import shown, unsound_rows, with_own_words, without_rows
 from batchrunner.shard import Shard, Slicing
 
@@ -230,12 +229,12 @@ def _check_columns(
 
 
 def _name_that_stands_twice(fields: Iterable[pa.Field], inside: str = "") -> str | None:
-    seen: set[str] = set()
+    names: set[str] = set()
     for field in fields:
         name: str = inside + field.name
-        if name in seen:
+        if name in names:
             return name
-        seen.add(name)
+        names.add(name)
         inner = [field.type.field(i) for i in range(field.type.num_fields)]
         if twice := _name_that_stands_twice(inner, f"{name}."):
             return twice

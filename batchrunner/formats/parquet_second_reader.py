@@ -71,9 +71,9 @@ def _tables_in(
     groups = [n for n in range(len(ends) - 1) if ends[n] < stop and ends[n + 1] > first]
     names = source.schema_arrow.names
     # Without a column there are no rows to count either, so then one comes uncalled for.
-    kept = None if columns is None else [name for name in columns if name in names] or names[:1]
+    read = None if columns is None else [name for name in columns if name in names] or names[:1]
     at = ends[groups[0]] if groups else 0
-    for batch in source.iter_batches(_ROWS_AT_ONCE, groups, kept, use_threads=False):
+    for batch in source.iter_batches(_ROWS_AT_ONCE, groups, read, use_threads=False):
         begin, end = max(first - at, 0), min(stop - at, batch.num_rows)
         if begin < end:
             yield at + begin, pa.Table.from_batches([batch]).slice(begin, end - begin)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, Segment
 from batchrunner.formats.contract import Records
-from batchrunner.formats.partition_values import add_to_rows, wanted
-from batchrunner.formats.partitions import Partition
+from batchrunner.formats.partitions import Partition, add_to_rows, wanted
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -61,14 +61,14 @@ def tables_of(rows: Sequence[Row], *, start: int = 0) -> Iterator[RowTable]:
 
 
 def _absences(objects: Sequence[Row]) -> Absent:
-    """Tell what nulls will mean in the table of *objects*.
+    """Return what nulls mean in the table of *objects*.
 
     Raises:
         SchemaError: A key is absent in some and null in others.
     """
     keys = objects[0].keys()
     uniform = all(one.keys() == keys for one in objects)
-    found: dict[str, tuple[bool, Absent]] = {}
+    absent: dict[str, tuple[bool, Absent]] = {}
     for key in keys if uniform else dict.fromkeys(key for one in objects for key in one):
         is_absent = not uniform and any(key not in one for one in objects)
         if is_absent and any(one.get(key, 0) is None for one in objects):
@@ -76,8 +76,8 @@ def _absences(objects: Sequence[Row]) -> Absent:
         inner = list(_objects_in(one.get(key) for one in objects))
         below = _absences(inner) if inner else {}
         if is_absent or below:
-            found[key] = is_absent, below
-    return found
+            absent[key] = is_absent, below
+    return absent
 
 
 def _objects_in(values: Iterable[Any]) -> Iterator[Row]:

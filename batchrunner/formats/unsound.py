@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 
 Reason = Callable[[int, int], str | None]
-"""Tells what is wrong with the rows from one number to another, or None."""
+"""Returns what is wrong with some row from one number to another, or None."""
 
 
 def unsound_rows(table: pa.Table) -> dict[int, str]:
@@ -85,7 +85,7 @@ def _complaint(columns: list[tuple[str, pa.ChunkedArray]], start: int, stop: int
 
 
 def _is_really(value: pa.Array) -> bool:
-    """Tell whether the one value is wrong, and not just a word of its dictionary that it lacks."""
+    """Return whether the one value is invalid, and not just an unused word of its dictionary."""
     if "dictionary" not in str(value.type):
         return True
     try:

@@ -15,7 +15,7 @@ import pytest
 import mutants
 from batchrunner import BatchRunner
 from batchrunner.errors import SpecChangedError
-from batchrunner.formats import schemas
+from batchrunner.formats import conform, schemas
 from batchrunner.verify import verify
 from batchrunner.views.dead_letters import read_dead_letters
 from builders import a_source, a_spec, parts, write_jsonl
@@ -206,8 +206,8 @@ def test_a_file_that_is_cut_short_decides_no_type(tmp_path):
 
 def test_a_sink_that_casts_is_noticed(tmp_path, monkeypatch):
     """A test that this mutant survives would prove nothing."""
-    for name in ("_grown", "_shaped"):  # put back when the test is over
-        monkeypatch.setattr(schemas, name, getattr(schemas, name))
+    for module, name in ((schemas, "grown_type"), (conform, "_shaped")):  # put back after the test
+        monkeypatch.setattr(module, name, getattr(module, name))
     mutants.apply("casts_types")
 
     _, report = run(tmp_path, DRIFT)

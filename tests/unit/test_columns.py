@@ -12,8 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from batchrunner.formats.columns import bare_table, joined, rows_to_table, table_to_rows
+from batchrunner.formats.conform import conform
+from batchrunner.formats.parquet_types import check_writable, storable
 from batchrunner.formats.schema_error import SchemaError
-from batchrunner.formats.schemas import check_writable, conform, grown, plain_schema, storable
+from batchrunner.formats.schemas import grown, plain_schema
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 JSON_COLUMNS = {

@@ -19,14 +19,16 @@ from hypothesis import strategies as st
 from batchrunner.errors import InvalidSpecError
 from batchrunner.formats.arrow_text import read_type
 from batchrunner.formats.columns import rows_to_table
+from batchrunner.formats.conform import conform
 from batchrunner.formats.declared import (
     arrow_type,
     as_written,
     check_nulls,
     declared_schema,
 )
+from batchrunner.formats.parquet_types import no_rows
 from batchrunner.formats.schema_error import SchemaError
-from batchrunner.formats.schemas import conform, no_rows, plain_schema
+from batchrunner.formats.schemas import plain_schema
 from batchrunner.spec import BatchSpec, SinkSpec
 from batchrunner.spec.fingerprint import decisive_fields, differences, fingerprint
 

@@ -15,8 +15,8 @@ from pydantic.alias_generators import to_camel
 
 from batchrunner.errors import InvalidSpecError
 from batchrunner.formats.columns import rows_to_table
+from batchrunner.formats.conform import conform
 from batchrunner.formats.declared import declared_schema
-from batchrunner.formats.schemas import conform
 from batchrunner.spec import BatchSpec, SinkSpec
 from batchrunner.spec.fingerprint import decisive_fields
 

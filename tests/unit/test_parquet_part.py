@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from batchrunner.formats import parquet_part
 from batchrunner.formats.columns import bare_table, rows_to_table
+from batchrunner.formats.conform import conform
 from batchrunner.formats.parquet_part import ParquetPart
 from batchrunner.formats.parquet_reader import count_rows
+from batchrunner.formats.parquet_types import storable
 from batchrunner.formats.schema_error import SchemaError
-from batchrunner.formats.schemas import conform, grown, storable
+from batchrunner.formats.schemas import grown
 from batchrunner.worker.part import CountedFile
 
 
