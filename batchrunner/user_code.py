@@ -1,11 +1,11 @@
-"""The one way into the user's code: whatever it raises comes out as an `Exception`, save a real interrupt.
+"""The one way into the user's code: what it raises comes out as an `Exception`, save a real interrupt.
 
-A row may raise `SystemExit`, `KeyboardInterrupt`, or what else ends a process, a thread or an event
-loop. It is one bad row all the same. Ctrl-C, SIGTERM and Ray's cancel raise the same types in the
-same place, and must stop the work at once. The type does not tell them apart. What does: a real
-interrupt is raised by a signal handler, so the handlers are watched while the user's code runs.
+A row may raise `SystemExit`, `KeyboardInterrupt`, or anything else that ends a process, a thread or an
+event loop, and is still only one bad row. Ctrl-C, SIGTERM and Ray's cancel raise the same types in the
+same place, and must stop the work at once. The type does not distinguish the two, but a real interrupt
+is raised by a signal handler: so the handlers are wrapped while the user's code runs.
 
-Where an error of the user's code comes from: file and line, and the traceback without our frames.
+Also where an error of the user's code comes from: file and line, and the traceback without our frames.
 """
 
 from __future__ import annotations
@@ -23,15 +23,28 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
-# What `signal` wraps: with its enums around them they take ten times as long, at each batch.
+# The C functions below `signal`, whose enums would make them ten times as slow, for each batch.
 _raw = importlib.import_module("_signal")
 
 _INTERRUPTS = (int(signal.SIGINT), int(signal.SIGTERM))
-"""Not SIGALRM and the like: with those, users bound their own calls."""
+"""Not SIGALRM and others: user code limits its own calls with those."""
+
+
+_OURS = f"{Path(__file__).parent}/"
+_LIBRARIES = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")})
+_INSTALLED = ("/site-packages/", "/dist-packages/")
+_COMPILED = (".pyx", ".pxi", ".pxd")
+_FRAME = re.compile(r'^ *File "(.+)", line (\d+)', re.MULTILINE)
+_MAX_TRACEBACK = 4000
 
 
 class CallRaisedError(Exception):
-    """The user's code raised what is no `Exception`, or did so in another process; this says what."""
+    """Stands for what the user's code raised: no `Exception`, or raised in another process.
+
+    Attributes:
+        type_name: Of what was raised.
+        traceback: Of the user's code; may be empty.
+    """
 
     def __init__(self, type_name: str, message: str, traceback: str) -> None:
         super().__init__(message)
@@ -42,16 +55,15 @@ class CallRaisedError(Exception):
 
     @classmethod
     def of(cls, error: BaseException) -> CallRaisedError:
-        """Return what stands for *error*, with its traceback."""
-        name = getattr(error, "type_name", type(error).__name__)
-        told = cls(str(name), _text(error), "".join(traceback.format_tb(error.__traceback__)))
-        return told.with_traceback(error.__traceback__)
+        """Return the stand-in for *error*, with its traceback."""
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        return cls(_type_name(error), _text(error), frames).with_traceback(error.__traceback__)
 
 
 def contained(call: Callable[[], T]) -> T:
-    """Return what *call* returns. Whatever the user's code raises in it is an `Exception` here.
+    """Call the user's code, and return what it returns. What it raises is an `Exception` here.
 
-    A signal that interrupts the call ends it, whatever the user's code made of that.
+    A signal that interrupts the call ends it, even if the user's code catches the exception.
 
     Raises:
         Exception: What the user's code raised; as `CallRaisedError` when it was none.
@@ -61,16 +73,16 @@ def contained(call: Callable[[], T]) -> T:
         try:
             result = call()
         except BaseException as error:
-            interrupts.go_on()
+            interrupts.reraise()  # first: what the user's code made of it does not count
             if isinstance(error, Exception) and _has_text(error):
                 raise
             raise CallRaisedError.of(error) from error
-        interrupts.go_on()  # the user's code may have caught it
+        interrupts.reraise()  # also one that the user's code has caught
         return result
 
 
 class _Interrupts:
-    """Notes what the handlers of signals raise inside the block; in the main thread, where they run."""
+    """Records what signal handlers raise inside the block; in the main thread, where they run."""
 
     def __init__(self) -> None:
         self._raised: BaseException | None = None
@@ -87,11 +99,11 @@ class _Interrupts:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            if _raw.getsignal(number) == self._handle:  # else it is the user's own by now
+            if _raw.getsignal(number) == self._handle:  # else the user's code has replaced it
                 _raw.signal(number, handler)
 
-    def go_on(self) -> None:
-        """Raise again what a handler raised."""
+    def reraise(self) -> None:
+        """Raise what a handler raised, if one did."""
         if self._raised is not None:
             raise self._raised
 
@@ -103,15 +115,8 @@ class _Interrupts:
             raise
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether *error* is of the host's memory, or of a GPU's by the words of its library."""
-    name = getattr(error, "type_name", type(error).__name__)
-    by_name = "MemoryError" in name or "OutOfMemory" in name
-    return isinstance(error, MemoryError) or by_name or "out of memory" in str(error)
-
-
 def _has_text(error: Exception) -> bool:
-    """Tell whether the message of *error* can be had: making it runs the user's code, too."""
+    """Return whether *error* has a message: its `__str__` is the user's code, too, and may raise."""
     try:
         str(error)
     except BaseException:  # noqa: BLE001 - the user's code may raise anything
@@ -119,39 +124,44 @@ def _has_text(error: Exception) -> bool:
     return True
 
 
+def _type_name(error: BaseException) -> str:
+    return str(getattr(error, "type_name", type(error).__name__))
+
+
 def _text(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException as failure:  # noqa: BLE001 - the user's code may raise anything
-        return f"(its message cannot be made: {type(failure).__name__})"
-
-
-_OURS = f"{Path(__file__).parent}/"
-_LIBRARIES = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")})
-_INSTALLED = ("/site-packages/", "/dist-packages/")
-_COMPILED = (".pyx", ".pxi", ".pxd")
-_FRAME = re.compile(r'^ *File "(.+)", line (\d+)', re.MULTILINE)
-_MAX_TRACEBACK = 4000
+        return f"(its message cannot be formatted: {type(failure).__name__})"
 
 
 def place_in_code(error: BaseException) -> str:
-    """Return file:line of the innermost frame of the user's code; "" if the error came from none.
+    """Return file:line of the innermost frame of the user's code; "" if there is none.
 
-    Where all of it is installed, that is the line which we called.
+    The user's code is what is not installed. If all of it is installed, the line that we called.
     """
-    walked = traceback.walk_tb(error.__traceback__)  # no `extract_tb`: that reads the source
+    walked = traceback.walk_tb(error.__traceback__)  # not `extract_tb`, which reads the source
     frames = [(frame.f_code.co_filename, line) for frame, line in walked]
-    told = _FRAME.findall(error.traceback) if isinstance(error, CallRaisedError) else ()
-    return _innermost(frames) or _innermost(told)
+    quoted = _FRAME.findall(error.traceback) if isinstance(error, CallRaisedError) else ()
+    return _innermost(frames) or _innermost(quoted)
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback of *error* without the frames that are ours; its end, when it is long."""
-    if isinstance(error, CallRaisedError):  # stands for what was raised, here or in another process
+    """Return the traceback of *error* without our frames; only its end, when it is long."""
+    if isinstance(
+        error, CallRaisedError
+    ):  # raised here, or in another process: then without a cause
         text = traceback_of(error.__cause__) if error.__cause__ else error.traceback
     else:
-        text = "".join(_theirs(traceback.TracebackException.from_exception(error)).format())
+        text = "".join(_without_ours(traceback.TracebackException.from_exception(error)).format())
     return text if len(text) <= _MAX_TRACEBACK else f"…{text[-_MAX_TRACEBACK:]}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether *error* means that memory ran out: the host's, or a GPU's by its message."""
+    name = _type_name(error)
+    by_name = "MemoryError" in name or "OutOfMemory" in name
+    return isinstance(error, MemoryError) or by_name or "out of memory" in str(error)
 
 
 def _innermost(frames: Iterable[tuple[str, int | str]]) -> str:
@@ -161,15 +171,15 @@ def _innermost(frames: Iterable[tuple[str, int | str]]) -> str:
     return f"{file}:{line}" if file else ""
 
 
-def _theirs(told: traceback.TracebackException) -> traceback.TracebackException:
-    theirs = [frame for frame in told.stack if not _is_ours(frame.filename)]
+def _without_ours(error: traceback.TracebackException) -> traceback.TracebackException:
+    theirs = [frame for frame in error.stack if not _is_ours(frame.filename)]
     own = [frame for frame in theirs if not _is_installed(frame.filename)]
-    # What stands before their first frame is the machinery by which we called it.
-    told.stack[:] = theirs[theirs.index(own[0]) :] if own else theirs
-    for before in (told.__cause__, told.__context__):
-        if before is not None:
-            _theirs(before)
-    return told
+    # Installed frames before the first of the user's own are libraries through which we called it.
+    error.stack[:] = theirs[theirs.index(own[0]) :] if own else theirs
+    for earlier in (error.__cause__, error.__context__):
+        if earlier is not None:
+            _without_ours(earlier)
+    return error
 
 
 def _is_ours(file: str) -> bool:

@@ -31,6 +31,9 @@ from batchrunner.storage.contract import Entry, Staged, Storage
 if TYPE_CHECKING:
     import pyarrow as pa
 
+WORKER_LOGS = "logs"
+"""Folder of the workers' logs, by session; at the root, for all runs of the checkpoint."""
+
 _QUARANTINE = re.compile(r"quarantine/part-(\d{5,})\.json")
 ReadBefore = dict[int, dict[Entry, Any]]
 """What documents hold that were read already, by run and object: neither changes."""

@@ -104,7 +104,7 @@ def _next_steps(
     lines = [
         (
             f"moved to _damaged/: {len(repaired.moved):,} objects; "
-            f"{len(repaired.redone):,} shards to compute again"
+            f"{len(repaired.to_recompute):,} shards to compute again"
         )
     ]
     if repaired.rebuilt:

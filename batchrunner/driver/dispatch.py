@@ -77,7 +77,7 @@ class Dispatcher:
                 self._run_wave(engine, [shard for shard in wave if self._may_run(shard)])
                 if self._session.stop.reason:
                     break
-                self._commit_put_off(wave)
+                self._commit_deferred(wave)
             self._quarantine()
             self._is_cut_short = False
         finally:
@@ -222,14 +222,14 @@ class Dispatcher:
         self._checkpoint.fold(self._not_indexed, name=uuid.uuid4().hex)
         self._not_indexed = {}
 
-    def _commit_put_off(self, shards: Sequence[Shard]) -> None:
+    def _commit_deferred(self, shards: Sequence[Shard]) -> None:
         """Commit the shards that had no rows to write, now that others have fixed the schema."""
-        waiting = [shard for shard in shards if shard.id in self.outcomes.put_off]
+        waiting = [shard for shard in shards if shard.id in self.outcomes.deferred]
         if not waiting:
             return
         committer = Committer(self._work)
         for shard in waiting:
-            for receipt in committer.commit_empty(shard, self.outcomes.put_off.pop(shard.id)):
+            for receipt in committer.commit_deferred(shard, self.outcomes.deferred.pop(shard.id)):
                 self._take(receipt)
 
 

@@ -200,6 +200,6 @@ def manifest(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) -> byt
 
 
 def _columns(run: Run) -> dict[str, Any]:
-    schema = SinkSchema(run.checkpoint, declared=run.spec.sink.schema_).known()
+    schema = SinkSchema(run.checkpoint, declared=run.spec.sink.schema_).agreed()
     fields = schema or ()
     return {"schema": [{"name": field.name, "type": str(field.type)} for field in fields]}

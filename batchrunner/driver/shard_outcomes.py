@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from batchrunner.checkpoint import Sentinel
 from batchrunner.errors import CapabilityImportError
 from batchrunner.shard import Shard
-from batchrunner.worker.receipt import GIVEN_UP, Cause, Failure, PutOff, Receipt
+from batchrunner.worker.receipt import QUARANTINED, Cause, DeferredCommit, Failure, Receipt
 
 _STORAGE_FAILURES_IN_A_ROW = 20
 
@@ -20,12 +20,12 @@ class ShardOutcomes:
     Attributes:
         committed: Sentinels of those that this session committed, by id.
         failures: Of shards that are not committed, by id.
-        put_off: Shards without rows that wait for the schema of the sink, by id.
+        deferred: Shards without rows that wait for the schema of the sink, by id.
     """
 
     committed: dict[int, Sentinel] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
-    put_off: dict[int, PutOff] = field(default_factory=dict)
+    deferred: dict[int, DeferredCommit] = field(default_factory=dict)
     _storage_failures: int = 0
 
     def take(self, receipt: Receipt) -> bool:
@@ -38,8 +38,8 @@ class ShardOutcomes:
             return self._take_failure(receipt.shard, receipt.failure)
         self.failures.pop(receipt.shard, None)
         self._storage_failures = 0
-        if receipt.put_off is not None:
-            self.put_off[receipt.shard] = receipt.put_off
+        if receipt.deferred is not None:
+            self.deferred[receipt.shard] = receipt.deferred
         if receipt.sentinel is None:
             return False
         is_new = receipt.shard not in self.committed
@@ -60,7 +60,7 @@ class ShardOutcomes:
     @property
     def to_quarantine(self) -> dict[int, Failure]:
         """The failures of shards that had all their attempts, by id."""
-        return {i: f for i, f in self.failures.items() if f.cause in GIVEN_UP}
+        return {i: f for i, f in self.failures.items() if f.cause in QUARANTINED}
 
     @property
     def is_hopeless(self) -> bool:
@@ -79,4 +79,4 @@ class ShardOutcomes:
     def _is_open(self, shard: int) -> bool:
         if failure := self.failures.get(shard):
             return failure.cause is Cause.STORAGE
-        return shard not in self.committed and shard not in self.put_off
+        return shard not in self.committed and shard not in self.deferred

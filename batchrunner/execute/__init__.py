@@ -1,1 +1,1 @@
-"""The driver side of the work: hands shards to workers and takes their receipts."""
+"""The engines: each hands shards to workers and yields their receipts."""

@@ -2,11 +2,11 @@
 
 Four of them, for dashboards, for telemetry, for a cluster that grows and for actors that move, each
 import ray.data in a process of their own, and take the worker processes that Ray holds ready; the
-first shard waits for other ones. On two cores that is 1.7 s of 2.4 (measured with Ray 2.60). Nobody
-looks at them in a Ray that this process started for itself, and it has one node and stays so.
+first shard waits for other ones. On two cores that is 1.7 s of 2.4 (measured with Ray 2.60). A Ray
+that this process started for itself needs none of them: it has one node, and no dashboard.
 
-Ray has a setting for telemetry only, so its functions are exchanged for the time being. If they are
-gone in another release, the actors are back, and nothing else changes.
+Ray has a setting for telemetry only, so its functions are replaced inside a block. If another release
+has other functions, the actors are started again, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _NO_TELEMETRY = "RAY_DATA_USAGE_DISABLED"
 
 @contextmanager
 def without_helper_actors() -> Iterator[None]:
-    """Have Ray Data start none of them inside the block, if this process started Ray."""
-    if not _is_ours():
+    """Keep Ray Data from starting its helper actors inside the block, if this process started Ray."""
+    if not _started_here():
         yield
         return
     with ExitStack() as stack:
-        stack.enter_context(exchanged(_STATS, "get_or_create_stats_actor", _Nobody))
-        stack.enter_context(exchanged(_EXECUTOR, "create_cluster_autoscaler", _Fixed))
-        stack.enter_context(exchanged(_POOL, "get_or_create_actor_location_tracker", _Nobody))
-        stack.enter_context(exchanged(_POOL, "get_actor_locations", _none_has_moved))
+        stack.enter_context(replaced(_STATS, "get_or_create_stats_actor", _NoActor))
+        stack.enter_context(replaced(_EXECUTOR, "create_cluster_autoscaler", _FixedAutoscaler))
+        stack.enter_context(replaced(_POOL, "get_or_create_actor_location_tracker", _NoActor))
+        stack.enter_context(replaced(_POOL, "get_actor_locations", _no_locations))
         if _NO_TELEMETRY not in os.environ:
             os.environ[_NO_TELEMETRY] = "1"
             stack.callback(os.environ.pop, _NO_TELEMETRY, None)
         yield
 
 
-def _is_ours() -> bool:
-    """Tell whether this process started the Ray that it is connected to."""
+def _started_here() -> bool:
+    """Return whether this process started the Ray that it is connected to."""
     import ray
 
     node = getattr(ray._private.worker, "_global_node", None)  # noqa: SLF001 - it has no other name
@@ -49,15 +49,15 @@ def _is_ours() -> bool:
 
 
 @contextmanager
-def exchanged(module: str, name: str, ours: Any) -> Iterator[None]:
-    """Have *ours* in the place of what a *module* of Ray's has there, if it still has it."""
+def replaced(module: str, name: str, ours: Any) -> Iterator[None]:
+    """Replace *name* in a *module* of Ray's by *ours* inside the block, if it still exists there."""
     try:
         holder = import_module(module)
     except ImportError:
         yield
         return
     theirs = getattr(holder, name, None)
-    if theirs is None or theirs is ours:  # another run of this process has exchanged it
+    if theirs is None or theirs is ours:  # replaced already by another run of this process
         yield
         return
     setattr(holder, name, ours)
@@ -67,10 +67,10 @@ def exchanged(module: str, name: str, ours: Any) -> Iterator[None]:
         setattr(holder, name, theirs)
 
 
-class _Nobody:
-    """Takes any message that an actor would, and does nothing."""
+class _NoActor:
+    """Stands in for an actor handle: accepts any call, and does nothing."""
 
-    def __getattr__(self, name: str) -> _Nobody:
+    def __getattr__(self, name: str) -> _NoActor:
         if name.startswith("__"):
             raise AttributeError(name)
         return self
@@ -79,12 +79,12 @@ class _Nobody:
         pass
 
 
-def _none_has_moved(_: Any) -> dict[str, str]:
+def _no_locations(_: Any) -> dict[str, str]:
     return {}
 
 
-class _Fixed:
-    """The autoscaler of a cluster that stays as it is: the methods of Ray's `ClusterAutoscaler`."""
+class _FixedAutoscaler:
+    """The autoscaler of a cluster of fixed size, with the methods of Ray's `ClusterAutoscaler`."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         import ray

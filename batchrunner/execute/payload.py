@@ -1,4 +1,4 @@
-"""The work as bytes, for another process; with the user's functions in it, whatever they are."""
+"""The work as bytes for another process, with the user's functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batchrunner.worker.work import Work
 
 
 def pickled(work: Work) -> bytes:
-    """Return *work* as bytes. Functions that cannot be imported over there travel by value."""
+    """Return *work* as bytes. Functions that the other process cannot import are sent by value."""
     from ray import cloudpickle
 
     data: bytes = cloudpickle.dumps(work)  # type: ignore[no-untyped-call]  # Ray is half typed
@@ -21,7 +21,13 @@ def pickled(work: Work) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """The work as bytes, to be unpacked once the worker can import what the driver can."""
+    """The work as bytes, with the folders that a worker needs to import from before it unpacks them.
+
+    Attributes:
+        key: The session's id: a process keeps its worker as long as it is the same.
+        import_paths: Those folders.
+        work: The pickled `Work`.
+    """
 
     key: str
     import_paths: tuple[str, ...]
@@ -38,13 +44,13 @@ class Payload:
 
 
 def import_paths() -> tuple[str, ...]:
-    """Return where this process imports from besides what is installed."""
+    """Return the folders that this process imports from, except those of installed packages."""
     installed = (sys.prefix, sys.base_prefix)
     paths = (os.path.abspath(path) for path in sys.path)  # noqa: PTH100 - strings they stay
     return tuple(path for path in paths if not path.startswith(installed))
 
 
 def import_from(paths: Iterable[str]) -> None:
-    """Let this process import from *paths* too, where it has them."""
-    known = set(sys.path)
-    sys.path[:0] = [p for p in paths if p not in known and os.path.isdir(p)]  # noqa: PTH112 - a string stays one
+    """Add to this process's import path those of *paths* that exist on this machine."""
+    present = set(sys.path)
+    sys.path[:0] = [p for p in paths if p not in present and os.path.isdir(p)]  # noqa: PTH112 - a string stays one

@@ -1,4 +1,4 @@
-"""Where the Ray is that a spec means."""
+"""The address of the Ray cluster that a spec names."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _CONNECT_SECONDS = 5.0
 
 
 def resolve(address: str) -> str:
-    """Return *address*; for "auto", what it stands for: RAY_ADDRESS, or the cluster on this machine.
+    """Return *address*; for "auto", RAY_ADDRESS if that is set, or else the cluster on this machine.
 
     Raises:
         RayUnavailableError: No cluster runs on this machine.
     """
-    named = os.environ.get("RAY_ADDRESS") or _AUTO
     if address != _AUTO:
         return address
-    return _found_here() if named == _AUTO else named
+    configured = os.environ.get("RAY_ADDRESS") or _AUTO
+    return _on_this_machine() if configured == _AUTO else configured
 
 
-def _found_here() -> str:
+def _on_this_machine() -> str:
     from ray._private.services import canonicalize_bootstrap_address
 
     try:
@@ -38,10 +38,10 @@ def _found_here() -> str:
 
 
 def check_listening(address: str) -> None:
-    """Fail in seconds rather than minutes when nobody listens at *address*.
+    """Check that a process listens at *address*: in seconds, where Ray would try for minutes.
 
     Raises:
-        RayUnavailableError: Nobody does, or it is no address.
+        RayUnavailableError: No process listens there, or it is no address.
     """
     host, _, port = address.removeprefix(CLIENT).rpartition(":")
     if not port.isdigit():
@@ -51,7 +51,7 @@ def check_listening(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise RayUnavailableError(
-            f"nobody listens at ray.address {address!r} ({error.strerror or error}); "
+            f"no Ray listens at ray.address {address!r} ({error.strerror or error}); "
             "start the cluster, or use ray.address: local"
         ) from error
 

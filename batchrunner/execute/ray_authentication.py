@@ -1,9 +1,9 @@
-"""With a token or without: how a Ray cluster is to be talked to.
+"""Authentication to a Ray cluster: with a token, or without.
 
-Ray's own clients look for a token only where they find the cluster by themselves, too ("auto"). At
-an address that is given, a client without the right token retries for 20 to 30 s and says that it
-cannot connect; one that uses a token where none is asked for connects, and then its actors die.
-So the cluster is asked first: that takes milliseconds, and tells what is wrong.
+Ray's own clients look for a token only where they also look for the cluster ("auto"). At a given
+address, a client without the right token retries for 20 to 30 s and then reports that it cannot
+connect; one that uses a token where the cluster requires none connects, and then its actors die. So
+the cluster is asked first which of the two it requires: that takes milliseconds, and says what is wrong.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _IMPATIENT = {"gcs_rpc_server_connect_timeout_s": 2, "py_gcs_connect_timeout_s":
 
 @contextmanager
 def authenticated(address: str) -> Iterator[None]:
-    """Have Ray connect to the cluster at *address* (host:port, or ray://…) as that one asks for.
+    """Set Ray up inside the block to authenticate as the cluster at *address* requires it.
 
-    RAY_AUTH_MODE, where it is set, is obeyed. It is changed inside the block only: Ray reads it
-    while it connects, and remembers.
+    The address is host:port or ray://…. RAY_AUTH_MODE, where it is set, is obeyed. It is changed inside
+    the block only: Ray reads it while it connects, and caches it.
 
     Raises:
-        RayUnavailableError: No token, another one than the cluster's, or one that the cluster
-            does not ask for; or no Ray answers at *address*.
+        RayUnavailableError: The token is missing, is not the cluster's, or the cluster requires none;
+            or no Ray answers at *address*.
     """
     with _environment(_mode_for(address)):
         yield
@@ -43,7 +43,7 @@ def authenticated(address: str) -> Iterator[None]:
 
 @contextmanager
 def environment_kept() -> Iterator[None]:
-    """Undo at the end what a local Ray does when it starts: it sets RAY_AUTH_MODE for good."""
+    """Restore RAY_AUTH_MODE after the block: a local Ray sets it when it starts, and leaves it set."""
     with _environment(os.environ.get(_MODE)):
         yield
 
@@ -54,8 +54,8 @@ def _environment(mode: str | None) -> Iterator[None]:
     try:
         _set_mode(mode)
         core = _core()
-        # Ray remembers the cluster before: its mode, and its token, which this process would go on
-        # asking of those that call it. Both are read anew.
+        # Ray caches mode and token of the cluster before, and this process would go on requiring that
+        # token of its callers. Both are read again.
         core.Config.initialize("")
         core.AuthenticationTokenLoader.instance().reset_cache()
         yield
@@ -72,26 +72,28 @@ def _set_mode(mode: str | None) -> None:
 
 def _mode_for(address: str) -> str:
     wanted = os.environ.get(_MODE)
-    if _lets_in(address, mode=_DISABLED):
-        return _mode_without_need(address, wanted)
+    if _accepts(address, mode=_DISABLED):
+        return _mode_without_token(address, wanted)
     if wanted is not None and wanted.lower() != _TOKEN:
         raise RayUnavailableError(
-            f"Ray at {address!r} asks for a token, but {_MODE} is {wanted!r} here. Unset it, or set "
+            f"Ray at {address!r} requires a token, but {_MODE} is {wanted!r} here. Unset it, or set "
             f"{_MODE}=token"
         )
     _check_token(address)
-    if not _lets_in(address, mode=_TOKEN):
+    if not _accepts(address, mode=_TOKEN):
         raise RayUnavailableError(
-            f"Ray at {address!r} refuses the token in {_place_of_token()}: its own is another one. "
+            f"Ray at {address!r} refuses the token in {_place_of_token()}: the cluster has another one. "
             "Put that one there: `ray get-auth-token` prints it on the cluster"
         )
     return _TOKEN
 
 
-def _mode_without_need(address: str, wanted: str | None) -> str:
+def _mode_without_token(address: str, wanted: str | None) -> str:
     if wanted is None or wanted.lower() != _TOKEN:
         return _DISABLED
-    if address.startswith(CLIENT):  # all calls go to the cluster, which ignores the token
+    if address.startswith(
+        CLIENT
+    ):  # such a client only makes calls, and this cluster ignores their token
         return _TOKEN
     raise RayUnavailableError(
         f"Ray at {address!r} runs without token authentication, but {_MODE} is {wanted!r} here: "
@@ -103,38 +105,38 @@ def _check_token(address: str) -> None:
     from ray.exceptions import AuthenticationError
 
     loader = _core().AuthenticationTokenLoader.instance()
-    loader.reset_cache()  # the token may have come since the last try
+    loader.reset_cache()  # the user may have stored the token since the last try
     try:
         if loader.has_token(ignore_auth_mode=True):
             return
-        reason = "there is none here"
+        reason = "this machine has none"
     except AuthenticationError as error:
         reason = error.message
     raise RayUnavailableError(
-        f"Ray at {address!r} asks for a token: {reason}. Put the cluster's, which `ray "
+        f"Ray at {address!r} requires a token: {reason}. Put the cluster's, which `ray "
         "get-auth-token` prints there, into ~/.ray/auth_token, or set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
     )
 
 
 def _place_of_token() -> str:
-    """Return where Ray has the token from: it looks in this order."""
+    """Return the variable or file that Ray takes the token from, in Ray's order."""
     variables = [name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)]
     return variables[0] if variables else "~/.ray/auth_token"
 
 
-def _lets_in(address: str, *, mode: str) -> bool:
-    """Tell whether the cluster answers a client in this *mode*."""
+def _accepts(address: str, *, mode: str) -> bool:
+    """Return whether the cluster accepts a client in this *mode*."""
     config = _core().Config
     config.initialize(json.dumps({"AUTH_MODE": mode, **_IMPATIENT}))
     try:
         if address.startswith(CLIENT):
-            return _client_server_lets_in(address)
-        return _control_store_lets_in(address)
+            return _client_server_accepts(address)
+        return _control_store_accepts(address)
     finally:
         config.initialize("")
 
 
-def _control_store_lets_in(address: str) -> bool:
+def _control_store_accepts(address: str) -> bool:
     from ray.exceptions import AuthenticationError, RpcError
 
     try:
@@ -146,10 +148,10 @@ def _control_store_lets_in(address: str) -> bool:
     return True
 
 
-def _client_server_lets_in(address: str) -> bool:
-    """Ask what `ray://` clients ask first."""
+def _client_server_accepts(address: str) -> bool:
+    """Send the first request of `ray://` clients, and return whether it is accepted."""
     if find_spec("grpc") is None:
-        return True  # Ray says what is to be installed
+        return True  # Ray reports which package to install when it connects
     from ray._private.grpc_utils import init_grpc_channel
 
     grpc: Any = import_module("grpc")
@@ -168,12 +170,12 @@ def _client_server_lets_in(address: str) -> bool:
 
 def _no_ray(address: str, reason: str) -> RayUnavailableError:
     return RayUnavailableError(
-        f"what listens at {address!r} does not answer as a Ray cluster ({reason}): it is none, or "
-        "too busy, or this is another of its ports. ray.address takes host and `ray start --port` "
+        f"what listens at {address!r} does not answer as a Ray cluster ({reason}): it is another "
+        "program, another port of the cluster, or too busy. ray.address takes host and `ray start --port` "
         "(6379), or ray://host and --ray-client-server-port (10001)"
     )
 
 
 def _core() -> Any:
-    """Return Ray's compiled core: what it says of authentication is no public interface."""
+    """Return Ray's compiled core: Ray has no public interface for authentication."""
     return import_module("ray._raylet")

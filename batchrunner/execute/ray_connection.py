@@ -1,4 +1,4 @@
-"""A Ray to work on: joined or started, and left as it was found."""
+"""The connection to Ray: joined or started, and ended as it was found."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def connected(spec: RaySpec) -> Iterator[None]:
-    """Have this process connected to Ray inside the block.
+    """Connect this process to Ray inside the block.
 
-    A Ray that this process is connected to already is used and stays connected. Otherwise the
-    address decides: "local" starts one that ends with the block, anything else joins a cluster
-    and leaves it running.
+    If it is connected already, that connection is used and stays. Otherwise the address decides:
+    "local" starts a Ray that ends with the block, any other joins a cluster and leaves it running.
 
     Raises:
-        RayUnavailableError: Ray does not start, or is not there.
+        RayUnavailableError: Ray does not start, is not there, or does not accept this process.
     """
     import ray
 
@@ -47,12 +46,12 @@ def connected(spec: RaySpec) -> Iterator[None]:
 
 
 def connect(spec: RaySpec) -> None:
-    """Connect this process, which is not connected, to Ray: with a token, if the cluster asks for one.
+    """Connect this process, which is not connected, to Ray; with a token if the cluster requires one.
 
-    A local Ray that does not start is started once more: on a busy machine it may be too slow.
+    A local Ray that does not start has a second try: on a busy machine the first may time out.
 
     Raises:
-        RayUnavailableError: Ray does not start, is not there, or does not let this process in.
+        RayUnavailableError: Ray does not start, is not there, or does not accept this process.
     """
     address = resolve(spec.address)
     with _quiet_start():
@@ -68,7 +67,7 @@ def _start(spec: RaySpec) -> None:
             _start_in_two_tries(spec)
     except (TypeError, ValueError) as error:
         raise RayUnavailableError(
-            f"a local Ray cannot be started like this: {_reason(error)}. Mend ray.runtime_env"
+            f"a local Ray cannot be started like this: {_reason(error)}. Correct ray.runtime_env"
         ) from error
     except Exception as error:  # Ray raises a dozen kinds, among them bare Exception
         raise RayUnavailableError(
@@ -86,7 +85,7 @@ def _start_in_two_tries(spec: RaySpec) -> None:
     except (TypeError, ValueError):
         raise
     except Exception as error:  # noqa: BLE001 - Ray raises a dozen kinds, among them bare Exception
-        _log.warning("a local Ray did not start and gets a second try: %s", _reason(error))
+        _log.warning("a local Ray did not start and has a second try: %s", _reason(error))
         ray.shutdown()
         _initialize(spec, LOCAL)
 
@@ -112,28 +111,29 @@ def _initialize(spec: RaySpec, address: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return what *error* says, and what began it: Ray wraps, and puts tracebacks into messages."""
+    """Return the message of *error* and of its first cause: Ray wraps, and quotes tracebacks."""
     first: BaseException = error
-    while before := first.__cause__ or (not first.__suppress_context__ and first.__context__):
-        first = before
-    _, traceback, end = str(first).partition("Traceback (most recent call last)")
-    began = end.strip().splitlines()[-1] if traceback else describe(first)
-    said = describe(error)
-    return began if first is error or said == began else f"{said} ({began})"
+    while cause := first.__cause__ or (not first.__suppress_context__ and first.__context__):
+        first = cause
+    _, traceback, quoted = str(first).partition("Traceback (most recent call last)")
+    origin = quoted.strip().splitlines()[-1] if traceback else describe(first)
+    message = describe(error)
+    return origin if first is error or message == origin else f"{message} ({origin})"
 
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Keep Ray's C++ side from talking to the user's terminal.
+    """Keep the logs of Ray's C++ side off the user's terminal.
 
-    It reads its log level when it starts, and says so on stderr, where that is held back. (Its
-    error about "constructor arguments", for one, comes with every actor pool and means nothing.)
+    By its log level, which it reads when it starts and then prints to stderr: stderr is captured for
+    that long, and other lines are printed afterwards. (An error about "constructor arguments", for
+    one, comes with every actor pool and means nothing.)
     """
     unset = _LOG_LEVEL not in os.environ
     os.environ.setdefault(_LOG_LEVEL, "fatal")
     real = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         finally:
@@ -141,8 +141,8 @@ def _quiet_start() -> Iterator[None]:
             os.close(real)
             if unset:
                 del os.environ[_LOG_LEVEL]
-            held.seek(0)
-            os.write(2, b"".join(line for line in held if not _CHATTER.match(line)))
+            captured.seek(0)
+            os.write(2, b"".join(line for line in captured if not _CHATTER.match(line)))
 
 
 def _arguments(spec: RaySpec, *, local: bool) -> dict[str, Any]:
@@ -155,10 +155,10 @@ def _arguments(spec: RaySpec, *, local: bool) -> dict[str, Any]:
 
 
 def workers_that_fit(execution: ExecutionSpec, *, may_grow: bool) -> int:
-    """Return how many workers the cluster has room for, as it is now; at least 1.
+    """Return how many workers the cluster has room for, at its current size; at least 1.
 
     Raises:
-        RayUnavailableError: No machine could hold one, and the cluster cannot grow.
+        RayUnavailableError: No machine has room for one, and the cluster cannot grow.
     """
     import ray
 
@@ -168,10 +168,10 @@ def workers_that_fit(execution: ExecutionSpec, *, may_grow: bool) -> int:
     fitting = sum(min(_times(node, wanted), default=0) for node in nodes)
     if fitting:
         return fitting
-    whole: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     message = (
         f"no machine of the cluster has room for one worker: it needs {_listed(wanted)}; in all "
-        f"there is {_listed(whole)}"
+        f"there is {_listed(total)}"
     )
     if not may_grow:
         raise RayUnavailableError(
@@ -182,9 +182,9 @@ def workers_that_fit(execution: ExecutionSpec, *, may_grow: bool) -> int:
 
 
 @contextmanager
-def told_when_overdue(execution: ExecutionSpec) -> Iterator[Callable[[], None]]:
-    """Say after a while that no worker has begun and what they wait for, unless told that one has."""
-    timer = threading.Timer(_OVERDUE_SECONDS, _tell_overdue, [execution])
+def warn_when_overdue(execution: ExecutionSpec) -> Iterator[Callable[[], None]]:
+    """Warn if no worker has started after 40 s, and what workers wait for; yield what cancels that."""
+    timer = threading.Timer(_OVERDUE_SECONDS, _warn_overdue, [execution])
     timer.daemon = True
     timer.start()
     try:
@@ -193,13 +193,13 @@ def told_when_overdue(execution: ExecutionSpec) -> Iterator[Callable[[], None]]:
         timer.cancel()
 
 
-def _tell_overdue(execution: ExecutionSpec) -> None:
+def _warn_overdue(execution: ExecutionSpec) -> None:
     import ray
 
     with contextlib.suppress(Exception):  # Ray may be gone by now
         free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
         _log.warning(
-            "no worker has begun after %d s: each needs %s, and free are %s. Others may use the "
+            "no worker has started after %d s: each needs %s, and free are %s. Other jobs may use the "
             "cluster; the run goes on waiting.",
             _OVERDUE_SECONDS,
             _listed(_request(execution)),
@@ -224,8 +224,8 @@ def _times(node: Mapping[str, float], wanted: Mapping[str, float]) -> list[int]:
 
 def _listed(resources: Mapping[str, float]) -> str:
     shown = {name: amount for name, amount in resources.items() if not name.startswith("node:")}
-    told = (f"{name} {_amount(name, amount)}" for name, amount in sorted(shown.items()))
-    return ", ".join(told) or "nothing"
+    amounts = (f"{name} {_amount(name, amount)}" for name, amount in sorted(shown.items()))
+    return ", ".join(amounts) or "nothing"
 
 
 def _amount(name: str, amount: float) -> str:

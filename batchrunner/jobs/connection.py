@@ -85,6 +85,7 @@ class RayConnection:
         """Close the connection, if `open` made it; a Ray that `open` started ends. Idempotent."""
         import ray
 
+        # A connection that the user's own `ray.init` made is left alone; a lost one is of no use.
         if self.is_ours() or is_lost_client():
             ray.shutdown()
         self._made = None
@@ -126,6 +127,7 @@ class OnRay:
 
 
 def _refuse_to_end_jobs(backends: Sequence[JobBackend]) -> None:
+    # Jobs of "ray" in a cluster that was joined outlive the connection, so they are not asked for.
     is_local = CONNECTION.is_local()
     running = [
         job

@@ -100,7 +100,7 @@ class History:
         self._gone: dict[Cluster, tuple[float, bool]] = {}
 
     def settle(self, job: JournaledJob) -> JobView:
-        """Return a job and where it stands. One that can end nowhere is lost: make its failure durable."""
+        """Return a job and where it stands. Durably fail one that no process can end any more."""
         submission, outcome = job.submission, job.outcome
         if outcome is None:
             state = self._alive(submission.job_id)
@@ -125,6 +125,7 @@ class History:
             return None, 1
         view = self.settle(latest)
         sent_twice = latest.submission.request.nonce == request.nonce
+        # A failed run is free at once: the way to retry it is to submit it again.
         released = view.state.status in (JobStatus.FAILED, JobStatus.CANCELLED)
         return (view if sent_twice or not released else None), latest.submission.number + 1
 

@@ -115,9 +115,8 @@ class InProcessBackend:
         submission = Submission(job_id, number, request, _this_process(), self._store.uri)
         attempt = JobAttempt(job_id, 1, request, IN_PROCESS, self._store, self._scope)
         thread = JobThread(submission, attempt, call.payload, self._journal, self._cpus)
-        self._threads[job_id] = (
-            thread  # before the claim: a listing would take the job for a lost one
-        )
+        # Before the claim: a listing would take the job for a lost one.
+        self._threads[job_id] = thread
         try:
             claimed = self._journal.claim(submission)
             if claimed == submission:

@@ -41,7 +41,7 @@ class Registry:
         self._here = cluster_here(name)
         self._restarts = RestartStore(name)
         self._controllers: dict[str, Controller] = {}
-        self._run_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._key_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting: set[str] = set()  # claimed, or about to be, and not yet with a controller
         self._recovery: asyncio.Task[None] | None = None
@@ -86,7 +86,7 @@ class Registry:
             await self._ready()
             # The claim in the journal alone makes one job of many submissions. The lock spares the
             # losers a claim that fails: each finds the job that the one before it started.
-            async with self._run_locks.setdefault(message.request.key, asyncio.Lock()):
+            async with self._key_locks.setdefault(message.request.key, asyncio.Lock()):
                 return await self._submit(message)
         finally:
             self._submitting -= 1
@@ -177,9 +177,8 @@ class Registry:
         failed = self._recovery and self._recovery.done() and self._recovery.exception()
         if self._recovery is None or failed:
             self._recovery = asyncio.create_task(self._recover())
-        await asyncio.shield(
-            self._recovery
-        )  # a caller that goes away must not end it for the others
+        # A caller that goes away must not end it for the others.
+        await asyncio.shield(self._recovery)
 
     async def _begin(self) -> None:
         """Take up jobs as soon as the journal can be read: a bucket may be away for a while."""

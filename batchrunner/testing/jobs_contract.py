@@ -195,9 +195,14 @@ class JobsContract(_Jobs):
         assert {row["outputs_uri"] for row in store.read_run(ref).runs} == {ref.outputs_uri}
         assert len(json.dumps(asdict(ref))) < 600
 
-    def test_the_log_of_a_job_can_be_read(self, tag: str) -> None:
+    def test_the_log_of_a_job_can_be_read(self, tag: str, tmp_path: Path) -> None:
         """What its code prints, and nothing of another job that runs at the same time."""
-        jobs = [submit_capability(Scoring(f"{tag}.{n}")) for n in range(2)]
+        gate, beats = tmp_path / "gate", [tmp_path / f"beats-{n}" for n in range(2)]
+        does = {"until": str(gate)}
+        runs = [Scoring(f"{tag}.{n}", beats=str(beats[n]), **does) for n in range(2)]
+        jobs = [submit_capability(run, resources={"num_cpus": 0.5}) for run in runs]
+        wait_for(lambda: all(path.exists() for path in beats))
+        gate.touch()
         for job in jobs:
             job.wait(LONG)
 

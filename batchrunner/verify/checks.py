@@ -12,7 +12,7 @@ from batchrunner.errors import InvalidSpecError
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 from batchrunner.verify.evidence import Evidence
-from batchrunner.verify.findings import REMADE, Finding
+from batchrunner.verify.findings import RECOMPUTED, Finding
 from batchrunner.verify.key_check import KeyCheck
 from batchrunner.verify.key_table import need_duckdb
 from batchrunner.verify.replaying import Replay, chosen
@@ -124,7 +124,7 @@ def sound_shards(evidence: Evidence, findings: Iterable[Finding]) -> list[Shard]
     A shard that retried dead letters counts only if the shard that they are of does, too: its rows
     can be read from the source only by the positions in these dead letters.
     """
-    damaged = {finding.shard for finding in findings if finding.kind in REMADE}
+    damaged = {finding.shard for finding in findings if finding.kind in RECOMPUTED}
     sound = {shard_id for shard_id in evidence.sentinels if shard_id not in damaged}
     return [
         shard

@@ -58,7 +58,7 @@ class FindingKind(StrEnum):
         return self.value.removeprefix("key_")
 
 
-REMADE = frozenset(
+RECOMPUTED = frozenset(
     {
         FindingKind.SENTINEL,
         FindingKind.MISSING,

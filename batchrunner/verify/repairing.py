@@ -19,7 +19,7 @@ from batchrunner.verify.evidence import Evidence, gather
 from batchrunner.verify.findings import (
     HOPELESS,
     MOVED_ASIDE,
-    REMADE,
+    RECOMPUTED,
     Finding,
     FindingKind,
     Verification,
@@ -33,14 +33,14 @@ class Repair:
 
     Attributes:
         found: The verification that it began with.
-        redone: Ids of the shards that the next run computes again.
+        to_recompute: Ids of the shards that the next run computes again.
         moved: Names that objects had before they were moved to `_damaged`.
         rebuilt: Keys of documents that were rebuilt from the others.
         hopeless: Findings that cannot be repaired.
     """
 
     found: Verification
-    redone: Sequence[int] = ()
+    to_recompute: Sequence[int] = ()
     moved: Sequence[str] = ()
     rebuilt: Sequence[str] = ()
     hopeless: Sequence[Finding] = ()
@@ -83,10 +83,10 @@ def repair(
         for finding in result.findings:
             if finding.kind is FindingKind.SPARE:
                 repairer.move_document(finding.part)
-        redone = _take_back_damage(repairer, run, result) if _has_bad_output(result) else []
+        to_recompute = _take_back_damage(repairer, run, result) if _has_bad_output(result) else []
     return Repair(
         result,
-        redone=sorted(shard.id for shard in redone),
+        to_recompute=sorted(shard.id for shard in to_recompute),
         moved=tuple(repairer.moved),
         rebuilt=tuple(repairer.rebuilt),
         hopeless=tuple(hopeless),
@@ -106,14 +106,14 @@ def _take_back_damage(repairer: _Repairer, run: RunLocation, result: Verificatio
     evidence = gather(run)
     # First of all: from here on no reader may take the output for complete.
     repairer.declare_incomplete()
-    damaged = {f.shard for f in result.findings if f.kind in REMADE and f.shard is not None}
-    redone = with_dependents(evidence.plan.active, damaged)
-    for shard in redone:
+    damaged = {f.shard for f in result.findings if f.kind in RECOMPUTED and f.shard is not None}
+    to_recompute = with_dependents(evidence.plan.active, damaged)
+    for shard in to_recompute:
         repairer.take_back(evidence, shard)
     for finding in result.findings:
         if finding.kind in MOVED_ASIDE:
             repairer.move_orphan(evidence, finding.part)
-    return redone
+    return to_recompute
 
 
 def with_dependents(shards: Sequence[Shard], damaged: Collection[int]) -> list[Shard]:

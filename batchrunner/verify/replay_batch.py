@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrunner.formats.contract import Records
 from batchrunner.verify.reading import Folders, Numbers, with_folders
-from batchrunner.worker.batch import MAX_BATCH_BYTES, Given
+from batchrunner.worker.batch import MAX_BATCH_BYTES, InputTypes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +23,7 @@ class ReplayBatch(Protocol):
     """A batch as a `Caller` takes it, which can be halved."""
 
     @property
-    def given(self) -> Given:
+    def input_types(self) -> InputTypes:
         """The types that the source gives its rows."""
 
     @property
@@ -60,8 +60,8 @@ class RecordBatch:
     row_of: Callable[[bytes], dict[str, Any]]
 
     @property
-    def given(self) -> Given:
-        return Given()
+    def input_types(self) -> InputTypes:
+        return InputTypes()
 
     @property
     def first(self) -> int:
@@ -92,7 +92,7 @@ class TableBatch:
 
     table: pa.Table
     numbers: Sequence[int]
-    given: Given
+    input_types: InputTypes
 
     @property
     def first(self) -> int:
@@ -118,14 +118,14 @@ class TableBatch:
     def slice(self, start: int, stop: int) -> TableBatch:
         """Return rows *start* to *stop*."""
         some = self.table.slice(start, stop - start)
-        return TableBatch(some, self.numbers[start:stop], self.given)
+        return TableBatch(some, self.numbers[start:stop], self.input_types)
 
     def and_then(self, other: TableBatch) -> TableBatch:
         """Return these rows and those of *other*, which has the same columns."""
         from batchrunner.formats.columns import joined
 
         table = joined([self.table, other.table])
-        return TableBatch(table, [*self.numbers, *other.numbers], self.given)
+        return TableBatch(table, [*self.numbers, *other.numbers], self.input_types)
 
 
 def record_batches(
@@ -155,9 +155,9 @@ def tables_of_records(records: Iterator[Records], *, like: RecordBatch) -> Itera
     for some in filter(None, records):
         for table in tables_of(replace(like, records=some).rows()):
             start, stop, shape = table.segment.start, table.segment.stop, table.segment.shape
-            given = Given((shape.schema,), shape.absent) if shape else Given()
+            input_types = InputTypes((shape.schema,), shape.absent) if shape else InputTypes()
             numbers = [at for at, _ in some[start:stop]]
-            yield TableBatch(table.rows(start, stop), numbers, given)
+            yield TableBatch(table.rows(start, stop), numbers, input_types)
 
 
 def selected_rows(
@@ -169,14 +169,14 @@ def selected_rows(
         chosen = [n for n in numbers if n not in failed and (wanted is None or n in wanted)]
         for start, stop in _consecutive(chosen):
             some = table.slice(start - first, stop - start)
-            yield TableBatch(some, range(start, stop), Given((table.schema,)))
+            yield TableBatch(some, range(start, stop), InputTypes((table.schema,)))
 
 
 def table_batches(pieces: Iterator[TableBatch], *, size: int) -> Iterator[TableBatch]:
     """Yield *pieces* regrouped into batches of *size*; one also ends where the columns change."""
     pending: TableBatch | None = None
     for piece in pieces:
-        if pending and pending.given == piece.given:
+        if pending and pending.input_types == piece.input_types:
             pending = pending.and_then(piece)
         else:
             if pending:

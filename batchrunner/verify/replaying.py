@@ -28,9 +28,9 @@ from batchrunner.verify.replay_batch import (
     table_batches,
     tables_of_records,
 )
-from batchrunner.worker.batch import Batch, Given
+from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Caller, Piece
-from batchrunner.worker.process import direct_caller
+from batchrunner.worker.loading import direct_caller
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.work import Work
 
@@ -120,10 +120,10 @@ class Replay:
         types = RowTypes(schema if self._evidence.plan.facts.part_format.keeps_schema else None)
 
         # The hints of a worker: a declared schema decides the type of a value before the source's.
-        def given(batch: Batch) -> Given:
-            return replace(batch.given, types=types.hints(batch.given.types))
+        def input_types(batch: Batch) -> InputTypes:
+            return replace(batch.input_types, schemas=types.hints(batch.input_types.schemas))
 
-        return direct_caller(self._work, schema, given=given)
+        return direct_caller(self._work, schema, input_types=input_types)
 
     def _difference(self, caller: Caller, shard: Shard) -> str:
         again = self._made(caller, shard)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.store import WORKER_LOGS
 from batchrunner.storage import Entry
-from batchrunner.worker.worker_log import FOLDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def log_lines(checkpoint: Checkpoint, *, session: str = "") -> list[LogLine]:
     Raises:
         StorageError: The checkpoint cannot be read.
     """
-    entries = checkpoint.storage.list(f"{FOLDER}/{session}".rstrip("/"), recursive=True)
+    entries = checkpoint.storage.list(f"{WORKER_LOGS}/{session}".rstrip("/"), recursive=True)
     lines = [line for entry in entries for line in _lines(checkpoint, entry)]
     return sorted(lines, key=lambda line: line.at)
 

@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 MAX_BATCH_BYTES = 24 << 20
-"""Of the source. A worker holds 256 MiB beside the model: such a batch at most is being put
-together, waits, and is in a call, each as bytes and as objects; and as much returned is on its way
-into the part."""
+"""Bytes of the source in one batch, and in all batches that wait at one place. A worker may hold
+256 MiB beside the model: so much is being put together, waits, and is in a call, each as bytes and as
+objects; and as much output waits to be written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What is known of the rows of a batch before the capability has seen them.
+class InputTypes:
+    """The types that a batch's columns have before the capability is called.
 
     Attributes:
-        types: Schemas with types that their columns have, those that count most first.
-        absent: What nulls mean in the table that they were handed over as.
-        inferred: The types in that table that nothing but values say.
+        schemas: Schemas with types for the columns; an earlier one takes precedence.
+        absent: What a null stands for in the table that the capability gets.
+        inferred: The types in that table that were inferred from values alone.
     """
 
-    types: tuple[pa.Schema, ...] = ()
+    schemas: tuple[pa.Schema, ...] = ()
     absent: Absent = field(default_factory=dict)
     inferred: pa.Schema | None = None
 
@@ -40,55 +40,55 @@ class Batch:
 
     Attributes:
         pieces: (chunk, start, stop) of some rows each.
-        given: What is known of them.
-        again: The rows were handed out before, and may have been changed since.
-        nbytes: About how many bytes of the source they are; 0 for those of another batch.
+        input_types: The types of their columns.
+        is_retry: A call had the rows before and may have changed them: read them from the chunk again.
+        nbytes: About how many bytes of the source they are; 0 for rows cut out of another batch.
     """
 
     pieces: tuple[tuple[Chunk, int, int], ...]
-    given: Given = field(default_factory=Given)
-    again: bool = False
+    input_types: InputTypes = field(default_factory=InputTypes)
+    is_retry: bool = False
     nbytes: int = 0
 
     def __len__(self) -> int:
         return sum(stop - start for _, start, stop in self.pieces)
 
     def rows(self) -> list[Row]:
-        if len(self.pieces) == 1 and not self.again:
+        if len(self.pieces) == 1 and not self.is_retry:
             chunk, start, stop = self.pieces[0]
             return chunk.rows(start, stop)
         segments = (
-            (c.reread if self.again else c.rows)(start, stop) for c, start, stop in self.pieces
+            (c.reread if self.is_retry else c.rows)(start, stop) for c, start, stop in self.pieces
         )
         return [row for segment in segments for row in segment]
 
     def halves(self) -> tuple[Batch, Batch]:
-        """Return the first and the second half of the rows, as they stand in the source."""
+        """Return the first and the second half of the rows, read from the source again."""
         middle = len(self) // 2
         return self._slice(0, middle), self._slice(middle, len(self))
 
     def singles(self) -> Iterator[Batch]:
-        """Yield the rows one by one, as they stand in the source."""
+        """Yield the rows one by one, read from the source again."""
         for index in range(len(self)):
             yield self._slice(index, index + 1)
 
     def samples(self, count: int) -> Iterator[Batch]:
-        """Yield *count* of the rows, from all over them; the same ones each time. The first, of one.
+        """Yield *count* rows as batches of one, from all over this batch, the same ones each time.
 
-        At random: what is wrong with every second row, or with the first and the last, is not
-        taken for what is wrong with all.
+        At random, so that a defect of every second row, or of the first and the last, does not pass
+        for a defect of all. A single sample is the first row.
         """
         rows = range(len(self))
-        picked = random.Random(0).sample(rows, count) if count > 1 else rows[:count]  # noqa: S311 - no secret
-        for index in sorted(picked):
+        sample = random.Random(0).sample(rows, count) if count > 1 else rows[:count]  # noqa: S311 - no secret
+        for index in sorted(sample):
             yield self._slice(index, index + 1)
 
-    def once_more(self) -> Batch:
-        """Return the same rows, as they stand in the source."""
-        return replace(self, again=True)
+    def retry(self) -> Batch:
+        """Return the same rows, read from the source again."""
+        return replace(self, is_retry=True)
 
     def position(self) -> Position:
-        """Tell where the first row stands."""
+        """Return the place of the first row in the source."""
         chunk, start, _ = self.pieces[0]
         return chunk.locate(start)
 
@@ -99,28 +99,28 @@ class Batch:
             if a < b:
                 pieces.append((chunk, start + a, start + b))
             first, last = first - (stop - start), last - (stop - start)
-        return Batch(tuple(pieces), self.given, again=True)
+        return Batch(tuple(pieces), self.input_types, is_retry=True)
 
     def table(self) -> pa.Table:
-        """Return the rows as a table; only of a batch of one shape.
+        """Return the rows as a table; only for a batch of one shape.
 
         Raises:
-            SchemaError: There is none that holds the row.
+            SchemaError: No Arrow type holds a value.
         """
         from batchrunner.formats.columns import joined
 
         return joined([chunk.table(start, stop) for chunk, start, stop in self.pieces])
 
     def in_format(self, batch_format: str) -> Any:
-        """Return the rows as `rows`, `pyarrow`, `pandas` or `numpy`; the receiver may change them."""
+        """Return the rows as `rows`, `pyarrow`, `pandas` or `numpy`; the caller may change them."""
         return self.rows() if batch_format == "rows" else in_format(self.table(), batch_format)
 
 
 def in_format(table: pa.Table, batch_format: str) -> Any:
-    """Return *table* as `pyarrow`, `pandas` or `numpy`; the receiver may change it.
+    """Return *table* as `pyarrow`, `pandas` or `numpy`; the caller may change it.
 
     Raises:
-        SchemaError: A value is more than the format can hold.
+        SchemaError: The format cannot hold a value.
     """
     if batch_format == "pyarrow":
         return table
@@ -139,32 +139,32 @@ def batches(chunks: Iterable[Chunk], size: int, *, by_shape: bool) -> Iterator[B
     """Regroup *chunks* into batches of *size* rows.
 
     The last one may be smaller, and so may those whose rows are large: none holds much more than
-    `MAX_BATCH_BYTES` of the source, or half of that where tables are made of JSON. With *by_shape*, a batch also ends where its rows and the next
-    ones go into no table together.
+    `MAX_BATCH_BYTES` of the source, or half of that where tables are made of JSON. With *by_shape*,
+    a batch also ends where its rows and the next ones fit into no table together.
     """
-    held = _Held()
+    collected = _Collected()
     for chunk in chunks:
         # Rows of JSON are held as objects, too, when they go into a table.
         most = MAX_BATCH_BYTES // 2 if by_shape and chunk.types is None else MAX_BATCH_BYTES
         for segment in chunk.segments() if by_shape else (Segment(0, len(chunk), None),):
-            if held.rows and by_shape and not held.goes_on_with(segment):
-                yield held.batch()
-                held = _Held()
+            if collected.rows and by_shape and not collected.goes_on_with(segment):
+                yield collected.batch()
+                collected = _Collected()
             start = segment.start
             while start < segment.stop:
-                start = held.take(
-                    chunk, segment, start, min(start + size - held.rows, segment.stop)
+                start = collected.take(
+                    chunk, segment, start, min(start + size - collected.rows, segment.stop)
                 )
-                if held.rows == size or held.bytes >= most:
-                    yield held.batch()
-                    held = _Held()
-    if held.rows:
-        yield held.batch()
+                if collected.rows == size or collected.bytes >= most:
+                    yield collected.batch()
+                    collected = _Collected()
+    if collected.rows:
+        yield collected.batch()
 
 
 @dataclass(slots=True)
-class _Held:
-    """A batch in the making."""
+class _Collected:
+    """The rows collected for the next batch."""
 
     pieces: list[tuple[Chunk, int, int]] = field(default_factory=list)
     shape: Shape | None = None
@@ -183,11 +183,11 @@ class _Held:
         return stop
 
     def batch(self) -> Batch:
-        return Batch(tuple(self.pieces), self._given(), nbytes=self.bytes)
+        return Batch(tuple(self.pieces), self._input_types(), nbytes=self.bytes)
 
-    def _given(self) -> Given:
+    def _input_types(self) -> InputTypes:
         if self.shape is None:
             types = self.pieces[0][0].types
-            return Given(() if types is None else (types,))
+            return InputTypes(() if types is None else (types,))
         types = self.shape.schema
-        return Given((types,), self.shape.absent, types if self.shape.is_inferred else None)
+        return InputTypes((types,), self.shape.absent, types if self.shape.is_inferred else None)

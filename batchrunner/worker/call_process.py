@@ -1,7 +1,7 @@
-"""The other side of `isolation`: a process that calls a capability and answers through a pipe.
+"""The process of `isolation`: it calls a capability and answers through a pipe.
 
-It must not outlive its owner, nor take more memory than it may, nor end of a signal that was meant
-for its owner.
+It must not outlive its owner, nor exceed its memory limit, nor end by a signal that was meant for its
+owner.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ _LOOK_SECONDS = 1.0
 
 
 def main(receive: int, send: int, owner: int, memory: int) -> None:
-    """Build the capability of the work that comes first, then answer calls until there are none."""
-    die_with(owner)
+    """Build the capability of the work that comes first, then answer calls until the pipe closes.
+
+    The first answer is why the capability cannot be built; empty if it is built.
+    """
+    die_with(owner)  # before anything of the user's runs, as it may hang
     leave_signals_to_the_owner()
     inbox: Connection[Any, Any] = Connection(receive, writable=False)
     outbox: Connection[Any, Any] = Connection(send, readable=False)
     from batchrunner.worker.capture import name_levels
-    from batchrunner.worker.process import direct_caller
+    from batchrunner.worker.loading import direct_caller
 
     name_levels()
     bound_memory(memory)
@@ -43,7 +46,7 @@ def main(receive: int, send: int, owner: int, memory: int) -> None:
         work = contained(partial(pickle.loads, inbox.recv_bytes()))
         caller = direct_caller(work, work.schema())
     except CapabilityImportError as error:
-        outbox.send(_told(error, error.__cause__, memory=memory))
+        outbox.send(_message(error, error.__cause__, memory=memory))
         return
     except Exception as error:  # noqa: BLE001 - importing runs the user's code
         outbox.send(f"the capability cannot be built: {describe(error)}")
@@ -59,14 +62,14 @@ def main(receive: int, send: int, owner: int, memory: int) -> None:
 
 def _answer(caller: Any, batch: Any, *, memory: int) -> tuple[str, Any]:
     try:
-        return "made", caller.submit(batch)()
+        return "returned", caller.submit(batch)()
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         name = getattr(error, "type_name", type(error).__name__)
-        return "raised", (name, _told(error, error, memory=memory), traceback_of(error))
+        return "raised", (name, _message(error, error, memory=memory), traceback_of(error))
 
 
-def _told(error: Exception, reason: BaseException | None, *, memory: int) -> str:
-    """Return what *error* says, and the way out when its *reason* is our own bound."""
+def _message(error: Exception, reason: BaseException | None, *, memory: int) -> str:
+    """Return the message of *error*; with the way out if its *reason* is the memory limit."""
     if not isinstance(reason, MemoryError):
         return str(error)
     allowed = f"its process may take {memory / 2**30:.3g} GiB, see execution.memory"
@@ -74,10 +77,10 @@ def _told(error: Exception, reason: BaseException | None, *, memory: int) -> str
 
 
 def die_with(owner: int) -> None:
-    """End when *owner*, our parent, ends, however it does; a call that hangs would go on otherwise."""
+    """End this process when its parent, the *owner*, ends in any way, even during a call that hangs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Also where there is no prctl, and for an owner that was gone before it was called.
+    # For systems without prctl, and for an owner that ended before the call above.
     threading.Thread(target=_watch, args=(owner,), daemon=True, name="owner").start()
 
 
@@ -88,15 +91,14 @@ def _watch(owner: int) -> None:
 
 
 def leave_signals_to_the_owner() -> None:
-    """Have Ctrl-C and SIGTERM, which a whole process group gets, end no call: the owner decides.
+    """Ignore Ctrl-C and SIGTERM, which a whole process group gets: the owner decides what they end.
 
-    By handlers, which a program that the capability starts does not inherit, as it would inherit
-    that they are ignored.
+    By handlers that do nothing: SIG_IGN would be inherited by programs that the capability starts.
     """
     me = os.getpid()
 
     def leave(number: int, _: FrameType | None) -> None:
-        if os.getpid() != me:  # a fork of the capability's: it ends as usual
+        if os.getpid() != me:  # in a fork that the capability made: end as usual
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
@@ -105,16 +107,16 @@ def leave_signals_to_the_owner() -> None:
 
 
 def bound_memory(memory: int) -> None:
-    """Let allocations fail beyond *memory* bytes on top of what this process has by now.
+    """Have allocations fail beyond *memory* bytes on top of what this process has allocated by now.
 
-    Its data, not its address space: of that, CUDA and others reserve far more than they use. Should
-    the machine run out all the same, the kernel is asked to end this process, and not its owner.
+    Limits the data and not the address space, of which CUDA and others reserve far more than they use.
+    If the machine runs out of memory all the same, the kernel ends this process first, not its owner.
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     limit = _data_bytes() + memory
-    with contextlib.suppress(OSError, ValueError):  # where there is a lower limit, that holds
+    with contextlib.suppress(OSError, ValueError):  # a lower limit, which is set already, holds
         resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
@@ -126,5 +128,5 @@ def _data_bytes() -> int:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+    with contextlib.suppress(BrokenPipeError):  # the owner has ended
         main(*map(int, sys.argv[1:]))

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.formats.chunk import Row
 from batchrunner.spec import CapabilitySpec, ExecutionSpec
-from batchrunner.spec.secrets import scrubbed
-from batchrunner.user_code import CallRaisedError, contained, place_in_code
-from batchrunner.worker.batch import Batch, Given
+from batchrunner.user_code import CallRaisedError, contained
+from batchrunner.worker.batch import Batch, InputTypes
 
 if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun
@@ -27,12 +25,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some of what a capability made of one batch, ready for the sink.
+    """A piece of what a capability made of one batch, ready for the sink.
 
     Attributes:
         rows: As lines or as a table.
-        count: How many rows there are.
-        runs: What is to be recorded before they are published.
+        count: Number of rows.
+        runs: The capability runs to record before the rows are published.
     """
 
     rows: Any
@@ -49,38 +47,19 @@ Pieces = list[Piece]
 """What a capability made of one batch."""
 
 Answer = Callable[[], Pieces]
-"""Returns what the capability made of one batch; or raises what it raised."""
+"""Returns what the capability made of one batch, or raises what it raised."""
 
-Ready = Callable[[Any, Given], tuple[Any, int]]
-"""Makes what a capability returned for given rows ready for the sink, and counts its rows."""
-
-
-def build(capability: Any, spec: CapabilitySpec) -> Any:
-    """Return *capability*, or an instance of it when it is a class: once per worker.
-
-    Raises:
-        CapabilityImportError: The constructor raised, or there is none to take the arguments.
-    """
-    if not isinstance(capability, type):
-        if spec.fn_constructor_kwargs:
-            raise CapabilityImportError(
-                f"capability.fn_constructor_kwargs build a class, and {capability!r} is none; write "
-                "fn_kwargs, which come with every call"
-            )
-        return capability
-    try:
-        return contained(partial(capability, **spec.fn_constructor_kwargs))
-    except Exception as error:  # the user's constructor may raise anything
-        name = f"{capability.__module__}.{capability.__qualname__}"
-        place = f" (at {at})" if (at := place_in_code(error)) else ""
-        why = scrubbed(describe(error))
-        raise CapabilityImportError(f"{name} cannot be built: {why}{place}") from error
+Ready = Callable[[Any, InputTypes], tuple[Any, int]]
+"""Converts what a capability returned into lines or a table for the sink, and counts its rows."""
 
 
 class Caller:
-    """Calls one capability. `ahead` says how many batches may be submitted before an answer is read.
+    """Calls one capability in this process.
 
-    What the user's code raises, the answer raises as an `Exception`; a real interrupt as it is.
+    The answer raises what the user's code raises, as an `Exception`; a real interrupt unchanged.
+
+    Attributes:
+        ahead: How many batches may be submitted before an answer is read.
     """
 
     def __init__(
@@ -90,10 +69,10 @@ class Caller:
         execution: ExecutionSpec,
         *,
         ready: Ready,
-        given: Callable[[Batch], Given],
+        input_types: Callable[[Batch], InputTypes],
     ) -> None:
         self._function, self._kwargs = capability, spec.fn_kwargs
-        self._ready, self._given = ready, given
+        self._ready, self._input_types = ready, input_types
         self._format = execution.batch_format
         self._mode = spec.mode
         self._loop = _Loop(execution.max_concurrency) if _is_async(capability) else None
@@ -112,13 +91,13 @@ class Caller:
         return lambda: self._pieces(later.result(), batch)
 
     def _pieces(self, returned: list[Any], batch: Batch) -> Pieces:
-        given = self._given(batch)
-        return [Piece(*self._ready(piece, given)) for piece in returned]
+        input_types = self._input_types(batch)
+        return [Piece(*self._ready(piece, input_types)) for piece in returned]
 
     def _completed(self, batch: Batch) -> Pieces:
-        made = [self._function(row, **self._kwargs) for row in batch.rows()]
-        rows, count = self._ready([row for row, _ in made], Given())
-        return [Piece(rows, count, tuple(run for _, run in made))]
+        completed_runs = [self._function(row, **self._kwargs) for row in batch.rows()]
+        rows, count = self._ready([row for row, _ in completed_runs], InputTypes())
+        return [Piece(rows, count, tuple(run for _, run in completed_runs))]
 
     def _answer(self, batch: Batch) -> list[Any]:
         if self._mode == "row":
@@ -134,10 +113,10 @@ class Caller:
             results = await asyncio.gather(*rows)
             return [[row for result in results for row in _fanned_out(result)]]
         result = await self._await(batch.in_format(self._format), calls)
-        return result if isinstance(result, _Pieces) else [result]
+        return result if isinstance(result, _Streamed) else [result]
 
     async def _await_row(self, row: Row, calls: asyncio.Semaphore, failed: asyncio.Event) -> Any:
-        """Call for a row of a batch, unless another row has *failed* it: then nobody looks."""
+        """Call for one row, unless another row has *failed* the batch: the result would be dropped."""
         async with calls:
             if failed.is_set():
                 return None
@@ -154,7 +133,7 @@ class Caller:
     async def _result(self, argument: Any) -> Any:
         result: Awaitable[Any] | AsyncIterator[Any] = self._function(argument, **self._kwargs)
         if isinstance(result, AsyncIterator):
-            return _Pieces([piece async for piece in result])
+            return _Streamed([piece async for piece in result])
         return await result
 
     def close(self) -> None:
@@ -162,8 +141,8 @@ class Caller:
             self._loop.close()
 
 
-class _Pieces(list[Any]):
-    """What an asynchronous generator gave."""
+class _Streamed(list[Any]):
+    """All that an asynchronous generator yielded, as opposed to a list that a coroutine returned."""
 
 
 class _Loop:
@@ -180,21 +159,21 @@ class _Loop:
         return asyncio.run_coroutine_threadsafe(self._contained(coroutine), self._loop)
 
     async def _contained(self, coroutine: Awaitable[list[Any]]) -> list[Any]:
-        """As `contained`, inside the loop: a task that ends with `SystemExit` ends its loop, too."""
+        """Do inside the loop what `contained` does: a task that ends with `SystemExit` ends its loop."""
         try:
             return await coroutine
         except Exception:
             raise
         except BaseException as error:
-            if self._is_closing:  # thrown in from outside: the call is dropped
+            if self._is_closing:  # raised by the loop's end: the call is dropped
                 raise
             raise CallRaisedError.of(error) from error
 
     def _run(self) -> None:
-        """Run until `close`, also past what a task of the user's own lets out of the loop.
+        """Run until `close`, and start again after an exception of the user's own tasks.
 
-        asyncio gives `SystemExit` and `KeyboardInterrupt` to whoever awaits the task, and then
-        raises them here, too: with the loop at an end, that one would wait for ever.
+        asyncio hands `SystemExit` and `KeyboardInterrupt` to the code that awaits the task, and then
+        raises them here, too: if the loop ended here, that code would wait for ever.
         """
         while not self._is_closing:
             try:
@@ -203,7 +182,7 @@ class _Loop:
                 _log.debug("a task of the capability raised %r", error)
 
     def close(self) -> None:
-        self._is_closing = True  # first: the loop that stops must not start again
+        self._is_closing = True  # before the stop, or `_run` would start the loop again
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -220,7 +199,7 @@ def _fanned_out(result: Any) -> list[Row] | tuple[Row, ...]:
         return [result]
     if result is None:
         return []
-    if isinstance(result, list | tuple | _Pieces):
+    if isinstance(result, list | tuple | _Streamed):
         return result
     if isinstance(result, Iterator):
         return list(result)

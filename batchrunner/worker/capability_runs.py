@@ -1,11 +1,12 @@
 """Mode `run`: each row of the source is one run of a capability, on the inputs that the row names.
 
-The runs of a worker's shards on their way into the analytics store, before the shards are committed.
+The runs go into the analytics store before their shards are committed: a committed shard is never
+mapped again, so a run that is missing by then would stay missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ from batchrunner.errors import (
     CapabilityImportError,
     InvalidRecordError,
     SchemaConflictError,
-    StorageError,
 )
 from batchrunner.formats.chunk import Row
 
@@ -31,55 +31,46 @@ if TYPE_CHECKING:
 
 
 def record_runs(work: Work, runs: Mapping[int, Sequence[CompletedRun]]) -> dict[int, str]:
-    """Record the *runs* of shards, by their ids: durably, each once, in few writes.
+    """Record the *runs* of shards, by id of the shard. Durable, idempotent, in few writes.
 
     Returns:
-        Why the runs of a shard cannot be recorded as they are, by its id.
+        By id, the shards whose runs the store refuses, each with the reason.
 
     Raises:
-        StorageError: The store cannot be written; nothing is lost by trying again.
+        StorageError: The store cannot be written; a retry loses nothing.
     """
-    waiting = {shard: some for shard, some in runs.items() if some}
-    if not waiting or work.spec.analytics_store is None:
-        return {}
-    try:
-        _write(work, [run for some in waiting.values() for run in some])
-    except (InvalidRecordError, SchemaConflictError) as error:
-        return (
-            {next(iter(waiting)): str(error)} if len(waiting) == 1 else _one_by_one(work, waiting)
-        )
-    return {}
-
-
-def _one_by_one(work: Work, waiting: Mapping[int, Sequence[CompletedRun]]) -> dict[int, str]:
-    reasons: dict[int, str] = {}
-    for shard, some in waiting.items():
-        reasons.update(record_runs(work, {shard: some}))
-    return reasons
-
-
-def _write(work: Work, runs: Iterable[CompletedRun]) -> None:
     from batchrunner.analytics import AnalyticsStore
 
     config = work.spec.analytics_store
-    if config is None:
-        raise StorageError("there is no analytics store")
-    AnalyticsStore(config).write(runs, provenance={"batch_uid": work.run_uid})
+    if config is None or not any(runs.values()):
+        return {}
+    try:
+        every = [run for of_shard in runs.values() for run in of_shard]
+        AnalyticsStore(config).write(every, provenance={"batch_uid": work.run_uid})
+    except (InvalidRecordError, SchemaConflictError) as error:
+        if len(runs) == 1:
+            return {shard: str(error) for shard in runs}
+        # One write each, so that the refused runs fail their own shard only.
+        refused: dict[int, str] = {}
+        for shard, of_shard in runs.items():
+            refused |= record_runs(work, {shard: of_shard})
+        return refused
+    return {}
 
 
 INPUTS = ("models", "datasets", "metrics")
-_KEPT = 32
-"""Loaded inputs of each kind that a worker keeps, the latest used."""
+_CACHED = 32
+"""Loaded inputs of each kind that a worker caches, least recently used out first."""
 
 
 class CapabilityRuns:
-    """Runs one capability, row by row, and keeps what it loaded for later rows."""
+    """Runs one capability row by row; caches the inputs that it loads for later rows."""
 
     def __init__(self, capability: Any, *, inputs: Mapping[Any, str], store: str) -> None:
         """Prepare to run *capability*, with loaders as in `capability.inputs`.
 
         Raises:
-            CapabilityImportError: It is no capability for runs, or a loader cannot be imported.
+            CapabilityImportError: It has no `id` or `run`, or a loader cannot be imported.
         """
         if not callable(getattr(capability, "run", None)) or not hasattr(capability, "id"):
             raise CapabilityImportError(
@@ -90,21 +81,22 @@ class CapabilityRuns:
         self._loaders = {kind: _cached(load_target(name)) for kind, name in inputs.items()}
 
     def __call__(self, row: Row, **kwargs: Any) -> tuple[Row, CompletedRun]:
-        """Return what to write for *row*, and the run for the analytics store.
+        """Run the capability on the inputs that *row* names; return the output row and the run.
 
         Raises:
             TypeError: What the capability returned is no run.
-            InvalidRecordError: A record of the run does not fit it.
+            InvalidRecordError: A record of the run does not fit its class.
         """
-        chosen = {kind: self._load_all(kind, row.get(kind)) for kind in INPUTS}
+        loaded = {kind: self._load_all(kind, row.get(kind)) for kind in INPUTS}
         config = self._load("config", row.get("config"))
-        run = self._capability.run(**chosen, config=config, use_cache=False, **kwargs)
-        done = _completed(run)
-        now = datetime.now(UTC)  # what does not fit is told now:
-        rows_of(done, store_uri=self._store, provenance=Provenance(), now=now)
-        uri = run_uri(self._store, done.run_uid)
-        out = {"run_uid": done.run_uid, "capability_id": done.capability_id, "store_uri": uri}
-        return out, done
+        run = self._capability.run(**loaded, config=config, use_cache=False, **kwargs)
+        completed = _completed(run)
+        # Only to validate: here a record that does not fit fails its row, later it fails the shard.
+        now = datetime.now(UTC)
+        rows_of(completed, store_uri=self._store, provenance=Provenance(), now=now)
+        uri = run_uri(self._store, completed.run_uid)
+        ids = {"run_uid": completed.run_uid, "capability_id": completed.capability_id}
+        return {**ids, "store_uri": uri}, completed
 
     def _load_all(self, kind: str, named: Any) -> list[Any] | None:
         if named is None:
@@ -117,7 +109,7 @@ class CapabilityRuns:
 
 
 def _cached(load: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    @lru_cache(_KEPT)
+    @lru_cache(_CACHED)
     def by_text(text: bytes) -> Any:
         return load(orjson.loads(text))
 
@@ -125,7 +117,7 @@ def _cached(load: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _completed(run: RunLike) -> CompletedRun:
-    """Return the part of *run* that is recorded; its outputs may be large and are let go."""
+    """Return the part of *run* that is recorded, without its outputs, which may be large."""
     missing = [n for n in ("run_uid", "capability_id", "extract") if not hasattr(run, n)]
     if missing:
         raise TypeError(

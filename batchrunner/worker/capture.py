@@ -1,6 +1,6 @@
-"""What this process prints and logs, seen on its way by whoever listens.
+"""Listeners to all that this process prints and logs.
 
-Only what goes through Python: a C library that writes to file descriptor 2 by itself is not seen.
+Only what goes through Python: what a C library writes to file descriptor 2 is not captured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _lock = threading.RLock()
 
 
 def listen(listener: Listener) -> None:
-    """Give *listener* every text that is printed or logged from now on. It must not print itself."""
+    """Call *listener* with every text that is printed or logged from now on. It must not print."""
     with _lock:
         _listeners.append(listener)
         if len(_listeners) == 1:
@@ -30,7 +30,7 @@ def listen(listener: Listener) -> None:
 
 
 def stop_listening(listener: Listener) -> None:
-    """Give *listener* nothing more. Idempotent."""
+    """Stop calling *listener*. Idempotent."""
     with _lock:
         if listener in _listeners:
             _listeners.remove(listener)
@@ -39,18 +39,18 @@ def stop_listening(listener: Listener) -> None:
 
 
 def name_levels() -> None:
-    """Have warnings that no handler takes say their level and their logger."""
+    """Print level and logger with warnings that no handler takes."""
     logging.lastResort = _last_resort
 
 
-class _Tee(io.TextIOBase):
-    """A standard stream that the listeners hear, too."""
+class _CapturedStream(io.TextIOBase):
+    """A standard stream whose text also goes to the listeners."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]  # `TextIOBase` says None, which click takes for a broken one
+    def encoding(self) -> str:  # type: ignore[override]  # None, as of `TextIOBase`, is a broken stream to click
         return self.stream.encoding
 
     @property
@@ -58,12 +58,12 @@ class _Tee(io.TextIOBase):
         return self.stream.errors
 
     def write(self, text: str) -> int:
-        """Write *text*; what the stream cannot encode, as escapes: no row fails for what it prints."""
+        """Write *text*, with escapes for what the stream cannot encode: printing must not fail a row."""
         try:
             self.stream.write(text)
         except UnicodeEncodeError:
             self.stream.write(text.encode("ascii", "backslashreplace").decode())
-        _hear(text)
+        _pass_on(text)
         return len(text)
 
     def flush(self) -> None:
@@ -83,24 +83,26 @@ class _Tee(io.TextIOBase):
 
 
 class _RootHandler(logging.Handler):
-    """Hears the records that only handlers get which know the standard streams from before."""
+    """Captures records whose handlers all write to the streams from before the capture."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith("batchrunner"):  # the driver's, on the local engine
+        if record.name.startswith("batchrunner"):  # events of the driver, on the local engine
             return
         handlers = logging.getLogger().handlers
-        if not any(isinstance(getattr(handler, "stream", None), _Tee) for handler in handlers):
-            _hear(self.format(record) + "\n")
+        if not any(
+            isinstance(getattr(handler, "stream", None), _CapturedStream) for handler in handlers
+        ):
+            _pass_on(self.format(record) + "\n")
 
 
 class _LastResort(logging.Handler):
-    """Writes to whatever is stderr by then, as logging's own does."""
+    """Writes to the current `sys.stderr`, as logging's own handler of last resort does."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)  # noqa: T201 - where warnings go by default
 
 
-def _hear(text: str) -> None:
+def _pass_on(text: str) -> None:
     for listener in tuple(_listeners):
         listener(text)
 
@@ -113,33 +115,33 @@ _usual_last_resort: logging.Handler | None = logging.lastResort
 
 
 def _install() -> None:
-    """Take the place of the standard streams.
+    """Replace the standard streams, and add a handler to a root logger that has handlers.
 
-    A root logger without handlers gets none, or `logging.basicConfig` in the user's code would do
-    nothing. Its warnings go to the last resort, which names level and logger for the time being.
+    One without handlers gets none, or `logging.basicConfig` in the user's code would do nothing. Its
+    warnings go to the last resort, which names level and logger until `_uninstall`.
     """
     if sys.stdout is not None:
-        sys.stdout = _Tee(sys.stdout)
+        sys.stdout = _CapturedStream(sys.stdout)
     if sys.stderr is not None:
-        sys.stderr = _Tee(sys.stderr)
+        sys.stderr = _CapturedStream(sys.stderr)
     name_levels()
     if logging.getLogger().handlers:
         logging.getLogger().addHandler(_root_handler)
 
 
 def _uninstall() -> None:
-    """Put back what was there, unless the user's code has put something else there since."""
-    if isinstance(sys.stdout, _Tee):
+    """Restore the streams, except those that the user's code has replaced since."""
+    if isinstance(sys.stdout, _CapturedStream):
         sys.stdout = sys.stdout.stream
-    if isinstance(sys.stderr, _Tee):
+    if isinstance(sys.stderr, _CapturedStream):
         sys.stderr = sys.stderr.stream
     logging.lastResort = _usual_last_resort
     logging.getLogger().removeHandler(_root_handler)
 
 
-def _be_quiet() -> None:
-    """In a fork, whose lines would only be kept by its parent, hear nothing: locks may be held there."""
+def _clear_listeners() -> None:
+    """Listen to nothing in a fork: another thread may have held a listener's lock while it was made."""
     _listeners.clear()
 
 
-os.register_at_fork(after_in_child=_be_quiet)
+os.register_at_fork(after_in_child=_clear_listeners)

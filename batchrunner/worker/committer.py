@@ -1,4 +1,4 @@
-"""The parts that a worker is making: opened, filled, finished, and committed a few at a time."""
+"""The parts of a worker: opened, filled, finished, and committed a few at a time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from batchrunner.formats.schema_error import SchemaError
 from batchrunner.shard import Shard
 from batchrunner.worker.capability_runs import record_runs
 from batchrunner.worker.part import Part
-from batchrunner.worker.receipt import Cause, Failure, PutOff, Receipt
-from batchrunner.worker.resolving import Made
+from batchrunner.worker.receipt import Cause, DeferredCommit, Failure, Receipt
+from batchrunner.worker.resolving import BatchOutput
 from batchrunner.worker.schema import SinkSchema
 from batchrunner.worker.work import Work
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun
 
 GROUP_PARTS, GROUP_BYTES, GROUP_SECONDS = 32, 8 << 20, 1.0
-"""Parts are committed together up to so many, so large, or so long after the last commit: small
-ones share the cost of becoming durable, and large or slow ones do not wait."""
+"""Finished parts are committed once they are so many, so large, or the last commit so long ago: small
+parts share the cost of a sync, and large or slow ones do not wait for others."""
 
 
 class Committer:
-    """Makes the parts of one worker. One thread at a time."""
+    """Writes and commits the parts of one worker. Not safe in several threads at once."""
 
     def __init__(self, work: Work, schema: SinkSchema | None = None) -> None:
-        """Commit parts of *work*, in *schema* if that is a worker's own already."""
+        """Commit parts of *work*; share *schema* with a worker that has one already."""
         self._work = work
         self._sink, self._checkpoint = work.sink(), work.checkpoint()
         self._schema = schema or work.schema()
@@ -43,62 +43,63 @@ class Committer:
         self._last_commit = time.monotonic()
 
     def committed(self, shards: Sequence[Shard]) -> dict[int, Sentinel]:
-        """Return the sentinels of those *shards* that are committed already.
-
-        A group that died half-way is handed out again as a whole.
-        """
+        """Return the sentinels of those *shards* that are committed already, by id."""
         stems = {self._work.facts.stem(shard.id): shard.id for shard in shards}
-        found = self._checkpoint.find(stems, run_uid=self._work.run_uid)
-        return {stems[stem]: sentinel for stem, sentinel in found.items()}
+        sentinels = self._checkpoint.find(stems, run_uid=self._work.run_uid)
+        return {stems[stem]: sentinel for stem, sentinel in sentinels.items()}
 
-    def append(self, shard: Shard, made: Made, *, rows_in: int) -> None:
-        """Add to the part of *shard* what the capability made of *rows_in* of its rows."""
+    def append(self, shard: Shard, output: BatchOutput, *, rows_in: int) -> None:
+        """Add to the part of *shard* the *output* of *rows_in* of its rows."""
         part = self._part(shard)
         part.rows_in += rows_in
-        for piece in made.pieces:
+        for piece in output.pieces:
             part.append(piece.rows, count=piece.count)
             part.runs += piece.runs
-        if made.dead_letters:
+        if output.dead_letters:
             if part.dead_letters is None:
                 part.dead_letters = DeadLetterFile(self._checkpoint.records.stage())
-            part.dead_letters.append(made.dead_letters)
+            part.dead_letters.append(output.dead_letters)
 
     def finish(self, shard: Shard, *, source_hash: str = "") -> list[Receipt]:
-        """Close the part of *shard*; it is committed now, or soon, together with others."""
+        """Close the part of *shard*, and return the receipts of what is committed now.
+
+        The part may be committed later, together with others; without columns, by the driver.
+        """
         part = self._part(shard)
         part.source_hash = source_hash
         keeps_schema = self._work.facts.part_format.keeps_schema
-        if keeps_schema and not part.has_columns and not self._schema.known():
-            return [Receipt(shard.id, put_off=self._put_off(shard, part))]
+        if keeps_schema and not part.has_columns and not self._schema.agreed():
+            return [Receipt(shard.id, deferred=self._defer(shard, part))]
         self._close(shard, part)
         return self.commit() if self._is_due() else []
 
-    def _put_off(self, shard: Shard, part: Part) -> PutOff:
-        """Keep what is known of a shard without columns, until somebody knows the schema."""
-        known = replace(self._set_aside(shard, part), bare_rows=part.rows_out)
+    def _defer(self, shard: Shard, part: Part) -> DeferredCommit:
+        """Return the result of a shard without columns: its part can be written once a schema is fixed."""
+        deferred = replace(self._result(shard, part), bare_rows=part.rows_out)
         if part.dead_letters is not None:
+            # Now, though no sentinel names them yet: the driver commits the shard, and has no rows.
             part.dead_letters.staged.file.close()
-            self._checkpoint.publish_dead_letters({known.errors: part.dead_letters.staged})
+            self._checkpoint.publish_dead_letters({deferred.errors: part.dead_letters.staged})
         self.drop(shard)
-        return known
+        return deferred
 
-    def _set_aside(self, shard: Shard, part: Part) -> PutOff:
+    def _result(self, shard: Shard, part: Part) -> DeferredCommit:
         if part.dead_letters is None:
-            return PutOff(part.rows_in, source_hash=part.source_hash)
+            return DeferredCommit(part.rows_in, source_hash=part.source_hash)
         name = f"{self._work.facts.stem(shard.id)}.{part.write_id}.jsonl"
         dead_letters = part.dead_letters
-        return PutOff(
+        return DeferredCommit(
             part.rows_in, dead_letters.count, name, dead_letters.sha256(), part.source_hash
         )
 
-    def commit_empty(self, shard: Shard, known: PutOff) -> list[Receipt]:
-        """Commit a shard whose rows name no column, in the schema of the others, if it is known."""
+    def commit_deferred(self, shard: Shard, deferred: DeferredCommit) -> list[Receipt]:
+        """Commit a shard whose output has no column, in the schema of the other parts."""
         part = self._part(shard)
-        part.rows_in = known.rows_in
+        part.rows_in = deferred.rows_in
         try:
-            if known.bare_rows:
-                part.append(bare_table(known.bare_rows), count=known.bare_rows)
-            self._close(shard, part, dead_letters=known)
+            if deferred.bare_rows:
+                part.append(bare_table(deferred.bare_rows), count=deferred.bare_rows)
+            self._close(shard, part, result=deferred)
         except SchemaError as error:
             self.drop(shard)
             failure = Failure(Cause.CAPABILITY, f"{shard}: {error}")
@@ -106,26 +107,29 @@ class Committer:
         return self.commit()
 
     def commit(self) -> list[Receipt]:
-        """Commit the parts that are finished."""
+        """Commit all finished parts; return a receipt for each, also where storage fails.
+
+        Each shard is committed by itself, and only once.
+        """
         finished, self._finished = self._finished, {}
         runs, self._runs = self._runs, {}
         self._last_commit = time.monotonic()
         if not finished:
             return []
         try:
-            # Before the part: whoever adopts that cannot make its runs again.
-            unfit = record_runs(self._work, runs)
-            fit = [f for shard, f in finished.items() if shard not in unfit]
-            stems = commit(fit, sink=self._sink, checkpoint=self._checkpoint)
+            # Runs before parts: a worker that adopts a part has no rows to make its runs from.
+            refused = record_runs(self._work, runs)
+            accepted = [f for shard, f in finished.items() if shard not in refused]
+            stems = commit(accepted, sink=self._sink, checkpoint=self._checkpoint)
         except StorageError as error:
-            lost = Failure(Cause.STORAGE, str(error))
-            return [Receipt(shard, failure=lost) for shard in finished]
-        for shard in unfit:
+            failure = Failure(Cause.STORAGE, str(error))
+            return [Receipt(shard, failure=failure) for shard in finished]
+        for shard in refused:
             finished.pop(shard).discard()
         return [
             *(
                 Receipt(shard, failure=Failure(Cause.CAPABILITY, f"shard {shard}: {why}"))
-                for shard, why in unfit.items()
+                for shard, why in refused.items()
             ),
             *self._receipts(finished, stems),
         ]
@@ -141,12 +145,12 @@ class Committer:
         ]
 
     def drop(self, shard: Shard) -> None:
-        """Give up the part of *shard*, if it has one."""
+        """Discard the part of *shard*, if one is open."""
         if part := self._open.pop(shard.id, None):
             part.discard()
 
     def close(self) -> None:
-        """Give up everything that is not committed."""
+        """Discard all parts that are not committed."""
         for part in self._open.values():
             part.discard()
         for finished in self._finished.values():
@@ -159,25 +163,25 @@ class Committer:
             )
         return self._open[shard.id]
 
-    def _close(self, shard: Shard, part: Part, *, dead_letters: PutOff | None = None) -> None:
+    def _close(self, shard: Shard, part: Part, *, result: DeferredCommit | None = None) -> None:
         facts = part.finish()
         del self._open[shard.id]
-        dead_letters = dead_letters or self._set_aside(shard, part)
+        result = result or self._result(shard, part)
         sentinel = Sentinel(
             run_uid=self._work.run_uid,
             shard=shard.id,
             part=self._work.facts.part(shard.id),
             rows_in=part.rows_in,
             rows_out=part.rows_out,
-            rows_failed=dead_letters.rows_failed,
+            rows_failed=result.rows_failed,
             bytes=facts.bytes,
             sha256=facts.sha256,
             write_id=facts.write_id,
             session=self._work.session,
             seconds=facts.seconds,
-            errors=dead_letters.errors,
-            errors_sha256=dead_letters.errors_sha256,
-            source_hash=dead_letters.source_hash,
+            errors=result.errors,
+            errors_sha256=result.errors_sha256,
+            source_hash=result.source_hash,
         )
         self._runs[shard.id] = part.runs
         self._finished[shard.id] = Finished(

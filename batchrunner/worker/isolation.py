@@ -1,7 +1,7 @@
-"""Calling a capability in a process of its own, which may die or hang there without harm.
+"""Calling a capability in a process of its own, which may die or hang without harm to the worker.
 
-It serves what has killed a worker before, and calls that have a time limit. The price is the way of
-the rows through a pipe, and a second copy of the model.
+Used for shards that have killed a worker, and for calls with a time limit. It costs the way of all
+rows through a pipe, and a second copy of the model. The process runs `call_process`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.user_code import CallRaisedError, is_out_of_memory
-from batchrunner.worker.batch import Batch, Given
+from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Answer, Piece, Pieces
 
 if TYPE_CHECKING:
@@ -32,42 +32,42 @@ if TYPE_CHECKING:
 
 
 class CallLostError(Exception):
-    """There will be no answer: the call took the process with it, or was not over in time."""
+    """There is no answer: the call ended its process, or exceeded the time limit."""
 
     type_name = "CapabilityDied"
 
 
 class CallTimedOutError(CallLostError):
-    """The call was not over in time."""
+    """The call exceeded the time limit."""
 
     type_name = "CapabilityTimedOut"
 
 
-_LAST_WORDS_SECONDS = 3.0
+_OUTPUT_SECONDS = 3.0
 _USUAL_SHARE = 0.8
-"""Of the memory here that a capability may take by default, so that the rest of the machine lives."""
+"""Of this machine's memory, the share that a capability may take by default: some is left to the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentBatch:
-    """The rows of a batch on their way to the other process, as the capability's format needs them.
+    """A batch as it is sent to the other process: the rows, or a table if the capability takes one.
 
     Attributes:
         content: The rows.
-        count: How many there are: a pickled table without columns does not say.
-        given: What is known of them.
+        count: Number of rows, which a table without columns loses when it is pickled.
+        input_types: The types of their columns.
     """
 
     content: list[Row] | pa.Table
     count: int
-    given: Given
+    input_types: InputTypes
 
     def rows(self) -> list[Row]:
-        """As `Batch.rows`; only for content that is rows."""
+        """Return the rows, as `Batch.rows` does; only for content that is rows."""
         return cast(list[Row], self.content)
 
     def in_format(self, batch_format: str) -> Any:
-        """As `Batch.in_format`."""
+        """Return the rows in *batch_format*, as `Batch.in_format` does."""
         from batchrunner.worker.batch import in_format
 
         if isinstance(self.content, list):
@@ -76,7 +76,7 @@ class SentBatch:
 
 
 def _with_rows(table: pa.Table, count: int) -> pa.Table:
-    """Return *table*, which has been pickled, with its *count* rows: without columns, it lost them."""
+    """Return a *table* that was pickled with its *count* rows, which it lost if it has no columns."""
     from batchrunner.formats.columns import bare_table
 
     return table if table.num_rows == count else bare_table(count)
@@ -88,7 +88,11 @@ def _whole(piece: Piece) -> Piece:
 
 
 class IsolatedCaller:
-    """Calls the capability over there, a call at a time; a new process takes the place of a dead one."""
+    """Calls the capability in another process, one call at a time; replaces a process that died.
+
+    Attributes:
+        ahead: How many batches may be submitted before an answer is read: one.
+    """
 
     ahead = 1
 
@@ -96,43 +100,43 @@ class IsolatedCaller:
         self,
         work: bytes,
         *,
-        given: Callable[[Batch], Given],
+        input_types: Callable[[Batch], InputTypes],
         by_rows: bool,
         timeout: float | None,
         memory: int | None = None,
     ) -> None:
-        """Call the capability of the pickled *work*, for at most *timeout* seconds each.
+        """Prepare the calls; the process starts with the first one.
 
         Args:
-            work: What the other process is to do.
-            given: Tells what is known of the rows of a batch.
-            by_rows: Whether it takes rows, and not a table.
-            timeout: Of a call, in seconds.
-            memory: Bytes that it may allocate; by default, most of what this machine has.
+            work: The pickled `Work`, with the capability.
+            input_types: Returns the types of a batch's columns.
+            by_rows: Whether the capability takes rows, and not a table.
+            timeout: Of a call, in seconds; None for no limit.
+            memory: Bytes that the process may allocate; by default, most of this machine's.
         """
         self._work, self._by_rows, self._timeout = work, by_rows, timeout
-        self._given = given
+        self._input_types = input_types
         self._memory = memory or int(_USUAL_SHARE * usable_memory())
         self._process: subprocess.Popen[bytes] | None = None
-        self._hearing: threading.Thread
+        self._output: threading.Thread
         self._to: Connection[Any, Any]
         self._from: Connection[Any, Any]
 
     def submit(self, batch: Batch) -> Answer:
-        """Return what makes the call when it is asked for its answer."""
+        """Return an answer that makes the call when it is read."""
         return lambda: self._call(batch)
 
     def _call(self, batch: Batch) -> Pieces:
         if self._process is None:
             self._start()
         content = batch.rows() if self._by_rows else batch.table()
-        kind, answer = self._exchange(SentBatch(content, len(batch), self._given(batch)))
+        kind, answer = self._exchange(SentBatch(content, len(batch), self._input_types(batch)))
         if kind == "late":
             self.close()
             raise CallTimedOutError(f"the call took more than {self._timeout:g} s")
         if kind == "raised":
             error = CallRaisedError(*answer)
-            if is_out_of_memory(error):  # what the call still holds there must fail no other row
+            if is_out_of_memory(error):  # what the failed call still holds would fail other rows
                 self.close()
             raise error
         pieces: Pieces = answer
@@ -144,10 +148,9 @@ class IsolatedCaller:
             in_time = self._from.poll(self._timeout)
             reply: tuple[str, Any] = self._from.recv() if in_time else ("late", None)
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise CallLostError(self._epitaph()) from error
-        except (
-            BaseException
-        ):  # an interrupt; the answer that is still to come answers no later call
+            raise CallLostError(self._reap()) from error
+        except BaseException:
+            # An interrupt: the answer that is still to come would pass for that of the next call.
             self.close()
             raise
         return reply
@@ -156,23 +159,25 @@ class IsolatedCaller:
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
         arguments = (theirs_in, theirs_out, os.getpid(), self._memory)
-        self._process = _by_lasting_thread(
+        self._process = _start_in_lasting_thread(
             lambda: subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", "batchrunner.worker.call_process", *map(str, arguments)],
                 pass_fds=(theirs_in, theirs_out),
                 env={
                     **os.environ,
+                    # As here: it unpickles functions from modules that this process has imported.
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                     "PYTHONUNBUFFERED": "1",
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # what the capability starts there ends with it
+                process_group=0,  # so that `close` ends all that the capability starts there
             )
         )
-        self._hearing = threading.Thread(target=_say_again, args=(self._process,), daemon=True)
-        self._hearing.start()
+        self._output = threading.Thread(target=_forward_output, args=(self._process,), daemon=True)
+        self._output.start()
+        # Or the pipes would have a second end here, and never report that the process has ended.
         os.close(theirs_in)
         os.close(theirs_out)
         self._from, self._to = (
@@ -184,20 +189,21 @@ class IsolatedCaller:
             problem = self._from.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise CapabilityImportError(
-                f"the capability cannot be built: {self._epitaph()}"
+                f"the capability cannot be built: {self._reap()}"
             ) from error
         if problem:
             self.close()
             raise CapabilityImportError(problem)
 
-    def _epitaph(self) -> str:
+    def _reap(self) -> str:
+        """Wait for the process, which has ended, and return how it ended."""
         code = self._process.wait() if self._process else 0
         self.close()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"the call ended its process ({how})"
 
     def close(self) -> None:
-        """End the process; the next call starts another."""
+        """End the process and all that it started; the next call starts another."""
         if self._process is not None:
             with contextlib.suppress(OSError):
                 self._to.close()
@@ -205,22 +211,23 @@ class IsolatedCaller:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-            self._hearing.join(_LAST_WORDS_SECONDS)  # what it started may hold the pipe open
+            # Not for ever: a process that left the group may hold the pipe open.
+            self._output.join(_OUTPUT_SECONDS)
             self._process = None
 
 
-def _say_again(process: subprocess.Popen[bytes]) -> None:
-    """Say what *process* says, its last words included, where this one's own lines go."""
+def _forward_output(process: subprocess.Popen[bytes]) -> None:
+    """Write the output of *process* to this process's stderr, to its end, so that the log has it."""
     with process.stdout or contextlib.nullcontext(()) as lines:
         for line in lines:
             sys.stderr.write(line.decode(errors="backslashreplace"))
 
 
 def usable_memory() -> int:
-    """Return how many bytes this machine, or the container that we are in, can have in use."""
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Return the memory of this machine, or of the container that this process is in, in bytes."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-    return min([whole, *filter(None, map(_number_in, limits))])
+    return min([total, *filter(None, map(_number_in, limits))])
 
 
 def _number_in(file: str) -> int | None:
@@ -230,11 +237,13 @@ def _number_in(file: str) -> int | None:
         return None
 
 
-def _by_lasting_thread(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-    """Return what *start* does in a thread that lasts as long as this process.
+def _start_in_lasting_thread(
+    start: Callable[[], subprocess.Popen[bytes]],
+) -> subprocess.Popen[bytes]:
+    """Call *start* in a thread that lasts as long as this process, and return its result.
 
-    The kernel ends the process when the *thread* that started it ends; a thread of the engine may
-    do so long before this process does, and would take the process with it in the middle of a call.
+    Because of PR_SET_PDEATHSIG, the kernel ends a child when the *thread* that started it ends. A thread
+    of the engine may end long before this process, and would take the child with it during a call.
     """
     started: Future[subprocess.Popen[bytes]] = Future()
     _lasting_thread().put((start, started))
@@ -243,10 +252,10 @@ def _by_lasting_thread(start: Callable[[], subprocess.Popen[bytes]]) -> subproce
 
 @cache
 def _lasting_thread() -> queue.SimpleQueue[Any]:
-    """Return what to put work into for a thread that lasts as long as this process.
+    """Start a thread that lasts as long as this process, and return the queue of its work.
 
-    Not an executor's: that one ends when the interpreter begins to exit, while other threads still
-    wait for an answer of the process that it started, and would take its end for a death of a row.
+    Not an executor's thread: it ends when the interpreter begins to exit, and so ends the child while
+    another thread waits for its answer, which would record a row that kills.
     """
     orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -255,7 +264,7 @@ def _lasting_thread() -> queue.SimpleQueue[Any]:
             start, started = orders.get()
             try:
                 started.set_result(start())
-            except BaseException as error:  # noqa: BLE001 - raised where it was asked for
+            except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
                 started.set_exception(error)
 
     os.register_at_fork(after_in_child=_lasting_thread.cache_clear)  # no fork has the thread

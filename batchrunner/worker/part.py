@@ -1,4 +1,4 @@
-"""A part being made: rows go in, bytes come out staged, counted and hashed on their way."""
+"""One attempt at a part: rows go in, and bytes are staged, counted and hashed on their way."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 class CountedFile(io.RawIOBase):
-    """A binary file, written front to back, that knows the size and hash of what went through."""
+    """A binary file, written front to back, that counts and hashes what it writes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._hash, self.size = file, hashlib.sha256(), 0
-        self._leads_nowhere = False
+        self._is_discarded = False
 
-    def lead_nowhere(self) -> None:
-        """Swallow what comes from now on: a Parquet writer writes its footer when it is forgotten."""
-        self._leads_nowhere = True
+    def discard(self) -> None:
+        """Drop all later writes: a Parquet writer writes its footer when it is garbage-collected."""
+        self._is_discarded = True
 
     def write(self, data: Any) -> int:
-        if self._leads_nowhere:
+        if self._is_discarded:
             return len(data)
         self._hash.update(data)
         written = self._file.write(data)
@@ -53,13 +53,13 @@ class Part:
     """One attempt at one part.
 
     Attributes:
-        staged: Where its bytes are.
-        rows_in: Rows read so far.
+        staged: Its bytes, not visible to readers yet.
+        rows_in: Rows read so far, failed ones included.
         rows_out: Rows written so far.
-        has_columns: Whether one of them has any.
-        dead_letters: The rows set aside so far; None as long as there is none.
-        runs: To be recorded before it is published.
-        source_hash: Of what was read, once all is; empty where none is kept.
+        has_columns: Whether a row written so far has a column.
+        dead_letters: Those of the rows that failed so far; None for none.
+        runs: Capability runs to record before the part is published.
+        source_hash: Hash of all that was read, set at the end; empty where none is needed.
     """
 
     def __init__(self, stage: Callable[[], Staged], facts: PlanFacts, *, settle: Settle) -> None:
@@ -78,22 +78,22 @@ class Part:
         )
 
     def _restart(self) -> tuple[BinaryIO, CountedFile]:
-        """Return what is written so far, and a new place for all of it and what follows."""
+        """Return the file written so far, and a new one for all of its rows and later ones."""
         written, self.staged = self.staged, self._stage()
         self._replaced.append(written)
         self._counted = CountedFile(self.staged.file)
         return written.file, self._counted
 
     def discard(self) -> None:
-        """Give it all up."""
-        self._counted.lead_nowhere()
+        """Remove all that is staged."""
+        self._counted.discard()  # first: the writer may write until it is garbage-collected
         self.staged.discard()
         self._drop_replaced()
         if self.dead_letters is not None:
             self.dead_letters.staged.discard()
 
     def append(self, rows: Any, *, count: int) -> None:
-        """Add *count* rows, as lines or as a table."""
+        """Write *count* rows, which come as lines or as a table."""
         self.rows_out += count
         if count:
             self.has_columns |= not self._format.keeps_schema or rows.num_columns > 0
@@ -104,10 +104,12 @@ class Part:
             staged.discard()
 
     def finish(self) -> PartFacts:
-        """Write the end, and look at what stands there before anyone relies on it.
+        """Write the end of the part, and compare the file with what was written.
+
+        Before the part is published: a disk that lost bytes without an error is detected here.
 
         Raises:
-            ShardFailedError: The bytes are not what was written.
+            ShardFailedError: Size or rows of the file are not what was written.
         """
         self._writer.close()
         self._drop_replaced()
@@ -129,7 +131,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartFacts:
-    """What is known of a part once its bytes are complete; the words of `Sentinel`."""
+    """The facts of a finished part, named as in its `Sentinel`."""
 
     bytes: int
     sha256: str

@@ -17,14 +17,14 @@ LEAVE_SECONDS = 5.0
 
 
 class _End:
-    """The last item of a queue; with the error that ended it, if one did."""
+    """The last item of a queue, with the error that ended it, if any."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
-class _Room:
-    """Room for so many bytes; what is larger than that has it alone."""
+class _ByteSemaphore:
+    """A semaphore of bytes; an item larger than all of them takes it alone."""
 
     def __init__(self, size: int) -> None:
         self._size, self._taken = size, 0
@@ -48,20 +48,21 @@ def read_ahead(
 ) -> Iterator[Iterator[T]]:
     """Iterate over *items* in a thread, at most *depth* of them ahead.
 
-    These *weigh* no more than *most_bytes* together, unless it is only one. What iterating raises is raised to the consumer, in its place. Leaving the block ends the
-    thread when *items* yields next.
+    These *weigh* at most *most_bytes* together; a larger one waits alone. An exception of *items* is
+    raised in the consumer, after the items before it. Leaving the block ends the thread when *items*
+    yields next.
     """
-    room, left = _Room(most_bytes), threading.Event()
+    semaphore, left = _ByteSemaphore(most_bytes), threading.Event()
 
     def fitting() -> Iterator[tuple[T, int]]:
         for item in items:
             nbytes = weigh(item)
-            room.take(nbytes, unless=left)
+            semaphore.take(nbytes, unless=left)
             yield item, nbytes
 
     def taken(weighed: Iterator[tuple[T, int]]) -> Iterator[T]:
         for item, nbytes in weighed:
-            room.give(nbytes)
+            semaphore.give(nbytes)
             yield item
 
     with produced(fitting(), depth=depth, left=left) as fifo:
@@ -72,9 +73,9 @@ def read_ahead(
 def read_ticking(
     items: Iterable[T], *, seconds: float, patience: Callable[[], float]
 ) -> Iterator[Iterator[T | None]]:
-    """As `read_ahead`, with None whenever no item came for so many *seconds*.
+    """Iterate over *items* in a thread; yield None whenever none has come for so many *seconds*.
 
-    Leaving the block waits for the thread, for as long as *patience* says at that moment.
+    Leaving the block waits for the thread, for at most *patience* seconds, which is called then.
     """
     with produced(items, depth=1000, patience=patience) as fifo:
         yield _consume(fifo, tick=seconds)
@@ -88,9 +89,9 @@ def produced(
     patience: Callable[[], float] = lambda: LEAVE_SECONDS,
     left: threading.Event | None = None,
 ) -> Iterator[queue.Queue[Any]]:
-    """Let a thread put *items* into a queue, and an `_End` after the last.
+    """Put *items* into a queue in a thread, and an `_End` after the last.
 
-    Leaving the block sets *left*, and then waits as long as *patience* says.
+    Leaving the block sets *left*, and then waits for the thread for at most *patience* seconds.
     """
     fifo: queue.Queue[Any] = queue.Queue(depth)
     left = left or threading.Event()
@@ -118,6 +119,7 @@ def _produce(items: Iterable[Any], fifo: queue.Queue[Any], left: threading.Event
 
 
 def _put(fifo: queue.Queue[Any], item: Any, *, unless: threading.Event) -> None:
+    # In short waits: a consumer that has left takes nothing out, and a plain put would never return.
     while not unless.is_set():
         try:
             return fifo.put(item, timeout=_POLL_SECONDS)
@@ -140,9 +142,9 @@ def _consume(fifo: queue.Queue[Any], *, tick: float | None = None) -> Iterator[A
 
 
 class WriteBehind:
-    """Does things in one thread, in the order they come in, at most *depth* of them behind.
+    """Runs actions in one thread, in order, with at most *depth* of them queued.
 
-    These hold no more than *most_bytes* together, unless it is only one.
+    These hold at most *most_bytes* together; a larger one waits alone.
     """
 
     def __init__(self, *, depth: int, most_bytes: int) -> None:
@@ -154,9 +156,9 @@ class WriteBehind:
     def do(
         self, action: Callable[..., list[Any]], *args: Any, nbytes: int = 0
     ) -> Iterator[list[Any]]:
-        """Queue *action*, which holds *nbytes*, and yield what earlier ones returned.
+        """Queue *action*, which holds *nbytes*, and yield the results of earlier ones that are not empty.
 
-        Waits when too many are queued.
+        Waits while too many are queued. Raises what an earlier action raised.
         """
         self._behind.append((self._thread.submit(action, *args), nbytes))
         self._bytes += nbytes
@@ -169,13 +171,13 @@ class WriteBehind:
         return is_too_much or len(self._behind) > self._depth
 
     def _next(self) -> list[Any]:
-        """Wait for the oldest."""
+        """Wait for the oldest action, and return its result."""
         oldest, nbytes = self._behind.popleft()
         self._bytes -= nbytes
         return oldest.result()
 
     def finish(self) -> Iterator[list[Any]]:
-        """Wait for what is queued and yield what it returns."""
+        """Wait for all queued actions, and yield their results that are not empty."""
         while self._behind:
             if returned := self._next():
                 yield returned
@@ -184,5 +186,5 @@ class WriteBehind:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Drop what has not begun and end the thread."""
+        """Drop the actions that have not begun, and wait for the one that has."""
         self._thread.shutdown(cancel_futures=True)

@@ -1,11 +1,12 @@
-"""The shards of a group as one ordered stream of batches."""
+"""The shards of a group as one ordered stream of batches, read whole or, for dead letters, in part."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from batchrunner.errors import (
     BatchRunnerError,
@@ -14,7 +15,7 @@ from batchrunner.errors import (
     StorageError,
     describe,
 )
-from batchrunner.formats.chunk import BadRow, Chunk
+from batchrunner.formats.chunk import BadRow, Chunk, Position, Row, Segment
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import FileKind, file_kind, format_named
@@ -22,15 +23,17 @@ from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, is_path, locate
 from batchrunner.worker.batch import Batch, batches
-from batchrunner.worker.picking import picked
 from batchrunner.worker.receipt import Cause, Failure
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next thing about a shard: a batch, rows that cannot be read, or why it cannot be read on.
+    """The next event in reading a shard: a batch, unreadable rows, or a failure that ends it.
 
-    None of them: its end; then with the hash of what was read, where one is kept.
+    With none of the three, the end of the shard; with the hash of all that was read, where one is needed.
     """
 
     shard: Shard
@@ -41,26 +44,23 @@ class Step:
 
     @property
     def rows(self) -> int:
-        """How many rows of the source it is about."""
+        """Rows of the source in this step."""
         return len(self.batch) if self.batch else len(self.bad)
 
     @property
     def nbytes(self) -> int:
-        """About how many bytes of the source it holds."""
+        """About how many bytes of the source this step holds."""
         return self.batch.nbytes if self.batch else 0
 
     @property
     def is_end(self) -> bool:
-        """Tell whether all of the shard has been read."""
+        """Whether all of the shard has been read."""
         return self.batch is None and not self.bad and self.failure is None
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What is left of a step to know once its rows have been through the capability.
-
-    Without the rows: what was read must not stay in memory until what was made of it is written.
-    """
+    """A step without its rows: they must not stay in memory until their output is written."""
 
     shard: Shard
     rows: int
@@ -73,8 +73,8 @@ class Read:
         return cls(step.shard, step.rows, step.failure, step.source_hash, step.is_end)
 
 
-SetAside = Callable[[Shard], frozenset[int]]
-"""Tells where the rows stand that a shard of kind LETTERS tries again."""
+PositionsToRetry = Callable[[Shard], frozenset[int]]
+"""Returns the positions of the rows that a shard of dead letters retries."""
 
 
 def read_shards(
@@ -83,15 +83,15 @@ def read_shards(
     *,
     batch_size: int,
     by_shape: bool,
-    set_aside: SetAside,
+    to_retry: PositionsToRetry,
 ) -> Iterator[Step]:
-    """Yield all steps of the first shard, in the order of its rows, then of the next.
+    """Yield all steps of the first shard, in the order of its rows, then those of the next.
 
-    Never raises for a shard.
+    Never raises for a shard: its last step says why it cannot be read on.
     """
     for shard in shards:
         try:
-            wanted = set_aside(shard) if shard.slicing is Slicing.DEAD_LETTERS else None
+            wanted = to_retry(shard) if shard.slicing is Slicing.DEAD_LETTERS else None
             hashed = _hash(shard, source)
             chunks = _chunks(shard, source, wanted, hashed)
             yield from _steps(chunks, shard, batch_size=batch_size, by_shape=by_shape)
@@ -102,9 +102,10 @@ def read_shards(
 
 
 def _hash(shard: Shard, source: SourceSpec) -> SourceHash | None:
-    """Return what takes the hash of *shard*, where a time is all that tells its file from another.
+    """Return what hashes *shard* while it is read; None where no hash is needed.
 
-    A bucket's ETags follow the bytes by themselves. Rows that are tried again have their origin's.
+    Only on a disk: there, a file that is replaced with the same size differs by its time alone, while
+    a bucket's ETag follows the bytes. Retried rows are covered by the hash of their first shard.
     """
     kind = file_kind(shard.uri, format=source.format)
     if kind is None or shard.slicing is Slicing.DEAD_LETTERS or not is_path(shard.uri):
@@ -126,7 +127,7 @@ def _steps(
 
 
 def _good(chunks: Iterator[Chunk], bad: list[BadRow]) -> Iterator[Chunk]:
-    """Yield *chunks*, and note the rows between theirs that cannot be read."""
+    """Yield *chunks*, and collect in *bad* the rows between theirs that cannot be read."""
     with closing(chunks):  # type: ignore[type-var]  # generators do close
         for chunk in chunks:
             bad += chunk.bad
@@ -140,13 +141,14 @@ def _chunks(
     kind = file_kind(shard.uri, format=source.format)
     if kind is None:
         raise ShardFailedError(f"{shard.uri}: its name does not say the format; give source.format")
+    # Pinned to the planned identity: a file that changes while it is read fails its shard.
     with storage.open(Entry(key, shard.size, shard.identity)) as file:
         if wanted is not None and not wanted:
-            return  # the shard that had set rows aside was made again, and none failed
+            return  # the shard was made again after damage, and this time no row failed
         if wanted is None:
             read = hashed.over(file) if hashed else file
             yield from _read(read, shard, kind, source)
-            if hashed:  # while the file is open: it is then the one that was planned
+            if hashed:  # before the file is closed: the open one is pinned to the planned identity
                 hashed.finish(file)
         else:
             span = format_named(kind.format).span(shard, wanted, compression=kind.compression)
@@ -162,9 +164,79 @@ def _read(file: BinaryIO, shard: Shard, kind: FileKind, source: SourceSpec) -> I
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PickedChunk:
+    """A chunk reduced to some of its rows.
+
+    Attributes:
+        whole: The chunk.
+        numbers: The numbers, in the chunk, of the rows that remain.
+        bad: The unreadable rows that remain.
+    """
+
+    whole: Chunk
+    numbers: tuple[int, ...]
+    bad: tuple[BadRow, ...]
+
+    @property
+    def types(self) -> pa.Schema | None:
+        return self.whole.types
+
+    @property
+    def nbytes(self) -> int:
+        return self.whole.nbytes * len(self.numbers) // max(len(self.whole), 1)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def positions(self) -> list[int]:
+        positions = self.whole.positions()
+        return [positions[number] for number in self.numbers]
+
+    def rows(self, start: int, stop: int) -> list[Row]:
+        return [self.whole.rows(n, n + 1)[0] for n in self.numbers[start:stop]]
+
+    def reread(self, start: int, stop: int) -> list[Row]:
+        return [self.whole.reread(n, n + 1)[0] for n in self.numbers[start:stop]]
+
+    def segments(self) -> list[Segment]:
+        segments = (
+            (bisect_left(self.numbers, r.start), bisect_left(self.numbers, r.stop), r.shape)
+            for r in self.whole.segments()
+        )
+        return [Segment(start, stop, shape) for start, stop, shape in segments if start < stop]
+
+    def table(self, start: int, stop: int) -> pa.Table:
+        from batchrunner.formats.columns import joined
+
+        return joined([self.whole.table(n, n + 1) for n in self.numbers[start:stop]])
+
+    def locate(self, index: int) -> Position:
+        return self.whole.locate(self.numbers[index])
+
+
+def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, shard: Shard) -> Iterator[Chunk]:
+    """Yield the rows of *chunks* at the *wanted* positions, readable or not.
+
+    Raises:
+        ShardFailedError: Some of them are not there: the file is another one.
+    """
+    count = 0
+    for chunk in chunks:
+        numbers = tuple(n for n, at in enumerate(chunk.positions()) if at in wanted)
+        bad = tuple(row for row in chunk.bad if row.position.at in wanted)
+        count += len(numbers) + len(bad)
+        if numbers or bad:
+            yield PickedChunk(chunk, numbers, bad)
+        if count == len(wanted):
+            return
+    raise ShardFailedError(f"{shard}: {len(wanted) - count:,} of them are not in the file any more")
+
+
 def _cause(error: Exception) -> Cause:
-    kept = isinstance(error, StorageError) and not isinstance(error, ObjectChangedError)
-    return Cause.STORAGE if kept else Cause.INPUT
+    # A changed object stays changed: reading it again, as after a fault of storage, would not help.
+    by_storage = isinstance(error, StorageError) and not isinstance(error, ObjectChangedError)
+    return Cause.STORAGE if by_storage else Cause.INPUT
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What a worker tells the driver about a shard."""
+"""Receipts: how an attempt at a shard ended, from the worker to the driver."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from batchrunner.spec.secrets import scrubbed
 
 
 class Cause(StrEnum):
-    """Whose move it is when a shard failed."""
+    """What a shard failed by, and so who has to act: the user or the environment."""
 
     CAPABILITY = "capability"
     """The user's: the capability raised, or returned what cannot be written."""
     ROW = "row"
     """The user's: a row failed, and the spec wants that to fail its shard."""
     BUDGET = "budget"
-    """The user's: more rows failed than the run may lose; it ends."""
+    """The user's: more rows failed than the budget of the run allows; it ends."""
     INPUT = "input"
     """The user's: a file of the source cannot be read."""
     IMPORT = "import"
     """The user's: the capability could not be built at all; no shard can succeed."""
     FOREIGN = "foreign"
-    """Somebody's: the part's name is taken by something that this run did not write."""
+    """The user's or another run's: something that this run did not write has the part's name."""
     STORAGE = "storage"
-    """The environment's: what is not committed may go through the next time."""
+    """The environment's: the shard is handed out again."""
 
 
-GIVEN_UP = frozenset({Cause.CAPABILITY, Cause.ROW, Cause.INPUT})
-"""Causes for which a shard that has had its attempts is set apart."""
+QUARANTINED = frozenset({Cause.CAPABILITY, Cause.ROW, Cause.INPUT})
+"""Causes for which a shard is quarantined once its attempts are used up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class Failure:
     """Why a shard is not committed.
 
     Attributes:
-        cause: Whose move it is.
-        reason: One line for people.
+        cause: What failed.
+        reason: One line for the user.
         traceback: Of the user's code, for `-v`; may be empty.
         attempts: How many there were.
-        overtaken: Rows have other types than those that another worker has agreed on meanwhile.
-            Knowing these, the next attempt sets aside the rows alone.
+        overtaken: Another worker has meanwhile agreed on other types than those of some rows. The
+            next attempt has these types from the start, so that only those rows fail.
     """
 
     cause: Cause
@@ -53,18 +53,18 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class PutOff:
-    """What is known of a shard whose rows name no column, for a sink whose schema nobody knows yet.
+class DeferredCommit:
+    """The result of a shard whose output has no column, while the schema of the sink is not fixed.
 
-    The driver commits it once a part with rows has fixed the schema; nothing is computed again.
+    The driver commits it once a part with columns has fixed the schema; nothing is computed again.
 
     Attributes:
-        rows_in: Rows read, with those set aside.
-        rows_failed: Rows set aside.
-        errors: Name of the file of these; empty for none.
-        errors_sha256: Of that file; empty for none.
-        source_hash: Of what was read.
-        bare_rows: Rows to write that have no columns of their own.
+        rows_in: Rows read, failed ones included.
+        rows_failed: Rows that failed.
+        errors: Name of the file of their dead letters; empty for none.
+        errors_sha256: Hash of that file; empty for none.
+        source_hash: Hash of what was read.
+        bare_rows: Rows to write, without any column of their own.
     """
 
     rows_in: int
@@ -77,33 +77,33 @@ class PutOff:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The end of one attempt at one shard: committed, failed, or put off. Exactly one is set.
+    """The end of one attempt at one shard: committed, failed, or deferred. Exactly one is set.
 
     Attributes:
         shard: Id.
-        sentinel: The one that counts, of a shard that is committed.
-        failure: Why it is not.
-        put_off: What to commit it with later.
+        sentinel: Of a committed shard, the sentinel that counts: of this attempt or of another.
+        failure: Of a failed shard, the reason.
+        deferred: Of a shard to be committed later, its result.
     """
 
     shard: int
     sentinel: Sentinel | None = None
     failure: Failure | None = None
-    put_off: PutOff | None = None
+    deferred: DeferredCommit | None = None
 
     @property
-    def is_given_up(self) -> bool:
-        """Tell whether it failed by the user's side."""
-        return self.failure is not None and self.failure.cause in GIVEN_UP
+    def uses_up_attempt(self) -> bool:
+        """Whether the user's side failed the shard: `retry.max_attempts` limits such attempts."""
+        return self.failure is not None and self.failure.cause in QUARANTINED
 
     def after(self, attempts: int) -> Receipt:
-        """Return the receipt of a failure after so many *attempts*."""
+        """Return the receipt with the number of *attempts*, if it is a failure's."""
         if self.failure is None:
             return self
         return replace(self, failure=replace(self.failure, attempts=attempts))
 
     def scrubbed(self) -> Receipt:
-        """Return the receipt without the secrets of the spec: what it says is stored and shown."""
+        """Return the receipt with the spec's secrets masked: its texts are stored and shown."""
         if self.failure is None:
             return self
         reason, traceback = scrubbed(self.failure.reason), scrubbed(self.failure.traceback)

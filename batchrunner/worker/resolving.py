@@ -1,10 +1,10 @@
-"""Finding the rows that fail a batch: it is halved until they stand alone, then they are set aside.
+"""Finding the rows that fail a batch: it is halved until each stands alone and is a dead letter.
 
-One bad row of n costs about 2 log2(n) calls more; the other rows go through. A failure that passes
-by itself, such as a service that is away for a moment, has as many tries as there are halvings.
+One bad row of n costs about 2 log2(n) more calls; the other rows go through. A transient failure,
+such as a service that is away for a moment, has as many retries as there are halvings.
 
-Code that fails every row is found out with a few of them: as long as no call has succeeded, rows from
-all over the batch are tried alone before it is halved.
+Code that fails every row is detected with a few of them: as long as no call has succeeded, a sample
+from all over the batch is tried row by row before it is halved.
 """
 
 from __future__ import annotations
@@ -26,20 +26,25 @@ from batchrunner.worker.schema import RowTypes
 
 
 @dataclass(slots=True)
-class Made:
-    """What the capability made of some rows.
+class BatchOutput:
+    """What some rows became.
 
     Attributes:
-        pieces: Ready for the sink.
-        dead_letters: The rows that it made nothing of.
+        pieces: What the capability returned for them, ready for the sink.
+        dead_letters: Those that failed.
     """
 
     pieces: Pieces = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
 
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes wait to be written."""
+        return sum(piece.nbytes for piece in self.pieces)
+
 
 class Resolver:
-    """Gets what can be got out of a batch."""
+    """Maps batches, and retries in parts those that fail."""
 
     def __init__(
         self,
@@ -49,55 +54,60 @@ class Resolver:
         *,
         budget: Budget,
     ) -> None:
-        self._submit, self._policy, self._types = submit, policy, types
-        self._budget = budget
-        self._most: float = math.inf
+        self._submit, self._types, self._budget = submit, types, budget
+        self._tries = policy.retry.max_attempts
+        self._max_rows: float = math.inf
 
-    def resolve(self, shard: Shard, batch: Batch, answer: Answer) -> Made:
-        """Return what the capability makes of *batch*; *answer* is that of the first call.
+    def resolve(self, shard: Shard, batch: Batch, answer: Answer) -> BatchOutput:
+        """Return what the capability makes of *batch*, of which *answer* is the first call.
 
         Raises:
             RowFailedError: A row failed, and `on_row_error` is `fail`.
-            TooManyLossesError: More rows failed than may, or all will by the looks of it.
+            TooManyFailedRowsError: More rows failed than the budget allows, or all are going to.
         """
-        if len(batch) > self._most:  # more than memory takes
+        if len(batch) > self._max_rows:
             return self._in_halves(shard, batch)
         try:
-            return self._taken(shard, answer)
+            return self._accept(shard, answer)
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
-            failed = error
-        try:  # not while that is handled: it would be the context of what comes
-            return self._after(shard, batch, failed)
+            failure = error
+        try:  # outside of the handler: inside, *failure* would be the context of all later errors
+            return self._after_failure(shard, batch, failure)
         finally:
-            del failed  # its frames, and with them the rows, go at once
+            del failure  # frees its frames, and with them the rows, at once
 
-    def _taken(self, shard: Shard, answer: Answer) -> Made:
-        """Return what *answer* gives, whose types go on from those of the rows before."""
+    def _accept(self, shard: Shard, answer: Answer) -> BatchOutput:
+        """Return the output of *answer*, if its types agree with those of the rows before."""
         self._types.turn_to(shard.id)
         pieces = answer()
         self._budget.succeed()
         self._types.accept([piece.rows for piece in pieces])
-        return Made(pieces)
+        return BatchOutput(pieces)
 
-    def _probe(self, shard: Shard, batch: Batch) -> None:
-        """Give up if rows from all over *batch* fail in the same way, as long as none went through."""
+    def _sample(self, shard: Shard, batch: Batch) -> None:
+        """Try a sample of *batch* row by row, as long as no call has succeeded.
+
+        Raises:
+            FailedRowsError: All of them failed in the same way: so do the others.
+        """
         dead_letters: list[DeadLetter] = []
-        for row in batch.samples(self._budget.probes(shard, rows=len(batch))):
+        for row in batch.samples(self._budget.samples(shard, rows=len(batch))):
+            # All tries for the first row: a transient failure passes in them, so the others need one each.
             error = self._error_of(row, tries=1 if dead_letters else self._tries)
             if error is None:
                 return
             dead_letters.append(self._budget.dead_letter(shard, row, error))
         if dead_letters and len({dead_letter.kind for dead_letter in dead_letters}) == 1:
             for dead_letter in dead_letters:
-                self._budget.keep(shard, dead_letter)
-            raise self._budget.give_up(shard)
+                self._budget.add(shard, dead_letter)
+            raise self._budget.hopeless(shard)
 
     def _error_of(self, row: Batch, *, tries: int) -> Exception | None:
-        """Return what *row* raises at each of its *tries*; None if it goes through."""
+        """Return what *row* raises in the last of its *tries*; None if it goes through in one."""
         latest: Exception | None = None
         for _ in range(tries):
             try:
-                self._submit(row)()  # its types count once its turn comes
+                self._submit(row)()  # types not accepted: rows before it are still to come
             except CapabilityImportError:
                 raise
             except Exception as error:  # noqa: BLE001 - the user's code may raise anything
@@ -107,55 +117,51 @@ class Resolver:
                 return None
         return latest
 
-    @property
-    def _tries(self) -> int:
-        return self._policy.retry.max_attempts
-
-    def _after(self, shard: Shard, batch: Batch, error: Exception) -> Made:
+    def _after_failure(self, shard: Shard, batch: Batch, error: Exception) -> BatchOutput:
         if isinstance(error, CapabilityImportError):
             raise error
-        if not batch.again:
+        if not batch.is_retry:
             self._budget.measure(shard, batch)
         if len(batch) == 1:
-            return self._alone(shard, batch, error)
-        if isinstance(error, CallLostError):  # each death costs a new process: no halving
-            return _joined(self._again(shard, row) for row in batch.singles())
+            return self._retry_row(shard, batch, error)
+        if isinstance(error, CallLostError):  # no halving: each death costs a new process
+            return _joined(self._submit_part(shard, row) for row in batch.singles())
         if is_out_of_memory(error):
             return self._in_less_memory(shard, batch)
-        if not batch.again:  # once a batch, and not for its halves
-            self._probe(shard, batch)
+        if not batch.is_retry:  # for the whole batch, not for its halves
+            self._sample(shard, batch)
         return self._in_halves(shard, batch)
 
-    def _in_less_memory(self, shard: Shard, batch: Batch) -> Made:
-        before, self._most = self._most, len(batch) // 2
-        made = self._in_halves(shard, batch)
-        if (
-            made.dead_letters
-        ):  # it was a row, not the size of the batch: the others go on as they were
-            self._most = before
-        return made
+    def _in_less_memory(self, shard: Shard, batch: Batch) -> BatchOutput:
+        """Halve *batch*, and all later ones as large, unless a single row took the memory."""
+        before, self._max_rows = self._max_rows, len(batch) // 2
+        output = self._in_halves(shard, batch)
+        if output.dead_letters:  # then it was that row, not the size of the batch
+            self._max_rows = before
+        return output
 
-    def _in_halves(self, shard: Shard, batch: Batch) -> Made:
-        return _joined(self._again(shard, half) for half in batch.halves())
+    def _in_halves(self, shard: Shard, batch: Batch) -> BatchOutput:
+        return _joined(self._submit_part(shard, half) for half in batch.halves())
 
-    def _again(self, shard: Shard, batch: Batch) -> Made:
+    def _submit_part(self, shard: Shard, batch: Batch) -> BatchOutput:
         return self.resolve(shard, batch, self._submit(batch))
 
-    def _alone(self, shard: Shard, batch: Batch, error: Exception) -> Made:
-        """Give a row its last tries; one that kills or hangs has had its share of them."""
+    def _retry_row(self, shard: Shard, batch: Batch, error: Exception) -> BatchOutput:
+        """Retry a row that stands alone; return its dead letter when its tries are used up."""
+        # A row that kills or hangs is not retried: its next try would cost another process.
         tries = 0 if isinstance(error, CallLostError) else self._tries - 1
         for _ in range(tries):
             try:
-                return self._taken(shard, self._submit(batch.once_more()))
+                return self._accept(shard, self._submit(batch.retry()))
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
                 error = latest
         dead_letter = self._budget.dead_letter(shard, batch, error)
         self._budget.count(shard, dead_letter)
-        return Made(dead_letters=[dead_letter])
+        return BatchOutput(dead_letters=[dead_letter])
 
 
-def _joined(parts: Iterable[Made]) -> Made:
-    whole = Made()
+def _joined(parts: Iterable[BatchOutput]) -> BatchOutput:
+    whole = BatchOutput()
     for part in parts:
         whole.pieces += part.pieces
         whole.dead_letters += part.dead_letters

@@ -1,4 +1,4 @@
-"""What a capability returns for a batch, made ready for the sink: as bytes or as a table."""
+"""The output of a capability, converted for the sink: into bytes or into a table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.formats.chunk import Row
-from batchrunner.worker.batch import Given
+from batchrunner.worker.batch import InputTypes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,54 +14,57 @@ if TYPE_CHECKING:
 Encode = Callable[[Sequence[Row]], bytes]
 
 
-def to_bytes(returned: Any, given: Given, *, encode: Encode) -> tuple[bytes, int]:
-    """Return the rows as *encode* writes them, and how many there are.
+def to_bytes(returned: Any, input_types: InputTypes, *, encode: Encode) -> tuple[bytes, int]:
+    """Return the rows as *encode* writes them, and their number.
 
     Raises:
-        TypeError: *returned* is none of the shapes that a batch can have.
+        TypeError: *returned* has none of the types that a batch can have.
         ValueError: A row cannot be written exactly, or columns differ in length.
     """
-    rows = _rows(returned, given)
+    rows = _rows(returned, input_types)
     return (encode(rows), len(rows)) if rows else (b"", 0)
 
 
-def to_table(returned: Any, given: Given, *, lenient: bool = False) -> tuple[pa.Table, int]:
-    """Return the rows as a table, and how many there are.
+def to_table(
+    returned: Any, input_types: InputTypes, *, lenient: bool = False
+) -> tuple[pa.Table, int]:
+    """Return the rows as a table, and their number.
 
     Args:
         returned: By the capability.
-        given: What is known of the rows that it got: columns that it passes on keep their types.
-        lenient: The types of *given* are declared: numbers are written as those, where exact.
+        input_types: Types of the rows that it got; columns that it passes on keep them.
+        lenient: The types are declared: numbers are converted to them, where that is exact.
 
     Raises:
-        TypeError: *returned* is none of the shapes that a batch can have.
+        TypeError: *returned* has none of the types that a batch can have.
         ValueError: The values of a column are of several kinds, or columns differ in length.
     """
-    table = _table(returned, given.types, lenient=lenient)
-    if given.inferred is not None and table.num_rows:
+    table = _table(returned, input_types.schemas, lenient=lenient)
+    if input_types.inferred is not None and table.num_rows:
         from batchrunner.formats.shapes import without_guesses
 
-        table = without_guesses(table, given.inferred)
+        table = without_guesses(table, input_types.inferred)
     return table, table.num_rows
 
 
-def _rows(returned: Any, given: Given) -> Sequence[Row]:
+def _rows(returned: Any, input_types: InputTypes) -> Sequence[Row]:
     from batchrunner.formats.shapes import without_absent
 
     if isinstance(returned, list):
         return returned
     if isinstance(returned, Mapping):
         columns = {
-            name: _column_values(name, column, given.types) for name, column in returned.items()
+            name: _column_values(name, column, input_types.schemas)
+            for name, column in returned.items()
         }
-        return without_absent(_as_rows(columns), given.absent)
+        return without_absent(_as_rows(columns), input_types.absent)
     if _is_dataframe(returned):
         from batchrunner.formats.pandas_columns import frame_values
 
-        return without_absent(_as_rows(frame_values(returned), len(returned)), given.absent)
+        return without_absent(_as_rows(frame_values(returned), len(returned)), input_types.absent)
     from batchrunner.formats.columns import table_to_rows
 
-    return without_absent(table_to_rows(_table(returned, ())), given.absent)
+    return without_absent(table_to_rows(_table(returned, ())), input_types.absent)
 
 
 def _as_rows(columns: Mapping[str, Sequence[Any]], rows: int = 0) -> list[Row]:
@@ -99,7 +102,7 @@ def _table(returned: Any, hints: Sequence[pa.Schema], *, lenient: bool = False) 
 
 
 def _check_polars(returned: Any) -> None:
-    """Refuse Python objects in a frame of polars': it hands their addresses over as bytes."""
+    """Refuse Python objects in a polars frame, which exports their addresses as bytes."""
     types = getattr(returned, "schema", {}) if _module(returned) == "polars" else {}
     wrong = next((name for name, kind in types.items() if str(kind) == "Object"), None)
     if wrong is not None:
@@ -113,12 +116,12 @@ def _columns_table(
 
     from batchrunner.formats.columns import bare_table, hints_for
 
-    made = {
+    arrays = {
         name: _array(name, _checked(name, column), hints_for(name, hints), lenient=lenient)
         for name, column in columns.items()
     }
-    _check_lengths({name: len(column) for name, column in made.items()})
-    return pa.table(made) if made else bare_table(0)
+    _check_lengths({name: len(array) for name, array in arrays.items()})
+    return pa.table(arrays) if arrays else bare_table(0)
 
 
 def _array(name: str, column: Any, hints: tuple[pa.DataType, ...], *, lenient: bool) -> Any:
@@ -140,7 +143,7 @@ def _array(name: str, column: Any, hints: tuple[pa.DataType, ...], *, lenient: b
 
 
 def _of_another_library(returned: Any, hints: Sequence[pa.Schema]) -> pa.Table:
-    """Return what came by Arrow's C interface, with views, which are for the way, as plain text."""
+    """Return a table from Arrow's C interface, with string views as plain strings."""
     import pyarrow as pa
 
     from batchrunner.formats.columns import hints_for
@@ -165,7 +168,7 @@ def _arrow(column: Any) -> Any:
 
 
 def _checked(name: Any, column: Any) -> Any:
-    """Refuse what is no column: a string would be cut into letters, an object into its keys."""
+    """Refuse what is no column: a string would become letters, an object its keys."""
     if not isinstance(name, str):
         raise TypeError(f"the capability returned a column called {name!r}, which is no string")
     is_sequence = isinstance(column, Sequence) or (
@@ -184,7 +187,7 @@ def _checked(name: Any, column: Any) -> Any:
 def _column_values(name: Any, column: Any, types: Sequence[pa.Schema]) -> Sequence[Any]:
     """Return the values of a column as Python has them.
 
-    Points in time have the zone that *types* name for the column, which numpy has not.
+    Times get the zone that *types* have for the column, since numpy has no zones.
     """
     column = _checked(name, column)
     if isinstance(column, list | tuple):

@@ -1,11 +1,11 @@
-"""The schema of a Parquet sink: declared, or grown by the parts that come.
+"""The schema of a Parquet sink: declared, or extended by one part after the other.
 
 The first part with rows fixes the columns that every part has. Later parts may add to it (a type for what
-was null, a column, a field), never change it. What is agreed on is durable before a part that needs it.
+was null, a column, a field), never change it. An addition is durable before the part that needs it.
 
-Which part comes first should not depend on how fast workers are, for rows of another type than the first
-are set aside. So the first shard is handed out first, and other workers wait for its schema: not for ever,
-since its rows may take long, or may all be dropped.
+Which part comes first must not depend on the speed of workers, as rows of another type than the first
+become dead letters. So the first shard is handed out first, and other workers wait for its schema: not for
+ever, since its rows may take long, or may all be dropped.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _PATIENCE_SECONDS = 10.0
 
 
 class SinkSchema:
-    """What all parts agree on. The checkpoint holds it, put there by whoever came first with it.
+    """The schema that all parts agree on, in numbered generations that the checkpoint stores if absent.
 
     Attributes:
-        declared: By the spec; None for nothing.
-        waits: The first shard is another worker's, whose part is to come first.
+        declared: The schema that the spec declares; None for none.
+        waits: Whether to wait for the first part, which another worker writes.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, declared: Mapping[str, str] | None) -> None:
@@ -49,13 +49,13 @@ class SinkSchema:
             self._strict = schema if refuses_nulls(schema) else None
 
     def fitted(self, table: pa.Table) -> pa.Table:
-        """Return *table* in the declared columns; without any, in the types that Parquet keeps.
+        """Return *table* in the declared schema; without one, in types that Parquet can store.
 
         Raises:
-            SchemaError: A value does not fit exactly, or is null where none may be.
+            SchemaError: A declared type does not hold a value exactly, or a null is not allowed.
         """
         if self._plain is not None and table.schema.equals(self._plain, check_metadata=True):
-            return table  # as most batches, which differ in nothing but their rows
+            return table  # as for most batches: checked once per schema
         from batchrunner.formats.conform import conform, without_null_words
         from batchrunner.formats.declared import check_nulls
         from batchrunner.formats.parquet_types import has_words, storable
@@ -70,21 +70,21 @@ class SinkSchema:
             check_nulls(table, self._strict)
         return table
 
-    def known_lately(self) -> pa.Schema | None:
-        """As `known`, but look no more than once a second as long as it is not."""
+    def agreed_lately(self) -> pa.Schema | None:
+        """Return what `agreed` does, reading the checkpoint at most once a second until there is one."""
         if self.declared is None and not self._generations:
             if time.monotonic() < self._next_look:
                 return None
             self._next_look = time.monotonic() + _LOOK_SECONDS
-        return self.known()
+        return self.agreed()
 
-    def look_again(self) -> None:
-        """Learn what others have agreed on since."""
+    def refresh(self) -> None:
+        """Read the generations again when they are needed next."""
         self._next_look = 0.0
         self._generations = []
 
-    def known(self) -> pa.Schema | None:
-        """Return all that is agreed on, or None when no part has had rows yet."""
+    def agreed(self) -> pa.Schema | None:
+        """Return the schema that is agreed on, or None when no part has had rows yet."""
         if self.declared is not None:
             return self.declared
         if not self._generations:
@@ -92,39 +92,42 @@ class SinkSchema:
         return self._generations[-1] if self._generations else None
 
     def settle(self, own: pa.Schema) -> pa.Schema:
-        """Agree on the columns of a part; return those that it is to have.
+        """Agree on the columns of a part with its *own* ones; return the schema to write it in.
 
-        These are the columns that every part has, and its *own* beyond them. A column of nothing but
-        nulls that not every part has is left out: it is null either way.
+        It has the columns that every part has, and those of its *own* that are new. A new column of
+        only nulls is left out: readers get nulls either way.
 
         Raises:
-            SchemaError: A column, or a field in it, has another type than was agreed on, or none that
-                Parquet has: what nobody can write is not agreed on.
+            SchemaError: A column, or a field in it, has another type than was agreed on, or a type
+                that Parquet does not have.
         """
         from batchrunner.formats.schemas import grown
 
         if self.declared is not None:
             return self.declared
-        if self.known() is None and len(own):
+        if self.agreed() is None and len(own):
             self._wait()
         own = self._writable(own)
         if not self._generations and not len(own):
             return own
         self._agree(own)
+        # Every part has the columns of the first generation; later ones only fix the types of columns
+        # that some parts have.
         return grown(self._generations[0], own)
 
     def _writable(self, own: pa.Schema) -> pa.Schema:
         from batchrunner.formats.parquet_types import check_writable
         from batchrunner.formats.schemas import filled, without_nulls
 
-        known = self.known()
-        if known is not None:
-            own = filled(without_nulls(own, but=self._generations[0]), known)
+        agreed = self.agreed()
+        if agreed is not None:
+            own = filled(without_nulls(own, but=self._generations[0]), agreed)
+        # Before it is agreed on: a type that Parquet does not have would fail all later parts.
         check_writable(own, is_final=True)
         return own
 
     def declare(self) -> None:
-        """Make the declared schema one that counts, so that it does after it is declared no more.
+        """Agree on the declared schema, so that it still counts when the spec declares none any more.
 
         Raises:
             SchemaError: Parts have other types.
@@ -134,7 +137,7 @@ class SinkSchema:
             self._agree(self.declared)
 
     def check_declared(self) -> None:
-        """Hold the declared schema against that of the parts so far; change nothing.
+        """Compare the declared schema with that of the parts so far; change nothing.
 
         Raises:
             SchemaError: Parts have other types.
@@ -146,23 +149,27 @@ class SinkSchema:
             grown(self._generations[-1], self.declared)
 
     def check_final(self, own: pa.Schema) -> None:
-        """Refuse columns that Parquet has no type for, by all that is known.
+        """Check that Parquet has a type for each column of *own*, given all that is agreed on.
 
         Raises:
-            SchemaError: There is one.
+            SchemaError: It has none for one of them.
         """
         self._writable(own)
 
     def _wait(self) -> None:
-        """Give the first part a while to be there."""
+        """Wait a while for the first part to fix the schema."""
         deadline, pause = time.monotonic() + _PATIENCE_SECONDS, 0.02
-        while self.waits and self.known() is None and time.monotonic() < deadline:
+        while self.waits and self.agreed() is None and time.monotonic() < deadline:
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
-        self.waits = False
+        self.waits = False  # once: if the first shard has no rows, each part would wait in vain
 
     def _agree(self, own: pa.Schema) -> None:
-        """Make what *own* adds durable. Whoever adds at the same time adds to that, or we to theirs."""
+        """Store what *own* adds, durably.
+
+        If absent: of two workers that add at the same time, the second merges with the first's
+        generation and tries the next number.
+        """
         from batchrunner.formats.schemas import grown
 
         while True:
@@ -180,13 +187,13 @@ class SinkSchema:
 
 
 class RowTypes:
-    """Which types the rows of a worker's shards have: what is agreed on, and what came before a row.
+    """The types that rows of a worker's shards must have: as agreed on, and as in the rows before them.
 
     Not safe in several threads.
     """
 
     def __init__(self, schema: SinkSchema | None) -> None:
-        """Hold rows against *schema*; None for a sink that has none."""
+        """Compare rows with *schema*; None for a sink without types."""
         self._schema = schema
         self._running: dict[int, pa.Schema] = {}
         self._latest: pa.Schema | None = None
@@ -194,28 +201,28 @@ class RowTypes:
         self._is_final = False
 
     def begin(self, *, is_final: bool = False) -> None:
-        """Forget the shards so far: those that come begin with what is agreed on.
+        """Reset the types: the shards of the next attempt begin with what is agreed on.
 
         Args:
-            is_final: Nothing more will be known of objects that are always empty, for which
-                Parquet has no type: a row that has one is refused.
+            is_final: Refuse rows with objects that are always empty, for which Parquet has no type.
+                In a first attempt, later rows or parts may still add fields to them.
         """
         self._running, self._latest, self._is_final = {}, None, is_final
 
-    def forget(self, shard: int) -> None:
-        """Let *shard*, which failed, decide nothing: its rows are in no part."""
+    def drop(self, shard: int) -> None:
+        """Drop the types of *shard*, which failed: its rows are in no part."""
         self._running.pop(shard, None)
         self._latest = None
 
     def turn_to(self, shard: int) -> None:
-        """Let what is asked next be about *shard*."""
+        """Make *shard* the one that the next calls are for."""
         self._shard = shard
 
     def hints(self, types: tuple[pa.Schema, ...]) -> tuple[pa.Schema, ...]:
-        """Return the schemas whose types values are to have if they fit, those that count most first.
+        """Return the schemas whose types the output should have where its values fit, in that order.
 
         Args:
-            types: Those of the columns that the capability was given.
+            types: Of the columns that the capability gets.
         """
         if self._schema is None:
             return types
@@ -225,7 +232,7 @@ class RowTypes:
         return types if running is None else (*types, running)
 
     def accept(self, rows: Sequence[Any]) -> None:
-        """Take *rows*, each some ready for the sink, for the next ones of the shard.
+        """Check the types of *rows*, tables for the sink, and apply them to later rows of the shard.
 
         Raises:
             SchemaError: A column has another type than before.
@@ -243,10 +250,10 @@ class RowTypes:
         self._running[self._shard] = self._latest = whole
 
     def _of_shard(self) -> pa.Schema | None:
-        """Return what the rows of the shard so far have; of its first ones, what came before them.
+        """Return the types of the shard's rows so far; before its first rows, those that apply to them.
 
-        That is what the shards before it in this worker have: their parts come before its own.
+        Those are the types of the shards before it in this worker, whose parts are settled first.
         """
         if self._shard not in self._running and self._schema is not None:
-            return self._schema.known_lately() if self._latest is None else self._latest
+            return self._schema.agreed_lately() if self._latest is None else self._latest
         return self._running.get(self._shard)

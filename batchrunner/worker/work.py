@@ -1,4 +1,4 @@
-"""What a worker has to know besides its shards; travels to it once, by pickle."""
+"""The work of a session: all that a worker needs besides its shards; sent to it once, by pickle."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Work:
         run_uid: The run.
         session: The driver session.
         facts: How parts are named and written.
-        weight: Of all shards of the run, in bytes.
+        weight: Weight of all shards of the run together, in bytes.
         capability: The user's function or class, or None to import what the spec names.
-        import_paths: Folders that the driver imports from, and a worker might not.
-        first: The shard whose part is to fix the schema of the sink, as long as none has.
+        import_paths: Folders that the driver imports from, for workers with other ones.
+        first: The shard whose part is to fix the schema of the sink; None once one is fixed.
         incarnation: Number of the run in its checkpoint: a worker that outlives a `--fresh` goes on
-            writing into the records of its own run.
+            writing into the folder of its own run.
         epoch: Of the driver's lease.
-        formats: Formats that are not ours, by name, as the driver has them registered.
-        code: The user's modules by their place, as the driver saw them: a worker imports them
-            later, and compares. Empty where `capability.version` stands in for them.
+        formats: Formats registered by the user, by name, which a worker registers as well.
+        code: The user's modules by their place, as the driver saw them, for comparison with what a
+            worker imports later. Empty where `capability.version` stands for them.
     """
 
     spec: BatchSpec
@@ -50,8 +50,8 @@ class Work:
     code: Mapping[str, ModuleSnapshot] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """Make this process one that can read and write what the driver can. Idempotent."""
-        self.spec.remember_secrets()  # first: whatever goes wrong from here on may quote one
+        """Register the spec's secrets and the driver's formats in this process. Idempotent."""
+        self.spec.remember_secrets()  # first: any error from here on may quote one
         take_over(self.formats)
 
     @property

@@ -1,4 +1,4 @@
-"""What a worker prints and logs, kept with the run: its node may be gone when somebody asks."""
+"""The log of a worker: what it prints and logs, stored with the run, since its node may be gone later."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Self
 
+from batchrunner.checkpoint.store import WORKER_LOGS
 from batchrunner.errors import StorageError
 from batchrunner.spec import scrubbed
 from batchrunner.storage import Storage
 from batchrunner.worker.capture import listen, stop_listening
 
-FOLDER = "logs"
 FIRST_BYTES, LAST_BYTES = 64 << 10, 192 << 10
-"""What is kept of a worker: its beginning, as a model says there what it lacks, and its end."""
+"""What is stored of a worker: the beginning, where a model logs what it lacks, and the end."""
 
-_RAYS_OWN = (":task_name:", ":actor_name:")
-"""Lines by which Ray tells the tasks of one process apart in its own files."""
+_RAY_PREFIXES = (":task_name:", ":actor_name:")
+"""Lines that Ray prints so as to separate the tasks of a process in its own log files."""
 
 _LONGEST_LINE = 8 << 10
 _EVERY_SECONDS = 5.0
@@ -29,63 +29,63 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerLog:
-    """Keeps the lines that this process prints and logs, each with the time, as one object.
+    """Stores the lines that this process prints and logs, each after its time, as one object.
 
-    The object is rewritten every few seconds while there is news, and by `keep`. A worker that is
-    killed loses what it said since. Safe in several threads.
+    The object is rewritten every few seconds while there are new lines, and by `store`. A worker that
+    is killed loses the lines since then. Safe in several threads.
     """
 
-    def __init__(self, *, but: frozenset[threading.Thread] = frozenset()) -> None:
-        """Prepare to keep what any thread says, *but* those."""
-        self._lines, self._but = _Lines(), but
+    def __init__(self, *, ignored: frozenset[threading.Thread] = frozenset()) -> None:
+        """Prepare to store the lines of all threads, except those *ignored*."""
+        self._lines, self._ignored = _KeptLines(), ignored
         self._storage: Storage | None = None
         self._key = ""
-        self._kept = 0
-        self._keeping = threading.Lock()
+        self._stored = 0
+        self._storing = threading.Lock()
         self._done = threading.Event()
 
     def begin(self) -> Self:
-        """Listen. What is heard is kept once `keep_in` has said where."""
-        listen(self._hear)
+        """Start listening. Lines are stored once `store_in` has been called."""
+        listen(self._listen)
         return self
 
-    def keep_in(self, storage: Storage, *, session: str) -> None:
-        """Keep what was heard, and all that follows, in *storage*."""
+    def store_in(self, storage: Storage, *, session: str) -> None:
+        """Store all lines so far, and those that follow, in *storage*."""
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._storage, self._key = storage, f"{FOLDER}/{session}/{name}.log"
-        threading.Thread(target=self._keep_keeping, daemon=True, name="worker log").start()
+        self._storage, self._key = storage, f"{WORKER_LOGS}/{session}/{name}.log"
+        threading.Thread(target=self._store_regularly, daemon=True, name="worker log").start()
 
-    def keep(self) -> None:
-        """Make durable what was heard so far. A store that fails costs the log, and nothing else."""
-        with self._keeping:
+    def store(self) -> None:
+        """Store the lines so far: durable, best effort. Never raises for storage."""
+        with self._storing:
             total = self._lines.total
-            if self._storage is None or total == self._kept:
+            if self._storage is None or total == self._stored:
                 return
             try:
                 self._storage.put(self._key, _in_utf8(scrubbed(self._lines.text())))
             except StorageError as error:
-                _log.debug("the log could not be kept: %s", error)
+                _log.debug("the log could not be stored: %s", error)
             else:
-                self._kept = total
+                self._stored = total
 
     def end(self) -> None:
-        """Listen no more, and keep what was heard. Idempotent."""
+        """Stop listening, and store the lines so far. Idempotent."""
         self._done.set()
-        stop_listening(self._hear)
+        stop_listening(self._listen)
         self._lines.end()
-        self.keep()
+        self.store()
 
-    def _hear(self, text: str) -> None:
-        if threading.current_thread() not in self._but:
-            self._lines.hear(text)
+    def _listen(self, text: str) -> None:
+        if threading.current_thread() not in self._ignored:
+            self._lines.add(text)
 
-    def _keep_keeping(self) -> None:
+    def _store_regularly(self) -> None:
         while not self._done.wait(_EVERY_SECONDS):
-            self.keep()
+            self.store()
 
 
-class _Lines:
-    """The first and the last lines of what is heard."""
+class _KeptLines:
+    """The first and the last lines of a text that comes in pieces."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -94,22 +94,22 @@ class _Lines:
         self._sizes = [0, 0]
         self._gap_at, self._left_out = "", 0
         self._open = ""
-        # A signal handler or a finalizer may print while its own thread is in here.
+        # Reentrant: a signal handler or a finalizer may print while its own thread is in here.
         self._lock = threading.RLock()
 
-    def hear(self, text: str) -> None:
+    def add(self, text: str) -> None:
         with self._lock:
             self.total += len(text)
             *whole, rest = (self._open + text).split("\n")
             for line in whole:
-                self._add(line)
+                self._add_line(line)
             self._open = _last_state(rest)[:_LONGEST_LINE]
 
     def end(self) -> None:
-        """Take what has no newline yet for a line."""
+        """Add the text after the last newline as a line."""
         with self._lock:
             if self._open:
-                self._add(self._open)
+                self._add_line(self._open)
             self._open = ""
 
     def text(self) -> str:
@@ -120,8 +120,8 @@ class _Lines:
             unended = [_stamped(self._open)] if self._open else []
             return "".join([*self._first, *gap, *self._last, *unended])
 
-    def _add(self, line: str) -> None:
-        if line.startswith(_RAYS_OWN):
+    def _add_line(self, line: str) -> None:
+        if line.startswith(_RAY_PREFIXES):
             return
         line = _stamped(_last_state(line)[:_LONGEST_LINE])
         if not self._last and self._sizes[0] + len(line) <= FIRST_BYTES:
@@ -137,11 +137,11 @@ class _Lines:
 
 
 def _in_utf8(text: str) -> bytes:
-    return text.encode(errors="backslashreplace")  # of file names that are no UTF-8, for one
+    return text.encode(errors="backslashreplace")  # such as file names that are not UTF-8
 
 
 def _last_state(line: str) -> str:
-    """Return what a line shows in the end: progress bars write over themselves."""
+    """Return the text of *line* after its last carriage return: progress bars overwrite themselves."""
     return line.rstrip("\r").rpartition("\r")[2]
 
 

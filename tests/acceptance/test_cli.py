@@ -181,7 +181,7 @@ CASES = {
         ["run", "spec.yaml"],
         {"ray": {"address": "127.0.0.1:1"}, "execution": {"engine": "ray"}},
         3,
-        "nobody listens at ray.address",
+        "no Ray listens at ray.address",
     ),
     "schema of lines": (
         ["run", "spec.yaml"],

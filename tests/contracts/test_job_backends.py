@@ -19,6 +19,7 @@ from batchrunner.jobs import (
 )
 from batchrunner.jobs.backend import backend_class
 from batchrunner.jobs.in_process import InProcessBackend
+from batchrunner.jobs.journal import Journal
 from batchrunner.testing.jobs_contract import JobsContract, OneJobPerRunContract
 from job_capabilities import IgnoresInterrupts, Scoring
 from job_processes import a_client, said_by, wait_for
@@ -102,6 +103,22 @@ def test_a_backend_that_cannot_be_imported_is_named_with_its_target(options):
         CannotStartError, match=r"'missing' is no_such_package:Backend, which cannot"
     ):
         configure_job_backend("missing", **options)
+
+
+def test_a_job_that_was_just_claimed_is_not_taken_for_a_lost_one(options, tag, monkeypatch):
+    """A listing finds its claim in the journal before its thread has started."""
+    claim, listed = Journal.claim, []
+
+    def claim_and_list(journal, submission):
+        claimed = claim(journal, submission)
+        listed.extend(job.status for job in list_jobs())
+        return claimed
+
+    monkeypatch.setattr(Journal, "claim", claim_and_list)
+    configure_job_backend("in-process", **options)
+
+    assert submit_capability(Scoring(tag)).wait(LONG) is JobStatus.COMPLETED
+    assert listed == [JobStatus.PENDING]
 
 
 def test_code_that_catches_everything_is_not_cancelled(options, tag, tmp_path, monkeypatch):

@@ -394,5 +394,5 @@ def test_a_sentinel_that_is_too_large_to_read_is_one_damaged_shard(job):
 
     with pytest.raises(DamagedOutputError, match=r"part-00001\.json is damaged: 67,108,865 bytes"):
         BatchRunner(a_spec(job)).run()
-    assert repair(a_spec(job)).redone == [1]
+    assert repair(a_spec(job)).to_recompute == [1]
     assert BatchRunner(a_spec(job)).run().ok

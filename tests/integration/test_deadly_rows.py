@@ -26,7 +26,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def the_letter(folder):
+def the_dead_letter(folder):
     checkpoint = Checkpoint(open_storage(str(folder / "out/_checkpoint")))
     [dead_letter] = read_dead_letters(checkpoint)
     return dead_letter
@@ -55,7 +55,7 @@ def test_a_row_that_kills_its_worker_is_set_aside(folder, as_actor):
         *(0, 1000, 999, 1),
     )
     assert rows_out(folder / "out") == GOOD
-    dead_letter = the_letter(folder)
+    dead_letter = the_dead_letter(folder)
     assert (dead_letter["error"], json.loads(dead_letter["raw"])["id"]) == ("CapabilityDied", BAD)
     assert "exit code 3" in dead_letter["message"]
     if as_actor:  # 2 actors, 2 deaths, and a process for each death in isolation
@@ -64,14 +64,14 @@ def test_a_row_that_kills_its_worker_is_set_aside(folder, as_actor):
 
 
 def test_a_row_that_kills_its_driver_stops_doing_so_over_restarts(folder):
-    """On the local engine the capability runs in the driver: restarts get through."""
+    """On the local engine the capability runs in the driver: the next driver gets through."""
     a_spec_file(folder, capability="capabilities:exits_on_bad")
 
     codes = [batchrunner("run", "spec.yaml", cwd=folder).returncode for _ in range(3)]
 
     assert codes == [3, 3, 0]  # of the whole group, of the shard alone, in isolation
     assert rows_out(folder / "out") == GOOD
-    assert the_letter(folder)["error"] == "CapabilityDied"
+    assert the_dead_letter(folder)["error"] == "CapabilityDied"
 
 
 def test_a_clean_stop_does_not_count_as_a_death(folder):

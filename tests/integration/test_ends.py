@@ -137,7 +137,7 @@ def test_an_error_whose_message_cannot_be_made_is_one_bad_row(tmp_path):
 
     assert (report.exit_code, report.rows_out, report.rows_failed) == (0, 19, 1)
     [(error, message)] = dead_letters(tmp_path)
-    assert (error, "cannot be made: SystemExit" in message) == ("EndsInItsMessageError", True)
+    assert (error, "cannot be formatted: SystemExit" in message) == ("EndsInItsMessageError", True)
 
 
 @pytest.mark.parametrize("budget", [0, 1])
@@ -403,7 +403,9 @@ def test_the_isolated_process_outlives_the_thread_that_made_its_first_call(tmp_p
     spec = a_spec(tmp_path, capability="capabilities:with_pid")
     facts = PlanFacts(width=5, format="jsonl", compression="", unit="bytes", count=1)
     work = Work(spec=spec, run_uid="run", session="session", facts=facts, weight=1)
-    caller = IsolatedCaller(pickled(work), given=attrgetter("given"), by_rows=True, timeout=60)
+    caller = IsolatedCaller(
+        pickled(work), input_types=attrgetter("input_types"), by_rows=True, timeout=60
+    )
     chunk = parse(LineBlock(b'{"id": 1}\n', 0), columns=None)
 
     def pid():

@@ -121,7 +121,7 @@ def helpers(ray):
 
 
 @pytest.mark.parametrize("target", ["double", "Doubled"])
-def test_no_actor_is_started_that_nobody_asked_for(tmp_path, local_ray, target):
+def test_no_actor_is_started_that_the_run_does_not_need(tmp_path, local_ray, target):
     """Each of Ray Data's takes a process that a worker would have, and a second to import."""
     from ray.data._internal import stats
 
@@ -147,7 +147,7 @@ def test_a_release_that_moved_what_we_exchange_costs_time_only(tmp_path, monkeyp
 
 
 def test_a_ray_that_was_running_is_left_running(tmp_path, local_ray):
-    """It belongs to other code of the process."""
+    """It is another program's."""
     a_source(tmp_path / "in")
     before = local_ray.get_runtime_context().get_job_id()
 
@@ -205,7 +205,7 @@ def test_actors_may_take_every_cpu(tmp_path):
 
 
 def test_a_run_that_waits_for_a_busy_cluster_says_so(tmp_path, local_ray, monkeypatch, caplog):
-    """Another driver holds every CPU: not a failure, but not a silence either."""
+    """Another job holds every CPU: not a failure, but not a silence either."""
     from batchrunner.execute import ray_connection
 
     monkeypatch.setattr(ray_connection, "_OVERDUE_SECONDS", 1.0)
@@ -225,4 +225,4 @@ def test_a_run_that_waits_for_a_busy_cluster_says_so(tmp_path, local_ray, monkey
 
     free.join()
     assert report.ok
-    assert "no worker has begun after 1 s: each needs CPU 1" in caplog.text
+    assert "no worker has started after 1 s: each needs CPU 1" in caplog.text

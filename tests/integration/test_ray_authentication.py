@@ -77,11 +77,11 @@ def test_a_client_that_is_not_let_in_hears_why_and_what_to_do_in_seconds(
     soon = max(15, 5 * let_in["seconds"])  # the refusal may be as slow as the machine, not slower
     wrong = {"RAY_AUTH_TOKEN": OTHER}
     cases = [
-        ((direct, {}), "asks for a token: there is none here. Put the cluster's"),
-        ((client, {}), "asks for a token: there is none here. Put the cluster's"),
+        ((direct, {}), "requires a token: this machine has none. Put the cluster's"),
+        ((client, {}), "requires a token: this machine has none. Put the cluster's"),
         ((direct, {"RAY_AUTH_TOKEN_PATH": "/nowhere"}), "cannot be opened or is empty: /nowhere"),
-        ((direct, wrong), "refuses the token in RAY_AUTH_TOKEN: its own is another one"),
-        ((client, wrong), "refuses the token in RAY_AUTH_TOKEN: its own is another one"),
+        ((direct, wrong), "refuses the token in RAY_AUTH_TOKEN: the cluster has another one"),
+        ((client, wrong), "refuses the token in RAY_AUTH_TOKEN: the cluster has another one"),
         ((direct, {"RAY_AUTH_MODE": "disabled"}), "Unset it, or set RAY_AUTH_MODE=token"),
         ((unguarded, {"RAY_AUTH_MODE": "token"}), "runs without token authentication"),
         ((client.removeprefix("ray://"), {}), "does not answer as a Ray cluster"),

@@ -1,4 +1,4 @@
-"""A user whose code fails sees at once what it raised, on which line, and for which row."""
+"""A failure names at once what the user's code raised, on which line, and for which row."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_a_row_set_aside_keeps_the_line_of_code(tmp_path):
     [("local", "record"), ("local", "fail"), ("ray", "fail")],
     indirect=["engine"],
 )
-def test_the_rows_that_a_shard_was_given_up_for_are_kept_until_it_is_committed(
+def test_the_rows_that_failed_a_shard_are_kept_until_it_is_committed(
     tmp_path, engine, on_row_error
 ):
     """They explain the failure; once there is none, they are garbage."""
@@ -271,7 +271,7 @@ def test_the_rows_that_a_shard_was_given_up_for_are_kept_until_it_is_committed(
     assert not list((tmp_path / "out/_checkpoint/errors").iterdir())
 
 
-def test_of_a_shard_given_up_no_more_than_a_hundred_rows_are_kept(tmp_path):
+def test_of_a_shard_that_failed_no_more_than_a_hundred_rows_are_kept(tmp_path):
     """They explain; they are not the rows that are lost."""
     write_jsonl(tmp_path / "in/a.jsonl", with_bad(2000, set(range(1024, 2000))))
 
@@ -280,7 +280,7 @@ def test_of_a_shard_given_up_no_more_than_a_hundred_rows_are_kept(tmp_path):
     assert len(dead_letters(tmp_path)) == 100
 
 
-def test_the_letters_of_the_latest_driver_count_whatever_clocks_say(tmp_path):
+def test_the_dead_letters_of_the_latest_driver_count_whatever_clocks_say(tmp_path):
     """A worker of a driver that was displaced may keep its own later, or on a clock that is ahead."""
     kept = {}
     for epoch in (2, 1):

@@ -1,4 +1,4 @@
-"""One bad row costs one row: set aside, counted, explained, and tried again."""
+"""One bad row costs one row: a dead letter, counted, explained, and retried."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ FAILING = {
     ],
 )
 def test_one_bad_row_of_a_thousand_costs_one_row(tmp_path, how, file_format):
-    """999 go through; the one is set aside with what, where and why."""
+    """999 go through; the one becomes a dead letter with what, where and why."""
     a_thousand(tmp_path, file_format)
     changes, error, message = FAILING[how]
     execution = {**LOCAL, "batch_size": 50}
@@ -144,7 +144,7 @@ def test_the_budget_decides_between_success_and_failure(tmp_path, budget, code):
 
 
 def test_a_capability_that_fails_everything_is_stopped_early(tmp_path):
-    """A million rows tried three times each are a high price for a misspelt key."""
+    """A misspelt key must not cost three tries of each of a million rows."""
     a_source(tmp_path / "in", shards=20, rows_per_shard=500)
     calls = tmp_path / "calls"
     spec = a_spec(
@@ -206,8 +206,8 @@ def test_a_bad_row_can_be_made_to_fail_its_shard(tmp_path):
     assert "ValueError: row 437 is bad" in report.quarantined[1]
 
 
-def test_a_shard_without_good_rows_keeps_its_letters(tmp_path):
-    """Also in Parquet, where the schema is not yet known when its turn comes."""
+def test_a_shard_without_good_rows_keeps_its_dead_letters(tmp_path):
+    """Also in Parquet, where no schema is agreed on yet when its turn comes."""
     write_jsonl(tmp_path / "in/a.jsonl", [{**row, "bad": True} for row in rows(0, 3)])
     write_jsonl(tmp_path / "in/b.jsonl", rows(3, 5))
     spec = a_spec(
@@ -224,7 +224,7 @@ def test_a_shard_without_good_rows_keeps_its_letters(tmp_path):
 
 
 def test_a_drifting_type_costs_its_rows_and_names_column_and_types(tmp_path):
-    """A part with another schema would break readers of all parts."""
+    """A part with another schema would break a reader of both."""
     a_source(tmp_path / "in", shards=3, rows_per_shard=4)
     spec = a_spec(
         tmp_path,
@@ -318,7 +318,7 @@ def test_rows_set_aside_are_tried_again_as_new_shards(tmp_path, file_format):
 
 
 def test_unreadable_lines_are_read_again_from_where_they_stand(tmp_path):
-    """Of a compressed file with a BOM, too, and they stay set aside as long as they are bad."""
+    """Of a compressed file with a BOM, too, and they stay dead letters as long as they are bad."""
     import gzip
 
     text = b'\xef\xbb\xbf{"id": \n{"id": 1}\n\nnope\n{"id": 2}\n'

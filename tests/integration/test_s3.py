@@ -262,7 +262,7 @@ def test_damage_in_a_bucket_is_found_set_aside_and_made_again(bucket):
 
     assert {shard for shard, _ in found} == {0, 1, 2, None}
     assert {kind for _, kind in found} <= {"size", "checksum", "missing", "duplicate"}
-    assert list(done.redone) == [0, 1, 2]
+    assert list(done.to_recompute) == [0, 1, 2]
     assert bucket.rows_out() == rows(0, 12)
     assert verify(a_spec(bucket)).ok
     assert len(bucket.listed("out/_damaged/")) == 3

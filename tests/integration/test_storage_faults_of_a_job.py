@@ -99,7 +99,7 @@ def test_whatever_call_of_a_repair_fails_it_can_be_done_again(kind):
 
     def mend(faults):
         with faulty_scheme("memory", faults):
-            return job.ends(lambda: bool(repair(job.spec).redone))
+            return job.ends(lambda: bool(repair(job.spec).to_recompute))
 
     calls = calls_of(mend)
     for at in range(1, calls + 1, 2):

@@ -688,7 +688,7 @@ def test_shards_that_tried_rows_again_are_made_again_with_the_shard_that_set_the
 
     done = repair(job.spec)
 
-    assert done.redone == [1, 3, 4]
+    assert done.to_recompute == [1, 3, 4]
     assert [path.name for path in parts(job.out)] == ["part-00000.jsonl", "part-00002.jsonl"]
     assert len(list(job.out.glob("_checkpoint/_damaged/*/errors/*"))) == 2
 
@@ -753,7 +753,7 @@ def test_rows_that_other_shards_set_aside_stay_where_they_are(job):
     before = [path.name for path in job.out.glob("_checkpoint/errors/*")]
     os.truncate(damage.part(job.out, 0), 3)
 
-    assert repair(job.spec).redone == [0]
+    assert repair(job.spec).to_recompute == [0]
     assert [path.name for path in job.out.glob("_checkpoint/errors/*")] == before == [before[0]]
     job.run()
     assert job.found() == set()
@@ -781,7 +781,7 @@ def test_after_a_repair_rows_are_tried_again_once_they_are_set_aside_again(tmp_p
     done = repair(spec)
     report = BatchRunner(spec).run()
 
-    assert done.redone == [1, 3]
+    assert done.to_recompute == [1, 3]
     assert report.ok, report.failures
     assert report.rows_failed == (0 if is_mended else 2)
     assert sorted(row["id"] for row in rows_out(tmp_path / "out")) == [

@@ -142,7 +142,7 @@ def test_what_keys_find_is_repaired_by_making_those_shards_again(tmp_path):
     done = repair(spec, checks=BY_ID)
     assert BatchRunner(spec).run().ok
 
-    assert done.redone == [1]
+    assert done.to_recompute == [1]
     assert kinds(spec) == set()
     assert rows_out(tmp_path / "out") == rows(0, 30)
 

@@ -99,7 +99,7 @@ def test_logging_that_the_capability_sets_up_is_its_own(tmp_path, monkeypatch):
 def test_a_worker_that_never_stops_talking_keeps_its_beginning_and_its_end(tmp_path):
     """The first lines say what a model lacks, the last ones what it died of."""
     log = WorkerLog().begin()
-    log.keep_in(open_storage(str(tmp_path / "out/_checkpoint")), session="s")
+    log.store_in(open_storage(str(tmp_path / "out/_checkpoint")), session="s")
     for number in range(100_000):
         print(f"line {number}\rline {number} again")
     log.end()
@@ -113,7 +113,7 @@ def test_a_worker_that_never_stops_talking_keeps_its_beginning_and_its_end(tmp_p
 
 
 def test_logs_shows_what_a_driver_that_was_killed_had_said(tmp_path):
-    """In the morning the node is gone, and the bucket is there."""
+    """In the morning the node may be gone; the bucket is there."""
     (tmp_path / "talks.py").write_text(
         "import time\n"
         "def call(rows):\n"
@@ -188,7 +188,7 @@ class TalksWhileItIsHeard(str):
 def test_what_prints_while_its_own_thread_is_heard_does_not_hang(tmp_path):
     """A lock that its holder waits for is a shard that never ends."""
     log = WorkerLog().begin()
-    log.keep_in(open_storage(str(tmp_path / "out/_checkpoint")), session="s")
+    log.store_in(open_storage(str(tmp_path / "out/_checkpoint")), session="s")
     talking = threading.Thread(
         target=lambda: sys.stdout.write(TalksWhileItIsHeard("the rest\n")), daemon=True
     )

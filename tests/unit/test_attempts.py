@@ -56,7 +56,7 @@ def test_the_shards_that_a_dead_worker_can_have_been_at_are_suspects(storage):
 
 
 def test_a_death_over_a_shard_alone_counts_against_it(storage):
-    """Then, and only then, no other process can have done it; and the driver was there to see it."""
+    """Then, and only then, no other shard can have killed it; and its driver outlived it."""
     kept = [die_over(storage, *shards, node="a") for shards in ([7], [7], [7, 8])]
 
     seen = suspects(storage, [7, 8], witness=Witness("one", "b"))
@@ -108,8 +108,8 @@ def test_a_worker_in_the_drivers_process_does_not_take_its_own_marks_for_deaths(
     assert kept
 
 
-def test_what_is_no_mark_accuses_nobody(storage):
-    """A torn one, and one of another program's."""
+def test_what_is_no_mark_accuses_no_shard(storage):
+    """A torn one, and an object of another program."""
     storage.put("attempts/torn.json", b'{"version": 1, "shar')
     storage.put("attempts/other.json", b"[]")
 

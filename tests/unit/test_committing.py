@@ -111,7 +111,7 @@ def test_many_parts_are_committed_together(place):
     ]
 
 
-def test_whoever_comes_after_a_whole_commit_gets_its_sentinel(place):
+def test_the_next_attempt_after_a_whole_commit_gets_its_sentinel(place):
     """And drops its own part."""
     sink, checkpoint = place
     first = an_attempt(sink, b"first", by="a")
@@ -124,7 +124,7 @@ def test_whoever_comes_after_a_whole_commit_gets_its_sentinel(place):
 
 
 @pytest.mark.parametrize("data", [b"second", b"first"])
-def test_whoever_comes_after_half_a_commit_finishes_it(place, data):
+def test_the_next_attempt_after_half_a_commit_finishes_it(place, data):
     """The one that died had published its part: that part counts, also if ours is the same."""
     sink, checkpoint = place
     first = publish_alone(sink, b"first", by="a")
@@ -153,7 +153,7 @@ def test_of_a_committed_part_the_sentinel_is_returned(place):
     assert adopted(place) == stored
 
 
-def test_a_part_of_nobody_is_foreign_and_not_touched(place):
+def test_a_part_without_any_record_is_foreign_and_not_touched(place):
     """It may be the user's only copy."""
     sink, _ = place
     sink.put(PART, b"foreign")

@@ -6,7 +6,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 HIDDEN_ACTORS = re.compile(r"\b(whoever|somebody|nobody|anybody)\b", re.IGNORECASE)
-TELLING = re.compile(r"(?<!\.)\b(tell|tells|told|telling)\b", re.IGNORECASE)  # a file has .tell()
+TELLING = re.compile(
+    r"(?<!\.)(?<!def )\b(tell|tells|told|telling)\b", re.IGNORECASE
+)  # a file has .tell()
 
 
 def rows():

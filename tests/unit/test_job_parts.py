@@ -409,7 +409,31 @@ def test_half_a_secret_at_the_cut_of_a_log_is_dropped_with_its_line(monkeypatch)
     assert kept[-1] == b"and again: ***.\n"
 
 
-def test_forgetting_a_job_leaves_the_others_of_its_run(journal):
+@pytest.mark.parametrize("configured", ["", "logging.basicConfig()"])
+def test_the_log_of_a_job_has_what_is_printed_and_logged(configured):
+    """Once each; and the user's code may configure logging in it."""
+    code = f"""
+import logging, sys
+from batchrunner.jobs.job_log import JobLog
+texts = []
+with JobLog(texts.append):
+    {configured}
+    print("printed")
+    print("complained", file=sys.stderr)
+    logging.getLogger("user").warning("careful")
+    logging.getLogger("batchrunner.storage").warning("slow")
+sys.stdout.buffer.write(texts[-1])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+
+    log = done.stdout.removeprefix("printed\n")  # it is printed all the same
+    assert [log.count(word) for word in ("printed", "complained", "careful")] == [1, 1, 1], done
+    assert "slow" in log
+
+
+def test_removing_a_job_leaves_the_others_of_its_run(journal):
     """And nothing of its own."""
     for number in (1, 2):
         journal.claim(a_submission(number))

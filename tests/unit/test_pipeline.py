@@ -48,7 +48,7 @@ def test_what_is_larger_than_the_room_passes_alone():
 
 
 def test_leaving_does_not_wait_for_room():
-    """After a stop no consumer makes any."""
+    """After a stop there is no consumer to make any."""
     made: list[int] = []
     before = set(threading.enumerate())
     with ahead([20] * 5, made):

@@ -25,7 +25,7 @@ from batchrunner.formats.parquet import Parquet
 from batchrunner.formats.parquet_reader import read_parquet
 from batchrunner.formats.registry import FileKind
 from batchrunner.shard import Shard, Slicing
-from batchrunner.worker.picking import picked
+from batchrunner.worker.reading import picked
 
 BOM = b"\xef\xbb\xbf"
 MAX_LINE = 1000

@@ -50,7 +50,7 @@ def test_what_all_parts_have_together_is_kept(checkpoint):
     for own in (FIRST, LANG, SCORE):
         a_worker(checkpoint).settle(own)
 
-    assert a_worker(checkpoint).known() == schema(
+    assert a_worker(checkpoint).agreed() == schema(
         id=pa.int64(), meta=LANG.field("meta").type, score=pa.float64()
     )
 
@@ -79,7 +79,7 @@ def test_a_column_of_nulls_is_no_column_yet(checkpoint):
 def test_a_part_without_columns_settles_nothing(checkpoint):
     """Its rows were all dropped, or have none; the next one with columns is the first."""
     assert a_worker(checkpoint).settle(schema()) == schema()
-    assert a_worker(checkpoint).known() is None
+    assert a_worker(checkpoint).agreed() is None
     a_worker(checkpoint).settle(FIRST)
     assert a_worker(checkpoint).settle(schema()) == FIRST
 
@@ -114,7 +114,7 @@ def test_what_is_declared_is_what_every_part_has(checkpoint):
     """And nothing is added to it."""
     worker = a_worker(checkpoint, declared={"id": "int64"})
 
-    assert worker.settle(FIRST) == worker.known() == schema(id=pa.int64())
+    assert worker.settle(FIRST) == worker.agreed() == schema(id=pa.int64())
     assert checkpoint.schemas() == []
 
 
@@ -169,7 +169,7 @@ def test_a_shard_that_failed_decides_no_type(checkpoint):
     types = RowTypes(a_worker(checkpoint))
     types.turn_to(1)
     types.accept([schema(v=pa.int64()).empty_table()])
-    types.forget(1)
+    types.drop(1)
 
     types.turn_to(2)
     types.accept([schema(v=pa.float64()).empty_table()])

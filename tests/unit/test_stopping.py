@@ -35,7 +35,7 @@ def test_a_stop_that_is_hurried_waits_for_nothing():
     assert stop.reason is StopReason.INTERRUPTED
 
 
-def test_nothing_is_overdue_as_long_as_nobody_asked():
+def test_nothing_is_overdue_without_a_stop():
     """An hour of work is no stop."""
     stop = Stop(max_runtime=None, grace=Grace(1e-9))
 

@@ -69,21 +69,21 @@ def test_an_error_of_another_process_has_its_place_in_its_text():
 
 def test_a_traceback_begins_with_the_users_first_frame():
     """What called it is no business of theirs."""
-    told = traceback_of(error_of(function_in("/jobs/caps.py", line=4)))
+    text = traceback_of(error_of(function_in("/jobs/caps.py", line=4)))
 
-    assert told.startswith('Traceback (most recent call last):\n  File "/jobs/caps.py", line 4')
-    assert "user_code.py" not in told
+    assert text.startswith('Traceback (most recent call last):\n  File "/jobs/caps.py", line 4')
+    assert "user_code.py" not in text
 
 
 def test_a_long_traceback_keeps_its_end():
     """Where the error is."""
-    told = traceback_of(ValueError("x" * 9000 + "the end"))
+    text = traceback_of(ValueError("x" * 9000 + "the end"))
 
-    assert len(told) < 5000
-    assert told.endswith("the end\n")
+    assert len(text) < 5000
+    assert text.endswith("the end\n")
 
 
 def test_what_a_row_holds_does_not_act_on_the_terminal():
-    """The supplier of a row would act on the operator's."""
+    """The author of a row would act on the operator's terminal."""
     assert one_line("a\x1b]52;c;x\x07\n b\u202e ü", most=50) == "a\\x1b]52;c;x\\x07 b\\u202e ü"
     assert one_line("12345", most=3) == "123…"

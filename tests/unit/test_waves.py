@@ -16,7 +16,7 @@ def ids(found):
 
 
 def test_rows_are_tried_again_after_the_shard_that_sets_them_aside():
-    """Before that, it is not known which rows they are."""
+    """Before that, no record says which rows they are."""
     shards = [a_shard(4, origin=3), a_shard(3, origin=1), a_shard(0), a_shard(1)]
 
     assert ids(waves(shards)) == [[0, 1], [3], [4]]

@@ -1,0 +1,111 @@
+"""The worker side of the `ray` engine: processes that Ray starts, each with one `ShardWorker`.
+
+A worker never raises into Ray Data, which would end the job or drop a block without an error: every
+failure is a receipt.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from batchrunner.checkpoint.marks import Witness
+from batchrunner.errors import CapabilityImportError, describe
+from batchrunner.execute.payload import Payload
+from batchrunner.shard import Shard
+from batchrunner.user_code import contained
+from batchrunner.worker.process import ShardWorker
+from batchrunner.worker.receipt import Cause, Failure, Receipt
+from batchrunner.worker.stopping import Grace, StoredStop
+from batchrunner.worker.work import Work
+from batchrunner.worker.worker_log import WorkerLog
+
+
+class GroupActor:
+    """Processes groups of shards with a capability that is built once."""
+
+    def __init__(self, payload: Payload) -> None:
+        self._worker = _RayWorker(payload)
+
+    def __call__(self, batch: Any) -> Iterator[Any]:
+        yield from self._worker.receipts(batch)
+
+
+def process_group(batch: Any, *, payload: Payload) -> Iterator[Any]:
+    """Process one group of shards in a task; the process keeps the capability for its next task."""
+    if payload.key not in _workers:
+        # Ray reuses processes for later sessions: the earlier capability must free its memory.
+        for earlier in _workers.values():
+            earlier.end()
+        _workers.clear()
+        _workers[payload.key] = _RayWorker(payload)
+    yield from _workers[payload.key].receipts(batch)
+
+
+_workers: dict[str, _RayWorker] = {}
+
+
+class _RayWorker:
+    """A `ShardWorker`, or the failure to build it, which then is the receipt of every shard."""
+
+    def __init__(self, payload: Payload) -> None:
+        self._failure: Failure | None = None
+        self._log = WorkerLog().begin()  # before the user's modules are imported, which may print
+        try:
+            work = _unpacked(payload)
+            self._log.store_in(work.checkpoint().storage, session=work.session)
+            self._worker = ShardWorker(
+                work, pickled=lambda: payload.work, witness=_witness(work.session)
+            )
+            poll = Grace(work.spec.execution.grace_period).poll
+            self._stop = StoredStop(work.checkpoint().storage, work.session, poll=poll)
+        except CapabilityImportError as error:
+            self._failure = Failure(Cause.IMPORT, str(error))
+
+    def receipts(self, batch: Any) -> Iterator[Any]:
+        """Yield a table for each list of receipts; first one with None, when the work begins."""
+        import pyarrow as pa
+
+        yield pa.table({"receipts": [pickle.dumps([None])]})
+        group = pickle.loads(batch.column("group")[0].as_py())  # noqa: S301 - written by our driver
+        for receipts in self._process(group):
+            yield pa.table({"receipts": [pickle.dumps(receipts)]})
+        self._log.store()  # Ray may end this process as soon as the last task is over
+
+    def end(self) -> None:
+        """Store the end of the log."""
+        self._log.end()
+
+    def _process(self, group: Sequence[Shard]) -> Iterator[list[Receipt]]:
+        if self._failure is not None:
+            return iter([[Receipt(shard.id, failure=self._failure) for shard in group]])
+        return self._worker.process(group, stop=self._stop)
+
+
+def _witness(session: str) -> Witness:
+    import ray
+
+    return Witness(session, ray.get_runtime_context().get_node_id(), _is_lost)
+
+
+def _is_lost(node: str) -> bool:
+    """Return whether Ray lists *node* as dead; it lists dead ones for a while."""
+    import ray
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray is half typed
+    return any(one["NodeID"] == node and not one["Alive"] for one in nodes)
+
+
+def _unpacked(payload: Payload) -> Work:
+    """Return the work, for which the modules of the user's functions are imported.
+
+    Raises:
+        CapabilityImportError: One of them raises.
+    """
+    try:
+        return contained(payload.unpack)
+    except Exception as error:
+        raise CapabilityImportError(
+            f"the capability cannot be loaded: {describe(error)}"
+        ) from error

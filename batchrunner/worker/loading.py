@@ -1,0 +1,122 @@
+"""Loading the capability: imported, built, and compared with the code that the driver saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from operator import attrgetter
+from typing import Any
+
+from batchrunner.capability import Code, load_target
+from batchrunner.capability.module_snapshot import (
+    ModuleSnapshot,
+    snapshots_as_imported,
+    snapshots_from_files,
+)
+from batchrunner.errors import CapabilityImportError, describe
+from batchrunner.formats.contract import Format, RowFormat
+from batchrunner.spec import CapabilitySpec
+from batchrunner.spec.fingerprint import differences, fields_of_code
+from batchrunner.spec.secrets import scrubbed
+from batchrunner.user_code import contained, place_in_code
+from batchrunner.worker.batch import Batch, InputTypes
+from batchrunner.worker.calling import Caller, Ready
+from batchrunner.worker.returned import to_bytes, to_table
+from batchrunner.worker.schema import SinkSchema
+from batchrunner.worker.work import Work
+
+
+def direct_caller(
+    work: Work,
+    schema: SinkSchema,
+    *,
+    input_types: Callable[[Batch], InputTypes] = attrgetter("input_types"),
+) -> Caller:
+    """Load and build the capability, to be called in this process.
+
+    Its output gets the types of *schema* where one is declared. Columns that it passes on keep
+    their *input_types*.
+
+    Raises:
+        CapabilityImportError: It cannot be imported or built, or changed since the driver looked.
+    """
+    work.prepare()
+    spec = work.spec.called
+    capability = build(work.capability or load_target(spec.target), spec)
+    if spec.mode == "run":
+        from batchrunner.worker.capability_runs import CapabilityRuns
+
+        store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
+        capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
+    _check_code(work)  # after the import: before it, a file could still change in between
+    ready = _conversion(work.facts.part_format, schema)
+    return Caller(capability, spec, work.spec.execution, ready=ready, input_types=input_types)
+
+
+def _conversion(part_format: Format, schema: SinkSchema) -> Ready:
+    if isinstance(part_format, RowFormat):
+        return partial(to_bytes, encode=part_format.encode)
+    to_table([{"loads": 1}], InputTypes())  # the first table loads pandas: outside of any call
+    return partial(_to_sink_table, schema)
+
+
+def _to_sink_table(schema: SinkSchema, returned: Any, input_types: InputTypes) -> tuple[Any, int]:
+    table, rows = to_table(returned, input_types, lenient=schema.declared is not None)
+    return schema.fitted(table), rows
+
+
+def build(capability: Any, spec: CapabilitySpec) -> Any:
+    """Return *capability*, or an instance of it when it is a class: once per worker.
+
+    Raises:
+        CapabilityImportError: The constructor raised, or there is none to take the arguments.
+    """
+    if not isinstance(capability, type):
+        if spec.fn_constructor_kwargs:
+            raise CapabilityImportError(
+                f"capability.fn_constructor_kwargs build a class, and {capability!r} is none; write "
+                "fn_kwargs, which come with every call"
+            )
+        return capability
+    try:
+        return contained(partial(capability, **spec.fn_constructor_kwargs))
+    except Exception as error:  # the user's constructor may raise anything
+        name = f"{capability.__module__}.{capability.__qualname__}"
+        place = f" (at {at})" if (at := place_in_code(error)) else ""
+        why = scrubbed(describe(error))
+        raise CapabilityImportError(f"{name} cannot be built: {why}{place}") from error
+
+
+_checked_sessions: set[str] = set()
+
+
+def _check_code(work: Work) -> None:
+    """Compare the modules that the capability was just imported from with those that the driver saw.
+
+    Once per session in each process: an imported module stays as it is when its file changes.
+
+    Raises:
+        CapabilityImportError: One has changed since the driver looked, or since this process
+            imported it for an earlier run.
+    """
+    if work.session in _checked_sessions:
+        return
+    now = snapshots_from_files(work.code)
+    if lines := _changes(work.code, now):
+        raise CapabilityImportError(
+            f"the code changed while the run was going on: {lines}. Nothing that the other code "
+            "made was committed; run again to decide"
+        )
+    if lines := _changes(snapshots_as_imported(now), now):
+        raise CapabilityImportError(
+            f"the code changed after this process had imported it: {lines}. Run it in a new "
+            "process (in a notebook, restart the kernel)"
+        )
+    _checked_sessions.add(work.session)
+
+
+def _changes(before: Mapping[str, ModuleSnapshot], now: Mapping[str, ModuleSnapshot]) -> str:
+    """Return the differences *now* in the modules that both have; empty for none."""
+    old = {place: before[place].definitions for place in now}
+    new = {place: module.definitions for place, module in now.items()}
+    return "; ".join(differences(fields_of_code(Code(old)), fields_of_code(Code(new))))
