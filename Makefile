@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 # Where an fsync is free, if there is room: the tests make tens of thousands.
 MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 8000000 { print $$6 }')
-TESTS := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(BIN)/python -m pytest tests
+TESTS := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(BIN)/python -m pytest
 
 # For tests that share nothing. Those on Ray share one Ray: they stay in one process.
 BESIDE_EACH_OTHER := --numprocesses logical --maxprocesses 4 --dist worksteal
@@ -42,29 +42,29 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(TESTS) --tier unit $(BESIDE_EACH_OTHER)
+	$(TESTS) tests/unit --tier unit $(BESIDE_EACH_OTHER)
 
 test: check test-local test-smoke
 
 test-all: test test-ray test-s3 test-sweeps
 
 test-local: setup
-	$(TESTS) --tier local $(BESIDE_EACH_OTHER) --durations 20
+	$(TESTS) tests --tier local $(BESIDE_EACH_OTHER) --durations 20
 
 test-smoke: setup
-	$(TESTS) --tier smoke
+	$(TESTS) tests --tier smoke
 
 test-ray: setup
-	$(TESTS) --tier ray --durations 20
+	$(TESTS) tests --tier ray --durations 20
 
 test-s3: setup
-	$(TESTS) --tier s3 $(BESIDE_EACH_OTHER) --durations 20
+	$(TESTS) tests --tier s3 $(BESIDE_EACH_OTHER) --durations 20
 
 test-sweeps: setup
-	$(TESTS) --tier sweep $(BESIDE_EACH_OTHER) --durations 20
+	$(TESTS) tests --tier sweep $(BESIDE_EACH_OTHER) --durations 20
 
 soak: setup
-	$(TESTS) --tier soak --timeout 7200 -v
+	$(TESTS) tests --tier soak --timeout 7200 -v
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -25,7 +25,6 @@ from batchrunner.testing.s3_servers import (  # noqa: E402 -- asserts first
     seaweedfs_server,
 )
 from tiers import (  # noqa: E402 -- asserts first
-    SERVERS,
     SOAK,
     TIERS,
     WITHOUT_SERVERS,
@@ -75,29 +74,29 @@ def tier_of_item(item):
         raise pytest.UsageError(f"{item.nodeid}: {error}") from error
 
 
-def pytest_fixture_setup(fixturedef, request):
-    """Fail a test that takes a server by its name at run time, where no mark follows from it."""
-    name = fixturedef.argname
-    if name in SERVERS and chosen_tiers(request.config) <= WITHOUT_SERVERS:
-        pytest.fail(f"{name} is a server: mark the test with @pytest.mark.{SERVERS[name]}")
+@pytest.fixture(scope="session")
+def servers_are_expected(request):
+    """Fail a test that asks for a server by its name at run time: no mark follows from that."""
+    if chosen_tiers(request.config) <= WITHOUT_SERVERS:
+        pytest.fail("it starts a server: mark the test (tests/tiers.py)")
 
 
 @pytest.fixture(scope="session")
-def moto():
+def moto(servers_are_expected):
     """S3 in this process."""
     with moto_server() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def seaweedfs():
+def seaweedfs(servers_are_expected):
     """S3 in a process of its own."""
     with seaweedfs_server() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def rclone():
+def rclone(servers_are_expected):
     """S3 without conditional writes."""
     with rclone_server() as server:
         yield server
