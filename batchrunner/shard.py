@@ -10,7 +10,7 @@ class Slicing(StrEnum):
     """What a shard's `start` and `stop` count."""
 
     BYTES = "bytes"
-    """Byte offsets of uncompressed JSONL. A line belongs to the shard that has its first byte."""
+    """Byte offsets of an uncompressed file. A row belongs to the shard that has its first byte."""
     ROW_GROUPS = "row_groups"
     """Row groups of a Parquet file."""
     ROWS = "rows"

@@ -10,6 +10,14 @@ from typing import Any
 from botocore.config import Config
 from botocore.session import get_session
 
+from batchrunner.storage.s3 import calls as s3_calls
+
+
+def prove_anew() -> None:
+    """Have the next run test its buckets, as in a new process: one process tests a bucket once."""
+    for connection in s3_calls._connections.values():
+        connection.proven.clear()
+
 
 class Bucket:
     """What is below one prefix of a bucket."""

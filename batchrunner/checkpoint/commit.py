@@ -28,7 +28,7 @@ class Finished:
     """A part whose bytes are staged, and what its sentinel will say.
 
     Attributes:
-        dead_letters: Rows set aside, staged for the name that the sentinel gives; None for none.
+        dead_letters: Those of the shard, staged for the name that the sentinel gives; None for none.
     """
 
     stem: str
@@ -72,6 +72,7 @@ def commit(
                 checkpoint=checkpoint,
             )
     counting = checkpoint.publish(sentinels)
+    # After the sentinels: until they are durable, the intents are all that the parts can be adopted by.
     sink.remove_intents([sentinel.part for sentinel in counting.values()])
     return counting
 
@@ -88,7 +89,7 @@ def adopt(stem: str, part: str, *, run_uid: str, sink: Storage, checkpoint: Chec
     if entry is None:
         raise ObjectNotFoundError(f"{sink.uri}/{part} was there and is gone; run again")
     intents = _intents(sink, part, run_uid=run_uid)
-    if intents:
+    if intents:  # the part is read only where an intent is there to be compared with it
         sha256 = sha256_of(sink, entry)
         for intent in intents:
             if (intent.bytes, intent.sha256) == (entry.size, sha256):
@@ -97,7 +98,7 @@ def adopt(stem: str, part: str, *, run_uid: str, sink: Storage, checkpoint: Chec
     if stored := checkpoint.sentinel(stem, run_uid=run_uid):
         return stored
     raise ForeignOutputError(
-        f"{sink.uri}/{part} was not written by this run: no record vouches for it; `batchrunner verify "
+        f"{sink.uri}/{part} was not written by this run: no sentinel or intent of it proves that; `batchrunner verify "
         "--repair SPEC` moves it to _damaged/, then run again"
     )
 

@@ -46,7 +46,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A row set aside with its error.
+    """A row that failed, with its error.
 
     Attributes:
         shard: Id of the shard that it belongs to.

@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 
 _WORDS = {
     "RunRecord": "record of the run",
-    "Quarantine": "record of a quarantined shard",
+    "Quarantine": "document of a quarantined shard",
     "Sentinel": "sentinel",
 }
 _KINDS: dict[str, Any] = {"int": int, "str": str, "float": (int, float), "dict[str, str]": dict}
@@ -135,15 +135,15 @@ class Sentinel(_Document):
         run_uid: The run it belongs to.
         shard: Id.
         part: Name of the part in the sink.
-        rows_in: Rows read, with those set aside.
+        rows_in: Rows read, also those that failed.
         rows_out: Rows in the part.
-        rows_failed: Rows set aside.
+        rows_failed: Rows that failed, each of them a dead letter.
         bytes: Size of the part.
         sha256: Of the part, in hex.
         write_id: Names the attempt that made the part.
         session: The driver session that it was made in.
         seconds: How long the attempt took.
-        errors: Name of the file, in `errors/`, of the rows set aside; empty for none.
+        errors: Name of the file, in `errors/`, of the dead letters; empty for none.
         errors_sha256: Of that file, in hex; empty for none.
         source_hash: Of what the shard was made of (`formats/hashing.py`); empty where none is kept.
     """

@@ -1,15 +1,21 @@
 """The runs that a checkpoint has seen: the first, and one more for each `--fresh`.
 
-Each has a record and a folder of its own. A worker of an earlier one may live on for seconds, or
+Each has a record and a folder of documents of its own. A worker of an earlier one may live on for seconds, or
 wake up after days: it writes where no later run looks.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
-from batchrunner.storage.contract import Storage
+from batchrunner.checkpoint.damage import lost, with_ways_out
+from batchrunner.checkpoint.documents import RunRecord
+from batchrunner.errors import LeaseHeldError, ObjectNotFoundError
+from batchrunner.storage.below import Below
+from batchrunner.storage.contract import Entry, Storage
 
 CLEARING = "clearing.json"
 """Left by an earlier version that died while it started over: the next run starts over again."""
@@ -25,6 +31,10 @@ _FOLDERS = (
     "changes",
     "plan",
 )
+
+
+ReadBefore = dict[int, dict[Entry, Any]]
+"""What documents hold that were read already, by run and object: neither changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,7 @@ def is_record_key(key: str) -> bool:
 
 
 def folder(number: int) -> str:
-    """Return the folder of a run's other records; "" for the root."""
+    """Return the folder of a run's other documents; "" for the root."""
     return f"run-{number:04d}" if number else ""
 
 
@@ -72,3 +82,132 @@ def remove_records(storage: Storage, number: int) -> None:
         storage.delete([entry.key for entry in storage.list(above + name)])
     storage.delete([f"{above}schema.arrow"])
     storage.delete([record_key(number)])
+
+
+class RunDocuments:
+    """One run of a checkpoint: which one it is, and what was asked of it."""
+
+    def __init__(
+        self, storage: Storage, *, incarnation: int = 0, earlier: Sequence[int] = ()
+    ) -> None:
+        """Open run number *incarnation* of the checkpoint at *storage*.
+
+        Attributes:
+            storage: The root, which all its runs share: leases, sessions, what is staged.
+            records: Everything else, of this run alone.
+            earlier: Numbers of the runs that a `--fresh` ended and that are still remembered.
+            is_half_cleared: An earlier version died while it started over.
+        """
+        self.storage, self.incarnation, self.earlier = storage, incarnation, tuple(earlier)
+        self.records: Storage = Below(storage, folder(incarnation)) if incarnation else storage
+        self.is_half_cleared = False
+        self._is_new = False
+        """A listing has shown that there is no run: asking for its record would be a request."""
+        self._read_before: ReadBefore = {}
+
+    @classmethod
+    def current(cls, storage: Storage, *, read_before: ReadBefore | None = None) -> Self:
+        """Open the run that counts, the last one; nothing in *read_before* is read again."""
+        listed = incarnations_in(storage)
+        *earlier, number = listed.numbers or (0,)
+        checkpoint = cls(storage, incarnation=number, earlier=earlier)
+        checkpoint.is_half_cleared = listed.is_half_cleared
+        checkpoint._is_new = not listed.numbers
+        checkpoint._read_before = {} if read_before is None else read_before
+        return checkpoint
+
+    def reopened(self) -> Self:
+        """Open the run that counts by now; no plan, sentinel or sentinel index is read a second time."""
+        return type(self).current(self.storage, read_before=self._read_before)
+
+    def next(self) -> Self:
+        """Return the run that a `--fresh` begins."""
+        checkpoint = type(self)(
+            self.storage,
+            incarnation=self.incarnation + 1,
+            earlier=(*self.earlier, self.incarnation),
+        )
+        checkpoint.is_half_cleared = self.is_half_cleared
+        return checkpoint
+
+    def ended(self) -> list[Self]:
+        """Return the runs that a `--fresh` ended, as far as they are remembered."""
+        return [type(self)(self.storage, incarnation=number) for number in self.earlier]
+
+    def is_starting_over(self) -> bool:
+        """Return whether a `--fresh` was begun and has no plan yet: old output may still stand."""
+        return self.is_half_cleared or (
+            bool(self.earlier)
+            and not any(True for name in ("plan", "sentinels") for _ in self.records.list(name))
+        )
+
+    def run(self) -> RunRecord | None:
+        """Return what was asked for last, or None when there is no run yet.
+
+        Raises:
+            DamagedOutputError: It cannot be read; the message names the ways out.
+        """
+        where = f"{self.storage.uri}/{record_key(self.incarnation)}"
+        if self._is_new:
+            return None
+        try:
+            data = self.storage.get(record_key(self.incarnation))
+        except ObjectNotFoundError:
+            return None
+        if changes := [entry.key for entry in self.records.list("changes")]:
+            where = f"{self.records.uri}/{changes[-1]}"
+            data = self.records.get(changes[-1])
+        with with_ways_out(can_be_repaired=bool(changes)):
+            return RunRecord.from_bytes(data, key=where)
+
+    def refuse_without_record(self) -> None:
+        """Refuse a run of which there are documents, but not the first that it wrote.
+
+        Raises:
+            DamagedOutputError: It is gone; the message names the way out.
+        """
+        if any(True for name in ("plan", "sentinels") for _ in self.records.list(name)):
+            with with_ways_out(can_be_repaired=False):
+                raise lost(self.storage, record_key(self.incarnation))
+
+    def keep_number(self) -> None:
+        """Keep the number of this run taken, even if its record is gone: it ended, and left parts.
+
+        An empty record is a damaged one: no driver goes on with it, and its parts are moved aside.
+        """
+        if self._is_new:
+            self.storage.put_if_absent({record_key(self.incarnation): b""})
+
+    def begin(self, record: RunRecord) -> None:
+        """Write down what is asked for, before anything is done about it.
+
+        Raises:
+            LeaseHeldError: Another driver was first.
+        """
+        self._is_new = False  # before the write: its answer may be lost, and the record there
+        create(self.storage, record_key(self.incarnation), record.to_bytes())
+
+    def withdraw(self, record: RunRecord) -> None:
+        """Take back a run that was begun by a driver which had lost its right to."""
+        key = record_key(self.incarnation)
+        there = self.storage.head(key)
+        # By content: the driver that took over may have begun a run of its own under this number.
+        if there is not None and self.storage.get(key) == record.to_bytes():
+            self.storage.delete_exactly([there])
+
+    def accept_change(self, record: RunRecord) -> None:
+        """Write down that a user accepted another spec for this run, and which user."""
+        number = len(list(self.records.list("changes"))) + 1
+        create(self.records, f"changes/{number:04d}.json", record.to_bytes())
+
+
+def create(storage: Storage, key: str, data: bytes) -> None:
+    """Write a document that one driver alone may write.
+
+    Raises:
+        LeaseHeldError: Another driver was first.
+    """
+    if not storage.put_if_absent({key: data}):
+        raise LeaseHeldError(
+            f"{storage.uri}/{key} was written by another driver just now; run again"
+        )

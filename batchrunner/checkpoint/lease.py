@@ -131,7 +131,7 @@ def _read(storage: Storage, claim: tuple[int, str]) -> Lease:
     data = storage.get(key)
     with contextlib.suppress(DamagedOutputError):
         lease = Lease.from_bytes(data)
-        if lease.epoch == epoch:
+        if lease.epoch == epoch:  # a copy under another name would free an epoch that is claimed
             return lease
     return Lease.unreadable(epoch, data)
 
@@ -169,6 +169,8 @@ def _refuse_if_alive(storage: Storage, last: Lease, *, waiting: Callable[[Lease]
         if last.owner.is_alive():
             raise _held(last)
         return
+    # Another machine's clock proves nothing, so no time is stored: only whether the counter moves, seen
+    # by our own clock, shows that the owner is alive.
     waiting(last)
     deadline = time.monotonic() + STALE_SECONDS
     while time.monotonic() < deadline:
@@ -176,7 +178,7 @@ def _refuse_if_alive(storage: Storage, last: Lease, *, waiting: Callable[[Lease]
         now = current_lease(storage)
         if now != last:
             if now and now.released and now.epoch == last.epoch:
-                return
+                return  # it ended while we waited, and left the next epoch free
             raise _held(now or last)
 
 
@@ -204,6 +206,7 @@ def renew_lease(storage: Storage, lease: Lease) -> Lease:
     Raises:
         LeaseHeldError: A newer epoch was claimed: this driver must stop.
     """
+    # Before the write: a driver that was displaced must not look alive to the one that displaced it.
     check_lease(storage, lease)
     renewed = dataclasses.replace(lease, counter=lease.counter + 1)
     storage.put(renewed.key, renewed.to_bytes())

@@ -16,7 +16,7 @@ class RunLocation:
     Attributes:
         spec: What was asked for.
         sink: Where the parts are.
-        checkpoint: The records of the run that counts.
+        checkpoint: The documents of the run that counts.
     """
 
     spec: BatchSpec

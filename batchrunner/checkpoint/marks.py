@@ -7,7 +7,7 @@ mark of its own; a shard whose own mark stays is guilty, and goes on in isolatio
 Many deaths come from outside: a driver is killed and takes its workers along, a node is lost. They
 count against no shard. A death counts when the driver of its session outlived it: then the next
 worker of that session sees the mark, and writes into it that this was a death. Where the worker is
-the driver, the two kinds look alike: there a shard may be isolated for it, but is never given up.
+the driver, the two kinds look alike: there a shard may be isolated for it, but is never quarantined.
 """
 
 from __future__ import annotations
@@ -126,6 +126,8 @@ def suspicion(
     deaths: Counter[int] = Counter()
     outside: Counter[int] = Counter()
     for mark in filter(witness.is_of_others, marks):
+        # In the order of the group, and without the committed ones: what it had begun is among the
+        # first `in_flight` of the rest.
         suspects.update(islice((shard for shard in mark.shards if shard in todo), in_flight))
         if len(mark.shards) == 1 and mark.shards[0] in todo:
             (deaths if witness.counts(mark) else outside).update(mark.shards)
@@ -138,11 +140,12 @@ def marked(
 ) -> Iterator[None]:
     """Have *shards* marked inside the block. Durable before it begins."""
     key = f"attempts/{uuid.uuid4().hex}.json"
-    record = {"version": 1, "session": session, "node": node, "shards": list(shards)}
-    storage.put_if_absent({key: orjson.dumps(record)})
+    mark = {"version": 1, "session": session, "node": node, "shards": list(shards)}
+    storage.put_if_absent({key: orjson.dumps(mark)})
     try:
         yield
     finally:
+        # Also when an error ends the group: the process is alive, so no row has killed it.
         storage.delete([key])
 
 

@@ -14,13 +14,13 @@ import orjson
 
 from batchrunner.checkpoint.documents import Sentinel
 from batchrunner.errors import DamagedOutputError, NewerFormatError
-from batchrunner.storage.contract import MAX_RECORD_BYTES, Entry, Storage
+from batchrunner.storage.contract import MAX_DOCUMENT_BYTES, Entry, Storage
 
 _SENTINEL = re.compile(r"sentinels/part-(\d{5,})\.json")
 READERS = 32
 """Small objects to read at once: it is the way there and back that takes the time."""
 _LINES = 50_000
-"""Of one sentinel index, some 500 bytes each: a larger one than a record may be could not be read again."""
+"""Of one sentinel index, some 500 bytes each: one larger than a document may be could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ def read_sentinels(records: Storage, read_before: dict[Entry, Any]) -> Sentinels
         read_before: What sentinels and sentinel indexes hold that were read before, by their objects,
             which never change. Gets what is read now.
     """
+    # A copy counts only for the very object that it was made of: a sentinel that `verify --repair` moved
+    # away, and that was made again, is another object.
     entries = sentinel_entries(records)
     good = {
         shard: sentinel
@@ -85,7 +87,7 @@ def read_sentinel(records: Storage, entry: Entry) -> Sentinel:
         DamagedOutputError: It is not whole, or no sentinel at all.
     """
     where = f"{records.uri}/{entry.key}"
-    if entry.size > MAX_RECORD_BYTES:  # to read it is refused, as if the store had failed
+    if entry.size > MAX_DOCUMENT_BYTES:  # to read it is refused, as if the store had failed
         raise DamagedOutputError(f"{where} is damaged: {entry.size:,} bytes are no sentinel")
     return Sentinel.from_bytes(records.get(entry.key), key=where)
 
@@ -99,7 +101,7 @@ def write_index(
 ) -> None:
     """Copy *sentinels*, each with the identity of its object among *entries*.
 
-    Into a few sentinel indexes, each within the size of a record.
+    Into a few sentinel indexes, each within the size of a document.
     """
     lines = [
         orjson.dumps([entries[shard].identity, sentinel])
@@ -118,7 +120,7 @@ def _read_indexes(
 
     A sentinel index that cannot be read is no loss: its sentinels are then read one by one.
     """
-    entries = [e for e in records.list("sentinel_index") if e.size <= MAX_RECORD_BYTES]
+    entries = [e for e in records.list("sentinel_index") if e.size <= MAX_DOCUMENT_BYTES]
     unread = [entry for entry in entries if entry not in read_before]
     with ThreadPoolExecutor(READERS) as pool:
         keys = [entry.key for entry in unread]

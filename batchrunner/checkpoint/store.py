@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes, with_ways_out
-from batchrunner.checkpoint.documents import Quarantine, RunRecord, Sentinel
-from batchrunner.checkpoint.incarnations import folder, incarnations_in, record_key
+from batchrunner.checkpoint.documents import Quarantine, Sentinel
+from batchrunner.checkpoint.incarnations import RunDocuments, create
 from batchrunner.checkpoint.plan_file import (
     Generation,
     plan_from_bytes,
@@ -24,8 +24,7 @@ from batchrunner.checkpoint.sentinel_index import (
     sentinel_entries,
     write_index,
 )
-from batchrunner.errors import DamagedOutputError, LeaseHeldError, ObjectNotFoundError
-from batchrunner.storage.below import Below
+from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 from batchrunner.storage.contract import Entry, Staged, Storage
 
 if TYPE_CHECKING:
@@ -35,37 +34,15 @@ WORKER_LOGS = "logs"
 """Folder of the workers' logs, by session; at the root, for all runs of the checkpoint."""
 
 _QUARANTINE = re.compile(r"quarantine/part-(\d{5,})\.json")
-ReadBefore = dict[int, dict[Entry, Any]]
-"""What documents hold that were read already, by run and object: neither changes."""
-
-
 _numbered: dict[tuple[Storage, int], Checkpoint] = {}
 _MOST_NUMBERED = 64
 
 
-class Checkpoint:
-    """The documents of one run.
+class Checkpoint(RunDocuments):
+    """The documents of one run, with those of its shards.
 
     Everything here is put-if-absent: safe with any number of drivers and workers.
     """
-
-    def __init__(
-        self, storage: Storage, *, incarnation: int = 0, earlier: Sequence[int] = ()
-    ) -> None:
-        """Open run number *incarnation* of the checkpoint at *storage*.
-
-        Attributes:
-            storage: The root, which all its runs share: leases, sessions, what is staged.
-            records: Everything else, of this run alone.
-            earlier: Numbers of the runs that a `--fresh` ended and that are still remembered.
-            is_half_cleared: An earlier version died while it started over.
-        """
-        self.storage, self.incarnation, self.earlier = storage, incarnation, tuple(earlier)
-        self.records: Storage = Below(storage, folder(incarnation)) if incarnation else storage
-        self.is_half_cleared = False
-        self._is_new = False
-        """A listing has shown that there is no run: asking for its record would be a request."""
-        self._read_before: ReadBefore = {}
 
     @classmethod
     def numbered(cls, storage: Storage, incarnation: int) -> Checkpoint:
@@ -76,100 +53,6 @@ class Checkpoint:
                 _numbered.clear()
             checkpoint = _numbered[storage, incarnation] = cls(storage, incarnation=incarnation)
         return checkpoint
-
-    @classmethod
-    def current(cls, storage: Storage, *, read_before: ReadBefore | None = None) -> Checkpoint:
-        """Open the run that counts, the last one; nothing in *read_before* is read again."""
-        listed = incarnations_in(storage)
-        *earlier, number = listed.numbers or (0,)
-        checkpoint = cls(storage, incarnation=number, earlier=earlier)
-        checkpoint.is_half_cleared = listed.is_half_cleared
-        checkpoint._is_new = not listed.numbers
-        checkpoint._read_before = {} if read_before is None else read_before
-        return checkpoint
-
-    def reopened(self) -> Checkpoint:
-        """Open the run that counts by now; no plan, sentinel or sentinel index is read a second time."""
-        return Checkpoint.current(self.storage, read_before=self._read_before)
-
-    def next(self) -> Checkpoint:
-        """Return the run that a `--fresh` begins."""
-        checkpoint = Checkpoint(
-            self.storage,
-            incarnation=self.incarnation + 1,
-            earlier=(*self.earlier, self.incarnation),
-        )
-        checkpoint.is_half_cleared = self.is_half_cleared
-        return checkpoint
-
-    def ended(self) -> list[Checkpoint]:
-        """Return the runs that a `--fresh` ended, as far as they are remembered."""
-        return [Checkpoint(self.storage, incarnation=number) for number in self.earlier]
-
-    def is_starting_over(self) -> bool:
-        """Return whether a `--fresh` was begun and has no plan yet: old output may still stand."""
-        return self.is_half_cleared or (
-            bool(self.earlier)
-            and not any(True for name in ("plan", "sentinels") for _ in self.records.list(name))
-        )
-
-    def run(self) -> RunRecord | None:
-        """Return what was asked for last, or None when there is no run yet.
-
-        Raises:
-            DamagedOutputError: It cannot be read; the message names the ways out.
-        """
-        where = f"{self.storage.uri}/{record_key(self.incarnation)}"
-        if self._is_new:
-            return None
-        try:
-            data = self.storage.get(record_key(self.incarnation))
-        except ObjectNotFoundError:
-            return None
-        if changes := [entry.key for entry in self.records.list("changes")]:
-            where = f"{self.records.uri}/{changes[-1]}"
-            data = self.records.get(changes[-1])
-        with with_ways_out(can_be_repaired=bool(changes)):
-            return RunRecord.from_bytes(data, key=where)
-
-    def refuse_without_record(self) -> None:
-        """Refuse a run of which there are documents, but not the first that it wrote.
-
-        Raises:
-            DamagedOutputError: It is gone; the message names the way out.
-        """
-        if any(True for name in ("plan", "sentinels") for _ in self.records.list(name)):
-            with with_ways_out(can_be_repaired=False):
-                raise lost(self.storage, record_key(self.incarnation))
-
-    def keep_number(self) -> None:
-        """Keep the number of this run taken, even if its record is gone: it ended, and left parts.
-
-        An empty record is a damaged one: no driver goes on with it, and its parts are moved aside.
-        """
-        if self._is_new:
-            self.storage.put_if_absent({record_key(self.incarnation): b""})
-
-    def begin(self, record: RunRecord) -> None:
-        """Write down what is asked for, before anything is done about it.
-
-        Raises:
-            LeaseHeldError: Another driver was first.
-        """
-        self._is_new = False
-        _create(self.storage, record_key(self.incarnation), record.to_bytes())
-
-    def withdraw(self, record: RunRecord) -> None:
-        """Take back a run that was begun by a driver which had lost its right to."""
-        key = record_key(self.incarnation)
-        there = self.storage.head(key)
-        if there is not None and self.storage.get(key) == record.to_bytes():
-            self.storage.delete_exactly([there])
-
-    def accept_change(self, record: RunRecord) -> None:
-        """Write down that a user accepted another spec for this run, and which user."""
-        number = len(list(self.records.list("changes"))) + 1
-        _create(self.records, f"changes/{number:04d}.json", record.to_bytes())
 
     def generations(self) -> list[Generation]:
         """Return the plan, oldest generation first.
@@ -192,7 +75,7 @@ class Checkpoint:
 
     def add_generation(self, generation: Generation, *, number: int) -> None:
         """Add to the plan. Atomic: the shards get their ids all together or not at all."""
-        _create(self.records, plan_key(number), plan_to_bytes(generation))
+        create(self.records, plan_key(number), plan_to_bytes(generation))
 
     def schemas(self) -> list[pa.Schema]:
         """Return the schemas of the sink: the first, then each that adds to it.
@@ -220,7 +103,7 @@ class Checkpoint:
         return bool(self.records.put_if_absent({_schema_key(number): schema}))
 
     def publish_dead_letters(self, dead_letters: Mapping[str, Staged]) -> None:
-        """Make the rows that an attempt set aside durable, under names that are its own."""
+        """Make the dead letters of an attempt durable, under names that are its own."""
         keys = {
             f"errors/{name}": (staged, b"dead_letters") for name, staged in dead_letters.items()
         }
@@ -234,6 +117,8 @@ class Checkpoint:
         first counts; one of another run does not, and its shard is missing from the answer.
         """
         keys = {f"sentinels/{stem}.json": sentinel for stem, sentinel in sentinels.items()}
+        # Of attempts whose parts differ only one won its part's name, and only that one comes here with
+        # these bytes: so a sentinel that is there already is read back, and never replaced.
         won = self.records.put_if_absent({key: s.to_bytes() for key, s in keys.items()})
         counting = {}
         for key, sentinel in keys.items():
@@ -251,10 +136,13 @@ class Checkpoint:
             return None
         return stored if stored.is_of(stem, run_uid=run_uid) else None
 
-    def quarantine(self, records: Mapping[str, Quarantine]) -> None:
+    def quarantine(self, shards: Mapping[str, Quarantine]) -> None:
         """Quarantine shards, by the stem of their part, until `release`."""
         self.records.put_if_absent(
-            {f"quarantine/{stem}.json": record.to_bytes() for stem, record in records.items()}
+            {
+                f"quarantine/{stem}.json": quarantine.to_bytes()
+                for stem, quarantine in shards.items()
+            }
         )
 
     def quarantined(self) -> dict[int, Quarantine]:
@@ -265,8 +153,8 @@ class Checkpoint:
         """
         keys = [e.key for e in self.records.list("quarantine") if _QUARANTINE.fullmatch(e.key)]
         with ThreadPoolExecutor(READERS) as pool:
-            records = list(pool.map(self._quarantine, keys))
-        return {record.shard: record for record in records}
+            quarantines = list(pool.map(self._quarantine, keys))
+        return {quarantine.shard: quarantine for quarantine in quarantines}
 
     def _quarantine(self, key: str) -> Quarantine:
         where = f"{self.records.uri}/{key}"
@@ -320,13 +208,6 @@ class Checkpoint:
         """
         if sentinels:
             write_index(self.records, sentinels, entries=sentinel_entries(self.records), name=name)
-
-
-def _create(storage: Storage, key: str, data: bytes) -> None:
-    if not storage.put_if_absent({key: data}):
-        raise LeaseHeldError(
-            f"{storage.uri}/{key} was written by another driver just now; run again"
-        )
 
 
 def _schema_key(number: int) -> str:

@@ -16,7 +16,7 @@ class Totals:
     Attributes:
         rows_in: Rows read, each counted once however often it was tried.
         rows_out: Rows in the parts.
-        rows_failed: Rows set aside, without those that went through when they were tried again.
+        rows_failed: Rows that failed, without those that a retry made.
         bytes_out: Size of the parts.
     """
 

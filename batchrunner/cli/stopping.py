@@ -241,7 +241,7 @@ class Watchdog:
         self._before = signal.set_wakeup_fd(self._signals, warn_on_full_buffer=False)
 
     def end(self) -> None:
-        """Watch no more. Call it in the main thread."""
+        """Stop watching. Call it in the main thread."""
         signal.set_wakeup_fd(self._before)
         os.close(self._signals)
         with contextlib.suppress(OSError):

@@ -42,7 +42,7 @@ class StaleOutput:
 
 @dataclass(frozen=True)
 class _EndedRun:
-    """One run that ended, by its own records."""
+    """One run that a `--fresh` ended, read from its own records."""
 
     checkpoint: Checkpoint
 

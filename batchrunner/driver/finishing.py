@@ -19,7 +19,7 @@ from batchrunner.driver.sink_state import MANIFEST, RETIRED, SUCCESS, parts_in
 from batchrunner.driver.survey import Survey
 from batchrunner.errors import LeaseHeldError, ObjectNotFoundError
 from batchrunner.storage import Storage
-from batchrunner.storage.contract import MAX_RECORD_BYTES
+from batchrunner.storage.contract import MAX_DOCUMENT_BYTES
 from batchrunner.worker.schema import SinkSchema
 
 MANIFEST_VERSION = 1
@@ -74,7 +74,7 @@ def _holds(sink: Storage, key: str, data: bytes) -> bool:
     Raises:
         ObjectNotFoundError: There is no such object.
     """
-    if len(data) < MAX_RECORD_BYTES:
+    if len(data) < MAX_DOCUMENT_BYTES:
         return sink.get(key) == data
     there = sink.head(key)
     if there is None or there.size != len(data):

@@ -178,7 +178,7 @@ def partition_change(generations: Sequence[Generation], source: SourceSpec) -> l
 
 
 def _sharding(spec: BatchSpec, files: Iterable[SourceFile]) -> Sharding:
-    """Return what the spec says, or a size that gives some hundred shards of 1 to 32 MiB."""
+    """Return how to cut: as the spec says, or into some hundred shards of 1 to 32 MiB."""
     wanted = spec.source.shard
     if wanted is None:
         total = sum(file.size for file in files)

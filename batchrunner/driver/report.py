@@ -73,12 +73,12 @@ class BatchReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every shard is committed, and no more rows failed than may."""
+        """Whether every shard is committed, and no more rows failed than `errors` allows."""
         return self.shards_committed == self.shards and self.within_budget
 
     @property
     def within_budget(self) -> bool:
-        """Whether no more rows failed than may."""
+        """Whether no more rows failed than `errors.max_row_errors` allows."""
         return self.rows_failed <= self.rows_allowed
 
     @property

@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrunner.formats.kinds import LIST, NUMBERS, QUICK, STRUCT, ArrowKind, kind_of, named
-from batchrunner.formats.lists import is_list, list_of
+from batchrunner.formats.arrow_kinds import LIST, NUMBERS, QUICK, STRUCT, ArrowKind, kind_of, named
+from batchrunner.formats.list_types import is_list, list_of
 from batchrunner.formats.schema_error import SchemaError, first_line
 
 Hints = tuple[pa.DataType, ...]

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from batchrunner.formats.arrays import array_of, check_key
 from batchrunner.formats.chunk import Row
-from batchrunner.formats.lists import is_list
+from batchrunner.formats.list_types import is_list
 from batchrunner.formats.schema_error import SchemaError, first_line
 
 

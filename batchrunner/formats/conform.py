@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrunner.formats.arrays import same_values
-from batchrunner.formats.lists import is_list, joined_lists
+from batchrunner.formats.list_types import is_list, joined_lists
 from batchrunner.formats.parquet_types import storable_type
 from batchrunner.formats.schema_error import SchemaError, first_line
 from batchrunner.formats.schemas import DECLARE, drift, grown_type, is_the_same

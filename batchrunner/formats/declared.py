@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from batchrunner.formats.arrow_text import read_type
 from batchrunner.formats.arrow_types import ArrowField, ArrowType
-from batchrunner.formats.lists import is_list
+from batchrunner.formats.list_types import is_list
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.formats.schemas import plain_schema
 

@@ -14,7 +14,7 @@ from batchrunner.formats.compression import open_compressed
 from batchrunner.formats.json_rows import parse_block, parse_line
 from batchrunner.formats.lines import (
     MAX_LINE_BYTES,
-    Lines,
+    LineBlock,
     mark_length,
     read_lines,
     row_ends,
@@ -118,18 +118,18 @@ def read_jsonl(
         raise ShardFailedError(f"{shard.uri} cannot be uncompressed: {error}") from error
 
 
-def _head(blocks: Iterator[Lines], *, rows: int) -> Iterator[Lines]:
+def _head(blocks: Iterator[LineBlock], *, rows: int) -> Iterator[LineBlock]:
     """Yield the lines that hold the first *rows* rows."""
     for block in blocks:
         ends = list(islice(row_ends(block), rows))
         rows -= len(ends)
         if not rows:
-            yield Lines(block.data[: ends[-1] - block.offset], block.offset, block.overlong)
+            yield LineBlock(block.data[: ends[-1] - block.offset], block.offset, block.overlong)
             return
         yield block
 
 
-def parse(block: Lines, *, columns: tuple[str, ...] | None) -> JsonlChunk:
+def parse(block: LineBlock, *, columns: tuple[str, ...] | None) -> JsonlChunk:
     """Return the rows of *block*."""
     if block.overlong:
         return _overlong(block)
@@ -191,7 +191,7 @@ def _parse_held(line: bytes) -> Row:
     return parse_line(line)
 
 
-def _overlong(block: Lines) -> JsonlChunk:
+def _overlong(block: LineBlock) -> JsonlChunk:
     mark = mark_length(block)
     position = Position("byte", block.offset + mark, block.data[mark:][:MAX_RAW_BYTES])
     bad = BadRow(position, _too_long(block.overlong - mark))

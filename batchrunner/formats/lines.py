@@ -54,7 +54,7 @@ class _Unclosed(io.RawIOBase):
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class LineBlock:
     """Whole lines, one after the other.
 
     Attributes:
@@ -71,19 +71,19 @@ class Lines:
 
 def read_lines(
     stream: ByteStream, *, start: int = 0, stop: int | None = None, max_line: int = MAX_LINE_BYTES
-) -> Iterator[Lines]:
+) -> Iterator[LineBlock]:
     """Yield the lines whose first byte lies in [*start*, *stop*), about a block at a time.
 
     *stream* stands at byte `max(start - 1, 0)`: that byte decides whether a line begins right at
     *start*. At most *max_line* bytes and a block are held.
     """
     held = b""
-    giant: Lines | None = None
+    giant: LineBlock | None = None
     for at, piece in _pieces(stream, start=start, stop=stop):
         fresh = 0
         if giant:
             fresh = piece.find(b"\n") + 1
-            giant = Lines(giant.data, giant.offset, giant.overlong + (fresh or len(piece)))
+            giant = LineBlock(giant.data, giant.offset, giant.overlong + (fresh or len(piece)))
             if not fresh:
                 continue
             yield giant
@@ -91,12 +91,12 @@ def read_lines(
         data, offset = held + piece[fresh:], at + fresh - len(held)
         end = data.rfind(b"\n") + 1
         if end:
-            yield Lines(data[:end], offset)
+            yield LineBlock(data[:end], offset)
         held = data[end:]
         if len(held) > max_line:
-            giant, held = Lines(held[:HEAD_BYTES], offset + end, len(held)), b""
+            giant, held = LineBlock(held[:HEAD_BYTES], offset + end, len(held)), b""
     if held:
-        yield Lines(held, at + len(piece) - len(held))
+        yield LineBlock(held, at + len(piece) - len(held))
     if giant:
         yield giant
 
@@ -123,12 +123,12 @@ def _pieces(stream: ByteStream, *, start: int, stop: int | None) -> Iterator[tup
             return
 
 
-def mark_length(block: Lines) -> int:
+def mark_length(block: LineBlock) -> int:
     """Return how many bytes the byte order mark takes that begins the file: 0 or 3."""
     return len(_MARK) if block.offset == 0 and block.data.startswith(_MARK) else 0
 
 
-def row_ends(block: Lines) -> Iterator[int]:
+def row_ends(block: LineBlock) -> Iterator[int]:
     """Yield the offset after each line of *block* that is not blank."""
     mark = mark_length(block)
     lines = block.data[mark:].split(b"\n")

@@ -15,7 +15,7 @@ import pyarrow as pa
 from batchrunner.formats.arrays import array_of
 from batchrunner.formats.columns import plain_values
 from batchrunner.formats.conform import represented
-from batchrunner.formats.lists import is_list
+from batchrunner.formats.list_types import is_list
 from batchrunner.formats.schema_error import SchemaError, first_line
 
 

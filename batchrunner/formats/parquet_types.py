@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-from batchrunner.formats.lists import is_list, like_list
+from batchrunner.formats.list_types import is_list, like_list
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.formats.schemas import DECLARE, family, plain_schema
 

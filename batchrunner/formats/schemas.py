@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from batchrunner.formats.lists import is_list, like_list
+from batchrunner.formats.list_types import is_list, like_list
 from batchrunner.formats.schema_error import SchemaError
 
 DECLARE = "; declare its type in sink.schema"

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from batchrunner.formats.chunk import Absent, Row, Segment, Shape
 from batchrunner.formats.columns import rows_to_table
-from batchrunner.formats.lists import is_list, joined_lists
+from batchrunner.formats.list_types import is_list, joined_lists
 from batchrunner.formats.schema_error import SchemaError
 
 

@@ -23,7 +23,7 @@ def _no_bool(value: object) -> object:
 
 Whole = Annotated[int, Field(ge=0), BeforeValidator(_no_bool)]
 Seconds = Annotated[float, Field(ge=0), BeforeValidator(_no_bool)]
-Timeout = Annotated[float, Field(gt=0), BeforeValidator(_no_bool)]
+Positive = Annotated[float, Field(gt=0), BeforeValidator(_no_bool)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
@@ -123,7 +123,7 @@ class RayOptions(RaySimpleOptions):
     max_retained_terminal_controllers: Whole = Field(
         default=1000, description="How many ended jobs the registry keeps in memory."
     )
-    terminal_job_retention_s: Timeout | None = Field(
+    terminal_job_retention_s: Positive | None = Field(
         default=None,
         description="Age in seconds at which ended jobs are removed from the journal; by default, never. A "
         "removed job can be submitted again. Recorded runs stay.",
@@ -133,10 +133,10 @@ class RayOptions(RaySimpleOptions):
         description="How many ended jobs the journal keeps, the latest; and a tenth more, at most "
         "100, until they are removed.",
     )
-    registry_startup_timeout_s: Timeout = Field(
+    registry_startup_timeout_s: Positive = Field(
         default=60.0, description="Seconds to wait for the registry actor to start."
     )
-    registry_update_timeout_s: Timeout = Field(
+    registry_update_timeout_s: Positive = Field(
         default=30.0, description="Seconds to wait for the registry's answer to a call."
     )
     registry_num_cpus: Share = Field(default=0.0, description="CPUs of the registry actor.")
@@ -183,7 +183,7 @@ class InProcessOptions(JobBackendOptions):
         default="in-process",
         description="Within a scope and a store the same run is one job, as with `ray`.",
     )
-    num_cpus: Timeout = Field(
+    num_cpus: Positive = Field(
         default_factory=lambda: float(os.cpu_count() or 1),
         description="How many CPUs the jobs may use together; more jobs wait. By default, those of "
         "this machine. GPUs, memory and custom resources are not counted.",

@@ -95,7 +95,9 @@ class SourceSpec(Section):
         "Relative paths start at the current directory."
     )
     format: Format | None = Field(
-        default=None, description="Format of the files; by default, by the ending of their names."
+        default=None,
+        description="Format of the files: jsonl, parquet, one that is registered, or "
+        '"package.module:Class" of one. By default, by the ending of their names.',
     )
     columns: Columns | None = Field(default=None, description="Columns to read; by default, all.")
     partitioning: Annotated[Literal["hive", "none"], ADDED] = Field(
@@ -127,7 +129,7 @@ class SinkSpec(Section):
 
     uri: OneUri = Field(description="The folder to write into; a local path or s3://.")
     format: Format | None = Field(
-        default=None, description="Format of the parts; by default, the source's."
+        default=None, description="Format of the parts, likewise; by default, the source's."
     )
     compression: Literal["none", "gz", "zst", "snappy", "zstd", "gzip"] | None = Field(
         default=None,

@@ -20,7 +20,7 @@ def _key(value: Any) -> tuple[str, Hashable]:
     return (type(value).__name__, repr(value))
 
 
-MAX_RECORD_BYTES = 64 << 20
+MAX_DOCUMENT_BYTES = 64 << 20
 """Documents (sentinels, leases, sentinel indexes) larger than this are refused, not read into memory."""
 
 MAX_INTENT_BYTES = 1800
@@ -89,7 +89,7 @@ class Storage(Protocol):
 
         Raises:
             ObjectNotFoundError: There is none.
-            StorageError: It is larger than `MAX_RECORD_BYTES`.
+            StorageError: It is larger than `MAX_DOCUMENT_BYTES`.
         """
 
     def open(self, entry: Entry) -> BinaryIO:

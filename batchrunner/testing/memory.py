@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from batchrunner.errors import ObjectChangedError, ObjectNotFoundError, StorageError
-from batchrunner.storage.contract import MAX_RECORD_BYTES, Entry, Options, Staged, Storage
+from batchrunner.storage.contract import MAX_DOCUMENT_BYTES, Entry, Options, Staged, Storage
 from batchrunner.storage.keys import STAGING, plain_folder, plain_intent, plain_key
 
 
@@ -89,10 +89,10 @@ class MemoryStorage:
 
     def get(self, key: str) -> bytes:
         data = self._object(key).data
-        if len(data) > MAX_RECORD_BYTES:
+        if len(data) > MAX_DOCUMENT_BYTES:
             raise StorageError(
                 f"{self.uri}/{key}: {len(data)} bytes are too many for a document, at most "
-                f"{MAX_RECORD_BYTES} are read"
+                f"{MAX_DOCUMENT_BYTES} are read"
             )
         return data
 

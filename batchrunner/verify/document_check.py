@@ -22,7 +22,7 @@ from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard
 from batchrunner.storage import Entry, Storage
-from batchrunner.storage.contract import MAX_RECORD_BYTES
+from batchrunner.storage.contract import MAX_DOCUMENT_BYTES
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.reading import SourceReader
 
@@ -65,7 +65,9 @@ def _damaged(
 def _damage(records: Storage, entry: Entry, parse: _Parse) -> str:
     """Return what is wrong with a document; "" also if a run at work deleted it meanwhile."""
     where = f"{records.uri}/{entry.key}"
-    if entry.size > MAX_RECORD_BYTES:  # `get` refuses it with an error that may pass; this does not
+    if (
+        entry.size > MAX_DOCUMENT_BYTES
+    ):  # `get` refuses it with an error that may pass; this does not
         return f"{where} is damaged: {entry.size:,} bytes are no record"
     try:
         parse(records.get(entry.key), key=where)

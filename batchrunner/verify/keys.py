@@ -121,13 +121,10 @@ def shown(keys: Sequence[bytes], names: Sequence[str]) -> str:
 
 
 def _shown(key: bytes) -> str:
-    show = _SHOW.get(key[:1], _as_text)
-    text = "null" if key == NULL else show(key[1:])
+    show, rest = _SHOW.get(key[:1]), key[1:]
+    text = show(rest) if show else rest.decode("utf-8", "replace")
+    text = "null" if key == NULL else text
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-def _as_text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
 
 
 def _unplain(value: Any) -> str:

@@ -30,14 +30,14 @@ from batchrunner.verify.replay_batch import (
 )
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Caller, Piece
-from batchrunner.worker.loading import direct_caller
+from batchrunner.worker.capability_loading import direct_caller
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.work import Work
 
 _NAMED = 20
 
 
-class _RowFailedError(Exception):
+class _ReplayFailedError(Exception):
     """The capability raised for a row that it returned rows for in the run."""
 
 
@@ -143,7 +143,7 @@ class Replay:
                     for record in _records(reader, io.BytesIO(piece.rows or b""), "none")
                 )
                 return record_difference(part, again_records, row_of=reader.row_of)
-        except _RowFailedError as error:
+        except _ReplayFailedError as error:
             return str(error)
         except StorageError:
             raise
@@ -193,7 +193,7 @@ class Replay:
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
                 error = latest
         what = f"the capability fails for the row at {batch.first:,}, for which it succeeded in the run"
-        raise _RowFailedError(f"{what}: {describe(error)}") from error
+        raise _ReplayFailedError(f"{what}: {describe(error)}") from error
 
     def _part(self, shard: Shard) -> str:
         return self._evidence.plan.facts.part(shard.id)

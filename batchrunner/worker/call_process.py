@@ -37,8 +37,8 @@ def main(receive: int, send: int, owner: int, memory: int) -> None:
     leave_signals_to_the_owner()
     inbox: Connection[Any, Any] = Connection(receive, writable=False)
     outbox: Connection[Any, Any] = Connection(send, readable=False)
+    from batchrunner.worker.capability_loading import direct_caller
     from batchrunner.worker.capture import name_levels
-    from batchrunner.worker.loading import direct_caller
 
     name_levels()
     bound_memory(memory)

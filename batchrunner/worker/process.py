@@ -20,9 +20,9 @@ from batchrunner.shard import Shard
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.budget import Budget
 from batchrunner.worker.calling import Caller
+from batchrunner.worker.capability_loading import direct_caller
 from batchrunner.worker.committer import GROUP_PARTS, Committer
 from batchrunner.worker.isolation import IsolatedCaller
-from batchrunner.worker.loading import direct_caller
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.shard_group import BATCHES_AHEAD, BATCHES_BEHIND, ShardGroup

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from batchrunner.errors import ObjectChangedError, StorageAccessError, StorageError
-from batchrunner.storage.s3 import calls as s3_calls
 from batchrunner.storage.s3 import publishing as s3_publishing
 from batchrunner.storage.s3.retry import RetryPolicy
 from batchrunner.storage.s3.storage import S3Storage
 from batchrunner.testing.fault_proxy import Fault, NetworkFaultKind
 from batchrunner.testing.storage_contract import INTENT, entry_of, keys, publish, read_all
+from buckets import prove_anew
 from patience import PATIENCE
 
 pytestmark = pytest.mark.s3
@@ -84,9 +84,7 @@ def deleted(storage):
 
 
 def proven_anew(storage):
-    """As a new process does: one process asks a bucket once."""
-    for connection in s3_calls._connections.values():
-        connection.proven.clear()
+    prove_anew()
     return storage.check_conditional_writes()
 
 

@@ -22,7 +22,7 @@ from batchrunner.checkpoint.marks import marked
 from batchrunner.errors import CapabilityImportError
 from batchrunner.execute.payload import pickled
 from batchrunner.formats.jsonl_reader import parse
-from batchrunner.formats.lines import Lines
+from batchrunner.formats.lines import LineBlock
 from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import read_dead_letters
 from batchrunner.worker.batch import Batch
@@ -406,7 +406,7 @@ def test_the_isolated_process_outlives_the_thread_that_made_its_first_call(tmp_p
     caller = IsolatedCaller(
         pickled(work), input_types=attrgetter("input_types"), by_rows=True, timeout=60
     )
-    chunk = parse(Lines(b'{"id": 1}\n', 0), columns=None)
+    chunk = parse(LineBlock(b'{"id": 1}\n', 0), columns=None)
 
     def pid():
         [piece] = caller.submit(Batch(((chunk, 0, 1),)))()

@@ -16,7 +16,7 @@ from batchrunner.storage.s3.retry import RetryPolicy
 from batchrunner.storage.s3.storage import S3Storage
 from batchrunner.testing.fault_proxy import Fault, NetworkFaultKind, fault_proxy
 from batchrunner.verify import verify
-from buckets import Bucket
+from buckets import Bucket, prove_anew
 from builders import rows
 from patience import PATIENCE
 
@@ -102,6 +102,7 @@ class Job:
 
     def run(self, *faults: Fault, may_fail: type[BatchRunnerError] = StorageError) -> bool:
         """Return whether it got to its end."""
+        prove_anew()
         self._proxy.inject(*faults)
         try:
             return BatchRunner(self.spec).run().ok

@@ -94,3 +94,31 @@ def test_yaml_and_pickle_are_loaded_in_few_places():
         names = set(imports(path))
         assert "pickle" not in names or room_of(path) in RAY_USERS or path in PIPE_ENDS, path
         assert "yaml" not in names or room_of(path) == "spec", path
+
+
+def compared_with(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Compare):
+            yield from (one.value for one in ast.walk(node) if isinstance(one, ast.Constant))
+
+
+def test_only_formats_asks_which_format_a_file_has():
+    """A new format is one file: nothing else has to hear of it. `cli` prints in some of its own."""
+    offenders = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in modules()
+        if room_of(path) not in ("formats", "cli") and {"jsonl", "parquet"} & {*compared_with(path)}
+    }
+
+    assert offenders == set()
+
+
+def test_second_readers_share_no_code_with_the_first():
+    """A count by the code that wrote the rows is no second opinion."""
+    shared = {f"batchrunner.{name}" for name in ("formats.contract", "formats.chunk", "shard")}
+    readers = [path for path in modules() if path.stem.endswith("_second_reader")]
+
+    assert len(readers) == 2
+    for path in readers:
+        ours = {name for name in imports(path) if name.split(".")[0] == "batchrunner"}
+        assert ours <= shared, path

@@ -34,7 +34,7 @@ def places(pattern, paths):
     found = []
     for path in paths:
         text = path.read_text()
-        prose = re.sub(r"\s+#?\s*|_", lambda gap: " " * len(gap[0]), text)
+        prose = re.sub(r"\s+#?\s*|_|\(\.\.?/[^)]*\)", lambda gap: " " * len(gap[0]), text)
         found += [
             f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, match.start()) + 1}: {match[0]}"
             for match in pattern.finditer(prose)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import ObjectChangedError, ObjectNotFoundError, StorageError
-from batchrunner.storage.contract import MAX_RECORD_BYTES, Entry
+from batchrunner.storage.contract import MAX_DOCUMENT_BYTES, Entry
 from batchrunner.storage.disk.errors import disk_error, reading_error
 from batchrunner.storage.keys import STAGING
 
@@ -75,17 +75,17 @@ def read_document(path: str) -> bytes:
 
     Raises:
         ObjectNotFoundError: There is none.
-        StorageError: It is larger than `MAX_RECORD_BYTES`, or cannot be read.
+        StorageError: It is larger than `MAX_DOCUMENT_BYTES`, or cannot be read.
     """
     try:
         with io.FileIO(path, "rb", opener=_open_at_once) as file:
             size = _regular(file).st_size
-            if size <= MAX_RECORD_BYTES:
+            if size <= MAX_DOCUMENT_BYTES:
                 return file.readall()
     except OSError as error:
         raise reading_error(error, path) from error
     raise StorageError(
-        f"{path}: {size} bytes are too many for a document (at most {MAX_RECORD_BYTES}); batchrunner "
+        f"{path}: {size} bytes are too many for a document (at most {MAX_DOCUMENT_BYTES}); batchrunner "
         "did not write it, move it away"
     )
 

@@ -128,6 +128,7 @@ class LocalStorage:
         self._staging.clean(intents=intents)
 
     def check_conditional_writes(self) -> None:
+        # In the staging folder, on the same file system as the sink: nothing of it is ever listed.
         probe = self._staging.unused_path()
         staged = [self._staging.stage_bytes(data) for data in (b"first", b"second")]
         try:
@@ -163,6 +164,7 @@ class LocalStorage:
             won = self._link_all(staged)
         finally:
             _discard(staged.values())
+        # A call that is repeated because its answer was lost finds its own bytes, and has won.
         lost = objects.keys() - won
         return won | {key for key in lost if holds(self._path(key), objects[key])}
 

@@ -223,6 +223,7 @@ async def _in_full(answer: dict[str, Any], *, most: int | None) -> dict[str, Any
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Return the results of *work*, done at the same time; the first failure stops the rest."""
+    # Not a TaskGroup: it would wrap the failure in an ExceptionGroup, and callers look at its verdict.
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)

@@ -29,6 +29,7 @@ async def delete_exactly(calls: S3Calls, seen: Mapping[str, Entry]) -> set[str]:
     The condition goes with the deletion, for the stores that know it; for those that do not, each
     object is looked at just before.
     """
+    # Repeated, because one object that changed makes some stores refuse the whole batch.
     others: set[str] = set()
     todo = dict(seen)
     for look in range(_LOOKS):

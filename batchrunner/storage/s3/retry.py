@@ -18,7 +18,7 @@ class AttemptError(Exception):
     Attributes:
         passes: The same attempt may succeed later.
         retry_after: Seconds the other side asked to be left alone; 0 when it did not.
-        attempts: How many attempts were made when this error was given up on.
+        attempts: How many attempts were made, this error being that of the last.
     """
 
     passes = False

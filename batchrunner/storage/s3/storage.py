@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, cast
 
 from batchrunner.errors import ObjectChangedError, StorageError, UnsafeStorageError
-from batchrunner.storage.contract import MAX_RECORD_BYTES, Entry, Options, Staged
+from batchrunner.storage.contract import MAX_DOCUMENT_BYTES, Entry, Options, Staged
 from batchrunner.storage.keys import STAGING, is_staging, plain_folder, plain_intent, plain_key
 from batchrunner.storage.s3.calls import S3Calls, together
 from batchrunner.storage.s3.errors import CallError, Verdict
@@ -72,7 +72,7 @@ class S3Storage:
     def get(self, key: str) -> bytes:
         full = self._full(key)
         answer = self._calls.run(
-            lambda: self._calls.request("get_object", Key=full, most=MAX_RECORD_BYTES)
+            lambda: self._calls.request("get_object", Key=full, most=MAX_DOCUMENT_BYTES)
         )
         return cast(bytes, answer["Body"])
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from batchrunner.errors import ObjectNotFoundError, StorageError
-from batchrunner.storage.contract import MAX_RECORD_BYTES, Storage
+from batchrunner.storage.contract import MAX_DOCUMENT_BYTES, Storage
 from batchrunner.testing.storage_contract.acts import (
     INTENT,
     NOT_KEYS,
@@ -61,9 +61,9 @@ class ObjectPromises(Races):
 
     def test_a_record_too_large_is_refused_not_read(self, storage: Storage) -> None:
         """A foreign file of 100 GB under a sentinel's name must not fill the driver's memory."""
-        publish(storage, {"huge": bytes(MAX_RECORD_BYTES + 1)})
+        publish(storage, {"huge": bytes(MAX_DOCUMENT_BYTES + 1)})
 
-        with pytest.raises(StorageError, match=str(MAX_RECORD_BYTES)):
+        with pytest.raises(StorageError, match=str(MAX_DOCUMENT_BYTES)):
             storage.get("huge")
 
     def test_head_shows_what_the_listing_shows(self, storage: Storage) -> None:

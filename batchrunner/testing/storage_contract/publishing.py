@@ -27,7 +27,7 @@ class PublishPromises(Races):
     """What is staged is not seen until it is published, once and with its intent."""
 
     def test_a_published_object_has_its_bytes_and_its_intent(self, storage: Storage) -> None:
-        """Data first, record last: the intent makes the record possible after a crash."""
+        """Data first, sentinel last: the intent makes the sentinel possible after a crash."""
         assert publish(storage, {"a/part": b"12", "b/part": b""}) == {"a/part", "b/part"}
 
         assert [storage.get("a/part"), storage.get("b/part")] == [b"12", b""]

@@ -44,7 +44,7 @@ class RemovePromises(Races):
         assert storage.head("key") is None
 
     def test_a_moved_object_is_under_its_new_key_only(self, storage: Storage) -> None:
-        """What is damaged is set aside, intent and all, not copied."""
+        """What is damaged is moved away, intent and all, not copied."""
         publish(storage, {"a/part": b"1"})
 
         assert storage.move(entry_of(storage, "a/part"), "aside/b/part")
@@ -121,7 +121,7 @@ class RemovePromises(Races):
         """A user wants to see what `clean` would remove."""
         publish(storage, {"a/part": b"1"})
         storage.put("record", b"2")
-        staged(storage, b"given up").discard()
+        staged(storage, b"discarded").discard()
         assert list(twin.garbage()) == []
         one = staged(storage, b"1234")
 
@@ -164,7 +164,7 @@ class RemovePromises(Races):
     def test_records_are_written_however_often_it_is_cleaned(
         self, storage: Storage, twin: Storage
     ) -> None:
-        """A record can be written again, so `clean` at the wrong moment costs nothing."""
+        """A document can be written again, so `clean` at the wrong moment costs nothing."""
 
         def put(number: int) -> None:
             storage.put(f"put/{number}", b"1")

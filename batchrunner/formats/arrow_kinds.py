@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchrunner.formats.lists import is_list
+from batchrunner.formats.list_types import is_list
 from batchrunner.formats.schema_error import SchemaError
 
 _MAX_DIGITS = 38
