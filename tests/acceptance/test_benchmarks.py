@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from command import ENVIRONMENT, TESTS
 from patience import PATIENCE
 
@@ -24,6 +26,7 @@ def module(*arguments):
     )
 
 
+@pytest.mark.sweep
 def test_a_tiny_workload_leaves_every_measurement_and_a_page(tmp_path):
     """A reader who doubts a number finds what it is the median of, and on which machine."""
     results = tmp_path / "results"

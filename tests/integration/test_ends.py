@@ -274,7 +274,11 @@ def test_rays_cancel_of_a_worker_is_an_interrupt_and_no_error_of_the_row(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "engine", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.soak])]
+    "engine",
+    [
+        pytest.param("local", marks=pytest.mark.sweep),
+        pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.soak]),
+    ],
 )
 def test_ten_kills_of_a_driver_over_one_long_call_change_nothing(tmp_path, engine):
     """A spot machine is taken ten times; the eleventh is left alone, and no row is set aside."""
@@ -335,7 +339,7 @@ def test_nodes_that_are_lost_under_a_driver_do_not_count_against_the_shard(tmp_p
     assert rows_out(tmp_path / "out") == rows(0, 4)
 
 
-@pytest.mark.parametrize("hoards", [False, True])
+@pytest.mark.parametrize("hoards", [False, pytest.param(True, marks=pytest.mark.sweep)])
 def test_a_row_that_takes_all_memory_is_set_aside_and_the_machine_lives(tmp_path, hoards):
     """The process that it is called in may allocate so much and no more; one that holds on is ended."""
     content = [{**row, "bad": True} if row["id"] == BAD else row for row in rows(0, 20)]

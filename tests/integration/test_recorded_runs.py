@@ -131,6 +131,7 @@ def test_running_a_shard_again_records_nothing_twice(tmp_path):
     assert sorted(map(str, before)) == sorted(map(str, recorded(tmp_path)))
 
 
+@pytest.mark.sweep
 def test_two_thousand_runs_killed_again_and_again_are_recorded_once_each(tmp_path):
     """SIGKILL of the driver while shards are recorded and committed."""
     wanted(tmp_path, files=40, each=50)

@@ -49,6 +49,7 @@ def wait_until(true, what):
         time.sleep(0.05)
 
 
+@pytest.mark.sweep
 def test_of_eight_writers_of_which_half_are_killed_every_run_is_there_once(tmp_path):
     """Half of their fifty runs are the same; who is killed is started again.
 
