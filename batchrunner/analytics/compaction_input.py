@@ -1,4 +1,4 @@
-"""The input of one round of a compaction: which written files it takes, and which of their rows."""
+"""Selects the input of one compaction round: the written files that it takes, and which of their rows."""
 
 from __future__ import annotations
 

@@ -37,6 +37,12 @@ RUN_COLUMNS: dict[str, ColumnType] = {
 }
 """The `runs` table. One row for each pair of payload table and entity of a run, at least one."""
 
+RUN_WANTED = (
+    "return a run: an object with `run_uid`, `capability_id` and `extract()`, such as "
+    "batchrunner.analytics.CompletedRun(run_uid, capability_id, records)"
+)
+"""The way out in the message for a result that is no run."""
+
 _ENTITIES = ("dataset", "model", "metric")
 
 

@@ -77,7 +77,7 @@ class RunFilter:
 
 
 def latest_runs(snapshot: Snapshot, which: RunFilter) -> list[RunSummary]:
-    """Return the latest runs, the newest first.
+    """Return the latest runs that match *which*, newest first.
 
     Raises:
         ObjectNotFoundError: A compaction removed a file since: take another snapshot.

@@ -76,7 +76,7 @@ class Snapshot:
             files.close()
 
     def columns(self, table: str) -> Columns:
-        """Return the columns of *table*, of which there are files.
+        """Return the columns of *table*, which must have at least one file.
 
         Raises:
             StorageError: Its schema is missing.

@@ -193,7 +193,7 @@ class AnalyticsStore:
         return {column: str(kind) for column, kind in schemas[name].items()}
 
     def read_table(self, name: str) -> pa.Table:
-        """Return all rows of table *name* at one moment of the store. Needs no DuckDB.
+        """Return all rows of table *name*, from one consistent snapshot. Needs no DuckDB.
 
         Raises:
             InvalidSpecError: There is no such table.
@@ -203,7 +203,7 @@ class AnalyticsStore:
         return read_snapshot(self._storage, self._schemas, read, tables=[name])
 
     def query_sql(self, sql: str) -> pa.Table:
-        """Return the answer to *sql*, in DuckDB's dialect, at one moment of the store.
+        """Return the answer to *sql*, in DuckDB's dialect, from one consistent snapshot.
 
         Files that are torn, foreign or of a later version are passed over; a warning names each.
 

@@ -175,7 +175,9 @@ def _check_version(schema: pa.Schema, *, place: str) -> None:
     """
     version = (schema.metadata or {}).get(_VERSION_KEY)
     if version is None:
-        raise UnreadableFileError(f"{place} is foreign: batchrunner did not write it")
+        raise UnreadableFileError(
+            f"{place} was not written by batchrunner; move it out of the store"
+        )
     if version != str(FORMAT_VERSION).encode():
         raise UnreadableFileError(
             f"{place} has format version {version.decode('latin-1')[:20]}; this batchrunner reads "
@@ -209,10 +211,10 @@ def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 class SharedFile:
-    """A file for Arrow, in which each thread has a position of its own.
+    """A file that Arrow's threads read at once: each has its own position.
 
-    Arrow asks for its size by seeking to its end and back, and does not keep out the reads of
-    other scans meanwhile: with one position they would read from the wrong place.
+    Arrow finds the size by seeking to the end and back, without locking out other scans: with one
+    position they would read from the wrong place.
 
     Args:
         file: Seekable. It is closed with this one.

@@ -111,8 +111,8 @@ def _check_declared(columns: Columns, rows: Iterable[Mapping[str, object]], *, t
     for row in rows:
         if extra := row.keys() - columns.keys():
             raise InvalidRecordError(
-                f"table {table!r}: {min(extra)!r} is no field of the records' class; declare "
-                "it, or it would be lost"
+                f"table {table!r}: {min(extra)!r} is not declared in the record's class, so it would "
+                "be lost: add the field"
             )
 
 

@@ -1,4 +1,4 @@
-"""The modules of the user's that a capability depends on: those named, and all that they import."""
+"""Finds the user's modules that a capability depends on: its own, and all that they import."""
 
 from __future__ import annotations
 
@@ -74,7 +74,10 @@ class Modules:
             self._own_packages.add(top)
         module = find_module(name) or loaded_module(name)
         if module is None or module.origin is None:
-            raise CapabilityImportError(f"the source of the module {name!r} cannot be found")
+            raise CapabilityImportError(
+                f"module {name!r} has no source file (compiled, or a namespace package?), so changes of "
+                "its code could not be detected: install its .py file"
+            )
         if problem := source_of(module).problem:
             raise CapabilityImportError(f"the module {name!r}: {module.origin}: {problem}")
         self._follow([name])

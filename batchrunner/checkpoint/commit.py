@@ -97,9 +97,14 @@ def adopt(stem: str, part: str, *, run_uid: str, sink: Storage, checkpoint: Chec
     # The attempt that published it may have committed, and removed its intent, since the first look.
     if stored := checkpoint.sentinel(stem, run_uid=run_uid):
         return stored
-    raise ForeignOutputError(
-        f"{sink.uri}/{part} was not written by this run: no sentinel or intent of it proves that; `batchrunner verify "
-        "--repair SPEC` moves it to _damaged/, then run again"
+    raise ForeignOutputError(foreign_part(f"{sink.uri}/{part}"))
+
+
+def foreign_part(uri: str) -> str:
+    """Return the message for a part at *uri* that no sentinel or intent of this run names."""
+    return (
+        f"{uri} was not written by this run: no sentinel or intent of it names that part; "
+        "`batchrunner verify --repair SPEC` moves it to _damaged/, then run again"
     )
 
 

@@ -18,7 +18,7 @@ _STARTS_OVER = (
     "document nothing proves that this run wrote them."
 )
 _WAY_OUT = (
-    "Nothing was changed. Bring it back; or `batchrunner verify --repair SPEC` moves it aside or makes "
+    "Nothing was changed. Bring it back; or `batchrunner verify --repair SPEC` moves it to _damaged/ or makes "
     f"it again, where the other documents allow that; or {_STARTS_OVER}"
 )
 _ONLY_WAY_OUT = (

@@ -34,7 +34,9 @@ _MAX_MESSAGE = 2000
 MAX_SHOWN_MESSAGE, MAX_SHOWN_ROW = 300, 200
 _OF_FAILED_SHARD = re.compile(r"errors/(?P<stem>[^.]+)\.failed\.\d+\.\w+\.jsonl")
 _TEXTS = ("source", "unit", "stage", "error", "message")
-_WAY_OUT = "batchrunner verify --repair SPEC sets it aside, and the next run makes its shard again"
+_WAY_OUT = (
+    "batchrunner verify --repair SPEC moves it to _damaged/, and the next run makes its shard again"
+)
 
 
 class Stage(StrEnum):
@@ -208,7 +210,11 @@ def keep_dead_letters(
         file.staged.file.close()
         checkpoint.publish_dead_letters({name: file.staged})
     except StorageError as error:
-        _log.warning("the rows that failed %s are not stored: %s", stem, error)
+        _log.warning(
+            "the dead letters of shard %s could not be stored (%s); `batchrunner retry` collects them again",
+            stem,
+            error,
+        )
 
 
 def kept_dead_letters(checkpoint: Checkpoint) -> dict[str, str]:

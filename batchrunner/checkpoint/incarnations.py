@@ -7,7 +7,7 @@ wake up after days: it writes where no later run looks.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -21,17 +21,28 @@ CLEARING = "clearing.json"
 """Left by an earlier version that died while it started over: the next run starts over again."""
 
 _RECORD = re.compile(r"run(?:-(\d{4,}))?\.json")
-_FOLDERS = (
-    "sentinels",
-    "sentinel_index",
-    "quarantine",
-    "attempts",
-    "errors",
-    "recorded",
-    "changes",
-    "plan",
-)
+WORKER_LOGS = "logs"
+"""Folder of the workers' logs, by session; at the root, for all runs of the checkpoint."""
 
+_OF_A_RUN = {
+    "sentinels": ("part-00000.json",),
+    "sentinel_index": ("0.jsonl",),
+    "quarantine": ("part-00000.json",),
+    "attempts": ("0.json",),
+    "errors": ("part-00000.0.jsonl", "part-00000.failed.00000001.0.jsonl"),
+    "recorded": ("0.json",),
+    "changes": ("0001.json",),
+    "schema": ("0001.arrow",),
+    "plan": ("0000.parquet",),
+}
+"""The folders of one run's documents, with examples of the names in them."""
+
+_SHARED = {
+    "lease": ("00000001.json",),
+    "sessions": ("0.jsonl", "0.stop"),
+    WORKER_LOGS: ("0/host-1-0.log",),
+}
+"""The same for the folders at the root, which all runs of the checkpoint share."""
 
 ReadBefore = dict[int, dict[Entry, Any]]
 """What documents hold that were read already, by run and object: neither changes."""
@@ -72,13 +83,28 @@ def folder(number: int) -> str:
     return f"run-{number:04d}" if number else ""
 
 
+def example_keys() -> list[str]:
+    """Return an example of each kind of key that a checkpoint holds, of a first run and of later ones.
+
+    Without names that begin with "." or "_", which are never data of a source.
+    """
+    of_a_run = ["schema.arrow", *_listed(_OF_A_RUN)]
+    numbers = (0, 1, 12)
+    keys = [CLEARING, *map(record_key, numbers), *_listed(_SHARED), *of_a_run]
+    return keys + [f"{folder(number)}/{key}" for number in numbers[1:] for key in of_a_run]
+
+
+def _listed(folders: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{name}/{example}" for name, examples in folders.items() for example in examples]
+
+
 def remove_records(storage: Storage, number: int) -> None:
     """Remove what is stored of a run, its own record last: until then the next driver finds it again.
 
     What `verify --repair` moved away holds rows, and stays.
     """
     above = f"{folder(number)}/" if number else ""
-    for name in _FOLDERS:
+    for name in _OF_A_RUN:
         storage.delete([entry.key for entry in storage.list(above + name)])
     storage.delete([f"{above}schema.arrow"])
     storage.delete([record_key(number)])

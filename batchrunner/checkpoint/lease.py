@@ -35,7 +35,7 @@ _ours: set[str] = set()
 
 @dataclass(frozen=True, slots=True)
 class LeaseOwner:
-    """A driver process, distinguished from every other one, also from a later one with its pid."""
+    """Identifies a driver process, even after another one has reused its pid."""
 
     session: str
     host: str

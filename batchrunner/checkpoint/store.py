@@ -30,9 +30,6 @@ from batchrunner.storage.contract import Entry, Staged, Storage
 if TYPE_CHECKING:
     import pyarrow as pa
 
-WORKER_LOGS = "logs"
-"""Folder of the workers' logs, by session; at the root, for all runs of the checkpoint."""
-
 _QUARANTINE = re.compile(r"quarantine/part-(\d{5,})\.json")
 _numbered: dict[tuple[Storage, int], Checkpoint] = {}
 _MOST_NUMBERED = 64
@@ -41,7 +38,8 @@ _MOST_NUMBERED = 64
 class Checkpoint(RunDocuments):
     """The documents of one run, with those of its shards.
 
-    Everything here is put-if-absent: safe with any number of drivers and workers.
+    Everything is put if absent, which is safe with any number of drivers and workers, but for `release`:
+    it deletes, and only what its driver listed while it had the lease.
     """
 
     @classmethod

@@ -39,8 +39,8 @@ def command(place: str, force: bool, storage_options: dict[str, Any], output: st
         say("nothing is left behind")
     elif force:
         say(f"removed: {size}")
-    elif runner := garbage.runner():
-        say(f"found: {size}; {runner} may still need them")
+    elif lease := garbage.active_lease():
+        say(f"found: {size}; {lease} may still need them")
     else:
         say(f"found: {size}\nnext: batchrunner clean --force {shlex.quote(place)}")
 

@@ -21,8 +21,8 @@ _MESSAGE_LENGTH = 100
 def command(place: str, rows: bool, storage_options: dict[str, Any], output: str) -> None:
     """List what failed: dead letters, by kind of error, with an example. PLACE is as for `status`.
 
-    Also the first 100 failed rows of each quarantined shard. Quarantined shards are listed on stderr,
-    with their reason.
+    Also the first 100 failed rows of each shard that failed as a whole and is not committed
+    (`shard_failed`). Quarantined shards are listed on stderr, with their reason.
     """
     from batchrunner.views.dead_letters import error_groups, read_dead_letters
 
@@ -54,7 +54,7 @@ def _in_cells(dead_letter: dict[str, object]) -> dict[str, object]:
         if dead_letter["raw"] is not None
         else f"base64: {dead_letter['raw_base64']}"
     )
-    shown = ("shard", "source", "unit", "at", "stage", "error", "message", "code", "quarantined")
+    shown = ("shard", "source", "unit", "at", "stage", "error", "message", "code", "shard_failed")
     return {**{key: dead_letter[key] for key in shown}, "row": row}
 
 
@@ -62,6 +62,6 @@ def _short(record: dict[str, object]) -> dict[str, object]:
     place = f"{record['source']}, {record['unit']} {record['at']}"
     message = str(record["message"]).partition("\n")[0][:_MESSAGE_LENGTH]
     at = f" (at {record['code']})" if record["code"] else ""
-    shards = f"{record['shards']:,} quarantined" if record["quarantined"] else record["shards"]
+    shards = f"{record['shards']:,} failed" if record["shard_failed"] else record["shards"]
     fields = {key: record[key] for key in ("stage", "error", "rows")}
     return {**fields, "shards": shards, "example": f"{message}{at}", "where": place}

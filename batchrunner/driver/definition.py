@@ -29,7 +29,8 @@ _log = logging.getLogger(__name__)
 
 _MOST_LISTED = 5
 _NO_CLASS = (
-    "these build a class, and the capability is no class; write fn_kwargs, which every call gets"
+    "only a class takes these, and the capability is a function; use fn_kwargs, which are passed to "
+    "each call"
 )
 
 

@@ -236,7 +236,7 @@ class Dispatcher:
 def waves(shards: Iterable[Shard]) -> list[list[Shard]]:
     """Return *shards* as they can run: those of dead letters after the shards that these come from.
 
-    Both are pending only after damage was moved aside: once the first is committed again, the rows
+    Both are pending only after `verify --repair` moved damage away: once the first is committed again, the rows
     to retry are there again.
     """
     ordered: list[list[Shard]] = [[]]

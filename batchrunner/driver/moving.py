@@ -45,9 +45,9 @@ def place_of(spec: BatchSpec) -> RunPlace:
 
 
 def moves(old: RunPlace, new: RunPlace) -> Iterator[Move]:
-    """Yield the moves that take *old* to *new*, that of the outermost folders first.
+    """Yield each folder rename that turns *old* into *new*, the outermost folder first.
 
-    Sink and checkpoint must both have moved: where only the sink is another one, the spec changed.
+    None unless sink and checkpoint both moved: a new sink alone is a change of the spec.
     """
     before, after = old.sink.split("/"), new.sink.split("/")
     shared = _shared_end(before, after)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from batchrunner.checkpoint.incarnations import example_keys
 from batchrunner.driver.source_files import Listing, SourcePattern, list_source
 from batchrunner.errors import InvalidSpecError
 from batchrunner.formats.registry import format_named, part_suffixes
@@ -15,30 +16,11 @@ from batchrunner.storage.disk.links import real_uri
 _STEMS = ("part-00000", "part-00001", "part-12345")
 _FOLDERS = ("", "_retired/", "_damaged/0/")
 
-IN_CHECKPOINT = [
-    f"{fresh}{key}"
-    for fresh in ("", "fresh/0001/")
-    for key in (
-        "run.json",
-        "changes/0001.json",
-        "plan/0000.parquet",
-        "schema.arrow",
-        "sentinels/part-00000.json",
-        "sentinel_index/0.jsonl",
-        "errors/part-00000.0.jsonl",
-        "quarantine/part-00000.json",
-        "attempts/0.json",
-        "lease/00000001.json",
-        "sessions/0.jsonl",
-    )
-]
-"""The same for its checkpoint."""
-
 _PART = re.compile(r"part-\d{5,19}\..+")
 
 
 def in_sink() -> list[str]:
-    """Return names that a run may give to objects in its sink: examples of all kinds."""
+    """Return an example of each kind of name that a run gives to parts in its sink."""
     ends = list(part_suffixes())
     return [f"{folder}{stem}{end}" for folder in _FOLDERS for stem in _STEMS for end in ends]
 
@@ -87,7 +69,7 @@ def _check(
         )
     if checkpoint is None:
         return
-    if selects(checkpoint, IN_CHECKPOINT) or any(
+    if selects(checkpoint, example_keys()) or any(
         _is_in(pattern.root, at) for at in _names(checkpoint)
     ):
         raise InvalidSpecError(

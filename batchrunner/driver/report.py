@@ -112,7 +112,7 @@ def report_of(
     *,
     run_uid: str | None = None,
 ) -> BatchReport:
-    """Return the report of a run in the state of *survey*, or with these shards *committed*."""
+    """Return the report of *run*: as *survey* found it or, if given, with the shards in *committed*."""
     sentinels = survey.output.committed if committed is None else committed
     totals = Totals.of(survey.plan.active, sentinels)
     run_uid = run_uid or (survey.record.run_uid if survey.record else "")

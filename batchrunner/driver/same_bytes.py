@@ -26,9 +26,9 @@ class Comparison:
     """The files that were compared, and how that came out.
 
     Attributes:
-        same: New identities of those whose bytes are what they were, by URI.
-        changed: URIs of those whose bytes are not.
-        shards: How many committed shards were compared.
+        same: By URI, the new identity of each file whose bytes did not change.
+        changed: URIs of files whose bytes differ.
+        shards: How many committed shards of the unchanged files were compared.
     """
 
     same: Mapping[str, str] = field(default_factory=dict)

@@ -123,8 +123,8 @@ def examine(
     if faults:
         raise DamagedOutputError(
             f"{len(faults)} committed shard(s) in {sink} are damaged:{_listed(faults)}\n"
-            "Nothing was changed. Bring the files back; or set the damage aside with `batchrunner "
-            "verify --repair SPEC`, then run again to make those shards anew; or start over with "
+            "Nothing was changed. Bring the files back; or move them to _damaged/ with "
+            "`batchrunner verify --repair SPEC`, then run again to make those shards anew; or start over with "
             "--fresh."
         )
     return Output(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from batchrunner.checkpoint import Checkpoint, Generation, Quarantine, RunRecord, Sentinels
-from batchrunner.driver.changes import begun_anew, is_empty, is_of_code, refuse_changes
 from batchrunner.driver.clearing import ClearedRuns, StaleOutput
 from batchrunner.driver.growth import (
     Growth,
@@ -31,6 +30,7 @@ from batchrunner.driver.sink_state import (
     parts_in,
 )
 from batchrunner.driver.source_files import Listing
+from batchrunner.driver.spec_changes import begun_anew, is_empty, is_of_code, refuse_changes
 from batchrunner.errors import DamagedOutputError, SpecChangedError
 from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import Entry

@@ -1,8 +1,8 @@
 """Ray Data without the actors that it starts beside an execution.
 
-Four of them, for dashboards, for telemetry, for a cluster that grows and for actors that move, each
-import ray.data in a process of their own, and take the worker processes that Ray holds ready; the
-first shard waits for other ones. On two cores that is 1.7 s of 2.4 (measured with Ray 2.60). A Ray
+There are four: statistics for dashboards, telemetry, the cluster's autoscaler, and a tracker of where
+actors are. Each imports ray.data in a process of its own, one of those that Ray holds ready; the first
+shard then waits until Ray has started more. On two cores that is 1.7 s of 2.4 (measured with Ray 2.60). A Ray
 that this process started for itself needs none of them: it has one node, and no dashboard.
 
 Ray has a setting for telemetry only, so its functions are replaced inside a block. If another release

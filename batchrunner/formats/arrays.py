@@ -59,7 +59,7 @@ def _by_kind(values: Sequence[Any], *, path: str, hints: Hints, lenient: bool) -
     if len(kinds) > 1:
         if lenient and hints and {kind.name for kind in kinds} <= NUMBERS:
             return _converted(values, _number_type(hints[0]), path)
-        raise SchemaError(f"column {path!r}: {named(kinds)} in one column")
+        raise SchemaError(f"column {path!r} mixes {named(kinds)}: return values of one type")
     (kind,) = kinds
     if kind is LIST:
         return _list_array(values, path=path, hints=hints, lenient=lenient)

@@ -58,14 +58,19 @@ def _is_instant(kind: pa.DataType, values: Sequence[Any]) -> bool:
 
 def _time_type(values: Sequence[Any]) -> pa.DataType:
     if any(value.tzinfo is not None for value in _present(values)):
-        raise SchemaError("a time of day with a time zone, which Arrow has not")
+        raise SchemaError(
+            "a time of day with a time zone: Arrow has no type for it; return it without the zone, or as a "
+            "string"
+        )
     return pa.time64("us")
 
 
 def _numpy_type(values: Sequence[Any]) -> pa.DataType:
     kinds = {value.dtype for value in _present(values)}
     if len(kinds) > 1:
-        raise SchemaError(f"numpy's {' and '.join(sorted(map(str, kinds)))} in one column")
+        raise SchemaError(
+            f"numpy's {' and '.join(sorted(map(str, kinds)))} in one column: convert to one dtype"
+        )
     return pa.from_numpy_dtype(next(iter(kinds)))
 
 
@@ -165,7 +170,10 @@ def _find_kind(cls: type, path: str) -> ArrowKind | None:
             return ArrowKind(f"numpy's {cls.__name__}", _numpy_type, _by(pa.types.is_null))
         if base.__module__ == "numpy" and base.__name__ == "ndarray":
             return LIST
-    raise SchemaError(f"column {path!r}: {cls.__name__} values, which Arrow has no type for")
+    raise SchemaError(
+        f"column {path!r}: Arrow has no type for `{cls.__name__}` values; convert them to str, a number, "
+        "list or dict"
+    )
 
 
 def named(kinds: Iterable[ArrowKind | None]) -> str:

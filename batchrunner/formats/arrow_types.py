@@ -139,9 +139,11 @@ def decimal_of(name: str, precision: int, scale: int) -> ArrowType:
     """
     most = DECIMALS[name]
     if not 1 <= precision <= most:
-        raise ValueError(f"the precision of a {name} is from 1 to {most}")
+        raise ValueError(f"{name}({precision}, {scale}): the precision must be from 1 to {most}")
     if not 0 <= scale <= precision:
-        raise ValueError("the scale of a decimal in Parquet is from 0 to its precision")
+        raise ValueError(
+            f"{name}({precision}, {scale}): the scale must be from 0 to the precision, {precision}"
+        )
     return ArrowType(name, (precision, scale))
 
 

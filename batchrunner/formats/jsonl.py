@@ -110,7 +110,7 @@ def _row_counts(size: int, opened: Opener, *, every: int, limit: int | None) -> 
 
 
 def _cut_at(ranges: Sequence[Slice], opened: Opener, *, limit: int) -> list[Slice]:
-    """Keep the ranges that hold the first *limit* rows, and count the rows of each."""
+    """Return the ranges that hold the first *limit* rows, each with its row count; the last is cut to fit."""
     slices: list[Slice] = []
     with opened() as file:
         for piece in ranges:

@@ -83,7 +83,9 @@ def from_numpy(array: Any, *, name: str, hints: tuple[pa.DataType, ...], lenient
         SchemaError: Its values are not of one kind.
     """
     if array.dtype.names:
-        raise SchemaError(f"column {name!r}: numpy's {array.dtype}; return a column a field")
+        raise SchemaError(
+            f"column {name!r} is a structured numpy array; return one column per field"
+        )
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind in "OUSV":

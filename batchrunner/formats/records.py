@@ -117,7 +117,7 @@ def chunk_of(
 
 
 def project(rows: list[Row], columns: tuple[str, ...] | None) -> list[Row]:
-    """Return *rows* with those of their keys that are among *columns*, or with all."""
+    """Return *rows* with only the keys in *columns*; None keeps all."""
     if columns is None:
         return rows
     return [{key: row[key] for key in columns if key in row} for row in rows]

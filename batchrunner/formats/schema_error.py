@@ -1,4 +1,4 @@
-"""Why values and the types of a sink do not go together."""
+"""The error for values that do not fit the sink's schema."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def _logical(kind: pa.DataType) -> pa.DataType:
 
 
 def family(kind: pa.DataType) -> str | None:
-    """Return "text" or "bytes" for types whose values are those; None for any other."""
+    """Return "text" for a string type, "bytes" for a binary type, else None."""
     t = pa.types
     if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
         return "text"

@@ -112,7 +112,8 @@ class OnRay:
         """Connect to Ray.
 
         Raises:
-            RunRefusedError: `force_reinit` would end jobs of the backends *before*.
+            RunRefusedError: `force_reinit` would end running jobs of *before*, the backends configured
+                earlier in this process.
             RayUnavailableError: Ray does not start, or is not there.
         """
         options = self._ray_options

@@ -11,6 +11,7 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
+from batchrunner.analytics.completed_run import RUN_WANTED
 from batchrunner.errors import InvalidRecordError, InvalidSpecError
 
 Inputs = Mapping[str, Any]
@@ -147,12 +148,6 @@ class _RunOfEdition:
         return getattr(self._run, name)
 
 
-_WANTED = (
-    "return a run: an object with `run_uid`, `capability_id` and `extract()`, such as "
-    "batchrunner.analytics.CompletedRun(run_uid, capability_id, records)"
-)
-
-
 def checked_run(run: Any) -> Any:
     """Return *run*, the result of a capability's `run()`, checked.
 
@@ -162,12 +157,12 @@ def checked_run(run: Any) -> Any:
     if inspect.iscoroutine(run):
         run.close()  # or Python warns that it was never awaited
         raise InvalidRecordError(
-            f"run() returned a coroutine: write `def run`, call asyncio.run() in it, and {_WANTED}"
+            f"run() returned a coroutine: write `def run`, call asyncio.run() in it, and {RUN_WANTED}"
         )
     if not isinstance(run, type) and _is_run(run):
         return run
     shown = "None" if run is None else f"a {type(run).__name__}"
-    raise InvalidRecordError(f"run() returned {shown}; {_WANTED}")
+    raise InvalidRecordError(f"run() returned {shown}; {RUN_WANTED}")
 
 
 def _is_run(run: Any) -> bool:

@@ -38,7 +38,9 @@ def resources_of(asked: Mapping[str, Any] | None, *, config: Any, capability: An
         InvalidSpecError: *asked* is no mapping, or an amount is out of range.
     """
     if asked is not None and not isinstance(asked, Mapping):
-        raise InvalidSpecError(f"resources must be a mapping, such as {{'num_gpus': 1}}: {asked!r}")
+        raise InvalidSpecError(
+            f"resources must be a mapping, such as {{'num_gpus': 1}}, not {asked!r}"
+        )
     wanted = dict(asked or {})
     for name, default in (("num_cpus", 1), ("num_gpus", 0)):
         if wanted.get(name) is None:
@@ -60,7 +62,7 @@ def resources_of(asked: Mapping[str, Any] | None, *, config: Any, capability: An
 def _amount(name: str, value: Any, *, whole_above_one: bool = False) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < 0:
-        raise InvalidSpecError(f"resources: {name} must be a number from 0 on, not {value!r}")
+        raise InvalidSpecError(f"resources: {name} must be 0 or more, not {value!r}")
     if whole_above_one and value > 1 and value != int(value):
         raise InvalidSpecError(f"resources: {name} above 1 must be whole, not {value!r}")
     return float(value)

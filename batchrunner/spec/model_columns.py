@@ -145,7 +145,7 @@ def _of_values(values: Sequence[Any], at: _FieldPath) -> ArrowType:
     kinds = {type(value.value if isinstance(value, enum.Enum) else value) for value in values}
     kinds -= {type(None)}
     if len(kinds) != 1 or not kinds <= _OF_VALUES:
-        raise at.refusal("its values must be all strings, all whole numbers, or all true and false")
+        raise at.refusal("its values must be all strings, all whole numbers, or all booleans")
     return read_type(_TEXTS[kinds.pop()]).type
 
 

@@ -75,7 +75,7 @@ def unseal(data: bytes) -> tuple[dict[str, Any], bool]:
         fields: dict[str, Any] = orjson.loads(data)
         check = str(fields.pop(_CHECK))
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError("no sealed document") from error
+        raise ValueError("not a JSON object with a checksum") from error
     return fields, data == sealed(data[: -len(_seal(check))] + b"}")
 
 

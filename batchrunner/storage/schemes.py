@@ -110,7 +110,8 @@ def parse(uri: str) -> tuple[str, str]:
     if not (match and match[2] and _is_registered(scheme)):
         raise ValueError(
             f"is of a store that is not supported{f' ({scheme}://)' if scheme else ''}: use a local "
-            "path, file:// or s3://, or a scheme that `batchrunner.storage.register` was called for"
+            "path, file:// or s3://, or install a package that names it in the entry point group "
+            f"`{_GROUP}` (`batchrunner.storage.register` is for this process alone)"
         )
     rest = uri[match.end() :]
     _check_container(scheme, rest.partition("/")[0])

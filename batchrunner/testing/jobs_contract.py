@@ -390,7 +390,7 @@ class OneJobPerRunContract(_Jobs):
         assert executions(tmp_path / "calls") == 1
 
     def test_a_failed_or_cancelled_run_can_be_submitted_again(self, tag: str) -> None:
-        """As another job: the first one stays what it was."""
+        """The retry is a new job; the first one keeps its status."""
         failing = Scoring(tag, fails="x")
         first = submit_capability(failing)
         first.wait(LONG)

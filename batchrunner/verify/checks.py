@@ -76,13 +76,13 @@ def _check_replay(share: float, spec: BatchSpec, *, has_capability: bool) -> Non
         raise InvalidSpecError("capability runs are not replayed: each would be one run more")
     if not capability.deterministic:
         raise InvalidSpecError(
-            "only a capability that gives the same rows for the same rows can be replayed; if this "
-            "one does, say so: capability: {target: ..., deterministic: true}"
+            "--replay needs a capability that returns the same rows for the same rows; if yours does, "
+            "set capability.deterministic: true"
         )
 
 
 class RowChecks:
-    """Makes the *checks* of the rows of a run.
+    """Runs the row checks of `verify` (`--key`, `--replay`) on one run.
 
     Attributes:
         notes: What was compared, and what could not be; a line each.

@@ -64,7 +64,10 @@ _KEYS: dict[type, Callable[[Any], bytes]] = {
 
 
 def _plain(value: object) -> Any:
-    """Return a nested value as JSON has it, without null fields: a Parquet struct has all fields."""
+    """Return a nested value as JSON would hold it.
+
+    Null fields are dropped: a Parquet struct has every field, a JSON object may not.
+    """
     if isinstance(value, dict):
         return {str(name): _plain(inner) for name, inner in value.items() if inner is not None}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The dead letters of a run, and the rows that its quarantined shards failed for, from its checkpoint alone."""
+"""The dead letters of a run, and the first failed rows of shards that failed, from its checkpoint alone."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class ErrorGroup:
         stage: Where they were stopped: read, capability.
         error: Type of the error.
         code: File and line of the user's code that raised it; empty for none.
-        quarantined: Their shards are, so that no row of these is in the output. Of the rows that
-            failed only the first are kept then.
+        shard_failed: Their shards failed as a whole and are not committed: quarantined, or the run
+            stopped over its budget. No row of them is in the output, and only the first are kept.
         rows: How many they are.
         shards: In how many shards.
         message: Of the error of the first of them.
@@ -47,7 +47,7 @@ class ErrorGroup:
     stage: str
     error: str
     code: str
-    quarantined: bool
+    shard_failed: bool
     rows: int
     shards: int
     message: str
@@ -70,7 +70,8 @@ class ErrorGroup:
 def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
     """Yield the dead letters of a run, shard by shard, without those that a retry has taken over.
 
-    Also the first failed rows of each quarantined shard; these have `quarantined` set.
+    Also the first failed rows of each shard that failed as a whole and is not committed, quarantined
+    or not; these have `shard_failed` set.
 
     Raises:
         ObjectNotFoundError: There is no run.
@@ -87,19 +88,19 @@ def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
         for shard in plan.active
         if shard.slicing is Slicing.DEAD_LETTERS and shard.id in committed
     }
-    of_quarantined = kept_dead_letters(checkpoint)
+    of_failed_shards = kept_dead_letters(checkpoint)
     for shard in plan.active:
         stem = plan.facts.stem(shard.id)
         if shard.id in committed and shard.id not in retried:
             for dead_letter in dead_letters_of(checkpoint, committed[shard.id]):
-                yield {**dead_letter, "quarantined": False}
-        elif shard.id not in committed and stem in of_quarantined:
-            for dead_letter in dead_letters_under(checkpoint, of_quarantined[stem]):
-                yield {**dead_letter, "quarantined": True}
+                yield {**dead_letter, "shard_failed": False}
+        elif shard.id not in committed and stem in of_failed_shards:
+            for dead_letter in dead_letters_under(checkpoint, of_failed_shards[stem]):
+                yield {**dead_letter, "shard_failed": True}
 
 
 def error_groups(checkpoint: Checkpoint) -> list[ErrorGroup]:
-    """Return the dead letters, and the failed rows of quarantined shards, in groups, the largest first.
+    """Return the dead letters, and the failed rows of failed shards, in groups, the largest first.
 
     Raises:
         ObjectNotFoundError: There is no run.
@@ -128,7 +129,7 @@ def _groups(dead_letters: Iterable[dict[str, Any]]) -> list[ErrorGroup]:
             dead_letter["stage"],
             dead_letter["error"],
             dead_letter.get("code"),
-            dead_letter.get("quarantined"),
+            dead_letter.get("shard_failed"),
         )
         if key not in groups:
             groups[key] = _group(dead_letter)
@@ -144,7 +145,7 @@ def _group(dead_letter: dict[str, Any]) -> ErrorGroup:
         stage=dead_letter["stage"],
         error=dead_letter["error"],
         code=dead_letter.get("code", ""),
-        quarantined=dead_letter.get("quarantined", False),
+        shard_failed=dead_letter.get("shard_failed", False),
         rows=0,
         shards=0,
         message=dead_letter["message"],

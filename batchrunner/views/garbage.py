@@ -56,8 +56,8 @@ class Garbage:
         """Take the garbage of *checkpoint*, and of *sink* if there is one. Lists nothing yet."""
         self._checkpoint, self._sink = checkpoint, sink
 
-    def runner(self) -> Lease | None:
-        """Return the lease of a driver that may be running: what is listed may be in use by it.
+    def active_lease(self) -> Lease | None:
+        """Return the lease of a driver that may still be running, else None: its staged files may be in use.
 
         A driver on another machine may be running; one of this machine is known to be dead or alive.
         """

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.checkpoint.store import WORKER_LOGS
+from batchrunner.checkpoint.incarnations import WORKER_LOGS
 from batchrunner.storage import Entry
 
 

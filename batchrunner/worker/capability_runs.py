@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchrunner.analytics import CompletedRun, Provenance
-from batchrunner.analytics.completed_run import RunLike, rows_of
+from batchrunner.analytics.completed_run import RUN_WANTED, RunLike, rows_of
 from batchrunner.analytics.record import run_uri
 from batchrunner.analytics.reports import RunReport, report_of
 from batchrunner.capability import load_target
@@ -121,8 +121,7 @@ def _completed(run: RunLike) -> CompletedRun:
     missing = [n for n in ("run_uid", "capability_id", "extract") if not hasattr(run, n)]
     if missing:
         raise TypeError(
-            f"the capability returned {type(run).__name__}, which has no {', '.join(missing)}: "
-            "that is no run"
+            f"the capability returned {type(run).__name__}, which has no {', '.join(missing)}; {RUN_WANTED}"
         )
     entities = {
         f"{kind}_metadata": _as_tuple(getattr(run, f"{kind}_metadata", None))

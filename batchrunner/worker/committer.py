@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchrunner.checkpoint import Sentinel
-from batchrunner.checkpoint.commit import Finished, commit
+from batchrunner.checkpoint.commit import Finished, commit, foreign_part
 from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import StorageError
 from batchrunner.formats.columns import bare_table
@@ -140,7 +140,10 @@ class Committer:
         return [
             Receipt(shard, sentinel=stems[f.stem])
             if f.stem in stems
-            else Receipt(shard, failure=Failure(Cause.FOREIGN, self._foreign(f)))
+            else Receipt(
+                shard,
+                failure=Failure(Cause.FOREIGN, foreign_part(f"{self._sink.uri}/{f.sentinel.part}")),
+            )
             for shard, f in finished.items()
         ]
 
@@ -197,10 +200,4 @@ class Committer:
             len(self._finished) >= GROUP_PARTS
             or waiting >= GROUP_BYTES
             or time.monotonic() - self._last_commit >= GROUP_SECONDS
-        )
-
-    def _foreign(self, finished: Finished) -> str:
-        return (
-            f"{self._sink.uri}/{finished.sentinel.part} was not written by this run; "
-            "move it away, then run again"
         )

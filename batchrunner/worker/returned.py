@@ -230,7 +230,7 @@ def _check_rows(rows: Sequence[Any]) -> None:
     wrong = [row for row in rows if not isinstance(row, dict)]
     if wrong:
         kind = type(wrong[0]).__name__
-        raise TypeError(f"the capability returned {kind} as a row; rows are dicts")
+        raise TypeError(f"the capability returned a row of type {kind}; return each row as a dict")
 
 
 def _check_lengths(lengths: Mapping[str, int]) -> None:

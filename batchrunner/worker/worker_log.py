@@ -11,7 +11,7 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Self
 
-from batchrunner.checkpoint.store import WORKER_LOGS
+from batchrunner.checkpoint.incarnations import WORKER_LOGS
 from batchrunner.errors import StorageError
 from batchrunner.spec import scrubbed
 from batchrunner.storage import Storage

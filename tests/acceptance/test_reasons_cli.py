@@ -29,10 +29,10 @@ def test_a_misspelt_column_is_reported_with_its_line_a_row_and_the_next_commands
     assert "/batchrunner/worker" not in verbose.stderr
 
     table = batchrunner("errors", "spec.yaml", cwd=tmp_path)
-    assert f"KeyError  3     1 quarantined  'txt' (at {place})" in table.stdout
+    assert f"KeyError  3     1 failed  'txt' (at {place})" in table.stdout
     lines = batchrunner("errors", "--rows", "-o", "jsonl", "spec.yaml", cwd=tmp_path).stdout
     dead_letters = [json.loads(line) for line in lines.splitlines()]
-    assert [(one["code"], one["quarantined"]) for one in dead_letters] == [(place, True)] * 3
+    assert [(one["code"], one["shard_failed"]) for one in dead_letters] == [(place, True)] * 3
 
 
 def test_errors_says_so_when_there_are_none(tmp_path):

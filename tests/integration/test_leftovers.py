@@ -110,7 +110,7 @@ def test_nothing_is_removed_beside_a_run(job):
     left = litter(job)
     acquire_lease(open_storage(str(job / "out/_checkpoint")), LeaseOwner.this_process("somebody"))
 
-    assert garbage(job).runner() is not None
+    assert garbage(job).active_lease() is not None
     with pytest.raises(LeaseHeldError, match=f"process {os.getpid()} on"):
         garbage(job).remove()
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 
 import pytest
 
 from batchrunner import BatchRunner
+from batchrunner.checkpoint.incarnations import example_keys
+from batchrunner.driver.source_files import is_hidden
 from batchrunner.errors import InvalidSpecError
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
 
@@ -113,6 +116,56 @@ def test_a_source_in_the_checkpoint_is_refused(tmp_path, monkeypatch, source):
     write_jsonl(tmp_path / "out/_checkpoint/sentinel_index/x.jsonl", rows(0, 2))
 
     is_refused(tmp_path, echo(tmp_path, source=source), "the checkpoint .* lies")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "*/*/*/*.jsonl",
+        "*/*/errors/*.jsonl",
+        "*/run-*/errors/*.jsonl",
+        "*/run-*.json",
+        "*/schema/*",
+        "*/run-0001/*/*.arrow",
+        "*/logs/*/*",
+        "*/recorded/*",
+    ],
+)
+def test_a_glob_over_any_folder_of_a_checkpoint_is_refused(tmp_path, source):
+    """Dead letters after a `--fresh` lie one folder deeper: the next run read them as rows."""
+    uris = {"uri": str(tmp_path / source), "format": "jsonl"}
+
+    is_refused(
+        tmp_path, echo(tmp_path, source=uris, checkpoint_dir=str(tmp_path / "ck")), "the checkpoint"
+    )
+
+
+def test_each_kind_of_key_that_runs_leave_has_an_example(tmp_path):
+    """A source is compared with the examples alone: a kind without one could be read as input."""
+    checkpoint = tmp_path / "ck"
+    fields = {
+        "capability": "capabilities:raises_on_bad",
+        "sink": {"uri": str(tmp_path / "out"), "format": "parquet"},
+        "checkpoint_dir": str(checkpoint),
+        "errors": {"max_row_errors": 1},
+    }
+    kinds = set()
+    for number, fresh in enumerate((False, False, True)):
+        row = {"id": number, f"new_{number}": 1}
+        write_jsonl(tmp_path / f"in/{number}.jsonl", [{**row, "bad": True}, row])
+        BatchRunner(echo(tmp_path, **fields)).run(fresh=fresh)
+        files = (path for path in checkpoint.rglob("*") if path.is_file())
+        keys = (str(path.relative_to(checkpoint)) for path in files)
+        kinds |= {kind_of(key) for key in keys if not is_hidden(key)}
+
+    assert {"run.json", "run-#.json", "schema", "run-#/errors"} <= kinds
+    assert kinds <= {kind_of(key) for key in example_keys()}
+
+
+def kind_of(key):
+    """Return the folder of *key*, or its name where that is the root of a run; # is a number."""
+    run, key = re.fullmatch(r"(run-\d+/)?(.*)", key).groups(default="")
+    return re.sub(r"\d+", "#", run + key.partition("/")[0])
 
 
 @pytest.mark.parametrize(

@@ -259,11 +259,11 @@ def test_the_rows_that_failed_a_shard_are_kept_until_it_is_committed(
     assert len(list((tmp_path / "out/_checkpoint/errors").iterdir())) == 2
     assert 0 < len(found) <= 10
     assert len({dead_letter["at"] for dead_letter in found}) == len(found)
-    assert {(dead_letter["quarantined"], dead_letter["error"]) for dead_letter in found} == {
+    assert {(dead_letter["shard_failed"], dead_letter["error"]) for dead_letter in found} == {
         (True, "ValueError")
     }
     [group] = error_groups(checkpoint(tmp_path))
-    assert (group.quarantined, group.shards, group.rows) == (True, 1, len(found))
+    assert (group.shard_failed, group.shards, group.rows) == (True, 1, len(found))
 
     mended.touch()
     assert BatchRunner(spec).retry().ok

@@ -131,7 +131,7 @@ def test_arguments_that_build_nothing_are_refused_before_the_start(
 
     assert ended_with == (2 if refused else 0)
     assert ("s.yaml:1:56: capability.fn_constructor_kwargs:" in said) is refused
-    assert ("write fn_kwargs" in said) is refused
+    assert ("use fn_kwargs" in said) is refused
 
 
 def test_where_a_refusal_stands_survives_pickling(tmp_path):

@@ -256,7 +256,7 @@ def validation_of(columns):
         ("timestamp", "must be timestamp[s] or timestamp[ms] or"),
         ("time32[ns]", "must be time32[s] or time32[ms]"),
         ("duration[us, tz=UTC]", "must be duration[s] or"),
-        ("decimal128(39, 2)", "the precision of a decimal128 is from 1 to 38"),
+        ("decimal128(39, 2)", "decimal128(39, 2): the precision must be from 1 to 38"),
         ("struct<a: int64, b: struct<c: floot>>", 'in "b.c": no type of Arrow\'s; did you mean'),
         ("struct<a: int64, a: int64>", 'two fields are called "a"'),
         ("struct<a int64, b: int8>", "a field of a struct is `name: type`"),

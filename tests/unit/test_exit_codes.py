@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 
@@ -37,6 +38,29 @@ def codes_of_errors():
     """Of everything that is raised on purpose, and does not belong to a job."""
     tree = [error for error in vars(errors).values() if isinstance(error, type)]
     return {error.exit_code for error in tree if issubclass(error, errors.BatchRunnerError)}
+
+
+def error_classes():
+    classes = [error for error in vars(errors).values() if isinstance(error, type)]
+    return [error for error in classes if issubclass(error, errors.BatchRunnerError)]
+
+
+def test_every_error_keeps_its_message_when_it_is_pickled():
+    """Ray moves errors between processes; one that cannot be built again hides the reason."""
+    for error in error_classes():
+        copy = pickle.loads(pickle.dumps(error("part-00007: the reason")))
+        assert (type(copy), str(copy)) == (error, "part-00007: the reason")
+
+
+def test_the_tree_in_the_docstring_names_every_error_with_its_exit_code():
+    """A reader decides by it what to catch; a code that is not given is that of the class above."""
+    lines = re.findall(r"^[│├└─ ]*(\w+Error)\b *(\d*)", errors.__doc__, re.MULTILINE)
+    assert {name for name, _ in lines} == {error.__name__ for error in error_classes()}
+    for name, code in lines:
+        error = getattr(errors, name)
+        assert error.exit_code == (
+            int(code) if code else getattr(error.__mro__[1], "exit_code", 1)
+        ), name
 
 
 def table():

@@ -125,7 +125,10 @@ def understand(error: Exception) -> CallError:
 
 
 def from_answer(response: Mapping[str, Any]) -> CallError:
-    """Return what the `Error` in an answer means."""
+    """Return the error that an S3 error response describes.
+
+    With its verdict, code, message, the bucket's region, and the delay before a retry.
+    """
     said, meta = response["Error"], response.get("ResponseMetadata", {})
     status = int(meta.get("HTTPStatusCode") or 0)
     code = str(said.get("Code") or status)

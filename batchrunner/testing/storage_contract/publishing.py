@@ -169,7 +169,7 @@ class PublishPromises(Races):
         assert storage.intents("large") == (INTENT,)
 
     def test_of_two_large_publishers_one_wins(self, storage: Storage, twin: Storage) -> None:
-        """Parts are uploaded twice, completed once."""
+        """Both writers upload their bytes; only one upload is completed, so no reader sees a mix."""
         offers = [bytes([number]) * (33 << 20) for number in range(2)]
 
         won = at_once(
