@@ -39,8 +39,6 @@ class RowPart:
             self._out = pa.CompressedOutputStream(pa.PythonFile(file, "w"), _CODECS[compression])
 
     def append(self, rows: bytes) -> None:
-        if not isinstance(rows, bytes | bytearray):
-            raise TypeError(f"encode returned {type(rows).__name__}; it must return bytes")
         self._out.write(rows)
 
     def close(self) -> None:
