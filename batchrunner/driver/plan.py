@@ -13,8 +13,9 @@ from functools import partial
 
 from batchrunner.checkpoint import Generation, PlanFacts
 from batchrunner.driver.source_files import Opener, SourceFile, opener_of
-from batchrunner.errors import InputChangedError, InvalidSpecError
+from batchrunner.errors import BatchRunnerError, InputChangedError, InvalidSpecError
 from batchrunner.formats.contract import Format, Sharding, Slice
+from batchrunner.formats.format_error import blamed, fault_of_cut
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import DEFAULT, format_named
 from batchrunner.shard import Shard, Slicing
@@ -95,13 +96,23 @@ class Slicer:
     def _cut(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Slice]:
         if not file.size or limit == 0:
             return []
-        return _format(file).cut(
-            file.size,
-            compression=file.kind.compression,
-            sharding=sharding,
-            limit=limit,
-            opened=lambda: self._opener(file),
-        )
+        name = file.kind.format
+        try:
+            slices = format_named(name).cut(
+                file.size,
+                compression=file.kind.compression,
+                sharding=sharding,
+                limit=limit,
+                opened=lambda: self._opener(file),
+            )
+        except BatchRunnerError:
+            raise
+        except Exception as error:  # the code of a format may raise anything
+            raise InvalidSpecError(f"{file.uri} cannot be cut: {blamed(error, name)}") from error
+        if fault := fault_of_cut(slices):
+            # Rows between slices would be lost without an error: nothing else counts a file's rows.
+            raise InvalidSpecError(f"{file.uri}: the format {name} cut it wrongly: {fault}")
+        return slices
 
 
 def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slicer) -> Generation:

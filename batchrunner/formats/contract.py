@@ -2,8 +2,9 @@
 
 A new format is one subclass of `RowFormat` or `TableFormat` and one line in `registry.py`, or one
 call of `register` from outside; the suite in `batchrunner/testing/formats_contract.py` holds it to
-what is promised here. Importing the module of a format must be cheap: `batchrunner validate` asks
-for its suffixes and compressions, so a large library belongs inside of the methods.
+what is promised here. Importing the module of a named format must be cheap, since `batchrunner
+validate` asks for its suffixes: a large library belongs inside of the methods. An exception in
+`encode`, or in parsing a record, costs its row; in `read` or the writer, its shard; in `cut`, the run.
 """
 
 from __future__ import annotations
@@ -101,10 +102,10 @@ class Format(ABC):
     ) -> list[Slice]:
         """Cut a file of *size* bytes, more than 0, into slices.
 
-        In order, without gaps and without overlap: every row lies in exactly one slice. With a
-        *limit*, the slices hold the first *limit* rows, which is at least 1, and each knows its
-        rows. A damaged file is one slice: the worker that reads it reports why, and it costs its
-        shard, not the plan. May be called in several threads.
+        In order, from 0 on, without gaps and without overlap: every row lies in exactly one slice.
+        A header line is of the first one. With a *limit*, the slices hold the first *limit* rows,
+        which is at least 1, and each knows its rows. A damaged file is one slice: the worker that
+        reads it reports why, and it costs its shard, not the plan. May be called in several threads.
         """
 
     @abstractmethod
@@ -144,7 +145,9 @@ class Format(ABC):
     def source_hash(self, shard: Shard, *, columns: Sequence[str] | None) -> SourceHash:
         """Return what takes the hash of all bytes that the rows of *shard* depend on.
 
-        By default, of those between the first one of the slice and the last one that was read.
+        By default, of those from the first one of the slice to the last one that was read. If `read`
+        reads others, such as a header line, it is empty, and a touched file counts as changed, unless
+        the format overrides this and `has_same_bytes`.
         """
         return ReadHash(shard.start if shard.slicing is Slicing.BYTES else 0)
 
@@ -186,7 +189,7 @@ class RowFormat(Format):
 
     @abstractmethod
     def encode(self, rows: Sequence[Row]) -> bytes:
-        """Return the bytes of *rows*; a part is the bytes of all its batches, one after the other.
+        """Return the bytes of *rows*; a part is those of all its batches, or what `writer` makes.
 
         Every value must come back as it was, in value and type.
 

@@ -73,6 +73,8 @@ class HashedReads(io.RawIOBase):
 
     def _take(self, data: bytes) -> None:
         at, self._at = self._at, self._at + len(data)
+        if data and at < self._start:  # such as a header line, on which the rows depend, too
+            self._is_whole = False
         if self._is_done or self._at <= self._hashed_to:
             return
         if at > self._hashed_to:
@@ -86,7 +88,10 @@ class HashedReads(io.RawIOBase):
         self._hashed_to = at + last
 
     def digest(self) -> str:
-        """Return the hash; empty when bytes were passed over, so that it says nothing."""
+        """Return the hash; empty when bytes were passed over, or some before *start* were read.
+
+        It would not cover all that the rows depend on, and a changed file would pass for the same.
+        """
         return digest_text(self._hash, self._hashed_to - self._start) if self._is_whole else ""
 
 

@@ -8,8 +8,9 @@ in this process, the entry point group `batchrunner.formats` of an installed pac
 from __future__ import annotations
 
 import importlib
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,10 @@ from typing import Any
 from batchrunner.errors import InvalidSpecError, describe
 from batchrunner.formats.compression import SUFFIXES
 from batchrunner.formats.contract import Format, RowFormat, TableFormat
+from batchrunner.formats.format_error import blamed
 from batchrunner.user_code import contained
+
+_log = logging.getLogger(__name__)
 
 BUILT_IN: Mapping[str, str] = {
     "jsonl": "batchrunner.formats.jsonl:JsonLines",
@@ -32,6 +36,10 @@ _targets: dict[str, Any] = dict(BUILT_IN)
 """By name: "module:attribute", or the format itself. Added to only, so no lock is needed."""
 _formats: dict[str, Format] = {}
 _has_entry_points = False
+_installed: set[str] = set()
+"""Names that come from entry points: of packages that the spec need not be about."""
+_broken: set[str] = set()
+"""Those of them that could not be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,8 @@ def register(name: str, target: str | Format | type[Format]) -> None:
 
 def registered() -> dict[str, Any]:
     """Return the formats of this process that are not ours, for `take_over` in its workers."""
-    return {name: target for name, target in _targets.items() if name not in BUILT_IN}
+    left_out = BUILT_IN.keys() | _broken
+    return {name: target for name, target in _targets.items() if name not in left_out}
 
 
 def take_over(formats: Mapping[str, Any]) -> None:
@@ -126,20 +135,39 @@ def _with_entry_points() -> Mapping[str, Any]:
         from importlib.metadata import entry_points
 
         for point in entry_points(group=_GROUP):
-            _targets.setdefault(point.name, point.value)
+            if _targets.setdefault(point.name, point.value) is point.value:
+                _installed.add(point.name)
         _has_entry_points = True
     return _targets
 
 
 def _loaded(name: str, target: Any) -> Format:
     made = _imported(name, target) if isinstance(target, str) else target
-    made = made() if isinstance(made, type) and issubclass(made, Format) else made
+    if isinstance(made, type) and issubclass(made, Format):
+        made = _built(name, made)
     if not isinstance(made, RowFormat | TableFormat):
         raise InvalidSpecError(
             f"the format {name!r} is {made!r}; it must be a subclass of RowFormat or "
             "TableFormat, of batchrunner.formats, or an instance of one"
         )
+    suffixes = getattr(made, "suffixes", None)
+    ends = suffixes if isinstance(suffixes, tuple) else ()
+    if not ends or not all(isinstance(end, str) and end for end in ends):
+        raise InvalidSpecError(
+            f"the format {name!r}: {type(made).__name__}.suffixes is {suffixes!r}; it must be a tuple "
+            "of ends of file names, such as ('.csv',)"
+        )
     return made
+
+
+def _built(name: str, kind: type[Format]) -> Format:
+    try:
+        return contained(kind)
+    except Exception as error:  # the user's code may raise anything
+        raise InvalidSpecError(
+            f"the format {name!r}: {kind.__name__}() cannot be made: {blamed(error, name)}; it needs "
+            "all methods of its base class, and takes no arguments"
+        ) from error
 
 
 def _imported(name: str, target: str) -> Any:
@@ -180,8 +208,27 @@ def _named_by(stem: str, format: str | None) -> str | None:  # noqa: A002 - the 
     return _taking(stem, _targets) or _taking(stem, _with_entry_points())
 
 
-def _taking(stem: str, names: Mapping[str, Any]) -> str | None:
-    return next((n for n in list(names) if stem.endswith(format_named(n).suffixes)), None)
+def _taking(stem: str, names: Iterable[str]) -> str | None:
+    return next((n for n, made in _loadable(names) if stem.endswith(made.suffixes)), None)
+
+
+def _loadable(names: Iterable[str]) -> Iterator[tuple[str, Format]]:
+    """Yield the formats of these *names*; warn of those of installed packages that cannot be loaded.
+
+    They must not end the run of a spec that does not name them.
+    """
+    for name in list(names):
+        if name in _broken:
+            continue
+        try:
+            made = format_named(name)
+        except InvalidSpecError as error:
+            if name not in _installed:
+                raise
+            _broken.add(name)
+            _log.warning("a format of an installed package is left out: %s", error)
+        else:
+            yield name, made
 
 
 def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec's word
@@ -197,8 +244,8 @@ def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec'
 
 def part_suffixes() -> Iterator[str]:
     """Yield the ends that names of parts can have, of all formats that were asked for so far."""
-    for name in {**_targets, **_formats}:
-        for compression in format_named(name).compressions:
+    for name, made in _loadable({**_targets, **_formats}):
+        for compression in made.compressions:
             yield part_suffix(name, compression)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.checkpoint import RunLocation
 from batchrunner.errors import InvalidSpecError, StorageError
 from batchrunner.formats.contract import RecordReader, Records, TableReader
+from batchrunner.formats.format_error import second_reader_of
 from batchrunner.shard import Shard
 from batchrunner.verify.evidence import DeadLetterPositions, Evidence
 from batchrunner.verify.findings import Finding, FindingKind
@@ -57,7 +58,7 @@ class KeyCheck:
             DeadLetterPositions(run, evidence),
         )
         self._columns = KeyColumns.named(names)
-        self._part_reader = evidence.plan.facts.part_format.second_reader()
+        self._part_reader = second_reader_of(evidence.plan.facts.part_format)
 
     def faults(self, shards: Sequence[Shard], *, step: Step) -> Iterator[Finding]:
         """Yield the keys that are missing, doubled or unknown; of each kind, name the first 20.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.checkpoint import PlanFacts
 from batchrunner.errors import StorageError
 from batchrunner.formats.contract import RecordReader, TableReader
+from batchrunner.formats.format_error import second_reader_of
 from batchrunner.formats.jsonl_second_reader import BLOCK_BYTES, blocks
 from batchrunner.storage import Entry, Storage
 from batchrunner.verify.reading import unreadable
@@ -39,7 +40,7 @@ def read_part(sink: Storage, entry: Entry, facts: PlanFacts) -> PartRead:
     Raises:
         StorageError: It cannot be read, or is gone, or changed meanwhile.
     """
-    reader = facts.part_format.second_reader()
+    reader = second_reader_of(facts.part_format)
     # In one pass where the format is read front to back, else in two.
     with sink.open(entry) as file:
         if reader.reads_in_order:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchrunner.errors import ObjectChangedError, ObjectNotFoundError, StorageError
 from batchrunner.formats.contract import RecordReader, Records, TableReader
+from batchrunner.formats.format_error import second_reader_of
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import DEFAULT, FileKind, file_kind, format_named
 from batchrunner.shard import Shard
@@ -58,7 +59,7 @@ class SourceReader:
         """Return the second reader of the format that *shard* is in."""
         name = self._kind(shard).format
         # One for each format: it may keep what it read of a file for the next shard.
-        return self._readers.setdefault(name, format_named(name).second_reader())
+        return self._readers.setdefault(name, second_reader_of(format_named(name)))
 
     def count(self, shard: Shard) -> int:
         """Return the count of rows of *shard*, which must not be one of dead letters.

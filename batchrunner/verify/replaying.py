@@ -14,6 +14,7 @@ from batchrunner.checkpoint import RunLocation
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.errors import CapabilityImportError, SpecChangedError, StorageError, describe
 from batchrunner.formats.contract import RecordReader, TableReader
+from batchrunner.formats.format_error import second_reader_of
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import differences
 from batchrunner.verify.comparing import record_difference, table_difference
@@ -89,7 +90,7 @@ class Replay:
             DeadLetterPositions(run, evidence),
         )
         self._work = _work(run, evidence, capability)
-        self._part_reader = evidence.plan.facts.part_format.second_reader()
+        self._part_reader = second_reader_of(evidence.plan.facts.part_format)
 
     def faults(
         self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]

@@ -12,6 +12,7 @@ from batchrunner.checkpoint.commit import Finished, commit, foreign_part
 from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import StorageError
 from batchrunner.formats.columns import bare_table
+from batchrunner.formats.format_error import FormatError
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.shard import Shard
 from batchrunner.worker.capability_runs import record_runs
@@ -100,7 +101,7 @@ class Committer:
             if deferred.bare_rows:
                 part.append(bare_table(deferred.bare_rows), count=deferred.bare_rows)
             self._close(shard, part, result=deferred)
-        except SchemaError as error:
+        except (SchemaError, FormatError) as error:
             self.drop(shard)
             failure = Failure(Cause.CAPABILITY, f"{shard}: {error}")
             return [Receipt(shard.id, failure=failure)]

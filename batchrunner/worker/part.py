@@ -14,6 +14,7 @@ from batchrunner.checkpoint import PlanFacts
 from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats.contract import Settle
+from batchrunner.formats.format_error import writing_in
 from batchrunner.storage import Staged
 
 if TYPE_CHECKING:
@@ -71,11 +72,12 @@ class Part:
         self.source_hash = ""
         self.write_id = uuid.uuid4().hex
         self._began = time.monotonic()
-        self._format = facts.part_format
+        self._format, self._name = facts.part_format, facts.format
         self._counted = CountedFile(self.staged.file)
-        self._writer = self._format.writer(
-            self._counted, compression=facts.compression, settle=settle, restart=self._restart
-        )
+        with writing_in(self._name):
+            self._writer = self._format.writer(
+                self._counted, compression=facts.compression, settle=settle, restart=self._restart
+            )
 
     def _restart(self) -> tuple[BinaryIO, CountedFile]:
         """Return the file written so far, and a new one for all of its rows and later ones."""
@@ -93,11 +95,16 @@ class Part:
             self.dead_letters.staged.discard()
 
     def append(self, rows: Any, *, count: int) -> None:
-        """Write *count* rows, which come as lines or as a table."""
+        """Write *count* rows, which come as lines or as a table.
+
+        Raises:
+            FormatError: The format's code raised; likewise in `finish`, and when the part is made.
+        """
         self.rows_out += count
         if count:
             self.has_columns |= not self._format.keeps_schema or rows.num_columns > 0
-            self._writer.append(rows)
+            with writing_in(self._name):
+                self._writer.append(rows)
 
     def _drop_replaced(self) -> None:
         for staged in self._replaced:
@@ -111,13 +118,15 @@ class Part:
         Raises:
             ShardFailedError: Size or rows of the file are not what was written.
         """
-        self._writer.close()
+        with writing_in(self._name):
+            self._writer.close()
         self._drop_replaced()
         if self.dead_letters is not None:
             self.dead_letters.staged.file.close()
         file = self.staged.file
         size = file.seek(0, io.SEEK_END)
-        rows = self._format.rows_in_part(file)
+        with writing_in(self._name):
+            rows = self._format.rows_in_part(file)
         rows = self.rows_out if rows is None else rows
         file.close()
         if (size, rows) != (self._counted.size, self.rows_out):

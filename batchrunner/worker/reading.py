@@ -13,15 +13,16 @@ from batchrunner.errors import (
     ObjectChangedError,
     ShardFailedError,
     StorageError,
-    describe,
 )
 from batchrunner.formats.chunk import BadRow, Chunk, Position, Row, Segment
+from batchrunner.formats.format_error import blamed
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import FileKind, file_kind, format_named
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, is_path, locate
+from batchrunner.user_code import traceback_of
 from batchrunner.worker.batch import Batch, batches
 from batchrunner.worker.receipt import Cause, Failure
 
@@ -96,7 +97,7 @@ def read_shards(
             chunks = _chunks(shard, source, wanted, hashed)
             yield from _steps(chunks, shard, batch_size=batch_size, by_shape=by_shape)
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it costs its shard
-            yield Step(shard, failure=Failure(_cause(error), _reason(error)))
+            yield Step(shard, failure=_failure(error, shard, source))
         else:
             yield Step(shard, source_hash=hashed.text if hashed else "")
 
@@ -233,11 +234,11 @@ def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, shard: Shard) -> 
     raise ShardFailedError(f"{shard}: {len(wanted) - count:,} of them are not in the file any more")
 
 
-def _cause(error: Exception) -> Cause:
+def _failure(error: Exception, shard: Shard, source: SourceSpec) -> Failure:
+    if not isinstance(error, BatchRunnerError):
+        kind = file_kind(shard.uri, format=source.format)
+        reason = f"{shard}: {blamed(error, kind.format if kind else '?')}"
+        return Failure(Cause.INPUT, reason, traceback_of(error))
     # A changed object stays changed: reading it again, as after a fault of storage, would not help.
     by_storage = isinstance(error, StorageError) and not isinstance(error, ObjectChangedError)
-    return Cause.STORAGE if by_storage else Cause.INPUT
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, BatchRunnerError) else describe(error)
+    return Failure(Cause.STORAGE if by_storage else Cause.INPUT, str(error))

@@ -18,11 +18,15 @@ def to_bytes(returned: Any, input_types: InputTypes, *, encode: Encode) -> tuple
     """Return the rows as *encode* writes them, and their number.
 
     Raises:
-        TypeError: *returned* has none of the types that a batch can have.
+        TypeError: *returned* has none of the types that a batch can have, or *encode* makes no bytes.
         ValueError: A row cannot be written exactly, or columns differ in length.
     """
     rows = _rows(returned, input_types)
-    return (encode(rows), len(rows)) if rows else (b"", 0)
+    data = encode(rows) if rows else b""
+    if not isinstance(data, bytes):
+        name = getattr(encode, "__qualname__", "encode")
+        raise TypeError(f"{name} returned {type(data).__name__}; it must return bytes")
+    return data, len(rows)
 
 
 def to_table(

@@ -13,6 +13,7 @@ from operator import attrgetter
 
 from batchrunner.checkpoint.dead_letters import DeadLetter, dead_letters_of
 from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
+from batchrunner.formats.format_error import FormatError
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.shard import Shard
 from batchrunner.worker.batch import MAX_BATCH_BYTES
@@ -161,6 +162,8 @@ class ShardGroup:
             failure = output if isinstance(output, Failure) else step.failure
         except SchemaError as error:
             failure = Failure(Cause.CAPABILITY, f"{shard}: {error}", overtaken=True)
+        except FormatError as error:
+            failure = Failure(Cause.CAPABILITY, f"{shard}: {error}", error.traceback)
         except (ShardFailedError, StorageError) as error:
             failure = Failure(Cause.STORAGE, f"{shard}: {error}")
         self._dropped.add(shard.id)

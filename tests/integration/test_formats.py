@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -197,19 +198,25 @@ def test_a_spec_that_names_the_class_needs_no_registration(tmp_path):
     assert [row["id"] for row in rows_out(tmp_path)] == list(range(40))
 
 
-def test_an_installed_package_adds_a_format(tmp_path):
-    """By its entry point; nothing is registered, and nothing is named but the suffix."""
-    packages = tmp_path / "site"
+def an_installed(packages, entry_points):
     info = packages / "frames-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: frames\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[batchrunner.formats]\nframes = {TARGET}\n")
+    (info / "entry_points.txt").write_text(f"[batchrunner.formats]\n{entry_points}\n")
+
+
+def with_site(folder):
+    return os.pathsep.join([str(folder / "site"), *map(str, Path(__file__).parents[1:3])])
+
+
+def test_an_installed_package_adds_a_format(tmp_path):
+    """By its entry point; nothing is registered, and nothing is named but the suffix."""
+    an_installed(tmp_path / "site", f"frames = {TARGET}")
     a_frames_spec(tmp_path)
     spec = {"capability": "capabilities:echo", "source": "in", "sink": "out"}
     spec["execution"] = {"engine": "local"}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
-    paths = os.pathsep.join([str(packages), *map(str, Path(__file__).parents[1:3])])
-
+    paths = with_site(tmp_path)
     done = batchrunner("run", "spec.yaml", cwd=tmp_path, PYTHONPATH=paths)
     schema = batchrunner("schema", cwd=tmp_path, PYTHONPATH=paths)
 
@@ -259,3 +266,116 @@ def test_a_name_stands_for_one_format(frames):
     register("other", dict)
     with pytest.raises(InvalidSpecError, match="must be a subclass of RowFormat or"):
         file_kind("a.unknown")
+
+
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
+def engine(request):
+    if request.param == "ray":
+        request.getfixturevalue("local_ray")
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("fault", "failed", "why"),
+    [
+        ("ReadRaises", {0, 1, 2, 3, 4}, r"raised KeyError: 'width', at .*broken_formats.py:\d+$"),
+        ("WriterRaises", {1}, r"raised ValueError: another header, at .*broken_formats.py:\d+$"),
+    ],
+)
+def test_what_the_code_of_a_format_raises_costs_its_shard(tmp_path, engine, fault, failed, why):
+    """With shard, format and line, on every engine; not the run, and not as an internal error."""
+    target = f"broken_formats:{fault}"
+    spec = a_frames_spec(
+        tmp_path,
+        files=1,
+        source={"uri": str(tmp_path / "in"), "format": target, "shard": {"rows": 7}},
+        capability="capabilities:echo",
+        execution={"engine": engine},
+    )
+    report = BatchRunner(spec).run()
+
+    assert report.failures.keys() == failed
+    assert report.shards_new == 5 - len(failed)
+    for shard, failure in report.failures.items():
+        assert failure.reason.startswith(f"shard {shard} (")
+        assert re.search(f"the format {target} {why}", failure.reason)
+        assert "Error: " in failure.traceback
+
+
+def test_rows_that_are_not_encoded_to_bytes_fail(tmp_path):
+    """An error of `encode` costs its rows, and names the method."""
+    report = BatchRunner(frames_named(tmp_path, "EncodesText")).run()
+
+    assert not report.ok
+    assert {
+        re.search(r"EncodesText.encode returned str; it must return bytes", failure.reason) is None
+        for failure in report.failures.values()
+    } == {False}
+
+
+def frames_named(folder, fault):
+    return a_frames_spec(
+        folder, source={"uri": str(folder / "in"), "format": f"broken_formats:{fault}"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("CutsNothing", "cut it wrongly: it returned None, and not a list of Slice"),
+        ("CutRaises", r"cannot be cut: the format .*CutRaises raised KeyError: 'size', at .*:\d+$"),
+        ("CutTakesLess", r"cannot be cut: .*unexpected keyword argument"),
+        ("CutDoubles", r"cut it wrongly: a slice from 0 to [\d,]+ stands where [\d,]+ follows"),
+        ("HasNoSuffixes", r"HasNoSuffixes.suffixes is None; it must be a tuple"),
+        ("HasOneSuffix", r"HasOneSuffix.suffixes is '.frames'; it must be a tuple"),
+        ("LacksMethods", r"LacksMethods\(\) cannot be made: .*abstract methods"),
+        ("TakesArguments", r"TakesArguments\(\) cannot be made: .*separator.* no arguments"),
+    ],
+)
+def test_a_format_that_breaks_its_contract_is_refused(tmp_path, fault, why):
+    """Before anything is written, by the name of the class or method: its author can mend it."""
+    with pytest.raises(InvalidSpecError, match=why):
+        BatchRunner(frames_named(tmp_path, fault)).run()
+    assert not parts(tmp_path / "out")
+
+
+def test_rows_that_no_slice_holds_are_not_lost_in_silence(tmp_path):
+    """A cut that begins behind the first rows is wrong, whatever else it gets right."""
+    spec = a_frames_spec(
+        tmp_path,
+        source={
+            "uri": str(tmp_path / "in"),
+            "format": "broken_formats:CutSkips",
+            "shard": {"rows": 7},
+        },
+    )
+    with pytest.raises(InvalidSpecError, match=r"a slice from \d+ to \d+ stands where 0 follows"):
+        BatchRunner(spec).run()
+
+
+def test_verify_names_the_class_without_a_second_reader(tmp_path):
+    """`verify` needs what a run does not."""
+    spec = frames_named(tmp_path, "HasNoSecondReader")
+    assert BatchRunner(spec).run().ok
+
+    with pytest.raises(InvalidSpecError, match=r"HasNoSecondReader\.second_reader returned None"):
+        verify(spec)
+
+
+def test_a_broken_format_of_another_package_ends_no_run(tmp_path):
+    """It is left out, with a warning; a spec that names it is refused."""
+    an_installed(tmp_path / "site", f"broken = no_such:Format\nframes = {TARGET}")
+    a_frames_spec(tmp_path)
+    spec = {"capability": "capabilities:echo", "source": "in", "sink": "out"}
+    spec["execution"] = {"engine": "local"}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    done = batchrunner("run", "spec.yaml", cwd=tmp_path, PYTHONPATH=with_site(tmp_path))
+    (tmp_path / "named.yaml").write_text(
+        yaml.safe_dump({**spec, "source": {"uri": "in", "format": "broken"}})
+    )
+    named = batchrunner("run", "named.yaml", cwd=tmp_path, PYTHONPATH=with_site(tmp_path))
+
+    assert done.returncode == 0, done.stderr
+    assert [row["id"] for row in rows_out(tmp_path)] == list(range(60))
+    assert named.returncode == 2
+    assert "no_such:Format cannot be imported" in named.stderr

@@ -1,0 +1,79 @@
+"""What the code of a format did wrong. Formats may be the user's, so the format and the line are named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from batchrunner.errors import BatchRunnerError, InvalidSpecError, describe
+from batchrunner.formats.contract import Format, RecordReader, Slice, TableReader
+from batchrunner.formats.schema_error import SchemaError
+from batchrunner.user_code import place_in_code, traceback_of
+
+
+class FormatError(Exception):
+    """The writer of a format raised. It costs the shard: which row is to blame is not decided there.
+
+    Attributes:
+        traceback: Of the format's code; may be empty.
+    """
+
+    traceback = ""
+
+
+def blamed(error: Exception, name: str) -> str:
+    """Return the sentence for what the format *name* raised, with the line of its code."""
+    place = place_in_code(error)
+    return f"the format {name} raised {describe(error)}" + (f", at {place}" if place else "")
+
+
+@contextmanager
+def writing_in(name: str) -> Iterator[None]:
+    """Raise what the writer of the format *name* raises in the block as a FormatError.
+
+    What batchrunner raises on purpose goes through: a full disk fails below the writer, and a value
+    that does not fit the schema above it.
+    """
+    try:
+        yield
+    except (BatchRunnerError, SchemaError):
+        raise
+    except Exception as error:
+        failure = FormatError(blamed(error, name))
+        failure.traceback = traceback_of(error)
+        raise failure from error
+
+
+def fault_of_cut(slices: Any) -> str:
+    """Return what is wrong with the *slices* that `Format.cut` returned; "" if nothing can be seen.
+
+    Rows behind the last slice cannot be: without a read, they may be blank lines. `verify` counts them.
+    """
+    if not isinstance(slices, list) or not all(isinstance(piece, Slice) for piece in slices):
+        return f"it returned {slices!r:.80}, and not a list of Slice"
+    end = 0
+    for piece in slices:
+        if piece.start != end or piece.stop < piece.start:
+            return f"a slice from {piece.start:,} to {piece.stop:,} stands where {end:,} follows"
+        end = piece.stop
+    return ""
+
+
+def second_reader_of(made: Format) -> RecordReader | TableReader:
+    """Return a second reader of the format *made*.
+
+    Raises:
+        InvalidSpecError: It makes none.
+    """
+    name = type(made).__name__
+    try:
+        reader = made.second_reader()
+    except Exception as error:  # the user's code may raise anything
+        raise InvalidSpecError(f"it has no second reader: {blamed(error, name)}") from error
+    if not isinstance(reader, RecordReader | TableReader):
+        raise InvalidSpecError(
+            f"{name}.second_reader returned {reader!r:.80}; it must return a RecordReader or a "
+            "TableReader, of batchrunner.formats.contract"
+        )
+    return reader
