@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -492,4 +493,11 @@ def stumbles_once(rows, share):
         STUMBLED.add(first)
         _spoil(rows)
         raise TimeoutError("try again")
+    return rows
+
+
+def removes_at_99(rows, path):
+    """Remove *path* when a row has the id 99, in place of a person who does so meanwhile."""
+    if any(row["id"] == 99 for row in rows):
+        shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
     return rows

@@ -190,14 +190,20 @@ def _held(lease: Lease) -> LeaseHeldError:
 
 
 def check_lease(storage: Storage, lease: Lease) -> None:
-    """Check that no newer epoch was claimed: one listing.
+    """Check that no newer epoch was claimed, and that this one is still there: one listing.
 
     Raises:
-        LeaseHeldError: It was: this driver must stop.
+        LeaseHeldError: It is not so: this driver must stop.
     """
     epochs = _epochs(storage)
     if epochs and epochs[-1][0] > lease.epoch:
         raise _held(_read(storage, epochs[-1]))
+    # Without its lease, a driver would go on in folders that it makes again, and call them complete.
+    if not epochs or epochs[-1][0] < lease.epoch:
+        raise LeaseHeldError(
+            f"{storage.uri}/{lease.key}, the lease of this driver, is gone: the checkpoint was removed "
+            "or replaced while the driver ran. Bring it back, or run with --fresh to start over"
+        )
 
 
 def renew_lease(storage: Storage, lease: Lease) -> Lease:

@@ -15,10 +15,10 @@ from batchrunner.checkpoint.incarnations import remove_records
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session
-from batchrunner.driver.sink_state import MANIFEST, RETIRED, SUCCESS, parts_in
+from batchrunner.driver.sink_state import MANIFEST, RETIRED, SUCCESS, check_parts, parts_in
 from batchrunner.driver.survey import Survey
 from batchrunner.errors import LeaseHeldError, ObjectNotFoundError
-from batchrunner.storage import Storage
+from batchrunner.storage import Entry, Storage
 from batchrunner.storage.contract import MAX_DOCUMENT_BYTES
 from batchrunner.worker.schema import SinkSchema
 
@@ -33,9 +33,14 @@ def declare_success(
 
     Raises:
         LeaseHeldError: Another driver took over: declaring the output is up to that one.
+        DamagedOutputError: A committed part is gone or was changed; nothing is declared.
     """
+    # Of now: a worker that was handed a shard before the shard was retired may have published since
+    # the survey, and a person may have removed what was committed.
+    entries = list(run.sink.list())
+    check_parts(entries, committed, run_uid=_run_uid(committed), sink=run.sink.uri)
     # Only now, when the successors of the retired parts are all committed: no row is ever missing.
-    _move_retired(run, survey, session)
+    _move_retired(run, survey, session, parts=parts_in(entries))
     content = manifest(run, survey, committed)
     _put(run.sink, MANIFEST, content, session)
     # Before `_SUCCESS`: a finished sink holds nothing but output.
@@ -128,15 +133,12 @@ def _take_back(sink: Storage, success: bytes) -> None:
             sink.delete_exactly([there])
 
 
-def _move_retired(run: Run, survey: Survey, session: Session) -> None:
-    """Move retired parts away, and remove those that workers of ended runs published late.
-
-    Lists the sink again: a worker that was handed a shard before the shard was retired, or before its
-    run ended, may have published since the survey.
-    """
+def _move_retired(
+    run: Run, survey: Survey, session: Session, *, parts: Mapping[str, Entry]
+) -> None:
+    """Move retired *parts* away, and remove those that workers of ended runs published late."""
     if not survey.plan.retired and not run.checkpoint.earlier:
         return
-    parts = parts_in(run.sink.list())
     late = run.cleared.late_parts(parts, plan=survey.plan)
     retired = {survey.plan.facts.part(shard.id) for shard in survey.plan.retired}
     session.check()

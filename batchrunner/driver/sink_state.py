@@ -135,6 +135,23 @@ def examine(
     )
 
 
+def check_parts(
+    entries: Iterable[Entry], committed: Mapping[int, Sentinel], *, run_uid: str, sink: str
+) -> None:
+    """Check that each *committed* part is among *entries*, in the size that its sentinel says.
+
+    Raises:
+        DamagedOutputError: One is gone or has another size, since the session looked at the sink.
+    """
+    names = {shard: sentinel.part for shard, sentinel in committed.items()}
+    if faults := [*_faults(names, {e.key: e for e in entries}, committed, run_uid=run_uid)]:
+        raise DamagedOutputError(
+            f"{len(faults)} committed part(s) in {sink} were changed while the run went on:"
+            f"{_listed(faults)}\nNothing was declared complete. `batchrunner verify --repair SPEC`, then "
+            "`batchrunner run SPEC`, make those shards anew."
+        )
+
+
 def _faults(
     active: Mapping[int, str],
     parts: Mapping[str, Entry],

@@ -9,15 +9,46 @@ from typing import Any, BinaryIO, Protocol
 Options = Mapping[str, Any]
 
 
+_PLAIN = (str, bytes, int, float, bool, type(None))
+
+
 def options_key(options: Options) -> Hashable:
     """Return a key for a cache: equal for equal *options*, whatever their order."""
-    return tuple(sorted((name, _key(value)) for name, value in options.items()))
+    return frozenset((name, _key(value)) for name, value in options.items())
 
 
-def _key(value: Any) -> tuple[str, Hashable]:
+def _key(value: Any) -> Hashable:
+    kind = type(value)
     if isinstance(value, Mapping):
-        return ("", options_key(value))
-    return (type(value).__name__, repr(value))
+        return (kind, options_key(value))
+    if isinstance(value, (list, tuple)):
+        return (kind, tuple(map(_key, value)))
+    # Any other object is equal to itself alone: what it prints may hide what it holds, as a secret does.
+    return (kind, value) if isinstance(value, _PLAIN) else _Same(value)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Same:
+    """An object, compared by identity; kept, so that no other one gets its address."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def copied_options(options: Options) -> Options:
+    """Return *options* with mappings and lists of their own: the caller may change its own later."""
+    return {name: _copied(value) for name, value in options.items()}
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return copied_options(value)
+    return list(map(_copied, value)) if isinstance(value, list) else value
 
 
 MAX_DOCUMENT_BYTES = 64 << 20

@@ -6,7 +6,7 @@ import os
 from collections.abc import Hashable
 
 from batchrunner.errors import InvalidSpecError
-from batchrunner.storage.contract import Options, Storage, options_key
+from batchrunner.storage.contract import Options, Storage, copied_options, options_key
 from batchrunner.storage.schemes import SCHEMES, normal_root, opener_of, parse
 
 _MOST = 256
@@ -68,7 +68,7 @@ def _opened_once(scheme: str, root: str, options: Options) -> Storage:
         if len(_opened) >= _MOST:
             _opened.clear()
         # Of two threads that come here at once, both get the first one's.
-        storage = _opened.setdefault(key, _open(scheme, root, options))
+        storage = _opened.setdefault(key, _open(scheme, root, copied_options(options)))
     return storage
 
 

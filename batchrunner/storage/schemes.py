@@ -20,7 +20,6 @@ OpenRoot = Callable[[str, Options], Storage]
 
 SCHEMES: dict[str, str | OpenRoot] = {
     "s3": "batchrunner.storage.s3.storage:open_bucket",
-    "memory": "batchrunner.testing.memory:open_memory",
 }
 """What opens which scheme, besides paths: the function, or where it is imported from."""
 
@@ -148,6 +147,8 @@ def _absolute_path(uri: str) -> str:
     path = unquote(uri[prefix.end() :]) if prefix else uri
     if not prefix and uri.lower().startswith("file:"):
         raise ValueError('needs an absolute path after file://, such as "file:///data/in"')
+    if _CONTROL.search(path):  # looked at again: "%00" is one only now
+        raise ValueError("must be a path or a URI, without control characters")
     try:
         absolute = os.path.abspath(Path(path).expanduser() if path.startswith("~") else path)
     except (OSError, RuntimeError, ValueError) as error:

@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 from batchrunner.errors import ObjectChangedError, ObjectNotFoundError, StorageError
 from batchrunner.storage.contract import MAX_DOCUMENT_BYTES, Entry, Options, Staged, Storage
 from batchrunner.storage.keys import STAGING, plain_folder, plain_intent, plain_key
+from batchrunner.storage.schemes import SCHEMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,3 +219,7 @@ class MemoryStorage:
 def open_memory(root: str, _: Options) -> Storage:
     """Open the storage of that name, and a folder below it."""
     return MemoryStorage(root)
+
+
+# Only where a test asks for it: what a command wrote here would be gone when it ends.
+SCHEMES.setdefault("memory", "batchrunner.testing.memory:open_memory")
