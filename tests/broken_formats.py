@@ -78,3 +78,8 @@ class TakesArguments(Frames):
 class HasNoSecondReader(Frames):
     def second_reader(self):
         return None
+
+
+class ComparisonRaises(Frames):
+    def has_same_bytes(self, file, shard, *, columns, hashed):
+        raise KeyError("hash")

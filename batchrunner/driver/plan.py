@@ -13,9 +13,9 @@ from functools import partial
 
 from batchrunner.checkpoint import Generation, PlanFacts
 from batchrunner.driver.source_files import Opener, SourceFile, opener_of
-from batchrunner.errors import BatchRunnerError, InputChangedError, InvalidSpecError
+from batchrunner.errors import InputChangedError, InvalidSpecError
 from batchrunner.formats.contract import Format, Sharding, Slice
-from batchrunner.formats.format_error import blamed, fault_of_cut
+from batchrunner.formats.format_error import fault_of_cut, refused
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import DEFAULT, format_named
 from batchrunner.shard import Shard, Slicing
@@ -97,7 +97,7 @@ class Slicer:
         if not file.size or limit == 0:
             return []
         name = file.kind.format
-        try:
+        with refused(f"{file.uri} cannot be cut", name):
             slices = format_named(name).cut(
                 file.size,
                 compression=file.kind.compression,
@@ -105,10 +105,6 @@ class Slicer:
                 limit=limit,
                 opened=lambda: self._opener(file),
             )
-        except BatchRunnerError:
-            raise
-        except Exception as error:  # the code of a format may raise anything
-            raise InvalidSpecError(f"{file.uri} cannot be cut: {blamed(error, name)}") from error
         if fault := fault_of_cut(slices):
             # Rows between slices would be lost without an error: nothing else counts a file's rows.
             raise InvalidSpecError(f"{file.uri}: the format {name} cut it wrongly: {fault}")

@@ -14,6 +14,7 @@ from batchrunner.checkpoint import Sentinel
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.source_files import Opener, SourceFile, opener_of
 from batchrunner.errors import StorageError
+from batchrunner.formats.format_error import refused
 from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
@@ -93,7 +94,10 @@ class Comparer:
     def _has_same_bytes(self, file: SourceFile, made: Sequence[tuple[Shard, str]]) -> bool:
         known = format_named(file.kind.format)
         try:
-            with self._opener(file) as opened:
+            with (
+                refused(f"{file.uri} cannot be compared", file.kind.format),
+                self._opener(file) as opened,
+            ):
                 return all(
                     known.has_same_bytes(opened, shard, columns=self._columns, hashed=hashed)
                     for shard, hashed in made

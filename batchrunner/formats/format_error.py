@@ -45,6 +45,17 @@ def writing_in(name: str) -> Iterator[None]:
         raise failure from error
 
 
+@contextmanager
+def refused(what: str, name: str) -> Iterator[None]:
+    """Raise what the format *name* raises in the block as an InvalidSpecError that says *what* failed."""
+    try:
+        yield
+    except BatchRunnerError:
+        raise
+    except Exception as error:
+        raise InvalidSpecError(f"{what}: {blamed(error, name)}") from error
+
+
 def fault_of_cut(slices: Any) -> str:
     """Return what is wrong with the *slices* that `Format.cut` returned; "" if nothing can be seen.
 
@@ -67,10 +78,8 @@ def second_reader_of(made: Format) -> RecordReader | TableReader:
         InvalidSpecError: It makes none.
     """
     name = type(made).__name__
-    try:
+    with refused("it has no second reader", name):
         reader = made.second_reader()
-    except Exception as error:  # the user's code may raise anything
-        raise InvalidSpecError(f"it has no second reader: {blamed(error, name)}") from error
     if not isinstance(reader, RecordReader | TableReader):
         raise InvalidSpecError(
             f"{name}.second_reader returned {reader!r:.80}; it must return a RecordReader or a "

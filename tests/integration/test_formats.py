@@ -362,6 +362,18 @@ def test_verify_names_the_class_without_a_second_reader(tmp_path):
         verify(spec)
 
 
+def test_a_comparison_that_raises_is_refused_with_its_line(tmp_path):
+    """A file that was touched is compared before anything is dispatched."""
+    spec = frames_named(tmp_path, "ComparisonRaises")
+    assert BatchRunner(spec).run().ok
+    os.utime(tmp_path / "in/0.frames", (1, 1))
+
+    with pytest.raises(
+        InvalidSpecError, match=r"cannot be compared: .*KeyError: 'hash', at .*:\d+$"
+    ):
+        BatchRunner(spec).run()
+
+
 def test_a_broken_format_of_another_package_ends_no_run(tmp_path):
     """It is left out, with a warning; a spec that names it is refused."""
     an_installed(tmp_path / "site", f"broken = no_such:Format\nframes = {TARGET}")
