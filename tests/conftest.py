@@ -8,29 +8,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from batchrunner.testing.fault_proxy import fault_proxy
+from batchrunner.testing.s3_servers import moto_server, rclone_server, seaweedfs_server
+from tiers import SOAK, TIERS, WITHOUT_SERVERS, marks_of, tier_of
+
 # How long an example takes says more of the machine than of the code.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
-
-pytest.register_assert_rewrite("batchrunner.testing.storage_contract")
-pytest.register_assert_rewrite("batchrunner.testing.analytics_contract")
-pytest.register_assert_rewrite("batchrunner.testing.jobs_contract")
-
-from batchrunner.testing.fault_proxy import fault_proxy  # noqa: E402 -- asserts first
-from batchrunner.testing.s3_servers import (  # noqa: E402 -- asserts first
-    moto_server,
-    rclone_server,
-    seaweedfs_server,
-)
-from tiers import (  # noqa: E402 -- asserts first
-    SOAK,
-    TIERS,
-    WITHOUT_SERVERS,
-    marks_of,
-    tier_of,
-)
 
 ROOT = Path(__file__).parent
 

@@ -102,8 +102,14 @@ def test_an_opener_that_is_not_installed_is_named(registry):
     ("opener", "says"),
     [
         ("sqlite_storage:TABLE", "which is no function but a str"),
-        ("sqlite_storage:open_nothing", "sqlite_storage:open_nothing raised TypeError.*root and the"),
-        ("sqlite_storage:open_badly", "sqlite_storage:open_badly raised KeyError: 'ghost'.*correct"),
+        (
+            "sqlite_storage:open_nothing",
+            "sqlite_storage:open_nothing raised TypeError.*root and the",
+        ),
+        (
+            "sqlite_storage:open_badly",
+            "sqlite_storage:open_badly raised KeyError: 'ghost'.*correct",
+        ),
     ],
 )
 def test_a_mistake_in_an_opener_names_scheme_and_function(
