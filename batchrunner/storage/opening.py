@@ -91,7 +91,8 @@ def _open_by_plugin(scheme: str, root: str, options: Options) -> Storage:
         missing = error.args[0] if isinstance(error, KeyError) and error.args else None
         if isinstance(missing, str) and missing not in options:
             raise InvalidSpecError(
-                f"{scheme}://{root} needs the storage option {missing!r}: give it by storage_options"
+                f"{scheme}://{root} needs the storage option {missing!r}: give it by storage_options, or "
+                "on the command line by --storage-options"
             ) from error
         raise CannotStartError(
             f"{scheme}://{root} cannot be opened: {SCHEMES[scheme]} raised {describe(error)}. It is "
