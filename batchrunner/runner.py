@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
 from batchrunner.execute.payload import import_paths
 from batchrunner.formats.registry import registered
+from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.views.dead_letters import most_frequent
 from batchrunner.worker.work import Work
@@ -255,7 +256,7 @@ def _finish(
             record_batch(run, survey, committed)
         declare_success(run, survey, committed, session)
     if not report.within_budget:
-        report = _with_row_error(report, run, committed)
+        report = _with_row_error(report, run, survey.plan.active, committed)
     report = replace(
         report,
         shards_new=len(outcomes.committed),
@@ -277,11 +278,11 @@ def _finish(
 
 
 def _with_row_error(
-    report: BatchReport, run: Run, committed: Mapping[int, Sentinel]
+    report: BatchReport, run: Run, shards: Iterable[Shard], committed: Mapping[int, Sentinel]
 ) -> BatchReport:
     """Add what most rows failed with; where that cannot be read, warn and leave it out."""
     try:
-        group = most_frequent(run.checkpoint, committed.values())
+        group = most_frequent(run.checkpoint, shards, committed)
     except (DamagedOutputError, StorageError) as error:
         _log.warning("%s", error)
         return report

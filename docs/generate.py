@@ -119,8 +119,8 @@ Nothing else counts: not the capability's code or constructor arguments, not wha
 result belongs into one of the five. To run the same run again all the same, give it another edition:
 
 `submit_capability(capability, ..., edition="2")` is another job than without it, in every backend; its run is recorded as
-`<run_uid>-2`, beside the first. An edition is a word of up to 100 letters. `BatchCapability(spec, edition="2")` and
-`batchrunner jobs submit --edition 2` mean the same.
+`<run_uid>-2`, beside the first. An edition is a word or a date, of up to 100 letters, digits and `. : + - _`.
+`BatchCapability(spec, edition="2")` and `batchrunner jobs submit --edition 2` mean the same.
 
 Of a batch (`BatchCapability`, `batchrunner jobs submit`) the code counts, too, with all else of its spec that decides the output: with
 other code it is another job. Where the old code has committed shards, that job fails with an error that names what differs: outputs are

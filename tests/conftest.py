@@ -9,18 +9,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from batchrunner.testing.fault_proxy import fault_proxy
-from batchrunner.testing.s3_servers import (
-    moto_server,
-    rclone_server,
-    seaweedfs_server,
-)
-from tiers import (
-    SOAK,
-    TIERS,
-    WITHOUT_SERVERS,
-    marks_of,
-    tier_of,
-)
+from batchrunner.testing.s3_servers import moto_server, rclone_server, seaweedfs_server
+from tiers import SOAK, TIERS, WITHOUT_SERVERS, marks_of, tier_of
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile(

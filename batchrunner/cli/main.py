@@ -91,9 +91,9 @@ def batchrunner() -> None:
     """Map a capability over millions of rows: every row exactly once, whatever is killed.
 
     \b
-    Exit codes: 0 done · 1 shards failed · 2 bad command line or spec · 3 cannot start ·
-    4 refused, nothing touched · 5 verify found a defect · 75 stopped with work left ·
-    130 Ctrl-C · 143 SIGTERM
+    Exit codes: 0 done · 1 shards failed, or internal error · 2 bad command line or spec ·
+    3 cannot start · 4 refused, nothing touched · 5 verify found a defect ·
+    75 stopped with work left · 130 Ctrl-C · 143 SIGTERM
     """  # noqa: D301 - click wants the character
     handler = _CurrentStderrHandler()
     handler.setFormatter(_RedactingFormatter("%(message)s"))

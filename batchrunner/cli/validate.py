@@ -54,7 +54,10 @@ def _check(spec: str) -> None:
     loaded = BatchSpec.from_yaml(spec)
     if loaded.capability is None:
         raise InvalidSpecError(f"{spec}: there is no capability; name one: package.module:function")
-    if parts := loaded.sink.format or format_by_names(loaded.source):
+    source_format = format_by_names(loaded.source)
+    if source_format:
+        loaded.check_shard(source_format)
+    if parts := loaded.sink.format or source_format:
         loaded.check_parts(parts)
     check_target(loaded.capability.target)
     check_constructor(loaded)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from batchrunner.analytics import CapabilityRunRef, open_store
-from batchrunner.errors import NoJobBackendError
+from batchrunner.errors import InvalidSpecError, NoJobBackendError
 from batchrunner.jobs.backend import JobBackend, backend_class, options_of
 from batchrunner.jobs.batch_capability import BatchCapability
 from batchrunner.jobs.identity import checked_edition, run_key
@@ -146,9 +146,13 @@ def get_job(job_id: str) -> Job[CapabilityRunRef]:
 
     Raises:
         NoJobBackendError: `configure_job_backend` was not called. Also a RuntimeError.
+        InvalidSpecError: *job_id* is no text. Also a ValueError.
         UnknownJobError: There is no such job. Also a KeyError.
     """
-    return cast(Job[CapabilityRunRef], _required("get_job").get(job_id))
+    backend = _required("get_job")
+    if not isinstance(job_id, str):
+        raise InvalidSpecError(f"a job is found by its job_id, a text; this is {job_id!r:.200}")
+    return cast(Job[CapabilityRunRef], backend.get(job_id))
 
 
 def list_jobs(
@@ -164,7 +168,7 @@ def list_jobs(
         submitted_before_ts: Only jobs submitted earlier, in seconds since 1970.
 
     Raises:
-        InvalidSpecError: The limit is no whole number. Also a ValueError.
+        InvalidSpecError: The limit is no whole number, or below 0. Also a ValueError.
         TypeError: The filter is no JobStatus.
     """
     selection = Selection.asked(limit, status_filter, submitted_before_ts)

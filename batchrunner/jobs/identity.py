@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import partial
@@ -91,18 +92,20 @@ def _plain(value: Any, *, what: str) -> Any:
     )
 
 
+_EDITION = re.compile(r"(?:[^\W_][\w.:+-]*)?")
 _MOST_LETTERS = 100
 
 
 def checked_edition(edition: object) -> str:
-    """Return *edition*, checked: a word that becomes a part of names; "" is the first edition.
+    """Return *edition*, checked: a word or a date that becomes a part of names; "" is the first edition.
 
     Raises:
-        InvalidSpecError: It is no word, or too long.
+        InvalidSpecError: It is neither, or too long.
     """
-    if not isinstance(edition, str) or edition != edition.strip() or not edition.isprintable():
+    if not isinstance(edition, str) or not _EDITION.fullmatch(edition):
         raise InvalidSpecError(
-            f'edition must be a word or a date, such as "2" or "2026-05", not {edition!r}'
+            'edition must be a word or a date, such as "2" or "2026-05" (letters, digits and . : + - _, '
+            f"a letter or a digit first), not {edition!r:.200}"
         )
     if len(edition) > _MOST_LETTERS:
         raise InvalidSpecError(f"edition must have at most {_MOST_LETTERS} letters")

@@ -39,12 +39,15 @@ class Selection:
 
         Raises:
             TypeError: The filter is neither a JobStatus nor several.
-            InvalidSpecError: The limit is no whole number.
+            InvalidSpecError: The limit is no whole number, or below 0.
         """
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
-            raise InvalidSpecError(f"limit must be a number of jobs or None, not {limit!r}")
+        is_number = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
+        if limit is not None and not is_number:
+            raise InvalidSpecError(
+                f"limit must be a number of jobs, from 0 on, or None, not {limit!r}"
+            )
         return cls(
-            None if limit is None else max(limit, 0),
+            limit,
             None if status_filter is None else _statuses(status_filter),
             None if submitted_before_ts is None else float(submitted_before_ts),
         )

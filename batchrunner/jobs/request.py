@@ -8,7 +8,7 @@ import math
 import platform
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from typing import Any
 from batchrunner import __version__
 from batchrunner.errors import CannotStartError, CapabilityImportError, InvalidSpecError, describe
 from batchrunner.execute.payload import import_paths
-from batchrunner.jobs.identity import call_of
+from batchrunner.jobs.identity import KINDS, call_of
 from batchrunner.jobs.outcome import now_text
 from batchrunner.spec.fields import size_in_bytes
 
@@ -174,9 +174,16 @@ def check_call(capability: Any, inputs: Mapping[str, Any]) -> None:
     """Check that *capability* can be submitted, and that its `run` takes *inputs*.
 
     Raises:
-        InvalidSpecError: It lacks `id` or `run`, its `run` is async or does not take *inputs*, or
-            *inputs* ask for the cache.
+        InvalidSpecError: It is a class, or lacks `id` or `run`, its `run` is async or does not take
+            *inputs*, or *inputs* ask for the cache or have no list of datasets, models or metrics.
     """
+    # Not of a class or static method: such a class is a capability.
+    run = inspect.getattr_static(capability, "run", None)
+    if isinstance(capability, type) and inspect.isfunction(run):
+        name = capability.__qualname__
+        raise InvalidSpecError(
+            f"a capability is an object, and {name} is a class: give an instance, such as {name}()"
+        )
     if not callable(getattr(capability, "run", None)) or not hasattr(capability, "id"):
         raise InvalidSpecError(
             f"a capability is an object with `id` and `run(...)`; this is {capability!r:.200}"
@@ -191,10 +198,22 @@ def check_call(capability: Any, inputs: Mapping[str, Any]) -> None:
             "use_cache=True is not possible in a job: a worker's local cache is neither durable nor "
             'shared. The backend "ray" runs no run twice; results are in the analytics store'
         )
+    for kind in KINDS:
+        _check_list(kind, inputs.get(kind))
     try:
         inspect.signature(capability.run).bind(**inputs)
     except TypeError as error:
         raise InvalidSpecError(f"capability {capability.id}: run() {error}") from error
+
+
+def _check_list(kind: str, items: Any) -> None:
+    # A text is a sequence, too: of its letters, each of which would pass for an item with an id.
+    if isinstance(items, str | bytes):
+        raise InvalidSpecError(
+            f"{kind} must be a list, not one text: write {kind}=[{items!r:.200}]"
+        )
+    if items is not None and not isinstance(items, Iterable):
+        raise InvalidSpecError(f"{kind} must be a list, not {items!r:.200}")
 
 
 def pickled_call(capability: Any, inputs: Mapping[str, Any], *, edition: str = "") -> PickledCall:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from batchrunner.errors import InvalidSpecError
-from batchrunner.formats.registry import is_target
+from batchrunner.formats.registry import format_named, is_target
 from batchrunner.spec.execution import ErrorsSpec, ExecutionSpec, RaySpec
 from batchrunner.spec.fields import Name, OneUri
 from batchrunner.spec.loading import SpecText, checked, read_text
@@ -169,6 +169,17 @@ class BatchSpec(Section):
                     f"{error}; the parts are {parts}: to begin a run with others, give sink.format"
                 )
                 raise self.refusal(("sink", name), what) from error
+
+    def check_shard(self, source_format: str) -> None:
+        """Check that files of *source_format* can be cut as `source.shard` says.
+
+        Raises:
+            InvalidSpecError: It asks for row groups, which they do not have.
+        """
+        shard = self.source.shard
+        if shard and shard.row_groups and not format_named(source_format).has_row_groups:
+            what = f"{source_format} has no row groups, only Parquet has; use rows, bytes or files"
+            raise self.refusal(("source", "shard", "row_groups"), what)
 
     def refusal(self, loc: tuple[str | int, ...], message: str) -> InvalidSpecError:
         """Return an error with *message* for the value at *loc*, with its line if there is a file."""

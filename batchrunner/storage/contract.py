@@ -120,7 +120,8 @@ class Storage(Protocol):
 
         Raises:
             ObjectNotFoundError: There is none.
-            StorageError: It is larger than `MAX_DOCUMENT_BYTES`.
+            StorageError: It is larger than `MAX_DOCUMENT_BYTES`, a number that the message names.
+                Nothing of it is read.
         """
 
     def open(self, entry: Entry) -> BinaryIO:

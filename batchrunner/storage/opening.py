@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable
 
-from batchrunner.errors import InvalidSpecError
+from batchrunner.errors import BatchRunnerError, CannotStartError, InvalidSpecError, describe
 from batchrunner.storage.contract import Options, Storage, copied_options, options_key
 from batchrunner.storage.schemes import SCHEMES, normal_root, opener_of, parse
 
@@ -26,8 +26,9 @@ def open_storage(uri: str, *, storage_options: Options | None = None) -> Storage
         storage_options: s3fs's, for s3://. A path needs none.
 
     Raises:
-        InvalidSpecError: The scheme is not registered, or there is no root in *uri*.
-        CannotStartError: What was registered for its scheme cannot be imported.
+        InvalidSpecError: The scheme is not registered, there is no root in *uri*, or its opener looks
+            up a storage option that was not given.
+        CannotStartError: What was registered for its scheme cannot be imported, or raises.
     """
     scheme, rest = _parsed(uri)
     try:
@@ -43,8 +44,8 @@ def locate(uri: str, *, storage_options: Options | None = None) -> tuple[Storage
     The storage is that of the whole bucket, or of "/" for a path.
 
     Raises:
-        InvalidSpecError: The scheme is not registered, or there is no object in *uri*.
-        CannotStartError: What was registered for its scheme cannot be imported.
+        InvalidSpecError: As `open_storage`, or there is no object in *uri*.
+        CannotStartError: As `open_storage`.
     """
     scheme, rest = _parsed(uri)
     root, key = rest.partition("/")[::2] if scheme else ("/", rest[1:])
@@ -74,10 +75,29 @@ def _opened_once(scheme: str, root: str, options: Options) -> Storage:
 
 def _open(scheme: str, root: str, options: Options) -> Storage:
     if scheme:
-        return opener_of(scheme)(root, options)
+        return _open_by_plugin(scheme, root, options)
     from batchrunner.storage.disk.storage import LocalStorage
 
     return LocalStorage(root)
+
+
+def _open_by_plugin(scheme: str, root: str, options: Options) -> Storage:
+    opener = opener_of(scheme)
+    try:
+        return opener(root, options)
+    except BatchRunnerError:
+        raise
+    except Exception as error:  # the opener is code of the user's, which may raise anything
+        missing = error.args[0] if isinstance(error, KeyError) and error.args else None
+        if isinstance(missing, str) and missing not in options:
+            raise InvalidSpecError(
+                f"{scheme}://{root} needs the storage option {missing!r}: give it by storage_options, or "
+                "on the command line by --storage-options"
+            ) from error
+        raise CannotStartError(
+            f"{scheme}://{root} cannot be opened: {SCHEMES[scheme]} raised {describe(error)}. It is "
+            "called with the root and the storage options: correct these or the function"
+        ) from error
 
 
 def _parsed(uri: str) -> tuple[str, str]:

@@ -59,7 +59,7 @@ def opener_of(scheme: str) -> OpenRoot:
     """Return what opens *scheme*, which is registered.
 
     Raises:
-        CannotStartError: It cannot be imported.
+        CannotStartError: It cannot be imported, or cannot be called.
     """
     opener = SCHEMES[scheme]
     if not isinstance(opener, str):
@@ -72,6 +72,11 @@ def opener_of(scheme: str) -> OpenRoot:
             f"{scheme}:// is registered to be opened by {opener}, which cannot be imported "
             f"({type(error).__name__}: {error}): install it here and where the workers run"
         ) from error
+    if not callable(open_root):
+        raise CannotStartError(
+            f"{scheme}:// is registered to be opened by {opener}, which is no function but a "
+            f"{type(open_root).__name__}: register one that takes the root and the storage options"
+        )
     return open_root
 
 
@@ -109,8 +114,9 @@ def parse(uri: str) -> tuple[str, str]:
     if not (match and match[2] and _is_registered(scheme)):
         raise ValueError(
             f"is of a store that is not supported{f' ({scheme}://)' if scheme else ''}: use a local "
-            "path, file:// or s3://, or install a package that names it in the entry point group "
-            f"`{_GROUP}` (`batchrunner.storage.register` is for this process alone)"
+            "path, file:// or s3://, or install a package with the entry point "
+            f"`{scheme or 'scheme'}` in the group `{_GROUP}`; `batchrunner.storage.register` adds one "
+            "in its own process only"
         )
     rest = uri[match.end() :]
     _check_container(scheme, rest.partition("/")[0])

@@ -2,9 +2,9 @@
 
 import sys
 
-if "pytest" in sys.modules:  # a fake may also be used without it
-    import pytest
+_SUITES = ("analytics_contract", "formats_contract", "jobs_contract", "storage_contract")
 
-    # Before they are imported: a failed promise then shows the values, not a bare AssertionError.
-    for _suite in ("analytics", "formats", "jobs", "storage"):
-        pytest.register_assert_rewrite(f"{__name__}.{_suite}_contract")
+# Before the suites are imported, and only under pytest: without it, a suite's failure is a bare
+# AssertionError. The storage `memory` is imported by runs, where there may be no pytest.
+if _pytest := sys.modules.get("pytest"):
+    _pytest.register_assert_rewrite(*(f"{__name__}.{suite}" for suite in _SUITES))

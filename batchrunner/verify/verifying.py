@@ -9,11 +9,12 @@ from contextlib import nullcontext
 from itertools import islice
 
 from batchrunner.checkpoint import RunLocation
+from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.sink_state import SUCCESS
 from batchrunner.errors import DamagedOutputError
 from batchrunner.shard import Shard, Slicing
-from batchrunner.spec import BatchSpec
+from batchrunner.spec import BatchSpec, ErrorsSpec
 from batchrunner.verify.checks import NONE, Checks, RowChecks, sound_shards
 from batchrunner.verify.document_check import document_faults
 from batchrunner.verify.evidence import Evidence, gather
@@ -72,7 +73,8 @@ def verify_run(run: RunLocation, *, checks: Checks, watch: Watch) -> Verificatio
     check = ShardCheck(run, evidence)
     findings = [*_shard_faults(evidence, check, watch), *_run_faults(run, evidence, check)]
     findings += document_faults(run)
-    notes = [*_notes(evidence, check)]
+    totals = sentinel_totals(evidence)
+    notes = [*_notes(evidence, check, totals, errors=run.spec.errors)]
     sound = sound_shards(evidence, findings)
     if checks.asks_for_rows and not findings:
         refuse_changed(sound, evidence.changed)
@@ -83,7 +85,6 @@ def verify_run(run: RunLocation, *, checks: Checks, watch: Watch) -> Verificatio
         findings += rows.faults(sound, watch=watch)
     notes += rows.notes
     findings.sort(key=lambda finding: (finding.shard is None, finding.shard or 0))
-    totals = sentinel_totals(evidence)
     return Verification(
         findings=tuple(findings),
         notes=tuple(notes),
@@ -106,11 +107,21 @@ def _shard_faults(evidence: Evidence, check: ShardCheck, watch: Watch) -> Iterat
                 yield from findings
 
 
-def _notes(evidence: Evidence, check: ShardCheck) -> Iterator[str]:
+def _notes(
+    evidence: Evidence, check: ShardCheck, totals: Totals, *, errors: ErrorsSpec
+) -> Iterator[str]:
     # A damaged sentinel is a finding: its shard is not also noted as pending.
     pending = len(evidence.plan.active) - len(evidence.sentinels) - len(evidence.damaged)
     if pending and not evidence.is_finished:
         yield f"{pending:,} of {len(evidence.plan.active):,} shards are not committed yet"
+    elif not evidence.is_finished and totals.rows_failed > errors.allowed(totals.rows_in):
+        # Another run would compute nothing, and end in the same way.
+        yield (
+            f"every shard is committed, but too many rows failed: {totals.rows_failed:,} of "
+            f"{totals.rows_in:,}, where errors.max_row_errors allows "
+            f"{int(errors.allowed(totals.rows_in)):,}: fix what they fail for and run batchrunner "
+            "retry --rows, or raise errors.max_row_errors and run once more"
+        )
     elif not evidence.is_finished:
         yield "every shard is committed, but the output is not declared complete: run once more"
     for uri, why in sorted(evidence.changed.items()):

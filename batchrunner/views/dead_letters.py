@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import Any
@@ -18,7 +18,7 @@ from batchrunner.checkpoint.dead_letters import (
 )
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.errors import ObjectNotFoundError
-from batchrunner.shard import Slicing
+from batchrunner.shard import Shard, Slicing
 
 _SHARDS_READ = 50
 """For the most frequent error: each costs a read."""
@@ -82,12 +82,7 @@ def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
         raise ObjectNotFoundError(f"there is no run in {checkpoint.storage.uri}")
     plan = StoredPlan.of(generations)
     committed = checkpoint.sentinels().good
-    # Their dead letters are those of the retry now: it read the same rows again.
-    retried = {
-        shard.start
-        for shard in plan.active
-        if shard.slicing is Slicing.DEAD_LETTERS and shard.id in committed
-    }
+    retried = _retried(plan.active, committed)
     of_failed_shards = kept_dead_letters(checkpoint)
     for shard in plan.active:
         stem = plan.facts.stem(shard.id)
@@ -109,16 +104,35 @@ def error_groups(checkpoint: Checkpoint) -> list[ErrorGroup]:
     return _groups(read_dead_letters(checkpoint))
 
 
-def most_frequent(checkpoint: Checkpoint, committed: Iterable[Sentinel]) -> ErrorGroup | None:
-    """Return the largest group of the dead letters of the first few of these shards.
+def most_frequent(
+    checkpoint: Checkpoint, shards: Iterable[Shard], committed: Mapping[int, Sentinel]
+) -> ErrorGroup | None:
+    """Return the largest group of the dead letters of the first few *committed* shards of *shards*.
+
+    Without those that a retry has taken over, as `read_dead_letters`.
 
     Raises:
         DamagedOutputError: Some of them are not whole.
         StorageError: They cannot be read.
     """
-    failed = islice((sentinel for sentinel in committed if sentinel.errors), _SHARDS_READ)
-    dead_letters = chain.from_iterable(dead_letters_of(checkpoint, sentinel) for sentinel in failed)
+    retried = _retried(shards, committed)
+    failed = (s for shard, s in committed.items() if s.errors and shard not in retried)
+    dead_letters = chain.from_iterable(
+        dead_letters_of(checkpoint, sentinel) for sentinel in islice(failed, _SHARDS_READ)
+    )
     return next(iter(_groups(dead_letters)), None)
+
+
+def _retried(shards: Iterable[Shard], committed: Container[int]) -> set[int]:
+    """Return the ids of the shards whose dead letters are those of a committed retry now.
+
+    It read the same rows again: those that failed again would count twice.
+    """
+    return {
+        shard.start
+        for shard in shards
+        if shard.slicing is Slicing.DEAD_LETTERS and shard.id in committed
+    }
 
 
 def _groups(dead_letters: Iterable[dict[str, Any]]) -> list[ErrorGroup]:

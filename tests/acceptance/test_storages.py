@@ -71,7 +71,7 @@ def test_a_scheme_is_registered_for_the_spec_and_for_opening_at_once(
 ):
     """One registry: what can be opened can be named, and the opener is imported when it is needed."""
     monkeypatch.syspath_prepend(str(package))
-    with pytest.raises(InvalidSpecError, match=r"not supported \(shelf://\)"):
+    with pytest.raises(InvalidSpecError, match=r"not supported \(shelf://\).*`shelf` in the group"):
         SinkSpec(uri="shelf://box/a")
 
     register("shelf", "sqlite_storage:open_sqlite")
@@ -95,6 +95,44 @@ def test_an_opener_that_is_not_installed_is_named(registry):
     register("shelf", "no_such_module:open_shelf")
 
     with pytest.raises(CannotStartError, match=r"no_such_module:open_shelf.*where the workers run"):
+        open_storage("shelf://box")
+
+
+@pytest.mark.parametrize(
+    ("opener", "says"),
+    [
+        ("sqlite_storage:TABLE", "which is no function but a str"),
+        (
+            "sqlite_storage:open_nothing",
+            "sqlite_storage:open_nothing raised TypeError.*root and the",
+        ),
+        (
+            "sqlite_storage:open_badly",
+            "sqlite_storage:open_badly raised KeyError: 'ghost'.*correct",
+        ),
+    ],
+)
+def test_a_mistake_in_an_opener_names_scheme_and_function(
+    package, registry, monkeypatch, opener, says
+):
+    """It is the author's mistake, not an internal error of batchrunner."""
+    monkeypatch.syspath_prepend(str(package))
+    with (package / "sqlite_storage.py").open("a") as file:
+        file.write("def open_nothing():\n    pass\n")
+        file.write("def open_badly(root, options):\n    {}['ghost']\n")
+    register("shelf", opener)
+    sys.modules.pop("sqlite_storage", None)  # of the test before: another file
+
+    with pytest.raises(CannotStartError, match=f"shelf://.*{says}"):
+        open_storage("shelf://box", storage_options={"ghost": 1})
+
+
+def test_a_storage_option_that_an_opener_misses_is_named_as_one(package, registry, monkeypatch):
+    """The spec, or `--storage-options`, is to be corrected."""
+    monkeypatch.syspath_prepend(str(package))
+    register("shelf", "sqlite_storage:open_sqlite")
+
+    with pytest.raises(InvalidSpecError, match="shelf://box needs the storage option 'file'"):
         open_storage("shelf://box")
 
 

@@ -37,6 +37,8 @@ class TestMemoryStorage(StorageContract):
 
 
 class TestS3StorageOnMoto(StorageContract):
+    has_server_in_process = True
+
     @pytest.fixture
     def storage(self, moto, prefix):
         return S3Storage(moto.bucket, prefix, storage_options=moto.storage_options)

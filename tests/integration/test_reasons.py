@@ -20,6 +20,7 @@ from batchrunner.checkpoint.dead_letters import (
 from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Position
 from batchrunner.storage import open_storage
+from batchrunner.verify import verify
 from batchrunner.views.dead_letters import error_groups, read_dead_letters
 from batchrunner.views.garbage import Garbage, GarbageKind
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
@@ -217,6 +218,22 @@ def test_too_many_rows_of_many_shards_are_reported_with_their_reason(tmp_path):
         "3 of the failed rows; one of them: " + json.dumps({"id": 0, "text": "row 0", "bad": True})
     )
     assert "strict" in report.row_traceback
+
+
+def test_rows_that_failed_again_count_once_and_verify_does_not_ask_for_another_run(tmp_path):
+    """Another run, or a retry without a fix, changes nothing."""
+    write_jsonl(tmp_path / "in/a.jsonl", with_bad(3, {1, 2}))
+    spec = a_strict_spec(tmp_path, errors={})
+    BatchRunner(spec).run()
+
+    for _ in range(2):
+        report = BatchRunner(spec).retry(rows=True)
+        assert ", 2 of the failed rows; one of them: " in report.row_error
+
+    assert (report.exit_code, report.rows_failed) == (1, 2)
+    [note] = verify(spec).notes
+    assert "too many rows failed: 2 of 3, where errors.max_row_errors allows 0: fix" in note
+    assert "retry --rows" in note
 
 
 def test_a_row_set_aside_keeps_the_line_of_code(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -75,3 +76,18 @@ def test_a_wrong_value_is_refused_before_anything_runs(field, folder, monkeypatc
             assert "Traceback" not in said, (command, value)
             if code:
                 break
+
+
+@pytest.mark.parametrize("source_format", ["jsonl", "frames_format:Frames"])
+def test_row_groups_of_a_format_without_them_are_refused_by_validate(
+    source_format, folder, monkeypatch, capsys
+):
+    """With its line, and not only by the run."""
+    monkeypatch.chdir(folder)
+    source = {"uri": "in", "format": source_format, "shard": {"row_groups": 2}}
+    (folder / "spec.yaml").write_text(a_spec_with("source", source))
+
+    assert _run(["validate", "spec.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert f"row_groups: {source_format} has no row groups" in said
+    assert re.search(r"spec\.yaml:\d+:\d+", said)

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import uuid
+from importlib import import_module
 
 import pytest
 
@@ -234,11 +235,50 @@ def test_a_batch_has_one_edition_however_it_is_said(tmp_path):
         said.of_edition("3")
 
 
-@pytest.mark.parametrize("wrong", [2, None, " 2", "a\nb", "x" * 101])
+@pytest.mark.parametrize("wrong", [2, None, " 2", "a\nb", "x" * 101, "a b", "a/b", "../../x", "e'"])
 def test_what_is_no_edition_is_refused(wrong):
     """It becomes a part of a name."""
     with pytest.raises(ValueError, match="edition must"):
         checked_edition(wrong)
+
+
+@pytest.mark.parametrize("edition", ["", "2", "2026-05", "2026-05-01T10:00:00+02:00", "août_1.2"])
+def test_a_word_or_a_date_is_an_edition(edition):
+    """Whatever alphabet a team writes in."""
+    assert checked_edition(edition) == edition
+
+
+@pytest.mark.parametrize("kind", ["datasets", "models", "metrics"])
+def test_what_is_no_list_of_inputs_is_refused(kind):
+    """A text would pass for as many inputs as it has letters."""
+    with pytest.raises(ValueError, match=rf"{kind} must be a list, not one text: .*\['text'\]"):
+        check_call(Scoring("a"), {kind: "text"})
+    with pytest.raises(ValueError, match=f"{kind} must be a list, not 3"):
+        check_call(Scoring("a"), {kind: 3})
+
+
+def test_a_class_in_place_of_a_capability_asks_for_an_instance():
+    """Not for an argument `self`."""
+    with pytest.raises(ValueError, match=r"Scoring is a class: give an instance, such as Scoring"):
+        check_call(Scoring, {})
+
+
+def test_arguments_of_another_kind_are_named(tmp_path):
+    """Not by a TypeError from somewhere inside."""
+    configure_job_backend("in-process", analytics_store={"uri": str(tmp_path)})
+    with pytest.raises(InvalidSpecError, match="its job_id, a text; this is 3"):
+        get_job(3)
+    with pytest.raises(InvalidSpecError, match=r"limit must be .* not -1"):
+        list_jobs(limit=-1)
+    shutdown_job_backend()
+
+
+@pytest.mark.parametrize("package", ["batchrunner", "batchrunner.jobs"])
+def test_public_names_are_listed_before_they_are_imported(package):
+    """A notebook completes what `dir` lists."""
+    module = import_module(package)
+
+    assert set(module.__all__) <= set(dir(module))
 
 
 def test_an_async_run_is_refused_when_it_is_submitted():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,11 @@ def test_what_ci_runs_is_every_tier_but_the_soak():
 
     assert run >= {"check", "test-local", "test-smoke", "test-ray", "test-s3", "test-sweeps"}
     assert "soak" not in run
+
+
+@pytest.mark.parametrize("suite", ["analytics", "formats", "jobs", "storage"])
+def test_a_failure_in_a_shipped_suite_shows_its_values(suite):
+    """Not a bare AssertionError, also in the packages of others, whose conftest does nothing for it."""
+    module = import_module(f"batchrunner.testing.{suite}_contract")
+
+    assert type(module.__loader__).__name__ == "AssertionRewritingHook"
