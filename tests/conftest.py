@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import batchrunner.testing.memory  # noqa: F401 -- makes memory:// known
 from batchrunner.testing.fault_proxy import fault_proxy
 from batchrunner.testing.s3_servers import moto_server, rclone_server, seaweedfs_server
 from tiers import SOAK, TIERS, WITHOUT_SERVERS, marks_of, tier_of

@@ -105,7 +105,7 @@ def test_a_small_run_in_a_bucket_makes_few_requests(seaweedfs, prefix):
 
     assert first == {
         "storages": 4,
-        "ListObjectsV2": 18,
+        "ListObjectsV2": 19,
         "ListMultipartUploads": 4,
         "GetObject": 1,
         "HeadObject": 2,
@@ -115,7 +115,7 @@ def test_a_small_run_in_a_bucket_makes_few_requests(seaweedfs, prefix):
     }
     assert grown == {
         "storages": 4,
-        "ListObjectsV2": 32,
+        "ListObjectsV2": 33,
         "ListMultipartUploads": 4,
         "GetObject": 10,
         "HeadObject": 5,

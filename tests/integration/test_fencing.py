@@ -22,6 +22,7 @@ from batchrunner.checkpoint.commit import Finished, commit
 from batchrunner.driver.dispatch import Dispatcher
 from batchrunner.errors import (
     CapabilityImportError,
+    DamagedOutputError,
     ForeignOutputError,
     InvalidSpecError,
     LeaseHeldError,
@@ -216,7 +217,9 @@ def test_a_sentinel_of_another_run_would_be_trusted_without_the_comparison(tmp_p
     monkeypatch.setattr(Sentinel, "is_of", Sentinel.is_of)  # so that it is put back
     mutants.apply("trusts_any_sentinel")
 
-    assert failure_beside_a_foreign_sentinel(tmp_path) == ""
+    # No shard fails: only the look at all parts, before the end, still finds it.
+    with pytest.raises(DamagedOutputError, match="its sentinel is of another run"):
+        failure_beside_a_foreign_sentinel(tmp_path)
 
 
 def failure_beside_a_foreign_sentinel(folder):
