@@ -1,7 +1,7 @@
 """Formats as a user gets them wrong, one fault each."""
 
 from batchrunner.formats import RowFormat
-from frames_format import Frames
+from frames_format import Frames, FramesAgain
 
 
 class ReadRaises(Frames):
@@ -83,3 +83,34 @@ class HasNoSecondReader(Frames):
 class ComparisonRaises(Frames):
     def has_same_bytes(self, file, shard, *, columns, hashed):
         raise KeyError("hash")
+
+
+class ExitsAgain(FramesAgain):
+    def part_records(self, file, *, compression):
+        raise SystemExit(0)
+
+
+class CountsWords(FramesAgain):
+    def count_part(self, file, *, compression):
+        return "many"
+
+
+class LacksAKey(FramesAgain):
+    def part_records(self, file, *, compression):
+        yield from ()
+        raise KeyError("width")
+
+
+class SecondReaderExits(Frames):
+    def second_reader(self):
+        return ExitsAgain()
+
+
+class SecondReaderCountsWords(Frames):
+    def second_reader(self):
+        return CountsWords()
+
+
+class SecondReaderLacksAKey(Frames):
+    def second_reader(self):
+        return LacksAKey()

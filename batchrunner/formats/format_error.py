@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from batchrunner.errors import BatchRunnerError, InvalidSpecError, describe
 from batchrunner.formats.contract import Format, RecordReader, Slice, TableReader
 from batchrunner.formats.schema_error import SchemaError
-from batchrunner.user_code import place_in_code, traceback_of
+from batchrunner.user_code import contained, place_in_code, traceback_of
+
+_READS = ("count_part", "count_rows", "records", "part_records", "row_of", "tables")
+_COUNTS = ("count_part", "count_rows")
+_END = object()
 
 
 class FormatError(Exception):
@@ -85,4 +89,37 @@ def second_reader_of(made: Format) -> RecordReader | TableReader:
             f"{name}.second_reader returned {reader!r:.80}; it must return a RecordReader or a "
             "TableReader, of batchrunner.formats.contract"
         )
+    if not type(reader).__module__.startswith(f"{__package__}."):
+        _contain(reader, name)
     return reader
+
+
+def _contain(reader: RecordReader | TableReader, name: str) -> None:
+    """Have all that the methods of *reader* raise say that they could not read, even a SystemExit."""
+    for method in _READS:
+        if call := getattr(reader, method, None):
+            setattr(reader, method, _contained_method(call, f"{name}'s second reader", method))
+
+
+def _contained_method(method: Callable[..., Any], name: str, called: str) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        result = _read(lambda: method(*arguments, **named), name)
+        if called in _COUNTS and not isinstance(result, int):
+            raise ValueError(f"{name} returned {result!r:.80} from {called}, and not a number")
+        return _steps(result, name) if isinstance(result, Iterator) else result
+
+    return call
+
+
+def _steps(steps: Iterator[Any], name: str) -> Iterator[Any]:
+    while (step := _read(lambda: next(steps, _END), name)) is not _END:
+        yield step
+
+
+def _read(call: Callable[[], Any], name: str) -> Any:
+    try:
+        return contained(call)
+    except (BatchRunnerError, OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(blamed(error, name)) from error

@@ -362,6 +362,25 @@ def test_verify_names_the_class_without_a_second_reader(tmp_path):
         verify(spec)
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("SecondReaderExits", "SystemExit"),
+        ("SecondReaderCountsWords", "returned 'many' from count_part, and not a number"),
+        ("SecondReaderLacksAKey", "raised KeyError: 'width'"),
+    ],
+)
+def test_a_second_reader_that_does_not_read_is_no_clean_bill(tmp_path, fault, said):
+    """`sys.exit(0)` in a reader must not end `verify` with the code for a sound output."""
+    spec = frames_named(tmp_path, fault)
+    assert BatchRunner(spec).run().ok
+
+    findings = verify(spec).findings
+
+    assert findings
+    assert all(said in finding.why for finding in findings)
+
+
 def test_a_comparison_that_raises_is_refused_with_its_line(tmp_path):
     """A file that was touched is compared before anything is dispatched."""
     spec = frames_named(tmp_path, "ComparisonRaises")
