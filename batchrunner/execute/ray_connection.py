@@ -85,7 +85,7 @@ def _start_in_two_tries(spec: RaySpec) -> None:
     except (TypeError, ValueError):
         raise
     except Exception as error:  # noqa: BLE001 - Ray raises a dozen kinds, among them bare Exception
-        _log.warning("a local Ray did not start and has a second try: %s", _reason(error))
+        _log.warning("a local Ray did not start and gets a second try: %s", _reason(error))
         ray.shutdown()
         _initialize(spec, LOCAL)
 
