@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 from batchrunner.errors import BatchRunnerError, InvalidSpecError, describe
@@ -67,11 +68,12 @@ def fault_of_cut(slices: Any) -> str:
     """
     if not isinstance(slices, list) or not all(isinstance(piece, Slice) for piece in slices):
         return f"it returned {slices!r:.80}, and not a list of Slice"
-    end = 0
-    for piece in slices:
-        if piece.start != end or piece.stop < piece.start:
+    for before, piece in pairwise([None, *slices]):
+        end = before.stop if before else 0
+        # Slices that count other things, such as rows after row groups, cannot be compared.
+        follows = piece.start == end or (before and before.slicing is not piece.slicing)
+        if not follows or piece.stop < piece.start:
             return f"a slice from {piece.start:,} to {piece.stop:,} stands where {end:,} follows"
-        end = piece.stop
     return ""
 
 

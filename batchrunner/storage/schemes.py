@@ -92,6 +92,8 @@ def absolute_uri(uri: str) -> str:
     if not uri or uri != uri.strip() or _CONTROL.search(uri):
         raise ValueError("must be a path or a URI, without spaces around it or control characters")
     scheme, rest = parse(uri)
+    if "\0" in rest:  # written as "%00"
+        raise ValueError("must be a path or a URI, without a zero byte")
     return f"{scheme}://{normal_root(scheme, rest)}" if scheme else rest
 
 
@@ -153,8 +155,6 @@ def _absolute_path(uri: str) -> str:
     path = unquote(uri[prefix.end() :]) if prefix else uri
     if not prefix and uri.lower().startswith("file:"):
         raise ValueError('needs an absolute path after file://, such as "file:///data/in"')
-    if _CONTROL.search(path):  # looked at again: "%00" is one only now
-        raise ValueError("must be a path or a URI, without control characters")
     try:
         absolute = os.path.abspath(Path(path).expanduser() if path.startswith("~") else path)
     except (OSError, RuntimeError, ValueError) as error:

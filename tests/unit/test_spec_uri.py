@@ -69,6 +69,7 @@ def test_a_place_is_made_absolute(tmp_path, monkeypatch, written, absolute):
         ("s3:bucket", "needs two slashes"),
         ("s3://bucket/a/../b", 'must not go through "."'),
         ("file://host/x", "needs an absolute path after file://"),
+        ("file:///data/%00x", "without a zero byte"),
         ("file:x", "needs an absolute path after file://"),
         ("\\s3://bucket/x", "use a local path, file:// or s3://"),
         ("", "must be a path or a URI"),
