@@ -16,8 +16,8 @@ from batchrunner.errors import BatchRunnerError
 from batchrunner.storage import Storage
 
 COMPACTION_TRIGGER = 128
-"""A writer compacts when it has written files of `runs` above this number: a reader opens so many
-in 0.1 s."""
+"""A writer compacts if `runs` has more files than this that `write` made: a reader opens so many in
+0.1 s."""
 
 WRITES_PER_CHECK = 16
 """About one write in this many lists `runs` and counts its files; the hash in the name of the new
@@ -69,7 +69,9 @@ class BackgroundCompaction:
             _running.discard(self._thread)
 
     def compact_if_needed(self) -> None:
-        """Compact until at most `COMPACTION_TRIGGER` written files are left.
+        """Compact until at most `COMPACTION_TRIGGER` files of `runs` that `write` made are left.
+
+        Leave the work to another writer if that one has claimed the next catalog.
 
         Raises:
             UnsafeStorageError: The storage lets a second writer replace an object.

@@ -37,7 +37,7 @@ class CompactionReport:
 
     Attributes:
         replaced: Files that readers ignore from now on.
-        created: Files that readers read instead.
+        created: New files that readers read instead.
         deleted: Files removed that earlier compactions had replaced, or left when they died.
         left: Files of `runs`, made by `write`, that remain for later rounds.
         lost_race: Whether another compaction published first, so that this one replaced nothing.

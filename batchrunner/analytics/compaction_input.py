@@ -53,7 +53,9 @@ class CompactionInput:
 
 
 def select_input(snapshot: Snapshot, limits: RoundLimits) -> CompactionInput:
-    """Return the input of a round within *limits*. Files of a write stay if one is unreadable.
+    """Return the input of a round within *limits*.
+
+    The files of a write are left out if one of them cannot be read.
 
     Raises:
         ObjectNotFoundError: Another compaction removed a file meanwhile: try again.

@@ -116,9 +116,9 @@ def _torn(snapshot: Snapshot) -> Iterator[str]:
 
 
 def check_compacted_files(snapshot: Snapshot, *, thorough: bool) -> None:
-    """Open compacted files, which passes over missing and torn ones; all of them if *thorough*.
+    """Pass over missing and torn compacted files; check all files if *thorough*.
 
-    Else only the files of `runs`, those that are not full, and those that the listing lacks.
+    Else check only the files of `runs`, those that are not full, and those that the listing lacks.
 
     Raises:
         ObjectNotFoundError: A compaction removed one meanwhile: try again.
@@ -129,7 +129,7 @@ def check_compacted_files(snapshot: Snapshot, *, thorough: bool) -> None:
         every = thorough or table == RUNS
         opened = keys if every else {*unlisted, *catalog.small.get(table, ())}
         with snapshot.compacted(table, keys=opened):
-            pass  # to open a file that cannot be read passes over it
+            pass  # opening passes over files that cannot be read
 
 
 def check_catalogs(snapshot: Snapshot, *, newest: bool = False) -> None:
@@ -138,8 +138,8 @@ def check_catalogs(snapshot: Snapshot, *, newest: bool = False) -> None:
     Files with the number after the catalog's belong to a compaction that still runs or died: all of
     their runs are still in other files. Files with later numbers were named by a catalog that is
     gone. If only the newest catalog is gone, the numbers do not show it; files with runs that no
-    other file holds do. *newest* checks that too, as does a store without any catalog. Compactions
-    need it, since the next one would delete those files; reads do without.
+    other file holds do. These are looked for if *newest* is true or the store has no catalog.
+    Compactions need that, since the next one would delete those files; reads do without.
 
     Raises:
         StorageError: Catalogs are missing: without them a read would return wrong rows.

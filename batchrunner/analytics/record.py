@@ -51,7 +51,7 @@ _TYPES = {  # in this order: bool is a subclass of int
 
 
 class RecordLike(Protocol):
-    """A record that the store accepts: a pydantic model with a `table_name`, of any base class."""
+    """A record that the store accepts: any pydantic model with a `table_name` and a `run_uid`."""
 
     table_name: ClassVar[str]
 
@@ -198,7 +198,7 @@ class CapabilityRunRef:
         capability_id: Name of the capability.
         store_uri: URI of the run in its analytics store. Absolute; stays valid when the store is
             compacted; holds no credentials: pass those to `open_store`.
-        outputs_uri: URI of the run's files; if it made none, of its report, or None.
+        outputs_uri: URI of the run's files, else of its report, else None.
     """
 
     run_uid: str

@@ -44,7 +44,7 @@ class RecordedRun:
 
     @property
     def outputs_uri(self) -> str | None:
-        """URI of its files; if it made none, of its report, or None."""
+        """URI of its files, else of its report, else None."""
         uri: str | None = self.runs[0]["outputs_uri"]
         return uri
 

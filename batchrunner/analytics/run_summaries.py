@@ -112,8 +112,8 @@ def _latest(rows: pa.Table, which: RunFilter) -> pa.Array:
     rows = _matching(rows, which)
     order = [("created_at", "descending"), ("run_uid", "ascending")]
     count = which.limit
-    # A run has one row or several, so the number of rows that `limit` runs have shows only when the
-    # rows are sorted: double the number until there are enough runs.
+    # A run has one row or several, so the first `limit` rows may hold fewer runs: double the number
+    # of rows until they hold enough.
     while True:
         count = min(2 * count, len(rows))
         places = pc.select_k_unstable(rows, count, sort_keys=order)

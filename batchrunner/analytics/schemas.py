@@ -14,7 +14,7 @@ _RIVALS = 100
 
 
 class Schemas:
-    """The schemas of a store's tables: numbered documents; the highest number is the current one.
+    """The schemas of a store's tables: numbered documents, of which the last is the current one.
 
     Each document repeats the one before, adds columns, and is put if absent. So all writers agree
     on the type of a column, however many add it at once, and a reader that reads the schemas after

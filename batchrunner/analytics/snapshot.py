@@ -226,7 +226,7 @@ def take_snapshot(
 
     The order is what makes it true. Files are listed before the catalog is read, since a
     compaction deletes only what an earlier catalog has replaced. `runs` comes before the payload,
-    since a writer does it last. Columns come at the end, since a writer claims them first.
+    since a writer writes it last. Columns come at the end, since a writer claims them first.
 
     Raises:
         ObjectNotFoundError: A compaction removed a file: take another snapshot with this *cache*.

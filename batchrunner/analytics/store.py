@@ -227,8 +227,8 @@ class AnalyticsStore:
 
         Atomic: readers see every run once before, during and after it, even if it dies. Of two
         concurrent compactions, one wins. Replaced files stay until the next compaction, for readers
-        that still read them. *clear* deletes them at once, and all staged bytes, for the sake of
-        those that dead writers left: live readers and writers retry.
+        that still read them. *clear* deletes them at once, and all staged bytes, as dead
+        writers may have left some: live readers and writers retry.
 
         Raises:
             UnsafeStorageError: The storage lets a second writer replace an object.

@@ -1,7 +1,7 @@
-"""Kills its own process at a chosen change of a disk, by SIGKILL, also as a power cut would.
+"""Kills the process at a chosen change to a disk, by SIGKILL, and can imitate a power cut.
 
-Patches the functions of `os` that change a disk, counts the calls, and dies at one of them. Use it
-in a child process.
+Patches the functions of `os` that change a disk, counts the calls, and kills the process at one of
+them. Use it in a child process.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Disk:
     """
 
     def __init__(self, *, die_at: int = 0, death: Death = Death.BEFORE, seed: int = 0) -> None:
-        """Die at change number *die_at*, counted from 1; 0 only counts."""
+        """Count changes; at number *die_at*, from 1, die in the way of *death*. 0 never dies."""
         self.changes: list[str] = []
         self._die_at, self._death, self._random = die_at, death, random.Random(seed)  # noqa: S311 - no secret
         self._unsynced: list[tuple[str, Callable[[], None]]] = []

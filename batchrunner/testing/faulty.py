@@ -139,7 +139,7 @@ class FaultyFile:
 
 
 class FaultyStorage:
-    """A `Storage` that passes calls on to *inner*, except those that *faults* lets fail.
+    """A `Storage` that passes calls on to *inner*, except those that *faults* makes fail.
 
     These raise `StorageError`, as every storage does when its own attempts are used up.
     """

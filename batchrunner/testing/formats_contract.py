@@ -79,7 +79,7 @@ class FormatContract:
 
         Override it with the params None and all of `Format.outer`.
         """
-        return request.param  # type: ignore[no-any-return]  # as above
+        return request.param  # type: ignore[no-any-return]  # one of the params
 
     def some_rows(self, count: int) -> list[dict[str, Any]]:
         """Return *count* different rows with an `id`, and a `text` that begins with "row ".
@@ -120,7 +120,7 @@ class FormatContract:
         from batchrunner.formats.compression import RowPart
 
         out = io.BytesIO()
-        part = RowPart(out, compression=outer or "none")  # type: ignore[arg-type]  # as above
+        part = RowPart(out, compression=outer or "none")  # type: ignore[arg-type]  # see file_of
         for piece in pieces:
             part.append(piece if isinstance(piece, bytes) else self.format.encode(piece))
         with _kept_open(out):

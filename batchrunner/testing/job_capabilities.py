@@ -120,7 +120,7 @@ class RaisesOddly(Scoring):
 
 
 class Raises(Scoring):
-    """Raises *raises*, such as an exception that ends a process, a thread or an event loop."""
+    """Raises a given exception, such as one that ends a process, a thread or an event loop."""
 
     def __init__(self, tag: str, raises: type[BaseException]) -> None:
         super().__init__(tag)
@@ -131,7 +131,7 @@ class Raises(Scoring):
 
 
 class Returns(Scoring):
-    """Returns *returned*, which is not a run."""
+    """Returns a given object, which is not a run."""
 
     def __init__(self, tag: str, returned: Any) -> None:
         super().__init__(tag)

@@ -93,7 +93,7 @@ class _Jobs:
 
 
 class JobsContract(_Jobs):
-    """What every backend promises."""
+    """Tests of what every backend promises."""
 
     def test_a_job_returns_the_address_of_its_records(self, tag: str, options: Options) -> None:
         """The address stays small, however much the run produced; the store has the rest."""
@@ -357,7 +357,7 @@ class JobsContract(_Jobs):
 
 
 class OneJobPerRunContract(_Jobs):
-    """What a backend that deduplicates promises: within a scope, the same run is one job."""
+    """Tests of a backend that deduplicates: within a scope, the same run is one job."""
 
     def test_another_edition_is_another_job_and_the_same_one_is_not(self, tag: str) -> None:
         """Two submissions are the same run only if they have the same edition."""
@@ -456,7 +456,7 @@ class OneJobPerRunContract(_Jobs):
 
 
 class OwnProcessContract(_Jobs):
-    """What a backend promises that runs jobs in processes of their own, which may die."""
+    """Tests of a backend that runs jobs in processes of their own, which may die."""
 
     def test_a_worker_killed_between_run_and_write_never_reads_completed(
         self, tag: str, options: Options

@@ -224,5 +224,5 @@ def open_memory(root: str, _: Options) -> Storage:
     return MemoryStorage(root)
 
 
-# Only if a test imports this module: objects of a command would be gone when it ends.
+# Registered only if a test imports this module: a command's objects would be gone when it ends.
 SCHEMES.setdefault("memory", "batchrunner.testing.memory:open_memory")

@@ -45,7 +45,7 @@ READS: dict[str, Callable[[AnalyticsStore], dict[str, int]]] = {
 
 
 class CompactionContract:
-    """What `compact` promises."""
+    """Tests of what `compact` promises."""
 
     rounds: ClassVar[int] = 5
 

@@ -23,7 +23,7 @@ from batchrunner.testing.analytics_contract.runs import (
 
 
 class ReadingContract:
-    """What queries, `read_table` and `read_run` promise."""
+    """Tests of what queries, `read_table` and `read_run` promise."""
 
     def test_sql_joins_the_tables(self, store: AnalyticsStore) -> None:
         """The `runs` table leads from a dataset to the records."""
@@ -49,7 +49,7 @@ class ReadingContract:
         ],
     )
     def test_sql_reads_the_tables_and_nothing_else(self, store: AnalyticsStore, sql: str) -> None:
-        """The author of a query may not be trusted with the machine that runs it."""
+        """A query's author need not be trusted with the machine that runs it."""
         store.write([a_run("one")])
 
         with pytest.raises(QueryError):

@@ -32,7 +32,7 @@ from batchrunner.testing.storage_contract import at_once
 
 
 class RecordingContract:
-    """What `write` promises."""
+    """Tests of what `write` promises."""
 
     contenders: ClassVar[int] = 8
 
@@ -130,7 +130,7 @@ class RecordingContract:
         assert query(store, "SELECT DISTINCT value FROM score") == [{"value": 1.0}]
 
     def test_runs_that_come_in_several_sets_count_once(self, store: AnalyticsStore) -> None:
-        """Two batches share some of their runs."""
+        """Two batches may share some of their runs."""
         store.write(some_runs(30))
         store.write(some_runs(30, first=10))
         store.write(some_runs(1, first=20))

@@ -1,4 +1,4 @@
-"""Promises of delete, move and clean: they spare objects that were written since the listing."""
+"""Promises of delete, move and clean: an object that replaced a listed one stays."""
 
 # A test suite, although it is shipped.
 # ruff: noqa: S101
@@ -22,7 +22,7 @@ from batchrunner.testing.storage_contract.acts import (
 
 
 class RemovePromises(Races):
-    """Only listed objects are removed; objects that another writer put in their place stay."""
+    """An object that is removed by its entry must be the one that was listed."""
 
     def test_deleted_objects_are_gone_and_their_keys_free(self, storage: Storage) -> None:
         """The next driver can take a released lease."""
