@@ -1,4 +1,4 @@
-"""Compaction in the background of a writer, which keeps the number of written files small."""
+"""Background compaction: a thread of a writer merges small files, so that reads stay fast."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from batchrunner.errors import BatchRunnerError
 from batchrunner.storage import Storage
 
 COMPACTION_TRIGGER = 128
-"""Written files of `runs` above which a writer compacts: a reader opens so many in 0.1 s."""
+"""A writer compacts if `runs` has more files than this that `write` made: a reader opens so many in
+0.1 s."""
 
 WRITES_PER_CHECK = 16
-"""One write in so many lists `runs` to count them; the hash in its file's name decides which."""
+"""About one write in this many lists `runs` and counts its files; the hash in the name of the new
+file decides."""
 
 _CLAIM_IGNORED_AT = 16
-"""Times `COMPACTION_TRIGGER`: from then on writers no longer wait for the one that holds the claim."""
+"""Above this many times `COMPACTION_TRIGGER`, a writer compacts although another one holds the
+claim: that one may have died."""
 
 _MAX_ROUNDS = 16
-"""Rounds in a row of one writer: the next check of any writer does what is left."""
+"""Most rounds after one check; the next check, by any writer, continues."""
 
 _SECONDS_AT_EXIT = 5.0
-"""How long the end of a process waits for its compaction. Processes that write a single run would
+"""How long a process waits at its exit for its compaction. Processes that write a single run would
 otherwise never finish one, and a store may have no other writers."""
 
 _log = logging.getLogger(__name__)
@@ -39,11 +42,11 @@ class BackgroundCompaction:
     """Compacts a store in a daemon thread, after some of the writes.
 
     A write neither waits for the thread nor fails with it. The thread may die with its process at
-    any instant, and then leaves what any compaction leaves that dies.
+    any instant: no run is lost, and a later compaction deletes its unfinished files.
 
     Args:
-        storage: Of the store.
-        compact: Does one round.
+        storage: The storage of the store.
+        compact: Runs one compaction round.
     """
 
     def __init__(self, storage: Storage, compact: Callable[[], CompactionReport]) -> None:
@@ -51,14 +54,14 @@ class BackgroundCompaction:
         self._thread: threading.Thread | None = None
 
     def after_write(self, new: Iterable[str]) -> None:
-        """Start the thread if one of the *new* keys is due for a check. Returns at once."""
-        # In the child of a fork a running thread is gone: `is_alive` is False there.
+        """Start the thread if one of the *new* keys makes a check due. Returns at once."""
+        # After a fork the child has no such thread: `is_alive` is False there.
         if (self._thread is not None and self._thread.is_alive()) or not any(map(_is_due, new)):
             return
         self._thread = threading.Thread(
             target=self._work, name="batchrunner-compaction", daemon=True
         )
-        # Before it starts, so that an exit right now waits for it.
+        # Registered before it starts, so that an exit at this instant waits for it.
         _running.add(self._thread)
         try:
             self._thread.start()
@@ -66,11 +69,13 @@ class BackgroundCompaction:
             _running.discard(self._thread)
 
     def compact_if_needed(self) -> None:
-        """Compact until at most `COMPACTION_TRIGGER` written files are left.
+        """Compact until at most `COMPACTION_TRIGGER` files of `runs` that `write` made are left.
+
+        Leave the work to another writer if that one has claimed the next catalog.
 
         Raises:
             UnsafeStorageError: The storage lets a second writer replace an object.
-            StorageError: A request failed. Everything done so far is harmless.
+            StorageError: A request failed. Readers still see every run once.
         """
         for turn in range(_MAX_ROUNDS):
             catalog = newest_catalog(self._storage)
@@ -90,9 +95,9 @@ class BackgroundCompaction:
         return sum(is_written(key) and key not in catalog.replaced for key in listed)
 
     def _is_ours(self, number: int, count: int) -> bool:
-        """Return whether this writer makes catalog *number*: the first to claim it does.
+        """Return whether this writer is to make catalog *number*: the first that claims it is.
 
-        The claimant may have died since, so with far too many files the claim is ignored.
+        A claimant may have died, so the claim is ignored when there are far too many files.
         """
         return count > COMPACTION_TRIGGER * _CLAIM_IGNORED_AT or claim_catalog(
             self._storage, number

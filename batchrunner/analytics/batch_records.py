@@ -1,4 +1,4 @@
-"""The records that `run` writes of a batch: one of the batch, one of each shard."""
+"""The records that `run` writes about a batch: one for the batch, one for each shard."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ class BatchRunRecord(Record, table_name="batch_runs"):
     """A completed batch.
 
     Attributes:
-        name: Of the spec.
+        name: Name of the batch, from the spec.
         fingerprint: Hash of everything that decides the output.
-        source_uri, sink_uri: Where its rows came from and went; several sources by commas.
-        shards: Committed, all of them.
-        sessions: Drivers that worked on it.
-        rows_in, rows_out, rows_failed: Of all shards.
-        bytes_out: Of all parts.
-        seconds: Of work, over all shards.
+        source_uri, sink_uri: Where its rows came from and went; several sources joined by commas.
+        shards: Number of shards, all of them committed.
+        sessions: Number of driver sessions that worked on it.
+        rows_in, rows_out, rows_failed: Number of rows, over all shards.
+        bytes_out: Size of all parts.
+        seconds: Time that workers spent, over all shards.
         started_at: When its first session began.
-        capability: What it mapped over its rows; None for an object of the program that ran it.
-        batch_uid: The batch, over all the states in which it was complete.
-        checkpoint_uri: Of its checkpoint.
-        tags: Of the spec, as JSON.
+        capability: The capability of the spec; None for an object of the program that ran it.
+        batch_uid: Identifies the batch in each of the states in which it was complete.
+        checkpoint_uri: URI of its checkpoint.
+        tags: Tags of the spec, as JSON.
     """
 
     name: str
@@ -48,13 +48,13 @@ class BatchShardRecord(Record, table_name="batch_shards"):
     """A committed shard of a batch.
 
     Attributes:
-        shard: Its id.
+        shard: Id of the shard.
         part: Its output file.
         source_uri: Its source file.
-        slicing, start, stop: Its slice of that file: the unit, and the bounds in it.
-        rows_in, rows_out, rows_failed: Its rows.
-        bytes_out, sha256: Of its part.
-        seconds: How long it took.
+        slicing, start, stop: Its slice of the source file: the unit, and the bounds in that unit.
+        rows_in, rows_out, rows_failed: Number of its rows.
+        bytes_out, sha256: Size and hash of its part.
+        seconds: How long a worker took for it.
         session: The driver session that committed it.
     """
 

@@ -20,7 +20,7 @@ from batchrunner.errors import StorageError
 from batchrunner.storage import Storage
 
 _KEPT = 2
-"""Catalogs that are not deleted: the newest, and the one that a reader may be opening now."""
+"""Number of newest catalogs that are kept: a reader may still be opening the last but one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,12 @@ class Catalog:
     """The state of the store after a compaction.
 
     Attributes:
-        number: Counts compactions; 0 is the catalog of a store that never had one.
-        files: Keys of the compacted files that count, by table. No run is in two of them.
-        replaced: Keys of files that no longer count: all their runs are in `files`. The next
+        number: Number of the compaction; 0 for a store that was never compacted.
+        files: Keys of the compacted files to read, by table. In a table, no run is in two of them.
+        replaced: Keys of files that readers ignore, as all their runs are in `files`. The next
             compaction may delete them.
-        small: Those of `files` that are not full, by table: later compactions may merge them.
+        small: Keys of the compacted files that are not full, by table: later compactions may merge
+            them.
     """
 
     number: int = 0
@@ -41,7 +42,7 @@ class Catalog:
     small: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """Return the record."""
+        """Return the catalog as a JSON document."""
         replaced = sorted(self.replaced)
         return to_bytes(
             {
@@ -54,11 +55,11 @@ class Catalog:
 
 
 def newest_catalog(storage: Storage) -> Catalog:
-    """Return the catalog that counts now.
+    """Return the current catalog, which is the newest; an empty one if there is none.
 
     Raises:
-        ObjectNotFoundError: A newer one replaced it meanwhile: try again.
-        NewerFormatError: A later version wrote it.
+        ObjectNotFoundError: It was deleted meanwhile, as newer ones replaced it: try again.
+        NewerFormatError: A later version of batchrunner wrote it.
         StorageError: It is damaged.
     """
     numbers = _numbers(entry.key for entry in storage.list(CATALOGS))
@@ -77,9 +78,10 @@ def newest_catalog(storage: Storage) -> Catalog:
 
 
 def publish_catalog(storage: Storage, catalog: Catalog) -> bool:
-    """Put *catalog* if its number is absent, so that it counts; return whether it was.
+    """Write *catalog* unless its number is taken; return whether it is now the current one.
 
-    Atomic and durable: of two compactions with the same number exactly one publishes.
+    Atomic and durable: of two compactions with the same number exactly one publishes. Deletes old
+    catalogs and claims afterwards.
     """
     key = catalog_key(catalog.number)
     if key not in storage.put_if_absent({key: catalog.to_bytes()}):
@@ -92,9 +94,9 @@ def publish_catalog(storage: Storage, catalog: Catalog) -> bool:
 
 
 def claim_catalog(storage: Storage, number: int) -> bool:
-    """Claim to be the writer that makes catalog *number*; return whether this call was the first.
+    """Claim the making of catalog *number*; return whether no other writer has claimed it.
 
-    Decides nothing: a claim only spares other writers the same work. `publish_catalog` removes it.
+    A hint only: it saves other writers the same work. `publish_catalog` removes it.
     """
     key = claim_key(number)
     return key in storage.put_if_absent({key: uuid.uuid4().bytes})

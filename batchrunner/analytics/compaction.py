@@ -1,4 +1,4 @@
-"""Compaction: replaces many small files by few large ones, while others write and read."""
+"""Compaction: replaces many small files with few large ones, while others write and read."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 THOROUGH = RoundLimits(files=50_000, size=inf, growth=None)
-"""Of a round of `compact()`: of each table, at most one file is not full afterwards."""
+"""Limits of a round of `compact()`: it leaves at most one file of each table that is not full."""
 
 LIGHT = RoundLimits(files=1024, size=16 << 20, growth=2)
-"""Of a round in the background of a writer. While a table grows a thousandfold, a row is copied
-some ten times, and about ten files are not full."""
+"""Limits of a round in the background of a writer. While a table grows a thousandfold, a row is
+copied some ten times, and about ten files are not full."""
 
 _FILE_BYTES = 64 << 20
-"""Bytes of rows in memory that make a compacted file full: some 10 MB of Parquet."""
+"""A compacted file is full when its rows take this many bytes in memory: some 10 MB of Parquet."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompactionReport:
-    """What a compaction did.
+    """Counts the files that a compaction replaced, created and deleted.
 
     Attributes:
-        replaced: Files that no longer count.
-        created: Files that count in their place.
+        replaced: Files that readers ignore from now on.
+        created: New files that readers read instead.
         deleted: Files removed that earlier compactions had replaced, or left when they died.
-        left: Written files of `runs` that remain for later rounds.
-        lost_race: Another compaction published its catalog first; this one replaced nothing.
-        passed_over: Files left as they are since they cannot be read, and why, by key.
+        left: Files of `runs`, made by `write`, that remain for later rounds.
+        lost_race: Whether another compaction published first, so that this one replaced nothing.
+        passed_over: Files left as they are because they cannot be read: the reason, by key.
     """
 
     replaced: int = 0
@@ -52,7 +52,7 @@ class CompactionReport:
     passed_over: Mapping[str, str] = field(default_factory=dict)
 
     def and_then(self, other: CompactionReport) -> CompactionReport:
-        """Return one report of both compactions, *other* after this one."""
+        """Return one report of two rounds: this one, then *other*."""
         return CompactionReport(
             self.replaced + other.replaced,
             self.created + other.created,
@@ -66,14 +66,14 @@ class CompactionReport:
 def compact_once(
     storage: Storage, schemas: Schemas, *, cache: ReadCache, limits: RoundLimits
 ) -> CompactionReport:
-    """Do one round of a compaction within *limits*. Pass the same *cache* to a retry.
+    """Run one compaction round within *limits*. Pass the same *cache* to a retry.
 
-    Atomic: readers ignore the new files until a catalog names them, which is one object, created
-    if absent. The next compaction deletes what this one replaces, so readers at work still have it.
+    Atomic: readers ignore the new files until the new catalog, one object that is put if absent,
+    names them. Replaced files stay until the next compaction, for readers that still read them.
 
     Raises:
         ObjectNotFoundError: Another compaction removed a file meanwhile: try again.
-        StorageError: A request failed. Everything done so far is harmless.
+        StorageError: A request failed. Readers still see every run once.
     """
     with (
         take_snapshot(storage, schemas, cache=cache, open_all=False) as snapshot,
@@ -81,9 +81,9 @@ def compact_once(
     ):
         check_catalogs(snapshot, newest=True)
         check_compacted_files(snapshot, thorough=limits.growth is None)
-        # With a compacted file lost, compact nothing: the files that it replaced may be all that is
-        # left of a run, and a run that was recorded again would be compacted a second time, and
-        # stand twice once the lost file is restored.
+        # If a compacted file is lost, compact nothing: the files that it replaced may be all that
+        # is left of a run. And a run that was recorded again would be compacted a second time, and
+        # appear twice once the user restores the lost file.
         if snapshot.damaged:
             return CompactionReport(passed_over=snapshot.passed_over)
         return _compact(snapshot, limits)
@@ -92,8 +92,8 @@ def compact_once(
 def _compact(snapshot: Snapshot, limits: RoundLimits) -> CompactionReport:
     selected = select_input(snapshot, limits)
     catalog, created = _write(snapshot, selected, limits)
-    # Delete only after the compacted files were read: if one is torn, what it replaced may be all
-    # that is left of its runs.
+    # Delete only after the compacted files were read: if one is torn, the files that it replaced
+    # may be all that is left of its runs.
     report = CompactionReport(deleted=_collect_garbage(snapshot), passed_over=snapshot.passed_over)
     if not catalog.replaced:
         return report
@@ -107,7 +107,7 @@ def _compact(snapshot: Snapshot, limits: RoundLimits) -> CompactionReport:
 def _collect_garbage(snapshot: Snapshot) -> int:
     """Delete replaced files, and those of compactions that died or lost a race; return the count.
 
-    Of numbers up to that of the catalog only: files of higher ones belong to a compaction at work.
+    Compacted files with a number above the catalog's stay: a running compaction may be making them.
     """
     named = {key for keys in snapshot.catalog.files.values() for key in keys}
     listed = [key for files in snapshot.files.values() for key in files]
@@ -135,7 +135,7 @@ def _write(
             new.append(file_key(table, compacted_stem(number, index)))
             snapshot.storage.put_if_absent({new[-1]: data})
         files[table] = (*_without(merged, files.get(table, ())), *new)
-        small[table] = (*_without(merged, small.get(table, ())), *new[-1:])  # only the last
+        small[table] = (*_without(merged, small.get(table, ())), *new[-1:])  # the others are full
         replaced |= merged
         created += new
     for table, keys in selected.adopted.items():
@@ -150,7 +150,7 @@ def _without(merged: frozenset[str], keys: Iterable[str]) -> Iterator[str]:
 def _merged(
     snapshot: Snapshot, table: str, rows: pa.Table | None, limits: RoundLimits
 ) -> tuple[frozenset[str], pa.Table]:
-    """Merge *rows* with those of compacted files that are not full.
+    """Add the rows of compacted files that are not full to *rows*.
 
     Returns:
         The keys of these files, none of them torn, and all the rows.
@@ -162,7 +162,7 @@ def _merged(
     with ExitStack() as opened:
         small = _small_files(snapshot, table, opened)
         keys = _to_merge({key: rows for key, (rows, _) in small.items()}, len(new), limits)
-        if not len(new) and len(keys) < 2:  # the result would be the one file again
+        if not len(new) and len(keys) < 2:  # it would copy one file, unchanged
             return frozenset(), nothing
         pieces = [small[key][1].dataset().to_table() for key in keys]
     return frozenset(keys), pa.concat_tables([*pieces, new])
@@ -181,9 +181,9 @@ def _small_files(
 
 
 def _to_merge(sizes: Mapping[str, int], total: int, limits: RoundLimits) -> list[str]:
-    """Return which of the files to merge with *total* rows, the smallest first.
+    """Return the keys of the files, with row counts in *sizes*, to merge with *total* new rows.
 
-    The smallest first, as each that is taken raises the bound for the next.
+    The smallest first: each chosen file raises the size limit for the next one.
     """
     chosen = []
     for key, size in sorted(sizes.items(), key=lambda item: item[1]):
@@ -195,10 +195,9 @@ def _to_merge(sizes: Mapping[str, int], total: int, limits: RoundLimits) -> list
 
 
 def _full_files(rows: pa.Table) -> Iterator[bytes]:
-    """Yield Parquet files of *rows*, full but the last; no run is in two of them.
+    """Yield *rows* as Parquet files, all but the last of them full.
 
-    So a reader without the catalog may take each run from any one of the files that hold it, and
-    has it whole.
+    No run is split: a reader without the catalog can take it whole from any file that holds it.
     """
     step = max(1, len(rows) * _FILE_BYTES // max(rows.nbytes, 1))
     start = 0
@@ -209,7 +208,7 @@ def _full_files(rows: pa.Table) -> Iterator[bytes]:
 
 
 def _end_of_run(rows: pa.Table, stop: int) -> int:
-    """Return the first position from *stop* on at which the rows of another run begin."""
+    """Return the first position at or after *stop* where the rows of another run begin."""
     import pyarrow.compute as pc
 
     if stop == len(rows):

@@ -1,4 +1,4 @@
-"""Selects the input of one compaction round: the written files that it takes, and which of their rows."""
+"""Selects what one compaction round merges: files that `write` made, and the rows to take."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FULL_BYTES = 8 << 20
-"""A payload file as large as this is not copied: the catalog names it as it is."""
+"""A payload file of this size or more is not copied: the catalog names the file itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoundLimits:
-    """How much one round may do.
+    """Limits of one compaction round.
 
     Attributes:
-        files: Most written files of `runs` in one round: its catalog names each of them.
-        size: Most bytes to copy, about: the round holds their rows in memory.
-        growth: Merge compacted files of up to so many times the rows of the input; None merges
-            all that are not full.
+        files: Most files of `runs` to replace: the catalog of the round names each of them.
+        size: About the most bytes to copy: the round holds their rows in memory.
+        growth: Merge a compacted file that is not full only if it has at most this many times the
+            rows collected so far; None merges all that are not full.
     """
 
     files: int
@@ -37,13 +37,13 @@ class RoundLimits:
 
 @dataclass(frozen=True, slots=True)
 class CompactionInput:
-    """What one round makes compacted files of.
+    """The rows and files that one compaction round merges.
 
     Attributes:
-        rows: By table, without the rows that an earlier compaction took.
-        adopted: Keys of payload files that are large enough to count as they are, by table.
+        rows: Rows to copy, by table; runs that an earlier compaction took are left out.
+        adopted: Keys of payload files that the catalog names as they are, being large; by table.
         replaced: Keys of the files that hold `rows`, or only copies of runs that other files hold.
-        left: Count of written files of `runs` that remain for later rounds.
+        left: Number of files of `runs`, made by `write`, that remain for later rounds.
     """
 
     rows: Mapping[str, pa.Table]
@@ -53,15 +53,17 @@ class CompactionInput:
 
 
 def select_input(snapshot: Snapshot, limits: RoundLimits) -> CompactionInput:
-    """Return what a round within *limits* compacts. An unreadable file keeps all of its runs.
+    """Return the input of a round within *limits*.
+
+    The files of a write are left out if one of them cannot be read.
 
     Raises:
         ObjectNotFoundError: Another compaction removed a file meanwhile: try again.
     """
     snapshot, left = _within(snapshot, limits)
     unreadable: frozenset[str] = frozenset()
-    # That a file cannot be read shows only when its rows are. Then begin anew without it: its runs
-    # may be in a set as well, which is their home from then on.
+    # Only reading its rows shows that a file is unreadable. Then begin again without it: its runs
+    # may also be in a set, from which they are then read.
     while True:
         runs = runs_written(snapshot, whole=True, without=unreadable)
         adopted = {table: tuple(keys) for table, keys in _adopted(snapshot, runs).items()}
@@ -76,9 +78,9 @@ def select_input(snapshot: Snapshot, limits: RoundLimits) -> CompactionInput:
 
 
 def _within(snapshot: Snapshot, limits: RoundLimits) -> tuple[Snapshot, int]:
-    """Return *snapshot* with as much of `runs` as *limits* allow, and the count of the others.
+    """Return *snapshot* with only the files of `runs` within *limits*, and the number left out.
 
-    The first by name: where several files hold a run, the first of them is its home.
+    Takes files in the order of their names: a run in several files is read from the first one.
     """
     sizes = _bytes_to_copy(snapshot)
     chosen: dict[str, None] = {}
@@ -94,7 +96,7 @@ def _within(snapshot: Snapshot, limits: RoundLimits) -> tuple[Snapshot, int]:
 
 
 def _bytes_to_copy(snapshot: Snapshot) -> dict[str, int]:
-    """Return the bytes to copy for each stem, over all tables."""
+    """Return how many bytes to copy for each stem, added over the files with it in all tables."""
     sizes: dict[str, int] = {}
     for files in snapshot.files.values():
         for key, entry in files.items():
@@ -104,9 +106,9 @@ def _bytes_to_copy(snapshot: Snapshot) -> dict[str, int]:
 
 
 def _adopted(snapshot: Snapshot, runs: WrittenRuns) -> dict[str, list[str]]:
-    """Return the keys of large payload files, by table, of which every run is at home.
+    """Return the keys of large payload files from which all of their runs are read, by table.
 
-    A file with runs of other homes is copied: named as it is, it would show these runs twice.
+    A file that shares a run with another is copied: named as it is, it would show the run twice.
     """
     adopted: dict[str, list[str]] = {}
     mixed = runs.stems_with_other_homes()
@@ -118,12 +120,12 @@ def _adopted(snapshot: Snapshot, runs: WrittenRuns) -> dict[str, list[str]]:
 
 
 def _is_large(snapshot: Snapshot, table: str, key: str) -> bool:
-    """Return whether the file at *key* is large. Pass over it if it cannot be read."""
+    """Return whether the file at *key* is large; if it is and cannot be read, pass over it."""
     entry = snapshot.files[table].get(key)
     if entry is None or entry.size < FULL_BYTES:
         return False
     try:
-        # Now, as its rows are not read: once a catalog names a torn file, only a copy helps.
+        # Check now, as its rows are not read: once a catalog names a torn file, only a copy helps.
         known = arrow_schema(snapshot.schemas[table])
         open_parquet(snapshot.storage, entry, known=known).close()
     except UnreadableFileError as error:
@@ -132,7 +134,7 @@ def _is_large(snapshot: Snapshot, table: str, key: str) -> bool:
 
 
 def _without_adopted(runs: WrittenRuns, adopted: Mapping[str, tuple[str, ...]]) -> WrittenRuns:
-    """Return *runs* without payload in the *adopted* files, so that these are not read."""
+    """Return *runs* without the payload in *adopted* files, so that these files are not read."""
     keys = {key for each in adopted.values() for key in each}
     tables = {
         stem: {table for table in names if file_key(table, stem) not in keys}

@@ -19,11 +19,11 @@ class Difference:
     """One value in which two runs differ.
 
     Attributes:
-        table: Of the records.
-        where: Which records: the columns, with values, by which they were matched.
+        table: Table of the records.
+        where: The columns, with their values, by which the records were matched.
         column: The column that differs.
-        first, second: Its values; None also where a run has no such record.
-        change: Second minus first, of numbers.
+        first, second: Its value in each run; None also if that run has no such record.
+        change: Second minus first if both are numbers, else None.
     """
 
     table: str
@@ -39,16 +39,16 @@ def compare(
 ) -> list[Difference]:
     """Return the differences between the records of two runs, table by table.
 
-    Records are matched by their columns of text. The names of entities that only one of the two
+    Records are matched by their text columns. The names of entities that only one of the two
     runs ran on, such as two different models, are left out: they neither match nor differ.
 
     Args:
-        first: A run.
-        second: Another.
-        on: Columns to match records by, instead of those of text.
+        first: The run to compare with.
+        second: The run whose values are compared with it.
+        on: Columns to match records by, instead of the text columns.
 
     Raises:
-        InvalidSpecError: No record has one of these columns.
+        InvalidSpecError: No record has one of the columns in *on*.
     """
     _check(on, first, second)
     unshared = _entities(first) ^ _entities(second)
@@ -81,7 +81,7 @@ def _entities(run: RecordedRun) -> set[str]:
 def _by_key(
     rows: Iterable[Row], *, on: Collection[str], unshared: Collection[str]
 ) -> dict[tuple[str, int], Row]:
-    """Return *rows* by their key, and by their order among those of the same key."""
+    """Return *rows* by the text that matches them, and by number among rows with the same text."""
     by_key: dict[tuple[str, int], Row] = {}
     counts: Counter[str] = Counter()
     for row in rows:
@@ -98,7 +98,7 @@ def _texts(row: Row, unshared: Collection[str]) -> Row:
 
 
 def _without(row: Row, unshared: Collection[str]) -> Row:
-    """Return *row* without columns of the run itself and names that only its run has."""
+    """Return *row* without its run's uid and time, and without the entity names in *unshared*."""
     return {
         name: value
         for name, value in row.items()

@@ -1,4 +1,4 @@
-"""Completed runs: what a caller hands to the store, and the rows that the store makes of it."""
+"""Completed runs: objects that a caller passes to the store, and the rows written for them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ RUN_COLUMNS: dict[str, ColumnType] = {
     "batchrunner_version": ColumnType.STRING,
     "python_version": ColumnType.STRING,
 }
-"""The `runs` table. One row for each pair of payload table and entity of a run, at least one."""
+"""Columns of the `runs` table: one row for each pair of payload table and entity of a run, at least
+one."""
 
 RUN_WANTED = (
     "return a run: an object with `run_uid`, `capability_id` and `extract()`, such as "
     "batchrunner.analytics.CompletedRun(run_uid, capability_id, records)"
 )
-"""The way out in the message for a result that is no run."""
+"""Ends the error message for a result that is not a run."""
 
 _ENTITIES = ("dataset", "model", "metric")
 
@@ -58,7 +59,7 @@ _Moment = Annotated[datetime | None, AfterValidator(_in_utc)]
 
 
 class Provenance(Section):
-    """Who ran a run, where and when. All of it is data: nothing in the store depends on it."""
+    """Who made a run, where and when. For information only: nothing in the store depends on it."""
 
     user: str | None = Field(default=None, description="Who ran it.")
     host: str | None = Field(default=None, description="The machine that ran it.")
@@ -72,10 +73,10 @@ class Provenance(Section):
 
     @classmethod
     def here(cls, given: Provenance | Mapping[str, Any] | None = None) -> Provenance:
-        """Return *given*, with what it lacks filled in from this process and its clock.
+        """Return *given*, with its missing fields filled in from this process and its clock.
 
         Raises:
-            InvalidSpecError: A word is not known, or a moment has no time zone.
+            InvalidSpecError: A field does not exist, or a time has no time zone.
         """
         provenance = given if isinstance(given, Provenance) else cls(**(given or {}))
         filled = {name: value for name, value in provenance if value is not None}
@@ -100,7 +101,7 @@ def _user() -> str:
 
 
 class RunLike(Protocol):
-    """What the store takes as a run: anything of this shape. No base class.
+    """A run that the store accepts: any object with these members. It needs no base class.
 
     Optional, and recorded too: `dataset_metadata`, `model_metadata` and `metric_metadata`
     (sequences of mappings with an "id"), `outputs_uri`, and `collect_md_report()`, whose Markdown
@@ -113,22 +114,22 @@ class RunLike(Protocol):
 
     @property
     def capability_id(self) -> str:
-        """What was run."""
+        """Name of the capability."""
 
     def extract(self) -> Sequence[RecordLike]:
-        """Return the run's records; each has its `run_uid`. None is fine."""
+        """Return the run's records, each with its `run_uid`. The sequence may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletedRun:
-    """A run made by hand, for the store.
+    """A run, put together by the caller to be recorded.
 
     Attributes:
-        run_uid: Names the run.
-        capability_id: What was run.
-        records: Of any number of tables.
+        run_uid: Name of the run.
+        capability_id: Name of the capability.
+        records: Its records, for any number of tables.
         dataset_metadata, model_metadata, metric_metadata: What it ran on: mappings with an "id".
-        outputs_uri: Where its files are.
+        outputs_uri: URI of its files.
         report: Its report, in Markdown.
     """
 
@@ -146,7 +147,7 @@ class CompletedRun:
         return self.records
 
     def collect_md_report(self) -> str:
-        """Return the report; "" when there is none."""
+        """Return the report; "" if there is none."""
         return self.report or ""
 
 
@@ -155,10 +156,10 @@ class RunRows:
     """One run, ready to be written.
 
     Attributes:
-        run_uid: Names the run.
-        capability_id: What was run.
-        outputs_uri: Where its files are; by default, its report.
-        records: Its payload, by table.
+        run_uid: Name of the run.
+        capability_id: Name of the capability.
+        outputs_uri: URI of its files; by default, that of its report.
+        records: Its records, by table.
         report: Its report, in Markdown, if the store is to keep one.
         runs: Its rows of the `runs` table.
     """
@@ -172,10 +173,10 @@ class RunRows:
 
 
 def rows_of(run: RunLike, *, store_uri: str, provenance: Provenance, now: datetime) -> RunRows:
-    """Return the rows to write for *run*. Calls its `extract`.
+    """Return the rows to write for *run*. Calls its `extract`, and its `collect_md_report` if any.
 
     Raises:
-        InvalidRecordError: It has no `run_uid`, or a record belongs to another run.
+        InvalidRecordError: *run* has no `run_uid`, or a record belongs to another run.
     """
     if not run.run_uid or not isinstance(run.run_uid, str):
         raise InvalidRecordError(

@@ -1,4 +1,4 @@
-"""Reads of a snapshot: checked for lost and torn files, and retried when a compaction was faster."""
+"""Reads a snapshot: checks for lost and torn files, and retries if a compaction removed one."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from batchrunner.storage import Storage
 T = TypeVar("T")
 
 _MOST_TRIES = 10
-"""A read fails after so many compactions in a row that were faster."""
+"""A read fails if a compaction removed one of its files in each of so many tries."""
 
 _OF_ARROW = ("IOError", "OSError", "ArrowInvalid", "deserialize", "Parquet")
-"""How DuckDB reports that Arrow cannot read a file. SQL with such a word costs one more check."""
+"""Words in DuckDB's errors when Arrow cannot read a file. If a failing query contains one itself,
+that costs one needless check."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,13 +43,13 @@ def read_snapshot(
     *,
     tables: Iterable[str] | None,
 ) -> T:
-    """Return what *read* makes of one moment of *tables*; None for all of them.
+    """Return the result of *read* on a snapshot of *tables*, or of all tables if None.
 
-    Files that it passes over are logged as warnings.
+    Logs a warning for each file that is passed over because it cannot be read.
 
     Raises:
         StorageError: Catalogs are missing.
-        ObjectNotFoundError: Ten compactions in a row were faster.
+        ObjectNotFoundError: In each of ten tries a compaction removed a file.
     """
     cache = ReadCache()
 
@@ -66,7 +67,7 @@ def read_snapshot(
 
 
 def retry_when_replaced(read: Callable[[], T]) -> T:
-    """Return what *read* returns; retry when it finds that a file is gone: a compaction was faster."""
+    """Return the result of *read*; retry it if a file is gone, which a compaction has replaced."""
     for _ in range(_MOST_TRIES - 1):
         try:
             return read()
@@ -76,20 +77,20 @@ def retry_when_replaced(read: Callable[[], T]) -> T:
 
 
 def log_passed_over(passed_over: Mapping[str, str]) -> None:
-    """Log a warning for each file that was *passed_over*."""
+    """Log a warning for each file in *passed_over*, which has the reason by key."""
     for key, why in passed_over.items():
         _log.warning("%s", why, extra={"action": "file_passed_over", "key": key})
 
 
 @contextmanager
 def torn_files_named(snapshot: Snapshot) -> Iterator[None]:
-    """Find out which compacted files are torn if the block fails to read one.
+    """Find the torn compacted files if the block fails to read one.
 
-    Arrow names no file. Footers were read when the files were opened, so the damage is further in,
-    and only reading each file to its end shows which one has it.
+    Arrow's error names no file. The footers were readable when the files were opened, so the damage
+    is elsewhere, and only reading each file to its end finds it.
 
     Raises:
-        ObjectNotFoundError: Some are torn: take another snapshot, which passes over them.
+        ObjectNotFoundError: Files are torn: take another snapshot, which passes over them.
     """
     try:
         yield
@@ -115,10 +116,12 @@ def _torn(snapshot: Snapshot) -> Iterator[str]:
 
 
 def check_compacted_files(snapshot: Snapshot, *, thorough: bool) -> None:
-    """Pass over the compacted files that are missing or torn; of full ones only if *thorough*.
+    """Pass over missing and torn compacted files; check all files if *thorough*.
+
+    Else check only the files of `runs`, those that are not full, and those that the listing lacks.
 
     Raises:
-        ObjectNotFoundError: A compaction replaced one meanwhile: try again.
+        ObjectNotFoundError: A compaction removed one meanwhile: try again.
     """
     catalog = snapshot.catalog
     for table, keys in catalog.files.items():
@@ -126,20 +129,21 @@ def check_compacted_files(snapshot: Snapshot, *, thorough: bool) -> None:
         every = thorough or table == RUNS
         opened = keys if every else {*unlisted, *catalog.small.get(table, ())}
         with snapshot.compacted(table, keys=opened):
-            pass  # opening passes over what cannot be opened
+            pass  # opening passes over files that cannot be read
 
 
 def check_catalogs(snapshot: Snapshot, *, newest: bool = False) -> None:
-    """Check that no catalog is missing that named compacted files.
+    """Check by the numbers of the compacted files that no catalog is missing.
 
-    A compaction that is at work, or died, made files of the number after the catalog's: all of
-    their runs are in other files still. Files of later numbers were named by a catalog that is
-    gone. If only the *newest* one is gone, the numbers do not show it, the runs do: a compaction
-    has to compare these, as it would delete the files next time; a read does without.
+    Files with the number after the catalog's belong to a compaction that still runs or died: all of
+    their runs are still in other files. Files with later numbers were named by a catalog that is
+    gone. If only the newest catalog is gone, the numbers do not show it; files with runs that no
+    other file holds do. These are looked for if *newest* is true or the store has no catalog.
+    Compactions need that, since the next one would delete those files; reads do without.
 
     Raises:
-        StorageError: Catalogs are gone: what is read without them is not what was written.
-        ObjectNotFoundError: A compaction was faster: take another snapshot.
+        StorageError: Catalogs are missing: without them a read would return wrong rows.
+        ObjectNotFoundError: A compaction published a newer catalog: take another snapshot.
     """
     number = snapshot.catalog.number
     listed = (key for key in snapshot.files[RUNS] if "/compacted-" in key)
@@ -160,7 +164,7 @@ def check_catalogs(snapshot: Snapshot, *, newest: bool = False) -> None:
 
 def _hold_other_runs(snapshot: Snapshot, unnamed: list[str]) -> bool:
     """Return whether one of the *unnamed* files holds a run that no other file holds."""
-    # Listed anew: a run may have been written, and compacted, while the folder was listed.
+    # Listed again: a run may have been written, and compacted, while the folder was listed.
     listed = {entry.key: entry for entry in snapshot.storage.list(RUNS)}
     now = replace(snapshot, files={**snapshot.files, RUNS: listed}, passed_over={})
     elsewhere = set(runs_written(now).rows["run_uid"].unique().to_pylist())

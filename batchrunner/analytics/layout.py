@@ -1,4 +1,4 @@
-"""Names of the objects of a store. Part of its format: see docs/reference/analytics-store.md."""
+"""Names of a store's objects. Part of its format: see docs/reference/analytics-store.md."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _SUFFIX = ".parquet"
 
 
 def stem_of(run_uids: Iterable[str]) -> str:
-    """Return the name of the files that hold exactly these runs, in every table.
+    """Return the stem of the files that hold exactly these runs: their name without the suffix.
 
-    The names of single runs sort before those of sets.
+    It is the same in every table. Stems of single runs sort before those of sets.
     """
     unique = sorted(set(run_uids))
     text = "".join(f"{len(uid.encode())}:{uid}" for uid in unique)
@@ -35,22 +35,22 @@ def stem_of(run_uids: Iterable[str]) -> str:
 
 
 def file_key(table: str, stem: str) -> str:
-    """Return the key of a file of *table*."""
+    """Return the key of the file of *table* with the name *stem*."""
     return f"{table}/{stem}{_SUFFIX}"
 
 
 def stem_in(key: str) -> str:
-    """Return the name of the file at *key*, without folder and suffix."""
+    """Return the stem of the file at *key*: its name without folder and suffix."""
     return key.rpartition("/")[2].removesuffix(_SUFFIX)
 
 
 def is_written(key: str) -> bool:
-    """Return whether the file at *key* has a name that `write` gives."""
+    """Return whether the file at *key* has a name that `write` gives its files."""
     return key.endswith(_SUFFIX) and _WRITTEN.fullmatch(stem_in(key)) is not None
 
 
 def compacted_stem(number: int, index: int) -> str:
-    """Return a unique name for the file *index* of compaction *number*."""
+    """Return a unique stem for the file *index* of compaction *number*."""
     return f"compacted-{number:08d}-{uuid.uuid4().hex}-{index}"
 
 
@@ -95,7 +95,7 @@ def schema_place(key: str) -> tuple[str, int] | None:
 
 
 def to_bytes(fields: Mapping[str, Any]) -> bytes:
-    """Return the document of *fields*."""
+    """Return *fields* as a JSON document with the format version."""
     return to_json(fields, version=FORMAT_VERSION)
 
 
@@ -103,9 +103,9 @@ def read_json(storage: Storage, key: str) -> dict[str, Any]:
     """Return the fields of the document under *key*.
 
     Raises:
-        ObjectNotFoundError: There is none.
-        NewerFormatError: A later version wrote it.
-        StorageError: It is torn, or nothing of ours.
+        ObjectNotFoundError: There is no such document.
+        NewerFormatError: A later version of batchrunner wrote it.
+        StorageError: It is torn, or batchrunner did not write it.
     """
     return from_json(
         storage.get(key),

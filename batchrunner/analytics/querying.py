@@ -1,4 +1,4 @@
-"""SQL over a snapshot, in DuckDB, which can access the tables and nothing else of the machine."""
+"""Runs SQL on a snapshot, in a DuckDB that can access the tables and nothing else."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Question:
 
     Attributes:
         sql: Its text.
-        tables: The names that it reads from, in lower case; None when the parse does not show them.
+        tables: Names of tables that it reads, in lower case; None if the parser does not show them.
     """
 
     sql: str
@@ -51,7 +51,7 @@ def question(sql: str) -> Question:
 
     Raises:
         CannotStartError: DuckDB is not installed.
-        QueryError: It is not one SELECT.
+        QueryError: *sql* is not exactly one SELECT, or has an error.
     """
     with _database() as connection:
         (parsed,) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
@@ -69,7 +69,7 @@ def question(sql: str) -> Question:
 
 
 def _sources(tree: Any) -> Iterator[dict[str, Any]]:
-    """Yield the nodes of a parsed statement that rows come from."""
+    """Yield the nodes of a parsed statement that produce rows, such as tables."""
     if isinstance(tree, dict) and tree.get("type") in _SOURCES:
         yield tree
     for inner in tree.values() if isinstance(tree, dict) else tree:
@@ -78,7 +78,7 @@ def _sources(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def answer(asked: Question, snapshot: Snapshot) -> pa.Table:
-    """Return the answer to *asked* from the tables of *snapshot*.
+    """Return the rows that *asked* selects from the tables of *snapshot*.
 
     Raises:
         QueryError: The SQL cannot be run.

@@ -17,14 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from batchrunner.errors import InvalidRecordError
 
 RUNS = "runs"
-"""The table that the store itself fills."""
+"""Name of the table that the store itself fills, with at least one row for each run."""
 
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,99}")
 _MARK = "#run_uid="
 
 
 class ColumnType(StrEnum):
-    """What a column holds. Every column may be NULL."""
+    """The type of a column's values. Every column may be NULL."""
 
     BOOL = "bool"
     INT64 = "int64"
@@ -38,9 +38,9 @@ class ColumnType(StrEnum):
 Columns = Mapping[str, ColumnType]
 
 Row = dict[str, Any]
-"""A row of a table, by column."""
+"""A row of a table: its values by column."""
 
-_TYPES = {  # in this order: a bool is an int
+_TYPES = {  # in this order: bool is a subclass of int
     bool: ColumnType.BOOL,
     int: ColumnType.INT64,
     float: ColumnType.DOUBLE,
@@ -51,16 +51,16 @@ _TYPES = {  # in this order: a bool is an int
 
 
 class RecordLike(Protocol):
-    """What the store takes as a record: a pydantic model with a table's name. No base class."""
+    """A record that the store accepts: any pydantic model with a `table_name` and a `run_uid`."""
 
     table_name: ClassVar[str]
 
     @property
     def run_uid(self) -> str:
-        """The run that it belongs to."""
+        """Name of the run that the record belongs to."""
 
     def model_dump(self) -> dict[str, Any]:
-        """Return the values by field name."""
+        """Return the values of the record by field name."""
 
 
 class Record(BaseModel):
@@ -70,11 +70,11 @@ class Record(BaseModel):
     with a default; never change the type of one.
 
     Attributes:
-        run_uid: The run that the record belongs to.
-        created_at: In UTC. Data only: no clock decides anything in the store.
+        run_uid: Name of the run that the record belongs to.
+        created_at: When it was made, in UTC. For information only: the store decides nothing by it.
 
     Raises:
-        InvalidRecordError: When the class is defined, without a table or with a nested field.
+        InvalidRecordError: A subclass is defined without a table or with a nested field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,7 +92,7 @@ class Record(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        if _is_being_unpickled():  # cloudpickle makes an empty class first, and fills it afterwards
+        if _is_being_unpickled():  # cloudpickle makes an empty class, and fills it afterwards
             return
         if table_of(cls) == RUNS:
             raise InvalidRecordError(f"{cls.__qualname__}: the table {RUNS!r} fills itself")
@@ -100,7 +100,7 @@ class Record(BaseModel):
 
 
 def _is_being_unpickled() -> bool:
-    """Return whether cloudpickle makes the class: one of a notebook, sent to a worker."""
+    """Return whether cloudpickle is making the class: it sends classes of a notebook to workers."""
     frame = inspect.currentframe()
     while frame is not None and frame.f_code.co_name != "_make_skeleton_class":
         frame = frame.f_back
@@ -108,10 +108,10 @@ def _is_being_unpickled() -> bool:
 
 
 def table_of(kind: type) -> str:
-    """Return the table of the records of class *kind*.
+    """Return the name of the table for records of class *kind*.
 
     Raises:
-        InvalidRecordError: It has none, or one that cannot be a table's name.
+        InvalidRecordError: *kind* names no table, or its name is not valid.
     """
     name = getattr(kind, "table_name", None)
     if name is None:
@@ -122,10 +122,10 @@ def table_of(kind: type) -> str:
 
 
 def checked_table(name: object) -> str:
-    """Return *name* if it can be a table's.
+    """Return *name* if it is a valid name of a table.
 
     Raises:
-        InvalidRecordError: It cannot.
+        InvalidRecordError: *name* is not valid.
     """
     if not isinstance(name, str) or not _TABLE.fullmatch(name):
         raise InvalidRecordError(
@@ -136,10 +136,10 @@ def checked_table(name: object) -> str:
 
 
 def columns_of(kind: type[Any]) -> dict[str, ColumnType]:
-    """Return the columns of the records of class *kind*, in order.
+    """Return the columns for records of class *kind*, in the order of its fields.
 
     Raises:
-        InvalidRecordError: A field is not flat.
+        InvalidRecordError: The type of a field is nested or has no column type.
     """
     columns = {name: _type_of(field.annotation) for name, field in kind.model_fields.items()}
     wrong = [name for name, column in columns.items() if column is None]
@@ -167,16 +167,16 @@ def _type_of(annotation: Any) -> ColumnType | None:
 
 def _one(kinds: Iterable[ColumnType | None]) -> ColumnType | None:
     unique = set(kinds)
-    if unique == {ColumnType.INT64, ColumnType.DOUBLE}:  # of `int | float`, the wider one
+    if unique == {ColumnType.INT64, ColumnType.DOUBLE}:  # `int | float` fits the wider one
         return ColumnType.DOUBLE
     return unique.pop() if len(unique) == 1 else None
 
 
 def columns_of_all(records: Iterable[RecordLike]) -> dict[str, ColumnType]:
-    """Return the columns of *records*, which are of one table.
+    """Return the columns of all *records*, which belong to one table.
 
     Raises:
-        InvalidRecordError: Two of their classes disagree about a column.
+        InvalidRecordError: Two classes of records give a column different types.
     """
     merged: dict[str, ColumnType] = {}
     for kind in dict.fromkeys(type(record) for record in records):
@@ -191,14 +191,14 @@ def columns_of_all(records: Iterable[RecordLike]) -> dict[str, ColumnType]:
 
 @dataclass(frozen=True, slots=True)
 class CapabilityRunRef:
-    """Where to find the records of a run, in a few hundred bytes, whatever the run produced.
+    """The address of a recorded run: a few hundred bytes, however much the run produced.
 
     Attributes:
-        run_uid: The run.
-        capability_id: What was run.
-        store_uri: The run in its analytics store. Absolute; stays valid when the store is
+        run_uid: Name of the run.
+        capability_id: Name of the capability.
+        store_uri: URI of the run in its analytics store. Absolute; stays valid when the store is
             compacted; holds no credentials: pass those to `open_store`.
-        outputs_uri: Where the run's files are, if it made any; else its report, if it made one.
+        outputs_uri: URI of the run's files, else of its report, else None.
     """
 
     run_uid: str
@@ -213,7 +213,7 @@ def run_uri(store: str, run_uid: str) -> str:
 
 
 def split_run_uri(uri: str) -> tuple[str, str | None]:
-    """Return the store's part of *uri*, and the `run_uid` if there is one."""
+    """Return the URI of the store in *uri*, and the `run_uid` if *uri* has one."""
     store, mark, run_uid = uri.partition(_MARK)
     return store, unquote(run_uid) if mark else None
 

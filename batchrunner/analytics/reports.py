@@ -1,4 +1,4 @@
-"""Reports: the Markdown that a run may write of itself, stored beside its records."""
+"""Reports: the Markdown that a run may write about itself, stored beside its records."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from batchrunner.user_code import contained
 
 REPORTS = "_reports"
 THRESHOLD = 0.5
-"""Passed to `collect_md_report(threshold)`, as checkmaite does: the score from which a result passes."""
+"""The score from which a result passes, for `collect_md_report(threshold)`; as in checkmaite."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """A report: its text, or where the run stored it itself.
+    """A report: its text, or the URI where the run itself stored it; without both, no report.
 
     Attributes:
-        text: Markdown, to be stored beside the records; None with a `uri`.
-        uri: Where the run stored it; None with a `text`.
+        text: Markdown, to be stored beside the records; None if there is a `uri`.
+        uri: Where the run stored the report; None if there is a `text`.
     """
 
     text: str | None = None
@@ -33,24 +33,24 @@ class RunReport:
 
 
 def report_key(run_uid: str) -> str:
-    """Return the key of the report of a run."""
+    """Return the key under which the report of run *run_uid* is stored."""
     return f"{REPORTS}/{stem_of([run_uid])}.md"
 
 
 def report_uri(store: str, run_uid: str) -> str:
-    """Return the URI under which the store at URI *store* keeps the report of a run."""
+    """Return the URI of the report of run *run_uid* in the store at URI *store*."""
     return f"{store.rstrip('/')}/{report_key(run_uid)}"
 
 
 def report_of(run: Any) -> RunReport | None:
-    """Return what `run.collect_md_report()` returns; None when the run has no such method.
+    """Return the report that `run.collect_md_report()` makes; None if there is none.
 
-    If it fails, log a warning and return None: better a run without its report than no run.
+    If the method fails, log a warning and return None: better a run without its report than no run.
     """
     try:
         collect = getattr(run, "collect_md_report", None)
         return _report(contained(lambda: _collected(collect))) if callable(collect) else None
-    except NotImplementedError:  # in checkmaite: this capability has no report
+    except NotImplementedError:  # checkmaite raises it for a capability without a report
         return None
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         _log.warning("run %s is recorded without its report: %s", run.run_uid, describe(error))

@@ -1,4 +1,4 @@
-"""Lookup of one run by its `run_uid`, if possible without reading the files of other runs."""
+"""Finds one run by its `run_uid`, if possible without reading the files of other runs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _WAYS_OUT = f"put a copy of the file in its place, or {_RECORD_AGAIN}"
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """What the store holds of one run.
+    """A run as read back from the store.
 
     Attributes:
-        run_uid: The run.
+        run_uid: Name of the run.
         runs: Its rows of the `runs` table, at least one.
-        records: Its payload, by table.
+        records: Its records as rows, by table.
     """
 
     run_uid: str
@@ -39,12 +39,12 @@ class RecordedRun:
 
     @property
     def capability_id(self) -> str:
-        """What was run."""
+        """Name of the capability."""
         return str(self.runs[0]["capability_id"])
 
     @property
     def outputs_uri(self) -> str | None:
-        """Where its files are, if it made any."""
+        """URI of its files, else of its report, else None."""
         uri: str | None = self.runs[0]["outputs_uri"]
         return uri
 
@@ -52,19 +52,19 @@ class RecordedRun:
 def find_run(
     storage: Storage, schemas: Schemas, run_uid: str, *, cache: ReadCache, records: bool
 ) -> RecordedRun:
-    """Return the run, with its *records* or without, from the files that queries read it from.
+    """Return run *run_uid* from the same files as queries; with its records if *records* is true.
 
     Raises:
         RunNotFoundError: There is no such run.
         ObjectNotFoundError: A compaction removed a file meanwhile: try again.
-        StorageError: A file that holds some of it is torn or missing.
+        StorageError: A file with rows of the run is torn or missing.
     """
     alone = _snapshot_of_one(storage, schemas, run_uid, cache)
     with torn_files_named(alone):
         run = _find(alone, run_uid, records=records)
     if run is not None and all(run.records.values()):
         return run
-    # It may be in a set, whose name follows from all of its runs: only a listing finds that.
+    # The run may be in a set, whose name is a hash of all its runs: only a listing finds that file.
     with take_snapshot(storage, schemas, cache=cache) as snapshot, torn_files_named(snapshot):
         check_catalogs(snapshot)
         run = _find(snapshot, run_uid, records=records)
@@ -94,7 +94,7 @@ def _snapshot_of_one(
 ) -> Snapshot:
     """Return a snapshot of the compacted files and of the file that holds this run alone."""
     files = {RUNS: _file_of(storage, RUNS, run_uid)}
-    # A cache of its own: what it lists is not the whole table.
+    # Not the cache of the caller: these listings are not of the whole table.
     own = ReadCache(torn=cache.torn)
     return Snapshot(storage, files, newest_catalog(storage), schemas.all(), own)
 
@@ -106,7 +106,7 @@ def _file_of(storage: Storage, table: str, run_uid: str) -> dict[str, Entry]:
 
 def _find(snapshot: Snapshot, run_uid: str, *, records: bool) -> RecordedRun | None:
     rows = _compacted_rows(snapshot, RUNS, run_uid)
-    # Where a compacted file is lost, a run may have been recorded again since: then its rows may be
+    # If a compacted file is lost, the run may have been recorded again since: then its rows may be
     # in compacted files of one table and in written files of another.
     compacted, damaged = bool(rows), snapshot.damaged
     written = None if compacted and not damaged else _written(snapshot, run_uid)
@@ -123,7 +123,7 @@ def _find(snapshot: Snapshot, run_uid: str, *, records: bool) -> RecordedRun | N
 
 
 def _written(snapshot: Snapshot, run_uid: str) -> WrittenRuns:
-    """Return what the written files of `runs` hold of this run."""
+    """Return the rows of this run in files of `runs` that `write` made, and its home."""
     import pyarrow.compute as pc
 
     runs = runs_written(snapshot, whole=True)

@@ -1,4 +1,4 @@
-"""Summaries of the latest runs of a store, one a run."""
+"""Lists the latest runs of a store, with a summary of each."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """One recorded run.
+    """One recorded run, without its records.
 
     Attributes:
-        run_uid: Names the run.
-        capability_id: What was run.
+        run_uid: Name of the run.
+        capability_id: Name of the capability.
         created_at: When it was recorded, by the clock of the machine that recorded it.
         user, host: Who ran it, and where.
-        tables: Where it has records.
-        datasets, models, metrics: What it ran on.
+        tables: Tables in which it has records.
+        datasets, models, metrics: Ids of what it ran on.
     """
 
     run_uid: str
@@ -63,12 +63,12 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs to list.
+    """Selects the runs to list.
 
     Attributes:
-        limit: At most so many.
-        capability_id: Only those of this capability.
-        entity_id: Only those that ran on this dataset, model or metric.
+        limit: Most runs to list.
+        capability_id: List only runs of this capability.
+        entity_id: List only runs on this dataset, model or metric.
     """
 
     limit: int = 20
@@ -92,7 +92,7 @@ def latest_runs(snapshot: Snapshot, which: RunFilter) -> list[RunSummary]:
     with snapshot.compacted(RUNS) as compacted:
         deciding = [compacted.rows(place, _DECIDING) for place in range(len(compacted))]
         wanted = _latest(pa.concat_tables([*deciding, written.select(_DECIDING)]), which)
-        # The other columns only from files that hold a wanted run: 100,000 runs may not.
+        # Read the other columns only from files that hold a wanted run: most files hold none.
         shown = [written.select(_SHOWN)] + [
             compacted.rows(place, _SHOWN)
             for place, rows in enumerate(deciding)
@@ -112,8 +112,8 @@ def _latest(rows: pa.Table, which: RunFilter) -> pa.Array:
     rows = _matching(rows, which)
     order = [("created_at", "descending"), ("run_uid", "ascending")]
     count = which.limit
-    # A run has one row or several, so how many rows make `limit` runs shows only when they are
-    # sorted: take twice as many until there are enough.
+    # A run has one row or several, so the first `limit` rows may hold fewer runs: double the number
+    # of rows until they hold enough.
     while True:
         count = min(2 * count, len(rows))
         places = pc.select_k_unstable(rows, count, sort_keys=order)
@@ -126,7 +126,7 @@ def _rows(rows: pa.Table) -> Iterator[Row]:
     """Yield *rows* as dictionaries."""
     import pyarrow as pa
 
-    # Times are converted here: where pandas is installed Arrow imports it for them, which takes
+    # Times are converted here: Arrow would import pandas for them if it is installed, which takes
     # longer than all the rest.
     place = rows.column_names.index("created_at")
     plain = rows.set_column(place, "created_at", rows["created_at"].cast(pa.int64()))

@@ -10,15 +10,15 @@ from batchrunner.errors import NewerFormatError, SchemaConflictError, StorageErr
 from batchrunner.storage import Storage
 
 _RIVALS = 100
-"""So many other writers may add columns to a table first before `claim` fails."""
+"""`claim` fails after so many tries in each of which another writer added columns first."""
 
 
 class Schemas:
-    """The schemas of a store's tables: numbered documents, of which the highest counts.
+    """The schemas of a store's tables: numbered documents, of which the last is the current one.
 
-    Each repeats the one before and adds columns, and is put if absent. So all writers agree on the
-    type of a column, however many add it at once, and a reader that reads the schemas after it
-    listed files has every column of them.
+    Each document repeats the one before, adds columns, and is put if absent. So all writers agree
+    on the type of a column, however many add it at once, and a reader that reads the schemas after
+    it listed the files has every column of these files.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -29,8 +29,8 @@ class Schemas:
     def claim(self, table: str, columns: Columns) -> None:
         """Add the *columns* that *table* lacks. Durable and idempotent.
 
-        Free if this object claimed them before; else a listing and a document, whatever the table
-        holds.
+        Makes no request if this object claimed them before; else it lists the schemas and reads or
+        writes documents, and its cost does not grow with the table.
 
         Raises:
             SchemaConflictError: A column has another type already.

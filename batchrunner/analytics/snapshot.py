@@ -1,4 +1,4 @@
-"""A snapshot of a store: which files count at one moment."""
+"""A snapshot of a store: the files that hold its runs at one moment."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ Files = Mapping[str, Entry]
 
 @dataclass(frozen=True, slots=True)
 class ReadCache:
-    """What a read keeps for its retries with a newer catalog.
+    """Listings and rows that a read keeps for its retries with a newer catalog.
 
-    Listings too: each file in them is still there, or a newer catalog names the file that has its
-    rows. So each retry has less left to read, however often compactions are faster.
+    Listings stay valid: each listed file still exists, or a newer catalog names the file that has
+    its rows. So each retry has less left to read, however many compactions come in between.
 
     Attributes:
-        files: Listings, by table.
-        deleted: Keys of files in them that were deleted since.
-        rows: Of written files, by table.
-        torn: Compacted files that were found torn when they were read, by key, and why.
+        files: Listed files, by table.
+        deleted: Keys of listed files that were deleted since.
+        rows: Rows of files that `write` made, by table.
+        torn: Compacted files that proved torn when they were read: the reason, by key.
     """
 
     files: dict[str, Files] = field(default_factory=dict)
@@ -50,16 +50,16 @@ class ReadCache:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a store held at one moment: every run in it once and whole, whatever happens since.
+    """The runs of a store at one moment, each once and whole, whatever happens since.
 
     Attributes:
-        storage: Of the store.
-        files: Listings, by table.
-        catalog: Which compacted files count, and which files they replace.
+        storage: The storage of the store.
+        files: Listed files, by table.
+        catalog: Names the compacted files, and the files that they replace.
         schemas: Columns of every table.
-        cache: Of this read, over its retries.
-        opened: Compacted files by table, opened at once, as a compaction may delete them.
-        passed_over: Files that cannot be read as ours, by key, and why; for warnings.
+        cache: Kept for the retries of this read.
+        opened: Compacted files by table, opened in advance, as a compaction may delete them.
+        passed_over: Files that are torn, missing or foreign: the reason for the warning, by key.
     """
 
     storage: Storage
@@ -90,17 +90,21 @@ class Snapshot:
 
     @property
     def damaged(self) -> bool:
-        """Whether a compacted file that the catalog names is missing or torn, of those opened."""
+        """Whether one of the compacted files opened so far is missing or torn."""
         names = self.catalog.files.values()
         return bool(self.passed_over) and any(
             key in self.passed_over for keys in names for key in keys
         )
 
     def written(self, table: str) -> dict[str, Entry]:
-        """Return the files of *table* that `write` made and that may count, by key."""
+        """Return the files of *table* that `write` made and that are to be read, by key.
+
+        Passes over foreign files.
+        """
         files = {}
         # The rows of replaced files are in compacted ones. If one of those is lost, the replaced
-        # files may be all that is left, so they count again, and each run is read once by its home.
+        # files may be all that is left, so they are read again; each run still has one home, and so
+        # appears once.
         replaced = frozenset() if self.damaged else self.catalog.replaced
         for key, entry in self.files[table].items():
             if is_written(key) and key not in replaced:
@@ -113,7 +117,7 @@ class Snapshot:
     def compacted(
         self, table: str, *, keys: Iterable[str] | None = None
     ) -> Iterator[CompactedFiles]:
-        """Open the compacted files of *table*, or those of them under *keys*, for the block.
+        """Open the compacted files of *table*, or only those at *keys*, for the block.
 
         Raises:
             ObjectNotFoundError: One was replaced and deleted since: take another snapshot.
@@ -159,7 +163,7 @@ class Snapshot:
         Raises:
             ObjectNotFoundError: A compaction replaced it: take another snapshot.
         """
-        # Compactions delete only what a catalog has replaced: without a newer one, none did this.
+        # Compactions delete only what a catalog has replaced: without a newer one, none deleted it.
         place = f"{self.storage.uri}/{key}"
         if newest_catalog(self.storage).number != self.catalog.number:
             raise ObjectNotFoundError(f"{place}: replaced by a compaction meanwhile")
@@ -183,7 +187,7 @@ class CompactedFiles:
         self._open.append(file)
 
     def rows(self, place: int, columns: Iterable[str]) -> pa.Table:
-        """Return *columns* of the file at *place*, absent ones as NULL."""
+        """Return *columns* of file number *place*; those that it lacks are NULL."""
         # Without `pyarrow.dataset`: its import takes longer than a short read.
         import pyarrow.parquet as pq
 
@@ -191,7 +195,10 @@ class CompactedFiles:
         return fitted(pq.ParquetFile(self._open[place]).read(schema.names), schema)
 
     def dataset(self) -> ds.Dataset:
-        """Return a dataset of their rows, absent columns as NULL. Reads only what is scanned."""
+        """Return a dataset of the rows of all files; columns that a file lacks are NULL.
+
+        Reads only what the caller scans.
+        """
         import pyarrow.dataset as ds
 
         parquet = ds.ParquetFileFormat()
@@ -215,14 +222,14 @@ def take_snapshot(
 ) -> Iterator[Snapshot]:
     """Yield a snapshot of *tables*, all by default, and of `runs`.
 
-    With *open_all*, every compacted file is opened at once: for a read of all of them.
+    With *open_all*, every compacted file is opened at once, for reads that need all of them.
 
     The order is what makes it true. Files are listed before the catalog is read, since a
     compaction deletes only what an earlier catalog has replaced. `runs` comes before the payload,
-    since a writer does it last. Columns come at the end, since a writer claims them first.
+    since a writer writes it last. Columns come at the end, since a writer claims them first.
 
     Raises:
-        ObjectNotFoundError: A compaction was faster: take another one, with the same *cache*.
+        ObjectNotFoundError: A compaction removed a file: take another snapshot with this *cache*.
     """
     files = {RUNS: _listed(storage, RUNS, cache)}
     wanted = schemas.all() if tables is None else tables

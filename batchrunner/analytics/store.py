@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MOST_LOST_RACES = 5
-"""A compaction that lost so many races ends: by then the winners have done its work."""
+"""A compaction ends after losing so many races: by then the winners have done its work."""
 _PROBES = 3
-"""A compaction elsewhere may delete a probe, which looks as if the storage were unsafe: retry."""
+"""Tries of `check_writable`: a compaction elsewhere may delete a probe, so that the storage looks
+unsafe."""
 
 StoreAddress = AnalyticsStoreConfig | CapabilityRunRef | Mapping[str, Any] | str | os.PathLike[str]
 
@@ -87,13 +88,13 @@ class AnalyticsStore:
     ) -> WriteReceipt:
         """Record *runs* and return their addresses. Durable: on return they survive a power cut.
 
-        Idempotent: a run that is recorded already stays as it is, whatever the bytes of the new one.
+        Idempotent: a run that is recorded already stays as it is, even if the new one differs.
         Atomic: each run appears to readers whole or not at all; more than 16 runs of one call appear
         together. No existing data is read: the cost does not grow with the store.
 
         Args:
-            runs: Anything with `run_uid`, `capability_id` and `extract()`; see `CompletedRun`.
-            provenance: Who, where and when; what is missing is filled in from this process.
+            runs: Objects with `run_uid`, `capability_id` and `extract()`; see `CompletedRun`.
+            provenance: Who, where and when; missing fields are filled in from this process.
 
         Raises:
             InvalidRecordError: A record is not flat, has a value that does not fit, or belongs to
@@ -164,9 +165,9 @@ class AnalyticsStore:
         """Return the latest runs, the newest first.
 
         Args:
-            limit: At most so many.
-            capability_id: Only those of this capability.
-            entity_id: Only those that ran on this dataset, model or metric.
+            limit: Most runs to return.
+            capability_id: Return only runs of this capability.
+            entity_id: Return only runs on this dataset, model or metric.
 
         Raises:
             InvalidSpecError: The limit is below zero.
@@ -203,13 +204,13 @@ class AnalyticsStore:
         return read_snapshot(self._storage, self._schemas, read, tables=[name])
 
     def query_sql(self, sql: str) -> pa.Table:
-        """Return the answer to *sql*, in DuckDB's dialect, from one consistent snapshot.
+        """Return the result of *sql*, in DuckDB's dialect, from one consistent snapshot.
 
         Files that are torn, foreign or of a later version are passed over; a warning names each.
 
         Raises:
             CannotStartError: DuckDB is not installed.
-            QueryError: The SQL cannot be run, or would do anything but read the tables.
+            QueryError: The SQL cannot be run, or would do more than read the tables.
         """
         asked = question(sql)
         schemas = self._schemas.all()
@@ -222,12 +223,12 @@ class AnalyticsStore:
             raise QueryError(f"{error} ({self.uri} has the tables: {_named(schemas)})") from error
 
     def compact(self, *, clear: bool = False) -> CompactionReport:
-        """Replace many small files by few large ones; delete what earlier compactions replaced.
+        """Replace many small files with few large ones; delete what earlier compactions replaced.
 
-        Atomic: readers see every run once, before, during and after, wherever it dies. Of two at
-        once, one wins. Replaced files stay until the next compaction, for readers at work. With
-        *clear* they are deleted at once, and so is what dead writers staged: readers and writers at
-        work retry.
+        Atomic: readers see every run once before, during and after it, even if it dies. Of two
+        concurrent compactions, one wins. Replaced files stay until the next compaction, for readers
+        that still read them. *clear* deletes them at once, and all staged bytes, as dead
+        writers may have left some: live readers and writers retry.
 
         Raises:
             UnsafeStorageError: The storage lets a second writer replace an object.
@@ -248,11 +249,11 @@ class AnalyticsStore:
         return report
 
     def check_writable(self) -> None:
-        """Prove that runs can be recorded here: write a probe, and remove it.
+        """Check that runs can be recorded in the store: write a probe, and remove it.
 
         Raises:
-            StorageError: It cannot be written.
-            UnsafeStorageError: It lets a second writer replace an object.
+            StorageError: The store cannot be written.
+            UnsafeStorageError: The storage lets a second writer replace an object.
             CannotStartError: A connector is not installed.
             InvalidSpecError: The storage options are wrong.
         """
@@ -274,11 +275,11 @@ def open_store(address: StoreAddress, *, storage_options: Options | None = None)
     """Open the store at *address*: a config, its fields, a URI, or the ref or URI of a run in it.
 
     Args:
-        address: Of the store. A relative path starts at the current directory.
-        storage_options: fsspec's, in place of those of the config; refs hold none.
+        address: Address of the store. A relative path starts at the current directory.
+        storage_options: Options for fsspec, in place of those of the config; a ref holds none.
 
     Raises:
-        InvalidSpecError: It is no address.
+        InvalidSpecError: *address* is not valid.
     """
     if isinstance(address, CapabilityRunRef):
         address = address.store_uri

@@ -1,4 +1,4 @@
-"""The Parquet files of the tables: rows to bytes and back; torn, foreign and later files detected."""
+"""Parquet files of the tables: writes and reads rows, and detects torn, foreign and later files."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _QUICK: dict[str, Any] = {
     "use_dictionary": False,
     "write_statistics": False,
 }
-"""For the few rows of a run: zstd is set up anew for each column, which costs more than the rest of
-the write, and as much again when the file is read. It saves no space there."""
+"""For the few rows of a run. zstd is set up anew for each column, which costs more than the rest of
+the write, and as much again when the file is read, and saves no space in so small a file."""
 
 
 class UnreadableFileError(Exception):
@@ -54,7 +54,7 @@ def table_of_rows(table: str, rows: Sequence[Mapping[str, Any]], *, columns: Col
     """Return *rows* as an Arrow table.
 
     Raises:
-        InvalidRecordError: A value does not fit its column: nothing is rounded or cut.
+        InvalidRecordError: A value does not fit its column: values are never rounded or cut.
     """
     import pyarrow as pa
 
@@ -95,16 +95,16 @@ def to_parquet(rows: pa.Table) -> bytes:
 
 
 def parse_rows(data: bytes, *, table: pa.Schema, wanted: pa.Schema, place: str) -> pa.Table:
-    """Return the rows of the file with the bytes *data*, absent columns as NULL.
+    """Return the rows of the Parquet file *data*; columns that it lacks are NULL.
 
     Args:
-        data: The whole file.
+        data: The bytes of the whole file.
         table: The columns of its table.
-        wanted: Those of them to read.
-        place: Its URI, for errors.
+        wanted: The columns to read.
+        place: URI of the file, for error messages.
 
     Raises:
-        UnreadableFileError: It is torn, foreign, or of a later version.
+        UnreadableFileError: The file is torn, foreign, or of a later version.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -124,7 +124,7 @@ def is_torn(storage: Storage, entry: Entry) -> bool:
     """Return whether the file of *entry* cannot be read to its end as Parquet.
 
     Raises:
-        StorageError: The storage does not return its bytes, which says nothing about them.
+        StorageError: The storage does not return the bytes, so they cannot be checked.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -168,10 +168,10 @@ def open_parquet(
 
 
 def _check_version(schema: pa.Schema, *, place: str) -> None:
-    """Check that this version reads files of *schema*.
+    """Check that *schema* has the format version that this batchrunner reads.
 
     Raises:
-        UnreadableFileError: It does not.
+        UnreadableFileError: It has another version, or none.
     """
     version = (schema.metadata or {}).get(_VERSION_KEY)
     if version is None:
@@ -201,7 +201,7 @@ def _check_columns(found: pa.Schema, *, known: pa.Schema, place: str) -> None:
 
 
 def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return *rows* with the columns of *schema*, absent ones as NULL."""
+    """Return *rows* with the columns of *schema*; those that *rows* lacks are NULL."""
     import pyarrow as pa
 
     present = dict(zip(rows.column_names, rows.columns, strict=True))
@@ -217,7 +217,7 @@ class SharedFile:
     position they would read from the wrong place.
 
     Args:
-        file: Seekable. It is closed with this one.
+        file: A seekable file, which `close` closes.
     """
 
     def __init__(self, file: BinaryIO) -> None:

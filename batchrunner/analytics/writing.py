@@ -1,4 +1,4 @@
-"""Writes of runs: payload first, `runs` last, each file put if absent."""
+"""Writes runs: payload first, `runs` last, and each file only if it is absent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchrunner.errors import InvalidRecordError, StorageError
 from batchrunner.storage import Storage
 
 MOST_FILES = 16
-"""Up to so many runs of a call get files of their own; more share one per table."""
+"""Up to this many runs of a call get files of their own; more runs share one file per table."""
 
 DAMAGED = "_damaged"
 """Torn files are moved here, under their key, so that the user can examine them."""
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WriteReceipt:
-    """What a call of `write_with_receipt` recorded, durably.
+    """Names the runs that a call of `write_with_receipt` recorded durably.
 
     Attributes:
         refs: One for each run, in the order given, also for runs that were recorded before.
@@ -44,8 +44,8 @@ class WriteReceipt:
 def write_rows(runs: Sequence[RunRows], *, storage: Storage, schemas: Schemas) -> frozenset[str]:
     """Write *runs*, each once; return the keys of the files that this call created.
 
-    Everything is checked before anything is written. A death in between leaves payload that no
-    reader sees, and that the same call adopts when it is repeated.
+    Checks all runs before it writes anything. If the process dies in between, it leaves payload
+    that no reader sees, and that the same call uses when it is repeated.
 
     Raises:
         InvalidRecordError: A value does not fit its column.
@@ -124,8 +124,9 @@ def _commit_of(group: Sequence[RunRows]) -> dict[str, bytes]:
 def put_whole(storage: Storage, objects: Mapping[str, bytes]) -> frozenset[str]:
     """Put each of *objects* if its key is absent or holds a torn file; return the keys put.
 
-    As `put_if_absent`: atomic and durable, one by one. Reads only the files that were there before;
-    those that are not torn stay as they are. A death in between leaves a torn file moved away.
+    Like `put_if_absent`: atomic and durable for each object. Reads only files that existed before;
+    whole ones stay as they are. If the process dies in between, a torn file may have been moved to
+    `DAMAGED` and not yet replaced.
 
     Raises:
         StorageError: A request failed. Call again.

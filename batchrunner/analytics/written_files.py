@@ -1,4 +1,4 @@
-"""Rows of the files that `write` made: many small ones, each read once, each run from one of them."""
+"""Reads the files that `write` made: many small ones, each once, and each run from one of them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 FILE = "_file"
-"""The column with the stem of the file that a row is from. No field of a record begins with _."""
+"""Name of the column with the stem of each row's file. No field of a record begins with `_`."""
 
 _READERS = 16
 _AT_ONCE = 1000
-"""Files read before their rows become one table: thousands of tiny tables need much memory."""
+"""Files whose rows are read and then made one table: thousands of tiny tables need much memory."""
 
 _NEEDED = ("run_uid", "capability_table")
 
@@ -38,7 +38,7 @@ def read_files(
     table: str,
     only: Sequence[str] | None = None,
 ) -> pa.Table:
-    """Return the rows of *files* of *table*, with `FILE`. Unreadable files are passed over.
+    """Return the rows of *files*, with the column `FILE`. Passes over files that cannot be read.
 
     Rows that the snapshot's cache holds are not read again.
 
@@ -49,7 +49,7 @@ def read_files(
         only: The columns to read; by default, all.
 
     Raises:
-        ObjectNotFoundError: A compaction removed one since: take another snapshot, which has it.
+        ObjectNotFoundError: A compaction removed a file: take another snapshot to find its rows.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -66,7 +66,7 @@ def read_files(
     missing = wanted.keys() - set(cached[FILE].unique().to_pylist())
     reader = _FileReader(snapshot, table, schema)
     rows = pa.concat_tables([cached, *reader.tables([wanted[stem] for stem in sorted(missing)])])
-    # Before it raises: the retry need not read again what was read.
+    # Kept before the error is raised, so that the retry does not read these rows again.
     snapshot.cache.rows[table] = rows
     if reader.deleted:
         snapshot.cache.deleted.update(reader.deleted)
@@ -89,7 +89,7 @@ class _FileReader:
         self._wanted = schema.remove(schema.get_field_index(FILE))
 
     def tables(self, entries: Sequence[Entry]) -> list[pa.Table]:
-        """Return the rows of the files of *entries*, as tables of up to 1,000 files each."""
+        """Return the rows of the files in *entries*, as tables of up to 1,000 files each."""
         import pyarrow as pa
 
         tables = []
@@ -106,7 +106,7 @@ class _FileReader:
         self, entries: Sequence[Entry], pool: ThreadPoolExecutor
     ) -> list[bytes | None]:
         """Return the bytes of the files, in order; None for a deleted one."""
-        # One task a thread: a task for each tiny file costs more than to read it.
+        # One task for each thread: a task for each tiny file costs more than reading it.
         shares = [entries[first::_READERS] for first in range(_READERS)]
         try:
             fetched = list(pool.map(self._fetch_each, shares))
@@ -141,7 +141,7 @@ class _FileReader:
 
 
 def _repeated(text: str, count: int) -> pa.Array:
-    """Return an array of *count* times *text*."""
+    """Return an array that repeats *text* *count* times."""
     import pyarrow as pa
 
     # From buffers: `pa.scalar` imports pandas if it is installed, which is slower than a short read.
@@ -153,11 +153,11 @@ def _repeated(text: str, count: int) -> pa.Array:
 
 @dataclass(frozen=True, slots=True)
 class WrittenRuns:
-    """The runs in written files.
+    """The runs in files that `write` made, and the one file that each run is read from: its home.
 
     Attributes:
         rows: Their rows of the `runs` table, with `FILE`; all columns, or those of `_NEEDED`.
-        home: Stem of the file that a run is read from, by `run_uid`; without compacted runs.
+        home: Stem of each run's home, by `run_uid`; runs in compacted files have none.
         tables: Tables in which the runs of a file have payload, by its stem; may be empty.
     """
 
@@ -174,13 +174,14 @@ class WrittenRuns:
 def runs_written(
     snapshot: Snapshot, *, whole: bool = False, without: AbstractSet[str] = frozenset()
 ) -> WrittenRuns:
-    """Return the runs in the written files of `runs`, except files whose stem is in *without*.
+    """Return the runs in the files of `runs` that `write` made, each with its home.
 
-    A run that was compacted is read from the compacted file; else from the file that holds it
-    alone, which only its first writer made; else from the first by name of the sets it is in.
+    A compacted run is read from the compacted file. Any other run is read from the file that holds
+    it alone, which only its first writer made, or else from the first, by name, of the sets that
+    hold it.
 
     Args:
-        snapshot: Which files there are.
+        snapshot: Lists the files.
         whole: Read all columns, for readers of the table; else only those that lead to payload.
         without: Stems of files to leave out.
     """
@@ -196,15 +197,15 @@ def runs_written(
 
 
 def rows_written(snapshot: Snapshot, table: str, *, runs: WrittenRuns) -> pa.Table:
-    """Return the rows of *table* in written files, each run's from its home; with `FILE`.
+    """Return the rows of *table* in files that `write` made, each run's from its home; with `FILE`.
 
     Raises:
-        ObjectNotFoundError: A compaction removed one since: take another snapshot.
+        ObjectNotFoundError: A compaction removed a file since: take another snapshot.
     """
     rows = runs.rows
     if table != RUNS:
-        # Where a compacted file is lost, a run may be compacted in `runs` and recorded again in
-        # this table, or the other way round: then each table has homes of its own.
+        # If a compacted file is lost, a run may be compacted in `runs` and recorded again in this
+        # table, or the other way round: then each table has homes of its own.
         if snapshot.damaged:
             runs = replace(runs, home=_homes(snapshot, table, runs.rows))
         rows = read_files(snapshot, _payload_files(snapshot, table, runs), table=table)
@@ -214,7 +215,7 @@ def rows_written(snapshot: Snapshot, table: str, *, runs: WrittenRuns) -> pa.Tab
 
 
 def all_rows(snapshot: Snapshot, *, table: str) -> pa.Table:
-    """Return the rows of *table*, of every run once.
+    """Return all rows of *table*, those of each run once.
 
     Raises:
         ObjectNotFoundError: A compaction removed a file since: take another snapshot.
@@ -228,7 +229,7 @@ def all_rows(snapshot: Snapshot, *, table: str) -> pa.Table:
 
 
 def _homes(snapshot: Snapshot, table: str, rows: pa.Table) -> dict[str, str]:
-    """Return the file that each run in *rows* is read from, if *table* has not compacted it."""
+    """Return the home, by `run_uid`, of each run in *rows* that is not compacted in *table*."""
     compacted = set(_compacted_among(snapshot, table, rows["run_uid"].unique()))
     home: dict[str, str] = {}
     for stem, uid in sorted(set(zip(_texts(rows, FILE), _texts(rows, "run_uid"), strict=True))):
@@ -238,7 +239,7 @@ def _homes(snapshot: Snapshot, table: str, rows: pa.Table) -> dict[str, str]:
 
 
 def _payload_files(snapshot: Snapshot, table: str, runs: WrittenRuns) -> dict[str, Entry]:
-    """Return the files of *table* that `runs` leads to; pass over the missing ones."""
+    """Return the files of *table* that the homes in *runs* name; pass over missing ones."""
     written, payload = snapshot.written(table), {}
     for stem in sorted(set(runs.home.values())):
         key = file_key(table, stem)

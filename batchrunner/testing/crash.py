@@ -1,7 +1,7 @@
-"""Dying on purpose: at any change that a process makes to a disk, by SIGKILL or by a power cut.
+"""Kills the process at a chosen change to a disk, by SIGKILL, and can imitate a power cut.
 
-Patches the functions of `os` that change a disk, counts the calls, and dies at one of them. Use it
-in a child process.
+Patches the functions of `os` that change a disk, counts the calls, and kills the process at one of
+them. Use it in a child process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHANGES = ("mkdir", "link", "rename", "replace", "unlink", "fsync")
 
 
 class Death(StrEnum):
-    """How the process dies at a change."""
+    """What is on the disk when the process dies at a change."""
 
     BEFORE = "before"
     """The change is not made."""
@@ -30,18 +30,18 @@ class Death(StrEnum):
     TORN = "torn"
     """The file that was about to be synced loses its second half."""
     POWER_CUT = "power cut"
-    """Some of what was not synced is lost: names that are new, and the bytes of files."""
+    """Some changes that were not synced are lost: new folders, links and renames."""
 
 
 class Disk:
-    """Counts the changes of this process, and makes it die at one of them.
+    """Counts the changes of this process to a disk, and kills it at one of them.
 
     Attributes:
-        changes: Name of each change so far.
+        changes: Name of the `os` function of each change so far.
     """
 
     def __init__(self, *, die_at: int = 0, death: Death = Death.BEFORE, seed: int = 0) -> None:
-        """Die at change number *die_at*, counted from 1; 0 only counts."""
+        """Count changes; at number *die_at*, from 1, die in the way of *death*. 0 never dies."""
         self.changes: list[str] = []
         self._die_at, self._death, self._random = die_at, death, random.Random(seed)  # noqa: S311 - no secret
         self._unsynced: list[tuple[str, Callable[[], None]]] = []
@@ -49,7 +49,7 @@ class Disk:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Count and die inside the block."""
+        """Watch the changes made inside the block."""
         for name in CHANGES:
             setattr(os, name, self._watching(name))
         try:
@@ -86,7 +86,7 @@ class Disk:
         raise AssertionError("still alive")
 
     def _undo(self, name: str, args: tuple[Any, ...]) -> Callable[[], None] | None:
-        """Return what takes the change back, as a disk does that had not written it yet."""
+        """Return a function that undoes the change, as if the disk had not written it yet."""
         if name == "mkdir":
             return lambda: _quietly(os.rmdir, args[0])
         if name == "link":

@@ -1,6 +1,6 @@
-"""An HTTP proxy that fails on purpose, to stand between a client and an S3 server.
+"""An HTTP proxy between a client and an S3 server that injects network faults.
 
-It passes requests on as they are, the Host header included, so signatures stay valid.
+It passes requests on unchanged, the Host header included, so signatures stay valid.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _FOREVER = 3600.0
 
 
 class NetworkFaultKind(StrEnum):
-    """What goes wrong."""
+    """What the proxy does to a request that is to fail."""
 
     STATUS = "status"
-    """The request is answered with an error, and not passed on."""
+    """The proxy answers with an error, and does not pass the request on."""
     RESET_BEFORE = "reset_before"
     """The connection breaks before the request is passed on."""
     RESET_AFTER = "reset_after"
-    """The request is done, but the connection breaks before its answer: a lost ack."""
+    """The server does the request, but the connection breaks before its answer: a lost ack."""
     CUT_BODY = "cut_body"
     """The connection breaks in the middle of the answer."""
     HANG = "hang"
-    """Nothing happens, for a long time."""
+    """The proxy does nothing for an hour, then passes the request on."""
     DELAY = "delay"
     """The request is passed on late."""
 
@@ -44,17 +44,17 @@ class Fault:
     """Which requests fail, and how.
 
     Attributes:
-        kind: How.
-        method: The HTTP method, or "" for any.
-        target: Regular expression to be found in the path and query, percent signs decoded.
-        nth: The only matching request to fail, counted from 1; None for every one.
-        lasts: Every matching request after the nth fails, too: the server went down.
-        sticks: The nth request fails again whenever it is repeated, the others do not.
+        kind: How they fail.
+        method: HTTP method of the requests, or "" for any.
+        target: Regular expression to search in the path and query, with percent signs decoded.
+        nth: Number of the only matching request to fail, counted from 1; None for every one.
+        lasts: Whether every matching request after the nth fails, too: the server went down.
+        sticks: Whether the nth request fails again whenever the client repeats it.
         status: HTTP status, for `NetworkFaultKind.STATUS`.
-        code: S3's word for the error, for `NetworkFaultKind.STATUS`.
+        code: S3's error code, for `NetworkFaultKind.STATUS`.
         headers: More headers of that answer, as "name: value" lines.
-        body: Its body, in place of S3's usual one; "" for none at all.
-        seconds: For `NetworkFaultKind.DELAY`.
+        body: Body of that answer, in place of S3's usual one; "" for none at all.
+        seconds: How long to wait, for `NetworkFaultKind.DELAY`.
     """
 
     kind: NetworkFaultKind
@@ -74,7 +74,7 @@ class Fault:
         return self.nth in {None, number} or (self.lasts and number > (self.nth or 0))
 
     def is_about(self, method: str, target: str) -> bool:
-        """Return whether such a request may fail."""
+        """Return whether a request with this *method* and *target* matches."""
         return self.method in {"", method} and re.search(self.target, target) is not None
 
 
@@ -87,13 +87,13 @@ class _ReceivedRequest:
 
 
 class FaultProxy:
-    """A running proxy.
+    """A proxy in a thread of this process.
 
     Attributes:
-        server: How to reach the server behind it, through it.
-        requests: "METHOD /path?query" of all requests so far, failed or not.
-        fired: How many faults have happened.
-        struck: The request that the last of them happened to, as in *requests*.
+        server: The server as clients reach it, through the proxy.
+        requests: "METHOD /path?query" of each request since the last `inject`, failed or not.
+        fired: How many requests have failed since then.
+        struck: The last request that failed, as in `requests`.
     """
 
     def __init__(self, upstream: S3Server) -> None:
@@ -109,20 +109,20 @@ class FaultProxy:
         self.fired, self.struck = 0, ""
 
     def inject(self, *faults: Fault) -> None:
-        """Let *faults* happen from now on, in place of earlier ones, and count from 0."""
+        """Inject *faults* from now on, in place of earlier ones, and count requests from 0."""
         self._seen = [0] * len(faults)
         self._faults = list(faults)
         self.requests, self.fired, self.struck = [], 0, ""
 
     def start(self) -> None:
-        """Listen on a free port of loopback."""
+        """Start the thread, and listen on a free port of loopback."""
         self._thread.start()
         self._listener = self._run(asyncio.start_server(self._accept, "127.0.0.1", 0))
         port = self._listener.sockets[0].getsockname()[1]
         self.server = replace(self.server, endpoint=f"http://127.0.0.1:{port}")
 
     def stop(self) -> None:
-        """Break all connections."""
+        """Break all connections, and end the thread."""
         self._run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -191,7 +191,7 @@ class FaultProxy:
             answer = await reader.read()
         finally:
             writer.close()
-        # Ours stays open: clients behave differently on a connection that they use again.
+        # The client's connection stays open: clients behave differently on one that they reuse.
         head, _, body = answer.partition(b"\r\n\r\n")
         return _without(head, b"connection") + b"\r\n" + body
 
@@ -208,7 +208,7 @@ def _answer(fault: Fault, method: str) -> bytes:
     lines = [f"HTTP/1.1 {fault.status} Injected", f"Content-Length: {len(body)}", *fault.headers]
     if body and not any(line.startswith("Content-Type:") for line in fault.headers):
         lines.append("Content-Type: application/xml")
-    # A HEAD is answered by what would be there, without it.
+    # The answer to HEAD has the headers of a body, and no body.
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + (b"" if method == "HEAD" else body)
 
 
@@ -232,7 +232,7 @@ async def _read_request(
 
 
 def _without(head: bytes, *names: bytes) -> bytes:
-    """Return the lines of *head*, each with its end, less the headers *names*."""
+    """Return the lines of *head*, each with its line end, without the headers *names*."""
     lines = head.split(b"\r\n")
     return b"".join(
         line + b"\r\n" for line in lines if line.partition(b":")[0].lower() not in names

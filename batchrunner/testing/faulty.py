@@ -1,4 +1,4 @@
-"""A storage that fails on purpose, at one of its calls: `FaultyStorage`.
+"""`FaultyStorage`: a storage that fails on purpose at a chosen call.
 
 faults = Faults(at=7, kind=FaultKind.LOST)
 with faulty_scheme("memory", faults):
@@ -26,29 +26,29 @@ K = TypeVar("K")
 
 
 class FaultKind(StrEnum):
-    """What goes wrong at a call."""
+    """What happens at the call that is to fail."""
 
     FAIL = "fail"
-    """It raises, and nothing was done."""
+    """It does nothing, and raises."""
     LOST = "lost"
-    """It is done, and raises: the answer was lost."""
+    """It does its work, and raises: the answer was lost."""
     TORN = "torn"
-    """It is done in part, and raises: some of the objects, some of the bytes."""
+    """It does part of its work, some of the objects or bytes, and raises."""
     DELAY = "delay"
-    """It is done late."""
+    """It waits, and then does its work."""
 
 
 @dataclass(slots=True)
 class Faults:
-    """Counts the calls of all storages that share it, and says which of them fail.
+    """Counts the calls of all storages that share it, and decides which of them fail.
 
     Attributes:
         at: The call that fails, counted from 1; 0 for none.
-        kind: How.
-        lasts: All later calls fail, too: the store is down.
-        seconds: How late a delayed call is.
-        calls: What was called so far, in order.
-        fired: How many calls failed.
+        kind: How it fails.
+        lasts: Whether all later calls fail, too: the store is down.
+        seconds: How long a delayed call waits.
+        calls: Names of the methods called so far, in order.
+        fired: How many calls failed or were delayed.
     """
 
     at: int = 0
@@ -70,10 +70,12 @@ class Faults:
             return self.kind
 
     def around(self, call: str, whole: Callable[[], T], *, half: Callable[[], Any]) -> T:
-        """Do *whole*, or what is left of it: *half* stands for it where it is torn.
+        """Count *call* and run *whole*, its work; if it is to fail, run as much as its kind says.
+
+        A torn call runs *half*, which does part of the work.
 
         Raises:
-            StorageError: It is the call that fails.
+            StorageError: *call* is to fail.
         """
         kind = self.next(call)
         if kind is FaultKind.DELAY:
@@ -99,7 +101,7 @@ class FaultyStaged:
 
 
 class FaultyFile:
-    """A binary file whose reads and writes may fail; everything else is as it was."""
+    """A binary file whose reads and writes may fail; other methods are those of the file itself."""
 
     def __init__(self, inner: Any, faults: Faults) -> None:
         self._inner, self._faults = inner, faults
@@ -137,9 +139,9 @@ class FaultyFile:
 
 
 class FaultyStorage:
-    """A `Storage` over *inner* that fails as *faults* say, and is *inner* otherwise.
+    """A `Storage` that passes calls on to *inner*, except those that *faults* makes fail.
 
-    What fails raises `StorageError`, as every storage does when its own attempts are used up.
+    These raise `StorageError`, as every storage does when its own attempts are used up.
     """
 
     def __init__(self, inner: Storage, faults: Faults) -> None:
@@ -226,15 +228,15 @@ class FaultyStorage:
 
 
 def _half(objects: Mapping[K, T]) -> dict[K, T]:
-    """Return the first half of *objects*, rounded up: of one object, that one."""
+    """Return the first half of *objects*, rounded up: a single object is kept."""
     return dict(islice(objects.items(), (len(objects) + 1) // 2))
 
 
 @contextmanager
 def faulty_scheme(scheme: str, faults: Faults) -> Iterator[None]:
-    """Have every storage that is opened as `scheme://` inside the block fail as *faults* say.
+    """Inject *faults* into every storage that is opened as `scheme://` inside the block.
 
-    What was opened inside the block stays in use where it was handed to, and fails no more.
+    A storage that is still in use after the block fails no more.
     """
     real, open_root = SCHEMES[scheme], opener_of(scheme)
 

@@ -1,10 +1,10 @@
-"""What every `Format` must do, as tests: subclass `FormatContract` and give it a format.
+"""Tests for any `Format`: subclass `FormatContract` and give it a format.
 
     class TestMyFormat(FormatContract):
         format = MyFormat()
         bad_record = b"..."                 # bytes of a record that holds no row, if there can be one
 
-Files are made by the format's own writer, so also test it against files that others wrote.
+The format's own writer makes the files, so also test your format on files of other programs.
 """
 # A test suite, although it is shipped.
 # ruff: noqa: S101
@@ -46,7 +46,7 @@ VALUES: tuple[Any, ...] = (
     [[], ["x"]],
     {"a": 1, "b": {"c": [None, "d"]}},
 )
-"""Plain values at the edges of what Python has; a format holds each, or refuses it."""
+"""Edge cases of Python's plain values: a format keeps each exactly, or refuses it."""
 
 SHARDINGS = (
     Sharding("files", 1),
@@ -56,15 +56,15 @@ SHARDINGS = (
 
 
 class FormatContract:
-    """The suite. It needs no storage and no run.
+    """The tests. They need no storage and no run.
 
     Attributes:
-        format: The one to test.
-        values: What a row may hold.
-        bad_record: Bytes of a record that holds no row and damages no other; None where there are
-            none, as in a file that cannot be put together from pieces.
-        blank: Bytes that may stand between two rows and are no row, if there are such.
-        most_held: About how many bytes a chunk may have; the file of that test has 30 MB.
+        format: The format to test.
+        values: Values that a row of the format can hold.
+        bad_record: Bytes of a record that is not a row and damages no other record; None if no such
+            bytes exist, as in a format whose files cannot be joined from pieces.
+        blank: Bytes that may stand between two rows and are not a row; empty if there are none.
+        most_held: About the most bytes that a chunk may have; the test reads a file of 30 MB.
     """
 
     format: ClassVar[Format]
@@ -75,20 +75,23 @@ class FormatContract:
 
     @pytest.fixture(params=[None])
     def outer(self, request: pytest.FixtureRequest) -> str | None:
-        """A compression around the whole file; override it with None and all of `Format.outer`."""
-        return request.param  # type: ignore[no-any-return]  # as above
+        """Return the compression of a whole file.
+
+        Override it with the params None and all of `Format.outer`.
+        """
+        return request.param  # type: ignore[no-any-return]  # one of the params
 
     def some_rows(self, count: int) -> list[dict[str, Any]]:
-        """Return *count* rows with an `id` and a `text` that begins with "row "; all are different.
+        """Return *count* different rows with an `id`, and a `text` that begins with "row ".
 
-        Override it where the format cannot hold a number.
+        Override this method if the format cannot hold a number.
         """
         return [{"id": n, "text": f"row {n} {'x' * (n % 13)}"} for n in range(count)]
 
     # Helpers
 
     def file_of(self, rows: Sequence[Row], *, compression: str = "none") -> bytes:
-        """Return the bytes of a part with *rows*, appended in three batches."""
+        """Return the bytes of a part that was made by appending *rows* in three batches."""
         out = io.BytesIO()
         writer = self.format.writer(
             out,  # type: ignore[arg-type]  # it is written like one
@@ -112,12 +115,12 @@ class FormatContract:
         return rows_to_table(rows)
 
     def with_pieces(self, *pieces: Sequence[Row] | bytes, outer: str | None = None) -> bytes:
-        """Return a file of rows and raw bytes, one after the other, for a `RowFormat`."""
+        """Return a file of a `RowFormat`: *pieces*, each rows or raw bytes, one after another."""
         assert isinstance(self.format, RowFormat)
         from batchrunner.formats.compression import RowPart
 
         out = io.BytesIO()
-        part = RowPart(out, compression=outer or "none")  # type: ignore[arg-type]  # as above
+        part = RowPart(out, compression=outer or "none")  # type: ignore[arg-type]  # see file_of
         for piece in pieces:
             part.append(piece if isinstance(piece, bytes) else self.format.encode(piece))
         with _kept_open(out):
@@ -132,7 +135,7 @@ class FormatContract:
         sharding: Sharding = SHARDINGS[0],
         limit: int | None = None,
     ) -> list[Shard]:
-        """Return the shards of a file."""
+        """Return the shards of the file with the bytes *data*."""
         slices = self.format.cut(
             len(data),
             compression=outer,
@@ -152,7 +155,7 @@ class FormatContract:
         columns: tuple[str, ...] | None = None,
         partition: tuple[tuple[str, str | None], ...] = (),
     ) -> Iterator[Chunk]:
-        """Return the chunks of a shard."""
+        """Return the chunks that the format reads from a shard."""
         return self.format.read(
             io.BytesIO(file) if isinstance(file, bytes) else file,
             shard,
@@ -162,13 +165,13 @@ class FormatContract:
         )
 
     def read(self, data: bytes, shard: Shard, outer: str | None = None, **how: Any) -> list[Row]:
-        """Return the rows of a shard."""
+        """Return the rows that the format reads from a shard, None for a bad one."""
         return [row for _, row in self.placed(data, shard, outer, **how)]
 
     def placed(
         self, data: bytes, shard: Shard, outer: str | None = None, **how: Any
     ) -> list[tuple[int, Any]]:
-        """Return position and row of each row of a shard, None for a bad one, in file order."""
+        """Return position and value of each row of a shard, in file order; None for a bad row."""
         found: list[tuple[int, Any]] = []
         for chunk in self.chunks(data, shard, outer, **how):
             found += zip(chunk.positions(), chunk.rows(0, len(chunk)), strict=True)
@@ -176,7 +179,7 @@ class FormatContract:
         return sorted(found, key=lambda item: item[0])
 
     def whole(self, data: bytes) -> Shard:
-        """Return the one shard of a file that is not cut."""
+        """Return the single shard of an uncut file."""
         (shard,) = self.cut(data, None)
         return shard
 
@@ -184,7 +187,7 @@ class FormatContract:
 
     @pytest.mark.parametrize("sharding", SHARDINGS, ids=str)
     def test_every_row_is_in_exactly_one_slice(self, outer: str | None, sharding: Sharding) -> None:
-        """Neither lost nor doubled, however the file is cut."""
+        """No row is lost or doubled, however the file is cut."""
         rows = self.some_rows(30)
         data = self.file_of(rows, compression=outer or "none")
         shards = self.cut(data, outer, sharding=sharding)
@@ -197,7 +200,7 @@ class FormatContract:
     def test_a_limit_keeps_the_first_rows(
         self, outer: str | None, sharding: Sharding, limit: int
     ) -> None:
-        """And each slice knows its rows: the next file gets what is left of the limit."""
+        """Each slice has its row count, from which the driver computes the next file's limit."""
         rows = self.some_rows(30)
         data = self.file_of(rows, compression=outer or "none")
         shards = self.cut(data, outer, sharding=sharding, limit=limit)
@@ -219,7 +222,7 @@ class FormatContract:
             assert [(at, again[at]) for at, _ in picked] == picked
 
     def test_the_slices_of_a_file_give_the_positions_of_the_file(self) -> None:
-        """A position is of the file, not of the slice."""
+        """Positions count from the start of the file, not of the slice."""
         data = self.file_of(self.some_rows(30))
         shards = self.cut(data, None, sharding=Sharding("rows", 7))
 
@@ -228,7 +231,7 @@ class FormatContract:
         )
 
     def test_rows_can_be_had_again_as_they_were(self) -> None:
-        """The capability may change those that it gets, and fail then."""
+        """A capability may change the rows that it gets before it fails."""
         rows = self.some_rows(5)
         data = self.file_of(rows)
         for chunk in self.chunks(data, self.whole(data), None):
@@ -239,7 +242,7 @@ class FormatContract:
             assert str(rows[3]["id"]).encode() in chunk.locate(3).raw
 
     def test_rows_come_as_tables_too(self) -> None:
-        """For `batch_format: pyarrow` and its like."""
+        """`batch_format: pyarrow`, for one, needs tables."""
         rows = self.some_rows(5)
         data = self.file_of(rows)
         for chunk in self.chunks(data, self.whole(data), None):
@@ -247,7 +250,7 @@ class FormatContract:
             assert [row for some in made for row in some] == rows
 
     def test_only_the_columns_that_are_asked_for_are_read(self) -> None:
-        """`source.columns`."""
+        """This makes `source.columns` save work."""
         data = self.file_of(self.some_rows(5))
 
         assert self.read(data, self.whole(data), columns=("text",)) == [
@@ -255,7 +258,7 @@ class FormatContract:
         ]
 
     def test_the_folders_of_a_file_add_columns(self) -> None:
-        """And a row that says another thing than its folder is no row."""
+        """A row whose own value differs from that of its folder is a bad row."""
         data = self.file_of(self.some_rows(3))
         shard = self.whole(data)
 
@@ -269,7 +272,7 @@ class FormatContract:
         ]
 
     def test_a_bad_record_costs_one_row(self, outer: str | None) -> None:
-        """Those around it are read, and counted."""
+        """The rows around it are read and counted."""
         if self.bad_record is None:
             pytest.skip("no such record can be made")
         rows = self.some_rows(9)
@@ -282,7 +285,7 @@ class FormatContract:
         assert self.count(data, shard, outer) == 10
 
     def test_blanks_between_rows_are_no_rows(self, outer: str | None) -> None:
-        """Neither for the reader, nor for the second reader, which counts."""
+        """Neither the reader nor the second reader counts them."""
         if not self.blank:
             pytest.skip("the format has none")
         rows = self.some_rows(4)
@@ -295,7 +298,7 @@ class FormatContract:
         assert self.count(data, shard, outer) == 4
 
     def test_a_file_that_is_cut_short_loses_no_row_in_silence(self, outer: str | None) -> None:
-        """Its reader raises and names the file, or the row that is cut is a bad one."""
+        """The reader raises an error that names the file, or the row that is cut is a bad row."""
         rows = self.some_rows(30)
         data = self.file_of(rows, compression=outer or "none")
         data = data[: len(data) - 3]
@@ -309,7 +312,7 @@ class FormatContract:
         assert ("in.file" in refusal) if refusal else (found == [*rows[:-1], None])
 
     def test_a_file_is_read_in_bounded_memory(self) -> None:
-        """However large it is."""
+        """A file may be larger than the worker's memory."""
         rows = [{**row, "text": row["text"] * 800} for row in self.some_rows(2_400)]
         data = self.file_of(rows)
         chunks = self.chunks(data, self.whole(data), None)
@@ -320,7 +323,7 @@ class FormatContract:
 
     @pytest.mark.parametrize("sharding", SHARDINGS[:3], ids=str)
     def test_the_hash_of_a_slice_holds_as_long_as_its_bytes_do(self, sharding: Sharding) -> None:
-        """A file that was only touched is the same; one byte of a row makes it another."""
+        """The hash accepts a copy of the file, and rejects one with a changed byte in a row."""
         data = self.file_of(self.some_rows(12))
         for shard in self.cut(data, None, sharding=sharding):
             hashed = self._hashed(data, shard)
@@ -328,7 +331,7 @@ class FormatContract:
             assert not self._has_same_bytes(self._changed(data, shard), shard, hashed)
 
     def test_the_hash_of_a_slice_covers_what_its_rows_need_of_the_bytes_before_it(self) -> None:
-        """Such as a header line: with another one, the rows of all slices are others."""
+        """A changed header line, for example, changes the rows of all slices."""
         data = self.file_of(self.some_rows(12))
         shard = self.cut(data, None, sharding=Sharding("rows", 5))[-1]
         if shard.slicing is not Slicing.BYTES:
@@ -356,14 +359,14 @@ class FormatContract:
             return True
 
     def _changed(self, data: bytes, shard: Shard) -> bytes:
-        # Any byte of its first row, whose text is found as it stands in a file without compression.
+        # A byte of the first row: without compression, the text of the row is found in the file.
         at = data.find(b"row ", shard.start if shard.slicing is Slicing.BYTES else 0)
         return data[:at] + b"R" + data[at + 1 :]
 
     # What a sink must do
 
     def test_a_part_holds_each_value_and_its_type(self) -> None:
-        """Exactly, with every compression."""
+        """The part is read back exactly, with every compression."""
         for compression in self.format.compressions:
             for value in self.values:
                 rows = [{**row, "v": value} for row in self.some_rows(3)]
@@ -372,7 +375,7 @@ class FormatContract:
                 assert list(map(repr, self.second(data, compression))) == list(map(repr, rows))
 
     def test_a_part_is_counted_in_full(self) -> None:
-        """By what it says itself, where it does, and by the second reader."""
+        """The second reader counts all rows; so does the part's metadata, if it has a count."""
         for compression in self.format.compressions:
             data = self.file_of(self.some_rows(20), compression=compression)
             reader = self.format.second_reader()
@@ -380,7 +383,7 @@ class FormatContract:
             assert self.format.rows_in_part(io.BytesIO(data)) in (None, 20)
 
     def test_a_part_without_rows_has_none(self) -> None:
-        """A shard whose rows were all dropped has a part all the same."""
+        """A shard has a part even if the capability dropped all of its rows."""
         data = self.file_of([])
 
         assert self.format.second_reader().count_part(io.BytesIO(data), compression="none") == 0
@@ -388,7 +391,7 @@ class FormatContract:
             assert [self.read(data, shard) for shard in self.cut(data, None)] in ([], [[]])
 
     def test_what_the_format_cannot_hold_is_refused(self) -> None:
-        """It costs its row, rather than the part or the truth."""
+        """Only the row fails: the part is not lost, and no value is changed."""
         with pytest.raises(ValueError, match=r"\w"):
             self._ready([{"v": object()}])
 
@@ -398,7 +401,7 @@ class FormatContract:
     def test_counts_agree_with_the_second_reader(
         self, outer: str | None, sharding: Sharding
     ) -> None:
-        """Of each slice, and of what is behind it."""
+        """They agree for each slice, and for the rest of the file after it."""
         data = self.file_of(self.some_rows(30), compression=outer or "none")
         done = 0
         for shard in self.cut(data, outer, sharding=sharding):
@@ -410,7 +413,7 @@ class FormatContract:
     def test_the_second_reader_gives_the_same_rows_at_the_same_positions(
         self, outer: str | None
     ) -> None:
-        """Whether in sequence or by position."""
+        """This holds for a read in sequence and for a read by position."""
         data = self.file_of(self.some_rows(30), compression=outer or "none")
         for shard in self.cut(data, outer, sharding=Sharding("rows", 7)):
             placed = self.placed(data, shard, outer)
@@ -420,7 +423,7 @@ class FormatContract:
             assert [again.get(at) for at, _ in placed[1:6:2]] == [row for _, row in placed[1:6:2]]
 
     def count(self, data: bytes, shard: Shard, outer: str | None, *, after: bool = False) -> int:
-        """Return what the second reader counts in a shard, or after it."""
+        """Return the number of rows that the second reader counts in a shard, or *after* it."""
         return self.format.second_reader().count_rows(
             shard, lambda: io.BytesIO(data), compression=outer, after=after
         )
@@ -433,7 +436,7 @@ class FormatContract:
         *,
         wanted: frozenset[int] | None = None,
     ) -> list[tuple[int, Row]]:
-        """Return position and row of what the second reader finds in a shard."""
+        """Return the position and value of each row that the second reader finds in a shard."""
         reader, file = self.format.second_reader(), io.BytesIO(data)
         if isinstance(reader, RecordReader):
             records = reader.records(file, shard, wanted=wanted, compression=outer)
@@ -488,7 +491,7 @@ def _no_restart() -> Any:
 
 @contextmanager
 def _kept_open(out: io.BytesIO) -> Iterator[None]:
-    """Keep what a writer would close, since its bytes are asked for afterwards."""
+    """Ignore `out.close()` in the block, as the caller reads the bytes afterwards."""
     close, out.close = out.close, lambda: None  # type: ignore[method-assign]
     try:
         yield
@@ -497,7 +500,7 @@ def _kept_open(out: io.BytesIO) -> Iterator[None]:
 
 
 def _unseekable(data: bytes, reader: Any) -> Any:
-    """Return a file that cannot seek, for a reader that says it need not."""
+    """Return a file with *data*, which cannot seek if *reader* claims to read in order."""
     return _InOrder(data) if reader.reads_in_order else io.BytesIO(data)
 
 

@@ -1,6 +1,6 @@
-"""The capabilities of the job contract, as users write them: no base class, any signature that fits.
+"""Capabilities for the job contract, as users write them: without a base class.
 
-Their own module: workers import it, and have no pytest.
+They have a module of their own, as workers import it and have no pytest.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class JobScore(Record, table_name="score"):
 
 
 class Scoring:
-    """Does what a test is about: waits, fails, dies, counts.
+    """Waits, fails, kills its worker or counts its executions, as a test needs it.
 
     Args:
-        tag: Makes it another run.
-        does: What it does. `calls`: folder that gets a file per execution; `until`: the run takes until
-            this file is there; `beats`: file that grows as long as the run goes on; `fails`: message of
-            the exception that it raises; `dies`: how often it kills its worker, counted in *calls*;
-            `records`: how many it makes.
+        tag: Part of the id: another tag makes another run.
+        does: What it does. `calls`: folder that gets a file for each execution; `until`: file that
+            the run waits for; `beats`: file that grows while the run waits; `fails`: message of the
+            exception that it raises; `dies`: in how many executions it kills its worker (needs
+            `calls`); `records`: number of records that it makes.
     """
 
     def __init__(self, tag: str, **does: Any) -> None:
@@ -64,7 +64,7 @@ class Scoring:
         return self.completed()
 
     def completed(self) -> Any:
-        """Return the run."""
+        """Return the completed run."""
         records = [
             JobScore(run_uid=self.run_uid, value=float(n), note=self.note())
             for n in range(self.does.get("records", 1))
@@ -77,11 +77,11 @@ class Scoring:
         return f"run-{self.id}"
 
     def note(self) -> str:
-        """Return what each record carries."""
+        """Return the text for the `note` of each record."""
         return ""
 
     def count(self) -> int:
-        """Leave a file behind for this execution; return its number."""
+        """Create a file for this execution in the folder `calls`; return its number."""
         folder = Path(self.does["calls"])
         folder.mkdir(parents=True, exist_ok=True)
         number = 1
@@ -93,7 +93,7 @@ class Scoring:
 
 
 class DiesBeforeWriting(Scoring):
-    """Its worker dies when the run is done and nothing of it is written."""
+    """Kills its worker when the run is done and before anything is written."""
 
     def completed(self) -> Any:
         class DeadlyRun(CompletedRun):
@@ -105,7 +105,7 @@ class DiesBeforeWriting(Scoring):
 
 
 class OddError(Exception):
-    """Cannot be pickled."""
+    """An exception that cannot be pickled."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -113,14 +113,14 @@ class OddError(Exception):
 
 
 class RaisesOddly(Scoring):
-    """Raises what cannot be pickled, in colour."""
+    """Raises an exception that cannot be pickled and whose message has colours."""
 
     def completed(self) -> Never:
         raise OddError("\x1b[31modd\x1b[0m, and coloured")
 
 
 class Raises(Scoring):
-    """Raises what ends a process, a thread or an event loop."""
+    """Raises a given exception, such as one that ends a process, a thread or an event loop."""
 
     def __init__(self, tag: str, raises: type[BaseException]) -> None:
         super().__init__(tag)
@@ -131,7 +131,7 @@ class Raises(Scoring):
 
 
 class Returns(Scoring):
-    """Returns what is no run."""
+    """Returns a given object, which is not a run."""
 
     def __init__(self, tag: str, returned: Any) -> None:
         super().__init__(tag)
@@ -142,7 +142,7 @@ class Returns(Scoring):
 
 
 class Reports(Scoring):
-    """Its run makes a report of itself, as those of evaluation packages do."""
+    """Returns a run with a report, as evaluation packages do."""
 
     def completed(self) -> Any:
         run = super().completed()
@@ -158,7 +158,7 @@ class Reports(Scoring):
 
 
 class SaysSecrets(Scoring):
-    """Prints, logs and raises a secret of the store's."""
+    """Prints and logs *secret*, which is one of the store's, and raises it if *raises*."""
 
     def __init__(self, tag: str, *, secret: str, raises: bool) -> None:
         super().__init__(tag)
@@ -173,7 +173,7 @@ class SaysSecrets(Scoring):
 
 
 class HoldsALock(Scoring):
-    """Cannot be pickled."""
+    """A capability that cannot be pickled."""
 
     def __init__(self, tag: str) -> None:
         super().__init__(tag)
@@ -181,21 +181,21 @@ class HoldsALock(Scoring):
 
 
 class Config(BaseModel):
-    """A config as evaluation packages have it: resources among the rest."""
+    """A config as in evaluation packages: some of its fields are resources."""
 
     threshold: float = 0.5
     num_cpus: float | None = None
 
 
 class Dataset:
-    """A dataset as evaluation packages have it: its id stands in its metadata."""
+    """A dataset as in evaluation packages: its metadata has its id."""
 
     def __init__(self, name: str) -> None:
         self.metadata = {"id": name, "index2label": {0: "cat"}}
 
 
 class Evaluation:
-    """The shape of a capability of evaluation packages: an id, a default config."""
+    """A capability as in evaluation packages: it has an id and a default config."""
 
     def __init__(self) -> None:
         self.id = "evaluations.Evaluation"

@@ -1,4 +1,4 @@
-"""What every job backend must do, as tests: subclass `JobsContract`, say the kind and the options.
+"""Tests for any job backend: subclass `JobsContract`, and define its kind and its options.
 
     class TestMyBackend(JobsContract):
         kind = "mine"                                     # as registered
@@ -6,8 +6,9 @@
         @pytest.fixture
         def options(self, tmp_path): return {"analytics_store": {"uri": str(tmp_path)}}
 
-A backend that deduplicates inherits `OneJobPerRunContract`, too; one whose jobs run in processes of
-their own, `OwnProcessContract`. Workers must be able to import `batchrunner.testing`.
+For a backend that deduplicates jobs, subclass `OneJobPerRunContract`, too; for a backend that runs
+jobs in processes of their own, `OwnProcessContract`. Workers must be able to import
+`batchrunner.testing`.
 """
 # A test suite, although it is shipped.
 # ruff: noqa: S101
@@ -58,21 +59,21 @@ from batchrunner.testing.job_capabilities import (
 )
 
 LONG = 120.0
-"""Seconds that no healthy job needs."""
+"""Timeout in seconds: a healthy job takes less."""
 
 Options = Mapping[str, Any]
 
 
 class _Jobs:
-    """What the suites have in common: a configured backend for each test, and none after it."""
+    """Configures the backend before each test, and shuts it down afterwards."""
 
     kind: ClassVar[str]
     too_much: ClassVar[Mapping[str, Any]] = {"num_cpus": 500}
-    """Resources for which a job waits for ever."""
+    """Resources that the backend never has, so that a job stays pending."""
 
     @pytest.fixture
     def options(self, tmp_path: Path) -> Options:
-        """Return the options of the backend, with a store on a disk. Tests may share store and scope."""
+        """Return the backend's options, with a store on a disk. Tests may share store and scope."""
         return {"analytics_store": {"uri": str(tmp_path / "store")}}
 
     @pytest.fixture(autouse=True)
@@ -83,19 +84,19 @@ class _Jobs:
 
     @pytest.fixture
     def tag(self) -> str:
-        """Return the name of a run that no other test asks for."""
+        """Return a tag for runs that no other test submits."""
         return uuid.uuid4().hex[:12]
 
     def configure(self, options: Options, **more: Any) -> None:
-        """Configure the backend anew, with *more* options."""
+        """Configure the backend again, with *more* options."""
         configure_job_backend(self.kind, **{**options, **more})
 
 
 class JobsContract(_Jobs):
-    """What every backend promises."""
+    """Tests of what every backend promises."""
 
     def test_a_job_returns_the_address_of_its_records(self, tag: str, options: Options) -> None:
-        """A few hundred bytes, whatever the run produced; the store reads the rest back."""
+        """The address stays small, however much the run produced; the store has the rest."""
         job = submit_capability(Scoring(tag, records=1000), job_name="thousand scores")
 
         ref = job.result(LONG)
@@ -112,13 +113,13 @@ class JobsContract(_Jobs):
         assert is_recorded(options, ref.run_uid)
 
     def test_a_run_without_records_completes_and_is_recorded(self, tag: str) -> None:
-        """Nothing found is a result too."""
+        """Finding nothing is a result, too."""
         ref = submit_capability(Scoring(tag, records=0)).result(LONG)
 
         assert open_store(ref.store_uri).read_run(ref).runs[0]["capability_id"] == f"scoring.{tag}"
 
     def test_a_capability_of_an_evaluation_package_runs_unchanged(self, tag: str) -> None:
-        """Positional inputs, metadata with an id, a config that says what it needs."""
+        """It takes positional inputs, metadata with an id, and a config with resources."""
         config = Config(num_cpus=0.5)
 
         ref = submit_capability(Evaluation(), None, [Dataset(tag)], config=config).result(LONG)
@@ -126,7 +127,7 @@ class JobsContract(_Jobs):
         assert ref.run_uid == f"evaluations.Evaluation-{tag}-0.5"
 
     def test_a_failure_has_the_workers_message_and_traceback(self, tag: str) -> None:
-        """The exception itself is the cause; `wait` never raises."""
+        """`result` raises with the exception itself as the cause; `wait` never raises."""
         job = submit_capability(Scoring(tag, fails="five is right out"))
 
         assert job.wait(LONG) is JobStatus.FAILED
@@ -138,7 +139,7 @@ class JobsContract(_Jobs):
         assert str(job.exception()) == str(caught.value)
 
     def test_an_exception_that_cannot_be_pickled_leaves_its_message(self, tag: str) -> None:
-        """Without colours."""
+        """Message and traceback are stored without colours."""
         job = submit_capability(RaisesOddly(tag))
 
         with pytest.raises(JobFailedError, match="OddError: odd, and coloured") as caught:
@@ -150,7 +151,7 @@ class JobsContract(_Jobs):
     def test_whatever_the_users_code_raises_fails_the_job_and_is_named(
         self, tag: str, raised: type[BaseException]
     ) -> None:
-        """The job was not cancelled, and the worker is well."""
+        """Neither was the job cancelled nor did its worker die."""
         job = submit_capability(Raises(tag, raised))
 
         with pytest.raises(JobFailedError, match=f"{raised.__name__}: of the user's own") as caught:
@@ -160,7 +161,7 @@ class JobsContract(_Jobs):
 
     @pytest.mark.parametrize("returned", [None, {"accuracy": 1.0}, [CompletedRun("u", "c")]])
     def test_what_is_no_run_is_named_and_what_is_wanted_too(self, tag: str, returned: Any) -> None:
-        """Not an attribute that something of ours lacks."""
+        """An `AttributeError` from within batchrunner would not help the user."""
         job = submit_capability(Returns(tag, returned))
 
         with pytest.raises(JobFailedError, match=r"run\(\) returned .*CompletedRun\(run_uid, "):
@@ -169,7 +170,7 @@ class JobsContract(_Jobs):
     def test_another_edition_runs_the_same_run_again(
         self, tag: str, options: Options, tmp_path: Path
     ) -> None:
-        """And is recorded beside the first, under a name of its own; its records too."""
+        """The second run and its records are stored beside the first, under a name of their own."""
         capability = Scoring(tag, calls=str(tmp_path / "calls"))
         first = submit_capability(capability).result(LONG)
 
@@ -184,7 +185,7 @@ class JobsContract(_Jobs):
     def test_the_report_of_a_run_is_stored_and_its_ref_says_where(
         self, tag: str, options: Options
     ) -> None:
-        """The ref stays small; with it alone the report is found."""
+        """The ref stays small, and is enough to find the report."""
         ref = submit_capability(Reports(tag)).result(LONG)
 
         store = open_store(options["analytics_store"])
@@ -196,7 +197,7 @@ class JobsContract(_Jobs):
         assert len(json.dumps(asdict(ref))) < 600
 
     def test_the_log_of_a_job_can_be_read(self, tag: str, tmp_path: Path) -> None:
-        """What its code prints, and nothing of another job that runs at the same time."""
+        """The log has the output of its code, and none of a job that runs at the same time."""
         gate, beats = tmp_path / "gate", [tmp_path / f"beats-{n}" for n in range(2)]
         does = {"until": str(gate)}
         runs = [Scoring(f"{tag}.{n}", beats=str(beats[n]), **does) for n in range(2)]
@@ -210,7 +211,7 @@ class JobsContract(_Jobs):
         assert logs == [f"scoring scoring.{tag}.{n}\n" for n in range(2)]
 
     def test_a_job_that_waits_for_resources_is_pending(self, tag: str) -> None:
-        """Not RUNNING, and a timeout does not cancel it; a cancel does, at once."""
+        """It does not read RUNNING. A timeout does not cancel it; `cancel` does, at once."""
         job = submit_capability(Scoring(tag), resources=self.too_much)
 
         with pytest.raises(JobTimeoutError, match=r"is pending after 0\.3 s"):
@@ -225,7 +226,7 @@ class JobsContract(_Jobs):
     def test_a_job_that_reads_cancelled_does_not_run(
         self, tag: str, tmp_path: Path, options: Options
     ) -> None:
-        """Not: that its end was asked for."""
+        """CANCELLED means that the job has ended, not that its end was requested."""
         beats = tmp_path / "beats"
         capability = Scoring(tag, until=str(tmp_path / "never"), beats=str(beats))
         job = submit_capability(capability)
@@ -234,7 +235,7 @@ class JobsContract(_Jobs):
         assert job.cancel() is True
         assert job.status is JobStatus.CANCELLED
         size = beats.stat().st_size
-        # Nothing comes: there is no condition to wait for.
+        # A fixed sleep: there is no condition to wait for when nothing is to happen.
         time.sleep(0.3)
         assert beats.stat().st_size == size
         assert not is_recorded(options, capability.run_uid)
@@ -248,7 +249,7 @@ class JobsContract(_Jobs):
         assert job.status is JobStatus.COMPLETED
 
     def test_what_cannot_be_pickled_is_named(self, tag: str) -> None:
-        """Before anything starts."""
+        """`submit_capability` raises before anything starts."""
         with pytest.raises(Exception, match=r"its capability, a [\w.]+\.HoldsALock, cannot"):
             submit_capability(HoldsALock(tag))
         with pytest.raises(Exception, match=r"its datasets, a builtins.list, cannot be pickled"):
@@ -257,7 +258,7 @@ class JobsContract(_Jobs):
     def test_a_large_payload_warns_and_says_what_to_do(
         self, tag: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It works all the same."""
+        """The job runs nevertheless."""
         monkeypatch.setattr(requests, "LARGE_BYTES", 200_000)
 
         with pytest.warns(UserWarning, match="pass a URI"):
@@ -266,19 +267,19 @@ class JobsContract(_Jobs):
         assert job.wait(LONG) is JobStatus.COMPLETED
 
     def test_the_cache_of_a_worker_is_refused(self, tag: str) -> None:
-        """It is neither durable nor shared."""
+        """That cache is neither durable nor shared."""
         with pytest.raises(ValueError, match="use_cache=True"):
             submit_capability(Scoring(tag), use_cache=True)
 
     def test_arguments_that_run_does_not_take_are_refused(self, tag: str) -> None:
-        """Here, not by the worker."""
+        """`submit_capability` checks them, before a worker does."""
         with pytest.raises(ValueError, match="unexpected keyword argument 'thresold'"):
             submit_capability(Scoring(tag), thresold=0.5)
         with pytest.raises(ValueError, match="`id` and `run"):
             submit_capability(object())
 
     def test_jobs_are_listed_newest_first(self, tag: str) -> None:
-        """And chosen by state, time and number."""
+        """They can be filtered by state and time, and limited in number."""
         good = [submit_capability(Scoring(f"{tag}.{n}")) for n in range(3)]
         bad = submit_capability(Scoring(f"{tag}.bad", fails="x"))
         for job in [*good, bad]:
@@ -295,12 +296,12 @@ class JobsContract(_Jobs):
         assert get_job(bad.job_id).status is JobStatus.FAILED
 
     def test_an_unknown_job_is_a_key_error(self) -> None:
-        """With a message that says where it was looked for."""
+        """Its message has the id that was asked for."""
         with pytest.raises(KeyError, match="no job 'unheard-of'"):
             get_job("unheard-of")
 
     def test_a_shutdown_does_not_wait_for_ever(self, tag: str) -> None:
-        """A job for which there will never be room is named, and can be cancelled still."""
+        """A warning names the job that never gets its resources; it can still be cancelled."""
         job = submit_capability(Scoring(tag), resources=self.too_much)
 
         with pytest.warns(UserWarning, match=job.job_id):
@@ -312,7 +313,7 @@ class JobsContract(_Jobs):
     def test_another_configuration_interrupts_no_job(
         self, tag: str, tmp_path: Path, options: Options
     ) -> None:
-        """A cell of a notebook that is run again does not lose the jobs of the time before."""
+        """A user who runs a notebook cell again does not lose the jobs that it submitted before."""
         gate = tmp_path / "gate"
         job = submit_capability(Scoring(tag, until=str(gate)))
 
@@ -324,7 +325,7 @@ class JobsContract(_Jobs):
     def test_a_refused_configuration_leaves_the_backend_as_it_was(
         self, tag: str, options: Options
     ) -> None:
-        """A mistake in a notebook's cell does not lose the jobs of the cell before."""
+        """A mistake in a notebook cell does not lose the jobs of the cell before it."""
         job = submit_capability(Scoring(tag))
 
         with pytest.raises(ValueError, match="no_such_option"):
@@ -335,7 +336,7 @@ class JobsContract(_Jobs):
         assert get_job(job.job_id).job_id == job.job_id
 
     def test_no_secret_is_stored_or_shown(self, tag: str, tmp_path: Path, options: Options) -> None:
-        """Not in the store, the log, a message or a repr; also when the user's code says it."""
+        """No file, log, message or repr has it, even if the user's code prints or raises it."""
         canary = f"SECRET-{tag}"
         store = {"uri": str(tmp_path / "secret"), "storage_options": {"secret": canary}}
         more = {"idempotency_scope": tag} if "idempotency_scope" in options else {}
@@ -356,10 +357,10 @@ class JobsContract(_Jobs):
 
 
 class OneJobPerRunContract(_Jobs):
-    """What a backend promises that deduplicates: within a scope, the same run is one job."""
+    """Tests of a backend that deduplicates: within a scope, the same run is one job."""
 
     def test_another_edition_is_another_job_and_the_same_one_is_not(self, tag: str) -> None:
-        """The edition is part of what the same run is."""
+        """Two submissions are the same run only if they have the same edition."""
         first, second = (submit_capability(Scoring(tag), edition=e) for e in ("", "2"))
 
         assert first.job_id != second.job_id
@@ -368,7 +369,7 @@ class OneJobPerRunContract(_Jobs):
             submit_capability(Scoring(tag), edition=" 2")
 
     def test_eight_threads_that_submit_one_run_get_one_job(self, tag: str, tmp_path: Path) -> None:
-        """And one execution."""
+        """The run is executed once, too."""
         capability = Scoring(tag, calls=str(tmp_path / "calls"))
 
         with ThreadPoolExecutor(8) as pool:
@@ -379,7 +380,7 @@ class OneJobPerRunContract(_Jobs):
         assert executions(tmp_path / "calls") == 1
 
     def test_a_completed_run_is_not_run_again(self, tag: str, tmp_path: Path) -> None:
-        """Its job is handed out; resources are not part of what it is."""
+        """The second submission gets the first job, even if it asks for other resources."""
         capability = Scoring(tag, calls=str(tmp_path / "calls"))
         first = submit_capability(capability)
         first.wait(LONG)
@@ -405,7 +406,7 @@ class OneJobPerRunContract(_Jobs):
         assert states == ["failed", "cancelled", "completed"]
 
     def test_scopes_share_nothing(self, tag: str, tmp_path: Path, options: Options) -> None:
-        """Two scopes, two executions; each sees its own."""
+        """The run is executed once in each scope, and each scope lists only its own job."""
         capability = Scoring(tag, calls=str(tmp_path / "calls"))
         first = submit_capability(capability)
         first.wait(LONG)
@@ -421,7 +422,7 @@ class OneJobPerRunContract(_Jobs):
         assert executions(tmp_path / "calls") == 2
 
     def test_history_outlives_a_shutdown(self, tag: str, tmp_path: Path, options: Options) -> None:
-        """What has ended is listed, read and not run again; it is not in memory only."""
+        """Ended jobs are stored durably: they can be listed and read, and are not run again."""
         capability = Scoring(tag, calls=str(tmp_path / "calls"))
         job = submit_capability(capability)
         ref = job.result(LONG)
@@ -436,7 +437,7 @@ class OneJobPerRunContract(_Jobs):
         assert executions(tmp_path / "calls") == 1
 
     def test_listing_jobs_while_they_are_submitted_disturbs_none(self, tag: str) -> None:
-        """A job that has just been claimed is not taken for one that was lost."""
+        """`list_jobs` does not mistake a job that was just claimed for a lost one."""
         done = threading.Event()
 
         def list_until_done() -> None:
@@ -455,12 +456,12 @@ class OneJobPerRunContract(_Jobs):
 
 
 class OwnProcessContract(_Jobs):
-    """What a backend promises whose jobs run in processes of their own, which may die."""
+    """Tests of a backend that runs jobs in processes of their own, which may die."""
 
     def test_a_worker_killed_between_run_and_write_never_reads_completed(
         self, tag: str, options: Options
     ) -> None:
-        """Success is reported when the records are durable, not when they are computed."""
+        """A job is completed when its records are durable, not when they are computed."""
         submit_capability(Scoring(f"{tag}.first")).wait(LONG)  # so that there is a table `runs`
         capability = DiesBeforeWriting(tag)
         began = time.monotonic()
@@ -475,7 +476,7 @@ class OwnProcessContract(_Jobs):
     def test_a_worker_that_dies_is_replaced_max_retries_times(
         self, tag: str, tmp_path: Path, options: Options
     ) -> None:
-        """A capability that raises is not retried."""
+        """A job whose worker died is retried; a job whose capability raised is not."""
         self.configure(options, max_retries=2)
         dying = Scoring(tag, calls=str(tmp_path / "dying"), dies=2)
         raising = Scoring(f"{tag}.raising", calls=str(tmp_path / "raising"), fails="no")
@@ -488,7 +489,7 @@ class OwnProcessContract(_Jobs):
     def test_what_the_worker_cannot_import_is_named(
         self, tag: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With the way out; not a traceback of pickle."""
+        """The error names the way out, in place of a traceback of pickle."""
         only_here: Any = types.ModuleType("only_here")
         only_here.Here = type("Here", (Scoring,), {"__module__": "only_here"})
         monkeypatch.setitem(sys.modules, "only_here", only_here)
@@ -500,7 +501,7 @@ class OwnProcessContract(_Jobs):
 
 
 def is_recorded(options: Options, run_uid: str) -> bool:
-    """Whether the store of *options* has the run."""
+    """Return whether the store in *options* has the run."""
     store = open_store(options["analytics_store"])
     if "runs" not in store.list_tables():
         return False
@@ -508,7 +509,7 @@ def is_recorded(options: Options, run_uid: str) -> bool:
 
 
 def executions(folder: Path) -> int:
-    """Return how often a `Scoring` with `calls=folder` was run."""
+    """Return how often a `Scoring` with `calls` set to *folder* was executed."""
     return len(list(folder.iterdir())) if folder.exists() else 0
 
 

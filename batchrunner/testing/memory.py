@@ -25,7 +25,7 @@ class _Object:
 
 @dataclass(slots=True)
 class _SharedObjects:
-    """What all storages of one name share."""
+    """The objects that all storages of one name share."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     objects: dict[str, _Object] = field(default_factory=dict)
@@ -33,14 +33,14 @@ class _SharedObjects:
     writes: int = 0
 
     def write(self, key: str, data: bytes, *, intent: bytes | None = None) -> None:
-        """Write under the lock, which the caller holds."""
+        """Write an object; the caller holds the lock."""
         self.writes += 1
         identity = hashlib.sha256(data).hexdigest()[:32]
         self.objects[key] = _Object(data, identity, intent, self.writes)
 
 
 class MemoryStaged(io.BytesIO):
-    """A staged object: its own file, whose bytes outlive its closing."""
+    """A staged object, which is its own file; it keeps its bytes when it is closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ _memories: dict[str, _SharedObjects] = {}
 
 
 class MemoryStorage:
-    """A `Storage` at `memory://name` or below; durable as long as this process."""
+    """A `Storage` at `memory://name` or a folder in it; objects last as long as this process."""
 
     def __init__(self, root: str) -> None:
         name, _, prefix = root.strip("/").partition("/")
@@ -176,7 +176,10 @@ class MemoryStorage:
         return Entry(key, len(stored.data), stored.identity, float(stored.written))
 
     def _is_still(self, entry: Entry) -> bool | None:
-        """Return whether the object is that of *entry*, also when it was written anew, as it was."""
+        """Return whether the object is unchanged since *entry* was listed; None if it is gone.
+
+        An object that was written again with the same bytes has changed, if *entry* has a time.
+        """
         full = self._full(entry.key)
         if full not in self._memory.objects:
             return None
@@ -217,9 +220,9 @@ class MemoryStorage:
 
 
 def open_memory(root: str, _: Options) -> Storage:
-    """Open the storage of that name, and a folder below it."""
+    """Open the storage at `memory://root`: a name, and perhaps a folder in it."""
     return MemoryStorage(root)
 
 
-# Only where a test asks for it: what a command wrote here would be gone when it ends.
+# Registered only if a test imports this module: a command's objects would be gone when it ends.
 SCHEMES.setdefault("memory", "batchrunner.testing.memory:open_memory")

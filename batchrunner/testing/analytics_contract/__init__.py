@@ -1,4 +1,4 @@
-"""The contract of the analytics store, as tests: subclass `AnalyticsContract`, give it a store.
+"""Tests for any analytics store: subclass `AnalyticsContract`, and give it a store.
 
     class TestMyStore(AnalyticsContract):
         @pytest.fixture
@@ -29,16 +29,16 @@ class AnalyticsContract(RecordingContract, ReadingContract, CompactionContract):
     """The promises of the store, one test each.
 
     Attributes:
-        contenders: Threads in a race; fewer for a store where the loser of a race waits long.
-        rounds: Reads of the test that reads while others write and compact.
+        contenders: Threads in a race; set fewer for a store where the loser of a race waits long.
+        rounds: Reads in the test that reads while other threads write and compact.
     """
 
     @pytest.fixture
     def twin(self, store: AnalyticsStore) -> AnalyticsStore:
-        """A second store at the same place."""
+        """Return a second store at the same place."""
         return open_store(store.config)
 
     @pytest.fixture
     def raw(self, store: AnalyticsStore) -> Storage:
-        """The storage below the store, to inspect and to damage."""
+        """Return the storage below the store, to inspect and damage files."""
         return open_storage(store.uri, storage_options=store.config.storage_options)

@@ -45,14 +45,14 @@ READS: dict[str, Callable[[AnalyticsStore], dict[str, int]]] = {
 
 
 class CompactionContract:
-    """What `compact` promises."""
+    """Tests of what `compact` promises."""
 
     rounds: ClassVar[int] = 5
 
     def test_compaction_makes_few_files_of_many_and_changes_no_answer(
         self, store: AnalyticsStore, twin: AnalyticsStore, raw: Storage
     ) -> None:
-        """Nor does a run's address change."""
+        """A run's address does not change either."""
         for run in some_runs(12):
             store.write([run])
         before = twin.read_run("run-3")
@@ -69,7 +69,7 @@ class CompactionContract:
     def test_a_compaction_in_rounds_loses_and_doubles_no_run(
         self, store: AnalyticsStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A hundred thousand files are too many for one; sets share runs across rounds."""
+        """One round cannot take a hundred thousand files; sets share runs across rounds."""
         monkeypatch.setattr(store_module, "THOROUGH", RoundLimits(files=2, size=inf, growth=None))
         store.write(some_runs(3))
         store.write(some_runs(17, first=1))
@@ -84,7 +84,7 @@ class CompactionContract:
     def test_a_compacted_run_that_is_written_again_stays_as_it_was(
         self, store: AnalyticsStore, twin: AnalyticsStore
     ) -> None:
-        """A retry may come long after."""
+        """A writer may repeat its write after the run was compacted."""
         store.write(some_runs(3, value=1))
         store.compact()
         store.compact()
@@ -99,7 +99,7 @@ class CompactionContract:
     def test_of_compactions_at_once_no_run_is_lost_or_doubled(
         self, store: AnalyticsStore, twin: AnalyticsStore, raw: Storage
     ) -> None:
-        """One wins, the others leave nothing that counts."""
+        """One compaction wins; readers ignore the files of the others."""
         for turn in range(3):
             store.write(some_runs(4, first=4 * turn))
             at_once([store.compact, twin.compact, store.compact])
@@ -113,7 +113,7 @@ class CompactionContract:
     def test_a_read_is_right_whatever_is_compacted_between_two_of_its_steps(
         self, store: AnalyticsStore, read: str, before: bool
     ) -> None:
-        """All that was written before it is there once; files vanish as it comes to them."""
+        """The read has all earlier runs once, though files vanish just before it opens them."""
         step, interrupted = 0, True
         while interrupted:
             step += 1
@@ -134,7 +134,7 @@ class CompactionContract:
     def test_readers_see_every_run_once_while_it_is_written_and_compacted(
         self, store: AnalyticsStore, twin: AnalyticsStore
     ) -> None:
-        """The count never shrinks, and no run is there twice."""
+        """The number of runs never shrinks, and no run appears twice."""
         written = iter(range(100_000))
 
         def write() -> None:

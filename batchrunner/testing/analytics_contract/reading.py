@@ -23,7 +23,7 @@ from batchrunner.testing.analytics_contract.runs import (
 
 
 class ReadingContract:
-    """What queries, `read_table` and `read_run` promise."""
+    """Tests of what queries, `read_table` and `read_run` promise."""
 
     def test_sql_joins_the_tables(self, store: AnalyticsStore) -> None:
         """The `runs` table leads from a dataset to the records."""
@@ -49,7 +49,7 @@ class ReadingContract:
         ],
     )
     def test_sql_reads_the_tables_and_nothing_else(self, store: AnalyticsStore, sql: str) -> None:
-        """A query comes from a report or a notebook, not from the owner of the machine."""
+        """A query's author need not be trusted with the machine that runs it."""
         store.write([a_run("one")])
 
         with pytest.raises(QueryError):
@@ -58,7 +58,7 @@ class ReadingContract:
 
     @pytest.mark.parametrize("compacted", [False, True])
     def test_a_table_is_read_without_sql(self, store: AnalyticsStore, compacted: bool) -> None:
-        """Not everybody has DuckDB."""
+        """DuckDB is optional."""
         store.write(some_runs(3))
         if compacted:
             store.compact()
@@ -73,7 +73,7 @@ class ReadingContract:
         caplog: pytest.LogCaptureFixture,
         compacted: bool,
     ) -> None:
-        """One torn, one foreign, one of a later version: queries answer, and name them."""
+        """Queries return the other runs, and warn of each torn, foreign or later file by name."""
         store.write([a_run("good"), a_run("torn"), a_run("later")])
         for name, data in planted(raw).items():
             raw.put(name, data)
@@ -93,7 +93,7 @@ class ReadingContract:
     def test_a_run_whose_file_is_torn_is_an_error_and_written_again_is_whole(
         self, store: AnalyticsStore, twin: AnalyticsStore, raw: Storage, table: str
     ) -> None:
-        """A run that has records is never said to have none."""
+        """A run that has records never reads as a run without records."""
         store.write([a_run("whole"), a_run("torn")])
         key = file_key(table, stem_of(["torn"]))
         raw.put(key, raw.get(key)[:100])
@@ -111,7 +111,7 @@ class ReadingContract:
     def test_a_run_whose_records_are_gone_is_an_error(
         self, store: AnalyticsStore, twin: AnalyticsStore, raw: Storage, compacted: bool
     ) -> None:
-        """Neither an empty answer nor a run that is not there."""
+        """Neither an empty result nor `RunNotFoundError` would be true."""
         store.write([a_run("gone"), a_run("other")])
         if compacted:
             store.compact(clear=True)
@@ -127,7 +127,7 @@ class ReadingContract:
     def test_a_torn_compacted_file_is_reported_when_a_run_is_looked_for(
         self, store: AnalyticsStore, twin: AnalyticsStore, raw: Storage
     ) -> None:
-        """That there is no such run would be believed."""
+        """The user would believe a bare "there is no such run"."""
         store.write([a_run("one")])
         store.compact(clear=True)
         (key,) = (entry.key for entry in raw.list("runs"))
@@ -138,7 +138,7 @@ class ReadingContract:
 
 
 def planted(raw: Storage) -> dict[str, bytes]:
-    """Return what to put where: a torn, a later and two foreign files for the table `score`."""
+    """Return bytes by key: a torn file, a later one and two foreign ones for the table `score`."""
     import pyarrow as pa
 
     from batchrunner.analytics.table_files import to_parquet
@@ -154,7 +154,7 @@ def planted(raw: Storage) -> dict[str, bytes]:
 
 
 def planted_names() -> list[str]:
-    """Return the keys of `planted`."""
+    """Return the keys of the files in `planted`."""
     keys = [file_key("score", stem_of([name])) for name in ("torn", "later")]
     return [*keys, "score/foreign.parquet", "score/README.txt"]
 

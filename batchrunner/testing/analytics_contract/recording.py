@@ -32,14 +32,14 @@ from batchrunner.testing.storage_contract import at_once
 
 
 class RecordingContract:
-    """What `write` promises."""
+    """Tests of what `write` promises."""
 
     contenders: ClassVar[int] = 8
 
     def test_a_run_is_read_back_as_it_was_written(
         self, store: AnalyticsStore, twin: AnalyticsStore
     ) -> None:
-        """From its ref alone, somewhere else."""
+        """Another process reads it by its ref alone."""
         run = a_run("a run/with odd#letters")
         (ref,) = store.write_with_receipt([run], provenance={"job_id": "job-1"}).refs
 
@@ -52,7 +52,7 @@ class RecordingContract:
         assert twin.read_run(ref.store_uri) == recorded
 
     def test_a_run_without_records_is_recorded(self, store: AnalyticsStore) -> None:
-        """That it ran is worth knowing."""
+        """The user wants to see that it ran."""
         (ref,) = store.write_with_receipt([CompletedRun("empty", "tests.Capability")]).refs
 
         recorded = store.read_run(ref)
@@ -68,7 +68,7 @@ class RecordingContract:
         assert store.read_run("two").records.keys() == {"score", "remark"}
 
     def test_nothing_written_is_nothing_done(self, store: AnalyticsStore) -> None:
-        """A shard may have no runs at all."""
+        """A shard may have no runs, so an empty write is no error."""
         assert store.write_with_receipt([]).refs == ()
         assert store.list_tables() == []
 
@@ -86,7 +86,7 @@ class RecordingContract:
             store.describe_table("nope")
 
     def test_a_run_that_is_not_there_is_named(self, store: AnalyticsStore) -> None:
-        """Also in a store without any run."""
+        """The error names the run in an empty store, too."""
         for _ in range(2):
             with pytest.raises(RunNotFoundError, match="no run 'nope'"):
                 store.get_run_uri("nope")
@@ -102,7 +102,7 @@ class RecordingContract:
         assert opened.get_run_uri("one") == ref.store_uri
 
     def test_an_address_holds_no_secrets(self, store: AnalyticsStore) -> None:
-        """It is printed, logged, and kept in other people's files."""
+        """Addresses are printed, logged, and kept in other people's files."""
         (ref,) = store.write_with_receipt([a_run("one")]).refs
 
         shown = f"{ref!r} {store!r} {store.config!r}"
@@ -121,7 +121,7 @@ class RecordingContract:
     def test_what_is_written_again_stays_as_it_was(
         self, store: AnalyticsStore, twin: AnalyticsStore, count: int
     ) -> None:
-        """The first one counts, though the second has other bytes."""
+        """The first write stays, though the second one has other values."""
         store.write(some_runs(count, value=1))
         again = twin.write_with_receipt(some_runs(count, value=2))
 
@@ -130,7 +130,7 @@ class RecordingContract:
         assert query(store, "SELECT DISTINCT value FROM score") == [{"value": 1.0}]
 
     def test_runs_that_come_in_several_sets_count_once(self, store: AnalyticsStore) -> None:
-        """Two batches share some of their runs."""
+        """Two batches may share some of their runs."""
         store.write(some_runs(30))
         store.write(some_runs(30, first=10))
         store.write(some_runs(1, first=20))
@@ -140,7 +140,7 @@ class RecordingContract:
     def test_of_writers_at_once_each_run_counts_once(
         self, store: AnalyticsStore, twin: AnalyticsStore
     ) -> None:
-        """Half of the runs are the same, and meet."""
+        """Neighbouring writers share half of their runs, and write them at the same time."""
         stores = [store, twin]
         at_once(
             partial(stores[one % 2].write, some_runs(4, first=2 * one))
@@ -150,7 +150,7 @@ class RecordingContract:
         assert times_seen(store) == once(2 * self.contenders + 2)
 
     def test_a_run_without_its_row_is_not_there(self, store: AnalyticsStore, raw: Storage) -> None:
-        """Its writer died before its last step; the next one goes on from there."""
+        """Its writer died before its last step; the next writer completes the run."""
         store.write([a_run("one"), a_run("two")])
         (lost, _) = [entry.key for entry in raw.list("runs")]
         raw.delete([lost])
@@ -174,7 +174,7 @@ class RecordingContract:
     def test_a_changed_type_is_refused_before_anything_is_written(
         self, store: AnalyticsStore, twin: AnalyticsStore
     ) -> None:
-        """Or no query would read the table any more."""
+        """No query could read a table whose column has two types."""
         store.write([a_run("old")])
         other = CompletedRun("new", "tests.Capability", [OtherScore(run_uid="new", value="1")])
 
@@ -185,7 +185,7 @@ class RecordingContract:
     def test_of_first_writers_with_different_types_one_wins(
         self, store: AnalyticsStore, twin: AnalyticsStore
     ) -> None:
-        """A type is agreed on even when the first writers of a table come at once."""
+        """All writers agree on a type even if the first writers of a table come at once."""
         other = CompletedRun("b", "tests.Capability", [OtherScore(run_uid="b", value="1")])
 
         def write(where: AnalyticsStore, run: CompletedRun) -> bool:
@@ -201,7 +201,7 @@ class RecordingContract:
         assert len(query(store, "SELECT * FROM score")) == 1
 
     def test_a_record_of_another_run_is_refused(self, store: AnalyticsStore) -> None:
-        """No reader of either run would find it."""
+        """A read of neither run would return that record."""
         stray = CompletedRun("one", "tests.Capability", [Score(run_uid="two", value=1)])
 
         with pytest.raises(InvalidRecordError, match="has run_uid 'two'"):

@@ -32,7 +32,7 @@ class Remark(Record, table_name="remark"):
 
 
 def a_run(name: str, *, value: float = 1.0, scores: int = 2) -> CompletedRun:
-    """Return a run of *scores* records, on two datasets and a model."""
+    """Return a run named *name* with *scores* records, on two datasets and a model."""
     records = [Score(run_uid=name, value=value) for _ in range(scores)]
     return CompletedRun(
         name,
@@ -44,12 +44,12 @@ def a_run(name: str, *, value: float = 1.0, scores: int = 2) -> CompletedRun:
 
 
 def some_runs(count: int, *, first: int = 0, value: float = 1.0) -> list[CompletedRun]:
-    """Return *count* runs, named by their number from *first* on."""
+    """Return *count* runs, named `run-0`, `run-1` and so on, from number *first*."""
     return [a_run(f"run-{number}", value=value) for number in range(first, first + count)]
 
 
 def times_seen(store: AnalyticsStore, *, scores: int = 2) -> dict[str, int]:
-    """Return how often each run is in the payload; check that `runs` has the same runs."""
+    """Return how often the table `score` has each run; check the rows of `runs`, too."""
     counted = "(SELECT run_uid, count(*) AS n FROM {} GROUP BY run_uid)"
     rows = query(
         store,
@@ -62,7 +62,7 @@ def times_seen(store: AnalyticsStore, *, scores: int = 2) -> dict[str, int]:
 
 
 def once(count: int) -> dict[str, int]:
-    """Return what `times_seen` returns for *count* numbered runs that are there once each."""
+    """Return the result of `times_seen` for *count* numbered runs, each recorded once."""
     return {f"run-{number}": 1 for number in range(count)}
 
 
@@ -72,7 +72,7 @@ def query(store: AnalyticsStore, sql: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def in_the_background(work: Callable[[], object]) -> Iterator[None]:
-    """Repeat *work* in a thread for as long as the block takes; raise what it raised."""
+    """Repeat *work* in a thread while the block runs; raise the exception of *work*, if any."""
     stop, failures = threading.Event(), list[BaseException]()
 
     def repeat() -> None:
@@ -95,14 +95,14 @@ def in_the_background(work: Callable[[], object]) -> Iterator[None]:
 
 
 class Interrupted:
-    """A storage that calls *by* once, before read number *at*."""
+    """A storage that calls the function *by* once, before read number *at*."""
 
     def __init__(self, storage: Storage, *, at: int, by: Callable[[], None]) -> None:
         self._inner, self._countdown, self._by = storage, at, by
 
     @property
     def happened(self) -> bool:
-        """Whether there were so many reads."""
+        """Whether *by* was called: there were *at* reads."""
         return self._countdown <= 0
 
     def __getattr__(self, name: str) -> Any:
@@ -115,7 +115,7 @@ class Interrupted:
 
 
 def interrupted_store(store: AnalyticsStore, *, at: int, by: Callable[[], None]) -> AnalyticsStore:
-    """Return a store at the same place that calls *by* before its read number *at*."""
+    """Return a store at the same place whose storage calls *by* before read number *at*."""
     reader = open_store(store.config)
     storage = cast(Storage, Interrupted(reader._storage, at=at, by=by))  # noqa: SLF001 - our own
     reader._storage, reader._schemas = storage, Schemas(storage)  # noqa: SLF001 - likewise

@@ -1,4 +1,4 @@
-"""What every `Storage` must do, as tests: subclass `StorageContract` and give it a storage.
+"""Tests for any `Storage`: subclass `StorageContract` and give it a storage.
 
     class TestMyStorage(StorageContract):
         @pytest.fixture
@@ -31,5 +31,5 @@ class StorageContract(ObjectPromises, PublishPromises, ReadPromises, RemovePromi
 
     @pytest.fixture
     def twin(self, storage: Storage) -> Storage:
-        """A second storage on the same root, as another process would have it."""
+        """Return a second storage on the same root, as another process would have it."""
         return storage

@@ -1,4 +1,4 @@
-"""What the suite does with a storage, in a line: stage, publish, list, race."""
+"""Helpers of the storage tests: stage, publish, list, read, and run races."""
 
 # A test suite, although it is shipped.
 # ruff: noqa: S101
@@ -31,7 +31,7 @@ NOT_KEYS = ("", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/./b", ".stag
 
 
 def staged(storage: Storage, data: bytes) -> Staged:
-    """Stage *data*, closed and ready to publish."""
+    """Stage *data*, and close the file so that it can be published."""
     one = storage.stage()
     one.file.write(data)
     one.file.close()
@@ -51,7 +51,7 @@ def keys(storage: Storage, prefix: str = "", *, recursive: bool = False) -> list
 
 
 def entry_of(storage: Storage, key: str) -> Entry:
-    """Return the entry of an object that is there."""
+    """Return the entry of an existing object."""
     entry = storage.head(key)
     assert entry is not None
     return entry
@@ -77,7 +77,7 @@ def read_all(storage: Storage, entry: Entry) -> bytes:
 
 
 class Races:
-    """How much a race tests; a subclass of the suite may say less for a slow store."""
+    """The size of races in tests; a subclass for a slow store may lower it."""
 
     contenders: ClassVar[int] = 8
     """Threads in a race."""

@@ -1,4 +1,4 @@
-"""Objects under keys: put, get, head, list, and put_if_absent."""
+"""Promises about objects and keys: put, get, head, list, and put_if_absent."""
 
 # A test suite, although it is shipped.
 # ruff: noqa: S101
@@ -27,13 +27,13 @@ from batchrunner.testing.storage_contract.acts import (
 
 
 class ObjectPromises(Races):
-    """What is put is there for all, whole, under its own key."""
+    """Every process sees an object that was put, whole and under its own key."""
 
     has_server_in_process: ClassVar[bool] = False
-    """Whether the store's server runs in the process of the tests, where it takes memory, too."""
+    """Whether the store's server runs in the process of the tests, and allocates memory there."""
 
     def test_the_uri_is_absolute_and_has_no_slash_at_its_end(self, storage: Storage) -> None:
-        """Reports and refs are made of it."""
+        """Reports and refs contain it."""
         assert storage.uri.startswith("/") or "://" in storage.uri
         assert not storage.uri.endswith("/")
 
@@ -45,7 +45,7 @@ class ObjectPromises(Races):
         assert keys(twin, "a") == ["a/b"]
 
     def test_get_returns_what_was_put_last(self, storage: Storage) -> None:
-        """A lease that is renewed must not read as it was."""
+        """A renewed lease must not read as the old one."""
         storage.put("key", b"old and longer")
         storage.put("key", b"new")
 
@@ -60,7 +60,7 @@ class ObjectPromises(Races):
         assert entry_of(storage, "key").size == len(data)
 
     def test_get_of_nothing_says_what_was_not_found(self, storage: Storage) -> None:
-        """The reader must know which object is missing."""
+        """The user needs the name of the missing object."""
         with pytest.raises(ObjectNotFoundError, match=r"a/missing\.json"):
             storage.get("a/missing.json")
 
@@ -88,13 +88,13 @@ class ObjectPromises(Races):
         assert [storage.head("a/b")] == list(storage.list("a"))
 
     def test_head_of_nothing_or_of_a_folder_is_none(self, storage: Storage) -> None:
-        """A folder is not an object, and neither is what lies under an object's name."""
+        """Neither a folder nor a key below an object's key is an object."""
         storage.put("a/b", b"1")
 
         assert [storage.head(key) for key in ("a", "b", "a/c", "a/b/c")] == [None] * 4
 
     def test_the_identity_changes_with_the_bytes(self, storage: Storage) -> None:
-        """A source file that changed is noticed by its identity."""
+        """The driver detects a changed source file by its identity."""
         storage.put("key", b"one")
         first = entry_of(storage, "key")
         storage.put("key", b"two")
@@ -125,7 +125,7 @@ class ObjectPromises(Races):
 
     @pytest.mark.parametrize("key", ODD_KEYS)
     def test_an_odd_key_is_a_key_to_every_call(self, storage: Storage, key: str) -> None:
-        """Users name source files."""
+        """Users choose the names of source files."""
         storage.put(key, b"1")
         assert storage.get(key) == b"1"
         assert keys(storage, recursive=True) == [key]
@@ -140,7 +140,7 @@ class ObjectPromises(Races):
 
     @pytest.mark.parametrize("key", NOT_KEYS)
     def test_a_key_that_leads_elsewhere_is_refused(self, storage: Storage, key: str) -> None:
-        """No name that was read from anywhere may lead out of the root."""
+        """No key may lead out of the root, whichever document it was read from."""
         with pytest.raises(StorageError):
             storage.put(key, b"1")
         with pytest.raises(StorageError):
@@ -151,7 +151,7 @@ class ObjectPromises(Races):
         assert keys(storage, recursive=True) == []
 
     def test_a_folder_lists_its_own_objects_only(self, storage: Storage) -> None:
-        """`part-0` must not list what stands under `part-00000`."""
+        """`part-0` must not list the objects under `part-00000`."""
         for key in ("top", "a/1", "a/2", "a/b/3", "ab/4", "a-b"):
             storage.put(key, b"1")
 
@@ -198,13 +198,13 @@ class ObjectPromises(Races):
         assert storage.put_if_absent({}) == storage.publish({}) == frozenset()
 
     def test_the_same_bytes_again_are_ours_again(self, storage: Storage, twin: Storage) -> None:
-        """A call that is repeated because its answer got lost must not look like a loss."""
+        """A call that is repeated because its answer was lost must not count as a lost race."""
         storage.put_if_absent({"key": b"same"})
 
         assert twin.put_if_absent({"key": b"same"}) == {"key"}
 
     def test_of_many_writers_one_gets_the_key(self, storage: Storage, twin: Storage) -> None:
-        """Two zombies and a live worker: one sentinel."""
+        """Two zombies and a live worker leave one sentinel."""
         for number in range(self.rounds):
             key = f"race/{number}"
             offers = [b"writer %d" % writer for writer in range(self.contenders)]
@@ -214,7 +214,7 @@ class ObjectPromises(Races):
             assert winners == [storage.get(key)]
 
     def test_of_many_batches_each_key_goes_to_one(self, storage: Storage, twin: Storage) -> None:
-        """Atomic one by one: a batch may win some and lose some, but never share."""
+        """Each key is atomic: a call may win some keys and lose others, but never shares one."""
         names = [f"batch/{number}" for number in range(10)]
         offers = [b"writer %d" % writer for writer in range(self.contenders)]
 

@@ -1,4 +1,4 @@
-"""Staged bytes that get a name, with an intent: of many attempts exactly one wins."""
+"""Promises of staging and publishing: of many attempts to publish a key exactly one wins."""
 
 # A test suite, although it is shipped.
 # ruff: noqa: S101
@@ -24,7 +24,7 @@ from batchrunner.testing.storage_contract.acts import (
 
 
 class PublishPromises(Races):
-    """What is staged is not seen until it is published, once and with its intent."""
+    """Staged bytes are invisible until they are published, once and with their intent."""
 
     def test_a_published_object_has_its_bytes_and_its_intent(self, storage: Storage) -> None:
         """Data first, sentinel last: the intent makes the sentinel possible after a crash."""
@@ -34,7 +34,7 @@ class PublishPromises(Races):
         assert [storage.intents("a/part"), storage.intents("b/part")] == [(INTENT,), (INTENT,)]
 
     def test_the_longest_intent_comes_back_whole(self, storage: Storage) -> None:
-        """S3 counts the intent's name too."""
+        """S3's limit for metadata includes the intent's name."""
         intent = b'{"k": "' + bytes(range(35, 92)) * 30 + b"," * (MAX_INTENT_BYTES - 1719) + b'"}'
         assert len(intent) == MAX_INTENT_BYTES
         publish(storage, {"key": b"1"}, intent=intent)
@@ -48,14 +48,14 @@ class PublishPromises(Races):
     def test_an_intent_that_no_header_can_carry_is_refused(
         self, storage: Storage, intent: bytes
     ) -> None:
-        """Refused everywhere, so that what works on a disk works in a bucket."""
+        """Every storage refuses it, so that a run that works on a disk works in a bucket."""
         with pytest.raises(StorageError, match="intent"):
             publish(storage, {"key": b"1"}, intent=intent)
 
         assert keys(storage) == []
 
     def test_what_is_staged_is_not_seen(self, storage: Storage, twin: Storage) -> None:
-        """A part that is still written must not look like a part."""
+        """A part that is still being written must not look complete."""
         one = storage.stage()
         one.file.write(b"half")
         other = staged(storage, b"whole")
@@ -65,7 +65,7 @@ class PublishPromises(Races):
         other.discard()
 
     def test_an_exception_in_the_writer_publishes_nothing(self, storage: Storage) -> None:
-        """Every S3 writer we know publishes the half-written object when its block is left."""
+        """The usual S3 writers publish a half-written object at the end of their `with` block."""
 
         def write() -> None:
             one = storage.stage()
@@ -81,7 +81,7 @@ class PublishPromises(Races):
         assert keys(storage, recursive=True) == []
 
     def test_a_staged_file_takes_everything_it_is_given(self, storage: Storage) -> None:
-        """Unbuffered, yet no write is cut short; what was written can be read back."""
+        """It is unbuffered, yet writes all bytes of each call; the writer can read them back."""
         one = storage.stage()
         assert one.file.write(b"12345") == 5
         assert one.file.write(memoryview(b"678")) == 3
@@ -103,7 +103,7 @@ class PublishPromises(Races):
         assert storage.get("key") == b"1"
 
     def test_an_open_file_is_not_published(self, storage: Storage) -> None:
-        """Its writer may hold back the last bytes."""
+        """Its buffer may still hold the last bytes."""
         one = storage.stage()
         with pytest.raises(ValueError, match="close"):
             storage.publish({"key": (one, INTENT)})
@@ -113,7 +113,7 @@ class PublishPromises(Races):
     def test_the_second_publisher_loses_and_changes_nothing(
         self, storage: Storage, twin: Storage
     ) -> None:
-        """The zombie's part is dropped; the part that stands keeps its bytes and its intent."""
+        """The zombie's part is dropped; the published part keeps its bytes and its intent."""
         publish(storage, {"key": b"first"})
         before = storage.head("key")
 
@@ -126,7 +126,7 @@ class PublishPromises(Races):
     def test_the_same_bytes_published_again_are_not_ours(
         self, storage: Storage, twin: Storage
     ) -> None:
-        """Of two attempts one is the winner, also when both made the same part."""
+        """Of two attempts one wins, even if both made the same bytes."""
         publish(storage, {"key": b"same"})
 
         assert publish(twin, {"key": b"same"}) == frozenset()
@@ -151,7 +151,7 @@ class PublishPromises(Races):
         return lambda: publish(one, {key: offer}, intent=offer)
 
     def test_an_object_of_any_size_is_published_whole(self, storage: Storage) -> None:
-        """Large ones go to a bucket in parts."""
+        """Large objects are uploaded to a bucket in parts."""
         block = os.urandom(1 << 20)
         one = storage.stage()
         for _ in range(40):
@@ -183,13 +183,13 @@ class PublishPromises(Races):
         assert storage.get("large") == offers[won.index(frozenset({"large"}))]
 
     def test_there_are_no_intents_on_what_was_not_published(self, storage: Storage) -> None:
-        """A part without an intent is not ours to adopt."""
+        """The driver does not adopt a part without an intent."""
         storage.put("plain", b"1")
 
         assert storage.intents("plain") == storage.intents("nothing") == ()
 
     def test_removing_intents_can_be_repeated_and_keeps_the_others(self, storage: Storage) -> None:
-        """Intents go when the sentinel stands; those of other shards are still needed."""
+        """An intent is removed after its sentinel is written; other shards still need theirs."""
         publish(storage, {"done": b"1"})
         publish(storage, {"pending": b"2"})
         for _ in range(2):

@@ -24,10 +24,10 @@ from batchrunner.testing.storage_contract.acts import (
 
 
 class ReadPromises(Races):
-    """An open object reads like a file, and never as a mixture of two."""
+    """An open object reads like a file, and never as a mixture of two versions."""
 
     def test_an_open_object_reads_like_a_file(self, storage: Storage) -> None:
-        """Parquet jumps, JSONL goes on, and both stop at the end."""
+        """Parquet readers seek, JSONL readers read on, and both stop at the end."""
         data = os.urandom(300_000)
         storage.put("key", data)
 
@@ -48,7 +48,7 @@ class ReadPromises(Races):
             assert file.read() == data
 
     def test_an_open_object_can_be_buffered(self, storage: Storage) -> None:
-        """Line readers wrap it."""
+        """Readers of lines wrap it in a buffer."""
         lines = [b"line %d\n" % number for number in range(5_000)]
         storage.put("key", b"".join(lines))
 
@@ -57,14 +57,14 @@ class ReadPromises(Races):
             assert list(file) == lines
 
     def test_an_empty_object_reads_as_nothing(self, storage: Storage) -> None:
-        """There is no first byte to ask for."""
+        """A range request cannot ask for the first byte of an empty object."""
         storage.put("key", b"")
 
         with storage.open(entry_of(storage, "key")) as file:
             assert file.read() == b""
 
     def test_several_readers_do_not_disturb_each_other(self, storage: Storage) -> None:
-        """Shards of one file are read at the same time."""
+        """Workers read shards of one file at the same time."""
         data = os.urandom(200_000)
         storage.put("key", data)
         entry = entry_of(storage, "key")
@@ -80,7 +80,7 @@ class ReadPromises(Races):
         assert read_at_once == [data[start : start + 50_000] for start in starts]
 
     def test_an_object_replaced_since_it_was_listed_is_not_read(self, storage: Storage) -> None:
-        """Its bytes are not those that the plan was made of."""
+        """The plan was made from other bytes."""
         storage.put("key", b"old!")
         entry = entry_of(storage, "key")
         storage.put("key", b"new!")
@@ -89,7 +89,7 @@ class ReadPromises(Races):
             read_all(storage, entry)
 
     def test_an_object_that_is_gone_is_not_read(self, storage: Storage) -> None:
-        """And says so in another way than one that changed."""
+        """The error differs from that for a changed object."""
         storage.put("key", b"old!")
         entry = entry_of(storage, "key")
         storage.delete(["key"])
@@ -100,7 +100,7 @@ class ReadPromises(Races):
     def test_an_object_replaced_while_it_is_read_never_reads_as_a_mixture(
         self, storage: Storage
     ) -> None:
-        """Half of each version would pass for rows."""
+        """A reader could not detect that its rows are from two versions."""
         old, new = b"o" * 30_000_000, b"n" * 30_000_000
         storage.put("key", old)
         entry = entry_of(storage, "key")

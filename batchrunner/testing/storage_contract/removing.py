@@ -1,4 +1,4 @@
-"""Deleting, moving and cleaning: exactly what was seen, and nothing that came since."""
+"""Promises of delete, move and clean: an object that replaced a listed one stays."""
 
 # A test suite, although it is shipped.
 # ruff: noqa: S101
@@ -22,10 +22,10 @@ from batchrunner.testing.storage_contract.acts import (
 
 
 class RemovePromises(Races):
-    """What is removed is what was seen; what another writer put there stays."""
+    """An object that is removed by its entry must be the one that was listed."""
 
     def test_deleted_objects_are_gone_and_their_keys_free(self, storage: Storage) -> None:
-        """A released lease can be taken."""
+        """The next driver can take a released lease."""
         for key in ("a/1", "a/2", "b"):
             storage.put(key, b"1")
 
@@ -35,7 +35,7 @@ class RemovePromises(Races):
         assert storage.put_if_absent({"b": b"2"}) == {"b"}
 
     def test_deleting_what_is_not_there_is_no_error(self, storage: Storage) -> None:
-        """A second clean-up finds the first one's work."""
+        """A second clean-up lists objects that the first one deletes."""
         storage.put("key", b"1")
         storage.delete([])
         storage.delete(iter(["key", "never/there", "key"]))
@@ -44,7 +44,7 @@ class RemovePromises(Races):
         assert storage.head("key") is None
 
     def test_a_moved_object_is_under_its_new_key_only(self, storage: Storage) -> None:
-        """What is damaged is moved away, intent and all, not copied."""
+        """Damaged objects are moved away with their intents, not copied."""
         publish(storage, {"a/part": b"1"})
 
         assert storage.move(entry_of(storage, "a/part"), "aside/b/part")
@@ -53,7 +53,7 @@ class RemovePromises(Races):
         assert storage.get("aside/b/part") == b"1"
 
     def test_moving_again_is_no_error(self, storage: Storage) -> None:
-        """A crash after the move repeats it."""
+        """After a crash, the next driver repeats the move."""
         storage.put("a", b"1")
         seen = entry_of(storage, "a")
 
@@ -61,7 +61,7 @@ class RemovePromises(Races):
         assert (storage.head("a"), storage.get("b")) == (None, b"1")
 
     def test_what_came_after_the_look_is_not_moved(self, storage: Storage, twin: Storage) -> None:
-        """A driver that was displaced may come late with a move."""
+        """A driver that lost its lease may move the object late."""
         storage.put("a", b"mine")
         storage.put("b", b"older")
         seen = entry_of(storage, "a")
@@ -71,7 +71,7 @@ class RemovePromises(Races):
         assert (storage.get("a"), storage.get("b")) == (b"another driver's", b"older")
 
     def test_exactly_what_was_seen_is_deleted(self, storage: Storage, twin: Storage) -> None:
-        """A driver that was displaced may come late with a deletion; gone already is fine."""
+        """A driver that lost its lease may delete late; objects that are gone are no error."""
         for key in ("gone", "mine", "theirs"):
             storage.put(key, b"1")
         seen = list(storage.list())
@@ -87,7 +87,7 @@ class RemovePromises(Races):
     def test_of_a_deletion_and_a_new_object_none_is_lost(
         self, storage: Storage, twin: Storage
     ) -> None:
-        """The one who publishes under the name that becomes free keeps it."""
+        """The writer that publishes under the freed key keeps its object."""
         for number in range(self.rounds):
             key = f"key/{number}"
             storage.put(key, b"old")
@@ -106,7 +106,7 @@ class RemovePromises(Races):
             assert storage.delete_exactly([seen]) == {key}
 
     def test_cleaning_keeps_objects_and_intents(self, storage: Storage) -> None:
-        """Only what no driver or worker will ask for again goes."""
+        """Only garbage is removed: drivers and workers still need the rest."""
         publish(storage, {"a/part": b"1"})
         storage.put("record", b"2")
 
@@ -127,14 +127,14 @@ class RemovePromises(Races):
 
         garbage = twin.garbage()
 
-        # Where staged bytes belong to their process alone, there is nothing to list.
+        # A storage that stages bytes inside its process has nothing to list.
         assert {entry.key.partition("/")[0] for entry in garbage} <= {".staging"}
         twin.clean()
         assert list(storage.garbage()) == []
         one.discard()
 
     def test_intents_are_removed_if_that_is_asked_for(self, storage: Storage) -> None:
-        """Where nothing is adopted they would stay for ever; the object that had them stays."""
+        """If no part is to be adopted, intents would stay for ever; their objects stay."""
         publish(storage, {"a/part": b"1"})
 
         storage.clean(intents=True)
@@ -144,13 +144,13 @@ class RemovePromises(Races):
         assert list(storage.garbage(intents=True)) == []
 
     def test_cleaning_nothing_is_no_error(self, storage: Storage) -> None:
-        """The first driver of a run cleans, too."""
+        """The first driver of a run cleans an empty sink."""
         storage.clean()
 
     def test_what_was_cleaned_away_is_published_whole_or_not_at_all(
         self, storage: Storage, twin: Storage
     ) -> None:
-        """A zombie that was taken for dead must not publish a torn part."""
+        """A zombie whose staged bytes were removed must not publish a torn part."""
         one = staged(storage, b"whole")
         twin.clean()
 
