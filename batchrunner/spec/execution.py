@@ -1,4 +1,4 @@
-"""How the work is done and what happens to failures: fields that may change between two sessions."""
+"""The sections of a spec that say how the work is done, and what happens to failures."""
 
 from __future__ import annotations
 
