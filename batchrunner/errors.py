@@ -122,7 +122,10 @@ class SchemaConflictError(RunRefusedError):
 
 
 class DamagedOutputError(RunRefusedError):
-    """Committed output is missing or not what its sentinel says. Restore it, or `verify --repair`."""
+    """Committed output is missing or differs from its sentinel.
+
+    Restore it, or let `verify --repair` move it away, so that `run` computes it again.
+    """
 
 
 class ForeignOutputError(RunRefusedError):

@@ -27,7 +27,7 @@ T = TypeVar("T")
 _raw = importlib.import_module("_signal")
 
 _INTERRUPTS = (int(signal.SIGINT), int(signal.SIGTERM))
-"""Not SIGALRM and others: user code limits its own calls with those."""
+"""Signals that stop a run. Not SIGALRM and others: user code limits its own calls with those."""
 
 
 _OURS = f"{Path(__file__).parent}/"
@@ -57,7 +57,7 @@ class CallRaisedError(Exception):
 
     @classmethod
     def of(cls, error: BaseException) -> CallRaisedError:
-        """Return the stand-in for *error*, with its traceback."""
+        """Return a `CallRaisedError` that stands for *error*, with its traceback."""
         frames = "".join(traceback.format_tb(error.__traceback__))
         return cls(_type_name(error), _text(error), frames).with_traceback(error.__traceback__)
 

@@ -15,7 +15,7 @@ from batchrunner.capability.modules import source_of
 
 @dataclass(frozen=True, slots=True)
 class ModuleSnapshot:
-    """A module as one process finds it.
+    """The owner and the definitions of a module, as one process finds them.
 
     Attributes:
         owner: Its owner in this process, by the folder that its file is in.

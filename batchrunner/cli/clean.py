@@ -1,4 +1,4 @@
-"""`batchrunner clean`."""
+"""`batchrunner clean`: lists or removes the garbage of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`batchrunner errors`."""
+"""`batchrunner errors`: lists failed rows and quarantined shards."""
 
 from __future__ import annotations
 

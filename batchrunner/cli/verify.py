@@ -1,4 +1,4 @@
-"""`batchrunner verify`."""
+"""`batchrunner verify`: checks the output of a run, or repairs it."""
 
 from __future__ import annotations
 

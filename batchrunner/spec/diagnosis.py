@@ -124,7 +124,7 @@ def complaints(error: ValidationError, model: type[BaseModel]) -> Iterator[Compl
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the model among the types of *annotation*, or None."""
+    """Return the pydantic model among the types of *annotation*, or None."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind

@@ -1,4 +1,4 @@
-"""A YAML text as a tree of plain values, each with its offsets, and how a scalar gets its value."""
+"""The tree of plain values and offsets that a YAML text is parsed to, and the values of scalars."""
 
 from __future__ import annotations
 
