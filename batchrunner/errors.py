@@ -78,13 +78,13 @@ class RunNotFoundError(InvalidSpecError):
 
 
 class CannotStartError(BatchRunnerError):
-    """The environment lacks something that the run needs. Provide it, and run the same line again."""
+    """The environment lacks what the run needs. Provide it, and run the same line again."""
 
     exit_code = 3
 
 
 class CapabilityImportError(CannotStartError):
-    """The capability cannot be imported, found in its module, or built. Correct its name or code."""
+    """The capability cannot be imported, found in its module or built. Correct its name or code."""
 
 
 class UnsafeStorageError(CannotStartError):
@@ -96,7 +96,7 @@ class NewerFormatError(CannotStartError):
 
 
 class RayUnavailableError(CannotStartError):
-    """Ray cannot start, be reached, or schedule what the spec asks for. Change the cluster or spec."""
+    """Ray cannot start, be reached or schedule the workers. Change the cluster or spec."""
 
 
 class RunRefusedError(BatchRunnerError):
@@ -106,11 +106,11 @@ class RunRefusedError(BatchRunnerError):
 
 
 class SpecChangedError(RunRefusedError):
-    """The checkpoint is of another spec or of other code. Undo the change, or pass --fresh."""
+    """The checkpoint is of another spec or other code. Undo the change, or pass --fresh."""
 
 
 class InputChangedError(RunRefusedError):
-    """The source is not what the plan was made of. Restore it, or pass --fresh."""
+    """The source differs from the one that was planned. Restore it, or pass --fresh."""
 
 
 class LeaseHeldError(RunRefusedError):
@@ -122,7 +122,10 @@ class SchemaConflictError(RunRefusedError):
 
 
 class DamagedOutputError(RunRefusedError):
-    """Committed output is missing or differs from its sentinel. Restore it, or let `verify` repair."""
+    """Committed output is missing or differs from its sentinel.
+
+    Restore it, or let `verify --repair` move it away, so that `run` computes it again.
+    """
 
 
 class ForeignOutputError(RunRefusedError):
@@ -143,7 +146,7 @@ class JobError(BatchRunnerError):
     """A job did not succeed.
 
     Attributes:
-        job_id: The job.
+        job_id: Id of the job.
     """
 
     def __init__(self, message: str, *, job_id: str = "") -> None:
@@ -176,7 +179,7 @@ class JobTimeoutError(JobError, TimeoutError):
 
 
 class BackpressureError(BatchRunnerError, RuntimeError):
-    """Too much at once. Nothing was done; repeat the same call in a moment."""
+    """There are too many calls at once. Nothing was done; repeat the same call in a moment."""
 
     exit_code = 75
 
@@ -216,8 +219,8 @@ class ObjectChangedError(StorageError):
 
 
 def describe(error: BaseException) -> str:
-    """Return type and message of *error* in one line, short enough for a report."""
-    # An error that stands for another one, such as that of an isolated call, carries its name.
+    """Return type and message of *error* in one line, cut to a length that fits a report."""
+    # A stand-in for another error, such as `CallRaisedError`, carries the name of its type.
     name = getattr(error, "type_name", type(error).__name__)
     text = " ".join(f"{name}: {error}".split()).rstrip(":")
     return text if len(text) <= 500 else f"{text[:500]}…"

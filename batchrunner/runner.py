@@ -1,4 +1,4 @@
-"""The front door of a batch: survey, lease, open, dispatch, finish."""
+"""Runs a batch from start to end: survey, lease, open, dispatch, finish."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ _log = logging.getLogger(__name__)
 
 
 class BatchRunner:
-    """Runs one spec: every row of the source through the capability, exactly once in the output.
+    """Runs one spec: every row goes through the capability, and into the output exactly once.
 
     Execution is at least once (a shard may be computed again after a crash); committed output is
     exactly once. Killing this process, a worker or a node at any instant loses at most the shards
-    in flight; running the same spec again goes on with what is not committed.
+    in flight; running the same spec again continues with the shards that are not committed.
     """
 
     def __init__(self, spec: BatchSpec, *, capability: Any = None) -> None:
         """Prepare to run *spec*.
 
         Args:
-            spec: What to do.
+            spec: The spec to run.
             capability: The function or class itself, in place of `spec.capability.target`.
 
         Raises:
-            InvalidSpecError: There is no capability at all.
+            InvalidSpecError: There is no capability, neither in *spec* nor as *capability*.
         """
         if capability is None and spec.capability is None:
             raise InvalidSpecError("there is no capability: name one in the spec, or hand it over")
@@ -76,17 +76,17 @@ class BatchRunner:
         stop: Stop | None = None,
         progress: Display | None = None,
     ) -> BatchReport:
-        """Run what is not committed yet, and report how it ended.
+        """Run the shards that are not committed yet, and return a report.
 
         Args:
             fresh: Remove the run's output and start over.
             accept_changes: Go on although the spec, the code or the source changed.
-            stop: Asked whether to end early; by default, after `execution.max_runtime`.
+            stop: Requests an early end; by default, after `execution.max_runtime`.
             progress: Shows the progress.
 
         Raises:
             InvalidSpecError: The source cannot be read as the spec says. Nothing was started.
-            CannotStartError: The capability, Ray or the storage cannot do it.
+            CannotStartError: The capability, Ray or the storage cannot be used.
             RunRefusedError: Going on might lose or mix rows. Nothing was touched.
             StorageError: Source, sink or checkpoint cannot be reached.
         """
@@ -106,15 +106,14 @@ class BatchRunner:
         stop: Stop | None = None,
         progress: Display | None = None,
     ) -> BatchReport:
-        """Run the quarantined shards again, and whatever else is not committed yet.
+        """Run the quarantined shards again, and all others that are not committed yet.
 
-        Code that changed is taken for a fix, accepted, and recorded as that. Published parts stay as
-        they are.
+        Changed code counts as a fix: it is accepted, and recorded as one. Published parts stay as they
+        are.
 
         Args:
             rows: Also retry the dead letters: they become new shards.
-            mended: The caller retries after a fix. Otherwise code that changed is refused, as by
-                `run`.
+            mended: Whether changed code is a fix. If not, it is refused, as by `run`.
             accept_changes: Go on although the spec or the source changed.
             stop: As for `run`.
             progress: As for `run`.
@@ -130,7 +129,7 @@ class BatchRunner:
         )
 
     def decisive_fields(self) -> dict[str, str]:
-        """Return all that decides the output, the code included; without secrets."""
+        """Return all fields that decide the output, the code included; secrets only as digests."""
         return RunDefinition(self.spec, self._capability).decisive
 
     def _survey_and_run(
@@ -148,8 +147,8 @@ class BatchRunner:
         take = partial(
             take_survey, accept_changes=accept_changes, retry=retry, starts_over=starts_over
         )
-        # Without the lease first: what refuses the run does so before anything is touched, and a run
-        # that is done, which many a scheduler starts again, takes no lease and writes nothing.
+        # First without the lease: a run that is refused touches nothing, and one that is done,
+        # which schedulers often start again, takes no lease and writes nothing.
         survey = take(run)
         if _is_done(run, survey, retry):
             _warn(survey)
@@ -171,9 +170,9 @@ class BatchRunner:
         display: Display,
     ) -> BatchReport:
         with open_session(run.checkpoint, stop=stop) as session:
-            # Again, under the lease: another driver may have finished, or started over, since the
-            # first survey. From here on only this one changes what is surveyed. The source is listed
-            # again, too: a file that the other one planned meanwhile would seem to have vanished.
+            # Survey again, under the lease: another driver may have finished or started over since
+            # the first survey. From here on only this driver changes the run. The source is listed
+            # again, too: else a file that the other driver planned would seem to have vanished.
             run = replace(run, checkpoint=run.checkpoint.reopened())
             if retry:
                 run.checkpoint.release(check=session.check)
@@ -220,9 +219,9 @@ def _is_done(run: Run, survey: Survey, retry: Retry | None) -> bool:
     return (
         survey.nothing_to_do
         and not (retry and survey.quarantined)
-        # A store that was added to the spec, or was out of reach, gets the run now.
+        # An analytics store that was added to the spec, or was out of reach, gets the run now.
         and is_recorded(run, survey)
-        # Last, since it reads the manifest: what a displaced driver wrote late is written anew.
+        # Last, since it reads the manifest. A session corrects what a displaced driver wrote late.
         and is_declared(run, survey)
     )
 
@@ -238,7 +237,7 @@ def _open(run: Run, survey: Survey, session: Session) -> Opened:
 def _engine(run: Run, stop: Stop, *, imported: Callable[[], None]) -> Engine:
     if run.spec.execution.engine == "local":
         return partial(run_locally, stop=stop)
-    # Here and not only in the workers: Ray runs a class in actors, a function in tasks.
+    # Imported here, and not only in the workers: Ray runs a class in actors, a function in tasks.
     capability = run.definition.load()
     imported()
     return partial(run_on_ray, as_actors=isinstance(capability, type))
@@ -251,7 +250,7 @@ def _finish(
     report = report_of(run, survey, committed, run_uid=opened.run_uid)
     if report.ok:
         if run.spec.analytics_store is not None:
-            # Before `_SUCCESS`: a run that reads as complete is in the store.
+            # Before `_SUCCESS`: a run that readers see as complete is in the store.
             session.check()
             record_batch(run, survey, committed)
         declare_success(run, survey, committed, session)
@@ -280,7 +279,7 @@ def _finish(
 def _with_row_error(
     report: BatchReport, run: Run, shards: Iterable[Shard], committed: Mapping[int, Sentinel]
 ) -> BatchReport:
-    """Add what most rows failed with; where that cannot be read, warn and leave it out."""
+    """Add the most frequent error of rows to *report*; if it cannot be read, warn instead."""
     try:
         group = most_frequent(run.checkpoint, shards, committed)
     except (DamagedOutputError, StorageError) as error:

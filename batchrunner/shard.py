@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Slicing(StrEnum):
-    """What a shard's `start` and `stop` count."""
+    """What the `start` and `stop` of a shard count."""
 
     BYTES = "bytes"
     """Byte offsets of an uncompressed file. A row belongs to the shard that has its first byte."""
@@ -20,7 +20,7 @@ class Slicing(StrEnum):
     HEAD = "head"
     """The first `stop` rows of a compressed file, which cannot be cut."""
     DEAD_LETTERS = "dead_letters"
-    """The dead letters of shard `start`, to be retried; there are `stop` of them."""
+    """Dead letters to retry: `start` is the shard that they are from, `stop` is their number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Shard:
     """A contiguous slice of one source file.
 
     Attributes:
-        id: From 0. The first plan that has the slice assigns it, and no later one changes it.
+        id: Number from 0. The first plan with this slice assigns it; later plans keep it.
         uri: Absolute URI of the file.
         slicing: What *start* and *stop* count.
         start: First unit of the slice.

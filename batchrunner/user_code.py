@@ -1,11 +1,11 @@
-"""The one way into the user's code: what it raises comes out as an `Exception`, save a real interrupt.
+"""Calls the user's code so that whatever it raises is an `Exception`, except a real interrupt.
 
-A row may raise `SystemExit`, `KeyboardInterrupt`, or anything else that ends a process, a thread or an
-event loop, and is still only one bad row. Ctrl-C, SIGTERM and Ray's cancel raise the same types in the
-same place, and must stop the work at once. The type does not distinguish the two, but a real interrupt
-is raised by a signal handler: so the handlers are wrapped while the user's code runs.
+For one bad row it may raise `SystemExit`, `KeyboardInterrupt`, or anything else that ends a process, a
+thread or an event loop; only that row may fail. Ctrl-C, SIGTERM and Ray's cancel raise the same types in
+the same place, and must stop the work at once. The type does not distinguish the two, but a real
+interrupt is raised by a signal handler: so the handlers are wrapped while the user's code runs.
 
-Also where an error of the user's code comes from: file and line, and the traceback without our frames.
+Also finds file and line of an error in the user's code, and its traceback without our frames.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
-# The C functions below `signal`, whose enums would make them ten times as slow, for each batch.
+# The C functions behind `signal`, whose enums make it ten times as slow: it is called per batch.
 _raw = importlib.import_module("_signal")
 
 _INTERRUPTS = (int(signal.SIGINT), int(signal.SIGTERM))
-"""Not SIGALRM and others: user code limits its own calls with those."""
+"""Signals that stop a run. Not SIGALRM and others: user code limits its own calls with those."""
 
 
 _OURS = f"{Path(__file__).parent}/"
@@ -39,11 +39,13 @@ _MAX_TRACEBACK = 4000
 
 
 class CallRaisedError(Exception):
-    """Stands for what the user's code raised: no `Exception`, or raised in another process.
+    """Stands for an error of the user's code that cannot be raised here as it is.
+
+    It is not an `Exception`, its message cannot be formatted, or another process raised it.
 
     Attributes:
-        type_name: Of what was raised.
-        traceback: Of the user's code; may be empty.
+        type_name: Name of the error's type.
+        traceback: The traceback of the user's code as text; may be empty.
     """
 
     def __init__(self, type_name: str, message: str, traceback: str) -> None:
@@ -55,34 +57,34 @@ class CallRaisedError(Exception):
 
     @classmethod
     def of(cls, error: BaseException) -> CallRaisedError:
-        """Return the stand-in for *error*, with its traceback."""
+        """Return a `CallRaisedError` that stands for *error*, with its traceback."""
         frames = "".join(traceback.format_tb(error.__traceback__))
         return cls(_type_name(error), _text(error), frames).with_traceback(error.__traceback__)
 
 
 def contained(call: Callable[[], T]) -> T:
-    """Call the user's code, and return what it returns. What it raises is an `Exception` here.
+    """Make *call* into the user's code and return its result; all that it raises is an `Exception`.
 
     A signal that interrupts the call ends it, even if the user's code catches the exception.
 
     Raises:
-        Exception: What the user's code raised; as `CallRaisedError` when it was none.
-        BaseException: What a signal handler raised: a real interrupt.
+        Exception: The user's code raised it; a `CallRaisedError` stands for what is no `Exception`.
+        BaseException: A signal handler raised it: a real interrupt.
     """
     with _Interrupts() as interrupts:
         try:
             result = call()
         except BaseException as error:
-            interrupts.reraise()  # first: what the user's code made of it does not count
+            interrupts.reraise()  # first: an interrupt wins over what the user's code raised after it
             if isinstance(error, Exception) and _has_text(error):
                 raise
             raise CallRaisedError.of(error) from error
-        interrupts.reraise()  # also one that the user's code has caught
+        interrupts.reraise()  # also an interrupt that the user's code has caught
         return result
 
 
 class _Interrupts:
-    """Records what signal handlers raise inside the block; in the main thread, where they run."""
+    """Records what signal handlers raise inside the block; only the main thread runs them."""
 
     def __init__(self) -> None:
         self._raised: BaseException | None = None
@@ -103,7 +105,7 @@ class _Interrupts:
                 _raw.signal(number, handler)
 
     def reraise(self) -> None:
-        """Raise what a handler raised, if one did."""
+        """Raise the interrupt that a signal handler raised, if one did."""
         if self._raised is not None:
             raise self._raised
 
@@ -116,7 +118,7 @@ class _Interrupts:
 
 
 def _has_text(error: Exception) -> bool:
-    """Return whether *error* has a message: its `__str__` is the user's code, too, and may raise."""
+    """Return whether `str(error)` works: `__str__` is the user's code, too, and may raise."""
     try:
         str(error)
     except BaseException:  # noqa: BLE001 - the user's code may raise anything
@@ -138,7 +140,7 @@ def _text(error: BaseException) -> str:
 def place_in_code(error: BaseException) -> str:
     """Return file:line of the innermost frame of the user's code; "" if there is none.
 
-    The user's code is what is not installed. If all of it is installed, the line that we called.
+    Frames of installed packages count only if there are no others: then it is the line we called.
     """
     walked = traceback.walk_tb(error.__traceback__)  # not `extract_tb`, which reads the source
     frames = [(frame.f_code.co_filename, line) for frame, line in walked]
@@ -147,10 +149,8 @@ def place_in_code(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback of *error* without our frames; only its end, when it is long."""
-    if isinstance(
-        error, CallRaisedError
-    ):  # raised here, or in another process: then without a cause
+    """Return the traceback of *error* without our frames; if it is long, only its end."""
+    if isinstance(error, CallRaisedError):  # it has a cause unless another process raised it
         text = traceback_of(error.__cause__) if error.__cause__ else error.traceback
     else:
         text = "".join(_without_ours(traceback.TracebackException.from_exception(error)).format())
@@ -174,7 +174,7 @@ def _innermost(frames: Iterable[tuple[str, int | str]]) -> str:
 def _without_ours(error: traceback.TracebackException) -> traceback.TracebackException:
     theirs = [frame for frame in error.stack if not _is_ours(frame.filename)]
     own = [frame for frame in theirs if not _is_installed(frame.filename)]
-    # Installed frames before the first of the user's own are libraries through which we called it.
+    # Installed frames before the user's first are libraries through which we called the code.
     error.stack[:] = theirs[theirs.index(own[0]) :] if own else theirs
     for earlier in (error.__cause__, error.__context__):
         if earlier is not None:

@@ -1,4 +1,4 @@
-"""The user's code: find it, load it, and hash everything of it that decides the output."""
+"""Find and load the user's code, and hash everything in it that decides the output."""
 
 from batchrunner.capability.code import Code, code_of
 from batchrunner.capability.target import check_target, is_plain_function, load_target

@@ -1,4 +1,4 @@
-"""The code of a capability: everything that decides what it makes of a row, as far as it can be read."""
+"""The code of a capability as hashes: of its modules, and of the values that an object holds."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Code:
     """The code of a capability, as hashes.
 
     Attributes:
-        modules: The user's modules by their place: a hash for each name that they define, as JSON.
-        values: What an object that was handed over holds, by the path to it, as text or as a hash.
-        installed: Modules of installed packages that it imports.
-        opaque: Paths to the values of which only the type counts.
+        modules: By `Module.place`, for each of the user's modules: a hash for each name that it defines,
+            as JSON.
+        values: By path: each value that a capability passed as an object holds, as text or as a hash.
+        installed: Names of the installed modules that the capability imports.
+        opaque: Paths of the values that cannot be hashed: only their type counts.
     """
 
     modules: Mapping[str, str] = field(default_factory=dict)
@@ -38,10 +39,11 @@ class Code:
 
 
 def code_of(targets: Iterable[str], *, handed_over: Any = None) -> Code:
-    """Return the code of *targets*, which are not imported, and of an object, if there is one.
+    """Return the code of *targets*, which are not imported, and of an object *handed_over*, if any.
 
-    It covers their modules and every module of the user's that these import: found outside of
-    Python's library and of installed packages, or in the package of the target itself.
+    It covers the modules of the targets and all modules of the user's that these import. A module is
+    the user's if it is outside of Python's library and of installed packages, or in the package of
+    a target.
 
     Raises:
         CapabilityImportError: A module cannot be found or parsed.

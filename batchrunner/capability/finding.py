@@ -15,7 +15,7 @@ from typing import Any
 
 _INSTALLED = {"site-packages", "dist-packages"}
 OURS = "batchrunner"
-"""This framework, which is never the user's, however it is installed."""
+"""The package of this framework: it never counts as the user's, however it is installed."""
 
 
 class ModuleOwner(Enum):
@@ -32,9 +32,9 @@ class Module:
     """A module that can be imported.
 
     Attributes:
-        name: Dotted.
+        name: Its dotted name.
         origin: Its file; None when it is compiled into Python, or a namespace package.
-        is_package: It can have modules in it.
+        is_package: Whether it can contain modules.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Module:
         """Its owner, by the folder that its file is in."""
         if self.origin is None:
             return ModuleOwner.NAMESPACE if self.is_package else ModuleOwner.PYTHON
-        # Before the folders: an editable install of ours lies where the user's code does.
+        # Before the folders: an editable install of batchrunner lies where the user's code does.
         if self.name.partition(".")[0] == OURS or _INSTALLED & set(self.origin.parts):
             return ModuleOwner.PACKAGE
         # After site-packages, which lies inside the folder of the standard library.
@@ -85,7 +85,10 @@ def find_module(name: str) -> Module | None:
 
 
 def loaded_module(name: str) -> Module | None:
-    """Return module *name* as this process has imported it, also when no search would find it."""
+    """Return module *name* as this process imported it; None if it did not, or if there is no file.
+
+    `find_module` may be unable to find it, for example after a change of `sys.path`.
+    """
     module = sys.modules.get(name)
     origin = getattr(module, "__file__", None)
     if origin is None:
@@ -94,7 +97,7 @@ def loaded_module(name: str) -> Module | None:
 
 
 def module_file(name: str) -> Path | None:
-    """Return the source file of module *name* without importing it or its packages."""
+    """Return the source file of module *name* without importing it; None when there is none."""
     module = find_module(name)
     if module is None or module.origin is None or module.origin.suffix != ".py":
         return None
@@ -110,7 +113,7 @@ def _find_spec(name: str, path: Iterable[str] | None) -> ModuleSpec | None:
 def _ask_finder(finder: Any, name: str, folders: list[str] | None) -> ModuleSpec | None:
     try:
         spec: ModuleSpec | None = finder.find_spec(name, folders)
-    except KeyError:  # a namespace in a namespace asks its parent, which is not imported
+    except KeyError:  # a nested namespace package looks up its parent, which is not imported
         spec = finder.find_spec(name.rpartition(".")[2], folders)
     return spec
 

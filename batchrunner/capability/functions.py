@@ -1,4 +1,4 @@
-"""What functions, classes and their members are: written by the user or generated, and their hash."""
+"""Classifies functions, classes and members, as the user's or generated, and hashes their code."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _OF_A_CLASS = ("__annotations__", "_is_protocol", "_is_runtime_protocol")
 
 
 def code_hash(function: FunctionType) -> str:
-    """Return a hash of the code of one function: of its source, or else of its compiled code.
+    """Return a hash of a function's source or, where there is none, of its compiled code.
 
-    Compiled code differs between minor versions of Python, and then counts as changed. That is so
-    for each lambda, since `inspect` returns the same source for two on one line.
+    Compiled code differs between minor versions of Python, and then counts as changed. A lambda is
+    always hashed by its compiled code, since `inspect` returns the same source for two on one line.
     """
     if function.__name__ != "<lambda>":
         try:
             return source_hash(function)
         except (OSError, TypeError, SyntaxError, ValueError):
-            pass  # typed at a prompt, or made by other code
+            pass  # it has no source: typed at a prompt, or generated
     return hash_of(_compiled(function.__code__))
 
 
@@ -45,13 +45,13 @@ def source_hash(kind: Any) -> str:
     """Return a hash of the source of a function or class; comments and layout don't count.
 
     Raises:
-        OSError, TypeError, SyntaxError, ValueError: It has none.
+        OSError, TypeError, SyntaxError, ValueError: It has no source.
     """
     return hash_of(ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind)))))
 
 
 def is_generated(method: FunctionType, kind: type) -> bool:
-    """Return whether a decorator of Python's own made *method*, whose code differs by version."""
+    """Return whether `dataclass` generated *method*, with code that differs by Python version."""
     file = method.__code__.co_filename
     made_here = (
         file.startswith("<") or Module("", Path(file), is_package=False).owner is ModuleOwner.PYTHON
@@ -60,7 +60,7 @@ def is_generated(method: FunctionType, kind: type) -> bool:
 
 
 def is_dispatched(value: Any) -> bool:
-    """Return whether *value* is a function by `functools.singledispatch`."""
+    """Return whether *value* is a function decorated with `functools.singledispatch`."""
     return isinstance(value, FunctionType) and isinstance(
         vars(value).get("registry"), MappingProxyType
     )
@@ -74,9 +74,9 @@ def is_method(name: str, member: Any, kind: type) -> bool:
 
 
 def may_be_set(name: str, kind: type) -> bool:
-    """Return whether attribute *name* of *kind* may have been set to other than its source says.
+    """Return whether attribute *name* of class *kind* may have another value than its source says.
 
-    Not for enums and named tuples, whose attributes Python generates, differently in each version.
+    False for enums and named tuples: Python generates their attributes, differently by version.
     """
     is_named_tuple = issubclass(kind, tuple) and hasattr(kind, "_fields")
     by_python = is_named_tuple or issubclass(kind, enum.Enum)
@@ -92,7 +92,7 @@ def is_written(name: str, member: Any) -> bool:
 
 
 def unwrapped(value: Any) -> Any:
-    """Return the function inside the wrappers of Python's own, such as `property`; else *value*."""
+    """Return the function inside Python's own wrappers, such as `property`; else *value* itself."""
     while True:
         if isinstance(value, staticmethod | classmethod):
             value = value.__func__
@@ -117,7 +117,7 @@ def _compiled(code: CodeType) -> str:
 def _constant(value: Any) -> str:
     if isinstance(value, CodeType):
         return _compiled(value)
-    if isinstance(value, frozenset):  # `x in {1, 2}`: its order is that of this process
+    if isinstance(value, frozenset):  # `x in {1, 2}`: the order of a set differs by process
         return f"{{{', '.join(sorted(map(_constant, value)))}}}"
     if isinstance(value, tuple):
         return f"({', '.join(map(_constant, value))})"

@@ -1,4 +1,4 @@
-"""The one hash of code that older checkpoints hold, computed to compare with theirs."""
+"""The single hash of the code that older checkpoints store, computed to compare with theirs."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def hash_of_target(target: str) -> str:
 
 
 def hash_of_object(capability: Any) -> str:
-    """Return a hash of the code of a function or class: of its module, or of itself in a script.
+    """Return a hash of *capability*'s module or, if a script defines it, of *capability* alone.
 
-    A function that was typed at a prompt has no source: its compiled code is hashed, which another
-    version of Python compiles differently.
+    A function that was typed at a prompt has no source: its compiled code is hashed, which differs
+    between versions of Python.
 
     Raises:
-        CapabilityImportError: Neither can be found.
+        CapabilityImportError: Its source cannot be found or parsed.
     """
     module = sys.modules.get(getattr(capability, "__module__", ""))
     source = getattr(module, "__file__", None)
-    # Of a script only the object: the rest of its file drives the run, and may change.
+    # In a script, hash the object alone: the rest of the file drives the run, and may change.
     if source and module is not sys.modules["__main__"]:
         return _hash(parse(Path(source), target=repr(capability)))
     try:

@@ -1,4 +1,4 @@
-"""The user's modules as one process has them, so that a worker can compare them with the driver's."""
+"""Snapshots of the user's modules in one process, for a worker to compare with the driver's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batchrunner.capability.modules import source_of
 
 @dataclass(frozen=True, slots=True)
 class ModuleSnapshot:
-    """A module as one process finds it.
+    """The owner and the definitions of a module, as one process finds them.
 
     Attributes:
         owner: Its owner in this process, by the folder that its file is in.
@@ -30,7 +30,7 @@ _first_snapshots: dict[str, tuple[ModuleSpec, ModuleSnapshot]] = {}
 
 
 def snapshots_of(modules: Mapping[str, str]) -> dict[str, ModuleSnapshot]:
-    """Return the snapshots of *modules*, given as their definitions by `Module.place`."""
+    """Return a snapshot of each of *modules*, which maps `Module.place` to definitions."""
     located = ((place, find_module(name_at(place))) for place in modules)
     return {
         place: ModuleSnapshot(module.owner, modules[place])
@@ -40,10 +40,10 @@ def snapshots_of(modules: Mapping[str, str]) -> dict[str, ModuleSnapshot]:
 
 
 def snapshots_from_files(expected: Mapping[str, ModuleSnapshot]) -> dict[str, ModuleSnapshot]:
-    """Return snapshots of the modules of *expected* from their files, as they are here and now.
+    """Return snapshots of the modules in *expected*, read from their files on this machine now.
 
-    A module that is missing here, or installed where the driver had a folder, is left out: on a
-    cluster, the capability may be part of the image.
+    A module is left out if it is missing here, or if it is installed here but lay in a folder of the
+    driver's: on a cluster, the capability may be part of the image.
     """
     importlib.invalidate_caches()  # of two files written in one tick, the second would be missed
     snapshots = {place: _snapshot_from_file(place) for place in expected}
@@ -57,8 +57,8 @@ def snapshots_from_files(expected: Mapping[str, ModuleSnapshot]) -> dict[str, Mo
 def snapshots_as_imported(from_files: Mapping[str, ModuleSnapshot]) -> dict[str, ModuleSnapshot]:
     """Return snapshots of the modules as this process has imported them.
 
-    Python keeps no source of what it imported, so this is the snapshot of *from_files* at the first
-    call after the import. For a module that is not imported, it is that of its file.
+    Python keeps no source of an imported module, so its snapshot is the one that *from_files* had at
+    the first call after the import. A module that is not imported gets the snapshot of its file.
     """
     return {place: _as_imported(name_at(place), snapshot) for place, snapshot in from_files.items()}
 
@@ -67,7 +67,7 @@ def _as_imported(name: str, from_file: ModuleSnapshot) -> ModuleSnapshot:
     spec = getattr(sys.modules.get(name), "__spec__", None)
     if spec is None:
         return from_file
-    # Each import, and each reload, makes a spec of its own.
+    # Each import, and each reload, creates a new spec.
     if name not in _first_snapshots or _first_snapshots[name][0] is not spec:
         _first_snapshots[name] = spec, from_file
     return _first_snapshots[name][1]

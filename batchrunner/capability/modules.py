@@ -27,13 +27,13 @@ from batchrunner.errors import CapabilityImportError
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What one read of a module's file gives.
+    """The names that a module defines, imports and exports, read from its file.
 
     Attributes:
         definitions: A hash for each name that it defines, as JSON.
         imports: Dotted names that it may import.
         exports: Names that `from ... import *` binds.
-        problem: Why it could not be parsed; "" when it was, or is no Python.
+        problem: Why it could not be read or parsed; "" if it was, or if it is not Python.
     """
 
     definitions: str
@@ -62,8 +62,9 @@ class Modules:
         """Add module *name* and what it imports.
 
         Args:
-            name: Of the module.
-            is_target: The capability is in it, so its package is the user's, even if installed.
+            name: The module's dotted name.
+            is_target: Whether it holds the capability: then its package is the user's, even if
+                installed.
 
         Raises:
             CapabilityImportError: It cannot be found, read or parsed.
@@ -83,7 +84,7 @@ class Modules:
         self._follow([name])
 
     def add_imported(self, names: Iterable[str]) -> None:
-        """Add those of *names* that can be found, which code outside of any module imports."""
+        """Add each of *names* that can be found, and its imports: for code that is in no module."""
         self._follow(names)
 
     def is_own(self, module: Module) -> bool:
@@ -93,7 +94,10 @@ class Modules:
         )
 
     def owner_of(self, name: Any) -> ModuleOwner | None:
-        """Return the owner of module *name*, as an object gives it; None for a script, or without a file."""
+        """Return the owner of module *name*, which is an object's `__module__`.
+
+        None for a script, and for a module without a file that is not Python's own.
+        """
         if not isinstance(name, str) or name in ("__main__", ""):
             return None
         module = loaded_module(name)
@@ -110,7 +114,7 @@ class Modules:
         )
 
     def _follow(self, names: Iterable[str]) -> None:
-        # A loop and no recursion: a chain of imports may be longer than Python's stack.
+        # A loop, not recursion: a chain of imports may be longer than Python's stack.
         waiting = list(names)
         while waiting:
             name = waiting.pop()
@@ -119,7 +123,7 @@ class Modules:
                 waiting += self._dependencies(name)
 
     def _may_be_own(self, name: str) -> bool:
-        """Return whether *name* may be the user's, by its first part: most imports end here, unread."""
+        """Return whether *name* may be the user's, by its top package. Most others stay unread."""
         top = name.partition(".")[0]
         if top not in self._owners:
             module = find_module(top) or loaded_module(top)
@@ -155,7 +159,7 @@ class Modules:
 
 
 def source_of(module: Module) -> Source:
-    """Return what the file of *module* defines and imports; one without read permission has a problem."""
+    """Return what the file of *module* defines and imports, or the `problem` of reading it."""
     try:
         data = _bytes(module.origin)
     except OSError as error:
@@ -165,7 +169,7 @@ def source_of(module: Module) -> Source:
 
 @lru_cache(maxsize=4096)
 def _source_of(data: bytes, module: Module) -> Source:
-    """Parse one file; of what is no Python, such as an extension module, hash the bytes."""
+    """Parse the bytes of a file; hash those that are not Python, such as an extension module's."""
     try:
         tree = ast.parse(data)
         defined = definitions(tree)

@@ -1,4 +1,4 @@
-"""The code of an object that is handed over in Python: its modules, and every value that it holds."""
+"""Finds the code of a capability passed as an object: its modules, and all values that it holds."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ _SEARCHED = (ModuleOwner.USER, ModuleOwner.PACKAGE)
 
 
 class ObjectWalker:
-    """Walks the graph of objects below one, and keeps the text or hash of each by the path to it.
+    """Walks all objects that a capability references, and records the text or hash of each value.
 
     Attributes:
         values: By path: short and plain values as text, others as a hash.
-        opaque: Paths to the values of which only the type is known.
+        opaque: Paths to the values that cannot be hashed: only their type counts.
     """
 
     def __init__(self, modules: Modules) -> None:
         self.values: dict[Path, str] = {}
         self.opaque: list[Path] = []
         self._modules = modules
-        # With the objects themselves, since the id of one that is gone is used again.
+        # With the objects themselves, since Python would reuse the id of a freed one.
         self._met: dict[int, tuple[Path, Any]] = {}
-        # The values on the way from the root: one of them again is a cycle.
+        # Ids of the values on the path from the root: meeting one of them again is a cycle.
         self._open: set[int] = set()
         self._queue: deque[tuple[Any, Path, ModuleOwner | None]] = deque()
         self._texts: dict[int, tuple[str, Any]] = {}
@@ -68,7 +68,7 @@ class ObjectWalker:
         self._limit = ValueLimit()
 
     def read_root(self, value: Any) -> None:
-        """Read the capability itself: a package that it is installed with is the user's.
+        """Read the capability *value*. Its package counts as the user's, even if it is installed.
 
         Raises:
             CapabilityImportError: Its module cannot be parsed.
@@ -123,7 +123,7 @@ class ObjectWalker:
         self._read(value.__self__, (*path, "instance"))
 
     def _queue_definition(self, value: Any, path: Path) -> None:
-        """Queue a function or a class, once: functions reference one another."""
+        """Queue a function or a class, each only once: functions may reference one another."""
         if id(value) in self._met:
             first = ".".join(self._met[id(value)][0]) or "itself"
             self.values[path] = f"<{first}>"
@@ -137,7 +137,7 @@ class ObjectWalker:
         self._queue.append((value, path, owner))
 
     def _shortened(self, path: Path, value: Any, owner: ModuleOwner | None) -> Path:
-        """Return *path*, or the name of *value* when the path is long and no other value has that name."""
+        """Return *path*; if it is long, the name of *value* in its place, unless that is taken."""
         name = name_of(value)
         if len(path) <= _MOST_STEPS or owner is None or (name,) in self.values or "<" in name:
             return path
@@ -145,10 +145,10 @@ class ObjectWalker:
         return (name,)
 
     def _read_queue(self) -> None:
-        """Read what is queued, nearest first: so paths are short, and call chains may have any length."""
+        """Read the queue, nearest first: paths stay short, and call chains may have any length."""
         while self._queue:
             value, path, owner = self._queue.popleft()
-            # Without an owner it is of a script or a prompt: no module has its hash, so its code is hashed.
+            # No owner: it is from a script or a prompt, so no module's hash covers its code.
             if owner is None or owner is ModuleOwner.USER:
                 read = self._read_class if isinstance(value, type) else self._read_function
                 read(value, path, in_script=owner is None)
@@ -156,7 +156,7 @@ class ObjectWalker:
                 self._read_wrapper(value, path)
 
     def _read_wrapper(self, value: FunctionType, path: Path) -> None:
-        """Read the functions in the closure of a library's function: it may wrap one of the user's."""
+        """Read the functions in a library function's closure: it may wrap one of the user's."""
         for (role, name), inner in values_of(value):
             if role == "closure" and isinstance(unwrapped(inner), _CODE):
                 self._read(inner, (*path, role, name))
@@ -167,7 +167,7 @@ class ObjectWalker:
     def _read_function(self, value: FunctionType, path: Path, *, in_script: bool) -> None:
         if in_script:
             self._modules.add_imported(imports_of(value))
-        if in_script or "<" in value.__qualname__:  # two of one name may be in one function
+        if in_script or "<" in value.__qualname__:  # one function may define two of the same name
             self.values[path] = HASH + code_hash(value)
         self._read_each(references_of(value, self._modules.holds), path)
 
@@ -196,7 +196,7 @@ class ObjectWalker:
         return True
 
     def _read_method_of_class(self, value: FunctionType, path: Path, *, in_script: bool) -> None:
-        """Read what a method references, and its code unless the source of its class has it."""
+        """Read what a method references; if *in_script*, hash its code: its class has no source."""
         if id(value) not in self._met:
             self._met[id(value)] = path, value
             if self._owner(value) is None:
@@ -208,7 +208,7 @@ class ObjectWalker:
             self._read_each((one for one in references if one[0][1] != "__class__"), path)
 
     def _read_value(self, value: Any, path: Path) -> None:
-        """Read a value that is no code: part by part where the parts have names, else as a whole."""
+        """Read a value that is not code: part by part if the parts have names, else as a whole."""
         try:
             self._limit.count(depth=len(self._open))
             is_own = self._owner(type(value)) in (None, ModuleOwner.USER)
@@ -220,7 +220,7 @@ class ObjectWalker:
             self.values[path] = f"a {name_of(type(value))}"
             self.opaque.append(path)
             return
-        # So that an empty part, or a list for a tuple, is a difference too.
+        # Record the type, so that an empty container, or a list for a tuple, is a difference.
         if type(value) in SPREAD:
             self.values[path] = f"a {type(value).__name__}"
         for name, inner in parts.items():
@@ -230,7 +230,7 @@ class ObjectWalker:
         """Return the whole of *value* as text.
 
         Raises:
-            OpaqueValueError: It, or a part of it, is opaque.
+            OpaqueValueError: *value*, or a part of it, cannot be hashed.
         """
         self._limit.count()
         with self._entered(value) as is_new:
@@ -245,13 +245,13 @@ class ObjectWalker:
     def _text_of_code(self, value: Any) -> str:
         if id(value) not in self._texts:
             alone = ObjectWalker(self._modules)
-            # Alone, and so again if it was met elsewhere: its text must not depend on other values.
+            # Read alone, even if it was read before: its text must not depend on other values.
             alone._open, alone._limit = self._open - {id(value)}, self._limit
             alone._texts = self._texts
             alone._read_all(value, ())
             self.opaque += alone.opaque
             text = digest(repr(sorted(alone.values.items())))
-            if alone._has_cycle:  # where the cycle is cut depends on the path: not to be kept
+            if alone._has_cycle:  # the path decides where a cycle is cut: not to be reused
                 self._has_cycle = True
                 return text
             self._texts[id(value)] = text, value

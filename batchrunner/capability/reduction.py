@@ -1,4 +1,4 @@
-"""What an object of an unknown class is made of: what `pickle` would take of it."""
+"""Takes an object of an unknown class apart, in the way that `pickle` does."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ SPREAD = (dict, list, tuple)
 _MOST_SPREAD = 256
 _MOST_SHOWN = 100
 _NOT_REDUCED = {"ray", "os"}
-"""Modules whose objects are opaque: pickling an object reference of Ray's pins it in the cluster, and
-`os.environ` belongs to this machine."""
+"""Modules whose objects are opaque: pickling an object reference of Ray's pins it in the cluster,
+and `os.environ` belongs to this machine."""
 
 
 def reduced(value: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Return what pickle would rebuild *value* from: its maker, arguments, state, items and pairs.
+    """Return what pickle would rebuild *value* from: function, arguments, state, items and pairs.
 
     Raises:
-        OpaqueValueError: It cannot be pickled, such as a lock, or a file that is open.
+        OpaqueValueError: It cannot be pickled, such as a lock or an open file, or is in `_NOT_REDUCED`.
     """
     if str(type(value).__module__).partition(".")[0] in _NOT_REDUCED:
         raise OpaqueValueError
@@ -40,10 +40,12 @@ def reduced(value: Any) -> tuple[Any, Any, Any, Any, Any]:
 
 
 def named_parts(value: Any, *, is_own: bool) -> Mapping[str, Any] | None:
-    """Return the parts of *value* that get a path each; None to hash it as a whole.
+    """Return the parts of *value* that are hashed one by one; None to hash it as a whole.
+
+    An instance has such parts if its class is the user's (*is_own*).
 
     Raises:
-        OpaqueValueError: It is of a class of the user's own, and cannot be pickled.
+        OpaqueValueError: Its class is the user's, and it cannot be pickled.
     """
     if type(value) is dict and value and len(value) <= _MOST_SPREAD:
         return value if all(map(is_name, value)) else None
@@ -55,7 +57,7 @@ def named_parts(value: Any, *, is_own: bool) -> Mapping[str, Any] | None:
 
 
 def parts_of(value: Any) -> dict[str, Any]:
-    """Return the state that an instance has of its own, by the names of its attributes.
+    """Return the state of the instance *value*, by the names of its attributes.
 
     Raises:
         OpaqueValueError: It cannot be pickled.
@@ -71,5 +73,5 @@ def parts_of(value: Any) -> dict[str, Any]:
 
 
 def is_name(text: Any) -> bool:
-    """Return whether *text* is short and printable: it is stored, and shown in messages."""
+    """Return whether *text* is short and printable, so that it can be stored and shown."""
     return type(text) is str and len(text) <= _MOST_SHOWN and text.isprintable()

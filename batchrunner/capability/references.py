@@ -1,4 +1,4 @@
-"""The values that a function references: defaults, closure, globals, and what it reads of modules."""
+"""The values that a function references: defaults, closure, globals, attributes of modules."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _OF_DISPATCH = {"registry", "dispatch", "register", "_clear_cache"}
 def references_of(function: FunctionType, is_own: Callable[[ModuleType], bool]) -> Iterator[Any]:
     """Yield the path to each value that *function* references, and the value.
 
-    Of a module that *is_own*, only the attributes that the function reads; all plain ones if it
-    passes the module on.
+    Of a module for which *is_own* is true, these include the attributes that the function reads; all
+    that hold data if it passes the module on.
     """
     for (role, name), value in values_of(function):
         yield (role, name), value
@@ -38,7 +38,7 @@ def references_of(function: FunctionType, is_own: Callable[[ModuleType], bool]) 
 
 
 def values_of(function: FunctionType) -> Iterator[tuple[tuple[str, str], Any]]:
-    """Yield each default, closure variable and global that *function* has, by its role and its name."""
+    """Yield role, name and value of each default, closure variable and global of *function*."""
     yield from _defaults(function)
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
@@ -78,7 +78,7 @@ def arguments_of(value: Any) -> Iterator[tuple[Path, Any]]:
 
 
 def registered_with(function: Any) -> Iterator[tuple[Path, Any]]:
-    """Yield the functions that one by `functools.singledispatch` calls, by their type."""
+    """Yield the functions registered with a `functools.singledispatch` *function*, by type."""
     for kind, inner in function.registry.items():
         name = name_of(kind).removeprefix("builtins.")
         yield () if kind is object else ("registered", name), inner
@@ -100,7 +100,7 @@ def _follow(
     for name in chain:
         if not isinstance(value, ModuleType) or not is_own(value):
             break
-        if name not in vars(value):  # it is not imported yet, or there by `__getattr__` only
+        if name not in vars(value):  # not imported yet, or provided by `__getattr__` only
             return
         path, value = (*path, name), vars(value)[name]
         if not isinstance(value, ModuleType) or not is_own(value):
@@ -119,7 +119,7 @@ def _global_names(code: CodeType) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _chains(code: CodeType) -> frozenset[Path]:
-    """Return the variables that *code* reads, each with the attributes that it reads of it: `a.b.c`."""
+    """Return each variable that *code* reads, with the attributes read from it, such as `a.b.c`."""
     return frozenset(chain for inner in _codes(code) for chain in _chains_of_one(inner))
 
 
@@ -139,7 +139,7 @@ def _chains_of_one(code: CodeType) -> Iterator[Path]:
 def _variable(instruction: dis.Instruction) -> Path:
     if not instruction.opname.startswith(_VARIABLES):
         return ()
-    # Later versions of Python load two variables at once; an attribute is read of the second.
+    # Later versions of Python may load two variables at once; attributes are read from the second.
     name = instruction.argval
     return (name[-1] if isinstance(name, tuple) else name,)
 

@@ -1,4 +1,4 @@
-"""What shows only while the capability runs: dynamic imports, and what a call changes in the object."""
+"""Detects what only running the capability shows: dynamic imports, and changes of the object."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Values = Mapping[tuple[str, ...], str]
 
 
 class DynamicImports:
-    """Detects the user's modules that are imported from now on and that the fingerprint lacks.
+    """Detects modules of the user's that are imported from now on and missing in the fingerprint.
 
-    Such as a plug-in whose name is made up at run time, or a folder that the code puts into
+    Examples are a plug-in whose name is computed, and a module in a folder that the code adds to
     `sys.path`.
     """
 
     def __init__(self, fingerprinted: Collection[str]) -> None:
-        """Start; *fingerprinted* holds the `place` of each module that the fingerprint has."""
+        """Start to watch; *fingerprinted* holds each `Module.place` in the fingerprint."""
         self._fingerprinted, self._imported = fingerprinted, set(sys.modules)
 
     def new(self) -> list[Module]:
-        """Return the modules that were imported since the last call, by name."""
+        """Return the modules detected since the last call, sorted by name."""
         names = set(sys.modules) - self._imported
         self._imported |= names
         modules = filter(None, map(loaded_module, sorted(names)))
@@ -40,7 +40,7 @@ class DynamicImports:
 
 @dataclass(frozen=True, slots=True)
 class _SideEffects:
-    """What an object held before it was called, and after that: a cache, a counter, a list."""
+    """The values that an object held before and after a run, such as a cache or a counter."""
 
     owner: weakref.ref[Any]
     before: Values
@@ -52,25 +52,25 @@ _side_effects: dict[int, _SideEffects] = {}
 
 
 def remember_side_effects(capability: Any, *, before: Values, after: Values) -> None:
-    """Remember that a run in this process took *capability* from *before* to *after*.
+    """Remember that a run in this process changed what *capability* holds from *before* to *after*.
 
     Without this, the capability's own work would count as a change of its code in the next run.
     """
     owner = _owner_of(capability)
     try:
-        # An id is used again once its object is gone, so the entry must go with it.
+        # Python reuses the id of a freed object, so the entry is dropped with the object.
         reference = weakref.ref(owner, partial(_drop, id(owner)))
-    except TypeError:  # it takes no weak references, so its own work counts as a change
+    except TypeError:  # it allows no weak references, so its own changes count as the user's
         return
     if before != after:
         _side_effects[id(owner)] = _SideEffects(reference, before, after)
 
 
 def without_side_effects(capability: Any, values: Values) -> Values:
-    """Return what *capability* held before its last run, if *values* is what it held after that."""
+    """Return *values* of *capability*; if only its last run changed them, those from before it."""
     owner = _owner_of(capability)
     effects = _side_effects.get(id(owner))
-    # Unless both match, the user changed it as well, which counts.
+    # Unless both match, the user changed the object as well, which counts.
     if effects is None or effects.owner() is not owner or effects.after != values:
         return values
     return effects.before
@@ -81,5 +81,5 @@ def _drop(number: int, _: object) -> None:
 
 
 def _owner_of(capability: Any) -> Any:
-    """Return the object that lives on: a bound method is made anew by each look-up."""
+    """Return the lasting object: each look-up of a bound method creates a new one."""
     return capability.__self__ if isinstance(capability, MethodType) else capability

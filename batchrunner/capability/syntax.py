@@ -9,22 +9,22 @@ from collections.abc import Iterator
 from batchrunner.capability.finding import Module
 
 WHOLE = "*"
-"""The name of the module as a whole: its hash also holds the order of the statements."""
+"""Key of the hash of the whole module, which also covers the order of the statements."""
 
 _DOCSTRING, _IMPORTS, _REST = "docstring", "imports", "other statements"
 _DYNAMIC = {"import_module", "__import__"}
 
 
 def definitions(tree: ast.Module) -> dict[str, str]:
-    """Return a hash for each name that *tree* defines at its top, for each method, and for the rest.
+    """Return a hash for each top-level name and each method that *tree* defines, and for the rest.
 
-    Comments and layout don't count. What is defined several times has one hash of all of it.
+    Comments and layout don't count. A name that is defined several times has one hash for all.
     """
     named = list(_named(tree))
     texts: dict[str, list[str]] = {}
     for name, text in named:
         texts.setdefault(name, []).append(text)
-    # By name, so that a change can be named; as a whole, since a moved statement changes no name.
+    # By name, so that messages can name a change; as a whole, to detect a moved statement.
     return {
         **{name: hash_of("\n".join(of_name)) for name, of_name in sorted(texts.items())},
         WHOLE: hash_of("\n".join(text for _, text in named)),
@@ -35,8 +35,8 @@ def imported_names(tree: ast.Module, module: Module) -> Iterator[str]:
     """Yield the dotted names that *module* may import.
 
     `from a import b` gives `a` and `a.b`, which may be a module or not. Imports inside functions
-    and conditions count, and dynamic ones whose arguments are literals, under whatever name *tree*
-    calls the function that imports.
+    and conditions count. So do dynamic imports whose arguments are literals, also where *tree* gives
+    `import_module` another name.
     """
     importers = _importers(tree)
     for node in ast.walk(tree):
@@ -105,7 +105,7 @@ def _targets(targets: list[ast.expr]) -> str:
 
 
 def _absolute(name: str, *, level: int, module: Module) -> str:
-    """Return the dotted name that *name*, with *level* dots before it, has in *module*."""
+    """Return the absolute form of *name*, which *module* imports with *level* leading dots."""
     if level == 0:
         return name
     parts = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
@@ -121,7 +121,7 @@ def _from(node: ast.ImportFrom, module: Module) -> Iterator[str]:
 
 
 def _importers(tree: ast.Module) -> set[str]:
-    """Return the names by which *tree* calls the functions that import."""
+    """Return the names under which *tree* calls `import_module` and `__import__`."""
     names = set(_DYNAMIC)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
@@ -144,7 +144,7 @@ def _dynamic(node: ast.Call, module: Module, importers: set[str]) -> Iterator[st
         return
     bare = name.lstrip(".")
     level = len(name) - len(bare)
-    # The second argument of `__import__` is the globals, no text: then names are relative to *module*.
+    # The second argument of `__import__` is its globals: then names are relative to *module*.
     package = _text(_argument(node, 1, keywords.get("package")), module)
     if package is None:
         yield _absolute(bare, level=level, module=module)
@@ -157,7 +157,7 @@ def _argument(node: ast.Call, index: int, named: ast.expr | None) -> ast.expr | 
 
 
 def _text(node: ast.expr | None, module: Module) -> str | None:
-    """Return the text that *node* evaluates to in *module*; None when only running it would show."""
+    """Return the text that *node* evaluates to in *module*; None if it is not a constant."""
     match node:
         case ast.Constant(value=str(text)):
             return text

@@ -19,7 +19,8 @@ def load_target(target: str) -> Any:
     """Import the module of *target* and return the attribute.
 
     Raises:
-        CapabilityImportError: The module cannot be imported, or has no such attribute.
+        CapabilityImportError: The module cannot be imported, or the attribute is missing or cannot
+            be called.
     """
     module_name, _, path = target.partition(":")
     try:
@@ -64,8 +65,8 @@ def check_target(target: str) -> None:
 def is_plain_function(target: str) -> bool:
     """Return whether *target* is certainly a function, without running any of its code.
 
-    False when only running it would show: for what a call made, a decorator changed or an import
-    brought.
+    False where only running the code would show: if *target* is the result of a call, is decorated,
+    or is imported.
     """
     module_name, _, path = target.partition(":")
     source = module_file(module_name)
@@ -80,10 +81,10 @@ def is_plain_function(target: str) -> bool:
 
 
 def parse(source: Path, *, target: str) -> ast.Module:
-    """Return the syntax tree of the file *source*, in which *target* is.
+    """Return the syntax tree of the file *source*, which defines *target*.
 
     Raises:
-        CapabilityImportError: It cannot be read, or it is no Python.
+        CapabilityImportError: The file cannot be read, or is not Python.
     """
     try:
         return ast.parse(source.read_bytes(), filename=str(source))

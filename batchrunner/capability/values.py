@@ -1,4 +1,4 @@
-"""Values as canonical text: the same in every process, and another one for another value."""
+"""Converts values to canonical text: equal in every process, and different for other values."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ _COPIED = 1 << 20
 
 
 class OpaqueValueError(Exception):
-    """Only the type of this value can be fingerprinted."""
+    """The value cannot be hashed: the fingerprint can hold its type only."""
 
 
 Inner = Callable[[Any], str]
-"""Returns the text of a value within another one."""
+"""Returns the text of a value that is inside another value."""
 
 
 class ValueLimit:
-    """How many values may be read, so that a huge graph of objects comes to an end."""
+    """Limits how many values are read, so that a huge graph of objects comes to an end."""
 
     def __init__(self, most: int = _MOST) -> None:
         self._left = most
@@ -75,7 +75,7 @@ class ValueLimit:
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether the text of *value* is short and readable, such as `3` or `"a"`, not a hash."""
+    """Return whether the text of *value* is short and readable, as `3` or `"a"` is, not a hash."""
     if type(value) in _PLAIN or type(value) in _BY_REPR or _is_builtin(value):
         return True
     if isinstance(value, enum.Enum | pathlib.PurePath | re.Pattern):
@@ -84,13 +84,13 @@ def is_plain(value: Any) -> bool:
 
 
 def text_of(value: Any, inner: Inner) -> str | None:
-    """Return *value* as text; None for an object of another class than those listed here.
+    """Return *value* as canonical text; None if this module does not handle its class.
 
-    The order of a dict does not count, like that of keyword arguments; that of an OrderedDict does.
+    The order of a dict does not count, just as for keyword arguments; that of an OrderedDict does.
 
     Args:
-        value: What to return as text.
-        inner: Returns the text of a value in it.
+        value: The value to convert.
+        inner: Returns the text of a value inside *value*.
 
     Raises:
         OpaqueValueError: Only its type can be fingerprinted.
@@ -138,7 +138,7 @@ def _text_of_container(value: Any, inner: Inner) -> str | None:
     if kind in _MAPPINGS:
         return _mapping(value, inner)
     if kind in _SETS:
-        # Sorted, since each process has another order.
+        # Sorted, since the order differs by process.
         return f"{kind.__name__}{_joined('{}', sorted(_item(item, inner) for item in value))}"
     if kind in _LISTS:
         name = "deque" if kind is collections.deque else ""
@@ -160,7 +160,7 @@ def _pair(pair: tuple[Any, Any], inner: Inner) -> str:
 
 
 def _item(value: Any, inner: Inner) -> str:
-    """Return the text of *value*, of a plain one without counting it: a vocabulary has many."""
+    """Return the text of *value*. Plain values don't count for the limit: a vocabulary has many."""
     return _plain(value) if type(value) in _PLAIN else inner(value)
 
 
@@ -185,7 +185,7 @@ def _text_of_leaf(value: Any, inner: Inner) -> str | None:
 
 
 def _is_builtin(value: Any) -> bool:
-    """Return whether *value* is a function written in C, and no bound method."""
+    """Return whether *value* is a function written in C and not a bound method."""
     return isinstance(value, types.BuiltinFunctionType) and isinstance(
         value.__self__, types.ModuleType
     )
@@ -216,7 +216,7 @@ def _text_of_array(value: Any, inner: Inner) -> str | None:
         return f"numpy.object{value.shape}{inner(value.tolist())}"
     kind = "array" if value.shape else "scalar"
     data = numpy.ascontiguousarray(value).reshape(-1)
-    # A view, so that a model's weights are not copied; dates have none, but those arrays are small.
+    # A view, so that a model's weights are not copied; copies of small arrays cost little.
     raw = data.view("u1") if data.nbytes > _COPIED else data.tobytes()
     return f"numpy.{kind} {value.dtype.descr}{value.shape} {digest(raw)}"
 

@@ -1,4 +1,4 @@
-"""`batchrunner clean`."""
+"""`batchrunner clean`: lists or removes the garbage of a run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _garbage(place: str, storage_options: dict[str, Any]) -> Garbage:
         return Garbage(location.checkpoint, sink=location.sink)
     checkpoint = checkpoint_of(place, storage_options)
     uri = checkpoint.storage.uri
-    # A checkpoint that lies elsewhere does not name its sink: what is staged there stays.
+    # A checkpoint elsewhere does not name its sink, so what is staged in the sink stays.
     if not uri.endswith(_BELOW_SINK):
         return Garbage(checkpoint, sink=None)
     sink = open_storage(uri.removesuffix(_BELOW_SINK), storage_options=storage_options)

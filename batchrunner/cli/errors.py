@@ -1,4 +1,4 @@
-"""`batchrunner errors`."""
+"""`batchrunner errors`: lists failed rows and quarantined shards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
 
     checkpoint = checkpoint_of(place, storage_options)
     if rows:
-        # All with the same keys, as tables and CSV want them.
+        # Give all records the same keys: tables and CSV need them.
         absent = {"raw": None, "raw_base64": None, "code": "", "traceback": None}
         records = [{**absent, **dead_letter} for dead_letter in read_dead_letters(checkpoint)]
         print_records([_in_cells(r) for r in records] if output == "table" else records, output)
@@ -48,7 +48,7 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
 
 
 def _in_cells(dead_letter: dict[str, object]) -> dict[str, object]:
-    """Return the fields that fit into a table; a traceback has many lines."""
+    """Return the fields that fit into a table: not the traceback, which has many lines."""
     row = (
         dead_letter["raw"]
         if dead_letter["raw"] is not None

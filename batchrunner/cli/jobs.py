@@ -1,4 +1,4 @@
-"""`batchrunner jobs`: submit batches as jobs of a cluster, list jobs, wait for them, cancel them."""
+"""`batchrunner jobs`: submit batches as jobs of a cluster; list, follow and cancel jobs."""
 
 from __future__ import annotations
 
@@ -162,8 +162,8 @@ def cancel(job_id: str, **options: Any) -> int:
 
 @contextlib.contextmanager
 def _backend(options: dict[str, Any], **more: Any) -> Iterator[None]:
-    """Configure the backend for the block; what Ray prints meanwhile goes to stderr."""
-    # Ray reads it when it is imported, or else takes SIGTERM for itself and dies of it.
+    """Configure the job backend; inside the block, what Ray prints goes to stderr."""
+    # Before Ray is imported: it would handle SIGTERM itself, and die of it.
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     from batchrunner.jobs import configure_job_backend
 

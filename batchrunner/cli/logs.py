@@ -1,4 +1,4 @@
-"""`batchrunner logs`."""
+"""`batchrunner logs`: prints what the workers printed and logged."""
 
 from __future__ import annotations
 

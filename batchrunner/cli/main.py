@@ -1,4 +1,4 @@
-"""`batchrunner`: dispatch to a command, and turn what it raises into a message and an exit code."""
+"""`batchrunner`: calls a command, and turns the error that it raises into message and exit code."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _COMMANDS = {
 
 
 class _RedactingFormatter(logging.Formatter):
-    """Removes secrets and control characters: libraries log whatever they were given."""
+    """Removes secrets and control characters: libraries log what they are given."""
 
     def format(self, record: logging.LogRecord) -> str:
         return harmless(_without_secrets(super().format(record)))
 
 
 class _CurrentStderrHandler(logging.Handler):
-    """Writes to the current `sys.stderr`, which a progress bar replaces to keep lines above itself."""
+    """Writes to the current `sys.stderr`: a progress bar replaces it to keep lines above itself."""
 
     @property
     def stream(self) -> TextIO:
@@ -77,7 +77,7 @@ class _LazyGroup(click.Group):
         except click.UsageError as error:
             if near := _nearest(args[0]):
                 ctx.fail(f"No such command {args[0]!r}. Did you mean {near!r}?")
-            raise error  # noqa: TRY201 - `raise` would have the failure above as its context
+            raise error  # noqa: TRY201 - a bare `raise` would have the failure above as its context
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):
@@ -154,7 +154,7 @@ def _fail(error: Exception, *, with_traceback: bool, arguments: Sequence[str]) -
 
 
 def _with_spec(text: str, arguments: Sequence[str]) -> str:
-    """Return *text* with `SPEC` replaced by the spec of this command line, so that it can be pasted."""
+    """Return *text* with this command line's spec in place of `SPEC`, so that it can be pasted."""
     specs = [argument for argument in arguments if argument.endswith((".yaml", ".yml"))]
     return re.sub(r"(?<= )SPEC\b", lambda _: shlex.quote(specs[0]), text) if specs else text
 

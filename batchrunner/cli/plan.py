@@ -1,4 +1,4 @@
-"""`batchrunner plan`."""
+"""`batchrunner plan`: lists what a run would do, and why."""
 
 from __future__ import annotations
 

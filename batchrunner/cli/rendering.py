@@ -17,7 +17,7 @@ FORMATS = ("table", "json", "jsonl", "csv")
 
 _GAP = "  "
 _NARROWEST = 12
-"""Cells that a column keeps when it is cut; a narrower one is left out instead."""
+"""Least width of a column that is cut, in cells; if that does not fit, columns are left out."""
 
 Record = dict[str, Any]
 
@@ -125,23 +125,23 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Cells of a terminal that its widest text takes."""
+        """Width of its widest text, in cells of a terminal."""
         return max(map(cells_of, (self.name, *self.cells)))
 
     @property
     def narrowest(self) -> int:
-        """Cells that it takes at least."""
+        """Least width to which it can be cut, in cells of a terminal."""
         return self.width if self.rigid else min(self.width, _NARROWEST)
 
 
 def fitted(
     table: Sequence[Column], *, width: int | None, first_to_go: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Return the lines of *table*, and the names of the columns that were left out for lack of room.
+    """Return the lines of *table*, and the names of the columns for which there was no room.
 
     Args:
         table: Its columns, from left to right.
-        width: Cells of the terminal; None for no limit.
+        width: Width of the terminal in cells; None for no limit.
         first_to_go: Columns to leave out, in this order, when cutting is not enough; then others,
             from the right. At least one column stays.
     """
@@ -166,14 +166,14 @@ def _least_important(table: Sequence[Column]) -> Column:
 
 
 def _widths(table: Sequence[Column], width: int | None) -> list[int]:
-    """Return the widths of the columns: the widest are cut to one limit, as far as needed."""
+    """Return the width of each column; if needed, the widest are cut to one common limit."""
     widths = [column.width for column in table]
     if width is None:
         return widths
     room = width - len(_GAP) * (len(table) - 1)
     least = [column.narrowest for column in table]
     limit = min(room, max(widths))
-    # By one cell at a time: a terminal has a few hundred.
+    # One cell at a time is fast enough: a terminal has a few hundred.
     while limit > 1 and sum(_limited(widths, least, limit)) > room:
         limit -= 1
     return _limited(widths, least, limit)
@@ -190,7 +190,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    """Return *text* cut to *width* cells: a path at its beginning, as its end says more."""
+    """Return *text* cut to *width* cells; a path loses its beginning, since its end says more."""
     if cells_of(text) <= width:
         return text
     if "/" in text and " " not in text:

@@ -1,4 +1,4 @@
-"""`batchrunner retry`."""
+"""`batchrunner retry`: runs again what failed, after a fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`batchrunner run`."""
+"""`batchrunner run`: runs a spec, or resumes it."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def _summary(run: RecordedRun) -> dict[str, Any]:
 
 
 def _shown(value: Any, output: str) -> Any:
-    """Return *value* for *output*: a list in a cell of a table or of CSV becomes one text."""
+    """Return *value* for the format *output*: in tables and CSV, a list becomes one text."""
     if isinstance(value, Mapping):
         return {key: _shown(inner, output) for key, inner in value.items()}
     if isinstance(value, list | tuple) and output in ("table", "csv"):
@@ -168,7 +168,7 @@ def _shown(value: Any, output: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return *value* as JSON has it, without loss."""
+    """Return *value* as plain JSON values, without loss."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

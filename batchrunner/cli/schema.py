@@ -1,4 +1,4 @@
-"""`batchrunner schema`."""
+"""`batchrunner schema`: prints the JSON Schema of specs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session on the command line: stopped by signals, with its progress and its report on stderr."""
+"""Runs a session on the command line: signals stop it; progress and report go to stderr."""
 
 from __future__ import annotations
 
@@ -34,12 +34,15 @@ _KILLED = (
 
 
 def run_session(spec: str, session: Callable[..., BatchReport], *, output: str) -> int:
-    """Run *session* with a runner of *spec*, under signals; print its report, return its exit code."""
+    """Call *session* with a runner of *spec*, print its report and return its exit code.
+
+    Signals stop the session, and its process ends in time even if a call hangs.
+    """
     # Before Ray is imported: it would handle SIGTERM itself, and die of it.
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     loaded = BatchSpec.from_yaml(spec)
     if loaded.execution.engine == "ray":
-        # Once this session has ended Ray, a thread that still waits in a call would start another one.
+        # Once this session has ended Ray, a thread still in a call would start another.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     stop = Stop.of(loaded)
     display = _LastShown()
@@ -49,7 +52,7 @@ def run_session(spec: str, session: Callable[..., BatchReport], *, output: str) 
         killed_text=_KILLED.format(again=_again()),
     )
     with watch:
-        # The report is to be parsed: it must not be mixed with what a capability prints.
+        # Programs parse the report, so what a capability prints must not mix with it.
         printed = redirect_stdout(sys.stderr) if output == "json" else nullcontext()
         with closing(_display()) as display.inner, printed, _no_exit():
             report = session(BatchRunner(loaded), stop=stop, progress=display)
@@ -62,7 +65,7 @@ def run_session(spec: str, session: Callable[..., BatchReport], *, output: str) 
 
 @contextmanager
 def _no_exit() -> Iterator[None]:
-    """Turn a `sys.exit` of the user's code into an error: its code 0 would read as a complete run."""
+    """Turn a `sys.exit` of the user's code into an error: code 0 would mean a complete run."""
     try:
         yield
     except SystemExit as error:
@@ -77,7 +80,7 @@ def _display() -> Display:
 
 
 class _LastShown:
-    """Passes progress on to an inner display, and keeps the last for the text of a forced end."""
+    """Passes progress on to an inner display, and keeps the latest for the text of a forced end."""
 
     def __init__(self) -> None:
         self.inner: Display = NoDisplay()
@@ -88,11 +91,11 @@ class _LastShown:
         self.inner.show(progress)
 
     def close(self) -> None:
-        """Do nothing: `run_session` closes the inner one."""
+        """Do nothing: `run_session` closes the inner display."""
 
 
 def _text_of_forced_end(stop: Stop, spec: BatchSpec, progress: Progress | None) -> str:
-    """Return how far a session got that is ended by force, in place of its report."""
+    """Return the text that replaces the report when the session is ended by force."""
     if progress is None:
         return f"stopped ({stop.reason}): nothing was begun\nnext: {_again()}"
     lines = [
@@ -134,7 +137,7 @@ def _failures(report: BatchReport) -> list[str]:
 
 
 def _traceback(report: BatchReport) -> list[str]:
-    """Return the user's own frames of the first failure that has any, for `-v`."""
+    """Return, with `-v`, the first traceback of the user's code among the failures."""
     if not logging.getLogger().isEnabledFor(logging.INFO):
         return []
     texts = [*(failure.traceback for failure in report.failures.values()), report.row_traceback]
@@ -159,6 +162,6 @@ def _next(report: BatchReport, *, spec: str) -> list[str]:
 
 
 def _again() -> str:
-    """Return this command without `--fresh`, which would start over in place of going on."""
+    """Return this command line without `--fresh`, which would start over instead of continuing."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
     return shlex.join(["batchrunner", *arguments])

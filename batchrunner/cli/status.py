@@ -1,4 +1,4 @@
-"""`batchrunner status`."""
+"""`batchrunner status`: prints how far a run is."""
 
 from __future__ import annotations
 

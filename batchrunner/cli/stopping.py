@@ -1,8 +1,8 @@
-"""Signals while a session runs, and the end of the process in time, even if a call hangs.
+"""Handles signals while a session runs, and ends the process in time, even if a call hangs.
 
-Three stages, each for what the one before it cannot end: the session stops by itself; a thread of
-this process ends it by force (`Watch`); a small process beside it kills it (`Watchdog`): a call
-that holds the interpreter's lock, such as a runaway regular expression, lets no thread run.
+There are three stages, each for when the one before it fails. The session stops by itself. A thread of
+this process ends it by force (`Watch`). A second, small process kills it (`Watchdog`), since no thread
+runs while a call, such as a runaway regular expression, holds the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ _REASONS = {signal.SIGINT: StopReason.INTERRUPTED, signal.SIGTERM: StopReason.TE
 _FORCED = frozenset({*_REASONS.values(), StopReason.MAX_RUNTIME})
 _POLL_SECONDS = 0.1
 _MARGIN_SECONDS = 4.5
-"""For the watch to end the process, on a busy machine, before the watchdog kills it; Kubernetes kills
-30 s after SIGTERM."""
+"""How much later than the watch the watchdog acts, since the watch may be slow on a busy machine.
+Kubernetes kills 30 s after SIGTERM."""
 
 _LAST_ACT_SECONDS = 0.75
 _CLEAR_BAR = "\r\x1b[2K\x1b[?25h"
 
 
 class Watch:
-    """Passes signals on to a stop, and ends the process when its grace period is over.
+    """Passes signals on to a `Stop`, and ends the process when its grace period is over.
 
-    The first signal requests the stop, the next one to drop the shards in flight. Neither raises in
-    the main thread: an exception at any line leaves no report, and a call that hangs never gets it.
-    The session ends by itself, in time; a thread ends the process if it does not.
+    The first signal requests the stop; the next one, to drop the shards in flight. Neither raises in
+    the main thread: an exception at any line would leave no report, and a call that hangs would never
+    get it. The session should end by itself, in time; if it does not, a thread ends the process.
     """
 
     def __init__(self, stop: Stop, *, forced_text: Callable[[], str], killed_text: str) -> None:
-        """Watch over *stop*.
+        """Prepare the watch, which starts with the `with` block.
 
         Args:
             stop: Receives the requests of signals.
-            forced_text: Returns how far the run is; printed in place of a report at a forced end.
+            forced_text: Returns how far the run is, to print in place of a report at a forced end.
             killed_text: Printed by the watchdog when it has killed this process.
         """
         self._watchdog: Watchdog
@@ -59,7 +59,7 @@ class Watch:
         self._announced, self._announcing = 0, threading.Lock()
         self._code: int | None = None
         self._is_over = threading.Event()
-        atexit.register(self._end_at_exit)  # before Ray's own hook, so that it is called after it
+        atexit.register(self._end_at_exit)  # registered before Ray's hook: called after it
 
     def __enter__(self) -> Self:
         sys.stderr = self._terminal
@@ -86,7 +86,7 @@ class Watch:
         sys.stderr = self._stderr
 
     def ends_with(self, code: int) -> None:
-        """Take the exit *code* of the report, which is printed next: no forced end prints its own."""
+        """Set the exit *code* of the report printed next; a forced end then prints no text."""
         self._announce()
         self._code = code
 
@@ -104,7 +104,7 @@ class Watch:
                 self._force()
 
     def _announce(self) -> None:
-        """Print what a signal has set going; not in its handler, which may interrupt another print."""
+        """Print what a signal requested. Not in its handler, which may interrupt another print."""
         drain = f"for up to {self._stop.grace.drain:.3g} s"
         lines = (
             f"stopping: the shards in flight are finished first, {drain}; once more drops them",
@@ -136,7 +136,7 @@ class Watch:
         os._exit(code)
 
     def _end_at_exit(self) -> None:
-        """Kill the processes of a Ray that was only just starting, and end this one at once.
+        """Kill the processes of a Ray that was still starting, and end this process at once.
 
         A thread that is still in a call may crash while the interpreter shuts down, and a crash has
         an exit code of its own.
@@ -154,7 +154,7 @@ class Watch:
 
 
 def _kill_descendants() -> None:
-    """Kill the processes that this one has started, and theirs: Ray's agents outlive it otherwise."""
+    """Kill all descendants of this process: Ray's agents would outlive it."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -170,12 +170,12 @@ def _kill_descendants() -> None:
 
 
 def _own_stderr() -> TextIO:
-    """Return stderr by a descriptor of its own: Ray redirects descriptor 2 while it starts."""
+    """Return stderr with a descriptor of its own: Ray redirects descriptor 2 while it starts."""
     try:
         descriptor = os.dup(sys.stderr.fileno())
     except (OSError, ValueError):  # not a file
         return sys.stderr
-    # It lasts as long as the process.
+    # Never closed: it lasts as long as the process.
     file = os.fdopen(descriptor, "w", encoding=sys.stderr.encoding, errors="backslashreplace")
     file.reconfigure(line_buffering=True)
     return file
@@ -205,21 +205,21 @@ if os.getppid() == driver:
 
 
 class Watchdog:
-    """A process that kills this one, with SIGKILL, when a stop has not ended it in time.
+    """A second process, which kills this one with SIGKILL if a stop has not ended it in time.
 
-    Python writes the number of each signal into a pipe, in C, even while a call holds its lock; this
-    process reads the pipe. It ends by itself with the one that it watches. Nothing that is committed
-    is lost; the lease is not released, so that a driver on another machine waits until it is stale.
+    Python writes the number of each signal into a pipe, in C, even while a call holds its lock; the
+    second process reads the pipe. It ends with the process that it watches. Nothing that is committed
+    is lost. The lease is not released, so a driver on another machine waits until it is stale.
     """
 
     def __init__(self, *, grace: float, hurry: float, max_runtime: float | None, text: str) -> None:
-        """Watch from now on. Call it in the main thread, as Python wants it for signals.
+        """Start the second process. Call it in the main thread, as Python requires for signals.
 
         Args:
-            grace: Seconds from the first signal, or the end of *max_runtime*, to the end.
-            hurry: The same from the second signal.
+            grace: Seconds from the first signal, or the end of *max_runtime*, to the kill.
+            hurry: Seconds from the second signal to the kill.
             max_runtime: Seconds that the session may take; None for any time.
-            text: Printed to stderr once it has killed the process.
+            text: What the second process prints to stderr after the kill.
         """
         ours, self._signals = os.pipe()
         os.set_blocking(self._signals, False)  # a full pipe must not block the signal handler
@@ -235,7 +235,7 @@ class Watchdog:
             [sys.executable, "-I", "-S", "-c", _PROGRAM, *map(str, arguments)],
             stdin=ours,
             stdout=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C and SIGTERM to a group are not meant for it
+            start_new_session=True,  # so that Ctrl-C and SIGTERM to the group don't reach it
         )
         os.close(ours)
         self._before = signal.set_wakeup_fd(self._signals, warn_on_full_buffer=False)

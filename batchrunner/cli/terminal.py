@@ -1,4 +1,4 @@
-"""The one way onto the terminal: rows, file names and other foreign text cannot steer it.
+"""Prints all text for the terminal, escaped: rows, file names and the like cannot steer it.
 
 A row that holds `ESC ]52;…` would write the clipboard of the user, a carriage return would overwrite a
 line, and U+202E would reverse one.
@@ -13,11 +13,11 @@ import unicodedata
 import click
 
 _HARMLESS = "\n\t\u200c\u200d"
-"""Not printable for Python, but unable to steer: the last two join letters of scripts and emoji."""
+"""Not printable for Python, but unable to steer a terminal. The last two join letters and emoji."""
 
 
 def harmless(text: str) -> str:
-    """Return *text* with every character that could steer a terminal escaped; its lines stay lines."""
+    """Return *text* with characters that could steer a terminal escaped; its lines stay lines."""
     if text.isascii() and text.isprintable():  # the fast path of nearly every text
         return text
     return "".join(map(_escaped, text))
@@ -46,7 +46,7 @@ def say_error(text: str) -> None:
 
 
 def say_in_place(text: str, *, last: bool) -> None:
-    """Write a line to stderr that the next one overwrites, and *last* erases; only onto a terminal."""
+    """Write a line to stderr, if it is a terminal: the next one overwrites it, *last* erases it."""
     if sys.stderr.isatty():
         click.echo(harmless(text) + ("\r\x1b[K" if last else "\r"), nl=False, err=True)
 

@@ -1,4 +1,4 @@
-"""`batchrunner validate`."""
+"""`batchrunner validate`: checks specs without running them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`batchrunner verify`."""
+"""`batchrunner verify`: checks the output of a run, or repairs it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _counts(result: Verification) -> str:
 
 
 def _options(checks: Checks) -> str:
-    """Return the options of *checks*: a repair without them would miss their findings."""
+    """Return *checks* as options: a repair without them would miss their findings."""
     options = [f"--key {shlex.quote(key)} " for key in checks.keys]
     return "".join([*options, f"--replay {checks.replay:g} " if checks.replay else ""])
 

@@ -1,4 +1,4 @@
-"""What the user asks for: frozen values, from YAML or from Python, validated when they are made."""
+"""The spec of a run: frozen values, from YAML or from Python, validated when they are created."""
 
 from batchrunner.spec.batch_spec import BatchSpec as BatchSpec
 from batchrunner.spec.execution import ErrorsSpec as ErrorsSpec

@@ -74,7 +74,7 @@ class BatchSpec(Section):
     @field_validator("capability", mode="before")
     @classmethod
     def _no_object(cls, value: Any) -> Any:
-        # pydantic would report that a function is no mapping, which is no way out.
+        # pydantic would report that a function is not a mapping, which does not help.
         if callable(value) and not isinstance(value, Section):
             message = "give the object itself to BatchRunner(spec, capability=...)"
             raise ValueError(message)  # noqa: TRY004 - pydantic collects ValueErrors only
@@ -103,7 +103,7 @@ class BatchSpec(Section):
         """Read a spec from the file at *path*, with the environment variables of this process.
 
         Raises:
-            InvalidSpecError: It cannot be read, or has problems: it names every one.
+            InvalidSpecError: The file cannot be read, or the spec has problems: the error lists all.
         """
         return cls.from_text(read_text(path), origin=os.fspath(path))
 
@@ -117,7 +117,7 @@ class BatchSpec(Section):
             environ: The variables for `${VAR}`.
 
         Raises:
-            InvalidSpecError: It has problems: it names every one, with line and column.
+            InvalidSpecError: The spec has problems: the error lists all, with line and column.
         """
         spec, spec_text = checked(cls, text, origin=origin, environ=environ)
         spec._text = spec_text  # noqa: SLF001 - this is our own constructor
@@ -147,7 +147,7 @@ class BatchSpec(Section):
 
     @property
     def called(self) -> CapabilitySpec:
-        """How the capability is called; with the defaults where Python hands over the object."""
+        """The section `capability`; with its defaults if the capability was passed as an object."""
         return self.capability or CapabilitySpec(target="in:memory")
 
     @property
@@ -174,7 +174,7 @@ class BatchSpec(Section):
         """Check that files of *source_format* can be cut as `source.shard` says.
 
         Raises:
-            InvalidSpecError: It asks for row groups, which they do not have.
+            InvalidSpecError: It asks for row groups, which the format does not have.
         """
         shard = self.source.shard
         if shard and shard.row_groups and not format_named(source_format).has_row_groups:
@@ -182,20 +182,20 @@ class BatchSpec(Section):
             raise self.refusal(("source", "shard", "row_groups"), what)
 
     def refusal(self, loc: tuple[str | int, ...], message: str) -> InvalidSpecError:
-        """Return an error with *message* for the value at *loc*, with its line if there is a file."""
+        """Return an error: *message* for the value at *loc*, with its line if there is a text."""
         return (self._text or SpecText("", frozenset())).refusal(loc, message)
 
     def shown(self) -> dict[str, Any]:
-        """Return the values under the names of the YAML, to show: secrets, at any depth, are `***`."""
+        """Return the values by their names in YAML, to show: secrets, at any depth, are `***`."""
         shown = dict(redacted(self.model_dump(by_alias=True)))
         shown["sink"]["schema"] = self.sink.schema_
         return shown
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with the fields of *update*, validated; `kept_text` names them.
+        """Return a copy with the values in *update*, validated; its `kept_text` lists their names.
 
         Raises:
-            InvalidSpecError: They do not fit.
+            InvalidSpecError: The new values are invalid.
         """
         copy = super().model_copy(update=update, deep=deep)
         if update and self._text:

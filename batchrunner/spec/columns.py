@@ -1,4 +1,4 @@
-"""Bring each form of `sink.schema` to one: the name of each column and the text of its type."""
+"""Converts each form of `sink.schema` to one: names of columns, and their types as text."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _EXPECTED = (
     "must be a type such as int64, a mapping for the fields of a struct, or a list of one type"
 )
 _PLACEHOLDER = ArrowType("null")
-"""In place of a type that was refused, so that the rest is checked, too."""
+"""Stands for a type that was refused, so that the rest is checked, too."""
 
 Loc = tuple[int | str, ...]
 
 
 def column_texts(value: Any) -> Any:
-    """Return the columns that *value* declares as a mapping of names to texts, each in its one form.
+    """Return the columns that *value* declares: a mapping of names to canonical texts of types.
 
     Args:
-        value: A mapping of names to types, a `pyarrow.Schema`, or a pydantic model class. A type is
-            its text, a type of pyarrow's, a mapping for a struct, or a list of one for a list.
-            Anything else is returned as it is, for pydantic to refuse.
+        value: A mapping of names to types, a `pyarrow.Schema`, or a pydantic model class. In a
+            mapping, a type is a text, a type of pyarrow's, a mapping for a struct, or a list of one
+            type for a list. Any other value is returned as it is, for pydantic to refuse.
 
     Raises:
-        ValueError: Parquet can hold no such type; for a mapping, it is a `ValidationError` with each
-            of them at its path.
+        ValueError: Parquet cannot hold a type. For a mapping, this is a `ValidationError` that lists
+            all such types, each with its path.
     """
     if isinstance(value, type) and issubclass(value, BaseModel):
         from batchrunner.spec.model_columns import columns_of_model
@@ -45,7 +45,7 @@ def column_texts(value: Any) -> Any:
 
 
 def canonical_types(columns: Any) -> Any:
-    """Return *columns*, stored pairs of a name and its type's text, with canonical texts.
+    """Return the stored *columns*, pairs of name and type, with the canonical text of each type.
 
     Older versions stored types as the user wrote them, such as `float64` for `double`.
     """
@@ -60,7 +60,7 @@ def _texts(columns: Iterable[ArrowField]) -> dict[str, str]:
     if not columns:
         raise ValueError("must have a column: Parquet cannot keep rows that have none")
     check_names(column.name for column in columns)
-    # Parsed again from its text, because objects are held to the same limits as text.
+    # Parse each type again from its text, so that objects obey the same limits as texts.
     return {column.name: str(read_type(str(column))) for column in columns}
 
 

@@ -1,4 +1,4 @@
-"""Problems of a spec's text: in our words instead of pydantic's, each with its line and a caret."""
+"""Describes the problems of a spec: in our words, not pydantic's, with the line and a caret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchrunner.errors import InvalidSpecError, SpecProblem
 from batchrunner.spec.secrets import HIDDEN, redact_uri
 
 MAX_SHOWN = 100
-"""Problems of one text that are shown; of the rest, the number."""
+"""Most problems of one text that are shown; the rest is only counted."""
 
 _WIDTH = 200
 _BEFORE_CARET = 140
@@ -36,12 +36,12 @@ _PHRASES = {
     "tuple_type": "must be a list",
     "value_error": "{error}",
 }
-"""Our words by the beginning of pydantic's error types."""
+"""Our wording, by the beginning of pydantic's error type."""
 
 # So that `greater_than_equal` is not taken for `greater_than`.
 _LONGEST_FIRST = sorted(_PHRASES, key=len, reverse=True)
 _NOT_WRITTEN = {"<one>", "<several>", "<fixed>", "<range>", "[key]"}
-"""Steps of pydantic's paths that are no keys: our tags of a union's members, and its own."""
+"""Steps of pydantic's paths that are not keys in the spec: our tags in unions, and its `[key]`."""
 
 Loc = tuple[int | str, ...]
 Span = tuple[int, int]
@@ -49,11 +49,11 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong.
+    """One problem in the text of a spec.
 
     Attributes:
-        offset: Where, in characters from the start of the text.
-        message: The fact and the way out; holds no value, which might be a secret.
+        offset: Its place, in characters from the start of the text.
+        message: What is wrong and how to fix it; never a value, which might be a secret.
     """
 
     offset: int
@@ -62,7 +62,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A text to point into.
+    """The text of a spec, for messages to quote.
 
     Attributes:
         origin: The file's name, as the user gave it.
@@ -77,12 +77,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """One thing that pydantic refused.
+    """A value or key that pydantic refused.
 
     Attributes:
         loc: Keys and indices from the top to the refused value, or to the section that lacks a key.
-        at: "value", or "key" when the key is wrong, or "section" when it lacks a key.
-        message: Says where and what; never holds a value.
+        at: What the caret marks: "value"; "key", if that is wrong; "section", if it lacks a key.
+        message: The path and the problem; never a value.
     """
 
     loc: Loc
@@ -91,7 +91,7 @@ class Complaint:
 
 
 def diagnosis(problems: Iterable[Problem], page: Page) -> InvalidSpecError:
-    """Return the error that names every problem, in the order of the text, each once, counted."""
+    """Return an error that lists all *problems* once, in the order of the text, and counts them."""
     ordered = sorted(dict.fromkeys(problems), key=lambda problem: problem.offset)
     paragraphs = [_rendered(problem, page) for problem in ordered[:MAX_SHOWN]]
     if len(ordered) > MAX_SHOWN:
@@ -106,7 +106,7 @@ def diagnosis(problems: Iterable[Problem], page: Page) -> InvalidSpecError:
 
 
 def complaints(error: ValidationError, model: type[BaseModel]) -> Iterator[Complaint]:
-    """Yield what *error* holds against the values of *model*."""
+    """Yield a complaint for each problem in *error*, which pydantic raised for *model*."""
     for details in error.errors(include_url=False, include_input=False):
         kind, loc = details["type"], details["loc"]
         if kind == "missing" and isinstance(loc[-1], int):
@@ -124,7 +124,7 @@ def complaints(error: ValidationError, model: type[BaseModel]) -> Iterator[Compl
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the model among the types of *annotation*, or None."""
+    """Return the pydantic model among the types of *annotation*, or None."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -166,7 +166,7 @@ def _rendered(problem: Problem, page: Page) -> str:
 
 
 def _around(offset: int, page: Page) -> tuple[str, str]:
-    """Return what to show of the line before and from *offset*, at most `_WIDTH` characters."""
+    """Return the line's text before and after *offset*, cut to `_WIDTH` characters together."""
     start = page.text.rfind("\n", 0, offset) + 1
     end = page.text.find("\n", offset)
     end = len(page.text) if end < 0 else end
@@ -215,7 +215,7 @@ def _unknown(key: str, parents: Loc, model: type[BaseModel]) -> str:
         section = section and section_of(_fields(section).get(str(parent)))
     allowed = list(_fields(section)) if section else []
     nearest = difflib.get_close_matches(key.lower()[:_MAX_KEY], allowed, n=1)
-    # An exact match in another section before a near one here: the key is at the wrong level.
+    # Prefer an exact match in another section to a near one here: the key is at the wrong level.
     elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]
     hint = f"known here: {', '.join(allowed)}"
     if nearest or elsewhere:

@@ -1,4 +1,4 @@
-"""How the work is done and what happens to failures: fields that may change between two sessions."""
+"""The sections of a spec that say how the work is done, and what happens to failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from batchrunner.spec.fields import (
 from batchrunner.spec.section import NEUTRAL, Section
 
 _LONGEST_CALL = 24 * 24 * 3600.0
-"""Seconds. `poll` counts milliseconds in 32 bits: it cannot wait much longer for a pipe."""
+"""Longest `batch_timeout`, in seconds: `poll` counts milliseconds in 32 bits, hardly more."""
 
 
 def _with_strings(runtime_env: dict[str, Any]) -> dict[str, Any]:

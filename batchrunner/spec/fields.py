@@ -36,7 +36,7 @@ _PLAIN = re.compile(_NUMBER)
 _MAX = 1e15
 
 MOST: Final = 2**60
-"""Most bytes, and most of anything else that is counted: sums of it still fit into 64 bits."""
+"""Largest size in bytes, and largest count: sums of them still fit into 64 bits."""
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
@@ -51,11 +51,11 @@ _RAYS_OWN = {
 _PERCENT = r"^\d+(\.\d+)?%$"
 
 UNBRACED: Final = "unbraced"
-"""Key in pydantic's context: for each value of the text with a `$NAME` without braces, that name."""
+"""Key in pydantic's context: maps each value with a `$NAME` without braces to that name."""
 
 
 def _known_format(name: str) -> str:
-    """Refuse a format that there is not; load none: `validate` runs no code of the user's."""
+    """Refuse an unknown format, without loading any: `validate` runs no code of the user's."""
     if not is_known(name):
         ours = " or ".join(map(repr, BUILT_IN))
         raise ValueError(
@@ -71,7 +71,7 @@ def _list_formats(schema: dict[str, Any]) -> None:
 
 
 def duration_in_seconds(value: object) -> float:
-    """Return the seconds of "3h50m", "90s", "2d", "1.5h", or of a number of seconds.
+    """Return a duration in seconds: of "3h50m", "90s", "2d", "1.5h" or a number of seconds.
 
     Raises:
         ValueError: It is none of these, or not above zero.
@@ -87,7 +87,7 @@ def duration_in_seconds(value: object) -> float:
 
 
 def size_in_bytes(value: object) -> int:
-    """Return the bytes of "64MiB" (powers of 1024), "1GB" (powers of 1000), or of a number.
+    """Return a size in bytes: of "64MiB" (powers of 1024), "1GB" (powers of 1000) or a number.
 
     Raises:
         ValueError: It is none of these, or not a whole number of bytes, at least 1 and at most `MOST`.
@@ -186,7 +186,7 @@ def _rising(value: tuple[int, int]) -> tuple[int, int]:
 
 
 def _json_like(value: Any, depth: int = 0) -> Any:
-    """Return *value* if JSON can hold it, so that it can be stored and compared by the next session."""
+    """Return *value* if JSON can hold it: it is stored, and the next session compares it."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"must not be nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
@@ -219,7 +219,7 @@ def _budget(value: Any) -> Any:
 
 
 def _number(text: str) -> float | None:
-    """Return the number in *text*, a share when it is in per cent; None when there is none."""
+    """Return the number in *text*, as a share if it is in per cent; None if it is not a number."""
     try:
         if re.match(_PERCENT, text, re.ASCII):
             return float(text[:-1]) / 100
@@ -278,7 +278,7 @@ OneUri = Annotated[
     AfterValidator(_without_glob),
     AfterValidator(absolute_uri),
 ]
-# Of the two forms, the tag chooses one: an error is then about the form that the user wrote.
+# The tag chooses one of the two forms, so that an error is about the form that the user wrote.
 Uris = Annotated[
     Annotated[Uri, Tag("<one>")]
     | Annotated[tuple[Uri, ...], _SOME, _SOME_IN_SCHEMA, Tag("<several>")],

@@ -1,4 +1,4 @@
-"""The fingerprint of a run: every field that decides its output, so that only equal work resumes it."""
+"""The fingerprint of a run, over all that decides its output: a run resumes only if it is equal."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _LEGACY_CODE = "capability.code"
 def decisive_fields(
     spec: BatchSpec, *, code: Code | None, files: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return what decides the output: dotted paths, sorted, and their values as JSON.
+    """Return the fields that decide the output: their values as JSON, by dotted path, sorted.
 
     Fields that are not set are left out. A secret, or a value from the environment, is replaced by
     its digest (`sha256:...`), so the result may be stored and shown.
 
     Args:
         spec: The spec.
-        code: The capability's; it is left out when `capability.version` stands in for it.
+        code: The capability's code; left out when `capability.version` stands in for it.
         files: Digests of the files of `capability.files`, by their name.
     """
     fields = {
@@ -56,7 +56,7 @@ def path_of_file(name: str) -> str:
 
 
 def paths_of_files(fields: Mapping[str, str]) -> dict[str, str]:
-    """Return the paths in *fields* that `path_of_file` returned, by the name of the file."""
+    """Return, by name of file, the paths in *fields* of the digests of the capability's files."""
     prefix = "capability.files."
     paths = [path for path in fields if path.startswith(f'{prefix}"')]
     return {json.loads(path.removeprefix(prefix)): path for path in paths}
@@ -83,8 +83,8 @@ def legacy_code_field(code: str) -> dict[str, str]:
 
 
 def fingerprint(fields: Mapping[str, str]) -> str:
-    """Return the SHA-256 of *fields*, in hex. A value and its digest give the same."""
-    # Digests throughout, so that moving a value into a variable is no change.
+    """Return the SHA-256 of *fields*, in hex. A value and its digest give the same result."""
+    # Hash digests only, so that moving a value into an environment variable is no change.
     digests = sorted((path, _digest(text)) for path, text in fields.items())
     return hashlib.sha256(_canonical(digests).encode()).hexdigest()
 
@@ -137,7 +137,7 @@ def _change_of_file(before: str, after: str) -> str:
     changes = [_change_of_name(name, old, new) for name in names if old.get(name) != new.get(name)]
     if len(changes) > _MAX_NAMES:
         changes[_MAX_NAMES:] = [f"and {len(changes) - _MAX_NAMES} more"]
-    # Only the hash of the whole differs when no name does: that one holds the order, too.
+    # When no name differs, the hash of the whole module does: it also covers the order.
     return ", ".join(changes) or ("the order of its statements changed" if names else "changed")
 
 
@@ -150,7 +150,7 @@ def _change_of_name(name: str, old: Mapping[str, str], new: Mapping[str, str]) -
 def _leaves(section: Section, path: Loc) -> Iterator[tuple[Loc, str, bool]]:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
-        # Without what is not set, so that a new field leaves stored fingerprints valid.
+        # Without fields that are not set, so that a new field leaves stored fingerprints valid.
         if NEUTRAL in field.metadata or value is None:
             continue
         if ADDED in field.metadata and value == field.default:
@@ -159,7 +159,7 @@ def _leaves(section: Section, path: Loc) -> Iterator[tuple[Loc, str, bool]]:
         if isinstance(value, Section):
             yield from _leaves(value, inner)
         elif ORDERED in field.metadata:
-            # As pairs, since JSON of a mapping is sorted here.
+            # As pairs, since `_canonical` sorts a mapping.
             yield inner, _canonical(list(value.items())), False
         elif value != {}:
             yield from _items(value, inner, secret=False)
@@ -175,7 +175,7 @@ def _items(value: object, path: Loc, *, secret: bool) -> Iterator[tuple[Loc, str
 
 
 def _within(path: Loc, hidden: frozenset[Loc]) -> bool:
-    """Return whether a path of *hidden* is above *path*, or below it."""
+    """Return whether *path* equals a path in *hidden*, or is above or below one."""
     return any(path[: len(other)] == other[: len(path)] for other in hidden)
 
 
@@ -188,7 +188,7 @@ def _canonical(value: object) -> str:
 
 
 def _digest(text: str) -> str:
-    if text.startswith(_DIGEST):  # of a secret, only the digest is stored
+    if text.startswith(_DIGEST):  # it is a digest already: of a secret, no more is stored
         return text
     return _DIGEST + hashlib.sha256(text.encode()).hexdigest()
 

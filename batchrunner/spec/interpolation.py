@@ -1,6 +1,6 @@
-"""Replace `${VAR}`, `${VAR:-default}`, `${VAR:?message}` and `$$` in one value that YAML has parsed.
+"""Replace `${VAR}`, `${VAR:-default}`, `${VAR:?message}` and `$$` in one parsed value of YAML.
 
-Not in the text before it is parsed: a variable that holds a newline, a quote or `: ` stays one value.
+Variables are replaced after parsing, so that one that holds a newline, a quote or `: ` stays one value.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def has_reference(value: str) -> bool:
 
 
 def unbraced(value: str) -> str | None:
-    """Return the first `NAME` of a `$NAME` without braces in *value*, which is not replaced."""
+    """Return the name in the first `$NAME` without braces, which is not replaced; else None."""
     match = _UNBRACED.search(value.replace("$$", ""))
     return match[1] if match else None
 
@@ -46,7 +46,7 @@ def unbraced(value: str) -> str | None:
 def _replacement(reference: re.Match[str], environ: Mapping[str, str]) -> str:
     if reference["inside"] is None:
         return "$"
-    # The `}` of the inner one would end the outer one.
+    # The `}` of the inner reference would end the outer one.
     if "${" in reference["inside"]:
         raise InterpolationError("${...} inside ${...} is not supported", reference[0])
     inside = _INSIDE.fullmatch(reference["inside"])

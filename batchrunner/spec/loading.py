@@ -49,12 +49,12 @@ class SpecText:
     page: Page | None = field(default=None, repr=False)
 
     def changed(self, fields: Iterable[str]) -> SpecText:
-        """Return the text of a copy that differs in *fields*."""
+        """Return the text of a copy with other *fields*: it ends with a comment that names them."""
         note = f"# changed in Python: {', '.join(sorted(fields))}\n"
         return SpecText(f"{self.text.rstrip()}\n{note}", self.from_environment)
 
     def refusal(self, loc: Loc, message: str) -> InvalidSpecError:
-        """Return an error with *message* for the value at *loc*, with its line and column in the text."""
+        """Return an error, *message* for the value at *loc*, with its line if `page` is set."""
         complaint = Complaint(loc, "value", f"{'.'.join(map(str, loc))}: {message}")
         if self.page is None:
             return InvalidSpecError(complaint.message)
@@ -64,7 +64,7 @@ class SpecText:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Return the text of the file at *path*, of which at most 1 MiB is read.
+    """Return the text of the file at *path*, which may have at most 1 MiB.
 
     Raises:
         InvalidSpecError: It cannot be read, is larger, or is not UTF-8.
@@ -91,7 +91,7 @@ def checked(
     """Return the spec that *text* describes, and its `SpecText`.
 
     Raises:
-        InvalidSpecError: With every problem of the text.
+        InvalidSpecError: The text has problems: the error lists all.
     """
     text = text.lstrip("\ufeff")  # the parser drops it, and each column would be off by one
     document = read_document(text, origin=origin, environ=environ)
@@ -113,7 +113,7 @@ def checked(
 
 
 def _without_secrets(page: Page) -> str:
-    """Return the text with each secret that is spelled out as `"***"`; a `${VAR}` stays."""
+    """Return the text of *page* with `"***"` for each literal secret; a `${VAR}` stays."""
     parts, at = [], 0
     for start, end in sorted(page.secrets):
         secret = page.text[start:end].rstrip()  # the span of a block ends after its line break

@@ -52,7 +52,7 @@ class CapabilitySpec(Section):
         description="Stands in for the hash of the code: the output is taken to be the same as "
         "long as the version is.",
     )
-    # Neutral, since not their names decide but their content, which the fingerprint has beside the spec.
+    # Neutral, since not the names decide: the fingerprint has digests of the content besides.
     files: Annotated[Files | None, NEUTRAL] = Field(
         default=None,
         description="Files that the capability reads, such as weights, and whose content decides "
@@ -151,15 +151,15 @@ class SinkSpec(Section):
     @classmethod
     def _fits_the_format(cls, value: Any, info: ValidationInfo) -> Any:
         parts = info.data.get("format")
-        # The module of a format that a spec names is the user's: it is imported to run, not here.
+        # The format is code of the user's, which is imported to run, not here.
         return value if parts and is_target(parts) else checked_for_format(value, parts)
 
 
 def checked_for_format(value: Any, sink_format: str | None) -> Any:
-    """Return *value*, a compression or a schema, if *sink_format* takes it, or is not decided yet.
+    """Return *value*, a compression or schema, if *sink_format* takes it, or is None: undecided.
 
     Raises:
-        ValueError: It does not.
+        ValueError: The format does not take it.
     """
     if sink_format is None or value is None:
         return value

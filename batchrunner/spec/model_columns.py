@@ -1,6 +1,6 @@
-"""The columns of a pydantic model: Arrow types for what its `model_dump` returns.
+"""Converts a pydantic model to columns: Arrow types for what its `model_dump` returns.
 
-Only the types. Lengths, patterns and ranges are for the capability to check by building the model, and
+Only types count. Lengths, patterns and ranges are for the capability to check by building the model, and
 every column may be null, as with types written by hand.
 """
 
@@ -66,7 +66,7 @@ def columns_of_model(model: type[BaseModel]) -> list[ArrowField]:
     """Return the columns of *model*, under the names that `model_dump(by_alias=True)` gives.
 
     Raises:
-        ValueError: A field has no one type of Arrow's: it is named, as `Model.field`.
+        ValueError: A field has no single Arrow type; the error names it, as `Model.field`.
     """
     return _fields(model, _FieldPath(model.__name__))
 
@@ -177,7 +177,7 @@ def _decimal(metadata: tuple[Any, ...], at: _FieldPath) -> ArrowType:
 
 
 def _limit(name: str, metadata: tuple[Any, ...]) -> int | None:
-    """Return the last value of constraint *name*, from the field's `Field(...)` or inside `Annotated`."""
+    """Return the last value of constraint *name* in `Field(...)` or `Annotated`; else None."""
     constraints = [
         part for one in metadata for part in (one.metadata if isinstance(one, FieldInfo) else [one])
     ]

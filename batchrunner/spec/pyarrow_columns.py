@@ -1,6 +1,7 @@
-"""The columns of a `pyarrow.Schema`, from its types: their text quotes no names, so `a:b` would be misread.
+"""Converts a `pyarrow.Schema` to columns, by its type objects.
 
-The functions import pyarrow themselves: a caller with such a schema has paid for it already.
+Their text quotes no names, so a field called `a:b` would be misread. The functions import pyarrow
+themselves: a caller with such a schema has imported it already.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from batchrunner.formats.arrow_types import (
 
 
 def columns_of_schema(schema: Any) -> list[ArrowField]:
-    """Return the columns of *schema*, or of another library's schema with an Arrow interface.
+    """Return the columns of *schema*, pyarrow's or another library's with an Arrow interface.
 
     Metadata is left out, since it is no part of a type.
 
@@ -37,7 +38,7 @@ def columns_of_schema(schema: Any) -> list[ArrowField]:
 
 
 def column_of_type(kind: Any) -> ArrowField:
-    """Return a `pyarrow.DataType`, or a `pyarrow.Field` with its nulls, as a column without a name.
+    """Return *kind* as a column: a `pyarrow.Field`, or a `pyarrow.DataType`, which has no name.
 
     Raises:
         ValueError: It is neither, or Parquet cannot hold it.
@@ -85,7 +86,10 @@ def _list(kind: Any) -> ArrowType:
 
 
 def _plain(kind: Any) -> ArrowType:
-    """Return a type whose text is complete; that of JSON leaves out what kind of string stores it."""
+    """Return the type that the text of *kind* describes.
+
+    The text of JSON leaves out which kind of string stores it, so only the default is accepted.
+    """
     import pyarrow as pa
 
     if isinstance(kind, pa.JsonType) and not pa.types.is_string(kind.storage_type):

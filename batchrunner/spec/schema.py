@@ -43,7 +43,10 @@ def spec_schema() -> Schema:
 
 
 def _type() -> Schema:
-    """Return the schema of a column's type; of a text it checks the first word: no regex counts brackets."""
+    """Return the schema of a column's type.
+
+    Of a text it checks the first word only, since a regular expression cannot count brackets.
+    """
     names = "|".join(sorted(TYPE_NAMES, key=lambda name: (-len(name), name)))
     return {
         "description": "A type as Arrow prints it, a mapping for the fields of a struct, or a list of "
@@ -58,7 +61,7 @@ def _type() -> Schema:
 
 
 def _forms(written_out: Schema, kind: type[Section]) -> Schema:
-    """Return the schema of a section with the other ways to write it."""
+    """Return the schema of a section that also accepts its short form or, without one, null."""
     if kind.stands_for:
         bare = written_out["properties"][kind.stands_for]
         short = {key: value for key, value in bare.items() if key not in _WORDS}
@@ -68,7 +71,7 @@ def _forms(written_out: Schema, kind: type[Section]) -> Schema:
 
 
 def _clean(node: Any) -> Any:
-    """Return *node* without pydantic's titles, and open to `${VAR}` where no string would fit."""
+    """Return *node* without pydantic's titles; let it accept `${VAR}` where its type would not."""
     if isinstance(node, list):
         return [_clean(inner) for inner in node]
     if not isinstance(node, dict):

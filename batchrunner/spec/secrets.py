@@ -11,7 +11,7 @@ from urllib.parse import quote
 HIDDEN = "***"
 
 _SHORTEST, _SHORTEST_LINE = 6, 16
-"""Characters of the secrets that are remembered: replacing every "1" would garble each message."""
+"""Least length of a secret, and of one line of it, to remember: hiding every "1" garbles text."""
 
 _remembered: set[str] = set()
 """Secrets of the specs that this process has read."""
@@ -35,16 +35,16 @@ def looks_secret(key: object) -> bool:
 
 
 def hides(key: object) -> bool:
-    """Return whether everything under *key* is secret."""
+    """Return whether all values under *key* are secret."""
     return "env_vars" in str(key) or looks_secret(key)
 
 
 def first_possible_secret(text: str, at: int, *, since: int) -> int | None:
-    """Return the offset of the first possible secret on the line of *at*, in a text that is no YAML.
+    """Return where the first possible secret near *at* starts, in a text that is not YAML, or None.
 
-    That is after a key that looks secret, on this line or from *since* on; inside a URI; or
-    anywhere on a line that follows such a key or is indented below one. Without a parse, too much
-    is hidden rather than too little.
+    A secret may follow a key that looks secret, on the line of *at* or from *since* on; it may be in
+    a URI; or the line of *at* may hold it, if it follows such a key or is indented below one. Without
+    a parse, too much is hidden rather than too little.
     """
     line = text.rfind("\n", 0, at) + 1
     start = min(line, since)
@@ -58,7 +58,7 @@ def first_possible_secret(text: str, at: int, *, since: int) -> int | None:
 
 
 def _above(text: str, line: int) -> Iterator[str]:
-    """Yield the line before the one at *line*, and those that it is indented below."""
+    """Yield the line before offset *line*, and each line that the line there is indented below."""
     rest = text[line:]
     indent = len(rest) - len(rest.lstrip(" \t"))
     written = [above for above in text[:line].splitlines() if above.strip()]
@@ -92,7 +92,7 @@ def remember(value: Any) -> None:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield *secret* as messages have it: as it is, quoted for Python, JSON or a URL, and by line."""
+    """Yield *secret* as it may be quoted: as is, for Python, JSON or a URL, and by line."""
     yield from (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""))
     yield from (line for line in secret.split("\n") if len(line) >= _SHORTEST_LINE)
 
@@ -107,7 +107,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def scrubbed(text: str) -> str:
-    """Return *text*, such as a library's message, without remembered secrets and those in URIs."""
+    """Return *text*, such as a library's message, without remembered secrets or those in URIs."""
     for secret in sorted(
         _remembered, key=len, reverse=True
     ):  # longest first: one may be a part of another
@@ -118,8 +118,8 @@ def scrubbed(text: str) -> str:
 def redacted(value: Any) -> Any:
     """Return a copy of *value* to show to people: secrets, at any depth, are `***`.
 
-    Secret is every value under a key that `looks_secret`, every value of `env_vars`, and the
-    credentials inside URIs.
+    Secrets are all values under a key that `looks_secret`, all values of `env_vars`, and the
+    credentials in URIs.
     """
     if isinstance(value, str):
         return redact_uri(value)

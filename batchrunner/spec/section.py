@@ -13,7 +13,7 @@ from batchrunner.spec.diagnosis import complaints, counted, visible
 from batchrunner.spec.secrets import redacted
 
 NEUTRAL: Final = "does not decide the output"
-"""Marks a field that the fingerprint leaves out. Fields count by default, so that a new one is safe."""
+"""Marks a field that the fingerprint leaves out. Unmarked ones count, so that a new one is safe."""
 
 ORDERED: Final = "the order of the items decides the output"
 """Marks a mapping whose order counts in the fingerprint."""
@@ -26,7 +26,7 @@ class Section(BaseModel):
     """A frozen mapping that refuses unknown keys, and whose `repr` hides secrets.
 
     Raises:
-        InvalidSpecError: Values do not fit; it names all of them.
+        InvalidSpecError: Values are invalid; the error names all of them.
     """
 
     model_config = ConfigDict(
@@ -38,7 +38,7 @@ class Section(BaseModel):
     )
 
     stands_for: ClassVar[str | None] = None
-    """The field that a bare value stands for, where it is given in place of the mapping."""
+    """The field that the short form sets: a bare value in place of the mapping."""
 
     def __init__(self, /, **fields: Any) -> None:
         problems = []
@@ -65,7 +65,7 @@ class Section(BaseModel):
         """Return a copy with the fields of *update*, validated like a new one.
 
         Raises:
-            InvalidSpecError: They do not fit.
+            InvalidSpecError: The new values are invalid.
         """
         if not update:
             return super().model_copy(deep=deep)

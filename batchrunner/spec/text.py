@@ -34,7 +34,7 @@ _NOTHING = ("", "~", "null")
 
 
 class _RefusedError(Exception):
-    """The text exceeds a limit, so parsing stops at once: going on is the cost that the limit bounds."""
+    """The text exceeds a limit. Parsing stops at once: the limit bounds the cost of going on."""
 
     def __init__(self, offset: int, message: str) -> None:
         super().__init__(offset, message)
@@ -42,7 +42,7 @@ class _RefusedError(Exception):
 
 
 def read_document(text: str, *, origin: str, environ: Mapping[str, str]) -> ParsedText:
-    """Parse one YAML document; the result holds each problem that can be seen without the model."""
+    """Parse one YAML document; the result lists the problems that need no model to detect."""
     builder = _TreeBuilder(text, environ)
     root = None
     try:
@@ -83,7 +83,7 @@ class _TreeBuilder:
         self._text, self._environ = text, environ
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=LOADER)
         self._read_to = 0
-        # Start of the open value below a secret key: if a syntax error comes, all from there is hidden.
+        # Start of the value of a secret key, while it is parsed: a syntax error hides all after it.
         self._hidden_from: int | None = None
         self._nodes = self._characters = 0
         self._anchors: dict[str, tuple[Node, int, int] | None] = {}
@@ -101,7 +101,7 @@ class _TreeBuilder:
     def add_syntax_error(self, error: yaml.MarkedYAMLError | None) -> None:
         """Add the syntax error that ends the parsing.
 
-        The text has no meaning from here on, so whatever may be a secret is hidden.
+        The text has no meaning from here on, so all that may be a secret is hidden.
         """
         mark = (error.problem_mark or error.context_mark) if error else None
         ends = mark.index if mark else self._read_to
@@ -146,7 +146,7 @@ class _TreeBuilder:
             self._anchors[anchor] = None
         node = self._built(event, depth=depth, secret=secret)
         if anchor:
-            # The cost of each alias to it.
+            # What each alias to it costs.
             size = self._nodes - before[0], self._characters - before[1]
             self._anchors[anchor] = (node, *size)
         return node
@@ -210,7 +210,7 @@ class _TreeBuilder:
             key = self._key(inner, depth=depth + 1)
             name = getattr(inner, "value", None)
             child = self._item(name, depth=depth + 1, secret=secret or hides(name))
-            # After its value was read, since the parser only goes forwards.
+            # Checked after its value was read, since the parser only goes forwards.
             if key in keys:
                 first = "line {}, column {}".format(*line_and_column(self._text, keys[key]))
                 self._complain(at, f'duplicate key "{key[:_MAX_KEY]}"; the first is at {first}')
@@ -224,7 +224,7 @@ class _TreeBuilder:
         if secret and outer is None:
             self._hidden_from = since
         event = self._next()
-        # Options are hidden by their keys. With no keys, as after a slip, all of it may be the secret.
+        # Options are hidden by their keys. Without keys, after a typo, the value may be a secret.
         if str(name).endswith("_options") and not _may_be_options(event):
             secret, self._hidden_from = True, since if outer is None else outer
         node = self._node(event, depth=depth, secret=secret)
@@ -232,7 +232,7 @@ class _TreeBuilder:
         return node
 
     def _key(self, event: yaml.Event, *, depth: int) -> str | None:
-        """Return the key; None, after adding the problem, when it is none."""
+        """Return the key in *event*; if it is not a valid key, add the problem and return None."""
         if not isinstance(event, yaml.ScalarEvent):
             self._node(event, depth=depth, secret=True)
             self._complain(_start(event), "a key must be a plain string")
@@ -275,7 +275,7 @@ class _TreeBuilder:
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError | None, ends: int) -> tuple[int, str]:
-    """Return offset and message of *error*, with which the parser stopped at *ends*."""
+    """Return offset and message of the syntax error *error*; the parser stopped at *ends*."""
     if error is None:
         return ends, "this is not YAML"
     problem, opened = str(error.problem), error.context_mark
@@ -285,7 +285,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError | None, ends: int) -> tuple[int,
 
 
 def _may_be_options(event: yaml.Event) -> bool:
-    """Return whether *event* starts a mapping or is empty: a lone value there may be a misplaced secret."""
+    """Return whether *event* starts a mapping or is empty. A lone value may be a secret."""
     is_lone = isinstance(event, yaml.ScalarEvent) and event.value not in _NOTHING
     return not is_lone and not isinstance(event, yaml.SequenceStartEvent)
 

@@ -1,4 +1,4 @@
-"""A YAML text as a tree of plain values, each with its offsets, and how a scalar gets its value."""
+"""The tree of plain values and offsets that a YAML text is parsed to, and the values of scalars."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ParsedText:
         root: None when the text is empty or could not be parsed to its end.
         problems: In the order of parsing.
         page: The text, with the spans of its secrets.
-        unbraced: For each value with a `$NAME` without braces, that name.
+        unbraced: Maps each value with a `$NAME` without braces to that name.
     """
 
     root: Node | None
@@ -102,7 +102,7 @@ def resolved(text: str, *, tag: str | None, plain: bool) -> Scalar:
 
 
 def shown(tag: str) -> str:
-    """Return *tag* as it is written."""
+    """Return *tag* as it is written in YAML, such as `!!int`."""
     return f"!!{tag.removeprefix(CORE)}" if tag.startswith(CORE) else tag
 
 
