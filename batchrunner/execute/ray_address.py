@@ -41,7 +41,7 @@ def check_listening(address: str) -> None:
     """Check that a process listens at *address*: in seconds, where Ray would try for minutes.
 
     Raises:
-        RayUnavailableError: No process listens there, or it is no address.
+        RayUnavailableError: No process listens there, or *address* is malformed.
     """
     host, _, port = address.removeprefix(CLIENT).rpartition(":")
     if not port.isdigit():
