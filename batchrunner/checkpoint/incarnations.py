@@ -148,7 +148,7 @@ class RunDocuments:
         return type(self).current(self.storage, read_before=self._read_before)
 
     def next(self) -> Self:
-        """Return the run that a `--fresh` begins."""
+        """Return the run that a `--fresh` begins after this one; nothing of it is stored yet."""
         checkpoint = type(self)(
             self.storage,
             incarnation=self.incarnation + 1,

@@ -180,7 +180,10 @@ class Checkpoint(RunDocuments):
         return self.records.head(f"recorded/{uid}.json") is not None
 
     def mark_recorded(self, uid: str) -> None:
-        """Record that the analytics store has the run in the state *uid*. Call it only once it does."""
+        """Record that the analytics store has the run in the state *uid*.
+
+        Call it only once the store has it, durably.
+        """
         self.records.put_if_absent({f"recorded/{uid}.json": b"{}"})
 
     def find(self, stems: Iterable[str], *, run_uid: str) -> dict[str, Sentinel]:
@@ -197,7 +200,7 @@ class Checkpoint(RunDocuments):
             return {stem: sentinel for stem, sentinel in read if sentinel is not None}
 
     def sentinels(self) -> Sentinels:
-        """Return all sentinels: a few listings, and a read for each that is in no sentinel index."""
+        """Return all sentinels: a few listings, and a read for each outside the sentinel indexes."""
         return read_sentinels(self.records, self._read_before.setdefault(self.incarnation, {}))
 
     def _read(self, key: str) -> Sentinel:

@@ -137,7 +137,7 @@ def _resources(execution: ExecutionSpec) -> dict[str, Any]:
 def make_groups(
     shards: Sequence[Shard], *, workers: int, first: int | None = None
 ) -> list[tuple[Shard, ...]]:
-    """Cut *shards* into groups, large ones first, single shards last; shard *first* before all.
+    """Divide *shards* into groups, from large ones to single shards; shard *first* leads them all.
 
     Each round gives every worker an equal share of half of the remaining weight, as in factoring
     (Hummel, Schonberg and Flynn, 1992): workers that are faster, or have lighter shards, get smaller
@@ -192,7 +192,7 @@ class FirstWave:
         self._tasks: int = data_context.get_config(_FIRST_WAVE)
 
     def can_add_input(self, op: Any) -> bool:
-        """Return whether *op* may submit another task. A task's first output shows that it started."""
+        """Return whether *op* may submit another task. A first output shows that a task started."""
         metrics = op.metrics
         return bool(
             metrics.num_tasks_submitted < self._tasks

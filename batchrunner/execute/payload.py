@@ -21,7 +21,7 @@ def pickled(work: Work) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """The work as bytes, with the folders that a worker needs to import from before it unpacks them.
+    """The work as bytes, with the folders from which unpacking it imports the user's modules.
 
     Attributes:
         key: The session's id: a process keeps its worker for as long as the key is the same.

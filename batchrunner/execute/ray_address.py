@@ -1,4 +1,4 @@
-"""The address of the Ray cluster that a spec names."""
+"""Resolves and checks the address of the Ray cluster that a spec names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONNECT_SECONDS = 5.0
 
 
 def resolve(address: str) -> str:
-    """Return *address*; for "auto", RAY_ADDRESS if that is set, or else the cluster on this machine.
+    """Return *address*; for "auto", RAY_ADDRESS if it is set, else the cluster on this machine.
 
     Raises:
         RayUnavailableError: No cluster runs on this machine.

@@ -43,7 +43,7 @@ def authenticated(address: str) -> Iterator[None]:
 
 @contextmanager
 def environment_kept() -> Iterator[None]:
-    """Restore RAY_AUTH_MODE after the block: a local Ray sets it as it starts, and leaves it set."""
+    """Restore RAY_AUTH_MODE after the block: a local Ray sets it as it starts and leaves it set."""
     with _environment(os.environ.get(_MODE)):
         yield
 

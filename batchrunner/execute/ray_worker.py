@@ -1,6 +1,6 @@
 """The worker side of the `ray` engine: processes that Ray starts, each with one `ShardWorker`.
 
-A worker never raises into Ray Data, which would end the job or drop a block without an error: every
+A worker never raises into Ray Data, which would end the run or drop a block without an error: every
 failure is a receipt.
 """
 
@@ -90,7 +90,7 @@ def _witness(session: str) -> Witness:
 
 
 def _is_lost(node: str) -> bool:
-    """Return whether Ray lists *node* as dead; it lists dead ones for a while."""
+    """Return whether Ray lists *node* as dead; it lists dead nodes for a while."""
     import ray
 
     nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray is half typed

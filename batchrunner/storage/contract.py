@@ -23,7 +23,7 @@ def _key(value: Any) -> Hashable:
         return (kind, options_key(value))
     if isinstance(value, (list, tuple)):
         return (kind, tuple(map(_key, value)))
-    # Any other object equals only itself: its text may hide its content, as that of a secret does.
+    # Any other object equals only itself: its text may hide its content, as a secret's text does.
     return (kind, value) if isinstance(value, _PLAIN) else _Same(value)
 
 
@@ -55,7 +55,7 @@ MAX_DOCUMENT_BYTES = 64 << 20
 """Documents (sentinels, leases, sentinel indexes) larger than this are refused, not read into memory."""
 
 MAX_INTENT_BYTES = 1800
-"""S3 allows 2 KB of metadata with an object."""
+"""The longest intent: S3 allows 2 KB of metadata with an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Storage(Protocol):
 
         Raises:
             ObjectNotFoundError: There is no such object.
-            StorageError: It is larger than `MAX_DOCUMENT_BYTES`, a number that the message names.
+            StorageError: The object is larger than `MAX_DOCUMENT_BYTES`, which the message names.
                 Nothing of it is read.
         """
 
@@ -226,5 +226,5 @@ class Storage(Protocol):
         """Prove that `put_if_absent` refuses a second writer.
 
         Raises:
-            UnsafeStorageError: It does not.
+            UnsafeStorageError: A second writer is not refused.
         """

@@ -39,7 +39,7 @@ def plain_intent(intent: bytes) -> str:
     """Return *intent* as text that every store keeps byte for byte.
 
     Raises:
-        StorageError: It is empty, too long, or not one line of printable ASCII.
+        StorageError: *intent* is empty, too long, or not one line of printable ASCII.
     """
     text = intent.decode("latin-1")
     if not text or len(text) > MAX_INTENT_BYTES or not text.isascii():

@@ -76,7 +76,7 @@ def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
 
     Raises:
         ObjectNotFoundError: There is no run.
-        DamagedOutputError: Some of them are not whole.
+        DamagedOutputError: Some dead letters are damaged or gone.
     """
     generations = checkpoint.generations()
     if not generations:
@@ -96,11 +96,11 @@ def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
 
 
 def error_groups(checkpoint: Checkpoint) -> list[ErrorGroup]:
-    """Return the dead letters, and the failed rows of failed shards, in groups, the largest first.
+    """Return what `read_dead_letters` yields, grouped by how rows failed, the largest group first.
 
     Raises:
         ObjectNotFoundError: There is no run.
-        DamagedOutputError: Some of them are not whole.
+        DamagedOutputError: Some dead letters are damaged or gone.
     """
     return _groups(read_dead_letters(checkpoint))
 

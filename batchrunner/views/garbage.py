@@ -1,4 +1,4 @@
-"""What dead drivers and workers left behind: listed, and removed under the lease."""
+"""Lists what dead drivers and workers left behind, and removes it under the lease."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Garbage:
         items += [_of(GarbageKind.MARK, records, entry) for entry in records.list("attempts")]
         stops = (entry for entry in storage.list("sessions") if entry.key.endswith(".stop"))
         items += [_of(GarbageKind.STOP, storage, entry) for entry in stops]
-        # Uploads to a checkpoint below its sink, in a bucket, are listed with those to the sink, too.
+        # In a bucket, uploads to a checkpoint below its sink are also listed as uploads to the sink.
         return list({f"{item.place}/{item.key}": item for item in items}.values())
 
     def remove(self) -> list[GarbageItem]:

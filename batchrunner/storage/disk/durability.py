@@ -1,4 +1,4 @@
-"""Making files and folders survive a power cut, many at a time."""
+"""Makes files and folders survive a power cut, many at a time."""
 
 # pathlib costs more than the system calls it wraps, and this runs once per object.
 # ruff: noqa: PTH102, PTH112, PTH120
@@ -14,7 +14,7 @@ from batchrunner.errors import StorageError
 from batchrunner.storage.disk.errors import disk_error
 
 _THREADS = 8
-"""The kernel groups the journal commits of calls that wait together."""
+"""How many threads sync files: the kernel groups the journal commits of calls that wait together."""
 
 _CANNOT_SYNC_FOLDERS = frozenset({errno.EINVAL, errno.EBADF})
 """Errors of a file system that has nothing to sync in a folder."""
@@ -109,7 +109,7 @@ class DurableFolders:
         Its parent must be durable.
 
         Raises:
-            OSError: It cannot be made.
+            OSError: The folder cannot be made.
         """
         try:
             os.mkdir(path, mode)

@@ -1,4 +1,4 @@
-"""Links on a disk, which give a file two names, or lead to a folder elsewhere."""
+"""Finds links on a disk: second names of a file, and names that lead elsewhere."""
 
 # pathlib costs more than the system calls it wraps, and this runs once per file.
 # ruff: noqa: PTH113, PTH116

@@ -1,4 +1,4 @@
-"""Reading a disk: listing folders, and files pinned to the bytes that were listed."""
+"""Reads a disk: lists folders, and opens files pinned to the bytes that were listed."""
 
 # pathlib costs more than the system calls it wraps, and this runs once per object.
 # ruff: noqa: PTH116
@@ -75,7 +75,7 @@ def read_document(path: str) -> bytes:
 
     Raises:
         ObjectNotFoundError: There is no such file.
-        StorageError: It is larger than `MAX_DOCUMENT_BYTES`, or cannot be read.
+        StorageError: The file is larger than `MAX_DOCUMENT_BYTES`, or cannot be read.
     """
     try:
         with io.FileIO(path, "rb", opener=_open_at_once) as file:
@@ -94,7 +94,7 @@ def holds(path: str, data: bytes) -> bool:
     """Return whether the file at *path* is there and is exactly *data*.
 
     Raises:
-        StorageError: It cannot be read.
+        StorageError: The file cannot be read.
     """
     try:
         with io.FileIO(path, "rb", opener=_open_at_once) as file:

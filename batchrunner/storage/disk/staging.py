@@ -132,7 +132,7 @@ class StagingFolder:
         remove([path for path in foreign if _read_intents(path).keys() <= done])
 
     def garbage(self, *, intents: bool) -> list[Entry]:
-        """Return all staged files, of dead and live writers; with *intents* also files of intents."""
+        """Return all staged files, of dead and live writers; with *intents*, intent files as well."""
         entries = []
         for name in sorted(self._names(_STAGED, *([_INTENTS] if intents else []))):
             with contextlib.suppress(FileNotFoundError):  # published or discarded since
@@ -142,7 +142,7 @@ class StagingFolder:
         return entries
 
     def clean(self, *, intents: bool) -> None:
-        """Remove all staged files, of dead and live writers; with *intents* also files of intents."""
+        """Remove all staged files, of dead and live writers; with *intents*, intent files as well."""
         remove(f"{self._root.rstrip('/')}/{entry.key}" for entry in self.garbage(intents=intents))
 
     def _make(self) -> None:
@@ -187,10 +187,10 @@ def _filled(staged: StagedFile, data: bytes) -> StagedFile:
 
 
 def remove(paths: Iterable[str]) -> None:
-    """Remove the files that are there.
+    """Remove the files at *paths*. Idempotent: a missing file is no error.
 
     Raises:
-        StorageError: One cannot be removed.
+        StorageError: A file cannot be removed.
     """
     for path in paths:
         try:

@@ -172,7 +172,7 @@ class LocalStorage:
         won = frozenset(
             key for key, one in staged.items() if self._name(_link, one, target=self._path(key))
         )
-        # Also for keys that another attempt won: a driver that adopts its object records it as durable.
+        # Also for keys that another attempt won: a driver that adopts that object records it as durable.
         self._sync_folders(self._path(key) for key in staged)
         return won
 

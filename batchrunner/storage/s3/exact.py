@@ -26,8 +26,8 @@ def modified_in(answer: Mapping[str, Any]) -> float:
 async def delete_exactly(calls: S3Calls, seen: Mapping[str, Entry]) -> set[str]:
     """Remove each object that its entry in *seen* still describes; return keys that hold another.
 
-    Keys are full ones. The deletion carries the condition, for stores that support it; for those that do
-    not, each object is checked just before.
+    Keys are full, with the storage's prefix. The deletion carries the condition, for stores that
+    support it; for those that do not, each object is checked just before.
     """
     # Repeated, because one object that changed makes some stores refuse the whole batch.
     others: set[str] = set()
@@ -48,7 +48,7 @@ async def delete_exactly(calls: S3Calls, seen: Mapping[str, Entry]) -> set[str]:
 
 
 async def move_exactly(calls: S3Calls, entry: Entry, old: str, new: str) -> bool:
-    """Copy *old* to *new* and remove *old*, if *entry* still describes it; return whether it did."""
+    """Copy *old* to *new* and remove *old* if *entry* still describes it; return whether it did."""
     if not await is_still(calls, old, entry):
         return False
     place = {"Bucket": calls.bucket, "Key": old}

@@ -76,7 +76,7 @@ async def publish_new(calls: S3Calls, upload: Upload) -> bool:
 
 
 async def second_writers_are_refused(calls: S3Calls, key: str) -> bool:
-    """Write *key* once, then twice more, whole and in parts; return whether only the first counts.
+    """Write *key* three times; return whether the last two, whole and in parts, are refused.
 
     Leaves the object there.
     """

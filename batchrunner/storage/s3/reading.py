@@ -1,4 +1,4 @@
-"""Reading an object in a bucket as a file, a range at a time."""
+"""Reads an object in a bucket as a file, a range at a time."""
 
 from __future__ import annotations
 

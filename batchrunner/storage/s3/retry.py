@@ -28,11 +28,11 @@ class AttemptError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often, and for how long, to retry.
+    """Limits how often, and for how long, a request is retried.
 
     Attributes:
         max_attempts: Attempts in all, the first one included.
-        deadline: Seconds from the first attempt after which nothing is started or waited for.
+        deadline: Seconds from the first attempt after which no attempt starts and no wait goes on.
         first_delay: Longest wait before the second attempt, in seconds; doubles from there on.
         max_delay: Longest wait before any attempt, in seconds.
     """
