@@ -1,4 +1,4 @@
-"""What is stored of a run: what was asked, the plan, what is committed, and which driver runs it."""
+"""The stored state of a run: what was asked, the plan, committed shards, and its driver's lease."""
 
 from batchrunner.checkpoint.documents import Quarantine, RunRecord, Sentinel
 from batchrunner.checkpoint.location import RunLocation

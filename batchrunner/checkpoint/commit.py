@@ -28,7 +28,7 @@ class Finished:
     """A part whose bytes are staged, and what its sentinel will say.
 
     Attributes:
-        dead_letters: Those of the shard, staged for the name that the sentinel gives; None for none.
+        dead_letters: The shard's dead letters, staged; the sentinel has their name. None for none.
     """
 
     stem: str
@@ -49,14 +49,14 @@ def commit(
     """Publish parts and declare their shards complete; return the sentinels that count, by stem.
 
     Atomic and durable for each shard, idempotent. Where another attempt was first, its part stays
-    and ours is dropped. A shard is missing from the answer when under its part's name is something
+    and ours is dropped. A shard is missing from the result if its part's name is taken by an object
     that no attempt of this run wrote.
 
     Raises:
-        StorageError: What is not committed is still as it was.
+        StorageError: A write failed; some shards may be committed, and the others still can be.
     """
-    # Before the part: the driver that adopts it cannot make its dead letters again. Their name is the
-    # attempt's own, so those of an attempt that loses are in no other attempt's way.
+    # Before the parts: a driver that adopts a part cannot make its dead letters again. Each attempt has
+    # its own name for them, so the file of an attempt that loses is in no other attempt's way.
     checkpoint.publish_dead_letters(
         {f.sentinel.errors: f.dead_letters for f in finished if f.dead_letters}
     )
@@ -72,7 +72,7 @@ def commit(
                 checkpoint=checkpoint,
             )
     counting = checkpoint.publish(sentinels)
-    # After the sentinels: until they are durable, the intents are all that the parts can be adopted by.
+    # After the sentinels: until these are durable, a part can be adopted only by its intent.
     sink.remove_intents([sentinel.part for sentinel in counting.values()])
     return counting
 
@@ -82,6 +82,7 @@ def adopt(stem: str, part: str, *, run_uid: str, sink: Storage, checkpoint: Chec
 
     Raises:
         ForeignOutputError: No attempt of this run wrote that part.
+        ObjectNotFoundError: The part is gone.
     """
     if stored := checkpoint.sentinel(stem, run_uid=run_uid):
         return stored
@@ -121,7 +122,7 @@ def _intents(sink: Storage, part: str, *, run_uid: str) -> list[Sentinel]:
 
 
 def sha256_of(sink: Storage, entry: Entry) -> str:
-    """Return the hash of an object, in hex: it is read from end to end."""
+    """Read an object from end to end, and return its SHA-256 in hex."""
     digest = hashlib.sha256()
     with sink.open(entry) as file:
         while block := file.read(_BLOCK_BYTES):

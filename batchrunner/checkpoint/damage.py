@@ -29,7 +29,10 @@ _ONLY_WAY_OUT = (
 
 @contextmanager
 def with_ways_out(*, can_be_repaired: bool = True) -> Iterator[None]:
-    """Add the ways out to the `DamagedOutputError` of a document that a run needs."""
+    """Add what the user can do to a `DamagedOutputError` that is raised inside the block.
+
+    With *can_be_repaired*, that includes `batchrunner verify --repair`.
+    """
     try:
         yield
     except DamagedOutputError as error:
@@ -38,27 +41,28 @@ def with_ways_out(*, can_be_repaired: bool = True) -> Iterator[None]:
 
 
 def lost_plan(records: Storage, keys: Collection[str]) -> str | None:
-    """Return the key of a file of the plan that is gone, though *keys* or a sentinel came after it.
+    """Return the key of a missing file of the plan if a later file or a sentinel exists, else None.
 
-    A session that died before it could store the first one has committed nothing.
+    *keys* are those of the files that exist. A session that died before it could store the first file
+    has committed nothing.
     """
     if keys:
         return next((key for key in map(plan_key, range(len(keys))) if key not in keys), None)
     if not any(True for _ in records.list("sentinels")):
         return None
-    # Asked again: a driver may have stored it, and committed, between the two listings.
+    # Look again: a driver may have stored it, and committed, between the two listings.
     return None if records.head(plan_key(0)) else plan_key(0)
 
 
 def lost(records: Storage, key: str) -> DamagedOutputError:
-    """Return the error for *key*, which is gone while documents that came after it are there."""
+    """Return the error for a missing document *key* of a run that has later documents."""
     return DamagedOutputError(
         f"{records.uri}/{key} is gone, and documents that came after it are there"
     )
 
 
 def schema_from_bytes(data: bytes, *, key: str) -> pa.Schema:
-    """Read a schema back.
+    """Return the Arrow schema in *data*, the document under *key*.
 
     Raises:
         DamagedOutputError: The bytes are torn or foreign.

@@ -1,8 +1,8 @@
 """Dead letters: the rows that failed, each with its place in the source and its error.
 
-Two kinds of files hold them. One that a sentinel names is part of the output. The other has the first
-rows of a shard that failed as a whole: no sentinel names it, it explains the failure, and it is garbage
-once that shard is committed.
+Two kinds of files hold them. A file that a sentinel names is part of the output. A file of the other
+kind holds the first failed rows of a shard that failed as a whole: no sentinel names it, it explains
+the failure, and it is garbage once that shard is committed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _WAY_OUT = (
 
 
 class Stage(StrEnum):
-    """Where on its way a row was stopped."""
+    """Where a row failed: while it was read, or in the capability or after it."""
 
     READ = "read"
     CAPABILITY = "capability"
@@ -51,14 +51,14 @@ class DeadLetter:
     """A row that failed, with its error.
 
     Attributes:
-        shard: Id of the shard that it belongs to.
-        source: URI of its file.
-        position: Where it stands there, and how it looks.
-        stage: Where it was stopped.
-        error: Type of the error.
-        message: What the error says.
-        code: File and line of the user's code that it came from; empty when it came from none.
-        traceback: Of the user's code; kept with the first row of a shard that failed in this way.
+        shard: Id of the row's shard.
+        source: URI of the row's file.
+        position: Where the row is in that file, and the first of its bytes.
+        stage: Where the row failed.
+        error: Name of the error's type.
+        message: Message of the error.
+        code: File and line of the user's code that raised the error; empty if no user code did.
+        traceback: Traceback in the user's code; only on the first row of a shard that failed in this way.
     """
 
     shard: int
@@ -78,7 +78,7 @@ class DeadLetter:
 
     @classmethod
     def refused(cls, shard: Shard, position: Position, error: BaseException) -> DeadLetter:
-        """Return the dead letter of a row that the capability, or the sink, did not take."""
+        """Return the dead letter of a row for which the capability, or the sink, raised *error*."""
         name = getattr(error, "type_name", type(error).__name__)
         message = writable(error)[:_MAX_MESSAGE]
         unread = isinstance(error, UnreadableRowError)  # the capability has not seen it
@@ -88,7 +88,7 @@ class DeadLetter:
 
     @property
     def kind(self) -> tuple[str, str]:
-        """What rows have in common that failed in the same way: type of the error, and place."""
+        """Type of the error and place in the code: equal for rows that failed in the same way."""
         return self.error, self.code
 
     @property
@@ -101,11 +101,11 @@ class DeadLetter:
 
     @property
     def row(self) -> str:
-        """Return how the row looks, in one line; not all of it when it is long."""
+        """Return the row's content in one line, shortened if it is long."""
         return one_line(self.position.raw.decode(errors="replace"), most=MAX_SHOWN_ROW)
 
     def to_line(self) -> bytes:
-        """Return the dead letter as it is kept: a JSON object in a line."""
+        """Return the dead letter in its stored form: a JSON object in one line."""
         fields: dict[str, Any] = {
             "version": 1,
             "shard": self.shard,
@@ -125,25 +125,25 @@ class DeadLetter:
 
 
 def writable(text: object) -> str:
-    """Return *text*, of the user's code, as it may be kept: no secrets, and nothing but UTF-8.
+    """Return *text* from the user's code in a form that may be stored: no secrets, and valid UTF-8.
 
-    Cut it only afterwards: half a secret is not recognised as one.
+    Shorten it only afterwards: half a secret is not recognised as one.
     """
     return scrubbed(str(text).encode(errors="backslashreplace").decode())
 
 
 def one_line(text: str, *, most: int) -> str:
-    """Return at most so many characters of *text* that a terminal shows and does not obey."""
+    """Return the first *most* characters of *text* in one line, unprintable ones escaped."""
     words = " ".join(text.split())
     shown = words if len(words) <= most else f"{words[:most]}…"
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
 
 
 def dead_letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict[str, Any]]:
-    """Yield the dead letters that *sentinel* names, as they are kept.
+    """Yield the dead letters in the file that *sentinel* names, each as its stored JSON object.
 
     Raises:
-        DamagedOutputError: They are not all there, or not whole.
+        DamagedOutputError: The file is gone or damaged, or does not hold `rows_failed` rows.
     """
     if not sentinel.errors:
         return
@@ -162,10 +162,10 @@ def dead_letters_of(checkpoint: Checkpoint, sentinel: Sentinel) -> Iterator[dict
 
 
 def dead_letter_in(line: bytes) -> dict[str, Any]:
-    """Return the dead letter in *line*, as it is kept.
+    """Return the stored dead letter in *line*, as a JSON object.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The line is not a dead letter.
     """
     dead_letter = orjson.loads(line)
     if isinstance(dead_letter, dict) and all(
@@ -176,14 +176,14 @@ def dead_letter_in(line: bytes) -> dict[str, Any]:
 
 
 class DeadLetterFile:
-    """The dead letters of one attempt, staged: they count once a name is published for them."""
+    """Writes the dead letters of one attempt to a staged file; they count once it is published."""
 
     def __init__(self, staged: Staged) -> None:
         self.staged, self.count = staged, 0
         self._hash = hashlib.sha256()
 
     def append(self, dead_letters: Iterable[DeadLetter]) -> None:
-        """Write *dead letters* at the end."""
+        """Append *dead_letters* to the file."""
         lines = [dead_letter.to_line() for dead_letter in dead_letters]
         data = b"".join(lines)
         self.staged.file.write(data)
@@ -197,12 +197,12 @@ class DeadLetterFile:
 def keep_dead_letters(
     checkpoint: Checkpoint, stem: str, dead_letters: Sequence[DeadLetter], *, epoch: int
 ) -> None:
-    """Store the *dead letters* of the last attempt at a shard that failed: durable, best effort.
+    """Store the *dead_letters* of the last attempt at a shard that failed: durable, best effort.
 
-    Never raises for storage: the shard's failure is reported in any case.
+    A storage error is logged, not raised: the shard's failure is reported in any case.
     """
-    # By epoch: the latest driver's count, and clocks of two machines differ. A task that Ray runs
-    # again leaves a second file; both have the same rows.
+    # The name has the epoch, not a time: the latest driver's file counts, and the clocks of two machines
+    # differ. A task that Ray runs again leaves a second file; both have the same rows.
     name = f"{stem}.failed.{epoch:08d}.{uuid.uuid4().hex}.jsonl"
     try:
         file = DeadLetterFile(checkpoint.records.stage())
@@ -218,9 +218,9 @@ def keep_dead_letters(
 
 
 def kept_dead_letters(checkpoint: Checkpoint) -> dict[str, str]:
-    """Return the keys of the latest dead letters of failed shards, by the stem of their part.
+    """Return the key of each failed shard's latest dead-letter file, by the stem of its part.
 
-    One listing. Also those of shards that were committed since.
+    One listing. It includes shards that were committed since.
     """
     # Sorted by stem and then by epoch, so that a later file replaces an earlier one.
     keys = sorted(entry.key for entry in checkpoint.records.list("errors"))
@@ -228,10 +228,10 @@ def kept_dead_letters(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def dead_letters_under(checkpoint: Checkpoint, key: str) -> Iterator[dict[str, Any]]:
-    """Yield the dead letters of a failed shard, which are stored under *key*.
+    """Yield the dead letters of a failed shard, stored under *key*, each as its stored JSON object.
 
     Raises:
-        DamagedOutputError: A line is no dead letter.
+        DamagedOutputError: A line is not a dead letter.
     """
     try:
         for line in lines_of(checkpoint.records, key):
@@ -241,7 +241,7 @@ def dead_letters_under(checkpoint: Checkpoint, key: str) -> Iterator[dict[str, A
 
 
 def _raw(raw: bytes) -> dict[str, str]:
-    """Return the row as text, or in base64 when it is none."""
+    """Return the field for the row's bytes: text, or base64 if they are not UTF-8."""
     try:
         return {"raw": raw.decode()}
     except UnicodeDecodeError:

@@ -23,9 +23,9 @@ _KINDS: dict[str, Any] = {"int": int, "str": str, "float": (int, float), "dict[s
 
 
 class _Document:
-    """A frozen dataclass that is kept as a JSON object with a checksum of itself at its end.
+    """A frozen dataclass that is stored as one JSON object, with a checksum as its last member.
 
-    Its last field is the format version.
+    The last field of each subclass is the format version.
     """
 
     __slots__ = ()
@@ -35,11 +35,11 @@ class _Document:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, key: str) -> Self:
-        """Read a document back.
+        """Parse and check *data*, the document under *key*.
 
         Raises:
             DamagedOutputError: The bytes are torn, foreign or edited.
-            NewerFormatError: They are of a later version.
+            NewerFormatError: The document is of a later format version.
         """
         try:
             values, is_unchanged = unseal(data)
@@ -57,11 +57,11 @@ class _Document:
 
     @classmethod
     def from_fields(cls, values: Any, *, key: str) -> Self:
-        """Make a document of the values of its fields.
+        """Return the document whose fields have these *values*.
 
         Raises:
-            DamagedOutputError: They are not those of such a document.
-            NewerFormatError: They are of a later version.
+            DamagedOutputError: A field is missing, unknown or of another type.
+            NewerFormatError: The document is of a later format version.
         """
         try:
             check_version(values["version"], name=key, newest=FORMAT_VERSION)
@@ -80,11 +80,11 @@ def _torn(kind: type, key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord(_Document):
-    """What was asked for when the checkpoint was made, or when a change was accepted.
+    """What the user asked for when the run began, or when a change of the spec was accepted.
 
     Attributes:
         run_uid: Names the run over all its sessions.
-        name: Of the spec.
+        name: Name of the spec.
         created_at: ISO 8601, UTC. For people, never compared.
         created_by: user@host. For people.
         spec: The spec's text before interpolation.
@@ -104,14 +104,14 @@ class RunRecord(_Document):
 
 @dataclass(frozen=True, slots=True)
 class Quarantine(_Document):
-    """Says that a shard failed too often to be retried before a user says so.
+    """Says that a shard failed as often as it may, and waits for `retry`.
 
     Attributes:
         run_uid: The run it belongs to.
-        shard: Id.
+        shard: Id of the shard.
         reason: Why the last attempt failed.
-        attempts: How many there were.
-        session: The driver session that gave it up.
+        attempts: How many attempts there were.
+        session: The driver session that quarantined the shard.
     """
 
     run_uid: str
@@ -123,7 +123,7 @@ class Quarantine(_Document):
 
     @classmethod
     def unreadable(cls, shard: int, error: DamagedOutputError) -> Quarantine:
-        """Stand in for a damaged one, of which only the name can be read: it names no run."""
+        """Return a stand-in for the damaged document of *shard*; it names no run."""
         return cls("", shard, f"why it was quarantined is lost: {error}", attempts=0, session="")
 
 
@@ -133,19 +133,19 @@ class Sentinel(_Document):
 
     Attributes:
         run_uid: The run it belongs to.
-        shard: Id.
+        shard: Id of the shard.
         part: Name of the part in the sink.
-        rows_in: Rows read, also those that failed.
+        rows_in: Rows read, including those that failed.
         rows_out: Rows in the part.
         rows_failed: Rows that failed, each of them a dead letter.
         bytes: Size of the part.
-        sha256: Of the part, in hex.
+        sha256: SHA-256 of the part, in hex.
         write_id: Names the attempt that made the part.
-        session: The driver session that it was made in.
+        session: The driver session in which the part was made.
         seconds: How long the attempt took.
-        errors: Name of the file, in `errors/`, of the dead letters; empty for none.
-        errors_sha256: Of that file, in hex; empty for none.
-        source_hash: Of what the shard was made of (`formats/hashing.py`); empty where none is kept.
+        errors: Name of the dead-letter file in `errors/`; empty if there is none.
+        errors_sha256: SHA-256 of that file, in hex; empty if there is none.
+        source_hash: Hash of the bytes the shard was made of (`formats/hashing.py`); empty if unavailable.
     """
 
     run_uid: str
@@ -165,7 +165,7 @@ class Sentinel(_Document):
     version: int = FORMAT_VERSION
 
     def is_of(self, stem: str, *, run_uid: str) -> bool:
-        """Return whether it is of the part called *stem* and of that run; no other may be trusted."""
+        """Return whether it belongs to part *stem* of run *run_uid*: no other may be trusted."""
         return self.run_uid == run_uid and self.part.partition(".")[0] == stem
 
 
@@ -176,7 +176,7 @@ def lines_of(records: Storage, key: str) -> Iterator[bytes]:
     """Yield the lines of the object under *key*, in bounded memory.
 
     Raises:
-        ObjectNotFoundError: There is none.
+        ObjectNotFoundError: There is no such object.
     """
     entry = records.head(key)
     if entry is None:

@@ -1,7 +1,7 @@
-"""The runs that a checkpoint has seen: the first, and one more for each `--fresh`.
+"""The runs of one checkpoint: the first, and one more for each `--fresh`.
 
-Each has a record and a folder of documents of its own. A worker of an earlier one may live on for seconds, or
-wake up after days: it writes where no later run looks.
+Each run has its own record and its own folder of documents. A worker of an earlier run may live on for
+seconds, or wake up after days: it writes where no later run looks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from batchrunner.storage.below import Below
 from batchrunner.storage.contract import Entry, Storage
 
 CLEARING = "clearing.json"
-"""Left by an earlier version that died while it started over: the next run starts over again."""
+"""Left by an older batchrunner that died during a `--fresh`: the next run starts over again."""
 
 _RECORD = re.compile(r"run(?:-(\d{4,}))?\.json")
 WORKER_LOGS = "logs"
@@ -42,19 +42,19 @@ _SHARED = {
     "sessions": ("0.jsonl", "0.stop"),
     WORKER_LOGS: ("0/host-1-0.log",),
 }
-"""The same for the folders at the root, which all runs of the checkpoint share."""
+"""The folders at the root, which all runs of the checkpoint share, with examples of the names in them."""
 
 ReadBefore = dict[int, dict[Entry, Any]]
-"""What documents hold that were read already, by run and object: neither changes."""
+"""The documents that were read already, by run number and object. An object never changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incarnations:
-    """What a listing of a checkpoint's root says.
+    """The runs that a listing of a checkpoint's root shows.
 
     Attributes:
-        numbers: Of the runs that are remembered, ascending: the last one counts.
-        is_half_cleared: An earlier version died while it started over.
+        numbers: Numbers of the runs whose records exist, ascending: the last is the current run.
+        is_half_cleared: Whether an older batchrunner died during a `--fresh`.
     """
 
     numbers: tuple[int, ...]
@@ -69,24 +69,24 @@ def incarnations_in(storage: Storage) -> Incarnations:
 
 
 def record_key(number: int) -> str:
-    """Return the key of a run's record, which claims that number for it."""
+    """Return the key of the record of run *number*; to create the record claims the number."""
     return f"run-{number:04d}.json" if number else "run.json"
 
 
 def is_record_key(key: str) -> bool:
-    """Return whether *key* is that of a run's record."""
+    """Return whether *key* is the key of a run's record."""
     return _RECORD.fullmatch(key) is not None
 
 
 def folder(number: int) -> str:
-    """Return the folder of a run's other documents; "" for the root."""
+    """Return the folder of the other documents of run *number*; "" is the root."""
     return f"run-{number:04d}" if number else ""
 
 
 def example_keys() -> list[str]:
-    """Return an example of each kind of key that a checkpoint holds, of a first run and of later ones.
+    """Return example keys of every kind that a checkpoint holds, for a first run and later ones.
 
-    Without names that begin with "." or "_", which are never data of a source.
+    Names that begin with "." or "_" are left out: a source never reads files with such names.
     """
     of_a_run = ["schema.arrow", *_listed(_OF_A_RUN)]
     numbers = (0, 1, 12)
@@ -99,9 +99,10 @@ def _listed(folders: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def remove_records(storage: Storage, number: int) -> None:
-    """Remove what is stored of a run, its own record last: until then the next driver finds it again.
+    """Remove the documents of run *number*, its record last.
 
-    What `verify --repair` moved away holds rows, and stays.
+    Until the record is gone, the next driver finds the run. What `verify --repair` moved away stays,
+    since it holds rows.
     """
     above = f"{folder(number)}/" if number else ""
     for name in _OF_A_RUN:
@@ -111,7 +112,7 @@ def remove_records(storage: Storage, number: int) -> None:
 
 
 class RunDocuments:
-    """One run of a checkpoint: which one it is, and what was asked of it."""
+    """One run of a checkpoint: its number, its record, and the changes that were accepted."""
 
     def __init__(
         self, storage: Storage, *, incarnation: int = 0, earlier: Sequence[int] = ()
@@ -119,21 +120,21 @@ class RunDocuments:
         """Open run number *incarnation* of the checkpoint at *storage*.
 
         Attributes:
-            storage: The root, which all its runs share: leases, sessions, what is staged.
-            records: Everything else, of this run alone.
-            earlier: Numbers of the runs that a `--fresh` ended and that are still remembered.
-            is_half_cleared: An earlier version died while it started over.
+            storage: The root, which all its runs share: run records, leases, sessions, staged bytes.
+            records: All other documents, of this run alone.
+            earlier: Numbers of the runs that a `--fresh` ended and whose records still exist.
+            is_half_cleared: Whether an older batchrunner died during a `--fresh`.
         """
         self.storage, self.incarnation, self.earlier = storage, incarnation, tuple(earlier)
         self.records: Storage = Below(storage, folder(incarnation)) if incarnation else storage
         self.is_half_cleared = False
         self._is_new = False
-        """A listing has shown that there is no run: asking for its record would be a request."""
+        """Whether a listing has shown that there is no run, so that `run` need not request its record."""
         self._read_before: ReadBefore = {}
 
     @classmethod
     def current(cls, storage: Storage, *, read_before: ReadBefore | None = None) -> Self:
-        """Open the run that counts, the last one; nothing in *read_before* is read again."""
+        """Open the current run, the last one. Documents in *read_before* are not read again."""
         listed = incarnations_in(storage)
         *earlier, number = listed.numbers or (0,)
         checkpoint = cls(storage, incarnation=number, earlier=earlier)
@@ -143,11 +144,11 @@ class RunDocuments:
         return checkpoint
 
     def reopened(self) -> Self:
-        """Open the run that counts by now; no plan, sentinel or sentinel index is read a second time."""
+        """Open the run that is current now, without reading plan, sentinels and indexes again."""
         return type(self).current(self.storage, read_before=self._read_before)
 
     def next(self) -> Self:
-        """Return the run that a `--fresh` begins."""
+        """Return the run that a `--fresh` begins after this one; nothing of it is stored yet."""
         checkpoint = type(self)(
             self.storage,
             incarnation=self.incarnation + 1,
@@ -157,7 +158,7 @@ class RunDocuments:
         return checkpoint
 
     def ended(self) -> list[Self]:
-        """Return the runs that a `--fresh` ended, as far as they are remembered."""
+        """Return the runs that a `--fresh` ended and whose records still exist."""
         return [type(self)(self.storage, incarnation=number) for number in self.earlier]
 
     def is_starting_over(self) -> bool:
@@ -168,10 +169,10 @@ class RunDocuments:
         )
 
     def run(self) -> RunRecord | None:
-        """Return what was asked for last, or None when there is no run yet.
+        """Return the record of what was asked for last, or None when there is no run yet.
 
         Raises:
-            DamagedOutputError: It cannot be read; the message names the ways out.
+            DamagedOutputError: The record cannot be read; the message names the ways out.
         """
         where = f"{self.storage.uri}/{record_key(self.incarnation)}"
         if self._is_new:
@@ -187,34 +188,35 @@ class RunDocuments:
             return RunRecord.from_bytes(data, key=where)
 
     def refuse_without_record(self) -> None:
-        """Refuse a run of which there are documents, but not the first that it wrote.
+        """Raise if this run has a plan or sentinels, but no record, which is written before them.
 
         Raises:
-            DamagedOutputError: It is gone; the message names the way out.
+            DamagedOutputError: The record is gone; the message names the way out.
         """
         if any(True for name in ("plan", "sentinels") for _ in self.records.list(name)):
             with with_ways_out(can_be_repaired=False):
                 raise lost(self.storage, record_key(self.incarnation))
 
     def keep_number(self) -> None:
-        """Keep the number of this run taken, even if its record is gone: it ended, and left parts.
+        """Put an empty record if this run's record is gone, so that no new run gets its number.
 
-        An empty record is a damaged one: no driver goes on with it, and its parts are moved aside.
+        The run has ended, and may have left parts. An empty record counts as damaged: no driver
+        continues such a run, and its parts are moved aside.
         """
         if self._is_new:
             self.storage.put_if_absent({record_key(self.incarnation): b""})
 
     def begin(self, record: RunRecord) -> None:
-        """Write down what is asked for, before anything is done about it.
+        """Store the *record* of what is asked for, before the plan and before any shard runs.
 
         Raises:
             LeaseHeldError: Another driver was first.
         """
-        self._is_new = False  # before the write: its answer may be lost, and the record there
+        self._is_new = False  # before the write: if its answer is lost, the record may be there
         create(self.storage, record_key(self.incarnation), record.to_bytes())
 
     def withdraw(self, record: RunRecord) -> None:
-        """Take back a run that was begun by a driver which had lost its right to."""
+        """Remove the *record* of a run that this driver began after it had lost the lease."""
         key = record_key(self.incarnation)
         there = self.storage.head(key)
         # By content: the driver that took over may have begun a run of its own under this number.
@@ -222,13 +224,13 @@ class RunDocuments:
             self.storage.delete_exactly([there])
 
     def accept_change(self, record: RunRecord) -> None:
-        """Write down that a user accepted another spec for this run, and which user."""
+        """Store the *record* of a changed spec that a user accepted; it names the user."""
         number = len(list(self.records.list("changes"))) + 1
         create(self.records, f"changes/{number:04d}.json", record.to_bytes())
 
 
 def create(storage: Storage, key: str, data: bytes) -> None:
-    """Write a document that one driver alone may write.
+    """Store a document that only one driver may write. Atomic and durable.
 
     Raises:
         LeaseHeldError: Another driver was first.

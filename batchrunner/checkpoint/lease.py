@@ -1,8 +1,8 @@
-"""The right of one driver to run: which has it, taken over when its owner is dead.
+"""The lease: the right of one driver to run, which another takes over once its owner is dead.
 
-Each owner claims the next epoch by creating an object of that number; of two that try, one gets
-it. The lease saves work and shows which driver runs. It is no lock: a part and its sentinel are
-published only if absent, and that holds with any number of drivers.
+A driver claims the next epoch by creating an object of that number; of two that try, one gets it.
+The lease saves work and shows which driver runs. It is not a lock: a part and its sentinel are
+published only if absent, which is safe with any number of drivers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from batchrunner.storage.contract import Storage
 
 RENEW_SECONDS = 5.0
 STALE_SECONDS = 30.0
-"""A lease elsewhere whose counter stands still for so long, by our own clock, has no owner."""
+"""If the counter of a lease on another machine does not change for so long, by our own clock, its
+owner counts as dead."""
 
 _KEY = re.compile(r"lease/(\d{8,})\.json")
 
@@ -49,19 +50,19 @@ class LeaseOwner:
         return cls(session, platform.node(), _boot(), pid, _started(pid))
 
     def is_here(self) -> bool:
-        """Return whether it runs, or ran, where this process can see it."""
+        """Return whether the owner runs, or ran, where this process can see it."""
         return self.is_known and (self.host, self.boot) == (platform.node(), _boot())
 
     @property
     def is_known(self) -> bool:
-        """Return whether the lease names it."""
+        """Return whether the lease names its owner: a damaged one does not."""
         return self.pid > 0
 
     def is_alive(self) -> bool:
-        """Return whether it still runs. Only for one that is here.
+        """Return whether the owner still runs. Call it only if the owner `is_here`.
 
-        This process is alive, and yet not the owner of a lease whose session is over or never
-        began: its claim or its release went through, and the store's answer did not.
+        A lease may name this process, but a session that is over or never began: then the release or
+        the claim reached the store, and the answer was lost. Its owner counts as dead.
         """
         if self.pid == os.getpid() and self.session not in _ours:
             return False
@@ -70,7 +71,7 @@ class LeaseOwner:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What is stored: which driver has the right, and a counter that shows that it is alive."""
+    """The stored lease: which driver owns it, and a counter that shows that the driver is alive."""
 
     epoch: int
     owner: LeaseOwner
@@ -100,9 +101,10 @@ class Lease:
 
     @classmethod
     def unreadable(cls, epoch: int, data: bytes) -> Lease:
-        """Stand in for a lease that names no owner; equal for the same *data*.
+        """Return a stand-in for a damaged lease, which names no owner; equal for the same *data*.
 
-        Its owner counts as one elsewhere: alive if the object changes, for each renewal replaces it.
+        Its owner is treated as one on another machine: alive if the object changes, since each renewal
+        replaces it.
         """
         return cls(epoch, LeaseOwner(hashlib.sha256(data).hexdigest(), "", "", 0, ""))
 
@@ -115,7 +117,7 @@ class Lease:
 def current_lease(storage: Storage) -> Lease | None:
     """Return the lease of the latest epoch, or None when there was never one.
 
-    One that is damaged still has its epoch, by its name: see `Lease.unreadable`.
+    A damaged lease still shows its epoch, by its key: see `Lease.unreadable`.
     """
     epochs = _epochs(storage)
     return _read(storage, epochs[-1]) if epochs else None
@@ -141,18 +143,18 @@ def acquire_lease(
 ) -> Lease:
     """Claim the next epoch.
 
-    A released lease, or one whose owner died on this machine, is taken over at once; one of another
-    machine, or one that is damaged, when its object stands still for `STALE_SECONDS`: *waiting* is
-    called with it first.
+    A released lease, or one whose owner died on this machine, is taken over at once. A lease of
+    another machine, or a damaged one, is taken over if it does not change for `STALE_SECONDS`;
+    *waiting* is called with it before that wait.
 
     Raises:
-        LeaseHeldError: Its owner is alive, or another driver claimed the epoch first.
+        LeaseHeldError: The owner is alive, or another driver claimed the epoch first.
     """
     last = current_lease(storage)
     if last and not last.released:
         _refuse_if_alive(storage, last, waiting=waiting)
     mine = Lease(last.epoch + 1 if last else 1, owner)
-    _ours.add(owner.session)  # before another thread can see the claim and take it for a dead one
+    _ours.add(owner.session)  # before another thread can see the claim and take its owner for dead
     won = frozenset[str]()
     try:
         won = storage.put_if_absent({mine.key: mine.to_bytes()})
@@ -193,12 +195,13 @@ def check_lease(storage: Storage, lease: Lease) -> None:
     """Check that no newer epoch was claimed, and that this one is still there: one listing.
 
     Raises:
-        LeaseHeldError: It is not so: this driver must stop.
+        LeaseHeldError: A newer epoch was claimed, or the lease is gone: this driver must stop.
     """
     epochs = _epochs(storage)
     if epochs and epochs[-1][0] > lease.epoch:
         raise _held(_read(storage, epochs[-1]))
-    # Without its lease, a driver would go on in folders that it makes again, and call them complete.
+    # If the checkpoint was removed, a driver that went on would make its folders again, and declare the
+    # run complete without what was in them.
     if not epochs or epochs[-1][0] < lease.epoch:
         raise LeaseHeldError(
             f"{storage.uri}/{lease.key}, the lease of this driver, is gone: the checkpoint was removed "
@@ -207,10 +210,10 @@ def check_lease(storage: Storage, lease: Lease) -> None:
 
 
 def renew_lease(storage: Storage, lease: Lease) -> Lease:
-    """Show that the owner is alive.
+    """Advance the lease's counter, which shows that its owner is alive, and return the new lease.
 
     Raises:
-        LeaseHeldError: A newer epoch was claimed: this driver must stop.
+        LeaseHeldError: A newer epoch was claimed, or the lease is gone: this driver must stop.
     """
     # Before the write: a driver that was displaced must not look alive to the one that displaced it.
     check_lease(storage, lease)
@@ -220,14 +223,14 @@ def renew_lease(storage: Storage, lease: Lease) -> Lease:
 
 
 def release_lease(storage: Storage, lease: Lease) -> None:
-    """Give the right back. A newer epoch, if there is one, is not touched."""
+    """Mark the lease as released. A newer epoch, if there is one, is not touched."""
     _ours.discard(lease.owner.session)
     with contextlib.suppress(ObjectNotFoundError):
         storage.put(lease.key, dataclasses.replace(lease, released=True).to_bytes())
 
 
 def _boot() -> str:
-    """Return what distinguishes this boot and this container from others."""
+    """Return an id of this boot and this container; "" where the kernel has none."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
@@ -236,7 +239,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when process *pid* began, in the kernel's own count, or "" when there is none."""
+    """Return when process *pid* started, in the kernel's clock ticks, or "" if it does not run."""
     try:
         # The command's name may hold anything, so count fields from the parenthesis that ends it.
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -247,7 +250,7 @@ def _started(pid: int) -> str:
 
 
 def _answers(pid: int) -> str:
-    """Stand in for a start time where the kernel has none to read."""
+    """Return "runs" if process *pid* exists, else "": for systems without /proc."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

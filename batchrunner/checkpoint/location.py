@@ -1,4 +1,4 @@
-"""Where a run lives: the storages that its spec names, opened in one way for all who read or write them."""
+"""Where a run lives: opens the storages that its spec names, in the same way for all callers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RunLocation:
     Attributes:
         spec: What was asked for.
         sink: Where the parts are.
-        checkpoint: The documents of the run that counts.
+        checkpoint: The documents of the current run.
     """
 
     spec: BatchSpec
@@ -25,10 +25,10 @@ class RunLocation:
 
     @classmethod
     def of(cls, spec: BatchSpec) -> RunLocation:
-        """Open sink and checkpoint. Lists the checkpoint's runs, and writes nothing.
+        """Open sink and checkpoint of *spec*. Lists the checkpoint's runs, and writes nothing.
 
         Raises:
-            StorageError: One of them cannot be reached.
+            StorageError: The checkpoint cannot be listed.
         """
         return RunLocation(spec, sink_storage(spec), Checkpoint.current(checkpoint_storage(spec)))
 
@@ -39,8 +39,8 @@ def sink_storage(spec: BatchSpec) -> Storage:
 
 
 def checkpoint_storage(spec: BatchSpec) -> Storage:
-    """Open the checkpoint of *spec*; on the same kind of storage as the sink, with the sink's options."""
-    # The options are of one scheme: those of an s3:// sink mean nothing to a checkpoint on a disk.
+    """Open the checkpoint of *spec*, with the sink's options if both have the same scheme."""
+    # Options belong to a scheme: those of an s3:// sink mean nothing to a checkpoint on a disk.
     same = spec.checkpoint_uri.partition("://")[0] == spec.sink.uri.partition("://")[0]
     options = spec.sink.storage_options if same else {}
     return open_storage(spec.checkpoint_uri, storage_options=options)

@@ -1,13 +1,13 @@
-"""Which shards have taken their worker with them: marks that only a death leaves behind.
+"""Marks, which only a dead worker leaves behind: they show which shards may have killed it.
 
-A worker marks a group before it begins and takes the mark away when it ends, whichever way it ends
-alive. A mark that stays names shards under suspicion. They are then tried one by one, each with a
-mark of its own; a shard whose own mark stays is guilty, and goes on in isolation.
+A worker marks a group of shards before it begins, and removes the mark when it ends alive, with or
+without an error. The shards that a remaining mark names are suspects: they are then tried one by one,
+each with its own mark. A shard whose own mark remains is guilty, and goes on in isolation.
 
-Many deaths come from outside: a driver is killed and takes its workers along, a node is lost. They
-count against no shard. A death counts when the driver of its session outlived it: then the next
-worker of that session sees the mark, and writes into it that this was a death. Where the worker is
-the driver, the two kinds look alike: there a shard may be isolated for it, but is never quarantined.
+Many deaths come from outside: a driver is killed and takes its workers along, or a node is lost. They
+count against no shard. A death counts if the driver of its session outlived it: then the next worker
+of that session sees the mark, and records the death in it. Where worker and driver are one process,
+the two kinds look alike: then the shard may be isolated, but is never quarantined.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from batchrunner.errors import ObjectNotFoundError
 from batchrunner.storage import Storage
 
 MOST_DEATHS = 10
-"""So many workers may die over a shard alone. From the second on, its capability runs in a process
-of its own, so that it is the environment that kills them, or the reading of its file."""
+"""How many workers may die over a shard that they try alone. After the first, its capability runs in a
+process of its own, so what kills the later ones is the environment, or reading the file."""
 
 _OUTSIDE_DEATHS_ALONE = 1
 _OUTSIDE_DEATHS_BESIDE = 3
@@ -36,14 +36,14 @@ _OUTSIDE_DEATHS_BESIDE = 3
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a worker left that did not end alive, or has not ended yet.
+    """The mark of a worker that died, or that is still at work.
 
     Attributes:
-        key: Where it is stored.
-        shards: Ids of the shards of its group, in the order in which it takes them.
-        session: Of its driver.
-        node: Where it ran; "" where that is the driver's process.
-        is_death: Whether a later worker of that session saw that it had died.
+        key: Key of the mark.
+        shards: Ids of the shards of the worker's group, in the order in which it takes them.
+        session: Session of its driver.
+        node: Node that it ran on; "" if it ran in the driver's process.
+        is_death: Whether a later worker of that session recorded that it had died.
     """
 
     key: str
@@ -55,11 +55,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """What a worker can say of the deaths of others.
+    """Decides what a worker can conclude from the marks of other workers.
 
     Attributes:
-        session: Its own; whose driver is alive as long as it is.
-        node: Where it runs; "" in the driver's own process, which outlives no worker.
+        session: Its own session, whose driver is alive as long as this worker is.
+        node: Node that it runs on; "" in the driver's own process, which outlives no worker.
         is_lost: Returns whether a node is gone, with all that ran there.
     """
 
@@ -68,33 +68,33 @@ class Witness:
     is_lost: Callable[[str], bool] = lambda _: False
 
     def is_of_others(self, mark: Mark) -> bool:
-        """Return whether *mark* is of another process: this one is alive."""
+        """Return whether another process left *mark*: this one is alive."""
         return bool(self.node) or mark.session != self.session
 
     def counts(self, mark: Mark) -> bool:
-        """Return whether *mark* is of a death that a row may have caused: its driver and node live."""
+        """Return whether a row may have caused the death: driver and node outlived the worker."""
         outlived = mark.is_death or (self.node and mark.session == self.session)
         return bool(outlived) and not self.is_lost(mark.node)
 
     @property
     def patience(self) -> int:
-        """How many deaths from outside, over a shard alone, isolate it.
+        """How many deaths from outside isolate a shard that its worker had alone.
 
-        Isolation costs a second copy of the model, so elsewhere than in the driver a shard is not
-        held for the cause at once. But a row that takes the memory of a whole container takes the
-        driver along each time, and would do so for ever.
+        Isolation costs a second copy of the model, so a worker outside the driver's process does not
+        take the shard for the cause at once. But a row that uses up the memory of a whole container
+        kills the driver, too, each time, and would do so for ever.
         """
         return _OUTSIDE_DEATHS_BESIDE if self.node else _OUTSIDE_DEATHS_ALONE
 
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """What the marks that stayed say.
+    """The shards that may have killed their workers.
 
     Attributes:
-        suspects: Shards of groups whose worker died.
-        deaths: How often a worker died over a shard alone and its driver did not, by id.
-        outside: How often one died over a shard alone with its driver or its node, by id.
+        suspects: Ids of shards that a dead worker may have begun.
+        deaths: By shard id, how many workers died over it alone while their driver lived on.
+        outside: By shard id, how many workers died over it alone with their driver or their node.
     """
 
     suspects: frozenset[int]
@@ -103,31 +103,28 @@ class Suspicion:
 
 
 def marks_left(storage: Storage) -> list[Mark]:
-    """Return each mark that is there. One listing, and a read for each.
-
-    Also those of groups that are at work elsewhere.
-    """
+    """Return all marks, also of workers that are at work. One listing, and a read for each."""
     return [_mark(key, fields) for key, fields in _marks(storage)]
 
 
 def suspicion(
     marks: Iterable[Mark], todo: Container[int], *, in_flight: int, witness: Witness
 ) -> Suspicion:
-    """Say what *marks* mean for the shards *todo*.
+    """Return which of the shards *todo* are suspects, by the *marks*.
 
     Args:
-        marks: Those that are left. Those of groups at work elsewhere name shards that are not ours.
-        todo: Ids of the shards that are asked about; none is committed.
-        in_flight: A worker takes the shards of a group in order, at most so many at a time: the
-            others of a dead one had not begun.
-        witness: Who asks.
+        marks: All marks. Those of workers that are at work name shards that are not in *todo*.
+        todo: Ids of uncommitted shards.
+        in_flight: How many shards of its group, which it takes in order, a worker works on at most
+            at the same time: a dead worker had not begun those after them.
+        witness: The worker that asks.
     """
     suspects: set[int] = set()
     deaths: Counter[int] = Counter()
     outside: Counter[int] = Counter()
     for mark in filter(witness.is_of_others, marks):
-        # In the order of the group, and without the committed ones: what it had begun is among the
-        # first `in_flight` of the rest.
+        # The worker took its group in order, and shards that are committed are not in `todo`: what it had
+        # begun is among the first `in_flight` of the rest.
         suspects.update(islice((shard for shard in mark.shards if shard in todo), in_flight))
         if len(mark.shards) == 1 and mark.shards[0] in todo:
             (deaths if witness.counts(mark) else outside).update(mark.shards)
@@ -138,7 +135,7 @@ def suspicion(
 def marked(
     storage: Storage, shards: Iterable[int], *, session: str, node: str = ""
 ) -> Iterator[None]:
-    """Have *shards* marked inside the block. Durable before it begins."""
+    """Mark *shards* inside the block. The mark is durable before the block begins."""
     key = f"attempts/{uuid.uuid4().hex}.json"
     mark = {"version": 1, "session": session, "node": node, "shards": list(shards)}
     storage.put_if_absent({key: orjson.dumps(mark)})
@@ -150,10 +147,10 @@ def marked(
 
 
 def record_deaths(storage: Storage, todo: Container[int], *, session: str) -> None:
-    """Write into the marks of *session* that name shards *todo* that their workers died.
+    """Record in the marks of *session* that name any of the shards *todo* that their workers died.
 
-    To be called by the next worker that gets the shards, before it begins: the driver of the
-    session is alive now, and once it is killed no later driver can find that out.
+    The next worker that gets the shards calls this before it begins: the driver of the session is
+    alive now, and once it is killed no later driver can find that out.
     """
     for key, fields in _marks(storage):
         is_new = fields["session"] == session and not fields.get("death")
@@ -164,7 +161,7 @@ def record_deaths(storage: Storage, todo: Container[int], *, session: str) -> No
 def remove_marks(storage: Storage, *, session: str) -> None:
     """Remove the marks of *session*: its workers ended on a stop, and did not die of a row.
 
-    A mark that says so stays: a row that kills does so however the session ends.
+    A mark with a recorded death stays: a deadly row kills its worker however the session ends.
     """
     marks = marks_left(storage)
     storage.delete([m.key for m in marks if m.session == session and not m.is_death])

@@ -1,4 +1,4 @@
-"""The stored plan: which shards there are, for ever. Parquet, one file a generation, append-only."""
+"""The stored plan: all shards of a run. One Parquet file for each generation, never changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT_VERSION = 2
-"""1 had no checksum, no identities and no place."""
+"""Version 1 had no checksum, no identities and no place."""
 
 _METADATA = b"batchrunner"
 _CHECK = "check"
@@ -26,12 +26,12 @@ _CHECK = "check"
 
 @dataclass(frozen=True, slots=True)
 class PlanFacts:
-    """What the first plan decided for all that follow.
+    """What the first generation decided for all later ones.
 
     Attributes:
         width: Digits of a shard's id in the name of its part.
-        format: Of the parts.
-        compression: Of the parts.
+        format: Format of the parts.
+        compression: Compression of the parts.
         unit: What new files are sharded by.
         count: How many of *unit* make a shard.
     """
@@ -58,11 +58,11 @@ class PlanFacts:
 
 @dataclass(frozen=True, slots=True)
 class RunPlace:
-    """Where a run was when a generation was made; its URIs are of that place.
+    """Where sink and checkpoint were when a generation was made, and its URIs were valid.
 
     Attributes:
-        sink: URI; empty in a generation of format version 1.
-        checkpoint: URI; likewise.
+        sink: URI of the sink; empty in a generation of format version 1.
+        checkpoint: URI of the checkpoint; empty in a generation of format version 1.
     """
 
     sink: str = ""
@@ -71,14 +71,14 @@ class RunPlace:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One file of the plan.
+    """One file of the plan: the shards that one session added and retired.
 
     Attributes:
+        facts: What the first generation decided.
         shards: The shards it adds.
         retired: Ids of earlier shards whose file changed or vanished; their parts don't count.
-        identities: By URI, of files of earlier shards that have another identity now and the same
-            bytes.
-        place: Where the run was.
+        identities: By URI, the new identity of each file of earlier shards whose bytes are the same.
+        place: Where sink and checkpoint were.
     """
 
     facts: PlanFacts
@@ -89,12 +89,12 @@ class Generation:
 
     @property
     def changes_output(self) -> bool:
-        """Return whether an output that was complete before is not any more."""
+        """Return whether an output that was complete before is no longer complete."""
         return bool(self.shards or self.retired)
 
 
 def plan_key(number: int) -> str:
-    """Return the key of a generation."""
+    """Return the key of generation *number*."""
     return f"plan/{number:04d}.parquet"
 
 
@@ -112,7 +112,7 @@ def plan_to_bytes(generation: Generation) -> bytes:
     }
     header[_CHECK] = _checksum(header, columns)
     table, buffer = pa.table(columns, schema=_schema()), pa.BufferOutputStream()
-    # Without statistics and schema, which are never read: they have no checksum, and a plan is to be small.
+    # Without statistics and Arrow schema: nothing reads them, they have no checksum, and they take space.
     with pq.ParquetWriter(
         buffer,
         table.schema,
@@ -127,11 +127,11 @@ def plan_to_bytes(generation: Generation) -> bytes:
 
 
 def plan_from_bytes(data: bytes, *, key: str) -> Generation:
-    """Read a generation back.
+    """Parse and check *data*, the generation under *key*.
 
     Raises:
-        DamagedOutputError: The bytes are torn or foreign.
-        NewerFormatError: They are of a later version.
+        DamagedOutputError: The bytes are torn, foreign or edited.
+        NewerFormatError: The generation is of a later format version.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -165,7 +165,7 @@ def _generation(
 
 
 def _checksum(header: Mapping[str, Any], columns: Mapping[str, list[Any]]) -> str:
-    """Return the hash of all that a generation says, whatever Parquet makes of it."""
+    """Return a hash of a generation's content that does not depend on how Parquet stores it."""
     content = orjson.dumps([header, columns], option=orjson.OPT_SORT_KEYS)
     return xxhash.xxh3_128_hexdigest(content)
 

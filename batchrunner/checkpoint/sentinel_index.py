@@ -1,4 +1,4 @@
-"""All sentinels of a run, read from sentinel indexes: copies of many of them in one object."""
+"""Reads all sentinels of a run; a sentinel index has copies of many of them in one object."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from batchrunner.storage.contract import MAX_DOCUMENT_BYTES, Entry, Storage
 
 _SENTINEL = re.compile(r"sentinels/part-(\d{5,})\.json")
 READERS = 32
-"""Small objects to read at once: it is the way there and back that takes the time."""
+"""How many small objects to read at the same time: the round trip takes the time, not the bytes."""
 _LINES = 50_000
-"""Of one sentinel index, some 500 bytes each: one larger than a document may be could not be read."""
+"""Most lines in one sentinel index, of some 500 bytes each: it must stay below `MAX_DOCUMENT_BYTES`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
-    """What the sentinels say.
+    """All sentinels of a run.
 
     Attributes:
-        good: Of the committed shards, by id.
-        damaged: What is wrong with the others, by id.
-        unindexed: Ids of those that had to be read one by one.
+        good: The sentinels of the committed shards, by shard id.
+        damaged: What is wrong with each damaged sentinel, by shard id.
+        unindexed: Ids of the shards whose good sentinels are in no sentinel index.
     """
 
     good: Mapping[int, Sentinel]
@@ -42,9 +42,9 @@ def read_sentinels(records: Storage, read_before: dict[Entry, Any]) -> Sentinels
     """Return all sentinels: a few listings, plus one read for each that is in no sentinel index.
 
     Args:
-        records: Of the run.
-        read_before: What sentinels and sentinel indexes hold that were read before, by their objects,
-            which never change. Gets what is read now.
+        records: Storage of the run's documents.
+        read_before: Content of the sentinels and sentinel indexes that were read before, by their
+            objects, which never change. What is read now is added.
     """
     # A copy counts only for the very object that it was made of: a sentinel that `verify --repair` moved
     # away, and that was made again, is another object.
@@ -65,7 +65,7 @@ def read_sentinels(records: Storage, read_before: dict[Entry, Any]) -> Sentinels
 
 
 def sentinel_entries(records: Storage) -> dict[int, Entry]:
-    """Return the objects of the sentinels, by shard: one listing."""
+    """Return the object of each sentinel, by shard id: one listing."""
     matches = ((_SENTINEL.fullmatch(e.key), e) for e in records.list("sentinels"))
     return {int(match[1]): entry for match, entry in matches if match}
 
@@ -84,10 +84,10 @@ def read_sentinel(records: Storage, entry: Entry) -> Sentinel:
     """Read the sentinel of *entry*.
 
     Raises:
-        DamagedOutputError: It is not whole, or no sentinel at all.
+        DamagedOutputError: It is not whole, or not a sentinel at all.
     """
     where = f"{records.uri}/{entry.key}"
-    if entry.size > MAX_DOCUMENT_BYTES:  # to read it is refused, as if the store had failed
+    if entry.size > MAX_DOCUMENT_BYTES:  # `get` would raise as if the store had failed
         raise DamagedOutputError(f"{where} is damaged: {entry.size:,} bytes are no sentinel")
     return Sentinel.from_bytes(records.get(entry.key), key=where)
 
@@ -99,9 +99,9 @@ def write_index(
     entries: Mapping[int, Entry],
     name: str,
 ) -> None:
-    """Copy *sentinels*, each with the identity of its object among *entries*.
+    """Copy *sentinels* into a few sentinel indexes, whose keys begin with *name*.
 
-    Into a few sentinel indexes, each within the size of a document.
+    Each copy has the identity of its object, from *entries*; a sentinel that is not there is left out.
     """
     lines = [
         orjson.dumps([entries[shard].identity, sentinel])
@@ -116,9 +116,9 @@ def write_index(
 def _read_indexes(
     records: Storage, read_before: dict[Entry, Any]
 ) -> dict[int, tuple[Sentinel, str]]:
-    """Return each copied sentinel with the identity of its object.
+    """Return the copied sentinels by shard id, each with the identity of its object.
 
-    A sentinel index that cannot be read is no loss: its sentinels are then read one by one.
+    A damaged sentinel index costs only time: its sentinels are then read one by one.
     """
     entries = [e for e in records.list("sentinel_index") if e.size <= MAX_DOCUMENT_BYTES]
     unread = [entry for entry in entries if entry not in read_before]
@@ -135,11 +135,11 @@ def _read_indexes(
 
 
 def index_from_bytes(data: bytes, *, key: str) -> dict[int, tuple[Sentinel, str]]:
-    """Return each sentinel that a sentinel index copies, by id, with the identity of its object.
+    """Parse a sentinel index: return its sentinels by shard id, each with its object's identity.
 
     Raises:
         DamagedOutputError: The bytes are torn or foreign.
-        NewerFormatError: They are of a later version.
+        NewerFormatError: A sentinel is of a later format version.
     """
     copies = {}
     try:

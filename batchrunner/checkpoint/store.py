@@ -1,4 +1,4 @@
-"""A checkpoint: documents under one root, each written once, so that any reader sees a whole one."""
+"""A checkpoint: documents under one root, written atomically, so that readers see whole ones."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _MOST_NUMBERED = 64
 
 
 class Checkpoint(RunDocuments):
-    """The documents of one run, with those of its shards.
+    """The documents of one run and of its shards.
 
-    Everything is put if absent, which is safe with any number of drivers and workers, but for `release`:
-    it deletes, and only what its driver listed while it had the lease.
+    They are put if absent, which is safe with any number of drivers and workers. Two methods delete:
+    `release`, only what its driver listed while it had the lease, and `withdraw`.
     """
 
     @classmethod
     def numbered(cls, storage: Storage, incarnation: int) -> Checkpoint:
-        """Return run number *incarnation* for a worker: one object a process, whose threads share it."""
+        """Return run number *incarnation* for a worker: one object for all threads of a process."""
         checkpoint = _numbered.get((storage, incarnation))
         if checkpoint is None:
             if len(_numbered) >= _MOST_NUMBERED:
@@ -56,7 +56,7 @@ class Checkpoint(RunDocuments):
         """Return the plan, oldest generation first.
 
         Raises:
-            DamagedOutputError: One cannot be read, or is gone; the message names the ways out.
+            DamagedOutputError: A generation cannot be read, or is gone; the message names the ways out.
         """
         entries = list(self.records.list("plan"))
         with with_ways_out():
@@ -72,14 +72,18 @@ class Checkpoint(RunDocuments):
         return cast(Generation, read[entry])
 
     def add_generation(self, generation: Generation, *, number: int) -> None:
-        """Add to the plan. Atomic: the shards get their ids all together or not at all."""
+        """Add *generation* to the plan. Atomic: either all its shards get their ids, or none does.
+
+        Raises:
+            LeaseHeldError: Another driver added a generation of that *number* first.
+        """
         create(self.records, plan_key(number), plan_to_bytes(generation))
 
     def schemas(self) -> list[pa.Schema]:
         """Return the schemas of the sink: the first, then each that adds to it.
 
         Raises:
-            DamagedOutputError: One cannot be read; the message names the ways out.
+            DamagedOutputError: A schema cannot be read; the message names the ways out.
         """
         try:
             first = self.records.get(_schema_key(0))
@@ -94,14 +98,14 @@ class Checkpoint(RunDocuments):
             ]
 
     def add_schema(self, schema: bytes, *, number: int) -> bool:
-        """Make *schema* the one that counts, if it is the next; return whether it is, or was already.
+        """Store *schema* under *number* if that is free; return whether it is what is stored there.
 
-        Atomic: of several that add at once, one comes first, and the others look at what it added.
+        Atomic: of several workers that add one at the same time, one is first; the others read its schema.
         """
         return bool(self.records.put_if_absent({_schema_key(number): schema}))
 
     def publish_dead_letters(self, dead_letters: Mapping[str, Staged]) -> None:
-        """Make the dead letters of an attempt durable, under names that are its own."""
+        """Publish the dead letters of an attempt, durably, under names that only it uses."""
         keys = {
             f"errors/{name}": (staged, b"dead_letters") for name, staged in dead_letters.items()
         }
@@ -111,12 +115,12 @@ class Checkpoint(RunDocuments):
     def publish(self, sentinels: Mapping[str, Sentinel]) -> dict[str, Sentinel]:
         """Declare shards complete, by the stem of their part; return the sentinels that count.
 
-        Call it only once the parts are published. A sentinel of the same run and part that was there
-        first counts; one of another run does not, and its shard is missing from the answer.
+        Call it only once the parts are published. If a sentinel of the same run and part is there
+        already, that one counts; if one of another run is, the shard is missing from the result.
         """
         keys = {f"sentinels/{stem}.json": sentinel for stem, sentinel in sentinels.items()}
-        # Of attempts whose parts differ only one won its part's name, and only that one comes here with
-        # these bytes: so a sentinel that is there already is read back, and never replaced.
+        # Of attempts whose parts differ, only one won the part's name, and all come here with the sentinel
+        # of its part: so a sentinel that is there already is read back, and never replaced.
         won = self.records.put_if_absent({key: s.to_bytes() for key, s in keys.items()})
         counting = {}
         for key, sentinel in keys.items():
@@ -135,7 +139,7 @@ class Checkpoint(RunDocuments):
         return stored if stored.is_of(stem, run_uid=run_uid) else None
 
     def quarantine(self, shards: Mapping[str, Quarantine]) -> None:
-        """Quarantine shards, by the stem of their part, until `release`."""
+        """Quarantine *shards*, which are named by the stem of their part, until `release`."""
         self.records.put_if_absent(
             {
                 f"quarantine/{stem}.json": quarantine.to_bytes()
@@ -146,8 +150,8 @@ class Checkpoint(RunDocuments):
     def quarantined(self) -> dict[int, Quarantine]:
         """Return the quarantined shards, by id.
 
-        One whose document is damaged is quarantined as well, and its reason says so: its name has the
-        id, and `release` is the way out for it, too.
+        A shard whose document is damaged is quarantined as well, and the reason says so: the document's
+        name has the id, and `release` removes it, too.
         """
         keys = [e.key for e in self.records.list("quarantine") if _QUARANTINE.fullmatch(e.key)]
         with ThreadPoolExecutor(READERS) as pool:
@@ -162,9 +166,9 @@ class Checkpoint(RunDocuments):
             return Quarantine.unreadable(int(key[len("quarantine/part-") : -len(".json")]), error)
 
     def release(self, *, check: Callable[[], None]) -> None:
-        """Release the quarantined shards, so that they are tried as if they had not failed.
+        """Remove all quarantines and marks, so that shards are tried as if they had not failed.
 
-        *check* raises once another driver has taken over: what is quarantined since then is its.
+        *check* raises if another driver has taken over: what was quarantined since then is that driver's.
         """
         entries = [e for name in ("attempts", "quarantine") for e in self.records.list(name)]
         if entries:
@@ -172,15 +176,18 @@ class Checkpoint(RunDocuments):
             self.records.delete_exactly(entries)
 
     def is_recorded(self, uid: str) -> bool:
-        """Return whether the analytics store has the run in the state called *uid*."""
+        """Return whether the analytics store is recorded to have the run in the state *uid*."""
         return self.records.head(f"recorded/{uid}.json") is not None
 
     def mark_recorded(self, uid: str) -> None:
-        """Write down that it does. Call it only once that is durable."""
+        """Record that the analytics store has the run in the state *uid*.
+
+        Call it only once the store has it, durably.
+        """
         self.records.put_if_absent({f"recorded/{uid}.json": b"{}"})
 
     def find(self, stems: Iterable[str], *, run_uid: str) -> dict[str, Sentinel]:
-        """Return the sentinels of those *stems* that are committed: a listing, and a read for each."""
+        """Return the sentinels of the committed *stems*: a listing, and a read for each."""
         stems = list(stems)
         there = (
             {_stem(entry.key) for entry in sentinel_entries(self.records).values()}
@@ -193,16 +200,16 @@ class Checkpoint(RunDocuments):
             return {stem: sentinel for stem, sentinel in read if sentinel is not None}
 
     def sentinels(self) -> Sentinels:
-        """Return all sentinels: a few listings, plus one read for each that is in no sentinel index."""
+        """Return all sentinels: a few listings, and a read for each outside the sentinel indexes."""
         return read_sentinels(self.records, self._read_before.setdefault(self.incarnation, {}))
 
     def _read(self, key: str) -> Sentinel:
         return Sentinel.from_bytes(self.records.get(key), key=f"{self.records.uri}/{key}")
 
     def fold(self, sentinels: Mapping[int, Sentinel], *, name: str) -> None:
-        """Copy sentinels into one sentinel index, so that the next session need not read each of them.
+        """Copy *sentinels* into sentinel indexes, so that the next session need not read each one.
 
-        A copy counts as long as its sentinel is the very object that it was made of.
+        A copy counts only while its sentinel is still the object that was copied.
         """
         if sentinels:
             write_index(self.records, sentinels, entries=sentinel_entries(self.records), name=name)

@@ -1,4 +1,4 @@
-"""The rows of a run added up over its sentinels, in whatever sessions those were made."""
+"""The rows of a run, added up over its sentinels from all sessions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from batchrunner.shard import Shard, Slicing
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the committed shards come to.
+    """The rows and bytes of the committed shards, added up.
 
     Attributes:
         rows_in: Rows read, each counted once however often it was tried.
         rows_out: Rows in the parts.
-        rows_failed: Rows that failed, without those that a retry made.
+        rows_failed: Rows that failed, without those that succeeded in a retry.
         bytes_out: Size of the parts.
     """
 
@@ -27,7 +27,7 @@ class Totals:
 
     @classmethod
     def of(cls, shards: Iterable[Shard], sentinels: Mapping[int, Sentinel]) -> Totals:
-        """Add up the *sentinels* of *shards*; those without one count for nothing."""
+        """Add up the *sentinels* of *shards*; a shard without one is not counted."""
         committed = [(shard, sentinels[shard.id]) for shard in shards if shard.id in sentinels]
         again = sum(s.rows_in for shard, s in committed if shard.slicing is Slicing.DEAD_LETTERS)
         return cls(

@@ -25,7 +25,7 @@ _NO_TELEMETRY = "RAY_DATA_USAGE_DISABLED"
 
 @contextmanager
 def without_helper_actors() -> Iterator[None]:
-    """Keep Ray Data from starting its helper actors inside the block, if this process started Ray."""
+    """Keep Ray Data from starting its helper actors in the block, if this process started Ray."""
     if not _started_here():
         yield
         return
@@ -50,7 +50,7 @@ def _started_here() -> bool:
 
 @contextmanager
 def replaced(module: str, name: str, ours: Any) -> Iterator[None]:
-    """Replace *name* in a *module* of Ray's by *ours* inside the block, if it still exists there."""
+    """Replace *name* in Ray's *module* by *ours* inside the block, if this Ray has that name."""
     try:
         holder = import_module(module)
     except ImportError:

@@ -18,7 +18,7 @@ from batchrunner.worker.worker_log import WorkerLog
 def run_locally(
     work: Work, shards: Sequence[Shard], *, stop: StopSignal
 ) -> Iterator[Receipt | None]:
-    """Process *shards* in order and yield a receipt for each; first a None, when the work begins.
+    """Process *shards* in order, and yield None when the work begins, then the receipts.
 
     Raises:
         CapabilityImportError: The capability cannot be imported or built.
@@ -32,7 +32,7 @@ def run_locally(
 @contextmanager
 def _stored_log(work: Work) -> Iterator[None]:
     """Store what is printed and logged inside the block, except by the driver."""
-    # The driver has the main thread, beside the one that shards run in. If they run in the main thread,
+    # The driver runs in the main thread, and the shards in another. If shards run in the main thread, too,
     # no thread is ignored.
     driver = frozenset({threading.main_thread()}) - {threading.current_thread()}
     log = WorkerLog(ignored=driver).begin()

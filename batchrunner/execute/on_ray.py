@@ -31,8 +31,8 @@ _SERVICES = "ray._private.services"
 def run_on_ray(work: Work, shards: Sequence[Shard], *, as_actors: bool) -> Iterator[Receipt | None]:
     """Process *shards* on Ray and yield receipts as they come, in any order.
 
-    At least once: Ray may run a group again, whole or in part, finished or not. None means that a
-    worker has started.
+    A shard may be processed more than once: Ray may run a group again, whole or in part, finished or
+    not. A None between the receipts means that a worker has started.
 
     Raises:
         RayUnavailableError: Ray is not there, fails, or never has room for a worker.
@@ -51,7 +51,7 @@ def run_on_ray(work: Work, shards: Sequence[Shard], *, as_actors: bool) -> Itera
         else:
             compute = _task_pool(None if execution.concurrency is None else min(most, len(groups)))
         context = _context()
-        if work.first is not None:  # other workers wait for its schema
+        if work.first is not None:  # other workers wait for the schema of this shard
             _hold_back(context, tasks=min(fitting, most, len(groups)))
         dataset = _dataset(work, groups, compute=compute, context=context)
         batches = dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
@@ -59,7 +59,7 @@ def run_on_ray(work: Work, shards: Sequence[Shard], *, as_actors: bool) -> Itera
             for batch in batches:
                 has_started()
                 for data in batch.column("receipts").to_pylist():
-                    yield from pickle.loads(data)  # noqa: S301 - of our workers
+                    yield from pickle.loads(data)  # noqa: S301 - written by our workers
 
 
 def _bounds(concurrency: int | tuple[int, int] | None, fitting: int) -> tuple[int, int]:
@@ -111,7 +111,8 @@ def _task_pool(most: int | None) -> Any:
 def _actor_pool(least: int, most: int, *, at_first: int) -> Any:
     import ray.data
 
-    # One call in flight more than runs: the next starts at once, and Ray Data scales up for it.
+    # One call waits at each actor beside the one that runs: it starts at once, and Ray Data scales up
+    # while calls wait.
     if least >= most:
         return ray.data.ActorPoolStrategy(size=most, max_tasks_in_flight_per_actor=2)
     return ray.data.ActorPoolStrategy(
@@ -136,7 +137,7 @@ def _resources(execution: ExecutionSpec) -> dict[str, Any]:
 def make_groups(
     shards: Sequence[Shard], *, workers: int, first: int | None = None
 ) -> list[tuple[Shard, ...]]:
-    """Cut *shards* into groups, large ones first, single shards last; shard *first* before all.
+    """Divide *shards* into groups, from large ones to single shards; shard *first* leads them all.
 
     Each round gives every worker an equal share of half of the remaining weight, as in factoring
     (Hummel, Schonberg and Flynn, 1992): workers that are faster, or have lighter shards, get smaller
@@ -165,10 +166,10 @@ _FIRST_WAVE = "batchrunner.first_wave"
 
 
 def _hold_back(context: Any, *, tasks: int) -> None:
-    """Have Ray Data submit no more than *tasks* tasks before all of these have started.
+    """Make Ray Data submit only *tasks* tasks until all of them have started.
 
-    Ray Data submits its tasks in order, but Ray does not start them in order: with more of them than
-    there is room for, the first may start last (seen in every second run of 14 tasks on two cores,
+    Ray Data submits its tasks in order, but Ray does not start them in order: if there are more tasks
+    than there is room for, the first may start last (seen in every second run of 14 tasks on two cores,
     Ray 2.60). Workers that wait for the first shard's schema would then hold the cores that it needs.
 
     A release of Ray without this kind of policy submits all at once, and nothing else changes.
@@ -183,7 +184,7 @@ def _hold_back(context: Any, *, tasks: int) -> None:
 
 
 class FirstWave:
-    """A backpressure policy, with the methods of Ray's `BackpressurePolicy`."""
+    """Limits the tasks submitted at first, with the methods of Ray's `BackpressurePolicy`."""
 
     name = "FirstWave"
 
@@ -191,7 +192,7 @@ class FirstWave:
         self._tasks: int = data_context.get_config(_FIRST_WAVE)
 
     def can_add_input(self, op: Any) -> bool:
-        """Return whether *op* may submit another task. Its first output shows that a task has started."""
+        """Return whether *op* may submit another task. A first output shows that a task started."""
         metrics = op.metrics
         return bool(
             metrics.num_tasks_submitted < self._tasks
@@ -205,12 +206,12 @@ class FirstWave:
 
 @contextmanager
 def _own_process_groups() -> Iterator[None]:
-    """Start Ray's processes inside the block outside of this process group.
+    """Put the Ray processes that are started inside the block into process groups of their own.
 
-    A signal to the group (`kill -TERM -- -$PGID`, from a shell or a supervisor) would otherwise end Ray
-    while its shards are being finished; and a Ray that loses its first process while it starts blocks
-    the interpreter, signal handlers too, for half a minute. Ray still ends with this process: the kernel
-    ends its children.
+    Otherwise a signal to this process's group (`kill -TERM -- -$PGID`, from a shell or a supervisor)
+    would end Ray while workers finish their shards; and a Ray that loses its first process while it
+    starts blocks the interpreter, signal handlers too, for half a minute. Ray still ends with this
+    process: the kernel ends its children.
     """
     usual = getattr(import_module(_SERVICES), "ConsolePopen", None)
     with replaced(_SERVICES, "ConsolePopen", partial(usual or Popen, process_group=0)):
@@ -241,7 +242,7 @@ def _ray_errors() -> Iterator[None]:
     try:
         yield
     except RayError as error:
-        # The first and last lines are the message; those between are Ray's own frames.
+        # The first and last lines are the message; the lines between are Ray's own frames.
         lines = [line for line in str(error).splitlines() if line.strip()] or [""]
         raise RayUnavailableError(
             f"Ray failed: {lines[0][:300]} … {lines[-1].strip()[:300]}. Committed shards are kept; "

@@ -1,4 +1,4 @@
-"""The work as bytes for another process, with the user's functions."""
+"""Packs the work, and the user's functions in it, as bytes for another process."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def pickled(work: Work) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """The work as bytes, with the folders that a worker needs to import from before it unpacks them.
+    """The work as bytes, with the folders from which unpacking it imports the user's modules.
 
     Attributes:
-        key: The session's id: a process keeps its worker as long as it is the same.
-        import_paths: Those folders.
+        key: The session's id: a process keeps its worker for as long as the key is the same.
+        import_paths: The folders to import from.
         work: The pickled `Work`.
     """
 
@@ -46,11 +46,11 @@ class Payload:
 def import_paths() -> tuple[str, ...]:
     """Return the folders that this process imports from, except those of installed packages."""
     installed = (sys.prefix, sys.base_prefix)
-    paths = (os.path.abspath(path) for path in sys.path)  # noqa: PTH100 - strings they stay
+    paths = (os.path.abspath(path) for path in sys.path)  # noqa: PTH100 - they stay strings
     return tuple(path for path in paths if not path.startswith(installed))
 
 
 def import_from(paths: Iterable[str]) -> None:
-    """Add to this process's import path those of *paths* that exist on this machine."""
+    """Add the *paths* that exist on this machine to this process's import path."""
     present = set(sys.path)
     sys.path[:0] = [p for p in paths if p not in present and os.path.isdir(p)]  # noqa: PTH112 - a string stays one

@@ -1,4 +1,4 @@
-"""The address of the Ray cluster that a spec names."""
+"""Resolves and checks the address of the Ray cluster that a spec names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONNECT_SECONDS = 5.0
 
 
 def resolve(address: str) -> str:
-    """Return *address*; for "auto", RAY_ADDRESS if that is set, or else the cluster on this machine.
+    """Return *address*; for "auto", RAY_ADDRESS if it is set, else the cluster on this machine.
 
     Raises:
         RayUnavailableError: No cluster runs on this machine.
@@ -41,7 +41,7 @@ def check_listening(address: str) -> None:
     """Check that a process listens at *address*: in seconds, where Ray would try for minutes.
 
     Raises:
-        RayUnavailableError: No process listens there, or it is no address.
+        RayUnavailableError: No process listens there, or *address* is malformed.
     """
     host, _, port = address.removeprefix(CLIENT).rpartition(":")
     if not port.isdigit():

@@ -43,7 +43,7 @@ def authenticated(address: str) -> Iterator[None]:
 
 @contextmanager
 def environment_kept() -> Iterator[None]:
-    """Restore RAY_AUTH_MODE after the block: a local Ray sets it when it starts, and leaves it set."""
+    """Restore RAY_AUTH_MODE after the block: a local Ray sets it as it starts and leaves it set."""
     with _environment(os.environ.get(_MODE)):
         yield
 
@@ -54,8 +54,8 @@ def _environment(mode: str | None) -> Iterator[None]:
     try:
         _set_mode(mode)
         core = _core()
-        # Ray caches mode and token of the cluster before, and this process would go on requiring that
-        # token of its callers. Both are read again.
+        # Ray caches the mode and the token of the previous cluster, and this process would go on to
+        # require that token from its callers. So make Ray read both again.
         core.Config.initialize("")
         core.AuthenticationTokenLoader.instance().reset_cache()
         yield

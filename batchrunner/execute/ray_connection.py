@@ -1,4 +1,4 @@
-"""The connection to Ray: joined or started, and ended as it was found."""
+"""Connects this process to Ray: joins or starts a cluster, and leaves it as it was found."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def connected(spec: RaySpec) -> Iterator[None]:
 
 
 def connect(spec: RaySpec) -> None:
-    """Connect this process, which is not connected, to Ray; with a token if the cluster requires one.
+    """Connect this process, which has no connection yet, to Ray; with a token if it requires one.
 
-    A local Ray that does not start has a second try: on a busy machine the first may time out.
+    A local Ray that does not start gets a second try: on a busy machine the first may time out.
 
     Raises:
         RayUnavailableError: Ray does not start, is not there, or does not accept this process.
@@ -111,7 +111,7 @@ def _initialize(spec: RaySpec, address: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return the message of *error* and of its first cause: Ray wraps, and quotes tracebacks."""
+    """Return the messages of *error* and its root cause: Ray wraps errors and quotes tracebacks."""
     first: BaseException = error
     while cause := first.__cause__ or (not first.__suppress_context__ and first.__context__):
         first = cause
@@ -125,9 +125,9 @@ def _reason(error: Exception) -> str:
 def _quiet_start() -> Iterator[None]:
     """Keep the logs of Ray's C++ side off the user's terminal.
 
-    By its log level, which it reads when it starts and then prints to stderr: stderr is captured for
-    that long, and other lines are printed afterwards. (An error about "constructor arguments", for
-    one, comes with every actor pool and means nothing.)
+    It reads its log level from a variable when it starts, so the variable is set inside the block. Stderr
+    is captured for that long: log lines are dropped, and all other lines are printed afterwards. (An
+    error about "constructor arguments", for example, comes with every actor pool and means nothing.)
     """
     unset = _LOG_LEVEL not in os.environ
     os.environ.setdefault(_LOG_LEVEL, "fatal")
@@ -183,7 +183,7 @@ def workers_that_fit(execution: ExecutionSpec, *, may_grow: bool) -> int:
 
 @contextmanager
 def warn_when_overdue(execution: ExecutionSpec) -> Iterator[Callable[[], None]]:
-    """Warn if no worker has started after 40 s, and what workers wait for; yield what cancels that."""
+    """Warn after 40 s that no worker has started, and why; yield a function that cancels that."""
     timer = threading.Timer(_OVERDUE_SECONDS, _warn_overdue, [execution])
     timer.daemon = True
     timer.start()

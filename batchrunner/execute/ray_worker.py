@@ -1,6 +1,6 @@
 """The worker side of the `ray` engine: processes that Ray starts, each with one `ShardWorker`.
 
-A worker never raises into Ray Data, which would end the job or drop a block without an error: every
+A worker never raises into Ray Data, which would end the run or drop a block without an error: every
 failure is a receipt.
 """
 
@@ -47,7 +47,7 @@ _workers: dict[str, _RayWorker] = {}
 
 
 class _RayWorker:
-    """A `ShardWorker`, or the failure to build it, which then is the receipt of every shard."""
+    """Holds a `ShardWorker`, or the failure to build it, which each receipt then reports."""
 
     def __init__(self, payload: Payload) -> None:
         self._failure: Failure | None = None
@@ -64,7 +64,7 @@ class _RayWorker:
             self._failure = Failure(Cause.IMPORT, str(error))
 
     def receipts(self, batch: Any) -> Iterator[Any]:
-        """Yield a table for each list of receipts; first one with None, when the work begins."""
+        """Yield a table with None when the work begins, then a table for each list of receipts."""
         import pyarrow as pa
 
         yield pa.table({"receipts": [pickle.dumps([None])]})
@@ -74,7 +74,7 @@ class _RayWorker:
         self._log.store()  # Ray may end this process as soon as the last task is over
 
     def end(self) -> None:
-        """Store the end of the log."""
+        """End the log, and store the rest of it."""
         self._log.end()
 
     def _process(self, group: Sequence[Shard]) -> Iterator[list[Receipt]]:
@@ -90,7 +90,7 @@ def _witness(session: str) -> Witness:
 
 
 def _is_lost(node: str) -> bool:
-    """Return whether Ray lists *node* as dead; it lists dead ones for a while."""
+    """Return whether Ray lists *node* as dead; it lists dead nodes for a while."""
     import ray
 
     nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray is half typed
@@ -98,10 +98,10 @@ def _is_lost(node: str) -> bool:
 
 
 def _unpacked(payload: Payload) -> Work:
-    """Return the work, for which the modules of the user's functions are imported.
+    """Return the work; to unpack it imports the modules of the user's functions.
 
     Raises:
-        CapabilityImportError: One of them raises.
+        CapabilityImportError: One of these modules, or the unpacking, raises.
     """
     try:
         return contained(payload.unpack)

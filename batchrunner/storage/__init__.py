@@ -1,4 +1,4 @@
-"""Where bytes are kept: one seam, and what implements it."""
+"""Where bytes are kept, on a disk or in a bucket: one contract, and its implementations."""
 
 from batchrunner.storage.contract import Entry as Entry
 from batchrunner.storage.contract import Staged as Staged

@@ -11,9 +11,9 @@ from batchrunner.storage.keys import plain_folder, plain_key
 
 
 class Below:
-    """The objects of *storage* below *folder*, under keys relative to that.
+    """A `Storage` of the objects below *folder* in *storage*; keys are relative to the folder.
 
-    What is staged, and with it `garbage` and `clean`, is that of the whole *storage*.
+    Staged bytes belong to the whole *storage*, and so do `garbage` and `clean`.
     """
 
     def __init__(self, storage: Storage, folder: str) -> None:

@@ -23,13 +23,13 @@ def _key(value: Any) -> Hashable:
         return (kind, options_key(value))
     if isinstance(value, (list, tuple)):
         return (kind, tuple(map(_key, value)))
-    # Any other object is equal to itself alone: what it prints may hide what it holds, as a secret does.
+    # Any other object equals only itself: its text may hide its content, as a secret's text does.
     return (kind, value) if isinstance(value, _PLAIN) else _Same(value)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Same:
-    """An object, compared by identity; kept, so that no other one gets its address."""
+    """An object that is compared by identity, and kept, so that no other gets its address."""
 
     value: Any
 
@@ -41,7 +41,7 @@ class _Same:
 
 
 def copied_options(options: Options) -> Options:
-    """Return *options* with mappings and lists of their own: the caller may change its own later."""
+    """Return *options* with copies of the mappings and lists in it, which the caller may change."""
     return {name: _copied(value) for name, value in options.items()}
 
 
@@ -55,7 +55,7 @@ MAX_DOCUMENT_BYTES = 64 << 20
 """Documents (sentinels, leases, sentinel indexes) larger than this are refused, not read into memory."""
 
 MAX_INTENT_BYTES = 1800
-"""S3 allows 2 KB of metadata with an object."""
+"""The longest intent: S3 allows 2 KB of metadata with an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class Entry:
         size: Bytes.
         identity: Differs whenever the bytes do: the ETag in a bucket, the time of the last change
             in nanoseconds on a disk.
-        modified: When a bucket says it was written, in seconds of the store's own clock; 0.0 where
-            `identity` differs between two writes of the same bytes. Not compared.
+        modified: When it was written to a bucket, in seconds of the store's own clock; 0.0 where
+            `identity` already differs between two writes of the same bytes. Not compared.
     """
 
     key: str
@@ -82,21 +82,21 @@ class Staged(Protocol):
 
     @property
     def file(self) -> BinaryIO:
-        """Open for writing, unbuffered, and for reading back. Close it before it is published.
+        """The open file, unbuffered, for writing and reading back. Close it before it is published.
 
         `write` writes everything or raises `StorageError`.
         """
 
     def discard(self) -> None:
-        """Give the bytes up. Idempotent; does nothing once they are published."""
+        """Discard the bytes. Idempotent; does nothing once they are published."""
 
 
 class Storage(Protocol):
     """Objects under keys below one root. Safe to use from several threads, processes and machines.
 
     What is durable survives a power cut from the moment the call returns. What is atomic is seen
-    whole or not at all. Every call retries what passes (within a bounded number of requests and
-    a bounded time) and raises `StorageError`, naming the object, for what does not:
+    whole or not at all. Every call retries failures that may pass (within a bounded number of requests
+    and a bounded time), and for others raises a `StorageError` that names the object:
     `ObjectNotFoundError`, `StorageAccessError`, `ObjectChangedError` where they apply.
 
     A key is relative and plain: no empty, "." or ".." segment, and none called ".staging".
@@ -109,7 +109,8 @@ class Storage(Protocol):
     def list(self, prefix: str = "", *, recursive: bool = False) -> Iterator[Entry]:
         """Yield the objects in folder *prefix*, sorted by key; below it too when *recursive*.
 
-        Every page is read. What is staged is never listed. A folder that does not exist is empty.
+        All pages of a listing are read. Staged bytes are never listed. A folder that does not exist is
+        empty.
         """
 
     def head(self, key: str) -> Entry | None:
@@ -119,20 +120,20 @@ class Storage(Protocol):
         """Return the bytes of a document.
 
         Raises:
-            ObjectNotFoundError: There is none.
-            StorageError: It is larger than `MAX_DOCUMENT_BYTES`, a number that the message names.
+            ObjectNotFoundError: There is no such object.
+            StorageError: The object is larger than `MAX_DOCUMENT_BYTES`, which the message names.
                 Nothing of it is read.
         """
 
     def open(self, entry: Entry) -> BinaryIO:
         """Open the object of *entry* for reading: seekable, and pinned to that identity.
 
-        A read returns as much as was asked for, but at the end.
+        A read returns as many bytes as were asked for, except at the end of the object.
 
         Raises:
-            ObjectNotFoundError: It is gone. Here, or from the first read.
-            ObjectChangedError: Other bytes are under the key. Here, or from any read, or from
-                `close`, which must not be left out for that reason.
+            ObjectNotFoundError: The object is gone. Raised here, or by the first read.
+            ObjectChangedError: Other bytes are under the key. Raised here, by any read, or by `close`,
+                which must be called for that reason.
         """
 
     def put(self, key: str, data: bytes) -> None:
@@ -149,18 +150,18 @@ class Storage(Protocol):
         """
 
     def stage(self) -> Staged:
-        """Open a place to write one object of any size."""
+        """Open a staged file, in which to write one object of any size."""
 
     def publish(self, objects: Mapping[str, tuple[Staged, bytes]]) -> frozenset[str]:
         """Give each staged object its key, if the key is free, with an *intent* attached to it.
 
-        As `put_if_absent`: atomic, durable, and the same answer, but of several attempts exactly
-        one gets the key even if all have the same bytes. The intent (one line of printable ASCII, at
-        most `MAX_INTENT_BYTES`) is durable before the object is visible. What lost is discarded,
-        and so is everything when an error is raised; some objects may be published then.
+        Atomic and durable, and returns the same keys, as `put_if_absent`; but of several attempts
+        exactly one gets the key even if all have the same bytes. The intent (one line of printable
+        ASCII, at most `MAX_INTENT_BYTES`) is durable before the object is visible. Staged bytes that
+        lose are discarded. If an error is raised, all are, and some objects may be published by then.
 
         Raises:
-            ObjectNotFoundError: What was staged was cleaned away.
+            ObjectNotFoundError: `clean` removed the staged bytes.
             UnsafeStorageError: The file system has no hard links.
             ValueError: A staged file is not closed.
         """
@@ -170,58 +171,60 @@ class Storage(Protocol):
 
         One of them is the winner's. A disk cannot tie an intent to its object: there the intents of
         attempts that lost, or died, are among them, and the caller matches them by checksum.
-        Afterwards the object, if it is there, is durable, and may be recorded as such.
+        Once this returns, the object, if it exists, is durable, and may be recorded as such.
         """
 
     def remove_intents(self, keys: Iterable[str]) -> None:
-        """Drop the intents of *keys*, where they are objects of their own. Idempotent.
+        """Remove the intents of *keys*, if they are stored apart from their objects. Idempotent.
 
-        Intents that were published in one call may stay until the last of them is dropped.
+        Intents that were published in one call may stay until the last of them is removed.
         """
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove the objects, durably. Idempotent: what is not there is no error."""
+        """Remove the objects under *keys*, durably. Idempotent: an absent object is no error."""
 
     def delete_exactly(self, entries: Iterable[Entry]) -> frozenset[str]:
-        """Remove each object that is still the one of its entry, in this order, durably.
+        """Remove each object that its entry still describes, durably; on a disk in the given order.
 
-        For a driver that may have been displaced since it looked: what another one wrote under the
-        key meanwhile stays, where the store honours the condition of a deletion. A bucket that ignores
-        it is asked just before, and a write in between is lost.
+        For a driver that may have been displaced since it listed them: an object that another driver
+        wrote under the key meanwhile stays, if the store supports conditional deletes. In a bucket that
+        does not, each object is checked just before, and a write in between is lost.
 
         Returns:
-            The keys that hold another object, which was left alone. What is gone is no error.
+            The keys that hold another object, which was left alone. An object that is gone is no error.
         """
 
     def move(self, entry: Entry, target: str) -> bool:
-        """Give the object of *entry* another key, if it is still that object.
+        """Move the object to the key *target*, if *entry* still describes it.
 
-        Replaces what was under *target*. Durable; not atomic in a bucket, where a crash may leave
-        both. As with `delete_exactly`, what another writer put there meanwhile stays.
+        Replaces what was under *target*. Durable; not atomic in a bucket, where a crash may leave the
+        object under both keys. As with `delete_exactly`, an object that another writer put under the
+        old key meanwhile stays.
 
         Returns:
             Whether this call moved it. False when it is gone, moved already, or another object.
         """
 
     def garbage(self, *, intents: bool = False) -> Sequence[Entry]:
-        """Return what `clean` would remove, dead or alive.
+        """Return what `clean` would remove, whether its writer is dead or alive.
 
-        Staged bytes have keys below `.staging`; an unfinished upload has the key that it is for,
+        Staged bytes have keys below `.staging`; an unfinished upload has the key of the object to be,
         size 0 and an identity of its own.
         """
 
     def clean(self, *, intents: bool = False) -> None:
         """Remove what dead writers left behind: staged bytes, unfinished uploads.
 
-        With *intents* also all intents that are objects of their own: only where nothing is adopted.
+        With *intents*, remove also all intents that are stored apart from their objects: only where
+        nothing is adopted.
 
-        Call it with the right to run only: a live writer's staged bytes go too. Its publish then
-        raises `ObjectNotFoundError`, or uploads them again from where they are kept.
+        Call it only with the lease: a live writer's staged bytes are removed, too. Its `publish` then
+        raises `ObjectNotFoundError`, or uploads the bytes again from its own copy.
         """
 
     def check_conditional_writes(self) -> None:
         """Prove that `put_if_absent` refuses a second writer.
 
         Raises:
-            UnsafeStorageError: It does not.
+            UnsafeStorageError: A second writer is not refused.
         """

@@ -1,4 +1,4 @@
-"""JSON documents with a format version: the one codec of checkpoints, analytics stores and journals."""
+"""JSON documents with a format version: one codec for checkpoints, analytics stores, journals."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def from_json(
 
     Args:
         data: The document.
-        name: What to call it in an error.
+        name: What to call the document in an error.
         newest: The latest format version that the caller reads.
-        damaged: The error to raise for bytes that are torn or foreign.
-        way_out: How that error ends.
+        damaged: The type of error to raise for bytes that are torn or foreign.
+        way_out: The end of that error's message.
 
     Raises:
-        NewerFormatError: It is of a later version.
-        BatchRunnerError: It is *damaged*.
+        NewerFormatError: The document is of a later format version.
+        BatchRunnerError: The bytes are torn or foreign: an error of type *damaged*.
     """
     try:
         fields = dict(orjson.loads(data))
@@ -46,8 +46,8 @@ def check_version(version: Any, *, name: str, newest: int) -> None:
     """Refuse the document called *name* if its *version* is above the *newest*.
 
     Raises:
-        NewerFormatError: It is.
-        TypeError: It is no number.
+        NewerFormatError: The version is above *newest*.
+        TypeError: The version is not a number.
     """
     if version > newest:
         raise NewerFormatError(
@@ -59,17 +59,18 @@ def check_version(version: Any, *, name: str, newest: int) -> None:
 def sealed(document: bytes) -> bytes:
     """Return *document*, a JSON object, with a checksum of itself as its last field.
 
-    For what is read long after it was written, and decides what is computed: a change by hand or by a
-    disk is detected. What is only shown, or is replaced every few seconds, does without.
+    It is for documents that are read long after they were written, and decide what is computed: a change
+    by hand or by a failing disk is detected. Documents that are only shown, or that are replaced every
+    few seconds, have none.
     """
     return document[:-1] + _seal(hashlib.sha256(document).hexdigest()[:16])
 
 
 def unseal(data: bytes) -> tuple[dict[str, Any], bool]:
-    """Return the fields of a sealed document, and whether it is as it was written.
+    """Return the fields of a document with a checksum, and whether its bytes still match it.
 
     Raises:
-        ValueError: It is no JSON object with a checksum.
+        ValueError: *data* is not a JSON object with a checksum.
     """
     try:
         fields: dict[str, Any] = orjson.loads(data)

@@ -1,4 +1,4 @@
-"""What a key and an intent may look like: the same rules wherever the bytes are kept."""
+"""Which keys and intents are allowed: the same rules for every storage."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from batchrunner.errors import StorageError
 from batchrunner.storage.contract import MAX_INTENT_BYTES
 
 STAGING = ".staging"
-"""Folder below a root for what is not published yet. Never listed, refused in keys."""
+"""Folder below a root for staged bytes. It is never listed, and refused in keys."""
 
 _NOT_PLAIN = frozenset({"", ".", "..", STAGING})
 
 
 def plain_key(key: str) -> str:
-    """Return *key* as it is: relative, "/" between folders, leading nowhere but below the root.
+    """Return *key* unchanged, if it is relative, has "/" between folders and stays below the root.
 
     Raises:
         StorageError: A segment is empty, ".", ".." or the staging folder, or there is a NUL.
@@ -39,7 +39,7 @@ def plain_intent(intent: bytes) -> str:
     """Return *intent* as text that every store keeps byte for byte.
 
     Raises:
-        StorageError: It is empty, too long, or not one line of printable ASCII.
+        StorageError: *intent* is empty, too long, or not one line of printable ASCII.
     """
     text = intent.decode("latin-1")
     if not text or len(text) > MAX_INTENT_BYTES or not text.isascii():

@@ -1,4 +1,4 @@
-"""From a URI to the storage behind it: one object for each root and set of options in a process."""
+"""Opens the storage behind a URI: one object for each root and set of options in a process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from batchrunner.storage.contract import Options, Storage, copied_options, optio
 from batchrunner.storage.schemes import SCHEMES, normal_root, opener_of, parse
 
 _MOST = 256
-"""Storages to keep. Opened again, one makes its folders durable once more, and that is all."""
+"""How many storages to keep open. One that is opened again only syncs its folders once more."""
 
 _opened: dict[Hashable, Storage] = {}
 
@@ -23,12 +23,12 @@ def open_storage(uri: str, *, storage_options: Options | None = None) -> Storage
 
     Args:
         uri: The root. A path may be relative or start with "~".
-        storage_options: s3fs's, for s3://. A path needs none.
+        storage_options: Options of s3fs, for s3://. A path needs none.
 
     Raises:
         InvalidSpecError: The scheme is not registered, there is no root in *uri*, or its opener looks
             up a storage option that was not given.
-        CannotStartError: What was registered for its scheme cannot be imported, or raises.
+        CannotStartError: The opener of the scheme cannot be imported, or raises.
     """
     scheme, rest = _parsed(uri)
     try:
@@ -44,7 +44,7 @@ def locate(uri: str, *, storage_options: Options | None = None) -> tuple[Storage
     The storage is that of the whole bucket, or of "/" for a path.
 
     Raises:
-        InvalidSpecError: As `open_storage`, or there is no object in *uri*.
+        InvalidSpecError: As `open_storage`, or *uri* names no object.
         CannotStartError: As `open_storage`.
     """
     scheme, rest = _parsed(uri)
@@ -60,15 +60,15 @@ def is_path(uri: str) -> bool:
 
 
 def _opened_once(scheme: str, root: str, options: Options) -> Storage:
-    # The opener is part of the key, for tests replace it. So is the process: after a fork, what a
-    # storage has staged is still its parent's.
+    # The opener is part of the key, since tests replace it. So is the process: after a fork, a storage's
+    # staged files still belong to the parent.
     opener = SCHEMES.get(scheme)
     key = (os.getpid(), opener, scheme, root, options_key(options))
     storage = _opened.get(key)
     if storage is None:
         if len(_opened) >= _MOST:
             _opened.clear()
-        # Of two threads that come here at once, both get the first one's.
+        # If two threads come here at the same time, both get the storage that the first one opened.
         storage = _opened.setdefault(key, _open(scheme, root, copied_options(options)))
     return storage
 
@@ -87,7 +87,7 @@ def _open_by_plugin(scheme: str, root: str, options: Options) -> Storage:
         return opener(root, options)
     except BatchRunnerError:
         raise
-    except Exception as error:  # the opener is code of the user's, which may raise anything
+    except Exception as error:  # the opener is the user's code, which may raise anything
         missing = error.args[0] if isinstance(error, KeyError) and error.args else None
         if isinstance(missing, str) and missing not in options:
             raise InvalidSpecError(

@@ -1,4 +1,4 @@
-"""Which URIs there are: the one registry of schemes, and the one parser of URIs."""
+"""The one registry of URI schemes, and the one parser of URIs."""
 
 # pathlib's `resolve` follows links, its `absolute` keeps "..", and this runs once per object.
 # ruff: noqa: PTH100
@@ -21,7 +21,7 @@ OpenRoot = Callable[[str, Options], Storage]
 SCHEMES: dict[str, str | OpenRoot] = {
     "s3": "batchrunner.storage.s3.storage:open_bucket",
 }
-"""What opens which scheme, besides paths: the function, or where it is imported from."""
+"""The opener of each scheme: a function, or "package.module:function". A path needs none."""
 
 _GROUP = "batchrunner.storages"
 _ALIASES = {"s3a": "s3"}
@@ -33,7 +33,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*|arn:[A-Za-z0-9:-]+")
 
 
 def register(scheme: str, opener: str) -> None:
-    """Open the URIs that begin with `scheme://` by *opener*, in this process. Idempotent.
+    """Register *opener* for URIs that begin with `scheme://`, in this process. Idempotent.
 
     A worker is another process. It finds the scheme by the entry point of that name in the group
     `batchrunner.storages`, which is read when a URI has a scheme that is not registered.
@@ -56,10 +56,10 @@ def register(scheme: str, opener: str) -> None:
 
 
 def opener_of(scheme: str) -> OpenRoot:
-    """Return what opens *scheme*, which is registered.
+    """Return the function that opens *scheme*, which must be registered.
 
     Raises:
-        CannotStartError: It cannot be imported, or cannot be called.
+        CannotStartError: The function cannot be imported, or is not callable.
     """
     opener = SCHEMES[scheme]
     if not isinstance(opener, str):
@@ -83,11 +83,11 @@ def opener_of(scheme: str) -> OpenRoot:
 def absolute_uri(uri: str) -> str:
     """Return *uri* as an absolute path or as `scheme://container/key`, without a trailing slash.
 
-    A relative path starts at the current directory, `~` is the home directory, `file://` goes.
+    A relative path starts at the current directory, `~` is the home directory, `file://` is removed.
 
     Raises:
-        ValueError: Its scheme is not registered, or it holds credentials. Never quotes *uri*, which
-            may hold a secret.
+        ValueError: *uri* is malformed, its scheme is not registered, or it holds credentials. The
+            message never quotes *uri*, which may hold a secret.
     """
     if not uri or uri != uri.strip() or _CONTROL.search(uri):
         raise ValueError("must be a path or a URI, without spaces around it or control characters")
@@ -100,7 +100,7 @@ def absolute_uri(uri: str) -> str:
 def parse(uri: str) -> tuple[str, str]:
     """Split *uri* into its scheme and what follows that; a path has the scheme "", and is absolute.
 
-    What follows `scheme://` is as it was written: a bucket keeps its keys to the letter.
+    What follows `scheme://` is returned as it was written, since any change makes it another key.
 
     Raises:
         ValueError: As `absolute_uri`.
@@ -129,7 +129,7 @@ def normal_root(scheme: str, rest: str) -> str:
     """Return *rest*, a container and the folders in it, with single slashes between them.
 
     Raises:
-        ValueError: It goes through "." or "..".
+        ValueError: *rest* goes through "." or "..".
     """
     container, _, key = rest.partition("/")
     segments = [segment for segment in key.split("/") if segment]
@@ -143,7 +143,8 @@ def normal_root(scheme: str, rest: str) -> str:
 def _is_registered(scheme: str) -> bool:
     if scheme in SCHEMES:
         return True
-    # Only now: it reads the metadata of every installed package, and `validate` is to be quick.
+    # Only for unregistered schemes: this reads the metadata of every installed package, and `validate`
+    # should be quick.
     from importlib.metadata import entry_points
 
     SCHEMES.update({one.name: one.value for one in entry_points(group=_GROUP, name=scheme)})

@@ -29,7 +29,7 @@ class WholeWrites(io.FileIO):
         """Write all of *data*.
 
         Raises:
-            StorageError: No space, a quota, a limit: named with the path.
+            StorageError: There is no space, or a quota or limit is reached; the message names the path.
         """
         try:
             written = super().write(data)
@@ -44,7 +44,7 @@ class WholeWrites(io.FileIO):
 class StagedFile:
     """A staged object in a file. The file stays open here until it is published or discarded.
 
-    So it is this descriptor that is synced: the kernel reports every failed write to it.
+    So a sync uses the same descriptor as the writes: the kernel reports every failed write to it.
     """
 
     __slots__ = ("_owner", "_view", "path")
@@ -60,7 +60,7 @@ class StagedFile:
 
     @property
     def fd(self) -> int:
-        """The open file, positioned anywhere.
+        """The descriptor of the open file; its position is undefined.
 
         Raises:
             ValueError: The object was discarded or published, or `file` is not closed yet.
@@ -78,20 +78,20 @@ class StagedFile:
         self._view.close()
         if self._owner.closed:
             return
-        with contextlib.suppress(OSError):  # `clean` removes what a failing disk does not give back
+        with contextlib.suppress(OSError):  # `clean` removes what this cannot
             self._owner.close()
             if self.path is not None:
                 os.unlink(self.path)  # noqa: PTH108 -- once per object: pathlib is slower
 
 
 def stage_anonymously() -> StagedFile:
-    """Open a file without a name, in the temporary folder: it dies with this process.
+    """Open a file without a name in the temporary folder: the kernel removes it with this process.
 
     Raises:
         StorageError: The temporary folder is full or cannot be written.
     """
     try:
-        owner = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 -- closed by what it goes into
+        owner = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 -- the `StagedFile` closes it
     except OSError as error:
         raise disk_error(error, tempfile.gettempdir(), doing="stage an object") from error
     return StagedFile(owner)

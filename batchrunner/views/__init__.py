@@ -1,1 +1,1 @@
-"""What a checkpoint shows to a person, without running anything."""
+"""Views of a run for people, from its checkpoint alone: status, dead letters, logs, garbage."""

@@ -1,4 +1,4 @@
-"""The dead letters of a run, and the first failed rows of shards that failed, from its checkpoint alone."""
+"""The dead letters of a run, and the first rows of its failed shards, from its checkpoint alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from batchrunner.errors import ObjectNotFoundError
 from batchrunner.shard import Shard, Slicing
 
 _SHARDS_READ = 50
-"""For the most frequent error: each costs a read."""
+"""How many shards to read for the most frequent error: each costs one read."""
 
 
 @dataclass(slots=True)
@@ -29,19 +29,20 @@ class ErrorGroup:
     """Rows that failed in the same way.
 
     Attributes:
-        stage: Where they were stopped: read, capability.
-        error: Type of the error.
-        code: File and line of the user's code that raised it; empty for none.
-        shard_failed: Their shards failed as a whole and are not committed: quarantined, or the run
-            stopped over its budget. No row of them is in the output, and only the first are kept.
-        rows: How many they are.
-        shards: In how many shards.
-        message: Of the error of the first of them.
-        source: File of that row.
+        stage: Where they failed: read, capability.
+        error: Name of the error's type.
+        code: File and line of the user's code that raised the error; empty for none.
+        shard_failed: Whether their shards failed as a whole and are not committed: quarantined, or the
+            run stopped over its budget. None of their rows is in the output, and only the first failed
+            rows are kept.
+        rows: How many rows the group has.
+        shards: How many shards these rows are in.
+        message: Error message of the first row.
+        source: URI of the first row's file.
         unit: What *at* counts: byte or row.
-        at: Its position in the file.
-        raw: Its content; at most 4 KiB of it.
-        traceback: Of the user's code, for that row; empty for none.
+        at: Position of the first row in its file.
+        raw: Content of the first row; at most 4 KiB of it.
+        traceback: Traceback in the user's code for the first row; empty for none.
     """
 
     stage: str
@@ -70,12 +71,12 @@ class ErrorGroup:
 def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
     """Yield the dead letters of a run, shard by shard, without those that a retry has taken over.
 
-    Also the first failed rows of each shard that failed as a whole and is not committed, quarantined
-    or not; these have `shard_failed` set.
+    Yield also the first failed rows of each shard that failed as a whole and is not committed,
+    quarantined or not; these have `shard_failed` set.
 
     Raises:
         ObjectNotFoundError: There is no run.
-        DamagedOutputError: Some of them are not whole.
+        DamagedOutputError: Some dead letters are damaged or gone.
     """
     generations = checkpoint.generations()
     if not generations:
@@ -95,11 +96,11 @@ def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
 
 
 def error_groups(checkpoint: Checkpoint) -> list[ErrorGroup]:
-    """Return the dead letters, and the failed rows of failed shards, in groups, the largest first.
+    """Return what `read_dead_letters` yields, grouped by how rows failed, the largest group first.
 
     Raises:
         ObjectNotFoundError: There is no run.
-        DamagedOutputError: Some of them are not whole.
+        DamagedOutputError: Some dead letters are damaged or gone.
     """
     return _groups(read_dead_letters(checkpoint))
 
@@ -107,12 +108,12 @@ def error_groups(checkpoint: Checkpoint) -> list[ErrorGroup]:
 def most_frequent(
     checkpoint: Checkpoint, shards: Iterable[Shard], committed: Mapping[int, Sentinel]
 ) -> ErrorGroup | None:
-    """Return the largest group of the dead letters of the first few *committed* shards of *shards*.
+    """Return the largest group of dead letters in the first few *committed* shards that have any.
 
-    Without those that a retry has taken over, as `read_dead_letters`.
+    Those that a retry among *shards* has taken over are left out, as in `read_dead_letters`.
 
     Raises:
-        DamagedOutputError: Some of them are not whole.
+        DamagedOutputError: Some dead letters are damaged or gone.
         StorageError: They cannot be read.
     """
     retried = _retried(shards, committed)
@@ -124,9 +125,9 @@ def most_frequent(
 
 
 def _retried(shards: Iterable[Shard], committed: Container[int]) -> set[int]:
-    """Return the ids of the shards whose dead letters are those of a committed retry now.
+    """Return the ids of the shards whose dead letters a committed retry has taken over.
 
-    It read the same rows again: those that failed again would count twice.
+    The retry read the same rows again: a row that failed again would count twice.
     """
     return {
         shard.start

@@ -1,4 +1,4 @@
-"""What dead drivers and workers left behind: listed, and removed under the lease."""
+"""Lists what dead drivers and workers left behind, and removes it under the lease."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batchrunner.storage import Entry, Storage
 
 
 class GarbageKind(StrEnum):
-    """What kind of object was left."""
+    """The kind of object that a dead driver or worker left."""
 
     STAGED = "staged"
     """Bytes that were never published."""
@@ -24,7 +24,7 @@ class GarbageKind(StrEnum):
     DEAD_LETTERS = "dead_letters"
     """Dead letters of an attempt that lost or died."""
     MARK = "mark"
-    """The shards that a worker began and died at."""
+    """The mark of a worker that died: the shards that it had taken."""
     STOP = "stop"
     """A request to stop a session that is over."""
 
@@ -35,9 +35,9 @@ class GarbageItem:
 
     Attributes:
         kind: What it is.
-        place: Root of the storage that it is in.
-        key: In that storage.
-        bytes: Its size; 0 where the storage lists none, as of an upload.
+        place: URI of the root of its storage.
+        key: Its key in that storage.
+        bytes: Its size; 0 where the storage lists no size, as for an upload.
     """
 
     kind: GarbageKind
@@ -53,13 +53,14 @@ class Garbage:
     """The garbage of one run: what its dead drivers and workers left."""
 
     def __init__(self, checkpoint: Checkpoint, *, sink: Storage | None) -> None:
-        """Take the garbage of *checkpoint*, and of *sink* if there is one. Lists nothing yet."""
+        """Prepare to list garbage in *checkpoint*, and in *sink* if given. Lists nothing yet."""
         self._checkpoint, self._sink = checkpoint, sink
 
     def active_lease(self) -> Lease | None:
-        """Return the lease of a driver that may still be running, else None: its staged files may be in use.
+        """Return the lease of a driver that may be running, and using what it staged; else None.
 
-        A driver on another machine may be running; one of this machine is known to be dead or alive.
+        A driver on another machine counts as running until it releases its lease; one on this machine
+        is checked.
         """
         lease = current_lease(self._checkpoint.storage)
         if lease is None or lease.released:
@@ -85,20 +86,20 @@ class Garbage:
         items += [_of(GarbageKind.MARK, records, entry) for entry in records.list("attempts")]
         stops = (entry for entry in storage.list("sessions") if entry.key.endswith(".stop"))
         items += [_of(GarbageKind.STOP, storage, entry) for entry in stops]
-        # Uploads to a checkpoint below its sink, in a bucket, are listed with those to the sink, too.
+        # In a bucket, uploads to a checkpoint below its sink are also listed as uploads to the sink.
         return list({f"{item.place}/{item.key}": item for item in items}.values())
 
     def remove(self) -> list[GarbageItem]:
-        """Remove the garbage under the lease, and return it. Idempotent, at any point of a crash.
+        """Remove the garbage under the lease, and return it. Idempotent, also after a crash.
 
         Raises:
             LeaseHeldError: A driver runs.
             StorageError: Something cannot be listed or removed.
         """
         with open_session(self._checkpoint, stop=Stop(max_runtime=None)) as session:
-            # Listed again: a driver that was running before may have needed what was shown.
+            # List again: a driver that was running before may have needed what was listed then.
             items = self.listed()
-            session.check()  # after the listing: nothing in it is of a later driver
+            session.check()  # after the listing: so nothing in it belongs to a later driver
             records, storage = self._checkpoint.records, self._checkpoint.storage
             of_run = (GarbageKind.DEAD_LETTERS, GarbageKind.MARK)
             records.delete(item.key for item in items if item.kind in of_run)

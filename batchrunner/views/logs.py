@@ -12,12 +12,12 @@ from batchrunner.storage import Entry
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line of one worker.
+    """One line that a worker printed or logged.
 
     Attributes:
         at: When it was written, by the worker's own clock; ISO 8601, UTC.
         session: The driver session that the worker belonged to.
-        worker: Its host and process id.
+        worker: Host and process id of the worker.
         text: The line.
     """
 
@@ -31,9 +31,10 @@ class LogLine:
 
 
 def log_lines(checkpoint: Checkpoint, *, session: str = "") -> list[LogLine]:
-    """Return what the workers wrote, in the order of their clocks; only those of *session* if given.
+    """Return the lines of all workers, in the order of their clocks; only of *session* if given.
 
-    Of each worker the first 64 KiB and the last 192 KiB. Secrets that the spec names are `***`.
+    The first 64 KiB and the last 192 KiB of each worker's lines are stored. Secrets that the spec names
+    are `***`.
 
     Raises:
         StorageError: The checkpoint cannot be read.

@@ -21,21 +21,21 @@ class Status:
     """How far a run is.
 
     Attributes:
-        name: Of the spec.
+        name: Name of the spec.
         run_uid: Names the run.
-        state: complete, running, running elsewhere, interrupted, stopped; or failed, when every shard
-            is committed but too many rows failed.
-        shards: How many there are.
-        committed: How many are complete.
-        quarantined: How many are quarantined until `retry`.
+        state: complete, running, "running elsewhere, or lost", interrupted, stopped; or failed, when
+            every shard is committed but too many rows failed.
+        shards: How many shards the run has.
+        committed: How many shards are complete.
+        quarantined: How many shards are quarantined until `retry`.
         damaged: How many sentinels cannot be read.
         rows_in: Rows read for the committed shards.
         rows_out: Rows in their parts.
-        rows_failed: Rows that failed, without those that a retry has brought through.
+        rows_failed: Rows that failed, without those that succeeded in a retry.
         bytes_out: Size of their parts.
         driver: The driver that runs it, or ran it last.
-        seconds_left: Estimate while it runs; None when there is none.
-        checkpoint: Where the checkpoint is.
+        seconds_left: Estimated seconds to the end while it runs; None when there is no estimate.
+        checkpoint: URI of the checkpoint.
     """
 
     name: str
@@ -62,7 +62,7 @@ def status_of(checkpoint: Checkpoint) -> Status:
 
     Raises:
         ObjectNotFoundError: There is no run.
-        DamagedOutputError: Its records cannot be read.
+        DamagedOutputError: The run's record or its plan cannot be read.
     """
     record = checkpoint.run()
     generations = checkpoint.generations()
@@ -111,7 +111,7 @@ def _events_of(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, An
 
 
 def _state(lease: Lease | None, events: Sequence[Mapping[str, Any]], *, whole: bool) -> str:
-    # The last event, not the sentinels alone: with too many failed rows a run is not complete.
+    # The last event decides, not the sentinels alone: with too many failed rows a run is not complete.
     if whole and (not events or events[-1].get("complete")):
         return "complete"
     if lease is None or lease.released:
@@ -127,7 +127,7 @@ def _left(
     committed: Mapping[int, Sentinel],
     shards: int,
 ) -> int | None:
-    """Estimate the seconds to the end by the speed of the present session; None before its first shard."""
+    """Estimate the seconds to the end from this session's speed; None before its first shard."""
     session = lease.owner.session if lease else ""
     of_session = sum(sentinel.session == session for sentinel in committed.values())
     if not events or not of_session:

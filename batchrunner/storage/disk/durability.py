@@ -1,4 +1,4 @@
-"""Making files and folders survive a power cut, many at a time."""
+"""Makes files and folders survive a power cut, many at a time."""
 
 # pathlib costs more than the system calls it wraps, and this runs once per object.
 # ruff: noqa: PTH102, PTH112, PTH120
@@ -14,10 +14,10 @@ from batchrunner.errors import StorageError
 from batchrunner.storage.disk.errors import disk_error
 
 _THREADS = 8
-"""The kernel groups the journal commits of calls that wait together."""
+"""How many threads sync files: the kernel groups the journal commits of calls that wait together."""
 
 _CANNOT_SYNC_FOLDERS = frozenset({errno.EINVAL, errno.EBADF})
-"""What a file system answers that has nothing to sync in a folder."""
+"""Errors of a file system that has nothing to sync in a folder."""
 
 
 def sync_files(files: Collection[int]) -> None:
@@ -48,7 +48,7 @@ def sync_folder(path: str) -> None:
     """Make the names in folder *path* durable.
 
     Raises:
-        StorageError: They are not.
+        StorageError: The folder cannot be synced.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -62,27 +62,27 @@ def sync_folder(path: str) -> None:
 
 
 class DurableFolders:
-    """The folders of a root whose names survive a power cut. Each is made durable once a process.
+    """Makes folders below a root whose names survive a power cut. Each is synced once per process.
 
-    One that is there already is made durable, too: the process that made it may not have come to that.
+    A folder that exists already is synced, too: the process that made it may have died before that.
     """
 
     def __init__(self, root: str) -> None:
         self._root = root
         self._durable: set[str] = set()
         self._there: set[str] = set()
-        """Folders that have a name, which a power cut may still take."""
+        """Folders that exist, but that a power cut may still remove."""
 
     def make(self, path: str) -> None:
         """Make folder *path*, and those above it, durably.
 
         Raises:
-            StorageError: It cannot be made.
+            StorageError: A folder cannot be made.
         """
         with contextlib.suppress(FileNotFoundError):
             self._make(path)
             return
-        self.clear()  # one of those above was removed from outside since it was made
+        self.clear()  # a folder above was removed from outside since it was made
         try:
             self._make(path)
         except FileNotFoundError as error:
@@ -94,20 +94,22 @@ class DurableFolders:
         parent = os.path.dirname(path)
         is_above = len(path) <= len(self._root)
         if is_above and (os.path.isdir(path) or parent == path):
-            self._durable.add(path)  # the user made it, and it is as durable as that
+            self._durable.add(path)  # the user made it: its durability is the user's concern
             return
         self._make(parent)
         is_new = _make_one(path)
-        # All that have a name before the sync are durable after it: a resume syncs the root once.
+        # All folders that exist before the sync are durable after it, so a resume syncs the root once.
         named = {path} if is_new or is_above else _folders_in(parent)
         self.sync(parent)
         self._durable |= named
 
     def make_unsynced(self, path: str, *, mode: int) -> None:
-        """Make folder *path* in one that is durable; a power cut may take it before `ensure`.
+        """Make folder *path* without a sync: until `ensure`, a power cut may remove it.
+
+        Its parent must be durable.
 
         Raises:
-            OSError: It cannot be made.
+            OSError: The folder cannot be made.
         """
         try:
             os.mkdir(path, mode)
@@ -120,19 +122,19 @@ class DurableFolders:
             self._there.add(path)
 
     def ensure(self, path: str) -> None:
-        """Make the name of *path*, which is there, durable; nothing to do if it is already.
+        """Make the name of the existing folder *path* durable. Does nothing if it already is.
 
         Raises:
-            StorageError: It is not.
+            StorageError: Its parent cannot be synced.
         """
         if path not in self._durable:
             self.sync(os.path.dirname(path))
 
     def sync(self, path: str) -> None:
-        """Make the names in folder *path* durable, those of unsynced folders with them.
+        """Make all names in folder *path* durable, including those of folders made without a sync.
 
         Raises:
-            StorageError: They are not.
+            StorageError: The folder cannot be synced.
         """
         named = {there for there in self._there.copy() if os.path.dirname(there) == path}
         sync_folder(path)
@@ -140,7 +142,7 @@ class DurableFolders:
         self._there -= named
 
     def clear(self) -> None:
-        """Trust no folder any more: one of them was removed from outside."""
+        """Treat no folder as durable any more: one of them was removed from outside."""
         self._durable.clear()
 
 

@@ -1,4 +1,4 @@
-"""Taking a file away only if it is the one that was seen."""
+"""Removes or renames a file only if it is still the one that was listed."""
 
 # pathlib costs more than the system calls it wraps, and this runs once per object.
 # ruff: noqa: PTH104, PTH108, PTH116
@@ -16,10 +16,10 @@ from batchrunner.storage.disk.staging import remove
 
 
 def is_still(entry: Entry, path: str) -> bool | None:
-    """Return whether the file at *path* is that of *entry*; None when there is no file.
+    """Return whether *entry* still describes the file at *path*; None when there is no file.
 
     Raises:
-        StorageError: The disk does not say.
+        StorageError: The disk refuses.
     """
     try:
         return entry_of(entry.key, os.stat(path)) == entry
@@ -30,13 +30,13 @@ def is_still(entry: Entry, path: str) -> bool | None:
 
 
 def take(entry: Entry, path: str, *, aside: str) -> bool:
-    """Rename the file at *path* to *aside* if it is that of *entry*; return whether it was.
+    """Rename the file at *path* to *aside* if *entry* still describes it; return whether it did.
 
-    No system call removes a name on a condition. So the file is looked at, renamed, and looked at
-    again where no other process can replace it; one that slipped in between gets its name back.
+    No system call removes a name on a condition. So the file is checked, renamed, and checked again
+    where no other process can replace it; a file that slipped in between gets its name back.
 
     Raises:
-        ObjectChangedError: Its name was taken by a third file before it could be given back.
+        ObjectChangedError: A third file took that name before the second could get it back.
         StorageError: The disk refuses.
     """
     if not is_still(entry, path):
@@ -54,7 +54,9 @@ def take(entry: Entry, path: str, *, aside: str) -> bool:
 
 
 def delete(entry: Entry, path: str, *, aside: Callable[[], str]) -> bool:
-    """Remove the file at *path* if it is that of *entry*; return whether no other one is there.
+    """Remove the file at *path* if *entry* still describes it; return False if another is there.
+
+    *aside* returns an unused path, to which the file is renamed first.
 
     Raises:
         StorageError: The disk refuses.

@@ -1,4 +1,4 @@
-"""What links do to places on a disk: two names for one file, and folders that lie elsewhere."""
+"""Finds links on a disk: second names of a file, and names that lead elsewhere."""
 
 # pathlib costs more than the system calls it wraps, and this runs once per file.
 # ruff: noqa: PTH113, PTH116
@@ -17,8 +17,8 @@ class Link:
     """A symbolic link below a folder.
 
     Attributes:
-        key: Where it is, relative to the folder.
-        leads_to_file: False of one to a folder, which is not followed, or to nothing.
+        key: Where the link is, relative to the folder.
+        leads_to_file: False if it leads to a folder, which is not followed, or to nothing.
     """
 
     key: str
@@ -26,12 +26,12 @@ class Link:
 
 
 def real_uri(uri: str) -> str:
-    """Return *uri* without links on its way; one of a bucket as it is."""
+    """Return the path *uri* with all links in it resolved; return the URI of a bucket unchanged."""
     return os.path.realpath(uri) if is_path(uri) else uri
 
 
 def file_number(uri: str) -> tuple[int, int] | None:
-    """Return device and inode of a file on a disk, which all its names share; None when there is none."""
+    """Return device and inode of a file, which all its names share; None when there is no file."""
     try:
         status = os.stat(uri)
     except OSError:
@@ -40,9 +40,10 @@ def file_number(uri: str) -> tuple[int, int] | None:
 
 
 def links_below(folder: str) -> Iterator[Link]:
-    """Yield the links below *folder*, in no order; of a bucket none. What is hidden is passed over.
+    """Yield the symbolic links below *folder*, in no order; none if it is in a bucket.
 
-    A folder that cannot be read has none: its listing says so.
+    Names that begin with "." or "_" are skipped, as are folders that cannot be read: listing these
+    raises the error.
     """
     if is_path(folder):
         yield from _links(folder, "")

@@ -1,4 +1,4 @@
-"""Reading a disk: listing folders, and files pinned to the bytes that were listed."""
+"""Reads a disk: lists folders, and opens files pinned to the bytes that were listed."""
 
 # pathlib costs more than the system calls it wraps, and this runs once per object.
 # ruff: noqa: PTH116
@@ -43,7 +43,7 @@ def walk(folder: str, prefix: str, *, recursive: bool) -> Iterator[Entry]:
     except FileNotFoundError:
         return
     except OSError as error:
-        # A file under the name of a folder holds no keys; one in place of the root hides them all.
+        # A file in place of a folder holds no keys. In place of the root it is an error: it hides all keys.
         if isinstance(error, NotADirectoryError) and Path(folder.removesuffix(prefix)).is_dir():
             return
         raise disk_error(error, folder, doing="list") from error
@@ -55,7 +55,7 @@ def walk(folder: str, prefix: str, *, recursive: bool) -> Iterator[Entry]:
 
 
 def _place(item: os.DirEntry[str]) -> str:
-    """Where *item* sorts: a folder as the keys in it do, for "a-b" stands before "a/b"."""
+    """Return what to sort *item* by: a folder sorts as the keys in it, since "a-b" < "a/b"."""
     return f"{item.name}/" if item.is_dir(follow_symlinks=False) else item.name
 
 
@@ -74,8 +74,8 @@ def read_document(path: str) -> bytes:
     """Return the bytes of the regular file at *path*.
 
     Raises:
-        ObjectNotFoundError: There is none.
-        StorageError: It is larger than `MAX_DOCUMENT_BYTES`, or cannot be read.
+        ObjectNotFoundError: There is no such file.
+        StorageError: The file is larger than `MAX_DOCUMENT_BYTES`, or cannot be read.
     """
     try:
         with io.FileIO(path, "rb", opener=_open_at_once) as file:
@@ -94,7 +94,7 @@ def holds(path: str, data: bytes) -> bool:
     """Return whether the file at *path* is there and is exactly *data*.
 
     Raises:
-        StorageError: It cannot be read.
+        StorageError: The file cannot be read.
     """
     try:
         with io.FileIO(path, "rb", opener=_open_at_once) as file:
@@ -107,7 +107,7 @@ def holds(path: str, data: bytes) -> bool:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a named pipe would wait for its writer
+    return os.open(path, flags | os.O_NONBLOCK)  # else a named pipe would wait for its writer
 
 
 def _regular(file: io.FileIO) -> os.stat_result:
@@ -118,14 +118,14 @@ def _regular(file: io.FileIO) -> os.stat_result:
 
 
 class PinnedFile(io.FileIO):
-    """The file of one entry; says so when the bytes are not, or no longer, those of the entry.
+    """The file of one entry; raises when its bytes are not, or no longer, those of the entry.
 
-    It looks when it is opened, at its end and when it is closed: the last also serves readers that
-    open `name` by themselves. A file removed meanwhile is no error: all its bytes were there.
+    It checks when it is opened, at its end and when it is closed: the last check also serves readers
+    that open `name` by themselves. A file removed meanwhile is no error: all its bytes were there.
 
     Raises:
         ObjectNotFoundError: There is no such file.
-        ObjectChangedError: The file was replaced or rewritten. From `close` too.
+        ObjectChangedError: The file was replaced or rewritten. Raised by `close`, too.
     """
 
     def __init__(self, path: str, *, entry: Entry) -> None:

@@ -27,9 +27,9 @@ _INTENTS = ".intents"
 
 
 class StagingFolder:
-    """`<root>/.staging`, for its owner only; made when it is first needed.
+    """The folder `<root>/.staging`, which only its owner may read; made when it is first needed.
 
-    The intents of one call share a file, so that a batch costs one sync and one inode for them all.
+    The intents of one `publish` share a file, so that they cost one sync and one inode in all.
     """
 
     def __init__(self, root: str, folders: DurableFolders) -> None:
@@ -37,7 +37,7 @@ class StagingFolder:
         self._root, self._folders = root, folders
         self._made = False
         self._needed: dict[str, set[str]] = {}
-        """For each file of intents of our own, the keys whose intents are still needed."""
+        """For each file of intents that this object wrote, the keys whose intents are still needed."""
 
     def stage(self) -> StagedFile:
         """Open a new staged file."""
@@ -57,15 +57,15 @@ class StagingFolder:
         return _filled(self.stage(), data)
 
     def stage_intents(self, intents: Mapping[str, bytes]) -> StagedFile:
-        """Stage the *intents* on some keys, written and closed but not durable."""
+        """Stage the *intents*, by key, in one file, written and closed but not durable."""
         text = json.dumps({key: plain_intent(intent) for key, intent in intents.items()})
         return self.stage_bytes(text.encode())
 
     def keep_intents(self, staged: StagedFile) -> str:
-        """Make the durable file of intents *staged* count, durably; return where it is now.
+        """Rename *staged*, a synced file of intents, so that they count; return its path. Durable.
 
         Raises:
-            ObjectNotFoundError: It was cleaned away.
+            ObjectNotFoundError: `clean` removed the file.
         """
         source = str(staged.path)
         target = source.removesuffix(_STAGED) + _INTENTS
@@ -75,7 +75,7 @@ class StagingFolder:
             raise reading_error(error, source) from error
         staged.keep()
         sync_folder(self.path)
-        # Of all that is staged, only intents have to survive a power cut: so has the folder, from now.
+        # Of all that is staged, only intents must survive a power cut. From now on the folder must, too.
         self._folders.ensure(self.path)
         return target
 
@@ -85,7 +85,7 @@ class StagingFolder:
         self._remove_needless()
 
     def make_path(self) -> str:
-        """Return an unused path in the staging folder, which is there."""
+        """Return an unused path in the staging folder, and make the folder if it is missing."""
         if not self._made:
             self._make()
         return self.unused_path()
@@ -98,7 +98,7 @@ class StagingFolder:
         """Make what was written to *staged* durable.
 
         Raises:
-            StorageError: Some of it is lost; the files are good for nothing but `discard`.
+            StorageError: Some of it is lost; the files can only be discarded.
         """
         try:
             sync_files([one.fd for one in staged])
@@ -106,19 +106,19 @@ class StagingFolder:
             raise disk_error(error, self.path, doing="make what was written durable") from error
 
     def intents_on(self, key: str) -> tuple[bytes, ...]:
-        """Return the intents on *key*, of every attempt."""
+        """Return the intents of all attempts at the object under *key*."""
         files = [_read_intents(f"{self.path}/{name}") for name in self._names(_INTENTS)]
         return tuple(intents[key].encode() for intents in files if key in intents)
 
     def remove_intents(self, keys: Iterable[str]) -> None:
-        """Remove the files of intents in which nothing but the intents on *keys* is needed."""
+        """Remove the files of intents that hold no needed intents but those of *keys*."""
         done = set(keys)
         own = list(self._needed.values())
         foreign = done.difference(*own)
         for needed in own:
             needed.difference_update(done)
         self._remove_needless()
-        if foreign:  # of a writer that died: its files have to be listed and read
+        if foreign:  # intents of a writer that died: its files have to be listed and read
             self._remove_foreign(done)
 
     def _remove_needless(self) -> None:
@@ -132,7 +132,7 @@ class StagingFolder:
         remove([path for path in foreign if _read_intents(path).keys() <= done])
 
     def garbage(self, *, intents: bool) -> list[Entry]:
-        """Return what is staged, dead or alive; the *intents* only if they are asked for."""
+        """Return all staged files, of dead and live writers; with *intents*, intent files as well."""
         entries = []
         for name in sorted(self._names(_STAGED, *([_INTENTS] if intents else []))):
             with contextlib.suppress(FileNotFoundError):  # published or discarded since
@@ -142,7 +142,7 @@ class StagingFolder:
         return entries
 
     def clean(self, *, intents: bool) -> None:
-        """Remove what is staged, dead or alive; the *intents* only if they are asked for."""
+        """Remove all staged files, of dead and live writers; with *intents*, intent files as well."""
         remove(f"{self._root.rstrip('/')}/{entry.key}" for entry in self.garbage(intents=intents))
 
     def _make(self) -> None:
@@ -187,10 +187,10 @@ def _filled(staged: StagedFile, data: bytes) -> StagedFile:
 
 
 def remove(paths: Iterable[str]) -> None:
-    """Remove the files that are there.
+    """Remove the files at *paths*. Idempotent: a missing file is no error.
 
     Raises:
-        StorageError: One cannot be removed.
+        StorageError: A file cannot be removed.
     """
     for path in paths:
         try:

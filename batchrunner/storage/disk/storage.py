@@ -25,14 +25,14 @@ T = TypeVar("T")
 
 _NO_HARD_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 _CLEANS = 3
-"""How many cleanings in a row one write survives."""
+"""How often to try one write that `clean` interferes with each time."""
 
 
 class LocalStorage:
     """A `Storage` below folder *root* of a file system with hard links.
 
-    What is staged lives in `<root>/.staging`, so publishing is a link: one step, seen whole or not
-    at all, and refused when the name is taken.
+    Bytes are staged in `<root>/.staging`, so to publish them is to make a hard link: one step, seen
+    whole or not at all, and refused when the name is taken.
     """
 
     def __init__(self, root: str) -> None:
@@ -84,7 +84,7 @@ class LocalStorage:
             )
             staged.append(intents)
             self._staging.sync(staged)
-            # Before the first link: an object that is seen must have its intent.
+            # Before the first link: an object that a reader can see must have its intent.
             path = self._staging.keep_intents(intents)
             won = self._link_all(parts)
         finally:
@@ -128,7 +128,7 @@ class LocalStorage:
         self._staging.clean(intents=intents)
 
     def check_conditional_writes(self) -> None:
-        # In the staging folder, on the same file system as the sink: nothing of it is ever listed.
+        # In the staging folder: it is on the same file system as the sink, and is never listed.
         probe = self._staging.unused_path()
         staged = [self._staging.stage_bytes(data) for data in (b"first", b"second")]
         try:
@@ -172,14 +172,14 @@ class LocalStorage:
         won = frozenset(
             key for key, one in staged.items() if self._name(_link, one, target=self._path(key))
         )
-        # Also for what lost: the driver that adopts the winner's object records it as durable.
+        # Also for keys that another attempt won: a driver that adopts that object records it as durable.
         self._sync_folders(self._path(key) for key in staged)
         return won
 
     def _name(self, how: Callable[[str, str], T], staged: StagedFile, *, target: str) -> T:
         source, folder = str(staged.path), os.path.dirname(target)
         # Between making the folder and naming the file in it, a user may remove the folder, and another
-        # driver may clean the staged file away. The first is made again, the second is not.
+        # driver may clean the staged file away. The folder is made again, the staged file cannot be.
         for _ in range(_CLEANS):
             try:
                 self._folders.make(folder)
@@ -199,7 +199,7 @@ class LocalStorage:
 
 
 def _despite_cleaning(write: Callable[[], T]) -> T:
-    """Write, and write again what `clean` removed meanwhile: unlike a part, we still have the bytes."""
+    """Call *write*, and repeat it if `clean` removed its staged bytes: they are still in memory."""
     for _ in range(_CLEANS - 1):
         with contextlib.suppress(ObjectNotFoundError):
             return write()
@@ -221,11 +221,11 @@ def _replace(source: str, target: str) -> None:
 
 
 def _link(source: str, target: str) -> bool:
-    """Give the file a second name; return whether that name is ours."""
+    """Link *source* to *target*; return whether *target* is now a name of this file."""
     try:
         os.link(source, target)
     except FileExistsError:
-        # NFS says so about a link of its own making, when its first answer was lost.
+        # NFS also raises this for a link that this very call made, if the first answer was lost.
         return _is_one_file(source, target)
     except FileNotFoundError:
         raise

@@ -1,4 +1,4 @@
-"""Distinguish answers of an S3 server from those of a proxy: by the fields that S3 always sends.
+"""Distinguishes answers of an S3 server from those of a proxy, by the fields that S3 always sends.
 
 A proxy, a gateway or a login page answers 200 to any request. What it "stored" is nowhere.
 """
@@ -21,14 +21,14 @@ _ALWAYS_SENT = {
     "put_object": ("ETag",),
     "upload_part": ("ETag",),
 }
-"""An empty answer reads as an empty listing, and as bytes that were stored."""
+"""The fields are checked because an empty answer looks like an empty listing, or like stored bytes."""
 
 
 def check_answer(method: str, answer: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse an *answer* that no S3 server gives to *method*, *asked* with parameters.
+    """Refuse an *answer* to *method* that no S3 server gives; *asked* are the request's parameters.
 
     Raises:
-        CallError: It is none, so it says nothing of what was done; or a deletion was done in part.
+        CallError: The answer is not from S3, so what was done is unknown; or a deletion was done in part.
     """
     missing = [name for name in _ALWAYS_SENT.get(method, ()) if name not in answer]
     if missing:
@@ -40,7 +40,7 @@ def check_answer(method: str, answer: Mapping[str, Any], asked: Mapping[str, Any
 
 
 def _check_deletion(answer: Mapping[str, Any], objects: list[Any]) -> None:
-    """Check that each of *objects* is accounted for, by their number: XML cannot hold every key."""
+    """Check that the answer covers all *objects*, by their number: XML cannot hold every key."""
     errors = answer.get("Errors", [])
     for error in errors:
         raise from_answer({"Error": {**error, "Message": f"{error['Key']} is still there"}})

@@ -1,4 +1,4 @@
-"""Requests to a bucket: a few at a time, each one retried, and its failure typed."""
+"""Sends requests to a bucket: some at a time, each with retries, and with typed errors."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _connections: dict[tuple[Any, ...], S3Connection] = {}
 
 
 def connect(options: Options) -> S3Connection:
-    """Return the connection of this process for *options* (s3fs's).
+    """Return this process's connection for the s3fs *options*.
 
     Raises:
         CannotStartError: s3fs is not installed.
-        InvalidSpecError: s3fs does not know one of the options.
+        InvalidSpecError: s3fs does not accept one of the options.
     """
     # The process is part of the key: neither sockets nor threads survive a fork.
     key = (os.getpid(), options_key(options))
@@ -66,7 +66,7 @@ def _open_connection(options: Options) -> S3Connection:
         fs.connect()
         fs.s3.meta.events.register("before-call.s3.HeadBucket", _redirect_no_further)
     except (TypeError, KeyError, ValueError) as error:
-        # Of its messages only the one about names holds no values, which may be secret.
+        # Only the message about names of options is shown: the others may quote values, even secrets.
         reason = str(error) if "unexpected keyword" in str(error) else type(error).__name__
         raise InvalidSpecError(
             f"storage_options are not what s3fs takes ({reason}): check their names and endpoint_url"
@@ -83,7 +83,7 @@ def _open_connection(options: Options) -> S3Connection:
 
 
 def _without_retries(options: Options) -> dict[str, Any]:
-    """Return *options* without retries, so that ours are the only ones, and with timeouts."""
+    """Return *options* with timeouts, and without s3fs's retries: ours are the only ones."""
     config = {
         "connect_timeout": _CONNECT_SECONDS,
         "read_timeout": _READ_SECONDS,
@@ -95,15 +95,15 @@ def _without_retries(options: Options) -> dict[str, Any]:
 
 
 def _redirect_no_further(params: dict[str, Any], **_: Any) -> None:
-    """Have botocore ask for the region of a bucket once.
+    """Make botocore ask for the region of a bucket only once.
 
-    It asks when it is redirected. Without this it asks again when the answer is a redirect, for ever.
+    It asks when it is redirected. Without this it asks again, for ever, if the answer is a redirect, too.
     """
     params["context"].get("s3_redirect", {})["redirected"] = True
 
 
 class S3Calls:
-    """Requests to *bucket*, with s3fs's *options*, retried as *retry* says."""
+    """Sends requests to *bucket* with s3fs's *options*, retried by the policy *retry*."""
 
     def __init__(self, bucket: str, *, options: Options, retry: RetryPolicy) -> None:
         self.bucket = bucket
@@ -114,7 +114,7 @@ class S3Calls:
         """Run *work* on the connection's thread, wait, and return its result.
 
         Raises:
-            StorageError: For the `CallError` that *work* ended with.
+            StorageError: *work* raised a `CallError`, of which this is the typed form.
         """
         loop = connect(self._options).fs.loop
         future = asyncio.run_coroutine_threadsafe(work(), loop)
@@ -129,15 +129,15 @@ class S3Calls:
     async def request(
         self, method: str, *, most: int | None = None, **parameters: Any
     ) -> dict[str, Any]:
-        """Return the answer to one request, its body read to the end.
+        """Send one request and return the answer, with its body read to the end.
 
         Args:
-            method: In boto's words, as "put_object".
-            most: The most bytes of body to take.
-            parameters: Boto's, less the bucket.
+            method: Boto's name for the request, such as "put_object".
+            most: The largest body to read, in bytes.
+            parameters: Boto's parameters of the request, without the bucket.
 
         Raises:
-            CallError: It failed, also again, or the body has more than *most* bytes.
+            CallError: The request and its retries failed, or the body has more than *most* bytes.
         """
 
         async def attempt(seconds: float) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class S3Calls:
             raise
 
     async def _add_reason(self, failure: CallError, key: str) -> None:
-        """Get the object whose HEAD was refused, for the reason: an answer to HEAD has no body."""
+        """Add the reason for a refused HEAD, whose answer has no body, from a GET of the object."""
         try:
             await self.request("get_object", Key=key, Range="bytes=0-0", most=1)
         except CallError as other:
@@ -170,13 +170,13 @@ class S3Calls:
     async def pages(
         self, method: str, *, of: str, markers: dict[str, str], **parameters: Any
     ) -> list[dict[str, Any]]:
-        """Return the items *of* all pages of a listing.
+        """Return the items of all pages of a listing.
 
         Args:
-            method: In boto's words, as "list_objects_v2".
-            of: Where a page has its items, as "Contents".
-            markers: What to ask with for the next page: where the page says it.
-            parameters: Boto's, less the bucket.
+            method: Boto's name for the request, such as "list_objects_v2".
+            of: Name of the field of a page that holds its items, such as "Contents".
+            markers: Parameters of the request for the next page, each with the page's field to copy.
+            parameters: Boto's parameters of the first request, without the bucket.
 
         Raises:
             CallError: A page cannot be read.
@@ -190,7 +190,7 @@ class S3Calls:
             parameters |= {name: page[where] for name, where in markers.items()}
 
     def big_body(self) -> asyncio.Semaphore:
-        """Return what to hold while a large body is in memory."""
+        """Return the semaphore to hold while a large body is in memory."""
         return connect(self._options).big_bodies
 
     def proven_buckets(self) -> set[str]:
@@ -199,7 +199,7 @@ class S3Calls:
 
 
 async def _call(fs: Any, method: str, **parameters: Any) -> dict[str, Any]:
-    """Do what `S3FileSystem.call_s3` does, less its own waiting and translating of errors."""
+    """Send a request as `S3FileSystem.call_s3` does, without its retries and translated errors."""
     await fs.set_session()
     call = getattr(await fs.get_s3(parameters["Bucket"]), method)
     chosen = fs._get_s3_method_kwargs(call, **parameters)  # noqa: SLF001 -- the user's s3fs options
@@ -222,7 +222,7 @@ async def _in_full(answer: dict[str, Any], *, most: int | None) -> dict[str, Any
 
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Return the results of *work*, done at the same time; the first failure stops the rest."""
+    """Run *work* concurrently and return the results; the first failure cancels the rest."""
     # Not a TaskGroup: it would wrap the failure in an ExceptionGroup, and callers look at its verdict.
     tasks = [asyncio.ensure_future(one) for one in work]
     try:

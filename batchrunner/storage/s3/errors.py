@@ -1,4 +1,4 @@
-"""What an S3 request failed with: one verdict for the many codes, statuses and exceptions."""
+"""Failures of S3 requests: the many codes, statuses and exceptions become a few verdicts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchrunner.storage.s3.retry import AttemptError
 
 
 class Verdict(Enum):
-    """What a failure means, and what to do about it."""
+    """What a failure means; the value says what the user can do about it."""
 
     PASSES = "the store did not answer in full; it often passes: the same line again"
     NO_S3 = (
@@ -33,7 +33,7 @@ class Verdict(Enum):
     FINAL = "it was refused"
 
 
-# What a status does not show: because it is a plain 400, or because a deletion in part has none.
+# Codes that the status does not show: it is a plain 400, or there is none, as in a partial deletion.
 _PASSING_CODES = frozenset(
     {
         "BadDigest",
@@ -76,12 +76,12 @@ class CallError(AttemptError):
     """One request failed.
 
     Attributes:
-        verdict: What that means.
-        code: The store's word for it, or the name of our side's exception.
-        message: The store's sentence, or "".
-        doing: The request, as S3 calls it.
+        verdict: What the failure means.
+        code: The store's error code, or the name of the exception that was raised here.
+        message: The store's error message, or "".
+        doing: Boto's name for the request.
         place: URI of the object, or of the bucket.
-        region: Where the bucket is, when the store says that it is elsewhere.
+        region: Region of the bucket, if the store's answer names one.
     """
 
     doing = ""
@@ -97,7 +97,7 @@ class CallError(AttemptError):
 
     @property
     def says_no_reason(self) -> bool:
-        """Return whether it is a refusal of which only the status came."""
+        """Return whether the store refused with a status alone, without a code."""
         return self.code.isdigit() and self.verdict in {Verdict.REFUSED, Verdict.FINAL}
 
     def take_reason(self, other: CallError) -> None:
@@ -107,7 +107,7 @@ class CallError(AttemptError):
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Return the exceptions that a request raises for the store, the network or s3fs."""
+    """Return the types of exceptions that a request raises for the store, the network or s3fs."""
     from aiohttp import ClientError as NetworkError
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
@@ -116,7 +116,7 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def understand(error: Exception) -> CallError:
-    """Return what *error*, raised by s3fs, botocore or aiohttp, means."""
+    """Return the `CallError` for *error*, which s3fs, botocore or aiohttp raised."""
     for one in (error, error.__cause__):
         response = getattr(one, "response", None)
         if isinstance(response, Mapping) and "Error" in response:
@@ -142,7 +142,7 @@ def from_answer(response: Mapping[str, Any]) -> CallError:
 
 
 def is_web_page(headers: Mapping[str, Any]) -> bool:
-    """Return whether *headers* are of a page for people; a store marks each answer as its own."""
+    """Return whether *headers* are those of a web page, with none that only stores send."""
     is_html = str(headers.get("content-type", "")).startswith("text/html")
     is_a_stores = any(name.startswith(("x-amz", "x-goog", "x-guploader")) for name in headers)
     return is_html and headers.get("content-length") != "0" and not is_a_stores
@@ -201,7 +201,7 @@ _TYPES: dict[Verdict, type[StorageError]] = {
 
 
 def typed(failure: CallError) -> StorageError:
-    """Return the error to raise for *failure*. It holds no secrets."""
+    """Return the `StorageError` for *failure*, with the way out. It holds no secrets."""
     times = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
     said = f"{failure.code}: {failure.message}" if failure.message else failure.code
     way_out = _HINTS.get(failure.code, failure.verdict.value)

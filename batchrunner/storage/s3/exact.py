@@ -1,4 +1,4 @@
-"""Removing an object from a bucket only if it is the one that was seen."""
+"""Removes or moves an object in a bucket only if it is still the one that was listed."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from batchrunner.storage.s3.errors import CallError, Verdict
 _KEYS_A_DELETE = 1000
 _LOOKS = 3
 _SECONDS_APART = 2.0
-"""A listing has the time of an object in fractions, an answer in whole seconds. A driver that displaces
-one of another machine has waited for longer."""
+"""Times closer than this are of one write: a listing has fractions of a second, other answers only whole
+ones. A driver that displaces one of another machine has waited for longer."""
 
 
 def modified_in(answer: Mapping[str, Any]) -> float:
-    """Return when the object was written, by the store's clock, or 0.0 when the answer has no time."""
+    """Return when the object was written, by the store's clock; 0.0 if the answer has no time."""
     time = answer.get("LastModified")
     return time.timestamp() if isinstance(time, datetime) else 0.0
 
 
 async def delete_exactly(calls: S3Calls, seen: Mapping[str, Entry]) -> set[str]:
-    """Remove each object of *seen*, by full key, that is still there; return the other keys.
+    """Remove each object that its entry in *seen* still describes; return keys that hold another.
 
-    The condition goes with the deletion, for the stores that know it; for those that do not, each
-    object is looked at just before.
+    Keys are full, with the storage's prefix. The deletion carries the condition, for stores that
+    support it; for those that do not, each object is checked just before.
     """
     # Repeated, because one object that changed makes some stores refuse the whole batch.
     others: set[str] = set()
@@ -48,7 +48,7 @@ async def delete_exactly(calls: S3Calls, seen: Mapping[str, Entry]) -> set[str]:
 
 
 async def move_exactly(calls: S3Calls, entry: Entry, old: str, new: str) -> bool:
-    """Copy the object of *entry* to *new*, then remove it; return whether it was still there."""
+    """Copy *old* to *new* and remove *old* if *entry* still describes it; return whether it did."""
     if not await is_still(calls, old, entry):
         return False
     place = {"Bucket": calls.bucket, "Key": old}
@@ -63,9 +63,9 @@ async def move_exactly(calls: S3Calls, entry: Entry, old: str, new: str) -> bool
 
 
 async def is_still(calls: S3Calls, key: str, entry: Entry) -> bool | None:
-    """Return whether the object is that of *entry*; None when there is none.
+    """Return whether *entry* still describes the object under *key*; None when there is none.
 
-    Two objects with the same bytes have the same ETag, and differ in their time.
+    Two writes of the same bytes have the same ETag, and differ in their time.
     """
     try:
         answer = await calls.request("head_object", Key=key)

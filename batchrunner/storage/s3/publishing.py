@@ -1,4 +1,4 @@
-"""Writing to a bucket under a free key, and deciding afterwards whether the object is ours."""
+"""Writes objects to a bucket under free keys, and decides afterwards whether they are ours."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _WHOLE_UP_TO = 32 << 20
 _PART = 16 << 20
 _MOST_PARTS = 10_000
 _BIG = 1 << 20
-"""Bytes from which on a body counts as large."""
+"""A body of at least so many bytes counts as large."""
 _UPLOADS = 3
 """How many multipart uploads of one object another driver may clean away before we give up."""
 
 _LOST = frozenset({Verdict.PASSES, Verdict.NO_S3})
 """The store did not answer, or its answer did not come through."""
 _LOOK = _LOST | {Verdict.TAKEN, Verdict.CONFLICT, Verdict.ABSENT}
-"""After these the object may be ours all the same: an answer got lost, here or further inside."""
+"""After these the object may still be ours: an answer may have been lost, here or inside the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Upload:
     Attributes:
         key: Its full key.
         staged: Its bytes.
-        metadata: What S3 keeps with it: the intent, and a name for this attempt that no other has.
+        metadata: What S3 stores with it: the intent, and a unique id of this attempt.
     """
 
     key: str
@@ -63,7 +63,7 @@ async def put_new(calls: S3Calls, key: str, data: bytes) -> bool:
 
 
 async def publish_new(calls: S3Calls, upload: Upload) -> bool:
-    """Upload the object if its key is free; return whether the key is ours now."""
+    """Upload the object if its key is free; return whether the object there is from this upload."""
     in_parts = upload.size > _WHOLE_UP_TO
 
     async def write() -> None:
@@ -76,7 +76,7 @@ async def publish_new(calls: S3Calls, upload: Upload) -> bool:
 
 
 async def second_writers_are_refused(calls: S3Calls, key: str) -> bool:
-    """Write *key* once, then twice more, whole and in parts; return whether only the first counts.
+    """Write *key* three times; return whether the last two, whole and in parts, are refused.
 
     Leaves the object there.
     """
@@ -107,7 +107,7 @@ async def _is_refused(write: Coroutine[Any, Any, None]) -> bool:
 async def _claim(
     write: Callable[[], Awaitable[None]], is_ours: Callable[[], Awaitable[bool | None]]
 ) -> bool:
-    """Write, and decide whose the object is, also when the answer is an error or was lost."""
+    """Write, and return whether the object is ours, also if the answer was an error or was lost."""
     uploads = 0
     while True:
         try:
@@ -127,7 +127,7 @@ async def _claim(
 
 
 async def _holds(calls: S3Calls, key: str, data: bytes) -> bool | None:
-    """Return whether the object is *data*; None when there is none."""
+    """Return whether the object under *key* is exactly *data*; None when there is none."""
     try:
         answer = await calls.request("get_object", Key=key, most=len(data))
     except CallError as failure:

@@ -1,4 +1,4 @@
-"""Reading an object in a bucket as a file, a range at a time."""
+"""Reads an object in a bucket as a file, a range at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _READ_AHEAD = 8 << 20
 """Bytes to fetch at once for a reader that reads on."""
 _LEAST = 64 << 10
-"""Bytes to fetch at once for a reader that jumps: about as fast as a single one."""
+"""Least bytes to fetch for a reader that jumps: about as fast as to fetch a single byte."""
 _MOST = 32 << 20
 """Bytes to fetch in one request, so that it ends well before its deadline."""
 
@@ -21,9 +21,9 @@ _MOST = 32 << 20
 class RangedReader(io.RawIOBase):
     """A seekable file over *fetch*, which returns the bytes from one offset up to another.
 
-    A reader that goes on where it stopped is given one block of 8 MiB to draw from, as is one that
-    starts at the beginning; one that jumps, as Parquet's do, gets what it asked for and no more.
-    Every read returns as much as was asked for, but at the end.
+    For a reader that goes on where it stopped, or starts at the beginning, blocks of 8 MiB are fetched.
+    For one that jumps, as Parquet's do, only what it asks for is fetched, but at least 64 KiB. Every
+    read returns as many bytes as were asked for, except at the end.
     """
 
     def __init__(self, fetch: Callable[[int, int], bytes], *, name: str, size: int) -> None:
@@ -64,14 +64,14 @@ class RangedReader(io.RawIOBase):
             raise ValueError(f"{self.name} is closed")
         stop = self._size if size is None or size < 0 else min(self._position + size, self._size)
         if self._size == 0:
-            self._fetch(0, 0)  # there is nothing to read, but other bytes may be there by now
+            self._fetch(0, 0)  # no bytes to read, but `fetch` raises if the object was replaced
         pieces = []
         while self._position < stop:
             pieces.append(self._draw(stop))
         return b"".join(pieces)
 
     def _draw(self, stop: int) -> bytes:
-        """Return some bytes from the position on, at least one, none at *stop* or after it."""
+        """Return at least one byte from the position on, and none at *stop* or after it."""
         start = self._position - self._block_start
         if not 0 <= start < len(self._block):
             self._load(stop)

@@ -16,9 +16,9 @@ class AttemptError(Exception):
     """One attempt failed.
 
     Attributes:
-        passes: The same attempt may succeed later.
-        retry_after: Seconds the other side asked to be left alone; 0 when it did not.
-        attempts: How many attempts were made, this error being that of the last.
+        passes: Whether the same attempt may succeed later.
+        retry_after: Seconds that the server asked to wait before a retry; 0 when it did not.
+        attempts: How many attempts were made; this is the error of the last one.
     """
 
     passes = False
@@ -28,11 +28,11 @@ class AttemptError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often, and for how long, to retry.
+    """Limits how often, and for how long, a request is retried.
 
     Attributes:
         max_attempts: Attempts in all, the first one included.
-        deadline: Seconds from the first attempt after which nothing is started or waited for.
+        deadline: Seconds from the first attempt after which no attempt starts and no wait goes on.
         first_delay: Longest wait before the second attempt, in seconds; doubles from there on.
         max_delay: Longest wait before any attempt, in seconds.
     """
@@ -52,7 +52,7 @@ STANDARD = RetryPolicy()
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where time and chance come from; tests bring their own."""
+    """The clock, the sleep and the randomness of retries; tests pass their own."""
 
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -65,7 +65,7 @@ async def retrying(
     policy: RetryPolicy,
     timing: Timing = Timing(),
 ) -> T:
-    """Return what *attempt* returns, trying again while its failures pass.
+    """Call *attempt* until it succeeds, retrying failures that may pass; return its result.
 
     Args:
         attempt: Called with the seconds that are left, which it must not exceed.
@@ -73,7 +73,7 @@ async def retrying(
         timing: Clock, sleep and randomness.
 
     Raises:
-        AttemptError: The last failure, `attempts` filled in.
+        AttemptError: The last failure, with `attempts` set.
     """
     end = timing.clock() + policy.deadline
     failures = 0

@@ -31,10 +31,10 @@ class S3Storage:
     """A `Storage` below *prefix* in *bucket*, over s3fs.
 
     Args:
-        bucket: Its name.
+        bucket: Name of the bucket.
         prefix: What all keys start with, without slashes at its ends; "" for the whole bucket.
-        storage_options: s3fs's: key, secret, token, profile, anon, endpoint_url, client_kwargs,
-            config_kwargs and so on. Its retries are turned off.
+        storage_options: Options of s3fs: key, secret, token, profile, anon, endpoint_url,
+            client_kwargs, config_kwargs and so on. The retries of s3fs are turned off.
         retry: How often each request is retried.
     """
 
@@ -134,7 +134,7 @@ class S3Storage:
         """Copy the object, then delete it; at most 5 GB, the most that S3 copies in one request.
 
         Raises:
-            StorageError: It is larger.
+            StorageError: The object is larger.
         """
         old, new = self._full(entry.key), self._full(target)
         return self._calls.run(lambda: move_exactly(self._calls, entry, old, new))
@@ -182,12 +182,12 @@ class S3Storage:
                 "get_object", most=end - start, Key=full, IfMatch=f'"{entry.identity}"', **part
             )
         except CallError as failure:
-            # Some stores say 412 for what is gone, and some for what is there, unchanged.
+            # Some stores answer 412 for an object that is gone, and some for one that is unchanged.
             if failure.verdict is Verdict.TAKEN:
                 still = await is_still(self._calls, full, entry)
                 failure.verdict = _REFUSED_READ[still]
             raise
-        if answer["ETag"].strip('"') != entry.identity:  # and some do not know If-Match
+        if answer["ETag"].strip('"') != entry.identity:  # some stores ignore If-Match
             raise ObjectChangedError(
                 f"{self.uri}/{entry.key}: it is not the object that was listed"
             )
@@ -212,7 +212,7 @@ class S3Storage:
         return await self._calls.pages("list_objects_v2", of="Contents", markers=markers, **where)
 
     async def _garbage(self) -> tuple[Iterable[dict[str, Any]], Iterable[dict[str, Any]]]:
-        """Return unfinished uploads, and the objects of probes that were killed."""
+        """Return unfinished uploads, and the objects that probes of killed processes left."""
         uploads = await self._calls.pages(
             "list_multipart_uploads",
             of="Uploads",
@@ -234,8 +234,8 @@ class S3Storage:
                 raise
 
     async def _probe(self) -> bool:
-        # Once for a bucket and process: sink and checkpoint share a bucket, and it is the server that
-        # refuses, whatever the prefix.
+        # Once per bucket and process: sink and checkpoint often share a bucket, and the server refuses
+        # second writers whatever the prefix.
         proven = self._calls.proven_buckets()
         if self._calls.bucket in proven:
             return True
@@ -260,5 +260,5 @@ def _those(keys: Iterable[str], won: Iterable[bool]) -> frozenset[str]:
 
 
 def _is_listed(key: str) -> bool:
-    """Leave out what is staged, and the empty objects with which tools mark folders."""
+    """Return False for staged objects, and for the empty objects with which tools mark folders."""
     return key != "" and not key.endswith("/") and not is_staging(key)
