@@ -115,8 +115,7 @@ class ClearedRuns:
         sentinels = {name: self._sentinel(name) for name in parts}
         unnamed = [name for name, sentinel in sentinels.items() if sentinel is None]
         bad = {name for name in unnamed if any(r.has_bad_sentinel(name) for r in self._runs)}
-        # The worker of a part without a sentinel may have died, or published late: compare the
-        # bytes.
+        # The worker of a part without a sentinel may have died or published late: compare bytes.
         foreign = [n for n in unnamed if n not in bad and not self.wrote(parts[n])]
         declaration = declaration_in(entries)
         if declaration and not self._declared(declaration, is_ours=len(parts) > len(foreign)):
@@ -155,8 +154,7 @@ class ClearedRuns:
     def remove(self, part: str, *, check: Callable[[], None]) -> bool:
         """Remove *part* if one of these runs wrote it; return whether its name is free now.
 
-        *check*, called before the removal, raises if another driver took over: that one may need
-        *part*.
+        *check*, called before the removal, raises if another driver took over and may need *part*.
         """
         entry = self._sink.head(part)
         if entry is None:

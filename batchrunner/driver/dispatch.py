@@ -84,7 +84,7 @@ class Dispatcher:
             self._leave()
 
     def _may_run(self, shard: Shard) -> bool:
-        """Return whether the dead letters that *shard* retries exist: their shard is committed."""
+        """Return whether *shard* can run: one of dead letters needs its origin to be committed."""
         waits = shard.slicing is Slicing.DEAD_LETTERS and shard.start in self._shards
         return not waits or shard.start in self.outcomes.committed
 

@@ -35,8 +35,8 @@ def declare_success(
         LeaseHeldError: Another driver took over, and declares the output complete itself.
         DamagedOutputError: A committed part is gone or was changed; nothing is declared.
     """
-    # A new listing: since the survey, a worker may have published the part of a shard that was
-    # retired meanwhile, and a user may have removed a committed part.
+    # A new listing: since the survey, a worker may have published the part of a shard that it got
+    # before the shard was retired, and a user may have removed a committed part.
     entries = list(run.sink.list())
     check_parts(entries, committed, run_uid=_run_uid(committed), sink=run.sink.uri)
     # Only now, when all parts that replace the retired ones are committed: no row is ever missing.

@@ -77,8 +77,7 @@ def growth_of(
         accept_vanished=accept_vanished,
     )
     if comparison.same:
-        # Stored even if nothing else is added: otherwise each session would compare the bytes
-        # again.
+        # Stored even if nothing else is added, or each session would compare the bytes again.
         addition = replace(addition or _nothing(stored), identities=comparison.same)
     notes = (*listing.notes, *comparison.notes())
     return Growth(generations, stored, notes=notes).adding(_placed(run, addition))

@@ -89,8 +89,7 @@ class BatchReport:
         if self.stopped is not None:
             return STOP_CODES[self.stopped]
         causes = {failure.cause for failure in self.failures.values()}
-        # No failure, yet not committed: the shard was lost with Ray or a node: not the user's
-        # fault.
+        # No failure, yet not committed: lost with Ray or a node, so not the user's fault.
         is_users = (
             causes - {Cause.STORAGE} if causes else self.quarantined or not self.within_budget
         )

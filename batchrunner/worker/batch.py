@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 MAX_BATCH_BYTES = 24 << 20
-"""The most bytes of the source in one batch, and in all batches of one queue. A worker may use
-256 MiB beside the model. It holds this much in the batch that it collects, in the queue before the
-calls and in the calls, each time as bytes and as objects, and this much output in the queue before the
-writer."""
+"""The most bytes of the source in one batch, and in all batches of one queue. A worker may use 256
+MiB beside the model. It holds this much in the batch that it collects, in the queue before the
+calls and in the calls, each time as bytes and as objects, and this much output in the queue before
+the writer."""
 
 
 @dataclass(frozen=True, slots=True)

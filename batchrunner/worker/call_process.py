@@ -107,7 +107,7 @@ def leave_signals_to_the_owner() -> None:
 
 
 def bound_memory(memory: int) -> None:
-    """Make allocations fail once they exceed *memory* bytes, beyond those that exist now.
+    """Make allocations fail once this process has allocated *memory* bytes more than now.
 
     Limits the data segment and not the address space, of which CUDA and others reserve far more
     than they use. If the machine still runs out of memory, the kernel kills this process before its

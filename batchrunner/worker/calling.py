@@ -171,7 +171,7 @@ class _Loop:
             raise CallRaisedError.of(error) from error
 
     def _run(self) -> None:
-        """Run the loop until `close`; start it again after a `SystemExit` of a task of the user's.
+        """Run the loop until `close`; start it again after a `SystemExit` in the user's task.
 
         asyncio raises `SystemExit` and `KeyboardInterrupt` not only where the task is awaited but
         also from the loop: if the loop ended here, the code that awaits the task would wait

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun
 
 GROUP_PARTS, GROUP_BYTES, GROUP_SECONDS = 32, 8 << 20, 1.0
-"""Finished parts are committed together once one of these limits is reached: their number, their size, or
-the time since the last commit. Small parts share the cost of a sync; large or slow ones do not
-wait."""
+"""Finished parts are committed together once one limit is reached: their number, their size, or the
+time since the last commit. Small parts share the cost of a sync; large or slow ones do not wait."""
 
 
 class Committer:

@@ -44,7 +44,7 @@ class BatchOutput:
 
 
 class Resolver:
-    """Calls the capability with batches, and retries a batch that fails in smaller ones."""
+    """Calls the capability with batches, and retries a failed batch in smaller ones."""
 
     def __init__(
         self,

@@ -254,7 +254,8 @@ class RowTypes:
     def _of_shard(self) -> pa.Schema | None:
         """Return the types of the shard's rows so far; before the first, those that it must have.
 
-        The first row must have the types of the worker's earlier shards, whose parts settle first.
+        Those are the types of the worker's earlier shards, whose parts settle first, or else the
+        agreed ones.
         """
         if self._shard not in self._running and self._schema is not None:
             return self._schema.agreed_lately() if self._latest is None else self._latest
