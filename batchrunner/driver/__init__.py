@@ -1,1 +1,1 @@
-"""The driver side of a run: what is to do, and doing it in order."""
+"""The driver of a run: plans, hands out shards to workers, and declares the output complete."""

@@ -1,4 +1,4 @@
-"""What a `--fresh` takes out of the sink: the output of the runs that it ends, and nothing else."""
+"""Finds what `--fresh` removes from the sink: the output of the runs that it ends, nothing else."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class StaleOutput:
     """Objects that have to leave the sink before the run goes on.
 
     Attributes:
-        declaration: `_SUCCESS`, then the manifest: the order in which they go.
-        parts: Output of ended runs, which is removed.
-        damaged: Parts that differ from what their sentinels say, and all parts of a run whose
-            records are damaged. They are moved aside: no record says what they hold.
+        declaration: `_SUCCESS`, then the manifest: the order in which they are removed.
+        parts: Parts of ended runs, which are removed.
+        damaged: Parts that differ from what their sentinels say; all parts if the records of an
+            ended run are damaged. They are moved to `_damaged/`: no record says what they hold.
     """
 
     declaration: tuple[Entry, ...] = ()
@@ -42,13 +42,13 @@ class StaleOutput:
 
 @dataclass(frozen=True)
 class _EndedRun:
-    """One run that a `--fresh` ended, read from its own records."""
+    """A run that a `--fresh` ended, as its own records describe it."""
 
     checkpoint: Checkpoint
 
     @cached_property
     def run_uid(self) -> str | None:
-        """Its name; None when its record is gone or damaged, and its sentinels do not agree on one."""
+        """The uid of the run; None if neither its record nor its sentinels give exactly one."""
         with contextlib.suppress(DamagedOutputError):
             if record := self.checkpoint.run():
                 return record.run_uid
@@ -57,7 +57,7 @@ class _EndedRun:
 
     @cached_property
     def is_whole(self) -> bool:
-        """Whether all of its records can be read that say what its parts are."""
+        """Whether the records that describe its parts (run, plan, schema) can all be read."""
         try:
             record = self.checkpoint.run()
             self.checkpoint.generations()
@@ -71,14 +71,14 @@ class _EndedRun:
         return self.checkpoint.sentinels()
 
     def sentinel(self, part: str) -> Sentinel | None:
-        """Return its sentinel of *part*; None when there is none, or not a good one of this run."""
+        """Return the sentinel of *part*; None if it is missing, damaged or of another run."""
         sentinel = self.sentinels.good.get(shard_of(part))
         if sentinel is None or sentinel.part != part:
             return None
         return sentinel if self.run_uid in (None, sentinel.run_uid) else None
 
     def has_bad_sentinel(self, part: str) -> bool:
-        """Return whether there is a sentinel of *part*, but a damaged one, or one of another run."""
+        """Return whether *part* has a sentinel that is damaged or that names another run."""
         shard = shard_of(part)
         sentinel = self.sentinels.good.get(shard)
         names_it = sentinel is not None and sentinel.part == part
@@ -89,8 +89,8 @@ class _EndedRun:
 class ClearedRuns:
     """The runs of a checkpoint that a `--fresh` ended, or is about to end.
 
-    Their records outlive their output: a part that one of their workers published late cannot be
-    distinguished from a foreign one without them.
+    Their records are kept longer than their output: without them, a part that one of their workers
+    publishes late could not be distinguished from a foreign one.
     """
 
     def __init__(self, runs: Sequence[Checkpoint], *, sink: Storage) -> None:
@@ -100,22 +100,22 @@ class ClearedRuns:
         return bool(self._runs)
 
     def include(self, run_uid: str) -> bool:
-        """Return whether one of them has that name."""
+        """Return whether one of these runs has the uid *run_uid*."""
         return any(run.run_uid == run_uid for run in self._runs)
 
     def stale_output(self, entries: Sequence[Entry]) -> StaleOutput:
-        """Return which of *entries*, all of the sink, a new run has to take away.
+        """Select from *entries*, the full listing of the sink, what a new run has to remove.
 
         Reads the parts that no sentinel names.
 
         Raises:
-            ForeignOutputError: A part, `_SUCCESS` or the manifest is not of these runs.
+            ForeignOutputError: A part, `_SUCCESS` or the manifest belongs to none of these runs.
         """
         parts = parts_in(entries)
         sentinels = {name: self._sentinel(name) for name in parts}
         unnamed = [name for name, sentinel in sentinels.items() if sentinel is None]
         bad = {name for name in unnamed if any(r.has_bad_sentinel(name) for r in self._runs)}
-        # A part without a sentinel may be of a worker that died, or published late: read it.
+        # The worker of a part without a sentinel may have died or published late: compare bytes.
         foreign = [n for n in unnamed if n not in bad and not self.wrote(parts[n])]
         declaration = declaration_in(entries)
         if declaration and not self._declared(declaration, is_ours=len(parts) > len(foreign)):
@@ -123,7 +123,7 @@ class ClearedRuns:
         if foreign:
             refuse_foreign(self._sink.uri, foreign)
         damaged = bad | {n for n, s in sentinels.items() if s and s.bytes != parts[n].size}
-        # With damaged records, the rest may be wrong as well: nothing of such a run is deleted.
+        # Where records are damaged, the others may be wrong as well: move all parts, delete none.
         if parts and not all(run.is_whole for run in self._runs):
             damaged = set(parts)
         retired = (e for e in self._sink.list(RETIRED) if self._sentinel(e.key.rpartition("/")[2]))
@@ -134,17 +134,17 @@ class ClearedRuns:
         )
 
     def late_parts(self, parts: Mapping[str, Entry], *, plan: StoredPlan) -> dict[str, Entry]:
-        """Return those of *parts* that are of no shard of *plan*, and that one of these runs wrote.
+        """Return those *parts* that belong to no shard of *plan* and that one of these runs wrote.
 
-        A worker that outlived the `--fresh` published them. Reads each of them.
+        Workers that outlived the `--fresh` published them. Reads each part that it returns.
         """
         names = {plan.facts.part(shard.id) for shard in (*plan.active, *plan.retired)}
         return {n: entry for n, entry in parts.items() if n not in names and self.wrote(entry)}
 
     def wrote(self, entry: Entry) -> bool:
-        """Return whether the part *entry* is, byte for byte, what one of these runs published.
+        """Return whether one of these runs published exactly the bytes of the part *entry*.
 
-        Reads the part if one of them claims it.
+        Reads the part if a sentinel or an intent of one of these runs names it.
         """
         return any(
             (claim.bytes, claim.sha256) == (entry.size, sha256_of(self._sink, entry))
@@ -154,18 +154,18 @@ class ClearedRuns:
     def remove(self, part: str, *, check: Callable[[], None]) -> bool:
         """Remove *part* if one of these runs wrote it; return whether its name is free now.
 
-        *check* raises once another driver has taken over: the part may be needed by that one.
+        *check*, called before the removal, raises if another driver took over and may need *part*.
         """
         entry = self._sink.head(part)
         if entry is None:
             return True
         if not self.wrote(entry):
             return False
-        check()  # after the part was read, which takes time; exactly what was read is removed
+        check()  # after the read, which takes time; only what was read is deleted
         return not self._sink.delete_exactly([entry])
 
     def _claims(self, part: str) -> Iterator[Sentinel]:
-        """Yield the sentinels of *part*, as stored or as its intent says; one for each run at most."""
+        """Yield the sentinel of *part*, stored or as in its intent, of each run that has one."""
         for run in self._runs:
             if run.run_uid is not None:
                 with contextlib.suppress(ForeignOutputError, ObjectNotFoundError):
@@ -181,10 +181,10 @@ class ClearedRuns:
         return next((found for run in self._runs if (found := run.sentinel(part))), None)
 
     def _declared(self, declaration: Sequence[Entry], *, is_ours: bool) -> bool:
-        """Return whether one of these runs declared the output complete.
+        """Return whether one of these runs wrote *declaration*, the `_SUCCESS` and the manifest.
 
-        A declaration that names no run belongs to the run that wrote the parts: *is_ours* says
-        whether that is one of these.
+        A declaration that names no run belongs to the run that wrote the parts; *is_ours* says
+        whether one of these runs did.
         """
         named = {uid for entry in declaration if (uid := _run_uid(self._sink.get(entry.key)))}
         uids = {run.run_uid for run in self._runs}
@@ -192,7 +192,7 @@ class ClearedRuns:
 
 
 def _run_uid(declaration: bytes) -> str | None:
-    """Return the run that a `_SUCCESS` or manifest names; None for none."""
+    """Return the uid of the run that a `_SUCCESS` or manifest names; None if it names none."""
     try:
         fields: Any = orjson.loads(declaration)
         uid = fields["run_uid"]

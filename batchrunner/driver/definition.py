@@ -1,4 +1,4 @@
-"""All that decides the output, as it is now: compared with what is recorded of the run so far."""
+"""The fields of a spec and its code that decide the output, to compare with the recorded ones."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ _NO_CLASS = (
 
 @dataclass(frozen=True)
 class RunDefinition:
-    """A spec and its capability: computes, when first asked, the fields that decide the output.
+    """A spec and its capability; computes the fields that decide the output on their first use.
 
     Attributes:
         spec: The spec.
-        handed_over: The function, class or object itself, in place of the spec's target; or None.
+        handed_over: The function, class or object that the user passed in Python, in place of the
+            target that the spec names; None if the spec's target counts.
     """
 
     spec: BatchSpec
@@ -51,8 +52,8 @@ class RunDefinition:
         """The code of the capability; empty where `capability.version` stands in for it.
 
         Raises:
-            CapabilityImportError: It cannot be found or parsed.
-            InvalidSpecError: It is a function, and the spec has arguments to build a class with.
+            CapabilityImportError: The code cannot be found or parsed.
+            InvalidSpecError: The capability is a function, and the spec has constructor arguments.
         """
         code = self._code_now()
         return replace(code, values=without_side_effects(self.handed_over, code.values))
@@ -71,7 +72,7 @@ class RunDefinition:
         """Return the capability itself, imported if it was not handed over.
 
         Raises:
-            CapabilityImportError: It cannot be imported.
+            CapabilityImportError: The capability cannot be imported.
         """
         return (
             load_target(self.spec.called.target) if self.handed_over is None else self.handed_over
@@ -79,11 +80,11 @@ class RunDefinition:
 
     @cached_property
     def decisive(self) -> dict[str, str]:
-        """All that decides the output: dotted paths and their values; without secrets.
+        """The fields that decide the output: their values by dotted path, without secrets.
 
         Raises:
             CapabilityImportError: The code cannot be found or parsed.
-            InvalidSpecError: One of `capability.files` is not there.
+            InvalidSpecError: One of `capability.files` does not exist.
         """
         return decisive_fields(self.spec, code=self.code, files=self._files)
 
@@ -92,10 +93,10 @@ class RunDefinition:
         return code_files(self.spec)
 
     def compared_with(self, old: Mapping[str, str]) -> Mapping[str, str]:
-        """Return the decisive fields in the form that the recorded fields *old* have.
+        """Return the decisive fields in the form of *old*, the recorded ones, so that both compare.
 
-        An early checkpoint records the code as one hash. The run goes on as long as that hash is the
-        same; once the user accepts a change, the fields of today are recorded.
+        Early versions recorded the code as one hash. Such a run goes on as long as that hash is the
+        same; once the user accepts a change, the fields are recorded in the present form.
         """
         if not has_legacy_code(old):
             return self.decisive
@@ -108,10 +109,11 @@ class RunDefinition:
 
     @contextmanager
     def at_work(self) -> Iterator[Callable[[], None]]:
-        """Let the capability run in this process inside the block; what it does to itself is no change.
+        """Run the capability in this process inside the block; ignore what its calls change in it.
 
-        Yields a function to call once the capability is imported: it warns of modules that no import
-        statement named. The end of the block calls it again, for imports made in a call.
+        A later run in this process does not take these changes for a change of the code. Yields a
+        function to call once the capability is imported: it warns of modules that no import
+        statement names. The end of the block calls it again, for imports made during calls.
         """
         warn = partial(self._warn_of_dynamic_imports, DynamicImports(self.code.modules))
         try:
@@ -146,10 +148,10 @@ class RunDefinition:
 
 
 def check_constructor(spec: BatchSpec, handed_over: Any = None) -> None:
-    """Check that the capability may be a class, if there are `fn_constructor_kwargs`. Imports nothing.
+    """Check that `fn_constructor_kwargs` are given only for a class. Imports nothing.
 
     Raises:
-        InvalidSpecError: The capability is a function: nothing would take them.
+        InvalidSpecError: The capability is a function, which has no constructor.
     """
     if not spec.called.fn_constructor_kwargs:
         return
@@ -167,13 +169,13 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def code_files(spec: BatchSpec) -> dict[str, str]:
-    """Return a fingerprint of each of `capability.files`, by its absolute name.
+    """Return a fingerprint of each file in `capability.files`, by its absolute name.
 
-    Of a local file, which is read: a hash of its content. Of another: its size and ETag.
+    A local file is read and hashed; the fingerprint of a remote one is its size and ETag.
 
     Raises:
-        InvalidSpecError: One of `capability.files` names no file, or one that cannot be read.
-        StorageError: The storage of one cannot be reached.
+        InvalidSpecError: An entry of `capability.files` names no file, or one that cannot be read.
+        StorageError: The storage of a file cannot be reached.
     """
     fingerprints: dict[str, str] = {}
     for uri in spec.called.files or ():
@@ -199,7 +201,10 @@ def _on_disk(path: str) -> Iterator[tuple[str, str]]:
 
 
 def _below(path: str) -> Iterator[str]:
-    """Yield the files below folder *path*, or itself; through links, each folder once."""
+    """Yield the files below the folder *path*, or *path* if it is a file. Follows links.
+
+    Visits each folder once, even if several links lead to it.
+    """
     if Path(path).is_file():
         yield path
         return

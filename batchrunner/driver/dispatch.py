@@ -1,4 +1,4 @@
-"""A session at work: shards handed out, receipts taken, a stop obeyed."""
+"""The main loop of a session: hands out shards, takes their receipts, and obeys a stop."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from batchrunner.worker.stopping import stop_key
 from batchrunner.worker.work import Work
 
 Engine = Callable[[Work, Sequence[Shard]], Iterator[Receipt | None]]
-"""Processes shards and yields how each ended, in any order; at least once."""
+"""Processes each shard at least once; yields receipts in any order, None when a worker begins."""
 
 _log = logging.getLogger(__name__)
 
 _ROUNDS = 3
-"""How often a shard is handed out when storage fails it; each time has its own retries inside."""
+"""How often a session hands out a shard that storage fails; storage itself retries each time."""
 _TICK_SECONDS = 0.25
 _DROP_SECONDS = 0.5
 _INDEX_EVERY = 5000
-"""Sentinels copied into one index: a resume then reads a file in place of each of them."""
+"""How many sentinels go into one index; the next session reads one file in place of them."""
 _FAILURES_LOGGED = 100
 
 
@@ -38,7 +38,7 @@ class Dispatcher:
     """Hands out the pending shards of a run.
 
     Attributes:
-        outcomes: How they ended so far.
+        outcomes: How the shards ended so far.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class Dispatcher:
         self._is_cut_short = True
 
     def go(self, shards: Sequence[Shard], engine: Engine) -> None:
-        """Hand *shards* out until each is committed or failed for good, or a stop comes.
+        """Hand out *shards* until each is committed or failed for good, or a stop is requested.
 
         Raises:
-            CapabilityImportError: No shard can succeed.
-            RayUnavailableError: There is nothing to run on.
-            StorageError: Storage fails everything.
+            CapabilityImportError: The capability cannot be built, so no shard can succeed.
+            RayUnavailableError: Ray, on which the workers run, cannot be reached.
+            StorageError: Storage fails one shard after another.
         """
         self._shards = {shard.id: shard for shard in shards}
         try:
@@ -84,7 +84,7 @@ class Dispatcher:
             self._leave()
 
     def _may_run(self, shard: Shard) -> bool:
-        """Return whether the dead letters that *shard* is made of are there by now."""
+        """Return whether *shard* can run: one of dead letters needs its origin to be committed."""
         waits = shard.slicing is Slicing.DEAD_LETTERS and shard.start in self._shards
         return not waits or shard.start in self.outcomes.committed
 
@@ -116,7 +116,7 @@ class Dispatcher:
             yield item
 
     def _until_ray_is_gone(self, receipts: Iterator[Receipt | None]) -> Iterator[Receipt | None]:
-        """Yield *receipts*; end quietly where a signal to the process group ended Ray as well."""
+        """Yield *receipts*; end without an error if a signal to the process group ended Ray."""
         try:
             yield from receipts
         except RayUnavailableError as error:
@@ -125,19 +125,19 @@ class Dispatcher:
             _log.info("%s", error)
 
     def _is_worth_waiting(self) -> bool:
-        """Return whether to wait for shards in flight; before a worker has begun, there are none."""
+        """Return whether to wait for shards in flight; there are none before a worker has begun."""
         stop = self._session.stop
         return stop.is_patient and (self._has_begun or not stop.is_from_outside)
 
     def _patience(self) -> float:
-        """Return how long to wait for the engine to end: a call that hangs keeps it from ending."""
+        """Return how many seconds to wait for the engine to end: a call that hangs blocks it."""
         return _DROP_SECONDS if self._session.stop.reason else LEAVE_SECONDS
 
     def _remove_late_parts(self, shards: Iterable[Shard]) -> None:
         """Remove the parts that a worker of an ended run published under the names of *shards*.
 
-        No worker of this session holds one of these shards any more, so that none of its parts can
-        come in between.
+        Called between rounds: no worker of this session holds one of these shards, so none of them
+        can publish a part at the same time.
         """
         for shard in self.outcomes.foreign(shards) if self._cleared else ():
             part = self._work.facts.part(shard.id)
@@ -146,16 +146,16 @@ class Dispatcher:
                 del self.outcomes.failures[shard.id]
 
     def _look_up(self, shards: Iterable[Shard]) -> None:
-        """Take the sentinels of those *shards* that are committed without a receipt.
+        """Read the sentinels of those *shards* that are committed although no receipt arrived.
 
-        Ray numbers what a task yields. When it runs a dead task again, it drops as many items as it
-        had got from the first one, whatever is in them. And storage may fail after it has written.
+        Ray numbers what a task yields. When it repeats a task that died, it drops as many items as
+        the first try had yielded, even if they differ. And storage may fail after it has written.
         """
         stem = self._work.facts.stem
         unsure = {stem(shard.id): shard.id for shard in shards}
         try:
             committed = self._checkpoint.find(unsure, run_uid=self._work.run_uid)
-        except StorageError as error:  # they are handed out again, now or by the next session
+        except StorageError as error:  # this session or the next one hands the shards out again
             _log.warning("%s", error)
             return
         for name, sentinel in committed.items():
@@ -186,7 +186,7 @@ class Dispatcher:
             self._session.stop.request(StopReason.ROW_ERRORS)
 
     def _pass_stop_on(self) -> None:
-        """Store the stop, once there is one, where workers on any machine look for it."""
+        """Store a requested stop in the checkpoint, where workers on any machine read it."""
         if self._session.stop.reason and not self._stop_is_stored:
             self._stop_is_stored = True
             self._checkpoint.storage.put(stop_key(self._session.id), b"")
@@ -197,18 +197,19 @@ class Dispatcher:
             if self._stop_is_stored:
                 self._checkpoint.storage.delete([stop_key(self._session.id)])
             is_worker = self._work.spec.execution.engine == "local"
-            # A clean stop, or an error that this process outlives: no shard killed its worker, so
-            # none may be suspected of it. On Ray, after an error, a worker may indeed have died.
+            # After a clean stop, or an error that a worker in this process survived, no shard has
+            # killed its worker: no mark may cast suspicion. On Ray, after an error, a worker may
+            # have died.
             if self._stop_is_stored or (self._is_cut_short and is_worker):
                 remove_marks(self._checkpoint.records, session=self._session.id)
-        except StorageError as error:  # neither is needed, and must not hide an error from before
+        except StorageError as error:  # both steps are optional, and must not hide an earlier error
             _log.warning("%s", error)
 
     def _quarantine(self) -> None:
-        """Quarantine the shards that had all their attempts, until `retry` releases them."""
+        """Quarantine the shards whose attempts are used up; `retry` releases them."""
         facts, failures = self._work.facts, self.outcomes.to_quarantine
         if failures:
-            self._session.check()  # after a `retry` elsewhere, its driver decides about them
+            self._session.check()  # if a `retry` took over, its driver decides about these shards
         self._checkpoint.quarantine(
             {
                 facts.stem(i): Quarantine(
@@ -223,7 +224,7 @@ class Dispatcher:
         self._not_indexed = {}
 
     def _commit_deferred(self, shards: Sequence[Shard]) -> None:
-        """Commit the shards that had no rows to write, now that others have fixed the schema."""
+        """Commit *shards* whose output has no column, now that other parts fixed the schema."""
         waiting = [shard for shard in shards if shard.id in self.outcomes.deferred]
         if not waiting:
             return
@@ -234,14 +235,14 @@ class Dispatcher:
 
 
 def waves(shards: Iterable[Shard]) -> list[list[Shard]]:
-    """Return *shards* as they can run: those of dead letters after the shards that these come from.
+    """Split *shards* into waves to run in order: a shard of dead letters runs after its origin.
 
-    Both are pending only after `verify --repair` moved damage away: once the first is committed again, the rows
-    to retry are there again.
+    Both are pending only after `verify --repair` moved damaged parts away. Committing the origin
+    again stores its dead letters again, which the other shard retries.
     """
     ordered: list[list[Shard]] = [[]]
     wave_of: dict[int, int] = {}
-    # In the order of the ids: a shard of dead letters has a higher one than the shard it comes from.
+    # By id: a shard of dead letters has a higher id than its origin, whose wave must be set first.
     for shard in sorted(shards, key=lambda shard: shard.id):
         wave = wave_of.get(shard.start, -1) + 1 if shard.slicing is Slicing.DEAD_LETTERS else 0
         wave_of[shard.id] = wave

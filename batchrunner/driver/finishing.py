@@ -1,4 +1,4 @@
-"""The end of a run: its output declared complete."""
+"""The end of a run: moves retired parts away and declares the output complete."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def declare_success(
     """Declare the output complete, durably. Idempotent.
 
     Raises:
-        LeaseHeldError: Another driver took over: declaring the output is up to that one.
+        LeaseHeldError: Another driver took over, and declares the output complete itself.
         DamagedOutputError: A committed part is gone or was changed; nothing is declared.
     """
-    # Of now: a worker that was handed a shard before the shard was retired may have published since
-    # the survey, and a person may have removed what was committed.
+    # A new listing: since the survey, a worker may have published the part of a shard that it got
+    # before the shard was retired, and a user may have removed a committed part.
     entries = list(run.sink.list())
     check_parts(entries, committed, run_uid=_run_uid(committed), sink=run.sink.uri)
-    # Only now, when the successors of the retired parts are all committed: no row is ever missing.
+    # Only now, when all parts that replace the retired ones are committed: no row is ever missing.
     _move_retired(run, survey, session, parts=parts_in(entries))
     content = manifest(run, survey, committed)
     _put(run.sink, MANIFEST, content, session)
-    # Before `_SUCCESS`: a finished sink holds nothing but output.
+    # Before `_SUCCESS`: a complete sink holds nothing but output.
     _collect_garbage(run, committed, session)
     success = _success(_run_uid(committed), content, epoch=session.epoch)
     _put(run.sink, SUCCESS, success, session)
@@ -55,9 +55,9 @@ def declare_success(
 
 
 def is_declared(run: Run, survey: Survey) -> bool:
-    """Return whether manifest and `_SUCCESS` agree with the sentinels, where there is a `_SUCCESS`.
+    """Return whether manifest and `_SUCCESS` agree with the sentinels; True without a `_SUCCESS`.
 
-    A displaced driver may have written either of them late.
+    They disagree if a displaced driver wrote one of them late.
     """
     if not survey.is_finished:
         return True
@@ -70,11 +70,12 @@ def is_declared(run: Run, survey: Survey) -> bool:
     except ObjectNotFoundError:
         return False
     expected = _success(_run_uid(committed), content, epoch=0)
-    return not success or _without_epoch(success) == _without_epoch(expected)  # empty: an early one
+    # Early versions wrote an empty `_SUCCESS`.
+    return not success or _without_epoch(success) == _without_epoch(expected)
 
 
 def _holds(sink: Storage, key: str, data: bytes) -> bool:
-    """Return whether the object *key* holds *data*, which may be larger than a record.
+    """Return whether the object *key* holds *data*, which may exceed `MAX_DOCUMENT_BYTES`.
 
     Raises:
         ObjectNotFoundError: There is no such object.
@@ -89,7 +90,7 @@ def _holds(sink: Storage, key: str, data: bytes) -> bool:
 
 
 def _without_epoch(success: bytes) -> Any:
-    """Return the fields of a `_SUCCESS` but the driver that wrote it; None of a damaged one."""
+    """Return the fields of a `_SUCCESS` with the epoch set to 0; None if it is damaged."""
     try:
         return {**orjson.loads(success), "epoch": 0}
     except (ValueError, TypeError):
@@ -97,7 +98,7 @@ def _without_epoch(success: bytes) -> Any:
 
 
 def _success(run_uid: str, content: bytes, *, epoch: int) -> bytes:
-    """Return the content of `_SUCCESS`: the run, and the hash of the manifest that it declares."""
+    """Return the content of `_SUCCESS`, with the uid of the run and the hash of the manifest."""
     sha256 = hashlib.sha256(content).hexdigest()
     fields = {
         "version": SUCCESS_VERSION,
@@ -109,15 +110,14 @@ def _success(run_uid: str, content: bytes, *, epoch: int) -> bytes:
 
 
 def _put(sink: Storage, key: str, data: bytes, session: Session) -> None:
-    """Put *data* under *key*, in place of what an earlier session left there.
+    """Put *data* under *key*, and replace an object that an earlier session left there.
 
-    If absent: should this driver be displaced at this very moment, the object of the other one
-    stays.
+    Puts only if absent: if another driver takes over at the same time, its object stays.
     """
     if sink.put_if_absent({key: data}):
         return
     there = sink.head(key)
-    session.check()  # after the `head`: the object seen is not of a driver that takes over later
+    session.check()  # after `head`: a driver that takes over later has not written this object
     if there is not None:
         sink.delete_exactly([there])
     if not sink.put_if_absent({key: data}):
@@ -126,7 +126,7 @@ def _put(sink: Storage, key: str, data: bytes, session: Session) -> None:
 
 
 def _take_back(sink: Storage, success: bytes) -> None:
-    """Remove `_SUCCESS` if it is this driver's own."""
+    """Remove `_SUCCESS` if this driver wrote it: its content is *success*."""
     there = sink.head(SUCCESS)
     with contextlib.suppress(ObjectNotFoundError):
         if there is not None and sink.get(SUCCESS) == success:
@@ -136,7 +136,7 @@ def _take_back(sink: Storage, success: bytes) -> None:
 def _move_retired(
     run: Run, survey: Survey, session: Session, *, parts: Mapping[str, Entry]
 ) -> None:
-    """Move retired *parts* away, and remove those that workers of ended runs published late."""
+    """Move retired *parts* to `_retired/`; remove those that workers of ended runs published."""
     if not survey.plan.retired and not run.checkpoint.earlier:
         return
     late = run.cleared.late_parts(parts, plan=survey.plan)
@@ -148,13 +148,13 @@ def _move_retired(
 
 
 def _collect_garbage(run: Run, committed: Mapping[int, Sentinel], session: Session) -> None:
-    """Remove what dead attempts and ended runs left: with every shard committed, nothing reads it."""
+    """Remove what dead attempts and ended runs left; with all shards committed, none is read."""
     storage, records = run.checkpoint.storage, run.checkpoint.records
-    attempts = _attempts(records, committed)  # before the check, so that none is of a later driver
+    attempts = _attempts(records, committed)  # before the check: none is of a later driver
     session.check()
     run.sink.remove_intents([sentinel.part for sentinel in committed.values()])
     run.sink.clean()
-    storage.clean(intents=True)  # of workers that died in this session
+    storage.clean(intents=True)  # intents of workers that died in this session
     records.delete(attempts)
     for number in run.checkpoint.earlier:
         session.check()
@@ -162,7 +162,7 @@ def _collect_garbage(run: Run, committed: Mapping[int, Sentinel], session: Sessi
 
 
 def _attempts(records: Storage, committed: Mapping[int, Sentinel]) -> list[str]:
-    """Return what attempts left that died or lost: their marks and dead letters."""
+    """Return the keys of marks and dead letters that dead or uncommitted attempts left."""
     counting = {sentinel.errors for sentinel in committed.values()}
     dead_letters = [
         e.key for e in records.list("errors") if e.key.partition("/")[2] not in counting
@@ -175,9 +175,10 @@ def _run_uid(committed: Mapping[int, Sentinel]) -> str:
 
 
 def manifest(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) -> bytes:
-    """Return the list of all parts, in shard order, with the totals.
+    """Return the manifest as JSON: the totals, and all parts in the order of the shards.
 
-    And, of Parquet, the columns of all parts together: an early part may lack those of a later one.
+    For Parquet, it also has the columns of all parts together: an early part may lack later
+    columns.
     """
     sentinels = [committed[shard.id] for shard in survey.plan.active]
     parts = [

@@ -1,4 +1,4 @@
-"""What a session adds to the stored plan: shards of new and changed files, and of dead letters."""
+"""Computes what a session adds to the stored plan: shards of files and of dead letters."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Retry:
     """What `retry` runs again besides the quarantined shards.
 
     Attributes:
-        rows: Also the dead letters.
-        mended: Code that changed is a fix, and accepted as one.
+        rows: Whether to run the dead letters again, too.
+        mended: Whether to accept changed code, as the fix that the retry follows.
     """
 
     rows: bool
@@ -31,9 +31,9 @@ class Growth:
     """The generations of a run as stored, and the one that this session adds.
 
     Attributes:
-        generations: As stored, with URIs as of where the run is now.
-        plan: These and the addition, added up.
-        addition: None for nothing.
+        generations: The stored generations, with URIs as of where the run is now.
+        plan: The plan that the stored generations and the addition make together.
+        addition: The generation to add; None if there is nothing to add.
         notes: Warnings about the source, for the user.
     """
 
@@ -43,7 +43,7 @@ class Growth:
     notes: tuple[str, ...] = ()
 
     def adding(self, addition: Generation | None) -> Growth:
-        """Return the growth with *addition*, in place of the one so far."""
+        """Return the growth with *addition* in place of its own; unchanged if that is None."""
         if addition is None:
             return self
         plan = StoredPlan.of([*self.generations, addition])
@@ -58,9 +58,9 @@ def growth_of(
     *,
     accept_vanished: bool,
 ) -> Growth:
-    """Return what the files of *listing* add to the plan that *generations* make.
+    """Return the growth of the stored *generations* by new, changed and vanished files.
 
-    Reads files that have another time than planned, and the footers of new Parquet files.
+    Reads committed files whose time differs from the plan, and what the cut of new files needs.
 
     Raises:
         InputChangedError: A file vanished, and *accept_vanished* is not set.
@@ -77,14 +77,14 @@ def growth_of(
         accept_vanished=accept_vanished,
     )
     if comparison.same:
-        # Stored even where nothing else is added: else each session would compare the bytes again.
+        # Stored even if nothing else is added, or each session would compare the bytes again.
         addition = replace(addition or _nothing(stored), identities=comparison.same)
     notes = (*listing.notes, *comparison.notes())
     return Growth(generations, stored, notes=notes).adding(_placed(run, addition))
 
 
 def with_dead_letters(run: Run, growth: Growth, committed: Mapping[int, Sentinel]) -> Growth:
-    """Return *growth* with a shard for each committed one that left dead letters."""
+    """Return *growth* with a shard for the dead letters of each committed shard that has some."""
     shards = _dead_letter_shards(growth.plan, committed)
     if not shards:
         return growth
@@ -93,7 +93,7 @@ def with_dead_letters(run: Run, growth: Growth, committed: Mapping[int, Sentinel
 
 
 def with_empty_generation(run: Run, growth: Growth) -> Growth:
-    """Return *growth* with a generation at least, so that what was accepted with it is recorded."""
+    """Return *growth* with at least an empty generation, which records an accepted change."""
     return growth if growth.addition else growth.adding(_placed(run, _nothing(growth.plan)))
 
 
@@ -108,7 +108,8 @@ def _placed(run: Run, addition: Generation | None) -> Generation | None:
 def _dead_letter_shards(plan: StoredPlan, committed: Mapping[int, Sentinel]) -> tuple[Shard, ...]:
     """Return a shard for the dead letters of each shard of *plan* that has no such shard yet.
 
-    Where it has one, the dead letters that are left are that shard's own.
+    If it has one, that shard retries the dead letters; rows that fail again are its own dead
+    letters.
     """
     retried = {shard.start for shard in plan.active if shard.slicing is Slicing.DEAD_LETTERS}
     origins = [

@@ -1,7 +1,7 @@
-"""A run whose folder was moved or copied: URIs recorded at the old place, rewritten to the new one.
+"""A run whose folder was moved or copied: rewrites the URIs recorded at the old place.
 
-Source, sink and checkpoint move together when the folder around them does. The ends of their URIs
-are then the same as before, and what differs in front of these is the move.
+If the folder around source, sink and checkpoint is moved, all three move together. The ends of
+their URIs stay the same; the beginnings differ, and show which folder was moved where.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class Move:
     new: str
 
     def __call__(self, uri: str) -> str:
-        """Return *uri* as of the new place; unchanged if it lies outside of the old one."""
+        """Return *uri* with the old folder replaced by the new; unchanged if it lies elsewhere."""
         if uri == self.old or uri.startswith(f"{self.old}/"):
             return self.new + uri[len(self.old) :]
         return uri
 
     def back(self, uri: str) -> str:
-        """Return *uri*, of the new place, as of the old one."""
+        """Return *uri* with the new folder replaced by the old; unchanged if it lies elsewhere."""
         return Move(self.new, self.old)(uri)
 
 
 def place_of(spec: BatchSpec) -> RunPlace:
-    """Return where *spec* puts its run."""
+    """Return the place that *spec* gives its run: the URIs of sink and checkpoint."""
     return RunPlace(spec.sink.uri, spec.checkpoint_uri)
 
 
@@ -53,7 +53,7 @@ def moves(old: RunPlace, new: RunPlace) -> Iterator[Move]:
     shared = _shared_end(before, after)
     for count in range(shared, 0, -1):
         move = Move("/".join(before[:-count]), "/".join(after[:-count]))
-        # Equal: nothing moved so far out. And a checkpoint that the move does not explain is another.
+        # Equal: this folder did not move. And the same move must explain the checkpoint's new URI.
         if move.old != move.new and move(old.checkpoint) == new.checkpoint != old.checkpoint:
             yield move
 
@@ -66,10 +66,10 @@ def _shared_end(one: Sequence[str], other: Sequence[str]) -> int:
 def recorded_place(
     decisive: Mapping[str, str], generations: Sequence[Generation], spec: BatchSpec
 ) -> RunPlace:
-    """Return where the run was when *decisive* was recorded.
+    """Return the place of the run when the fields *decisive* were recorded.
 
-    Plans of format version 1 name no place: the sink is then that of the record, and the checkpoint
-    lay in it if it does now.
+    Plans of format version 1 name no place. The sink is then read from *decisive*, and the
+    checkpoint is taken to have been in the sink if it is there now.
     """
     recorded = next((g.place for g in generations if g.place.sink), None)
     try:
@@ -85,26 +85,27 @@ def recorded_place(
 def changes_since(
     recorded: Mapping[str, str], decisive: Mapping[str, str], *, was: RunPlace, spec: BatchSpec
 ) -> list[str]:
-    """Return a line for each field that differs from what is *recorded*, but for a move."""
+    """Return a line for each field that differs from *recorded*, unless a move explains it."""
     uris = {path: recorded.get(path, "") for path in ("sink.uri", "source.uri")}
     remaining = [
         differences(_files_moved(recorded, decisive, move), {**decisive, **then})
         for move in moves(was, place_of(spec))
-        # Of these two every character must be explained, or else it is another sink or source.
+        # The move must explain both URIs entirely; otherwise it is another sink or source.
         if not differences(uris, then := _as_before(spec, move.back))
     ]
-    # Several moves may explain the new place: `a/b/out` got to `c/b/out` with `a` or with `a/b`. The one
-    # that leaves the fewest differences counts: a file in `a`, but outside of `a/b`, may have stayed.
+    # Several moves may explain the new place: `a/b/out` becomes `c/b/out` by a move of `a` or of
+    # `a/b`. The one with the fewest differences counts: a file in `a` but outside of `a/b` may have
+    # stayed.
     return min(remaining, key=len) if remaining else differences(recorded, decisive)
 
 
 def _files_moved(
     recorded: Mapping[str, str], decisive: Mapping[str, str], move: Move
 ) -> Mapping[str, str]:
-    """Return what is *recorded*, with the files of the capability named as *move* leaves them.
+    """Return the fields *recorded*, with *move* applied to the names of the capability's files.
 
-    A file that stayed keeps its name. So do all where two would get the same name: the hash of one of
-    them would be lost.
+    A file that was not moved keeps its name. If two files would get the same name, all keep theirs:
+    otherwise the hash of one would be lost.
     """
     now = paths_of_files(decisive)
     old = paths_of_files(recorded)
@@ -116,7 +117,7 @@ def _files_moved(
 
 
 def _as_before(spec: BatchSpec, back: Callable[[str], str]) -> dict[str, str]:
-    """Return the decisive fields that are URIs, as `decisive_fields` wrote them before the move."""
+    """Return the decisive fields that are URIs, in the text that was recorded before the move."""
     uri = spec.source.uri
     source = back(uri) if isinstance(uri, str) else [back(one) for one in uri]
     texts = {"sink.uri": back(spec.sink.uri), "source.uri": source}
@@ -129,12 +130,12 @@ def _as_before(spec: BatchSpec, back: Callable[[str], str]) -> dict[str, str]:
 def brought_here(
     generations: Iterable[Generation], *, spec: BatchSpec, was: RunPlace
 ) -> list[Generation]:
-    """Return *generations* with their URIs as of the place where the run is now.
+    """Return *generations* with their URIs rewritten to the place where the run is now.
 
     Args:
-        generations: As stored.
-        spec: Of the run now.
-        was: The place of generations that name none.
+        generations: The generations as stored.
+        spec: The present spec of the run.
+        was: The place to assume for generations that name none.
     """
     here = place_of(spec)
     return [_brought(one, one.place if one.place.sink else was, here, spec) for one in generations]
@@ -147,7 +148,7 @@ def former_uris(uri: str, places: Iterable[RunPlace], *, here: RunPlace) -> set[
 
 def _brought(one: Generation, old: RunPlace, here: RunPlace, spec: BatchSpec) -> Generation:
     uris = {shard.uri for shard in one.shards} | one.identities.keys()
-    # Only a move that brings all of its files into the source: else the source stayed where it was.
+    # Only a move that brings all files into the source; otherwise the source was not moved.
     for move in moves(old, here):
         if all(_is_in(move(uri), spec.source.uris) for uri in uris):
             return replace(

@@ -1,4 +1,4 @@
-"""The beginning of a session: everything written down before the first shard is handed out."""
+"""The beginning of a session: makes the run durable before the driver hands out the first shard."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from batchrunner.spec.fingerprint import fingerprint
 from batchrunner.worker.schema import SinkSchema
 
 _REMOVED_AT_ONCE = 500
-"""Parts that are removed between two checks of the lease."""
+"""How many parts are removed between two checks of the lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A run that is ready for its shards.
+    """A run whose plan is durable, so that its shards can be handed out.
 
     Attributes:
-        run: With the checkpoint that counts from now on.
-        run_uid: Names the run.
-        committed: Sentinels of the complete shards, by id.
-        pending: Shards to run, in the order of the ids.
-        first: Of these, the one that other workers wait for: its part fixes the types that the spec
-            does not declare. None where nothing is to be fixed.
+        run: The run; a `--fresh` has given it a new checkpoint.
+        run_uid: Identifies the run.
+        committed: Sentinels of the committed shards, by id.
+        pending: Shards to run, in the order of their ids.
+        first: Id of the pending shard whose part fixes the types that the spec does not declare;
+            other workers wait for it. None if the spec declares them or the parts have no types.
     """
 
     run: Run
@@ -48,28 +48,28 @@ class Opened:
 
 
 def open_run(run: Run, survey: Survey, session: Session) -> Opened:
-    """Make the plan that *survey* gives durable, and adopt the parts that lack a sentinel.
+    """Make the plan of *survey* durable, and adopt the parts that lack a sentinel.
 
-    Idempotent: a session that dies in here leaves the next one the same to do, or less.
+    Idempotent: if the session dies in here, the next one does the remaining steps.
 
     Raises:
         ForeignOutputError: A part has the name of a shard, but no attempt of this run wrote it; or
             another run has claimed the sink since the survey.
-        LeaseHeldError: Another driver does the same at this very moment, or took over.
+        LeaseHeldError: Another driver opens the run at the same time, or has taken over.
     """
     if survey.starts_over:
         run.checkpoint.keep_number()
         run = replace(run, checkpoint=run.checkpoint.next())
     record = survey.record or _record(run, run_uid=uuid.uuid4().hex)
-    # Before anything is written down: a run that may not write here leaves no records behind.
+    # Before any record is written: a run that does not own the sink leaves no records behind.
     has_begun = survey.record is not None or survey.starts_over
     run.ownership(record.run_uid).claim(before_replacing=session.check, has_begun=has_begun)
     _record_request(run, survey, record, session)
-    # Before the plan: as long as there is none, the next driver goes on with clearing the sink.
-    # And `_SUCCESS` must not stand over a plan that has grown.
+    # Before the plan: as long as there is no plan, the next driver goes on with clearing the sink.
+    # And `_SUCCESS` must not declare the output complete once the plan has grown.
     _clear_sink(run, survey.stale, session)
     if survey.addition is not None:
-        if survey.record is not None:  # a displaced driver would add shards to a finished output
+        if survey.record is not None:  # a displaced driver would add shards to a complete output
             session.check()
         run.checkpoint.add_generation(survey.addition, number=survey.plan.generations - 1)
     SinkSchema(run.checkpoint, declared=run.spec.sink.schema_).declare()
@@ -79,7 +79,7 @@ def open_run(run: Run, survey: Survey, session: Session) -> Opened:
     # Only after the adoption: a part without a sentinel is adopted by its intent.
     session.check()
     run.sink.clean()
-    # In the checkpoint the intents go, too: they are of dead letters, which are never adopted.
+    # Including intents: in the checkpoint they belong to dead letters, which are never adopted.
     run.checkpoint.storage.clean(intents=True)
     committed = {**survey.output.committed, **adopted}
     not_adopted = set(survey.output.unadopted) - adopted.keys()
@@ -95,9 +95,9 @@ def _first(run: Run, survey: Survey, pending: Sequence[Shard]) -> int | None:
 
 
 def _clear_sink(run: Run, stale: StaleOutput, session: Session) -> None:
-    """Take the *stale* output out of the sink, and nothing that came after the survey.
+    """Remove the *stale* output from the sink; leave objects that were written after the survey.
 
-    `_SUCCESS` first: a reader must not take for complete what is being removed.
+    `_SUCCESS` is removed first: a reader must not take a half-removed output for complete.
     """
     for entry in stale.declaration:
         session.check()
@@ -108,7 +108,7 @@ def _clear_sink(run: Run, stale: StaleOutput, session: Session) -> None:
     for start in range(0, len(stale.parts), _REMOVED_AT_ONCE):
         session.check()
         run.sink.delete_exactly(stale.parts[start : start + _REMOVED_AT_ONCE])
-    # Last: as long as this object is there, the next session goes on with clearing.
+    # Last: as long as this object exists, the next session goes on with clearing.
     if run.checkpoint.is_half_cleared:
         run.checkpoint.storage.delete([CLEARING])
 
@@ -124,7 +124,7 @@ def _record_request(run: Run, survey: Survey, record: RunRecord, session: Sessio
 
 
 def _withdraw_if_displaced(run: Run, record: RunRecord, session: Session) -> None:
-    """Take a late record back: it would end the run of the driver that took over."""
+    """Remove a *record* written after another driver took over: it would end that driver's run."""
     try:
         session.check()
     except LeaseHeldError:
@@ -151,7 +151,7 @@ def _user() -> str:
 
 
 def _adopt(run: Run, survey: Survey, session: Session, *, run_uid: str) -> dict[int, Sentinel]:
-    """Commit the parts of workers that died between a part and its sentinel.
+    """Commit the parts of workers that died after publishing the part, before the sentinel.
 
     Parts that a worker of an ended run published late are removed.
     """
@@ -167,7 +167,7 @@ def _adopt(run: Run, survey: Survey, session: Session, *, run_uid: str) -> dict[
         except ForeignOutputError:
             if not cleared.remove(part, check=session.check):
                 unvouched.append(part)
-    if unvouched:  # all of them in one message: a message a run, each after hours, would cost days
+    if unvouched:  # all in one message: with one part per run, the user would need many runs
         refuse_unvouched(run.sink.uri, unvouched)
     counting = run.checkpoint.publish(adopted)
     run.sink.remove_intents([sentinel.part for sentinel in counting.values()])

@@ -1,4 +1,4 @@
-"""A source that would read what its own run writes: refused before anything is written."""
+"""Refuses a source that would read what its own run writes, before anything is written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PART = re.compile(r"part-\d{5,19}\..+")
 
 
 def in_sink() -> list[str]:
-    """Return an example of each kind of name that a run gives to parts in its sink."""
+    """Return example keys of parts: each folder and suffix that a run may give them in its sink."""
     ends = list(part_suffixes())
     return [f"{folder}{stem}{end}" for folder in _FOLDERS for stem in _STEMS for end in ends]
 
@@ -29,12 +29,13 @@ def list_apart(spec: BatchSpec) -> Listing:
     """List the source of *spec*, which must lie apart from its sink and checkpoint.
 
     Raises:
-        InvalidSpecError: It overlaps what the run writes, or cannot be read as the spec says.
-        StorageError: It cannot be listed, or there is nothing.
+        InvalidSpecError: The source overlaps what the run writes, or cannot be read as the spec
+            says.
+        StorageError: The source cannot be listed, or holds no file.
     """
     sink, checkpoint = spec.sink.uri, spec.checkpoint_uri
     for name in filter(None, (spec.source.format, spec.sink.format)):
-        format_named(name)  # loaded first: no source may select parts with its suffix
+        format_named(name)  # loaded now, so that its suffix counts in the check below
     check_apart(spec.source, sink, checkpoint)
     listing = list_source(spec.source)
     check_links(listing.links, sink, checkpoint)
@@ -42,12 +43,13 @@ def list_apart(spec: BatchSpec) -> Listing:
 
 
 def check_apart(source: SourceSpec, sink: str, checkpoint: str | None = None) -> None:
-    """Refuse a *source* in which the next run would find what this one wrote.
+    """Refuse a *source* in which the next run would read what this run wrote.
 
-    Links are resolved: a folder may lie in another under another name.
+    Resolves links: through one, a folder may lie in another although its path does not show it.
 
     Raises:
-        InvalidSpecError: The sink or the checkpoint lies in it, or it lies in one of them.
+        InvalidSpecError: The sink or the checkpoint lies in the source, or the source in one of
+            them.
     """
     for uri in source.uris:
         pattern = SourcePattern.of(uri)
@@ -79,14 +81,14 @@ def _check(
 
 
 def check_links(links: Iterable[str], sink: str, checkpoint: str) -> None:
-    """Refuse *links*, which are files of the source, that lead to what the run writes.
+    """Refuse *links*, which are files of the source, if one leads to an object that the run writes.
 
     Raises:
-        InvalidSpecError: One does.
+        InvalidSpecError: A link leads to a part or into the checkpoint.
     """
     real_sink, real_checkpoint = real_uri(sink), real_uri(checkpoint)
     for link in links:
-        # A link may lead anywhere: `check_apart` compares folders alone.
+        # `check_apart` compares only folders, and a link in an allowed folder may lead anywhere.
         target = real_uri(link)
         if _is_part(target, real_sink) or _is_in(target, real_checkpoint):
             raise InvalidSpecError(

@@ -1,4 +1,4 @@
-"""The owner of a sink: an object that a run puts there before its first part, against a second run."""
+"""Who owns a sink: a run puts `_owner.json` there before its first part, to keep other runs out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from batchrunner.errors import ForeignOutputError, ObjectNotFoundError
 from batchrunner.storage import Entry, Storage
 
 OWNER = "_owner.json"
-"""Readers pass over names that begin with `_`."""
+"""Begins with `_`, so that readers of the output skip it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class SinkOwner:
     """The content of `_owner.json`.
 
     Attributes:
-        run_uid: The run that writes here; it stays the same when a folder is moved.
-        checkpoint: URI of its checkpoint when it began; it stays the same over `--fresh`.
+        run_uid: Identifies the run that writes here; stays the same when a folder is moved.
+        checkpoint: URI of the run's checkpoint when the run began; stays the same over `--fresh`.
     """
 
     run_uid: str
@@ -34,7 +34,7 @@ class SinkOwner:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SinkOwner:
-        """Read it back; a damaged one has empty fields."""
+        """Read the content of `_owner.json`; return empty fields if it is damaged."""
         try:
             fields: Any = orjson.loads(data)
             return cls(str(fields["run_uid"]), str(fields["checkpoint"]))
@@ -47,8 +47,8 @@ class Ownership:
     """The right of a run to write into a sink.
 
     Attributes:
-        me: The run, as the owner that it wants to be.
-        sink: Where it wants to write.
+        me: The run that wants to own the sink.
+        sink: The sink.
         ended: The runs of the same checkpoint that a `--fresh` ended.
     """
 
@@ -57,28 +57,29 @@ class Ownership:
     ended: ClearedRuns
 
     def check(self, entries: Iterable[Entry]) -> None:
-        """Refuse a sink among whose *entries* is another owner. Reads nothing else.
+        """Refuse a sink that another run owns. Reads only `_owner.json`, if *entries* has it.
 
         Raises:
-            ForeignOutputError: There is one.
+            ForeignOutputError: Another run owns the sink.
         """
         if any(entry.key == OWNER for entry in entries) and (owner := self._owner()):
             self._check(owner, has_begun=bool(self.me.run_uid or self.ended))
 
     def claim(self, *, before_replacing: Callable[[], None], has_begun: bool) -> None:
-        """Become the owner, durably. Of several runs that want one sink exactly one does. Idempotent.
+        """Make the run the owner, durably. Of several that claim one sink, one gets it. Idempotent.
 
         Args:
-            before_replacing: Called before an earlier run of this checkpoint is replaced as the owner;
-                raises once another driver has taken over.
-            has_begun: The run began before, so that a damaged owner is taken for itself.
+            before_replacing: Called before the run replaces an earlier run of its checkpoint as the
+                owner; raises if another driver has taken over.
+            has_begun: Whether the run began in an earlier session, or replaces one that did. It
+                then takes a damaged `_owner.json` for its own.
 
         Raises:
             ForeignOutputError: Another run owns the sink.
         """
         owner = self._owner() if has_begun else None
         if owner is None:
-            # Not after a look: of two runs that see no owner, only one puts the object.
+            # Without a read first: if two runs see no owner, only one of them puts the object.
             if self.sink.put_if_absent({OWNER: self.me.to_bytes()}):
                 return
             owner = self._owner() or self.me

@@ -1,4 +1,4 @@
-"""The versions of the packages that a capability imports: logged by each session, compared with the last."""
+"""Logs the versions of the packages that a capability imports; compares with the session before."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _MOST_SESSIONS = 10
 
 
 def keep_versions(run: Run, session: Session, *, is_first: bool) -> None:
-    """Log the versions of what the capability imports; warn when the last session had others.
+    """Log the versions of the imported packages; warn if the last session had other ones.
 
-    Another version is not refused: most change nothing, and on a new machine the old one may not be
-    there to go back to. Nothing is logged where `capability.version` stands in for the code.
+    Another version is not refused: most change nothing, and a new machine may not offer the old
+    one. Does nothing if `capability.version` stands in for the code.
 
     Raises:
         StorageError: The checkpoint cannot be read.
@@ -54,14 +54,15 @@ def _last_versions(checkpoint: Checkpoint, session: Session) -> Mapping[str, str
                 if event["action"] == _ACTION:
                     return dict(event["versions"])
         except (ObjectNotFoundError, ValueError, TypeError, KeyError):
-            continue  # it had nothing to do, or died before it could save an event
+            continue  # that session had nothing to do, or died before it saved an event
     return {}
 
 
 def _sessions_before(checkpoint: Checkpoint, session: Session) -> Iterator[str]:
-    """Yield the ids of the latest sessions, without *session*, the last one first.
+    """Yield the ids of the latest sessions, without *session*, the latest first.
 
-    By the leases, which are few: the event logs of a long run are many, and do not name an order.
+    Reads them from the leases, which are few and numbered; event logs are many, and their names
+    show no order.
     """
     keys = [entry.key for entry in checkpoint.storage.list("lease")]
     for key in reversed(keys[-_MOST_SESSIONS:]):
@@ -74,9 +75,9 @@ def _sessions_before(checkpoint: Checkpoint, session: Session) -> Iterator[str]:
 
 
 def versions_of(modules: Iterable[str]) -> dict[str, str]:
-    """Return the versions of the packages that *modules* are of, by the package's name; and Python's.
+    """Return the versions of Python and of the packages to which *modules* belong, by name.
 
-    Modules of no installed package, such as files in a folder, are left out.
+    Leaves out modules that belong to no installed package, such as files in a folder.
     """
     versions = {"python": platform.python_version()}
     other_names = set()
@@ -87,7 +88,7 @@ def versions_of(modules: Iterable[str]) -> dict[str, str]:
             other_names.add(module.partition(".")[0])
         else:
             versions[name] = installed
-    if other_names:  # only then: it reads the metadata of every installed package
+    if other_names:  # only if needed: this reads the metadata of every installed package
         packages = packages_distributions()
         names = {name for module in other_names for name in packages.get(module, ())}
         versions |= {name: found for name in names if (found := _version(name)) is not None}

@@ -1,7 +1,7 @@
-"""Which shards there are: the stored plan, and what the source's files add to it or take from it.
+"""The shards of a run: the stored plan, and how new, changed and vanished files change it.
 
-Ids are given once. A new file gets the next ids; a changed file's shards are retired and the file
-gets new ones, so that a published part never changes.
+An id is used only once. The shards of a new file get the next ids. The shards of a changed file are
+retired and replaced by new ones, so that a published part never changes.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _MIN_SHARD, _MAX_SHARD, _MANY_SHARDS = 1 << 20, 32 << 20, 256
 
 @dataclass(frozen=True, slots=True)
 class StoredPlan:
-    """The generations so far, added up.
+    """The plan that the stored generations of a run make together.
 
     Attributes:
-        facts: How parts are named and written, by the first generation.
-        active: Shards whose parts count, by id.
-        retired: Shards whose parts count no more.
-        added_later: Ids that came with a generation after the first.
-        generations: How many there are.
+        facts: How parts are named and written, as the first generation has it.
+        active: Shards whose parts are output, in the order of their ids.
+        retired: Shards whose parts are no longer output.
+        added_later: Ids of shards that a generation after the first added.
+        generations: How many generations are stored.
     """
 
     facts: PlanFacts
@@ -61,7 +61,7 @@ class StoredPlan:
         )
 
     def identified(self, identities: Mapping[str, str]) -> StoredPlan:
-        """Return the plan with these *identities* of files, by URI, whose bytes are the same."""
+        """Return the plan with new *identities*, by URI, of files whose bytes did not change."""
         active = tuple(_identified(shard, identities) for shard in self.active)
         return replace(self, active=active) if identities else self
 
@@ -72,9 +72,9 @@ def _identified(shard: Shard, identities: Mapping[str, str]) -> Shard:
 
 
 class Slicer:
-    """Cuts files into slices, and reads each file only once.
+    """Cuts files into slices; reads each file only once.
 
-    A driver surveys twice; in rows, a cut reads every line of a file.
+    Results are cached because a driver surveys twice, and a cut by rows reads the whole file.
     """
 
     def __init__(self, opener: Opener) -> None:
@@ -87,7 +87,7 @@ class Slicer:
         return cls(opener_of(spec))
 
     def slices(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Slice]:
-        """Return the slices of *file*, up to so many rows. Safe in several threads."""
+        """Return the slices of *file*, of at most *limit* rows in all. Safe in several threads."""
         key = file, sharding, limit
         if key not in self._slices:
             self._slices[key] = self._cut(file, sharding, limit)
@@ -106,7 +106,8 @@ class Slicer:
                 opened=lambda: self._opener(file),
             )
         if fault := fault_of_cut(slices):
-            # Rows between slices would be lost without an error: nothing else counts a file's rows.
+            # Rows between two slices would be lost without an error: no later check counts a file's
+            # rows.
             raise InvalidSpecError(f"{file.uri}: the format {name} cut it wrongly: {fault}")
         return slices
 
@@ -135,14 +136,15 @@ def next_generation(
     slicer: Slicer,
     accept_vanished: bool,
 ) -> Generation | None:
-    """Return what new, changed and vanished files do to the stored plan; None for nothing.
+    """Return the generation by which *files* change the *stored* plan; None for no change.
 
     Raises:
         InputChangedError: A file vanished, and the user has not accepted that.
-        InvalidSpecError: The parts, in the format of those so far, cannot be as the spec says.
+        InvalidSpecError: Files cannot be cut, or parts cannot be written in the format of the
+            stored plan, as the spec says.
     """
     spec.check_parts(stored.facts.format)
-    # One shard stands for its file: all shards of a file have the same identity.
+    # Any shard gives the identity of its file: all shards of a file have the same.
     planned = {shard.uri: (shard.size, shard.identity) for shard in stored.active}
     now = {file.uri: file for file in files}
     vanished = [uri for uri in planned if uri not in now]
@@ -153,7 +155,7 @@ def next_generation(
     limit = spec.source.limit
     if limit is not None:
         unchanged = (shard for shard in stored.active if shard.uri not in stale)
-        # Dead letters are rows of other shards: counted there.
+        # A shard of dead letters repeats rows that are counted with their first shard.
         rows = sum(s.rows or 0 for s in unchanged if s.slicing is not Slicing.DEAD_LETTERS)
         limit = max(limit - rows, 0)
     sharding = Sharding(stored.facts.unit, stored.facts.count)  # type: ignore[arg-type]  # as stored
@@ -173,9 +175,9 @@ def _vanished(uris: Sequence[str]) -> str:
 
 
 def partition_change(generations: Sequence[Generation], source: SourceSpec) -> list[str]:
-    """Return a difference when the rows of a stored plan lack the columns that its folders name.
+    """Return a difference if folder names give columns that the rows of a stored plan lack.
 
-    Plans of format version 1, which name no place, were read without such columns.
+    That can be so for plans of format version 1, which store no place: such columns were not read.
     """
     if source.partitioning == "none" or any(one.place.sink for one in generations):
         return []
@@ -185,7 +187,7 @@ def partition_change(generations: Sequence[Generation], source: SourceSpec) -> l
 
 
 def _sharding(spec: BatchSpec, files: Iterable[SourceFile]) -> Sharding:
-    """Return how to cut: as the spec says, or into some hundred shards of 1 to 32 MiB."""
+    """Return how to cut *files*; by default, into 256 shards, but each of 1 to 32 MiB."""
     wanted = spec.source.shard
     if wanted is None:
         total = sum(file.size for file in files)
@@ -203,12 +205,12 @@ def _cut(
 ) -> list[tuple[SourceFile, Slice]]:
     if limit is None:
         slices = partial(slicer.slices, sharding=sharding, limit=None)
-        # Only where files are read: threads would slow down a cut of sizes alone.
+        # Threads only if files are read: they would slow down a cut that needs only sizes.
         is_read = sharding.unit == "rows" or any(map(_reads_to_cut, files))
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             cuts = zip(files, (pool.map if is_read else map)(slices, files), strict=True)
             return [(file, piece) for file, pieces in cuts for piece in pieces]
-    # One after the other: how much of a file is needed depends on the rows of those before.
+    # One after the other: the rows of the files before decide how much of a file is needed.
     cut: list[tuple[SourceFile, Slice]] = []
     for file in files:
         pieces = slicer.slices(file, sharding, limit)

@@ -1,4 +1,4 @@
-"""The progress of a run, and its display: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of a run, and its display: a bar on a terminal, elsewhere a line every 30 s."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        shards: In all.
-        committed: Of these.
-        totals: Of the committed ones. Dead letters that this session retries count as failed only
-            once they have failed again.
+        shards: Number of shards.
+        committed: Number of committed shards.
+        totals: Totals of the committed shards. Dead letters that this session retries count as
+            failed only once they have failed again.
         weight: Size of all shards, in bytes of the source.
-        weight_done: Of the committed ones.
-        weight_before: The same, when this session began.
-        failed: Shards that failed in this session.
-        began: When it began, by the monotonic clock.
+        weight_done: Size of the committed shards.
+        weight_before: Size of the shards that were committed when this session began.
+        failed: Number of shards that failed in this session.
+        began: When the session began, by the monotonic clock.
     """
 
     shards: int
@@ -49,7 +49,7 @@ class Progress:
     def of(
         cls, shards: Sequence[Shard], committed: Mapping[int, Sentinel], *, pending: Iterable[Shard]
     ) -> Progress:
-        """Return the progress of a run of *shards*, of which this session is to run *pending*."""
+        """Return the progress of a run with *shards*; this session runs those in *pending*."""
         totals = Totals.of(shards, committed)
         retried = sum(shard.stop for shard in pending if shard.slicing is Slicing.DEAD_LETTERS)
         done = sum(shard.weight for shard in shards if shard.id in committed)
@@ -63,10 +63,10 @@ class Progress:
         )
 
     def committing(self, shard: Shard, sentinel: Sentinel) -> Progress:
-        """Return the progress once *shard* is committed, too."""
+        """Return the progress after *shard* is committed with *sentinel*."""
         is_retry = shard.slicing is Slicing.DEAD_LETTERS
         totals = Totals(
-            # The rows of a retry were read before, in the shard that they come from.
+            # The rows of a retry are counted already, by the shard that read them first.
             rows_in=self.totals.rows_in + (0 if is_retry else sentinel.rows_in),
             rows_out=self.totals.rows_out + sentinel.rows_out,
             rows_failed=self.totals.rows_failed + sentinel.rows_failed,
@@ -76,13 +76,13 @@ class Progress:
         return replace(self, committed=self.committed + 1, totals=totals, weight_done=done)
 
     def failing(self, failed: int) -> Progress:
-        """Return the progress with so many shards *failed* in this session."""
+        """Return the progress with *failed* as the number of shards that failed in this session."""
         return self if failed == self.failed else replace(self, failed=failed)
 
     def exceeds(self, policy: ErrorsSpec) -> bool:
-        """Return whether more rows failed than *policy* allows of the run, by its likely size.
+        """Return whether more rows failed than *policy* allows the whole run.
 
-        The rows of the whole run are extrapolated from the size of the committed shards.
+        The number of rows of the run is extrapolated from the committed shards, by their size.
         """
         likely = self.totals.rows_in * self.weight / max(self.weight_done, 1)
         return self.totals.rows_failed > policy.allowed(likely)
@@ -94,11 +94,11 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """Share of the work that is done, from 0 to 1, by the size of the shards."""
+        """Share of the work that is done, from 0 to 1, measured by the size of the shards."""
         return self.weight_done / max(self.weight, 1)
 
     def seconds_left(self) -> float | None:
-        """Estimate the time to the end by the speed of this session; None before its first shard."""
+        """Estimate the seconds to the end, by this session's speed; None before its first shard."""
         gained = self.weight_done - self.weight_before
         return self.seconds * (self.weight - self.weight_done) / gained if gained > 0 else None
 
@@ -107,10 +107,10 @@ class Display(Protocol):
     """Shows the progress of a run."""
 
     def show(self, progress: Progress) -> None:
-        """Take the *progress* at this moment. Called several times a second; show it now and then."""
+        """Take the current *progress*. Called several times a second; need not show each call."""
 
     def close(self) -> None:
-        """Remove what is shown. Called last."""
+        """Remove the display, if it stays on the screen. Called last."""
 
 
 class NoDisplay:
@@ -124,7 +124,7 @@ class NoDisplay:
 
 
 class LineDisplay:
-    """Prints a line at most every `LINE_SECONDS`."""
+    """Prints a line of progress at most every `LINE_SECONDS`."""
 
     def __init__(
         self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
@@ -142,7 +142,7 @@ class LineDisplay:
 
 
 class BarDisplay:
-    """Shows a bar in the last line of a terminal; what is written to stderr meanwhile scrolls above it."""
+    """Shows a bar in the last line of a terminal; text sent to stderr scrolls above the bar."""
 
     def __init__(self) -> None:
         from rich import progress as bars
@@ -177,7 +177,7 @@ class BarDisplay:
 class _AboveBar:
     """Replaces stderr while there is a bar: writes whole lines to the terminal, above the bar.
 
-    No subclass of `io.TextIOBase`: that has no encoding, and click writes past such a stream.
+    Not a subclass of `io.TextIOBase`, whose encoding is None: click bypasses such a stream.
     """
 
     def __init__(self, console: Console, file: TextIO) -> None:
@@ -195,10 +195,10 @@ class _AboveBar:
         return len(text)
 
     def flush(self) -> None:
-        """Write nothing: half a line would be overwritten by the bar."""
+        """Do nothing: the bar would overwrite half a line."""
 
     def close(self) -> None:
-        """Write the last line, even if it has no end."""
+        """Write the last line, even if it does not end in a newline."""
         if self._line:
             self.write("\n")
 
@@ -222,7 +222,7 @@ def line(progress: Progress) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return *seconds* in short: 42s, 3m10s, 2h05m."""
+    """Return *seconds* as short text: 42s, 3m10s, 2h05m."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"

@@ -1,4 +1,4 @@
-"""A complete run as a record in the analytics store, with a record for each of its shards."""
+"""Records a complete run in the analytics store: one record of the run, and one of each shard."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from batchrunner.spec import BatchSpec
 
 
 def completed_uid(run_uid: str, committed: Iterable[Sentinel]) -> str:
-    """Return the name of a run in exactly this state: the same in any session and process."""
-    # A retry commits other parts, and is recorded beside the run as it was before.
+    """Return the uid of a run in exactly this state; any session and process computes the same."""
+    # A retry commits other parts: its uid differs, so the record of the run before it stays.
     parts = sorted((sentinel.part, sentinel.write_id) for sentinel in committed)
     return f"{run_uid}-{hashlib.sha256(orjson.dumps(parts)).hexdigest()[:16]}"
 
 
 def ref_of(spec: BatchSpec, uid: str) -> CapabilityRunRef | None:
-    """Return where a batch recorded as *uid* is found; None without an analytics store."""
+    """Return a reference to the batch recorded as *uid*; None without an analytics store."""
     if spec.analytics_store is None:
         return None
     store_uri = run_uri(spec.analytics_store.uri, uid)
@@ -40,12 +40,12 @@ def ref_of(spec: BatchSpec, uid: str) -> CapabilityRunRef | None:
 
 
 def capability_id(spec: BatchSpec) -> str:
-    """Return the capability that the run is recorded under; the same for a batch that is a job."""
+    """Return the capability id under which a run is recorded; the same for a batch as a job."""
     return f"batch/{spec.name}"
 
 
 def is_recorded(run: Run, survey: Survey) -> bool:
-    """Return whether nothing is left to record: the run is recorded, or not complete."""
+    """Return whether nothing is left to record: no store, not complete, or recorded already."""
     if run.spec.analytics_store is None or survey.record is None or not survey.is_finished:
         return True
     uid = completed_uid(survey.record.run_uid, survey.output.committed.values())
@@ -56,7 +56,7 @@ def record_batch(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) ->
     """Record a complete run, durably and once. Does nothing without an analytics store.
 
     Raises:
-        StorageError: It could not be recorded; run again to do only that.
+        StorageError: The run could not be recorded; running it again only records it.
     """
     store, record = run.spec.analytics_store, run.checkpoint.run()
     if store is None or record is None:

@@ -1,4 +1,4 @@
-"""How a session left its run: for a person as text, for a program as JSON and an exit code."""
+"""The report of a session: how it left the run, as plain values for JSON and as an exit code."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ STOP_CODES = {
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """How a session left the run. Totals are of the run: the sum over all sentinels.
+    """How a session left the run. The totals are sums over all sentinels of the run.
 
     Attributes:
-        run_uid: Names the run over all its sessions.
-        name: Of the spec.
-        sink: Where the parts are.
-        checkpoint: Where the records of the run are.
-        shards: How many there are.
-        shards_committed: How many are complete.
-        shards_new: How many of those this session committed.
+        run_uid: Identifies the run over all its sessions.
+        name: The name in the spec.
+        sink: URI of the folder of the parts.
+        checkpoint: URI of the folder of the run's records.
+        shards: Number of shards of the run.
+        shards_committed: Number of shards that are committed.
+        shards_new: Number of shards that this session committed.
         rows_in: Rows read.
         rows_out: Rows written.
-        rows_failed: Rows that failed, without those that a retry has brought through.
-        rows_allowed: How many may fail, by `errors.max_row_errors`.
+        rows_failed: Rows that failed, without those that succeeded in a retry.
+        rows_allowed: How many rows may fail, by `errors.max_row_errors`.
         bytes_out: Size of all parts.
         seconds: How long this session took.
-        failures: Why shards failed in this session, by id.
-        quarantined: Why shards are quarantined until `retry`, by id.
-        row_error: What most of the failed rows failed with, where, and one of them; empty as long as
-            no more of them failed than may.
-        row_traceback: Of the user's code, for that row; may be empty.
-        ref: The batch in the analytics store; None when it is not complete, or there is no store.
-        stopped: Why the session ended early; None when it did not.
+        failures: By shard id, why the shard failed in this session.
+        quarantined: By shard id, why the shard is quarantined until `retry`.
+        row_error: The most frequent error of the failed rows, its place, and one of these rows;
+            empty unless more rows failed than may.
+        row_traceback: The traceback of the user's code for that row; may be empty.
+        ref: The batch in the analytics store; None if it is not complete, or there is no store.
+        stopped: Why the session ended early; None if it did not.
     """
 
     run_uid: str
@@ -83,20 +83,20 @@ class BatchReport:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the command line for this end."""
+        """The exit code of the command line for this report."""
         if self.ok:
             return 0
         if self.stopped is not None:
             return STOP_CODES[self.stopped]
         causes = {failure.cause for failure in self.failures.values()}
-        # A shard that is not committed, and has no failure, was lost with Ray or a node.
+        # No failure, yet not committed: lost with Ray or a node, so not the user's fault.
         is_users = (
             causes - {Cause.STORAGE} if causes else self.quarantined or not self.within_budget
         )
         return 1 if is_users else 3
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, for JSON."""
+        """Return the attributes and properties as plain values, for JSON."""
         return {
             **asdict(self),
             "ok": self.ok,
@@ -112,7 +112,7 @@ def report_of(
     *,
     run_uid: str | None = None,
 ) -> BatchReport:
-    """Return the report of *run*: as *survey* found it or, if given, with the shards in *committed*."""
+    """Return the report of *run*, with the shards in *committed*; by default, those in *survey*."""
     sentinels = survey.output.committed if committed is None else committed
     totals = Totals.of(survey.plan.active, sentinels)
     run_uid = run_uid or (survey.record.run_uid if survey.record else "")

@@ -1,4 +1,4 @@
-"""A run as its spec asks for it now: where it lives, what decides its output, whose the sink is."""
+"""A run as the present spec describes it: its storages, its code, the owner of its sink."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from batchrunner.spec import BatchSpec
 
 @dataclass(frozen=True, slots=True)
 class Run(RunLocation):
-    """A run as it is asked for now.
+    """A run as the present spec describes it, which may differ from the spec that was recorded.
 
     Attributes:
-        definition: All that decides the output, the code included.
-        comparer: Compares source files that have another time with what was read of them.
+        definition: The fields that decide the output, the code included.
+        comparer: Compares source files whose time has changed with the bytes that were read from
+            them.
         slicer: Cuts source files into shards.
     """
 
@@ -31,7 +32,7 @@ class Run(RunLocation):
 
     @classmethod
     def of(cls, spec: BatchSpec, *, handed_over: Any = None) -> Run:
-        """Open sink and checkpoint of *spec*, whose capability may have been *handed_over*.
+        """Open sink and checkpoint of *spec*; *handed_over* replaces its capability, if given.
 
         Raises:
             StorageError: Sink or checkpoint cannot be reached.
@@ -43,29 +44,30 @@ class Run(RunLocation):
 
     @property
     def decisive(self) -> Mapping[str, str]:
-        """Every field that decides the output, with its value as text."""
+        """The fields that decide the output: their values as text, by dotted path."""
         return self.definition.decisive
 
     @property
     def cleared(self) -> ClearedRuns:
-        """The runs that a `--fresh` ended and whose records are still there."""
+        """The runs of this checkpoint that a `--fresh` ended and whose records still exist."""
         return ClearedRuns(self.checkpoint.ended(), sink=self.sink)
 
     def check_can_start(self, *, starts_over: bool) -> None:
-        """Check what a session needs, before anything is removed or written.
+        """Check what a session needs, before it removes or writes anything.
 
         Raises:
-            CapabilityImportError: The capability that is to start over cannot be imported.
-            InvalidSpecError: One of `capability.files` is not there.
-            StorageError: Sink or checkpoint cannot refuse a second writer.
+            CapabilityImportError: The run starts over, and its capability cannot be imported.
+            InvalidSpecError: One of `capability.files` does not exist.
+            StorageError: The storage of sink or checkpoint has no conditional writes, which keep a
+                second writer out.
         """
-        if starts_over and self.decisive:  # computed here for the errors that it raises
+        if starts_over and self.decisive:  # read for the errors that it raises
             self.definition.load()
         if not self.spec.unsafe_single_writer:
             self.checkpoint.storage.check_conditional_writes()
             self.sink.check_conditional_writes()
 
     def ownership(self, run_uid: str, *, ended: ClearedRuns | None = None) -> Ownership:
-        """Return the right of the run called *run_uid* to write into the sink."""
+        """Return the right of the run *run_uid* to write into the sink."""
         owner = SinkOwner(run_uid, self.checkpoint.storage.uri)
         return Ownership(owner, self.sink, self.cleared if ended is None else ended)

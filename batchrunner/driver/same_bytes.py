@@ -1,7 +1,7 @@
-"""Files that have another time and the same bytes: touched, copied, checked out again.
+"""Detects files that have a new time but the same bytes: touched, copied, checked out again.
 
-Whether a file changed of which only the time differs, the hashes of its committed shards decide,
-which stand in their sentinels.
+The sentinels of committed shards hold a hash of what was read. A file whose size is the same and
+whose time differs is read again and compared with these hashes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FILES_AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The files that were compared, and how that came out.
+    """The result of comparing files with the hashes of their committed shards.
 
     Attributes:
         same: By URI, the new identity of each file whose bytes did not change.
@@ -37,7 +37,7 @@ class Comparison:
     shards: int = 0
 
     def notes(self) -> tuple[str, ...]:
-        """Return what was compared, as warnings for the user."""
+        """Return the result as warnings for the user."""
         lines = []
         if self.same:
             what = _counted(len(self.same), "file has another time", "files have another time")
@@ -52,9 +52,9 @@ class Comparison:
 
 
 class Comparer:
-    """Compares files with what their shards were made of, and reads each file only once.
+    """Compares files with the hashes of their committed shards; reads each file only once.
 
-    A driver surveys twice: before it has the lease, and again when it has it.
+    Results are cached because a driver surveys twice: before it acquires the lease, and after.
     """
 
     def __init__(self, opener: Opener, *, columns: Sequence[str] | None) -> None:
@@ -69,10 +69,10 @@ class Comparer:
     def compare(
         self, stored: StoredPlan, files: Sequence[SourceFile], committed: Mapping[int, Sentinel]
     ) -> Comparison:
-        """Compare the *files* whose size is as planned and whose identity is not.
+        """Compare those *files* whose size is as planned but whose identity is not.
 
-        A file is the same when all of its committed shards are, and there is one. Reads as many
-        bytes as they did, a megabyte at a time of a few files at once.
+        A file is the same if it has committed shards and the bytes of all of them are unchanged.
+        Reads the bytes of these shards, a megabyte at a time, from a few files at once.
         """
         candidates = _candidates(stored, files, committed)
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
@@ -102,22 +102,22 @@ class Comparer:
                     known.has_same_bytes(opened, shard, columns=self._columns, hashed=hashed)
                     for shard, hashed in made
                 )
-        except StorageError:  # it changes at this moment, or is gone: its shards will fail
+        except StorageError:  # the file changes right now, or is gone: its shards will fail
             return False
 
 
 def _candidates(
     stored: StoredPlan, files: Sequence[SourceFile], committed: Mapping[int, Sentinel]
 ) -> list[tuple[SourceFile, list[tuple[Shard, str]]]]:
-    """Return the files to compare, with their committed shards and the hashes of these.
+    """Return the files to compare, each with its committed shards and their hashes.
 
-    A file of which one committed shard has no hash is not among them: it counts as changed.
+    Leaves out a file if one of its committed shards has no hash: such a file counts as changed.
     """
     listed = {file.uri: file for file in files}
     made: dict[str, list[tuple[Shard, str]]] = {}
     for shard in stored.active:
         file = listed.get(shard.uri)
-        # Another size means other bytes, the same identity the same: neither needs a read.
+        # Another size means other bytes, the same identity the same bytes: neither needs a read.
         if file is None or file.size != shard.size or file.identity == shard.identity:
             continue
         if shard.id in committed and shard.slicing is not Slicing.DEAD_LETTERS:

@@ -1,4 +1,4 @@
-"""One driver process at work on a run: its lease, its reason to stop, its event log."""
+"""A session: one driver process of a run, with its lease, its reason to stop and its event log."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from batchrunner.worker.stopping import Grace
 _log = logging.getLogger(__name__)
 
 HURRY_SECONDS = 5.0
-"""From a second signal to the end of the process."""
+"""How long the process may take to end after a second signal."""
 
 
 class StopReason(StrEnum):
-    """Why a session ends before its work does."""
+    """Why a session ends before its work is done."""
 
     INTERRUPTED = "SIGINT"
     TERMINATED = "SIGTERM"
@@ -49,15 +49,17 @@ class StopReason(StrEnum):
 
 
 FROM_OUTSIDE: Final = frozenset({StopReason.INTERRUPTED, StopReason.TERMINATED})
-"""Signals, whose sender wants the process to be gone: no further shard is begun."""
+"""Signals, whose sender wants the process to end: no further shard is begun."""
 
 
 class Stop:
-    """A request to stop, by a signal, a deadline or another driver. The first reason counts.
+    """A request to stop, by a signal, a deadline, too many failed rows or another driver.
+
+    The first reason counts.
 
     Attributes:
         grace: Divides the time from the request to the end of the process.
-        last_act: Called before the process is ended by force, to release the lease.
+        last_act: Called to release the lease before the process is ended by force.
         max_runtime: Seconds after which the session stops without a signal; None for never.
     """
 
@@ -72,7 +74,7 @@ class Stop:
 
     @classmethod
     def of(cls, spec: BatchSpec) -> Stop:
-        """Return the stop that *spec* asks for: after its `max_runtime`, within its `grace_period`."""
+        """Return a stop with the `max_runtime` and the `grace_period` of *spec*."""
         execution = spec.execution
         return cls(max_runtime=execution.max_runtime, grace=Grace(execution.grace_period))
 
@@ -83,7 +85,7 @@ class Stop:
 
     @property
     def reason(self) -> StopReason | None:
-        """Why to stop; None to go on."""
+        """Why to stop; None as long as there is no reason."""
         if self._reason is None and self._deadline and time.monotonic() >= self._deadline:
             self.request(StopReason.MAX_RUNTIME)
         return self._reason
@@ -93,7 +95,7 @@ class Stop:
         return time.monotonic() - self._since if self.reason else 0.0
 
     def hurry(self) -> None:
-        """Request to drop the shards in flight. Safe in a signal handler."""
+        """Request to drop the shards in flight, after a second signal. Safe in a signal handler."""
         if self._hurried is None:
             self._hurried = time.monotonic()
 
@@ -120,12 +122,12 @@ class Stop:
 
 
 class Session:
-    """One driver process at work on a run, with the lease.
+    """One driver process of a run, which holds the lease.
 
     Attributes:
-        id: Names the session.
-        epoch: Of its lease.
-        stop: The request to stop, if there is one.
+        id: Identifies the session.
+        epoch: The fencing number of its lease.
+        stop: The stop, which a signal, a deadline or the session itself requests.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, stop: Stop, id_: str, lease: Lease) -> None:
@@ -137,10 +139,10 @@ class Session:
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """Check that this driver still holds the lease: one listing, at this very moment.
+        """Check that this driver still holds the lease, with one listing.
 
-        Call it before each write that is not put-if-absent: a driver that was paused may have been
-        displaced since the last check. Once it has raised, it always raises.
+        Call it before each write that is not put-if-absent: while this driver was paused, another
+        one may have taken over. Once it has raised, it always raises.
 
         Raises:
             LeaseHeldError: Another driver took over.
@@ -154,12 +156,12 @@ class Session:
             raise self._displaced
 
     def _lose(self, error: LeaseHeldError) -> None:
-        self._displaced = error  # for good: a lease that was lost once may be held by several since
+        self._displaced = error  # for good: several drivers may have held the lease since
         self.log_event("lease_lost", to=str(error))
         self.stop.request(StopReason.LEASE_LOST)
 
     def renew(self) -> None:
-        """Renew the lease, which shows that this driver is alive, and make its events durable.
+        """Renew the lease, which shows that this driver is alive, and make the event log durable.
 
         Raises:
             LeaseHeldError: Another driver took over.
@@ -172,7 +174,7 @@ class Session:
         self.save_events()
 
     def end(self) -> None:
-        """Make the events durable and release the lease, if this driver still holds it."""
+        """Make the event log durable, then release the lease if this driver still holds it."""
         # Events first: a `status` that sees the lease released takes the event log for complete.
         steps = [self.save_events]
         if self._displaced is None:
@@ -180,11 +182,11 @@ class Session:
         for step in steps:
             try:
                 step()
-            except StorageError as error:  # the next driver finds the lease stale, if later
+            except StorageError as error:  # the next driver waits until the lease is stale
                 _log.warning("%s", error)
 
     def log_event(self, action: str, **facts: Any) -> None:
-        """Append to the event log. Durable with the next renewal, and when the session ends."""
+        """Append an event to the event log: durable at the next renewal or the session's end."""
         facts = {
             key: scrubbed(fact) if isinstance(fact, str) else fact for key, fact in facts.items()
         }
@@ -194,7 +196,7 @@ class Session:
             self._events.append(orjson.dumps(event) + b"\n")
 
     def save_events(self) -> None:
-        """Make the events so far durable."""
+        """Make the event log, as it is now, durable."""
         with self._lock:
             event_log = b"".join(self._events)
         # The whole log each time: S3 cannot append, and an interrupted put leaves the old one.
@@ -207,7 +209,7 @@ def _line(action: str, facts: Mapping[str, Any]) -> str:
 
 
 def _word(value: Any) -> str:
-    """Return *value* as one word: as it is, or as JSON where it has blanks or parts."""
+    """Return *value* as text; as JSON if that has blanks or the value is a mapping or list."""
     if isinstance(value, Mapping | list | tuple) or len(str(value).split()) != 1:
         return json.dumps(value, default=str, ensure_ascii=False)
     return str(value)
@@ -230,7 +232,7 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
         target=_keep_renewing, args=(session, done), daemon=True, name="lease"
     )
     renewing.start()
-    # For an end by force: a call that hangs must not keep the next driver waiting for the lease.
+    # If the process is ended by force, the next driver must not wait until the lease is stale.
     stop.last_act = session.end
     session.log_event(
         "session_started", epoch=lease.epoch, pid=lease.owner.pid, host=lease.owner.host
@@ -239,7 +241,7 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
         yield session
     finally:
         done.set()
-        renewing.join()  # before the release: a renewal after it would take the lease again
+        renewing.join()  # before the release: a later renewal would acquire the lease again
         session.end()
         stop.last_act = lambda: None
 
@@ -263,5 +265,5 @@ def _keep_renewing(session: Session, done: threading.Event) -> None:
             session.renew()
         except LeaseHeldError:  # `renew` has requested the stop
             return
-        except StorageError as error:  # the next one may go through; the lease only saves work
+        except StorageError as error:  # try again at the next interval
             _log.warning("the lease could not be renewed: %s", error)

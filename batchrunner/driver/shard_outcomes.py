@@ -1,4 +1,4 @@
-"""How the shards of a session ended so far, and which of them to hand out once more."""
+"""How the shards of a session ended so far, and which of them to hand out again."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class ShardOutcomes:
     """How the shards of a session ended so far.
 
     Attributes:
-        committed: Sentinels of those that this session committed, by id.
-        failures: Of shards that are not committed, by id.
-        deferred: Shards without rows that wait for the schema of the sink, by id.
+        committed: Sentinels of the shards that this session committed, by id.
+        failures: Failures of the shards that are not committed, by id.
+        deferred: Results of the shards whose commit waits for the schema of the sink, by id.
     """
 
     committed: dict[int, Sentinel] = field(default_factory=dict)
@@ -29,10 +29,10 @@ class ShardOutcomes:
     _storage_failures: int = 0
 
     def take(self, receipt: Receipt) -> bool:
-        """Count *receipt*; return whether it is the first of its kind for that shard.
+        """Store the outcome in *receipt*; return whether it is the first sentinel or failure.
 
         Raises:
-            CapabilityImportError: No shard can succeed.
+            CapabilityImportError: The capability cannot be built, so no shard can succeed.
         """
         if receipt.failure is not None:
             return self._take_failure(receipt.shard, receipt.failure)
@@ -50,7 +50,7 @@ class ShardOutcomes:
         if failure.cause is Cause.IMPORT:
             raise CapabilityImportError(failure.reason)
         if shard in self.committed:
-            return False  # a repeated task lost to the one that committed
+            return False  # Ray repeated the task, and another attempt has committed
         is_storage = failure.cause is Cause.STORAGE
         self._storage_failures = self._storage_failures + 1 if is_storage else 0
         is_new = shard not in self.failures
@@ -59,21 +59,21 @@ class ShardOutcomes:
 
     @property
     def to_quarantine(self) -> dict[int, Failure]:
-        """The failures of shards that had all their attempts, by id."""
+        """The failures of shards that have used up their attempts, by id."""
         return {i: f for i, f in self.failures.items() if f.cause in QUARANTINED}
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether storage fails every shard: a full disk, a lost permission."""
+        """Whether storage has failed so many shards in a row that all others would fail, too."""
         return self._storage_failures >= _STORAGE_FAILURES_IN_A_ROW
 
     def foreign(self, shards: Iterable[Shard]) -> list[Shard]:
-        """Return those of *shards* whose part's name is taken."""
+        """Return those *shards* whose part's name is taken by a foreign object."""
         causes = {shard: failure.cause for shard, failure in self.failures.items()}
         return [shard for shard in shards if causes.get(shard.id) is Cause.FOREIGN]
 
     def to_retry(self, shards: Iterable[Shard]) -> list[Shard]:
-        """Return those of *shards* that the environment failed, or whose receipt it lost."""
+        """Return those *shards* that failed because of storage, or whose receipt was lost."""
         return [shard for shard in shards if self._is_open(shard.id)]
 
     def _is_open(self, shard: int) -> bool:

@@ -1,4 +1,4 @@
-"""What is in the sink, compared with the plan and the sentinels."""
+"""Compares the parts in the sink with the plan and the sentinels."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from batchrunner.storage import Entry
 
 SUCCESS, MANIFEST = "_SUCCESS", "_manifest.json"
 RETIRED, DAMAGED = "_retired", "_damaged"
-"""Folders for parts that count no more, and for objects of which no record says what they hold."""
+"""Folders for retired parts, and for objects whose content no record describes."""
 _PART = re.compile(r"part-\d{5,19}\..+")
 _SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What is in the sink of a run.
+    """The state of a run's output in its sink.
 
     Attributes:
-        committed: Sentinels of the shards that are complete, by id.
+        committed: Sentinels of the committed shards, by id.
         unadopted: Ids of shards that have a part but no sentinel: their worker died in between.
-        retired: Names of parts that count no more.
+        retired: Names of parts of retired shards, which other parts replace.
         unindexed: Ids of the committed shards that are in no sentinel index yet.
     """
 
@@ -42,12 +42,12 @@ def parts_in(entries: Iterable[Entry]) -> dict[str, Entry]:
 
 
 def shard_of(part: str) -> int:
-    """Return the shard of a part, by its name alone."""
+    """Return the id of the shard whose part is called *part*."""
     return int(part.partition(".")[0].removeprefix("part-"))
 
 
 def declaration_in(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return `_SUCCESS` and the manifest, as far as they are there, in the order of their removal.
+    """Return those of `_SUCCESS` and the manifest that exist, in the order in which to remove them.
 
     `_SUCCESS` goes first: a reader who sees it must find the manifest that it vouches for.
     """
@@ -56,10 +56,10 @@ def declaration_in(entries: Iterable[Entry]) -> tuple[Entry, ...]:
 
 
 def check_unused(sink: str, entries: Sequence[Entry]) -> None:
-    """Refuse to start a run where another one wrote.
+    """Refuse to start a run in a sink that holds the output of another run.
 
     Raises:
-        ForeignOutputError: There are parts, a `_SUCCESS` or a manifest.
+        ForeignOutputError: The sink holds parts, a `_SUCCESS` or a manifest.
     """
     names = [*parts_in(entries), *(entry.key for entry in declaration_in(entries))]
     if names:
@@ -67,7 +67,7 @@ def check_unused(sink: str, entries: Sequence[Entry]) -> None:
 
 
 def refuse_foreign(sink: str, names: Sequence[str]) -> NoReturn:
-    """Refuse a sink for the objects *names* in it.
+    """Refuse a sink because the objects *names* in it belong to another run.
 
     Raises:
         ForeignOutputError: Always.
@@ -80,7 +80,7 @@ def refuse_foreign(sink: str, names: Sequence[str]) -> NoReturn:
 
 
 def refuse_unvouched(sink: str, parts: Sequence[str]) -> NoReturn:
-    """Refuse *parts* that have the names of shards, but no record of having been written by this run.
+    """Refuse *parts* that have the names of shards, but that no record shows to be of this run.
 
     Raises:
         ForeignOutputError: Always.
@@ -101,16 +101,17 @@ def examine(
     run_uid: str,
     sink: str = "the sink",
 ) -> Output:
-    """Return what is committed in *sink*, from listings alone.
+    """Compare *parts*, a listing of *sink*, with *plan* and *sentinels*. Reads no part.
 
     Raises:
-        DamagedOutputError: A sentinel stands without its part, or is not whole.
+        DamagedOutputError: The part of a sentinel is gone or has another size, or a sentinel is
+            damaged.
         ForeignOutputError: A part belongs to no shard.
     """
     active = {shard.id: plan.facts.part(shard.id) for shard in plan.active}
     retired = {plan.facts.part(shard.id) for shard in plan.retired}
     foreign = sorted(parts.keys() - retired - set(active.values()))
-    # A reader takes every part in the sink for output: rows of a foreign one would be in it.
+    # Readers take every part in the sink for output, so a foreign part would add its rows.
     if foreign:
         raise ForeignOutputError(
             f"{sink} holds {len(foreign)} part(s) that belong to no shard:{_listed(foreign)}\n"
@@ -118,7 +119,7 @@ def examine(
         )
     good = {i: sentinel for i, sentinel in sentinels.good.items() if i in active}
     faults = [*_faults(active, parts, good, run_uid=run_uid)]
-    # Only of active shards: a damaged sentinel of a retired one takes no row away.
+    # Only of active shards: the rows of a retired shard are in other parts.
     faults += [reason for i, reason in sentinels.damaged.items() if i in active]
     if faults:
         raise DamagedOutputError(
@@ -138,10 +139,10 @@ def examine(
 def check_parts(
     entries: Iterable[Entry], committed: Mapping[int, Sentinel], *, run_uid: str, sink: str
 ) -> None:
-    """Check that each *committed* part is among *entries*, in the size that its sentinel says.
+    """Check that *entries* has the part of each *committed* shard, with the size in its sentinel.
 
     Raises:
-        DamagedOutputError: One is gone or has another size, since the session looked at the sink.
+        DamagedOutputError: Since the survey, a part was removed or its size changed.
     """
     names = {shard: sentinel.part for shard, sentinel in committed.items()}
     if faults := [*_faults(names, {e.key: e for e in entries}, committed, run_uid=run_uid)]:

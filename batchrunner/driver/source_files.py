@@ -1,4 +1,4 @@
-"""The files of a source, as listings show them."""
+"""Lists the files of a source."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file to read.
+    """One file of the source.
 
     Attributes:
-        uri: Absolute.
-        size: Bytes.
-        identity: Differs whenever the bytes do.
+        uri: Absolute URI or path.
+        size: Size in bytes.
+        identity: Changes whenever the bytes change; may change without them.
         kind: Format and compression.
     """
 
@@ -39,7 +39,7 @@ Opener = Callable[[SourceFile], BinaryIO]
 
 
 def opener_of(spec: BatchSpec) -> Opener:
-    """Return what opens a source file of *spec*, pinned to the identity that was listed."""
+    """Return a function that opens a source file; reads fail if it changed since the listing."""
 
     def opened(file: SourceFile) -> BinaryIO:
         storage, key = locate(file.uri, storage_options=spec.source.storage_options)
@@ -54,7 +54,8 @@ class SourcePattern:
 
     Attributes:
         root: The folder to list, or the file.
-        pattern: Matches the keys below *root* that are of the source; None when the URI is no glob.
+        pattern: Matches the keys below `root` that belong to the source; None if the URI is no
+            glob.
     """
 
     root: str
@@ -69,10 +70,11 @@ class SourcePattern:
         return cls(root, re.compile(_glob_to_regex(pattern), re.DOTALL))
 
     def selects(self, uri: str, *, format: str | None) -> FileKind | None:  # noqa: A002 - the spec's word
-        """Return the kind of a file below the root, or None when it is no file of the source.
+        """Return the kind of the file *uri*; None if it does not belong to the source.
 
-        A folder gives the files whose suffix names a format; a glob those that it matches. Names
-        that begin with "." or "_" are never data.
+        A folder selects the files whose suffix names a format; a glob selects those that it
+        matches. Names that begin with "." or "_" are never data. With *format*, no other format is
+        selected.
         """
         prefix = self.root.rstrip("/") + "/"
         if not uri.startswith(prefix):
@@ -86,7 +88,7 @@ class SourcePattern:
 
 
 def _glob_to_regex(pattern: str) -> str:
-    # Longest first in the expression below: `**/` also matches no folder at all.
+    # The expression below tries longer tokens first. `**/` also matches no folder at all.
     pieces = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     tokens = re.findall(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]/]*\]|.", pattern, re.DOTALL)
     return "".join(pieces.get(token) or _literal_or_set(token) for token in tokens)
@@ -104,9 +106,9 @@ class Listing:
     """The files of a source.
 
     Attributes:
-        files: In the order of the source's URIs, and sorted within each; no URI is there twice.
-        links: URIs of those that are links.
-        notes: Warnings for the user: files read once although named twice, or passed over.
+        files: The files, in the order of the source's URIs and sorted within each, each URI once.
+        links: URIs of the files that are links.
+        notes: Warnings for the user: files that are named twice and read once, or passed over.
     """
 
     files: tuple[SourceFile, ...]
@@ -114,10 +116,10 @@ class Listing:
     notes: tuple[str, ...] = ()
 
     def read_once(self, planned: Container[str] = frozenset()) -> Listing:
-        """Return the listing with each file of a disk under one of its names only.
+        """Return the listing without second names of one file on a disk, such as links to it.
 
-        That is the one that is *planned* already, so that a new name takes nothing out of a plan;
-        else one that is no link; else the first.
+        A URI in *planned* stays in any case, so that a new name takes no shard out of the plan. Of
+        the other names, one stays if none is planned: one that is no link, if possible.
         """
         dropped: dict[str, str] = {}
         for names in _names_of_one_file(self.files):
@@ -133,7 +135,7 @@ def _names_of_one_file(files: Iterable[SourceFile]) -> Iterator[list[str]]:
     for file in files:
         alike[file.size, file.identity].append(file.uri)
     for uris in alike.values():
-        # One file has one size and one time: only among files that share both, inodes are read.
+        # All names of one file have its size and time: inodes are read only where both are equal.
         if len(uris) > 1 and is_path(uris[0]):
             by_number: dict[object, list[str]] = defaultdict(list)
             for uri in uris:
@@ -147,11 +149,11 @@ def _twice(uri: str, chosen: str, number: int) -> str:
 
 
 def list_source(source: SourceSpec) -> Listing:
-    """List the files of *source*. Opens none.
+    """List the files of *source*; open none.
 
     Raises:
-        InvalidSpecError: The name of a file does not give its format, or there are several formats.
-        ObjectNotFoundError: One of the URIs names nothing that could be read.
+        InvalidSpecError: The name of a file does not show its format, or the formats differ.
+        ObjectNotFoundError: A URI of the source names no file, or a folder without files to read.
     """
     files: dict[str, SourceFile] = {}
     links: set[str] = set()
@@ -181,7 +183,7 @@ def _endings() -> str:
 
 
 def format_by_names(source: SourceSpec) -> str | None:
-    """Return the format that the names in *source* give without a listing; None for none or several."""
+    """Return the format that the URIs of *source* show by themselves; None for none or several."""
     formats = {kind.format for uri in source.uris if (kind := file_kind(uri))}
     return source.format or (formats.pop() if len(formats) == 1 else None)
 
@@ -189,7 +191,7 @@ def format_by_names(source: SourceSpec) -> str | None:
 def _list_one(uri: str, source: SourceSpec) -> Listing:
     storage, key = locate(uri, storage_options=source.storage_options)
     entry = storage.head(key) if key else None
-    if entry is not None:  # first, for a file whose name looks like a glob
+    if entry is not None:  # before any glob: a file's name may look like one
         return Listing((_file(uri, entry, _kind_of_named_file(uri, source.format)),))
     pattern = SourcePattern.of(uri)
     base = pattern.root.rstrip("/")
@@ -212,7 +214,7 @@ def _list_one(uri: str, source: SourceSpec) -> Listing:
 
 
 def is_hidden(key: str) -> bool:
-    """Return whether *key* is never data: a folder of it, or its name, begins with "." or "_"."""
+    """Return whether *key* is never data: one of its folders or its name begins with "." or "_"."""
     return any(segment[0] in "._" for segment in key.split("/") if segment)
 
 

@@ -1,4 +1,4 @@
-"""A spec or code that is not that of the run so far: when it does not matter, and the refusal."""
+"""A spec or code that differs from that of the run: when it is harmless, and how it is refused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _FEW = 3
 
 
 def is_empty(checkpoint: Checkpoint, sink: Storage) -> bool:
-    """Return whether a run has left no output that another spec's could be mixed with.
+    """Return whether the run has no output yet, with which that of another spec could be mixed.
 
-    Such a run is begun anew rather than gone on with: its plan was made as the old spec asked, and a
-    worker of a killed driver may still commit by it. In records of its own, that does no harm.
+    If so, a changed spec begins the run anew, with new records: the old plan follows the old spec,
+    and a worker of a killed driver may still commit by it, which is harmless in the old records.
     """
     if any(True for _ in checkpoint.records.list("sentinels")):
         return False
@@ -27,21 +27,21 @@ def is_empty(checkpoint: Checkpoint, sink: Storage) -> bool:
 
 
 def begun_anew(differences: Sequence[str]) -> str:
-    """Return the warning that a run begins anew, and why."""
+    """Return the warning that the run begins anew because of *differences*."""
     names = [line.partition(":")[0] for line in differences]
     some = ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")
     return f"nothing was committed before the spec or the code changed ({some}): begun anew"
 
 
 def is_of_code(differences: Sequence[str]) -> bool:
-    """Return whether only the code changed, as it does by a fix."""
+    """Return whether only the code changed, as after a fix."""
     return all(line.startswith("capability.code") for line in differences)
 
 
 def refuse_changes(
     differences: Sequence[str], checkpoint: Checkpoint, *, is_renamed: bool
 ) -> NoReturn:
-    """Refuse to go on with another spec or other code, with the differences and the ways out.
+    """Refuse to continue the run with a changed spec or code; name the changes and the ways out.
 
     Raises:
         SpecChangedError: Always.
@@ -60,7 +60,7 @@ def refuse_changes(
 
 
 def _hint_at_retry(differences: Sequence[str], checkpoint: Checkpoint) -> str:
-    """Name `retry` where failed rows or shards may wait for just this fix: it accepts the new code."""
+    """Return a hint at `retry`, which accepts changed code, if rows or shards have failed."""
     rows = sum(sentinel.rows_failed for sentinel in checkpoint.sentinels().good.values())
     shards = len(checkpoint.quarantined())
     if not is_of_code(differences) or not (rows or shards):

@@ -1,4 +1,4 @@
-"""The state of a run, from listings and records alone: changes nothing, starts nothing."""
+"""The state of a run, computed from listings and records; writes nothing and starts no worker."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ from batchrunner.worker.schema import SinkSchema
 
 @dataclass(frozen=True)
 class Survey:
-    """What was asked for before, what there is to do, and what is done.
+    """The state of a run: what is recorded, what is committed, and what is still to do.
 
     Attributes:
-        record: Of the run so far; None when there is none.
-        accepted: Differences to the spec so far, which the user accepts with this session.
+        record: The record of the run; None if the run is new.
+        accepted: Differences from the recorded spec, which this session accepts.
         addition: The generation that this session adds to the stored plan; None for nothing.
         plan: The stored plan with *addition*.
-        output: What is in the sink.
-        is_finished: There is a `_SUCCESS`.
-        quarantined: Shards that only `retry` runs again, by id.
+        output: The state of the output in the sink.
+        is_finished: Whether there is a `_SUCCESS`.
+        quarantined: By shard id, the shards that only `retry` runs again.
         notes: Warnings about the source, for the user.
-        starts_over: The run begins anew, and an earlier one ends with it.
-        stale: What has to leave the sink first.
+        starts_over: Whether the run begins anew and ends an earlier one.
+        stale: Output to remove from the sink before the first shard is handed out.
     """
 
     record: RunRecord | None
@@ -73,7 +73,7 @@ class Survey:
 
     @property
     def nothing_to_do(self) -> bool:
-        """Whether a session would leave everything as it is."""
+        """Whether a session would change nothing."""
         todo = (
             self.pending,
             self.output.unadopted,
@@ -82,12 +82,12 @@ class Survey:
             self.stale.parts,
         )
         is_declared = self.is_finished and not self.output.retired
-        # With a quarantined shard the output is never declared: only `retry` has something to do.
+        # With a quarantined shard the output is never declared complete: only `retry` goes on.
         return (is_declared or bool(self.quarantined)) and not any(todo)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the output is complete as it stands, so that nothing in it will change."""
+        """Whether the output is complete as it is, so that no session will change it."""
         grows = self.addition is not None and self.addition.changes_output
         return not any((self.pending, self.output.unadopted, self.output.retired, grows))
 
@@ -108,22 +108,23 @@ def take_survey(
     retry: Retry | None = None,
     starts_over: bool = False,
 ) -> Survey:
-    """Compare what is asked for with source, checkpoint and sink. Writes nothing.
+    """Compare the spec with source, checkpoint and sink. Writes nothing.
 
     Args:
-        run: The run as it is asked for.
-        accept_changes: Accept every difference to the run so far.
-        retry: What to run again besides; with it, code that changed is accepted where it says so,
-            since a retry follows a fix. A change while nothing is committed begins the run anew.
-        starts_over: End the run so far, and remove what is its own.
+        run: The run as the present spec describes it.
+        accept_changes: Accept every difference from the recorded run.
+        retry: What `retry` runs again; with its `mended`, changed code is accepted as a fix.
+            Without it, a change while nothing is committed begins the run anew.
+        starts_over: End the recorded run, and remove its output.
 
     Raises:
-        RunRefusedError: What is there is not what was asked for: one of its subclasses.
+        RunRefusedError: The source, the checkpoint or the sink does not fit the spec; the subclass
+            says which, and how.
         InvalidSpecError: The source cannot be read as the spec says.
-        StorageError: Something cannot be listed or read.
+        StorageError: Source, checkpoint or sink cannot be listed or read.
     """
     listing = list_apart(run.spec)
-    # Half cleared: an earlier version died in a `--fresh`, and the rest of its output must go first.
+    # Half cleared: an early version died in a `--fresh`; the rest of the old output must go first.
     if starts_over or run.checkpoint.is_half_cleared:
         return _of_new_run(run, listing, starts_over=_has_begun(run.checkpoint))
     record = run.checkpoint.run()
@@ -150,11 +151,11 @@ def _of_begun_run(
         _check_schema(run)
     if not generations:  # the first session died before it could store its plan
         return _of_new_run(run, listing, record=record, accepted=accepted)
-    # Sentinels before parts: a run at work meanwhile never shows a sentinel without its part.
+    # Sentinels before parts: if workers commit meanwhile, no sentinel appears without its part.
     sentinels = run.checkpoint.sentinels()
     here = brought_here(generations, spec=run.spec, was=was)
     growth = growth_of(run, here, listing, sentinels.good, accept_vanished=accept_changes)
-    if partitioned:  # accepted with this generation, and not asked about again
+    if partitioned:  # recorded with this generation, so that the user is asked only once
         growth = with_empty_generation(run, growth)
     if retry and retry.rows:
         growth = with_dead_letters(run, growth, sentinels.good)
@@ -162,7 +163,7 @@ def _of_begun_run(
 
 
 def _check_schema(run: Run) -> None:
-    """Refuse declared types that parts lack: a reader could not read old and new parts together."""
+    """Refuse a declared schema that conflicts with that of the parts: no reader could read both."""
     try:
         SinkSchema(run.checkpoint, declared=run.spec.sink.schema_).check_declared()
     except ValueError as error:
@@ -192,9 +193,9 @@ def _compared_with_sink(
         notes=growth.notes,
     )
     if not survey.is_whole and plan.facts.part_format.keeps_schema:
-        run.checkpoint.schemas()  # a damaged one is refused here, before anything is touched
-    # Over an output that stays as it is, `_SUCCESS` stays, too. And a manifest without it declares
-    # nothing: the end of the run replaces it.
+        run.checkpoint.schemas()  # raises for a damaged one, before the session writes
+    # If the output stays as it is, so does `_SUCCESS`. A manifest without a `_SUCCESS` declares
+    # nothing, so it can stay: the end of the run replaces it.
     is_withdrawn = survey.is_finished and not survey.is_whole
     declaration = declaration_in(entries) if is_withdrawn else ()
     return replace(survey, stale=StaleOutput(declaration, tuple(late.values())))
@@ -207,7 +208,7 @@ def _quarantined(
     return {
         shard: quarantine
         for shard, quarantine in run.checkpoint.quarantined().items()
-        # A damaged one names no run: its shard stays quarantined, and `retry` releases it.
+        # A damaged quarantine record names no run: its shard stays quarantined until `retry`.
         if quarantine.run_uid in ("", record.run_uid)
         and shard in active
         and shard not in output.committed
@@ -215,7 +216,7 @@ def _quarantined(
 
 
 def _has_begun(checkpoint: Checkpoint) -> bool:
-    """Return whether there is a run that starting over would end; one with damaged records is."""
+    """Return whether there is a run that `--fresh` would end; one with damaged records counts."""
     try:
         return checkpoint.run() is not None or bool(checkpoint.generations())
     except DamagedOutputError:
@@ -258,9 +259,9 @@ def _of_new_run(
 
 
 def _refuse_lost_record(run: Run, entries: Sequence[Entry]) -> None:
-    """Refuse to begin anew where only the run's record is gone.
+    """Refuse to begin a new run if the old one has lost only its record.
 
-    The sink's listing is there already; the checkpoint is listed only if the sink is not empty.
+    The caller has listed the sink already; the checkpoint is listed only if the sink is not empty.
     """
     names = (SUCCESS, MANIFEST, OWNER)
     if parts_in(entries) or any(entry.key in names for entry in entries):

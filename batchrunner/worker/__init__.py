@@ -1,1 +1,1 @@
-"""The far side of a run: reads, maps, writes and commits shards, wherever it is started. No Ray."""
+"""The workers of a run: read, map, write and commit shards, on any engine. Imports no Ray."""

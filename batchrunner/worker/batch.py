@@ -1,4 +1,4 @@
-"""Batches: rows regrouped from chunks, in the shape that the capability wants."""
+"""Batches: the rows of chunks, regrouped and converted to the format that the capability takes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 MAX_BATCH_BYTES = 24 << 20
-"""Bytes of the source in one batch, and in all batches that wait at one place. A worker may hold
-256 MiB beside the model: so much is being put together, waits, and is in a call, each as bytes and as
-objects; and as much output waits to be written."""
+"""The most bytes of the source in one batch, and in all batches of one queue. A worker may use 256
+MiB beside the model. It holds this much in the batch that it collects, in the queue before the
+calls and in the calls, each time as bytes and as objects, and this much output in the queue before
+the writer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class InputTypes:
 
     Attributes:
         schemas: Schemas with types for the columns; an earlier one takes precedence.
-        absent: What a null stands for in the table that the capability gets.
-        inferred: The types in that table that were inferred from values alone.
+        absent: By column, whether a null in the table that the capability gets means an absent key.
+        inferred: The schema of that table if its types were inferred from values alone; else None.
     """
 
     schemas: tuple[pa.Schema, ...] = ()
@@ -39,10 +40,11 @@ class Batch:
     """Neighbouring rows of one shard.
 
     Attributes:
-        pieces: (chunk, start, stop) of some rows each.
-        input_types: The types of their columns.
-        is_retry: A call had the rows before and may have changed them: read them from the chunk again.
-        nbytes: About how many bytes of the source they are; 0 for rows cut out of another batch.
+        pieces: The rows, as (chunk, start, stop).
+        input_types: The types of the columns.
+        is_retry: Whether to read the rows from the chunk again: an earlier call may have changed
+            them.
+        nbytes: About how many bytes of the source the rows take; 0 if cut out of another batch.
     """
 
     pieces: tuple[tuple[Chunk, int, int], ...]
@@ -73,10 +75,10 @@ class Batch:
             yield self._slice(index, index + 1)
 
     def samples(self, count: int) -> Iterator[Batch]:
-        """Yield *count* rows as batches of one, from all over this batch, the same ones each time.
+        """Yield *count* rows of this batch as batches of one row, the same rows each time.
 
-        At random, so that a defect of every second row, or of the first and the last, does not pass
-        for a defect of all. A single sample is the first row.
+        They are chosen at random: if every second row is bad, or the first and the last, the sample
+        must not suggest that all are. A single sample is the first row.
         """
         rows = range(len(self))
         sample = random.Random(0).sample(rows, count) if count > 1 else rows[:count]  # noqa: S311 - no secret
@@ -88,7 +90,7 @@ class Batch:
         return replace(self, is_retry=True)
 
     def position(self) -> Position:
-        """Return the place of the first row in the source."""
+        """Return the position of the first row in the source."""
         chunk, start, _ = self.pieces[0]
         return chunk.locate(start)
 
@@ -102,10 +104,10 @@ class Batch:
         return Batch(tuple(pieces), self.input_types, is_retry=True)
 
     def table(self) -> pa.Table:
-        """Return the rows as a table; only for a batch of one shape.
+        """Return the rows as a table. Only for batches made with `by_shape`.
 
         Raises:
-            SchemaError: No Arrow type holds a value.
+            SchemaError: No Arrow type holds one of the values.
         """
         from batchrunner.formats.columns import joined
 
@@ -120,14 +122,14 @@ def in_format(table: pa.Table, batch_format: str) -> Any:
     """Return *table* as `pyarrow`, `pandas` or `numpy`; the caller may change it.
 
     Raises:
-        SchemaError: The format cannot hold a value.
+        SchemaError: The format cannot hold one of the values.
     """
     if batch_format == "pyarrow":
         return table
     if batch_format == "pandas":
         import pandas as pd
 
-        # As Ray Data: each column in Arrow's own type, and what was an index is a column, too.
+        # As in Ray Data: each column has its Arrow type, and a former index is a plain column.
         return table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     from batchrunner.formats.numpy_columns import as_numpy, check_columns
 
@@ -138,13 +140,13 @@ def in_format(table: pa.Table, batch_format: str) -> Any:
 def batches(chunks: Iterable[Chunk], size: int, *, by_shape: bool) -> Iterator[Batch]:
     """Regroup *chunks* into batches of *size* rows.
 
-    The last one may be smaller, and so may those whose rows are large: none holds much more than
-    `MAX_BATCH_BYTES` of the source, or half of that where tables are made of JSON. With *by_shape*,
-    a batch also ends where its rows and the next ones fit into no table together.
+    The last batch may be smaller, and so may batches of large rows: none holds much more than
+    `MAX_BATCH_BYTES` of the source, or half of that if tables are made from JSON. With *by_shape*,
+    a batch also ends where one table could not hold its rows and the next ones.
     """
     collected = _Collected()
     for chunk in chunks:
-        # Rows of JSON are held as objects, too, when they go into a table.
+        # Rows of JSON that go into a table also take memory as objects.
         most = MAX_BATCH_BYTES // 2 if by_shape and chunk.types is None else MAX_BATCH_BYTES
         for segment in chunk.segments() if by_shape else (Segment(0, len(chunk), None),):
             if collected.rows and by_shape and not collected.goes_on_with(segment):

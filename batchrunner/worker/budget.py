@@ -1,7 +1,8 @@
-"""The budget of failed rows: how many a run may have, compared with those of one shard.
+"""The budget of failed rows: compares the failed rows of a shard with how many the run may have.
 
-A worker whose calls have all failed in the same way most likely runs broken code. It does not need a
-hundred rows to detect that: it stops as soon as the budget does not allow that the others fail, too.
+A worker whose calls have all failed in the same way most likely runs broken code. It does not wait
+for a hundred failed rows: it stops as soon as the budget would not allow all other rows to fail as
+well.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from batchrunner.user_code import traceback_of
 from batchrunner.worker.batch import Batch
 
 _MAX_DEAD_LETTERS = 100
-"""Dead letters that are stored of a shard that failed."""
+"""How many dead letters are stored of a shard that failed."""
 
 _ENOUGH_TO_JUDGE = 100
-"""Failed rows that any share allows: a few at the beginning do not show what share will fail."""
+"""Failed rows that any share allows: the first few rows do not show what share will fail."""
 
 _ENOUGH_WITHOUT_SUCCESS = 5
-"""The same where no call has succeeded, all have failed alike, and the run's rows can be estimated."""
+"""As `_ENOUGH_TO_JUDGE`, if all calls have failed alike and the number of rows can be estimated."""
 
 _MISTAKEN = 1e-6
-"""Accepted probability that a batch is judged to fail as a whole, and would not."""
+"""Accepted probability that all rows of a batch are judged bad although some are good."""
 
 _LEAST_SAMPLES = 3
 
 
 class FailedRowsError(ShardFailedError):
-    """Rows failed, and that fails their shard.
+    """Failed rows that make their shard fail.
 
     Attributes:
-        traceback: Of the user's code, for the most frequent error; may be empty.
+        traceback: The traceback of the user's code for the most frequent error; may be empty.
     """
 
     def __init__(self, message: str, traceback: str = "") -> None:
@@ -53,20 +54,20 @@ class RowFailedError(FailedRowsError):
 
 
 class TooManyFailedRowsError(FailedRowsError):
-    """More rows of one shard failed than the whole run may have, or all are going to fail."""
+    """More rows of one shard failed than the whole run may have, or all are expected to fail."""
 
 
 @dataclass(slots=True)
 class _FailedRows:
-    """The rows of one attempt at a shard that were read so far, and those that failed.
+    """Counts of the rows that one attempt at a shard has read, and of those that failed.
 
     Attributes:
-        rows: Rows read.
-        measured: Rows of batches that failed: the size of others is never needed.
+        rows: Number of rows read.
+        measured: Number of rows in batches that failed; the size of other batches is not needed.
         bytes: Size of the measured rows in the source.
-        kinds: Failed rows, by the kind of their error.
+        kinds: Number of failed rows, by the kind of their error.
         first: The first dead letter of each kind, with its traceback.
-        dead_letters: The first ones, of any kind, to explain the failure of the shard.
+        dead_letters: The first dead letters of any kind, stored if the shard fails.
     """
 
     rows: int = 0
@@ -88,15 +89,15 @@ class _FailedRows:
 class Budget:
     """Counts the failed rows of each shard of a worker, and raises when they are too many.
 
-    A capability that fails every row must not be called for every row of the source, each of which
-    has several tries.
+    A capability that fails every row must not be called for every row of the source, several times
+    for each.
 
     Attributes:
-        is_hopeless: Every row that this worker could still try is going to fail.
+        is_hopeless: Whether all other rows of this worker are expected to fail.
     """
 
     def __init__(self, policy: ErrorsSpec, *, whole: int) -> None:
-        """Apply *policy* to a run whose shards have *whole* bytes in all."""
+        """Apply *policy* to a run whose shards have *whole* bytes of the source in total."""
         self._policy, self._whole = policy, whole
         self._shards: dict[int, _FailedRows] = {}
         self._has_succeeded = False
@@ -113,44 +114,45 @@ class Budget:
         return bool(self._failed) and not self._has_succeeded
 
     def begin(self, shards: Iterable[int]) -> None:
-        """Reset the counts of *shards*, of which an attempt begins."""
+        """Reset the counts of *shards*, before an attempt at them begins."""
         for shard in shards:
             self._shards.pop(shard, None)
 
     def end(self, shard: int) -> Sequence[DeadLetter]:
-        """Reset the counts of *shard*, and return the first dead letters of its last attempt."""
+        """Drop the counts of *shard*; return the first dead letters of its last attempt."""
         failed = self._shards.pop(shard, None)
         return failed.dead_letters if failed else ()
 
     def read(self, shard: Shard, *, rows: int) -> None:
-        """Count *rows* more of *shard*."""
+        """Add *rows* to the number of rows read of *shard*."""
         self._of(shard).rows += rows
 
     def measure(self, shard: Shard, batch: Batch) -> None:
-        """Add the size of a *batch* that failed, from which the rows of the run are estimated."""
+        """Add the size of a *batch* that failed, to estimate the number of rows of the run."""
         failed = self._of(shard)
         failed.measured += len(batch)
         failed.bytes += batch.nbytes
 
     def dead_letter(self, shard: Shard, row: Batch, error: Exception) -> DeadLetter:
-        """Return the dead letter of a *row* that failed; with the traceback if it is the first of its kind."""
+        """Return the dead letter of *row*; with a traceback if it is the first of its kind."""
         dead_letter = DeadLetter.refused(shard, row.position(), error)
         if dead_letter.kind in self._of(shard).first:
             return dead_letter
         return replace(dead_letter, traceback=writable(traceback_of(error)))
 
     def add(self, shard: Shard, dead_letter: DeadLetter) -> None:
-        """Record *dead letter*, without comparing with the budget."""
+        """Record *dead_letter*; do not compare with the budget."""
         self._of(shard).add(dead_letter)
         if dead_letter.stage is Stage.CAPABILITY:
             self._failed[dead_letter.kind] += 1
 
     def count(self, shard: Shard, dead_letter: DeadLetter) -> None:
-        """Record *dead letter*, and compare the rows that failed so far with the budget.
+        """Record *dead_letter*, and compare the number of failed rows with the budget.
 
         Raises:
             RowFailedError: `on_row_error` is `fail`.
-            TooManyFailedRowsError: More failed than the whole run may have.
+            TooManyFailedRowsError: More rows of the shard failed than the whole run may have, or
+                all rows are expected to fail.
         """
         self.add(shard, dead_letter)
         if self._policy.on_row_error == "fail":
@@ -164,12 +166,12 @@ class Budget:
             raise self.hopeless(shard)
 
     def samples(self, shard: Shard, *, rows: int) -> int:
-        """Return how many of *rows* that failed together to try one by one, before halving them.
+        """Return how many rows of a failed batch of *rows* to try one by one before halving it.
 
-        0 where a call has succeeded, or where the budget allows that all of them fail. If all the
-        samples fail alike, so do the other rows: with no more bad rows than the budget allows, a
-        sample of only bad ones comes up once in a million times. Where a row fails its shard, one
-        sample is enough.
+        0 if a call has succeeded, or if the budget allows all of them to fail. If all rows of the
+        sample fail alike, the others can be expected to: with as few bad rows as the budget allows,
+        a sample of only bad ones has a probability of one in a million. If a failed row fails its
+        shard, one row is enough.
         """
         if self._policy.on_row_error == "fail":
             return 0 if self._has_succeeded else 1
@@ -180,9 +182,9 @@ class Budget:
         return min(rows, max(math.ceil(enough), _LEAST_SAMPLES))
 
     def _remaining(self, shard: Shard) -> float:
-        """Return how many more rows may fail alike before all others are expected to fail, too.
+        """Return how many more rows may fail alike before all other rows are expected to fail.
 
-        Infinitely many once a call has succeeded or rows failed in two ways: then the data is bad,
+        Infinity once a call has succeeded or rows have failed in two ways: then the data is bad,
         not the code.
         """
         if self._has_succeeded or len(self._failed) > 1:
@@ -191,7 +193,7 @@ class Budget:
         return self._allowed(shard, enough) - self._failed.total()
 
     def hopeless(self, shard: Shard) -> FailedRowsError:
-        """Return the error to raise for rows that show that all others are going to fail."""
+        """Return the error to raise if all other rows are expected to fail."""
         if self._policy.on_row_error == "fail":
             dead_letter = self._of(shard).dead_letters[0]
             return RowFailedError(str(dead_letter), dead_letter.traceback)
@@ -219,9 +221,9 @@ class Budget:
         return allowed if by_count else max(allowed, enough)
 
     def _likely_rows(self, shard: Shard) -> float:
-        """Return how many rows the run has, if the rest of it is like the part that was read.
+        """Return the estimated number of rows of the run, if they are like the rows read so far.
 
-        The larger of two estimates: a compressed file has more rows than its bytes suggest.
+        Takes the larger of two estimates: a compressed file has more rows than its bytes suggest.
         """
         failed = self._of(shard)
         by_weight = max(failed.rows, shard.rows or 0) * self._whole / max(shard.weight, 1)
@@ -230,5 +232,5 @@ class Budget:
 
 
 def _has_countable_rows(shard: Shard) -> bool:
-    """Return whether the rows of *shard* are counted, or can be estimated from the size of the first."""
+    """Return whether the rows of *shard* are counted, or can be estimated from its bytes."""
     return shard.rows is not None or shard.slicing is Slicing.BYTES

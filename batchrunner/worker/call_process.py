@@ -1,7 +1,7 @@
-"""The process of `isolation`: it calls a capability and answers through a pipe.
+"""The process that `isolation` starts: calls a capability and sends the answers through a pipe.
 
-It must not outlive its owner, nor exceed its memory limit, nor end by a signal that was meant for its
-owner.
+The process must not outlive its owner (the worker), exceed its memory limit, or end because of a
+signal that was meant for its owner.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _LOOK_SECONDS = 1.0
 
 
 def main(receive: int, send: int, owner: int, memory: int) -> None:
-    """Build the capability of the work that comes first, then answer calls until the pipe closes.
+    """Build the capability of the `Work` received first; then answer calls until the pipe closes.
 
-    The first answer is why the capability cannot be built; empty if it is built.
+    The first answer is a message why the capability cannot be built; empty if it was built.
     """
-    die_with(owner)  # before anything of the user's runs, as it may hang
+    die_with(owner)  # before the user's code runs, which may hang
     leave_signals_to_the_owner()
     inbox: Connection[Any, Any] = Connection(receive, writable=False)
     outbox: Connection[Any, Any] = Connection(send, readable=False)
@@ -69,7 +69,7 @@ def _answer(caller: Any, batch: Any, *, memory: int) -> tuple[str, Any]:
 
 
 def _message(error: Exception, reason: BaseException | None, *, memory: int) -> str:
-    """Return the message of *error*; with the way out if its *reason* is the memory limit."""
+    """Return the message of *error*; name `execution.memory` if *reason* is a `MemoryError`."""
     if not isinstance(reason, MemoryError):
         return str(error)
     allowed = f"its process may take {memory / 2**30:.3g} GiB, see execution.memory"
@@ -77,10 +77,10 @@ def _message(error: Exception, reason: BaseException | None, *, memory: int) -> 
 
 
 def die_with(owner: int) -> None:
-    """End this process when its parent, the *owner*, ends in any way, even during a call that hangs."""
+    """End this process when its parent *owner* (a pid) ends, even during a call that hangs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # For systems without prctl, and for an owner that ended before the call above.
+    # For systems without prctl, and if the owner ended before the call above.
     threading.Thread(target=_watch, args=(owner,), daemon=True, name="owner").start()
 
 
@@ -91,9 +91,9 @@ def _watch(owner: int) -> None:
 
 
 def leave_signals_to_the_owner() -> None:
-    """Ignore Ctrl-C and SIGTERM, which a whole process group gets: the owner decides what they end.
+    """Ignore Ctrl-C and SIGTERM, which reach the whole group: the owner decides what to end.
 
-    By handlers that do nothing: SIG_IGN would be inherited by programs that the capability starts.
+    Sets handlers that do nothing, since programs that the capability starts would inherit SIG_IGN.
     """
     me = os.getpid()
 
@@ -107,16 +107,17 @@ def leave_signals_to_the_owner() -> None:
 
 
 def bound_memory(memory: int) -> None:
-    """Have allocations fail beyond *memory* bytes on top of what this process has allocated by now.
+    """Make allocations fail once this process has allocated *memory* bytes more than now.
 
-    Limits the data and not the address space, of which CUDA and others reserve far more than they use.
-    If the machine runs out of memory all the same, the kernel ends this process first, not its owner.
+    Limits the data segment and not the address space, of which CUDA and others reserve far more
+    than they use. If the machine still runs out of memory, the kernel kills this process before its
+    owner.
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     limit = _data_bytes() + memory
-    with contextlib.suppress(OSError, ValueError):  # a lower limit, which is set already, holds
+    with contextlib.suppress(OSError, ValueError):  # a lower limit that is set already stays
         resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 

@@ -1,4 +1,4 @@
-"""Calling the user's code: functions, objects, generators and coroutines, on batches or on rows."""
+"""Calls the user's code with batches or rows: functions, objects, generators and coroutines."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of what a capability made of one batch, ready for the sink.
+    """Some output rows of a capability, converted for the sink.
 
     Attributes:
-        rows: As lines or as a table.
+        rows: The rows, as lines (bytes) or as a table.
         count: Number of rows.
         runs: The capability runs to record before the rows are published.
     """
@@ -39,15 +39,15 @@ class Piece:
 
     @property
     def nbytes(self) -> int:
-        """About how many bytes it holds."""
+        """About how many bytes the rows take."""
         return len(self.rows) if isinstance(self.rows, bytes) else int(self.rows.nbytes)
 
 
 Pieces = list[Piece]
-"""What a capability made of one batch."""
+"""The output of a capability for one batch, in order; a generator yields several pieces."""
 
 Answer = Callable[[], Pieces]
-"""Returns what the capability made of one batch, or raises what it raised."""
+"""Returns the output of the capability for one batch, or raises what its call raised."""
 
 Ready = Callable[[Any, InputTypes], tuple[Any, int]]
 """Converts what a capability returned into lines or a table for the sink, and counts its rows."""
@@ -56,7 +56,8 @@ Ready = Callable[[Any, InputTypes], tuple[Any, int]]
 class Caller:
     """Calls one capability in this process.
 
-    The answer raises what the user's code raises, as an `Exception`; a real interrupt unchanged.
+    An answer raises what the user's code raised as an `Exception`, whatever its type; a real
+    interrupt (Ctrl-C, SIGTERM) is raised unchanged.
 
     Attributes:
         ahead: How many batches may be submitted before an answer is read.
@@ -79,7 +80,7 @@ class Caller:
         self.ahead = execution.max_concurrency if self._loop else 1
 
     def submit(self, batch: Batch) -> Answer:
-        """Start the call when it is asynchronous; otherwise the answer makes it."""
+        """Start the call with *batch* if it is asynchronous; else reading the answer makes it."""
         return partial(contained, self._call(batch))
 
     def _call(self, batch: Batch) -> Answer:
@@ -116,7 +117,7 @@ class Caller:
         return result if isinstance(result, _Streamed) else [result]
 
     async def _await_row(self, row: Row, calls: asyncio.Semaphore, failed: asyncio.Event) -> Any:
-        """Call for one row, unless another row has *failed* the batch: the result would be dropped."""
+        """Call with one row; return None if *failed* is set: another row has failed the batch."""
         async with calls:
             if failed.is_set():
                 return None
@@ -142,11 +143,11 @@ class Caller:
 
 
 class _Streamed(list[Any]):
-    """All that an asynchronous generator yielded, as opposed to a list that a coroutine returned."""
+    """The items that an asynchronous generator yielded, unlike a list that a coroutine returned."""
 
 
 class _Loop:
-    """An event loop in a thread of its own, with a bound on the calls in flight."""
+    """An event loop in its own thread, with a semaphore that bounds the calls in flight."""
 
     def __init__(self, max_concurrency: int) -> None:
         self._loop = asyncio.new_event_loop()
@@ -159,21 +160,22 @@ class _Loop:
         return asyncio.run_coroutine_threadsafe(self._contained(coroutine), self._loop)
 
     async def _contained(self, coroutine: Awaitable[list[Any]]) -> list[Any]:
-        """Do inside the loop what `contained` does: a task that ends with `SystemExit` ends its loop."""
+        """Await *coroutine*; raise `SystemExit`, which would end the loop, as an `Exception`."""
         try:
             return await coroutine
         except Exception:
             raise
         except BaseException as error:
-            if self._is_closing:  # raised by the loop's end: the call is dropped
+            if self._is_closing:  # the end of the loop cancels the call: no answer is read
                 raise
             raise CallRaisedError.of(error) from error
 
     def _run(self) -> None:
-        """Run until `close`, and start again after an exception of the user's own tasks.
+        """Run the loop until `close`; start it again after a `SystemExit` in the user's task.
 
-        asyncio hands `SystemExit` and `KeyboardInterrupt` to the code that awaits the task, and then
-        raises them here, too: if the loop ended here, that code would wait for ever.
+        asyncio raises `SystemExit` and `KeyboardInterrupt` not only where the task is awaited but
+        also from the loop: if the loop ended here, the code that awaits the task would wait
+        forever.
         """
         while not self._is_closing:
             try:
@@ -194,7 +196,7 @@ def _is_async(capability: Any) -> bool:
 
 
 def _fanned_out(result: Any) -> list[Row] | tuple[Row, ...]:
-    """Return the rows that one row became: none, one or many."""
+    """Return *result*, the answer for one row, as a list of rows: none, one or many."""
     if isinstance(result, dict):
         return [result]
     if result is None:

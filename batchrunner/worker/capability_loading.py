@@ -1,4 +1,4 @@
-"""Loading the capability: imported, built, and compared with the code that the driver saw."""
+"""Imports and builds the capability, and compares its code with the code that the driver saw."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ def direct_caller(
     *,
     input_types: Callable[[Batch], InputTypes] = attrgetter("input_types"),
 ) -> Caller:
-    """Load and build the capability, to be called in this process.
+    """Load and build the capability of *work*; return a caller that calls it in this process.
 
-    Its output gets the types of *schema* where one is declared. Columns that it passes on keep
-    their *input_types*.
+    If *schema* is declared, the output gets its types. Columns that the capability passes on keep
+    the types that *input_types* returns for the batch.
 
     Raises:
-        CapabilityImportError: It cannot be imported or built, or changed since the driver looked.
+        CapabilityImportError: The capability cannot be imported or built, or its code changed since
+            the driver read it.
     """
     work.prepare()
     spec = work.spec.called
@@ -48,7 +49,7 @@ def direct_caller(
 
         store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
-    _check_code(work)  # after the import: before it, a file could still change in between
+    _check_code(work)  # after the import: a file might change between an earlier check and it
     ready = _conversion(work.facts.part_format, schema)
     return Caller(capability, spec, work.spec.execution, ready=ready, input_types=input_types)
 
@@ -56,7 +57,7 @@ def direct_caller(
 def _conversion(part_format: Format, schema: SinkSchema) -> Ready:
     if isinstance(part_format, RowFormat):
         return partial(to_bytes, encode=part_format.encode)
-    to_table([{"loads": 1}], InputTypes())  # the first table loads pandas: outside of any call
+    to_table([{"loads": 1}], InputTypes())  # the first table loads pandas: now, outside of any call
     return partial(_to_sink_table, schema)
 
 
@@ -66,10 +67,11 @@ def _to_sink_table(schema: SinkSchema, returned: Any, input_types: InputTypes) -
 
 
 def build(capability: Any, spec: CapabilitySpec) -> Any:
-    """Return *capability*, or an instance of it when it is a class: once per worker.
+    """Return *capability*, or an instance of it if it is a class. Called once per worker.
 
     Raises:
-        CapabilityImportError: The constructor raised, or there is none to take the arguments.
+        CapabilityImportError: The constructor raised, or the spec has arguments for one and the
+            capability is no class.
     """
     if not isinstance(capability, type):
         if spec.fn_constructor_kwargs:
@@ -91,12 +93,13 @@ _checked_sessions: set[str] = set()
 
 
 def _check_code(work: Work) -> None:
-    """Compare the modules that the capability was just imported from with those that the driver saw.
+    """Check that the modules of the capability, just imported, are those that the driver saw.
 
-    Once per session in each process: an imported module stays as it is when its file changes.
+    Checks once per session in each process: a module that is imported does not change with its
+    file.
 
     Raises:
-        CapabilityImportError: One has changed since the driver looked, or since this process
+        CapabilityImportError: A module has changed since the driver read it, or since this process
             imported it for an earlier run.
     """
     if work.session in _checked_sessions:
@@ -116,7 +119,7 @@ def _check_code(work: Work) -> None:
 
 
 def _changes(before: Mapping[str, ModuleSnapshot], now: Mapping[str, ModuleSnapshot]) -> str:
-    """Return the differences *now* in the modules that both have; empty for none."""
+    """Return how the modules in *now* differ from those in *before*, as text; empty for none."""
     old = {place: before[place].definitions for place in now}
     new = {place: module.definitions for place, module in now.items()}
     return "; ".join(differences(fields_of_code(Code(old)), fields_of_code(Code(new))))

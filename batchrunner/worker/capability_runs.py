@@ -1,7 +1,7 @@
-"""Mode `run`: each row of the source is one run of a capability, on the inputs that the row names.
+"""Mode `run`: runs the capability once for each row, on the inputs that the row names.
 
-The runs go into the analytics store before their shards are committed: a committed shard is never
-mapped again, so a run that is missing by then would stay missing.
+The runs are recorded in the analytics store before their shards are committed: a committed shard is
+never mapped again, so a run that was not recorded by then would stay missing.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 
 def record_runs(work: Work, runs: Mapping[int, Sequence[CompletedRun]]) -> dict[int, str]:
-    """Record the *runs* of shards, by id of the shard. Durable, idempotent, in few writes.
+    """Record *runs*, given by shard id, in the analytics store. Durable, idempotent, in few writes.
 
     Returns:
-        By id, the shards whose runs the store refuses, each with the reason.
+        By shard id, why the store refuses the runs of that shard; empty if it refuses none.
 
     Raises:
-        StorageError: The store cannot be written; a retry loses nothing.
+        StorageError: The store cannot be written; another attempt records the same runs.
     """
     from batchrunner.analytics import AnalyticsStore
 
@@ -50,7 +50,7 @@ def record_runs(work: Work, runs: Mapping[int, Sequence[CompletedRun]]) -> dict[
     except (InvalidRecordError, SchemaConflictError) as error:
         if len(runs) == 1:
             return {shard: str(error) for shard in runs}
-        # One write each, so that the refused runs fail their own shard only.
+        # One write for each shard, so that refused runs fail only their own shard.
         refused: dict[int, str] = {}
         for shard, of_shard in runs.items():
             refused |= record_runs(work, {shard: of_shard})
@@ -60,17 +60,24 @@ def record_runs(work: Work, runs: Mapping[int, Sequence[CompletedRun]]) -> dict[
 
 INPUTS = ("models", "datasets", "metrics")
 _CACHED = 32
-"""Loaded inputs of each kind that a worker caches, least recently used out first."""
+"""How many loaded inputs of each kind a worker caches; drops the least recently used."""
 
 
 class CapabilityRuns:
-    """Runs one capability row by row; caches the inputs that it loads for later rows."""
+    """Runs one capability for each row; caches loaded inputs for later rows."""
 
     def __init__(self, capability: Any, *, inputs: Mapping[Any, str], store: str) -> None:
-        """Prepare to run *capability*, with loaders as in `capability.inputs`.
+        """Prepare to run *capability*.
+
+        Args:
+            capability: An object with `id` and `run`.
+            inputs: By kind of input, the target of its loader, as in `capability.inputs` of the
+                spec.
+            store: URI of the analytics store.
 
         Raises:
-            CapabilityImportError: It has no `id` or `run`, or a loader cannot be imported.
+            CapabilityImportError: *capability* has no `id` or `run`, or a loader cannot be
+                imported.
         """
         if not callable(getattr(capability, "run", None)) or not hasattr(capability, "id"):
             raise CapabilityImportError(
@@ -84,14 +91,14 @@ class CapabilityRuns:
         """Run the capability on the inputs that *row* names; return the output row and the run.
 
         Raises:
-            TypeError: What the capability returned is no run.
-            InvalidRecordError: A record of the run does not fit its class.
+            TypeError: The capability returned an object that is no run.
+            InvalidRecordError: A record of the run does not match the fields of its class.
         """
         loaded = {kind: self._load_all(kind, row.get(kind)) for kind in INPUTS}
         config = self._load("config", row.get("config"))
         run = self._capability.run(**loaded, config=config, use_cache=False, **kwargs)
         completed = _completed(run)
-        # Only to validate: here a record that does not fit fails its row, later it fails the shard.
+        # Only to validate: an invalid record fails its row here; in `record_runs`, the whole shard.
         now = datetime.now(UTC)
         rows_of(completed, store_uri=self._store, provenance=Provenance(), now=now)
         uri = run_uri(self._store, completed.run_uid)
@@ -117,7 +124,7 @@ def _cached(load: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _completed(run: RunLike) -> CompletedRun:
-    """Return the part of *run* that is recorded, without its outputs, which may be large."""
+    """Return what to record of *run*: all but its outputs, which may be large."""
     missing = [n for n in ("run_uid", "capability_id", "extract") if not hasattr(run, n)]
     if missing:
         raise TypeError(

@@ -1,6 +1,6 @@
-"""Listeners to all that this process prints and logs.
+"""Captures what this process prints and logs, and passes it to listeners.
 
-Only what goes through Python: what a C library writes to file descriptor 2 is not captured.
+Captures only Python's streams and loggers, not what a C library writes to file descriptor 2.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _lock = threading.RLock()
 
 
 def listen(listener: Listener) -> None:
-    """Call *listener* with every text that is printed or logged from now on. It must not print."""
+    """Call *listener* with each text that is printed or logged from now on. It must not print."""
     with _lock:
         _listeners.append(listener)
         if len(_listeners) == 1:
@@ -39,12 +39,12 @@ def stop_listening(listener: Listener) -> None:
 
 
 def name_levels() -> None:
-    """Print level and logger with warnings that no handler takes."""
+    """Add level and logger to the warnings that logging prints if no handler is set up."""
     logging.lastResort = _last_resort
 
 
 class _CapturedStream(io.TextIOBase):
-    """A standard stream whose text also goes to the listeners."""
+    """A standard stream that also passes its text to the listeners."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -58,7 +58,7 @@ class _CapturedStream(io.TextIOBase):
         return self.stream.errors
 
     def write(self, text: str) -> int:
-        """Write *text*, with escapes for what the stream cannot encode: printing must not fail a row."""
+        """Write *text*; escape what the stream cannot encode, as printing must not fail a row."""
         try:
             self.stream.write(text)
         except UnicodeEncodeError:
@@ -83,10 +83,10 @@ class _CapturedStream(io.TextIOBase):
 
 
 class _RootHandler(logging.Handler):
-    """Captures records whose handlers all write to the streams from before the capture."""
+    """Captures log records if no handler of the root logger writes to a captured stream."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith("batchrunner"):  # events of the driver, on the local engine
+        if record.name.startswith("batchrunner"):  # the driver's own, on the local engine
             return
         handlers = logging.getLogger().handlers
         if not any(
@@ -115,10 +115,11 @@ _usual_last_resort: logging.Handler | None = logging.lastResort
 
 
 def _install() -> None:
-    """Replace the standard streams, and add a handler to a root logger that has handlers.
+    """Replace the standard streams, and add a handler to the root logger if it has handlers.
 
-    One without handlers gets none, or `logging.basicConfig` in the user's code would do nothing. Its
-    warnings go to the last resort, which names level and logger until `_uninstall`.
+    If it has none, it gets none: otherwise `logging.basicConfig` in the user's code would do
+    nothing. Its warnings then go to logging's last resort, which until `_uninstall` names level and
+    logger.
     """
     if sys.stdout is not None:
         sys.stdout = _CapturedStream(sys.stdout)
@@ -130,7 +131,7 @@ def _install() -> None:
 
 
 def _uninstall() -> None:
-    """Restore the streams, except those that the user's code has replaced since."""
+    """Restore streams and logging; leave a stream that the user's code has replaced since."""
     if isinstance(sys.stdout, _CapturedStream):
         sys.stdout = sys.stdout.stream
     if isinstance(sys.stderr, _CapturedStream):
@@ -140,7 +141,7 @@ def _uninstall() -> None:
 
 
 def _clear_listeners() -> None:
-    """Listen to nothing in a fork: another thread may have held a listener's lock while it was made."""
+    """Remove all listeners in a fork: another thread may have held the lock of one."""
     _listeners.clear()
 
 

@@ -1,4 +1,4 @@
-"""The parts of a worker: opened, filled, finished, and committed a few at a time."""
+"""Writes the parts of a worker, and commits finished ones a few at a time."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun
 
 GROUP_PARTS, GROUP_BYTES, GROUP_SECONDS = 32, 8 << 20, 1.0
-"""Finished parts are committed once they are so many, so large, or the last commit so long ago: small
-parts share the cost of a sync, and large or slow ones do not wait for others."""
+"""Finished parts are committed together once one limit is reached: their number, their size, or the
+time since the last commit. Small parts share the cost of a sync; large or slow ones do not wait."""
 
 
 class Committer:
     """Writes and commits the parts of one worker. Not safe in several threads at once."""
 
     def __init__(self, work: Work, schema: SinkSchema | None = None) -> None:
-        """Commit parts of *work*; share *schema* with a worker that has one already."""
+        """Prepare to write parts of *work*, with the caller's *schema* or else a new one."""
         self._work = work
         self._sink, self._checkpoint = work.sink(), work.checkpoint()
         self._schema = schema or work.schema()
@@ -44,13 +44,13 @@ class Committer:
         self._last_commit = time.monotonic()
 
     def committed(self, shards: Sequence[Shard]) -> dict[int, Sentinel]:
-        """Return the sentinels of those *shards* that are committed already, by id."""
+        """Return the sentinels of those *shards* that are committed, by shard id."""
         stems = {self._work.facts.stem(shard.id): shard.id for shard in shards}
         sentinels = self._checkpoint.find(stems, run_uid=self._work.run_uid)
         return {stems[stem]: sentinel for stem, sentinel in sentinels.items()}
 
     def append(self, shard: Shard, output: BatchOutput, *, rows_in: int) -> None:
-        """Add to the part of *shard* the *output* of *rows_in* of its rows."""
+        """Add *output*, which comes from *rows_in* rows of *shard*, to the part of the shard."""
         part = self._part(shard)
         part.rows_in += rows_in
         for piece in output.pieces:
@@ -62,9 +62,10 @@ class Committer:
             part.dead_letters.append(output.dead_letters)
 
     def finish(self, shard: Shard, *, source_hash: str = "") -> list[Receipt]:
-        """Close the part of *shard*, and return the receipts of what is committed now.
+        """Finish the part of *shard*; return the receipts of all shards now committed or deferred.
 
-        The part may be committed later, together with others; without columns, by the driver.
+        The list may be empty: the part is then committed later, together with others. A part
+        without columns is deferred to the driver as long as no schema is agreed on.
         """
         part = self._part(shard)
         part.source_hash = source_hash
@@ -75,10 +76,11 @@ class Committer:
         return self.commit() if self._is_due() else []
 
     def _defer(self, shard: Shard, part: Part) -> DeferredCommit:
-        """Return the result of a shard without columns: its part can be written once a schema is fixed."""
+        """Discard a part without columns; return its result, to commit once a schema is fixed."""
         deferred = replace(self._result(shard, part), bare_rows=part.rows_out)
         if part.dead_letters is not None:
-            # Now, though no sentinel names them yet: the driver commits the shard, and has no rows.
+            # Before any sentinel names them: the driver, which commits the shard, does not have the
+            # rows.
             part.dead_letters.staged.file.close()
             self._checkpoint.publish_dead_letters({deferred.errors: part.dead_letters.staged})
         self.drop(shard)
@@ -94,7 +96,7 @@ class Committer:
         )
 
     def commit_deferred(self, shard: Shard, deferred: DeferredCommit) -> list[Receipt]:
-        """Commit a shard whose output has no column, in the schema of the other parts."""
+        """Commit a shard whose output has no column, with the schema of the other parts."""
         part = self._part(shard)
         part.rows_in = deferred.rows_in
         try:
@@ -108,9 +110,9 @@ class Committer:
         return self.commit()
 
     def commit(self) -> list[Receipt]:
-        """Commit all finished parts; return a receipt for each, also where storage fails.
+        """Commit all finished parts; return a receipt for each, even if storage fails.
 
-        Each shard is committed by itself, and only once.
+        Atomic for each shard, and a shard is committed only once.
         """
         finished, self._finished = self._finished, {}
         runs, self._runs = self._runs, {}
@@ -118,7 +120,8 @@ class Committer:
         if not finished:
             return []
         try:
-            # Runs before parts: a worker that adopts a part has no rows to make its runs from.
+            # Runs before parts: a driver or a worker that adopts a part later does not have its
+            # runs.
             refused = record_runs(self._work, runs)
             accepted = [f for shard, f in finished.items() if shard not in refused]
             stems = commit(accepted, sink=self._sink, checkpoint=self._checkpoint)
@@ -149,7 +152,7 @@ class Committer:
         ]
 
     def drop(self, shard: Shard) -> None:
-        """Discard the part of *shard*, if one is open."""
+        """Discard the part of *shard*, if one is being written."""
         if part := self._open.pop(shard.id, None):
             part.discard()
 

@@ -1,7 +1,7 @@
-"""Calling a capability in a process of its own, which may die or hang without harm to the worker.
+"""Calls a capability in a separate process, which may die or hang without harm to the worker.
 
-Used for shards that have killed a worker, and for calls with a time limit. It costs the way of all
-rows through a pipe, and a second copy of the model. The process runs `call_process`.
+Used for shards that have killed a worker, and for calls with a time limit. It costs a second copy
+of the model, and all rows pass through a pipe. The process runs `call_process`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class CallLostError(Exception):
-    """There is no answer: the call ended its process, or exceeded the time limit."""
+    """The call has no answer: it ended its process, or exceeded the time limit."""
 
     type_name = "CapabilityDied"
 
@@ -45,17 +45,17 @@ class CallTimedOutError(CallLostError):
 
 _OUTPUT_SECONDS = 3.0
 _USUAL_SHARE = 0.8
-"""Of this machine's memory, the share that a capability may take by default: some is left to the others."""
+"""Share of the machine's memory that a capability may use by default; others need the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentBatch:
-    """A batch as it is sent to the other process: the rows, or a table if the capability takes one.
+    """A batch as it is sent to the other process.
 
     Attributes:
-        content: The rows.
+        content: The rows, or a table if the capability takes columns.
         count: Number of rows, which a table without columns loses when it is pickled.
-        input_types: The types of their columns.
+        input_types: The types of the columns.
     """
 
     content: list[Row] | pa.Table
@@ -63,7 +63,7 @@ class SentBatch:
     input_types: InputTypes
 
     def rows(self) -> list[Row]:
-        """Return the rows, as `Batch.rows` does; only for content that is rows."""
+        """Return the rows, as `Batch.rows` does. Only if `content` is rows."""
         return cast(list[Row], self.content)
 
     def in_format(self, batch_format: str) -> Any:
@@ -76,7 +76,7 @@ class SentBatch:
 
 
 def _with_rows(table: pa.Table, count: int) -> pa.Table:
-    """Return a *table* that was pickled with its *count* rows, which it lost if it has no columns."""
+    """Return *table* with *count* rows: pickled without columns, it loses their number."""
     from batchrunner.formats.columns import bare_table
 
     return table if table.num_rows == count else bare_table(count)
@@ -88,7 +88,7 @@ def _whole(piece: Piece) -> Piece:
 
 
 class IsolatedCaller:
-    """Calls the capability in another process, one call at a time; replaces a process that died.
+    """Calls the capability in another process, one call at a time; replaces the process if it died.
 
     Attributes:
         ahead: How many batches may be submitted before an answer is read: one.
@@ -105,14 +105,14 @@ class IsolatedCaller:
         timeout: float | None,
         memory: int | None = None,
     ) -> None:
-        """Prepare the calls; the process starts with the first one.
+        """Prepare to call; the process starts with the first call.
 
         Args:
             work: The pickled `Work`, with the capability.
             input_types: Returns the types of a batch's columns.
-            by_rows: Whether the capability takes rows, and not a table.
-            timeout: Of a call, in seconds; None for no limit.
-            memory: Bytes that the process may allocate; by default, most of this machine's.
+            by_rows: Whether the capability takes rows and not a table.
+            timeout: Time limit of a call, in seconds; None for no limit.
+            memory: Bytes that the process may allocate; by default, most of the machine's memory.
         """
         self._work, self._by_rows, self._timeout = work, by_rows, timeout
         self._input_types = input_types
@@ -136,7 +136,7 @@ class IsolatedCaller:
             raise CallTimedOutError(f"the call took more than {self._timeout:g} s")
         if kind == "raised":
             error = CallRaisedError(*answer)
-            if is_out_of_memory(error):  # what the failed call still holds would fail other rows
+            if is_out_of_memory(error):  # memory still held would fail other rows
                 self.close()
             raise error
         pieces: Pieces = answer
@@ -150,7 +150,7 @@ class IsolatedCaller:
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise CallLostError(self._reap()) from error
         except BaseException:
-            # An interrupt: the answer that is still to come would pass for that of the next call.
+            # An interrupt: the pending answer would be taken for that of the next call.
             self.close()
             raise
         return reply
@@ -165,19 +165,19 @@ class IsolatedCaller:
                 pass_fds=(theirs_in, theirs_out),
                 env={
                     **os.environ,
-                    # As here: it unpickles functions from modules that this process has imported.
+                    # The same path: it unpickles functions from modules that this process imported.
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                     "PYTHONUNBUFFERED": "1",
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # so that `close` ends all that the capability starts there
+                process_group=0,  # so that `close` also ends processes that the capability starts
             )
         )
         self._output = threading.Thread(target=_forward_output, args=(self._process,), daemon=True)
         self._output.start()
-        # Or the pipes would have a second end here, and never report that the process has ended.
+        # Otherwise the pipes stay open here after the process ends, and a read would wait forever.
         os.close(theirs_in)
         os.close(theirs_out)
         self._from, self._to = (
@@ -196,14 +196,14 @@ class IsolatedCaller:
             raise CapabilityImportError(problem)
 
     def _reap(self) -> str:
-        """Wait for the process, which has ended, and return how it ended."""
+        """Collect the exit status of the process, which has ended; return it as a message."""
         code = self._process.wait() if self._process else 0
         self.close()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"the call ended its process ({how})"
 
     def close(self) -> None:
-        """End the process and all that it started; the next call starts another."""
+        """End the process and all that it started. The next call starts a new one."""
         if self._process is not None:
             with contextlib.suppress(OSError):
                 self._to.close()
@@ -211,20 +211,20 @@ class IsolatedCaller:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-            # Not for ever: a process that left the group may hold the pipe open.
+            # Wait for a limited time: a process that left the group may hold the pipe open.
             self._output.join(_OUTPUT_SECONDS)
             self._process = None
 
 
 def _forward_output(process: subprocess.Popen[bytes]) -> None:
-    """Write the output of *process* to this process's stderr, to its end, so that the log has it."""
+    """Copy the output of *process* to stderr until it ends, so that the worker's log has it."""
     with process.stdout or contextlib.nullcontext(()) as lines:
         for line in lines:
             sys.stderr.write(line.decode(errors="backslashreplace"))
 
 
 def usable_memory() -> int:
-    """Return the memory of this machine, or of the container that this process is in, in bytes."""
+    """Return the memory of the machine, or of the container if it has less, in bytes."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
     return min([total, *filter(None, map(_number_in, limits))])
@@ -240,10 +240,10 @@ def _number_in(file: str) -> int | None:
 def _start_in_lasting_thread(
     start: Callable[[], subprocess.Popen[bytes]],
 ) -> subprocess.Popen[bytes]:
-    """Call *start* in a thread that lasts as long as this process, and return its result.
+    """Call *start* in a thread that lives as long as this process, and return its result.
 
-    Because of PR_SET_PDEATHSIG, the kernel ends a child when the *thread* that started it ends. A thread
-    of the engine may end long before this process, and would take the child with it during a call.
+    With PR_SET_PDEATHSIG, the kernel kills a child when the thread that started it ends. A thread
+    of the engine may end long before this process, and the child would be killed during a call.
     """
     started: Future[subprocess.Popen[bytes]] = Future()
     _lasting_thread().put((start, started))
@@ -252,10 +252,11 @@ def _start_in_lasting_thread(
 
 @cache
 def _lasting_thread() -> queue.SimpleQueue[Any]:
-    """Start a thread that lasts as long as this process, and return the queue of its work.
+    """Start a thread that lives as long as this process; return the queue of its calls.
 
-    Not an executor's thread: it ends when the interpreter begins to exit, and so ends the child while
-    another thread waits for its answer, which would record a row that kills.
+    Not a thread of an executor: that ends as soon as the interpreter begins to exit, and the child
+    with it. A thread that waits for the child's answer would then record a row that kills its
+    process.
     """
     orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -267,6 +268,6 @@ def _lasting_thread() -> queue.SimpleQueue[Any]:
             except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
                 started.set_exception(error)
 
-    os.register_at_fork(after_in_child=_lasting_thread.cache_clear)  # no fork has the thread
+    os.register_at_fork(after_in_child=_lasting_thread.cache_clear)  # a fork lacks the thread
     threading.Thread(target=serve, daemon=True, name="isolation").start()
     return orders

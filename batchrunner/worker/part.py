@@ -1,4 +1,4 @@
-"""One attempt at a part: rows go in, and bytes are staged, counted and hashed on their way."""
+"""One attempt at a part: writes its rows to a staged file, and counts and hashes the bytes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class CountedFile(io.RawIOBase):
-    """A binary file, written front to back, that counts and hashes what it writes."""
+    """A binary file, written from start to end, that counts and hashes the bytes written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._hash, self.size = file, hashlib.sha256(), 0
         self._is_discarded = False
 
     def discard(self) -> None:
-        """Drop all later writes: a Parquet writer writes its footer when it is garbage-collected."""
+        """Ignore later writes: a Parquet writer writes its footer when it is garbage-collected."""
         self._is_discarded = True
 
     def write(self, data: Any) -> int:
@@ -54,13 +54,14 @@ class Part:
     """One attempt at one part.
 
     Attributes:
-        staged: Its bytes, not visible to readers yet.
+        staged: The staged file with its bytes, not visible to readers yet.
         rows_in: Rows read so far, failed ones included.
         rows_out: Rows written so far.
         has_columns: Whether a row written so far has a column.
-        dead_letters: Those of the rows that failed so far; None for none.
+        dead_letters: The dead letters of the rows that failed so far; None if none failed.
         runs: Capability runs to record before the part is published.
-        source_hash: Hash of all that was read, set at the end; empty where none is needed.
+        source_hash: Hash of the bytes read from the source, set at the end; empty if none is
+            needed.
     """
 
     def __init__(self, stage: Callable[[], Staged], facts: PlanFacts, *, settle: Settle) -> None:
@@ -80,14 +81,14 @@ class Part:
             )
 
     def _restart(self) -> tuple[BinaryIO, CountedFile]:
-        """Return the file written so far, and a new one for all of its rows and later ones."""
+        """Return the file written so far, and a new file to write its rows and later ones to."""
         written, self.staged = self.staged, self._stage()
         self._replaced.append(written)
         self._counted = CountedFile(self.staged.file)
         return written.file, self._counted
 
     def discard(self) -> None:
-        """Remove all that is staged."""
+        """Remove all staged files of the part."""
         self._counted.discard()  # first: the writer may write until it is garbage-collected
         self.staged.discard()
         self._drop_replaced()
@@ -95,10 +96,10 @@ class Part:
             self.dead_letters.staged.discard()
 
     def append(self, rows: Any, *, count: int) -> None:
-        """Write *count* rows, which come as lines or as a table.
+        """Write *rows*, which are *count* rows as lines (bytes) or as a table.
 
         Raises:
-            FormatError: The format's code raised; likewise in `finish`, and when the part is made.
+            FormatError: The format's code raised. `finish` and the constructor raise it, too.
         """
         self.rows_out += count
         if count:
@@ -111,12 +112,14 @@ class Part:
             staged.discard()
 
     def finish(self) -> PartFacts:
-        """Write the end of the part, and compare the file with what was written.
+        """Write the end of the part, and compare the file with the counts of what was written.
 
-        Before the part is published: a disk that lost bytes without an error is detected here.
+        Called before the part is published, so that it detects a disk that lost bytes without an
+        error.
 
         Raises:
-            ShardFailedError: Size or rows of the file are not what was written.
+            ShardFailedError: The size of the file or its number of rows differs from what was
+                written.
         """
         with writing_in(self._name):
             self._writer.close()
@@ -140,7 +143,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartFacts:
-    """The facts of a finished part, named as in its `Sentinel`."""
+    """The facts of a finished part, with the names of the fields of `Sentinel`."""
 
     bytes: int
     sha256: str

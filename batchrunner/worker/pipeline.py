@@ -1,4 +1,4 @@
-"""Reading ahead of the capability and writing behind it, each in one thread, in bounded memory."""
+"""Threads that read ahead of the calls and write behind them, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LEAVE_SECONDS = 5.0
 
 
 class _End:
-    """The last item of a queue, with the error that ended it, if any."""
+    """The last item in a queue; `error` is the exception of the producer, if it raised one."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
 class _ByteSemaphore:
-    """A semaphore of bytes; an item larger than all of them takes it alone."""
+    """A semaphore that counts bytes; an item larger than its size takes all of it, alone."""
 
     def __init__(self, size: int) -> None:
         self._size, self._taken = size, 0
@@ -46,11 +46,11 @@ class _ByteSemaphore:
 def read_ahead(
     items: Iterable[T], *, depth: int, most_bytes: int, weigh: Callable[[T], int]
 ) -> Iterator[Iterator[T]]:
-    """Iterate over *items* in a thread, at most *depth* of them ahead.
+    """Iterate over *items* in a thread, at most *depth* items ahead of the consumer.
 
-    These *weigh* at most *most_bytes* together; a larger one waits alone. An exception of *items* is
-    raised in the consumer, after the items before it. Leaving the block ends the thread when *items*
-    yields next.
+    By *weigh*, the items ahead have at most *most_bytes* together; a larger one is alone in the
+    queue. The consumer gets an exception of *items* after the items before it. Leaving the block
+    ends the thread when *items* yields the next time.
     """
     semaphore, left = _ByteSemaphore(most_bytes), threading.Event()
 
@@ -73,9 +73,9 @@ def read_ahead(
 def read_ticking(
     items: Iterable[T], *, seconds: float, patience: Callable[[], float]
 ) -> Iterator[Iterator[T | None]]:
-    """Iterate over *items* in a thread; yield None whenever none has come for so many *seconds*.
+    """Iterate over *items* in a thread; yield None whenever no item has come for *seconds*.
 
-    Leaving the block waits for the thread, for at most *patience* seconds, which is called then.
+    Leaving the block calls *patience*, and waits at most as many seconds for the thread to end.
     """
     with produced(items, depth=1000, patience=patience) as fifo:
         yield _consume(fifo, tick=seconds)
@@ -89,9 +89,10 @@ def produced(
     patience: Callable[[], float] = lambda: LEAVE_SECONDS,
     left: threading.Event | None = None,
 ) -> Iterator[queue.Queue[Any]]:
-    """Put *items* into a queue in a thread, and an `_End` after the last.
+    """Put *items* into a queue of size *depth* in a thread, and an `_End` after the last item.
 
-    Leaving the block sets *left*, and then waits for the thread for at most *patience* seconds.
+    Leaving the block sets *left*, then waits for the thread to end for as many seconds as
+    *patience* returns.
     """
     fifo: queue.Queue[Any] = queue.Queue(depth)
     left = left or threading.Event()
@@ -119,7 +120,7 @@ def _produce(items: Iterable[Any], fifo: queue.Queue[Any], left: threading.Event
 
 
 def _put(fifo: queue.Queue[Any], item: Any, *, unless: threading.Event) -> None:
-    # In short waits: a consumer that has left takes nothing out, and a plain put would never return.
+    # With a timeout: once the consumer has left, no item is taken out, and a plain put would block.
     while not unless.is_set():
         try:
             return fifo.put(item, timeout=_POLL_SECONDS)
@@ -144,7 +145,7 @@ def _consume(fifo: queue.Queue[Any], *, tick: float | None = None) -> Iterator[A
 class WriteBehind:
     """Runs actions in one thread, in order, with at most *depth* of them queued.
 
-    These hold at most *most_bytes* together; a larger one waits alone.
+    The queued actions hold at most *most_bytes* together; a larger one is queued alone.
     """
 
     def __init__(self, *, depth: int, most_bytes: int) -> None:
@@ -156,9 +157,9 @@ class WriteBehind:
     def do(
         self, action: Callable[..., list[Any]], *args: Any, nbytes: int = 0
     ) -> Iterator[list[Any]]:
-        """Queue *action*, which holds *nbytes*, and yield the results of earlier ones that are not empty.
+        """Queue *action*, which holds *nbytes*; yield the results of finished actions unless empty.
 
-        Waits while too many are queued. Raises what an earlier action raised.
+        Waits while too many actions are queued. Raises the exception of an action that failed.
         """
         self._behind.append((self._thread.submit(action, *args), nbytes))
         self._bytes += nbytes
@@ -177,7 +178,7 @@ class WriteBehind:
         return oldest.result()
 
     def finish(self) -> Iterator[list[Any]]:
-        """Wait for all queued actions, and yield their results that are not empty."""
+        """Wait for all queued actions; yield their results unless empty."""
         while self._behind:
             if returned := self._next():
                 yield returned
@@ -186,5 +187,5 @@ class WriteBehind:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Drop the actions that have not begun, and wait for the one that has."""
+        """Drop the actions that have not begun, and wait for the running one."""
         self._thread.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""From shards to committed parts: read, map, write, commit. Knows no engine."""
+"""Processes shards into committed parts: read, map, write, commit. The same on every engine."""
 
 from __future__ import annotations
 
@@ -31,17 +31,21 @@ from batchrunner.worker.work import Work
 
 
 class ShardWorker:
-    """Processes shards with one capability, which is built once."""
+    """Processes shards with one capability, which it builds once."""
 
     def __init__(
         self, work: Work, *, pickled: Callable[[], bytes], witness: Witness | None = None
     ) -> None:
-        """Load and build the capability; *pickled* gives *work* as bytes for another process.
+        """Load and build the capability.
 
-        The *witness* says which deaths count; by default, that of a worker in the driver's process.
+        Args:
+            work: The work of the session.
+            pickled: Returns *work* pickled, for an isolated process.
+            witness: Decides which deaths of workers count against a shard; by default, as for a
+                worker in the driver's process.
 
         Raises:
-            CapabilityImportError: It cannot be imported or built.
+            CapabilityImportError: The capability cannot be imported or built.
         """
         work.prepare()
         self._work, self._pickled = work, pickled
@@ -76,11 +80,12 @@ class ShardWorker:
         return self._isolated
 
     def process(self, shards: Sequence[Shard], *, stop: StopSignal) -> Iterator[list[Receipt]]:
-        """Process *shards* and yield their receipts, those that were committed together in one list.
+        """Process *shards*; yield their receipts, in one list if they are committed together.
 
-        A failure costs its shard; a row that fails, only the row. Shards over which a worker has died
-        come last, one at a time, and then in isolation. After a stop, or once the budget allows no
-        more, shards that were not begun have no receipt.
+        A failure affects only its shard; a failed row, only the row. Shards that may have killed a
+        worker come last, one at a time, in isolation if workers died while processing only that
+        one. After a stop, or if all other rows would fail too, shards that have not begun get no
+        receipt.
         """
         if self._budget.is_hopeless:
             return
@@ -93,7 +98,7 @@ class ShardWorker:
         todo = [shard for shard in shards if shard.id not in done]
         suspected = self._suspicion(marks, frozenset(shard.id for shard in todo))
         suspects = suspected.suspects
-        # Suspects last: one that kills this worker, too, must not take the others with it.
+        # Suspects last: if one kills this worker as well, the other shards are already committed.
         yield from self._try([s for s in todo if s.id not in suspects], self._usual, stop)
         for shard in todo:
             if shard.id in suspects and not (stop.waited() or self._budget.is_hopeless):
@@ -102,9 +107,9 @@ class ShardWorker:
     def _committed(self, shards: Sequence[Shard], marks: Sequence[Mark]) -> list[Receipt]:
         """Return receipts of those *shards* that an earlier attempt began and committed.
 
-        Only a worker that died before its group ended leaves a mark: shards without one cost no
-        request. One that another worker has committed alive since the survey is mapped again, and
-        its part is adopted.
+        Looks up only shards that *marks* name, which workers that died have left; others cost no
+        request. A shard without a mark that another worker has committed since the survey is mapped
+        again, and that worker's part counts.
         """
         begun = {shard for mark in marks for shard in mark.shards}
         sentinels = Committer(self._work).committed([s for s in shards if s.id in begun])
@@ -113,15 +118,15 @@ class ShardWorker:
     def _suspicion(self, marks: Sequence[Mark], todo: frozenset[int]) -> Suspicion:
         if self._witness.node and any(todo.intersection(mark.shards) for mark in marks):
             record_deaths(self._records, todo, session=self._work.session)
-        # A worker that died can have had so many shards in hand, were each of them one batch: in
-        # finished parts, read ahead, in calls, waiting to be written, and the one being read.
+        # The most shards that a worker can hold when it dies, if each shard is one batch: finished
+        # parts, batches read ahead, calls, batches waiting to be written, and the one being read.
         in_flight = GROUP_PARTS + BATCHES_AHEAD + BATCHES_BEHIND + self._usual.ahead + 1
         return suspicion(marks, todo, in_flight=in_flight, witness=self._witness)
 
     def _try_suspect(
         self, shard: Shard, suspected: Suspicion, stop: StopSignal
     ) -> Iterator[list[Receipt]]:
-        """Process one suspect: in isolation if workers died over it alone, not at all after many deaths."""
+        """Process a suspect, isolated if workers died over it alone; fail it at `MOST_DEATHS`."""
         deaths = suspected.deaths[shard.id]
         if deaths >= MOST_DEATHS:
             reason = (
@@ -136,9 +141,10 @@ class ShardWorker:
     def _try(
         self, shards: Sequence[Shard], caller: Caller | IsolatedCaller, stop: StopSignal
     ) -> Iterator[list[Receipt]]:
-        """Process *shards*, and retry those that failed by the user's side, as often as allowed.
+        """Process *shards*, and retry those that the capability, a row or the input failed.
 
-        A shard whose types were overtaken by another worker's is retried once in any case.
+        Retries as often as `retry.max_attempts` allows, and once more if another worker has agreed
+        on other types than the shard's rows had.
         """
         remaining, attempt = list(shards), 0
         while remaining and not (attempt and stop.waited()):
@@ -157,28 +163,29 @@ class ShardWorker:
             remaining = [s for s in remaining if s.id in to_retry]
 
     def _may_retry(self, receipt: Receipt, attempt: int) -> bool:
-        """Return whether a shard that has failed in so many attempts has another one."""
+        """Return whether the shard that failed in attempt number *attempt* has another one."""
         failure = receipt.failure
-        # A failed row had tries of its own. Where no call has ever succeeded, others would fail alike.
+        # A failed row was retried by itself. If no call has ever succeeded, another attempt fails,
+        # too.
         if failure is None or (failure.cause is Cause.ROW and self._budget.has_only_failed):
             return False
         return attempt < self._work.spec.errors.retry.max_attempts + failure.overtaken
 
     def _finalized(self, receipts: Sequence[Receipt]) -> list[Receipt]:
-        """Return *receipts* without secrets; store the dead letters of shards that failed."""
+        """Store the dead letters of shards that failed; return *receipts* with secrets masked."""
         for receipt in receipts:
             dead_letters = self._budget.end(receipt.shard)
-            # What storage failed is handed out again, and then has dead letters of its own.
+            # A shard that storage failed is handed out again, and collects its dead letters again.
             if dead_letters and receipt.failure and receipt.failure.cause is not Cause.STORAGE:
                 stem = self._work.facts.stem(receipt.shard)
                 keep_dead_letters(self._checkpoint, stem, dead_letters, epoch=self._work.epoch)
         return [receipt.scrubbed() for receipt in receipts]
 
     def _refresh_schema(self, caller: Caller | IsolatedCaller) -> None:
-        """Have the next attempt read the schema that other workers may have agreed on meanwhile."""
+        """Make the next attempt read the schema again: other workers may have extended it."""
         self._schema.refresh()
         if isinstance(caller, IsolatedCaller):
-            caller.close()  # a new process reads it when it starts
+            caller.close()  # the next call starts a process that reads the schema
 
     def _attempt(
         self,
@@ -192,7 +199,7 @@ class ShardWorker:
             return
         ids = [shard.id for shard in shards]
         session, node = self._work.session, self._witness.node
-        # Marked before anything of theirs is read, so that a death at any instant leaves the mark.
+        # Marked before the first read, so that a death at any moment leaves the mark.
         with marked(self._records, ids, session=session, node=node):
             self._types.begin(is_final=not is_first)
             self._budget.begin(ids)
@@ -202,7 +209,7 @@ class ShardWorker:
             yield from group.process(shards, stop=stop)
 
     def close(self) -> None:
-        """End the processes and threads that the calls of the capability needed."""
+        """End the processes and threads that the calls of the capability use."""
         self._usual.close()
         if self._isolated is not None:
             self._isolated.close()

@@ -1,4 +1,4 @@
-"""The shards of a group as one ordered stream of batches, read whole or, for dead letters, in part."""
+"""Reads the shards of a group as one ordered stream; for dead letters, only their rows."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next event in reading a shard: a batch, unreadable rows, or a failure that ends it.
+    """One event in reading a shard: a batch, unreadable rows, or a failure that ends the shard.
 
-    With none of the three, the end of the shard; with the hash of all that was read, where one is needed.
+    A step with none of the three is the end of the shard, and has the hash of the bytes read, if
+    one is needed.
     """
 
     shard: Shard
@@ -45,7 +46,7 @@ class Step:
 
     @property
     def rows(self) -> int:
-        """Rows of the source in this step."""
+        """Number of rows of the source in this step, unreadable ones included."""
         return len(self.batch) if self.batch else len(self.bad)
 
     @property
@@ -55,13 +56,13 @@ class Step:
 
     @property
     def is_end(self) -> bool:
-        """Whether all of the shard has been read."""
+        """Whether this step is the end of a shard that was read completely."""
         return self.batch is None and not self.bad and self.failure is None
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A step without its rows: they must not stay in memory until their output is written."""
+    """A step without its rows, which must not stay in memory until their output is written."""
 
     shard: Shard
     rows: int
@@ -75,7 +76,7 @@ class Read:
 
 
 PositionsToRetry = Callable[[Shard], frozenset[int]]
-"""Returns the positions of the rows that a shard of dead letters retries."""
+"""Given a shard of dead letters, returns the positions of the rows that it retries."""
 
 
 def read_shards(
@@ -86,9 +87,9 @@ def read_shards(
     by_shape: bool,
     to_retry: PositionsToRetry,
 ) -> Iterator[Step]:
-    """Yield all steps of the first shard, in the order of its rows, then those of the next.
+    """Yield all steps of the first shard, in the order of its rows, then those of the next one.
 
-    Never raises for a shard: its last step says why it cannot be read on.
+    Never raises for a shard that cannot be read: its last step has the failure.
     """
     for shard in shards:
         try:
@@ -96,17 +97,18 @@ def read_shards(
             hashed = _hash(shard, source)
             chunks = _chunks(shard, source, wanted, hashed)
             yield from _steps(chunks, shard, batch_size=batch_size, by_shape=by_shape)
-        except Exception as error:  # noqa: BLE001 - a file may hold anything: it costs its shard
+        except Exception as error:  # noqa: BLE001 - a file may hold anything: it fails its shard
             yield Step(shard, failure=_failure(error, shard, source))
         else:
             yield Step(shard, source_hash=hashed.text if hashed else "")
 
 
 def _hash(shard: Shard, source: SourceSpec) -> SourceHash | None:
-    """Return what hashes *shard* while it is read; None where no hash is needed.
+    """Return an object that hashes *shard* while it is read; None if no hash is needed.
 
-    Only on a disk: there, a file that is replaced with the same size differs by its time alone, while
-    a bucket's ETag follows the bytes. Retried rows are covered by the hash of their first shard.
+    Only files on a disk need one: a file replaced by one of the same size differs only in its time,
+    while an ETag depends on the bytes. Dead letters are covered by the hash of the shard they come
+    from.
     """
     kind = file_kind(shard.uri, format=source.format)
     if kind is None or shard.slicing is Slicing.DEAD_LETTERS or not is_path(shard.uri):
@@ -128,7 +130,7 @@ def _steps(
 
 
 def _good(chunks: Iterator[Chunk], bad: list[BadRow]) -> Iterator[Chunk]:
-    """Yield *chunks*, and collect in *bad* the rows between theirs that cannot be read."""
+    """Yield *chunks*, and append their unreadable rows to *bad*."""
     with closing(chunks):  # type: ignore[type-var]  # generators do close
         for chunk in chunks:
             bad += chunk.bad
@@ -142,14 +144,14 @@ def _chunks(
     kind = file_kind(shard.uri, format=source.format)
     if kind is None:
         raise ShardFailedError(f"{shard.uri}: its name does not say the format; give source.format")
-    # Pinned to the planned identity: a file that changes while it is read fails its shard.
+    # Opened with the planned identity: a file that changed since, or changes now, fails its shard.
     with storage.open(Entry(key, shard.size, shard.identity)) as file:
         if wanted is not None and not wanted:
-            return  # the shard was made again after damage, and this time no row failed
+            return  # the first shard was made again after damage, and no row failed
         if wanted is None:
             read = hashed.over(file) if hashed else file
             yield from _read(read, shard, kind, source)
-            if hashed:  # before the file is closed: the open one is pinned to the planned identity
+            if hashed:  # before the file is closed: a file opened later might be another one
                 hashed.finish(file)
         else:
             span = format_named(kind.format).span(shard, wanted, compression=kind.compression)
@@ -171,8 +173,8 @@ class PickedChunk:
 
     Attributes:
         whole: The chunk.
-        numbers: The numbers, in the chunk, of the rows that remain.
-        bad: The unreadable rows that remain.
+        numbers: Indexes in the chunk of the rows that are kept.
+        bad: The unreadable rows that are kept.
     """
 
     whole: Chunk
@@ -220,7 +222,7 @@ def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, shard: Shard) -> 
     """Yield the rows of *chunks* at the *wanted* positions, readable or not.
 
     Raises:
-        ShardFailedError: Some of them are not there: the file is another one.
+        ShardFailedError: A position is missing in *chunks*, so the file is another one.
     """
     count = 0
     for chunk in chunks:
@@ -239,6 +241,6 @@ def _failure(error: Exception, shard: Shard, source: SourceSpec) -> Failure:
         kind = file_kind(shard.uri, format=source.format)
         reason = f"{shard}: {blamed(error, kind.format if kind else '?')}"
         return Failure(Cause.INPUT, reason, traceback_of(error))
-    # A changed object stays changed: reading it again, as after a fault of storage, would not help.
+    # Storage may recover, but an object that changed stays changed: another attempt would not help.
     by_storage = isinstance(error, StorageError) and not isinstance(error, ObjectChangedError)
     return Failure(Cause.STORAGE if by_storage else Cause.INPUT, str(error))

@@ -1,4 +1,4 @@
-"""Receipts: how an attempt at a shard ended, from the worker to the driver."""
+"""Receipts: what a worker returns to the driver about the end of an attempt at a shard."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from batchrunner.spec.secrets import scrubbed
 
 
 class Cause(StrEnum):
-    """What a shard failed by, and so who has to act: the user or the environment."""
+    """Why a shard failed. It decides who has to act: the user, or the driver by another attempt."""
 
     CAPABILITY = "capability"
-    """The user's: the capability raised, or returned what cannot be written."""
+    """The user acts: the capability raised, or returned what cannot be written."""
     ROW = "row"
-    """The user's: a row failed, and the spec wants that to fail its shard."""
+    """The user acts: a row failed, and by the spec a failed row fails its shard."""
     BUDGET = "budget"
-    """The user's: more rows failed than the budget of the run allows; it ends."""
+    """The user acts: more rows failed than the budget of the run allows; the run ends."""
     INPUT = "input"
-    """The user's: a file of the source cannot be read."""
+    """The user acts: a file of the source cannot be read."""
     IMPORT = "import"
-    """The user's: the capability could not be built at all; no shard can succeed."""
+    """The user acts: the capability cannot be built, so no shard can succeed."""
     FOREIGN = "foreign"
-    """The user's or another run's: something that this run did not write has the part's name."""
+    """The user acts: an object that this run did not write has the name of the part."""
     STORAGE = "storage"
-    """The environment's: the shard is handed out again."""
+    """The driver hands the shard out again: storage failed."""
 
 
 QUARANTINED = frozenset({Cause.CAPABILITY, Cause.ROW, Cause.INPUT})
-"""Causes for which a shard is quarantined once its attempts are used up."""
+"""Causes that use up an attempt; a shard with none left is quarantined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class Failure:
 
     Attributes:
         cause: What failed.
-        reason: One line for the user.
-        traceback: Of the user's code, for `-v`; may be empty.
-        attempts: How many there were.
-        overtaken: Another worker has meanwhile agreed on other types than those of some rows. The
+        reason: The message for the user.
+        traceback: The traceback of the user's code, shown with `-v`; may be empty.
+        attempts: Number of attempts so far.
+        overtaken: Whether other workers may have agreed on types that some rows do not have. The
             next attempt has these types from the start, so that only those rows fail.
     """
 
@@ -54,17 +54,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class DeferredCommit:
-    """The result of a shard whose output has no column, while the schema of the sink is not fixed.
+    """The result of a shard whose output has no column and whose sink has no schema yet.
 
-    The driver commits it once a part with columns has fixed the schema; nothing is computed again.
+    The driver commits it once a part with columns has fixed the schema, without another call.
 
     Attributes:
         rows_in: Rows read, failed ones included.
         rows_failed: Rows that failed.
-        errors: Name of the file of their dead letters; empty for none.
-        errors_sha256: Hash of that file; empty for none.
-        source_hash: Hash of what was read.
-        bare_rows: Rows to write, without any column of their own.
+        errors: Name of the file with the dead letters; empty if no row failed.
+        errors_sha256: Hash of that file; empty if no row failed.
+        source_hash: Hash of the bytes read from the source.
+        bare_rows: Number of rows to write, none of which has a column.
     """
 
     rows_in: int
@@ -77,13 +77,13 @@ class DeferredCommit:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The end of one attempt at one shard: committed, failed, or deferred. Exactly one is set.
+    """The end of one attempt at one shard: exactly one of sentinel, failure and deferred is set.
 
     Attributes:
-        shard: Id.
-        sentinel: Of a committed shard, the sentinel that counts: of this attempt or of another.
-        failure: Of a failed shard, the reason.
-        deferred: Of a shard to be committed later, its result.
+        shard: Id of the shard.
+        sentinel: If the shard is committed, its sentinel, written by this attempt or by another.
+        failure: If the shard failed, why.
+        deferred: If the driver has to commit the shard later, its result.
     """
 
     shard: int
@@ -93,17 +93,17 @@ class Receipt:
 
     @property
     def uses_up_attempt(self) -> bool:
-        """Whether the user's side failed the shard: `retry.max_attempts` limits such attempts."""
+        """Whether the failure counts for `retry.max_attempts`: capability, row or input failed."""
         return self.failure is not None and self.failure.cause in QUARANTINED
 
     def after(self, attempts: int) -> Receipt:
-        """Return the receipt with the number of *attempts*, if it is a failure's."""
+        """Return the receipt with *attempts* as the number of attempts, if it has a failure."""
         if self.failure is None:
             return self
         return replace(self, failure=replace(self.failure, attempts=attempts))
 
     def scrubbed(self) -> Receipt:
-        """Return the receipt with the spec's secrets masked: its texts are stored and shown."""
+        """Return the receipt with the spec's secrets masked, as its texts are stored and shown."""
         if self.failure is None:
             return self
         reason, traceback = scrubbed(self.failure.reason), scrubbed(self.failure.traceback)

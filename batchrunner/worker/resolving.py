@@ -1,10 +1,10 @@
-"""Finding the rows that fail a batch: it is halved until each stands alone and is a dead letter.
+"""Finds the rows that fail a batch: halves it until each bad row stands alone and is a dead letter.
 
-One bad row of n costs about 2 log2(n) more calls; the other rows go through. A transient failure,
-such as a service that is away for a moment, has as many retries as there are halvings.
+One bad row in n costs about 2 log2(n) more calls; the other rows succeed. A transient failure, such
+as a service that is briefly unavailable, gets a retry with each halving.
 
-Code that fails every row is detected with a few of them: as long as no call has succeeded, a sample
-from all over the batch is tried row by row before it is halved.
+Code that fails every row is detected early: as long as no call has succeeded, a sample of the batch
+is tried row by row before the batch is halved.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from batchrunner.worker.schema import RowTypes
 
 @dataclass(slots=True)
 class BatchOutput:
-    """What some rows became.
+    """The output of some rows: what goes to the sink, and the dead letters of those that failed.
 
     Attributes:
-        pieces: What the capability returned for them, ready for the sink.
-        dead_letters: Those that failed.
+        pieces: What the capability returned, converted for the sink.
+        dead_letters: The dead letters of the rows that failed.
     """
 
     pieces: Pieces = field(default_factory=list)
@@ -39,12 +39,12 @@ class BatchOutput:
 
     @property
     def nbytes(self) -> int:
-        """About how many bytes wait to be written."""
+        """About how many bytes of output the pieces hold."""
         return sum(piece.nbytes for piece in self.pieces)
 
 
 class Resolver:
-    """Maps batches, and retries in parts those that fail."""
+    """Calls the capability with batches, and retries a failed batch in smaller ones."""
 
     def __init__(
         self,
@@ -59,11 +59,12 @@ class Resolver:
         self._max_rows: float = math.inf
 
     def resolve(self, shard: Shard, batch: Batch, answer: Answer) -> BatchOutput:
-        """Return what the capability makes of *batch*, of which *answer* is the first call.
+        """Return the output of *batch*; *answer* is the answer to the first call with it.
 
         Raises:
             RowFailedError: A row failed, and `on_row_error` is `fail`.
-            TooManyFailedRowsError: More rows failed than the budget allows, or all are going to.
+            TooManyFailedRowsError: More rows failed than the budget allows, or all would fail.
+            CapabilityImportError: The capability cannot be built in its own process.
         """
         if len(batch) > self._max_rows:
             return self._in_halves(shard, batch)
@@ -71,13 +72,13 @@ class Resolver:
             return self._accept(shard, answer)
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
             failure = error
-        try:  # outside of the handler: inside, *failure* would be the context of all later errors
+        try:  # outside of the handler: inside, `failure` would be the context of all later errors
             return self._after_failure(shard, batch, failure)
         finally:
             del failure  # frees its frames, and with them the rows, at once
 
     def _accept(self, shard: Shard, answer: Answer) -> BatchOutput:
-        """Return the output of *answer*, if its types agree with those of the rows before."""
+        """Return the output of *answer*; raise if its types conflict with those of earlier rows."""
         self._types.turn_to(shard.id)
         pieces = answer()
         self._budget.succeed()
@@ -88,11 +89,13 @@ class Resolver:
         """Try a sample of *batch* row by row, as long as no call has succeeded.
 
         Raises:
-            FailedRowsError: All of them failed in the same way: so do the others.
+            FailedRowsError: All rows of the sample failed in the same way, so all others would,
+                too.
         """
         dead_letters: list[DeadLetter] = []
         for row in batch.samples(self._budget.samples(shard, rows=len(batch))):
-            # All tries for the first row: a transient failure passes in them, so the others need one each.
+            # All tries for the first row, in which a transient failure passes; then one try each is
+            # enough.
             error = self._error_of(row, tries=1 if dead_letters else self._tries)
             if error is None:
                 return
@@ -103,11 +106,11 @@ class Resolver:
             raise self._budget.hopeless(shard)
 
     def _error_of(self, row: Batch, *, tries: int) -> Exception | None:
-        """Return what *row* raises in the last of its *tries*; None if it goes through in one."""
+        """Return the error of the last of *tries* calls with *row*; None if a call succeeds."""
         latest: Exception | None = None
         for _ in range(tries):
             try:
-                self._submit(row)()  # types not accepted: rows before it are still to come
+                self._submit(row)()  # types not accepted: earlier rows are still to come
             except CapabilityImportError:
                 raise
             except Exception as error:  # noqa: BLE001 - the user's code may raise anything
@@ -133,10 +136,10 @@ class Resolver:
         return self._in_halves(shard, batch)
 
     def _in_less_memory(self, shard: Shard, batch: Batch) -> BatchOutput:
-        """Halve *batch*, and all later ones as large, unless a single row took the memory."""
+        """Halve *batch* and all later ones of its size, unless a single row takes the memory."""
         before, self._max_rows = self._max_rows, len(batch) // 2
         output = self._in_halves(shard, batch)
-        if output.dead_letters:  # then it was that row, not the size of the batch
+        if output.dead_letters:  # the row was the cause, not the size of the batch
             self._max_rows = before
         return output
 
@@ -147,8 +150,8 @@ class Resolver:
         return self.resolve(shard, batch, self._submit(batch))
 
     def _retry_row(self, shard: Shard, batch: Batch, error: Exception) -> BatchOutput:
-        """Retry a row that stands alone; return its dead letter when its tries are used up."""
-        # A row that kills or hangs is not retried: its next try would cost another process.
+        """Retry the only row of *batch*; return its dead letter if its tries are used up."""
+        # A row that kills its process, or hangs, is not retried: a try would cost another process.
         tries = 0 if isinstance(error, CallLostError) else self._tries - 1
         for _ in range(tries):
             try:

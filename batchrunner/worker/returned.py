@@ -1,4 +1,4 @@
-"""The output of a capability, converted for the sink: into bytes or into a table."""
+"""Converts what a capability returned for the sink: into bytes or into a table."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Encode = Callable[[Sequence[Row]], bytes]
 
 
 def to_bytes(returned: Any, input_types: InputTypes, *, encode: Encode) -> tuple[bytes, int]:
-    """Return the rows as *encode* writes them, and their number.
+    """Return the rows in *returned*, encoded by *encode*, and their number.
 
     Raises:
-        TypeError: *returned* has none of the types that a batch can have, or *encode* makes no bytes.
+        TypeError: *returned* has a type that is no batch, or *encode* does not return bytes.
         ValueError: A row cannot be written exactly, or columns differ in length.
     """
     rows = _rows(returned, input_types)
@@ -32,16 +32,16 @@ def to_bytes(returned: Any, input_types: InputTypes, *, encode: Encode) -> tuple
 def to_table(
     returned: Any, input_types: InputTypes, *, lenient: bool = False
 ) -> tuple[pa.Table, int]:
-    """Return the rows as a table, and their number.
+    """Return the rows in *returned* as a table, and their number.
 
     Args:
-        returned: By the capability.
-        input_types: Types of the rows that it got; columns that it passes on keep them.
-        lenient: The types are declared: numbers are converted to them, where that is exact.
+        returned: What the capability returned.
+        input_types: Types of the rows that the capability got; columns that it passes on keep them.
+        lenient: Whether the spec declares the types: numbers are then converted to them, if exact.
 
     Raises:
-        TypeError: *returned* has none of the types that a batch can have.
-        ValueError: The values of a column are of several kinds, or columns differ in length.
+        TypeError: *returned* has a type that is no batch.
+        ValueError: A column mixes kinds of values, or columns differ in length.
     """
     table = _table(returned, input_types.schemas, lenient=lenient)
     if input_types.inferred is not None and table.num_rows:
@@ -95,7 +95,7 @@ def _table(returned: Any, hints: Sequence[pa.Schema], *, lenient: bool = False) 
 
         return frame_table(returned, hints, lenient=lenient)
     _check_polars(returned)
-    if hasattr(returned, "__arrow_c_stream__"):  # a RecordBatch, and what polars or DuckDB return
+    if hasattr(returned, "__arrow_c_stream__"):  # a RecordBatch, or a table of polars or DuckDB
         return _of_another_library(returned, hints)
     if isinstance(returned, pa.RecordBatch):
         return pa.Table.from_batches([returned])
@@ -106,7 +106,7 @@ def _table(returned: Any, hints: Sequence[pa.Schema], *, lenient: bool = False) 
 
 
 def _check_polars(returned: Any) -> None:
-    """Refuse Python objects in a polars frame, which exports their addresses as bytes."""
+    """Refuse a polars frame with Python objects: polars exports their addresses as bytes."""
     types = getattr(returned, "schema", {}) if _module(returned) == "polars" else {}
     wrong = next((name for name, kind in types.items() if str(kind) == "Object"), None)
     if wrong is not None:
@@ -147,7 +147,7 @@ def _array(name: str, column: Any, hints: tuple[pa.DataType, ...], *, lenient: b
 
 
 def _of_another_library(returned: Any, hints: Sequence[pa.Schema]) -> pa.Table:
-    """Return a table from Arrow's C interface, with string views as plain strings."""
+    """Return a table read through Arrow's C interface, with string views as plain strings."""
     import pyarrow as pa
 
     from batchrunner.formats.columns import hints_for
@@ -172,7 +172,7 @@ def _arrow(column: Any) -> Any:
 
 
 def _checked(name: Any, column: Any) -> Any:
-    """Refuse what is no column: a string would become letters, an object its keys."""
+    """Return *column*; refuse a value that is none, such as a string: its letters would be rows."""
     if not isinstance(name, str):
         raise TypeError(f"the capability returned a column called {name!r}, which is no string")
     is_sequence = isinstance(column, Sequence) or (
@@ -189,9 +189,9 @@ def _checked(name: Any, column: Any) -> Any:
 
 
 def _column_values(name: Any, column: Any, types: Sequence[pa.Schema]) -> Sequence[Any]:
-    """Return the values of a column as Python has them.
+    """Return the values of a column as Python objects.
 
-    Times get the zone that *types* have for the column, since numpy has no zones.
+    Times in numpy get the time zone that *types* have for the column, since numpy has none.
     """
     column = _checked(name, column)
     if isinstance(column, list | tuple):

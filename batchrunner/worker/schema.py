@@ -1,11 +1,13 @@
-"""The schema of a Parquet sink: declared, or extended by one part after the other.
+"""The schema of a Parquet sink: declared by the spec, or extended by one part after the other.
 
-The first part with rows fixes the columns that every part has. Later parts may add to it (a type for what
-was null, a column, a field), never change it. An addition is durable before the part that needs it.
+The first part with rows fixes the columns that every part has. Later parts may add to the schema (a
+type for a column of nulls, a column, a field) but never change it. An addition is durable before
+the part that needs it.
 
-Which part comes first must not depend on the speed of workers, as rows of another type than the first
-become dead letters. So the first shard is handed out first, and other workers wait for its schema: not for
-ever, since its rows may take long, or may all be dropped.
+Rows whose types contradict the schema become dead letters, so the speed of workers must not decide
+which part comes first. The first shard is therefore handed out first, and other workers wait for
+its schema. They wait for a limited time, since its rows may take long, or the capability may drop
+them all.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ _PATIENCE_SECONDS = 10.0
 
 
 class SinkSchema:
-    """The schema that all parts agree on, in numbered generations that the checkpoint stores if absent.
+    """The schema that all parts agree on, stored if absent as numbered generations.
 
     Attributes:
-        declared: The schema that the spec declares; None for none.
-        waits: Whether to wait for the first part, which another worker writes.
+        declared: The schema that the spec declares; None if it declares none.
+        waits: Whether `settle` first waits for the first part, which another worker writes.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, declared: Mapping[str, str] | None) -> None:
@@ -52,10 +54,10 @@ class SinkSchema:
         """Return *table* in the declared schema; without one, in types that Parquet can store.
 
         Raises:
-            SchemaError: A declared type does not hold a value exactly, or a null is not allowed.
+            SchemaError: A declared type cannot hold a value exactly, or does not allow a null.
         """
         if self._plain is not None and table.schema.equals(self._plain, check_metadata=True):
-            return table  # as for most batches: checked once per schema
+            return table  # the usual case: this schema was checked with an earlier batch
         from batchrunner.formats.conform import conform, without_null_words
         from batchrunner.formats.declared import check_nulls
         from batchrunner.formats.parquet_types import has_words, storable
@@ -71,7 +73,7 @@ class SinkSchema:
         return table
 
     def agreed_lately(self) -> pa.Schema | None:
-        """Return what `agreed` does, reading the checkpoint at most once a second until there is one."""
+        """Do as `agreed`, but read the checkpoint at most once a second until it has a schema."""
         if self.declared is None and not self._generations:
             if time.monotonic() < self._next_look:
                 return None
@@ -79,12 +81,12 @@ class SinkSchema:
         return self.agreed()
 
     def refresh(self) -> None:
-        """Read the generations again when they are needed next."""
+        """Drop the cached generations, so that the next call reads them again."""
         self._next_look = 0.0
         self._generations = []
 
     def agreed(self) -> pa.Schema | None:
-        """Return the schema that is agreed on, or None when no part has had rows yet."""
+        """Return the declared schema, or else the agreed one; None if no part has had rows yet."""
         if self.declared is not None:
             return self.declared
         if not self._generations:
@@ -92,14 +94,14 @@ class SinkSchema:
         return self._generations[-1] if self._generations else None
 
     def settle(self, own: pa.Schema) -> pa.Schema:
-        """Agree on the columns of a part with its *own* ones; return the schema to write it in.
+        """Add the columns *own* of a part to the agreed schema, durably; return the part's schema.
 
-        It has the columns that every part has, and those of its *own* that are new. A new column of
+        The part's schema has the columns that every part has, and those of *own*. A new column with
         only nulls is left out: readers get nulls either way.
 
         Raises:
-            SchemaError: A column, or a field in it, has another type than was agreed on, or a type
-                that Parquet does not have.
+            SchemaError: The type of a column, or of a field in it, conflicts with the agreed one or
+                does not exist in Parquet.
         """
         from batchrunner.formats.schemas import grown
 
@@ -111,8 +113,8 @@ class SinkSchema:
         if not self._generations and not len(own):
             return own
         self._agree(own)
-        # Every part has the columns of the first generation; later ones only fix the types of columns
-        # that some parts have.
+        # Every part has the columns of the first generation. Later generations only fix the types
+        # of columns that some parts have.
         return grown(self._generations[0], own)
 
     def _writable(self, own: pa.Schema) -> pa.Schema:
@@ -122,25 +124,25 @@ class SinkSchema:
         agreed = self.agreed()
         if agreed is not None:
             own = filled(without_nulls(own, but=self._generations[0]), agreed)
-        # Before it is agreed on: a type that Parquet does not have would fail all later parts.
+        # Before the types are agreed on: one that Parquet lacks would fail all later parts.
         check_writable(own, is_final=True)
         return own
 
     def declare(self) -> None:
-        """Agree on the declared schema, so that it still counts when the spec declares none any more.
+        """Store the declared schema as the agreed one, in case a later spec declares none.
 
         Raises:
-            SchemaError: Parts have other types.
+            SchemaError: The schema of earlier parts conflicts with it.
         """
         if self.declared is not None:
             self._read()
             self._agree(self.declared)
 
     def check_declared(self) -> None:
-        """Compare the declared schema with that of the parts so far; change nothing.
+        """Compare the declared schema with that of the parts so far; store nothing.
 
         Raises:
-            SchemaError: Parts have other types.
+            SchemaError: The schema of earlier parts conflicts with it.
         """
         from batchrunner.formats.schemas import grown
 
@@ -149,15 +151,15 @@ class SinkSchema:
             grown(self._generations[-1], self.declared)
 
     def check_final(self, own: pa.Schema) -> None:
-        """Check that Parquet has a type for each column of *own*, given all that is agreed on.
+        """Check that Parquet has a type for each column of *own*, merged with the agreed schema.
 
         Raises:
-            SchemaError: It has none for one of them.
+            SchemaError: Parquet has no type for a column.
         """
         self._writable(own)
 
     def _wait(self) -> None:
-        """Wait a while for the first part to fix the schema."""
+        """Wait at most `_PATIENCE_SECONDS` for the first part to fix the schema."""
         deadline, pause = time.monotonic() + _PATIENCE_SECONDS, 0.02
         while self.waits and self.agreed() is None and time.monotonic() < deadline:
             time.sleep(pause)
@@ -165,10 +167,10 @@ class SinkSchema:
         self.waits = False  # once: if the first shard has no rows, each part would wait in vain
 
     def _agree(self, own: pa.Schema) -> None:
-        """Store what *own* adds, durably.
+        """Store the agreed schema with *own* added as the next generation, durably.
 
-        If absent: of two workers that add at the same time, the second merges with the first's
-        generation and tries the next number.
+        Puts only if absent: if two workers add at the same time, the second one merges its columns
+        with the first one's generation and tries the next number.
         """
         from batchrunner.formats.schemas import grown
 
@@ -187,13 +189,13 @@ class SinkSchema:
 
 
 class RowTypes:
-    """The types that rows of a worker's shards must have: as agreed on, and as in the rows before them.
+    """The types that the rows of a worker must have: those agreed on, then those of earlier rows.
 
     Not safe in several threads.
     """
 
     def __init__(self, schema: SinkSchema | None) -> None:
-        """Compare rows with *schema*; None for a sink without types."""
+        """Compare rows with *schema*; None if the sink has no types."""
         self._schema = schema
         self._running: dict[int, pa.Schema] = {}
         self._latest: pa.Schema | None = None
@@ -201,28 +203,28 @@ class RowTypes:
         self._is_final = False
 
     def begin(self, *, is_final: bool = False) -> None:
-        """Reset the types: the shards of the next attempt begin with what is agreed on.
+        """Reset the types: the next attempt begins with the agreed ones.
 
         Args:
-            is_final: Refuse rows with objects that are always empty, for which Parquet has no type.
-                In a first attempt, later rows or parts may still add fields to them.
+            is_final: Whether to refuse rows with objects that are always empty, for which Parquet
+                has no type. In a first attempt, later rows or parts may still add fields to them.
         """
         self._running, self._latest, self._is_final = {}, None, is_final
 
     def drop(self, shard: int) -> None:
-        """Drop the types of *shard*, which failed: its rows are in no part."""
+        """Drop the types of *shard*, which failed: its rows will be in no part."""
         self._running.pop(shard, None)
         self._latest = None
 
     def turn_to(self, shard: int) -> None:
-        """Make *shard* the one that the next calls are for."""
+        """Set the shard of the rows in the next calls."""
         self._shard = shard
 
     def hints(self, types: tuple[pa.Schema, ...]) -> tuple[pa.Schema, ...]:
-        """Return the schemas whose types the output should have where its values fit, in that order.
+        """Return the schemas whose types the output should have if its values fit, in that order.
 
         Args:
-            types: Of the columns that the capability gets.
+            types: Schemas of the columns that the capability gets.
         """
         if self._schema is None:
             return types
@@ -232,10 +234,10 @@ class RowTypes:
         return types if running is None else (*types, running)
 
     def accept(self, rows: Sequence[Any]) -> None:
-        """Check the types of *rows*, tables for the sink, and apply them to later rows of the shard.
+        """Check the types of the tables *rows*, and require them of later rows of the shard.
 
         Raises:
-            SchemaError: A column has another type than before.
+            SchemaError: The type of a column conflicts with that of earlier rows.
         """
         if self._schema is None or self._schema.declared is not None or not rows:
             return
@@ -250,9 +252,10 @@ class RowTypes:
         self._running[self._shard] = self._latest = whole
 
     def _of_shard(self) -> pa.Schema | None:
-        """Return the types of the shard's rows so far; before its first rows, those that apply to them.
+        """Return the types of the shard's rows so far; before the first, those that it must have.
 
-        Those are the types of the shards before it in this worker, whose parts are settled first.
+        Those are the types of the worker's earlier shards, whose parts settle first, or else the
+        agreed ones.
         """
         if self._shard not in self._running and self._schema is not None:
             return self._schema.agreed_lately() if self._latest is None else self._latest

@@ -1,7 +1,8 @@
-"""The shards of one group in one attempt: reading, the capability and writing overlap.
+"""Processes the shards of one group in one attempt; reading, calls and writing overlap.
 
-Each has one thread: `read_ahead` reads, the caller of `process` calls the capability, `WriteBehind`
-writes and commits. What a shard fails with reaches the writing thread in the order of its rows.
+There are three threads: `read_ahead` reads, the thread that iterates over `process` calls the
+capability, `WriteBehind` writes and commits. A failure reaches the writing thread in the order of
+the shard's rows.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ BATCHES_AHEAD = BATCHES_BEHIND = 4
 
 
 class ShardGroup:
-    """Processes some shards once; used for one attempt."""
+    """Processes some shards in one attempt; used only once."""
 
     def __init__(
         self,
@@ -48,20 +49,22 @@ class ShardGroup:
         self._types = types
         self._resolver = Resolver(caller.submit, work.spec.errors, types, budget=budget)
         self._committer = Committer(work, schema)
-        # The calling thread adds to `_failed`, the writing thread to `_dropped`, so neither needs a
-        # lock. The first stops calls for a shard before its failure gets through to the second.
+        # Only the calling thread adds to `_failed`, and only the writing thread to `_dropped`, so
+        # neither needs a lock. `_failed` stops calls for a shard before the writing thread gets its
+        # failure.
         self._failed: set[int] = set()
         self._dropped: set[int] = set()
         self._by_run = work.spec.called.mode == "run"
 
     def process(self, shards: Sequence[Shard], *, stop: StopSignal) -> Iterator[list[Receipt]]:
-        """Yield the receipts of *shards*, those that were committed together in one list.
+        """Process *shards*; yield their receipts, in one list if they are committed together.
 
-        Ends early after a stop, or once the budget allows no more: the others have no receipt.
+        Ends early after a stop, or if all other rows would fail: the remaining shards get no
+        receipt.
         """
         with ExitStack() as stack:
             stack.callback(self._committer.close)
-            # Entered before the reader, so left after it: nothing is read once writing has ended.
+            # Entered before the reader, so left after it: reading ends before writing does.
             behind = stack.enter_context(
                 WriteBehind(depth=BATCHES_BEHIND, most_bytes=MAX_BATCH_BYTES)
             )
@@ -89,7 +92,7 @@ class ShardGroup:
         return read_shards(
             shards,
             self._work.spec.source,
-            # A capability run is long, and one that fails must not have its neighbours run again.
+            # A capability run is long: one that fails must not make others run again.
             batch_size=1 if self._by_run else self._work.spec.execution.batch_size,
             by_shape=self._work.takes_tables,
             to_retry=self._positions_to_retry,
@@ -105,7 +108,7 @@ class ShardGroup:
         return frozenset(dead_letter["at"] for dead_letter in dead_letters_of(checkpoint, origin))
 
     def _call(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Answer | None]]:
-        """Pair each step with the capability's answer to it, in order, a few calls ahead."""
+        """Yield each step with the answer to its call, in order; submit a few calls ahead."""
         pending: deque[tuple[Step, Answer | None]] = deque()
         nbytes = 0
         for step in steps:
@@ -119,7 +122,7 @@ class ShardGroup:
         yield from pending
 
     def _output(self, step: Step, answer: Answer | None) -> BatchOutput | Failure:
-        """Return what the rows of *step* became; nothing for a shard that has failed already."""
+        """Return the output of *step*, or why it fails the shard; empty if that failed before."""
         shard = step.shard
         if shard.id in self._failed:
             return BatchOutput()
@@ -152,7 +155,7 @@ class ShardGroup:
         return BatchOutput(dead_letters=dead_letters)
 
     def _write(self, step: Read, output: BatchOutput | Failure) -> list[Receipt]:
-        """Add *output* to the part, or finish or drop it; do nothing for a shard that has failed."""
+        """Add *output* to the part, or finish or drop the part; ignore a shard that has failed."""
         shard = step.shard
         if shard.id in self._dropped:
             return []

@@ -1,4 +1,4 @@
-"""A stop: the signal from the driver to its workers, and the time that each of them has to obey it."""
+"""A stop: how the driver signals it to workers, and how much time each process has to end."""
 
 from __future__ import annotations
 
@@ -15,46 +15,47 @@ from batchrunner.worker.reading import Step
 
 @dataclass(frozen=True, slots=True)
 class Grace:
-    """Divides the time between a stop and the end of the process; all deadlines count from the stop.
+    """Divides the time between a stop and the end of the process into deadlines.
 
-    Deadlines that each count from the end of the one before would add up.
+    All deadlines count in seconds from the stop: if each counted from the one before, delays would
+    add up.
 
     Attributes:
-        seconds: Until the process has ended. Kubernetes kills 30 s after SIGTERM.
+        seconds: When the process must have ended. Kubernetes kills it 30 s after SIGTERM.
     """
 
     seconds: float = 25.0
 
     @property
     def drain(self) -> float:
-        """Until when a worker may go on with a shard in flight."""
-        return self.leave - min(0.1 * self.seconds, 2.5)  # it may detect the stop so much later
+        """The deadline of workers for their shards in flight."""
+        return self.leave - min(0.1 * self.seconds, 2.5)  # a worker may see the stop so much later
 
     @property
     def leave(self) -> float:
-        """Until when the driver waits for workers; then it releases the lease and reports."""
+        """The deadline of the driver for its workers; then it releases the lease and reports."""
         return self.seconds - min(0.24 * self.seconds, 6.0)  # Ray takes 2 to 4 s to end
 
     @property
     def force(self) -> float:
-        """Until when the driver may take for that; then the process is ended by force."""
+        """The deadline of the driver to release and report; then its process is ended by force."""
         return self.seconds - min(0.06 * self.seconds, 1.5)
 
     @property
     def poll(self) -> float:
-        """How often a worker checks for a stop."""
+        """Seconds between two checks of a worker for a stop."""
         return min(0.08 * self.seconds, 2.0)
 
 
 class StopSignal(Protocol):
-    """Whether, and since when, work is to stop."""
+    """Reports whether, and since when, workers should stop."""
 
     def waited(self) -> float:
-        """Return the seconds since the stop; 0.0 as long as there is none."""
+        """Return the seconds since the stop; 0.0 if there is none."""
 
 
 class StoredStop:
-    """A stop that the driver stores in the checkpoint, for workers on any machine."""
+    """Detects the stop that the driver stores in the checkpoint for workers on any machine."""
 
     def __init__(self, storage: Storage, session: str, *, poll: float) -> None:
         """Check *storage* every *poll* seconds for the stop of *session*."""
@@ -68,12 +69,12 @@ class StoredStop:
             self._next_look = now + self._poll
             with contextlib.suppress(StorageError):  # check again after the next interval
                 self._since = now if self._storage.head(self._key) else None
-        # Above 0.0 from the first moment: callers take 0.0 for no stop.
+        # Always above 0.0 after a stop, since 0.0 means no stop.
         return 0.0 if self._since is None else max(now - self._since, 1e-9)
 
 
 def stop_key(session: str) -> str:
-    """Return the key of the object that stops the workers of *session*."""
+    """Return the key of the object whose presence stops the workers of *session*."""
     return f"sessions/{session}.stop"
 
 

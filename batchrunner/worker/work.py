@@ -1,4 +1,4 @@
-"""The work of a session: all that a worker needs besides its shards; sent to it once, by pickle."""
+"""What a worker needs besides its shards; the driver sends it once, pickled."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from batchrunner.worker.schema import SinkSchema
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One session's work, the same for all workers.
+    """The description of a session's work, the same for all its workers.
 
     Attributes:
-        spec: What was asked for.
-        run_uid: The run.
-        session: The driver session.
+        spec: The spec of the run.
+        run_uid: Identifies the run.
+        session: Id of the driver's session.
         facts: How parts are named and written.
-        weight: Weight of all shards of the run together, in bytes.
-        capability: The user's function or class, or None to import what the spec names.
-        import_paths: Folders that the driver imports from, for workers with other ones.
-        first: The shard whose part is to fix the schema of the sink; None once one is fixed.
-        incarnation: Number of the run in its checkpoint: a worker that outlives a `--fresh` goes on
-            writing into the folder of its own run.
-        epoch: Of the driver's lease.
-        formats: Formats registered by the user, by name, which a worker registers as well.
-        code: The user's modules by their place, as the driver saw them, for comparison with what a
-            worker imports later. Empty where `capability.version` stands for them.
+        weight: Size of all shards of the run together, in bytes of the source.
+        capability: The user's function or class; None to import the one that the spec names.
+        import_paths: Folders that the driver imports from; a worker adds those that it lacks.
+        first: Id of the shard whose part is to fix the schema of the sink; None if no shard has to.
+        incarnation: Number of the run in its checkpoint, so that a worker that outlives a `--fresh`
+            keeps writing into the folder of its own run.
+        epoch: Fencing number of the driver's lease.
+        formats: By name, formats that the user registered; a worker registers them, too.
+        code: By place, the user's modules as the driver saw them, to compare with those that a
+            worker imports later. Empty if `capability.version` stands in for the code.
     """
 
     spec: BatchSpec
@@ -51,12 +51,12 @@ class Work:
 
     def prepare(self) -> None:
         """Register the spec's secrets and the driver's formats in this process. Idempotent."""
-        self.spec.remember_secrets()  # first: any error from here on may quote one
+        self.spec.remember_secrets()  # first: any error from here on may quote a secret
         take_over(self.formats)
 
     @property
     def takes_tables(self) -> bool:
-        """Whether the capability is called with columns, and not with rows."""
+        """Whether the capability takes a batch as columns and not as rows."""
         by_batch = self.spec.called.mode == "batch"
         return by_batch and self.spec.execution.batch_format != "rows"
 

@@ -1,4 +1,4 @@
-"""The log of a worker: what it prints and logs, stored with the run, since its node may be gone later."""
+"""The log of a worker: what it prints and logs, stored in the checkpoint, as nodes get lost."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from batchrunner.storage import Storage
 from batchrunner.worker.capture import listen, stop_listening
 
 FIRST_BYTES, LAST_BYTES = 64 << 10, 192 << 10
-"""What is stored of a worker: the beginning, where a model logs what it lacks, and the end."""
+"""How much of a log is stored: its beginning, where a model logs what is missing, and its end."""
 
 _RAY_PREFIXES = (":task_name:", ":actor_name:")
-"""Lines that Ray prints so as to separate the tasks of a process in its own log files."""
+"""Beginnings of lines that Ray prints to separate the tasks of a process; they are left out."""
 
 _LONGEST_LINE = 8 << 10
 _EVERY_SECONDS = 5.0
@@ -29,14 +29,14 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerLog:
-    """Stores the lines that this process prints and logs, each after its time, as one object.
+    """Stores the lines that this process prints and logs as one object, each line with its time.
 
-    The object is rewritten every few seconds while there are new lines, and by `store`. A worker that
-    is killed loses the lines since then. Safe in several threads.
+    The object is rewritten every few seconds if there are new lines, and by `store`. A worker that
+    is killed loses the lines since the last rewrite. Safe in several threads.
     """
 
     def __init__(self, *, ignored: frozenset[threading.Thread] = frozenset()) -> None:
-        """Prepare to store the lines of all threads, except those *ignored*."""
+        """Prepare to store the lines of all threads except those in *ignored*."""
         self._lines, self._ignored = _KeptLines(), ignored
         self._storage: Storage | None = None
         self._key = ""
@@ -50,13 +50,13 @@ class WorkerLog:
         return self
 
     def store_in(self, storage: Storage, *, session: str) -> None:
-        """Store all lines so far, and those that follow, in *storage*."""
+        """Store all lines, earlier and later ones, in *storage* below the folder of *session*."""
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._storage, self._key = storage, f"{WORKER_LOGS}/{session}/{name}.log"
         threading.Thread(target=self._store_regularly, daemon=True, name="worker log").start()
 
     def store(self) -> None:
-        """Store the lines so far: durable, best effort. Never raises for storage."""
+        """Store the lines so far, durably. Best effort: logs an error of storage, never raises."""
         with self._storing:
             total = self._lines.total
             if self._storage is None or total == self._stored:
@@ -85,7 +85,7 @@ class WorkerLog:
 
 
 class _KeptLines:
-    """The first and the last lines of a text that comes in pieces."""
+    """Keeps the first and the last lines of a text that is added in pieces."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -137,7 +137,7 @@ class _KeptLines:
 
 
 def _in_utf8(text: str) -> bytes:
-    return text.encode(errors="backslashreplace")  # such as file names that are not UTF-8
+    return text.encode(errors="backslashreplace")  # file names, for example, need not be UTF-8
 
 
 def _last_state(line: str) -> str:
