@@ -2,8 +2,8 @@
 
 Arrow's own inference bends what does not fit: an integer among floats becomes a float, a date among
 timestamps loses its time, text among bytes becomes bytes, a key that a struct lacks is dropped. Here
-a column has values of one kind, and a kind has one type; another type is taken only as a hint, and
-only if it is of the same kind: int32 for integers, timestamp[ns] for points in time.
+all values of a column must be of one kind, and each kind has one Arrow type. A hint may replace that
+type by another one of the same kind: int32 for integers, timestamp[ns] for points in time.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _PLAIN_INTEGERS = {int, type(None)}
 def array_of(
     values: Sequence[Any], *, path: str, hints: Hints = (), lenient: bool = False
 ) -> pa.Array:
-    """Return *values* as an array; those that are None, or pandas' NA, are null.
+    """Return *values* as an array; None and pandas' NA become null.
 
     Args:
-        values: Of one column.
-        path: Its name, for errors; of a nested one "column.field", "column[]".
-        hints: Types that it has elsewhere: the first one of the values' kind is the array's.
-        lenient: Take integers among floats where the first hint is a float, or a decimal.
+        values: The values of one column.
+        path: The column's name, for errors; "column.field" or "column[]" for nested values.
+        hints: Types that the column has elsewhere: the array gets the first one of the values' kind.
+        lenient: Convert a mix of integers, floats and decimals to the first hint.
 
     Raises:
-        SchemaError: The values are of several kinds, of none that Arrow has, or do not fit.
+        SchemaError: The values are of several kinds, have no Arrow type, or do not fit theirs.
     """
     extension = next(filter(_is_extension, hints), None)
     if extension is not None:
@@ -69,10 +69,11 @@ def _by_kind(values: Sequence[Any], *, path: str, hints: Hints, lenient: bool) -
 
 
 def _quickly(values: Sequence[Any], *, path: str, hints: Hints) -> pa.Array | None:
-    """Return the array of values that are surely of one kind, without a look at each; else None.
+    """Return the array if Arrow's inference proves that the values are of one kind; else None.
 
-    What Arrow infers to be strings or booleans was nothing else: among other values it infers
-    something else, or raises. Among integers, it takes numpy's True for 1.
+    This saves a Python step per value. Arrow infers strings or booleans only if all values are such:
+    with others among them, it infers another type, or raises. But it takes numpy's True for 1, so the
+    classes of integers are compared first.
     """
     kind = QUICK.get(type(values[0])) if values else None
     if kind is None or (type(values[0]) is int and set(map(type, values)) - _PLAIN_INTEGERS):
@@ -120,7 +121,7 @@ def _converted(values: Sequence[Any], kind_type: pa.DataType, path: str) -> pa.A
 
 
 def _check_exact(array: pa.Array, values: Sequence[Any], kind: ArrowKind, path: str) -> None:
-    """Refuse what a hint's type has rounded: Arrow does not say so of these."""
+    """Check that the hint's type rounded no value: Arrow rounds floats and times without an error."""
     if not (pa.types.is_floating(array.type) or pa.types.is_temporal(array.type)):
         return
     natural = kind.natural(values)
@@ -164,7 +165,7 @@ def _list_array(values: Sequence[Any], *, path: str, hints: Hints, lenient: bool
 
 
 def _is_extension(kind: pa.DataType) -> bool:
-    """Return whether *kind* is a name for another type, whose values it has in Python."""
+    """Return whether *kind* is an extension type with the Python values of its storage type."""
     return isinstance(kind, pa.BaseExtensionType) and not kind.equals(pa.uuid())
 
 
@@ -189,7 +190,7 @@ def _is_numeric(array: Any) -> bool:
 
 
 def _joined_numbers(arrays: Sequence[Any], path: str) -> pa.Array:
-    """Return the numbers of numpy's *arrays* one after the other. An empty one may be of any type."""
+    """Return the numbers of the numpy *arrays*, concatenated. An empty one may have any dtype."""
     import numpy as np
 
     arrays = [array for array in arrays if len(array)]
@@ -242,10 +243,10 @@ def _struct_array(values: Sequence[Any], *, path: str, hints: Hints, lenient: bo
 
 
 def check_key(key: Any, place: str = "") -> None:
-    """Refuse what can be no name of a column, or of a field in one.
+    """Check that *key* can name a column or a field; *place* begins the error message.
 
     Raises:
-        SchemaError: It is no string, or one with a lone surrogate, which UTF-8 has not.
+        SchemaError: It is no string, or has a lone surrogate, which UTF-8 cannot encode.
     """
     if not isinstance(key, str):
         raise SchemaError(f"{place}the key {key!r} is no string")

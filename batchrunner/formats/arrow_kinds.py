@@ -1,4 +1,4 @@
-"""What Python's values are to Arrow: each class is of one kind, and a kind has one type."""
+"""The kinds of Python values, such as integers or strings, and the Arrow type of each kind."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MAX_DIGITS = 38
 
 @dataclass(frozen=True, slots=True)
 class ArrowKind:
-    """What values of some Python classes are to Arrow.
+    """Python classes whose values share an Arrow type.
 
     Attributes:
-        name: For people.
-        natural: The type of such values when nothing else is known.
-        fits: Whether a type can hold such values, as far as the type alone decides.
+        name: A plural, for error messages: "integers".
+        natural: Returns the type of the values if no hint fits.
+        fits: Returns whether a type may hold the values. Whether it holds them exactly, it does not check.
     """
 
     name: str
@@ -37,7 +37,7 @@ def _present(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _decimal_type(values: Sequence[Any]) -> pa.DataType:
-    """All digits that Arrow has, and the scale of the first value: other values do not matter."""
+    """Return decimal128 with all its digits and the scale of the first value, whatever the others."""
     exponent = next(_present(values)).as_tuple().exponent
     if not isinstance(exponent, int):
         raise SchemaError(f"the decimal {next(_present(values))} is no number")
@@ -125,7 +125,7 @@ _KINDS: Mapping[type, ArrowKind | None] = {
     dict: STRUCT,
 }
 QUICK = {cls: kind for cls in (bool, int, str) if (kind := _KINDS[cls]) is not None}
-"""Kinds whose natural type Arrow infers of their values, and of no others."""
+"""Kinds whose type Arrow infers only from values of the kind; but see `_quickly` for integers."""
 _NUMPY: Mapping[str, type] = {
     "bool": bool,
     "bool_": bool,
@@ -134,7 +134,7 @@ _NUMPY: Mapping[str, type] = {
     "str_": str,
     "bytes_": bytes,
 }
-"""Numpy's classes whose values are Python's, to the bit: a column may have both."""
+"""Numpy classes that hold exactly the values of a Python class: a column may mix the two."""
 _PANDAS: Mapping[str, ArrowKind | None] = {
     "Timestamp": _PANDAS_TIME,
     "Timedelta": _PANDAS_DURATION,
@@ -147,10 +147,10 @@ _kinds_by_class: dict[type, ArrowKind | None] = {}
 
 
 def kind_of(cls: type, path: str) -> ArrowKind | None:
-    """Return the kind of the instances of *cls*; None for those that stand for nothing.
+    """Return the kind of the values of class *cls*; None if they mean null (None, pandas' NA, NaT).
 
     Raises:
-        SchemaError: Arrow has no type for them; *path* names their column.
+        SchemaError: Arrow has no type for such values; *path* names their column.
     """
     if cls not in _kinds_by_class:
         _kinds_by_class[cls] = _find_kind(cls, path)
@@ -177,5 +177,5 @@ def _find_kind(cls: type, path: str) -> ArrowKind | None:
 
 
 def named(kinds: Iterable[ArrowKind | None]) -> str:
-    """Name *kinds*, for an error."""
+    """Return the names of *kinds*, joined for an error message."""
     return " and ".join(sorted(kind.name for kind in kinds if kind is not None))

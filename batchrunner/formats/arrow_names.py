@@ -1,4 +1,4 @@
-"""The names of Arrow's types: their aliases, and a suggestion for a name that is none."""
+"""The names of Arrow's types: their aliases, and suggestions for names that Arrow does not have."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALIASES: Final = {
     **dict.fromkeys(("large_str", "large_utf8"), "large_string"),
     "boolean": "bool",
 }
-"""Other names that Arrow, too, accepts for plain types."""
+"""Other names that Arrow accepts for plain types."""
 
 TYPE_NAMES: Final = frozenset(
     {*PLAIN, *ALIASES, *UNITS, *DECIMALS, *NESTED, *EXTENSIONS, "fixed_size_binary", "extension"}
@@ -52,11 +52,11 @@ EXAMPLES: Final = {
     "time32": "time32[ms]",
     "uuid": "uuid",
 }
-"""What to write in place of a name that is no type, or an incomplete one."""
+"""The type to suggest for a name that is no Arrow type, or that lacks its parameters."""
 
 
 def not_a_type(word: str) -> str:
-    """Return the message for *word*, which names no type: what to write in its place."""
+    """Return the error message for *word*, which names no type; it suggests the nearest type."""
     import difflib  # slow to import, and only a typo needs it
 
     near = difflib.get_close_matches(word.lower()[:30], TYPE_NAMES, n=1)

@@ -45,8 +45,8 @@ def read_type(text: str) -> ArrowField:
     """Return the type that *text* names, and whether it may be null, as a field without a name.
 
     Raises:
-        ValueError: It names no type that Parquet can hold. The message suggests the nearest one, and
-            quotes nothing of the text but the names of fields, since a value may be a secret.
+        ValueError: It names no type that Parquet can hold. The message suggests the nearest type. It
+            quotes only field names of the text, which may be a misplaced secret.
     """
     return _TypeParser(text).parse()
 

@@ -49,14 +49,14 @@ _CLEAR_NAME = re.compile(r'[^\s:<>,"\x00-\x1f](?:[^:<>,"\x00-\x1f]*[^\s:<>,"\x00
 
 @dataclass(frozen=True, slots=True)
 class ArrowType:
-    """A type.
+    """An Arrow type.
 
     Attributes:
         name: As Arrow prints it, without its parameters: "timestamp", "list".
-        of: Its parameters: unit and zone, precision and scale, the size of fixed ones, and 1 for a
-            map with sorted keys and for an ordered dictionary, else 0.
-        fields: Of a struct; of a list its element, of a map key and value, of a dictionary values and
-            indices, under these names.
+        of: Its parameters: unit and zone; precision and scale; the size of a fixed-size type; the name
+            of an extension type; 1 for a map with sorted keys or an ordered dictionary, else 0.
+        fields: The fields of a struct, the element of a list, "key" and "value" of a map, "values" and
+            "indices" of a dictionary.
     """
 
     name: str
@@ -81,10 +81,10 @@ class ArrowField:
 
 
 def list_of(element: ArrowField | ArrowType, *, kind: str = "list", size: int = 0) -> ArrowType:
-    """Return the type of lists of *element*; *size* is that of a `fixed_size_list`.
+    """Return the type of lists of *element*; *size* counts only for a `fixed_size_list`.
 
     Raises:
-        ValueError: The size is below 1, of which Arrow makes no arrays.
+        ValueError: The size of a `fixed_size_list` is below 1: Arrow cannot make such arrays.
     """
     field = _as_field("item", element)
     if kind == "fixed_size_list" and size < 1:
@@ -108,7 +108,7 @@ def struct_of(fields: Iterable[ArrowField]) -> ArrowType:
     """Return the type of structs of *fields*.
 
     Raises:
-        ValueError: There are none, which Parquet cannot store, or two have one name.
+        ValueError: There are no fields, which Parquet cannot store, or two have the same name.
     """
     fields = tuple(fields)
     if not fields:

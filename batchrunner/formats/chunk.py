@@ -1,4 +1,4 @@
-"""Neighbouring rows as a source hands them on, with the way back to where they stood."""
+"""Chunks: neighbouring rows read from a source file, each with its position in the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 MAX_RAW_BYTES = 4096
-"""How much of a row a dead letter keeps."""
+"""How many bytes of a row its dead letter keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Position:
     Attributes:
         unit: "byte" (offset in the uncompressed file) or "row" (number, from 0).
         at: The offset or the number.
-        raw: The row as it stands there, at most `MAX_RAW_BYTES` of it.
+        raw: The row as the file has it, or as JSON (Parquet): at most `MAX_RAW_BYTES` of it.
     """
 
     unit: str
@@ -42,21 +42,21 @@ class BadRow:
 
 
 class UnreadableRowError(ValueError):
-    """A row, or one of some rows, can be read but is nothing that Python holds."""
+    """A row, or one of several, was read, but has a value that Python cannot hold."""
 
 
 Absent = Mapping[str, tuple[bool, "Absent"]]
-"""By key: whether null in a table means that the key is absent, and the same of what is below it."""
+"""For each key: whether null in a table means that a row lacks it, and the same for the keys inside."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What rows have in common that go into one table.
+    """The schema of a table of rows, and what its nulls mean.
 
     Attributes:
-        schema: Of the table.
-        absent: What its nulls mean.
-        is_inferred: Nothing but values say the types: one that is null has the type of its neighbours.
+        schema: The schema of the table.
+        absent: Which nulls mean that a row lacks the key.
+        is_inferred: Whether the types come from the values alone: a null then has its neighbours' type.
     """
 
     schema: pa.Schema
@@ -69,9 +69,10 @@ class Segment:
     """Neighbouring rows of a chunk that go into one table.
 
     Attributes:
-        start: The first.
-        stop: One past the last.
-        shape: Runs of one shape may be joined; None for a row that no table can hold.
+        start: Index of the first row.
+        stop: One past the last row.
+        shape: The shape of the table; None for a row that no table can hold. Tables of equal shape may
+            be joined.
     """
 
     start: int
@@ -88,7 +89,7 @@ class Chunk(Protocol):
 
     @property
     def types(self) -> pa.Schema | None:
-        """The types of the columns where the file says them, and not only its values do."""
+        """The types of the columns if the file records them; None if only its values show them."""
 
     @property
     def nbytes(self) -> int:
@@ -98,10 +99,10 @@ class Chunk(Protocol):
         """Count the rows that could be read."""
 
     def rows(self, start: int, stop: int) -> list[Row]:
-        """Return rows *start* to *stop*. The receiver may change them, so ask once.
+        """Return rows *start* to *stop*. Call it once for each row: the receiver may change the rows.
 
         Raises:
-            UnreadableRowError: One of them holds a value that Python does not.
+            UnreadableRowError: A row has a value that Python cannot hold.
         """
 
     def reread(self, start: int, stop: int) -> list[Row]:
@@ -114,11 +115,11 @@ class Chunk(Protocol):
         """Return rows *start* to *stop*, which are of one segment, as a table.
 
         Raises:
-            SchemaError: There is none that holds the row.
+            SchemaError: No table can hold the row.
         """
 
     def positions(self) -> Sequence[int]:
         """Return where each row stands in its file, as `Position.at`."""
 
     def locate(self, index: int) -> Position:
-        """Return where row *index* stands in its file, and how it looks there. Never raises."""
+        """Return the position of row *index* in its file, with its raw content. Never raises."""

@@ -15,10 +15,10 @@ from batchrunner.formats.schema_error import SchemaError, first_line
 
 
 def table_to_rows(table: pa.Table) -> list[Row]:
-    """Return one dict a row, with plain Python values.
+    """Return one dict for each row, with plain Python values.
 
     Raises:
-        SchemaError: A value is more than Python's type for it can hold, or two columns have one name.
+        SchemaError: Python's type cannot hold a value, or two columns have the same name.
     """
     names = table.column_names
     if not names:
@@ -30,10 +30,10 @@ def table_to_rows(table: pa.Table) -> list[Row]:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse two columns of one name.
+    """Check that the *names* of columns differ.
 
     Raises:
-        SchemaError: There are such.
+        SchemaError: Two are the same.
     """
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -41,10 +41,10 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def plain_values(column: pa.ChunkedArray, name: str) -> list[Any]:
-    """Return the values of a column as Python's.
+    """Return the values of a column as plain Python values.
 
     Raises:
-        SchemaError: A value is more than Python's type for it can hold.
+        SchemaError: Python's type cannot hold a value.
     """
     try:
         values: list[Any] = column.to_pylist()
@@ -63,7 +63,7 @@ def _beyond_python(kind: pa.DataType, name: str, why: str) -> str:
 
 
 def _may_be_cut(kind: pa.DataType) -> bool:
-    """Return whether *kind* holds times of day in nanoseconds, which Python has not."""
+    """Return whether *kind* holds times of day in nanoseconds: Python's have microseconds."""
     t = pa.types
     if t.is_time64(kind):
         return bool(kind.unit == "ns")
@@ -77,11 +77,11 @@ def _may_be_cut(kind: pa.DataType) -> bool:
 def rows_to_table(
     rows: Sequence[Row], *, hints: Sequence[pa.Schema] = (), lenient: bool = False
 ) -> pa.Table:
-    """Return the table of *rows*. A key that a row lacks is null there.
+    """Return *rows* as a table, with null where a row lacks a key.
 
     Args:
-        rows: What there is.
-        hints: Schemas that name types of columns; the first that fits the values of one is taken.
+        rows: The rows.
+        hints: Schemas with types for the columns: a column gets the first type that fits its values.
         lenient: See `array_of`.
 
     Raises:
@@ -103,12 +103,12 @@ def rows_to_table(
 
 
 def hints_for(name: str, hints: Sequence[pa.Schema]) -> tuple[pa.DataType, ...]:
-    """Return the types that *hints* name for a column, in their order."""
+    """Return the types that *hints* have for the column *name*, in order."""
     return tuple(hint.field(name).type for hint in hints if name in hint.names)
 
 
 def bare_table(rows: int) -> pa.Table:
-    """Return a table of so many *rows* without columns. What joins tables loses them."""
+    """Return a table with *rows* rows and no columns. `pa.concat_tables` would lose such rows."""
     empty = pa.array([{}] * rows, pa.struct([]))
     return pa.Table.from_batches([pa.RecordBatch.from_struct_array(empty)])
 

@@ -1,4 +1,4 @@
-"""Compression around a whole file, as in `.jsonl.gz`: undone by a reader, done by a part."""
+"""Compression of a whole file, as in `.jsonl.gz`: readers undo it, and parts apply it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _CODECS = {"gz": "gzip", "zst": "zstd"}
 
 
 class ByteStream(Protocol):
-    """The part of a binary file that rows are read from."""
+    """A binary file of which only `read` is used."""
 
     def read(self, size: int, /) -> bytes:
         """Return up to *size* bytes, none at the end."""
 
 
 def open_compressed(file: BinaryIO, compression: str | None) -> ByteStream:
-    """Return the bytes inside *file*; gzip members and zstd frames may follow each other."""
+    """Return a stream of the uncompressed *file*; gzip members and zstd frames may follow each other."""
     if compression is None:
         return file
     import pyarrow as pa

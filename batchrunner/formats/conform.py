@@ -1,4 +1,4 @@
-"""Arrays brought into other types, without altering a value."""
+"""Conversion of tables and arrays to other types, without altering a value."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _MOST_DIGITS = 76
 
 
 def conform(table: pa.Table, schema: pa.Schema, *, lenient: bool = True) -> pa.Table:
-    """Return *table* in the columns, order and types of *schema*, altering no value.
+    """Return *table* with the columns, order and types of *schema*, altering no value.
 
     Args:
-        table: What there is. Columns and fields that it lacks are null.
-        schema: What it is to be.
-        lenient: Also from one number to another, from one unit of time to another, and so on, where
-            each value stays what it is: for types that `sink.schema` declares.
+        table: The rows. Columns and fields that it lacks become null.
+        schema: The schema to return.
+        lenient: Also convert between types of numbers, units of time and the like, where every value
+            stays exact: for types that `sink.schema` declares.
 
     Raises:
-        SchemaError: A column is not in *schema*, or its values are not of the type there.
+        SchemaError: A column is not in *schema*, or its values do not fit the type there.
     """
     if table.schema.equals(schema):
         return table
@@ -116,7 +116,7 @@ def _shaped_fixed(array: pa.Array, child: pa.Array, want: pa.DataType, path: str
 
 
 def _shaped_map(array: pa.Array, want: pa.DataType, path: str, *, lenient: bool) -> pa.Array:
-    own = pa.concat_arrays([array])  # of a slice, the keys would be those of the whole
+    own = pa.concat_arrays([array])  # a slice's `keys` are those of the whole array
     keys = _shaped(own.keys, want.key_type, f"{path}.key", lenient=lenient)
     items = _shaped(own.items, want.item_type, f"{path}.value", lenient=lenient)
     return pa.MapArray.from_arrays(own.offsets, keys, items, mask=own.is_null())
@@ -139,7 +139,7 @@ def _cast(array: pa.Array, want: pa.DataType, path: str, *, lenient: bool) -> pa
 
 
 def _may_convert(have: pa.DataType, want: pa.DataType) -> bool:
-    """Return whether a checked cast from *have* to *want* can keep values what they are."""
+    """Return whether a checked cast from *have* to *want* can keep values exact."""
     t = pa.types
     families: tuple[Callable[[pa.DataType], bool], ...] = (
         lambda x: t.is_integer(x) or t.is_floating(x),
@@ -156,7 +156,7 @@ def _may_convert(have: pa.DataType, want: pa.DataType) -> bool:
 
 
 def _exactly(array: pa.Array, want: pa.DataType, path: str) -> pa.Array:
-    """Cast *array*, and look whether it comes back: Arrow checks no cast between floats."""
+    """Cast *array* to *want*, and compare after a cast back: Arrow checks no cast between floats."""
     try:
         made = _through_decimals(array, want).cast(want)
     except pa.ArrowException as error:
@@ -167,9 +167,10 @@ def _exactly(array: pa.Array, want: pa.DataType, path: str) -> pa.Array:
 
 
 def _through_decimals(array: pa.Array, want: pa.DataType) -> pa.Array:
-    """Return integers that are to be decimals as such of all digits.
+    """Return *array*; integers that are to become decimals, as decimals with the most digits.
 
-    Arrow refuses a decimal with fewer digits than the type of the integers has, whatever they are.
+    Arrow refuses to cast integers to a decimal with fewer digits than their type can have, whatever
+    the values are.
     """
     if pa.types.is_integer(array.type) and pa.types.is_decimal(want):
         return array.cast(pa.decimal256(_MOST_DIGITS, want.scale))
@@ -177,9 +178,9 @@ def _through_decimals(array: pa.Array, want: pa.DataType) -> pa.Array:
 
 
 def represented(array: pa.Array, hints: Sequence[pa.DataType]) -> pa.Array:
-    """Return *array* in the way that the first fitting of *hints* keeps such values.
+    """Return *array* in the first type of *hints* that represents the same values, if there is one.
 
-    Strings as a dictionary, dates in days, points in time with the zone that numpy has not.
+    Such as strings in a dictionary, dates in days, or points in time with the zone that numpy lacks.
     """
     for hint in hints:
         if array.type.equals(hint):
@@ -208,7 +209,7 @@ def _has_lost_its_zone(have: pa.DataType, want: pa.DataType) -> bool:
 
 
 def without_null_words(table: pa.Table) -> pa.Table:
-    """Return *table* with dictionaries of which no word is null, which Parquet cannot have."""
+    """Return *table* without null entries in its dictionaries, which Parquet cannot store."""
     for index, field in enumerate(table.schema):
         column = table.column(index)
         if pa.types.is_dictionary(field.type) and any(

@@ -3,8 +3,8 @@
 A new format is one subclass of `RowFormat` or `TableFormat` and one line in `registry.py`, or one
 call of `register` from outside; the suite in `batchrunner/testing/formats_contract.py` holds it to
 what is promised here. Importing the module of a named format must be cheap, since `batchrunner
-validate` asks for its suffixes: a large library belongs inside of the methods. An exception in
-`encode`, or in parsing a record, costs its row; in `read` or the writer, its shard; in `cut`, the run.
+validate` reads its suffixes: import a large library inside the methods. An exception in `encode`, or
+in parsing a record, fails its row; in `read` or the writer, its shard; in `cut`, the run.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from batchrunner.formats.partitions import Partition
 
 Opener = Callable[[], BinaryIO]
-"""Opens a source file, as it was listed, for reading and seeking."""
+"""Opens a source file for reading and seeking, as long as it is the file that was listed."""
 
 Settle = Callable[["pa.Schema"], "pa.Schema"]
 """Given the schema of a part's own rows, returns the schema to write."""
 
 Restart = Callable[[], tuple[BinaryIO, io.RawIOBase]]
-"""Returns what is written so far, to read, and a new file to write to in its place."""
+"""Returns the file written so far, opened for reading, and a new file that replaces it."""
 
 Records = list[tuple[int, bytes]]
-"""Rows as they stand in a file, each with its position."""
+"""Rows that are not parsed yet: the position and the bytes of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sharding:
-    """How large a shard is to be: *count* of *unit*."""
+    """The size of a shard: *count* of *unit*."""
 
     unit: Literal["bytes", "rows", "row_groups", "files"]
     count: int
@@ -58,28 +58,28 @@ class Slice:
 
 
 class PartWriter(Protocol):
-    """Turns what a capability returned, made ready for the sink, into the bytes of one part."""
+    """Writes the rows of one part to its file."""
 
     def append(self, rows: Any) -> None:
-        """Add rows: bytes from `RowFormat.encode`, or a table. They may be held back."""
+        """Add rows: bytes from `RowFormat.encode`, or a table. The writer may buffer them."""
 
     def close(self) -> None:
-        """Write all that is still held. The file itself is left open."""
+        """Write all buffered rows. Leaves the file open."""
 
 
 class Format(ABC):
-    """One format of files. Stateless: one instance serves all threads of a process.
+    """A file format. Stateless: one instance serves all threads of a process.
 
     Attributes:
         suffixes: Ends of file names, such as ".jsonl"; parts get the first.
-        outer: Compressions that may stand around a whole file, of "gz" and "zst"; it is then called
-            ".jsonl.gz". `read` and `cut` undo them.
+        outer: Compressions of a whole file, "gz" or "zst", that `read` and `cut` undo; the file is
+            then called ".jsonl.gz", for example.
         compressions: Values of `sink.compression` that the format takes.
-        default_compression: What a part gets when the spec says nothing.
-        has_row_groups: Whether `source.shard.row_groups` means something.
-        reads_to_cut: Whether `cut` opens the file also when it is not asked to count rows: the driver
-            then cuts many files at a time.
-        keeps_schema: Whether a file says the types of its columns, so that all parts must agree.
+        default_compression: The compression of parts if the spec names none.
+        has_row_groups: Whether `source.shard.row_groups` applies to the format.
+        reads_to_cut: Whether `cut` opens the file even if it need not count rows: the driver then cuts
+            many files at a time.
+        keeps_schema: Whether a file records the types of its columns, so that all parts must agree.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -102,10 +102,11 @@ class Format(ABC):
     ) -> list[Slice]:
         """Cut a file of *size* bytes, more than 0, into slices.
 
-        In order, from 0 on, without gaps and without overlap: every row lies in exactly one slice.
-        A header line is of the first one. With a *limit*, the slices hold the first *limit* rows,
-        which is at least 1, and each knows its rows. A damaged file is one slice: the worker that
-        reads it reports why, and it costs its shard, not the plan. May be called in several threads.
+        The slices are in order, begin at 0, and have no gaps and no overlap: every row lies in exactly
+        one slice. A header line belongs to the first slice. With a *limit*, which is at least 1, the
+        slices hold the first *limit* rows, and each has its row count. A damaged file is one slice: the
+        worker that reads it reports the damage, which fails the shard and not the plan. May be called
+        in several threads.
         """
 
     @abstractmethod
@@ -120,34 +121,36 @@ class Format(ABC):
     ) -> Iterator[Chunk]:
         """Yield the rows of *shard* in file order, in bounded memory.
 
-        A row that cannot be read is a `BadRow` of its chunk and costs nothing else. The same slice
-        gives the same rows at the same positions, always.
+        A row that cannot be read is a `BadRow` of its chunk and affects no other row. The same slice
+        always gives the same rows at the same positions.
 
         Args:
             file: The whole file, open for reading and seeking.
-            shard: Which of its rows.
-            compression: Around the whole file, or None.
-            columns: Those to keep, or None for all.
+            shard: The slice of the file to read.
+            compression: The compression of the whole file, or None.
+            columns: The columns to keep, or None for all.
             partition: Columns that the folders of the file name, to be added to each row.
 
         Raises:
-            ShardFailedError: The file is damaged or cut short. Rows before it may have been yielded.
-            StorageError: As the storage raised it: another worker may succeed.
+            ShardFailedError: The file is damaged or cut short. Rows before the damage may have been
+                yielded.
+            StorageError: The storage failed. Raised unchanged, since another worker may succeed.
         """
 
     @abstractmethod
     def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
-        """Return a slice of the file of *shard* that holds the rows at these *positions*.
+        """Return a slice of the file of *shard* that holds the rows at *positions*.
 
-        It may hold more. `retry --rows` reads it, and keeps the rows at the positions.
+        It may hold other rows, too: `retry --rows` reads the slice and keeps only the rows at the
+        positions.
         """
 
     def source_hash(self, shard: Shard, *, columns: Sequence[str] | None) -> SourceHash:
-        """Return what takes the hash of all bytes that the rows of *shard* depend on.
+        """Return a hash of all bytes that the rows of *shard* depend on, to be computed while reading.
 
-        By default, of those from the first one of the slice to the last one that was read. If `read`
-        reads others, such as a header line, it is empty, and a touched file counts as changed, unless
-        the format overrides this and `has_same_bytes`.
+        By default, it covers the bytes from the start of the slice to the last one that was read. If
+        `read` reads others, such as a header line, the hash is empty, and a touched file counts as
+        changed, unless the format overrides this method and `has_same_bytes`.
         """
         return ReadHash(shard.start if shard.slicing is Slicing.BYTES else 0)
 
@@ -166,15 +169,15 @@ class Format(ABC):
         """Return a writer of one part to *file*, which takes bytes front to back.
 
         Args:
-            file: Where to.
+            file: The file of the part.
             compression: One of `compressions`.
-            settle: Where a schema is kept: to be called before the first rows are written, and
+            settle: For a format with `keeps_schema`: call it before the first rows are written, and
                 whenever rows add to the schema.
-            restart: Where a schema is kept: to be called when the rows so far must be written again.
+            restart: For a format with `keeps_schema`: call it to write all rows so far again.
         """
 
     def rows_in_part(self, file: BinaryIO) -> int | None:
-        """Return how many rows a finished part says it has, read back; None where it does not say."""
+        """Return the row count that a finished part records, read back; None if it records none."""
         return None
 
     @abstractmethod
@@ -183,18 +186,18 @@ class Format(ABC):
 
 
 class RowFormat(Format):
-    """A format of rows one after the other, each as it is: files of objects, such as JSON lines."""
+    """A format that stores rows one after the other, each with its own keys, such as JSON lines."""
 
     keeps_schema = False
 
     @abstractmethod
     def encode(self, rows: Sequence[Row]) -> bytes:
-        """Return the bytes of *rows*; a part is those of all its batches, or what `writer` makes.
+        """Return the bytes of *rows*. Unless `writer` is overridden, a part is these bytes, joined.
 
-        Every value must come back as it was, in value and type.
+        Reading them back must give every value unchanged, with its type.
 
         Raises:
-            ValueError: The format cannot hold a row exactly. It costs the row.
+            ValueError: The format cannot hold a row exactly. Only that row fails.
         """
 
     def writer(
@@ -218,9 +221,9 @@ class TableFormat(Format):
 
 
 class SecondReader(ABC):
-    """Reads files of a format for `verify`: a second opinion. One serves all threads of a check.
+    """Reads files of a format for `verify`, as a second opinion. One serves all threads of a check.
 
-    What a file that is damaged raises is an OSError, a ValueError or an error of pyarrow's.
+    For a damaged file, the methods raise an OSError, a ValueError or an error of pyarrow's.
 
     Attributes:
         reads_in_order: Whether `count_part` reads front to back and never seeks: a part is then
@@ -231,13 +234,13 @@ class SecondReader(ABC):
 
     @abstractmethod
     def count_part(self, file: Any, *, compression: str) -> int:
-        """Return the rows of a part, every one of them decoded, in bounded memory."""
+        """Return the row count of a part, read to its end and decoded, in bounded memory."""
 
     @abstractmethod
     def count_rows(
         self, shard: Shard, opened: Opener, *, compression: str | None, after: bool = False
     ) -> int:
-        """Return the rows of *shard*, readable or not; or, *after*, those of its file behind it."""
+        """Return the row count of *shard*, bad rows included; with *after*, of the rows that follow it."""
 
 
 class RecordReader(SecondReader):
@@ -247,7 +250,7 @@ class RecordReader(SecondReader):
     def records(
         self, file: Any, shard: Shard, *, wanted: Collection[int] | None, compression: str | None
     ) -> Iterator[Records]:
-        """Yield the records of *shard*, or, of its file, at least those at the *wanted* positions."""
+        """Yield the records of *shard*; with *wanted*, at least the records at these positions."""
 
     @abstractmethod
     def part_records(self, file: Any, *, compression: str) -> Iterator[Records]:
@@ -258,7 +261,7 @@ class RecordReader(SecondReader):
         """Return the row that a record holds.
 
         Raises:
-            ValueError: It holds none.
+            ValueError: The record holds no row.
         """
 
     def count_part(self, file: Any, *, compression: str) -> int:
@@ -294,7 +297,8 @@ class TableReader(SecondReader):
 
         Args:
             file: Open for reading and seeking.
-            shard: Which of its rows; None for a part, all of which is read.
-            wanted: Row numbers, whatever *shard* says; their neighbours may come with them.
-            columns: Those to decode, of those that the file has; by default, all.
+            shard: The slice of the file to read; None for a part, which is read as a whole.
+            wanted: Numbers of the rows to yield instead of those of *shard*; their neighbours may come
+                with them.
+            columns: The columns to decode, if the file has them; None for all.
         """

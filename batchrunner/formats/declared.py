@@ -36,7 +36,7 @@ def declared_schema(types: Mapping[str, str]) -> pa.Schema:
     """Return the schema that `sink.schema` declares.
 
     Raises:
-        SchemaError: A text says no type that Parquet can hold.
+        SchemaError: A text names no type that Parquet can hold.
     """
     return pa.schema([_column(name, text) for name, text in types.items()])
 
@@ -50,7 +50,7 @@ def _column(name: str, text: str) -> pa.Field:
 
 
 def arrow_type(kind: ArrowType) -> pa.DataType:
-    """Return *kind* as the type of pyarrow's that Parquet keeps its values in."""
+    """Return the pyarrow type in which Parquet stores values of *kind*."""
     if kind.name == "struct":
         return pa.struct(map(_field, kind.fields))
     if kind.name == "map":
@@ -64,10 +64,10 @@ def arrow_type(kind: ArrowType) -> pa.DataType:
 
 
 def _dictionary(kind: ArrowType) -> pa.DataType:
-    """Return what Parquet keeps of a dictionary, which is one for text and bytes only.
+    """Return the type in which Parquet stores a dictionary: only text and bytes stay in one.
 
-    Its indices have room for the words of a whole part: with more than theirs, Arrow writes a file
-    that it cannot read.
+    The indices have at least 32 bits, room for the values of a whole part: with more values than its
+    indices can count, Arrow writes a file that it cannot read.
     """
     values, indices = (arrow_type(field.type) for field in kind.fields)
     word = _IN_DICTIONARIES.get(kind.fields[0].type.name)
@@ -95,7 +95,7 @@ def _scalar(kind: ArrowType) -> pa.DataType:
 
 
 def _as_kept(kind: ArrowType) -> ArrowType:
-    """Return what Parquet has for *kind*: it keeps no whole seconds, and days as days."""
+    """Return the type that Parquet has for *kind*: milliseconds for seconds, date32 for date64."""
     if kind.name == "date64":
         return ArrowType("date32", ("day",))
     if kind.name in {"timestamp", "time32"} and kind.of[0] == "s":
@@ -104,10 +104,10 @@ def _as_kept(kind: ArrowType) -> ArrowType:
 
 
 def as_written(schema: pa.Schema) -> pa.Schema:
-    """Return *schema* as the parts have it: with the nulls that Parquet's writer has to be granted.
+    """Return *schema* as parts have it: what is inside a nullable struct, list or map is nullable.
 
-    What stands in a struct that is null counts as null to the writer. And lists, maps and their
-    elements are made as Arrow makes them. What may be null is left to `check_nulls`.
+    Parquet's writer requires it: to the writer, the fields of a null struct are null, too, and Arrow
+    makes lists and maps with nullable elements. `check_nulls` checks the rest of *schema*.
     """
     plain = plain_schema(schema)
     return pa.schema([_granted(field, plain.field(field.name)) for field in schema])
@@ -121,17 +121,17 @@ def _granted(field: pa.Field, plain: pa.Field) -> pa.Field:
 
 
 def refuses_nulls(schema: pa.Schema) -> bool:
-    """Return whether *schema* refuses a null anywhere, so that `check_nulls` has to be called."""
+    """Return whether *schema* forbids null anywhere, so that `check_nulls` has to be called."""
     return any(map(_has_no_nulls, schema))
 
 
 def check_nulls(table: pa.Table, schema: pa.Schema) -> None:
-    """Refuse a null where *schema*, which is the table's but for that, has none.
+    """Check that *table* has no null where *schema* forbids it; their types must be the same.
 
-    Parquet's writer would refuse the whole part. Here it costs its row.
+    Parquet's writer would refuse the whole part. Here only the row fails.
 
     Raises:
-        SchemaError: There is one: the column, or the field in it, is named.
+        SchemaError: There is such a null; the message names the column, or the field in it.
     """
     for field in schema:
         if _has_no_nulls(field):
@@ -152,7 +152,7 @@ def _children(kind: pa.DataType) -> list[pa.Field]:
 
 
 def _check(array: pa.Array, field: pa.Field, *, path: str, above: int = 0) -> None:
-    """Refuse nulls in *array*, but for as many as there are in what it stands in."""
+    """Check the nulls in *array*; *above* is the count of nulls in the struct that it is a field of."""
     kind = field.type
     if not field.nullable and array.null_count > above:
         raise SchemaError(
@@ -164,5 +164,5 @@ def _check(array: pa.Array, field: pa.Field, *, path: str, above: int = 0) -> No
     elif is_list(kind):
         _check(array.flatten(), kind.value_field, path=f"{path}[]")
     elif pa.types.is_map(kind):
-        own = pa.concat_arrays([array])  # of a slice, the values would be those of the whole
+        own = pa.concat_arrays([array])  # a slice's `items` are those of the whole array
         _check(own.items, kind.item_field, path=f"{path}.value")

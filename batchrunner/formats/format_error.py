@@ -1,4 +1,4 @@
-"""What the code of a format did wrong. Formats may be the user's, so the format and the line are named."""
+"""Errors in the code of a format. It may be the user's, so messages name the format and the line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _END = object()
 
 
 class FormatError(Exception):
-    """The writer of a format raised. It costs the shard: which row is to blame is not decided there.
+    """The writer of a format raised. The shard fails: a writer does not report which row is at fault.
 
     Attributes:
         traceback: Of the format's code; may be empty.
@@ -28,17 +28,17 @@ class FormatError(Exception):
 
 
 def blamed(error: Exception, name: str) -> str:
-    """Return the sentence for what the format *name* raised, with the line of its code."""
+    """Return the message for an *error* that the format *name* raised, with the line of its code."""
     place = place_in_code(error)
     return f"the format {name} raised {describe(error)}" + (f", at {place}" if place else "")
 
 
 @contextmanager
 def writing_in(name: str) -> Iterator[None]:
-    """Raise what the writer of the format *name* raises in the block as a FormatError.
+    """Turn an exception of the writer of the format *name* in the block into a FormatError.
 
-    What batchrunner raises on purpose goes through: a full disk fails below the writer, and a value
-    that does not fit the schema above it.
+    Batchrunner's own errors pass unchanged: a full disk fails below the writer, and a value that does
+    not fit the schema fails above it.
     """
     try:
         yield
@@ -52,7 +52,7 @@ def writing_in(name: str) -> Iterator[None]:
 
 @contextmanager
 def refused(what: str, name: str) -> Iterator[None]:
-    """Raise what the format *name* raises in the block as an InvalidSpecError that says *what* failed."""
+    """Turn an exception of the format *name* in the block into an InvalidSpecError that begins *what*."""
     try:
         yield
     except BatchRunnerError:
@@ -62,9 +62,10 @@ def refused(what: str, name: str) -> Iterator[None]:
 
 
 def fault_of_cut(slices: Any) -> str:
-    """Return what is wrong with the *slices* that `Format.cut` returned; "" if nothing can be seen.
+    """Return what is wrong with the *slices* that `Format.cut` returned; "" if nothing is.
 
-    Rows behind the last slice cannot be: without a read, they may be blank lines. `verify` counts them.
+    Bytes after the last slice are not checked: until they are read, they may be blank lines. `verify`
+    counts the rows in them.
     """
     if not isinstance(slices, list) or not all(isinstance(piece, Slice) for piece in slices):
         return f"it returned {slices!r:.80}, and not a list of Slice"
@@ -81,7 +82,7 @@ def second_reader_of(made: Format) -> RecordReader | TableReader:
     """Return a second reader of the format *made*.
 
     Raises:
-        InvalidSpecError: It makes none.
+        InvalidSpecError: The format makes none, or raises.
     """
     name = type(made).__name__
     with refused("it has no second reader", name):
@@ -97,7 +98,7 @@ def second_reader_of(made: Format) -> RecordReader | TableReader:
 
 
 def _contain(reader: RecordReader | TableReader, name: str) -> None:
-    """Have all that the methods of *reader* raise say that they could not read, even a SystemExit."""
+    """Make whatever the methods of *reader* raise, even SystemExit, an error of an unreadable file."""
     for method in _READS:
         if call := getattr(reader, method, None):
             setattr(reader, method, _contained_method(call, f"{name}'s second reader", method))

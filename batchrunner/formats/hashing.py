@@ -1,6 +1,6 @@
-"""A hash of what a shard was made of, so that the same bytes are the same file, whatever their time.
+"""Hashes of a shard's source bytes: a file with the same bytes counts as the same, whatever its time.
 
-It covers what the shard's rows depend on, and nothing that they don't:
+A hash covers the bytes that the shard's rows depend on, and no others:
 
 * a byte range of lines: from the byte before its `start` to its end, which is the first newline at
   or after the byte before `stop`, or the end of the file;
@@ -17,28 +17,28 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import xxhash
 
-_BLOCK_BYTES = 128 << 10  # stays in the processor's cache, and in memory that is there already
+_BLOCK_BYTES = 128 << 10  # fits into the processor's cache, and is allocated once
 
 
 class SourceHash(Protocol):
-    """Takes the hash of one shard's source. Call `over` before reading and `finish` after it."""
+    """Hashes the source of one shard. Call `over` before reading and `finish` after it."""
 
     @property
     def text(self) -> str:
         """The hash, after `finish`; empty when it does not cover all that was read."""
 
     def over(self, file: BinaryIO) -> BinaryIO:
-        """Return *file* as it is to be read."""
+        """Return the file to read in place of *file*."""
 
     def finish(self, file: BinaryIO) -> None:
-        """Make `text` the hash; *file* may be read once more."""
+        """Complete the hash, which is in `text` then; may read *file* again."""
 
 
 class HashedReads(io.RawIOBase):
-    """A file that is read front to back, and hashed on the way. Its owner closes the file."""
+    """Hashes a file while it is read front to back. Does not close it."""
 
     def __init__(self, file: BinaryIO, *, start: int, stop: int | None) -> None:
-        """Hash from byte *start* to the end of the line that reaches *stop*, or of what is read."""
+        """Hash from byte *start* to the first newline at or after *stop* - 1, or to the last byte read."""
         self._file, self._stop = file, stop
         self._at, self._hashed_to, self._start = 0, start, start
         self._hash = xxhash.xxh3_128()
@@ -88,7 +88,7 @@ class HashedReads(io.RawIOBase):
         self._hashed_to = at + last
 
     def digest(self) -> str:
-        """Return the hash; empty when bytes were passed over, or some before *start* were read.
+        """Return the hash; "" if bytes were skipped, or bytes before *start* were read.
 
         It would not cover all that the rows depend on, and a changed file would pass for the same.
         """
@@ -96,10 +96,10 @@ class HashedReads(io.RawIOBase):
 
 
 class ReadHash:
-    """The hash of what is read front to back from byte *start* on."""
+    """Hashes what is read, front to back, from byte *start* on."""
 
     def __init__(self, start: int, *, line_at: int | None = None) -> None:
-        """Hash to the last byte that is read, or to the end of the line that reaches *line_at*."""
+        """Hash to the last byte read, or to the first newline at or after *line_at* - 1."""
         self._start, self._line_at = start, line_at
         self._reads: HashedReads | None = None
 

@@ -23,7 +23,7 @@ _REASON = "its INT96 timestamp is none of whole microseconds, or too far away fo
 
 
 def int96_columns(source: pq.ParquetFile) -> list[str]:
-    """Return the columns that have such timestamps, perhaps somewhere inside."""
+    """Return the columns that may hold INT96 timestamps, at any depth."""
     if all(leaf.physical_type != "INT96" for leaf in _leaves_of(source)):
         return []
     return [field.name for field in source.schema_arrow if "timestamp[us]" in str(field.type)]
@@ -34,7 +34,7 @@ def _leaves_of(source: pq.ParquetFile) -> Iterator[pq.ColumnSchema]:
 
 
 class InStep:
-    """Batches of one reading, by as many rows as another reading has at a time."""
+    """Regroups batches into tables of as many rows as the caller wants next."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
@@ -50,9 +50,9 @@ class InStep:
 
 
 def inexact_rows(in_us: pa.Table, in_ns: pa.Table, in_s: pa.Table) -> dict[int, str]:
-    """Return the number of each row of which microseconds do not hold an instant.
+    """Return, by row number, why microseconds cannot hold an instant of the row.
 
-    The tables are the same rows in the three units; the first may have other columns, too.
+    The tables have the same rows in the three units; the first may have other columns, too.
     """
     reasons: dict[int, str] = {}
     for name in in_ns.column_names:
@@ -86,7 +86,7 @@ def _numbers(instants: pa.Array) -> Any:
 
 
 def _instants(array: pa.Array) -> Iterator[pa.Array]:
-    """Yield all timestamps of *array*, also those inside of others."""
+    """Yield the arrays of timestamps in *array*, at any depth."""
     if pa.types.is_timestamp(array.type):
         yield array
     elif pa.types.is_map(array.type):

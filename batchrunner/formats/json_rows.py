@@ -1,15 +1,14 @@
 """JSON lines to rows and back, by the block, altering nothing.
 
-orjson does the work, a block at a time. It is silent about four things:
+orjson does the work, a block at a time. It alters or refuses four things (in brackets, how we notice):
 
 * an integer beyond 64 bits becomes a float (it has at least 19 digits in a row),
-* the earlier of two equal keys is lost (so writing the rows again gives fewer quotation marks),
-* NaN and infinity are written as null (so there is a null),
-* it refuses what JSON allows but UTF-8 does not, such as a lone surrogate.
+* the earlier of two equal keys is lost (writing the rows again gives fewer quotation marks),
+* NaN and infinity are written as null (there is a null),
+* what JSON allows but UTF-8 does not, such as a lone surrogate, is refused (it raises).
 
-A block that is written again exactly as it stood has lost nothing. Any other is looked at once more
-as a whole, and only a line that looks suspicious is read again by the slow and strict parser of the
-standard library.
+A block that is written again exactly as it was has lost nothing. Any other block is searched for these
+signs, and only a suspicious line is read again by the slow and strict parser of the standard library.
 
 Numbers are what the standard library makes of them. Floats are IEEE doubles: digits beyond these are
 not kept, so `1e-400` is 0.0. `-0` is the integer 0; `-0.0` keeps its sign.
@@ -36,13 +35,13 @@ _ESCAPED_QUOTE = b"\\u0022"  # the one escape that changes how many quotation ma
 
 
 def parse_block(data: bytes) -> list[Row] | None:
-    r"""Return the row of each line of *data*; or None when a line needs a closer look.
+    r"""Return the row of each line of *data*; None if a line needs `parse_line`.
 
     Each line ends with its newline; the last one's may be missing when the line is not empty.
 
-    One call for all lines takes half as long as one a line. A random number between the lines
-    separates their rows in the answer: lines that only parse together, or that hold two rows, leave
-    it in the wrong place, or leave fewer of it.
+    One call for all lines takes half as long as one call for each. A random number between the lines
+    separates their rows in the result. If lines parse only together, or a line holds two rows, a
+    separator is missing or in the wrong place.
     """
     lines = data.removesuffix(b"\n")
     mark = random.randrange(10**17, 10**18)  # noqa: S311 - no secret
@@ -61,14 +60,14 @@ def parse_block(data: bytes) -> list[Row] | None:
 
 
 def _may_have_lost(data: bytes, *, again: bytes) -> bool:
-    """Return whether *data* may hold more than what was read of it and written *again*."""
+    """Return whether reading *data* may have lost something; *again* is its rows, written again."""
     if b"\\" in data and _ESCAPED_QUOTE in data:
         return True
     return _may_hold_long_integer(data) or again.count(b'"') != data.count(b'"')
 
 
 def _may_hold_long_integer(data: bytes) -> bool:
-    # All digits made equal, a search for a plain string finds many in a row: a regular expression
+    # With all digits made equal, a search for a plain string finds many in a row: a regular expression
     # takes ten times as long. After a point, they are a fraction.
     shape = data.translate(_SHAPE)
     at = shape.find(_MANY_DIGITS)
@@ -132,7 +131,7 @@ def _json_type(value: object) -> str:
 
 
 def write_block(rows: Sequence[Row]) -> bytes | None:
-    """Return *rows* as lines, or None when a row needs a closer look."""
+    """Return *rows* as lines; None if a row needs `write_line`."""
     try:
         lines = b"".join(map(orjson.dumps, rows, repeat(plain), repeat(_OPTIONS)))
     except (orjson.JSONEncodeError, ValueError):
@@ -163,7 +162,7 @@ def write_line(row: Row) -> bytes:
 
 
 def _check_keys(value: object) -> None:
-    """Refuse keys that are no strings: the standard library would make strings of them."""
+    """Check that all keys are strings: the standard library would convert others to strings."""
     if isinstance(value, dict):
         wrong = next((key for key in value if not isinstance(key, str)), None)
         if wrong is not None:

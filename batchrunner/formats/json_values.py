@@ -1,4 +1,4 @@
-"""Values that JSON has no word for, and those that it must not have: numpy's, pandas', NaN."""
+"""JSON forms of numpy's, pandas' and other values, and the check for NaN, which JSON cannot hold."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from uuid import UUID
 import orjson
 
 OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME
-"""Left to itself, orjson cuts the seconds off an offset, which time zones had until 1972."""
+"""By default, orjson cuts the seconds off a UTC offset, which time zones had until 1972."""
 
 
 def plain(value: object) -> Any:
-    """Return what stands in JSON for a value that orjson, or the standard library, does not know.
+    """Return the JSON form of a value that orjson, or the standard library, does not support.
 
-    One type has one way into JSON, whichever library it is of: numpy's numbers are Python's, exactly,
-    and a point in time is its ISO 8601 text, down to its last digit.
+    Each kind of value has one form, whichever library it comes from: numpy's numbers are exactly
+    Python's, and a point in time is its ISO 8601 text, down to its last digit.
 
     Raises:
-        TypeError: There is no such thing.
-        ValueError: It holds a float that JSON has not.
+        TypeError: JSON has no form for the value.
+        ValueError: It holds NaN, infinity, or a time that its text cannot hold exactly.
     """
     kind = type(value)
     if kind is dt.datetime or kind is dt.date:
@@ -82,7 +82,7 @@ def _iso(instant: Any) -> str | None:
 
 
 def all_finite(values: Iterable[Any]) -> bool:
-    """Return whether there is no NaN in *values*, wherever orjson looks: it would write null."""
+    """Return whether *values* hold no NaN or infinity, at any depth: orjson would write null."""
     return all(map(_is_finite, values))
 
 
@@ -100,7 +100,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _inside(value: Any) -> Iterable[Any]:
-    """Return what orjson, or `plain`, would write of a value of another class."""
+    """Return the inner values that orjson, or `plain`, would write for a value of another class."""
     if isinstance(value, Enum):
         return [value.value]
     if is_dataclass(value):

@@ -19,7 +19,7 @@ from batchrunner.shard import Shard, Slicing
 
 
 class JsonLines(RowFormat):
-    """A position is the offset of the line's first byte in the uncompressed file."""
+    """JSON lines. A row's position is the offset of its line in the uncompressed file."""
 
     suffixes = (".jsonl", ".ndjson")
     outer = ("gz", "zst")
@@ -62,7 +62,7 @@ class JsonLines(RowFormat):
     def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
         if compression:
             return replace(shard, slicing=Slicing.FILE, start=0, stop=shard.size)
-        # A byte order mark belongs to no row: the first one begins behind it, and its line before.
+        # A byte order mark belongs to no row: the first row begins after it, and its line before it.
         start = min(positions) if min(positions) > MARK_BYTES else 0
         return replace(shard, slicing=Slicing.BYTES, start=start, stop=max(positions) + 1)
 
@@ -87,7 +87,7 @@ class JsonLines(RowFormat):
 
 
 def _first_byte(shard: Shard) -> int:
-    """Return the byte before a range: it decides whether a line begins right at the range."""
+    """Return the first byte to hash: the byte before a range decides whether a line begins there."""
     return max(shard.start - 1, 0) if shard.slicing is Slicing.BYTES else 0
 
 

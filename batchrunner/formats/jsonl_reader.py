@@ -1,4 +1,4 @@
-"""JSON lines as a source and as a sink."""
+"""Reads the rows of JSON lines files."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ class JsonlChunk(ParsedRows):
         parsed: The rows.
         data: All lines of the block, also those that are blank or no rows.
         numbers: For each row, the index of its line.
-        offset: Of the first line.
+        offset: Offset of the first line in the uncompressed file.
         bad: The lines that are no rows.
         columns: The keys to keep, or None for all.
-        partition: What the folders of the file name; in each row.
+        partition: Columns that the folders of the file name; each row has them.
 
     Raises:
-        ValueError: Not every row has a number: rows that fail would be read again from another line.
+        ValueError: There are more rows than numbers, or fewer: a row that fails would be read again
+            from another line.
     """
 
     parsed: list[Row]
@@ -57,7 +58,7 @@ class JsonlChunk(ParsedRows):
 
     @cached_property
     def lines(self) -> list[bytes]:
-        """The lines, cut at the first use: most blocks are never cut."""
+        """The lines of the block. Split at the first use, as most blocks never are."""
         return _cut(self.data)
 
     @property
@@ -92,10 +93,10 @@ def read_jsonl(
 
     Args:
         file: The whole file.
-        shard: Which of its rows.
+        shard: The slice of the file to read.
         compression: gz, zst or None.
         columns: The keys to keep, or None for all.
-        partition: What the folders of the file name; added to each row.
+        partition: Columns that the folders of the file name; added to each row.
 
     Raises:
         ShardFailedError: The compressed file is damaged or cut short.
@@ -149,7 +150,7 @@ def _cut(data: bytes) -> list[bytes]:
 
 
 def _parse_each(data: bytes, *, offset: int, columns: tuple[str, ...] | None) -> JsonlChunk:
-    """Look closer at the lines: a few at a time, and one by one where that does not do."""
+    """Parse the lines a few at a time, and one by one where that fails."""
     lines = _cut(data)
     rows: list[Row] = []
     numbers: list[int] = []
@@ -176,7 +177,7 @@ def _parse_each(data: bytes, *, offset: int, columns: tuple[str, ...] | None) ->
 
 
 def _parse_few(few: list[bytes]) -> list[Row] | None:
-    """Return the row of each line, or None when not every line is one that can be had at once."""
+    """Return the row of each line; None if the lines have to be parsed one by one."""
     if max(map(len, few)) > MAX_LINE_BYTES:
         return None
     # Each line with its newline: without the last one, an empty last line could not be distinguished from
@@ -203,7 +204,7 @@ def _too_long(length: int) -> str:
 
 
 def _placed(chunk: JsonlChunk, partition: Partition) -> JsonlChunk:
-    """Return *chunk* with *partition* in its rows; those that contradict it are no rows."""
+    """Return *chunk* with *partition* in its rows; rows that contradict it become bad rows."""
     faults = add_to_rows(chunk.parsed, partition)
     if not faults:
         return replace(chunk, partition=partition)

@@ -26,7 +26,7 @@ class LineReader(RecordReader):
     reads_in_order = True
 
     def count_part(self, file: Any, *, compression: str) -> int:
-        """Count lines; one that was cut off counts, too."""
+        """Return the count of lines; a last line without its newline counts, too."""
         rows, last = 0, b"\n"
         for block in blocks(uncompressed(file, compression)):
             rows, last = rows + block.count(b"\n"), block[-1:]
@@ -60,9 +60,9 @@ class LineReader(RecordReader):
 
 
 def numbered_lines(stream: Any, *, at: int) -> Iterator[Records]:
-    """Yield the lines of *stream*, whose next byte is number *at* of its file.
+    """Yield the lines of *stream* that are not blank, with offsets; its next byte has the offset *at*.
 
-    A line too long to be held is cut: the first reader refused it, and it is no row here either.
+    A line that is too long is cut: the run's reader made it a bad row, and it is no row here either.
     """
     held, dropped = b"", 0
     for block in blocks(stream):
@@ -82,10 +82,10 @@ def numbered_lines(stream: Any, *, at: int) -> Iterator[Records]:
 
 
 def row_of(line: bytes) -> dict[str, Any]:
-    """Return the row of a line, by the standard library.
+    """Return the row of a line, parsed by the standard library.
 
     Raises:
-        ValueError: It is no JSON object.
+        ValueError: The line is no JSON object.
     """
     try:
         row = json.loads(line.decode())
@@ -125,16 +125,16 @@ def _first(lines: Iterator[Records], most: int) -> Iterator[Records]:
 
 
 class LineCount:
-    """Counts the lines with something in them, fed block by block, however long they are."""
+    """Counts the lines with text in a sequence of blocks, in bounded memory."""
 
     def __init__(self, *, from_start: bool) -> None:
-        """Begin at the first byte of a file, where a byte order mark may stand, or inside it."""
+        """Count from the start of a file, where a byte order mark is skipped, or from inside it."""
         self.has_text = False
         self._ended = 0
         self._skip_mark = from_start
 
     def feed(self, block: bytes) -> None:
-        """Add the bytes that follow."""
+        """Count the lines in *block*, which continues the previous block."""
         if self._skip_mark:
             self._skip_mark, block = False, block.removeprefix(BOM)
         first, *others = block.split(b"\n")
@@ -150,7 +150,7 @@ class LineCount:
 
 
 def blocks(stream: Any) -> Iterator[bytes]:
-    """Yield what *stream* still holds."""
+    """Yield the rest of *stream* in blocks."""
     while block := stream.read(BLOCK_BYTES):
         yield block
 
@@ -174,7 +174,7 @@ def count_in_range(file: Any, start: int, stop: int) -> int:
 
 
 def line_start(file: Any, offset: int) -> int:
-    """Return where the first line begins that begins at *offset* or later."""
+    """Return the offset of the first line that begins at *offset* or later."""
     if offset == 0:
         return 0
     at: int = file.seek(offset - 1)
@@ -196,7 +196,7 @@ def count_lines(stream: Any, *, most: int | None = None) -> int:
 
 
 def uncompressed(file: Any, compression: str | None) -> Any:
-    """Return a stream of what is inside *file*."""
+    """Return a stream of the uncompressed bytes of *file*."""
     if compression == "gz":
         return gzip.GzipFile(fileobj=file, mode="rb")
     if compression == "zst":

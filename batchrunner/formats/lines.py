@@ -1,4 +1,4 @@
-r"""Bytes of a file, cut at line ends: the lines of a byte range, in bounded memory.
+r"""Reads the lines of a byte range of a file, in bounded memory.
 
 A line belongs to the range that holds its first byte, so ranges that touch share no line and lose
 none. Lines end at `\n` and nowhere else.
@@ -24,15 +24,15 @@ MARK_BYTES = len(_MARK)
 
 
 def buffered(file: BinaryIO) -> io.BufferedReader:
-    """Return *file* with a buffer, for small reads and `readline`; it stays open in any case.
+    """Return *file* with a buffer, for small reads and `readline`. Closing it leaves *file* open.
 
-    What a storage opens has none: our own readers take a block at a time.
+    Files that a storage opens have no buffer: our own readers read whole blocks.
     """
     return io.BufferedReader(_Unclosed(file), BLOCK_BYTES)
 
 
 class _Unclosed(io.RawIOBase):
-    """A file that does not close what it reads: its owner does."""
+    """Passes reads on to a file, and does not close it: its owner does."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -58,10 +58,10 @@ class LineBlock:
     """Whole lines, one after the other.
 
     Attributes:
-        data: Their bytes; only a file's last line may lack its newline.
-        offset: Of the first byte, in the uncompressed file.
-        overlong: 0, or the length of the one line that is too long to be held: *data* is then only
-            its first `HEAD_BYTES`.
+        data: The bytes of the lines; only a file's last line may lack its newline.
+        offset: Offset of the first byte in the uncompressed file.
+        overlong: 0, or the length of a single line that is too long to be held: *data* has only its
+            first `HEAD_BYTES` then.
     """
 
     data: bytes
@@ -74,8 +74,8 @@ def read_lines(
 ) -> Iterator[LineBlock]:
     """Yield the lines whose first byte lies in [*start*, *stop*), about a block at a time.
 
-    *stream* stands at byte `max(start - 1, 0)`: that byte decides whether a line begins right at
-    *start*. At most *max_line* bytes and a block are held.
+    *stream* must be at byte `max(start - 1, 0)`: that byte decides whether a line begins right at
+    *start*. Holds at most *max_line* bytes and a block in memory.
     """
     held = b""
     giant: LineBlock | None = None
@@ -124,7 +124,7 @@ def _pieces(stream: ByteStream, *, start: int, stop: int | None) -> Iterator[tup
 
 
 def mark_length(block: LineBlock) -> int:
-    """Return how many bytes the byte order mark takes that begins the file: 0 or 3."""
+    """Return the length of the byte order mark that *block* begins with: 3, or 0 without one."""
     return len(_MARK) if block.offset == 0 and block.data.startswith(_MARK) else 0
 
 

@@ -1,4 +1,4 @@
-"""Lists of Arrow's five classes, made of their items laid one after the other."""
+"""Makes list arrays of Arrow's five list types, from all items in one array."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from batchrunner.formats.schema_error import SchemaError
 def list_of(
     lists: Sequence[Sequence[Any] | None], child: pa.Array, like: pa.DataType | None, *, path: str
 ) -> pa.Array:
-    """Return the array of *lists*, whose items one after the other are *child*.
+    """Return *lists* as an array; *child* has the items of all of them, in order.
 
-    Its type is a list, or of the same class as *like*.
+    The array has the list type of *like*; without it, `list`.
     """
     lengths = [0 if inner is None else len(inner) for inner in lists]
     nulls = pa.array([inner is None for inner in lists], pa.bool_())
@@ -29,7 +29,10 @@ def list_of(
 def joined_lists(
     lengths: pa.Array, child: pa.Array, nulls: pa.Array, like: pa.DataType | None
 ) -> pa.Array:
-    """Return lists of *lengths*, which are 0 where *nulls* is true, of the items in *child*."""
+    """Return an array of lists with *lengths*, of the items in *child*; null where *nulls* is true.
+
+    The length of a null list must be 0.
+    """
     t = pa.types
     like = like or pa.list_(pa.null())
     large = t.is_large_list(like) or t.is_large_list_view(like)
@@ -53,7 +56,7 @@ def _fixed_size(
     if child.null_count == 0 and all(inner is not None for inner in lists):
         return pa.FixedSizeListArray.from_arrays(child, size)
     starts = accumulate((0 if inner is None else size for inner in lists), initial=0)
-    pieces = [  # not by `take`, which Arrow has not for views
+    pieces = [  # not by `take`, which Arrow does not support for views
         pa.nulls(size, child.type) if inner is None else child.slice(start, size)
         for inner, start in zip(lists, starts, strict=False)
     ]
@@ -62,7 +65,7 @@ def _fixed_size(
 
 
 def like_list(like: pa.DataType, inner: pa.DataType) -> pa.DataType:
-    """Return the type of lists of *inner*, of the same class as *like*."""
+    """Return the type of lists of *inner*, with the list type of *like*."""
     if pa.types.is_fixed_size_list(like):
         return pa.list_(inner, like.list_size)
     makers = (
@@ -74,7 +77,7 @@ def like_list(like: pa.DataType, inner: pa.DataType) -> pa.DataType:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Return whether *kind* is a list of any class; a map is none."""
+    """Return whether *kind* is one of Arrow's five list types; a map is none."""
     t = pa.types
     checks = (
         t.is_list,

@@ -1,8 +1,8 @@
 """Columns as numpy arrays, and back, for `batch_format: numpy`.
 
-A numpy array is handed over where it holds the values exactly. Where it does not (integers with a
-null among them, objects, lists with nulls in them), it is an array of Python objects. Floats with
-nulls come as a masked array, with NaN below the mask.
+A column becomes a numpy array of its type if that holds the values exactly. If not (integers with a
+null among them, objects, lists with nulls in them), it becomes an array of Python objects. Floats
+with nulls become a masked array, with NaN below the mask.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from batchrunner.formats.schema_error import SchemaError, first_line
 
 
 def check_columns(table: pa.Table) -> None:
-    """Refuse rows without columns: a dict of no columns has no rows, so they would be lost.
+    """Check that *table* has no rows without columns: a dict of no columns would lose them.
 
     Raises:
-        SchemaError: There are such rows.
+        SchemaError: It has such rows.
     """
     if table.num_rows and not table.num_columns:
         raise SchemaError(
@@ -36,7 +36,7 @@ def as_numpy(column: pa.ChunkedArray, name: str) -> Any:
     """Return *column* as an array of its own, which the receiver may change.
 
     Raises:
-        SchemaError: A value is more than numpy's or Python's type for it can hold.
+        SchemaError: Neither numpy's nor Python's type can hold a value.
     """
     if pa.types.is_dictionary(column.type):  # pyarrow gives the wrong word for a null
         column = column.cast(column.type.value_type)
@@ -62,7 +62,7 @@ def _masked(column: pa.ChunkedArray) -> Any:
 
 
 def _is_flat_list(column: pa.ChunkedArray) -> bool:
-    """Return whether each value is an array of numbers, and no null is inside."""
+    """Return whether the values are lists of numbers, without nulls in them."""
     if not is_list(column.type) or pa.types.is_list_view(column.type):
         return False
     inner = column.type.value_type
@@ -75,9 +75,10 @@ def _objects(values: list[Any]) -> Any:
 
 
 def from_numpy(array: Any, *, name: str, hints: tuple[pa.DataType, ...], lenient: bool) -> Any:
-    """Return an array of one dimension as Arrow's; objects in it are taken one by one.
+    """Return a one-dimensional numpy array as an Arrow array.
 
-    A point in time without a zone is one in UTC where the first hint has a zone.
+    Python objects in it are converted one by one. Points in time have no zone in numpy: they get that
+    of a hint with a zone, as points in UTC.
 
     Raises:
         SchemaError: Its values are not of one kind.

@@ -1,7 +1,7 @@
-"""What a capability returns as a DataFrame, column by column.
+"""Conversion of a DataFrame that a capability returns, column by column.
 
-pandas would write NaN as null, and leave an index out. Here NaN is NaN, save among objects, where it is
-how pandas marks what is missing; and an index with a name is a column.
+pandas would write NaN as null, and leave an index out. Here NaN stays NaN, except among objects, where
+pandas marks missing values with it; and an index with a name becomes a column.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def frame_table(frame: Any, hints: Sequence[pa.Schema], *, lenient: bool) -> pa.
     """Return *frame* as a table.
 
     Raises:
-        SchemaError: A column has no name, or that of another, or values of several kinds.
+        SchemaError: A column's name is no string or stands twice, or its values are of several kinds.
     """
     columns = {
         name: series_array(series, name=name, hints=hints_for(name, hints), lenient=lenient)
@@ -32,10 +32,10 @@ def frame_table(frame: Any, hints: Sequence[pa.Schema], *, lenient: bool) -> pa.
 
 
 def frame_values(frame: Any) -> dict[str, list[Any]]:
-    """Return the values of each column of *frame* as Python has them.
+    """Return the values of each column of *frame* as plain Python values.
 
     Raises:
-        SchemaError: A column has no name, or that of another, or values that Python cannot hold.
+        SchemaError: A column's name is no string or stands twice, or Python cannot hold its values.
     """
     return {name: series_values(series, name) for name, series in _columns(frame)}
 
@@ -55,7 +55,7 @@ def _columns(frame: Any) -> list[tuple[str, Any]]:
 def series_array(
     series: Any, *, name: str, hints: tuple[pa.DataType, ...], lenient: bool
 ) -> pa.Array | pa.ChunkedArray:
-    """Return a pandas column as Arrow's.
+    """Return a pandas column as an Arrow array.
 
     Raises:
         SchemaError: Its values are of several kinds.
@@ -74,10 +74,10 @@ def series_array(
 
 
 def series_values(series: Any, name: str) -> list[Any]:
-    """Return the values of a pandas column as Python has them.
+    """Return the values of a pandas column as plain Python values.
 
     Raises:
-        SchemaError: They are of several kinds, or Python cannot hold them.
+        SchemaError: The values are of several kinds, or Python cannot hold them.
     """
     if series.dtype == object:
         return _objects(series)

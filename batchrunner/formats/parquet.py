@@ -26,7 +26,7 @@ from batchrunner.shard import Shard, Slicing
 
 
 class Parquet(TableFormat):
-    """A position is the number of the row in its file, from 0."""
+    """Parquet. A row's position is its number in the file, from 0."""
 
     suffixes = (".parquet", ".pq")
     compressions = ("none", "snappy", "zstd", "gzip")
@@ -42,7 +42,7 @@ class Parquet(TableFormat):
         limit: int | None,
         opened: Opener,
     ) -> list[Slice]:
-        """Cut by the footer, which is read only of a file larger than a shard."""
+        """Cut by the footer, which is not read if the whole file becomes one shard anyway."""
         whole = Slice(Slicing.FILE, 0, size, None, size)
         fits = sharding.unit == "bytes" and size <= sharding.count * 1.5
         if limit is None and (fits or sharding.unit == "files"):
@@ -103,7 +103,7 @@ class Parquet(TableFormat):
 
 
 def _row_groups(opened: Opener) -> list[tuple[int, int]] | None:
-    """Return (rows, compressed bytes) of each row group; None where that cannot be read."""
+    """Return (rows, compressed bytes) of each row group; None if the footer cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,7 +1,7 @@
-"""The hash of what a shard of Parquet was made of: see `hashing.py`.
+"""Hashes of the source bytes of Parquet shards; see `hashing.py` for what they are good for.
 
-It covers the footer, and the column chunks that are read of the shard's row groups; of a shard that
-is a whole file with all its columns, the file.
+A hash covers the footer, and the column chunks of the shard's row groups that are read. If the shard
+is a whole file with all its columns, it covers the file.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _HELD_BYTES = 48 << 20
-"""A file is held as a whole up to this size. Its reader holds row groups of it anyway."""
+"""Files up to this size are read into memory as a whole. The reader holds row groups anyway."""
 
 _TRAILER_BYTES = 8  # length of the footer, "PAR1"
 
 
 class ParquetHash:
-    """Takes the hash of one shard; `text` is empty until `finish`, or until a small file is read."""
+    """Hashes the source of one shard; `text` is "" until `finish`, or `over` if the file is small."""
 
     def __init__(self, shard: Shard, *, columns: Sequence[str] | None) -> None:
         self._shard, self._columns = shard, columns
         self.text = ""
 
     def over(self, file: BinaryIO) -> BinaryIO:
-        """Return a whole file that is small as its bytes, hashed: they are then read only once."""
+        """Return *file*; if it is small and read as a whole, its hashed bytes, so as to read it once."""
         if not _is_whole(self._shard, self._columns) or self._shard.size > _HELD_BYTES:
             return file
         import pyarrow as pa
@@ -42,10 +42,9 @@ class ParquetHash:
         return cast(BinaryIO, pa.BufferReader(data))
 
     def finish(self, file: BinaryIO) -> None:
-        """Read once more what was read of a large *file*.
+        """Read the shard's bytes of a large *file* again, to hash them.
 
-        Its pages are decoded in an order that is pyarrow's own affair, so they cannot be hashed on
-        their way.
+        They cannot be hashed while pyarrow decodes them, since it chooses the order of the pages.
         """
         if not self.text:
             self.text = _parquet_hash(file, self._shard, self._columns)
@@ -60,11 +59,11 @@ def _parquet_hash(file: BinaryIO, shard: Shard, columns: Sequence[str] | None) -
 def has_same_chunks(
     file: BinaryIO, shard: Shard, *, columns: Sequence[str] | None, hashed: str
 ) -> bool:
-    """Return whether *file* has what *shard* reads of it with the hash *hashed*."""
+    """Return whether the bytes of *file* that *shard* reads have the hash *hashed*."""
     if _is_whole(shard, columns):
         return extents_hash(file, [(0, shard.size)]) == hashed
     footer, _, chunks = hashed.partition("+")
-    # The footer first: one of other bytes may be none, and Arrow aborts the process over some.
+    # The footer first: changed bytes may be no footer, and some of these make Arrow abort the process.
     return _footer_hash(file, shard) == footer and _chunks_hash(file, shard, columns) == chunks
 
 

@@ -1,4 +1,4 @@
-"""One Parquet part being written."""
+"""Writes Parquet parts."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class ParquetPart:
         """Write to *file*.
 
         Args:
-            file: Where to. Written front to back.
+            file: The file of the part; written front to back.
             compression: snappy, zstd, gzip or none.
             settle: Called before the first rows are written, and whenever rows add to the schema.
-            restart: Called when rows add to the schema of those that are written already.
+            restart: Called when rows add to the schema that earlier rows are written with.
         """
         self._file, self._compression = file, compression
         self._settle, self._restart = settle, restart
@@ -47,7 +47,7 @@ class ParquetPart:
         """Add rows.
 
         Raises:
-            SchemaError: They do not fit those before, or the schema of the sink.
+            SchemaError: They do not fit the rows before them, or the schema of the sink.
         """
         self._held.append(table)
         self._held_bytes += table.nbytes
@@ -55,7 +55,7 @@ class ParquetPart:
             self._write_group()
 
     def close(self) -> None:
-        """Write what is held, and the footer."""
+        """Write the buffered rows and the footer."""
         if self._held or self._writer is None:
             self._write_group()
         if self._writer:
@@ -71,7 +71,7 @@ class ParquetPart:
             raise SchemaError(f"Parquet cannot hold the rows: {first_line(error)}") from error
 
     def _ready_writer(self) -> pq.ParquetWriter:
-        """Return the writer of the schema that the rows held, and those before them, need."""
+        """Return a writer whose schema fits the buffered rows and the rows written before them."""
         own = self._own or pa.schema([])
         grown_own = self._words.within(
             reduce(grown, (table.schema for table in self._held), own), self._held
@@ -91,7 +91,7 @@ class ParquetPart:
         return pq.ParquetWriter(self._file, schema, compression=self._compression)
 
     def _write_again(self, schema: pa.Schema) -> None:
-        """Go on in a new file, with what is written so far in *schema*: a file has one schema."""
+        """Start a new file with *schema* and copy the earlier rows to it: a file has one schema."""
         before: Any = self._writer
         before.close()
         written, self._file = self._restart()
@@ -102,7 +102,7 @@ class ParquetPart:
 
 
 def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Bring *table* into *schema*, which lacks columns of nothing but nulls that it may have."""
+    """Return *table* in *schema*, without columns of type null that *schema* does not have."""
     names = [f.name for f in table.schema if f.name in schema.names or not pa.types.is_null(f.type)]
     return conform(
         table.select(names) if len(names) < table.num_columns else table, schema, lenient=False
@@ -119,13 +119,13 @@ def _check_writable(schema: pa.Schema, *, rows: int) -> None:
 
 
 class Words:
-    """Counts the words of the columns of one part."""
+    """Counts the distinct values, or words, of the dictionary columns of one part."""
 
     def __init__(self) -> None:
         self._by_column: dict[str, set[object]] = {}
 
     def within(self, schema: pa.Schema, tables: Iterable[pa.Table]) -> pa.Schema:
-        """Return *schema* with indices that reach all words so far, those of *tables* included."""
+        """Return *schema* with indices wide enough for all words so far, those of *tables* included."""
         narrow = [field for field in schema if _is_narrow(field.type)]
         if not narrow:
             return schema

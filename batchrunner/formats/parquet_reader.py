@@ -1,4 +1,4 @@
-"""Parquet as a source."""
+"""Reads the rows of Parquet files."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class TableChunk:
 
     Attributes:
         content: The rows.
-        numbers: Of the rows, in their file.
-        bad: The rows between them that hold a value which is none of its column's type.
+        numbers: The number of each row in its file.
+        bad: The rows between them with a value that is invalid for its column's type.
     """
 
     content: pa.Table
@@ -59,7 +59,7 @@ class TableChunk:
         try:
             return table_to_rows(self.table(start, stop))
         except (ValueError, ArithmeticError, pa.ArrowException) as error:
-            # A date in the year 10,000: right for its type, and only one row of many.
+            # Such as a date in the year 10,000: valid for its type, and an error of that row only.
             raise UnreadableRowError(f"Python cannot hold it: {describe(error)}") from error
 
     reread = rows
@@ -92,13 +92,13 @@ def read_parquet(
 
     Args:
         file: The whole file.
-        shard: Which of its rows.
-        columns: Those to read, or None for all.
-        partition: What the folders of the file name; added to each row.
+        shard: The slice of the file to read.
+        columns: The columns to read, or None for all.
+        partition: Columns that the folders of the file name; added to each row.
 
     Raises:
-        ShardFailedError: The file is no Parquet, or lacks one of *columns*; a page is not what its
-            checksum says; two columns have one name.
+        ShardFailedError: The file is no Parquet, or lacks one of *columns*; a page does not match its
+            checksum; two columns have the same name.
     """
     try:
         partition = wanted(partition, columns)
@@ -153,21 +153,21 @@ def _cut(
 
 
 def count_rows(file: BinaryIO) -> int:
-    """Return what the footer says, after checking that there is one."""
+    """Return the row count in the footer of *file*. Raises pyarrow's error if there is no footer."""
     return int(pq.read_metadata(file).num_rows)
 
 
 Faults = dict[int, str]
-"""What is wrong with rows, by their numbers."""
+"""By row number: what is wrong with the row."""
 
 
 class ParquetSource:
-    """Some columns of a file, by their own names: Arrow takes `a.b` for a part of `a`, too."""
+    """Reads columns of a file by their exact names: Arrow takes `a.b` for a field of `a`, too."""
 
     def __init__(
         self, file: BinaryIO, columns: tuple[str, ...] | None, partition: Partition
     ) -> None:
-        """Read *columns* of *file*, or all; those of *partition* may be missing.
+        """Open *file* to read *columns*, or all if None; those of *partition* may be missing.
 
         Raises:
             ShardFailedError: A column is missing, or two have one name.
@@ -192,7 +192,7 @@ class ParquetSource:
         )
 
     def read(self, groups: list[int], rows: int) -> Iterator[tuple[pa.Table, Faults]]:
-        """Yield the rows of row groups, so many at a time, and what is wrong with which of them."""
+        """Yield tables of the rows of *groups*, of up to *rows* rows, each with its bad rows."""
         others = [InStep(_batches(source, groups, names, rows)) for source, names in self._others]
         for batch in _batches(self._main, groups, self._columns, rows):
             table = pa.Table.from_batches([batch])

@@ -70,7 +70,7 @@ def _tables_in(
     first, stop = span(ends)
     groups = [n for n in range(len(ends) - 1) if ends[n] < stop and ends[n + 1] > first]
     names = source.schema_arrow.names
-    # Without a column there are no rows to count either, so then one comes uncalled for.
+    # A table without columns has no rows either, so one column is read even if none is wanted.
     read = None if columns is None else [name for name in columns if name in names] or names[:1]
     at = ends[groups[0]] if groups else 0
     for batch in source.iter_batches(_ROWS_AT_ONCE, groups, read, use_threads=False):
@@ -96,7 +96,7 @@ def _row_span(shard: Shard, wanted: Collection[int] | None, ends: Sequence[int])
 
 
 def _in_groups(groups: tuple[int, ...], shard: Shard, *, after: bool) -> int:
-    """Return the rows of *shard*, or those after it, in a file of row groups of these sizes."""
+    """Return the row count of *shard*, or of the rows after it; *groups* are its file's row counts."""
     ends = [0, *accumulate(groups)]
     if shard.slicing is Slicing.FILE:
         first, end = 0, ends[-1]

@@ -1,4 +1,4 @@
-"""The types that Parquet has, and those of Arrow that it keeps as another one, or not at all."""
+"""Which of Arrow's types Parquet can store, which it stores as another type, and which not at all."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _NO_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
 @lru_cache(256)  # asked for every batch
 def storable(schema: pa.Schema) -> pa.Schema:
-    """Return *schema*, plain, with the units of time that Parquet has: it keeps no whole seconds.
+    """Return *schema* with the types that Parquet stores, all nullable: milliseconds for seconds.
 
     Raises:
-        SchemaError: Two columns have one name, or one has a type that Parquet has not.
+        SchemaError: Two columns have the same name, or Parquet cannot store a column's type.
     """
     check_writable(schema, is_final=False)
     return pa.schema([pa.field(f.name, storable_type(f.type)) for f in plain_schema(schema)])
 
 
 def storable_type(kind: pa.DataType) -> pa.DataType:
-    """Return *kind* as Parquet keeps it; see `storable`."""
+    """Return the type in which Parquet stores *kind*; see `storable`."""
     t = pa.types
     if t.is_struct(kind):
         return pa.struct([pa.field(f.name, _storable_field(f.type)) for f in kind])
@@ -37,12 +37,15 @@ def storable_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _storable_field(kind: pa.DataType) -> pa.DataType:
-    """Arrow cannot slice an object with a field that is a view, as its writer does."""
+    """Return the storable type of a struct field. No view: Arrow's writer cannot slice such structs."""
     return _NO_VIEWS.get(kind) or storable_type(kind)
 
 
 def _storable_dictionary(kind: pa.DataType) -> pa.DataType:
-    """Parquet has dictionaries of text and of bytes. Of durations, Arrow would write mere numbers."""
+    """Return the storable type of a dictionary: only text and bytes stay in one.
+
+    Of a dictionary of durations, Arrow would write mere numbers.
+    """
     words = kind.value_type
     plain = _NO_VIEWS.get(words, words)
     if family(words) is None:
@@ -60,7 +63,7 @@ def _storable_time(kind: pa.DataType) -> pa.DataType:
 
 
 def without_views(schema: pa.Schema) -> pa.Schema:
-    """Return *schema* with text and bytes as Arrow usually keeps them: views are for the way only."""
+    """Return *schema* with plain strings and bytes in place of views."""
     kinds = ((field, _NO_VIEWS.get(field.type, field.type)) for field in schema)
     return pa.schema([pa.field(field.name, kind) for field, kind in kinds])
 
@@ -71,14 +74,14 @@ def has_words(schema: pa.Schema) -> bool:
 
 
 def check_writable(schema: pa.Schema, *, is_final: bool) -> None:
-    """Refuse what Parquet has no type for.
+    """Check that Parquet has a type for each column.
 
     Args:
-        schema: Of some rows, or of a part.
+        schema: The schema of some rows, or of a part.
         is_final: No more fields will come: a struct still without any cannot be written.
 
     Raises:
-        SchemaError: A column, which is named, has such a type.
+        SchemaError: It has none for a column, which the message names.
     """
     types = ((field.name, _unwritable_in(field.type, is_final)) for field in schema)
     name, kind = next(((n, k) for n, k in types if k is not None), ("", None))
@@ -99,5 +102,5 @@ def _unwritable_in(kind: pa.DataType, is_final: bool) -> pa.DataType | None:
 
 
 def no_rows(schema: pa.Schema) -> pa.Table:
-    """Return a table of *schema* without rows: Arrow's own way lacks some nested types."""
+    """Return a table of *schema* without rows: Arrow's own function lacks some nested types."""
     return pa.table([pa.nulls(0, field.type) for field in schema], schema=schema)

@@ -1,8 +1,8 @@
-"""Columns that the folders of a file name, as Hive and those after it write them.
+"""Partition columns, which the folders of a file name: `date=2026-01-01/`, as Hive writes them.
 
-A row that has such a column itself keeps its value, when that says what the folder says. A row that
-says another thing stands in the wrong folder or has the wrong value, which cannot be decided here: it
-is a bad row. A value that is missing, or null, is the folder's.
+A row that has such a column itself keeps its own value if that agrees with the folder's. If not, the
+row is in the wrong folder or has the wrong value. Which of the two cannot be decided here, so it is a
+bad row. A row without the column, or with null in it, gets the folder's value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def glob_root(uri: str) -> str:
-    """Return the folder that *uri* starts at: what stands before its first wildcard."""
+    """Return the folder in *uri* before its first wildcard; *uri* itself without one."""
     if not _MAGIC.search(uri):
         return uri
     segments = uri.split("/")
@@ -41,18 +41,18 @@ def partition_columns(uri: str, roots: tuple[str, ...]) -> Partition:
     """Return the columns that the folders of the file at *uri* name: `date=2026-01-01/`.
 
     Folders count from the outermost of *roots* that *uri* lies in, and from the `k=v` folders
-    right above that root: whether a table, one of its partitions or a file in it is named, the
-    columns of a row are the same. Values are text, percent-decoded; names are too.
+    right above that root: so rows have the same columns whether the source is a table, one of its
+    partitions or a file in it. Names and values are percent-decoded text;
     `__HIVE_DEFAULT_PARTITION__` is None.
 
     Args:
-        uri: Of a file of the source, absolute.
+        uri: The absolute URI of a source file.
         roots: The URIs of the source, as in the spec; globs too.
 
     Raises:
         InvalidSpecError: Two folders name the same column.
     """
-    if "=" not in uri:  # as most have none, and a source may have 100,000 files
+    if "=" not in uri:  # true of most files, and a source may have 100,000
         return ()
     columns = [column for column in map(_column, _folders(uri, roots)) if column]
     names = [name for name, _ in columns]
@@ -96,17 +96,17 @@ def _column(segment: str) -> tuple[str, str | None] | None:
 def _decoded(text: str) -> str:
     try:
         return unquote(text, errors="strict")
-    except UnicodeDecodeError:  # it was no encoding of a text: the name as it stands
+    except UnicodeDecodeError:  # no percent-encoded text: the name as it is
         return text
 
 
 def wanted(partition: Partition, columns: tuple[str, ...] | None) -> Partition:
-    """Return those of *partition* that are among *columns*, or all."""
+    """Return the columns of *partition* that are in *columns*; all of them if *columns* is None."""
     return tuple(item for item in partition if columns is None or item[0] in columns)
 
 
 def add_to_rows(rows: Sequence[Row], partition: Partition) -> dict[int, str]:
-    """Add the columns to *rows*, in place; return the numbers of those that contradict them, and how."""
+    """Add *partition* to *rows*, in place; return, by number, how a row contradicts it."""
     faults: dict[int, str] = {}
     for name, value in partition:
         for number, row in enumerate(rows):
@@ -130,7 +130,7 @@ def _says(own: Any, value: str | None) -> bool:
 
 
 def contradicting_rows(table: pa.Table, partition: Partition) -> dict[int, str]:
-    """Return the number of each row of *table* that contradicts *partition*, and how."""
+    """Return, by row number, how a row of *table* contradicts *partition*."""
     faults: dict[int, str] = {}
     for name, value in partition:
         if name in table.column_names:
@@ -154,7 +154,7 @@ def _contradicting(column: pa.ChunkedArray, value: str | None) -> Sequence[int]:
 
 
 def add_to_table(table: pa.Table, partition: Partition) -> pa.Table:
-    """Return *table*, no row of which contradicts *partition*, with its columns: new ones last."""
+    """Return *table* with the columns of *partition*, new ones last. No row may contradict them."""
     import pyarrow as pa
 
     for name, value in partition:

@@ -1,4 +1,4 @@
-"""Rows that a format parses one record at a time, as chunks: most of what a `RowFormat` needs to read."""
+"""Chunks of rows that are parsed record by record: most of what a new `RowFormat` needs to read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Parse = Callable[[bytes], Row]
 
 
 class ParsedRows:
-    """The part of a chunk that only its rows decide."""
+    """The methods of a chunk that need only its parsed rows."""
 
     parsed: list[Row]
 
@@ -38,7 +38,7 @@ class ParsedRows:
 
     @cached_property
     def tables(self) -> list[RowTable]:
-        """The rows as tables; made of all of them, whatever batches there will be."""
+        """The rows of the chunk as tables, cut without regard to batches."""
         from batchrunner.formats.shapes import tables_of
 
         return list(tables_of(self.parsed))
@@ -57,8 +57,8 @@ class RecordChunk(ParsedRows):
 
     Attributes:
         parsed: The rows.
-        records: Those that hold the rows, in the same order.
-        parse: Makes a row of a record once more.
+        records: The records that the rows were parsed from, in the same order.
+        parse: Parses a record into its row.
         unit: What a position counts, see `Position`.
         bad: The records that hold no row.
     """
@@ -92,9 +92,9 @@ def chunk_of(
     columns: tuple[str, ...] | None,
     partition: Partition,
 ) -> RecordChunk:
-    """Return the rows of *records*, with those *columns* and what the folders of the file add.
+    """Parse *records* into a chunk: only *columns*, or all, with those of *partition* added.
 
-    A record that *parse* refuses, or that contradicts its folder, is a bad row.
+    A record that *parse* refuses, or that contradicts *partition*, is a bad row.
     """
     said = wanted(partition, columns)
 

@@ -1,8 +1,8 @@
-"""Which formats there are, by name and by the end of a file's name.
+"""The registry of formats: by name, and by the suffix of a file.
 
-A format is loaded when it is first asked for. Three ways lead to one that is not ours: `register`
-in this process, the entry point group `batchrunner.formats` of an installed package, or
-"package.module:Class" in place of a name.
+A format is loaded when it is first used. There are three ways to add one: `register` in this process,
+an entry point of an installed package in the group `batchrunner.formats`, or "package.module:Class"
+in place of a name.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _targets: dict[str, Any] = dict(BUILT_IN)
 _formats: dict[str, Format] = {}
 _has_entry_points = False
 _installed: set[str] = set()
-"""Names that come from entry points: of packages that the spec need not be about."""
+"""Names from entry points of installed packages, which the spec may not use."""
 _broken: set[str] = set()
-"""Those of them that could not be loaded."""
+"""Names in `_installed` whose format could not be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """A format, and the compression around the whole file (Parquet compresses inside)."""
+    """The format of a file, and the compression of the whole file (Parquet compresses inside)."""
 
     format: str
     compression: str | None = None
@@ -58,12 +58,13 @@ def register(name: str, target: str | Format | type[Format]) -> None:
     can name "package.module:Class" as its format.
 
     Args:
-        name: What specs call it.
+        name: The name of the format in specs.
         target: "package.module:attribute", or the format: a subclass of `RowFormat` or
             `TableFormat`, or an instance. Workers of Ray get it by pickle.
 
     Raises:
-        InvalidSpecError: The name is no word, or is that of another format.
+        InvalidSpecError: The name has other characters than letters, digits, '.', '_' and '-', or
+            another format has it.
     """
     if not _NAME.fullmatch(name):
         raise InvalidSpecError(
@@ -76,15 +77,15 @@ def register(name: str, target: str | Format | type[Format]) -> None:
 
 
 def registered() -> dict[str, Any]:
-    """Return the formats of this process that are not ours, for `take_over` in its workers."""
+    """Return the formats of this process that are not built in, for `take_over` in its workers."""
     left_out = BUILT_IN.keys() | _broken
     return {name: target for name, target in _targets.items() if name not in left_out}
 
 
 def take_over(formats: Mapping[str, Any]) -> None:
-    """Have the *formats* that are `registered` in the driver, in place of others of their names.
+    """Register the *formats* of the driver in this worker, in place of others with the same names.
 
-    A worker process may have served another driver before, which called another format so.
+    A worker process may have served another driver before, which used a name for another format.
     """
     for name, target in formats.items():
         if _targets.get(name) is not target:
@@ -93,22 +94,22 @@ def take_over(formats: Mapping[str, Any]) -> None:
 
 
 def is_target(name: str) -> bool:
-    """Return whether *name* is no name, but "package.module:attribute"."""
+    """Return whether *name* is not a registered name but "package.module:attribute"."""
     return ":" in name
 
 
 def is_known(name: str) -> bool:
-    """Return whether there is a format of this name; loads none."""
+    """Return whether there is a format called *name*, without loading it."""
     return name in _targets or is_target(name) or name in _with_entry_points()
 
 
 def format_names() -> list[str]:
-    """Return the names of all formats, those of installed packages included; loads none."""
+    """Return the names of all formats, those of installed packages included, without loading them."""
     return list(_with_entry_points())
 
 
 def format_named(name: str) -> Format:
-    """Return the format of this name, or at this "package.module:Class".
+    """Return the format called *name*, which may be "package.module:Class". Loads it on first use.
 
     Raises:
         InvalidSpecError: There is none, or it cannot be imported.
@@ -121,7 +122,7 @@ def format_named(name: str) -> Format:
 
 
 def unknown(name: str) -> str:
-    """Return the sentence for a format that is not known, with the ways out."""
+    """Return the error message for an unknown format, with the ways out."""
     return (
         f"there is no format {name!r}; use {' or '.join(_targets)}, install the package that has "
         'it, or name "package.module:Class"'
@@ -187,9 +188,10 @@ def file_kind(
     format: str | None = None,  # noqa: A002 - the spec's word
     says_it: bool = False,
 ) -> FileKind | None:
-    """Return the kind of the file *name*, or None when its name does not say.
+    """Return the format and compression of the file *name*; None if the name does not show them.
 
-    With *format*, the name only needs to say the compression, unless it is to *say it* too.
+    With *format*, the name has to show only the compression, unless *says_it*; if it shows another
+    format, the result is None.
     """
     stem, compression = _split_compression(name.lower())
     named = _named_by(stem, format)
@@ -204,7 +206,7 @@ def file_kind(
 def _named_by(stem: str, format: str | None) -> str | None:  # noqa: A002 - the spec's word
     if format is not None and stem.endswith(format_named(format).suffixes):
         return format
-    # Installed packages are asked only about a name that no other format takes: it is slow.
+    # Last, the formats of installed packages: it is slow to find and load them.
     return _taking(stem, _targets) or _taking(stem, _with_entry_points())
 
 
@@ -213,9 +215,9 @@ def _taking(stem: str, names: Iterable[str]) -> str | None:
 
 
 def _loadable(names: Iterable[str]) -> Iterator[tuple[str, Format]]:
-    """Yield the formats of these *names*; warn of those of installed packages that cannot be loaded.
+    """Yield the formats called *names*; skip broken ones of installed packages, with a warning.
 
-    They must not end the run of a spec that does not name them.
+    These must not end the run of a spec that does not name them.
     """
     for name in list(names):
         if name in _broken:
@@ -243,7 +245,7 @@ def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec'
 
 
 def part_suffixes() -> Iterator[str]:
-    """Yield the ends that names of parts can have, of all formats that were asked for so far."""
+    """Yield the suffixes that parts can have, in all formats that this process has found so far."""
     for name, made in _loadable({**_targets, **_formats}):
         for compression in made.compressions:
             yield part_suffix(name, compression)

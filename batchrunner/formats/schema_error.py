@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 class SchemaError(ValueError):
-    """A column does not fit: the message names it and both types."""
+    """A column does not fit a schema, or another column; the message names it and the reason."""
 
 
 def first_line(error: BaseException) -> str:
-    """Return what *error* says, without what follows its first line."""
+    """Return the first line of the message of *error*, at most 200 characters."""
     return str(error).partition("\n")[0][:200]

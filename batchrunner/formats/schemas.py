@@ -1,8 +1,8 @@
-"""Types of columns, grown by addition.
+"""Merges schemas: the types of columns may grow, and may not change.
 
 A type grows from null to any other, and a struct by new fields, at any depth. Strings are strings and
-lists are lists however Arrow keeps them (large, as views, as a dictionary). Everything else is another
-type.
+lists are lists however Arrow keeps them (large, as views, as a dictionary). Any other difference makes
+it another type, which is an error.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def grown(schema: pa.Schema, own: pa.Schema) -> pa.Schema:
-    """Return *schema* with what *own* adds to it; *schema* itself when that is nothing.
+    """Return *schema* with what *own* adds to it; *schema* itself if *own* adds nothing.
 
     Raises:
-        SchemaError: A column, or a field in it, has another type: both are named.
+        SchemaError: A column, or a field in it, has another type in *own*. The message has both types.
     """
     if schema.equals(own):
         return schema
@@ -92,7 +92,7 @@ def _grown_struct(kind: pa.DataType, own: pa.DataType, path: str) -> pa.DataType
 
 
 def _wider(kind: pa.DataType, own: pa.DataType) -> pa.DataType:
-    """Return *kind*; a dictionary with the indices of *own* if those reach further."""
+    """Return *kind*; if both types are dictionaries, with the wider indices of the two."""
     t = pa.types
     if not (t.is_dictionary(kind) and t.is_dictionary(own)):
         return kind
@@ -106,13 +106,13 @@ def _size(kind: pa.DataType) -> int | None:
 
 
 def is_the_same(kind: pa.DataType, own: pa.DataType) -> bool:
-    """Return whether two types have the same values, however Arrow keeps them."""
+    """Return whether two types have the same values, in whatever layout Arrow keeps them."""
     kind, own = _logical(kind), _logical(own)
     return kind.equals(own) or (family(kind) is not None and family(kind) == family(own))
 
 
 def drift(path: str, have: pa.DataType, want: pa.DataType) -> str:
-    """Return the sentence for a column that has another type than the sink."""
+    """Return the error message for a column that has another type in the sink."""
     return f"column {path!r}: {have} here, but {want} in the schema of the sink"
 
 
@@ -131,7 +131,7 @@ def family(kind: pa.DataType) -> str | None:
 
 
 def filled(schema: pa.Schema, whole: pa.Schema) -> pa.Schema:
-    """Return *schema* with the fields that *whole* has where an object of it is always empty."""
+    """Return *schema* with the type that *whole* has for each struct without fields, at any depth."""
     return pa.schema(
         [
             pa.field(f.name, _filled(f.type, whole.field(f.name).type))
@@ -156,6 +156,6 @@ def _filled(kind: pa.DataType, whole: pa.DataType) -> pa.DataType:
 
 
 def without_nulls(schema: pa.Schema, *, but: pa.Schema) -> pa.Schema:
-    """Return *schema* without the columns of nothing but nulls, save those that *but* has."""
+    """Return *schema* without its columns of type null, except those that *but* has."""
     keep = [f for f in schema if not pa.types.is_null(f.type) or f.name in but.names]
     return schema if len(keep) == len(schema) else pa.schema(keep)

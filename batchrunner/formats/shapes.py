@@ -1,9 +1,9 @@
-"""Rows of a file of objects as tables, cut where one table cannot hold them all as they are.
+"""Turns rows with keys of their own into tables, cut where one table cannot hold them exactly.
 
-A table has one type a column, and null where a row lacks a key. So rows go into one table as long as
-each column has one kind of value, and as long as a null in it says one thing: that the key is absent,
-or that it is there and null. Where that ends, the next table begins. It depends on the file alone, not
-on how many rows a batch has, or which of them are tried again.
+A table has one type for each column, and null where a row lacks a key. So rows go into one table as
+long as each column has one kind of value, and as long as null in it means one thing: that the key is
+absent, or that it is there and null. If not, the rows are halved. The cuts depend on the file alone,
+not on the size of batches, or on which rows are retried.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RowTable:
 
 
 def tables_of(rows: Sequence[Row], *, start: int = 0) -> Iterator[RowTable]:
-    """Yield *rows* as few tables, in order; *start* is the index of the first."""
+    """Yield *rows* as tables, in order, halved until a table can hold them; *start* is their index."""
     if not rows:
         return
     try:
@@ -61,10 +61,10 @@ def tables_of(rows: Sequence[Row], *, start: int = 0) -> Iterator[RowTable]:
 
 
 def _absences(objects: Sequence[Row]) -> Absent:
-    """Return what nulls mean in the table of *objects*.
+    """Return which nulls in the table of *objects* mean that the key is absent.
 
     Raises:
-        SchemaError: A key is absent in some and null in others.
+        SchemaError: A key is absent in some objects and null in others.
     """
     keys = objects[0].keys()
     uniform = all(one.keys() == keys for one in objects)
@@ -89,7 +89,7 @@ def _objects_in(values: Iterable[Any]) -> Iterator[Row]:
 
 
 def without_absent(rows: Sequence[Row], absent: Absent) -> Sequence[Row]:
-    """Return *rows*, which come from a table, without the keys whose null means that: in place."""
+    """Remove the keys that *absent* says null stands for from *rows* of a table; return *rows*."""
     if absent:
         for row in rows:
             _drop_absent(row, absent)
@@ -109,9 +109,9 @@ def _drop_absent(row: Row, absent: Absent) -> None:
 
 
 def without_guesses(table: pa.Table, inferred: pa.Schema) -> pa.Table:
-    """Return *table* with the type null for what is nothing but null in it, at any depth.
+    """Return *table* with the type null where all its values are null, at any depth.
 
-    Its type in *inferred* is that of other rows, which may fail, or be in another batch.
+    Their type in *inferred* comes from other rows, which may fail, or be in another batch.
     """
     for index, field in enumerate(table.schema):
         if field.name in inferred.names and inferred.field(field.name).type.equals(field.type):

@@ -1,8 +1,8 @@
-"""Rows that no reader could take as they stand: a value in them is none of its column's type.
+"""Finds rows with a value that is invalid for its column's type, which readers could not take.
 
-Parquet lets a file say "a string" of bytes that are no text. Arrow reads it so, hands it on and
-writes it again; Python cannot, and neither can the next reader. Such a row is no row. Looking costs
-one call per few thousand rows; only where something is wrong are these halved until it stands alone.
+In Parquet, bytes that are no text may be in a column of strings. Arrow reads and writes them all the
+same; Python cannot, and neither can the next reader. So such a row is a bad row. The check costs one
+call per few thousand rows; only if it fails are the rows halved until the bad row is found.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import orjson
 import pyarrow as pa
 
 Reason = Callable[[int, int], str | None]
-"""Returns what is wrong with some row from one number to another, or None."""
+"""Given the first row and one past the last, returns what is wrong with one of them, or None."""
 
 
 def unsound_rows(table: pa.Table) -> dict[int, str]:
-    """Return the number of each row that holds a value which is none of its type, and which it is."""
+    """Return, by row number, what is wrong with a row that has a value invalid for its type."""
     if _is_valid(table):
         return {}
     columns = [(name, _decoded(table.column(name))) for name in table.column_names]
@@ -37,7 +37,7 @@ def _is_valid(values: pa.Table | pa.ChunkedArray | pa.Array) -> bool:
 
 
 def guilty(start: int, stop: int, reason: Reason) -> Iterator[tuple[int, str]]:
-    """Yield the number of each row with which something is wrong, and what it is, in order."""
+    """Yield the number of each row for which *reason* returns a fault, with the fault, in order."""
     why = reason(start, stop)
     if why is None:
         return
@@ -50,9 +50,9 @@ def guilty(start: int, stop: int, reason: Reason) -> Iterator[tuple[int, str]]:
 
 
 def copy_of(pieces: Sequence[pa.ChunkedArray]) -> pa.Array:
-    """Return the values of *pieces*, and of nested ones nothing that only stands beside them.
+    """Return the values of *pieces* as a copy, without the nested values of rows beside them.
 
-    `take` would be shorter, but knows not every type.
+    `take` would be shorter, but does not support every type.
     """
     return pa.concat_arrays([chunk for piece in pieces for chunk in piece.chunks])
 
@@ -104,7 +104,7 @@ def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def with_own_words(table: pa.Table) -> pa.Table:
-    """Return *table* without the words in its dictionaries that only rows elsewhere use.
+    """Return *table* without the words of invalid dictionaries that none of its rows use.
 
     A row group shares a dictionary: one word that is no text would make all its rows unreadable.
     """
@@ -120,7 +120,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def shown(row: pa.Table) -> bytes:
-    """Return the one row of *row* as JSON; what JSON or Python cannot hold, in words. Never raises."""
+    """Return the single row in *row* as JSON. Never raises.
+
+    A value that JSON or Python cannot hold is shown as base64, or as a number with its type.
+    """
     columns = zip(row.column_names, row.columns, strict=True)
     return b"{%b}" % b",".join(
         orjson.dumps(name) + b":" + _shown(column[0]) for name, column in columns
@@ -135,7 +138,7 @@ def _shown(value: pa.Scalar) -> bytes:
 
 
 def _in_words(value: pa.Scalar) -> Any:
-    """Return *value* down to what Python cannot hold: that as its bytes, or as its number."""
+    """Return *value* as Python values; what Python cannot hold, as base64 or as a number."""
     if not value.is_valid:
         return None
     if isinstance(value, pa.StructScalar):

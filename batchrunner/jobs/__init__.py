@@ -1,4 +1,4 @@
-"""Jobs: one capability run each, executed somewhere else, recorded before it counts."""
+"""Jobs: each runs a capability once, elsewhere, and completes only when its run is recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The front door: one active job backend per process."""
+"""The functions that users call: configure the job backend of this process, submit and find jobs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from batchrunner.spec import AnalyticsStoreConfig
 _lock = threading.RLock()
 _active: JobBackend | None = None
 _replaced: list[JobBackend] = []
-"""Backends that were active before and have jobs: a shutdown waits for these, too."""
+"""Backends that were active earlier and have jobs: a shutdown waits for their jobs, too."""
 
 
 def configure_job_backend(
@@ -39,13 +39,13 @@ def configure_job_backend(
 ) -> None:
     """Choose where this process's jobs run, and where they are recorded.
 
-    Everything is checked here: the options first, then the store (by writing to it), then Ray. When
-    it raises, the backend that was active before stays active. Running jobs go on.
+    Everything is checked here: the options first, then the store (by writing to it), then Ray. If
+    this raises, the previous backend stays active. Running jobs go on.
 
     Args:
         kind: `"ray"`: jobs outlive this process, the same run is one job, and every process of the
             scope sees them all. `"ray-simple"`: a Ray task per job, found by this process only.
-            `"in-process"`: a thread per job, for tests of your own. Others by `register_job_backend`.
+            `"in-process"`: a thread per job, for your own tests. `register_job_backend` adds others.
         analytics_store: Where the workers record the runs: a config, or its fields.
         options: See the reference of job backends.
 
@@ -59,7 +59,7 @@ def configure_job_backend(
     fields = {"analytics_store": analytics_store, **options}
     checked = options_of(kind, fields)
     open_store(checked.analytics_store).check_writable()
-    # Ray reads it when it is imported, or else takes SIGTERM for itself and dies of it.
+    # Ray reads this when it is imported. Without it, Ray handles SIGTERM itself and dies of it.
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     with _lock:
         backend = backend_class(kind)(checked)
@@ -86,15 +86,15 @@ def submit_capability(  # noqa: PLR0913, PLR0917 - the contract's signature
     edition: str = "",
     **kwargs: Any,
 ) -> Job[CapabilityRunRef]:
-    """Run a capability somewhere else, and return the handle of the job at once.
+    """Submit a capability as a job, and return the job's handle at once.
 
     The worker runs `capability.run(models=…, datasets=…, metrics=…, config=…, use_cache=False)`,
     records the run in the analytics store, and only then reports success.
 
-    With "ray" and "in-process" the same run is one job, also when it completed long ago. The same run
-    is: the same `capability.id`, config, ids of datasets, models and metrics, further arguments, and
-    edition. Code, constructor arguments and the contents of datasets are not looked at; of a batch,
-    code is.
+    With "ray" and "in-process" the same run is one job, even if it completed long ago. Two runs are the
+    same if they have the same `capability.id`, config, ids of datasets, models and metrics, further
+    arguments, and edition. Code, constructor arguments and the contents of datasets do not count,
+    except the code of a batch.
 
     Args:
         capability: An object with `id` and `run`.
@@ -102,19 +102,19 @@ def submit_capability(  # noqa: PLR0913, PLR0917 - the contract's signature
         datasets: Argument of `run`.
         metrics: Argument of `run`.
         config: Argument of `run`.
-        use_cache: False.
+        use_cache: Must be False.
         job_name: Shown in listings; by default, the capability's id.
         resources: num_cpus, num_gpus, memory, accelerator_type, and custom resources by name. By
             default what the config asks for, or else the capability, or else one CPU.
-        edition: Another one runs the same run again, because its code or its data has changed. The
-            run is recorded as `<run_uid>-<edition>`, beside the first.
+        edition: Give another edition to run the same run again, because its code or its data has
+            changed. The run is recorded as `<run_uid>-<edition>`, beside the first.
         kwargs: Further arguments of `run`.
 
     Raises:
         NoJobBackendError: `configure_job_backend` was not called. Also a RuntimeError.
         InvalidSpecError: An argument does not fit. Also a ValueError.
-        CapabilityImportError: Something of it cannot be pickled.
-        BackpressureError: Too much at once. Nothing was started: retry in a moment.
+        CapabilityImportError: The capability or an argument cannot be pickled.
+        BackpressureError: Too many calls or jobs at once. Nothing was started: retry in a moment.
     """
     backend = _required("submit_capability")
     inputs = {
@@ -127,9 +127,9 @@ def submit_capability(  # noqa: PLR0913, PLR0917 - the contract's signature
     }
     check_call(capability, inputs)
     edition = checked_edition(edition)
-    if isinstance(capability, BatchCapability):  # it has the edition in its config and its run_uid
+    if isinstance(capability, BatchCapability):  # its config and its run_uid contain the edition
         capability, edition = capability.of_edition(edition), ""
-    # First: what cannot be pickled usually has no identity either, and this is the better reason.
+    # First: an object that cannot be pickled usually has no identity either, and this error says more.
     call = pickled_call(capability, inputs, edition=edition)
     request = JobRequest(
         key=run_key(capability, inputs, edition=edition) if backend.deduplicates else "",
@@ -160,11 +160,11 @@ def list_jobs(
     status_filter: JobStatus | Sequence[JobStatus] | None = None,
     submitted_before_ts: float | None = None,
 ) -> Jobs:
-    """Return jobs, newest first; none when no backend is configured.
+    """Return jobs, newest first; an empty list if no backend is configured.
 
     Args:
-        limit: How many at most; None for all.
-        status_filter: Only jobs in this state, or in one of these.
+        limit: The most jobs to return; None for all.
+        status_filter: Only jobs with this status, or with one of several.
         submitted_before_ts: Only jobs submitted earlier, in seconds since 1970.
 
     Raises:
@@ -195,7 +195,7 @@ def shutdown_job_backend(
         backends = _all_backends()
         if wait:
             _wait_for_all(backends, timeout=timeout)
-            for backend in backends:  # last: a handle is asked over what it closes
+            for backend in backends:  # last: waiting for jobs needs the connection
                 backend.close()
             backends = []
         _replaced[:] = backends

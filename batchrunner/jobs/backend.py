@@ -1,6 +1,6 @@
-"""The contract of a job backend, and the kinds of backends by name.
+"""The contract of a job backend, and the registry of backends by name.
 
-`batchrunner.testing.jobs_contract` has the contract as tests, which every backend inherits.
+`batchrunner.testing.jobs_contract` tests the contract; the tests of every backend inherit from it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from batchrunner.jobs.request import JobRequest, PickledCall
 
 
 class JobBackend(JobTracker, Protocol):
-    """Where jobs run, and where they are found again. Every method is safe in several threads.
+    """Runs jobs, and finds them again. Every method is safe in several threads.
 
-    What holds for every backend: a job is in one of the states of `JobStatus`, and a terminal one
-    never changes. A job is COMPLETED only when its run is durably recorded in the analytics store. A
-    job that waits for resources is PENDING. What the user's code raises fails its own job, and
+    Every backend promises: a job has one of the statuses of `JobStatus`, and a terminal one never
+    changes. A job is COMPLETED only when its run is durably recorded in the analytics store. A job
+    that waits for resources is PENDING. An exception of the user's code fails its own job, and
     nothing else. No secret of the options is written to a log, a message or a journal.
 
     Attributes:
-        options_type: The backend's options, checked before a backend is made.
+        options_type: The class of the backend's options, which are checked before a backend is made.
         deduplicates: Whether the same run (`request.key`) is one job, as long as that is pending,
-            running or completed. Such a backend requires that everything submitted has an identity.
+            running or completed. Then capabilities and their arguments must have an identity.
     """
 
     options_type: ClassVar[type[JobBackendOptions]]
@@ -37,32 +37,32 @@ class JobBackend(JobTracker, Protocol):
         """Make a backend with *options*, of `options_type`. Touches nothing outside this object."""
 
     def open(self, before: Sequence[JobBackend]) -> None:
-        """Get ready for jobs: connect, start what the backend needs. Called once, before all others.
+        """Connect, and start what the backend needs. Called once, before all other methods.
 
         Args:
-            before: The backends that this process used before, and whose jobs may run. None of them
-                is interrupted.
+            before: The backends that this process used earlier, whose jobs may still run. `open` must
+                not interrupt these jobs.
 
         Raises:
-            InvalidSpecError: The options do not fit what is there.
-            RunRefusedError: Getting ready would end a job of *before*.
-            CannotStartError: What runs the jobs cannot be reached or started.
+            InvalidSpecError: The options contradict what already runs, such as the scope's registry.
+            RunRefusedError: It would end a job of the backends *before*.
+            CannotStartError: The service that runs the jobs cannot be reached or started.
         """
 
     def submit(self, request: JobRequest, call: PickledCall) -> Job[Any]:
-        """Start a job, or find the one that holds the same run; return its handle without waiting.
+        """Start a job, or find the job of the same run; return its handle without waiting.
 
-        Idempotent where the backend deduplicates: two requests with one `nonce` are one job.
+        Idempotent if the backend deduplicates: two requests with the same `nonce` are one job.
 
         Raises:
-            BackpressureError: There is too much to do. Nothing was started.
+            BackpressureError: Too many calls or jobs are under way. Nothing was started.
         """
 
     def get(self, job_id: str) -> Job[Any]:
         """Return the handle of a job.
 
         Raises:
-            UnknownJobError: There is no such job; the message says where it was looked for.
+            UnknownJobError: There is no such job; the message names the scope or process searched.
         """
 
     def select(self, selection: Selection) -> Jobs:
@@ -70,7 +70,7 @@ class JobBackend(JobTracker, Protocol):
 
     @property
     def has_jobs(self) -> bool:
-        """Whether this process submitted jobs that may run: then a shutdown waits for them."""
+        """Whether this process submitted jobs that may still run: a shutdown waits for them."""
 
     def unfinished(self) -> list[Job[Any]]:
         """Return the jobs that this process submitted and that have not ended."""
@@ -83,7 +83,7 @@ class JobBackend(JobTracker, Protocol):
         """
 
     def close(self) -> None:
-        """Release what `open` took; handles stay usable as far as they can. Idempotent."""
+        """Release what `open` acquired. Handles stay usable as far as possible. Idempotent."""
 
 
 _ENTRY_POINTS = "batchrunner.job_backends"
@@ -95,10 +95,10 @@ _targets = {
 
 
 def register_job_backend(name: str, target: str | type[JobBackend]) -> None:
-    """Have `configure_job_backend(name, ...)` use *target*, in this process. Repeating it is harmless.
+    """Make `configure_job_backend(name, ...)` use *target*, in this process. Idempotent.
 
-    An installed package needs no call: an entry point *name* in the group `batchrunner.job_backends`
-    is found by itself.
+    An installed package needs no call: its entry points in the group `batchrunner.job_backends` are
+    found automatically.
 
     Args:
         name: The kind that `configure_job_backend` takes.
@@ -123,11 +123,11 @@ def register_job_backend(name: str, target: str | type[JobBackend]) -> None:
 
 
 _classes: dict[str, type[JobBackend]] = {}
-"""Registered as classes: one that was defined in a function cannot be imported."""
+"""Backends registered as classes: a class defined inside a function cannot be imported by name."""
 
 
 def backend_class(kind: str) -> type[JobBackend]:
-    """Return the class of the backends of a *kind*; import it, if need be.
+    """Return the backend class of a *kind*, imported if necessary.
 
     Raises:
         InvalidSpecError: There is no such kind; the message lists the kinds.
@@ -151,7 +151,7 @@ def options_of(kind: str, fields: Mapping[str, Any]) -> JobBackendOptions:
     """Return the options of a *kind* of backend, checked.
 
     Raises:
-        InvalidSpecError: There is no such kind, or with everything that is wrong with the options.
+        InvalidSpecError: There is no such kind, or options are wrong; the message lists all that are.
         CannotStartError: The class of the backend cannot be imported.
     """
     return backend_class(kind).options_type.of(fields)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The log of a job has the records of this logger, at INFO: how the batch goes.
+# A job's log includes the records of this logger from INFO on: the progress of the batch.
 _log = logging.getLogger("batchrunner.driver.session")
 
 _LEASE_SECONDS = 90.0
@@ -52,20 +52,20 @@ _DECIDED = (
 class BatchCapability:
     """Runs a batch to its end, in the cluster that its job runs in.
 
-    Started again on any node after its node died, it resumes from the checkpoint. Batches of the same
+    If its node dies, the retry on another node resumes from the checkpoint. Batches with the same
     spec, code and edition are the same job.
 
     Attributes:
-        id: What the runs are recorded under.
-        default_num_cpus: CPUs of the process that drives the batch. 0 on Ray: the workers ask for
-            their own, and a driver that holds a CPU could keep the last one from starting.
+        id: The capability's id in the analytics store.
+        default_num_cpus: CPUs of the process that drives the batch. 0 on Ray: the workers reserve
+            their own, and a driver that holds a CPU could keep the last worker from starting.
         default_num_gpus: GPUs of that process.
-        default_max_retries: High, as a retry resumes: it costs the shards in flight only.
+        default_max_retries: High, since a retry resumes: it repeats only the shards in flight.
 
     Args:
         spec: The batch. It runs in the job's cluster, not at its `ray.address`.
-        edition: Another edition is another job: for a source that has grown, say, when the spec is
-            to be run again.
+        edition: Another edition is another job: to run the same spec again after its source has
+            grown, for example.
     """
 
     default_num_gpus = 0.0
@@ -78,10 +78,10 @@ class BatchCapability:
         self.default_num_cpus = spec.execution.num_cpus if local else 0.0
 
     def of_edition(self, edition: str) -> BatchCapability:
-        """Return the same batch in *edition*; "" stands for the one that it has.
+        """Return the same batch in *edition*; with "", in the edition that it has.
 
         Raises:
-            InvalidSpecError: It has another one already.
+            InvalidSpecError: The batch has another edition already.
         """
         if edition in ("", self._edition):
             return self
@@ -99,7 +99,7 @@ class BatchCapability:
         config: Any = None,  # noqa: ARG002
         use_cache: bool = False,  # noqa: ARG002
     ) -> CompletedRun:
-        """Run the batch, or resume it, and return what is to be recorded. Idempotent.
+        """Run the batch, or resume it, and return the run to record. Idempotent.
 
         Raises:
             ShardFailedError: Some shards failed, or too many rows. The committed shards are kept.
@@ -111,15 +111,15 @@ class BatchCapability:
         report = _after_the_predecessor(self._retried)
         if not report.ok:
             raise _incomplete(report)
-        # The store keeps the first record of a run, and another edition has other numbers.
+        # The store keeps only the first record of a run, and another edition has other figures.
         uid = run_uid_of(report.run_uid, self._edition)
-        # A batch whose spec has a store has recorded itself there.
+        # If the spec has a store, the batch has recorded itself there.
         records = [] if report.ref else [self._record(report, run_uid=uid)]
         return CompletedRun(uid, self.id, records, outputs_uri=report.sink)
 
     def _retried(self) -> BatchReport:
-        # `retry`, not `run`: a user who submits a batch again means its quarantined shards, too. But
-        # not `mended`: changed code that is accepted unasked would mix two outputs.
+        # `retry`, not `run`: a user who submits a batch again wants its quarantined shards retried,
+        # too. But not `mended`: accepting changed code unasked would mix the outputs of two versions.
         try:
             return self._runner().retry(mended=False)
         except SpecChangedError as error:
@@ -149,13 +149,13 @@ class BatchCapability:
         )
 
     def _create_config(self) -> dict[str, Any]:
-        """Return what identifies this batch: all that decides its output, the sink, and the edition."""
+        """Return the identity of this batch: all that decides its output, the sink, and the edition."""
         decisive = self._runner().decisive_fields()
         return {"decisive": decisive, "sink": self._spec.sink.uri, "edition": self._edition}
 
 
 def _after_the_predecessor(work: Callable[[], T]) -> T:
-    """Do *work*; wait and retry while an attempt that died a moment ago may hold the lease."""
+    """Call *work*; while an attempt that died a moment ago may hold the lease, wait and retry."""
     deadline = time.monotonic() + _LEASE_SECONDS
     while True:
         try:
@@ -193,7 +193,7 @@ def _reasons(report: BatchReport) -> list[str]:
 
 
 def _ways_out(report: BatchReport, *, too_many_rows: bool) -> list[str]:
-    """Return the next commands: submitting the batch again fixes neither code nor rows."""
+    """Return the next commands for the user: submitting again fixes neither code nor rows."""
     if too_many_rows:
         return [*_SEE, _FIX_ROWS]
     if report.exit_code != ShardFailedError.exit_code:  # the environment's fault: it may pass

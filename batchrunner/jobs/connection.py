@@ -1,4 +1,4 @@
-"""This process's connection to Ray, which all its job backends on Ray share."""
+"""This process's connection to Ray, shared by all its job backends on Ray."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class RayConnection:
-    """Opens and closes the connection, and keeps whether it was opened here. Safe in several threads."""
+    """Opens and closes the connection, and records who opened it. Safe in several threads."""
 
     def __init__(self) -> None:
         self._made: RaySpec | None = None
@@ -29,11 +29,11 @@ class RayConnection:
         self._lock = threading.Lock()
 
     def is_ours(self) -> bool:
-        """Whether this process is connected, by `open` and not by the user's own `ray.init`."""
+        """Whether the connection was made by `open`, and not by the user's own `ray.init`."""
         return self._made is not None and connection_id() == self._id
 
     def is_local(self) -> bool:
-        """Whether the Ray in use ends with this process."""
+        """Whether `open` started the Ray in use, which therefore ends with this process."""
         return self.is_ours() and self._made is not None and self._made.address == "local"
 
     def open(self, spec: RaySpec, *, asked: bool, anew: bool) -> None:
@@ -41,21 +41,22 @@ class RayConnection:
 
         Args:
             spec: The Ray to connect to.
-            asked: Whether the user named an address or an environment: then warn if they do not
-                count, because there is a connection to another one.
-            anew: Close the connection that there is, first.
+            asked: Whether the user named an address or an environment: then warn if they are ignored,
+                because this process is connected to another Ray.
+            anew: First close the present connection.
 
         Raises:
-            RayUnavailableError: Ray does not start, or is not there.
+            RayUnavailableError: Ray does not start, or cannot be reached.
         """
         with self._lock:
             self._open(spec, asked=asked, anew=anew)
 
     def keep_open(self, spec: RaySpec) -> None:
-        """Connect again to the cluster of before, if the connection was lost.
+        """Reconnect to the same cluster if the connection was lost.
 
         Raises:
-            RayUnavailableError: It is not there, or it was this process's own: the jobs ended with it.
+            RayUnavailableError: The cluster cannot be reached, or this process had started it: then its
+                jobs ended with the connection.
         """
         with self._lock:
             if connection_id() is None and resolve(spec.address) == LOCAL:
@@ -69,7 +70,7 @@ class RayConnection:
     def _open(self, spec: RaySpec, *, asked: bool, anew: bool) -> None:
         import ray
 
-        if anew or is_lost_client():  # Ray refuses to connect as long as the lost one is kept
+        if anew or is_lost_client():  # Ray refuses to connect until the lost connection is closed
             ray.shutdown()
         if not is_connected():
             self._made = None
@@ -85,22 +86,22 @@ class RayConnection:
         """Close the connection, if `open` made it; a Ray that `open` started ends. Idempotent."""
         import ray
 
-        # A connection that the user's own `ray.init` made is left alone; a lost one is of no use.
+        # Leave a connection of the user's own `ray.init` open, unless it is lost.
         if self.is_ours() or is_lost_client():
             ray.shutdown()
         self._made = None
 
 
 CONNECTION = RayConnection()
-"""One per process, as Ray has it."""
+"""The one connection of this process: Ray allows no second one."""
 
 
 class OnRay:
-    """The half of a job backend that has to do with the connection.
+    """The methods of a job backend on Ray that open and close the connection.
 
     Attributes:
-        ends_with_connection: Whether the backend's jobs end when this process disconnects, even from
-            a cluster that goes on.
+        ends_with_connection: Whether the backend's jobs end when this process disconnects, even if
+            the cluster goes on.
     """
 
     ends_with_connection: ClassVar[bool]
@@ -114,7 +115,7 @@ class OnRay:
         Raises:
             RunRefusedError: `force_reinit` would end running jobs of *before*, the backends configured
                 earlier in this process.
-            RayUnavailableError: Ray does not start, or is not there.
+            RayUnavailableError: Ray does not start, or cannot be reached.
         """
         options = self._ray_options
         if options.force_reinit:
@@ -128,7 +129,7 @@ class OnRay:
 
 
 def _refuse_to_end_jobs(backends: Sequence[JobBackend]) -> None:
-    # Jobs of "ray" in a cluster that was joined outlive the connection, so they are not asked for.
+    # Jobs of "ray" outlive the connection to a cluster that was joined, so they need not be checked.
     is_local = CONNECTION.is_local()
     running = [
         job
@@ -153,10 +154,10 @@ def is_connected() -> bool:
 
 
 def connection_id() -> str | None:
-    """Return a name that only this process's present connection has; None without a connection.
+    """Return a unique name of this process's present connection; None without a connection.
 
-    Every Ray begins its job ids anew, so the session is part of the name. A `ray://` connection has a
-    name of its own here: its cluster, asked for the session, may be gone.
+    Every Ray counts its job ids from the start, so the name contains Ray's session. For `ray://`, it is
+    the client's id instead: the cluster that would return the session may be gone.
     """
     if not is_connected() or is_lost_client():
         return None
@@ -176,9 +177,9 @@ def is_ray_client() -> bool:
 
 
 def is_lost_client() -> bool:
-    """Whether this process has a `ray://` connection whose other end is gone.
+    """Whether this process has a `ray://` connection whose server is gone.
 
-    Ray itself detects that half a minute late, and raises a bare ValueError until then.
+    Ray detects that half a minute late, and raises a bare ValueError until then.
     """
     worker = _client() if "ray" in sys.modules else None
     if worker is None:
@@ -187,20 +188,20 @@ def is_lost_client() -> bool:
 
 
 def is_loss_of_client(error: Exception) -> bool:
-    """Whether Ray raised *error* because the other end of a `ray://` connection is gone."""
+    """Whether Ray raised *error* because the server of a `ray://` connection is gone."""
     of_grpc = type(error).__module__.partition(".")[0] == "grpc"
     return of_grpc or isinstance(error, ConnectionError) or "closed channel" in str(error)
 
 
 def _client() -> Any:
-    """Return Ray's own end of the `ray://` connection; None without one."""
+    """Return Ray's client object of the `ray://` connection; None without one."""
     from ray.util.client import ray as client
 
     return client.get_context().client_worker  # type: ignore[no-untyped-call]  # Ray is half typed
 
 
 def _is_refused(address: str) -> bool:
-    """Whether the address refuses connections. One that is only slow to answer does not."""
+    """Whether *address* refuses connections; False if it is only slow to answer."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
@@ -212,7 +213,7 @@ def _is_refused(address: str) -> bool:
 
 
 def runtime_env_here() -> dict[str, Any]:
-    """Return this process's runtime environment as workers get it: with URIs of uploaded packages."""
+    """Return this process's runtime environment for workers, with URIs of the uploaded packages."""
     import ray
 
     return dict(ray.get_runtime_context().runtime_env or {})

@@ -1,4 +1,4 @@
-"""One job's life, inside the registry actor: started, retried, cancelled, ended."""
+"""Runs one job to its end, inside the registry actor: starts, retries and cancels it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchrunner.jobs.outcome import JobStatus, Outcome
 from batchrunner.jobs.worker_task import failure_of, loss_of
 
 Launch = Callable[[int], Any]
-"""Starts an attempt, by number: a streaming generator of `begin_and_perform`."""
+"""Starts the attempt with a number; returns Ray's stream of what `begin_and_perform` yields."""
 
 _CANCEL_SECONDS = 20.0
 _MAX_PAUSE = 5.0
@@ -27,9 +27,9 @@ class Controller:
     """Drives one job to its end.
 
     Attributes:
-        submission: What was submitted.
-        state: Where the job stands.
-        ended: When it ended, by this process's monotonic clock; None when it has not.
+        submission: The job as it was submitted.
+        state: The present state of the job.
+        ended: When the job ended, by this process's monotonic clock; None while it has not.
         waiting: How many calls wait for the end.
     """
 
@@ -45,13 +45,13 @@ class Controller:
         self._done = asyncio.Event()
 
     async def live(self, attempt: int) -> None:
-        """Run the job to its end, from this *attempt* on. Raises nothing: every job ends."""
+        """Run the job to its end, beginning with this *attempt*. Raises nothing: every job ends."""
         try:
             outcome = await self._outcome(attempt)
         except Exception as error:  # noqa: BLE001 - a job must end, whatever went wrong
             _log.exception("the controller of job %s failed", self.submission.job_id)
             outcome = Outcome.of_exception(error)
-        self._launch, self._running = None, None  # what they hold is large
+        self._launch, self._running = None, None  # they refer to large objects
         self.state = JobState.ended(outcome)
         self.ended = time.monotonic()
         self._done.set()
@@ -85,7 +85,7 @@ class Controller:
             if not isinstance(ended, str):
                 outcome, is_written = ended
                 return outcome if is_written else await self._end(outcome)
-            # First of all: the worker may have died after it had written the end to the journal.
+            # First: the worker may have written the end to the journal before it died.
             stored: Outcome | None = await _io(self._journal.outcome, self.submission.job_id)
             if stored is not None:
                 return stored
@@ -102,13 +102,13 @@ class Controller:
     async def _retry(self, attempt: int, *, why: str) -> int:
         self.state = JobState(JobStatus.PENDING)
         _log.warning("job %s is retried: %s", self.submission.job_id, why)
-        # Before the start: a registry that dies in between must not allow one attempt more.
+        # Before the start: if the registry dies in between, the attempt must count.
         await _io(self._journal.add_attempt, self.submission, attempt + 1)
         await asyncio.sleep(min(0.1 * attempt, _MAX_PAUSE))
         return attempt + 1
 
     async def _attempt(self, number: int) -> tuple[Outcome, bool] | str:
-        """Return how the job ended and whether the journal has that, or why its worker is lost."""
+        """Return the outcome and whether the journal has it, or the reason why the worker is lost."""
         from ray.exceptions import RayError, RayTaskError
 
         if self._cancelling:  # during the pause before a retry, when there was no task to cancel
@@ -126,11 +126,11 @@ class Controller:
 
 
 def write_end(journal: Journal, job_id: str, outcome: Outcome) -> Outcome:
-    """Make the end of a job durable, and return it; or the end that was there: the first counts.
+    """Write the end of a job durably, and return it; return the stored end if there is one already.
 
-    When the journal cannot be written, a completed job becomes a failed one, even if its run is
-    recorded: the next reader finds no end, and decides that the job was lost. A terminal state never
-    changes.
+    If the journal cannot be written, a completed job becomes a failed one, even if its run is
+    recorded: the next reader will find no end and decide that the job was lost, and a terminal status
+    must not change.
     """
     try:
         stored = journal.end(job_id, outcome)
@@ -139,7 +139,7 @@ def write_end(journal: Journal, job_id: str, outcome: Outcome) -> Outcome:
         if outcome.status is not JobStatus.COMPLETED:
             return outcome
         return Outcome.failed(f"the run is recorded, but the end of the job is not: {error}")
-    return outcome if stored == outcome else stored  # ours has the cause, which is not stored
+    return outcome if stored == outcome else stored  # *outcome* has the cause, which is not stored
 
 
 def _lost(why: str, attempts: int) -> Outcome:

@@ -1,4 +1,4 @@
-"""The entries of the journal, and how they are stored."""
+"""The entries of the journal, and their format in storage."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from batchrunner.jobs.request import JobRequest
 from batchrunner.storage import json_documents
 
 FORMAT_VERSION = 1
-"""Raised when an older reader would misunderstand; new fields alone do not raise it."""
+"""Increased when an older reader would misunderstand entries; new fields alone do not increase it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What runs a job: a Ray cluster, or a process of the backend "in-process".
+    """Where a job runs: a Ray cluster, or a process of the backend "in-process".
 
     Attributes:
-        id: Id of the head node, or of the process: another one after every start.
+        id: Id of the head node, or of the process: a new one after every start.
         address: host:port of the control store, or of the process. It listens while jobs can run.
-        registry: What looks after the job there: namespace/name of an actor, or "in-process".
+        registry: The registry actor of the job, as namespace/name, or "in-process".
     """
 
     id: str
@@ -33,14 +33,14 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A job as it was submitted: a request, under a number. Without secrets: it is stored.
+    """A job as it was submitted: a request, under a number. It holds no secrets, as it is stored.
 
     Attributes:
-        job_id: Names the job.
+        job_id: The id of the job.
         number: Counts the jobs of one logical run, from 1.
-        request: What was asked for.
+        request: What the client asked for.
         cluster: Where the job runs.
-        store_uri: Where the run is recorded.
+        store_uri: The analytics store that the run is recorded in.
     """
 
     job_id: str
@@ -50,15 +50,15 @@ class Submission:
     store_uri: str
 
     def to_bytes(self) -> bytes:
-        """Return what is stored: one flat object, as it was before requests were values."""
+        """Return the stored form: one flat JSON object, in which `request` is no object of its own."""
         fields = dataclasses.asdict(self)
-        # The id as it was before it named the scope: older versions find the job by it.
+        # The id without the scope, as in older versions, which find the job by it.
         job_id = f"{self.request.key}-{self.number}"
         return to_json({**fields.pop("request"), **fields, "job_id": job_id})
 
     @classmethod
     def from_bytes(cls, data: bytes, *, name: str, job_id: str) -> Self:
-        """Return what `to_bytes` stored under *name*. Fields of later versions are passed over.
+        """Return the submission that `to_bytes` stored as *name*. Ignores fields of later versions.
 
         Raises:
             NewerFormatError: A field is missing, or the entry is of a later format.
@@ -81,17 +81,17 @@ class Submission:
 
 _REQUEST_FIELDS = tuple(field.name for field in dataclasses.fields(JobRequest))
 _MAY_BE_MISSING: Mapping[str, Any] = {"created_by": "", "versions": {}, "nonce": ""}
-"""In place of the defaults of a request, which are this process's."""
+"""Values for fields that an old entry lacks; the defaults of a request would describe this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournaledJob:
-    """Everything that the journal holds of a job.
+    """Everything that the journal records about a job.
 
     Attributes:
-        submission: What was submitted.
-        attempts: How often it was started, as far as the journal says; at least 1.
-        outcome: How it ended; None when it has not.
+        submission: The job as it was submitted.
+        attempts: How often the job was started, by the journal; at least 1.
+        outcome: How the job ended; None while it has not.
     """
 
     submission: Submission
@@ -105,19 +105,19 @@ def to_json(fields: Mapping[str, Any]) -> bytes:
 
 
 def fields_of(data: bytes, *, name: str) -> dict[str, Any]:
-    """Return what is stored in *name*.
+    """Return the fields of an entry, *data*; *name* is its name in error messages.
 
     Raises:
-        NewerFormatError: It is of a later format, or no JSON.
+        NewerFormatError: The entry is of a later format, or no JSON.
     """
-    # A torn entry raises the same error: the caller passes the job over, and goes on with the others.
+    # A torn entry raises the same error: the caller skips the job, and continues with the others.
     return json_documents.from_json(
         data, name=f"the journal's {name}", newest=FORMAT_VERSION, damaged=NewerFormatError
     )
 
 
 def unreadable(name: str, fields: Mapping[str, Any]) -> NewerFormatError:
-    """Return the error of an entry *name* whose *fields* this version cannot read."""
+    """Return the error for an entry *name* whose *fields* this version cannot read."""
     return NewerFormatError(
         f"the journal's {name} is of format {fields.get('version')!r}; this batchrunner reads "
         f"{FORMAT_VERSION}. Use the version that wrote it"

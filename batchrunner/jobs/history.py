@@ -1,4 +1,4 @@
-"""What became of a scope's jobs: ended, lost, or running in another cluster; and how long they stay."""
+"""Decides which jobs of a scope have ended, are lost or still run, and when the journal drops them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cluster_here(registry: str) -> Cluster:
 def cluster_is_gone() -> bool:
     """Whether the cluster of this process has stopped listening.
 
-    Through `ray://` the head's client port stands for all of it.
+    With `ray://`, only the client port of the head node is tried.
     """
     import ray
 
@@ -44,10 +44,11 @@ def cluster_is_gone() -> bool:
 
 
 def is_gone(cluster: Cluster, *, here: Cluster) -> bool:
-    """Whether the jobs of *cluster* can end no more.
+    """Whether the jobs of *cluster* are lost: no process is left that could end them.
 
-    A cluster that was started anew has another head node, so its jobs of before are lost. Any other
-    cluster is there as long as its address listens. In our own, the registry actor decides.
+    In this process's cluster, they are lost if their registry actor is gone. If another cluster
+    listens at our address, it was started anew, and the jobs of its predecessor are lost. Any other
+    cluster is there as long as its address listens.
     """
     if cluster.id == here.id:
         return cluster.registry != here.registry and not _has_actor(cluster.registry)
@@ -76,19 +77,19 @@ def _is_listening(address: str) -> bool:
 
 _GONE_SECONDS = 2.0
 IN_PROCESS = "in-process"
-"""The registry of the jobs that a process runs by itself."""
+"""`Cluster.registry` of jobs that run in a thread of a process."""
 
 
 class History:
-    """Decides what became of jobs, and which job holds a run. Safe in several threads.
+    """Decides whether jobs have ended or are lost, and which job holds a run. Safe in several threads.
 
     Attributes:
-        journal: What it reads, and where it writes that a job is lost.
+        journal: The journal that it reads, and in which it records that a job is lost.
 
     Args:
-        journal: As above.
+        journal: The same.
         here: The cluster and registry of this process.
-        alive: Returns the state of a job that this process starts or looks after, else None.
+        alive: Returns the state of a job that this process starts or runs; None for other jobs.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class History:
         self._gone: dict[Cluster, tuple[float, bool]] = {}
 
     def settle(self, job: JournaledJob) -> JobView:
-        """Return a job and where it stands. Durably fail one that no process can end any more."""
+        """Return *job* with its state. Record durably that it failed if no process can end it any more."""
         submission, outcome = job.submission, job.outcome
         if outcome is None:
             state = self._alive(submission.job_id)
@@ -117,8 +118,8 @@ class History:
     def holder(self, request: JobRequest) -> tuple[JobView | None, int]:
         """Return the job that holds the run of *request*, if there is one, and the next free number.
 
-        Pending, running and completed jobs hold their run. Failed and cancelled ones release it, save
-        for the request that they were made of: it was sent twice.
+        A pending, running or completed job holds its run. A failed or cancelled one does not, except
+        against its own request, which the client then sent twice.
         """
         latest = self.journal.latest(request.key)
         if latest is None:
@@ -133,9 +134,9 @@ class History:
         """Return the scope's jobs, newest first.
 
         Args:
-            live: The jobs that this process holds in memory. One that has ended is listed only as
+            live: The jobs that this process holds in memory. A job that has ended is listed only as
                 long as it is in the journal.
-            selection: Which to return.
+            selection: Which jobs to return.
         """
         job_ids = self.journal.jobs()
         held = {job: v for job, v in live.items() if job in job_ids or v.state.outcome is None}
@@ -144,7 +145,7 @@ class History:
         return list(selection.of(views, status=lambda view: view.state.status))
 
     def _views(self, job_ids: list[str]) -> list[JobView]:
-        # What has ended never changes, so it is read once: a listing may be of thousands.
+        # A job that has ended never changes, so it is read only once: a listing may have thousands.
         ended = self._ended
         read = self.journal.read_many([job for job in job_ids if job not in ended])
         views = {job: ended[job] for job in job_ids if job in ended}
@@ -153,11 +154,11 @@ class History:
         return list(views.values())
 
     def _is_ours_or_gone(self, cluster: Cluster) -> bool:
-        """Whether no other process looks after the jobs of *cluster*."""
+        """Whether *cluster* is that of this process, or is gone with its jobs."""
         if cluster == self._here:
             return True
         at, gone = self._gone.get(cluster, (-_GONE_SECONDS, False))
-        if time.monotonic() - at >= _GONE_SECONDS:  # once for many jobs: it may take a second
+        if time.monotonic() - at >= _GONE_SECONDS:  # checked once for many jobs: it may take a second
             gone = is_gone(cluster, here=self._here)
             self._gone[cluster] = time.monotonic(), gone
         return gone
@@ -174,15 +175,15 @@ _MOST_BETWEEN = 100
 
 
 def prune_after(options: RayOptions) -> int:
-    """Return how many jobs may end before the journal is pruned again: a tenth of what it keeps."""
+    """Return how many jobs may end until the journal is pruned: a tenth of what it keeps, at most 100."""
     most = options.max_retained_terminal_jobs_per_scope
     return _MOST_BETWEEN if most is None else max(1, min(most // 10, _MOST_BETWEEN))
 
 
 def prune_journal(journal: Journal, options: RayOptions) -> None:
-    """Remove ended jobs that are too many or too old; the oldest first. Idempotent.
+    """Remove jobs that ended too long ago, and the oldest if too many have ended. Idempotent.
 
-    Ages are taken by the clocks of two machines, so a retention of minutes is unreliable.
+    An age depends on the clocks of two machines, so a retention of minutes is unreliable.
     """
     most, age = options.max_retained_terminal_jobs_per_scope, options.terminal_job_retention_s
     ended = [job_id for job_id, has_ended in journal.jobs().items() if has_ended]

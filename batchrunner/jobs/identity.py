@@ -1,4 +1,4 @@
-"""Which run is asked for: its key, which makes one job of the same run, and its edition."""
+"""The identity of a run: its key, by which submissions of the same run are one job, and its edition."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from batchrunner.analytics.completed_run import RUN_WANTED
 from batchrunner.errors import InvalidRecordError, InvalidSpecError
 
 Inputs = Mapping[str, Any]
-"""What `capability.run` is called with: models, datasets, metrics, config and more, by name."""
+"""The arguments of `capability.run`, by name: models, datasets, metrics, config and more."""
 
 KINDS = ("datasets", "models", "metrics")
 
 
 def run_key(capability: Any, inputs: Inputs, *, edition: str = "") -> str:
-    """Return the name of the logical run: 32 hex digits.
+    """Return the key of the logical run: 32 hex digits, the same in every process.
 
-    It is made of the capability's id, the config (the capability's own when none is given), the ids
-    of datasets, models and metrics, in order, further arguments of `run`, and the edition. Not of
-    resources, of the store, or of objects in memory: the same from any process.
+    It depends on the capability's id, the config (the capability's own if none is given), the ids of
+    datasets, models and metrics, in order, further arguments of `run`, and the edition. It does not
+    depend on resources, the store, or objects in memory.
 
     Raises:
-        InvalidSpecError: A part of it has no identity that another process would see, too.
+        InvalidSpecError: An argument has no identity that another process could compare.
     """
     config = inputs.get("config")
     if config is None and hasattr(capability, "_create_config"):
@@ -40,14 +40,14 @@ def run_key(capability: Any, inputs: Inputs, *, edition: str = "") -> str:
         "config": _plain(config, what="config"),
         **{kind: ids_of(inputs.get(kind), kind=kind) for kind in KINDS},
         "more": {name: _plain(inputs[name], what=name) for name in inputs if name not in named},
-        **({"edition": edition} if edition else {}),  # without one, a key stays what it was
+        **({"edition": edition} if edition else {}),  # without one, keys are those of older versions
     }
     text = json.dumps(decisive, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def ids_of(items: Iterable[Any] | None, *, kind: str) -> list[str]:
-    """Return the ids of datasets, models or metrics: of `metadata`, or their own.
+    """Return the ids of datasets, models or metrics: `metadata["id"]`, or else their own `id`.
 
     Raises:
         InvalidSpecError: An item has no id; the message names it.
@@ -70,7 +70,7 @@ def _id_of(item: Any, what: str) -> str:
 
 
 def _plain(value: Any, *, what: str) -> Any:
-    """Return *value* as JSON has it, the same in every process."""
+    """Return *value* in a JSON form that is the same in every process."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, Enum):
@@ -97,10 +97,10 @@ _MOST_LETTERS = 100
 
 
 def checked_edition(edition: object) -> str:
-    """Return *edition*, checked: a word or a date that becomes a part of names; "" is the first edition.
+    """Return *edition* after a check: a word or a date, to be part of names; "" is the first edition.
 
     Raises:
-        InvalidSpecError: It is neither, or too long.
+        InvalidSpecError: It is neither a word nor a date, or too long.
     """
     if not isinstance(edition, str) or not _EDITION.fullmatch(edition):
         raise InvalidSpecError(
@@ -113,15 +113,15 @@ def checked_edition(edition: object) -> str:
 
 
 def run_uid_of(run_uid: str, edition: str) -> str:
-    """Return the name of a run in its *edition*.
+    """Return the `run_uid` of a run in its *edition*.
 
-    Each edition needs its own: the store keeps the first record of a name, and drops the others.
+    Each edition needs its own: the store keeps the first record of a `run_uid`, and drops the others.
     """
     return f"{run_uid}-{edition}" if edition else run_uid
 
 
 def call_of(call: Callable[[], Any], edition: str) -> Callable[[], Any]:
-    """Wrap *call* so that it returns its run in the *edition*. Can be pickled if *call* can."""
+    """Wrap *call*, so that the run that it returns has the *edition*. Can be pickled if *call* can."""
     return partial(_in_edition, call, edition) if edition else call
 
 
@@ -130,17 +130,17 @@ def _in_edition(call: Callable[[], Any], edition: str) -> _RunOfEdition:
 
 
 class _RunOfEdition:
-    """The user's run under the `run_uid` of an edition, and its records under that, too."""
+    """Gives the user's run, and its records, the `run_uid` of an edition."""
 
     def __init__(self, run: Any, edition: str) -> None:
         self._run = run
         self.run_uid = run_uid_of(run.run_uid, edition)
 
     def extract(self) -> Sequence[Any]:
-        """Return the records of the run, as those of this edition."""
+        """Return the records of the run, with the `run_uid` of this edition."""
         original = self._run.run_uid
         return [
-            # A record of another run stays as it is, and the store refuses it with the reason.
+            # A record of another run stays unchanged: the store refuses it and gives the reason.
             record.model_copy(update={"run_uid": self.run_uid})
             if getattr(record, "run_uid", None) == original
             else record
@@ -152,10 +152,10 @@ class _RunOfEdition:
 
 
 def checked_run(run: Any) -> Any:
-    """Return *run*, the result of a capability's `run()`, checked.
+    """Return *run*, the result of a capability's `run()`, after a check.
 
     Raises:
-        InvalidRecordError: It is no run; the message says what `run()` is to return.
+        InvalidRecordError: It is no run; the message says what `run()` must return.
     """
     if inspect.iscoroutine(run):
         run.close()  # or Python warns that it was never awaited

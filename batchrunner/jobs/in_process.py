@@ -1,8 +1,8 @@
-"""The backend "in-process": each job a thread of this process, for tests of code that submits jobs.
+"""The backend "in-process": each job is a thread of this process, for tests of code that submits jobs.
 
-It keeps the promises of `JobBackend` as far as one process can: pickled calls, one job per run, CPUs
-that run out, a durable history in the journal. What it cannot do: survive its process, stop a call
-that never returns to Python, or lose one worker and go on.
+It keeps the promises of `JobBackend` as far as one process can: calls are pickled, the same run is one
+job, jobs wait for free CPUs, and the journal is durable. But jobs die with the process, a call that
+never returns to Python cannot be stopped, and there is no worker that could be lost and retried.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from batchrunner.spec.secrets import remember
 _POLL_SECONDS = 0.1
 _submitting = threading.Lock()
 _threads: dict[tuple[str, str], dict[str, JobThread]] = {}
-"""By store and scope: all backends of this process see each other's jobs, as processes on Ray do."""
+"""By store and scope, and then by job id: the backends of this process share their jobs, as on Ray."""
 
 
 class InProcessBackend:
@@ -50,12 +50,12 @@ class InProcessBackend:
 
     def open(self, before: Sequence[JobBackend]) -> None:  # noqa: ARG002 - interrupts no job
         """Open the journal. Never interrupts a job of the backends *before*."""
-        remember(self._store.model_dump())  # hidden in the logs of jobs, and in their failures
+        remember(self._store.model_dump())  # its secrets are hidden in the jobs' logs and errors
         self._journal = Journal.of(self._store, scope=self._scope)
         self._history = History(self._journal, here=_this_process(), alive=self._state_of)
 
     def submit(self, request: JobRequest, call: PickledCall) -> Job[Any]:
-        """Start the thread of a job, unless a job holds the same run; return the handle."""
+        """Start a job in a thread, unless a job holds the same run; return the handle."""
         with _submitting:  # between processes, the claim in the journal decides
             view, number = self._history.holder(request)
             if view is None:
@@ -66,7 +66,7 @@ class InProcessBackend:
         return job
 
     def get(self, job_id: str) -> Job[Any]:
-        """Return the handle of a job of the scope, of this process or an earlier one."""
+        """Return the handle of a job of the scope, which another process may have submitted."""
         return self._view(job_id).handle(self)
 
     def select(self, selection: Selection) -> Jobs:
@@ -76,19 +76,19 @@ class InProcessBackend:
 
     @property
     def has_jobs(self) -> bool:
-        """Whether jobs were submitted by this backend, ended or not."""
+        """Whether this backend submitted jobs, ended or not."""
         return bool(self._submitted)
 
     def unfinished(self) -> list[Job[Any]]:
-        """Return the jobs submitted by this backend that have not ended."""
+        """Return the jobs that this backend submitted and that have not ended."""
         return [job for job in list(self._submitted.values()) if not job.status.is_terminal]
 
     def wait_all(self, deadline: float | None) -> list[Job[Any]]:
-        """Wait for the jobs submitted by this backend; return those that have not ended."""
+        """Wait for the jobs that this backend submitted; return those that have not ended."""
         return [job for job in self.unfinished() if not job.wait(_rest(deadline)).is_terminal]
 
     def close(self) -> None:
-        """Drop the jobs that have ended from memory. The others go on."""
+        """Drop ended jobs from memory. The others go on."""
         for job_id, thread in list(self._threads.items()):
             if thread.state.outcome is not None:
                 del self._threads[job_id]
@@ -97,7 +97,7 @@ class InProcessBackend:
         deadline = time.monotonic() + seconds
         if (thread := self._threads.get(job_id)) is not None:
             return thread.wait(seconds)
-        while True:  # another process runs it, if it has not ended: only the journal changes
+        while True:  # a job of another process: only the journal shows its end
             state = self._view(job_id).state
             if state.status.is_terminal or time.monotonic() >= deadline:
                 return state
@@ -115,7 +115,7 @@ class InProcessBackend:
         submission = Submission(job_id, number, request, _this_process(), self._store.uri)
         attempt = JobAttempt(job_id, 1, request, IN_PROCESS, self._store, self._scope)
         thread = JobThread(submission, attempt, call.payload, self._journal, self._cpus)
-        # Before the claim: a listing would take the job for a lost one.
+        # Before the claim: otherwise a listing in between would take the job for lost.
         self._threads[job_id] = thread
         try:
             claimed = self._journal.claim(submission)
@@ -143,10 +143,10 @@ class InProcessBackend:
 
 @cache
 def _this_process() -> Cluster:
-    """Name this process, at an address that listens as long as it lives.
+    """Return the identity of this process, with an address that listens as long as the process lives.
 
-    Another process that finds a job without an end connects to it: so it need not trust a process id,
-    which a later process may have.
+    Another process that finds a job without an end tries the address: a process id would not do, as a
+    later process may have the same one.
     """
     server = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=_answer, args=[server], daemon=True, name="in-process jobs").start()

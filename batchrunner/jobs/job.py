@@ -24,8 +24,8 @@ class Selection:
     """Which jobs to list.
 
     Attributes:
-        limit: How many at most; None for all.
-        statuses: Statuses to list; None for any.
+        limit: The most jobs to list; None for all.
+        statuses: The statuses of jobs to list; None for any.
         before: Only jobs submitted earlier, in seconds since 1970; None for any time.
     """
 
@@ -35,7 +35,7 @@ class Selection:
 
     @classmethod
     def asked(cls, limit: Any, status_filter: Any, submitted_before_ts: Any) -> Selection:
-        """Return the selection of a call of `list_jobs`, checked.
+        """Check the arguments of `list_jobs`, and return them as a selection.
 
         Raises:
             TypeError: The filter is neither a JobStatus nor several.
@@ -53,11 +53,11 @@ class Selection:
         )
 
     def allows(self, created_at: datetime) -> bool:
-        """Whether a job submitted at that time may be selected."""
+        """Whether the selection includes jobs submitted at *created_at*."""
         return self.before is None or created_at < datetime.fromtimestamp(self.before, UTC)
 
     def of(self, newest_first: Iterable[T], *, status: Callable[[T], JobStatus]) -> Iterator[T]:
-        """Yield the selected items of *newest_first*, each of which has `created_at`."""
+        """Yield the selected items of *newest_first*; each item must have `created_at`."""
         chosen = (
             item
             for item in newest_first
@@ -84,11 +84,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """Where a job stands.
+    """The state of a job.
 
     Attributes:
-        status: Where, in one word.
-        outcome: How it ended; None when it has not.
+        status: Its status.
+        outcome: How it ended; None while it has not.
     """
 
     status: JobStatus
@@ -101,31 +101,31 @@ class JobState:
 
 
 class JobTracker(Protocol):
-    """The half of a job backend that its handles call. Safe in several threads."""
+    """The methods of a job backend that handles call. Safe in several threads."""
 
     def look(self, job_id: str, *, seconds: float) -> JobState:
-        """Return where the job stands; wait up to *seconds* for its end.
+        """Wait up to *seconds* for the end of the job, and return its state.
 
         A terminal state never changes. COMPLETED is returned only when the records are durable.
         """
 
     def cancel(self, job_id: str) -> JobState:
-        """Stop the job if it has not ended, and return where it stands then. Idempotent.
+        """Stop the job if it has not ended, and return its state. Idempotent.
 
         CANCELLED is returned only when the job does not run any more. A job that cannot be stopped
         keeps its state.
         """
 
     def log(self, job_id: str) -> str:
-        """Return what the job has printed and logged, up to the last few seconds; "" if nothing."""
+        """Return the output and log of the job, except for the last few seconds; "" if it has none."""
 
 
 class Job(Generic[T_co]):
-    """One submitted run. Another process makes its own handle, with `get_job`.
+    """The handle of a submitted job. Another process gets its own handle from `get_job`.
 
     Attributes:
-        job_id: Names the job, in every process of the scope.
-        job_name: Shown to people.
+        job_id: The id of the job, the same in every process of the scope.
+        job_name: The name of the job in listings and messages.
         created_at: When it was submitted, in UTC.
     """
 
@@ -141,30 +141,30 @@ class Job(Generic[T_co]):
 
     @property
     def status(self) -> JobStatus:
-        """Where the job stands now."""
+        """The present status of the job."""
         return self._look(0.0).status
 
     def wait(self, timeout: float | None = None) -> JobStatus:
-        """Wait for the end, at most *timeout* seconds, and return where the job stands then.
+        """Wait for the end, at most *timeout* seconds, and return the status.
 
-        Never raises because of how the job ended.
+        Does not raise if the job failed or was cancelled.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            # In slices: a backend may count a call that waits, and Ctrl-C is served in between.
+            # In slices: a backend may limit how many calls wait, and Ctrl-C works between them.
             rest = _SLICE_SECONDS if deadline is None else deadline - time.monotonic()
             state = self._look(max(0.0, min(rest, _SLICE_SECONDS)))
             if state.status.is_terminal or rest <= 0:
                 return state.status
 
     def result(self, timeout: float | None = None) -> T_co:
-        """Wait for the end and return the address of the recorded run.
+        """Wait for the end and return the reference to the recorded run.
 
         Raises:
             JobTimeoutError: The job has not ended after *timeout* seconds. It goes on.
-            JobCancelledError: It was cancelled.
-            JobFailedError: It failed; `traceback` is the worker's, `__cause__` the exception itself
-                where that could be kept.
+            JobCancelledError: The job was cancelled.
+            JobFailedError: The job failed. `traceback` is the worker's; `__cause__` is the exception
+                itself, if it could be kept.
         """
         status = self.wait(timeout)
         outcome = self._outcome
@@ -180,7 +180,7 @@ class Job(Generic[T_co]):
         return cast(T_co, outcome.ref)
 
     def exception(self) -> JobFailedError | None:
-        """Return what `result` raises for a job that failed; None for any other. Does not wait."""
+        """Return the JobFailedError that `result` would raise; None unless the job failed. Does not wait."""
         if self.status is not JobStatus.FAILED:
             return None
         try:
@@ -190,17 +190,17 @@ class Job(Generic[T_co]):
         return None
 
     def cancel(self) -> bool:
-        """Stop the job. Returns when it does not run any more.
+        """Stop the job, and wait until it does not run any more, or cannot be stopped.
 
         Returns:
-            Whether it is cancelled now; False when it had ended before.
+            Whether the job is cancelled; False if it had ended before, or cannot be stopped.
         """
         if self._outcome is not None:
             return False
         return self.update(self._tracker.cancel(self.job_id)).status is JobStatus.CANCELLED
 
     def logs(self) -> str:
-        """Return what the job has printed and logged, up to the last few seconds."""
+        """Return the output and log of the job, except for the last few seconds."""
         return self._tracker.log(self.job_id)
 
     def _look(self, seconds: float) -> JobState:
@@ -209,7 +209,7 @@ class Job(Generic[T_co]):
         return self.update(self._tracker.look(self.job_id, seconds=seconds))
 
     def update(self, state: JobState) -> JobState:
-        """Take a state from the backend, and return it. Logs the warnings of the first end, once."""
+        """Record the *state* from the backend, and return it. Logs the outcome's warnings once."""
         if state.outcome is not None and self._outcome is None:
             self._outcome = state.outcome
             for warning in state.outcome.warnings:

@@ -1,4 +1,4 @@
-"""What a job prints and logs while it runs, stored for other processes to read."""
+"""The log of a job: what it prints and logs while it runs, stored for other processes to read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchrunner.storage import Storage, open_storage
 from batchrunner.worker.capture import listen, stop_listening
 
 KEPT_BYTES = 256 << 10
-"""Of a log; the beginning is dropped first."""
+"""The last bytes of a log that are kept; the beginning is dropped."""
 
 _EVERY_SECONDS = 5.0
 _OURS = logging.getLogger("batchrunner")
@@ -25,12 +25,12 @@ _log = logging.getLogger(__name__)
 
 
 class JobLog:
-    """Stores stdout, stderr and log records inside the block. A log that cannot be stored fails no job.
+    """Stores stdout, stderr and log records of the block. If storing fails, the job goes on.
 
     Args:
         store: Called with the whole log so far, every few seconds and at the end, if it has grown.
-        own_thread: Take only what the thread that enters the block prints and logs, where jobs share
-            a process.
+        own_thread: Take only what the thread that enters the block prints and logs: for jobs that
+            share a process.
     """
 
     def __init__(self, store: Callable[[bytes], None], *, own_thread: bool = False) -> None:
@@ -38,7 +38,7 @@ class JobLog:
         self._thread = threading.current_thread()
         self._text = bytearray()
         self._stored_total = self._total = 0
-        # A signal handler or a finalizer may print while its own thread is in here.
+        # Reentrant: a signal handler or a finalizer may print while its own thread holds the lock.
         self._lock = threading.RLock()
         self._done = threading.Event()
         self._stack = ExitStack()
@@ -47,12 +47,12 @@ class JobLog:
         self._thread = threading.current_thread()
         listen(self._hear)
         self._stack.callback(stop_listening, self._hear)
-        handler = _Handler(self._hear)  # `listen` leaves out our own records
+        handler = _Handler(self._hear)  # `listen` leaves out batchrunner's own records
         _OURS.addHandler(handler)
         self._stack.callback(_OURS.removeHandler, handler)
-        if not self._own_thread:  # the level is the process's
+        if not self._own_thread:  # the level is the process's, not the thread's
             self._stack.callback(_SESSIONS.setLevel, _SESSIONS.level)
-            _SESSIONS.setLevel(logging.INFO)  # how a batch goes
+            _SESSIONS.setLevel(logging.INFO)  # the progress of a batch
         thread = threading.Thread(target=self._store_regularly, daemon=True, name="job log")
         thread.start()
         self._stack.callback(thread.join)
@@ -90,7 +90,7 @@ class JobLog:
 
 
 class _Handler(logging.Handler):
-    """Passes records on as lines with the time."""
+    """Formats log records as lines with the time, and passes them to *hear*."""
 
     def __init__(self, hear: Callable[[str], None]) -> None:
         super().__init__()
@@ -102,12 +102,12 @@ class _Handler(logging.Handler):
 
 
 def write_simple_log(store: AnalyticsStoreConfig, job_id: str, text: bytes) -> None:
-    """Store the log of a job of "ray-simple", in place of the one that was there."""
+    """Store the log of a job of "ray-simple", in place of an earlier one."""
     _simple_logs(store).put(f"{job_id}.log.txt", text)
 
 
 def read_simple_log(store: AnalyticsStoreConfig, job_id: str) -> bytes:
-    """Return the log of a job of "ray-simple"; nothing if it printed and logged nothing."""
+    """Return the log of a job of "ray-simple"; empty if none was stored."""
     with contextlib.suppress(ObjectNotFoundError):
         return _simple_logs(store).get(f"{job_id}.log.txt")
     return b""
@@ -119,6 +119,9 @@ def _simple_logs(store: AnalyticsStoreConfig) -> Storage:
 
 
 def _shown(text: bytes, *, cut: bool) -> bytes:
-    """Return *text* without known secrets, from a whole line on: half a secret is not recognised."""
+    """Return *text* without known secrets. If it was *cut*, drop its first line, which is incomplete.
+
+    Half a secret would not be recognised.
+    """
     whole = text[text.find(b"\n") + 1 :] if cut else text
     return scrubbed(whole.decode(errors="replace")).encode()

@@ -1,4 +1,4 @@
-"""A job as a thread of this process, which can be cancelled while its code runs."""
+"""Runs a job in a thread of this process, which can be cancelled while its code runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class JobThread(threading.Thread):
     """Waits for CPUs, runs one job, and writes its end to the journal.
 
     Attributes:
-        state: Where the job stands.
+        state: The present state of the job.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class JobThread(threading.Thread):
         journal: Journal,
         cpus: Cpus,
     ) -> None:
-        # A daemon: one that waits for ever must not keep the process from ending.
+        # A daemon: a job that never ends must not keep the process from exiting.
         super().__init__(daemon=True, name=f"job {submission.request.name}")
         self.state = JobState(JobStatus.PENDING)
         self._submission, self._attempt, self._payload = submission, attempt, payload
@@ -42,16 +42,16 @@ class JobThread(threading.Thread):
         self._takes_interrupts = False
 
     def view(self) -> JobView:
-        """Return the job, and where it stands."""
+        """Return the job and its state."""
         return JobView(self._submission, self.state)
 
     def wait(self, seconds: float) -> JobState:
-        """Wait up to *seconds* for the end, and return where the job stands."""
+        """Wait up to *seconds* for the end, and return the state of the job."""
         self._done.wait(seconds)
         return self.state
 
     def cancel(self) -> JobState:
-        """Stop the job, and return where it stands: as before, if its code does not return to Python."""
+        """Stop the job within 20 s, and return its state: unchanged if its code stays in C."""
         with self._interrupts:
             first = not self._cancelling.is_set()
             self._cancelling.set()
@@ -68,7 +68,7 @@ class JobThread(threading.Thread):
         except Exception as error:  # noqa: BLE001 - a job must end, whatever went wrong
             outcome = Outcome.of_exception(error)
         self._payload = b""
-        self.state = JobState.ended(outcome)  # after the journal: a reader of this may go there
+        self.state = JobState.ended(outcome)  # after the journal, which its readers may read next
         self._done.set()
 
     def _performed(self, job_id: str) -> Outcome:
@@ -93,11 +93,11 @@ class JobThread(threading.Thread):
             with self._interrupts:
                 self._takes_interrupts = False
             _take_interrupt()
-        except _Interrupt:  # at most once, so nothing interrupts this
+        except _Interrupt:  # raised at most once, so nothing interrupts this block
             with self._interrupts:
                 self._takes_interrupts = False
             return cancelled
-        # In the user's code the interrupt is an exception like any other, and reads as a failure.
+        # The interrupt, if raised in the user's code, was recorded as a failure like any exception.
         failed = outcome.status is JobStatus.FAILED
         return cancelled if failed and self._cancelling.is_set() else outcome
 
@@ -107,25 +107,25 @@ class _Interrupt(BaseException):
 
 
 def _raise_in(thread: int | None, error: type[BaseException]) -> None:
-    """Have *thread* raise *error* before its next Python instruction, when it is not in C code."""
+    """Make *thread* raise *error* at its next Python instruction: not while it is in C code."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread or 0), ctypes.py_object(error))
 
 
 def _take_interrupt() -> None:
-    """Do nothing. An interrupt that was sent is raised when a function is entered, this at the latest."""
+    """Do nothing: a pending interrupt is raised when a function is entered, so here at the latest."""
 
 
 class Cpus:
-    """CPUs that jobs take and give back."""
+    """A pool of CPUs that jobs take and give back."""
 
     def __init__(self, total: float) -> None:
         self._free = total
         self._changed = threading.Condition()
 
     def take(self, amount: float, *, unless: threading.Event) -> bool:
-        """Wait until *amount* is free, and take it; return False once *unless* is set."""
+        """Wait until *amount* CPUs are free, and take them; return False as soon as *unless* is set."""
         with self._changed:
-            # The sum of fractions is not exact.
+            # The tolerance is for sums of fractions, which are not exact.
             self._changed.wait_for(lambda: unless.is_set() or self._free >= amount - 1e-6)
             is_taken = not unless.is_set()
             if is_taken:
@@ -133,12 +133,12 @@ class Cpus:
             return is_taken
 
     def give_back(self, amount: float) -> None:
-        """Make *amount* free again."""
+        """Return *amount* CPUs to the pool."""
         with self._changed:
             self._free += amount
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """Have the jobs that wait look at their event."""
+        """Wake the jobs that wait, so that they check their `unless` event."""
         with self._changed:
             self._changed.notify_all()

@@ -1,13 +1,13 @@
-"""The journal of a scope: what was submitted and how it ended, durable, beside the analytics store.
+"""The journal of a scope: a durable record of its jobs, beside the analytics store.
 
-    _jobs/<scope>/runs/<key>/00000001.json          what was submitted: the claim on that number
+    _jobs/<scope>/runs/<key>/00000001.json          the submission, which claims the number 1
                             /00000001.attempt-2.json   the job was retried
-                            /00000001.log-1.txt        what its first attempt printed and logged
-                            /00000001.payload          its call, encrypted, while it is kept (launching.py)
-                            /00000001.ended.json       how it ended
+                            /00000001.log-1.txt        output and log of the first attempt
+                            /00000001.payload          the call, encrypted, while it is kept (launching.py)
+                            /00000001.ended.json       how the job ended
 
-No object but a log is ever replaced. A job is `<scope>-<key>-<number>`, so that the ids of two scopes in
-one store differ; stored is `<key>-<number>`. Only the latest of a key may be alive.
+Only logs are ever replaced. A job's id is `<scope>-<key>-<number>`, so that the ids of two scopes in one
+store differ; entries contain `<key>-<number>`. Only the latest job of a key may be alive.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Journal:
     """The history of one scope. Safe with any number of writers, on any number of machines.
 
     Args:
-        storage: Where it is.
-        tag: Stands for the scope in the ids of its jobs; "" leaves them without.
+        storage: The storage of the journal.
+        tag: A prefix of the ids of its jobs that identifies the scope; "" for none.
     """
 
     def __init__(self, storage: Storage, *, tag: str = "") -> None:
@@ -55,7 +55,7 @@ class Journal:
         return f"{self._tag}-{key}-{number}" if self._tag else f"{key}-{number}"
 
     def latest(self, key: str) -> JournaledJob | None:
-        """Return the latest job of a logical run."""
+        """Return the latest job of the run with this *key*; None if it has none."""
         listed = self._listed(key)
         return self._read(key, max(listed), listed[max(listed)]) if listed else None
 
@@ -69,26 +69,26 @@ class Journal:
         return self._read(key, number, listed[number]) if number in listed else None
 
     def claim(self, submission: Submission) -> Submission:
-        """Make *submission* durable, unless its number is taken; return what has the number. Atomic."""
+        """Store *submission*, unless its number is taken; return the one that has it. Atomic, durable."""
         name = _entry(submission.request.key, submission.number, "json")
         if self._storage.put_if_absent({name: submission.to_bytes()}):
             return submission
         return Submission.from_bytes(self._storage.get(name), name=name, job_id=submission.job_id)
 
     def add_attempt(self, submission: Submission, attempt: int) -> None:
-        """Make durable that a job is retried. Idempotent."""
+        """Record durably that attempt number *attempt* of a job begins. Idempotent."""
         name = _entry(submission.request.key, submission.number, f"attempt-{attempt}.json")
         self._storage.put_if_absent({name: to_json({"attempt": attempt})})
 
     def end(self, job_id: str, outcome: Outcome) -> Outcome:
-        """Make durable how a job ended; return that, or the end that was there: the first counts."""
+        """Store durably how a job ended, unless an end is stored already; return the stored end."""
         name = _entry_of(job_id, "ended.json")
         if self._storage.put_if_absent({name: to_json(outcome.to_dict())}):
             return outcome
         return self._outcome(name)
 
     def outcome(self, job_id: str) -> Outcome | None:
-        """Return how a job ended; None when it has not."""
+        """Return how a job ended; None if no end is stored."""
         try:
             return self._outcome(_entry_of(job_id, "ended.json"))
         except ObjectNotFoundError:
@@ -104,18 +104,18 @@ class Journal:
         return ended
 
     def read_many(self, job_ids: list[str]) -> Iterator[JournaledJob]:
-        """Yield the jobs of *job_ids*, read several at a time. Warns of entries of later formats."""
+        """Yield the jobs of *job_ids*, reading several at a time. Skips unreadable ones with a warning."""
         with ThreadPoolExecutor(_READERS) as pool:
             yield from filter(None, pool.map(self._read_or_warn, job_ids))
 
     def remove(self, job_id: str) -> None:
-        """Remove everything about a job. Its end goes last: without one, it would read as lost."""
+        """Remove a job. Its end goes last: without an end, a reader would take the job for lost."""
         ended = _entry_of(job_id, "ended.json")
         self._storage.delete([name for name in self._objects(job_id) if name != ended])
         self._storage.delete([ended])
 
     def write_log(self, job_id: str, attempt: int, text: bytes) -> None:
-        """Store the log of an attempt, in place of the one that was there."""
+        """Store the log of an attempt, in place of an earlier one."""
         self._storage.put(_entry_of(job_id, f"log-{attempt}.txt"), text)
 
     def read_log(self, job_id: str) -> bytes:
@@ -124,7 +124,7 @@ class Journal:
         return b"".join(map(self._storage.get, sorted(logs, key=lambda name: (len(name), name))))
 
     def put_payload(self, job_id: str, sealed: bytes) -> None:
-        """Make durable the encrypted call that a job is started again with."""
+        """Store, durably, the encrypted call that a job can be restarted with."""
         self._storage.put(_entry_of(job_id, "payload"), sealed)
 
     def payload(self, job_id: str) -> bytes | None:
@@ -132,7 +132,7 @@ class Journal:
         entry = self._storage.head(_entry_of(job_id, "payload"))
         if entry is None:
             return None
-        with self._storage.open(entry) as file:  # `get` is for records, and refuses what is large
+        with self._storage.open(entry) as file:  # `get` is for documents, and refuses large objects
             return file.read()
 
     def remove_payload(self, job_id: str) -> None:
@@ -157,7 +157,7 @@ class Journal:
         by_number: dict[int, set[str]] = {}
         for _, number, what in self._names(f"runs/{key}"):
             by_number.setdefault(number, set()).add(what)
-        # Without its first entry a job is half removed.
+        # A job without its submission is half removed.
         return {number: names for number, names in by_number.items() if "json" in names}
 
     def _names(self, folder: str, *, recursive: bool = False) -> Iterator[tuple[str, int, str]]:
@@ -184,7 +184,7 @@ class Journal:
 
 
 def scope_folder(scope: str) -> str:
-    """Return a name for *scope* that is safe as a folder and as the name of an actor."""
+    """Return a name made from *scope* that is valid for a folder and for an actor."""
     digest = hashlib.sha256(scope.encode(errors="surrogatepass")).hexdigest()[:12]
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', scope)[:40]}-{digest}"
 

@@ -1,10 +1,10 @@
-"""The Ray tasks of a job, and the calls kept to start them again when the registry dies.
+"""The Ray tasks of jobs, and the store of their calls, from which a new registry restarts them.
 
-What a job is started again with outlives the registry actor, not the cluster. It lies in the cluster's
-control store, in memory: it holds credentials, and on a disk its pickle could be replaced by whatever
-process may write there. A large call would fill that memory, so it lies in the journal, encrypted: the
-key, used once, and the checksum are in the control store, without which the bytes say nothing. Bytes
-with another checksum are never unpickled.
+The calls outlive the registry actor, not the cluster. They are in the cluster's control store, in
+memory: they hold credentials, and on a disk any process with write access could replace their pickles.
+A large call would fill that memory, so it is in the journal, encrypted. Its key, which is used once,
+and its checksum are in the control store; without the key, the bytes reveal nothing. Bytes with another
+checksum are never unpickled.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _INLINE_BYTES = 64 << 10
 
 
 def launcher(submission: Submission, message: SubmitMessage) -> Launch:
-    """Return what starts an attempt at *submission*, by number."""
+    """Return a function that starts an attempt at *submission*, given the attempt's number."""
     import ray
 
     options = {
@@ -41,7 +41,7 @@ def launcher(submission: Submission, message: SubmitMessage) -> Launch:
     }
     task = streaming_task().options(**options)
     payload = message.call.payload
-    # In the object store, not in this actor's memory; and owned by it, not by the client.
+    # Put large calls into the object store once. This actor owns them: the client may exit.
     reference = payload if len(payload) < _INLINE_BYTES else ray.put(payload)
 
     def launch(number: int) -> Any:
@@ -60,7 +60,7 @@ def launcher(submission: Submission, message: SubmitMessage) -> Launch:
 
 
 MAX_BYTES = 16 << 20
-"""Larger calls lie in the journal."""
+"""Larger calls are kept in the journal instead of the control store."""
 
 _BLOCK_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
@@ -68,11 +68,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What the control store holds of a job.
+    """The entry of a job in the control store.
 
     Attributes:
-        message: What the job is started with; without its payload when there is a key.
-        key: What the payload in the journal is encrypted with; None when the message has it.
+        message: The message that submitted the job; without its payload if there is a *key*.
+        key: The key of the encrypted payload in the journal; None if *message* has the payload.
         digest: SHA-256 of the encrypted payload.
     """
 
@@ -82,16 +82,16 @@ class _Stored:
 
 
 class RestartStore:
-    """Keeps what the jobs of one registry are started again with. Safe in several threads."""
+    """Stores the messages from which the jobs of one registry are restarted. Safe in several threads."""
 
     def __init__(self, registry: str) -> None:
         self._namespace = f"batchrunner/{registry}"
         self._in_journal: set[str] = set()
 
     def put(self, job_id: str, message: SubmitMessage, *, journal: Journal) -> None:
-        """Keep *message*; a large call durably.
+        """Store *message* in the control store, with a large call in the journal.
 
-        Logs a warning when storage fails: the job runs all the same, but is lost with its registry.
+        If storage fails, logs a warning: the job runs all the same, but is lost if its registry dies.
         """
         from ray.experimental.internal_kv import _internal_kv_put
 
@@ -102,11 +102,11 @@ class RestartStore:
             except StorageError as error:
                 _log.warning("job %s will not be run again if its registry dies: %s", job_id, error)
                 return
-        # Last: what it names is in the journal by now.
+        # Last: the payload that the entry refers to is in the journal by now.
         _internal_kv_put(job_id, pickle.dumps(stored), namespace=self._namespace)
 
     def get(self, job_id: str, *, journal: Journal) -> SubmitMessage | None:
-        """Return what was put; None if there is nothing, or the payload's checksum is another one."""
+        """Return the message of a job; None if there is none, or its payload is lost or altered."""
         from ray.experimental.internal_kv import _internal_kv_get
 
         data = _internal_kv_get(job_id, namespace=self._namespace)
@@ -122,7 +122,7 @@ class RestartStore:
         return _with_payload(stored.message, _encrypted(sealed, stored.key))
 
     def remove(self, job_id: str, *, journal: Journal) -> None:
-        """Remove what was put. Idempotent."""
+        """Remove the message of a job. Idempotent."""
         from ray.experimental.internal_kv import _internal_kv_del
 
         _internal_kv_del(job_id, namespace=self._namespace)
@@ -131,7 +131,7 @@ class RestartStore:
         self._in_journal.discard(job_id)
         try:
             journal.remove_payload(job_id)
-        except StorageError as error:  # it goes when the job is removed from the journal
+        except StorageError as error:  # removed later, with the job's other entries in the journal
             _log.warning("%s", error)
 
     def _with_payload_in_journal(
@@ -149,7 +149,7 @@ def _with_payload(message: SubmitMessage, payload: bytes) -> SubmitMessage:
 
 
 def _encrypted(data: bytes, key: bytes) -> bytes:
-    """Return *data* XOR the keystream that SHAKE-256 makes of *key*; twice gives *data* again."""
+    """Return *data* XOR a keystream, SHAKE-256 of *key*; applied twice, this returns *data*."""
     blocks = range(0, len(data), _BLOCK_BYTES)
     return b"".join(_encrypted_block(data[at : at + _BLOCK_BYTES], key, at=at) for at in blocks)
 

@@ -17,10 +17,10 @@ from batchrunner.jobs.request import JobRequest, PickledCall
 
 @dataclass(frozen=True, slots=True)
 class RegistryConfig:
-    """What a client starts the registry of its scope with, or joins it with.
+    """The message with which a client starts or joins the registry of its scope.
 
     Attributes:
-        options: The client's. The registry goes by the limits and credentials of the last client.
+        options: The client's options. The registry uses the limits and credentials of the last client.
         actor_name: Name of the registry actor.
     """
 
@@ -35,7 +35,7 @@ class RegistryConfig:
         """Check that the client's scope is *scope*.
 
         Raises:
-            InvalidSpecError: It is another one; the message names both scopes, and the option.
+            InvalidSpecError: It is not; the message names both scopes and the option to change.
         """
         other = self.options.idempotency_scope
         if other != scope:
@@ -47,13 +47,13 @@ class RegistryConfig:
 
 @dataclass(frozen=True, slots=True)
 class SubmitMessage:
-    """A job to run. A client may send it twice.
+    """The message that submits a job. A client may send it twice.
 
     Attributes:
-        request: What is asked for.
-        call: What the worker is to call.
-        options: The client's: where to record, with its credentials.
-        runtime_env: The client's, uploaded.
+        request: The request of the job.
+        call: The call that the worker makes.
+        options: The client's options, with the analytics store and its credentials.
+        runtime_env: The client's runtime environment, with URIs of uploaded packages.
     """
 
     request: JobRequest
@@ -64,18 +64,18 @@ class SubmitMessage:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job, and where it stands."""
+    """A job and its state."""
 
     submission: Submission
     state: JobState
 
     @property
     def created_at(self) -> datetime:
-        """When it was submitted."""
+        """When the job was submitted."""
         return datetime.fromisoformat(self.submission.request.created_at)
 
     def handle(self, tracker: JobTracker) -> Job[Any]:
-        """Return a handle of the job, which *tracker* looks after."""
+        """Return a handle of the job that calls the backend *tracker*."""
         job: Job[Any] = Job(
             self.submission.job_id,
             job_name=self.submission.request.name,
@@ -88,6 +88,6 @@ class JobView:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """The answer of a registry that did nothing, because there is too much to do."""
+    """The answer of a registry that started nothing, because too much is under way."""
 
     why: str

@@ -37,10 +37,10 @@ class JobBackendOptions(Section):
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the options that a user gave, checked.
+        """Check the options that a user gave, and return them.
 
         Raises:
-            InvalidSpecError: With everything that is wrong.
+            InvalidSpecError: Options are wrong; the message lists all that are.
         """
         return cls(**fields)
 
@@ -70,7 +70,7 @@ class RaySimpleOptions(JobBackendOptions):
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
-        """As `JobBackendOptions.of`; an option of "ray" is refused with the reason."""
+        """Check the options as `JobBackendOptions.of` does; explain why options of "ray" are refused."""
         of_ray = RayOptions.model_fields.keys() - RaySimpleOptions.model_fields.keys()
         if cls is RaySimpleOptions and (given := sorted(of_ray & fields.keys())):
             raise InvalidSpecError(
@@ -160,7 +160,7 @@ class RayOptions(RaySimpleOptions):
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
-        """As `JobBackendOptions.of`; a missing scope is refused with what it is for."""
+        """Check the options as `JobBackendOptions.of` does; explain what a missing scope is for."""
         if not fields.get("idempotency_scope"):
             raise InvalidSpecError(
                 'the job backend "ray" requires idempotency_scope: the name of a project or a team, '

@@ -17,14 +17,14 @@ from batchrunner.user_code import CallRaisedError
 
 
 class JobStatus(StrEnum):
-    """Where a job stands. It moves downwards in this list; only a retry goes back to PENDING."""
+    """The status of a job. It moves downwards in this list; only a retry goes back to PENDING."""
 
     PENDING = "pending"
-    """Submitted; waits for resources."""
+    """The job is submitted and waits for resources."""
     RUNNING = "running"
-    """A worker has begun."""
+    """A worker has begun the job."""
     COMPLETED = "completed"
-    """Its records are durable."""
+    """The records of the job are durable."""
     FAILED = "failed"
     CANCELLED = "cancelled"
 
@@ -39,7 +39,7 @@ _MAX_LETTERS = 20_000
 
 
 def now_text() -> str:
-    """Return the time, in UTC, to the microsecond."""
+    """Return the present time in UTC, to the microsecond, as ISO 8601 text."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
@@ -48,13 +48,13 @@ class Outcome:
     """The end of a job. There is one per job, and it never changes.
 
     Attributes:
-        status: A terminal one.
-        ref: Where the run is recorded, if it is.
-        error: Why it failed: kind and message.
-        traceback: The worker's, as plain text.
-        ended_at: When, by the worker's or the registry's clock; shown, and what retention goes by.
-        warnings: The worker's, logged by the first handle that sees the end.
-        cause: The exception, pickled, where it can be. Never stored: it only travels through Ray.
+        status: A terminal status.
+        ref: The reference to the recorded run; None if it is not recorded.
+        error: Why the job failed: type and message of the exception.
+        traceback: The worker's traceback, as plain text.
+        ended_at: When the job ended, by the worker's or the registry's clock; retention depends on it.
+        warnings: Warnings of the worker, which each handle logs once it has the outcome.
+        cause: The exception, pickled, if possible. Never stored: it is only sent through Ray.
     """
 
     status: JobStatus
@@ -67,26 +67,26 @@ class Outcome:
 
     @classmethod
     def failed(cls, error: str, **fields: Any) -> Outcome:
-        """Return the failure with this *error*: its type and message."""
+        """Return the outcome FAILED with the reason *error*."""
         return cls(JobStatus.FAILED, error=error, **fields)
 
     @classmethod
     def of_exception(cls, error: BaseException, **fields: Any) -> Outcome:
-        """Return the failure that *error* caused, with its traceback; without known secrets."""
+        """Return the outcome FAILED because of *error*, with its traceback, without known secrets."""
         text = "".join(traceback.format_exception(raised_as(error)))
-        # Hidden before it is cut: half a secret is not recognised.
+        # Hide secrets before the text is cut: half a secret would not be recognised.
         shown = plain(scrubbed(text))[-_MAX_LETTERS:]
         return cls.failed(message_of(error), traceback=shown, **fields)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is stored."""
+        """Return the fields to store."""
         fields = dataclasses.asdict(self)
         del fields["cause"]
         return {**fields, "status": self.status.value}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Outcome:
-        """Return what `to_dict` stored. Fields of later versions are passed over."""
+        """Return the outcome that `to_dict` stored. Ignores fields of later versions."""
         ref = fields.get("ref")
         stored = {field.name: fields[field.name] for field in _FIELDS if field.name in fields}
         return cls(
@@ -109,14 +109,14 @@ def _ref(fields: Mapping[str, Any]) -> CapabilityRunRef:
 
 
 def raised_as(error: BaseException) -> BaseException:
-    """Return the exception that the user's code raised, which *error* may stand for."""
+    """Return the user's exception if *error* is a CallRaisedError that wraps it, else *error*."""
     original = error.__cause__ if isinstance(error, CallRaisedError) else None
     return original or error
 
 
 def message_of(error: BaseException) -> str:
-    """Return type and message of *error*, without colours and known secrets, cut when it is huge."""
-    name = getattr(error, "type_name", type(error).__name__)  # a CallRaisedError names another
+    """Return type and message of *error*, without colours and known secrets; cut if it is huge."""
+    name = getattr(error, "type_name", type(error).__name__)  # a CallRaisedError has the user's
     text = plain(scrubbed(f"{name}: {error}".rstrip(": ")))
     left_out = len(text) - _MAX_LETTERS
     if left_out <= 0:
@@ -125,5 +125,5 @@ def message_of(error: BaseException) -> str:
 
 
 def plain(text: str) -> str:
-    """Return *text* without terminal colours; what UTF-8 cannot encode is escaped."""
+    """Return *text* without terminal colours, and with escapes for what UTF-8 cannot encode."""
     return _COLOUR.sub("", text).encode(errors="backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The backend "ray", on the client's side: calls to the registry, and waits that outlive its death."""
+"""The client's side of the backend "ray": calls the registry, and waits on even if it dies."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from batchrunner.jobs.registry_client import RegistryClient, backpressure
 from batchrunner.jobs.request import JobRequest, PickledCall, Resources
 
 _LOOK_SECONDS = 5.0
-"""How long one call waits: if the registry is replaced meanwhile, the next call finds the new one."""
+"""How long one call waits. If the registry is replaced meanwhile, the next call finds the new one."""
 _POLL_SECONDS = 0.5
 _CANCEL_SECONDS = 25.0
 _PATIENCE_SECONDS = 1.0
-"""How long beyond a deadline the registry is given to answer."""
+"""How long after a deadline the registry may still answer."""
 
 _log = logging.getLogger(__name__)
 
 
 class RayBackend(OnRay):
-    """Has jobs run by the registry actor of a scope."""
+    """Runs jobs through the registry actor of a scope."""
 
     options_type = RayOptions
     deduplicates = True
@@ -55,15 +55,15 @@ class RayBackend(OnRay):
             InvalidSpecError: The registry is another scope's, or the scope's jobs are recorded in
                 another store.
             RunRefusedError: `force_reinit` would end jobs of the backends *before*.
-            RayUnavailableError: Ray or the registry does not start, or is not there.
+            RayUnavailableError: Ray or the registry does not start, or cannot be reached.
         """
         super().open(before)
         self._registry.join()
 
     def submit(self, request: JobRequest, call: PickledCall) -> Job[Any]:
-        """Have the registry run the job; return its handle, or that of the job that holds the run."""
+        """Submit the job to the registry; return its handle, or that of the job that holds the run."""
         options = self._options
-        # First: if the Ray of this process has ended, all that follows is asked of the next one.
+        # First: if the Ray of this process has ended, the calls below must reach the new one.
         self._registry.join()
         if options.max_retries is not None:
             request = replace(request, max_retries=options.max_retries)
@@ -95,13 +95,13 @@ class RayBackend(OnRay):
 
     @property
     def has_jobs(self) -> bool:
-        """Whether this process submitted jobs that have not ended, as far as it has seen."""
+        """Whether this process submitted jobs of which it has not seen the end."""
         return bool(self._submitted)
 
     def unfinished(self) -> list[Job[Any]]:
         """Return the jobs that this process submitted and that have not ended.
 
-        A registry that does not answer counts all of its jobs among them.
+        If the registry does not answer, all jobs not yet checked count as such.
         """
         return self._unfinished_at(
             time.monotonic(), patience=self._options.registry_update_timeout_s
@@ -111,7 +111,7 @@ class RayBackend(OnRay):
         """Wait for the jobs that this process submitted; return those that have not ended.
 
         Args:
-            deadline: When to return, within a second, even if the registry does not answer.
+            deadline: When to return at the latest; up to a second later if the registry is silent.
         """
         at = math.inf if deadline is None else deadline
         return self._unfinished_at(at, patience=_PATIENCE_SECONDS)
@@ -128,7 +128,7 @@ class RayBackend(OnRay):
                     unfinished.append(unasked[0])
             except (BackpressureError, RayUnavailableError, StorageError) as error:
                 _log.warning("%s", error)
-                break  # for the next job the registry would not answer either
+                break  # the registry would not answer for the next job either
             unasked.pop(0)
         return unfinished + unasked
 
@@ -152,7 +152,7 @@ class RayBackend(OnRay):
                 self._submitted.pop(job_id, None)
             if state.status.is_terminal or time.monotonic() >= deadline:
                 return state
-            if time.monotonic() - began < asked / 2:  # answered early: too many wait for this job
+            if time.monotonic() - began < asked / 2:  # answered early: too many calls wait for this job
                 time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def cancel(self, job_id: str) -> JobState:

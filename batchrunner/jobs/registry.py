@@ -1,7 +1,7 @@
-"""The registry actor of a scope: takes submissions, owns the jobs' tasks, answers how jobs stand.
+"""The registry actor of a scope: accepts submissions, owns the jobs' tasks, reports their states.
 
-There is one per scope and cluster, by its name; submissions of one run are handled one after the
-other. What must survive the actor is in the journal before a client gets an answer.
+Its name makes it the only one of its scope in a cluster. It handles submissions of the same run one
+after the other. It writes what must survive the actor to the journal before it answers a client.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from batchrunner.jobs.outcome import JobStatus
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _PRUNE_AT_ONCE = 1000
-"""More than `prune_after` ever returns: the first job that ends prunes what earlier registries left."""
+"""More than `prune_after` ever returns, so that the journal is pruned after the first job that ends."""
 _log = logging.getLogger(__name__)
 
 
 class Registry:
-    """Runs as an actor. Every call is idempotent: clients repeat those that a death interrupted."""
+    """The registry. Every call is idempotent: clients repeat calls that its death interrupted."""
 
     def __init__(self, config: RegistryConfig) -> None:
         import ray
@@ -43,7 +43,7 @@ class Registry:
         self._controllers: dict[str, Controller] = {}
         self._key_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._starting: set[str] = set()  # claimed, or about to be, and not yet with a controller
+        self._starting: set[str] = set()  # jobs that are being claimed, and have no controller yet
         self._recovery: asyncio.Task[None] | None = None
         self._ticking = False
         self._submitting = self._calls = 0
@@ -53,16 +53,16 @@ class Registry:
         self._journal = config.journal()
         self._history = History(self._journal, here=self._here, alive=self._state_of)
         self._me = ray.get_runtime_context().current_actor
-        # From here, not from a client's first call: the client may be dead, and the jobs must be
-        # taken up all the same. (Ray runs this in the actor's event loop; a call of the actor to
-        # itself would now and then be lost.)
+        # Recover jobs from here, not in a client's first call: after a restart there may be no client
+        # left. (Ray runs this in the actor's event loop; a call of the actor to itself would now and
+        # then be lost.)
         self._spawn(self._begin())
 
     async def join(self, config: RegistryConfig) -> str:
         """Adopt a client's limits and credentials; return the URI of the scope's store.
 
         Raises:
-            InvalidSpecError: A client of another scope: its jobs would mix with those of this one.
+            InvalidSpecError: The client has another scope: its jobs would mix with those of this one.
         """
         config.check_scope(self._options.idempotency_scope)
         uri = self._options.analytics_store.uri
@@ -73,12 +73,12 @@ class Registry:
         return uri
 
     async def pid(self) -> int:
-        """Return the id of this process, for people who look into a cluster, and for tests."""
+        """Return the id of this process, for debugging and for tests."""
         return os.getpid()
 
     async def submit(self, message: SubmitMessage) -> JobView | Busy:
         """Start a job, unless one holds the same run; return the job that holds it."""
-        # Counted here, too: Ray's own limit holds for the handle that created the actor, and no other.
+        # Counted here, too: Ray's own limit holds only for the handle that created the actor.
         if self._submitting >= self._options.registry_max_pending_calls:
             return Busy(f"{self._submitting} submissions are under way")
         self._submitting += 1
@@ -92,7 +92,7 @@ class Registry:
             self._submitting -= 1
 
     async def look(self, job_id: str, seconds: float) -> JobView | None:
-        """Return a job, at its end or after *seconds*; None when there is no such job."""
+        """Wait up to *seconds* for the end of a job, and return it; None if there is no such job."""
         await self._ready()
         controller = self._controllers.get(job_id)
         if controller is None:
@@ -101,14 +101,14 @@ class Registry:
         most = self._options.controller_max_pending_calls
         self._calls += 1
         try:
-            # With too many waiting, answer at once: the client asks again.
+            # If too many calls wait, answer at once: the client calls again.
             await controller.wait(seconds if controller.waiting < most else 0.0)
         finally:
             self._calls -= 1
         return JobView(controller.submission, controller.state)
 
     async def cancel(self, job_id: str) -> JobView | None:
-        """Stop a job; return it when it has ended."""
+        """Stop a job; return it when it has ended, or after 20 s; None if there is no such job."""
         await self._ready()
         if job_id in self._controllers:
             await self._controllers[job_id].cancel()
@@ -125,7 +125,7 @@ class Registry:
         request = message.request
         alive = self._alive()
         holder = next((c for c in alive if c.submission.request.key == request.key), None)
-        if holder is not None:  # before the journal is read: this is the usual case of a repeat
+        if holder is not None:  # before the journal is read: a repeated submission usually ends here
             return JobView(holder.submission, holder.state)
         view, number = await _io(self._history.holder, request)
         if view is not None:
@@ -136,7 +136,7 @@ class Registry:
         job_id = self._journal.id_of(request.key, number)
         uri = message.options.analytics_store.uri
         wanted = Submission(job_id, number, request, self._here, uri)
-        self._starting.add(job_id)  # before the claim: a listing would take the job for a lost one
+        self._starting.add(job_id)  # before the claim: else a listing would take the job for lost
         try:
             claimed = await _io(self._journal.claim, wanted)
             if claimed != wanted:  # another cluster was faster
@@ -161,27 +161,27 @@ class Registry:
             await _io(partial(self._restarts.remove, submission.job_id, journal=self._journal))
         self._ended += 1
         if self._ended >= prune_after(self._options):
-            self._ended = 0  # before pruning: jobs that end meanwhile must not prune, too
+            self._ended = 0  # before pruning: jobs that end meanwhile must not prune again
             await self._prune_journal()
 
     def _state_of(self, job_id: str) -> JobState | None:
-        """Return the state of a job of ours; None when it is not in memory. Safe in any thread."""
+        """Return the state of a job in memory; None for other jobs. Safe in any thread."""
         if job_id in self._starting:  # first: a job moves from here to the controllers
             return JobState(JobStatus.PENDING)
         controller = self._controllers.get(job_id)
         return controller.state if controller else None
 
     async def _ready(self) -> None:
-        """Wait until the jobs of earlier registries are taken up; try that again if it failed."""
+        """Wait until the jobs of earlier registries are recovered; retry the recovery if it failed."""
         self._last_call = time.monotonic()
         failed = self._recovery and self._recovery.done() and self._recovery.exception()
         if self._recovery is None or failed:
             self._recovery = asyncio.create_task(self._recover())
-        # A caller that goes away must not end it for the others.
+        # Shielded: a cancelled call must not cancel the recovery for the others.
         await asyncio.shield(self._recovery)
 
     async def _begin(self) -> None:
-        """Take up jobs as soon as the journal can be read: a bucket may be away for a while."""
+        """Recover jobs as soon as the journal can be read: a bucket may be unavailable for a while."""
         while True:
             try:
                 return await self._ready()
@@ -190,7 +190,7 @@ class Registry:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _recover(self) -> None:
-        """Take up the jobs that a dead registry of this name left; settle those of dead clusters."""
+        """Retry the jobs that a dead registry of this name left; record those of dead clusters as lost."""
         ended = await _io(self._journal.jobs)
         for job in await _io(list, self._journal.read_many([j for j in ended if not ended[j]])):
             if job.outcome is None and job.submission.job_id not in self._controllers:
@@ -200,7 +200,7 @@ class Registry:
             self._spawn(self._tick())
 
     async def _take_up(self, job: JournaledJob) -> None:
-        """Retry a job whose registry died, if it has retries left; otherwise settle it."""
+        """Retry a job whose registry died, if it has retries left; otherwise record that it is lost."""
         submission, retries = job.submission, job.submission.request.max_retries
         message = None
         if submission.cluster == self._here and retries:
@@ -210,7 +210,7 @@ class Registry:
             await _io(self._history.settle, job)
             await _io(partial(self._restarts.remove, submission.job_id, journal=self._journal))
             return
-        # Counted before it starts: a registry that dies in between must not allow one attempt more.
+        # Before the start: if the registry dies in between, the attempt must count.
         await _io(self._journal.add_attempt, submission, job.attempts + 1)
         self._start(submission, message, attempt=job.attempts + 1)
 
@@ -220,7 +220,7 @@ class Registry:
         task.add_done_callback(self._tasks.discard)
 
     async def _tick(self) -> None:
-        """Drop old controllers, and end this actor once it has been idle for the retention."""
+        """Drop old controllers; end this actor once it has been idle for `controller_retention_s`."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self._drop_old_controllers()
@@ -245,7 +245,7 @@ class Registry:
     async def _prune_journal(self) -> None:
         try:
             await _io(prune_journal, self._journal, self._options)
-        except StorageError as error:  # the next end of a job prunes again
+        except StorageError as error:  # pruned again after more jobs have ended
             _log.warning("the journal could not be pruned: %s", error)
 
     def _end(self) -> None:

@@ -1,4 +1,4 @@
-"""The client's side of a registry: finds or starts it, calls it, and repeats the call when it dies."""
+"""The client of a registry: finds or starts it, calls it, and repeats a call if the registry dies."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from batchrunner.jobs.registry import Registry
 
 _RETRY_SECONDS = 0.1
 _MAX_CONCURRENCY = 100_000
-"""No limit: a call that waits for the end of a job holds one, and the registry counts them itself."""
+"""In effect no limit: calls that wait for a job's end count, and the registry limits these itself."""
 
 
 class RegistryClient:
-    """Calls the registry of one scope, whichever actor that is by now. Safe in several threads."""
+    """Calls the present registry actor of one scope. Safe in several threads."""
 
     def __init__(self, config: RegistryConfig, *, connection: RayConnection) -> None:
         self._config, self._connection = config, connection
@@ -36,10 +36,10 @@ class RegistryClient:
         self._registry: tuple[str | None, Any] | None = None
 
     def join(self) -> None:
-        """Find or start the registry, and check that it is of our scope and store. Idempotent.
+        """Find or start the registry, and check that it has our scope and store. Idempotent.
 
         Raises:
-            InvalidSpecError: It is another scope's, or the scope's jobs are recorded in another store.
+            InvalidSpecError: It has another scope, or records the scope's jobs in another store.
             RayUnavailableError: It does not start.
         """
         with self._loss_as_unavailable():
@@ -48,10 +48,10 @@ class RegistryClient:
 
     @contextmanager
     def call(self, doing: str) -> Iterator[None]:
-        """Count the block as one of the calls that this process may have under way.
+        """Count the block as one of this process's calls under way, whose number is limited.
 
         Raises:
-            BackpressureError: There are too many.
+            BackpressureError: There are too many; *doing* is the action that the message names.
         """
         if not self._pending.acquire(blocking=False):
             most = self._options.registry_max_pending_calls
@@ -64,11 +64,11 @@ class RegistryClient:
     def ask(
         self, method: str, *args: Any, more_seconds: float = 0.0, until: float = math.inf
     ) -> Any:
-        """Call the registry. If it dies meanwhile, call the next one: every call is idempotent.
+        """Call the registry. If it dies meanwhile, call its successor: every call is idempotent.
 
         Raises:
             BackpressureError: Too many calls are pending.
-            RayUnavailableError: It did not answer in time, or by the moment *until*.
+            RayUnavailableError: It did not answer within the timeout, or before *until*.
         """
         timeout = self._options.registry_update_timeout_s + more_seconds
         timeout += max((arg for arg in args if isinstance(arg, float)), default=0.0)
@@ -102,7 +102,7 @@ class RegistryClient:
             except RayTaskError as error:
                 raise error.cause from error
             except SystemExit as error:
-                # Another thread gave up the connection meanwhile: Ray would have us exit for that.
+                # Another thread closed the connection meanwhile, for which Ray raises SystemExit.
                 if is_connected():
                     raise
                 raise self._unavailable() from error
@@ -113,7 +113,7 @@ class RegistryClient:
                 time.sleep(_RETRY_SECONDS)
 
     def _unavailable(self) -> RayUnavailableError:
-        """Return the error of a registry that does not answer. No BackpressureError: it is not load."""
+        """Return the error for a registry that does not answer, with the reason."""
         scope = self._options.idempotency_scope
         why = "it does not answer in time"
         if not is_connected():
@@ -127,7 +127,7 @@ class RegistryClient:
         )
 
     def _handle(self, until: float) -> Any:
-        """Return the registry in the cluster of this process; start it if there is none."""
+        """Return the registry actor in the cluster of this process; start it if there is none."""
         here = connection_id()
         with self._lock:
             if self._registry is None or self._registry[0] != here:
@@ -147,8 +147,8 @@ class RegistryClient:
             name=self._config.actor_name,
             namespace=options.registry_namespace,
             lifetime="detached",
-            # Both: of many clients that start it at once, Ray makes one actor for all; and when it
-            # dies Ray starts it again, so that its jobs are taken up though no client may be left.
+            # Both: if many clients start it at once, Ray makes one actor for all; and if it dies, Ray
+            # restarts it, so that its jobs are recovered even if no client is left.
             get_if_exists=True,
             max_restarts=-1,
             max_concurrency=_MAX_CONCURRENCY,
@@ -167,7 +167,7 @@ class RegistryClient:
         return handle
 
     def _joined(self, registry: Any, until: float) -> tuple[Any, str]:
-        """Return the registry actor, which is started if there is none, and the URI of its store."""
+        """Return the registry actor, started if there is none, and the URI of the store it records in."""
         import ray
         from ray.exceptions import RayActorError, RayError, RayTaskError
 
@@ -180,7 +180,7 @@ class RegistryClient:
             except RayTaskError as error:
                 raise error.cause from error
             except RayError as error:
-                # The actor was about to end, or its answer was lost: ask again, it may be another one.
+                # The actor was about to end, or its answer was lost: retry, perhaps with a new actor.
                 broken = "creation task" in str(error) or not isinstance(error, RayActorError)
                 if broken or time.monotonic() >= deadline:
                     raise _does_not_start(error) from error
@@ -197,7 +197,7 @@ def _does_not_start(error: Exception) -> RayUnavailableError:
 
 
 def backpressure(doing: str, why: str) -> BackpressureError:
-    """Return the error of too much load while *doing* what the user asked for."""
+    """Return the error for too much load: *doing* is the user's action, *why* the limit it met."""
     return BackpressureError(
         f"too much at once while {doing}: {why}. Nothing was lost; try again in a moment, with "
         "fewer calls at a time"

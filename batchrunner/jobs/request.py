@@ -22,17 +22,17 @@ from batchrunner.jobs.outcome import now_text
 from batchrunner.spec.fields import size_in_bytes
 
 Resources = dict[str, Any]
-"""Options of a Ray task: num_cpus, num_gpus, memory, accelerator_type, resources."""
+"""The resources of a job, by their names in Ray: num_cpus, num_gpus, memory, accelerator_type, resources."""
 
 _NAMES = ("num_cpus", "num_gpus", "memory", "accelerator_type", "resources")
 
 
 def resources_of(asked: Mapping[str, Any] | None, *, config: Any, capability: Any) -> Resources:
-    """Return the resources of a job, checked.
+    """Return the resources of a job, after a check.
 
-    CPUs and GPUs: as *asked*, else by *config*'s `num_cpus`/`num_gpus`, else by the capability's
-    `default_num_cpus`/`default_num_gpus`, else one CPU. Names that Ray does not know are custom
-    resources.
+    CPUs and GPUs are those *asked* for, else the `num_cpus` and `num_gpus` of *config*, else the
+    `default_num_cpus` and `default_num_gpus` of *capability*, else one CPU. Names that are no options
+    of Ray are custom resources.
 
     Raises:
         InvalidSpecError: *asked* is no mapping, or an amount is out of range.
@@ -81,7 +81,7 @@ def _is_whole(value: Any) -> bool:
 
 @cache
 def versions_here() -> Mapping[str, str]:
-    """Return this process's versions of what a client and its workers have to agree on."""
+    """Return the versions of Python, Ray and batchrunner in this process."""
     return {
         "python": platform.python_version(),
         "ray": version("ray"),
@@ -90,10 +90,11 @@ def versions_here() -> Mapping[str, str]:
 
 
 def difference(client: Mapping[str, str]) -> str:
-    """Describe, in a line, how this worker's versions differ from the *client*'s; "" if they agree.
+    """Return, in a line, how this worker's versions differ from the *client*'s; "" if they agree.
 
     Raises:
-        CannotStartError: Another minor version of Python, whose pickles may mean something else here.
+        CannotStartError: The client has another minor version of Python, whose pickles may not be
+            readable here.
     """
     here = versions_here()
     differing = [name for name in here if name in client and here[name] != client[name]]
@@ -118,18 +119,18 @@ _MAX_NAME = 256
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What one call of `submit_capability` asks for. It is stored: it holds no secret.
+    """The request of a job, made by `submit_capability`. It holds no secret, as it is stored.
 
     Attributes:
-        key: Names the logical run; "" where the backend does not deduplicate.
-        name: Shown to people.
-        capability_id: What is run.
-        resources: What the job needs.
-        max_retries: How often a lost worker is replaced.
-        created_at: When it was submitted, by the client's clock: shown, and listed by.
+        key: The key of the logical run; "" if the backend does not deduplicate.
+        name: The name of the job in listings and messages.
+        capability_id: The id of the capability.
+        resources: The resources that the job needs.
+        max_retries: How often the job is retried after its worker is lost.
+        created_at: When it was submitted, by the client's clock; listings are sorted by it.
         created_by: user@host.
-        versions: The client's.
-        nonce: The same in every copy of this request, so that sending it twice makes one job.
+        versions: The client's versions of Python, Ray and batchrunner.
+        nonce: A random id: two requests with the same nonce are one request, sent twice.
     """
 
     key: str
@@ -145,11 +146,11 @@ class JobRequest:
 
 @dataclass(frozen=True, slots=True)
 class PickledCall:
-    """The call that a worker makes. It travels apart from the request: it may be large, and hold secrets.
+    """The call that a worker makes. It is apart from the request, as it may be large and hold secrets.
 
     Attributes:
         payload: The call, pickled; only a worker unpickles it.
-        import_paths: Where the client imports from; they count where the worker has them, too.
+        import_paths: The client's import paths; a worker adds those that exist there, too.
     """
 
     payload: bytes = field(repr=False)
@@ -160,7 +161,7 @@ def checked_name(name: object, capability: Any) -> str:
     """Return the job's name: *name*, or the capability's id.
 
     Raises:
-        InvalidSpecError: The name is empty, too long, or no text.
+        InvalidSpecError: The name is empty, too long, or no string.
     """
     text = str(capability.id) if name is None else name
     if not isinstance(text, str) or not text.strip():
@@ -174,10 +175,10 @@ def check_call(capability: Any, inputs: Mapping[str, Any]) -> None:
     """Check that *capability* can be submitted, and that its `run` takes *inputs*.
 
     Raises:
-        InvalidSpecError: It is a class, or lacks `id` or `run`, its `run` is async or does not take
-            *inputs*, or *inputs* ask for the cache or have no list of datasets, models or metrics.
+        InvalidSpecError: It is a class, or lacks `id` or `run`; its `run` is async or does not take
+            *inputs*; *inputs* have `use_cache`, or datasets, models or metrics that are no list.
     """
-    # Not of a class or static method: such a class is a capability.
+    # `run` as a class method or static method is allowed: such a class is itself a capability.
     run = inspect.getattr_static(capability, "run", None)
     if isinstance(capability, type) and inspect.isfunction(run):
         name = capability.__qualname__
@@ -207,7 +208,7 @@ def check_call(capability: Any, inputs: Mapping[str, Any]) -> None:
 
 
 def _check_list(kind: str, items: Any) -> None:
-    # A text is a sequence, too: of its letters, each of which would pass for an item with an id.
+    # A string is a sequence, too: each of its letters would pass for an item with an id.
     if isinstance(items, str | bytes):
         raise InvalidSpecError(
             f"{kind} must be a list, not one text: write {kind}=[{items!r:.200}]"
@@ -217,10 +218,10 @@ def _check_list(kind: str, items: Any) -> None:
 
 
 def pickled_call(capability: Any, inputs: Mapping[str, Any], *, edition: str = "") -> PickledCall:
-    """Pickle the call of `capability.run`, for a worker. Warns when it is large.
+    """Pickle the call of `capability.run` for a worker. Warns if it is large.
 
     Raises:
-        CapabilityImportError: Part of it cannot be pickled; the message says which.
+        CapabilityImportError: The call cannot be pickled; the message names the argument at fault.
     """
     from ray import cloudpickle
 

@@ -1,4 +1,4 @@
-"""The backend "ray-simple": one Ray task per job; the handles live and die with this process."""
+"""The backend "ray-simple": one Ray task per job; jobs and handles end with this process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SimpleBackend(OnRay):
 
     def submit(self, request: JobRequest, call: PickledCall) -> Job[Any]:
         """Start the task and return the handle of the job."""
-        # First: over a lost connection Ray would start another Ray rather than join its cluster.
+        # First: without a connection, Ray would start a Ray of its own rather than join the cluster.
         CONNECTION.open(self._options.ray, asked=False, anew=False)
         attempt = JobAttempt(
             job_id=uuid.uuid4().hex,
@@ -85,7 +85,7 @@ class SimpleBackend(OnRay):
 
     @property
     def has_jobs(self) -> bool:
-        """Whether this process submitted jobs, ended or not: their handles are found here only."""
+        """Whether this process submitted jobs, ended or not: only this backend finds their handles."""
         return bool(self._jobs)
 
     def unfinished(self) -> list[Job[Any]]:
@@ -111,10 +111,10 @@ def _until(deadline: float | None) -> float | None:
 
 
 class _Task:
-    """A Ray task, and what it has yielded so far: first that it has begun, then how it ended."""
+    """A Ray task and the state of its job. The task yields twice: when it begins, and how it ended."""
 
     def __init__(self, attempt: JobAttempt, payload: bytes, options: dict[str, Any]) -> None:
-        # Ray's client cannot stream: there a job that runs still reads PENDING.
+        # Ray's client (`ray://`) cannot stream: a job that runs stays PENDING there until its end.
         self._streams = not is_ray_client()
         if self._streams:
             task = streaming_task().options(num_returns="streaming", **options)
@@ -134,7 +134,7 @@ class _Task:
             with self._lock:
                 self._take()
         if self._state.status.is_terminal:
-            # As long as the reference lives, Ray keeps the payload, to run the task again.
+            # As long as the reference lives, Ray keeps the payload, so that it can retry the task.
             self._running = None
         return self._state
 
@@ -150,10 +150,10 @@ class _Task:
         return self._state
 
     def _is_over(self) -> bool:
-        """Whether the task has ended. It ends with the connection that it was submitted over.
+        """Whether the task has ended, or is lost because its connection to Ray was closed.
 
-        Looked at before each call of Ray: asked over another connection, or over none, Ray starts a
-        Ray of its own and then ends the process.
+        Check this before each call of Ray: without that connection, Ray would start a Ray of its own
+        and then exit this process.
         """
         if not self._state.status.is_terminal and connection_id() != self._connection:
             self._state = JobState.ended(Outcome.failed(LOST))
@@ -163,19 +163,19 @@ class _Task:
         import ray
 
         running = self._running
-        if running is None:  # another thread has taken the end
+        if running is None:  # another thread has taken the result
             return False
         try:
             return bool(ray.wait([running], timeout=seconds, fetch_local=False)[0])
         except (Exception, SystemExit):
             # Another thread closed the connection while this one waited, for which Ray raises
-            # SystemExit; or it was a `ray://` one, and its cluster is gone.
+            # SystemExit; or the cluster of a `ray://` connection is gone.
             if self._is_over():
                 return False
             raise
 
     def _take(self) -> None:
-        """Take what the task has yielded, unless another thread has."""
+        """Set the state from what the task yielded next, unless another thread has done so."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 

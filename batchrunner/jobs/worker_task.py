@@ -1,4 +1,4 @@
-"""The worker's side of a job: the only code of ours that runs the user's, and the Ray task around it."""
+"""The worker's side of a job: runs the user's capability, in a Ray task or in a thread."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class JobAttempt:
-    """One attempt at one job, as its worker gets it. The payload comes apart from it.
+    """One attempt at one job, as its worker gets it. The payload is sent apart from it.
 
     Attributes:
-        job_id: Of the job.
+        job_id: The id of the job.
         number: Counts the attempts at the job, from 1.
-        request: What was asked for.
+        request: The request of the job.
         backend: Kind of the backend, for the store's `runs` table.
-        store: Where the run is recorded, with its credentials.
+        store: The analytics store that the run is recorded in, with its credentials.
         scope: Scope of the journal that the end is written to; None without a journal.
-        import_paths: Where the client imports from; they count where the worker has them, too.
+        import_paths: The client's import paths; the worker adds those that exist there, too.
     """
 
     job_id: str
@@ -61,9 +61,9 @@ class JobAttempt:
 
 
 def perform(attempt: JobAttempt, payload: bytes) -> tuple[Outcome, bool]:
-    """Run the capability and record the run; return how it ended, and whether the journal has that.
+    """Run the capability and record the run; return the outcome, and whether the journal has it.
 
-    The records are durable before the end is: a reader of COMPLETED finds them.
+    The records are durable before the outcome is: a reader that sees COMPLETED finds them.
     """
     _remember_secrets(attempt)
     if attempt.scope is None:
@@ -77,13 +77,13 @@ def perform(attempt: JobAttempt, payload: bytes) -> tuple[Outcome, bool]:
     except StorageError as error:
         _log.warning("the end of the job could not be written to the journal: %s", error)
         return outcome, False
-    return outcome if stored == outcome else stored, True  # ours has the cause, which is not stored
+    return outcome if stored == outcome else stored, True  # *outcome* has the cause, not stored
 
 
 def outcome_of(attempt: JobAttempt, payload: bytes) -> Outcome:
-    """Run the capability and record the run, durably; return how that ended.
+    """Run the capability and record the run durably; return the outcome.
 
-    Raises nothing of the user's. What ends this worker from outside passes.
+    Exceptions of the user's code become the outcome FAILED. An interrupt from outside is raised.
     """
     warnings: tuple[str, ...] = ()
     try:
@@ -98,7 +98,7 @@ def outcome_of(attempt: JobAttempt, payload: bytes) -> Outcome:
 
 
 def _remember_secrets(attempt: JobAttempt) -> None:
-    """Have secrets hidden in the job's log and in its failure: both are stored."""
+    """Register the secrets to hide in the job's log and in its error: both are stored."""
     import ray
 
     environment = ray.get_runtime_context().runtime_env.get("env_vars") or {}
@@ -130,9 +130,9 @@ def _record(attempt: JobAttempt, run: Any) -> CapabilityRunRef:
 
 
 def _cause(error: Exception) -> bytes | None:
-    """Pickle the user's exception; None if it does not survive that, is large, or shows a secret."""
+    """Pickle the user's exception; None if it cannot be unpickled, is large, or shows a secret."""
     raised = raised_as(error)
-    with contextlib.suppress(Exception):  # an exception of the user's may do anything here
+    with contextlib.suppress(Exception):  # the methods of the user's exception may raise anything
         from ray import cloudpickle
 
         data: bytes = cloudpickle.dumps(raised)  # type: ignore[no-untyped-call]  # Ray is half typed
@@ -150,7 +150,7 @@ def begin_and_perform(attempt: JobAttempt, payload: bytes) -> Iterator[Any]:
 
 @cache
 def streaming_task() -> Any:
-    """Return `begin_and_perform` as a Ray task; exported once, not once a job."""
+    """Return `begin_and_perform` as a Ray task; cached, so that Ray exports it once, not for each job."""
     import ray
 
     return ray.remote(begin_and_perform)
@@ -183,7 +183,7 @@ def loss_of(error: BaseException) -> str:
 
 
 def failure_of(error: Any) -> Outcome:
-    """Return the failure of a task that could not even begin: *error* is Ray's RayTaskError."""
+    """Return the outcome FAILED of a task that raised outside `perform`, as Ray's RayTaskError."""
     text = plain(str(getattr(error, "traceback_str", error)))
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     return Outcome.failed(f"the worker cannot run jobs: {last.strip()}", traceback=text)
