@@ -108,7 +108,9 @@ def checked_edition(edition: object) -> str:
             f"a letter or a digit first), not {edition!r:.200}"
         )
     if len(edition) > _MOST_LETTERS:
-        raise InvalidSpecError(f"edition must have at most {_MOST_LETTERS} letters")
+        raise InvalidSpecError(
+            f"edition must have at most {_MOST_LETTERS} letters, not {len(edition)}"
+        )
     return edition
 
 

@@ -85,7 +85,10 @@ class RayBackend(OnRay):
             view: JobView | None = self._registry.ask("look", job_id, 0.0)
         if view is None:
             scope = self._options.idempotency_scope
-            raise UnknownJobError(f"there is no job {job_id!r} in the scope {scope!r}")
+            raise UnknownJobError(
+                f"there is no job {job_id!r} in the scope {scope!r}; "
+                "`batchrunner jobs list` (in Python, list_jobs()) lists its jobs"
+            )
         return view.handle(self)
 
     def select(self, selection: Selection) -> Jobs:
@@ -168,7 +171,10 @@ class RayBackend(OnRay):
 
 def _state_of(view: JobView | None, job_id: str) -> JobState:
     if view is None:
-        raise UnknownJobError(f"job {job_id!r} was removed from the journal")
+        raise UnknownJobError(
+            f"job {job_id!r} was removed from the journal, as old jobs are; "
+            "a recorded run stays in the analytics store"
+        )
     return view.state
 
 

@@ -186,7 +186,9 @@ class Registry:
             try:
                 return await self._ready()
             except StorageError as error:
-                _log.warning("the journal cannot be read: %s", error)
+                _log.warning(
+                    "the journal cannot be read, trying again in %g s: %s", _RETRY_SECONDS, error
+                )
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _recover(self) -> None:
@@ -246,7 +248,9 @@ class Registry:
         try:
             await _io(prune_journal, self._journal, self._options)
         except StorageError as error:  # the next end of a job prunes again
-            _log.warning("the journal could not be pruned: %s", error)
+            _log.warning(
+                "the journal could not be pruned, the next end of a job prunes it: %s", error
+            )
 
     def _end(self) -> None:
         import ray
