@@ -154,7 +154,7 @@ class StagingFolder:
             raise disk_error(error, self.path, doing="make the staging folder") from error
         if not stat.S_ISDIR(status.st_mode):
             raise StorageError(
-                f"{self.path} is not a folder, and batchrunner stages its writes there: move it away"
+                f"{self.path} is a file or a link, and batchrunner needs a folder there: move it away"
             )
         self._made = True
 
