@@ -56,7 +56,10 @@ class BatchRunner:
             InvalidSpecError: There is no capability, neither in *spec* nor as *capability*.
         """
         if capability is None and spec.capability is None:
-            raise InvalidSpecError("there is no capability: name one in the spec, or hand it over")
+            raise InvalidSpecError(
+                "there is no capability: give capability.target in the spec, or "
+                "pass capability= in Python"
+            )
         self.spec, self._capability = spec, capability
         spec.remember_secrets()
 

@@ -70,8 +70,8 @@ def _no_exit() -> Iterator[None]:
         yield
     except SystemExit as error:
         raise BatchRunnerError(
-            f"code of the capability ended the session ({describe(error)}); "
-            "committed shards are kept, -v shows where"
+            f"code of the capability ended the session ({describe(error)}); committed shards are kept. "
+            "Remove that exit (-v shows where), then run the same line again"
         ) from error
 
 

@@ -131,8 +131,8 @@ class RunDefinition:
         ]
         if modules and not self.code.is_empty:
             _log.warning(
-                "imported in a way that cannot be seen before it runs, so a change is not detected: "
-                "%s. Name these files in capability.files, or give capability.version",
+                "the capability imports these modules only while it runs, so a change of them is not "
+                "detected: %s. Name these files in capability.files, or give capability.version",
                 _listed([f"{module.name} ({module.origin})" for module in modules]),
             )
 
@@ -141,8 +141,8 @@ class RunDefinition:
         opaque = [".".join(("capability.code", *path)) for path in self.code.opaque]
         if opaque:
             _log.warning(
-                "compared by its type alone, so a change of it is not detected: %s. "
-                "capability.version or capability.files can stand in for it",
+                "a change of these values of the capability is not detected, only of their types: %s. "
+                "Give capability.version, or name the files that they come from in capability.files",
                 _listed(opaque),
             )
 
@@ -223,7 +223,7 @@ def _below(path: str) -> Iterator[str]:
 def _refuse(error: OSError) -> NoReturn:
     reason = error.strerror or type(error).__name__
     raise InvalidSpecError(
-        f"capability.files: {error.filename} cannot be read: {reason}"
+        f"capability.files: {error.filename} cannot be read: {reason}; make it readable, or leave it out"
     ) from error
 
 

@@ -41,7 +41,8 @@ def keep_versions(run: Run, session: Session, *, is_first: bool) -> None:
     if changed:
         _log.warning(
             "the last session had other versions of what the capability imports: %s. What is not "
-            "committed yet is made with the new ones",
+            "committed yet is made with the new ones; install the old ones to keep one version, or "
+            "start over with --fresh",
             ", ".join(changed),
         )
 

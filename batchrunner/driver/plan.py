@@ -106,9 +106,10 @@ class Slicer:
                 opened=lambda: self._opener(file),
             )
         if fault := fault_of_cut(slices):
-            # Rows between two slices would be lost without an error: no later check counts a file's
-            # rows.
-            raise InvalidSpecError(f"{file.uri}: the format {name} cut it wrongly: {fault}")
+            # Rows between slices would be lost without an error: nothing else counts a file's rows.
+            raise InvalidSpecError(
+                f"{file.uri}: the format {name} cut it wrongly: {fault}; correct `cut` of that format"
+            )
         return slices
 
 
@@ -193,7 +194,9 @@ def _sharding(spec: BatchSpec, files: Iterable[SourceFile]) -> Sharding:
         total = sum(file.size for file in files)
         return Sharding("bytes", min(max(total // _MANY_SHARDS, _MIN_SHARD), _MAX_SHARD))
     if wanted.row_groups and not all(_format(file).has_row_groups for file in files):
-        raise InvalidSpecError("source.shard.row_groups is for Parquet; use rows, bytes or files")
+        raise InvalidSpecError(
+            "source.shard.row_groups is for Parquet only; give rows, bytes or files"
+        )
     for unit in ("rows", "bytes", "row_groups", "files"):
         if count := getattr(wanted, unit):
             return Sharding(unit, count)

@@ -248,7 +248,10 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
 
 def _warn_of_wait(checkpoint: str, lease: Lease) -> None:
     if lease.owner.is_known:
-        _log.warning("%s holds the lease; waiting to see whether it is alive", lease)
+        _log.warning(
+            "%s holds the lease; waiting to see whether it is alive: if not, this driver takes over",
+            lease,
+        )
         return
     _log.warning(
         "%s/%s is damaged and does not name its driver: waiting %.0f s to see whether one renews "
@@ -265,5 +268,7 @@ def _keep_renewing(session: Session, done: threading.Event) -> None:
             session.renew()
         except LeaseHeldError:  # `renew` has requested the stop
             return
-        except StorageError as error:  # try again at the next interval
-            _log.warning("the lease could not be renewed: %s", error)
+        except StorageError as error:  # the next one may go through; the lease only saves work
+            _log.warning(
+                "the lease could not be renewed, trying again in %.0f s: %s", RENEW_SECONDS, error
+            )

@@ -245,6 +245,6 @@ def _ray_errors() -> Iterator[None]:
         # The first and last lines are the message; the lines between are Ray's own frames.
         lines = [line for line in str(error).splitlines() if line.strip()] or [""]
         raise RayUnavailableError(
-            f"Ray failed: {lines[0][:300]} … {lines[-1].strip()[:300]}. Committed shards are kept; "
-            "ray-data.log in Ray's session folder has the details."
+            f"Ray failed: {lines[0][:300]} … {lines[-1].strip()[:300]}. Committed shards are kept: run "
+            "the same line again. ray-data.log in Ray's session folder has the details."
         ) from error

@@ -59,5 +59,5 @@ def check_listening(address: str) -> None:
 def _check_client(address: str) -> None:
     if not address.startswith(CLIENT):
         raise RayUnavailableError(
-            f"ray.address {address!r} is none of local, auto, host:port and ray://host:port"
+            f"ray.address {address!r} must be local, auto, host:port or ray://host:port"
         )

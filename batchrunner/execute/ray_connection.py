@@ -177,7 +177,9 @@ def workers_that_fit(execution: ExecutionSpec, *, may_grow: bool) -> int:
         raise RayUnavailableError(
             f"{message}. Ask for less in `execution`, or use a larger machine."
         )
-    _log.warning("%s. Waiting for the cluster to grow.", message)
+    _log.warning(
+        "%s. Waiting for the cluster to grow; if it does not, ask for less in `execution`.", message
+    )
     return 1
 
 
@@ -200,7 +202,7 @@ def _warn_overdue(execution: ExecutionSpec) -> None:
         free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
         _log.warning(
             "no worker has started after %d s: each needs %s, and free are %s. Other jobs may use the "
-            "cluster; the run goes on waiting.",
+            "cluster; the run goes on waiting. `ray status` lists what holds the rest.",
             _OVERDUE_SECONDS,
             _listed(_request(execution)),
             _listed(free),

@@ -107,5 +107,6 @@ def _unpacked(payload: Payload) -> Work:
         return contained(payload.unpack)
     except Exception as error:
         raise CapabilityImportError(
-            f"the capability cannot be loaded: {describe(error)}"
+            f"the worker cannot load the capability: {describe(error)}. Correct its module, or bring what "
+            "it imports to the workers with ray.runtime_env"
         ) from error

@@ -151,7 +151,9 @@ def get_job(job_id: str) -> Job[CapabilityRunRef]:
     """
     backend = _required("get_job")
     if not isinstance(job_id, str):
-        raise InvalidSpecError(f"a job is found by its job_id, a text; this is {job_id!r:.200}")
+        raise InvalidSpecError(
+            f"job_id must be a string, such as list_jobs() returns, not {job_id!r:.200}"
+        )
     return cast(Job[CapabilityRunRef], backend.get(job_id))
 
 
@@ -207,7 +209,8 @@ def _wait_for_all(backends: Sequence[JobBackend], *, timeout: float | None) -> N
     late = [job for backend in backends for job in backend.wait_all(deadline)]
     if late:
         warnings.warn(
-            f"not ended yet, and not waited for any longer: {', '.join(map(repr, late))}",
+            f'shutdown_job_backend no longer waits for: {", ".join(map(repr, late))}. Those of "ray" go on '
+            "in a cluster that was joined; the others end with this process",
             stacklevel=4,
         )
 

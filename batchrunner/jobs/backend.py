@@ -142,7 +142,7 @@ def backend_class(kind: str) -> type[JobBackend]:
     except (ImportError, AttributeError) as error:
         raise CannotStartError(
             f"the job backend {kind!r} is {target}, which cannot be imported: {describe(error)}. "
-            "Install what it needs, or mend its registration"
+            "Install what it needs, or correct its registration"
         ) from error
     return backend
 

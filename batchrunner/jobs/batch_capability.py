@@ -87,7 +87,8 @@ class BatchCapability:
             return self
         if self._edition:
             raise InvalidSpecError(
-                f"the batch is of edition {self._edition!r} and submitted as {edition!r}: give one of the two"
+                f"the batch is of edition {self._edition!r} and submitted as {edition!r}: "
+                "give only one of them"
             )
         return BatchCapability(self._spec, edition=edition)
 

@@ -135,11 +135,13 @@ def write_end(journal: Journal, job_id: str, outcome: Outcome) -> Outcome:
     try:
         stored = journal.end(job_id, outcome)
     except StorageError as error:
-        _log.warning("the journal cannot be written: %s", error)
+        _log.warning("job %s: its end cannot be written to the journal: %s", job_id, error)
         if outcome.status is not JobStatus.COMPLETED:
             return outcome
-        return Outcome.failed(f"the run is recorded, but the end of the job is not: {error}")
-    return outcome if stored == outcome else stored  # *outcome* has the cause, which is not stored
+        return Outcome.failed(
+            f"the run is recorded, but the end of the job is not: {error}; submit it again"
+        )
+    return outcome if stored == outcome else stored  # ours has the cause, which is not stored
 
 
 def _lost(why: str, attempts: int) -> Outcome:

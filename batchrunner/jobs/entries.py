@@ -112,7 +112,11 @@ def fields_of(data: bytes, *, name: str) -> dict[str, Any]:
     """
     # A torn entry raises the same error: the caller skips the job, and continues with the others.
     return json_documents.from_json(
-        data, name=f"the journal's {name}", newest=FORMAT_VERSION, damaged=NewerFormatError
+        data,
+        name=f"the journal's {name}",
+        newest=FORMAT_VERSION,
+        damaged=NewerFormatError,
+        way_out="; remove it (below _jobs/ in the analytics store), then submit its job again",
     )
 
 

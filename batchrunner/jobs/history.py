@@ -158,7 +158,9 @@ class History:
         if cluster == self._here:
             return True
         at, gone = self._gone.get(cluster, (-_GONE_SECONDS, False))
-        if time.monotonic() - at >= _GONE_SECONDS:  # checked once for many jobs: it may take a second
+        if (
+            time.monotonic() - at >= _GONE_SECONDS
+        ):  # checked once for many jobs: it may take a second
             gone = is_gone(cluster, here=self._here)
             self._gone[cluster] = time.monotonic(), gone
         return gone

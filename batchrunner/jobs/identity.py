@@ -40,7 +40,9 @@ def run_key(capability: Any, inputs: Inputs, *, edition: str = "") -> str:
         "config": _plain(config, what="config"),
         **{kind: ids_of(inputs.get(kind), kind=kind) for kind in KINDS},
         "more": {name: _plain(inputs[name], what=name) for name in inputs if name not in named},
-        **({"edition": edition} if edition else {}),  # without one, keys are those of older versions
+        **(
+            {"edition": edition} if edition else {}
+        ),  # without one, keys are those of older versions
     }
     text = json.dumps(decisive, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
@@ -108,7 +110,9 @@ def checked_edition(edition: object) -> str:
             f"a letter or a digit first), not {edition!r:.200}"
         )
     if len(edition) > _MOST_LETTERS:
-        raise InvalidSpecError(f"edition must have at most {_MOST_LETTERS} letters")
+        raise InvalidSpecError(
+            f"edition must have at most {_MOST_LETTERS} letters, not {len(edition)}"
+        )
     return edition
 
 

@@ -133,7 +133,9 @@ class InProcessBackend:
             return thread.view()
         job = self._journal.read(job_id)
         if job is None:
-            raise UnknownJobError(f"there is no job {job_id!r} in the scope {self._scope!r}")
+            raise UnknownJobError(
+                f"there is no job {job_id!r} in the scope {self._scope!r}; list_jobs() returns its jobs"
+            )
         return self._history.settle(job)
 
     def _state_of(self, job_id: str) -> JobState | None:

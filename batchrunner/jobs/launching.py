@@ -100,7 +100,11 @@ class RestartStore:
             try:
                 stored = self._with_payload_in_journal(job_id, message, journal)
             except StorageError as error:
-                _log.warning("job %s will not be run again if its registry dies: %s", job_id, error)
+                _log.warning(
+                    "the call of job %s is not stored, so submit it again if its registry dies: %s",
+                    job_id,
+                    error,
+                )
                 return
         # Last: the payload that the entry refers to is in the journal by now.
         _internal_kv_put(job_id, pickle.dumps(stored), namespace=self._namespace)
@@ -117,7 +121,10 @@ class RestartStore:
         sealed = journal.payload(job_id)
         digest = hashlib.sha256(sealed or b"").digest()
         if sealed is None or not hmac.compare_digest(digest, stored.digest):
-            _log.warning("job %s is not run again: its kept call is gone or changed", job_id)
+            _log.warning(
+                "job %s cannot run again: its stored call is gone or changed; submit it again",
+                job_id,
+            )
             return None
         return _with_payload(stored.message, _encrypted(sealed, stored.key))
 

@@ -85,7 +85,10 @@ class RayBackend(OnRay):
             view: JobView | None = self._registry.ask("look", job_id, 0.0)
         if view is None:
             scope = self._options.idempotency_scope
-            raise UnknownJobError(f"there is no job {job_id!r} in the scope {scope!r}")
+            raise UnknownJobError(
+                f"there is no job {job_id!r} in the scope {scope!r}; "
+                "`batchrunner jobs list` (in Python, list_jobs()) lists its jobs"
+            )
         return view.handle(self)
 
     def select(self, selection: Selection) -> Jobs:
@@ -152,7 +155,9 @@ class RayBackend(OnRay):
                 self._submitted.pop(job_id, None)
             if state.status.is_terminal or time.monotonic() >= deadline:
                 return state
-            if time.monotonic() - began < asked / 2:  # answered early: too many calls wait for this job
+            if (
+                time.monotonic() - began < asked / 2
+            ):  # answered early: too many calls wait for this job
                 time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def cancel(self, job_id: str) -> JobState:
@@ -168,7 +173,10 @@ class RayBackend(OnRay):
 
 def _state_of(view: JobView | None, job_id: str) -> JobState:
     if view is None:
-        raise UnknownJobError(f"job {job_id!r} was removed from the journal")
+        raise UnknownJobError(
+            f"job {job_id!r} was removed from the journal, as old jobs are; "
+            "a recorded run stays in the analytics store"
+        )
     return view.state
 
 

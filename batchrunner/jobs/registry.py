@@ -125,7 +125,9 @@ class Registry:
         request = message.request
         alive = self._alive()
         holder = next((c for c in alive if c.submission.request.key == request.key), None)
-        if holder is not None:  # before the journal is read: a repeated submission usually ends here
+        if (
+            holder is not None
+        ):  # before the journal is read: a repeated submission usually ends here
             return JobView(holder.submission, holder.state)
         view, number = await _io(self._history.holder, request)
         if view is not None:
@@ -186,7 +188,9 @@ class Registry:
             try:
                 return await self._ready()
             except StorageError as error:
-                _log.warning("the journal cannot be read: %s", error)
+                _log.warning(
+                    "the journal cannot be read, trying again in %g s: %s", _RETRY_SECONDS, error
+                )
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _recover(self) -> None:
@@ -245,8 +249,10 @@ class Registry:
     async def _prune_journal(self) -> None:
         try:
             await _io(prune_journal, self._journal, self._options)
-        except StorageError as error:  # pruned again after more jobs have ended
-            _log.warning("the journal could not be pruned: %s", error)
+        except StorageError as error:  # the next end of a job prunes again
+            _log.warning(
+                "the journal could not be pruned, the next end of a job prunes it: %s", error
+            )
 
     def _end(self) -> None:
         import ray

@@ -106,7 +106,10 @@ def difference(client: Mapping[str, str]) -> str:
             f"the worker cannot read what the client sent: {listed} (client, worker). "
             "Use one minor version of Python on both sides"
         )
-    return f"the client's and the worker's versions differ: {listed} (client, worker)"
+    return (
+        f"the client's and the worker's versions differ: {listed} (client, worker); install the same "
+        "ones on both sides"
+    )
 
 
 def _minor(text: str) -> list[str]:
@@ -167,7 +170,7 @@ def checked_name(name: object, capability: Any) -> str:
     if not isinstance(text, str) or not text.strip():
         raise InvalidSpecError(f"job_name must be some text, not {name!r}")
     if len(text.encode(errors="replace")) > _MAX_NAME:
-        raise InvalidSpecError(f"job_name must have at most {_MAX_NAME} bytes")
+        raise InvalidSpecError(f"job_name must have at most {_MAX_NAME} bytes; give a shorter one")
     return text.strip()
 
 
@@ -251,7 +254,7 @@ def _unpicklable(parts: Mapping[str, Any]) -> str:
                 f"{kind.__qualname__}, cannot be pickled: {describe(error)}. Make such things "
                 "(files, locks, connections, generators) inside run(), or pass a URI"
             )
-    return "the job cannot be sent to a worker: it cannot be pickled"
+    return "the job cannot be sent to a worker: it cannot be pickled. Pass plain values or URIs to run()"
 
 
 def _user() -> str:

@@ -75,7 +75,10 @@ class SimpleBackend(OnRay):
     def get(self, job_id: str) -> Job[Any]:
         """Return the handle of a job of this process."""
         if job_id not in self._jobs:
-            raise UnknownJobError(f'no job {job_id!r} was submitted by this process ("ray-simple")')
+            raise UnknownJobError(
+                f'no job {job_id!r} was submitted by this process, and "ray-simple" finds only '
+                "those: list_jobs() returns them"
+            )
         return self._jobs[job_id]
 
     def select(self, selection: Selection) -> Jobs:

@@ -75,7 +75,7 @@ def perform(attempt: JobAttempt, payload: bytes) -> tuple[Outcome, bool]:
     try:
         stored = journal.end(attempt.job_id, outcome)
     except StorageError as error:
-        _log.warning("the end of the job could not be written to the journal: %s", error)
+        _log.warning("job %s: its end cannot be written to the journal: %s", attempt.job_id, error)
         return outcome, False
     return outcome if stored == outcome else stored, True  # *outcome* has the cause, not stored
 
@@ -186,4 +186,8 @@ def failure_of(error: Any) -> Outcome:
     """Return the outcome FAILED of a task that raised outside `perform`, as Ray's RayTaskError."""
     text = plain(str(getattr(error, "traceback_str", error)))
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
-    return Outcome.failed(f"the worker cannot run jobs: {last.strip()}", traceback=text)
+    why = (
+        f"the worker cannot run jobs: {last.strip()}. Install the client's version of batchrunner in "
+        "the workers' image"
+    )
+    return Outcome.failed(why, traceback=text)

@@ -50,7 +50,9 @@ def locate(uri: str, *, storage_options: Options | None = None) -> tuple[Storage
     scheme, rest = _parsed(uri)
     root, key = rest.partition("/")[::2] if scheme else ("/", rest[1:])
     if not key:
-        raise InvalidSpecError(f"{uri}: this is not the URI of an object")
+        raise InvalidSpecError(
+            f"{uri} names no object: add its key, as in {uri.rstrip('/')}/folder/name"
+        )
     return _opened_once(scheme, root, (storage_options or {}) if scheme else {}), key
 
 

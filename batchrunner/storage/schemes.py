@@ -135,7 +135,7 @@ def normal_root(scheme: str, rest: str) -> str:
     segments = [segment for segment in key.split("/") if segment]
     if {".", ".."} & set(segments):
         raise ValueError(
-            f'must not go through "." or "..": {scheme}:// has no folders to climb, write it without'
+            f'must not go through "." or "..": {scheme}:// takes each as a name; write the key without'
         )
     return "/".join([container, *segments])
 
@@ -159,7 +159,9 @@ def _absolute_path(uri: str) -> str:
     try:
         absolute = os.path.abspath(Path(path).expanduser() if path.startswith("~") else path)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"cannot be made an absolute path ({type(error).__name__})") from error
+        raise ValueError(
+            f"cannot be made an absolute path ({type(error).__name__}): write one that begins with /"
+        ) from error
     return "/" + absolute.lstrip("/")  # POSIX keeps a leading "//", and no other program does
 
 

@@ -58,22 +58,27 @@ NONE = Checks()
 
 def _check_keys(keys: tuple[str, ...], spec: BatchSpec) -> None:
     if len(set(keys)) < len(keys):
-        raise InvalidSpecError(f"a key column is named twice: {', '.join(keys)}")
+        raise InvalidSpecError(f"a key column is named twice: {', '.join(keys)}; name each once")
     left_out = [key for key in keys if spec.source.columns and key not in spec.source.columns]
     if left_out:
         raise InvalidSpecError(
-            f"{left_out[0]!r} cannot be a key: source.columns leaves that column out"
+            f"{left_out[0]!r} cannot be a key: source.columns leaves that column out; name another one"
         )
 
 
 def _check_replay(share: float, spec: BatchSpec, *, has_capability: bool) -> None:
     if not 0 < share <= 1:
-        raise InvalidSpecError(f"the share to replay is {share:g}; it is above 0 and at most 1")
+        raise InvalidSpecError(f"the share to replay must be above 0 and at most 1, not {share:g}")
     capability = spec.called
     if spec.capability is None and not has_capability:
-        raise InvalidSpecError("there is no capability to replay: name one, or hand it over")
+        raise InvalidSpecError(
+            "there is no capability to replay: give capability.target in the spec, or "
+            "pass capability= in Python"
+        )
     if capability.mode == "run":
-        raise InvalidSpecError("capability runs are not replayed: each would be one run more")
+        raise InvalidSpecError(
+            "capability runs are not replayed, each would be one run more: verify without --replay"
+        )
     if not capability.deterministic:
         raise InvalidSpecError(
             "--replay needs a capability that returns the same rows for the same rows; if yours does, "

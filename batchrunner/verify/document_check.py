@@ -68,7 +68,7 @@ def _damage(records: Storage, entry: Entry, parse: _Parse) -> str:
     if (
         entry.size > MAX_DOCUMENT_BYTES
     ):  # `get` refuses it with an error that may pass; this does not
-        return f"{where} is damaged: {entry.size:,} bytes are no record"
+        return f"{where} is damaged: it has {entry.size:,} bytes, a record at most {MAX_DOCUMENT_BYTES:,}"
     try:
         parse(records.get(entry.key), key=where)
     except DamagedOutputError as error:

@@ -79,7 +79,10 @@ def gather(run: RunLocation) -> Evidence:
     if record is None:
         run.checkpoint.refuse_without_record()
     if record is None or not generations:
-        raise ObjectNotFoundError(f"there is no run in {storage.uri}")
+        raise ObjectNotFoundError(
+            f"there is no run in {storage.uri}; check the path, or start one with "
+            "`batchrunner run SPEC`"
+        )
     was = recorded_place(record.decisive, generations, run.spec)
     plan = StoredPlan.of(brought_here(generations, spec=run.spec, was=was))
     keys = {f"sentinels/{plan.facts.stem(shard.id)}.json": shard.id for shard in plan.active}

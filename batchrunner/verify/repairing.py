@@ -211,7 +211,7 @@ class _Repairer:
         if self._session.stop.reason:
             raise LeaseHeldError(
                 f"the repair stopped half-way ({self._session.stop.reason}); what is left is found "
-                "again: batchrunner verify --repair"
+                "again: batchrunner verify --repair SPEC"
             )
         self._session.check()
         return entry

@@ -80,7 +80,10 @@ def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
     """
     generations = checkpoint.generations()
     if not generations:
-        raise ObjectNotFoundError(f"there is no run in {checkpoint.storage.uri}")
+        raise ObjectNotFoundError(
+            f"there is no run in {checkpoint.storage.uri}; check the path, or start one with "
+            "`batchrunner run SPEC`"
+        )
     plan = StoredPlan.of(generations)
     committed = checkpoint.sentinels().good
     retried = _retried(plan.active, committed)

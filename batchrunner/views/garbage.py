@@ -76,7 +76,10 @@ class Garbage:
         """
         storage = self._checkpoint.storage
         if current_lease(storage) is None and self._checkpoint.run() is None:
-            raise ObjectNotFoundError(f"there is no run in {storage.uri}")
+            raise ObjectNotFoundError(
+                f"there is no run in {storage.uri}; check the path, or start one with "
+                "`batchrunner run SPEC`"
+            )
         items = [*_staged(storage, intents=True)]
         if self._sink is not None:
             # Not its intents: the next run adopts a part that has no sentinel by its intent.

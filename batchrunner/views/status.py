@@ -69,7 +69,10 @@ def status_of(checkpoint: Checkpoint) -> Status:
     if record is None:
         checkpoint.refuse_without_record()
     if record is None or not generations:
-        raise ObjectNotFoundError(f"there is no run in {checkpoint.storage.uri}")
+        raise ObjectNotFoundError(
+            f"there is no run in {checkpoint.storage.uri}; check the path, or start one with "
+            "`batchrunner run SPEC`"
+        )
     shards = StoredPlan.of(generations).active
     active = {shard.id for shard in shards}
     sentinels = checkpoint.sentinels()

@@ -245,7 +245,7 @@ def test_a_staging_folder_that_is_a_link_is_refused(storage, root, tmp_path):
     root.mkdir()
     (root / ".staging").symlink_to(tmp_path)
 
-    with pytest.raises(StorageError, match="folder of its own"):
+    with pytest.raises(StorageError, match="is a file or a link"):
         storage.put("a", b"1")
 
 

@@ -6,15 +6,16 @@ import errno
 
 from batchrunner.errors import ObjectNotFoundError, StorageAccessError, StorageError
 
-_FREE_SPACE = "free some space, then the same line again"
+_FREE_SPACE = "free some space, then run the same line again"
 _PERMISSION = "check its owner and mode, and how it is mounted"
+_DISK = "check what stands there, and the disk"
 _WAY_OUT = {
     errno.ENOSPC: f"no space left, or no inodes; {_FREE_SPACE}",
     errno.EDQUOT: f"the disk quota is used up; {_FREE_SPACE}",
     errno.EFBIG: "over the limit for the size of a file; raise it (ulimit -f)",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
     errno.EIO: "the disk failed; check the kernel's log before anything else is written there",
-    errno.ENAMETOOLONG: "the name is longer than this file system allows",
+    errno.ENAMETOOLONG: "the name is longer than this file system allows; use a shorter one",
 }
 _REFUSED = {
     errno.EACCES: f"permission denied; {_PERMISSION}",
@@ -22,10 +23,10 @@ _REFUSED = {
     errno.EROFS: f"the file system is read-only; {_PERMISSION}",
 }
 _ABSENT = {
-    errno.ENOENT: "there is nothing",
-    errno.ENOTDIR: "a file stands where a folder should",
-    errno.EISDIR: "it is a folder, not a file",
-    errno.ENXIO: "it is not a regular file",
+    errno.ENOENT: "there is no such file; check the path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; check the path",
+    errno.EISDIR: "it is a folder, not a file; name a file",
+    errno.ENXIO: "it is not a regular file (a pipe, or a device); name a file",
 }
 
 
@@ -36,7 +37,9 @@ def disk_error(error: OSError, path: str, *, doing: str) -> StorageError:
     if code in _REFUSED:
         return StorageAccessError(head + _REFUSED[code])
     name = errno.errorcode.get(code, type(error).__name__)
-    return StorageError(head + _WAY_OUT.get(code, f"{error.strerror or 'it failed'} ({name})"))
+    return StorageError(
+        head + _WAY_OUT.get(code, f"{error.strerror or 'it failed'} ({name}); {_DISK}")
+    )
 
 
 def reading_error(error: OSError, path: str) -> StorageError:

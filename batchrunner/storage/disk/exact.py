@@ -76,8 +76,8 @@ def _put_back(aside: str, path: str) -> None:
         os.link(aside, path)
     except FileExistsError as error:
         raise ObjectChangedError(
-            f"{path} was replaced twice while it was looked at; the first of the two is {aside}: "
-            "see which of them is to stay"
+            f"other processes replaced {path} twice while it was being moved; the first of the two is "
+            f"now {aside}: compare them, and keep one as {path}"
         ) from error
     except OSError as error:
         raise disk_error(error, path, doing=f"move back from {aside}") from error

@@ -144,7 +144,7 @@ class PinnedFile(io.FileIO):
         if entry_of(self._entry.key, status) != self._entry:
             raise ObjectChangedError(
                 f"{self.name}: it is not the file that was listed ({self._entry.size} bytes then, "
-                f"{status.st_size} now); start again with a new plan"
+                f"{status.st_size} now); run the same line again, which lists anew"
             )
 
     def _look_again(self) -> None:

@@ -153,7 +153,9 @@ class StagingFolder:
         except OSError as error:
             raise disk_error(error, self.path, doing="make the staging folder") from error
         if not stat.S_ISDIR(status.st_mode):
-            raise StorageError(f"{self.path}: it must be a folder of its own; move that away")
+            raise StorageError(
+                f"{self.path} is a file or a link, and batchrunner needs a folder there: move it away"
+            )
         self._made = True
 
     def _names(self, *suffixes: str) -> list[str]:

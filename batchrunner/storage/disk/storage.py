@@ -189,7 +189,8 @@ class LocalStorage:
                 if not os.path.lexists(source):
                     break
         raise ObjectNotFoundError(
-            f"{target}: what was staged for it is gone: another driver cleaned {self._staging.path}"
+            f"{target}: what was staged for it is gone: another driver cleaned {self._staging.path}; run "
+            "the same line again"
         )
 
     def _sync_folders(self, paths: Iterable[str]) -> None:

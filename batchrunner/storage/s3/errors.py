@@ -18,19 +18,22 @@ from batchrunner.storage.s3.retry import AttemptError
 class Verdict(Enum):
     """What a failure means; the value says what the user can do about it."""
 
-    PASSES = "the store did not answer in full; it often passes: the same line again"
+    PASSES = "the store did not answer in full; it often passes: run the same line again"
     NO_S3 = (
-        "no S3 server answers so: a proxy, a gateway or a login page stands in its place; see to it "
-        "that the network is open and endpoint_url is right, then the same line again"
+        "no S3 server answers so: a proxy, a gateway or a login page stands in its place; check "
+        "the network and endpoint_url, then run the same line again"
     )
-    CONFLICT = "another request for the same key was in the way; the same line again"
-    TAKEN = "the object is not, or no longer, the one that was meant"
-    ABSENT = "there is nothing"
-    NO_BUCKET = "the bucket does not exist, or is not visible with these credentials"
+    CONFLICT = "another request for the same key was in the way; run the same line again"
+    TAKEN = "another process wrote or removed the object; run the same line again"
+    ABSENT = "there is no such object; check the URI"
+    NO_BUCKET = (
+        "the bucket does not exist, or is not visible with these credentials; check its name, the "
+        "credentials and endpoint_url"
+    )
     REFUSED = "check the credentials, what they may do there, and endpoint_url"
     SKEWED = "the clock of this machine is off by more than the store allows; set it (NTP)"
     TOO_LARGE = "batchrunner did not write it; move it away"
-    FINAL = "it was refused"
+    FINAL = "the store refused it; check the URI, endpoint_url and storage_options"
 
 
 # Codes that the status does not show: it is a plain 400, or there is none, as in a partial deletion.
@@ -63,8 +66,8 @@ _HINTS = {
     "AccessDenied": "these credentials may not do that there; check the policy of user and bucket",
     "301": _OTHER_REGION,
     "AuthorizationHeaderMalformed": _OTHER_REGION,
-    "ExpiredToken": "the session token has expired; get new credentials, then the same line again",
-    "InvalidAccessKeyId": "the store does not know the access key; check it, and endpoint_url",
+    "ExpiredToken": "the session token has expired; get new credentials, then run the same line again",
+    "InvalidAccessKeyId": "the store has no such access key; check it, and endpoint_url",
     "NoCredentialsError": "no credentials were found; set AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY, or storage_options: {profile: ...}, or {anon: true}",
     "PermanentRedirect": _OTHER_REGION,

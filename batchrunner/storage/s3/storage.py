@@ -189,13 +189,14 @@ class S3Storage:
             raise
         if answer["ETag"].strip('"') != entry.identity:  # some stores ignore If-Match
             raise ObjectChangedError(
-                f"{self.uri}/{entry.key}: it is not the object that was listed"
+                f"{self.uri}/{entry.key}: it is not the object that was listed; run the same line again, "
+                "which lists anew"
             )
         data = cast(bytes, answer["Body"])
         if len(data) != end - start:
             raise StorageError(
                 f"{self.uri}/{entry.key}: {len(data)} bytes came where {end - start} were asked for; "
-                "the same line again"
+                "run the same line again"
             )
         return data
 
