@@ -132,7 +132,7 @@ def test_a_bucket_of_another_region_is_reported_with_the_region(proxy, storage, 
     [
         (400, "ExpiredToken", "the session token has expired"),
         (403, "AccessDenied", "check the policy"),
-        (403, "InvalidAccessKeyId", "does not know the access key"),
+        (403, "InvalidAccessKeyId", "has no such access key"),
         (400, "AuthorizationHeaderMalformed", "in another region"),
     ],
 )
