@@ -66,11 +66,14 @@ def fault_of_cut(slices: Any) -> str:
     Rows behind the last slice cannot be: without a read, they may be blank lines. `verify` counts them.
     """
     if not isinstance(slices, list) or not all(isinstance(piece, Slice) for piece in slices):
-        return f"it returned {slices!r:.80}, and not a list of Slice"
+        return f"it returned {slices!r:.80}; it must return a list of Slice"
     end = 0
     for piece in slices:
         if piece.start != end or piece.stop < piece.start:
-            return f"a slice from {piece.start:,} to {piece.stop:,} stands where {end:,} follows"
+            return (
+                f"slices must join: one goes from {piece.start:,} to {piece.stop:,}, and the ones before "
+                f"it end at {end:,}"
+            )
         end = piece.stop
     return ""
 
@@ -105,7 +108,7 @@ def _contained_method(method: Callable[..., Any], name: str, called: str) -> Cal
     def call(*arguments: Any, **named: Any) -> Any:
         result = _read(lambda: method(*arguments, **named), name)
         if called in _COUNTS and not isinstance(result, int):
-            raise ValueError(f"{name} returned {result!r:.80} from {called}, and not a number")
+            raise ValueError(f"{name} returned {result!r:.80} from {called}; it must return an int")
         return _steps(result, name) if isinstance(result, Iterator) else result
 
     return call

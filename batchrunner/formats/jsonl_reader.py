@@ -115,7 +115,10 @@ def read_jsonl(
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        raise ShardFailedError(f"{shard.uri} cannot be uncompressed: {error}") from error
+        raise ShardFailedError(
+            f"{shard.uri} cannot be uncompressed: {error}; replace it with a whole file, or leave it "
+            "out of source.uri"
+        ) from error
 
 
 def _head(blocks: Iterator[LineBlock], *, rows: int) -> Iterator[LineBlock]:

@@ -110,7 +110,10 @@ def read_parquet(
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, StorageError):
             raise
-        raise ShardFailedError(f"{shard.uri} cannot be read as Parquet: {error}") from error
+        raise ShardFailedError(
+            f"{shard.uri} cannot be read as Parquet: {error}; replace it with a whole file, or leave "
+            "it out of source.uri"
+        ) from error
 
 
 def _chunk(table: pa.Table, faults: Faults, first: int, partition: Partition) -> TableChunk:
@@ -218,7 +221,9 @@ def _check_columns(
     have = schema.names
     missing = [name for name in columns or () if name not in have and name not in elsewhere]
     if missing:
-        raise ShardFailedError(f"no column {missing[0]!r} in the file; it has {', '.join(have)}")
+        raise ShardFailedError(
+            f"no column {missing[0]!r} in the file; it has {', '.join(have)}: correct source.columns"
+        )
     read = [field for field in schema if columns is None or field.name in columns]
     twice = _name_that_stands_twice(read)
     if twice:

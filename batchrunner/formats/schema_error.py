@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+CONVERT = "; convert it to that type, or use another name"
+
 
 class SchemaError(ValueError):
     """A column does not fit: the message names it and both types."""

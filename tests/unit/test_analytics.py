@@ -163,7 +163,7 @@ def test_a_field_that_the_class_does_not_declare_is_refused(tmp_path):
     class Open(Record, table_name="open"):
         model_config = pydantic.ConfigDict(extra="allow")
 
-    with pytest.raises(InvalidRecordError, match="'extra' is no field"):
+    with pytest.raises(InvalidRecordError, match="'extra' is not declared"):
         a_store(tmp_path, Open(run_uid="run", extra=1))
 
 
