@@ -80,7 +80,9 @@ def _not_found(snapshot: Snapshot, run_uid: str) -> BatchRunnerError:
         return StorageError(f"{place}: run {run_uid!r} cannot be read: {own}; or {_RECORD_AGAIN}")
     others = [why for key, why in snapshot.passed_over.items() if _may_hold_any_run(key)]
     hint = f"; it may be in what cannot be read: {'; '.join(others)}" if others else ""
-    return RunNotFoundError(f"{place} has no run {run_uid!r}{hint}")
+    return RunNotFoundError(
+        f"{place} has no run {run_uid!r}{hint}; `batchrunner runs list --store {place}` shows those it has"
+    )
 
 
 def _may_hold_any_run(key: str) -> bool:

@@ -202,7 +202,7 @@ def _overlong(block: LineBlock) -> JsonlChunk:
 
 
 def _too_long(length: int) -> str:
-    return f"the line has {length:,} bytes; at most {MAX_LINE_BYTES:,} are read"
+    return f"the line has {length:,} bytes; at most {MAX_LINE_BYTES:,} are read: split the row"
 
 
 def _placed(chunk: JsonlChunk, partition: Partition) -> JsonlChunk:

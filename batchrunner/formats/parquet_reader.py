@@ -60,7 +60,9 @@ class TableChunk:
             return table_to_rows(self.table(start, stop))
         except (ValueError, ArithmeticError, pa.ArrowException) as error:
             # A date in the year 10,000: right for its type, and only one row of many.
-            raise UnreadableRowError(f"Python cannot hold it: {describe(error)}") from error
+            raise UnreadableRowError(
+                f"Python cannot hold it: {describe(error)}; use batch_format: pyarrow and a Parquet sink"
+            ) from error
 
     reread = rows
 

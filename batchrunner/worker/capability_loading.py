@@ -105,7 +105,7 @@ def _check_code(work: Work) -> None:
     if lines := _changes(work.code, now):
         raise CapabilityImportError(
             f"the code changed while the run was going on: {lines}. Nothing that the other code "
-            "made was committed; run the same line again, which lists the ways on"
+            "made was committed; run the same line again: it lists the ways out"
         )
     if lines := _changes(snapshots_as_imported(now), now):
         raise CapabilityImportError(
