@@ -238,5 +238,5 @@ def _entities(run: RunLike) -> Iterator[tuple[str, str]]:
 
 def _id_of(item: Any, *, run: RunLike, kind: str) -> str:
     if not isinstance(item, Mapping) or "id" not in item:
-        raise InvalidRecordError(f'run {run.run_uid}: its {kind}_metadata holds no "id"')
+        raise InvalidRecordError(f'run {run.run_uid}: its {kind}_metadata has no "id": give it one')
     return str(item["id"])

@@ -97,7 +97,10 @@ def torn_files_named(snapshot: Snapshot) -> Iterator[None]:
     except (OSError, ValueError) as error:
         if isinstance(error, BatchRunnerError) and not _is_of_a_scan(error):
             raise
-        torn = {key: f"{snapshot.storage.uri}/{key} is torn: {error}" for key in _torn(snapshot)}
+        torn = {
+            key: f"{snapshot.storage.uri}/{key} is torn: {error}; restore it from a copy"
+            for key in _torn(snapshot)
+        }
         if not torn:
             raise
         snapshot.cache.torn.update(torn)
@@ -154,7 +157,7 @@ def check_catalogs(snapshot: Snapshot, *, newest: bool = False) -> None:
     if not later:
         return
     if newest_catalog(snapshot.storage).number != number:
-        raise ObjectNotFoundError(f"{snapshot.storage.uri}: a compaction was faster")
+        raise ObjectNotFoundError(f"{snapshot.storage.uri}: a compaction was faster; read again")
     raise StorageError(
         f"{snapshot.storage.uri}/{later[0]} holds runs, and no catalog names it: some of "
         f"{snapshot.storage.uri}/{CATALOGS}/ is missing; restore that folder from where the store "

@@ -59,7 +59,7 @@ def question(sql: str) -> Question:
     if tree["error"]:
         if tree["error_type"] == "not implemented":  # DuckDB serializes nothing but SELECT
             raise QueryError(_NO_SELECT)
-        raise QueryError(f"this cannot be run: {tree['error_message']}")
+        raise QueryError(f"the query cannot be run: {tree['error_message']}")
     if len(tree["statements"]) != 1:
         raise QueryError("write one SELECT: neither none nor several")
     sources = list(_sources(tree["statements"]))
@@ -111,5 +111,7 @@ def _database() -> Iterator[Any]:
             yield connection
     except duckdb.Error as error:
         if any(gone in str(error) for gone in _GONE):  # raised while DuckDB was reading
-            raise ObjectNotFoundError(f"a file was removed while it was read: {error}") from error
-        raise QueryError(f"this cannot be run: {error}") from error
+            raise ObjectNotFoundError(
+                f"a file was removed while it was read, query again: {error}"
+            ) from error
+        raise QueryError(f"the query cannot be run: {error}") from error

@@ -95,7 +95,9 @@ class Record(BaseModel):
         if _is_being_unpickled():  # cloudpickle makes an empty class, and fills it afterwards
             return
         if table_of(cls) == RUNS:
-            raise InvalidRecordError(f"{cls.__qualname__}: the table {RUNS!r} fills itself")
+            raise InvalidRecordError(
+                f"{cls.__qualname__}: the store itself fills the table {RUNS!r}; use another table_name"
+            )
         columns_of(cls)
 
 
@@ -184,7 +186,7 @@ def columns_of_all(records: Iterable[RecordLike]) -> dict[str, ColumnType]:
             if merged.setdefault(name, column) != column:
                 raise InvalidRecordError(
                     f"table {table_of(kind)!r}: {name} is {merged[name]} in one class of records "
-                    f"and {column} in {kind.__qualname__}"
+                    f"and {column} in {kind.__qualname__}; give it one type, or two names"
                 )
     return merged
 

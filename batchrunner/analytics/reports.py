@@ -53,7 +53,12 @@ def report_of(run: Any) -> RunReport | None:
     except NotImplementedError:  # checkmaite raises it for a capability without a report
         return None
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
-        _log.warning("run %s is recorded without its report: %s", run.run_uid, describe(error))
+        _log.warning(
+            "run %s is recorded without its report: collect_md_report() raised %s; correct it for the "
+            "next runs",
+            run.run_uid,
+            describe(error),
+        )
         return None
 
 
@@ -69,4 +74,4 @@ def _report(made: Any) -> RunReport | None:
     uri = getattr(made, "uri", None)
     if isinstance(uri, str):
         return RunReport(uri=uri)
-    raise TypeError(f"collect_md_report() returned {type(made).__name__}, no text")
+    raise TypeError(f"it must return text, not {type(made).__name__}")

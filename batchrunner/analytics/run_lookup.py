@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _RECORD_AGAIN = "record the run again, which writes its files anew"
-_WAYS_OUT = f"put a copy of the file in its place, or {_RECORD_AGAIN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +77,12 @@ def _not_found(snapshot: Snapshot, run_uid: str) -> BatchRunnerError:
     place = snapshot.storage.uri
     own = snapshot.passed_over.get(file_key(RUNS, stem_of([run_uid])))
     if own is not None:
-        return StorageError(f"{place}: run {run_uid!r} cannot be read: {own}; {_RECORD_AGAIN}")
+        return StorageError(f"{place}: run {run_uid!r} cannot be read: {own}; or {_RECORD_AGAIN}")
     others = [why for key, why in snapshot.passed_over.items() if _may_hold_any_run(key)]
     hint = f"; it may be in what cannot be read: {'; '.join(others)}" if others else ""
-    return RunNotFoundError(f"{place} has no run {run_uid!r}{hint}")
+    return RunNotFoundError(
+        f"{place} has no run {run_uid!r}{hint}; `batchrunner runs list --store {place}` shows those it has"
+    )
 
 
 def _may_hold_any_run(key: str) -> bool:
@@ -140,10 +141,10 @@ def _check_complete(snapshot: Snapshot, run: RecordedRun) -> None:
     """
     for table in (name for name, rows in run.records.items() if not rows):
         reasons = [why for key, why in snapshot.passed_over.items() if key.startswith(f"{table}/")]
-        why = "; ".join(reasons) or "no file holds them"
+        why = "; ".join(reasons) or "no file holds them; restore the files from a copy"
         raise StorageError(
             f"{snapshot.storage.uri}: the records of run {run.run_uid!r} in table {table!r} cannot "
-            f"be read: {why}; {_WAYS_OUT}"
+            f"be read: {why}; or {_RECORD_AGAIN}"
         )
 
 

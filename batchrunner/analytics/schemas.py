@@ -91,7 +91,9 @@ class Schemas:
             return {name: ColumnType(kind) for name, kind in fields["columns"].items()}
         except (KeyError, AttributeError) as error:
             raise StorageError(
-                f"{self._storage.uri}/{key} is damaged: it has no columns"
+                f"{self._storage.uri}/{key} is damaged, it has no columns: restore it from a copy"
             ) from error
         except ValueError as error:
-            raise NewerFormatError(f"{self._storage.uri}/{key}: {error}") from error
+            raise NewerFormatError(
+                f"{self._storage.uri}/{key}: {error}; install the later version of batchrunner that wrote it"
+            ) from error

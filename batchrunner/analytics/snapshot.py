@@ -110,7 +110,9 @@ class Snapshot:
             if is_written(key) and key not in replaced:
                 files[key] = entry
             elif not is_written(key) and compaction_in(key) is None:
-                self.passed_over[key] = f"{self.storage.uri}/{key} is foreign: not named by us"
+                self.passed_over[key] = (
+                    f"{self.storage.uri}/{key} has no name of this store's; move it out of the store"
+                )
         return files
 
     @contextmanager
@@ -166,7 +168,7 @@ class Snapshot:
         # Compactions delete only what a catalog has replaced: without a newer one, none deleted it.
         place = f"{self.storage.uri}/{key}"
         if newest_catalog(self.storage).number != self.catalog.number:
-            raise ObjectNotFoundError(f"{place}: replaced by a compaction meanwhile")
+            raise ObjectNotFoundError(f"{place}: replaced by a compaction meanwhile; read again")
         self.passed_over[key] = (
             f"{place} is missing: it was removed by hand; restore it from a copy"
         )

@@ -67,7 +67,7 @@ def table_of_rows(table: str, rows: Sequence[Mapping[str, Any]], *, columns: Col
         except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
             raise InvalidRecordError(
                 f"table {table!r}, column {column.name!r}: a value is no {column.type} "
-                f"({describe(error)})"
+                f"({describe(error)}); convert it, or change the field's type"
             ) from error
     return pa.Table.from_arrays(arrays, schema=schema)
 
@@ -116,7 +116,9 @@ def parse_rows(data: bytes, *, table: pa.Schema, wanted: pa.Schema, place: str) 
         # A thread for each tiny column costs more than it saves.
         rows = parquet.read(wanted.names, use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UnreadableFileError(f"{place} is torn or no Parquet: {describe(error)}") from error
+        raise UnreadableFileError(
+            f"{place} is torn or no Parquet: {describe(error)}; restore it from a copy"
+        ) from error
     return fitted(rows, wanted)
 
 
@@ -180,8 +182,8 @@ def _check_version(schema: pa.Schema, *, place: str) -> None:
         )
     if version != str(FORMAT_VERSION).encode():
         raise UnreadableFileError(
-            f"{place} has format version {version.decode('latin-1')[:20]}; this batchrunner reads "
-            f"{FORMAT_VERSION}"
+            f"{place} has format version {version.decode('latin-1')[:20]}, and this batchrunner reads "
+            f"{FORMAT_VERSION}: install the version that wrote it"
         )
 
 
@@ -196,7 +198,8 @@ def _check_columns(found: pa.Schema, *, known: pa.Schema, place: str) -> None:
         expected = known.field(index).type if index >= 0 else None
         if column.type != expected:
             raise UnreadableFileError(
-                f"{place} is foreign: its {column.name!r} is {column.type}, the table's {expected}"
+                f"{place} is foreign: its {column.name!r} is {column.type}, the table's {expected}; move "
+                "it out of the store"
             )
 
 

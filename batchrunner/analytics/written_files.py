@@ -70,7 +70,9 @@ def read_files(
     snapshot.cache.rows[table] = rows
     if reader.deleted:
         snapshot.cache.deleted.update(reader.deleted)
-        raise ObjectNotFoundError(f"{snapshot.storage.uri}/{reader.deleted[0]} was deleted")
+        raise ObjectNotFoundError(
+            f"{snapshot.storage.uri}/{reader.deleted[0]} was deleted; read again"
+        )
     return rows
 
 

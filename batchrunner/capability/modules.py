@@ -80,7 +80,9 @@ class Modules:
                 "its code could not be detected: install its .py file"
             )
         if problem := source_of(module).problem:
-            raise CapabilityImportError(f"the module {name!r}: {module.origin}: {problem}")
+            raise CapabilityImportError(
+                f"the module {name!r} cannot be parsed: {module.origin}: {problem}"
+            )
         self._follow([name])
 
     def add_imported(self, names: Iterable[str]) -> None:

@@ -109,7 +109,7 @@ def _did_you_mean(name: str, names: Iterable[str]) -> str:
     import difflib  # slow to import, and only a typo needs it
 
     near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {near[0]}?" if near else "; define it there, or correct the name"
 
 
 def not_found(target: str, *, missing: str) -> str:
@@ -120,7 +120,7 @@ def not_found(target: str, *, missing: str) -> str:
             f"capability {target!r}: no module {missing!r} in this Python's path; "
             "run in the folder that holds it, or install it"
         )
-    return f"capability {target!r} needs the module {missing!r}, which is not installed"
+    return f"capability {target!r} needs the module {missing!r}, which is not installed: install it"
 
 
 def _broken_import(target: str, error: Exception) -> str:

@@ -237,7 +237,9 @@ def dead_letters_under(checkpoint: Checkpoint, key: str) -> Iterator[dict[str, A
         for line in lines_of(checkpoint.records, key):
             yield dead_letter_in(line)
     except ValueError as error:
-        raise DamagedOutputError(f"{key} is damaged; batchrunner retry makes it anew") from error
+        raise DamagedOutputError(
+            f"{key} is damaged; `batchrunner retry SPEC` collects them again"
+        ) from error
 
 
 def _raw(raw: bytes) -> dict[str, str]:

@@ -142,7 +142,9 @@ def plan_from_bytes(data: bytes, *, key: str) -> Generation:
         table = file.read(use_threads=False)
         header = orjson.loads(table.schema.metadata[_METADATA])
         if (version := header["version"]) > FORMAT_VERSION:
-            raise NewerFormatError(f"{key} has format version {version}: use the later batchrunner")
+            raise NewerFormatError(
+                f"{key} has format version {version}: install the batchrunner that wrote it"
+            )
         columns = {one.name: table.column(one.name).to_pylist() for one in fields(Shard)}
         return _generation(header, columns, key=key)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:

@@ -94,7 +94,7 @@ def _fewer_bits(array: pa.Array, kind: pa.DataType, path: str) -> pa.Array:
     try:
         return array.cast(kind)
     except pa.ArrowException as error:
-        raise SchemaError(f"column {path!r}, {kind}: {first_line(error)}") from error
+        raise SchemaError(_does_not_fit(path, kind, error)) from error
 
 
 def _scalar_array(values: Sequence[Any], kind: ArrowKind, *, path: str, hints: Hints) -> pa.Array:
@@ -117,7 +117,14 @@ def _converted(values: Sequence[Any], kind_type: pa.DataType, path: str) -> pa.A
     try:
         return pa.array(values, kind_type)
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-        raise SchemaError(f"column {path!r}, {kind_type}: {first_line(error)}") from error
+        raise SchemaError(_does_not_fit(path, kind_type, error)) from error
+
+
+def _does_not_fit(path: str, kind: pa.DataType, error: Exception) -> str:
+    return (
+        f"column {path!r}, {kind}: {first_line(error)}; convert the values, or declare its type in "
+        "sink.schema"
+    )
 
 
 def _check_exact(array: pa.Array, values: Sequence[Any], kind: ArrowKind, path: str) -> None:
@@ -130,7 +137,7 @@ def _check_exact(array: pa.Array, values: Sequence[Any], kind: ArrowKind, path: 
     try:
         exact = same_values(array.cast(natural), pa.array(values, natural))
     except (pa.ArrowException, OverflowError) as error:
-        raise SchemaError(f"column {path!r}, {array.type}: {first_line(error)}") from error
+        raise SchemaError(_does_not_fit(path, array.type, error)) from error
     if not exact:
         raise SchemaError(
             f"column {path!r}: {natural} values that {array.type}, its type in the source or "
@@ -179,7 +186,9 @@ def _as_sequence(value: Any, path: str) -> Sequence[Any] | None:
     if value is None or isinstance(value, list | tuple):
         return value
     if getattr(value, "ndim", 1) == 0:
-        raise SchemaError(f"column {path!r}: an array of no dimension among lists")
+        raise SchemaError(
+            f"column {path!r} mixes lists and a numpy array of no dimension: return lists only"
+        )
     if getattr(value, "mask", False) is not False:  # a masked array
         return value.tolist()  # type: ignore[no-any-return]  # of numpy's
     return value if getattr(value, "ndim", 1) == 1 else list(value)
@@ -196,7 +205,9 @@ def _joined_numbers(arrays: Sequence[Any], path: str) -> pa.Array:
     arrays = [array for array in arrays if len(array)]
     types = sorted({str(array.dtype) for array in arrays})
     if len(types) > 1:  # numpy would make floats of int64 and uint64
-        raise SchemaError(f"column {path!r}: numpy's {' and '.join(types)} in one column")
+        raise SchemaError(
+            f"column {path!r} mixes numpy's {' and '.join(types)}: convert to one dtype"
+        )
     return pa.array(np.concatenate(arrays))
 
 
@@ -215,7 +226,7 @@ def _map_array(
         [item for _, item in pairs], path=f"{path}.value", hints=(like.item_type,), lenient=lenient
     )
     if keys.null_count:
-        raise SchemaError(f"column {path!r}: a map has no null keys")
+        raise SchemaError(f"column {path!r}: a map has a null key: drop it, or give it a value")
     lengths = (0 if inner is None else len(inner) for inner in lists)
     offsets = pa.array(list(accumulate(lengths, initial=0)), pa.int32())
     nulls = pa.array([inner is None for inner in lists], pa.bool_())
@@ -249,12 +260,14 @@ def check_key(key: Any, place: str = "") -> None:
         SchemaError: It is no string, or has a lone surrogate, which UTF-8 cannot encode.
     """
     if not isinstance(key, str):
-        raise SchemaError(f"{place}the key {key!r} is no string")
+        raise SchemaError(f"{place}the key {key!r} is no string: convert it to str")
     if not key.isascii():
         try:
             key.encode()
         except UnicodeEncodeError as error:
-            raise SchemaError(f"{place}the key {key!r} is not in UTF-8") from error
+            raise SchemaError(
+                f"{place}the key {key!r} is not in UTF-8: remove its surrogates"
+            ) from error
 
 
 def _has_field(hint: pa.DataType, key: str) -> bool:

@@ -40,7 +40,7 @@ def _decimal_type(values: Sequence[Any]) -> pa.DataType:
     """Return decimal128 with all its digits and the scale of the first value, whatever the others."""
     exponent = next(_present(values)).as_tuple().exponent
     if not isinstance(exponent, int):
-        raise SchemaError(f"the decimal {next(_present(values))} is no number")
+        raise SchemaError(f"the decimal {next(_present(values))} is no number: return None")
     return pa.decimal128(_MAX_DIGITS, max(0, -exponent))
 
 
@@ -48,7 +48,7 @@ def _zone(values: Sequence[Any]) -> str | None:
     zones = {value.tzinfo for value in _present(values)}
     names = {None if zone is None else pa.lib.tzinfo_to_string(zone) for zone in zones}
     if len(names) > 1:
-        raise SchemaError(f"time zones {sorted(map(str, names))} in one column")
+        raise SchemaError(f"time zones {sorted(map(str, names))} in one column: convert to one")
     return next(iter(names))
 
 

@@ -69,14 +69,14 @@ class _TypeParser:
     def _whole(self) -> ArrowField:
         field = self._field("")
         if self._text[self._at :].strip():
-            raise ValueError(f"the type ends at character {self._at}, and more follows")
+            raise ValueError(f"the type ends at character {self._at}, and more follows: remove it")
         return field
 
     def _field(self, name: str) -> ArrowField:
         kind = self._type()
         nullable = self._match(_NOT_NULL) is None
         if kind.name == "null" and not nullable:
-            raise ValueError("null is the only value of the type null")
+            raise ValueError("null is the only value of the type null: leave out `not null`")
         return ArrowField(name, kind, nullable=nullable)
 
     def _type(self) -> ArrowType:
@@ -132,7 +132,7 @@ class _TypeParser:
     def _fixed_size_binary(self) -> ArrowType:
         size = self._size("fixed_size_binary")
         if not size:
-            raise ValueError("Parquet has no type for bytes of the size 0")
+            raise ValueError("Parquet has no type for bytes of the size 0: give 1 or more")
         return ArrowType("fixed_size_binary", (size,))
 
     def _size(self, name: str) -> int:

@@ -156,7 +156,7 @@ def check_names(names: Iterable[str]) -> None:
     earlier: set[str] = set()
     for name in names:
         if name in earlier:
-            raise ValueError(f"two fields are called {quoted(name)}")
+            raise ValueError(f"two fields are called {quoted(name)}: rename one")
         earlier.add(name)
 
 

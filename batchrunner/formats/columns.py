@@ -37,7 +37,7 @@ def check_names(names: Sequence[str]) -> None:
     """
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise SchemaError(f"two columns are called {twice!r}")
+        raise SchemaError(f"two columns are called {twice!r}: rename one")
 
 
 def plain_values(column: pa.ChunkedArray, name: str) -> list[Any]:

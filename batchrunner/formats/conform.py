@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from batchrunner.formats.arrays import same_values
 from batchrunner.formats.list_types import is_list, joined_lists
 from batchrunner.formats.parquet_types import storable_type
-from batchrunner.formats.schema_error import SchemaError, first_line
+from batchrunner.formats.schema_error import CONVERT, SchemaError, first_line
 from batchrunner.formats.schemas import DECLARE, drift, grown_type, is_the_same
 
 _MOST_DIGITS = 76
@@ -54,7 +54,9 @@ def _column(
     try:
         chunks = [_shaped(chunk, want, path, lenient=lenient) for chunk in column.chunks]
     except pa.ArrowException as error:
-        raise SchemaError(f"{drift(path, column.type, want)}: {first_line(error)}") from error
+        raise SchemaError(
+            f"{drift(path, column.type, want)}: {first_line(error)}{CONVERT}"
+        ) from error
     return pa.chunked_array(chunks, want)
 
 
@@ -88,7 +90,9 @@ def _shaped_dictionary(array: pa.Array, want: pa.DataType, path: str, *, lenient
 def _shaped_struct(array: pa.Array, want: pa.DataType, path: str, *, lenient: bool) -> pa.Array:
     extra = [field.name for field in array.type if want.get_field_index(field.name) < 0]
     if extra:
-        raise SchemaError(f"{drift(path, array.type, want)}: it has no field {extra[0]!r}")
+        raise SchemaError(
+            f"{drift(path, array.type, want)}: it has no field {extra[0]!r}; declare it in sink.schema"
+        )
     children = [
         _shaped(array.field(field.name), field.type, f"{path}.{field.name}", lenient=lenient)
         if array.type.get_field_index(field.name) >= 0
@@ -109,7 +113,7 @@ def _shaped_list(array: pa.Array, want: pa.DataType, path: str, *, lenient: bool
 def _shaped_fixed(array: pa.Array, child: pa.Array, want: pa.DataType, path: str) -> pa.Array:
     lengths = pc.fill_null(pc.list_value_length(array), want.list_size)
     if pc.any(pc.not_equal(lengths, want.list_size)).as_py():
-        raise SchemaError(drift(path, array.type, want))
+        raise SchemaError(drift(path, array.type, want) + CONVERT)
     if array.null_count == 0:
         return pa.FixedSizeListArray.from_arrays(child, want.list_size)
     return pa.array(array.to_pylist(), want)  # nulls among fixed lists take room of their own
@@ -135,7 +139,7 @@ def _cast(array: pa.Array, want: pa.DataType, path: str, *, lenient: bool) -> pa
         return array.cast(want)
     if lenient and _may_convert(have, want):
         return _exactly(array, want, path)
-    raise SchemaError(drift(path, have, want) + (DECLARE if pa.types.is_null(want) else ""))
+    raise SchemaError(drift(path, have, want) + (DECLARE if pa.types.is_null(want) else CONVERT))
 
 
 def _may_convert(have: pa.DataType, want: pa.DataType) -> bool:
@@ -160,9 +164,11 @@ def _exactly(array: pa.Array, want: pa.DataType, path: str) -> pa.Array:
     try:
         made = _through_decimals(array, want).cast(want)
     except pa.ArrowException as error:
-        raise SchemaError(f"{drift(path, array.type, want)}: {first_line(error)}") from error
+        raise SchemaError(
+            f"{drift(path, array.type, want)}: {first_line(error)}{CONVERT}"
+        ) from error
     if not same_values(made.cast(array.type), array):
-        raise SchemaError(f"{drift(path, array.type, want)}: it cannot hold them exactly")
+        raise SchemaError(f"{drift(path, array.type, want)}: it cannot hold them exactly{CONVERT}")
     return made
 
 

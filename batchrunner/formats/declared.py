@@ -156,7 +156,8 @@ def _check(array: pa.Array, field: pa.Field, *, path: str, above: int = 0) -> No
     kind = field.type
     if not field.nullable and array.null_count > above:
         raise SchemaError(
-            f"column {path!r}: null here, but {kind} not null in the schema of the sink"
+            f"column {path!r}: null here, but {kind} not null in the schema of the sink; return a value, "
+            "or leave `not null` out of sink.schema"
         )
     if pa.types.is_struct(kind):
         for inner, child in zip(kind, array.flatten(), strict=True):  # null where the struct is

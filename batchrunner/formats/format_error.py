@@ -68,13 +68,16 @@ def fault_of_cut(slices: Any) -> str:
     counts the rows in them.
     """
     if not isinstance(slices, list) or not all(isinstance(piece, Slice) for piece in slices):
-        return f"it returned {slices!r:.80}, and not a list of Slice"
+        return f"it returned {slices!r:.80}; it must return a list of Slice"
     for before, piece in pairwise([None, *slices]):
         end = before.stop if before else 0
         # Slices that count other things, such as rows after row groups, cannot be compared.
         follows = piece.start == end or (before and before.slicing is not piece.slicing)
         if not follows or piece.stop < piece.start:
-            return f"a slice from {piece.start:,} to {piece.stop:,} stands where {end:,} follows"
+            return (
+                f"slices must join: one goes from {piece.start:,} to {piece.stop:,}, and the ones before "
+                f"it end at {end:,}"
+            )
     return ""
 
 
@@ -108,7 +111,7 @@ def _contained_method(method: Callable[..., Any], name: str, called: str) -> Cal
     def call(*arguments: Any, **named: Any) -> Any:
         result = _read(lambda: method(*arguments, **named), name)
         if called in _COUNTS and not isinstance(result, int):
-            raise ValueError(f"{name} returned {result!r:.80} from {called}, and not a number")
+            raise ValueError(f"{name} returned {result!r:.80} from {called}; it must return an int")
         return _steps(result, name) if isinstance(result, Iterator) else result
 
     return call

@@ -19,7 +19,9 @@ from batchrunner.formats.unsound import copy_of, guilty
 
 UNIT = "us"
 
-_REASON = "its INT96 timestamp is none of whole microseconds, or too far away for them"
+_REASON = (
+    "its INT96 timestamp is none of whole microseconds, or too far away for them; write it as INT64"
+)
 
 
 def int96_columns(source: pq.ParquetFile) -> list[str]:

@@ -110,12 +110,12 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> Row:
     if len(row) < len(pairs):
         names = [key for key, _ in pairs]
         twice = next(key for key in names if names.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice")
+        raise ValueError(f"the key {twice!r} stands twice: rename or remove one")
     return row
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is no JSON: write null")
 
 
 def _finite_float(digits: str) -> float:
@@ -152,12 +152,12 @@ def write_line(row: Row) -> bytes:
         return line
     for key, value in row.items():
         if not isinstance(key, str):
-            raise ValueError(f"the key {key!r} is no string")  # noqa: TRY004 - bad data, not bad code
+            raise ValueError(f"the key {key!r} is no string: convert it to str")  # noqa: TRY004 - bad data, not bad code
         try:
             _check_keys(value)
             _write_strictly(value)
         except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"the value of {key!r} is no JSON: {error}") from error
+            raise ValueError(f"the value of {key!r} is no JSON: {error}; convert it") from error
     return _write_strictly(row) + b"\n"
 
 
@@ -166,7 +166,7 @@ def _check_keys(value: object) -> None:
     if isinstance(value, dict):
         wrong = next((key for key in value if not isinstance(key, str)), None)
         if wrong is not None:
-            raise TypeError(f"the key {wrong!r} is no string")
+            raise TypeError(f"the key {wrong!r} is no string: convert it to str")
     inner = value.values() if isinstance(value, dict) else value
     if isinstance(inner, Iterable) and isinstance(value, dict | list | tuple):
         for one in inner:

@@ -47,7 +47,7 @@ def plain(value: object) -> Any:
 
 def _instant_text(value: dt.date | dt.time) -> str:
     if isinstance(value, dt.time) and value.tzinfo is not None:
-        raise TypeError("a time of day with a time zone is no JSON")
+        raise TypeError("a time of day with a time zone is no JSON: return it as a string")
     return value.isoformat()
 
 
@@ -71,9 +71,11 @@ def _iso(instant: Any) -> str | None:
     try:
         text = (dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=micros)).isoformat()  # noqa: DTZ001
     except OverflowError as error:
-        raise ValueError(f"{instant} is in no year from 1 to 9999") from error
+        raise ValueError(
+            f"{instant} is in no year from 1 to 9999: return it as a string"
+        ) from error
     if count.astype(instant.dtype) != instant or count != instant:
-        raise ValueError(f"{instant!r} is finer than nanoseconds, or too far away")
+        raise ValueError(f"{instant!r} is finer than nanoseconds, or too far away: round it")
     if "[D]" in str(instant.dtype):
         return text[:10]
     if not rest:

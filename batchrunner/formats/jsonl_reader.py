@@ -116,7 +116,10 @@ def read_jsonl(
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        raise ShardFailedError(f"{shard.uri} cannot be uncompressed: {error}") from error
+        raise ShardFailedError(
+            f"{shard.uri} cannot be uncompressed: {error}; replace it with a whole file, or leave it "
+            "out of source.uri"
+        ) from error
 
 
 def _head(blocks: Iterator[LineBlock], *, rows: int) -> Iterator[LineBlock]:
@@ -200,7 +203,7 @@ def _overlong(block: LineBlock) -> JsonlChunk:
 
 
 def _too_long(length: int) -> str:
-    return f"the line has {length:,} bytes; at most {MAX_LINE_BYTES:,} are read"
+    return f"the line has {length:,} bytes; at most {MAX_LINE_BYTES:,} are read: split the row"
 
 
 def _placed(chunk: JsonlChunk, partition: Partition) -> JsonlChunk:

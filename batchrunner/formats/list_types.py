@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrunner.formats.schema_error import SchemaError
+from batchrunner.formats.schema_error import CONVERT, SchemaError
 
 
 def list_of(
@@ -52,7 +52,7 @@ def _fixed_size(
     size = like.list_size
     wrong = next((len(i) for i in lists if i is not None and len(i) != size), None)
     if wrong is not None:
-        raise SchemaError(f"column {path!r}: a list of {wrong} where {like} has {size}")
+        raise SchemaError(f"column {path!r}: a list of {wrong} where {like} has {size}{CONVERT}")
     if child.null_count == 0 and all(inner is not None for inner in lists):
         return pa.FixedSizeListArray.from_arrays(child, size)
     starts = accumulate((0 if inner is None else size for inner in lists), initial=0)

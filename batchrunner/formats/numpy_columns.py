@@ -27,8 +27,8 @@ def check_columns(table: pa.Table) -> None:
     """
     if table.num_rows and not table.num_columns:
         raise SchemaError(
-            "a row without any column, which batch_format: numpy cannot hand over; "
-            "batch_format: rows can"
+            "a row without any column, which capability.batch_format: numpy cannot hand over; use "
+            "capability.batch_format: rows"
         )
 
 
@@ -96,5 +96,7 @@ def from_numpy(array: Any, *, name: str, hints: tuple[pa.DataType, ...], lenient
     try:
         made = pa.array(array)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise SchemaError(f"column {name!r}: {first_line(error)}") from error
+        raise SchemaError(
+            f"column {name!r}: {first_line(error)}; convert it to one type that Arrow has"
+        ) from error
     return represented(made, hints)

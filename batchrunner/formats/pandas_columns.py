@@ -47,7 +47,7 @@ def _columns(frame: Any) -> list[tuple[str, Any]]:
     names = list(frame.columns)
     wrong = next((name for name in names if not isinstance(name, str)), None)
     if wrong is not None:
-        raise SchemaError(f"the column {wrong!r} of a DataFrame: its name is no string")
+        raise SchemaError(f"the column {wrong!r} of a DataFrame: its name is no string: rename it")
     check_names(names)
     return [(name, frame[name]) for name in names]
 
@@ -67,7 +67,9 @@ def series_array(
     try:
         array = pa.array(series)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise SchemaError(f"column {name!r}: {first_line(error)}") from error
+        raise SchemaError(
+            f"column {name!r}: {first_line(error)}; convert it to one type that Arrow has"
+        ) from error
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks() if array.num_chunks != 1 else array.chunk(0)
     return represented(array, hints)

@@ -68,7 +68,10 @@ class ParquetPart:
         try:
             writer.write_table(joined(tables) if tables else no_rows(writer.schema))
         except pa.ArrowException as error:
-            raise SchemaError(f"Parquet cannot hold the rows: {first_line(error)}") from error
+            raise SchemaError(
+                f"Parquet cannot hold the rows: {first_line(error)}; declare other types in "
+                "sink.schema, or use sink.format: jsonl"
+            ) from error
 
     def _ready_writer(self) -> pq.ParquetWriter:
         """Return a writer whose schema fits the buffered rows and the rows written before them."""

@@ -60,7 +60,9 @@ class TableChunk:
             return table_to_rows(self.table(start, stop))
         except (ValueError, ArithmeticError, pa.ArrowException) as error:
             # Such as a date in the year 10,000: valid for its type, and an error of that row only.
-            raise UnreadableRowError(f"Python cannot hold it: {describe(error)}") from error
+            raise UnreadableRowError(
+                f"Python cannot hold it: {describe(error)}; use batch_format: pyarrow and a Parquet sink"
+            ) from error
 
     reread = rows
 
@@ -110,7 +112,10 @@ def read_parquet(
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, StorageError):
             raise
-        raise ShardFailedError(f"{shard.uri} cannot be read as Parquet: {error}") from error
+        raise ShardFailedError(
+            f"{shard.uri} cannot be read as Parquet: {error}; replace it with a whole file, or leave "
+            "it out of source.uri"
+        ) from error
 
 
 def _chunk(table: pa.Table, faults: Faults, first: int, partition: Partition) -> TableChunk:
@@ -218,7 +223,9 @@ def _check_columns(
     have = schema.names
     missing = [name for name in columns or () if name not in have and name not in elsewhere]
     if missing:
-        raise ShardFailedError(f"no column {missing[0]!r} in the file; it has {', '.join(have)}")
+        raise ShardFailedError(
+            f"no column {missing[0]!r} in the file; it has {', '.join(have)}: correct source.columns"
+        )
     read = [field for field in schema if columns is None or field.name in columns]
     twice = _name_that_stands_twice(read)
     if twice:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+CONVERT = "; convert it to that type, or use another name"
+
 
 class SchemaError(ValueError):
     """A column does not fit a schema, or another column; the message names it and the reason."""

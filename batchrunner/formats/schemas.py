@@ -23,7 +23,7 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
     """
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
-        raise SchemaError(f"two columns are called {twice[0]!r}")
+        raise SchemaError(f"two columns are called {twice[0]!r}: rename one")
     return pa.schema([_plain_field(field) for field in schema])
 
 

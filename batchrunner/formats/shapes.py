@@ -36,7 +36,7 @@ class RowTable:
             SchemaError: No table can hold them.
         """
         if self.table is None:
-            raise SchemaError(f"{self.refusal}; batch_format: rows can hold it")
+            raise SchemaError(f"{self.refusal}; or use capability.batch_format: rows")
         return self.table.slice(start - self.segment.start, stop - start)
 
 
@@ -72,7 +72,9 @@ def _absences(objects: Sequence[Row]) -> Absent:
     for key in keys if uniform else dict.fromkeys(key for one in objects for key in one):
         is_absent = not uniform and any(key not in one for one in objects)
         if is_absent and any(one.get(key, 0) is None for one in objects):
-            raise SchemaError(f"column {key!r}: the key is null in some rows and absent in others")
+            raise SchemaError(
+                f"column {key!r}: the key is null in some rows and absent in others: have it in all or none"
+            )
         inner = list(_objects_in(one.get(key) for one in objects))
         below = _absences(inner) if inner else {}
         if is_absent or below:

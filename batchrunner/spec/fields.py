@@ -144,7 +144,7 @@ def _custom(value: dict[str, float]) -> dict[str, float]:
         if name in _RAYS_OWN:
             raise ValueError(f"must not have {name}: give {_RAYS_OWN[name]}")
         if not name:
-            raise ValueError("must name each resource")
+            raise ValueError("must name each resource: a name is empty")
     return value
 
 

@@ -73,13 +73,15 @@ def columns_of_model(model: type[BaseModel]) -> list[ArrowField]:
 
 def _fields(model: type[BaseModel], at: _FieldPath) -> list[ArrowField]:
     if model in at.models:
-        raise at.refusal(f"{model.__name__} holds itself, and no type of Arrow's does")
+        raise at.refusal(
+            f"{model.__name__} holds itself, and no type of Arrow's does: keep it as JSON, in a str"
+        )
     if issubclass(model, pydantic.RootModel):
-        raise at.refusal(f"{model.__name__} has no fields, but one root")
+        raise at.refusal(f"{model.__name__} has no fields, but one root: use a BaseModel")
     try:
         model.model_rebuild()  # resolves names of models that were defined after it
     except NameError as error:
-        raise at.refusal(f"{error.name} is not defined yet") from error
+        raise at.refusal(f"{error.name} is not defined yet: define it before the spec") from error
     inner = (*at.models, model)
     return [
         ArrowField(name, _type(annotation, metadata, _FieldPath(f"{at.path}.{name}", inner)))

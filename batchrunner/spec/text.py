@@ -70,7 +70,9 @@ def _check(text: str) -> None:
         raise _RefusedError(bad.start(), message)
     # The parser compares each %TAG with all before it: 4 s for 1 MiB of them.
     if directive := _DIRECTIVE.match(text):
-        raise _RefusedError(directive.end() - 1, "directives (%) are not supported")
+        raise _RefusedError(
+            directive.end() - 1, "directives (%) are not supported: remove the line"
+        )
 
 
 class _TreeBuilder:

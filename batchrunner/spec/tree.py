@@ -97,7 +97,7 @@ def resolved(text: str, *, tag: str | None, plain: bool) -> Scalar:
     if kind == "float" and type(value) is int:
         return float(value)
     if type(value) is not _TYPES[kind]:
-        raise ValueError(f"this is not what the tag {shown(tag)} says")
+        raise ValueError(f"this is not what the tag {shown(tag)} says: correct or remove one")
     return value
 
 

@@ -76,8 +76,8 @@ def build(capability: Any, spec: CapabilitySpec) -> Any:
     if not isinstance(capability, type):
         if spec.fn_constructor_kwargs:
             raise CapabilityImportError(
-                f"capability.fn_constructor_kwargs build a class, and {capability!r} is none; write "
-                "fn_kwargs, which come with every call"
+                f"capability.fn_constructor_kwargs: only a class takes these, and {capability!r} is none; "
+                "use fn_kwargs, which are passed to each call"
             )
         return capability
     try:
@@ -108,7 +108,7 @@ def _check_code(work: Work) -> None:
     if lines := _changes(work.code, now):
         raise CapabilityImportError(
             f"the code changed while the run was going on: {lines}. Nothing that the other code "
-            "made was committed; run again to decide"
+            "made was committed; run the same line again: it lists the ways out"
         )
     if lines := _changes(snapshots_as_imported(now), now):
         raise CapabilityImportError(

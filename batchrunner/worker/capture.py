@@ -59,11 +59,11 @@ class _CapturedStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write *text*; escape what the stream cannot encode, as printing must not fail a row."""
+        _pass_on(text)  # first: a handler of the user's may hold a stream that was closed since
         try:
             self.stream.write(text)
         except UnicodeEncodeError:
             self.stream.write(text.encode("ascii", "backslashreplace").decode())
-        _pass_on(text)
         return len(text)
 
     def flush(self) -> None:

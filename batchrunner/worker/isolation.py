@@ -133,7 +133,9 @@ class IsolatedCaller:
         kind, answer = self._exchange(SentBatch(content, len(batch), self._input_types(batch)))
         if kind == "late":
             self.close()
-            raise CallTimedOutError(f"the call took more than {self._timeout:g} s")
+            raise CallTimedOutError(
+                f"the call took more than {self._timeout:g} s, see execution.batch_timeout"
+            )
         if kind == "raised":
             error = CallRaisedError(*answer)
             if is_out_of_memory(error):  # memory still held would fail other rows

@@ -135,7 +135,7 @@ class Part:
         if (size, rows) != (self._counted.size, self.rows_out):
             raise ShardFailedError(
                 f"the part has {size:,} bytes and {rows:,} rows where {self._counted.size:,} and "
-                f"{self.rows_out:,} were written; look at the disk"
+                f"{self.rows_out:,} were written: check the worker's disk, then run `batchrunner retry SPEC`"
             )
         seconds = round(time.monotonic() - self._began, 3)
         return PartFacts(size, self._counted.sha256(), self.write_id, seconds)

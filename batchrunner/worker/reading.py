@@ -233,7 +233,10 @@ def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, shard: Shard) -> 
             yield PickedChunk(chunk, numbers, bad)
         if count == len(wanted):
             return
-    raise ShardFailedError(f"{shard}: {len(wanted) - count:,} of them are not in the file any more")
+    raise ShardFailedError(
+        f"{shard}: {len(wanted) - count:,} rows to retry are not in the file any more; bring back the "
+        "file as it was, or run with --fresh to start over"
+    )
 
 
 def _failure(error: Exception, shard: Shard, source: SourceSpec) -> Failure:

@@ -110,7 +110,9 @@ def _check_polars(returned: Any) -> None:
     types = getattr(returned, "schema", {}) if _module(returned) == "polars" else {}
     wrong = next((name for name, kind in types.items() if str(kind) == "Object"), None)
     if wrong is not None:
-        raise TypeError(f"the column {wrong!r} of polars' has Python objects, which have no type")
+        raise TypeError(
+            f"column {wrong!r} of polars' type Object holds Python objects: cast it to another type"
+        )
 
 
 def _columns_table(
@@ -174,7 +176,9 @@ def _arrow(column: Any) -> Any:
 def _checked(name: Any, column: Any) -> Any:
     """Return *column*; refuse a value that is none, such as a string: its letters would be rows."""
     if not isinstance(name, str):
-        raise TypeError(f"the capability returned a column called {name!r}, which is no string")
+        raise TypeError(
+            f"the capability returned a column called {name!r}: convert the name to str"
+        )
     is_sequence = isinstance(column, Sequence) or (
         hasattr(column, "__len__") and hasattr(column, "__getitem__")
     )
@@ -184,7 +188,10 @@ def _checked(name: Any, column: Any) -> Any:
             "stands for columns, lists or arrays of one length: return a row as [row]"
         )
     if getattr(column, "ndim", 1) == 0:
-        raise TypeError(f"the column {name!r} that the capability returned is an array of no rows")
+        raise TypeError(
+            f"the column {name!r} that the capability returned is an array of no dimension: return one "
+            "value a row"
+        )
     return column
 
 
@@ -239,4 +246,6 @@ def _check_rows(rows: Sequence[Any]) -> None:
 
 def _check_lengths(lengths: Mapping[str, int]) -> None:
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"the columns that the capability returned differ in length: {lengths}")
+        raise ValueError(
+            f"the columns that the capability returned differ in length: {lengths}; return one value a row in each"
+        )

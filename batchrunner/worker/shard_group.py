@@ -104,7 +104,10 @@ class ShardGroup:
         stem = self._work.facts.stem(shard.start)
         origin = checkpoint.sentinel(stem, run_uid=self._work.run_uid)
         if origin is None:
-            raise ShardFailedError(f"{shard}: shard {shard.start} is not committed any more")
+            raise ShardFailedError(
+                f"{shard}: shard {shard.start}, whose failed rows it retries, has no sentinel any more; "
+                "`batchrunner verify SPEC` lists what is missing"
+            )
         return frozenset(dead_letter["at"] for dead_letter in dead_letters_of(checkpoint, origin))
 
     def _call(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Answer | None]]:

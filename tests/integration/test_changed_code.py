@@ -220,7 +220,7 @@ def f(rows):
         os._exit(1)
     return [{**row, "text": clean(row["text"])} for row in rows]
 """
-ENDS = "helper.py: clean changed.*run again"
+ENDS = "helper.py: clean changed.*run the same line again"
 
 
 def a_job_that_is_edited(folder, how):

@@ -184,7 +184,8 @@ def test_a_null_where_the_schema_has_none_costs_its_row(tmp_path):
 
     assert rows_by_id(tmp_path).keys() == {1, 3, 4, 5}
     assert refusals(tmp_path) == {
-        2: "column 'm.s': null here, but string not null in the schema of the sink"
+        2: "column 'm.s': null here, but string not null in the schema of the sink; return a value, "
+        "or leave `not null` out of sink.schema"
     }
 
 

@@ -322,10 +322,13 @@ def frames_named(folder, fault):
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        ("CutsNothing", "cut it wrongly: it returned None, and not a list of Slice"),
+        ("CutsNothing", "cut it wrongly: it returned None; it must return a list of Slice"),
         ("CutRaises", r"cannot be cut: the format .*CutRaises raised KeyError: 'size', at .*:\d+$"),
         ("CutTakesLess", r"cannot be cut: .*unexpected keyword argument"),
-        ("CutDoubles", r"cut it wrongly: a slice from 0 to [\d,]+ stands where [\d,]+ follows"),
+        (
+            "CutDoubles",
+            r"cut it wrongly: slices must join: one goes from 0 to [\d,]+, and the ones before it end at",
+        ),
         ("HasNoSuffixes", r"HasNoSuffixes.suffixes is None; it must be a tuple"),
         ("HasOneSuffix", r"HasOneSuffix.suffixes is '.frames'; it must be a tuple"),
         ("LacksMethods", r"LacksMethods\(\) cannot be made: .*abstract methods"),
@@ -349,7 +352,9 @@ def test_rows_that_no_slice_holds_are_not_lost_in_silence(tmp_path):
             "shard": {"rows": 7},
         },
     )
-    with pytest.raises(InvalidSpecError, match=r"a slice from \d+ to \d+ stands where 0 follows"):
+    with pytest.raises(
+        InvalidSpecError, match=r"one goes from \d+ to \d+, and the ones before it end at 0"
+    ):
         BatchRunner(spec).run()
 
 
@@ -366,7 +371,7 @@ def test_verify_names_the_class_without_a_second_reader(tmp_path):
     ("fault", "said"),
     [
         ("SecondReaderExits", "SystemExit"),
-        ("SecondReaderCountsWords", "returned 'many' from count_part, and not a number"),
+        ("SecondReaderCountsWords", "returned 'many' from count_part; it must return an int"),
         ("SecondReaderLacksAKey", "raised KeyError: 'width'"),
     ],
 )

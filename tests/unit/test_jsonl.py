@@ -104,7 +104,7 @@ def test_a_line_that_is_too_long_is_a_bad_row(monkeypatch):
     data = b'{"a":1}\n{"b":"' + b"x" * 200 + b'"}\n{"a":2}\n'
 
     assert rows(data) == [{"a": 1}, {"a": 2}]
-    assert bad(data) == [(8, "the line has 208 bytes; at most 100 are read")]
+    assert bad(data) == [(8, "the line has 208 bytes; at most 100 are read: split the row")]
 
 
 def test_a_giant_line_is_a_bad_row_with_its_beginning():
