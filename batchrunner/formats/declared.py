@@ -1,4 +1,4 @@
-"""The schema that `sink.schema` declares, and the check for nulls that Arrow leaves to the writer."""
+"""The schema that `sink.schema` declares, and the check for nulls that it forbids."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _children(kind: pa.DataType) -> list[pa.Field]:
 
 
 def _check(array: pa.Array, field: pa.Field, *, path: str, above: int = 0) -> None:
-    """Check the nulls in *array*; *above* is the count of nulls in the struct that it is a field of."""
+    """Check the nulls in *array*; *above* is the count of nulls in the struct around it."""
     kind = field.type
     if not field.nullable and array.null_count > above:
         raise SchemaError(

@@ -60,7 +60,7 @@ class LineReader(RecordReader):
 
 
 def numbered_lines(stream: Any, *, at: int) -> Iterator[Records]:
-    """Yield the lines of *stream* that are not blank, with offsets; its next byte has the offset *at*.
+    """Yield the lines of *stream* that are not blank, with offsets; its next byte is byte *at*.
 
     A line that is too long is cut: the run's reader made it a bad row, and it is no row here either.
     """

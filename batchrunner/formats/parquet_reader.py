@@ -153,7 +153,7 @@ def _cut(
 
 
 def count_rows(file: BinaryIO) -> int:
-    """Return the row count in the footer of *file*. Raises pyarrow's error if there is no footer."""
+    """Return the row count in the footer; if there is none, pyarrow raises."""
     return int(pq.read_metadata(file).num_rows)
 
 

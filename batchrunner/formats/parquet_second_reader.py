@@ -96,7 +96,7 @@ def _row_span(shard: Shard, wanted: Collection[int] | None, ends: Sequence[int])
 
 
 def _in_groups(groups: tuple[int, ...], shard: Shard, *, after: bool) -> int:
-    """Return the row count of *shard*, or of the rows after it; *groups* are its file's row counts."""
+    """Return the row count of *shard*, or *after* it; *groups* are its file's row counts."""
     ends = [0, *accumulate(groups)]
     if shard.slicing is Slicing.FILE:
         first, end = 0, ends[-1]

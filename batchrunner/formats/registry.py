@@ -104,7 +104,7 @@ def is_known(name: str) -> bool:
 
 
 def format_names() -> list[str]:
-    """Return the names of all formats, those of installed packages included, without loading them."""
+    """Return the names of all formats, also of installed packages, without loading them."""
     return list(_with_entry_points())
 
 

@@ -131,7 +131,7 @@ def family(kind: pa.DataType) -> str | None:
 
 
 def filled(schema: pa.Schema, whole: pa.Schema) -> pa.Schema:
-    """Return *schema* with the type that *whole* has for each struct without fields, at any depth."""
+    """Return *schema* with each struct without fields as *whole* has it, at any depth."""
     return pa.schema(
         [
             pa.field(f.name, _filled(f.type, whole.field(f.name).type))

@@ -41,7 +41,7 @@ class RowTable:
 
 
 def tables_of(rows: Sequence[Row], *, start: int = 0) -> Iterator[RowTable]:
-    """Yield *rows* as tables, in order, halved until a table can hold them; *start* is their index."""
+    """Yield *rows* as tables, in order, halved until a table holds them; *start* is their index."""
     if not rows:
         return
     try:

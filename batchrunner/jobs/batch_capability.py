@@ -149,7 +149,7 @@ class BatchCapability:
         )
 
     def _create_config(self) -> dict[str, Any]:
-        """Return the identity of this batch: all that decides its output, the sink, and the edition."""
+        """Return this batch's identity: all that decides its output, the sink, and the edition."""
         decisive = self._runner().decisive_fields()
         return {"decisive": decisive, "sink": self._spec.sink.uri, "edition": self._edition}
 
