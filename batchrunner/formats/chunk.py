@@ -106,7 +106,7 @@ class Chunk(Protocol):
         """
 
     def reread(self, start: int, stop: int) -> list[Row]:
-        """Return the same rows again, as they were before the receiver changed them."""
+        """Return rows *start* to *stop* again, as they were before the receiver changed them."""
 
     def segments(self) -> Sequence[Segment]:
         """Cut the rows into segments that go into one table each, in order and without gaps."""

@@ -1,4 +1,4 @@
-"""Rows to tables and back: every value comes out as it went in."""
+"""Converts rows to tables and back: every value comes out as it went in."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _as_kept(kind: ArrowType) -> ArrowType:
 
 
 def as_written(schema: pa.Schema) -> pa.Schema:
-    """Return *schema* as parts have it: what is inside a nullable struct, list or map is nullable.
+    """Return *schema* as parts have it: all inside lists, maps and nullable structs is nullable.
 
     Parquet's writer requires it: to the writer, the fields of a null struct are null, too, and Arrow
     makes lists and maps with nullable elements. `check_nulls` checks the rest of *schema*.

@@ -25,7 +25,7 @@ class SourceHash(Protocol):
 
     @property
     def text(self) -> str:
-        """The hash, after `finish`; empty when it does not cover all that was read."""
+        """The hash, after `finish`; "" if it cannot cover all that the rows depend on."""
 
     def over(self, file: BinaryIO) -> BinaryIO:
         """Return the file to read in place of *file*."""

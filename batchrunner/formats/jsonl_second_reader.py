@@ -1,6 +1,6 @@
-"""JSON lines as `verify` reads them: by code that took no part in the run.
+"""Reads JSON lines for `verify`, with code that took no part in the run.
 
-Lines are cut and numbered here, and parsed by the standard library.
+Lines are split and located here, and parsed by the standard library.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class LineCount:
 
     @property
     def rows(self) -> int:
-        """Lines so far; one that has not ended counts as soon as it has text."""
+        """The count of lines with text so far; the last line counts as soon as it has text."""
         return self._ended + self.has_text
 
 

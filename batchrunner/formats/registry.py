@@ -33,7 +33,7 @@ _GROUP = "batchrunner.formats"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 _targets: dict[str, Any] = dict(BUILT_IN)
-"""By name: "module:attribute", or the format itself. Added to only, so no lock is needed."""
+"""By name: "module:attribute", or the format itself. Needs no lock: each change sets one key."""
 _formats: dict[str, Format] = {}
 _has_entry_points = False
 _installed: set[str] = set()

@@ -23,7 +23,7 @@ from batchrunner.formats.schema_error import SchemaError
 
 @dataclass(frozen=True, slots=True)
 class RowTable:
-    """A segment and its rows as a table, or why there is none."""
+    """A segment and its rows as a table, or the reason why no table can hold them."""
 
     segment: Segment
     table: pa.Table | None

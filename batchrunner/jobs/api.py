@@ -146,7 +146,7 @@ def get_job(job_id: str) -> Job[CapabilityRunRef]:
 
     Raises:
         NoJobBackendError: `configure_job_backend` was not called. Also a RuntimeError.
-        InvalidSpecError: *job_id* is no text. Also a ValueError.
+        InvalidSpecError: *job_id* is no string. Also a ValueError.
         UnknownJobError: There is no such job. Also a KeyError.
     """
     backend = _required("get_job")

@@ -1,4 +1,4 @@
-"""A whole batch as a capability: submitted as a job, it outlives the process that submitted it."""
+"""A whole batch as a capability, which can be submitted as a job."""
 
 from __future__ import annotations
 

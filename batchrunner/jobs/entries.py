@@ -100,7 +100,7 @@ class JournaledJob:
 
 
 def to_json(fields: Mapping[str, Any]) -> bytes:
-    """Return *fields* as the journal stores them."""
+    """Return *fields* as the bytes of a journal entry."""
     return json_documents.to_json(fields, version=FORMAT_VERSION)
 
 

@@ -1,4 +1,4 @@
-"""The request of a job: checked, and its call pickled, before anything starts."""
+"""The request of a job, which is checked and pickled before anything starts."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def _has_hashed_bytes(run: RunLocation, shard: Shard, file: SourceFile, sentinel
 
 
 def _schema(run: RunLocation, *, before: str) -> pa.Schema | None:
-    """Return the schemas stored before the key *before*, merged with the schemas of the parts."""
+    """Return the schemas under keys before *before* and those of the parts, merged."""
     from batchrunner.formats.schemas import grown
 
     schemas = [*_schemas_before(run, before), *_schemas_of_parts(run)]
