@@ -1,4 +1,4 @@
-"""How rows stand in files: each format as a source, as a sink, and as `verify` reads it again."""
+"""File formats: each one reads sources, writes parts, and reads both again for `verify`."""
 
 from batchrunner.formats.contract import RowFormat as RowFormat
 from batchrunner.formats.contract import TableFormat as TableFormat

@@ -128,7 +128,7 @@ def _does_not_fit(path: str, kind: pa.DataType, error: Exception) -> str:
 
 
 def _check_exact(array: pa.Array, values: Sequence[Any], kind: ArrowKind, path: str) -> None:
-    """Check that the hint's type rounded no value: Arrow rounds floats and times without an error."""
+    """Check that the hint's type rounded no value: Arrow rounds floats and times silently."""
     if not (pa.types.is_floating(array.type) or pa.types.is_temporal(array.type)):
         return
     natural = kind.natural(values)
@@ -146,7 +146,7 @@ def _check_exact(array: pa.Array, values: Sequence[Any], kind: ArrowKind, path: 
 
 
 def same_values(one: pa.Array, other: pa.Array) -> bool:
-    """Return whether two arrays of one type have the same values: NaN is NaN, and -0.0 is not 0.0."""
+    """Return whether two arrays of one type have equal values: NaN is NaN, -0.0 is not 0.0."""
     if not pa.types.is_floating(one.type):
         return bool(one.equals(other))
     one, other = one.cast(pa.float64()), other.cast(pa.float64())

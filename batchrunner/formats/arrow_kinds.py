@@ -24,7 +24,7 @@ class ArrowKind:
     Attributes:
         name: A plural, for error messages: "integers".
         natural: Returns the type of the values if no hint fits.
-        fits: Returns whether a type may hold the values. Whether it holds them exactly, it does not check.
+        fits: Returns whether a type is of this kind; it may still fail to hold a value exactly.
     """
 
     name: str
@@ -37,7 +37,7 @@ def _present(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _decimal_type(values: Sequence[Any]) -> pa.DataType:
-    """Return decimal128 with all its digits and the scale of the first value, whatever the others."""
+    """Return decimal128 with all its digits and the scale of the first value alone."""
     exponent = next(_present(values)).as_tuple().exponent
     if not isinstance(exponent, int):
         raise SchemaError(f"the decimal {next(_present(values))} is no number: return None")

@@ -1,4 +1,4 @@
-"""Parse the text of an Arrow type: as Arrow prints it, or in the shorter forms."""
+"""Parses the text of an Arrow type: as Arrow prints it, or in shorter forms such as `i8`."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class ArrowField:
     nullable: bool = True
 
     def __str__(self) -> str:
-        """Return the type, with `not null` unless null is allowed: a column's text in `sink.schema`."""
+        """Return the type, with `not null` unless nullable: a column's text in `sink.schema`."""
         return str(self.type) if self.nullable else f"{self.type} not null"
 
 

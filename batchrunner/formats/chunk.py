@@ -46,7 +46,7 @@ class UnreadableRowError(ValueError):
 
 
 Absent = Mapping[str, tuple[bool, "Absent"]]
-"""For each key: whether null in a table means that a row lacks it, and the same for the keys inside."""
+"""By key: whether null in a table means that a row lacks it, and the same for keys inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +99,14 @@ class Chunk(Protocol):
         """Count the rows that could be read."""
 
     def rows(self, start: int, stop: int) -> list[Row]:
-        """Return rows *start* to *stop*. Call it once for each row: the receiver may change the rows.
+        """Return rows *start* to *stop*. Call it once for a row: the receiver may change it.
 
         Raises:
             UnreadableRowError: A row has a value that Python cannot hold.
         """
 
     def reread(self, start: int, stop: int) -> list[Row]:
-        """Return the same rows again, as they were before the receiver changed them."""
+        """Return rows *start* to *stop* again, as they were before the receiver changed them."""
 
     def segments(self) -> Sequence[Segment]:
         """Cut the rows into segments that go into one table each, in order and without gaps."""

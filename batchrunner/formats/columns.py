@@ -1,4 +1,4 @@
-"""Rows to tables and back: every value comes out as it went in."""
+"""Converts rows to tables and back: every value comes out as it went in."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def rows_to_table(
 
     Args:
         rows: The rows.
-        hints: Schemas with types for the columns: a column gets the first type that fits its values.
+        hints: Schemas with types for columns: each gets the first type that fits its values.
         lenient: See `array_of`.
 
     Raises:

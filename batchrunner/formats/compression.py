@@ -18,7 +18,7 @@ class ByteStream(Protocol):
 
 
 def open_compressed(file: BinaryIO, compression: str | None) -> ByteStream:
-    """Return a stream of the uncompressed *file*; gzip members and zstd frames may follow each other."""
+    """Return a stream of the uncompressed *file*, which may have several gzip members or frames."""
     if compression is None:
         return file
     import pyarrow as pa

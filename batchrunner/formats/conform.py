@@ -160,7 +160,7 @@ def _may_convert(have: pa.DataType, want: pa.DataType) -> bool:
 
 
 def _exactly(array: pa.Array, want: pa.DataType, path: str) -> pa.Array:
-    """Cast *array* to *want*, and compare after a cast back: Arrow checks no cast between floats."""
+    """Cast *array* to *want*, and check by a cast back: Arrow checks no cast between floats."""
     try:
         made = _through_decimals(array, want).cast(want)
     except pa.ArrowException as error:

@@ -1,4 +1,4 @@
-"""What batchrunner asks of a file format: cut it, read it, write it, and read it again for `verify`.
+"""The contract of a file format: cut files, read them, write parts, and read again for `verify`.
 
 A new format is one subclass of `RowFormat` or `TableFormat` and one line in `registry.py`, or one
 call of `register` from outside; the suite in `batchrunner/testing/formats_contract.py` holds it to
@@ -146,7 +146,7 @@ class Format(ABC):
         """
 
     def source_hash(self, shard: Shard, *, columns: Sequence[str] | None) -> SourceHash:
-        """Return a hash of all bytes that the rows of *shard* depend on, to be computed while reading.
+        """Return an object that hashes all bytes that the rows of *shard* depend on.
 
         By default, it covers the bytes from the start of the slice to the last one that was read. If
         `read` reads others, such as a header line, the hash is empty, and a touched file counts as
@@ -157,7 +157,7 @@ class Format(ABC):
     def has_same_bytes(
         self, file: BinaryIO, shard: Shard, *, columns: Sequence[str] | None, hashed: str
     ) -> bool:
-        """Return whether *file* still has the bytes whose hash was *hashed* when *shard* was read."""
+        """Return whether *file* still has the bytes of *shard*, whose hash is *hashed*."""
         return has_same_extent(
             file, shard.start if shard.slicing is Slicing.BYTES else 0, hashed=hashed
         )
@@ -240,7 +240,7 @@ class SecondReader(ABC):
     def count_rows(
         self, shard: Shard, opened: Opener, *, compression: str | None, after: bool = False
     ) -> int:
-        """Return the row count of *shard*, bad rows included; with *after*, of the rows that follow it."""
+        """Return the row count of *shard*, bad rows included, or of the rows *after* it."""
 
 
 class RecordReader(SecondReader):

@@ -1,4 +1,4 @@
-"""The schema that `sink.schema` declares, and the check for nulls that Arrow leaves to the writer."""
+"""The schema that `sink.schema` declares, and the check for nulls that it forbids."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _as_kept(kind: ArrowType) -> ArrowType:
 
 
 def as_written(schema: pa.Schema) -> pa.Schema:
-    """Return *schema* as parts have it: what is inside a nullable struct, list or map is nullable.
+    """Return *schema* as parts have it: all inside lists, maps and nullable structs is nullable.
 
     Parquet's writer requires it: to the writer, the fields of a null struct are null, too, and Arrow
     makes lists and maps with nullable elements. `check_nulls` checks the rest of *schema*.
@@ -152,7 +152,7 @@ def _children(kind: pa.DataType) -> list[pa.Field]:
 
 
 def _check(array: pa.Array, field: pa.Field, *, path: str, above: int = 0) -> None:
-    """Check the nulls in *array*; *above* is the count of nulls in the struct that it is a field of."""
+    """Check the nulls in *array*; *above* is the count of nulls in the struct around it."""
     kind = field.type
     if not field.nullable and array.null_count > above:
         raise SchemaError(

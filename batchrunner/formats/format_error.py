@@ -1,4 +1,4 @@
-"""Errors in the code of a format. It may be the user's, so messages name the format and the line."""
+"""Errors in a format's code. It may be the user's, so messages name the format and the line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _END = object()
 
 
 class FormatError(Exception):
-    """The writer of a format raised. The shard fails: a writer does not report which row is at fault.
+    """The writer of a format raised. The shard fails: which row is at fault is unknown.
 
     Attributes:
         traceback: Of the format's code; may be empty.
@@ -28,7 +28,7 @@ class FormatError(Exception):
 
 
 def blamed(error: Exception, name: str) -> str:
-    """Return the message for an *error* that the format *name* raised, with the line of its code."""
+    """Return the message for an *error* of the format *name*, with the line of its code."""
     place = place_in_code(error)
     return f"the format {name} raised {describe(error)}" + (f", at {place}" if place else "")
 
@@ -52,7 +52,7 @@ def writing_in(name: str) -> Iterator[None]:
 
 @contextmanager
 def refused(what: str, name: str) -> Iterator[None]:
-    """Turn an exception of the format *name* in the block into an InvalidSpecError that begins *what*."""
+    """Turn an exception of the format *name* into an InvalidSpecError that begins with *what*."""
     try:
         yield
     except BatchRunnerError:
@@ -101,7 +101,7 @@ def second_reader_of(made: Format) -> RecordReader | TableReader:
 
 
 def _contain(reader: RecordReader | TableReader, name: str) -> None:
-    """Make whatever the methods of *reader* raise, even SystemExit, an error of an unreadable file."""
+    """Turn whatever the methods of *reader* raise, even SystemExit, into a ValueError."""
     for method in _READS:
         if call := getattr(reader, method, None):
             setattr(reader, method, _contained_method(call, f"{name}'s second reader", method))

@@ -1,4 +1,4 @@
-"""Hashes of a shard's source bytes: a file with the same bytes counts as the same, whatever its time.
+"""Hashes of a shard's source bytes: a file with the same bytes is the same, whatever its time.
 
 A hash covers the bytes that the shard's rows depend on, and no others:
 
@@ -25,7 +25,7 @@ class SourceHash(Protocol):
 
     @property
     def text(self) -> str:
-        """The hash, after `finish`; empty when it does not cover all that was read."""
+        """The hash, after `finish`; "" if it cannot cover all that the rows depend on."""
 
     def over(self, file: BinaryIO) -> BinaryIO:
         """Return the file to read in place of *file*."""
@@ -38,7 +38,7 @@ class HashedReads(io.RawIOBase):
     """Hashes a file while it is read front to back. Does not close it."""
 
     def __init__(self, file: BinaryIO, *, start: int, stop: int | None) -> None:
-        """Hash from byte *start* to the first newline at or after *stop* - 1, or to the last byte read."""
+        """Hash from *start* to the first newline from *stop* - 1 on, or to the last byte read."""
         self._file, self._stop = file, stop
         self._at, self._hashed_to, self._start = 0, start, start
         self._hash = xxhash.xxh3_128()

@@ -1,4 +1,4 @@
-"""JSON forms of numpy's, pandas' and other values, and the check for NaN, which JSON cannot hold."""
+"""JSON forms of numpy's, pandas' and other values; checks for NaN, which JSON cannot hold."""
 
 from __future__ import annotations
 

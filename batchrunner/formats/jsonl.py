@@ -87,7 +87,7 @@ class JsonLines(RowFormat):
 
 
 def _first_byte(shard: Shard) -> int:
-    """Return the first byte to hash: the byte before a range decides whether a line begins there."""
+    """Return the first byte to hash: the one before a range decides whether a line begins there."""
     return max(shard.start - 1, 0) if shard.slicing is Slicing.BYTES else 0
 
 
@@ -110,7 +110,7 @@ def _row_counts(size: int, opened: Opener, *, every: int, limit: int | None) -> 
 
 
 def _cut_at(ranges: Sequence[Slice], opened: Opener, *, limit: int) -> list[Slice]:
-    """Return the ranges that hold the first *limit* rows, each with its row count; the last is cut to fit."""
+    """Return the ranges with the first *limit* rows, and their counts; the last is cut to fit."""
     slices: list[Slice] = []
     with opened() as file:
         for piece in ranges:

@@ -1,6 +1,6 @@
-"""JSON lines as `verify` reads them: by code that took no part in the run.
+"""Reads JSON lines for `verify`, with code that took no part in the run.
 
-Lines are cut and numbered here, and parsed by the standard library.
+Lines are split and located here, and parsed by the standard library.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class LineReader(RecordReader):
 
 
 def numbered_lines(stream: Any, *, at: int) -> Iterator[Records]:
-    """Yield the lines of *stream* that are not blank, with offsets; its next byte has the offset *at*.
+    """Yield the lines of *stream* that are not blank, with offsets; its next byte is byte *at*.
 
     A line that is too long is cut: the run's reader made it a bad row, and it is no row here either.
     """
@@ -145,7 +145,7 @@ class LineCount:
 
     @property
     def rows(self) -> int:
-        """Lines so far; one that has not ended counts as soon as it has text."""
+        """The count of lines with text so far; the last line counts as soon as it has text."""
         return self._ended + self.has_text
 
 

@@ -22,7 +22,7 @@ def frame_table(frame: Any, hints: Sequence[pa.Schema], *, lenient: bool) -> pa.
     """Return *frame* as a table.
 
     Raises:
-        SchemaError: A column's name is no string or stands twice, or its values are of several kinds.
+        SchemaError: A column's name is no string or not unique, or its values are of several kinds.
     """
     columns = {
         name: series_array(series, name=name, hints=hints_for(name, hints), lenient=lenient)
@@ -35,7 +35,7 @@ def frame_values(frame: Any) -> dict[str, list[Any]]:
     """Return the values of each column of *frame* as plain Python values.
 
     Raises:
-        SchemaError: A column's name is no string or stands twice, or Python cannot hold its values.
+        SchemaError: A column's name is no string or not unique, or Python cannot hold its values.
     """
     return {name: series_values(series, name) for name, series in _columns(frame)}
 

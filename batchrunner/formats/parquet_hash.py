@@ -25,14 +25,14 @@ _TRAILER_BYTES = 8  # length of the footer, "PAR1"
 
 
 class ParquetHash:
-    """Hashes the source of one shard; `text` is "" until `finish`, or `over` if the file is small."""
+    """Hashes the source of one shard; `text` is "" until `finish`, or `over` for small files."""
 
     def __init__(self, shard: Shard, *, columns: Sequence[str] | None) -> None:
         self._shard, self._columns = shard, columns
         self.text = ""
 
     def over(self, file: BinaryIO) -> BinaryIO:
-        """Return *file*; if it is small and read as a whole, its hashed bytes, so as to read it once."""
+        """Return *file*; if it is small and read as a whole, hash it and return its bytes."""
         if not _is_whole(self._shard, self._columns) or self._shard.size > _HELD_BYTES:
             return file
         import pyarrow as pa
@@ -63,7 +63,7 @@ def has_same_chunks(
     if _is_whole(shard, columns):
         return extents_hash(file, [(0, shard.size)]) == hashed
     footer, _, chunks = hashed.partition("+")
-    # The footer first: changed bytes may be no footer, and some of these make Arrow abort the process.
+    # The footer first: changed bytes may be no footer, and some make Arrow abort the process.
     return _footer_hash(file, shard) == footer and _chunks_hash(file, shard, columns) == chunks
 
 

@@ -128,7 +128,7 @@ class Words:
         self._by_column: dict[str, set[object]] = {}
 
     def within(self, schema: pa.Schema, tables: Iterable[pa.Table]) -> pa.Schema:
-        """Return *schema* with indices wide enough for all words so far, those of *tables* included."""
+        """Return *schema* with indices wide enough for all words so far, and those of *tables*."""
         narrow = [field for field in schema if _is_narrow(field.type)]
         if not narrow:
             return schema

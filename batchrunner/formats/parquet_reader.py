@@ -26,7 +26,7 @@ from batchrunner.formats.unsound import shown, unsound_rows, with_own_words, wit
 from batchrunner.shard import Shard, Slicing
 
 READ_ROWS = 16_384
-"""Rows decoded at a time: bounds memory inside a row group."""
+"""How many rows are decoded at a time, which bounds memory inside a row group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def _cut(
 
 
 def count_rows(file: BinaryIO) -> int:
-    """Return the row count in the footer of *file*. Raises pyarrow's error if there is no footer."""
+    """Return the row count in the footer; if there is none, pyarrow raises."""
     return int(pq.read_metadata(file).num_rows)
 
 

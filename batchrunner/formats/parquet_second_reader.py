@@ -1,4 +1,4 @@
-"""Parquet as `verify` reads it: by the row numbers of the footer, with no code of the run."""
+"""Reads Parquet for `verify`, by the row counts in the footer, without code of the run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _tables_in(
 
     Args:
         file: Open for reading.
-        columns: Those to decode, if the file has them; None for all.
+        columns: The columns to decode, if the file has them; None for all.
         span: Given 0 and the number of the row after each row group, returns the first row and the
             one after the last.
     """
@@ -96,7 +96,7 @@ def _row_span(shard: Shard, wanted: Collection[int] | None, ends: Sequence[int])
 
 
 def _in_groups(groups: tuple[int, ...], shard: Shard, *, after: bool) -> int:
-    """Return the row count of *shard*, or of the rows after it; *groups* are its file's row counts."""
+    """Return the row count of *shard*, or *after* it; *groups* are its file's row counts."""
     ends = [0, *accumulate(groups)]
     if shard.slicing is Slicing.FILE:
         first, end = 0, ends[-1]

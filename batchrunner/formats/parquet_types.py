@@ -1,4 +1,4 @@
-"""Which of Arrow's types Parquet can store, which it stores as another type, and which not at all."""
+"""Which Arrow types Parquet can store, which it stores as another type, and which not at all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def storable_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _storable_field(kind: pa.DataType) -> pa.DataType:
-    """Return the storable type of a struct field. No view: Arrow's writer cannot slice such structs."""
+    """Return the storable type of a struct field: no view, as Arrow cannot slice such structs."""
     return _NO_VIEWS.get(kind) or storable_type(kind)
 
 

@@ -33,7 +33,7 @@ _GROUP = "batchrunner.formats"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 _targets: dict[str, Any] = dict(BUILT_IN)
-"""By name: "module:attribute", or the format itself. Added to only, so no lock is needed."""
+"""By name: "module:attribute", or the format itself. Needs no lock: each change sets one key."""
 _formats: dict[str, Format] = {}
 _has_entry_points = False
 _installed: set[str] = set()
@@ -104,7 +104,7 @@ def is_known(name: str) -> bool:
 
 
 def format_names() -> list[str]:
-    """Return the names of all formats, those of installed packages included, without loading them."""
+    """Return the names of all formats, also of installed packages, without loading them."""
     return list(_with_entry_points())
 
 

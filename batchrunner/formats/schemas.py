@@ -19,7 +19,7 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
     """Return *schema* without metadata and with every field nullable, at any depth.
 
     Raises:
-        SchemaError: Two columns have one name.
+        SchemaError: Two columns have the same name.
     """
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
@@ -64,7 +64,7 @@ def grown_type(kind: pa.DataType, own: pa.DataType, path: str) -> pa.DataType:
     """Return *kind* with what *own* adds to it; *path* names the column, for errors.
 
     Raises:
-        SchemaError: They are different types.
+        SchemaError: *own* is a type that *kind* cannot grow to.
     """
     t = pa.types
     if t.is_null(kind):
@@ -131,7 +131,7 @@ def family(kind: pa.DataType) -> str | None:
 
 
 def filled(schema: pa.Schema, whole: pa.Schema) -> pa.Schema:
-    """Return *schema* with the type that *whole* has for each struct without fields, at any depth."""
+    """Return *schema* with each struct without fields as *whole* has it, at any depth."""
     return pa.schema(
         [
             pa.field(f.name, _filled(f.type, whole.field(f.name).type))

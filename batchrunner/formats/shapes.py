@@ -23,7 +23,7 @@ from batchrunner.formats.schema_error import SchemaError
 
 @dataclass(frozen=True, slots=True)
 class RowTable:
-    """A segment and its rows as a table, or why there is none."""
+    """A segment and its rows as a table, or the reason why no table can hold them."""
 
     segment: Segment
     table: pa.Table | None
@@ -41,7 +41,7 @@ class RowTable:
 
 
 def tables_of(rows: Sequence[Row], *, start: int = 0) -> Iterator[RowTable]:
-    """Yield *rows* as tables, in order, halved until a table can hold them; *start* is their index."""
+    """Yield *rows* as tables, in order, halved until a table holds them; *start* is their index."""
     if not rows:
         return
     try:

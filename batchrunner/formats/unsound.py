@@ -66,7 +66,7 @@ def without_rows(table: pa.Table, faults: Container[int]) -> pa.Table:
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first and one past the last of each run of neighbours."""
+    """Yield the first and one past the last of each stretch of consecutive *numbers*."""
     breaks = [n for n in range(1, len(numbers)) if numbers[n] != numbers[n - 1] + 1]
     for start, stop in pairwise([0, *breaks, len(numbers)] if numbers else []):
         yield numbers[start], numbers[stop - 1] + 1

@@ -79,5 +79,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return the public names too, imported or not, for the completion of a notebook."""
+    """Return all names, also public ones not yet imported, for completion in a notebook."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The functions that users call: configure the job backend of this process, submit and find jobs."""
+"""The functions that users call: configure this process's job backend, submit and find jobs."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def submit_capability(  # noqa: PLR0913, PLR0917 - the contract's signature
     edition = checked_edition(edition)
     if isinstance(capability, BatchCapability):  # its config and its run_uid contain the edition
         capability, edition = capability.of_edition(edition), ""
-    # First: an object that cannot be pickled usually has no identity either, and this error says more.
+    # First: what cannot be pickled usually has no identity either, and this error says more.
     call = pickled_call(capability, inputs, edition=edition)
     request = JobRequest(
         key=run_key(capability, inputs, edition=edition) if backend.deduplicates else "",
@@ -146,7 +146,7 @@ def get_job(job_id: str) -> Job[CapabilityRunRef]:
 
     Raises:
         NoJobBackendError: `configure_job_backend` was not called. Also a RuntimeError.
-        InvalidSpecError: *job_id* is no text. Also a ValueError.
+        InvalidSpecError: *job_id* is no string. Also a ValueError.
         UnknownJobError: There is no such job. Also a KeyError.
     """
     backend = _required("get_job")

@@ -1,4 +1,4 @@
-"""A whole batch as a capability: submitted as a job, it outlives the process that submitted it."""
+"""A whole batch as a capability, which can be submitted as a job."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class BatchCapability:
         )
 
     def _create_config(self) -> dict[str, Any]:
-        """Return the identity of this batch: all that decides its output, the sink, and the edition."""
+        """Return this batch's identity: all that decides its output, the sink, and the edition."""
         decisive = self._runner().decisive_fields()
         return {"decisive": decisive, "sink": self._spec.sink.uri, "edition": self._edition}
 

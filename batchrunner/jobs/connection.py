@@ -129,7 +129,7 @@ class OnRay:
 
 
 def _refuse_to_end_jobs(backends: Sequence[JobBackend]) -> None:
-    # Jobs of "ray" outlive the connection to a cluster that was joined, so they need not be checked.
+    # Jobs of "ray" outlive the connection to a cluster that was joined: no need to check them.
     is_local = CONNECTION.is_local()
     running = [
         job

@@ -108,7 +108,7 @@ class Controller:
         return attempt + 1
 
     async def _attempt(self, number: int) -> tuple[Outcome, bool] | str:
-        """Return the outcome and whether the journal has it, or the reason why the worker is lost."""
+        """Return the outcome and whether the journal has it, or why the worker is lost."""
         from ray.exceptions import RayError, RayTaskError
 
         if self._cancelling:  # during the pause before a retry, when there was no task to cancel

@@ -13,7 +13,7 @@ from batchrunner.jobs.request import JobRequest
 from batchrunner.storage import json_documents
 
 FORMAT_VERSION = 1
-"""Increased when an older reader would misunderstand entries; new fields alone do not increase it."""
+"""Increased when older readers would misunderstand entries; new fields alone do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Submission:
     store_uri: str
 
     def to_bytes(self) -> bytes:
-        """Return the stored form: one flat JSON object, in which `request` is no object of its own."""
+        """Return the stored form: one JSON object that has the fields of `request`, too."""
         fields = dataclasses.asdict(self)
         # The id without the scope, as in older versions, which find the job by it.
         job_id = f"{self.request.key}-{self.number}"
@@ -81,7 +81,7 @@ class Submission:
 
 _REQUEST_FIELDS = tuple(field.name for field in dataclasses.fields(JobRequest))
 _MAY_BE_MISSING: Mapping[str, Any] = {"created_by": "", "versions": {}, "nonce": ""}
-"""Values for fields that an old entry lacks; the defaults of a request would describe this process."""
+"""Values for fields that old entries lack; a request's defaults would describe this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class JournaledJob:
 
 
 def to_json(fields: Mapping[str, Any]) -> bytes:
-    """Return *fields* as the journal stores them."""
+    """Return *fields* as the bytes of a journal entry."""
     return json_documents.to_json(fields, version=FORMAT_VERSION)
 
 

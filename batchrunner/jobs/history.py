@@ -1,4 +1,4 @@
-"""Decides which jobs of a scope have ended, are lost or still run, and when the journal drops them."""
+"""Decides which jobs of a scope have ended, are lost or run, and when the journal drops them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ IN_PROCESS = "in-process"
 
 
 class History:
-    """Decides whether jobs have ended or are lost, and which job holds a run. Safe in several threads.
+    """Decides whether a job ended or is lost, and which holds a run. Safe in several threads.
 
     Attributes:
         journal: The journal that it reads, and in which it records that a job is lost.
@@ -101,7 +101,7 @@ class History:
         self._gone: dict[Cluster, tuple[float, bool]] = {}
 
     def settle(self, job: JournaledJob) -> JobView:
-        """Return *job* with its state. Record durably that it failed if no process can end it any more."""
+        """Return *job* with its state. If no process can end it, record durably that it failed."""
         submission, outcome = job.submission, job.outcome
         if outcome is None:
             state = self._alive(submission.job_id)
@@ -116,7 +116,7 @@ class History:
         return JobView(submission, JobState.ended(outcome))
 
     def holder(self, request: JobRequest) -> tuple[JobView | None, int]:
-        """Return the job that holds the run of *request*, if there is one, and the next free number.
+        """Return the job that holds the run of *request*, if any, and the next free number.
 
         A pending, running or completed job holds its run. A failed or cancelled one does not, except
         against its own request, which the client then sent twice.
@@ -158,9 +158,7 @@ class History:
         if cluster == self._here:
             return True
         at, gone = self._gone.get(cluster, (-_GONE_SECONDS, False))
-        if (
-            time.monotonic() - at >= _GONE_SECONDS
-        ):  # checked once for many jobs: it may take a second
+        if time.monotonic() - at >= _GONE_SECONDS:  # once for many jobs: it may take a second
             gone = is_gone(cluster, here=self._here)
             self._gone[cluster] = time.monotonic(), gone
         return gone
@@ -177,7 +175,7 @@ _MOST_BETWEEN = 100
 
 
 def prune_after(options: RayOptions) -> int:
-    """Return how many jobs may end until the journal is pruned: a tenth of what it keeps, at most 100."""
+    """Return after how many ended jobs to prune: a tenth of what the journal keeps, at most 100."""
     most = options.max_retained_terminal_jobs_per_scope
     return _MOST_BETWEEN if most is None else max(1, min(most // 10, _MOST_BETWEEN))
 

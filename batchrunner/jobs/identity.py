@@ -1,4 +1,4 @@
-"""The identity of a run: its key, by which submissions of the same run are one job, and its edition."""
+"""The identity of a run: its key, which is the same if the run is, and its edition."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ def run_key(capability: Any, inputs: Inputs, *, edition: str = "") -> str:
         "config": _plain(config, what="config"),
         **{kind: ids_of(inputs.get(kind), kind=kind) for kind in KINDS},
         "more": {name: _plain(inputs[name], what=name) for name in inputs if name not in named},
-        **(
-            {"edition": edition} if edition else {}
-        ),  # without one, keys are those of older versions
+        **({"edition": edition} if edition else {}),  # without one, keys are as before
     }
     text = json.dumps(decisive, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
@@ -99,7 +97,7 @@ _MOST_LETTERS = 100
 
 
 def checked_edition(edition: object) -> str:
-    """Return *edition* after a check: a word or a date, to be part of names; "" is the first edition.
+    """Return *edition* after a check: a word or a date; "" is the first edition.
 
     Raises:
         InvalidSpecError: It is neither a word nor a date, or too long.
@@ -125,7 +123,7 @@ def run_uid_of(run_uid: str, edition: str) -> str:
 
 
 def call_of(call: Callable[[], Any], edition: str) -> Callable[[], Any]:
-    """Wrap *call*, so that the run that it returns has the *edition*. Can be pickled if *call* can."""
+    """Wrap *call*, so that its run has the *edition*. Can be pickled if *call* can."""
     return partial(_in_edition, call, edition) if edition else call
 
 

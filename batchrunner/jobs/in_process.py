@@ -1,4 +1,4 @@
-"""The backend "in-process": each job is a thread of this process, for tests of code that submits jobs.
+"""The backend "in-process": runs each job in a thread, for tests of code that submits jobs.
 
 It keeps the promises of `JobBackend` as far as one process can: calls are pickled, the same run is one
 job, jobs wait for free CPUs, and the journal is durable. But jobs die with the process, a call that
@@ -32,7 +32,7 @@ from batchrunner.spec.secrets import remember
 _POLL_SECONDS = 0.1
 _submitting = threading.Lock()
 _threads: dict[tuple[str, str], dict[str, JobThread]] = {}
-"""By store and scope, and then by job id: the backends of this process share their jobs, as on Ray."""
+"""By store and scope, then by job id: the backends of this process share their jobs."""
 
 
 class InProcessBackend:
@@ -145,7 +145,7 @@ class InProcessBackend:
 
 @cache
 def _this_process() -> Cluster:
-    """Return the identity of this process, with an address that listens as long as the process lives.
+    """Return an identity of this process, with an address that listens while the process lives.
 
     Another process that finds a job without an end tries the address: a process id would not do, as a
     later process may have the same one.

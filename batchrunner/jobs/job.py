@@ -117,7 +117,7 @@ class JobTracker(Protocol):
         """
 
     def log(self, job_id: str) -> str:
-        """Return the output and log of the job, except for the last few seconds; "" if it has none."""
+        """Return the job's output and log, except for the last few seconds; "" if it has none."""
 
 
 class Job(Generic[T_co]):
@@ -180,7 +180,7 @@ class Job(Generic[T_co]):
         return cast(T_co, outcome.ref)
 
     def exception(self) -> JobFailedError | None:
-        """Return the JobFailedError that `result` would raise; None unless the job failed. Does not wait."""
+        """Return the error that `result` raises if the job failed, else None. Does not wait."""
         if self.status is not JobStatus.FAILED:
             return None
         try:

@@ -119,7 +119,7 @@ def _simple_logs(store: AnalyticsStoreConfig) -> Storage:
 
 
 def _shown(text: bytes, *, cut: bool) -> bytes:
-    """Return *text* without known secrets. If it was *cut*, drop its first line, which is incomplete.
+    """Return *text* without known secrets; without its first line if that was *cut*.
 
     Half a secret would not be recognised.
     """

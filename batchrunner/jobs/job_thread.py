@@ -112,7 +112,7 @@ def _raise_in(thread: int | None, error: type[BaseException]) -> None:
 
 
 def _take_interrupt() -> None:
-    """Do nothing: a pending interrupt is raised when a function is entered, so here at the latest."""
+    """Do nothing. A pending interrupt is raised when a function is entered: here at the latest."""
 
 
 class Cpus:
@@ -123,7 +123,7 @@ class Cpus:
         self._changed = threading.Condition()
 
     def take(self, amount: float, *, unless: threading.Event) -> bool:
-        """Wait until *amount* CPUs are free, and take them; return False as soon as *unless* is set."""
+        """Wait until *amount* CPUs are free, and take them; return False once *unless* is set."""
         with self._changed:
             # The tolerance is for sums of fractions, which are not exact.
             self._changed.wait_for(lambda: unless.is_set() or self._free >= amount - 1e-6)

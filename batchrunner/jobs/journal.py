@@ -69,7 +69,7 @@ class Journal:
         return self._read(key, number, listed[number]) if number in listed else None
 
     def claim(self, submission: Submission) -> Submission:
-        """Store *submission*, unless its number is taken; return the one that has it. Atomic, durable."""
+        """Store *submission* unless its number is taken; return the one stored. Atomic, durable."""
         name = _entry(submission.request.key, submission.number, "json")
         if self._storage.put_if_absent({name: submission.to_bytes()}):
             return submission
@@ -104,7 +104,7 @@ class Journal:
         return ended
 
     def read_many(self, job_ids: list[str]) -> Iterator[JournaledJob]:
-        """Yield the jobs of *job_ids*, reading several at a time. Skips unreadable ones with a warning."""
+        """Yield the jobs of *job_ids*, reading several at a time. Warns of unreadable entries."""
         with ThreadPoolExecutor(_READERS) as pool:
             yield from filter(None, pool.map(self._read_or_warn, job_ids))
 

@@ -82,7 +82,7 @@ class _Stored:
 
 
 class RestartStore:
-    """Stores the messages from which the jobs of one registry are restarted. Safe in several threads."""
+    """Stores the messages that restart the jobs of one registry. Safe in several threads."""
 
     def __init__(self, registry: str) -> None:
         self._namespace = f"batchrunner/{registry}"

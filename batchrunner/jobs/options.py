@@ -70,7 +70,7 @@ class RaySimpleOptions(JobBackendOptions):
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
-        """Check the options as `JobBackendOptions.of` does; explain why options of "ray" are refused."""
+        """Check the options, and explain in the error why options of "ray" are refused."""
         of_ray = RayOptions.model_fields.keys() - RaySimpleOptions.model_fields.keys()
         if cls is RaySimpleOptions and (given := sorted(of_ray & fields.keys())):
             raise InvalidSpecError(
@@ -160,7 +160,7 @@ class RayOptions(RaySimpleOptions):
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
-        """Check the options as `JobBackendOptions.of` does; explain what a missing scope is for."""
+        """Check the options, and explain in the error what a missing scope is for."""
         if not fields.get("idempotency_scope"):
             raise InvalidSpecError(
                 'the job backend "ray" requires idempotency_scope: the name of a project or a team, '

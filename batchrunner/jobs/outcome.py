@@ -72,7 +72,7 @@ class Outcome:
 
     @classmethod
     def of_exception(cls, error: BaseException, **fields: Any) -> Outcome:
-        """Return the outcome FAILED because of *error*, with its traceback, without known secrets."""
+        """Return the outcome FAILED with *error* and its traceback, without known secrets."""
         text = "".join(traceback.format_exception(raised_as(error)))
         # Hide secrets before the text is cut: half a secret would not be recognised.
         shown = plain(scrubbed(text))[-_MAX_LETTERS:]

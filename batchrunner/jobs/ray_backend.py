@@ -25,7 +25,7 @@ from batchrunner.jobs.registry_client import RegistryClient, backpressure
 from batchrunner.jobs.request import JobRequest, PickledCall, Resources
 
 _LOOK_SECONDS = 5.0
-"""How long one call waits. If the registry is replaced meanwhile, the next call finds the new one."""
+"""How long one call waits. If the registry is replaced, the next call finds the new one."""
 _POLL_SECONDS = 0.5
 _CANCEL_SECONDS = 25.0
 _PATIENCE_SECONDS = 1.0
@@ -61,7 +61,7 @@ class RayBackend(OnRay):
         self._registry.join()
 
     def submit(self, request: JobRequest, call: PickledCall) -> Job[Any]:
-        """Submit the job to the registry; return its handle, or that of the job that holds the run."""
+        """Submit the job to the registry; return the handle of the job that holds the run."""
         options = self._options
         # First: if the Ray of this process has ended, the calls below must reach the new one.
         self._registry.join()
@@ -155,9 +155,7 @@ class RayBackend(OnRay):
                 self._submitted.pop(job_id, None)
             if state.status.is_terminal or time.monotonic() >= deadline:
                 return state
-            if (
-                time.monotonic() - began < asked / 2
-            ):  # answered early: too many calls wait for this job
+            if time.monotonic() - began < asked / 2:  # answered early: too many calls wait
                 time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def cancel(self, job_id: str) -> JobState:

@@ -27,7 +27,7 @@ from batchrunner.jobs.outcome import JobStatus
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _PRUNE_AT_ONCE = 1000
-"""More than `prune_after` ever returns, so that the journal is pruned after the first job that ends."""
+"""More than `prune_after` ever returns: the first job that ends makes the journal be pruned."""
 _log = logging.getLogger(__name__)
 
 
@@ -59,7 +59,7 @@ class Registry:
         self._spawn(self._begin())
 
     async def join(self, config: RegistryConfig) -> str:
-        """Adopt a client's limits and credentials; return the URI of the scope's store.
+        """Use a client's limits and credentials from now on; return the URI of the scope's store.
 
         Raises:
             InvalidSpecError: The client has another scope: its jobs would mix with those of this one.
@@ -92,7 +92,7 @@ class Registry:
             self._submitting -= 1
 
     async def look(self, job_id: str, seconds: float) -> JobView | None:
-        """Wait up to *seconds* for the end of a job, and return it; None if there is no such job."""
+        """Wait up to *seconds* for the end of a job; return the job, or None if there is none."""
         await self._ready()
         controller = self._controllers.get(job_id)
         if controller is None:
@@ -125,9 +125,7 @@ class Registry:
         request = message.request
         alive = self._alive()
         holder = next((c for c in alive if c.submission.request.key == request.key), None)
-        if (
-            holder is not None
-        ):  # before the journal is read: a repeated submission usually ends here
+        if holder is not None:  # before the journal is read: a repeated call usually ends here
             return JobView(holder.submission, holder.state)
         view, number = await _io(self._history.holder, request)
         if view is not None:
@@ -174,7 +172,7 @@ class Registry:
         return controller.state if controller else None
 
     async def _ready(self) -> None:
-        """Wait until the jobs of earlier registries are recovered; retry the recovery if it failed."""
+        """Wait until the jobs of earlier registries are recovered; retry that if it failed."""
         self._last_call = time.monotonic()
         failed = self._recovery and self._recovery.done() and self._recovery.exception()
         if self._recovery is None or failed:
@@ -183,7 +181,7 @@ class Registry:
         await asyncio.shield(self._recovery)
 
     async def _begin(self) -> None:
-        """Recover jobs as soon as the journal can be read: a bucket may be unavailable for a while."""
+        """Recover jobs once the journal can be read: a bucket may be unavailable for a while."""
         while True:
             try:
                 return await self._ready()
@@ -194,7 +192,7 @@ class Registry:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _recover(self) -> None:
-        """Retry the jobs that a dead registry of this name left; record those of dead clusters as lost."""
+        """Retry the jobs of a dead registry of this name; record jobs of dead clusters as lost."""
         ended = await _io(self._journal.jobs)
         for job in await _io(list, self._journal.read_many([j for j in ended if not ended[j]])):
             if job.outcome is None and job.submission.job_id not in self._controllers:
@@ -204,7 +202,7 @@ class Registry:
             self._spawn(self._tick())
 
     async def _take_up(self, job: JournaledJob) -> None:
-        """Retry a job whose registry died, if it has retries left; otherwise record that it is lost."""
+        """Retry a job whose registry died, if it has retries left; else record it as lost."""
         submission, retries = job.submission, job.submission.request.max_retries
         message = None
         if submission.cluster == self._here and retries:
@@ -224,7 +222,7 @@ class Registry:
         task.add_done_callback(self._tasks.discard)
 
     async def _tick(self) -> None:
-        """Drop old controllers; end this actor once it has been idle for `controller_retention_s`."""
+        """Drop old controllers; end this actor after `controller_retention_s` without work."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self._drop_old_controllers()

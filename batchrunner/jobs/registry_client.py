@@ -1,4 +1,4 @@
-"""The client of a registry: finds or starts it, calls it, and repeats a call if the registry dies."""
+"""The client of a registry: finds or starts it, and repeats a call if the registry dies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from batchrunner.jobs.registry import Registry
 
 _RETRY_SECONDS = 0.1
 _MAX_CONCURRENCY = 100_000
-"""In effect no limit: calls that wait for a job's end count, and the registry limits these itself."""
+"""In effect no limit: waiting calls count, too, and the registry limits these itself."""
 
 
 class RegistryClient:
@@ -167,7 +167,7 @@ class RegistryClient:
         return handle
 
     def _joined(self, registry: Any, until: float) -> tuple[Any, str]:
-        """Return the registry actor, started if there is none, and the URI of the store it records in."""
+        """Return the registry actor, started if there is none, and the URI of its store."""
         import ray
         from ray.exceptions import RayActorError, RayError, RayTaskError
 
@@ -180,7 +180,7 @@ class RegistryClient:
             except RayTaskError as error:
                 raise error.cause from error
             except RayError as error:
-                # The actor was about to end, or its answer was lost: retry, perhaps with a new actor.
+                # The actor was about to end, or its answer was lost: retry, perhaps with another.
                 broken = "creation task" in str(error) or not isinstance(error, RayActorError)
                 if broken or time.monotonic() >= deadline:
                     raise _does_not_start(error) from error

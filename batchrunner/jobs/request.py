@@ -1,4 +1,4 @@
-"""The request of a job: checked, and its call pickled, before anything starts."""
+"""The request of a job, which is checked and pickled before anything starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from batchrunner.jobs.outcome import now_text
 from batchrunner.spec.fields import size_in_bytes
 
 Resources = dict[str, Any]
-"""The resources of a job, by their names in Ray: num_cpus, num_gpus, memory, accelerator_type, resources."""
+"""Resources by Ray's names: num_cpus, num_gpus, memory, accelerator_type, resources."""
 
 _NAMES = ("num_cpus", "num_gpus", "memory", "accelerator_type", "resources")
 
@@ -149,7 +149,7 @@ class JobRequest:
 
 @dataclass(frozen=True, slots=True)
 class PickledCall:
-    """The call that a worker makes. It is apart from the request, as it may be large and hold secrets.
+    """The call that a worker makes. No part of the request: it may be large and hold secrets.
 
     Attributes:
         payload: The call, pickled; only a worker unpickles it.

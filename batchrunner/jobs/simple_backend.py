@@ -46,7 +46,7 @@ class SimpleBackend(OnRay):
 
     def submit(self, request: JobRequest, call: PickledCall) -> Job[Any]:
         """Start the task and return the handle of the job."""
-        # First: without a connection, Ray would start a Ray of its own rather than join the cluster.
+        # First: over a lost connection, Ray would start a new Ray rather than join the cluster.
         CONNECTION.open(self._options.ray, asked=False, anew=False)
         attempt = JobAttempt(
             job_id=uuid.uuid4().hex,
@@ -88,7 +88,7 @@ class SimpleBackend(OnRay):
 
     @property
     def has_jobs(self) -> bool:
-        """Whether this process submitted jobs, ended or not: only this backend finds their handles."""
+        """Whether this process submitted jobs, ended or not: their handles are only here."""
         return bool(self._jobs)
 
     def unfinished(self) -> list[Job[Any]]:
@@ -114,7 +114,7 @@ def _until(deadline: float | None) -> float | None:
 
 
 class _Task:
-    """A Ray task and the state of its job. The task yields twice: when it begins, and how it ended."""
+    """A Ray task and the state of its job. The task yields when it begins, and its outcome."""
 
     def __init__(self, attempt: JobAttempt, payload: bytes, options: dict[str, Any]) -> None:
         # Ray's client (`ray://`) cannot stream: a job that runs stays PENDING there until its end.

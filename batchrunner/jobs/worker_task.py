@@ -143,14 +143,14 @@ def _cause(error: Exception) -> bytes | None:
 
 
 def begin_and_perform(attempt: JobAttempt, payload: bytes) -> Iterator[Any]:
-    """Yield None when the worker begins, which makes the job RUNNING; then what `perform` returns."""
+    """Yield None when the worker begins, so the job is RUNNING; then the result of `perform`."""
     yield None
     yield perform(attempt, payload)
 
 
 @cache
 def streaming_task() -> Any:
-    """Return `begin_and_perform` as a Ray task; cached, so that Ray exports it once, not for each job."""
+    """Return `begin_and_perform` as a Ray task; cached, so that Ray exports it only once."""
     import ray
 
     return ray.remote(begin_and_perform)
@@ -183,7 +183,7 @@ def loss_of(error: BaseException) -> str:
 
 
 def failure_of(error: Any) -> Outcome:
-    """Return the outcome FAILED of a task that raised outside `perform`, as Ray's RayTaskError."""
+    """Return the outcome FAILED for Ray's RayTaskError: our task raised, not the user's code."""
     text = plain(str(getattr(error, "traceback_str", error)))
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     why = (

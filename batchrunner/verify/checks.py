@@ -1,4 +1,4 @@
-"""Checks of rows, made on request: keys compared, and shards replayed."""
+"""The row checks of `verify`, made on request: compare keys, and replay shards."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Checks:
     """Checks that `verify` makes on request: they cost more, or suit only some capabilities.
 
     Attributes:
-        keys: Columns that name a row together: each key of the source has to be in the output as
-            often as there. For capabilities that keep each row, and its key.
+        keys: Columns that together identify a row: each key must be in the output as often as in the
+            source. For capabilities that return one row, with the same key, for each row.
         replay: Share of the committed shards to run again, above 0 and at most 1; None for none.
-        capability: The function or class itself, where the spec names none.
+        capability: The function or class itself, if the spec names none.
     """
 
     keys: tuple[str, ...] = ()
@@ -35,15 +35,15 @@ class Checks:
 
     @property
     def asks_for_rows(self) -> bool:
-        """Whether rows are compared, which needs the source files that they were made of."""
+        """Whether rows are compared. That needs the source files as the run read them."""
         return bool(self.keys) or self.replay is not None
 
     def check_possible(self, spec: BatchSpec) -> None:
-        """Check that these checks can be made of a run of *spec*.
+        """Check that a run of *spec* can be checked in this way.
 
         Raises:
-            InvalidSpecError: The spec rules them out, or has to name something first.
-            CannotStartError: DuckDB is not installed, and keys are to be compared.
+            InvalidSpecError: The spec rules a check out, or lacks what it needs.
+            CannotStartError: DuckDB, which compares keys, is not installed.
         """
         if self.keys:
             _check_keys(self.keys, spec)
@@ -90,8 +90,8 @@ class RowChecks:
     """Runs the row checks of `verify` (`--key`, `--replay`) on one run.
 
     Attributes:
-        notes: What was compared, and what could not be; a line each.
-        left_out: Ids of shards that could not be compared, though a check asked for it.
+        notes: What was compared, and what could not be compared; a line each.
+        left_out: Ids of shards whose rows a check should have compared, and could not.
     """
 
     def __init__(self, run: RunLocation, evidence: Evidence, checks: Checks) -> None:
@@ -102,9 +102,9 @@ class RowChecks:
     def faults(
         self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]
     ) -> Iterator[Finding]:
-        """Yield what is wrong in *shards*. Leave out those whose source file changed.
+        """Yield the defects of *shards*. Leaves out shards whose source file changed.
 
-        Raises as `verify` does.
+        Raises the errors of `verify`.
         """
         if self._checks.asks_for_rows:
             self.left_out |= {s.id for s in shards if s.uri in self._evidence.changed}
@@ -126,8 +126,8 @@ class RowChecks:
 def sound_shards(evidence: Evidence, findings: Iterable[Finding]) -> list[Shard]:
     """Return the committed shards without *findings*.
 
-    A shard that retried dead letters counts only if the shard that they are of does, too: its rows
-    can be read from the source only by the positions in these dead letters.
+    A shard that retried dead letters is returned only if the shard with these dead letters has no
+    findings either: its rows are found in the source by the positions in the dead letters.
     """
     damaged = {finding.shard for finding in findings if finding.kind in RECOMPUTED}
     sound = {shard_id for shard_id in evidence.sentinels if shard_id not in damaged}

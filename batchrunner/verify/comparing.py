@@ -1,4 +1,4 @@
-"""The first difference between two sequences of rows: row, column and both values."""
+"""Finds the first difference between two sequences of rows: row, column and both values."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LESS, _MORE = "the part has no such row", "the capability gives no such row"
 def record_difference(
     part: Iterator[bytes], again: Iterator[bytes], *, row_of: Callable[[bytes], dict[str, Any]]
 ) -> str:
-    """Return the first difference of two sequences of records; "" for none.
+    """Return the first difference between two sequences of records; "" for none.
 
-    Records with the same values are equal, however they are written.
+    Records with the same values are equal, even if their bytes differ.
     """
     for number, (old, new) in enumerate(_pairs(part, again)):
         if old == new:
@@ -67,7 +67,7 @@ def _shown(value: object) -> str:
 
 
 def same(one: object, other: object) -> bool:
-    """Return whether two values are equal in value and type; NaN equals NaN, 0.0 does not equal -0.0."""
+    """Return whether two values are equal in value and type: NaN is NaN, -0.0 is not 0.0."""
     if type(one) is not type(other):
         return False
     if isinstance(one, float) and isinstance(other, float):
@@ -82,10 +82,10 @@ def same(one: object, other: object) -> bool:
 
 
 def table_difference(part: Iterator[pa.Table], again: Iterator[pa.Table]) -> str:
-    """Return the first difference of two sequences of tables; "" for none.
+    """Return the first difference between two sequences of tables; "" for none.
 
-    A column or field that only one of them has is no difference where it is null: a part has all
-    columns that the sink had when it was written, and may be older than some.
+    If only one of them has a column or field, null in it is no difference: a part has the columns that
+    the sink had when the part was written, and other shards may have added columns later.
     """
     first = 0
     for old, new in _side_by_side(part, again):
@@ -103,7 +103,7 @@ def table_difference(part: Iterator[pa.Table], again: Iterator[pa.Table]) -> str
 def _side_by_side(
     one: Iterator[pa.Table], other: Iterator[pa.Table]
 ) -> Iterator[tuple[pa.Table | None, pa.Table | None]]:
-    """Yield pairs of tables with equally many rows; at the end, the rest of the longer with None."""
+    """Yield pairs of tables with equally many rows; at the end, the rest of the longer and None."""
     left = right = None
     while True:
         left = left or next(filter(len, one), None)
@@ -118,11 +118,12 @@ def _side_by_side(
 
 
 def _column_difference(old: pa.Table, new: pa.Table, name: str) -> tuple[int, str] | None:
-    """Return the first row in which column *name* differs, and how."""
+    """Return the first row in which column *name* differs, and the difference, if there is one."""
     before, after = _column(old, name), _column(new, name)
     if not _alike(before.type, after.type):
         return 0, f"column {name!r}: {before.type} in the part, {after.type} from the capability"
-    # Arrow first, as rows in Python take far longer; its "different" may still be an equal row.
+    # Arrow first, as Python takes far longer for each row. Rows may be equal although Arrow finds a
+    # difference.
     if _surely_equal(before, after):
         return None
     for row, (one, two) in enumerate(zip(before, after, strict=True)):
@@ -184,7 +185,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _surely_equal(old: pa.ChunkedArray, new: pa.ChunkedArray) -> bool:
-    """Return whether Arrow finds no difference. Floats by their bits: 0.0 does not equal -0.0."""
+    """Return whether Arrow finds no difference. Compares floats by their bits: -0.0 is not 0.0."""
     if old.null_count == new.null_count == len(old):
         return True
     return bool(old.type == new.type) and _equal(old.combine_chunks(), new.combine_chunks())
@@ -217,7 +218,7 @@ def _same_scalar(old: pa.Scalar, new: pa.Scalar) -> bool:
         before, after = old.as_py(), new.as_py()
     except (ValueError, OverflowError):  # Python has no such value, such as the year 12,000
         return bool(old.equals(new))
-    # Of different types one may have fields that the other lacks: null there is no difference.
+    # If the types differ, one may have fields that the other lacks: null in them is no difference.
     grown = old.type != new.type
     return same(_without_nulls(before), _without_nulls(after)) if grown else same(before, after)
 

@@ -1,4 +1,4 @@
-"""Documents of the checkpoint: which are damaged, and those that can be rebuilt from the rest."""
+"""Finds damaged documents of the checkpoint, and rebuilds those that the other documents prove."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _damaged(
 
 
 def _damage(records: Storage, entry: Entry, parse: _Parse) -> str:
-    """Return what is wrong with a document; "" also if a run at work deleted it meanwhile."""
+    """Return what is wrong with a document; "" if nothing is, or a running driver deleted it."""
     where = f"{records.uri}/{entry.key}"
     if (
         entry.size > MAX_DOCUMENT_BYTES
@@ -81,8 +81,8 @@ def _damage(records: Storage, entry: Entry, parse: _Parse) -> str:
 def _plan_faults(run: RunLocation) -> Iterator[Finding]:
     """Yield the first damaged generation of the plan.
 
-    The run can go on without the last one if none of its shards has a sentinel or a part: the next
-    run plans the source as it is then.
+    The run can go on without the last generation if none of its shards has a sentinel or a part: the
+    next session plans the source again, as it is then.
     """
     records, first = run.checkpoint.records, 0
     entries = list(records.list("plan"))
@@ -107,10 +107,10 @@ def _has_output(run: RunLocation, first: int) -> bool:
 
 
 def rebuilt_document(run: RunLocation, key: str) -> bytes | None:
-    """Return what the damaged document under *key* held; None if the others do not prove it.
+    """Return the content of the damaged document *key*; None if other documents do not prove it.
 
     Raises:
-        StorageError: Something cannot be read for a reason that may pass.
+        StorageError: The storage failed, perhaps only for now.
     """
     if key == _FIRST_PLAN:
         plan = _first_plan(run)
@@ -122,12 +122,12 @@ def rebuilt_document(run: RunLocation, key: str) -> bytes | None:
 
 
 def _first_plan(run: RunLocation) -> Generation | None:
-    """Plan the source again; the result is the lost plan if every committed shard is found in it."""
+    """Plan the source again; return that plan if the sentinels prove that it is the lost one."""
     records = run.checkpoint.records
     if any(entry.key != _FIRST_PLAN for entry in records.list("plan")):
         return None  # later generations depend on files as they were then
     if {shard_of(part) for part in parts_in(run.sink.list())} - sentinel_entries(records).keys():
-        return None  # only a sentinel proves a slice, and this part has none
+        return None  # only a sentinel proves which slice a part was made of, and one has none
     try:
         files = list_source(run.spec.source).read_once().files
         plan = first_generation(run.spec, files, Slicer.of(run.spec))
@@ -139,9 +139,9 @@ def _first_plan(run: RunLocation) -> Generation | None:
 
 
 def _proven(run: RunLocation, plan: Generation, files: dict[str, SourceFile]) -> set[int]:
-    """Return the shards of *plan* whose sentinel proves that they were made of this very slice.
+    """Return the shards of *plan* whose sentinel proves that their slice is the original one.
 
-    The slice has the bytes that were hashed, and as many rows as were read.
+    It proves that if the slice has the bytes that were hashed, and as many rows as were read.
     """
     sentinels, proven = run.checkpoint.sentinels().good, set()
     source = SourceReader(run.spec.source)
@@ -157,7 +157,7 @@ def _proven(run: RunLocation, plan: Generation, files: dict[str, SourceFile]) ->
 
 def _has_hashed_bytes(run: RunLocation, shard: Shard, file: SourceFile, sentinel: Sentinel) -> bool:
     source = run.spec.source
-    # Columns that folders name are part of the rows, and of no hash.
+    # Columns that folders name are part of the rows, but of no hash.
     if not sentinel.source_hash or partition_columns(shard.uri, source.uris):
         return False
     with opener_of(run.spec)(file) as opened:
@@ -167,7 +167,7 @@ def _has_hashed_bytes(run: RunLocation, shard: Shard, file: SourceFile, sentinel
 
 
 def _schema(run: RunLocation, *, before: str) -> pa.Schema | None:
-    """Return the columns of the schemas *before* that one, and those that the parts add to them."""
+    """Return the schemas under keys before *before* and those of the parts, merged."""
     from batchrunner.formats.schemas import grown
 
     schemas = [*_schemas_before(run, before), *_schemas_of_parts(run)]
@@ -191,7 +191,7 @@ def _schemas_of_parts(run: RunLocation) -> Iterator[pa.Schema]:
     for _, sentinel in sorted(run.checkpoint.sentinels().good.items()):
         entry = parts.get(sentinel.part)
         if entry is None or not sentinel.rows_out or entry.size != sentinel.bytes:
-            continue  # an empty part has no columns of its own; others are damaged themselves
+            continue  # an empty part has no columns of its own; a missing or resized one is damaged
         with run.sink.open(entry) as file:
             schema = pq.read_schema(file)
         yield pa.schema([field.remove_metadata() for field in schema])

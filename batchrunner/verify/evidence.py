@@ -1,4 +1,4 @@
-"""What `verify` checks: plan, sentinels and listings of one run, read once."""
+"""The evidence that `verify` checks: plan, sentinels and listings of one run, read once."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _READERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What checkpoint and sink of a run hold.
+    """The content of the checkpoint and the sink of a run.
 
     Attributes:
-        run_uid: The run.
-        plan: Its shards.
-        sentinels: Undamaged ones of active shards, by id: themselves, not their copies in an index.
-        damaged: Why the sentinels of other shards cannot be read, by id.
+        run_uid: The id of the run.
+        plan: The shards of the run.
+        sentinels: Undamaged sentinels of active shards, by shard id; not their copies in an index.
+        damaged: By shard id, why a sentinel cannot be read.
         strays: Keys of sentinels that belong to no shard of the plan.
-        data: Objects in the sink that look like data, by name; also in folders below it.
+        data: Objects that look like data in the sink and in folders below it, by name.
         other_runs: Folders below the sink that are the output of another run.
         dead_letters: Files of dead letters, by name.
-        is_finished: `_SUCCESS` stood both before and after everything else was read.
-        manifest: The manifest's bytes; None when there is none.
-        places: Where the run was when its documents were written.
-        decisive: What decided the output, as recorded.
-        changed: Source files that differ from those that the run read, by URI, and how.
+        is_finished: Whether `_SUCCESS` existed both before and after everything else was read.
+        manifest: The bytes of the manifest; None if there is none.
+        places: The places of the run at the times when its documents were written.
+        decisive: The recorded fields of the spec and the code that decide the output.
+        changed: By URI, how a source file differs from the one that the run read.
     """
 
     run_uid: str
@@ -65,14 +65,14 @@ class Evidence:
 def gather(run: RunLocation) -> Evidence:
     """Read checkpoint and sink of *run*.
 
-    Sentinels are listed before parts: a run at work meanwhile commits the part first, so that no
-    sentinel seems to be without its part.
+    Sentinels are listed before parts: a driver that runs meanwhile publishes a part before its
+    sentinel, so that no listed sentinel can lack its part.
 
     Raises:
         ObjectNotFoundError: There is no run.
         DamagedOutputError: The run's document or its plan cannot be read.
     """
-    # Before all else: a run that completes meanwhile would declare what was listed too early.
+    # First: if the run completes meanwhile, the listings below may be older than its `_SUCCESS`.
     was_finished = run.sink.head(SUCCESS) is not None
     record, generations = run.checkpoint.run(), run.checkpoint.generations()
     storage = run.checkpoint.records
@@ -128,7 +128,7 @@ def _read_sentinels(storage: Storage, entries: Iterable[Entry]) -> dict[str, Sen
 
 
 class DeadLetterPositions:
-    """Positions of failed rows in their source file, read from files of dead letters without damage."""
+    """Reads the positions of failed rows in their source file from undamaged dead letters."""
 
     def __init__(self, run: RunLocation, evidence: Evidence) -> None:
         self._records, self._evidence = run.checkpoint.records, evidence

@@ -11,18 +11,18 @@ from batchrunner.checkpoint.incarnations import is_record_key
 
 
 class FindingKind(StrEnum):
-    """The kinds of defects."""
+    """The kind of a defect."""
 
     SENTINEL = "sentinel"
-    """A sentinel is torn, was edited, or is of another shard or run."""
+    """A sentinel is torn, was edited, or belongs to another shard or run."""
     MISSING = "missing"
-    """A sentinel stands without its part."""
+    """A sentinel has no part."""
     SIZE = "size"
     """The size of the part differs from its sentinel's."""
     CHECKSUM = "checksum"
     """The bytes of the part differ from its sentinel's checksum."""
     ROWS_OUT = "rows_out"
-    """The part does not decode, or its count of rows differs from its sentinel's."""
+    """The part cannot be decoded, or its count of rows differs from its sentinel's."""
     ROWS_IN = "rows_in"
     """The count of rows in the shard's slice of the source differs from its sentinel's."""
     DEAD_LETTERS = "dead_letters"
@@ -32,11 +32,11 @@ class FindingKind(StrEnum):
     ORPHAN = "orphan"
     """An object in the sink looks like data and belongs to no shard."""
     DUPLICATE = "duplicate"
-    """An orphan with the bytes of a committed part."""
+    """An orphan has the bytes of a committed part."""
     MANIFEST = "manifest"
-    """The manifest is not what the sentinels say."""
+    """The manifest disagrees with the sentinels."""
     SUCCESS = "success"
-    """`_SUCCESS` stands, and the output is not complete."""
+    """`_SUCCESS` exists, and the output is not complete."""
     PLAN = "plan"
     """The shards do not cover the source exactly once."""
     RECORD = "record"
@@ -44,9 +44,9 @@ class FindingKind(StrEnum):
     SPARE = "spare"
     """A document of the checkpoint is damaged, and the run can go on without it."""
     KEY_MISSING = "key_missing"
-    """A key stands in the part less often than in the shard's rows of the source."""
+    """A key is in the part less often than in the shard's rows of the source."""
     KEY_DOUBLED = "key_doubled"
-    """A key of the source stands in the part more often than in the shard's rows of the source."""
+    """A key of the source is in the part more often than in the shard's rows of the source."""
     KEY_UNKNOWN = "key_unknown"
     """A key of the output is nowhere in the source."""
     REPLAY = "replay"
@@ -54,7 +54,7 @@ class FindingKind(StrEnum):
 
     @property
     def word(self) -> str:
-        """The kind without its prefix, such as `missing` of a key."""
+        """The kind in messages about keys: `missing` for KEY_MISSING, for example."""
         return self.value.removeprefix("key_")
 
 
@@ -74,13 +74,13 @@ RECOMPUTED = frozenset(
         FindingKind.REPLAY,
     }
 )
-"""Repaired by computing the shard again."""
+"""Kinds that are repaired by computing the shard again."""
 
 MOVED_ASIDE = frozenset({FindingKind.ORPHAN, FindingKind.DUPLICATE})
-"""Repaired by moving the object to `_damaged/`."""
+"""Kinds that are repaired by moving the object to `_damaged/`."""
 
 HOPELESS = frozenset({FindingKind.PLAN, FindingKind.RECORD})
-"""Not repairable, except for a document that can be rebuilt from the others."""
+"""Kinds that cannot be repaired, except for a document that can be rebuilt from the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,9 @@ class Finding:
 
     Attributes:
         kind: The kind of defect.
-        part: Name of the object that has it, in the sink or in the checkpoint.
-        why: One line for people.
-        shard: Id of the shard that has it; None for a defect of the whole run.
+        part: Name of the defective object, in the sink or in the checkpoint.
+        why: A description for the user, in one line.
+        shard: Id of the defective shard; None for a defect of the whole run.
     """
 
     kind: FindingKind
@@ -100,7 +100,7 @@ class Finding:
     shard: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values: shard, part, kind, why."""
+        """Return the finding as plain values: shard, part, kind, why."""
         return {
             "shard": self.shard,
             "part": self.part,
@@ -115,14 +115,14 @@ class Verification:
 
     Attributes:
         findings: The defects, by shard.
-        notes: What is no defect and still good to know, a line each.
+        notes: Observations that are no defects, such as shards that are pending; a line each.
         shards: Count of all shards.
         committed: Count of shards with an undamaged sentinel.
-        rows_in: Rows read for these, by their sentinels.
+        rows_in: Rows read for the committed shards, by their sentinels.
         rows_out: Rows in their parts, by their sentinels.
         rows_failed: Rows that failed and were not retried with success, by their sentinels.
-        left_out: Count of committed shards whose keys or replay could not be compared, though asked
-            for: their source file changed, is gone or cannot be read.
+        left_out: Count of committed shards that `--key` or `--replay` could not compare: their source
+            file changed, is gone or cannot be read.
     """
 
     findings: Sequence[Finding]
@@ -136,12 +136,12 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no findings, and every check that was asked for was made."""
+        """Whether there are no findings, and every requested check could be made."""
         return not self.findings and not self.left_out
 
     @property
     def is_lost(self) -> bool:
-        """Whether no repair helps: the run's own document is damaged, and nothing can rebuild it."""
+        """Whether no repair can help: the run's own document is damaged, and cannot be rebuilt."""
         return any(f.kind is FindingKind.RECORD and is_record_key(f.part) for f in self.findings)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Comparison of keys: each row of the source must be in the output once."""
+"""Compares keys: each row of the source must be in the output once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 SHOWN = 20
-"""Most keys of a kind that are named; the others are counted."""
+"""The most keys of each kind that findings name; they only count the others."""
 
 _KINDS = {
     FindingKind.KEY_MISSING: MISSING,
@@ -45,8 +45,8 @@ class KeyCheck:
     """Compares the key columns of the committed shards of a run.
 
     Attributes:
-        notes: What was compared, and what could not be; a line each.
-        left_out: Ids of shards whose keys cannot be compared: their source file changed meanwhile.
+        notes: What was compared, and what could not be compared; a line each.
+        left_out: Ids of shards whose keys could not be compared: a file changed, or cannot be read.
     """
 
     def __init__(self, run: RunLocation, evidence: Evidence, *, names: tuple[str, ...]) -> None:
@@ -63,12 +63,12 @@ class KeyCheck:
     def faults(self, shards: Sequence[Shard], *, step: Step) -> Iterator[Finding]:
         """Yield the keys that are missing, doubled or unknown; of each kind, name the first 20.
 
-        Reads source and parts of the *shards* once each, in bounded memory. Leaves out shards whose
-        file is not the one that the run read, with a note.
+        Reads source and parts of the *shards* once, in bounded memory. Leaves out a shard, with a note,
+        if its file is not the one that the run read, or cannot be read.
 
         Raises:
-            InvalidSpecError: Source or output has no such column.
-            StorageError: Something cannot be read, or the disk cannot hold the keys.
+            InvalidSpecError: Source or output does not have a key column.
+            StorageError: The storage failed, or the disk cannot hold the keys.
         """
         with KeyTable.opened(columns=len(self._columns.names)) as table:
             for shard in shards:
@@ -96,7 +96,7 @@ class KeyCheck:
             return self._leave_out(table, shard, error)
 
     def _leave_out(self, table: KeyTable, shard: Shard, error: Exception) -> list[Finding]:
-        # All of its keys: with those of the source alone, the part would seem to lack them.
+        # Drop all its keys: with only those of its source, its part would seem to lack them.
         table.drop(shard.id)
         self.left_out.add(shard.id)
         self.notes.append(f"{shard}: its keys were not compared: {error}")
@@ -118,7 +118,7 @@ class KeyCheck:
             if len(good) < len(records):
                 bad = [record for record in records if record[0] in failed]
                 for _ in keys.add_records(Side.FAILED, bad, reader=reader):
-                    pass  # a row that cannot be read has no key, and is a dead letter as it should be
+                    pass  # a row that cannot be read has no key, and is rightly a dead letter
 
     def _add_part(self, keys: ShardKeys) -> Iterator[Finding]:
         facts, shard = self._evidence.plan.facts, keys.shard
@@ -171,7 +171,7 @@ def _why(key: Mismatch) -> str:
         "in the rows of other shards": key.in_source - key.expected,
         "in dead letters": key.failed,
     }
-    # Where a surplus key may come from; a missing one is explained by none of these.
+    # These explain where a surplus key may come from; they do not explain a missing key.
     origins = [f"; {where}: {count:,}" for where, count in others.items() if count]
     return why + "".join(origins if key.in_part > key.expected else [])
 
@@ -181,8 +181,8 @@ class KeyColumns:
     """The key columns, and which of them no row had so far.
 
     Attributes:
-        names: Of the columns.
-        absent: Those that no row of the source had so far; those that no row of the output had.
+        names: Names of the columns.
+        absent: Names that no row of the source had so far, and names that no row of the output had.
     """
 
     names: tuple[str, ...]
@@ -193,7 +193,7 @@ class KeyColumns:
         return cls(names, (set(names), set(names)))
 
     def mark_present(self, side: Side, has: Callable[[str], bool]) -> None:
-        """Mark the columns that rows of *side* have."""
+        """Record the key columns that rows of *side* have: those for which *has* returns true."""
         if absent := self.absent[side is Side.SINK]:
             absent -= {name for name in absent if has(name)}
 
@@ -203,11 +203,11 @@ class ShardKeys:
     """Adds the keys of one shard to the table.
 
     Attributes:
-        table: Of all keys.
+        table: The table of the keys of all shards.
         shard: The shard.
         columns: The key columns.
-        times_are_text: Source or sink has no types, as JSON, where a date is text.
-        folders: Columns that the folders of its file name.
+        times_are_text: Whether source or sink has no types, such as JSON, where a date is text.
+        folders: Columns that the folders of the shard's file name.
     """
 
     table: KeyTable
@@ -219,7 +219,7 @@ class ShardKeys:
     def add_records(
         self, side: Side, records: Records, *, reader: RecordReader
     ) -> Iterator[tuple[int, str]]:
-        """Add the rows of *records*; yield the positions of those that hold none, and why."""
+        """Add the keys of *records*; yield position and reason for each that holds no row."""
         rows: list[dict[str, Any]] = []
         for at, record in records:
             try:
@@ -239,7 +239,7 @@ class ShardKeys:
         self.table.add(self.shard.id, side, keys)
 
     def add_table(self, rows: pa.Table, masks: dict[Side, pa.Array | None]) -> None:
-        """Add to each side the *rows* that its mask selects; without a mask, all of them."""
+        """Add, for each side, the keys of the *rows* that its mask selects; None selects all."""
         keys = [self._column(rows, name) for name in self.columns.names]
         for side, mask in masks.items():
             self.columns.mark_present(side, rows.column_names.__contains__)
@@ -258,9 +258,9 @@ class ShardKeys:
 def masks(
     first: int, count: int, *, wanted: Numbers | None, failed: Numbers
 ) -> dict[Side, pa.Array | None]:
-    """Return the masks of *count* rows from number *first* on: those that succeeded, those *failed*.
+    """Return masks of *count* rows from number *first* on: that succeeded, and that failed.
 
-    Rows that are not *wanted* are in neither.
+    Rows that are not *wanted* are in neither mask.
     """
     import pyarrow as pa
 

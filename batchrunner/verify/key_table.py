@@ -16,33 +16,33 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MEMORY = "1GB"
-"""Limit of DuckDB's memory; the rest of the keys is in a temporary folder."""
+"""Limit of DuckDB's memory; it keeps the other keys in a temporary folder."""
 
 _ROWS_AT_ONCE = 250_000
 _MOST_THREADS = 4
 
 
 class Side(IntEnum):
-    """Which rows of a shard a key is of."""
+    """The rows of a shard that a key belongs to."""
 
     SOURCE = 0
-    """Its rows of the source, without those that failed."""
+    """The shard's rows of the source, without those that failed."""
     SINK = 1
-    """The rows of its part."""
+    """The rows of the shard's part."""
     FAILED = 2
-    """Its rows of the source that failed."""
+    """The shard's rows of the source that failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A key that a shard's rows and its part do not hold equally often.
+    """A key that is not equally often in a shard's rows of the source and in its part.
 
     Attributes:
-        shard: Id.
-        keys: One for each key column.
-        expected: Count in the rows of the shard.
-        in_part: Count in its part.
-        in_source: Count in the rows of all shards.
+        shard: Id of the shard.
+        keys: The encoded value of each key column.
+        expected: Count in the shard's rows of the source that succeeded.
+        in_part: Count in the shard's part.
+        in_source: Count in the rows of all shards that succeeded.
         failed: Count in the failed rows of all shards.
     """
 
@@ -57,11 +57,14 @@ class Mismatch:
 MISSING = "in_part < expected"
 DOUBLED = "in_part > expected AND in_source + failed > 0"
 UNKNOWN = "in_part > expected AND in_source + failed = 0"
-"""Conditions, in SQL, on mismatches."""
+"""SQL conditions that classify mismatches."""
 
 
 class KeyTable:
-    """Keys by shard and side. For one thread. All methods may raise StorageError: the disk is full."""
+    """Keys by shard and side. Not safe in several threads.
+
+    Used inside the block of `opened`, which turns an error of any method into a StorageError.
+    """
 
     def __init__(self, connection: Any, *, columns: int) -> None:
         import pyarrow as pa
@@ -131,9 +134,9 @@ class KeyTable:
         self._db.execute("DELETE FROM keys WHERE shard = ?", [shard])
 
     def compare(self) -> None:
-        """Compute the mismatches."""
-        # By shard first: only keys that differ there are looked up among those of all shards, which
-        # decides whether a surplus key is doubled or unknown.
+        """Compute the mismatches. Call it once all keys are added, before the methods below."""
+        # By shard first: only the keys that differ there are counted in all shards, which decides
+        # whether a surplus key is doubled or unknown.
         self._flush()
         names = ", ".join(self._keys)
         self._db.execute(
@@ -169,7 +172,7 @@ class KeyTable:
         return dict(counts.fetchall())
 
     def mismatches(self, condition: str, *, most: int) -> list[Mismatch]:
-        """Return the first mismatches of a *condition*, by shard and key."""
+        """Return the first mismatches of a *condition*, at most *most*, sorted by shard and key."""
         names = ", ".join(self._keys)
         rows = self._db.execute(
             f"SELECT shard, {names}, expected, in_part, in_source, failed FROM mismatches"  # noqa: S608

@@ -1,7 +1,7 @@
-"""Keys encoded as bytes that are equal exactly when the keys are, by value and type.
+"""Encodes keys as bytes: the bytes are equal exactly if the keys are, by value and type.
 
-The first byte is the type. Numbers are one type, so that 1, 1.0 and a decimal 1.00 are one key: JSON
-has no other, and source and sink may be JSON and Parquet.
+The first byte is the type. All numbers have one type, so that 1, 1.0 and a decimal 1.00 are one key:
+JSON has only one, and the source may be JSON and the sink Parquet.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 def key_of(value: object, *, times_are_text: bool = True) -> bytes:
-    """Return the key of a Python value.
+    """Return the encoded key of a Python value.
 
-    With *times_are_text*, a date is encoded as its text in JSON, since source or sink is JSON.
+    With *times_are_text*, encode a date as its text in JSON: for a source or sink that is JSON.
     """
     if isinstance(value, date | time | timedelta):
         text = str(value) if isinstance(value, timedelta) else value.isoformat()
         return (_TEXT if times_are_text else _TIME) + text.encode()
-    # By exact type: True is an int to `isinstance`, and no number as a key.
+    # By exact type: for `isinstance`, True is an int, but as a key it is no number.
     return _KEYS.get(type(value), _rare)(value)
 
 
@@ -40,7 +40,7 @@ def _rare(value: object) -> bytes:
     return _OTHER + str(value).encode()
 
 
-_ALL_DIGITS = Context(prec=1000)  # the default one rounds to 28 digits, and two keys would be one
+_ALL_DIGITS = Context(prec=1000)  # the default rounds to 28 digits: two keys could become one
 
 
 def _number(value: float | Decimal) -> str:
@@ -76,7 +76,10 @@ def _plain(value: object) -> Any:
 
 
 def keys_of_column(column: pa.ChunkedArray, *, times_are_text: bool) -> pa.Array:
-    """Return the keys of the values of an Arrow column, equal to those of `key_of`."""
+    """Return the encoded keys of an Arrow column: the same bytes as `key_of` returns.
+
+    Only timestamps, unless *times_are_text*, have keys of their own, in nanoseconds.
+    """
     import pyarrow as pa
     import pyarrow.types as t
 
@@ -92,7 +95,7 @@ def keys_of_column(column: pa.ChunkedArray, *, times_are_text: bool) -> pa.Array
 
 
 def _tagged(column: pa.ChunkedArray, tag: bytes) -> pa.Array:
-    """Return the text of every value after *tag*, in Arrow: a Python call a row takes far longer."""
+    """Return *tag* and the text of each value. In Arrow, as Python calls take far longer."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -103,7 +106,7 @@ def _tagged(column: pa.ChunkedArray, tag: bytes) -> pa.Array:
 
 
 def _instants(column: pa.ChunkedArray) -> list[bytes]:
-    """Return the keys of times, in nanoseconds: Python's datetime would cut them."""
+    """Return the encoded keys of timestamps in nanoseconds, which Python's datetime would cut."""
     import pyarrow as pa
 
     scale, zone = _UNITS[column.type.unit], b"z" if column.type.tz else b""
@@ -119,7 +122,7 @@ _SHOW: dict[bytes, Callable[[bytes], str]] = {
 
 
 def shown(keys: Sequence[bytes], names: Sequence[str]) -> str:
-    """Return the key of a row for people, such as `id 7, lang "en"`."""
+    """Return the key of a row as text for the user, such as `id 7, lang "en"`."""
     return ", ".join(f"{name} {_shown(key)}" for name, key in zip(names, keys, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Check of the manifest against the sentinels that it sums up."""
+"""Checks the manifest against the sentinels that it sums up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def manifest_faults(run: RunLocation, evidence: Evidence) -> Iterator[Finding]:
-    """Yield the fields of the manifest that are not what the sentinels come to."""
+    """Yield the fields of the manifest that disagree with the sentinels."""
     if evidence.manifest is None:
         yield Finding(FindingKind.MANIFEST, MANIFEST, f"it is gone, and {SUCCESS} stands")
         return
@@ -37,7 +37,7 @@ def manifest_faults(run: RunLocation, evidence: Evidence) -> Iterator[Finding]:
     if evidence.plan.facts.part_format.keeps_schema:
         try:
             expected["schema"] = _columns(run.checkpoint.records, run.spec.sink.schema_)
-        except DamagedOutputError:  # a finding of its own
+        except DamagedOutputError:  # `document_faults` reports the damaged schema
             return
     _rename_moved_sources(manifest, expected, run, evidence)
     for why in _differences(expected, manifest):
@@ -45,9 +45,9 @@ def manifest_faults(run: RunLocation, evidence: Evidence) -> Iterator[Finding]:
 
 
 def sentinel_totals(evidence: Evidence) -> Totals:
-    """Add up the sentinels. A row that was retried counts once.
+    """Return the sums of the sentinels. A row that was retried counts once.
 
-    By code of its own: the manifest was written with the sums of `Totals.of`.
+    This does not call `Totals.of`, whose sums the manifest was written with.
     """
     committed = [
         (shard, s) for shard in evidence.plan.active if (s := evidence.sentinels.get(shard.id))
@@ -62,7 +62,7 @@ def sentinel_totals(evidence: Evidence) -> Totals:
 
 
 def _expected(evidence: Evidence) -> dict[str, Any]:
-    """Return the manifest that belongs to the sentinels, without a schema."""
+    """Return the manifest that follows from the sentinels, without a schema."""
     totals = sentinel_totals(evidence)
     sentinels = [(shard, evidence.sentinels[shard.id]) for shard in evidence.plan.active]
     parts = [
@@ -92,7 +92,7 @@ def _expected(evidence: Evidence) -> dict[str, Any]:
 def _rename_moved_sources(
     manifest: Any, expected: dict[str, Any], run: RunLocation, evidence: Evidence
 ) -> None:
-    """Rewrite sources in *manifest* to their present URIs: a run that moved keeps its manifest."""
+    """Rewrite sources in *manifest* to their present URIs: moving a run keeps its manifest."""
     parts = manifest.get("parts") if isinstance(manifest, dict) else None
     listed = parts if isinstance(parts, list) else ()
     for ours, theirs in zip(expected["parts"], listed, strict=False):
@@ -118,7 +118,7 @@ def _differences(expected: dict[str, Any], manifest: Any) -> Iterator[str]:
 
 
 def _columns(records: Storage, declared: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """Return name and type of each column, as a manifest has them; empty without a schema.
+    """Return name and type of each column, in the form of a manifest; [] if there is no schema.
 
     Raises:
         DamagedOutputError: The recorded schema cannot be read.

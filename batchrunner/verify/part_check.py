@@ -1,4 +1,4 @@
-"""A part read to its end: its bytes hashed, its rows counted."""
+"""Reads a part to its end, hashes its bytes and counts its rows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PartRead:
-    """What a part holds.
+    """The hash and the row count of a part.
 
     Attributes:
-        sha256: Of all its bytes, in hex.
-        rows: Count of its rows; None when it cannot be decoded.
-        why: The error when it cannot be decoded.
+        sha256: SHA-256 of all its bytes, in hex.
+        rows: Count of its rows; None if it cannot be decoded.
+        why: The error if it cannot be decoded, else "".
     """
 
     sha256: str
@@ -35,13 +35,13 @@ class PartRead:
 
 
 def read_part(sink: Storage, entry: Entry, facts: PlanFacts) -> PartRead:
-    """Hash and count the part of *entry*, in bounded memory.
+    """Hash the part *entry* and count its rows, in bounded memory.
 
     Raises:
-        StorageError: It cannot be read, or is gone, or changed meanwhile.
+        StorageError: The part cannot be read, is gone, or changed meanwhile.
     """
     reader = second_reader_of(facts.part_format)
-    # In one pass where the format is read front to back, else in two.
+    # In one pass if the reader reads front to back, else in two.
     with sink.open(entry) as file:
         if reader.reads_in_order:
             hashed = HashedFile(file)
@@ -58,7 +58,7 @@ def sha256_of(sink: Storage, entry: Entry) -> str:
 
 
 class HashedFile(io.RawIOBase):
-    """A file that hashes the bytes that are read from it, front to back."""
+    """Hashes the bytes of a file while they are read, front to back."""
 
     def __init__(self, file: Any) -> None:
         self._file, self._hash = file, hashlib.sha256()
@@ -78,7 +78,7 @@ class HashedFile(io.RawIOBase):
         return len(data)
 
     def finish(self) -> str:
-        """Read the rest, which a decoder leaves when it fails; return the SHA-256 of all bytes."""
+        """Read what a failed decoder left unread; return the SHA-256 of all bytes."""
         for _ in blocks(self):
             pass
         return self._hash.hexdigest()
@@ -87,7 +87,7 @@ class HashedFile(io.RawIOBase):
 def _counted(
     reader: RecordReader | TableReader, file: Any, compression: str
 ) -> tuple[int | None, str]:
-    """Return the count of rows of a part, every value decoded; or None and the error."""
+    """Return the row count of a part, read to its end; or None and the error."""
     try:
         return reader.count_part(file, compression=compression), ""
     except StorageError:

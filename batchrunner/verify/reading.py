@@ -1,7 +1,7 @@
-"""Source files as `verify` reads them: by the second reader that each format has for this.
+"""Reads source files for `verify`, with the second reader of each format.
 
-It shares no code with the readers of the worker, so `--key`, `--replay` and the counts see what the
-files hold, whatever the worker made of them.
+It shares no code with the readers of the worker, so `--key`, `--replay` and the row counts do not
+repeat a mistake of the worker's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Folders = Mapping[str, str | None]
 """Columns that the folders of a file name, such as `date=2026-01-01/`."""
 
 GONE = (ObjectChangedError, ObjectNotFoundError)
-"""Raised when a file is no longer the one that the run read: it cannot be compared."""
+"""The errors raised if a file is gone, or no longer the one that the run read."""
 
 
 def unreadable() -> tuple[type[Exception], ...]:
@@ -41,14 +41,14 @@ def unreadable() -> tuple[type[Exception], ...]:
 
 
 class UncountableError(StorageError):
-    """The file is the one that the run read, and cannot be read now."""
+    """The file is still the one that the run read, but cannot be read."""
 
 
 class SourceReader:
     """Reads and counts the rows of shards in the files of *source*. Safe in several threads.
 
-    Every file must be as it was when its shard was planned: all methods that read may raise
-    ObjectChangedError or ObjectNotFoundError.
+    Methods that read raise ObjectChangedError or ObjectNotFoundError if the file is not as it was when
+    its shard was planned.
     """
 
     def __init__(self, source: SourceSpec) -> None:
@@ -56,21 +56,21 @@ class SourceReader:
         self._readers: dict[str, RecordReader | TableReader] = {}
 
     def of(self, shard: Shard) -> RecordReader | TableReader:
-        """Return the second reader of the format that *shard* is in."""
+        """Return the second reader of the format of *shard*."""
         name = self._kind(shard).format
-        # One for each format: it may keep what it read of a file for the next shard.
+        # One for each format: a reader may cache what it read of a file, such as its footer.
         return self._readers.setdefault(name, second_reader_of(format_named(name)))
 
     def count(self, shard: Shard) -> int:
-        """Return the count of rows of *shard*, which must not be one of dead letters.
+        """Return the row count of *shard*, which must not be a shard of dead letters.
 
         Raises:
-            UncountableError: Its file cannot be read.
+            UncountableError: The file of the shard cannot be read.
         """
         return self._count(shard, after=False)
 
     def count_after(self, shard: Shard) -> int:
-        """Return the count of rows after *shard* in its file. Raises as `count` does."""
+        """Return the row count of the file after *shard*. Raises the errors of `count`."""
         return self._count(shard, after=True)
 
     def _count(self, shard: Shard, *, after: bool) -> int:
@@ -85,7 +85,7 @@ class SourceReader:
     def records(
         self, reader: RecordReader, shard: Shard, *, wanted: Numbers | None
     ) -> Iterator[Records]:
-        """Yield the records of *shard*; of one of dead letters, those that are *wanted*."""
+        """Yield the records of *shard*; with *wanted*, those at these positions of its file."""
         if wanted is not None and not wanted:
             return
         compression = self._kind(shard).compression
@@ -103,8 +103,8 @@ class SourceReader:
     ) -> Iterator[tuple[int, pa.Table]]:
         """Yield the rows of *shard*, each table with the number of its first row in the file.
 
-        Of a shard of dead letters, neighbours of the *wanted* rows come with them. Of *columns*,
-        those that the file or its folders have.
+        With *wanted*, yield the rows with these numbers instead; neighbours may come with them. The
+        tables have those of *columns* that the file or its folders have.
         """
         if wanted is not None and not wanted:
             return
@@ -114,7 +114,10 @@ class SourceReader:
                 yield first, _only(_with_folders(table, folders), columns)
 
     def folders(self, shard: Shard, *, columns: Sequence[str] | None) -> Folders:
-        """Return the *columns* that the folders of the file of *shard* name; None for all."""
+        """Return which of *columns* the folders of the shard's file name, with their values.
+
+        None stands for all columns.
+        """
         if self._source.partitioning == "none":
             return {}
         named = partition_columns(shard.uri, self._source.uris)
@@ -129,7 +132,7 @@ class SourceReader:
 
 
 def with_folders(row: dict[str, Any], folders: Folders) -> dict[str, Any]:
-    """Return *row* with the columns of *folders* where it has none, or null."""
+    """Return *row* with the columns of *folders* that it lacks, or in which it has null."""
     own = {name: value for name, value in row.items() if value is not None}
     return {**row, **folders, **own} if folders else row
 
@@ -148,10 +151,10 @@ def _with_folders(table: pa.Table, folders: Folders) -> pa.Table:
 
 
 def _only(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-    """Return *table* with the *columns* alone.
+    """Return *table* with only *columns*; unchanged if it has none of them.
 
-    Arrow also reads `a.b` for a column `a`, and a reader some column where the file has none of
-    them: without a column there would be no rows to count.
+    A table may have others: asked for `a`, Arrow also reads `a.b`; and if the file has none of
+    *columns*, a reader reads another one, since a table without columns has no rows.
     """
     names = [name for name in table.column_names if columns is None or name in columns]
     return table.select(names) if names else table

@@ -1,4 +1,4 @@
-"""Repair: damage is moved to `_damaged/`, and the next run computes those shards again."""
+"""Repair: moves damage to `_damaged/`, so that the next session computes those shards again."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Repair:
     """The result of a repair.
 
     Attributes:
-        found: The verification that it began with.
+        found: The result of the verification that the repair began with.
         to_recompute: Ids of the shards that the next run computes again.
-        moved: Names that objects had before they were moved to `_damaged`.
+        moved: Names of the objects that were moved to `_damaged`, before the move.
         rebuilt: Keys of documents that were rebuilt from the others.
         hopeless: Findings that cannot be repaired.
     """
@@ -60,17 +60,18 @@ def repair(
     """Verify the run of *spec*, move damaged parts to `_damaged`, and delete their sentinels.
 
     The next run computes those shards again, and with them the shards that retried their dead
-    letters. A damaged document that the run can go on without is moved too; one that the others
-    prove is rebuilt, and a copy of its bytes is kept in `_damaged`. No object with rows is deleted.
+    letters. A damaged document is moved, too, if the run can go on without it. If other documents
+    prove its content, it is rebuilt, and a copy of its bytes is kept in `_damaged`. No object with
+    rows is deleted.
 
-    Idempotent: wherever a repair dies, the next `verify` finds the damage that is left, and the next
-    run computes what was moved.
+    Idempotent: wherever a repair dies, the next `verify` finds the remaining damage, and the next run
+    computes the shards whose parts were moved.
 
     Raises:
-        InvalidSpecError: Such *checks* are not possible.
-        LeaseHeldError: A driver runs, or one took over meanwhile.
+        InvalidSpecError: *checks* are not possible for this spec.
+        LeaseHeldError: A driver runs, or took over during the repair.
         ObjectNotFoundError: There is no run.
-        StorageError: Something cannot be listed, read or moved.
+        StorageError: An object cannot be listed, read or moved.
     """
     checks.check_possible(spec)
     run = RunLocation.of(spec)
@@ -78,7 +79,7 @@ def repair(
     with open_session(run.checkpoint, stop=stop or Stop(max_runtime=None)) as session:
         result = verify_run(run, checks=checks, watch=watch)
         repairer = _Repairer(run, session)
-        # Documents first: parts are moved by the plan, which is read again for that.
+        # Documents first: moving parts needs the plan, which is read again for that.
         hopeless = [f for f in result.findings if f.kind in HOPELESS and not repairer.rebuild(f)]
         for finding in result.findings:
             if finding.kind is FindingKind.SPARE:
@@ -94,9 +95,9 @@ def repair(
 
 
 def _has_bad_output(result: Verification) -> bool:
-    """Return whether more than documents is damaged.
+    """Return whether there are findings about more than documents.
 
-    Then plan and sentinels can be read: with a damaged plan `verify` looks at documents only.
+    If there are, plan and sentinels can be read: with a damaged plan, `verify` checks documents only.
     """
     return any(f.kind not in HOPELESS and f.kind is not FindingKind.SPARE for f in result.findings)
 
@@ -104,7 +105,7 @@ def _has_bad_output(result: Verification) -> bool:
 def _take_back_damage(repairer: _Repairer, run: RunLocation, result: Verification) -> list[Shard]:
     """Move everything damaged to `_damaged`; return the shards that the next run computes again."""
     evidence = gather(run)
-    # First of all: from here on no reader may take the output for complete.
+    # First: from here on, no reader may take the output for complete.
     repairer.declare_incomplete()
     damaged = {f.shard for f in result.findings if f.kind in RECOMPUTED and f.shard is not None}
     to_recompute = with_dependents(evidence.plan.active, damaged)
@@ -117,11 +118,11 @@ def _take_back_damage(repairer: _Repairer, run: RunLocation, result: Verificatio
 
 
 def with_dependents(shards: Sequence[Shard], damaged: Collection[int]) -> list[Shard]:
-    """Return the *damaged* of *shards*, each after the shards that retried its dead letters.
+    """Return the *damaged* shards and those that retried their dead letters, the latter first.
 
-    That order matters: as long as a shard counts as damaged, so do those that depend on it. Were
-    it taken back first, a crash would leave their rows in the output, and the run would compute
-    them a second time.
+    The order matters: as long as a shard is damaged, a repair also takes back those that depend on it.
+    If it were taken back first, a crash would leave their rows in the output, and the next run would
+    compute these rows a second time.
     """
     # One pass is enough: a shard that retries dead letters is always planned after their shard.
     redo = set(damaged)
@@ -132,7 +133,7 @@ def with_dependents(shards: Sequence[Shard], damaged: Collection[int]) -> list[S
 
 
 class _Repairer:
-    """Changes one run: moves objects below `_damaged/<session>/`, so that nothing is overwritten."""
+    """Changes one run. Moves objects below `_damaged/<session>/`, where it overwrites none."""
 
     def __init__(self, run: RunLocation, session: Session) -> None:
         self.moved: list[str] = []
@@ -141,21 +142,21 @@ class _Repairer:
         self._sink, self._records = run.sink, run.checkpoint.records
 
     def declare_incomplete(self) -> None:
-        """Delete `_SUCCESS`, then the manifest: the one must not stand without the other."""
+        """Delete `_SUCCESS`, then the manifest: `_SUCCESS` must not exist without a manifest."""
         self._delete(self._sink, SUCCESS)
         self._delete(self._sink, MANIFEST)
 
     def take_back(self, evidence: Evidence, shard: Shard) -> None:
-        """Move part and dead letters of *shard* away, then delete its sentinel.
+        """Move part and dead letters of *shard* to `_damaged/`, then delete its sentinel.
 
-        The sentinel goes last: while it stands without its part, the shard is damaged for every
-        reader; without it, the shard is pending. In the other order, the next run would adopt the
-        damaged part if its intent fits.
+        The sentinel goes last: as long as it exists without its part, every reader finds the shard
+        damaged; after it, the shard is pending. In the other order, the next run could adopt the
+        damaged part by its intent.
         """
         part, stem = evidence.part(shard), evidence.plan.facts.stem(shard.id)
         if part in evidence.data:
             self._move(self._sink, part)
-        # By their own name, not by that in the sentinel: it may be a copy of another shard's.
+        # By the shard's name, not by the name in the sentinel, which may be another shard's.
         for name in (name for name in evidence.dead_letters if name.startswith(f"{stem}.")):
             self._move(self._records, f"errors/{name}")
         self._delete(self._records, f"sentinels/{stem}.json")
@@ -171,10 +172,10 @@ class _Repairer:
         self._session.log_event("record_put_aside", key=key)
 
     def rebuild(self, finding: Finding) -> bool:
-        """Rebuild a damaged or missing document if the others prove it; return whether they did.
+        """Rebuild a damaged or missing document if the others prove it; return whether they do.
 
-        Atomic: the new bytes replace the damaged ones, of which a copy is kept first. At no instant
-        is there no document: another driver would take the run for a new one.
+        Atomic: a copy of the damaged bytes is kept first, and then the new bytes replace them. The
+        document is never absent meanwhile: another driver would take the run for a new one.
         """
         data = (
             rebuilt_document(self._run, finding.part)
@@ -202,10 +203,10 @@ class _Repairer:
             storage.delete_exactly([entry])
 
     def _checked_entry(self, storage: Storage, name: str) -> Entry | None:
-        """Return the entry of an object, after a check that this driver may still change the run.
+        """Return the entry of an object, then check that this driver may still change the run.
 
-        In this order: a driver that is displaced after the check changes exactly the object that it
-        saw before, and not one that its successor put there.
+        In this order: if another driver takes over after the check, this one can change only the object
+        of this entry, and not one that its successor wrote.
         """
         entry = storage.head(name)
         if self._session.stop.reason:

@@ -1,7 +1,7 @@
 """Batches for a replay: rows from the second readers, in the form that the capability takes.
 
-Which rows there are, and in which order, is decided by the second readers. The form of the values is
-a promise to the capability, so the worker's code makes it: the capability is called as in the run.
+The second readers decide which rows there are, and in which order. The form of the values is a promise
+to the capability, so the worker's code converts them: the capability is called as in the run.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class ReplayBatch(Protocol):
-    """A batch as a `Caller` takes it, which can be halved."""
+    """A batch that a `Caller` can call the capability with, and that can be halved."""
 
     @property
     def input_types(self) -> InputTypes:
-        """The types that the source gives its rows."""
+        """The types that the source declares for the rows."""
 
     @property
     def first(self) -> int:
@@ -34,10 +34,10 @@ class ReplayBatch(Protocol):
         """Count the rows."""
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows, made anew each time: the receiver may change them."""
+        """Return new copies of the rows, which the receiver may change."""
 
     def in_format(self, batch_format: str) -> Any:
-        """Return the rows as `rows`, `pyarrow`, `pandas` or `numpy`."""
+        """Return the rows in a *batch_format*: `rows`, `pyarrow`, `pandas` or `numpy`."""
 
     def halves(self) -> tuple[ReplayBatch, ReplayBatch]:
         """Return the first and the second half."""
@@ -48,7 +48,7 @@ class RecordBatch:
     """Records, such as lines of JSON, for a capability that takes rows.
 
     Attributes:
-        records: With their positions.
+        records: The records, with their positions.
         columns: Columns to keep, or None for all.
         folders: Columns that the folders of the file name.
         row_of: Returns the row that a record holds.
@@ -131,7 +131,7 @@ class TableBatch:
 def record_batches(
     records: Iterator[Records], *, size: int, like: RecordBatch
 ) -> Iterator[RecordBatch]:
-    """Yield *records* in batches of *size*, with the other fields of *like*."""
+    """Yield *records* in batches of up to *size* rows, with the other fields of *like*."""
     pending: Records = []
     pending_bytes = 0
     for at, record in (item for some in records for item in some):
@@ -145,7 +145,7 @@ def record_batches(
 
 
 def tables_of_records(records: Iterator[Records], *, like: RecordBatch) -> Iterator[TableBatch]:
-    """Yield *records* as tables, as few as can hold them all as they are.
+    """Yield *records* as tables, halving them until a table holds them exactly.
 
     Raises:
         ValueError: No table can hold a row.
@@ -163,7 +163,10 @@ def tables_of_records(records: Iterator[Records], *, like: RecordBatch) -> Itera
 def selected_rows(
     tables: Iterator[tuple[int, pa.Table]], *, wanted: Numbers | None, failed: Numbers
 ) -> Iterator[TableBatch]:
-    """Yield the *wanted* rows of *tables* (with the number of their first row) that have not *failed*."""
+    """Yield the *wanted* rows of *tables* that have not *failed*; None wants all.
+
+    Each table comes with the number of its first row.
+    """
     for first, table in tables:
         numbers = range(first, first + len(table))
         chosen = [n for n in numbers if n not in failed and (wanted is None or n in wanted)]
@@ -173,7 +176,7 @@ def selected_rows(
 
 
 def table_batches(pieces: Iterator[TableBatch], *, size: int) -> Iterator[TableBatch]:
-    """Yield *pieces* regrouped into batches of *size*; one also ends where the columns change."""
+    """Yield *pieces* regrouped into batches of *size*; one also ends where the types change."""
     pending: TableBatch | None = None
     for piece in pieces:
         if pending and pending.input_types == piece.input_types:
@@ -192,7 +195,7 @@ def table_batches(pieces: Iterator[TableBatch], *, size: int) -> Iterator[TableB
 def _consecutive(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield the first number and one past the last of each stretch of consecutive *numbers*.
 
-    For slices, because Arrow cannot take single rows of every type.
+    Callers slice tables by these, because Arrow cannot take single rows of every type.
     """
     breaks = [n for n in range(1, len(numbers)) if numbers[n] != numbers[n - 1] + 1]
     for start, stop in pairwise([0, *breaks, len(numbers)] if numbers else []):

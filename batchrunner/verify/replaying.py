@@ -1,4 +1,4 @@
-"""Replay: shards computed again from the second readers' rows, and compared with their parts."""
+"""Replay: computes shards again from the second readers' rows, and compares with the parts."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _NAMED = 20
 
 
 class _ReplayFailedError(Exception):
-    """The capability raised for a row that it returned rows for in the run."""
+    """The capability raised for a row for which it succeeded in the run."""
 
 
 def chosen(shards: Sequence[Shard], share: float, *, run_uid: str) -> list[Shard]:
-    """Return a *share* of *shards*, at least one, drawn at random; the same for the same run."""
+    """Return a *share* of *shards*, rounded up, drawn at random; the same for the same run."""
 
     def draw(shard: Shard) -> bytes:
         return hashlib.sha256(f"{run_uid}/{shard.id}".encode()).digest()
@@ -55,11 +55,11 @@ def chosen(shards: Sequence[Shard], share: float, *, run_uid: str) -> list[Shard
 def refuse_other_code(definition: RunDefinition, run: RunLocation, evidence: Evidence) -> None:
     """Check that the capability is that of the run.
 
-    The rows of another one would be reported as defects, and a repair would move sound parts away.
+    Rows of another one would be reported as defects, and a repair would move sound parts away.
 
     Raises:
-        CapabilityImportError: Its code cannot be found or parsed.
-        SpecChangedError: Its code, or what it is given, is not what the run recorded.
+        CapabilityImportError: The code of the capability cannot be found or parsed.
+        SpecChangedError: Its code, its arguments or its settings differ from those that the run recorded.
     """
     now = definition.compared_with(evidence.decisive)
     lines = [x for x in differences(evidence.decisive, now) if x.startswith("capability.")]
@@ -74,10 +74,10 @@ def refuse_other_code(definition: RunDefinition, run: RunLocation, evidence: Evi
 
 
 class Replay:
-    """Runs the capability in this process. Writes no output and records no runs.
+    """Replays shards in this process. Writes no output and records no runs.
 
     Attributes:
-        notes: Which shards were replayed, and which could not be; a line each.
+        notes: Which shards were replayed, and which could not be replayed; a line each.
         left_out: Ids of shards that could not be replayed.
     """
 
@@ -98,8 +98,8 @@ class Replay:
         """Yield the first difference of each shard between the capability's rows and its part.
 
         Raises:
-            CapabilityImportError: It cannot be imported or built.
-            StorageError: Something cannot be read.
+            CapabilityImportError: The capability cannot be imported or built.
+            StorageError: Source or part cannot be read.
         """
         replayed: list[Shard] = []
         with closing(self._caller()) as caller:
@@ -120,7 +120,7 @@ class Replay:
         schema = self._work.schema()
         types = RowTypes(schema if self._evidence.plan.facts.part_format.keeps_schema else None)
 
-        # The hints of a worker: a declared schema decides the type of a value before the source's.
+        # The same hints as in a worker: a declared schema comes before the types of the source.
         def input_types(batch: Batch) -> InputTypes:
             return replace(batch.input_types, schemas=types.hints(batch.input_types.schemas))
 
@@ -173,9 +173,9 @@ class Replay:
         return record_batches(records, size=size, like=like)
 
     def _call(self, caller: Caller, batch: ReplayBatch) -> list[Piece]:
-        """Return the rows of the capability for *batch*; of its halves, if it fails for the whole.
+        """Return the capability's rows for *batch*, or for its halves if it fails for the whole.
 
-        So did the run: it fails for the batches that the run halved, and some calls fail by chance.
+        The run halved batches in the same way: it fails again for these, and some calls fail by chance.
         """
         try:
             return caller.submit(batch)()  # type: ignore[arg-type]  # it has all that is called of a batch
@@ -187,7 +187,7 @@ class Replay:
             return [piece for half in batch.halves() for piece in self._call(caller, half)]
 
     def _retry(self, caller: Caller, batch: ReplayBatch, error: Exception) -> list[Piece]:
-        """Return the rows of the capability for a *batch* of one row that failed with *error*."""
+        """Retry a *batch* of one row that failed with *error*; return the capability's rows."""
         for _ in range(self._run.spec.errors.retry.max_attempts - 1):
             try:
                 return caller.submit(batch)()  # type: ignore[arg-type]  # as above

@@ -1,4 +1,4 @@
-"""Check of one shard: its sentinel against its part, its dead letters and its slice of the source."""
+"""Checks a shard: its sentinel against its part, its dead letters and its slice of the source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ShardCheck:
     """Checks the shards of one run. Safe in several threads.
 
     Attributes:
-        uncounted: Source files whose rows can no longer be counted, by URI, and why.
+        uncounted: By URI, why the rows of a source file could not be counted.
     """
 
     def __init__(self, run: RunLocation, evidence: Evidence) -> None:
@@ -34,7 +34,7 @@ class ShardCheck:
         self._source = SourceReader(run.spec.source)
 
     def faults(self, shard: Shard) -> list[Finding]:
-        """Return what is wrong with *shard*. A shard that is not committed yet has no defect."""
+        """Return the defects of *shard*. It is no defect that a shard is not committed yet."""
         return [
             Finding(kind, self._evidence.part(shard), why, shard.id)
             for kind, why in self._faults(shard)
@@ -81,7 +81,7 @@ class ShardCheck:
         except GONE as error:
             yield FindingKind.CHECKSUM, f"it changed while it was read: {error}"
             return
-        # One finding a part: other bytes explain a wrong count, a failed decoding does too.
+        # One finding for each part: changed bytes, or a failed decoding, explain a wrong count.
         if read.sha256 != sentinel.sha256:
             yield FindingKind.CHECKSUM, "its bytes are not those that were committed (SHA-256)"
         elif read.rows is None:
@@ -121,7 +121,7 @@ class ShardCheck:
             yield FindingKind.DEAD_LETTERS, f"the bytes of {key} are not those written (SHA-256)"
 
     def _read_dead_letters(self, entry: Entry) -> tuple[int, str]:
-        """Return the count of intact dead letters in a file, and its SHA-256."""
+        """Return the count of intact dead letters in a file, and the SHA-256 of the file."""
         rows, held, digest = 0, b"", hashlib.sha256()
         with self._run.checkpoint.records.open(entry) as file:
             for block in blocks(file):
@@ -162,7 +162,7 @@ class ShardCheck:
             return None
 
     def rows_after(self, shard: Shard) -> int:
-        """Return the count of rows after *shard* in its file; 0 if they cannot be counted."""
+        """Return the row count of the rest of the file after *shard*; 0 if it cannot be counted."""
         if shard.uri in self._evidence.changed:
             return 0
         try:
@@ -174,7 +174,7 @@ class ShardCheck:
     def _unadopted(self, shard: Shard) -> Iterator[tuple[FindingKind, str]]:
         """Yield a finding if the next run would refuse to adopt the part."""
         facts = self._evidence.plan.facts
-        with contextlib.suppress(ObjectNotFoundError):  # a run at work meanwhile took it away
+        with contextlib.suppress(ObjectNotFoundError):  # a running driver removed it meanwhile
             try:
                 adopt(
                     facts.stem(shard.id),

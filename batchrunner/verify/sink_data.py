@@ -1,4 +1,4 @@
-"""The objects in a sink, and in folders below it, that a reader would take for output."""
+"""Finds the objects in a sink, and in folders below it, that a reader would take for output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OF_CHECKPOINTS = ("errors/", "sentinel_index/", "plan/", "quarantine/", "sentin
 """Folders of a checkpoint with files that look like data."""
 
 _PLAN = re.compile(r"(?P<root>.+/)??(?P<run>run-\d{4,}/)?plan/0000\.parquet")
-"""The first plan of a run: every checkpoint has one, in its root or in the folder of a later run."""
+"""The first plan of a run, which every checkpoint has: in its root, or in a later run's folder."""
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -23,8 +23,8 @@ _GLOB = re.compile(r"[*?\[]")
 def data_in(entries: Mapping[str, Entry], *, beside: Sequence[str]) -> dict[str, Entry]:
     """Return the entries that look like data, by key.
 
-    Without those in *beside*, in checkpoints and in the output of other runs: these do not belong
-    to this run's output, and `--repair` must not move them.
+    Leaves out those in the folders *beside*, in checkpoints and in the output of other runs: they do
+    not belong to this run's output, and `--repair` must not move them.
     """
     others = (*beside, *_checkpoints(entries), *(f"{run}/" for run in other_runs(entries)))
     return {key: entry for key, entry in entries.items() if _looks_like_data(key, others=others)}
@@ -32,8 +32,8 @@ def data_in(entries: Mapping[str, Entry], *, beside: Sequence[str]) -> dict[str,
 
 def other_runs(entries: Iterable[str]) -> list[str]:
     """Return the folders below the sink that are the output of another run."""
-    # With a slash before the name, so that the sink itself is not one of them. A run that is not
-    # finished has only its checkpoint.
+    # The slash before each name excludes the sink itself. A run that is not finished has only its
+    # checkpoint.
     signs = tuple(f"/{name}" for name in (SUCCESS, MANIFEST, "_checkpoint/run.json"))
     folders = {key.removesuffix(sign) for sign in signs for key in entries if key.endswith(sign)}
     return sorted(folder for folder in folders if not _is_hidden(folder))
@@ -59,7 +59,7 @@ def _is_hidden(key: str) -> bool:
 
 
 def _checkpoints(entries: Iterable[str]) -> list[str]:
-    """Return the folders of checkpoints, detected by their plans: a link may hide a checkpoint's URI."""
+    """Return the folders of checkpoints, found by their plans: links may hide their URIs."""
     plans = [match for match in map(_PLAN.fullmatch, entries) if match]
     roots = {match["root"] or "" for match in plans}
     later_runs = {f"{match['root'] or ''}{match['run']}" for match in plans if match["run"]}
@@ -67,13 +67,13 @@ def _checkpoints(entries: Iterable[str]) -> list[str]:
 
 
 def _folder(uri: str) -> str:
-    """Return the folder that a glob pattern starts in; any other URI as it is."""
+    """Return the folder in *uri* before its first wildcard; *uri* itself without one."""
     pattern = _GLOB.search(uri)
     return uri[: pattern.start()].rpartition("/")[0] if pattern else uri
 
 
 def _below(root: str, uri: str) -> str:
-    """Return *uri* relative to *root* with a slash at its end; "" when it is not below."""
+    """Return *uri* relative to *root*, with a slash at its end; "" if it is not below *root*."""
     if "://" not in root and "://" not in uri:
         root, uri = os.path.realpath(root), os.path.realpath(uri)
     root = root.rstrip("/") + "/"

@@ -1,4 +1,4 @@
-"""The source files of a run as they are now: unchanged, touched only, changed, or gone."""
+"""Compares source files with those that the run read: unchanged, only touched, changed, gone."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _NAMED = 10
 def with_current_files(run: RunLocation, evidence: Evidence) -> Evidence:
     """Return *evidence* with the present identities of source files whose bytes are the same.
 
-    The others are `changed`. Decides as the next run would, and writes nothing. Lists the source
-    once, and reads only files whose time changed: as many bytes as their committed shards read.
+    Its `changed` has the other files. Decides as the next run would, and writes nothing. Lists the
+    source once, and reads only files whose time changed: the bytes that their committed shards read.
 
     Raises:
         StorageError: The source cannot be listed.
@@ -41,7 +41,7 @@ def refuse_changed(shards: Sequence[Shard], changed: Mapping[str, str]) -> None:
     """Check that at least one of *shards* still has its source file.
 
     Raises:
-        InputChangedError: The file of each of them changed, so that nothing can be compared.
+        InputChangedError: All their files changed, so that nothing can be compared.
     """
     uris = sorted({shard.uri for shard in shards})
     if not uris or not all(uri in changed for uri in uris):
@@ -56,7 +56,7 @@ def refuse_changed(shards: Sequence[Shard], changed: Mapping[str, str]) -> None:
 
 
 def _files(source: SourceSpec, planned: Iterable[str]) -> dict[str, SourceFile]:
-    """Return the *planned* files that exist: as listed, or looked up by name if not listed."""
+    """Return the *planned* files that exist: from the listing, or else looked up by name."""
     try:
         listed = {file.uri: file for file in list_source(source).files}
     except (ObjectNotFoundError, InvalidSpecError):  # the source has become empty, or ambiguous
@@ -75,7 +75,7 @@ def _file(uri: str, listed: Mapping[str, SourceFile], source: SourceSpec) -> Ite
 
 
 def _own_sentinels(evidence: Evidence) -> dict[int, Sentinel]:
-    """Return the sentinels that are of their own shard: the hash of a misplaced one proves nothing."""
+    """Return the sentinels of their own shard: the hash in a misplaced one proves nothing."""
     return {
         shard: sentinel
         for shard, sentinel in evidence.sentinels.items()

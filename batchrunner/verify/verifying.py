@@ -1,4 +1,4 @@
-"""Verification of a run against its source and its checkpoint, by code that did not write them."""
+"""Verifies a run against its source and its checkpoint, with code that did not write them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from batchrunner.verify.shard_check import ShardCheck
 from batchrunner.verify.source_changes import refuse_changed, with_current_files
 
 Watch = Callable[[int, int], None]
-"""Called with the number of shards checked so far, and of all shards."""
+"""Called with the number of shards checked so far, and the number of all shards."""
 
 _AT_ONCE = 4
 _WINDOW = 256
-"""Shards handed to the threads at once: `map` would make a future for each of a million."""
+"""Shards given to the threads at once: for a million shards, `map` would make a million futures."""
 
 
 def verify(
@@ -39,17 +39,17 @@ def verify(
     """Check parts and checkpoint of the run of *spec* against each other and against the source.
 
     Changes nothing. Reads every part to its end, and every source file that still has the bytes
-    that the run read, in bounded memory. A run at work meanwhile causes no findings. With *checks*,
-    keys or values are compared as well, of shards without other findings.
+    that the run read, in bounded memory. A driver that runs meanwhile causes no findings. With
+    *checks*, also compares keys or values, in shards without other findings.
 
     Raises:
-        InvalidSpecError: Such *checks* are not possible.
-        CannotStartError: They need DuckDB, or the capability, which cannot be loaded.
-        SpecChangedError: A replay is asked for, and the capability is not that of the run.
-        InputChangedError: Rows are to be compared, no shard has the file that it was made of, and
-            nothing else is wrong.
+        InvalidSpecError: *checks* are not possible for this spec.
+        CannotStartError: *checks* need DuckDB, or the capability, which cannot be loaded.
+        SpecChangedError: *checks* ask for a replay, and the capability is not that of the run.
+        InputChangedError: *checks* compare rows, no committed shard has the file that it was made of,
+            and there are no findings.
         ObjectNotFoundError: There is no run.
-        StorageError: Something cannot be listed or read.
+        StorageError: An object cannot be listed or read.
     """
     checks.check_possible(spec)
     return verify_run(RunLocation.of(spec), checks=checks, watch=watch)
@@ -64,7 +64,7 @@ def verify_run(run: RunLocation, *, checks: Checks, watch: Watch) -> Verificatio
     except DamagedOutputError:
         if damaged := tuple(document_faults(run)):
             return Verification(damaged)
-        raise  # repaired between the two reads: it must not pass as ok without a check
+        raise  # repaired between the two reads: the run must not pass as ok without a check
     definition = RunDefinition(run.spec, checks.capability)
     # Before the parts are read: hours of reading should not end in a refusal.
     if checks.replay is not None:
@@ -79,8 +79,8 @@ def verify_run(run: RunLocation, *, checks: Checks, watch: Watch) -> Verificatio
     if checks.asks_for_rows and not findings:
         refuse_changed(sound, evidence.changed)
     rows = RowChecks(run, evidence, checks)
-    # A replay may change the capability object's own state: the next fingerprint of the object must
-    # not show that as other code.
+    # A replay may change the state of the capability object: the object's next fingerprint must not
+    # take that for changed code.
     with nullcontext() if checks.replay is None else definition.at_work():
         findings += rows.faults(sound, watch=watch)
     notes += rows.notes
@@ -110,12 +110,12 @@ def _shard_faults(evidence: Evidence, check: ShardCheck, watch: Watch) -> Iterat
 def _notes(
     evidence: Evidence, check: ShardCheck, totals: Totals, *, errors: ErrorsSpec
 ) -> Iterator[str]:
-    # A damaged sentinel is a finding: its shard is not also noted as pending.
+    # A shard with a damaged sentinel has a finding, so it does not count as pending.
     pending = len(evidence.plan.active) - len(evidence.sentinels) - len(evidence.damaged)
     if pending and not evidence.is_finished:
         yield f"{pending:,} of {len(evidence.plan.active):,} shards are not committed yet"
     elif not evidence.is_finished and totals.rows_failed > errors.allowed(totals.rows_in):
-        # Another run would compute nothing, and end in the same way.
+        # Running again would compute nothing, and end in the same way.
         yield (
             f"every shard is committed, but too many rows failed: {totals.rows_failed:,} of "
             f"{totals.rows_in:,}, where errors.max_row_errors allows "
@@ -133,7 +133,7 @@ def _notes(
 
 
 def _run_faults(run: RunLocation, evidence: Evidence, check: ShardCheck) -> Iterator[Finding]:
-    """Yield what is wrong with the run as a whole."""
+    """Yield the defects of the run as a whole."""
     yield from _orphans(run, evidence)
     for key in evidence.strays:
         yield Finding(FindingKind.ORPHAN, key, "a sentinel of no shard of the plan")
@@ -153,7 +153,7 @@ def _orphans(run: RunLocation, evidence: Evidence) -> Iterator[Finding]:
     for name, entry in evidence.data.items():
         if name in ours:
             continue
-        # Only an object with the size of a part can be its copy: do not read the others.
+        # Only an object with the size of a part can be its copy, so only such objects are read.
         same_size = by_size.get(entry.size, ())
         sha256 = sha256_of(run.sink, entry) if same_size else ""
         original = next((s.part for s in same_size if s.sha256 == sha256), None)
@@ -166,7 +166,7 @@ def _orphans(run: RunLocation, evidence: Evidence) -> Iterator[Finding]:
 
 
 def _uncommitted(evidence: Evidence) -> Iterator[Finding]:
-    """Yield the shards over which `_SUCCESS` must not stand."""
+    """Yield the shards because of which `_SUCCESS` must not exist."""
     for shard in evidence.plan.active:
         if shard.id not in evidence.sentinels and shard.id not in evidence.damaged:
             why = f"the shard is not committed, and {SUCCESS} says that all are"
@@ -183,7 +183,7 @@ def _coverage_faults(run: RunLocation, evidence: Evidence, check: ShardCheck) ->
     for shard in evidence.plan.active:
         if shard.slicing is not Slicing.DEAD_LETTERS:
             by_file[shard.uri].append(shard)
-    # With a limit the last shards end before their file does, as asked for.
+    # With `source.limit`, the last shards end before their file does, on purpose.
     limited = run.spec.source.limit is not None
     for uri, shards in by_file.items():
         why = _gap(shards)
@@ -196,10 +196,10 @@ def _coverage_faults(run: RunLocation, evidence: Evidence, check: ShardCheck) ->
 
 
 def _gap(shards: Sequence[Shard]) -> str:
-    """Return where the *shards* of one file leave a gap or overlap; "" for nowhere."""
+    """Return where the *shards* of one file leave a gap or overlap; "" if they do not."""
     end, unit = 0, shards[0].slicing
     for shard in shards:
-        if shard.slicing is not unit:  # the slice that a limit cuts off is counted in rows
+        if shard.slicing is not unit:  # a slice that `source.limit` cuts off is counted in rows
             return ""
         if shard.start != end:
             return f"shard {shard.id} begins at {shard.start:,} {unit}, and not at {end:,}"
@@ -208,7 +208,7 @@ def _gap(shards: Sequence[Shard]) -> str:
 
 
 def _retried_twice(evidence: Evidence) -> Iterator[Finding]:
-    """Yield the shards that retry the dead letters of a shard as an earlier one does."""
+    """Yield the shards that retry dead letters that an earlier shard retries already."""
     origins: dict[int, Shard] = {}
     for shard in evidence.plan.active:
         if shard.slicing is Slicing.DEAD_LETTERS:
