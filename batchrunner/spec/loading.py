@@ -104,9 +104,8 @@ def checked(
         spec = model.model_validate(values, context={UNBRACED: document.unbraced})
     except ValidationError as error:
         problems += _located(complaints(error, model), document.root)
-    if (
-        spec is None or problems
-    ):  # raised out here, since pydantic's error as its cause would show every value
+    if spec is None or problems:
+        # Raised out here, since pydantic's error as its cause would show every value.
         raise diagnosis(problems, document.page)
     from_environment = frozenset(_from_environment(document.root, model))
     return spec, SpecText(_without_secrets(document.page), from_environment, document.page)

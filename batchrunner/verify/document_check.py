@@ -65,9 +65,8 @@ def _damaged(
 def _damage(records: Storage, entry: Entry, parse: _Parse) -> str:
     """Return what is wrong with a document; "" if nothing is, or a running driver deleted it."""
     where = f"{records.uri}/{entry.key}"
-    if (
-        entry.size > MAX_DOCUMENT_BYTES
-    ):  # `get` refuses it with an error that may pass; this does not
+    if entry.size > MAX_DOCUMENT_BYTES:
+        # `get` refuses it with an error that may pass; this does not.
         return f"{where} is damaged: it has {entry.size:,} bytes, a record at most {MAX_DOCUMENT_BYTES:,}"
     try:
         parse(records.get(entry.key), key=where)

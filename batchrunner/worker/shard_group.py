@@ -81,9 +81,8 @@ class ShardGroup:
                 output = self._output(step, answer)
                 nbytes = 0 if isinstance(output, Failure) else output.nbytes
                 yield from behind.do(self._write, Read.of(step), output, nbytes=nbytes)
-                if (
-                    self._budget.is_hopeless
-                ):  # the driver stops the run on the receipt of this shard
+                if self._budget.is_hopeless:
+                    # The driver stops the run on the receipt of this shard.
                     break
             yield from behind.do(self._committer.commit)
             yield from behind.finish()
