@@ -485,7 +485,7 @@ def test_opaque_values_are_warned_of_once(tmp_path, caplog):
         do()
         (warning,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
         assert "capability.code.default.out" in warning
-        assert "capability.version or capability.files" in warning
+        assert "Give capability.version, or name the files" in warning
 
 
 def with_legacy_hash(folder, code):
