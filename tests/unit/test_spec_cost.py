@@ -23,15 +23,32 @@ heavy = {"ray", "pyarrow", "pandas", "numpy", "s3fs", "fsspec", "click", "rich"}
 print(took, *heavy)
 """
 
+ONE_MODEL = """
+import time
+began = time.process_time()
+import pydantic
+class Model(pydantic.BaseModel):
+    number: int = 1
+Model()
+print(time.process_time() - began)
+"""
+
+
+def answer_of(code):
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return done.stdout.split()
+
 
 def test_reading_a_spec_is_cheap():
-    """0.3 s of CPU beyond the interpreter, and no heavy module, in a process of its own."""
-    took = []
-    for _ in range(5):
-        answer = subprocess.run(
-            [sys.executable, "-c", CODE], check=True, capture_output=True, text=True
-        ).stdout.split()
-        assert [] == answer[1:]
-        took.append(float(answer[0]))
+    """It takes no heavy module, and the CPU time of three models of pydantic's: 0.3 s on an idle machine.
 
-    assert min(took) <= 0.3
+    Measured beside it: two programs on one core take twice the CPU time each.
+    """
+    took, one_model = [], []
+    for _ in range(5):
+        seconds, *heavy = answer_of(CODE)
+        assert heavy == []
+        took.append(float(seconds))
+        one_model.append(float(answer_of(ONE_MODEL)[0]))
+
+    assert min(took) <= 3.3 * min(one_model)
