@@ -199,6 +199,7 @@ class BatchRunner:
         shards = survey.plan.active
         begun = Progress.of(shards, opened.committed, pending=opened.pending)
         tracker = Tracker(begun, shards, self.spec.errors)
+        session.snapshot = lambda: tracker.progress().to_dict()
         dispatcher = Dispatcher(work, session, tracker, display, cleared=run.cleared)
         if opened.pending:
             display.show(tracker.progress())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
 
-from batchrunner.cli.options import checkpoint_of, storage_options
+from batchrunner.cli.options import checkpoint_of, is_spec, storage_options
 from batchrunner.cli.rendering import output_option, print_record
 
 
@@ -22,4 +23,6 @@ def command(place: str, storage_options: dict[str, Any], output: str) -> None:
     from batchrunner.views.status import status_of
 
     checkpoint = checkpoint_of(place, storage_options)
-    print_record(status_of(checkpoint).to_dict(), output)
+    name = shlex.quote(place)
+    status = status_of(checkpoint, place=name, spec=name if is_spec(place) else "SPEC")
+    print_record(status.to_dict(), output)

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
@@ -177,6 +177,30 @@ class Progress:
         if gained <= 0 or elapsed < _FIRST_SECONDS:
             return None
         return max(elapsed * (self.weight - done) / gained, 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values, without the states of the shards."""
+        left = self.seconds_left()
+        return {
+            "phase": str(self.phase),
+            **{name: getattr(self, name) for name in _STORED},
+            **asdict(self.totals),
+            "slowest_shard": self.slowest[0] if self.slowest else None,
+            "slowest_seconds": round(self.slowest[1], 1) if self.slowest else None,
+            "share": round(self.share, 4),
+            "seconds": round(self.seconds, 1),
+            "running_seconds": None
+            if self.loaded is None
+            else round(time.monotonic() - self.loaded, 1),
+            "seconds_left": None if left is None else round(left),
+        }
+
+
+_STORED = (
+    *("shards", "committed", "resumed", "failed"),
+    *("workers", "workers_busy", "rows_in_flight", "rows_allowed"),
+    *("weight", "weight_done", "weight_in_flight"),
+)
 
 
 def _state(shard: int, committed: Container[int], pending: Container[int]) -> int:
