@@ -7,6 +7,7 @@ PACKAGE = Path(__file__).parents[2] / "batchrunner"
 
 LAYERS = [  # lowest first; rooms that share a line do not know each other
     {"errors", "user_code"},
+    {"templates"},
     {"capability", "shard"},
     {"formats", "storage"},
     {"spec"},
