@@ -21,6 +21,7 @@ from batchrunner.cli.verbosity import Verbosity, verbose_option, with_verbose
 from batchrunner.errors import BatchRunnerError, describe
 
 _COMMANDS = {
+    "init": "Make a folder with a spec, a capability and data, to begin with.",
     "run": "Run a spec, or resume it.",
     "plan": "List what a run would do and why; start nothing.",
     "validate": "Check a spec; touch nothing.",
