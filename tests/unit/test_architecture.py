@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[2] / "batchrunner"
 LAYERS = [  # lowest first; rooms that share a line do not know each other
     {"errors", "user_code"},
     {"capability", "shard"},
-    {"formats", "storage"},
+    {"formats", "storage", "hooks"},
     {"spec"},
     {"checkpoint", "analytics"},
     {"worker"},
