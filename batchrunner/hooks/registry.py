@@ -23,6 +23,7 @@ BUILT_IN: Mapping[str, str] = {
 }
 
 _GROUP = "batchrunner.hooks"
+_OPTION = re.compile(r"^    (\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -52,9 +53,9 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         getattr(factory, "check", lambda **_: None)(**options)
 
 
-def hook_options() -> dict[str, list[str]]:
-    """Return the names of the options of each built-in hook, for editors."""
-    return {name: [*inspect.signature(_factory(name)).parameters] for name in BUILT_IN}
+def hook_schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON Schema of the options of each built-in hook, for editors and the reference."""
+    return {name: _schema(_factory(name)) for name in BUILT_IN}
 
 
 def make_hook(name: str, options: Mapping[str, Any]) -> Any:
@@ -99,6 +100,26 @@ def _factory(name: str) -> Callable[..., Any]:
     for step in attribute.split("."):
         found = getattr(found, step)
     return found  # type: ignore[no-any-return]  # what it is shows when it is called
+
+
+def _schema(factory: Any) -> dict[str, Any]:
+    """Return the schema of the options of *factory*, each described as its docstring does."""
+    described = inspect.getdoc(factory.__init__) or ""
+    words = {match[1]: " ".join(match[2].split()) for match in _OPTION.finditer(described)}
+    options = {
+        name: {"description": words.get(name, ""), **_default(option)}
+        for name, option in inspect.signature(factory).parameters.items()
+    }
+    title = (inspect.getdoc(factory) or "").partition("\n")[0]
+    needed = [one.name for one in inspect.signature(factory).parameters.values() if _is_needed(one)]
+    required = {"required": needed} if needed else {}
+    return {"description": title, "properties": options, **required, "additionalProperties": False}
+
+
+def _default(option: inspect.Parameter) -> dict[str, Any]:
+    default = option.default
+    plain = [*default] if isinstance(default, tuple) else default
+    return {} if default in {None, option.empty} else {"default": plain}
 
 
 def _check_keywords(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from batchrunner.hooks.registry import check_name, check_options, hook_options
+from batchrunner.hooks.registry import check_name, check_options, hook_schemas
 from batchrunner.spec.fields import Kwargs
 
 
@@ -28,16 +28,11 @@ def _checked(hooks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def _schema(schema: dict[str, Any]) -> None:
     schema.pop("propertyNames", None)
-    schema["properties"] = {
-        name: _any_of_or_none(
-            {"properties": {option: {} for option in options}, "additionalProperties": False}
-        )
-        for name, options in hook_options().items()
-    }
-    schema["additionalProperties"] = _any_of_or_none({})
+    schema["properties"] = {name: _or_null(options) for name, options in hook_schemas().items()}
+    schema["additionalProperties"] = _or_null({})
 
 
-def _any_of_or_none(options: dict[str, Any]) -> dict[str, Any]:
+def _or_null(options: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [{"type": "object", **options}, {"type": "null"}]}
 
 
