@@ -13,6 +13,7 @@ from batchrunner.errors import InvalidSpecError
 from batchrunner.formats.registry import format_named, is_target
 from batchrunner.spec.execution import ErrorsSpec, ExecutionSpec, RaySpec
 from batchrunner.spec.fields import Name, OneUri
+from batchrunner.spec.hooks import Hooks
 from batchrunner.spec.layers import Main, Variation
 from batchrunner.spec.loading import SpecText, checked
 from batchrunner.spec.model import (
@@ -62,6 +63,12 @@ class BatchSpec(Section):
     )
     analytics_store: Annotated[AnalyticsStoreConfig | None, NEUTRAL] = Field(
         default=None, description="Where completed runs are recorded, this batch among them."
+    )
+    hooks: Annotated[Hooks, NEUTRAL] = Field(
+        default_factory=dict,
+        description="What to call when the run starts, commits a shard, keeps a dead letter and ends: "
+        "by name, its options. `webhook`, `openlineage`, one of an installed package, or "
+        '"package.module:Class" of one.',
     )
     tags: Annotated[dict[str, str], NEUTRAL] = Field(
         default_factory=dict, description="Words to find the run by."
