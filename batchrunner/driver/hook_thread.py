@@ -67,7 +67,7 @@ class HookThread:
         return not self._thread.is_alive()
 
     def warn_of_end(self) -> None:
-        """Warn of calls that were given up, and say how many failed."""
+        """Warn of calls that were dropped, and say how many failed."""
         if self._thread.is_alive():
             left = self._waiting.qsize() - 1  # without the end of the queue
             _log.warning(

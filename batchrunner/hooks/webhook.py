@@ -99,7 +99,7 @@ class Webhook:
         headers = {
             "Content-Type": "application/json; charset=utf-8",
             "User-Agent": "batchrunner",
-            # The same for all tries, so that a receiver can tell a second one from a second event.
+            # The same for all tries, so that a receiver can distinguish a retry from another event.
             "X-Batchrunner-Delivery": uuid.uuid4().hex,
             **_signature(body, self._key),
         }
