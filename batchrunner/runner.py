@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from batchrunner.capability.module_snapshot import snapshots_of
-from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.dispatch import Dispatcher, Engine
 from batchrunner.driver.finishing import declare_success, is_declared
@@ -34,6 +35,7 @@ from batchrunner.hooks.registry import check_hook
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.views.dead_letters import most_frequent
+from batchrunner.views.report_data import RunReport, run_report
 from batchrunner.worker.work import Work
 
 _log = logging.getLogger(__name__)
@@ -139,6 +141,17 @@ class BatchRunner:
             stop=stop,
             display=progress,
         )
+
+    def report(self) -> RunReport:
+        """Return the report of the run, from its checkpoint alone: at any time, also while it runs.
+
+        Its `to_html` is one page for people, its `to_dict` the values for programs.
+
+        Raises:
+            ObjectNotFoundError: There is no run yet.
+            StorageError: The checkpoint cannot be read.
+        """
+        return run_report(Checkpoint.current(checkpoint_storage(self.spec)))
 
     def decisive_fields(self) -> dict[str, str]:
         """Return all fields that decide the output, the code included; secrets only as digests."""

@@ -30,6 +30,7 @@ _COMMANDS = {
     "retry": "Retry what failed.",
     "status": "Show how far a run is, from its checkpoint alone.",
     "verify": "Check every byte and row of the output; --repair moves damage away.",
+    "report": "Make one HTML file that shows what happened in a run.",
     "clean": "List or remove the garbage of dead processes.",
     "runs": "List, show, compare and query recorded runs.",
     "jobs": "Run batches as jobs of a cluster; list, follow and cancel jobs.",
