@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import click
 
-from batchrunner.cli.options import checkpoint_of, is_spec, storage_options
+from batchrunner.cli.options import (
+    checkpoint_of,
+    is_spec,
+    spec_options,
+    spec_words,
+    storage_options,
+)
 from batchrunner.cli.rendering import output_option, print_record
 
 
 @click.command("status")
 @click.argument("place")
+@spec_options
 @storage_options("a PLACE that is no spec")
 @output_option
 def command(place: str, storage_options: dict[str, Any], output: str) -> None:
@@ -23,6 +29,6 @@ def command(place: str, storage_options: dict[str, Any], output: str) -> None:
     from batchrunner.views.status import status_of
 
     checkpoint = checkpoint_of(place, storage_options)
-    name = shlex.quote(place)
+    name = spec_words(place)
     status = status_of(checkpoint, place=name, spec=name if is_spec(place) else "SPEC")
     print_record(status.to_dict(), output)

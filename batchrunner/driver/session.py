@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import orjson
 
-from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.lease import (
     RENEW_SECONDS,
     STALE_SECONDS,
@@ -28,6 +28,7 @@ from batchrunner.checkpoint.lease import (
     renew_lease,
 )
 from batchrunner.errors import LeaseHeldError, StorageError
+from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.worker.stopping import Grace
@@ -130,12 +131,15 @@ class Session:
         stop: The stop, which a signal, a deadline or the session itself requests.
         snapshot: Returns how far the session is, as plain values; called in another thread, at each
             renewal.
+        on_committed: Called with each shard that this session commits and its sentinel, which is
+            durable; must neither wait nor raise.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, stop: Stop, id_: str, lease: Lease) -> None:
         self.id, self.epoch = id_, lease.epoch
         self.stop = stop
-        self.snapshot: Callable[[], Mapping[str, Any]] = lambda: {"phase": "surveying"}
+        self.snapshot: Callable[[], Mapping[str, Any]] = dict
+        self.on_committed: Callable[[Shard, Sentinel], None] = lambda _, __: None
         self._checkpoint, self._lease = checkpoint, lease
         self._displaced: LeaseHeldError | None = None
         self._events: list[bytes] = []

@@ -62,16 +62,7 @@ class Look:
 
     @cached_property
     def state(self) -> RunState:
-        is_whole = len(self.committed) == len(self.shards)
-        # The last event decides, not the sentinels alone: with too many failed rows a run is not
-        # complete.
-        if is_whole and (not self.events or self.events[-1].get("complete")):
-            return RunState.COMPLETE
-        if self.lease is None or self.lease.released:
-            return RunState.FAILED if is_whole else RunState.STOPPED
-        if not self.lease.owner.is_here():
-            return RunState.ELSEWHERE
-        return RunState.RUNNING if self.lease.owner.is_alive() else RunState.INTERRUPTED
+        return state_of(self.lease, self.events, whole=len(self.committed) == len(self.shards))
 
     @property
     def last_renewal(self) -> datetime | None:
@@ -118,6 +109,18 @@ class Look:
         weights = {one.id: max(one.weight, 1) for one in self.shards}
         took = [sentinel.seconds / weights[i] for i, sentinel in self.committed.items()]
         return median(took) * weights[shard] if took and shard in weights else None
+
+
+def state_of(lease: Lease | None, events: Sequence[Mapping[str, Any]], *, whole: bool) -> RunState:
+    """Return the state of a run, by its lease, the *events* of its last session, and whether it is *whole*."""
+    # The last event decides, not the sentinels alone: with too many failed rows a run is not complete.
+    if whole and (not events or events[-1].get("complete")):
+        return RunState.COMPLETE
+    if lease is None or lease.released:
+        return RunState.FAILED if whole else RunState.STOPPED
+    if not lease.owner.is_here():
+        return RunState.ELSEWHERE
+    return RunState.RUNNING if lease.owner.is_alive() else RunState.INTERRUPTED
 
 
 def progress_of(look: Look) -> Progress:
