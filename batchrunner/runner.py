@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from batchrunner.driver.growth import Retry
 from batchrunner.driver.hooks import HookCalls, hooks_of
 from batchrunner.driver.opening import Opened, open_run
 from batchrunner.driver.packages import keep_versions
-from batchrunner.driver.progress import Display, FromStart, NoDisplay, Phase, Progress
+from batchrunner.driver.progress import Display, FromStart, Phase, Progress
 from batchrunner.driver.recording import is_recorded, record_batch
 from batchrunner.driver.report import BatchReport, report_of
 from batchrunner.driver.run import Run
@@ -37,6 +38,7 @@ from batchrunner.hooks.registry import check_hook
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.views.dead_letters import most_frequent
+from batchrunner.views.displays import display_of
 from batchrunner.views.report_data import RunReport, run_report
 from batchrunner.worker.work import Work
 
@@ -90,7 +92,7 @@ class BatchRunner:
         fresh: bool = False,
         accept_changes: bool = False,
         stop: Stop | None = None,
-        progress: Display | None = None,
+        progress: Display | str = "auto",
     ) -> BatchReport:
         """Run the shards that are not committed yet, and return a report.
 
@@ -98,7 +100,9 @@ class BatchRunner:
             fresh: Remove the run's output and start over.
             accept_changes: Go on although the spec, the code or the source changed.
             stop: Requests an early end; by default, after `execution.max_runtime`.
-            progress: Shows the progress.
+            progress: How to show progress, on stderr: `auto` is the live view on a terminal, one line
+                that is updated in a notebook, and plain lines elsewhere; the others are `live`, `plain`,
+                `json` and `off`. Or an object that shows it, whose `close` is called last.
 
         Raises:
             InvalidSpecError: The source cannot be read as the spec says. Nothing was started.
@@ -106,12 +110,13 @@ class BatchRunner:
             RunRefusedError: Going on might lose or mix rows. Nothing was touched.
             StorageError: Source, sink or checkpoint cannot be reached.
         """
-        return self._survey_and_run(
-            starts_over=fresh or not self.spec.resume,
-            accept_changes=accept_changes,
-            stop=stop,
-            display=progress,
-        )
+        with closing(display_of(progress)) as display:
+            return self._survey_and_run(
+                starts_over=fresh or not self.spec.resume,
+                accept_changes=accept_changes,
+                stop=stop,
+                display=display,
+            )
 
     def retry(
         self,
@@ -120,7 +125,7 @@ class BatchRunner:
         mended: bool = True,
         accept_changes: bool = False,
         stop: Stop | None = None,
-        progress: Display | None = None,
+        progress: Display | str = "auto",
     ) -> BatchReport:
         """Run the quarantined shards again, and all others that are not committed yet.
 
@@ -137,12 +142,13 @@ class BatchRunner:
         Raises:
             BatchRunnerError: As `run` does.
         """
-        return self._survey_and_run(
-            retry=Retry(rows=rows, mended=mended),
-            accept_changes=accept_changes,
-            stop=stop,
-            display=progress,
-        )
+        with closing(display_of(progress)) as display:
+            return self._survey_and_run(
+                retry=Retry(rows=rows, mended=mended),
+                accept_changes=accept_changes,
+                stop=stop,
+                display=display,
+            )
 
     def report(self) -> RunReport:
         """Return the report of the run, from its checkpoint alone: at any time, also while it runs.
@@ -166,9 +172,9 @@ class BatchRunner:
         retry: Retry | None = None,
         accept_changes: bool,
         stop: Stop | None,
-        display: Display | None,
+        display: Display,
     ) -> BatchReport:
-        stop, display = stop or Stop.of(self.spec), FromStart(display or NoDisplay())
+        stop, display = stop or Stop.of(self.spec), FromStart(display)
         display.show(Progress.before_the_survey())
         run = self._run()
         take = partial(
