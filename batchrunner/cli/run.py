@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from batchrunner.cli.options import spec_options
+from batchrunner.cli.trial import trial_of, trial_options
 
 
 def report_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,6 +26,7 @@ def report_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("run")
 @click.argument("spec", type=click.Path(dir_okay=False))
 @spec_options
+@trial_options
 @click.option("--fresh", is_flag=True, help="Remove this run's output and start over.")
 @click.option(
     "--accept-changes",
@@ -32,7 +34,7 @@ def report_option(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Go on although the spec, the code or the source changed; recorded with your user name.",
 )
 @report_option
-def command(spec: str, fresh: bool, accept_changes: bool, output: str) -> int:
+def command(spec: str, fresh: bool, accept_changes: bool, output: str, **trial: Any) -> int:
     """Run SPEC, or go on with it: what is committed already stays as it is.
 
     Ctrl-C finishes the shards in flight, within execution.grace_period; a second one drops them.
@@ -44,4 +46,5 @@ def command(spec: str, fresh: bool, accept_changes: bool, output: str) -> int:
         spec,
         lambda runner, **how: runner.run(fresh=fresh, accept_changes=accept_changes, **how),
         output=output,
+        trial=trial_of(**trial),
     )

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 from batchrunner.cli.options import load_spec, shown_words, spec_words
 from batchrunner.cli.stopping import Watch
 from batchrunner.cli.terminal import put, say
+from batchrunner.cli.trial import Trial
 from batchrunner.driver.progress import (
     BarDisplay,
     Display,
@@ -24,9 +25,9 @@ from batchrunner.driver.progress import (
 from batchrunner.driver.report import BatchReport
 from batchrunner.driver.session import Stop, StopReason
 from batchrunner.errors import BatchRunnerError, describe
-from batchrunner.runner import BatchRunner
 from batchrunner.spec import BatchSpec
 
+_NONE = Trial()
 _SHOWN_FAILURES = 10
 _KILLED = (
     "\nstopped: a call held the interpreter and could not be broken off, so the process was killed; "
@@ -34,14 +35,18 @@ _KILLED = (
 )
 
 
-def run_session(spec: str, session: Callable[..., BatchReport], *, output: str) -> int:
+def run_session(
+    spec: str, session: Callable[..., BatchReport], *, output: str, trial: Trial = _NONE
+) -> int:
     """Call *session* with a runner of *spec*, print its report and return its exit code.
 
     Signals stop the session, and its process ends in time even if a call hangs.
     """
     # Before Ray is imported: it would handle SIGTERM itself, and die of it.
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
-    loaded = load_spec(spec)
+    real = load_spec(spec)
+    runner = trial.runner(real)
+    loaded = runner.spec
     if loaded.execution.engine == "ray":
         # Once this session has ended Ray, a thread still in a call would start another.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
@@ -56,11 +61,15 @@ def run_session(spec: str, session: Callable[..., BatchReport], *, output: str) 
         # Programs parse the report, so what a capability prints must not mix with it.
         printed = redirect_stdout(sys.stderr) if output == "json" else nullcontext()
         with closing(_display()) as display.inner, printed, _no_exit():
-            report = session(BatchRunner(loaded), stop=stop, progress=display)
+            report = session(runner, stop=stop, progress=display)
         watch.ends_with(report.exit_code)
         if output == "json":
             put(json.dumps(report.to_dict()) + "\n")
-        say(_text_of(report, spec=spec))
+        words = trial.words(spec, real=real, sink=report.sink)
+        text = _text_of(report, spec=words, is_trial=bool(trial))
+        if trial:
+            text += f"\na trial: the run itself is as it was\nthe run: batchrunner run {spec_words(spec)}"
+        say(text)
     return report.exit_code
 
 
@@ -108,8 +117,8 @@ def _text_of_forced_end(stop: Stop, spec: BatchSpec, progress: Progress | None) 
     return "\n".join(lines)
 
 
-def _text_of(report: BatchReport, *, spec: str) -> str:
-    """Return *report* as text, with the next command."""
+def _text_of(report: BatchReport, *, spec: str, is_trial: bool) -> str:
+    """Return *report* as text, with the next command; *spec* and its options are ready to paste."""
     state = "done" if report.ok else f"stopped ({report.stopped})" if report.stopped else "failed"
     shards = f"{report.shards_committed:,} of {report.shards:,} shards committed"
     lines = [
@@ -118,7 +127,7 @@ def _text_of(report: BatchReport, *, spec: str) -> str:
         f"output: {report.sink}",
         *_failures(report),
         *_traceback(report),
-        *_next(report, spec=spec_words(spec)),
+        *_next(report, spec=spec, is_trial=is_trial),
     ]
     return "\n".join(lines)
 
@@ -145,11 +154,13 @@ def _traceback(report: BatchReport) -> list[str]:
     return [text.rstrip() for text in texts if text][:1]
 
 
-def _next(report: BatchReport, *, spec: str) -> list[str]:
+def _next(report: BatchReport, *, spec: str, is_trial: bool) -> list[str]:
     has_rows = report.rows_failed or any(f.traceback for f in report.failures.values())
     lines = [f"see the rows that failed: batchrunner errors {spec}"] if has_rows else []
     if has_rows or report.failures:
         lines.append(f"what the workers printed and logged: batchrunner logs {spec}")
+    if is_trial:
+        return lines if report.ok else [*lines, f"next: fix it, then {_again()}"]
     if report.stopped is StopReason.ROW_ERRORS or not report.within_budget:
         lines.append(
             f"next: fix it, then batchrunner retry --rows {spec}; or raise errors.max_row_errors, "
