@@ -22,6 +22,7 @@ from batchrunner.errors import BatchRunnerError, describe
 
 _COMMANDS = {
     "init": "Make a folder with a spec, a capability and data, to begin with.",
+    "doctor": "Check what a run needs: machine, Ray, capability, storage.",
     "run": "Run a spec, or resume it.",
     "plan": "List what a run would do and why; start nothing.",
     "validate": "Check a spec; touch nothing.",
