@@ -9,7 +9,7 @@ LAYERS = [  # lowest first; rooms that share a line do not know each other
     {"errors", "user_code"},
     {"templates"},
     {"capability", "shard"},
-    {"formats", "storage"},
+    {"formats", "storage", "hooks"},
     {"spec"},
     {"checkpoint", "analytics"},
     {"worker"},
