@@ -13,7 +13,7 @@ from batchrunner.cli.terminal import say, show
 
 @click.command("init")
 @click.argument("template", default="demo")
-@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--list", "list_", is_flag=True, help="List the templates.")
 @output_option
 def command(template: str, folder: Path | None, list_: bool, output: str) -> None:
