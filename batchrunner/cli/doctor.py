@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+from batchrunner.cli.options import load_spec, spec_options, spec_words
 from batchrunner.cli.run import report_option
 from batchrunner.cli.terminal import on_one_line, put, say
 
@@ -29,6 +30,7 @@ _CANNOT_START = 3
     metavar="SECONDS",
     help="How long each check may take; all run side by side.",
 )
+@spec_options
 @report_option
 def command(spec: str | None, timeout: float, output: str) -> int:
     """Check this machine, and with SPEC its capability, storage and Ray: a line for each.
@@ -39,7 +41,8 @@ def command(spec: str | None, timeout: float, output: str) -> int:
     from batchrunner.doctor.checklist import examine
 
     found = []
-    for finding in examine(spec, seconds=timeout):
+    load = None if spec is None else partial(load_spec, spec)
+    for finding in examine(load, seconds=timeout):
         found.append(finding)
         if output == "table":
             _print(finding)
@@ -54,7 +57,7 @@ def _summary(counts: Counter[str], spec: str | None) -> str:
     text = f"{counts['ok']} ok, {counts['warn']} warn, {counts['fail']} fail"
     if counts["fail"]:
         return f"{text}: a run would stop"
-    return f"{text}\nnext: batchrunner run {shlex.quote(spec)}" if spec else text
+    return f"{text}\nnext: batchrunner run {spec_words(spec)}" if spec else text
 
 
 def _print(finding: Finding) -> None:

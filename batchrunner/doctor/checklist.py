@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from batchrunner.doctor.clusters import capability_check, ray_check
@@ -15,23 +15,23 @@ from batchrunner.spec import BatchSpec
 from batchrunner.spec.secrets import looks_secret, remember, scrubbed
 
 
-def examine(path: str | None, *, seconds: float) -> Iterator[Finding]:
-    """Yield what there is to say about this machine, and about what the spec at *path* needs.
+def examine(load: Callable[[], BatchSpec] | None, *, seconds: float) -> Iterator[Finding]:
+    """Yield what there is to say about this machine, and about what the spec that *load* reads needs.
 
     Nothing is changed: objects and folders of its own are removed. Each check has *seconds*, and all
     run side by side. No value of a variable and no secret of the spec is in a finding.
     """
     remember(dict(_secret_variables()))
     spec = None
-    if path is not None:
+    if load is not None:
         try:
-            spec = BatchSpec.from_yaml(path)
+            spec = load()
         except InvalidSpecError as error:
             yield fail("spec", scrubbed(str(error)))
         else:
-            yield ok("spec", f"{path} is valid")
+            yield ok("spec", f"{spec.name} is valid")
     # The checks that end a child when time is up do so before they are left behind.
-    checks = _checks(spec, path, seconds=0.9 * seconds)
+    checks = _checks(spec, with_ray=spec is not None or load is None, seconds=0.9 * seconds)
     for finding in findings_of(checks, seconds=seconds):
         yield Finding(
             finding.check, finding.status, scrubbed(finding.fact), scrubbed(finding.way_out)
@@ -45,10 +45,10 @@ def _secret_variables() -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-def _checks(spec: BatchSpec | None, path: str | None, *, seconds: float) -> list[Check]:
+def _checks(spec: BatchSpec | None, *, with_ray: bool, seconds: float) -> list[Check]:
     checks = machine_checks()
     if spec is not None:
         checks += [capability_check(spec, seconds=seconds), *storage_checks(spec)]
-    if spec is not None or path is None:  # a spec that cannot be read names no Ray
-        checks.append(ray_check(spec, path, seconds=seconds))
+    if with_ray:  # a spec that cannot be read names no Ray
+        checks.append(ray_check(spec, seconds=seconds))
     return checks

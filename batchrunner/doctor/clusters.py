@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from typing import IO, Any, cast
 
 from batchrunner.capability import code_of
 from batchrunner.doctor.findings import Check, Finding, fail, ok, warn
-from batchrunner.doctor.machine import gpus_of_driver
+from batchrunner.doctor.machine import gpus_of_driver, place_of_token
 from batchrunner.doctor.storages import clock_finding
 from batchrunner.driver.packages import versions_of
 from batchrunner.errors import BatchRunnerError
@@ -49,21 +50,22 @@ def _capability(spec: BatchSpec, seconds: float) -> Finding:
 def _environment(**more: str) -> dict[str, str]:
     """Return the environment of a child that imports what this process does."""
     paths = os.pathsep.join(path for path in sys.path if path)
-    return {**os.environ, "PYTHONPATH": paths, **more}
+    return {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", **more}
 
 
-def ray_check(spec: BatchSpec | None, path: str | None, *, seconds: float) -> Check:
-    """Return the check of Ray: the one of *spec*, at *path*, or a local one."""
-    return Check("ray", lambda: list(_ray(spec, path, seconds)))
+def ray_check(spec: BatchSpec | None, *, seconds: float) -> Check:
+    """Return the check of Ray: the one of *spec*, or a local one."""
+    return Check("ray", lambda: list(_ray(spec, seconds)))
 
 
-def _ray(spec: BatchSpec | None, path: str | None, seconds: float) -> Iterator[Finding]:
+def _ray(spec: BatchSpec | None, seconds: float) -> Iterator[Finding]:
     if spec is not None and spec.execution.engine == "local":
         yield ok("ray", "not used: execution.engine is local")
         yield from _gpus(spec, None)
         return
     modules, versions = _needed(spec)
-    asked = {"spec": path, "modules": modules, "packages": [n for n in versions if n != "python"]}
+    packages = [name for name in versions if name != "python"]
+    asked = {**_sections(spec), "modules": modules, "packages": packages}
     seen = _asked_of_child(asked, seconds=seconds)
     if "error" in seen:
         yield fail("ray", seen["error"])
@@ -72,6 +74,14 @@ def _ray(spec: BatchSpec | None, path: str | None, seconds: float) -> Iterator[F
     yield _described(seen)
     yield from _gpus(spec, seen)
     yield from _workers(seen, {**versions, **_own_versions()})
+
+
+def _sections(spec: BatchSpec | None) -> dict[str, Any]:
+    """Return what the probe reads of *spec*. It goes through a pipe, since it may hold secrets."""
+    if spec is None:
+        return {"ray": {}, "execution": None}
+    sections = {"ray": spec.ray, "execution": spec.execution}
+    return {n: one.model_dump(mode="json", exclude_defaults=True) for n, one in sections.items()}
 
 
 def _needed(spec: BatchSpec | None) -> tuple[list[str], dict[str, str]]:
@@ -115,7 +125,7 @@ def _code_of_child(asked: Mapping[str, Any], seconds: float, folder: Path) -> in
             stdin=subprocess.PIPE,
             stdout=answer,
             stderr=said,
-            env=_environment(RAY_TMPDIR=str(folder)),
+            env=_environment(RAY_TMPDIR=str(folder), **_token(asked)),
         ) as child,
     ):
         stdin = cast(IO[bytes], child.stdin)  # stays open: the probe ends when it is closed
@@ -127,6 +137,12 @@ def _code_of_child(asked: Mapping[str, Any], seconds: float, folder: Path) -> in
         except subprocess.TimeoutExpired:
             child.kill()
             return None
+
+
+def _token(asked: Mapping[str, Any]) -> dict[str, str]:
+    """Return a token for a local Ray where there is none: Ray would make one, and leave it in a file."""
+    is_local = asked["ray"].get("address", "local") == "local"
+    return {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if is_local and not place_of_token() else {}
 
 
 def _described(seen: Mapping[str, Any]) -> Finding:

@@ -21,6 +21,7 @@ _LEAST_SHARED = GIB // 2
 _LEAST_DISK, _MUCH_DISK = GIB // 5, 2 * GIB
 _LEAST_FILES = 4096
 _SHARED = "/dev/shm"  # noqa: S108 - where Ray keeps its objects
+_TOKEN_FILE = "~/.ray/auth_token"  # noqa: S105 - its place
 _GPU_SECONDS = 10
 _OURS = ("AWS_", "BATCHRUNNER_", "RAY_", "CUDA_VISIBLE_DEVICES", "PYTHONPATH", "TMPDIR")
 
@@ -35,6 +36,7 @@ def machine_checks() -> list[Check]:
         Check("shared memory", lambda: [_shared_memory()]),
         Check("open files", lambda: [_open_files()]),
         Check("variables", lambda: [_variables()]),
+        Check("ray token", lambda: [_token()]),
     ]
 
 
@@ -142,6 +144,25 @@ def _variables() -> Finding:
     """List variables that change how a run behaves: their names, since values may be secret."""
     names = sorted(name for name in os.environ if name.startswith(_OURS))
     return ok("variables", ", ".join(names) if names else "none of AWS, Ray or batchrunner is set")
+
+
+def place_of_token() -> str | None:
+    """Return the variable or the file that Ray takes a token from, in Ray's order; None if there is none."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        if os.environ.get(name):
+            return name
+    return _TOKEN_FILE if Path(_TOKEN_FILE).expanduser().is_file() else None
+
+
+def _token() -> Finding:
+    mode = os.environ.get("RAY_AUTH_MODE")
+    how = f"RAY_AUTH_MODE is {mode}" if mode else "RAY_AUTH_MODE is not set"
+    place = place_of_token()
+    if place is None:
+        return ok("ray token", f"none here; {how}. A cluster that requires one needs it")
+    if place == "RAY_AUTH_TOKEN_PATH" and not Path(os.environ[place]).expanduser().is_file():
+        return warn("ray token", f"{place} names no file; {how}", f"unset {place}, or correct it")
+    return ok("ray token", f"found in {place}; {how}")
 
 
 def gpus_of_driver() -> Sequence[str] | None:

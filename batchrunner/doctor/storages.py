@@ -98,7 +98,7 @@ def _folder(check: str, folder: Path) -> Finding:
         return room
     with tempfile.TemporaryDirectory(dir=there, prefix=".batchrunner-doctor-") as probe:
         open_storage(probe).check_conditional_writes()
-    new = "" if there == folder else f", which does not exist yet; {there} does,"
+    new = "" if there == folder else f" (to be made in {there})"
     return ok(check, f"{folder}{new} can be written, and refuses a second writer; {_free(room)}")
 
 

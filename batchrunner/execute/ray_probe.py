@@ -17,8 +17,8 @@ from batchrunner.execute.payload import import_paths
 from batchrunner.execute.ray_address import LOCAL, resolve
 from batchrunner.execute.ray_authentication import authentication_at
 from batchrunner.execute.ray_connection import connected, workers_that_fit
-from batchrunner.spec import BatchSpec, RaySpec
-from batchrunner.spec.secrets import scrubbed
+from batchrunner.spec import ExecutionSpec, RaySpec
+from batchrunner.spec.secrets import remember, scrubbed
 
 _MOST_NODES = 32
 _NODE_SECONDS = 60.0
@@ -46,8 +46,8 @@ def _end_with_asker() -> None:
 
 
 def _looked(asked: dict[str, Any]) -> dict[str, Any]:
-    spec = BatchSpec.from_yaml(asked["spec"]) if asked["spec"] else None
-    chosen = spec.ray if spec else RaySpec()
+    remember(asked["ray"])
+    chosen = RaySpec.model_validate(asked["ray"])
     address = resolve(chosen.address)
     began = time.monotonic()
     with connected(chosen):
@@ -57,20 +57,21 @@ def _looked(asked: dict[str, Any]) -> dict[str, Any]:
             "is_local": address == LOCAL,
             "seconds": started,
             "authentication": "" if address == LOCAL else authentication_at(address),
-            **_room(spec),
+            **_room(asked["execution"]),
             **_nodes(asked),
         }
 
 
-def _room(spec: BatchSpec | None) -> dict[str, Any]:
+def _room(execution: dict[str, Any] | None) -> dict[str, Any]:
     import ray
 
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     room: dict[str, Any] = {"cpus": total.get("CPU", 0), "gpus": total.get("GPU", 0)}
-    if spec is None:
+    if execution is None:
         return room
+    wanted = ExecutionSpec.model_validate(execution)
     try:
-        return {**room, "workers": workers_that_fit(spec.execution, may_grow=False)}
+        return {**room, "workers": workers_that_fit(wanted, may_grow=False)}
     except BatchRunnerError as error:
         return {**room, "workers": 0, "no_room": scrubbed(str(error))}
 
