@@ -65,6 +65,7 @@ class RunsReport:
         made: When the report was made.
         runs: The runs, in the order asked for.
         differences: The values in which they differ, by table.
+        on: Columns by which records were matched; empty for all their columns of text.
         summed_up: Tables that have too many rows to be compared one by one.
     """
 
@@ -72,6 +73,7 @@ class RunsReport:
     made: datetime
     runs: tuple[RecordedFacts, ...]
     differences: tuple[DifferentValue, ...]
+    on: tuple[str, ...]
     summed_up: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,6 +110,7 @@ def runs_report(
         made=datetime.now(UTC),
         runs=tuple(_facts(run) for run in runs),
         differences=tuple(_differences(comparable[0], comparable[1:], on=on)),
+        on=tuple(on),
         summed_up=tuple(sorted(many & {table for run in runs for table in run.records})),
     )
 

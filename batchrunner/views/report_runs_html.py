@@ -152,14 +152,17 @@ def _shown(value: Any) -> Html:
 
 
 def _commands(report: RunsReport) -> Html:
-    store = shlex.quote(report.store)
+    columns = "".join(f" --on {shlex.quote(column)}" for column in report.on)
+    store = f"{shlex.quote(report.store)}{columns}"
     uids = [shlex.quote(run.run_uid) for run in report.runs]
     lines = [
         command(
             f"batchrunner runs report --store {store} {' '.join(uids)}",
             label="Make this report again",
         ),
-        command(f"batchrunner runs list --store {store}", label="List the runs"),
+        command(
+            f"batchrunner runs list --store {shlex.quote(report.store)}", label="List the runs"
+        ),
     ]
     if len(uids) > 1:
         two = f"batchrunner runs compare --store {store} {uids[0]} {uids[1]}"
