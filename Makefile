@@ -22,7 +22,7 @@ help:
 	@echo "make test-all  make test, and test-ray, test-s3, test-sweeps, which may run side by side: make -j3 test-all"
 	@echo "make soak      2 million rows under SIGKILL, on disk and on S3, and longer sweeps (over an hour)"
 	@echo "make bench     the benchmarks; writes benchmarks/results/ and benchmarks/README.md"
-	@echo "make docs      write docs/reference from the code"
+	@echo "make docs      write docs/reference from the code, and build the site into site/"
 
 setup: $(VENV)/.done
 
@@ -71,6 +71,8 @@ bench: setup
 
 docs: setup
 	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 clean:
-	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -40,12 +40,27 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple
 
 
-class SpecProblem(NamedTuple):
-    """One problem of a spec, for programs; line and column count from 1."""
-
+class _Place(NamedTuple):
     line: int
     column: int
     message: str
+
+
+class SpecProblem(_Place):
+    """One problem of a spec, for programs; line and column count from 1.
+
+    Attributes:
+        file: The file of that line; "--set" or "overrides" for a value that was given there.
+    """
+
+    file: str = ""
+
+    @classmethod
+    def in_file(cls, file: str, place: tuple[int, int], message: str) -> SpecProblem:
+        """Return a problem of *file* at *place*, which is a line and a column."""
+        problem = cls(*place, message)
+        problem.file = file
+        return problem
 
 
 class BatchRunnerError(Exception):

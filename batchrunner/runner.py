@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from batchrunner.capability.module_snapshot import snapshots_of
-from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.dispatch import Dispatcher, Engine
 from batchrunner.driver.finishing import declare_success, is_declared
 from batchrunner.driver.growth import Retry
+from batchrunner.driver.hooks import HookCalls, hooks_of
 from batchrunner.driver.opening import Opened, open_run
 from batchrunner.driver.packages import keep_versions
 from batchrunner.driver.progress import Display, NoDisplay, Progress
@@ -29,9 +31,11 @@ from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
 from batchrunner.execute.payload import import_paths
 from batchrunner.formats.registry import registered
+from batchrunner.hooks.registry import check_hook
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.views.dead_letters import most_frequent
+from batchrunner.views.report_data import RunReport, run_report
 from batchrunner.worker.work import Work
 
 _log = logging.getLogger(__name__)
@@ -45,22 +49,29 @@ class BatchRunner:
     in flight; running the same spec again continues with the shards that are not committed.
     """
 
-    def __init__(self, spec: BatchSpec, *, capability: Any = None) -> None:
+    def __init__(
+        self, spec: BatchSpec, *, capability: Any = None, hooks: Sequence[object] = ()
+    ) -> None:
         """Prepare to run *spec*.
 
         Args:
             spec: The spec to run.
             capability: The function or class itself, in place of `spec.capability.target`.
+            hooks: Objects to call about what happens, beside those that *spec* names: each has some
+                of the methods of `batchrunner.hooks.Hook`.
 
         Raises:
-            InvalidSpecError: There is no capability, neither in *spec* nor as *capability*.
+            InvalidSpecError: There is no capability, neither in *spec* nor as *capability*; or one
+                of *hooks* has no method of a hook.
         """
         if capability is None and spec.capability is None:
             raise InvalidSpecError(
                 "there is no capability: give capability.target in the spec, or "
                 "pass capability= in Python"
             )
-        self.spec, self._capability = spec, capability
+        for hook in hooks:
+            check_hook(type(hook).__name__, hook)
+        self.spec, self._capability, self._hooks = spec, capability, tuple(hooks)
         spec.remember_secrets()
 
     def plan(self, *, accept_changes: bool = False) -> Survey:
@@ -89,7 +100,7 @@ class BatchRunner:
 
         Raises:
             InvalidSpecError: The source cannot be read as the spec says. Nothing was started.
-            CannotStartError: The capability, Ray or the storage cannot be used.
+            CannotStartError: The capability, a hook, Ray or the storage cannot be used.
             RunRefusedError: Going on might lose or mix rows. Nothing was touched.
             StorageError: Source, sink or checkpoint cannot be reached.
         """
@@ -130,6 +141,17 @@ class BatchRunner:
             stop=stop,
             display=progress,
         )
+
+    def report(self) -> RunReport:
+        """Return the report of the run, from its checkpoint alone: at any time, also while it runs.
+
+        Its `to_html` is one page for people, its `to_dict` the values for programs.
+
+        Raises:
+            ObjectNotFoundError: There is no run yet.
+            StorageError: The checkpoint cannot be read.
+        """
+        return run_report(Checkpoint.current(checkpoint_storage(self.spec)))
 
     def decisive_fields(self) -> dict[str, str]:
         """Return all fields that decide the output, the code included; secrets only as digests."""
@@ -172,7 +194,9 @@ class BatchRunner:
         stop: Stop,
         display: Display,
     ) -> BatchReport:
-        with open_session(run.checkpoint, stop=stop) as session:
+        # Hooks around the session: they may hang, and the lease must not wait for them.
+        hooks = HookCalls(hooks_of(self.spec, self._hooks), stop=stop)
+        with hooks, open_session(run.checkpoint, stop=stop) as session:
             # Survey again, under the lease: another driver may have finished or started over since
             # the first survey. From here on only this driver changes the run. The source is listed
             # again, too: else a file that the other driver planned would seem to have vanished.
@@ -181,8 +205,11 @@ class BatchRunner:
                 run.checkpoint.release(check=session.check)
             survey = take(run)
             opened = _open(run, survey, session)
+            hooks.begin(opened, survey, session)
             outcomes = self._dispatch(opened, survey, session, display)
-            return _finish(opened, survey, outcomes, session)
+            report = _finish(opened, survey, outcomes, session)
+            hooks.end(report)
+            return report
 
     def _run(self) -> Run:
         run = Run.of(self.spec, handed_over=self._capability)

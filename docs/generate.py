@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
+from inspect import getdoc
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import click
 
+from batchrunner import errors, testing
 from batchrunner.cli.main import batchrunner
 from batchrunner.jobs.options import (
     InProcessOptions,
@@ -130,7 +134,52 @@ quarantined shards.
 
 A job's id is made of scope, run and number. Ids of older versions, which do not name the scope, still find their job."""
 
-PAGES = {"spec.md": spec_page, "cli.md": cli_page, "jobs.md": jobs_page}
+
+def api_page(module: str) -> str:
+    """The public names of a module: a line for each here, and all of it in the site."""
+    found = import_module(module)
+    names = [name for name in found.__all__ if not name.startswith("_")]
+    return _api_page(module, {name: getattr(found, name) for name in names})
+
+
+def errors_page() -> str:
+    """The tree of errors, and each of them."""
+    classes = [one for one in vars(errors).values() if isinstance(one, type)]
+    tree = {one.__name__: one for one in classes if issubclass(one, errors.BatchRunnerError)}
+    text = ["", "```text", *(errors.__doc__ or "").strip().splitlines()[2:], "```"]
+    return _api_page("batchrunner.errors", tree, *text)
+
+
+def testing_page() -> str:
+    """The modules of `batchrunner.testing`: each is for the tests of other people's code, too."""
+    inner = [one.name for one in iter_modules(testing.__path__) if one.name != "job_capabilities"]
+    modules = {name: import_module(f"batchrunner.testing.{name}") for name in inner}
+    return _api_page("batchrunner.testing", modules)
+
+
+def _api_page(module: str, things: dict[str, Any], *more: str) -> str:
+    lines = [_MADE, "", f"# {module}", "", _summary(import_module(module)), *more, ""]
+    lines += ["| name | |", "|---|---|"]
+    lines += [f"| `{name}` | {_summary(thing)} |" for name, thing in things.items()]
+    lines += [f"\n<!-- ::: {module}.{name} -->" for name in things]
+    return "\n".join(lines) + "\n"
+
+
+def _summary(thing: Any) -> str:
+    text = (getdoc(thing) or "").partition("\n\n")[0]
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+API = ("jobs", "analytics", "formats", "storage")
+PAGES = {
+    "spec.md": spec_page,
+    "cli.md": cli_page,
+    "jobs.md": jobs_page,
+    "api/batchrunner.md": partial(api_page, "batchrunner"),
+    **{f"api/{name}.md": partial(api_page, f"batchrunner.{name}") for name in API},
+    "api/errors.md": errors_page,
+    "api/testing.md": testing_page,
+}
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ from batchrunner.storage.contract import Storage
 from batchrunner.storage.json_documents import check_version, sealed, unseal
 
 FORMAT_VERSION = 1
+SENTINEL_VERSION = 2
+"""Version 1 of a sentinel has no `worker`, `began`, `reading`, `calling` and `writing`."""
 
 _WORDS = {
     "RunRecord": "record of the run",
@@ -50,9 +52,10 @@ class _Document:
         except NewerFormatError as error:
             if is_unchanged:
                 raise
-            raise DamagedOutputError(str(error)) from error  # the version may be what was changed
+            # The version may be what was changed.
+            raise DamagedOutputError(f"{_changed(key)}. If it was not, {error}") from error
         if not is_unchanged:
-            raise DamagedOutputError(f"{key} is damaged: it was changed after it was written")
+            raise DamagedOutputError(_changed(key))
         return document
 
     @classmethod
@@ -64,7 +67,7 @@ class _Document:
             NewerFormatError: The document is of a later format version.
         """
         try:
-            check_version(values["version"], name=key, newest=FORMAT_VERSION)
+            check_version(values["version"], name=key, newest=_newest(cls))
             document = cls(**values)
         except (TypeError, KeyError) as error:
             raise DamagedOutputError(_torn(cls, key)) from error
@@ -72,6 +75,15 @@ class _Document:
             if not isinstance(getattr(document, field.name), _KINDS[str(field.type)]):
                 raise DamagedOutputError(f"{key} is damaged: its {field.name} is no {field.type}")
         return document
+
+
+def _changed(key: str) -> str:
+    return f"{key} is damaged: it was changed after it was written"
+
+
+def _newest(kind: type) -> int:
+    """Return the newest format version of documents of *kind* that this release reads."""
+    return SENTINEL_VERSION if kind.__name__ == "Sentinel" else FORMAT_VERSION
 
 
 def _torn(kind: type, key: str) -> str:
@@ -142,10 +154,17 @@ class Sentinel(_Document):
         sha256: SHA-256 of the part, in hex.
         write_id: Names the attempt that made the part.
         session: The driver session in which the part was made.
-        seconds: How long the attempt took.
+        seconds: How long the attempt took, until its part was published.
         errors: Name of the dead-letter file in `errors/`; empty if there is none.
         errors_sha256: SHA-256 of that file, in hex; empty if there is none.
         source_hash: Hash of the bytes the shard was made of (`formats/hashing.py`); empty if unavailable.
+        worker: The worker that made the part, `<host>-<pid>`; empty in version 1, as the next ones.
+        began: When the attempt began, in seconds since 1970 UTC by the worker's clock. For people,
+            never compared to decide; 0.0 if unknown.
+        reading: Seconds in which the attempt read the source.
+        calling: Seconds in which it waited for the capability.
+        writing: Seconds in which it wrote and published the part. The three overlap, so their sum
+            may exceed *seconds*.
     """
 
     run_uid: str
@@ -162,7 +181,12 @@ class Sentinel(_Document):
     errors: str = ""
     errors_sha256: str = ""
     source_hash: str = ""
-    version: int = FORMAT_VERSION
+    worker: str = ""
+    began: float = 0.0
+    reading: float = 0.0
+    calling: float = 0.0
+    writing: float = 0.0
+    version: int = SENTINEL_VERSION
 
     def is_of(self, stem: str, *, run_uid: str) -> bool:
         """Return whether it belongs to part *stem* of run *run_uid*: no other may be trusted."""

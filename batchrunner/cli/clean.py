@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrunner.cli.options import checkpoint_of, is_spec, storage_options
+from batchrunner.cli.options import (
+    checkpoint_of,
+    is_spec,
+    load_spec,
+    spec_options,
+    spec_words,
+    storage_options,
+)
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say
 
@@ -20,6 +26,7 @@ _BELOW_SINK = "/_checkpoint"
 
 @click.command("clean")
 @click.argument("place")
+@spec_options
 @click.option("--force", is_flag=True, help="Remove what is listed.")
 @storage_options("a PLACE that is no spec")
 @output_option
@@ -42,17 +49,16 @@ def command(place: str, force: bool, storage_options: dict[str, Any], output: st
     elif lease := garbage.active_lease():
         say(f"found: {size}; {lease} may still need them")
     else:
-        say(f"found: {size}\nnext: batchrunner clean --force {shlex.quote(place)}")
+        say(f"found: {size}\nnext: batchrunner clean --force {spec_words(place)}")
 
 
 def _garbage(place: str, storage_options: dict[str, Any]) -> Garbage:
     from batchrunner.checkpoint import RunLocation
-    from batchrunner.spec import BatchSpec
     from batchrunner.storage import open_storage
     from batchrunner.views.garbage import Garbage
 
     if is_spec(place):
-        location = RunLocation.of(BatchSpec.from_yaml(place))
+        location = RunLocation.of(load_spec(place))
         return Garbage(location.checkpoint, sink=location.sink)
     checkpoint = checkpoint_of(place, storage_options)
     uri = checkpoint.storage.uri

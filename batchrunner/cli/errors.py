@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.options import checkpoint_of, storage_options
+from batchrunner.cli.options import checkpoint_of, spec_options, storage_options
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say
 
@@ -15,6 +15,7 @@ _MESSAGE_LENGTH = 100
 
 @click.command("errors")
 @click.argument("place")
+@spec_options
 @click.option("--rows", is_flag=True, help="Every row, in place of a line for each kind of error.")
 @storage_options("a PLACE that is no spec")
 @output_option

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrunner.cli.options import store_options
+from batchrunner.cli.options import load_spec, spec_options, store_options
 from batchrunner.cli.rendering import output_option, print_record, print_records
 from batchrunner.cli.terminal import put
 
@@ -49,6 +49,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("spec", type=click.Path(dir_okay=False))
+@spec_options
 @_cluster_options
 @click.option("--name", help="Name of the job; by default, made from the spec's.")
 @click.option(
@@ -66,9 +67,8 @@ def submit(spec: str, name: str | None, edition: str, wait: bool, **options: Any
     another cluster. Prints the job.
     """
     from batchrunner.jobs import BatchCapability, submit_capability
-    from batchrunner.spec import BatchSpec
 
-    batch = BatchSpec.from_yaml(spec)
+    batch = load_spec(spec)
     address = batch.ray.address if batch.ray.address != "local" else None
     options["address"] = options["address"] or address
     with _backend(options, runtime_env=dict(batch.ray.runtime_env) or None):

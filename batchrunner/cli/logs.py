@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.options import checkpoint_of, storage_options
+from batchrunner.cli.options import checkpoint_of, spec_options, storage_options
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say, show
 
 
 @click.command("logs")
 @click.argument("place")
+@spec_options
 @click.option(
     "--session", default="", help="Only lines of this session; its id or the beginning of it."
 )

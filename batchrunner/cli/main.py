@@ -6,7 +6,6 @@ import io
 import logging
 import os
 import re
-import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,11 +15,13 @@ from typing import NoReturn, TextIO
 import click
 
 from batchrunner import __version__
+from batchrunner.cli.options import spec_words, specs_in
 from batchrunner.cli.terminal import harmless, say, say_error
 from batchrunner.cli.verbosity import Verbosity, verbose_option, with_verbose
 from batchrunner.errors import BatchRunnerError, describe
 
 _COMMANDS = {
+    "init": "Make a folder with a spec, a capability and data, to begin with.",
     "run": "Run a spec, or resume it.",
     "plan": "List what a run would do and why; start nothing.",
     "validate": "Check a spec; touch nothing.",
@@ -29,6 +30,7 @@ _COMMANDS = {
     "retry": "Retry what failed.",
     "status": "Show how far a run is, from its checkpoint alone.",
     "verify": "Check every byte and row of the output; --repair moves damage away.",
+    "report": "Make one HTML file that shows what happened in a run.",
     "clean": "List or remove the garbage of dead processes.",
     "runs": "List, show, compare and query recorded runs.",
     "jobs": "Run batches as jobs of a cluster; list, follow and cancel jobs.",
@@ -155,8 +157,10 @@ def _fail(error: Exception, *, with_traceback: bool, arguments: Sequence[str]) -
 
 def _with_spec(text: str, arguments: Sequence[str]) -> str:
     """Return *text* with this command line's spec in place of `SPEC`, so that it can be pasted."""
-    specs = [argument for argument in arguments if argument.endswith((".yaml", ".yml"))]
-    return re.sub(r"(?<= )SPEC\b", lambda _: shlex.quote(specs[0]), text) if specs else text
+    specs = specs_in(arguments)
+    return (
+        re.sub(r"(?<= )SPEC\b", lambda _: spec_words(specs[0], arguments), text) if specs else text
+    )
 
 
 def _without_secrets(text: str) -> str:

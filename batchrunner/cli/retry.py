@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
+from batchrunner.cli.options import spec_options
 from batchrunner.cli.run import report_option
 
 
 @click.command("retry")
 @click.argument("spec", type=click.Path(dir_okay=False))
+@spec_options
 @click.option("--rows", is_flag=True, help="Also the dead letters: they become new shards.")
 @click.option(
     "--accept-changes",

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from batchrunner.cli.options import spec_options
+
 
 def report_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `-o` to a command that ends with a report."""
@@ -22,6 +24,7 @@ def report_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("run")
 @click.argument("spec", type=click.Path(dir_okay=False))
+@spec_options
 @click.option("--fresh", is_flag=True, help="Remove this run's output and start over.")
 @click.option(
     "--accept-changes",

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 
+from batchrunner.cli.options import load_spec, shown_words, spec_words
 from batchrunner.cli.stopping import Watch
 from batchrunner.cli.terminal import put, say
 from batchrunner.driver.progress import (
@@ -40,7 +41,7 @@ def run_session(spec: str, session: Callable[..., BatchReport], *, output: str) 
     """
     # Before Ray is imported: it would handle SIGTERM itself, and die of it.
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
-    loaded = BatchSpec.from_yaml(spec)
+    loaded = load_spec(spec)
     if loaded.execution.engine == "ray":
         # Once this session has ended Ray, a thread still in a call would start another.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
@@ -117,7 +118,7 @@ def _text_of(report: BatchReport, *, spec: str) -> str:
         f"output: {report.sink}",
         *_failures(report),
         *_traceback(report),
-        *_next(report, spec=shlex.quote(spec)),
+        *_next(report, spec=spec_words(spec)),
     ]
     return "\n".join(lines)
 
@@ -164,4 +165,4 @@ def _next(report: BatchReport, *, spec: str) -> list[str]:
 def _again() -> str:
     """Return this command line without `--fresh`, which would start over instead of continuing."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
-    return shlex.join(["batchrunner", *arguments])
+    return shlex.join(["batchrunner", *shown_words(arguments)])

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.options import checkpoint_of, storage_options
+from batchrunner.cli.options import checkpoint_of, spec_options, storage_options
 from batchrunner.cli.rendering import output_option, print_record
 
 
 @click.command("status")
 @click.argument("place")
+@spec_options
 @storage_options("a PLACE that is no spec")
 @output_option
 def command(place: str, storage_options: dict[str, Any], output: str) -> None:

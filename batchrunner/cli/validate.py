@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchrunner.cli.options import load_spec, spec_options
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say, say_error
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 @click.argument(
     "specs", metavar="SPEC...", nargs=-1, required=True, type=click.Path(dir_okay=False)
 )
+@spec_options
 @output_option
 def command(specs: tuple[str, ...], output: str) -> int:
     """Check each SPEC and that its capability exists, without importing it or using any storage.
@@ -49,9 +51,8 @@ def _check(spec: str) -> None:
     from batchrunner.driver.definition import check_constructor
     from batchrunner.driver.source_files import format_by_names
     from batchrunner.errors import InvalidSpecError
-    from batchrunner.spec import BatchSpec
 
-    loaded = BatchSpec.from_yaml(spec)
+    loaded = load_spec(spec)
     if loaded.capability is None:
         raise InvalidSpecError(f"{spec}: there is no capability; name one: package.module:function")
     source_format = format_by_names(loaded.source)
@@ -64,10 +65,12 @@ def _check(spec: str) -> None:
 
 
 def _records(spec: str, error: BatchRunnerError) -> list[dict[str, Any]]:
-    problems = getattr(error, "problems", ()) or [(None, None, str(error))]
+    problems: list[tuple[str, Any]] = [("", (None, None, str(error)))]
+    if known := getattr(error, "problems", ()):
+        problems = [(problem.file, problem) for problem in known]
     return [
-        {"file": spec, "line": line, "column": column, "message": message}
-        for line, column, message in problems
+        {"file": file or spec, "line": line, "column": column, "message": message}
+        for file, (line, column, message) in problems
     ]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchrunner.cli.options import load_spec, spec_options, spec_words
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say, say_in_place
 
@@ -18,6 +19,7 @@ DEFECT = 5
 
 @click.command("verify")
 @click.argument("spec", type=click.Path(dir_okay=False))
+@spec_options
 @click.option(
     "--repair",
     "repairs",
@@ -48,10 +50,9 @@ def command(
     Lists the defects. The exit code is 5 if there are any, or if --key or --replay could not compare
     a committed shard. Shards that are not committed yet are no defect.
     """
-    from batchrunner.spec import BatchSpec
     from batchrunner.verify import Checks, repair, verify
 
-    loaded = BatchSpec.from_yaml(spec)
+    loaded = load_spec(spec)
     checks = Checks(keys=keys, replay=replay)
     repaired = repair(loaded, checks=checks, watch=_watch) if repairs else None
     result = repaired.found if repaired else verify(loaded, checks=checks, watch=_watch)
@@ -59,7 +60,7 @@ def command(
     lines = [
         _counts(result),
         *result.notes,
-        *_next_steps(result, repaired, options=_options(checks), spec=shlex.quote(spec)),
+        *_next_steps(result, repaired, options=_options(checks), spec=spec_words(spec)),
     ]
     say("\n".join(lines))
     return 0 if result.ok else DEFECT

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from batchrunner.checkpoint import Sentinel
@@ -20,9 +21,28 @@ if TYPE_CHECKING:
 LINE_SECONDS = 30.0
 
 
+class Phase(StrEnum):
+    """What a session is doing; the phases follow each other in this order."""
+
+    SURVEYING = "surveying"
+    """It lists source, checkpoint and sink, and compares them."""
+    STARTING = "starting"
+    """It connects to Ray, or starts it."""
+    LOADING = "loading"
+    """Workers load the capability; none is ready yet."""
+    RUNNING = "running"
+    """At least one worker has loaded the capability."""
+    FINISHING = "finishing"
+    """All shards that will be committed are: it writes the record, the manifest and `_SUCCESS`."""
+
+
+PENDING, IN_FLIGHT, COMMITTED, COMMITTED_BEFORE, FAILED = b".~#=x"
+"""The states of a shard in `Progress.states`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is.
+    """How far a run is. Before the survey is over, the run has no shards.
 
     Attributes:
         shards: Number of shards.
@@ -34,6 +54,17 @@ class Progress:
         weight_before: Size of the shards that were committed when this session began.
         failed: Number of shards that failed in this session.
         began: When the session began, by the monotonic clock.
+        phase: What the session is doing.
+        loaded: When the first worker was ready, by the monotonic clock; None before that.
+        resumed: Number of the shards that earlier sessions committed.
+        workers: Number of workers heard of lately, those that load the capability included.
+        workers_busy: Number of workers that process a shard.
+        rows_in_flight: Rows that have gone through the capability in shards that are not ended.
+        weight_in_flight: Estimated size of these rows, in bytes of the source.
+        rows_allowed: How many rows may fail in the whole run, extrapolated; None if unknown yet.
+        slowest: Id and seconds so far of the shard that has been in flight longest; None if none is.
+        states: The state of each shard in the order of the plan, one byte each: `.` pending, `~` in
+            flight, `#` committed in this session, `=` committed before, `x` failed or quarantined.
     """
 
     shards: int
@@ -44,6 +75,22 @@ class Progress:
     weight_before: int
     failed: int = 0
     began: float = field(default_factory=time.monotonic)
+    phase: Phase = Phase.RUNNING
+    loaded: float | None = None
+    resumed: int = 0
+    workers: int = 0
+    workers_busy: int = 0
+    rows_in_flight: int = 0
+    weight_in_flight: float = 0.0
+    rows_allowed: int | None = None
+    slowest: tuple[int, float] | None = None
+    states: bytes = b""
+
+    @classmethod
+    def before_the_survey(cls) -> Progress:
+        """Return the progress of a session that does not know its shards yet."""
+        totals = Totals()
+        return cls(0, 0, totals, weight=0, weight_done=0, weight_before=0, phase=Phase.SURVEYING)
 
     @classmethod
     def of(
@@ -60,6 +107,8 @@ class Progress:
             weight=sum(shard.weight for shard in shards),
             weight_done=done,
             weight_before=done,
+            resumed=len(committed),
+            states=bytes(COMMITTED_BEFORE if s.id in committed else PENDING for s in shards),
         )
 
     def committing(self, shard: Shard, sentinel: Sentinel) -> Progress:

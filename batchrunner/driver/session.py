@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import orjson
 
-from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.lease import (
     RENEW_SECONDS,
     STALE_SECONDS,
@@ -28,6 +28,7 @@ from batchrunner.checkpoint.lease import (
     renew_lease,
 )
 from batchrunner.errors import LeaseHeldError, StorageError
+from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.worker.stopping import Grace
@@ -128,11 +129,14 @@ class Session:
         id: Identifies the session.
         epoch: The fencing number of its lease.
         stop: The stop, which a signal, a deadline or the session itself requests.
+        on_committed: Called with each shard that this session commits and its sentinel, which is
+            durable; must neither wait nor raise.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, stop: Stop, id_: str, lease: Lease) -> None:
         self.id, self.epoch = id_, lease.epoch
         self.stop = stop
+        self.on_committed: Callable[[Shard, Sentinel], None] = lambda _, __: None
         self._checkpoint, self._lease = checkpoint, lease
         self._displaced: LeaseHeldError | None = None
         self._events: list[bytes] = []

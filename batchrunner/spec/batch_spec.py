@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
@@ -13,7 +13,9 @@ from batchrunner.errors import InvalidSpecError
 from batchrunner.formats.registry import format_named, is_target
 from batchrunner.spec.execution import ErrorsSpec, ExecutionSpec, RaySpec
 from batchrunner.spec.fields import Name, OneUri
-from batchrunner.spec.loading import SpecText, checked, read_text
+from batchrunner.spec.hooks import Hooks
+from batchrunner.spec.layers import Main, Variation
+from batchrunner.spec.loading import SpecText, checked
 from batchrunner.spec.model import (
     AnalyticsStoreConfig,
     CapabilitySpec,
@@ -21,8 +23,10 @@ from batchrunner.spec.model import (
     SourceSpec,
     checked_for_format,
 )
+from batchrunner.spec.override import overrides_of
 from batchrunner.spec.secrets import redacted, remember
 from batchrunner.spec.section import NEUTRAL, Section
+from batchrunner.spec.spec_file import read_text
 
 
 class BatchSpec(Section):
@@ -59,6 +63,12 @@ class BatchSpec(Section):
     )
     analytics_store: Annotated[AnalyticsStoreConfig | None, NEUTRAL] = Field(
         default=None, description="Where completed runs are recorded, this batch among them."
+    )
+    hooks: Annotated[Hooks, NEUTRAL] = Field(
+        default_factory=dict,
+        description="What to call when the run starts, commits a shard, keeps a dead letter and ends: "
+        "by name, its options. `webhook`, `openlineage`, one of an installed package, or "
+        '"package.module:Class" of one.',
     )
     tags: Annotated[dict[str, str], NEUTRAL] = Field(
         default_factory=dict, description="Words to find the run by."
@@ -99,13 +109,28 @@ class BatchSpec(Section):
         return self
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
+    def from_yaml(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        profile: str | None = None,
+        overrides: Mapping[str, Any] | Sequence[str] = (),
+    ) -> Self:
         """Read a spec from the file at *path*, with the environment variables of this process.
+
+        Args:
+            path: The file, which may extend others.
+            profile: Name of one of its `profiles`.
+            overrides: Values by dotted path, such as `{"execution.batch_size": 64}`, which count in
+                place of the file's; or, as for `--set`, texts such as "execution.batch_size=64",
+                whose values are YAML and may hold `${VAR}`.
 
         Raises:
             InvalidSpecError: The file cannot be read, or the spec has problems: the error lists all.
         """
-        return cls.from_text(read_text(path), origin=os.fspath(path))
+        given_by = "overrides" if isinstance(overrides, Mapping) else "--set"
+        variation = Variation(profile or "", overrides_of(overrides), given_by)
+        return cls._of(Main(read_text(path), os.fspath(path)), variation=variation)
 
     @classmethod
     def from_text(cls, text: str, *, origin: str, environ: Mapping[str, str] = os.environ) -> Self:
@@ -119,7 +144,17 @@ class BatchSpec(Section):
         Raises:
             InvalidSpecError: The spec has problems: the error lists all, with line and column.
         """
-        spec, spec_text = checked(cls, text, origin=origin, environ=environ)
+        return cls._of(Main(text, origin), environ=environ)
+
+    @classmethod
+    def _of(
+        cls,
+        main: Main,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        variation: Variation = Variation(),  # noqa: B008 - it is frozen
+    ) -> Self:
+        spec, spec_text = checked(cls, main, environ=environ, variation=variation)
         spec._text = spec_text  # noqa: SLF001 - this is our own constructor
         spec.remember_secrets()
         return spec

@@ -43,6 +43,9 @@ _LONGEST_FIRST = sorted(_PHRASES, key=len, reverse=True)
 _NOT_WRITTEN = {"<one>", "<several>", "<fixed>", "<range>", "[key]"}
 """Steps of pydantic's paths that are not keys in the spec: our tags in unions, and its `[key]`."""
 
+_OF_FILES = ("extends", "profiles")
+"""Keys at the top of a file that say what it is made of, and are no fields of the spec."""
+
 Loc = tuple[int | str, ...]
 Span = tuple[int, int]
 
@@ -54,10 +57,12 @@ class Problem:
     Attributes:
         offset: Its place, in characters from the start of the text.
         message: What is wrong and how to fix it; never a value, which might be a secret.
+        layer: Number of the text, of those that make the spec.
     """
 
     offset: int
     message: str
+    layer: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +73,15 @@ class Page:
         origin: The file's name, as the user gave it.
         text: The content of the file.
         secrets: Spans of *text* that are shown as `***`.
+        profile: The profile of the file that the page stands for; "" for the file itself.
+        is_option: The page is one option, `key=value`, which has no lines.
     """
 
     origin: str
     text: str
     secrets: Sequence[Span] = ()
+    profile: str = ""
+    is_option: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +99,27 @@ class Complaint:
     message: str
 
 
-def diagnosis(problems: Iterable[Problem], page: Page) -> InvalidSpecError:
-    """Return an error that lists all *problems* once, in the order of the text, and counts them."""
-    ordered = sorted(dict.fromkeys(problems), key=lambda problem: problem.offset)
-    paragraphs = [_rendered(problem, page) for problem in ordered[:MAX_SHOWN]]
+def diagnosis(problems: Iterable[Problem], *pages: Page) -> InvalidSpecError:
+    """Return an error that lists all *problems* once, in the order of the text, and counts them.
+
+    Args:
+        problems: The problems, each in the page of its `layer`.
+        pages: The texts of the spec; the first is the file that the user named.
+    """
+    ordered = sorted(dict.fromkeys(problems), key=lambda problem: (problem.layer, problem.offset))
+    shown = [(problem, pages[problem.layer]) for problem in ordered[:MAX_SHOWN]]
+    paragraphs = [_rendered(problem, page) for problem, page in shown]
     if len(ordered) > MAX_SHOWN:
         paragraphs.append(f"... and {len(ordered) - MAX_SHOWN} more")
-    count = f"{counted(len(ordered))} in {visible(page.origin)}"
+    count = f"{counted(len(ordered))} in {visible(pages[0].origin)}"
     error = InvalidSpecError("\n".join([*paragraphs, count]))
-    error.problems = tuple(
-        SpecProblem(*line_and_column(page.text, problem.offset), visible(problem.message))
-        for problem in ordered[:MAX_SHOWN]
-    )
+    error.problems = tuple(_for_programs(problem, page) for problem, page in shown)
     return error
+
+
+def _for_programs(problem: Problem, page: Page) -> SpecProblem:
+    place = line_and_column(page.text, problem.offset)
+    return SpecProblem.in_file(page.origin, place, visible(problem.message))
 
 
 def complaints(error: ValidationError, model: type[BaseModel]) -> Iterator[Complaint]:
@@ -156,12 +173,19 @@ def cells(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the word of *known* that *name* was probably meant to be, or None."""
+    import difflib  # slow to import, and only a typo needs it
+
+    return next(iter(difflib.get_close_matches(name.lower()[:_MAX_KEY], known, n=1)), None)
+
+
 def _rendered(problem: Problem, page: Page) -> str:
     line, column = line_and_column(page.text, problem.offset)
     before, after = _around(problem.offset, page)
     # Tabs stay tabs and wide characters take two cells, so that the caret stands under its target.
     caret = "".join("\t" if char == "\t" else " " * cells(char) for char in before) + "^"
-    where = f"{visible(page.origin)}:{line}:{column}"
+    where = visible(page.origin) if page.is_option else f"{visible(page.origin)}:{line}:{column}"
     return f"{where}: {visible(problem.message)}\n  {before}{after}\n  {caret}"
 
 
@@ -208,18 +232,16 @@ def _phrase(kind: str, details: Any) -> str:
 
 
 def _unknown(key: str, parents: Loc, model: type[BaseModel]) -> str:
-    import difflib  # slow to import, and only a typo needs it
-
     section: type[BaseModel] | None = model
     for parent in parents:
         section = section and section_of(_fields(section).get(str(parent)))
     allowed = list(_fields(section)) if section else []
-    nearest = difflib.get_close_matches(key.lower()[:_MAX_KEY], allowed, n=1)
+    near = nearest(key, allowed if parents else [*allowed, *_OF_FILES])
     # Prefer an exact match in another section to a near one here: the key is at the wrong level.
     elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]
     hint = f"known here: {', '.join(allowed)}"
-    if nearest or elsewhere:
-        hint = f"did you mean {_quoted([*elsewhere, *nearest][0])}?"
+    if near or elsewhere:
+        hint = f"did you mean {_quoted([*elsewhere, near][0])}?"
     return f"unknown key {_quoted(key)}; {hint}"
 
 

@@ -26,6 +26,12 @@ _SECRET = re.compile(
 _KEY = re.compile(r"([\w.-]{1,100})[\"']?\s*:")
 _WORD = re.compile(r"[\w.-]{1,100}")
 _AFTER_SCHEME = re.compile(r"(?<=://)[^\s\"'<>]+")
+_WEBHOOK = re.compile(
+    r"(https?://(?:hooks?\.[^\s/\"'<>]+|[^\s/\"'<>]+(?:/[^\s/\"'<>?#]+)*?/(?:web)?hooks?\w*)/)"
+    r"[^\s\"'<>?#]+",
+    re.IGNORECASE,
+)
+"""The address of a chat's webhook, whose path is the permission to post."""
 _PARAMETER = re.compile(r"(?<=[?&;])([^\s=&;]{1,64})=([^\s&;\"']+)")
 
 
@@ -71,8 +77,9 @@ def _above(text: str, line: int) -> Iterator[str]:
 
 
 def redact_uri(uri: str) -> str:
-    """Return *uri*, or a text with URIs in it, with passwords and signatures as `***`."""
-    return _PARAMETER.sub(_redacted_parameter, _AFTER_SCHEME.sub(_redacted_userinfo, uri))
+    """Return *uri*, or a text with URIs in it, with passwords, signatures, webhooks' paths as `***`."""
+    uri = _WEBHOOK.sub(rf"\1{HIDDEN}", _AFTER_SCHEME.sub(_redacted_userinfo, uri))
+    return _PARAMETER.sub(_redacted_parameter, uri)
 
 
 def remember(value: Any) -> None:

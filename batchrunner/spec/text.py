@@ -21,6 +21,7 @@ from batchrunner.spec.tree import (
     MAX_NODES,
     Node,
     ParsedText,
+    Within,
     resolved,
     shown,
 )
@@ -32,6 +33,9 @@ _DIRECTIVE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*%")
 _MAX_KEY = 60
 _NOTHING = ("", "~", "null")
 
+ALONE = Within()
+"""The place of a text that makes a spec alone."""
+
 
 class _RefusedError(Exception):
     """The text exceeds a limit. Parsing stops at once: the limit bounds the cost of going on."""
@@ -41,9 +45,14 @@ class _RefusedError(Exception):
         self.problem = Problem(offset, message)
 
 
-def read_document(text: str, *, origin: str, environ: Mapping[str, str]) -> ParsedText:
-    """Parse one YAML document; the result lists the problems that need no model to detect."""
-    builder = _TreeBuilder(text, environ)
+def read_document(
+    text: str, *, origin: str, environ: Mapping[str, str], within: Within = ALONE
+) -> ParsedText:
+    """Parse one YAML document; the result lists the problems that need no model to detect.
+
+    Variables that cannot be replaced are `Node.fault`s, and among the problems only without a root.
+    """
+    builder = _TreeBuilder(text, environ, within)
     root = None
     try:
         _check(text)
@@ -59,7 +68,10 @@ def read_document(text: str, *, origin: str, environ: Mapping[str, str]) -> Pars
     ):  # the parser in pure Python raises these, too
         builder.add_syntax_error(None)
     page = Page(origin, text, tuple(builder.secrets))
-    return ParsedText(root, tuple(builder.problems), page, builder.unbraced)
+    problems = tuple(builder.problems if root else [*builder.problems, *builder.faults])
+    return ParsedText(
+        root, problems, page, builder.unbraced, nodes=builder.nodes, characters=builder.characters
+    )
 
 
 def _check(text: str) -> None:
@@ -78,23 +90,24 @@ def _check(text: str) -> None:
 class _TreeBuilder:
     """Builds the nodes of one text, and collects its problems and secrets on the way."""
 
-    def __init__(self, text: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, text: str, environ: Mapping[str, str], within: Within) -> None:
         self.problems: list[Problem] = []
+        self.faults: list[Problem] = []
         self.secrets: list[Span] = []
         self.unbraced: dict[str, str] = {}
-        self._text, self._environ = text, environ
+        self.nodes, self.characters = within.nodes, within.characters
+        self._text, self._environ, self._within = text, environ, within
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=LOADER)
         self._read_to = 0
         # Start of the value of a secret key, while it is parsed: a syntax error hides all after it.
         self._hidden_from: int | None = None
-        self._nodes = self._characters = 0
         self._anchors: dict[str, tuple[Node, int, int] | None] = {}
 
     def document(self) -> Node | None:
         self._next()
         if isinstance(event := self._next(), yaml.StreamEndEvent):
             return None
-        root = self._node(self._next(), depth=0, secret=False)
+        root = self._node(self._next(), depth=self._within.depth, secret=self._within.secret)
         self._next()
         if not isinstance(event := self._next(), yaml.StreamEndEvent):
             self._complain(_start(event), "a second document starts here; a spec is one document")
@@ -127,21 +140,21 @@ class _TreeBuilder:
         return event
 
     def _complain(self, offset: int, message: str) -> None:
-        self.problems.append(Problem(offset, message))
+        self.problems.append(Problem(offset, message, self._within.layer))
 
     def _count(self, event: yaml.Event, *, depth: int, nodes: int, characters: int) -> None:
-        self._nodes += nodes
-        self._characters += characters
+        self.nodes += nodes
+        self.characters += characters
         if depth > MAX_DEPTH:
             raise _RefusedError(_start(event), f"nested deeper than {MAX_DEPTH} levels")
-        if self._nodes > MAX_NODES or self._characters > MAX_CHARACTERS:
+        if self.nodes > MAX_NODES or self.characters > MAX_CHARACTERS:
             limits = f"{MAX_NODES:,} values or 1 MiB, every alias written out"
             raise _RefusedError(_start(event), f"the spec is larger than {limits}")
 
     def _node(self, event: yaml.Event, *, depth: int, secret: bool) -> Node:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, depth=depth, secret=secret)
-        before = self._nodes, self._characters
+        before = self.nodes, self.characters
         self._count(event, depth=depth, nodes=1, characters=len(getattr(event, "value", "")))
         anchor = getattr(event, "anchor", None)
         if anchor:  # None while its value is open, so that an alias inside is refused
@@ -149,7 +162,7 @@ class _TreeBuilder:
         node = self._built(event, depth=depth, secret=secret)
         if anchor:
             # What each alias to it costs.
-            size = self._nodes - before[0], self._characters - before[1]
+            size = self.nodes - before[0], self.characters - before[1]
             self._anchors[anchor] = (node, *size)
         return node
 
@@ -168,7 +181,7 @@ class _TreeBuilder:
             inside = name in self._anchors
             what = "a value cannot hold itself" if inside else "no anchor of that name stands above"
             self._complain(start, f"the alias *{name[:_MAX_KEY]} leads nowhere: {what}")
-            return Node(None, start, end, broken=True)
+            return Node(None, start, end, broken=True, layer=self._within.layer)
         node, nodes, characters = anchored
         depth += node.height
         self._count(event, depth=depth, nodes=nodes, characters=characters)
@@ -178,22 +191,28 @@ class _TreeBuilder:
 
     def _scalar(self, event: yaml.ScalarEvent, *, secret: bool) -> Node:
         start, end = _start(event), self._read_to
+        fault, layer = None, self._within.layer
         # The text as written, before variables are replaced: only that is ever shown.
         if end > start and (secret or _has_credentials(event.value)):
             self.secrets.append((start, end))
         try:
             value = resolved(event.value, tag=event.tag, plain=not event.style)
             if not isinstance(value, str) or "$" not in value:
-                return Node(value, start, end)
+                return Node(value, start, end, layer=layer)
             text = interpolated(value, self._environ)
             if name := unbraced(value):
                 self.unbraced[text] = name
-            return Node(text, start, end, from_environment=has_reference(value))
+            named = has_reference(value)
+            return Node(text, start, end, from_environment=named, written=event.value, layer=layer)
         except InterpolationError as error:
-            self._complain(max(start, self._text.find(error.reference, start, end)), error.message)
+            at = max(start, self._text.find(error.reference, start, end))
+            fault = Problem(at, error.message, layer)
+            self.faults.append(fault)
         except ValueError as error:
             self._complain(start, str(error))
-        return Node(event.value, start, end, broken=True)
+        return Node(
+            event.value, start, end, broken=True, written=event.value, fault=fault, layer=layer
+        )
 
     def _sequence(self, event: yaml.SequenceStartEvent, *, depth: int, secret: bool) -> Node:
         broken = self._wrong_tag(event, "seq")
@@ -272,8 +291,10 @@ class _TreeBuilder:
         broken: bool,
     ) -> Node:
         height = 1 + max((child.height for child in children.values()), default=0)
-        start = _start(event)
-        return Node(value, start, self._read_to, children, height=height, broken=broken)
+        start, layer = _start(event), self._within.layer
+        return Node(
+            value, start, self._read_to, children, height=height, broken=broken, layer=layer
+        )
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError | None, ends: int) -> tuple[int, str]:

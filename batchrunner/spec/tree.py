@@ -50,6 +50,10 @@ class Node(NamedTuple):
         height: Levels below this one.
         broken: A problem of this value is reported already; others would follow from it.
         from_environment: Its text refers to a variable.
+        written: Its text before variables are replaced; None where no `$` is in it.
+        fault: A variable of its text cannot be replaced. Reported only if the value is in the spec
+            that results, and not in a profile that is not chosen, say.
+        layer: Number of the text that it is from, of those that make one spec.
     """
 
     value: object
@@ -60,6 +64,28 @@ class Node(NamedTuple):
     height: int = 0
     broken: bool = False
     from_environment: bool = False
+    written: str | None = None
+    fault: Problem | None = None
+    layer: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Where a text stands among those that make one spec: limits count for all of them together.
+
+    Attributes:
+        layer: Number of the text.
+        depth: Levels above its values.
+        secret: All its values are secret.
+        nodes: Keys and values of the texts before it.
+        characters: Characters of the values before it.
+    """
+
+    layer: int = 0
+    depth: int = 0
+    secret: bool = False
+    nodes: int = 0
+    characters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +97,16 @@ class ParsedText:
         problems: In the order of parsing.
         page: The text, with the spans of its secrets.
         unbraced: Maps each value with a `$NAME` without braces to that name.
+        nodes: Keys and values of this text and those before it.
+        characters: Characters of their values.
     """
 
     root: Node | None
     problems: tuple[Problem, ...]
     page: Page
     unbraced: Mapping[str, str]
+    nodes: int = 0
+    characters: int = 0
 
 
 def resolved(text: str, *, tag: str | None, plain: bool) -> Scalar:

@@ -86,7 +86,7 @@ def read_dead_letters(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
         )
     plan = StoredPlan.of(generations)
     committed = checkpoint.sentinels().good
-    retried = _retried(plan.active, committed)
+    retried = retried_shards(plan.active, committed)
     of_failed_shards = kept_dead_letters(checkpoint)
     for shard in plan.active:
         stem = plan.facts.stem(shard.id)
@@ -105,7 +105,7 @@ def error_groups(checkpoint: Checkpoint) -> list[ErrorGroup]:
         ObjectNotFoundError: There is no run.
         DamagedOutputError: Some dead letters are damaged or gone.
     """
-    return _groups(read_dead_letters(checkpoint))
+    return groups_of(read_dead_letters(checkpoint))
 
 
 def most_frequent(
@@ -119,15 +119,15 @@ def most_frequent(
         DamagedOutputError: Some dead letters are damaged or gone.
         StorageError: They cannot be read.
     """
-    retried = _retried(shards, committed)
+    retried = retried_shards(shards, committed)
     failed = (s for shard, s in committed.items() if s.errors and shard not in retried)
     dead_letters = chain.from_iterable(
         dead_letters_of(checkpoint, sentinel) for sentinel in islice(failed, _SHARDS_READ)
     )
-    return next(iter(_groups(dead_letters)), None)
+    return next(iter(groups_of(dead_letters)), None)
 
 
-def _retried(shards: Iterable[Shard], committed: Container[int]) -> set[int]:
+def retried_shards(shards: Iterable[Shard], committed: Container[int]) -> set[int]:
     """Return the ids of the shards whose dead letters a committed retry has taken over.
 
     The retry read the same rows again: a row that failed again would count twice.
@@ -139,7 +139,8 @@ def _retried(shards: Iterable[Shard], committed: Container[int]) -> set[int]:
     }
 
 
-def _groups(dead_letters: Iterable[dict[str, Any]]) -> list[ErrorGroup]:
+def groups_of(dead_letters: Iterable[dict[str, Any]]) -> list[ErrorGroup]:
+    """Return *dead_letters*, with `shard_failed` set, grouped by how rows failed, the largest first."""
     groups: dict[tuple[Any, ...], ErrorGroup] = {}
     counted: set[tuple[Any, ...]] = set()
     for dead_letter in dead_letters:

@@ -80,7 +80,7 @@ def status_of(checkpoint: Checkpoint) -> Status:
     quarantined = [i for i in checkpoint.quarantined() if i in active and i not in committed]
     lease = current_lease(checkpoint.storage)
     events = _events_of(checkpoint, lease)
-    state = _state(lease, events, whole=len(committed) == len(active))
+    state = state_of(lease, events, whole=len(committed) == len(active))
     return Status(
         name=record.name,
         run_uid=record.run_uid,
@@ -113,7 +113,8 @@ def _events_of(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, An
         return []
 
 
-def _state(lease: Lease | None, events: Sequence[Mapping[str, Any]], *, whole: bool) -> str:
+def state_of(lease: Lease | None, events: Sequence[Mapping[str, Any]], *, whole: bool) -> str:
+    """Return the state of a run, by its lease, the *events* of its last session, and whether it is *whole*."""
     # The last event decides, not the sentinels alone: with too many failed rows a run is not complete.
     if whole and (not events or events[-1].get("complete")):
         return "complete"

@@ -37,6 +37,11 @@ class Grace:
         return self.seconds - min(0.24 * self.seconds, 6.0)  # Ray takes 2 to 4 s to end
 
     @property
+    def hooks(self) -> float:
+        """The deadline of the driver for its hooks; then it leaves them behind, and its process ends."""
+        return self.seconds - min(0.1 * self.seconds, 2.5)
+
+    @property
     def force(self) -> float:
         """The deadline of the driver to release and report; then its process is ended by force."""
         return self.seconds - min(0.06 * self.seconds, 1.5)

@@ -27,6 +27,10 @@ from docs_reader import Reader
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OTHER_PAGES = [
+    ROOT / name
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "RELEASE.md", "benchmarks/README.md")
+]
 BUCKETS = ("corpus", "evals")  # which the pages name as the reader's
 TO_READ = {"yaml", "text", ""}  # languages of blocks that may stand without a word
 _BLOCK = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -137,12 +141,27 @@ def test_what_is_shown_in_yaml_is_yaml():
                 yaml.safe_load(text)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
 def test_links_between_pages_lead_somewhere(page):
     """A page that was moved leaves no dead ends."""
-    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
+    links = re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", page.read_text())
 
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [link for link in links if not leads_somewhere(page, *link)] == []
+
+
+def leads_somewhere(page, path, anchor):
+    """Return whether GitHub shows a file there, and in it a heading of that anchor, if one is named."""
+    target = page.parent / path if path else page
+    return target.exists() and (not anchor or anchor in anchors(target))
+
+
+def anchors(page):
+    """Return the anchors that GitHub gives to the headings of a page."""
+    text = _BLOCK.sub("", page.read_text())
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.strip().lower()).replace(" ", "-") for one in headings}
 
 
 def test_the_reference_is_what_the_code_says():

@@ -7,8 +7,9 @@ PACKAGE = Path(__file__).parents[2] / "batchrunner"
 
 LAYERS = [  # lowest first; rooms that share a line do not know each other
     {"errors", "user_code"},
+    {"templates"},
     {"capability", "shard"},
-    {"formats", "storage"},
+    {"formats", "storage", "hooks"},
     {"spec"},
     {"checkpoint", "analytics"},
     {"worker"},
@@ -24,8 +25,12 @@ RAY_USERS = {"execute", "jobs"}
 PIPE_ENDS = {PACKAGE / "worker" / "call_process.py"}
 
 
+TEMPLATES = PACKAGE / "templates"
+
+
 def modules():
-    return sorted(PACKAGE.rglob("*.py"))
+    """All but the files that `init` copies: those are the user's, who imports all there is."""
+    return [p for p in sorted(PACKAGE.rglob("*.py")) if TEMPLATES not in p.parents[1:]]
 
 
 def room_of(path):

@@ -242,7 +242,8 @@ def test_a_sentinel_fits_into_a_note():
     """On S3 it travels as metadata of the part, of which there may be little."""
     most, long = 2**63 - 1, "f" * 64
     sentinel = Sentinel(long, most, f"part-{most}.jsonl.zst", most, most, most, most, long, long,
-                        long, 123456789.123)  # fmt: skip
+                        long, 123456789.123, worker=long + "-4194304", began=1e10 + 0.123,
+                        reading=123456789.123, calling=123456789.123, writing=123456789.123)  # fmt: skip
 
     assert len(sentinel.to_bytes()) < MAX_INTENT_BYTES / 2
     assert sentinel.to_bytes().isascii()

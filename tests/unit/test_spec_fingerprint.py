@@ -73,6 +73,7 @@ NEUTRAL = {
     "analytics_store.backend": "parquet",
     "analytics_store.uri": "/store",
     "analytics_store.storage_options": {"anon": True},
+    "hooks": {"webhook": {"url": "http://127.0.0.1:1"}},
     "ray.address": "auto",
     "ray.runtime_env": {"pip": []},
 }

@@ -1,0 +1,41 @@
+"""`batchrunner init`: makes a folder with a spec, a capability and real data, to begin with."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from batchrunner.cli.rendering import output_option, print_records
+from batchrunner.cli.terminal import say, show
+
+
+@click.command("init")
+@click.argument("template", default="demo")
+@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--list", "list_", is_flag=True, help="List the templates.")
+@output_option
+def command(template: str, folder: Path | None, list_: bool, output: str) -> None:
+    """Make FOLDER with a spec, a capability and data from TEMPLATE, `demo` by default.
+
+    FOLDER is by default the template's name. What is made runs without a network, and no file is ever
+    overwritten.
+    """
+    from batchrunner.templates.making import TEMPLATES, make
+
+    if list_:
+        records = [{"template": name, "shows": one.summary} for name, one in TEMPLATES.items()]
+        print_records(records, output, ids=["template"])
+        return
+    place = folder or Path(template)
+    data = make(template, place)
+    say(f"made {place}/ with spec.yaml, caps.py, README.md and data/: {data}")
+    say("next:")
+    for line in _next(place):
+        show(line)
+
+
+def _next(place: Path) -> list[str]:
+    enter = [] if place.resolve() == Path.cwd() else [f"cd {shlex.quote(str(place))}"]
+    return [*enter, "cat README.md", "batchrunner run spec.yaml"]

@@ -1,0 +1,12 @@
+"""Hooks: code of yours, or of a package, that a run calls about what happens to it."""
+
+from batchrunner.hooks.contract import (
+    DeadLetterKept,
+    Hook,
+    RunEnded,
+    RunInfo,
+    RunStarted,
+    ShardCommitted,
+)
+
+__all__ = ["DeadLetterKept", "Hook", "RunEnded", "RunInfo", "RunStarted", "ShardCommitted"]

@@ -1,0 +1,128 @@
+"""The report of a run, as plain values, from its checkpoint alone: at any time, also of a dead run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from batchrunner import __version__
+from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.totals import Totals
+from batchrunner.views.report_cells import ShardFacts, counts_of, shards_of
+from batchrunner.views.report_examples import Examples, examples_of
+from batchrunner.views.report_reading import RunFacts, read_documents
+from batchrunner.views.report_sessions import SessionFacts, sessions_of
+from batchrunner.views.report_times import Axis, axis_of, timed
+from batchrunner.views.report_verdict import Place, Step, Verdict, run_state, verdict_on
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """A run over all its sessions, for people: what happened, what is safe, what to do next.
+
+    Attributes:
+        verdict: In words.
+        made: When the report was made.
+        name: Name of the spec.
+        run_uid: Names the run.
+        documents: What it was made from.
+        place: How commands name the run.
+        totals: Rows and bytes of the committed shards.
+        sessions: The sessions, the first one first.
+        shards: The shards, in plan order.
+        dead_letters: Rows that failed, by kind, with an example of each.
+    """
+
+    verdict: Verdict
+    made: datetime
+    name: str
+    run_uid: str
+    documents: RunFacts
+    place: Place
+    totals: Totals
+    sessions: tuple[SessionFacts, ...]
+    shards: tuple[ShardFacts, ...]
+    dead_letters: Examples
+
+    @property
+    def axis(self) -> Axis:
+        """The axis of time over all sessions."""
+        return axis_of(self.sessions, timed(self.documents.sentinels.values()))
+
+    @property
+    def again(self) -> tuple[Step, ...]:
+        """The commands for this run, whatever its state."""
+        spec, place = self.place.spec, self.place.any
+        return (
+            Step("Go on, or see that it is done", f"batchrunner run {spec}"),
+            Step("Retry failed shards and rows", f"batchrunner retry --rows {spec}"),
+            Step("Check every byte and row", f"batchrunner verify {spec}"),
+            Step("List what failed", f"batchrunner errors {place}"),
+            Step("What the workers printed", f"batchrunner logs {place}"),
+            Step("Make this report again", f"batchrunner report {place}"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values, for JSON."""
+        documents = self.documents
+        return {
+            "version": 1,
+            "made_at": self.made.isoformat(timespec="seconds"),
+            "batchrunner": __version__,
+            "name": self.name,
+            "run_uid": self.run_uid,
+            "checkpoint": documents.uri,
+            "sink": documents.sink,
+            "verdict": self.verdict.to_dict(),
+            "problems": list(documents.problems),
+            "totals": {"shards": len(self.shards), **asdict(self.totals)},
+            "shards_by_state": _by_state(self.shards),
+            "sessions": [asdict(session) for session in self.sessions],
+            "dead_letters": self.dead_letters.to_dict(),
+            "shards": [shard.to_dict() for shard in self.shards],
+            "commands": [asdict(step) for step in self.again],
+        }
+
+    def to_html(self) -> str:
+        """Return the report as one HTML page that needs no network."""
+        from batchrunner.views.report_html import html_of
+
+        return html_of(self)
+
+
+def _by_state(shards: tuple[ShardFacts, ...]) -> Mapping[str, int]:
+    return {state.name.lower(): count for state, count in counts_of(shards).items()}
+
+
+def run_report(checkpoint: Checkpoint, *, spec: str = "") -> RunReport:
+    """Make the report of the current run of *checkpoint*. Reads nothing else; delays no driver.
+
+    What is damaged is left out, and named in the verdict. *spec* is the path of the run's spec, for
+    the commands.
+
+    Raises:
+        ObjectNotFoundError: There is no run.
+        NewerFormatError: A later batchrunner wrote the run.
+        StorageError: The checkpoint cannot be read.
+    """
+    documents = read_documents(checkpoint)
+    state = run_state(documents)
+    sessions = sessions_of(documents, state=state)
+    shards = shards_of(documents, sessions, state=state)
+    place = Place.of(documents.uri, spec=spec)
+    totals = Totals.of(documents.shards, documents.sentinels)
+    asked = documents.asked
+    return RunReport(
+        verdict=verdict_on(documents, totals, counts_of(shards), place=place),
+        made=datetime.now(UTC),
+        name=asked[-1].name if asked else "",
+        run_uid=asked[-1].run_uid if asked else "",
+        documents=documents,
+        place=place,
+        totals=totals,
+        sessions=sessions,
+        shards=shards,
+        dead_letters=examples_of(checkpoint, documents.shards, documents.sentinels),
+    )

@@ -1,0 +1,185 @@
+"""The sessions of a run, in their order: what each did, how it ended, and what had changed before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from batchrunner.checkpoint import RunRecord, Sentinel
+from batchrunner.checkpoint.lease import Lease
+from batchrunner.spec.fingerprint import differences
+from batchrunner.views.report_reading import Event, RunFacts, is_housekeeping
+
+_UNKNOWN_EPOCH = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """One session of a run.
+
+    Attributes:
+        number: Its place in the run, from 1.
+        id: Its id.
+        kind: run, clean or repair.
+        driver: Host and process id of the driver; empty if unknown.
+        began: When it began, by its driver's clock, in seconds since 1970 UTC; None if unknown.
+        ended: When it ended, or gave its last sign of life; None if unknown.
+        end: How it ended, for people; "running" if it has not.
+        is_cut: Whether it was killed, so that its end is its last sign of life.
+        committed: How many shards it committed that still count.
+        rows_in, rows_out, rows_failed: Rows of these shards.
+        changes: What differs from the session before: spec, code and packages.
+    """
+
+    number: int
+    id: str
+    kind: str
+    driver: str
+    began: float | None
+    ended: float | None
+    end: str
+    is_cut: bool
+    committed: int = 0
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_failed: int = 0
+    changes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran; None if unknown."""
+        return None if self.began is None or self.ended is None else self.ended - self.began
+
+
+def sessions_of(documents: RunFacts, *, state: str) -> tuple[SessionFacts, ...]:
+    """Return the sessions of the run, the first one first. *state* is that of the whole run."""
+    known = [
+        *documents.events,
+        *documents.leases,
+        *(s.session for s in documents.sentinels.values()),
+    ]
+    of_run = [one for one in dict.fromkeys(known) if _is_of_run(one, documents)]
+    in_order = sorted(of_run, key=lambda one: _epoch(one, documents))
+    facts = [_facts(one, documents, number=n, state=state) for n, one in enumerate(in_order, 1)]
+    return tuple(_with_changes(facts, documents))
+
+
+def _is_of_run(session: str, documents: RunFacts) -> bool:
+    """Return whether *session* is of the current run: event logs are shared by all of a checkpoint."""
+    if not documents.asked or any(s.session == session for s in documents.sentinels.values()):
+        return True
+    began = _began(documents.events.get(session, ()))
+    ended = _last_sign(documents.events.get(session, ()))
+    created = datetime.fromisoformat(documents.asked[0].created_at).timestamp()
+    # The session that began the run started before it; one that had ended by then is of a run before.
+    return began is not None and ended is not None and ended >= created
+
+
+def _epoch(session: str, documents: RunFacts) -> tuple[int, float]:
+    events, lease = documents.events.get(session, ()), documents.leases.get(session)
+    epoch = lease.epoch if lease else next((e["epoch"] for e in events if "epoch" in e), None)
+    return (_UNKNOWN_EPOCH if epoch is None else int(epoch)), _began(events) or 0.0
+
+
+def _began(events: Sequence[Event]) -> float | None:
+    return events[0]["at"].timestamp() if events else None
+
+
+def _last_sign(events: Sequence[Event]) -> float | None:
+    return events[-1]["at"].timestamp() if events else None
+
+
+def _facts(session: str, documents: RunFacts, *, number: int, state: str) -> SessionFacts:
+    events, lease = documents.events.get(session, ()), documents.leases.get(session)
+    own = [s for s in documents.sentinels.values() if s.session == session]
+    is_last = session == documents.session
+    end, is_cut = _end(events, lease, state=state if is_last else "")
+    signs = [_last_sign(events), *(s.began + s.seconds for s in own if s.began)]
+    began = [_began(events), *(s.began for s in own if s.began)]
+    ended = max((sign for sign in signs if sign is not None), default=None)
+    first = min((sign for sign in began if sign is not None), default=None)
+    facts = SessionFacts(
+        number, session, _kind(events), _driver(events, lease), first, ended, end, is_cut
+    )
+    return _with_rows(facts, own)
+
+
+def _with_rows(facts: SessionFacts, own: Sequence[Sentinel]) -> SessionFacts:
+    return replace(
+        facts,
+        committed=len(own),
+        rows_in=sum(s.rows_in for s in own),
+        rows_out=sum(s.rows_out for s in own),
+        rows_failed=sum(s.rows_failed for s in own),
+    )
+
+
+def _driver(events: Sequence[Event], lease: Lease | None) -> str:
+    if lease and lease.owner.is_known:
+        return f"{lease.owner.host}, process {lease.owner.pid}"
+    started = next((e for e in events if e.get("action") == "session_started"), {})
+    return (
+        f"{started['host']}, process {started['pid']}" if {"host", "pid"} <= started.keys() else ""
+    )
+
+
+def _kind(events: Sequence[Event]) -> str:
+    if not is_housekeeping(events):
+        return "run"
+    return "clean" if any(event.get("action") == "cleaned" for event in events) else "repair"
+
+
+def _end(events: Sequence[Event], lease: Lease | None, *, state: str) -> tuple[str, bool]:
+    """Return how a session ended, and whether it was killed; *state* is the run's, in its last session."""
+    ended = next((e for e in reversed(events) if e.get("action") == "session_ended"), None)
+    if ended is not None:
+        return _end_of(ended), False
+    if state.startswith("running"):
+        return state, False
+    if lease is not None and lease.released:
+        return ("done" if _kind(events) != "run" else "ended by an error, or by force"), False
+    return ("killed", True) if events or lease else ("unknown: its event log is gone", False)
+
+
+def _end_of(event: Event) -> str:
+    if event.get("complete"):
+        return "complete"
+    failed = int(event.get("failed") or 0)
+    words = [f"stopped: {event['stopped']}"] if event.get("stopped") else []
+    words += [f"{failed:,} shards failed"] if failed else []
+    return ", ".join(words) or "ended, not complete"
+
+
+def _with_changes(facts: Iterable[SessionFacts], documents: RunFacts) -> list[SessionFacts]:
+    records = list(documents.asked)
+    versions: Mapping[str, str] = {}
+    result: list[SessionFacts] = []
+    for number, one in enumerate(facts):
+        found = _versions(documents.events.get(one.id, ()))
+        changes = _of_packages(versions, found) if number else []
+        # A change is recorded just after its session began, and before the next one does.
+        while len(records) > 1 and _is_by(records[1], one):
+            changes = [*differences(records[0].decisive, records[1].decisive), *changes]
+            records.pop(0)
+        versions = {**versions, **found}
+        result.append(replace(one, changes=tuple(changes)))
+    return result
+
+
+def _is_by(change: RunRecord, session: SessionFacts) -> bool:
+    # Records have whole seconds: one that was written within the last second of a session counts.
+    at = datetime.fromisoformat(change.created_at).timestamp()
+    return session.ended is not None and at <= session.ended
+
+
+def _versions(events: Sequence[Event]) -> dict[str, str]:
+    found: Any = next(
+        (e.get("versions") for e in events if e.get("action") == "packages_found"), {}
+    )
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, Mapping) else {}
+
+
+def _of_packages(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return [f"{name} {old[name]} -> {v}" for name, v in new.items() if old.get(name, v) != v]

@@ -1,0 +1,244 @@
+"""The verdict on a run: what happened, what is safe, and which line to paste."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from batchrunner.checkpoint.totals import Totals
+from batchrunner.driver.session import StopReason
+from batchrunner.views.report_cells import ShardState
+from batchrunner.views.report_reading import RunFacts
+from batchrunner.views.status import state_of
+
+DAMAGED = "damaged"
+_KEPT = "Committed parts are never touched again: the next session keeps them and makes the rest."
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command, and when to run it."""
+
+    label: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What happened to a run.
+
+    Attributes:
+        state: damaged, or what `status` calls it.
+        tone: good, busy, warn or bad.
+        happened: One sentence.
+        safe: What of the work is kept.
+        steps: What to do next, the first thing first.
+    """
+
+    state: str
+    tone: str
+    happened: str
+    safe: str
+    steps: tuple[Step, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How commands name a run.
+
+    Attributes:
+        spec: The spec, as it is written on a command line; `SPEC` if only the checkpoint is known.
+        any: What `status`, `errors`, `logs` and `report` take: the spec, or the checkpoint.
+    """
+
+    spec: str
+    any: str
+
+    @classmethod
+    def of(cls, uri: str, *, spec: str = "") -> Place:
+        """Return the names of the run with the checkpoint at *uri*; *spec* is the path of its spec."""
+        return cls(shlex.quote(spec) if spec else "SPEC", shlex.quote(spec or uri))
+
+
+def run_state(documents: RunFacts) -> str:
+    """Return the state of the run, as `status` calls it; damaged if documents cannot be read."""
+    if documents.problems:
+        return DAMAGED
+    whole = bool(documents.shards) and len(documents.sentinels) == len(documents.shards)
+    return state_of(documents.lease, documents.last_events, whole=whole or _is_empty(documents))
+
+
+def _is_empty(documents: RunFacts) -> bool:
+    """Return whether the run has a plan without shards: its source has no rows."""
+    return bool(documents.sink) and not documents.shards
+
+
+def verdict_on(
+    documents: RunFacts, totals: Totals, counts: Mapping[ShardState, int], *, place: Place
+) -> Verdict:
+    """Return the verdict on the run, whose rows are *totals* and whose shards are *counts*."""
+    state = run_state(documents)
+    case = _Case(documents, totals, counts, place)
+    happened, safe = case.said_of(state)
+    steps = tuple(case.steps(state))
+    return Verdict(state, case.tone(state), happened, safe, steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    documents: RunFacts
+    totals: Totals
+    counts: Mapping[ShardState, int]
+    place: Place
+
+    @property
+    def committed(self) -> int:
+        return self.counts[ShardState.NOW] + self.counts[ShardState.BEFORE]
+
+    @property
+    def shards(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def stopped(self) -> str:
+        """Why the last session stopped; empty if it did not say."""
+        last = self.documents.last_events[-1:] or ({},)
+        return str(last[0].get("stopped") or "")
+
+    @property
+    def progress(self) -> str:
+        return f"{self.committed:,} of {_counted(self.shards, 'shard')} committed"
+
+    def tone(self, state: str) -> str:
+        if state == "complete":
+            return "warn" if self.totals.rows_failed else "good"
+        if state.startswith("running"):
+            return "busy"
+        return "warn" if state == "stopped" and not self.counts[ShardState.FAILED] else "bad"
+
+    def said_of(self, state: str) -> tuple[str, str]:
+        said = {
+            "complete": self._complete,
+            "running": self._running,
+            "running elsewhere, or lost": self._elsewhere,
+            "interrupted": self._killed,
+            "failed": self._failed,
+            DAMAGED: self._damaged,
+        }
+        return said.get(state, self._stopped)()
+
+    def _complete(self) -> tuple[str, str]:
+        failed = self.totals.rows_failed
+        rows = f"{_counted(self.totals.rows_in, 'row')} in, {self.totals.rows_out:,} out"
+        why = f"{failed:,} failed" if failed else "none failed"
+        kept = f" The {_counted(failed, 'failed row')} are kept as dead letters." if failed else ""
+        happened = f"Complete: all {_counted(self.shards, 'shard')} committed; {rows}, {why}."
+        if not self.shards:
+            happened = "Complete: the source has no rows, and so the output has none."
+        return (
+            happened,
+            f"All of it is safe: every row that did not fail is in the output once.{kept}",
+        )
+
+    def _running(self) -> tuple[str, str]:
+        return (
+            f"Running: {self.progress} ({self.documents.lease}).",
+            f"If it is killed now, only the shards at a worker are made again. {_KEPT}",
+        )
+
+    def _elsewhere(self) -> tuple[str, str]:
+        return (
+            (
+                f"Running on another machine, or lost: {self.documents.lease} has not released its "
+                f"lease; {self.progress}."
+            ),
+            f"Either way nothing is lost. {_KEPT}",
+        )
+
+    def _killed(self) -> tuple[str, str]:
+        return (
+            f"Killed: {self.documents.lease} died before it was done; {self.progress}.",
+            _KEPT if self.committed else "Nothing was committed yet, and nothing is lost.",
+        )
+
+    def _stopped(self) -> tuple[str, str]:
+        failed = self.counts[ShardState.FAILED]
+        if self.stopped == StopReason.ROW_ERRORS:
+            return (
+                f"Stopped because too many rows failed ({self.totals.rows_failed:,}): {self.progress}.",
+                _KEPT,
+            )
+        if self.stopped:
+            return f"Stopped ({self.stopped}): {self.progress}.", _KEPT
+        if failed:
+            return f"Failed: {_counted(failed, 'shard')} failed; {self.progress}.", _KEPT
+        return f"Ended early: {self.progress}.", _KEPT
+
+    def _failed(self) -> tuple[str, str]:
+        rows = f"{self.totals.rows_failed:,} of {_counted(self.totals.rows_in, 'row')}"
+        return (
+            (
+                f"Failed: every shard is committed, but {rows} failed, which is more than "
+                "errors.max_row_errors allows."
+            ),
+            (
+                "The output is not declared complete. The rows that did not fail are in its parts, the "
+                "others are kept as dead letters."
+            ),
+        )
+
+    def _damaged(self) -> tuple[str, str]:
+        count = len(self.documents.problems)
+        more = f" (and {count - 1:,} more)" if count > 1 else ""
+        first = self.documents.problems[0].partition("\n")[0]
+        return (
+            f"Damaged: {first}{more}.",
+            (
+                f"Nothing was changed. {self.progress[0].upper()}{self.progress[1:]} as far as the "
+                "records can be read; verify checks their parts, byte for byte."
+            ),
+        )
+
+    def steps(self, state: str) -> Iterator[Step]:
+        spec, place = self.place.spec, self.place.any
+        if state == DAMAGED:
+            yield Step("See the damage", f"batchrunner verify {spec}")
+            yield Step(
+                "Take back what is damaged, make the rest", f"batchrunner verify --repair {spec}"
+            )
+        elif state == "complete":
+            if self.totals.rows_failed:
+                yield Step("See the rows that failed", f"batchrunner errors {place}")
+                yield Step("After a fix, retry them", f"batchrunner retry --rows {spec}")
+            else:
+                yield Step("Check every byte and row", f"batchrunner verify {spec}")
+        elif state == "running":
+            yield Step("Follow it", f"batchrunner status {place}")
+        elif state.startswith("running"):
+            yield Step("Look again", f"batchrunner status {place}")
+            yield Step(
+                "If it is dead, take over (waits 30 s to see that)", f"batchrunner run {spec}"
+            )
+        else:
+            yield from self._ways_on(state)
+
+    def _ways_on(self, state: str) -> Iterator[Step]:
+        spec, place = self.place.spec, self.place.any
+        if state == "failed" or self.stopped == StopReason.ROW_ERRORS:
+            yield Step("See the rows that failed", f"batchrunner errors {place}")
+            yield Step("After a fix, retry them", f"batchrunner retry --rows {spec}")
+        elif self.counts[ShardState.FAILED]:
+            yield Step("See what failed", f"batchrunner errors {place}")
+            again = "retry" if self.documents.quarantined else "run"
+            yield Step("After a fix, go on", f"batchrunner {again} {spec}")
+        else:
+            yield Step("Go on", f"batchrunner run {spec}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,39 @@
+"""Heartbeats: what a worker is doing right now, for the eyes of people.
+
+Nothing is decided by them: they may be late, lost or doubled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class WorkerPhase(StrEnum):
+    """What a worker is doing."""
+
+    LOADING = "loading"
+    """It imports and builds the capability."""
+    RUNNING = "running"
+    """It has shards."""
+    IDLE = "idle"
+    """It has no shard; the engine may hand it more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What one worker is doing.
+
+    Attributes:
+        worker: Names the worker, `<host>-<pid>`.
+        phase: What it does.
+        rows: By id of each shard that it has begun and not ended, the rows that have gone through
+            the capability in this attempt.
+        bytes: The same in bytes of the source, as far as they are known.
+    """
+
+    worker: str
+    phase: WorkerPhase
+    rows: Mapping[int, int] = field(default_factory=dict)
+    bytes: Mapping[int, int] = field(default_factory=dict)

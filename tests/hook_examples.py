@@ -1,0 +1,55 @@
+"""The hooks of the tests, as users write them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+
+class Diary:
+    """Writes a line for each event into `path`."""
+
+    def __init__(self, path="diary.jsonl"):
+        self.path = Path(path)
+
+    def _write(self, name, event):
+        with self.path.open("a") as file:
+            file.write(json.dumps([name, asdict(event)]) + "\n")
+
+    def on_run_start(self, event):
+        self._write("on_run_start", event)
+
+    def on_shard_committed(self, event):
+        self._write("on_shard_committed", event)
+
+    def on_dead_letter(self, event):
+        self._write("on_dead_letter", event)
+
+    def on_run_end(self, event):
+        self._write("on_run_end", event)
+
+
+class Deadly(Diary):
+    """Kills the driver when the first shard is committed."""
+
+    def on_shard_committed(self, event):
+        super().on_shard_committed(event)
+        if not Path("killed").exists():
+            Path("killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Chatty:
+    """Prints where a program reads the report, and ends its thread."""
+
+    def on_run_start(self, event):
+        sys.stdout.write("{ not json\n")
+        raise SystemExit(7)
+
+    def on_run_end(self, event):
+        sys.stdout.write("{ nor this\n")
+        raise KeyboardInterrupt
