@@ -501,3 +501,9 @@ def removes_at_99(rows, path):
     if any(row["id"] == 99 for row in rows):
         shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
     return rows
+
+
+def echo_unless_13(row):
+    if row["id"] == 13:
+        raise ValueError("unlucky")
+    return row

@@ -129,14 +129,14 @@ class Session:
         id: Identifies the session.
         epoch: The fencing number of its lease.
         stop: The stop, which a signal, a deadline or the session itself requests.
-        on_committed: Called with each shard that this session commits and its sentinel, which is
-            durable; must neither wait nor raise.
+        on_committed: Called, one after the other, with each shard that this session commits and its
+            sentinel, which is durable; must neither wait nor raise.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, stop: Stop, id_: str, lease: Lease) -> None:
         self.id, self.epoch = id_, lease.epoch
         self.stop = stop
-        self.on_committed: Callable[[Shard, Sentinel], None] = lambda _, __: None
+        self.on_committed: list[Callable[[Shard, Sentinel], None]] = []
         self._checkpoint, self._lease = checkpoint, lease
         self._displaced: LeaseHeldError | None = None
         self._events: list[bytes] = []
