@@ -41,6 +41,7 @@ from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.views.dead_letters import most_frequent
 from batchrunner.views.displays import display_of
+from batchrunner.views.metrics import MetricsDisplay
 from batchrunner.views.report_data import RunReport, run_report
 from batchrunner.worker.work import Work
 
@@ -245,6 +246,7 @@ class BatchRunner:
             survey = take(run)
             opened = _open(run, survey, session)
             hooks.begin(opened, survey, session)
+            display = _with_metrics(display, opened, session)
             outcomes = self._dispatch(opened, survey, session, display)
             report = _finish(opened, survey, outcomes, session)
             hooks.end(report)
@@ -315,6 +317,15 @@ def _engine(run: Run, stop: Stop, *, imported: Callable[[], None]) -> Engine:
     capability = run.definition.load()
     imported()
     return partial(run_on_ray, as_actors=isinstance(capability, type))
+
+
+def _with_metrics(display: Display, opened: Opened, session: Session) -> Display:
+    spec = opened.run.spec
+    if spec.execution.engine != "ray":
+        return display
+    measured = MetricsDisplay(display, run=spec.name, run_uid=opened.run_uid)
+    session.on_committed.append(measured.committed)
+    return measured
 
 
 def _finish(

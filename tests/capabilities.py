@@ -525,3 +525,9 @@ def prints_from_threads(rows, path):
         thread.join()
     logging.getLogger("capabilities").warning("logged %d %sto its end", number, "word " * 40)
     return waits_for_a_file(rows, path) if number == 59 else rows
+
+
+def echo_unless_13(row):
+    if row["id"] == 13:
+        raise ValueError("unlucky")
+    return row
