@@ -14,19 +14,21 @@ from batchrunner.capability.module_snapshot import snapshots_of
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.driver.definition import RunDefinition
-from batchrunner.driver.dispatch import Dispatcher, Engine
+from batchrunner.driver.dispatch import Dispatcher
+from batchrunner.driver.engine import Engine
 from batchrunner.driver.finishing import declare_success, is_declared
 from batchrunner.driver.growth import Retry
 from batchrunner.driver.hooks import HookCalls, hooks_of
 from batchrunner.driver.opening import Opened, open_run
 from batchrunner.driver.packages import keep_versions
-from batchrunner.driver.progress import Display, Progress
+from batchrunner.driver.progress import Display, FromStart, Phase, Progress
 from batchrunner.driver.recording import is_recorded, record_batch
 from batchrunner.driver.report import BatchReport, report_of
 from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session, Stop, open_session
 from batchrunner.driver.shard_outcomes import ShardOutcomes
 from batchrunner.driver.survey import Survey, take_survey
+from batchrunner.driver.tracker import Tracker
 from batchrunner.errors import DamagedOutputError, InvalidSpecError, StorageError
 from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
@@ -172,8 +174,8 @@ class BatchRunner:
         stop: Stop | None,
         display: Display,
     ) -> BatchReport:
-        began = time.monotonic()
-        stop = stop or Stop.of(self.spec)
+        stop, display = stop or Stop.of(self.spec), FromStart(display)
+        display.show(Progress.before_the_survey())
         run = self._run()
         take = partial(
             take_survey, accept_changes=accept_changes, retry=retry, starts_over=starts_over
@@ -183,13 +185,14 @@ class BatchRunner:
         survey = take(run)
         if _is_done(run, survey, retry):
             _warn(survey)
+            display.show(Progress.at_the_end(survey.plan.active, survey.output.committed))
             report = report_of(run, survey)
         elif stop.is_from_outside:
             report = replace(report_of(run, survey), stopped=stop.reason)
         else:
             run.check_can_start(starts_over=survey.starts_over)
             report = self._run_under_lease(run, take, retry, stop=stop, display=display)
-        return replace(report, seconds=time.monotonic() - began)
+        return replace(report, seconds=time.monotonic() - display.began)
 
     def _run_under_lease(
         self,
@@ -206,6 +209,7 @@ class BatchRunner:
             # Survey again, under the lease: another driver may have finished or started over since
             # the first survey. From here on only this driver changes the run. The source is listed
             # again, too: else a file that the other driver planned would seem to have vanished.
+            session.snapshot = lambda: {"phase": Phase.SURVEYING}
             run = replace(run, checkpoint=run.checkpoint.reopened())
             if retry:
                 run.checkpoint.release(check=session.check)
@@ -226,11 +230,16 @@ class BatchRunner:
         self, opened: Opened, survey: Survey, session: Session, display: Display
     ) -> ShardOutcomes:
         work, run = self._work(opened, survey, session), opened.run
-        progress = Progress.of(survey.plan.active, opened.committed, pending=opened.pending)
-        dispatcher = Dispatcher(work, session, progress, display, cleared=run.cleared)
+        shards = survey.plan.active
+        begun = Progress.of(shards, opened.committed, pending=opened.pending)
+        tracker = Tracker(begun, shards, self.spec.errors)
+        session.snapshot = lambda: tracker.progress().to_dict()
+        dispatcher = Dispatcher(work, session, tracker, display, cleared=run.cleared)
         if opened.pending:
+            display.show(tracker.progress())
             with run.definition.at_work() as imported:
                 dispatcher.go(opened.pending, _engine(run, session.stop, imported=imported))
+        display.show(tracker.finishing(failed=len(dispatcher.outcomes.failures)))
         return dispatcher.outcomes
 
     def _work(self, opened: Opened, survey: Survey, session: Session) -> Work:

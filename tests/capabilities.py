@@ -161,6 +161,14 @@ def fails_until(rows, path):
     return rows
 
 
+def waits_in_its_second_batch(rows, path):
+    """Waits for a file at *path* with the rows from the fifth on, as a call that hangs for a while."""
+    deadline = time.monotonic() + 240
+    while rows[0]["id"] >= 4 and not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return rows
+
+
 def kills_its_task(rows, folder, times):
     """Dies in the middle of the job, so many *times* in all, counted in *folder*."""
     die(rows, folder, times)

@@ -57,35 +57,15 @@ class JsonDisplay:
             return
         self._next = self._clock() + _EVERY_SECONDS
         for position, state in _ended(self._states, progress.states):
-            self._events.write("shard", position=position, state=state)
+            self._events.write("shard", shard=progress.ids[position], state=state)
         self._states = progress.states
         self._events.write("progress", **figures(progress, self._throughput.per_second()))
 
 
 def figures(progress: Progress, rows_per_second: float | None) -> dict[str, Any]:
-    """Return *progress* as plain values."""
-    left, slowest = progress.seconds_left(), progress.slowest
-    return {
-        "phase": progress.phase.value,
-        "shards": progress.shards,
-        "shards_committed": progress.committed,
-        "shards_failed": progress.failed,
-        "shards_resumed": progress.resumed,
-        "rows_in": progress.totals.rows_in,
-        "rows_out": progress.totals.rows_out,
-        "rows_failed": progress.totals.rows_failed,
-        "rows_in_flight": progress.rows_in_flight,
-        "rows_allowed": progress.rows_allowed,
-        "bytes_out": progress.totals.bytes_out,
-        "share": round(progress.share, 4),
-        "rows_per_second": None if rows_per_second is None else _round(rows_per_second),
-        "seconds": _round(progress.seconds),
-        "seconds_left": None if left is None else _round(left),
-        "workers": progress.workers,
-        "workers_busy": progress.workers_busy,
-        "slowest_shard": slowest and slowest[0],
-        "slowest_seconds": slowest and _round(slowest[1]),
-    }
+    """Return *progress* as plain values, with the speed."""
+    rate = None if rows_per_second is None else _round(rows_per_second)
+    return {**progress.to_dict(), "rows_per_second": rate}
 
 
 def _ended(before: bytes, now: bytes) -> Iterator[tuple[int, str]]:
