@@ -31,6 +31,7 @@ class JsonDisplay:
         self._phase: Phase | None = None
         self._states = b""
         self._last: Progress | None = None
+        self._is_written = True
 
     def show(self, progress: Progress) -> None:
         self._throughput.add(rows_seen(progress), at=self._clock())
@@ -40,22 +41,21 @@ class JsonDisplay:
             self._events.write(
                 "phase", phase=progress.phase.value, seconds=_round(progress.seconds)
             )
-        self._last = progress
+        self._last, self._is_written = progress, False
         if is_new_phase or self._clock() >= self._next:
             self._write()
 
     def close(self) -> None:
         """Write the last figures. Idempotent."""
-        if self._last is not None:
+        if not self._is_written:
             self._write()
-        self._last = None
         self._on_close()
 
     def _write(self) -> None:
         progress = self._last
         if progress is None:
             return
-        self._next = self._clock() + _EVERY_SECONDS
+        self._next, self._is_written = self._clock() + _EVERY_SECONDS, True
         for position, state in _ended(self._states, progress.states):
             self._events.write("shard", shard=progress.ids[position], state=state)
         self._states = progress.states
@@ -70,10 +70,10 @@ def figures(progress: Progress, rows_per_second: float | None) -> dict[str, Any]
 
 def _ended(before: bytes, now: bytes) -> Iterator[tuple[int, str]]:
     """Yield the position and the end of each shard that has ended since *before*."""
-    if before == now:
+    if before == now or not before:  # what ended before the first look is in the figures
         return
     for position, state in enumerate(now):
-        if state in _ENDS and (position >= len(before) or before[position] != state):
+        if state in _ENDS and before[position] != state:
             yield position, _ENDS[state]
 
 
