@@ -198,7 +198,8 @@ class Dispatcher:
     def _take_sentinel(self, shard: int, sentinel: Sentinel) -> None:
         self._tracker.commit(shard, sentinel)
         self._not_indexed[shard] = sentinel
-        self._session.on_committed(self._shards[shard], sentinel)
+        for call in self._session.on_committed:
+            call(self._shards[shard], sentinel)
         if len(self._not_indexed) >= _INDEX_EVERY:
             self._write_index()
         if self._tracker.exceeds_budget:
