@@ -25,10 +25,12 @@ from batchrunner.driver.progress import Display, FromStart, Phase, Progress
 from batchrunner.driver.recording import is_recorded, record_batch
 from batchrunner.driver.report import BatchReport, report_of
 from batchrunner.driver.run import Run
+from batchrunner.driver.sampling import Sample
 from batchrunner.driver.session import Session, Stop, open_session
 from batchrunner.driver.shard_outcomes import ShardOutcomes
 from batchrunner.driver.survey import Survey, take_survey
 from batchrunner.driver.tracker import Tracker
+from batchrunner.driver.trial import trial_of
 from batchrunner.errors import DamagedOutputError, InvalidSpecError, StorageError
 from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
@@ -39,6 +41,7 @@ from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.views.dead_letters import most_frequent
 from batchrunner.views.displays import display_of
+from batchrunner.views.metrics import MetricsDisplay
 from batchrunner.views.report_data import RunReport, run_report
 from batchrunner.worker.work import Work
 
@@ -76,6 +79,7 @@ class BatchRunner:
         for hook in hooks:
             check_hook(type(hook).__name__, hook)
         self.spec, self._capability, self._hooks = spec, capability, tuple(hooks)
+        self._sample: Sample | None = None
         spec.remember_secrets()
 
     def plan(self, *, accept_changes: bool = False) -> Survey:
@@ -84,7 +88,30 @@ class BatchRunner:
         Raises:
             BatchRunnerError: What `run` would raise before it starts.
         """
-        return take_survey(self._run(), accept_changes=accept_changes)
+        return take_survey(
+            self._run(), accept_changes=accept_changes, starts_over=not self.spec.resume
+        )
+
+    def trial(self, *, limit: int | None = None, sample: float | str | None = None) -> BatchRunner:
+        """Return a runner of a trial: this spec over a few rows, which leaves its real run alone.
+
+        A trial writes into `_trial-<name>` beside the sink, starts over each time, calls no hooks and
+        is not recorded in the analytics store.
+
+        Args:
+            limit: Take the first rows of the source, at most this many.
+            sample: Take rows from all over the source, the same ones each time, and read little to
+                find them: a number of rows, or about a share of its bytes such as 0.01 or "1%".
+
+        Raises:
+            InvalidSpecError: The sink has no place beside it, or *limit* and *sample* are not one
+                amount.
+        """
+        if (limit is None) == (sample is None):
+            raise InvalidSpecError("a trial needs a limit or a sample, one of them")
+        runner = BatchRunner(trial_of(self.spec, limit=limit), capability=self._capability)
+        runner._sample = None if sample is None else Sample.of(sample)
+        return runner
 
     def run(
         self,
@@ -141,7 +168,10 @@ class BatchRunner:
 
         Raises:
             BatchRunnerError: As `run` does.
+            InvalidSpecError: This is the runner of a `trial`, which starts over each time.
         """
+        if self._sample is not None:
+            raise InvalidSpecError("a trial is not retried, it starts over each time: call run")
         with closing(display_of(progress)) as display:
             return self._survey_and_run(
                 retry=Retry(rows=rows, mended=mended),
@@ -216,13 +246,14 @@ class BatchRunner:
             survey = take(run)
             opened = _open(run, survey, session)
             hooks.begin(opened, survey, session)
+            display = _with_metrics(display, opened, session)
             outcomes = self._dispatch(opened, survey, session, display)
             report = _finish(opened, survey, outcomes, session)
             hooks.end(report)
             return report
 
     def _run(self) -> Run:
-        run = Run.of(self.spec, handed_over=self._capability)
+        run = Run.of(self.spec, handed_over=self._capability, sample=self._sample)
         run.definition.warn_of_opaque()
         return run
 
@@ -286,6 +317,15 @@ def _engine(run: Run, stop: Stop, *, imported: Callable[[], None]) -> Engine:
     capability = run.definition.load()
     imported()
     return partial(run_on_ray, as_actors=isinstance(capability, type))
+
+
+def _with_metrics(display: Display, opened: Opened, session: Session) -> Display:
+    spec = opened.run.spec
+    if spec.execution.engine != "ray":
+        return display
+    measured = MetricsDisplay(display, run=spec.name, run_uid=opened.run_uid)
+    session.on_committed.append(measured.committed)
+    return measured
 
 
 def _finish(

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -530,3 +531,15 @@ def prints_from_threads(rows, path):
 def waits_at_the_end(rows, path):
     """Waits for *path* before the rows from 8 on."""
     return waits_for_a_file(rows, path) if rows[0]["id"] >= 8 else rows
+
+
+def echo_unless_13(row):
+    if row["id"] == 13:
+        raise ValueError("unlucky")
+    return row
+
+
+def terminates_its_driver(rows):
+    """A supervisor that stops the run while it works: the driver is this process."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return rows

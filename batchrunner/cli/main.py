@@ -15,6 +15,7 @@ from typing import NoReturn, TextIO
 import click
 
 from batchrunner import __version__
+from batchrunner.cli.completion import with_spec_completion
 from batchrunner.cli.options import spec_words, specs_in
 from batchrunner.cli.terminal import harmless, say, say_error
 from batchrunner.cli.verbosity import Verbosity, verbose_option, with_verbose
@@ -23,6 +24,7 @@ from batchrunner.views.json_events import log_fields, meaning
 
 _COMMANDS = {
     "init": "Make a folder with a spec, a capability and data, to begin with.",
+    "doctor": "Check what a run needs: machine, Ray, capability, storage.",
     "run": "Run a spec, or resume it.",
     "plan": "List what a run would do and why; start nothing.",
     "validate": "Check a spec; touch nothing.",
@@ -35,7 +37,9 @@ _COMMANDS = {
     "clean": "List or remove the garbage of dead processes.",
     "runs": "List, show, compare and query recorded runs.",
     "jobs": "Run batches as jobs of a cluster; list, follow and cancel jobs.",
+    "show": "Print a spec as it is read, and where each value is from.",
     "schema": "Print the JSON Schema of specs.",
+    "completion": "Print the completion of commands and specs for a shell.",
 }
 
 
@@ -72,7 +76,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in _COMMANDS:
             return None
-        return with_verbose(import_module(f"batchrunner.cli.{cmd_name}").command)
+        command = with_verbose(import_module(f"batchrunner.cli.{cmd_name}").command)
+        return with_spec_completion(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

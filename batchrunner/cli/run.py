@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from batchrunner.cli.options import spec_options
+from batchrunner.cli.trial import trial_of, trial_options
 
 
 def report_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,6 +38,7 @@ def progress_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("run")
 @click.argument("spec", type=click.Path(dir_okay=False))
 @spec_options
+@trial_options
 @click.option("--fresh", is_flag=True, help="Remove this run's output and start over.")
 @click.option(
     "--accept-changes",
@@ -45,7 +47,9 @@ def progress_option(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @progress_option
 @report_option
-def command(spec: str, fresh: bool, accept_changes: bool, output: str, progress: str) -> int:
+def command(
+    spec: str, fresh: bool, accept_changes: bool, output: str, progress: str, **trial: Any
+) -> int:
     """Run SPEC, or go on with it: what is committed already stays as it is.
 
     Ctrl-C finishes the shards in flight, within execution.grace_period; a second one drops them.
@@ -58,4 +62,5 @@ def command(spec: str, fresh: bool, accept_changes: bool, output: str, progress:
         lambda runner, **how: runner.run(fresh=fresh, accept_changes=accept_changes, **how),
         output=output,
         progress=progress,
+        trial=trial_of(**trial),
     )

@@ -131,15 +131,15 @@ class Session:
         stop: The stop, which a signal, a deadline or the session itself requests.
         snapshot: Returns how far the session is, as plain values; called in another thread, at each
             renewal.
-        on_committed: Called with each shard that this session commits and its sentinel, which is
-            durable; must neither wait nor raise.
+        on_committed: Called, one after the other, with each shard that this session commits and its
+            sentinel, which is durable; must neither wait nor raise.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, stop: Stop, id_: str, lease: Lease) -> None:
         self.id, self.epoch = id_, lease.epoch
         self.stop = stop
         self.snapshot: Callable[[], Mapping[str, Any]] = dict
-        self.on_committed: Callable[[Shard, Sentinel], None] = lambda _, __: None
+        self.on_committed: list[Callable[[Shard, Sentinel], None]] = []
         self._checkpoint, self._lease = checkpoint, lease
         self._displaced: LeaseHeldError | None = None
         self._events: list[bytes] = []
