@@ -528,6 +528,11 @@ def prints_from_threads(rows, path):
     return waits_for_a_file(rows, path) if number == 59 else rows
 
 
+def waits_at_the_end(rows, path):
+    """Waits for *path* before the rows from 8 on."""
+    return waits_for_a_file(rows, path) if rows[0]["id"] >= 8 else rows
+
+
 def echo_unless_13(row):
     if row["id"] == 13:
         raise ValueError("unlucky")
