@@ -60,7 +60,7 @@ def sessions_of(documents: RunFacts, *, state: str) -> tuple[SessionFacts, ...]:
         *documents.leases,
         *(s.session for s in documents.sentinels.values()),
     ]
-    of_run = [one for one in dict.fromkeys(known) if _is_of_run(one, documents)]
+    of_run = {one for one in known if _is_of_run(one, documents)} | _silent(documents)
     in_order = sorted(of_run, key=lambda one: _epoch(one, documents))
     facts = [_facts(one, documents, number=n, state=state) for n, one in enumerate(in_order, 1)]
     return tuple(_with_changes(facts, documents))
@@ -70,11 +70,20 @@ def _is_of_run(session: str, documents: RunFacts) -> bool:
     """Return whether *session* is of the current run: event logs are shared by all of a checkpoint."""
     if not documents.asked or any(s.session == session for s in documents.sentinels.values()):
         return True
-    began = _began(documents.events.get(session, ()))
     ended = _last_sign(documents.events.get(session, ()))
     created = datetime.fromisoformat(documents.asked[0].created_at).timestamp()
     # The session that began the run started before it; one that had ended by then is of a run before.
-    return began is not None and ended is not None and ended >= created
+    return ended is not None and ended >= created
+
+
+def _silent(documents: RunFacts) -> set[str]:
+    """Return the sessions that died before they saved an event, and are of the current run."""
+    silent = [one for session, one in documents.leases.items() if not documents.events.get(session)]
+    known = [
+        one.epoch for one in documents.leases.values() if _is_of_run(one.owner.session, documents)
+    ]
+    since = min(known, default=documents.lease.epoch if documents.lease else 0)
+    return {lease.owner.session for lease in silent if lease.epoch >= since}
 
 
 def _epoch(session: str, documents: RunFacts) -> tuple[int, float]:
