@@ -9,10 +9,10 @@ from typing import Any
 
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.session import StopReason
+from batchrunner.views.look import state_of
 from batchrunner.views.report_cells import ShardState
 from batchrunner.views.report_reading import RunFacts
 from batchrunner.views.report_words import counted
-from batchrunner.views.status import state_of
 
 DAMAGED = "damaged"
 _KEPT = "Committed parts are never touched again: the next session keeps them and makes the rest."
