@@ -176,10 +176,10 @@ def compact(store: str, storage_options: dict[str, Any], clear: bool, output: st
 
 
 def _listed(run: RunSummary, output: str) -> dict[str, Any]:
-    """Return *run* as a row; on a terminal, where cells are cut, with a time that needs no cut."""
+    """Return *run* as a row; on a terminal, where cells are cut, with a time that fits into one."""
     row: dict[str, Any] = _shown(asdict(run), output)
     if output == "table" and columns() is not None:
-        row["created_at"] = f"{run.created_at:%Y-%m-%d %H:%M}Z"
+        row["created_at"] = f"{run.created_at:%m-%d %H:%M}Z"
     return row
 
 
