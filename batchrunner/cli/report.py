@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrunner.cli.options import checkpoint_of, is_spec, storage_options
+from batchrunner.cli.options import (
+    checkpoint_of,
+    is_spec,
+    spec_options,
+    spec_words,
+    storage_options,
+)
 from batchrunner.cli.terminal import put, say
 
 if TYPE_CHECKING:
@@ -20,6 +26,7 @@ STDOUT = "-"
 
 @click.command("report")
 @click.argument("place")
+@spec_options
 @click.option(
     "-O",
     "--file",
@@ -44,7 +51,7 @@ def command(place: str, file: str | None, output: str, storage_options: dict[str
     from batchrunner.views.report_data import run_report
 
     checkpoint = checkpoint_of(place, storage_options)
-    report = run_report(checkpoint, spec=place if is_spec(place) else "")
+    report = run_report(checkpoint, spec=spec_words(place) if is_spec(place) else "")
     if output == "json":
         write(json.dumps(report.to_dict(), indent=2) + "\n", file or STDOUT)
     else:

@@ -58,9 +58,9 @@ def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
     sample = click.option(
         "--sample",
         metavar="N|SHARE",
-        help="A trial with N rows, or a share such as 0.01 or 1%, from 32 places all over the source: "
-        "the same ones each time. Little is read: of a compressed file, what precedes the place's "
-        "last row.",
+        help="A trial with N rows, or a share of the bytes such as 0.01 or 1%, from 32 places all over "
+        "the source: the same ones each time, and little is read to find them. Of a compressed file, "
+        "its first rows.",
     )
     return limit(sample(command))
 
