@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,13 +14,14 @@ from batchrunner.capability.module_snapshot import snapshots_of
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.driver.definition import RunDefinition
-from batchrunner.driver.dispatch import Dispatcher, Engine
+from batchrunner.driver.dispatch import Dispatcher
+from batchrunner.driver.engine import Engine
 from batchrunner.driver.finishing import declare_success, is_declared
 from batchrunner.driver.growth import Retry
 from batchrunner.driver.hooks import HookCalls, hooks_of
 from batchrunner.driver.opening import Opened, open_run
 from batchrunner.driver.packages import keep_versions
-from batchrunner.driver.progress import Display, NoDisplay, Progress
+from batchrunner.driver.progress import Display, FromStart, Phase, Progress
 from batchrunner.driver.recording import is_recorded, record_batch
 from batchrunner.driver.report import BatchReport, report_of
 from batchrunner.driver.run import Run
@@ -27,6 +29,7 @@ from batchrunner.driver.sampling import Sample
 from batchrunner.driver.session import Session, Stop, open_session
 from batchrunner.driver.shard_outcomes import ShardOutcomes
 from batchrunner.driver.survey import Survey, take_survey
+from batchrunner.driver.tracker import Tracker
 from batchrunner.driver.trial import trial_of
 from batchrunner.errors import DamagedOutputError, InvalidSpecError, StorageError
 from batchrunner.execute.local import run_locally
@@ -37,6 +40,8 @@ from batchrunner.hooks.registry import check_hook
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.views.dead_letters import most_frequent
+from batchrunner.views.displays import display_of
+from batchrunner.views.metrics import MetricsDisplay
 from batchrunner.views.report_data import RunReport, run_report
 from batchrunner.worker.work import Work
 
@@ -114,7 +119,7 @@ class BatchRunner:
         fresh: bool = False,
         accept_changes: bool = False,
         stop: Stop | None = None,
-        progress: Display | None = None,
+        progress: Display | str = "auto",
     ) -> BatchReport:
         """Run the shards that are not committed yet, and return a report.
 
@@ -122,7 +127,9 @@ class BatchRunner:
             fresh: Remove the run's output and start over.
             accept_changes: Go on although the spec, the code or the source changed.
             stop: Requests an early end; by default, after `execution.max_runtime`.
-            progress: Shows the progress.
+            progress: How to show progress, on stderr: `auto` is the live view on a terminal, one line
+                that is updated in a notebook, and plain lines elsewhere; the others are `live`, `plain`,
+                `json` and `off`. Or an object that shows it, whose `close` is called last.
 
         Raises:
             InvalidSpecError: The source cannot be read as the spec says. Nothing was started.
@@ -130,12 +137,13 @@ class BatchRunner:
             RunRefusedError: Going on might lose or mix rows. Nothing was touched.
             StorageError: Source, sink or checkpoint cannot be reached.
         """
-        return self._survey_and_run(
-            starts_over=fresh or not self.spec.resume,
-            accept_changes=accept_changes,
-            stop=stop,
-            display=progress,
-        )
+        with closing(display_of(progress)) as display:
+            return self._survey_and_run(
+                starts_over=fresh or not self.spec.resume,
+                accept_changes=accept_changes,
+                stop=stop,
+                display=display,
+            )
 
     def retry(
         self,
@@ -144,7 +152,7 @@ class BatchRunner:
         mended: bool = True,
         accept_changes: bool = False,
         stop: Stop | None = None,
-        progress: Display | None = None,
+        progress: Display | str = "auto",
     ) -> BatchReport:
         """Run the quarantined shards again, and all others that are not committed yet.
 
@@ -164,12 +172,13 @@ class BatchRunner:
         """
         if self._sample is not None:
             raise InvalidSpecError("a trial is not retried, it starts over each time: call run")
-        return self._survey_and_run(
-            retry=Retry(rows=rows, mended=mended),
-            accept_changes=accept_changes,
-            stop=stop,
-            display=progress,
-        )
+        with closing(display_of(progress)) as display:
+            return self._survey_and_run(
+                retry=Retry(rows=rows, mended=mended),
+                accept_changes=accept_changes,
+                stop=stop,
+                display=display,
+            )
 
     def report(self) -> RunReport:
         """Return the report of the run, from its checkpoint alone: at any time, also while it runs.
@@ -193,10 +202,10 @@ class BatchRunner:
         retry: Retry | None = None,
         accept_changes: bool,
         stop: Stop | None,
-        display: Display | None,
+        display: Display,
     ) -> BatchReport:
-        began = time.monotonic()
-        stop, display = stop or Stop.of(self.spec), display or NoDisplay()
+        stop, display = stop or Stop.of(self.spec), FromStart(display)
+        display.show(Progress.before_the_survey())
         run = self._run()
         take = partial(
             take_survey, accept_changes=accept_changes, retry=retry, starts_over=starts_over
@@ -206,13 +215,14 @@ class BatchRunner:
         survey = take(run)
         if _is_done(run, survey, retry):
             _warn(survey)
+            display.show(Progress.at_the_end(survey.plan.active, survey.output.committed))
             report = report_of(run, survey)
         elif stop.is_from_outside:
             report = replace(report_of(run, survey), stopped=stop.reason)
         else:
             run.check_can_start(starts_over=survey.starts_over)
             report = self._run_under_lease(run, take, retry, stop=stop, display=display)
-        return replace(report, seconds=time.monotonic() - began)
+        return replace(report, seconds=time.monotonic() - display.began)
 
     def _run_under_lease(
         self,
@@ -229,12 +239,14 @@ class BatchRunner:
             # Survey again, under the lease: another driver may have finished or started over since
             # the first survey. From here on only this driver changes the run. The source is listed
             # again, too: else a file that the other driver planned would seem to have vanished.
+            session.snapshot = lambda: {"phase": Phase.SURVEYING}
             run = replace(run, checkpoint=run.checkpoint.reopened())
             if retry:
                 run.checkpoint.release(check=session.check)
             survey = take(run)
             opened = _open(run, survey, session)
             hooks.begin(opened, survey, session)
+            display = _with_metrics(display, opened, session)
             outcomes = self._dispatch(opened, survey, session, display)
             report = _finish(opened, survey, outcomes, session)
             hooks.end(report)
@@ -249,11 +261,16 @@ class BatchRunner:
         self, opened: Opened, survey: Survey, session: Session, display: Display
     ) -> ShardOutcomes:
         work, run = self._work(opened, survey, session), opened.run
-        progress = Progress.of(survey.plan.active, opened.committed, pending=opened.pending)
-        dispatcher = Dispatcher(work, session, progress, display, cleared=run.cleared)
+        shards = survey.plan.active
+        begun = Progress.of(shards, opened.committed, pending=opened.pending)
+        tracker = Tracker(begun, shards, self.spec.errors)
+        session.snapshot = lambda: tracker.progress().to_dict()
+        dispatcher = Dispatcher(work, session, tracker, display, cleared=run.cleared)
         if opened.pending:
+            display.show(tracker.progress())
             with run.definition.at_work() as imported:
                 dispatcher.go(opened.pending, _engine(run, session.stop, imported=imported))
+        display.show(tracker.finishing(failed=len(dispatcher.outcomes.failures)))
         return dispatcher.outcomes
 
     def _work(self, opened: Opened, survey: Survey, session: Session) -> Work:
@@ -300,6 +317,15 @@ def _engine(run: Run, stop: Stop, *, imported: Callable[[], None]) -> Engine:
     capability = run.definition.load()
     imported()
     return partial(run_on_ray, as_actors=isinstance(capability, type))
+
+
+def _with_metrics(display: Display, opened: Opened, session: Session) -> Display:
+    spec = opened.run.spec
+    if spec.execution.engine != "ray":
+        return display
+    measured = MetricsDisplay(display, run=spec.name, run_uid=opened.run_uid)
+    session.on_committed.append(measured.committed)
+    return measured
 
 
 def _finish(

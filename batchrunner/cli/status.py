@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.options import checkpoint_of, spec_options, storage_options
+from batchrunner.cli.options import (
+    checkpoint_of,
+    is_spec,
+    spec_options,
+    spec_words,
+    storage_options,
+)
 from batchrunner.cli.rendering import output_option, print_record
 
 
@@ -23,4 +29,6 @@ def command(place: str, storage_options: dict[str, Any], output: str) -> None:
     from batchrunner.views.status import status_of
 
     checkpoint = checkpoint_of(place, storage_options)
-    print_record(status_of(checkpoint).to_dict(), output)
+    name = spec_words(place)
+    status = status_of(checkpoint, place=name, spec=name if is_spec(place) else "SPEC")
+    print_record(status.to_dict(), output)
