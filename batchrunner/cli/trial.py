@@ -45,6 +45,11 @@ class Trial:
             words += " --set checkpoint_dir=null" if real.checkpoint_dir else ""
         return words
 
+    def ending(self, spec: str) -> list[str]:
+        """Return the last lines of a trial: that the run is as it was, and its command."""
+        again = f"the run: batchrunner run {spec_words(spec)}"
+        return ["a trial: the run itself is as it was", again] if self else []
+
 
 def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--limit` and `--sample` to *command*, which gets them as one `Trial`."""
