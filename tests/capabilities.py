@@ -520,5 +520,7 @@ def echo_unless_13(row):
 
 def terminates_its_driver(rows):
     """A supervisor that stops the run while it works: the driver is this process."""
-    os.kill(os.getpid(), signal.SIGTERM)
+    if rows[0]["id"] == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)  # the work of a shard
     return rows
