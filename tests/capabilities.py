@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -510,6 +511,21 @@ def removes_at_99(rows, path):
     if any(row["id"] == 99 for row in rows):
         shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
     return rows
+
+
+def prints_from_threads(rows, path):
+    """Prints from three threads at once and logs; before the last row, waits for *path*."""
+    number = rows[0]["id"]
+    threads = [
+        threading.Thread(target=print, args=(f"printed {number} by {who} to its end",))
+        for who in "abc"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    logging.getLogger("capabilities").warning("logged %d %sto its end", number, "word " * 40)
+    return waits_for_a_file(rows, path) if number == 59 else rows
 
 
 def echo_unless_13(row):

@@ -1,24 +1,18 @@
-"""The progress of a run, and its display: a bar on a terminal, elsewhere a line every 30 s."""
+"""The progress of a run, and what shows it."""
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
+from typing import Any, Protocol
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import ErrorsSpec
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-LINE_SECONDS = 30.0
 _FIRST_SECONDS = 2.0
 """How long workers must have run before their speed says something."""
 
@@ -67,6 +61,7 @@ class Progress:
         slowest: Id and seconds so far of the shard that has been in flight longest; None if none is.
         states: The state of each shard in the order of the plan, one byte each: `.` pending, `~` in
             flight, `#` committed in this session, `=` committed before, `x` failed or quarantined.
+        ids: Id of each shard in the order of the plan.
     """
 
     shards: int
@@ -87,6 +82,7 @@ class Progress:
     rows_allowed: int | None = None
     slowest: tuple[int, float] | None = None
     states: bytes = b""
+    ids: tuple[int, ...] = ()
 
     @classmethod
     def before_the_survey(cls) -> Progress:
@@ -113,6 +109,7 @@ class Progress:
             weight_before=done,
             resumed=len(committed),
             states=bytes(_state(shard.id, committed, todo) for shard in shards),
+            ids=tuple(shard.id for shard in shards),
         )
 
     @classmethod
@@ -241,111 +238,3 @@ class NoDisplay:
 
     def close(self) -> None:
         pass
-
-
-class LineDisplay:
-    """Prints a line of progress at most every `LINE_SECONDS`."""
-
-    def __init__(
-        self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._stream, self._clock = stream or sys.stderr, clock
-        self._next = clock() + LINE_SECONDS
-
-    def show(self, progress: Progress) -> None:
-        if self._clock() >= self._next:
-            self._next = self._clock() + LINE_SECONDS
-            print(line(progress), file=self._stream, flush=True)
-
-    def close(self) -> None:
-        pass
-
-
-class BarDisplay:
-    """Shows a bar in the last line of a terminal; text sent to stderr scrolls above the bar."""
-
-    def __init__(self) -> None:
-        from rich import progress as bars
-        from rich.console import Console
-
-        self._stderr = sys.stderr
-        console = Console(file=self._stderr)
-        self._bar = bars.Progress(
-            bars.TextColumn("{task.percentage:>3.0f}%"),
-            bars.BarColumn(),
-            bars.TextColumn("{task.description}"),
-            console=console,
-            transient=True,
-            redirect_stderr=False,
-        )
-        self._task: Any = self._bar.add_task("starting", total=1.0)
-        self._bar.start()
-        # Not rich's own redirection: it breaks lines, which people copy, at the terminal's width.
-        self._above = _AboveBar(console, self._stderr)
-        sys.stderr = cast(TextIO, self._above)
-
-    def show(self, progress: Progress) -> None:
-        self._bar.update(self._task, completed=progress.share, description=line(progress))
-
-    def close(self) -> None:
-        self._above.close()
-        if sys.stderr is self._above:
-            sys.stderr = self._stderr
-        self._bar.stop()
-
-
-class _AboveBar:
-    """Replaces stderr while there is a bar: writes whole lines to the terminal, above the bar.
-
-    Not a subclass of `io.TextIOBase`, whose encoding is None: click bypasses such a stream.
-    """
-
-    def __init__(self, console: Console, file: TextIO) -> None:
-        self._console, self._file, self._line = console, file, ""
-        self._lock = threading.RLock()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def write(self, text: str) -> int:
-        with self._lock:
-            *lines, self._line = (self._line + text).split("\n")
-            if lines:
-                self._show("\n".join(lines))
-        return len(text)
-
-    def flush(self) -> None:
-        """Do nothing: the bar would overwrite half a line."""
-
-    def close(self) -> None:
-        """Write the last line, even if it does not end in a newline."""
-        if self._line:
-            self.write("\n")
-
-    def _show(self, text: str) -> None:
-        from rich.text import Text
-
-        self._console.print(Text.from_ansi(text), soft_wrap=True)
-
-
-def line(progress: Progress) -> str:
-    """Return *progress* as one line of text."""
-    left = progress.seconds_left()
-    words = [
-        f"{progress.committed:,}/{progress.shards:,} shards",
-        f"{progress.totals.rows_out:,} rows out",
-        f"{progress.failed:,} failed" if progress.failed else "",
-        f"{duration(progress.seconds)} so far",
-        f"{duration(left)} left" if left is not None else "",
-    ]
-    return ", ".join(word for word in words if word)
-
-
-def duration(seconds: float) -> str:
-    """Return *seconds* as short text: 42s, 3m10s, 2h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
