@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,19 +14,23 @@ from batchrunner.capability.module_snapshot import snapshots_of
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.driver.definition import RunDefinition
-from batchrunner.driver.dispatch import Dispatcher, Engine
+from batchrunner.driver.dispatch import Dispatcher
+from batchrunner.driver.engine import Engine
 from batchrunner.driver.finishing import declare_success, is_declared
 from batchrunner.driver.growth import Retry
 from batchrunner.driver.hooks import HookCalls, hooks_of
 from batchrunner.driver.opening import Opened, open_run
 from batchrunner.driver.packages import keep_versions
-from batchrunner.driver.progress import Display, NoDisplay, Progress
+from batchrunner.driver.progress import Display, FromStart, Phase, Progress
 from batchrunner.driver.recording import is_recorded, record_batch
 from batchrunner.driver.report import BatchReport, report_of
 from batchrunner.driver.run import Run
+from batchrunner.driver.sampling import Sample
 from batchrunner.driver.session import Session, Stop, open_session
 from batchrunner.driver.shard_outcomes import ShardOutcomes
 from batchrunner.driver.survey import Survey, take_survey
+from batchrunner.driver.tracker import Tracker
+from batchrunner.driver.trial import trial_of
 from batchrunner.errors import DamagedOutputError, InvalidSpecError, StorageError
 from batchrunner.execute.local import run_locally
 from batchrunner.execute.on_ray import run_on_ray
@@ -35,6 +40,8 @@ from batchrunner.hooks.registry import check_hook
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.views.dead_letters import most_frequent
+from batchrunner.views.displays import display_of
+from batchrunner.views.metrics import MetricsDisplay
 from batchrunner.views.report_data import RunReport, run_report
 from batchrunner.worker.work import Work
 
@@ -72,6 +79,7 @@ class BatchRunner:
         for hook in hooks:
             check_hook(type(hook).__name__, hook)
         self.spec, self._capability, self._hooks = spec, capability, tuple(hooks)
+        self._sample: Sample | None = None
         spec.remember_secrets()
 
     def plan(self, *, accept_changes: bool = False) -> Survey:
@@ -80,7 +88,30 @@ class BatchRunner:
         Raises:
             BatchRunnerError: What `run` would raise before it starts.
         """
-        return take_survey(self._run(), accept_changes=accept_changes)
+        return take_survey(
+            self._run(), accept_changes=accept_changes, starts_over=not self.spec.resume
+        )
+
+    def trial(self, *, limit: int | None = None, sample: float | str | None = None) -> BatchRunner:
+        """Return a runner of a trial: this spec over a few rows, which leaves its real run alone.
+
+        A trial writes into `_trial-<name>` beside the sink, starts over each time, calls no hooks and
+        is not recorded in the analytics store.
+
+        Args:
+            limit: Take the first rows of the source, at most this many.
+            sample: Take rows from all over the source, the same ones each time, and read little to
+                find them: a number of rows, or about a share of its bytes such as 0.01 or "1%".
+
+        Raises:
+            InvalidSpecError: The sink has no place beside it, or *limit* and *sample* are not one
+                amount.
+        """
+        if (limit is None) == (sample is None):
+            raise InvalidSpecError("a trial needs a limit or a sample, one of them")
+        runner = BatchRunner(trial_of(self.spec, limit=limit), capability=self._capability)
+        runner._sample = None if sample is None else Sample.of(sample)
+        return runner
 
     def run(
         self,
@@ -88,7 +119,7 @@ class BatchRunner:
         fresh: bool = False,
         accept_changes: bool = False,
         stop: Stop | None = None,
-        progress: Display | None = None,
+        progress: Display | str = "auto",
     ) -> BatchReport:
         """Run the shards that are not committed yet, and return a report.
 
@@ -96,7 +127,9 @@ class BatchRunner:
             fresh: Remove the run's output and start over.
             accept_changes: Go on although the spec, the code or the source changed.
             stop: Requests an early end; by default, after `execution.max_runtime`.
-            progress: Shows the progress.
+            progress: How to show progress, on stderr: `auto` is the live view on a terminal, one line
+                that is updated in a notebook, and plain lines elsewhere; the others are `live`, `plain`,
+                `json` and `off`. Or an object that shows it, whose `close` is called last.
 
         Raises:
             InvalidSpecError: The source cannot be read as the spec says. Nothing was started.
@@ -104,12 +137,13 @@ class BatchRunner:
             RunRefusedError: Going on might lose or mix rows. Nothing was touched.
             StorageError: Source, sink or checkpoint cannot be reached.
         """
-        return self._survey_and_run(
-            starts_over=fresh or not self.spec.resume,
-            accept_changes=accept_changes,
-            stop=stop,
-            display=progress,
-        )
+        with closing(display_of(progress)) as display:
+            return self._survey_and_run(
+                starts_over=fresh or not self.spec.resume,
+                accept_changes=accept_changes,
+                stop=stop,
+                display=display,
+            )
 
     def retry(
         self,
@@ -118,7 +152,7 @@ class BatchRunner:
         mended: bool = True,
         accept_changes: bool = False,
         stop: Stop | None = None,
-        progress: Display | None = None,
+        progress: Display | str = "auto",
     ) -> BatchReport:
         """Run the quarantined shards again, and all others that are not committed yet.
 
@@ -134,13 +168,17 @@ class BatchRunner:
 
         Raises:
             BatchRunnerError: As `run` does.
+            InvalidSpecError: This is the runner of a `trial`, which starts over each time.
         """
-        return self._survey_and_run(
-            retry=Retry(rows=rows, mended=mended),
-            accept_changes=accept_changes,
-            stop=stop,
-            display=progress,
-        )
+        if self._sample is not None:
+            raise InvalidSpecError("a trial is not retried, it starts over each time: call run")
+        with closing(display_of(progress)) as display:
+            return self._survey_and_run(
+                retry=Retry(rows=rows, mended=mended),
+                accept_changes=accept_changes,
+                stop=stop,
+                display=display,
+            )
 
     def report(self) -> RunReport:
         """Return the report of the run, from its checkpoint alone: at any time, also while it runs.
@@ -164,10 +202,10 @@ class BatchRunner:
         retry: Retry | None = None,
         accept_changes: bool,
         stop: Stop | None,
-        display: Display | None,
+        display: Display,
     ) -> BatchReport:
-        began = time.monotonic()
-        stop, display = stop or Stop.of(self.spec), display or NoDisplay()
+        stop, display = stop or Stop.of(self.spec), FromStart(display)
+        display.show(Progress.before_the_survey())
         run = self._run()
         take = partial(
             take_survey, accept_changes=accept_changes, retry=retry, starts_over=starts_over
@@ -177,13 +215,14 @@ class BatchRunner:
         survey = take(run)
         if _is_done(run, survey, retry):
             _warn(survey)
+            display.show(Progress.at_the_end(survey.plan.active, survey.output.committed))
             report = report_of(run, survey)
         elif stop.is_from_outside:
             report = replace(report_of(run, survey), stopped=stop.reason)
         else:
             run.check_can_start(starts_over=survey.starts_over)
             report = self._run_under_lease(run, take, retry, stop=stop, display=display)
-        return replace(report, seconds=time.monotonic() - began)
+        return replace(report, seconds=time.monotonic() - display.began)
 
     def _run_under_lease(
         self,
@@ -200,19 +239,21 @@ class BatchRunner:
             # Survey again, under the lease: another driver may have finished or started over since
             # the first survey. From here on only this driver changes the run. The source is listed
             # again, too: else a file that the other driver planned would seem to have vanished.
+            session.snapshot = lambda: {"phase": Phase.SURVEYING}
             run = replace(run, checkpoint=run.checkpoint.reopened())
             if retry:
                 run.checkpoint.release(check=session.check)
             survey = take(run)
             opened = _open(run, survey, session)
             hooks.begin(opened, survey, session)
+            display = _with_metrics(display, opened, session)
             outcomes = self._dispatch(opened, survey, session, display)
             report = _finish(opened, survey, outcomes, session)
             hooks.end(report)
             return report
 
     def _run(self) -> Run:
-        run = Run.of(self.spec, handed_over=self._capability)
+        run = Run.of(self.spec, handed_over=self._capability, sample=self._sample)
         run.definition.warn_of_opaque()
         return run
 
@@ -220,11 +261,16 @@ class BatchRunner:
         self, opened: Opened, survey: Survey, session: Session, display: Display
     ) -> ShardOutcomes:
         work, run = self._work(opened, survey, session), opened.run
-        progress = Progress.of(survey.plan.active, opened.committed, pending=opened.pending)
-        dispatcher = Dispatcher(work, session, progress, display, cleared=run.cleared)
+        shards = survey.plan.active
+        begun = Progress.of(shards, opened.committed, pending=opened.pending)
+        tracker = Tracker(begun, shards, self.spec.errors)
+        session.snapshot = lambda: tracker.progress().to_dict()
+        dispatcher = Dispatcher(work, session, tracker, display, cleared=run.cleared)
         if opened.pending:
+            display.show(tracker.progress())
             with run.definition.at_work() as imported:
                 dispatcher.go(opened.pending, _engine(run, session.stop, imported=imported))
+        display.show(tracker.finishing(failed=len(dispatcher.outcomes.failures)))
         return dispatcher.outcomes
 
     def _work(self, opened: Opened, survey: Survey, session: Session) -> Work:
@@ -271,6 +317,15 @@ def _engine(run: Run, stop: Stop, *, imported: Callable[[], None]) -> Engine:
     capability = run.definition.load()
     imported()
     return partial(run_on_ray, as_actors=isinstance(capability, type))
+
+
+def _with_metrics(display: Display, opened: Opened, session: Session) -> Display:
+    spec = opened.run.spec
+    if spec.execution.engine != "ray":
+        return display
+    measured = MetricsDisplay(display, run=spec.name, run_uid=opened.run_uid)
+    session.on_committed.append(measured.committed)
+    return measured
 
 
 def _finish(

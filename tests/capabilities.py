@@ -7,7 +7,9 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -157,6 +159,14 @@ def fails_until(rows, path):
     """Fails on the second shard until there is a file at *path*."""
     if not os.path.exists(path):
         return fails_on_5(rows)
+    return rows
+
+
+def waits_in_its_second_batch(rows, path):
+    """Waits for a file at *path* with the rows from the fifth on, as a call that hangs for a while."""
+    deadline = time.monotonic() + 240
+    while rows[0]["id"] >= 4 and not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
     return rows
 
 
@@ -500,4 +510,31 @@ def removes_at_99(rows, path):
     """Remove *path* when a row has the id 99, in place of a person who does so meanwhile."""
     if any(row["id"] == 99 for row in rows):
         shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+    return rows
+
+
+def prints_from_threads(rows, path):
+    """Prints from three threads at once and logs; before the last row, waits for *path*."""
+    number = rows[0]["id"]
+    threads = [
+        threading.Thread(target=print, args=(f"printed {number} by {who} to its end",))
+        for who in "abc"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    logging.getLogger("capabilities").warning("logged %d %sto its end", number, "word " * 40)
+    return waits_for_a_file(rows, path) if number == 59 else rows
+
+
+def echo_unless_13(row):
+    if row["id"] == 13:
+        raise ValueError("unlucky")
+    return row
+
+
+def terminates_its_driver(rows):
+    """A supervisor that stops the run while it works: the driver is this process."""
+    os.kill(os.getpid(), signal.SIGTERM)
     return rows

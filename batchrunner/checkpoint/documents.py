@@ -154,7 +154,7 @@ class Sentinel(_Document):
         sha256: SHA-256 of the part, in hex.
         write_id: Names the attempt that made the part.
         session: The driver session in which the part was made.
-        seconds: How long the attempt took, until its part was published.
+        seconds: How long the attempt took, until its part was whole.
         errors: Name of the dead-letter file in `errors/`; empty if there is none.
         errors_sha256: SHA-256 of that file, in hex; empty if there is none.
         source_hash: Hash of the bytes the shard was made of (`formats/hashing.py`); empty if unavailable.
@@ -163,8 +163,9 @@ class Sentinel(_Document):
             never compared to decide; 0.0 if unknown.
         reading: Seconds in which the attempt read the source.
         calling: Seconds in which it waited for the capability.
-        writing: Seconds in which it wrote and published the part. The three overlap, so their sum
-            may exceed *seconds*.
+        writing: Seconds in which it wrote the part, with a share of its worker's commit before: how
+            long its own takes is known only after its sentinel is durable. The three overlap, so
+            their sum may exceed *seconds*.
     """
 
     run_uid: str

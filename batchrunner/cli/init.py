@@ -11,9 +11,15 @@ from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say, show
 
 
+def _templates(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    from batchrunner.templates.making import TEMPLATES
+
+    return [name for name in TEMPLATES if name.startswith(begun)]
+
+
 @click.command("init")
-@click.argument("template", default="demo")
-@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.argument("template", default="demo", shell_complete=_templates)
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--list", "list_", is_flag=True, help="List the templates.")
 @output_option
 def command(template: str, folder: Path | None, list_: bool, output: str) -> None:

@@ -15,13 +15,16 @@ from typing import NoReturn, TextIO
 import click
 
 from batchrunner import __version__
+from batchrunner.cli.completion import with_spec_completion
 from batchrunner.cli.options import spec_words, specs_in
 from batchrunner.cli.terminal import harmless, say, say_error
 from batchrunner.cli.verbosity import Verbosity, verbose_option, with_verbose
 from batchrunner.errors import BatchRunnerError, describe
+from batchrunner.views.json_events import log_fields, meaning
 
 _COMMANDS = {
     "init": "Make a folder with a spec, a capability and data, to begin with.",
+    "doctor": "Check what a run needs: machine, Ray, capability, storage.",
     "run": "Run a spec, or resume it.",
     "plan": "List what a run would do and why; start nothing.",
     "validate": "Check a spec; touch nothing.",
@@ -34,7 +37,9 @@ _COMMANDS = {
     "clean": "List or remove the garbage of dead processes.",
     "runs": "List, show, compare and query recorded runs.",
     "jobs": "Run batches as jobs of a cluster; list, follow and cancel jobs.",
+    "show": "Print a spec as it is read, and where each value is from.",
     "schema": "Print the JSON Schema of specs.",
+    "completion": "Print the completion of commands and specs for a shell.",
 }
 
 
@@ -55,7 +60,9 @@ class _CurrentStderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            say(self.format(record))
+            text = self.format(record)
+            with meaning("log", **log_fields(record, text)):
+                say(text)
         except Exception:  # noqa: BLE001 - as in the standard handlers: logging must not end the run
             self.handleError(record)
 
@@ -69,7 +76,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in _COMMANDS:
             return None
-        return with_verbose(import_module(f"batchrunner.cli.{cmd_name}").command)
+        command = with_verbose(import_module(f"batchrunner.cli.{cmd_name}").command)
+        return with_spec_completion(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -145,14 +153,21 @@ def _fail(error: Exception, *, with_traceback: bool, arguments: Sequence[str]) -
         # Python flushes stdout when it exits, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if with_traceback:
-        say(_without_secrets("".join(traceback.format_exception(error))), end="")
+    code, message = _said(error, arguments)
+    details = _without_secrets("".join(traceback.format_exception(error))) if with_traceback else ""
+    kind = type(error).__name__
+    with meaning("error", type=kind, message=message, exit_code=code, traceback=details):
+        say(details, end="")
+        say_error(message)
+    return code
+
+
+def _said(error: Exception, arguments: Sequence[str]) -> tuple[int, str]:
+    """Return the exit code and the message of *error*."""
     if isinstance(error, BatchRunnerError):
-        say_error(_with_spec(_without_secrets(str(error)), arguments))
-        return error.exit_code
+        return error.exit_code, _with_spec(_without_secrets(str(error)), arguments)
     what = _without_secrets(describe(error))
-    say_error(f"internal error: {what}; run again with -v to see where")
-    return 1
+    return 1, f"internal error: {what}; run again with -v to see where"
 
 
 def _with_spec(text: str, arguments: Sequence[str]) -> str:

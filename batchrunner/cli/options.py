@@ -157,6 +157,25 @@ def storage_options(of: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     )
 
 
+def report_options(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds `--file` and `-o` to a command that makes the report *name*."""
+    file = click.option(
+        "-O",
+        "--file",
+        metavar="FILE",
+        help=f"Where to write it; - for stdout.  [default: {name}-report.html, and JSON to stdout]",
+    )
+    output = click.option(
+        "-o",
+        "--output",
+        type=click.Choice(("html", "json")),
+        default="html",
+        show_default=True,
+        help="A page for people, or its values for programs.",
+    )
+    return lambda command: file(output(command))
+
+
 def checkpoint_of(place: str, storage_options: Mapping[str, Any]) -> Checkpoint:
     """Open the checkpoint of *place*: a spec, or the checkpoint's folder or URI.
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from batchrunner.cli.options import load_spec, spec_options
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say
+from batchrunner.cli.trial import trial_of, trial_options
 
 
 @click.command("plan")
 @click.argument("spec", type=click.Path(dir_okay=False))
 @spec_options
+@trial_options
 @click.option("--accept-changes", is_flag=True, help="Plan as `run --accept-changes` would.")
 @output_option
-def command(spec: str, accept_changes: bool, output: str) -> None:
+def command(spec: str, accept_changes: bool, output: str, **trial: Any) -> None:
     """List the shards that `run SPEC` would process, and why. Writes and starts nothing."""
-    from batchrunner.runner import BatchRunner
-
-    runner = BatchRunner(load_spec(spec))
+    runner = trial_of(**trial).runner(load_spec(spec))
     survey = runner.plan(accept_changes=accept_changes)
     records = [
         {

@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from batchrunner.cli.options import checkpoint_of, is_spec, storage_options
+from batchrunner.cli.options import checkpoint_of, is_spec, report_options, storage_options
 from batchrunner.cli.terminal import put, say
 
-if TYPE_CHECKING:
-    from batchrunner.views.report_data import RunReport
-
-STDOUT = "-"
+_STDOUT = "-"
 
 
 @click.command("report")
 @click.argument("place")
-@click.option(
-    "-O",
-    "--file",
-    metavar="FILE",
-    help="Where to write it; - for stdout. By default NAME-report.html here, and JSON to stdout.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(("html", "json")),
-    default="html",
-    show_default=True,
-    help="A page for people, or its values for programs.",
-)
+@report_options("NAME")
 @storage_options("a PLACE that is no spec")
 def command(place: str, file: str | None, output: str, storage_options: dict[str, Any]) -> None:
     """Make a report of a run: one HTML file. PLACE is as for `status`.
@@ -45,24 +30,38 @@ def command(place: str, file: str | None, output: str, storage_options: dict[str
 
     checkpoint = checkpoint_of(place, storage_options)
     report = run_report(checkpoint, spec=place if is_spec(place) else "")
-    if output == "json":
-        write(json.dumps(report.to_dict(), indent=2) + "\n", file or STDOUT)
-    else:
-        write(report.to_html(), file or _default_name(report))
+    name = re.sub(r"[^\w.-]+", "-", report.name).strip(".-") or "batch"
+    write_report(report.to_html, report.to_dict, name=name, file=file, output=output)
     say(report.verdict.happened)
 
 
-def write(text: str, file: str) -> None:
-    """Write *text* to *file*, whole or not at all; `-` is stdout.
+def write_report(
+    html: Callable[[], str],
+    values: Callable[[], Any],
+    *,
+    name: str,
+    file: str | None,
+    output: str,
+) -> None:
+    """Write a report in the format *output* to *file*, whole or not at all; `-` is stdout.
 
     Raises:
         InvalidSpecError: The file cannot be written.
     """
+    if output == "json":
+        text, file = json.dumps(values(), indent=2) + "\n", file or _STDOUT
+    else:
+        text, file = html(), file or f"{name}-report.html"
+    if file == _STDOUT:
+        put(text)
+    else:
+        _write(text, file)
+        say(f"report: {file} ({len(text.encode()) / 1024:,.0f} KiB)")
+
+
+def _write(text: str, file: str) -> None:
     from batchrunner.errors import InvalidSpecError
 
-    if file == STDOUT:
-        put(text)
-        return
     path = Path(file)
     part = path.with_name(f".{path.name}.tmp")
     try:
@@ -74,9 +73,3 @@ def write(text: str, file: str) -> None:
         raise InvalidSpecError(
             f"{file} cannot be written: {error.strerror}; give another place with --file"
         ) from error
-    say(f"report: {file} ({len(text.encode()) / 1024:,.0f} KiB)")
-
-
-def _default_name(report: RunReport) -> str:
-    name = re.sub(r"[^\w.-]+", "-", report.name).strip(".-")
-    return f"{name or 'batch'}-report.html"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from batchrunner.cli.options import spec_options
-from batchrunner.cli.run import report_option
+from batchrunner.cli.run import progress_option, report_option
 
 
 @click.command("retry")
@@ -17,8 +17,9 @@ from batchrunner.cli.run import report_option
     is_flag=True,
     help="Go on although the spec or the source changed; recorded with your user name.",
 )
+@progress_option
 @report_option
-def command(spec: str, rows: bool, accept_changes: bool, output: str) -> int:
+def command(spec: str, rows: bool, accept_changes: bool, output: str, progress: str) -> int:
     """Run again what failed of SPEC, after a fix; published parts stay as they are.
 
     The quarantined shards are run again, and whatever else is not committed. A capability whose code
@@ -30,4 +31,5 @@ def command(spec: str, rows: bool, accept_changes: bool, output: str) -> int:
         spec,
         lambda runner, **how: runner.retry(rows=rows, accept_changes=accept_changes, **how),
         output=output,
+        progress=progress,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrunner.cli.options import store_options
+from batchrunner.cli.options import report_options, store_options
 from batchrunner.cli.rendering import output_option, print_record, print_records
 from batchrunner.cli.terminal import say
 from batchrunner.cli.terminal import show as show_text
@@ -94,6 +94,42 @@ def compare_(first: str, second: str, on: tuple[str, ...], output: str, **store:
     rows = [_shown(asdict(difference), output) for difference in differences]
     print_records(rows, output, first_to_go=["table"])
     say(f"{len(differences):,} values differ")
+
+
+@command.command("report")
+@click.argument("runs", nargs=-1)
+@click.option(
+    "--on",
+    multiple=True,
+    metavar="COLUMN",
+    help="Match records by this column, as in `runs compare`; may be repeated.",
+)
+@report_options("runs")
+@store_options
+def report_(runs: tuple[str, ...], on: tuple[str, ...], **how: Any) -> None:
+    """Compare RUNS in one HTML file: totals, seconds, failures, values that differ.
+
+    The others are held against the first. By default, the latest five of the capability that ran last.
+    """
+    from batchrunner.analytics.record import run_uid_of
+    from batchrunner.cli.report import write_report
+    from batchrunner.views.report_runs import runs_report
+
+    opened = _open(how["store"], how["storage_options"])
+    uids = [run_uid_of(run) for run in runs] or _latest(opened)
+    report = runs_report(opened, uids, on=on)
+    values = lambda: _plain(report.to_dict())  # noqa: E731 - called for one of the formats only
+    write_report(report.to_html, values, name="runs", file=how["file"], output=how["output"])
+
+
+def _latest(store: AnalyticsStore) -> list[str]:
+    from batchrunner.errors import RunNotFoundError
+
+    newest = store.list_runs(limit=1)
+    if not newest:
+        raise RunNotFoundError(f"{store.uri} has no runs to compare")
+    of_one = store.list_runs(limit=5, capability_id=newest[0].capability_id)
+    return [run.run_uid for run in of_one]
 
 
 @command.command()

@@ -11,56 +11,68 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 
 from batchrunner.cli.options import load_spec, shown_words, spec_words
+from batchrunner.cli.session_output import ForPeople, ForPrograms
 from batchrunner.cli.stopping import Watch
-from batchrunner.cli.terminal import put, say
-from batchrunner.driver.progress import (
-    BarDisplay,
-    Display,
-    LineDisplay,
-    NoDisplay,
-    Progress,
-    duration,
-)
-from batchrunner.driver.report import BatchReport
+from batchrunner.cli.terminal import put
+from batchrunner.cli.trial import Trial
+from batchrunner.driver.progress import Progress
+from batchrunner.driver.report import STOP_CODES, BatchReport
 from batchrunner.driver.session import Stop, StopReason
 from batchrunner.errors import BatchRunnerError, describe
-from batchrunner.runner import BatchRunner
 from batchrunner.spec import BatchSpec
+from batchrunner.views.progress_text import duration
 
+_NONE = Trial()
 _SHOWN_FAILURES = 10
 _KILLED = (
-    "\nstopped: a call held the interpreter and could not be broken off, so the process was killed; "
-    "committed shards are kept\nnext: {again}\n"
+    "stopped: a call held the interpreter and could not be broken off, so the process was killed; "
+    "committed shards are kept\nnext: {again}"
 )
 
 
-def run_session(spec: str, session: Callable[..., BatchReport], *, output: str) -> int:
+def run_session(
+    spec: str,
+    session: Callable[..., BatchReport],
+    *,
+    output: str,
+    progress: str,
+    trial: Trial = _NONE,
+) -> int:
     """Call *session* with a runner of *spec*, print its report and return its exit code.
 
     Signals stop the session, and its process ends in time even if a call hangs.
     """
     # Before Ray is imported: it would handle SIGTERM itself, and die of it.
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
-    loaded = load_spec(spec)
+    front = ForPrograms() if progress == "json" else ForPeople(progress)
+    real = load_spec(spec)
+    runner = trial.runner(real)
+    loaded = runner.spec
     if loaded.execution.engine == "ray":
         # Once this session has ended Ray, a thread still in a call would start another.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     stop = Stop.of(loaded)
-    display = _LastShown()
     watch = Watch(
         stop,
-        forced_text=lambda: _text_of_forced_end(stop, loaded, display.progress),
-        killed_text=_KILLED.format(again=_again()),
+        forced_text=lambda: front.forced_text(
+            _text_of_forced_end(stop, loaded, front.progress),
+            exit_code=STOP_CODES[stop.reason or StopReason.TERMINATED],
+        ),
+        killed_text=front.killed_text(_KILLED.format(again=_again())),
     )
-    with watch:
+    with watch, front.streams():
         # Programs parse the report, so what a capability prints must not mix with it.
         printed = redirect_stdout(sys.stderr) if output == "json" else nullcontext()
-        with closing(_display()) as display.inner, printed, _no_exit():
-            report = session(BatchRunner(loaded), stop=stop, progress=display)
+        with closing(front.begin()), printed, _no_exit():
+            report = session(runner, stop=stop, progress=front)
         watch.ends_with(report.exit_code)
         if output == "json":
             put(json.dumps(report.to_dict()) + "\n")
-        say(_text_of(report, spec=spec))
+        words = trial.words(spec, real=real, sink=report.sink)
+        text = _text_of(report, spec=words, is_trial=bool(trial))
+        if trial:
+            text += f"\na trial: the run itself is as it was\nthe run: batchrunner run {spec_words(spec)}"
+        front.end(report, text)
     return report.exit_code
 
 
@@ -76,25 +88,6 @@ def _no_exit() -> Iterator[None]:
         ) from error
 
 
-def _display() -> Display:
-    return BarDisplay() if sys.stderr.isatty() else LineDisplay()
-
-
-class _LastShown:
-    """Passes progress on to an inner display, and keeps the latest for the text of a forced end."""
-
-    def __init__(self) -> None:
-        self.inner: Display = NoDisplay()
-        self.progress: Progress | None = None
-
-    def show(self, progress: Progress) -> None:
-        self.progress = progress
-        self.inner.show(progress)
-
-    def close(self) -> None:
-        """Do nothing: `run_session` closes the inner display."""
-
-
 def _text_of_forced_end(stop: Stop, spec: BatchSpec, progress: Progress | None) -> str:
     """Return the text that replaces the report when the session is ended by force."""
     if progress is None:
@@ -108,8 +101,8 @@ def _text_of_forced_end(stop: Stop, spec: BatchSpec, progress: Progress | None) 
     return "\n".join(lines)
 
 
-def _text_of(report: BatchReport, *, spec: str) -> str:
-    """Return *report* as text, with the next command."""
+def _text_of(report: BatchReport, *, spec: str, is_trial: bool) -> str:
+    """Return *report* as text, with the next command; *spec* and its options are ready to paste."""
     state = "done" if report.ok else f"stopped ({report.stopped})" if report.stopped else "failed"
     shards = f"{report.shards_committed:,} of {report.shards:,} shards committed"
     lines = [
@@ -118,7 +111,7 @@ def _text_of(report: BatchReport, *, spec: str) -> str:
         f"output: {report.sink}",
         *_failures(report),
         *_traceback(report),
-        *_next(report, spec=spec_words(spec)),
+        *_next(report, spec=spec, is_trial=is_trial),
     ]
     return "\n".join(lines)
 
@@ -145,11 +138,13 @@ def _traceback(report: BatchReport) -> list[str]:
     return [text.rstrip() for text in texts if text][:1]
 
 
-def _next(report: BatchReport, *, spec: str) -> list[str]:
+def _next(report: BatchReport, *, spec: str, is_trial: bool) -> list[str]:
     has_rows = report.rows_failed or any(f.traceback for f in report.failures.values())
     lines = [f"see the rows that failed: batchrunner errors {spec}"] if has_rows else []
     if has_rows or report.failures:
         lines.append(f"what the workers printed and logged: batchrunner logs {spec}")
+    if is_trial:
+        return lines if report.ok else [*lines, f"next: fix it, then {_again()}"]
     if report.stopped is StopReason.ROW_ERRORS or not report.within_budget:
         lines.append(
             f"next: fix it, then batchrunner retry --rows {spec}; or raise errors.max_row_errors, "

@@ -32,7 +32,6 @@ _MARGIN_SECONDS = 4.5
 Kubernetes kills 30 s after SIGTERM."""
 
 _LAST_ACT_SECONDS = 0.75
-_CLEAR_BAR = "\r\x1b[2K\x1b[?25h"
 
 
 class Watch:
@@ -49,7 +48,8 @@ class Watch:
         Args:
             stop: Receives the requests of signals.
             forced_text: Returns how far the run is, to print in place of a report at a forced end.
-            killed_text: Printed by the watchdog when it has killed this process.
+            killed_text: Printed by the watchdog when it has killed this process; `@AT@` in it becomes
+                the time.
         """
         self._watchdog: Watchdog
         self._killed_text = killed_text
@@ -127,8 +127,7 @@ class Watch:
         code = self._code
         if code is None:
             code = STOP_CODES[self._stop.reason or StopReason.TERMINATED]
-            clear = _CLEAR_BAR if self._terminal.isatty() else ""
-            text = f"{clear}{self._forced_text()}\n".encode(errors="replace")
+            text = f"{self._forced_text()}\n".encode(errors="replace")
             # In a thread, past every buffer and lock: the reader of the pipe may hang as well.
             threading.Thread(target=self._write, args=(text,), daemon=True).start()
             time.sleep(_POLL_SECONDS)
@@ -200,7 +199,7 @@ while time.monotonic() < end:
         end = min(end, time.monotonic() + (grace if stops == 1 else hurry))
 if os.getppid() == driver:
     os.kill(driver, signal.SIGKILL)
-    os.write(2, text.encode())
+    os.write(2, text.replace("@AT@", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())).encode())
 """
 
 

@@ -1,37 +1,24 @@
-"""Prints all text for the terminal, escaped: rows, file names and the like cannot steer it.
-
-A row that holds `ESC ]52;…` would write the clipboard of the user, a carriage return would overwrite a
-line, and U+202E would reverse one.
-"""
+"""Prints all text for the terminal, escaped: rows, file names and the like cannot steer it."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-import unicodedata
 
 import click
 
-_HARMLESS = "\n\t\u200c\u200d"
-"""Not printable for Python, but unable to steer a terminal. The last two join letters and emoji."""
+from batchrunner.views.harmless import harmless, on_one_line
 
-
-def harmless(text: str) -> str:
-    """Return *text* with characters that could steer a terminal escaped; its lines stay lines."""
-    if text.isascii() and text.isprintable():  # the fast path of nearly every text
-        return text
-    return "".join(map(_escaped, text))
-
-
-def on_one_line(text: str) -> str:
-    """Return *text* as `harmless` does, with line breaks and tabs escaped, too."""
-    return harmless(text.replace("\n", "\\n").replace("\t", "\\t"))
-
-
-def _escaped(char: str) -> str:
-    if char.isprintable() or char in _HARMLESS or unicodedata.category(char) == "Zs":
-        return char
-    return char.encode("unicode_escape").decode()
+__all__ = [
+    "columns",
+    "harmless",
+    "on_one_line",
+    "put",
+    "say",
+    "say_error",
+    "say_in_place",
+    "show",
+]
 
 
 def say(text: str, *, end: str = "\n") -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from batchrunner.checkpoint import Quarantine, Sentinel
 from batchrunner.checkpoint.marks import remove_marks
 from batchrunner.driver.clearing import ClearedRuns
-from batchrunner.driver.progress import Display, Progress
+from batchrunner.driver.engine import Engine
+from batchrunner.driver.progress import Display
 from batchrunner.driver.session import Session, StopReason
 from batchrunner.driver.shard_outcomes import ShardOutcomes
+from batchrunner.driver.tracker import Tracker
+from batchrunner.driver.waves import waves
 from batchrunner.errors import RayUnavailableError, StorageError
 from batchrunner.shard import Shard, Slicing
 from batchrunner.worker.committer import Committer
@@ -20,14 +24,14 @@ from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import stop_key
 from batchrunner.worker.work import Work
 
-Engine = Callable[[Work, Sequence[Shard]], Iterator[Receipt | None]]
-"""Processes each shard at least once; yields receipts in any order, None when a worker begins."""
-
 _log = logging.getLogger(__name__)
 
 _ROUNDS = 3
 """How often a session hands out a shard that storage fails; storage itself retries each time."""
 _TICK_SECONDS = 0.25
+_SHOW_SECONDS = 0.1
+_SHARE_WITHOUT_SHOW = 30
+"""How many times as long as the display took the loop goes on before the display is shown again."""
 _DROP_SECONDS = 0.5
 _INDEX_EVERY = 5000
 """How many sentinels go into one index; the next session reads one file in place of them."""
@@ -45,7 +49,7 @@ class Dispatcher:
         self,
         work: Work,
         session: Session,
-        progress: Progress,
+        tracker: Tracker,
         display: Display,
         *,
         cleared: ClearedRuns,
@@ -53,7 +57,8 @@ class Dispatcher:
         self.outcomes = ShardOutcomes()
         self._cleared = cleared
         self._work, self._session = work, session
-        self._progress, self._display = progress, display
+        self._tracker, self._display = tracker, display
+        self._next_show = 0.0
         self._checkpoint = work.checkpoint()
         self._shards: dict[int, Shard] = {}
         self._not_indexed: dict[int, Sentinel] = {}
@@ -100,12 +105,13 @@ class Dispatcher:
                 break
 
     def _run_round(self, engine: Engine, shards: Sequence[Shard]) -> None:
-        items = self._noting_begin(engine(self._work, shards))
+        self._tracker.begin(shards, failed=len(self.outcomes.failures))
+        items = self._noting_begin(engine(self._work, shards, hear=self._tracker.hear))
         with read_ticking(items, seconds=_TICK_SECONDS, patience=self._patience) as receipts:
             for receipt in self._until_ray_is_gone(receipts):
                 if receipt is not None:
                     self._take(receipt)
-                self._display.show(self._progress.failing(len(self.outcomes.failures)))
+                self._show()
                 self._pass_stop_on()
                 if not self._is_worth_waiting():
                     return
@@ -113,7 +119,18 @@ class Dispatcher:
     def _noting_begin(self, items: Iterator[Receipt | None]) -> Iterator[Receipt | None]:
         for item in items:
             self._has_begun = True
+            self._tracker.is_ready()
             yield item
+
+    def _show(self) -> None:
+        """Show the progress, so seldom that it takes a small share of this thread's time."""
+        began = time.monotonic()
+        if began < self._next_show:
+            return
+        self._tracker.count_failed(len(self.outcomes.failures))
+        self._display.show(self._tracker.progress())
+        now = time.monotonic()
+        self._next_show = now + max(_SHOW_SECONDS, _SHARE_WITHOUT_SHOW * (now - began))
 
     def _until_ray_is_gone(self, receipts: Iterator[Receipt | None]) -> Iterator[Receipt | None]:
         """Yield *receipts*; end without an error if a signal to the process group ended Ray."""
@@ -170,6 +187,7 @@ class Dispatcher:
             self._take_sentinel(receipt.shard, receipt.sentinel)
 
     def _take_failure(self, shard: int, failure: Failure) -> None:
+        self._tracker.fail(shard)
         if len(self.outcomes.failures) <= _FAILURES_LOGGED:
             self._session.log_event("shard_failed", shard=shard, why=failure.reason)
         if self.outcomes.is_hopeless:
@@ -178,12 +196,13 @@ class Dispatcher:
             self._session.stop.request(StopReason.ROW_ERRORS)
 
     def _take_sentinel(self, shard: int, sentinel: Sentinel) -> None:
-        self._progress = self._progress.committing(self._shards[shard], sentinel)
+        self._tracker.commit(shard, sentinel)
         self._not_indexed[shard] = sentinel
-        self._session.on_committed(self._shards[shard], sentinel)
+        for call in self._session.on_committed:
+            call(self._shards[shard], sentinel)
         if len(self._not_indexed) >= _INDEX_EVERY:
             self._write_index()
-        if self._progress.exceeds(self._work.spec.errors):
+        if self._tracker.exceeds_budget:
             self._session.stop.request(StopReason.ROW_ERRORS)
 
     def _pass_stop_on(self) -> None:
@@ -233,21 +252,3 @@ class Dispatcher:
         for shard in waiting:
             for receipt in committer.commit_deferred(shard, self.outcomes.deferred.pop(shard.id)):
                 self._take(receipt)
-
-
-def waves(shards: Iterable[Shard]) -> list[list[Shard]]:
-    """Split *shards* into waves to run in order: a shard of dead letters runs after its origin.
-
-    Both are pending only after `verify --repair` moved damaged parts away. Committing the origin
-    again stores its dead letters again, which the other shard retries.
-    """
-    ordered: list[list[Shard]] = [[]]
-    wave_of: dict[int, int] = {}
-    # By id: a shard of dead letters has a higher id than its origin, whose wave must be set first.
-    for shard in sorted(shards, key=lambda shard: shard.id):
-        wave = wave_of.get(shard.start, -1) + 1 if shard.slicing is Slicing.DEAD_LETTERS else 0
-        wave_of[shard.id] = wave
-        if wave == len(ordered):
-            ordered.append([])
-        ordered[wave].append(shard)
-    return ordered

@@ -54,7 +54,7 @@ class HookCalls:
         self._threads = [HookThread(name, hook) for name, hook in self._hooks]
         self._session = _HookedSession(opened, survey, session)
         self._put("on_run_start", self._session.started(), drops=False)
-        session.on_committed = self._committed
+        session.on_committed.append(self._committed)
 
     def end(self, report: BatchReport) -> None:
         """Call `on_run_end` about *report*."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from batchrunner.checkpoint import Generation, PlanFacts
+from batchrunner.driver.sampling import Picked, Sample, picked
 from batchrunner.driver.source_files import Opener, SourceFile, opener_of
 from batchrunner.errors import InputChangedError, InvalidSpecError
 from batchrunner.formats.contract import Format, Sharding, Slice
@@ -75,16 +76,21 @@ class Slicer:
     """Cuts files into slices; reads each file only once.
 
     Results are cached because a driver surveys twice, and a cut by rows reads the whole file.
+    With a *sample*, a new plan holds that much of the source only.
     """
 
-    def __init__(self, opener: Opener) -> None:
-        self._opener = opener
+    def __init__(self, opener: Opener, sample: Sample | None = None) -> None:
+        self._opener, self.sample = opener, sample
         self._slices: dict[tuple[SourceFile, Sharding, int | None], list[Slice]] = {}
 
     @classmethod
-    def of(cls, spec: BatchSpec) -> Slicer:
+    def of(cls, spec: BatchSpec, *, sample: Sample | None = None) -> Slicer:
         """Return a slicer of the source files of *spec*."""
-        return cls(opener_of(spec))
+        return cls(opener_of(spec), sample)
+
+    def sampled(self, files: Sequence[SourceFile], sample: Sample) -> list[Picked]:
+        """Return slices of *files* that hold the *sample*."""
+        return picked(files, sample, cut=self.slices, opener=self._opener)
 
     def slices(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Slice]:
         """Return the slices of *file*, of at most *limit* rows in all. Safe in several threads."""
@@ -122,7 +128,11 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slice
     sink_format = spec.sink.format or (files[0].kind.format if files else DEFAULT)
     spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
-    shards = _number(_cut(files, sharding, limit=spec.source.limit, slicer=slicer), first_id=0)
+    if slicer.sample is None or slicer.sample.share == 1:
+        pieces = _cut(files, sharding, limit=spec.source.limit, slicer=slicer)
+    else:
+        pieces = slicer.sampled(files, slicer.sample)
+    shards = _number(pieces, first_id=0)
     width = max(5, len(str(max(len(shards) - 1, 0))))
     compression = spec.sink.compression or format_named(sink_format).default_compression
     facts = PlanFacts(width, sink_format, compression, sharding.unit, sharding.count)

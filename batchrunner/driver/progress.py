@@ -1,24 +1,20 @@
-"""The progress of a run, and its display: a bar on a terminal, elsewhere a line every 30 s."""
+"""The progress of a run, and what shows it."""
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
+from typing import Any, Protocol
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import ErrorsSpec
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-LINE_SECONDS = 30.0
+_FIRST_SECONDS = 2.0
+"""How long workers must have run before their speed says something."""
 
 
 class Phase(StrEnum):
@@ -65,6 +61,7 @@ class Progress:
         slowest: Id and seconds so far of the shard that has been in flight longest; None if none is.
         states: The state of each shard in the order of the plan, one byte each: `.` pending, `~` in
             flight, `#` committed in this session, `=` committed before, `x` failed or quarantined.
+        ids: Id of each shard in the order of the plan.
     """
 
     shards: int
@@ -85,6 +82,7 @@ class Progress:
     rows_allowed: int | None = None
     slowest: tuple[int, float] | None = None
     states: bytes = b""
+    ids: tuple[int, ...] = ()
 
     @classmethod
     def before_the_survey(cls) -> Progress:
@@ -97,8 +95,10 @@ class Progress:
         cls, shards: Sequence[Shard], committed: Mapping[int, Sentinel], *, pending: Iterable[Shard]
     ) -> Progress:
         """Return the progress of a run with *shards*; this session runs those in *pending*."""
-        totals = Totals.of(shards, committed)
-        retried = sum(shard.stop for shard in pending if shard.slicing is Slicing.DEAD_LETTERS)
+        totals, todo = Totals.of(shards, committed), {shard.id: shard for shard in pending}
+        retried = sum(
+            shard.stop for shard in todo.values() if shard.slicing is Slicing.DEAD_LETTERS
+        )
         done = sum(shard.weight for shard in shards if shard.id in committed)
         return cls(
             shards=len(shards),
@@ -108,8 +108,14 @@ class Progress:
             weight_done=done,
             weight_before=done,
             resumed=len(committed),
-            states=bytes(COMMITTED_BEFORE if s.id in committed else PENDING for s in shards),
+            states=bytes(_state(shard.id, committed, todo) for shard in shards),
+            ids=tuple(shard.id for shard in shards),
         )
+
+    @classmethod
+    def at_the_end(cls, shards: Sequence[Shard], committed: Mapping[int, Sentinel]) -> Progress:
+        """Return the progress of a run with *shards* of which none will run."""
+        return replace(cls.of(shards, committed, pending=()), phase=Phase.FINISHING)
 
     def committing(self, shard: Shard, sentinel: Sentinel) -> Progress:
         """Return the progress after *shard* is committed with *sentinel*."""
@@ -133,8 +139,15 @@ class Progress:
 
         The number of rows of the run is extrapolated from the committed shards, by their size.
         """
-        likely = self.totals.rows_in * self.weight / max(self.weight_done, 1)
-        return self.totals.rows_failed > policy.allowed(likely)
+        return self.totals.rows_failed > policy.allowed(self._likely_rows())
+
+    def allowed(self, policy: ErrorsSpec) -> int | None:
+        """Return how many rows *policy* allows the whole run to fail; None if that is unknown yet."""
+        is_known = isinstance(policy.max_row_errors, int) or self.totals.rows_in
+        return int(policy.allowed(self._likely_rows())) if is_known else None
+
+    def _likely_rows(self) -> float:
+        return self.totals.rows_in * self.weight / max(self.weight_done, 1)
 
     @property
     def seconds(self) -> float:
@@ -143,13 +156,55 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """Share of the work that is done, from 0 to 1, measured by the size of the shards."""
-        return self.weight_done / max(self.weight, 1)
+        """Share of the work that is done, from 0 to 1, measured by the size of the shards.
+
+        Rows in flight count: it moves within a shard. It goes back when a worker dies.
+        """
+        return min((self.weight_done + self.weight_in_flight) / max(self.weight, 1), 1.0)
 
     def seconds_left(self) -> float | None:
-        """Estimate the seconds to the end, by this session's speed; None before its first shard."""
-        gained = self.weight_done - self.weight_before
-        return self.seconds * (self.weight - self.weight_done) / gained if gained > 0 else None
+        """Estimate the seconds to the end, by this session's speed; None before there is one.
+
+        The time before a worker was ready does not count: starting Ray and loading a model take as
+        long for a small run as for a large one.
+        """
+        elapsed = time.monotonic() - (self.began if self.loaded is None else self.loaded)
+        done = self.weight_done + self.weight_in_flight
+        gained = done - self.weight_before
+        if gained <= 0 or elapsed < _FIRST_SECONDS:
+            return None
+        return max(elapsed * (self.weight - done) / gained, 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values, without the states of the shards."""
+        left = self.seconds_left()
+        return {
+            "phase": str(self.phase),
+            **{name: getattr(self, name) for name in _STORED},
+            **asdict(self.totals),
+            "slowest_shard": self.slowest[0] if self.slowest else None,
+            "slowest_seconds": round(self.slowest[1], 1) if self.slowest else None,
+            "share": round(self.share, 4),
+            "seconds": round(self.seconds, 1),
+            "running_seconds": None
+            if self.loaded is None
+            else round(time.monotonic() - self.loaded, 1),
+            "seconds_left": None if left is None else round(left),
+        }
+
+
+_STORED = (
+    *("shards", "committed", "resumed", "failed"),
+    *("workers", "workers_busy", "rows_in_flight", "rows_allowed"),
+    *("weight", "weight_done", "weight_in_flight"),
+)
+
+
+def _state(shard: int, committed: Container[int], pending: Container[int]) -> int:
+    """Return the state of *shard* before any is handed out; one in neither is quarantined."""
+    if shard in committed:
+        return COMMITTED_BEFORE
+    return PENDING if shard in pending else FAILED
 
 
 class Display(Protocol):
@@ -162,6 +217,19 @@ class Display(Protocol):
         """Remove the display, if it stays on the screen. Called last."""
 
 
+class FromStart:
+    """Passes progress on to a display, as of the one session that began when this object was made."""
+
+    def __init__(self, display: Display) -> None:
+        self._display, self.began = display, time.monotonic()
+
+    def show(self, progress: Progress) -> None:
+        self._display.show(replace(progress, began=self.began))
+
+    def close(self) -> None:
+        self._display.close()
+
+
 class NoDisplay:
     """Shows nothing."""
 
@@ -170,111 +238,3 @@ class NoDisplay:
 
     def close(self) -> None:
         pass
-
-
-class LineDisplay:
-    """Prints a line of progress at most every `LINE_SECONDS`."""
-
-    def __init__(
-        self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._stream, self._clock = stream or sys.stderr, clock
-        self._next = clock() + LINE_SECONDS
-
-    def show(self, progress: Progress) -> None:
-        if self._clock() >= self._next:
-            self._next = self._clock() + LINE_SECONDS
-            print(line(progress), file=self._stream, flush=True)
-
-    def close(self) -> None:
-        pass
-
-
-class BarDisplay:
-    """Shows a bar in the last line of a terminal; text sent to stderr scrolls above the bar."""
-
-    def __init__(self) -> None:
-        from rich import progress as bars
-        from rich.console import Console
-
-        self._stderr = sys.stderr
-        console = Console(file=self._stderr)
-        self._bar = bars.Progress(
-            bars.TextColumn("{task.percentage:>3.0f}%"),
-            bars.BarColumn(),
-            bars.TextColumn("{task.description}"),
-            console=console,
-            transient=True,
-            redirect_stderr=False,
-        )
-        self._task: Any = self._bar.add_task("starting", total=1.0)
-        self._bar.start()
-        # Not rich's own redirection: it breaks lines, which people copy, at the terminal's width.
-        self._above = _AboveBar(console, self._stderr)
-        sys.stderr = cast(TextIO, self._above)
-
-    def show(self, progress: Progress) -> None:
-        self._bar.update(self._task, completed=progress.share, description=line(progress))
-
-    def close(self) -> None:
-        self._above.close()
-        if sys.stderr is self._above:
-            sys.stderr = self._stderr
-        self._bar.stop()
-
-
-class _AboveBar:
-    """Replaces stderr while there is a bar: writes whole lines to the terminal, above the bar.
-
-    Not a subclass of `io.TextIOBase`, whose encoding is None: click bypasses such a stream.
-    """
-
-    def __init__(self, console: Console, file: TextIO) -> None:
-        self._console, self._file, self._line = console, file, ""
-        self._lock = threading.RLock()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def write(self, text: str) -> int:
-        with self._lock:
-            *lines, self._line = (self._line + text).split("\n")
-            if lines:
-                self._show("\n".join(lines))
-        return len(text)
-
-    def flush(self) -> None:
-        """Do nothing: the bar would overwrite half a line."""
-
-    def close(self) -> None:
-        """Write the last line, even if it does not end in a newline."""
-        if self._line:
-            self.write("\n")
-
-    def _show(self, text: str) -> None:
-        from rich.text import Text
-
-        self._console.print(Text.from_ansi(text), soft_wrap=True)
-
-
-def line(progress: Progress) -> str:
-    """Return *progress* as one line of text."""
-    left = progress.seconds_left()
-    words = [
-        f"{progress.committed:,}/{progress.shards:,} shards",
-        f"{progress.totals.rows_out:,} rows out",
-        f"{progress.failed:,} failed" if progress.failed else "",
-        f"{duration(progress.seconds)} so far",
-        f"{duration(left)} left" if left is not None else "",
-    ]
-    return ", ".join(word for word in words if word)
-
-
-def duration(seconds: float) -> str:
-    """Return *seconds* as short text: 42s, 3m10s, 2h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -12,6 +12,7 @@ from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.ownership import Ownership, SinkOwner
 from batchrunner.driver.plan import Slicer
 from batchrunner.driver.same_bytes import Comparer
+from batchrunner.driver.sampling import Sample
 from batchrunner.spec import BatchSpec
 
 
@@ -31,15 +32,17 @@ class Run(RunLocation):
     slicer: Slicer
 
     @classmethod
-    def of(cls, spec: BatchSpec, *, handed_over: Any = None) -> Run:
+    def of(cls, spec: BatchSpec, *, handed_over: Any = None, sample: Sample | None = None) -> Run:
         """Open sink and checkpoint of *spec*; *handed_over* replaces its capability, if given.
+
+        With a *sample*, a new plan holds that much of the source only.
 
         Raises:
             StorageError: Sink or checkpoint cannot be reached.
         """
         at = RunLocation.of(spec)
         definition = RunDefinition(spec, handed_over)
-        reading = Comparer.of(spec), Slicer.of(spec)
+        reading = Comparer.of(spec), Slicer.of(spec, sample=sample)
         return Run(spec, at.sink, at.checkpoint, definition, *reading)
 
     @property

@@ -129,14 +129,17 @@ class Session:
         id: Identifies the session.
         epoch: The fencing number of its lease.
         stop: The stop, which a signal, a deadline or the session itself requests.
-        on_committed: Called with each shard that this session commits and its sentinel, which is
-            durable; must neither wait nor raise.
+        snapshot: Returns how far the session is, as plain values; called in another thread, at each
+            renewal.
+        on_committed: Called, one after the other, with each shard that this session commits and its
+            sentinel, which is durable; must neither wait nor raise.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, stop: Stop, id_: str, lease: Lease) -> None:
         self.id, self.epoch = id_, lease.epoch
         self.stop = stop
-        self.on_committed: Callable[[Shard, Sentinel], None] = lambda _, __: None
+        self.snapshot: Callable[[], Mapping[str, Any]] = dict
+        self.on_committed: list[Callable[[Shard, Sentinel], None]] = []
         self._checkpoint, self._lease = checkpoint, lease
         self._displaced: LeaseHeldError | None = None
         self._events: list[bytes] = []
@@ -175,7 +178,7 @@ class Session:
         except LeaseHeldError as error:
             self._lose(error)
             raise
-        self.save_events()
+        self.save_events(is_last=False)
 
     def end(self) -> None:
         """Make the event log durable, then release the lease if this driver still holds it."""
@@ -199,12 +202,23 @@ class Session:
         with self._lock:
             self._events.append(orjson.dumps(event) + b"\n")
 
-    def save_events(self) -> None:
-        """Make the event log, as it is now, durable."""
+    def save_events(self, *, is_last: bool = True) -> None:
+        """Make the event log, as it is now, durable; unless *is_last*, with a `progress` event at its end."""
+        progress = b"" if is_last else self._progress()
         with self._lock:
-            event_log = b"".join(self._events)
+            event_log = b"".join([*self._events, progress])
         # The whole log each time: S3 cannot append, and an interrupted put leaves the old one.
         self._checkpoint.storage.put(f"sessions/{self.id}.jsonl", event_log)
+
+    def _progress(self) -> bytes:
+        """Return how far the session is as one more line, which the next save replaces."""
+        try:
+            facts = self.snapshot()
+        except Exception as error:  # noqa: BLE001 - the lease must be renewed, whatever is displayed
+            _log.debug("no progress to store: %r", error)
+            facts = {}
+        event = {"at": datetime.now(UTC).isoformat(), "action": "progress", **facts}
+        return orjson.dumps(event) + b"\n"
 
 
 def _line(action: str, facts: Mapping[str, Any]) -> str:

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 
 from batchrunner.execute.payload import pickled
 from batchrunner.shard import Shard
+from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
 from batchrunner.worker.process import ShardWorker
+from batchrunner.worker.pulse import Pulse, beating
 from batchrunner.worker.receipt import Receipt
 from batchrunner.worker.stopping import StopSignal
 from batchrunner.worker.work import Work
 from batchrunner.worker.worker_log import WorkerLog
 
+_BEAT_SECONDS = 0.25
+
 
 def run_locally(
-    work: Work, shards: Sequence[Shard], *, stop: StopSignal
+    work: Work, shards: Sequence[Shard], *, stop: StopSignal, hear: Callable[[Heartbeat], None]
 ) -> Iterator[Receipt | None]:
     """Process *shards* in order, and yield None when the work begins, then the receipts.
+
+    Meanwhile, *hear* is called with heartbeats, in another thread.
 
     Raises:
         CapabilityImportError: The capability cannot be imported or built.
     """
-    with _stored_log(work), closing(ShardWorker(work, pickled=lambda: pickled(work))) as worker:
+    pulse = Pulse()
+    with ExitStack() as stack:
+        stack.enter_context(_stored_log(work))
+        stack.enter_context(beating(pulse, hear, seconds=_BEAT_SECONDS))
+        worker = ShardWorker(work, pickled=lambda: pickled(work), pulse=pulse)
+        stack.enter_context(closing(worker))
+        pulse.phase = WorkerPhase.RUNNING
         yield None
         for receipts in worker.process(shards, stop=stop):
             yield from receipts
+        pulse.phase = WorkerPhase.IDLE
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
 from subprocess import Popen
@@ -17,22 +17,28 @@ from typing import Any
 
 from batchrunner.errors import RayUnavailableError
 from batchrunner.execute.bare_ray_data import replaced, without_helper_actors
+from batchrunner.execute.first_wave import hold_back
 from batchrunner.execute.payload import Payload
 from batchrunner.execute.ray_connection import connected, warn_when_overdue, workers_that_fit
+from batchrunner.execute.ray_heartbeats import Hear, beat_seconds, heard
 from batchrunner.execute.ray_worker import GroupActor, process_group
 from batchrunner.shard import Shard
 from batchrunner.spec import ExecutionSpec
+from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
 from batchrunner.worker.receipt import Receipt
 from batchrunner.worker.work import Work
 
 _SERVICES = "ray._private.services"
 
 
-def run_on_ray(work: Work, shards: Sequence[Shard], *, as_actors: bool) -> Iterator[Receipt | None]:
+def run_on_ray(
+    work: Work, shards: Sequence[Shard], *, as_actors: bool, hear: Hear
+) -> Iterator[Receipt | None]:
     """Process *shards* on Ray and yield receipts as they come, in any order.
 
     A shard may be processed more than once: Ray may run a group again, whole or in part, finished or
-    not. A None between the receipts means that a worker has started.
+    not. A None between the receipts means that a worker has started. Meanwhile, *hear* is called with
+    heartbeats, in another thread.
 
     Raises:
         RayUnavailableError: Ray is not there, fails, or never has room for a worker.
@@ -40,6 +46,7 @@ def run_on_ray(work: Work, shards: Sequence[Shard], *, as_actors: bool) -> Itera
     with ExitStack() as stack:
         with _own_process_groups():
             stack.enter_context(connected(work.spec.ray))
+        hear(Heartbeat("", WorkerPhase.LOADING))
         for adapted in (without_helper_actors, _quiet_logs, _ray_errors):
             stack.enter_context(adapted())
         execution = work.spec.execution
@@ -52,8 +59,11 @@ def run_on_ray(work: Work, shards: Sequence[Shard], *, as_actors: bool) -> Itera
             compute = _task_pool(None if execution.concurrency is None else min(most, len(groups)))
         context = _context()
         if work.first is not None:  # other workers wait for the schema of this shard
-            _hold_back(context, tasks=min(fitting, most, len(groups)))
-        dataset = _dataset(work, groups, compute=compute, context=context)
+            hold_back(context, tasks=min(fitting, most, len(groups)))
+        seconds = beat_seconds(min(most, len(groups)))
+        payload = Payload.of(work, beat_seconds=seconds)
+        dataset = _dataset(payload, work.spec.execution, groups, compute=compute, context=context)
+        stack.enter_context(heard(work.session, hear, seconds=seconds))
         batches = dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
         with warn_when_overdue(execution) as has_started:
             for batch in batches:
@@ -68,7 +78,14 @@ def _bounds(concurrency: int | tuple[int, int] | None, fitting: int) -> tuple[in
     return (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
 
 
-def _dataset(work: Work, groups: Sequence[Sequence[Shard]], *, compute: Any, context: Any) -> Any:
+def _dataset(
+    payload: Payload,
+    execution: ExecutionSpec,
+    groups: Sequence[Sequence[Shard]],
+    *,
+    compute: Any,
+    context: Any,
+) -> Any:
     import ray.data
 
     as_tasks = isinstance(compute, ray.data.TaskPoolStrategy)
@@ -81,8 +98,8 @@ def _dataset(work: Work, groups: Sequence[Sequence[Shard]], *, compute: Any, con
             batch_size=1,
             batch_format="pyarrow",
             compute=compute,
-            **{"fn_kwargs" if as_tasks else "fn_constructor_kwargs": {"payload": Payload.of(work)}},
-            **_resources(work.spec.execution),
+            **{"fn_kwargs" if as_tasks else "fn_constructor_kwargs": {"payload": payload}},
+            **_resources(execution),
         )
 
 
@@ -160,48 +177,6 @@ def make_groups(
             if start >= len(queue):
                 break
     return groups
-
-
-_FIRST_WAVE = "batchrunner.first_wave"
-
-
-def _hold_back(context: Any, *, tasks: int) -> None:
-    """Make Ray Data submit only *tasks* tasks until all of them have started.
-
-    Ray Data submits its tasks in order, but Ray does not start them in order: if there are more tasks
-    than there is room for, the first may start last (seen in every second run of 14 tasks on two cores,
-    Ray 2.60). Workers that wait for the first shard's schema would then hold the cores that it needs.
-
-    A release of Ray without this kind of policy submits all at once, and nothing else changes.
-    """
-    with suppress(ImportError):
-        from ray.data._internal.execution import backpressure_policy
-
-        key = backpressure_policy.ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
-        usual = context.get_config(key, backpressure_policy.ENABLED_BACKPRESSURE_POLICIES)
-        context.set_config(key, [*usual, FirstWave])
-        context.set_config(_FIRST_WAVE, tasks)
-
-
-class FirstWave:
-    """Limits the tasks submitted at first, with the methods of Ray's `BackpressurePolicy`."""
-
-    name = "FirstWave"
-
-    def __init__(self, data_context: Any, topology: Any, resource_manager: Any) -> None:  # noqa: ARG002 - Ray's signature
-        self._tasks: int = data_context.get_config(_FIRST_WAVE)
-
-    def can_add_input(self, op: Any) -> bool:
-        """Return whether *op* may submit another task. A first output shows that a task started."""
-        metrics = op.metrics
-        return bool(
-            metrics.num_tasks_submitted < self._tasks
-            or metrics.num_tasks_have_outputs >= self._tasks
-        )
-
-    def max_task_output_bytes_to_read(self, op: Any) -> int | None:  # noqa: ARG002 - Ray's signature
-        """Return None: no limit."""
-        return None
 
 
 @contextmanager

@@ -27,15 +27,17 @@ class Payload:
         key: The session's id: a process keeps its worker for as long as the key is the same.
         import_paths: The folders to import from.
         work: The pickled `Work`.
+        beat_seconds: After how many seconds a worker sends its next heartbeat.
     """
 
     key: str
     import_paths: tuple[str, ...]
     work: bytes
+    beat_seconds: float
 
     @classmethod
-    def of(cls, work: Work) -> Payload:
-        return cls(work.session, work.import_paths, pickled(work))
+    def of(cls, work: Work, *, beat_seconds: float) -> Payload:
+        return cls(work.session, work.import_paths, pickled(work), beat_seconds)
 
     def unpack(self) -> Work:
         import_from(self.import_paths)

@@ -48,6 +48,17 @@ def environment_kept() -> Iterator[None]:
         yield
 
 
+def authentication_at(address: str) -> str:
+    """Return, in words, how this process authenticates to the cluster at *address*; no token is in it.
+
+    Raises:
+        RayUnavailableError: As `authenticated`.
+    """
+    if _mode_for(address) == _DISABLED:
+        return "without a token"
+    return f"with the token in {_place_of_token()}"
+
+
 @contextmanager
 def _environment(mode: str | None) -> Iterator[None]:
     before = os.environ.get(_MODE)

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from batchrunner.checkpoint.marks import Witness
 from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.execute.payload import Payload
+from batchrunner.execute.ray_heartbeats import Sender
 from batchrunner.shard import Shard
 from batchrunner.user_code import contained
+from batchrunner.worker.heartbeat import WorkerPhase
 from batchrunner.worker.process import ShardWorker
+from batchrunner.worker.pulse import Pulse, beating
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import Grace, StoredStop
 from batchrunner.worker.work import Work
@@ -26,7 +30,11 @@ class GroupActor:
     """Processes groups of shards with a capability that is built once."""
 
     def __init__(self, payload: Payload) -> None:
-        self._worker = _RayWorker(payload)
+        pulse = Pulse()
+        # For as long as this process lives: an idle actor still holds its GPU.
+        self._beating = _beating(pulse, payload)
+        self._beating.__enter__()
+        self._worker = _RayWorker(payload, pulse)
 
     def __call__(self, batch: Any) -> Iterator[Any]:
         yield from self._worker.receipts(batch)
@@ -34,43 +42,57 @@ class GroupActor:
 
 def process_group(batch: Any, *, payload: Payload) -> Iterator[Any]:
     """Process one group of shards in a task; the process keeps the capability for its next task."""
-    if payload.key not in _workers:
-        # Ray reuses processes for later sessions: the earlier capability must free its memory.
-        for earlier in _workers.values():
-            earlier.end()
-        _workers.clear()
-        _workers[payload.key] = _RayWorker(payload)
-    yield from _workers[payload.key].receipts(batch)
+    known = _workers.get(payload.key)
+    pulse = known.pulse if known else Pulse()
+    with _beating(pulse, payload):
+        if known is None:
+            # Ray reuses processes for later sessions: the earlier capability must free its memory.
+            for earlier in _workers.values():
+                earlier.end()
+            _workers.clear()
+            _workers[payload.key] = _RayWorker(payload, pulse)
+        yield from _workers[payload.key].receipts(batch)
 
 
 _workers: dict[str, _RayWorker] = {}
 
 
+def _beating(pulse: Pulse, payload: Payload) -> AbstractContextManager[None]:
+    return beating(pulse, Sender(payload.key), seconds=payload.beat_seconds)
+
+
 class _RayWorker:
     """Holds a `ShardWorker`, or the failure to build it, which each receipt then reports."""
 
-    def __init__(self, payload: Payload) -> None:
+    def __init__(self, payload: Payload, pulse: Pulse) -> None:
+        self.pulse = pulse
         self._failure: Failure | None = None
         self._log = WorkerLog().begin()  # before the user's modules are imported, which may print
         try:
             work = _unpacked(payload)
             self._log.store_in(work.checkpoint().storage, session=work.session)
             self._worker = ShardWorker(
-                work, pickled=lambda: payload.work, witness=_witness(work.session)
+                work,
+                pickled=lambda: payload.work,
+                witness=_witness(work.session),
+                pulse=pulse,
             )
             poll = Grace(work.spec.execution.grace_period).poll
             self._stop = StoredStop(work.checkpoint().storage, work.session, poll=poll)
         except CapabilityImportError as error:
             self._failure = Failure(Cause.IMPORT, str(error))
+        pulse.phase = WorkerPhase.IDLE
 
     def receipts(self, batch: Any) -> Iterator[Any]:
         """Yield a table with None when the work begins, then a table for each list of receipts."""
         import pyarrow as pa
 
+        self.pulse.phase = WorkerPhase.RUNNING
         yield pa.table({"receipts": [pickle.dumps([None])]})
         group = pickle.loads(batch.column("group")[0].as_py())  # noqa: S301 - written by our driver
         for receipts in self._process(group):
             yield pa.table({"receipts": [pickle.dumps(receipts)]})
+        self.pulse.phase = WorkerPhase.IDLE
         self._log.store()  # Ray may end this process as soon as the last task is over
 
     def end(self) -> None:

@@ -122,7 +122,7 @@ class BatchCapability:
         # `retry`, not `run`: a user who submits a batch again wants its quarantined shards retried,
         # too. But not `mended`: accepting changed code unasked would mix the outputs of two versions.
         try:
-            return self._runner().retry(mended=False)
+            return self._runner().retry(mended=False, progress="off")
         except SpecChangedError as error:
             raise SpecChangedError(f"{error}\n{_DECIDED}") from error
 

@@ -11,7 +11,7 @@ from batchrunner.views.report_lanes import lanes_of
 from batchrunner.views.report_markup import Html, el
 from batchrunner.views.report_page import chart, section
 from batchrunner.views.report_times import Rates, gaps_of, rates_of, timed
-from batchrunner.views.report_words import long_duration, share
+from batchrunner.views.report_words import counted, long_duration, share
 
 _SIGNS: Mapping[ShardState, tuple[Html, ...]] = {
     ShardState.NOW: (),
@@ -37,7 +37,7 @@ def charts_of(report: RunReport) -> Iterator[Html]:
         yield section("Rows a second", id_="rates", note=_untimed(report))
     if sentinels:
         lanes = lanes_of(report.axis, sentinels)
-        caption = f"{len(lanes.workers) + lanes.left_out:,} workers."
+        caption = f"{counted(len(lanes.workers) + lanes.left_out, 'worker')}."
         if lanes.left_out:
             caption += f" The {len(lanes.workers):,} busiest are drawn."
         if lanes.failures:
@@ -53,7 +53,7 @@ def _untimed(report: RunReport) -> str:
     if not count:
         return ""
     return (
-        f"{count:,} shards are missing here: an earlier batchrunner committed them, which did not "
+        f"{counted(count, 'shard')} missing here, committed by an earlier batchrunner, which did not "
         "record when. The sessions below have their rows."
     )
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from batchrunner.checkpoint import Sentinel
 from batchrunner.views.report_sessions import SessionFacts
 
-_BINS = 240
+_BINS, _SHORTEST_BIN = 240, 0.1
 _WIDEST_GAP = 0.06
 """Share of the time at work up to which a gap is drawn to scale; a longer one is drawn as wide as this."""
 
@@ -105,7 +105,7 @@ class Rates:
 
 def rates_of(axis: Axis, sentinels: Sequence[Sentinel]) -> Rates:
     """Return the rate in each bin; the rows of a shard are spread evenly over its attempt."""
-    step = nice_step(axis.length / _BINS)
+    step = max(nice_step(axis.length / _BINS), _SHORTEST_BIN)
     bins = [[0.0] * max(1, math.ceil((span.stop - span.start) / step)) for span in axis.spans]
     starts = [span.start for span in axis.spans]
     for one in sentinels:

@@ -9,9 +9,10 @@ from typing import Any
 
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.session import StopReason
+from batchrunner.views.look import state_of
 from batchrunner.views.report_cells import ShardState
 from batchrunner.views.report_reading import RunFacts
-from batchrunner.views.status import state_of
+from batchrunner.views.report_words import counted
 
 DAMAGED = "damaged"
 _KEPT = "Committed parts are never touched again: the next session keeps them and makes the rest."
@@ -107,12 +108,12 @@ class _Case:
     @property
     def stopped(self) -> str:
         """Why the last session stopped; empty if it did not say."""
-        last = self.documents.last_events[-1:] or ({},)
-        return str(last[0].get("stopped") or "")
+        ended = (e for e in self.documents.last_events if e.get("action") == "session_ended")
+        return str(next(ended, {}).get("stopped") or "")
 
     @property
     def progress(self) -> str:
-        return f"{self.committed:,} of {_counted(self.shards, 'shard')} committed"
+        return f"{self.committed:,} of {counted(self.shards, 'shard')} committed"
 
     def tone(self, state: str) -> str:
         if state == "complete":
@@ -134,10 +135,10 @@ class _Case:
 
     def _complete(self) -> tuple[str, str]:
         failed = self.totals.rows_failed
-        rows = f"{_counted(self.totals.rows_in, 'row')} in, {self.totals.rows_out:,} out"
+        rows = f"{counted(self.totals.rows_in, 'row')} in, {self.totals.rows_out:,} out"
         why = f"{failed:,} failed" if failed else "none failed"
-        kept = f" The {_counted(failed, 'failed row')} are kept as dead letters." if failed else ""
-        happened = f"Complete: all {_counted(self.shards, 'shard')} committed; {rows}, {why}."
+        kept = f" The {counted(failed, 'failed row')} are kept as dead letters." if failed else ""
+        happened = f"Complete: all {counted(self.shards, 'shard')} committed; {rows}, {why}."
         if not self.shards:
             happened = "Complete: the source has no rows, and so the output has none."
         return (
@@ -176,11 +177,11 @@ class _Case:
         if self.stopped:
             return f"Stopped ({self.stopped}): {self.progress}.", _KEPT
         if failed:
-            return f"Failed: {_counted(failed, 'shard')} failed; {self.progress}.", _KEPT
+            return f"Failed: {counted(failed, 'shard')} failed; {self.progress}.", _KEPT
         return f"Ended early: {self.progress}.", _KEPT
 
     def _failed(self) -> tuple[str, str]:
-        rows = f"{self.totals.rows_failed:,} of {_counted(self.totals.rows_in, 'row')}"
+        rows = f"{self.totals.rows_failed:,} of {counted(self.totals.rows_in, 'row')}"
         return (
             (
                 f"Failed: every shard is committed, but {rows} failed, which is more than "
@@ -238,7 +239,3 @@ class _Case:
             yield Step("After a fix, go on", f"batchrunner {again} {spec}")
         else:
             yield Step("Go on", f"batchrunner run {spec}")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -7,6 +7,11 @@ from datetime import UTC, datetime
 _UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB")
 
 
+def counted(number: int, what: str) -> str:
+    """Return *number* with *what* it counts: 1 shard, 2,000 shards."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def bytes_of(count: float) -> str:
     """Return a size as people write it: 640 bytes, 1.2 GB."""
     unit = 0

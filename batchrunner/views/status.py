@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
-from batchrunner.checkpoint import Checkpoint, Sentinel
-from batchrunner.checkpoint.lease import Lease, current_lease
+from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.totals import Totals
-from batchrunner.driver.plan import StoredPlan
-from batchrunner.errors import ObjectNotFoundError
+from batchrunner.views.look import Look, RunState, look_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +19,8 @@ class Status:
         run_uid: Names the run.
         state: complete, running, "running elsewhere, or lost", interrupted, stopped; or failed, when
             every shard is committed but too many rows failed.
+        phase: What the session does while it runs: surveying, starting (Ray), loading (the
+            capability), running or finishing; empty if it does not run, or is not known yet.
         shards: How many shards the run has.
         committed: How many shards are complete.
         quarantined: How many shards are quarantined until `retry`.
@@ -33,14 +29,26 @@ class Status:
         rows_out: Rows in their parts.
         rows_failed: Rows that failed, without those that succeeded in a retry.
         bytes_out: Size of their parts.
+        rows_in_flight: Rows that have gone through the capability in shards that are not committed.
+        rows_allowed: How many rows may fail; None if that is not known yet, or it does not run.
+        workers: Number of workers that were heard of lately.
+        workers_busy: Number of those that have shards.
+        slowest_shard: The shard that has been in flight longest; None if none is.
+        slowest_seconds: How long that is.
+        stuck: If that is far longer than others took, a sentence that says so; else empty.
         driver: The driver that runs it, or ran it last.
+        last_renewal: When that driver last renewed its lease, by its clock, ISO 8601; empty if it
+            never did, or the session is over.
+        silent_seconds: How long ago that was, by the clock here; None without one.
         seconds_left: Estimated seconds to the end while it runs; None when there is no estimate.
         checkpoint: URI of the checkpoint.
+        next: The next command to paste.
     """
 
     name: str
     run_uid: str
     state: str
+    phase: str
     shards: int
     committed: int
     quarantined: int
@@ -49,92 +57,81 @@ class Status:
     rows_out: int
     rows_failed: int
     bytes_out: int
+    rows_in_flight: int
+    rows_allowed: int | None
+    workers: int
+    workers_busy: int
+    slowest_shard: int | None
+    slowest_seconds: float | None
+    stuck: str
     driver: str
+    last_renewal: str
+    silent_seconds: int | None
     seconds_left: int | None
     checkpoint: str
+    next: str
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def status_of(checkpoint: Checkpoint) -> Status:
+def status_of(checkpoint: Checkpoint, *, place: str = "", spec: str = "SPEC") -> Status:
     """Read the status of a run. Needs no lease, and delays no driver.
+
+    Args:
+        checkpoint: The checkpoint of the run.
+        place: How the next command names the run; by default, by the URI of its checkpoint.
+        spec: How the next command names its spec.
 
     Raises:
         ObjectNotFoundError: There is no run.
         DamagedOutputError: The run's record or its plan cannot be read.
     """
-    record = checkpoint.run()
-    generations = checkpoint.generations()
-    if record is None:
-        checkpoint.refuse_without_record()
-    if record is None or not generations:
-        raise ObjectNotFoundError(
-            f"there is no run in {checkpoint.storage.uri}; check the path, or start one with "
-            "`batchrunner run SPEC`"
-        )
-    shards = StoredPlan.of(generations).active
-    active = {shard.id for shard in shards}
-    sentinels = checkpoint.sentinels()
-    committed = {i: sentinel for i, sentinel in sentinels.good.items() if i in active}
-    quarantined = [i for i in checkpoint.quarantined() if i in active and i not in committed]
-    lease = current_lease(checkpoint.storage)
-    events = _events_of(checkpoint, lease)
-    state = state_of(lease, events, whole=len(committed) == len(active))
+    look = look_at(checkpoint)
     return Status(
-        name=record.name,
-        run_uid=record.run_uid,
-        state=state,
-        shards=len(active),
-        committed=len(committed),
-        quarantined=len(quarantined),
-        damaged=len(sentinels.damaged),
-        **asdict(Totals.of(shards, committed)),
-        driver=str(lease) if lease else "",
-        seconds_left=_left(events, lease, committed, len(active)) if "running" in state else None,
+        name=look.record.name,
+        run_uid=look.record.run_uid,
+        state=look.state,
+        shards=len(look.shards),
+        committed=len(look.committed),
+        quarantined=len(look.quarantined),
+        damaged=len(look.damaged),
+        **asdict(Totals.of(look.shards, look.committed)),
+        **_live(look),
+        stuck=look.stuck,
+        driver=str(look.lease) if look.lease else "",
+        last_renewal=look.last_renewal.isoformat(timespec="seconds") if look.last_renewal else "",
+        silent_seconds=look.silent_seconds,
         checkpoint=checkpoint.storage.uri,
+        next=next_command(look, place=place or checkpoint.storage.uri, spec=spec),
     )
 
 
-def _events_of(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, Any]]:
-    """Return the events of the last session; none if they are missing or damaged."""
-    try:
-        data = checkpoint.storage.get(f"sessions/{lease.owner.session if lease else ''}.jsonl")
-    except ObjectNotFoundError:
-        return []
-    try:
-        events = [orjson.loads(line) for line in data.splitlines()]
-        return [{**event, "at": datetime.fromisoformat(event["at"])} for event in events]
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-    ):  # without them, the state follows from the records alone
-        return []
+def _live(look: Look) -> dict[str, Any]:
+    progress = look.progress
+    return {
+        "phase": progress.get("phase", ""),
+        "rows_in_flight": progress.get("rows_in_flight", 0),
+        "rows_allowed": progress.get("rows_allowed"),
+        "workers": progress.get("workers", 0),
+        "workers_busy": progress.get("workers_busy", 0),
+        "slowest_shard": progress.get("slowest_shard"),
+        "slowest_seconds": progress.get("slowest_seconds"),
+        "seconds_left": progress.get("seconds_left"),
+    }
 
 
-def state_of(lease: Lease | None, events: Sequence[Mapping[str, Any]], *, whole: bool) -> str:
-    """Return the state of a run, by its lease, the *events* of its last session, and whether it is *whole*."""
-    # The last event decides, not the sentinels alone: with too many failed rows a run is not complete.
-    if whole and (not events or events[-1].get("complete")):
-        return "complete"
-    if lease is None or lease.released:
-        return "failed" if whole else "stopped"
-    if not lease.owner.is_here():
-        return "running elsewhere, or lost"
-    return "running" if lease.owner.is_alive() else "interrupted"
-
-
-def _left(
-    events: Sequence[Mapping[str, Any]],
-    lease: Lease | None,
-    committed: Mapping[int, Sentinel],
-    shards: int,
-) -> int | None:
-    """Estimate the seconds to the end from this session's speed; None before its first shard."""
-    session = lease.owner.session if lease else ""
-    of_session = sum(sentinel.session == session for sentinel in committed.values())
-    if not events or not of_session:
-        return None
-    elapsed: float = (datetime.now(UTC) - events[0]["at"]).total_seconds()
-    return round(elapsed * (shards - len(committed)) / of_session)
+def next_command(look: Look, *, place: str, spec: str) -> str:
+    """Return the next command: what a tired person may paste without harm."""
+    if look.damaged:
+        return f"batchrunner verify --repair {spec}"
+    if look.state is RunState.RUNNING:
+        return f"batchrunner {'logs' if look.stuck else 'status --watch'} {place}"
+    if look.state is RunState.FAILED:
+        return f"batchrunner errors {place}"
+    if look.state is RunState.COMPLETE:
+        failed = Totals.of(look.shards, look.committed).rows_failed
+        return f"batchrunner errors {place}" if failed else f"batchrunner verify {spec}"
+    is_rest_quarantined = len(look.committed) + len(look.quarantined) == len(look.shards)
+    # `run` is safe also where the driver may be alive: it waits, and takes over only from a dead one.
+    return f"batchrunner {'retry' if look.quarantined and is_rest_quarantined else 'run'} {spec}"

@@ -17,6 +17,7 @@ from batchrunner.formats.schema_error import SchemaError
 from batchrunner.shard import Shard
 from batchrunner.worker.capability_runs import record_runs
 from batchrunner.worker.part import Part
+from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.receipt import Cause, DeferredCommit, Failure, Receipt
 from batchrunner.worker.resolving import BatchOutput
 from batchrunner.worker.schema import SinkSchema
@@ -31,11 +32,17 @@ time since the last commit. Small parts share the cost of a sync; large or slow 
 
 
 class Committer:
-    """Writes and commits the parts of one worker. Not safe in several threads at once."""
+    """Writes and commits the parts of one worker. Not safe in several threads at once.
 
-    def __init__(self, work: Work, schema: SinkSchema | None = None) -> None:
-        """Prepare to write parts of *work*, with the caller's *schema* or else a new one."""
-        self._work = work
+    Attributes:
+        pulse: The pulse of the worker, which knows what each attempt has taken so far.
+    """
+
+    def __init__(
+        self, work: Work, schema: SinkSchema | None = None, pulse: Pulse | None = None
+    ) -> None:
+        """Prepare to write parts of *work*, with the caller's *schema* and *pulse* or else new ones."""
+        self._work, self.pulse = work, pulse or Pulse()
         self._sink, self._checkpoint = work.sink(), work.checkpoint()
         self._schema = schema or work.schema()
         self._open: dict[int, Part] = {}
@@ -51,6 +58,7 @@ class Committer:
 
     def append(self, shard: Shard, output: BatchOutput, *, rows_in: int) -> None:
         """Add *output*, which comes from *rows_in* rows of *shard*, to the part of the shard."""
+        began = time.monotonic()
         part = self._part(shard)
         part.rows_in += rows_in
         for piece in output.pieces:
@@ -60,6 +68,7 @@ class Committer:
             if part.dead_letters is None:
                 part.dead_letters = DeadLetterFile(self._checkpoint.records.stage())
             part.dead_letters.append(output.dead_letters)
+        self.pulse.attempt(shard.id).writing += time.monotonic() - began
 
     def finish(self, shard: Shard, *, source_hash: str = "") -> list[Receipt]:
         """Finish the part of *shard*; return the receipts of all shards now committed or deferred.
@@ -116,7 +125,7 @@ class Committer:
         """
         finished, self._finished = self._finished, {}
         runs, self._runs = self._runs, {}
-        self._last_commit = time.monotonic()
+        began = self._last_commit = time.monotonic()
         if not finished:
             return []
         try:
@@ -128,6 +137,7 @@ class Committer:
         except StorageError as error:
             failure = Failure(Cause.STORAGE, str(error))
             return [Receipt(shard, failure=failure) for shard in finished]
+        self.pulse.commit_share = (time.monotonic() - began) / len(finished)
         for shard in refused:
             finished.pop(shard).discard()
         return [
@@ -171,9 +181,11 @@ class Committer:
         return self._open[shard.id]
 
     def _close(self, shard: Shard, part: Part, *, result: DeferredCommit | None = None) -> None:
+        began = time.monotonic()
         facts = part.finish()
         del self._open[shard.id]
         result = result or self._result(shard, part)
+        now, attempt = time.monotonic(), self.pulse.attempt(shard.id)
         sentinel = Sentinel(
             run_uid=self._work.run_uid,
             shard=shard.id,
@@ -185,10 +197,15 @@ class Committer:
             sha256=facts.sha256,
             write_id=facts.write_id,
             session=self._work.session,
-            seconds=facts.seconds,
+            seconds=round(now - attempt.since, 3),
             errors=result.errors,
             errors_sha256=result.errors_sha256,
             source_hash=result.source_hash,
+            worker=self.pulse.worker,
+            began=round(attempt.began, 3),
+            reading=round(attempt.reading, 3),
+            calling=round(attempt.calling, 3),
+            writing=round(attempt.writing + now - began + self.pulse.commit_share, 3),
         )
         self._runs[shard.id] = part.runs
         self._finished[shard.id] = Finished(

@@ -26,7 +26,8 @@ class Heartbeat:
     """What one worker is doing.
 
     Attributes:
-        worker: Names the worker, `<host>-<pid>`.
+        worker: Names the worker, `<host>-<pid>`; empty in the one that an engine sends once it is
+            ready and waits for its workers.
         phase: What it does.
         rows: By id of each shard that it has begun and not ended, the rows that have gone through
             the capability in this attempt.

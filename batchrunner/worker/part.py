@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,7 +71,6 @@ class Part:
         self.runs: list[CompletedRun] = []
         self.source_hash = ""
         self.write_id = uuid.uuid4().hex
-        self._began = time.monotonic()
         self._format, self._name = facts.part_format, facts.format
         self._counted = CountedFile(self.staged.file)
         with writing_in(self._name):
@@ -137,8 +135,7 @@ class Part:
                 f"the part has {size:,} bytes and {rows:,} rows where {self._counted.size:,} and "
                 f"{self.rows_out:,} were written: check the worker's disk, then run `batchrunner retry SPEC`"
             )
-        seconds = round(time.monotonic() - self._began, 3)
-        return PartFacts(size, self._counted.sha256(), self.write_id, seconds)
+        return PartFacts(size, self._counted.sha256(), self.write_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,4 +145,3 @@ class PartFacts:
     bytes: int
     sha256: str
     write_id: str
-    seconds: float

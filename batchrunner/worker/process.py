@@ -23,6 +23,7 @@ from batchrunner.worker.calling import Caller
 from batchrunner.worker.capability_loading import direct_caller
 from batchrunner.worker.committer import GROUP_PARTS, Committer
 from batchrunner.worker.isolation import IsolatedCaller
+from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.shard_group import BATCHES_AHEAD, BATCHES_BEHIND, ShardGroup
@@ -34,7 +35,12 @@ class ShardWorker:
     """Processes shards with one capability, which it builds once."""
 
     def __init__(
-        self, work: Work, *, pickled: Callable[[], bytes], witness: Witness | None = None
+        self,
+        work: Work,
+        *,
+        pickled: Callable[[], bytes],
+        witness: Witness | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         """Load and build the capability.
 
@@ -43,13 +49,14 @@ class ShardWorker:
             pickled: Returns *work* pickled, for an isolated process.
             witness: Decides which deaths of workers count against a shard; by default, as for a
                 worker in the driver's process.
+            pulse: Where to note what the worker is at; by default, where nothing reads it.
 
         Raises:
             CapabilityImportError: The capability cannot be imported or built.
         """
         work.prepare()
         self._work, self._pickled = work, pickled
-        self._witness = witness or Witness(work.session)
+        self._witness, self._pulse = witness or Witness(work.session), pulse or Pulse()
         self._checkpoint = work.checkpoint()
         self._records = self._checkpoint.records
         self._schema = work.schema()
@@ -203,10 +210,20 @@ class ShardWorker:
         with marked(self._records, ids, session=session, node=node):
             self._types.begin(is_final=not is_first)
             self._budget.begin(ids)
+            committer = Committer(self._work, self._schema, self._pulse)
             group = ShardGroup(
-                self._work, caller, self._budget, schema=self._schema, types=self._types
+                self._work, caller, self._budget, committer=committer, types=self._types
             )
-            yield from group.process(shards, stop=stop)
+            yield from self._noting_ends(group.process(shards, stop=stop))
+
+    def _noting_ends(self, receipts: Iterator[list[Receipt]]) -> Iterator[list[Receipt]]:
+        try:
+            for together in receipts:
+                for receipt in together:
+                    self._pulse.end(receipt.shard)
+                yield together
+        finally:
+            self._pulse.end_all()
 
     def close(self) -> None:
         """End the processes and threads that the calls of the capability use."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -80,7 +80,7 @@ PositionsToRetry = Callable[[Shard], frozenset[int]]
 
 
 def read_shards(
-    shards: Sequence[Shard],
+    shards: Iterable[Shard],
     source: SourceSpec,
     *,
     batch_size: int,
@@ -89,7 +89,8 @@ def read_shards(
 ) -> Iterator[Step]:
     """Yield all steps of the first shard, in the order of its rows, then those of the next one.
 
-    Never raises for a shard that cannot be read: its last step has the failure.
+    A shard is taken from *shards* when its reading begins. Never raises for a shard that cannot be
+    read: its last step has the failure.
     """
     for shard in shards:
         try:

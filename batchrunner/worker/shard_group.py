@@ -7,6 +7,7 @@ the shard's rows.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -26,7 +27,7 @@ from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from batchrunner.worker.reading import Read, Step, read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.resolving import BatchOutput, Resolver
-from batchrunner.worker.schema import RowTypes, SinkSchema
+from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.stopping import Grace, StopSignal, until_stopped
 from batchrunner.worker.work import Work
 
@@ -42,13 +43,13 @@ class ShardGroup:
         caller: Caller | IsolatedCaller,
         budget: Budget,
         *,
-        schema: SinkSchema,
+        committer: Committer,
         types: RowTypes,
     ) -> None:
         self._work, self._caller, self._budget = work, caller, budget
         self._types = types
         self._resolver = Resolver(caller.submit, work.spec.errors, types, budget=budget)
-        self._committer = Committer(work, schema)
+        self._committer, self._pulse = committer, committer.pulse
         # Only the calling thread adds to `_failed`, and only the writing thread to `_dropped`, so
         # neither needs a lock. `_failed` stops calls for a shard before the writing thread gets its
         # failure.
@@ -78,7 +79,7 @@ class ShardGroup:
             )
             drain = Grace(self._work.spec.execution.grace_period).drain
             for step, answer in self._call(until_stopped(ahead, stop, drain=drain)):
-                output = self._output(step, answer)
+                output = self._timed_output(step, answer)
                 nbytes = 0 if isinstance(output, Failure) else output.nbytes
                 yield from behind.do(self._write, Read.of(step), output, nbytes=nbytes)
                 if self._budget.is_hopeless:
@@ -88,8 +89,21 @@ class ShardGroup:
             yield from behind.finish()
 
     def _steps(self, shards: Sequence[Shard]) -> Iterator[Step]:
+        """Yield the steps of *shards*; the attempt at each begins when its reading does."""
+        steps, began = self._read(shards), time.monotonic()
+        for step in steps:
+            self._pulse.attempt(step.shard.id).reading += time.monotonic() - began
+            yield step
+            began = time.monotonic()
+
+    def _begun(self, shards: Sequence[Shard]) -> Iterator[Shard]:
+        for shard in shards:
+            self._pulse.begin(shard.id)
+            yield shard
+
+    def _read(self, shards: Sequence[Shard]) -> Iterator[Step]:
         return read_shards(
-            shards,
+            self._begun(shards),
             self._work.spec.source,
             # A capability run is long: one that fails must not make others run again.
             batch_size=1 if self._by_run else self._work.spec.execution.batch_size,
@@ -122,6 +136,14 @@ class ShardGroup:
                 nbytes -= pending[0][0].nbytes
                 yield pending.popleft()
         yield from pending
+
+    def _timed_output(self, step: Step, answer: Answer | None) -> BatchOutput | Failure:
+        attempt, began = self._pulse.attempt(step.shard.id), time.monotonic()
+        output = self._output(step, answer)
+        attempt.calling += time.monotonic() - began
+        attempt.rows += step.rows
+        attempt.bytes += step.nbytes
+        return output
 
     def _output(self, step: Step, answer: Answer | None) -> BatchOutput | Failure:
         """Return the output of *step*, or why it fails the shard; empty if that failed before."""

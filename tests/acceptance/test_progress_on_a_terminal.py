@@ -53,7 +53,7 @@ def test_no_line_is_glued_to_the_bar(tmp_path):
 
     assert code == 128 + signal.SIGINT, shown
     text = CONTROL.sub(b"", shown)
-    assert b"0/2 shards, 0 rows out" in text  # there was a bar
+    assert b"0 of 2" in text  # there was a bar
     lines = (
         b"session_started epoch=1 pid=",
         b"plan_made shards=2 pending=2",

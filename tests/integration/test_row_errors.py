@@ -375,9 +375,11 @@ def test_receipts_that_are_lost_are_looked_up_or_made_again(tmp_path, monkeypatc
     """Ray drops what a task yields that it runs again; neither commits nor failures vanish so."""
     rounds = []
 
-    def forgetful(work, shards, *, stop):
+    def forgetful(work, shards, *, stop, hear):
         rounds.append([shard.id for shard in shards])
-        for number, receipt in enumerate(filter(None, run_locally(work, shards, stop=stop))):
+        for number, receipt in enumerate(
+            filter(None, run_locally(work, shards, stop=stop, hear=hear))
+        ):
             if number % 3 == 1 or len(rounds) > 1:
                 yield receipt
 
@@ -398,9 +400,9 @@ def test_a_commit_that_storage_denies_is_looked_up_not_made_again(tmp_path, monk
     """Its answer was lost, and so was that of the look after it."""
     rounds = []
 
-    def denied(work, shards, *, stop):
+    def denied(work, shards, *, stop, hear):
         rounds.append([shard.id for shard in shards])
-        for receipt in filter(None, run_locally(work, shards, stop=stop)):
+        for receipt in filter(None, run_locally(work, shards, stop=stop, hear=hear)):
             yield Receipt(receipt.shard, failure=Failure(Cause.STORAGE, "no answer"))
 
     monkeypatch.setattr(runner, "run_locally", denied)

@@ -15,7 +15,7 @@ LAYERS = [  # lowest first; rooms that share a line do not know each other
     {"worker"},
     {"driver", "execute"},
     {"views"},
-    {"runner", "verify"},
+    {"runner", "verify", "doctor"},
     {"jobs"},
     {"cli"},
     {"__init__", "__main__", "testing"},

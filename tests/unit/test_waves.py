@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchrunner.driver.dispatch import waves
+from batchrunner.driver.waves import waves
 from batchrunner.shard import Shard, Slicing
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, cast
 
 from batchrunner.errors import ObjectChangedError, StorageError, UnsafeStorageError
@@ -156,6 +157,14 @@ class S3Storage:
                 "what is published; use a store with conditional writes, or see to it that only one "
                 "process writes and say unsafe_single_writer: true"
             )
+
+    def server_time(self) -> float:
+        """Return the server's clock, in seconds since 1970 UTC, as the header of an answer has it."""
+        answer = self._calls.run(
+            lambda: self._calls.request("list_objects_v2", Prefix=self._prefix, MaxKeys=1)
+        )
+        date: str = answer["ResponseMetadata"]["HTTPHeaders"]["date"]
+        return parsedate_to_datetime(date).timestamp()
 
     def _full(self, key: str) -> str:
         return self._prefix + plain_key(key)

@@ -49,11 +49,12 @@ const charts = {
         times.clear();
         let last = -Infinity;
         for (const [start, stop, at] of time.spans) {
-          for (let t = Math.ceil(start / step) * step; t <= stop + 1e-6; t += step) {
+          for (let n = Math.ceil(start / step); n * step <= stop + 1e-6; n += 1) {
+            const t = Math.round(n * step * 1000) / 1000;
             const x = at + t - start;
             if (x - last < time.length / room / 1.2) continue;
             last = x;
-            times.set(x, step < 1 ? new Date(t * 1000).toISOString().slice(11, 21) : kit.clock(t));
+            times.set(x, step < 1 ? new Date(Math.round(t * 1000)).toISOString().slice(11, 21) : kit.clock(t));
           }
         }
         return [...times.keys()];
@@ -184,7 +185,8 @@ const charts = {
       const right = plot.valToPos(blocks.stop[n], "x", true);
       const gap = right - left > 4 * devicePixelRatio ? devicePixelRatio : 0;
       ctx.fillStyle = colors[blocks.now[n]];
-      ctx.fillRect(left, top(lane), Math.max(right - left - gap, devicePixelRatio), high * 0.76);
+      ctx.clearRect(left, top(lane), gap, high * 0.76);
+      ctx.fillRect(left + gap, top(lane), Math.max(right - left - gap, devicePixelRatio), high * 0.76);
     });
     ctx.fillStyle = kit.color("failed");
     for (const [lane, at] of failures) {

@@ -1,0 +1,69 @@
+"""`batchrunner doctor`: checks what a run needs, and says what to do about what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from batchrunner.cli.options import load_spec, spec_options, spec_words
+from batchrunner.cli.run import report_option
+from batchrunner.cli.terminal import on_one_line, put, say
+
+if TYPE_CHECKING:
+    from batchrunner.doctor.findings import Finding
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+_CANNOT_START = 3
+
+
+@click.command("doctor")
+@click.argument("spec", required=False, type=click.Path(dir_okay=False))
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long each check may take; all run side by side.",
+)
+@spec_options
+@report_option
+def command(spec: str | None, timeout: float, output: str) -> int:
+    """Check this machine, and with SPEC its capability, storage and Ray: a line for each.
+
+    It leaves nothing behind, and prints no value of a secret or of a variable. Exits with 3 if
+    something would stop a run.
+    """
+    from batchrunner.doctor.checklist import examine
+
+    found = []
+    load = None if spec is None else partial(load_spec, spec)
+    for finding in examine(load, seconds=timeout):
+        found.append(finding)
+        if output == "table":
+            _print(finding)
+    counts = Counter(str(finding.status) for finding in found)
+    if output == "json":
+        put(json.dumps({"version": 1, "checks": [one.to_dict() for one in found]}, indent=2) + "\n")
+    say(_summary(counts, spec))
+    return _CANNOT_START if counts["fail"] else 0
+
+
+def _summary(counts: Counter[str], spec: str | None) -> str:
+    text = f"{counts['ok']} ok, {counts['warn']} warn, {counts['fail']} fail"
+    if counts["fail"]:
+        return f"{text}: a run would stop"
+    return f"{text}\nnext: batchrunner run {spec_words(spec)}" if spec else text
+
+
+def _print(finding: Finding) -> None:
+    word = click.style(f"{finding.status:<4}", fg=_COLOURS[finding.status], bold=True)
+    first, *others = finding.fact.splitlines() or [""]
+    click.echo(f"{word}  {on_one_line(f'{finding.check:<16}  {first}')}")
+    # Indented, so that a line break in a fact cannot look like another finding.
+    for line in [*others, *([f"-> {finding.way_out}"] if finding.way_out else [])]:
+        click.echo(f"{'':<24}{on_one_line(line)}")

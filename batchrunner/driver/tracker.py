@@ -1,0 +1,116 @@
+"""Keeps the progress of a session up to date: from receipts, and between them from heartbeats."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from batchrunner.checkpoint import Sentinel
+from batchrunner.driver.in_flight import InFlight, Seen
+from batchrunner.driver.progress import COMMITTED, FAILED, IN_FLIGHT, PENDING, Phase, Progress
+from batchrunner.shard import Shard, Slicing
+from batchrunner.spec import ErrorsSpec
+from batchrunner.worker.heartbeat import Heartbeat
+
+
+class Tracker:
+    """Keeps the progress of a session. `progress` and `hear` are safe in any thread."""
+
+    def __init__(self, begun: Progress, shards: Sequence[Shard], policy: ErrorsSpec) -> None:
+        """Go on from *begun*, the progress of a run with *shards* before any of them is handed out."""
+        self._progress, self._policy = begun, policy
+        self._shards = {shard.id: shard for shard in shards}
+        self._places = {shard.id: place for place, shard in enumerate(shards)}
+        self._states = bytearray(begun.states)
+        self._in_flight = InFlight()
+        self._is_connected = False
+
+    def hear(self, heartbeat: Heartbeat) -> None:
+        """Take a heartbeat. The engine sends one without a worker once it waits for its workers."""
+        self._is_connected = True  # and never False again: another thread reads it
+        if heartbeat.worker:
+            self._in_flight.hear(heartbeat)
+
+    def is_ready(self) -> None:
+        """Note that a worker has loaded the capability. Idempotent."""
+        if self._progress.loaded is None:
+            self._progress = replace(self._progress, loaded=time.monotonic())
+
+    def commit(self, shard: int, sentinel: Sentinel) -> None:
+        self._end(shard, COMMITTED)
+        self._progress = self._progress.committing(self._shards[shard], sentinel)
+
+    def fail(self, shard: int) -> None:
+        self._end(shard, FAILED)
+
+    def _end(self, shard: int, state: int) -> None:
+        self._in_flight.end(shard)
+        self._states[self._places[shard]] = state
+
+    def begin(self, shards: Sequence[Shard], *, failed: int) -> None:
+        """Begin to hand out *shards*, some of them perhaps again; *failed* others have failed."""
+        for shard in shards:
+            self._states[self._places[shard.id]] = PENDING
+        self._in_flight.begin_again(shard.id for shard in shards)
+        self.count_failed(failed)
+
+    def count_failed(self, failed: int) -> None:
+        self._progress = self._progress.failing(failed)
+
+    @property
+    def exceeds_budget(self) -> bool:
+        """Whether more rows failed than the whole run may have, by the committed shards."""
+        return self._progress.exceeds(self._policy)
+
+    def finishing(self, *, failed: int) -> Progress:
+        """Return how far the run is once no shard is handed out any more; *failed* shards failed."""
+        self.count_failed(failed)
+        states = bytes(self._states)
+        allowed = self._progress.allowed(self._policy)
+        return replace(self._progress, phase=Phase.FINISHING, states=states, rows_allowed=allowed)
+
+    def progress(self) -> Progress:
+        """Return how far the run is now."""
+        progress, seen = self._progress, self._in_flight.seen()
+        return replace(
+            progress,
+            phase=self._phase(),
+            workers=seen.workers,
+            workers_busy=seen.busy,
+            rows_in_flight=sum(seen.rows.values()),
+            weight_in_flight=self._weight(seen, progress),
+            rows_allowed=progress.allowed(self._policy),
+            slowest=seen.slowest,
+            states=self._states_with(seen.rows),
+        )
+
+    def _phase(self) -> Phase:
+        if self._progress.loaded is not None:
+            return Phase.RUNNING
+        return Phase.LOADING if self._is_connected else Phase.STARTING
+
+    def _states_with(self, in_flight: Mapping[int, int]) -> bytes:
+        states = self._states.copy()
+        for shard in in_flight:
+            states[self._places[shard]] = IN_FLIGHT
+        return bytes(states)
+
+    def _weight(self, seen: Seen, progress: Progress) -> float:
+        by_row = progress.weight_done / max(progress.totals.rows_in, 1)
+        return sum(
+            _weight_of(self._shards[i], rows, seen.bytes[i], by_row=by_row)
+            for i, rows in seen.rows.items()
+        )
+
+
+def _weight_of(shard: Shard, rows: int, nbytes: int, *, by_row: float) -> float:
+    """Estimate how much of the weight of *shard* its first *rows* rows of *nbytes* are.
+
+    *by_row* is the weight of a row of the committed shards; 0.0 if there is none.
+    """
+    if shard.rows:
+        return shard.weight * min(rows / shard.rows, 1.0)
+    # The rows of a compressed file take more bytes than it has.
+    likely = float(nbytes) if shard.slicing is Slicing.BYTES else rows * by_row
+    return min(likely, shard.weight)

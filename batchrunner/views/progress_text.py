@@ -1,0 +1,100 @@
+"""Says in words how far a run is: for the live view, for plain lines and for a notebook."""
+
+from __future__ import annotations
+
+from batchrunner.driver.progress import Phase, Progress
+
+PHASES = {
+    Phase.SURVEYING: "reading source and checkpoint",
+    Phase.STARTING: "starting Ray",
+    Phase.LOADING: "loading the capability",
+    Phase.RUNNING: "running",
+    Phase.FINISHING: "finishing",
+}
+"""What each phase is called, in front of a reader."""
+
+
+def line(progress: Progress) -> str:
+    """Return *progress* as one line of text."""
+    left = progress.seconds_left()
+    words = [
+        PHASES[progress.phase],
+        f"{progress.committed:,}/{progress.shards:,} shards" if progress.shards else "",
+        f"{progress.totals.rows_out:,} rows out" if progress.shards else "",
+        f"{progress.rows_in_flight:,} in flight" if progress.rows_in_flight else "",
+        f"{progress.failed:,} failed" if progress.failed else "",
+        f"{duration(progress.seconds)} so far",
+        f"{duration(left)} left" if left is not None else "",
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def heading(progress: Progress, *, seconds: float) -> list[str]:
+    """Return the phase with its *seconds*, how long the session runs, and where it began."""
+    known = [
+        f"{PHASES[progress.phase]} {duration(seconds)}",
+        f"{duration(progress.seconds)} so far" if progress.seconds >= seconds + 1 else "",
+        f"resumed: {shards(progress.resumed)} from earlier sessions" if progress.resumed else "",
+    ]
+    return [fact for fact in known if fact]
+
+
+def shards(number: int) -> str:
+    """Return *number* with its noun."""
+    return f"{number:,} shard{'' if number == 1 else 's'}"
+
+
+def facts(progress: Progress) -> list[str]:
+    """Return what there is to know beside the bars, the most urgent first."""
+    known = [
+        f"{shards(progress.failed)} failed" if progress.failed else "",
+        dead_letters(progress),
+        f"workers {progress.workers_busy:,}/{progress.workers:,} busy" if progress.workers else "",
+        slowest(progress),
+    ]
+    return [fact for fact in known if fact]
+
+
+def dead_letters(progress: Progress) -> str:
+    """Return the number of failed rows against what the budget allows."""
+    failed, allowed = progress.totals.rows_failed, progress.rows_allowed
+    if allowed is None and not failed:
+        return ""
+    return f"dead letters {failed:,}" + ("" if allowed is None else f" of {allowed:,} allowed")
+
+
+def slowest(progress: Progress) -> str:
+    """Return the shard that has run longest; empty if none runs."""
+    if progress.slowest is None:
+        return ""
+    shard, seconds = progress.slowest
+    return f"slowest: shard {shard:,}, {duration(seconds)}"
+
+
+def rows_seen(progress: Progress) -> int:
+    """Return how many rows have gone through the capability, in all sessions and in flight."""
+    return progress.totals.rows_in + progress.rows_in_flight
+
+
+def likely_rows(progress: Progress) -> int | None:
+    """Return how many rows the run has, extrapolated; None before the first one."""
+    return round(rows_seen(progress) / progress.share) if progress.share else None
+
+
+def short(number: float) -> str:
+    """Return *number* in at most five characters: 950, 12.3k, 4.56M."""
+    for unit, name in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
+        if number >= unit:
+            size = 1000 if name == "k" else unit
+            return f"{number / size:.3g}{name}"
+    return f"{number:,.0f}" if number >= 10 or number == 0 else f"{number:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """Return *seconds* as short text: 42s, 3m10s, 2h05m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -1,0 +1,108 @@
+"""The live view in a real terminal: what a person sees, and how the terminal is left."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import pytest
+
+from builders import a_source
+from command import a_spec_file
+from emulator import Terminal
+
+ROWS = 60
+FRAME = re.compile(r"rows/s|━|─|shards  |█")
+
+
+@pytest.fixture
+def on_terminal(request):
+    """Start commands on terminals that are gone after the test."""
+
+    def start(*arguments, **how):
+        terminal = Terminal(*arguments, **how)
+        request.addfinalizer(terminal.close)
+        return terminal
+
+    return start
+
+
+def a_job(folder, *, capability="prints_from_threads", engine="local"):
+    """Twelve shards, and a capability that waits for the file `go` before its last row."""
+    a_source(folder / "in", shards=12, rows_per_shard=ROWS // 12)
+    a_spec_file(
+        folder,
+        capability={
+            "target": f"capabilities:{capability}",
+            "fn_kwargs": {"path": str(folder / "go")},
+        },
+        execution={"engine": engine, "batch_size": 1},
+    )
+    return folder
+
+
+def has_bars(terminal):
+    shards = any(re.match(r"shards  [━─~]+ \d+ of 12$", line) for line in terminal.screen)
+    rows = any(re.match(r"rows    [━─]+ .*\d%", line) for line in terminal.screen)
+    return shards and rows
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_every_line_is_above_the_frame_and_whole(tmp_path, on_terminal, columns):
+    """A log line that is broken by a bar is not read; one that is lost was the one that mattered."""
+    terminal = on_terminal("run", "spec.yaml", cwd=a_job(tmp_path), columns=columns, lines=30)
+
+    terminal.until("printed 58 by").until(has_bars)
+    (tmp_path / "go").touch()
+
+    assert terminal.end() == 0
+    for row in range(ROWS):
+        for who in "abc":
+            assert f"printed {row} by {who} to its end" in terminal.scrolled
+    whole = "".join(f"{line:<{columns}}" for line in terminal.scrolled)
+    for row in range(ROWS):
+        assert f"logged {row} {'word ' * 40}to its end" in whole
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("columns", [80, 140])
+def test_ray_is_shown_from_its_start_to_the_last_shard(tmp_path, on_terminal, columns):
+    """The minute in which a cluster starts and a model loads is the one that people doubt."""
+    job = a_job(tmp_path, engine="ray")
+    terminal = on_terminal("-v", "run", "spec.yaml", cwd=job, columns=columns, lines=30)
+
+    terminal.until("starting Ray").until("loading the capability").until(has_bars)
+    terminal.until(lambda t: any(re.search(r"workers [12]/[12] busy", line) for line in t.screen))
+    (tmp_path / "go").touch()
+
+    assert terminal.end() == 0
+    shown = terminal.scrolled
+    assert not [line for line in shown if FRAME.search(line)]
+    for event in ("session_started epoch=1 ", "plan_made shards=12 pending=12", "session_ended "):
+        assert any(line.startswith(event) for line in shown)
+
+
+def test_the_screen_is_clean_at_the_end(tmp_path, on_terminal):
+    """The frame is for now: what stays is the report, and the cursor below it."""
+    terminal = on_terminal("run", "spec.yaml", cwd=a_job(tmp_path))
+    terminal.until("running")
+    (tmp_path / "go").touch()
+
+    assert terminal.end() == 0
+    shown = terminal.scrolled
+    assert not [line for line in shown if FRAME.search(line)]
+    assert any(line.startswith("done: 12 of 12 shards committed") for line in shown)
+    assert not terminal.emulator.cursor.hidden
+    assert terminal.emulator.cursor.x == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_leaves_the_cursor(tmp_path, on_terminal, number):
+    """A shell without a cursor is what is remembered of a tool."""
+    terminal = on_terminal("run", "spec.yaml", cwd=a_job(tmp_path, capability="waits_for_a_file"))
+    terminal.until("running").until(" of 12")
+    terminal.signal(number)
+
+    assert terminal.end() in (128 + number, -number)
+    assert not terminal.emulator.cursor.hidden
+    assert b"\x1b[?25l" not in terminal.raw

@@ -1,0 +1,182 @@
+"""A trial: the spec over a few rows, while the run itself, its sink and its records stay as they are."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchrunner import BatchRunner
+from batchrunner.analytics import open_store
+from batchrunner.errors import InvalidSpecError
+from batchrunner.verify import verify
+from builders import a_spec, parts, read_part, rows
+from frames_format import Frames, frame  # noqa: F401 - the format that the spec names
+
+
+def write_source(folder, kind):
+    folder.mkdir(parents=True)
+    for number in range(3):
+        some = [{**row, "bad": row["id"] == 7} for row in rows(number * 20, 20)]
+        if kind == "parquet":
+            pq.write_table(
+                pa.Table.from_pylist(some), folder / f"{number}.parquet", row_group_size=5
+            )
+        elif kind == "frames":
+            (folder / f"{number}.frames").write_bytes(b"".join(map(frame, some)))
+        else:
+            text = "".join(json.dumps(row) + "\n" for row in some).encode()
+            data = gzip.compress(text) if kind == "jsonl.gz" else text
+            (folder / f"{number}.{kind}").write_bytes(data)
+
+
+def a_job(folder, *, kind="jsonl", engine="local", **changes):
+    write_source(folder / "in", kind)
+    source = {"uri": str(folder / "in")}
+    if kind == "frames":
+        source = {"uri": f"{folder / 'in'}/*", "format": "frames_format:Frames"}
+    return a_spec(
+        folder,
+        **{
+            "capability": "capabilities:raises_on_bad",
+            "source": source,
+            "execution": {"engine": engine, "concurrency": 1},
+            "errors": {"max_row_errors": 5, "retry": {"max_attempts": 1}},
+            "analytics_store": str(folder / "store"),
+            **changes,
+        },
+    )
+
+
+def everything_in(folder):
+    """Bytes and time of each file; of logs, the bytes: workers of Ray close theirs after the run."""
+    return {
+        path.relative_to(folder): (
+            path.read_bytes(),
+            0 if path.suffix == ".log" else path.stat().st_mtime_ns,
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("engine", "how"),
+    [
+        ("local", {"limit": 10}),
+        ("local", {"sample": 10}),
+        ("local", {"sample": "50%"}),
+        pytest.param("ray", {"sample": 10}, marks=pytest.mark.ray),
+    ],
+)
+def test_a_trial_leaves_every_byte_of_the_run_alone(tmp_path, how, engine, request):
+    """It is meant for the minute before the run, and for the week in which it runs."""
+    if engine == "ray":
+        request.getfixturevalue("local_ray")
+    spec = a_job(tmp_path, engine=engine)
+    report = BatchRunner(spec).run()
+    sink, store = everything_in(tmp_path / "out"), everything_in(tmp_path / "store")
+    trial = BatchRunner(spec).trial(**how).run()
+
+    assert report.ok
+    assert trial.ok
+    assert sink == everything_in(tmp_path / "out")
+    assert store == everything_in(tmp_path / "store")
+    assert str(tmp_path / "_trial-out") == trial.sink
+    assert {"in", "out", "store", "_trial-out"} == {path.name for path in tmp_path.iterdir()}
+    assert verify(spec).ok
+    assert not BatchRunner(spec).plan().pending
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "frames"])
+@pytest.mark.parametrize("how", [{"limit": 10}, {"sample": 10}])
+def test_a_trial_of_ten_rows_has_ten_rows_in_every_format(tmp_path, kind, how):
+    """The dead letters among them are what a trial is for."""
+    spec = a_job(tmp_path, kind=kind)
+    first = BatchRunner(spec).trial(**how).run()
+    again = BatchRunner(spec).trial(**how).run()
+
+    assert first.ok
+    assert 10 == first.rows_in == first.rows_out + first.rows_failed
+    assert (10, first.rows_out) == (again.rows_in, again.rows_out)
+    assert again.run_uid != first.run_uid
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "store").exists()
+    if how == {"limit": 10}:
+        assert 1 == first.rows_failed
+
+
+def test_a_trial_starts_over_also_where_the_amount_or_the_code_changed(tmp_path):
+    """A trial that refused a changed spec would be one more thing to clear away."""
+    spec = a_job(tmp_path)
+    BatchRunner(spec).trial(limit=10).run()
+    trial = BatchRunner(spec.model_copy(update={"capability": "capabilities:echo"})).trial(
+        sample=30
+    )
+
+    assert 30 == trial.run().rows_out
+    assert 30 == sum(len(read_part(part)) for part in parts(tmp_path / "_trial-out"))
+    assert trial.plan().pending
+
+
+def test_a_trial_is_found_by_the_spec_with_its_sink(tmp_path):
+    """`batchrunner errors spec.yaml --set sink.uri=...` lists its dead letters."""
+    from batchrunner.checkpoint import Checkpoint
+    from batchrunner.checkpoint.location import checkpoint_storage
+    from batchrunner.views.dead_letters import read_dead_letters
+
+    spec = a_job(tmp_path, checkpoint_dir=str(tmp_path / "elsewhere"))
+    report = BatchRunner(spec).trial(limit=10).run()
+    place = spec.model_copy(update={"sink": report.sink, "checkpoint_dir": None})
+    (dead_letter,) = read_dead_letters(Checkpoint.current(checkpoint_storage(place)))
+
+    assert '"id": 7' in dead_letter["raw"]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_trial_in_which_too_much_fails_says_so(tmp_path):
+    """Its end is that of a run."""
+    spec = a_job(tmp_path, errors={"max_row_errors": 0})
+    report = BatchRunner(spec).trial(limit=10).run()
+
+    assert 1 == report.exit_code
+    assert report.stopped == "max_row_errors"
+
+
+def test_runs_of_a_trial_go_into_a_store_of_their_own(tmp_path):
+    """The analytics store is for results."""
+    (tmp_path / "in").mkdir()
+    content = [{"datasets": ["d"], "models": ["m"], "config": {"n": n}} for n in range(4)]
+    (tmp_path / "in" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    spec = a_spec(
+        tmp_path,
+        capability={"target": "evaluations:Evaluation", "mode": "run"},
+        analytics_store=str(tmp_path / "store"),
+    )
+    trial = BatchRunner(spec).trial(limit=2)
+
+    assert str(tmp_path / "_trial-out-runs") == trial.spec.analytics_store.uri
+    assert not open_store(str(tmp_path / "store")).list_tables()
+
+
+@pytest.mark.parametrize("sink", ["s3://bucket", "s3://bucket/", "/"])
+def test_a_sink_with_nothing_beside_it_has_no_trial(tmp_path, sink):
+    """A trial inside the sink would be seen by its readers."""
+    with pytest.raises(InvalidSpecError, match="a trial writes into a folder beside the sink"):
+        BatchRunner(a_spec(tmp_path, sink=sink)).trial(limit=1)
+
+
+@pytest.mark.parametrize("how", [{}, {"limit": 1, "sample": 1}, {"limit": 0}, {"sample": 0}])
+def test_a_trial_takes_one_amount(tmp_path, how):
+    """A trial of nothing, or of two amounts, is a slip."""
+    with pytest.raises(InvalidSpecError):
+        BatchRunner(a_spec(tmp_path)).trial(**how)
+
+
+def test_a_sample_is_not_retried(tmp_path):
+    """A retry goes on with a plan, and new files of the source would join it."""
+    with pytest.raises(InvalidSpecError, match="it starts over each time: call run"):
+        BatchRunner(a_job(tmp_path)).trial(sample=3).retry()
