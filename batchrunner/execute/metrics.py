@@ -27,7 +27,9 @@ class RayGauges:
     def is_on(self) -> bool:
         """Whether this process is connected to Ray, and Ray takes gauges."""
         ray = sys.modules.get("ray")  # not imported for this: a local run never needs it
-        return not self._is_broken and ray is not None and ray.is_initialized()
+        # While another thread imports Ray, the module is there and the function is not.
+        is_initialized = getattr(ray, "is_initialized", None)
+        return not self._is_broken and is_initialized is not None and is_initialized()
 
     def set(self, name: str, value: float, **tags: str) -> None:
         """Set the gauge *name*, for its further *tags*."""

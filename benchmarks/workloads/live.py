@@ -124,26 +124,27 @@ def _driver(spec: Path, mode: str) -> Lap:
             stderr=terminal,
         )
         os.close(terminal)
-        cpu = _cpu_seconds(process, screen.fileno())
+        cpu, drawn = _cpu_seconds(process, screen.fileno())
         if process.wait():
-            raise RuntimeError(f"batchrunner run ended with {process.returncode}")
+            talk = drawn.decode(errors="replace")
+            raise RuntimeError(f"batchrunner run ended with {process.returncode}:\n{talk}")
         return Lap(time.monotonic() - began, facts={"CPU": cpu})
 
 
-def _cpu_seconds(process: subprocess.Popen[bytes], screen: int) -> float:
-    """Read what *process* draws until it ends, and return the CPU that it has used by then."""
-    driver, cpu = psutil.Process(process.pid), 0.0
+def _cpu_seconds(process: subprocess.Popen[bytes], screen: int) -> tuple[float, bytes]:
+    """Read what *process* draws until it ends; return the CPU it has used by then, and the last."""
+    driver, cpu, drawn = psutil.Process(process.pid), 0.0, b""
     while True:
         with contextlib.suppress(psutil.Error):
             times = driver.cpu_times()
             cpu = max(cpu, times.user + times.system)
         if not select.select([screen], [], [], _SAMPLE_SECONDS)[0]:
             continue
-        try:
-            if not os.read(screen, 65536):
-                return cpu
-        except OSError:  # on Linux: the last writer has closed the terminal
-            return cpu
+        with contextlib.suppress(OSError):  # on Linux: the last writer has closed the terminal
+            if more := os.read(screen, 65536):
+                drawn = (drawn + more)[-65536:]
+                continue
+        return cpu, drawn
 
 
 def _commands(spec: Path, sink: Path, *, report: Path, laps: int) -> dict[str, list[Lap]]:
