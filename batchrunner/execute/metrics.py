@@ -27,7 +27,9 @@ class RayGauges:
     def is_on(self) -> bool:
         """Whether this process is connected to Ray, and Ray takes gauges."""
         ray = sys.modules.get("ray")  # not imported for this: a local run never needs it
-        return not self._is_broken and ray is not None and ray.is_initialized()
+        # Another thread may be importing it right now: then it has no such name yet.
+        is_connected = getattr(ray, "is_initialized", None)
+        return not self._is_broken and is_connected is not None and bool(is_connected())
 
     def set(self, name: str, value: float, **tags: str) -> None:
         """Set the gauge *name*, for its further *tags*."""
