@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -28,6 +29,14 @@ _VALUES = (
     "Values may hold `${VAR}`, `${VAR:-default}` and `${VAR:?message}`; `$$` is a dollar sign. YAML "
     "is read as YAML 1.2: `NO` is a string. `batchrunner schema` prints the JSON Schema."
 )
+_EDITORS = (
+    "An editor with the YAML language server (VS Code's YAML extension, Neovim, Helix, ...) completes the "
+    "keys, shows these descriptions and underlines mistakes. Keep the schema beside the specs, with "
+    "`batchrunner schema > batchrunner.schema.json`, and begin a spec with the line "
+    "`# yaml-language-server: $schema=batchrunner.schema.json`. The package has the same file: "
+    "`batchrunner/spec/spec.schema.json`. [Vary a spec](../how-to/vary-a-spec.md) has `extends`, `profiles` "
+    "and `--set`."
+)
 _MADE = "<!-- Made by `make docs`; do not edit. -->"
 
 
@@ -35,7 +44,7 @@ def spec_page() -> str:
     """The fields of a spec, from its JSON Schema."""
     schema = spec_schema()
     lines = [_MADE, "", "# The spec", "", f"{schema.get('description', '')}", ""]
-    lines += [_VALUES, ""]
+    lines += [_VALUES, "", _EDITORS, ""]
     lines += list(_section("", schema, schema))
     return "\n".join(lines) + "\n"
 
@@ -46,7 +55,7 @@ def _section(path: str, section: dict[str, Any], root: dict[str, Any]) -> Iterat
     yield from ["| field | default | |", "|---|---|---|"]
     inner = []
     for name, field in section["properties"].items():
-        needed = name in section.get("required", ())
+        needed = name in section.get("required", _required(path, root))
         default = (
             "**required**" if needed else f"`{field.get('default')}`" if "default" in field else ""
         )
@@ -57,6 +66,15 @@ def _section(path: str, section: dict[str, Any], root: dict[str, Any]) -> Iterat
             inner.append((f"{path}.{name}".lstrip("."), target))
     for inner_path, target in inner:
         yield from _section(inner_path, target, root)
+
+
+def _required(path: str, root: dict[str, Any]) -> list[str]:
+    """Return what the section at *path* of a spec requires: `else` it extends another spec."""
+    alone = root.get("else", {})
+    if not path:
+        return list(alone.get("required", ()))
+    options = alone.get("properties", {}).get(path, {}).get("anyOf", ())
+    return [key for option in options for key in option.get("required", ())]
 
 
 def _object_of(field: dict[str, Any], root: dict[str, Any]) -> dict[str, Any] | None:
@@ -170,7 +188,7 @@ def _summary(thing: Any) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-API = ("jobs", "analytics", "formats", "storage")
+API = ("jobs", "analytics", "hooks", "formats", "storage")
 PAGES = {
     "spec.md": spec_page,
     "cli.md": cli_page,
@@ -182,11 +200,20 @@ PAGES = {
 }
 
 
+def spec_schema_file() -> str:
+    """The JSON Schema that the package has, for editors."""
+    return json.dumps(spec_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+SCHEMA = Path(__file__).parents[1] / "batchrunner" / "spec" / "spec.schema.json"
+
+
 def main() -> None:
     """Write the pages, or with `--check` end with 1 when one is not up to date."""
     stale = []
-    for name, page in PAGES.items():
-        path, text = REFERENCE / name, page()
+    made = {**{REFERENCE / name: page for name, page in PAGES.items()}, SCHEMA: spec_schema_file}
+    for path, page in made.items():
+        name, text = path.name, page()
         if not path.exists() or path.read_text() != text:
             stale.append(name)
             if "--check" not in sys.argv:

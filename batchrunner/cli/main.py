@@ -37,6 +37,7 @@ _COMMANDS = {
     "clean": "List or remove the garbage of dead processes.",
     "runs": "List, show, compare and query recorded runs.",
     "jobs": "Run batches as jobs of a cluster; list, follow and cancel jobs.",
+    "show": "Print a spec as it is read, and where each value is from.",
     "schema": "Print the JSON Schema of specs.",
     "completion": "Print the completion of commands and specs for a shell.",
 }

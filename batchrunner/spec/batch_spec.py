@@ -23,6 +23,7 @@ from batchrunner.spec.model import (
     SourceSpec,
     checked_for_format,
 )
+from batchrunner.spec.origins import Origins
 from batchrunner.spec.override import overrides_of
 from batchrunner.spec.secrets import redacted, remember
 from batchrunner.spec.section import NEUTRAL, Section
@@ -225,6 +226,12 @@ class BatchSpec(Section):
         shown = dict(redacted(self.model_dump(by_alias=True)))
         shown["sink"]["schema"] = self.sink.schema_
         return shown
+
+    @property
+    def origins(self) -> Origins:
+        """Where each value is from."""
+        text = self._text or SpecText("", frozenset())
+        return Origins(text.pages, text.places)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with the values in *update*, validated; its `kept_text` lists their names.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from batchrunner.formats.arrow_names import TYPE_NAMES
@@ -33,13 +34,75 @@ def spec_schema() -> Schema:
         "type": "string",
         "pattern": r"\$\{",
     }
+    fields = schema["properties"]
+    del schema["required"]
+    sections_of = {
+        name: forms[_section(field)] for name, field in fields.items() if _section(field) in forms
+    }
+    needed = {name: _taken_required(form) for name, form in sections_of.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:batchrunner:spec:1",
         "title": "batchrunner spec",
         **schema,
-        "required": ["capability", "source", "sink"],
-        "$defs": {**forms, "type": _type(), "reference": reference},
+        "properties": {**_made_of(), **fields},
+        "if": {"anyOf": [{"required": [key]} for key in _made_of()]},
+        # With them, what is required may stand in another file, or in a profile.
+        "else": {"required": ["capability", "source", "sink"], **_requirements(needed)},
+        "$defs": {
+            **forms,
+            "part": {
+                "description": "A part of a spec, which counts over the rest of it.",
+                "anyOf": [
+                    {"type": "object", "additionalProperties": False, "properties": fields},
+                    {"type": "null"},
+                ],
+            },
+            "type": _type(),
+            "reference": reference,
+        },
     }
+
+
+def _made_of() -> Schema:
+    """Return the keys that are no fields of the spec, but say what it is made of."""
+    part = {"$ref": "#/$defs/part"}
+    return {
+        "extends": {
+            "description": "A spec whose values count where this one has none: a path, from the "
+            "folder of this file. Mappings are merged, lists and all else are replaced.",
+            "type": "string",
+            "minLength": 1,
+        },
+        "profiles": {
+            "description": "Parts of a spec, by name: `--profile NAME` makes one count over the rest.",
+            "type": "object",
+            "additionalProperties": part,
+        },
+    }
+
+
+def _taken_required(form: Schema) -> list[str]:
+    """Remove and return the keys that a section requires where it is written out."""
+    sections = [form, *form.get("anyOf", ())]
+    return [key for section in sections for key in section.pop("required", ())]
+
+
+def _requirements(needed: Mapping[str, list[str]]) -> Schema:
+    """Return what the sections require of a spec that is one file alone."""
+    return {
+        "properties": {
+            name: {"anyOf": [{"not": {"type": "object"}}, {"required": keys}]}
+            for name, keys in needed.items()
+            if keys
+        }
+    }
+
+
+def _section(field: Schema) -> str:
+    """Return the name of the section that *field* refers to, or ""."""
+    references = (option.get("$ref", "") for option in [field, *field.get("anyOf", ())])
+    return next((r.rpartition("/")[2] for r in references if r), "")
 
 
 def _type() -> Schema:

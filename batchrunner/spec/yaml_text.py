@@ -18,24 +18,36 @@ Loc = tuple[str | int, ...]
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.@+-]*(?::[A-Za-z0-9_/.@+-]+)*")
 
 
-def block(value: Mapping[str, Any], *, note: Callable[[Loc], str] = lambda _: "") -> str:
-    """Return *value* as lines, one for each value that is no mapping.
+def block(
+    value: Mapping[str, Any], *, note: Callable[[Loc], str] = lambda _: "", escape: str = ""
+) -> str:
+    """Return *value* as lines, one for each value that is no mapping; each *escape* is doubled.
 
     *note* returns a comment for the value at a path, or "".
     """
-    return "".join(_lines(value, (), note))
+    return "".join(_lines(value, (), note, escape))
 
 
-def _lines(value: Mapping[str, Any], loc: Loc, note: Callable[[Loc], str]) -> list[str]:
+def dotted(loc: Loc) -> str:
+    """Return *loc* as `--set` takes it: a key with dots is in quotes."""
+    return ".".join(
+        str(step) if re.fullmatch(r'[^\s."=]+', str(step)) else json.dumps(str(step))
+        for step in loc
+    )
+
+
+def _lines(
+    value: Mapping[str, Any], loc: Loc, note: Callable[[Loc], str], escape: str
+) -> list[str]:
     lines = []
     for key, inner in value.items():
         at = (*loc, key)
         head = f"{'  ' * len(loc)}{_word(key)}:"
         if isinstance(inner, Mapping) and inner:
-            lines += [f"{head}\n", *_lines(inner, at, note)]
+            lines += [f"{head}\n", *_lines(inner, at, note, escape)]
         else:
             said = note(at)
-            lines.append(f"{head} {flow(inner)}{f'  # {said}' if said else ''}\n")
+            lines.append(f"{head} {flow(inner, escape=escape)}{f'  # {said}' if said else ''}\n")
     return lines
 
 

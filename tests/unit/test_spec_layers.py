@@ -414,3 +414,35 @@ def test_an_override_is_the_value_written_in_the_file(tmp_path_factory, changes)
 
 def _json_without_references(content):
     return flow(content, escape="$")
+
+
+def test_each_value_has_an_origin(monkeypatch):
+    """Why the batch size is 7 has one answer, and a line."""
+    monkeypatch.setenv("TEAM", "ml")
+    written(
+        base="capability: pkg.mod:attr\nsource: in.jsonl\nexecution:\n  batch_size: 3\n",
+        s="extends: base.yaml\nsink: out\ntags: {team: '${TEAM}'}\n"
+        "profiles:\n  dev:\n    execution: {engine: local}\n",
+    )
+    origins = BatchSpec.from_yaml("s.yaml", profile="dev", overrides=["source.limit=3"]).origins
+
+    assert "base.yaml:1" == origins.of(("capability", "target"))
+    assert "base.yaml:2" == origins.of(("source", "uri"))
+    assert "base.yaml:4" == origins.of(("execution", "batch_size"))
+    assert "s.yaml:2" == origins.of(("sink", "uri"))
+    assert "s.yaml:3, ${TEAM}" == origins.of(("tags", "team"))
+    assert "profile dev, s.yaml:6" == origins.of(("execution", "engine"))
+    assert "--set" == origins.of(("source", "limit"))
+    for default in (("name",), ("resume",), ("sink", "format"), ("execution", "num_gpus")):
+        assert "default" == origins.of(default)
+    assert "Python" == BatchSpec(source="in", sink="out").origins.of(("source", "uri"))
+
+
+def test_a_resolved_spec_is_a_spec_again():
+    """What is shown is what runs."""
+    written(s=MINIMAL + "tags: {price: 5$$}\nexecution: {concurrency: [1, 4], max_runtime: 3h}\n")
+    spec = BatchSpec.from_yaml("s.yaml")
+    again = BatchSpec.from_text(block(spec.shown(), escape="$"), origin="x.yaml")
+
+    assert spec == again
+    assert "5$" == again.tags["price"]

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
+import batchrunner.spec
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec import BatchSpec, spec_schema
 
@@ -43,7 +45,25 @@ sink: {uri: out, compression: none, storage_options: {key: x}}
     MINIMAL + "execution: {accelerator_type: null, memory: null}\nname: ${A:-x}\n",
     MINIMAL + "errors: {max_row_errors: 10%}\n",
 ]
+EXTENDING = [
+    "extends: base.yaml\n",
+    "extends: base.yaml\nsource: {limit: 3}\nsink: {format: parquet}\nprofiles: {dev: {execution:}}\n",
+    "capability: a:b\nsource: in\nprofiles:\n  dev: {sink: {uri: out}}\n  prod:\n",
+    "profiles: {dev: {source: {limit: '${N:-3}'}, execution: {batch_size: 8}}}\n",
+]
+MISLEADING = [
+    "extends: base.yaml\nnope: 1\n",
+    "extends: [base.yaml]\n",
+    "extends: base.yaml\nexecution: {batch_size: 0}\n",
+    "profiles: {dev: {nope: 1}}\n",
+    "profiles: {dev: {execution: {batch_size: many}}}\n",
+    "profiles: {dev: {profiles: {}}}\n",
+    "profiles: [dev]\n",
+]
 BAD = [
+    "capability: a:b\nsource: {limit: 3}\nsink: out\n",
+    "capability: {version: v}\nsource: in\nsink: out\n",
+    "capability: a:b\nsource: in\nsink: {format: parquet}\n",
     "source: a\nsink: b\n",
     "capability:\nsource: a\nsink: b\n",
     MINIMAL + "nope: 1\n",
@@ -98,6 +118,26 @@ def test_what_is_underlined_does_not_run(text):
         BatchSpec.from_text(text, origin="x.yaml", environ={})
 
     assert not editor_accepts(text)
+
+
+@pytest.mark.parametrize("text", EXTENDING)
+def test_what_stands_in_another_file_is_not_missed(text):
+    """The editor sees one file; of what the others hold, it cannot complain."""
+    assert editor_accepts(text)
+
+
+@pytest.mark.parametrize("text", MISLEADING)
+def test_in_a_part_of_a_spec_a_slip_is_underlined_as_well(text):
+    """A profile is written once and read by few."""
+    assert not editor_accepts(text)
+
+
+def test_the_package_has_the_schema_as_a_file():
+    """An editor, a form or a check in CI reads it without running anything of ours."""
+    file = Path(batchrunner.spec.__file__).with_name("spec.schema.json")
+
+    assert spec_schema() == json.loads(file.read_text())
+    assert spec_schema()["$id"].startswith("urn:batchrunner:spec")
 
 
 def test_the_schema_is_valid_and_plain():
