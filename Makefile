@@ -11,7 +11,7 @@ TESTS := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(BIN)/python -m pytest
 # For tests that share nothing. Those on Ray share one Ray: they stay in one process.
 BESIDE_EACH_OTHER := --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help setup demo fmt check test test-all soak bench docs clean
+.PHONY: help setup demo fmt check test test-all soak bench wheel docs clean
 .PHONY: test-local test-smoke test-ray test-s3 test-sweeps
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test-all  make test, and test-ray, test-s3, test-sweeps, which may run side by side: make -j3 test-all"
 	@echo "make soak      2 million rows under SIGKILL, on disk and on S3, and longer sweeps (over an hour)"
 	@echo "make bench     the benchmarks; writes benchmarks/results/ and benchmarks/README.md"
+	@echo "make wheel     build dist/batchrunner-*.whl"
 	@echo "make docs      write docs/reference from the code, and build the site into site/"
 
 setup: $(VENV)/.done
@@ -69,10 +70,14 @@ soak: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
+wheel: setup
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
 docs: setup
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
 clean:
-	rm -rf $(VENV) site .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist site .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -188,7 +188,7 @@ def _summary(thing: Any) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-API = ("jobs", "analytics", "formats", "storage")
+API = ("jobs", "analytics", "hooks", "formats", "storage")
 PAGES = {
     "spec.md": spec_page,
     "cli.md": cli_page,

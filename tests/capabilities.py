@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -531,3 +532,9 @@ def echo_unless_13(row):
     if row["id"] == 13:
         raise ValueError("unlucky")
     return row
+
+
+def terminates_its_driver(rows):
+    """A supervisor that stops the run while it works: the driver is this process."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return rows

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,3 +54,10 @@ class Chatty:
     def on_run_end(self, event):
         sys.stdout.write("{ nor this\n")
         raise KeyboardInterrupt
+
+
+class Hangs:
+    """Never returns."""
+
+    def on_run_start(self, event):
+        threading.Event().wait()

@@ -62,6 +62,8 @@ def _summary(counts: Counter[str], spec: str | None) -> str:
 
 def _print(finding: Finding) -> None:
     word = click.style(f"{finding.status:<4}", fg=_COLOURS[finding.status], bold=True)
-    click.echo(f"{word}  {on_one_line(f'{finding.check:<16}  {finding.fact}')}")
-    if finding.way_out:
-        click.echo(f"      {'':<16}  -> {on_one_line(finding.way_out)}")
+    first, *others = finding.fact.splitlines() or [""]
+    click.echo(f"{word}  {on_one_line(f'{finding.check:<16}  {first}')}")
+    # Indented, so that a line break in a fact cannot look like another finding.
+    for line in [*others, *([f"-> {finding.way_out}"] if finding.way_out else [])]:
+        click.echo(f"{'':<24}{on_one_line(line)}")

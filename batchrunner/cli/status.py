@@ -1,8 +1,11 @@
-"""`batchrunner status`: prints how far a run is."""
+"""`batchrunner status`: prints how far a run is, or follows it."""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,20 +18,68 @@ from batchrunner.cli.options import (
 )
 from batchrunner.cli.rendering import output_option, print_record
 
+if TYPE_CHECKING:
+    from batchrunner.checkpoint import Checkpoint
+    from batchrunner.driver.progress import Display
+
 
 @click.command("status")
 @click.argument("place")
 @spec_options
 @storage_options("a PLACE that is no spec")
+@click.option("--watch", is_flag=True, help="Follow the run until no driver runs it.")
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0.5),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --watch, how often to look. A driver stores its figures every 5 s.",
+)
 @output_option
-def command(place: str, storage_options: dict[str, Any], output: str) -> None:
+def command(
+    place: str, storage_options: dict[str, Any], watch: bool, every: float, output: str
+) -> int:
     """Print how far a run is. PLACE is its spec, or its checkpoint folder or s3:// URI.
 
     Reads the checkpoint alone: no Ray, no source, no sink, on any machine.
+
+    With --watch, the live view on a terminal, plain lines elsewhere, or JSON lines with -o json; then
+    the status. The exit code says how the run ended: 0 complete · 1 shards or too many rows failed ·
+    75 stopped with work left, or its driver died. Ctrl-C ends the watch, not the run.
     """
+    checkpoint = checkpoint_of(place, storage_options)
+    if not watch:
+        print_record(_status(checkpoint, place), output)
+        return 0
+    if output in ("json", "jsonl"):
+        return _watch_in_json(checkpoint, place, every=every)
+    code = _watch(checkpoint, "auto", every=every)
+    print_record(_status(checkpoint.reopened(), place), output)
+    return code
+
+
+def _watch_in_json(checkpoint: Checkpoint, place: str, *, every: float) -> int:
+    from batchrunner.views.json_display import JsonDisplay
+    from batchrunner.views.json_events import JsonEvents
+
+    events = JsonEvents(sys.stdout)
+    code = _watch(checkpoint, JsonDisplay(events), every=every)
+    events.write("status", status=_status(checkpoint.reopened(), place), exit_code=code)
+    return code
+
+
+def _watch(checkpoint: Checkpoint, mode: str | Display, *, every: float) -> int:
+    from batchrunner.views.displays import display_of
+    from batchrunner.views.watching import Watching, watch
+
+    watching = Watching(checkpoint)
+    with closing(display_of(mode)) as display:
+        return watch(watching, display, seconds=every, pause=time.sleep)
+
+
+def _status(checkpoint: Checkpoint, place: str) -> dict[str, Any]:
     from batchrunner.views.status import status_of
 
-    checkpoint = checkpoint_of(place, storage_options)
     name = spec_words(place)
-    status = status_of(checkpoint, place=name, spec=name if is_spec(place) else "SPEC")
-    print_record(status.to_dict(), output)
+    return status_of(checkpoint, place=name, spec=name if is_spec(place) else "SPEC").to_dict()

@@ -30,7 +30,7 @@ _ROUNDS = 3
 """How often a session hands out a shard that storage fails; storage itself retries each time."""
 _TICK_SECONDS = 0.25
 _SHOW_SECONDS = 0.1
-_SHARE_WITHOUT_SHOW = 20
+_SHARE_WITHOUT_SHOW = 30
 """How many times as long as the display took the loop goes on before the display is shown again."""
 _DROP_SECONDS = 0.5
 _INDEX_EVERY = 5000

@@ -61,6 +61,7 @@ class Progress:
         slowest: Id and seconds so far of the shard that has been in flight longest; None if none is.
         states: The state of each shard in the order of the plan, one byte each: `.` pending, `~` in
             flight, `#` committed in this session, `=` committed before, `x` failed or quarantined.
+        ids: Id of each shard in the order of the plan.
     """
 
     shards: int
@@ -81,6 +82,7 @@ class Progress:
     rows_allowed: int | None = None
     slowest: tuple[int, float] | None = None
     states: bytes = b""
+    ids: tuple[int, ...] = ()
 
     @classmethod
     def before_the_survey(cls) -> Progress:
@@ -107,6 +109,7 @@ class Progress:
             weight_before=done,
             resumed=len(committed),
             states=bytes(_state(shard.id, committed, todo) for shard in shards),
+            ids=tuple(shard.id for shard in shards),
         )
 
     @classmethod

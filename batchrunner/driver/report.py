@@ -9,11 +9,14 @@ from typing import Any
 from batchrunner.analytics import CapabilityRunRef
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.totals import Totals
+from batchrunner.driver.notebook_html import facts_html
 from batchrunner.driver.recording import completed_uid, ref_of
 from batchrunner.driver.run import Run
 from batchrunner.driver.session import StopReason
 from batchrunner.driver.survey import Survey
 from batchrunner.worker.receipt import Cause, Failure
+
+_SHOWN_FAILURES = 10
 
 STOP_CODES = {
     StopReason.INTERRUPTED: 130,
@@ -94,6 +97,25 @@ class BatchReport:
             causes - {Cause.STORAGE} if causes else self.quarantined or not self.within_budget
         )
         return 1 if is_users else 3
+
+    def _repr_html_(self) -> str:
+        """Return the report as a table, for a notebook."""
+        reasons = {**self.quarantined, **{i: one.reason for i, one in self.failures.items()}}
+        failed = "\n".join(list(reasons.values())[:_SHOWN_FAILURES])
+        left_out = len(reasons) - _SHOWN_FAILURES
+        state = "done" if self.ok else f"stopped ({self.stopped})" if self.stopped else "failed"
+        return facts_html(
+            f"{self.name}: {state}",
+            {
+                "shards": f"{self.shards_committed:,} of {self.shards:,} committed, {self.shards_new:,} new",
+                "rows": f"{self.rows_in:,} in, {self.rows_out:,} out, {self.rows_failed:,} failed",
+                "seconds": f"{self.seconds:,.1f}",
+                "failed": failed + (f"\nand {left_out:,} more shards" if left_out > 0 else ""),
+                "error of rows": self.row_error,
+                "output": self.sink,
+                "checkpoint": self.checkpoint,
+            },
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes and properties as plain values, for JSON."""

@@ -2,6 +2,7 @@
 
 from batchrunner.hooks.contract import (
     DeadLetterKept,
+    EndState,
     Hook,
     RunEnded,
     RunInfo,
@@ -9,4 +10,12 @@ from batchrunner.hooks.contract import (
     ShardCommitted,
 )
 
-__all__ = ["DeadLetterKept", "Hook", "RunEnded", "RunInfo", "RunStarted", "ShardCommitted"]
+__all__ = [
+    "DeadLetterKept",
+    "EndState",
+    "Hook",
+    "RunEnded",
+    "RunInfo",
+    "RunStarted",
+    "ShardCommitted",
+]

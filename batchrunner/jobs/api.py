@@ -14,7 +14,7 @@ from batchrunner.errors import InvalidSpecError, NoJobBackendError
 from batchrunner.jobs.backend import JobBackend, backend_class, options_of
 from batchrunner.jobs.batch_capability import BatchCapability
 from batchrunner.jobs.identity import checked_edition, run_key
-from batchrunner.jobs.job import Job, Jobs, Selection
+from batchrunner.jobs.job import Job, JobList, Jobs, Selection
 from batchrunner.jobs.outcome import JobStatus
 from batchrunner.jobs.request import (
     JobRequest,
@@ -174,7 +174,7 @@ def list_jobs(
         TypeError: The filter is no JobStatus.
     """
     selection = Selection.asked(limit, status_filter, submitted_before_ts)
-    return _active.select(selection) if _active is not None else []
+    return JobList(_active.select(selection) if _active is not None else [])
 
 
 def shutdown_job_backend(

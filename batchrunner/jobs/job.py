@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 from batchrunner.analytics import CapabilityRunRef
+from batchrunner.driver.notebook_html import facts_html, records_html
 from batchrunner.errors import InvalidSpecError, JobCancelledError, JobFailedError, JobTimeoutError
 from batchrunner.jobs.outcome import JobStatus, Outcome
 
@@ -139,6 +140,10 @@ class Job(Generic[T_co]):
     def __repr__(self) -> str:
         return f"<Job {self.job_id} {self.job_name!r}>"
 
+    def _repr_html_(self) -> str:
+        """Return the job as a table, for a notebook."""
+        return facts_html("job", dict(zip(_COLUMNS, _row(self), strict=True)))
+
     @property
     def status(self) -> JobStatus:
         """The present status of the job."""
@@ -226,4 +231,21 @@ class Job(Generic[T_co]):
         ) from cause
 
 
+_COLUMNS = ("job", "name", "status", "submitted", "run or error")
+
+
+def _row(job: Job[Any]) -> tuple[str, ...]:
+    status, outcome = job.status, job._outcome  # noqa: SLF001 - of this module
+    end = "" if outcome is None else outcome.error or getattr(outcome.ref, "run_uid", "")
+    return job.job_id, job.job_name, status.value, job.created_at.isoformat(" ", "seconds"), end
+
+
 Jobs = Sequence[Job[CapabilityRunRef]]
+
+
+class JobList(list[Job[CapabilityRunRef]]):
+    """A list of jobs that a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        jobs = f"{len(self):,} job{'' if len(self) == 1 else 's'}"
+        return records_html(jobs, _COLUMNS, map(_row, self))

@@ -31,6 +31,7 @@ class JsonDisplay:
         self._phase: Phase | None = None
         self._states = b""
         self._last: Progress | None = None
+        self._is_written = True
 
     def show(self, progress: Progress) -> None:
         self._throughput.add(rows_seen(progress), at=self._clock())
@@ -40,60 +41,39 @@ class JsonDisplay:
             self._events.write(
                 "phase", phase=progress.phase.value, seconds=_round(progress.seconds)
             )
-        self._last = progress
+        self._last, self._is_written = progress, False
         if is_new_phase or self._clock() >= self._next:
             self._write()
 
     def close(self) -> None:
         """Write the last figures. Idempotent."""
-        if self._last is not None:
+        if not self._is_written:
             self._write()
-        self._last = None
         self._on_close()
 
     def _write(self) -> None:
         progress = self._last
         if progress is None:
             return
-        self._next = self._clock() + _EVERY_SECONDS
+        self._next, self._is_written = self._clock() + _EVERY_SECONDS, True
         for position, state in _ended(self._states, progress.states):
-            self._events.write("shard", position=position, state=state)
+            self._events.write("shard", shard=progress.ids[position], state=state)
         self._states = progress.states
         self._events.write("progress", **figures(progress, self._throughput.per_second()))
 
 
 def figures(progress: Progress, rows_per_second: float | None) -> dict[str, Any]:
-    """Return *progress* as plain values."""
-    left, slowest = progress.seconds_left(), progress.slowest
-    return {
-        "phase": progress.phase.value,
-        "shards": progress.shards,
-        "shards_committed": progress.committed,
-        "shards_failed": progress.failed,
-        "shards_resumed": progress.resumed,
-        "rows_in": progress.totals.rows_in,
-        "rows_out": progress.totals.rows_out,
-        "rows_failed": progress.totals.rows_failed,
-        "rows_in_flight": progress.rows_in_flight,
-        "rows_allowed": progress.rows_allowed,
-        "bytes_out": progress.totals.bytes_out,
-        "share": round(progress.share, 4),
-        "rows_per_second": None if rows_per_second is None else _round(rows_per_second),
-        "seconds": _round(progress.seconds),
-        "seconds_left": None if left is None else _round(left),
-        "workers": progress.workers,
-        "workers_busy": progress.workers_busy,
-        "slowest_shard": slowest and slowest[0],
-        "slowest_seconds": slowest and _round(slowest[1]),
-    }
+    """Return *progress* as plain values, with the speed."""
+    rate = None if rows_per_second is None else _round(rows_per_second)
+    return {**progress.to_dict(), "rows_per_second": rate}
 
 
 def _ended(before: bytes, now: bytes) -> Iterator[tuple[int, str]]:
     """Yield the position and the end of each shard that has ended since *before*."""
-    if before == now:
+    if before == now or not before:  # what ended before the first look is in the figures
         return
     for position, state in enumerate(now):
-        if state in _ENDS and (position >= len(before) or before[position] != state):
+        if state in _ENDS and before[position] != state:
             yield position, _ENDS[state]
 
 

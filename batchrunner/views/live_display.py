@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO, cast
 
 from batchrunner.driver.progress import Progress
 from batchrunner.views.harmless import in_colour
-from batchrunner.views.live_frame import Look, frame
+from batchrunner.views.live_frame import Scene, frame
 from batchrunner.views.progress_text import rows_seen
 from batchrunner.views.region import DrawnLine, Region
 from batchrunner.views.throughput import Throughput
@@ -112,9 +112,9 @@ class LiveDisplay:
         progress, now = self._progress, time.monotonic()
         self._throughput.add(rows_seen(progress), at=now)
         is_ascii = not (self._console.encoding or "").lower().startswith("utf")
-        look = Look(progress, now - self._phase_began, self._throughput, ascii=is_ascii)
+        scene = Scene(progress, now - self._phase_began, self._throughput, ascii=is_ascii)
         columns, lines = self._region.size()
-        return [self._drawn(text) for text in frame(look, columns=columns, lines=lines)]
+        return [self._drawn(text) for text in frame(scene, columns=columns, lines=lines)]
 
     def _drawn(self, text: Text) -> DrawnLine:
         with self._console.capture() as shown:

@@ -31,7 +31,7 @@ _MOST_SPARKS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Scene:
     """What a frame is drawn of.
 
     Attributes:
@@ -47,7 +47,7 @@ class Look:
     ascii: bool = False
 
 
-def frame(look: Look, *, columns: int, lines: int) -> list[Text]:
+def frame(scene: Scene, *, columns: int, lines: int) -> list[Text]:
     """Return the lines of the frame: at most *lines*, each of at most *columns* cells.
 
     Where the height is small, lines are left out: the legend first, the phase last.
@@ -56,28 +56,28 @@ def frame(look: Look, *, columns: int, lines: int) -> list[Text]:
 
     columns = min(columns, WIDEST)
     if lines <= 1:
-        return [Text(line(look.progress))[:columns]][:lines]
-    ranked = [(rank, text) for rank, text in _ranked(look, columns) if text]
+        return [Text(line(scene.progress))[:columns]][:lines]
+    ranked = [(rank, text) for rank, text in _ranked(scene, columns) if text]
     kept = sorted(range(len(ranked)), key=lambda at: ranked[at][0])[:lines]
     return [text for at, (_, text) in enumerate(ranked) if at in kept]
 
 
-def _ranked(look: Look, columns: int) -> list[tuple[int, Text]]:
+def _ranked(scene: Scene, columns: int) -> list[tuple[int, Text]]:
     """Return the lines from top to bottom, each with its rank: the higher, the sooner left out."""
-    progress = look.progress
-    top = _folded(heading(progress, seconds=look.phase_seconds), columns)
+    progress = scene.progress
+    top = _folded(heading(progress, seconds=scene.phase_seconds), columns)
     if not progress.shards:
         return [(0, top[0])]
     said = _folded(facts(progress), columns)
     return [
         (0, top[0]),
         *((4, text) for text in top[1:]),
-        (1, _shards(look, columns)),
-        (2, _rows(look, columns)),
-        (5, _rate(look, columns)),
+        (1, _shards(scene, columns)),
+        (2, _rows(scene, columns)),
+        (5, _rate(scene, columns)),
         *((3, text) for text in said),
-        (6, _strip(look, columns)),
-        (7, _legend(look, columns)),
+        (6, _strip(scene, columns)),
+        (7, _legend(scene, columns)),
     ]
 
 
@@ -101,16 +101,16 @@ def _styled_fact(text: Text) -> Text:
     return text
 
 
-def _shards(look: Look, columns: int) -> Text:
-    progress = look.progress
+def _shards(scene: Scene, columns: int) -> Text:
+    progress = scene.progress
     flying = progress.states.count(IN_FLIGHT)
     pieces = [(progress.committed / progress.shards, "green"), (flying / progress.shards, "yellow")]
-    return _bar_line("shards", pieces, _said_of_shards(progress), look, columns)
+    return _bar_line("shards", pieces, _said_of_shards(progress), scene, columns)
 
 
-def _rows(look: Look, columns: int) -> Text:
-    said = _said_of_rows(look.progress, columns)
-    return _bar_line("rows", [(look.progress.share, "green")], said, look, columns)
+def _rows(scene: Scene, columns: int) -> Text:
+    said = _said_of_rows(scene.progress, columns)
+    return _bar_line("rows", [(scene.progress.share, "green")], said, scene, columns)
 
 
 def _said_of_shards(progress: Progress) -> str:
@@ -127,14 +127,14 @@ def _said_of_rows(progress: Progress, columns: int) -> str:
 
 
 def _bar_line(
-    label: str, pieces: Sequence[tuple[float, str]], said: str, look: Look, columns: int
+    label: str, pieces: Sequence[tuple[float, str]], said: str, scene: Scene, columns: int
 ) -> Text:
     """Return a bar whose *pieces* have a share and a style each, between *label* and what is *said*."""
     from rich.text import Text
 
     text = Text(f"{label:<{_LABEL}}")
-    room = _bar_cells(look.progress, columns)
-    full, empty = ("#", "-") if look.ascii else ("━", "─")
+    room = _bar_cells(scene.progress, columns)
+    full, empty = ("#", "-") if scene.ascii else ("━", "─")
     reached = 0
     for share, style in pieces:
         # A piece that is there shows, however small its share.
@@ -152,37 +152,37 @@ def _bar_cells(progress: Progress, columns: int) -> int:
     return max(_LEAST_BAR, room // _BAR_STEP * _BAR_STEP)
 
 
-def _rate(look: Look, columns: int) -> Text:
+def _rate(scene: Scene, columns: int) -> Text:
     from rich.text import Text
 
-    rate = look.throughput.per_second()
+    rate = scene.throughput.per_second()
     if rate is None:
         return Text()
     said = f" {short(rate)} now"
     room = min(columns - _LABEL - len(said), _MOST_SPARKS)
     text = Text(f"{'rows/s':<{_LABEL}}")
     if room >= 4:
-        values = look.throughput.history(room)
-        text.append(sparkline(values, ascii_only=look.ascii), "cyan")
+        values = scene.throughput.history(room)
+        text.append(sparkline(values, ascii_only=scene.ascii), "cyan")
     return text.append(said)[:columns]
 
 
-def _strip(look: Look, columns: int) -> Text:
+def _strip(scene: Scene, columns: int) -> Text:
     from rich.text import Text
 
     text = Text()
-    for cell, count in strip(look.progress.states, columns):
-        text.append((cell.ascii if look.ascii else cell.glyph) * count, cell.style)
+    for cell, count in strip(scene.progress.states, columns):
+        text.append((cell.ascii if scene.ascii else cell.glyph) * count, cell.style)
     return text
 
 
-def _legend(look: Look, columns: int) -> Text:
+def _legend(scene: Scene, columns: int) -> Text:
     from rich.text import Text
 
     text = Text()
-    for cell in legend(look.progress.states, columns):
+    for cell in legend(scene.progress.states, columns):
         gap = "  " if text else ""
         if len(text) + len(gap) + len(cell.meaning) + 2 <= columns:
-            text.append(gap).append(cell.ascii if look.ascii else cell.glyph, cell.style)
+            text.append(gap).append(cell.ascii if scene.ascii else cell.glyph, cell.style)
             text.append(f" {cell.meaning}", "dim")
     return text

@@ -36,6 +36,9 @@ class RunState(StrEnum):
     FAILED = "failed"
 
 
+_IN_PROGRESS = frozenset({RunState.RUNNING, RunState.ELSEWHERE})
+
+
 @dataclass(frozen=True)
 class Look:
     """What a checkpoint says about its run.
@@ -82,7 +85,7 @@ class Look:
 
         What was in flight then, and is committed now, is not in flight any more.
         """
-        if self.state not in {RunState.RUNNING, RunState.ELSEWHERE} or not self.last_renewal:
+        if self.state not in _IN_PROGRESS or not self.last_renewal:
             return {}
         stored, totals = self.events[-1], Totals.of(self.shards, self.committed)
         weight = sum(shard.weight for shard in self.shards if shard.id in self.committed)
@@ -138,20 +141,21 @@ def progress_of(look: Look) -> Progress:
         COMMITTED if shard.id in look.committed and shard.id not in earlier else state
         for shard, state in zip(look.shards, now.states, strict=True)
     )
-    return replace(
+    begun = replace(
         now,
         weight_before=at_first.weight_done,
         resumed=len(earlier),
         began=time.monotonic() - began,
         states=bytes(states),
-        **_stored(look.progress, silent=look.silent_seconds or 0),
+        phase=Phase.SURVEYING if look.state in _IN_PROGRESS else Phase.FINISHING,
     )
+    return replace(begun, **stored_fields(look.progress, silent=look.silent_seconds or 0))
 
 
-def _stored(facts: Mapping[str, Any], *, silent: int) -> dict[str, Any]:
+def stored_fields(facts: Mapping[str, Any], *, silent: float) -> dict[str, Any]:
     """Return the fields of `Progress` that are in *facts*, the event stored *silent* seconds ago."""
     if not facts:
-        return {"phase": Phase.FINISHING}
+        return {}
     names = ("failed", "workers", "workers_busy", "rows_in_flight", "weight_in_flight")
     running, slowest = facts.get("running_seconds"), facts.get("slowest_shard")
     return {
@@ -191,12 +195,12 @@ def look_at(checkpoint: Checkpoint) -> Look:
         quarantined={i: q for i, q in quarantined if i in active and i not in committed},
         damaged=sentinels.damaged,
         lease=lease,
-        events=_events_of(checkpoint, lease),
+        events=events_of(checkpoint, lease),
         now=datetime.now(UTC),
     )
 
 
-def _events_of(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, Any]]:
+def events_of(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, Any]]:
     """Return the events of the last session; none if they are missing or damaged."""
     try:
         data = checkpoint.storage.get(f"sessions/{lease.owner.session if lease else ''}.jsonl")

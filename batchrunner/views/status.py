@@ -103,7 +103,7 @@ def status_of(checkpoint: Checkpoint, *, place: str = "", spec: str = "SPEC") ->
         last_renewal=look.last_renewal.isoformat(timespec="seconds") if look.last_renewal else "",
         silent_seconds=look.silent_seconds,
         checkpoint=checkpoint.storage.uri,
-        next=_next(look, place=place or checkpoint.storage.uri, spec=spec),
+        next=next_command(look, place=place or checkpoint.storage.uri, spec=spec),
     )
 
 
@@ -121,7 +121,7 @@ def _live(look: Look) -> dict[str, Any]:
     }
 
 
-def _next(look: Look, *, place: str, spec: str) -> str:
+def next_command(look: Look, *, place: str, spec: str) -> str:
     """Return the next command: what a tired person may paste without harm."""
     if look.damaged:
         return f"batchrunner verify --repair {spec}"

@@ -2,7 +2,7 @@ r"""What the documentation says is what happens: its blocks are run, its specs a
 
 Each page is pasted, block by block, into an empty folder by a reader (`docs_reader.py`). The words
 behind a block's language say what is done with it: `file=NAME` writes it, `run` runs it (`exit=N`:
-and expects that code), `check` reads it as a spec or as the options of a job backend, `output` has
+and expects that code; `in=FOLDER`: where a block before it went by `cd`), `check` reads it as a spec or as the options of a job backend, `output` has
 lines that the block before printed, where numbers may differ and … stands for anything. Bash and
 Python without such a word do not occur: what cannot be run here is `text`, and YAML is parsed.
 """
@@ -87,7 +87,7 @@ def paste(page, reader, folder):
         if "check" in options:
             check(language, text)
         if "run" in options:
-            done = reader.run(language, text, folder)
+            done = reader.run(language, text, folder / options.get("in", ""))
             before = done.stdout
             assert done.returncode == int(options.get("exit", 0)), f"{text}\n{before}"
         if "output" in options:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.driver import session
 from batchrunner.driver.progress import Phase
 from batchrunner.execute import ray_heartbeats
 from batchrunner.storage import open_storage
+from batchrunner.views.status import status_of
 from batchrunner.worker.pulse import worker_name
 from builders import a_source, a_spec
 
@@ -26,7 +29,7 @@ class Releasing:
 
     def show(self, progress):
         self.shown.append(progress)
-        if self._enough(progress) and not self._file.exists():
+        if not self._file.exists() and self._enough(progress):
             self.held = progress.slowest[1]
             self._file.touch()
 
@@ -95,6 +98,31 @@ def test_a_sentinel_says_who_made_its_part_when_and_what_took_the_time(tmp_path,
     assert sentinel.calling > 0.5
     assert display.held - 1 < sentinel.seconds <= after - before
     assert max(sentinel.reading, sentinel.calling, sentinel.writing) <= sentinel.seconds
+
+
+def test_the_status_of_a_run_shows_what_is_in_flight_and_nothing_of_it_afterwards(
+    tmp_path, monkeypatch
+):
+    """On any machine, from the checkpoint alone."""
+    monkeypatch.setattr(session, "RENEW_SECONDS", 0.1)
+    seen = []
+
+    def shows_the_rows_in_flight(_):
+        if (tmp_path / "out/_checkpoint/sessions").exists():
+            checkpoint = Checkpoint.current(open_storage(str(tmp_path / "out/_checkpoint")))
+            seen.append(status_of(checkpoint, place="spec.yaml", spec="spec.yaml"))
+        return bool(seen) and seen[-1].rows_in_flight == 4
+
+    a_run_whose_second_call_waits(tmp_path, "local", enough=shows_the_rows_in_flight)
+    running, checkpoint = seen[-1], Checkpoint(open_storage(str(tmp_path / "out/_checkpoint")))
+    done = status_of(checkpoint, spec="spec.yaml")
+
+    assert (running.state, running.phase) == ("running", "running")
+    assert (running.workers, running.workers_busy, running.slowest_shard) == (1, 1, 0)
+    assert running.next == "batchrunner status --watch spec.yaml"
+    assert datetime.fromisoformat(running.last_renewal) <= datetime.now(UTC)
+    assert (done.state, done.phase, done.rows_in_flight) == ("complete", "", 0)
+    assert (done.last_renewal, done.next) == ("", "batchrunner verify spec.yaml")
 
 
 @pytest.mark.ray

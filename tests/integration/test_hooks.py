@@ -317,6 +317,23 @@ def test_what_a_hook_prints_is_not_in_the_report(tmp_path):
     assert "the hook hook_examples:Chatty failed in on_run_start" in done.stderr
 
 
+def test_a_process_that_is_terminated_ends_in_time_with_its_report(tmp_path):
+    """The hook that hangs is left behind before the process would be ended by force."""
+    a_source(tmp_path / "in")
+    a_spec_file(
+        tmp_path,
+        capability="capabilities:terminates_its_driver",
+        hooks={"hook_examples:Hangs": None},
+        execution={"engine": "local", "grace_period": "10s"},
+    )
+
+    done = batchrunner("run", "spec.yaml", cwd=tmp_path)
+
+    assert done.returncode == 143
+    assert "the hook hook_examples:Hangs did not return from on_run_start in time" in done.stderr
+    assert "stopped (SIGTERM): 1 of 3 shards committed (1 new" in done.stdout + done.stderr
+
+
 def test_a_hook_of_an_installed_package_runs_only_if_the_spec_names_it(tmp_path):
     """An install must not send anything anywhere."""
     a_source(tmp_path / "in")

@@ -22,13 +22,15 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 RUNS = textwrap.dedent("""\
     # A Ray with an endpoint of its own, on which a run ends before this process does.
-    import json, logging, socket, sys
+    import json, logging, socket, sys, time, urllib.request
+    from contextlib import suppress
     from pathlib import Path
 
     import ray
 
     from batchrunner import BatchRunner
     from builders import a_spec
+    from patience import PATIENCE
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -38,6 +40,12 @@ RUNS = textwrap.dedent("""\
         logging_level=logging.ERROR, object_store_memory=100 * 2**20, _metrics_export_port=port,
         _system_config={"metrics_report_interval_ms": 500},
     )
+    url, end = f"http://127.0.0.1:{port}/metrics", time.monotonic() + PATIENCE
+    while time.monotonic() < end:  # it comes up some seconds after Ray, and keeps values for 20 s
+        with suppress(OSError):
+            urllib.request.urlopen(url, timeout=PATIENCE).close()
+            break
+        time.sleep(0.1)
     print(json.dumps({"port": port}), flush=True)
     spec = a_spec(
         Path(sys.argv[1]), name="nightly", execution={"engine": "ray", "batch_size": 2},
@@ -68,7 +76,7 @@ def until(condition, port):
         samples = []
         try:
             samples = scraped(port)
-        except OSError as error:  # the endpoint comes up some seconds after Ray
+        except OSError as error:
             last = error
         else:
             last = samples

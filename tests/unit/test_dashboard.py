@@ -61,3 +61,11 @@ def test_no_panel_covers_another():
 def cells_of(place):
     for x in range(place["x"], place["x"] + place["w"]):
         yield from ((x, y) for y in range(place["y"], place["y"] + place["h"]))
+
+
+def test_the_page_lists_each_metric():
+    """What is exported and not written down is found by accident."""
+    page = (Path(__file__).parents[2] / "docs/how-to/metrics.md").read_text()
+
+    for name in METRICS:
+        assert f"`{name}`" in page or f"`{name.removeprefix('batchrunner')}`" in page, name
