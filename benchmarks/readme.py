@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.results import Goal, Result, Standing
 
-ORDER = ("W1", "W2", "W3", "W4", "W5", "noop", "resume", "memory", "store", "jobs")
+ORDER = ("W1", "W2", "W3", "W4", "W5", "noop", "resume", "memory", "store", "jobs", "live")
 
 _INTRODUCTION = """\
 # Benchmarks
@@ -24,7 +24,11 @@ from the JSON in `results/`, where every single measurement is; change nothing h
 make bench                                        # everything, about 45 minutes on 2 cores
 python -m benchmarks --only W1,noop               # some
 python -m benchmarks --scale 0.01 --repeats 1 --out /tmp/quick/results    # all of it, small: four minutes
+python -m benchmarks.comparison                   # after a kill, a bad row, a new file: half an hour
 ```
+
+[What is in the output after a kill](../docs/explanation/comparison.md), beside Ray Data, datatrove and Daft, has a
+page of its own.
 
 ## What is counted
 

@@ -533,7 +533,10 @@ def waits_at_the_end(rows, path):
     return waits_for_a_file(rows, path) if rows[0]["id"] >= 8 else rows
 
 
-def echo_unless_13(row):
+def echo_unless_13(row, *, gate):
+    """Waits for the file *gate* before row 35: a run can be looked at while it goes on."""
+    while row["id"] == 35 and not Path(gate).exists():
+        time.sleep(0.05)
     if row["id"] == 13:
         raise ValueError("unlucky")
     return row
@@ -541,5 +544,7 @@ def echo_unless_13(row):
 
 def terminates_its_driver(rows):
     """A supervisor that stops the run while it works: the driver is this process."""
-    os.kill(os.getpid(), signal.SIGTERM)
+    if rows[0]["id"] == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)  # the work of a shard
     return rows

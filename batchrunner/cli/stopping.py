@@ -83,7 +83,9 @@ class Watch:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._watchdog.end()
-        sys.stderr = self._stderr
+        # After an error, the terminal stays: a Ray that is still starting has taken descriptor 2.
+        if error is None:
+            sys.stderr = self._stderr
 
     def ends_with(self, code: int) -> None:
         """Set the exit *code* of the report printed next; a forced end then prints no text."""

@@ -12,6 +12,7 @@ import urllib.request
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from shlex import quote
 from urllib.parse import urlsplit
 
 from batchrunner.errors import InvalidSpecError
@@ -159,10 +160,11 @@ def _line(event: Event) -> str:
         return f"{run}: a row of shard {event.shard} failed: {event.error}: {event.message[:300]}"
     counts = f"{event.rows_in:,} rows in, {event.rows_out:,} out, {event.rows_failed:,} failed"
     shards = f"{event.shards_committed:,} of {event.shards:,} shards committed"
-    error = f": {event.error[:500]}" if event.error else ""
-    return (
-        f"{run}: {event.state}, {shards}, {counts}, {event.seconds:.0f} s{error} ({event.run.sink})"
-    )
+    ended = f"{run}: {event.state}, {shards}, {counts}, {event.seconds:.0f} s"
+    if not event.error:
+        return f"{ended} ({event.run.sink})"
+    # A line to paste, on any machine: it says what is safe, and what to do next.
+    return f"{ended}: {event.error[:500]}; look: batchrunner status {quote(event.run.checkpoint)}"
 
 
 def _signature(body: bytes, key: bytes | None) -> Mapping[str, str]:

@@ -19,7 +19,7 @@ from benchmarks.machine import about_this_machine
 from benchmarks.places import in_memory
 from benchmarks.race import CHECKOUT, say
 
-ROWS, FILES = 100_000, 100
+ROWS, FILES = 40_000, 40
 RESULTS = Path(__file__).parents[1] / "results" / "comparison.json"
 _REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 _ENVIRONMENT = CHECKOUT / ".bench" / "contestants"

@@ -28,7 +28,6 @@ BY_HAND: Mapping[str, Mapping[str, str]] = {
     "Ray Data, overwrite": {
         "bad row": _FIX_AND_AGAIN,
         "bad row, tolerant": "count rows, or read the log: the run succeeded",
-        "killed": "wait until the workers of the killed driver have ended",
     },
     "Ray Data, CheckpointConfig": {
         "nothing": "a column of unique ids, kept by each step",

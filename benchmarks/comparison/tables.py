@@ -87,7 +87,7 @@ def _full(name: str, outcome: Outcome, key: str) -> list[str]:
         name,
         str(outcome["exit_code"]),
         *(f"{count:,}" for count in (*counts, outcome["computed"], outcome["again"])),
-        f"{outcome['ratio']:.1f}",
+        f"{outcome['ratio']:.2f}",
         BY_HAND.get(name, {}).get(key, ""),
     ]
 

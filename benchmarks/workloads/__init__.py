@@ -12,6 +12,7 @@ from benchmarks.workloads import (
     cpu_bound,
     jobs,
     lines,
+    live,
     memory,
     no_op,
     resume,
@@ -30,4 +31,5 @@ WORKLOADS: dict[str, Callable[[Size], Result]] = {
     "memory": memory.measure,
     "store": store.measure,
     "jobs": jobs.measure,
+    "live": live.measure,
 }

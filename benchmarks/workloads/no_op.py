@@ -39,7 +39,9 @@ def measure(size: Size) -> Result:
         spec = write_spec(place.folder / "s.yaml", a_spec(source, sink, capability=CAPABILITY))
         listing, no_op = [], []
         for _ in range(size.laps):
-            listing.append(Lap(timed(_listing(source, sink, sink / "_checkpoint/sentinels"))))
+            listing.append(
+                Lap(timed(listing_command(source, sink, sink / "_checkpoint/sentinels")))
+            )
             no_op.append(Lap(timed(run_command(spec)), output=""))
             say(f"  listing {listing[-1].seconds:.3f} s, no-op {no_op[-1].seconds:.3f} s")
         imported = modules_imported_by(run_command(spec))
@@ -60,6 +62,7 @@ def measure(size: Size) -> Result:
     )
 
 
-def _listing(*folders: Path) -> list[str]:
+def listing_command(*folders: Path) -> list[str]:
+    """Return a command that counts the files of *folders*, and does nothing else."""
     code = "import sys; from benchmarks.listing import count; count(sys.argv[1:])"
     return [sys.executable, "-c", code, *map(str, folders)]

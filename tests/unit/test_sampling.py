@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrunner.driver.plan import Slicer, first_generation
-from batchrunner.driver.sampling import Sample
+from batchrunner.driver.sample import Sample
 from batchrunner.driver.source_files import list_source, opener_of
 from batchrunner.errors import InvalidSpecError
 from batchrunner.formats.registry import file_kind, format_named
