@@ -37,13 +37,13 @@ def main() -> None:
     for contestant in options.contestants:
         say(contestant.name)
         results[contestant.name] = _measured(contestant, job=job, python=python)
-        _keep(results, job=job, path=options.out)
+        _keep(results, path=options.out)
 
 
-def _keep(results: dict[str, dict[str, Any]], *, job: Job, path: Path) -> None:
+def _keep(results: dict[str, dict[str, Any]], *, path: Path) -> None:
     about = {
         **about_this_machine(),
-        "job": {"rows": job.rows, "files": job.files, "microseconds a row": COST * 1e6},
+        "microseconds_a_row": COST * 1e6,
         "contestants": [results[one.name] for one in CONTESTANTS if one.name in results],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,8 @@ def _measured(contestant: Contestant, *, job: Job, python: Path) -> dict[str, An
         "name": contestant.name,
         "settings": contestant.settings,
         "versions": _versions(contestant, python),
+        "rows": job.rows,
+        "files": job.files,
         "outcomes": {key: outcome.to_dict() for key, outcome in outcomes.items()},
     }
 
