@@ -75,7 +75,6 @@ _HEADER = (
     "of the new code",
     "computed",
     "of these, again",
-    "x its first run",
     "by hand",
 )
 
@@ -87,7 +86,6 @@ def _full(name: str, outcome: Outcome, key: str) -> list[str]:
         name,
         str(outcome["exit_code"]),
         *(f"{count:,}" for count in (*counts, outcome["computed"], outcome["again"])),
-        f"{outcome['ratio']:.2f}",
         BY_HAND.get(name, {}).get(key, ""),
     ]
 
