@@ -36,7 +36,8 @@ _BATCHRUNNER = [sys.executable, "-m", "batchrunner"]
 _SHOWN_SECONDS = 10
 
 _NOTE = """The live view is measured alone, by the CPU of a process that shows it on a pseudo-terminal of 140
-columns for 10 s, with 20 news a second, less that of the same process without it."""
+columns for 10 s, with 20 news a second, less that of the same process without it. On a busy machine, read the CPU:
+the seconds count the waiting, too."""
 
 
 def measure(size: Size) -> Result:
