@@ -270,7 +270,9 @@ class BatchRunner:
             display.show(tracker.progress())
             with run.definition.at_work() as imported:
                 dispatcher.go(opened.pending, _engine(run, session.stop, imported=imported))
-        display.show(tracker.finishing(failed=len(dispatcher.outcomes.failures)))
+        finishing = tracker.finishing(failed=len(dispatcher.outcomes.failures))
+        session.snapshot = finishing.to_dict
+        display.show(finishing)
         return dispatcher.outcomes
 
     def _work(self, opened: Opened, survey: Survey, session: Session) -> Work:

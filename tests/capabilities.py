@@ -170,6 +170,14 @@ def waits_in_its_second_batch(rows, path):
     return rows
 
 
+def slows_down_and_raises_on_bad(rows, path):
+    """As `raises_on_bad`; slow, and from row 40 on very slow, until there is a file at *path*."""
+    deadline = time.monotonic() + (240 if rows[0]["id"] >= 40 else 0.4)
+    while not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return raises_on_bad(rows)
+
+
 def kills_its_task(rows, folder, times):
     """Dies in the middle of the job, so many *times* in all, counted in *folder*."""
     die(rows, folder, times)

@@ -83,9 +83,11 @@ class Watch:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._watchdog.end()
-        # After an error, the terminal stays: a Ray that is still starting has taken descriptor 2.
-        if error is None:
-            sys.stderr = self._stderr
+        sys.stderr = self._stderr
+        # A session that an error ends while Ray starts leaves descriptor 2 redirected: what is printed
+        # next, the error above all, would be lost.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(self._terminal.fileno(), self._stderr.fileno())
 
     def ends_with(self, code: int) -> None:
         """Set the exit *code* of the report printed next; a forced end then prints no text."""

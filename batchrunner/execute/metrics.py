@@ -29,7 +29,7 @@ class RayGauges:
         # Not imported for this: a local run never needs it. And another thread may be importing it
         # at this moment: it is in `sys.modules` before its functions are in it.
         is_connected = getattr(sys.modules.get("ray"), "is_initialized", None)
-        return not self._is_broken and is_connected is not None and is_connected()
+        return not self._is_broken and is_connected is not None and bool(is_connected())
 
     def set(self, name: str, value: float, **tags: str) -> None:
         """Set the gauge *name*, for its further *tags*."""

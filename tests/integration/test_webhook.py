@@ -138,8 +138,12 @@ def test_a_row_can_address_no_one_in_a_chat():
         ({}, "webhook: url must be given"),
         ({"url": "hooks.example"}, "url must begin with http://"),
         ({"url": "ftp://hooks.example/x"}, "url must begin with http://"),
+        ({"url": "https://h:x/y"}, "url must begin with http://"),
         ({"url": "https://u:p@hooks.example"}, "no user or password"),
         ({"url": "https://h", "events": ["on_end"]}, 'events has "on_end"; it takes on_run_start'),
+        ({"url": "https://h", "events": "on_run_end"}, "events must be a list"),
+        ({"url": "https://h", "secret": 12}, "secret must be a string: put it in quotes"),
+        ({"url": "https://h", "timeout": "soon"}, "timeout must be a number of seconds"),
         ({"url": "https://h", "event": []}, 'unknown option "event"; did you mean "events"'),
     ],
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import random
+import sys
 import threading
 
 import pytest
@@ -87,6 +89,25 @@ def test_lines_of_threads_are_never_glued_together():
         thread.join()
 
     assert sorted(taken) == sorted(f"{name * 5} {n}" for name in "abc" for n in range(200))
+
+
+def test_a_log_handler_of_the_user_writes_through_too(monkeypatch):
+    """`logging.basicConfig` keeps the stderr that it began with, and would write into the frame."""
+    taken, before = [], io.StringIO()
+    monkeypatch.setattr(sys, "stderr", before)
+    theirs = logging.getLogger("theirs")
+    theirs.addHandler(handler := logging.StreamHandler())
+    try:
+        stream = WholeLines.replacing("stderr", taken.append)
+        theirs.error("while it is open")
+        stream.give_back("stderr")
+        theirs.error("after")
+    finally:
+        theirs.removeHandler(handler)
+
+    assert taken == ["while it is open"]
+    assert before.getvalue() == "after\n"
+    assert sys.stderr is before
 
 
 def test_a_progress_bar_of_the_user_ends_as_its_last_state():

@@ -114,6 +114,15 @@ def test_each_error_names_the_line_of_the_file_it_is_in():
     assert {"base.yaml", "s.yaml", "--set"} == {problem.file for problem in error.problems}
 
 
+def test_what_the_whole_lacks_is_missing_in_the_file_that_was_named():
+    """Any of the files could have it; that one is the user's."""
+    written(base="source: in\ntags: {a: b}\n", s="# mine\nextends: base.yaml\n")
+    text = str(refusal(overrides=["name=x"]))
+
+    assert 's.yaml:2:1: the key "capability" is missing' in text
+    assert 's.yaml:2:1: the key "sink" is missing' in text
+
+
 def test_limits_hold_for_all_files_together():
     """Bounds that each file could use up once would be none."""
     many = "fn_kwargs: {x: [" + "a, " * 9_000 + "a]}"
