@@ -26,7 +26,6 @@ _STDOUT = "-"
 @click.command("report")
 @click.argument("place")
 @spec_options
-@spec_options
 @report_options("NAME")
 @storage_options("a PLACE that is no spec")
 def command(place: str, file: str | None, output: str, storage_options: dict[str, Any]) -> None:
