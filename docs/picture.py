@@ -36,7 +36,7 @@ import time
 
 class Embed:
     def __call__(self, rows):
-        time.sleep(0.04 * random.lognormvariate(0, 0.4))
+        time.sleep(0.02 * random.lognormvariate(0, 0.4))
         for row in rows:
             if row["id"] % 4001 == 3999:
                 raise ValueError(f"document {row['id']} has no text")
@@ -48,7 +48,7 @@ name: nightly-embeddings
 capability: {target: "embedding:Embed", version: "1"}
 source: documents
 sink: embeddings
-execution: {batch_size: 8, concurrency: 4, num_cpus: 0.25}
+execution: {engine: local, batch_size: 8}
 """
 
 
