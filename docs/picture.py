@@ -26,7 +26,7 @@ from batchrunner.views.report_page import sources_hash
 PICTURE = Path(__file__).parent / "assets/report.png"
 KEY = b"report-sources"
 _SHARDS, _ROWS = 480, 24
-_WIDTH, _HEIGHT = 1100, 1180
+_WIDTH, _HEIGHT = 1100, 1240
 _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 _CAPABILITY = """\

@@ -8,9 +8,12 @@ import os
 import random
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
+from batchrunner.checkpoint.totals import Totals
+from batchrunner.driver.progress import Phase, Progress
 from batchrunner.errors import InvalidSpecError
 from batchrunner.views.displays import MODES, display_of
 from batchrunner.views.harmless import in_colour
@@ -20,6 +23,10 @@ from batchrunner.views.region import DrawnLine, Region
 from batchrunner.views.shard_strip import CELLS, downsampled, strip
 from batchrunner.views.throughput import Throughput, sparkline
 from batchrunner.views.whole_lines import WholeLines
+
+
+def _in(phase, **changes):
+    return replace(Progress.before_the_survey(), phase=phase, **changes)
 
 
 def test_each_state_has_its_own_glyph():
@@ -71,6 +78,18 @@ def test_rows_that_a_failed_shard_takes_back_are_no_negative_speed():
     assert min(speed.history(10)) >= 0
     assert sparkline([0, 0]) == "▁▁"
     assert sparkline([1, 2, 4]) == "▃▅█"
+
+
+def test_rows_of_earlier_sessions_are_no_speed():
+    """A run that resumes at a billion rows has not made them in its first second."""
+    speed = Throughput()
+    speed.take(Progress.before_the_survey(), at=0.0)
+    speed.take(_in(Phase.LOADING, totals=Totals(rows_in=10**9)), at=1.0)
+    assert speed.per_second() is None
+
+    for second, rows in ((2, 0), (3, 7)):
+        speed.take(_in(Phase.RUNNING, totals=Totals(rows_in=10**9 + rows)), at=float(second))
+    assert speed.per_second() == 7
 
 
 def test_lines_of_threads_are_never_glued_together():
@@ -140,8 +159,6 @@ def test_a_frame_that_the_terminal_has_broken_is_erased_whole(columns, up, monke
 
 def test_plain_lines_come_with_each_phase_and_every_half_minute():
     """A log that is read later has neither a line a second nor an hour of silence."""
-    from batchrunner.driver.progress import Phase, Progress
-
     now, stream = [0.0], io.StringIO()
     display = LineDisplay(stream, clock=lambda: now[0])
     for second in range(100):
@@ -151,14 +168,6 @@ def test_plain_lines_come_with_each_phase_and_every_half_minute():
     lines = stream.getvalue().splitlines()
     assert len(lines) == 1 + int(95 // LINE_SECONDS)
     assert all(line.startswith("running, ") for line in lines)
-
-
-def _in(phase):
-    from dataclasses import replace
-
-    from batchrunner.driver.progress import Progress
-
-    return replace(Progress.before_the_survey(), phase=phase)
 
 
 def test_a_mode_that_cannot_be_is_refused_with_those_that_can():
