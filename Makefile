@@ -12,14 +12,14 @@ TESTS := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(BIN)/python -m pytest
 BESIDE_EACH_OTHER := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 .PHONY: help setup demo fmt check test test-all soak bench wheel docs clean
-.PHONY: test-local test-smoke test-ray test-s3 test-sweeps
+.PHONY: test-local test-smoke test-browser test-ray test-s3 test-sweeps
 
 help:
 	@echo "make setup     build $(VENV) with the command batchrunner in it"
 	@echo "make demo      a real batch, killed with SIGKILL, resumed, compared"
 	@echo "make check     format, lint, types, unit tests (under a minute)"
 	@echo "make test      make check, all on the local engine, and a batch killed and resumed on Ray and S3 (6 minutes)"
-	@echo "make test-all  make test, and test-ray, test-s3, test-sweeps, which may run side by side: make -j3 test-all"
+	@echo "make test-all  make test, and test-browser, test-ray, test-s3, test-sweeps, which may run side by side: make -j3 test-all"
 	@echo "make soak      2 million rows under SIGKILL, on disk and on S3, and longer sweeps (over an hour)"
 	@echo "make bench     the benchmarks; writes benchmarks/results/ and benchmarks/README.md"
 	@echo "make wheel     build dist/batchrunner-*.whl"
@@ -47,13 +47,16 @@ check: setup
 
 test: check test-local test-smoke
 
-test-all: test test-ray test-s3 test-sweeps
+test-all: test test-browser test-ray test-s3 test-sweeps
 
 test-local: setup
 	$(TESTS) tests --tier local $(BESIDE_EACH_OTHER) --durations 20
 
 test-smoke: setup
 	$(TESTS) tests --tier smoke
+
+test-browser: setup
+	$(TESTS) tests --tier browser
 
 test-ray: setup
 	$(TESTS) tests --tier ray --durations 20

@@ -25,7 +25,7 @@ from batchrunner.driver.progress import Display, FromStart, Phase, Progress
 from batchrunner.driver.recording import is_recorded, record_batch
 from batchrunner.driver.report import BatchReport, report_of
 from batchrunner.driver.run import Run
-from batchrunner.driver.sampling import Sample
+from batchrunner.driver.sample import Sample
 from batchrunner.driver.session import Session, Stop, open_session
 from batchrunner.driver.shard_outcomes import ShardOutcomes
 from batchrunner.driver.survey import Survey, take_survey
@@ -270,7 +270,9 @@ class BatchRunner:
             display.show(tracker.progress())
             with run.definition.at_work() as imported:
                 dispatcher.go(opened.pending, _engine(run, session.stop, imported=imported))
-        display.show(tracker.finishing(failed=len(dispatcher.outcomes.failures)))
+        finishing = tracker.finishing(failed=len(dispatcher.outcomes.failures))
+        session.snapshot = finishing.to_dict
+        display.show(finishing)
         return dispatcher.outcomes
 
     def _work(self, opened: Opened, survey: Survey, session: Session) -> Work:

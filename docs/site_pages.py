@@ -22,6 +22,7 @@ OUTSIDE = {
     "CHANGELOG.md": "changelog.md",
     "RELEASE.md": "releasing.md",
     "benchmarks/README.md": "benchmarks.md",
+    "specs/README.md": "specs/index.md",
 }
 """Path in the repository, and path in the site."""
 _INSIDE = {page: source for source, page in OUTSIDE.items()}

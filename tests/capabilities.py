@@ -170,6 +170,14 @@ def waits_in_its_second_batch(rows, path):
     return rows
 
 
+def slows_down_and_raises_on_bad(rows, path):
+    """As `raises_on_bad`; slow, and from row 40 on very slow, until there is a file at *path*."""
+    deadline = time.monotonic() + (240 if rows[0]["id"] >= 40 else 0.4)
+    while not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return raises_on_bad(rows)
+
+
 def kills_its_task(rows, folder, times):
     """Dies in the middle of the job, so many *times* in all, counted in *folder*."""
     die(rows, folder, times)
@@ -528,7 +536,15 @@ def prints_from_threads(rows, path):
     return waits_for_a_file(rows, path) if number == 59 else rows
 
 
-def echo_unless_13(row):
+def waits_at_the_end(rows, path):
+    """Waits for *path* before the rows from 8 on."""
+    return waits_for_a_file(rows, path) if rows[0]["id"] >= 8 else rows
+
+
+def echo_unless_13(row, *, gate):
+    """Waits for the file *gate* before row 35: a run can be looked at while it goes on."""
+    while row["id"] == 35 and not Path(gate).exists():
+        time.sleep(0.05)
     if row["id"] == 13:
         raise ValueError("unlucky")
     return row
@@ -536,5 +552,7 @@ def echo_unless_13(row):
 
 def terminates_its_driver(rows):
     """A supervisor that stops the run while it works: the driver is this process."""
-    os.kill(os.getpid(), signal.SIGTERM)
+    if rows[0]["id"] == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)  # the work of a shard
     return rows

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 import batchrunner.testing.memory  # noqa: F401 -- makes memory:// known
 from batchrunner.testing.fault_proxy import fault_proxy
 from batchrunner.testing.s3_servers import moto_server, rclone_server, seaweedfs_server
+from browser import a_chromium
 from tiers import SOAK, TIERS, WITHOUT_SERVERS, marks_of, tier_of
 
 # How long an example takes says more of the machine than of the code.
@@ -87,6 +88,13 @@ def rclone(servers_are_expected):
     """S3 without conditional writes."""
     with rclone_server() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def chromium(servers_are_expected):
+    """A headless browser. Gone with the module: its event loop would be in the way of others."""
+    with a_chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import time
 from pathlib import Path
 
 
@@ -75,3 +77,28 @@ class TellsWhenBuilt:
 
     def __call__(self, rows):
         return rows
+
+
+def hostile(rows):
+    """Quotes the row that it fails for, as libraries do."""
+    for row in rows:
+        if row.get("bad"):
+            raise ValueError(f"cannot read {row['text'][:200]}")
+    return rows
+
+
+def deadly_once(rows, folder, at):
+    """Kills its process, driver and all, at each of the rows *at*, once.
+
+    Only after a commit, which comes with the 32nd part; fails for rows marked bad.
+    """
+    for row in rows:
+        mark = Path(folder) / f"died-at-{row['id']}"
+        if row["id"] in at and not mark.exists():
+            while not list(Path(folder).glob("out/_checkpoint/sentinels/*")):
+                time.sleep(0.01)
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if row.get("bad"):
+            raise ValueError(f"row {row['id']} is bad")
+    return rows

@@ -1,6 +1,6 @@
 """Which tier a test is in: exactly one. `make` runs the tiers (docs/decisions/0037-three-test-tiers.md).
 
-A test says what it needs and what it is by marks (`ray`, `s3`, `sweep`, `smoke`, `soak`), most of
+A test says what it needs and what it is by marks (`ray`, `s3`, `browser`, `sweep`, `smoke`, `soak`), most of
 them without being asked: a fixture that is a server brings its mark, and so does a parameter
 `engine` that is "ray".
 """
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-UNIT, LOCAL, SMOKE, RAY, S3, SWEEP, SOAK = TIERS = (
+UNIT, LOCAL, SMOKE, BROWSER, RAY, S3, SWEEP, SOAK = TIERS = (
     "unit",
     "local",
     "smoke",
+    "browser",
     "ray",
     "s3",
     "sweep",
@@ -25,8 +26,9 @@ SERVERS = {
     "seaweedfs": S3,
     "rclone": S3,
     "proxy": S3,
+    "chromium": BROWSER,
 }
-"""Fixtures that start a server, and the mark of a test that uses one."""
+"""Fixtures that start a server or a browser, and the mark of a test that uses one."""
 
 WITHOUT_SERVERS = {UNIT, LOCAL}
 
@@ -44,7 +46,7 @@ def tier_of(folder: str, marks: Collection[str]) -> str:
         ValueError: It lies in `unit/` and needs a server.
     """
     # The dearest first, except that a smoke test stands for its whole kind in `make test`.
-    for tier in (SOAK, SMOKE, SWEEP, RAY, S3):
+    for tier in (SOAK, SMOKE, SWEEP, RAY, S3, BROWSER):
         if tier in marks:
             if folder == UNIT and tier != SOAK:
                 raise ValueError(f"unit/ is for tests without Ray, network or sweep: not {tier}")

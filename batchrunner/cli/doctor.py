@@ -11,7 +11,7 @@ import click
 
 from batchrunner.cli.options import load_spec, spec_options, spec_words
 from batchrunner.cli.run import report_option
-from batchrunner.cli.terminal import on_one_line, put, say
+from batchrunner.cli.terminal import on_one_line, put, say, show, show_marked
 
 if TYPE_CHECKING:
     from batchrunner.doctor.findings import Finding
@@ -61,9 +61,9 @@ def _summary(counts: Counter[str], spec: str | None) -> str:
 
 
 def _print(finding: Finding) -> None:
-    word = click.style(f"{finding.status:<4}", fg=_COLOURS[finding.status], bold=True)
     first, *others = finding.fact.splitlines() or [""]
-    click.echo(f"{word}  {on_one_line(f'{finding.check:<16}  {first}')}")
+    text = f"  {finding.check:<16}  {first}"
+    show_marked(f"{finding.status:<4}", text, colour=_COLOURS[finding.status])
     # Indented, so that a line break in a fact cannot look like another finding.
     for line in [*others, *([f"-> {finding.way_out}"] if finding.way_out else [])]:
-        click.echo(f"{'':<24}{on_one_line(line)}")
+        show(" " * 24 + on_one_line(line))

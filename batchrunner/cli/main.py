@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -85,6 +86,10 @@ class _LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            if args[0].endswith((".yaml", ".yml")):  # as with `make` or `docker compose`: no verb
+                ctx.fail(
+                    f"No such command {args[0]!r}. To run that spec: batchrunner run {shlex.quote(args[0])}"
+                )
             if near := _nearest(args[0]):
                 ctx.fail(f"No such command {args[0]!r}. Did you mean {near!r}?")
             raise error  # noqa: TRY201 - a bare `raise` would have the failure above as its context

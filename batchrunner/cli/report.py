@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.options import checkpoint_of, is_spec, report_options, storage_options
+from batchrunner.cli.options import (
+    checkpoint_of,
+    is_spec,
+    report_options,
+    spec_options,
+    spec_words,
+    storage_options,
+)
 from batchrunner.cli.terminal import put, say
 
 _STDOUT = "-"
@@ -18,6 +25,7 @@ _STDOUT = "-"
 
 @click.command("report")
 @click.argument("place")
+@spec_options
 @report_options("NAME")
 @storage_options("a PLACE that is no spec")
 def command(place: str, file: str | None, output: str, storage_options: dict[str, Any]) -> None:
@@ -29,7 +37,7 @@ def command(place: str, file: str | None, output: str, storage_options: dict[str
     from batchrunner.views.report_data import run_report
 
     checkpoint = checkpoint_of(place, storage_options)
-    report = run_report(checkpoint, spec=place if is_spec(place) else "")
+    report = run_report(checkpoint, spec=spec_words(place) if is_spec(place) else "")
     name = re.sub(r"[^\w.-]+", "-", report.name).strip(".-") or "batch"
     write_report(report.to_html, report.to_dict, name=name, file=file, output=output)
     say(report.verdict.happened)

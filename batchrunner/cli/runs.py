@@ -13,11 +13,12 @@ import click
 
 from batchrunner.cli.options import report_options, store_options
 from batchrunner.cli.rendering import output_option, print_record, print_records
-from batchrunner.cli.terminal import say
+from batchrunner.cli.terminal import columns, say
 from batchrunner.cli.terminal import show as show_text
 
 if TYPE_CHECKING:
     from batchrunner.analytics import AnalyticsStore, RecordedRun
+    from batchrunner.analytics.run_summaries import RunSummary
 
 
 @click.group("runs")
@@ -37,7 +38,7 @@ def list_(store: str, storage_options: dict[str, Any], output: str, **which: Any
         limit=which["limit"], capability_id=which["capability"], entity_id=which["entity"]
     )
     print_records(
-        [_shown(asdict(run), output) for run in runs],
+        [_listed(run, output) for run in runs],
         output,
         ids=["run_uid"],
         first_to_go=["metrics", "tables", "host", "user"],
@@ -172,6 +173,14 @@ def compact(store: str, storage_options: dict[str, Any], clear: bool, output: st
     """
     report = asdict(_open(store, storage_options).compact(clear=clear))
     print_record({**report, "passed_over": len(report["passed_over"])}, output)
+
+
+def _listed(run: RunSummary, output: str) -> dict[str, Any]:
+    """Return *run* as a row; on a terminal, where cells are cut, with a time that fits into one."""
+    row: dict[str, Any] = _shown(asdict(run), output)
+    if output == "table" and columns() is not None:
+        row["created_at"] = f"{run.created_at:%m-%d %H:%M}Z"
+    return row
 
 
 def _open(uri: str, storage_options: dict[str, Any]) -> AnalyticsStore:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 
-from batchrunner.cli.options import load_spec, shown_words, spec_words
+from batchrunner.cli.options import load_spec, shown_words
 from batchrunner.cli.session_output import ForPeople, ForPrograms
 from batchrunner.cli.stopping import Watch
 from batchrunner.cli.terminal import put
@@ -69,10 +69,8 @@ def run_session(
         if output == "json":
             put(json.dumps(report.to_dict()) + "\n")
         words = trial.words(spec, real=real, sink=report.sink)
-        text = _text_of(report, spec=words, is_trial=bool(trial))
-        if trial:
-            text += f"\na trial: the run itself is as it was\nthe run: batchrunner run {spec_words(spec)}"
-        front.end(report, text)
+        lines = [_text_of(report, spec=words, is_trial=bool(trial)), *trial.ending(spec)]
+        front.end(report, "\n".join(lines))
     return report.exit_code
 
 

@@ -84,6 +84,10 @@ class Watch:
             signal.signal(number, handler)
         self._watchdog.end()
         sys.stderr = self._stderr
+        # A session that an error ends while Ray starts leaves descriptor 2 redirected: what is printed
+        # next, the error above all, would be lost.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(self._terminal.fileno(), self._stderr.fileno())
 
     def ends_with(self, code: int) -> None:
         """Set the exit *code* of the report printed next; a forced end then prints no text."""

@@ -43,6 +43,12 @@ def show(text: str, *, end: str = "\n") -> None:
     click.echo(harmless(text) + end, nl=False)
 
 
+def show_marked(word: str, text: str, *, colour: str) -> None:
+    """Write a line to stdout for people: *word* in *colour*, and *text* on the same line, escaped."""
+    click.secho(word, fg=colour, bold=True, nl=False)
+    click.echo(on_one_line(text))
+
+
 def put(data: str) -> None:
     """Write to stdout for programs, unchanged; escaped if stdout is a terminal."""
     if sys.stdout.isatty():

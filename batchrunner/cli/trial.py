@@ -45,6 +45,11 @@ class Trial:
             words += " --set checkpoint_dir=null" if real.checkpoint_dir else ""
         return words
 
+    def ending(self, spec: str) -> list[str]:
+        """Return the last lines of a trial: that the run is as it was, and its command."""
+        again = f"the run: batchrunner run {spec_words(spec)}"
+        return ["a trial: the run itself is as it was", again] if self else []
+
 
 def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--limit` and `--sample` to *command*, which gets them as one `Trial`."""
@@ -58,9 +63,9 @@ def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
     sample = click.option(
         "--sample",
         metavar="N|SHARE",
-        help="A trial with N rows, or a share such as 0.01 or 1%, from 32 places all over the source: "
-        "the same ones each time. Little is read: of a compressed file, what precedes the place's "
-        "last row.",
+        help="A trial with N rows, or a share of the bytes such as 0.01 or 1%, from 32 places all over "
+        "the source: the same ones each time, and little is read to find them. Of a compressed file, "
+        "its first rows.",
     )
     return limit(sample(command))
 

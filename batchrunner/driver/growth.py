@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from batchrunner.checkpoint import Generation, Sentinel
 from batchrunner.driver.moving import place_of
 from batchrunner.driver.plan import StoredPlan, next_generation
 from batchrunner.driver.run import Run
-from batchrunner.driver.source_files import Listing
+from batchrunner.driver.source_files import Listing, SourceFile
 from batchrunner.shard import Shard, Slicing
+from batchrunner.spec import SourceSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,22 @@ class Growth:
             return self
         plan = StoredPlan.of([*self.generations, addition])
         return replace(self, addition=addition, plan=plan)
+
+
+def notes_on_cut(source: SourceSpec, files: Iterable[SourceFile]) -> tuple[str, ...]:
+    """Return a note if *source* asks for small shards of *files* that cannot be cut."""
+    wanted = source.shard
+    if wanted is None or not (wanted.rows or wanted.bytes):
+        return ()
+    most = wanted.bytes or 0
+    whole = [file for file in files if file.kind.compression and file.size > most]
+    if not whole:
+        return ()
+    note = (
+        f"source.shard: {len(whole):,} compressed files cannot be cut, and each is one shard, as "
+        f"{whole[0].uri}: a kill costs its whole work. Smaller or uncompressed files cost less"
+    )
+    return (note,)
 
 
 def growth_of(

@@ -29,8 +29,9 @@ class HookThread:
         name: The hook's name, for warnings.
     """
 
-    def __init__(self, name: str, hook: object) -> None:
-        self.name, self._hook = name, hook
+    def __init__(self, name: str, hook: object, *, log_event: Callable[..., None]) -> None:
+        """Start the thread of *hook*; *log_event* appends to the session's event log."""
+        self.name, self._hook, self._log_event = name, hook, log_event
         self._waiting: queue.SimpleQueue[tuple[str, Events] | None] = queue.SimpleQueue()
         self._at = ""
         self._failures: dict[str, int] = {}
@@ -98,11 +99,10 @@ class HookThread:
     def _warn_of_failure(self, method: str, error: Exception) -> None:
         self._failures[method] = self._failures.get(method, 0) + 1
         if self._failures[method] == 1:  # a webhook that is down fails for every shard
+            why = scrubbed(describe(error))
+            self._log_event("hook_failed", hook=self.name, method=method, why=why)
             _log.warning(
-                "the hook %s failed in %s, and the run goes on: %s",
-                self.name,
-                method,
-                scrubbed(describe(error)),
+                "the hook %s failed in %s, and the run goes on: %s", self.name, method, why
             )
 
     def _warn_of_drop(self, method: str) -> None:

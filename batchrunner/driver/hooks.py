@@ -51,7 +51,9 @@ class HookCalls:
         """Call `on_run_start`, and from now on `on_shard_committed` for each shard of *session*."""
         if not self._hooks:
             return
-        self._threads = [HookThread(name, hook) for name, hook in self._hooks]
+        self._threads = [
+            HookThread(name, hook, log_event=session.log_event) for name, hook in self._hooks
+        ]
         self._session = _HookedSession(opened, survey, session)
         self._put("on_run_start", self._session.started(), drops=False)
         session.on_committed.append(self._committed)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from batchrunner.checkpoint import Generation, PlanFacts
-from batchrunner.driver.sampling import Picked, Sample, picked
+from batchrunner.driver.sample import Sample
+from batchrunner.driver.sampling import Picked, picked
 from batchrunner.driver.source_files import Opener, SourceFile, opener_of
 from batchrunner.errors import InputChangedError, InvalidSpecError
 from batchrunner.formats.contract import Format, Sharding, Slice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +14,7 @@ from batchrunner.checkpoint.totals import Totals
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import ErrorsSpec
 
+_log = logging.getLogger(__name__)
 _FIRST_SECONDS = 2.0
 """How long workers must have run before their speed says something."""
 
@@ -218,13 +220,23 @@ class Display(Protocol):
 
 
 class FromStart:
-    """Passes progress on to a display, as of the one session that began when this object was made."""
+    """Passes progress on to a display, as of the one session that began when this object was made.
+
+    A display that raises is shown nothing more: the run goes on without it.
+    """
 
     def __init__(self, display: Display) -> None:
         self._display, self.began = display, time.monotonic()
+        self._is_broken = False
 
     def show(self, progress: Progress) -> None:
-        self._display.show(replace(progress, began=self.began))
+        if self._is_broken:
+            return
+        try:
+            self._display.show(replace(progress, began=self.began))
+        except Exception as error:  # noqa: BLE001 - a display may be the user's, or write to what is gone
+            self._is_broken = True
+            _log.warning("progress is not shown from here on: the display raised %r", error)
 
     def close(self) -> None:
         self._display.close()

@@ -12,7 +12,7 @@ from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.ownership import Ownership, SinkOwner
 from batchrunner.driver.plan import Slicer
 from batchrunner.driver.same_bytes import Comparer
-from batchrunner.driver.sampling import Sample
+from batchrunner.driver.sample import Sample
 from batchrunner.spec import BatchSpec
 
 

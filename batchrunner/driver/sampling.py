@@ -7,15 +7,15 @@ slices nothing is read, not even a footer.
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from typing import Protocol
 
+from batchrunner.driver.sample import Sample
 from batchrunner.driver.source_files import Opener, SourceFile
-from batchrunner.errors import InvalidSpecError, ShardFailedError
+from batchrunner.errors import ShardFailedError
 from batchrunner.formats.contract import Format, Sharding, Slice
 from batchrunner.formats.format_error import refused
 from batchrunner.formats.registry import format_named
@@ -42,32 +42,6 @@ class Cutter(Protocol):
     def __call__(
         self, file: SourceFile, sharding: Sharding, limit: int | None, /
     ) -> list[Slice]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """How much of a source to take: a number of *rows*, or a *share* of its bytes."""
-
-    rows: int | None = None
-    share: float | None = None
-
-    @classmethod
-    def of(cls, text: str | float) -> Sample:
-        """Read `100` as rows, and `0.01` or `1%` as a share.
-
-        Raises:
-            InvalidSpecError: It is none of these, or not above zero.
-        """
-        written = str(text)
-        if re.fullmatch(r"[1-9][0-9]{0,14}", written):
-            return cls(rows=int(written))
-        number = re.fullmatch(r"([0-9]*\.?[0-9]+(?:e-[0-9]{1,2})?)(%?)", written)
-        share = float(number[1]) / (100 if number[2] else 1) if number else 0
-        if not 0 < share <= 1:
-            raise InvalidSpecError(
-                f'a sample is a number of rows, such as 100, or a share, such as 0.01 or "1%"; not {text}'
-            )
-        return cls(share=share)
 
 
 def picked(

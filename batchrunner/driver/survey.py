@@ -12,6 +12,7 @@ from batchrunner.driver.growth import (
     Growth,
     Retry,
     growth_of,
+    notes_on_cut,
     with_dead_letters,
     with_empty_generation,
 )
@@ -278,7 +279,7 @@ def _of_new_run(
         StoredPlan.of([first]),
         Output({}),
         is_finished=False,
-        notes=listing.notes,
+        notes=(*listing.notes, *notes_on_cut(run.spec.source, listing.files)),
         starts_over=starts_over,
         stale=stale,
     )

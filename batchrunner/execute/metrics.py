@@ -26,10 +26,10 @@ class RayGauges:
     @property
     def is_on(self) -> bool:
         """Whether this process is connected to Ray, and Ray takes gauges."""
-        ray = sys.modules.get("ray")  # not imported for this: a local run never needs it
-        # While another thread imports Ray, the module is there and the function is not.
-        is_initialized = getattr(ray, "is_initialized", None)
-        return not self._is_broken and is_initialized is not None and is_initialized()
+        # Not imported for this: a local run never needs it. And another thread may be importing it
+        # at this moment: it is in `sys.modules` before its functions are in it.
+        is_connected = getattr(sys.modules.get("ray"), "is_initialized", None)
+        return not self._is_broken and is_connected is not None and bool(is_connected())
 
     def set(self, name: str, value: float, **tags: str) -> None:
         """Set the gauge *name*, for its further *tags*."""

@@ -111,12 +111,8 @@ class _Store:
     def items(self, prefix: bytes) -> Mapping[bytes, bytes]:
         keys = self._kv._internal_kv_list(prefix, namespace=_NAMESPACE)  # noqa: SLF001 - as above
         client = self._kv.internal_kv_get_gcs_client()
-        if client is not None:
-            found: Mapping[bytes, bytes] = client.internal_kv_multi_get(keys, _NAMESPACE)
-            return found
-        # Of a driver that is connected by ray://, one by one.
-        values = {key: self._kv._internal_kv_get(key, namespace=_NAMESPACE) for key in keys}  # noqa: SLF001 - as above
-        return {key: data for key, data in values.items() if data is not None}
+        found: Mapping[bytes, bytes] = client.internal_kv_multi_get(keys, _NAMESPACE)
+        return found
 
     def remove(self, prefix: bytes) -> None:
         self._kv._internal_kv_del(prefix, del_by_prefix=True, namespace=_NAMESPACE)  # noqa: SLF001 - as above

@@ -5,7 +5,6 @@ No hook runs because its package is installed: a spec names it, or Python hands 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
@@ -143,6 +142,8 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 
 
 def _meant(word: str, known: Iterable[str]) -> str:
+    import difflib  # slow to import, and only a typo needs it
+
     nearest = difflib.get_close_matches(word.lower()[:60], list(known), n=1)
     return f'did you mean "{nearest[0]}"?' if nearest else ""
 

@@ -6,12 +6,14 @@ import hashlib
 import hmac
 import http.client
 import json
+import math
 import time
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from shlex import quote
 from urllib.parse import urlsplit
 
 from batchrunner.errors import InvalidSpecError
@@ -54,30 +56,33 @@ class Webhook:
             timeout: Seconds that a try may take.
 
         Raises:
-            InvalidSpecError: *url* or *events* is malformed.
+            InvalidSpecError: An option is malformed.
         """
-        self.check(url=url, events=events)
+        self.check(url=url, events=events, secret=secret, timeout=timeout)
         self._url, self._events, self._timeout = url, frozenset(events), float(timeout)
         self._key = secret.encode() if secret else None
         self._open = urllib.request.build_opener(_NoRedirect).open
 
     @staticmethod
-    def check(*, url: object = "", events: object = (), **_: object) -> None:
-        """Check *url* and *events*, without a request.
+    def check(
+        *, url: object, events: object = (), secret: object = None, timeout: object = 1.0
+    ) -> None:
+        """Check the options, without a request.
 
         Raises:
             InvalidSpecError: One of them is malformed.
         """
-        parts = urlsplit(url) if isinstance(url, str) else None
-        if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InvalidSpecError("webhook: url must begin with http:// or https:// and a host")
-        if "@" in parts.netloc:
-            raise InvalidSpecError("webhook: url must hold no user or password; sign with `secret`")
-        names = events if isinstance(events, list | tuple) else [events]
-        if unknown := [str(name) for name in names if name not in METHODS]:
+        _check_url(url)
+        if not isinstance(events, list | tuple):
+            raise InvalidSpecError(f"webhook: events must be a list of {', '.join(METHODS)}")
+        if unknown := [str(name) for name in events if name not in METHODS]:
             raise InvalidSpecError(
                 f'webhook: events has "{unknown[0][:60]}"; it takes {", ".join(METHODS)}'
             )
+        if secret is not None and not isinstance(secret, str):
+            raise InvalidSpecError("webhook: secret must be a string: put it in quotes")
+        if not _is_above_zero(timeout):
+            raise InvalidSpecError("webhook: timeout must be a number of seconds above zero")
 
     def on_run_start(self, event: RunStarted) -> None:
         self._post("on_run_start", event)
@@ -133,6 +138,26 @@ class Webhook:
         return None, None
 
 
+def _check_url(url: object) -> None:
+    wrong = "webhook: url must begin with http:// or https:// and a host"
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+        is_whole = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError as error:  # of the port, or of an address in brackets
+        raise InvalidSpecError(f"{wrong}: {error}") from error
+    if not is_whole:
+        raise InvalidSpecError(wrong)
+    if "@" in parts.netloc:
+        raise InvalidSpecError("webhook: url must hold no user or password; sign with `secret`")
+
+
+def _is_above_zero(value: object) -> bool:
+    try:
+        return 0 < float(value) < math.inf  # type: ignore[arg-type]  # `${VAR}` is a text
+    except (TypeError, ValueError):
+        return False
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Refuses redirects: urllib would follow with a GET, and to any host."""
 
@@ -159,10 +184,11 @@ def _line(event: Event) -> str:
         return f"{run}: a row of shard {event.shard} failed: {event.error}: {event.message[:300]}"
     counts = f"{event.rows_in:,} rows in, {event.rows_out:,} out, {event.rows_failed:,} failed"
     shards = f"{event.shards_committed:,} of {event.shards:,} shards committed"
-    error = f": {event.error[:500]}" if event.error else ""
-    return (
-        f"{run}: {event.state}, {shards}, {counts}, {event.seconds:.0f} s{error} ({event.run.sink})"
-    )
+    ended = f"{run}: {event.state}, {shards}, {counts}, {event.seconds:.0f} s"
+    if not event.error:
+        return f"{ended} ({event.run.sink})"
+    # A line to paste, on any machine: it says what is safe, and what to do next.
+    return f"{ended}: {event.error[:500]}; look: batchrunner status {quote(event.run.checkpoint)}"
 
 
 def _signature(body: bytes, key: bytes | None) -> Mapping[str, str]:

@@ -165,11 +165,10 @@ class _LayerReader:
         node = tree.children.get(EXTENDS)
         if node is None:
             return None
-        if node.fault:
-            self.problems.append(node.fault)
-            return None
-        if not isinstance(node.value, str) or not node.value or "\0" in node.value:
-            self._complain(node, "extends: must be the name of a file")
+        # No variables: messages and records name the file, and never show a variable's value.
+        named = node.fault is not None or node.from_environment
+        if named or not isinstance(node.value, str) or not node.value or "\0" in node.value:
+            self._complain(node, "extends: must be the name of a file, without ${...}")
             return None
         path = os.path.normpath(os.path.join(os.path.dirname(chain[-1]), node.value))  # noqa: PTH118, PTH120 - as the user wrote it
         if os.path.realpath(path) in map(os.path.realpath, chain):

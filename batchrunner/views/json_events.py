@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Self, TextIO, cast
+from typing import Any, Self, TextIO
 
 from batchrunner.views.whole_lines import WholeLines
 
@@ -36,18 +36,15 @@ class JsonEvents:
     def begin(self, *names: str) -> Self:
         """Replace the streams *names* of `sys`: each line that is printed becomes an event."""
         for name in names:
-            if stream := getattr(sys, name):
-                self._streams[name] = WholeLines(stream, partial(self._take, name))
-                setattr(sys, name, cast(TextIO, self._streams[name]))
+            if getattr(sys, name):
+                self._streams[name] = WholeLines.replacing(name, partial(self._take, name))
         return self
 
     def end(self, *names: str) -> None:
         """Give the streams *names* back; by default, all that were replaced. Idempotent."""
         for name in names or [*self._streams]:
             if stream := self._streams.pop(name, None):
-                stream.close()
-                if getattr(sys, name) is stream:
-                    setattr(sys, name, stream.before)
+                stream.give_back(name)
 
     def _take(self, stream: str, lines: str) -> None:
         meant = _meant.get()

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TextIO, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from batchrunner.driver.progress import Progress
 from batchrunner.views.harmless import in_colour
@@ -43,7 +43,6 @@ class LiveDisplay:
     def __init__(self, stream: TextIO | None = None) -> None:
         from rich.console import Console
 
-        LiveDisplay.is_open = True
         self._file = stream or sys.stderr
         self._console = Console(file=self._file, highlight=False)
         self._region, self._throughput = Region(self._file), Throughput()
@@ -58,6 +57,7 @@ class LiveDisplay:
             self._before = signal.signal(signal.SIGTSTP, self._suspend)
         self._thread = threading.Thread(target=self._keep_drawing, daemon=True, name="live view")
         self._thread.start()
+        LiveDisplay.is_open = True
 
     def show(self, progress: Progress) -> None:
         if progress.phase is not self._progress.phase:
@@ -73,9 +73,7 @@ class LiveDisplay:
         if self._before is not None:
             signal.signal(signal.SIGTSTP, self._before)
         for name, stream in self._streams.items():
-            stream.close()
-            if getattr(sys, name) is stream:
-                setattr(sys, name, stream.before)
+            stream.give_back(name)
         with contextlib.suppress(OSError), self._lock:
             self._draw([])
         LiveDisplay.is_open = False
@@ -140,6 +138,5 @@ def _replaced_streams(file: TextIO, take: Any) -> dict[str, WholeLines]:
         stream = getattr(sys, name)
         with contextlib.suppress(AttributeError, ValueError):  # there is none, or it is closed
             if stream is file or stream.isatty():
-                replaced[name] = WholeLines(stream, take)
-                setattr(sys, name, cast(TextIO, replaced[name]))
+                replaced[name] = WholeLines.replacing(name, take)
     return replaced

@@ -170,7 +170,7 @@ class Cell:
         return min((shard.state for shard in self.shards), key=_SEVERITY.index)
 
     @property
-    def most_telling(self) -> ShardFacts:
+    def example(self) -> ShardFacts:
         """The first shard in that state."""
         return next(shard for shard in self.shards if shard.state is self.state)
 

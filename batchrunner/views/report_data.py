@@ -99,8 +99,8 @@ def _by_state(shards: tuple[ShardFacts, ...]) -> Mapping[str, int]:
 def run_report(checkpoint: Checkpoint, *, spec: str = "") -> RunReport:
     """Make the report of the current run of *checkpoint*. Reads nothing else; delays no driver.
 
-    What is damaged is left out, and named in the verdict. *spec* is the path of the run's spec, for
-    the commands.
+    What is damaged is left out, and named in the verdict. *spec* is the run's spec, with its
+    options, as the commands write it for a shell.
 
     Raises:
         ObjectNotFoundError: There is no run.

@@ -74,7 +74,7 @@ def _histogram(report: RunReport) -> dict[str, Any] | None:
 
 
 def _map(cells: Sequence[Cell], axis: Axis, *, group: int) -> dict[str, Any]:
-    shards = [cell.most_telling for cell in cells]
+    shards = [cell.example for cell in cells]
     sources = {uri: n for n, uri in enumerate(dict.fromkeys(shard.source for shard in shards))}
     return {
         "group": group,

@@ -89,8 +89,7 @@ def _sessions(report: RunReport) -> Html:
         "end",
     )
     shown = report.sessions[-_MOST_SESSIONS:]
-    before = [None, *shown[:-1]]
-    rows = [_session(one, last) for one, last in zip(shown, before, strict=True)]
+    rows = [_session(one, last) for one, last in zip(shown, (None, *shown), strict=False)]
     totals = report.totals
     rows.append(
         (

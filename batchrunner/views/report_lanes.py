@@ -11,14 +11,14 @@ from batchrunner.views.report_times import Axis
 MOST_LANES = 32
 _MOST_BLOCKS = 5_000
 _NEAR = 1 / 1000
-"""Blocks of a lane that are nearer than this share of the axis are drawn as one: no screen tells them apart."""
+"""Blocks of a lane that are nearer than this share of the axis are drawn as one: on a screen they are one."""
 _NEAR_FAILURES = 1 / 250
 """The same for the marks of failed rows, which are wider."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What one worker did for a while: an attempt, or several that are too near to tell apart.
+    """What one worker did for a while: an attempt, or several that are too near to be two on a screen.
 
     Attributes:
         lane: Number of its worker.
@@ -44,7 +44,7 @@ class Lanes:
         workers: Their names; only the busiest, if there are many.
         blocks: What they did.
         failures: Lane and place on the axis of attempts in which rows failed; of those that are too
-            near to tell apart, the first.
+            near to be two on a screen, the first.
         left_out: How many workers are left out.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -55,26 +55,30 @@ class SessionFacts:
 
 def sessions_of(documents: RunFacts, *, state: str) -> tuple[SessionFacts, ...]:
     """Return the sessions of the run, the first one first. *state* is that of the whole run."""
-    known = [
-        *documents.events,
-        *documents.leases,
-        *(s.session for s in documents.sentinels.values()),
-    ]
-    of_run = [one for one in dict.fromkeys(known) if _is_of_run(one, documents)]
+    of_run = _of_run(documents)
     in_order = sorted(of_run, key=lambda one: _epoch(one, documents))
     facts = [_facts(one, documents, number=n, state=state) for n, one in enumerate(in_order, 1)]
     return tuple(_with_changes(facts, documents))
 
 
-def _is_of_run(session: str, documents: RunFacts) -> bool:
-    """Return whether *session* is of the current run: event logs are shared by all of a checkpoint."""
-    if not documents.asked or any(s.session == session for s in documents.sentinels.values()):
-        return True
-    began = _began(documents.events.get(session, ()))
-    ended = _last_sign(documents.events.get(session, ()))
+def _of_run(documents: RunFacts) -> set[str]:
+    """Return the sessions of the current run: leases and event logs are shared by all of a checkpoint."""
+    committed = {sentinel.session for sentinel in documents.sentinels.values()}
+    known = {*documents.events, *documents.leases, *committed}
+    if not documents.asked:
+        return known
     created = datetime.fromisoformat(documents.asked[0].created_at).timestamp()
     # The session that began the run started before it; one that had ended by then is of a run before.
-    return began is not None and ended is not None and ended >= created
+    spoke = {one for one in known if (_last_sign(documents.events.get(one, ())) or 0.0) >= created}
+    return committed | spoke | _silent(documents, committed | spoke)
+
+
+def _silent(documents: RunFacts, others: Collection[str]) -> set[str]:
+    """Return the sessions that died before they saved an event, and claimed no epoch before *others* did."""
+    epochs = [documents.leases[one].epoch for one in others if one in documents.leases]
+    since = min(epochs, default=documents.lease.epoch if documents.lease else 0)
+    silent = (lease for one, lease in documents.leases.items() if not documents.events.get(one))
+    return {lease.owner.session for lease in silent if lease.epoch >= since}
 
 
 def _epoch(session: str, documents: RunFacts) -> tuple[int, float]:

@@ -62,8 +62,8 @@ class Place:
 
     @classmethod
     def of(cls, uri: str, *, spec: str = "") -> Place:
-        """Return the names of the run with the checkpoint at *uri*; *spec* is the path of its spec."""
-        return cls(shlex.quote(spec) if spec else "SPEC", shlex.quote(spec or uri))
+        """Return the names of the run with the checkpoint at *uri*; *spec* is written for a shell."""
+        return cls(spec or "SPEC", spec or shlex.quote(uri))
 
 
 def run_state(documents: RunFacts) -> str:

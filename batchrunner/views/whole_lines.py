@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import threading
-from collections.abc import Callable
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
 
 
 class WholeLines:
@@ -27,6 +29,21 @@ class WholeLines:
         # Reentrant: a signal handler may print while its own thread is in here.
         self._lock = threading.RLock()
         self._process = os.getpid()
+
+    @classmethod
+    def replacing(cls, name: str, take: Callable[[str], None]) -> WholeLines:
+        """Replace `sys.stdout` or `sys.stderr`, also where a log handler writes to it."""
+        stream = cls(getattr(sys, name), take)
+        setattr(sys, name, stream)
+        _lead(stream.before, to=stream)
+        return stream
+
+    def give_back(self, name: str) -> None:
+        """Pass on what is left, and put the stream of before back, unless it was replaced since."""
+        self.close()
+        _lead(self, to=self.before)
+        if getattr(sys, name) is self:
+            setattr(sys, name, self.before)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.before, name)
@@ -57,6 +74,21 @@ class WholeLines:
             for line in self._open.values():
                 self._take(line)
             self._open = {}
+
+
+def _lead(stream: Any, *, to: Any) -> None:
+    """Lead the log handlers that write to *stream* to another one: they keep the stream they began with."""
+    for handler in _handlers():
+        if handler.stream is stream:
+            handler.setStream(cast(TextIO, to))
+
+
+def _handlers() -> Iterator[logging.StreamHandler[TextIO]]:
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    for logger in loggers:
+        for handler in [*logger.handlers] if isinstance(logger, logging.Logger) else []:
+            if isinstance(handler, logging.StreamHandler):
+                yield handler
 
 
 def _last_state(line: str) -> str:

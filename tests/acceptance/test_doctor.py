@@ -18,7 +18,7 @@ from patience import PATIENCE
 
 TOKEN = "a" * 64
 SECRETS = {"key": "AKIASECRETONE", "secret": "wJalrSECRETTWO"}
-WITHOUT_MODE = {"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": ""}
+GUARDED = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": ""}
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_a_bucket_without_conditional_writes_is_found(folder, rclone, prefix):
 def test_a_local_ray_starts_and_leaves_neither_logs_nor_a_token(folder, short):
     """Ray makes a token and a folder of logs when it starts: of a check, both would be litter."""
     code, found = diagnosed(
-        cwd=folder, HOME=str(short / "home"), TMPDIR=str(short / "tmp"), **WITHOUT_MODE
+        cwd=folder, HOME=str(short / "home"), TMPDIR=str(short / "tmp"), **GUARDED
     )
 
     assert (code, failed(found)) == (0, set()), found
@@ -196,8 +196,8 @@ def test_a_cluster_is_looked_at_with_its_token_and_its_workers(folder, short):
     (home / ".ray").mkdir()
     (home / ".ray/auth_token").write_text(TOKEN)
     with a_head(port, client_port, HOME=str(home), RAY_TMPDIR=str(short), RAY_AUTH_MODE="token"):
-        with_token = diagnosed("spec.yaml", cwd=folder, HOME=str(home), **WITHOUT_MODE)
-        without = diagnosed("spec.yaml", cwd=folder, HOME=str(short / "tmp"), **WITHOUT_MODE)
+        with_token = diagnosed("spec.yaml", cwd=folder, HOME=str(home), **GUARDED)
+        without = diagnosed("spec.yaml", cwd=folder, HOME=str(short / "tmp"), **GUARDED)
 
     code, found = with_token
     assert (code, failed(found)) == (0, set()), found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 
 import pytest
 
@@ -106,3 +107,76 @@ def test_a_signal_leaves_the_cursor(tmp_path, on_terminal, number):
     assert terminal.end() in (128 + number, -number)
     assert not terminal.emulator.cursor.hidden
     assert b"\x1b[?25l" not in terminal.raw
+
+
+def bars_of(terminal):
+    return [line for line in terminal.screen if line.startswith("shards  ")]
+
+
+def test_ctrl_z_leaves_a_clean_screen_and_fg_draws_again(tmp_path, on_terminal):
+    """The shell writes its prompt where the cursor is; the frame must not be there, nor eat it later."""
+    command = f"{sys.executable} -m batchrunner run spec.yaml"
+    script = f"set -m; {command}; echo it is $?; read; fg; echo it was $?"
+    job = a_job(tmp_path, capability="waits_for_a_file")
+    terminal = on_terminal(cwd=job, shell=script)
+    terminal.until(has_bars)
+    terminal.press(b"\x1a")
+    terminal.until("it is 1")
+    assert not bars_of(terminal)
+    assert not terminal.emulator.cursor.hidden
+
+    terminal.press(b"\n")
+    terminal.until(has_bars)
+    (tmp_path / "go").touch()
+
+    terminal.end()
+    assert not [line for line in terminal.scrolled if FRAME.search(line)]
+    assert any("it is 1" in line for line in terminal.scrolled)
+    assert any(line.endswith("it was 0") for line in terminal.scrolled)
+
+
+@pytest.mark.parametrize("columns", [40, 60, 160])
+def test_a_terminal_of_another_size_gets_one_whole_frame(tmp_path, on_terminal, columns):
+    """Resized in the middle of a run, the view fits again, and no old one stays behind."""
+    job = a_job(tmp_path, capability="waits_for_a_file")
+    terminal = on_terminal("run", "spec.yaml", cwd=job, columns=100)
+    terminal.until(has_bars)
+    before = len(bars_of(terminal)[0])
+    terminal.resize(columns, 24)
+    terminal.until(lambda t: bars_of(t) and len(bars_of(t)[0]) != before and has_bars(t))
+
+    assert len(bars_of(terminal)) == 1
+    (tmp_path / "go").touch()
+    assert terminal.end() == 0
+
+
+def test_few_lines_are_enough(tmp_path, on_terminal):
+    """A pane of five lines shows the phase and the bars, and never scrolls itself away."""
+    job = a_job(tmp_path, capability="waits_for_a_file")
+    terminal = on_terminal("run", "spec.yaml", cwd=job, lines=5)
+    terminal.until(has_bars)
+    assert len(terminal.scrolled) == 5
+    (tmp_path / "go").touch()
+    assert terminal.end() == 0
+
+
+def test_no_color_means_no_colour(tmp_path, on_terminal):
+    """Glyphs say the same; https://no-color.org."""
+    terminal = on_terminal("run", "spec.yaml", cwd=a_job(tmp_path), NO_COLOR="1")
+    terminal.until("printed 58 by")
+    (tmp_path / "go").touch()
+
+    assert terminal.end() == 0
+    assert "█".encode() in terminal.raw
+    assert not re.search(rb"\x1b\[(\d+;)*(3|4|9|10)\d[;m]", terminal.raw)  # bold may stay
+
+
+def test_a_terminal_that_cannot_draw_gets_plain_lines(tmp_path, on_terminal):
+    """In the shell of an editor, codes would be letters."""
+    job = a_job(tmp_path, capability="waits_for_a_file")
+    terminal = on_terminal("run", "spec.yaml", cwd=job, TERM="dumb")
+    terminal.until("running, 0/12 shards")
+    (tmp_path / "go").touch()
+
+    assert terminal.end() == 0
+    assert b"\x1b" not in terminal.raw

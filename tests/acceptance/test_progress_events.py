@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 
-import jsonschema
 import pytest
 
 from builders import a_source
 from command import a_spec_file, batchrunner, start
 from patience import PATIENCE
-
-SCHEMA = json.loads(
-    (Path(__file__).parents[2] / "docs/reference/progress-events.schema.json").read_text()
-)
-VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-
-
-def events_of(text):
-    """Every line is an event of the schema, or the test fails."""
-    events = [json.loads(line) for line in text.splitlines()]
-    for event in events:
-        VALIDATOR.validate(event)
-    return events
-
-
-def of_kind(events, kind):
-    return [event for event in events if event["event"] == kind]
+from progress_events import events_of, of_kind
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])

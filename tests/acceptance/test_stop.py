@@ -6,13 +6,15 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from builders import a_source, rows, rows_out
-from command import a_spec_file, batchrunner, start
+from command import ENVIRONMENT, a_spec_file, batchrunner, start
 from patience import PATIENCE
 
 SHARDS = 60
@@ -271,3 +273,28 @@ def test_a_driver_that_lost_its_lease_stops(job):
 
     assert process.returncode == 4, stderr
     assert finishes(job)
+
+
+def test_an_error_that_ends_a_session_while_ray_starts_is_printed(tmp_path):
+    """Ray keeps descriptor 2 to itself while it starts, and a thread of its may still do so."""
+    code = """
+import os, sys
+from batchrunner.cli.stopping import Watch
+from batchrunner.driver.session import Stop
+try:
+    with Watch(Stop(max_runtime=None), forced_text=str, killed_text=""):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        raise KeyError
+except KeyError:
+    print("what happened", file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "what happened\n")

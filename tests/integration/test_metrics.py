@@ -49,7 +49,8 @@ RUNS = textwrap.dedent("""\
     print(json.dumps({"port": port}), flush=True)
     spec = a_spec(
         Path(sys.argv[1]), name="nightly", execution={"engine": "ray", "batch_size": 2},
-        capability={"target": "capabilities:echo_unless_13", "mode": "row"},
+        capability={"target": "capabilities:echo_unless_13", "mode": "row",
+                    "fn_kwargs": {"gate": sys.argv[1] + "/gate"}},
         source={"uri": sys.argv[1] + "/in", "shard": {"files": 1}},
         errors={"max_row_errors": 5, "retry": {"max_attempts": 1}},
     )
@@ -107,16 +108,29 @@ def a_run(folder):
 
 
 @pytest.mark.ray
-def test_the_last_values_are_those_of_the_report(tmp_path):
-    """A dashboard that disagrees with the report is worse than none."""
+def is_held_up(samples):
+    """Whether three shards are committed, and the fourth waits in the capability."""
+    committed = value(samples, "batchrunner_shards", state="committed")
+    return committed == 3 and value(samples, "batchrunner_rows_in_flight")
+
+
+def test_metrics_move_during_a_run_and_end_at_its_report(tmp_path):
+    """A dashboard that stands still, or disagrees with the report, is worse than none."""
     pytest.importorskip("opentelemetry.exporter.prometheus", reason="needs ray[default]")
     for shard in range(4):
         write_jsonl(tmp_path / f"in/{shard}.jsonl", rows(10 * shard, 10))
     with a_run(tmp_path) as read:
         port = read()["port"]
+        during = until(is_held_up, port)
+        (tmp_path / "gate").touch()
         samples = until(lambda seen: value(seen, "batchrunner_phase", phase="finishing") == 1, port)
         report = read()
 
+    assert value(during, "batchrunner_phase", phase="running") == 1
+    assert value(during, "batchrunner_workers_busy") >= 1
+    assert value(during, "batchrunner_shards", state="in_flight") == 1
+    assert 0 < value(during, "batchrunner_rows_in_flight") < 10
+    assert 0.5 < value(during, "batchrunner_share") < 1
     assert report["ok"]
     for name in ("rows_in", "rows_out", "rows_failed", "bytes_out"):
         assert value(samples, f"batchrunner_{name}") == report[name] > 0, name

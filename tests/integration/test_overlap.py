@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import re
@@ -281,3 +282,23 @@ def test_a_glob_passes_nothing_over(tmp_path):
     (tmp_path / "in/README.md").write_text("")
 
     assert notes(tmp_path, source=str(tmp_path / "in/*.jsonl")) == []
+
+
+@pytest.mark.parametrize(
+    ("shard", "name", "noted"),
+    [
+        ({"rows": 1}, "a.jsonl.gz", True),
+        ({"bytes": 4096}, "a.jsonl.gz", False),
+        ({"files": 1}, "a.jsonl.gz", False),
+        ({"rows": 1}, "a.jsonl", False),
+    ],
+)
+def test_small_shards_of_a_file_that_cannot_be_cut_are_noted(tmp_path, shard, name, noted):
+    """The user asked for them so that a kill costs little, and it costs the whole file."""
+    (tmp_path / "in").mkdir()
+    text = b'{"id": 1}\n{"id": 2}\n'
+    (tmp_path / "in" / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+
+    seen = notes(tmp_path, source={"uri": str(tmp_path / "in"), "shard": shard})
+
+    assert ["cannot be cut" in note for note in seen] == [True] * noted

@@ -12,7 +12,9 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.analytics import open_store
 from batchrunner.errors import InvalidSpecError
+from batchrunner.storage import open_storage
 from batchrunner.verify import verify
+from buckets import Bucket
 from builders import a_spec, parts, read_part, rows
 from frames_format import Frames, frame  # noqa: F401 - the format that the spec names
 
@@ -180,3 +182,21 @@ def test_a_sample_is_not_retried(tmp_path):
     """A retry goes on with a plan, and new files of the source would join it."""
     with pytest.raises(InvalidSpecError, match="it starts over each time: call run"):
         BatchRunner(a_job(tmp_path)).trial(sample=3).retry()
+
+
+def test_a_trial_in_a_bucket_lies_beside_the_sink_and_not_below_its_prefix(moto, prefix, tmp_path):
+    """`out-trial` would be in every listing of `out`, as a reader of S3 may ask for it."""
+    bucket = Bucket(moto, prefix)
+    bucket.put_rows("in/a.jsonl", rows(0, 40))
+    with_options = {"storage_options": bucket.storage_options}
+    spec = a_spec(
+        tmp_path,
+        source={"uri": f"{bucket.uri}/in", **with_options},
+        sink={"uri": f"{bucket.uri}/out/", **with_options},
+    )
+    trial = BatchRunner(spec).trial(sample=10).run()
+    bucket.close()
+
+    assert 10 == trial.rows_out
+    assert f"{bucket.uri}/_trial-out" == trial.sink
+    assert [] == list(open_storage(f"{bucket.uri}/out", **with_options).list(recursive=True))

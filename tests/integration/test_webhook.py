@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import shlex
 
 import pytest
 
@@ -40,6 +41,27 @@ def test_start_and_end_are_posted_with_a_line_for_a_chat(tmp_path):
     assert end["text"].startswith(
         "test: complete, 3 of 3 shards committed, 12 rows in, 12 out, 0 failed"
     )
+
+
+def test_a_run_that_failed_comes_with_a_line_to_paste(tmp_path):
+    """At night, on a phone, the next step is in the message; and it works."""
+    a_source(tmp_path / "in")
+    errors = {"retry": {"max_attempts": 1}}
+
+    def fails(rows):
+        raise ValueError("no such word")
+
+    with a_receiver() as receiver:
+        spec = a_spec(tmp_path, hooks={"webhook": {"url": receiver.url}}, errors=errors)
+        BatchRunner(spec, capability=fails).run()
+
+    text = receiver.posts[-1][2]["text"]
+    assert text.startswith("test: failed, ")
+    assert "no such word" in text
+    _, _, command = text.partition("; look: batchrunner ")
+    status = batchrunner(*shlex.split(command), cwd=tmp_path)
+    assert status.returncode == 0, status.stderr
+    assert "next  " in status.stdout
 
 
 def test_only_the_events_that_were_asked_for_are_posted(tmp_path):
@@ -116,8 +138,12 @@ def test_a_row_can_address_no_one_in_a_chat():
         ({}, "webhook: url must be given"),
         ({"url": "hooks.example"}, "url must begin with http://"),
         ({"url": "ftp://hooks.example/x"}, "url must begin with http://"),
+        ({"url": "https://h:x/y"}, "url must begin with http://"),
         ({"url": "https://u:p@hooks.example"}, "no user or password"),
         ({"url": "https://h", "events": ["on_end"]}, 'events has "on_end"; it takes on_run_start'),
+        ({"url": "https://h", "events": "on_run_end"}, "events must be a list"),
+        ({"url": "https://h", "secret": 12}, "secret must be a string: put it in quotes"),
+        ({"url": "https://h", "timeout": "soon"}, "timeout must be a number of seconds"),
         ({"url": "https://h", "event": []}, 'unknown option "event"; did you mean "events"'),
     ],
 )

@@ -70,6 +70,14 @@ def test_a_name_that_is_nearly_right_gets_a_suggestion(typed, meant, capsys):
     assert f"Did you mean '{meant}'?" in said
 
 
+def test_a_spec_without_a_command_gets_the_line_to_paste(capsys):
+    """What is typed first by a user of `make` or of a shell script."""
+    code, _, said = ended("my spec.yaml", capsys=capsys)
+
+    assert code == 2
+    assert "To run that spec: batchrunner run 'my spec.yaml'" in said
+
+
 def test_several_specs_are_checked_and_each_error_has_its_place(tmp_path, capsys):
     """For editors and for CI: all files of a folder, one line of code each."""
     (tmp_path / "fine.yaml").write_text(FINE)

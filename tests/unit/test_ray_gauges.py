@@ -1,4 +1,4 @@
-"""Gauges on Ray's endpoint: they ask Ray only once it is there."""
+"""Gauges before, while and after Ray is imported."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from types import ModuleType
 from batchrunner.execute.metrics import RayGauges
 
 
-def test_gauges_are_off_while_another_thread_imports_ray(monkeypatch):
-    """The display is shown while Ray starts: a module that is half there ended each run on Ray."""
+def test_gauges_wait_while_another_thread_imports_ray(monkeypatch):
+    """The import takes seconds, and `ray` is in `sys.modules` from its first line on."""
     monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
 
-    assert not RayGauges({}, tags={}).is_on
+    gauges = RayGauges({"a": "its description"}, tags={})
+    gauges.set("a", 1.0)
+
+    assert not gauges.is_on

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrunner.driver.plan import Slicer, first_generation
-from batchrunner.driver.sampling import Sample
+from batchrunner.driver.sample import Sample
 from batchrunner.driver.source_files import list_source, opener_of
 from batchrunner.errors import InvalidSpecError
 from batchrunner.formats.registry import file_kind, format_named
@@ -104,6 +104,13 @@ def test_of_many_files_few_are_opened(tmp_path, kind):
     assert 40 == len(ids)
     assert len(set(opened)) <= 33
     assert 30 <= len({n // 20 for n in ids})
+
+
+def test_a_share_of_long_rows_is_not_a_row_of_each_place(tmp_path):
+    """One percent of 200 rows is two, also where each is longer than its place."""
+    _, ids = sample_of(a_source(tmp_path, "jsonl", files=1, each=200, pad=8192), "1%")
+
+    assert 2 <= len(ids) <= 3
 
 
 def test_of_many_small_files_a_share_is_of_files(tmp_path):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec import BatchSpec
 from batchrunner.spec.fingerprint import decisive_fields
+from batchrunner.spec.layers import Main, Variation
+from batchrunner.spec.override import as_words
 from batchrunner.spec.yaml_text import block, flow
 
 MINIMAL = "capability: pkg.mod:attr\nsource: in.jsonl\nsink: out\n"
@@ -79,7 +81,8 @@ def test_files_that_extend_each_other_are_refused_with_the_way():
         ("none.yaml", "none.yaml: the spec cannot be read: No such file"),
         ("[a, b]", "must be the name of a file"),
         ("''", "must be the name of a file"),
-        ("${NOWHERE}", "NOWHERE is not set"),
+        ("${NOWHERE}", "must be the name of a file, without ${...}"),
+        ("${HOME}/base.yaml", "must be the name of a file, without ${...}"),
         ('"\\0"', "must be the name of a file"),
         (".", "cannot be read"),
     ],
@@ -109,6 +112,15 @@ def test_each_error_names_the_line_of_the_file_it_is_in():
     assert '--set: ray: unknown key "adress"; did you mean "address"?' in text
     assert text.endswith("5 errors in s.yaml")
     assert {"base.yaml", "s.yaml", "--set"} == {problem.file for problem in error.problems}
+
+
+def test_what_the_whole_lacks_is_missing_in_the_file_that_was_named():
+    """Any of the files could have it; that one is the user's."""
+    written(base="source: in\ntags: {a: b}\n", s="# mine\nextends: base.yaml\n")
+    text = str(refusal(overrides=["name=x"]))
+
+    assert 's.yaml:2:1: the key "capability" is missing' in text
+    assert 's.yaml:2:1: the key "sink" is missing' in text
 
 
 def test_limits_hold_for_all_files_together():
@@ -446,3 +458,80 @@ def test_a_resolved_spec_is_a_spec_again():
 
     assert spec == again
     assert "5$" == again.tags["price"]
+
+
+TOKENS = [
+    *"a[]{},:'\"#|>?-&*!%$~.= \t\n\\",
+    *(
+        "source",
+        "sink",
+        "uri",
+        "tags",
+        "secret",
+        "storage_options",
+        "execution.batch_size",
+        "token",
+    ),
+    *(
+        "a: ",
+        "- ",
+        "&x ",
+        "*x",
+        "!!str ",
+        "${A}",
+        "${A:-",
+        "}",
+        "<<: ",
+        "---\n",
+        "://u:p@h/",
+        "\x00",
+    ),
+    *(
+        "extends: ",
+        "profiles: ",
+        "s.yaml",
+        "base.yaml",
+        "\n  ",
+        "\n",
+        "dev",
+        "null",
+        "\ufeff",
+        "\x85",
+    ),
+]
+any_text = st.text(max_size=20) | st.lists(st.sampled_from(TOKENS), max_size=25).map("".join)
+
+
+@settings(max_examples=250, deadline=60_000)
+@given(st.lists(any_text, min_size=1, max_size=3), any_text)
+def test_any_text_is_an_override_or_an_invalid_spec(tmp_path_factory, texts, base):
+    """Whatever is typed, or stands in a base, nothing else comes out: printable, and without a variable."""
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "base.yaml").write_text(MINIMAL + base.replace("\r", ""), "utf-8", "replace")
+    text = f"extends: base.yaml\nprofiles:\n  dev:\n    name: x\n{base}"
+    kept, error, spec = "", None, None
+    environ = {"A": CANARY}
+    try:
+        variation = Variation("dev", tuple(texts))
+        spec = BatchSpec._of(
+            Main(text, str(folder / "s.yaml")), environ=environ, variation=variation
+        )
+        kept = spec.kept_text
+    except InvalidSpecError as refused:
+        error = refused
+    shown = str(error) if error else ""
+
+    assert shown == (str(pickle.loads(pickle.dumps(error))) if error else "")
+    assert "***" in kept or not spec or spec == BatchSpec._of(Main(kept, "s.yaml"), environ=environ)
+    assert CANARY not in kept + shown
+    assert all(char.isprintable() or char == "\t" for char in shown.replace("\n", ""))
+    assert CANARY not in as_words("", texts)
+
+
+def test_the_last_of_two_overrides_counts():
+    """As for every option; and null, then a mapping, is how a mapping is replaced."""
+    written(s=MINIMAL + "tags: {a: b}\n")
+    overrides = ["tags=null", "tags={c: d}", "name=x", "name=y"]
+
+    assert {"c": "d"} == BatchSpec.from_yaml("s.yaml", overrides=overrides).tags
+    assert "y" == BatchSpec.from_yaml("s.yaml", overrides=overrides).name

@@ -44,6 +44,8 @@ sink: {uri: out, compression: none, storage_options: {key: x}}
     MINIMAL + "execution: {max_runtime: '${A:-1h}', memory: '${A:-1GB}'}\nresume: ${A:-no}\n",
     MINIMAL + "execution: {accelerator_type: null, memory: null}\nname: ${A:-x}\n",
     MINIMAL + "errors: {max_row_errors: 10%}\n",
+    MINIMAL + "hooks: {webhook: {url: 'http://h/x', events: [on_run_end]}, 'mod:Hook': {a: 1}}\n",
+    MINIMAL + "hooks:\n  openlineage:\n",
 ]
 EXTENDING = [
     "extends: base.yaml\n",
@@ -67,6 +69,8 @@ BAD = [
     "source: a\nsink: b\n",
     "capability:\nsource: a\nsink: b\n",
     MINIMAL + "nope: 1\n",
+    MINIMAL + "hooks: {webhook: {url: 'http://h/x', event: []}}\n",
+    MINIMAL + "hooks: {webhook: {secret: abcdefgh}}\n",
     MINIMAL + "execution: {nope: 1}\n",
     MINIMAL + "execution: {batch_size: 0}\n",
     MINIMAL + "execution: {batch_size: many}\n",

@@ -13,7 +13,7 @@ from tiers import SERVERS, SOAK, TIERS, UNIT, marks_of, tier_of
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("unit", "contracts", "integration", "acceptance", "soak")
-MARKS = ("ray", "s3", "sweep", "smoke", "soak")
+MARKS = ("ray", "s3", "browser", "sweep", "smoke", "soak")
 SETS_OF_MARKS = [set(c) for n in range(len(MARKS) + 1) for c in itertools.combinations(MARKS, n)]
 
 
@@ -28,7 +28,7 @@ def test_a_test_with_any_marks_is_in_one_tier_or_refused(folder):
             assert marks - {SOAK}
 
 
-@pytest.mark.parametrize("mark", ["ray", "s3", "sweep", "smoke"])
+@pytest.mark.parametrize("mark", ["ray", "s3", "browser", "sweep", "smoke"])
 def test_a_unit_test_that_needs_more_than_this_process_is_refused(mark):
     """The folder says the cost: `make check` stays under a minute."""
     with pytest.raises(ValueError, match="without Ray"):
@@ -38,7 +38,7 @@ def test_a_unit_test_that_needs_more_than_this_process_is_refused(mark):
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_test_that_takes_a_server_has_its_mark_without_being_asked(server):
     """Otherwise a test that was written in haste would make `make test` slower for everyone."""
-    assert tier_of("integration", marks_of(["tmp_path", server])) in ("ray", "s3")
+    assert tier_of("integration", marks_of(["tmp_path", server])) in ("ray", "s3", "browser")
 
 
 def test_a_case_on_the_engine_ray_has_its_mark_and_the_local_one_beside_it_has_not():
@@ -75,7 +75,8 @@ def test_what_ci_runs_is_every_tier_but_the_soak():
     named = set(re.findall(r"[\w-]+", ci)) & needs.keys()
     run = named | {name for target in named for name in needs[target].split()}
 
-    assert run >= {"check", "test-local", "test-smoke", "test-ray", "test-s3", "test-sweeps"}
+    assert run >= {"check", "test-local", "test-smoke", "test-browser"}
+    assert run >= {"test-ray", "test-s3", "test-sweeps"}
     assert "soak" not in run
 
 

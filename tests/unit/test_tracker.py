@@ -126,6 +126,27 @@ def test_what_is_stored_has_no_states():
     assert len(str(facts)) < 1000
 
 
+def test_a_display_that_raises_is_shown_nothing_more(caplog):
+    """A terminal may be gone, or a user's display wrong: a run of days must not end for it."""
+    shown = []
+
+    class Breaks:
+        def show(self, progress):
+            shown.append(progress.phase)
+            raise ValueError("no room")
+
+        def close(self):
+            shown.append("closed")
+
+    display = FromStart(Breaks())
+    for _ in range(2):
+        display.show(Progress.before_the_survey())
+    display.close()
+
+    assert shown == [Phase.SURVEYING, "closed"]
+    assert "the display raised ValueError('no room')" in caplog.text
+
+
 def test_all_progress_of_a_session_began_when_it_did():
     """The survey is part of it, although it knows no shards yet."""
     shown = []

@@ -2,7 +2,7 @@
 // The charts over time, and the histogram, drawn by uPlot. Each is a function of its data and its place.
 
 const charts = {
-  drawn: [],
+  drawn: {},
 
   // Draws a chart into the element, again at another width or in another scheme of colours.
   place(id, height, options) {

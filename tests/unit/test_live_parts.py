@@ -1,0 +1,211 @@
+"""The parts of the live view: strip, sparkline, whole lines, and the end of a terminal."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import random
+import sys
+import threading
+
+import pytest
+
+from batchrunner.errors import InvalidSpecError
+from batchrunner.views.displays import MODES, display_of
+from batchrunner.views.harmless import in_colour
+from batchrunner.views.line_display import LINE_SECONDS, LineDisplay
+from batchrunner.views.progress_text import duration, short
+from batchrunner.views.region import DrawnLine, Region
+from batchrunner.views.shard_strip import CELLS, downsampled, strip
+from batchrunner.views.throughput import Throughput, sparkline
+from batchrunner.views.whole_lines import WholeLines
+
+
+def test_each_state_has_its_own_glyph():
+    """Without colours, or without the eyes for them, the strip says the same."""
+    for way in ("glyph", "ascii"):
+        glyphs = [getattr(cell, way) for cell in CELLS.values()]
+        assert len(set(glyphs)) == len(glyphs)
+        assert all(len(glyph) == 1 for glyph in glyphs)
+
+
+@pytest.mark.parametrize("shards", [0, 1, 79, 80, 10_000])
+def test_a_strip_fits_and_covers_all_shards(shards):
+    """The last shard shows as well as the first."""
+    states = b"#" * (shards - 1) + b"." if shards else b""
+
+    cells = strip(states, 79)
+    assert sum(count for _, count in cells) == min(shards, 79)
+    if shards:
+        assert cells[-1][0].meaning in ("to do", "partly")
+
+
+def test_one_failed_shard_among_thousands_shows():
+    """It is what the reader looks for."""
+    states = bytearray(b"#" * 10_000)
+    states[random.Random(7).randrange(10_000)] = ord("x")
+
+    assert downsampled(bytes(states), 40).count(b"x") == 1
+
+
+def test_the_speed_is_that_of_the_last_ten_seconds():
+    """A run that hangs shows 0, not the mean of the hour before."""
+    speed = Throughput()
+    for second in range(100):
+        speed.add(min(second, 50) * 10, at=float(second))
+
+    assert speed.per_second() == 0
+    history = speed.history(30)
+    assert len(history) == 30
+    assert history[-1] == 0
+    assert history[0] == pytest.approx(10)
+
+
+def test_rows_that_a_failed_shard_takes_back_are_no_negative_speed():
+    """A worker that died lost rows in flight; the sparkline has no room below zero."""
+    speed = Throughput()
+    for second, rows in enumerate((0, 100, 50)):
+        speed.add(rows, at=float(second))
+
+    assert min(speed.history(10)) >= 0
+    assert sparkline([0, 0]) == "▁▁"
+    assert sparkline([1, 2, 4]) == "▃▅█"
+
+
+def test_lines_of_threads_are_never_glued_together():
+    """`print` writes the line break by itself, and another thread may come between."""
+    taken = []
+    stream = WholeLines(io.StringIO(), lambda lines: taken.extend(lines.split("\n")))
+
+    def chatter(name):
+        for number in range(200):
+            print(name * 5, number, file=stream)
+
+    threads = [threading.Thread(target=chatter, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(taken) == sorted(f"{name * 5} {n}" for name in "abc" for n in range(200))
+
+
+def test_a_log_handler_of_the_user_writes_through_too(monkeypatch):
+    """`logging.basicConfig` keeps the stderr that it began with, and would write into the frame."""
+    taken, before = [], io.StringIO()
+    monkeypatch.setattr(sys, "stderr", before)
+    theirs = logging.getLogger("theirs")
+    theirs.addHandler(handler := logging.StreamHandler())
+    try:
+        stream = WholeLines.replacing("stderr", taken.append)
+        theirs.error("while it is open")
+        stream.give_back("stderr")
+        theirs.error("after")
+    finally:
+        theirs.removeHandler(handler)
+
+    assert taken == ["while it is open"]
+    assert before.getvalue() == "after\n"
+    assert sys.stderr is before
+
+
+def test_a_progress_bar_of_the_user_ends_as_its_last_state():
+    """Tqdm overwrites itself with carriage returns, hundreds of times."""
+    taken = []
+    stream = WholeLines(io.StringIO(), taken.append)
+    for share in range(5):
+        stream.write(f"\r{share}0%")
+    stream.write("\nnext")
+    stream.close()
+
+    assert taken == ["40%", "next"]
+
+
+def test_colours_pass_and_nothing_else_steers():
+    """What a capability prints may be coloured; it may not move the cursor out of its line."""
+    assert in_colour("\x1b[31mred\x1b[0m \x1b[2Ax") == "\x1b[31mred\x1b[0m \\x1b[2Ax\x1b[0m"
+
+
+@pytest.mark.parametrize(("columns", "up"), [(81, 2), (41, 4), (1_000, 2)])
+def test_a_frame_that_the_terminal_has_broken_is_erased_whole(columns, up, monkeypatch):
+    """Made narrower, a terminal breaks each line of 80 cells into two."""
+    region = Region(io.StringIO())
+    monkeypatch.setenv("COLUMNS", "200")
+    region.draw([DrawnLine("x" * 80, 80), DrawnLine("y" * 80, 80)])
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    assert f"\x1b[{up}A" in region.erasing()
+
+
+def test_plain_lines_come_with_each_phase_and_every_half_minute():
+    """A log that is read later has neither a line a second nor an hour of silence."""
+    from batchrunner.driver.progress import Phase, Progress
+
+    now, stream = [0.0], io.StringIO()
+    display = LineDisplay(stream, clock=lambda: now[0])
+    for second in range(100):
+        now[0] = float(second)
+        display.show(Progress.before_the_survey() if second < 5 else _in(Phase.RUNNING))
+
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 1 + int(95 // LINE_SECONDS)
+    assert all(line.startswith("running, ") for line in lines)
+
+
+def _in(phase):
+    from dataclasses import replace
+
+    from batchrunner.driver.progress import Progress
+
+    return replace(Progress.before_the_survey(), phase=phase)
+
+
+def test_a_mode_that_cannot_be_is_refused_with_those_that_can():
+    """A typo must not be a run without progress."""
+    with pytest.raises(InvalidSpecError, match=r"one of auto, live, plain, json, off"):
+        display_of("bar")
+    with pytest.raises(InvalidSpecError, match="use progress plain or json"):
+        display_of("live")
+
+
+def test_the_command_line_has_the_modes_of_python():
+    """One list, in two places, since `--help` must not load what draws."""
+    from batchrunner.cli.run import command
+
+    (option,) = (p for p in command.params if p.name == "progress")
+    assert tuple(option.type.choices) == MODES
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (0.25, "0.25"),
+        (950, "950"),
+        (9_999, "9,999"),
+        (12_345, "12.3k"),
+        (4_560_000, "4.56M"),
+        (7.2e9, "7.2G"),
+    ],
+)
+def test_numbers_are_short(number, text):
+    """A figure that changes ten times a second has no room for digits that say nothing."""
+    assert short(number) == text
+
+
+def test_times_are_short():
+    """As people say them."""
+    assert [duration(s) for s in (42, 190, 7_500)] == ["42s", "3m10s", "2h05m"]
+
+
+def test_a_fork_of_the_users_code_writes_to_the_stream_itself():
+    """A child that drew the frame would draw it over that of its parent."""
+    reads, writes = os.pipe()
+    with os.fdopen(writes, "w") as file:
+        stream = WholeLines(file, lambda lines: None)
+        stream._process = -1  # as in a fork
+        stream.write("half")
+        stream.flush()
+        assert os.read(reads, 10) == b"half"
+    os.close(reads)

@@ -1,0 +1,425 @@
+"""What the report of a run says, from documents on a disk: no Ray, no browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import zlib
+from dataclasses import replace
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import pytest
+
+from batchrunner.checkpoint import Checkpoint
+from batchrunner.errors import ObjectNotFoundError
+from batchrunner.storage import open_storage
+from batchrunner.views.report_cells import MOST_CELLS, ShardFacts, ShardState, cells_of, group_for
+from batchrunner.views.report_charts import charts_of
+from batchrunner.views.report_data import run_report
+from batchrunner.views.report_drawing import drawing_of
+from batchrunner.views.report_histogram import histogram_of
+from batchrunner.views.report_markup import el, escaped
+from batchrunner.views.report_page import page
+from batchrunner.views.report_times import Axis, gaps_of, rates_of, timed
+from batchrunner.views.status import status_of
+from recorded_run import BEGAN, COMPLETE, OnPaper, record_run
+
+STOPPED = {"committed": 3, "failed": 0, "stopped": "SIGTERM", "complete": False}
+HOURS = 5 * 3600.0
+
+
+def reported(folder, sessions, **how):
+    return run_report(record_run(folder, sessions, **how), spec="spec.yaml")
+
+
+def killed_and_resumed(folder, **how):
+    sessions = [OnPaper(7), OnPaper(5, later=HOURS), OnPaper(8, later=30, end=COMPLETE)]
+    return reported(folder, sessions, shards=20, **how)
+
+
+def data_in(html):
+    packed = re.search(r'id="data">([^<]*)<', html)[1]
+    return json.loads(zlib.decompress(base64.b64decode(packed)))
+
+
+class Tags(HTMLParser):
+    """The tags of a page, as a browser would see them."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.found = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+# What it says.
+
+
+def test_the_numbers_are_those_of_status_and_of_the_sessions_together(tmp_path):
+    """A report that counts otherwise than `status` would be believed by no reader twice."""
+    report = killed_and_resumed(tmp_path, fails=0.5)
+    status = status_of(Checkpoint.current(open_storage(str(tmp_path)))).to_dict()
+
+    values = report.to_dict()
+    for name in ("rows_in", "rows_out", "rows_failed", "bytes_out", "shards"):
+        assert values["totals"][name] == status[name]
+    assert status["rows_failed"] > 0
+    for name in ("rows_in", "rows_out", "rows_failed"):
+        assert sum(session[name] for session in values["sessions"]) == status[name]
+        assert sum(shard[name] for shard in values["shards"]) == status[name]
+    assert values["verdict"]["state"] == status["state"] == "complete"
+
+
+def test_sessions_come_in_order_with_their_ends_and_what_changed(tmp_path):
+    """Who was killed, when, and with which packages the rest was made."""
+    new = {"python": "3.12.3", "torch": "2.10.0"}
+    last = OnPaper(5, end=COMPLETE, versions=new)
+    report = reported(tmp_path, [OnPaper(3), OnPaper(2, end=STOPPED), last], shards=10)
+
+    assert [session.number for session in report.sessions] == [1, 2, 3]
+    assert [session.end for session in report.sessions] == [
+        "killed",
+        "stopped: SIGTERM",
+        "complete",
+    ]
+    assert [session.committed for session in report.sessions] == [3, 2, 5]
+    assert [session.changes for session in report.sessions] == [(), (), ("torch 2.9.1 -> 2.10.0",)]
+
+
+def test_what_was_committed_in_the_last_session_is_told_from_what_was_before(tmp_path):
+    """The map shows what the last night has brought."""
+    report = reported(tmp_path, [OnPaper(4), OnPaper(3)], shards=10, quarantined=[8])
+
+    assert "".join(shard.state for shard in report.shards) == "====###.x."
+
+
+@pytest.mark.parametrize(
+    ("sessions", "state", "step"),
+    [
+        ([OnPaper(10, end=COMPLETE)], "complete", "batchrunner verify spec.yaml"),
+        ([OnPaper(4, end=STOPPED)], "stopped", "batchrunner run spec.yaml"),
+        ([OnPaper(4)], "running elsewhere, or lost", "batchrunner status spec.yaml"),
+        (
+            [OnPaper(10, end={**COMPLETE, "complete": False})],
+            "failed",
+            "batchrunner errors spec.yaml",
+        ),
+        (
+            [OnPaper(4, end={**STOPPED, "stopped": "max_row_errors"})],
+            "stopped",
+            "batchrunner errors",
+        ),
+    ],
+)
+def test_the_verdict_names_the_state_and_the_line_to_paste(tmp_path, sessions, state, step):
+    """The first thing on the page, at 3 a.m."""
+    verdict = reported(tmp_path, sessions, shards=10).verdict
+
+    assert verdict.state == state
+    assert verdict.steps[0].command.startswith(step)
+    assert verdict.happened.endswith(".")
+
+
+def test_a_quarantined_shard_is_released_by_retry(tmp_path):
+    """`run` would not try it again."""
+    report = reported(tmp_path, [OnPaper(9, end=STOPPED)], shards=10, quarantined=[9])
+
+    assert report.verdict.steps[-1].command == "batchrunner retry spec.yaml"
+    assert "quarantined until retry" in report.to_html()
+
+
+def test_a_checkpoint_alone_gives_commands_with_its_uri_or_the_word_spec(tmp_path):
+    """Of a run whose spec is not at hand; the page then has its text."""
+    checkpoint = record_run(tmp_path, [OnPaper(1)], shards=2)
+
+    html = run_report(checkpoint).to_html()
+
+    assert f"batchrunner errors {tmp_path}" in html
+    assert "batchrunner run SPEC" in html
+    assert "source: in" in html
+
+
+def test_a_clean_after_the_end_does_not_make_a_complete_run_fail(tmp_path):
+    """It has a session of its own, which committed nothing."""
+    checkpoint = record_run(tmp_path, [OnPaper(3, end=COMPLETE), OnPaper(0, end={})], shards=3)
+    log = f"sessions/{2:032x}.jsonl"
+    started = checkpoint.storage.get(log).splitlines()[0]
+    at = json.loads(started)["at"]
+    cleaned = json.dumps({"at": at, "action": "cleaned", "objects": 0}).encode()
+    checkpoint.storage.put(log, b"\n".join([started, cleaned]))
+
+    report = run_report(Checkpoint.current(checkpoint.storage))
+
+    assert report.verdict.state == "complete"
+    assert [session.kind for session in report.sessions] == ["run", "clean"]
+
+
+# At any time.
+
+
+def test_no_run_is_an_error_with_a_way_out(tmp_path):
+    """A mistyped path must not look like an empty run."""
+    with pytest.raises(ObjectNotFoundError, match="batchrunner run SPEC"):
+        run_report(Checkpoint.current(open_storage(str(tmp_path))))
+
+
+def test_a_run_without_rows_and_one_without_a_commit_have_a_report(tmp_path):
+    """Nothing to draw is no reason to fail."""
+    empty = reported(tmp_path / "a", [OnPaper(0, end=COMPLETE)], shards=0)
+    begun = reported(tmp_path / "b", [OnPaper(0)], shards=5)
+
+    assert empty.verdict.happened == "Complete: the source has no rows, and so the output has none."
+    assert "0 of 5 shards committed" in begun.verdict.happened
+    assert empty.to_html().startswith("<!doctype html>")
+    assert begun.to_html().startswith("<!doctype html>")
+
+
+def test_a_run_of_an_earlier_version_says_what_it_lacks(tmp_path):
+    """Its sentinels have no times; a chart of what is missing would be a lie."""
+    html = killed_and_resumed(tmp_path, dated=False).to_html()
+
+    assert "20 shards missing here, committed by an earlier batchrunner" in html
+    assert 'id="lanes"' not in html
+    assert 'id="histogram"' in html
+
+
+def test_a_run_of_version_1_on_disk_has_a_report(tmp_path):
+    """As it lies in `tests/data`, written by that version."""
+    v1 = next(path for path in (files("batchrunner") / "../tests/data/v1").glob("**/run.json"))
+    shutil.copytree(v1.parent, tmp_path / "checkpoint")
+
+    report = run_report(Checkpoint.current(open_storage(str(tmp_path / "checkpoint"))))
+
+    assert report.verdict.state == "complete"
+    assert report.totals.rows_out > 0
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["run.json", "plan/0000.parquet", "sentinels/part-00003.json", "changes/0001.json"],
+)
+def test_a_damaged_document_is_named_and_the_rest_is_shown(tmp_path, damaged):
+    """The report of a damaged run is when it is needed most; what can be read is in it."""
+    checkpoint = record_run(tmp_path, [OnPaper(7)], shards=10)
+    for entry in checkpoint.records.list("sentinel_index"):
+        checkpoint.records.delete([entry.key])
+    checkpoint.storage.put(damaged, b"torn")
+
+    report = run_report(Checkpoint.current(checkpoint.storage), spec="spec.yaml")
+
+    assert report.verdict.state == "damaged"
+    assert damaged in report.verdict.happened
+    assert report.verdict.steps[1].command == "batchrunner verify --repair spec.yaml"
+    assert len(report.documents.sentinels) == (6 if "sentinels" in damaged else 7)
+    assert damaged in report.to_html()
+
+
+def test_torn_event_logs_and_leases_cost_only_what_they_said(tmp_path):
+    """They are for people; no row depends on them."""
+    checkpoint = record_run(tmp_path, [OnPaper(4), OnPaper(3)], shards=10)
+    checkpoint.storage.put(f"sessions/{1:032x}.jsonl", b"{torn")
+    checkpoint.storage.put("lease/00000001.json", b"")
+
+    report = run_report(checkpoint)
+
+    assert report.totals.rows_in == sum(session.rows_in for session in report.sessions)
+    assert report.to_html()
+
+
+# What is drawn.
+
+
+def test_the_rates_hold_every_row(tmp_path):
+    """Bins that lose rows would show a dip that was none."""
+    report = killed_and_resumed(tmp_path)
+
+    rates = rates_of(report.axis, timed(report.documents.sentinels.values()))
+
+    drawn = sum(y * rates.step for y in rates.y if y is not None)
+    assert drawn == pytest.approx(report.totals.rows_in)
+    assert rates.y.count(None) == 3
+
+
+def test_hours_between_sessions_are_named_and_drawn_short(tmp_path):
+    """Else the work of minutes would be a line at each edge."""
+    report = killed_and_resumed(tmp_path)
+
+    assert gaps_of(report.axis)[0] == pytest.approx(HOURS, abs=1)
+    assert report.axis.length < HOURS / 10
+    assert "5 h 00 min, 30.0 s" in report.to_html()
+
+
+def test_a_short_gap_is_drawn_to_scale():
+    """Only what would squeeze the rest is cut."""
+    axis = Axis.of([(0, 100), (105, 200)])
+
+    assert axis.length == 200
+    assert axis.at(105) == 105
+    assert axis.at(102) == 100
+
+
+def test_overlapping_stretches_are_one():
+    """A worker of a dead driver writes on for seconds, while the next session has begun."""
+    assert len(Axis.of([(0, 10), (8, 20)]).spans) == 1
+
+
+@pytest.mark.parametrize(
+    "seconds", [[3.0], [2.0, 2.0], [0.0, 0.0], [1e-4, 2000.0], list(range(99))]
+)
+def test_every_shard_is_in_the_histogram(seconds):
+    """Also the fastest and the slowest."""
+    histogram = histogram_of(map(float, seconds))
+
+    assert sum(histogram.counts) == len(seconds)
+    assert list(histogram.edges) == sorted(set(histogram.edges))
+    assert len(histogram.edges) == len(histogram.counts) + 1
+    assert histogram.edges[0] <= max(min(seconds), 1e-3)
+
+
+def test_a_cell_of_many_shards_shows_the_one_that_needs_to_be_seen():
+    """A failed shard among a hundred committed ones must not vanish."""
+    facts = ShardFacts(0, ShardState.BEFORE, "in", "bytes", 0, 1)
+    states = [ShardState.NOW, ShardState.FAILED, ShardState.PENDING]
+    shards = [replace(facts, id=n, state=state) for n, state in enumerate(states)]
+
+    (cell,) = cells_of(shards, group=3)
+
+    assert cell.state is ShardState.FAILED
+    assert cell.example.id == 1
+
+
+@pytest.mark.parametrize("shards", [1, 9_999, 10_000, 10_001, 1_000_000])
+def test_a_map_never_has_more_cells_than_fit(shards):
+    """At 100,000 shards a cell stands for ten."""
+    group = group_for(shards)
+
+    assert -(-shards // group) <= MOST_CELLS
+
+
+def test_names_of_files_that_do_not_compress_make_the_map_coarser_not_the_page_larger(tmp_path):
+    """The page has a promise of 500 KiB."""
+    report = killed_and_resumed(tmp_path)
+    facts = report.shards[0]
+    noise = [hashlib.sha512(str(n).encode()).hexdigest() for n in range(9_000)]
+    shards = tuple(replace(facts, id=n, source=f"s3://b/{name}") for n, name in enumerate(noise))
+
+    html = replace(report, shards=shards).to_html()
+
+    assert len(html.encode()) <= 500 * 1024
+    assert data_in(html)["map"]["group"] > 1
+
+
+def test_what_the_scripts_get_is_what_the_values_are(tmp_path):
+    """Packed and unpacked, nothing is lost on the way."""
+    report = killed_and_resumed(tmp_path, fails=0.5)
+
+    drawn = data_in(report.to_html())
+
+    assert drawn == json.loads(json.dumps(drawing_of(report)))
+    assert sum(drawn["map"]["rows_in"]) == report.totals.rows_in
+    assert sum(drawn["map"]["failed"]) == report.totals.rows_failed
+    assert sum(drawn["histogram"]["counts"]) == 20
+    assert sum(drawn["time"]["blocks"]["shards"]) == 20
+
+
+def test_each_state_has_a_sign_of_its_own_beside_its_colour(tmp_path):
+    """One man in twelve does not see the difference between green and red."""
+    html = "".join(charts_of(killed_and_resumed(tmp_path)))
+
+    legend = re.search(r'<div class="legend">(.*?)</div>', html)[1]
+    signs = re.findall(r'class="cell ([\w-]+)".*?(<svg.*?</svg>)', legend)
+    drawn = {name: re.findall(r'd="([^"]*)"', svg) for name, svg in signs}
+    plain = {name for name, paths in drawn.items() if not paths}
+
+    assert plain == {"now", "pending"}  # one filled, one hollow
+    assert len({tuple(paths) for paths in drawn.values()}) == 5
+
+
+# The page.
+
+
+def test_the_policy_allows_what_is_in_the_page_and_nothing_else(tmp_path):
+    """By hash; a script that got in by a mistake of ours would not run."""
+    html = killed_and_resumed(tmp_path).to_html()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1].replace(
+        "&#x27;", "'"
+    )
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    styles = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+
+    def hashes(texts):
+        digests = (hashlib.sha256(text.encode()).digest() for text in texts)
+        return {f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests}
+
+    assert rules["default-src"] == "'none'"
+    assert set(rules["script-src"].split()) == hashes(scripts)
+    assert set(rules["style-src"].split()) == hashes(styles)
+    assert "unsafe" not in policy
+    assert "http:" not in policy
+
+
+def test_no_tag_has_a_handler_a_style_or_an_address(tmp_path):
+    """The policy would block them, with an error on the console."""
+    for tag, attributes in Tags(killed_and_resumed(tmp_path).to_html()).found:
+        assert not {name for name in attributes if name.startswith("on")}
+        assert not attributes.keys() & {"style", "src", "srcset", "action"}
+        assert "href" not in attributes or attributes["href"].startswith("data:"), tag
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("</script><b>", "&lt;/script&gt;&lt;b&gt;"),
+        ("a\u202eb", "a\\u202eb"),
+        ("a\u0000\u001bb", "a\\x00\\x1bb"),
+        ('"&', "&quot;&amp;"),
+        ("naïve 日本 🏳\u200d🌈\n", "naïve 日本 🏳\u200d🌈\n"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_hostile_text_stays_text(text, shown):
+    """In an element and in an attribute, and nothing in it is hidden or turned around."""
+    assert escaped(text) == shown
+    assert el("p", text, title=text) == f'<p title="{shown}">{shown}</p>'
+
+
+def test_data_cannot_end_the_element_that_holds_it():
+    """A row with `</script>` in it is packed away."""
+    html = page(title="t", tone="good", body=[], data={"why": "</script><script>alert(1)</script>"})
+
+    assert data_in(html) == {"why": "</script><script>alert(1)</script>"}
+    assert "alert(1)" not in html
+
+
+@pytest.mark.parametrize(
+    ("name", "sha256"),
+    [
+        ("uPlot.iife.min.js", "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f"),
+        ("uPlot.min.css", "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04"),
+        ("uPlot-LICENSE.txt", "8f989229699b4fe2f1a0432d0e9edc338a8a911e250e2d1b01ecd770a5f5b1bd"),
+    ],
+)
+def test_the_charting_library_is_the_published_one(name, sha256):
+    """UPlot 1.6.32, unmodified, beside its licence; a change is a decision, not an accident."""
+    data = (files("batchrunner.views") / "assets" / name).read_bytes()
+
+    assert hashlib.sha256(data).hexdigest() == sha256
+
+
+def test_the_version_of_the_charting_library_stands_in_it():
+    """So that a scanner, and a reader, can look up what is known of it."""
+    text = (files("batchrunner.views") / "assets/uPlot.iife.min.js").read_text()
+
+    assert text.startswith("/*! https://github.com/leeoniya/uPlot (v1.6.32) */")
+
+
+def test_time_begins_when_the_first_session_did(tmp_path):
+    """The clock of the axis is that of the machines, in UTC."""
+    assert killed_and_resumed(tmp_path).axis.spans[0].start == pytest.approx(BEGAN)
