@@ -184,6 +184,12 @@ CASES = {
         3,
         "no Ray listens at ray.address",
     ),
+    "Ray's client": (
+        ["run", "spec.yaml"],
+        {"ray": {"address": "ray://127.0.0.1:1"}, "execution": {"engine": "ray"}},
+        3,
+        "batchrunner jobs submit spec.yaml --address ray://127.0.0.1:1",
+    ),
     "schema of lines": (
         ["run", "spec.yaml"],
         {"sink": {"uri": "out", "schema": {"id": "string"}}},
