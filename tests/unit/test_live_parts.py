@@ -23,6 +23,8 @@ from batchrunner.views.region import DrawnLine, Region
 from batchrunner.views.shard_strip import CELLS, downsampled, strip
 from batchrunner.views.throughput import Throughput, sparkline
 from batchrunner.views.whole_lines import WholeLines
+from patience import PATIENCE
+from progress_events import events_of
 
 
 def _in(phase, **changes):
@@ -97,17 +99,21 @@ def test_lines_of_threads_are_never_glued_together():
     taken = []
     stream = WholeLines(io.StringIO(), lambda lines: taken.extend(lines.split("\n")))
 
-    def chatter(name):
-        for number in range(200):
-            print(name * 5, number, file=stream)
+    def half_a_line():
+        stream.write("first")
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        stream.write(" and second half\n")
 
-    threads = [threading.Thread(target=chatter, args=(name,)) for name in "abc"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    begun, go_on = threading.Event(), threading.Event()
+    thread = threading.Thread(target=half_a_line)
+    thread.start()
+    assert begun.wait(PATIENCE)
+    stream.write("between\n")
+    go_on.set()
+    thread.join()
 
-    assert sorted(taken) == sorted(f"{name * 5} {n}" for name in "abc" for n in range(200))
+    assert taken == ["between", "first and second half"]
 
 
 def test_a_log_handler_of_the_user_writes_through_too(monkeypatch):
@@ -127,6 +133,23 @@ def test_a_log_handler_of_the_user_writes_through_too(monkeypatch):
     assert taken == ["while it is open"]
     assert before.getvalue() == "after\n"
     assert sys.stderr is before
+
+
+def test_json_in_python_ends_with_the_run(monkeypatch):
+    """What the script prints later is its own."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    display = display_of("json")
+    sys.stdout.write("while it runs\n")
+    display.show(_in(Phase.RUNNING))
+    display.close()
+    sys.stdout.write("after\n")
+
+    events = events_of(stderr.getvalue())
+    assert [event["event"] for event in events] == ["output", "phase", "progress"]
+    assert events[0]["text"] == "while it runs"
+    assert stdout.getvalue() == "after\n"
 
 
 def test_a_progress_bar_of_the_user_ends_as_its_last_state():
