@@ -72,7 +72,7 @@ def _goal(goal: Goal) -> list[str]:
 
 
 def _amount(value: float, unit: str) -> str:
-    digits = {"s": 2, "x": 1, "times": 2, "MB": 0}.get(unit, 0)
+    digits = {"s": 2, "x": 1, "times": 2, "MB": 0, "KiB": 0}.get(unit, 0)
     return f"{value:.{digits}f} {unit}".strip()
 
 

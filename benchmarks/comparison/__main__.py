@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from benchmarks.comparison.contestants import CONTESTANTS, OURS, Contestant
 from benchmarks.comparison.jobs.work import COST
 from benchmarks.comparison.place import Job
-from benchmarks.comparison.scenarios import Trial
+from benchmarks.comparison.scenarios import TITLES, Trial
 from benchmarks.machine import about_this_machine
 from benchmarks.places import in_memory
 from benchmarks.race import CHECKOUT, say
@@ -36,30 +37,37 @@ def main() -> None:
     results = {one["name"]: one for one in kept.get("contestants", ())}
     for contestant in options.contestants:
         say(contestant.name)
-        results[contestant.name] = _measured(contestant, job=job, python=python)
-        _keep(results, job=job, path=options.out)
+        for one in _measured(contestant, job=job, python=python):
+            results[contestant.name] = one
+            _keep(results, path=options.out)
 
 
-def _keep(results: dict[str, dict[str, Any]], *, job: Job, path: Path) -> None:
+def _keep(results: dict[str, dict[str, Any]], *, path: Path) -> None:
     about = {
         **about_this_machine(),
-        "job": {"rows": job.rows, "files": job.files, "microseconds a row": COST * 1e6},
+        "microseconds_a_row": COST * 1e6,
         "contestants": [results[one.name] for one in CONTESTANTS if one.name in results],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
-def _measured(contestant: Contestant, *, job: Job, python: Path) -> dict[str, Any]:
-    with in_memory() as place:
-        trial = Trial(contestant, job=job, home=place.folder / "home", python=python)
-        outcomes = trial.outcomes()
-    return {
+def _measured(contestant: Contestant, *, job: Job, python: Path) -> Iterator[dict[str, Any]]:
+    """Yield what is known of *contestant* after each of its scenarios."""
+    about = {
         "name": contestant.name,
         "settings": contestant.settings,
         "versions": _versions(contestant, python),
-        "outcomes": {key: outcome.to_dict() for key, outcome in outcomes.items()},
+        "rows": job.rows,
+        "files": job.files,
     }
+    outcomes: dict[str, Any] = {}
+    with in_memory() as place:
+        trial = Trial(contestant, job=job, home=place.folder / "home", python=python)
+        for key, outcome in trial.outcomes():
+            say(f"  {key}: {outcome}")
+            outcomes[key] = outcome.to_dict()
+            yield {**about, "outcomes": {key: outcomes[key] for key in TITLES if key in outcomes}}
 
 
 def _versions(contestant: Contestant, python: Path) -> dict[str, str]:

@@ -75,7 +75,8 @@ CONTESTANTS = (
         name="Ray Data, CheckpointConfig",
         line="ray_data_checkpoint.py",
         files="ray_data.py ray_data_checkpoint.py",
-        settings="Over Parquet, with delete_checkpoint_on_success=False, so that a finished run stays finished.",
+        settings="Over Parquet, with delete_checkpoint_on_success=False, so that a finished run stays finished, "
+        "and a block for each file, as a larger job has.",
         format="parquet",
         tolerant="ray_data_checkpoint.py tolerant",
         in_readme=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from benchmarks.comparison.contestants import Contestant
 from benchmarks.comparison.found import Found, found_in
 from benchmarks.comparison.place import Folder, Job
 from benchmarks.comparison.processes import Ended, Processes
-from benchmarks.race import say
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -66,26 +66,24 @@ class Trial:
         self._processes = Processes(home, contestant=contestant, python=python)
         self._first_seconds: float | None = None
 
-    def outcomes(self) -> dict[str, Outcome]:
-        """Go through the scenarios; most start from what an undisturbed run left."""
+    def outcomes(self) -> Iterator[tuple[str, Outcome]]:
+        """Go through the scenarios; those that say so start from what an undisturbed run left."""
         self._folder.lay()
-        done = {"nothing": self._run()}
+        yield "nothing", self._run()
         self._folder.keep()
         scenarios = {
             "again": lambda: self._run(2),
             "new file": self._new_file,
             "code": self._new_code,
+            "killed": self._killed,
+            "killed, code": self._killed_and_new_code,
             "bad row": self._bad_row,
             "bad row, fixed": self._fixed,
             "bad row, tolerant": self._tolerant,
-            "killed": self._killed,
-            "killed, code": self._killed_and_new_code,
         }
         for key, scenario in scenarios.items():
             if key in (self._contestant.scenarios or TITLES) and (outcome := scenario()):
-                say(f"  {key}: {outcome}")
-                done[key] = outcome
-        return {key: done[key] for key in TITLES if key in done}
+                yield key, outcome
 
     def _new_file(self) -> Outcome:
         self._folder.go_back()

@@ -75,7 +75,6 @@ _HEADER = (
     "of the new code",
     "computed",
     "of these, again",
-    "x its first run",
     "by hand",
 )
 
@@ -87,12 +86,13 @@ def _full(name: str, outcome: Outcome, key: str) -> list[str]:
         name,
         str(outcome["exit_code"]),
         *(f"{count:,}" for count in (*counts, outcome["computed"], outcome["again"])),
-        f"{outcome['ratio']:.2f}",
         BY_HAND.get(name, {}).get(key, ""),
     ]
 
 
 def _summed(outcomes: Mapping[str, Outcome], key: str) -> str:
+    if key not in outcomes:
+        return "not measured"
     text = _verdict(outcomes[key], key)
     tolerant = outcomes.get("bad row, tolerant") if key == "bad row" else None
     return f"{text}; with its option to go on: {_verdict(tolerant, key)}" if tolerant else text
@@ -101,7 +101,7 @@ def _summed(outcomes: Mapping[str, Outcome], key: str) -> str:
 def _verdict(outcome: Outcome, key: str) -> str:
     """Say what came of it; bold if a run that reported success left the output wrong."""
     found = outcome["found"]
-    flaws = list(_flaws(found))
+    flaws = list(_flaws(found, key))
     code = outcome["exit_code"]
     if code == _REFUSED:
         return f"refused, exit {code}; nothing is changed"
@@ -117,16 +117,18 @@ def _good(found: Mapping[str, int], key: str) -> str:
         null = ", the bad one with null" if found["without_result"] else ", the bad one kept apart"
         return f"goes on: each other row once{null}"
     if "code" in key:
-        return f"each row once, all of the {'old' if found['old'] else 'new'} code"
+        return "each row once, all of the new code"
     return "each row once"
 
 
-def _flaws(found: Mapping[str, int]) -> Iterable[str]:
+def _flaws(found: Mapping[str, int], key: str) -> Iterable[str]:
     yield from _missing(found)
     if found["doubled"]:
         yield f"{found['doubled']:,} rows twice"
     if found["old"] and found["new"]:
         yield f"{found['old']:,} rows of the old code, {found['new']:,} of the new"
+    elif "code" in key and found["old"]:
+        yield "all rows of the old code"
     if found["wrong"] or found["unreadable"]:
         yield f"{found['wrong'] + found['unreadable']:,} rows damaged"
 
@@ -137,10 +139,15 @@ def _missing(found: Mapping[str, int]) -> list[str]:
 
 def _settings(results: Results) -> str:
     rows = [
-        [one["name"], one["settings"], ", ".join(f"{n} {v}" for n, v in one["versions"].items())]
+        [
+            one["name"],
+            one["settings"],
+            ", ".join(f"{name} {version}" for name, version in one["versions"].items()),
+            f"{one['rows']:,} in {one['files']} files",
+        ]
         for one in results["contestants"]
     ]
-    return _table(["contestant", "as", "versions"], rows)
+    return _table(["contestant", "as", "versions", "rows"], rows)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

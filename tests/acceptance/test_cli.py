@@ -56,6 +56,7 @@ COMMANDS = [
     "retry",
     "status",
     "verify",
+    "report",
     "clean",
     "runs",
     "jobs",

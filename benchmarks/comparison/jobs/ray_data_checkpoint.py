@@ -9,6 +9,9 @@ import ray
 from ray.data.checkpoint import CheckpointConfig
 from ray_data import add_length
 
+BLOCKS = 40
+"""One for each file: a job this small would be a single block, all or nothing."""
+
 
 def main() -> None:
     ray.init(address="local", include_dashboard=False)
@@ -23,7 +26,9 @@ def main() -> None:
     if "json" in sys.argv:
         ray.data.read_json("in").map_batches(add_length).write_json("out")
     else:
-        ray.data.read_parquet("in").map_batches(add_length).write_parquet("out")
+        ray.data.read_parquet("in", override_num_blocks=BLOCKS).map_batches(
+            add_length
+        ).write_parquet("out")
 
 
 if __name__ == "__main__":
