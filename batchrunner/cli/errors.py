@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.options import checkpoint_of, spec_options, storage_options
+from batchrunner.cli.options import (
+    checkpoint_of,
+    is_spec,
+    spec_options,
+    spec_words,
+    storage_options,
+)
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say
 
@@ -46,6 +52,10 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
         say(f"shard {one.shard} was quarantined {attempts}: {one.reason}")
     if not records and not quarantined:
         say("no row failed")
+    elif output == "table":
+        what = "--rows " if records else ""
+        spec = spec_words(place) if is_spec(place) else "SPEC"
+        say(f"next: fix it, then batchrunner retry {what}{spec}")
 
 
 def _in_cells(dead_letter: dict[str, object]) -> dict[str, object]:

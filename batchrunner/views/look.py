@@ -99,6 +99,12 @@ class Look:
         return None if left is None else max(left - (self.silent_seconds or 0), 0)
 
     @property
+    def stopped(self) -> str:
+        """Why the last session stopped before its work was done; empty if it did not, or did not say."""
+        ended = (event for event in self.events if event.get("action") == "session_ended")
+        return str(next(ended, {}).get("stopped") or "")
+
+    @property
     def stuck(self) -> str:
         """A sentence about the slowest shard if it takes far longer than others; else empty."""
         shard, so_far = self.progress.get("slowest_shard"), self.progress.get("slowest_seconds")

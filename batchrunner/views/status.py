@@ -7,6 +7,7 @@ from typing import Any
 
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.totals import Totals
+from batchrunner.driver.session import StopReason
 from batchrunner.views.look import Look, RunState, look_at
 
 
@@ -122,16 +123,27 @@ def _live(look: Look) -> dict[str, Any]:
 
 
 def next_command(look: Look, *, place: str, spec: str) -> str:
-    """Return the next command: what a tired person may paste without harm."""
+    """Return the next command: what a tired person may paste without harm.
+
+    The first step of the verdict in the report is the same.
+    """
     if look.damaged:
         return f"batchrunner verify --repair {spec}"
     if look.state is RunState.RUNNING:
         return f"batchrunner {'logs' if look.stuck else 'status --watch'} {place}"
-    if look.state is RunState.FAILED:
+    if _has_failed(look):
         return f"batchrunner errors {place}"
     if look.state is RunState.COMPLETE:
-        failed = Totals.of(look.shards, look.committed).rows_failed
-        return f"batchrunner errors {place}" if failed else f"batchrunner verify {spec}"
-    is_rest_quarantined = len(look.committed) + len(look.quarantined) == len(look.shards)
+        return f"batchrunner verify {spec}"
     # `run` is safe also where the driver may be alive: it waits, and takes over only from a dead one.
-    return f"batchrunner {'retry' if look.quarantined and is_rest_quarantined else 'run'} {spec}"
+    return f"batchrunner run {spec}"
+
+
+def _has_failed(look: Look) -> bool:
+    """Return whether a person has to act first: `errors` lists what failed, and how to retry it."""
+    if look.state is RunState.COMPLETE:
+        return Totals.of(look.shards, look.committed).rows_failed > 0
+    if look.state is RunState.STOPPED:
+        is_rest = len(look.committed) + len(look.quarantined) == len(look.shards)
+        return look.stopped == StopReason.ROW_ERRORS or bool(look.quarantined and is_rest)
+    return look.state is RunState.FAILED

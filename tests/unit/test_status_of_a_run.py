@@ -137,7 +137,11 @@ ALL = (0, 1, 2, 3)
         (a_look(lease="released", events=[ended()]), "batchrunner run spec.yaml"),
         (
             a_look(lease="released", events=[ended()], quarantined=QUARANTINE),
-            "batchrunner retry spec.yaml",
+            "batchrunner errors job",
+        ),
+        (
+            a_look(lease="released", events=[ended(stopped="max_row_errors")]),
+            "batchrunner errors job",
         ),
         (
             a_look(shards=5, lease="released", events=[ended()], quarantined=QUARANTINE),
