@@ -12,7 +12,7 @@ from batchrunner import __version__
 from batchrunner.views.report_markup import Html, cut, el, join
 from batchrunner.views.report_page import command, page, section, table
 from batchrunner.views.report_runs import DifferentValue, RunsReport
-from batchrunner.views.report_words import bytes_of, day_and_time, long_duration
+from batchrunner.views.report_words import bytes_of, counted, day_and_time, long_duration
 
 _MOST_VALUES = 1_000
 _VALUE = 200
@@ -61,7 +61,12 @@ def _verdict(report: RunsReport) -> Html:
     of = capabilities[0] if len(capabilities) == 1 else f"{len(capabilities)} capabilities"
     count = len(report.runs)
     happened = f"{count:,} runs of {cut(of, 200)}" if count > 1 else f"One run of {cut(of, 200)}"
-    values = f"{len(report.differences):,} values of their records differ" if count > 1 else ""
+    found = len(report.differences)
+    values = (
+        f"{counted(found, 'value')} of their records differ{'' if found != 1 else 's'}"
+        if count > 1
+        else ""
+    )
     said = "The others are held against the first." if count > 1 else "Name more runs to compare."
     heading = el("h1", f"{happened}{'; ' if values else ''}{values}.")
     return el("section", heading, el("p", said, class_="safe"), id="verdict", class_="verdict busy")

@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from batchrunner.analytics import CompletedRun, open_store
 from buckets import Bucket
 from builders import rows, rows_out, write_jsonl
 from command import a_spec_file, batchrunner, start
+from evaluations import Score
 
 ROWS = 120
 BAD = (117, 163, 201)
@@ -175,3 +177,23 @@ def test_a_secret_of_the_spec_is_not_in_the_report(job):
     assert "401 for ***" in html
     assert key not in html
     assert key not in json.dumps(values(job))
+
+
+def test_recorded_runs_are_compared_in_one_file(tmp_path):
+    """Those that are named, or the latest of the capability that ran last."""
+    store = open_store(str(tmp_path / "store"))
+    for number, capability in enumerate(["other", "evaluate", "evaluate"]):
+        uid = f"run-{number}"
+        store.write(
+            [CompletedRun(uid, capability, records=[Score(run_uid=uid, value=0.5 + number)])]
+        )
+
+    done = batchrunner("runs", "report", "--store", "store", cwd=tmp_path)
+    named = ("run-1", "run-2", "--store", "store", "-o", "json")
+    values = json.loads(batchrunner("runs", "report", *named, cwd=tmp_path).stdout)
+
+    assert done.returncode == 0, done.stderr
+    assert "2 runs of evaluate; 1 value of their records differs." in (
+        tmp_path / "runs-report.html"
+    ).read_text("utf-8")
+    assert [one["values"] for one in values["differences"]] == [[1.5, 2.5]]
