@@ -12,6 +12,13 @@ _DELETE_FIRST_DAFT = "delete the output before each run, or take `write_mode='ov
 _FIX_AND_AGAIN = "fix the code or the row, then the same line"
 _NEW_FOLDERS = "notice it yourself; then a new checkpoint and a new output"
 
+_CHECKPOINT_CONFIG = {
+    "nothing": "a column of unique ids, kept by each step",
+    "bad row": _FIX_AND_AGAIN,
+    "bad row, tolerant": "count rows, or read the log: the run succeeded",
+    "code": _NEW_FOLDERS,
+}
+
 BY_HAND: Mapping[str, Mapping[str, str]] = {
     "batchrunner": {
         "bad row": "nothing: the row is a dead letter, with its error and the line of code",
@@ -30,14 +37,12 @@ BY_HAND: Mapping[str, Mapping[str, str]] = {
         "bad row, tolerant": "count rows, or read the log: the run succeeded",
     },
     "Ray Data, CheckpointConfig": {
-        "nothing": "a column of unique ids, kept by each step",
-        "bad row": _FIX_AND_AGAIN,
-        "bad row, tolerant": "count rows, or read the log: the run succeeded",
-        "code": _NEW_FOLDERS,
+        **_CHECKPOINT_CONFIG,
         "killed, code": _NEW_FOLDERS,
     },
-    "Ray Data, CheckpointConfig, JSON lines": {
-        "killed": "convert the source to Parquet",
+    "Ray Data, CheckpointConfig, Parquet": {
+        **_CHECKPOINT_CONFIG,
+        "killed, code": "nothing here, since no row was written yet; in a larger job, as above",
     },
     "datatrove": {
         "bad row": _FIX_AND_AGAIN,

@@ -73,20 +73,19 @@ CONTESTANTS = (
     ),
     Contestant(
         name="Ray Data, CheckpointConfig",
-        line="ray_data_checkpoint.py",
+        line="ray_data_checkpoint.py json",
         files="ray_data.py ray_data_checkpoint.py",
-        settings="Over Parquet, with delete_checkpoint_on_success=False, so that a finished run stays finished, "
-        "and a block for each file, as a larger job has.",
-        format="parquet",
-        tolerant="ray_data_checkpoint.py tolerant",
+        settings="With delete_checkpoint_on_success=False, so that a finished run stays finished.",
+        tolerant="ray_data_checkpoint.py json tolerant",
         in_readme=True,
     ),
     Contestant(
-        name="Ray Data, CheckpointConfig, JSON lines",
-        line="ray_data_checkpoint.py json",
+        name="Ray Data, CheckpointConfig, Parquet",
+        line="ray_data_checkpoint.py",
         files="ray_data.py ray_data_checkpoint.py",
-        settings="The same over JSON lines.",
-        scenarios=("nothing", "killed"),
+        settings="The same over Parquet, with a block for each file, as a larger job has.",
+        format="parquet",
+        tolerant="ray_data_checkpoint.py tolerant",
     ),
     Contestant(
         name="datatrove",

@@ -72,7 +72,7 @@ class Trial:
         yield "nothing", self._run()
         self._folder.keep()
         scenarios = {
-            "again": lambda: self._run(2),
+            "again": self._again,
             "new file": self._new_file,
             "code": self._new_code,
             "killed": self._killed,
@@ -84,6 +84,10 @@ class Trial:
         for key, scenario in scenarios.items():
             if key in (self._contestant.scenarios or TITLES) and (outcome := scenario()):
                 yield key, outcome
+
+    def _again(self) -> Outcome:
+        self._folder.go_back()
+        return self._run(2)
 
     def _new_file(self) -> Outcome:
         self._folder.go_back()

@@ -34,8 +34,8 @@ from benchmarks.workloads import lines
 KILLED_AT = 0.48
 
 _INTENTS = (
-    """Ray Data runs over Parquet, where its resume works (of JSON lines it does not), and is killed
-when 48 % of the rows are in its output. It is measured once.""",
+    """Ray Data runs over Parquet, and is killed when 48 % of the rows are in its output. It is measured
+once.""",
     """Workers outlive a killed driver for some seconds and go on writing: for batchrunner that is work
 done, for Ray Data without checkpoint_config it is more duplicates.""",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -39,7 +40,7 @@ def test_the_tables_of_the_pages_are_what_was_measured(results):
 
 def test_what_was_not_measured_is_said_to_be_so(results):
     """A scenario that ends badly for a contestant cannot be left out in silence."""
-    kept = json.loads(json.dumps(results))
+    kept = copy.deepcopy(results)
     of_daft = next(one for one in kept["contestants"] if one["name"] == "Daft, checkpoint")
     of_daft["outcomes"].pop("killed", None)
 
