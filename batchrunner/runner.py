@@ -43,6 +43,7 @@ from batchrunner.views.dead_letters import most_frequent
 from batchrunner.views.displays import display_of
 from batchrunner.views.metrics import MetricsDisplay
 from batchrunner.views.report_data import RunReport, run_report
+from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
 from batchrunner.worker.work import Work
 
 _log = logging.getLogger(__name__)
@@ -264,6 +265,8 @@ class BatchRunner:
         shards = survey.plan.active
         begun = Progress.of(shards, opened.committed, pending=opened.pending)
         tracker = Tracker(begun, shards, self.spec.errors)
+        if self.spec.execution.engine == "local":  # there is no Ray to wait for
+            tracker.hear(Heartbeat("", WorkerPhase.LOADING))
         session.snapshot = lambda: tracker.progress().to_dict()
         dispatcher = Dispatcher(work, session, tracker, display, cleared=run.cleared)
         if opened.pending:

@@ -123,6 +123,12 @@ def current_lease(storage: Storage) -> Lease | None:
     return _read(storage, epochs[-1]) if epochs else None
 
 
+def lease_before(storage: Storage, lease: Lease) -> Lease | None:
+    """Return the lease of the epoch before that of *lease*, or None when there is none."""
+    earlier = [claim for claim in _epochs(storage) if claim[0] < lease.epoch]
+    return _read(storage, earlier[-1]) if earlier else None
+
+
 def _epochs(storage: Storage) -> list[tuple[int, str]]:
     matches = ((_KEY.fullmatch(entry.key), entry.key) for entry in storage.list("lease"))
     return sorted((int(match[1]), key) for match, key in matches if match)

@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from batchrunner.cli.terminal import say
 from batchrunner.driver.report import STOP_CODES
 from batchrunner.driver.session import HURRY_SECONDS, Stop, StopReason
+from batchrunner.views.own_stderr import own_stderr
 
 _REASONS = {signal.SIGINT: StopReason.INTERRUPTED, signal.SIGTERM: StopReason.TERMINATED}
 _FORCED = frozenset({*_REASONS.values(), StopReason.MAX_RUNTIME})
@@ -54,7 +55,7 @@ class Watch:
         self._watchdog: Watchdog
         self._killed_text = killed_text
         self._stop, self._forced_text = stop, forced_text
-        self._stderr, self._terminal = sys.stderr, _own_stderr()
+        self._stderr, self._terminal = sys.stderr, own_stderr()
         self._before: dict[int, Any] = {}
         self._announced, self._announcing = 0, threading.Lock()
         self._code: int | None = None
@@ -170,18 +171,6 @@ def _kill_descendants() -> None:
         for pid in started:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def _own_stderr() -> TextIO:
-    """Return stderr with a descriptor of its own: Ray redirects descriptor 2 while it starts."""
-    try:
-        descriptor = os.dup(sys.stderr.fileno())
-    except (OSError, ValueError):  # not a file
-        return sys.stderr
-    # Never closed: it lasts as long as the process.
-    file = os.fdopen(descriptor, "w", encoding=sys.stderr.encoding, errors="backslashreplace")
-    file.reconfigure(line_buffering=True)
-    return file
 
 
 _PROGRAM = """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 from batchrunner.driver.progress import Progress
 from batchrunner.views.harmless import in_colour
 from batchrunner.views.live_frame import Scene, frame
+from batchrunner.views.own_stderr import own_stderr
 from batchrunner.views.region import DrawnLine, Region
 from batchrunner.views.throughput import Throughput
 from batchrunner.views.whole_lines import WholeLines
@@ -42,7 +43,7 @@ class LiveDisplay:
     def __init__(self, stream: TextIO | None = None) -> None:
         from rich.console import Console
 
-        self._file = stream or sys.stderr
+        self._file = stream or own_stderr()
         self._console = Console(file=self._file, highlight=False)
         self._region, self._throughput = Region(self._file), Throughput()
         self._progress = Progress.before_the_survey()

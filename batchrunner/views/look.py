@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from batchrunner.checkpoint import Checkpoint, Quarantine, RunRecord, Sentinel
-from batchrunner.checkpoint.lease import Lease, current_lease
+from batchrunner.checkpoint.lease import Lease, current_lease, lease_before
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.progress import COMMITTED, Phase, Progress
@@ -207,7 +207,17 @@ def look_at(checkpoint: Checkpoint) -> Look:
 
 
 def events_of(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, Any]]:
-    """Return the events of the last session; none if they are missing or damaged."""
+    """Return the events of the last session that could run shards; none if missing or damaged.
+
+    A `clean` or `verify --repair` after it has a session, too, and does not say how the run ended.
+    """
+    events = _events_of(checkpoint, lease)
+    while lease and is_housekeeping(events) and (before := lease_before(checkpoint.storage, lease)):
+        lease, events = before, _events_of(checkpoint, before)
+    return events
+
+
+def _events_of(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, Any]]:
     try:
         data = checkpoint.storage.get(f"sessions/{lease.owner.session if lease else ''}.jsonl")
     except ObjectNotFoundError:
@@ -217,3 +227,12 @@ def events_of(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, Any
         return [{**event, "at": datetime.fromisoformat(event["at"])} for event in events]
     except (ValueError, TypeError, KeyError):  # then the state follows from the records alone
         return []
+
+
+_HOUSEKEEPING = frozenset({"cleaned", "shard_taken_back", "record_put_aside", "record_made_again"})
+
+
+def is_housekeeping(events: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether *events* are of a `clean` or a `verify --repair`, which run no shard."""
+    actions = {event.get("action") for event in events}
+    return bool(actions & _HOUSEKEEPING) and "plan_made" not in actions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +21,7 @@ from batchrunner.checkpoint.sentinel_index import READERS, Sentinels
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.errors import DamagedOutputError, NewerFormatError, ObjectNotFoundError
 from batchrunner.shard import Shard
+from batchrunner.views.look import is_housekeeping
 
 T = TypeVar("T")
 Event = Mapping[str, Any]
@@ -77,15 +78,6 @@ class RunFacts:
         """How far the last session was at its last sign of life; empty once it has ended."""
         last = self.last_events[-1] if self.last_events else {}
         return last if last.get("action") == "progress" else {}
-
-
-_HOUSEKEEPING = frozenset({"cleaned", "shard_taken_back", "record_put_aside", "record_made_again"})
-
-
-def is_housekeeping(events: Sequence[Event]) -> bool:
-    """Return whether *events* are of a `clean` or a `verify --repair`, which run no shard."""
-    actions = {event.get("action") for event in events}
-    return bool(actions & _HOUSEKEEPING) and "plan_made" not in actions
 
 
 def read_documents(checkpoint: Checkpoint) -> RunFacts:

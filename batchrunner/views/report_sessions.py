@@ -10,7 +10,8 @@ from typing import Any
 from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.lease import Lease
 from batchrunner.spec.fingerprint import differences
-from batchrunner.views.report_reading import Event, RunFacts, is_housekeeping
+from batchrunner.views.look import is_housekeeping
+from batchrunner.views.report_reading import Event, RunFacts
 
 _UNKNOWN_EPOCH = 1 << 60
 
