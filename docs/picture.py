@@ -26,7 +26,7 @@ from batchrunner.views.report_page import sources_hash
 PICTURE = Path(__file__).parent / "assets/report.png"
 KEY = b"report-sources"
 _SHARDS, _ROWS = 480, 24
-_WIDTH, _HEIGHT = 1100, 1180
+_WIDTH, _HEIGHT = 1100, 2000
 _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 _CAPABILITY = """\
@@ -102,7 +102,8 @@ def _taken(page: Path) -> bytes:
         tab = chromium.new_page(viewport={"width": _WIDTH, "height": _HEIGHT}, color_scheme="light")
         tab.goto(page.as_uri())
         tab.wait_for_function("document.documentElement.dataset.ready !== undefined")
-        picture = tab.screenshot(clip={"x": 0, "y": 0, "width": _WIDTH, "height": _HEIGHT})
+        end = tab.evaluate("document.getElementById('workers').getBoundingClientRect().bottom")
+        picture = tab.screenshot(clip={"x": 0, "y": 0, "width": _WIDTH, "height": end + 12})
         chromium.close()
     return picture
 

@@ -24,14 +24,14 @@ SCROLLED = 100_000
 class Terminal:
     """The `batchrunner` command on a terminal; `screen` is what a person sees now."""
 
-    def __init__(self, *arguments, cwd, columns=80, lines=24, shell="", **environment):
-        """Start `batchrunner` with *arguments*, or *shell* as a script of an interactive-like shell."""
+    def __init__(self, *arguments, cwd, columns=80, lines=24, script="", **environment):
+        """Start `batchrunner` with *arguments*, or, in place of it, a *script* of bash."""
         self.emulator = pyte.HistoryScreen(columns, lines, history=SCROLLED, ratio=0.001)
         self.stream = pyte.ByteStream(self.emulator)
         self.raw = b""
         command = [sys.executable, "-m", "batchrunner", *map(str, arguments)]
-        if shell:
-            command = ["bash", "-c", shell]
+        if script:
+            command = ["bash", "-c", script]
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             # The parent says how large it is before the command looks.

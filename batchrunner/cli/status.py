@@ -50,12 +50,12 @@ def command(
     """
     checkpoint = checkpoint_of(place, storage_options)
     if not watch:
-        print_record(_status(checkpoint, place), output)
+        _print(_status(checkpoint, place), output)
         return 0
     if output in ("json", "jsonl"):
         return _watch_in_json(checkpoint, place, every=every)
     code = _watch(checkpoint, "auto", every=every)
-    print_record(_status(checkpoint.reopened(), place), output)
+    _print(_status(checkpoint.reopened(), place), output)
     return code
 
 
@@ -76,6 +76,13 @@ def _watch(checkpoint: Checkpoint, mode: str | Display, *, every: float) -> int:
     watching = Watching(checkpoint)
     with closing(display_of(mode)) as display:
         return watch(watching, display, seconds=every, pause=time.sleep)
+
+
+def _print(status: dict[str, Any], output: str) -> None:
+    """Print *status*; for people without the lines that have nothing to say, such as a phase that is over."""
+    if output == "table":
+        status = {name: value for name, value in status.items() if value not in ("", None)}
+    print_record(status, output)
 
 
 def _status(checkpoint: Checkpoint, place: str) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from batchrunner.driver.growth import (
     with_empty_generation,
 )
 from batchrunner.driver.moving import brought_here, changes_since, place_of, recorded_place
-from batchrunner.driver.notebook_html import facts_html, records_html
 from batchrunner.driver.overlap import list_apart
 from batchrunner.driver.ownership import OWNER
 from batchrunner.driver.plan import StoredPlan, first_generation, partition_change
+from batchrunner.driver.plan_html import plan_html
 from batchrunner.driver.run import Run
 from batchrunner.driver.sink_state import (
     MANIFEST,
@@ -37,9 +37,6 @@ from batchrunner.errors import DamagedOutputError, SpecChangedError
 from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import Entry
 from batchrunner.worker.schema import SinkSchema
-
-_SHOWN_SHARDS = 20
-"""How many pending shards a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -97,26 +94,7 @@ class Survey:
         return not any((self.pending, self.output.unadopted, self.output.retired, grows))
 
     def _repr_html_(self) -> str:
-        """Return the plan as tables, for a notebook: the figures, then the first pending shards."""
-        figures = facts_html(
-            "plan",
-            {
-                "shards": len(self.plan.active),
-                "committed": len(self.output.committed),
-                "pending": len(self.pending),
-                "quarantined": len(self.quarantined),
-                "changes": "\n".join(self.accepted),
-                "notes": "\n".join(self.notes),
-            },
-        )
-        shown = [
-            (shard.id, shard.uri, shard.start, shard.stop, self.why(shard))
-            for shard in self.pending[:_SHOWN_SHARDS]
-        ]
-        left_out = len(self.pending) - len(shown)
-        more = f", and {left_out:,} more" if left_out else ""
-        title = f"pending: the first {len(shown):,}{more}"
-        return figures + records_html(title, ("shard", "file", "from", "to", "why"), shown)
+        return plan_html(self)
 
     def why(self, shard: Shard) -> str:
         """Return why *shard* is pending."""

@@ -37,6 +37,20 @@ def _on_this_machine() -> str:
         ) from error
 
 
+def refuse_client(address: str) -> None:
+    """Refuse an *address* of Ray's client: over `ray://` Ray Data returns no batch (Ray 2.60).
+
+    Raises:
+        RayUnavailableError: It is one.
+    """
+    if address.startswith(CLIENT):
+        raise RayUnavailableError(
+            f"ray.address is {address!r}, and Ray Data does not run over {CLIENT}: on a machine of the "
+            "cluster set ray.address: auto, or host:6379; from elsewhere submit the run as a job, with "
+            f"`batchrunner jobs submit SPEC --address {address}`"
+        )
+
+
 def check_listening(address: str) -> None:
     """Check that a process listens at *address*: in seconds, where Ray would try for minutes.
 

@@ -183,7 +183,7 @@ def _no_ray(address: str, reason: str) -> RayUnavailableError:
     return RayUnavailableError(
         f"what listens at {address!r} does not answer as a Ray cluster ({reason}): it is another "
         "program, another port of the cluster, or too busy. ray.address takes host and `ray start --port` "
-        "(6379), or ray://host and --ray-client-server-port (10001)"
+        "(6379); for jobs also ray://host and --ray-client-server-port (10001)"
     )
 
 

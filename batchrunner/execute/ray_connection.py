@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from batchrunner.errors import RayUnavailableError, describe
-from batchrunner.execute.ray_address import LOCAL, check_listening, resolve
+from batchrunner.execute.ray_address import CLIENT, LOCAL, check_listening, refuse_client, resolve
 from batchrunner.execute.ray_authentication import authenticated, environment_kept
 from batchrunner.spec import ExecutionSpec, RaySpec
 
@@ -31,13 +31,16 @@ def connected(spec: RaySpec) -> Iterator[None]:
     "local" starts a Ray that ends with the block, any other joins a cluster and leaves it running.
 
     Raises:
-        RayUnavailableError: Ray does not start, is not there, or does not accept this process.
+        RayUnavailableError: Ray does not start, is not there, does not accept this process, or its
+            address is a `ray://` one.
     """
     import ray
 
     if ray.is_initialized():
+        refuse_client(CLIENT if ray.util.client.ray.is_connected() else LOCAL)  # type: ignore[no-untyped-call]  # Ray is half typed
         yield
         return
+    refuse_client(resolve(spec.address))
     connect(spec)
     try:
         yield

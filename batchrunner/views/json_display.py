@@ -8,7 +8,6 @@ from typing import Any
 
 from batchrunner.driver.progress import COMMITTED, FAILED, Phase, Progress
 from batchrunner.views.json_events import JsonEvents
-from batchrunner.views.progress_text import rows_seen
 from batchrunner.views.throughput import Throughput
 
 _EVERY_SECONDS = 1.0
@@ -34,7 +33,7 @@ class JsonDisplay:
         self._is_written = True
 
     def show(self, progress: Progress) -> None:
-        self._throughput.add(rows_seen(progress), at=self._clock())
+        self._throughput.take(progress, at=self._clock())
         is_new_phase = progress.phase is not self._phase
         if is_new_phase:
             self._phase = progress.phase

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 from batchrunner.driver.progress import Progress
 from batchrunner.views.harmless import in_colour
 from batchrunner.views.live_frame import Scene, frame
-from batchrunner.views.progress_text import rows_seen
 from batchrunner.views.region import DrawnLine, Region
 from batchrunner.views.throughput import Throughput
 from batchrunner.views.whole_lines import WholeLines
@@ -108,7 +107,7 @@ class LiveDisplay:
 
     def _lines(self) -> list[DrawnLine]:
         progress, now = self._progress, time.monotonic()
-        self._throughput.add(rows_seen(progress), at=now)
+        self._throughput.take(progress, at=now)
         is_ascii = not (self._console.encoding or "").lower().startswith("utf")
         scene = Scene(progress, now - self._phase_began, self._throughput, ascii=is_ascii)
         columns, lines = self._region.size()

@@ -57,6 +57,13 @@ def frame(scene: Scene, *, columns: int, lines: int) -> list[Text]:
     columns = min(columns, WIDEST)
     if lines <= 1:
         return [Text(line(scene.progress))[:columns]][:lines]
+    shown = _kept(scene, columns, lines)
+    for text in shown if scene.ascii else ():
+        text.plain = text.plain.replace("·", "-")
+    return shown
+
+
+def _kept(scene: Scene, columns: int, lines: int) -> list[Text]:
     ranked = [(rank, text) for rank, text in _ranked(scene, columns) if text]
     kept = sorted(range(len(ranked)), key=lambda at: ranked[at][0])[:lines]
     return [text for at, (_, text) in enumerate(ranked) if at in kept]

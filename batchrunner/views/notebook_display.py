@@ -16,9 +16,9 @@ _EVERY_SECONDS = 1.0
 
 def in_notebook() -> bool:
     """Return whether this process is the kernel of a notebook. Imports nothing."""
-    module = sys.modules.get("IPython")
-    shell = module.get_ipython() if module is not None else None
-    return hasattr(shell, "kernel")
+    # Another thread may be importing it: it is in `sys.modules` before its functions are in it.
+    shell_of = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return shell_of is not None and hasattr(shell_of(), "kernel")
 
 
 class NotebookDisplay:

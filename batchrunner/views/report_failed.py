@@ -28,8 +28,10 @@ def dead_letters(report: RunReport) -> Iterator[Html]:
     notes += (
         [f"{left:,} rarer kinds are left out; batchrunner errors lists all."] if left > 0 else []
     )
+    # Of a run that is complete, what failed is known and kept: its charts come sooner on the page.
+    most_open = 0 if report.verdict.state == "complete" else 1
     shown = enumerate(examples.groups[:_MOST_GROUPS])
-    groups = [_group(group, of=examples.rows, is_open=n == 0) for n, group in shown]
+    groups = [_group(group, of=examples.rows, is_open=n < most_open) for n, group in shown]
     yield section("Rows that failed", *groups, id_="dead-letters", note=" ".join(notes))
 
 

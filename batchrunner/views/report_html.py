@@ -66,13 +66,19 @@ def _totals(report: RunReport) -> Html:
         ("shards committed", f"{committed:,} / {len(report.shards):,}"),
         ("rows in", f"{totals.rows_in:,}"),
         ("rows out", f"{totals.rows_out:,}"),
-        ("rows failed", f"{totals.rows_failed:,}"),
+        ("rows failed", _failed(report)),
         ("written", bytes_of(totals.bytes_out)),
         ("at work", long_duration(worked)),
         ("rows a second", rate),
         ("sessions", f"{sum(session.kind == 'run' for session in report.sessions):,}"),
     ]
     return el("section", facts(figures, class_="totals"), id="totals", aria_label="Totals")
+
+
+def _failed(report: RunReport) -> str:
+    allowed = report.documents.progress.get("rows_allowed")
+    failed = f"{report.totals.rows_failed:,}"
+    return failed if allowed is None else f"{failed} of {allowed:,} allowed"
 
 
 def _sessions(report: RunReport) -> Html:

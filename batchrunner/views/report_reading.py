@@ -72,6 +72,12 @@ class RunFacts:
         last = self.events.get(self.session, ())
         return next((log for log in logs if log and not is_housekeeping(log)), last)
 
+    @property
+    def progress(self) -> Event:
+        """How far the last session was at its last sign of life; empty once it has ended."""
+        last = self.last_events[-1] if self.last_events else {}
+        return last if last.get("action") == "progress" else {}
+
 
 _HOUSEKEEPING = frozenset({"cleaned", "shard_taken_back", "record_put_aside", "record_made_again"})
 

@@ -147,8 +147,10 @@ class _Case:
         )
 
     def _running(self) -> tuple[str, str]:
+        rows = int(self.documents.progress.get("rows_in_flight") or 0)
+        more = f", {counted(rows, 'row')} of others done" if rows else ""
         return (
-            f"Running: {self.progress} ({self.documents.lease}).",
+            f"Running: {self.progress}{more} ({self.documents.lease}).",
             f"If it is killed now, only the shards at a worker are made again. {_KEPT}",
         )
 
@@ -219,7 +221,7 @@ class _Case:
             else:
                 yield Step("Check every byte and row", f"batchrunner verify {spec}")
         elif state == "running":
-            yield Step("Follow it", f"batchrunner status {place}")
+            yield Step("Follow it", f"batchrunner status --watch {place}")
         elif state.startswith("running"):
             yield Step("Look again", f"batchrunner status {place}")
             yield Step(

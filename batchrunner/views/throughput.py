@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import deque
 from itertools import pairwise
 
+from batchrunner.driver.progress import Phase, Progress
+from batchrunner.views.progress_text import rows_seen
+
 MINUTE = 60.0
 _NOW_SECONDS = 10.0
 _SAMPLE_SECONDS = 0.5
@@ -17,6 +20,11 @@ class Throughput:
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque()
+
+    def take(self, progress: Progress, *, at: float) -> None:
+        """Take *progress* of second *at*, once it runs: rows of earlier sessions are no speed."""
+        if progress.phase in (Phase.RUNNING, Phase.FINISHING):
+            self.add(rows_seen(progress), at=at)
 
     def add(self, rows: int, *, at: float) -> None:
         """Take the number of *rows* that are done at second *at*. Shards that fail take rows back."""

@@ -56,6 +56,7 @@ COMMANDS = [
     "retry",
     "status",
     "verify",
+    "report",
     "clean",
     "runs",
     "jobs",
@@ -182,6 +183,12 @@ CASES = {
         {"ray": {"address": "127.0.0.1:1"}, "execution": {"engine": "ray"}},
         3,
         "no Ray listens at ray.address",
+    ),
+    "Ray's client": (
+        ["run", "spec.yaml"],
+        {"ray": {"address": "ray://127.0.0.1:1"}, "execution": {"engine": "ray"}},
+        3,
+        "batchrunner jobs submit spec.yaml --address ray://127.0.0.1:1",
     ),
     "schema of lines": (
         ["run", "spec.yaml"],

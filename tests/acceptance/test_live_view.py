@@ -118,7 +118,7 @@ def test_ctrl_z_leaves_a_clean_screen_and_fg_draws_again(tmp_path, on_terminal):
     command = f"{sys.executable} -m batchrunner run spec.yaml"
     script = f"set -m; {command}; echo it is $?; read; fg; echo it was $?"
     job = a_job(tmp_path, capability="waits_for_a_file")
-    terminal = on_terminal(cwd=job, shell=script)
+    terminal = on_terminal(cwd=job, script=script)
     terminal.until(has_bars)
     terminal.press(b"\x1a")
     terminal.until("it is 1")
@@ -180,3 +180,29 @@ def test_a_terminal_that_cannot_draw_gets_plain_lines(tmp_path, on_terminal):
 
     assert terminal.end() == 0
     assert b"\x1b" not in terminal.raw
+
+
+SCRIPT = """
+import logging
+logging.basicConfig(format="their log: %(message)s")
+from batchrunner import BatchRunner, BatchSpec
+report = BatchRunner(BatchSpec.from_yaml("spec.yaml")).run()
+print("after:", report.ok)
+"""
+
+
+def test_python_shows_the_same_without_being_asked(tmp_path, on_terminal):
+    """The first run of a newcomer is in Python, and a log set up before it stays whole."""
+    job = a_job(tmp_path)
+    (job / "script.py").write_text(SCRIPT)
+    terminal = on_terminal(cwd=job, script=f"{sys.executable} script.py", lines=30)
+    terminal.until("their log: logged 58").until(has_bars)
+    (tmp_path / "go").touch()
+
+    assert terminal.end() == 0
+    shown = terminal.scrolled
+    assert not [line for line in shown if FRAME.search(line)]
+    assert "after: True" in shown
+    whole = "".join(f"{line:<80}" for line in shown)
+    for row in range(ROWS):
+        assert f"their log: logged {row} {'word ' * 40}to its end" in whole

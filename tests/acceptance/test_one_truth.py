@@ -60,7 +60,7 @@ def session_of(folder):
     events = [json.loads(line) for line in done.stderr.splitlines()]
     last = [event for event in events if event["event"] == "progress"][-1]
     counts = {name: last[name] for name in ("rows_in", "rows_out", "rows_failed")}
-    return done.returncode, {**counts, "shards": last["shards"], "done": last["shards_committed"]}
+    return done.returncode, {**counts, "shards": last["shards"], "done": last["committed"]}
 
 
 def printed(folder, *command, **environment):

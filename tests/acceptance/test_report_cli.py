@@ -109,7 +109,7 @@ def test_a_running_run_says_so(job):
         driver.communicate()
 
     assert report["verdict"]["state"] == "running"
-    assert report["verdict"]["steps"][0]["command"] == "batchrunner status spec.yaml"
+    assert report["verdict"]["steps"][0]["command"] == "batchrunner status --watch spec.yaml"
 
 
 @pytest.mark.parametrize("place", ["nowhere", "in"])

@@ -311,8 +311,16 @@ def test_without_scripts_the_essentials_are_there(chromium, written):
     """Verdict, totals, dead letters, sessions and commands stand in the page itself."""
     with opened(chromium, written["hostile"][0], java_script_enabled=False) as report:
         page = report.page
-        for place in ("h1", "#totals dd", "#dead-letters pre", "#sessions table", "#commands code"):
+        for place in (
+            "h1",
+            "#totals dd",
+            "#dead-letters summary",
+            "#sessions table",
+            "#commands code",
+        ):
             assert page.locator(place).first.is_visible(), place
+        page.click("#dead-letters summary")  # the element itself opens, without a script
+        assert page.is_visible("#dead-letters pre")
         assert page.locator("button.copy:visible").count() == 0
         assert "none failed" not in report.text("h1")
 

@@ -103,3 +103,22 @@ def test_every_public_name_has_its_docstring_in_the_site(site):
         public = {name for name in __import__(module, fromlist=["_"]).__all__ if name[0] != "_"}
         anchors = set().union(*(found.anchors for found in site.values()))
         assert {name for name in public if f"{module}.{name}" not in anchors} == set()
+
+
+def test_the_search_finds_a_page_where_there_is_no_network(site, chromium):
+    """Opened from the folder, in which browsers start no worker for the search."""
+    index = next(page for page in site if page.name == "index.html")
+    page = chromium.new_page()
+    asked, said = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.set_default_timeout(240_000)
+
+    page.goto(index.as_uri())
+    page.keyboard.press("/")  # opens the search
+    page.keyboard.type("troubleshooting")
+    page.locator(".md-search-result__link[href*=troubleshooting]").first.wait_for()
+
+    page.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []

@@ -72,6 +72,18 @@ def test_a_hook_hears_of_each_event_in_order(tmp_path):
     assert (end.state, end.error, end.bytes_out) == ("complete", "", report.bytes_out)
 
 
+def test_a_hook_hears_of_shards_that_ray_made(tmp_path, local_ray):
+    """It is called in the driver: what it holds needs no pickling."""
+    a_source(tmp_path / "in", shards=3)
+    ears = Ears()
+    ears.lock = threading.Lock()  # cannot be pickled
+
+    report = run(tmp_path, ears, execution={"engine": "ray"})
+
+    assert sorted(shard.shard for shard in ears.of(ShardCommitted)) == [0, 1, 2]
+    assert ears.events[-1].rows_out == report.rows_out == 12
+
+
 def test_a_hook_needs_only_the_methods_that_it_wants(tmp_path):
     """A notification is one method."""
     a_source(tmp_path / "in")

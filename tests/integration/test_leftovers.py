@@ -96,12 +96,17 @@ def test_a_run_that_ends_well_leaves_nothing_of_workers_that_died(job):
     intents = b'{"errors/part-00002.dead.jsonl": "dead_letters"}'
 
     class DiesMeanwhile(NoDisplay):
+        times = 0
+
         def show(self, _):
             for name in ("dead.tmp", "dead.intents"):
                 (staging / name).write_bytes(intents)
+            self.times += 1
 
-    assert BatchRunner(the_spec(job)).run(progress=DiesMeanwhile()).ok
+    display = DiesMeanwhile()
+    assert BatchRunner(the_spec(job)).run(progress=display).ok
 
+    assert display.times > 2
     assert list(staging.iterdir()) == []
 
 

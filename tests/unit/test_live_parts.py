@@ -8,9 +8,12 @@ import os
 import random
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
+from batchrunner.checkpoint.totals import Totals
+from batchrunner.driver.progress import Phase, Progress
 from batchrunner.errors import InvalidSpecError
 from batchrunner.views.displays import MODES, display_of
 from batchrunner.views.harmless import in_colour
@@ -20,6 +23,12 @@ from batchrunner.views.region import DrawnLine, Region
 from batchrunner.views.shard_strip import CELLS, downsampled, strip
 from batchrunner.views.throughput import Throughput, sparkline
 from batchrunner.views.whole_lines import WholeLines
+from patience import PATIENCE
+from progress_events import events_of
+
+
+def _in(phase, **changes):
+    return replace(Progress.before_the_survey(), phase=phase, **changes)
 
 
 def test_each_state_has_its_own_glyph():
@@ -73,22 +82,38 @@ def test_rows_that_a_failed_shard_takes_back_are_no_negative_speed():
     assert sparkline([1, 2, 4]) == "▃▅█"
 
 
+def test_rows_of_earlier_sessions_are_no_speed():
+    """A run that resumes at a billion rows has not made them in its first second."""
+    speed = Throughput()
+    speed.take(Progress.before_the_survey(), at=0.0)
+    speed.take(_in(Phase.LOADING, totals=Totals(rows_in=10**9)), at=1.0)
+    assert speed.per_second() is None
+
+    for second, rows in ((2, 0), (3, 7)):
+        speed.take(_in(Phase.RUNNING, totals=Totals(rows_in=10**9 + rows)), at=float(second))
+    assert speed.per_second() == 7
+
+
 def test_lines_of_threads_are_never_glued_together():
     """`print` writes the line break by itself, and another thread may come between."""
     taken = []
     stream = WholeLines(io.StringIO(), lambda lines: taken.extend(lines.split("\n")))
 
-    def chatter(name):
-        for number in range(200):
-            print(name * 5, number, file=stream)
+    def half_a_line():
+        stream.write("first")
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        stream.write(" and second half\n")
 
-    threads = [threading.Thread(target=chatter, args=(name,)) for name in "abc"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    begun, go_on = threading.Event(), threading.Event()
+    thread = threading.Thread(target=half_a_line)
+    thread.start()
+    assert begun.wait(PATIENCE)
+    stream.write("between\n")
+    go_on.set()
+    thread.join()
 
-    assert sorted(taken) == sorted(f"{name * 5} {n}" for name in "abc" for n in range(200))
+    assert taken == ["between", "first and second half"]
 
 
 def test_a_log_handler_of_the_user_writes_through_too(monkeypatch):
@@ -108,6 +133,23 @@ def test_a_log_handler_of_the_user_writes_through_too(monkeypatch):
     assert taken == ["while it is open"]
     assert before.getvalue() == "after\n"
     assert sys.stderr is before
+
+
+def test_json_in_python_ends_with_the_run(monkeypatch):
+    """What the script prints later is its own."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    display = display_of("json")
+    sys.stdout.write("while it runs\n")
+    display.show(_in(Phase.RUNNING))
+    display.close()
+    sys.stdout.write("after\n")
+
+    events = events_of(stderr.getvalue())
+    assert [event["event"] for event in events] == ["output", "phase", "progress"]
+    assert events[0]["text"] == "while it runs"
+    assert stdout.getvalue() == "after\n"
 
 
 def test_a_progress_bar_of_the_user_ends_as_its_last_state():
@@ -140,8 +182,6 @@ def test_a_frame_that_the_terminal_has_broken_is_erased_whole(columns, up, monke
 
 def test_plain_lines_come_with_each_phase_and_every_half_minute():
     """A log that is read later has neither a line a second nor an hour of silence."""
-    from batchrunner.driver.progress import Phase, Progress
-
     now, stream = [0.0], io.StringIO()
     display = LineDisplay(stream, clock=lambda: now[0])
     for second in range(100):
@@ -151,14 +191,6 @@ def test_plain_lines_come_with_each_phase_and_every_half_minute():
     lines = stream.getvalue().splitlines()
     assert len(lines) == 1 + int(95 // LINE_SECONDS)
     assert all(line.startswith("running, ") for line in lines)
-
-
-def _in(phase):
-    from dataclasses import replace
-
-    from batchrunner.driver.progress import Progress
-
-    return replace(Progress.before_the_survey(), phase=phase)
 
 
 def test_a_mode_that_cannot_be_is_refused_with_those_that_can():

@@ -11,6 +11,7 @@ import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
+from itertools import pairwise
 
 import pytest
 
@@ -277,6 +278,8 @@ def test_every_shard_is_in_the_histogram(seconds):
     histogram = histogram_of(map(float, seconds))
 
     assert sum(histogram.counts) == len(seconds)
+    for (low, high), count in zip(pairwise(histogram.edges), histogram.counts, strict=True):
+        assert count == sum(low <= max(one, histogram.edges[0]) < high for one in seconds)
     assert list(histogram.edges) == sorted(set(histogram.edges))
     assert len(histogram.edges) == len(histogram.counts) + 1
     assert histogram.edges[0] <= max(min(seconds), 1e-3)

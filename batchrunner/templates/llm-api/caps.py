@@ -38,13 +38,17 @@ class Chat:
         }
 
     async def ask(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Send one request; repeat it while the server is busy."""
+        """Send one request; repeat it while the server is busy, or not there."""
         async with aiohttp.ClientSession(headers=self.headers) as session:
             for pause in _PAUSES:
-                async with session.post(self.url, json=body) as answer:
-                    if answer.status not in (408, 429) and answer.status < 500:
-                        return await content_of(answer)
-                    seconds = float(answer.headers.get("Retry-After", pause))
+                seconds = pause
+                try:
+                    async with session.post(self.url, json=body) as answer:
+                        if answer.status not in (408, 429) and answer.status < 500:
+                            return await content_of(answer)
+                        seconds = float(answer.headers.get("Retry-After", pause))
+                except aiohttp.ClientConnectionError:
+                    pass
                 await asyncio.sleep(seconds)
             async with session.post(self.url, json=body) as answer:
                 return await content_of(answer)

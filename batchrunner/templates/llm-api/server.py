@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -63,7 +64,17 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
-if __name__ == "__main__":
+def main() -> None:
     address = urlsplit(URL)
+    try:
+        server = Server((address.hostname or "127.0.0.1", address.port or 80), Echo)
+    except OSError as error:
+        sys.exit(
+            f"{URL}: {error.strerror}; set OPENAI_BASE_URL to another port, here and for the run"
+        )
     print(f"{URL} echoes prompts; end it with Ctrl-C or kill", flush=True)
-    Server((address.hostname or "127.0.0.1", address.port or 80), Echo).serve_forever()
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ const charts = {
       if (plot) plot.destroy();
       const { data, ...rest } = options(say);
       const size = { width: element.clientWidth, height };
-      const common = { legend: { show: false }, pxAlign: 0, padding: [10, 8, 0, 0] };
+      const common = { legend: { show: false }, pxAlign: 0, padding: [10, 26, 0, 0] };
       plot = new uPlot({ ...size, ...common, ...rest }, data, element);
       charts.drawn[id] = plot;
     };
@@ -225,7 +225,7 @@ const charts = {
           },
           values: (_, splits) => splits.map((n) => (edges[n] === undefined ? "" : `${Number(edges[n].toPrecision(3))} s`)),
         }),
-        charts.axis({ size: 46, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000], values: (_, all) => all.map(kit.number) }),
+        charts.axis({ size: 58, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000], values: (_, all) => all.map(kit.number) }),
       ],
       series: [{}, {
         stroke: kit.color("now"), fill: kit.color("now"), width: 0, points: { show: false },
