@@ -163,11 +163,12 @@ def test_few_lines_are_enough(tmp_path, on_terminal):
 def test_no_color_means_no_colour(tmp_path, on_terminal):
     """Glyphs say the same; https://no-color.org."""
     terminal = on_terminal("run", "spec.yaml", cwd=a_job(tmp_path), NO_COLOR="1")
-    terminal.until("printed 58 by")
+    terminal.until("printed 58 by").until(
+        lambda t: any(set(line) <= set("█~·") and "~" in line for line in t.screen)
+    )
     (tmp_path / "go").touch()
 
     assert terminal.end() == 0
-    assert "█".encode() in terminal.raw
     assert not re.search(rb"\x1b\[(\d+;)*(3|4|9|10)\d[;m]", terminal.raw)  # bold may stay
 
 
@@ -180,6 +181,7 @@ def test_a_terminal_that_cannot_draw_gets_plain_lines(tmp_path, on_terminal):
 
     assert terminal.end() == 0
     assert b"\x1b" not in terminal.raw
+    assert b"Ray" not in terminal.raw  # the engine is the local one
 
 
 SCRIPT = """
@@ -206,3 +208,16 @@ def test_python_shows_the_same_without_being_asked(tmp_path, on_terminal):
     whole = "".join(f"{line:<80}" for line in shown)
     for row in range(ROWS):
         assert f"their log: logged {row} {'word ' * 40}to its end" in whole
+
+
+@pytest.mark.ray
+def test_python_leaves_nothing_of_the_start_of_ray(tmp_path, on_terminal):
+    """Descriptor 2 is captured meanwhile: frames written to it would come out above the view."""
+    job = a_job(tmp_path, capability="waits_for_a_file", engine="ray")
+    (job / "script.py").write_text(SCRIPT)
+    terminal = on_terminal(cwd=job, script=f"{sys.executable} script.py", lines=30)
+    terminal.until("starting Ray").until("loading the capability").until(has_bars)
+    (tmp_path / "go").touch()
+
+    assert terminal.end() == 0
+    assert not [line for line in terminal.scrolled if FRAME.search(line) or "Ray" in line]

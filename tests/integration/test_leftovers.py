@@ -14,6 +14,7 @@ from batchrunner.errors import LeaseHeldError
 from batchrunner.storage import open_storage
 from batchrunner.verify import verify
 from batchrunner.views.garbage import Garbage
+from batchrunner.views.status import status_of
 from builders import a_source, a_spec, rows_out
 
 
@@ -142,3 +143,13 @@ def test_a_run_goes_on_after_everything_was_cleaned(job):
 
     assert BatchRunner(the_spec(job)).run().ok
     assert [row["id"] for row in rows_out(job / "out")] == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+
+
+def test_a_complete_run_is_complete_after_it_was_cleaned_too(job):
+    """The session of a clean is the last one, and says nothing of how the run ended."""
+    litter(job)
+    garbage(job).remove()
+
+    status = status_of(Checkpoint(open_storage(str(job / "out/_checkpoint"))))
+
+    assert (status.state, status.next.split()[1]) == ("complete", "errors")  # row 5 failed
