@@ -107,16 +107,15 @@ def a_run(folder):
             process.wait(PATIENCE)
 
 
-@pytest.mark.ray
 def is_held_up(samples):
     """Whether three shards are committed, and the fourth waits in the capability."""
     committed = value(samples, "batchrunner_shards", state="committed")
     return committed == 3 and value(samples, "batchrunner_rows_in_flight")
 
 
+@pytest.mark.ray
 def test_metrics_move_during_a_run_and_end_at_its_report(tmp_path):
     """A dashboard that stands still, or disagrees with the report, is worse than none."""
-    pytest.importorskip("opentelemetry.exporter.prometheus", reason="needs ray[default]")
     for shard in range(4):
         write_jsonl(tmp_path / f"in/{shard}.jsonl", rows(10 * shard, 10))
     with a_run(tmp_path) as read:
