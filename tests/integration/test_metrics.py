@@ -113,6 +113,12 @@ def is_held_up(samples):
     return committed == 3 and value(samples, "batchrunner_rows_in_flight")
 
 
+def is_over(samples):
+    """Whether the last figures are there: Ray exports each gauge for itself, the seconds last."""
+    is_finishing = value(samples, "batchrunner_phase", phase="finishing") == 1
+    return is_finishing and value(samples, "batchrunner_stage_seconds", stage="calling")
+
+
 @pytest.mark.ray
 def test_metrics_move_during_a_run_and_end_at_its_report(tmp_path):
     """A dashboard that stands still, or disagrees with the report, is worse than none."""
@@ -122,7 +128,7 @@ def test_metrics_move_during_a_run_and_end_at_its_report(tmp_path):
         port = read()["port"]
         during = until(is_held_up, port)
         (tmp_path / "gate").touch()
-        samples = until(lambda seen: value(seen, "batchrunner_phase", phase="finishing") == 1, port)
+        samples = until(is_over, port)
         report = read()
 
     assert value(during, "batchrunner_phase", phase="running") == 1
@@ -140,8 +146,8 @@ def test_metrics_move_during_a_run_and_end_at_its_report(tmp_path):
     phases = {labels["phase"]: v for n, labels, v in samples if n == "batchrunner_phase"}
     assert [phase for phase, is_on in phases.items() if is_on] == ["finishing"]
     assert {name for name, _, _ in samples} >= METRICS.keys() - {"batchrunner_seconds_left"}
-    stages = [value(samples, "batchrunner_stage_seconds", stage=s) for s in ("reading", "calling")]
-    assert all(seconds > 0 for seconds in stages)
+    # Reading ten rows may take less than the millisecond that is measured.
+    assert value(samples, "batchrunner_stage_seconds", stage="reading") >= 0
     for _, labels, _ in samples:
         assert (labels["run"], labels["run_uid"]) == ("nightly", report["run_uid"])
 
