@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 
 from batchrunner import __version__
 from batchrunner.analytics.record import RUNS, ColumnType, RecordLike, Row, checked_table
-from batchrunner.analytics.reports import RunReport, report_of, report_uri
+from batchrunner.analytics.reports import CapabilityReport, report_of, report_uri
 from batchrunner.errors import InvalidRecordError
 from batchrunner.spec.section import Section
 
@@ -183,7 +183,7 @@ def rows_of(run: RunLike, *, store_uri: str, provenance: Provenance, now: dateti
             f"a run of {run.capability_id} has the run_uid {run.run_uid!r}; it needs a name, a text"
         )
     records = _by_table(run)
-    report = report_of(run) or RunReport()
+    report = report_of(run) or CapabilityReport()
     stored_at = report_uri(store_uri, run.run_uid) if report.text else None
     outputs_uri = getattr(run, "outputs_uri", None) or report.uri or stored_at
     shared = {

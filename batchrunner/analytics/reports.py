@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class RunReport:
+class CapabilityReport:
     """A report: its text, or the URI where the run itself stored it; without both, no report.
 
     Attributes:
@@ -42,7 +42,7 @@ def report_uri(store: str, run_uid: str) -> str:
     return f"{store.rstrip('/')}/{report_key(run_uid)}"
 
 
-def report_of(run: Any) -> RunReport | None:
+def report_of(run: Any) -> CapabilityReport | None:
     """Return the report that `run.collect_md_report()` makes; None if there is none.
 
     If the method fails, log a warning and return None: better a run without its report than no run.
@@ -67,11 +67,11 @@ def _collected(collect: Any) -> Any:
     return collect(threshold=THRESHOLD) if takes_it else collect()
 
 
-def _report(made: Any) -> RunReport | None:
+def _report(made: Any) -> CapabilityReport | None:
     text = made if isinstance(made, str) else getattr(made, "content", None)
     if isinstance(text, str):
-        return RunReport(text=scrubbed(text)) if text.strip() else None
+        return CapabilityReport(text=scrubbed(text)) if text.strip() else None
     uri = getattr(made, "uri", None)
     if isinstance(uri, str):
-        return RunReport(uri=uri)
+        return CapabilityReport(uri=uri)
     raise TypeError(f"it must return text, not {type(made).__name__}")

@@ -14,7 +14,7 @@ from batchrunner.cli.run import report_option
 from batchrunner.cli.terminal import on_one_line, put, say, show, show_marked
 
 if TYPE_CHECKING:
-    from batchrunner.doctor.findings import Finding
+    from batchrunner.doctor.results import CheckResult
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 _CANNOT_START = 3
@@ -60,7 +60,7 @@ def _summary(counts: Counter[str], spec: str | None) -> str:
     return f"{text}\nnext: batchrunner run {spec_words(spec)}" if spec else text
 
 
-def _print(finding: Finding) -> None:
+def _print(finding: CheckResult) -> None:
     first, *others = finding.fact.splitlines() or [""]
     text = f"  {finding.check:<16}  {first}"
     show_marked(f"{finding.status:<4}", text, colour=_COLOURS[finding.status])

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from batchrunner.doctor.clusters import capability_check, ray_check
-from batchrunner.doctor.findings import Check, Finding, fail, findings_of, ok
 from batchrunner.doctor.machine import machine_checks
+from batchrunner.doctor.results import Check, CheckResult, fail, ok, results_of
 from batchrunner.doctor.storages import storage_checks
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec import BatchSpec
 from batchrunner.spec.secrets import looks_secret, remember, scrubbed
 
 
-def examine(load: Callable[[], BatchSpec] | None, *, seconds: float) -> Iterator[Finding]:
+def examine(load: Callable[[], BatchSpec] | None, *, seconds: float) -> Iterator[CheckResult]:
     """Yield what there is to say about this machine, and about what the spec that *load* reads needs.
 
     Nothing is changed: objects and folders of its own are removed. Each check has *seconds*, and all
@@ -32,8 +32,8 @@ def examine(load: Callable[[], BatchSpec] | None, *, seconds: float) -> Iterator
             yield ok("spec", f"{spec.name} is valid")
     # The checks that end a child when time is up do so before they are left behind.
     checks = _checks(spec, with_ray=spec is not None or load is None, seconds=0.9 * seconds)
-    for finding in findings_of(checks, seconds=seconds):
-        yield Finding(
+    for finding in results_of(checks, seconds=seconds):
+        yield CheckResult(
             finding.check, finding.status, scrubbed(finding.fact), scrubbed(finding.way_out)
         )
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from batchrunner.capability import code_of
-from batchrunner.doctor.findings import Check, Finding, fail, ok, warn
 from batchrunner.doctor.machine import gpus_of_driver, place_of_token
+from batchrunner.doctor.results import Check, CheckResult, fail, ok, warn
 from batchrunner.doctor.storages import clock_finding
 from batchrunner.driver.packages import versions_of
 from batchrunner.errors import BatchRunnerError
@@ -31,7 +31,7 @@ def capability_check(spec: BatchSpec, *, seconds: float) -> Check:
     return Check("capability", lambda: [_capability(spec, seconds)])
 
 
-def _capability(spec: BatchSpec, seconds: float) -> Finding:
+def _capability(spec: BatchSpec, seconds: float) -> CheckResult:
     targets = [spec.called.target, *spec.called.inputs.values()]
     line = [sys.executable, "-c", _IMPORT, *targets]
     try:
@@ -58,7 +58,7 @@ def ray_check(spec: BatchSpec | None, *, seconds: float) -> Check:
     return Check("ray", lambda: list(_ray(spec, seconds)))
 
 
-def _ray(spec: BatchSpec | None, seconds: float) -> Iterator[Finding]:
+def _ray(spec: BatchSpec | None, seconds: float) -> Iterator[CheckResult]:
     if spec is not None and spec.execution.engine == "local":
         yield ok("ray", "not used: execution.engine is local")
         yield from _gpus(spec, None)
@@ -145,7 +145,7 @@ def _token(asked: Mapping[str, Any]) -> dict[str, str]:
     return {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if is_local and not place_of_token() else {}
 
 
-def _described(seen: Mapping[str, Any]) -> Finding:
+def _described(seen: Mapping[str, Any]) -> CheckResult:
     how = (
         f"a local Ray started in {seen['seconds']:.0f} s"
         if seen["is_local"]
@@ -160,7 +160,7 @@ def _described(seen: Mapping[str, Any]) -> Finding:
     return ok("ray", fact + room)
 
 
-def _gpus(spec: BatchSpec | None, seen: Mapping[str, Any] | None) -> Iterator[Finding]:
+def _gpus(spec: BatchSpec | None, seen: Mapping[str, Any] | None) -> Iterator[CheckResult]:
     driver = gpus_of_driver()
     asked = spec.execution.num_gpus if spec else 0
     here = "NVIDIA's driver is not here" if driver is None else f"here: {', '.join(driver)}"
@@ -175,7 +175,7 @@ def _gpus(spec: BatchSpec | None, seen: Mapping[str, Any] | None) -> Iterator[Fi
         yield ok("gpu", f"{ray}{here}; a worker asks for {asked:g}")
 
 
-def _workers(seen: Mapping[str, Any], versions: Mapping[str, str]) -> Iterator[Finding]:
+def _workers(seen: Mapping[str, Any], versions: Mapping[str, str]) -> Iterator[CheckResult]:
     nodes: Sequence[Mapping[str, Any]] = seen["nodes"]
     problems = [found for node in nodes for found in _problems(node, versions)]
     if problems:
@@ -185,7 +185,7 @@ def _workers(seen: Mapping[str, Any], versions: Mapping[str, str]) -> Iterator[F
     yield ok("workers", f"{len(nodes)} of {seen['alive']} nodes have what is here: {names}")
 
 
-def _problems(node: Mapping[str, Any], versions: Mapping[str, str]) -> Iterator[Finding]:
+def _problems(node: Mapping[str, Any], versions: Mapping[str, str]) -> Iterator[CheckResult]:
     name = f"worker {node['node']}"
     if "error" in node:
         yield fail(name, node["error"], "see `ray status` and the logs on that node")

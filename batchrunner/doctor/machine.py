@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from batchrunner.doctor.findings import Check, Finding, fail, ok, warn
+from batchrunner.doctor.results import Check, CheckResult, fail, ok, warn
 
 GIB = 1 << 30
 _LEAST_MEMORY = 1 * GIB
@@ -40,11 +40,11 @@ def machine_checks() -> list[Check]:
     ]
 
 
-def _python() -> Finding:
+def _python() -> CheckResult:
     return ok("python", f"{platform.python_version()}, {sys.executable}")
 
 
-def _packages() -> Finding:
+def _packages() -> CheckResult:
     """Compare what is installed with what this version of batchrunner requires."""
     wrong = list(_unmet())
     if wrong:
@@ -70,7 +70,7 @@ def _unmet() -> Iterator[str]:
             yield f"{wanted.name} is {found}, and {wanted.specifier} is needed"
 
 
-def _memory() -> Finding:
+def _memory() -> CheckResult:
     free = _free_memory()
     if free is None:
         return ok("memory", f"{os.cpu_count()} CPUs; this system does not say how much is free")
@@ -103,7 +103,7 @@ def _left_in_container() -> Iterator[int]:
             continue
 
 
-def disk_at(check: str, path: str) -> Finding:
+def disk_at(check: str, path: str) -> CheckResult:
     """Look at how much room is at *path*, an existing folder."""
     try:
         free = shutil.disk_usage(path).free
@@ -120,7 +120,7 @@ def disk_at(check: str, path: str) -> Finding:
     return ok(check, fact)
 
 
-def _shared_memory() -> Finding:
+def _shared_memory() -> CheckResult:
     if not Path(_SHARED).is_dir():
         return ok("shared memory", f"this system has no {_SHARED}")
     free = shutil.disk_usage(_SHARED).free
@@ -131,7 +131,7 @@ def _shared_memory() -> Finding:
     return ok("shared memory", fact)
 
 
-def _open_files() -> Finding:
+def _open_files() -> CheckResult:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = "any number" if hard == resource.RLIM_INFINITY else f"{hard:,}"
     fact = f"{soft:,} may be open, and {most} if a process asks for more"
@@ -140,7 +140,7 @@ def _open_files() -> Finding:
     return ok("open files", fact)
 
 
-def _variables() -> Finding:
+def _variables() -> CheckResult:
     """List variables that change how a run behaves: their names, since values may be secret."""
     names = sorted(name for name in os.environ if name.startswith(_OURS))
     return ok("variables", ", ".join(names) if names else "none of AWS, Ray or batchrunner is set")
@@ -154,7 +154,7 @@ def place_of_token() -> str | None:
     return _TOKEN_FILE if Path(_TOKEN_FILE).expanduser().is_file() else None
 
 
-def _token() -> Finding:
+def _token() -> CheckResult:
     mode = os.environ.get("RAY_AUTH_MODE")
     how = f"RAY_AUTH_MODE is {mode}" if mode else "RAY_AUTH_MODE is not set"
     place = place_of_token()

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
-from batchrunner.doctor.findings import Check, Finding, fail, ok, warn
 from batchrunner.doctor.machine import disk_at
+from batchrunner.doctor.results import Check, CheckResult, fail, ok, warn
 from batchrunner.driver.source_files import list_source
 from batchrunner.errors import UnsafeStorageError
 from batchrunner.spec import AnalyticsStoreConfig, BatchSpec, redact_uri
@@ -38,7 +38,7 @@ def _store(config: AnalyticsStoreConfig) -> Storage:
     return open_storage(config.uri, storage_options=config.storage_options)
 
 
-def _source(spec: BatchSpec) -> Finding:
+def _source(spec: BatchSpec) -> CheckResult:
     files = list_source(spec.source).files
     named = redact_uri(", ".join(spec.source.uris))
     if not files:
@@ -47,13 +47,13 @@ def _source(spec: BatchSpec) -> Finding:
     return ok("source", f"{named}: {len(files):,} files, {size / (1 << 20):,.1f} MiB")
 
 
-def _writable(check: str, storage: Storage, *, spec: BatchSpec) -> Sequence[Finding]:
+def _writable(check: str, storage: Storage, *, spec: BatchSpec) -> Sequence[CheckResult]:
     if "://" in storage.uri:
         return [_bucket(check, storage, spec), *_clock(check, storage)]
     return [_folder(check, Path(storage.uri))]
 
 
-def _bucket(check: str, storage: Storage, spec: BatchSpec) -> Finding:
+def _bucket(check: str, storage: Storage, spec: BatchSpec) -> CheckResult:
     """List, then put an object of our own, put it again if absent, and delete it."""
     list(storage.list(_NOWHERE))
     try:
@@ -65,7 +65,7 @@ def _bucket(check: str, storage: Storage, spec: BatchSpec) -> Finding:
     return ok(check, f"{storage.uri}: lists, writes, refuses a second writer, deletes")
 
 
-def _clock(check: str, storage: Storage) -> Iterator[Finding]:
+def _clock(check: str, storage: Storage) -> Iterator[CheckResult]:
     server_time = getattr(storage, "server_time", None)
     if server_time is None:
         return
@@ -76,7 +76,7 @@ def _clock(check: str, storage: Storage) -> Iterator[Finding]:
     yield clock_finding(f"clock of {check}", ahead, whose="the server's")
 
 
-def clock_finding(check: str, ahead: float, *, whose: str) -> Finding:
+def clock_finding(check: str, ahead: float, *, whose: str) -> CheckResult:
     """Judge a clock that is *ahead* of this machine's by so many seconds, or behind if negative."""
     if abs(ahead) < 1:
         return ok(check, f"{whose} clock and this machine's agree")
@@ -88,7 +88,7 @@ def clock_finding(check: str, ahead: float, *, whose: str) -> Finding:
     return ok(check, fact)
 
 
-def _folder(check: str, folder: Path) -> Finding:
+def _folder(check: str, folder: Path) -> CheckResult:
     """Look at the folder, or at the one in which it would be made."""
     there = next(one for one in (folder, *folder.parents) if one.exists())
     if not there.is_dir():
@@ -102,5 +102,5 @@ def _folder(check: str, folder: Path) -> Finding:
     return ok(check, f"{folder}{new} can be written, and refuses a second writer; {_free(room)}")
 
 
-def _free(room: Finding) -> str:
+def _free(room: CheckResult) -> str:
     return room.fact.rpartition(": ")[2]

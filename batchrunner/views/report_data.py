@@ -15,7 +15,13 @@ from batchrunner.views.report_examples import Examples, examples_of
 from batchrunner.views.report_reading import RunFacts, read_documents
 from batchrunner.views.report_sessions import SessionFacts, sessions_of
 from batchrunner.views.report_times import Axis, axis_of, timed
-from batchrunner.views.report_verdict import Place, Step, Verdict, run_state, verdict_on
+from batchrunner.views.report_verdict import (
+    CommandNames,
+    NextStep,
+    RunVerdict,
+    run_state,
+    verdict_on,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +41,12 @@ class RunReport:
         dead_letters: Rows that failed, by kind, with an example of each.
     """
 
-    verdict: Verdict
+    verdict: RunVerdict
     made: datetime
     name: str
     run_uid: str
     documents: RunFacts
-    place: Place
+    place: CommandNames
     totals: Totals
     sessions: tuple[SessionFacts, ...]
     shards: tuple[ShardFacts, ...]
@@ -52,16 +58,16 @@ class RunReport:
         return axis_of(self.sessions, timed(self.documents.sentinels.values()))
 
     @property
-    def again(self) -> tuple[Step, ...]:
+    def again(self) -> tuple[NextStep, ...]:
         """The commands for this run, whatever its state."""
         spec, place = self.place.spec, self.place.any
         return (
-            Step("Go on, or see that it is done", f"batchrunner run {spec}"),
-            Step("Retry failed shards and rows", f"batchrunner retry --rows {spec}"),
-            Step("Check every byte and row", f"batchrunner verify {spec}"),
-            Step("List what failed", f"batchrunner errors {place}"),
-            Step("What the workers printed", f"batchrunner logs {place}"),
-            Step("Make this report again", f"batchrunner report {place}"),
+            NextStep("Go on, or see that it is done", f"batchrunner run {spec}"),
+            NextStep("Retry failed shards and rows", f"batchrunner retry --rows {spec}"),
+            NextStep("Check every byte and row", f"batchrunner verify {spec}"),
+            NextStep("List what failed", f"batchrunner errors {place}"),
+            NextStep("What the workers printed", f"batchrunner logs {place}"),
+            NextStep("Make this report again", f"batchrunner report {place}"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,7 +117,7 @@ def run_report(checkpoint: Checkpoint, *, spec: str = "") -> RunReport:
     state = run_state(documents)
     sessions = sessions_of(documents, state=state)
     shards = shards_of(documents, sessions, state=state)
-    place = Place.of(documents.uri, spec=spec)
+    place = CommandNames.of(documents.uri, spec=spec)
     totals = Totals.of(documents.shards, documents.sentinels)
     asked = documents.asked
     return RunReport(

@@ -19,7 +19,7 @@ _KEPT = "Committed parts are never touched again: the next session keeps them an
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class NextStep:
     """A command, and when to run it."""
 
     label: str
@@ -27,7 +27,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RunVerdict:
     """What happened to a run.
 
     Attributes:
@@ -42,14 +42,14 @@ class Verdict:
     tone: str
     happened: str
     safe: str
-    steps: tuple[Step, ...]
+    steps: tuple[NextStep, ...]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CommandNames:
     """How commands name a run.
 
     Attributes:
@@ -61,7 +61,7 @@ class Place:
     any: str
 
     @classmethod
-    def of(cls, uri: str, *, spec: str = "") -> Place:
+    def of(cls, uri: str, *, spec: str = "") -> CommandNames:
         """Return the names of the run with the checkpoint at *uri*; *spec* is written for a shell."""
         return cls(spec or "SPEC", spec or shlex.quote(uri))
 
@@ -80,14 +80,14 @@ def _is_empty(documents: RunFacts) -> bool:
 
 
 def verdict_on(
-    documents: RunFacts, totals: Totals, counts: Mapping[ShardState, int], *, place: Place
-) -> Verdict:
+    documents: RunFacts, totals: Totals, counts: Mapping[ShardState, int], *, place: CommandNames
+) -> RunVerdict:
     """Return the verdict on the run, whose rows are *totals* and whose shards are *counts*."""
     state = run_state(documents)
     case = _Case(documents, totals, counts, place)
     happened, safe = case.said_of(state)
     steps = tuple(case.steps(state))
-    return Verdict(state, case.tone(state), happened, safe, steps)
+    return RunVerdict(state, case.tone(state), happened, safe, steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class _Case:
     documents: RunFacts
     totals: Totals
     counts: Mapping[ShardState, int]
-    place: Place
+    place: CommandNames
 
     @property
     def committed(self) -> int:
@@ -207,37 +207,37 @@ class _Case:
             ),
         )
 
-    def steps(self, state: str) -> Iterator[Step]:
+    def steps(self, state: str) -> Iterator[NextStep]:
         spec, place = self.place.spec, self.place.any
         if state == DAMAGED:
-            yield Step("See the damage", f"batchrunner verify {spec}")
-            yield Step(
+            yield NextStep("See the damage", f"batchrunner verify {spec}")
+            yield NextStep(
                 "Take back what is damaged, make the rest", f"batchrunner verify --repair {spec}"
             )
         elif state == "complete":
             if self.totals.rows_failed:
-                yield Step("See the rows that failed", f"batchrunner errors {place}")
-                yield Step("After a fix, retry them", f"batchrunner retry --rows {spec}")
+                yield NextStep("See the rows that failed", f"batchrunner errors {place}")
+                yield NextStep("After a fix, retry them", f"batchrunner retry --rows {spec}")
             else:
-                yield Step("Check every byte and row", f"batchrunner verify {spec}")
+                yield NextStep("Check every byte and row", f"batchrunner verify {spec}")
         elif state == "running":
-            yield Step("Follow it", f"batchrunner status --watch {place}")
+            yield NextStep("Follow it", f"batchrunner status --watch {place}")
         elif state.startswith("running"):
-            yield Step("Look again", f"batchrunner status {place}")
-            yield Step(
+            yield NextStep("Look again", f"batchrunner status {place}")
+            yield NextStep(
                 "If it is dead, take over (waits 30 s to see that)", f"batchrunner run {spec}"
             )
         else:
             yield from self._ways_on(state)
 
-    def _ways_on(self, state: str) -> Iterator[Step]:
+    def _ways_on(self, state: str) -> Iterator[NextStep]:
         spec, place = self.place.spec, self.place.any
         if state == "failed" or self.stopped == StopReason.ROW_ERRORS:
-            yield Step("See the rows that failed", f"batchrunner errors {place}")
-            yield Step("After a fix, retry them", f"batchrunner retry --rows {spec}")
+            yield NextStep("See the rows that failed", f"batchrunner errors {place}")
+            yield NextStep("After a fix, retry them", f"batchrunner retry --rows {spec}")
         elif self.counts[ShardState.FAILED]:
-            yield Step("See what failed", f"batchrunner errors {place}")
+            yield NextStep("See what failed", f"batchrunner errors {place}")
             again = "retry" if self.documents.quarantined else "run"
-            yield Step("After a fix, go on", f"batchrunner {again} {spec}")
+            yield NextStep("After a fix, go on", f"batchrunner {again} {spec}")
         else:
-            yield Step("Go on", f"batchrunner run {spec}")
+            yield NextStep("Go on", f"batchrunner run {spec}")

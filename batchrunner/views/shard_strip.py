@@ -9,7 +9,7 @@ from batchrunner.driver.progress import COMMITTED, COMMITTED_BEFORE, FAILED, IN_
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class Glyph:
     """How a cell of the strip looks: its glyph alone says it, its colour says it faster.
 
     Attributes:
@@ -27,16 +27,16 @@ class Cell:
 
 _PARTLY = ord("+")
 CELLS = {
-    COMMITTED: Cell("█", "#", "green", "done"),
-    COMMITTED_BEFORE: Cell("▒", "=", "cyan", "done earlier"),
-    _PARTLY: Cell("▄", "+", "green", "partly"),
-    IN_FLIGHT: Cell("~", "~", "yellow", "running"),
-    FAILED: Cell("x", "x", "bold red", "failed"),
-    PENDING: Cell("·", ".", "dim", "to do"),
+    COMMITTED: Glyph("█", "#", "green", "done"),
+    COMMITTED_BEFORE: Glyph("▒", "=", "cyan", "done earlier"),
+    _PARTLY: Glyph("▄", "+", "green", "partly"),
+    IN_FLIGHT: Glyph("~", "~", "yellow", "running"),
+    FAILED: Glyph("x", "x", "bold red", "failed"),
+    PENDING: Glyph("·", ".", "dim", "to do"),
 }
 
 
-def strip(states: bytes, columns: int) -> list[tuple[Cell, int]]:
+def strip(states: bytes, columns: int) -> list[tuple[Glyph, int]]:
     """Return at most *columns* cells for *states*, as runs of equal cells.
 
     With more shards than columns, a cell stands for several. One that failed shows in its cell, however
@@ -64,7 +64,7 @@ def _together(states: bytes) -> int:
     return COMMITTED if 2 * now >= len(states) else COMMITTED_BEFORE
 
 
-def legend(states: bytes, columns: int) -> list[Cell]:
+def legend(states: bytes, columns: int) -> list[Glyph]:
     """Return the cells that the strip of *states* has, in the order of the legend."""
     shown = {*downsampled(states, columns)}
     return [cell for state, cell in CELLS.items() if state in shown]

@@ -16,7 +16,7 @@ import orjson
 from batchrunner.analytics import CompletedRun, Provenance
 from batchrunner.analytics.completed_run import RUN_WANTED, RunLike, rows_of
 from batchrunner.analytics.record import run_uri
-from batchrunner.analytics.reports import RunReport, report_of
+from batchrunner.analytics.reports import CapabilityReport, report_of
 from batchrunner.capability import load_target
 from batchrunner.errors import (
     CapabilityImportError,
@@ -134,7 +134,7 @@ def _completed(run: RunLike) -> CompletedRun:
         f"{kind}_metadata": _as_tuple(getattr(run, f"{kind}_metadata", None))
         for kind in ("dataset", "model", "metric")
     }
-    report = report_of(run) or RunReport()
+    report = report_of(run) or CapabilityReport()
     return CompletedRun(
         run.run_uid,
         str(run.capability_id),

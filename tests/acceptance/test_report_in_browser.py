@@ -308,7 +308,7 @@ def test_the_signs_of_the_map_stand_out_in_both_schemes(chromium, written, schem
 
 
 def test_without_scripts_the_essentials_are_there(chromium, written):
-    """Verdict, totals, dead letters, sessions and commands stand in the page itself."""
+    """RunVerdict, totals, dead letters, sessions and commands stand in the page itself."""
     with opened(chromium, written["hostile"][0], java_script_enabled=False) as report:
         page = report.page
         for place in (

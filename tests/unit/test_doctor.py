@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from batchrunner.doctor.clusters import _described, _gpus, _workers
-from batchrunner.doctor.findings import Check, Status, findings_of, ok
 from batchrunner.doctor.machine import disk_at, machine_checks
+from batchrunner.doctor.results import Check, CheckStatus, ok, results_of
 from batchrunner.doctor.storages import clock_finding
 from batchrunner.errors import StorageAccessError
 from patience import PATIENCE
@@ -32,7 +32,7 @@ def test_a_check_that_raises_or_hangs_costs_its_own_line():
         Check("hangs", lambda: [hangs.wait(PATIENCE)]),
     ]
 
-    found = list(findings_of(checks, seconds=1))
+    found = list(results_of(checks, seconds=1))
 
     hangs.set()
     assert [one.check for one in found] == ["refused", "broken", "fine", "hangs"]
@@ -51,7 +51,7 @@ def test_this_machine_is_looked_at_without_a_spec():
     for check in machine_checks():
         for found in check.look():
             assert found.fact
-            assert bool(found.way_out) == (found.status is not Status.OK), found
+            assert bool(found.way_out) == (found.status is not CheckStatus.OK), found
 
 
 @pytest.mark.parametrize(

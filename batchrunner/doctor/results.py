@@ -12,7 +12,7 @@ from enum import StrEnum
 from batchrunner.errors import BatchRunnerError, describe
 
 
-class Status(StrEnum):
+class CheckStatus(StrEnum):
     """What a finding means for a run."""
 
     OK = "ok"
@@ -23,7 +23,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One line of the checklist.
 
     Attributes:
@@ -34,7 +34,7 @@ class Finding:
     """
 
     check: str
-    status: Status
+    status: CheckStatus
     fact: str
     way_out: str = ""
 
@@ -43,19 +43,19 @@ class Finding:
         return {name: str(value) for name, value in asdict(self).items()}
 
 
-def ok(check: str, fact: str) -> Finding:
+def ok(check: str, fact: str) -> CheckResult:
     """Return a finding that nothing is to be done about."""
-    return Finding(check, Status.OK, fact)
+    return CheckResult(check, CheckStatus.OK, fact)
 
 
-def warn(check: str, fact: str, way_out: str) -> Finding:
+def warn(check: str, fact: str, way_out: str) -> CheckResult:
     """Return a finding that a run may suffer from."""
-    return Finding(check, Status.WARN, fact, way_out)
+    return CheckResult(check, CheckStatus.WARN, fact, way_out)
 
 
-def fail(check: str, fact: str, way_out: str = "") -> Finding:
+def fail(check: str, fact: str, way_out: str = "") -> CheckResult:
     """Return a finding that would stop a run."""
-    return Finding(check, Status.FAIL, fact, way_out)
+    return CheckResult(check, CheckStatus.FAIL, fact, way_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,10 @@ class Check:
     """
 
     name: str
-    look: Callable[[], Sequence[Finding]]
+    look: Callable[[], Sequence[CheckResult]]
 
 
-def findings_of(checks: Sequence[Check], *, seconds: float) -> Iterator[Finding]:
+def results_of(checks: Sequence[Check], *, seconds: float) -> Iterator[CheckResult]:
     """Start all *checks* at once, and yield their findings in order, as soon as they are there.
 
     A check that takes more than *seconds* is left behind, in a thread that does not keep the process
@@ -90,13 +90,13 @@ def findings_of(checks: Sequence[Check], *, seconds: float) -> Iterator[Finding]
             )
 
 
-def _started(check: Check) -> queue.Queue[Sequence[Finding]]:
-    answer: queue.Queue[Sequence[Finding]] = queue.Queue()
+def _started(check: Check) -> queue.Queue[Sequence[CheckResult]]:
+    answer: queue.Queue[Sequence[CheckResult]] = queue.Queue()
     threading.Thread(target=lambda: answer.put(_looked(check)), daemon=True).start()
     return answer
 
 
-def _looked(check: Check) -> Sequence[Finding]:
+def _looked(check: Check) -> Sequence[CheckResult]:
     try:
         return check.look()
     except BatchRunnerError as error:
