@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import threading
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun
 
 _log = logging.getLogger(__name__)
+
+_CANCEL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,16 @@ class _Loop:
                 self._loop.run_forever()
             except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
                 _log.debug("a task of the capability raised %r", error)
+        with contextlib.suppress(BaseException):  # the user's code may raise anything
+            self._cancel_calls()
+
+    def _cancel_calls(self) -> None:
+        """End the calls whose answers are not read: asyncio would report each as destroyed."""
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:  # with a limit: a call may refuse to be cancelled
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=_CANCEL_SECONDS))
 
     def close(self) -> None:
         self._is_closing = True  # before the stop, or `_run` would start the loop again
