@@ -12,7 +12,7 @@ from patience import PATIENCE
 
 
 def test_calls_without_a_reader_are_cancelled(caplog):
-    """asyncio reports each that is not as "destroyed but pending", below the last line of a stop."""
+    """Asyncio reports each that is not as "destroyed but pending", below the last line of a stop."""
     loop, has_begun, ended = _Loop(4), threading.Event(), []
 
     async def call():
