@@ -136,3 +136,24 @@ def test_csv_on_a_terminal_steers_nothing(harmful):
 
     assert "message" in shown
     assert {char for char in shown if not char.isprintable()} == {"\n"}
+
+
+@pytest.mark.parametrize("what", [[], ["--rows"]])
+def test_on_a_narrow_terminal_each_failure_has_what_is_needed_to_mend_it(tmp_path, what):
+    """A table has no room for it at 80 columns: the line of the code was cut away."""
+    (tmp_path / "refusing.py").write_text(CAPABILITY)
+    (tmp_path / "in").mkdir()
+    row = json.dumps({"text": "no such colour", "more": "x" * 200})
+    (tmp_path / "in" / "rows.jsonl").write_text(row + "\n")
+    a_spec_file(tmp_path, capability="refusing:refuse")
+    batchrunner("run", "spec.yaml", cwd=tmp_path)
+
+    shown, said = on_a_terminal("errors", *what, "spec.yaml", cwd=tmp_path, columns=80)
+
+    heading, code, where, example = shown.splitlines()
+    assert "ValueError: no such colour" in heading
+    assert (code.split()[0], code.endswith("/refusing.py:5")) == ("code", True)
+    assert where.endswith("in/rows.jsonl, byte 0")
+    assert (example.split()[0], example[-1], len(example)) == ("row", "…", 80)
+    assert '{"text": "no such colour"' in example
+    assert "no room for" not in said
