@@ -71,6 +71,18 @@ def test_the_speed_is_that_of_the_last_ten_seconds():
     assert history[0] == pytest.approx(10)
 
 
+def test_a_first_look_that_saw_no_row_move_yet_says_no_speed():
+    """`status --watch` looks more often than a driver stores: 0 rows/s would be a guess."""
+    speed = Throughput()
+    for second in (0, 1, 5):
+        speed.add(700, at=float(second))
+    at_first = speed.per_second()
+    speed.add(700, at=11.0)
+
+    assert at_first is None
+    assert speed.per_second() == 0
+
+
 def test_rows_that_a_failed_shard_takes_back_are_no_negative_speed():
     """A worker that died lost rows in flight; the sparkline has no room below zero."""
     speed = Throughput()
