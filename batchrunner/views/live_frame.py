@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchrunner.driver.progress import IN_FLIGHT, Progress
+from batchrunner.driver.report_text import duration
 from batchrunner.views.progress_text import (
-    duration,
     facts,
     heading,
     line,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from batchrunner.driver.progress import Phase, Progress
+from batchrunner.driver.report_text import duration
 
 PHASES = {
     Phase.SURVEYING: "reading source and checkpoint",
@@ -125,13 +126,3 @@ def short(number: float) -> str:
             size = 1000 if name == "k" else unit
             return f"{number / size:.3g}{name}"
     return f"{number:,.0f}" if number >= 10 or number == 0 else f"{number:.2g}"
-
-
-def duration(seconds: float) -> str:
-    """Return *seconds* as short text: 42s, 3m10s, 2h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -14,11 +14,12 @@ import pytest
 
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.progress import Phase, Progress
+from batchrunner.driver.report_text import duration
 from batchrunner.errors import InvalidSpecError
 from batchrunner.views.displays import MODES, display_of
 from batchrunner.views.harmless import in_colour
 from batchrunner.views.line_display import LINE_SECONDS, LineDisplay
-from batchrunner.views.progress_text import duration, short
+from batchrunner.views.progress_text import short
 from batchrunner.views.region import DrawnLine, Region
 from batchrunner.views.shard_strip import CELLS, downsampled, strip
 from batchrunner.views.throughput import Throughput, sparkline
