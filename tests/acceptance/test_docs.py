@@ -164,6 +164,15 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", one.strip().lower()).replace(" ", "-") for one in headings}
 
 
+def test_no_page_stands_in_the_navigation_of_the_site_twice():
+    """A reader who meets a title again asks which of the two is right."""
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    pages = re.findall(r"[\w/-]+\.md$", navigation, re.MULTILINE)
+
+    assert len(pages) > 40
+    assert sorted(set(pages)) == sorted(pages)
+
+
 def test_the_reference_is_what_the_code_says():
     """`make docs` was not forgotten."""
     done = subprocess.run(
