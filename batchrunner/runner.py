@@ -24,6 +24,7 @@ from batchrunner.driver.packages import keep_versions
 from batchrunner.driver.progress import Display, FromStart, Phase, Progress
 from batchrunner.driver.recording import is_recorded, record_batch
 from batchrunner.driver.report import BatchReport, report_of
+from batchrunner.driver.report_text import heading
 from batchrunner.driver.run import Run
 from batchrunner.driver.sample import Sample
 from batchrunner.driver.session import Session, Stop, open_session
@@ -40,7 +41,7 @@ from batchrunner.hooks.registry import check_hook
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.views.dead_letters import most_frequent
-from batchrunner.views.displays import display_of
+from batchrunner.views.displays import display_of, say_end
 from batchrunner.views.metrics import MetricsDisplay
 from batchrunner.views.report_data import RunReport, run_report
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
@@ -139,12 +140,14 @@ class BatchRunner:
             StorageError: Source, sink or checkpoint cannot be reached.
         """
         with closing(display_of(progress)) as display:
-            return self._survey_and_run(
+            report = self._survey_and_run(
                 starts_over=fresh or not self.spec.resume,
                 accept_changes=accept_changes,
                 stop=stop,
                 display=display,
             )
+        say_end(display, heading(report))
+        return report
 
     def retry(
         self,
@@ -174,12 +177,14 @@ class BatchRunner:
         if self._sample is not None:
             raise InvalidSpecError("a trial is not retried, it starts over each time: call run")
         with closing(display_of(progress)) as display:
-            return self._survey_and_run(
+            report = self._survey_and_run(
                 retry=Retry(rows=rows, mended=mended),
                 accept_changes=accept_changes,
                 stop=stop,
                 display=display,
             )
+        say_end(display, heading(report))
+        return report
 
     def report(self) -> RunReport:
         """Return the report of the run, from its checkpoint alone: at any time, also while it runs.
@@ -349,6 +354,7 @@ def _finish(
     report = replace(
         report,
         shards_new=len(outcomes.committed),
+        shards_adopted=opened.adopted,
         failures=outcomes.failures,
         quarantined={
             **report.quarantined,
@@ -359,6 +365,7 @@ def _finish(
     session.log_event(
         "session_ended",
         committed=report.shards_new,
+        adopted=report.shards_adopted,
         failed=len(report.failures),
         stopped=report.stopped,
         complete=report.ok,
