@@ -82,6 +82,8 @@ class BatchRunner:
             check_hook(type(hook).__name__, hook)
         self.spec, self._capability, self._hooks = spec, capability, tuple(hooks)
         self._sample: Sample | None = None
+        # The command line's spec and folder, for reports: no decision depends on them.
+        self.started_with: Mapping[str, str] = {}
         spec.remember_secrets()
 
     def plan(self, *, accept_changes: bool = False) -> Survey:
@@ -241,7 +243,8 @@ class BatchRunner:
     ) -> BatchReport:
         # Hooks around the session: they may hang, and the lease must not wait for them.
         hooks = HookCalls(hooks_of(self.spec, self._hooks), stop=stop)
-        with hooks, open_session(run.checkpoint, stop=stop) as session:
+        opening = open_session(run.checkpoint, stop=stop, started_with=self.started_with)
+        with hooks, opening as session:
             # Survey again, under the lease: another driver may have finished or started over since
             # the first survey. From here on only this driver changes the run. The source is listed
             # again, too: else a file that the other driver planned would seem to have vanished.
