@@ -81,6 +81,7 @@ class BatchRunner:
             check_hook(type(hook).__name__, hook)
         self.spec, self._capability, self._hooks = spec, capability, tuple(hooks)
         self._sample: Sample | None = None
+        self._trial = ""
         spec.remember_secrets()
 
     def plan(self, *, accept_changes: bool = False) -> Survey:
@@ -112,6 +113,7 @@ class BatchRunner:
             raise InvalidSpecError("a trial needs a limit or a sample, one of them")
         runner = BatchRunner(trial_of(self.spec, limit=limit), capability=self._capability)
         runner._sample = None if sample is None else Sample.of(sample)
+        runner._trial = f"--limit {limit}" if sample is None else f"--sample {sample}"
         return runner
 
     def run(
@@ -171,7 +173,7 @@ class BatchRunner:
             BatchRunnerError: As `run` does.
             InvalidSpecError: This is the runner of a `trial`, which starts over each time.
         """
-        if self._sample is not None:
+        if self._trial:
             raise InvalidSpecError("a trial is not retried, it starts over each time: call run")
         with closing(display_of(progress)) as display:
             return self._survey_and_run(
@@ -254,7 +256,9 @@ class BatchRunner:
             return report
 
     def _run(self) -> Run:
-        run = Run.of(self.spec, handed_over=self._capability, sample=self._sample)
+        run = Run.of(
+            self.spec, handed_over=self._capability, sample=self._sample, trial=self._trial
+        )
         run.definition.warn_of_opaque()
         return run
 
