@@ -82,6 +82,9 @@ class BatchRunner:
             check_hook(type(hook).__name__, hook)
         self.spec, self._capability, self._hooks = spec, capability, tuple(hooks)
         self._sample: Sample | None = None
+        # The command line's spec and folder, for reports: no decision depends on them.
+        self.started_with: Mapping[str, str] = {}
+        self._trial = ""
         spec.remember_secrets()
 
     def plan(self, *, accept_changes: bool = False) -> Survey:
@@ -113,6 +116,7 @@ class BatchRunner:
             raise InvalidSpecError("a trial needs a limit or a sample, one of them")
         runner = BatchRunner(trial_of(self.spec, limit=limit), capability=self._capability)
         runner._sample = None if sample is None else Sample.of(sample)
+        runner._trial = f"--limit {limit}" if sample is None else f"--sample {sample}"
         return runner
 
     def run(
@@ -174,7 +178,7 @@ class BatchRunner:
             BatchRunnerError: As `run` does.
             InvalidSpecError: This is the runner of a `trial`, which starts over each time.
         """
-        if self._sample is not None:
+        if self._trial:
             raise InvalidSpecError("a trial is not retried, it starts over each time: call run")
         with closing(display_of(progress)) as display:
             report = self._survey_and_run(
@@ -241,7 +245,8 @@ class BatchRunner:
     ) -> BatchReport:
         # Hooks around the session: they may hang, and the lease must not wait for them.
         hooks = HookCalls(hooks_of(self.spec, self._hooks), stop=stop)
-        with hooks, open_session(run.checkpoint, stop=stop) as session:
+        opening = open_session(run.checkpoint, stop=stop, started_with=self.started_with)
+        with hooks, opening as session:
             # Survey again, under the lease: another driver may have finished or started over since
             # the first survey. From here on only this driver changes the run. The source is listed
             # again, too: else a file that the other driver planned would seem to have vanished.
@@ -259,7 +264,9 @@ class BatchRunner:
             return report
 
     def _run(self) -> Run:
-        run = Run.of(self.spec, handed_over=self._capability, sample=self._sample)
+        run = Run.of(
+            self.spec, handed_over=self._capability, sample=self._sample, trial=self._trial
+        )
         run.definition.warn_of_opaque()
         return run
 

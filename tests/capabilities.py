@@ -258,6 +258,19 @@ def exits_on_bad(rows):
     return rows
 
 
+def crashes_on_bad(rows):
+    """As a segmentation fault in a library ends a process: no Python code runs any more."""
+    if any(row.get("bad") for row in rows):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rows
+
+
+def exits_with_0_on_bad(rows):
+    if any(row.get("bad") for row in rows):
+        os._exit(0)
+    return rows
+
+
 class ModelThatExits:
     """As `exits_on_bad`, for actors; says in a file that it was built."""
 

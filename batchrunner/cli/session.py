@@ -9,8 +9,9 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
 
-from batchrunner.cli.options import load_spec, shown_words
+from batchrunner.cli.options import load_spec, shown_words, spec_words
 from batchrunner.cli.session_output import ForPeople, ForPrograms
 from batchrunner.cli.stopping import Watch
 from batchrunner.cli.terminal import put
@@ -47,6 +48,8 @@ def run_session(
     front = ForPrograms() if progress == "json" else ForPeople(progress)
     real = load_spec(spec)
     runner = trial.runner(real)
+    if not trial:  # whose report names its own sink
+        runner.started_with = {"spec": spec_words(spec), "folder": str(Path.cwd())}
     loaded = runner.spec
     if loaded.execution.engine == "ray":
         # Once this session has ended Ray, a thread still in a call would start another.

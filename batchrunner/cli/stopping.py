@@ -28,6 +28,7 @@ from batchrunner.views.own_stderr import own_stderr
 _REASONS = {signal.SIGINT: StopReason.INTERRUPTED, signal.SIGTERM: StopReason.TERMINATED}
 _FORCED = frozenset({*_REASONS.values(), StopReason.MAX_RUNTIME})
 _POLL_SECONDS = 0.1
+_exit = os._exit  # as it is now: the local engine replaces it while the user's code runs
 _MARGIN_SECONDS = 4.5
 """How much later than the watch the watchdog acts, since the watch may be slow on a busy machine.
 Kubernetes kills 30 s after SIGTERM."""
@@ -137,7 +138,7 @@ class Watch:
             threading.Thread(target=self._write, args=(text,), daemon=True).start()
             time.sleep(_POLL_SECONDS)
         _kill_descendants()
-        os._exit(code)
+        _exit(code)
 
     def _end_at_exit(self) -> None:
         """Kill the processes of a Ray that was still starting, and end this process at once.
@@ -151,7 +152,7 @@ class Watch:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(self._code)
+        _exit(self._code)
 
     def _write(self, text: bytes) -> None:
         os.write(self._terminal.fileno(), text)

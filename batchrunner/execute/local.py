@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from typing import NoReturn
 
 from batchrunner.execute.payload import pickled
 from batchrunner.shard import Shard
@@ -31,6 +33,7 @@ def run_locally(
     """
     pulse = Pulse()
     with ExitStack() as stack:
+        stack.enter_context(_exits_raise())
         stack.enter_context(_stored_log(work))
         stack.enter_context(beating(pulse, hear, seconds=_BEAT_SECONDS))
         worker = ShardWorker(work, pickled=lambda: pickled(work), pulse=pulse)
@@ -54,3 +57,32 @@ def _stored_log(work: Work) -> Iterator[None]:
         yield
     finally:
         log.end()
+
+
+_exit = os._exit
+_running: list[object] = []
+"""The sessions of this process that run their shards in it."""
+
+
+@contextmanager
+def _exits_raise() -> Iterator[None]:
+    """Make `os._exit` of the user's code raise inside the block, as an error of its row.
+
+    It would end the driver, and with status 0 the run would seem to have succeeded. A fork of the user's
+    code still ends by it. A crash in C cannot be held back here.
+    """
+    process, session = os.getpid(), object()
+
+    def exit_(status: int) -> NoReturn:
+        if os.getpid() != process or not _running:
+            _exit(status)
+        raise SystemExit(status)
+
+    _running.append(session)
+    os._exit = exit_
+    try:
+        yield
+    finally:
+        _running.remove(session)
+        if not _running:  # of runs in several threads, the last one
+            os._exit = _exit

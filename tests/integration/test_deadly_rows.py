@@ -70,13 +70,24 @@ def test_a_row_that_kills_its_worker_is_set_aside(folder, as_actor, capfd, caplo
 
 def test_a_row_that_kills_its_driver_stops_doing_so_over_restarts(folder):
     """On the local engine the capability runs in the driver: the next driver gets through."""
-    a_spec_file(folder, capability="capabilities:exits_on_bad")
+    a_spec_file(folder, capability="capabilities:crashes_on_bad")
 
     codes = [batchrunner("run", "spec.yaml", cwd=folder).returncode for _ in range(3)]
 
-    assert codes == [3, 3, 0]  # of the whole group, of the shard alone, in isolation
+    assert codes == [-9, -9, 0]  # of the whole group, of the shard alone, in isolation
     assert rows_out(folder / "out") == GOOD
     assert the_dead_letter(folder)["error"] == "CapabilityDied"
+
+
+def test_a_row_that_exits_from_the_driver_costs_one_row(folder):
+    """With status 0, `run && upload` would have uploaded nothing."""
+    a_spec_file(folder, capability="capabilities:exits_with_0_on_bad")
+
+    done = batchrunner("run", "spec.yaml", cwd=folder)
+
+    assert done.returncode == 0, done.stderr
+    assert rows_out(folder / "out") == GOOD
+    assert the_dead_letter(folder)["error"] == "SystemExit"
 
 
 def test_a_clean_stop_does_not_count_as_a_death(folder):

@@ -100,6 +100,24 @@ def test_a_report_is_a_table_that_runs_nothing(tmp_path):
     assert "2 of 3 shards committed" in text
 
 
+def test_the_report_of_a_run_is_a_table_and_a_few_lines(tmp_path):
+    """`runner.report()` in a cell was the list of all its fields; the page is in `to_html`."""
+    a_source(tmp_path / "in")
+    runner = BatchRunner(a_spec(tmp_path))
+    runner.run(progress="off")
+
+    report = runner.report()
+
+    text = is_harmless(report._repr_html_())
+    hostile = replace(report, name=HOSTILE, verdict=replace(report.verdict, happened=HOSTILE))
+    assert is_harmless(hostile._repr_html_()).count(HOSTILE) == 2
+    assert "3 of 3 committed" in text
+    assert "12 in, 12 out, 0 failed" in text
+    assert str(report).startswith("Complete: all 3 shards committed")
+    assert "\nnext: batchrunner verify" in str(report)
+    assert len(str(report).splitlines()) == 3
+
+
 def test_a_plan_is_a_table_of_what_is_to_do(tmp_path):
     """The first look at what a run will do, and why."""
     a_source(tmp_path / "in", shards=30)
