@@ -8,6 +8,7 @@ from typing import Any
 
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.session import StopReason
+from batchrunner.views.event_logs import end_in
 from batchrunner.views.look import state_of
 from batchrunner.views.report_cells import ShardState
 from batchrunner.views.report_commands import CommandNames, NextStep
@@ -89,8 +90,7 @@ class _Case:
     @property
     def stopped(self) -> str:
         """Why the last session stopped; empty if it did not say."""
-        ended = (e for e in self.documents.last_events if e.get("action") == "session_ended")
-        return str(next(ended, {}).get("stopped") or "")
+        return str(end_in(self.documents.last_events).get("stopped") or "")
 
     @property
     def progress(self) -> str:

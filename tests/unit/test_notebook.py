@@ -94,10 +94,10 @@ def test_a_report_is_a_table_that_runs_nothing(tmp_path):
     report = BatchRunner(a_spec(tmp_path)).run(progress="off")
     failed = replace(report, name=HOSTILE, shards_committed=2, quarantined={1: HOSTILE})
 
-    assert "3 of 3 committed, 3 new" in is_harmless(report._repr_html_())
+    assert "3 of 3 shards committed (3 new, " in is_harmless(report._repr_html_())
     text = is_harmless(failed._repr_html_())
     assert text.count(HOSTILE) == 2
-    assert "2 of 3 committed" in text
+    assert "2 of 3 shards committed" in text
 
 
 def test_the_report_of_a_run_is_a_table_and_a_few_lines(tmp_path):
@@ -121,8 +121,10 @@ def test_the_report_of_a_run_is_a_table_and_a_few_lines(tmp_path):
 def test_a_plan_is_a_table_of_what_is_to_do(tmp_path):
     """The first look at what a run will do, and why."""
     a_source(tmp_path / "in", shards=30)
-    text = is_harmless(BatchRunner(a_spec(tmp_path)).plan()._repr_html_())
+    plan = BatchRunner(a_spec(tmp_path)).plan()
+    text = is_harmless(plan._repr_html_())
 
+    assert str(plan) == "plan: 30 shards, 0 committed, 30 pending"
     assert "in-000.jsonl" in text
     assert "new run" in text
     assert "the first 20, and 10 more" in text
@@ -143,3 +145,14 @@ def test_jobs_are_a_table_one_and_many():
     text = is_harmless(JobList([job, job])._repr_html_())
     assert text.startswith("2 jobs")
     assert text.count("failed") == 2
+
+
+def test_a_script_is_left_with_how_its_run_ended(tmp_path, capsys, monkeypatch):
+    """Plain lines ended with `finishing, 3/3 shards`: done, or not?"""
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    a_source(tmp_path / "in")
+    BatchRunner(a_spec(tmp_path)).run()
+
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("done: 3 of 3 shards committed (3 new, ")
+    assert sum(line.startswith("done:") for line in said) == 1

@@ -485,3 +485,63 @@ def test_the_version_of_the_charting_library_stands_in_it():
 def test_time_begins_when_the_first_session_did(tmp_path):
     """The clock of the axis is that of the machines, in UTC."""
     assert killed_and_resumed(tmp_path).axis.spans[0].start == pytest.approx(BEGAN)
+
+
+# What status and report say alike, whatever became of the logs.
+
+
+def both(checkpoint):
+    checkpoint = checkpoint.reopened()
+    return status_of(checkpoint).state, run_report(checkpoint).verdict.state
+
+
+def add_event(checkpoint, session, **event):
+    log = f"sessions/{session:032x}.jsonl"
+    line = json.dumps({"at": "2026-11-27T12:00:00+00:00", **event}).encode() + b"\n"
+    checkpoint.storage.put(log, checkpoint.storage.get(log) + line)
+
+
+def test_a_hook_that_fails_after_the_end_does_not_make_a_complete_run_fail(tmp_path):
+    """A webhook that is down at the end is no reason to make 60 shards again."""
+    checkpoint = record_run(tmp_path, [OnPaper(3, end=COMPLETE)], shards=3)
+    add_event(checkpoint, 1, action="hook_failed", hook="webhook", method="on_run_end", why="down")
+
+    assert both(checkpoint) == ("complete", "complete")
+
+
+def test_too_many_failed_rows_are_the_reason_only_where_the_session_says_so(tmp_path):
+    """A session that an error ended after its last shard said nothing of rows."""
+    checkpoint = record_run(tmp_path, [OnPaper(3, end=STOPPED)], shards=3)
+    add_event(checkpoint, 1, action="hook_failed", hook="webhook", method="on_run_end", why="down")
+    assert both(checkpoint) == ("failed", "failed")
+
+    checkpoint = record_run(tmp_path / "error", [OnPaper(3, end=COMPLETE)], shards=3)
+    log = f"sessions/{1:032x}.jsonl"
+    checkpoint.storage.put(log, b"\n".join(checkpoint.storage.get(log).splitlines()[:-1]))
+    assert both(checkpoint) == ("stopped", "stopped")
+    assert "max_row_errors" not in run_report(checkpoint).to_html()
+
+
+@pytest.mark.parametrize(
+    ("harm", "data"),
+    [
+        (f"sessions/{2:032x}.jsonl", b""),
+        (f"sessions/{2:032x}.jsonl", None),
+        (f"sessions/{2:032x}.jsonl", b"{torn"),
+        ("lease/00000002.json", b""),
+    ],
+)
+def test_status_and_report_agree_on_a_complete_run_that_lost_its_last_log_or_lease(
+    tmp_path, harm, data
+):
+    """An earlier session, which was stopped, did not end the run."""
+    stopped = OnPaper(2, end=STOPPED)
+    checkpoint = record_run(tmp_path, [stopped, OnPaper(1, end=COMPLETE)], shards=3)
+    checkpoint.storage.delete([harm])
+    if data is not None:
+        checkpoint.storage.put(harm, data)
+
+    assert both(checkpoint) == ("complete", "complete")
+    report = run_report(checkpoint.reopened())
+    assert len(report.sessions) == 2
+    assert report.verdict.happened.startswith("Complete: all 3 shards committed")
