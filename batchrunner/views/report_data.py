@@ -83,6 +83,7 @@ class RunReport:
             "sink": documents.sink,
             "verdict": self.verdict.to_dict(),
             "problems": list(documents.problems),
+            "skewed_workers": list(documents.skewed),
             "totals": {"shards": len(self.shards), **asdict(self.totals)},
             "shards_by_state": _by_state(self.shards),
             "sessions": [asdict(session) for session in self.sessions],
