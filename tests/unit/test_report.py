@@ -19,12 +19,13 @@ from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.dead_letters import dead_letter_in
 from batchrunner.errors import ObjectNotFoundError
 from batchrunner.storage import open_storage
+from batchrunner.views.dead_letters import ErrorGroup
 from batchrunner.views.report_cells import MOST_CELLS, ShardFacts, ShardState, cells_of, group_for
 from batchrunner.views.report_charts import charts_of
 from batchrunner.views.report_data import run_report
 from batchrunner.views.report_drawing import drawing_of
 from batchrunner.views.report_histogram import histogram_of
-from batchrunner.views.report_markup import el, escaped
+from batchrunner.views.report_markup import cut, el, escaped
 from batchrunner.views.report_page import page
 from batchrunner.views.report_times import Axis, gaps_of, rates_of, timed
 from batchrunner.views.status import status_of
@@ -632,3 +633,49 @@ def test_without_a_log_a_wrong_clock_breaks_nothing(tmp_path):
     checkpoint = with_times(checkpoint, [1], began=YEAR_3000, seconds=1e308)
 
     assert run_report(checkpoint).to_html()
+
+
+# Text that is larger in a page than it looks.
+
+TAG = "\U000e0041"
+"""A letter of no width, which a page shows as ten."""
+
+
+@pytest.mark.parametrize("letter", [TAG, "<", "中", '"'])
+def test_hostile_text_does_not_make_the_page_larger_than_promised(tmp_path, letter):
+    """500 KiB, so that it can be sent by mail: an escape takes up to ten times its sign."""
+    report = killed_and_resumed(tmp_path)
+    text = letter * 9_000
+    words = dict.fromkeys(("stage", "code", "message", "source", "unit", "raw", "traceback"), text)
+    groups = tuple(
+        ErrorGroup(error=f"E{n}{text}", shard_failed=True, rows=1, shards=1, at=1, **words)
+        for n in range(40)
+    )
+    failed = replace(report.shards[0], state=ShardState.FAILED, why=text)
+    shards = tuple(replace(failed, id=n, source=f"/in/{n}{text}") for n in range(60))
+    asked = replace(report.documents.asked[0], spec=text * 3)
+    documents = replace(report.documents, problems=(text,) * 30, asked=(asked,))
+    examples = replace(report.dead_letters, groups=groups, rows=40, shards=40, of_shards=40)
+
+    hostile = replace(report, shards=shards, dead_letters=examples, documents=documents)
+
+    assert len(hostile.to_html().encode()) <= 500 * 1024
+
+
+def test_text_is_cut_by_its_characters_and_by_what_they_take():
+    """Only what takes more than two bytes each in a page is cut earlier."""
+    assert cut("a" * 20, 20) == "a" * 20
+    assert cut("a" * 21, 20) == f"{'a' * 20}… (21 characters)"
+    assert cut(TAG * 20, 20) == f"{TAG * 4}… (20 characters)"
+
+
+def test_the_readout_of_the_map_shows_names_as_the_page_does(tmp_path):
+    """A name with a reversed part would read as another one."""
+    report = killed_and_resumed(tmp_path)
+    bad = "a\u202eb\x1bc\u2028d"
+    shard = replace(report.shards[0], source=f"/in/{bad}.jsonl", why=f"{bad}: no such file")
+
+    drawn = drawing_of(replace(report, shards=(shard,)))["map"]
+
+    assert drawn["sources"] == [r"/in/a\u202eb\x1bc\u2028d.jsonl"]
+    assert drawn["why"] == {"0": r"a\u202eb\x1bc\u2028d: no such file"}
