@@ -164,9 +164,11 @@ def stored_fields(facts: Mapping[str, Any], *, silent: float) -> dict[str, Any]:
     if not facts:
         return {}
     names = ("failed", "workers", "workers_busy", "rows_in_flight", "weight_in_flight")
+    optional = ("rows_allowed", "is_extrapolated", "usual_seconds")
+    retried = ("rows_to_retry", "rows_retried", "is_retry")
     running, slowest = facts.get("running_seconds"), facts.get("slowest_shard")
     return {
-        **{name: facts[name] for name in (*names, "rows_allowed") if name in facts},
+        **{name: facts[name] for name in (*names, *optional, *retried) if name in facts},
         "phase": Phase(facts.get("phase", Phase.SURVEYING)),
         "loaded": None if running is None else time.monotonic() - running - silent,
         "slowest": None if slowest is None else (slowest, facts["slowest_seconds"] + silent),

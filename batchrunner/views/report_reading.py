@@ -75,6 +75,15 @@ class RunFacts:
         )
 
     @property
+    def started_with(self) -> tuple[str, str]:
+        """The spec of the last session that names one, as its command line did, and its folder; or empty."""
+        in_order = sorted(self.leases.values(), key=lambda lease: -lease.epoch)
+        logs = (self.events.get(lease.owner.session, ()) for lease in in_order)
+        begun = (log[0] for log in logs if log and log[0].get("action") == "session_started")
+        first: Event = next((event for event in begun if event.get("spec")), {})
+        return str(first.get("spec", "")), str(first.get("folder", ""))
+
+    @property
     def progress(self) -> Event:
         """How far the last session was at its last sign of life; empty once it has ended."""
         last = self.last_events[-1] if self.last_events else {}
