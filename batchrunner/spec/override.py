@@ -69,7 +69,9 @@ class Override:
         last, value = self.steps[-1][0], self.text[self.start :].lstrip()
         # Options are hidden by their keys. Without keys, after a typo, the value may be a secret.
         is_lone = last.endswith("_options") and not value.startswith("{")
-        return is_lone or any(hides(name) for name, _ in self.steps)
+        names = [name for name, _ in self.steps]
+        is_webhook = "webhook" in (*names, *_words(value)) and "url" in (*names, *_words(value))
+        return is_lone or is_webhook or any(map(hides, names))
 
 
 def overrides_of(values: Mapping[str, Any] | Sequence[str]) -> tuple[str, ...]:
@@ -90,10 +92,13 @@ def shown(text: str) -> str:
     except BadOverrideError as error:
         return text[: error.offset]
     value = text[override.start :]
-    # In a mapping, any of the keys may be one of a secret.
-    inner = re.findall(r"[\w.-]+", value) if value.lstrip().startswith(("{", "[")) else []
-    hidden = override.is_secret or redact_uri(value) != value or any(map(hides, inner))
+    hidden = override.is_secret or redact_uri(value) != value or any(map(hides, _words(value)))
     return text[: override.start] + HIDDEN if hidden and not _is_reference(value) else text
+
+
+def _words(value: str) -> list[str]:
+    """Return what may be a key in *value*: in a mapping, any of them may be one of a secret."""
+    return re.findall(r"[\w.-]+", value) if value.lstrip().startswith(("{", "[")) else []
 
 
 def as_words(profile: str, overrides: Sequence[str]) -> str:
