@@ -61,3 +61,46 @@ class Hangs:
 
     def on_run_start(self, event):
         threading.Event().wait()
+
+
+class Forks(Diary):
+    """Forks at each shard, and returns in both processes."""
+
+    def on_shard_committed(self, event):
+        super().on_shard_committed(event)
+        if os.fork():
+            os.wait()
+
+
+class HangsAtFirst:
+    """Its constructor never returns."""
+
+    def __init__(self):
+        threading.Event().wait()
+
+    def on_run_end(self, event):
+        pass
+
+
+class ForksAtFirst(Diary):
+    """Its constructor forks, and returns in both processes."""
+
+    def __init__(self, path="diary.jsonl"):
+        super().__init__(path)
+        if os.fork():
+            os.wait()
+
+
+class HangsAtExit:
+    """Leaves a thread behind that the interpreter waits for, and it never ends."""
+
+    def on_run_end(self, event):
+        threading.Thread(target=threading.Event().wait).start()
+
+
+class ClosesStreams:
+    """Closes the descriptors of the process."""
+
+    def on_run_end(self, event):
+        os.close(1)
+        os.close(2)
