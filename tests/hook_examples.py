@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -91,11 +93,18 @@ class ForksAtFirst(Diary):
             os.wait()
 
 
-class HangsAtExit:
-    """Leaves a thread behind that the interpreter waits for, and it never ends."""
+class HangsInAPool:
+    """Leaves a task in a pool, for which the interpreter waits, and it never ends."""
 
     def on_run_end(self, event):
-        threading.Thread(target=threading.Event().wait).start()
+        ThreadPoolExecutor().submit(threading.Event().wait)
+
+
+class HangsAtExit:
+    """Registers what never returns for the end of the interpreter."""
+
+    def on_run_end(self, event):
+        atexit.register(threading.Event().wait)
 
 
 class ClosesStreams:
