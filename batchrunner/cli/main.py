@@ -17,6 +17,7 @@ import click
 
 from batchrunner import __version__
 from batchrunner.cli.completion import with_spec_completion
+from batchrunner.cli.ending import exit_with
 from batchrunner.cli.options import spec_words, specs_in
 from batchrunner.cli.terminal import harmless, say, say_error
 from batchrunner.cli.verbosity import Verbosity, verbose_option, with_verbose
@@ -122,7 +123,7 @@ def main() -> NoReturn:
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - a string
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(_run(sys.argv[1:]))
+    exit_with(_run(sys.argv[1:]))
 
 
 def _run(arguments: list[str]) -> int:
