@@ -25,6 +25,7 @@ from batchrunner.driver.packages import keep_versions
 from batchrunner.driver.progress import Display, FromStart, Phase, Progress
 from batchrunner.driver.recording import is_recorded, record_batch
 from batchrunner.driver.report import BatchReport, report_of
+from batchrunner.driver.report_text import heading
 from batchrunner.driver.run import Run
 from batchrunner.driver.sample import Sample
 from batchrunner.driver.session import Session, Stop, open_session
@@ -41,7 +42,7 @@ from batchrunner.hooks.registry import check_hook
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.views.dead_letters import most_frequent
-from batchrunner.views.displays import display_of
+from batchrunner.views.displays import display_of, say_end
 from batchrunner.views.metrics import MetricsDisplay
 from batchrunner.views.report_data import RunReport, run_report
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
@@ -82,6 +83,8 @@ class BatchRunner:
             check_hook(type(hook).__name__, hook)
         self.spec, self._capability, self._hooks = spec, capability, tuple(hooks)
         self._sample: Sample | None = None
+        # The command line's spec and folder, for reports: no decision depends on them.
+        self.started_with: Mapping[str, str] = {}
         self._trial = ""
         spec.remember_secrets()
 
@@ -142,12 +145,14 @@ class BatchRunner:
             StorageError: Source, sink or checkpoint cannot be reached.
         """
         with closing(display_of(progress)) as display:
-            return self._survey_and_run(
+            report = self._survey_and_run(
                 starts_over=fresh or not self.spec.resume,
                 accept_changes=accept_changes,
                 stop=stop,
                 display=display,
             )
+        say_end(display, heading(report))
+        return report
 
     def retry(
         self,
@@ -177,12 +182,14 @@ class BatchRunner:
         if self._trial:
             raise InvalidSpecError("a trial is not retried, it starts over each time: call run")
         with closing(display_of(progress)) as display:
-            return self._survey_and_run(
+            report = self._survey_and_run(
                 retry=Retry(rows=rows, mended=mended),
                 accept_changes=accept_changes,
                 stop=stop,
                 display=display,
             )
+        say_end(display, heading(report))
+        return report
 
     def report(self) -> RunReport:
         """Return the report of the run, from its checkpoint alone: at any time, also while it runs.
@@ -239,7 +246,8 @@ class BatchRunner:
     ) -> BatchReport:
         # Hooks around the session: they may hang, and the lease must not wait for them.
         hooks = HookCalls(hooks_of(self.spec, self._hooks), stop=stop)
-        with hooks, open_session(run.checkpoint, stop=stop) as session:
+        opening = open_session(run.checkpoint, stop=stop, started_with=self.started_with)
+        with hooks, opening as session:
             # Survey again, under the lease: another driver may have finished or started over since
             # the first survey. From here on only this driver changes the run. The source is listed
             # again, too: else a file that the other driver planned would seem to have vanished.
@@ -365,6 +373,7 @@ def _finish(
     report = replace(
         report,
         shards_new=len(outcomes.committed),
+        shards_adopted=opened.adopted,
         failures=outcomes.failures,
         quarantined={
             **report.quarantined,
@@ -375,6 +384,7 @@ def _finish(
     session.log_event(
         "session_ended",
         committed=report.shards_new,
+        adopted=report.shards_adopted,
         failed=len(report.failures),
         stopped=report.stopped,
         complete=report.ok,

@@ -94,6 +94,18 @@ class Survey:
         grows = self.addition is not None and self.addition.changes_output
         return not any((self.pending, self.output.unadopted, self.output.retired, grows))
 
+    def __str__(self) -> str:
+        """Return the figures as one line, then what changed; `repr` has every shard."""
+        adopted = len(self.output.unadopted)
+        figures = [
+            f"plan: {len(self.plan.active):,} shards",
+            f"{len(self.output.committed):,} committed",
+            f"{adopted:,} to adopt" if adopted else "",
+            f"{len(self.pending):,} pending",
+            f"{len(self.quarantined):,} quarantined" if self.quarantined else "",
+        ]
+        return "\n".join([", ".join(filter(None, figures)), *self.accepted, *self.notes])
+
     def _repr_html_(self) -> str:
         return plan_html(self)
 
