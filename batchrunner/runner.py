@@ -13,6 +13,7 @@ from typing import Any
 from batchrunner.capability.module_snapshot import snapshots_of
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.location import checkpoint_storage
+from batchrunner.checkpoint.marks import marks_left
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.dispatch import Dispatcher
 from batchrunner.driver.engine import Engine
@@ -304,7 +305,18 @@ class BatchRunner:
             epoch=session.epoch,
             formats=registered(),
             code=snapshots_of(opened.run.definition.code.modules),
+            isolated=_killed_its_trial(opened.run),
         )
+
+
+def _killed_its_trial(run: Run) -> bool:
+    """Return whether the trial before this one died on the local engine, perhaps of a row.
+
+    A trial starts over, and would die of that row each time.
+    """
+    if not run.trial or run.spec.execution.engine != "local":
+        return False
+    return any(marks_left(ended.records) for ended in run.checkpoint.ended())
 
 
 def _is_done(run: Run, survey: Survey, retry: Retry | None) -> bool:

@@ -63,7 +63,8 @@ def _section(path: str, section: dict[str, Any], root: dict[str, Any]) -> Iterat
         yield f"| `{name}` | {default.replace('`None`', '')} | {text} |"
         target = _object_of(field, root)
         if target is not None:
-            inner.append((f"{path}.{name}".lstrip("."), target))
+            described = {"description": field.get("description", ""), **target}
+            inner.append((f"{path}.{name}".lstrip("."), described))
     for inner_path, target in inner:
         yield from _section(inner_path, target, root)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from batchrunner.cli.options import as_argument
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say, show
 
@@ -38,10 +39,12 @@ def command(template: str, folder: Path | None, list_: bool, output: str) -> Non
     data = make(template, place)
     say(f"made {place}/ with spec.yaml, caps.py, README.md and data/: {data}")
     say("next:")
-    for line in _next(place):
+    for line in _next(place, start=TEMPLATES[template].start):
         show(line)
 
 
-def _next(place: Path) -> list[str]:
-    enter = [] if place.resolve() == Path.cwd() else [f"cd {shlex.quote(str(place))}"]
-    return [*enter, "cat README.md", "batchrunner run spec.yaml"]
+def _next(place: Path, *, start: str) -> list[str]:
+    is_here = place.resolve() == Path.cwd()
+    enter = [] if is_here else [f"cd {shlex.quote(as_argument(str(place)))}"]
+    server = [start] if start else []
+    return [*enter, "cat README.md", *server, "batchrunner run spec.yaml"]

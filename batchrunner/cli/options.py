@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from batchrunner.checkpoint import Checkpoint
     from batchrunner.spec import BatchSpec
 
+_ENDINGS = (".yaml", ".yml")
 _VARIED = "batchrunner.varied"
 """Key in click's `meta` of what `spec_options` has read."""
 
@@ -80,7 +82,12 @@ def spec_words(spec: str, arguments: Sequence[str] | None = None) -> str:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = [word for pair in _pairs(given) for word in pair]
-    return shlex.join([spec, *options])
+    return shlex.join([as_argument(spec), *options])
+
+
+def as_argument(path: str) -> str:
+    """Return *path* so that no command takes it for an option."""
+    return f"./{path}" if path.startswith("-") else path
 
 
 def shown_words(arguments: Sequence[str]) -> list[str]:
@@ -104,7 +111,7 @@ def specs_in(arguments: Sequence[str]) -> list[str]:
     return [
         word
         for at, word in enumerate(arguments)
-        if is_spec(word) and at not in values and not word.startswith("-")
+        if word.endswith(_ENDINGS) and at not in values and not word.startswith("-")
     ]
 
 
@@ -192,5 +199,5 @@ def checkpoint_of(place: str, storage_options: Mapping[str, Any]) -> Checkpoint:
 
 
 def is_spec(place: str) -> bool:
-    """Return whether *place* names a spec."""
-    return place.endswith((".yaml", ".yml"))
+    """Return whether *place* names a spec: by its ending, or since a file is there, not a folder."""
+    return place.endswith(_ENDINGS) or Path(place).is_file()

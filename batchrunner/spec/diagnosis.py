@@ -111,7 +111,10 @@ def diagnosis(problems: Iterable[Problem], *pages: Page) -> InvalidSpecError:
     paragraphs = [_rendered(problem, page) for problem, page in shown]
     if len(ordered) > MAX_SHOWN:
         paragraphs.append(f"... and {len(ordered) - MAX_SHOWN} more")
-    count = f"{counted(len(ordered))} in {visible(pages[0].origin)}"
+    files = {pages[problem.layer].origin for problem in ordered}
+    is_one = len(files) == 1 and not any(pages[problem.layer].is_option for problem in ordered)
+    where = files.pop() if is_one else pages[0].origin
+    count = f"{counted(len(ordered))} in {visible(where)}"
     error = InvalidSpecError("\n".join([*paragraphs, count]))
     error.problems = tuple(_for_programs(problem, page) for problem, page in shown)
     return error
@@ -232,6 +235,8 @@ def _phrase(kind: str, details: Any) -> str:
 
 
 def _unknown(key: str, parents: Loc, model: type[BaseModel]) -> str:
+    if key in _OF_FILES:
+        return f"unknown key {_quoted(key)}; it stands at the top of a file only"
     section: type[BaseModel] | None = model
     for parent in parents:
         section = section and section_of(_fields(section).get(str(parent)))

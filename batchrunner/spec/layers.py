@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from pydantic import BaseModel
 
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec.diagnosis import Page, Problem, nearest, visible
-from batchrunner.spec.merging import faults_of, grafted, in_layer, merged, without
+from batchrunner.spec.merging import faults_of, grafted, in_layer, merged, settled, without
 from batchrunner.spec.override import BadOverrideError, Override
 from batchrunner.spec.spec_file import read_text
 from batchrunner.spec.text import read_document
@@ -85,7 +86,7 @@ def read_layers(
         for layer in [*(without(file, EXTENDS, PROFILES) for file in files[-2::-1]), *overlays]:
             root = merged(root, layer, model)
         # What the whole lacks is missing in the file that the user named.
-        root = root._replace(start=files[0].start, layer=0)
+        root = settled(root)._replace(start=files[0].start, layer=0)
         reader.problems += faults_of(root)
     found = tuple(reader.pages), tuple(reader.problems)
     return Layers(root, reader.is_empty, *found, reader.unbraced)
@@ -180,6 +181,11 @@ class _LayerReader:
     def _opened(self, node: Node, path: str, *, files: int) -> Main | None:
         if files >= _MAX_FILES:
             self._complain(node, f"extends: a spec is made of at most {_MAX_FILES} files")
+            return None
+        if Path(path).exists() and not Path(path).is_file():
+            self._complain(
+                node, f"extends: {path}: the spec cannot be read: this is no regular file"
+            )
             return None
         try:
             text = read_text(path)

@@ -78,7 +78,9 @@ def checked(
     problems = [*layers.problems, *_without_capability(layers.root)]
     spec = None
     try:
-        values = {"name": _name(main.origin), **layers.root.value}  # type: ignore[dict-item]
+        values = {**layers.root.value}  # type: ignore[dict-item]
+        if values.get("name") is None:
+            values["name"] = _name(main.origin)
         spec = model.model_validate(values, context={UNBRACED: layers.unbraced})
     except ValidationError as error:
         problems += _located(complaints(error, model), layers.root)

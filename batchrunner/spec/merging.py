@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Final
 
 from pydantic import BaseModel
 
 from batchrunner.spec.diagnosis import Problem, section_of
 from batchrunner.spec.tree import Node
+
+HOOKS: Final = "hooks"
+_OFF: Final = object()
+"""The value of a hook that is switched off, until all texts are merged: a later one may give it again."""
 
 
 def merged(base: Node, over: Node, model: type[BaseModel] | None) -> Node:
@@ -25,12 +30,35 @@ def merged(base: Node, over: Node, model: type[BaseModel] | None) -> Node:
         if name in children:
             field = model.model_fields.get(str(name)) if model else None
             inner = section_of(field.annotation) if field else None
-            children[name] = merged(children[name], child, inner)
+            merge = _merged_hooks if name == HOOKS and model else merged
+            children[name] = merge(children[name], child, inner)
         else:
             children[name] = child
         if children[name].layer == child.layer:
             keys[str(name)] = over.keys[str(name)]
     return _with(base, children, keys)
+
+
+def _merged_hooks(base: Node, over: Node, model: type[BaseModel] | None) -> Node:
+    """Merge hooks: null over an inherited one switches it off; elsewhere null is no options."""
+    both = merged(base, over, model)
+    if both is over:
+        return over
+    off = {
+        name: child._replace(value=_OFF)
+        for name, child in over.children.items()
+        if child.value is None and name in base.children
+    }
+    return _with(both, {**both.children, **off}, dict(both.keys))
+
+
+def settled(root: Node) -> Node:
+    """Return the merged tree *root* without the hooks that are switched off."""
+    hooks = root.children.get(HOOKS)
+    if hooks is None or not isinstance(hooks.value, dict):
+        return root
+    off = [str(name) for name, child in hooks.children.items() if child.value is _OFF]
+    return _with(root, {**root.children, HOOKS: without(hooks, *off)}, dict(root.keys))
 
 
 def without(node: Node, *names: str) -> Node:

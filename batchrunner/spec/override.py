@@ -12,11 +12,13 @@ from typing import Any
 
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec.secrets import HIDDEN, hides, redact_uri
+from batchrunner.spec.text import read_document
 from batchrunner.spec.yaml_text import flow
 
 _STEP = r'"(?:[^"\\]|\\.)*"|[^\s."=]+'
 _KEY = re.compile(rf"(?:{_STEP})(?:\.(?:{_STEP}))*(?==)")
 _STEPS = re.compile(_STEP)
+_WORD = re.compile(r"[\w.-]+")
 _SHOWN = re.compile(r'[\w."-]*')
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
@@ -91,9 +93,9 @@ def shown(text: str) -> str:
         override = Override.of(text)
     except BadOverrideError as error:
         return text[: error.offset]
-    value = text[override.start :]
-    hidden = override.is_secret or redact_uri(value) != value or any(map(hides, _words(value)))
-    return text[: override.start] + HIDDEN if hidden and not _is_reference(value) else text
+    if _is_reference(text[override.start :]) or not _may_be_secret(override):
+        return text
+    return text[: override.start] + HIDDEN
 
 
 def _words(value: str) -> list[str]:
@@ -107,6 +109,19 @@ def as_words(profile: str, overrides: Sequence[str]) -> str:
     for text in overrides:
         words += ["--set", shown(text)]
     return shlex.join(words)
+
+
+def _may_be_secret(override: Override) -> bool:
+    value = override.text[override.start :]
+    if override.is_secret or redact_uri(value) != value:
+        return True
+    parsed = read_document(override.padded, origin="", environ={})
+    secrets = (override.text[start:end] for start, end in parsed.page.secrets)
+    if parsed.problems or not all(map(_is_reference, secrets)):
+        return True
+    # No parse looks into comments; and in a mapping with a typo, any word may be a secret's key.
+    is_lone = parsed.root is None or not isinstance(parsed.root.value, dict | list)
+    return not (is_lone and "#" not in value) and any(map(hides, _WORD.findall(value)))
 
 
 def _is_reference(value: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchrunner.formats.arrow_names import TYPE_NAMES
@@ -24,6 +24,8 @@ def spec_schema() -> Schema:
     kinds = [kind for kind in Section.__subclasses__() if kind.__name__ in sections]
     columns = sections["SinkSpec"]["properties"]["schema"]["anyOf"][0]
     columns.update({"additionalProperties": _TYPE, "minProperties": 1})
+    for kind in kinds:
+        _accept_null(sections[kind.__name__])
     forms = {kind.__name__: _forms(sections[kind.__name__], kind) for kind in kinds}
     capability = schema["properties"]["capability"]
     capability.update(
@@ -34,6 +36,7 @@ def spec_schema() -> Schema:
         "type": "string",
         "pattern": r"\$\{",
     }
+    _accept_null(schema, but=("capability",))
     fields = schema["properties"]
     del schema["required"]
     sections_of = {
@@ -62,6 +65,15 @@ def spec_schema() -> Schema:
             "reference": reference,
         },
     }
+
+
+def _accept_null(section: Schema, *, but: Sequence[str] = ()) -> None:
+    """Let each field of *section* that has a default be null, which brings that back."""
+    fields = section["properties"]
+    for name in fields.keys() - {*section.get("required", ()), *but}:
+        words = {key: fields[name][key] for key in _WORDS if key in fields[name]}
+        rest = {key: value for key, value in fields[name].items() if key not in words}
+        fields[name] = {**words, **_any_of([rest, {"type": "null"}])}
 
 
 def _made_of() -> Schema:

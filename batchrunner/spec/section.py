@@ -59,7 +59,19 @@ class Section(BaseModel):
         if value is None:  # `execution:` with nothing behind it
             return {}
         bare = isinstance(value, str | os.PathLike | list | tuple)
-        return {cls.stands_for: value} if bare and cls.stands_for else value
+        value = {cls.stands_for: value} if bare and cls.stands_for else value
+        return cls._without_nulls(value) if isinstance(value, Mapping) else value
+
+    @classmethod
+    def _without_nulls(cls, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave out what is null and has a default: so a profile switches off what it inherits."""
+        optional = {
+            name
+            for field, info in cls.model_fields.items()
+            if not info.is_required()
+            for name in (field, info.alias)
+        }
+        return {key: item for key, item in value.items() if item is not None or key not in optional}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with the fields of *update*, validated like a new one.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import yaml
 
@@ -58,7 +59,7 @@ def read_document(
         _check(text)
         root = builder.document()
     except _RefusedError as error:
-        builder.problems.append(error.problem)
+        builder.problems.append(replace(error.problem, layer=within.layer))
     except yaml.MarkedYAMLError as error:
         builder.add_syntax_error(error)
     except (

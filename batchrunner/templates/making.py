@@ -6,6 +6,7 @@ import difflib
 import itertools
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -38,10 +39,12 @@ class Template:
     Attributes:
         summary: What it shows, in one line.
         write_data: Writes the data into the folder; returns what they are, for people.
+        start: The line that starts the server that its spec needs; empty if it needs none.
     """
 
     summary: str
     write_data: Callable[[Path], str]
+    start: str = ""
 
 
 def _json_lines(folder: Path, name: str, some: Iterable[rows.Row]) -> int:
@@ -108,9 +111,13 @@ def _evaluations(folder: Path) -> str:
 TEMPLATES = {
     "demo": Template("a batch on Ray, to kill and to resume", _functions),
     "jsonl": Template("JSON lines in and out, rows that fail, without Ray", _docstrings),
-    "parquet-s3": Template("Parquet on S3: a server on this machine, or a bucket", _parquet),
+    "parquet-s3": Template(
+        "Parquet on S3: a server on this machine, or a bucket", _parquet, "python s3.py bash"
+    ),
     "images": Template("files that the rows name, one of them broken", _pictures),
-    "llm-api": Template("prompts to an API: asynchronous, with retries, offline too", _prompts),
+    "llm-api": Template(
+        "prompts to an API: asynchronous, with retries, offline too", _prompts, "python server.py &"
+    ),
     "gpu": Template("a model per worker, on a GPU or the CPU", _docstrings),
     "capability-run": Template(
         "runs of an evaluation, recorded in an analytics store", _evaluations
@@ -145,8 +152,8 @@ def make(name: str, folder: Path) -> str:
         CannotStartError: The folder cannot be written.
     """
     template = template_named(name)
-    _check_free(name, folder)
     try:
+        _check_free(name, folder)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".batchrunner-init-") as staged:
             data = _write(name, template, Path(staged))
@@ -206,4 +213,6 @@ def _taken(name: str, folder: Path, path: Path) -> InvalidSpecError:
 
 def _free_name(folder: Path) -> str:
     stem = str(folder) if folder.name else "new"
-    return next(f"{stem}-{n}" for n in itertools.count(2) if not os.path.lexists(f"{stem}-{n}"))
+    stem = f"./{stem}" if stem.startswith("-") else stem  # no option
+    names = (f"{stem}-{n}" for n in itertools.count(2))
+    return shlex.quote(next(name for name in names if not os.path.lexists(name)))

@@ -64,7 +64,7 @@ class ShardWorker:
         self._budget = Budget(work.spec.errors, whole=work.weight)
         self._isolated: IsolatedCaller | None = None
         # A call that hangs can be ended only together with its process.
-        always_isolated = work.spec.errors.batch_timeout is not None
+        always_isolated = work.isolated or work.spec.errors.batch_timeout is not None
         self._usual = (
             self._isolated_caller()
             if always_isolated

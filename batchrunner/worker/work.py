@@ -34,6 +34,7 @@ class Work:
         formats: By name, formats that the user registered; a worker registers them, too.
         code: By place, the user's modules as the driver saw them, to compare with those that a
             worker imports later. Empty if `capability.version` stands in for the code.
+        isolated: Whether the capability runs in a process of its own from the start.
     """
 
     spec: BatchSpec
@@ -48,6 +49,7 @@ class Work:
     epoch: int = 0
     formats: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, ModuleSnapshot] = field(default_factory=dict)
+    isolated: bool = False
 
     def prepare(self) -> None:
         """Register the spec's secrets and the driver's formats in this process. Idempotent."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -121,6 +122,31 @@ def test_the_first_template_is_the_demo_and_the_next_lines_can_be_pasted(tmp_pat
     assert json.loads(first) == next(rows.functions())
 
 
+@pytest.mark.parametrize("folder", ["my folder", "-x", "it's"])
+def test_the_lines_to_paste_survive_a_shell(tmp_path, folder):
+    """A blank, a quote or a dash in a name is no word of its own, and no option."""
+    done = [batchrunner("init", "jsonl", "--", folder, cwd=tmp_path) for _ in range(2)]
+    enter = done[0].stdout.splitlines()[0]
+    offered = shlex.split(done[1].stderr.splitlines()[0].partition("as in batchrunner ")[2])
+
+    assert (0, 2) == (done[0].returncode, done[1].returncode)
+    assert 0 == subprocess.call(["/bin/sh", "-c", enter], cwd=tmp_path)
+    assert 0 == batchrunner(*offered, cwd=tmp_path).returncode
+    assert {folder, f"{folder}-2"} == {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("name", [name for name, one in TEMPLATES.items() if one.start])
+def test_the_next_lines_start_the_server_that_the_spec_needs(tmp_path, name):
+    """Without it, the first run of a new user fails."""
+    done = batchrunner("init", name, cwd=tmp_path)
+    start = TEMPLATES[name].start
+
+    assert [f"cd {name}", "cat README.md", start, "batchrunner run spec.yaml"] == (
+        done.stdout.splitlines()
+    )
+    assert start in (tmp_path / name / "README.md").read_text()
+
+
 def test_a_file_that_is_there_is_never_overwritten(tmp_path):
     """It may be a day's work; and the refusal leaves no half of a template either."""
     (tmp_path / "jobs").mkdir()
@@ -158,6 +184,7 @@ def test_a_folder_with_other_files_is_filled(tmp_path):
         (["my-folder"], 2, "there are demo, jsonl,"),
         (["demo", "file"], 2, "file exists already"),
         (["demo", "file/below"], 3, "file/below: the template cannot be written"),
+        (["demo", "a" * 300], 3, "the template cannot be written (File name too long)"),
     ],
 )
 def test_what_cannot_be_made_is_refused_with_the_way_out(typed, code, said, tmp_path):

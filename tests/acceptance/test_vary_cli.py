@@ -169,3 +169,13 @@ def test_a_trial_is_checked_by_the_line_that_status_prints_and_is_no_run_to_go_o
     assert "a trial (--sample 5)" in checked.stderr
     assert 4 == as_run.returncode
     assert "is the checkpoint of a trial (--sample 5)" in as_run.stderr
+
+
+@pytest.mark.parametrize("name", ["noext", "-d.yaml"])
+def test_the_next_lines_find_a_spec_whatever_its_name(tmp_path, name):
+    """A name without an ending is no folder, and one with a dash is no option."""
+    a_job(tmp_path, capability="capabilities:fails_on_5").rename(tmp_path / name)
+    done = batchrunner("run", "--set", "name=x", "--", name, cwd=tmp_path)
+    errors = batchrunner(*pasted(done.stderr, "see the rows"), "-o", "json", cwd=tmp_path)
+
+    assert 1 == json.loads(errors.stdout)[0]["rows"]

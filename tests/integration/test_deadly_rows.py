@@ -79,6 +79,17 @@ def test_a_row_that_kills_its_driver_stops_doing_so_over_restarts(folder):
     assert the_dead_letter(folder)["error"] == "CapabilityDied"
 
 
+def test_a_row_that_kills_its_trial_does_so_once(folder):
+    """A trial starts over, so it would die of that row each time; the second one names it."""
+    a_spec_file(folder, capability="capabilities:crashes_on_bad")
+
+    done = [batchrunner("run", "spec.yaml", "--sample", "100%", cwd=folder) for _ in range(2)]
+
+    assert [one.returncode for one in done] == [-9, 0]
+    assert rows_out(folder / "_trial-out") == GOOD
+    assert "1 failed" in done[1].stderr
+
+
 def test_a_row_that_exits_from_the_driver_costs_one_row(folder):
     """With status 0, `run && upload` would have uploaded nothing."""
     a_spec_file(folder, capability="capabilities:exits_with_0_on_bad")

@@ -1,6 +1,7 @@
 """One spec out of several texts: files that extend others, profiles, and overrides."""
 
 import json
+import os
 import pickle
 
 import pytest
@@ -110,8 +111,95 @@ def test_each_error_names_the_line_of_the_file_it_is_in():
     assert "s.yaml:5:30: errors.max_row_errors" in text
     assert "--set: execution.num_cpus: must be" in text
     assert '--set: ray: unknown key "adress"; did you mean "address"?' in text
-    assert text.endswith("5 errors in s.yaml")
+    assert text.endswith("5 errors in s.yaml")  # of several files, the one that was named
     assert {"base.yaml", "s.yaml", "--set"} == {problem.file for problem in error.problems}
+
+
+def test_errors_of_one_file_are_counted_there():
+    """The last line of a message is the one that is read."""
+    written(base=f"{MINIMAL}nmae: x\ntaags: x\n", s="extends: base.yaml\n")
+
+    assert str(refusal()).endswith("2 errors in base.yaml")
+
+
+@pytest.mark.parametrize("key", ["extends", "profiles"])
+def test_what_a_spec_is_made_of_stands_at_the_top_of_a_file_only(key):
+    """`unknown key "extends"; did you mean "extends"?` helps no one."""
+    written(s=f"profiles: {{dev: {{{key}: x}}}}\n{MINIMAL}")
+    said = f'unknown key "{key}"; it stands at the top of a file only'
+
+    assert said in str(refusal(profile="dev"))
+    assert said in str(refusal(overrides=[f"{key}=x"]))
+
+
+def test_what_is_no_regular_file_is_not_extended():
+    """A pipe that no process writes into would be read forever."""
+    os.mkfifo("pipe.yaml")
+    written(s=f"extends: pipe.yaml\n{MINIMAL}")
+
+    assert (
+        "s.yaml:1:10: extends: pipe.yaml: the spec cannot be read: this is no regular file"
+        in str(refusal())
+    )
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        "hooks",
+        "hooks.webhook",
+        "tags",
+        "capability.fn_kwargs",
+        "source.storage_options",
+        "execution.resources",
+        "ray.runtime_env",
+        "execution.batch_size",
+        "errors.max_row_errors",
+        "resume",
+        "name",
+    ],
+)
+def test_null_switches_off_what_is_inherited(off):
+    """In a profile or by an option, as often as one likes: the default counts."""
+    written(
+        base="capability: {target: a:b, fn_kwargs: {a: 1}}\n"
+        "source: {uri: in, storage_options: {anon: true}}\nsink: out\ntags: {a: b}\n"
+        "hooks: {webhook: {url: 'http://h/x'}}\nresume: false\nname: x\n"
+        "execution: {batch_size: 7, resources: {a: 1}}\nerrors: {max_row_errors: 3}\n"
+        "ray: {runtime_env: {pip: [a]}}\n",
+        s="extends: base.yaml\n",
+        plain="capability: a:b\nsource: in\nsink: out\n",
+    )
+    spec = BatchSpec.from_yaml("s.yaml", overrides=[f"{off}=null", f"{off}=null"])
+    inherited, default = BatchSpec.from_yaml("s.yaml"), BatchSpec.from_yaml("plain.yaml")
+    for step in off.split(".")[: 1 if off == "hooks.webhook" else None]:
+        spec, inherited, default = (getattr(one, step) for one in (spec, inherited, default))
+
+    assert spec != inherited
+    assert spec == default if off != "name" else spec == "s"
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("name: a\nsink: b\0\n", "base.yaml:2:8: the character U+0000"),
+        ("# c\n%YAML 1.2\n---\nname: a\n", "base.yaml:2:1: directives (%)"),
+        (f"name: a\ntags: {'[' * 60}{']' * 60}\n", "base.yaml:2:57: nested deeper than 50"),
+    ],
+)
+def test_what_exceeds_a_limit_is_shown_in_the_file_it_is_in(text, where):
+    """The place is one of the extended file; the main file has no such line."""
+    written(base=text, s=f"extends: base.yaml\n{MINIMAL}")
+
+    assert where in str(refusal())
+
+
+@pytest.mark.parametrize("value", ["1", "", "{a: 1}"])
+def test_an_override_with_too_many_steps_is_named(value):
+    """It is no line of the file."""
+    written(s=MINIMAL)
+
+    assert str(refusal(overrides=[f"tags{'.a' * 60}={value}"])).startswith("--set: ")
 
 
 def test_what_the_whole_lacks_is_missing_in_the_file_that_was_named():
@@ -244,6 +332,12 @@ def test_an_object_that_yaml_cannot_hold_is_refused():
         f"sink=s3://me:{CANARY}@host/x",
         f"ray.runtime_env={{env_vars: {{A: {CANARY}}}}}",
         f"tags.token=[{CANARY}",
+        f"capability=\n target: a:b\n fn_kwargs:\n  api_key: {CANARY}",
+        f"capability=!!map {{target: a:b, fn_kwargs: {{api_key: {CANARY}}}}}",
+        f"capability.fn_kwargs=&a {{api_key: {CANARY}}}",
+        f"capability.fn_kwargs=# c\n {{api_key: {CANARY}}}",
+        f"tags.a=b # api_key: {CANARY}",
+        f'ray.runtime_env={{"env\\x5fvars": {{A: {CANARY}}}}}',
         f"tags.token={CANARY}: [",
         f"tags.a={{token: {CANARY}",
         f"tags.token {CANARY}",

@@ -77,7 +77,7 @@ def test_an_object_as_capability_is_sent_to_the_runner():
         ({"version": 2}, "version: must be 1"),
         ({"resume": "maybe"}, "resume: must be true or false"),
         ({"tags": ["a"]}, "tags: must be a mapping"),
-        ({"tags": None}, "tags: must be a mapping"),
+        ({"tags": "a"}, "tags: must be a mapping"),
         ({"source": 3}, "source: must be a mapping"),
         ({"source": {"uri": 3}}, "source.uri: must be a string"),
         ({"source": {"uri": "/in", "columns": "a"}}, "source.columns: must be a list"),

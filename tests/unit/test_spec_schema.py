@@ -46,6 +46,8 @@ sink: {uri: out, compression: none, storage_options: {key: x}}
     MINIMAL + "errors: {max_row_errors: 10%}\n",
     MINIMAL + "hooks: {webhook: {url: 'http://h/x', events: [on_run_end]}, 'mod:Hook': {a: 1}}\n",
     MINIMAL + "hooks:\n  openlineage:\n",
+    MINIMAL + "hooks: null\ntags:\nresume: null\nexecution: {batch_size: null, resources: null}\n",
+    "capability: {target: a:b, fn_kwargs: null}\nsource: {uri: a, storage_options: }\nsink: b\n",
 ]
 EXTENDING = [
     "extends: base.yaml\n",
