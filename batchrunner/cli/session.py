@@ -8,7 +8,9 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext, redirect_stdout
+from contextlib import closing, contextmanager, nullcontext, redirect_stdout, suppress
+
+from click.exceptions import Exit
 
 from batchrunner.cli.options import load_spec, shown_words
 from batchrunner.cli.session_output import ForPeople, ForPrograms
@@ -67,7 +69,8 @@ def run_session(
             report = session(runner, stop=stop, progress=front)
         watch.ends_with(report.exit_code)
         if output == "json":
-            put(json.dumps(report.to_dict()) + "\n")
+            with suppress(Exit):  # its reader has ended; the exit code still says how it went
+                put(json.dumps(report.to_dict()) + "\n")
         words = trial.words(spec, real=real, sink=report.sink)
         lines = [_text_of(report, spec=words, is_trial=bool(trial)), *trial.ending(spec)]
         front.end(report, "\n".join(lines))
