@@ -24,6 +24,7 @@ from batchrunner.driver.packages import keep_versions
 from batchrunner.driver.progress import Display, FromStart, Phase, Progress
 from batchrunner.driver.recording import is_recorded, record_batch
 from batchrunner.driver.report import BatchReport, report_of
+from batchrunner.driver.report_text import heading
 from batchrunner.driver.run import Run
 from batchrunner.driver.sample import Sample
 from batchrunner.driver.session import Session, Stop, open_session
@@ -40,7 +41,7 @@ from batchrunner.hooks.registry import check_hook
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.views.dead_letters import most_frequent
-from batchrunner.views.displays import display_of
+from batchrunner.views.displays import display_of, say_end
 from batchrunner.views.metrics import MetricsDisplay
 from batchrunner.views.report_data import RunReport, run_report
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
@@ -81,6 +82,9 @@ class BatchRunner:
             check_hook(type(hook).__name__, hook)
         self.spec, self._capability, self._hooks = spec, capability, tuple(hooks)
         self._sample: Sample | None = None
+        # The command line's spec and folder, for reports: no decision depends on them.
+        self.started_with: Mapping[str, str] = {}
+        self._trial = ""
         spec.remember_secrets()
 
     def plan(self, *, accept_changes: bool = False) -> Survey:
@@ -112,6 +116,7 @@ class BatchRunner:
             raise InvalidSpecError("a trial needs a limit or a sample, one of them")
         runner = BatchRunner(trial_of(self.spec, limit=limit), capability=self._capability)
         runner._sample = None if sample is None else Sample.of(sample)
+        runner._trial = f"--limit {limit}" if sample is None else f"--sample {sample}"
         return runner
 
     def run(
@@ -139,12 +144,14 @@ class BatchRunner:
             StorageError: Source, sink or checkpoint cannot be reached.
         """
         with closing(display_of(progress)) as display:
-            return self._survey_and_run(
+            report = self._survey_and_run(
                 starts_over=fresh or not self.spec.resume,
                 accept_changes=accept_changes,
                 stop=stop,
                 display=display,
             )
+        say_end(display, heading(report))
+        return report
 
     def retry(
         self,
@@ -171,15 +178,17 @@ class BatchRunner:
             BatchRunnerError: As `run` does.
             InvalidSpecError: This is the runner of a `trial`, which starts over each time.
         """
-        if self._sample is not None:
+        if self._trial:
             raise InvalidSpecError("a trial is not retried, it starts over each time: call run")
         with closing(display_of(progress)) as display:
-            return self._survey_and_run(
+            report = self._survey_and_run(
                 retry=Retry(rows=rows, mended=mended),
                 accept_changes=accept_changes,
                 stop=stop,
                 display=display,
             )
+        say_end(display, heading(report))
+        return report
 
     def report(self) -> RunReport:
         """Return the report of the run, from its checkpoint alone: at any time, also while it runs.
@@ -236,7 +245,8 @@ class BatchRunner:
     ) -> BatchReport:
         # Hooks around the session: they may hang, and the lease must not wait for them.
         hooks = HookCalls(hooks_of(self.spec, self._hooks), stop=stop)
-        with hooks, open_session(run.checkpoint, stop=stop) as session:
+        opening = open_session(run.checkpoint, stop=stop, started_with=self.started_with)
+        with hooks, opening as session:
             # Survey again, under the lease: another driver may have finished or started over since
             # the first survey. From here on only this driver changes the run. The source is listed
             # again, too: else a file that the other driver planned would seem to have vanished.
@@ -254,7 +264,9 @@ class BatchRunner:
             return report
 
     def _run(self) -> Run:
-        run = Run.of(self.spec, handed_over=self._capability, sample=self._sample)
+        run = Run.of(
+            self.spec, handed_over=self._capability, sample=self._sample, trial=self._trial
+        )
         run.definition.warn_of_opaque()
         return run
 
@@ -349,6 +361,7 @@ def _finish(
     report = replace(
         report,
         shards_new=len(outcomes.committed),
+        shards_adopted=opened.adopted,
         failures=outcomes.failures,
         quarantined={
             **report.quarantined,
@@ -359,6 +372,7 @@ def _finish(
     session.log_event(
         "session_ended",
         committed=report.shards_new,
+        adopted=report.shards_adopted,
         failed=len(report.failures),
         stopped=report.stopped,
         complete=report.ok,

@@ -1,6 +1,6 @@
-"""A reader of the documentation, who pastes its blocks into an empty folder.
+"""A reader of the documentation, who pastes the blocks of a page into one shell, from an empty folder.
 
-He has a home of his own, where Ray keeps the token of its authentication, which nothing turns off.
+Where a block went by `cd`, and what it exported, is there for the next one. He has a home of his own, where Ray keeps the token of its authentication, which nothing turns off.
 The command `ray` is the real one, but for what the machine shares with others: `ray start --head`
 takes free ports, and is the one cluster of all pages; `ray stop` is left out, for it ends every Ray
 of the machine. 127.0.0.1:6379 in a block is read as the port that was taken.
@@ -26,6 +26,9 @@ case "$1" in
   *) exec {ray} "$@" ;;
 esac
 """
+_SHELL = """test ! -e {state} || . {state}
+trap '{{ echo cd "${{PWD@Q}}"; export -p; }} > {state}' EXIT
+{text}"""
 _FRUGAL = "--include-dashboard=false --num-cpus=2 --object-store-memory=100000000"
 _OURS = ("RAY_", "AWS_", "BATCHRUNNER_", "PYTHONPATH")  # of the user who runs the tests
 _PRINTED = "127.0.0.1:6379"
@@ -48,10 +51,12 @@ class Reader:
         self._install_ray()
 
     def run(self, language: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
-        """Run a block of a page to its end, as printed."""
+        """Run a block of the page that begins in *folder* to its end, as printed."""
         text = text.replace(_PRINTED, f"127.0.0.1:{self._ports[0]}")
-        command = ["bash", "-ec", text] if language == "bash" else [sys.executable, "-c", text]
-        output = folder.parent / f"{folder.name}.output"  # a pipe would be kept open by daemons
+        line = text if language == "bash" else f"{sys.executable} -c {shlex.quote(text)}"
+        state = shlex.quote(str(folder.with_suffix(".state")))
+        command = ["bash", "-ec", _SHELL.format(state=state, text=line)]
+        output = folder.with_suffix(".output")  # a pipe would be kept open by daemons
         with output.open("w") as file:
             done = subprocess.run(
                 command,
@@ -63,6 +68,10 @@ class Reader:
                 check=False,
             )
         return subprocess.CompletedProcess(command, done.returncode, output.read_text())
+
+    def write(self, name: str, text: str, folder: Path) -> None:
+        """Save a block as a file where the shell of the page is."""
+        self.run("bash", f"printf %s {shlex.quote(text)} > {shlex.quote(name)}", folder)
 
     def leave(self) -> None:
         """End what he left running: all that works in a folder of his."""

@@ -87,6 +87,13 @@ def hostile(rows):
     return rows
 
 
+def fails_in_kinds(rows):
+    """Fails for each row, in one of five ways."""
+    for row in rows:
+        kinds = (KeyError, ValueError, TypeError, IndexError, OverflowError)
+        raise kinds[row["id"] % len(kinds)]("nope")
+
+
 def deadly_once(rows, folder, at):
     """Kills its process, driver and all, at each of the rows *at*, once.
 

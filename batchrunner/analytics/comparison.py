@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from batchrunner.analytics.batch_records import BatchRunRecord, BatchShardRecord
 from batchrunner.analytics.record import Row
 from batchrunner.analytics.run_lookup import RecordedRun
 from batchrunner.errors import InvalidSpecError
 
 _OF_THE_RUN = frozenset({"run_uid", "created_at"})
+_OF_A_BATCH = {
+    BatchRunRecord.table_name: frozenset({"batch_uid"}),
+    BatchShardRecord.table_name: frozenset({"session"}),
+}
+"""Columns that are new in each batch, and so say nothing about a difference, by table."""
+_MATCHED_BY: Mapping[str, Collection[str]] = {
+    BatchRunRecord.table_name: (),  # there is one
+    BatchShardRecord.table_name: ("part",),
+}
+"""Columns that match records, of tables whose columns of text (hashes, URIs) differ in each run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +46,22 @@ class Difference:
 
 
 def compare(
-    first: RecordedRun, second: RecordedRun, *, on: Collection[str] = ()
+    first: RecordedRun,
+    second: RecordedRun,
+    *,
+    on: Collection[str] = (),
+    without: Collection[str] = (),
 ) -> list[Difference]:
     """Return the differences between the records of two runs, table by table.
 
-    Records are matched by their text columns. The names of entities that only one of the two
+    Records are matched by their text columns; the shards of batches by their parts. The names of entities that only one of the two
     runs ran on, such as two different models, are left out: they neither match nor differ.
 
     Args:
         first: The run to compare with.
         second: The run whose values are compared with it.
         on: Columns to match records by, instead of the text columns.
+        without: Tables to leave out.
 
     Raises:
         InvalidSpecError: No record has one of the columns in *on*.
@@ -53,9 +69,10 @@ def compare(
     _check(on, first, second)
     unshared = _entities(first) ^ _entities(second)
     differences: list[Difference] = []
-    for table in sorted({*first.records, *second.records}):
+    for table in sorted({*first.records, *second.records} - {*without}):
         ones, others = (
-            _by_key(run.records.get(table, ()), on=on, unshared=unshared) for run in (first, second)
+            _by_key(_rows(run, table), on=on or _MATCHED_BY.get(table), unshared=unshared)
+            for run in (first, second)
         )
         for key in dict.fromkeys([*ones, *others]):
             one, other = (_without(rows.get(key, {}), unshared) for rows in (ones, others))
@@ -78,14 +95,25 @@ def _entities(run: RecordedRun) -> set[str]:
     return {row["entity_id"] for row in run.runs if row["entity_id"] is not None}
 
 
+def _rows(run: RecordedRun, table: str) -> Iterator[Row]:
+    left_out = _OF_A_BATCH.get(table, frozenset())
+    for row in run.records.get(table, ()):
+        yield {name: value for name, value in row.items() if name not in left_out}
+
+
 def _by_key(
-    rows: Iterable[Row], *, on: Collection[str], unshared: Collection[str]
+    rows: Iterable[Row], *, on: Collection[str] | None, unshared: Collection[str]
 ) -> dict[tuple[str, int], Row]:
-    """Return *rows* by the text that matches them, and by number among rows with the same text."""
+    """Return *rows* by the text that matches them, and by number among rows with the same text.
+
+    They are matched by their columns *on*; if that is None, by their text columns.
+    """
     by_key: dict[tuple[str, int], Row] = {}
     counts: Counter[str] = Counter()
     for row in rows:
-        named = {name: row[name] for name in on if name in row} if on else _texts(row, unshared)
+        named = (
+            _texts(row, unshared) if on is None else {name: row[name] for name in on if name in row}
+        )
         text = ", ".join(f"{name}={value}" for name, value in named.items())
         by_key[text, counts[text]] = row
         counts[text] += 1

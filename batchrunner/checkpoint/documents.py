@@ -16,6 +16,9 @@ FORMAT_VERSION = 1
 SENTINEL_VERSION = 2
 """Version 1 of a sentinel has no `worker`, `began`, `reading`, `calling` and `writing`."""
 
+TRIAL = "trial"
+"""The decisive field that marks a trial, which alone may be cleared without a question."""
+
 _WORDS = {
     "RunRecord": "record of the run",
     "Quarantine": "document of a quarantined shard",
@@ -100,7 +103,8 @@ class RunRecord(_Document):
         created_at: ISO 8601, UTC. For people, never compared.
         created_by: user@host. For people.
         spec: The spec's text before interpolation.
-        decisive: Every field that decides the output, with its value as JSON.
+        decisive: Every field that decides the output, with its value as JSON; of a trial, also its
+            options as `trial`.
         fingerprint: Hash of *decisive*.
     """
 
@@ -112,6 +116,11 @@ class RunRecord(_Document):
     decisive: dict[str, str]
     fingerprint: str
     version: int = FORMAT_VERSION
+
+    @property
+    def trial(self) -> str:
+        """The option of the trial that this is, such as `--limit 3`; empty for a run itself."""
+        return str(orjson.loads(self.decisive.get(TRIAL, '""')))
 
 
 @dataclass(frozen=True, slots=True)

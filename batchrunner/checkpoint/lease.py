@@ -15,6 +15,7 @@ import platform
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +124,13 @@ def current_lease(storage: Storage) -> Lease | None:
     return _read(storage, epochs[-1]) if epochs else None
 
 
+def all_leases(storage: Storage, *, readers: int) -> list[Lease]:
+    """Return the leases of all epochs, the first one first. One listing, and a read for each."""
+    with ThreadPoolExecutor(readers) as pool:
+        found = pool.map(lambda claim: _read_if_there(storage, claim), _epochs(storage))
+        return [lease for lease in found if lease]
+
+
 def lease_before(storage: Storage, lease: Lease) -> Lease | None:
     """Return the lease of the epoch before that of *lease*, or None when there is none."""
     earlier = [claim for claim in _epochs(storage) if claim[0] < lease.epoch]
@@ -132,6 +140,12 @@ def lease_before(storage: Storage, lease: Lease) -> Lease | None:
 def _epochs(storage: Storage) -> list[tuple[int, str]]:
     matches = ((_KEY.fullmatch(entry.key), entry.key) for entry in storage.list("lease"))
     return sorted((int(match[1]), key) for match, key in matches if match)
+
+
+def _read_if_there(storage: Storage, claim: tuple[int, str]) -> Lease | None:
+    with contextlib.suppress(ObjectNotFoundError):
+        return _read(storage, claim)
+    return None
 
 
 def _read(storage: Storage, claim: tuple[int, str]) -> Lease:

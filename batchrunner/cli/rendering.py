@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from batchrunner.cli.terminal import columns, on_one_line, put, say, show
 FORMATS = ("table", "json", "jsonl", "csv")
 
 _GAP = "  "
+_WIDEST_BLOCK = 120
 _NARROWEST = 12
 """Least width of a column that is cut, in cells; if that does not fit, columns are left out."""
 
@@ -70,6 +71,26 @@ def print_record(record: Record, output: str) -> None:
             show(f"{key.replace('_', ' '):<{width}}  {text}")
     else:
         print_records([record], output)
+
+
+def print_blocks(blocks: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+    """Print each heading with its facts below it, for a terminal too narrow for a table.
+
+    The last fact of a block, the example, is cut to a line; the others are printed in full.
+    """
+    width = columns() or _WIDEST_BLOCK
+    for heading, facts in blocks:
+        show(on_one_line(heading))
+        named = max(map(len, facts)) + len(_GAP)
+        *whole, (last, example) = facts.items()
+        for name, text in whole:
+            if text:
+                show(f"  {name:<{named}}{on_one_line(text)}")
+        show(f"  {last:<{named}}{_beginning_of(on_one_line(example), width - named - 2)}")
+
+
+def _beginning_of(text: str, width: int) -> str:
+    return text if cells_of(text) <= width else _beginning(text, width - 1) + "…"
 
 
 def _csv(records: Sequence[Record]) -> str:
@@ -195,7 +216,7 @@ def _cut(text: str, width: int) -> str:
         return text
     if "/" in text and " " not in text:
         return "…" + _beginning(text[::-1], width - 1)[::-1]
-    return _beginning(text, width - 1) + "…"
+    return _beginning_of(text, width)
 
 
 def _beginning(text: str, width: int) -> str:

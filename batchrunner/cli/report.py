@@ -71,13 +71,27 @@ def _write(text: str, file: str) -> None:
     from batchrunner.errors import InvalidSpecError
 
     path = Path(file)
+    try:
+        if path.is_dir():
+            raise InvalidSpecError(
+                f"{file} is a folder; name a file in it: --file {path / 'report.html'}"
+            )
+        if path.exists() and not path.is_file():
+            path.write_text(text, "utf-8")  # a pipe or a device: there is nothing to replace
+        else:
+            _replace(path.resolve(), text)  # a link stays, and what it leads to is replaced
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InvalidSpecError(
+            f"{file} cannot be written: {why}; give another place with --file"
+        ) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    # Beside it first: a browser that shows the last report must not reload half a page.
     part = path.with_name(f".{path.name}.tmp")
     try:
-        # Beside it first: a browser that shows the last report must not reload half a page.
         part.write_text(text, "utf-8")
         part.replace(path)
-    except OSError as error:
+    finally:
         part.unlink(missing_ok=True)
-        raise InvalidSpecError(
-            f"{file} cannot be written: {error.strerror}; give another place with --file"
-        ) from error

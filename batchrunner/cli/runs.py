@@ -86,7 +86,7 @@ def show(run: str, store: str, storage_options: dict[str, Any], output: str) -> 
 def compare_(first: str, second: str, on: tuple[str, ...], output: str, **store: Any) -> None:
     """List the values in which the records of two runs differ.
 
-    Names that only one of the runs ran on, such as two different models, are left out.
+    The shards of batches are matched by their parts. Names that only one of the runs ran on, such as two different models, are left out.
     """
     from batchrunner.analytics.comparison import compare
 

@@ -9,20 +9,21 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout, suppress
+from pathlib import Path
 
 from click.exceptions import Exit
 
-from batchrunner.cli.options import load_spec, shown_words
+from batchrunner.cli.options import load_spec, shown_words, spec_words
 from batchrunner.cli.session_output import ForPeople, ForPrograms
 from batchrunner.cli.stopping import Watch
 from batchrunner.cli.terminal import put
 from batchrunner.cli.trial import Trial
+from batchrunner.driver import report_text
 from batchrunner.driver.progress import Progress
 from batchrunner.driver.report import STOP_CODES, BatchReport
 from batchrunner.driver.session import Stop, StopReason
-from batchrunner.errors import BatchRunnerError, describe
+from batchrunner.errors import BatchRunnerError, StorageError, describe
 from batchrunner.spec import BatchSpec
-from batchrunner.views.progress_text import duration
 
 _NONE = Trial()
 _SHOWN_FAILURES = 10
@@ -49,6 +50,8 @@ def run_session(
     front = ForPrograms() if progress == "json" else ForPeople(progress)
     real = load_spec(spec)
     runner = trial.runner(real)
+    if not trial:  # whose report names its own sink
+        runner.started_with = {"spec": spec_words(spec), "folder": str(Path.cwd())}
     loaded = runner.spec
     if loaded.execution.engine == "ray":
         # Once this session has ended Ray, a thread still in a call would start another.
@@ -72,7 +75,10 @@ def run_session(
             with suppress(Exit):  # its reader has ended; the exit code still says how it went
                 put(json.dumps(report.to_dict()) + "\n")
         words = trial.words(spec, real=real, sink=report.sink)
-        lines = [_text_of(report, spec=words, is_trial=bool(trial)), *trial.ending(spec)]
+        text = _text_of(
+            report, spec=words, is_trial=bool(trial), is_logged=_has_logs(report, loaded)
+        )
+        lines = [text, *trial.ending(spec)]
         front.end(report, "\n".join(lines))
     return report.exit_code
 
@@ -102,17 +108,28 @@ def _text_of_forced_end(stop: Stop, spec: BatchSpec, progress: Progress | None) 
     return "\n".join(lines)
 
 
-def _text_of(report: BatchReport, *, spec: str, is_trial: bool) -> str:
+def _has_logs(report: BatchReport, spec: BatchSpec) -> bool:
+    """Return whether there is something to read in the logs of a run in which something failed."""
+    from batchrunner.checkpoint.location import checkpoint_storage
+    from batchrunner.views.logs import has_logs
+
+    if not (report.rows_failed or report.failures):
+        return False
+    try:
+        return has_logs(checkpoint_storage(spec))
+    except StorageError:  # `logs` says what is wrong with it
+        return True
+
+
+def _text_of(report: BatchReport, *, spec: str, is_trial: bool, is_logged: bool) -> str:
     """Return *report* as text, with the next command; *spec* and its options are ready to paste."""
-    state = "done" if report.ok else f"stopped ({report.stopped})" if report.stopped else "failed"
-    shards = f"{report.shards_committed:,} of {report.shards:,} shards committed"
     lines = [
-        f"{state}: {shards} ({report.shards_new:,} new, {duration(report.seconds)})",
-        f"rows: {report.rows_in:,} in, {report.rows_out:,} out, {report.rows_failed:,} failed",
+        report_text.heading(report),
+        f"rows: {report_text.rows(report)}",
         f"output: {report.sink}",
         *_failures(report),
         *_traceback(report),
-        *_next(report, spec=spec, is_trial=is_trial),
+        *_next(report, spec=spec, is_trial=is_trial, is_logged=is_logged),
     ]
     return "\n".join(lines)
 
@@ -139,10 +156,10 @@ def _traceback(report: BatchReport) -> list[str]:
     return [text.rstrip() for text in texts if text][:1]
 
 
-def _next(report: BatchReport, *, spec: str, is_trial: bool) -> list[str]:
+def _next(report: BatchReport, *, spec: str, is_trial: bool, is_logged: bool) -> list[str]:
     has_rows = report.rows_failed or any(f.traceback for f in report.failures.values())
     lines = [f"see the rows that failed: batchrunner errors {spec}"] if has_rows else []
-    if has_rows or report.failures:
+    if is_logged:
         lines.append(f"what the workers printed and logged: batchrunner logs {spec}")
     if is_trial:
         return lines if report.ok else [*lines, f"next: fix it, then {_again()}"]

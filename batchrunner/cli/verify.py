@@ -91,8 +91,9 @@ def _options(checks: Checks) -> str:
 def _next_steps(
     result: Verification, repaired: Repair | None, *, options: str, spec: str
 ) -> list[str]:
-    if result.ok:
-        return []
+    if result.ok or result.trial:
+        again = f"next: make the trial again: batchrunner run {result.trial} SPEC"
+        return [] if result.ok else [again]
     if not result.findings:
         return [f"next: batchrunner run {spec}"]
     if repaired is None and not result.is_lost:

@@ -14,6 +14,7 @@ from batchrunner.driver.source_files import list_source
 from batchrunner.errors import UnsafeStorageError
 from batchrunner.spec import AnalyticsStoreConfig, BatchSpec, redact_uri
 from batchrunner.storage import Storage, open_storage
+from batchrunner.views.report_words import bytes_of, counted
 
 _NOWHERE = "_doctor"
 """A folder without objects: listing it takes one request, however large the sink is."""
@@ -44,7 +45,7 @@ def _source(spec: BatchSpec) -> CheckResult:
     if not files:
         return fail("source", f"{named}: there is no file to read", "correct source.uri")
     size = sum(file.size for file in files)
-    return ok("source", f"{named}: {len(files):,} files, {size / (1 << 20):,.1f} MiB")
+    return ok("source", f"{named}: {counted(len(files), 'file')}, {bytes_of(size)}")
 
 
 def _writable(check: str, storage: Storage, *, spec: BatchSpec) -> Sequence[CheckResult]:

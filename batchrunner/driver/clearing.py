@@ -14,6 +14,7 @@ from batchrunner.checkpoint import Checkpoint, Sentinel, Sentinels
 from batchrunner.checkpoint.commit import adopt, sha256_of
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.sink_state import (
+    OWNER,
     RETIRED,
     declaration_in,
     parts_in,
@@ -118,7 +119,8 @@ class ClearedRuns:
         # The worker of a part without a sentinel may have died or published late: compare bytes.
         foreign = [n for n in unnamed if n not in bad and not self.wrote(parts[n])]
         declaration = declaration_in(entries)
-        if declaration and not self._declared(declaration, is_ours=len(parts) > len(foreign)):
+        is_ours = len(parts) > len(foreign) if parts else self._own_the_sink()
+        if declaration and not self._declared(declaration, is_ours=is_ours):
             foreign += [entry.key for entry in declaration]
         if foreign:
             refuse_foreign(self._sink.uri, foreign)
@@ -183,16 +185,20 @@ class ClearedRuns:
     def _declared(self, declaration: Sequence[Entry], *, is_ours: bool) -> bool:
         """Return whether one of these runs wrote *declaration*, the `_SUCCESS` and the manifest.
 
-        A declaration that names no run belongs to the run that wrote the parts; *is_ours* says
-        whether one of these runs did.
+        A declaration that names no run belongs to the run that wrote the parts, or that owns the
+        sink if there are none; *is_ours* says whether one of these runs did.
         """
         named = {uid for entry in declaration if (uid := _run_uid(self._sink.get(entry.key)))}
         uids = {run.run_uid for run in self._runs}
         return named <= uids if named else is_ours
 
+    def _own_the_sink(self) -> bool:
+        owner = _run_uid(self._sink.get(OWNER)) if self._sink.head(OWNER) else None
+        return owner is not None and self.include(owner)
+
 
 def _run_uid(declaration: bytes) -> str | None:
-    """Return the uid of the run that a `_SUCCESS` or manifest names; None if it names none."""
+    """Return the uid of the run that a document of the sink names; None if it names none."""
     try:
         fields: Any = orjson.loads(declaration)
         uid = fields["run_uid"]

@@ -123,7 +123,7 @@ class _HookedSession:
     def __init__(self, opened: Opened, survey: Survey, session: Session) -> None:
         spec, checkpoint = opened.run.spec, opened.run.checkpoint
         self._shards, self._spec, self._checkpoint = survey.plan.active, spec, checkpoint
-        self._before = len(opened.committed)
+        self._before, self._adopted = len(opened.committed), opened.adopted
         self.committed: dict[int, Sentinel] = dict(opened.committed)
         self.run = RunInfo(
             run_uid=opened.run_uid,
@@ -182,6 +182,7 @@ class _HookedSession:
             **asdict(totals),
             seconds=seconds,
             columns=self._columns(),
+            shards_adopted=self._adopted,
         )
 
     def _columns(self) -> Mapping[str, str]:

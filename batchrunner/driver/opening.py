@@ -36,6 +36,7 @@ class Opened:
         run_uid: Identifies the run.
         committed: Sentinels of the committed shards, by id.
         pending: Shards to run, in the order of their ids.
+        adopted: Number of the committed shards that had a part and no sentinel until now.
         first: Id of the pending shard whose part fixes the types that the spec does not declare;
             other workers wait for it. None if the spec declares them or the parts have no types.
     """
@@ -45,6 +46,7 @@ class Opened:
     committed: dict[int, Sentinel]
     pending: tuple[Shard, ...]
     first: int | None = None
+    adopted: int = 0
 
 
 def open_run(run: Run, survey: Survey, session: Session) -> Opened:
@@ -85,7 +87,8 @@ def open_run(run: Run, survey: Survey, session: Session) -> Opened:
     not_adopted = set(survey.output.unadopted) - adopted.keys()
     todo = {shard.id for shard in survey.pending} | not_adopted
     pending = tuple(shard for shard in survey.plan.active if shard.id in todo)
-    return Opened(run, record.run_uid, committed, pending, _first(run, survey, pending))
+    first = _first(run, survey, pending)
+    return Opened(run, record.run_uid, committed, pending, first, adopted=len(adopted))
 
 
 def _first(run: Run, survey: Survey, pending: Sequence[Shard]) -> int | None:

@@ -9,11 +9,9 @@ from typing import Any
 import orjson
 
 from batchrunner.driver.clearing import ClearedRuns
+from batchrunner.driver.sink_state import OWNER
 from batchrunner.errors import ForeignOutputError, ObjectNotFoundError
 from batchrunner.storage import Entry, Storage
-
-OWNER = "_owner.json"
-"""Begins with `_`, so that readers of the output skip it."""
 
 
 @dataclass(frozen=True, slots=True)

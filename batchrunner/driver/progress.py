@@ -17,6 +17,8 @@ from batchrunner.spec import ErrorsSpec
 _log = logging.getLogger(__name__)
 _FIRST_SECONDS = 2.0
 """How long workers must have run before their speed says something."""
+_LONG_SECONDS, _LONG_TIMES = 5.0, 4
+"""A shard is waited for once it has run this long, and so many times as long as is usual."""
 
 
 class Phase(StrEnum):
@@ -59,8 +61,13 @@ class Progress:
         workers_busy: Number of workers that process a shard.
         rows_in_flight: Rows that have gone through the capability in shards that are not ended.
         weight_in_flight: Estimated size of these rows, in bytes of the source.
-        rows_allowed: How many rows may fail in the whole run, extrapolated; None if unknown yet.
+        rows_allowed: How many rows may fail in the whole run; None if unknown yet.
+        is_extrapolated: Whether that is a share of an estimated number of rows, so that it moves.
         slowest: Id and seconds so far of the shard that has been in flight longest; None if none is.
+        usual_seconds: How long a shard of that one's size took in this session; None if unknown.
+        rows_to_retry: Number of dead letters that this session is to retry.
+        rows_retried: Number of those in shards that are committed.
+        is_retry: Whether this session does nothing but retry dead letters.
         states: The state of each shard in the order of the plan, one byte each: `.` pending, `~` in
             flight, `#` committed in this session, `=` committed before, `x` failed or quarantined.
         ids: Id of each shard in the order of the plan.
@@ -82,7 +89,12 @@ class Progress:
     rows_in_flight: int = 0
     weight_in_flight: float = 0.0
     rows_allowed: int | None = None
+    is_extrapolated: bool = False
     slowest: tuple[int, float] | None = None
+    usual_seconds: float | None = None
+    rows_to_retry: int = 0
+    rows_retried: int = 0
+    is_retry: bool = False
     states: bytes = b""
     ids: tuple[int, ...] = ()
 
@@ -110,6 +122,9 @@ class Progress:
             weight_done=done,
             weight_before=done,
             resumed=len(committed),
+            rows_to_retry=retried,
+            is_retry=bool(todo)
+            and all(shard.slicing is Slicing.DEAD_LETTERS for shard in todo.values()),
             states=bytes(_state(shard.id, committed, todo) for shard in shards),
             ids=tuple(shard.id for shard in shards),
         )
@@ -130,7 +145,13 @@ class Progress:
             bytes_out=self.totals.bytes_out + sentinel.bytes,
         )
         done = self.weight_done + shard.weight
-        return replace(self, committed=self.committed + 1, totals=totals, weight_done=done)
+        return replace(
+            self,
+            committed=self.committed + 1,
+            totals=totals,
+            weight_done=done,
+            rows_retried=self.rows_retried + (sentinel.rows_in if is_retry else 0),
+        )
 
     def failing(self, failed: int) -> Progress:
         """Return the progress with *failed* as the number of shards that failed in this session."""
@@ -164,16 +185,23 @@ class Progress:
         """
         return min((self.weight_done + self.weight_in_flight) / max(self.weight, 1), 1.0)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the slowest shard has run for several times what is usual: it may hang."""
+        if self.slowest is None or self.usual_seconds is None:
+            return False
+        return self.slowest[1] > max(_LONG_SECONDS, _LONG_TIMES * self.usual_seconds)
+
     def seconds_left(self) -> float | None:
         """Estimate the seconds to the end, by this session's speed; None before there is one.
 
-        The time before a worker was ready does not count: starting Ray and loading a model take as
+        And none while it waits for a shard: no speed says when that one ends. The time before a worker was ready does not count: starting Ray and loading a model take as
         long for a small run as for a large one.
         """
         elapsed = time.monotonic() - (self.began if self.loaded is None else self.loaded)
         done = self.weight_done + self.weight_in_flight
         gained = done - self.weight_before
-        if gained <= 0 or elapsed < _FIRST_SECONDS:
+        if gained <= 0 or elapsed < _FIRST_SECONDS or self.waits:
             return None
         return max(elapsed * (self.weight - done) / gained, 0.0)
 
@@ -186,6 +214,7 @@ class Progress:
             **asdict(self.totals),
             "slowest_shard": self.slowest[0] if self.slowest else None,
             "slowest_seconds": round(self.slowest[1], 1) if self.slowest else None,
+            "usual_seconds": None if self.usual_seconds is None else round(self.usual_seconds, 1),
             "share": round(self.share, 4),
             "seconds": round(self.seconds, 1),
             "running_seconds": None
@@ -197,7 +226,8 @@ class Progress:
 
 _STORED = (
     *("shards", "committed", "resumed", "failed"),
-    *("workers", "workers_busy", "rows_in_flight", "rows_allowed"),
+    *("workers", "workers_busy", "rows_in_flight", "rows_allowed", "is_extrapolated"),
+    *("rows_to_retry", "rows_retried", "is_retry"),
     *("weight", "weight_done", "weight_in_flight"),
 )
 

@@ -9,6 +9,7 @@ from typing import Any
 from batchrunner.analytics import CapabilityRunRef
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.totals import Totals
+from batchrunner.driver import report_text
 from batchrunner.driver.notebook_html import facts_html
 from batchrunner.driver.recording import completed_uid, ref_of
 from batchrunner.driver.run import Run
@@ -50,6 +51,8 @@ class BatchReport:
         row_error: The most frequent error of the failed rows, its place, and one of these rows;
             empty unless more rows failed than may.
         row_traceback: The traceback of the user's code for that row; may be empty.
+        shards_adopted: Number of shards that this session found written and took over: an earlier
+            one died before it had recorded them.
         ref: The batch in the analytics store; None if it is not complete, or there is no store.
         stopped: Why the session ended early; None if it did not.
     """
@@ -73,6 +76,7 @@ class BatchReport:
     stopped: StopReason | None = None
     row_error: str = ""
     row_traceback: str = ""
+    shards_adopted: int = 0
 
     @property
     def ok(self) -> bool:
@@ -98,20 +102,21 @@ class BatchReport:
         )
         return 1 if is_users else 3
 
+    def __str__(self) -> str:
+        """Return the report as a few lines, with the next command; `repr` has every field."""
+        return report_text.text(self)
+
     def _repr_html_(self) -> str:
         """Return the report as a table, for a notebook."""
-        reasons = {**self.quarantined, **{i: one.reason for i, one in self.failures.items()}}
-        failed = "\n".join(list(reasons.values())[:_SHOWN_FAILURES])
-        left_out = len(reasons) - _SHOWN_FAILURES
-        state = "done" if self.ok else f"stopped ({self.stopped})" if self.stopped else "failed"
+        failed = report_text.reasons(self)
+        left_out = len(failed) - _SHOWN_FAILURES
+        more = [f"and {left_out:,} more"] if left_out > 0 else []
         return facts_html(
-            f"{self.name}: {state}",
+            f"{self.name}: {report_text.heading(self)}",
             {
-                "shards": f"{self.shards_committed:,} of {self.shards:,} committed, {self.shards_new:,} new",
-                "rows": f"{self.rows_in:,} in, {self.rows_out:,} out, {self.rows_failed:,} failed",
-                "seconds": f"{self.seconds:,.1f}",
-                "failed": failed + (f"\nand {left_out:,} more shards" if left_out > 0 else ""),
-                "error of rows": self.row_error,
+                "next": report_text.next_line(self),
+                "failed": "\n".join([*failed[:_SHOWN_FAILURES], *more]),
+                "rows": report_text.rows(self),
                 "output": self.sink,
                 "checkpoint": self.checkpoint,
             },

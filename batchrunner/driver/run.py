@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from batchrunner.checkpoint import RunLocation
+from batchrunner.checkpoint.documents import TRIAL
 from batchrunner.driver.clearing import ClearedRuns
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.ownership import Ownership, SinkOwner
@@ -25,17 +27,26 @@ class Run(RunLocation):
         comparer: Compares source files whose time has changed with the bytes that were read from
             them.
         slicer: Cuts source files into shards.
+        trial: The option of the trial that this is, such as `--limit 3`; empty for a run itself.
     """
 
     definition: RunDefinition
     comparer: Comparer
     slicer: Slicer
+    trial: str = ""
 
     @classmethod
-    def of(cls, spec: BatchSpec, *, handed_over: Any = None, sample: Sample | None = None) -> Run:
+    def of(
+        cls,
+        spec: BatchSpec,
+        *,
+        handed_over: Any = None,
+        sample: Sample | None = None,
+        trial: str = "",
+    ) -> Run:
         """Open sink and checkpoint of *spec*; *handed_over* replaces its capability, if given.
 
-        With a *sample*, a new plan holds that much of the source only.
+        With a *sample*, a new plan holds that much of the source only. *trial* marks its record.
 
         Raises:
             StorageError: Sink or checkpoint cannot be reached.
@@ -43,12 +54,13 @@ class Run(RunLocation):
         at = RunLocation.of(spec)
         definition = RunDefinition(spec, handed_over)
         reading = Comparer.of(spec), Slicer.of(spec, sample=sample)
-        return Run(spec, at.sink, at.checkpoint, definition, *reading)
+        return Run(spec, at.sink, at.checkpoint, definition, *reading, trial)
 
     @property
     def decisive(self) -> Mapping[str, str]:
         """The fields that decide the output: their values as text, by dotted path."""
-        return self.definition.decisive
+        marked = {TRIAL: json.dumps(self.trial)} if self.trial else {}
+        return {**self.definition.decisive, **marked}
 
     @property
     def cleared(self) -> ClearedRuns:

@@ -234,8 +234,12 @@ def _word(value: Any) -> str:
 
 
 @contextmanager
-def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
+def open_session(
+    checkpoint: Checkpoint, *, stop: Stop, started_with: Mapping[str, str] | None = None
+) -> Iterator[Session]:
     """Acquire the lease, keep it renewed, and release it at the end.
+
+    *started_with* is for people: its first event has it, and nothing depends on it.
 
     Raises:
         LeaseHeldError: Another driver runs.
@@ -253,7 +257,11 @@ def open_session(checkpoint: Checkpoint, *, stop: Stop) -> Iterator[Session]:
     # If the process is ended by force, the next driver must not wait until the lease is stale.
     stop.last_act = session.end
     session.log_event(
-        "session_started", epoch=lease.epoch, pid=lease.owner.pid, host=lease.owner.host
+        "session_started",
+        epoch=lease.epoch,
+        pid=lease.owner.pid,
+        host=lease.owner.host,
+        **(started_with or {}),
     )
     try:
         yield session

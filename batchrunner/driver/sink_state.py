@@ -13,6 +13,8 @@ from batchrunner.errors import DamagedOutputError, ForeignOutputError
 from batchrunner.storage import Entry
 
 SUCCESS, MANIFEST = "_SUCCESS", "_manifest.json"
+OWNER = "_owner.json"
+"""Begins with `_`, so that readers of the output skip it."""
 RETIRED, DAMAGED = "_retired", "_damaged"
 """Folders for retired parts, and for objects whose content no record describes."""
 _PART = re.compile(r"part-\d{5,19}\..+")

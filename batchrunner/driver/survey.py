@@ -18,12 +18,12 @@ from batchrunner.driver.growth import (
 )
 from batchrunner.driver.moving import brought_here, changes_since, place_of, recorded_place
 from batchrunner.driver.overlap import list_apart
-from batchrunner.driver.ownership import OWNER
 from batchrunner.driver.plan import StoredPlan, first_generation, partition_change
 from batchrunner.driver.plan_html import plan_html
 from batchrunner.driver.run import Run
 from batchrunner.driver.sink_state import (
     MANIFEST,
+    OWNER,
     SUCCESS,
     Output,
     check_unused,
@@ -33,6 +33,7 @@ from batchrunner.driver.sink_state import (
 )
 from batchrunner.driver.source_files import Listing
 from batchrunner.driver.spec_changes import begun_anew, is_empty, is_of_code, refuse_changes
+from batchrunner.driver.trial import check_are_trials, refuse_trial
 from batchrunner.errors import DamagedOutputError, SpecChangedError
 from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import Entry
@@ -93,6 +94,18 @@ class Survey:
         grows = self.addition is not None and self.addition.changes_output
         return not any((self.pending, self.output.unadopted, self.output.retired, grows))
 
+    def __str__(self) -> str:
+        """Return the figures as one line, then what changed; `repr` has every shard."""
+        adopted = len(self.output.unadopted)
+        figures = [
+            f"plan: {len(self.plan.active):,} shards",
+            f"{len(self.output.committed):,} committed",
+            f"{adopted:,} to adopt" if adopted else "",
+            f"{len(self.pending):,} pending",
+            f"{len(self.quarantined):,} quarantined" if self.quarantined else "",
+        ]
+        return "\n".join([", ".join(filter(None, figures)), *self.accepted, *self.notes])
+
     def _repr_html_(self) -> str:
         return plan_html(self)
 
@@ -131,10 +144,15 @@ def take_survey(
     listing = list_apart(run.spec)
     # Half cleared: an early version died in a `--fresh`; the rest of the old output must go first.
     if starts_over or run.checkpoint.is_half_cleared:
-        return _of_new_run(run, listing, starts_over=_has_begun(run.checkpoint))
+        has_begun = _has_begun(run.checkpoint)
+        if run.trial:
+            check_are_trials([*run.checkpoint.ended(), *([run.checkpoint] if has_begun else [])])
+        return _of_new_run(run, listing, starts_over=has_begun)
     record = run.checkpoint.run()
     if record is None:
         return _of_new_run(run, listing)
+    if record.trial:
+        refuse_trial(record, run.checkpoint)
     return _of_begun_run(run, record, listing, accept_changes=accept_changes, retry=retry)
 
 

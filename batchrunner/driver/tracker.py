@@ -25,6 +25,7 @@ class Tracker:
         self._states = bytearray(begun.states)
         self._in_flight = InFlight()
         self._is_connected = False
+        self._took, self._weight_taken = 0.0, 0
 
     def hear(self, heartbeat: Heartbeat) -> None:
         """Take a heartbeat. The engine sends one without a worker once it waits for its workers."""
@@ -39,6 +40,8 @@ class Tracker:
 
     def commit(self, shard: int, sentinel: Sentinel) -> None:
         self._end(shard, COMMITTED)
+        self._took += sentinel.seconds
+        self._weight_taken += self._shards[shard].weight
         self._progress = self._progress.committing(self._shards[shard], sentinel)
 
     def fail(self, shard: int) -> None:
@@ -68,7 +71,13 @@ class Tracker:
         self.count_failed(failed)
         states = bytes(self._states)
         allowed = self._progress.allowed(self._policy)
-        return replace(self._progress, phase=Phase.FINISHING, states=states, rows_allowed=allowed)
+        return replace(
+            self._progress,
+            phase=Phase.FINISHING,
+            states=states,
+            rows_allowed=allowed,
+            is_extrapolated=self._is_extrapolated(),
+        )
 
     def progress(self) -> Progress:
         """Return how far the run is now."""
@@ -81,9 +90,20 @@ class Tracker:
             rows_in_flight=sum(seen.rows.values()),
             weight_in_flight=self._weight(seen, progress),
             rows_allowed=progress.allowed(self._policy),
+            is_extrapolated=self._is_extrapolated(),
             slowest=seen.slowest,
+            usual_seconds=self._usual_seconds(seen.slowest),
             states=self._states_with(seen.rows),
         )
+
+    def _is_extrapolated(self) -> bool:
+        is_whole = self._progress.committed == self._progress.shards
+        return isinstance(self._policy.max_row_errors, float) and not is_whole
+
+    def _usual_seconds(self, slowest: tuple[int, float] | None) -> float | None:
+        if slowest is None or not self._weight_taken:
+            return None
+        return self._took * self._shards[slowest[0]].weight / self._weight_taken
 
     def _phase(self) -> Phase:
         if self._progress.loaded is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
-from batchrunner.errors import InvalidSpecError
+from batchrunner.checkpoint import Checkpoint, RunRecord
+from batchrunner.errors import DamagedOutputError, ForeignOutputError, InvalidSpecError
 from batchrunner.spec import BatchSpec
 
 
@@ -49,3 +52,36 @@ def _store_of_its_own(spec: BatchSpec, uri: str) -> Any:
     if spec.called.mode != "run":  # a batch is recorded only if there is a store
         return None
     return {"uri": uri, "storage_options": spec.sink.storage_options}
+
+
+def check_are_trials(runs: Iterable[Checkpoint]) -> None:
+    """Check that a trial may remove each of *runs*: the record, written first, marks a trial.
+
+    Raises:
+        ForeignOutputError: One is a run itself, or its record is gone or damaged.
+    """
+    for run in runs:
+        record = None
+        with contextlib.suppress(DamagedOutputError):
+            record = run.run()
+        if record is None or not record.trial:
+            what = f"the run {record.name}" if record else "a run whose record is lost"
+            raise ForeignOutputError(
+                f"{run.storage.uri} is the checkpoint of {what}, which is no trial, and a trial would "
+                "remove its output.\nNothing was changed. Make the trial elsewhere, with another "
+                "--set sink.uri=...; or move what is there away."
+            )
+
+
+def refuse_trial(record: RunRecord, checkpoint: Checkpoint) -> NoReturn:
+    """Refuse to go on with a trial as if it were the run itself.
+
+    Raises:
+        ForeignOutputError: Always.
+    """
+    raise ForeignOutputError(
+        f"{checkpoint.storage.uri} is the checkpoint of a trial ({record.trial}), which took only a "
+        "part of the source.\nNothing was changed. Run the spec with its own sink; or make the trial "
+        f"again, with {record.trial}; or --fresh removes the trial's output and runs over all of the "
+        "source."
+    )

@@ -27,8 +27,8 @@ def check_columns(table: pa.Table) -> None:
     """
     if table.num_rows and not table.num_columns:
         raise SchemaError(
-            "a row without any column, which capability.batch_format: numpy cannot hand over; use "
-            "capability.batch_format: rows"
+            "a row without any column, which execution.batch_format: numpy cannot hand over; use "
+            "execution.batch_format: rows"
         )
 
 

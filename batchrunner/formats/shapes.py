@@ -36,7 +36,7 @@ class RowTable:
             SchemaError: No table can hold them.
         """
         if self.table is None:
-            raise SchemaError(f"{self.refusal}; or use capability.batch_format: rows")
+            raise SchemaError(f"{self.refusal}; or use execution.batch_format: rows")
         return self.table.slice(start - self.segment.start, stop - start)
 
 

@@ -133,6 +133,8 @@ class RunEnded:
         bytes_out: Size of all parts.
         seconds: How long this session took.
         columns: The columns of the parts and their Arrow types; empty if the parts have no types.
+        shards_adopted: Number of shards that this session found written and took over: an earlier
+            one died before it had recorded them.
     """
 
     run: RunInfo
@@ -148,6 +150,7 @@ class RunEnded:
     bytes_out: int
     seconds: float
     columns: Mapping[str, str] = field(default_factory=dict)
+    shards_adopted: int = 0
 
 
 Event = RunStarted | ShardCommitted | DeadLetterKept | RunEnded

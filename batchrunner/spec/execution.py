@@ -42,7 +42,9 @@ class ExecutionSpec(Section):
     """How the work is done, in Ray's words. Of these, only the batch format decides the output."""
 
     engine: Annotated[Literal["ray", "local"], NEUTRAL] = Field(
-        default="ray", description="`local` runs everything in this process, to debug."
+        default="ray",
+        description="`local` runs everything in this process, to debug: a row that crashes it ends "
+        "the run, and is found by the third run of the same line.",
     )
     batch_size: Annotated[Count, NEUTRAL] = Field(default=1024, description="Rows of a batch.")
     batch_format: Literal["rows", "numpy", "pandas", "pyarrow"] = Field(

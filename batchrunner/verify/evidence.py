@@ -40,6 +40,7 @@ class Evidence:
         manifest: The bytes of the manifest; None if there is none.
         places: The places of the run at the times when its documents were written.
         decisive: The recorded fields of the spec and the code that decide the output.
+        trial: The option of the trial that it is, which took a part of the source; empty for a run.
         changed: By URI, how a source file differs from the one that the run read.
     """
 
@@ -55,6 +56,7 @@ class Evidence:
     manifest: bytes | None
     places: frozenset[RunPlace] = frozenset()
     decisive: Mapping[str, str] = field(default_factory=dict)
+    trial: str = ""
     changed: Mapping[str, str] = field(default_factory=dict)
 
     def part(self, shard: Shard) -> str:
@@ -104,6 +106,7 @@ def gather(run: RunLocation) -> Evidence:
         manifest=_bytes_of(run.sink, in_sink[MANIFEST]) if MANIFEST in in_sink else None,
         places=frozenset({was, *(generation.place for generation in generations)}),
         decisive=record.decisive,
+        trial=record.trial,
     )
 
 

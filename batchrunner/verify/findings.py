@@ -123,6 +123,7 @@ class Verification:
         rows_failed: Rows that failed and were not retried with success, by their sentinels.
         left_out: Count of committed shards that `--key` or `--replay` could not compare: their source
             file changed, is gone or cannot be read.
+        trial: The option of the trial that it is, such as `--limit 3`; empty for a run itself.
     """
 
     findings: Sequence[Finding]
@@ -133,6 +134,7 @@ class Verification:
     rows_out: int = 0
     rows_failed: int = 0
     left_out: int = 0
+    trial: str = ""
 
     @property
     def ok(self) -> bool:

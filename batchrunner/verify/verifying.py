@@ -94,6 +94,7 @@ def verify_run(run: RunLocation, *, checks: Checks, watch: Watch) -> Verificatio
         rows_out=totals.rows_out,
         rows_failed=totals.rows_failed,
         left_out=len(rows.left_out),
+        trial=evidence.trial,
     )
 
 
@@ -124,6 +125,8 @@ def _notes(
         )
     elif not evidence.is_finished:
         yield "every shard is committed, but the output is not declared complete: run once more"
+    if evidence.trial:
+        yield f"a trial ({evidence.trial}): what it took of the source was checked, and no other row"
     for uri, why in sorted(evidence.changed.items()):
         yield f"{uri}: {why}"
     for uri, why in sorted(check.uncounted.items()):
@@ -183,10 +186,11 @@ def _coverage_faults(run: RunLocation, evidence: Evidence, check: ShardCheck) ->
     for shard in evidence.plan.active:
         if shard.slicing is not Slicing.DEAD_LETTERS:
             by_file[shard.uri].append(shard)
-    # With `source.limit`, the last shards end before their file does, on purpose.
-    limited = run.spec.source.limit is not None
+    # With `source.limit`, the last shards end before their file does, on purpose; the shards of a
+    # trial also leave gaps.
+    limited = run.spec.source.limit is not None or bool(evidence.trial)
     for uri, shards in by_file.items():
-        why = _gap(shards)
+        why = "" if evidence.trial else _gap(shards)
         # Shards without a gap may still end before the file does.
         if not why and not limited and (rows := check.rows_after(shards[-1])):
             why = f"{rows:,} rows come after the last shard"

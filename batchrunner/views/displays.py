@@ -54,6 +54,12 @@ def _made(mode: str) -> Display:
     return LineDisplay()
 
 
+def say_end(display: Display, text: str) -> None:
+    """Leave *text*, how the session ended, where the closed *display* has shown its progress."""
+    if isinstance(display, LineDisplay | LiveDisplay | NotebookDisplay):
+        display.end(text)
+
+
 def can_draw(stream: TextIO | None) -> bool:
     """Return whether *stream* is a terminal whose cursor can be moved."""
     if stream is None or stream.closed or not stream.isatty():

@@ -28,5 +28,9 @@ class LineDisplay:
         self._next, self._phase = self._clock() + LINE_SECONDS, progress.phase
         print(line(progress), file=self._stream, flush=True)
 
+    def end(self, text: str) -> None:
+        """Print *text* as the last line."""
+        print(text, file=self._stream, flush=True)
+
     def close(self) -> None:
         pass

@@ -79,6 +79,11 @@ class LiveDisplay:
             self._draw([])
         LiveDisplay.is_open = False
 
+    def end(self, text: str) -> None:
+        """Print *text* where the frame was. Call it after `close`."""
+        with contextlib.suppress(OSError):
+            print(text, file=self._file, flush=True)
+
     def erasing(self) -> str:
         """Stop drawing, and return the codes that erase the frame. Takes no lock: it may be held."""
         self._is_over.set()

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchrunner.driver.progress import IN_FLIGHT, Progress
+from batchrunner.driver.report_text import duration
 from batchrunner.views.progress_text import (
-    duration,
     facts,
     heading,
-    likely_rows,
     line,
-    rows_seen,
+    per_cent,
+    row_counts,
+    share,
     short,
 )
 from batchrunner.views.shard_strip import legend, strip
@@ -117,7 +118,7 @@ def _shards(scene: Scene, columns: int) -> Text:
 
 def _rows(scene: Scene, columns: int) -> Text:
     said = _said_of_rows(scene.progress, columns)
-    return _bar_line("rows", [(scene.progress.share, "green")], said, scene, columns)
+    return _bar_line("rows", [(share(scene.progress), "green")], said, scene, columns)
 
 
 def _said_of_shards(progress: Progress) -> str:
@@ -125,11 +126,9 @@ def _said_of_shards(progress: Progress) -> str:
 
 
 def _said_of_rows(progress: Progress, columns: int) -> str:
-    likely, left = likely_rows(progress), progress.seconds_left()
-    counts = short(rows_seen(progress)) + (f" of ~{short(likely)}" if likely else "")
-    share = f"{100 * progress.share:.0f}%"
-    times = [share, f"{duration(left)} left"] if left is not None else [share]
-    whole = " · ".join([counts, *times])
+    left = progress.seconds_left()
+    times = [per_cent(progress), *([f"{duration(left)} left"] if left is not None else [])]
+    whole = " · ".join([row_counts(progress), *times])
     return whole if len(whole) <= columns - _LABEL - _LEAST_BAR - 1 else " · ".join(times)
 
 
@@ -143,9 +142,9 @@ def _bar_line(
     room = _bar_cells(scene.progress, columns)
     full, empty = ("#", "-") if scene.ascii else ("━", "─")
     reached = 0
-    for share, style in pieces:
+    for part, style in pieces:
         # A piece that is there shows, however small its share.
-        cells = min(max(round(share * room), share > 0), room - reached)
+        cells = min(max(round(part * room), part > 0), room - reached)
         text.append(("~" if style == "yellow" else full) * cells, style)
         reached += cells
     text.append(empty * (room - reached) + " ", "dim")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.incarnations import WORKER_LOGS
-from batchrunner.storage import Entry
+from batchrunner.storage import Entry, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,15 @@ class LogLine:
 
     def to_dict(self) -> dict[str, str]:
         return asdict(self)
+
+
+def has_logs(storage: Storage) -> bool:
+    """Return whether a worker has printed or logged anything. Lists once.
+
+    Raises:
+        StorageError: The checkpoint in *storage* cannot be listed.
+    """
+    return any(True for _ in storage.list(WORKER_LOGS, recursive=True))
 
 
 def log_lines(checkpoint: Checkpoint, *, session: str = "") -> list[LogLine]:

@@ -11,8 +11,6 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
-import orjson
-
 from batchrunner.checkpoint import Checkpoint, Quarantine, RunRecord, Sentinel
 from batchrunner.checkpoint.lease import Lease, current_lease, lease_before
 from batchrunner.checkpoint.totals import Totals
@@ -20,6 +18,7 @@ from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.progress import COMMITTED, Phase, Progress
 from batchrunner.errors import ObjectNotFoundError
 from batchrunner.shard import Shard
+from batchrunner.views.event_logs import Event, end_in, event_log, is_readable, last_log
 
 _STUCK_SECONDS, _STUCK_TIMES = 60.0, 10
 """A shard is pointed out as stuck if it takes this long, and so many times as long as others."""
@@ -50,7 +49,8 @@ class Look:
         quarantined: Those of them that are quarantined, by id.
         damaged: What is wrong with each damaged sentinel, by shard id.
         lease: The lease of the last driver; None if there was none.
-        events: The event log of its session, with `at` as a time; empty if missing or damaged.
+        events: The event log of its session, with `at` as a time; empty if missing or damaged from the
+            start.
         now: When all this was read.
     """
 
@@ -101,8 +101,7 @@ class Look:
     @property
     def stopped(self) -> str:
         """Why the last session stopped before its work was done; empty if it did not, or did not say."""
-        ended = (event for event in self.events if event.get("action") == "session_ended")
-        return str(next(ended, {}).get("stopped") or "")
+        return str(end_in(self.events).get("stopped") or "")
 
     @property
     def stuck(self) -> str:
@@ -120,13 +119,15 @@ class Look:
         return median(took) * weights[shard] if took and shard in weights else None
 
 
-def state_of(lease: Lease | None, events: Sequence[Mapping[str, Any]], *, whole: bool) -> RunState:
+def state_of(lease: Lease | None, events: Sequence[Event], *, whole: bool) -> RunState:
     """Return the state of a run, by its lease, the *events* of its last session, and whether it is *whole*."""
-    # The last event decides, not the sentinels alone: with too many failed rows a run is not complete.
-    if whole and (not events or events[-1].get("complete")):
+    # How the session ended decides, not the sentinels alone: with too many failed rows a run is not
+    # complete.
+    end = end_in(events)
+    if whole and (end.get("complete") or not (end or is_readable(events))):
         return RunState.COMPLETE
     if lease is None or lease.released:
-        return RunState.FAILED if whole else RunState.STOPPED
+        return RunState.FAILED if whole and end else RunState.STOPPED
     if not lease.owner.is_here():
         return RunState.ELSEWHERE
     return RunState.RUNNING if lease.owner.is_alive() else RunState.INTERRUPTED
@@ -163,9 +164,11 @@ def stored_fields(facts: Mapping[str, Any], *, silent: float) -> dict[str, Any]:
     if not facts:
         return {}
     names = ("failed", "workers", "workers_busy", "rows_in_flight", "weight_in_flight")
+    optional = ("rows_allowed", "is_extrapolated", "usual_seconds")
+    retried = ("rows_to_retry", "rows_retried", "is_retry")
     running, slowest = facts.get("running_seconds"), facts.get("slowest_shard")
     return {
-        **{name: facts[name] for name in (*names, "rows_allowed") if name in facts},
+        **{name: facts[name] for name in (*names, *optional, *retried) if name in facts},
         "phase": Phase(facts.get("phase", Phase.SURVEYING)),
         "loaded": None if running is None else time.monotonic() - running - silent,
         "slowest": None if slowest is None else (slowest, facts["slowest_seconds"] + silent),
@@ -206,33 +209,10 @@ def look_at(checkpoint: Checkpoint) -> Look:
     )
 
 
-def events_of(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, Any]]:
-    """Return the events of the last session that could run shards; none if missing or damaged.
-
-    A `clean` or `verify --repair` after it has a session, too, and does not say how the run ended.
-    """
-    events = _events_of(checkpoint, lease)
-    while lease and is_housekeeping(events) and (before := lease_before(checkpoint.storage, lease)):
-        lease, events = before, _events_of(checkpoint, before)
-    return events
-
-
-def _events_of(checkpoint: Checkpoint, lease: Lease | None) -> list[dict[str, Any]]:
-    try:
-        data = checkpoint.storage.get(f"sessions/{lease.owner.session if lease else ''}.jsonl")
-    except ObjectNotFoundError:
-        return []
-    try:
-        events = [orjson.loads(line) for line in data.splitlines()]
-        return [{**event, "at": datetime.fromisoformat(event["at"])} for event in events]
-    except (ValueError, TypeError, KeyError):  # then the state follows from the records alone
-        return []
-
-
-_HOUSEKEEPING = frozenset({"cleaned", "shard_taken_back", "record_put_aside", "record_made_again"})
-
-
-def is_housekeeping(events: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether *events* are of a `clean` or a `verify --repair`, which run no shard."""
-    actions = {event.get("action") for event in events}
-    return bool(actions & _HOUSEKEEPING) and "plan_made" not in actions
+def events_of(checkpoint: Checkpoint, lease: Lease | None) -> Sequence[Event]:
+    """Return the events of the last session that could run shards; none if missing or damaged."""
+    return last_log(
+        lease,
+        lambda session: event_log(checkpoint.storage, session),
+        before=lambda later: lease_before(checkpoint.storage, later),
+    )

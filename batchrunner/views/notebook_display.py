@@ -42,6 +42,10 @@ class NotebookDisplay:
         if self._last is not None:
             self._update(line(self._last))
 
+    def end(self, text: str) -> None:
+        """Show *text* in place of the figures."""
+        self._update(text)
+
     def _update(self, text: str) -> None:
         from IPython.display import display  # there is one: `in_notebook`
 

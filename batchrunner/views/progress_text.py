@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from batchrunner.driver.progress import Phase, Progress
+from batchrunner.driver.report_text import duration
 
 PHASES = {
     Phase.SURVEYING: "reading source and checkpoint",
@@ -25,6 +28,7 @@ def line(progress: Progress) -> str:
         f"{progress.failed:,} failed" if progress.failed else "",
         f"{duration(progress.seconds)} so far",
         f"{duration(left)} left" if left is not None else "",
+        slowest(progress) if progress.waits else "",
     ]
     return ", ".join(word for word in words if word)
 
@@ -49,7 +53,7 @@ def facts(progress: Progress) -> list[str]:
     known = [
         f"{shards(progress.failed)} failed" if progress.failed else "",
         dead_letters(progress),
-        f"workers {progress.workers_busy:,}/{progress.workers:,} busy" if progress.workers else "",
+        workers(progress),
         slowest(progress),
     ]
     return [fact for fact in known if fact]
@@ -60,7 +64,17 @@ def dead_letters(progress: Progress) -> str:
     failed, allowed = progress.totals.rows_failed, progress.rows_allowed
     if allowed is None and not failed:
         return ""
-    return f"dead letters {failed:,}" + ("" if allowed is None else f" of {allowed:,} allowed")
+    about = "~" if progress.is_extrapolated else ""
+    return f"dead letters {failed:,}" + (
+        "" if allowed is None else f" of {about}{allowed:,} allowed"
+    )
+
+
+def workers(progress: Progress) -> str:
+    """Return the workers, and how many are busy once one is; empty if none was heard of."""
+    if not progress.workers_busy:
+        return f"workers {progress.workers:,}" if progress.workers else ""
+    return f"workers {progress.workers_busy:,}/{progress.workers:,} busy"
 
 
 def slowest(progress: Progress) -> str:
@@ -68,12 +82,36 @@ def slowest(progress: Progress) -> str:
     if progress.slowest is None:
         return ""
     shard, seconds = progress.slowest
-    return f"slowest: shard {shard:,}, {duration(seconds)}"
+    return f"{'waiting for' if progress.waits else 'slowest:'} shard {shard:,}, {duration(seconds)}"
 
 
 def rows_seen(progress: Progress) -> int:
     """Return how many rows have gone through the capability, in all sessions and in flight."""
     return progress.totals.rows_in + progress.rows_in_flight
+
+
+def share(progress: Progress) -> float:
+    """Return the share of the work that is done, from 0 to 1: of a retry, that of its rows."""
+    if not progress.is_retry:
+        return progress.share
+    return min(_retried(progress) / max(progress.rows_to_retry, 1), 1.0)
+
+
+def per_cent(progress: Progress) -> str:
+    """Return that share; 100% only once all is done."""
+    return f"{math.floor(100 * share(progress))}%"
+
+
+def row_counts(progress: Progress) -> str:
+    """Return the rows that are done, of those that there are."""
+    if progress.is_retry:
+        return f"{short(_retried(progress))} of {short(progress.rows_to_retry)} retried"
+    likely = likely_rows(progress)
+    return short(rows_seen(progress)) + (f" of ~{short(likely)}" if likely else "")
+
+
+def _retried(progress: Progress) -> int:
+    return min(progress.rows_retried + progress.rows_in_flight, progress.rows_to_retry)
 
 
 def likely_rows(progress: Progress) -> int | None:
@@ -88,13 +126,3 @@ def short(number: float) -> str:
             size = 1000 if name == "k" else unit
             return f"{number / size:.3g}{name}"
     return f"{number:,.0f}" if number >= 10 or number == 0 else f"{number:.2g}"
-
-
-def duration(seconds: float) -> str:
-    """Return *seconds* as short text: 42s, 3m10s, 2h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

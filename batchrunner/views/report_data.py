@@ -10,14 +10,14 @@ from typing import Any
 from batchrunner import __version__
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.totals import Totals
+from batchrunner.driver.notebook_html import facts_html
 from batchrunner.views.report_cells import ShardFacts, counts_of, shards_of
+from batchrunner.views.report_commands import CommandNames, NextStep
 from batchrunner.views.report_examples import Examples, examples_of
 from batchrunner.views.report_reading import RunFacts, read_documents
 from batchrunner.views.report_sessions import SessionFacts, sessions_of
 from batchrunner.views.report_times import Axis, axis_of, timed
 from batchrunner.views.report_verdict import (
-    CommandNames,
-    NextStep,
     RunVerdict,
     run_state,
     verdict_on,
@@ -60,14 +60,37 @@ class RunReport:
     @property
     def again(self) -> tuple[NextStep, ...]:
         """The commands for this run, whatever its state."""
-        spec, place = self.place.spec, self.place.any
+        place = self.place
         return (
-            NextStep("Go on, or see that it is done", f"batchrunner run {spec}"),
-            NextStep("Retry failed shards and rows", f"batchrunner retry --rows {spec}"),
-            NextStep("Check every byte and row", f"batchrunner verify {spec}"),
-            NextStep("List what failed", f"batchrunner errors {place}"),
-            NextStep("What the workers printed", f"batchrunner logs {place}"),
-            NextStep("Make this report again", f"batchrunner report {place}"),
+            NextStep("Go on, or see that it is done", place.on_spec("run")),
+            NextStep("Retry failed shards and rows", place.on_spec("retry --rows")),
+            NextStep("Check every byte and row", place.on_spec("verify")),
+            NextStep("List what failed", place.on_any("errors")),
+            NextStep("What the workers printed", place.on_any("logs")),
+            NextStep("Make this report again", place.on_any("report")),
+        )
+
+    def __str__(self) -> str:
+        verdict = self.verdict
+        steps = (f"next: {step.command}" for step in verdict.steps[:1])
+        return "\n".join([verdict.happened, verdict.safe, *steps])
+
+    def _repr_html_(self) -> str:
+        """Return the verdict and the totals as a table, for a notebook; `to_html` is the whole page."""
+        totals, verdict = self.totals, self.verdict
+        rows = f"{totals.rows_in:,} in, {totals.rows_out:,} out, {totals.rows_failed:,} failed"
+        return facts_html(
+            f"{self.name or 'batch'}: {verdict.state}",
+            {
+                "what happened": verdict.happened,
+                "what is safe": verdict.safe,
+                "next": "\n".join(step.command for step in verdict.steps),
+                "shards": f"{len(self.documents.sentinels):,} of {len(self.shards):,} committed",
+                "rows": rows,
+                "sessions": len(self.sessions),
+                "output": self.documents.sink,
+                "checkpoint": self.documents.uri,
+            },
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,6 +104,7 @@ class RunReport:
             "run_uid": self.run_uid,
             "checkpoint": documents.uri,
             "sink": documents.sink,
+            "started_with": dict(zip(("spec", "folder"), documents.started_with, strict=True)),
             "verdict": self.verdict.to_dict(),
             "problems": list(documents.problems),
             "totals": {"shards": len(self.shards), **asdict(self.totals)},
@@ -117,11 +141,12 @@ def run_report(checkpoint: Checkpoint, *, spec: str = "") -> RunReport:
     state = run_state(documents)
     sessions = sessions_of(documents, state=state)
     shards = shards_of(documents, sessions, state=state)
-    place = CommandNames.of(documents.uri, spec=spec)
+    place = CommandNames.of(documents, spec=spec)
     totals = Totals.of(documents.shards, documents.sentinels)
     asked = documents.asked
+    failed = examples_of(checkpoint, documents.shards, documents.sentinels)
     return RunReport(
-        verdict=verdict_on(documents, totals, counts_of(shards), place=place),
+        verdict=verdict_on(documents, totals, counts_of(shards), place=place, failed=failed),
         made=datetime.now(UTC),
         name=asked[-1].name if asked else "",
         run_uid=asked[-1].run_uid if asked else "",
@@ -130,5 +155,5 @@ def run_report(checkpoint: Checkpoint, *, spec: str = "") -> RunReport:
         totals=totals,
         sessions=sessions,
         shards=shards,
-        dead_letters=examples_of(checkpoint, documents.shards, documents.sentinels),
+        dead_letters=failed,
     )

@@ -14,6 +14,7 @@ from batchrunner.checkpoint.dead_letters import (
     dead_letters_of,
     dead_letters_under,
     kept_dead_letters,
+    one_line,
 )
 from batchrunner.checkpoint.sentinel_index import READERS
 from batchrunner.errors import DamagedOutputError
@@ -22,6 +23,8 @@ from batchrunner.views.dead_letters import ErrorGroup, groups_of, retried_shards
 
 _FILES_READ, _ROWS_READ = 500, 10_000
 """Most shards, and most rows of each, to read: 500 reads take a few seconds on S3."""
+_SHOWN = 200
+"""Most characters of an error in a sentence."""
 
 _Source = tuple[Callable[[], Iterator[dict[str, Any]]], bool]
 """What yields the dead letters of a shard, and whether the shard failed as a whole."""
@@ -46,6 +49,20 @@ class Examples:
     of_shards: int = 0
     is_cut: bool = False
     problems: tuple[str, ...] = ()
+
+    @property
+    def of_failed_shards(self) -> int:
+        """How many of the rows are of shards that failed as a whole: no total counts these."""
+        return sum(group.rows for group in self.groups if group.shard_failed)
+
+    @property
+    def main_error(self) -> str:
+        """The most frequent error, with its place in the user's code; empty for none."""
+        if not self.groups:
+            return ""
+        first = self.groups[0]
+        error = one_line(f"{first.error}: {first.message}", most=_SHOWN)
+        return ", ".join(filter(None, [error, place_in_code(first)]))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,6 +92,11 @@ def examples_of(
         is_cut=len(chosen) < len(sources) or max(rows, default=0) >= _ROWS_READ,
         problems=tuple(why for _, why in read if why),
     )
+
+
+def place_in_code(group: ErrorGroup) -> str:
+    """Return the file, without its folder, and the line that raised the error; empty for none."""
+    return group.code.rpartition("/")[2]
 
 
 def _sources(

@@ -8,11 +8,12 @@ from itertools import islice
 from batchrunner.views.dead_letters import ErrorGroup
 from batchrunner.views.report_cells import ShardState
 from batchrunner.views.report_data import RunReport
+from batchrunner.views.report_examples import place_in_code
 from batchrunner.views.report_markup import Html, cut, el
 from batchrunner.views.report_page import facts, quotation, section, table
 from batchrunner.views.report_words import share
 
-_MOST_GROUPS, _MOST_FAILED = 30, 50
+_MOST_GROUPS, _MOST_FAILED, _MOST_OPEN = 30, 50, 3
 _MESSAGE, _ROW, _TRACEBACK = 600, 1_000, 6_000
 
 
@@ -29,7 +30,7 @@ def dead_letters(report: RunReport) -> Iterator[Html]:
         [f"{left:,} rarer kinds are left out; batchrunner errors lists all."] if left > 0 else []
     )
     # Of a run that is complete, what failed is known and kept: its charts come sooner on the page.
-    most_open = 0 if report.verdict.state == "complete" else 1
+    most_open = 0 if report.verdict.state == "complete" else _MOST_OPEN
     shown = enumerate(examples.groups[:_MOST_GROUPS])
     groups = [_group(group, of=examples.rows, is_open=n < most_open) for n, group in shown]
     yield section("Rows that failed", *groups, id_="dead-letters", note=" ".join(notes))
@@ -45,8 +46,9 @@ def _group(group: ErrorGroup, *, of: int, is_open: bool) -> Html:
     head = el(
         "summary",
         el("span", f"{group.rows:,}", class_="count"),
-        el("span", el("b", cut(group.error, 200)), " ", el("bdi", cut(group.message, _MESSAGE))),
         el("span", share(group.rows, of), class_="note"),
+        el("span", el("b", cut(group.error, 200)), " ", el("bdi", cut(group.message, _MESSAGE))),
+        el("bdi", cut(place_in_code(group), 200), class_="note"),
     )
     body = [
         facts(where),

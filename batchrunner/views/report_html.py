@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from batchrunner import __version__
 from batchrunner.views.report_cells import ShardState, counts_of
 from batchrunner.views.report_charts import charts_of
+from batchrunner.views.report_commands import UNKNOWN
 from batchrunner.views.report_data import RunReport
 from batchrunner.views.report_drawing import drawing_of
 from batchrunner.views.report_failed import dead_letters, failed_shards, problems
@@ -75,10 +76,16 @@ def _totals(report: RunReport) -> Html:
     return el("section", facts(figures, class_="totals"), id="totals", aria_label="Totals")
 
 
-def _failed(report: RunReport) -> str:
+def _failed(report: RunReport) -> Html:
     allowed = report.documents.progress.get("rows_allowed")
     failed = f"{report.totals.rows_failed:,}"
-    return failed if allowed is None else f"{failed} of {allowed:,} allowed"
+    kept = report.dead_letters.of_failed_shards
+    return join(
+        [
+            failed if allowed is None else f"{failed} of {allowed:,} allowed",
+            *([" ", el("small", f"+ {kept:,} in shards that failed")] if kept else []),
+        ]
+    )
 
 
 def _sessions(report: RunReport) -> Html:
@@ -164,8 +171,8 @@ def _changes(sessions: Sequence[SessionFacts]) -> Iterator[Html]:
 def _commands(report: RunReport) -> Html:
     each = [command(step.command, label=step.label) for step in report.again]
     note = ""
-    if report.place.spec == "SPEC":
-        note = "SPEC is the file of this run's spec; its text is below."
+    if report.place.spec == UNKNOWN:
+        note = f"{UNKNOWN} is the file of this run's spec; its text is below."
     return section("Commands", *each, id_="commands", note=note)
 
 
@@ -176,6 +183,8 @@ def _run(report: RunReport) -> Html:
         ("checkpoint", documents.uri),
         ("sink", documents.sink or "unknown"),
     ]
+    spec_words, folder = documents.started_with
+    pairs += [("started with", f"{spec_words}, in {folder}")] if spec_words else []
     if asked:
         began = asked[0].created_at.replace("T", " ").partition("+")[0]
         pairs += [("begun", f"{began} UTC by {asked[0].created_by}")]

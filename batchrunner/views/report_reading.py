@@ -6,25 +6,21 @@ import contextlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, TypeVar
-
-import orjson
+from typing import TypeVar
 
 from batchrunner.checkpoint import Checkpoint, RunRecord, Sentinel
 from batchrunner.checkpoint.documents import Quarantine
 from batchrunner.checkpoint.incarnations import record_key
-from batchrunner.checkpoint.lease import Lease, current_lease
+from batchrunner.checkpoint.lease import Lease, all_leases, current_lease
 from batchrunner.checkpoint.marks import Mark, marks_left
 from batchrunner.checkpoint.plan_file import Generation
 from batchrunner.checkpoint.sentinel_index import READERS, Sentinels
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.errors import DamagedOutputError, NewerFormatError, ObjectNotFoundError
 from batchrunner.shard import Shard
-from batchrunner.views.look import is_housekeeping
+from batchrunner.views.event_logs import Event, event_log, last_log
 
 T = TypeVar("T")
-Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,7 @@ class RunFacts:
         quarantined: The quarantined shards that are not committed, by id.
         marks: What workers that are at work, or died, had taken.
         lease: The lease of the latest epoch.
-        leases: All leases, by session.
+        leases: All leases, by session; a damaged one by a stand-in.
         events: The event logs by session, as far as they can be read.
         problems: What could not be read, each with its way out.
     """
@@ -67,11 +63,21 @@ class RunFacts:
     @property
     def last_events(self) -> tuple[Event, ...]:
         """The event log of the last session that could run shards; empty if it cannot be read."""
-        # A `clean` or `verify --repair` after it has a session, too, and does not say how the run ended.
+        by_epoch = sorted(self.leases.values(), key=lambda lease: -lease.epoch)
+        return last_log(
+            self.lease,
+            lambda session: self.events.get(session, ()),
+            before=lambda later: next((one for one in by_epoch if one.epoch < later.epoch), None),
+        )
+
+    @property
+    def started_with(self) -> tuple[str, str]:
+        """The spec of the last session that names one, as its command line did, and its folder; or empty."""
         in_order = sorted(self.leases.values(), key=lambda lease: -lease.epoch)
         logs = (self.events.get(lease.owner.session, ()) for lease in in_order)
-        last = self.events.get(self.session, ())
-        return next((log for log in logs if log and not is_housekeeping(log)), last)
+        begun = (log[0] for log in logs if log and log[0].get("action") == "session_started")
+        first: Event = next((event for event in begun if event.get("spec")), {})
+        return str(first.get("spec", "")), str(first.get("folder", ""))
 
     @property
     def progress(self) -> Event:
@@ -154,31 +160,13 @@ def _asked(checkpoint: Checkpoint, problems: list[str]) -> tuple[RunRecord, ...]
 
 
 def _leases(checkpoint: Checkpoint) -> dict[str, Lease]:
-    keys = [entry.key for entry in checkpoint.storage.list("lease")]
-    with ThreadPoolExecutor(READERS) as pool:
-        found = list(pool.map(lambda key: _lease(checkpoint, key), keys))
-    return {lease.owner.session: lease for lease in found if lease}
-
-
-def _lease(checkpoint: Checkpoint, key: str) -> Lease | None:
-    with contextlib.suppress(DamagedOutputError, ObjectNotFoundError):
-        return Lease.from_bytes(checkpoint.storage.get(key))
-    return None
+    found = all_leases(checkpoint.storage, readers=READERS)
+    return {lease.owner.session: lease for lease in found}
 
 
 def _events(checkpoint: Checkpoint) -> dict[str, tuple[Event, ...]]:
-    keys = [e.key for e in checkpoint.storage.list("sessions") if e.key.endswith(".jsonl")]
+    names = (entry.key.partition("/")[2] for entry in checkpoint.storage.list("sessions"))
+    ids = [name.removesuffix(".jsonl") for name in names if name.endswith(".jsonl")]
     with ThreadPoolExecutor(READERS) as pool:
-        logs = list(pool.map(lambda key: _event_log(checkpoint, key), keys))
-    ids = [key.partition("/")[2].removesuffix(".jsonl") for key in keys]
-    return dict(zip(ids, logs, strict=True))
-
-
-def _event_log(checkpoint: Checkpoint, key: str) -> tuple[Event, ...]:
-    """Return the events under *key*; those before the first damaged one."""
-    events: list[Event] = []
-    with contextlib.suppress(ObjectNotFoundError, ValueError, TypeError, KeyError):
-        for line in checkpoint.storage.get(key).splitlines():
-            event = orjson.loads(line)
-            events.append({**event, "at": datetime.fromisoformat(event["at"])})
-    return tuple(events)
+        logs = pool.map(lambda session: event_log(checkpoint.storage, session), ids)
+        return dict(zip(ids, logs, strict=True))

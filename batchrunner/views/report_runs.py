@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from statistics import quantiles
@@ -11,9 +11,11 @@ from typing import Any
 from batchrunner.analytics import AnalyticsStore, RecordedRun
 from batchrunner.analytics.batch_records import BatchRunRecord, BatchShardRecord
 from batchrunner.analytics.comparison import compare
+from batchrunner.analytics.record import Row
 
 _MANY_ROWS = 200
 """Rows of one table from which it is summed up, not compared row by row."""
+_COUNTS = ("shards", "rows_in", "rows_out", "rows_failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class RunsReport:
         runs: The runs, in the order asked for.
         differences: The values in which they differ, by table.
         on: Columns by which records were matched; empty for all their columns of text.
-        summed_up: Tables that have too many rows to be compared one by one.
+        summed_up: Tables that are not compared one by one: those of many rows, and the shards of batches.
     """
 
     store: str
@@ -75,6 +77,18 @@ class RunsReport:
     differences: tuple[DifferentValue, ...]
     on: tuple[str, ...]
     summed_up: tuple[str, ...]
+
+    @property
+    def are_batches(self) -> bool:
+        """Whether all runs are batches, of which the totals say in what they differ."""
+        return all(run.totals for run in self.runs)
+
+    @property
+    def differing_totals(self) -> tuple[str, ...]:
+        """In what the batches differ, in words: shards, rows, spec or code."""
+        read = {name: [run.totals.get(name) for run in self.runs] for name in _COUNTS}
+        read["spec or code"] = [run.asked.get("fingerprint") for run in self.runs]
+        return tuple(name.replace("_", " ") for name, all_ in read.items() if len({*all_}) > 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as values; times are `datetime`."""
@@ -101,24 +115,24 @@ def runs_report(
     """
     runs = [store.read_run(run_uid) for run_uid in run_uids]
     many = {
-        table for run in runs for table, rows in run.records.items() if len(rows) > _MANY_ROWS
-    } | {BatchShardRecord.table_name}
+        table for run in runs for table, rows in run.records.items() if _is_many(table, rows, on)
+    }
     # What a batch has in numbers stands in the totals.
-    comparable = [_without(run, {*many, BatchRunRecord.table_name}) for run in runs]
+    without = {*many, BatchRunRecord.table_name}
     return RunsReport(
         store=store.uri,
         made=datetime.now(UTC),
         runs=tuple(_facts(run) for run in runs),
-        differences=tuple(_differences(comparable[0], comparable[1:], on=on)),
+        differences=tuple(_differences(runs[0], runs[1:], on=on, without=without)),
         on=tuple(on),
-        summed_up=tuple(sorted(many & {table for run in runs for table in run.records})),
+        summed_up=tuple(sorted(many)),
     )
 
 
-def _without(run: RecordedRun, tables: Iterable[str]) -> RecordedRun:
-    left_out = set(tables)
-    kept = {table: rows for table, rows in run.records.items() if table not in left_out}
-    return RecordedRun(run.run_uid, run.runs, kept)
+def _is_many(table: str, rows: Sequence[Row], on: Collection[str]) -> bool:
+    """Return whether *rows* are summed up. Shards always are, unless they are asked for by a column."""
+    asked = rows and any(column in rows[0] for column in on)
+    return len(rows) > _MANY_ROWS or (table == BatchShardRecord.table_name and not asked)
 
 
 def _facts(run: RecordedRun) -> RecordedFacts:
@@ -145,11 +159,15 @@ def _spread(seconds: Sequence[float]) -> tuple[float, ...]:
 
 
 def _differences(
-    first: RecordedRun, others: Sequence[RecordedRun], *, on: Collection[str]
+    first: RecordedRun,
+    others: Sequence[RecordedRun],
+    *,
+    on: Collection[str],
+    without: Collection[str],
 ) -> list[DifferentValue]:
     found: dict[tuple[str, str, str], list[Any]] = {}
     for number, other in enumerate(others, 1):
-        for one in compare(first, other, on=on):
+        for one in compare(first, other, on=on, without=without):
             if any(f"{one.column}={value}" in one.where for value in (one.first, one.second)):
                 continue  # what a record is found by, where the other run has no such record
             key = one.table, one.where, one.column

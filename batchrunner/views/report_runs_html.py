@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from batchrunner import __version__
+from batchrunner.analytics.batch_records import BatchRunRecord, BatchShardRecord
 from batchrunner.views.report_markup import Html, cut, el, join
 from batchrunner.views.report_page import command, page, section, table
 from batchrunner.views.report_runs import DifferentValue, RunsReport
@@ -57,19 +58,33 @@ def _header(report: RunsReport) -> Html:
 
 
 def _verdict(report: RunsReport) -> Html:
+    several = len(report.runs) > 1
+    said = "The others are held against the first." if several else "Name more runs to compare."
+    heading = el("h1", f"{_headline(report)}.")
+    return el("section", heading, el("p", said, class_="safe"), id="verdict", class_="verdict busy")
+
+
+def _headline(report: RunsReport) -> str:
     capabilities = list(dict.fromkeys(run.capability_id for run in report.runs))
     of = capabilities[0] if len(capabilities) == 1 else f"{len(capabilities)} capabilities"
-    count = len(report.runs)
-    happened = f"{count:,} runs of {cut(of, 200)}" if count > 1 else f"One run of {cut(of, 200)}"
-    found = len(report.differences)
-    values = (
-        f"{counted(found, 'value')} of their records differ{'' if found != 1 else 's'}"
-        if count > 1
-        else ""
-    )
-    said = "The others are held against the first." if count > 1 else "Name more runs to compare."
-    heading = el("h1", f"{happened}{'; ' if values else ''}{values}.")
-    return el("section", heading, el("p", said, class_="safe"), id="verdict", class_="verdict busy")
+    count, found = len(report.runs), len(report.differences)
+    if count == 1:
+        return f"One run of {cut(of, 200)}"
+    parts = [f"{count:,} {'batches' if report.are_batches else 'runs'} of {cut(of, 200)}"]
+    if report.are_batches:
+        parts.append(_of_totals(report))
+    # Of batches that recorded nothing else, "0 values differ" would deny what the totals show.
+    if found or not report.are_batches:
+        differ = "differ" if found != 1 else "differs"
+        parts.append(f"{counted(found, 'value')} of their records {differ}")
+    return "; ".join(parts)
+
+
+def _of_totals(report: RunsReport) -> str:
+    *most, last = report.differing_totals or ("",)
+    if not last:
+        return "as many shards and rows, and the same spec and code"
+    return f"they differ in {', '.join(most)} and {last}" if most else f"they differ in {last}"
 
 
 def _totals(report: RunsReport) -> Html:
@@ -79,12 +94,15 @@ def _totals(report: RunsReport) -> Html:
         ["recorded, UTC", *(day_and_time(run.created_at.timestamp()) for run in report.runs)],
     ]
     for name in dict.fromkeys(name for run in report.runs for name in run.asked):
-        texts = (cut(run.asked.get(name, "-"), _VALUE) for run in report.runs)
-        rows.append([_NAMES.get(name, name), *(el("bdi", text) for text in texts)])
-    for name, shown in _TOTALS.items():
+        texts = (run.asked.get(name, "-") for run in report.runs)
+        shown = _name if name == "fingerprint" else _text
+        rows.append([_NAMES.get(name, name), *map(shown, texts)])
+    for name, written in _TOTALS.items():
         values = [run.totals.get(name) for run in report.runs]
         if any(value is not None for value in values):
-            rows.append([_NAMES.get(name, name.replace("_", " ")), *_against_first(values, shown)])
+            rows.append(
+                [_NAMES.get(name, name.replace("_", " ")), *_against_first(values, written)]
+            )
     for number, name in enumerate(("shard seconds, median", "95th percentile", "slowest shard")):
         spread = [run.shard_seconds[number] if run.shard_seconds else None for run in report.runs]
         if any(value is not None for value in spread):
@@ -94,9 +112,14 @@ def _totals(report: RunsReport) -> Html:
     return section("Totals", whole, id_="totals")
 
 
-def _name(run_uid: str) -> Html:
-    short = run_uid if len(run_uid) <= 18 else f"{run_uid[:8]}…{run_uid[-8:]}"
-    return el("bdi", short, title=run_uid)
+def _text(text: str) -> Html:
+    return el("bdi", cut(text, _VALUE))
+
+
+def _name(hash_: str) -> Html:
+    """Return a uid or a hash, shortened; the whole of it is shown under the pointer."""
+    short = hash_ if len(hash_) <= 18 else f"{hash_[:8]}…{hash_[-8:]}"
+    return el("bdi", short, title=hash_)
 
 
 def _against_first(values: list[Any], shown: Callable[[float], str]) -> Iterator[Html]:
@@ -127,13 +150,23 @@ def _differences(report: RunsReport) -> Iterator[Html]:
         rows = [_row(one) for one in group]
         whole = table(heads, rows, label=f"Differences in {name}", numbers=range(2, len(heads)))
         yield section(f"Differences in {name}", whole, id_=f"table-{name}")
-    notes = (
-        [f"{left:,} more values differ; batchrunner runs compare lists all."] if left > 0 else []
-    )
-    if report.summed_up:
-        notes.append(f"Too many rows to compare one by one: {', '.join(report.summed_up)}.")
-    if notes:
+    if notes := [*_left_out(report, left)]:
         yield section("Left out", *(el("p", note) for note in notes), id_="left-out")
+
+
+def _left_out(report: RunsReport, values: int) -> Iterator[str]:
+    if values > 0:
+        yield f"{values:,} more values differ; batchrunner runs compare lists all."
+    shards = BatchShardRecord.table_name
+    if many := [table for table in report.summed_up if table != shards]:
+        yield f"Too many rows to compare one by one: {', '.join(many)}."
+    if any(BatchRunRecord.table_name in run.records for run in report.runs):
+        yield "batch_runs: the totals above show it; batchrunner runs compare lists each value."
+    if shards in report.summed_up:
+        yield (
+            "batch_shards: shards are not compared one by one; batchrunner runs compare matches them "
+            "by their parts."
+        )
 
 
 def _row(one: DifferentValue) -> list[str]:

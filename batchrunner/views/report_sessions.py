@@ -10,7 +10,7 @@ from typing import Any
 from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.lease import Lease
 from batchrunner.spec.fingerprint import differences
-from batchrunner.views.look import is_housekeeping
+from batchrunner.views.event_logs import end_in, is_housekeeping, is_readable
 from batchrunner.views.report_reading import Event, RunFacts
 
 _UNKNOWN_EPOCH = 1 << 60
@@ -65,7 +65,8 @@ def sessions_of(documents: RunFacts, *, state: str) -> tuple[SessionFacts, ...]:
 def _of_run(documents: RunFacts) -> set[str]:
     """Return the sessions of the current run: leases and event logs are shared by all of a checkpoint."""
     committed = {sentinel.session for sentinel in documents.sentinels.values()}
-    known = {*documents.events, *documents.leases, *committed}
+    owners = {id_ for id_, lease in documents.leases.items() if lease.owner.is_known}
+    known = {*documents.events, *owners, *committed}
     if not documents.asked:
         return known
     created = datetime.fromisoformat(documents.asked[0].created_at).timestamp()
@@ -78,7 +79,11 @@ def _silent(documents: RunFacts, others: Collection[str]) -> set[str]:
     """Return the sessions that died before they saved an event, and claimed no epoch before *others* did."""
     epochs = [documents.leases[one].epoch for one in others if one in documents.leases]
     since = min(epochs, default=documents.lease.epoch if documents.lease else 0)
-    silent = (lease for one, lease in documents.leases.items() if not documents.events.get(one))
+    silent = (
+        lease
+        for one, lease in documents.leases.items()
+        if lease.owner.is_known and not documents.events.get(one)
+    )
     return {lease.owner.session for lease in silent if lease.epoch >= since}
 
 
@@ -138,14 +143,15 @@ def _kind(events: Sequence[Event]) -> str:
 
 def _end(events: Sequence[Event], lease: Lease | None, *, state: str) -> tuple[str, bool]:
     """Return how a session ended, and whether it was killed; *state* is the run's, in its last session."""
-    ended = next((e for e in reversed(events) if e.get("action") == "session_ended"), None)
-    if ended is not None:
+    if ended := end_in(events):
         return _end_of(ended), False
     if state.startswith("running"):
         return state, False
+    if not is_readable(events) and not (lease and not lease.released):
+        return "unknown: its event log is gone", False
     if lease is not None and lease.released:
         return ("done" if _kind(events) != "run" else "ended by an error, or by force"), False
-    return ("killed", True) if events or lease else ("unknown: its event log is gone", False)
+    return "killed", True
 
 
 def _end_of(event: Event) -> str:

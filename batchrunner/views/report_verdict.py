@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.session import StopReason
+from batchrunner.views.event_logs import end_in
 from batchrunner.views.look import state_of
 from batchrunner.views.report_cells import ShardState
+from batchrunner.views.report_commands import CommandNames, NextStep
+from batchrunner.views.report_examples import Examples
 from batchrunner.views.report_reading import RunFacts
 from batchrunner.views.report_words import counted
 
 DAMAGED = "damaged"
 _KEPT = "Committed parts are never touched again: the next session keeps them and makes the rest."
-
-
-@dataclass(frozen=True, slots=True)
-class NextStep:
-    """A command, and when to run it."""
-
-    label: str
-    command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +42,6 @@ class RunVerdict:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class CommandNames:
-    """How commands name a run.
-
-    Attributes:
-        spec: The spec, as it is written on a command line; `SPEC` if only the checkpoint is known.
-        any: What `status`, `errors`, `logs` and `report` take: the spec, or the checkpoint.
-    """
-
-    spec: str
-    any: str
-
-    @classmethod
-    def of(cls, uri: str, *, spec: str = "") -> CommandNames:
-        """Return the names of the run with the checkpoint at *uri*; *spec* is written for a shell."""
-        return cls(spec or "SPEC", spec or shlex.quote(uri))
-
-
 def run_state(documents: RunFacts) -> str:
     """Return the state of the run, as `status` calls it; damaged if documents cannot be read."""
     if documents.problems:
@@ -80,11 +56,16 @@ def _is_empty(documents: RunFacts) -> bool:
 
 
 def verdict_on(
-    documents: RunFacts, totals: Totals, counts: Mapping[ShardState, int], *, place: CommandNames
+    documents: RunFacts,
+    totals: Totals,
+    counts: Mapping[ShardState, int],
+    *,
+    place: CommandNames,
+    failed: Examples,
 ) -> RunVerdict:
     """Return the verdict on the run, whose rows are *totals* and whose shards are *counts*."""
     state = run_state(documents)
-    case = _Case(documents, totals, counts, place)
+    case = _Case(documents, totals, counts, place, failed)
     happened, safe = case.said_of(state)
     steps = tuple(case.steps(state))
     return RunVerdict(state, case.tone(state), happened, safe, steps)
@@ -96,6 +77,7 @@ class _Case:
     totals: Totals
     counts: Mapping[ShardState, int]
     place: CommandNames
+    failed: Examples
 
     @property
     def committed(self) -> int:
@@ -108,12 +90,16 @@ class _Case:
     @property
     def stopped(self) -> str:
         """Why the last session stopped; empty if it did not say."""
-        ended = (e for e in self.documents.last_events if e.get("action") == "session_ended")
-        return str(next(ended, {}).get("stopped") or "")
+        return str(end_in(self.documents.last_events).get("stopped") or "")
 
     @property
     def progress(self) -> str:
         return f"{self.committed:,} of {counted(self.shards, 'shard')} committed"
+
+    @property
+    def why(self) -> str:
+        """The most frequent error of rows, after a colon; empty for none."""
+        return f": {self.failed.main_error}" if self.failed.main_error else ""
 
     def tone(self, state: str) -> str:
         if state == "complete":
@@ -172,22 +158,29 @@ class _Case:
     def _stopped(self) -> tuple[str, str]:
         failed = self.counts[ShardState.FAILED]
         if self.stopped == StopReason.ROW_ERRORS:
-            return (
-                f"Stopped because too many rows failed ({self.totals.rows_failed:,}): {self.progress}.",
-                _KEPT,
-            )
+            return self._too_many(), _KEPT
         if self.stopped:
             return f"Stopped ({self.stopped}): {self.progress}.", _KEPT
         if failed:
             return f"Failed: {counted(failed, 'shard')} failed; {self.progress}.", _KEPT
         return f"Ended early: {self.progress}.", _KEPT
 
+    def _too_many(self) -> str:
+        # The totals count committed shards alone; where each shard fails, they have none of the rows.
+        kept = self.failed.of_failed_shards
+        whose = f", {kept:,} of them in shards that failed" if kept else ""
+        head = (
+            "because too many rows failed" if self.totals.rows_out else "with no row in the output"
+        )
+        rows = counted(self.totals.rows_failed + kept, "row")
+        return f"Stopped, {head} ({rows} failed{whose}){self.why}; {self.progress}."
+
     def _failed(self) -> tuple[str, str]:
         rows = f"{self.totals.rows_failed:,} of {counted(self.totals.rows_in, 'row')}"
         return (
             (
                 f"Failed: every shard is committed, but {rows} failed, which is more than "
-                "errors.max_row_errors allows."
+                f"errors.max_row_errors allows{self.why}."
             ),
             (
                 "The output is not declared complete. The rows that did not fail are in its parts, the "
@@ -208,36 +201,36 @@ class _Case:
         )
 
     def steps(self, state: str) -> Iterator[NextStep]:
-        spec, place = self.place.spec, self.place.any
+        place = self.place
         if state == DAMAGED:
-            yield NextStep("See the damage", f"batchrunner verify {spec}")
+            yield NextStep("See the damage", place.on_spec("verify"))
             yield NextStep(
-                "Take back what is damaged, make the rest", f"batchrunner verify --repair {spec}"
+                "Take back what is damaged, make the rest", place.on_spec("verify --repair")
             )
         elif state == "complete":
             if self.totals.rows_failed:
-                yield NextStep("See the rows that failed", f"batchrunner errors {place}")
-                yield NextStep("After a fix, retry them", f"batchrunner retry --rows {spec}")
+                yield NextStep("See the rows that failed", place.on_any("errors"))
+                yield NextStep("After a fix, retry them", place.on_spec("retry --rows"))
             else:
-                yield NextStep("Check every byte and row", f"batchrunner verify {spec}")
+                yield NextStep("Check every byte and row", place.on_spec("verify"))
         elif state == "running":
-            yield NextStep("Follow it", f"batchrunner status --watch {place}")
+            yield NextStep("Follow it", place.on_any("status --watch"))
         elif state.startswith("running"):
-            yield NextStep("Look again", f"batchrunner status {place}")
+            yield NextStep("Look again", place.on_any("status"))
             yield NextStep(
-                "If it is dead, take over (waits 30 s to see that)", f"batchrunner run {spec}"
+                "If it is dead, take over (waits 30 s to see that)", place.on_spec("run")
             )
         else:
             yield from self._ways_on(state)
 
     def _ways_on(self, state: str) -> Iterator[NextStep]:
-        spec, place = self.place.spec, self.place.any
+        place = self.place
         if state == "failed" or self.stopped == StopReason.ROW_ERRORS:
-            yield NextStep("See the rows that failed", f"batchrunner errors {place}")
-            yield NextStep("After a fix, retry them", f"batchrunner retry --rows {spec}")
+            yield NextStep("See the rows that failed", place.on_any("errors"))
+            yield NextStep("After a fix, retry them", place.on_spec("retry --rows"))
         elif self.counts[ShardState.FAILED]:
-            yield NextStep("See what failed", f"batchrunner errors {place}")
+            yield NextStep("See what failed", place.on_any("errors"))
             again = "retry" if self.documents.quarantined else "run"
-            yield NextStep("After a fix, go on", f"batchrunner {again} {spec}")
+            yield NextStep("After a fix, go on", place.on_spec(again))
         else:
-            yield NextStep("Go on", f"batchrunner run {spec}")
+            yield NextStep("Go on", place.on_spec("run"))

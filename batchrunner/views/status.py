@@ -135,6 +135,8 @@ def next_command(look: Look, *, place: str, spec: str) -> str:
         return f"batchrunner errors {place}"
     if look.state is RunState.COMPLETE:
         return f"batchrunner verify {spec}"
+    if look.record.trial:  # SPEC, since this sink is the trial's
+        return f"batchrunner run {look.record.trial} SPEC"
     # `run` is safe also where the driver may be alive: it waits, and takes over only from a dead one.
     return f"batchrunner run {spec}"
 

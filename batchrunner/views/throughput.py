@@ -36,10 +36,16 @@ class Throughput:
             self._samples.popleft()
 
     def per_second(self) -> float | None:
-        """Return the rows a second over the last ten seconds; None until there are two samples."""
+        """Return the rows a second over the last ten seconds.
+
+        None until there are two samples, and in the first ten seconds until a row came: what a
+        driver stores every few seconds stands still between two looks.
+        """
         if len(self._samples) < 2:
             return None
-        last_at, last = self._samples[-1]
+        (first_at, first), (last_at, last) = self._samples[0], self._samples[-1]
+        if last <= first and last_at - first_at < _NOW_SECONDS:
+            return None
         since = [s for s in self._samples if s[0] >= last_at - _NOW_SECONDS]
         at, rows = since[0] if len(since) > 1 else self._samples[-2]
         return max(0, last - rows) / (last_at - at)

@@ -140,8 +140,7 @@ def exit_code(look: Look) -> int:
     """Return the exit code for a run that was looked at and that no driver runs."""
     if look.state is RunState.COMPLETE:
         return 0
-    stopped = look.events[-1].get("stopped") if look.events else None
     failed = look.state is RunState.FAILED or look.quarantined
-    if failed or stopped == StopReason.ROW_ERRORS:
+    if failed or look.stopped == StopReason.ROW_ERRORS:
         return ShardFailedError.exit_code
     return RunStoppedError.exit_code

@@ -19,6 +19,7 @@ Listener = Callable[[str], None]
 _FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 _listeners: list[Listener] = []
+_streams: list[_CapturedStream] = []
 _lock = threading.RLock()
 
 
@@ -129,12 +130,25 @@ def _install() -> None:
     logger.
     """
     if sys.stdout is not None:
-        sys.stdout = _CapturedStream(sys.stdout)
+        sys.stdout = _captured(sys.stdout)
     if sys.stderr is not None:
-        sys.stderr = _CapturedStream(sys.stderr)
+        sys.stderr = _captured(sys.stderr)
     name_levels()
     if logging.getLogger().handlers:
         logging.getLogger().addHandler(_root_handler)
+
+
+def _captured(stream: TextIO) -> _CapturedStream:
+    """Return the stream that captures *stream*: each time the same one, which is never freed.
+
+    `print` does not own the `sys.stdout` that it writes to. If the last reference to it went while
+    another thread, such as a hook's, prints, the interpreter would crash.
+    """
+    known = next((one for one in _streams if one.stream is stream), None)
+    if known is None:
+        known = _CapturedStream(stream)
+        _streams.append(known)
+    return known
 
 
 def _uninstall() -> None:

@@ -134,7 +134,7 @@ class IsolatedCaller:
         if kind == "late":
             self.close()
             raise CallTimedOutError(
-                f"the call took more than {self._timeout:g} s, see execution.batch_timeout"
+                f"the call took more than {self._timeout:g} s, see errors.batch_timeout"
             )
         if kind == "raised":
             error = CallRaisedError(*answer)

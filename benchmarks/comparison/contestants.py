@@ -26,7 +26,7 @@ class Contestant:
         is_table: Whether the output is a Delta table, and not a folder of files.
         scenarios: Those that it takes part in; by default, all.
         packages: Whose versions decide what it does.
-        in_readme: Whether it has a column in the README's table.
+        in_summary: Whether it has a column in the first table of the page.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Contestant:
     is_table: bool = False
     scenarios: Sequence[str] = ()
     packages: Sequence[str] = ("ray",)
-    in_readme: bool = False
+    in_summary: bool = False
 
 
 _OF_APPENDERS = ("nothing", "again", "bad row", "bad row, fixed", "killed")
@@ -54,7 +54,7 @@ CONTESTANTS = (
         settings="Defaults, on Ray.",
         fixed="-m batchrunner retry --rows spec.yaml",
         packages=("batchrunner", "ray"),
-        in_readme=True,
+        in_summary=True,
     ),
     Contestant(
         name="Ray Data",
@@ -69,7 +69,7 @@ CONTESTANTS = (
         files="ray_data.py",
         settings="write_json(mode='overwrite'), so that a second run replaces the first one's output.",
         tolerant="ray_data.py overwrite tolerant",
-        in_readme=True,
+        in_summary=True,
     ),
     Contestant(
         name="Ray Data, CheckpointConfig",
@@ -77,7 +77,7 @@ CONTESTANTS = (
         files="ray_data.py ray_data_checkpoint.py",
         settings="With delete_checkpoint_on_success=False, so that a finished run stays finished.",
         tolerant="ray_data_checkpoint.py json tolerant",
-        in_readme=True,
+        in_summary=True,
     ),
     Contestant(
         name="Ray Data, CheckpointConfig, Parquet",
@@ -94,7 +94,7 @@ CONTESTANTS = (
         settings="LocalPipelineExecutor with 50 tasks and 2 workers.",
         python="theirs",
         packages=("datatrove",),
-        in_readme=True,
+        in_summary=True,
     ),
     Contestant(
         name="Daft",
@@ -124,6 +124,6 @@ CONTESTANTS = (
         more="daft_checkpoint.py second",
         is_table=True,
         packages=("daft", "ray", "deltalake", "pyiceberg"),
-        in_readme=True,
+        in_summary=True,
     ),
 )

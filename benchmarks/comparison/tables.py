@@ -1,7 +1,7 @@
 """The tables of the README and of the page on the comparison: `python -m benchmarks.comparison.tables`.
 
-They stand between `<!-- comparison -->` and `<!-- /comparison -->`, and `<!-- comparison in full -->`
-likewise; nothing in them is written by hand.
+They stand between `<!-- comparison -->` and `<!-- /comparison -->`, `<!-- comparison in short -->` and
+`<!-- comparison in full -->` likewise; nothing in them is written by hand.
 """
 
 from __future__ import annotations
@@ -20,15 +20,32 @@ CHECKOUT = Path(__file__).parents[2]
 RESULTS = CHECKOUT / "benchmarks" / "results" / "comparison.json"
 PAGES = (CHECKOUT / "README.md", CHECKOUT / "docs" / "explanation" / "comparison.md")
 _IN_SUMMARY = ("bad row", "bad row, fixed", "killed", "again", "new file", "code", "killed, code")
+_IN_SHORT = ("bad row", "killed", "new file", "code", "killed, code")
+_COLUMNS_IN_SHORT = (
+    "batchrunner",
+    "Ray Data, CheckpointConfig",
+    "datatrove",
+    "Daft, checkpoint",
+)
 _REFUSED = 4
 
 Results = Mapping[str, Any]
 Outcome = Mapping[str, Any]
 
 
+def in_short(results: Results) -> str:
+    """Return the table of the README, to be read in ten seconds: what came of it, and no counts."""
+    outcomes = {one["name"]: one["outcomes"] for one in results["contestants"]}
+    rows = [
+        [TITLES[key], *(_short(_summed(outcomes[name], key)) for name in _COLUMNS_IN_SHORT)]
+        for key in _IN_SHORT
+    ]
+    return _table(["", *_COLUMNS_IN_SHORT], rows)
+
+
 def summary(results: Results) -> str:
-    """Return the table of the README: a column for each contestant that it names."""
-    named = [one.name for one in CONTESTANTS if one.in_readme]
+    """Return the first table of the page: a column for each contestant that can resume, or is safe."""
+    named = [one.name for one in CONTESTANTS if one.in_summary]
     columns = [one for one in results["contestants"] if one["name"] in named]
     rows = [
         [TITLES[key], *(_summed(one["outcomes"], key) for one in columns), READ.get(key, "")]
@@ -49,13 +66,16 @@ def in_full(results: Results) -> str:
 
 def filled(page: str, results: Results) -> str:
     """Return *page* with what belongs between its markers."""
-    for name, made in (("comparison", summary), ("comparison in full", in_full)):
+    for name, made in _MADE.items():
         between = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         text = made(results)
         page = re.sub(
             between, lambda mark, text=text: mark[1] + text + mark[2], page, flags=re.DOTALL
         )
     return page
+
+
+_MADE = {"comparison in short": in_short, "comparison": summary, "comparison in full": in_full}
 
 
 def main() -> None:
@@ -96,6 +116,13 @@ def _summed(outcomes: Mapping[str, Outcome], key: str) -> str:
     text = _verdict(outcomes[key], key)
     tolerant = outcomes.get("bad row, tolerant") if key == "bad row" else None
     return f"{text}; with its option to go on: {_verdict(tolerant, key)}" if tolerant else text
+
+
+def _short(text: str) -> str:
+    """Leave out what is in the full table: counts beside a verdict, and which rows are lacking."""
+    text = re.sub(r"; [\d,]+ (computed again|rows missing)", "", text)
+    text = re.sub(r"[\d,]+ rows of the old code, [\d,]+ of the new", "old and new code mixed", text)
+    return text.replace("; nothing is changed", "").replace("goes on: each", "each")
 
 
 def _verdict(outcome: Outcome, key: str) -> str:

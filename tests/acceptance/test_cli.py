@@ -337,3 +337,21 @@ def test_a_checkpoint_in_a_bucket_is_read_without_its_spec(job, seaweedfs, prefi
 
         assert (said.returncode, same.returncode) == (0, 0), said.stderr
         assert said.stdout == same.stdout
+
+
+def test_the_logs_are_pointed_out_only_where_there_are_some(tmp_path):
+    """Pasted after each run with a failed row, that line printed nothing."""
+    a_source(tmp_path / "in")
+    silent, noisy = (
+        "def cap(rows):\n    raise ValueError",
+        "def cap(rows):\n    print(1)\n    raise ValueError",
+    )
+    said = {}
+    for name, code in (("silent", silent), ("noisy", noisy)):
+        (tmp_path / f"{name}.py").write_text(code)
+        a_spec_file(tmp_path, capability=f"{name}:cap", sink=name)
+        said[name] = batchrunner("run", "spec.yaml", cwd=tmp_path).stderr
+
+    assert "batchrunner errors" in said["silent"]
+    assert "batchrunner logs" not in said["silent"]
+    assert "batchrunner logs" in said["noisy"]

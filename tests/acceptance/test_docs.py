@@ -1,8 +1,8 @@
 r"""What the documentation says is what happens: its blocks are run, its specs are checked.
 
-Each page is pasted, block by block, into an empty folder by a reader (`docs_reader.py`). The words
+Each page is pasted, block by block, into one shell by a reader (`docs_reader.py`). The words
 behind a block's language say what is done with it: `file=NAME` writes it, `run` runs it (`exit=N`:
-and expects that code; `in=FOLDER`: where a block before it went by `cd`), `check` reads it as a spec or as the options of a job backend, `output` has
+and expects that code), `check` reads it as a spec or as the options of a job backend, `output` has
 lines that the block before printed, where numbers may differ and … stands for anything. Bash and
 Python without such a word do not occur: what cannot be run here is `text`, and YAML is parsed.
 """
@@ -83,11 +83,11 @@ def paste(page, reader, folder):
     for language, words, text in blocks(page):
         options = dict(word.partition("=")[::2] for word in words)
         if "file" in options:
-            (folder / options["file"]).write_text(text)
+            reader.write(options["file"], text, folder)
         if "check" in options:
             check(language, text)
         if "run" in options:
-            done = reader.run(language, text, folder / options.get("in", ""))
+            done = reader.run(language, text, folder)
             before = done.stdout
             assert done.returncode == int(options.get("exit", 0)), f"{text}\n{before}"
         if "output" in options:
@@ -162,6 +162,15 @@ def anchors(page):
     text = _BLOCK.sub("", page.read_text())
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", one.strip().lower()).replace(" ", "-") for one in headings}
+
+
+def test_no_page_stands_in_the_navigation_of_the_site_twice():
+    """A reader who meets a title again asks which of the two is right."""
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    pages = re.findall(r"[\w/-]+\.md$", navigation, re.MULTILINE)
+
+    assert len(pages) > 40
+    assert sorted(set(pages)) == sorted(pages)
 
 
 def test_the_reference_is_what_the_code_says():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -75,7 +76,7 @@ def test_json_holds_every_character_as_it_is(harmful):
     assert HARM in {dead_letter["message"] for dead_letter in dead_letters}
 
 
-def on_a_terminal(*arguments, cwd, columns, **environment):
+def on_a_terminal(*arguments, cwd, columns, code=0, **environment):
     """Stdout and stderr of the command, on a terminal of so many columns."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -95,7 +96,7 @@ def on_a_terminal(*arguments, cwd, columns, **environment):
             pass
         os.close(ours)
         stderr = process.stderr.read()
-        assert process.wait(PATIENCE) == 0, stderr
+        assert process.wait(PATIENCE) == code, stderr
     return said.decode().replace("\r\n", "\n"), stderr
 
 
@@ -136,3 +137,42 @@ def test_csv_on_a_terminal_steers_nothing(harmful):
 
     assert "message" in shown
     assert {char for char in shown if not char.isprintable()} == {"\n"}
+
+
+@pytest.mark.parametrize("what", [[], ["--rows"]])
+def test_on_a_narrow_terminal_each_failure_has_what_is_needed_to_mend_it(tmp_path, what):
+    """A table has no room for it at 80 columns: the line of the code was cut away."""
+    (tmp_path / "refusing.py").write_text(CAPABILITY)
+    (tmp_path / "in").mkdir()
+    row = json.dumps({"text": "no such colour", "more": "x" * 200})
+    (tmp_path / "in" / "rows.jsonl").write_text(row + "\n")
+    a_spec_file(tmp_path, capability="refusing:refuse")
+    batchrunner("run", "spec.yaml", cwd=tmp_path)
+
+    shown, said = on_a_terminal("errors", *what, "spec.yaml", cwd=tmp_path, columns=80)
+
+    heading, code, where, example = shown.splitlines()
+    assert "ValueError: no such colour" in heading
+    assert (code.split()[0], code.endswith("/refusing.py:5")) == ("code", True)
+    assert where.endswith("in/rows.jsonl, byte 0")
+    assert (example.split()[0], example[-1], len(example)) == ("row", "…", 80)
+    assert '{"text": "no such colour"' in example
+    assert "no room for" not in said
+
+
+def test_the_checklist_fits_the_terminal_and_ends_with_the_next_line(tmp_path):
+    """`packag/e`: at 80 columns the terminal broke the words."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "rows.jsonl").write_text('{"id": 1}\n')
+    capability = "a_module_that_is_not_there_and_has_a_name_of_many_words:function"
+    a_spec_file(tmp_path, capability=capability)
+
+    shown, said = on_a_terminal("doctor", "spec.yaml", cwd=tmp_path, columns=80, code=3)
+
+    lines = re.sub(r"\x1b\[\d*m", "", shown).splitlines()
+    assert "1 file, 10 bytes" in " ".join(" ".join(lines).split())
+    words = [line[24:] for line in lines]
+    assert [text for text in words if len(text) > 80 - 24 and " " in text] == []
+    assert said.splitlines()[-1] == (
+        "next: mend what fails, as its line says, then batchrunner doctor spec.yaml"
+    )

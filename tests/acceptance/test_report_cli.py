@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -85,6 +86,26 @@ def test_it_needs_neither_source_nor_sink_nor_the_code(job):
 
     assert report["verdict"]["state"] == "interrupted"
     assert report["totals"]["rows_out"] > 0
+
+
+def test_a_checkpoint_alone_gives_lines_to_paste(tmp_path):
+    """The session noted which spec it was started with, where; a trial leaves no such note."""
+    write_jsonl(tmp_path / "in/in.jsonl", rows(0, 4))
+    a_spec_file(tmp_path, tags={"for": "Ada"})
+    assert batchrunner("run", "spec.yaml", "--set", "tags.at=home", cwd=tmp_path).returncode == 0
+    assert batchrunner("run", "spec.yaml", "--limit", "2", cwd=tmp_path).returncode == 0
+
+    whole = values(tmp_path, "out/_checkpoint")
+    trial = values(tmp_path, next(str(p) for p in tmp_path.glob("_trial*/_checkpoint")))
+
+    folder = shlex.quote(str(tmp_path))
+    line = f"cd {folder} && batchrunner verify spec.yaml --set tags.at=home"
+    assert whole["verdict"]["steps"][0]["command"] == line
+    assert whole["started_with"] == {
+        "spec": "spec.yaml --set tags.at=home",
+        "folder": str(tmp_path),
+    }
+    assert trial["verdict"]["steps"][0]["command"] == "batchrunner verify SPEC"
 
 
 def test_a_report_changes_nothing(job):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 
 from batchrunner.analytics import CompletedRun, open_store
+from batchrunner.analytics.batch_records import BatchRunRecord
 from batchrunner.runner import BatchRunner
 from batchrunner.views.report_data import run_report
 from batchrunner.views.report_runs import runs_report
@@ -40,6 +42,7 @@ def written(folder):
         "damaged": _damaged(folder),
         "hostile": _hostile(folder),
         "runs": _runs(folder),
+        "batches": _batches(folder),
     }
     for name, report in reports.items():
         (folder / f"{name}.html").write_text(report.to_html(), "utf-8")
@@ -78,7 +81,23 @@ def _runs(folder):
     return runs_report(store, ["run-0", "run-1"])
 
 
-NAMES = ["resumed", "empty", "begun", "old", "damaged", "hostile", "runs"]
+def _batches(folder):
+    """Two batches, with hashes and URIs as long as they are."""
+    store = open_store(str(folder / "batches"))
+    uids = [letter * 64 for letter in "ab"]
+    for uid in uids:
+        store.write([CompletedRun(uid, "nightly", records=[_batch(uid)])])
+    return runs_report(store, uids)
+
+
+def _batch(uid):
+    places = {"source_uri": "s3://lake/crawl/2026", "sink_uri": f"s3://lake/{uid}"}
+    numbers = ("shards", "sessions", "rows_in", "rows_out", "rows_failed", "bytes_out")
+    counts = dict.fromkeys(numbers, 123_456_789)
+    return BatchRunRecord(run_uid=uid, name="nightly", fingerprint=uid, **places, **counts)
+
+
+NAMES = ["resumed", "empty", "begun", "old", "damaged", "hostile", "runs", "batches"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -255,6 +274,39 @@ def test_nothing_is_wider_than_the_screen(chromium, written, name):
             report.page.set_viewport_size({"width": width, "height": 900})
             widest = "document.documentElement.scrollWidth"
             report.page.wait_for_function(f"{widest} === {width} && innerWidth === {width}")
+
+
+BOXES = """() => [...document.querySelectorAll("#totals tr")].map((row) =>
+    [...row.cells].map((cell) => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        const { left, right } = range.getBoundingClientRect();
+        return [left, right];
+    }))"""
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_batches_stand_side_by_side(chromium, written, width):
+    """No hash runs into the next, and on a phone both are on the screen."""
+    with opened(chromium, written["batches"][0], width=width) as report:
+        for cells in report.page.evaluate(BOXES):
+            for (_, right), (left, _) in pairwise(box for box in cells if box[1] > box[0]):
+                assert right <= left
+            assert cells[-1][1] <= width
+
+
+def test_kinds_of_failure_show_that_they_open(chromium, written):
+    """By a triangle, which turns; on a phone each count stands beside its share."""
+    turned = "getComputedStyle(document.querySelector('#dead-letters summary'), '::before').content"
+    with opened(chromium, written["hostile"][0], width=375) as report:
+        shut = report.page.evaluate(turned)
+        report.page.click("#dead-letters summary")
+        assert {shut, report.page.evaluate(turned)} == {'"▸"', '"▾"'}
+        count, share = (
+            report.page.locator(f"#dead-letters summary > span >> nth={n}").bounding_box()
+            for n in (0, 1)
+        )
+        assert abs(count["y"] - share["y"]) < 5
 
 
 TEXTS = """() => {

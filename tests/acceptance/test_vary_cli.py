@@ -154,3 +154,18 @@ def test_two_amounts_or_none_are_refused(tmp_path):
     assert (2, 2) == (two.returncode, wrong.returncode)
     assert "--limit and --sample are two trials: give one of them" in two.stderr
     assert 'or a share, such as 0.01 or "1%"; not lots' in wrong.stderr
+
+
+def test_a_trial_is_checked_by_the_line_that_status_prints_and_is_no_run_to_go_on_with(tmp_path):
+    """It holds a part of the rows, and `done` would be taken for all of them."""
+    a_job(tmp_path)
+    batchrunner("run", "spec.yaml", "--sample", "5", cwd=tmp_path)
+    there = ("spec.yaml", "--set", "sink.uri=_trial-out")
+    status = json.loads(batchrunner("status", *there, "-o", "json", cwd=tmp_path).stdout)
+    checked = batchrunner(*shlex.split(status["next"])[1:], cwd=tmp_path)
+    as_run = batchrunner("run", *there, cwd=tmp_path)
+
+    assert 0 == checked.returncode
+    assert "a trial (--sample 5)" in checked.stderr
+    assert 4 == as_run.returncode
+    assert "is the checkpoint of a trial (--sample 5)" in as_run.stderr

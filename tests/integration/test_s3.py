@@ -97,7 +97,10 @@ def test_a_part_whose_sentinel_is_lost_is_adopted_by_its_note(bucket):
 
     report = BatchRunner(a_spec(bucket)).run()
 
-    assert (report.ok, report.shards_new) == (True, 0)
+    assert (report.ok, report.shards_new, report.shards_adopted) == (True, 0, 1)
+    assert str(report).startswith(
+        f"done: {report.shards} of {report.shards} shards committed (0 new, 1 adopted, "
+    )
     assert before == bucket.listed("out/part-")
     assert "out/part-00001.jsonl" in bucket.sentinels()
 

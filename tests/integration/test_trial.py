@@ -11,7 +11,7 @@ import pytest
 
 from batchrunner import BatchRunner
 from batchrunner.analytics import open_store
-from batchrunner.errors import InvalidSpecError
+from batchrunner.errors import ForeignOutputError, InvalidSpecError
 from batchrunner.storage import open_storage
 from batchrunner.verify import verify
 from buckets import Bucket
@@ -200,3 +200,54 @@ def test_a_trial_in_a_bucket_lies_beside_the_sink_and_not_below_its_prefix(moto,
     assert 10 == trial.rows_out
     assert f"{bucket.uri}/_trial-out" == trial.sink
     assert [] == list(open_storage(f"{bucket.uri}/out", **with_options).list(recursive=True))
+
+
+def test_a_trial_removes_no_run_whose_sink_has_the_name_of_a_trial(tmp_path):
+    """Two specs in one folder, and the sink of one happens to be `_trial-out`."""
+    spec = a_job(tmp_path)
+    real = a_spec(tmp_path, sink=str(tmp_path / "_trial-out"))
+    BatchRunner(real).run()
+    before = everything_in(tmp_path / "_trial-out")
+    with pytest.raises(ForeignOutputError, match="which is no trial, and a trial would remove"):
+        BatchRunner(spec).trial(limit=3).run()
+
+    assert before == everything_in(tmp_path / "_trial-out")
+
+
+@pytest.mark.parametrize("damage", ["", "unlink"])
+def test_a_trial_removes_no_run_whose_record_is_lost(tmp_path, damage):
+    """What a damaged record says of its run is no permission."""
+    spec = a_job(tmp_path)
+    BatchRunner(spec).trial(limit=3).run()
+    (record,) = (tmp_path / "_trial-out").rglob("run.json")
+    record.write_bytes(b"{") if not damage else record.unlink()
+    with pytest.raises(ForeignOutputError, match="a run whose record is lost"):
+        BatchRunner(spec).trial(limit=3).run()
+
+
+@pytest.mark.parametrize("how", [{"limit": 10}, {"sample": 10}, {"sample": "50%"}])
+def test_a_trial_is_no_run_to_go_on_with_but_can_be_verified(tmp_path, how):
+    """`done: 10 of 10` over ten rows of sixty would be taken for the whole."""
+    spec = a_job(tmp_path, analytics_store=None)
+    trial = BatchRunner(spec).trial(**how).run()
+    there = spec.model_copy(update={"sink": trial.sink})
+    for call in (BatchRunner(there).run, BatchRunner(there).retry):
+        with pytest.raises(ForeignOutputError, match="is the checkpoint of a trial"):
+            call(accept_changes=True)
+    found = verify(there)
+
+    assert found.ok, found.findings
+    assert found.trial == "--{} {}".format(*next(iter(how.items())))
+    assert trial.rows_out == found.rows_out
+    assert 60 == BatchRunner(there).run(fresh=True).rows_in
+
+
+def test_an_empty_source_can_be_started_over(tmp_path):
+    """With no part, `_SUCCESS` and manifest name no run; the owner of the sink does."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text("")
+    spec = a_spec(tmp_path)
+    reports = [BatchRunner(spec).run(), *(BatchRunner(spec).run(fresh=True) for _ in range(2))]
+    trials = [BatchRunner(spec).trial(limit=3).run() for _ in range(2)]
+
+    assert all(report.ok and not report.shards for report in [*reports, *trials])

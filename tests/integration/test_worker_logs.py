@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -86,9 +87,11 @@ def test_the_last_words_before_a_call_killed_its_process_are_kept(tmp_path):
     assert said(tmp_path).count("last words") >= 3
 
 
-def test_logging_that_the_capability_sets_up_is_its_own(tmp_path, monkeypatch):
+def test_logging_that_the_capability_sets_up_is_its_own(tmp_path, monkeypatch, request):
     """A handler of ours on the root logger would turn its `basicConfig` into nothing."""
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    root = logging.getLogger()
+    request.addfinalizer(partial(root.setLevel, root.level))  # the next test has its own
+    monkeypatch.setattr(root, "handlers", [])
     a_source(tmp_path / "in", shards=1)
 
     BatchRunner(a_spec(tmp_path), capability=sets_logging_up).run()

@@ -71,6 +71,36 @@ def test_a_frame_says_what_a_person_asks_at_three_in_the_morning():
     assert "x failed" in text
 
 
+def test_of_a_retry_its_own_rows_are_shown():
+    """By the weight of the run it stood at 100% before a row was retried."""
+    retry = a_progress(
+        committed=10_000,
+        shards=10_001,
+        weight_done=10**9 - 1,
+        rows_in_flight=2,
+        rows_to_retry=31,
+        rows_retried=10,
+        is_retry=True,
+    )
+
+    assert "12 of 31 retried · 38%" in "\n".join(texts(a_scene(retry), columns=139))
+
+
+def test_a_hundred_per_cent_stand_there_only_once_all_is_done():
+    nearly = a_progress(weight_done=10**9 - 1)
+
+    assert " · 99%" in "\n".join(texts(a_scene(nearly), columns=139))
+
+
+def test_what_is_unsure_is_not_said_as_if_it_were_known():
+    """A budget that is a share of rows not all seen yet, and workers that are still loading."""
+    loading = a_progress(workers_busy=0, is_extrapolated=True)
+
+    text = "\n".join(texts(a_scene(loading), columns=139))
+
+    assert "of ~5,000 allowed · workers 16 · slowest" in text
+
+
 def test_a_pane_of_few_lines_keeps_what_matters():
     """First the legend goes, last the phase."""
     said = texts(a_scene(), lines=3)

@@ -14,12 +14,13 @@ import pytest
 
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.progress import Phase, Progress
+from batchrunner.driver.report_text import duration
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec.secrets import remember
 from batchrunner.views.displays import MODES, display_of
 from batchrunner.views.harmless import in_colour
 from batchrunner.views.line_display import LINE_SECONDS, LineDisplay
-from batchrunner.views.progress_text import duration, short
+from batchrunner.views.progress_text import short
 from batchrunner.views.region import DrawnLine, Region
 from batchrunner.views.shard_strip import CELLS, downsampled, strip
 from batchrunner.views.throughput import Throughput, sparkline
@@ -70,6 +71,18 @@ def test_the_speed_is_that_of_the_last_ten_seconds():
     assert len(history) == 30
     assert history[-1] == 0
     assert history[0] == pytest.approx(10)
+
+
+def test_a_first_look_that_saw_no_row_move_yet_says_no_speed():
+    """`status --watch` looks more often than a driver stores: 0 rows/s would be a guess."""
+    speed = Throughput()
+    for second in (0, 1, 5):
+        speed.add(700, at=float(second))
+    at_first = speed.per_second()
+    speed.add(700, at=11.0)
+
+    assert at_first is None
+    assert speed.per_second() == 0
 
 
 def test_rows_that_a_failed_shard_takes_back_are_no_negative_speed():

@@ -94,17 +94,37 @@ def test_a_report_is_a_table_that_runs_nothing(tmp_path):
     report = BatchRunner(a_spec(tmp_path)).run(progress="off")
     failed = replace(report, name=HOSTILE, shards_committed=2, quarantined={1: HOSTILE})
 
-    assert "3 of 3 committed, 3 new" in is_harmless(report._repr_html_())
+    assert "3 of 3 shards committed (3 new, " in is_harmless(report._repr_html_())
     text = is_harmless(failed._repr_html_())
     assert text.count(HOSTILE) == 2
-    assert "2 of 3 committed" in text
+    assert "2 of 3 shards committed" in text
+
+
+def test_the_report_of_a_run_is_a_table_and_a_few_lines(tmp_path):
+    """`runner.report()` in a cell was the list of all its fields; the page is in `to_html`."""
+    a_source(tmp_path / "in")
+    runner = BatchRunner(a_spec(tmp_path))
+    runner.run(progress="off")
+
+    report = runner.report()
+
+    text = is_harmless(report._repr_html_())
+    hostile = replace(report, name=HOSTILE, verdict=replace(report.verdict, happened=HOSTILE))
+    assert is_harmless(hostile._repr_html_()).count(HOSTILE) == 2
+    assert "3 of 3 committed" in text
+    assert "12 in, 12 out, 0 failed" in text
+    assert str(report).startswith("Complete: all 3 shards committed")
+    assert "\nnext: batchrunner verify" in str(report)
+    assert len(str(report).splitlines()) == 3
 
 
 def test_a_plan_is_a_table_of_what_is_to_do(tmp_path):
     """The first look at what a run will do, and why."""
     a_source(tmp_path / "in", shards=30)
-    text = is_harmless(BatchRunner(a_spec(tmp_path)).plan()._repr_html_())
+    plan = BatchRunner(a_spec(tmp_path)).plan()
+    text = is_harmless(plan._repr_html_())
 
+    assert str(plan) == "plan: 30 shards, 0 committed, 30 pending"
     assert "in-000.jsonl" in text
     assert "new run" in text
     assert "the first 20, and 10 more" in text
@@ -125,3 +145,14 @@ def test_jobs_are_a_table_one_and_many():
     text = is_harmless(JobList([job, job])._repr_html_())
     assert text.startswith("2 jobs")
     assert text.count("failed") == 2
+
+
+def test_a_script_is_left_with_how_its_run_ended(tmp_path, capsys, monkeypatch):
+    """Plain lines ended with `finishing, 3/3 shards`: done, or not?"""
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    a_source(tmp_path / "in")
+    BatchRunner(a_spec(tmp_path)).run()
+
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("done: 3 of 3 shards committed (3 new, ")
+    assert sum(line.startswith("done:") for line in said) == 1

@@ -31,6 +31,8 @@ def test_retried_rows_count_as_failed_only_once_they_fail_again():
     assert (begun.totals.rows_in, begun.totals.rows_failed) == (10, 0)
     assert (done.totals.rows_in, done.totals.rows_out, done.totals.rows_failed) == (10, 9, 1)
     assert (done.committed, done.share) == (2, 1.0)
+    assert (begun.is_retry, begun.rows_to_retry, begun.rows_retried) == (True, 4, 0)
+    assert (done.rows_to_retry, done.rows_retried) == (4, 4)
 
 
 def test_failed_rows_are_held_against_the_rows_that_the_whole_run_will_have():

@@ -17,6 +17,7 @@ import pytest
 
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.errors import ObjectNotFoundError
+from batchrunner.runner import BatchRunner
 from batchrunner.storage import open_storage
 from batchrunner.views.report_cells import MOST_CELLS, ShardFacts, ShardState, cells_of, group_for
 from batchrunner.views.report_charts import charts_of
@@ -27,6 +28,7 @@ from batchrunner.views.report_markup import el, escaped
 from batchrunner.views.report_page import page
 from batchrunner.views.report_times import Axis, gaps_of, rates_of, timed
 from batchrunner.views.status import status_of
+from builders import a_spec, rows, write_jsonl
 from recorded_run import BEGAN, COMPLETE, OnPaper, record_run
 
 STOPPED = {"committed": 3, "failed": 0, "stopped": "SIGTERM", "complete": False}
@@ -127,6 +129,45 @@ def test_the_verdict_names_the_state_and_the_line_to_paste(tmp_path, sessions, s
     assert verdict.happened.endswith(".")
 
 
+def report_of_failing(folder, **capability):
+    """Run this capability, on ten rows in one shard, and return the report of the run."""
+    write_jsonl(folder / "in/in.jsonl", rows(0, 10))
+    runner = BatchRunner(a_spec(folder, capability=capability))
+    assert not runner.run(progress="off").ok
+    return runner.report()
+
+
+def test_rows_of_shards_that_failed_are_counted_though_no_total_has_them(tmp_path):
+    """Not "too many rows failed (0)": the totals are of committed shards, of which there are none."""
+    code = {"target": "failing:misspelt", "fn_kwargs": {"path": str(tmp_path / "calls")}}
+
+    report = report_of_failing(tmp_path, **code)
+
+    assert report.totals.rows_failed == 0  # as in `status`
+    count = report.dead_letters.of_failed_shards
+    assert count > 0
+    said = (
+        rf"in the output \({count} rows failed, {count} of them in shards that failed\): KeyError: "
+    )
+    assert re.search(
+        said + r".*txt.*, failing\.py:\d+; 0 of 1 shard committed\.", report.verdict.happened
+    )
+    assert f"0 <small>+ {count} in shards that failed</small>" in report.to_html()
+
+
+def test_the_first_three_kinds_of_failure_are_open_and_each_names_its_line(tmp_path):
+    """A reader need not guess that a line opens, nor open it to see where the code failed."""
+    report = report_of_failing(tmp_path, target="failing:fails_in_kinds")
+
+    groups = re.findall(
+        r'<details class="group"([^>]*)>(.*?)</details>', report.to_html(), re.DOTALL
+    )
+    assert [is_open for is_open, _ in groups] == [" open"] * 3 + [""] * 2
+    for _, group in groups:
+        assert re.search(r"failing\.py:\d+</bdi></summary>", group)
+    assert re.search(r"allows: KeyError: .*, failing\.py:\d+\.", report.verdict.happened)
+
+
 def test_a_quarantined_shard_is_released_by_retry(tmp_path):
     """`run` would not try it again."""
     report = reported(tmp_path, [OnPaper(9, end=STOPPED)], shards=10, quarantined=[9])
@@ -144,6 +185,24 @@ def test_a_checkpoint_alone_gives_commands_with_its_uri_or_the_word_spec(tmp_pat
     assert f"batchrunner errors {tmp_path}" in html
     assert "batchrunner run SPEC" in html
     assert "source: in" in html
+
+
+def test_a_checkpoint_that_names_its_spec_gives_commands_that_can_be_pasted(tmp_path):
+    """From any folder; a session that has not said how it was started takes nothing away."""
+    checkpoint = record_run(tmp_path, [OnPaper(1), OnPaper(1)], shards=4)
+    log = f"sessions/{1:032x}.jsonl"
+    first, *rest = checkpoint.storage.get(log).splitlines()
+    started = {**json.loads(first), "spec": "spec.yaml --set name=b", "folder": "/jobs/of ada"}
+    checkpoint.storage.put(log, b"\n".join([json.dumps(started).encode(), *rest]))
+
+    report = run_report(checkpoint)
+
+    commands = [step.command for step in report.again]
+    assert "cd '/jobs/of ada' && batchrunner run spec.yaml --set name=b" in commands
+    assert f"batchrunner errors {tmp_path}" in commands
+    assert "spec.yaml --set name=b, in /jobs/of ada" in report.to_html()
+    by_spec = run_report(checkpoint, spec="here.yaml")
+    assert by_spec.again[0].command == "batchrunner run here.yaml"
 
 
 def test_a_clean_after_the_end_does_not_make_a_complete_run_fail(tmp_path):
@@ -426,3 +485,63 @@ def test_the_version_of_the_charting_library_stands_in_it():
 def test_time_begins_when_the_first_session_did(tmp_path):
     """The clock of the axis is that of the machines, in UTC."""
     assert killed_and_resumed(tmp_path).axis.spans[0].start == pytest.approx(BEGAN)
+
+
+# What status and report say alike, whatever became of the logs.
+
+
+def both(checkpoint):
+    checkpoint = checkpoint.reopened()
+    return status_of(checkpoint).state, run_report(checkpoint).verdict.state
+
+
+def add_event(checkpoint, session, **event):
+    log = f"sessions/{session:032x}.jsonl"
+    line = json.dumps({"at": "2026-11-27T12:00:00+00:00", **event}).encode() + b"\n"
+    checkpoint.storage.put(log, checkpoint.storage.get(log) + line)
+
+
+def test_a_hook_that_fails_after_the_end_does_not_make_a_complete_run_fail(tmp_path):
+    """A webhook that is down at the end is no reason to make 60 shards again."""
+    checkpoint = record_run(tmp_path, [OnPaper(3, end=COMPLETE)], shards=3)
+    add_event(checkpoint, 1, action="hook_failed", hook="webhook", method="on_run_end", why="down")
+
+    assert both(checkpoint) == ("complete", "complete")
+
+
+def test_too_many_failed_rows_are_the_reason_only_where_the_session_says_so(tmp_path):
+    """A session that an error ended after its last shard said nothing of rows."""
+    checkpoint = record_run(tmp_path, [OnPaper(3, end=STOPPED)], shards=3)
+    add_event(checkpoint, 1, action="hook_failed", hook="webhook", method="on_run_end", why="down")
+    assert both(checkpoint) == ("failed", "failed")
+
+    checkpoint = record_run(tmp_path / "error", [OnPaper(3, end=COMPLETE)], shards=3)
+    log = f"sessions/{1:032x}.jsonl"
+    checkpoint.storage.put(log, b"\n".join(checkpoint.storage.get(log).splitlines()[:-1]))
+    assert both(checkpoint) == ("stopped", "stopped")
+    assert "max_row_errors" not in run_report(checkpoint).to_html()
+
+
+@pytest.mark.parametrize(
+    ("harm", "data"),
+    [
+        (f"sessions/{2:032x}.jsonl", b""),
+        (f"sessions/{2:032x}.jsonl", None),
+        (f"sessions/{2:032x}.jsonl", b"{torn"),
+        ("lease/00000002.json", b""),
+    ],
+)
+def test_status_and_report_agree_on_a_complete_run_that_lost_its_last_log_or_lease(
+    tmp_path, harm, data
+):
+    """An earlier session, which was stopped, did not end the run."""
+    stopped = OnPaper(2, end=STOPPED)
+    checkpoint = record_run(tmp_path, [stopped, OnPaper(1, end=COMPLETE)], shards=3)
+    checkpoint.storage.delete([harm])
+    if data is not None:
+        checkpoint.storage.put(harm, data)
+
+    assert both(checkpoint) == ("complete", "complete")
+    report = run_report(checkpoint.reopened())
+    assert len(report.sessions) == 2
+    assert report.verdict.happened.startswith("Complete: all 3 shards committed")

@@ -10,6 +10,8 @@ from batchrunner.storage.s3 import reading as s3_reading
 from batchrunner.storage.s3.calls import connect
 from batchrunner.storage.s3.errors import CallError, Verdict, typed, understand
 from batchrunner.storage.s3.reading import RangedReader
+from batchrunner.storage.s3.retry import RetryPolicy
+from batchrunner.storage.s3.storage import S3Storage
 
 
 def an_answer(status, code, **headers):
@@ -87,6 +89,26 @@ def test_a_missing_answer_may_be_a_lost_one():
         TimeoutError(),
     ):
         assert understand(error).verdict is Verdict.PASSES
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1:9", "nothing answers at http://127.0.0.1:9 (connection refused): check endp"),
+        ("nosuch.invalid:9000", "nothing answers at http://nosuch.invalid:9000 (no such host): ch"),
+    ],
+)
+def test_an_address_where_nothing_answers_is_named_and_holds_no_secret(host, expected):
+    """No second try of the same line mends a misspelt endpoint."""
+    options = {"key": "hunter1", "secret": "hunter2", "endpoint_url": f"http://{host}"}
+    once = RetryPolicy(max_attempts=1, deadline=60, first_delay=0.01)
+
+    with pytest.raises(StorageError) as error:
+        S3Storage("bucket", "a", storage_options=options, retry=once).get("key")
+
+    assert expected in str(error.value)
+    assert "hunter" not in str(error.value)
+    assert "run the same line" not in str(error.value)
 
 
 def test_missing_credentials_are_a_refusal():

@@ -9,6 +9,7 @@ from batchrunner.driver.progress import FromStart, Phase, Progress
 from batchrunner.driver.tracker import Tracker
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import ErrorsSpec
+from batchrunner.views.progress_text import line
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
 
 
@@ -115,6 +116,35 @@ def test_the_budget_is_extrapolated_once_there_is_a_committed_shard():
 
     assert before == (None, 7)
     assert by_share.progress().rows_allowed == 10
+
+
+def test_a_budget_that_is_a_share_moves_until_all_is_committed():
+    """What moves is marked: the same budget was 50 rows, then 49."""
+    shards = [a_shard(0), a_shard(1)]
+    by_share, by_count = a_tracker(shards, max_row_errors=0.1), a_tracker(shards, max_row_errors=7)
+    by_share.commit(0, a_sentinel(0, rows_in=50))
+    moves = by_share.progress().is_extrapolated, by_count.progress().is_extrapolated
+    by_share.commit(1, a_sentinel(1, rows_in=50))
+
+    assert moves == (True, False)
+    assert not by_share.progress().is_extrapolated
+
+
+def test_no_time_left_is_estimated_while_one_shard_takes_far_longer_than_usual():
+    """`2s left` stood beside a row that hung."""
+    tracker = a_tracker([a_shard(0), a_shard(1), a_shard(2, weight=400)])
+    tracker.is_ready()
+    tracker.commit(0, a_sentinel(0))  # in 0.1 s
+    tracker.hear(a_beat({2: 1}))
+    progress = tracker.progress()
+    running = replace(progress, loaded=progress.loaded - 100)
+
+    assert progress.usual_seconds == pytest.approx(0.4)  # it is four times as large
+    assert not replace(running, slowest=(2, 4.0)).waits
+    assert replace(running, slowest=(2, 4.0)).seconds_left() is not None
+    assert replace(running, slowest=(2, 22.0)).seconds_left() is None
+    assert "waiting for shard 2, 22s" in line(replace(running, slowest=(2, 22.0)))
+    assert not replace(running, slowest=(2, 22.0), usual_seconds=9.0).waits
 
 
 def test_what_is_stored_has_no_states():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
+from urllib.parse import urlsplit
 
 from batchrunner.errors import (
     ObjectChangedError,
@@ -19,6 +20,7 @@ class Verdict(Enum):
     """What a failure means; the value says what the user can do about it."""
 
     PASSES = "the store did not answer in full; it often passes: run the same line again"
+    UNREACHED = "check endpoint_url in storage_options, or AWS_ENDPOINT_URL"
     NO_S3 = (
         "no S3 server answers so: a proxy, a gateway or a login page stands in its place; check "
         "the network and endpoint_url, then run the same line again"
@@ -75,6 +77,10 @@ _HINTS = {
 }
 
 
+# A store that restarts refuses connections for a while.
+_PASSING = frozenset({Verdict.PASSES, Verdict.UNREACHED, Verdict.CONFLICT, Verdict.NO_S3})
+
+
 class CallError(AttemptError):
     """One request failed.
 
@@ -85,18 +91,20 @@ class CallError(AttemptError):
         doing: Boto's name for the request.
         place: URI of the object, or of the bucket.
         region: Region of the bucket, if the store's answer names one.
+        unreached: Where nothing answers, and why, if no connection was made.
     """
 
     doing = ""
     place = ""
     region = ""
+    unreached = ""
 
     def __init__(self, verdict: Verdict, *, code: str, message: str = "") -> None:
         super().__init__(code)
         self.verdict = verdict
         self.code = code
         self.message = message
-        self.passes = verdict in {Verdict.PASSES, Verdict.CONFLICT, Verdict.NO_S3}
+        self.passes = verdict in _PASSING
 
     @property
     def says_no_reason(self) -> bool:
@@ -107,6 +115,7 @@ class CallError(AttemptError):
         """Take the reason from *other*, the failure of an equivalent request."""
         self.verdict, self.code, self.message = other.verdict, other.code, other.message
         self.region = other.region or self.region
+        self.unreached = other.unreached
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -124,6 +133,10 @@ def understand(error: Exception) -> CallError:
         response = getattr(one, "response", None)
         if isinstance(response, Mapping) and "Error" in response:
             return from_answer(response)
+    if unreached := _unreached(error) or _unreached(error.__cause__):
+        failure = CallError(Verdict.UNREACHED, code=type(error).__name__)
+        failure.unreached = unreached
+        return failure
     return CallError(_without_answer(error), code=type(error).__name__)
 
 
@@ -163,6 +176,31 @@ def _verdict(code: str, status: int) -> Verdict:
         return Verdict.NO_S3
     by_status = {404: Verdict.ABSENT, 409: Verdict.CONFLICT, 412: Verdict.TAKEN, 501: Verdict.FINAL}
     return by_status.get(status, Verdict.PASSES if status >= 500 else Verdict.FINAL)
+
+
+def _unreached(error: BaseException | None) -> str:
+    """Return where nothing answers, and why; empty if a connection was made."""
+    from aiohttp import ClientConnectorDNSError, ClientConnectorError
+    from botocore import exceptions as boto
+
+    if not isinstance(error, boto.EndpointConnectionError | boto.ConnectTimeoutError):
+        return ""
+    url, cause = error.kwargs.get("endpoint_url", ""), error.kwargs.get("error")
+    if isinstance(error, boto.ConnectTimeoutError):
+        return f"{_origin(url)} (no answer in time)"
+    if isinstance(cause, ClientConnectorDNSError):
+        return f"{_origin(url)} (no such host)"
+    # botocore calls a connection that broke off the same: that one had been made.
+    if not isinstance(cause, ClientConnectorError):
+        return ""
+    refused = isinstance(cause.os_error, ConnectionRefusedError)
+    return f"{_origin(url)} ({'connection refused' if refused else 'no connection'})"
+
+
+def _origin(url: str) -> str:
+    """Return the scheme, host and port of *url*: what else it has may be secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _without_answer(error: Exception) -> Verdict:
@@ -208,6 +246,8 @@ def typed(failure: CallError) -> StorageError:
     times = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
     said = f"{failure.code}: {failure.message}" if failure.message else failure.code
     way_out = _HINTS.get(failure.code, failure.verdict.value)
+    if failure.unreached:
+        way_out = f"nothing answers at {failure.unreached}: {way_out}"
     if way_out is _OTHER_REGION and failure.region:
         way_out = (
             f"the bucket is in the region {failure.region}; say so in storage_options: "

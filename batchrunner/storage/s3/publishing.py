@@ -24,7 +24,7 @@ _BIG = 1 << 20
 _UPLOADS = 3
 """How many multipart uploads of one object another driver may clean away before we give up."""
 
-_LOST = frozenset({Verdict.PASSES, Verdict.NO_S3})
+_LOST = frozenset({Verdict.PASSES, Verdict.UNREACHED, Verdict.NO_S3})
 """The store did not answer, or its answer did not come through."""
 _LOOK = _LOST | {Verdict.TAKEN, Verdict.CONFLICT, Verdict.ABSENT}
 """After these the object may still be ours: an answer may have been lost, here or inside the store."""

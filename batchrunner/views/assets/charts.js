@@ -15,7 +15,7 @@ const charts = {
       if (plot) plot.destroy();
       const { data, ...rest } = options(say);
       const size = { width: element.clientWidth, height };
-      const common = { legend: { show: false }, pxAlign: 0, padding: [10, 26, 0, 0] };
+      const common = { legend: { show: false }, pxAlign: 0, padding: [10, 36, 0, 0] };
       plot = new uPlot({ ...size, ...common, ...rest }, data, element);
       charts.drawn[id] = plot;
     };

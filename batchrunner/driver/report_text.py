@@ -1,0 +1,77 @@
+"""A report in words: its first lines, wherever a person reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchrunner.driver.report import BatchReport
+
+
+def state(report: BatchReport) -> str:
+    """Return how the session left the run, in a word: done, failed or stopped, with the reason."""
+    if report.ok:
+        return "done"
+    # With every shard committed nothing was left to stop: the rows that failed are what is wrong.
+    is_stopped = report.stopped and report.shards_committed < report.shards
+    return f"stopped ({report.stopped})" if is_stopped else "failed"
+
+
+def heading(report: BatchReport) -> str:
+    """Return how the session left the run and its shards, as one line."""
+    whole = report.shards_committed == report.shards
+    but = ", but too many rows failed" if whole and not report.ok else ""
+    adopted = f", {report.shards_adopted:,} adopted" if report.shards_adopted else ""
+    return (
+        f"{state(report)}: {report.shards_committed:,} of {report.shards:,} shards committed{but} "
+        f"({report.shards_new:,} new{adopted}, {duration(report.seconds)})"
+    )
+
+
+def rows(report: BatchReport) -> str:
+    """Return the totals, and whose rows they leave out."""
+    text = f"{report.rows_in:,} in, {report.rows_out:,} out, {report.rows_failed:,} failed"
+    failed = len({*report.failures, *report.quarantined})
+    if not failed:
+        return text
+    return f"{text}; not counted: those of {failed:,} failed shard{'' if failed == 1 else 's'}"
+
+
+def reasons(report: BatchReport) -> list[str]:
+    """Return why shards failed, in this session and before; then the error of rows, if too many."""
+    by_shard = {**report.quarantined, **{i: f.reason for i, f in report.failures.items()}}
+    return [*by_shard.values(), *([report.row_error] if report.row_error else [])]
+
+
+def next_line(report: BatchReport) -> str:
+    """Return what to do next: the command that shows what failed, if anything did."""
+    if report.rows_failed or report.failures or report.quarantined:
+        return f"batchrunner errors {report.checkpoint}"
+    return "" if report.ok else "run it again: what is committed stays"
+
+
+def text(report: BatchReport) -> str:
+    """Return *report* as a few lines, with no character that steers a terminal."""
+    first, error = next_line(report), next(iter(reasons(report)), "")
+    lines = [
+        heading(report),
+        f"rows: {rows(report)}",
+        f"output: {report.sink}",
+        f"failed: {error}" if error else "",
+        f"next: {first}" if first else "",
+    ]
+    return "\n".join(_printable(line) for line in lines if line)
+
+
+def _printable(line: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
+def duration(seconds: float) -> str:
+    """Return *seconds* as short text: 42s, 3m10s, 2h05m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -1,0 +1,95 @@
+"""Reads the event logs of sessions, for `status` and `report` alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from batchrunner.checkpoint.lease import Lease
+from batchrunner.errors import ObjectNotFoundError
+from batchrunner.storage import Storage
+
+Event = Mapping[str, Any]
+
+_HOUSEKEEPING = frozenset({"cleaned", "shard_taken_back", "record_put_aside", "record_made_again"})
+_TORN = "log_torn"
+"""Action of an event that stands for those that cannot be read."""
+
+
+def event_log(storage: Storage, session: str) -> tuple[Event, ...]:
+    """Return the events of *session*, with `at` as a time; empty if missing or damaged from the start.
+
+    In place of the first damaged one and those after it there is one `log_torn`.
+
+    Raises:
+        StorageError: The log cannot be read.
+    """
+    try:
+        data = storage.get(f"sessions/{session}.jsonl")
+    except ObjectNotFoundError:
+        return ()
+    return tuple(_events_in(data))
+
+
+def _events_in(data: bytes) -> Iterator[Event]:
+    at = None
+    for line in data.splitlines():
+        event = _event(line)
+        if event is None:
+            if at is not None:
+                yield {"at": at, "action": _TORN}
+            return
+        at = event["at"]
+        yield event
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        event = orjson.loads(line)
+        at = datetime.fromisoformat(event["at"])
+        is_event = isinstance(event["action"], str) and at.tzinfo is not None
+        at.timestamp()  # no computer's clock shows the year 1
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None
+    return {**event, "at": at} if is_event else None
+
+
+def last_log(
+    lease: Lease | None,
+    log: Callable[[str], tuple[Event, ...]],
+    *,
+    before: Callable[[Lease], Lease | None],
+) -> tuple[Event, ...]:
+    """Return the log of the last session that could run shards; empty if that one cannot be read.
+
+    Args:
+        lease: The lease of the latest epoch.
+        log: Returns the log of a session.
+        before: Returns the lease of the epoch before.
+    """
+    # A `clean` or `verify --repair` after it has a session, too, and does not say how the run ended. A log
+    # that is gone is no reason to go further back: an earlier session did not end the run.
+    events = log(lease.owner.session) if lease else ()
+    while lease and is_housekeeping(events) and (earlier := before(lease)):
+        lease, events = earlier, log(earlier.owner.session)
+    return events
+
+
+def is_housekeeping(events: Sequence[Event]) -> bool:
+    """Return whether *events* are of a `clean` or a `verify --repair`, which run no shard."""
+    actions = {event["action"] for event in events}
+    return bool(actions & _HOUSEKEEPING) and "plan_made" not in actions
+
+
+def end_in(events: Sequence[Event]) -> Event:
+    """Return the event that says how the session ended; empty if none does."""
+    # It need not be the last one: a hook may fail after it.
+    return next((e for e in reversed(events) if e["action"] == "session_ended"), {})
+
+
+def is_readable(events: Sequence[Event]) -> bool:
+    """Return whether *events* are there, up to the last one that was saved."""
+    return bool(events) and events[-1]["action"] != _TORN
