@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 
+from click.exceptions import Exit
+
 from batchrunner.cli.ending import end_within
 from batchrunner.cli.options import load_spec, shown_words, spec_words
 from batchrunner.cli.session_output import ForPeople, ForPrograms
@@ -73,7 +75,8 @@ def run_session(
         watch.ends_with(report.exit_code)
         if output == "json":
             put_stdout_back()
-            put(json.dumps(report.to_dict()) + "\n")
+            with suppress(Exit):  # its reader has ended; the exit code still says how it went
+                put(json.dumps(report.to_dict()) + "\n")
         words = trial.words(spec, real=real, sink=report.sink)
         text = _text_of(
             report, spec=words, is_trial=bool(trial), is_logged=_has_logs(report, loaded)
