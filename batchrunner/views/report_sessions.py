@@ -10,8 +10,8 @@ from typing import Any
 from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.lease import Lease
 from batchrunner.spec.fingerprint import differences
-from batchrunner.views.event_logs import end_in, is_housekeeping, is_readable
-from batchrunner.views.report_reading import Event, RunFacts
+from batchrunner.views.event_logs import Event, end_in, is_housekeeping, is_readable
+from batchrunner.views.report_reading import RunFacts
 
 _UNKNOWN_EPOCH = 1 << 60
 
