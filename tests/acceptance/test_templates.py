@@ -67,7 +67,10 @@ def pasted(text, folder, *before):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.ray] * (name in _ON_RAY)) for name in TEMPLATES],
+    [
+        pytest.param(name, marks=pytest.mark.ray if name in _ON_RAY else pytest.mark.sweep)
+        for name in TEMPLATES
+    ],
 )
 def test_what_is_made_is_killed_resumed_and_verified_as_its_readme_says(name, tmp_path):
     """A template that does not run costs a new user the first hour."""
