@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,16 @@ def in_full(results: Results) -> str:
 def filled(page: str, results: Results) -> str:
     """Return *page* with what belongs between its markers."""
     for name, made in _MADE.items():
-        between = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text = made(results)
-        page = re.sub(
-            between, lambda mark, text=text: mark[1] + text + mark[2], page, flags=re.DOTALL
-        )
+        between = rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)"
+        page = re.sub(between, partial(_always, made(results)), page, flags=re.DOTALL)
     return page
 
 
-_MADE = {"comparison in short": in_short, "comparison": summary, "comparison in full": in_full}
+_MADE: Mapping[str, Callable[[Results], str]] = {
+    "comparison in short": in_short,
+    "comparison": summary,
+    "comparison in full": in_full,
+}
 
 
 def main() -> None:
@@ -116,6 +118,10 @@ def _summed(outcomes: Mapping[str, Outcome], key: str) -> str:
     text = _verdict(outcomes[key], key)
     tolerant = outcomes.get("bad row, tolerant") if key == "bad row" else None
     return f"{text}; with its option to go on: {_verdict(tolerant, key)}" if tolerant else text
+
+
+def _always(text: str, _: re.Match[str]) -> str:
+    return text
 
 
 def _short(text: str) -> str:
