@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -78,7 +78,7 @@ def checked(
     problems = [*layers.problems, *_without_capability(layers.root)]
     spec = None
     try:
-        values = {**layers.root.value}  # type: ignore[dict-item]
+        values: dict[str, Any] = {**layers.root.value}  # type: ignore[dict-item]
         if values.get("name") is None:
             values["name"] = _name(main.origin)
         spec = model.model_validate(values, context={UNBRACED: layers.unbraced})
