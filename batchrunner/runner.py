@@ -384,10 +384,10 @@ def _finish(
     session.log_event(
         "session_ended",
         committed=report.shards_new,
-        adopted=report.shards_adopted,
         failed=len(report.failures),
         stopped=report.stopped,
         complete=report.ok,
+        adopted=report.shards_adopted,
     )
     return report
 

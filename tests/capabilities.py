@@ -344,6 +344,13 @@ ENDS = {
 """What ends a thread, a loop or a process when a row raises it, by what the row says in `ends`."""
 
 
+def raises_on_id_0(rows):
+    """Fails for the first row."""
+    if rows[0]["id"] == 0:
+        raise ValueError("the first row")
+    return rows
+
+
 def _raise(error):
     raise error
 
@@ -547,6 +554,13 @@ def prints_from_threads(rows, path):
         thread.join()
     logging.getLogger("capabilities").warning("logged %d %sto its end", number, "word " * 40)
     return waits_for_a_file(rows, path) if number == 59 else rows
+
+
+def prints_a_lot(rows, path):
+    """Prints more than a buffer holds, to both streams; waits for *path* at its third row."""
+    for stream in (sys.stdout, sys.stderr):
+        print(f"printed {rows[0]['id']} {'word ' * 2_000}", file=stream, flush=True)
+    return waits_for_a_file(rows, path) if rows[0]["id"] == 2 else rows
 
 
 def waits_at_the_end(rows, path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -61,3 +63,53 @@ class Hangs:
 
     def on_run_start(self, event):
         threading.Event().wait()
+
+
+class Forks(Diary):
+    """Forks at each shard, and returns in both processes."""
+
+    def on_shard_committed(self, event):
+        super().on_shard_committed(event)
+        if os.fork():
+            os.wait()
+
+
+class HangsAtFirst:
+    """Its constructor never returns."""
+
+    def __init__(self):
+        threading.Event().wait()
+
+    def on_run_end(self, event):
+        pass
+
+
+class ForksAtFirst(Diary):
+    """Its constructor forks, and returns in both processes."""
+
+    def __init__(self, path="diary.jsonl"):
+        super().__init__(path)
+        if os.fork():
+            os.wait()
+
+
+class HangsInAPool:
+    """Leaves a task in a pool, for which the interpreter waits, and it never ends."""
+
+    def on_run_end(self, event):
+        ThreadPoolExecutor().submit(threading.Event().wait)
+
+
+class HangsAtExit:
+    """Registers what never returns for the end of the interpreter."""
+
+    def on_run_end(self, event):
+        atexit.register(threading.Event().wait)
+
+
+class ClosesStreams:
+    """Closes the descriptors of the process."""
+
+    def on_run_end(self, event):
+        os.close(1)
+        os.close(2)

@@ -34,6 +34,7 @@ _MAX_MESSAGE = 2000
 MAX_SHOWN_MESSAGE, MAX_SHOWN_ROW = 300, 200
 _OF_FAILED_SHARD = re.compile(r"errors/(?P<stem>[^.]+)\.failed\.\d+\.\w+\.jsonl")
 _TEXTS = ("source", "unit", "stage", "error", "message")
+_MORE_TEXTS = ("code", "raw", "raw_base64", "traceback")
 _WAY_OUT = (
     "batchrunner verify --repair SPEC moves it to _damaged/, and the next run makes its shard again"
 )
@@ -168,10 +169,12 @@ def dead_letter_in(line: bytes) -> dict[str, Any]:
         ValueError: The line is not a dead letter.
     """
     dead_letter = orjson.loads(line)
-    if isinstance(dead_letter, dict) and all(
-        isinstance(dead_letter.get(key), str) for key in _TEXTS
-    ):
-        return dead_letter
+    if isinstance(dead_letter, dict):
+        texts = [dead_letter.get(key) for key in _TEXTS]
+        texts += [dead_letter.get(key, "") for key in _MORE_TEXTS]
+        numbers = [dead_letter.get(key, 0) for key in ("shard", "at")]
+        if all(isinstance(t, str) for t in texts) and all(isinstance(n, int) for n in numbers):
+            return dead_letter
     raise ValueError("no dead letter")
 
 

@@ -182,5 +182,15 @@ def _marks(storage: Storage) -> Iterator[tuple[str, dict[str, Any]]]:
     for entry in storage.list("attempts"):
         with contextlib.suppress(ObjectNotFoundError, ValueError):
             mark = orjson.loads(storage.get(entry.key))
-            if isinstance(mark, dict) and {"session", "shards"} <= mark.keys():
+            if isinstance(mark, dict) and _is_whole(mark):
                 yield entry.key, mark
+
+
+def _is_whole(mark: Mapping[str, Any]) -> bool:
+    shards = mark.get("shards")
+    is_list = isinstance(shards, list) and all(isinstance(shard, int) for shard in shards)
+    return (
+        is_list
+        and "session" in mark
+        and all(isinstance(mark.get(name, ""), str) for name in ("session", "node"))
+    )

@@ -17,7 +17,9 @@ import click
 
 from batchrunner import __version__
 from batchrunner.cli.completion import with_spec_completion
+from batchrunner.cli.ending import exit_with
 from batchrunner.cli.options import spec_words, specs_in
+from batchrunner.cli.standard_streams import begin_streams, end_streams
 from batchrunner.cli.terminal import harmless, say, say_error
 from batchrunner.cli.verbosity import Verbosity, verbose_option, with_verbose
 from batchrunner.errors import BatchRunnerError, describe
@@ -120,9 +122,12 @@ def main() -> NoReturn:
     # As `python -m` does, so that a capability in the current folder can be imported.
     if os.getcwd() not in sys.path:  # noqa: PTH109 - a string
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - a string
+    begin_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    end_streams()
+    exit_with(code)
 
 
 def _run(arguments: list[str]) -> int:
@@ -154,10 +159,6 @@ def _show_refusal(error: click.ClickException) -> None:
 
 
 def _fail(error: Exception, *, with_traceback: bool, arguments: Sequence[str]) -> int:
-    if isinstance(error, BrokenPipeError):  # the reader of stdout, such as `head`, has ended
-        # Python flushes stdout when it exits, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     code, message = _said(error, arguments)
     details = _without_secrets("".join(traceback.format_exception(error))) if with_traceback else ""
     kind = type(error).__name__

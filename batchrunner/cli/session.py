@@ -8,9 +8,12 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext, redirect_stdout
+from contextlib import closing, contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 
+from click.exceptions import Exit
+
+from batchrunner.cli.ending import end_within
 from batchrunner.cli.options import load_spec, shown_words, spec_words
 from batchrunner.cli.session_output import ForPeople, ForPrograms
 from batchrunner.cli.stopping import Watch
@@ -54,7 +57,8 @@ def run_session(
     if loaded.execution.engine == "ray":
         # Once this session has ended Ray, a thread still in a call would start another.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    stop = Stop.of(loaded)
+    stop, put_stdout_back = Stop.of(loaded), _stdout_kept()
+    end_within(stop.grace.seconds, as_json=progress == "json")
     watch = Watch(
         stop,
         forced_text=lambda: front.forced_text(
@@ -70,7 +74,9 @@ def run_session(
             report = session(runner, stop=stop, progress=front)
         watch.ends_with(report.exit_code)
         if output == "json":
-            put(json.dumps(report.to_dict()) + "\n")
+            put_stdout_back()
+            with suppress(Exit):  # its reader has ended; the exit code still says how it went
+                put(json.dumps(report.to_dict()) + "\n")
         words = trial.words(spec, real=real, sink=report.sink)
         text = _text_of(
             report, spec=words, is_trial=bool(trial), is_logged=_has_logs(report, loaded)
@@ -78,6 +84,21 @@ def run_session(
         lines = [text, *trial.ending(spec)]
         front.end(report, "\n".join(lines))
     return report.exit_code
+
+
+def _stdout_kept() -> Callable[[], None]:
+    """Return what puts stdout's descriptor back as it is now: code of the run may close it."""
+    try:
+        descriptor = sys.stdout.fileno()
+        copy = os.dup(descriptor)
+    except (OSError, ValueError, AttributeError):  # not a file, or there is none
+        return lambda: None
+
+    def put_back() -> None:
+        with suppress(OSError):
+            os.dup2(copy, descriptor)
+
+    return put_back
 
 
 @contextmanager

@@ -69,12 +69,12 @@ class ForPrograms(ForPeople):
 
     def __init__(self) -> None:
         super().__init__("json")
-        self._events = JsonEvents(sys.stderr).begin("stderr")
+        self._events = JsonEvents(sys.stderr, lossy=True).begin("stderr")
 
     @contextmanager
     def streams(self) -> Iterator[None]:
         # Again: the watch has put a stderr with a descriptor of its own in place.
-        self._events = JsonEvents(sys.stderr).begin("stdout", "stderr")
+        self._events = JsonEvents(sys.stderr, lossy=True).begin("stdout", "stderr")
         try:
             yield
         finally:

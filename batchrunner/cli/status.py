@@ -17,6 +17,7 @@ from batchrunner.cli.options import (
     storage_options,
 )
 from batchrunner.cli.rendering import output_option, print_record
+from batchrunner.cli.terminal import to_stdout
 
 if TYPE_CHECKING:
     from batchrunner.checkpoint import Checkpoint
@@ -64,8 +65,9 @@ def _watch_in_json(checkpoint: Checkpoint, place: str, *, every: float) -> int:
     from batchrunner.views.json_events import JsonEvents
 
     events = JsonEvents(sys.stdout)
-    code = _watch(checkpoint, JsonDisplay(events), every=every)
-    events.write("status", status=_status(checkpoint.reopened(), place), exit_code=code)
+    with to_stdout():
+        code = _watch(checkpoint, JsonDisplay(events), every=every)
+        events.write("status", status=_status(checkpoint.reopened(), place), exit_code=code)
     return code
 
 

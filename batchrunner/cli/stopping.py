@@ -137,7 +137,7 @@ class Watch:
             # In a thread, past every buffer and lock: the reader of the pipe may hang as well.
             threading.Thread(target=self._write, args=(text,), daemon=True).start()
             time.sleep(_POLL_SECONDS)
-        _kill_descendants()
+        kill_descendants()
         _exit(code)
 
     def _end_at_exit(self) -> None:
@@ -148,7 +148,7 @@ class Watch:
         """
         if self._is_over.is_set() or self._code is None:
             return
-        _kill_descendants()
+        kill_descendants()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
@@ -158,7 +158,7 @@ class Watch:
         os.write(self._terminal.fileno(), text)
 
 
-def _kill_descendants() -> None:
+def kill_descendants() -> None:
     """Kill all descendants of this process: Ray's agents would outlive it."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):

@@ -34,16 +34,24 @@ def capability_check(spec: BatchSpec, *, seconds: float) -> Check:
 def _capability(spec: BatchSpec, seconds: float) -> CheckResult:
     targets = [spec.called.target, *spec.called.inputs.values()]
     line = [sys.executable, "-c", _IMPORT, *targets]
-    try:
-        done = subprocess.run(  # noqa: S603 - the user's own code
-            line, capture_output=True, text=True, timeout=seconds, check=False, env=_environment()
-        )
-    except subprocess.TimeoutExpired:
-        slow = "see what it does when it is imported: --timeout waits longer"
-        return fail("capability", f"its import takes more than {seconds:g} s", slow)
+    with tempfile.TemporaryFile("w+") as errors:  # not a pipe: a fork of it may hold that open
+        try:
+            done = subprocess.run(  # noqa: S603 - the user's own code
+                line,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                timeout=seconds,
+                check=False,
+                env=_environment(),
+            )
+        except subprocess.TimeoutExpired:
+            slow = "see what it does when it is imported: --timeout waits longer"
+            return fail("capability", f"its import takes more than {seconds:g} s", slow)
+        errors.seek(0)
+        said = errors.read().strip().splitlines()[-1:]
     if done.returncode == 0:
         return ok("capability", f"{', '.join(targets)} can be imported here")
-    said = done.stderr.strip().splitlines()[-1:] or [f"the import ended with {done.returncode}"]
+    said = said or [f"the import ended with {done.returncode}"]
     return fail("capability", said[0].partition("CapabilityImportError: ")[2] or said[0])
 
 

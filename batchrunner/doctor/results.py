@@ -11,6 +11,9 @@ from enum import StrEnum
 
 from batchrunner.errors import BatchRunnerError, describe
 
+_REMOVING_SECONDS = 5.0
+"""How much longer a check may take to remove what it has made."""
+
 
 class CheckStatus(StrEnum):
     """What a finding means for a run."""
@@ -65,17 +68,19 @@ class Check:
     Attributes:
         name: What, in a word or two.
         look: Looks, and returns what it found. A `BatchRunnerError` of it is a failure.
+        leaves: What it makes and removes itself; "" if nothing.
     """
 
     name: str
     look: Callable[[], Sequence[CheckResult]]
+    leaves: str = ""
 
 
 def results_of(checks: Sequence[Check], *, seconds: float) -> Iterator[CheckResult]:
     """Start all *checks* at once, and yield their findings in order, as soon as they are there.
 
     A check that takes more than *seconds* is left behind, in a thread that does not keep the process
-    alive: it costs its own line only.
+    alive: it costs its own line only. One that makes objects gets some seconds more to remove them.
     """
     answers = [_started(check) for check in checks]
     end = time.monotonic() + seconds
@@ -83,11 +88,25 @@ def results_of(checks: Sequence[Check], *, seconds: float) -> Iterator[CheckResu
         try:
             yield from answer.get(timeout=max(0.0, end - time.monotonic()))
         except queue.Empty:
-            yield fail(
-                check.name,
-                f"no answer within {seconds:g} s",
-                "see whether it hangs or is slow: --timeout waits longer",
-            )
+            left = end + _REMOVING_SECONDS - time.monotonic()
+            is_tidy = not check.leaves or _comes(answer, within=left)
+            yield _unanswered(check, seconds, is_tidy=is_tidy)
+
+
+def _unanswered(check: Check, seconds: float, *, is_tidy: bool) -> CheckResult:
+    slow = "see whether it hangs or is slow: --timeout waits longer"
+    fact = f"no answer within {seconds:g} s"
+    if is_tidy:
+        return fail(check.name, fact, slow)
+    return fail(check.name, f"{fact}; it may have left {check.leaves}", f"remove that, and {slow}")
+
+
+def _comes(answer: queue.Queue[Sequence[CheckResult]], *, within: float) -> bool:
+    try:
+        answer.get(timeout=max(0.0, within))
+    except queue.Empty:
+        return False
+    return True
 
 
 def _started(check: Check) -> queue.Queue[Sequence[CheckResult]]:

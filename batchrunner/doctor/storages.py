@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
 from batchrunner.doctor.machine import disk_at
@@ -14,25 +17,59 @@ from batchrunner.driver.source_files import list_source
 from batchrunner.errors import UnsafeStorageError
 from batchrunner.spec import AnalyticsStoreConfig, BatchSpec, redact_uri
 from batchrunner.storage import Storage, open_storage
+from batchrunner.storage.contract import Options
 from batchrunner.views.report_words import bytes_of, counted
 
 _NOWHERE = "_doctor"
 """A folder without objects: listing it takes one request, however large the sink is."""
+_FOLDER = ".batchrunner-doctor-"
+_CONNECT_SECONDS = 5.0
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 _MUCH_SKEW, _MOST_SKEW = 30.0, 900.0
 """Seconds: S3 refuses requests beyond a quarter of an hour."""
 
 
 def storage_checks(spec: BatchSpec) -> Iterator[Check]:
     """Yield a check for each place that *spec* names."""
-    yield Check("source", lambda: [_source(spec)])
-    yield Check("sink", lambda: _writable("sink", sink_storage(spec), spec=spec))
+    options, first = spec.source.storage_options, spec.source.uris[0]
+    yield Check("source", lambda: _deaf("source", first, options) or [_source(spec)])
+    yield _check("sink", sink_storage(spec), spec.sink.storage_options, spec=spec)
     if spec.checkpoint_dir is not None:
         place = checkpoint_storage(spec)
-        yield Check("checkpoint", lambda: _writable("checkpoint", place, spec=spec))
+        yield _check("checkpoint", place, spec.sink.storage_options, spec=spec)
     if (store := spec.analytics_store) is not None:
-        yield Check(
-            "analytics store", lambda: _writable("analytics store", _store(store), spec=spec)
-        )
+        yield _check("analytics store", _store(store), store.storage_options, spec=spec)
+
+
+def _check(name: str, storage: Storage, options: Options, *, spec: BatchSpec) -> Check:
+    probe = ".staging/probe-…" if "://" in storage.uri else f"{_FOLDER}…"
+    return Check(
+        name,
+        lambda: _deaf(name, storage.uri, options) or _writable(name, storage, spec=spec),
+        leaves=f"its own {storage.uri}/{probe}",
+    )
+
+
+def _deaf(check: str, uri: str, options: Options) -> Sequence[CheckResult]:
+    """Return a failure if nothing listens at the endpoint of *options*: S3's client tries for minutes."""
+    url = urlsplit(_endpoint(options))
+    if "://" not in uri or not url.hostname or any(map(os.environ.get, _PROXIES)):
+        return []
+    port = url.port or (80 if url.scheme == "http" else 443)
+    try:
+        socket.create_connection((url.hostname, port), timeout=_CONNECT_SECONDS).close()
+    except ConnectionRefusedError:
+        fact = f"{url.hostname}:{port} refuses connections"
+        return [fail(check, fact, "start what should listen there, or correct endpoint_url")]
+    except OSError:  # it may be slow: the check itself finds out
+        pass
+    return []
+
+
+def _endpoint(options: Options) -> str:
+    client = options.get("client_kwargs") or {}
+    variable = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return str(options.get("endpoint_url") or client.get("endpoint_url") or variable or "")
 
 
 def _store(config: AnalyticsStoreConfig) -> Storage:
@@ -97,7 +134,7 @@ def _folder(check: str, folder: Path) -> CheckResult:
     room = disk_at(check, str(there))
     if room.status != "ok":
         return room
-    with tempfile.TemporaryDirectory(dir=there, prefix=".batchrunner-doctor-") as probe:
+    with tempfile.TemporaryDirectory(dir=there, prefix=_FOLDER) as probe:
         open_storage(probe).check_conditional_writes()
     new = "" if there == folder else f" (to be made in {there})"
     return ok(check, f"{folder}{new} can be written, and refuses a second writer; {_free(room)}")

@@ -112,6 +112,7 @@ class Dispatcher:
                 if receipt is not None:
                     self._take(receipt)
                 self._show()
+                self._note_deaths()
                 self._pass_stop_on()
                 if not self._is_worth_waiting():
                     return
@@ -131,6 +132,11 @@ class Dispatcher:
         self._display.show(self._tracker.progress())
         now = time.monotonic()
         self._next_show = now + max(_SHOW_SECONDS, _SHARE_WITHOUT_SHOW * (now - began))
+
+    def _note_deaths(self) -> None:
+        for death in self._tracker.deaths():
+            self._session.log_event("worker_died", worker=death.worker, shards=list(death.shards))
+            _log.warning("%s", death)
 
     def _until_ray_is_gone(self, receipts: Iterator[Receipt | None]) -> Iterator[Receipt | None]:
         """Yield *receipts*; end without an error if a signal to the process group ended Ray."""

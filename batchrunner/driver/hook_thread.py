@@ -7,11 +7,10 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 from batchrunner.errors import describe
+from batchrunner.hooks.calling import contained_here, methods_of
 from batchrunner.spec.secrets import scrubbed
-from batchrunner.user_code import contained
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +30,8 @@ class HookThread:
 
     def __init__(self, name: str, hook: object, *, log_event: Callable[..., None]) -> None:
         """Start the thread of *hook*; *log_event* appends to the session's event log."""
-        self.name, self._hook, self._log_event = name, hook, log_event
+        self.name, self._log_event = name, log_event
+        self._methods = methods_of(hook)
         self._waiting: queue.SimpleQueue[tuple[str, Events] | None] = queue.SimpleQueue()
         self._at = ""
         self._failures: dict[str, int] = {}
@@ -41,7 +41,7 @@ class HookThread:
 
     def takes(self, method: str) -> bool:
         """Return whether the hook has *method*."""
-        return callable(getattr(self._hook, method, None))
+        return method in self._methods
 
     def put(self, method: str, events: Events, *, drops: bool = True) -> None:
         """Have *method* called with each of *events*. Returns at once.
@@ -89,12 +89,9 @@ class HookThread:
             self._at = method
             try:
                 for event in events():
-                    contained(partial(self._method(method), event))
+                    contained_here(partial(self._methods[method], event))
             except Exception as error:  # noqa: BLE001 - the user's code may raise anything
                 self._warn_of_failure(method, error)
-
-    def _method(self, name: str) -> Callable[[object], Any]:
-        return getattr(self._hook, name)  # type: ignore[no-any-return]  # `put` has looked at it
 
     def _warn_of_failure(self, method: str, error: Exception) -> None:
         self._failures[method] = self._failures.get(method, 0) + 1

@@ -197,10 +197,13 @@ def hooks_of(spec: BatchSpec, handed_over: Iterable[Any]) -> list[tuple[str, Any
     """Return the hooks that *spec* names, then those *handed_over* in Python, each with its name.
 
     Raises:
-        CannotStartError: A hook cannot be imported or made.
+        CannotStartError: A hook cannot be imported or made, or not within `execution.grace_period`.
         InvalidSpecError: A hook takes no such options, or is none.
     """
-    named = [(name, make_hook(name, options)) for name, options in spec.hooks.items()]
+    seconds = spec.execution.grace_period
+    named = [
+        (name, make_hook(name, options, seconds=seconds)) for name, options in spec.hooks.items()
+    ]
     return [*named, *((type(hook).__name__, hook) for hook in handed_over)]
 
 

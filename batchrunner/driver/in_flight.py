@@ -13,6 +13,7 @@ SILENT_SECONDS = 10.0
 """A worker of which nothing was heard for so long, or for five of its pauses, is not counted: it has
 died, or a call holds its interpreter."""
 _PAUSES = 5
+_SHOWN_SHARDS = 5
 
 
 @dataclass(slots=True)
@@ -34,6 +35,27 @@ class _Begun:
     rows: int = 0
     bytes: int = 0
     listed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A worker that died.
+
+    Attributes:
+        worker: Its name, or its process id alone if nothing was heard of it.
+        shards: Ids of the shards that it had begun and not ended, as far as is known.
+    """
+
+    worker: str
+    shards: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        shards = ", ".join(f"{shard:,}" for shard in self.shards[:_SHOWN_SHARDS])
+        more = f" and {len(self.shards) - _SHOWN_SHARDS:,} more" * (
+            len(self.shards) > _SHOWN_SHARDS
+        )
+        had = f" while it had shard{'s' * (len(self.shards) > 1)} {shards}{more}" if shards else ""
+        return f"a worker died{had} (process {self.worker}); its shards are tried one by one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +89,7 @@ class InFlight:
         self._workers: dict[str, _Worker] = {}
         self._begun: dict[int, _Begun] = {}
         self._ended: set[int] = set()
+        self._deaths: list[Death] = []
 
     def hear(self, heartbeat: Heartbeat) -> None:
         """Take the latest *heartbeat* of a worker."""
@@ -79,6 +102,22 @@ class InFlight:
             for shard in heartbeat.rows.keys() - self._ended:
                 self._note(shard, heartbeat, now)
             self._workers[name] = _Worker(heartbeat, now, now - before.at if before else 0.0)
+
+    def bury(self, process: str) -> None:
+        """Take that the worker with the id *process* died: it has no shard any more."""
+        with self._lock:
+            name = next((one for one in self._workers if one.endswith(f"-{process}")), process)
+            self._workers.pop(name, None)
+            had = [i for i, one in self._begun.items() if one.worker == name and one.listed]
+            for shard in had:
+                self._begun.pop(shard)
+            self._deaths.append(Death(name, tuple(sorted(had))))
+
+    def deaths(self) -> list[Death]:
+        """Return the workers that died since the last call."""
+        with self._lock:
+            deaths, self._deaths = self._deaths, []
+            return deaths
 
     def _note(self, shard: int, heartbeat: Heartbeat, now: float) -> None:
         begun = self._begun.get(shard)

@@ -152,7 +152,8 @@ def list_source(source: SourceSpec) -> Listing:
     """List the files of *source*; open none.
 
     Raises:
-        InvalidSpecError: The name of a file does not show its format, or the formats differ.
+        InvalidSpecError: The name of a file does not show its format or is no UTF-8, or the formats
+            differ.
         ObjectNotFoundError: A URI of the source names no file, or a folder without files to read.
     """
     files: dict[str, SourceFile] = {}
@@ -171,6 +172,7 @@ def list_source(source: SourceSpec) -> Listing:
         files.update({file.uri: file for file in listing.files if file.uri not in files})
         links |= listing.links
         notes += listing.notes
+    _check_names(files)
     _check_one_format(files.values())
     if source.partitioning == "hive":
         for uri in files:
@@ -247,6 +249,18 @@ def _kind_of_named_file(uri: str, format: str | None) -> FileKind:  # noqa: A002
             f"{' or '.join(BUILT_IN)}"
         )
     return kind
+
+
+def _check_names(uris: Iterable[str]) -> None:
+    """Refuse names that are no text: neither the plan nor a report could hold them."""
+    shown = {uri: uri.encode(errors="backslashreplace").decode() for uri in uris}
+    bad = [text for uri, text in shown.items() if text != uri]
+    if bad:
+        more = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
+        raise InvalidSpecError(
+            f"source: {bad[0]}: its name is no UTF-8{more}; rename the file, or leave it out with a "
+            "glob in source.uri"
+        )
 
 
 def _check_one_format(files: Iterable[SourceFile]) -> None:

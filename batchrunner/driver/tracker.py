@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from batchrunner.checkpoint import Sentinel
-from batchrunner.driver.in_flight import InFlight, Seen
+from batchrunner.driver.in_flight import Death, InFlight, Seen
 from batchrunner.driver.progress import COMMITTED, FAILED, IN_FLIGHT, PENDING, Phase, Progress
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import ErrorsSpec
-from batchrunner.worker.heartbeat import Heartbeat
+from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
 
 
 class Tracker:
@@ -30,8 +30,14 @@ class Tracker:
     def hear(self, heartbeat: Heartbeat) -> None:
         """Take a heartbeat. The engine sends one without a worker once it waits for its workers."""
         self._is_connected = True  # and never False again: another thread reads it
-        if heartbeat.worker:
+        if heartbeat.phase is WorkerPhase.DIED:
+            self._in_flight.bury(heartbeat.worker)
+        elif heartbeat.worker:
             self._in_flight.hear(heartbeat)
+
+    def deaths(self) -> list[Death]:
+        """Return the workers that died since the last call."""
+        return self._in_flight.deaths()
 
     def is_ready(self) -> None:
         """Note that a worker has loaded the capability. Idempotent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, NoReturn, Protocol
 
 
 class EndState(StrEnum):
@@ -17,6 +17,21 @@ class EndState(StrEnum):
     """A signal, `execution.max_runtime` or another driver ended the session: the run can go on."""
     FAILED = "failed"
     """A person has to act."""
+
+
+class FrozenDict(dict[str, str]):
+    """A dict that refuses changes: all hooks get the same events. `dict(it)` is a copy to change.
+
+    Not a `MappingProxyType`, which neither pickle nor `dataclasses.asdict` nor JSON takes.
+    """
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("an event cannot be changed: all hooks get it. Change a copy: dict(…)")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +55,9 @@ class RunInfo:
     sink: str
     checkpoint: str
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", FrozenDict(self.tags))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +170,9 @@ class RunEnded:
     columns: Mapping[str, str] = field(default_factory=dict)
     shards_adopted: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", FrozenDict(self.columns))
+
 
 Event = RunStarted | ShardCommitted | DeadLetterKept | RunEnded
 
@@ -171,7 +192,11 @@ class Hook(Protocol):
     **Harmless.** What a hook raises, prints or waits for does not change the run: it goes on, the exit
     code stays, and an error is logged as a warning with the hook's name. When the session is over, its
     lease is released, and its hooks have until the end of `execution.grace_period` to return; then they
-    are left behind. A hook is code in the driver's process all the same: `os._exit` ends both.
+    are left behind. A fork that a hook makes ends when it returns from the call. A hook is code in the
+    driver's process all the same: `os._exit` ends both.
+
+    **In time.** A hook that a spec names is made before the lease is taken. If that takes longer than
+    `execution.grace_period`, the run does not start, and the message has the hook's name.
 
     **What it sees.** Frozen values, with the secrets of the spec as `***`.
     """

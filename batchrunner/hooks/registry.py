@@ -13,6 +13,7 @@ from functools import cache, partial
 from typing import Any
 
 from batchrunner.errors import BatchRunnerError, CannotStartError, InvalidSpecError, describe
+from batchrunner.hooks.calling import made_in_time, methods_of
 from batchrunner.hooks.contract import METHODS
 from batchrunner.user_code import contained
 
@@ -57,17 +58,17 @@ def hook_schemas() -> dict[str, dict[str, Any]]:
     return {name: _schema(_factory(name)) for name in BUILT_IN}
 
 
-def make_hook(name: str, options: Mapping[str, Any]) -> Any:
-    """Return the hook called *name*, made with *options*.
+def make_hook(name: str, options: Mapping[str, Any], *, seconds: float) -> Any:
+    """Return the hook called *name*, made with *options* in at most so many *seconds*.
 
     Raises:
-        CannotStartError: It cannot be imported or made.
+        CannotStartError: It cannot be imported or made, or not in time.
         InvalidSpecError: It takes no such options, or is no hook.
     """
     try:
         factory = contained(partial(_factory, name))
         _check_keywords(name, factory, options)
-        made = contained(partial(factory, **options))
+        made = made_in_time(name, partial(factory, **options), seconds=seconds)
     except BatchRunnerError:
         raise
     except Exception as error:  # the user's code may raise anything
@@ -85,7 +86,7 @@ def check_hook(name: str, hook: object) -> None:
     Raises:
         InvalidSpecError: It has none.
     """
-    if not any(callable(getattr(hook, method, None)) for method in METHODS):
+    if not methods_of(hook):
         theirs = (method for method in dir(hook) if method.startswith("on_"))
         meant = next((hint for method in theirs if (hint := _meant(method, METHODS))), "")
         raise InvalidSpecError(

@@ -76,7 +76,8 @@ class ExecutionSpec(Section):
     grace_period: Annotated[Duration, NEUTRAL] = Field(
         default=25.0,
         description="After SIGTERM, Ctrl-C or `max_runtime` the process is gone within this time, "
-        "whatever hangs. Shards in flight may be finished in most of it.",
+        "whatever hangs; up to 4.5 s later if a call holds the interpreter, as some C code does. Shards "
+        "in flight may be finished in most of it. After its report, too, it may take no longer to exit.",
     )
     max_concurrency: Annotated[Count, NEUTRAL] = Field(
         default=8, description="Batches of an `async def` capability in flight, per worker."

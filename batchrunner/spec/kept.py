@@ -29,10 +29,10 @@ def kept_text(layers: Layers, root: Node, variation: Variation) -> str:
     return f"# made of {', '.join(made_of)}\n{block(_plain(root, layers))}"
 
 
-def _plain(node: Node, layers: Layers, *, secret: bool = False) -> Any:
+def _plain(node: Node, layers: Layers, *, secret: bool = False, under: object = None) -> Any:
     if isinstance(node.value, dict):
         return {
-            key: _plain(child, layers, secret=secret or hides(key))
+            key: _plain(child, layers, secret=secret or hides(key, under=under), under=key)
             for key, child in node.children.items()
         }
     if isinstance(node.value, list):

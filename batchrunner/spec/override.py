@@ -71,7 +71,9 @@ class Override:
         last, value = self.steps[-1][0], self.text[self.start :].lstrip()
         # Options are hidden by their keys. Without keys, after a typo, the value may be a secret.
         is_lone = last.endswith("_options") and not value.startswith("{")
-        return is_lone or any(hides(name) for name, _ in self.steps)
+        names = [name for name, _ in self.steps]
+        is_webhook = "webhook" in (*names, *_words(value)) and "url" in (*names, *_words(value))
+        return is_lone or is_webhook or any(map(hides, names))
 
 
 def overrides_of(values: Mapping[str, Any] | Sequence[str]) -> tuple[str, ...]:
@@ -94,6 +96,11 @@ def shown(text: str) -> str:
     if _is_reference(text[override.start :]) or not _may_be_secret(override):
         return text
     return text[: override.start] + HIDDEN
+
+
+def _words(value: str) -> list[str]:
+    """Return what may be a key in *value*: in a mapping, any of them may be one of a secret."""
+    return re.findall(r"[\w.-]+", value) if value.lstrip().startswith(("{", "[")) else []
 
 
 def as_words(profile: str, overrides: Sequence[str]) -> str:

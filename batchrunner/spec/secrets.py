@@ -15,6 +15,8 @@ _SHORTEST, _SHORTEST_LINE = 6, 16
 
 _remembered: set[str] = set()
 """Secrets of the specs that this process has read."""
+_remembered_urls: set[str] = set()
+"""Their webhooks, of which only the host may be shown."""
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _SECRET = re.compile(
@@ -40,9 +42,10 @@ def looks_secret(key: object) -> bool:
     return bool(_SECRET.search("_".join(_WORDS.findall(str(key))).lower()))
 
 
-def hides(key: object) -> bool:
-    """Return whether all values under *key* are secret."""
-    return "env_vars" in str(key) or looks_secret(key)
+def hides(key: object, *, under: object = None) -> bool:
+    """Return whether all values under *key*, itself *under* another one, are secret."""
+    is_webhook = (under, key) == ("webhook", "url")  # whatever its host: its path may be the secret
+    return "env_vars" in str(key) or looks_secret(key) or is_webhook
 
 
 def first_possible_secret(text: str, at: int, *, since: int) -> int | None:
@@ -55,12 +58,16 @@ def first_possible_secret(text: str, at: int, *, since: int) -> int | None:
     line = text.rfind("\n", 0, at) + 1
     start = min(line, since)
     shown = text[start : at + 1000]
-    offsets = [start + key.end() for key in _KEY.finditer(shown) if hides(key[1])][:1]
+    offsets = [start + key.end() for key in _KEY.finditer(shown) if _may_hide(key[1])][:1]
     if "://" in shown and "@" in shown:
         offsets.append(start + shown.index("://") + 3)
-    if any(hides(word) for above in _above(text, line) for word in _WORD.findall(above)):
+    if any(_may_hide(word) for above in _above(text, line) for word in _WORD.findall(above)):
         offsets.append(line)
     return min(offsets, default=None)
+
+
+def _may_hide(word: str) -> bool:
+    return word == "webhook" or hides(word)
 
 
 def _above(text: str, line: int) -> Iterator[str]:
@@ -89,6 +96,8 @@ def remember(value: Any) -> None:
     """
     if isinstance(value, Mapping):
         for key, inner in value.items():
+            if key == "webhook" and isinstance(inner, Mapping):
+                _remembered_urls.update(filter(_has_path, _texts(inner.get("url"))))
             _remembered.update(
                 form for text in _texts(inner) if hides(key) for form in _forms(text)
             )
@@ -119,6 +128,8 @@ def scrubbed(text: str) -> str:
         _remembered, key=len, reverse=True
     ):  # longest first: one may be a part of another
         text = text.replace(secret, HIDDEN)
+    for url in sorted(_remembered_urls, key=len, reverse=True):
+        text = text.replace(url, _only_host(url))
     return redact_uri(text)
 
 
@@ -126,7 +137,7 @@ def redacted(value: Any) -> Any:
     """Return a copy of *value* to show to people: secrets, at any depth, are `***`.
 
     Secrets are all values under a key that `looks_secret`, all values of `env_vars`, and the
-    credentials in URIs.
+    credentials in URIs, and the path of a webhook's `url`.
     """
     if isinstance(value, str):
         return redact_uri(value)
@@ -142,7 +153,22 @@ def _redacted_item(key: object, value: Any) -> Any:
         return value
     if key == "env_vars" and isinstance(value, Mapping):
         return dict.fromkeys(value, HIDDEN)
+    if key == "webhook" and isinstance(value, Mapping) and isinstance(value.get("url"), str):
+        return {**redacted(value), "url": _only_host(value["url"])}
     return HIDDEN if looks_secret(key) else redacted(value)
+
+
+def _has_path(url: str) -> bool:
+    return _only_host(url) != url
+
+
+def _only_host(url: str) -> str:
+    """Return the webhook *url* with what follows its host as `***`."""
+    scheme, slashes, rest = url.rpartition("://")
+    host = re.split(r"[/?#\s]", rest, maxsplit=1)[0]
+    if len(rest) - len(host) <= 1:  # there is no more than a slash
+        return redact_uri(url)
+    return f"{redact_uri(scheme + slashes + host)}/{HIDDEN}"
 
 
 def _redacted_userinfo(match: re.Match[str]) -> str:

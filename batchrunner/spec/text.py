@@ -102,6 +102,7 @@ class _TreeBuilder:
         self._read_to = 0
         # Start of the value of a secret key, while it is parsed: a syntax error hides all after it.
         self._hidden_from: int | None = None
+        self._under: object = None  # the key of the mapping that is parsed
         self._anchors: dict[str, tuple[Node, int, int] | None] = {}
 
     def document(self) -> Node | None:
@@ -231,7 +232,8 @@ class _TreeBuilder:
             at = _start(inner)
             key = self._key(inner, depth=depth + 1)
             name = getattr(inner, "value", None)
-            child = self._item(name, depth=depth + 1, secret=secret or hides(name))
+            is_hidden = secret or hides(name, under=self._under)
+            child = self._item(name, depth=depth + 1, secret=is_hidden)
             # Checked after its value was read, since the parser only goes forwards.
             if key in keys:
                 first = "line {}, column {}".format(*line_and_column(self._text, keys[key]))
@@ -249,8 +251,9 @@ class _TreeBuilder:
         # Options are hidden by their keys. Without keys, after a typo, the value may be a secret.
         if str(name).endswith("_options") and not _may_be_options(event):
             secret, self._hidden_from = True, since if outer is None else outer
+        above, self._under = self._under, name
         node = self._node(event, depth=depth, secret=secret)
-        self._hidden_from = outer
+        self._hidden_from, self._under = outer, above
         return node
 
     def _key(self, event: yaml.Event, *, depth: int) -> str | None:

@@ -44,7 +44,7 @@ def _made(mode: str) -> Display:
     if mode == "off":
         return NoDisplay()
     if mode == "json":
-        events = JsonEvents(sys.stderr).begin("stdout", "stderr")
+        events = JsonEvents(sys.stderr, lossy=True).begin("stdout", "stderr")
         return JsonDisplay(events, on_close=events.end)
     if mode == "auto" and in_notebook():
         return NotebookDisplay()

@@ -17,6 +17,24 @@ Event = Mapping[str, Any]
 _HOUSEKEEPING = frozenset({"cleaned", "shard_taken_back", "record_put_aside", "record_made_again"})
 _TORN = "log_torn"
 """Action of an event that stands for those that cannot be read."""
+_NUMBERS = frozenset(
+    {
+        *(
+            "committed",
+            "failed",
+            "rows_in",
+            "rows_out",
+            "rows_failed",
+            "bytes_out",
+            "rows_in_flight",
+        ),
+        *("epoch", "shard", "slowest_shard", "rows_allowed", "workers", "workers_busy"),
+        *("weight_done", "weight_in_flight", "seconds", "seconds_left", "running_seconds"),
+        "slowest_seconds",
+    }
+)
+"""Fields that are reckoned with."""
+_LARGEST = 1 << 63
 
 
 def event_log(storage: Storage, session: str) -> tuple[Event, ...]:
@@ -50,11 +68,17 @@ def _event(line: bytes) -> Event | None:
     try:
         event = orjson.loads(line)
         at = datetime.fromisoformat(event["at"])
-        is_event = isinstance(event["action"], str) and at.tzinfo is not None
-        at.timestamp()  # no computer's clock shows the year 1
+        is_sound = isinstance(event["action"], str) and at.timestamp() > 0 and at.tzinfo
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
-    return {**event, "at": at} if is_event else None
+    return {**event, "at": at} if is_sound and all(map(_is_sound, event.items())) else None
+
+
+def _is_sound(item: tuple[str, object]) -> bool:
+    name, value = item
+    if value is None or name not in _NUMBERS:
+        return True
+    return isinstance(value, int | float) and abs(value) < _LARGEST
 
 
 def last_log(

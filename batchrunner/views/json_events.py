@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self, TextIO
 
+from batchrunner.spec.secrets import scrubbed
 from batchrunner.views.whole_lines import WholeLines
 
 VERSION = 1
@@ -22,14 +24,19 @@ VERSION = 1
 class JsonEvents:
     """Writes events to a stream, each as one line. Safe in several threads."""
 
-    def __init__(self, file: TextIO) -> None:
-        self._file, self._lock = file, threading.RLock()
+    def __init__(self, file: TextIO, *, lossy: bool = False) -> None:
+        """Prepare to write to *file*; *lossy*: an event that cannot be written is lost, silently."""
+        self._file, self._lossy, self._lock = file, lossy, threading.RLock()
         self._streams: dict[str, WholeLines] = {}
 
     def write(self, event: str, **fields: Any) -> None:
-        """Write one event."""
+        """Write one event.
+
+        Raises:
+            OSError: It cannot be written, and events may not get lost.
+        """
         text = as_line(event, **fields)
-        with self._lock:
+        with self._lock, contextlib.suppress(*[OSError] if self._lossy else []):
             self._file.write(f"{text}\n")
             self._file.flush()
 
@@ -50,7 +57,7 @@ class JsonEvents:
         meant = _meant.get()
         if meant is None:
             for line in lines.split("\n"):
-                self.write("output", stream=stream, text=line)
+                self.write("output", stream=stream, text=scrubbed(line))
         elif not meant.is_written:  # one event, however many lines it has for people
             meant.is_written = True
             self.write(meant.event, **meant.fields)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from batchrunner.driver.progress import Progress
+from batchrunner.spec.secrets import scrubbed
 from batchrunner.views.harmless import in_colour
 from batchrunner.views.live_frame import Scene, frame
 from batchrunner.views.own_stderr import own_stderr
@@ -89,7 +90,7 @@ class LiveDisplay:
         return self._region.erasing()
 
     def _above(self, lines: str) -> None:
-        text = "".join(f"{in_colour(line)}\n" for line in lines.split("\n"))
+        text = "".join(f"{in_colour(line)}\n" for line in scrubbed(lines).split("\n"))
         with self._lock:  # the frame as it was: a capability may print thousands of lines a second
             self._draw([] if self._is_over.is_set() else self._region.drawn, above=text)
 

@@ -8,7 +8,7 @@ from batchrunner.views.report_cells import STATE_WORDS, ShardState, counts_of, g
 from batchrunner.views.report_data import RunReport
 from batchrunner.views.report_histogram import histogram_of
 from batchrunner.views.report_lanes import lanes_of
-from batchrunner.views.report_markup import Html, el
+from batchrunner.views.report_markup import Html, cut, el
 from batchrunner.views.report_page import chart, section
 from batchrunner.views.report_times import Rates, gaps_of, rates_of, timed
 from batchrunner.views.report_words import counted, long_duration, share
@@ -43,9 +43,21 @@ def charts_of(report: RunReport) -> Iterator[Html]:
         if lanes.failures:
             caption += " A mark below shows where rows failed."
         drawn = chart("lanes", label="What each worker did when", caption=caption)
-        yield section("Workers", drawn, id_="workers")
+        yield section("Workers", drawn, id_="workers", note=_skewed(report))
     if report.documents.sentinels:
         yield el("div", _seconds(report), *_phases(report), class_="pair")
+
+
+def _skewed(report: RunReport) -> str:
+    skewed = report.documents.skewed
+    if not skewed:
+        return ""
+    names = ", ".join(cut(name or "a worker without a name", 60) for name in skewed[:3])
+    more = f" and {len(skewed) - 3:,} more" if len(skewed) > 3 else ""
+    return (
+        f"The clock was wrong at {names}{more}: these attempts are drawn within their session, by the "
+        "clock of its driver."
+    )
 
 
 def _untimed(report: RunReport) -> str:

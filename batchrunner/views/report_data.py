@@ -107,6 +107,7 @@ class RunReport:
             "started_with": dict(zip(("spec", "folder"), documents.started_with, strict=True)),
             "verdict": self.verdict.to_dict(),
             "problems": list(documents.problems),
+            "skewed_workers": list(documents.skewed),
             "totals": {"shards": len(self.shards), **asdict(self.totals)},
             "shards_by_state": _by_state(self.shards),
             "sessions": [asdict(session) for session in self.sessions],

@@ -9,25 +9,25 @@ from batchrunner.views.report_cells import STATE_WORDS, Cell, ShardState, cells_
 from batchrunner.views.report_data import RunReport
 from batchrunner.views.report_histogram import histogram_of
 from batchrunner.views.report_lanes import Block, lanes_of
+from batchrunner.views.report_markup import shown
 from batchrunner.views.report_page import packed
 from batchrunner.views.report_times import Axis, gaps_of, rates_of, timed
 
-_MOST_PACKED = 300_000
 _NAME, _WHY = 60, 300
 
 
-def drawing_of(report: RunReport) -> dict[str, Any]:
+def drawing_of(report: RunReport, *, most: int = 300_000) -> dict[str, Any]:
     """Return the data for the scripts of the page of *report*.
 
     The map has a cell for each shard, or, where they are too many or too different to fit into
-    `_MOST_PACKED` bytes, for several.
+    *most* bytes, for several.
     """
     rest = {"time": _time(report), "histogram": _histogram(report)}
     group = group_for(len(report.shards))
     while True:
         cells = cells_of(report.shards, group=group)
         drawing = {**rest, "map": _map(cells, report.axis, group=group)}
-        if len(cells) <= 1 or len(packed(drawing)) <= _MOST_PACKED:
+        if len(cells) <= 1 or len(packed(drawing)) <= most:
             return drawing
         group *= 2
 
@@ -46,7 +46,7 @@ def _time(report: RunReport) -> dict[str, Any] | None:
         "step": rates.step,
         "x": [_short(x) for x in rates.x],
         "y": [None if y is None else _short(y) for y in rates.y],
-        "workers": [worker[-_NAME:] for worker in lanes.workers],
+        "workers": [shown(worker)[-_NAME:] for worker in lanes.workers],
         "left_out": lanes.left_out,
         "blocks": _blocks(lanes.blocks, report),
         "failures": [[lane, _short(at)] for lane, at in lanes.failures],
@@ -90,7 +90,9 @@ def _map(cells: Sequence[Cell], axis: Axis, *, group: int) -> dict[str, Any]:
         "length": [shard.stop - shard.start for shard in shards],
         "source": [sources[shard.source] for shard in shards],
         "sources": [_tail(uri) for uri in sources],
-        "why": {str(n): shard.why[:_WHY] for n, shard in enumerate(shards) if shard.why},
+        "why": {
+            str(n): shown(shard.why[:_WHY])[:_WHY] for n, shard in enumerate(shards) if shard.why
+        },
     }
 
 
@@ -104,6 +106,7 @@ def _sums(cells: Sequence[Cell]) -> dict[str, list[Any]]:
 
 
 def _tail(uri: str) -> str:
+    uri = shown(uri)
     return uri if len(uri) <= _NAME else f"…{uri[-_NAME:]}"
 
 

@@ -14,7 +14,9 @@ from batchrunner.views.report_page import facts, quotation, section, table
 from batchrunner.views.report_words import share
 
 _MOST_GROUPS, _MOST_FAILED, _MOST_OPEN = 30, 50, 3
-_MESSAGE, _ROW, _TRACEBACK = 600, 1_000, 6_000
+_MESSAGE, _ROW, _TRACEBACK, _NAME, _WORD = 600, 800, 6_000, 300, 100
+_TRACEBACKS = 45_000
+"""Most characters of all tracebacks: few kinds have them whole."""
 
 
 def dead_letters(report: RunReport) -> Iterator[Html]:
@@ -31,17 +33,21 @@ def dead_letters(report: RunReport) -> Iterator[Html]:
     )
     # Of a run that is complete, what failed is known and kept: its charts come sooner on the page.
     most_open = 0 if report.verdict.state == "complete" else _MOST_OPEN
-    shown = enumerate(examples.groups[:_MOST_GROUPS])
-    groups = [_group(group, of=examples.rows, is_open=n < most_open) for n, group in shown]
+    shown = examples.groups[:_MOST_GROUPS]
+    traceback = min(_TRACEBACK, _TRACEBACKS // max(len(shown), 1))
+    groups = [
+        _group(group, of=examples.rows, is_open=n < most_open, traceback=traceback)
+        for n, group in enumerate(shown)
+    ]
     yield section("Rows that failed", *groups, id_="dead-letters", note=" ".join(notes))
 
 
-def _group(group: ErrorGroup, *, of: int, is_open: bool) -> Html:
+def _group(group: ErrorGroup, *, of: int, is_open: bool, traceback: int) -> Html:
     where = [
-        ("stage", group.stage),
-        ("code", group.code or "-"),
+        ("stage", cut(group.stage, _WORD)),
+        ("code", cut(group.code or "-", _WORD)),
         ("shards", f"{group.shards:,}{' that failed as a whole' if group.shard_failed else ''}"),
-        ("first seen", f"{group.source}, {group.unit} {group.at:,}"),
+        ("first seen", f"{cut(group.source, _NAME)}, {cut(group.unit, 40)} {group.at:,}"),
     ]
     head = el(
         "summary",
@@ -58,7 +64,7 @@ def _group(group: ErrorGroup, *, of: int, is_open: bool) -> Html:
     if group.traceback:
         body += [
             el("p", "Traceback in your code:", class_="label"),
-            quotation(group.traceback, most=_TRACEBACK),
+            quotation(group.traceback, most=traceback),
         ]
     return el("details", head, *body, class_="group", open=is_open)
 
@@ -74,7 +80,7 @@ def failed_shards(report: RunReport) -> Iterator[Html]:
             f"{shard.id:,}",
             "quarantined until retry" if shard.id in quarantined else "tried again by the next run",
             el("bdi", cut(shard.why or "not recorded", _MESSAGE)),
-            el("bdi", cut(shard.source, 300)),
+            el("bdi", cut(shard.source, _NAME)),
         )
         for shard in failed[:_MOST_FAILED]
     ]
@@ -89,6 +95,6 @@ def problems(report: RunReport) -> Iterator[Html]:
     """Yield the section on documents that cannot be read; nothing if all can."""
     found = report.documents.problems
     if found:
-        each = (el("li", cut(why, 1_500)) for why in islice(found, 20))
+        each = (el("li", cut(why, 750)) for why in islice(found, 20))
         note = f"{len(found):,} documents"
         yield section("What cannot be read", el("ul", *each), id_="problems", note=note)

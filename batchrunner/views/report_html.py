@@ -16,7 +16,9 @@ from batchrunner.views.report_page import command, facts, page, quotation, secti
 from batchrunner.views.report_sessions import SessionFacts
 from batchrunner.views.report_words import bytes_of, day_and_time, long_duration
 
-_MOST_SESSIONS, _SPEC = 200, 20_000
+_MOST_SESSIONS, _SPEC = 200, 15_000
+_MOST_BYTES, _MOST_DRAWN, _LEAST_DRAWN = 400_000, 300_000, 60_000
+"""Bytes of a page beside its scripts, and of what these draw: a report is sent by mail."""
 _GLYPHS = {"good": "✓", "busy": "▶", "warn": "!", "bad": "✗"}
 
 
@@ -35,8 +37,10 @@ def html_of(report: RunReport) -> str:
         _run(report),
         _footer(),
     ]
-    title = f"{report.name or 'batch'}: {report.verdict.state}"
-    return page(title=title, tone=report.verdict.tone, body=body, data=drawing_of(report))
+    title = f"{cut(report.name or 'batch', 200)}: {report.verdict.state}"
+    left = _MOST_BYTES - sum(len(part.encode()) for part in body)
+    data = drawing_of(report, most=min(max(left, _LEAST_DRAWN), _MOST_DRAWN))
+    return page(title=title, tone=report.verdict.tone, body=body, data=data)
 
 
 def _header(report: RunReport) -> Html:

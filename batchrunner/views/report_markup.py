@@ -42,13 +42,25 @@ def join(children: Iterable[str]) -> Html:
 
 def escaped(text: str) -> Html:
     """Return *text* as markup that shows it: every sign of it, and nothing but it."""
-    shown = text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
-    return Html(html.escape(shown))
+    return Html(html.escape(shown(text)))
+
+
+def shown(text: str) -> str:
+    """Return *text* with an escape for each sign that could reverse or hide its neighbours."""
+    return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
 
 
 def cut(text: str, most: int) -> str:
-    """Return *text*, or its first *most* characters and how many there are."""
-    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+    """Return *text*, or its first *most* characters and how many there are.
+
+    Fewer, where they would take more than twice as many bytes in a page.
+    """
+    left = 2 * most
+    for number, char in enumerate(text):
+        left -= len(escaped(char).encode())
+        if number >= most or left < 0:
+            return f"{text[:number]}… ({len(text):,} characters)"
+    return text
 
 
 def _visible(char: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from batchrunner.driver.plan import StoredPlan
 from batchrunner.errors import DamagedOutputError, NewerFormatError, ObjectNotFoundError
 from batchrunner.shard import Shard
 from batchrunner.views.event_logs import Event, event_log, last_log
+from batchrunner.views.report_clocks import by_drivers_clock
 
 T = TypeVar("T")
 
@@ -40,6 +42,7 @@ class RunFacts:
         leases: All leases, by session; a damaged one by a stand-in.
         events: The event logs by session, as far as they can be read.
         problems: What could not be read, each with its way out.
+        skewed: Workers whose clock was wrong: the times in their sentinels are by the driver's.
     """
 
     uri: str
@@ -54,6 +57,7 @@ class RunFacts:
     leases: Mapping[str, Lease]
     events: Mapping[str, tuple[Event, ...]]
     problems: tuple[str, ...]
+    skewed: tuple[str, ...] = ()
 
     @property
     def session(self) -> str:
@@ -112,19 +116,22 @@ def read_documents(checkpoint: Checkpoint) -> RunFacts:
     marks = marks_left(checkpoint.records)
     found: Sentinels = checkpoint.sentinels()
     good = {i: s for i, s in found.good.items() if i in active or plan is None}
+    events = _events(checkpoint)
+    timing = by_drivers_clock(good, events, now=time.time())
     return RunFacts(
         uri=checkpoint.storage.uri,
         sink=generations[-1].place.sink if generations else "",
         asked=asked,
         shards=shards,
-        sentinels=good,
+        sentinels=timing.sentinels,
         damaged=found.damaged,
         quarantined={i: q for i, q in quarantined.items() if i in active and i not in good},
         marks=tuple(marks),
         lease=lease,
         leases=_leases(checkpoint),
-        events=_events(checkpoint),
+        events=events,
         problems=(*problems, *found.damaged.values()),
+        skewed=timing.skewed,
     )
 
 

@@ -86,7 +86,9 @@ class RunsReport:
     @property
     def differing_totals(self) -> tuple[str, ...]:
         """In what the batches differ, in words: shards, rows, spec or code."""
-        read = {name: [run.totals.get(name) for run in self.runs] for name in _COUNTS}
+        read: dict[str, list[float | str | None]] = {
+            name: [run.totals.get(name) for run in self.runs] for name in _COUNTS
+        }
         read["spec or code"] = [run.asked.get("fingerprint") for run in self.runs]
         return tuple(name.replace("_", " ") for name, all_ in read.items() if len({*all_}) > 1)
 

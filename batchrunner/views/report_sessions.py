@@ -69,7 +69,9 @@ def _of_run(documents: RunFacts) -> set[str]:
     known = {*documents.events, *owners, *committed}
     if not documents.asked:
         return known
-    created = datetime.fromisoformat(documents.asked[0].created_at).timestamp()
+    created = _seconds(documents.asked[0].created_at)
+    if created is None:
+        return known
     # The session that began the run started before it; one that had ended by then is of a run before.
     spoke = {one for one in known if (_last_sign(documents.events.get(one, ())) or 0.0) >= created}
     return committed | spoke | _silent(documents, committed | spoke)
@@ -181,8 +183,16 @@ def _with_changes(facts: Iterable[SessionFacts], documents: RunFacts) -> list[Se
 
 def _is_by(change: RunRecord, session: SessionFacts) -> bool:
     # Records have whole seconds: one that was written within the last second of a session counts.
-    at = datetime.fromisoformat(change.created_at).timestamp()
-    return session.ended is not None and at <= session.ended
+    at = _seconds(change.created_at)
+    return session.ended is not None and at is not None and at <= session.ended
+
+
+def _seconds(text: str) -> float | None:
+    """Return a time in seconds since 1970 UTC; None for text that is no time."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _versions(events: Sequence[Event]) -> dict[str, str]:

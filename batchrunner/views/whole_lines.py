@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -57,7 +58,7 @@ class WholeLines:
             if rest:
                 self._open[thread] = _last_state(rest)
             if lines:
-                self._take("\n".join(map(_last_state, lines[1:].split("\n"))))
+                self._pass_on("\n".join(map(_last_state, lines[1:].split("\n"))))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
@@ -72,8 +73,13 @@ class WholeLines:
         """Pass on the last line of each thread, even if it does not end in a line break."""
         with self._lock:
             for line in self._open.values():
-                self._take(line)
+                self._pass_on(line)
             self._open = {}
+
+    def _pass_on(self, lines: str) -> None:
+        """Pass *lines* on, or lose them: a `print` must not raise because the display is gone."""
+        with contextlib.suppress(OSError):
+            self._take(lines)
 
 
 def _lead(stream: Any, *, to: Any) -> None:

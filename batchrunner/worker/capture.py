@@ -5,6 +5,7 @@ Captures only Python's streams and loggers, not what a C library writes to file 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -59,16 +60,22 @@ class _CapturedStream(io.TextIOBase):
         return self.stream.errors
 
     def write(self, text: str) -> int:
-        """Write *text*; escape what the stream cannot encode, as printing must not fail a row."""
+        """Write *text*; escape what the stream cannot encode, as printing must not fail a row.
+
+        Nor must it where the stream leads nowhere any more: a terminal that was closed, a pipe whose
+        reader has ended, a full disk. The listeners have the text.
+        """
         _pass_on(text)  # first: a handler of the user's may hold a stream that was closed since
-        try:
-            self.stream.write(text)
-        except UnicodeEncodeError:
-            self.stream.write(text.encode("ascii", "backslashreplace").decode())
+        with contextlib.suppress(OSError):
+            try:
+                self.stream.write(text)
+            except UnicodeEncodeError:
+                self.stream.write(text.encode("ascii", "backslashreplace").decode())
         return len(text)
 
     def flush(self) -> None:
-        self.stream.flush()
+        with contextlib.suppress(OSError):
+            self.stream.flush()
 
     def writable(self) -> bool:
         return True

@@ -19,6 +19,8 @@ class WorkerPhase(StrEnum):
     """It has shards."""
     IDLE = "idle"
     """It has no shard; the engine may hand it more."""
+    DIED = "died"
+    """Its process is gone. The engine says so, in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Heartbeat:
     """What one worker is doing.
 
     Attributes:
-        worker: Names the worker, `<host>-<pid>`; empty in the one that an engine sends once it is
+        worker: Names the worker, `<host>-<pid>`; `<pid>` alone once it has died; empty in the one that an engine sends once it is
             ready and waits for its workers.
         phase: What it does.
         rows: By id of each shard that it has begun and not ended, the rows that have gone through

@@ -21,7 +21,8 @@ class Grace:
     add up.
 
     Attributes:
-        seconds: When the process must have ended. Kubernetes kills it 30 s after SIGTERM.
+        seconds: When the process must have ended; a call that holds the interpreter is killed up to 4.5 s
+            later. Kubernetes kills the process 30 s after SIGTERM.
     """
 
     seconds: float = 25.0

@@ -66,7 +66,7 @@ def test_a_spec_that_can_run_is_found_fit_and_nothing_is_left_behind(folder):
 
     assert (code, failed(found)) == (0, set()), found
     assert {"python", "packages", "memory", "open files", "gpu"} <= found.keys()
-    assert "1 files" in found["source"]["fact"]
+    assert "1 file," in found["source"]["fact"]
     assert "refuses a second writer" in found["sink"]["fact"]
     assert found["ray"]["fact"] == "not used: execution.engine is local"
     assert everything(folder) == before
@@ -206,3 +206,32 @@ def test_a_cluster_is_looked_at_with_its_token_and_its_workers(folder, short):
     assert (without[0], failed(without[1])) == (3, {"ray"})
     assert "requires a token" in without[1]["ray"]["fact"]
     assert os.listdir(short / "tmp") == []
+
+
+def test_an_endpoint_that_refuses_is_named_at_once(folder):
+    """S3's client tries again for minutes; "no answer" would send the reader after a slow network."""
+    (port,) = free_ports(1)
+    sink = {"uri": "s3://b/out", "storage_options": {"endpoint_url": f"http://127.0.0.1:{port}"}}
+    a_spec_file(folder, capability="caps:same", sink=sink)
+
+    code, found = diagnosed("spec.yaml", cwd=folder)
+
+    assert (code, failed(found)) == (3, {"sink"})
+    assert found["sink"]["fact"] == f"127.0.0.1:{port} refuses connections"
+
+
+def test_a_capability_that_forks_as_it_is_imported_is_found_fit(folder):
+    """Its child may hold the streams open for as long as it likes: the import itself has ended."""
+    (folder / "caps.py").write_text(
+        "import os, time\n"
+        "if not os.fork():\n"
+        "    time.sleep(15)\n"
+        "    os._exit(0)\n"
+        "def same(rows):\n"
+        "    return rows\n"
+    )
+
+    code, found = diagnosed("spec.yaml", cwd=folder, timeout=12)
+
+    assert found["capability"]["status"] == "ok", found
+    assert code == 0

@@ -83,6 +83,20 @@ def test_ray_is_shown_from_its_start_to_the_last_shard(tmp_path, on_terminal, co
         assert any(line.startswith(event) for line in shown)
 
 
+def test_an_ascii_terminal_keeps_one_frame_and_every_line(tmp_path, on_terminal):
+    """In a minimal container `LC_ALL` is C: there, too, a log line goes above the frame."""
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    terminal = on_terminal("run", "spec.yaml", cwd=a_job(tmp_path), lines=30, **ascii_only)
+    bars = r"shards  [#~-]+ \d+ of 12$"
+    terminal.until("logged 59").until(lambda t: any(re.match(bars, line) for line in t.screen))
+
+    assert sum(line.startswith("running ") for line in terminal.screen) == 1
+    assert "\\x" not in "".join(terminal.screen)
+    (tmp_path / "go").touch()
+    assert terminal.end() == 0
+    assert not [line for line in terminal.scrolled if re.match("running |shards  ", line)]
+
+
 def test_the_screen_is_clean_at_the_end(tmp_path, on_terminal):
     """The frame is for now: what stays is the report, and the cursor below it."""
     terminal = on_terminal("run", "spec.yaml", cwd=a_job(tmp_path))

@@ -35,7 +35,7 @@ def the_dead_letter(folder):
 @pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("as_actor", [False, True])
-def test_a_row_that_kills_its_worker_is_set_aside(folder, as_actor):
+def test_a_row_that_kills_its_worker_is_set_aside(folder, as_actor, capfd, caplog):
     """Tasks and actors: Ray starts them again, and here it ends after few deaths."""
     built = folder / "built"
     target = {"target": "capabilities:exits_on_bad"}
@@ -58,6 +58,11 @@ def test_a_row_that_kills_its_worker_is_set_aside(folder, as_actor):
     dead_letter = the_dead_letter(folder)
     assert (dead_letter["error"], json.loads(dead_letter["raw"])["id"]) == ("CapabilityDied", BAD)
     assert "exit code 3" in dead_letter["message"]
+    said = capfd.readouterr()
+    assert "(raylet)" not in said.out + said.err
+    assert "a worker died" in caplog.text
+    events = "".join(p.read_text() for p in (folder / "out/_checkpoint/sessions").glob("*.jsonl"))
+    assert '"worker_died"' in events
     if as_actor:  # 2 actors, 2 deaths, and a process for each death in isolation
         assert len(built.read_text().split()) <= 8
     assert not list((folder / "out/_checkpoint").glob("attempts/*"))

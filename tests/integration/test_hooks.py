@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import pickle
 import threading
 import time
+from dataclasses import asdict
 
 import pytest
 
@@ -410,3 +413,75 @@ def test_an_object_without_a_method_of_a_hook_is_refused(tmp_path):
 
     with pytest.raises(InvalidSpecError, match=r'Typo is no hook.*did you mean "on_run_end"'):
         BatchRunner(a_spec(tmp_path), hooks=[Typo()])
+
+
+def test_a_hook_that_forks_is_called_once_for_each_event(tmp_path):
+    """The child would work off its copy of what waits, and fork at each event again."""
+    a_source(tmp_path / "in", shards=5)
+    a_spec_file(tmp_path, hooks={"hook_examples:Forks": None})
+
+    done = batchrunner("run", "spec.yaml", cwd=tmp_path)
+
+    lines = [json.loads(line) for line in (tmp_path / "diary.jsonl").read_text().splitlines()]
+    heard = [event["shard"] for name, event in lines if name == "on_shard_committed"]
+    assert done.returncode == 0, done.stderr
+    assert sorted(heard) == [0, 1, 2, 3, 4]
+    assert [name for name, _ in lines].count("on_run_end") == 1
+
+
+def test_a_hook_whose_constructor_forks_starts_no_second_driver(tmp_path):
+    """It would find the lease of the first one, and say that the run was refused."""
+    a_source(tmp_path / "in")
+    a_spec_file(tmp_path, hooks={"hook_examples:ForksAtFirst": None})
+
+    done = batchrunner("run", "spec.yaml", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("done: 3 of 3 shards") == 1
+    assert (tmp_path / "diary.jsonl").read_text().count("on_run_end") == 1
+
+
+def test_a_hook_that_is_not_made_in_time_is_named(tmp_path):
+    """A run that waits for it forever, in silence, looks like one that is starting."""
+    a_source(tmp_path / "in")
+    execution = {"engine": "local", "grace_period": 1}
+
+    with pytest.raises(
+        CannotStartError, match="'hook_examples:HangsAtFirst' was not made within 1 s"
+    ):
+        run(tmp_path, hooks={"hook_examples:HangsAtFirst": {}}, execution=execution)
+    assert not (tmp_path / "out/_checkpoint/run.json").exists()
+
+
+def test_a_method_that_cannot_be_read_is_an_error_of_the_hook(tmp_path, caplog):
+    """A property is the user's code: what it raises stops no run."""
+    a_source(tmp_path / "in")
+
+    class Property(Ears):
+        @property
+        def on_shard_committed(self):
+            raise SystemExit("no such channel")
+
+    report = run(tmp_path, hook := Property())
+
+    assert report.ok
+    assert [type(event) for event in hook.events] == [RunStarted, RunEnded]
+    assert warnings(caplog)[0] == (
+        "the hook Property failed in on_shard_committed, and the run goes on: SystemExit: no such channel"
+    )
+
+
+def test_an_event_cannot_be_changed_but_copied(tmp_path):
+    """All hooks get the same one: a tag that one changes would be another's, too."""
+    a_source(tmp_path / "in")
+    ears = Ears()
+    run(tmp_path, ears, tags={"team": "a"})
+    end = ears.of(RunEnded)[0]
+
+    for changes in (end.run.tags, end.columns):
+        with pytest.raises(TypeError, match="cannot be changed"):
+            changes["team"] = "b"
+        with pytest.raises(TypeError, match="cannot be changed"):
+            changes.update(team="b")
+    assert pickle.loads(pickle.dumps(end)) == copy.deepcopy(end) == end
+    assert json.loads(json.dumps(asdict(end)))["run"]["tags"] == {"team": "a"}

@@ -109,3 +109,25 @@ def test_a_gpu_that_a_worker_asks_for_and_ray_has_not_is_a_failure():
     assert status_of(_gpus(spec, SEEN)) == ["fail"]
     assert status_of(_gpus(spec, {**SEEN, "gpus": 2.0})) == ["ok"]
     assert status_of(_gpus(None, SEEN)) == ["ok"]
+
+
+def test_a_check_that_makes_an_object_gets_time_to_remove_it(monkeypatch):
+    """Else `doctor` would leave an object in a slow bucket each time that it is called."""
+    monkeypatch.setattr("batchrunner.doctor.results._REMOVING_SECONDS", PATIENCE)
+    late, hangs, removed = threading.Event(), threading.Event(), threading.Event()
+
+    def removes():
+        late.wait(PATIENCE)
+        removed.set()
+        return [ok("slow", "in time after all")]
+
+    threading.Timer(0.3, late.set).start()
+    (found,) = results_of([Check("slow", removes, leaves="its own probe-1")], seconds=0)
+    assert removed.is_set()
+    assert "left" not in found.fact
+
+    monkeypatch.setattr("batchrunner.doctor.results._REMOVING_SECONDS", 0)
+    stuck = Check("stuck", lambda: [hangs.wait(PATIENCE)], leaves="its own probe-1")
+    (found,) = results_of([stuck], seconds=0)
+    hangs.set()
+    assert found.fact == "no answer within 0 s; it may have left its own probe-1"

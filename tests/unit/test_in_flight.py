@@ -66,6 +66,27 @@ def test_the_rows_of_a_dead_worker_leave_the_count():
     assert (seen.seen().workers, seen.seen().rows) == (1, {2: 3})
 
 
+def test_a_death_names_the_shards_that_the_worker_had():
+    """Once, to a person; what it had is not in flight any more."""
+    seen, _ = in_flight(a_beat("host-17", s1=50, s4=0), a_beat("host-7", s2=3))
+    seen.bury("17")
+
+    (death,) = seen.deaths()
+    assert (death.worker, death.shards) == ("host-17", (1, 4))
+    assert str(death) == (
+        "a worker died while it had shards 1, 4 (process host-17); its shards are tried one by one"
+    )
+    assert (seen.deaths(), seen.seen().workers, seen.seen().rows) == ([], 1, {2: 3})
+
+
+def test_a_death_of_which_nothing_was_heard_before_is_said_all_the_same():
+    """Before its first heartbeat: a row may kill within a second."""
+    seen, _ = in_flight()
+    seen.bury("17")
+
+    assert str(seen.deaths()[0]) == "a worker died (process 17); its shards are tried one by one"
+
+
 def test_the_worker_that_takes_over_a_shard_counts_from_its_own_start():
     """Not from where the dead one was."""
     seen, clock = in_flight(a_beat("dead", s1=50))

@@ -16,6 +16,7 @@ from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.progress import Phase, Progress
 from batchrunner.driver.report_text import duration
 from batchrunner.errors import InvalidSpecError
+from batchrunner.spec.secrets import remember
 from batchrunner.views.displays import MODES, display_of
 from batchrunner.views.harmless import in_colour
 from batchrunner.views.line_display import LINE_SECONDS, LineDisplay
@@ -163,6 +164,31 @@ def test_json_in_python_ends_with_the_run(monkeypatch):
     assert [event["event"] for event in events] == ["output", "phase", "progress"]
     assert events[0]["text"] == "while it runs"
     assert stdout.getvalue() == "after\n"
+
+
+def test_what_is_printed_becomes_an_event_without_secrets(monkeypatch):
+    """Events go to the log store of a platform, which more people read than the spec."""
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    remember({"api_key": "hunter2-hunter2"})
+    display = display_of("json")
+    sys.stderr.write("connecting with hunter2-hunter2\n")
+    display.close()
+
+    (event,) = events_of(stderr.getvalue())
+    assert event["text"] == "connecting with ***"
+
+
+def test_a_print_does_not_raise_because_the_display_is_gone():
+    """It would fail the row that printed."""
+
+    def gone(lines):
+        raise OSError(5, lines)
+
+    stream = WholeLines(io.StringIO(), gone)
+
+    assert stream.write("a line\nand half") == len("a line\nand half")
+    stream.close()
 
 
 def test_a_progress_bar_of_the_user_ends_as_its_last_state():

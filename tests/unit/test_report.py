@@ -16,15 +16,17 @@ from itertools import pairwise
 import pytest
 
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.dead_letters import dead_letter_in
 from batchrunner.errors import ObjectNotFoundError
 from batchrunner.runner import BatchRunner
 from batchrunner.storage import open_storage
+from batchrunner.views.dead_letters import ErrorGroup
 from batchrunner.views.report_cells import MOST_CELLS, ShardFacts, ShardState, cells_of, group_for
 from batchrunner.views.report_charts import charts_of
 from batchrunner.views.report_data import run_report
 from batchrunner.views.report_drawing import drawing_of
 from batchrunner.views.report_histogram import histogram_of
-from batchrunner.views.report_markup import el, escaped
+from batchrunner.views.report_markup import cut, el, escaped
 from batchrunner.views.report_page import page
 from batchrunner.views.report_times import Axis, gaps_of, rates_of, timed
 from batchrunner.views.status import status_of
@@ -545,3 +547,194 @@ def test_status_and_report_agree_on_a_complete_run_that_lost_its_last_log_or_lea
     report = run_report(checkpoint.reopened())
     assert len(report.sessions) == 2
     assert report.verdict.happened.startswith("Complete: all 3 shards committed")
+
+
+# What is odd, but can be parsed.
+
+
+def change_log(checkpoint, session, **fields):
+    """Change the last event of a session's log."""
+    log = f"sessions/{session:032x}.jsonl"
+    *rest, last = checkpoint.storage.get(log).splitlines()
+    odd = json.dumps({**json.loads(last), **fields}).encode()
+    checkpoint.storage.put(log, b"\n".join([*rest, odd, b""]))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"action": []},
+        {"failed": "text"},
+        {"failed": 1e300},
+        {"at": 7},
+        {"at": "0001-01-01T00:00:00+14:00"},
+        {"at": "2026-11-27T12:00:00"},
+        {"action": "progress", "rows_in_flight": "many", "rows_allowed": []},
+        {"action": "packages_found", "versions": 5},
+        {"action": "shard_failed", "shard": "x", "why": []},
+    ],
+)
+def test_an_odd_event_costs_only_what_it_said(tmp_path, fields):
+    """As a torn one: no row depends on it."""
+    checkpoint = record_run(tmp_path, [OnPaper(2, end=COMPLETE)], shards=3)
+    change_log(checkpoint, 1, **fields)
+
+    states = both(checkpoint)
+
+    assert states == ("stopped", "stopped")
+    assert run_report(checkpoint.reopened()).to_html()
+    assert run_report(checkpoint.reopened()).totals.rows_in > 0
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [{"shards": 5}, {"shards": [[]]}, {"session": 5}, {"node": {}}],
+)
+def test_an_odd_mark_is_passed_over(tmp_path, mark):
+    """It is of no worker of ours."""
+    checkpoint = record_run(tmp_path, [OnPaper(2)], shards=3)
+    whole = {"version": 1, "session": "s", "node": "", "shards": [2]}
+    checkpoint.records.put("attempts/x.json", json.dumps({**whole, **mark}).encode())
+
+    assert run_report(checkpoint).documents.marks == ()
+
+
+@pytest.mark.parametrize("at", ["", "0001-01-01T00:00:00", "yesterday"])
+def test_a_record_without_a_time_has_a_report(tmp_path, at):
+    """Then all sessions of the checkpoint are shown."""
+    checkpoint = record_run(tmp_path, [OnPaper(2), OnPaper(1, end=COMPLETE)], shards=3)
+    record = checkpoint.run()
+    checkpoint.storage.put("run.json", replace(record, created_at=at).to_bytes())
+
+    report = run_report(checkpoint.reopened())
+
+    assert report.to_html()
+    assert len(report.sessions) == 2
+
+
+@pytest.mark.parametrize("odd", [{"code": 1e300}, {"code": []}, {"at": "x"}, {"traceback": 5}])
+def test_an_odd_dead_letter_is_damaged(odd):
+    """The report names its file, as it does any that is damaged."""
+    whole = {"source": "s", "unit": "line", "stage": "call", "error": "E", "message": "m", "at": 3}
+    assert dead_letter_in(json.dumps(whole).encode()) == whole
+
+    with pytest.raises(ValueError, match="no dead letter"):
+        dead_letter_in(json.dumps({**whole, **odd}).encode())
+
+
+# Clocks that are wrong.
+
+
+def with_times(checkpoint, shards, **times):
+    """Change the times of the sentinels of these *shards*; a value may be a function of the old one."""
+    found = dict(checkpoint.sentinels().good)
+    for shard in shards:
+        old = found[shard]
+        new = {k: v(getattr(old, k)) if callable(v) else v for k, v in times.items()}
+        found[shard] = replace(old, **new)
+    for entry in checkpoint.records.list("sentinel_index"):
+        checkpoint.records.delete([entry.key])
+    for shard in shards:
+        checkpoint.records.put(f"sentinels/part-{shard:05d}.json", found[shard].to_bytes())
+    return checkpoint.reopened()
+
+
+DAY, YEAR_3000 = 86_400.0, 32_503_680_000.0
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"began": YEAR_3000},
+        {"began": 1.0},
+        {"began": lambda began: began - DAY},
+        {"began": lambda began: began + DAY},
+        {"seconds": 1e308},
+        {"began": 1e308, "seconds": 1e308, "reading": 1e308},
+    ],
+)
+def test_a_wrong_clock_of_one_worker_changes_no_time_of_the_run(tmp_path, times):
+    """Its driver's clock has the begin and the end of each session."""
+    sessions = [OnPaper(7, end=STOPPED), OnPaper(5, later=HOURS, end=COMPLETE)]
+    right = run_report(record_run(tmp_path / "right", sessions, shards=12))
+    checkpoint = with_times(record_run(tmp_path / "wrong", sessions, shards=12), [4], **times)
+
+    wrong = run_report(checkpoint)
+
+    for one, other in zip(right.sessions, wrong.sessions, strict=True):
+        assert one.seconds == pytest.approx(other.seconds)
+        assert one.began == pytest.approx(other.began)
+    assert wrong.axis.length == pytest.approx(right.axis.length)
+    assert wrong.documents.skewed == (wrong.documents.sentinels[4].worker,)
+    assert "The clock was wrong at node-" in wrong.to_html()
+    assert "The clock was wrong" not in right.to_html()
+
+
+def test_a_worker_that_is_a_day_back_keeps_the_order_of_its_attempts(tmp_path):
+    """They are moved together, and not heaped up at the begin of the session."""
+    session = OnPaper(9, workers=1, end=COMPLETE)
+    checkpoint = record_run(tmp_path, [session], shards=9)
+    right = timed(run_report(checkpoint).documents.sentinels.values())
+
+    moved = with_times(checkpoint, range(9), began=lambda began: began - DAY)
+
+    found = timed(run_report(moved).documents.sentinels.values())
+    assert [one.shard for one in found] == [one.shard for one in right]
+    gaps = [(b.began - a.began) for a, b in pairwise(found)]
+    assert gaps == pytest.approx([(b.began - a.began) for a, b in pairwise(right)])
+    assert found[0].began >= BEGAN
+
+
+def test_without_a_log_a_wrong_clock_breaks_nothing(tmp_path):
+    """Then no time is later than now."""
+    checkpoint = record_run(tmp_path, [OnPaper(3, end=COMPLETE)], shards=3)
+    checkpoint.storage.delete([f"sessions/{1:032x}.jsonl"])
+    checkpoint = with_times(checkpoint, [1], began=YEAR_3000, seconds=1e308)
+
+    assert run_report(checkpoint).to_html()
+
+
+# Text that is larger in a page than it looks.
+
+TAG = "\U000e0041"
+"""A letter of no width, which a page shows as ten."""
+
+
+@pytest.mark.parametrize("letter", [TAG, "<", "中", '"'])
+def test_hostile_text_does_not_make_the_page_larger_than_promised(tmp_path, letter):
+    """500 KiB, so that it can be sent by mail: an escape takes up to ten times its sign."""
+    report = killed_and_resumed(tmp_path)
+    text = letter * 9_000
+    words = dict.fromkeys(("stage", "code", "message", "source", "unit", "raw", "traceback"), text)
+    groups = tuple(
+        ErrorGroup(error=f"E{n}{text}", shard_failed=True, rows=1, shards=1, at=1, **words)
+        for n in range(40)
+    )
+    failed = replace(report.shards[0], state=ShardState.FAILED, why=text)
+    shards = tuple(replace(failed, id=n, source=f"/in/{n}{text}") for n in range(60))
+    asked = replace(report.documents.asked[0], spec=text * 3)
+    documents = replace(report.documents, problems=(text,) * 30, asked=(asked,))
+    examples = replace(report.dead_letters, groups=groups, rows=40, shards=40, of_shards=40)
+
+    hostile = replace(report, shards=shards, dead_letters=examples, documents=documents)
+
+    assert len(hostile.to_html().encode()) <= 500 * 1024
+
+
+def test_text_is_cut_by_its_characters_and_by_what_they_take():
+    """Only what takes more than two bytes each in a page is cut earlier."""
+    assert cut("a" * 20, 20) == "a" * 20
+    assert cut("a" * 21, 20) == f"{'a' * 20}… (21 characters)"
+    assert cut(TAG * 20, 20) == f"{TAG * 4}… (20 characters)"
+
+
+def test_the_readout_of_the_map_shows_names_as_the_page_does(tmp_path):
+    """A name with a reversed part would read as another one."""
+    report = killed_and_resumed(tmp_path)
+    bad = "a\u202eb\x1bc\u2028d"
+    shard = replace(report.shards[0], source=f"/in/{bad}.jsonl", why=f"{bad}: no such file")
+
+    drawn = drawing_of(replace(report, shards=(shard,)))["map"]
+
+    assert drawn["sources"] == [r"/in/a\u202eb\x1bc\u2028d.jsonl"]
+    assert drawn["why"] == {"0": r"a\u202eb\x1bc\u2028d: no such file"}

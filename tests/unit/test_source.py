@@ -1,5 +1,6 @@
 """Which files a source is: decided by listings, the same on a disk and in a bucket."""
 
+import os
 import uuid
 
 import pytest
@@ -272,3 +273,17 @@ def test_a_sink_beside_the_source_is_fine(source, sink):
 def test_the_format_is_found_without_a_listing_where_the_names_say_it(uri, declared):
     """What a folder holds is not known, and of two formats the listing will complain."""
     assert format_by_names(SourceSpec(uri=uri)) == declared
+
+
+def test_a_name_that_is_no_utf8_is_refused_by_name_and_a_glob_leaves_it_out(tmp_path):
+    """A plan is text: the run would fail once it is stored."""
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    try:
+        (tmp_path / os.fsdecode(b"x\xff.jsonl")).write_text("{}\n")
+    except OSError:
+        pytest.skip("this file system holds only names in UTF-8")
+
+    with pytest.raises(InvalidSpecError, match=r"x\\udcff\.jsonl: its name is no UTF-8; rename"):
+        list_source(SourceSpec(uri=str(tmp_path)))
+    files = list_source(SourceSpec(uri=f"{tmp_path}/[!x]*.jsonl")).files
+    assert [file.uri for file in files] == [f"{tmp_path}/a.jsonl"]

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec import BatchSpec, SourceSpec, redact_uri, redacted, scrubbed
+from batchrunner.spec.batch_spec import Main
 from batchrunner.spec.fingerprint import decisive_fields, differences
+from batchrunner.spec.layers import Variation
+from batchrunner.spec.override import shown
 from batchrunner.spec.secrets import looks_secret
 
 CANARY = "SECRET-7f3a"
@@ -262,3 +265,63 @@ def test_a_lone_value_in_the_place_of_options_is_not_shown(value):
         BatchSpec.from_text(text, origin="x.yaml")
 
     assert CANARY not in str(refusal.value)
+
+
+PERMIT = "X1Permit9c1e"
+HOOK = f"https://chat.internal.corp/services/T0/B0/{PERMIT}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"hooks:\n  webhook:\n    url: {HOOK}\n    events: [on_run_end]\n",
+        f"hooks: {{webhook: {{url: '{HOOK}'}}}}\n",
+        f"tags: {{a: &url '{HOOK}'}}\nhooks: {{webhook: {{url: *url}}}}\n",
+    ],
+)
+def test_the_path_of_a_webhook_is_hidden_whatever_its_host(text):
+    """It is the permission to post; a chat of the house has a host of any name."""
+    spec = BatchSpec.from_text(f"capability: a:b\nsource: in\nsink: out\n{text}", origin="x.yaml")
+    spec.tags.clear()
+
+    for said in (repr(spec), repr(spec.shown()), spec.kept_text, scrubbed(f"404 for {HOOK}.")):
+        assert PERMIT not in said
+    assert spec.shown()["hooks"]["webhook"]["url"] == "https://chat.internal.corp/***"
+    assert scrubbed(f"404 for {HOOK}.") == "404 for https://chat.internal.corp/***."
+    assert spec.hooks["webhook"]["url"] == HOOK
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"hooks.webhook.url={HOOK}",
+        f"hooks.webhook={{url: '{HOOK}'}}",
+        f"hooks={{webhook: {{url: '{HOOK}'}}}}",
+    ],
+)
+def test_the_path_of_a_webhook_is_hidden_in_an_option(text):
+    """A command to paste into a chat has options in it."""
+    assert PERMIT not in shown(text)
+    main = "capability: a:b\nsource: in\nsink: out\n"
+    spec = BatchSpec._of(Main(main, "x.yaml"), variation=Variation(overrides=(text,)))
+    assert spec.hooks["webhook"]["url"] == HOOK
+    assert PERMIT not in spec.kept_text
+    with pytest.raises(InvalidSpecError) as caught:
+        BatchSpec._of(Main(main, "x.yaml"), variation=Variation(overrides=(text, text + ": [")))
+    assert PERMIT not in str(caught.value)
+
+
+@pytest.mark.parametrize("rest", [", nope: 1}", ": [}", ""])
+def test_the_path_of_a_webhook_is_hidden_in_an_error(rest):
+    """Which is shown with the line of the spec."""
+    text = f"capability: a:b\nsource: in\nsink: out\nhooks: {{webhook: {{url: '{HOOK}'{rest}"
+
+    with pytest.raises(InvalidSpecError) as caught:
+        BatchSpec.from_text(text, origin="x.yaml")
+
+    assert PERMIT not in str(caught.value)
+
+
+def test_a_webhook_without_a_path_has_no_secret():
+    """`http://localhost:8000` is what one tries first."""
+    assert redacted({"webhook": {"url": "http://h:1/"}}) == {"webhook": {"url": "http://h:1/"}}
