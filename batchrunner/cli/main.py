@@ -119,10 +119,15 @@ def batchrunner() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    # As `python -m` does, so that a capability in the current folder can be imported.
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - a string
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - a string
     begin_streams()
+    try:
+        here = os.getcwd()  # noqa: PTH109 - a string
+    except FileNotFoundError:
+        say_error("the current folder was removed: change to one that exists, with cd")
+        sys.exit(2)
+    # As `python -m` does, so that a capability in the current folder can be imported.
+    if here not in sys.path:
+        sys.path.insert(0, here)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
     code = _run(sys.argv[1:])

@@ -11,6 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
 
+_installed: list[WholeLines] = []
+"""Kept for the life of the process: a `print` in another thread uses a stream that it does not own
+(CPython 3.11), and would write into a freed one."""
+
+
 class WholeLines:
     """A stream that collects what each thread writes into lines, and passes on the whole ones.
 
@@ -35,6 +40,7 @@ class WholeLines:
     def replacing(cls, name: str, take: Callable[[str], None]) -> WholeLines:
         """Replace `sys.stdout` or `sys.stderr`, also where a log handler writes to it."""
         stream = cls(getattr(sys, name), take)
+        _installed.append(stream)
         setattr(sys, name, stream)
         _lead(stream.before, to=stream)
         return stream
