@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
-
 _installed: list[WholeLines] = []
 """Kept for the life of the process: a `print` in another thread uses a stream that it does not own
 (CPython 3.11), and would write into a freed one."""
