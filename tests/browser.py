@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_PATIENCE = 240_000
-"""Milliseconds: see `patience.py`."""
+from patience import PATIENCE
 
 
 @contextmanager
@@ -56,12 +56,23 @@ class Opened:
     def text(self, selector: str) -> str:
         return self.page.text_content(selector)
 
+    def until(self, expression: str) -> None:
+        """Wait until *expression* is true in the page.
+
+        Not by Playwright's `wait_for_function`: from the second look on it runs in the page, whose
+        policy forbids `eval`.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < deadline, expression
+            self.page.wait_for_timeout(20)
+
 
 @contextmanager
 def opened(browser: Any, file: Path, *, width: int = 1280, **how: Any) -> Iterator[Opened]:
     """Open *file* as a user does who has got it by mail."""
     context = browser.new_context(viewport={"width": width, "height": 900}, **how)
-    context.set_default_timeout(_PATIENCE)
+    context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
     one = Opened(page)
     page.on("console", lambda message: one.said.append(f"{message.type}: {message.text}"))
@@ -69,7 +80,7 @@ def opened(browser: Any, file: Path, *, width: int = 1280, **how: Any) -> Iterat
     page.on("request", lambda request: one.asked.append(request.url))
     page.goto(file.as_uri())
     if how.get("java_script_enabled", True):
-        page.wait_for_function("document.documentElement.dataset.ready !== undefined")
+        one.until("document.documentElement.dataset.ready !== undefined")
     one.asked.remove(file.as_uri())
     yield one
     context.close()

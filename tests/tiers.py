@@ -30,6 +30,10 @@ SERVERS = {
 }
 """Fixtures that start a server or a browser, and the mark of a test that uses one."""
 
+LONG = "long"
+"""The mark of a local test that starts many commands: it runs beside the sweeps, so that `make test`
+stays within its six minutes."""
+
 WITHOUT_SERVERS = {UNIT, LOCAL}
 
 
@@ -51,4 +55,6 @@ def tier_of(folder: str, marks: Collection[str]) -> str:
             if folder == UNIT and tier != SOAK:
                 raise ValueError(f"unit/ is for tests without Ray, network or sweep: not {tier}")
             return tier
+    if LONG in marks and folder != UNIT:
+        return SWEEP
     return UNIT if folder == UNIT else LOCAL

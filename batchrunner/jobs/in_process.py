@@ -81,7 +81,7 @@ class InProcessBackend:
 
     def unfinished(self) -> list[Job[Any]]:
         """Return the jobs that this backend submitted and that have not ended."""
-        return [job for job in list(self._submitted.values()) if not job.status.is_terminal]
+        return [job for job in list(self._submitted.values()) if not _has_ended(job)]
 
     def wait_all(self, deadline: float | None) -> list[Job[Any]]:
         """Wait for the jobs that this backend submitted; return those that have not ended."""
@@ -163,3 +163,10 @@ def _answer(server: socket.socket) -> None:
 
 def _rest(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _has_ended(job: Job[Any]) -> bool:
+    try:
+        return job.status.is_terminal
+    except UnknownJobError:  # its store was removed: there is nothing left to wait for
+        return True

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self, TextIO
 
-from batchrunner.spec.secrets import scrubbed
 from batchrunner.views.whole_lines import WholeLines
 
 VERSION = 1
@@ -54,6 +53,8 @@ class JsonEvents:
                 stream.give_back(name)
 
     def _take(self, stream: str, lines: str) -> None:
+        from batchrunner.spec.secrets import scrubbed  # here: `--help` imports this module
+
         meant = _meant.get()
         if meant is None:
             for line in lines.split("\n"):

@@ -16,6 +16,8 @@ from command import a_spec_file, batchrunner
 from job_processes import a_head, free_ports
 from patience import PATIENCE
 
+pytestmark = pytest.mark.long
+
 TOKEN = "a" * 64
 SECRETS = {"key": "AKIASECRETONE", "secret": "wJalrSECRETTWO"}
 GUARDED = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": ""}

@@ -12,6 +12,8 @@ from builders import a_source
 from command import a_spec_file
 from emulator import Terminal
 
+pytestmark = pytest.mark.long
+
 ROWS = 60
 FRAME = re.compile(r"rows/s|━|─|shards  |█")
 

@@ -13,6 +13,8 @@ from builders import rows, rows_out, write_jsonl
 from command import a_spec_file, batchrunner, start
 from evaluations import Score
 
+pytestmark = pytest.mark.long
+
 ROWS = 120
 BAD = (117, 163, 201)
 

@@ -208,12 +208,12 @@ def test_a_page_that_is_open_follows_scheme_and_width(chromium, written):
     with opened(chromium, written["resumed"][0], color_scheme="light") as report:
         light = report.page.evaluate(COLORS, "canvas")
         report.page.emulate_media(color_scheme="dark")
-        report.page.wait_for_function("kit.color('page') === '#14171a'")
+        report.until("kit.color('page') === '#14171a'")
         dark = report.page.evaluate(COLORS, "canvas")
         assert all(max(a, key=a.get) != max(b, key=b.get) for a, b in zip(light, dark, strict=True))
         report.page.set_viewport_size({"width": 500, "height": 900})
         fits = "[...document.querySelectorAll('canvas')].every((one) => one.getBoundingClientRect().right <= 500)"
-        report.page.wait_for_function(fits)
+        report.until(fits)
 
 
 def test_the_map_is_walked_with_the_keyboard(chromium, written):
@@ -260,7 +260,7 @@ def test_what_is_under_the_pointer_is_said(chromium, written):
             ("#histogram", "shards"),
         ):
             report.page.hover(f"{place} .u-over", position={"x": 120, "y": 60})
-            report.page.wait_for_function(
+            report.until(
                 f"document.querySelector('{place}').parentElement.querySelector('.now-at').textContent"
             )
             assert words in report.text(f"figure:has({place}) .now-at")
@@ -273,7 +273,7 @@ def test_nothing_is_wider_than_the_screen(chromium, written, name):
         for width in (320, 375, 768, 1280):
             report.page.set_viewport_size({"width": width, "height": 900})
             widest = "document.documentElement.scrollWidth"
-            report.page.wait_for_function(f"{widest} === {width} && innerWidth === {width}")
+            report.until(f"{widest} === {width} && innerWidth === {width}")
 
 
 BOXES = """() => [...document.querySelectorAll("#totals tr")].map((row) =>
@@ -383,9 +383,7 @@ def test_a_command_is_copied(chromium, written):
         chromium, written["resumed"][0], permissions=["clipboard-read", "clipboard-write"]
     ) as report:
         report.page.click("#verdict .command >> nth=0 >> button")
-        report.page.wait_for_function(
-            "document.querySelector('#verdict button.copy').textContent === 'Copied'"
-        )
+        report.until("document.querySelector('#verdict button.copy').textContent === 'Copied'")
         copied = report.page.evaluate("navigator.clipboard.readText()")
         assert copied == report.text("#verdict .command code")
 
@@ -420,7 +418,7 @@ def test_ten_thousand_shards_are_small_and_soon_ready(chromium, folder):
         session = one.page.context.new_cdp_session(one.page)
         session.send("Performance.enable", {"timeDomain": "threadTicks"})
         one.page.reload()
-        one.page.wait_for_function("document.documentElement.dataset.ready !== undefined")
+        one.until("document.documentElement.dataset.ready !== undefined")
         metrics = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
         assert metrics["TaskDuration"] < 2
         assert one.page.evaluate("charts.map.count") == 10_000

@@ -13,6 +13,8 @@ import pytest
 
 from command import ENVIRONMENT
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 LOADS = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src")}
 HEADS = {"stylesheet", "preload", "preconnect", "icon", "modulepreload", "dns-prefetch"}

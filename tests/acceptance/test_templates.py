@@ -20,6 +20,8 @@ from batchrunner.templates.making import TEMPLATES
 from command import ENVIRONMENT, batchrunner
 from patience import PATIENCE
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ON_RAY = {"demo", "parquet-s3", "images", "gpu"}
@@ -67,10 +69,7 @@ def pasted(text, folder, *before):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.ray if name in _ON_RAY else pytest.mark.sweep)
-        for name in TEMPLATES
-    ],
+    [pytest.param(name, marks=[pytest.mark.ray] * (name in _ON_RAY)) for name in TEMPLATES],
 )
 def test_what_is_made_is_killed_resumed_and_verified_as_its_readme_says(name, tmp_path):
     """A template that does not run costs a new user the first hour."""

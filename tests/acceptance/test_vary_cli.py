@@ -10,6 +10,8 @@ import pytest
 from builders import a_source
 from command import a_spec_file, batchrunner
 
+pytestmark = pytest.mark.long
+
 CANARY = "hunter2-7f3a"
 
 

@@ -25,7 +25,7 @@ def unpacked(tmp_path_factory):
     return folder / "unpacked"
 
 
-@pytest.mark.sweep  # builds, for half a minute
+@pytest.mark.long
 def test_a_first_batch_runs_from_the_wheel_alone(unpacked, tmp_path):
     """What is no Python file (templates, the page of a report) is easily left out of a wheel."""
     (tmp_path / "where.py").write_text(

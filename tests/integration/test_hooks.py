@@ -23,6 +23,8 @@ from builders import a_source, a_spec, rows_out, write_jsonl
 from command import ENVIRONMENT, a_spec_file, batchrunner
 from patience import PATIENCE
 
+pytestmark = pytest.mark.long
+
 CANARY = "hook-canary-7f3a"
 
 

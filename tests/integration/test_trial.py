@@ -18,6 +18,8 @@ from buckets import Bucket
 from builders import a_spec, parts, read_part, rows
 from frames_format import Frames, frame  # noqa: F401 - the format that the spec names
 
+pytestmark = pytest.mark.long
+
 
 def write_source(folder, kind):
     folder.mkdir(parents=True)
