@@ -194,7 +194,9 @@ class CompactedFiles:
         import pyarrow.parquet as pq
 
         schema = arrow_schema({name: self._columns[name] for name in columns})
-        return fitted(pq.ParquetFile(self._open[place]).read(schema.names), schema)
+        return fitted(
+            pq.ParquetFile(self._open[place]).read(schema.names, use_threads=False), schema
+        )
 
     def dataset(self) -> ds.Dataset:
         """Return a dataset of the rows of all files; columns that a file lacks are NULL.
