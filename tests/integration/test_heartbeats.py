@@ -131,9 +131,12 @@ def test_heartbeats_leave_nothing_in_the_cluster(tmp_path, local_ray):
     from ray.experimental import internal_kv
 
     a_source(tmp_path / "in")
+    # Of other tests in the same cluster, whose drivers or workers were killed, some may be left.
+    before = set(internal_kv._internal_kv_list(b"heartbeats/", namespace=b"batchrunner"))
     BatchRunner(a_spec(tmp_path, execution={"engine": "ray"})).run()
 
-    assert internal_kv._internal_kv_list(b"heartbeats/", namespace=b"batchrunner") == []
+    after = set(internal_kv._internal_kv_list(b"heartbeats/", namespace=b"batchrunner"))
+    assert after <= before
 
 
 @pytest.mark.ray
