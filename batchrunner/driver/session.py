@@ -212,13 +212,12 @@ class Session:
 
     def _progress(self) -> bytes:
         """Return how far the session is as one more line, which the next save replaces."""
+        event = {"at": datetime.now(UTC).isoformat(), "action": "progress"}
         try:
-            facts = self.snapshot()
+            return orjson.dumps({**event, **self.snapshot()}) + b"\n"
         except Exception as error:  # noqa: BLE001 - the lease must be renewed, whatever is displayed
             _log.debug("no progress to store: %r", error)
-            facts = {}
-        event = {"at": datetime.now(UTC).isoformat(), "action": "progress", **facts}
-        return orjson.dumps(event) + b"\n"
+            return orjson.dumps(event) + b"\n"
 
 
 def _line(action: str, facts: Mapping[str, Any]) -> str:

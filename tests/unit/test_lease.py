@@ -1,6 +1,7 @@
 """The right of one driver to run: one has it, every other one sees which, and none waits for the dead."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint import lease as lease_module
 from batchrunner.checkpoint.lease import (
     Lease,
@@ -20,6 +22,7 @@ from batchrunner.checkpoint.lease import (
     release_lease,
     renew_lease,
 )
+from batchrunner.driver.session import Stop, open_session
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, StorageError
 from batchrunner.storage.disk.storage import LocalStorage
 from batchrunner.testing.faulty import FaultKind, Faults, FaultyStorage
@@ -379,3 +382,15 @@ def test_a_release_that_failed_does_not_lock_its_own_process_out():
         release_lease(FaultyStorage(storage, Faults(at=1)), lease)
 
     assert acquire_lease(storage, LeaseOwner.this_process("second")).epoch == 2
+
+
+@pytest.mark.parametrize("snapshot", [lambda: {"a": object()}, lambda: 1 / 0])
+def test_progress_that_cannot_be_stored_costs_no_renewal(storage, snapshot):
+    """It is for the eyes: a lease that is not renewed would be taken over from a driver that works."""
+    with open_session(Checkpoint(storage), stop=Stop(max_runtime=None)) as session:
+        session.snapshot = snapshot
+        session.renew()
+
+        assert current_lease(storage).counter == 1
+        last = storage.get(f"sessions/{session.id}.jsonl").splitlines()[-1]
+        assert json.loads(last)["action"] == "progress"
