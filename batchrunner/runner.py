@@ -126,7 +126,7 @@ class BatchRunner:
         fresh: bool = False,
         accept_changes: bool = False,
         stop: Stop | None = None,
-        progress: Display | str = "auto",
+        progress: Display | str | None = "auto",
     ) -> BatchReport:
         """Run the shards that are not committed yet, and return a report.
 
@@ -136,7 +136,7 @@ class BatchRunner:
             stop: Requests an early end; by default, after `execution.max_runtime`.
             progress: How to show progress, on stderr: `auto` is the live view on a terminal, one line
                 that is updated in a notebook, and plain lines elsewhere; the others are `live`, `plain`,
-                `json` and `off`. Or an object that shows it, whose `close` is called last.
+                `json` and `off`, as is None. Or an object that shows it, whose `close` is called last.
 
         Raises:
             InvalidSpecError: The source cannot be read as the spec says. Nothing was started.
@@ -161,7 +161,7 @@ class BatchRunner:
         mended: bool = True,
         accept_changes: bool = False,
         stop: Stop | None = None,
-        progress: Display | str = "auto",
+        progress: Display | str | None = "auto",
     ) -> BatchReport:
         """Run the quarantined shards again, and all others that are not committed yet.
 

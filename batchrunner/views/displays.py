@@ -17,7 +17,7 @@ from batchrunner.views.notebook_display import NotebookDisplay, in_notebook
 MODES: Final = ("auto", "live", "plain", "json", "off")
 
 
-def display_of(mode: str | Display) -> Display:
+def display_of(mode: str | Display | None) -> Display:
     """Return a new display for *mode*, or *mode* itself if it is a display.
 
     `auto` is the live view on a terminal, one line that is updated in a notebook, and plain lines
@@ -26,6 +26,8 @@ def display_of(mode: str | Display) -> Display:
     Raises:
         InvalidSpecError: There is no such mode, or `live` has no terminal to draw on.
     """
+    if mode is None:  # as `off`
+        return NoDisplay()
     if not isinstance(mode, str):
         return mode
     if mode not in MODES:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from batchrunner.checkpoint.totals import Totals
-from batchrunner.driver.progress import Phase, Progress
+from batchrunner.driver.progress import NoDisplay, Phase, Progress
 from batchrunner.driver.report_text import duration
 from batchrunner.errors import InvalidSpecError
 from batchrunner.spec.secrets import remember
@@ -280,3 +280,8 @@ def test_a_fork_of_the_users_code_writes_to_the_stream_itself():
         stream.flush()
         assert os.read(reads, 10) == b"half"
     os.close(reads)
+
+
+def test_no_display_means_none():
+    """`progress=None` is what callers wrote before there was a live view."""
+    assert isinstance(display_of(None), NoDisplay)
