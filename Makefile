@@ -49,8 +49,9 @@ test: check test-local test-smoke
 
 test-all: test test-browser test-ray test-s3 test-sweeps
 
+# Half of their time they wait for processes: two for each core of a small machine.
 test-local: setup
-	$(TESTS) tests --tier local $(BESIDE_EACH_OTHER) --durations 20
+	$(TESTS) tests --tier local --numprocesses 4 --dist worksteal --durations 20
 
 test-smoke: setup
 	$(TESTS) tests --tier smoke

@@ -13,8 +13,10 @@ import sys
 import time
 from typing import Any
 
+import ray
+
 from batchrunner.errors import RayUnavailableError
-from batchrunner.execute.ray_connection import connected
+from batchrunner.execute.ray_connection import connect
 from batchrunner.spec import RaySpec
 
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -32,7 +34,6 @@ def fails_once(runtime_env: Any) -> Any:
 
 def work() -> int:
     """Have an actor ask the driver's process for an object of its own, and the cluster for a task."""
-    import ray
 
     @ray.remote
     class Asks:
@@ -53,10 +54,12 @@ def take(address: str, environment: dict[str, str]) -> dict[str, Any]:
     os.environ.update(environment)
     began = time.monotonic()
     try:
-        with connected(RaySpec(address=address)):
-            said: Any = work()
+        connect(RaySpec(address=address))
+        said: Any = work()
     except RayUnavailableError as error:
         said = str(error)
+    finally:
+        ray.shutdown()
     left = {name: os.environ[name] for name in AUTHENTICATION if name in os.environ}
     return {"said": said, "seconds": time.monotonic() - began, "kept": left == environment}
 

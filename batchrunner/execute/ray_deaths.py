@@ -1,4 +1,4 @@
-"""Deaths of Ray's workers: passed on as a heartbeat, in place of the ten lines that Ray prints for each.
+"""Deaths of Ray's workers and machines, told in a line each in place of the ten that Ray prints.
 
 Its own text names neither a shard nor a way out, and advises about retries that are not ours.
 """
@@ -18,16 +18,23 @@ from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
 
 _MODULE, _NAME = "ray._private.worker", "print_to_stdstream"
 _DEATH = re.compile(r"A worker died or was killed while executing.*Worker PID: (\d+)", re.DOTALL)
+_RAYLET = re.compile(r"Raylet is terminated")
+_MACHINE = re.compile(
+    r"The node with node id: \S+ and address: (\S+) .*has been marked dead", re.DOTALL
+)
 _RETRIED = re.compile(r"Task \S+ failed\. There are infinite retries remaining")
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def deaths_heard(hear: Hear) -> Iterator[None]:
-    """Call *hear* for each worker that dies inside the block, in Ray's thread.
+    """Call *hear* for each worker that dies inside the block, in Ray's thread; log the death of a raylet.
 
-    With `-v`, Ray's text is logged. What else Ray prints, such as that memory ran out, it still prints.
+    After the death of its own raylet, Ray (2.60) may end this process with code 1 and without a word: what
+    is logged here is then the last that is said. With `-v`, Ray's text is logged. What else Ray prints, such
+    as that memory ran out, it still prints.
     """
+    told: set[str] = set()
     theirs = getattr(import_module(_MODULE), _NAME, None)
 
     def ours(data: Mapping[str, Any], *arguments: Any, **named: Any) -> None:
@@ -35,10 +42,25 @@ def deaths_heard(hear: Hear) -> Iterator[None]:
         death = _DEATH.search(text)
         if death:
             hear(Heartbeat(death[1], WorkerPhase.DIED))
-        if death or _RETRIED.search(text):
+        gone = _gone(text)
+        if gone and gone not in told:
+            told.add(gone)
+            _log.warning("%s", gone)
+        if death or gone or _RETRIED.search(text):
             _log.info("%s", text)
         elif theirs is not None:
             theirs(data, *arguments, **named)
 
     with replaced(_MODULE, _NAME, ours):
         yield
+
+
+def _gone(text: str) -> str:
+    """Return what to say of a raylet or machine that is gone; empty if *text* is not about one."""
+    if _RAYLET.search(text):
+        return (
+            "a raylet, Ray's own process on a machine, is gone: killed, or out of memory. If the "
+            "session ends with it: committed shards are kept, run the same line again"
+        )
+    machine = _MACHINE.search(text)
+    return f"the machine {machine[1]} is gone from the cluster" if machine else ""

@@ -325,8 +325,13 @@ def test_a_run_that_is_complete_calls_no_hook(tmp_path):
 
 def test_a_driver_that_is_killed_in_a_hook_repeats_no_event(tmp_path):
     """Each shard at most once over both sessions; the totals at the end have all of them."""
-    a_source(tmp_path / "in", shards=4)
-    a_spec_file(tmp_path, hooks={"hook_examples:Deadly": {"path": "diary.jsonl"}})
+    a_source(tmp_path / "in", shards=8)
+    a_spec_file(
+        tmp_path,
+        # The run must not be complete before the hook has been called.
+        capability={"target": "capabilities:waits_once_committed", "fn_kwargs": {"path": "killed"}},
+        hooks={"hook_examples:Deadly": {"path": "diary.jsonl"}},
+    )
 
     killed = batchrunner("run", "spec.yaml", cwd=tmp_path)
     again = batchrunner("run", "spec.yaml", cwd=tmp_path)
@@ -340,8 +345,8 @@ def test_a_driver_that_is_killed_in_a_hook_repeats_no_event(tmp_path):
     assert (name, end["state"], end["shards_committed"], end["rows_out"]) == (
         "on_run_end",
         "complete",
-        4,
-        16,
+        8,
+        32,
     )
 
 
