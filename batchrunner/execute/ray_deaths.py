@@ -1,4 +1,4 @@
-"""Deaths of Ray's workers and machines, told in a line each in place of the ten that Ray prints.
+"""Deaths of Ray's workers and machines: a line each, in place of the ten that Ray prints.
 
 Its own text names neither a shard nor a way out, and advises about retries that are not ours.
 """
@@ -34,7 +34,7 @@ def deaths_heard(hear: Hear) -> Iterator[None]:
     is logged here is then the last that is said. With `-v`, Ray's text is logged. What else Ray prints, such
     as that memory ran out, it still prints.
     """
-    told: set[str] = set()
+    said: set[str] = set()
     theirs = getattr(import_module(_MODULE), _NAME, None)
 
     def ours(data: Mapping[str, Any], *arguments: Any, **named: Any) -> None:
@@ -43,8 +43,8 @@ def deaths_heard(hear: Hear) -> Iterator[None]:
         if death:
             hear(Heartbeat(death[1], WorkerPhase.DIED))
         gone = _gone(text)
-        if gone and gone not in told:
-            told.add(gone)
+        if gone and gone not in said:
+            said.add(gone)
             _log.warning("%s", gone)
         if death or gone or _RETRIED.search(text):
             _log.info("%s", text)
