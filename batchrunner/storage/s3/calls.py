@@ -18,7 +18,9 @@ from batchrunner.storage.s3.templates import call_by_template, note
 
 T = TypeVar("T")
 
-_REQUESTS_AT_ONCE = 32
+_REQUESTS_AT_ONCE = 128
+"""Enough that 5,000 small objects at 30 ms each are read in two seconds."""
+_BIG_BODIES_AT_ONCE = 4
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 60
 
@@ -30,11 +32,13 @@ class S3Connection:
     Attributes:
         fs: The `s3fs.S3FileSystem`; it runs on a thread of its own.
         requests: Held during each request.
+        big_bodies: Held while a large body is sent.
         proven: Buckets that were seen to refuse a second writer.
     """
 
     fs: Any
     requests: asyncio.Semaphore
+    big_bodies: asyncio.Semaphore
     proven: set[str] = field(default_factory=set)
 
 
@@ -75,7 +79,11 @@ def _open_connection(options: Options) -> S3Connection:
         failure = understand(error)
         failure.doing, failure.place = "connect", "s3://"
         raise typed(failure) from error
-    return S3Connection(fs, requests=asyncio.Semaphore(_REQUESTS_AT_ONCE))
+    return S3Connection(
+        fs,
+        requests=asyncio.Semaphore(_REQUESTS_AT_ONCE),
+        big_bodies=asyncio.Semaphore(_BIG_BODIES_AT_ONCE),
+    )
 
 
 def _without_retries(options: Options) -> dict[str, Any]:
@@ -187,6 +195,10 @@ class S3Calls:
                 return items
             parameters |= {name: page[where] for name, where in markers.items()}
 
+    def big_body(self) -> asyncio.Semaphore:
+        """Return the semaphore to hold while a large body is sent: each needs its share of the line."""
+        return connect(self._options).big_bodies
+
     def proven_buckets(self) -> set[str]:
         """Return the buckets of this connection that were seen to refuse a second writer."""
         return connect(self._options).proven
@@ -196,9 +208,12 @@ async def _call(fs: Any, method: str, **parameters: Any) -> dict[str, Any]:
     """Send a request as `S3FileSystem.call_s3` does, without its retries and translated errors."""
     await fs.set_session()
     client = await fs.get_s3(parameters["Bucket"])
-    call = getattr(client, method)
-    chosen = fs._get_s3_method_kwargs(call, **parameters)  # noqa: SLF001 -- the user's s3fs options
-    return await call_by_template(client, method, parameters, otherwise=lambda: call(**chosen))
+
+    async def in_full() -> Any:
+        call = getattr(client, method)
+        return await call(**fs._get_s3_method_kwargs(call, **parameters))  # noqa: SLF001 -- the user's s3fs options
+
+    return await call_by_template(client, method, parameters, otherwise=in_full)
 
 
 async def _in_full(answer: dict[str, Any], *, most: int | None) -> dict[str, Any]:

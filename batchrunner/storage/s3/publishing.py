@@ -20,6 +20,8 @@ _ATTEMPT = "batchrunner-attempt"
 _WHOLE_UP_TO = 32 << 20
 _PART = 16 << 20
 _MOST_PARTS = 10_000
+_BIG = 1 << 20
+"""A body of at least so many bytes counts as large."""
 _UPLOADS = 3
 """How many multipart uploads of one object another driver may clean away before we give up."""
 
@@ -163,13 +165,14 @@ async def _is_of(calls: S3Calls, upload: Upload) -> bool | None:
 
 
 async def _put_whole(calls: S3Calls, upload: Upload) -> None:
-    await calls.request(
-        "put_object",
-        Key=upload.key,
-        Body=Window(upload.fd, 0, upload.size),
-        Metadata=upload.metadata,
-        IfNoneMatch="*",
-    )
+    async with calls.big_body() if upload.size >= _BIG else contextlib.nullcontext():
+        await calls.request(
+            "put_object",
+            Key=upload.key,
+            Body=Window(upload.fd, 0, upload.size),
+            Metadata=upload.metadata,
+            IfNoneMatch="*",
+        )
 
 
 async def _put_in_parts(calls: S3Calls, upload: Upload) -> None:
@@ -199,7 +202,8 @@ async def _put_parts(
     async def put(number: int) -> dict[str, Any]:
         start = number * size
         body = Window(upload.fd, start, min(size, upload.size - start))
-        answer = await calls.request("upload_part", PartNumber=number + 1, Body=body, **target)
+        async with calls.big_body():
+            answer = await calls.request("upload_part", PartNumber=number + 1, Body=body, **target)
         return {**answer, "PartNumber": number + 1}
 
     return await together(put(number) for number in range(-(-upload.size // size)))

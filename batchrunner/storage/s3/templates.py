@@ -121,13 +121,21 @@ def _template_of(
     parameters: Mapping[str, Any], *, request: Mapping[str, Any], model: Any, signer: Any
 ) -> Template | None:
     key, context = _encoded(parameters["Key"]), request["context"]
-    starts = [request[name].removesuffix(key) for name in ("url", "auth_path")]
+    start, signed_start = (request[name].removesuffix(key) for name in ("url", "auth_path"))
     was_redirected = context.get("s3_redirect", {}).get("redirected")
-    if was_redirected or not all(start.endswith("/") for start in starts):
+    if was_redirected or not start.endswith("/") or not signed_start.endswith("/"):
         return None
     own = {name.lower() for name in _own_headers(parameters)}
     headers = {name: text for name, text in request["headers"].items() if name.lower() not in own}
-    return Template(request["method"], *starts, headers, dict(context), model, signer)
+    return Template(
+        method=request["method"],
+        start=start,
+        signed_start=signed_start,
+        headers=headers,
+        context=dict(context),
+        model=model,
+        signer=signer,
+    )
 
 
 def _own_headers(parameters: Mapping[str, Any]) -> dict[str, str]:
@@ -139,7 +147,7 @@ def _own_headers(parameters: Mapping[str, Any]) -> dict[str, str]:
 def _encoded(key: str) -> str:
     from botocore.utils import percent_encode
 
-    return percent_encode(key, safe="/~")
+    return str(percent_encode(key, safe="/~"))
 
 
 async def _send(
@@ -166,7 +174,7 @@ async def _send(
 def _as_parsed(answer: Mapping[str, Any], *, has_body: bool) -> dict[str, Any]:
     headers = answer["headers"]
     meta = {"HTTPHeaders": dict(headers), "HTTPStatusCode": answer["status_code"]}
-    parsed = {"ResponseMetadata": meta}
+    parsed: dict[str, Any] = {"ResponseMetadata": meta}
     if "etag" in headers:
         parsed["ETag"] = headers["etag"]
     if "content-length" in headers:
