@@ -20,7 +20,8 @@ _DIFFER = {"Bucket", "Key", "Body", "Metadata", *_HEADERS}
 _SMALL = 1 << 20
 """Bytes of a body that is sent at once."""
 _METADATA = "x-amz-meta-"
-_METHODS = {"get_object", "put_object"}
+_OPERATIONS = {"get_object": "GetObject", "put_object": "PutObject"}
+"""The requests that have templates, with botocore's name of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,18 @@ class Template:
         return made
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The template that the next request of this task is to leave in *known*."""
+
+    known: dict[Any, Template]
+    kind: tuple[str, ...]
+    parameters: Mapping[str, Any]
+
+
 _templates: WeakKeyDictionary[Any, dict[Any, Template]] = WeakKeyDictionary()
-"""The templates of botocore's clients, by the bucket and the kind of request."""
-_sent: ContextVar[dict[str, Any]] = ContextVar("_sent")
-"""What `note` saw of the request that this task sends in botocore's way."""
+"""The templates of botocore's clients, by bucket, method and names of parameters."""
+_wanted: ContextVar[_Wanted | None] = ContextVar("_wanted", default=None)
 
 
 async def call_by_template(
@@ -91,39 +100,38 @@ async def call_by_template(
     Raises:
         ClientError: The store refused; as botocore raises it.
     """
-    if method not in _METHODS or not parameters.keys() <= _DIFFER:
+    if method not in _OPERATIONS or not parameters.keys() <= _DIFFER:
         return await otherwise()
-    known, kind = _templates.setdefault(client, {}), (method, *sorted(parameters))
-    which = (parameters["Bucket"], kind)
-    if which in known:
-        answer = await _send(client, known[which], parameters)
+    kind = (parameters["Bucket"], method, *sorted(parameters))
+    known = _templates.setdefault(client, {})
+    if kind in known:
+        answer = await _send(client, known[kind], parameters)
         if answer is not None:
             return answer
-        del known[which]
-    sent: dict[str, Any] = {}
-    _sent.set(sent)
-    answer = await otherwise()
-    if sent and (template := _template_of(parameters, **sent)):
-        known[which] = template
-    return answer
+    token = _wanted.set(_Wanted(known, kind, parameters))
+    try:
+        return await otherwise()
+    finally:
+        _wanted.reset(token)
 
 
 def note(*, params: Mapping[str, Any], model: Any, request_signer: Any, **_: Any) -> None:
-    """Note how botocore sends a request: a handler of its event `before-call`, the last one."""
-    sent = _sent.get(None)
-    if sent is not None:
-        # A copy: what follows adds a checksum, and a signature.
-        sent.update(request={**params, "headers": dict(params["headers"])}, model=model)
-        sent.update(signer=request_signer)
+    """Keep the template of a request: a handler of botocore's event `before-call`, the last one."""
+    wanted = _wanted.get()
+    # To follow a redirection, botocore sends other requests in between.
+    if wanted is None or model.name != _OPERATIONS[wanted.kind[1]]:
+        return
+    template = _template_of(wanted.parameters, params, model=model, signer=request_signer)
+    if template is not None:
+        wanted.known[wanted.kind] = template
 
 
 def _template_of(
-    parameters: Mapping[str, Any], *, request: Mapping[str, Any], model: Any, signer: Any
+    parameters: Mapping[str, Any], request: Mapping[str, Any], *, model: Any, signer: Any
 ) -> Template | None:
-    key, context = _encoded(parameters["Key"]), request["context"]
+    key = _encoded(parameters["Key"])
     start, signed_start = (request[name].removesuffix(key) for name in ("url", "auth_path"))
-    was_redirected = context.get("s3_redirect", {}).get("redirected")
-    if was_redirected or not start.endswith("/") or not signed_start.endswith("/"):
+    if not start.endswith("/") or not signed_start.endswith("/"):
         return None
     own = {name.lower() for name in _own_headers(parameters)}
     headers = {name: text for name, text in request["headers"].items() if name.lower() not in own}
@@ -132,7 +140,7 @@ def _template_of(
         start=start,
         signed_start=signed_start,
         headers=headers,
-        context=dict(context),
+        context=dict(request["context"]),
         model=model,
         signer=signer,
     )
