@@ -37,6 +37,8 @@ class Shard:
         identity: ETag or modification time of the file, as listed when the shard was planned.
         rows: Rows in the slice; None where planning did not count them.
         weight: Estimated bytes to read: the largest shards are dispatched first.
+        modified: When the file was last written, as listed when the shard was planned, in microseconds
+            since 1970 UTC; None if the store has no time.
     """
 
     id: int
@@ -48,6 +50,7 @@ class Shard:
     identity: str
     rows: int | None = None
     weight: int = 0
+    modified: int | None = None
 
     def __str__(self) -> str:
         span = f", {self.slicing} {self.start}-{self.stop}"

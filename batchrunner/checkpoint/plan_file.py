@@ -145,7 +145,9 @@ def plan_from_bytes(data: bytes, *, key: str) -> Generation:
             raise NewerFormatError(
                 f"{key} has format version {version}: install the batchrunner that wrote it"
             )
-        columns = {one.name: table.column(one.name).to_pylist() for one in fields(Shard)}
+        # Those that there are: earlier versions have no `modified`, the last field.
+        names = [one.name for one in fields(Shard)][: table.num_columns]
+        columns = {name: table.column(name).to_pylist() for name in names}
         return _generation(header, columns, key=key)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedOutputError(f"{key} is damaged: it holds no whole plan") from error

@@ -19,7 +19,7 @@ from batchrunner.errors import InputChangedError, InvalidSpecError
 from batchrunner.formats.contract import Format, Sharding, Slice
 from batchrunner.formats.format_error import fault_of_cut, refused
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.formats.registry import DEFAULT, format_named
+from batchrunner.formats.registry import DEFAULT, format_named, parts_of
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec, SourceSpec
 
@@ -101,9 +101,9 @@ class Slicer:
         return self._slices[key]
 
     def _cut(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Slice]:
-        if not file.size or limit == 0:
-            return []
         name = file.kind.format
+        if limit == 0 or not (file.size or format_named(name).has_empty_files):
+            return []
         with refused(f"{file.uri} cannot be cut", name):
             slices = format_named(name).cut(
                 file.size,
@@ -126,7 +126,7 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slice
     Raises:
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
-    sink_format = spec.sink.format or (files[0].kind.format if files else DEFAULT)
+    sink_format = spec.sink.format or parts_of(files[0].kind.format if files else DEFAULT)
     spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
     if slicer.sample is None or slicer.sample.share == 1:
@@ -253,6 +253,7 @@ def _number(pieces: Iterable[tuple[SourceFile, Slice]], *, first_id: int) -> tup
             identity=file.identity,
             rows=piece.rows,
             weight=piece.weight,
+            modified=file.modified,
         )
         for shard_id, (file, piece) in enumerate(pieces, start=first_id)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
@@ -27,12 +27,15 @@ class SourceFile:
         size: Size in bytes.
         identity: Changes whenever the bytes change; may change without them.
         kind: Format and compression.
+        modified: When it was last written, in microseconds since 1970 UTC; None if the store has no time.
+            Not compared.
     """
 
     uri: str
     size: int
     identity: str
     kind: FileKind
+    modified: int | None = field(default=None, compare=False)
 
 
 Opener = Callable[[SourceFile], BinaryIO]
@@ -181,7 +184,8 @@ def list_source(source: SourceSpec) -> Listing:
 
 
 def _endings() -> str:
-    return " or ".join(format_named(name).suffixes[0] for name in BUILT_IN)
+    suffixes = (suffix for name in BUILT_IN for suffix in format_named(name).suffixes[:1])
+    return " or ".join(suffixes)
 
 
 def format_by_names(source: SourceSpec) -> str | None:
@@ -238,7 +242,13 @@ def _some(keys: Sequence[str]) -> str:
 
 
 def _file(uri: str, entry: Entry, kind: FileKind) -> SourceFile:
-    return SourceFile(uri, entry.size, entry.identity, kind)
+    return SourceFile(uri, entry.size, entry.identity, kind, _modified(uri, entry))
+
+
+def _modified(uri: str, entry: Entry) -> int | None:
+    if is_path(uri):  # where the identity is the time, in nanoseconds
+        return int(entry.identity) // 1000
+    return round(entry.modified * 1_000_000) or None
 
 
 def _kind_of_named_file(uri: str, format: str | None) -> FileKind:  # noqa: A002 - the spec's word

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from batchrunner.errors import InvalidSpecError, describe
-from batchrunner.formats.compression import SUFFIXES
+from batchrunner.formats.compression import SHORT, SUFFIXES
 from batchrunner.formats.contract import Format, RowFormat, TableFormat
 from batchrunner.formats.format_error import blamed
 from batchrunner.user_code import contained
@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 BUILT_IN: Mapping[str, str] = {
     "jsonl": "batchrunner.formats.jsonl:JsonLines",
     "parquet": "batchrunner.formats.parquet:Parquet",
+    "files": "batchrunner.formats.files:Files",
+    "tar": "batchrunner.formats.tar:Tar",
 }
 DEFAULT = "jsonl"
 
@@ -152,8 +154,7 @@ def _loaded(name: str, target: Any) -> Format:
             "TableFormat, of batchrunner.formats, or an instance of one"
         )
     suffixes = getattr(made, "suffixes", None)
-    ends = suffixes if isinstance(suffixes, tuple) else ()
-    if not ends or not all(isinstance(end, str) and end for end in ends):
+    if not isinstance(suffixes, tuple) or not all(isinstance(s, str) and s for s in suffixes):
         raise InvalidSpecError(
             f"the format {name!r}: {type(made).__name__}.suffixes is {suffixes!r}; it must be a tuple "
             "of ends of file names, such as ('.csv',)"
@@ -191,8 +192,10 @@ def file_kind(
     """Return the format and compression of the file *name*; None if the name does not show them.
 
     With *format*, the name has to show only the compression, unless *says_it*; if it shows another
-    format, the result is None.
+    format, the result is None. If *format* has no suffixes, it takes any name, and undoes no compression.
     """
+    if format is not None and not format_named(format).suffixes:
+        return FileKind(format)
     stem, compression = _split_compression(name.lower())
     named = _named_by(stem, format)
     kind = named if says_it else format or named
@@ -247,12 +250,20 @@ def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec'
 def part_suffixes() -> Iterator[str]:
     """Yield the suffixes that parts can have, in all formats that this process has found so far."""
     for name, made in _loadable({**_targets, **_formats}):
+        if made.written_as:
+            continue
         for compression in made.compressions:
             yield part_suffix(name, compression)
 
 
 def _split_compression(name: str) -> tuple[str, str | None]:
+    name = next((name.removesuffix(s) + end for s, end in SHORT.items() if name.endswith(s)), name)
     for suffix, compression in SUFFIXES.items():
         if name.endswith(suffix):
             return name.removesuffix(suffix), compression
     return name, None
+
+
+def parts_of(source_format: str) -> str:
+    """Return the format of the parts of a run over files of *source_format* if the spec names none."""
+    return format_named(source_format).written_as or source_format

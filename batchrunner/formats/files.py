@@ -1,0 +1,71 @@
+"""Whole files: one row for each, with its path, size, bytes and time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Iterator
+from typing import BinaryIO
+
+from batchrunner.formats.chunk import Chunk
+from batchrunner.formats.contract import (
+    Opener,
+    PartWriter,
+    Restart,
+    Settle,
+    Sharding,
+    Slice,
+    TableFormat,
+    TableReader,
+)
+from batchrunner.formats.partitions import Partition
+from batchrunner.shard import Shard, Slicing
+
+
+class Files(TableFormat):
+    """Files of any name and content. Each is one row, whose position is 0.
+
+    The columns are `path` (the absolute URI), `size`, `bytes` and `modified` (UTC, as listed when the file
+    was planned; null if the store has no time). A file is opened only if `bytes` is read.
+    """
+
+    suffixes = ()
+    reads_to_cut = False
+    written_as = "parquet"
+    has_empty_files = True
+
+    def cut(
+        self,
+        size: int,
+        *,
+        compression: str | None,
+        sharding: Sharding,
+        limit: int | None,
+        opened: Opener,
+    ) -> list[Slice]:
+        return [Slice(Slicing.FILE, 0, size, 1, size)]
+
+    def read(
+        self,
+        file: BinaryIO,
+        shard: Shard,
+        *,
+        compression: str | None,
+        columns: tuple[str, ...] | None,
+        partition: Partition,
+    ) -> Iterator[Chunk]:
+        from batchrunner.formats.files_reader import read_file
+
+        return read_file(file, shard, columns=columns, partition=partition)
+
+    def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
+        return shard
+
+    def writer(
+        self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart
+    ) -> PartWriter:
+        raise ValueError("the format files is only read")
+
+    def second_reader(self) -> TableReader:
+        from batchrunner.formats.files_second_reader import FileReader
+
+        return FileReader()
