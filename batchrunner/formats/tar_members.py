@@ -126,8 +126,9 @@ def _is_data(info: tarfile.TarInfo) -> bool:
     if info.isdir():
         return False
     names = [name for name in info.name.split("/") if name not in ("", ".", "..")]
-    hidden = any(name.startswith(".") for name in names)
-    return not hidden and not any(n.startswith("__") and n.endswith("__") for n in names)
+    first = names[0] if names else "."
+    is_meta = first.startswith("__") and first.endswith("__")
+    return not is_meta and not any(name.startswith(".") for name in names)
 
 
 def _split(name: str) -> tuple[str, str]:

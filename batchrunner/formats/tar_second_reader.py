@@ -149,10 +149,9 @@ def _said(header: _Header, data: bytes) -> dict[str, str]:
 
 
 def _is_data(header: _Header) -> bool:
-    names = [name for name in header.name.split("/") if name.strip(".")]
-    return header.kind != _FOLDER and not any(
-        name[0] == "." or (name[:2] == "__" and name[-2:] == "__") for name in names
-    )
+    names = [name for name in header.name.split("/") if name not in ("", ".", "..")]
+    is_meta = not names or (names[0][:2] == "__" and names[0][-2:] == "__")
+    return header.kind != _FOLDER and not is_meta and all(name[0] != "." for name in names)
 
 
 def _key_and_extension(name: str) -> tuple[str, str]:

@@ -1,0 +1,26 @@
+"""Runs of the command line that are killed half-way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from builders import parts
+from command import start
+from patience import PATIENCE
+
+
+def killed_with_parts(folder: Path, *, count: Callable[[], int] | None = None) -> int:
+    """Start `run spec.yaml` in *folder*, and kill it once it has three parts; return how many it has then.
+
+    *count* counts its parts, if they are not in `out/`.
+    """
+    published = count or (lambda: len(parts(folder / "out")))
+    with start("run", "spec.yaml", cwd=folder) as process:
+        deadline = time.monotonic() + PATIENCE
+        while published() < 3 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+        process.communicate()
+    return published()
