@@ -191,10 +191,12 @@ def file_kind(
     """Return the format and compression of the file *name*; None if the name does not show them.
 
     With *format*, the name has to show only the compression, unless *says_it*; if it shows another
-    format, the result is None.
+    format, the result is None, unless that one gives way.
     """
     stem, compression = _split_compression(name.lower())
     named = _named_by(stem, format)
+    if format and not says_it and named not in (None, format) and format_named(named).gives_way:
+        named = None
     kind = named if says_it else format or named
     if kind is None or named not in (None, kind) or format not in (None, kind):
         return None
@@ -231,6 +233,11 @@ def _loadable(names: Iterable[str]) -> Iterator[tuple[str, Format]]:
             _log.warning("a format of an installed package is left out: %s", error)
         else:
             yield name, made
+
+
+def parts_format(source_format: str) -> str:
+    """Return the format of the parts of a run over files of *source_format*, if the spec names none."""
+    return format_named(source_format).written_as or source_format
 
 
 def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec's word
