@@ -19,7 +19,7 @@ from batchrunner.errors import InputChangedError, InvalidSpecError
 from batchrunner.formats.contract import Format, Sharding, Slice
 from batchrunner.formats.format_error import fault_of_cut, refused
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.formats.registry import DEFAULT, format_named, parts_of
+from batchrunner.formats.registry import DEFAULT, format_named, parts_format
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec, SourceSpec
 
@@ -126,7 +126,7 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slice
     Raises:
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
-    sink_format = spec.sink.format or parts_of(files[0].kind.format if files else DEFAULT)
+    sink_format = spec.sink.format or parts_format(files[0].kind.format if files else DEFAULT)
     spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
     if slicer.sample is None or slicer.sample.share == 1:

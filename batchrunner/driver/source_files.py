@@ -208,14 +208,33 @@ def _list_one(uri: str, source: SourceSpec) -> Listing:
         name = f"{base}/{entry.key}"
         if kind := pattern.selects(name, format=source.format):
             files.append(_file(name, entry, kind))
-        elif pattern.pattern is None and not is_hidden(entry.key) and file_kind(entry.key) is None:
+        elif pattern.pattern is None and not is_hidden(entry.key) and _says_little(entry.key):
             unknown.append(entry.key)
+    files, yielding = _without_yielding(files)
+    unknown = sorted([*unknown, *(file.uri.removeprefix(f"{base}/") for file in yielding)])
     links = sorted(links_below(pattern.root), key=lambda link: link.key)
     astray = [link.key for link in links if not link.leads_to_file and pattern.pattern is None]
     return Listing(
         tuple(files),
         frozenset(f"{base}/{link.key}" for link in links if link.leads_to_file),
         tuple(_passed_over(uri, unknown, astray)),
+    )
+
+
+def _says_little(key: str) -> bool:
+    """Return whether the name *key* does not say for certain that it is no file of the source."""
+    kind = file_kind(key)
+    return kind is None or format_named(kind.format).gives_way
+
+
+def _without_yielding(files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
+    """Return the files to read, and those of formats that give way to the formats of others."""
+    gives_way = {name: format_named(name).gives_way for name in {f.kind.format for f in files}}
+    if len(gives_way) < 2 or all(gives_way.values()):
+        return files, []
+    return (
+        [file for file in files if not gives_way[file.kind.format]],
+        [file for file in files if gives_way[file.kind.format]],
     )
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 from batchrunner.formats.chunk import Chunk
 from batchrunner.formats.contract import (
     Opener,
-    PartWriter,
-    Restart,
-    Settle,
     Sharding,
     Slice,
+    SourceOnly,
     TableFormat,
     TableReader,
 )
@@ -21,7 +18,7 @@ from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Shard, Slicing
 
 
-class Files(TableFormat):
+class Files(SourceOnly, TableFormat):
     """Files of any name and content. Each is one row, whose position is 0.
 
     The columns are `path` (the absolute URI), `size`, `bytes` and `modified` (UTC, as listed when the file
@@ -59,11 +56,6 @@ class Files(TableFormat):
 
     def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
         return shard
-
-    def writer(
-        self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart
-    ) -> PartWriter:
-        raise ValueError("the format files is only read")
 
     def second_reader(self) -> TableReader:
         from batchrunner.formats.files_second_reader import FileReader

@@ -192,12 +192,15 @@ def file_kind(
     """Return the format and compression of the file *name*; None if the name does not show them.
 
     With *format*, the name has to show only the compression, unless *says_it*; if it shows another
-    format, the result is None. If *format* has no suffixes, it takes any name, and undoes no compression.
+    format, the result is None, unless that one gives way. A *format* without suffixes takes any name,
+    and undoes no compression.
     """
     if format is not None and not format_named(format).suffixes:
         return FileKind(format)
     stem, compression = _split_compression(name.lower())
     named = _named_by(stem, format)
+    if format and not says_it and named not in (None, format) and format_named(named).gives_way:
+        named = None
     kind = named if says_it else format or named
     if kind is None or named not in (None, kind) or format not in (None, kind):
         return None
@@ -236,6 +239,11 @@ def _loadable(names: Iterable[str]) -> Iterator[tuple[str, Format]]:
             yield name, made
 
 
+def parts_format(source_format: str) -> str:
+    """Return the format of the parts of a run over files of *source_format*, if the spec names none."""
+    return format_named(source_format).written_as or source_format
+
+
 def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec's word
     """Return the end of a part's name, such as `.jsonl.gz`.
 
@@ -250,8 +258,6 @@ def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec'
 def part_suffixes() -> Iterator[str]:
     """Yield the suffixes that parts can have, in all formats that this process has found so far."""
     for name, made in _loadable({**_targets, **_formats}):
-        if made.written_as:
-            continue
         for compression in made.compressions:
             yield part_suffix(name, compression)
 
@@ -262,8 +268,3 @@ def _split_compression(name: str) -> tuple[str, str | None]:
         if name.endswith(suffix):
             return name.removesuffix(suffix), compression
     return name, None
-
-
-def parts_of(source_format: str) -> str:
-    """Return the format of the parts of a run over files of *source_format* if the spec names none."""
-    return format_named(source_format).written_as or source_format

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import BinaryIO
 
 from batchrunner.errors import ShardFailedError, StorageError
-from batchrunner.formats.chunk import Chunk, Row
+from batchrunner.formats.chunk import Chunk
 from batchrunner.formats.compression import open_compressed
-from batchrunner.formats.contract import Opener, RecordReader, RowFormat, Sharding, Slice
+from batchrunner.formats.contract import (
+    Opener,
+    RecordReader,
+    RowFormat,
+    Sharding,
+    Slice,
+    SourceOnly,
+)
 from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Shard, Slicing
 
 
-class Tar(RowFormat):
+class Tar(SourceOnly, RowFormat):
     """Samples: neighbouring members whose names are the same up to the first dot of the base name.
 
     A row has that name as `__key__`, and the bytes of each member by the rest of its name, in lower case:
@@ -68,9 +75,6 @@ class Tar(RowFormat):
         if compression:
             return replace(shard, slicing=Slicing.FILE, start=0, stop=shard.size)
         return replace(shard, slicing=Slicing.BYTES, start=min(positions), stop=max(positions) + 1)
-
-    def encode(self, rows: Sequence[Row]) -> bytes:
-        raise ValueError("the format tar is only read")
 
     def second_reader(self) -> RecordReader:
         from batchrunner.formats.tar_second_reader import HeaderReader

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from batchrunner.errors import InvalidSpecError
-from batchrunner.formats.registry import format_named, is_target, parts_of
+from batchrunner.formats.registry import format_named, is_target, parts_format
 from batchrunner.spec.execution import ErrorsSpec, ExecutionSpec, RaySpec
 from batchrunner.spec.fields import Name, OneUri
 from batchrunner.spec.hooks import Hooks
@@ -96,7 +96,7 @@ class BatchSpec(Section):
     def _fits_the_source(cls, sink: SinkSpec, info: ValidationInfo) -> SinkSpec:
         source = info.data.get("source")
         if source and source.format and sink.format is None and not is_target(source.format):
-            parts = parts_of(source.format)
+            parts = parts_format(source.format)
             checked_for_format(sink.compression, parts)
             checked_for_format(sink.schema_, parts)
         return sink
@@ -196,10 +196,11 @@ class BatchSpec(Section):
         """Check that the schema and compression of the sink fit *parts*, the format of the parts.
 
         Raises:
-            InvalidSpecError: The format is only read, takes no schema, or not that compression.
+            InvalidSpecError: The format is read only, or takes no schema, or not that compression.
         """
-        if instead := format_named(parts).written_as:
-            what = f"files of the format {parts} are only read; write {instead}, for example"
+        # A format that is code of the user's is imported to run, not to validate.
+        if not is_target(parts) and (instead := format_named(parts).written_as):
+            what = f"the format {parts} is read, not written; use {instead}"
             raise self.refusal(("sink", "format"), what)
         for name, value in (("compression", self.sink.compression), ("schema", self.sink.schema_)):
             try:

@@ -226,7 +226,7 @@ def test_from_a_store_the_time_is_that_of_its_clock(tmp_path, prefix):
 def test_what_the_format_cannot_do_is_said_before_anything_runs(tmp_path):
     """A column that no file has; parts of whole files."""
     with pytest.raises(
-        InvalidSpecError, match="files of the format files are only read; write parquet"
+        InvalidSpecError, match="the format files is read, not written; use parquet"
     ):
         BatchRunner(a_files_spec(tmp_path, sink={"uri": "out", "format": "files"})).run()
     report = BatchRunner(a_files_spec(tmp_path, source={"columns": ["path", "width"]})).run()
