@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -12,16 +14,18 @@ import xxhash
 from batchrunner.errors import DamagedOutputError, NewerFormatError
 from batchrunner.formats.contract import Format
 from batchrunner.formats.registry import format_named, part_suffix
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard, Slice, Slicing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT_VERSION = 2
-"""Version 1 had no checksum, no identities and no place."""
+FORMAT_VERSION = 3
+"""Version 2 had a row for each shard, where there is one for each slice now; version 1 also had no
+checksum, no identities and no place."""
 
 _METADATA = b"batchrunner"
 _CHECK = "check"
+_NAMES = ("id", *(one.name for one in fields(Slice)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +149,8 @@ def plan_from_bytes(data: bytes, *, key: str) -> Generation:
             raise NewerFormatError(
                 f"{key} has format version {version}: install the batchrunner that wrote it"
             )
-        # Those that there are: earlier versions have no `modified`, the last field.
-        names = [one.name for one in fields(Shard)][: table.num_columns]
-        columns = {name: table.column(name).to_pylist() for name in names}
+        # Those that there are: earlier versions have no `modified`, the last one.
+        columns = {n: table.column(n).to_pylist() for n in _NAMES[: table.num_columns]}
         return _generation(header, columns, key=key)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedOutputError(f"{key} is damaged: it holds no whole plan") from error
@@ -164,8 +167,14 @@ def _generation(
     retired = tuple(header.pop("retired"))
     identities, place = header.pop("identities", {}), RunPlace(**header.pop("place", {}))
     typed = {**columns, "slicing": [Slicing(word) for word in columns["slicing"]]}
-    shards = tuple(Shard(*values) for values in zip(*typed.values(), strict=True))
-    return Generation(PlanFacts(**header), shards, retired, identities, place)
+    return Generation(PlanFacts(**header), _shards(typed), retired, identities, place)
+
+
+def _shards(columns: Mapping[str, list[Any]]) -> tuple[Shard, ...]:
+    rows = zip(*columns.values(), strict=True)
+    # Neighbouring rows with one id are the slices of one shard.
+    by_id = groupby(rows, key=itemgetter(0))
+    return tuple(Shard(id_, tuple(Slice(*row[1:]) for row in rows)) for id_, rows in by_id)
 
 
 def _checksum(header: Mapping[str, Any], columns: Mapping[str, list[Any]]) -> str:
@@ -175,12 +184,15 @@ def _checksum(header: Mapping[str, Any], columns: Mapping[str, list[Any]]) -> st
 
 
 def _columns(shards: Sequence[Shard]) -> dict[str, list[Any]]:
-    return {one.name: [getattr(s, one.name) for s in shards] for one in fields(Shard)}
+    slices = [piece for shard in shards for piece in shard.slices]
+    ids = [shard.id for shard in shards for _ in shard.slices]
+    rest = {name: [getattr(piece, name) for piece in slices] for name in _NAMES[1:]}
+    return {"id": ids, **rest}
 
 
 def _schema() -> pa.Schema:
     import pyarrow as pa
 
     text = {"uri", "slicing", "identity"}
-    types = {one.name: pa.string() if one.name in text else pa.int64() for one in fields(Shard)}
+    types = {name: pa.string() if name in text else pa.int64() for name in _NAMES}
     return pa.schema(list(types.items()))

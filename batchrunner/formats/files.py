@@ -7,15 +7,15 @@ from typing import BinaryIO
 
 from batchrunner.formats.chunk import Chunk
 from batchrunner.formats.contract import (
+    Cut,
     Opener,
     Sharding,
-    Slice,
     SourceOnly,
     TableFormat,
     TableReader,
 )
 from batchrunner.formats.partitions import Partition
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 
 class Files(SourceOnly, TableFormat):
@@ -38,13 +38,13 @@ class Files(SourceOnly, TableFormat):
         sharding: Sharding,
         limit: int | None,
         opened: Opener,
-    ) -> list[Slice]:
-        return [Slice(Slicing.FILE, 0, size, 1, size)]
+    ) -> list[Cut]:
+        return [Cut(Slicing.FILE, 0, size, 1, size)]
 
     def read(
         self,
         file: BinaryIO,
-        shard: Shard,
+        piece: Slice,
         *,
         compression: str | None,
         columns: tuple[str, ...] | None,
@@ -52,10 +52,10 @@ class Files(SourceOnly, TableFormat):
     ) -> Iterator[Chunk]:
         from batchrunner.formats.files_reader import read_file
 
-        return read_file(file, shard, columns=columns, partition=partition)
+        return read_file(file, piece, columns=columns, partition=partition)
 
-    def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
-        return shard
+    def span(self, piece: Slice, positions: Collection[int], *, compression: str | None) -> Slice:
+        return piece
 
     def second_reader(self) -> TableReader:
         from batchrunner.formats.files_second_reader import FileReader

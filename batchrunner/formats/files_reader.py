@@ -14,7 +14,7 @@ from batchrunner.formats.chunk import MAX_RAW_BYTES, MAX_ROW_BYTES, BadRow, Posi
 from batchrunner.formats.parquet_reader import TableChunk
 from batchrunner.formats.partitions import Partition, add_to_table, contradicting_rows, wanted
 from batchrunner.formats.unsound import shown
-from batchrunner.shard import Shard
+from batchrunner.shard import Slice
 
 _SCHEMA = pa.schema(
     {
@@ -35,9 +35,9 @@ class FileChunk(TableChunk):
 
 
 def read_file(
-    file: BinaryIO, shard: Shard, *, columns: tuple[str, ...] | None, partition: Partition
+    file: BinaryIO, piece: Slice, *, columns: tuple[str, ...] | None, partition: Partition
 ) -> Iterator[FileChunk]:
-    """Yield the row of the file of *shard*. Reads *file* only if its bytes are among *columns*.
+    """Yield the row of the file of *piece*. Reads *file* only if its bytes are among *columns*.
 
     A file of more than `MAX_ROW_BYTES` is a bad row if its bytes are to be read.
 
@@ -47,11 +47,11 @@ def read_file(
     partition = wanted(partition, columns)
     _check_columns(columns, partition)
     names = [name for name in _SCHEMA.names if columns is None or name in columns]
-    if "bytes" in names and shard.size > MAX_ROW_BYTES:
-        row = _row(shard, b"", [name for name in names if name != "bytes"])
-        yield FileChunk(row.slice(0, 0), (), (BadRow(_position(row), _too_large(shard.size)),))
+    if "bytes" in names and piece.size > MAX_ROW_BYTES:
+        row = _row(piece, b"", [name for name in names if name != "bytes"])
+        yield FileChunk(row.slice(0, 0), (), (BadRow(_position(row), _too_large(piece.size)),))
         return
-    row = _row(shard, _content(file, shard) if "bytes" in names else b"", names)
+    row = _row(piece, _content(file, piece) if "bytes" in names else b"", names)
     faults = contradicting_rows(row, partition)
     if faults:
         yield FileChunk(row.slice(0, 0), (), (BadRow(_position(row), faults[0]),))
@@ -68,34 +68,34 @@ def _check_columns(columns: tuple[str, ...] | None, partition: Partition) -> Non
         )
 
 
-def _content(file: BinaryIO, shard: Shard) -> bytes:
+def _content(file: BinaryIO, piece: Slice) -> bytes:
     # One byte more: a read that reaches the end of a file has the storage look whether it changed.
-    data = file.read(shard.size + 1)
-    if len(data) != shard.size:
+    data = file.read(piece.size + 1)
+    if len(data) != piece.size:
         raise ShardFailedError(
-            f"{shard.uri} has {len(data):,} bytes and was listed with {shard.size:,}; run again, which "
+            f"{piece.uri} has {len(data):,} bytes and was listed with {piece.size:,}; run again, which "
             "lists anew"
         )
     return data
 
 
-def _row(shard: Shard, content: bytes, names: list[str]) -> pa.Table:
+def _row(piece: Slice, content: bytes, names: list[str]) -> pa.Table:
     row: dict[str, Any] = {
-        "path": shard.uri,
-        "size": shard.size,
+        "path": piece.uri,
+        "size": piece.size,
         "bytes": content,
-        "modified": time_of(shard),
+        "modified": time_of(piece),
     }
     schema = pa.schema([_SCHEMA.field(name) for name in names])
     return pa.Table.from_pylist([{name: row[name] for name in names}], schema)
 
 
-def time_of(shard: Shard) -> dt.datetime | None:
-    """Return when the file of *shard* was last written; None if that is not known."""
-    if shard.modified is None:
+def time_of(piece: Slice) -> dt.datetime | None:
+    """Return when the file of *piece* was last written; None if that is not known."""
+    if piece.modified is None:
         return None
     epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    return epoch + dt.timedelta(microseconds=shard.modified)
+    return epoch + dt.timedelta(microseconds=piece.modified)
 
 
 def _position(row: pa.Table) -> Position:

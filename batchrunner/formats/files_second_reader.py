@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchrunner.formats.contract import Opener, TableReader
-from batchrunner.shard import Shard
+from batchrunner.shard import Slice
 
 _BLOCK_BYTES = 1 << 20
 _HELD_BYTES = 64 << 20
@@ -21,28 +21,28 @@ class FileReader(TableReader):
         raise ValueError("no part is written in the format files")
 
     def count_rows(
-        self, shard: Shard, opened: Opener, *, compression: str | None, after: bool = False
+        self, piece: Slice, opened: Opener, *, compression: str | None, after: bool = False
     ) -> int:
         return 0 if after else 1
 
     def tables(
         self,
         file: Any,
-        shard: Shard | None,
+        piece: Slice | None,
         *,
         wanted: Collection[int] | None,
         columns: Sequence[str] | None,
     ) -> Iterator[tuple[int, pa.Table]]:
         """Yield the one row of the file. One that is too large to be held is a bad row, without bytes here."""
-        if shard is None:
+        if piece is None:
             raise ValueError("no part is written in the format files")
         arrays = {
-            "path": pa.array([shard.uri]),
-            "size": pa.array([shard.size], pa.int64()),
-            "modified": pa.array([shard.modified], pa.int64()).cast(pa.timestamp("us", "UTC")),
+            "path": pa.array([piece.uri]),
+            "size": pa.array([piece.size], pa.int64()),
+            "modified": pa.array([piece.modified], pa.int64()).cast(pa.timestamp("us", "UTC")),
         }
         if columns is None or "bytes" in columns:
-            arrays["bytes"] = pa.array([_content(file, shard)], pa.binary())
+            arrays["bytes"] = pa.array([_content(file, piece)], pa.binary())
         table = pa.table(
             {name: arrays[name] for name in ("path", "size", "bytes", "modified") if name in arrays}
         )
@@ -54,7 +54,7 @@ class FileReader(TableReader):
         )
 
 
-def _content(file: Any, shard: Shard) -> bytes | None:
-    if shard.size > _HELD_BYTES:
+def _content(file: Any, piece: Slice) -> bytes | None:
+    if piece.size > _HELD_BYTES:
         return None
     return b"".join(iter(lambda: file.read(_BLOCK_BYTES), b""))

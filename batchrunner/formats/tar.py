@@ -11,15 +11,15 @@ from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import Chunk
 from batchrunner.formats.compression import open_compressed
 from batchrunner.formats.contract import (
+    Cut,
     Opener,
     RecordReader,
     RowFormat,
     Sharding,
-    Slice,
     SourceOnly,
 )
 from batchrunner.formats.partitions import Partition
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 
 class Tar(SourceOnly, RowFormat):
@@ -43,8 +43,8 @@ class Tar(SourceOnly, RowFormat):
         sharding: Sharding,
         limit: int | None,
         opened: Opener,
-    ) -> list[Slice]:
-        whole = Slice(Slicing.FILE, 0, size, None, size)
+    ) -> list[Cut]:
+        whole = Cut(Slicing.FILE, 0, size, None, size)
         if limit is None and (compression or sharding.unit != "rows"):
             return [whole]
         try:
@@ -61,7 +61,7 @@ class Tar(SourceOnly, RowFormat):
     def read(
         self,
         file: BinaryIO,
-        shard: Shard,
+        piece: Slice,
         *,
         compression: str | None,
         columns: tuple[str, ...] | None,
@@ -69,12 +69,12 @@ class Tar(SourceOnly, RowFormat):
     ) -> Iterator[Chunk]:
         from batchrunner.formats.tar_reader import read_tar
 
-        return read_tar(file, shard, compression=compression, columns=columns, partition=partition)
+        return read_tar(file, piece, compression=compression, columns=columns, partition=partition)
 
-    def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
+    def span(self, piece: Slice, positions: Collection[int], *, compression: str | None) -> Slice:
         if compression:
-            return replace(shard, slicing=Slicing.FILE, start=0, stop=shard.size)
-        return replace(shard, slicing=Slicing.BYTES, start=min(positions), stop=max(positions) + 1)
+            return replace(piece, slicing=Slicing.FILE, start=0, stop=piece.size)
+        return replace(piece, slicing=Slicing.BYTES, start=min(positions), stop=max(positions) + 1)
 
     def second_reader(self) -> RecordReader:
         from batchrunner.formats.tar_second_reader import HeaderReader
@@ -82,21 +82,21 @@ class Tar(SourceOnly, RowFormat):
         return HeaderReader()
 
 
-def _runs(file: BinaryIO, *, every: int, limit: int | None) -> list[Slice]:
+def _runs(file: BinaryIO, *, every: int, limit: int | None) -> list[Cut]:
     """Return slices of *every* samples each, of at most *limit* samples in all."""
     from batchrunner.formats.tar_members import samples
 
-    slices: list[Slice] = []
+    slices: list[Cut] = []
     start = rows = end = 0
     for sample in islice(samples(file, skips=True), limit):
         rows, end = rows + 1, sample.end
         if rows == every:
-            slices.append(Slice(Slicing.BYTES, start, end, rows, end - start))
+            slices.append(Cut(Slicing.BYTES, start, end, rows, end - start))
             start, rows = end, 0
-    return [*slices, Slice(Slicing.BYTES, start, end, rows, end - start)] if rows else slices
+    return [*slices, Cut(Slicing.BYTES, start, end, rows, end - start)] if rows else slices
 
 
-def _head(file: BinaryIO, whole: Slice, compression: str, *, limit: int) -> Slice:
+def _head(file: BinaryIO, whole: Cut, compression: str, *, limit: int) -> Cut:
     from batchrunner.formats.tar_members import samples
 
     found = samples(open_compressed(file, compression))

@@ -14,7 +14,7 @@ from batchrunner.formats.compression import open_compressed
 from batchrunner.formats.partitions import Partition, add_to_rows, wanted
 from batchrunner.formats.records import ParsedRows, project
 from batchrunner.formats.tar_members import Sample, samples
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 CHUNK_BYTES, CHUNK_ROWS = 4 << 20, 4096
 
@@ -51,19 +51,19 @@ class SampleChunk(ParsedRows):
 
 def read_tar(
     file: BinaryIO,
-    shard: Shard,
+    piece: Slice,
     *,
     compression: str | None,
     columns: tuple[str, ...] | None,
     partition: Partition = (),
 ) -> Iterator[SampleChunk]:
-    """Yield the samples of *shard*, a few megabytes at a time, in file order.
+    """Yield the samples of *piece*, a few megabytes at a time, in file order.
 
-    Reads the file front to back: all bytes of the shard are hashed.
+    Reads the file front to back: all bytes of the slice are hashed.
 
     Args:
         file: The whole file.
-        shard: The slice of the file to read.
+        piece: The slice of the file to read.
         compression: The compression of the whole file, or None.
         columns: The columns to keep, or None for all.
         partition: Columns that the folders of the file name; added to each row.
@@ -73,22 +73,22 @@ def read_tar(
     """
     partition = wanted(partition, columns)
     try:
-        yield from _chunks(_samples(file, shard, compression), columns, partition)
+        yield from _chunks(_samples(file, piece, compression), columns, partition)
     except (ShardFailedError, OSError) as error:
         if isinstance(error, StorageError):
             raise
         raise ShardFailedError(
-            f"{shard.uri} cannot be read as a tar: {error}; replace it with a whole file, or leave it "
+            f"{piece.uri} cannot be read as a tar: {error}; replace it with a whole file, or leave it "
             "out of source.uri"
         ) from error
 
 
-def _samples(file: BinaryIO, shard: Shard, compression: str | None) -> Iterator[Sample]:
-    if shard.slicing is Slicing.BYTES:
-        file.seek(shard.start)
-        return samples(file, start=shard.start, stop=shard.stop)
+def _samples(file: BinaryIO, piece: Slice, compression: str | None) -> Iterator[Sample]:
+    if piece.slicing is Slicing.BYTES:
+        file.seek(piece.start)
+        return samples(file, start=piece.start, stop=piece.stop)
     found = samples(open_compressed(file, compression))
-    return islice(found, shard.stop) if shard.slicing is Slicing.HEAD else found
+    return islice(found, piece.stop) if piece.slicing is Slicing.HEAD else found
 
 
 def _chunks(

@@ -15,7 +15,7 @@ from typing import Any
 
 from batchrunner.formats.chunk import Row
 from batchrunner.formats.contract import RecordReader, Records
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 _BLOCK = 512
 _CHECKSUM = slice(148, 156)
@@ -28,13 +28,13 @@ class HeaderReader(RecordReader):
     """The second reader of tar files."""
 
     def records(
-        self, file: Any, shard: Shard, *, wanted: Collection[int] | None, compression: str | None
+        self, file: Any, piece: Slice, *, wanted: Collection[int] | None, compression: str | None
     ) -> Iterator[Records]:
-        start, stop = _span(shard, wanted, compression)
+        start, stop = _span(piece, wanted, compression)
         file.seek(start)
         found = _samples(_uncompressed(file, compression), start)
-        if shard.slicing is Slicing.HEAD:
-            found = islice(found, shard.stop)
+        if piece.slicing is Slicing.HEAD:
+            found = islice(found, piece.stop)
         yield from ([item] for item in takewhile(lambda item: item[0] < stop, found))
 
     def part_records(self, file: Any, *, compression: str) -> Iterator[Records]:
@@ -80,10 +80,10 @@ class _Member:
     is_whole: bool
 
 
-def _span(shard: Shard, wanted: Collection[int] | None, compression: str | None) -> tuple[int, int]:
+def _span(piece: Slice, wanted: Collection[int] | None, compression: str | None) -> tuple[int, int]:
     if wanted and not compression:
         return min(wanted), max(wanted) + 1
-    return (shard.start, shard.stop) if shard.slicing is Slicing.BYTES else (0, 1 << 62)
+    return (piece.start, piece.stop) if piece.slicing is Slicing.BYTES else (0, 1 << 62)
 
 
 def _samples(stream: Any, at: int) -> Iterator[tuple[int, bytes]]:

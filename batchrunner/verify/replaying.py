@@ -18,7 +18,7 @@ from batchrunner.formats.format_error import second_reader_of
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import differences
 from batchrunner.verify.comparing import record_difference, table_difference
-from batchrunner.verify.evidence import DeadLetterPositions, Evidence
+from batchrunner.verify.evidence import DeadLetterPositions, Evidence, SliceRead
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.reading import GONE, SourceReader, unreadable
 from batchrunner.verify.replay_batch import (
@@ -156,17 +156,21 @@ class Replay:
             yield from self._call(caller, batch)
 
     def _batches(self, shard: Shard) -> Iterator[ReplayBatch]:
-        wanted, failed = self._dead_letters.retried_by(shard), self._dead_letters.of(shard)
+        for read in self._dead_letters.read_by(shard):
+            yield from self._batches_of(read)
+
+    def _batches_of(self, read: SliceRead) -> Iterator[ReplayBatch]:
+        wanted, failed = read.wanted, read.failed
         columns, size = self._run.spec.source.columns, self._run.spec.execution.batch_size
-        reader = self._source.of(shard)
+        reader = self._source.of(read.piece)
         if isinstance(reader, TableReader):
-            tables = self._source.tables(reader, shard, wanted=wanted, columns=columns)
+            tables = self._source.tables(reader, read.piece, wanted=wanted, columns=columns)
             return table_batches(selected_rows(tables, wanted=wanted, failed=failed), size=size)
         records = (
             [record for record in some if record[0] not in failed]
-            for some in self._source.records(reader, shard, wanted=wanted)
+            for some in self._source.records(reader, read.piece, wanted=wanted)
         )
-        folders = self._source.folders(shard, columns=columns)
+        folders = self._source.folders(read.piece, columns=columns)
         like = RecordBatch([], columns, folders, reader.row_of)
         if self._work.takes_tables:
             return table_batches(tables_of_records(records, like=like), size=size)

@@ -37,9 +37,10 @@ class InputTypes:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Neighbouring rows of one shard.
+    """Neighbouring rows of one slice.
 
     Attributes:
+        number: Which slice of its shard the rows are from, from 0.
         pieces: The rows, as (chunk, start, stop).
         input_types: The types of the columns.
         is_retry: Whether to read the rows from the chunk again: an earlier call may have changed
@@ -48,6 +49,7 @@ class Batch:
     """
 
     pieces: tuple[tuple[Chunk, int, int], ...]
+    number: int = 0
     input_types: InputTypes = field(default_factory=InputTypes)
     is_retry: bool = False
     nbytes: int = 0
@@ -101,7 +103,7 @@ class Batch:
             if a < b:
                 pieces.append((chunk, start + a, start + b))
             first, last = first - (stop - start), last - (stop - start)
-        return Batch(tuple(pieces), self.input_types, is_retry=True)
+        return Batch(tuple(pieces), self.number, self.input_types, is_retry=True)
 
     def table(self) -> pa.Table:
         """Return the rows as a table. Only for batches made with `by_shape`.
@@ -137,21 +139,23 @@ def in_format(table: pa.Table, batch_format: str) -> Any:
     return {name: as_numpy(table.column(name), name) for name in table.column_names}
 
 
-def batches(chunks: Iterable[Chunk], size: int, *, by_shape: bool) -> Iterator[Batch]:
-    """Regroup *chunks* into batches of *size* rows.
+def batches(
+    chunks: Iterable[Chunk], size: int, *, by_shape: bool, number: int = 0
+) -> Iterator[Batch]:
+    """Regroup *chunks* of slice *number* into batches of *size* rows.
 
     The last batch may be smaller, and so may batches of large rows: none holds much more than
     `MAX_BATCH_BYTES` of the source, or half of that if tables are made from JSON. With *by_shape*,
     a batch also ends where one table could not hold its rows and the next ones.
     """
-    collected = _Collected()
+    collected = _Collected(number)
     for chunk in chunks:
         # Rows of JSON that go into a table also take memory as objects.
         most = MAX_BATCH_BYTES // 2 if by_shape and chunk.types is None else MAX_BATCH_BYTES
         for segment in chunk.segments() if by_shape else (Segment(0, len(chunk), None),):
             if collected.rows and by_shape and not collected.goes_on_with(segment):
                 yield collected.batch()
-                collected = _Collected()
+                collected = _Collected(number)
             start = segment.start
             while start < segment.stop:
                 start = collected.take(
@@ -159,7 +163,7 @@ def batches(chunks: Iterable[Chunk], size: int, *, by_shape: bool) -> Iterator[B
                 )
                 if collected.rows == size or collected.bytes >= most:
                     yield collected.batch()
-                    collected = _Collected()
+                    collected = _Collected(number)
     if collected.rows:
         yield collected.batch()
 
@@ -168,6 +172,7 @@ def batches(chunks: Iterable[Chunk], size: int, *, by_shape: bool) -> Iterator[B
 class _Collected:
     """The rows collected for the next batch."""
 
+    number: int
     pieces: list[tuple[Chunk, int, int]] = field(default_factory=list)
     shape: Shape | None = None
     rows: int = 0
@@ -185,7 +190,7 @@ class _Collected:
         return stop
 
     def batch(self) -> Batch:
-        return Batch(tuple(self.pieces), self._input_types(), nbytes=self.bytes)
+        return Batch(tuple(self.pieces), self.number, self._input_types(), nbytes=self.bytes)
 
     def _input_types(self) -> InputTypes:
         if self.shape is None:

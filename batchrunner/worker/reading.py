@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,7 +19,7 @@ from batchrunner.formats.format_error import blamed
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import FileKind, file_kind, format_named
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard, Slice, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, is_path, locate
 from batchrunner.user_code import traceback_of
@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 class Step:
     """One event in reading a shard: a batch, unreadable rows, or a failure that ends the shard.
 
-    A step with none of the three is the end of the shard, and has the hash of the bytes read, if
-    one is needed.
+    A step with none of the three is the end of the shard, and has the hashes of the bytes read, if
+    they are needed. The rows of a step are all from slice *number* of the shard.
     """
 
     shard: Shard
+    number: int = 0
     batch: Batch | None = None
     bad: tuple[BadRow, ...] = ()
     failure: Failure | None = None
@@ -75,8 +76,9 @@ class Read:
         return cls(step.shard, step.rows, step.failure, step.source_hash, step.is_end)
 
 
-PositionsToRetry = Callable[[Shard], frozenset[int]]
-"""Given a shard of dead letters, returns the positions of the rows that it retries."""
+PositionsToRetry = Callable[[Shard, int], Mapping[int, frozenset[int]]]
+"""Given a shard of dead letters and the shard that they are of, returns the positions of the rows to
+retry, by the number of their slice."""
 
 
 def read_shards(
@@ -93,41 +95,55 @@ def read_shards(
     read: its last step has the failure.
     """
     for shard in shards:
+        hashes: list[str] = []
         try:
-            wanted = to_retry(shard) if shard.slicing is Slicing.DEAD_LETTERS else None
-            hashed = _hash(shard, source)
-            chunks = _chunks(shard, source, wanted, hashed)
-            yield from _steps(chunks, shard, batch_size=batch_size, by_shape=by_shape)
+            for piece, number, wanted in _to_read(shard, to_retry):
+                hashed = _hash(piece, source)
+                chunks = _chunks(piece, source, wanted, hashed)
+                yield from _steps(chunks, shard, number, batch_size=batch_size, by_shape=by_shape)
+                hashes.append(hashed.text if hashed else "")
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it fails its shard
             yield Step(shard, failure=_failure(error, shard, source))
         else:
-            yield Step(shard, source_hash=hashed.text if hashed else "")
+            yield Step(shard, source_hash=" ".join(hashes) if any(hashes) else "")
 
 
-def _hash(shard: Shard, source: SourceSpec) -> SourceHash | None:
-    """Return an object that hashes *shard* while it is read; None if no hash is needed.
+def _to_read(
+    shard: Shard, to_retry: PositionsToRetry
+) -> Iterator[tuple[Slice, int, frozenset[int] | None]]:
+    """Yield each slice of *shard* to read, its number, and the positions to read; None for all."""
+    origin = shard.retries
+    wanted = None if origin is None else to_retry(shard, origin)
+    for number, piece in enumerate(shard.slices):
+        # No position: no row of that slice failed, perhaps since the first shard was made again.
+        if wanted is None or number in wanted:
+            yield piece, number, None if wanted is None else wanted[number]
+
+
+def _hash(piece: Slice, source: SourceSpec) -> SourceHash | None:
+    """Return an object that hashes *piece* while it is read; None if no hash is needed.
 
     Only files on a disk need one: a file replaced by one of the same size differs only in its time,
     while an ETag depends on the bytes. Dead letters are covered by the hash of the shard they come
     from.
     """
-    kind = file_kind(shard.uri, format=source.format)
-    if kind is None or shard.slicing is Slicing.DEAD_LETTERS or not is_path(shard.uri):
+    kind = file_kind(piece.uri, format=source.format)
+    if kind is None or piece.slicing is Slicing.DEAD_LETTERS or not is_path(piece.uri):
         return None
-    return format_named(kind.format).source_hash(shard, columns=source.columns)
+    return format_named(kind.format).source_hash(piece, columns=source.columns)
 
 
 def _steps(
-    chunks: Iterator[Chunk], shard: Shard, *, batch_size: int, by_shape: bool
+    chunks: Iterator[Chunk], shard: Shard, number: int, *, batch_size: int, by_shape: bool
 ) -> Iterator[Step]:
     bad: list[BadRow] = []
-    for batch in batches(_good(chunks, bad), batch_size, by_shape=by_shape):
-        yield Step(shard, batch=batch)
+    for batch in batches(_good(chunks, bad), batch_size, by_shape=by_shape, number=number):
+        yield Step(shard, number, batch=batch)
         if bad:
-            yield Step(shard, bad=tuple(bad))
+            yield Step(shard, number, bad=tuple(bad))
             bad.clear()
     if bad:
-        yield Step(shard, bad=tuple(bad))
+        yield Step(shard, number, bad=tuple(bad))
 
 
 def _good(chunks: Iterator[Chunk], bad: list[BadRow]) -> Iterator[Chunk]:
@@ -139,32 +155,30 @@ def _good(chunks: Iterator[Chunk], bad: list[BadRow]) -> Iterator[Chunk]:
 
 
 def _chunks(
-    shard: Shard, source: SourceSpec, wanted: frozenset[int] | None, hashed: SourceHash | None
+    piece: Slice, source: SourceSpec, wanted: frozenset[int] | None, hashed: SourceHash | None
 ) -> Iterator[Chunk]:
-    storage, key = locate(shard.uri, storage_options=source.storage_options)
-    kind = file_kind(shard.uri, format=source.format)
+    storage, key = locate(piece.uri, storage_options=source.storage_options)
+    kind = file_kind(piece.uri, format=source.format)
     if kind is None:
-        raise ShardFailedError(f"{shard.uri}: its name does not say the format; give source.format")
+        raise ShardFailedError(f"{piece.uri}: its name does not say the format; give source.format")
     # Opened with the planned identity: a file that changed since, or changes now, fails its shard.
-    with storage.open(Entry(key, shard.size, shard.identity)) as file:
-        if wanted is not None and not wanted:
-            return  # the first shard was made again after damage, and no row failed
+    with storage.open(Entry(key, piece.size, piece.identity)) as file:
         if wanted is None:
             read = hashed.over(file) if hashed else file
-            yield from _read(read, shard, kind, source)
+            yield from _read(read, piece, kind, source)
             if hashed:  # before the file is closed: a file opened later might be another one
                 hashed.finish(file)
         else:
-            span = format_named(kind.format).span(shard, wanted, compression=kind.compression)
+            span = format_named(kind.format).span(piece, wanted, compression=kind.compression)
             chunks = _read(file, span, kind, source)
-            yield from picked(chunks, wanted, shard=shard)
+            yield from picked(chunks, wanted, piece=piece)
 
 
-def _read(file: BinaryIO, shard: Shard, kind: FileKind, source: SourceSpec) -> Iterator[Chunk]:
+def _read(file: BinaryIO, piece: Slice, kind: FileKind, source: SourceSpec) -> Iterator[Chunk]:
     hive = source.partitioning == "hive"
-    partition = partition_columns(shard.uri, source.uris) if hive else ()
+    partition = partition_columns(piece.uri, source.uris) if hive else ()
     return format_named(kind.format).read(
-        file, shard, compression=kind.compression, columns=source.columns, partition=partition
+        file, piece, compression=kind.compression, columns=source.columns, partition=partition
     )
 
 
@@ -219,7 +233,7 @@ class PickedChunk:
         return self.whole.locate(self.numbers[index])
 
 
-def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, shard: Shard) -> Iterator[Chunk]:
+def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, piece: Slice) -> Iterator[Chunk]:
     """Yield the rows of *chunks* at the *wanted* positions, readable or not.
 
     Raises:
@@ -235,14 +249,14 @@ def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, shard: Shard) -> 
         if count == len(wanted):
             return
     raise ShardFailedError(
-        f"{shard}: {len(wanted) - count:,} rows to retry are not in the file any more; bring back the "
+        f"{piece}: {len(wanted) - count:,} rows to retry are not in the file any more; bring back the "
         "file as it was, or run with --fresh to start over"
     )
 
 
 def _failure(error: Exception, shard: Shard, source: SourceSpec) -> Failure:
     if not isinstance(error, BatchRunnerError):
-        kind = file_kind(shard.uri, format=source.format)
+        kind = file_kind(shard.first.uri, format=source.format)
         reason = f"{shard}: {blamed(error, kind.format if kind else '?')}"
         return Failure(Cause.INPUT, reason, traceback_of(error))
     # Storage may recover, but an object that changed stays changed: another attempt would not help.

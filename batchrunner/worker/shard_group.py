@@ -8,7 +8,7 @@ the shard's rows.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from operator import attrgetter
@@ -111,17 +111,20 @@ class ShardGroup:
             to_retry=self._positions_to_retry,
         )
 
-    def _positions_to_retry(self, shard: Shard) -> frozenset[int]:
-        """Return the positions of the dead letters that *shard* retries."""
+    def _positions_to_retry(self, shard: Shard, origin: int) -> dict[int, frozenset[int]]:
+        """Return, by slice, the positions of the dead letters of shard *origin*, which *shard* retries."""
         checkpoint = self._work.checkpoint()
-        stem = self._work.facts.stem(shard.start)
-        origin = checkpoint.sentinel(stem, run_uid=self._work.run_uid)
-        if origin is None:
+        stem = self._work.facts.stem(origin)
+        sentinel = checkpoint.sentinel(stem, run_uid=self._work.run_uid)
+        if sentinel is None:
             raise ShardFailedError(
-                f"{shard}: shard {shard.start}, whose failed rows it retries, has no sentinel any more; "
+                f"{shard}: shard {origin}, whose failed rows it retries, has no sentinel any more; "
                 "`batchrunner verify SPEC` lists what is missing"
             )
-        return frozenset(dead_letter["at"] for dead_letter in dead_letters_of(checkpoint, origin))
+        positions: dict[int, set[int]] = defaultdict(set)
+        for dead_letter in dead_letters_of(checkpoint, sentinel):
+            positions[dead_letter.get("slice", 0)].add(dead_letter["at"])
+        return {number: frozenset(at) for number, at in positions.items()}
 
     def _call(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Answer | None]]:
         """Yield each step with the answer to its call, in order; submit a few calls ahead."""
@@ -172,7 +175,9 @@ class ShardGroup:
             return Failure(Cause.BUDGET, str(error), error.traceback)
 
     def _unreadable(self, step: Step) -> BatchOutput:
-        dead_letters = [DeadLetter.unreadable(step.shard, bad) for bad in step.bad]
+        dead_letters = [
+            DeadLetter.unreadable(step.shard, bad, number=step.number) for bad in step.bad
+        ]
         self._budget.read(step.shard, rows=len(dead_letters))
         for dead_letter in dead_letters:
             self._budget.count(step.shard, dead_letter)

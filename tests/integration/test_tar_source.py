@@ -240,7 +240,7 @@ def test_killed_and_resumed_it_ends_with_each_sample_once(tmp_path):
 def test_a_file_is_read_in_bounded_memory(tmp_path):
     """However many members it has, a few megabytes are held at a time."""
     from batchrunner.formats.tar import Tar
-    from batchrunner.shard import Shard, Slicing
+    from batchrunner.shard import Slice, Slicing
 
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as made:
@@ -249,7 +249,7 @@ def test_a_file_is_read_in_bounded_memory(tmp_path):
             info.size = 200_000
             made.addfile(info, io.BytesIO(bytes(200_000)))
     data = out.getvalue()
-    shard = Shard(0, "a.tar", Slicing.FILE, 0, len(data), len(data), "1")
+    shard = Slice("a.tar", Slicing.FILE, 0, len(data), len(data), "1")
     chunks = Tar().read(io.BytesIO(data), shard, compression=None, columns=None, partition=())
 
     assert max(chunk.nbytes for chunk in chunks) <= 5 << 20

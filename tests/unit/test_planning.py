@@ -17,7 +17,8 @@ from batchrunner.driver.source_files import SourceFile
 from batchrunner.errors import InputChangedError, InvalidSpecError
 from batchrunner.formats.jsonl_reader import read_jsonl
 from batchrunner.formats.registry import FileKind
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slicing
+from shards import one_slice
 
 JSONL, PARQUET = FileKind("jsonl"), FileKind("parquet")
 MIB = 1 << 20
@@ -61,9 +62,12 @@ class Folder:
 
     def rows(self, shard):
         """Return what a worker reads; the file must be the one that was planned."""
-        identity, data = self.files[shard.uri]
-        assert (shard.identity, shard.size) == (identity, len(data))
-        chunks = read_jsonl(io.BytesIO(data), shard, compression=None, columns=None)
+        return [row for piece in shard.slices for row in self._rows(piece)]
+
+    def _rows(self, piece):
+        identity, data = self.files[piece.uri]
+        assert (piece.identity, piece.size) == (identity, len(data))
+        chunks = read_jsonl(io.BytesIO(data), piece, compression=None, columns=None)
         return [row for chunk in chunks for row in chunk.rows(0, len(chunk))]
 
 
@@ -87,7 +91,7 @@ def after(folder, generations, *, accept=True, **fields):
 
 
 def sources(plan):
-    return [(shard.id, shard.uri.removeprefix("/in/")) for shard in plan]
+    return [(shard.id, piece.uri.removeprefix("/in/")) for shard in plan for piece in shard.slices]
 
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -157,7 +161,7 @@ def test_a_new_run_takes_the_first_rows(rows, limit):
 
     taken = [(row["of"] - 1, row["n"]) for shard in plan.shards for row in folder.rows(shard)]
     assert taken == [(f, n) for f, count in enumerate(rows) for n in range(count)][:limit]
-    assert set(folder.opened) == {shard.uri for shard in plan.shards}
+    assert set(folder.opened) == {shard.first.uri for shard in plan.shards}
 
 
 def three_files():
@@ -383,7 +387,7 @@ def test_a_shard_knows_its_file_as_it_was_listed():
     """A worker reads that very file, or none."""
     [shard] = plan_of(of_size(77)).shards
 
-    assert shard == Shard(0, "/in/0", Slicing.BYTES, 0, 77, 77, "1", None, 77)
+    assert shard == one_slice(0, "/in/0", Slicing.BYTES, 0, 77, 77, "1", None, 77)
 
 
 def test_parquet_is_planned_from_footers():
@@ -397,7 +401,7 @@ def test_parquet_is_planned_from_footers():
         a_spec(shard={"row_groups": 1}), files, Slicer(lambda _: io.BytesIO(data))
     )
 
-    assert [(shard.uri, shard.start, shard.rows) for shard in plan.shards] == [
+    assert [(shard.first.uri, shard.first.start, shard.rows) for shard in plan.shards] == [
         (uri, start, rows) for uri in ("/in/0", "/in/1") for start, rows in ((0, 4), (1, 4), (2, 2))
     ]
     assert len(plan_of(files).shards) == 2

@@ -15,14 +15,14 @@ from batchrunner.formats import tar_members
 from batchrunner.formats.contract import Sharding
 from batchrunner.formats.registry import FileKind, file_kind
 from batchrunner.formats.tar import Tar
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 from tars import compressed, member, tar_of
 
 TAR = Tar()
 
 
 def a_shard(data, slicing=Slicing.FILE, start=0, stop=None):
-    return Shard(0, "in.tar", slicing, start, len(data) if stop is None else stop, len(data), "1")
+    return Slice("in.tar", slicing, start, len(data) if stop is None else stop, len(data), "1")
 
 
 def read(data, shard=None, *, compression=None, columns=None):
