@@ -11,13 +11,16 @@ from command import start
 from patience import PATIENCE
 
 
-def killed_with_parts(folder: Path, *, count: Callable[[], int] | None = None) -> int:
+def killed_with_parts(
+    folder: Path, *arguments: object, count: Callable[[], int] | None = None, **environment: str
+) -> int:
     """Start `run spec.yaml` in *folder*, and kill it once it has three parts; return how many it has then.
 
-    *count* counts its parts, if they are not in `out/`.
+    *arguments* stand in place of `spec.yaml`; *count* counts its parts, if they are not in `out/`.
     """
     published = count or (lambda: len(parts(folder / "out")))
-    with start("run", "spec.yaml", cwd=folder) as process:
+    given = arguments or ("spec.yaml",)
+    with start("run", *given, cwd=folder, **environment) as process:
         deadline = time.monotonic() + PATIENCE
         while published() < 3 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
