@@ -38,6 +38,8 @@ class PlanFacts:
         compression: Compression of the parts.
         unit: What new files are sharded by.
         count: How many of *unit* make a shard.
+        pack: How many of *unit* whole files are packed into a shard; 0 for one file each, as before
+            version 3 of the plan.
     """
 
     width: int
@@ -45,6 +47,7 @@ class PlanFacts:
     compression: str
     unit: str
     count: int
+    pack: int = 0
 
     @property
     def part_format(self) -> Format:

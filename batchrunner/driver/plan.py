@@ -11,9 +11,11 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 
 from batchrunner.checkpoint import Generation, PlanFacts
+from batchrunner.driver.packing import CutFile, default_pack, packed
 from batchrunner.driver.sample import Sample
 from batchrunner.driver.sampling import Picked, picked
 from batchrunner.driver.source_files import Opener, SourceFile, opener_of, slice_of
@@ -140,14 +142,15 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slice
     spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
     if slicer.sample is None or slicer.sample.share == 1:
-        pieces = _cut(files, sharding, limit=spec.source.limit, slicer=slicer)
+        cuts = _cut(files, sharding, limit=spec.source.limit, slicer=slicer)
     else:
-        pieces = slicer.sampled(files, slicer.sample)
-    shards = _number(pieces, first_id=0)
-    width = max(5, len(str(max(len(shards) - 1, 0))))
+        cuts = _by_file(slicer.sampled(files, slicer.sample))
+    pack = sharding.count if spec.source.shard else default_pack(cuts, shard=sharding.count)
     compression = spec.sink.compression or format_named(sink_format).default_compression
-    facts = PlanFacts(width, sink_format, compression, sharding.unit, sharding.count)
-    return Generation(facts, shards)
+    facts = PlanFacts(0, sink_format, compression, sharding.unit, sharding.count, pack)
+    shards = _numbered(cuts, facts, first_id=0)
+    width = max(5, len(str(max(len(shards) - 1, 0))))
+    return Generation(replace(facts, width=width), shards)
 
 
 def next_generation(
@@ -183,7 +186,8 @@ def next_generation(
         limit = max(limit - rows, 0)
     sharding = Sharding(stored.facts.unit, stored.facts.count)  # type: ignore[arg-type]  # as stored
     first_id = len(stored.active) + len(stored.retired)
-    shards = _number(_cut(to_cut, sharding, limit=limit, slicer=slicer), first_id=first_id)
+    cuts = _cut(to_cut, sharding, limit=limit, slicer=slicer)
+    shards = _numbered(cuts, stored.facts, first_id=first_id)
     return Generation(stored.facts, shards, retired) if shards or retired else None
 
 
@@ -242,21 +246,29 @@ def _sharding(spec: BatchSpec, files: Iterable[SourceFile]) -> Sharding:
 
 def _cut(
     files: Sequence[SourceFile], sharding: Sharding, *, limit: int | None, slicer: Slicer
-) -> list[tuple[SourceFile, Cut]]:
+) -> list[CutFile]:
+    """Return the slices of each of *files* that has any, and of at most *limit* rows in all."""
     if limit is None:
         slices = partial(slicer.slices, sharding=sharding, limit=None)
         # Threads only if files are read: they would slow down a cut that needs only sizes.
         is_read = sharding.unit == "rows" or any(map(_reads_to_cut, files))
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             cuts = zip(files, (pool.map if is_read else map)(slices, files), strict=True)
-            return [(file, piece) for file, pieces in cuts for piece in pieces]
+            return [(file, pieces) for file, pieces in cuts if pieces]
     # One after the other: the rows of the files before decide how much of a file is needed.
-    cut: list[tuple[SourceFile, Cut]] = []
+    cut: list[CutFile] = []
     for file in files:
         pieces = slicer.slices(file, sharding, limit)
         limit -= sum(piece.rows or 0 for piece in pieces)
-        cut += [(file, piece) for piece in pieces]
+        if pieces:
+            cut.append((file, pieces))
     return cut
+
+
+def _by_file(picked: Iterable[Picked]) -> list[CutFile]:
+    """Return neighbouring slices of one file together."""
+    by_file = groupby(picked, key=itemgetter(0))
+    return [(file, [piece for _, piece in some]) for file, some in by_file]
 
 
 def _format(file: SourceFile) -> Format:
@@ -267,8 +279,8 @@ def _reads_to_cut(file: SourceFile) -> bool:
     return _format(file).reads_to_cut
 
 
-def _number(pieces: Iterable[tuple[SourceFile, Cut]], *, first_id: int) -> tuple[Shard, ...]:
+def _numbered(cuts: Iterable[CutFile], facts: PlanFacts, *, first_id: int) -> tuple[Shard, ...]:
     return tuple(
-        Shard(shard_id, (slice_of(file, piece),))
-        for shard_id, (file, piece) in enumerate(pieces, start=first_id)
+        Shard(shard_id, tuple(slice_of(file, piece) for file, piece in slices))
+        for shard_id, slices in enumerate(packed(cuts, facts), start=first_id)
     )

@@ -100,7 +100,9 @@ CHANGES = st.lists(
     | st.tuples(st.sampled_from(["remove", "bring_back"]), NAMES),
     max_size=4,
 )
-SHARDINGS = st.sampled_from([None, {"rows": 1}, {"rows": 4}, {"bytes": 4096}, {"files": 1}])
+SHARDINGS = st.sampled_from(
+    [None, {"rows": 1}, {"rows": 4}, {"bytes": 4096}, {"files": 1}, {"files": 3}]
+)
 
 
 @given(history=st.lists(CHANGES, min_size=1, max_size=5), shard=SHARDINGS)
@@ -200,6 +202,38 @@ def test_a_changed_file_retires_its_shards_and_gets_new_ones():
     assert sources(plan.active) == [(0, "a"), (1, "a"), (4, "c"), (5, "c"), (6, "b")]
     assert sources(plan.retired) == [(2, "b"), (3, "b")]
     assert (plan.added_later, plan.generations) == ({6}, 2)
+
+
+def test_a_changed_file_of_a_pack_retires_that_shard_and_no_other():
+    """Its neighbours get new shards with it, since its part has their rows; the rest stays."""
+    folder = Folder()
+    for name in "abcdef":
+        folder.put(name, 2)
+    generations = [first(folder, shard={"files": 2})]
+    folder.put("c", 1)
+    folder.put("g", 1)
+
+    generations.append(after(folder, generations, shard={"files": 2}))
+
+    plan = StoredPlan.of(generations)
+    assert generations[1].retired == (1,)
+    assert sources(plan.active) == [
+        *[(0, "a"), (0, "b"), (2, "e"), (2, "f")],
+        *[(3, "c"), (3, "d"), (4, "g")],
+    ]
+
+
+def test_a_vanished_file_of_a_pack_takes_only_its_own_rows_out():
+    """The others of its shard are read again."""
+    folder = Folder()
+    for name in "abcd":
+        folder.put(name, 2)
+    generations = [first(folder, shard={"files": 4})]
+    folder.remove("b")
+
+    generations.append(after(folder, generations, shard={"files": 4}))
+
+    assert sources(StoredPlan.of(generations).active) == [(1, "a"), (1, "c"), (1, "d")]
 
 
 @pytest.mark.parametrize("change", ["size", "identity"])
@@ -304,8 +338,8 @@ def test_by_default_there_are_some_hundred_shards_of_1_to_32_mib(total, shard):
     assert len(plan.shards) == max(1, round(total / shard))
 
 
-def test_small_files_are_a_shard_each():
-    """A shard is of one file."""
+def test_a_few_small_files_are_a_shard_each():
+    """As many workers find work."""
     assert sources(plan_of(of_size(5, 5, 5)).shards) == [(0, "0"), (1, "1"), (2, "2")]
 
 
