@@ -193,7 +193,7 @@ def test_killed_and_resumed_it_ends_with_each_file_once(tmp_path):
     a_spec_file(
         tmp_path,
         capability={"target": "capabilities:slow", "version": "1"},
-        source={"uri": "in", "format": "files", "shard": {"files": 1}},
+        source={"uri": "in", "format": "files", "shard": {"files": 2}},
         execution={"engine": "local", "batch_size": 1},
     )
     before = killed_with_parts(tmp_path)
