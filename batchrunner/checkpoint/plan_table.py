@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 PLAN_COLUMNS = ("id", *SLICE_COLUMNS)
 
+ADDED = "modified"
+"""The column that plans have since version 3."""
+
+_MAY_LACK = {"rows", ADDED}
 _FEW = 64
 """Up to so many slices of a shard are objects: a table of its own would take more."""
 
@@ -39,12 +43,15 @@ def as_plan_table(table: pa.Table) -> pa.Table:
     Raises:
         KeyError, ValueError: It is no plan.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
+    if ADDED not in table.column_names:
+        table = table.append_column(ADDED, pa.nulls(len(table), pa.int64()))
     plan = table.select(PLAN_COLUMNS).cast(_table((), ()).schema).replace_schema_metadata(None)
     for word in pc.unique(plan.column("slicing")).to_pylist():
         Slicing(word)  # it raises for an unknown one
-    if any(plan.column(name).null_count for name in PLAN_COLUMNS if name != "rows"):
+    if any(plan.column(name).null_count for name in PLAN_COLUMNS if name not in _MAY_LACK):
         raise ValueError("a value is missing")
     return plan
 

@@ -23,7 +23,7 @@ from batchrunner.errors import InputChangedError, InvalidSpecError
 from batchrunner.formats.contract import Cut, Format, Sharding
 from batchrunner.formats.format_error import fault_of_cut, refused
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.formats.registry import DEFAULT, format_named
+from batchrunner.formats.registry import DEFAULT, format_named, parts_format
 from batchrunner.shard import Shard, Slice
 from batchrunner.spec import BatchSpec, SourceSpec
 
@@ -113,9 +113,9 @@ class Slicer:
         return self._slices[key]
 
     def _cut(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Cut]:
-        if not file.size or limit == 0:
-            return []
         name = file.kind.format
+        if limit == 0 or not (file.size or format_named(name).has_empty_files):
+            return []
         with refused(f"{file.uri} cannot be cut", name):
             slices = format_named(name).cut(
                 file.size,
@@ -138,7 +138,7 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slice
     Raises:
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
-    sink_format = spec.sink.format or (files[0].kind.format if files else DEFAULT)
+    sink_format = spec.sink.format or parts_format(files[0].kind.format if files else DEFAULT)
     spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
     if slicer.sample is None or slicer.sample.share == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
@@ -29,18 +29,29 @@ class SourceFile:
         size: Size in bytes.
         identity: Changes whenever the bytes change; may change without them.
         kind: Format and compression.
+        modified: When it was last written, in microseconds since 1970 UTC; None if the store has no time.
+            Not compared.
     """
 
     uri: str
     size: int
     identity: str
     kind: FileKind
+    modified: int | None = field(default=None, compare=False)
 
 
 def slice_of(file: SourceFile, cut: Cut) -> Slice:
     """Return the slice that *cut* makes of *file*."""
     return Slice(
-        file.uri, cut.slicing, cut.start, cut.stop, file.size, file.identity, cut.rows, cut.weight
+        file.uri,
+        cut.slicing,
+        cut.start,
+        cut.stop,
+        size=file.size,
+        identity=file.identity,
+        rows=cut.rows,
+        weight=cut.weight,
+        modified=file.modified,
     )
 
 
@@ -190,7 +201,8 @@ def list_source(source: SourceSpec) -> Listing:
 
 
 def _endings() -> str:
-    return " or ".join(format_named(name).suffixes[0] for name in BUILT_IN)
+    suffixes = (suffix for name in BUILT_IN for suffix in format_named(name).suffixes[:1])
+    return " or ".join(suffixes)
 
 
 def format_by_names(source: SourceSpec) -> str | None:
@@ -213,14 +225,33 @@ def _list_one(uri: str, source: SourceSpec) -> Listing:
         name = f"{base}/{entry.key}"
         if kind := pattern.selects(name, format=source.format):
             files.append(_file(name, entry, kind))
-        elif pattern.pattern is None and not is_hidden(entry.key) and file_kind(entry.key) is None:
+        elif pattern.pattern is None and not is_hidden(entry.key) and _says_little(entry.key):
             unknown.append(entry.key)
+    files, yielding = _without_yielding(files)
+    unknown = sorted([*unknown, *(file.uri.removeprefix(f"{base}/") for file in yielding)])
     links = sorted(links_below(pattern.root), key=lambda link: link.key)
     astray = [link.key for link in links if not link.leads_to_file and pattern.pattern is None]
     return Listing(
         tuple(files),
         frozenset(f"{base}/{link.key}" for link in links if link.leads_to_file),
         tuple(_passed_over(uri, unknown, astray)),
+    )
+
+
+def _says_little(key: str) -> bool:
+    """Return whether the name *key* does not say for certain that it is no file of the source."""
+    kind = file_kind(key)
+    return kind is None or format_named(kind.format).gives_way
+
+
+def _without_yielding(files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
+    """Return the files to read, and those of formats that give way to the formats of others."""
+    gives_way = {name: format_named(name).gives_way for name in {f.kind.format for f in files}}
+    if len(gives_way) < 2 or all(gives_way.values()):
+        return files, []
+    return (
+        [file for file in files if not gives_way[file.kind.format]],
+        [file for file in files if gives_way[file.kind.format]],
     )
 
 
@@ -247,7 +278,13 @@ def _some(keys: Sequence[str]) -> str:
 
 
 def _file(uri: str, entry: Entry, kind: FileKind) -> SourceFile:
-    return SourceFile(uri, entry.size, entry.identity, kind)
+    return SourceFile(uri, entry.size, entry.identity, kind, _modified(uri, entry))
+
+
+def _modified(uri: str, entry: Entry) -> int | None:
+    if is_path(uri):  # where the identity is the time, in nanoseconds
+        return int(entry.identity) // 1000
+    return round(entry.modified * 1_000_000) or None
 
 
 def _kind_of_named_file(uri: str, format: str | None) -> FileKind:  # noqa: A002 - the spec's word

@@ -1,0 +1,33 @@
+"""Tar files made by hand, sample by sample."""
+
+import gzip
+import tarfile
+
+import pyarrow as pa
+
+
+def member(name, content, **fields):
+    """The bytes of one member: headers, content and padding."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info.tobuf(tarfile.PAX_FORMAT) + content + bytes(-len(content) % 512)
+
+
+def sample(row):
+    """The members of one sample: a row of a `__key__` and bytes."""
+    columns = {name: value for name, value in row.items() if name != "__key__"}
+    return b"".join(member(f"{row['__key__']}.{n}", value) for n, value in columns.items())
+
+
+def tar_of(*pieces, compression=None, end=bytes(1024)):
+    """A tar of *pieces*, each the bytes of members or a list of rows, and its *end*."""
+    raw = [one if isinstance(one, bytes) else b"".join(map(sample, one)) for one in pieces]
+    return compressed(b"".join(raw) + end, compression)
+
+
+def compressed(data, compression):
+    if compression == "gz":
+        return gzip.compress(data)
+    return pa.Codec("zstd").compress(data, asbytes=True) if compression == "zst" else data
