@@ -115,8 +115,7 @@ class SliceTable(Sequence[Slice]):
         numbers = range(len(self))[index]
         if isinstance(numbers, int):
             return next(_slices(self.table.slice(numbers, 1)))
-        if numbers.step != 1:
-            return SliceTable(self.table.take(list(numbers)))
+        assert numbers.step == 1, "slices are neighbours"  # noqa: S101
         return SliceTable(self.table.slice(numbers.start, len(numbers)))
 
     def __eq__(self, other: object) -> bool:

@@ -239,6 +239,11 @@ def _loadable(names: Iterable[str]) -> Iterator[tuple[str, Format]]:
             yield name, made
 
 
+def has_dotted_suffixes() -> bool:
+    """Return whether the text after the first dot of a name decides its kind, in all formats loaded."""
+    return all(end[0] == "." for made in _formats.values() for end in made.suffixes)
+
+
 def parts_format(source_format: str) -> str:
     """Return the format of the parts of a run over files of *source_format*, if the spec names none."""
     return format_named(source_format).written_as or source_format
