@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, overload
 
+from batchrunner.array_buffers import int_array, text_array
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -89,16 +91,14 @@ class SliceTable(Sequence[Slice]):
         """Return *slices* as a table; as they are if they are one."""
         if isinstance(slices, SliceTable):
             return slices
-        columns = {name: [getattr(piece, name) for piece in slices] for name in SLICE_COLUMNS}
-        return cls.of_columns(columns)
-
-    @classmethod
-    def of_columns(cls, columns: dict[str, Any]) -> SliceTable:
-        """Return the table with *columns*, one for each field of a slice."""
         import pyarrow as pa
 
-        types = {n: pa.large_string() if n in _TEXTS else pa.int64() for n in SLICE_COLUMNS}
-        return cls(pa.table(columns, schema=pa.schema(list(types.items()))))
+        columns = ([getattr(piece, name) for piece in slices] for name in SLICE_COLUMNS)
+        arrays = [
+            text_array(column) if name in _TEXTS else int_array(column)
+            for name, column in zip(SLICE_COLUMNS, columns, strict=True)
+        ]
+        return cls(pa.Table.from_arrays(arrays, names=list(SLICE_COLUMNS)))
 
     def __len__(self) -> int:
         return self.table.num_rows  # type: ignore[no-any-return]  # pyarrow is untyped
