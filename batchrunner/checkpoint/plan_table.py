@@ -12,6 +12,7 @@ from batchrunner.array_buffers import int_array, text_array
 from batchrunner.shard import SLICE_COLUMNS, Shard, Slice, SliceTable, Slicing
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 PLAN_COLUMNS = ("id", *SLICE_COLUMNS)
@@ -86,7 +87,7 @@ def _groups(table: pa.Table) -> Iterator[range]:
     """Yield the numbers of the rows of each shard."""
     import numpy as np
 
-    ids = table.column("id").to_numpy()
+    ids = np.concatenate([np.empty(0, "<i8"), *(_numbers(c) for c in table.column("id").chunks if len(c))])
     ends = [*(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)] if len(ids) else []
     yield from (range(start, stop) for start, stop in pairwise([0, *ends]))
 
@@ -123,18 +124,26 @@ def content_hash(table: pa.Table) -> str:
     return whole.hexdigest()
 
 
+def _numbers(chunk: pa.Array) -> np.ndarray[Any, Any]:
+    """Return the numbers in *chunk*, any number for a null. Its `to_numpy` would import pandas."""
+    import numpy as np
+
+    return np.frombuffer(chunk.buffers()[1], "<i8", offset=8 * chunk.offset, count=len(chunk))
+
+
 def _feed(chunk: Any, lengths: xxhash.xxh3_128, values: xxhash.xxh3_128) -> None:
     import numpy as np
     import pyarrow as pa
 
     if not len(chunk):
         return
-    _, *buffers = chunk.buffers()
+    validity, *buffers = chunk.buffers()
     here = slice(chunk.offset, chunk.offset + len(chunk) + 1)
     if pa.types.is_integer(chunk.type):
-        numbers = np.frombuffer(buffers[0], "<i8")[here][: len(chunk)].copy()
+        numbers = _numbers(chunk).copy()
         if chunk.null_count:  # no count is negative: -1 is a null
-            numbers[chunk.is_null().to_numpy(zero_copy_only=False)] = -1
+            known = np.unpackbits(np.frombuffer(validity, "u1"), bitorder="little")
+            numbers[known[here][: len(chunk)] == 0] = -1
         values.update(numbers.data)
         return
     offsets, data = buffers
