@@ -87,7 +87,9 @@ def _groups(table: pa.Table) -> Iterator[range]:
     """Yield the numbers of the rows of each shard."""
     import numpy as np
 
-    ids = np.concatenate([np.empty(0, "<i8"), *(_numbers(c) for c in table.column("id").chunks if len(c))])
+    ids = np.concatenate(
+        [np.empty(0, "<i8"), *(_numbers(c) for c in table.column("id").chunks if len(c))]
+    )
     ends = [*(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)] if len(ids) else []
     yield from (range(start, stop) for start, stop in pairwise([0, *ends]))
 
