@@ -96,7 +96,7 @@ def read_shards(
         try:
             wanted = to_retry(shard) if shard.slicing is Slicing.DEAD_LETTERS else None
             hashed = _hash(shard, source)
-            chunks = _chunks(shard, source, wanted, hashed)
+            chunks = _chunks(shard, source, wanted, hashed, by_columns=by_shape)
             yield from _steps(chunks, shard, batch_size=batch_size, by_shape=by_shape)
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it fails its shard
             yield Step(shard, failure=_failure(error, shard, source))
@@ -139,7 +139,12 @@ def _good(chunks: Iterator[Chunk], bad: list[BadRow]) -> Iterator[Chunk]:
 
 
 def _chunks(
-    shard: Shard, source: SourceSpec, wanted: frozenset[int] | None, hashed: SourceHash | None
+    shard: Shard,
+    source: SourceSpec,
+    wanted: frozenset[int] | None,
+    hashed: SourceHash | None,
+    *,
+    by_columns: bool,
 ) -> Iterator[Chunk]:
     storage, key = locate(shard.uri, storage_options=source.storage_options)
     kind = file_kind(shard.uri, format=source.format)
@@ -151,7 +156,7 @@ def _chunks(
             return  # the first shard was made again after damage, and no row failed
         if wanted is None:
             read = hashed.over(file) if hashed else file
-            yield from _read(read, shard, kind, source)
+            yield from _read(read, shard, kind, source, by_columns=by_columns)
             if hashed:  # before the file is closed: a file opened later might be another one
                 hashed.finish(file)
         else:
@@ -160,10 +165,14 @@ def _chunks(
             yield from picked(chunks, wanted, shard=shard)
 
 
-def _read(file: BinaryIO, shard: Shard, kind: FileKind, source: SourceSpec) -> Iterator[Chunk]:
+def _read(
+    file: BinaryIO, shard: Shard, kind: FileKind, source: SourceSpec, *, by_columns: bool = False
+) -> Iterator[Chunk]:
     hive = source.partitioning == "hive"
     partition = partition_columns(shard.uri, source.uris) if hive else ()
-    return format_named(kind.format).read(
+    format = format_named(kind.format)  # noqa: A001 - the word of the spec
+    read = format.read_by_columns if by_columns else format.read
+    return read(
         file, shard, compression=kind.compression, columns=source.columns, partition=partition
     )
 
