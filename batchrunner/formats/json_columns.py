@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import orjson
@@ -11,8 +12,8 @@ import pyarrow.compute as pc
 
 from batchrunner.formats.json_tables import is_text
 
-Piece = str | pa.Array
-"""A text that all rows have, or one a row."""
+Piece = Any
+"""A text that all rows have, as str; or one for each row, as an array."""
 
 _FIRST_PRINTABLE = 32
 
@@ -69,7 +70,7 @@ def _texts(array: pa.Array) -> list[Piece]:
     if t.is_dictionary(kind):
         return _texts(array.dictionary_decode())
     if t.is_string(kind) or t.is_large_string(kind):
-        return _string_texts(array.cast(pa.string()))
+        return _string_texts(array if t.is_string(kind) else array.cast(pa.string()))
     if t.is_null(kind) or t.is_integer(kind) or t.is_boolean(kind):
         return [_or_null(array.cast(pa.string()))]
     if t.is_float32(kind) or t.is_float64(kind):

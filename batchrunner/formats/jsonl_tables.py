@@ -40,7 +40,7 @@ class ColumnChunk:
         return self.by_rows()
 
     def __len__(self) -> int:
-        return self.whole.num_rows
+        return int(self.whole.num_rows)
 
     def rows(self, start: int, stop: int) -> list[Row]:
         return self.lines.rows(start, stop)
