@@ -14,7 +14,7 @@ from batchrunner.formats.json_tables import read_table
 from batchrunner.formats.jsonl_reader import JsonlChunk, parse_placed, read_blocks
 from batchrunner.formats.lines import MAX_LINE_BYTES, LineBlock
 from batchrunner.formats.partitions import Partition, add_to_table, wanted
-from batchrunner.shard import Shard
+from batchrunner.shard import Slice
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ColumnChunk:
 
 def read_by_columns(
     file: BinaryIO,
-    shard: Shard,
+    piece: Slice,
     *,
     compression: str | None,
     columns: tuple[str, ...] | None,
@@ -71,7 +71,7 @@ def read_by_columns(
 ) -> Iterator[Chunk]:
     """Yield the rows that `read_jsonl` yields; blocks that can be are read by columns."""
     partition = wanted(partition, columns)
-    for block in read_blocks(file, shard, compression=compression):
+    for block in read_blocks(file, piece, compression=compression):
         table = _table(block, columns, partition)
         by_rows = partial(parse_placed, block, columns=columns, partition=partition)
         yield by_rows() if table is None else ColumnChunk(table, len(block.data), by_rows)

@@ -20,7 +20,7 @@ from batchrunner.formats.jsonl import JsonLines
 from batchrunner.formats.jsonl_reader import parse
 from batchrunner.formats.lines import LineBlock
 from batchrunner.formats.shapes import tables_of
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 TEXTS = st.text(max_size=6) | st.sampled_from(
     ["", '"', "\\", '\\"', "a,b", '","', "null", "\x00", "\n", "ä", "😀", "\u2028", "\x7f", "}\n{"]
@@ -205,11 +205,11 @@ def test_each_sign_is_escaped_as_in_rows(sign):
 
 
 def chunks(data, **options):
-    shard = Shard(0, "x.jsonl", Slicing.FILE, 0, len(data), len(data), "")
+    piece = Slice("x.jsonl", Slicing.FILE, 0, len(data), len(data), "")
     options = {"compression": None, "columns": None, "partition": (), **options}
     reader = JsonLines()
     return [
-        list(read(io.BytesIO(data), shard, **options))
+        list(read(io.BytesIO(data), piece, **options))
         for read in (reader.read_by_columns, reader.read)
     ]
 
