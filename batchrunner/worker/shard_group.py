@@ -103,7 +103,12 @@ class ShardGroup:
     def _steps(self, shards: Sequence[Shard]) -> Iterator[Step]:
         """Yield the steps of *shards*; the attempt at each begins when its reading does."""
         to_retry = partial(positions_to_retry, self._work)
-        events = read_shards(self._begun(shards), self._work.spec.source, to_retry=to_retry)
+        events = read_shards(
+            self._begun(shards),
+            self._work.spec.source,
+            to_retry=to_retry,
+            by_columns=self._work.takes_tables,
+        )
         steps, began = steps_of(events, self._grouping()), time.monotonic()
         for step in steps:
             for portion, seconds in step.shares(time.monotonic() - began):
