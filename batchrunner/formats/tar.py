@@ -33,6 +33,7 @@ class Tar(SourceOnly, RowFormat):
 
     suffixes = (".tar",)
     outer = ("gz", "zst")
+    cuts_by_bytes = False
     written_as = "parquet"
 
     def cut(
