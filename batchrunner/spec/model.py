@@ -64,6 +64,12 @@ class CapabilitySpec(Section):
         description="The same row always gives the same rows, whatever stands in its batch: "
         "`verify --replay` may hold the output against another run of it.",
     )
+    one_to_one: Annotated[bool, NEUTRAL] = Field(
+        default=False,
+        description="Each row gives exactly one row, and they come in the same order. A batch may then "
+        "hold rows of several shards, so that small shards fill it, too. A batch for which another "
+        "number of rows comes back has failed. In mode `row` batches are full without it.",
+    )
 
 
 class ShardSpec(Section):

@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 from batchrunner.checkpoint import RunLocation
@@ -122,7 +121,7 @@ class Replay:
 
         # The same hints as in a worker: a declared schema comes before the types of the source.
         def input_types(batch: Batch) -> InputTypes:
-            return replace(batch.input_types, schemas=types.hints(batch.input_types.schemas))
+            return types.expected(batch.input_types)
 
         return direct_caller(self._work, schema, input_types=input_types)
 
@@ -182,7 +181,7 @@ class Replay:
         The run halved batches in the same way: it fails again for these, and some calls fail by chance.
         """
         try:
-            return caller.submit(batch)()  # type: ignore[arg-type]  # it has all that is called of a batch
+            return _answer(caller, batch)
         except CapabilityImportError:
             raise
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
@@ -194,7 +193,7 @@ class Replay:
         """Retry a *batch* of one row that failed with *error*; return the capability's rows."""
         for _ in range(self._run.spec.errors.retry.max_attempts - 1):
             try:
-                return caller.submit(batch)()  # type: ignore[arg-type]  # as above
+                return _answer(caller, batch)
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
                 error = latest
         what = f"the capability fails for the row at {batch.first:,}, for which it succeeded in the run"
@@ -202,6 +201,11 @@ class Replay:
 
     def _part(self, shard: Shard) -> str:
         return self._evidence.plan.facts.part(shard.id)
+
+
+def _answer(caller: Caller, batch: ReplayBatch) -> list[Piece]:
+    [pieces] = caller.submit(batch)()  # type: ignore[arg-type]  # it has all that is called of a batch
+    return pieces
 
 
 def _work(run: RunLocation, evidence: Evidence, capability: Any) -> Work:

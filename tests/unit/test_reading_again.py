@@ -25,7 +25,7 @@ from batchrunner.formats.parquet import Parquet
 from batchrunner.formats.parquet_reader import read_parquet
 from batchrunner.formats.registry import FileKind
 from batchrunner.shard import Slice, Slicing
-from batchrunner.worker.reading import picked
+from batchrunner.worker.picking import picked
 
 BOM = b"\xef\xbb\xbf"
 MAX_LINE = 1000
