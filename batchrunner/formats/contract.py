@@ -235,8 +235,8 @@ class TableFormat(Format):
 class SourceOnly:
     """Mixed into a format, before `RowFormat` or `TableFormat`, that sinks do not take."""
 
-    compressions = ()
-    written_as = "jsonl"
+    compressions: ClassVar[tuple[str, ...]] = ()
+    written_as: ClassVar[str] = "jsonl"
 
     def encode(self, rows: Sequence[Row]) -> bytes:
         raise NotImplementedError(f"{type(self).__name__} is read, not written")
