@@ -86,6 +86,7 @@ class Format(ABC):
         gives_way: Whether files of other formats, or files that are no data, often have these suffixes
             too. Then `source.format` may name another format for such a file, and in a folder with
             files of other formats it is passed over, with a warning.
+        cuts_by_bytes: Whether `cut` makes slices of about so many bytes, where these are asked for.
         has_empty_files: Whether an empty file may hold a row: `cut` gets it, too.
     """
 
@@ -98,6 +99,7 @@ class Format(ABC):
     keeps_schema: ClassVar[bool]
     written_as: ClassVar[str] = ""
     gives_way: ClassVar[bool] = False
+    cuts_by_bytes: ClassVar[bool] = True
     has_empty_files: ClassVar[bool] = False
 
     @abstractmethod
@@ -253,8 +255,8 @@ class TableFormat(Format):
 class SourceOnly:
     """Mixed into a format, before `RowFormat` or `TableFormat`, that sinks do not take."""
 
-    compressions = ()
-    written_as = "jsonl"
+    compressions: ClassVar[tuple[str, ...]] = ()
+    written_as: ClassVar[str] = "jsonl"
 
     def encode(self, rows: Sequence[Row]) -> bytes:
         raise NotImplementedError(f"{type(self).__name__} is read, not written")

@@ -43,7 +43,7 @@ class TestTar(FormatContract):
     bad_record = member("no-extension", b"!")
     blank = member("a-folder/", b"", type=b"5")
 
-    @pytest.fixture(params=[None, "gz", "zst"])
+    @pytest.fixture(params=[None, *Tar.outer])
     def outer(self, request):
         return request.param
 
