@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 BUILT_IN: Mapping[str, str] = {
     "jsonl": "batchrunner.formats.jsonl:JsonLines",
     "parquet": "batchrunner.formats.parquet:Parquet",
+    "json": "batchrunner.formats.json_files:Json",
 }
 DEFAULT = "jsonl"
 

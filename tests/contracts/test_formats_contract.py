@@ -1,10 +1,14 @@
 """Each format keeps the contract, also one that is none of ours."""
 
 import datetime as dt
+import gzip
+import json
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
 
+from batchrunner.formats.json_files import Json
 from batchrunner.formats.jsonl import JsonLines
 from batchrunner.formats.parquet import Parquet
 from batchrunner.testing.formats_contract import VALUES, FormatContract
@@ -30,7 +34,42 @@ class TestParquet(FormatContract):
     values = (*values, Decimal("1.50"), dt.time(1, 2, 3, 4), [b"a", None])
 
 
+class TestJson(FormatContract):
+    format = Json()
+    indent = None
+    bad_record = b'{"id": 1, "text": oops}'
+    blank = b" \r\n\t"
+
+    @pytest.fixture(params=[None, "gz", "zst"])
+    def outer(self, request):
+        return request.param
+
+    def file_of(self, rows, *, compression="none"):
+        return self.with_pieces(rows, outer=compression)
+
+    def with_pieces(self, *pieces, outer=None):
+        text, comma = b"[", b""
+        for piece in pieces:
+            if isinstance(piece, bytes) and not piece.strip():
+                text += piece
+                continue
+            for one in [piece] if isinstance(piece, bytes) else piece:
+                element = json.dumps(one, indent=self.indent) if isinstance(one, dict) else ""
+                text, comma = text + comma + (element.encode() or one), b","
+        return packed(text + b"]", outer)
+
+
+class TestIndentedJson(TestJson):
+    indent = 2
+
+
 class TestFrames(FormatContract):
     format = Frames()
     values = (*VALUES, b"\xff\x00", (1, "a"), {1, 2}, 2j, {1: {2: 3}})
     bad_record = HEAD.pack(3, 7) + b"{ }"
+
+
+def packed(data, outer):
+    if outer == "gz":
+        return gzip.compress(data)
+    return pa.compress(data, "zstd", asbytes=True) if outer == "zst" else data
