@@ -27,6 +27,7 @@ BUILT_IN: Mapping[str, str] = {
     "jsonl": "batchrunner.formats.jsonl:JsonLines",
     "parquet": "batchrunner.formats.parquet:Parquet",
     "json": "batchrunner.formats.json_files:Json",
+    "arrow": "batchrunner.formats.arrow_file:Arrow",
 }
 DEFAULT = "jsonl"
 

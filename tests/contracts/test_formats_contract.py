@@ -2,12 +2,14 @@
 
 import datetime as dt
 import gzip
+import io
 import json
 from decimal import Decimal
 
 import pyarrow as pa
 import pytest
 
+from batchrunner.formats.arrow_file import Arrow
 from batchrunner.formats.json_files import Json
 from batchrunner.formats.jsonl import JsonLines
 from batchrunner.formats.parquet import Parquet
@@ -63,10 +65,34 @@ class TestIndentedJson(TestJson):
     indent = 2
 
 
+class TestArrow(FormatContract):
+    format = Arrow()
+    most_held = 1 << 30  # a record batch at a time, whatever it holds
+
+    def file_of(self, rows, *, compression="none"):
+        return written(pa.ipc.new_file, rows)
+
+    def _changed(self, data, shard):
+        return data.replace(b"row ", b"Row ")  # in each record batch: a slice has rows of one
+
+
+class TestArrowStream(TestArrow):
+    def file_of(self, rows, *, compression="none"):
+        return written(pa.ipc.new_stream, rows)
+
+
 class TestFrames(FormatContract):
     format = Frames()
     values = (*VALUES, b"\xff\x00", (1, "a"), {1, 2}, 2j, {1: {2: 3}})
     bad_record = HEAD.pack(3, 7) + b"{ }"
+
+
+def written(new, rows):
+    """Three record batches."""
+    table, out = pa.Table.from_pylist(rows), io.BytesIO()
+    with new(out, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(-(-len(rows) // 3), 10))
+    return out.getvalue()
 
 
 def packed(data, outer):

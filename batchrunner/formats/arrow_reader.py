@@ -1,0 +1,70 @@
+"""Reads the rows of Arrow IPC files and streams, a record batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from batchrunner.errors import ShardFailedError, StorageError
+from batchrunner.formats.arrow_batches import opened
+from batchrunner.formats.arrow_damage import check_layout
+from batchrunner.formats.parquet_reader import Faults, TableChunk, check_columns, chunk_of_table
+from batchrunner.formats.partitions import Partition, contradicting_rows, wanted
+from batchrunner.formats.unsound import unsound_rows
+from batchrunner.shard import Shard, Slicing
+
+
+def read_arrow(
+    file: BinaryIO,
+    shard: Shard,
+    *,
+    columns: tuple[str, ...] | None,
+    partition: Partition = (),
+) -> Iterator[TableChunk]:
+    """Yield the rows of *shard*, in file order, a record batch at a time.
+
+    Args:
+        file: The whole file.
+        shard: The slice of the file to read.
+        columns: The columns to read, or None for all. Of a file, no others are read.
+        partition: Columns that the folders of the file name; added to each row.
+
+    Raises:
+        ShardFailedError: The file is no Arrow, is damaged or cut short, lacks one of *columns*, or has
+            two with the same name.
+    """
+    partition = wanted(partition, columns)
+    try:
+        source = opened(file, size=shard.size)
+        check_columns(source.schema, columns, {name for name, _ in partition})
+        for first, batch in source.batches(shard, columns=columns):
+            table = pa.Table.from_batches([batch])
+            faults = _faults(table, first, partition)
+            if shard.slicing is Slicing.ROWS:
+                table, faults, first = _clipped(table, faults, first, shard)  # noqa: PLW2901
+            if table.num_rows:
+                yield chunk_of_table(table, faults, first, partition)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise ShardFailedError(
+            f"{shard.uri} cannot be read as Arrow: {error}; replace it with a whole file, or leave it "
+            "out of source.uri"
+        ) from error
+
+
+def _faults(table: pa.Table, first: int, partition: Partition) -> Faults:
+    check_layout(table, first=first)  # before anything looks into the values: it might crash
+    return unsound_rows(table) | contradicting_rows(table, partition)
+
+
+def _clipped(
+    table: pa.Table, faults: Faults, first: int, shard: Shard
+) -> tuple[pa.Table, Faults, int]:
+    """Return the rows of *table* that are rows of *shard*, with their faults and first number."""
+    begin = max(shard.start - first, 0)
+    rows = table.slice(begin, max(shard.stop - first - begin, 0))
+    inside = range(begin, begin + rows.num_rows)
+    return rows, {i - begin: why for i, why in faults.items() if i in inside}, first + begin
