@@ -113,9 +113,7 @@ def opened(file: BinaryIO, *, size: int) -> FileSource | StreamSource:
     file.seek(0)
     head = file.read(len(MAGIC))
     if head.startswith(FEATHER_1):
-        raise ValueError(
-            "it is Feather 1, which pyarrow.feather.write_feather writes no more by default"
-        )
+        raise ValueError("it is Feather 1: write it again with pyarrow.feather.write_feather")
     return (FileSource if head == MAGIC else StreamSource)(file, size=size)
 
 

@@ -39,6 +39,7 @@ def read_arrow(
     try:
         source = opened(file, size=shard.size)
         check_columns(source.schema, columns, {name for name, _ in partition})
+        _check_types(source.schema, columns)
         for first, batch in source.batches(shard, columns=columns):
             table = pa.Table.from_batches([batch])
             faults = _faults(table, first, partition)
@@ -53,6 +54,25 @@ def read_arrow(
             f"{shard.uri} cannot be read as Arrow: {error}; replace it with a whole file, or leave it "
             "out of source.uri"
         ) from error
+
+
+def _check_types(schema: pa.Schema, columns: tuple[str, ...] | None) -> None:
+    for field in schema:
+        if (columns is None or field.name in columns) and _is_unknown(field.type):
+            raise ValueError(
+                f"column {field.name!r} is of {field.type}, which pyarrow has no values for; leave it out "
+                "with source.columns, or cast it to month_day_nano_interval"
+            )
+
+
+def _is_unknown(kind: pa.DataType) -> bool:
+    """Return whether Python has no class for *kind*, at any depth; names that are no text raise."""
+    if kind.id in (pa.lib.Type_INTERVAL_MONTHS, pa.lib.Type_INTERVAL_DAY_TIME):
+        return True
+    if pa.types.is_dictionary(kind):
+        return _is_unknown(kind.value_type)
+    inner = {field.name: field.type for field in map(kind.field, range(kind.num_fields))}
+    return any(map(_is_unknown, inner.values()))
 
 
 def _faults(table: pa.Table, first: int, partition: Partition) -> Faults:
