@@ -10,7 +10,7 @@ from pyarrow import ipc
 
 from batchrunner.errors import StorageError
 from batchrunner.formats.arrow_layout import FEATHER_1, MAGIC, record_batches, row_counts
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 Batches = Iterator[tuple[int, pa.RecordBatch]]
 """Record batches, each with the number of its first row in the file."""
@@ -27,9 +27,9 @@ class FileSource:
         self._blocks = record_batches(file, size=size)
         self.schema = self._opened().schema
 
-    def batches(self, shard: Shard, *, columns: tuple[str, ...] | None) -> Batches:
-        """Yield the batches that hold rows of *shard*, with the *columns* of them."""
-        numbers, first = self._numbers(shard)
+    def batches(self, piece: Slice, *, columns: tuple[str, ...] | None) -> Batches:
+        """Yield the batches that hold rows of *piece*, with the *columns* of them."""
+        numbers, first = self._numbers(piece)
         names = _selected(self.schema, columns)
         reader = self._opened(names)
         for number in numbers:
@@ -37,14 +37,14 @@ class FileSource:
             yield first, batch.select(names)
             first += batch.num_rows
 
-    def _numbers(self, shard: Shard) -> tuple[range, int]:
-        """Return which batches hold rows of *shard*, and the number of their first row."""
-        if shard.slicing is Slicing.FILE:
+    def _numbers(self, piece: Slice) -> tuple[range, int]:
+        """Return which batches hold rows of *piece*, and the number of their first row."""
+        if piece.slicing is Slicing.FILE:
             return range(len(self._blocks)), 0
-        if shard.slicing is Slicing.ROW_GROUPS:
-            before = row_counts(self._file, self._blocks[: shard.start])
-            return range(shard.start, shard.stop), sum(before)
-        return self._numbers_of_rows(shard.start, shard.stop)
+        if piece.slicing is Slicing.ROW_GROUPS:
+            before = row_counts(self._file, self._blocks[: piece.start])
+            return range(piece.start, piece.stop), sum(before)
+        return self._numbers_of_rows(piece.start, piece.stop)
 
     def _numbers_of_rows(self, start: int, stop: int) -> tuple[range, int]:
         at = first = begin = 0
@@ -68,13 +68,13 @@ class StreamSource:
         self._file, self._size = file, size
         self.schema = self._opened().schema
 
-    def batches(self, shard: Shard, *, columns: tuple[str, ...] | None) -> Batches:
-        """Yield the batches that hold rows of *shard*, with the *columns* of them.
+    def batches(self, piece: Slice, *, columns: tuple[str, ...] | None) -> Batches:
+        """Yield the batches that hold rows of *piece*, with the *columns* of them.
 
         Raises:
             ValueError: The stream has no end, as if it was cut short, or does not end with the file.
         """
-        start, stop = (shard.start, shard.stop) if shard.slicing is Slicing.ROWS else (0, None)
+        start, stop = (piece.start, piece.stop) if piece.slicing is Slicing.ROWS else (0, None)
         names = _selected(self.schema, columns)
         reader, first = self._opened(names), 0
         while stop is None or first < stop:
@@ -129,7 +129,7 @@ def _options(schema: pa.Schema | None, names: Sequence[str]) -> ipc.IpcReadOptio
 
 def count_rows(file: BinaryIO, *, size: int, most: int) -> int | None:
     """Return the row count of a stream, up to *most*; None if it is damaged before."""
-    whole = Shard(0, "", Slicing.ROWS, 0, most, size, "")
+    whole = Slice("", Slicing.ROWS, 0, most, size, "")
     try:
         source = StreamSource(file, size=size)
         batches = source.batches(whole, columns=None)

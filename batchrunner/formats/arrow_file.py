@@ -9,16 +9,16 @@ from typing import BinaryIO
 
 from batchrunner.formats.chunk import Chunk
 from batchrunner.formats.contract import (
+    Cut,
     Opener,
     Sharding,
-    Slice,
     SourceOnly,
     TableFormat,
     TableReader,
 )
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import Partition
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 
 class Arrow(SourceOnly, TableFormat):
@@ -35,9 +35,9 @@ class Arrow(SourceOnly, TableFormat):
         sharding: Sharding,
         limit: int | None,
         opened: Opener,
-    ) -> list[Slice]:
+    ) -> list[Cut]:
         """Cut a file by its footer; a stream, which has none, is one slice."""
-        whole = Slice(Slicing.FILE, 0, size, None, size)
+        whole = Cut(Slicing.FILE, 0, size, None, size)
         is_small = sharding.unit == "bytes" and size <= sharding.count * 1.5
         if limit is None and (is_small or sharding.unit == "files"):
             return [whole]
@@ -47,7 +47,7 @@ class Arrow(SourceOnly, TableFormat):
     def read(
         self,
         file: BinaryIO,
-        shard: Shard,
+        piece: Slice,
         *,
         compression: str | None,
         columns: tuple[str, ...] | None,
@@ -55,22 +55,22 @@ class Arrow(SourceOnly, TableFormat):
     ) -> Iterator[Chunk]:
         from batchrunner.formats.arrow_reader import read_arrow
 
-        return read_arrow(file, shard, columns=columns, partition=partition)
+        return read_arrow(file, piece, columns=columns, partition=partition)
 
-    def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
-        return replace(shard, slicing=Slicing.ROWS, start=min(positions), stop=max(positions) + 1)
+    def span(self, piece: Slice, positions: Collection[int], *, compression: str | None) -> Slice:
+        return replace(piece, slicing=Slicing.ROWS, start=min(positions), stop=max(positions) + 1)
 
-    def source_hash(self, shard: Shard, *, columns: Sequence[str] | None) -> SourceHash:
+    def source_hash(self, piece: Slice, *, columns: Sequence[str] | None) -> SourceHash:
         from batchrunner.formats.arrow_hash import ArrowHash
 
         return ArrowHash()
 
     def has_same_bytes(
-        self, file: BinaryIO, shard: Shard, *, columns: Sequence[str] | None, hashed: str
+        self, file: BinaryIO, piece: Slice, *, columns: Sequence[str] | None, hashed: str
     ) -> bool:
         from batchrunner.formats.arrow_hash import has_same_reads
 
-        return has_same_reads(file, shard, columns=columns, hashed=hashed)
+        return has_same_reads(file, piece, columns=columns, hashed=hashed)
 
     def second_reader(self) -> TableReader:
         from batchrunner.formats.arrow_second_reader import MessageReader
@@ -78,7 +78,7 @@ class Arrow(SourceOnly, TableFormat):
         return MessageReader()
 
 
-def _cut(file: BinaryIO, whole: Slice, sharding: Sharding, limit: int | None) -> list[Slice]:
+def _cut(file: BinaryIO, whole: Cut, sharding: Sharding, limit: int | None) -> list[Cut]:
     from batchrunner.formats.arrow_layout import MAGIC, record_batches, row_counts
 
     if file.read(len(MAGIC)) != MAGIC:
@@ -98,29 +98,29 @@ def _cut(file: BinaryIO, whole: Slice, sharding: Sharding, limit: int | None) ->
     )
 
 
-def _head_of_stream(file: BinaryIO, whole: Slice, limit: int) -> list[Slice]:
+def _head_of_stream(file: BinaryIO, whole: Cut, limit: int) -> list[Cut]:
     from batchrunner.formats.arrow_batches import count_rows
 
     rows = count_rows(file, size=whole.stop, most=limit)
     return [whole] if rows is None else _by_rows(whole, rows, [rows])
 
 
-def _runs(sizes: Sequence[int], *, every: int) -> list[Slice]:
+def _runs(sizes: Sequence[int], *, every: int) -> list[Cut]:
     """Return slices of neighbouring record batches of about *every* bytes; *sizes* are the batches'."""
-    slices: list[Slice] = []
+    slices: list[Cut] = []
     start = weight = 0
     for stop, size in enumerate(sizes, start=1):
         weight += size
         if weight >= every or stop == len(sizes):
-            slices.append(Slice(Slicing.ROW_GROUPS, start, stop, None, weight))
+            slices.append(Cut(Slicing.ROW_GROUPS, start, stop, None, weight))
             start, weight = stop, 0
     return slices
 
 
-def _by_rows(whole: Slice, total: int, ends: Sequence[int]) -> list[Slice]:
+def _by_rows(whole: Cut, total: int, ends: Sequence[int]) -> list[Cut]:
     """Return slices of the rows of a file of *total* rows, each up to one of *ends*."""
     return [
-        Slice(Slicing.ROWS, a, b, b - a, whole.weight * (b - a) // total)
+        Cut(Slicing.ROWS, a, b, b - a, whole.weight * (b - a) // total)
         for a, b in pairwise([0, *ends])
         if b > a
     ]

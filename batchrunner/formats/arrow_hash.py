@@ -1,7 +1,7 @@
-"""Hashes of the source bytes of Arrow shards; see `hashing.py` for what they are good for.
+"""Hashes of the source bytes of Arrow slices; see `hashing.py` for what they are good for.
 
 A hash covers all that was read, with its place: the footer, the metadata, the columns that were asked
-for. To compare, the shard is read again in the same way. pyarrow chooses what it reads: if another
+for. To compare, the slice is read again in the same way. pyarrow chooses what it reads: if another
 version reads otherwise, a touched file counts as changed.
 """
 
@@ -17,11 +17,11 @@ import xxhash
 from batchrunner.errors import StorageError
 from batchrunner.formats.arrow_batches import opened
 from batchrunner.formats.hashing import digest_text
-from batchrunner.shard import Shard
+from batchrunner.shard import Slice
 
 
 class ArrowHash:
-    """Hashes the source of one shard while it is read."""
+    """Hashes one slice while it is read."""
 
     def __init__(self) -> None:
         self._reads: _PlacedReads | None = None
@@ -70,13 +70,13 @@ class _PlacedReads(io.RawIOBase):
 
 
 def has_same_reads(
-    file: BinaryIO, shard: Shard, *, columns: Sequence[str] | None, hashed: str
+    file: BinaryIO, piece: Slice, *, columns: Sequence[str] | None, hashed: str
 ) -> bool:
-    """Return whether reading *shard* from *file* reads the bytes whose hash is *hashed*."""
+    """Return whether reading *piece* from *file* reads the bytes whose hash is *hashed*."""
     reads = _PlacedReads(file)
     try:
-        source = opened(cast(BinaryIO, reads), size=shard.size)
-        for _ in source.batches(shard, columns=None if columns is None else tuple(columns)):
+        source = opened(cast(BinaryIO, reads), size=piece.size)
+        for _ in source.batches(piece, columns=None if columns is None else tuple(columns)):
             pass
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, StorageError):

@@ -13,21 +13,21 @@ from batchrunner.formats.arrow_damage import check_layout
 from batchrunner.formats.parquet_reader import Faults, TableChunk, check_columns, chunk_of_table
 from batchrunner.formats.partitions import Partition, contradicting_rows, wanted
 from batchrunner.formats.unsound import unsound_rows
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 
 def read_arrow(
     file: BinaryIO,
-    shard: Shard,
+    piece: Slice,
     *,
     columns: tuple[str, ...] | None,
     partition: Partition = (),
 ) -> Iterator[TableChunk]:
-    """Yield the rows of *shard*, in file order, a record batch at a time.
+    """Yield the rows of *piece*, in file order, a record batch at a time.
 
     Args:
         file: The whole file.
-        shard: The slice of the file to read.
+        piece: The slice of the file to read.
         columns: The columns to read, or None for all. Of a file, no others are read.
         partition: Columns that the folders of the file name; added to each row.
 
@@ -37,21 +37,21 @@ def read_arrow(
     """
     partition = wanted(partition, columns)
     try:
-        source = opened(file, size=shard.size)
+        source = opened(file, size=piece.size)
         check_columns(source.schema, columns, {name for name, _ in partition})
         _check_types(source.schema, columns)
-        for first, batch in source.batches(shard, columns=columns):
+        for first, batch in source.batches(piece, columns=columns):
             table = pa.Table.from_batches([batch])
             faults = _faults(table, first, partition)
-            if shard.slicing is Slicing.ROWS:
-                table, faults, first = _clipped(table, faults, first, shard)  # noqa: PLW2901
+            if piece.slicing is Slicing.ROWS:
+                table, faults, first = _clipped(table, faults, first, piece)  # noqa: PLW2901
             if table.num_rows:
                 yield chunk_of_table(table, faults, first, partition)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, StorageError):
             raise
         raise ShardFailedError(
-            f"{shard.uri} cannot be read as Arrow: {error}; replace it with a whole file, or leave it "
+            f"{piece.uri} cannot be read as Arrow: {error}; replace it with a whole file, or leave it "
             "out of source.uri"
         ) from error
 
@@ -81,10 +81,10 @@ def _faults(table: pa.Table, first: int, partition: Partition) -> Faults:
 
 
 def _clipped(
-    table: pa.Table, faults: Faults, first: int, shard: Shard
+    table: pa.Table, faults: Faults, first: int, piece: Slice
 ) -> tuple[pa.Table, Faults, int]:
-    """Return the rows of *table* that are rows of *shard*, with their faults and first number."""
-    begin = max(shard.start - first, 0)
-    rows = table.slice(begin, max(shard.stop - first - begin, 0))
+    """Return the rows of *table* that are rows of *piece*, with their faults and first number."""
+    begin = max(piece.start - first, 0)
+    rows = table.slice(begin, max(piece.stop - first - begin, 0))
     inside = range(begin, begin + rows.num_rows)
     return rows, {i - begin: why for i, why in faults.items() if i in inside}, first + begin

@@ -13,14 +13,14 @@ from typing import Any
 import pyarrow as pa
 
 from batchrunner.formats.contract import Opener, TableReader
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 _MAGIC = b"ARROW1"
 _STREAM_AT = 8
 
 
 class MessageReader(TableReader):
-    """The second reader of Arrow IPC. It counts the batches of a file once, however many shards it has."""
+    """The second reader of Arrow IPC. It counts the batches of a file once, however many slices it has."""
 
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, ...]] = {}
@@ -30,20 +30,20 @@ class MessageReader(TableReader):
         return sum(batch.num_rows for batch in _batches(file))
 
     def count_rows(
-        self, shard: Shard, opened: Opener, *, compression: str | None, after: bool = False
+        self, piece: Slice, opened: Opener, *, compression: str | None, after: bool = False
     ) -> int:
         with self._lock:
-            if shard.uri not in self._counts:
+            if piece.uri not in self._counts:
                 with opened() as file:
-                    self._counts[shard.uri] = tuple(batch.num_rows for batch in _batches(file))
-        counts = self._counts[shard.uri]
-        start, stop = _span(shard, counts)
+                    self._counts[piece.uri] = tuple(batch.num_rows for batch in _batches(file))
+        counts = self._counts[piece.uri]
+        start, stop = _span(piece, counts)
         return sum(counts) - stop if after else stop - start
 
     def tables(
         self,
         file: Any,
-        shard: Shard | None,
+        piece: Slice | None,
         *,
         wanted: Collection[int] | None,
         columns: Sequence[str] | None,
@@ -52,7 +52,7 @@ class MessageReader(TableReader):
         counts: list[int] = []
         for batch in _batches(file):
             counts.append(batch.num_rows)
-            start, stop = _rows(shard, wanted, counts)
+            start, stop = _rows(piece, wanted, counts)
             begin, end = max(start - at, 0), min(stop - at, batch.num_rows)
             if begin < end:
                 names = [name for name in batch.schema.names if columns is None or name in columns]
@@ -70,18 +70,18 @@ def _batches(file: Any) -> Iterator[pa.RecordBatch]:
 
 
 def _rows(
-    shard: Shard | None, wanted: Collection[int] | None, counts: Sequence[int]
+    piece: Slice | None, wanted: Collection[int] | None, counts: Sequence[int]
 ) -> tuple[int, int]:
     if wanted:
         return min(wanted), max(wanted) + 1
-    return (0, sum(counts)) if shard is None else _span(shard, counts)
+    return (0, sum(counts)) if piece is None else _span(piece, counts)
 
 
-def _span(shard: Shard, counts: Sequence[int]) -> tuple[int, int]:
-    """Return the first row of *shard* and one past its last; *counts* are of the batches so far."""
+def _span(piece: Slice, counts: Sequence[int]) -> tuple[int, int]:
+    """Return the first row of *piece* and one past its last; *counts* are of the batches so far."""
     ends = [0, *accumulate(counts)]
-    if shard.slicing is Slicing.FILE:
+    if piece.slicing is Slicing.FILE:
         return 0, ends[-1]
-    if shard.slicing is Slicing.ROW_GROUPS:
-        return ends[min(shard.start, len(counts))], ends[min(shard.stop, len(counts))]
-    return min(shard.start, ends[-1]), min(shard.stop, ends[-1])
+    if piece.slicing is Slicing.ROW_GROUPS:
+        return ends[min(piece.start, len(counts))], ends[min(piece.stop, len(counts))]
+    return min(piece.start, ends[-1]), min(piece.stop, ends[-1])

@@ -10,15 +10,15 @@ from batchrunner.errors import StorageError
 from batchrunner.formats.chunk import Chunk
 from batchrunner.formats.compression import open_compressed
 from batchrunner.formats.contract import (
+    Cut,
     Opener,
     RecordReader,
     RowFormat,
     Sharding,
-    Slice,
     SourceOnly,
 )
 from batchrunner.formats.partitions import Partition
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 if TYPE_CHECKING:
     from batchrunner.formats.json_elements import ElementBlock
@@ -39,14 +39,14 @@ class Json(SourceOnly, RowFormat):
         sharding: Sharding,
         limit: int | None,
         opened: Opener,
-    ) -> list[Slice]:
+    ) -> list[Cut]:
         """Cut a large array between elements, which takes one read of the file.
 
         Where elements begin can only be known by reading all that comes before them.
         """
         from batchrunner.formats.json_elements import UndividedError, read_elements
 
-        whole = Slice(Slicing.FILE, 0, size, None, size)
+        whole = Cut(Slicing.FILE, 0, size, None, size)
         is_small = sharding.unit == "bytes" and size <= sharding.count * 1.5
         if limit is None and (compression or is_small or sharding.unit == "files"):
             return [whole]
@@ -64,7 +64,7 @@ class Json(SourceOnly, RowFormat):
     def read(
         self,
         file: BinaryIO,
-        shard: Shard,
+        piece: Slice,
         *,
         compression: str | None,
         columns: tuple[str, ...] | None,
@@ -72,12 +72,12 @@ class Json(SourceOnly, RowFormat):
     ) -> Iterator[Chunk]:
         from batchrunner.formats.json_reader import read_json
 
-        return read_json(file, shard, compression=compression, columns=columns, partition=partition)
+        return read_json(file, piece, compression=compression, columns=columns, partition=partition)
 
-    def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
+    def span(self, piece: Slice, positions: Collection[int], *, compression: str | None) -> Slice:
         if compression or min(positions) == 0:
-            return replace(shard, slicing=Slicing.FILE, start=0, stop=shard.size)
-        return replace(shard, slicing=Slicing.BYTES, start=min(positions), stop=max(positions) + 1)
+            return replace(piece, slicing=Slicing.FILE, start=0, stop=piece.size)
+        return replace(piece, slicing=Slicing.BYTES, start=min(positions), stop=max(positions) + 1)
 
     def second_reader(self) -> RecordReader:
         from batchrunner.formats.json_second_reader import ElementReader
@@ -87,8 +87,8 @@ class Json(SourceOnly, RowFormat):
 
 def _slices(
     blocks: Iterable[ElementBlock], size: int, *, sharding: Sharding, limit: int | None
-) -> list[Slice]:
-    slices: list[Slice] = []
+) -> list[Cut]:
+    slices: list[Cut] = []
     start = rows = left = 0
     left = limit or -1
     for end in (end for block in blocks for end in block.nexts):
@@ -96,17 +96,17 @@ def _slices(
         measure = {"rows": rows, "bytes": end - start}.get(sharding.unit, 0)
         if measure >= sharding.count or left == 0:
             stop = min(end, size)
-            slices.append(Slice(Slicing.BYTES, start, stop, rows, stop - start))
+            slices.append(Cut(Slicing.BYTES, start, stop, rows, stop - start))
             start, rows = stop, 0
         if left == 0:
             return slices
     if rows or not slices:
-        return [*slices, Slice(Slicing.BYTES, start, size, rows, size - start)]
+        return [*slices, Cut(Slicing.BYTES, start, size, rows, size - start)]
     last = slices.pop()
     return [*slices, replace(last, stop=size, weight=size - last.start)]
 
 
-def _head(whole: Slice, blocks: Iterable[ElementBlock], *, limit: int) -> Slice:
+def _head(whole: Cut, blocks: Iterable[ElementBlock], *, limit: int) -> Cut:
     rows = 0
     for block in blocks:
         rows += len(block.ends)

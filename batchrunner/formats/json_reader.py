@@ -20,7 +20,7 @@ from batchrunner.formats.json_rows import parse_array, parse_line
 from batchrunner.formats.lines import MAX_LINE_BYTES
 from batchrunner.formats.partitions import Partition, add_to_rows, wanted
 from batchrunner.formats.records import ParsedRows, RecordChunk, chunk_of, project
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 _MARKS = re.compile(rb'\\["\\]|["\[\]{}]', re.DOTALL)
 _PAIRS = {b"]": b"[", b"}": b"{"}
@@ -64,17 +64,17 @@ class ElementChunk(ParsedRows):
 
 def read_json(
     file: BinaryIO,
-    shard: Shard,
+    piece: Slice,
     *,
     compression: str | None,
     columns: tuple[str, ...] | None,
     partition: Partition = (),
 ) -> Iterator[Chunk]:
-    """Yield the rows of *shard*, about a megabyte of elements at a time, in file order.
+    """Yield the rows of *piece*, about a megabyte of elements at a time, in file order.
 
     Args:
         file: The whole file.
-        shard: The slice of the file to read.
+        piece: The slice of the file to read.
         compression: The compression of the whole file, or None.
         columns: The keys to keep, or None for all.
         partition: Columns that the folders of the file name; added to each row.
@@ -84,22 +84,22 @@ def read_json(
     """
     partition = wanted(partition, columns)
     try:
-        for block in _blocks(file, shard, compression):
+        for block in _blocks(file, piece, compression):
             yield parse(block, columns=columns, partition=partition)
     except UndividedError as error:
-        raise ShardFailedError(f"{shard.uri} cannot be divided into rows: {error}") from error
+        raise ShardFailedError(f"{piece.uri} cannot be divided into rows: {error}") from error
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        raise ShardFailedError(f"{shard.uri} cannot be uncompressed: {error}; {MEND}") from error
+        raise ShardFailedError(f"{piece.uri} cannot be uncompressed: {error}; {MEND}") from error
 
 
-def _blocks(file: BinaryIO, shard: Shard, compression: str | None) -> Iterator[ElementBlock]:
-    if shard.slicing is Slicing.BYTES:
-        file.seek(shard.start)
-        return read_elements(file, start=shard.start, stop=shard.stop)
+def _blocks(file: BinaryIO, piece: Slice, compression: str | None) -> Iterator[ElementBlock]:
+    if piece.slicing is Slicing.BYTES:
+        file.seek(piece.start)
+        return read_elements(file, start=piece.start, stop=piece.stop)
     blocks = read_elements(open_compressed(file, compression))
-    return first_elements(blocks, shard.stop) if shard.slicing is Slicing.HEAD else blocks
+    return first_elements(blocks, piece.stop) if piece.slicing is Slicing.HEAD else blocks
 
 
 def first_elements(blocks: Iterator[ElementBlock], count: int) -> Iterator[ElementBlock]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from batchrunner.formats.chunk import Row
 from batchrunner.formats.contract import RecordReader, Records
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 BLOCK_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
@@ -29,19 +29,19 @@ class ElementReader(RecordReader):
     """The second reader of JSON."""
 
     def records(
-        self, file: Any, shard: Shard, *, wanted: Collection[int] | None, compression: str | None
+        self, file: Any, piece: Slice, *, wanted: Collection[int] | None, compression: str | None
     ) -> Iterator[Records]:
         if wanted and not compression:
             start, stop = min(wanted), max(wanted) + 1
-        elif shard.slicing is Slicing.BYTES:
-            start, stop = shard.start, shard.stop
+        elif piece.slicing is Slicing.BYTES:
+            start, stop = piece.start, piece.stop
         else:
             start, stop = 0, None
         if start:
             file.seek(start)
         found = _walk(_uncompressed(file, compression), start)
-        if shard.slicing is Slicing.HEAD and not wanted:
-            return _in_tens(item for _, item in zip(range(shard.stop), found, strict=False))
+        if piece.slicing is Slicing.HEAD and not wanted:
+            return _in_tens(item for _, item in zip(range(piece.stop), found, strict=False))
         return _in_tens(_before(found, stop))
 
     def part_records(self, file: Any, *, compression: str) -> Iterator[Records]:

@@ -72,7 +72,7 @@ class TestArrow(FormatContract):
     def file_of(self, rows, *, compression="none"):
         return written(pa.ipc.new_file, rows)
 
-    def _changed(self, data, shard):
+    def _changed(self, data, piece):
         return data.replace(b"row ", b"Row ")  # in each record batch: a slice has rows of one
 
 

@@ -16,7 +16,7 @@ import pytest
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats.contract import RecordReader
 from batchrunner.formats.registry import file_kind, format_named
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 ROOT = Path(os.environ.get("OUTSIDE_CORPORA", "/nowhere"))
 
@@ -29,13 +29,13 @@ def files_of(folder, *patterns):
 
 
 def read(path):
-    """Rows and bad rows of a file, by position; a string if its shard fails."""
+    """Rows and bad rows of a file, by position; a string if it fails."""
     data = path.read_bytes()
     made = format_named(file_kind(path.name).format)
-    shard = Shard(0, path.name, Slicing.FILE, 0, len(data), len(data), "1")
+    piece = Slice(path.name, Slicing.FILE, 0, len(data), len(data), "1")
     found = []
     try:
-        chunks = made.read(io.BytesIO(data), shard, compression=None, columns=None, partition=())
+        chunks = made.read(io.BytesIO(data), piece, compression=None, columns=None, partition=())
         for chunk in chunks:
             found += zip(chunk.positions(), chunk.rows(0, len(chunk)), strict=True)
             found += [(bad.position.at, None) for bad in chunk.bad]
@@ -43,7 +43,7 @@ def read(path):
         return str(error)
     reader = made.second_reader()
     assert isinstance(reader, RecordReader)
-    records = reader.records(io.BytesIO(data), shard, wanted=None, compression=None)
+    records = reader.records(io.BytesIO(data), piece, wanted=None, compression=None)
     assert [at for some in records for at, _ in some] == sorted(at for at, _ in found)
     return [row for _, row in sorted(found, key=lambda item: item[0])]
 

@@ -17,7 +17,7 @@ from batchrunner.formats.contract import Sharding
 from batchrunner.formats.json_elements import UndividedError, read_elements
 from batchrunner.formats.json_files import Json
 from batchrunner.formats.json_second_reader import ElementReader
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 JSON = Json()
 VALUES = st.recursive(
@@ -46,8 +46,8 @@ def elements(data, **between):
 
 def again(data):
     """The same by the second reader."""
-    shard = Shard(0, "in.json", Slicing.FILE, 0, len(data), len(data), "1")
-    records = ElementReader().records(io.BytesIO(data), shard, wanted=None, compression=None)
+    piece = Slice("in.json", Slicing.FILE, 0, len(data), len(data), "1")
+    records = ElementReader().records(io.BytesIO(data), piece, wanted=None, compression=None)
     return [item for some in records for item in some]
 
 
@@ -139,9 +139,9 @@ def test_a_file_that_cannot_be_divided_says_where_and_why(text, why):
 def rows_of(text):
     """Rows, reasons of bad rows, in file order."""
     data = text if isinstance(text, bytes) else text.encode()
-    shard = Shard(0, "in.json", Slicing.FILE, 0, len(data), len(data), "1")
+    piece = Slice("in.json", Slicing.FILE, 0, len(data), len(data), "1")
     found = []
-    for chunk in JSON.read(io.BytesIO(data), shard, compression=None, columns=None, partition=()):
+    for chunk in JSON.read(io.BytesIO(data), piece, compression=None, columns=None, partition=()):
         found += zip(chunk.positions(), chunk.rows(0, len(chunk)), strict=True)
         found += [(bad.position.at, bad.reason) for bad in chunk.bad]
     return [what for _, what in sorted(found, key=lambda item: item[0])]
@@ -253,7 +253,7 @@ def test_a_large_array_is_cut_between_elements():
 
 @pytest.mark.parametrize("data", [b'{"a": 1}', b'[{"a": 1', b"[]", b'{"a": 1}\n{"a": 2}', b"\xff"])
 def test_a_file_that_cannot_be_cut_is_one_slice(data):
-    """What is wrong with it fails its shard, and not the plan."""
+    """What is wrong with it fails its piece, and not the plan."""
     for unit in ("rows", "bytes"):
         (piece,) = slices(data, unit, 1)
         assert (piece.start, piece.stop) == (0, len(data))
@@ -274,7 +274,7 @@ def test_a_compressed_file_that_is_cut_short_fails_its_shard():
     data = pa.compress(json.dumps([{"a": n} for n in range(9999)]).encode(), "zstd", asbytes=True)[
         :-9
     ]
-    shard = Shard(0, "in.json.zst", Slicing.FILE, 0, len(data), len(data), "1")
+    piece = Slice("in.json.zst", Slicing.FILE, 0, len(data), len(data), "1")
 
     with pytest.raises(ShardFailedError, match=r"in\.json\.zst"):
-        list(JSON.read(io.BytesIO(data), shard, compression="zst", columns=None, partition=()))
+        list(JSON.read(io.BytesIO(data), piece, compression="zst", columns=None, partition=()))
