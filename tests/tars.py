@@ -1,6 +1,8 @@
 """Tar files made by hand, sample by sample."""
 
+import bz2
 import gzip
+import lzma
 import tarfile
 
 import pyarrow as pa
@@ -28,6 +30,7 @@ def tar_of(*pieces, compression=None, end=bytes(1024)):
 
 
 def compressed(data, compression):
-    if compression == "gz":
-        return gzip.compress(data)
-    return pa.Codec("zstd").compress(data, asbytes=True) if compression == "zst" else data
+    made = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+    if compression == "zst":
+        return pa.Codec("zstd").compress(data, asbytes=True)
+    return made[compression](data) if compression in made else data

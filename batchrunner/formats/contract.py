@@ -86,6 +86,7 @@ class Format(ABC):
         gives_way: Whether files of other formats, or files that are no data, often have these suffixes
             too. Then `source.format` may name another format for such a file, and in a folder with
             files of other formats it is passed over, with a warning.
+        cuts_by_bytes: Whether `cut` makes slices of about so many bytes, where these are asked for.
         has_empty_files: Whether an empty file may hold a row: `cut` gets it, too.
     """
 
@@ -98,6 +99,7 @@ class Format(ABC):
     keeps_schema: ClassVar[bool]
     written_as: ClassVar[str] = ""
     gives_way: ClassVar[bool] = False
+    cuts_by_bytes: ClassVar[bool] = True
     has_empty_files: ClassVar[bool] = False
 
     @abstractmethod
@@ -146,6 +148,18 @@ class Format(ABC):
                 yielded.
             StorageError: The storage failed. Raised unchanged, since another worker may succeed.
         """
+
+    def read_by_columns(
+        self,
+        file: BinaryIO,
+        piece: Slice,
+        *,
+        compression: str | None,
+        columns: tuple[str, ...] | None,
+        partition: Partition,
+    ) -> Iterator[Chunk]:
+        """As `read`, with the same rows: its chunks are only asked for tables, which may save time."""
+        return self.read(file, piece, compression=compression, columns=columns, partition=partition)
 
     @abstractmethod
     def span(self, piece: Slice, positions: Collection[int], *, compression: str | None) -> Slice:
@@ -210,6 +224,14 @@ class RowFormat(Format):
             ValueError: The format cannot hold a row exactly. Only that row fails.
         """
 
+    def encode_table(self, table: pa.Table) -> bytes | None:
+        """Return the bytes that `encode` returns for the rows of *table*; None to let it do so.
+
+        For a format that writes tables faster than rows. What it cannot write exactly is left to
+        `encode`, which refuses a row and no others.
+        """
+        return None
+
     def writer(
         self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart
     ) -> PartWriter:
@@ -233,8 +255,8 @@ class TableFormat(Format):
 class SourceOnly:
     """Mixed into a format, before `RowFormat` or `TableFormat`, that sinks do not take."""
 
-    compressions = ()
-    written_as = "jsonl"
+    compressions: ClassVar[tuple[str, ...]] = ()
+    written_as: ClassVar[str] = "jsonl"
 
     def encode(self, rows: Sequence[Row]) -> bytes:
         raise NotImplementedError(f"{type(self).__name__} is read, not written")

@@ -28,6 +28,8 @@ BUILT_IN: Mapping[str, str] = {
     "parquet": "batchrunner.formats.parquet:Parquet",
     "files": "batchrunner.formats.files:Files",
     "tar": "batchrunner.formats.tar:Tar",
+    "json": "batchrunner.formats.json_files:Json",
+    "arrow": "batchrunner.formats.arrow_file:Arrow",
 }
 DEFAULT = "jsonl"
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import Chunk
-from batchrunner.formats.compression import open_compressed
+from batchrunner.formats.compression import SUFFIXES, open_compressed
 from batchrunner.formats.contract import (
     Cut,
     Opener,
@@ -32,7 +32,8 @@ class Tar(SourceOnly, RowFormat):
     """
 
     suffixes = (".tar",)
-    outer = ("gz", "zst")
+    outer = tuple(SUFFIXES.values())
+    cuts_by_bytes = False
     written_as = "parquet"
 
     def cut(

@@ -6,8 +6,10 @@ members as they stand in the file, headers included. A sample that is too large 
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice, takewhile
@@ -187,10 +189,9 @@ def _pass(stream: Any, size: int) -> None:
 
 
 def _uncompressed(file: Any, compression: str | None) -> Any:
-    if compression == "gz":
-        return gzip.GzipFile(fileobj=file, mode="rb")
-    if compression:
+    if compression == "zst":
         import pyarrow as pa
 
-        return pa.CompressedInputStream(file, compression.replace("zst", "zstd"))
-    return file
+        return pa.CompressedInputStream(file, "zstd")
+    opened: dict[str | None, Any] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+    return opened[compression](file) if compression else file

@@ -181,6 +181,19 @@ def test_a_file_that_is_cut_short_costs_its_shard_and_is_named(tmp_path):
     assert "1.tar cannot be read as a tar" in reason
 
 
+def test_a_plan_says_that_only_rows_cut_a_tar(tmp_path):
+    """A user who asked for small shards learns what to ask for."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.tar").write_bytes(tar_of(member("1.bin", bytes(9000)), member("2.bin", b"")))
+    by_bytes = BatchRunner(a_tar_spec(tmp_path, source={"shard": {"bytes": 4096}})).plan()
+    by_rows = BatchRunner(a_tar_spec(tmp_path, source={"shard": {"rows": 1}})).plan()
+
+    assert [len(plan.pending) for plan in (by_bytes, by_rows)] == [1, 2]
+    assert "1 files cannot be cut by bytes, and each is one shard" in by_bytes.notes[0]
+    assert "`source.shard: {rows: …}` cuts them" in by_bytes.notes[0]
+    assert not by_rows.notes
+
+
 @pytest.mark.usefixtures("raw")
 def test_a_file_that_was_touched_is_the_same_and_one_that_changed_is_another(tmp_path):
     """By the bytes of each shard."""
