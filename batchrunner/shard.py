@@ -198,10 +198,14 @@ class Shard:
         return self.first.start if self.first.slicing is Slicing.DEAD_LETTERS else None
 
     @property
-    def source(self) -> str:
-        """The URI of its file, or of the first one and how many others there are."""
-        others = len(self.slices) - 1
-        return f"{self.first.uri} and {others:,} more" if others else self.first.uri
+    def extent(self) -> tuple[str, int, int]:
+        """What it reads, for records of one line: slicing, start and stop of its only slice.
+
+        Of several, `files`, 0 and their number; the first of them is `first`.
+        """
+        if len(self.slices) > 1 and self.retries is None:
+            return "files", 0, len(self.slices)
+        return str(self.first.slicing), self.first.start, self.first.stop
 
     def __str__(self) -> str:
         others = len(self.slices) - 1

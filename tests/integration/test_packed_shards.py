@@ -226,3 +226,40 @@ def test_a_run_that_moved_is_read_at_its_new_place(job, tmp_path):
 
     assert sorted(job.ids()) == list(range(FILES * EACH))
     assert job.verified().ok
+
+
+def test_what_is_said_of_a_pack_in_one_line_is_its_first_file_and_how_many_there_are(job):
+    """By the plan, by hooks and in the report: a list of a thousand names helps no reader."""
+    heard = []
+
+    class Hook:
+        def on_shard_committed(self, event):
+            heard.append(event)
+
+    runner = BatchRunner(job.spec(), capability=Capability(), hooks=[Hook()])
+    planned = runner.plan().pending
+    runner.run(progress=None)
+
+    (first, *_) = sorted(heard, key=lambda event: event.shard)
+    assert first.source == planned[0].first.uri == f"{job.folder}/in/0000.jsonl"
+    assert planned[0].extent == ("files", 0, first.files)
+    assert sum(event.files for event in heard) == FILES
+    shard = runner.report().shards[0]
+    assert (shard.source, shard.slicing, shard.stop) == (first.source, "files", first.files)
+
+
+def test_a_pack_is_read_again_as_it_was_when_it_is_replayed(job):
+    """The rows of its files, one after the other, through the second reader."""
+    spec = BatchSpec(
+        name="many",
+        source=str(job.folder / "in"),
+        sink=str(job.folder / "out"),
+        capability={"target": "capabilities:echo", "deterministic": True},
+        execution={"engine": "local"},
+    )
+    BatchRunner(spec).run(progress=None)
+
+    verification = verify(spec, checks=Checks(replay=1.0))
+
+    assert verification.ok
+    assert verification.left_out == 0
