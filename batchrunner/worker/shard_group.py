@@ -25,6 +25,7 @@ from batchrunner.worker.budget import Budget, RowFailedError, TooManyFailedRowsE
 from batchrunner.worker.calling import Answer, Caller
 from batchrunner.worker.committer import Committer
 from batchrunner.worker.isolation import IsolatedCaller
+from batchrunner.worker.joining import joined_events
 from batchrunner.worker.picking import positions_to_retry
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from batchrunner.worker.reading import read_shards
@@ -104,6 +105,8 @@ class ShardGroup:
         """Yield the steps of *shards*; the attempt at each begins when its reading does."""
         to_retry = partial(positions_to_retry, self._work)
         events = read_shards(self._begun(shards), self._work.spec.source, to_retry=to_retry)
+        if self._work.takes_tables:
+            events = joined_events(events)
         steps, began = steps_of(events, self._grouping()), time.monotonic()
         for step in steps:
             for portion, seconds in step.shares(time.monotonic() - began):
