@@ -11,16 +11,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from batchrunner.formats.chunk import BadRow, Position, Row, Segment
-from batchrunner.formats.records import ParsedRows
+from batchrunner.formats.chunk import BadRow, Chunk, Position, Row, Segment
 from batchrunner.worker.steps import Event
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from batchrunner.formats.chunk import Chunk
     from batchrunner.formats.shapes import RowTable
 
 JOINED_BYTES = 1 << 20
@@ -87,34 +85,35 @@ def joined_events(events: Iterable[Event]) -> Iterator[Event]:
     held: list[Event] = []
     nbytes = 0
     for event in events:
-        chunk = event.chunk
-        joins = isinstance(chunk, ParsedRows) and len(event.shard.slices) > 1
-        if held and (chunk is None or not joins or nbytes + chunk.nbytes > JOINED_BYTES):
+        chunk, shard = event.chunk, event.shard
+        # Of dead letters, a chunk has few rows, and tables of all of its file's.
+        joins = chunk is not None and chunk.types is None and shard.retries is None
+        size = chunk.nbytes if chunk is not None else 0
+        if held and (not joins or nbytes + size > JOINED_BYTES):
             yield from _joined(held)
             held, nbytes = [], 0
-        if chunk is None or not joins:
-            yield event
-        else:
+        if joins and len(shard.slices) > 1:
             held.append(event)
-            nbytes += chunk.nbytes
+            nbytes += size
+        else:
+            yield event
     yield from _joined(held)
 
 
 def _joined(events: Sequence[Event]) -> Iterator[Event]:
     from batchrunner.formats.shapes import tables_of
 
-    chunks = [cast(ParsedRows, event.chunk) for event in events]
+    chunks = [event.chunk for event in events if event.chunk is not None]
     if _are_alike(chunks):
         yield from events
         return
-    tables = list(tables_of([row for chunk in chunks for row in chunk.parsed]))
+    tables = list(tables_of([row for chunk in chunks for row in chunk.rows(0, len(chunk))]))
     firsts = accumulate(map(len, chunks), initial=0)
     for event, chunk, first in zip(events, chunks, firsts, strict=False):
-        joined = JoinedChunk(cast("Chunk", chunk), first, tables)
-        yield Event(event.shard, event.number, joined)
+        yield Event(event.shard, event.number, JoinedChunk(chunk, first, tables))
 
 
-def _are_alike(chunks: Sequence[ParsedRows]) -> bool:
+def _are_alike(chunks: Sequence[Chunk]) -> bool:
     """Return whether one table holds all rows of *chunks* as they are."""
     shapes = [segment.shape for chunk in chunks for segment in chunk.segments()]
     return len(chunks) < 2 or (None not in shapes and all(s == shapes[0] for s in shapes))
