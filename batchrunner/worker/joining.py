@@ -1,8 +1,8 @@
 """Joins small neighbouring chunks of rows of a shard, to cut them into tables together.
 
 The rows of a small file have fewer keys than those of its neighbours, or nulls where these have values:
-each file would be a table of another shape, and end a batch. What is joined depends on the shard alone,
-as the cuts inside a chunk do.
+each file would be a table of another shape, and end a batch. And a table costs a millisecond, however
+few rows it has. What is joined depends on the shard alone, as the cuts inside a chunk do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from batchrunner.formats.shapes import RowTable
 
 JOINED_BYTES = 1 << 20
-"""The most bytes of joined chunks, which are also those of one chunk of a large file."""
+"""The most bytes of joined chunks: about those of a chunk of a large file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +81,17 @@ class JoinedChunk:
 
 
 def joined_events(events: Iterable[Event]) -> Iterator[Event]:
-    """Yield *events*, with the small chunks of the slices of a shard joined."""
+    """Yield *events*, with the chunks of the small files of a shard joined."""
     held: list[Event] = []
     nbytes = 0
     for event in events:
-        chunk, shard = event.chunk, event.shard
-        # Of dead letters, a chunk has few rows, and tables of all of its file's.
-        joins = chunk is not None and chunk.types is None and shard.retries is None
+        chunk = event.chunk
+        joins = chunk is not None and chunk.types is None and event.is_small
         size = chunk.nbytes if chunk is not None else 0
         if held and (not joins or nbytes + size > JOINED_BYTES):
             yield from _joined(held)
             held, nbytes = [], 0
-        if joins and len(shard.slices) > 1:
+        if joins:
             held.append(event)
             nbytes += size
         else:
@@ -104,16 +103,7 @@ def _joined(events: Sequence[Event]) -> Iterator[Event]:
     from batchrunner.formats.shapes import tables_of
 
     chunks = [event.chunk for event in events if event.chunk is not None]
-    if _are_alike(chunks):
-        yield from events
-        return
     tables = list(tables_of([row for chunk in chunks for row in chunk.rows(0, len(chunk))]))
     firsts = accumulate(map(len, chunks), initial=0)
     for event, chunk, first in zip(events, chunks, firsts, strict=False):
         yield Event(event.shard, event.number, JoinedChunk(chunk, first, tables))
-
-
-def _are_alike(chunks: Sequence[Chunk]) -> bool:
-    """Return whether one table holds all rows of *chunks* as they are."""
-    shapes = [segment.shape for chunk in chunks for segment in chunk.segments()]
-    return len(chunks) < 2 or (None not in shapes and all(s == shapes[0] for s in shapes))
