@@ -71,7 +71,8 @@ class Format(ABC):
     """A file format. Stateless: one instance serves all threads of a process.
 
     Attributes:
-        suffixes: Ends of file names, such as ".jsonl"; parts get the first.
+        suffixes: Ends of file names, such as ".jsonl"; parts get the first. If there are none, the
+            format takes files of any name, where the spec names it.
         outer: Compressions of a whole file, "gz" or "zst", that `read` and `cut` undo; the file is
             then called ".jsonl.gz", for example.
         compressions: Values of `sink.compression` that the format takes.
@@ -85,6 +86,8 @@ class Format(ABC):
         gives_way: Whether files of other formats, or files that are no data, often have these suffixes
             too. Then `source.format` may name another format for such a file, and in a folder with
             files of other formats it is passed over, with a warning.
+        cuts_by_bytes: Whether `cut` makes slices of about so many bytes, where these are asked for.
+        has_empty_files: Whether an empty file may hold a row: `cut` gets it, too.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -96,6 +99,8 @@ class Format(ABC):
     keeps_schema: ClassVar[bool]
     written_as: ClassVar[str] = ""
     gives_way: ClassVar[bool] = False
+    cuts_by_bytes: ClassVar[bool] = True
+    has_empty_files: ClassVar[bool] = False
 
     @abstractmethod
     def cut(
@@ -107,7 +112,7 @@ class Format(ABC):
         limit: int | None,
         opened: Opener,
     ) -> list[Cut]:
-        """Cut a file of *size* bytes, more than 0, into slices.
+        """Cut a file of *size* bytes, more than 0 unless `has_empty_files`, into slices.
 
         The slices are in order, begin at 0, and have no gaps and no overlap: every row lies in exactly
         one slice. A header line belongs to the first slice. With a *limit*, which is at least 1, the
@@ -143,6 +148,18 @@ class Format(ABC):
                 yielded.
             StorageError: The storage failed. Raised unchanged, since another worker may succeed.
         """
+
+    def read_by_columns(
+        self,
+        file: BinaryIO,
+        piece: Slice,
+        *,
+        compression: str | None,
+        columns: tuple[str, ...] | None,
+        partition: Partition,
+    ) -> Iterator[Chunk]:
+        """As `read`, with the same rows: its chunks are only asked for tables, which may save time."""
+        return self.read(file, piece, compression=compression, columns=columns, partition=partition)
 
     @abstractmethod
     def span(self, piece: Slice, positions: Collection[int], *, compression: str | None) -> Slice:
@@ -207,6 +224,14 @@ class RowFormat(Format):
             ValueError: The format cannot hold a row exactly. Only that row fails.
         """
 
+    def encode_table(self, table: pa.Table) -> bytes | None:
+        """Return the bytes that `encode` returns for the rows of *table*; None to let it do so.
+
+        For a format that writes tables faster than rows. What it cannot write exactly is left to
+        `encode`, which refuses a row and no others.
+        """
+        return None
+
     def writer(
         self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart
     ) -> PartWriter:
@@ -230,8 +255,8 @@ class TableFormat(Format):
 class SourceOnly:
     """Mixed into a format, before `RowFormat` or `TableFormat`, that sinks do not take."""
 
-    compressions = ()
-    written_as = "jsonl"
+    compressions: ClassVar[tuple[str, ...]] = ()
+    written_as: ClassVar[str] = "jsonl"
 
     def encode(self, rows: Sequence[Row]) -> bytes:
         raise NotImplementedError(f"{type(self).__name__} is read, not written")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -29,7 +30,7 @@ READ_ROWS = 16_384
 """How many rows are decoded at a time, which bounds memory inside a row group."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that it can keep its size
 class TableChunk:
     """Some rows of a Parquet file.
 
@@ -48,7 +49,7 @@ class TableChunk:
         schema: pa.Schema = self.content.schema
         return schema
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return int(self.content.nbytes)
 

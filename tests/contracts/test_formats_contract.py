@@ -13,8 +13,10 @@ from batchrunner.formats.arrow_file import Arrow
 from batchrunner.formats.json_files import Json
 from batchrunner.formats.jsonl import JsonLines
 from batchrunner.formats.parquet import Parquet
+from batchrunner.formats.tar import Tar
 from batchrunner.testing.formats_contract import VALUES, FormatContract
 from frames_format import HEAD, Frames
+from tars import member, tar_of
 
 
 class TestJsonLines(FormatContract):
@@ -85,6 +87,32 @@ class TestFrames(FormatContract):
     format = Frames()
     values = (*VALUES, b"\xff\x00", (1, "a"), {1, 2}, 2j, {1: {2: 3}})
     bad_record = HEAD.pack(3, 7) + b"{ }"
+
+
+class TestTar(FormatContract):
+    format = Tar()
+    bad_record = member("no-extension", b"!")
+    blank = member("a-folder/", b"", type=b"5")
+
+    @pytest.fixture(params=[None, *Tar.outer])
+    def outer(self, request):
+        return request.param
+
+    def some_rows(self, count):
+        rows = super().some_rows(count)
+        return [
+            {"__key__": f"in/{at:05}", "id": str(row["id"]).encode(), "text": row["text"].encode()}
+            for at, row in enumerate(rows)
+        ]
+
+    def shown_of(self, row):
+        return row["__key__"].encode()
+
+    def file_of(self, rows, *, compression="none"):
+        return self.with_pieces(rows, outer=compression)
+
+    def with_pieces(self, *pieces, outer=None):
+        return tar_of(*pieces, compression=outer)
 
 
 def written(new, rows):

@@ -5,8 +5,9 @@ import uuid
 
 import pytest
 
+from batchrunner.driver.file_table import SourceFile
 from batchrunner.driver.overlap import check_apart
-from batchrunner.driver.source_files import SourceFile, format_by_names, list_source
+from batchrunner.driver.source_files import format_by_names, list_source
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.registry import FileKind
 from batchrunner.spec import SourceSpec
