@@ -19,7 +19,7 @@ ADDED = "modified"
 """The column that plans have since version 3."""
 
 _MAY_LACK = {"rows", ADDED}
-_FEW = 64
+FEW_SLICES = 64
 """Up to so many slices of a shard are objects: a table of its own would take more."""
 
 
@@ -66,7 +66,7 @@ def _table(ids: Sequence[int], slices: Sequence[Slice]) -> pa.Table:
 
 def shards_in(table: pa.Table) -> Iterator[Shard]:
     """Yield the shards of *table*: neighbouring rows with one id are the slices of one."""
-    for is_few, groups in groupby(_groups(table), lambda group: len(group) <= _FEW):
+    for is_few, groups in groupby(_groups(table), lambda group: len(group) <= FEW_SLICES):
         if not is_few:
             for rows in groups:
                 some = table.slice(rows.start, len(rows))
@@ -132,13 +132,13 @@ def _feed(chunk: Any, lengths: xxhash.xxh3_128, values: xxhash.xxh3_128) -> None
     import pyarrow as pa
 
     if pa.types.is_integer(chunk.type):  # no count is negative: -1 is a null
-        values.update(np.ascontiguousarray(chunk.fill_null(-1).to_numpy(), dtype="<i8"))
+        values.update(np.ascontiguousarray(chunk.fill_null(-1).to_numpy(), dtype="<i8").data)
         return
     text = chunk.cast(pa.large_string())
     if not len(text):
         return
     _, offsets, data = text.buffers()
     ends = np.frombuffer(offsets, "<i8")[text.offset : text.offset + len(text) + 1]
-    lengths.update(np.ascontiguousarray(np.diff(ends)))
+    lengths.update(np.ascontiguousarray(np.diff(ends)).data)
     if data is not None:
         values.update(memoryview(data)[ends[0] : ends[-1]])

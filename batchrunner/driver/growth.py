@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from batchrunner.checkpoint import Generation, Sentinel
+from batchrunner.driver.file_table import SourceFile
 from batchrunner.driver.moving import place_of
-from batchrunner.driver.plan import StoredPlan, next_generation
+from batchrunner.driver.plan import next_generation
 from batchrunner.driver.run import Run
-from batchrunner.driver.source_files import Listing, SourceFile
+from batchrunner.driver.source_files import Listing
+from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard, Slice, Slicing
 from batchrunner.spec import SourceSpec
@@ -96,7 +98,7 @@ def growth_of(
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
     stored = StoredPlan.of(generations)
-    listing = listing.read_once({piece.uri for piece in stored.slices()})
+    listing = listing.read_once(stored.planned)
     comparison = run.comparer.compare(stored, listing.files, committed)
     addition = next_generation(
         run.spec,

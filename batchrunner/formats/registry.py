@@ -28,6 +28,8 @@ BUILT_IN: Mapping[str, str] = {
     "parquet": "batchrunner.formats.parquet:Parquet",
     "files": "batchrunner.formats.files:Files",
     "tar": "batchrunner.formats.tar:Tar",
+    "json": "batchrunner.formats.json_files:Json",
+    "arrow": "batchrunner.formats.arrow_file:Arrow",
 }
 DEFAULT = "jsonl"
 
@@ -237,6 +239,11 @@ def _loadable(names: Iterable[str]) -> Iterator[tuple[str, Format]]:
             _log.warning("a format of an installed package is left out: %s", error)
         else:
             yield name, made
+
+
+def has_dotted_suffixes() -> bool:
+    """Return whether the text after the first dot of a name decides its kind, in all formats loaded."""
+    return all(end[0] == "." for made in _formats.values() for end in made.suffixes)
 
 
 def parts_format(source_format: str) -> str:

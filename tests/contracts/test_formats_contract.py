@@ -1,10 +1,16 @@
 """Each format keeps the contract, also one that is none of ours."""
 
 import datetime as dt
+import gzip
+import io
+import json
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
 
+from batchrunner.formats.arrow_file import Arrow
+from batchrunner.formats.json_files import Json
 from batchrunner.formats.jsonl import JsonLines
 from batchrunner.formats.parquet import Parquet
 from batchrunner.formats.tar import Tar
@@ -30,6 +36,51 @@ class TestParquet(FormatContract):
     most_held = 1 << 30  # it counts rows, whatever they hold: 16,384 of a row group at a time
     values = (*VALUES, b"\xff\x00", dt.date(1, 1, 1), dt.datetime(2026, 1, 2, 3, 4, 5, 6))  # noqa: DTZ001 - as Arrow has it
     values = (*values, Decimal("1.50"), dt.time(1, 2, 3, 4), [b"a", None])
+
+
+class TestJson(FormatContract):
+    format = Json()
+    indent = None
+    bad_record = b'{"id": 1, "text": oops}'
+    blank = b" \r\n\t"
+
+    @pytest.fixture(params=[None, "gz", "zst"])
+    def outer(self, request):
+        return request.param
+
+    def file_of(self, rows, *, compression="none"):
+        return self.with_pieces(rows, outer=compression)
+
+    def with_pieces(self, *pieces, outer=None):
+        text, comma = b"[", b""
+        for piece in pieces:
+            if isinstance(piece, bytes) and not piece.strip():
+                text += piece
+                continue
+            for one in [piece] if isinstance(piece, bytes) else piece:
+                element = json.dumps(one, indent=self.indent) if isinstance(one, dict) else ""
+                text, comma = text + comma + (element.encode() or one), b","
+        return packed(text + b"]", outer)
+
+
+class TestIndentedJson(TestJson):
+    indent = 2
+
+
+class TestArrow(FormatContract):
+    format = Arrow()
+    most_held = 1 << 30  # a record batch at a time, whatever it holds
+
+    def file_of(self, rows, *, compression="none"):
+        return written(pa.ipc.new_file, rows)
+
+    def _changed(self, data, piece):
+        return data.replace(b"row ", b"Row ")  # in each record batch: a slice has rows of one
+
+
+class TestArrowStream(TestArrow):
+    def file_of(self, rows, *, compression="none"):
+        return written(pa.ipc.new_stream, rows)
 
 
 class TestFrames(FormatContract):
@@ -62,3 +113,17 @@ class TestTar(FormatContract):
 
     def with_pieces(self, *pieces, outer=None):
         return tar_of(*pieces, compression=outer)
+
+
+def written(new, rows):
+    """Three record batches."""
+    table, out = pa.Table.from_pylist(rows), io.BytesIO()
+    with new(out, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(-(-len(rows) // 3), 10))
+    return out.getvalue()
+
+
+def packed(data, outer):
+    if outer == "gz":
+        return gzip.compress(data)
+    return pa.compress(data, "zstd", asbytes=True) if outer == "zst" else data
