@@ -6,6 +6,8 @@ import io
 from typing import Any, BinaryIO, Protocol
 
 SUFFIXES = {".gz": "gz", ".zst": "zst"}
+SHORT = {".tgz": ".tar.gz", ".tzst": ".tar.zst", ".tbz2": ".tar.bz2", ".txz": ".tar.xz"}
+"""One suffix that stands for two."""
 
 _CODECS = {"gz": "gzip", "zst": "zstd"}
 

@@ -71,7 +71,8 @@ class Format(ABC):
     """A file format. Stateless: one instance serves all threads of a process.
 
     Attributes:
-        suffixes: Ends of file names, such as ".jsonl"; parts get the first.
+        suffixes: Ends of file names, such as ".jsonl"; parts get the first. If there are none, the
+            format takes files of any name, where the spec names it.
         outer: Compressions of a whole file, "gz" or "zst", that `read` and `cut` undo; the file is
             then called ".jsonl.gz", for example.
         compressions: Values of `sink.compression` that the format takes.
@@ -80,6 +81,13 @@ class Format(ABC):
         reads_to_cut: Whether `cut` opens the file even if it need not count rows: the driver then cuts
             many files at a time.
         keeps_schema: Whether a file records the types of its columns, so that all parts must agree.
+        written_as: For a format that sinks do not take: the format of the parts of a run over its
+            files, if the spec names none.
+        gives_way: Whether files of other formats, or files that are no data, often have these suffixes
+            too. Then `source.format` may name another format for such a file, and in a folder with
+            files of other formats it is passed over, with a warning.
+        cuts_by_bytes: Whether `cut` makes slices of about so many bytes, where these are asked for.
+        has_empty_files: Whether an empty file may hold a row: `cut` gets it, too.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -89,6 +97,10 @@ class Format(ABC):
     has_row_groups: ClassVar[bool] = False
     reads_to_cut: ClassVar[bool] = True
     keeps_schema: ClassVar[bool]
+    written_as: ClassVar[str] = ""
+    gives_way: ClassVar[bool] = False
+    cuts_by_bytes: ClassVar[bool] = True
+    has_empty_files: ClassVar[bool] = False
 
     @abstractmethod
     def cut(
@@ -100,7 +112,7 @@ class Format(ABC):
         limit: int | None,
         opened: Opener,
     ) -> list[Cut]:
-        """Cut a file of *size* bytes, more than 0, into slices.
+        """Cut a file of *size* bytes, more than 0 unless `has_empty_files`, into slices.
 
         The slices are in order, begin at 0, and have no gaps and no overlap: every row lies in exactly
         one slice. A header line belongs to the first slice. With a *limit*, which is at least 1, the
@@ -238,6 +250,21 @@ class TableFormat(Format):
     @abstractmethod
     def second_reader(self) -> TableReader:
         """Return a reader for `verify` that shares no code with the rest of the format."""
+
+
+class SourceOnly:
+    """Mixed into a format, before `RowFormat` or `TableFormat`, that sinks do not take."""
+
+    compressions: ClassVar[tuple[str, ...]] = ()
+    written_as: ClassVar[str] = "jsonl"
+
+    def encode(self, rows: Sequence[Row]) -> bytes:
+        raise NotImplementedError(f"{type(self).__name__} is read, not written")
+
+    def writer(
+        self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart
+    ) -> PartWriter:
+        raise NotImplementedError(f"{type(self).__name__} is read, not written")
 
 
 class SecondReader(ABC):

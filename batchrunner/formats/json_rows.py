@@ -59,6 +59,18 @@ def parse_block(data: bytes) -> list[Row] | None:
     return rows if again == marked or not _may_have_lost(data, again=again) else None
 
 
+def parse_array(data: bytes) -> list[Row] | None:
+    """Return the rows of a JSON array, on any number of lines; None if an element needs `parse_line`."""
+    try:
+        rows = orjson.loads(data)
+        again = orjson.dumps(rows)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
+    if not isinstance(rows, list) or set(map(type, rows)) - {dict}:
+        return None
+    return rows if again == data or not _may_have_lost(data, again=again) else None
+
+
 def _may_have_lost(data: bytes, *, again: bytes) -> bool:
     """Return whether reading *data* may have lost something; *again* is its rows, written again."""
     if b"\\" in data and _ESCAPED_QUOTE in data:
