@@ -216,7 +216,7 @@ def _chunked(array: Any) -> Any:
 
 
 def _check_rows(rows: Sequence[Any]) -> None:
-    wrong = [row for row in rows if not isinstance(row, dict)]
+    wrong = [kind for kind in dict.fromkeys(map(type, rows)) if not issubclass(kind, dict)]
     if wrong:
-        kind = type(wrong[0]).__name__
+        kind = wrong[0].__name__
         raise TypeError(f"the capability returned a row of type {kind}; return each row as a dict")
