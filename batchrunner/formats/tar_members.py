@@ -127,9 +127,9 @@ def is_data(info: tarfile.TarInfo) -> bool:
     """Return whether a member is data: folders, hidden names and `__meta__` of WebDataset are not."""
     if info.isdir() or info.type in (_GNU_FOLDER, _GNU_LABEL):
         return False
-    names = [name for name in info.name.split("/") if name not in ("", ".", "..")]
-    first = names[0] if names else "."
-    is_meta = first.startswith("__") and first.endswith("__")
+    *folders, base = info.name.split("/")
+    names = [*(name for name in folders if name not in ("", ".", "..")), base]
+    is_meta = names[0].startswith("__") and names[0].endswith("__")
     return not is_meta and not any(name.startswith(".") for name in names)
 
 

@@ -160,9 +160,10 @@ def _said(header: _Header, data: bytes) -> dict[str, str]:
 
 
 def _is_data(header: _Header) -> bool:
-    names = [name for name in header.name.split("/") if name not in ("", ".", "..")]
-    is_meta = not names or (names[0][:2] == "__" and names[0][-2:] == "__")
-    return header.kind not in _NO_DATA and not is_meta and all(name[0] != "." for name in names)
+    folder, _, base = header.name.rpartition("/")
+    names = [name for name in folder.split("/") if name.strip(".") or len(name) > 2] + [base]
+    is_meta = names[0][:2] == "__" and names[0][-2:] == "__"
+    return header.kind not in _NO_DATA and not is_meta and all(name[:1] != "." for name in names)
 
 
 def _key_and_extension(name: str) -> tuple[str, str]:
