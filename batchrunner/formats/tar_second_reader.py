@@ -23,6 +23,7 @@ _BLOCK = 512
 _CHECKSUM = slice(148, 156)
 _HELD_BYTES, _READ_BYTES = 64 << 20, 1 << 20
 _PLAIN, _FOLDER = (b"0", b"\0", b"7"), b"5"
+_NO_DATA = (_FOLDER, b"D", b"V")  # GNU: a folder with its list, the name of a volume
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
 
 
@@ -49,10 +50,11 @@ class HeaderReader(RecordReader):
             row.setdefault("__key__", key)
             if member.kind not in _PLAIN or not extension or extension in row:
                 raise ValueError(f"the member {member.name!r} is no column of a row")
+            extension.encode()  # a name that is no UTF-8 raises
             row[extension] = member.content
         if not row:
             raise ValueError("the sample is too large")
-        row["__key__"].encode()  # a name that is no UTF-8 raises
+        row["__key__"].encode()
         return row
 
 
@@ -153,7 +155,7 @@ def _said(header: _Header, data: bytes) -> dict[str, str]:
 def _is_data(header: _Header) -> bool:
     names = [name for name in header.name.split("/") if name not in ("", ".", "..")]
     is_meta = not names or (names[0][:2] == "__" and names[0][-2:] == "__")
-    return header.kind != _FOLDER and not is_meta and all(name[0] != "." for name in names)
+    return header.kind not in _NO_DATA and not is_meta and all(name[0] != "." for name in names)
 
 
 def _key_and_extension(name: str) -> tuple[str, str]:
@@ -168,7 +170,7 @@ def _text(field: bytes) -> str:
 def _number(field: bytes) -> int:
     if field[0] & 0x80:  # GNU: base 256, for what octal digits cannot hold
         return int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
-    return int(field.strip(b"\0 ") or b"0", 8)
+    return int(field.partition(b"\0")[0].strip() or b"0", 8)
 
 
 def _take(stream: Any, size: int) -> bytes:

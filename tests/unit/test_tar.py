@@ -252,3 +252,35 @@ def by_name(group):
     members = list(group)
     row = {end: content for _, end, content in members}
     return {"__key__": members[0][0], **row} if len(row) == len(members) else None
+
+
+EDITS = st.lists(st.tuples(st.integers(0, 3000), st.binary(min_size=1, max_size=9)), max_size=4)
+
+
+@given(members=MEMBERS, layout=LAYOUTS, edits=EDITS, size=st.integers(0, 4000))
+def test_whatever_is_in_a_file_fails_its_shard_at_most(members, layout, edits, size):
+    """Not the worker, and not the plan: headers with checksums that fit, and any field in them."""
+    data = bytearray(an_archive(members, layout, 1.5)[0][: size or None])
+    for at, some in edits:
+        data[at : at + len(some)] = some
+    whole = bytes(with_checksums(data))
+    with contextlib.suppress(ShardFailedError):
+        read(whole)
+    with contextlib.suppress(OSError, ValueError):
+        again(whole)
+    for limit in (None, 1):
+        TAR.cut(
+            len(whole),
+            compression=None,
+            sharding=Sharding("rows", 1),
+            limit=limit,
+            opened=lambda: io.BytesIO(whole),
+        )
+
+
+def with_checksums(data):
+    for at in range(0, len(data) - 511, 512):
+        if data[at + 257 : at + 262] == b"ustar":
+            data[at + 148 : at + 156] = b" " * 8
+            data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    return data
