@@ -62,9 +62,9 @@ def samples(
     walk = _Walk(_Forward(stream, at=start, seeks=skips))
     sample: Sample | None = None
     while (info := walk.next()) is not None:
-        if not _is_data(info):
+        if not is_data(info):
             continue
-        key, extension = _split(info.name)
+        key, extension = key_and_extension(info.name)
         if sample is not None and sample.key != key:
             yield sample
             sample = None
@@ -123,17 +123,18 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _is_data(info: tarfile.TarInfo) -> bool:
+def is_data(info: tarfile.TarInfo) -> bool:
     """Return whether a member is data: folders, hidden names and `__meta__` of WebDataset are not."""
     if info.isdir() or info.type in (_GNU_FOLDER, _GNU_LABEL):
         return False
-    names = [name for name in info.name.split("/") if name not in ("", ".", "..")]
-    first = names[0] if names else "."
-    is_meta = first.startswith("__") and first.endswith("__")
+    *folders, base = info.name.split("/")
+    names = [*(name for name in folders if name not in ("", ".", "..")), base]
+    is_meta = names[0].startswith("__") and names[0].endswith("__")
     return not is_meta and not any(name.startswith(".") for name in names)
 
 
-def _split(name: str) -> tuple[str, str]:
+def key_and_extension(name: str) -> tuple[str, str]:
+    """Return what the *name* of a member has up to the first dot of its base name, and the rest."""
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
     return folder + slash + stem, extension.lower()
