@@ -205,6 +205,28 @@ def test_only_rows_cut_a_file():
     ] * 3
 
 
+@pytest.mark.parametrize(("size", "jumps"), [(9000, 0), (1 << 20, 6)])
+def test_only_large_members_are_jumped_over_to_find_the_headers(size, jumps):
+    """In a bucket each jump is a request, and bytes that are read on come by the megabyte."""
+    data = tar_of(*[member(f"{n}.bin", bytes(size)) for n in range(6)])
+    seeks = []
+
+    class Counted(io.BytesIO):
+        def seek(self, *to):
+            seeks.append(to)
+            return super().seek(*to)
+
+    pieces = TAR.cut(
+        len(data),
+        compression=None,
+        sharding=Sharding("rows", 2),
+        limit=None,
+        opened=lambda: Counted(data),
+    )
+
+    assert ([piece.rows for piece in pieces], len(seeks)) == ([2, 2, 2], jumps)
+
+
 def test_the_names_of_compressed_tars_are_known():
     """Also the short ones."""
     names = {
