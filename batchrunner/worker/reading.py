@@ -108,12 +108,12 @@ def _chunks(
                 hashed.finish(file)
         else:
             span = format_named(kind.format).span(piece, wanted, compression=kind.compression)
-            chunks = _read(file, span, kind, source)
+            chunks = _read(file, span, kind, source, by_columns=by_columns)
             yield from picked(chunks, wanted, piece=piece)
 
 
 def _read(
-    file: BinaryIO, piece: Slice, kind: FileKind, source: SourceSpec, *, by_columns: bool = False
+    file: BinaryIO, piece: Slice, kind: FileKind, source: SourceSpec, *, by_columns: bool
 ) -> Iterator[Chunk]:
     hive = source.partitioning == "hive"
     partition = partition_columns(piece.uri, source.uris) if hive else ()
