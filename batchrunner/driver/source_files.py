@@ -73,7 +73,7 @@ class SourcePattern:
         """Return the kind of the file *uri*; None if it does not belong to the source.
 
         A folder selects the files whose suffix names a format; a glob selects those that it
-        matches. Names that begin with "." or "_" are never data. With *format*, no other format is
+        matches; of these, `list_source` passes over the ones whose format gives way. Names that begin with "." or "_" are never data. With *format*, no other format is
         selected.
         """
         prefix = self.root.rstrip("/") + "/"
@@ -206,12 +206,27 @@ def _list_one(uri: str, source: SourceSpec) -> Listing:
             files.append(_file(name, entry, kind))
         elif pattern.pattern is None and not is_hidden(entry.key) and file_kind(entry.key) is None:
             unknown.append(entry.key)
+    files, other = _without_those_that_give_way(files)
     links = sorted(links_below(pattern.root), key=lambda link: link.key)
     astray = [link.key for link in links if not link.leads_to_file and pattern.pattern is None]
     return Listing(
         tuple(files),
         frozenset(f"{base}/{link.key}" for link in links if link.leads_to_file),
-        tuple(_passed_over(uri, unknown, astray)),
+        tuple(_passed_over(uri, unknown=unknown, other=[f.uri for f in other], astray=astray)),
+    )
+
+
+def _without_those_that_give_way(
+    files: list[SourceFile],
+) -> tuple[list[SourceFile], list[SourceFile]]:
+    """Return the *files* to read, and those that are passed over: `notes.txt` beside `a.jsonl`."""
+    kinds = {file.kind.format for file in files}
+    way = {kind for kind in kinds if len(kinds) > 1 and format_named(kind).gives_way}
+    if not way or way == kinds:
+        return files, []
+    return (
+        [file for file in files if file.kind.format not in way],
+        [file for file in files if file.kind.format in way],
     )
 
 
@@ -220,10 +235,15 @@ def is_hidden(key: str) -> bool:
     return any(segment[0] in "._" for segment in key.split("/") if segment)
 
 
-def _passed_over(uri: str, unknown: Sequence[str], astray: Sequence[str]) -> Iterator[str]:
+def _passed_over(
+    uri: str, *, unknown: Sequence[str], other: Sequence[str], astray: Sequence[str]
+) -> Iterator[str]:
     passed = []
     if unknown:
         passed.append(f"{len(unknown):,} file(s) whose names say no format ({_some(unknown)})")
+    if other:
+        names = [name.rpartition("/")[2] for name in other]
+        passed.append(f"{len(other):,} file(s) of another format ({_some(names)})")
     if astray:
         passed.append(f"{len(astray):,} link(s) to folders or to nothing ({_some(astray)})")
     if passed:

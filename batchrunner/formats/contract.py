@@ -72,13 +72,15 @@ class Format(ABC):
 
     Attributes:
         suffixes: Ends of file names, such as ".jsonl"; parts get the first.
-        outer: Compressions of a whole file, "gz" or "zst", that `read` and `cut` undo; the file is
-            then called ".jsonl.gz", for example.
+        outer: Compressions of a whole file, such as "gz", that `read` and `cut` undo; the file is then
+            called ".jsonl.gz", for example.
         compressions: Values of `sink.compression` that the format takes.
         default_compression: The compression of parts if the spec names none.
         has_row_groups: Whether `source.shard.row_groups` applies to the format.
         reads_to_cut: Whether `cut` opens the file even if it need not count rows: the driver then cuts
             many files at a time.
+        gives_way: Whether files of the format, such as `notes.txt`, are taken for something else than data
+            if they lie beside files of a format that does not give way, and the spec names no format.
         keeps_schema: Whether a file records the types of its columns, so that all parts must agree.
     """
 
@@ -88,6 +90,7 @@ class Format(ABC):
     default_compression: ClassVar[str] = "none"
     has_row_groups: ClassVar[bool] = False
     reads_to_cut: ClassVar[bool] = True
+    gives_way: ClassVar[bool] = False
     keeps_schema: ClassVar[bool]
 
     @abstractmethod

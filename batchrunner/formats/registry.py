@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 BUILT_IN: Mapping[str, str] = {
     "jsonl": "batchrunner.formats.jsonl:JsonLines",
     "parquet": "batchrunner.formats.parquet:Parquet",
+    "text": "batchrunner.formats.text:Text",
 }
 DEFAULT = "jsonl"
 
@@ -191,12 +192,14 @@ def file_kind(
     """Return the format and compression of the file *name*; None if the name does not show them.
 
     With *format*, the name has to show only the compression, unless *says_it*; if it shows another
-    format, the result is None.
+    format that does not give way, the result is None.
     """
     stem, compression = _split_compression(name.lower())
     named = _named_by(stem, format)
     kind = named if says_it else format or named
-    if kind is None or named not in (None, kind) or format not in (None, kind):
+    if kind is None or format not in (None, kind):
+        return None
+    if named not in (None, kind) and not format_named(named).gives_way:
         return None
     if compression and compression not in format_named(kind).outer:
         return None

@@ -6,6 +6,7 @@ repeat a mistake of the worker's.
 
 from __future__ import annotations
 
+import lzma
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -37,7 +38,7 @@ def unreadable() -> tuple[type[Exception], ...]:
     """Return the exceptions that reading a damaged file may raise."""
     import pyarrow as pa
 
-    return (OSError, EOFError, zlib.error, pa.ArrowException, ValueError)
+    return (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, ValueError)
 
 
 class UncountableError(StorageError):

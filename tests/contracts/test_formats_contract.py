@@ -7,6 +7,7 @@ import pytest
 
 from batchrunner.formats.jsonl import JsonLines
 from batchrunner.formats.parquet import Parquet
+from batchrunner.formats.text import Text
 from batchrunner.testing.formats_contract import VALUES, FormatContract
 from frames_format import HEAD, Frames
 
@@ -14,13 +15,27 @@ from frames_format import HEAD, Frames
 class TestJsonLines(FormatContract):
     format = JsonLines()
 
-    @pytest.fixture(params=[None, "gz", "zst"])
+    @pytest.fixture(params=[None, "gz", "zst", "bz2", "xz"])
     def outer(self, request):
         return request.param
 
     values = (*VALUES, False, 10**30, {}, [], [1, "a", {"b": 1.0}], "\ud800")
     bad_record = b'{"id": 1, "text": oops}\n'
     blank = b" \r\n"
+
+
+class TestText(FormatContract):
+    format = Text()
+    values = ()  # a row has one column; `test_text.py` has the values
+    bad_record = b"\xff\n"
+    shows_its_end = False
+
+    @pytest.fixture(params=[None, "gz", "zst", "bz2", "xz"])
+    def outer(self, request):
+        return request.param
+
+    def some_rows(self, count):
+        return [{"text": row["text"]} for row in super().some_rows(count)]
 
 
 class TestParquet(FormatContract):
