@@ -105,7 +105,7 @@ class Slicer:
             return []
         name = file.kind.format
         with refused(f"{file.uri} cannot be cut", name):
-            slices = format_named(name).cut(
+            slices = file.kind.reader.cut(
                 file.size,
                 compression=file.kind.compression,
                 sharding=sharding,
@@ -234,7 +234,7 @@ def _cut(
 
 
 def _format(file: SourceFile) -> Format:
-    return format_named(file.kind.format)
+    return file.kind.reader
 
 
 def _reads_to_cut(file: SourceFile) -> bool:

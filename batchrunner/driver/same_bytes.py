@@ -15,7 +15,6 @@ from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.source_files import Opener, SourceFile, opener_of
 from batchrunner.errors import StorageError
 from batchrunner.formats.format_error import refused
-from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import BatchSpec
 
@@ -92,7 +91,7 @@ class Comparer:
         return self._results[key]
 
     def _has_same_bytes(self, file: SourceFile, made: Sequence[tuple[Shard, str]]) -> bool:
-        known = format_named(file.kind.format)
+        known = file.kind.reader
         try:
             with (
                 refused(f"{file.uri} cannot be compared", file.kind.format),

@@ -194,16 +194,17 @@ def _list_one(uri: str, source: SourceSpec) -> Listing:
     storage, key = locate(uri, storage_options=source.storage_options)
     entry = storage.head(key) if key else None
     if entry is not None:  # before any glob: a file's name may look like one
-        return Listing((_file(uri, entry, _kind_of_named_file(uri, source.format)),))
+        return Listing((_file(uri, entry, _kind_of_named_file(uri, source)),))
     pattern = SourcePattern.of(uri)
     base = pattern.root.rstrip("/")
     folder = open_storage(pattern.root, storage_options=source.storage_options)
+    options = source.options
     files: list[SourceFile] = []
     unknown: list[str] = []
     for entry in folder.list(recursive=True):
         name = f"{base}/{entry.key}"
         if kind := pattern.selects(name, format=source.format):
-            files.append(_file(name, entry, kind))
+            files.append(_file(name, entry, replace(kind, options=options) if options else kind))
         elif pattern.pattern is None and not is_hidden(entry.key) and file_kind(entry.key) is None:
             unknown.append(entry.key)
     files, other = _without_those_that_give_way(files)
@@ -261,8 +262,8 @@ def _file(uri: str, entry: Entry, kind: FileKind) -> SourceFile:
     return SourceFile(uri, entry.size, entry.identity, kind)
 
 
-def _kind_of_named_file(uri: str, format: str | None) -> FileKind:  # noqa: A002 - the spec's word
-    kind = file_kind(uri, format=format)
+def _kind_of_named_file(uri: str, source: SourceSpec) -> FileKind:
+    kind = source.kind_of(uri)
     if kind is None:
         raise InvalidSpecError(
             f"source {uri}: its name does not show its format; give source.format: "

@@ -81,7 +81,7 @@ class Format(ABC):
             many files at a time.
         gives_way: Whether files of the format, such as `notes.txt`, are taken for something else than data
             if they lie beside files of a format that does not give way, and the spec names no format.
-        keeps_schema: Whether a file records the types of its columns, so that all parts must agree.
+        keeps_schema: Whether columns have types, on which all parts must agree.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -187,6 +187,18 @@ class Format(ABC):
     def second_reader(self) -> RecordReader | TableReader:
         """Return a reader for `verify` that shares no code with `read`, `cut` and `writer`."""
 
+    def part_reader(
+        self, *, types: Callable[[], pa.Schema | None], compression: str
+    ) -> RecordReader | TableReader:
+        """Return the second reader of parts; by default, the one of source files.
+
+        Args:
+            types: Returns the types of the columns that the parts agree on, for a format whose files do
+                not record them; None if no rows have been written yet.
+            compression: The compression of the parts.
+        """
+        return self.second_reader()
+
 
 class RowFormat(Format):
     """A format that stores rows one after the other, each with its own keys, such as JSON lines."""
@@ -218,9 +230,12 @@ class TableFormat(Format):
 
     keeps_schema = True
 
-    @abstractmethod
-    def second_reader(self) -> TableReader:
-        """Return a reader for `verify` that shares no code with the rest of the format."""
+    def check(self, table: pa.Table) -> None:
+        """Check that the format can hold the values of *table*, rows for a part.
+
+        Raises:
+            ValueError: It cannot. Only the rows at fault fail.
+        """
 
 
 class SecondReader(ABC):
@@ -266,6 +281,10 @@ class RecordReader(SecondReader):
         Raises:
             ValueError: The record holds no row.
         """
+
+    def types_of(self, record: bytes) -> pa.Schema | None:
+        """Return the types of the row in a *record* and its neighbours; None if its values show them."""
+        return None
 
     def count_part(self, file: Any, *, compression: str) -> int:
         return sum(map(len, self.part_records(file, compression=compression)))

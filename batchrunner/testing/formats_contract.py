@@ -112,7 +112,7 @@ class FormatContract:
                 writer.append(self._ready(some))
         with _kept_open(out):
             writer.close()
-        return out.getvalue() if is_written else _compressed(out.getvalue(), compression)
+        return out.getvalue() if is_written else packed(out.getvalue(), compression)
 
     def _ready(self, rows: Sequence[Row]) -> Any:
         if isinstance(self.format, RowFormat):
@@ -126,7 +126,7 @@ class FormatContract:
         assert isinstance(self.format, RowFormat)
         encode = self.format.encode
         data = b"".join(one if isinstance(one, bytes) else encode(one) for one in pieces)
-        return _compressed(data, outer) if outer else data
+        return packed(data, outer)
 
     def cut(
         self,
@@ -490,8 +490,10 @@ def _shard(number: int, piece: Slice, *, size: int) -> Shard:
     )
 
 
-def _compressed(data: bytes, compression: str) -> bytes:
-    """Return *data* as another program would compress it."""
+def packed(data: bytes, compression: str | None) -> bytes:
+    """Return *data* as another program would compress it; None leaves it as it is."""
+    if compression is None:
+        return data
     if compression == "zst":
         import pyarrow as pa
 

@@ -19,7 +19,6 @@ from batchrunner.driver.sink_state import parts_in, shard_of
 from batchrunner.driver.source_files import SourceFile, list_source, opener_of
 from batchrunner.errors import DamagedOutputError, InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard
 from batchrunner.storage import Entry, Storage
 from batchrunner.storage.contract import MAX_DOCUMENT_BYTES
@@ -160,7 +159,7 @@ def _has_hashed_bytes(run: RunLocation, shard: Shard, file: SourceFile, sentinel
     if not sentinel.source_hash or partition_columns(shard.uri, source.uris):
         return False
     with opener_of(run.spec)(file) as opened:
-        return format_named(file.kind.format).has_same_bytes(
+        return file.kind.reader.has_same_bytes(
             opened, shard, columns=source.columns, hashed=sentinel.source_hash
         )
 

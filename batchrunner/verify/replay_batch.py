@@ -52,16 +52,30 @@ class RecordBatch:
         columns: Columns to keep, or None for all.
         folders: Columns that the folders of the file name.
         row_of: Returns the row that a record holds.
+        types_of: Returns the types of that row, or None if its values show them.
     """
 
     records: Records
     columns: tuple[str, ...] | None
     folders: Folders
     row_of: Callable[[bytes], dict[str, Any]]
+    types_of: Callable[[bytes], pa.Schema | None]
 
     @property
     def input_types(self) -> InputTypes:
-        return InputTypes()
+        types = self.types()
+        return InputTypes() if types is None else InputTypes((types,))
+
+    def types(self) -> pa.Schema | None:
+        """Return the types of the columns of all rows; None if their values show them."""
+        types = self.types_of(self.records[0][1])
+        if types is None:
+            return None
+        import pyarrow as pa
+
+        known = {field.name: field.type for field in types}
+        known = {**known, **{name: pa.string() for name in self.folders if name not in known}}
+        return pa.schema([f for f in known.items() if self.columns is None or f[0] in self.columns])
 
     @property
     def first(self) -> int:
@@ -150,9 +164,16 @@ def tables_of_records(records: Iterator[Records], *, like: RecordBatch) -> Itera
     Raises:
         ValueError: No table can hold a row.
     """
+    import pyarrow as pa
+
     from batchrunner.formats.shapes import tables_of
 
     for some in filter(None, records):
+        batch = replace(like, records=some)
+        if (types := batch.types()) is not None:  # the records of a file have the same
+            table = pa.Table.from_pylist(batch.rows(), schema=types)
+            yield TableBatch(table, [at for at, _ in some], batch.input_types)
+            continue
         for table in tables_of(replace(like, records=some).rows()):
             start, stop, shape = table.segment.start, table.segment.stop, table.segment.shape
             input_types = InputTypes((shape.schema,), shape.absent) if shape else InputTypes()

@@ -14,13 +14,12 @@ from batchrunner.checkpoint import RunLocation
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.errors import CapabilityImportError, SpecChangedError, StorageError, describe
 from batchrunner.formats.contract import RecordReader, TableReader
-from batchrunner.formats.format_error import second_reader_of
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import differences
 from batchrunner.verify.comparing import record_difference, table_difference
 from batchrunner.verify.evidence import DeadLetterPositions, Evidence
 from batchrunner.verify.findings import Finding, FindingKind
-from batchrunner.verify.reading import GONE, SourceReader, unreadable
+from batchrunner.verify.reading import GONE, SourceReader, part_reader, unreadable
 from batchrunner.verify.replay_batch import (
     RecordBatch,
     ReplayBatch,
@@ -90,7 +89,7 @@ class Replay:
             DeadLetterPositions(run, evidence),
         )
         self._work = _work(run, evidence, capability)
-        self._part_reader = second_reader_of(evidence.plan.facts.part_format)
+        self._part_reader = part_reader(run, evidence.plan.facts)
 
     def faults(
         self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]
@@ -167,7 +166,7 @@ class Replay:
             for some in self._source.records(reader, shard, wanted=wanted)
         )
         folders = self._source.folders(shard, columns=columns)
-        like = RecordBatch([], columns, folders, reader.row_of)
+        like = RecordBatch([], columns, folders, reader.row_of, reader.types_of)
         if self._work.takes_tables:
             return table_batches(tables_of_records(records, like=like), size=size)
         return record_batches(records, size=size, like=like)

@@ -18,7 +18,7 @@ from batchrunner.formats.chunk import BadRow, Chunk, Position, Row, Segment
 from batchrunner.formats.format_error import blamed
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.formats.registry import FileKind, file_kind, format_named
+from batchrunner.formats.registry import FileKind
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, is_path, locate
@@ -111,10 +111,10 @@ def _hash(shard: Shard, source: SourceSpec) -> SourceHash | None:
     while an ETag depends on the bytes. Dead letters are covered by the hash of the shard they come
     from.
     """
-    kind = file_kind(shard.uri, format=source.format)
+    kind = source.kind_of(shard.uri)
     if kind is None or shard.slicing is Slicing.DEAD_LETTERS or not is_path(shard.uri):
         return None
-    return format_named(kind.format).source_hash(shard, columns=source.columns)
+    return kind.reader.source_hash(shard, columns=source.columns)
 
 
 def _steps(
@@ -142,7 +142,7 @@ def _chunks(
     shard: Shard, source: SourceSpec, wanted: frozenset[int] | None, hashed: SourceHash | None
 ) -> Iterator[Chunk]:
     storage, key = locate(shard.uri, storage_options=source.storage_options)
-    kind = file_kind(shard.uri, format=source.format)
+    kind = source.kind_of(shard.uri)
     if kind is None:
         raise ShardFailedError(f"{shard.uri}: its name does not say the format; give source.format")
     # Opened with the planned identity: a file that changed since, or changes now, fails its shard.
@@ -155,7 +155,7 @@ def _chunks(
             if hashed:  # before the file is closed: a file opened later might be another one
                 hashed.finish(file)
         else:
-            span = format_named(kind.format).span(shard, wanted, compression=kind.compression)
+            span = kind.reader.span(shard, wanted, compression=kind.compression)
             chunks = _read(file, span, kind, source)
             yield from picked(chunks, wanted, shard=shard)
 
@@ -163,7 +163,7 @@ def _chunks(
 def _read(file: BinaryIO, shard: Shard, kind: FileKind, source: SourceSpec) -> Iterator[Chunk]:
     hive = source.partitioning == "hive"
     partition = partition_columns(shard.uri, source.uris) if hive else ()
-    return format_named(kind.format).read(
+    return kind.reader.read(
         file, shard, compression=kind.compression, columns=source.columns, partition=partition
     )
 
@@ -242,7 +242,7 @@ def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, shard: Shard) -> 
 
 def _failure(error: Exception, shard: Shard, source: SourceSpec) -> Failure:
     if not isinstance(error, BatchRunnerError):
-        kind = file_kind(shard.uri, format=source.format)
+        kind = source.kind_of(shard.uri)
         reason = f"{shard}: {blamed(error, kind.format if kind else '?')}"
         return Failure(Cause.INPUT, reason, traceback_of(error))
     # Storage may recover, but an object that changed stays changed: another attempt would not help.

@@ -5,10 +5,11 @@ from decimal import Decimal
 
 import pytest
 
+from batchrunner.formats.csv_format import Csv, Tsv
 from batchrunner.formats.jsonl import JsonLines
 from batchrunner.formats.parquet import Parquet
 from batchrunner.formats.text import Text
-from batchrunner.testing.formats_contract import VALUES, FormatContract
+from batchrunner.testing.formats_contract import VALUES, FormatContract, packed
 from frames_format import HEAD, Frames
 
 
@@ -36,6 +37,34 @@ class TestText(FormatContract):
 
     def some_rows(self, count):
         return [{"text": row["text"]} for row in super().some_rows(count)]
+
+
+class TestCsv(FormatContract):
+    format = Csv()
+    values = (None, "", "ä€𝄞", "\x00", 'a\n"b"\\ \u2028', "null", "a,b\tc", "\r", " ")
+    bad_record = b"one field\n"
+    blank = b"\r\n"
+
+    @pytest.fixture(params=[None, "gz", "zst", "bz2", "xz"])
+    def outer(self, request):
+        return request.param
+
+    def some_rows(self, count):
+        return [{**row, "id": str(row["id"])} for row in super().some_rows(count)]
+
+    def with_pieces(self, *pieces, outer=None):
+        data = header = b""
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                data += piece
+            else:
+                header, newline, rest = self.file_of(piece).partition(b"\n")
+                data += rest
+        return packed(header + newline + data, outer)
+
+
+class TestTsv(TestCsv):
+    format = Tsv()
 
 
 class TestParquet(FormatContract):
