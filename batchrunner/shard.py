@@ -1,16 +1,21 @@
-"""The unit of work, of retry, of commit and of resume: a slice of one source file."""
+"""The unit of work, of retry, of commit and of resume: slices of one or several source files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Slicing(StrEnum):
-    """What the `start` and `stop` of a shard count."""
+    """What the `start` and `stop` of a slice count."""
 
     BYTES = "bytes"
-    """Byte offsets of an uncompressed file. A row belongs to the shard that has its first byte."""
+    """Byte offsets of an uncompressed file. A row belongs to the slice that has its first byte."""
     ROW_GROUPS = "row_groups"
     """Row groups of a Parquet file."""
     ROWS = "rows"
@@ -20,26 +25,25 @@ class Slicing(StrEnum):
     HEAD = "head"
     """The first `stop` rows of a compressed file, which cannot be cut."""
     DEAD_LETTERS = "dead_letters"
-    """Dead letters to retry: `start` is the shard that they are from, `stop` is their number."""
+    """Dead letters of the shard `start` that are in this file. The first such slice of a shard has their
+    number in all its files as `stop`, the others 0: which file they are in is read when they are."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class Slice:
     """A contiguous slice of one source file.
 
     Attributes:
-        id: Number from 0. The first plan with this slice assigns it; later plans keep it.
         uri: Absolute URI of the file.
         slicing: What *start* and *stop* count.
         start: First unit of the slice.
         stop: One past the last unit.
         size: Size of the whole file, in bytes.
-        identity: ETag or modification time of the file, as listed when the shard was planned.
+        identity: ETag or modification time of the file, as listed when the slice was planned.
         rows: Rows in the slice; None where planning did not count them.
-        weight: Estimated bytes to read: the largest shards are dispatched first.
+        weight: Estimated bytes to read.
     """
 
-    id: int
     uri: str
     slicing: Slicing
     start: int
@@ -50,9 +54,153 @@ class Shard:
     weight: int = 0
 
     def __str__(self) -> str:
-        span = f", {self.slicing} {self.start}-{self.stop}"
         if self.slicing is Slicing.FILE:
-            span = ""
-        elif self.slicing is Slicing.DEAD_LETTERS:
-            span = f", dead letters of shard {self.start}"
-        return f"shard {self.id} ({self.uri}{span})"
+            return self.uri
+        if self.slicing is Slicing.DEAD_LETTERS:
+            return f"{self.uri}, dead letters of shard {self.start}"
+        return f"{self.uri}, {self.slicing} {self.start}-{self.stop}"
+
+
+SLICE_COLUMNS = tuple(one.name for one in fields(Slice))
+"""The columns of a table of slices, in the order of the fields of `Slice`."""
+
+_TEXTS = ("uri", "slicing", "identity")
+_AT_ONCE = 4096
+
+
+class SliceTable(Sequence[Slice]):
+    """Slices as columns of an Arrow table: a million of them take some 150 MB, and few objects.
+
+    Equal to any sequence of equal slices. Pickled, it has its own rows only, not those of the table that
+    it was cut from.
+    """
+
+    __slots__ = ("table",)
+
+    def __init__(self, table: pa.Table) -> None:
+        """Make one of a *table* with `SLICE_COLUMNS`; it may have others."""
+        self.table = table
+
+    @classmethod
+    def of(cls, slices: Sequence[Slice]) -> SliceTable:
+        """Return *slices* as a table; as they are if they are one."""
+        if isinstance(slices, SliceTable):
+            return slices
+        columns = {name: [getattr(piece, name) for piece in slices] for name in SLICE_COLUMNS}
+        return cls.of_columns(columns)
+
+    @classmethod
+    def of_columns(cls, columns: dict[str, Any]) -> SliceTable:
+        """Return the table with *columns*, one for each field of a slice."""
+        import pyarrow as pa
+
+        types = {n: pa.large_string() if n in _TEXTS else pa.int64() for n in SLICE_COLUMNS}
+        return cls(pa.table(columns, schema=pa.schema(list(types.items()))))
+
+    def __len__(self) -> int:
+        return self.table.num_rows  # type: ignore[no-any-return]  # pyarrow is untyped
+
+    def __iter__(self) -> Iterator[Slice]:
+        for start in range(0, len(self), _AT_ONCE):
+            yield from _slices(self.table.slice(start, _AT_ONCE))
+
+    @overload
+    def __getitem__(self, index: int) -> Slice: ...
+    @overload
+    def __getitem__(self, index: slice) -> SliceTable: ...
+    def __getitem__(self, index: int | slice) -> Slice | SliceTable:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, int):
+            return next(_slices(self.table.slice(numbers, 1)))
+        if numbers.step != 1:
+            return SliceTable(self.table.take(list(numbers)))
+        return SliceTable(self.table.slice(numbers.start, len(numbers)))
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, SliceTable):
+            return bool(self.table.equals(other.table))
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} slices>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        import pyarrow as pa
+
+        buffer = pa.BufferOutputStream()
+        with pa.ipc.new_stream(buffer, self.table.schema) as stream:
+            stream.write_table(self.table)
+        return _from_ipc, (buffer.getvalue().to_pybytes(),)
+
+    def sums(self) -> tuple[int | None, int]:
+        """Return the rows, None where one is not known, and the weight of all slices."""
+        import pyarrow.compute as pc
+
+        rows, weight = (self.table.column(name) for name in ("rows", "weight"))
+        return None if rows.null_count else pc.sum(rows).as_py(), pc.sum(weight).as_py() or 0
+
+
+def _from_ipc(data: bytes) -> SliceTable:
+    import pyarrow as pa
+
+    return SliceTable(pa.ipc.open_stream(data).read_all())
+
+
+def _slices(table: pa.Table) -> Iterator[Slice]:
+    columns = [table.column(name).to_pylist() for name in SLICE_COLUMNS]
+    columns[1] = map(Slicing, columns[1])
+    return map(Slice, *columns)
+
+
+def _sums(slices: Sequence[Slice]) -> tuple[int | None, int]:
+    if isinstance(slices, SliceTable):
+        return slices.sums()
+    rows = [piece.rows for piece in slices]
+    known = [count for count in rows if count is not None]
+    weight = sum(piece.weight for piece in slices)
+    return sum(known) if len(known) == len(rows) else None, weight
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Slices of one or several source files, whose rows make one part.
+
+    Attributes:
+        id: Number from 0. The first plan with these slices assigns it; later plans keep it.
+        slices: The slices, at least one, in the order in which their rows are read.
+        rows: Rows in all slices; None where planning did not count them all.
+        weight: Estimated bytes to read: the largest shards are dispatched first.
+    """
+
+    id: int
+    slices: Sequence[Slice]
+    rows: int | None = field(init=False, compare=False)
+    weight: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rows, weight = _sums(self.slices)
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "weight", weight)
+
+    @property
+    def first(self) -> Slice:
+        """The first of its slices, which stands for the shard where there is room for one."""
+        return self.slices[0]
+
+    @property
+    def retries(self) -> int | None:
+        """Id of the shard whose dead letters this one makes again; None if it reads its slices."""
+        return self.first.start if self.first.slicing is Slicing.DEAD_LETTERS else None
+
+    @property
+    def source(self) -> str:
+        """The URI of its file, or of the first one and how many others there are."""
+        others = len(self.slices) - 1
+        return f"{self.first.uri} and {others:,} more" if others else self.first.uri
+
+    def __str__(self) -> str:
+        others = len(self.slices) - 1
+        return f"shard {self.id} ({self.first}{f' and {others:,} more' if others else ''})"

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.results import Goal, Result, Standing
 
-ORDER = ("W1", "W2", "W3", "W4", "W5", "noop", "resume", "memory", "store", "jobs", "live")
+ORDER = ("W1", "W2", "W3", "W4", "W5", "W7", "noop", "resume", "memory", "store", "jobs", "live")
 
 _INTRODUCTION = """\
 # Benchmarks

@@ -26,6 +26,7 @@ from typing import Any
 
 from batchrunner import BatchRunner, BatchSpec
 from batchrunner.storage import open_storage
+from batchrunner.storage.s3 import calls as s3_calls
 from batchrunner.testing.s3_servers import seaweedfs_server
 from benchmarks.capabilities import PAUSE
 from benchmarks.places import in_memory
@@ -177,15 +178,13 @@ class Watch:
         return init
 
     def _watch_requests(self) -> None:
-        from aiobotocore.client import AioBaseClient
+        real = s3_calls._call  # noqa: SLF001 - every request goes through it
 
-        real = AioBaseClient._make_api_call  # noqa: SLF001 - every request of s3fs goes through it
+        async def call(fs: Any, method: str, **parameters: Any) -> Any:
+            self.events.append(f"request {''.join(map(str.title, method.split('_')))}")
+            return await real(fs, method, **parameters)
 
-        async def call(client: Any, operation: str, parameters: Any) -> Any:
-            self.events.append(f"request {operation}")
-            return await real(client, operation, parameters)
-
-        AioBaseClient._make_api_call = call  # noqa: SLF001 - likewise
+        s3_calls._call = call  # noqa: SLF001 - likewise
 
 
 def _kind_of_open(flags: int) -> str:

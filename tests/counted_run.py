@@ -12,11 +12,10 @@ import sys
 from collections import Counter
 from typing import Any
 
-from aiobotocore.client import AioBaseClient
-
 from batchrunner import BatchRunner, BatchSpec
 from batchrunner.driver import session
 from batchrunner.storage import opening
+from batchrunner.storage.s3 import calls as s3_calls
 from batchrunner.worker import worker_log
 
 NEVER = 1e6
@@ -42,13 +41,13 @@ def _count_syncs(counts: Counter[str]) -> None:
 
 
 def _count_requests(counts: Counter[str]) -> None:
-    real = AioBaseClient._make_api_call
+    real = s3_calls._call
 
-    async def call(client: Any, operation: str, parameters: Any) -> Any:
-        counts[operation] += 1
-        return await real(client, operation, parameters)
+    async def call(fs: Any, method: str, **parameters: Any) -> Any:
+        counts["".join(map(str.title, method.split("_")))] += 1
+        return await real(fs, method, **parameters)
 
-    AioBaseClient._make_api_call = call
+    s3_calls._call = call
 
 
 if __name__ == "__main__":

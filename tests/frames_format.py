@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats import RowFormat
-from batchrunner.formats.contract import RecordReader, Slice
+from batchrunner.formats.contract import Cut, RecordReader
 from batchrunner.formats.lines import buffered
 from batchrunner.formats.records import chunk_of
 from batchrunner.shard import Slicing
@@ -30,33 +30,33 @@ class Frames(RowFormat):
             try:
                 ends = [at + HEAD.size + len(body) for at, body in frames(file, 0, size)]
             except ValueError:  # its reader says why
-                return [Slice(Slicing.BYTES, 0, size, None, size)]
+                return [Cut(Slicing.BYTES, 0, size, None, size)]
         slices, start, rows = [], 0, 0
         for number, end in enumerate(ends[:limit], start=1):
             rows += 1
             measure = {"rows": rows, "bytes": end - start}.get(sharding.unit, 0)
             if measure >= sharding.count or number == len(ends[:limit]):
-                slices.append(Slice(Slicing.BYTES, start, end, rows, end - start))
+                slices.append(Cut(Slicing.BYTES, start, end, rows, end - start))
                 start, rows = end, 0
         return slices
 
-    def read(self, file, shard, *, compression, columns, partition):
+    def read(self, file, piece, *, compression, columns, partition):
         keep = {"unit": "byte", "columns": columns, "partition": partition}
         held, size = [], 0
         try:
-            for at, body in frames(file, shard.start, shard.stop):
+            for at, body in frames(file, piece.start, piece.stop):
                 held.append((at, body))
                 size += len(body)
                 if size >= CHUNK_BYTES:
                     yield chunk_of(held, literal, **keep)
                     held, size = [], 0
         except ValueError as error:
-            raise ShardFailedError(f"{shard.uri}: {error}") from error
+            raise ShardFailedError(f"{piece.uri}: {error}") from error
         yield chunk_of(held, literal, **keep)
 
-    def span(self, shard, positions, *, compression):
+    def span(self, piece, positions, *, compression):
         start, stop = min(positions), max(positions) + 1
-        return replace(shard, slicing=Slicing.BYTES, start=start, stop=stop)
+        return replace(piece, slicing=Slicing.BYTES, start=start, stop=stop)
 
     def encode(self, rows):
         return b"".join(map(frame, rows))
@@ -98,8 +98,8 @@ def literal(body):
 class FramesAgain(RecordReader):
     """By code of its own: the whole record, head and body, is what it hands on."""
 
-    def records(self, file, shard, *, wanted, compression):
-        span = (shard.start, shard.stop) if wanted is None else (min(wanted), max(wanted) + 1)
+    def records(self, file, piece, *, wanted, compression):
+        span = (piece.start, piece.stop) if wanted is None else (min(wanted), max(wanted) + 1)
         return self._records(file, *span)
 
     def part_records(self, file, *, compression):

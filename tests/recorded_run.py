@@ -12,8 +12,9 @@ import orjson
 from batchrunner.checkpoint import Checkpoint, Generation, PlanFacts, RunPlace, RunRecord, Sentinel
 from batchrunner.checkpoint.documents import Quarantine
 from batchrunner.checkpoint.lease import Lease, LeaseOwner
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slicing
 from batchrunner.storage import open_storage
+from shards import one_slice
 
 BEGAN = datetime(2026, 11, 24, 21, 40, 12, tzinfo=UTC).timestamp()
 FACTS = PlanFacts(width=5, format="jsonl", compression="none", unit="size", count=64 << 20)
@@ -76,7 +77,9 @@ def record_run(
         now = until
     for shard in quarantined:
         stem = FACTS.stem(shard)
-        why = f"shard {shard} ({plan[shard].uri}): ValueError: cannot be read (at embed.py:41)"
+        why = (
+            f"shard {shard} ({plan[shard].first.uri}): ValueError: cannot be read (at embed.py:41)"
+        )
         checkpoint.quarantine({stem: Quarantine("b7e6f2", shard, why, 3, f"{len(sessions):032x}")})
     rest = iter(sentinels.items())
     while some := dict(islice(rest, 500)):  # each holds a file open until all are published
@@ -93,7 +96,7 @@ def _shard(number):
     file, slice_ = divmod(number, 8)
     uri = f"s3://lake/crawl/2026/part-{file:05d}.jsonl"
     start = slice_ * (64 << 20)
-    return Shard(
+    return one_slice(
         number,
         uri,
         Slicing.BYTES,

@@ -60,7 +60,7 @@ def commit(
     checkpoint.publish_dead_letters(
         {f.sentinel.errors: f.dead_letters for f in finished if f.dead_letters}
     )
-    won = sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_bytes()) for f in finished})
+    won = sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_intent()) for f in finished})
     sentinels = {f.stem: f.sentinel for f in finished if f.sentinel.part in won}
     for lost in (f for f in finished if f.sentinel.part not in won):
         with contextlib.suppress(ForeignOutputError):

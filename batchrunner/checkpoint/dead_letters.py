@@ -60,6 +60,7 @@ class DeadLetter:
         message: Message of the error.
         code: File and line of the user's code that raised the error; empty if no user code did.
         traceback: Traceback in the user's code; only on the first row of a shard that failed in this way.
+        number: Which slice of the shard the row is from, from 0.
     """
 
     shard: int
@@ -70,22 +71,29 @@ class DeadLetter:
     message: str
     code: str = ""
     traceback: str = ""
+    number: int = 0
 
     @classmethod
-    def unreadable(cls, shard: Shard, bad: BadRow) -> DeadLetter:
-        """Return the dead letter of a row that could not be read."""
+    def unreadable(cls, shard: Shard, bad: BadRow, *, number: int = 0) -> DeadLetter:
+        """Return the dead letter of a row of slice *number* that could not be read."""
         reason = scrubbed(bad.reason)
-        return cls(shard.id, shard.uri, bad.position, Stage.READ, "UnreadableRow", reason)
+        source = shard.slices[number].uri
+        return cls(
+            shard.id, source, bad.position, Stage.READ, "UnreadableRow", reason, number=number
+        )
 
     @classmethod
-    def refused(cls, shard: Shard, position: Position, error: BaseException) -> DeadLetter:
-        """Return the dead letter of a row for which the capability, or the sink, raised *error*."""
+    def refused(
+        cls, shard: Shard, position: Position, error: BaseException, *, number: int = 0
+    ) -> DeadLetter:
+        """Return the dead letter of a row of slice *number* for which the capability, or the sink, raised."""
         name = getattr(error, "type_name", type(error).__name__)
         message = writable(error)[:_MAX_MESSAGE]
         unread = isinstance(error, UnreadableRowError)  # the capability has not seen it
         stage = Stage.READ if unread else Stage.CAPABILITY
         code = place_in_code(error)
-        return cls(shard.id, shard.uri, position, stage, name, message, code)
+        source = shard.slices[number].uri
+        return cls(shard.id, source, position, stage, name, message, code, number=number)
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -111,6 +119,7 @@ class DeadLetter:
             "version": 1,
             "shard": self.shard,
             "source": self.source,
+            **({"slice": self.number} if self.number else {}),
             "unit": self.position.unit,
             "at": self.position.at,
             "stage": self.stage,
@@ -172,7 +181,7 @@ def dead_letter_in(line: bytes) -> dict[str, Any]:
     if isinstance(dead_letter, dict):
         texts = [dead_letter.get(key) for key in _TEXTS]
         texts += [dead_letter.get(key, "") for key in _MORE_TEXTS]
-        numbers = [dead_letter.get(key, 0) for key in ("shard", "at")]
+        numbers = [dead_letter.get(key, 0) for key in ("shard", "at", "slice")]
         if all(isinstance(t, str) for t in texts) and all(isinstance(n, int) for n in numbers):
             return dead_letter
     raise ValueError("no dead letter")

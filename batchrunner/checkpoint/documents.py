@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import orjson
@@ -24,6 +24,7 @@ _WORDS = {
     "Quarantine": "document of a quarantined shard",
     "Sentinel": "sentinel",
 }
+_Bytes = bytes  # a sentinel has a field of that name
 _KINDS: dict[str, Any] = {"int": int, "str": str, "float": (int, float), "dict[str, str]": dict}
 
 
@@ -166,7 +167,8 @@ class Sentinel(_Document):
         seconds: How long the attempt took, until its part was whole.
         errors: Name of the dead-letter file in `errors/`; empty if there is none.
         errors_sha256: SHA-256 of that file, in hex; empty if there is none.
-        source_hash: Hash of the bytes the shard was made of (`formats/hashing.py`); empty if unavailable.
+        source_hash: For each slice, the hash of the bytes it was made of (`formats/hashing.py`), with a
+            blank between them; empty if none is available. An intent has none of several slices.
         worker: The worker that made the part, `<host>-<pid>`; empty in version 1, as the next ones.
         began: When the attempt began, in seconds since 1970 UTC by the worker's clock. For people,
             never compared to decide; 0.0 if unknown.
@@ -197,6 +199,19 @@ class Sentinel(_Document):
     calling: float = 0.0
     writing: float = 0.0
     version: int = SENTINEL_VERSION
+
+    def hashes_of(self, slices: Sized) -> Sequence[str]:
+        """Return the hash of each of the *slices* of its shard; "" where none is available."""
+        hashes = self.source_hash.split(" ")
+        return hashes if len(hashes) == len(slices) else [""] * len(slices)
+
+    def to_intent(self) -> _Bytes:
+        """Return the sentinel as it travels with its part: S3 keeps 2 KB beside an object.
+
+        Without the hashes of many slices, an adopted shard is made again once a file of it is touched.
+        """
+        intent = replace(self, source_hash="") if " " in self.source_hash else self
+        return intent.to_bytes()
 
     def is_of(self, stem: str, *, run_uid: str) -> bool:
         """Return whether it belongs to part *stem* of run *run_uid*: no other may be trusted."""

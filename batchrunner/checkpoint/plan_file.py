@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import xxhash
 
+from batchrunner.checkpoint.plan_table import as_plan_table, content_hash, shards_in, table_of
 from batchrunner.errors import DamagedOutputError, NewerFormatError
 from batchrunner.formats.contract import Format
 from batchrunner.formats.registry import format_named, part_suffix
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT_VERSION = 2
-"""Version 1 had no checksum, no identities and no place."""
+FORMAT_VERSION = 3
+"""Version 2 had a row for each shard, where there is one for each slice now; version 1 also had no
+checksum, no identities and no place."""
 
 _METADATA = b"batchrunner"
 _CHECK = "check"
+
+_LAST_OF_JSON = 2
+"""The last version whose checksum is of its columns as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,8 @@ class PlanFacts:
         compression: Compression of the parts.
         unit: What new files are sharded by.
         count: How many of *unit* make a shard.
+        pack: How many of *unit* whole files are packed into a shard; 0 for one file each, as before
+            version 3 of the plan.
     """
 
     width: int
@@ -41,6 +48,7 @@ class PlanFacts:
     compression: str
     unit: str
     count: int
+    pack: int = 0
 
     @property
     def part_format(self) -> Format:
@@ -102,7 +110,7 @@ def plan_to_bytes(generation: Generation) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = _columns(generation.shards)
+    table, buffer = table_of(generation.shards), pa.BufferOutputStream()
     header = {
         "version": FORMAT_VERSION,
         "retired": generation.retired,
@@ -110,13 +118,13 @@ def plan_to_bytes(generation: Generation) -> bytes:
         "place": asdict(generation.place),
         **{one.name: getattr(generation.facts, one.name) for one in fields(PlanFacts)},
     }
-    header[_CHECK] = _checksum(header, columns)
-    table, buffer = pa.table(columns, schema=_schema()), pa.BufferOutputStream()
+    header[_CHECK] = _checksum(header, content_hash(table))
     # Without statistics and Arrow schema: nothing reads them, they have no checksum, and they take space.
     with pq.ParquetWriter(
         buffer,
         table.schema,
         compression="zstd",
+        use_dictionary=["slicing"],
         write_page_checksum=True,
         write_statistics=False,
         store_schema=False,
@@ -145,40 +153,30 @@ def plan_from_bytes(data: bytes, *, key: str) -> Generation:
             raise NewerFormatError(
                 f"{key} has format version {version}: install the batchrunner that wrote it"
             )
-        columns = {one.name: table.column(one.name).to_pylist() for one in fields(Shard)}
-        return _generation(header, columns, key=key)
+        return _generation(header, as_plan_table(table), key=key)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedOutputError(f"{key} is damaged: it holds no whole plan") from error
 
 
-def _generation(
-    header: dict[str, Any], columns: Mapping[str, list[Any]], *, key: str
-) -> Generation:
+def _generation(header: dict[str, Any], table: pa.Table, *, key: str) -> Generation:
     version = header["version"]
     check = header.pop(_CHECK, None)
-    if (version, check) != (1, None) and check != _checksum(header, columns):
+    if (version, check) != (1, None) and check != _checksum(header, _content(table, version)):
         raise DamagedOutputError(f"{key} is damaged: it was changed after it was written")
     del header["version"]
     retired = tuple(header.pop("retired"))
     identities, place = header.pop("identities", {}), RunPlace(**header.pop("place", {}))
-    typed = {**columns, "slicing": [Slicing(word) for word in columns["slicing"]]}
-    shards = tuple(Shard(*values) for values in zip(*typed.values(), strict=True))
+    shards = tuple(shards_in(table))
     return Generation(PlanFacts(**header), shards, retired, identities, place)
 
 
-def _checksum(header: Mapping[str, Any], columns: Mapping[str, list[Any]]) -> str:
+def _content(table: pa.Table, version: int) -> Any:
+    """Return what the checksum of a *version* has of the content."""
+    if version > _LAST_OF_JSON:
+        return content_hash(table)
+    return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def _checksum(header: Mapping[str, Any], content: Any) -> str:
     """Return a hash of a generation's content that does not depend on how Parquet stores it."""
-    content = orjson.dumps([header, columns], option=orjson.OPT_SORT_KEYS)
-    return xxhash.xxh3_128_hexdigest(content)
-
-
-def _columns(shards: Sequence[Shard]) -> dict[str, list[Any]]:
-    return {one.name: [getattr(s, one.name) for s in shards] for one in fields(Shard)}
-
-
-def _schema() -> pa.Schema:
-    import pyarrow as pa
-
-    text = {"uri", "slicing", "identity"}
-    types = {one.name: pa.string() if one.name in text else pa.int64() for one in fields(Shard)}
-    return pa.schema(list(types.items()))
+    return xxhash.xxh3_128_hexdigest(orjson.dumps([header, content], option=orjson.OPT_SORT_KEYS))

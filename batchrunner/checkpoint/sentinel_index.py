@@ -17,7 +17,7 @@ from batchrunner.errors import DamagedOutputError, NewerFormatError
 from batchrunner.storage.contract import MAX_DOCUMENT_BYTES, Entry, Storage
 
 _SENTINEL = re.compile(r"sentinels/part-(\d{5,})\.json")
-READERS = 32
+READERS = 128
 """How many small objects to read at the same time: the round trip takes the time, not the bytes."""
 _LINES = 50_000
 """Most lines in one sentinel index, of some 500 bytes each: it must stay below `MAX_DOCUMENT_BYTES`."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from batchrunner.checkpoint import Sentinel
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Totals:
     def of(cls, shards: Iterable[Shard], sentinels: Mapping[int, Sentinel]) -> Totals:
         """Add up the *sentinels* of *shards*; a shard without one is not counted."""
         committed = [(shard, sentinels[shard.id]) for shard in shards if shard.id in sentinels]
-        again = sum(s.rows_in for shard, s in committed if shard.slicing is Slicing.DEAD_LETTERS)
+        again = sum(s.rows_in for shard, s in committed if shard.retries is not None)
         return cls(
             rows_in=sum(s.rows_in for _, s in committed) - again,
             rows_out=sum(s.rows_out for _, s in committed),

@@ -25,10 +25,10 @@ def command(spec: str, accept_changes: bool, output: str, **trial: Any) -> None:
     records = [
         {
             "shard": shard.id,
-            "source": shard.uri,
-            "slicing": str(shard.slicing),
-            "start": shard.start,
-            "stop": shard.stop,
+            "source": shard.source,
+            "slicing": str(shard.first.slicing),
+            "start": shard.first.start,
+            "stop": shard.first.stop,
             "why": survey.why(shard),
         }
         for shard in survey.pending

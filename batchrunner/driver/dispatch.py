@@ -17,7 +17,7 @@ from batchrunner.driver.shard_outcomes import ShardOutcomes
 from batchrunner.driver.tracker import Tracker
 from batchrunner.driver.waves import waves
 from batchrunner.errors import RayUnavailableError, StorageError
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard
 from batchrunner.worker.committer import Committer
 from batchrunner.worker.pipeline import LEAVE_SECONDS, read_ticking
 from batchrunner.worker.receipt import Cause, Failure, Receipt
@@ -90,8 +90,8 @@ class Dispatcher:
 
     def _may_run(self, shard: Shard) -> bool:
         """Return whether *shard* can run: one of dead letters needs its origin to be committed."""
-        waits = shard.slicing is Slicing.DEAD_LETTERS and shard.start in self._shards
-        return not waits or shard.start in self.outcomes.committed
+        waits = shard.retries in self._shards
+        return not waits or shard.retries in self.outcomes.committed
 
     def _run_wave(self, engine: Engine, shards: Sequence[Shard]) -> None:
         todo = list(shards)

@@ -187,10 +187,10 @@ def manifest(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) -> byt
             "rows": sentinel.rows_out,
             "bytes": sentinel.bytes,
             "sha256": sentinel.sha256,
-            "source": shard.uri,
-            "slicing": shard.slicing,
-            "start": shard.start,
-            "stop": shard.stop,
+            "source": shard.first.uri,
+            "slicing": shard.first.slicing,
+            "start": shard.first.start,
+            "stop": shard.first.stop,
         }
         for shard, sentinel in zip(survey.plan.active, sentinels, strict=True)
     ]

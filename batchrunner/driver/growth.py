@@ -10,7 +10,7 @@ from batchrunner.driver.moving import place_of
 from batchrunner.driver.plan import StoredPlan, next_generation
 from batchrunner.driver.run import Run
 from batchrunner.driver.source_files import Listing, SourceFile
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard, Slice, Slicing
 from batchrunner.spec import SourceSpec
 
 
@@ -84,7 +84,7 @@ def growth_of(
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
     stored = StoredPlan.of(generations)
-    listing = listing.read_once({shard.uri for shard in stored.active})
+    listing = listing.read_once({piece.uri for piece in stored.slices()})
     comparison = run.comparer.compare(stored, listing.files, committed)
     addition = next_generation(
         run.spec,
@@ -128,7 +128,7 @@ def _dead_letter_shards(plan: StoredPlan, committed: Mapping[int, Sentinel]) -> 
     If it has one, that shard retries the dead letters; rows that fail again are its own dead
     letters.
     """
-    retried = {shard.start for shard in plan.active if shard.slicing is Slicing.DEAD_LETTERS}
+    retried = {shard.retries for shard in plan.active}
     origins = [
         shard
         for shard in plan.active
@@ -143,14 +143,13 @@ def _dead_letter_shards(plan: StoredPlan, committed: Mapping[int, Sentinel]) -> 
 
 def _dead_letter_shard(origin: Shard, sentinel: Sentinel, shard_id: int) -> Shard:
     rows = sentinel.rows_failed
-    return Shard(
-        id=shard_id,
-        uri=origin.uri,
-        slicing=Slicing.DEAD_LETTERS,
-        start=origin.id,
-        stop=rows,
-        size=origin.size,
-        identity=origin.identity,
-        rows=rows,
-        weight=origin.weight * rows // max(sentinel.rows_in, 1),
+    weight = origin.weight * rows // max(sentinel.rows_in, 1)
+    # All of its files, since its dead letters are read only when they are retried.
+    others = (_retried(piece, origin.id, rows=0, weight=0) for piece in origin.slices[1:])
+    return Shard(shard_id, (_retried(origin.first, origin.id, rows=rows, weight=weight), *others))
+
+
+def _retried(piece: Slice, origin: int, *, rows: int, weight: int) -> Slice:
+    return replace(
+        piece, slicing=Slicing.DEAD_LETTERS, start=origin, stop=rows, rows=rows, weight=weight
     )

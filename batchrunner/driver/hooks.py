@@ -143,7 +143,7 @@ class _HookedSession:
             run=self.run,
             at=_now(),
             shard=shard.id,
-            source=scrubbed(shard.uri),
+            source=scrubbed(shard.source),
             part=sentinel.part,
             rows_in=sentinel.rows_in,
             rows_out=sentinel.rows_out,

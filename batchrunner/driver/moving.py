@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from batchrunner.checkpoint import Generation, RunPlace
 from batchrunner.formats.partitions import glob_root
+from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.spec.fingerprint import differences, path_of_file, paths_of_files
 
@@ -147,16 +148,20 @@ def former_uris(uri: str, places: Iterable[RunPlace], *, here: RunPlace) -> set[
 
 
 def _brought(one: Generation, old: RunPlace, here: RunPlace, spec: BatchSpec) -> Generation:
-    uris = {shard.uri for shard in one.shards} | one.identities.keys()
+    uris = {piece.uri for shard in one.shards for piece in shard.slices} | one.identities.keys()
     # Only a move that brings all files into the source; otherwise the source was not moved.
     for move in moves(old, here):
         if all(_is_in(move(uri), spec.source.uris) for uri in uris):
             return replace(
                 one,
-                shards=tuple(replace(shard, uri=move(shard.uri)) for shard in one.shards),
+                shards=tuple(_moved(shard, move) for shard in one.shards),
                 identities={move(uri): identity for uri, identity in one.identities.items()},
             )
     return one
+
+
+def _moved(shard: Shard, move: Move) -> Shard:
+    return Shard(shard.id, [replace(piece, uri=move(piece.uri)) for piece in shard.slices])
 
 
 def _is_in(uri: str, sources: Iterable[str]) -> bool:

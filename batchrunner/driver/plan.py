@@ -6,21 +6,25 @@ retired and replaced by new ones, so that a published part never changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, groupby
+from operator import itemgetter
 
 from batchrunner.checkpoint import Generation, PlanFacts
+from batchrunner.driver.packing import CutFile, default_pack, packed
 from batchrunner.driver.sample import Sample
 from batchrunner.driver.sampling import Picked, picked
-from batchrunner.driver.source_files import Opener, SourceFile, opener_of
+from batchrunner.driver.source_files import Opener, SourceFile, opener_of, slice_of
 from batchrunner.errors import InputChangedError, InvalidSpecError
-from batchrunner.formats.contract import Format, Sharding, Slice
+from batchrunner.formats.contract import Cut, Format, Sharding
 from batchrunner.formats.format_error import fault_of_cut, refused
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import DEFAULT, format_named
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard, Slice
 from batchrunner.spec import BatchSpec, SourceSpec
 
 _FOOTERS_AT_ONCE = 16
@@ -62,6 +66,10 @@ class StoredPlan:
             generations=len(generations),
         )
 
+    def slices(self) -> Iterator[Slice]:
+        """Yield the slices of the active shards."""
+        return chain.from_iterable(shard.slices for shard in self.active)
+
     def identified(self, identities: Mapping[str, str]) -> StoredPlan:
         """Return the plan with new *identities*, by URI, of files whose bytes did not change."""
         active = tuple(_identified(shard, identities) for shard in self.active)
@@ -69,8 +77,12 @@ class StoredPlan:
 
 
 def _identified(shard: Shard, identities: Mapping[str, str]) -> Shard:
-    identity = identities.get(shard.uri, shard.identity)
-    return shard if identity == shard.identity else replace(shard, identity=identity)
+    if not any(piece.uri in identities for piece in shard.slices):
+        return shard
+    slices = (
+        replace(piece, identity=identities.get(piece.uri, piece.identity)) for piece in shard.slices
+    )
+    return Shard(shard.id, tuple(slices))
 
 
 class Slicer:
@@ -82,7 +94,7 @@ class Slicer:
 
     def __init__(self, opener: Opener, sample: Sample | None = None) -> None:
         self._opener, self.sample = opener, sample
-        self._slices: dict[tuple[SourceFile, Sharding, int | None], list[Slice]] = {}
+        self._slices: dict[tuple[SourceFile, Sharding, int | None], list[Cut]] = {}
 
     @classmethod
     def of(cls, spec: BatchSpec, *, sample: Sample | None = None) -> Slicer:
@@ -93,14 +105,14 @@ class Slicer:
         """Return slices of *files* that hold the *sample*."""
         return picked(files, sample, cut=self.slices, opener=self._opener)
 
-    def slices(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Slice]:
+    def slices(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Cut]:
         """Return the slices of *file*, of at most *limit* rows in all. Safe in several threads."""
         key = file, sharding, limit
         if key not in self._slices:
             self._slices[key] = self._cut(file, sharding, limit)
         return self._slices[key]
 
-    def _cut(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Slice]:
+    def _cut(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Cut]:
         if not file.size or limit == 0:
             return []
         name = file.kind.format
@@ -130,14 +142,15 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slice
     spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
     if slicer.sample is None or slicer.sample.share == 1:
-        pieces = _cut(files, sharding, limit=spec.source.limit, slicer=slicer)
+        cuts = _cut(files, sharding, limit=spec.source.limit, slicer=slicer)
     else:
-        pieces = slicer.sampled(files, slicer.sample)
-    shards = _number(pieces, first_id=0)
-    width = max(5, len(str(max(len(shards) - 1, 0))))
+        cuts = _by_file(slicer.sampled(files, slicer.sample))
+    pack = sharding.count if spec.source.shard else default_pack(cuts, shard=sharding.count)
     compression = spec.sink.compression or format_named(sink_format).default_compression
-    facts = PlanFacts(width, sink_format, compression, sharding.unit, sharding.count)
-    return Generation(facts, shards)
+    facts = PlanFacts(0, sink_format, compression, sharding.unit, sharding.count, pack)
+    shards = _numbered(cuts, facts, first_id=0)
+    width = max(5, len(str(max(len(shards) - 1, 0))))
+    return Generation(replace(facts, width=width), shards)
 
 
 def next_generation(
@@ -156,25 +169,42 @@ def next_generation(
             stored plan, as the spec says.
     """
     spec.check_parts(stored.facts.format)
-    # Any shard gives the identity of its file: all shards of a file have the same.
-    planned = {shard.uri: (shard.size, shard.identity) for shard in stored.active}
+    # Any slice gives the identity of its file: all slices of a file have the same.
+    planned = {piece.uri: (piece.size, piece.identity) for piece in stored.slices()}
     now = {file.uri: file for file in files}
     vanished = [uri for uri in planned if uri not in now]
     if vanished and not accept_vanished:
         raise InputChangedError(_vanished(vanished))
-    changed = [file for file in files if planned.get(file.uri) != (file.size, file.identity)]
-    stale = {file.uri for file in changed} | set(vanished)
+    changed = {f.uri for f in files if planned.get(f.uri) != (f.size, f.identity)}
+    retired, stale = _retired(stored, changed.union(vanished))
+    to_cut = [file for file in files if file.uri in stale]
     limit = spec.source.limit
     if limit is not None:
-        unchanged = (shard for shard in stored.active if shard.uri not in stale)
+        unchanged = (shard for shard in stored.active if shard.id not in retired)
         # A shard of dead letters repeats rows that are counted with their first shard.
-        rows = sum(s.rows or 0 for s in unchanged if s.slicing is not Slicing.DEAD_LETTERS)
+        rows = sum(s.rows or 0 for s in unchanged if s.retries is None)
         limit = max(limit - rows, 0)
     sharding = Sharding(stored.facts.unit, stored.facts.count)  # type: ignore[arg-type]  # as stored
     first_id = len(stored.active) + len(stored.retired)
-    shards = _number(_cut(changed, sharding, limit=limit, slicer=slicer), first_id=first_id)
-    retired = tuple(shard.id for shard in stored.active if shard.uri in stale)
+    cuts = _cut(to_cut, sharding, limit=limit, slicer=slicer)
+    shards = _numbered(cuts, stored.facts, first_id=first_id)
     return Generation(stored.facts, shards, retired) if shards or retired else None
+
+
+def _retired(
+    stored: StoredPlan, stale: AbstractSet[str]
+) -> tuple[tuple[int, ...], AbstractSet[str]]:
+    """Return the shards that read one of the *stale* files, and all files that need new shards.
+
+    A shard of several files takes the others with it: its part has their rows, too.
+    """
+    retired: list[Shard] = []
+    count = -1
+    while count < len(stale):  # a file cut into several shards may link them to others
+        count = len(stale)
+        retired = [s for s in stored.active if any(p.uri in stale for p in s.slices)]
+        stale = stale | {piece.uri for shard in retired for piece in shard.slices}
+    return tuple(shard.id for shard in retired), stale
 
 
 def _vanished(uris: Sequence[str]) -> str:
@@ -193,7 +223,7 @@ def partition_change(generations: Sequence[Generation], source: SourceSpec) -> l
     """
     if source.partitioning == "none" or any(one.place.sink for one in generations):
         return []
-    uris = {shard.uri for one in generations for shard in one.shards}
+    uris = {p.uri for one in generations for shard in one.shards for p in shard.slices}
     gains = any(partition_columns(uri, source.uris) for uri in uris)
     return ["source.partitioning: none -> hive"] if gains else []
 
@@ -216,21 +246,29 @@ def _sharding(spec: BatchSpec, files: Iterable[SourceFile]) -> Sharding:
 
 def _cut(
     files: Sequence[SourceFile], sharding: Sharding, *, limit: int | None, slicer: Slicer
-) -> list[tuple[SourceFile, Slice]]:
+) -> list[CutFile]:
+    """Return the slices of each of *files* that has any, and of at most *limit* rows in all."""
     if limit is None:
         slices = partial(slicer.slices, sharding=sharding, limit=None)
         # Threads only if files are read: they would slow down a cut that needs only sizes.
         is_read = sharding.unit == "rows" or any(map(_reads_to_cut, files))
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             cuts = zip(files, (pool.map if is_read else map)(slices, files), strict=True)
-            return [(file, piece) for file, pieces in cuts for piece in pieces]
+            return [(file, pieces) for file, pieces in cuts if pieces]
     # One after the other: the rows of the files before decide how much of a file is needed.
-    cut: list[tuple[SourceFile, Slice]] = []
+    cut: list[CutFile] = []
     for file in files:
         pieces = slicer.slices(file, sharding, limit)
         limit -= sum(piece.rows or 0 for piece in pieces)
-        cut += [(file, piece) for piece in pieces]
+        if pieces:
+            cut.append((file, pieces))
     return cut
+
+
+def _by_file(picked: Iterable[Picked]) -> list[CutFile]:
+    """Return neighbouring slices of one file together."""
+    by_file = groupby(picked, key=itemgetter(0))
+    return [(file, [piece for _, piece in some]) for file, some in by_file]
 
 
 def _format(file: SourceFile) -> Format:
@@ -241,18 +279,8 @@ def _reads_to_cut(file: SourceFile) -> bool:
     return _format(file).reads_to_cut
 
 
-def _number(pieces: Iterable[tuple[SourceFile, Slice]], *, first_id: int) -> tuple[Shard, ...]:
+def _numbered(cuts: Iterable[CutFile], facts: PlanFacts, *, first_id: int) -> tuple[Shard, ...]:
     return tuple(
-        Shard(
-            id=shard_id,
-            uri=file.uri,
-            slicing=piece.slicing,
-            start=piece.start,
-            stop=piece.stop,
-            size=file.size,
-            identity=file.identity,
-            rows=piece.rows,
-            weight=piece.weight,
-        )
-        for shard_id, (file, piece) in enumerate(pieces, start=first_id)
+        Shard(shard_id, tuple(slice_of(file, piece) for file, piece in slices))
+        for shard_id, slices in enumerate(packed(cuts, facts), start=first_id)
     )

@@ -26,7 +26,7 @@ def plan_html(survey: Survey) -> str:
         },
     )
     shown = [
-        (shard.id, shard.uri, shard.start, shard.stop, survey.why(shard))
+        (shard.id, shard.source, shard.first.start, shard.first.stop, survey.why(shard))
         for shard in survey.pending[:_SHOWN_SHARDS]
     ]
     left_out = len(survey.pending) - len(shown)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.totals import Totals
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard
 from batchrunner.spec import ErrorsSpec
 
 _log = logging.getLogger(__name__)
@@ -110,9 +110,7 @@ class Progress:
     ) -> Progress:
         """Return the progress of a run with *shards*; this session runs those in *pending*."""
         totals, todo = Totals.of(shards, committed), {shard.id: shard for shard in pending}
-        retried = sum(
-            shard.stop for shard in todo.values() if shard.slicing is Slicing.DEAD_LETTERS
-        )
+        retried = sum(shard.rows or 0 for shard in todo.values() if shard.retries is not None)
         done = sum(shard.weight for shard in shards if shard.id in committed)
         return cls(
             shards=len(shards),
@@ -123,8 +121,7 @@ class Progress:
             weight_before=done,
             resumed=len(committed),
             rows_to_retry=retried,
-            is_retry=bool(todo)
-            and all(shard.slicing is Slicing.DEAD_LETTERS for shard in todo.values()),
+            is_retry=bool(todo) and all(shard.retries is not None for shard in todo.values()),
             states=bytes(_state(shard.id, committed, todo) for shard in shards),
             ids=tuple(shard.id for shard in shards),
         )
@@ -136,7 +133,7 @@ class Progress:
 
     def committing(self, shard: Shard, sentinel: Sentinel) -> Progress:
         """Return the progress after *shard* is committed with *sentinel*."""
-        is_retry = shard.slicing is Slicing.DEAD_LETTERS
+        is_retry = shard.retries is not None
         totals = Totals(
             # The rows of a retry are counted already, by the shard that read them first.
             rows_in=self.totals.rows_in + (0 if is_retry else sentinel.rows_in),

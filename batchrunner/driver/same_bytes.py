@@ -15,7 +15,7 @@ from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.source_files import Opener, SourceFile, opener_of
 from batchrunner.errors import StorageError
 from batchrunner.formats.format_error import refused
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice
 from batchrunner.spec import BatchSpec
 
 _FILES_AT_ONCE = 4
@@ -28,26 +28,26 @@ class Comparison:
     Attributes:
         same: By URI, the new identity of each file whose bytes did not change.
         changed: URIs of files whose bytes differ.
-        shards: How many committed shards of the unchanged files were compared.
+        slices: How many committed slices of the unchanged files were compared.
     """
 
     same: Mapping[str, str] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
-    shards: int = 0
+    slices: int = 0
 
     def notes(self) -> tuple[str, ...]:
         """Return the result as warnings for the user."""
         lines = []
         if self.same:
             what = _counted(len(self.same), "file has another time", "files have another time")
-            lines.append(f"{what} and the same bytes (compared {self._shards()})")
+            lines.append(f"{what} and the same bytes (compared {self._slices()})")
         if self.changed:
             what = _counted(len(self.changed), "file has", "files have")
             lines.append(f"{what} another time and other bytes: {_some(self.changed)}")
         return tuple(lines)
 
-    def _shards(self) -> str:
-        return _counted(self.shards, "committed shard", "committed shards")
+    def _slices(self) -> str:
+        return _counted(self.slices, "committed slice", "committed slices")
 
 
 class Comparer:
@@ -70,8 +70,8 @@ class Comparer:
     ) -> Comparison:
         """Compare those *files* whose size is as planned but whose identity is not.
 
-        A file is the same if it has committed shards and the bytes of all of them are unchanged.
-        Reads the bytes of these shards, a megabyte at a time, from a few files at once.
+        A file is the same if it has committed slices and the bytes of all of them are unchanged.
+        Reads the bytes of these slices, a megabyte at a time, from a few files at once.
         """
         candidates = _candidates(stored, files, committed)
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
@@ -81,16 +81,16 @@ class Comparer:
         return Comparison(
             same={file.uri: file.identity for file, _ in same},
             changed=tuple(file.uri for file, _ in changed),
-            shards=sum(len(shards) for _, shards in same),
+            slices=sum(len(slices) for _, slices in same),
         )
 
-    def _is_same(self, file: SourceFile, made: Sequence[tuple[Shard, str]]) -> bool:
-        key = file, tuple(f"{shard.id} {hashed}" for shard, hashed in made)
+    def _is_same(self, file: SourceFile, made: Sequence[tuple[Slice, str]]) -> bool:
+        key = file, tuple(f"{piece} {hashed}" for piece, hashed in made)
         if key not in self._results:
             self._results[key] = self._has_same_bytes(file, made)
         return self._results[key]
 
-    def _has_same_bytes(self, file: SourceFile, made: Sequence[tuple[Shard, str]]) -> bool:
+    def _has_same_bytes(self, file: SourceFile, made: Sequence[tuple[Slice, str]]) -> bool:
         known = file.kind.reader
         try:
             with (
@@ -98,8 +98,8 @@ class Comparer:
                 self._opener(file) as opened,
             ):
                 return all(
-                    known.has_same_bytes(opened, shard, columns=self._columns, hashed=hashed)
-                    for shard, hashed in made
+                    known.has_same_bytes(opened, piece, columns=self._columns, hashed=hashed)
+                    for piece, hashed in made
                 )
         except StorageError:  # the file changes right now, or is gone: its shards will fail
             return False
@@ -107,20 +107,22 @@ class Comparer:
 
 def _candidates(
     stored: StoredPlan, files: Sequence[SourceFile], committed: Mapping[int, Sentinel]
-) -> list[tuple[SourceFile, list[tuple[Shard, str]]]]:
-    """Return the files to compare, each with its committed shards and their hashes.
+) -> list[tuple[SourceFile, list[tuple[Slice, str]]]]:
+    """Return the files to compare, each with its committed slices and their hashes.
 
-    Leaves out a file if one of its committed shards has no hash: such a file counts as changed.
+    Leaves out a file if one of its committed slices has no hash: such a file counts as changed.
     """
     listed = {file.uri: file for file in files}
-    made: dict[str, list[tuple[Shard, str]]] = {}
+    made: dict[str, list[tuple[Slice, str]]] = {}
     for shard in stored.active:
-        file = listed.get(shard.uri)
-        # Another size means other bytes, the same identity the same bytes: neither needs a read.
-        if file is None or file.size != shard.size or file.identity == shard.identity:
+        if shard.id not in committed or shard.retries is not None:
             continue
-        if shard.id in committed and shard.slicing is not Slicing.DEAD_LETTERS:
-            made.setdefault(shard.uri, []).append((shard, committed[shard.id].source_hash))
+        hashes = committed[shard.id].hashes_of(shard.slices)
+        for piece, hashed in zip(shard.slices, hashes, strict=True):
+            file = listed.get(piece.uri)
+            # Another size means other bytes, the same identity the same bytes: neither needs a read.
+            if file and file.size == piece.size and file.identity != piece.identity:
+                made.setdefault(piece.uri, []).append((piece, hashed))
     return [(listed[uri], some) for uri, some in made.items() if all(hashed for _, hashed in some)]
 
 

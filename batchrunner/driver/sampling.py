@@ -14,11 +14,11 @@ from itertools import accumulate
 from typing import Protocol
 
 from batchrunner.driver.sample import Sample
-from batchrunner.driver.source_files import Opener, SourceFile
+from batchrunner.driver.source_files import Opener, SourceFile, slice_of
 from batchrunner.errors import ShardFailedError
-from batchrunner.formats.contract import Format, Sharding, Slice
+from batchrunner.formats.contract import Cut, Format, Sharding
 from batchrunner.formats.format_error import refused
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slicing
 
 _PLACES = 32
 _LEAST = 4096
@@ -27,20 +27,18 @@ _LEAST = 4096
 _CUT_UNREAD = 1 << 20
 """From this size on, a range of bytes is cut without looking for the rows in it."""
 
-Picked = tuple[SourceFile, Slice]
+Picked = tuple[SourceFile, Cut]
 Place = tuple[int, int]
 """Numbers of a file, and of one of its slices."""
 
-Take = Callable[[Place, float], list[Slice]]
-Measure = Callable[[Sequence[Slice]], float]
+Take = Callable[[Place, float], list[Cut]]
+Measure = Callable[[Sequence[Cut]], float]
 
 
 class Cutter(Protocol):
     """What cuts a file into slices, as `plan.Slicer.slices` does."""
 
-    def __call__(
-        self, file: SourceFile, sharding: Sharding, limit: int | None, /
-    ) -> list[Slice]: ...
+    def __call__(self, file: SourceFile, sharding: Sharding, limit: int | None, /) -> list[Cut]: ...
 
 
 def picked(
@@ -95,7 +93,7 @@ class _Source:
         wanted: dict[Place, float] = {}
         for place, amount in zip(self._spread(), amounts, strict=False):
             wanted[place] = wanted.get(place, 0) + amount
-        found: dict[Place, list[Slice]] = {}
+        found: dict[Place, list[Cut]] = {}
         missing = 0.0
         for place, amount in wanted.items():
             found[place] = take(place, amount + missing)
@@ -128,7 +126,7 @@ class _Source:
             places_of_file = ((index, number) for number in range(len(self._slices(index))))
             yield from (place for place in places_of_file if place not in known)
 
-    def _slices(self, index: int) -> list[Slice]:
+    def _slices(self, index: int) -> list[Cut]:
         file = self._files[index]
         step = max(self._ends[-1] // self._places, 1)
         groups = _format(file).has_row_groups
@@ -136,14 +134,14 @@ class _Source:
             file, Sharding("row_groups", 1) if groups else Sharding("bytes", step), None
         )
 
-    def _in_order(self, found: dict[Place, list[Slice]]) -> list[Picked]:
+    def _in_order(self, found: dict[Place, list[Cut]]) -> list[Picked]:
         return [
             (self._files[place[0]], piece)
             for place, pieces in sorted(found.items())
             for piece in pieces
         ]
 
-    def _head(self, place: Place, amount: float) -> list[Slice]:
+    def _head(self, place: Place, amount: float) -> list[Cut]:
         """Return the first *amount* rows of the slice at *place*, or all, with their number."""
         count = int(amount)
         if count <= 0:
@@ -158,7 +156,7 @@ class _Source:
             return self._cut(file, Sharding("files", 1), count)
         return self._first_lines(file, piece, count)
 
-    def _first_lines(self, file: SourceFile, piece: Slice, count: int) -> list[Slice]:
+    def _first_lines(self, file: SourceFile, piece: Cut, count: int) -> list[Cut]:
         positions: list[int] = []
         for _, found in self._read(file, piece):
             positions += found
@@ -168,12 +166,13 @@ class _Source:
             return []
         if len(positions) <= count:
             return [replace(piece, rows=len(positions))]
-        shard = _format(file).span(
-            _shard(file, piece), positions[:count], compression=file.kind.compression
+        span = _format(file).span(
+            slice_of(file, piece), positions[:count], compression=file.kind.compression
         )
-        return [_slice(shard, rows=count, weight=positions[count] - shard.start)]
+        weight = positions[count] - span.start
+        return [Cut(span.slicing, span.start, span.stop, count, weight)]
 
-    def _bytes(self, place: Place, size: float) -> list[Slice]:
+    def _bytes(self, place: Place, size: float) -> list[Cut]:
         """Return about *size* bytes from the head of the slice at *place*, at least one row."""
         if size <= 0:
             return []
@@ -187,7 +186,7 @@ class _Source:
             return self._head(place, math.ceil(piece.rows * size / piece.weight))
         return self._head(place, self._rows_in(file, piece, size))
 
-    def _rows_in(self, file: SourceFile, piece: Slice, size: float) -> int:
+    def _rows_in(self, file: SourceFile, piece: Cut, size: float) -> int:
         """Return about how many rows the first *size* bytes of *piece* hold, at least 1."""
         rows, read = 0, 0
         for read, found in self._read(file, piece):
@@ -196,7 +195,7 @@ class _Source:
                 break
         return max(1, round(rows * min(size / read, 1))) if read else 1
 
-    def _read(self, file: SourceFile, piece: Slice) -> Iterator[tuple[int, list[int]]]:
+    def _read(self, file: SourceFile, piece: Cut) -> Iterator[tuple[int, list[int]]]:
         """Yield, for each chunk, the bytes read so far and the positions of its rows, bad ones too.
 
         Ends before damage: the worker that reads the slice reports it.
@@ -205,7 +204,7 @@ class _Source:
         with refused(f"{file.uri} cannot be sampled", name), self._opener(file) as opened:
             chunks = _format(file).read(
                 opened,
-                _shard(file, piece),
+                slice_of(file, piece),
                 compression=file.kind.compression,
                 columns=None,
                 partition=(),
@@ -224,27 +223,17 @@ def _format(file: SourceFile) -> Format:
     return file.kind.reader
 
 
-def _count(pieces: Sequence[Slice]) -> int:
+def _count(pieces: Sequence[Cut]) -> int:
     return sum(piece.rows or 0 for piece in pieces)
 
 
-def _weight(pieces: Sequence[Slice]) -> int:
+def _weight(pieces: Sequence[Cut]) -> int:
     return sum(piece.weight for piece in pieces)
 
 
-def _row_run(slices: Sequence[Slice], number: int, count: int) -> Slice:
+def _row_run(slices: Sequence[Cut], number: int, count: int) -> Cut:
     """Return the first *count* rows of slice *number*, by their numbers in the file."""
     piece = slices[number]
     first = _count(slices[:number])
     weight = piece.weight * count // max(piece.rows or 1, 1)
-    return Slice(Slicing.ROWS, first, first + count, count, weight)
-
-
-def _shard(file: SourceFile, piece: Slice) -> Shard:
-    return Shard(
-        0, file.uri, piece.slicing, piece.start, piece.stop, file.size, file.identity, piece.rows
-    )
-
-
-def _slice(shard: Shard, *, rows: int, weight: int) -> Slice:
-    return Slice(shard.slicing, shard.start, shard.stop, rows, weight)
+    return Cut(Slicing.ROWS, first, first + count, count, weight)

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
+from batchrunner.formats.contract import Cut
 from batchrunner.formats.partitions import glob_root, partition_columns
 from batchrunner.formats.registry import BUILT_IN, FileKind, file_kind, format_named
+from batchrunner.shard import Slice
 from batchrunner.spec import BatchSpec, SourceSpec
 from batchrunner.storage import Entry, is_path, locate, open_storage
 from batchrunner.storage.disk.links import file_number, links_below
@@ -33,6 +35,13 @@ class SourceFile:
     size: int
     identity: str
     kind: FileKind
+
+
+def slice_of(file: SourceFile, cut: Cut) -> Slice:
+    """Return the slice that *cut* makes of *file*."""
+    return Slice(
+        file.uri, cut.slicing, cut.start, cut.stop, file.size, file.identity, cut.rows, cut.weight
+    )
 
 
 Opener = Callable[[SourceFile], BinaryIO]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -35,7 +36,7 @@ from batchrunner.driver.source_files import Listing
 from batchrunner.driver.spec_changes import begun_anew, is_empty, is_of_code, refuse_changes
 from batchrunner.driver.trial import check_are_trials, refuse_trial
 from batchrunner.errors import DamagedOutputError, SpecChangedError
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard
 from batchrunner.storage import Entry
 from batchrunner.worker.schema import SinkSchema
 
@@ -113,10 +114,21 @@ class Survey:
         """Return why *shard* is pending."""
         if shard.id not in self.plan.added_later:
             return "not committed yet" if self.record else "new run"
-        if shard.slicing is Slicing.DEAD_LETTERS:
-            return f"dead letters of shard {shard.start}"
-        before = {old.uri for old in self.plan.retired}
-        return "its file changed" if shard.uri in before else "its file is new"
+        if shard.retries is not None:
+            return f"dead letters of shard {shard.retries}"
+        return self._why_added(shard)
+
+    def _why_added(self, shard: Shard) -> str:
+        again = sum(piece.uri in self._read_before for piece in shard.slices)
+        if len(shard.slices) == 1:
+            return "its file changed" if again else "its file is new"
+        if not again:
+            return "its files are new"
+        return "its files are new, or were in a shard of which one changed"
+
+    @cached_property
+    def _read_before(self) -> AbstractSet[str]:
+        return {piece.uri for shard in self.plan.retired for piece in shard.slices}
 
 
 def take_survey(

@@ -138,5 +138,5 @@ def _weight_of(shard: Shard, rows: int, nbytes: int, *, by_row: float) -> float:
     if shard.rows:
         return shard.weight * min(rows / shard.rows, 1.0)
     # The rows of a compressed file take more bytes than it has.
-    likely = float(nbytes) if shard.slicing is Slicing.BYTES else rows * by_row
+    likely = float(nbytes) if shard.first.slicing is Slicing.BYTES else rows * by_row
     return min(likely, shard.weight)

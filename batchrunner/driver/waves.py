@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard
 
 
 def waves(shards: Iterable[Shard]) -> list[list[Shard]]:
@@ -17,7 +17,7 @@ def waves(shards: Iterable[Shard]) -> list[list[Shard]]:
     wave_of: dict[int, int] = {}
     # By id: a shard of dead letters has a higher id than its origin, whose wave must be set first.
     for shard in sorted(shards, key=lambda shard: shard.id):
-        wave = wave_of.get(shard.start, -1) + 1 if shard.slicing is Slicing.DEAD_LETTERS else 0
+        wave = 0 if shard.retries is None else wave_of.get(shard.retries, -1) + 1
         wave_of[shard.id] = wave
         if wave == len(ordered):
             ordered.append([])

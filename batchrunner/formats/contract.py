@@ -12,13 +12,13 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol
 
 from batchrunner.formats.chunk import Chunk, Row
 from batchrunner.formats.compression import RowPart
 from batchrunner.formats.hashing import ReadHash, SourceHash, has_same_extent
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,8 +47,8 @@ class Sharding:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """A shard that has no id yet; the fields are those of `Shard`."""
+class Cut:
+    """Where `cut` cuts a file; the fields are those of `Slice`, without what the listing knows."""
 
     slicing: Slicing
     start: int
@@ -102,7 +102,7 @@ class Format(ABC):
         sharding: Sharding,
         limit: int | None,
         opened: Opener,
-    ) -> list[Slice]:
+    ) -> list[Cut]:
         """Cut a file of *size* bytes, more than 0, into slices.
 
         The slices are in order, begin at 0, and have no gaps and no overlap: every row lies in exactly
@@ -116,20 +116,20 @@ class Format(ABC):
     def read(
         self,
         file: BinaryIO,
-        shard: Shard,
+        piece: Slice,
         *,
         compression: str | None,
         columns: tuple[str, ...] | None,
         partition: Partition,
     ) -> Iterator[Chunk]:
-        """Yield the rows of *shard* in file order, in bounded memory.
+        """Yield the rows of *piece* in file order, in bounded memory.
 
         A row that cannot be read is a `BadRow` of its chunk and affects no other row. The same slice
         always gives the same rows at the same positions.
 
         Args:
             file: The whole file, open for reading and seeking.
-            shard: The slice of the file to read.
+            piece: The slice of the file to read.
             compression: The compression of the whole file, or None.
             columns: The columns to keep, or None for all.
             partition: Columns that the folders of the file name, to be added to each row.
@@ -141,28 +141,28 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
-        """Return a slice of the file of *shard* that holds the rows at *positions*.
+    def span(self, piece: Slice, positions: Collection[int], *, compression: str | None) -> Slice:
+        """Return a slice of the file of *piece* that holds the rows at *positions*.
 
         It may hold other rows, too: `retry --rows` reads the slice and keeps only the rows at the
         positions.
         """
 
-    def source_hash(self, shard: Shard, *, columns: Sequence[str] | None) -> SourceHash:
-        """Return an object that hashes all bytes that the rows of *shard* depend on.
+    def source_hash(self, piece: Slice, *, columns: Sequence[str] | None) -> SourceHash:
+        """Return an object that hashes all bytes that the rows of *piece* depend on.
 
         By default, it covers the bytes from the start of the slice to the last one that was read. If
         `read` reads others, such as a header line, the hash is empty, and a touched file counts as
         changed, unless the format overrides this method and `has_same_bytes`.
         """
-        return ReadHash(shard.start if shard.slicing is Slicing.BYTES else 0)
+        return ReadHash(piece.start if piece.slicing is Slicing.BYTES else 0)
 
     def has_same_bytes(
-        self, file: BinaryIO, shard: Shard, *, columns: Sequence[str] | None, hashed: str
+        self, file: BinaryIO, piece: Slice, *, columns: Sequence[str] | None, hashed: str
     ) -> bool:
-        """Return whether *file* still has the bytes of *shard*, whose hash is *hashed*."""
+        """Return whether *file* still has the bytes of *piece*, whose hash is *hashed*."""
         return has_same_extent(
-            file, shard.start if shard.slicing is Slicing.BYTES else 0, hashed=hashed
+            file, piece.start if piece.slicing is Slicing.BYTES else 0, hashed=hashed
         )
 
     @abstractmethod
@@ -256,9 +256,9 @@ class SecondReader(ABC):
 
     @abstractmethod
     def count_rows(
-        self, shard: Shard, opened: Opener, *, compression: str | None, after: bool = False
+        self, piece: Slice, opened: Opener, *, compression: str | None, after: bool = False
     ) -> int:
-        """Return the row count of *shard*, bad rows included, or of the rows *after* it."""
+        """Return the row count of *piece*, bad rows included, or of the rows *after* it."""
 
 
 class RecordReader(SecondReader):
@@ -266,9 +266,9 @@ class RecordReader(SecondReader):
 
     @abstractmethod
     def records(
-        self, file: Any, shard: Shard, *, wanted: Collection[int] | None, compression: str | None
+        self, file: Any, piece: Slice, *, wanted: Collection[int] | None, compression: str | None
     ) -> Iterator[Records]:
-        """Yield the records of *shard*; with *wanted*, at least the records at these positions."""
+        """Yield the records of *piece*; with *wanted*, at least the records at these positions."""
 
     @abstractmethod
     def part_records(self, file: Any, *, compression: str) -> Iterator[Records]:
@@ -290,16 +290,14 @@ class RecordReader(SecondReader):
         return sum(map(len, self.part_records(file, compression=compression)))
 
     def count_rows(
-        self, shard: Shard, opened: Opener, *, compression: str | None, after: bool = False
+        self, piece: Slice, opened: Opener, *, compression: str | None, after: bool = False
     ) -> int:
         if after:
-            if shard.slicing is not Slicing.BYTES:
+            if piece.slicing is not Slicing.BYTES:
                 return 0
-            shard = Shard(
-                shard.id, shard.uri, shard.slicing, shard.stop, shard.size, shard.size, ""
-            )
+            piece = replace(piece, start=piece.stop, stop=piece.size)
         with opened() as file:
-            records = self.records(file, shard, wanted=None, compression=compression)
+            records = self.records(file, piece, wanted=None, compression=compression)
             return sum(map(len, records))
 
 
@@ -310,7 +308,7 @@ class TableReader(SecondReader):
     def tables(
         self,
         file: Any,
-        shard: Shard | None,
+        piece: Slice | None,
         *,
         wanted: Collection[int] | None,
         columns: Sequence[str] | None,
@@ -319,8 +317,8 @@ class TableReader(SecondReader):
 
         Args:
             file: Open for reading and seeking.
-            shard: The slice of the file to read; None for a part, which is read as a whole.
-            wanted: Numbers of the rows to yield instead of those of *shard*; their neighbours may come
+            piece: The slice of the file to read; None for a part, which is read as a whole.
+            wanted: Numbers of the rows to yield instead of those of *piece*; their neighbours may come
                 with them.
             columns: The columns to decode, if the file has them; None for all.
         """

@@ -9,21 +9,21 @@ import numpy as np
 
 from batchrunner.errors import StorageError
 from batchrunner.formats.compression import open_compressed
-from batchrunner.formats.contract import Opener, Sharding, Slice
+from batchrunner.formats.contract import Cut, Opener, Sharding
 from batchrunner.formats.csv_dialect import Dialect
 from batchrunner.formats.csv_header import Prepended, read_header
 from batchrunner.formats.csv_records import CsvError, Ends, Records
 from batchrunner.shard import Slicing
 
 
-def cut(rows: FileRows, size: int, *, sharding: Sharding, limit: int | None) -> list[Slice]:
+def cut(rows: FileRows, size: int, *, sharding: Sharding, limit: int | None) -> list[Cut]:
     """Cut the file of *rows*, of *size* bytes, as `Format.cut` says. Counts the rows of each slice."""
     if rows.compression:  # only the limit needs a look into it
-        return [_head(Slice(Slicing.FILE, 0, size, None, size), rows, limit or 0)]
+        return [_head(Cut(Slicing.FILE, 0, size, None, size), rows, limit or 0)]
     slices = _slices(rows, sharding, size, limit)
     if rows.is_damaged:  # what cannot be counted is of the last slice, whose reader says why
         start = slices[-1].stop if slices else 0
-        return [*slices, Slice(Slicing.BYTES, start, size, None, size - start)]
+        return [*slices, Cut(Slicing.BYTES, start, size, None, size - start)]
     if limit is None and slices:
         last = slices[-1]
         slices[-1] = replace(last, stop=size, weight=size - last.start)
@@ -64,7 +64,7 @@ class FileRows:
                     yield found.ends + found.offset
 
 
-def _head(whole: Slice, rows: FileRows, limit: int) -> Slice:
+def _head(whole: Cut, rows: FileRows, limit: int) -> Cut:
     count = 0
     for ends in rows.ends():
         count += len(ends)
@@ -73,8 +73,8 @@ def _head(whole: Slice, rows: FileRows, limit: int) -> Slice:
     return whole if rows.is_damaged else replace(whole, rows=count)
 
 
-def _slices(rows: FileRows, sharding: Sharding, size: int, limit: int | None) -> list[Slice]:
-    slices: list[Slice] = []
+def _slices(rows: FileRows, sharding: Sharding, size: int, limit: int | None) -> list[Cut]:
+    slices: list[Cut] = []
     start = count = end = 0
     for some in _limited(rows.ends(), limit):
         ends = some
@@ -83,11 +83,11 @@ def _slices(rows: FileRows, sharding: Sharding, size: int, limit: int | None) ->
             end = int(ends[: taken + 1][-1])
             count += len(ends[: taken + 1])
             if taken < len(ends):
-                slices.append(Slice(Slicing.BYTES, start, end, count, end - start))
+                slices.append(Cut(Slicing.BYTES, start, end, count, end - start))
                 start, count = end, 0
             ends = ends[taken + 1 :]
     if count:
-        slices.append(Slice(Slicing.BYTES, start, end, count, end - start))
+        slices.append(Cut(Slicing.BYTES, start, end, count, end - start))
     return slices
 
 

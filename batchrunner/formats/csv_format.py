@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar
 from batchrunner.formats.chunk import Chunk
 from batchrunner.formats.compression import OUTER
 from batchrunner.formats.contract import (
+    Cut,
     Opener,
     PartWriter,
     RecordReader,
     Restart,
     Settle,
     Sharding,
-    Slice,
     TableFormat,
     TableReader,
 )
 from batchrunner.formats.csv_dialect import Dialect
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import Partition
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,21 +74,21 @@ class Csv(TableFormat):
         sharding: Sharding,
         limit: int | None,
         opened: Opener,
-    ) -> list[Slice]:
+    ) -> list[Cut]:
         """Cut at ends of records, for which the whole file is read, unless it becomes one slice."""
         from batchrunner.formats.csv_cuts import FileRows, cut
 
         fits = sharding.unit == "bytes" and size <= sharding.count * 1.5
         if limit is None and (compression or fits or sharding.unit == "files"):
             slicing = Slicing.FILE if compression else Slicing.BYTES
-            return [Slice(slicing, 0, size, None, size)]
+            return [Cut(slicing, 0, size, None, size)]
         rows = FileRows(self.dialect, compression, opened)
         return cut(rows, size, sharding=sharding, limit=limit)
 
     def read(
         self,
         file: BinaryIO,
-        shard: Shard,
+        piece: Slice,
         *,
         compression: str | None,
         columns: tuple[str, ...] | None,
@@ -98,23 +98,23 @@ class Csv(TableFormat):
 
         reader = CsvReader(self.dialect)
         return reader.read(
-            file, shard, compression=compression, columns=columns, partition=partition
+            file, piece, compression=compression, columns=columns, partition=partition
         )
 
-    def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
+    def span(self, piece: Slice, positions: Collection[int], *, compression: str | None) -> Slice:
         if compression:
-            return replace(shard, slicing=Slicing.FILE, start=0, stop=shard.size)
+            return replace(piece, slicing=Slicing.FILE, start=0, stop=piece.size)
         # A record begins at each position, so the first one says nothing of quotes before it.
         start, stop = min(positions), max(positions) + 1
-        return replace(shard, slicing=Slicing.BYTES, start=start, stop=stop)
+        return replace(piece, slicing=Slicing.BYTES, start=start, stop=stop)
 
-    def source_hash(self, shard: Shard, *, columns: Sequence[str] | None) -> SourceHash:
+    def source_hash(self, piece: Slice, *, columns: Sequence[str] | None) -> SourceHash:
         from batchrunner.formats.csv_hash import CsvHash
 
         return CsvHash()
 
     def has_same_bytes(
-        self, file: BinaryIO, shard: Shard, *, columns: Sequence[str] | None, hashed: str
+        self, file: BinaryIO, piece: Slice, *, columns: Sequence[str] | None, hashed: str
     ) -> bool:
         from batchrunner.formats.csv_hash import has_same_reads
 

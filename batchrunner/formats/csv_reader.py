@@ -28,7 +28,7 @@ from batchrunner.formats.csv_records import CsvError, Ends, RecordBlock, Records
 from batchrunner.formats.csv_values import typed
 from batchrunner.formats.declared import declared_schema
 from batchrunner.formats.partitions import Partition, add_to_table, contradicting_rows, wanted
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +100,13 @@ class CsvReader:
     def read(
         self,
         file: BinaryIO,
-        shard: Shard,
+        piece: Slice,
         *,
         compression: str | None,
         columns: tuple[str, ...] | None,
         partition: Partition,
     ) -> Iterator[CsvChunk]:
-        """Yield the rows of *shard*, about a megabyte at a time, in file order.
+        """Yield the rows of *piece*, about a megabyte at a time, in file order.
 
         Raises:
             ShardFailedError: The compressed file is damaged or cut short, the header cannot be read, the
@@ -119,26 +119,26 @@ class CsvReader:
             if not header.names:
                 return
             parser = BlockParser(header.names, self._dialect, columns, wanted(partition, columns))
-            blocks = _blocks(file, shard, header, stream, Records(self._dialect))
-            if shard.slicing is Slicing.HEAD:
-                blocks = _first_rows(blocks, shard.stop, has_blanks=len(header.names) == 1)
+            blocks = _blocks(file, piece, header, stream, Records(self._dialect))
+            if piece.slicing is Slicing.HEAD:
+                blocks = _first_rows(blocks, piece.stop, has_blanks=len(header.names) == 1)
             yield from map(parser.chunk, blocks)
         except CsvError as error:
-            raise ShardFailedError(f"{shard.uri}: {error}") from error
+            raise ShardFailedError(f"{piece.uri}: {error}") from error
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
             raise ShardFailedError(
-                f"{shard.uri} cannot be uncompressed: {error}; replace it with a whole file, or leave "
+                f"{piece.uri} cannot be uncompressed: {error}; replace it with a whole file, or leave "
                 "it out of source.uri"
             ) from error
 
 
 def _blocks(
-    file: BinaryIO, shard: Shard, header: Header, stream: ByteStream, records: Records
+    file: BinaryIO, piece: Slice, header: Header, stream: ByteStream, records: Records
 ) -> Iterator[RecordBlock]:
-    is_cut = shard.slicing is Slicing.BYTES
-    start, stop = (shard.start, shard.stop) if is_cut else (0, None)
+    is_cut = piece.slicing is Slicing.BYTES
+    start, stop = (piece.start, piece.stop) if is_cut else (0, None)
     if start > header.end:
         file.seek(start)
         return records.blocks(file, start=start, stop=stop)

@@ -11,7 +11,7 @@ from batchrunner.formats.chunk import Row
 from batchrunner.formats.contract import Opener, RecordReader, Records, TableReader
 from batchrunner.formats.csv_values_second_reader import column_of
 from batchrunner.formats.jsonl_second_reader import BOM, uncompressed
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,14 +32,14 @@ class CsvAgain(RecordReader):
         self._dialect, self._types = dialect, types
 
     def records(
-        self, file: Any, shard: Shard, *, wanted: Collection[int] | None, compression: str | None
+        self, file: Any, piece: Slice, *, wanted: Collection[int] | None, compression: str | None
     ) -> Iterator[Records]:
         file.seek(0)
         if compression:
-            most = shard.stop if shard.slicing is Slicing.HEAD else _END
+            most = piece.stop if piece.slicing is Slicing.HEAD else _END
             lines = self._rows(uncompressed(file, compression), 0, _END)
             return _grouped(line for _, line in zip(range(most), lines, strict=False))
-        start, stop = (min(wanted), max(wanted) + 1) if wanted else (shard.start, shard.stop)
+        start, stop = (min(wanted), max(wanted) + 1) if wanted else (piece.start, piece.stop)
         return _grouped(self._rows(file, start, stop))
 
     def part_records(self, file: Any, *, compression: str) -> Iterator[Records]:
@@ -104,12 +104,12 @@ class CsvAgain(RecordReader):
         )
 
     def count_rows(
-        self, shard: Shard, opened: Opener, *, compression: str | None, after: bool = False
+        self, piece: Slice, opened: Opener, *, compression: str | None, after: bool = False
     ) -> int:
         if not after or compression:
-            return super().count_rows(shard, opened, compression=compression, after=after)
+            return super().count_rows(piece, opened, compression=compression, after=after)
         with opened() as file:  # from where a record begins, which its end need not be
-            return sum(at >= shard.stop for at, _ in self._rows(file, shard.start, _END))
+            return sum(at >= piece.stop for at, _ in self._rows(file, piece.start, _END))
 
 
 class CsvPartAgain(TableReader):
@@ -125,14 +125,14 @@ class CsvPartAgain(TableReader):
         return self._again.count_part(file, compression=compression)
 
     def count_rows(
-        self, shard: Shard, opened: Opener, *, compression: str | None, after: bool = False
+        self, piece: Slice, opened: Opener, *, compression: str | None, after: bool = False
     ) -> int:
-        return self._again.count_rows(shard, opened, compression=compression, after=after)
+        return self._again.count_rows(piece, opened, compression=compression, after=after)
 
     def tables(
         self,
         file: Any,
-        shard: Shard | None,
+        piece: Slice | None,
         *,
         wanted: Collection[int] | None,
         columns: Sequence[str] | None,

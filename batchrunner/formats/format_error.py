@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import BatchRunnerError, InvalidSpecError, describe
-from batchrunner.formats.contract import Format, RecordReader, Slice, TableReader
+from batchrunner.formats.contract import Cut, Format, RecordReader, TableReader
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.user_code import contained, place_in_code, traceback_of
 
@@ -71,8 +71,8 @@ def fault_of_cut(slices: Any) -> str:
     Bytes after the last slice are not checked: until they are read, they may be blank lines. `verify`
     counts the rows in them.
     """
-    if not isinstance(slices, list) or not all(isinstance(piece, Slice) for piece in slices):
-        return f"it returned {slices!r:.80}; it must return a list of Slice"
+    if not isinstance(slices, list) or not all(isinstance(piece, Cut) for piece in slices):
+        return f"it returned {slices!r:.80}; it must return a list of Cut"
     for before, piece in pairwise([None, *slices]):
         end = before.stop if before else 0
         # Slices that count other things, such as rows after row groups, cannot be compared.

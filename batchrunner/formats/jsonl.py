@@ -11,7 +11,7 @@ from batchrunner.formats.json_rows import write_block, write_line
 from batchrunner.formats.jsonl_reader import JsonlChunk, read_jsonl
 from batchrunner.formats.line_format import LineFormat
 from batchrunner.formats.partitions import Partition
-from batchrunner.shard import Shard
+from batchrunner.shard import Slice
 
 
 class JsonLines(LineFormat):
@@ -22,14 +22,14 @@ class JsonLines(LineFormat):
     def read(
         self,
         file: BinaryIO,
-        shard: Shard,
+        piece: Slice,
         *,
         compression: str | None,
         columns: tuple[str, ...] | None,
         partition: Partition,
     ) -> Iterator[JsonlChunk]:
         return read_jsonl(
-            file, shard, compression=compression, columns=columns, partition=partition
+            file, piece, compression=compression, columns=columns, partition=partition
         )
 
     def encode(self, rows: Sequence[Row]) -> bytes:

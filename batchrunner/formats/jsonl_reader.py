@@ -21,7 +21,7 @@ from batchrunner.formats.lines import (
 )
 from batchrunner.formats.partitions import Partition, add_to_rows, wanted
 from batchrunner.formats.records import ParsedRows, project
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 _FEW = 64
 
@@ -83,17 +83,17 @@ class JsonlChunk(ParsedRows):
 
 def read_jsonl(
     file: BinaryIO,
-    shard: Shard,
+    piece: Slice,
     *,
     compression: str | None,
     columns: tuple[str, ...] | None,
     partition: Partition = (),
 ) -> Iterator[JsonlChunk]:
-    """Yield the rows of *shard*, about a megabyte of lines at a time, in file order.
+    """Yield the rows of *piece*, about a megabyte of lines at a time, in file order.
 
     Args:
         file: The whole file.
-        shard: The slice of the file to read.
+        piece: The slice of the file to read.
         compression: One of `OUTER`, or None.
         columns: The keys to keep, or None for all.
         partition: Columns that the folders of the file name; added to each row.
@@ -101,13 +101,13 @@ def read_jsonl(
     Raises:
         ShardFailedError: The compressed file is damaged or cut short.
     """
-    if shard.slicing is Slicing.BYTES:
-        file.seek(max(shard.start - 1, 0))
-        blocks = read_lines(file, start=shard.start, stop=shard.stop)
+    if piece.slicing is Slicing.BYTES:
+        file.seek(max(piece.start - 1, 0))
+        blocks = read_lines(file, start=piece.start, stop=piece.stop)
     else:
         blocks = read_lines(open_compressed(file, compression))
-    if shard.slicing is Slicing.HEAD:
-        blocks = first_rows(blocks, rows=shard.stop)
+    if piece.slicing is Slicing.HEAD:
+        blocks = first_rows(blocks, rows=piece.stop)
     partition = wanted(partition, columns)
     try:
         for block in blocks:
@@ -117,7 +117,7 @@ def read_jsonl(
         if isinstance(error, StorageError):
             raise
         raise ShardFailedError(
-            f"{shard.uri} cannot be uncompressed: {error}; replace it with a whole file, or leave it "
+            f"{piece.uri} cannot be uncompressed: {error}; replace it with a whole file, or leave it "
             "out of source.uri"
         ) from error
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from batchrunner.formats.chunk import Row
 from batchrunner.formats.contract import Opener, RecordReader, Records
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 BLOCK_BYTES = 1 << 20
 BOM = b"\xef\xbb\xbf"
@@ -34,24 +34,24 @@ class LineReader(RecordReader):
         return rows + (last != b"\n")
 
     def count_rows(
-        self, shard: Shard, opened: Opener, *, compression: str | None, after: bool = False
+        self, piece: Slice, opened: Opener, *, compression: str | None, after: bool = False
     ) -> int:
-        if after and shard.slicing is not Slicing.BYTES:
+        if after and piece.slicing is not Slicing.BYTES:
             return 0
         with opened() as file:
-            if shard.slicing is Slicing.BYTES:
-                span = (shard.stop, shard.size) if after else (shard.start, shard.stop)
+            if piece.slicing is Slicing.BYTES:
+                span = (piece.stop, piece.size) if after else (piece.start, piece.stop)
                 return count_in_range(file, *span)
-            most = shard.stop if shard.slicing is Slicing.HEAD else None
+            most = piece.stop if piece.slicing is Slicing.HEAD else None
             return count_lines(uncompressed(file, compression), most=most)
 
     def records(
-        self, file: Any, shard: Shard, *, wanted: Collection[int] | None, compression: str | None
+        self, file: Any, piece: Slice, *, wanted: Collection[int] | None, compression: str | None
     ) -> Iterator[Records]:
-        if shard.slicing is Slicing.BYTES or (wanted and not compression):
-            return _between(file, *_byte_span(shard, wanted))
+        if piece.slicing is Slicing.BYTES or (wanted and not compression):
+            return _between(file, *_byte_span(piece, wanted))
         lines = numbered_lines(uncompressed(file, compression), at=0)
-        return _first(lines, shard.stop) if shard.slicing is Slicing.HEAD else lines
+        return _first(lines, piece.stop) if piece.slicing is Slicing.HEAD else lines
 
     def part_records(self, file: Any, *, compression: str) -> Iterator[Records]:
         return numbered_lines(uncompressed(file, compression), at=0)
@@ -97,9 +97,9 @@ def row_of(line: bytes) -> dict[str, Any]:
     return row
 
 
-def _byte_span(shard: Shard, wanted: Collection[int] | None) -> tuple[int, int]:
+def _byte_span(piece: Slice, wanted: Collection[int] | None) -> tuple[int, int]:
     if not wanted:
-        return shard.start, shard.stop
+        return piece.start, piece.stop
     first = min(wanted)
     return (first if first > len(BOM) else 0), max(wanted) + 1
 

@@ -11,18 +11,18 @@ from typing import BinaryIO
 from batchrunner.errors import StorageError
 from batchrunner.formats.chunk import Chunk
 from batchrunner.formats.contract import (
+    Cut,
     Opener,
     PartWriter,
     Restart,
     Settle,
     Sharding,
-    Slice,
     TableFormat,
     TableReader,
 )
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import Partition
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 
 class Parquet(TableFormat):
@@ -41,9 +41,9 @@ class Parquet(TableFormat):
         sharding: Sharding,
         limit: int | None,
         opened: Opener,
-    ) -> list[Slice]:
-        """Cut by the footer, which is not read if the whole file becomes one shard anyway."""
-        whole = Slice(Slicing.FILE, 0, size, None, size)
+    ) -> list[Cut]:
+        """Cut by the footer, which is not read if the whole file becomes one slice anyway."""
+        whole = Cut(Slicing.FILE, 0, size, None, size)
         fits = sharding.unit == "bytes" and size <= sharding.count * 1.5
         if limit is None and (fits or sharding.unit == "files"):
             return [whole]
@@ -59,7 +59,7 @@ class Parquet(TableFormat):
     def read(
         self,
         file: BinaryIO,
-        shard: Shard,
+        piece: Slice,
         *,
         compression: str | None,
         columns: tuple[str, ...] | None,
@@ -67,22 +67,22 @@ class Parquet(TableFormat):
     ) -> Iterator[Chunk]:
         from batchrunner.formats.parquet_reader import read_parquet
 
-        return read_parquet(file, shard, columns=columns, partition=partition)
+        return read_parquet(file, piece, columns=columns, partition=partition)
 
-    def span(self, shard: Shard, positions: Collection[int], *, compression: str | None) -> Shard:
-        return replace(shard, slicing=Slicing.ROWS, start=min(positions), stop=max(positions) + 1)
+    def span(self, piece: Slice, positions: Collection[int], *, compression: str | None) -> Slice:
+        return replace(piece, slicing=Slicing.ROWS, start=min(positions), stop=max(positions) + 1)
 
-    def source_hash(self, shard: Shard, *, columns: Sequence[str] | None) -> SourceHash:
+    def source_hash(self, piece: Slice, *, columns: Sequence[str] | None) -> SourceHash:
         from batchrunner.formats.parquet_hash import ParquetHash
 
-        return ParquetHash(shard, columns=columns)
+        return ParquetHash(piece, columns=columns)
 
     def has_same_bytes(
-        self, file: BinaryIO, shard: Shard, *, columns: Sequence[str] | None, hashed: str
+        self, file: BinaryIO, piece: Slice, *, columns: Sequence[str] | None, hashed: str
     ) -> bool:
         from batchrunner.formats.parquet_hash import has_same_chunks
 
-        return has_same_chunks(file, shard, columns=columns, hashed=hashed)
+        return has_same_chunks(file, piece, columns=columns, hashed=hashed)
 
     def writer(
         self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart
@@ -121,31 +121,31 @@ def _row_groups(opened: Opener) -> list[tuple[int, int]] | None:
     ]
 
 
-def _row_runs(total: int, size: int, *, every: int) -> list[Slice]:
+def _row_runs(total: int, size: int, *, every: int) -> list[Cut]:
     cuts = [*range(0, total, every), total]
     weight = size // max(len(cuts) - 1, 1)
-    return [Slice(Slicing.ROWS, a, b, b - a, weight) for a, b in pairwise(cuts) if b > a]
+    return [Cut(Slicing.ROWS, a, b, b - a, weight) for a, b in pairwise(cuts) if b > a]
 
 
-def _group_runs(groups: Sequence[tuple[int, int]], *, sharding: Sharding) -> list[Slice]:
-    slices: list[Slice] = []
+def _group_runs(groups: Sequence[tuple[int, int]], *, sharding: Sharding) -> list[Cut]:
+    slices: list[Cut] = []
     start = rows = weight = 0
     for stop, (group_rows, group_bytes) in enumerate(groups, start=1):
         rows, weight = rows + group_rows, weight + group_bytes
         measure = {"bytes": weight, "row_groups": stop - start}.get(sharding.unit, 0)
         if stop == len(groups) or measure >= sharding.count:
-            slices.append(Slice(Slicing.ROW_GROUPS, start, stop, rows, weight))
+            slices.append(Cut(Slicing.ROW_GROUPS, start, stop, rows, weight))
             start, rows, weight = stop, 0, 0
     return slices
 
 
-def _first_rows(slices: Sequence[Slice], *, limit: int) -> list[Slice]:
-    first_slices: list[Slice] = []
+def _first_rows(slices: Sequence[Cut], *, limit: int) -> list[Cut]:
+    first_slices: list[Cut] = []
     first = 0
     for piece in slices:
         rows = piece.rows or 0
         if first + rows >= limit:
-            last = Slice(Slicing.ROWS, first, limit, limit - first, piece.weight)
+            last = Cut(Slicing.ROWS, first, limit, limit - first, piece.weight)
             return [*first_slices, last]
         first_slices.append(piece)
         first += rows

@@ -23,7 +23,7 @@ from batchrunner.formats.columns import table_to_rows
 from batchrunner.formats.int96 import UNIT, InStep, inexact_rows, int96_columns
 from batchrunner.formats.partitions import Partition, add_to_table, contradicting_rows, wanted
 from batchrunner.formats.unsound import shown, unsound_rows, with_own_words, without_rows
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 READ_ROWS = 16_384
 """How many rows are decoded at a time, which bounds memory inside a row group."""
@@ -85,16 +85,16 @@ def _position(table: pa.Table, index: int, number: int) -> Position:
 
 def read_parquet(
     file: BinaryIO,
-    shard: Shard,
+    piece: Slice,
     *,
     columns: tuple[str, ...] | None,
     partition: Partition = (),
 ) -> Iterator[TableChunk]:
-    """Yield the rows of *shard*, in file order, decoding a few thousand at a time.
+    """Yield the rows of *piece*, in file order, decoding a few thousand at a time.
 
     Args:
         file: The whole file.
-        shard: The slice of the file to read.
+        piece: The slice of the file to read.
         columns: The columns to read, or None for all.
         partition: Columns that the folders of the file name; added to each row.
 
@@ -105,7 +105,7 @@ def read_parquet(
     try:
         partition = wanted(partition, columns)
         source = ParquetSource(file, columns, partition)
-        groups, first, skip, take = _extent(source.metadata, shard)
+        groups, first, skip, take = _extent(source.metadata, piece)
         for table, faults in _cut(source.read(groups, READ_ROWS), skip=skip, take=take):
             yield _chunk(table, faults, first, partition)
             first += table.num_rows
@@ -113,7 +113,7 @@ def read_parquet(
         if isinstance(error, StorageError):
             raise
         raise ShardFailedError(
-            f"{shard.uri} cannot be read as Parquet: {error}; replace it with a whole file, or leave "
+            f"{piece.uri} cannot be read as Parquet: {error}; replace it with a whole file, or leave "
             "it out of source.uri"
         ) from error
 
@@ -127,23 +127,23 @@ def _chunk(table: pa.Table, faults: Faults, first: int, partition: Partition) ->
     return TableChunk(add_to_table(with_own_words(table), partition), numbers, tuple(bad))
 
 
-def _extent(metadata: pq.FileMetaData, shard: Shard) -> tuple[list[int], int, int, int]:
+def _extent(metadata: pq.FileMetaData, piece: Slice) -> tuple[list[int], int, int, int]:
     """Return the row groups to read, the number of the first row, and how many to skip and take."""
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    if shard.slicing is Slicing.FILE:
+    if piece.slicing is Slicing.FILE:
         return list(range(len(sizes))), 0, 0, sum(sizes)
-    if shard.slicing is Slicing.ROW_GROUPS:
-        groups = range(shard.start, shard.stop)
-        first = sum(sizes[: shard.start])
-        return list(groups), first, 0, sum(sizes[shard.start : shard.stop])
+    if piece.slicing is Slicing.ROW_GROUPS:
+        groups = range(piece.start, piece.stop)
+        first = sum(sizes[: piece.start])
+        return list(groups), first, 0, sum(sizes[piece.start : piece.stop])
     ends = [sum(sizes[: group + 1]) for group in range(len(sizes))]
     groups_in = [
         group
         for group, end in enumerate(ends)
-        if end > shard.start and end - sizes[group] < shard.stop
+        if end > piece.start and end - sizes[group] < piece.stop
     ]
     before = ends[groups_in[0]] - sizes[groups_in[0]] if groups_in else 0
-    return groups_in, shard.start, shard.start - before, shard.stop - shard.start
+    return groups_in, piece.start, piece.start - before, piece.stop - piece.start
 
 
 def _cut(

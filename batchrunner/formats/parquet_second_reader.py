@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrunner.formats.contract import Opener, TableReader
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 _ROWS_AT_ONCE = 16_384
 
@@ -28,27 +28,27 @@ class RowGroupReader(TableReader):
         return sum(batch.num_rows for batch in batches)
 
     def count_rows(
-        self, shard: Shard, opened: Opener, *, compression: str | None, after: bool = False
+        self, piece: Slice, opened: Opener, *, compression: str | None, after: bool = False
     ) -> int:
         with self._lock:
-            if shard.uri not in self._groups:
+            if piece.uri not in self._groups:
                 with opened() as file:
                     footer = pq.ParquetFile(file).metadata
                 rows = (footer.row_group(i).num_rows for i in range(footer.num_row_groups))
-                self._groups[shard.uri] = tuple(rows)
-        return _in_groups(self._groups[shard.uri], shard, after=after)
+                self._groups[piece.uri] = tuple(rows)
+        return _in_groups(self._groups[piece.uri], piece, after=after)
 
     def tables(
         self,
         file: Any,
-        shard: Shard | None,
+        piece: Slice | None,
         *,
         wanted: Collection[int] | None,
         columns: Sequence[str] | None,
     ) -> Iterator[tuple[int, pa.Table]]:
-        if shard is None:
+        if piece is None:
             return _tables_in(file, columns, span=lambda ends: (0, ends[-1]))
-        return _tables_in(file, columns, span=lambda ends: _row_span(shard, wanted, ends))
+        return _tables_in(file, columns, span=lambda ends: _row_span(piece, wanted, ends))
 
 
 def _tables_in(
@@ -85,23 +85,23 @@ def _group_ends(footer: Any) -> list[int]:
     return list(accumulate(sizes, initial=0))
 
 
-def _row_span(shard: Shard, wanted: Collection[int] | None, ends: Sequence[int]) -> tuple[int, int]:
+def _row_span(piece: Slice, wanted: Collection[int] | None, ends: Sequence[int]) -> tuple[int, int]:
     if wanted:
         return min(wanted), max(wanted) + 1
-    if shard.slicing is Slicing.FILE:
+    if piece.slicing is Slicing.FILE:
         return 0, ends[-1]
-    if shard.slicing is Slicing.ROW_GROUPS:
-        return ends[min(shard.start, len(ends) - 1)], ends[min(shard.stop, len(ends) - 1)]
-    return shard.start, min(shard.stop, ends[-1])
+    if piece.slicing is Slicing.ROW_GROUPS:
+        return ends[min(piece.start, len(ends) - 1)], ends[min(piece.stop, len(ends) - 1)]
+    return piece.start, min(piece.stop, ends[-1])
 
 
-def _in_groups(groups: tuple[int, ...], shard: Shard, *, after: bool) -> int:
-    """Return the row count of *shard*, or *after* it; *groups* are its file's row counts."""
+def _in_groups(groups: tuple[int, ...], piece: Slice, *, after: bool) -> int:
+    """Return the row count of *piece*, or *after* it; *groups* are its file's row counts."""
     ends = [0, *accumulate(groups)]
-    if shard.slicing is Slicing.FILE:
+    if piece.slicing is Slicing.FILE:
         first, end = 0, ends[-1]
-    elif shard.slicing is Slicing.ROW_GROUPS:
-        first, end = (ends[min(at, len(groups))] for at in (shard.start, shard.stop))
+    elif piece.slicing is Slicing.ROW_GROUPS:
+        first, end = (ends[min(at, len(groups))] for at in (piece.start, piece.stop))
     else:
-        first, end = (min(at, ends[-1]) for at in (shard.start, shard.stop))
+        first, end = (min(at, ends[-1]) for at in (piece.start, piece.stop))
     return ends[-1] - end if after else end - first

@@ -13,7 +13,7 @@ from batchrunner.formats.line_format import LineFormat
 from batchrunner.formats.lines import MARK
 from batchrunner.formats.partitions import Partition
 from batchrunner.formats.text_reader import TextChunk, read_text
-from batchrunner.shard import Shard
+from batchrunner.shard import Slice
 
 _SHOWN = 5
 
@@ -32,13 +32,13 @@ class Text(LineFormat):
     def read(
         self,
         file: BinaryIO,
-        shard: Shard,
+        piece: Slice,
         *,
         compression: str | None,
         columns: tuple[str, ...] | None,
         partition: Partition,
     ) -> Iterator[TextChunk]:
-        return read_text(file, shard, compression=compression, columns=columns, partition=partition)
+        return read_text(file, piece, compression=compression, columns=columns, partition=partition)
 
     def encode(self, rows: Sequence[Row]) -> bytes:
         return "".join([f"{_text_of(row)}\n" for row in rows]).encode()

@@ -19,7 +19,7 @@ from batchrunner.formats.lines import (
     read_lines,
 )
 from batchrunner.formats.partitions import Partition, add_to_rows, add_to_table, wanted
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,26 +88,26 @@ class TextChunk:
 
 def read_text(
     file: BinaryIO,
-    shard: Shard,
+    piece: Slice,
     *,
     compression: str | None,
     columns: Columns,
     partition: Partition,
 ) -> Iterator[TextChunk]:
-    """Yield the rows of *shard*, about a megabyte of lines at a time, in file order.
+    """Yield the rows of *piece*, about a megabyte of lines at a time, in file order.
 
     Raises:
         ShardFailedError: The compressed file is damaged or cut short, or *columns* names a column that
             is neither `text` nor one of *partition*.
     """
-    _check_columns(columns, partition, shard.uri)
-    if shard.slicing is Slicing.BYTES:
-        file.seek(max(shard.start - 1, 0))
-        blocks = read_lines(file, start=shard.start, stop=shard.stop)
+    _check_columns(columns, partition, piece.uri)
+    if piece.slicing is Slicing.BYTES:
+        file.seek(max(piece.start - 1, 0))
+        blocks = read_lines(file, start=piece.start, stop=piece.stop)
     else:
         blocks = read_lines(open_compressed(file, compression))
-    if shard.slicing is Slicing.HEAD:
-        blocks = first_rows(blocks, rows=shard.stop, blanks=True)
+    if piece.slicing is Slicing.HEAD:
+        blocks = first_rows(blocks, rows=piece.stop, blanks=True)
     try:
         for block in blocks:
             yield _chunk(block, columns, wanted(partition, columns))
@@ -115,7 +115,7 @@ def read_text(
         if isinstance(error, StorageError):
             raise
         raise ShardFailedError(
-            f"{shard.uri} cannot be uncompressed: {error}; replace it with a whole file, or leave it "
+            f"{piece.uri} cannot be uncompressed: {error}; replace it with a whole file, or leave it "
             "out of source.uri"
         ) from error
 

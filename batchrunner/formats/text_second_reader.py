@@ -9,7 +9,7 @@ from typing import Any
 from batchrunner.formats.chunk import Row
 from batchrunner.formats.contract import RecordReader, Records
 from batchrunner.formats.jsonl_second_reader import BOM, line_start, uncompressed
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 _HELD_BYTES = 32 << 20
 _SOME = 1000
@@ -22,12 +22,12 @@ class TextAgain(RecordReader):
     reads_in_order = True
 
     def records(
-        self, file: Any, shard: Shard, *, wanted: Collection[int] | None, compression: str | None
+        self, file: Any, piece: Slice, *, wanted: Collection[int] | None, compression: str | None
     ) -> Iterator[Records]:
         if compression:
-            most = shard.stop if shard.slicing is Slicing.HEAD else _END
+            most = piece.stop if piece.slicing is Slicing.HEAD else _END
             return _first(_lines(uncompressed(file, compression), 0, _END), most)
-        start, stop = shard.start, shard.stop
+        start, stop = piece.start, piece.stop
         if wanted:  # the first row may stand behind a mark, where no line starts
             start, stop = min(wanted) * (min(wanted) > len(BOM)), max(wanted) + 1
         at = line_start(file, start)

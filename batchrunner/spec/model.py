@@ -67,10 +67,19 @@ class CapabilitySpec(Section):
         description="The same row always gives the same rows, whatever stands in its batch: "
         "`verify --replay` may hold the output against another run of it.",
     )
+    one_to_one: Annotated[bool, NEUTRAL] = Field(
+        default=False,
+        description="Each row gives exactly one row, and they come in the same order. A batch may then "
+        "hold rows of several shards, so that small shards fill it, too. A batch for which another "
+        "number of rows comes back has failed. In mode `row` batches are full without it.",
+    )
 
 
 class ShardSpec(Section):
-    """How the source is cut into shards, by exactly one measure."""
+    """How the source is cut into shards, by exactly one measure.
+
+    Files that are smaller share a shard, up to that measure, in the order of the source.
+    """
 
     rows: Count | None = Field(default=None, description="Rows of a shard.")
     bytes: Annotated[Size, Field(ge=4096)] | None = Field(
@@ -79,7 +88,10 @@ class ShardSpec(Section):
     row_groups: Count | None = Field(
         default=None, description="Row groups of a shard; Parquet only."
     )
-    files: Literal[1] | None = Field(default=None, description="One shard per file: 1.")
+    files: Count | None = Field(
+        default=None,
+        description="Whole files of a shard, at most; 1 is a shard, and a part, a file.",
+    )
 
     @model_validator(mode="after")
     def _one_measure(self) -> Self:

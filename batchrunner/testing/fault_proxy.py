@@ -92,6 +92,7 @@ class FaultProxy:
     Attributes:
         server: The server as clients reach it, through the proxy.
         requests: "METHOD /path?query" of each request since the last `inject`, failed or not.
+        at_once: Most requests that were not answered yet at one time since then.
         fired: How many requests have failed since then.
         struck: The last request that failed, as in `requests`.
     """
@@ -107,12 +108,14 @@ class FaultProxy:
         self.server = upstream
         self.requests: list[str] = []
         self.fired, self.struck = 0, ""
+        self._unanswered = self.at_once = 0
 
     def inject(self, *faults: Fault) -> None:
         """Inject *faults* from now on, in place of earlier ones, and count requests from 0."""
         self._seen = [0] * len(faults)
         self._faults = list(faults)
         self.requests, self.fired, self.struck = [], 0, ""
+        self.at_once = 0
 
     def start(self) -> None:
         """Start the thread, and listen on a free port of loopback."""
@@ -143,12 +146,22 @@ class FaultProxy:
         self._connections.add(task)
         try:
             while (request := await _read_request(reader, writer)) is not None:
-                await self._serve(request, writer)
+                with self._counted():
+                    await self._serve(request, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self._connections.discard(task)
             writer.transport.abort()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._unanswered += 1
+        self.at_once = max(self.at_once, self._unanswered)
+        try:
+            yield
+        finally:
+            self._unanswered -= 1
 
     async def _serve(self, request: _ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         self.requests.append(f"{request.method} {request.target}")

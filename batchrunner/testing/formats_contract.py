@@ -24,9 +24,9 @@ import pytest
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats import registry
 from batchrunner.formats.chunk import Chunk, Row
-from batchrunner.formats.contract import Format, RecordReader, RowFormat, Sharding, Slice
+from batchrunner.formats.contract import Cut, Format, RecordReader, RowFormat, Sharding
 from batchrunner.formats.format_error import fault_of_cut
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 VALUES: tuple[Any, ...] = (
     None,
@@ -135,54 +135,54 @@ class FormatContract:
         *,
         sharding: Sharding = SHARDINGS[0],
         limit: int | None = None,
-    ) -> list[Shard]:
-        """Return the shards of the file with the bytes *data*."""
-        slices = self.format.cut(
+    ) -> list[Slice]:
+        """Return the slices of the file with the bytes *data*."""
+        cuts = self.format.cut(
             len(data),
             compression=outer,
             sharding=sharding,
             limit=limit,
             opened=lambda: io.BytesIO(data),
         )
-        assert not fault_of_cut(slices)
-        return [_shard(number, piece, size=len(data)) for number, piece in enumerate(slices)]
+        assert not fault_of_cut(cuts)
+        return [_slice(cut, size=len(data)) for cut in cuts]
 
     def chunks(
         self,
         file: bytes | BinaryIO,
-        shard: Shard,
+        piece: Slice,
         outer: str | None,
         *,
         columns: tuple[str, ...] | None = None,
         partition: tuple[tuple[str, str | None], ...] = (),
     ) -> Iterator[Chunk]:
-        """Return the chunks that the format reads from a shard."""
+        """Return the chunks that the format reads from a slice."""
         return self.format.read(
             io.BytesIO(file) if isinstance(file, bytes) else file,
-            shard,
+            piece,
             compression=outer,
             columns=columns,
             partition=partition,
         )
 
-    def read(self, data: bytes, shard: Shard, outer: str | None = None, **how: Any) -> list[Row]:
-        """Return the rows that the format reads from a shard, None for a bad one."""
-        return [row for _, row in self.placed(data, shard, outer, **how)]
+    def read(self, data: bytes, piece: Slice, outer: str | None = None, **how: Any) -> list[Row]:
+        """Return the rows that the format reads from a slice, None for a bad one."""
+        return [row for _, row in self.placed(data, piece, outer, **how)]
 
     def placed(
-        self, data: bytes, shard: Shard, outer: str | None = None, **how: Any
+        self, data: bytes, piece: Slice, outer: str | None = None, **how: Any
     ) -> list[tuple[int, Any]]:
-        """Return position and value of each row of a shard, in file order; None for a bad row."""
+        """Return position and value of each row of a slice, in file order; None for a bad row."""
         found: list[tuple[int, Any]] = []
-        for chunk in self.chunks(data, shard, outer, **how):
+        for chunk in self.chunks(data, piece, outer, **how):
             found += zip(chunk.positions(), chunk.rows(0, len(chunk)), strict=True)
             found += [(row.position.at, None) for row in chunk.bad]
         return sorted(found, key=lambda item: item[0])
 
-    def whole(self, data: bytes) -> Shard:
-        """Return the single shard of an uncut file."""
-        (shard,) = self.cut(data, None)
-        return shard
+    def whole(self, data: bytes) -> Slice:
+        """Return the single slice of an uncut file."""
+        (piece,) = self.cut(data, None)
+        return piece
 
     # What a source must do
 
@@ -191,10 +191,10 @@ class FormatContract:
         """No row is lost or doubled, however the file is cut."""
         rows = self.some_rows(30)
         data = self.file_of(rows, compression=outer or "none")
-        shards = self.cut(data, outer, sharding=sharding)
+        slices = self.cut(data, outer, sharding=sharding)
 
-        assert [row for one in shards for row in self.read(data, one, outer)] == rows
-        assert all(one.rows in (None, len(self.read(data, one, outer))) for one in shards)
+        assert [row for one in slices for row in self.read(data, one, outer)] == rows
+        assert all(one.rows in (None, len(self.read(data, one, outer))) for one in slices)
 
     @pytest.mark.parametrize("sharding", SHARDINGS, ids=str)
     @pytest.mark.parametrize("limit", [1, 7, 30, 99])
@@ -204,30 +204,30 @@ class FormatContract:
         """Each slice has its row count, from which the driver computes the next file's limit."""
         rows = self.some_rows(30)
         data = self.file_of(rows, compression=outer or "none")
-        shards = self.cut(data, outer, sharding=sharding, limit=limit)
-        found = [self.read(data, one, outer) for one in shards]
+        slices = self.cut(data, outer, sharding=sharding, limit=limit)
+        found = [self.read(data, one, outer) for one in slices]
 
         assert [row for some in found for row in some] == rows[:limit]
-        assert [one.rows for one in shards] == [len(some) for some in found]
+        assert [one.rows for one in slices] == [len(some) for some in found]
 
     def test_rows_read_by_position_are_the_rows_read_in_sequence(self, outer: str | None) -> None:
         """`retry --rows` finds a row again in another process and another year."""
         data = self.file_of(self.some_rows(30), compression=outer or "none")
-        (shard,) = self.cut(data, outer)
-        placed = self.placed(data, shard, outer)
+        (piece,) = self.cut(data, outer)
+        placed = self.placed(data, piece, outer)
 
         assert len(dict(placed)) == 30
         for picked in (placed[:1], placed[-1:], placed[4:5], placed[3:20:4], placed):
-            span = self.format.span(shard, [at for at, _ in picked], compression=outer)
+            span = self.format.span(piece, [at for at, _ in picked], compression=outer)
             again = dict(self.placed(data, span, outer))
             assert [(at, again[at]) for at, _ in picked] == picked
 
     def test_the_slices_of_a_file_give_the_positions_of_the_file(self) -> None:
         """Positions count from the start of the file, not of the slice."""
         data = self.file_of(self.some_rows(30))
-        shards = self.cut(data, None, sharding=Sharding("rows", 7))
+        slices = self.cut(data, None, sharding=Sharding("rows", 7))
 
-        assert [item for one in shards for item in self.placed(data, one)] == self.placed(
+        assert [item for one in slices for item in self.placed(data, one)] == self.placed(
             data, self.whole(data)
         )
 
@@ -261,13 +261,13 @@ class FormatContract:
     def test_the_folders_of_a_file_add_columns(self) -> None:
         """A row whose own value differs from that of its folder is a bad row."""
         data = self.file_of(self.some_rows(3))
-        shard = self.whole(data)
+        piece = self.whole(data)
 
-        assert [row["day"] for row in self.read(data, shard, partition=(("day", "1"),))] == [
+        assert [row["day"] for row in self.read(data, piece, partition=(("day", "1"),))] == [
             "1"
         ] * 3
         own = (("text", self.some_rows(3)[1]["text"]),)
-        assert [row for _, row in self.placed(data, shard, partition=own)] == [
+        assert [row for _, row in self.placed(data, piece, partition=own)] == [
             None,
             self.some_rows(3)[1],
             None,
@@ -279,12 +279,12 @@ class FormatContract:
             pytest.skip("no such record can be made")
         rows = self.some_rows(9)
         data = self.with_pieces(rows[:4], self.bad_record, rows[4:], outer=outer)
-        (shard,) = self.cut(data, outer)
+        (piece,) = self.cut(data, outer)
 
-        assert [row for _, row in self.placed(data, shard, outer)] == [*rows[:4], None, *rows[4:]]
-        (bad,) = [bad for chunk in self.chunks(data, shard, outer) for bad in chunk.bad]
+        assert [row for _, row in self.placed(data, piece, outer)] == [*rows[:4], None, *rows[4:]]
+        (bad,) = [bad for chunk in self.chunks(data, piece, outer) for bad in chunk.bad]
         assert bad.reason
-        assert self.count(data, shard, outer) == 10
+        assert self.count(data, piece, outer) == 10
 
     def test_blanks_between_rows_are_no_rows(self, outer: str | None) -> None:
         """Neither the reader nor the second reader counts them."""
@@ -294,10 +294,10 @@ class FormatContract:
         data = self.with_pieces(
             self.blank, rows[:2], self.blank, self.blank, rows[2:], self.blank, outer=outer
         )
-        (shard,) = self.cut(data, outer)
+        (piece,) = self.cut(data, outer)
 
-        assert self.read(data, shard, outer) == rows
-        assert self.count(data, shard, outer) == 4
+        assert self.read(data, piece, outer) == rows
+        assert self.count(data, piece, outer) == 4
 
     def test_a_file_that_is_cut_short_loses_no_row_in_silence(self, outer: str | None) -> None:
         """The reader raises an error that names the file, or the row that is cut is a bad row."""
@@ -306,8 +306,8 @@ class FormatContract:
         data = data[: len(data) - 3]
         refusal, found = "", []
         try:
-            for shard in self.cut(data, outer, sharding=Sharding("rows", 7)):
-                found += [row for _, row in self.placed(data, shard, outer)]
+            for piece in self.cut(data, outer, sharding=Sharding("rows", 7)):
+                found += [row for _, row in self.placed(data, piece, outer)]
         except ShardFailedError as error:
             refusal = str(error)
 
@@ -330,42 +330,42 @@ class FormatContract:
     def test_the_hash_of_a_slice_holds_as_long_as_its_bytes_do(self, sharding: Sharding) -> None:
         """The hash accepts a copy of the file, and rejects one with a changed byte in a row."""
         data = self.file_of(self.some_rows(12))
-        for shard in self.cut(data, None, sharding=sharding):
-            hashed = self._hashed(data, shard)
-            assert self._has_same_bytes(data, shard, hashed)
-            assert not self._has_same_bytes(self._changed(data, shard), shard, hashed)
+        for piece in self.cut(data, None, sharding=sharding):
+            hashed = self._hashed(data, piece)
+            assert self._has_same_bytes(data, piece, hashed)
+            assert not self._has_same_bytes(self._changed(data, piece), piece, hashed)
 
     def test_the_hash_of_a_slice_covers_what_its_rows_need_of_the_bytes_before_it(self) -> None:
         """A changed header line, for example, changes the rows of all slices."""
         data = self.file_of(self.some_rows(12))
-        shard = self.cut(data, None, sharding=Sharding("rows", 5))[-1]
-        if shard.slicing is not Slicing.BYTES:
+        piece = self.cut(data, None, sharding=Sharding("rows", 5))[-1]
+        if piece.slicing is not Slicing.BYTES:
             pytest.skip("its slices do not count bytes")
-        hashed, rows = self._hashed(data, shard), self.placed(data, shard)
-        for at in range(shard.start):
+        hashed, rows = self._hashed(data, piece), self.placed(data, piece)
+        for at in range(piece.start):
             changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-            if self._reads_others(changed, shard, rows):
-                assert not self._has_same_bytes(changed, shard, hashed), f"byte {at} changed"
+            if self._reads_others(changed, piece, rows):
+                assert not self._has_same_bytes(changed, piece, hashed), f"byte {at} changed"
 
-    def _hashed(self, data: bytes, shard: Shard) -> str:
-        hashed, file = self.format.source_hash(shard, columns=None), io.BytesIO(data)
-        assert list(self.chunks(hashed.over(file), shard, None))
+    def _hashed(self, data: bytes, piece: Slice) -> str:
+        hashed, file = self.format.source_hash(piece, columns=None), io.BytesIO(data)
+        assert list(self.chunks(hashed.over(file), piece, None))
         hashed.finish(file)
         assert hashed.text, "no hash of what `read` read: override source_hash and has_same_bytes"
         return hashed.text
 
-    def _has_same_bytes(self, data: bytes, shard: Shard, hashed: str) -> bool:
-        return self.format.has_same_bytes(io.BytesIO(data), shard, columns=None, hashed=hashed)
+    def _has_same_bytes(self, data: bytes, piece: Slice, hashed: str) -> bool:
+        return self.format.has_same_bytes(io.BytesIO(data), piece, columns=None, hashed=hashed)
 
-    def _reads_others(self, data: bytes, shard: Shard, rows: list[tuple[int, Any]]) -> bool:
+    def _reads_others(self, data: bytes, piece: Slice, rows: list[tuple[int, Any]]) -> bool:
         try:
-            return self.placed(data, shard) != rows
+            return self.placed(data, piece) != rows
         except Exception:  # noqa: BLE001 - of a damaged file, a reader may refuse anything
             return True
 
-    def _changed(self, data: bytes, shard: Shard) -> bytes:
+    def _changed(self, data: bytes, piece: Slice) -> bytes:
         # A byte of the first row: without compression, the text of the row is found in the file.
-        at = data.find(b"row ", shard.start if shard.slicing is Slicing.BYTES else 0)
+        at = data.find(b"row ", piece.start if piece.slicing is Slicing.BYTES else 0)
         return data[:at] + b"R" + data[at + 1 :]
 
     # What a sink must do
@@ -393,7 +393,7 @@ class FormatContract:
 
         assert self.format.second_reader().count_part(io.BytesIO(data), compression="none") == 0
         if data:
-            assert [self.read(data, shard) for shard in self.cut(data, None)] in ([], [[]])
+            assert [self.read(data, piece) for piece in self.cut(data, None)] in ([], [[]])
 
     def test_what_the_format_cannot_hold_is_refused(self) -> None:
         """Only the row fails: the part is not lost, and no value is changed."""
@@ -409,44 +409,44 @@ class FormatContract:
         """They agree for each slice, and for the rest of the file after it."""
         data = self.file_of(self.some_rows(30), compression=outer or "none")
         done = 0
-        for shard in self.cut(data, outer, sharding=sharding):
-            rows = len(self.read(data, shard, outer))
+        for piece in self.cut(data, outer, sharding=sharding):
+            rows = len(self.read(data, piece, outer))
             done += rows
-            assert self.count(data, shard, outer) == rows
-            assert self.count(data, shard, outer, after=True) == 30 - done
+            assert self.count(data, piece, outer) == rows
+            assert self.count(data, piece, outer, after=True) == 30 - done
 
     def test_the_second_reader_gives_the_same_rows_at_the_same_positions(
         self, outer: str | None
     ) -> None:
         """This holds for a read in sequence and for a read by position."""
         data = self.file_of(self.some_rows(30), compression=outer or "none")
-        for shard in self.cut(data, outer, sharding=Sharding("rows", 7)):
-            placed = self.placed(data, shard, outer)
-            assert self.again(data, shard, outer) == placed
+        for piece in self.cut(data, outer, sharding=Sharding("rows", 7)):
+            placed = self.placed(data, piece, outer)
+            assert self.again(data, piece, outer) == placed
             wanted = frozenset(at for at, _ in placed[1:6:2])
-            again = dict(self.again(data, shard, outer, wanted=wanted))
+            again = dict(self.again(data, piece, outer, wanted=wanted))
             assert [again.get(at) for at, _ in placed[1:6:2]] == [row for _, row in placed[1:6:2]]
 
-    def count(self, data: bytes, shard: Shard, outer: str | None, *, after: bool = False) -> int:
-        """Return the number of rows that the second reader counts in a shard, or *after* it."""
+    def count(self, data: bytes, piece: Slice, outer: str | None, *, after: bool = False) -> int:
+        """Return the number of rows that the second reader counts in a slice, or *after* it."""
         return self.format.second_reader().count_rows(
-            shard, lambda: io.BytesIO(data), compression=outer, after=after
+            piece, lambda: io.BytesIO(data), compression=outer, after=after
         )
 
     def again(
         self,
         data: bytes,
-        shard: Shard,
+        piece: Slice,
         outer: str | None,
         *,
         wanted: frozenset[int] | None = None,
     ) -> list[tuple[int, Row]]:
-        """Return the position and value of each row that the second reader finds in a shard."""
+        """Return the position and value of each row that the second reader finds in a slice."""
         reader, file = self.format.second_reader(), io.BytesIO(data)
         if isinstance(reader, RecordReader):
-            records = reader.records(file, shard, wanted=wanted, compression=outer)
+            records = reader.records(file, piece, wanted=wanted, compression=outer)
             return [(at, reader.row_of(record)) for some in records for at, record in some]
-        tables = reader.tables(file, shard, wanted=wanted, columns=None)
+        tables = reader.tables(file, piece, wanted=wanted, columns=None)
         return [item for first, table in tables for item in enumerate(table.to_pylist(), first)]
 
     def second(self, data: bytes, compression: str) -> list[Row]:
@@ -460,8 +460,8 @@ class FormatContract:
 
     def _part(self, data: bytes, compression: str) -> list[Row]:
         outer = compression if compression in self.format.outer else None
-        (shard,) = self.cut(data, outer)
-        return self.read(data, shard, outer)
+        (piece,) = self.cut(data, outer)
+        return self.read(data, piece, outer)
 
     # What the registry relies on
 
@@ -476,17 +476,9 @@ class FormatContract:
         assert self.format.default_compression in self.format.compressions
 
 
-def _shard(number: int, piece: Slice, *, size: int) -> Shard:
-    return Shard(
-        number,
-        "in.file",
-        piece.slicing,
-        piece.start,
-        piece.stop,
-        size=size,
-        identity="1",
-        rows=piece.rows,
-        weight=piece.weight,
+def _slice(cut: Cut, *, size: int) -> Slice:
+    return Slice(
+        "in.file", cut.slicing, cut.start, cut.stop, size, "1", rows=cut.rows, weight=cut.weight
     )
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from batchrunner.checkpoint import RunLocation
 from batchrunner.errors import InvalidSpecError
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import RECOMPUTED, Finding
 from batchrunner.verify.key_check import KeyCheck
 from batchrunner.verify.key_table import need_duckdb
 from batchrunner.verify.replaying import Replay, chosen
+from batchrunner.verify.source_changes import is_changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class RowChecks:
         Raises the errors of `verify`.
         """
         if self._checks.asks_for_rows:
-            self.left_out |= {s.id for s in shards if s.uri in self._evidence.changed}
+            self.left_out |= {s.id for s in shards if is_changed(s, self._evidence.changed)}
             shards = [shard for shard in shards if shard.id not in self.left_out]
         if self._checks.keys:
             done = count(1)
@@ -134,5 +135,5 @@ def sound_shards(evidence: Evidence, findings: Iterable[Finding]) -> list[Shard]
     return [
         shard
         for shard in evidence.plan.active
-        if shard.id in sound and (shard.slicing is not Slicing.DEAD_LETTERS or shard.start in sound)
+        if shard.id in sound and (shard.retries is None or shard.retries in sound)
     ]

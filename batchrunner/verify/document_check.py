@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.checkpoint import Generation, RunLocation, RunRecord, Sentinel
+from batchrunner.checkpoint import Generation, RunLocation, RunRecord
 from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes
 from batchrunner.checkpoint.documents import Quarantine
 from batchrunner.checkpoint.incarnations import record_key
@@ -19,7 +19,7 @@ from batchrunner.driver.sink_state import parts_in, shard_of
 from batchrunner.driver.source_files import SourceFile, list_source, opener_of
 from batchrunner.errors import DamagedOutputError, InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.shard import Shard
+from batchrunner.shard import Slice
 from batchrunner.storage import Entry, Storage
 from batchrunner.storage.contract import MAX_DOCUMENT_BYTES
 from batchrunner.verify.findings import Finding, FindingKind
@@ -147,21 +147,23 @@ def _proven(run: RunLocation, plan: Generation, files: dict[str, SourceFile]) ->
         sentinel = sentinels.get(shard.id)
         if sentinel is None or sentinel.part != plan.facts.part(shard.id):
             continue
-        is_same = _has_hashed_bytes(run, shard, files[shard.uri], sentinel)
-        if is_same and source.count(shard) == sentinel.rows_in:
+        hashes = sentinel.hashes_of(shard.slices)
+        is_same = all(
+            _has_hashed_bytes(run, piece, files[piece.uri], hashed)
+            for piece, hashed in zip(shard.slices, hashes, strict=True)
+        )
+        if is_same and sum(map(source.count, shard.slices)) == sentinel.rows_in:
             proven.add(shard.id)
     return proven
 
 
-def _has_hashed_bytes(run: RunLocation, shard: Shard, file: SourceFile, sentinel: Sentinel) -> bool:
+def _has_hashed_bytes(run: RunLocation, piece: Slice, file: SourceFile, hashed: str) -> bool:
     source = run.spec.source
     # Columns that folders name are part of the rows, but of no hash.
-    if not sentinel.source_hash or partition_columns(shard.uri, source.uris):
+    if not hashed or partition_columns(piece.uri, source.uris):
         return False
     with opener_of(run.spec)(file) as opened:
-        return file.kind.reader.has_same_bytes(
-            opened, shard, columns=source.columns, hashed=sentinel.source_hash
-        )
+        return file.kind.reader.has_same_bytes(opened, piece, columns=source.columns, hashed=hashed)
 
 
 def _schema(run: RunLocation, *, before: str) -> pa.Schema | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -15,7 +16,7 @@ from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 from batchrunner.formats.jsonl_second_reader import numbered_lines
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard, Slice
 from batchrunner.storage import Entry, Storage
 from batchrunner.verify.reading import Numbers
 from batchrunner.verify.sink_data import apart_from, data_in, other_runs
@@ -130,24 +131,42 @@ def _read_sentinels(storage: Storage, entries: Iterable[Entry]) -> dict[str, Sen
         return dict(pool.map(one, entries))
 
 
+@dataclass(frozen=True, slots=True)
+class SliceRead:
+    """What a shard read of one slice.
+
+    Attributes:
+        piece: The slice.
+        wanted: Positions of the rows that it retried; None if it read all rows of the slice.
+        failed: Positions of those that failed.
+    """
+
+    piece: Slice
+    wanted: Numbers | None
+    failed: Numbers
+
+
 class DeadLetterPositions:
     """Reads the positions of failed rows in their source file from undamaged dead letters."""
 
     def __init__(self, run: RunLocation, evidence: Evidence) -> None:
         self._records, self._evidence = run.checkpoint.records, evidence
 
-    def of(self, shard: Shard) -> Numbers:
-        """Return the positions of the rows of *shard* that failed."""
-        return self._positions(shard.id)
+    def read_by(self, shard: Shard) -> Iterator[SliceRead]:
+        """Yield each slice that *shard* reads rows of, with the positions of these rows."""
+        failed = self._positions(shard.id)
+        wanted = None if shard.retries is None else self._positions(shard.retries)
+        for number, piece in enumerate(shard.slices):
+            if wanted is None or number in wanted:
+                some = None if wanted is None else wanted[number]
+                yield SliceRead(piece, some, failed.get(number, frozenset()))
 
-    def retried_by(self, shard: Shard) -> Numbers | None:
-        """Return the positions of the rows that *shard* retries; None if it retries none."""
-        return self._positions(shard.start) if shard.slicing is Slicing.DEAD_LETTERS else None
-
-    def _positions(self, shard_id: int) -> Numbers:
-        name = self._evidence.sentinels[shard_id].errors
-        if not name:
-            return frozenset()
-        with self._records.open(self._evidence.dead_letters[name]) as file:
-            lines = chain.from_iterable(numbered_lines(file, at=0))
-            return frozenset(int(json.loads(line)["at"]) for _, line in lines)
+    def _positions(self, shard_id: int) -> Mapping[int, Numbers]:
+        """Return the positions of the rows of a shard that failed, by the number of their slice."""
+        positions: dict[int, set[int]] = defaultdict(set)
+        if name := self._evidence.sentinels[shard_id].errors:
+            with self._records.open(self._evidence.dead_letters[name]) as file:
+                for _, line in chain.from_iterable(numbered_lines(file, at=0)):
+                    dead_letter = json.loads(line)
+                    positions[dead_letter.get("slice", 0)].add(int(dead_letter["at"]))
+        return {number: frozenset(some) for number, some in positions.items()}

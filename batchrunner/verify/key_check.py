@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.checkpoint import RunLocation
 from batchrunner.errors import InvalidSpecError, StorageError
 from batchrunner.formats.contract import RecordReader, Records, TableReader
 from batchrunner.shard import Shard
-from batchrunner.verify.evidence import DeadLetterPositions, Evidence
+from batchrunner.verify.evidence import DeadLetterPositions, Evidence, SliceRead
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.key_table import DOUBLED, MISSING, UNKNOWN, KeyTable, Mismatch, Side
 from batchrunner.verify.keys import NULL, key_of, keys_of_column, shown
@@ -82,12 +82,16 @@ class KeyCheck:
 
     def _add(self, table: KeyTable, shard: Shard) -> list[Finding]:
         """Add all keys of one shard, or none; return a finding for each row that cannot be read."""
-        reader = self._source.of(shard)
+        reader = self._source.of(shard.first)
         have_types = isinstance(reader, TableReader) and isinstance(self._part_reader, TableReader)
-        folders = self._source.folders(shard, columns=self._columns.names)
-        keys = ShardKeys(table, shard, self._columns, not have_types, folders)
+        keys = ShardKeys(table, shard, self._columns, not have_types)
         try:
-            return [*self._add_source(keys, reader), *self._add_part(keys)]
+            bad = [
+                finding
+                for read in self._dead_letters.read_by(shard)
+                for finding in self._add_source(keys, reader, read)
+            ]
+            return [*bad, *self._add_part(keys)]
         except GONE as error:
             return self._leave_out(table, shard, error)
         except StorageError:
@@ -102,19 +106,22 @@ class KeyCheck:
         self.notes.append(f"{shard}: its keys were not compared: {error}")
         return []
 
-    def _add_source(self, keys: ShardKeys, reader: RecordReader | TableReader) -> Iterator[Finding]:
-        shard = keys.shard
-        wanted, failed = self._dead_letters.retried_by(shard), self._dead_letters.of(shard)
+    def _add_source(
+        self, keys: ShardKeys, reader: RecordReader | TableReader, read: SliceRead
+    ) -> Iterator[Finding]:
+        names, wanted, failed = self._columns.names, read.wanted, read.failed
         if isinstance(reader, TableReader):
-            names = self._columns.names
-            for first, rows in self._source.tables(reader, shard, wanted=wanted, columns=names):
+            for first, rows in self._source.tables(
+                reader, read.piece, wanted=wanted, columns=names
+            ):
                 keys.add_table(rows, masks(first, len(rows), wanted=wanted, failed=failed))
             return
-        for records in self._source.records(reader, shard, wanted=wanted):
+        keys = replace(keys, folders=self._source.folders(read.piece, columns=names))
+        for records in self._source.records(reader, read.piece, wanted=wanted):
             good = [record for record in records if record[0] not in failed] if failed else records
             for at, why in keys.add_records(Side.SOURCE, good, reader=reader):
-                what = f"byte {at:,} of {shard.uri} holds no row, and is no dead letter: {why}"
-                yield self._finding(FindingKind.KEY_MISSING, shard.id, what)
+                what = f"byte {at:,} of {read.piece.uri} holds no row, and is no dead letter: {why}"
+                yield self._finding(FindingKind.KEY_MISSING, keys.shard.id, what)
             if len(good) < len(records):
                 bad = [record for record in records if record[0] in failed]
                 for _ in keys.add_records(Side.FAILED, bad, reader=reader):
@@ -207,14 +214,14 @@ class ShardKeys:
         shard: The shard.
         columns: The key columns.
         times_are_text: Whether source or sink has no types, such as JSON, where a date is text.
-        folders: Columns that the folders of the shard's file name.
+        folders: Columns that the folders of the file of the present slice name.
     """
 
     table: KeyTable
     shard: Shard
     columns: KeyColumns
     times_are_text: bool
-    folders: Folders
+    folders: Folders = field(default_factory=dict)
 
     def add_records(
         self, side: Side, records: Records, *, reader: RecordReader

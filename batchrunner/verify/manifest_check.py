@@ -13,7 +13,6 @@ from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.moving import former_uris, place_of
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
-from batchrunner.shard import Slicing
 from batchrunner.storage import Storage
 from batchrunner.verify.comparing import same
 from batchrunner.verify.evidence import Evidence
@@ -52,7 +51,7 @@ def sentinel_totals(evidence: Evidence) -> Totals:
     committed = [
         (shard, s) for shard in evidence.plan.active if (s := evidence.sentinels.get(shard.id))
     ]
-    retried = sum(s.rows_in for shard, s in committed if shard.slicing is Slicing.DEAD_LETTERS)
+    retried = sum(s.rows_in for shard, s in committed if shard.retries is not None)
     return Totals(
         rows_in=sum(s.rows_in for _, s in committed) - retried,
         rows_out=sum(s.rows_out for _, s in committed),
@@ -71,10 +70,10 @@ def _expected(evidence: Evidence) -> dict[str, Any]:
             "rows": sentinel.rows_out,
             "bytes": sentinel.bytes,
             "sha256": sentinel.sha256,
-            "source": shard.uri,
-            "slicing": str(shard.slicing),
-            "start": shard.start,
-            "stop": shard.stop,
+            "source": shard.first.uri,
+            "slicing": str(shard.first.slicing),
+            "start": shard.first.start,
+            "stop": shard.first.stop,
         }
         for shard, sentinel in sentinels
     ]

@@ -18,7 +18,7 @@ from batchrunner.formats.contract import RecordReader, Records, TableReader
 from batchrunner.formats.format_error import part_reader_of, second_reader_of
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.formats.registry import DEFAULT, FileKind
-from batchrunner.shard import Shard
+from batchrunner.shard import Slice
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, locate
 
@@ -47,90 +47,90 @@ class UncountableError(StorageError):
 
 
 class SourceReader:
-    """Reads and counts the rows of shards in the files of *source*. Safe in several threads.
+    """Reads and counts the rows of slices of the files of *source*. Safe in several threads.
 
     Methods that read raise ObjectChangedError or ObjectNotFoundError if the file is not as it was when
-    its shard was planned.
+    its slice was planned.
     """
 
     def __init__(self, source: SourceSpec) -> None:
         self._source = source
         self._readers: dict[str, RecordReader | TableReader] = {}
 
-    def of(self, shard: Shard) -> RecordReader | TableReader:
-        """Return the second reader of the format of *shard*."""
-        kind = self._kind(shard)
+    def of(self, piece: Slice) -> RecordReader | TableReader:
+        """Return the second reader of the format of *piece*."""
+        kind = self._kind(piece)
         # One for each format: a reader may cache what it read of a file, such as its footer.
         return self._readers.setdefault(kind.format, second_reader_of(kind.reader))
 
-    def count(self, shard: Shard) -> int:
-        """Return the row count of *shard*, which must not be a shard of dead letters.
+    def count(self, piece: Slice) -> int:
+        """Return the row count of *piece*, which must not be one of dead letters.
 
         Raises:
-            UncountableError: The file of the shard cannot be read.
+            UncountableError: The file of the slice cannot be read.
         """
-        return self._count(shard, after=False)
+        return self._count(piece, after=False)
 
-    def count_after(self, shard: Shard) -> int:
-        """Return the row count of the file after *shard*. Raises the errors of `count`."""
-        return self._count(shard, after=True)
+    def count_after(self, piece: Slice) -> int:
+        """Return the row count of the file after *piece*. Raises the errors of `count`."""
+        return self._count(piece, after=True)
 
-    def _count(self, shard: Shard, *, after: bool) -> int:
-        compression, opened = self._kind(shard).compression, partial(self._open, shard)
+    def _count(self, piece: Slice, *, after: bool) -> int:
+        compression, opened = self._kind(piece).compression, partial(self._open, piece)
         try:
-            return self.of(shard).count_rows(shard, opened, compression=compression, after=after)
+            return self.of(piece).count_rows(piece, opened, compression=compression, after=after)
         except StorageError:
             raise
         except unreadable() as error:
-            raise UncountableError(f"{shard.uri} cannot be read: {error}") from error
+            raise UncountableError(f"{piece.uri} cannot be read: {error}") from error
 
     def records(
-        self, reader: RecordReader, shard: Shard, *, wanted: Numbers | None
+        self, reader: RecordReader, piece: Slice, *, wanted: Numbers | None
     ) -> Iterator[Records]:
-        """Yield the records of *shard*; with *wanted*, those at these positions of its file."""
+        """Yield the records of *piece*; with *wanted*, those at these positions of its file."""
         if wanted is not None and not wanted:
             return
-        compression = self._kind(shard).compression
-        with self._open(shard) as file:
-            for some in reader.records(file, shard, wanted=wanted, compression=compression):
+        compression = self._kind(piece).compression
+        with self._open(piece) as file:
+            for some in reader.records(file, piece, wanted=wanted, compression=compression):
                 yield some if wanted is None else [item for item in some if item[0] in wanted]
 
     def tables(
         self,
         reader: TableReader,
-        shard: Shard,
+        piece: Slice,
         *,
         wanted: Numbers | None,
         columns: Sequence[str] | None,
     ) -> Iterator[tuple[int, pa.Table]]:
-        """Yield the rows of *shard*, each table with the number of its first row in the file.
+        """Yield the rows of *piece*, each table with the number of its first row in the file.
 
         With *wanted*, yield the rows with these numbers instead; neighbours may come with them. The
         tables have those of *columns* that the file or its folders have.
         """
         if wanted is not None and not wanted:
             return
-        folders = self.folders(shard, columns=columns)
-        with self._open(shard) as file:
-            for first, table in reader.tables(file, shard, wanted=wanted, columns=columns):
+        folders = self.folders(piece, columns=columns)
+        with self._open(piece) as file:
+            for first, table in reader.tables(file, piece, wanted=wanted, columns=columns):
                 yield first, _only(_with_folders(table, folders), columns)
 
-    def folders(self, shard: Shard, *, columns: Sequence[str] | None) -> Folders:
-        """Return which of *columns* the folders of the shard's file name, with their values.
+    def folders(self, piece: Slice, *, columns: Sequence[str] | None) -> Folders:
+        """Return which of *columns* the folders of the file name, with their values.
 
         None stands for all columns.
         """
         if self._source.partitioning == "none":
             return {}
-        named = partition_columns(shard.uri, self._source.uris)
+        named = partition_columns(piece.uri, self._source.uris)
         return {name: text for name, text in named if columns is None or name in columns}
 
-    def _kind(self, shard: Shard) -> FileKind:
-        return self._source.kind_of(shard.uri) or FileKind(DEFAULT)
+    def _kind(self, piece: Slice) -> FileKind:
+        return self._source.kind_of(piece.uri) or FileKind(DEFAULT)
 
-    def _open(self, shard: Shard) -> BinaryIO:
-        storage, key = locate(shard.uri, storage_options=self._source.storage_options)
-        return storage.open(Entry(key, shard.size, shard.identity))
+    def _open(self, piece: Slice) -> BinaryIO:
+        storage, key = locate(piece.uri, storage_options=self._source.storage_options)
+        return storage.open(Entry(key, piece.size, piece.identity))
 
 
 def part_reader(run: RunLocation, facts: PlanFacts) -> RecordReader | TableReader:

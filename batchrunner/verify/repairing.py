@@ -10,7 +10,7 @@ from batchrunner.checkpoint import RunLocation
 from batchrunner.driver.session import Session, Stop, open_session
 from batchrunner.driver.sink_state import DAMAGED, MANIFEST, SUCCESS
 from batchrunner.errors import LeaseHeldError
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry, Storage
 from batchrunner.verify.checks import NONE, Checks
@@ -127,7 +127,7 @@ def with_dependents(shards: Sequence[Shard], damaged: Collection[int]) -> list[S
     # One pass is enough: a shard that retries dead letters is always planned after their shard.
     redo = set(damaged)
     for shard in shards:
-        if shard.slicing is Slicing.DEAD_LETTERS and shard.start in redo:
+        if shard.retries in redo:
             redo.add(shard.id)
     return [shard for shard in reversed(shards) if shard.id in redo]
 

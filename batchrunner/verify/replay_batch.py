@@ -33,6 +33,10 @@ class ReplayBatch(Protocol):
     def __len__(self) -> int:
         """Count the rows."""
 
+    @property
+    def counts(self) -> list[int]:
+        """How many of the rows each shard has: all rows are of one."""
+
     def rows(self) -> list[dict[str, Any]]:
         """Return new copies of the rows, which the receiver may change."""
 
@@ -84,6 +88,10 @@ class RecordBatch:
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def counts(self) -> list[int]:
+        return [len(self)]
+
     def rows(self) -> list[dict[str, Any]]:
         rows = (self.row_of(record) for _, record in self.records)
         if self.columns is not None:
@@ -114,6 +122,10 @@ class TableBatch:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    @property
+    def counts(self) -> list[int]:
+        return [len(self)]
 
     def rows(self) -> list[dict[str, Any]]:
         from batchrunner.formats.columns import table_to_rows

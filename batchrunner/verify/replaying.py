@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 from batchrunner.checkpoint import RunLocation
@@ -17,7 +16,7 @@ from batchrunner.formats.contract import RecordReader, TableReader
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import differences
 from batchrunner.verify.comparing import record_difference, table_difference
-from batchrunner.verify.evidence import DeadLetterPositions, Evidence
+from batchrunner.verify.evidence import DeadLetterPositions, Evidence, SliceRead
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.reading import GONE, SourceReader, part_reader, unreadable
 from batchrunner.verify.replay_batch import (
@@ -121,7 +120,7 @@ class Replay:
 
         # The same hints as in a worker: a declared schema comes before the types of the source.
         def input_types(batch: Batch) -> InputTypes:
-            return replace(batch.input_types, schemas=types.hints(batch.input_types.schemas))
+            return types.expected(batch.input_types)
 
         return direct_caller(self._work, schema, input_types=input_types)
 
@@ -155,17 +154,21 @@ class Replay:
             yield from self._call(caller, batch)
 
     def _batches(self, shard: Shard) -> Iterator[ReplayBatch]:
-        wanted, failed = self._dead_letters.retried_by(shard), self._dead_letters.of(shard)
+        for read in self._dead_letters.read_by(shard):
+            yield from self._batches_of(read)
+
+    def _batches_of(self, read: SliceRead) -> Iterator[ReplayBatch]:
+        wanted, failed = read.wanted, read.failed
         columns, size = self._run.spec.source.columns, self._run.spec.execution.batch_size
-        reader = self._source.of(shard)
+        reader = self._source.of(read.piece)
         if isinstance(reader, TableReader):
-            tables = self._source.tables(reader, shard, wanted=wanted, columns=columns)
+            tables = self._source.tables(reader, read.piece, wanted=wanted, columns=columns)
             return table_batches(selected_rows(tables, wanted=wanted, failed=failed), size=size)
         records = (
             [record for record in some if record[0] not in failed]
-            for some in self._source.records(reader, shard, wanted=wanted)
+            for some in self._source.records(reader, read.piece, wanted=wanted)
         )
-        folders = self._source.folders(shard, columns=columns)
+        folders = self._source.folders(read.piece, columns=columns)
         like = RecordBatch([], columns, folders, reader.row_of, reader.types_of)
         if self._work.takes_tables:
             return table_batches(tables_of_records(records, like=like), size=size)
@@ -177,7 +180,7 @@ class Replay:
         The run halved batches in the same way: it fails again for these, and some calls fail by chance.
         """
         try:
-            return caller.submit(batch)()  # type: ignore[arg-type]  # it has all that is called of a batch
+            return _answer(caller, batch)
         except CapabilityImportError:
             raise
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
@@ -189,7 +192,7 @@ class Replay:
         """Retry a *batch* of one row that failed with *error*; return the capability's rows."""
         for _ in range(self._run.spec.errors.retry.max_attempts - 1):
             try:
-                return caller.submit(batch)()  # type: ignore[arg-type]  # as above
+                return _answer(caller, batch)
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
                 error = latest
         what = f"the capability fails for the row at {batch.first:,}, for which it succeeded in the run"
@@ -197,6 +200,11 @@ class Replay:
 
     def _part(self, shard: Shard) -> str:
         return self._evidence.plan.facts.part(shard.id)
+
+
+def _answer(caller: Caller, batch: ReplayBatch) -> list[Piece]:
+    [pieces] = caller.submit(batch)()  # type: ignore[arg-type]  # it has all that is called of a batch
+    return pieces
 
 
 def _work(run: RunLocation, evidence: Evidence, capability: Any) -> Work:

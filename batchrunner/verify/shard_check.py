@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -13,7 +13,7 @@ from batchrunner.checkpoint import RunLocation, Sentinel
 from batchrunner.checkpoint.commit import adopt
 from batchrunner.errors import ForeignOutputError, ObjectNotFoundError
 from batchrunner.formats.jsonl_second_reader import blocks
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard, Slice
 from batchrunner.storage import Entry
 from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import Finding, FindingKind
@@ -132,20 +132,25 @@ class ShardCheck:
 
     def _rows_in(self, shard: Shard, sentinel: Sentinel) -> Iterator[tuple[FindingKind, str]]:
         # A shard that retries dead letters reads all of them, and no slice of the source.
-        if shard.slicing is Slicing.DEAD_LETTERS:
-            origin = self._evidence.sentinels.get(shard.start)
+        if shard.retries is not None:
+            origin = self._evidence.sentinels.get(shard.retries)
             if origin is None:
                 yield (
                     FindingKind.ROWS_IN,
-                    f"it retried rows of shard {shard.start}, which has no sentinel",
+                    f"it retried rows of shard {shard.retries}, which has no sentinel",
                 )
                 return
-            rows, where = origin.rows_failed, f"the dead letters of shard {shard.start} are"
+            rows, where = origin.rows_failed, f"the dead letters of shard {shard.retries} are"
         else:
             count = self._count(shard)
             if count is None:
                 return
-            rows, where = count, "its slice of the source has"
+            rows, where = (
+                count,
+                "its slices of the source have"
+                if len(shard.slices) > 1
+                else "its slice of the source has",
+            )
         if rows != sentinel.rows_in:
             yield (
                 FindingKind.ROWS_IN,
@@ -153,23 +158,27 @@ class ShardCheck:
             )
 
     def _count(self, shard: Shard) -> int | None:
-        if shard.uri in self._evidence.changed:
-            return None
-        try:
-            return self._source.count(shard)
-        except (*GONE, UncountableError) as error:
-            self.uncounted[shard.uri] = str(error)
-            return None
+        """Return the row count of the slices of *shard*; None if one of them cannot be counted."""
+        rows = 0
+        for piece in shard.slices:
+            count = self._counted(piece, self._source.count)
+            if count is None:
+                return None
+            rows += count
+        return rows
 
-    def rows_after(self, shard: Shard) -> int:
-        """Return the row count of the rest of the file after *shard*; 0 if it cannot be counted."""
-        if shard.uri in self._evidence.changed:
-            return 0
+    def rows_after(self, piece: Slice) -> int:
+        """Return the row count of the rest of the file after *piece*; 0 if it cannot be counted."""
+        return self._counted(piece, self._source.count_after) or 0
+
+    def _counted(self, piece: Slice, count: Callable[[Slice], int]) -> int | None:
+        if piece.uri in self._evidence.changed:
+            return None
         try:
-            return self._source.count_after(shard)
+            return count(piece)
         except (*GONE, UncountableError) as error:
-            self.uncounted[shard.uri] = str(error)
-            return 0
+            self.uncounted[piece.uri] = str(error)
+            return None
 
     def _unadopted(self, shard: Shard) -> Iterator[tuple[FindingKind, str]]:
         """Yield a finding if the next run would refuse to adopt the part."""

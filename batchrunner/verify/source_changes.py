@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from batchrunner.checkpoint import RunLocation, Sentinel
@@ -10,7 +10,7 @@ from batchrunner.driver.same_bytes import Comparer, Comparison
 from batchrunner.driver.source_files import SourceFile, list_source
 from batchrunner.errors import InputChangedError, InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.registry import DEFAULT, FileKind
-from batchrunner.shard import Shard
+from batchrunner.shard import Shard, Slice
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import locate
 from batchrunner.verify.evidence import Evidence
@@ -27,25 +27,25 @@ def with_current_files(run: RunLocation, evidence: Evidence) -> Evidence:
     Raises:
         StorageError: The source cannot be listed.
     """
-    planned = {shard.uri: shard for shard in evidence.plan.active}
+    planned = {piece.uri for piece in evidence.plan.slices()}
     files = _files(run.spec.source, planned)
     comparer = Comparer.of(run.spec)
     comparison = comparer.compare(evidence.plan, list(files.values()), _own_sentinels(evidence))
     plan = evidence.plan.identified(comparison.same)
-    now = {shard.uri: shard for shard in plan.active}
-    changes = {uri: _change(shard, files.get(uri), comparison) for uri, shard in now.items()}
+    now = {piece.uri: piece for piece in plan.slices()}
+    changes = {uri: _change(piece, files.get(uri), comparison) for uri, piece in now.items()}
     return replace(evidence, plan=plan, changed={uri: why for uri, why in changes.items() if why})
 
 
 def refuse_changed(shards: Sequence[Shard], changed: Mapping[str, str]) -> None:
-    """Check that at least one of *shards* still has its source file.
+    """Check that at least one of *shards* still has its source files.
 
     Raises:
-        InputChangedError: All their files changed, so that nothing can be compared.
+        InputChangedError: A file of each changed, so that nothing can be compared.
     """
-    uris = sorted({shard.uri for shard in shards})
-    if not uris or not all(uri in changed for uri in uris):
+    if not shards or not all(is_changed(shard, changed) for shard in shards):
         return
+    uris = sorted({p.uri for shard in shards for p in shard.slices if p.uri in changed})
     lines = [f"\n  {uri}: {changed[uri]}" for uri in uris[:_NAMED]]
     more = f"\n  and {len(uris) - _NAMED:,} more" if len(uris) > _NAMED else ""
     raise InputChangedError(
@@ -53,6 +53,11 @@ def refuse_changed(shards: Sequence[Shard], changed: Mapping[str, str]) -> None:
         f"{''.join(lines)}{more}\n"
         "Bring back the files that were read and verify again; or run first, and verify after it."
     )
+
+
+def is_changed(shard: Shard, changed: Container[str]) -> bool:
+    """Return whether a source file of *shard* is among the *changed* ones."""
+    return any(piece.uri in changed for piece in shard.slices)
 
 
 def _files(source: SourceSpec, planned: Iterable[str]) -> dict[str, SourceFile]:
@@ -83,17 +88,17 @@ def _own_sentinels(evidence: Evidence) -> dict[int, Sentinel]:
     }
 
 
-def _change(shard: Shard, file: SourceFile | None, comparison: Comparison) -> str:
-    """Return how the file of *shard* changed, and the way out; "" if it did not."""
+def _change(piece: Slice, file: SourceFile | None, comparison: Comparison) -> str:
+    """Return how the file of *piece* changed, and the way out; "" if it did not."""
     if file is None:
         return (
             "it is gone, so nothing was compared with it; bring it back, or "
             "`batchrunner run --accept-changes` takes its rows out of the output"
         )
-    if (file.size, file.identity) == (shard.size, shard.identity):
+    if (file.size, file.identity) == (piece.size, piece.identity):
         return ""
-    if file.size != shard.size:
-        why = f"it has {file.size:,} bytes, and had {shard.size:,} when it was planned"
+    if file.size != piece.size:
+        why = f"it has {file.size:,} bytes, and had {piece.size:,} when it was planned"
     elif file.uri in comparison.changed:
         why = "its bytes differ from those that were read"
     else:

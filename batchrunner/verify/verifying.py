@@ -13,7 +13,7 @@ from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.sink_state import SUCCESS
 from batchrunner.errors import DamagedOutputError
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard, Slice
 from batchrunner.spec import BatchSpec, ErrorsSpec
 from batchrunner.verify.checks import NONE, Checks, RowChecks, sound_shards
 from batchrunner.verify.document_check import document_faults
@@ -182,32 +182,32 @@ def _uncommitted(evidence: Evidence) -> Iterator[Finding]:
 
 def _coverage_faults(run: RunLocation, evidence: Evidence, check: ShardCheck) -> Iterator[Finding]:
     """Yield the files whose shards leave a gap, overlap or leave out the last rows."""
-    by_file: dict[str, list[Shard]] = defaultdict(list)
+    by_file: dict[str, list[tuple[int, Slice]]] = defaultdict(list)
     for shard in evidence.plan.active:
-        if shard.slicing is not Slicing.DEAD_LETTERS:
-            by_file[shard.uri].append(shard)
+        for piece in shard.slices if shard.retries is None else ():
+            by_file[piece.uri].append((shard.id, piece))
     # With `source.limit`, the last shards end before their file does, on purpose; the shards of a
     # trial also leave gaps.
     limited = run.spec.source.limit is not None or bool(evidence.trial)
-    for uri, shards in by_file.items():
-        why = "" if evidence.trial else _gap(shards)
+    for uri, slices in by_file.items():
+        why = "" if evidence.trial else _gap(slices)
         # Shards without a gap may still end before the file does.
-        if not why and not limited and (rows := check.rows_after(shards[-1])):
+        if not why and not limited and (rows := check.rows_after(slices[-1][1])):
             why = f"{rows:,} rows come after the last shard"
         if why:
             yield Finding(FindingKind.PLAN, uri, why)
     yield from _retried_twice(evidence)
 
 
-def _gap(shards: Sequence[Shard]) -> str:
-    """Return where the *shards* of one file leave a gap or overlap; "" if they do not."""
-    end, unit = 0, shards[0].slicing
-    for shard in shards:
-        if shard.slicing is not unit:  # a slice that `source.limit` cuts off is counted in rows
+def _gap(slices: Sequence[tuple[int, Slice]]) -> str:
+    """Return where *slices* of one file, each with its shard, leave a gap or overlap; "" if they do not."""
+    end, unit = 0, slices[0][1].slicing
+    for shard, piece in slices:
+        if piece.slicing is not unit:  # a slice that `source.limit` cuts off is counted in rows
             return ""
-        if shard.start != end:
-            return f"shard {shard.id} begins at {shard.start:,} {unit}, and not at {end:,}"
-        end = shard.stop
+        if piece.start != end:
+            return f"shard {shard} begins at {piece.start:,} {unit}, and not at {end:,}"
+        end = piece.stop
     return ""
 
 
@@ -215,8 +215,8 @@ def _retried_twice(evidence: Evidence) -> Iterator[Finding]:
     """Yield the shards that retry dead letters that an earlier shard retries already."""
     origins: dict[int, Shard] = {}
     for shard in evidence.plan.active:
-        if shard.slicing is Slicing.DEAD_LETTERS:
-            first = origins.setdefault(shard.start, shard)
+        if shard.retries is not None:
+            first = origins.setdefault(shard.retries, shard)
             if first is not shard:
-                why = f"it retries the rows of shard {shard.start}, as shard {first.id} does"
+                why = f"it retries the rows of shard {shard.retries}, as shard {first.id} does"
                 yield Finding(FindingKind.PLAN, evidence.part(shard), why, shard.id)

@@ -18,7 +18,7 @@ from batchrunner.checkpoint.dead_letters import (
 )
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.errors import ObjectNotFoundError
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard
 
 _SHARDS_READ = 50
 """How many shards to read for the most frequent error: each costs one read."""
@@ -133,9 +133,7 @@ def retried_shards(shards: Iterable[Shard], committed: Container[int]) -> set[in
     The retry read the same rows again: a row that failed again would count twice.
     """
     return {
-        shard.start
-        for shard in shards
-        if shard.slicing is Slicing.DEAD_LETTERS and shard.id in committed
+        shard.retries for shard in shards if shard.retries is not None and shard.id in committed
     }
 
 

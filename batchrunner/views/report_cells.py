@@ -48,8 +48,8 @@ class ShardFacts:
     Attributes:
         id: Its id.
         state: What it is.
-        source: URI of its file.
-        slicing, start, stop: Which slice of the file it is.
+        source: URI of its file; of several, of the first one, and how many others there are.
+        slicing, start, stop: Which slice of the first file it is.
         rows_in, rows_out, rows_failed, bytes: What its sentinel says; 0 without one.
         seconds, reading, calling, writing: Seconds of the attempt that committed it.
         began: When that attempt began, in seconds since 1970 UTC; 0 if unknown.
@@ -109,8 +109,9 @@ class _Open:
     def facts(self, shard: Shard) -> ShardFacts:
         state = next((s for s, ids in self._by_state() if shard.id in ids), ShardState.PENDING)
         why = self.damaged.get(shard.id) or self.failed.get(shard.id, "")
-        slice_ = (shard.slicing, shard.start, shard.stop)
-        return ShardFacts(shard.id, state, shard.uri, *slice_, why=why)
+        first = shard.first
+        slice_ = (first.slicing, first.start, first.stop)
+        return ShardFacts(shard.id, state, shard.source, *slice_, why=why)
 
     def _by_state(self) -> Iterator[tuple[ShardState, Collection[int]]]:
         yield ShardState.DAMAGED, self.damaged
@@ -122,10 +123,10 @@ def _committed(shard: Shard, sentinel: Sentinel, *, session: int, now: int) -> S
     return ShardFacts(
         shard.id,
         ShardState.NOW if session == now else ShardState.BEFORE,
-        shard.uri,
-        shard.slicing,
-        shard.start,
-        shard.stop,
+        shard.source,
+        shard.first.slicing,
+        shard.first.start,
+        shard.first.stop,
         rows_in=sentinel.rows_in,
         rows_out=sentinel.rows_out,
         rows_failed=sentinel.rows_failed,

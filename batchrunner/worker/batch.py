@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.formats.chunk import Absent, Chunk, Position, Row, Segment, Shape
+from batchrunner.formats.chunk import Absent, Chunk, Position, Row
+from batchrunner.shard import Shard
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pyarrow as pa
 
 
@@ -28,46 +33,148 @@ class InputTypes:
         schemas: Schemas with types for the columns; an earlier one takes precedence.
         absent: By column, whether a null in the table that the capability gets means an absent key.
         inferred: The schema of that table if its types were inferred from values alone; else None.
+        earlier: The types of earlier rows of the sink, which come after *schemas*; None if there are
+            none yet.
+        grow: Whether rows of the sink add to *earlier*.
     """
 
     schemas: tuple[pa.Schema, ...] = ()
     absent: Absent = field(default_factory=dict)
     inferred: pa.Schema | None = None
+    earlier: pa.Schema | None = None
+    grow: bool = False
+
+    @property
+    def hints(self) -> tuple[pa.Schema, ...]:
+        """The schemas whose types the output should have if its values fit, in that order."""
+        return self.schemas if self.earlier is None else (*self.schemas, self.earlier)
+
+    def after(self, tables: Sequence[pa.Table]) -> InputTypes:
+        """Return the types for the rows after those of the sink's *tables*.
+
+        Raises:
+            SchemaError: The type of a column conflicts with that of earlier rows.
+        """
+        if not self.grow or not tables:
+            return self
+        return replace(self, earlier=grown_by(self.earlier, [table.schema for table in tables]))
+
+
+def grown_by(earlier: pa.Schema | None, schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Return the types of *earlier* rows with what *schemas*, at least one, add to them.
+
+    Raises:
+        SchemaError: The type of a column conflicts with that of earlier rows.
+    """
+    from batchrunner.formats.schemas import grown
+
+    first, *others = schemas if earlier is None else (earlier, *schemas)
+    return reduce(grown, others, first)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRows:
+    """Neighbouring rows of one chunk.
+
+    Attributes:
+        shard: The shard that they are of.
+        number: The number of their slice in it.
+        chunk: The chunk.
+        start: Index of the first row in the chunk.
+        stop: One past the last row.
+    """
+
+    shard: Shard
+    number: int
+    chunk: Chunk
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes of the source the rows take."""
+        return self.chunk.nbytes * len(self) // max(len(self.chunk), 1)
+
+    def cut(self, first: int, last: int) -> ChunkRows | None:
+        """Return rows *first* to *last* of these, as far as there are such; None if there are none."""
+        start, stop = self.start + max(first, 0), min(self.start + last, self.stop)
+        return replace(self, start=start, stop=stop) if start < stop else None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Neighbouring rows of one shard.
+    """Neighbouring rows, in the order of their shards, slices and chunks.
 
     Attributes:
-        pieces: The rows, as (chunk, start, stop).
+        pieces: The rows.
         input_types: The types of the columns.
         is_retry: Whether to read the rows from the chunk again: an earlier call may have changed
             them.
-        nbytes: About how many bytes of the source the rows take; 0 if cut out of another batch.
+        is_fraction: Whether a failed call had these rows of their shard together with others of it.
     """
 
-    pieces: tuple[tuple[Chunk, int, int], ...]
+    pieces: tuple[ChunkRows, ...]
     input_types: InputTypes = field(default_factory=InputTypes)
     is_retry: bool = False
-    nbytes: int = 0
+    is_fraction: bool = False
 
     def __len__(self) -> int:
-        return sum(stop - start for _, start, stop in self.pieces)
+        return sum(map(len, self.pieces))
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes of the source the rows take."""
+        return sum(piece.nbytes for piece in self.pieces)
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The shards of the rows, in order."""
+        return list({piece.shard.id: piece.shard for piece in self.pieces}.values())
+
+    @property
+    def counts(self) -> list[int]:
+        """How many of the rows each shard has, in the order of `shards`."""
+        of_shards = groupby(self.pieces, key=lambda piece: piece.shard.id)
+        return [sum(map(len, pieces)) for _, pieces in of_shards]
 
     def rows(self) -> list[Row]:
         if len(self.pieces) == 1 and not self.is_retry:
-            chunk, start, stop = self.pieces[0]
-            return chunk.rows(start, stop)
-        segments = (
-            (c.reread if self.is_retry else c.rows)(start, stop) for c, start, stop in self.pieces
-        )
-        return [row for segment in segments for row in segment]
+            [piece] = self.pieces
+            return piece.chunk.rows(piece.start, piece.stop)
+        read = ((p.chunk.reread if self.is_retry else p.chunk.rows, p) for p in self.pieces)
+        return [row for rows_of, piece in read for row in rows_of(piece.start, piece.stop)]
 
     def halves(self) -> tuple[Batch, Batch]:
         """Return the first and the second half of the rows, read from the source again."""
         middle = len(self) // 2
         return self._slice(0, middle), self._slice(middle, len(self))
+
+    def halves_by_shard(self) -> tuple[Batch, Batch]:
+        """Return two batches, read from the source again, that have no shard in common.
+
+        They have about half of the rows each. Only for batches of several shards.
+        """
+        ids, before = [shard.id for shard in self.shards], 0
+        stop = 0
+        for count in self.counts[:-1]:
+            if stop and before + count > len(self) // 2:
+                break
+            before, stop = before + count, stop + 1
+        return self._again(ids[:stop]), self._again(ids[stop:])
+
+    def by_shard(self) -> list[Batch]:
+        """Return a batch of the rows of each shard, read from the source again."""
+        return [self._again({shard.id}) for shard in self.shards]
+
+    def _again(self, shards: Collection[int]) -> Batch:
+        return replace(self.of(shards), is_retry=True)
+
+    def of(self, shards: Collection[int]) -> Batch:
+        """Return the rows of the shards with these ids."""
+        return replace(self, pieces=tuple(p for p in self.pieces if p.shard.id in shards))
 
     def singles(self) -> Iterator[Batch]:
         """Yield the rows one by one, read from the source again."""
@@ -87,21 +194,25 @@ class Batch:
 
     def retry(self) -> Batch:
         """Return the same rows, read from the source again."""
-        return replace(self, is_retry=True)
+        return replace(self, is_retry=True, is_fraction=True)
 
     def position(self) -> Position:
-        """Return the position of the first row in the source."""
-        chunk, start, _ = self.pieces[0]
-        return chunk.locate(start)
+        """Return the position of the first row in its file."""
+        first = self.pieces[0]
+        return first.chunk.locate(first.start)
+
+    @property
+    def number(self) -> int:
+        """The number of the first row's slice in its shard."""
+        return self.pieces[0].number
 
     def _slice(self, first: int, last: int) -> Batch:
         pieces = []
-        for chunk, start, stop in self.pieces:
-            a, b = max(first, 0), min(last, stop - start)
-            if a < b:
-                pieces.append((chunk, start + a, start + b))
-            first, last = first - (stop - start), last - (stop - start)
-        return Batch(tuple(pieces), self.input_types, is_retry=True)
+        for piece in self.pieces:
+            if cut := piece.cut(first, last):
+                pieces.append(cut)
+            first, last = first - len(piece), last - len(piece)
+        return Batch(tuple(pieces), self.input_types, is_retry=True, is_fraction=True)
 
     def table(self) -> pa.Table:
         """Return the rows as a table. Only for batches made with `by_shape`.
@@ -111,7 +222,7 @@ class Batch:
         """
         from batchrunner.formats.columns import joined
 
-        return joined([chunk.table(start, stop) for chunk, start, stop in self.pieces])
+        return joined([piece.chunk.table(piece.start, piece.stop) for piece in self.pieces])
 
     def in_format(self, batch_format: str) -> Any:
         """Return the rows as `rows`, `pyarrow`, `pandas` or `numpy`; the caller may change them."""
@@ -135,61 +246,3 @@ def in_format(table: pa.Table, batch_format: str) -> Any:
 
     check_columns(table)
     return {name: as_numpy(table.column(name), name) for name in table.column_names}
-
-
-def batches(chunks: Iterable[Chunk], size: int, *, by_shape: bool) -> Iterator[Batch]:
-    """Regroup *chunks* into batches of *size* rows.
-
-    The last batch may be smaller, and so may batches of large rows: none holds much more than
-    `MAX_BATCH_BYTES` of the source, or half of that if tables are made from JSON. With *by_shape*,
-    a batch also ends where one table could not hold its rows and the next ones.
-    """
-    collected = _Collected()
-    for chunk in chunks:
-        # Rows of JSON that go into a table also take memory as objects.
-        most = MAX_BATCH_BYTES // 2 if by_shape and chunk.types is None else MAX_BATCH_BYTES
-        for segment in chunk.segments() if by_shape else (Segment(0, len(chunk), None),):
-            if collected.rows and by_shape and not collected.goes_on_with(segment):
-                yield collected.batch()
-                collected = _Collected()
-            start = segment.start
-            while start < segment.stop:
-                start = collected.take(
-                    chunk, segment, start, min(start + size - collected.rows, segment.stop)
-                )
-                if collected.rows == size or collected.bytes >= most:
-                    yield collected.batch()
-                    collected = _Collected()
-    if collected.rows:
-        yield collected.batch()
-
-
-@dataclass(slots=True)
-class _Collected:
-    """The rows collected for the next batch."""
-
-    pieces: list[tuple[Chunk, int, int]] = field(default_factory=list)
-    shape: Shape | None = None
-    rows: int = 0
-    bytes: int = 0
-
-    def goes_on_with(self, segment: Segment) -> bool:
-        return segment.shape is not None and segment.shape == self.shape
-
-    def take(self, chunk: Chunk, segment: Segment, start: int, stop: int) -> int:
-        """Add rows *start* to *stop* of *chunk*; return *stop*."""
-        self.pieces.append((chunk, start, stop))
-        self.shape = segment.shape
-        self.rows += stop - start
-        self.bytes += chunk.nbytes * (stop - start) // len(chunk)
-        return stop
-
-    def batch(self) -> Batch:
-        return Batch(tuple(self.pieces), self._input_types(), nbytes=self.bytes)
-
-    def _input_types(self) -> InputTypes:
-        if self.shape is None:
-            types = self.pieces[0][0].types
-            return InputTypes(() if types is None else (types,))
-        types = self.shape.schema
-        return InputTypes((types,), self.shape.absent, types if self.shape.is_inferred else None)

@@ -135,7 +135,7 @@ class Budget:
 
     def dead_letter(self, shard: Shard, row: Batch, error: Exception) -> DeadLetter:
         """Return the dead letter of *row*; with a traceback if it is the first of its kind."""
-        dead_letter = DeadLetter.refused(shard, row.position(), error)
+        dead_letter = DeadLetter.refused(shard, row.position(), error, number=row.number)
         if dead_letter.kind in self._of(shard).first:
             return dead_letter
         return replace(dead_letter, traceback=writable(traceback_of(error)))
@@ -233,4 +233,4 @@ class Budget:
 
 def _has_countable_rows(shard: Shard) -> bool:
     """Return whether the rows of *shard* are counted, or can be estimated from its bytes."""
-    return shard.rows is not None or shard.slicing is Slicing.BYTES
+    return shard.rows is not None or all(s.slicing is Slicing.BYTES for s in shard.slices)

@@ -7,16 +7,18 @@ import contextlib
 import inspect
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.formats.chunk import Row
 from batchrunner.spec import CapabilitySpec, ExecutionSpec
 from batchrunner.user_code import CallRaisedError, contained
 from batchrunner.worker.batch import Batch, InputTypes
+from batchrunner.worker.dividing import check_counts, divided
 
 if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun
@@ -49,8 +51,8 @@ class Piece:
 Pieces = list[Piece]
 """The output of a capability for one batch, in order; a generator yields several pieces."""
 
-Answer = Callable[[], Pieces]
-"""Returns the output of the capability for one batch, or raises what its call raised."""
+Answer = Callable[[], list[Pieces]]
+"""Returns the output of the capability for each shard of one batch, or raises what its call raised."""
 
 Ready = Callable[[Any, InputTypes], tuple[Any, int]]
 """Converts what a capability returned into lines or a table for the sink, and counts its rows."""
@@ -78,7 +80,7 @@ class Caller:
         self._function, self._kwargs = capability, spec.fn_kwargs
         self._ready, self._input_types = ready, input_types
         self._format = execution.batch_format
-        self._mode = spec.mode
+        self._mode, self._one_to_one = spec.mode, spec.one_to_one
         self._loop = _Loop(execution.max_concurrency) if _is_async(capability) else None
         self.ahead = execution.max_concurrency if self._loop else 1
 
@@ -88,36 +90,55 @@ class Caller:
 
     def _call(self, batch: Batch) -> Answer:
         if self._mode == "run":
-            return lambda: self._completed(batch)
+            return lambda: [self._completed(batch)]
         if self._loop is None:
             return lambda: self._pieces(self._answer(batch), batch)
         later = self._loop.submit(self._answer_later(batch, self._loop.calls))
         return lambda: self._pieces(later.result(), batch)
 
-    def _pieces(self, returned: list[Any], batch: Batch) -> Pieces:
-        input_types = self._input_types(batch)
-        return [Piece(*self._ready(piece, input_types)) for piece in returned]
+    def _pieces(self, returned: list[list[Any]], batch: Batch) -> list[Pieces]:
+        """Convert what was *returned* for each shard of *batch*, as if it stood alone in its batch."""
+        types, output = self._input_types(batch), list[Pieces]()
+        for of_shard in returned:
+            output.append([Piece(*self._ready(piece, types)) for piece in of_shard])
+            if len(returned) > 1:
+                types = types.after([piece.rows for piece in output[-1]])
+        if self._one_to_one:
+            check_counts([sum(p.count for p in pieces) for pieces in output], batch.counts)
+        return output
 
     def _completed(self, batch: Batch) -> Pieces:
         completed_runs = [self._function(row, **self._kwargs) for row in batch.rows()]
         rows, count = self._ready([row for row, _ in completed_runs], InputTypes())
         return [Piece(rows, count, tuple(run for _, run in completed_runs))]
 
-    def _answer(self, batch: Batch) -> list[Any]:
+    def _answer(self, batch: Batch) -> list[list[Any]]:
         if self._mode == "row":
             results = (self._function(row, **self._kwargs) for row in batch.rows())
-            return [[row for result in results for row in _fanned_out(result)]]
+            return self._of_rows(map(_fanned_out, results), batch)
         result = self._function(batch.in_format(self._format), **self._kwargs)
-        return list(result) if isinstance(result, Iterator) else [result]
+        return divided(list(result) if isinstance(result, Iterator) else [result], batch.counts)
 
-    async def _answer_later(self, batch: Batch, calls: asyncio.Semaphore) -> list[Any]:
+    def _of_rows(self, results: Iterator[Sequence[Row]], batch: Batch) -> list[list[Any]]:
+        """Return the *results* for each row, joined for each shard of *batch*."""
+        return [
+            [[row for result in islice(results, count) for row in self._checked(result)]]
+            for count in batch.counts
+        ]
+
+    def _checked(self, rows: Sequence[Row]) -> Sequence[Row]:
+        if self._one_to_one:
+            check_counts([len(rows)], [1])
+        return rows
+
+    async def _answer_later(self, batch: Batch, calls: asyncio.Semaphore) -> list[list[Any]]:
         if self._mode == "row":
             failed = asyncio.Event()
             rows = (self._await_row(row, calls, failed) for row in batch.rows())
             results = await asyncio.gather(*rows)
-            return [[row for result in results for row in _fanned_out(result)]]
+            return self._of_rows(map(_fanned_out, results), batch)
         result = await self._await(batch.in_format(self._format), calls)
-        return result if isinstance(result, _Streamed) else [result]
+        return divided(result if isinstance(result, _Streamed) else [result], batch.counts)
 
     async def _await_row(self, row: Row, calls: asyncio.Semaphore, failed: asyncio.Event) -> Any:
         """Call with one row; return None if *failed* is set: another row has failed the batch."""
@@ -159,10 +180,10 @@ class _Loop:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def submit(self, coroutine: Awaitable[list[Any]]) -> Future[list[Any]]:
+    def submit(self, coroutine: Awaitable[list[list[Any]]]) -> Future[list[list[Any]]]:
         return asyncio.run_coroutine_threadsafe(self._contained(coroutine), self._loop)
 
-    async def _contained(self, coroutine: Awaitable[list[Any]]) -> list[Any]:
+    async def _contained(self, coroutine: Awaitable[list[list[Any]]]) -> list[list[Any]]:
         """Await *coroutine*; raise `SystemExit`, which would end the loop, as an `Exception`."""
         try:
             return await coroutine

@@ -54,12 +54,13 @@ class SentBatch:
 
     Attributes:
         content: The rows, or a table if the capability takes columns.
-        count: Number of rows, which a table without columns loses when it is pickled.
+        counts: How many of the rows each shard has. A table without columns loses their number when
+            it is pickled.
         input_types: The types of the columns.
     """
 
     content: list[Row] | pa.Table
-    count: int
+    counts: list[int]
     input_types: InputTypes
 
     def rows(self) -> list[Row]:
@@ -72,7 +73,7 @@ class SentBatch:
 
         if isinstance(self.content, list):
             return self.content
-        return in_format(_with_rows(self.content, self.count), batch_format)
+        return in_format(_with_rows(self.content, sum(self.counts)), batch_format)
 
 
 def _with_rows(table: pa.Table, count: int) -> pa.Table:
@@ -126,11 +127,11 @@ class IsolatedCaller:
         """Return an answer that makes the call when it is read."""
         return lambda: self._call(batch)
 
-    def _call(self, batch: Batch) -> Pieces:
+    def _call(self, batch: Batch) -> list[Pieces]:
         if self._process is None:
             self._start()
         content = batch.rows() if self._by_rows else batch.table()
-        kind, answer = self._exchange(SentBatch(content, len(batch), self._input_types(batch)))
+        kind, answer = self._exchange(SentBatch(content, batch.counts, self._input_types(batch)))
         if kind == "late":
             self.close()
             raise CallTimedOutError(
@@ -141,8 +142,8 @@ class IsolatedCaller:
             if is_out_of_memory(error):  # memory still held would fail other rows
                 self.close()
             raise error
-        pieces: Pieces = answer
-        return [_whole(piece) for piece in pieces]
+        output: list[Pieces] = answer
+        return [[_whole(piece) for piece in pieces] for pieces in output]
 
     def _exchange(self, sent: SentBatch) -> tuple[str, Any]:
         try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
@@ -142,6 +143,10 @@ def _consume(fifo: queue.Queue[Any], *, tick: float | None = None) -> Iterator[A
         yield item
 
 
+def _is_done(future: Future[Any], seconds: float) -> bool:
+    return bool(wait([future], timeout=max(seconds, 0)).done)
+
+
 class WriteBehind:
     """Runs actions in one thread, in order, with at most *depth* of them queued.
 
@@ -170,6 +175,13 @@ class WriteBehind:
     def _is_full(self) -> bool:
         is_too_much = self._bytes > self._most_bytes and len(self._behind) > 1
         return is_too_much or len(self._behind) > self._depth
+
+    def within(self, seconds: float) -> Iterator[list[Any]]:
+        """Wait at most *seconds* for the queued actions; yield results of finished ones unless empty."""
+        deadline = time.monotonic() + seconds
+        while self._behind and _is_done(self._behind[0][0], deadline - time.monotonic()):
+            if returned := self._next():
+                yield returned
 
     def _next(self) -> list[Any]:
         """Wait for the oldest action, and return its result."""

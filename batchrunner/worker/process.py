@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from batchrunner.checkpoint.dead_letters import keep_dead_letters
 from batchrunner.checkpoint.marks import (
@@ -27,6 +26,7 @@ from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.shard_group import BATCHES_AHEAD, BATCHES_BEHIND, ShardGroup
+from batchrunner.worker.steps import MOST_SHARDS
 from batchrunner.worker.stopping import StopSignal
 from batchrunner.worker.work import Work
 
@@ -72,7 +72,7 @@ class ShardWorker:
         )
 
     def _input_types(self, batch: Batch) -> InputTypes:
-        return replace(batch.input_types, schemas=self._types.hints(batch.input_types.schemas))
+        return self._types.expected(batch.input_types)
 
     def _isolated_caller(self) -> IsolatedCaller:
         if self._isolated is None:
@@ -125,9 +125,12 @@ class ShardWorker:
     def _suspicion(self, marks: Sequence[Mark], todo: frozenset[int]) -> Suspicion:
         if self._witness.node and any(todo.intersection(mark.shards) for mark in marks):
             record_deaths(self._records, todo, session=self._work.session)
-        # The most shards that a worker can hold when it dies, if each shard is one batch: finished
-        # parts, batches read ahead, calls, batches waiting to be written, and the one being read.
-        in_flight = GROUP_PARTS + BATCHES_AHEAD + BATCHES_BEHIND + self._usual.ahead + 1
+        # The most shards that a worker can hold when it dies, if each shard is one batch, or a batch
+        # has many of them: finished parts, batches read ahead, calls, batches waiting to be written,
+        # and the one being read.
+        most = self._work.spec.execution.batch_size if self._work.spans_shards else 1
+        batches = BATCHES_AHEAD + BATCHES_BEHIND + self._usual.ahead + 1
+        in_flight = GROUP_PARTS + batches * min(most, MOST_SHARDS)
         return suspicion(marks, todo, in_flight=in_flight, witness=self._witness)
 
     def _try_suspect(

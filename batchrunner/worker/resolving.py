@@ -19,9 +19,10 @@ from batchrunner.shard import Shard
 from batchrunner.spec import ErrorsSpec
 from batchrunner.user_code import is_out_of_memory
 from batchrunner.worker.batch import Batch
-from batchrunner.worker.budget import Budget
+from batchrunner.worker.budget import Budget, RowFailedError, TooManyFailedRowsError
 from batchrunner.worker.calling import Answer, Pieces
 from batchrunner.worker.isolation import CallLostError
+from batchrunner.worker.receipt import Cause, Failure
 from batchrunner.worker.schema import RowTypes
 
 
@@ -43,6 +44,17 @@ class BatchOutput:
         return sum(piece.nbytes for piece in self.pieces)
 
 
+Outcome = BatchOutput | Failure | None
+"""The output of the rows that a batch has of one shard, or why they fail it; None if all other rows are
+expected to fail, too, and these were not tried."""
+
+
+def failure_of(error: RowFailedError | TooManyFailedRowsError) -> Failure:
+    """Return why a shard fails whose failed rows raised *error*."""
+    cause = Cause.ROW if isinstance(error, RowFailedError) else Cause.BUDGET
+    return Failure(cause, str(error), error.traceback)
+
+
 class Resolver:
     """Calls the capability with batches, and retries a failed batch in smaller ones."""
 
@@ -58,8 +70,67 @@ class Resolver:
         self._tries = policy.retry.max_attempts
         self._max_rows: float = math.inf
 
-    def resolve(self, shard: Shard, batch: Batch, answer: Answer) -> BatchOutput:
-        """Return the output of *batch*; *answer* is the answer to the first call with it.
+    def resolve(self, batch: Batch, answer: Answer) -> dict[int, Outcome]:
+        """Return the outcome of *batch*, by shard id; *answer* is the answer to the first call with it.
+
+        A failed batch of several shards is halved between them until each has its own: from there
+        on, no row of one shard has to do with those of another.
+        """
+        try:
+            if len(batch.shards) > 1:
+                return self._of_shards(batch, answer)
+            [shard] = batch.shards
+            return {shard.id: self._of_shard(shard, batch, answer)}
+        except CapabilityImportError as error:
+            failure = Failure(Cause.IMPORT, str(error))
+            return dict.fromkeys((shard.id for shard in batch.shards), failure)
+
+    def _of_shards(self, batch: Batch, answer: Answer) -> dict[int, Outcome]:
+        if self._budget.is_hopeless:
+            return dict.fromkeys(shard.id for shard in batch.shards)
+        if len(batch) > self._max_rows:
+            return self._apart(batch.halves_by_shard())
+        try:
+            return {**self._accept(batch, answer)}
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+            failure = error
+        try:  # outside of the handler, as in `_resolved`
+            return self._between_shards(batch, failure)
+        finally:
+            del failure
+
+    def _between_shards(self, batch: Batch, error: Exception) -> dict[int, Outcome]:
+        """Return the outcome of a *batch* of several shards, for which the call raised *error*."""
+        if isinstance(error, CapabilityImportError):
+            raise error
+        if isinstance(error, CallLostError):  # no halving, as in `_after_failure`
+            return self._apart(batch.by_shard())
+        before = self._max_rows
+        if is_out_of_memory(error):
+            self._max_rows = len(batch) // 2
+        outcomes = self._apart(batch.halves_by_shard())
+        if not all(isinstance(o, BatchOutput) and not o.dead_letters for o in outcomes.values()):
+            self._max_rows = before  # a row was the cause, not the size of the batch
+        return outcomes
+
+    def _apart(self, parts: Iterable[Batch]) -> dict[int, Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        for part in parts:
+            outcomes |= self.resolve(part, self._submit(part))
+        return outcomes
+
+    def _of_shard(self, shard: Shard, batch: Batch, answer: Answer) -> Outcome:
+        if self._budget.is_hopeless:
+            return None
+        try:
+            return self._resolved(shard, batch, answer)
+        except (RowFailedError, TooManyFailedRowsError) as error:
+            failure = failure_of(error)
+        self._types.drop(shard.id)  # now: the rows of the next shard do not go on from these
+        return failure
+
+    def _resolved(self, shard: Shard, batch: Batch, answer: Answer) -> BatchOutput:
+        """Return the output of *batch*, whose rows are all of *shard*.
 
         Raises:
             RowFailedError: A row failed, and `on_row_error` is `fail`.
@@ -69,7 +140,7 @@ class Resolver:
         if len(batch) > self._max_rows:
             return self._in_halves(shard, batch)
         try:
-            return self._accept(shard, answer)
+            return self._accept(batch, answer)[shard.id]
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
             failure = error
         try:  # outside of the handler: inside, `failure` would be the context of all later errors
@@ -77,13 +148,17 @@ class Resolver:
         finally:
             del failure  # frees its frames, and with them the rows, at once
 
-    def _accept(self, shard: Shard, answer: Answer) -> BatchOutput:
-        """Return the output of *answer*; raise if its types conflict with those of earlier rows."""
-        self._types.turn_to(shard.id)
-        pieces = answer()
+    def _accept(self, batch: Batch, answer: Answer) -> dict[int, BatchOutput]:
+        """Return the output of *answer*, by shard id.
+
+        Raises the error of the call, or that of types that conflict with those of earlier rows.
+        """
+        ids = [shard.id for shard in batch.shards]
+        self._types.turn_to(ids[0])
+        output = dict(zip(ids, answer(), strict=True))
         self._budget.succeed()
-        self._types.accept([piece.rows for piece in pieces])
-        return BatchOutput(pieces)
+        self._types.accept_all({id_: [p.rows for p in pieces] for id_, pieces in output.items()})
+        return {id_: BatchOutput(pieces) for id_, pieces in output.items()}
 
     def _sample(self, shard: Shard, batch: Batch) -> None:
         """Try a sample of *batch* row by row, as long as no call has succeeded.
@@ -123,7 +198,7 @@ class Resolver:
     def _after_failure(self, shard: Shard, batch: Batch, error: Exception) -> BatchOutput:
         if isinstance(error, CapabilityImportError):
             raise error
-        if not batch.is_retry:
+        if not batch.is_fraction:
             self._budget.measure(shard, batch)
         if len(batch) == 1:
             return self._retry_row(shard, batch, error)
@@ -131,7 +206,7 @@ class Resolver:
             return _joined(self._submit_part(shard, row) for row in batch.singles())
         if is_out_of_memory(error):
             return self._in_less_memory(shard, batch)
-        if not batch.is_retry:  # for the whole batch, not for its halves
+        if not batch.is_fraction:  # for the whole batch, not for its halves
             self._sample(shard, batch)
         return self._in_halves(shard, batch)
 
@@ -147,7 +222,7 @@ class Resolver:
         return _joined(self._submit_part(shard, half) for half in batch.halves())
 
     def _submit_part(self, shard: Shard, batch: Batch) -> BatchOutput:
-        return self.resolve(shard, batch, self._submit(batch))
+        return self._resolved(shard, batch, self._submit(batch))
 
     def _retry_row(self, shard: Shard, batch: Batch, error: Exception) -> BatchOutput:
         """Retry the only row of *batch*; return its dead letter if its tries are used up."""
@@ -155,7 +230,7 @@ class Resolver:
         tries = 0 if isinstance(error, CallLostError) else self._tries - 1
         for _ in range(tries):
             try:
-                return self._accept(shard, self._submit(batch.retry()))
+                return self._accept(batch, self._submit(batch.retry()))[shard.id]
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
                 error = latest
         dead_letter = self._budget.dead_letter(shard, batch, error)

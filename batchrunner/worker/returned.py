@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.formats.chunk import Row
 from batchrunner.worker.batch import InputTypes
+from batchrunner.worker.returned_checks import (
+    check_lengths,
+    check_polars,
+    checked_column,
+    is_dataframe,
+    module_of,
+    no_batch,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +51,7 @@ def to_table(
         TypeError: *returned* has a type that is no batch.
         ValueError: A column mixes kinds of values, or columns differ in length.
     """
-    table = _table(returned, input_types.schemas, lenient=lenient)
+    table = _table(returned, input_types.hints, lenient=lenient)
     if input_types.inferred is not None and table.num_rows:
         from batchrunner.formats.shapes import without_guesses
 
@@ -58,11 +66,11 @@ def _rows(returned: Any, input_types: InputTypes) -> Sequence[Row]:
         return returned
     if isinstance(returned, Mapping):
         columns = {
-            name: _column_values(name, column, input_types.schemas)
+            name: _column_values(name, column, input_types.hints)
             for name, column in returned.items()
         }
         return without_absent(_as_rows(columns), input_types.absent)
-    if _is_dataframe(returned):
+    if is_dataframe(returned):
         from batchrunner.formats.pandas_columns import frame_values
 
         return without_absent(_as_rows(frame_values(returned), len(returned)), input_types.absent)
@@ -72,7 +80,7 @@ def _rows(returned: Any, input_types: InputTypes) -> Sequence[Row]:
 
 
 def _as_rows(columns: Mapping[str, Sequence[Any]], rows: int = 0) -> list[Row]:
-    _check_lengths({name: len(column) for name, column in columns.items()})
+    check_lengths({name: len(column) for name, column in columns.items()})
     if not columns:
         return [{} for _ in range(rows)]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -90,29 +98,16 @@ def _table(returned: Any, hints: Sequence[pa.Schema], *, lenient: bool = False) 
         return returned
     if isinstance(returned, Mapping):
         return _columns_table(returned, hints, lenient=lenient)
-    if _is_dataframe(returned):
+    if is_dataframe(returned):
         from batchrunner.formats.pandas_columns import frame_table
 
         return frame_table(returned, hints, lenient=lenient)
-    _check_polars(returned)
+    check_polars(returned)
     if hasattr(returned, "__arrow_c_stream__"):  # a RecordBatch, or a table of polars or DuckDB
         return _of_another_library(returned, hints)
     if isinstance(returned, pa.RecordBatch):
         return pa.Table.from_batches([returned])
-    raise TypeError(
-        f"the capability returned {type(returned).__name__} for a batch; it must return a list of "
-        "dicts, a dict of columns, a DataFrame, an Arrow table, or a generator of those"
-    )
-
-
-def _check_polars(returned: Any) -> None:
-    """Refuse a polars frame with Python objects: polars exports their addresses as bytes."""
-    types = getattr(returned, "schema", {}) if _module(returned) == "polars" else {}
-    wrong = next((name for name, kind in types.items() if str(kind) == "Object"), None)
-    if wrong is not None:
-        raise TypeError(
-            f"column {wrong!r} of polars' type Object holds Python objects: cast it to another type"
-        )
+    raise no_batch(returned)
 
 
 def _columns_table(
@@ -123,10 +118,10 @@ def _columns_table(
     from batchrunner.formats.columns import bare_table, hints_for
 
     arrays = {
-        name: _array(name, _checked(name, column), hints_for(name, hints), lenient=lenient)
+        name: _array(name, checked_column(name, column), hints_for(name, hints), lenient=lenient)
         for name, column in columns.items()
     }
-    _check_lengths({name: len(array) for name, array in arrays.items()})
+    check_lengths({name: len(array) for name, array in arrays.items()})
     return pa.table(arrays) if arrays else bare_table(0)
 
 
@@ -134,7 +129,7 @@ def _array(name: str, column: Any, hints: tuple[pa.DataType, ...], *, lenient: b
     from batchrunner.formats.arrays import array_of
     from batchrunner.formats.numpy_columns import from_numpy
 
-    module = _module(column)
+    module = module_of(column)
     if module == "numpy" and column.ndim == 1:
         return from_numpy(column, name=name, hints=hints, lenient=lenient)
     if module == "pandas":
@@ -157,7 +152,7 @@ def _of_another_library(returned: Any, hints: Sequence[pa.Schema]) -> pa.Table:
     from batchrunner.formats.parquet_types import without_views
 
     table = pa.table(returned)
-    if _module(returned) == "pyarrow":
+    if module_of(returned) == "pyarrow":
         return table
     for index, field in enumerate(without_views(table.schema)):
         column = table.column(index).cast(field.type)
@@ -173,37 +168,15 @@ def _arrow(column: Any) -> Any:
     return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array(column)
 
 
-def _checked(name: Any, column: Any) -> Any:
-    """Return *column*; refuse a value that is none, such as a string: its letters would be rows."""
-    if not isinstance(name, str):
-        raise TypeError(
-            f"the capability returned a column called {name!r}: convert the name to str"
-        )
-    is_sequence = isinstance(column, Sequence) or (
-        hasattr(column, "__len__") and hasattr(column, "__getitem__")
-    )
-    if isinstance(column, str | bytes | bytearray | memoryview | Mapping) or not is_sequence:
-        raise TypeError(
-            f"the capability returned {type(column).__name__} for the column {name!r}; a dict "
-            "stands for columns, lists or arrays of one length: return a row as [row]"
-        )
-    if getattr(column, "ndim", 1) == 0:
-        raise TypeError(
-            f"the column {name!r} that the capability returned is an array of no dimension: return one "
-            "value a row"
-        )
-    return column
-
-
 def _column_values(name: Any, column: Any, types: Sequence[pa.Schema]) -> Sequence[Any]:
     """Return the values of a column as Python objects.
 
     Times in numpy get the time zone that *types* have for the column, since numpy has none.
     """
-    column = _checked(name, column)
+    column = checked_column(name, column)
     if isinstance(column, list | tuple):
         return column
-    if _module(column) == "numpy" and column.dtype.kind not in "MmV":
+    if module_of(column) == "numpy" and column.dtype.kind not in "MmV":
         values: list[Any] = column.tolist()
         return values
     return _exact_values(name, column, types)
@@ -214,11 +187,11 @@ def _exact_values(name: str, column: Any, types: Sequence[pa.Schema]) -> list[An
 
     if getattr(column, "ndim", 1) > 1:
         return list(column)
-    if _module(column) == "pandas":
+    if module_of(column) == "pandas":
         from batchrunner.formats.pandas_columns import series_values
 
         return series_values(column, name)
-    hints = hints_for(name, types) if _module(column) == "numpy" else ()
+    hints = hints_for(name, types) if module_of(column) == "numpy" else ()
     array = _array(name, column, hints, lenient=False)
     return plain_values(array if hasattr(array, "chunks") else _chunked(array), name)
 
@@ -229,23 +202,8 @@ def _chunked(array: Any) -> Any:
     return pa.chunked_array([array])
 
 
-def _module(value: Any) -> str:
-    return type(value).__module__.partition(".")[0]
-
-
-def _is_dataframe(returned: Any) -> bool:
-    return _module(returned) == "pandas" and hasattr(returned, "columns")
-
-
 def _check_rows(rows: Sequence[Any]) -> None:
     wrong = [row for row in rows if not isinstance(row, dict)]
     if wrong:
         kind = type(wrong[0]).__name__
         raise TypeError(f"the capability returned a row of type {kind}; return each row as a dict")
-
-
-def _check_lengths(lengths: Mapping[str, int]) -> None:
-    if len(set(lengths.values())) > 1:
-        raise ValueError(
-            f"the columns that the capability returned differ in length: {lengths}; return one value a row in each"
-        )

@@ -13,10 +13,11 @@ them all.
 from __future__ import annotations
 
 import time
-from functools import reduce
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.worker.batch import InputTypes, grown_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -220,18 +221,13 @@ class RowTypes:
         """Set the shard of the rows in the next calls."""
         self._shard = shard
 
-    def hints(self, types: tuple[pa.Schema, ...]) -> tuple[pa.Schema, ...]:
-        """Return the schemas whose types the output should have if its values fit, in that order.
-
-        Args:
-            types: Schemas of the columns that the capability gets.
-        """
+    def expected(self, types: InputTypes) -> InputTypes:
+        """Return *types*, of what the capability gets, with those that its output has to have."""
         if self._schema is None:
             return types
         if self._schema.declared is not None:
-            return (self._schema.declared, *types)
-        running = self._of_shard()
-        return types if running is None else (*types, running)
+            return replace(types, schemas=(self._schema.declared, *types.schemas))
+        return replace(types, earlier=self._of_shard(), grow=True)
 
     def accept(self, rows: Sequence[Any]) -> None:
         """Check the types of the tables *rows*, and require them of later rows of the shard.
@@ -241,15 +237,25 @@ class RowTypes:
         """
         if self._schema is None or self._schema.declared is not None or not rows:
             return
-        from batchrunner.formats.schemas import grown
-
-        running = self._of_shard()
-        schemas = [table.schema for table in rows]
-        first, *others = schemas if running is None else (running, *schemas)
-        whole = reduce(grown, others, first)
+        whole = grown_by(self._of_shard(), [table.schema for table in rows])
         if self._is_final:
             self._schema.check_final(whole)
         self._running[self._shard] = self._latest = whole
+
+    def accept_all(self, rows: Mapping[int, Sequence[Any]]) -> None:
+        """Do as `accept` for the rows of several shards, given by shard id; for all or for none.
+
+        Raises:
+            SchemaError: The type of a column conflicts with that of earlier rows.
+        """
+        before = dict(self._running), self._latest
+        try:
+            for shard, tables in rows.items():
+                self.turn_to(shard)
+                self.accept(tables)
+        except BaseException:
+            self._running, self._latest = before
+            raise
 
     def _of_shard(self) -> pa.Schema | None:
         """Return the types of the shard's rows so far; before the first, those that it must have.

@@ -9,29 +9,36 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter
 
-from batchrunner.checkpoint.dead_letters import DeadLetter, dead_letters_of
-from batchrunner.errors import CapabilityImportError, ShardFailedError, StorageError
+from batchrunner.checkpoint.dead_letters import DeadLetter
+from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.format_error import FormatError
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.shard import Shard
-from batchrunner.worker.batch import MAX_BATCH_BYTES
+from batchrunner.worker.batch import MAX_BATCH_BYTES, Batch
 from batchrunner.worker.budget import Budget, RowFailedError, TooManyFailedRowsError
 from batchrunner.worker.calling import Answer, Caller
 from batchrunner.worker.committer import Committer
 from batchrunner.worker.isolation import IsolatedCaller
+from batchrunner.worker.picking import positions_to_retry
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
-from batchrunner.worker.reading import Read, Step, read_shards
+from batchrunner.worker.reading import read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
-from batchrunner.worker.resolving import BatchOutput, Resolver
+from batchrunner.worker.resolving import BatchOutput, Outcome, Resolver, failure_of
 from batchrunner.worker.schema import RowTypes
+from batchrunner.worker.steps import Grouping, Portion, Step, steps_of
 from batchrunner.worker.stopping import Grace, StopSignal, until_stopped
 from batchrunner.worker.work import Work
 
 BATCHES_AHEAD = BATCHES_BEHIND = 4
+
+_PATIENCE = 0.05
+"""How long the next call waits for what is being written of a finished shard, as a share of the last."""
 
 
 class ShardGroup:
@@ -78,21 +85,29 @@ class ShardGroup:
                 )
             )
             drain = Grace(self._work.spec.execution.grace_period).drain
-            for step, answer in self._call(until_stopped(ahead, stop, drain=drain)):
-                output = self._timed_output(step, answer)
-                nbytes = 0 if isinstance(output, Failure) else output.nbytes
-                yield from behind.do(self._write, Read.of(step), output, nbytes=nbytes)
+            for call in self._calls(until_stopped(ahead, stop, drain=drain)):
+                began = time.monotonic()
+                written = self._outcomes(call)
+                seconds = time.monotonic() - began
+                nbytes = sum(o.nbytes for _, o in written if isinstance(o, BatchOutput))
+                yield from behind.do(self._write, written, nbytes=nbytes)
                 if self._budget.is_hopeless:
                     # The driver stops the run on the receipt of this shard.
                     break
+                if any(portion.is_end for portion, _ in written):
+                    # Calls may take minutes: a receipt that is nearly there is not left to the next.
+                    yield from behind.within(_PATIENCE * seconds)
             yield from behind.do(self._committer.commit)
             yield from behind.finish()
 
     def _steps(self, shards: Sequence[Shard]) -> Iterator[Step]:
         """Yield the steps of *shards*; the attempt at each begins when its reading does."""
-        steps, began = self._read(shards), time.monotonic()
+        to_retry = partial(positions_to_retry, self._work)
+        events = read_shards(self._begun(shards), self._work.spec.source, to_retry=to_retry)
+        steps, began = steps_of(events, self._grouping()), time.monotonic()
         for step in steps:
-            self._pulse.attempt(step.shard.id).reading += time.monotonic() - began
+            for portion, seconds in step.shares(time.monotonic() - began):
+                self._pulse.attempt(portion.shard.id).reading += seconds
             yield step
             began = time.monotonic()
 
@@ -101,92 +116,109 @@ class ShardGroup:
             self._pulse.begin(shard.id)
             yield shard
 
-    def _read(self, shards: Sequence[Shard]) -> Iterator[Step]:
-        return read_shards(
-            self._begun(shards),
-            self._work.spec.source,
+    def _grouping(self) -> Grouping:
+        return Grouping(
             # A capability run is long: one that fails must not make others run again.
-            batch_size=1 if self._by_run else self._work.spec.execution.batch_size,
+            1 if self._by_run else self._work.spec.execution.batch_size,
             by_shape=self._work.takes_tables,
-            to_retry=self._positions_to_retry,
+            spans_shards=self._work.spans_shards,
+            # Other workers wait for its part, which fixes the schema.
+            alone=self._work.first,
         )
 
-    def _positions_to_retry(self, shard: Shard) -> frozenset[int]:
-        """Return the positions of the dead letters that *shard* retries."""
-        checkpoint = self._work.checkpoint()
-        stem = self._work.facts.stem(shard.start)
-        origin = checkpoint.sentinel(stem, run_uid=self._work.run_uid)
-        if origin is None:
-            raise ShardFailedError(
-                f"{shard}: shard {shard.start}, whose failed rows it retries, has no sentinel any more; "
-                "`batchrunner verify SPEC` lists what is missing"
-            )
-        return frozenset(dead_letter["at"] for dead_letter in dead_letters_of(checkpoint, origin))
-
-    def _call(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Answer | None]]:
-        """Yield each step with the answer to its call, in order; submit a few calls ahead."""
-        pending: deque[tuple[Step, Answer | None]] = deque()
+    def _calls(self, steps: Iterator[Step]) -> Iterator[_Call]:
+        """Yield each step with its call, in order; submit a few calls ahead."""
+        pending: deque[_Call] = deque()
         nbytes = 0
         for step in steps:
-            has_failed = step.shard.id in self._dropped or step.shard.id in self._failed
-            batch = None if has_failed else step.batch
-            pending.append((step, self._caller.submit(batch) if batch else None))
+            pending.append(self._call(step))
             nbytes += step.nbytes
             while len(pending) >= self._caller.ahead or (pending and nbytes >= MAX_BATCH_BYTES):
-                nbytes -= pending[0][0].nbytes
+                nbytes -= pending[0].step.nbytes
                 yield pending.popleft()
         yield from pending
 
-    def _timed_output(self, step: Step, answer: Answer | None) -> BatchOutput | Failure:
-        attempt, began = self._pulse.attempt(step.shard.id), time.monotonic()
-        output = self._output(step, answer)
-        attempt.calling += time.monotonic() - began
-        attempt.rows += step.rows
-        attempt.bytes += step.nbytes
-        return output
+    def _call(self, step: Step) -> _Call:
+        batch = step.batch and self._of_sound_shards(step.batch)
+        return _Call(step, batch, self._caller.submit(batch)) if batch else _Call(step)
 
-    def _output(self, step: Step, answer: Answer | None) -> BatchOutput | Failure:
-        """Return the output of *step*, or why it fails the shard; empty if that failed before."""
-        shard = step.shard
+    def _of_sound_shards(self, batch: Batch) -> Batch:
+        """Return *batch* without the rows of shards that have failed."""
+        ids = [shard.id for shard in batch.shards]
+        sound = [id_ for id_ in ids if id_ not in self._failed and id_ not in self._dropped]
+        return batch if len(sound) == len(ids) else batch.of(sound)
+
+    def _outcomes(self, call: _Call) -> list[tuple[Portion, Outcome]]:
+        """Return what comes of each portion of the step; empty output for shards that failed before."""
+        began, step = time.monotonic(), call.step
+        resolved = self._resolved(call)
+        outcomes = [(portion, self._outcome(portion, resolved)) for portion in step.portions]
+        for portion, seconds in step.shares(time.monotonic() - began):
+            attempt = self._pulse.attempt(portion.shard.id)
+            attempt.calling += seconds
+            attempt.rows += portion.rows_in
+            attempt.bytes += portion.nbytes
+        return outcomes
+
+    def _resolved(self, call: _Call) -> dict[int, Outcome]:
+        """Return the outcome of the batch, by shard id."""
+        if call.batch is None or call.answer is None:
+            return {}
+        batch, answer = self._of_sound_shards(call.batch), call.answer
+        if not batch:
+            return {}
+        if batch is not call.batch:  # one has failed since the call was submitted
+            batch = replace(batch, is_retry=True)
+            answer = self._caller.submit(batch)
+        for shard, rows in zip(batch.shards, batch.counts, strict=True):
+            self._budget.read(shard, rows=rows)
+        return self._resolver.resolve(batch, answer)
+
+    def _outcome(self, portion: Portion, resolved: Mapping[int, Outcome]) -> Outcome:
+        shard = portion.shard
         if shard.id in self._failed:
             return BatchOutput()
-        output = self._mapped(step, answer)
-        if isinstance(output, Failure):
+        outcome = resolved.get(shard.id, BatchOutput())
+        if isinstance(outcome, BatchOutput):
+            outcome = self._with_unreadable(portion, outcome)
+        if not isinstance(outcome, BatchOutput):
             self._failed.add(shard.id)
-        if isinstance(output, Failure) or step.failure is not None:
+        if portion.failure is not None:
             self._types.drop(shard.id)
-        return output
+        return outcome
 
-    def _mapped(self, step: Step, answer: Answer | None) -> BatchOutput | Failure:
-        shard = step.shard
+    def _with_unreadable(self, portion: Portion, output: BatchOutput) -> BatchOutput | Failure:
+        """Return *output* with the dead letters of the rows that could not be read."""
+        if not portion.bad:
+            return output
+        shard = portion.shard
+        dead_letters = [DeadLetter.unreadable(shard, bad, number=n) for n, bad in portion.bad]
+        self._budget.read(shard, rows=len(dead_letters))
         try:
-            if step.batch is None or answer is None:
-                return self._unreadable(step)
-            self._budget.read(shard, rows=len(step.batch))
-            return self._resolver.resolve(shard, step.batch, answer)
-        except RowFailedError as error:
-            return Failure(Cause.ROW, str(error), error.traceback)
-        except CapabilityImportError as error:
-            return Failure(Cause.IMPORT, str(error))
-        except TooManyFailedRowsError as error:
-            return Failure(Cause.BUDGET, str(error), error.traceback)
+            for dead_letter in dead_letters:
+                self._budget.count(shard, dead_letter)
+        except (RowFailedError, TooManyFailedRowsError) as error:
+            self._types.drop(shard.id)
+            return failure_of(error)
+        return BatchOutput(output.pieces, [*output.dead_letters, *dead_letters])
 
-    def _unreadable(self, step: Step) -> BatchOutput:
-        dead_letters = [DeadLetter.unreadable(step.shard, bad) for bad in step.bad]
-        self._budget.read(step.shard, rows=len(dead_letters))
-        for dead_letter in dead_letters:
-            self._budget.count(step.shard, dead_letter)
-        return BatchOutput(dead_letters=dead_letters)
+    def _write(self, outcomes: Sequence[tuple[Portion, Outcome]]) -> list[Receipt]:
+        """Write the outcome of a step, shard by shard; return the receipts of those that ended."""
+        # A shard's end comes before the rows of the next one: few parts are open at the same time.
+        return [
+            receipt for portion, outcome in outcomes for receipt in self._written(portion, outcome)
+        ]
 
-    def _write(self, step: Read, output: BatchOutput | Failure) -> list[Receipt]:
-        """Add *output* to the part, or finish or drop the part; ignore a shard that has failed."""
-        shard = step.shard
+    def _written(self, portion: Portion, outcome: Outcome) -> list[Receipt]:
+        """Add *outcome* to the part, or finish or drop the part; ignore a shard that has failed."""
+        shard = portion.shard
         if shard.id in self._dropped:
             return []
+        failure: Failure | None
         try:
-            if step.failure is None and not isinstance(output, Failure):
-                return self._advance(step, output)
-            failure = output if isinstance(output, Failure) else step.failure
+            if portion.failure is None and isinstance(outcome, BatchOutput):
+                return self._advance(portion, outcome)
+            failure = outcome if isinstance(outcome, Failure) else portion.failure
         except SchemaError as error:
             failure = Failure(Cause.CAPABILITY, f"{shard}: {error}", overtaken=True)
         except FormatError as error:
@@ -195,10 +227,21 @@ class ShardGroup:
             failure = Failure(Cause.STORAGE, f"{shard}: {error}")
         self._dropped.add(shard.id)
         self._committer.drop(shard)
-        return [Receipt(shard.id, failure=failure)]
+        # Rows that were not tried have no failure: the run ends, and their shard gets no receipt.
+        return [Receipt(shard.id, failure=failure)] if failure else []
 
-    def _advance(self, step: Read, output: BatchOutput) -> list[Receipt]:
-        if step.is_end:
-            return self._committer.finish(step.shard, source_hash=step.source_hash)
-        self._committer.append(step.shard, output, rows_in=step.rows)
-        return []
+    def _advance(self, portion: Portion, output: BatchOutput) -> list[Receipt]:
+        if portion.rows_in:
+            self._committer.append(portion.shard, output, rows_in=portion.rows_in)
+        if not portion.is_end:
+            return []
+        return self._committer.finish(portion.shard, source_hash=portion.source_hash)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A step, and the call of the capability with the rows of its batch whose shards have not failed."""
+
+    step: Step
+    batch: Batch | None = None
+    answer: Answer | None = None

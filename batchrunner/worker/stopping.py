@@ -10,7 +10,7 @@ from typing import Protocol
 
 from batchrunner.errors import StorageError
 from batchrunner.storage import Storage
-from batchrunner.worker.reading import Step
+from batchrunner.worker.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,15 @@ def stop_key(session: str) -> str:
 
 def until_stopped(steps: Iterator[Step], stop: StopSignal, *, drain: float) -> Iterator[Step]:
     """Yield *steps*; after a stop, only those of the shard in flight, for at most *drain* seconds."""
-    current = None
+    current = -1  # no shard yet
     for step in steps:
         waited = stop.waited()
-        if waited > drain or (waited and step.shard.id != current):
+        if waited > drain:
             return
-        current = step.shard.id
+        if waited and step.portions[-1].shard.id != current:
+            # Its first portion may be the end of the shard in flight.
+            if (rest := step.of({current})).portions:
+                yield rest
+            return
+        current = step.portions[-1].shard.id
         yield step

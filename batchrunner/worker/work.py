@@ -62,6 +62,12 @@ class Work:
         by_batch = self.spec.called.mode == "batch"
         return by_batch and self.spec.execution.batch_format != "rows"
 
+    @property
+    def spans_shards(self) -> bool:
+        """Whether a batch may have rows of several shards: its output can be divided among them."""
+        called = self.spec.called
+        return called.mode == "row" or (called.mode == "batch" and called.one_to_one)
+
     def sink(self) -> Storage:
         return sink_storage(self.spec)
 

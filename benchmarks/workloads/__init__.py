@@ -8,6 +8,7 @@ from benchmarks.results import Result
 from benchmarks.size import Size
 from benchmarks.workloads import (
     actors,
+    buckets,
     columnar,
     cpu_bound,
     jobs,
@@ -26,6 +27,7 @@ WORKLOADS: dict[str, Callable[[Size], Result]] = {
     "W3": small_files.measure,
     "W4": cpu_bound.measure,
     "W5": actors.measure,
+    "W7": buckets.measure,
     "noop": no_op.measure,
     "resume": resume.measure,
     "memory": memory.measure,

@@ -137,6 +137,26 @@ def test_one_fault_at_any_request_changes_no_answer(proxy, prefix, operation, fa
     assert nth > 1
 
 
+@pytest.mark.usefixtures("in_small_parts")
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["whole", "in parts"])
+def test_what_is_sent_again_is_the_whole_of_it(proxy, prefix, data, fault):
+    """The body was read to its end by the attempt that failed."""
+    sends = Fault(FAULTS[fault].kind, "PUT", status=FAULTS[fault].status, code=FAULTS[fault].code)
+    nth = 0
+    while nth == 0 or proxy.fired:
+        nth += 1
+        proxy.inject()
+        storage = a_storage_for(fault, proxy.server, f"{prefix}/{nth}")
+        publish(storage, {"first": data})
+        proxy.inject(replace(sends, nth=nth))
+
+        publish(storage, {"new": data})
+
+        assert storage.get("new") == data
+    assert nth > 1
+
+
 def _nth(fault, nth):
     return Fault(fault.kind, nth=nth, status=fault.status, code=fault.code)
 

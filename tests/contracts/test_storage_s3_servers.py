@@ -13,7 +13,7 @@ from batchrunner.storage.s3.calls import S3Calls
 from batchrunner.storage.s3.errors import CallError, Verdict
 from batchrunner.storage.s3.retry import RetryPolicy
 from batchrunner.storage.s3.storage import S3Storage
-from batchrunner.testing.storage_contract import INTENT, entry_of, keys, publish
+from batchrunner.testing.storage_contract import INTENT, entry_of, keys, publish, read_all
 
 QUICK = RetryPolicy(max_attempts=2, deadline=60, first_delay=0.01)
 
@@ -241,3 +241,48 @@ def test_a_store_that_refuses_a_deletion_by_its_condition_is_asked_again(
     assert storage.delete_exactly(seen) == {"b"}
     assert all(one["ETag"] for one in deletions[0]["Objects"])
     assert keys(storage) == ["b"]
+
+
+ODD_KEYS = ["plain", "a b+c", "100%25", "~x/y=z&q?", "été/東京", "(1)'!*", "#frag;ment"]
+
+
+@pytest.mark.s3
+def test_any_key_is_written_and_read_however_many_were_before(seaweedfs, prefix):
+    """The first request shapes those that follow; SeaweedFS checks the signature of each."""
+    storage = a_storage(seaweedfs, "")
+    for key in (f"{prefix}/{name}" for name in ODD_KEYS):
+        data = key.encode()
+        assert storage.put_if_absent({key: data}) == {key}
+        assert storage.put_if_absent({key: b"another"}) == frozenset()
+        assert publish(storage, {f"{key}-2": data}) == {f"{key}-2"}
+        assert (storage.get(key), read_all(storage, entry_of(storage, f"{key}-2"))) == (data, data)
+
+
+def test_the_options_of_the_user_are_in_every_request(moto, prefix):
+    """Not only in the first, of which the others are made."""
+    more = {"CacheControl": "no-store", "ServerSideEncryption": "AES256"}
+    storage = a_storage(moto, prefix, s3_additional_kwargs=more)
+    names = ["first", "second", "third"]
+    for name in names:
+        storage.put(name, b"1")
+        publish(storage, {f"{name} published": b"1"})
+
+    heads = [
+        storage._calls.run(lambda key=name: storage._head(storage._full(key)))
+        for one in names
+        for name in (one, f"{one} published")
+    ]
+
+    assert [{name: head.get(name) for name in more} for head in heads] == [more] * 6
+
+
+def test_intents_of_several_objects_are_not_mixed_up(moto, prefix):
+    """Each object has its own, though their requests are made of one."""
+    storage = a_storage(moto, prefix)
+    intents = {f"part-{number}": f"intent {number}".encode() for number in range(4)}
+    for name, intent in intents.items():
+        publish(storage, {name: b"the same bytes"}, intent=intent)
+
+    assert {name: storage.intents(name) for name in intents} == {
+        name: (intent,) for name, intent in intents.items()
+    }

@@ -23,15 +23,17 @@ from batchrunner.errors import CapabilityImportError
 from batchrunner.execute.payload import pickled
 from batchrunner.formats.jsonl_reader import parse
 from batchrunner.formats.lines import LineBlock
+from batchrunner.shard import Slicing
 from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import read_dead_letters
-from batchrunner.worker.batch import Batch
+from batchrunner.worker.batch import Batch, ChunkRows
 from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.work import Work
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
 from capabilities import ENDS
 from command import ENVIRONMENT, TESTS, a_spec_file, batchrunner, start
 from patience import PATIENCE
+from shards import one_slice
 
 BAD = 13
 MODES = {
@@ -411,9 +413,10 @@ def test_the_isolated_process_outlives_the_thread_that_made_its_first_call(tmp_p
         pickled(work), input_types=attrgetter("input_types"), by_rows=True, timeout=60
     )
     chunk = parse(LineBlock(b'{"id": 1}\n', 0), columns=None)
+    one_row = ChunkRows(one_slice(0, "in.jsonl", Slicing.FILE, 0, 10, 10, ""), 0, chunk, 0, 1)
 
     def pid():
-        [piece] = caller.submit(Batch(((chunk, 0, 1),)))()
+        [[piece]] = caller.submit(Batch((one_row,)))()
         return json.loads(piece.rows)["by"].partition("-")[0]
 
     with closing(caller):

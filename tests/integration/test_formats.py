@@ -322,7 +322,7 @@ def frames_named(folder, fault):
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        ("CutsNothing", "cut it wrongly: it returned None; it must return a list of Slice"),
+        ("CutsNothing", "cut it wrongly: it returned None; it must return a list of Cut"),
         ("CutRaises", r"cannot be cut: the format .*CutRaises raised KeyError: 'size', at .*:\d+$"),
         ("CutTakesLess", r"cannot be cut: .*unexpected keyword argument"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from batchrunner.errors import (
     UnsafeStorageError,
 )
 from batchrunner.storage import open_storage
+from batchrunner.testing.fault_proxy import Fault, NetworkFaultKind
 from batchrunner.verify import Checks, repair, verify
 from batchrunner.views.garbage import Garbage
 from buckets import Bucket
@@ -30,6 +32,8 @@ from builders import rows
 from command import ENVIRONMENT
 
 TESTS = Path(__file__).parents[1]
+CHECKPOINT = "out/_checkpoint"
+SENTINELS = 120
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.s3) for name in ("moto", "seaweedfs")])
@@ -323,3 +327,30 @@ def _first_row_twice(data: bytes, sink_format: str) -> bytes:
     out = pa.BufferOutputStream()
     pq.write_table(twice, out)
     return out.getvalue().to_pybytes()
+
+
+@pytest.mark.s3
+def test_a_resumed_run_reads_each_sentinel_once_and_many_at_a_time(proxy, prefix):
+    """In a far bucket each takes a round trip: 5,000 of them, 32 at a time, took half a minute."""
+    bucket = Bucket(proxy.server, prefix)
+    bucket.put_rows("in/big.jsonl", rows(0, SENTINELS + 1))
+    source = {
+        "uri": f"{bucket.uri}/in",
+        "storage_options": bucket.storage_options,
+        "shard": {"rows": 1},
+    }
+    proxy.inject()
+    assert BatchRunner(a_spec(bucket, source=source)).run().ok
+    for key in [f"{CHECKPOINT}/sentinels/part-00000.json", "out/part-00000.jsonl", "out/_SUCCESS"]:
+        bucket.delete(key)
+    for key in bucket.listed(f"{CHECKPOINT}/sentinel_index/"):
+        bucket.delete(key)
+    far = Fault(NetworkFaultKind.DELAY, "GET", r"/sentinels/part-\d+\.json$", seconds=2)
+    proxy.inject(far)
+
+    report = BatchRunner(a_spec(bucket, source=source)).run()
+
+    read = Counter(line for line in proxy.requests if far.is_about(*line.split(" ")))
+    assert (report.shards_new, len(read), set(read.values())) == (1, SENTINELS, {1})
+    assert proxy.at_once > SENTINELS / 2
+    bucket.close()

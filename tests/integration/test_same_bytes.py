@@ -168,7 +168,7 @@ def test_plan_says_what_was_compared_and_writes_nothing(tmp_path):
     seen = job.plan()
 
     assert seen.notes == (
-        f"2 files have another time and the same bytes (compared {report.shards} committed shards)",
+        f"2 files have another time and the same bytes (compared {report.shards} committed slices)",
     )
     assert seen.pending == ()
     assert records(job.folder) == before

@@ -22,7 +22,7 @@ from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint, Generation, Sentinel
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_to_bytes
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, ObjectNotFoundError
-from batchrunner.shard import Slicing
+from batchrunner.shard import Shard, Slicing
 from batchrunner.storage import open_storage
 from batchrunner.storage.json_documents import sealed
 from batchrunner.verify import repair, verify
@@ -645,9 +645,10 @@ def with_dead_letters(job: Job) -> Job:
     first = checkpoint.sentinels().good[1]
     dead_letters = (job.out / "_checkpoint/errors" / first.errors).read_bytes()
     for number, (origin, failed) in enumerate([(1, 1), (3, 0)], start=3):
-        shard = dataclasses.replace(
-            plan.shards[1], id=number, slicing=Slicing.DEAD_LETTERS, start=origin, stop=1, rows=1
+        piece = dataclasses.replace(
+            plan.shards[1].first, slicing=Slicing.DEAD_LETTERS, start=origin, stop=1, rows=1
         )
+        shard = Shard(number, (piece,))
         checkpoint.add_generation(Generation(plan.facts, (shard,)), number=number - 2)
         part = b"" if failed else b'{"id":5}\n'
         (job.out / f"part-{number:05d}.jsonl").write_bytes(part)

@@ -10,13 +10,14 @@ from batchrunner.driver.same_bytes import Comparer
 from batchrunner.driver.source_files import SourceFile
 from batchrunner.errors import ObjectChangedError
 from batchrunner.formats.registry import FileKind, format_named
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slicing
+from shards import one_slice
 
 FACTS = PlanFacts(5, "jsonl", "none", "bytes", 4096)
 DATA = b'{"a":1}\n{"a":2}\n'
 HALVES = [
-    Shard(0, "/in/a", Slicing.BYTES, 0, 8, 16, "old"),
-    Shard(1, "/in/a", Slicing.BYTES, 8, 16, 16, "old"),
+    one_slice(0, "/in/a", Slicing.BYTES, 0, 8, 16, "old"),
+    one_slice(1, "/in/a", Slicing.BYTES, 8, 16, 16, "old"),
 ]
 
 
@@ -24,10 +25,10 @@ def a_sentinel(shard, source_hash):
     return Sentinel("r", shard, "p", 1, 1, 0, 1, "s", "w", "s", 0.1, source_hash=source_hash)
 
 
-def hash_of(shard, data=DATA):
-    hashed = format_named("jsonl").source_hash(shard, columns=None)
+def hash_of(piece, data=DATA):
+    hashed = format_named("jsonl").source_hash(piece, columns=None)
     file = hashed.over(io.BytesIO(data))
-    file.seek(max(shard.start - 1, 0))
+    file.seek(max(piece.start - 1, 0))
     file.read()
     hashed.finish(file)
     return hashed.text
@@ -54,7 +55,7 @@ class Asked:
         return self.comparer.compare(plan, files, committed)
 
 
-ALL = {shard.id: hash_of(shard) for shard in HALVES}
+ALL = {shard.id: hash_of(shard.first) for shard in HALVES}
 
 
 def test_two_surveys_read_a_file_once():

@@ -8,8 +8,9 @@ from batchrunner.checkpoint import Generation, PlanFacts, Sentinel, Sentinels
 from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.sink_state import check_unused, examine, parts_in
 from batchrunner.errors import DamagedOutputError, ForeignOutputError
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slicing
 from batchrunner.storage import Entry
+from shards import one_slice
 
 FACTS = PlanFacts(5, "jsonl", "none", "bytes", 4096)
 ACTIVE, RETIRED, UNKNOWN = 0, 1, 2
@@ -17,7 +18,9 @@ SIZE = 100
 
 
 def a_plan(*, active=(ACTIVE,), retired=(RETIRED,)):
-    shards = [Shard(n, f"/in/{n}", Slicing.FILE, 0, 9, 9, "1") for n in sorted([*active, *retired])]
+    shards = [
+        one_slice(n, f"/in/{n}", Slicing.FILE, 0, 9, 9, "1") for n in sorted([*active, *retired])
+    ]
     return StoredPlan.of([Generation(FACTS, tuple(shards)), Generation(FACTS, (), tuple(retired))])
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrunner.execute.on_ray import make_groups
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slicing
+from shards import one_slice
 
 WORKERS = st.integers(1, 64)
 WEIGHTS = st.lists(
@@ -19,7 +20,7 @@ WEIGHTS = st.lists(
 
 def shards_of(weights):
     return [
-        Shard(n, f"/in/{n}.jsonl", Slicing.FILE, 0, weight, weight, "", weight=weight)
+        one_slice(n, f"/in/{n}.jsonl", Slicing.FILE, 0, weight, weight, "", weight=weight)
         for n, weight in enumerate(weights)
     ]
 

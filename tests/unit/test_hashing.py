@@ -14,7 +14,7 @@ from batchrunner.formats.hashing import HashedReads, ReadHash
 from batchrunner.formats.jsonl_reader import read_jsonl
 from batchrunner.formats.parquet_reader import read_parquet
 from batchrunner.formats.registry import FileKind, format_named
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 JSONL, GZ, ZST, PARQUET = (
     FileKind("jsonl"),
@@ -26,7 +26,7 @@ JSONL, GZ, ZST, PARQUET = (
 
 def a_shard(data, slicing=Slicing.FILE, start=0, stop=None):
     stop = len(data) if stop is None else stop
-    return Shard(0, "/in/a", slicing, start, stop, len(data), "1")
+    return Slice("/in/a", slicing, start, stop, len(data), "1")
 
 
 def hash_of(data, shard, kind, columns=None):

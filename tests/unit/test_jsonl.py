@@ -10,11 +10,11 @@ from batchrunner.errors import ShardFailedError
 from batchrunner.formats import jsonl_reader
 from batchrunner.formats.jsonl_reader import read_jsonl
 from batchrunner.formats.lines import MAX_LINE_BYTES
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 
 def chunks(data, *, compression=None, columns=None):
-    shard = Shard(0, "x.jsonl", Slicing.FILE, 0, len(data), len(data), "")
+    shard = Slice("x.jsonl", Slicing.FILE, 0, len(data), len(data), "")
     return list(read_jsonl(io.BytesIO(data), shard, compression=compression, columns=columns))
 
 

@@ -16,7 +16,7 @@ from batchrunner.errors import ObjectChangedError, ShardFailedError
 from batchrunner.formats import parquet_reader
 from batchrunner.formats.chunk import MAX_RAW_BYTES
 from batchrunner.formats.parquet_reader import count_rows, read_parquet
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 GROUPS = [3, 1, 5, 2]
 TOTAL = sum(GROUPS)
@@ -39,7 +39,7 @@ def a_file(groups=GROUPS, **columns):
 
 
 def chunks(data, slicing=Slicing.FILE, start=0, stop=0, *, columns=None):
-    shard = Shard(0, "s3://b/x.parquet", slicing, start, stop, len(data), "")
+    shard = Slice("s3://b/x.parquet", slicing, start, stop, len(data), "")
     return list(read_parquet(io.BytesIO(data), shard, columns=columns))
 
 
@@ -184,7 +184,7 @@ def test_what_storage_says_stays_what_it_says():
                 raise ObjectChangedError("it changed")
             return super().read(size)
 
-    shard = Shard(0, "x.parquet", Slicing.FILE, 0, 0, 0, "")
+    shard = Slice("x.parquet", Slicing.FILE, 0, 0, 0, "")
     with pytest.raises(ObjectChangedError, match="it changed"):
         list(read_parquet(Changing(a_file()), shard, columns=None))
 

@@ -10,14 +10,14 @@ import pytest
 
 from batchrunner.formats.jsonl_reader import read_jsonl
 from batchrunner.formats.parquet_reader import read_parquet
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 DATE = (("date", "2026-01-01"),)
 
 
 def jsonl(rows, partition, *, columns=None):
     data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    shard = Shard(0, "x.jsonl", Slicing.FILE, 0, len(data), len(data), "")
+    shard = Slice("x.jsonl", Slicing.FILE, 0, len(data), len(data), "")
     reading = {"compression": None, "columns": columns, "partition": partition}
     [chunk] = read_jsonl(io.BytesIO(data), shard, **reading)
     return chunk
@@ -29,7 +29,7 @@ def parquet(table, partition, *, columns=None):
         table = pa.table({name: [row.get(name) for row in table] for name in names})
     file = io.BytesIO()
     pq.write_table(table, file)
-    shard = Shard(0, "x.parquet", Slicing.FILE, 0, 0, len(file.getvalue()), "")
+    shard = Slice("x.parquet", Slicing.FILE, 0, 0, len(file.getvalue()), "")
     [chunk] = read_parquet(file, shard, columns=columns, partition=partition)
     return chunk
 

@@ -17,7 +17,8 @@ from batchrunner.driver.source_files import SourceFile
 from batchrunner.errors import InputChangedError, InvalidSpecError
 from batchrunner.formats.jsonl_reader import read_jsonl
 from batchrunner.formats.registry import FileKind
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slicing
+from shards import one_slice
 
 JSONL, PARQUET = FileKind("jsonl"), FileKind("parquet")
 MIB = 1 << 20
@@ -61,9 +62,12 @@ class Folder:
 
     def rows(self, shard):
         """Return what a worker reads; the file must be the one that was planned."""
-        identity, data = self.files[shard.uri]
-        assert (shard.identity, shard.size) == (identity, len(data))
-        chunks = read_jsonl(io.BytesIO(data), shard, compression=None, columns=None)
+        return [row for piece in shard.slices for row in self._rows(piece)]
+
+    def _rows(self, piece):
+        identity, data = self.files[piece.uri]
+        assert (piece.identity, piece.size) == (identity, len(data))
+        chunks = read_jsonl(io.BytesIO(data), piece, compression=None, columns=None)
         return [row for chunk in chunks for row in chunk.rows(0, len(chunk))]
 
 
@@ -87,7 +91,7 @@ def after(folder, generations, *, accept=True, **fields):
 
 
 def sources(plan):
-    return [(shard.id, shard.uri.removeprefix("/in/")) for shard in plan]
+    return [(shard.id, piece.uri.removeprefix("/in/")) for shard in plan for piece in shard.slices]
 
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -96,7 +100,9 @@ CHANGES = st.lists(
     | st.tuples(st.sampled_from(["remove", "bring_back"]), NAMES),
     max_size=4,
 )
-SHARDINGS = st.sampled_from([None, {"rows": 1}, {"rows": 4}, {"bytes": 4096}, {"files": 1}])
+SHARDINGS = st.sampled_from(
+    [None, {"rows": 1}, {"rows": 4}, {"bytes": 4096}, {"files": 1}, {"files": 3}]
+)
 
 
 @given(history=st.lists(CHANGES, min_size=1, max_size=5), shard=SHARDINGS)
@@ -157,7 +163,7 @@ def test_a_new_run_takes_the_first_rows(rows, limit):
 
     taken = [(row["of"] - 1, row["n"]) for shard in plan.shards for row in folder.rows(shard)]
     assert taken == [(f, n) for f, count in enumerate(rows) for n in range(count)][:limit]
-    assert set(folder.opened) == {shard.uri for shard in plan.shards}
+    assert set(folder.opened) == {shard.first.uri for shard in plan.shards}
 
 
 def three_files():
@@ -196,6 +202,38 @@ def test_a_changed_file_retires_its_shards_and_gets_new_ones():
     assert sources(plan.active) == [(0, "a"), (1, "a"), (4, "c"), (5, "c"), (6, "b")]
     assert sources(plan.retired) == [(2, "b"), (3, "b")]
     assert (plan.added_later, plan.generations) == ({6}, 2)
+
+
+def test_a_changed_file_of_a_pack_retires_that_shard_and_no_other():
+    """Its neighbours get new shards with it, since its part has their rows; the rest stays."""
+    folder = Folder()
+    for name in "abcdef":
+        folder.put(name, 2)
+    generations = [first(folder, shard={"files": 2})]
+    folder.put("c", 1)
+    folder.put("g", 1)
+
+    generations.append(after(folder, generations, shard={"files": 2}))
+
+    plan = StoredPlan.of(generations)
+    assert generations[1].retired == (1,)
+    assert sources(plan.active) == [
+        *[(0, "a"), (0, "b"), (2, "e"), (2, "f")],
+        *[(3, "c"), (3, "d"), (4, "g")],
+    ]
+
+
+def test_a_vanished_file_of_a_pack_takes_only_its_own_rows_out():
+    """The others of its shard are read again."""
+    folder = Folder()
+    for name in "abcd":
+        folder.put(name, 2)
+    generations = [first(folder, shard={"files": 4})]
+    folder.remove("b")
+
+    generations.append(after(folder, generations, shard={"files": 4}))
+
+    assert sources(StoredPlan.of(generations).active) == [(1, "a"), (1, "c"), (1, "d")]
 
 
 @pytest.mark.parametrize("change", ["size", "identity"])
@@ -300,8 +338,8 @@ def test_by_default_there_are_some_hundred_shards_of_1_to_32_mib(total, shard):
     assert len(plan.shards) == max(1, round(total / shard))
 
 
-def test_small_files_are_a_shard_each():
-    """A shard is of one file."""
+def test_a_few_small_files_are_a_shard_each():
+    """As many workers find work."""
     assert sources(plan_of(of_size(5, 5, 5)).shards) == [(0, "0"), (1, "1"), (2, "2")]
 
 
@@ -383,7 +421,7 @@ def test_a_shard_knows_its_file_as_it_was_listed():
     """A worker reads that very file, or none."""
     [shard] = plan_of(of_size(77)).shards
 
-    assert shard == Shard(0, "/in/0", Slicing.BYTES, 0, 77, 77, "1", None, 77)
+    assert shard == one_slice(0, "/in/0", Slicing.BYTES, 0, 77, 77, "1", None, 77)
 
 
 def test_parquet_is_planned_from_footers():
@@ -397,7 +435,7 @@ def test_parquet_is_planned_from_footers():
         a_spec(shard={"row_groups": 1}), files, Slicer(lambda _: io.BytesIO(data))
     )
 
-    assert [(shard.uri, shard.start, shard.rows) for shard in plan.shards] == [
+    assert [(shard.first.uri, shard.first.start, shard.rows) for shard in plan.shards] == [
         (uri, start, rows) for uri in ("/in/0", "/in/1") for start, rows in ((0, 4), (1, 4), (2, 2))
     ]
     assert len(plan_of(files).shards) == 2

@@ -4,15 +4,16 @@ from dataclasses import replace
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.driver.progress import Progress
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slicing
 from batchrunner.spec import ErrorsSpec
+from shards import one_slice
 
 
 def a_shard(number, *, weight=10, dead_letters_of=None, rows=1):
     if dead_letters_of is None:
-        return Shard(number, "/in", Slicing.BYTES, 0, 10, 10, "x", weight=weight)
+        return one_slice(number, "/in", Slicing.BYTES, 0, 10, 10, "x", weight=weight)
     kind = Slicing.DEAD_LETTERS
-    return Shard(number, "/in", kind, dead_letters_of, rows, 10, "x", rows=rows, weight=weight)
+    return one_slice(number, "/in", kind, dead_letters_of, rows, 10, "x", rows=rows, weight=weight)
 
 
 def a_sentinel(number, *, rows_in=10, rows_failed=0):

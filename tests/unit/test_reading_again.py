@@ -24,8 +24,8 @@ from batchrunner.formats.lines import read_lines
 from batchrunner.formats.parquet import Parquet
 from batchrunner.formats.parquet_reader import read_parquet
 from batchrunner.formats.registry import FileKind
-from batchrunner.shard import Shard, Slicing
-from batchrunner.worker.reading import picked
+from batchrunner.shard import Slice, Slicing
+from batchrunner.worker.picking import picked
 
 BOM = b"\xef\xbb\xbf"
 MAX_LINE = 1000
@@ -159,7 +159,7 @@ def expected_of(data, *, start=0, stop=None):
 
 
 def read(data, slicing, start, stop, *, compression=None):
-    shard = Shard(0, "x.jsonl", slicing, start, stop, len(data), "")
+    shard = Slice("x.jsonl", slicing, start, stop, len(data), "")
     return list(read_jsonl(io.BytesIO(data), shard, compression=compression, columns=None))
 
 
@@ -213,12 +213,12 @@ def test_picked_lines_are_the_ones_that_were_picked(data, pick, compressed):
         return
     kind = FileKind("jsonl", "gz" if compressed else None)
     file = pa.compress(data, codec="gzip", asbytes=True) if compressed else data
-    shard = Shard(1, "x.jsonl", Slicing.DEAD_LETTERS, 0, len(expected), len(file), "")
+    shard = Slice("x.jsonl", Slicing.DEAD_LETTERS, 0, len(expected), len(file), "")
     wanted = frozenset(at for at, _, _ in expected)
     with small(block=64, few=3):
         part = JsonLines().span(shard, wanted, compression=kind.compression)
         chunks = read(file, part.slicing, part.start, part.stop, compression=kind.compression)
-        hold(list(picked(iter(chunks), wanted, shard=shard)), expected, unit="byte")
+        hold(list(picked(iter(chunks), wanted, piece=shard)), expected, unit="byte")
 
 
 # Parquet: tables whose bad rows are known because they were put there.
@@ -289,7 +289,7 @@ def test_rows_of_parquet_mean_the_same_however_they_are_asked_for(data, groups, 
     columns = data.draw(st.sampled_from([("i", "s", "l"), ("s",), ("i", "l"), ("i",)]))
     pick = data.draw(st.none() | st.sets(st.integers(0, 60), min_size=1))
     expected = [one for one in rows_by_hand(groups, columns) if one[0] in numbers]
-    file, shard = a_file(groups, words=words), Shard(0, "x", slicing, start, stop, 0, "")
+    file, shard = a_file(groups, words=words), Slice("x", slicing, start, stop, 0, "")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parquet_reader, "READ_ROWS", at_once)
         if pick is None:
@@ -301,7 +301,7 @@ def test_rows_of_parquet_mean_the_same_however_they_are_asked_for(data, groups, 
                 return
             part = Parquet().span(shard, wanted, compression=None)
             chunks = read_parquet(io.BytesIO(file), part, columns=columns)
-            found = list(picked(chunks, wanted, shard=shard))
+            found = list(picked(chunks, wanted, piece=shard))
     hold_tables(found, expected)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 import uuid
+from pathlib import Path
 
 import orjson
 import pyarrow as pa
@@ -22,9 +23,10 @@ from batchrunner.checkpoint import (
 )
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_to_bytes
 from batchrunner.errors import DamagedOutputError, LeaseHeldError, NewerFormatError
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Shard, Slice, Slicing
 from batchrunner.storage.json_documents import sealed
 from batchrunner.testing.memory import MemoryStorage
+from shards import one_slice
 
 COUNT = st.integers(0, 2**63 - 1)
 TEXT = st.text()
@@ -52,9 +54,8 @@ RUN_RECORDS = st.builds(
     decisive=st.dictionaries(TEXT, TEXT, max_size=3),
     fingerprint=TEXT,
 )
-SHARDS = st.builds(
-    Shard,
-    id=COUNT,
+SLICES = st.builds(
+    Slice,
     uri=TEXT,
     slicing=st.sampled_from(Slicing),
     start=COUNT,
@@ -64,6 +65,7 @@ SHARDS = st.builds(
     rows=st.none() | COUNT,
     weight=COUNT,
 )
+SHARDS = st.builds(Shard, id=COUNT, slices=st.lists(SLICES, min_size=1, max_size=3).map(tuple))
 GENERATIONS = st.builds(
     Generation,
     facts=st.builds(
@@ -74,7 +76,7 @@ GENERATIONS = st.builds(
         unit=TEXT,
         count=COUNT,
     ),
-    shards=st.lists(SHARDS, max_size=4).map(tuple),
+    shards=st.lists(SHARDS, max_size=4, unique_by=lambda shard: shard.id).map(tuple),
     retired=st.lists(COUNT, max_size=3).map(tuple),
     identities=st.dictionaries(TEXT, TEXT, max_size=3),
     place=st.builds(RunPlace, sink=TEXT, checkpoint=TEXT),
@@ -118,7 +120,7 @@ def a_run_record(**changes):
 
 
 def a_generation(*ids, retired=()):
-    shards = [Shard(n, f"/in/{n}", Slicing.FILE, 0, 9, 9, "1", None, 9) for n in ids]
+    shards = [one_slice(n, f"/in/{n}", Slicing.FILE, 0, 9, 9, "1", None, 9) for n in ids]
     return Generation(FACTS, tuple(shards), retired)
 
 
@@ -247,10 +249,30 @@ def test_what_is_no_plan_is_damaged(data):
         plan_from_bytes(data, key="k")
 
 
+def test_a_plan_of_version_2_is_read_with_one_slice_a_shard():
+    """Its run goes on after an update."""
+    data = (Path(__file__).parents[1] / "data/plan-v2/0002.parquet").read_bytes()
+
+    plan = plan_from_bytes(data, key="k")
+
+    assert plan == Generation(
+        FACTS,
+        (
+            one_slice(3, "/in/a.jsonl", Slicing.BYTES, 0, 50, 100, "17", None, 50),
+            one_slice(4, "/in/a.jsonl", Slicing.BYTES, 50, 100, 100, "17", None, 50),
+            one_slice(5, "/in/b.parquet", Slicing.FILE, 0, 9, 9, "1", 3, 9),
+            one_slice(6, "/in/a.jsonl", Slicing.DEAD_LETTERS, 1, 2, 100, "17", 2, 7),
+        ),
+        retired=(0,),
+        identities={"/in/c": "5"},
+        place=RunPlace("/out", "/out/_checkpoint"),
+    )
+
+
 def test_a_plan_of_a_later_version_is_refused_by_name():
     """As every record."""
-    with pytest.raises(NewerFormatError, match="k has format version 3"):
-        plan_from_bytes(a_table({"batchrunner": '{"version": 3, "retired": []}'}), key="k")
+    with pytest.raises(NewerFormatError, match="k has format version 4"):
+        plan_from_bytes(a_table({"batchrunner": '{"version": 4, "retired": []}'}), key="k")
 
 
 def edited(plan, change):

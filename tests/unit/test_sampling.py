@@ -48,6 +48,7 @@ def sample_of(spec, amount, *, opener=None):
 
 
 def rows_of(shard):
+    (shard,) = shard.slices
     kind = file_kind(shard.uri)
     with Path(shard.uri).open("rb") as file:
         chunks = format_named(kind.format).read(
@@ -172,7 +173,7 @@ def test_a_damaged_file_is_left_to_the_worker_that_reports_it(tmp_path):
     for amount in ("10%", 10):
         slicer = Slicer(opener_of(spec), Sample.of(amount))
         (shard,) = first_generation(spec, listing.files, slicer).shards
-        assert Slicing.FILE is shard.slicing
+        assert Slicing.FILE is shard.first.slicing
 
 
 @pytest.mark.parametrize(

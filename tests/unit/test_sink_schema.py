@@ -10,6 +10,7 @@ from batchrunner.checkpoint import Checkpoint
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.formats.schemas import grown
 from batchrunner.storage import open_storage
+from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.schema import RowTypes, SinkSchema
 
 
@@ -25,6 +26,11 @@ def checkpoint(tmp_path):
 def a_worker(checkpoint, declared=None):
     """What a process has, which looks by itself."""
     return SinkSchema(checkpoint, declared=declared)
+
+
+def hints(types, *schemas):
+    """The types that *types* gives the output of a capability that gets columns of *schemas*."""
+    return types.expected(InputTypes(schemas)).hints
 
 
 FIRST = schema(id=pa.int64(), meta=pa.struct([("src", pa.string())]))
@@ -127,13 +133,13 @@ def test_rows_go_on_from_the_types_of_those_before_them(checkpoint):
     types.accept([SCORE.empty_table()])
 
     types.turn_to(1)
-    assert types.hints(()) == (LANG,)
+    assert hints(types) == (LANG,)
     types.turn_to(3)
     with pytest.raises(SchemaError, match="column 'id': string here, but int64"):
         types.accept([schema(id=pa.string()).empty_table()])
-    assert types.hints((FIRST,)) == (FIRST, grown(LANG, SCORE))
+    assert hints(types, FIRST) == (FIRST, grown(LANG, SCORE))
     types.begin()
-    assert types.hints(()) == ()
+    assert hints(types) == ()
 
 
 EMPTY = schema(id=pa.int64(), m=pa.struct([]))
@@ -173,4 +179,4 @@ def test_a_shard_that_failed_decides_no_type(checkpoint):
 
     types.turn_to(2)
     types.accept([schema(v=pa.float64()).empty_table()])
-    assert types.hints(()) == (schema(v=pa.float64()),)
+    assert hints(types) == (schema(v=pa.float64()),)

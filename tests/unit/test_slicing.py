@@ -16,7 +16,7 @@ from batchrunner.formats.contract import Sharding
 from batchrunner.formats.jsonl_reader import read_jsonl
 from batchrunner.formats.parquet_reader import read_parquet
 from batchrunner.formats.registry import FileKind
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 JSONL, PARQUET = "jsonl", "parquet"
 PLAIN, ROWS_IN_GROUPS = FileKind(JSONL), FileKind(PARQUET)
@@ -39,7 +39,7 @@ def cut(data, kind, *, unit="bytes", count=1, limit=None, opened=None):
 def read(data, kind, piece):
     """Return what a worker finds in a slice: its rows, and in place of a bad one its line."""
     fields = (piece.slicing, piece.start, piece.stop)
-    shard = Shard(0, "x", *fields, size=len(data), identity="", rows=piece.rows)
+    shard = Slice("x", *fields, size=len(data), identity="", rows=piece.rows)
     if kind.format == PARQUET:
         chunks = read_parquet(io.BytesIO(data), shard, columns=None)
         return [row["n"] for chunk in chunks for row in chunk.rows(0, len(chunk))]

@@ -55,6 +55,7 @@ NEUTRAL = {
     "unsafe_single_writer": True,
     "capability.files": ["/weights"],  # their content decides; it comes in beside the spec
     "capability.deterministic": True,
+    "capability.one_to_one": True,
     "source.storage_options": {"anon": True},
     "sink.storage_options": {"anon": True},
     "execution.engine": "local",

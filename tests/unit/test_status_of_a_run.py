@@ -9,11 +9,12 @@ import pytest
 from batchrunner.checkpoint import Quarantine, RunRecord, Sentinel
 from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease, release_lease
 from batchrunner.driver.progress import Phase
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slicing
 from batchrunner.testing.memory import MemoryStorage
 from batchrunner.views.look import Look, RunState, progress_of
 from batchrunner.views.status import next_command
 from patience import PATIENCE
+from shards import one_slice
 
 NOW = datetime(2026, 11, 27, 3, 0, tzinfo=UTC)
 RECORD = RunRecord("r", "test", "t", "me", "", {}, "f")
@@ -33,7 +34,7 @@ RUNNING = {
 
 
 def a_shard(number, *, weight=100):
-    return Shard(number, "/in", Slicing.BYTES, 0, weight, weight, "x", weight=weight)
+    return one_slice(number, "/in", Slicing.BYTES, 0, weight, weight, "x", weight=weight)
 
 
 def a_sentinel(number, *, session="", rows_failed=0):

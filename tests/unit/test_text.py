@@ -10,13 +10,13 @@ from batchrunner.errors import ShardFailedError
 from batchrunner.formats import lines
 from batchrunner.formats.contract import Sharding
 from batchrunner.formats.text import Text
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slice, Slicing
 
 PIECES = [b"a", "ä€".encode(), b"\n", b"\r", b"\xe2\x80\xa8", b"\x00", b"\xff", b"\xef\xbb\xbf"]
 FILES = st.lists(st.sampled_from(PIECES)).map(b"".join)
 
 
-def shards(data, *, sharding):
+def pieces(data, *, sharding):
     slices = Text().cut(
         len(data),
         compression=None,
@@ -24,15 +24,13 @@ def shards(data, *, sharding):
         limit=None,
         opened=lambda: io.BytesIO(data),
     )
-    return [
-        Shard(n, "a.txt", s.slicing, s.start, s.stop, len(data), "1") for n, s in enumerate(slices)
-    ]
+    return [Slice("a.txt", s.slicing, s.start, s.stop, len(data), "1") for s in slices]
 
 
-def chunks(data, *, shard=None, columns=None, partition=()):
-    shard = shard or Shard(0, "a.txt", Slicing.BYTES, 0, len(data), len(data), "1")
+def chunks(data, *, piece=None, columns=None, partition=()):
+    piece = piece or Slice("a.txt", Slicing.BYTES, 0, len(data), len(data), "1")
     read = {"compression": None, "columns": columns, "partition": partition}
-    return list(Text().read(io.BytesIO(data), shard, **read))
+    return list(Text().read(io.BytesIO(data), piece, **read))
 
 
 def texts(data, **how):
@@ -66,10 +64,10 @@ def test_every_line_is_a_row(data, block):
 def test_the_rows_of_the_slices_are_those_of_the_file(data, count, unit):
     """However it is cut, and counted by other code to as many rows."""
     found, counted = [], 0
-    for shard in shards(data, sharding=Sharding(unit, count)) if data else []:
-        found += texts(data, shard=shard)
+    for piece in pieces(data, sharding=Sharding(unit, count)) if data else []:
+        found += texts(data, piece=piece)
         counted += (
-            Text().second_reader().count_rows(shard, lambda: io.BytesIO(data), compression=None)
+            Text().second_reader().count_rows(piece, lambda: io.BytesIO(data), compression=None)
         )
 
     assert found == by_hand(data)

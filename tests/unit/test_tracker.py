@@ -7,14 +7,15 @@ import pytest
 from batchrunner.checkpoint import Sentinel
 from batchrunner.driver.progress import FromStart, Phase, Progress
 from batchrunner.driver.tracker import Tracker
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slicing
 from batchrunner.spec import ErrorsSpec
 from batchrunner.views.progress_text import line
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
+from shards import one_slice
 
 
 def a_shard(number, *, slicing=Slicing.BYTES, rows=None, weight=100):
-    return Shard(number, "/in", slicing, 0, weight, weight, "x", rows=rows, weight=weight)
+    return one_slice(number, "/in", slicing, 0, weight, weight, "x", rows=rows, weight=weight)
 
 
 def a_sentinel(number, *, rows_in=10, rows_failed=0):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from batchrunner.driver.waves import waves
-from batchrunner.shard import Shard, Slicing
+from batchrunner.shard import Slicing
+from shards import one_slice
 
 
 def a_shard(number, *, origin=None):
     slicing = Slicing.FILE if origin is None else Slicing.DEAD_LETTERS
-    return Shard(number, "/in.jsonl", slicing, origin or 0, 1, 1, "x")
+    return one_slice(number, "/in.jsonl", slicing, origin or 0, 1, 1, "x")
 
 
 def ids(found):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from batchrunner.storage.s3.bodies import Window
 from batchrunner.storage.s3.calls import S3Calls, together
 from batchrunner.storage.s3.errors import CallError, Verdict
 from batchrunner.storage.staging import StagedFile, stage_anonymously
@@ -36,21 +37,29 @@ class Upload:
 
     Attributes:
         key: Its full key.
-        staged: Its bytes.
+        fd: The file with its bytes.
+        size: How many there are.
         metadata: What S3 stores with it: the intent, and a unique id of this attempt.
     """
 
     key: str
-    staged: StagedFile
+    fd: int
+    size: int
     metadata: dict[str, str]
 
     @classmethod
-    def of(cls, key: str, *, staged: StagedFile, intent: str) -> Upload:
-        return cls(key, staged, {INTENT: intent, _ATTEMPT: uuid.uuid4().hex})
+    @contextlib.contextmanager
+    def of(cls, key: str, *, staged: StagedFile, intent: str) -> Iterator[Upload]:
+        """Hold the file open, also if the caller is interrupted, and discards it, while it is read here.
 
-    @property
-    def size(self) -> int:
-        return os.fstat(self.staged.fd).st_size
+        Otherwise another file might get its number, and be uploaded in its place.
+        """
+        fd = os.dup(staged.fd)
+        try:
+            size = os.fstat(fd).st_size
+            yield cls(key, fd, size, {INTENT: intent, _ATTEMPT: uuid.uuid4().hex})
+        finally:
+            os.close(fd)
 
 
 async def put_new(calls: S3Calls, key: str, data: bytes) -> bool:
@@ -62,8 +71,13 @@ async def put_new(calls: S3Calls, key: str, data: bytes) -> bool:
     return await _claim(write, lambda: _holds(calls, key, data))
 
 
-async def publish_new(calls: S3Calls, upload: Upload) -> bool:
-    """Upload the object if its key is free; return whether the object there is from this upload."""
+async def publish_new(calls: S3Calls, key: str, *, staged: StagedFile, intent: str) -> bool:
+    """Upload *staged* if *key* is free; return whether the object there is from this upload."""
+    with Upload.of(key, staged=staged, intent=intent) as upload:
+        return await _publish(calls, upload)
+
+
+async def _publish(calls: S3Calls, upload: Upload) -> bool:
     in_parts = upload.size > _WHOLE_UP_TO
 
     async def write() -> None:
@@ -85,10 +99,10 @@ async def second_writers_are_refused(calls: S3Calls, key: str) -> bool:
     try:
         staged.file.write(b"second")
         staged.file.close()
-        upload = Upload.of(key, staged=staged, intent="probe")
-        return await _is_refused(_put_whole(calls, upload)) and await _is_refused(
-            _put_in_parts(calls, upload)
-        )
+        with Upload.of(key, staged=staged, intent="probe") as upload:
+            return await _is_refused(_put_whole(calls, upload)) and await _is_refused(
+                _put_in_parts(calls, upload)
+            )
     finally:
         staged.discard()
 
@@ -151,12 +165,11 @@ async def _is_of(calls: S3Calls, upload: Upload) -> bool | None:
 
 
 async def _put_whole(calls: S3Calls, upload: Upload) -> None:
-    size = upload.size
-    async with calls.big_body() if size >= _BIG else contextlib.nullcontext():
+    async with calls.big_body() if upload.size >= _BIG else contextlib.nullcontext():
         await calls.request(
             "put_object",
             Key=upload.key,
-            Body=os.pread(upload.staged.fd, size, 0),
+            Body=Window(upload.fd, 0, upload.size),
             Metadata=upload.metadata,
             IfNoneMatch="*",
         )
@@ -187,8 +200,9 @@ async def _put_parts(
     size = max(_PART, -(-upload.size // _MOST_PARTS))
 
     async def put(number: int) -> dict[str, Any]:
+        start = number * size
+        body = Window(upload.fd, start, min(size, upload.size - start))
         async with calls.big_body():
-            body = os.pread(upload.staged.fd, size, number * size)
             answer = await calls.request("upload_part", PartNumber=number + 1, Body=body, **target)
         return {**answer, "PartNumber": number + 1}
 

@@ -15,7 +15,6 @@ from batchrunner.storage.s3.errors import CallError, Verdict
 from batchrunner.storage.s3.exact import delete_exactly, is_still, modified_in, move_exactly
 from batchrunner.storage.s3.publishing import (
     INTENT,
-    Upload,
     publish_new,
     put_new,
     second_writers_are_refused,
@@ -101,13 +100,14 @@ class S3Storage:
     def publish(self, objects: Mapping[str, tuple[Staged, bytes]]) -> frozenset[str]:
         try:
             uploads = [
-                Upload.of(
-                    self._full(key), staged=cast(StagedFile, staged), intent=plain_intent(intent)
-                )
+                (self._full(key), cast(StagedFile, staged), plain_intent(intent))
                 for key, (staged, intent) in objects.items()
             ]
             won = self._calls.run(
-                lambda: together(publish_new(self._calls, upload) for upload in uploads)
+                lambda: together(
+                    publish_new(self._calls, key, staged=staged, intent=intent)
+                    for key, staged, intent in uploads
+                )
             )
         finally:
             for staged, _ in objects.values():

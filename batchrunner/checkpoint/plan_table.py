@@ -1,0 +1,137 @@
+"""The slices of a plan as one Arrow table, with the id of the shard of each: a row per slice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from batchrunner.shard import SLICE_COLUMNS, Shard, Slice, SliceTable, Slicing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PLAN_COLUMNS = ("id", *SLICE_COLUMNS)
+
+_FEW = 64
+"""Up to so many slices of a shard are objects: a table of its own would take more."""
+
+
+def table_of(shards: Iterable[Shard]) -> pa.Table:
+    """Return the slices of *shards*, in order."""
+    import pyarrow as pa
+
+    tables = [_table((), ())]
+    for is_table, some in groupby(shards, lambda shard: isinstance(shard.slices, SliceTable)):
+        if is_table:
+            tables += [_table([shard.id] * len(shard.slices), shard.slices) for shard in some]
+        else:
+            pairs = [(shard.id, piece) for shard in some for piece in shard.slices]
+            tables.append(_table([id_ for id_, _ in pairs], [piece for _, piece in pairs]))
+    return pa.concat_tables(tables)
+
+
+def as_plan_table(table: pa.Table) -> pa.Table:
+    """Return *table*, as it was read, with the columns and types of a plan.
+
+    Raises:
+        KeyError, ValueError: It is no plan.
+    """
+    import pyarrow.compute as pc
+
+    plan = table.select(PLAN_COLUMNS).cast(_table((), ()).schema).replace_schema_metadata(None)
+    for word in pc.unique(plan.column("slicing")).to_pylist():
+        Slicing(word)  # it raises for an unknown one
+    if any(plan.column(name).null_count for name in PLAN_COLUMNS if name != "rows"):
+        raise ValueError("a value is missing")
+    return plan
+
+
+def _table(ids: Sequence[int], slices: Sequence[Slice]) -> pa.Table:
+    import pyarrow as pa
+
+    table = SliceTable.of(slices).table
+    columns = [pa.array(ids, pa.int64()), *(table.column(name) for name in SLICE_COLUMNS)]
+    return pa.table(columns, names=list(PLAN_COLUMNS))
+
+
+def shards_in(table: pa.Table) -> Iterator[Shard]:
+    """Yield the shards of *table*: neighbouring rows with one id are the slices of one."""
+    for is_few, groups in groupby(_groups(table), lambda group: len(group) <= _FEW):
+        if not is_few:
+            for rows in groups:
+                some = table.slice(rows.start, len(rows))
+                yield Shard(some.column("id")[0].as_py(), SliceTable(some.select(SLICE_COLUMNS)))
+            continue
+        together = list(groups)
+        first, stop = together[0].start, together[-1].stop
+        some = table.slice(first, stop - first)
+        ids, slices = some.column("id").to_pylist(), list(SliceTable(some))
+        for rows in together:
+            start, end = rows.start - first, rows.stop - first
+            yield Shard(ids[start], tuple(slices[start:end]))
+
+
+def _groups(table: pa.Table) -> Iterator[range]:
+    """Yield the numbers of the rows of each shard."""
+    import numpy as np
+
+    ids = table.column("id").to_numpy()
+    ends = [*(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)] if len(ids) else []
+    yield from (range(start, stop) for start, stop in pairwise([0, *ends]))
+
+
+def identified(table: pa.Table, identities: Mapping[str, str]) -> pa.Table:
+    """Return *table* with new *identities*, by URI, of files whose bytes did not change."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    uris, new = (
+        pa.array(some, pa.large_string()) for some in (identities.keys(), identities.values())
+    )
+    found = pc.index_in(table.column("uri"), value_set=uris)
+    identity = pc.coalesce(new.take(found.combine_chunks()), table.column("identity"))
+    return _with(table, "identity", identity)
+
+
+def moved(table: pa.Table, move: Callable[[str], str]) -> pa.Table:
+    """Return *table* with the URI of each file as *move* gives it."""
+    import pyarrow as pa
+
+    uris = [move(uri) for uri in table.column("uri").to_pylist()]
+    return _with(table, "uri", pa.array(uris, pa.large_string()))
+
+
+def _with(table: pa.Table, name: str, column: Any) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, column)
+
+
+def content_hash(table: pa.Table) -> str:
+    """Return the XXH3-128, in hex, of the values of *table*, however they are stored."""
+    whole = xxhash.xxh3_128()
+    for name in table.column_names:
+        whole.update(f"{name} {len(table)} ".encode())
+        lengths, values = xxhash.xxh3_128(), xxhash.xxh3_128()
+        for chunk in table.column(name).chunks:
+            _feed(chunk, lengths, values)
+        whole.update(lengths.digest() + values.digest())
+    return whole.hexdigest()
+
+
+def _feed(chunk: Any, lengths: xxhash.xxh3_128, values: xxhash.xxh3_128) -> None:
+    import numpy as np
+    import pyarrow as pa
+
+    if pa.types.is_integer(chunk.type):  # no count is negative: -1 is a null
+        values.update(np.ascontiguousarray(chunk.fill_null(-1).to_numpy(), dtype="<i8"))
+        return
+    text = chunk.cast(pa.large_string())
+    if not len(text):
+        return
+    _, offsets, data = text.buffers()
+    ends = np.frombuffer(offsets, "<i8")[text.offset : text.offset + len(text) + 1]
+    lengths.update(np.ascontiguousarray(np.diff(ends)))
+    if data is not None:
+        values.update(memoryview(data)[ends[0] : ends[-1]])
