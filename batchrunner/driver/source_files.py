@@ -82,7 +82,7 @@ class SourcePattern:
         """Return the kind of the file *uri*; None if it does not belong to the source.
 
         A folder selects the files whose suffix names a format; a glob selects those that it
-        matches; of these, `list_source` passes over the ones whose format gives way. Names that begin with "." or "_" are never data. With *format*, no other format is
+        matches. Names that begin with "." or "_" are never data. With *format*, no other format is
         selected.
         """
         prefix = self.root.rstrip("/") + "/"
@@ -214,29 +214,33 @@ def _list_one(uri: str, source: SourceSpec) -> Listing:
         name = f"{base}/{entry.key}"
         if kind := pattern.selects(name, format=source.format):
             files.append(_file(name, entry, replace(kind, options=options) if options else kind))
-        elif pattern.pattern is None and not is_hidden(entry.key) and file_kind(entry.key) is None:
+        elif pattern.pattern is None and not is_hidden(entry.key) and _says_little(entry.key):
             unknown.append(entry.key)
-    files, other = _without_those_that_give_way(files)
+    files, yielding = _without_yielding(files)
+    unknown = sorted([*unknown, *(file.uri.removeprefix(f"{base}/") for file in yielding)])
     links = sorted(links_below(pattern.root), key=lambda link: link.key)
     astray = [link.key for link in links if not link.leads_to_file and pattern.pattern is None]
     return Listing(
         tuple(files),
         frozenset(f"{base}/{link.key}" for link in links if link.leads_to_file),
-        tuple(_passed_over(uri, unknown=unknown, other=[f.uri for f in other], astray=astray)),
+        tuple(_passed_over(uri, unknown, astray)),
     )
 
 
-def _without_those_that_give_way(
-    files: list[SourceFile],
-) -> tuple[list[SourceFile], list[SourceFile]]:
-    """Return the *files* to read, and those that are passed over: `notes.txt` beside `a.jsonl`."""
-    kinds = {file.kind.format for file in files}
-    way = {kind for kind in kinds if len(kinds) > 1 and format_named(kind).gives_way}
-    if not way or way == kinds:
+def _says_little(key: str) -> bool:
+    """Return whether the name *key* does not say for certain that it is no file of the source."""
+    kind = file_kind(key)
+    return kind is None or format_named(kind.format).gives_way
+
+
+def _without_yielding(files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
+    """Return the files to read, and those of formats that give way to the formats of others."""
+    gives_way = {name: format_named(name).gives_way for name in {f.kind.format for f in files}}
+    if len(gives_way) < 2 or all(gives_way.values()):
         return files, []
     return (
-        [file for file in files if file.kind.format not in way],
-        [file for file in files if file.kind.format in way],
+        [file for file in files if not gives_way[file.kind.format]],
+        [file for file in files if gives_way[file.kind.format]],
     )
 
 
@@ -245,15 +249,10 @@ def is_hidden(key: str) -> bool:
     return any(segment[0] in "._" for segment in key.split("/") if segment)
 
 
-def _passed_over(
-    uri: str, *, unknown: Sequence[str], other: Sequence[str], astray: Sequence[str]
-) -> Iterator[str]:
+def _passed_over(uri: str, unknown: Sequence[str], astray: Sequence[str]) -> Iterator[str]:
     passed = []
     if unknown:
         passed.append(f"{len(unknown):,} file(s) whose names say no format ({_some(unknown)})")
-    if other:
-        names = [name.rpartition("/")[2] for name in other]
-        passed.append(f"{len(other):,} file(s) of another format ({_some(names)})")
     if astray:
         passed.append(f"{len(astray):,} link(s) to folders or to nothing ({_some(astray)})")
     if passed:

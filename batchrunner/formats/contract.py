@@ -79,9 +79,10 @@ class Format(ABC):
         has_row_groups: Whether `source.shard.row_groups` applies to the format.
         reads_to_cut: Whether `cut` opens the file even if it need not count rows: the driver then cuts
             many files at a time.
-        gives_way: Whether files of the format, such as `notes.txt`, are taken for something else than data
-            if they lie beside files of a format that does not give way, and the spec names no format.
         keeps_schema: Whether columns have types, on which all parts must agree.
+        gives_way: Whether files of other formats, or files that are no data, often have these suffixes
+            too. Then `source.format` may name another format for such a file, and in a folder with
+            files of other formats it is passed over, with a warning.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -90,8 +91,8 @@ class Format(ABC):
     default_compression: ClassVar[str] = "none"
     has_row_groups: ClassVar[bool] = False
     reads_to_cut: ClassVar[bool] = True
-    gives_way: ClassVar[bool] = False
     keeps_schema: ClassVar[bool]
+    gives_way: ClassVar[bool] = False
 
     @abstractmethod
     def cut(

@@ -217,14 +217,14 @@ def file_kind(
     """Return the format and compression of the file *name*; None if the name does not show them.
 
     With *format*, the name has to show only the compression, unless *says_it*; if it shows another
-    format that does not give way, the result is None.
+    format, the result is None, unless that one gives way.
     """
     stem, compression = _split_compression(name.lower())
     named = _named_by(stem, format)
+    if format and not says_it and named not in (None, format) and format_named(named).gives_way:
+        named = None
     kind = named if says_it else format or named
-    if kind is None or format not in (None, kind):
-        return None
-    if named not in (None, kind) and not format_named(named).gives_way:
+    if kind is None or named not in (None, kind) or format not in (None, kind):
         return None
     if compression and compression not in format_named(kind).outer:
         return None
