@@ -39,12 +39,16 @@ class FieldSplitter:
         self, block: RecordBlock, names: Sequence[str], columns: Sequence[str]
     ) -> pa.Table | None:
         """Return the table as Arrow reads it; None if it finds another number of records or fields."""
-        csv, dialect = pyarrow.csv, self._dialect
+        csv, dialect, data = pyarrow.csv, self._dialect, block.data
+        if not data.endswith(
+            b"\n"
+        ):  # an empty last field would else count as quoted like its neighbour
+            data += b"\n"
         try:
             table = csv.read_csv(
-                pa.py_buffer(block.data),
+                pa.py_buffer(data),
                 csv.ReadOptions(
-                    use_threads=False, block_size=len(block.data) + 1, column_names=list(names)
+                    use_threads=False, block_size=len(data) + 1, column_names=list(names)
                 ),
                 csv.ParseOptions(
                     delimiter=dialect.delimiter,

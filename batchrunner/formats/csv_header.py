@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 HEAD_BYTES = 64 << 10
+_EMPTY_LINES = re.compile(rb"(?:\r?\n)*+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,9 @@ def read_header(stream: ByteStream, dialect: Dialect) -> Header:
 
 def _first_with_text(head: bytes) -> int | None:
     """Return where the first line begins that is not empty."""
-    begin = len(head) - len(head.lstrip(b"\r\n"))
-    return None if begin == len(head) else begin
+    found = _EMPTY_LINES.match(head)
+    begin = found.end() if found else 0
+    return None if head[begin:] in (b"", b"\r") else begin
 
 
 def _names(record: bytes, dialect: Dialect) -> tuple[str, ...]:

@@ -202,7 +202,8 @@ def field_pattern(dialect: Dialect) -> bytes:
         return text
     quote = re.escape(dialect.quote.encode())
     inside = quote + b"(?:[^" + quote + b"]++|" + quote + quote + b")*+"
-    return b"(?:" + inside + b"(?P<close>" + quote + text + b")?+|" + text + b")"
+    plain = b"[^" + quote + delimiter + b"\\n]" + text
+    return b"(?:" + inside + b"(?P<close>" + quote + text + b")?+|" + plain + b"|)"
 
 
 def _beginning_before(block: RecordBlock, stop: int | None) -> Iterator[RecordBlock]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _HELD_BYTES, _MOST_BYTES = 32 << 20, 16 << 20
 _SOME = 1000
+_BLANK = (b"\n", b"\r\n", b"\r")
 _END = 1 << 62
 Numbered = Iterator[tuple[int, bytes]]
 
@@ -63,12 +64,12 @@ class CsvAgain(RecordReader):
         for begin, record in _records(stream, self._dialect, at):
             if begin >= stop:
                 return
-            if has_blanks or record.strip(b"\r\n"):
+            if has_blanks or record not in _BLANK:
                 yield begin, before + record
 
     def _header(self, stream: Any, at: int) -> tuple[int, bytes]:
         for begin, record in _records(stream, self._dialect, at):
-            if record.strip(b"\r\n"):
+            if record not in _BLANK:
                 return begin + len(record), record
         return at, b""
 
