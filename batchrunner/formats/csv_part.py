@@ -23,7 +23,9 @@ from batchrunner.formats.schemas import grown
 HELD_BYTES = 4 << 20
 """Size in memory at which rows are written."""
 
-_YEARS = ("0001-01-01", "9999-12-31")
+_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
+"""The days from 1970 to the first of the year 1 and the last of 9999."""
+_TICKS = {"s": 1, "ms": 10**3, "us": 10**6}
 _ELSE = "return text instead, or use a Parquet or JSON lines sink"
 
 
@@ -51,19 +53,27 @@ def _has_text(kind: pa.DataType) -> bool:
 
 
 def _check_years(column: pa.ChunkedArray, name: str) -> None:
-    kind = column.type
-    if pa.types.is_timestamp(kind):
-        if kind.unit == "ns":  # from 1677 to 2262
-            return
-        column = column.cast(pa.timestamp(kind.unit))
-    least, most = (pa.scalar(day).cast(pa.date32()).cast(column.type) for day in _YEARS)
-    range_ = pc.min_max(column)
-    if range_["min"].is_valid and (
-        pc.less(range_["min"], least).as_py() or pc.greater(range_["max"], most).as_py()
+    range_ = pc.min_max(column.cast(pa.int32() if pa.types.is_date(column.type) else pa.int64()))
+    least, most = _range_of(column.type)
+    if (
+        range_["min"].is_valid
+        and not least <= range_["min"].as_py() <= range_["max"].as_py() < most
     ):
         raise SchemaError(
             f"column {name!r}: CSV has no text for a day before the year 1 or after 9999: {_ELSE}"
         )
+
+
+def _range_of(kind: pa.DataType) -> tuple[int, int]:
+    """Return the least count of the unit of *kind* with a text that can be read, and the next too large."""
+    if pa.types.is_date(kind):
+        return _FIRST_DAY, _LAST_DAY + 1
+    if kind.unit == "ns":  # from 1677 on; Arrow cannot read the first second
+        return -(2**63 // 10**9) * 10**9, 2**63
+    # With a zone, its clock shows the instant, which may be in another year than that of UTC.
+    aside = 0 if kind.tz in {None, "UTC"} else 1
+    ticks = 86_400 * _TICKS[kind.unit]
+    return (_FIRST_DAY + aside) * ticks, (_LAST_DAY + 1 - aside) * ticks
 
 
 class CsvPart:

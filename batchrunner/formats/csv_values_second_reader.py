@@ -90,11 +90,11 @@ def _nearest_single(exact: Decimal, near: float) -> float:
     """Return the single next to *exact*: rounded from a double, it might be the second next."""
     import numpy as np
 
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         single = np.float32(near)
+        around = [np.nextafter(single, np.float32(edge)) for edge in (-np.inf, np.inf)]
     if not np.isfinite(single):
         return float(single)
-    around = [np.nextafter(single, np.float32(edge)) for edge in (-np.inf, np.inf)]
     some = [one for one in (single, *around) if np.isfinite(one)]
     return float(
         min(some, key=lambda one: (abs(exact - Decimal(float(one))), one.view(np.uint32) % 2))
