@@ -17,9 +17,9 @@ class Slicing(StrEnum):
     BYTES = "bytes"
     """Byte offsets of an uncompressed file. A row belongs to the slice that has its first byte."""
     ROW_GROUPS = "row_groups"
-    """Row groups of a Parquet file."""
+    """Row groups of a Parquet file, or record batches of an Arrow file."""
     ROWS = "rows"
-    """Rows of a Parquet file."""
+    """Rows of a Parquet or Arrow file."""
     FILE = "file"
     """The whole file; `start` and `stop` are 0 and its size in bytes."""
     HEAD = "head"
@@ -42,6 +42,8 @@ class Slice:
         identity: ETag or modification time of the file, as listed when the slice was planned.
         rows: Rows in the slice; None where planning did not count them.
         weight: Estimated bytes to read.
+        modified: When the file was last written, as listed when the slice was planned, in microseconds
+            since 1970 UTC; None if the store has no time.
     """
 
     uri: str
@@ -52,6 +54,7 @@ class Slice:
     identity: str
     rows: int | None = None
     weight: int = 0
+    modified: int | None = None
 
     def __str__(self) -> str:
         if self.slicing is Slicing.FILE:
@@ -112,8 +115,7 @@ class SliceTable(Sequence[Slice]):
         numbers = range(len(self))[index]
         if isinstance(numbers, int):
             return next(_slices(self.table.slice(numbers, 1)))
-        if numbers.step != 1:
-            return SliceTable(self.table.take(list(numbers)))
+        assert numbers.step == 1, "slices are neighbours"  # noqa: S101
         return SliceTable(self.table.slice(numbers.start, len(numbers)))
 
     def __eq__(self, other: object) -> bool:

@@ -43,12 +43,14 @@ class Contestant:
         function: "module:function", called with source, output and *arguments*.
         arguments: By name.
         on_ray: Whether a Ray is started for it, before its time begins.
+        python: The interpreter of its process.
     """
 
     name: str
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     on_ray: bool = True
+    python: str = sys.executable
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def started(
             "out": str(out),
             "answer": str(answer),
         }
-        command = [sys.executable, "-m", "benchmarks.contestant_process", json.dumps(order)]
+        command = [contestant.python, "-m", "benchmarks.contestant_process", json.dumps(order)]
         talk = Path(folder) / TALK
         with (
             talk.open("wb") as sink,

@@ -10,7 +10,21 @@ from typing import Any
 
 from benchmarks.results import Goal, Result, Standing
 
-ORDER = ("W1", "W2", "W3", "W4", "W5", "W7", "noop", "resume", "memory", "store", "jobs", "live")
+ORDER = (
+    "W1",
+    "W2",
+    "W3",
+    "W4",
+    "W5",
+    "W7",
+    "marginal",
+    "noop",
+    "resume",
+    "memory",
+    "store",
+    "jobs",
+    "live",
+)
 
 _INTRODUCTION = """\
 # Benchmarks
@@ -72,7 +86,7 @@ def _goal(goal: Goal) -> list[str]:
 
 
 def _amount(value: float, unit: str) -> str:
-    digits = {"s": 2, "x": 1, "times": 2, "MB": 0, "KiB": 0}.get(unit, 0)
+    digits = {"s": 2, "x": 1, "times": 2, "ns a row": 0, "MB": 0, "KiB": 0}.get(unit, 0)
     return f"{value:.{digits}f} {unit}".strip()
 
 

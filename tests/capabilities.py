@@ -590,3 +590,65 @@ def terminates_its_driver(rows):
         os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.01)  # the work of a shard
     return rows
+
+
+def fails_for_bad(batch):
+    """As `raises_on_bad`, for a batch in any format; the others go through."""
+    if any(bads_of(batch)):
+        raise ValueError("a row is bad")
+    return batch
+
+
+def bads_of(batch):
+    if isinstance(batch, list):
+        return [row.get("bad") for row in batch]
+    names = getattr(batch, "column_names", batch)
+    bads = batch["bad"] if "bad" in names else []
+    return [bad is not None and str(bad) == "True" for bad in bads]
+
+
+def fails_for_a_bad_row(row):
+    return fails_for_bad([row])
+
+
+async def fails_later_for_bad(rows):
+    await asyncio.sleep(0)
+    return fails_for_bad(rows)
+
+
+def fails_in_pieces_for_bad(rows):
+    for row in rows:
+        yield fails_for_bad([row])
+
+
+def drops_bad(rows):
+    """Returns a row less for each that is bad."""
+    return [row for row in rows if not row.get("bad")]
+
+
+def doubles_bad(rows):
+    return [row for row in rows for _ in range(1 + bool(row.get("bad")))]
+
+
+def notes_sizes(batch, path):
+    """Writes down how many rows each call had."""
+    rows = len(batch) if isinstance(batch, list) else len(batch["id"])
+    with open(path, "a") as file:
+        file.write(f"{rows}\n")
+    return batch
+
+
+def changes_a_file(rows, path):
+    """Replaces the file at *path* with another at the first call."""
+    if os.path.exists(path) and os.path.getsize(path):
+        open(path, "w").close()
+    return rows
+
+
+def changes_a_file_by_row(row, path):
+    return changes_a_file([row], path)[0]
+
+
+def raises_on_bad_until(rows, path):
+    """As `raises_on_bad`, until there is a file at *path*."""
+    return rows if os.path.exists(path) else raises_on_bad(rows)

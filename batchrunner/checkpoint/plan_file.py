@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import xxhash
 
-from batchrunner.checkpoint.plan_table import as_plan_table, content_hash, shards_in, table_of
+from batchrunner.checkpoint.plan_table import (
+    ADDED,
+    as_plan_table,
+    content_hash,
+    shards_in,
+    table_of,
+)
 from batchrunner.errors import DamagedOutputError, NewerFormatError
 from batchrunner.formats.contract import Format
 from batchrunner.formats.registry import format_named, part_suffix
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT_VERSION = 3
-"""Version 2 had a row for each shard, where there is one for each slice now; version 1 also had no
+"""Version 2 had a row for each shard, where there is one for each slice now, and no `modified`; version 1 also had no
 checksum, no identities and no place."""
 
 _METADATA = b"batchrunner"
@@ -174,7 +180,7 @@ def _content(table: pa.Table, version: int) -> Any:
     """Return what the checksum of a *version* has of the content."""
     if version > _LAST_OF_JSON:
         return content_hash(table)
-    return {name: table.column(name).to_pylist() for name in table.column_names}
+    return {name: table.column(name).to_pylist() for name in table.column_names if name != ADDED}
 
 
 def _checksum(header: Mapping[str, Any], content: Any) -> str:

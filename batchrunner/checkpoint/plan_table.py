@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 PLAN_COLUMNS = ("id", *SLICE_COLUMNS)
 
-_FEW = 64
+ADDED = "modified"
+"""The column that plans have since version 3."""
+
+_MAY_LACK = {"rows", ADDED}
+FEW_SLICES = 64
 """Up to so many slices of a shard are objects: a table of its own would take more."""
 
 
@@ -39,12 +43,15 @@ def as_plan_table(table: pa.Table) -> pa.Table:
     Raises:
         KeyError, ValueError: It is no plan.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
+    if ADDED not in table.column_names:
+        table = table.append_column(ADDED, pa.nulls(len(table), pa.int64()))
     plan = table.select(PLAN_COLUMNS).cast(_table((), ()).schema).replace_schema_metadata(None)
     for word in pc.unique(plan.column("slicing")).to_pylist():
         Slicing(word)  # it raises for an unknown one
-    if any(plan.column(name).null_count for name in PLAN_COLUMNS if name != "rows"):
+    if any(plan.column(name).null_count for name in PLAN_COLUMNS if name not in _MAY_LACK):
         raise ValueError("a value is missing")
     return plan
 
@@ -59,7 +66,7 @@ def _table(ids: Sequence[int], slices: Sequence[Slice]) -> pa.Table:
 
 def shards_in(table: pa.Table) -> Iterator[Shard]:
     """Yield the shards of *table*: neighbouring rows with one id are the slices of one."""
-    for is_few, groups in groupby(_groups(table), lambda group: len(group) <= _FEW):
+    for is_few, groups in groupby(_groups(table), lambda group: len(group) <= FEW_SLICES):
         if not is_few:
             for rows in groups:
                 some = table.slice(rows.start, len(rows))
@@ -125,13 +132,13 @@ def _feed(chunk: Any, lengths: xxhash.xxh3_128, values: xxhash.xxh3_128) -> None
     import pyarrow as pa
 
     if pa.types.is_integer(chunk.type):  # no count is negative: -1 is a null
-        values.update(np.ascontiguousarray(chunk.fill_null(-1).to_numpy(), dtype="<i8"))
+        values.update(np.ascontiguousarray(chunk.fill_null(-1).to_numpy(), dtype="<i8").data)
         return
     text = chunk.cast(pa.large_string())
     if not len(text):
         return
     _, offsets, data = text.buffers()
     ends = np.frombuffer(offsets, "<i8")[text.offset : text.offset + len(text) + 1]
-    lengths.update(np.ascontiguousarray(np.diff(ends)))
+    lengths.update(np.ascontiguousarray(np.diff(ends)).data)
     if data is not None:
         values.update(memoryview(data)[ends[0] : ends[-1]])

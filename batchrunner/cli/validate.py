@@ -51,6 +51,7 @@ def _check(spec: str) -> None:
     from batchrunner.driver.definition import check_constructor
     from batchrunner.driver.source_files import format_by_names
     from batchrunner.errors import InvalidSpecError
+    from batchrunner.formats.registry import parts_format
 
     loaded = load_spec(spec)
     if loaded.capability is None:
@@ -58,7 +59,7 @@ def _check(spec: str) -> None:
     source_format = format_by_names(loaded.source)
     if source_format:
         loaded.check_shard(source_format)
-    if parts := loaded.sink.format or source_format:
+    if parts := loaded.sink.format or (source_format and parts_format(source_format)):
         loaded.check_parts(parts)
     check_target(loaded.capability.target)
     check_constructor(loaded)

@@ -12,7 +12,6 @@ import orjson
 
 from batchrunner.checkpoint import Checkpoint, Sentinel, Sentinels
 from batchrunner.checkpoint.commit import adopt, sha256_of
-from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.sink_state import (
     OWNER,
     RETIRED,
@@ -21,6 +20,7 @@ from batchrunner.driver.sink_state import (
     refuse_foreign,
     shard_of,
 )
+from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import DamagedOutputError, ForeignOutputError, ObjectNotFoundError
 from batchrunner.storage import Entry, Storage
 

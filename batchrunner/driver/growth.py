@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from batchrunner.checkpoint import Generation, Sentinel
+from batchrunner.driver.file_table import SourceFile
 from batchrunner.driver.moving import place_of
-from batchrunner.driver.plan import StoredPlan, next_generation
+from batchrunner.driver.plan import next_generation
 from batchrunner.driver.run import Run
-from batchrunner.driver.source_files import Listing, SourceFile
+from batchrunner.driver.source_files import Listing
+from batchrunner.driver.stored_plan import StoredPlan
+from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard, Slice, Slicing
 from batchrunner.spec import SourceSpec
 
@@ -56,15 +59,26 @@ def notes_on_cut(source: SourceSpec, files: Iterable[SourceFile]) -> tuple[str, 
     wanted = source.shard
     if wanted is None or not (wanted.rows or wanted.bytes):
         return ()
-    most = wanted.bytes or 0
-    whole = [file for file in files if file.kind.compression and file.size > most]
-    if not whole:
-        return ()
-    note = (
-        f"source.shard: {len(whole):,} compressed files cannot be cut, and each is one shard, as "
-        f"{whole[0].uri}: a kill costs its whole work. Smaller or uncompressed files cost less"
+    large = [file for file in files if file.size > (wanted.bytes or 0)]
+    compressed = [file for file in large if file.kind.compression]
+    whole = [file for file in large if not file.kind.compression and wanted.bytes]
+    uncut = [file for file in whole if not format_named(file.kind.format).cuts_by_bytes]
+    notes = (
+        _whole(
+            compressed, "compressed files cannot be cut", "Smaller or uncompressed files cost less"
+        ),
+        _whole(uncut, "files cannot be cut by bytes", "`source.shard: {rows: …}` cuts them"),
     )
-    return (note,)
+    return tuple(filter(None, notes))
+
+
+def _whole(files: Sequence[SourceFile], what: str, way_out: str) -> str:
+    if not files:
+        return ""
+    return (
+        f"source.shard: {len(files):,} {what}, and each is one shard, as {files[0].uri}: a kill costs "
+        f"its whole work. {way_out}"
+    )
 
 
 def growth_of(
@@ -84,7 +98,7 @@ def growth_of(
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
     stored = StoredPlan.of(generations)
-    listing = listing.read_once({piece.uri for piece in stored.slices()})
+    listing = listing.read_once(stored.planned)
     comparison = run.comparer.compare(stored, listing.files, committed)
     addition = next_generation(
         run.spec,

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from batchrunner.checkpoint import Generation, RunPlace
+from batchrunner.checkpoint.plan_table import moved, shards_in, table_of
 from batchrunner.formats.partitions import glob_root
-from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.spec.fingerprint import differences, path_of_file, paths_of_files
 
@@ -148,20 +148,20 @@ def former_uris(uri: str, places: Iterable[RunPlace], *, here: RunPlace) -> set[
 
 
 def _brought(one: Generation, old: RunPlace, here: RunPlace, spec: BatchSpec) -> Generation:
-    uris = {piece.uri for shard in one.shards for piece in shard.slices} | one.identities.keys()
+    possible = list(moves(old, here))
+    if not possible:
+        return one
+    table = table_of(one.shards)
+    uris = {*table.column("uri").to_pylist(), *one.identities}
     # Only a move that brings all files into the source; otherwise the source was not moved.
-    for move in moves(old, here):
+    for move in possible:
         if all(_is_in(move(uri), spec.source.uris) for uri in uris):
             return replace(
                 one,
-                shards=tuple(_moved(shard, move) for shard in one.shards),
+                shards=tuple(shards_in(moved(table, move))),
                 identities={move(uri): identity for uri, identity in one.identities.items()},
             )
     return one
-
-
-def _moved(shard: Shard, move: Move) -> Shard:
-    return Shard(shard.id, [replace(piece, uri=move(piece.uri)) for piece in shard.slices])
 
 
 def _is_in(uri: str, sources: Iterable[str]) -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from batchrunner.checkpoint import PlanFacts
-from batchrunner.driver.source_files import SourceFile
+from batchrunner.checkpoint.plan_table import FEW_SLICES
+from batchrunner.driver.file_table import SourceFile
+from batchrunner.driver.source_files import slice_of
 from batchrunner.formats.contract import Cut
-from batchrunner.shard import Slicing
+from batchrunner.shard import Slice, SliceTable, Slicing
 
 MOST_SLICES = 8192
 """A shard of more would have a sentinel of megabytes."""
@@ -22,16 +24,29 @@ _LEAST_SHARDS = 64
 CutFile = tuple[SourceFile, Sequence[Cut]]
 
 
-def default_pack(cuts: Iterable[CutFile], *, shard: int) -> int:
-    """Return how many bytes to pack where shards of *shard* bytes are the default, at least 1."""
-    total = sum(piece.weight for _, pieces in cuts for piece in pieces)
-    return max(min(total // _LEAST_SHARDS, shard), 1)
+def size_of(cuts: Iterable[CutFile]) -> int:
+    """Return the size of the slices in *cuts*, in bytes."""
+    return sum(piece.weight for _, pieces in cuts for piece in pieces)
 
 
-def packed(cuts: Iterable[CutFile], facts: PlanFacts) -> Iterator[list[tuple[SourceFile, Cut]]]:
+def default_pack(size: int, *, shard: int) -> int:
+    """Return how many bytes to pack of a source of *size*, cut into shards of *shard* bytes; at least 1."""
+    return max(min(size // _LEAST_SHARDS, shard), 1)
+
+
+def packed(cuts: Iterable[CutFile], facts: PlanFacts) -> Iterator[Sequence[Slice]]:
     """Yield the slices of each shard: neighbouring files up to `facts.pack`, or one slice."""
+    for some in _packs(cuts, facts):
+        yield _table(some) if len(some) > FEW_SLICES else tuple(slice_of(*pair) for pair in some)
+
+
+def _table(some: Sequence[tuple[SourceFile, Cut]]) -> SliceTable:
+    return SliceTable.of([slice_of(*pair) for pair in some])
+
+
+def _packs(cuts: Iterable[CutFile], facts: PlanFacts) -> Iterator[list[tuple[SourceFile, Cut]]]:
     held: list[tuple[SourceFile, Cut]] = []
-    size = 0
+    size: float = 0
     for file, pieces in cuts:
         measure = _measure(pieces, facts.unit)
         is_full = size + measure > facts.pack or len(held) == MOST_SLICES

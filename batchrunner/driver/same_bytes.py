@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from batchrunner.checkpoint import Sentinel
-from batchrunner.driver.plan import StoredPlan
-from batchrunner.driver.source_files import Opener, SourceFile, opener_of
+from batchrunner.driver.file_table import SourceFile
+from batchrunner.driver.source_files import Opener, opener_of
+from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import StorageError
 from batchrunner.formats.format_error import refused
 from batchrunner.shard import Slice

@@ -13,8 +13,9 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Protocol
 
+from batchrunner.driver.file_table import SourceFile
 from batchrunner.driver.sample import Sample
-from batchrunner.driver.source_files import Opener, SourceFile, slice_of
+from batchrunner.driver.source_files import Opener, slice_of
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats.contract import Cut, Format, Sharding
 from batchrunner.formats.format_error import refused

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from batchrunner.checkpoint import Sentinel, Sentinels
-from batchrunner.driver.plan import StoredPlan
+from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import DamagedOutputError, ForeignOutputError
 from batchrunner.storage import Entry
 

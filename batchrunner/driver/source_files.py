@@ -4,43 +4,36 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from batchrunner.driver.file_table import SourceFile, SourceFiles
+from batchrunner.driver.finding_files import found_below, is_hidden, refuse_names
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.contract import Cut
 from batchrunner.formats.partitions import glob_root, partition_columns
 from batchrunner.formats.registry import BUILT_IN, FileKind, file_kind, format_named
 from batchrunner.shard import Slice
 from batchrunner.spec import BatchSpec, SourceSpec
-from batchrunner.storage import Entry, is_path, locate, open_storage
-from batchrunner.storage.disk.links import file_number, links_below
+from batchrunner.storage import Entry, is_path, locate
+from batchrunner.storage.disk.links import file_number
 
 _SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file of the source.
-
-    Attributes:
-        uri: Absolute URI or path.
-        size: Size in bytes.
-        identity: Changes whenever the bytes change; may change without them.
-        kind: Format and compression.
-    """
-
-    uri: str
-    size: int
-    identity: str
-    kind: FileKind
 
 
 def slice_of(file: SourceFile, cut: Cut) -> Slice:
     """Return the slice that *cut* makes of *file*."""
     return Slice(
-        file.uri, cut.slicing, cut.start, cut.stop, file.size, file.identity, cut.rows, cut.weight
+        file.uri,
+        cut.slicing,
+        cut.start,
+        cut.stop,
+        size=file.size,
+        identity=file.identity,
+        rows=cut.rows,
+        weight=cut.weight,
+        modified=file.modified,
     )
 
 
@@ -78,7 +71,13 @@ class SourcePattern:
         pattern = uri.removeprefix(root).removeprefix("/")
         return cls(root, re.compile(_glob_to_regex(pattern), re.DOTALL))
 
-    def selects(self, uri: str, *, format: str | None) -> FileKind | None:  # noqa: A002 - the spec's word
+    def selects(
+        self,
+        uri: str,
+        *,
+        format: str | None,  # noqa: A002 - the spec's word
+        options: str = "",
+    ) -> FileKind | None:
         """Return the kind of the file *uri*; None if it does not belong to the source.
 
         A folder selects the files whose suffix names a format; a glob selects those that it
@@ -92,8 +91,9 @@ class SourcePattern:
         if is_hidden(key):
             return None
         if self.pattern is not None:
-            return file_kind(key, format=format) if self.pattern.fullmatch(key) else None
-        return file_kind(key, format=format, says_it=True)
+            matches = self.pattern.fullmatch(key)
+            return file_kind(key, format=format, options=options) if matches else None
+        return file_kind(key, format=format, options=options, says_it=True)
 
 
 def _glob_to_regex(pattern: str) -> str:
@@ -118,38 +118,47 @@ class Listing:
         files: The files, in the order of the source's URIs and sorted within each, each URI once.
         links: URIs of the files that are links.
         notes: Warnings for the user: files that are named twice and read once, or passed over.
+        second_names: URIs of the files that may have other names among *files*; None if any may.
     """
 
-    files: tuple[SourceFile, ...]
+    files: SourceFiles
     links: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    second_names: frozenset[str] | None = None
 
-    def read_once(self, planned: Container[str] = frozenset()) -> Listing:
+    def read_once(self, planned: Callable[[Sequence[str]], Container[str]] = frozenset) -> Listing:
         """Return the listing without second names of one file on a disk, such as links to it.
 
-        A URI in *planned* stays in any case, so that a new name takes no shard out of the plan. Of
-        the other names, one stays if none is planned: one that is no link, if possible.
+        A URI that is *planned*, a function which returns those of some URIs that are, stays in any case,
+        so that a new name takes no shard out of the plan. Of the other names, one stays if none is
+        planned: one that is no link, if possible.
         """
+        several = list(self._names_of_one_file())
+        there = planned([uri for names in several for uri in names])
         dropped: dict[str, str] = {}
-        for names in _names_of_one_file(self.files):
-            chosen = min(names, key=lambda uri: (uri not in planned, uri in self.links))
-            dropped |= {uri: chosen for uri in names if uri != chosen and uri not in planned}
-        files = tuple(file for file in self.files if file.uri not in dropped)
-        notes = (_twice(*next(iter(dropped.items())), len(dropped)),) if dropped else ()
-        return replace(self, files=files, notes=self.notes + notes)
+        for names in several:
+            chosen = min(names, key=lambda uri: (uri not in there, uri in self.links))
+            dropped |= {uri: chosen for uri in names if uri != chosen and uri not in there}
+        if not dropped:
+            return self
+        notes = (*self.notes, _twice(*next(iter(dropped.items())), len(dropped)))
+        return replace(self, files=self.files.without(dropped), notes=notes)
 
-
-def _names_of_one_file(files: Iterable[SourceFile]) -> Iterator[list[str]]:
-    alike: dict[tuple[int, str], list[str]] = defaultdict(list)
-    for file in files:
-        alike[file.size, file.identity].append(file.uri)
-    for uris in alike.values():
+    def _names_of_one_file(self) -> Iterator[list[str]]:
         # All names of one file have its size and time: inodes are read only where both are equal.
-        if len(uris) > 1 and is_path(uris[0]):
-            by_number: dict[object, list[str]] = defaultdict(list)
-            for uri in uris:
-                by_number[file_number(uri) or uri].append(uri)
-            yield from (names for names in by_number.values() if len(names) > 1)
+        files = self.files
+        if self.second_names is not None:
+            if not self.second_names:
+                return
+            alike = files.alike(self.second_names)
+        else:
+            alike = files.alike()
+        for uris in alike:
+            if is_path(uris[0]):
+                by_number: dict[object, list[str]] = defaultdict(list)
+                for uri in uris:
+                    by_number[file_number(uri) or uri].append(uri)
+                yield from (names for names in by_number.values() if len(names) > 1)
 
 
 def _twice(uri: str, chosen: str, number: int) -> str:
@@ -165,32 +174,45 @@ def list_source(source: SourceSpec) -> Listing:
             differ.
         ObjectNotFoundError: A URI of the source names no file, or a folder without files to read.
     """
-    files: dict[str, SourceFile] = {}
-    links: set[str] = set()
-    notes: list[str] = []
-    for uri in source.uris:
-        listing = _list_one(uri, source)
-        if not listing.files:
+    listings = [_list_one(uri, source) for uri in source.uris]
+    for uri, listing in zip(source.uris, listings, strict=True):
+        if not len(listing.files):
             raise ObjectNotFoundError(
                 f"source {uri}: there is no such file, or no {_endings()} file in it; "
                 "check the path, or name the files and give source.format"
             )
-        twice = [file.uri for file in listing.files if file.uri in files]
+    listing = listings[0] if len(listings) == 1 else _merged(listings)
+    _check_one_format(listing.files)
+    if source.partitioning == "hive":
+        _check_partitions(listing.files, source.uris)
+    return listing
+
+
+def _merged(listings: Sequence[Listing]) -> Listing:
+    """Return the files of *listings*, each URI once; any of them may be a second name of another."""
+    notes: list[str] = []
+    known: set[str] = set()
+    several: list[SourceFiles] = []
+    for listing in listings:
+        uris = listing.files.column("uri").to_pylist()
+        twice = [uri for uri in uris if uri in known]
         if twice:
             notes.append(f"source: {twice[0]} is named twice; it is read once")
-        files.update({file.uri: file for file in listing.files if file.uri not in files})
-        links |= listing.links
+        several.append(listing.files.without(twice))
+        known.update(uris)
         notes += listing.notes
-    _check_names(files)
-    _check_one_format(files.values())
-    if source.partitioning == "hive":
-        for uri in files:
-            partition_columns(uri, source.uris)  # it raises for a column named twice
-    return Listing(tuple(files.values()), frozenset(links), tuple(notes))
+    links = frozenset[str]().union(*(listing.links for listing in listings))
+    return Listing(SourceFiles.joined(several), links, tuple(notes))
+
+
+def _check_partitions(files: SourceFiles, roots: tuple[str, ...]) -> None:
+    for folder in files.folders("="):
+        partition_columns(f"{folder}/", roots)  # it raises for a column named twice
 
 
 def _endings() -> str:
-    return " or ".join(format_named(name).suffixes[0] for name in BUILT_IN)
+    suffixes = (suffix for name in BUILT_IN for suffix in format_named(name).suffixes[:1])
+    return " or ".join(suffixes)
 
 
 def format_by_names(source: SourceSpec) -> str | None:
@@ -203,27 +225,27 @@ def _list_one(uri: str, source: SourceSpec) -> Listing:
     storage, key = locate(uri, storage_options=source.storage_options)
     entry = storage.head(key) if key else None
     if entry is not None:  # before any glob: a file's name may look like one
-        return Listing((_file(uri, entry, _kind_of_named_file(uri, source)),))
+        refuse_names([uri])
+        return Listing(SourceFiles.of([_file(uri, entry, _kind_of_named_file(uri, source))]))
     pattern = SourcePattern.of(uri)
     base = pattern.root.rstrip("/")
-    folder = open_storage(pattern.root, storage_options=source.storage_options)
-    options = source.options
-    files: list[SourceFile] = []
-    unknown: list[str] = []
-    for entry in folder.list(recursive=True):
-        name = f"{base}/{entry.key}"
-        if kind := pattern.selects(name, format=source.format):
-            files.append(_file(name, entry, replace(kind, options=options) if options else kind))
-        elif pattern.pattern is None and not is_hidden(entry.key) and _says_little(entry.key):
-            unknown.append(entry.key)
-    files, yielding = _without_yielding(files)
-    unknown = sorted([*unknown, *(file.uri.removeprefix(f"{base}/") for file in yielding)])
-    links = sorted(links_below(pattern.root), key=lambda link: link.key)
+    options = source.options  # made once, and not for each of a million files
+    found = found_below(
+        pattern.root,
+        lambda key: pattern.selects(f"{base}/{key}", format=source.format, options=options),
+        by_key=pattern.pattern is not None,
+        options=source.storage_options,
+    )
+    files, yielding = _without_yielding(found.files)
+    unknown = [key for key in found.others if pattern.pattern is None and _says_little(key)]
+    unknown += [name.removeprefix(f"{base}/") for name in yielding.column("uri").to_pylist()]
+    links = sorted(found.links, key=lambda link: link.key)
     astray = [link.key for link in links if not link.leads_to_file and pattern.pattern is None]
     return Listing(
-        tuple(files),
+        files,
         frozenset(f"{base}/{link.key}" for link in links if link.leads_to_file),
-        tuple(_passed_over(uri, unknown, astray)),
+        tuple(_passed_over(uri, sorted(unknown), astray)),
+        found.second_names,
     )
 
 
@@ -233,20 +255,12 @@ def _says_little(key: str) -> bool:
     return kind is None or format_named(kind.format).gives_way
 
 
-def _without_yielding(files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
+def _without_yielding(files: SourceFiles) -> tuple[SourceFiles, SourceFiles]:
     """Return the files to read, and those of formats that give way to the formats of others."""
-    gives_way = {name: format_named(name).gives_way for name in {f.kind.format for f in files}}
-    if len(gives_way) < 2 or all(gives_way.values()):
-        return files, []
-    return (
-        [file for file in files if not gives_way[file.kind.format]],
-        [file for file in files if gives_way[file.kind.format]],
-    )
-
-
-def is_hidden(key: str) -> bool:
-    """Return whether *key* is never data: one of its folders or its name begins with "." or "_"."""
-    return any(segment[0] in "._" for segment in key.split("/") if segment)
+    gives_way = [kind for kind in files.used_kinds() if format_named(kind.format).gives_way]
+    if len(gives_way) == len(files.used_kinds()):
+        return files, files[:0]
+    return files.of_kinds(gives_way, negated=True), files.of_kinds(gives_way)
 
 
 def _passed_over(uri: str, unknown: Sequence[str], astray: Sequence[str]) -> Iterator[str]:
@@ -267,7 +281,13 @@ def _some(keys: Sequence[str]) -> str:
 
 
 def _file(uri: str, entry: Entry, kind: FileKind) -> SourceFile:
-    return SourceFile(uri, entry.size, entry.identity, kind)
+    return SourceFile(uri, entry.size, entry.identity, kind, _modified(uri, entry))
+
+
+def _modified(uri: str, entry: Entry) -> int | None:
+    if is_path(uri):  # where the identity is the time, in nanoseconds
+        return int(entry.identity) // 1000
+    return round(entry.modified * 1_000_000) or None
 
 
 def _kind_of_named_file(uri: str, source: SourceSpec) -> FileKind:
@@ -280,22 +300,11 @@ def _kind_of_named_file(uri: str, source: SourceSpec) -> FileKind:
     return kind
 
 
-def _check_names(uris: Iterable[str]) -> None:
-    """Refuse names that are no text: neither the plan nor a report could hold them."""
-    shown = {uri: uri.encode(errors="backslashreplace").decode() for uri in uris}
-    bad = [text for uri, text in shown.items() if text != uri]
-    if bad:
-        more = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
+def _check_one_format(files: SourceFiles) -> None:
+    kinds = files.used_kinds()
+    other = next((kind for kind in kinds if kind.format != kinds[0].format), None)
+    if other is not None:
+        one, another = (files.of_kinds([kind])[0].uri for kind in (kinds[0], other))
         raise InvalidSpecError(
-            f"source: {bad[0]}: its name is no UTF-8{more}; rename the file, or leave it out with a "
-            "glob in source.uri"
-        )
-
-
-def _check_one_format(files: Iterable[SourceFile]) -> None:
-    by_format = {file.kind.format: file for file in files}
-    if len(by_format) > 1:
-        one, other = list(by_format.values())[:2]
-        raise InvalidSpecError(
-            f"the source mixes formats: {one.uri} and {other.uri}; give source.format, or two specs"
+            f"the source mixes formats: {one} and {another}; give source.format, or two specs"
         )

@@ -19,7 +19,7 @@ from batchrunner.driver.growth import (
 )
 from batchrunner.driver.moving import brought_here, changes_since, place_of, recorded_place
 from batchrunner.driver.overlap import list_apart
-from batchrunner.driver.plan import StoredPlan, first_generation, partition_change
+from batchrunner.driver.plan import first_generation, partition_change
 from batchrunner.driver.plan_html import plan_html
 from batchrunner.driver.run import Run
 from batchrunner.driver.sink_state import (
@@ -34,6 +34,7 @@ from batchrunner.driver.sink_state import (
 )
 from batchrunner.driver.source_files import Listing
 from batchrunner.driver.spec_changes import begun_anew, is_empty, is_of_code, refuse_changes
+from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.driver.trial import check_are_trials, refuse_trial
 from batchrunner.errors import DamagedOutputError, SpecChangedError
 from batchrunner.shard import Shard

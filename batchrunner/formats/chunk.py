@@ -14,6 +14,10 @@ Row = dict[str, Any]
 MAX_RAW_BYTES = 4096
 """How many bytes of a row its dead letter keeps."""
 
+MAX_ROW_BYTES = 64 << 20
+"""The largest row that is made of whole files, or of members of a tar. A worker holds three batches of at
+least one row each, and may use 256 MiB (`worker/batch.py`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Position:

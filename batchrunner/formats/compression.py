@@ -9,6 +9,9 @@ from typing import Any, BinaryIO, Protocol
 
 SUFFIXES = {".gz": "gz", ".zst": "zst", ".bz2": "bz2", ".xz": "xz"}
 
+SHORT = {".tgz": ".tar.gz", ".tzst": ".tar.zst", ".tbz2": ".tar.bz2", ".txz": ".tar.xz"}
+"""One suffix that stands for two."""
+
 OUTER = tuple(SUFFIXES.values())
 """All compressions of a whole file that `open_compressed` undoes."""
 

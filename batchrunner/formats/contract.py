@@ -71,7 +71,8 @@ class Format(ABC):
     """A file format. Stateless: one instance serves all threads of a process.
 
     Attributes:
-        suffixes: Ends of file names, such as ".jsonl"; parts get the first.
+        suffixes: Ends of file names, such as ".jsonl"; parts get the first. If there are none, the
+            format takes files of any name, where the spec names it.
         outer: Compressions of a whole file, such as "gz", that `read` and `cut` undo; the file is then
             called ".jsonl.gz", for example.
         compressions: Values of `sink.compression` that the format takes.
@@ -80,9 +81,13 @@ class Format(ABC):
         reads_to_cut: Whether `cut` opens the file even if it need not count rows: the driver then cuts
             many files at a time.
         keeps_schema: Whether columns have types, on which all parts must agree.
+        written_as: For a format that sinks do not take: the format of the parts of a run over its
+            files, if the spec names none.
         gives_way: Whether files of other formats, or files that are no data, often have these suffixes
             too. Then `source.format` may name another format for such a file, and in a folder with
             files of other formats it is passed over, with a warning.
+        cuts_by_bytes: Whether `cut` makes slices of about so many bytes, where these are asked for.
+        has_empty_files: Whether an empty file may hold a row: `cut` gets it, too.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -92,7 +97,10 @@ class Format(ABC):
     has_row_groups: ClassVar[bool] = False
     reads_to_cut: ClassVar[bool] = True
     keeps_schema: ClassVar[bool]
+    written_as: ClassVar[str] = ""
     gives_way: ClassVar[bool] = False
+    cuts_by_bytes: ClassVar[bool] = True
+    has_empty_files: ClassVar[bool] = False
 
     @abstractmethod
     def cut(
@@ -104,7 +112,7 @@ class Format(ABC):
         limit: int | None,
         opened: Opener,
     ) -> list[Cut]:
-        """Cut a file of *size* bytes, more than 0, into slices.
+        """Cut a file of *size* bytes, more than 0 unless `has_empty_files`, into slices.
 
         The slices are in order, begin at 0, and have no gaps and no overlap: every row lies in exactly
         one slice. A header line belongs to the first slice. With a *limit*, which is at least 1, the
@@ -140,6 +148,18 @@ class Format(ABC):
                 yielded.
             StorageError: The storage failed. Raised unchanged, since another worker may succeed.
         """
+
+    def read_by_columns(
+        self,
+        file: BinaryIO,
+        piece: Slice,
+        *,
+        compression: str | None,
+        columns: tuple[str, ...] | None,
+        partition: Partition,
+    ) -> Iterator[Chunk]:
+        """As `read`, with the same rows: its chunks are only asked for tables, which may save time."""
+        return self.read(file, piece, compression=compression, columns=columns, partition=partition)
 
     @abstractmethod
     def span(self, piece: Slice, positions: Collection[int], *, compression: str | None) -> Slice:
@@ -216,6 +236,14 @@ class RowFormat(Format):
             ValueError: The format cannot hold a row exactly. Only that row fails.
         """
 
+    def encode_table(self, table: pa.Table) -> bytes | None:
+        """Return the bytes that `encode` returns for the rows of *table*; None to let it do so.
+
+        For a format that writes tables faster than rows. What it cannot write exactly is left to
+        `encode`, which refuses a row and no others.
+        """
+        return None
+
     def writer(
         self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart
     ) -> PartWriter:
@@ -237,6 +265,21 @@ class TableFormat(Format):
         Raises:
             ValueError: It cannot. Only the rows at fault fail.
         """
+
+
+class SourceOnly:
+    """Mixed into a format, before `RowFormat` or `TableFormat`, that sinks do not take."""
+
+    compressions: ClassVar[tuple[str, ...]] = ()
+    written_as: ClassVar[str] = "jsonl"
+
+    def encode(self, rows: Sequence[Row]) -> bytes:
+        raise NotImplementedError(f"{type(self).__name__} is read, not written")
+
+    def writer(
+        self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart
+    ) -> PartWriter:
+        raise NotImplementedError(f"{type(self).__name__} is read, not written")
 
 
 class SecondReader(ABC):

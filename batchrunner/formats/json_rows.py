@@ -59,14 +59,27 @@ def parse_block(data: bytes) -> list[Row] | None:
     return rows if again == marked or not _may_have_lost(data, again=again) else None
 
 
+def parse_array(data: bytes) -> list[Row] | None:
+    """Return the rows of a JSON array, on any number of lines; None if an element needs `parse_line`."""
+    try:
+        rows = orjson.loads(data)
+        again = orjson.dumps(rows)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
+    if not isinstance(rows, list) or set(map(type, rows)) - {dict}:
+        return None
+    return rows if again == data or not _may_have_lost(data, again=again) else None
+
+
 def _may_have_lost(data: bytes, *, again: bytes) -> bool:
     """Return whether reading *data* may have lost something; *again* is its rows, written again."""
     if b"\\" in data and _ESCAPED_QUOTE in data:
         return True
-    return _may_hold_long_integer(data) or again.count(b'"') != data.count(b'"')
+    return may_hold_long_integer(data) or again.count(b'"') != data.count(b'"')
 
 
-def _may_hold_long_integer(data: bytes) -> bool:
+def may_hold_long_integer(data: bytes) -> bool:
+    """Return whether *data* may have an integer of 19 digits or more: orjson makes a float of it."""
     # With all digits made equal, a search for a plain string finds many in a row: a regular expression
     # takes ten times as long. After a point, they are a fraction.
     shape = data.translate(_SHAPE)

@@ -101,6 +101,24 @@ def read_jsonl(
     Raises:
         ShardFailedError: The compressed file is damaged or cut short.
     """
+    for block in read_blocks(file, piece, compression=compression):
+        yield parse_placed(block, columns=columns, partition=wanted(partition, columns))
+
+
+def parse_placed(
+    block: LineBlock, *, columns: tuple[str, ...] | None, partition: Partition
+) -> JsonlChunk:
+    """Return the rows of *block*, with the columns of *partition* added."""
+    chunk = parse(block, columns=columns)
+    return _placed(chunk, partition) if partition else chunk
+
+
+def read_blocks(file: BinaryIO, piece: Slice, *, compression: str | None) -> Iterator[LineBlock]:
+    """Yield the lines of *shard*, about a megabyte at a time.
+
+    Raises:
+        ShardFailedError: The compressed file is damaged or cut short.
+    """
     if piece.slicing is Slicing.BYTES:
         file.seek(max(piece.start - 1, 0))
         blocks = read_lines(file, start=piece.start, stop=piece.stop)
@@ -108,11 +126,8 @@ def read_jsonl(
         blocks = read_lines(open_compressed(file, compression))
     if piece.slicing is Slicing.HEAD:
         blocks = first_rows(blocks, rows=piece.stop)
-    partition = wanted(partition, columns)
     try:
-        for block in blocks:
-            chunk = parse(block, columns=columns)
-            yield _placed(chunk, partition) if partition else chunk
+        yield from blocks
     except OSError as error:
         if isinstance(error, StorageError):
             raise

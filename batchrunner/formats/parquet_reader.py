@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -29,7 +30,7 @@ READ_ROWS = 16_384
 """How many rows are decoded at a time, which bounds memory inside a row group."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that it can keep its size
 class TableChunk:
     """Some rows of a Parquet file.
 
@@ -48,7 +49,7 @@ class TableChunk:
         schema: pa.Schema = self.content.schema
         return schema
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return int(self.content.nbytes)
 
@@ -106,8 +107,8 @@ def read_parquet(
         partition = wanted(partition, columns)
         source = ParquetSource(file, columns, partition)
         groups, first, skip, take = _extent(source.metadata, piece)
-        for table, faults in _cut(source.read(groups, READ_ROWS), skip=skip, take=take):
-            yield _chunk(table, faults, first, partition)
+        for table, faults in rows_between(source.read(groups, READ_ROWS), skip=skip, take=take):
+            yield chunk_of_table(table, faults, first, partition)
             first += table.num_rows
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, StorageError):
@@ -118,7 +119,8 @@ def read_parquet(
         ) from error
 
 
-def _chunk(table: pa.Table, faults: Faults, first: int, partition: Partition) -> TableChunk:
+def chunk_of_table(table: pa.Table, faults: Faults, first: int, partition: Partition) -> TableChunk:
+    """Return *table* as a chunk, without the rows that have *faults*; *first* is its first row."""
     numbers: Sequence[int] = range(first, first + table.num_rows)
     bad = [BadRow(_position(table, i, first + i), why) for i, why in sorted(faults.items())]
     if faults:
@@ -146,9 +148,10 @@ def _extent(metadata: pq.FileMetaData, piece: Slice) -> tuple[list[int], int, in
     return groups_in, piece.start, piece.start - before, piece.stop - piece.start
 
 
-def _cut(
+def rows_between(
     pieces: Iterator[tuple[pa.Table, Faults]], *, skip: int, take: int
 ) -> Iterator[tuple[pa.Table, Faults]]:
+    """Yield *take* rows of *pieces* after the first *skip*."""
     for table, faults in pieces:
         rows = table.slice(skip, take)
         inside = range(skip, skip + rows.num_rows)
@@ -184,7 +187,7 @@ class ParquetSource:
         have = main.schema_arrow.names
         self._partition = partition
         elsewhere = {name for name, _ in partition}
-        _check_columns(main.schema_arrow, columns, elsewhere)
+        check_columns(main.schema_arrow, columns, elsewhere)
         self._columns = [name for name in have if columns is None or name in columns]
         self._main = main
         instants = [name for name in int96_columns(main) if name in self._columns]
@@ -217,9 +220,14 @@ def _batches(
     return batches if every else (batch.select(columns) for batch in batches)
 
 
-def _check_columns(
+def check_columns(
     schema: pa.Schema, columns: tuple[str, ...] | None, elsewhere: Container[str]
 ) -> None:
+    """Check that a file with *schema* has *columns*, but for those *elsewhere*, each once.
+
+    Raises:
+        ShardFailedError: It has not.
+    """
     have = schema.names
     missing = [name for name in columns or () if name not in have and name not in elsewhere]
     if missing:

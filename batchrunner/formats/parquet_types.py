@@ -95,6 +95,8 @@ def _unwritable_in(kind: pa.DataType, is_final: bool) -> pa.DataType | None:
         return None if 0 <= kind.scale <= kind.precision else kind
     if t.is_interval(kind) or t.is_union(kind) or t.is_run_end_encoded(kind):
         return kind
+    if t.is_fixed_size_list(kind) and not kind.list_size:
+        return kind  # Arrow writes a null among them, and cannot read the file again
     if t.is_struct(kind) and not kind.num_fields:
         return kind if is_final else None
     inner = (_unwritable_in(kind.field(i).type, is_final) for i in range(kind.num_fields))

@@ -121,6 +121,8 @@ def add_to_rows(rows: Sequence[Row], partition: Partition) -> dict[int, str]:
 def _says(own: Any, value: str | None) -> bool:
     if own == value or value is None:
         return bool(own == value)
+    if isinstance(own, bytes):
+        return own == value.encode()
     if isinstance(own, bool):
         return json.dumps(own) == value.lower()
     try:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from batchrunner.errors import InvalidSpecError, describe
-from batchrunner.formats.compression import SUFFIXES
+from batchrunner.formats.compression import SHORT, SUFFIXES
 from batchrunner.formats.contract import Format, RowFormat, TableFormat
 from batchrunner.formats.format_error import blamed
 from batchrunner.formats.format_options import with_options
@@ -31,6 +31,10 @@ BUILT_IN: Mapping[str, str] = {
     "text": "batchrunner.formats.text:Text",
     "csv": "batchrunner.formats.csv_format:Csv",
     "tsv": "batchrunner.formats.csv_format:Tsv",
+    "files": "batchrunner.formats.files:Files",
+    "tar": "batchrunner.formats.tar:Tar",
+    "json": "batchrunner.formats.json_files:Json",
+    "arrow": "batchrunner.formats.arrow_file:Arrow",
 }
 DEFAULT = "jsonl"
 
@@ -177,8 +181,7 @@ def _loaded(name: str, target: Any) -> Format:
             "TableFormat, of batchrunner.formats, or an instance of one"
         )
     suffixes = getattr(made, "suffixes", None)
-    ends = suffixes if isinstance(suffixes, tuple) else ()
-    if not ends or not all(isinstance(end, str) and end for end in ends):
+    if not isinstance(suffixes, tuple) or not all(isinstance(s, str) and s for s in suffixes):
         raise InvalidSpecError(
             f"the format {name!r}: {type(made).__name__}.suffixes is {suffixes!r}; it must be a tuple "
             "of ends of file names, such as ('.csv',)"
@@ -217,8 +220,11 @@ def file_kind(
     """Return the format and compression of the file *name*; None if the name does not show them.
 
     With *format*, the name has to show only the compression, unless *says_it*; if it shows another
-    format, the result is None, unless that one gives way.
+    format, the result is None, unless that one gives way. A *format* without suffixes takes any name,
+    and undoes no compression.
     """
+    if format is not None and not format_named(format).suffixes:
+        return FileKind(format, options=options)
     stem, compression = _split_compression(name.lower())
     named = _named_by(stem, format)
     if format and not says_it and named not in (None, format) and format_named(named).gives_way:
@@ -261,6 +267,16 @@ def _loadable(names: Iterable[str]) -> Iterator[tuple[str, Format]]:
             yield name, made
 
 
+def has_dotted_suffixes() -> bool:
+    """Return whether the text after the first dot of a name decides its kind, in all formats loaded."""
+    return all(end[0] == "." for made in _formats.values() for end in made.suffixes)
+
+
+def parts_format(source_format: str) -> str:
+    """Return the format of the parts of a run over files of *source_format*, if the spec names none."""
+    return format_named(source_format).written_as or source_format
+
+
 def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec's word
     """Return the end of a part's name, such as `.jsonl.gz`.
 
@@ -280,6 +296,7 @@ def part_suffixes() -> Iterator[str]:
 
 
 def _split_compression(name: str) -> tuple[str, str | None]:
+    name = next((name.removesuffix(s) + end for s, end in SHORT.items() if name.endswith(s)), name)
     for suffix, compression in SUFFIXES.items():
         if name.endswith(suffix):
             return name.removesuffix(suffix), compression

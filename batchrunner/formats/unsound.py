@@ -22,13 +22,14 @@ Reason = Callable[[int, int], str | None]
 
 def unsound_rows(table: pa.Table) -> dict[int, str]:
     """Return, by row number, what is wrong with a row that has a value invalid for its type."""
-    if _is_valid(table):
+    if is_valid(table):
         return {}
     columns = [(name, _decoded(table.column(name))) for name in table.column_names]
     return dict(guilty(0, table.num_rows, lambda a, b: _complaint(columns, a, b)))
 
 
-def _is_valid(values: pa.Table | pa.ChunkedArray | pa.Array) -> bool:
+def is_valid(values: pa.Table | pa.ChunkedArray | pa.Array) -> bool:
+    """Return whether all *values* are valid for their types."""
     try:
         values.validate(full=True)
     except pa.ArrowInvalid:
@@ -109,7 +110,7 @@ def with_own_words(table: pa.Table) -> pa.Table:
     A row group shares a dictionary: one word that is no text would make all its rows unreadable.
     """
     for index, column in enumerate(table.columns):
-        if pa.types.is_dictionary(column.type) and not _is_valid(column):
+        if pa.types.is_dictionary(column.type) and not is_valid(column):
             encoded = _decoded(column).dictionary_encode().cast(column.type)
             table = table.set_column(index, table.schema.field(index), encoded)
     return table

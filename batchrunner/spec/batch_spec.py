@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from batchrunner.errors import InvalidSpecError
-from batchrunner.formats.registry import format_named, is_target
+from batchrunner.formats.registry import format_named, is_target, parts_format
 from batchrunner.spec.execution import ErrorsSpec, ExecutionSpec, RaySpec
 from batchrunner.spec.fields import Name, OneUri
 from batchrunner.spec.hooks import Hooks
@@ -96,8 +96,9 @@ class BatchSpec(Section):
     def _fits_the_source(cls, sink: SinkSpec, info: ValidationInfo) -> SinkSpec:
         source = info.data.get("source")
         if source and source.format and sink.format is None and not is_target(source.format):
-            checked_for_format(sink.compression, source.format)
-            checked_for_format(sink.schema_, source.format)
+            parts = parts_format(source.format)
+            checked_for_format(sink.compression, parts)
+            checked_for_format(sink.schema_, parts)
         return sink
 
     @model_validator(mode="after")
@@ -197,8 +198,12 @@ class BatchSpec(Section):
         """Check that the schema and compression of the sink fit *parts*, the format of the parts.
 
         Raises:
-            InvalidSpecError: The format takes no schema, or not that compression.
+            InvalidSpecError: The format is read only, or takes no schema, or not that compression.
         """
+        # A format that is code of the user's is imported to run, not to validate.
+        if not is_target(parts) and (instead := format_named(parts).written_as):
+            what = f"the format {parts} is read, not written; use {instead}"
+            raise self.refusal(("sink", "format"), what)
         for name, value in (("compression", self.sink.compression), ("schema", self.sink.schema_)):
             try:
                 checked_for_format(value, parts)

@@ -13,10 +13,11 @@ from batchrunner.checkpoint.documents import Quarantine
 from batchrunner.checkpoint.incarnations import record_key
 from batchrunner.checkpoint.plan_file import plan_from_bytes, plan_key, plan_to_bytes
 from batchrunner.checkpoint.sentinel_index import index_from_bytes, sentinel_entries
+from batchrunner.driver.file_table import SourceFile
 from batchrunner.driver.moving import place_of
 from batchrunner.driver.plan import Slicer, first_generation
 from batchrunner.driver.sink_state import parts_in, shard_of
-from batchrunner.driver.source_files import SourceFile, list_source, opener_of
+from batchrunner.driver.source_files import list_source, opener_of
 from batchrunner.errors import DamagedOutputError, InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.partitions import partition_columns
 from batchrunner.shard import Slice

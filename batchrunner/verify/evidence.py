@@ -12,8 +12,8 @@ from itertools import chain
 from batchrunner.checkpoint import RunLocation, RunPlace, Sentinel
 from batchrunner.checkpoint.sentinel_index import read_sentinel
 from batchrunner.driver.moving import brought_here, recorded_place
-from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
+from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
 from batchrunner.formats.jsonl_second_reader import numbered_lines
 from batchrunner.shard import Shard, Slice

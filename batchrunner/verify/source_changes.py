@@ -6,8 +6,9 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from batchrunner.checkpoint import RunLocation, Sentinel
+from batchrunner.driver.file_table import SourceFile
 from batchrunner.driver.same_bytes import Comparer, Comparison
-from batchrunner.driver.source_files import SourceFile, list_source
+from batchrunner.driver.source_files import list_source
 from batchrunner.errors import InputChangedError, InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.registry import DEFAULT, FileKind
 from batchrunner.shard import Shard, Slice

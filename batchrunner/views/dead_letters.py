@@ -16,7 +16,7 @@ from batchrunner.checkpoint.dead_letters import (
     kept_dead_letters,
     one_line,
 )
-from batchrunner.driver.plan import StoredPlan
+from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import ObjectNotFoundError
 from batchrunner.shard import Shard
 

@@ -14,8 +14,8 @@ from typing import Any
 from batchrunner.checkpoint import Checkpoint, Quarantine, RunRecord, Sentinel
 from batchrunner.checkpoint.lease import Lease, current_lease, lease_before
 from batchrunner.checkpoint.totals import Totals
-from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.progress import COMMITTED, Phase, Progress
+from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import ObjectNotFoundError
 from batchrunner.shard import Shard
 from batchrunner.views.event_logs import Event, end_in, event_log, is_readable, last_log

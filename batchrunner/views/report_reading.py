@@ -16,7 +16,7 @@ from batchrunner.checkpoint.lease import Lease, all_leases, current_lease
 from batchrunner.checkpoint.marks import Mark, marks_left
 from batchrunner.checkpoint.plan_file import Generation
 from batchrunner.checkpoint.sentinel_index import READERS, Sentinels
-from batchrunner.driver.plan import StoredPlan
+from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import DamagedOutputError, NewerFormatError, ObjectNotFoundError
 from batchrunner.shard import Shard
 from batchrunner.views.event_logs import Event, event_log, last_log

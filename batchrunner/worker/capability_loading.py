@@ -56,7 +56,7 @@ def direct_caller(
 
 def _conversion(part_format: Format, schema: SinkSchema) -> Ready:
     if isinstance(part_format, RowFormat):
-        return partial(to_bytes, encode=part_format.encode)
+        return partial(to_bytes, encode=part_format.encode, encode_table=part_format.encode_table)
     to_table([{"loads": 1}], InputTypes())  # the first table loads pandas: now, outside of any call
     return partial(_to_sink_table, schema, part_format)
 

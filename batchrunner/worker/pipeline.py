@@ -8,8 +8,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self, TypeVar
+
+from batchrunner.worker.overlap import Overlap
 
 T = TypeVar("T")
 
@@ -45,14 +47,43 @@ class _ByteSemaphore:
 
 @contextmanager
 def read_ahead(
-    items: Iterable[T], *, depth: int, most_bytes: int, weigh: Callable[[T], int]
+    items: Iterable[T],
+    *,
+    depth: int,
+    most_bytes: int,
+    weigh: Callable[[T], int],
+    overlap: Overlap,
 ) -> Iterator[Iterator[T]]:
-    """Iterate over *items* in a thread, at most *depth* items ahead of the consumer.
+    """Iterate over *items*; from when *overlap* is on, in a thread, at most *depth* items ahead.
 
     By *weigh*, the items ahead have at most *most_bytes* together; a larger one is alone in the
     queue. The consumer gets an exception of *items* after the items before it. Leaving the block
     ends the thread when *items* yields the next time.
     """
+    rest = iter(items)
+    with ExitStack() as stack:
+
+        def in_thread() -> Iterator[T]:
+            ahead = _read_in_thread(rest, depth=depth, most_bytes=most_bytes, weigh=weigh)
+            return stack.enter_context(ahead)
+
+        yield in_thread() if overlap.is_on else _alone_until_on(rest, overlap, in_thread)
+
+
+def _alone_until_on(
+    items: Iterator[T], overlap: Overlap, go_on: Callable[[], Iterator[T]]
+) -> Iterator[T]:
+    for item in items:
+        yield item
+        if overlap.look():
+            yield from go_on()
+            return
+
+
+@contextmanager
+def _read_in_thread(
+    items: Iterable[T], *, depth: int, most_bytes: int, weigh: Callable[[T], int]
+) -> Iterator[Iterator[T]]:
     semaphore, left = _ByteSemaphore(most_bytes), threading.Event()
 
     def fitting() -> Iterator[tuple[T, int]]:
@@ -150,10 +181,12 @@ def _is_done(future: Future[Any], seconds: float) -> bool:
 class WriteBehind:
     """Runs actions in one thread, in order, with at most *depth* of them queued.
 
-    The queued actions hold at most *most_bytes* together; a larger one is queued alone.
+    The queued actions hold at most *most_bytes* together; a larger one is queued alone. As long as
+    *overlap* is off, none is queued: each runs at once.
     """
 
-    def __init__(self, *, depth: int, most_bytes: int) -> None:
+    def __init__(self, *, depth: int, most_bytes: int, overlap: Overlap) -> None:
+        self._overlap = overlap
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
         self._depth, self._most_bytes = depth, most_bytes
         self._behind: deque[tuple[Future[list[Any]], int]] = deque()
@@ -166,6 +199,10 @@ class WriteBehind:
 
         Waits while too many actions are queued. Raises the exception of an action that failed.
         """
+        if not self._overlap.is_on:
+            if returned := action(*args):
+                yield returned
+            return
         self._behind.append((self._thread.submit(action, *args), nbytes))
         self._bytes += nbytes
         while self._is_full() or (self._behind and self._behind[0][0].done()):

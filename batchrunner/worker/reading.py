@@ -31,11 +31,15 @@ retry, by the number of their slice."""
 
 
 def read_shards(
-    shards: Iterable[Shard], source: SourceSpec, *, to_retry: PositionsToRetry
+    shards: Iterable[Shard],
+    source: SourceSpec,
+    *,
+    to_retry: PositionsToRetry,
+    by_columns: bool = False,
 ) -> Iterator[Event]:
     """Yield all events of the first shard, in the order of its rows, then those of the next one.
 
-    A shard is taken from *shards* when its reading begins. Never raises for a shard that cannot be
+    With *by_columns*, the chunks are to be asked for tables: it decides the time, not the rows. A shard is taken from *shards* when its reading begins. Never raises for a shard that cannot be
     read: its last event has the failure.
     """
     for shard in shards:
@@ -44,7 +48,7 @@ def read_shards(
         try:
             for number, at, wanted in _to_read(shard, to_retry):
                 hashed = _hash(at, source)
-                with closing(_chunks(at, source, wanted, hashed)) as chunks:
+                with closing(_chunks(at, source, wanted, hashed, by_columns=by_columns)) as chunks:
                     yield from (Event(shard, number, chunk) for chunk in chunks)
                 hashes.append(hashed.text if hashed else "")
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it fails its shard
@@ -79,7 +83,12 @@ def _hash(piece: Slice, source: SourceSpec) -> SourceHash | None:
 
 
 def _chunks(
-    piece: Slice, source: SourceSpec, wanted: frozenset[int] | None, hashed: SourceHash | None
+    piece: Slice,
+    source: SourceSpec,
+    wanted: frozenset[int] | None,
+    hashed: SourceHash | None,
+    *,
+    by_columns: bool,
 ) -> Generator[Chunk]:
     storage, key = locate(piece.uri, storage_options=source.storage_options)
     kind = source.kind_of(piece.uri)
@@ -89,7 +98,7 @@ def _chunks(
     with storage.open(Entry(key, piece.size, piece.identity)) as file:
         if wanted is None:
             read = hashed.over(file) if hashed else file
-            yield from _read(read, piece, kind, source)
+            yield from _read(read, piece, kind, source, by_columns=by_columns)
             if hashed:  # before the file is closed: a file opened later might be another one
                 hashed.finish(file)
         else:
@@ -98,10 +107,13 @@ def _chunks(
             yield from picked(chunks, wanted, piece=piece)
 
 
-def _read(file: BinaryIO, piece: Slice, kind: FileKind, source: SourceSpec) -> Iterator[Chunk]:
+def _read(
+    file: BinaryIO, piece: Slice, kind: FileKind, source: SourceSpec, *, by_columns: bool = False
+) -> Iterator[Chunk]:
     hive = source.partitioning == "hive"
     partition = partition_columns(piece.uri, source.uris) if hive else ()
-    return kind.reader.read(
+    read = kind.reader.read_by_columns if by_columns else kind.reader.read
+    return read(
         file, piece, compression=kind.compression, columns=source.columns, partition=partition
     )
 

@@ -20,15 +20,28 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Encode = Callable[[Sequence[Row]], bytes]
+EncodeTable = Callable[["pa.Table"], bytes | None]
 
 
-def to_bytes(returned: Any, input_types: InputTypes, *, encode: Encode) -> tuple[bytes, int]:
+def to_bytes(
+    returned: Any,
+    input_types: InputTypes,
+    *,
+    encode: Encode,
+    encode_table: EncodeTable = lambda _: None,
+) -> tuple[bytes, int]:
     """Return the rows in *returned*, encoded by *encode*, and their number.
+
+    A table whose nulls are values is first left to *encode_table*, which may return None.
 
     Raises:
         TypeError: *returned* has a type that is no batch, or *encode* does not return bytes.
         ValueError: A row cannot be written exactly, or columns differ in length.
     """
+    if module_of(returned) == "pyarrow" and not input_types.absent:
+        table = _table(returned, ())
+        if (lines := encode_table(table)) is not None:
+            return lines, table.num_rows
     rows = _rows(returned, input_types)
     data = encode(rows) if rows else b""
     if not isinstance(data, bytes):

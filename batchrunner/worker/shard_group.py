@@ -2,7 +2,7 @@
 
 There are three threads: `read_ahead` reads, the thread that iterates over `process` calls the
 capability, `WriteBehind` writes and commits. A failure reaches the writing thread in the order of
-the shard's rows.
+the shard's rows. A worker with one CPU does all that in one thread until it waits (`Overlap`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from batchrunner.worker.budget import Budget, RowFailedError, TooManyFailedRowsE
 from batchrunner.worker.calling import Answer, Caller
 from batchrunner.worker.committer import Committer
 from batchrunner.worker.isolation import IsolatedCaller
+from batchrunner.worker.overlap import Overlap
 from batchrunner.worker.picking import positions_to_retry
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from batchrunner.worker.reading import read_shards
@@ -72,9 +73,10 @@ class ShardGroup:
         """
         with ExitStack() as stack:
             stack.callback(self._committer.close)
+            overlap = Overlap(is_on=not self._work.has_one_cpu)
             # Entered before the reader, so left after it: reading ends before writing does.
             behind = stack.enter_context(
-                WriteBehind(depth=BATCHES_BEHIND, most_bytes=MAX_BATCH_BYTES)
+                WriteBehind(depth=BATCHES_BEHIND, most_bytes=MAX_BATCH_BYTES, overlap=overlap)
             )
             ahead = stack.enter_context(
                 read_ahead(
@@ -82,6 +84,7 @@ class ShardGroup:
                     depth=BATCHES_AHEAD,
                     most_bytes=MAX_BATCH_BYTES,
                     weigh=attrgetter("nbytes"),
+                    overlap=overlap,
                 )
             )
             drain = Grace(self._work.spec.execution.grace_period).drain
@@ -103,7 +106,12 @@ class ShardGroup:
     def _steps(self, shards: Sequence[Shard]) -> Iterator[Step]:
         """Yield the steps of *shards*; the attempt at each begins when its reading does."""
         to_retry = partial(positions_to_retry, self._work)
-        events = read_shards(self._begun(shards), self._work.spec.source, to_retry=to_retry)
+        events = read_shards(
+            self._begun(shards),
+            self._work.spec.source,
+            to_retry=to_retry,
+            by_columns=self._work.takes_tables,
+        )
         steps, began = steps_of(events, self._grouping()), time.monotonic()
         for step in steps:
             for portion, seconds in step.shares(time.monotonic() - began):

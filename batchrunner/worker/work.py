@@ -68,6 +68,12 @@ class Work:
         called = self.spec.called
         return called.mode == "row" or (called.mode == "batch" and called.one_to_one)
 
+    @property
+    def has_one_cpu(self) -> bool:
+        """Whether each worker has at most one CPU to itself. The `local` engine has the machine."""
+        execution = self.spec.execution
+        return execution.engine == "ray" and execution.num_cpus <= 1
+
     def sink(self) -> Storage:
         return sink_storage(self.spec)
 

@@ -31,6 +31,15 @@ SOURCES = {
     "parquet columns": {"shard": {"row_groups": 1}, "columns": ["id"]},
     "jsonl limit": {"limit": 450},
     "jsonl.gz limit": {"limit": 450},
+    "json": {},
+    "json cut": {"shard": {"bytes": 4096}},
+    "json limit": {"limit": 450},
+    "arrow": {},
+    "arrow batches": {"shard": {"bytes": 4096}},
+    "arrow rows": {"shard": {"rows": 170}},
+    "arrow columns": {"shard": {"bytes": 4096}, "columns": ["id"]},
+    "arrows": {},
+    "arrows limit": {"limit": 450},
 }
 ROWS = 600
 PLAIN = {"compression": "none", "use_dictionary": False}
@@ -60,6 +69,13 @@ class Job:
         text = "".join(json.dumps(row) + "\n" for row in content).encode()
         if self.kind == "parquet":
             pq.write_table(pa.Table.from_pylist(content), path, row_group_size=150, **PLAIN)
+        elif self.kind.startswith("arrow"):
+            table = pa.Table.from_pylist(content)
+            new = pa.ipc.new_file if self.kind == "arrow" else pa.ipc.new_stream
+            with new(str(path), table.schema) as writer:
+                writer.write_table(table, max_chunksize=150)
+        elif self.kind == "json":
+            path.write_text(json.dumps(content, indent=1))
         elif self.kind == "jsonl.gz":
             path.write_bytes(gzip.compress(text, mtime=0))
         elif self.kind == "jsonl.zst":

@@ -5,9 +5,9 @@ import io
 import pytest
 
 from batchrunner.checkpoint import Generation, PlanFacts, Sentinel
-from batchrunner.driver.plan import StoredPlan
+from batchrunner.driver.file_table import SourceFile
 from batchrunner.driver.same_bytes import Comparer
-from batchrunner.driver.source_files import SourceFile
+from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import ObjectChangedError
 from batchrunner.formats.registry import FileKind, format_named
 from batchrunner.shard import Slicing

@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from batchrunner.checkpoint import Generation, PlanFacts, Sentinel, Sentinels
-from batchrunner.driver.plan import StoredPlan
 from batchrunner.driver.sink_state import check_unused, examine, parts_in
+from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import DamagedOutputError, ForeignOutputError
 from batchrunner.shard import Slicing
 from batchrunner.storage import Entry

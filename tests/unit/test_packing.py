@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrunner.checkpoint import PlanFacts
-from batchrunner.driver.packing import MOST_SLICES, default_pack, packed
-from batchrunner.driver.source_files import SourceFile
+from batchrunner.driver.file_table import SourceFile
+from batchrunner.driver.packing import MOST_SLICES, default_pack, packed, size_of
+from batchrunner.driver.source_files import slice_of
 from batchrunner.formats.contract import Cut
 from batchrunner.formats.registry import FileKind
 from batchrunner.shard import Slicing
@@ -23,9 +24,16 @@ def a_file(number):
 
 def cuts_of(source):
     return [
-        (a_file(number), [Cut(Slicing.BYTES, 0, weight, None, weight) for weight in weights])
+        (
+            a_file(number),
+            [Cut(Slicing.BYTES, at, weight, None, weight) for at, weight in enumerate(weights)],
+        )
         for number, weights in enumerate(source)
     ]
+
+
+def number_of(piece):
+    return int(piece.uri.removeprefix("/in/"))
 
 
 def shards_of(cuts, *, pack, unit="bytes"):
@@ -37,19 +45,19 @@ def test_every_slice_is_in_one_shard_in_the_order_of_the_source(source, pack):
     """A row that is in no shard is lost, and one in two comes out twice."""
     cuts = cuts_of(source)
 
-    found = [item for slices in shards_of(cuts, pack=pack) for item in slices]
+    found = [piece for slices in shards_of(cuts, pack=pack) for piece in slices]
 
-    assert found == [(file, piece) for file, pieces in cuts for piece in pieces]
+    assert found == [slice_of(file, piece) for file, pieces in cuts for piece in pieces]
 
 
 @given(source=SOURCES, pack=st.integers(0, 60))
 def test_a_pack_has_whole_files_and_no_more_than_asked_for(source, pack):
     """If it had a slice of a large file, a small one that changes would cost the large one, too."""
     for slices in shards_of(cuts_of(source), pack=pack):
-        files = [len(source[int(file.uri.removeprefix("/in/"))]) for file, _ in slices]
+        files = [len(source[number_of(piece)]) for piece in slices]
         assert slices
         assert len(slices) == 1 or set(files) == {1}
-        assert len(slices) == 1 or sum(piece.weight for _, piece in slices) <= pack
+        assert len(slices) == 1 or sum(piece.weight for piece in slices) <= pack
 
 
 @given(source=SOURCES, pack=st.integers(1, 60))
@@ -57,10 +65,9 @@ def test_neighbours_that_fit_into_one_shard_are_not_two(source, pack):
     """Else a folder of small files makes as many parts as before."""
     shards = shards_of(cuts_of(source), pack=pack)
     for one, other in pairwise(shards):
-        first, second = one[-1][0].uri, other[0][0].uri
-        whole = all(len(source[int(uri.removeprefix("/in/"))]) == 1 for uri in (first, second))
+        whole = all(len(source[number_of(piece)]) == 1 for piece in (one[-1], other[0]))
         if whole:
-            weights = [piece.weight for _, piece in [*one, other[0]]]
+            weights = [piece.weight for piece in (*one, other[0])]
             assert sum(weights) > pack
 
 
@@ -71,7 +78,7 @@ def test_by_default_few_files_keep_a_shard_each_and_many_do_not(files, least, mo
     """As many workers find work as there are files; but a part a file is too many for thousands."""
     cuts = cuts_of([[1_000]] * files)
 
-    shards = shards_of(cuts, pack=default_pack(cuts, shard=1 << 20))
+    shards = shards_of(cuts, pack=default_pack(size_of(cuts), shard=1 << 20))
 
     assert least <= len(shards) <= most
 
@@ -80,7 +87,7 @@ def test_by_default_a_pack_is_no_larger_than_a_shard():
     """A crash costs a shard: of a source of many gigabytes, packs are as large as other shards."""
     cuts = cuts_of([[1 << 20]] * 1_000)
 
-    shards = shards_of(cuts, pack=default_pack(cuts, shard=8 << 20))
+    shards = shards_of(cuts, pack=default_pack(size_of(cuts), shard=8 << 20))
 
     assert {len(slices) for slices in shards} == {8}
 

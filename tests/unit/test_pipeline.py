@@ -1,10 +1,13 @@
-"""What is read ahead and what is to be written are bounded by bytes, not only by their number."""
+"""What is read ahead and what is to be written: bounded by bytes, and in threads only where they help."""
 
 from __future__ import annotations
 
 import threading
 import time
 
+import pytest
+
+from batchrunner.worker.overlap import Overlap
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from patience import PATIENCE
 
@@ -24,7 +27,8 @@ def ahead(weights, made):
             made.append(weight)
             yield weight
 
-    return read_ahead(items(), depth=100, most_bytes=25, weigh=lambda weight: weight)
+    on = Overlap(is_on=True)
+    return read_ahead(items(), depth=100, most_bytes=25, weigh=lambda weight: weight, overlap=on)
 
 
 def test_no_more_bytes_are_read_ahead_than_there_is_room_for():
@@ -66,7 +70,7 @@ def test_no_more_bytes_wait_to_be_written_than_may():
         may_go.acquire()
         return [1]
 
-    with WriteBehind(depth=100, most_bytes=25) as behind:
+    with WriteBehind(depth=100, most_bytes=25, overlap=Overlap(is_on=True)) as behind:
         for _ in range(2):
             held += behind.do(write, nbytes=10)
         assert held == []  # both wait
@@ -80,3 +84,103 @@ def test_no_more_bytes_wait_to_be_written_than_may():
         held += behind.finish()
 
     assert held == [[1]] * 4
+
+
+class Thread:
+    """The clocks of a thread that computes, or waits, for so many seconds."""
+
+    def __init__(self):
+        self.seconds = self.cpu = 0.0
+
+    def overlap(self):
+        return Overlap(is_on=False, clock=lambda: self.seconds, cpu=lambda: self.cpu)
+
+    def computes(self, seconds):
+        self.seconds += seconds
+        self.cpu += seconds
+
+    def waits(self, seconds):
+        self.seconds += seconds
+
+
+def test_a_worker_that_waits_reads_and_writes_in_threads():
+    """While it waits for a model or a bucket, the next batch can be read."""
+    thread = Thread()
+    overlap = thread.overlap()
+    for _ in range(2):
+        thread.computes(0.6)
+        thread.waits(0.4)
+        overlap.look()
+    assert overlap.is_on
+
+
+def test_a_worker_that_computes_stays_in_one_thread():
+    """With one CPU, two threads take turns at it, and each finds the cache of the other."""
+    thread = Thread()
+    overlap = thread.overlap()
+    for seconds in (0.1, 0.9, 5.0):  # a commit, now and then, waits for the disk
+        thread.computes(seconds)
+        thread.waits(0.2 * seconds)
+        assert not overlap.look()
+
+
+def test_one_wait_turns_nothing_on():
+    """The first call imports what it needs, from a disk that may be slow."""
+    thread = Thread()
+    overlap = thread.overlap()
+    for seconds in (3.0, 0.0, 3.0, 0.0):
+        thread.computes(1.0)
+        thread.waits(seconds)
+        assert not overlap.look()
+
+
+def test_no_item_is_lost_or_moved_when_reading_goes_on_in_a_thread():
+    """The same generator is read on, in another thread, in the middle of a shard."""
+    thread, readers = Thread(), []
+
+    def items():
+        for number in range(20):
+            readers.append(threading.current_thread())
+            yield number
+
+    overlap = thread.overlap()
+    ahead = read_ahead(items(), depth=2, most_bytes=99, weigh=lambda _: 1, overlap=overlap)
+    with ahead as numbers:
+        taken = []
+        for number in numbers:
+            taken.append(number)
+            thread.waits(0.2 if number >= 10 else 0.0)
+
+    here = threading.current_thread()
+    assert taken == list(range(20))
+    assert readers[:10] == [here] * 10
+    assert here not in readers[-3:]
+
+
+def test_without_overlap_each_action_runs_at_once():
+    """Nothing waits in memory for a thread that is not there."""
+    done: list[int] = []
+    thread = Thread()
+    overlap = thread.overlap()
+    with WriteBehind(depth=100, most_bytes=25, overlap=overlap) as behind:
+        assert list(behind.do(lambda: [done.append(1)], nbytes=9)) == [[None]]
+        overlap.is_on = True
+        list(behind.do(lambda: done.append(2) or [], nbytes=9))
+        assert list(behind.finish()) == []
+
+    assert done == [1, 2]
+
+
+def test_an_error_of_reading_comes_after_the_items_before_it():
+    """A shard that cannot be read on does not cost the batches that were."""
+
+    def items():
+        yield 1
+        raise ValueError("torn")
+
+    for is_on in (False, True):
+        overlap = Overlap(is_on=is_on)
+        with read_ahead(items(), depth=9, most_bytes=9, weigh=int, overlap=overlap) as numbers:
+            assert next(numbers) == 1
+            with pytest.raises(ValueError, match="torn"):
+                next(numbers)

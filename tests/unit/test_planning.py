@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from batchrunner import BatchSpec
 from batchrunner.checkpoint import Generation, PlanFacts
-from batchrunner.driver.plan import Slicer, StoredPlan, first_generation, next_generation
-from batchrunner.driver.source_files import SourceFile
+from batchrunner.driver.file_table import SourceFile
+from batchrunner.driver.plan import Slicer, first_generation, next_generation
+from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import InputChangedError, InvalidSpecError
 from batchrunner.formats.jsonl_reader import read_jsonl
 from batchrunner.formats.registry import FileKind

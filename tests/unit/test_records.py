@@ -64,6 +64,7 @@ SLICES = st.builds(
     identity=TEXT,
     rows=st.none() | COUNT,
     weight=COUNT,
+    modified=st.none() | COUNT,
 )
 SHARDS = st.builds(Shard, id=COUNT, slices=st.lists(SLICES, min_size=1, max_size=3).map(tuple))
 GENERATIONS = st.builds(

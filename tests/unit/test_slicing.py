@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchrunner.driver.file_table import SourceFile
 from batchrunner.driver.plan import Slicer
-from batchrunner.driver.source_files import SourceFile
 from batchrunner.formats import lines, parquet_reader
 from batchrunner.formats.contract import Sharding
 from batchrunner.formats.jsonl_reader import read_jsonl

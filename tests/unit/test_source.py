@@ -5,8 +5,9 @@ import uuid
 
 import pytest
 
+from batchrunner.driver.file_table import SourceFile
 from batchrunner.driver.overlap import check_apart
-from batchrunner.driver.source_files import SourceFile, format_by_names, list_source
+from batchrunner.driver.source_files import format_by_names, list_source
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.registry import FileKind
 from batchrunner.spec import SourceSpec
@@ -167,10 +168,10 @@ def test_a_declared_format_stands_in_for_the_name(bucket, name, declared, kind):
 
 def test_a_named_file_of_unknown_format_asks_for_it(bucket):
     """To guess would be to read garbage."""
-    bucket.put("data.json", b"x")
+    bucket.put("data.xyz", b"x")
 
-    with pytest.raises(InvalidSpecError, match=r"data\.json: .* give source\.format"):
-        found(bucket, "data.json")
+    with pytest.raises(InvalidSpecError, match=r"data\.xyz: .* give source\.format"):
+        found(bucket, "data.xyz")
 
 
 def test_a_name_that_contradicts_the_format_is_not_read(bucket):

@@ -1,0 +1,137 @@
+"""The plan that the stored generations of a run make together, and the files that differ from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from batchrunner.checkpoint import Generation, PlanFacts
+from batchrunner.checkpoint.plan_table import identified, shards_in, table_of
+from batchrunner.driver.file_table import SourceFiles
+from batchrunner.shard import Shard, Slice
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPlan:
+    """The plan that the stored generations of a run make together.
+
+    Attributes:
+        facts: How parts are named and written, as the first generation has it.
+        active: Shards whose parts are output, in the order of their ids.
+        retired: Shards whose parts are no longer output.
+        added_later: Ids of shards that a generation after the first added.
+        generations: How many generations are stored.
+    """
+
+    facts: PlanFacts
+    active: tuple[Shard, ...]
+    retired: tuple[Shard, ...]
+    added_later: frozenset[int]
+    generations: int
+
+    @classmethod
+    def of(cls, generations: Sequence[Generation]) -> StoredPlan:
+        retired = {shard_id for generation in generations for shard_id in generation.retired}
+        shards: tuple[Shard, ...] = ()
+        for generation in generations:
+            shards = _identified(shards, generation.identities) + generation.shards
+        later = [shard.id for generation in generations[1:] for shard in generation.shards]
+        return cls(
+            facts=generations[0].facts,
+            active=tuple(shard for shard in shards if shard.id not in retired),
+            retired=tuple(shard for shard in shards if shard.id in retired),
+            added_later=frozenset(later),
+            generations=len(generations),
+        )
+
+    def slices(self) -> Iterator[Slice]:
+        """Yield the slices of the active shards."""
+        return chain.from_iterable(shard.slices for shard in self.active)
+
+    def table(self) -> pa.Table:
+        """Return the slices of the active shards as a table, with the id of the shard of each."""
+        return table_of(self.active)
+
+    def planned(self, uris: Sequence[str]) -> frozenset[str]:
+        """Return which of *uris* are files of active shards."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not uris:
+            return frozenset()
+        some = pa.array(uris, pa.large_string())
+        known = pc.is_in(some, value_set=self.table().column("uri"))
+        return frozenset(some.filter(known).to_pylist())
+
+    def identified(self, identities: Mapping[str, str]) -> StoredPlan:
+        """Return the plan with new *identities*, by URI, of files whose bytes did not change."""
+        return replace(self, active=_identified(self.active, identities))
+
+
+def _identified(shards: tuple[Shard, ...], identities: Mapping[str, str]) -> tuple[Shard, ...]:
+    if not shards or not identities:
+        return shards
+    return tuple(shards_in(identified(table_of(shards), identities)))
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """How the files of a source differ from those of a plan.
+
+    Attributes:
+        vanished: URIs of planned files that are not in the source.
+        retired: Ids of the shards that read a file which changed or vanished.
+        to_cut: The files that need shards: new, changed, or in a retired shard with such a file.
+    """
+
+    vanished: Sequence[str]
+    retired: tuple[int, ...]
+    to_cut: SourceFiles
+
+
+def differences(stored: StoredPlan, files: SourceFiles) -> Differences:
+    """Compare *files* with the *stored* plan, column by column: there may be a million."""
+    import pyarrow.compute as pc
+
+    plan = stored.table()
+    at = pc.index_in(plan.column("uri"), value_set=files.column("uri"))
+    stale = pc.invert(_are_same(plan, files, at))
+    stale, retired = _with_their_shards(plan, stale)
+    planned = pc.index_in(files.column("uri"), value_set=plan.column("uri"))
+    needed = pc.or_(
+        pc.is_null(planned),
+        pc.is_in(files.column("uri"), value_set=plan.filter(stale).column("uri")),
+    )
+    gone = plan.filter(pc.is_null(at)).column("uri").unique()
+    return Differences(gone.to_pylist(), tuple(retired), files.where(needed))
+
+
+def _are_same(plan: pa.Table, files: SourceFiles, at: Any) -> Any:
+    """Return, for each slice of *plan*, whether the file *at* that number is as it was planned."""
+    import pyarrow.compute as pc
+
+    equal = [
+        pc.equal(plan.column(name), files.column(name).take(at)) for name in ("size", "identity")
+    ]
+    return pc.fill_null(pc.and_(*equal), False)
+
+
+def _with_their_shards(plan: pa.Table, stale: Any) -> tuple[Any, list[int]]:
+    """Return which slices of *plan* are to be read again if those that are *stale* are, and their shards.
+
+    A shard of several files takes the others with it: its part has their rows, too.
+    """
+    import pyarrow.compute as pc
+
+    count = -1
+    while count < (now := pc.sum(stale).as_py() or 0):  # a cut file may link a shard to others
+        count = now
+        retired = plan.filter(stale).column("id").unique()
+        of_retired = plan.filter(pc.is_in(plan.column("id"), value_set=retired))
+        stale = pc.is_in(plan.column("uri"), value_set=of_retired.column("uri"))
+    return stale, sorted(plan.filter(stale).column("id").unique().to_pylist())

@@ -1,0 +1,84 @@
+"""Files that others collected to break parsers, below the folder that OUTSIDE_CORPORA names.
+
+They are not ours to ship: `git clone https://github.com/nst/JSONTestSuite` and
+`https://github.com/apache/arrow-testing` there.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from batchrunner.errors import ShardFailedError
+from batchrunner.formats.contract import RecordReader
+from batchrunner.formats.registry import file_kind, format_named
+from batchrunner.shard import Slice, Slicing
+
+ROOT = Path(os.environ.get("OUTSIDE_CORPORA", "/nowhere"))
+
+
+def files_of(folder, *patterns):
+    found = sorted(path for pattern in patterns for path in ROOT.joinpath(folder).glob(pattern))
+    return found or [
+        pytest.param(None, marks=pytest.mark.skip("OUTSIDE_CORPORA has no such files"))
+    ]
+
+
+def read(path):
+    """Rows and bad rows of a file, by position; a string if it fails."""
+    data = path.read_bytes()
+    made = format_named(file_kind(path.name).format)
+    piece = Slice(path.name, Slicing.FILE, 0, len(data), len(data), "1")
+    found = []
+    try:
+        chunks = made.read(io.BytesIO(data), piece, compression=None, columns=None, partition=())
+        for chunk in chunks:
+            found += zip(chunk.positions(), chunk.rows(0, len(chunk)), strict=True)
+            found += [(bad.position.at, None) for bad in chunk.bad]
+    except ShardFailedError as error:
+        return str(error)
+    reader = made.second_reader()
+    assert isinstance(reader, RecordReader)
+    records = reader.records(io.BytesIO(data), piece, wanted=None, compression=None)
+    assert [at for some in records for at, _ in some] == sorted(at for at, _ in found)
+    return [row for _, row in sorted(found, key=lambda item: item[0])]
+
+
+def parsed(path):
+    """What the standard library makes of a file: strictly, as the rules of rows say."""
+
+    def unique(pairs):
+        assert len(dict(pairs)) == len(pairs)
+        return dict(pairs)
+
+    def refused(name):
+        raise ValueError(name)
+
+    text = path.read_bytes().decode().removeprefix("\ufeff")
+    return json.loads(text, object_pairs_hook=unique, parse_constant=refused)
+
+
+def rows_of(value):
+    """A row for each object, None for another value."""
+    values = value if isinstance(value, list) else [value]
+    return [each if isinstance(each, dict) else None for each in values]
+
+
+@pytest.mark.parametrize(
+    "path",
+    files_of("JSONTestSuite", "test_parsing/*", "test_transform/*"),
+    ids=lambda p: getattr(p, "name", "none"),
+)
+def test_json_that_breaks_parsers_is_rows_or_refused(path):
+    """What a strict parser takes comes out as it was; what it refuses is never a file of good rows."""
+    found = read(path)
+    try:
+        want = rows_of(parsed(path))
+    except (ValueError, AssertionError, RecursionError):
+        assert isinstance(found, str) or None in found, found
+    else:
+        assert repr(found) == repr(want)
