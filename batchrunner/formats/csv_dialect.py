@@ -61,7 +61,7 @@ class Dialect:
         schema = options["schema"] or {}
         if names is not None:
             names = _texts("names", names)
-            check_header(names)
+            _check_names(names)
             if missing := [name for name in schema if name not in names]:
                 raise ValueError(f"source.schema: there is no column {missing[0]!r} among names")
         for name, text in schema.items():
@@ -72,7 +72,7 @@ class Dialect:
         return cls(options["delimiter"], quote, names, _texts("nulls", nulls), (*schema.items(),))
 
 
-def check_header(names: Sequence[str]) -> None:
+def _check_names(names: Sequence[str]) -> None:
     """Check that *names* can name columns.
 
     Raises:

@@ -112,7 +112,9 @@ class FieldSplitter:
             quote = self._quote.decode()
             return _text(raw[1:-1]).replace(quote * 2, quote)
         if b"\r" in raw:
-            raise ValueError("a carriage return stands alone, outside of quotes")
+            raise ValueError(
+                r"a carriage return stands alone, outside of quotes: records end at \n or \r\n"
+            )
         text = _text(raw)
         return None if text in self._nulls else text
 
@@ -147,4 +149,4 @@ def _text(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is no UTF-8: {error.reason}") from error
+        raise ValueError(f"it is no UTF-8 ({error.reason}): convert the file") from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchrunner.formats.compression import ByteStream
-from batchrunner.formats.csv_dialect import Dialect, check_header
+from batchrunner.formats.csv_dialect import Dialect
 from batchrunner.formats.csv_records import CsvError, Records
 from batchrunner.formats.lines import MARK, MAX_LINE_BYTES
 
@@ -38,7 +38,7 @@ def read_header(stream: ByteStream, dialect: Dialect) -> Header:
     """Read the header from *stream*, which is at the start of a file.
 
     Raises:
-        CsvError: It holds no names, or the same name twice, or is too long.
+        CsvError: It cannot be read, or is too long.
     """
     head = stream.read(HEAD_BYTES)
     mark = len(MARK) if head.startswith(MARK) else 0
@@ -73,14 +73,12 @@ def _names(record: bytes, dialect: Dialect) -> tuple[str, ...]:
 
     try:
         fields = FieldSplitter(replace(dialect, nulls=())).fields(record)
-        names = tuple(name for name in fields if name is not None)
-        check_header(names)
+        return tuple(name for name in fields if name is not None)
     except ValueError as error:
         raise CsvError(
             f"its header line cannot be read: {error}; for a file without one, give "
             "source.format_options: {names: [...]}"
         ) from error
-    return names
 
 
 class Prepended(io.RawIOBase):

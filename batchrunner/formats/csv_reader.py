@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -174,6 +175,10 @@ class BlockParser:
         """
         elsewhere = {name for name, _ in partition}
         _check_columns(names, columns, dialect, elsewhere=elsewhere)
+        _check_read_once(names, columns)
+        # Of columns with one name, none is read; Arrow needs a name for each of them.
+        is_single = Counter(names)
+        names = [n if is_single[n] == 1 else f"\0{at}" for at, n in enumerate(names)]
         self._names, self._partition = tuple(names), partition
         kept = [name for name in names if columns is None or name in columns]
         # Arrow makes no table of rows without columns, as when only those of folders are asked for.
@@ -219,6 +224,16 @@ class BlockParser:
         nothing = np.zeros(0, np.int64)
         table = add_to_table(self._schema.empty_table(), self._partition)
         return CsvChunk(table, b"", block.offset, (nothing, nothing), (bad,))
+
+
+def _check_read_once(names: Sequence[str], columns: Sequence[str] | None) -> None:
+    counts = Counter(name for name in names if columns is None or name in columns)
+    for name, count in counts.items():
+        if count > 1:
+            raise CsvError(
+                f"two columns have the name {name!r}, and a row keeps one value a name; rename one, or "
+                "leave them out with source.columns"
+            )
 
 
 def _check_columns(

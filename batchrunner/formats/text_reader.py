@@ -146,7 +146,8 @@ def _chunk(block: LineBlock, columns: Columns, partition: Partition) -> TextChun
     ]
     good = [index for index in range(len(lines)) if index not in faults]
     if bad:
-        lines, texts, starts = ([some[i] for i in good] for some in (lines, texts, starts))
+        lines, texts = [lines[i] for i in good], [texts[i] for i in good]
+        starts = [starts[i] for i in good]
     has_text = columns is None or TEXT in columns
     return TextChunk(lines, texts, starts, has_text, partition, tuple(bad))
 

@@ -262,7 +262,6 @@ def test_a_file_without_rows_has_none(data):
 @pytest.mark.parametrize(
     ("header", "why"),
     [
-        (b"a,a\n", "two columns are called 'a'"),
         (b'"a"x\n', "follows a closing quote"),
         (b"a\rb\rc\n", "a carriage return stands alone"),
         (b"\xff\xfea\x00", "no UTF-8"),
@@ -273,6 +272,15 @@ def test_a_header_that_names_no_columns_is_refused(header, why):
     with pytest.raises(ShardFailedError, match=rf"a\.csv: .*{why}.*names: \[\.\.\.\]"):
         rows(header + b"1,2\n")
     assert len(cut(header + b"1,2\n", unit="rows")) == 1
+
+
+def test_columns_with_one_name_are_left_out_or_refused():
+    """Real files end in `,,`: empty names of empty columns."""
+    data = b"a,b,,\n1,2,,\n"
+
+    assert rows(data, columns=("b", "a")) == [{"a": "1", "b": "2"}]
+    with pytest.raises(ShardFailedError, match=r"two columns have the name ''.*source\.columns"):
+        rows(data)
 
 
 @pytest.mark.usefixtures("tiny")
