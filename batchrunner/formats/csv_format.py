@@ -36,7 +36,7 @@ class Csv(TableFormat):
     `source.schema`. A field that is empty is null, one of two quotes is an empty string.
     """
 
-    suffixes = (".csv",)
+    suffixes: ClassVar[tuple[str, ...]] = (".csv",)
     outer = OUTER
     compressions = ("none", "gz", "zst")
     gives_way = True

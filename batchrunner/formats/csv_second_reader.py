@@ -75,7 +75,7 @@ class CsvAgain(RecordReader):
 
     def _names(self, header: bytes) -> Sequence[str]:
         if self._dialect.names is not None:
-            return self._dialect.names
+            return list(self._dialect.names)
         return [name or "" for name in _fields(header, self._dialect)]  # none is null
 
     def row_of(self, record: bytes) -> Row:
@@ -161,7 +161,7 @@ def _halves(record: bytes) -> tuple[bytes, bytes]:
     return record[4:length], record[length:]
 
 
-def _records(stream: io.BufferedReader, dialect: Any, at: int) -> Numbered:
+def _records(stream: Any, dialect: Any, at: int) -> Numbered:
     """Yield offset and bytes of each record; of one that is too long, only its head."""
     record, begin, state = b"", at, "start"
     while line := stream.readline(_HELD_BYTES):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TICKS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
+_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
+_TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
 _INTEGER = re.compile(r"-?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -111,10 +112,10 @@ def _clock(text: str, unit: str) -> int:
     whole = int(hour) * 3600 + int(minute) * 60 + int(second or 0)
     if int(hour) > 23 or int(minute) > 59 or int(second or 0) > 59:
         raise ValueError(f"{text!r} is no time of day")
-    digits = _TICKS[unit]
+    digits = _DIGITS[unit]
     if len(fraction or "") > digits:
         raise ValueError(f"{text!r} is finer than {unit}")
-    return whole * 10**digits + int((fraction or "").ljust(digits, "0") or 0)
+    return whole * _TICKS[unit] + int((fraction or "").ljust(digits, "0") or 0)
 
 
 def _instant(text: str, kind: pa.DataType) -> int:
@@ -122,14 +123,14 @@ def _instant(text: str, kind: pa.DataType) -> int:
     day, clock = text[:10], text[11:]
     seconds = (datetime.fromisoformat(f"{_date(day)}T00:00") - datetime(1970, 1, 1)).days * 86_400  # noqa: DTZ001 - as the text
     if kind.tz is None and not text[10:]:
-        return int(seconds) * 10 ** _TICKS[kind.unit]
+        return seconds * _TICKS[kind.unit]
     if text[10:11] not in {" ", "T", "t"}:
         raise ValueError(f"{text!r} is no instant")
     ahead = 0
     if kind.tz is not None:
         clock, zone = _without_zone(clock)
         ahead = _ahead(zone)
-    return (seconds - ahead) * 10 ** _TICKS[kind.unit] + _clock(clock, kind.unit)
+    return (seconds - ahead) * _TICKS[kind.unit] + _clock(clock, kind.unit)
 
 
 def _without_zone(clock: str) -> tuple[str, str]:

@@ -505,7 +505,8 @@ def packed(data: bytes, compression: str | None) -> bytes:
         import pyarrow as pa
 
         return pa.compress(data, "zstd", asbytes=True)  # type: ignore[no-any-return]
-    return {"gz": gzip, "bz2": bz2, "xz": lzma}[str(compression)].compress(data)
+    codecs: dict[str | None, Any] = {"gz": gzip, "bz2": bz2, "xz": lzma}
+    return bytes(codecs[compression].compress(data))
 
 
 def _no_restart() -> Any:

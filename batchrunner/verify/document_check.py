@@ -168,10 +168,18 @@ def _has_hashed_bytes(run: RunLocation, piece: Slice, file: SourceFile, hashed: 
 
 
 def _schema(run: RunLocation, *, before: str) -> pa.Schema | None:
-    """Return the schemas under keys before *before* and those of the parts, merged."""
+    """Return the schemas under keys before *before* and those of the parts, merged.
+
+    None if the parts record none: they are CSV, or damaged.
+    """
+    import pyarrow as pa
+
     from batchrunner.formats.schemas import grown
 
-    schemas = [*_schemas_before(run, before), *_schemas_of_parts(run)]
+    try:
+        schemas = [*_schemas_before(run, before), *_schemas_of_parts(run)]
+    except pa.ArrowInvalid:
+        return None
     return reduce(grown, schemas) if schemas else None
 
 

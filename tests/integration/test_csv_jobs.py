@@ -340,3 +340,22 @@ def test_a_folder_of_files_adds_its_column(tmp_path):
     assert (report.ok, report.rows_out) == (True, 20)
     assert {row["day2"] for row in csv_rows(tmp_path / "out")} == {"1", "2"}
     assert kinds_of(verify(spec, checks=EVERYTHING)) == []
+
+
+def test_types_of_csv_that_are_lost_are_not_made_up(tmp_path):
+    """The parts do not record them: `verify --repair` says that it cannot, and does not guess."""
+    write_jsonl(tmp_path / "in/a.jsonl", [{"id": 1}])
+    spec = {
+        "capability": "capabilities:echo",
+        "source": "in",
+        "sink": {"uri": "out", "format": "csv"},
+        "execution": {"engine": "local"},
+    }
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    batchrunner("run", "spec.yaml", cwd=tmp_path)
+    (tmp_path / "out/_checkpoint/schema.arrow").write_bytes(b"damaged")
+    done = batchrunner("verify", "spec.yaml", "--repair", cwd=tmp_path)
+
+    assert done.returncode == 5
+    assert "schema.arrow is damaged" in done.stdout
+    assert "1 defects cannot be repaired" in done.stdout + done.stderr
