@@ -133,7 +133,7 @@ def count_rows(file: BinaryIO, *, size: int, most: int) -> int | None:
     try:
         source = StreamSource(file, size=size)
         batches = source.batches(whole, columns=None)
-        return min(sum(batch.num_rows for _, batch in batches), most)
+        return min(sum(int(batch.num_rows) for _, batch in batches), most)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, StorageError):
             raise

@@ -141,19 +141,37 @@ def test_nothing_depends_on_which_shards_share_a_batch(
 
 
 @pytest.mark.parametrize("source", ["jsonl", "parquet"])
-def test_mode_row_is_the_same_in_full_batches(tmp_path, source):
+@pytest.mark.parametrize(
+    ("target", "is_one_to_one"),
+    [
+        ("fails_for_a_bad_row", False),
+        ("fails_for_a_bad_row", True),
+        ("fan_out_and_drop", False),
+        ("later_by_row", False),
+    ],
+)
+def test_mode_row_is_the_same_in_full_batches(tmp_path, source, target, is_one_to_one):
     """Each row gives none, one or many, and they go to the part of their shard."""
     small_files(tmp_path, random.Random(4), source)
     common = {"sink": "jsonl", "source": the_source(tmp_path), "errors": MANY}
-    for target in ("fails_for_a_bad_row", "fan_out_and_drop", "later_by_row"):
-        capability = {"target": f"capabilities:{target}", "mode": "row"}
-        one, many = (
-            made(
-                tmp_path, f"{target}-{size}", capability=capability, execution=local(size), **common
-            )
-            for size in (1, 100)
-        )
-        assert many == one
+    capability = {"target": f"capabilities:{target}", "mode": "row", "one_to_one": is_one_to_one}
+    one, many = (
+        made(tmp_path, f"out-{size}", capability=capability, execution=local(size), **common)
+        for size in (1, 100)
+    )
+    assert many == one
+
+
+def test_a_row_that_gives_none_or_two_fails_if_each_is_to_give_one(tmp_path):
+    """In mode row, too, what is declared is checked."""
+    a_source(tmp_path / "in", shards=6, rows_per_shard=3)
+    capability = {**one_to_one("fan_out_and_drop"), "mode": "row"}
+    spec = a_spec(tmp_path, capability=capability, source=the_source(tmp_path), errors=MANY)
+
+    report = BatchRunner(spec).run()
+
+    assert (report.rows_in, report.rows_out, report.rows_failed) == (18, 6, 12)
+    assert [row["id"] for row in rows_out(tmp_path / "out")] == [1, 4, 7, 10, 13, 16]
 
 
 @pytest.mark.parametrize("target", ["drops_bad", "doubles_bad"])

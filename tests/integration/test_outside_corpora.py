@@ -11,12 +11,14 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats.contract import RecordReader
 from batchrunner.formats.registry import file_kind, format_named
 from batchrunner.shard import Slice, Slicing
+from forks import in_child
 
 ROOT = Path(os.environ.get("OUTSIDE_CORPORA", "/nowhere"))
 
@@ -82,3 +84,54 @@ def test_json_that_breaks_parsers_is_rows_or_refused(path):
         assert isinstance(found, str) or None in found, found
     else:
         assert repr(found) == repr(want)
+
+
+ARROW = "arrow-testing/data/arrow-ipc-"
+GOLDEN = files_of(f"{ARROW}stream/integration", "*/*.stream", "*/*.arrow_file")
+FUZZED = files_of(".", f"{ARROW}file/c*", f"{ARROW}stream/c*")
+REFUSED = ("duplicate_fieldnames", "interval.")
+"""Names that stand twice, and types that pyarrow has no values for."""
+
+
+def tables_of(path):
+    data = path.read_bytes()
+    piece = Slice(path.name, Slicing.FILE, 0, len(data), len(data), "1")
+    how = {"compression": None, "columns": None, "partition": ()}
+    return list(format_named("arrow").read(io.BytesIO(data), piece, **how))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p and f"{p.parent.name}/{p.name}")
+def test_files_that_all_of_arrows_libraries_agree_on_are_read_as_they_are(path):
+    """Of each version since 0.14, in both orders of bytes, with dictionaries shared and compressed."""
+    data = path.read_bytes()
+    new = pa.ipc.open_file if data.startswith(b"ARROW1") else pa.ipc.open_stream
+    with new(io.BytesIO(data)) as reader:
+        want = reader.read_all()
+    if any(name in path.name for name in REFUSED) or len(set(want.column_names)) < want.num_columns:
+        with pytest.raises(ShardFailedError):
+            tables_of(path)
+        return
+    chunks = tables_of(path)
+    good = {number for chunk in chunks for number in chunk.positions()}
+    bad = {row.position.at for chunk in chunks for row in chunk.bad}
+    assert good | bad == set(range(want.num_rows))
+    for number in bad:
+        with pytest.raises(pa.ArrowInvalid):
+            pa.concat_tables([want.slice(number, 1)]).combine_chunks().validate(full=True)
+    if not bad and chunks:
+        assert pa.concat_tables([chunk.content for chunk in chunks]).equals(want)
+
+
+@pytest.mark.parametrize("path", FUZZED, ids=lambda p: p and p.name)
+def test_files_that_broke_arrow_are_read_or_refused(path):
+    """None of them ends the process, or is taken for something that it is not."""
+
+    def read_all():
+        try:
+            chunks = tables_of(path)
+        except ShardFailedError:
+            return
+        for chunk in chunks:
+            chunk.content.validate(full=True)
+
+    assert not in_child(read_all)
