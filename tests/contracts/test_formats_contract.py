@@ -1,11 +1,9 @@
 """Each format keeps the contract, also one that is none of ours."""
 
-import bz2
 import datetime as dt
 import gzip
 import io
 import json
-import lzma
 from decimal import Decimal
 
 import pyarrow as pa
@@ -46,7 +44,7 @@ class TestJson(FormatContract):
     bad_record = b'{"id": 1, "text": oops}'
     blank = b" \r\n\t"
 
-    @pytest.fixture(params=[None, *Json.outer])
+    @pytest.fixture(params=[None, "gz", "zst"])
     def outer(self, request):
         return request.param
 
@@ -124,8 +122,6 @@ def written(new, rows):
 
 
 def packed(data, outer):
-    if outer in (None, "none"):
-        return data
-    if outer == "zst":
-        return pa.compress(data, "zstd", asbytes=True)
-    return {"gz": gzip, "bz2": bz2, "xz": lzma}[outer].compress(data)
+    if outer == "gz":
+        return gzip.compress(data)
+    return pa.compress(data, "zstd", asbytes=True) if outer == "zst" else data
