@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, overload
 
+from batchrunner.array_buffers import int_array, text_array
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -89,16 +91,14 @@ class SliceTable(Sequence[Slice]):
         """Return *slices* as a table; as they are if they are one."""
         if isinstance(slices, SliceTable):
             return slices
-        columns = {name: [getattr(piece, name) for piece in slices] for name in SLICE_COLUMNS}
-        return cls.of_columns(columns)
-
-    @classmethod
-    def of_columns(cls, columns: dict[str, Any]) -> SliceTable:
-        """Return the table with *columns*, one for each field of a slice."""
         import pyarrow as pa
 
-        types = {n: pa.large_string() if n in _TEXTS else pa.int64() for n in SLICE_COLUMNS}
-        return cls(pa.table(columns, schema=pa.schema(list(types.items()))))
+        columns = ([getattr(piece, name) for piece in slices] for name in SLICE_COLUMNS)
+        arrays = [
+            text_array(column) if name in _TEXTS else int_array(column)
+            for name, column in zip(SLICE_COLUMNS, columns, strict=True)
+        ]
+        return cls(pa.Table.from_arrays(arrays, names=list(SLICE_COLUMNS)))
 
     def __len__(self) -> int:
         return self.table.num_rows  # type: ignore[no-any-return]  # pyarrow is untyped
@@ -198,10 +198,14 @@ class Shard:
         return self.first.start if self.first.slicing is Slicing.DEAD_LETTERS else None
 
     @property
-    def source(self) -> str:
-        """The URI of its file, or of the first one and how many others there are."""
-        others = len(self.slices) - 1
-        return f"{self.first.uri} and {others:,} more" if others else self.first.uri
+    def extent(self) -> tuple[str, int, int]:
+        """What it reads, for records of one line: slicing, start and stop of its only slice.
+
+        Of several, `files`, 0 and their number; the first of them is `first`.
+        """
+        if len(self.slices) > 1 and self.retries is None:
+            return "files", 0, len(self.slices)
+        return str(self.first.slicing), self.first.start, self.first.stop
 
     def __str__(self) -> str:
         others = len(self.slices) - 1

@@ -51,7 +51,8 @@ class BatchShardRecord(Record, table_name="batch_shards"):
         shard: Id of the shard.
         part: Its output file.
         source_uri: Its source file.
-        slicing, start, stop: Its slice of the source file: the unit, and the bounds in that unit.
+        slicing, start, stop: Its slice of the source file: the unit, and the bounds in that unit; of
+            several files, `files`, 0 and their number, and `source_uri` is the first.
         rows_in, rows_out, rows_failed: Number of its rows.
         bytes_out, sha256: Size and hash of its part.
         seconds: How long a worker took for it.

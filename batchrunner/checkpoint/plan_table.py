@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from batchrunner.array_buffers import int_array, text_array
 from batchrunner.shard import SLICE_COLUMNS, Shard, Slice, SliceTable, Slicing
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 PLAN_COLUMNS = ("id", *SLICE_COLUMNS)
@@ -60,8 +62,8 @@ def _table(ids: Sequence[int], slices: Sequence[Slice]) -> pa.Table:
     import pyarrow as pa
 
     table = SliceTable.of(slices).table
-    columns = [pa.array(ids, pa.int64()), *(table.column(name) for name in SLICE_COLUMNS)]
-    return pa.table(columns, names=list(PLAN_COLUMNS))
+    columns = [int_array(ids), *(table.column(name) for name in SLICE_COLUMNS)]
+    return pa.Table.from_arrays(columns, names=list(PLAN_COLUMNS))
 
 
 def shards_in(table: pa.Table) -> Iterator[Shard]:
@@ -85,19 +87,18 @@ def _groups(table: pa.Table) -> Iterator[range]:
     """Yield the numbers of the rows of each shard."""
     import numpy as np
 
-    ids = table.column("id").to_numpy()
+    ids = np.concatenate(
+        [np.empty(0, "<i8"), *(_numbers(c) for c in table.column("id").chunks if len(c))]
+    )
     ends = [*(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)] if len(ids) else []
     yield from (range(start, stop) for start, stop in pairwise([0, *ends]))
 
 
 def identified(table: pa.Table, identities: Mapping[str, str]) -> pa.Table:
     """Return *table* with new *identities*, by URI, of files whose bytes did not change."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    uris, new = (
-        pa.array(some, pa.large_string()) for some in (identities.keys(), identities.values())
-    )
+    uris, new = text_array(list(identities)), text_array(list(identities.values()))
     found = pc.index_in(table.column("uri"), value_set=uris)
     identity = pc.coalesce(new.take(found.combine_chunks()), table.column("identity"))
     return _with(table, "identity", identity)
@@ -105,10 +106,8 @@ def identified(table: pa.Table, identities: Mapping[str, str]) -> pa.Table:
 
 def moved(table: pa.Table, move: Callable[[str], str]) -> pa.Table:
     """Return *table* with the URI of each file as *move* gives it."""
-    import pyarrow as pa
-
     uris = [move(uri) for uri in table.column("uri").to_pylist()]
-    return _with(table, "uri", pa.array(uris, pa.large_string()))
+    return _with(table, "uri", text_array(uris))
 
 
 def _with(table: pa.Table, name: str, column: Any) -> pa.Table:
@@ -127,18 +126,30 @@ def content_hash(table: pa.Table) -> str:
     return whole.hexdigest()
 
 
+def _numbers(chunk: pa.Array) -> np.ndarray[Any, Any]:
+    """Return the numbers in *chunk*, any number for a null. Its `to_numpy` would import pandas."""
+    import numpy as np
+
+    return np.frombuffer(chunk.buffers()[1], "<i8", offset=8 * chunk.offset, count=len(chunk))
+
+
 def _feed(chunk: Any, lengths: xxhash.xxh3_128, values: xxhash.xxh3_128) -> None:
     import numpy as np
     import pyarrow as pa
 
-    if pa.types.is_integer(chunk.type):  # no count is negative: -1 is a null
-        values.update(np.ascontiguousarray(chunk.fill_null(-1).to_numpy(), dtype="<i8").data)
+    if not len(chunk):
         return
-    text = chunk.cast(pa.large_string())
-    if not len(text):
+    validity, *buffers = chunk.buffers()
+    here = slice(chunk.offset, chunk.offset + len(chunk) + 1)
+    if pa.types.is_integer(chunk.type):
+        numbers = _numbers(chunk).copy()
+        if chunk.null_count:  # no count is negative: -1 is a null
+            known = np.unpackbits(np.frombuffer(validity, "u1"), bitorder="little")
+            numbers[known[here][: len(chunk)] == 0] = -1
+        values.update(numbers.data)
         return
-    _, offsets, data = text.buffers()
-    ends = np.frombuffer(offsets, "<i8")[text.offset : text.offset + len(text) + 1]
+    offsets, data = buffers
+    ends = np.frombuffer(offsets, "<i8")[here]
     lengths.update(np.ascontiguousarray(np.diff(ends)).data)
     if data is not None:
         values.update(memoryview(data)[ends[0] : ends[-1]])

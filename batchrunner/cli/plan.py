@@ -25,10 +25,8 @@ def command(spec: str, accept_changes: bool, output: str, **trial: Any) -> None:
     records = [
         {
             "shard": shard.id,
-            "source": shard.source,
-            "slicing": str(shard.first.slicing),
-            "start": shard.first.start,
-            "stop": shard.first.stop,
+            "source": shard.first.uri,
+            **dict(zip(("slicing", "start", "stop"), shard.extent, strict=True)),
             "why": survey.why(shard),
         }
         for shard in survey.pending

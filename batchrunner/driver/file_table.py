@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
+from batchrunner.array_buffers import int_array, text_array
 from batchrunner.formats.registry import FileKind
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _AT_ONCE = 4096
+_COLUMNS = ("uri", "size", "identity", "modified", "kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,11 @@ class SourceFiles(Sequence[SourceFile]):
             return files
         kinds = list(dict.fromkeys(file.kind for file in files))
         columns = {
-            "uri": [file.uri for file in files],
-            "size": [file.size for file in files],
-            "identity": [file.identity for file in files],
-            "modified": [file.modified for file in files],
-            "kind": [kinds.index(file.kind) for file in files],
+            "uri": text_array([file.uri for file in files]),
+            "size": int_array([file.size for file in files]),
+            "identity": text_array([file.identity for file in files]),
+            "modified": int_array([file.modified for file in files]),
+            "kind": int_array([kinds.index(file.kind) for file in files]),
         }
         return cls(file_columns(columns), kinds)
 
@@ -70,7 +72,7 @@ class SourceFiles(Sequence[SourceFile]):
         kinds = list(dict.fromkeys(kind for files in several for kind in files.kinds))
         tables = []
         for files in several:
-            numbers = pa.array([kinds.index(kind) for kind in files.kinds], pa.int64())
+            numbers = int_array([kinds.index(kind) for kind in files.kinds])
             own = files.table.column("kind").combine_chunks()
             tables.append(files.table.set_column(4, "kind", numbers.take(own)))
         return cls(pa.concat_tables([file_columns({}), *tables]), kinds)
@@ -108,33 +110,30 @@ class SourceFiles(Sequence[SourceFile]):
 
     def without(self, uris: Collection[str]) -> SourceFiles:
         """Return the files but those called *uris*."""
-        import pyarrow as pa
         import pyarrow.compute as pc
 
         if not uris:
             return self
-        named = pa.array(uris, pa.large_string())
+        named = text_array(list(uris))
         return self.where(pc.invert(pc.is_in(self.column("uri"), value_set=named)))
 
     def of_kinds(self, kinds: Collection[FileKind], *, negated: bool = False) -> SourceFiles:
         """Return the files of *kinds*; if *negated*, the others."""
-        import pyarrow as pa
         import pyarrow.compute as pc
 
         numbers = [number for number, kind in enumerate(self.kinds) if (kind in kinds) != negated]
-        return self.where(pc.is_in(self.column("kind"), value_set=pa.array(numbers, pa.int64())))
+        return self.where(pc.is_in(self.column("kind"), value_set=int_array(numbers)))
 
     def alike(self, like: Collection[str] | None = None) -> list[list[str]]:
         """Return the URIs of files that have one size and identity, where there are several.
 
         With *like*, only of those that are like one of these files.
         """
-        import pyarrow as pa
         import pyarrow.compute as pc
 
         by, table = ["size", "identity"], self.table.select(["uri", "size", "identity"])
         if like is not None:
-            named = pc.is_in(table.column("uri"), value_set=pa.array(like, pa.large_string()))
+            named = pc.is_in(table.column("uri"), value_set=text_array(list(like)))
             few = table.filter(named).select(by)
             table = table.join(few, by, join_type="left semi", use_threads=False)
         groups = table.group_by(by, use_threads=False).aggregate(
@@ -174,11 +173,10 @@ class SourceFiles(Sequence[SourceFile]):
         )
 
 
-def file_columns(columns: dict[str, Any]) -> pa.Table:
+def file_columns(columns: Mapping[str, Any]) -> pa.Table:
     """Return *columns* of files as a table; without any, an empty one."""
     import pyarrow as pa
 
-    text, number = pa.large_string(), pa.int64()
-    types = {"uri": text, "size": number, "identity": text, "modified": number, "kind": number}
-    schema = pa.schema(list(types.items()))
-    return pa.table(columns, schema=schema) if columns else schema.empty_table()
+    empty = text_array([]), int_array([]), text_array([]), int_array([]), int_array([])
+    arrays = [columns.get(name, none) for name, none in zip(_COLUMNS, empty, strict=True)]
+    return pa.Table.from_arrays(arrays, names=list(_COLUMNS))

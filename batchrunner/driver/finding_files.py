@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.array_buffers import int_array, text_array
 from batchrunner.driver.file_table import SourceFiles, file_columns
 from batchrunner.errors import InvalidSpecError
 from batchrunner.formats.registry import FileKind, has_dotted_suffixes
@@ -82,22 +83,21 @@ class _Batch:
     def where(self, mask: list[bool]) -> _Batch:
         if all(mask):
             return self
-        import pyarrow as pa
-
         names = [name for name, is_chosen in zip(self.names, mask, strict=True) if is_chosen]
-        columns = {name: pa.array(c).filter(pa.array(mask)) for name, c in self.columns.items()}
+        numbers = int_array([number for number, is_chosen in enumerate(mask) if is_chosen])
+        columns = {name: column.take(numbers) for name, column in self.columns.items()}
         return _Batch(self.prefix, names, columns)
 
 
 def _of_disk(files: FolderFiles) -> _Batch:
+    import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    times = pa.array(files.times, pa.int64())
+    times = np.array(files.times, "<i8")
     columns = {
-        "size": pa.array(files.sizes, pa.int64()),
-        "identity": times.cast(pa.large_string()),
-        "modified": pc.divide(times, 1000),
+        "size": int_array(files.sizes),
+        "identity": int_array(times).cast(pa.large_string()),
+        "modified": int_array(times // 1000),
     }
     return _Batch(files.prefix, files.names, columns, files.second_names)
 
@@ -109,14 +109,12 @@ def _of_store(root: str, options: Options) -> Iterator[_Batch]:
         yield _Batch("", [entry.key for entry in some], _columns(some))
 
 
-def _columns(entries: Iterable[Entry]) -> dict[str, Any]:
-    import pyarrow as pa
-
-    rows = [(e.size, e.identity, round(e.modified * 1_000_000) or None) for e in entries]
-    sizes, identities, modified = zip(*rows, strict=True)
-    types = (pa.int64(), pa.large_string(), pa.int64())
-    arrays = map(pa.array, (sizes, identities, modified), types)
-    return dict(zip(("size", "identity", "modified"), arrays, strict=True))
+def _columns(entries: Sequence[Entry]) -> dict[str, Any]:
+    return {
+        "size": int_array([entry.size for entry in entries]),
+        "identity": text_array([entry.identity for entry in entries]),
+        "modified": int_array([round(e.modified * 1_000_000) or None for e in entries]),
+    }
 
 
 def is_hidden(key: str) -> bool:
@@ -125,17 +123,13 @@ def is_hidden(key: str) -> bool:
 
 
 def _table(batch: _Batch, base: str, numbers: list[int]) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+    start = f"{base}/{batch.prefix}"
+    uris = [start + name for name in batch.names]
     try:
-        names = pa.array(batch.names, pa.large_string())
+        return file_columns({"uri": text_array(uris), **batch.columns, "kind": int_array(numbers)})
     except UnicodeEncodeError:
-        refuse_names([f"{base}/{key}" for key in batch.all_keys()])
+        refuse_names(uris)
         raise
-    start = pa.scalar(f"{base}/{batch.prefix}", pa.large_string())
-    uris = pc.binary_join_element_wise(start, names, pa.scalar("", pa.large_string()))
-    return file_columns({"uri": uris, **batch.columns, "kind": numbers})
 
 
 def refuse_names(uris: Iterable[str]) -> None:

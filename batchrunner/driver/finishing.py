@@ -13,16 +13,20 @@ import orjson
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.incarnations import remove_records
 from batchrunner.checkpoint.totals import Totals
+from batchrunner.driver.part_sources import PartSources
 from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session
-from batchrunner.driver.sink_state import MANIFEST, RETIRED, SUCCESS, check_parts, parts_in
+from batchrunner.driver.sink_state import MANIFEST, RETIRED, SOURCES, SUCCESS, check_parts, parts_in
 from batchrunner.driver.survey import Survey
 from batchrunner.errors import LeaseHeldError, ObjectNotFoundError
+from batchrunner.shard import Shard
 from batchrunner.storage import Entry, Storage
 from batchrunner.storage.contract import MAX_DOCUMENT_BYTES
 from batchrunner.worker.schema import SinkSchema
 
 MANIFEST_VERSION = 1
+PACKED_MANIFEST_VERSION = 2
+"""Of a manifest that names a file of sources, since not every part names its own."""
 SUCCESS_VERSION = 1
 
 
@@ -41,7 +45,10 @@ def declare_success(
     check_parts(entries, committed, run_uid=_run_uid(committed), sink=run.sink.uri)
     # Only now, when all parts that replace the retired ones are committed: no row is ever missing.
     _move_retired(run, survey, session, parts=parts_in(entries))
-    content = manifest(run, survey, committed)
+    sources = PartSources.of(survey.plan.active, survey.plan.facts)
+    if sources is not None:  # before the manifest that names it
+        _put(run.sink, SOURCES, sources.to_bytes(), session)
+    content = manifest(run, survey, committed, sources)
     _put(run.sink, MANIFEST, content, session)
     # Before `_SUCCESS`: a complete sink holds nothing but output.
     _collect_garbage(run, committed, session)
@@ -62,9 +69,12 @@ def is_declared(run: Run, survey: Survey) -> bool:
     if not survey.is_finished:
         return True
     committed = survey.output.committed
-    content = manifest(run, survey, committed)
+    sources = PartSources.of(survey.plan.active, survey.plan.facts)
+    content = manifest(run, survey, committed, sources)
     try:
         if not _holds(run.sink, MANIFEST, content):
+            return False
+        if sources is not None and not sources.is_stored(run.sink):
             return False
         success = run.sink.get(SUCCESS)
     except ObjectNotFoundError:
@@ -174,8 +184,12 @@ def _run_uid(committed: Mapping[int, Sentinel]) -> str:
     return next((sentinel.run_uid for sentinel in committed.values()), "")
 
 
-def manifest(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) -> bytes:
+def manifest(
+    run: Run, survey: Survey, committed: Mapping[int, Sentinel], sources: PartSources | None
+) -> bytes:
     """Return the manifest as JSON: the totals, and all parts in the order of the shards.
+
+    A part of one slice has it; of several, the number of its files, which are in *sources*.
 
     For Parquet, it also has the columns of all parts together: an early part may lack later
     columns.
@@ -187,10 +201,7 @@ def manifest(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) -> byt
             "rows": sentinel.rows_out,
             "bytes": sentinel.bytes,
             "sha256": sentinel.sha256,
-            "source": shard.first.uri,
-            "slicing": shard.first.slicing,
-            "start": shard.first.start,
-            "stop": shard.first.stop,
+            **_of_source(shard),
         }
         for shard, sentinel in zip(survey.plan.active, sentinels, strict=True)
     ]
@@ -198,8 +209,27 @@ def manifest(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) -> byt
     totals["bytes"] = totals.pop("bytes_out")
     run_uid = _run_uid(committed)
     columns = _columns(run) if survey.plan.facts.part_format.keeps_schema else {}
-    content = {"version": MANIFEST_VERSION, "run_uid": run_uid, **totals, **columns, "parts": parts}
+    content = {
+        "version": MANIFEST_VERSION if sources is None else PACKED_MANIFEST_VERSION,
+        "run_uid": run_uid,
+        **totals,
+        **columns,
+        **({} if sources is None else {"sources": sources.in_manifest()}),
+        "parts": parts,
+    }
     return orjson.dumps(content, option=orjson.OPT_INDENT_2)
+
+
+def _of_source(shard: Shard) -> dict[str, Any]:
+    if len(shard.slices) > 1:
+        return {"files": len(shard.slices)}
+    piece = shard.first
+    return {
+        "source": piece.uri,
+        "slicing": piece.slicing,
+        "start": piece.start,
+        "stop": piece.stop,
+    }
 
 
 def _columns(run: Run) -> dict[str, Any]:

@@ -26,9 +26,9 @@ def plan_html(survey: Survey) -> str:
         },
     )
     shown = [
-        (shard.id, shard.source, shard.first.start, shard.first.stop, survey.why(shard))
+        (shard.id, shard.first.uri, *shard.extent, survey.why(shard))
         for shard in survey.pending[:_SHOWN_SHARDS]
     ]
     left_out = len(survey.pending) - len(shown)
     title = f"pending: the first {len(shown):,}{f', and {left_out:,} more' if left_out else ''}"
-    return figures + records_html(title, ("shard", "file", "from", "to", "why"), shown)
+    return figures + records_html(title, ("shard", "file", "by", "from", "to", "why"), shown)

@@ -105,13 +105,14 @@ def _shard_records(
 ) -> Iterator[BatchShardRecord]:
     for shard in survey.plan.active:
         sentinel = committed[shard.id]
+        slicing, start, stop = shard.extent
         yield BatchShardRecord(
             run_uid=uid,
             shard=shard.id,
-            source_uri=shard.source,
-            slicing=shard.first.slicing,
-            start=shard.first.start,
-            stop=shard.first.stop,
+            source_uri=shard.first.uri,
+            slicing=slicing,
+            start=start,
+            stop=stop,
             part=sentinel.part,
             rows_in=sentinel.rows_in,
             rows_out=sentinel.rows_out,

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from batchrunner.checkpoint import Sentinel
-from batchrunner.driver.file_table import SourceFile
+from batchrunner.driver.file_table import SourceFile, SourceFiles
 from batchrunner.driver.source_files import Opener, opener_of
 from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import StorageError
@@ -114,18 +114,33 @@ def _candidates(
 
     Leaves out a file if one of its committed slices has no hash: such a file counts as changed.
     """
-    listed = {file.uri: file for file in files}
+    touched = _touched(stored, files)
+    if not touched:
+        return []
+    listed = {file.uri: file for file in touched}
     made: dict[str, list[tuple[Slice, str]]] = {}
     for shard in stored.active:
         if shard.id not in committed or shard.retries is not None:
             continue
         hashes = committed[shard.id].hashes_of(shard.slices)
         for piece, hashed in zip(shard.slices, hashes, strict=True):
-            file = listed.get(piece.uri)
-            # Another size means other bytes, the same identity the same bytes: neither needs a read.
-            if file and file.size == piece.size and file.identity != piece.identity:
+            if piece.uri in listed:
                 made.setdefault(piece.uri, []).append((piece, hashed))
     return [(listed[uri], some) for uri, some in made.items() if all(hashed for _, hashed in some)]
+
+
+def _touched(stored: StoredPlan, files: Sequence[SourceFile]) -> SourceFiles:
+    """Return the *files* that have the planned size, and another identity.
+
+    Another size means other bytes, the same identity the same bytes: neither needs a read.
+    """
+    import pyarrow.compute as pc
+
+    some, plan = SourceFiles.of(files), stored.table()
+    at = pc.index_in(some.column("uri"), value_set=plan.column("uri"))
+    size, identity = (plan.column(name).take(at) for name in ("size", "identity"))
+    is_same_size = pc.equal(some.column("size"), size)
+    return some.where(pc.and_(is_same_size, pc.not_equal(some.column("identity"), identity)))
 
 
 def _counted(number: int, one: str, many: str) -> str:

@@ -13,6 +13,8 @@ from batchrunner.errors import DamagedOutputError, ForeignOutputError
 from batchrunner.storage import Entry
 
 SUCCESS, MANIFEST = "_SUCCESS", "_manifest.json"
+SOURCES = "_manifest_sources"
+"""Parquet; without that suffix, which would make it one of `*.parquet`."""
 OWNER = "_owner.json"
 """Begins with `_`, so that readers of the output skip it."""
 RETIRED, DAMAGED = "_retired", "_damaged"
@@ -49,12 +51,13 @@ def shard_of(part: str) -> int:
 
 
 def declaration_in(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return those of `_SUCCESS` and the manifest that exist, in the order in which to remove them.
+    """Return what of `_SUCCESS`, manifest and sources exists, in the order in which to remove it.
 
-    `_SUCCESS` goes first: a reader who sees it must find the manifest that it vouches for.
+    `_SUCCESS` goes first: a reader who sees it must find the manifest that it vouches for, and in a
+    manifest the sources that it names.
     """
     there = {entry.key: entry for entry in entries}
-    return tuple(there[key] for key in (SUCCESS, MANIFEST) if key in there)
+    return tuple(there[key] for key in (SUCCESS, MANIFEST, SOURCES) if key in there)
 
 
 def check_unused(sink: str, entries: Sequence[Entry]) -> None:

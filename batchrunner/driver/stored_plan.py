@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.array_buffers import text_array
 from batchrunner.checkpoint import Generation, PlanFacts
 from batchrunner.checkpoint.plan_table import identified, shards_in, table_of
 from batchrunner.driver.file_table import SourceFiles
@@ -59,12 +60,11 @@ class StoredPlan:
 
     def planned(self, uris: Sequence[str]) -> frozenset[str]:
         """Return which of *uris* are files of active shards."""
-        import pyarrow as pa
         import pyarrow.compute as pc
 
         if not uris:
             return frozenset()
-        some = pa.array(uris, pa.large_string())
+        some = text_array(uris)
         known = pc.is_in(some, value_set=self.table().column("uri"))
         return frozenset(some.filter(known).to_pylist())
 
@@ -100,25 +100,26 @@ def differences(stored: StoredPlan, files: SourceFiles) -> Differences:
 
     plan = stored.table()
     at = pc.index_in(plan.column("uri"), value_set=files.column("uri"))
-    stale = pc.invert(_are_same(plan, files, at))
-    stale, retired = _with_their_shards(plan, stale)
+    gone = pc.is_null(at)
+    stale, retired = _with_their_shards(plan, pc.or_kleene(gone, _differ(plan, files, at)))
     planned = pc.index_in(files.column("uri"), value_set=plan.column("uri"))
     needed = pc.or_(
         pc.is_null(planned),
         pc.is_in(files.column("uri"), value_set=plan.filter(stale).column("uri")),
     )
-    gone = plan.filter(pc.is_null(at)).column("uri").unique()
-    return Differences(gone.to_pylist(), tuple(retired), files.where(needed))
+    vanished = plan.filter(gone).column("uri").unique()
+    return Differences(vanished.to_pylist(), tuple(retired), files.where(needed))
 
 
-def _are_same(plan: pa.Table, files: SourceFiles, at: Any) -> Any:
-    """Return, for each slice of *plan*, whether the file *at* that number is as it was planned."""
+def _differ(plan: pa.Table, files: SourceFiles, at: Any) -> Any:
+    """Return, for each slice of *plan*, whether the file *at* that number is another one now."""
     import pyarrow.compute as pc
 
-    equal = [
-        pc.equal(plan.column(name), files.column(name).take(at)) for name in ("size", "identity")
-    ]
-    return pc.fill_null(pc.and_(*equal), False)
+    size, identity = (
+        pc.not_equal(plan.column(name), files.column(name).take(at))
+        for name in ("size", "identity")
+    )
+    return pc.or_(size, identity)
 
 
 def _with_their_shards(plan: pa.Table, stale: Any) -> tuple[Any, list[int]]:

@@ -81,8 +81,8 @@ class Format(ABC):
         reads_to_cut: Whether `cut` opens the file even if it need not count rows: the driver then cuts
             many files at a time.
         keeps_schema: Whether a file records the types of its columns, so that all parts must agree.
-        written_as: For a format that sinks do not take: the format of the parts of a run over its
-            files, if the spec names none.
+        written_as: The format of the parts of a run over its files, if the spec names none and it is
+            another. A format that sinks do not take has no `compressions`.
         gives_way: Whether files of other formats, or files that are no data, often have these suffixes
             too. Then `source.format` may name another format for such a file, and in a folder with
             files of other formats it is passed over, with a warning.

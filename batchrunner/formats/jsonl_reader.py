@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from typing import BinaryIO
 
 from batchrunner.errors import ShardFailedError, StorageError
@@ -24,6 +24,7 @@ from batchrunner.formats.records import ParsedRows, project
 from batchrunner.shard import Slice, Slicing
 
 _FEW = 64
+_CACHED_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def read_jsonl(
     columns: tuple[str, ...] | None,
     partition: Partition = (),
 ) -> Iterator[JsonlChunk]:
-    """Yield the rows of *piece*, about a megabyte of lines at a time, in file order.
+    """Yield the rows of *piece*, some hundred kilobytes of lines at a time, in file order.
 
     Args:
         file: The whole file.
@@ -101,8 +102,23 @@ def read_jsonl(
     Raises:
         ShardFailedError: The compressed file is damaged or cut short.
     """
-    for block in read_blocks(file, piece, compression=compression):
-        yield parse_placed(block, columns=columns, partition=wanted(partition, columns))
+    partition = wanted(partition, columns)
+    for block in chain.from_iterable(
+        map(_cut_small, read_blocks(file, piece, compression=compression))
+    ):
+        yield parse_placed(block, columns=columns, partition=partition)
+
+
+def _cut_small(block: LineBlock) -> Iterator[LineBlock]:
+    """Yield *block* in pieces whose rows stay in the processor's cache until they are written."""
+    start, data = 0, block.data
+    while len(data) - start > _CACHED_BYTES:
+        end = data.rfind(b"\n", start, start + _CACHED_BYTES) + 1
+        end = end or data.find(b"\n", start) + 1 or len(data)
+        yield LineBlock(data[start:end], block.offset + start)
+        start = end
+    if start < len(data):
+        yield replace(block, data=data[start:], offset=block.offset + start)
 
 
 def parse_placed(

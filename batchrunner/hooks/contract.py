@@ -85,13 +85,14 @@ class ShardCommitted:
         run: The run.
         at: When the driver heard of it, in ISO 8601, UTC.
         shard: Id of the shard.
-        source: URI of the file that it is a slice of.
+        source: URI of the file that it is a slice of; of several files, of the first one.
         part: Name of the part in the sink.
         rows_in: Rows read.
         rows_out: Rows in the part.
         rows_failed: Rows that failed.
         bytes_out: Size of the part.
         seconds: How long the attempt took.
+        files: How many files it reads.
     """
 
     run: RunInfo
@@ -104,6 +105,7 @@ class ShardCommitted:
     rows_failed: int
     bytes_out: int
     seconds: float
+    files: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class CapabilitySpec(Section):
         default=False,
         description="Each row gives exactly one row, and they come in the same order. A batch may then "
         "hold rows of several shards, so that small shards fill it, too. A batch for which another "
-        "number of rows comes back has failed. In mode `row` batches are full without it.",
+        "number of rows comes back has failed.",
     )
 
 

@@ -11,12 +11,14 @@ from batchrunner.checkpoint import RunLocation
 from batchrunner.checkpoint.damage import schema_from_bytes
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.moving import former_uris, place_of
-from batchrunner.driver.sink_state import MANIFEST, SUCCESS
+from batchrunner.driver.sink_state import MANIFEST, SOURCES, SUCCESS
 from batchrunner.errors import DamagedOutputError, ObjectNotFoundError
+from batchrunner.shard import Shard
 from batchrunner.storage import Storage
 from batchrunner.verify.comparing import same
 from batchrunner.verify.evidence import Evidence
 from batchrunner.verify.findings import Finding, FindingKind
+from batchrunner.verify.sources_check import SourcesError, sources_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +39,12 @@ def manifest_faults(run: RunLocation, evidence: Evidence) -> Iterator[Finding]:
         try:
             expected["schema"] = _columns(run.checkpoint.records, run.spec.sink.schema_)
         except DamagedOutputError:  # `document_faults` reports the damaged schema
+            return
+    if any(len(shard.slices) > 1 for shard in evidence.plan.active):
+        try:
+            expected |= {"version": 2, "sources": sources_in(run, evidence)}
+        except SourcesError as error:
+            yield Finding(FindingKind.MANIFEST, SOURCES, str(error))
             return
     _rename_moved_sources(manifest, expected, run, evidence)
     for why in _differences(expected, manifest):
@@ -70,10 +78,7 @@ def _expected(evidence: Evidence) -> dict[str, Any]:
             "rows": sentinel.rows_out,
             "bytes": sentinel.bytes,
             "sha256": sentinel.sha256,
-            "source": shard.first.uri,
-            "slicing": str(shard.first.slicing),
-            "start": shard.first.start,
-            "stop": shard.first.stop,
+            **_slice_of(shard),
         }
         for shard, sentinel in sentinels
     ]
@@ -88,6 +93,14 @@ def _expected(evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def _slice_of(shard: Shard) -> dict[str, Any]:
+    if len(shard.slices) > 1:
+        return {"files": len(shard.slices)}
+    (piece,) = shard.slices
+    where = {"start": piece.start, "stop": piece.stop}
+    return {"source": piece.uri, "slicing": str(piece.slicing), **where}
+
+
 def _rename_moved_sources(
     manifest: Any, expected: dict[str, Any], run: RunLocation, evidence: Evidence
 ) -> None:
@@ -95,7 +108,7 @@ def _rename_moved_sources(
     parts = manifest.get("parts") if isinstance(manifest, dict) else None
     listed = parts if isinstance(parts, list) else ()
     for ours, theirs in zip(expected["parts"], listed, strict=False):
-        if isinstance(theirs, dict) and theirs.get("source") != ours["source"]:
+        if isinstance(theirs, dict) and theirs.get("source") != ours.get("source"):
             former = former_uris(ours["source"], evidence.places, here=place_of(run.spec))
             if theirs.get("source") in former:
                 theirs["source"] = ours["source"]

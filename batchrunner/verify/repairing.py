@@ -8,7 +8,7 @@ from typing import Any
 
 from batchrunner.checkpoint import RunLocation
 from batchrunner.driver.session import Session, Stop, open_session
-from batchrunner.driver.sink_state import DAMAGED, MANIFEST, SUCCESS
+from batchrunner.driver.sink_state import DAMAGED, MANIFEST, SOURCES, SUCCESS
 from batchrunner.errors import LeaseHeldError
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
@@ -143,8 +143,8 @@ class _Repairer:
 
     def declare_incomplete(self) -> None:
         """Delete `_SUCCESS`, then the manifest: `_SUCCESS` must not exist without a manifest."""
-        self._delete(self._sink, SUCCESS)
-        self._delete(self._sink, MANIFEST)
+        for key in (SUCCESS, MANIFEST, SOURCES):
+            self._delete(self._sink, key)
 
     def take_back(self, evidence: Evidence, shard: Shard) -> None:
         """Move part and dead letters of *shard* to `_damaged/`, then delete its sentinel.

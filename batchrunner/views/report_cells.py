@@ -48,8 +48,8 @@ class ShardFacts:
     Attributes:
         id: Its id.
         state: What it is.
-        source: URI of its file; of several, of the first one, and how many others there are.
-        slicing, start, stop: Which slice of the first file it is.
+        source: URI of its file; of several, of the first one.
+        slicing, start, stop: Which slice of the file it is; of several, `files`, 0 and their number.
         rows_in, rows_out, rows_failed, bytes: What its sentinel says; 0 without one.
         seconds, reading, calling, writing: Seconds of the attempt that committed it.
         began: When that attempt began, in seconds since 1970 UTC; 0 if unknown.
@@ -109,9 +109,7 @@ class _Open:
     def facts(self, shard: Shard) -> ShardFacts:
         state = next((s for s, ids in self._by_state() if shard.id in ids), ShardState.PENDING)
         why = self.damaged.get(shard.id) or self.failed.get(shard.id, "")
-        first = shard.first
-        slice_ = (first.slicing, first.start, first.stop)
-        return ShardFacts(shard.id, state, shard.source, *slice_, why=why)
+        return ShardFacts(shard.id, state, shard.first.uri, *shard.extent, why=why)
 
     def _by_state(self) -> Iterator[tuple[ShardState, Collection[int]]]:
         yield ShardState.DAMAGED, self.damaged
@@ -123,10 +121,8 @@ def _committed(shard: Shard, sentinel: Sentinel, *, session: int, now: int) -> S
     return ShardFacts(
         shard.id,
         ShardState.NOW if session == now else ShardState.BEFORE,
-        shard.source,
-        shard.first.slicing,
-        shard.first.start,
-        shard.first.stop,
+        shard.first.uri,
+        *shard.extent,
         rows_in=sentinel.rows_in,
         rows_out=sentinel.rows_out,
         rows_failed=sentinel.rows_failed,

@@ -21,6 +21,7 @@ from batchrunner.shard import Shard, Slice, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, is_path, locate
 from batchrunner.user_code import traceback_of
+from batchrunner.worker.joining import JOINED_BYTES
 from batchrunner.worker.picking import picked
 from batchrunner.worker.receipt import Cause, Failure
 from batchrunner.worker.steps import Event
@@ -39,17 +40,21 @@ def read_shards(
 ) -> Iterator[Event]:
     """Yield all events of the first shard, in the order of its rows, then those of the next one.
 
-    With *by_columns*, the chunks are to be asked for tables: it decides the time, not the rows. A shard is taken from *shards* when its reading begins. Never raises for a shard that cannot be
-    read: its last event has the failure.
+    With *by_columns*, the chunks are to be asked for tables: it decides the time, not the rows. A
+    shard is taken from *shards* when its reading begins. Never raises for a shard that cannot be read:
+    its last event has the failure.
     """
     for shard in shards:
         hashes: list[str] = []
-        at = shard.first
+        at, has_several = shard.first, len(shard.slices) > 1
         try:
             for number, at, wanted in _to_read(shard, to_retry):
                 hashed = _hash(at, source)
-                with closing(_chunks(at, source, wanted, hashed, by_columns=by_columns)) as chunks:
-                    yield from (Event(shard, number, chunk) for chunk in chunks)
+                # Of dead letters, a chunk has few rows, and tables of all of its file's.
+                small = has_several and wanted is None and at.weight < JOINED_BYTES
+                columns = by_columns and not small
+                with closing(_chunks(at, source, wanted, hashed, by_columns=columns)) as chunks:
+                    yield from (Event(shard, number, c, is_small=small) for c in chunks)
                 hashes.append(hashed.text if hashed else "")
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it fails its shard
             yield Event(shard, failure=_failure(error, shard, at, source))
@@ -103,12 +108,12 @@ def _chunks(
                 hashed.finish(file)
         else:
             span = format_named(kind.format).span(piece, wanted, compression=kind.compression)
-            chunks = _read(file, span, kind, source)
+            chunks = _read(file, span, kind, source, by_columns=by_columns)
             yield from picked(chunks, wanted, piece=piece)
 
 
 def _read(
-    file: BinaryIO, piece: Slice, kind: FileKind, source: SourceSpec, *, by_columns: bool = False
+    file: BinaryIO, piece: Slice, kind: FileKind, source: SourceSpec, *, by_columns: bool
 ) -> Iterator[Chunk]:
     hive = source.partitioning == "hive"
     partition = partition_columns(piece.uri, source.uris) if hive else ()

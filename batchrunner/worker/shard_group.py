@@ -25,6 +25,7 @@ from batchrunner.worker.budget import Budget, RowFailedError, TooManyFailedRowsE
 from batchrunner.worker.calling import Answer, Caller
 from batchrunner.worker.committer import Committer
 from batchrunner.worker.isolation import IsolatedCaller
+from batchrunner.worker.joining import joined_events
 from batchrunner.worker.overlap import Overlap
 from batchrunner.worker.picking import positions_to_retry
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
@@ -114,6 +115,8 @@ class ShardGroup:
             to_retry=to_retry,
             by_columns=self._work.takes_tables,
         )
+        if self._work.takes_tables:
+            events = joined_events(events)
         steps, began = steps_of(events, self._grouping()), time.monotonic()
         for step in steps:
             for portion, seconds in step.shares(time.monotonic() - began):

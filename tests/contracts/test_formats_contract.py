@@ -92,6 +92,7 @@ class TestFrames(FormatContract):
 class TestTar(FormatContract):
     format = Tar()
     bad_record = member("no-extension", b"!")
+    values = (b"", b"\xff\x00", b"\0" * 5000, "ä".encode())
     blank = member("a-folder/", b"", type=b"5")
 
     @pytest.fixture(params=[None, *Tar.outer])
@@ -107,9 +108,6 @@ class TestTar(FormatContract):
 
     def shown_of(self, row):
         return row["__key__"].encode()
-
-    def file_of(self, rows, *, compression="none"):
-        return self.with_pieces(rows, outer=compression)
 
     def with_pieces(self, *pieces, outer=None):
         return tar_of(*pieces, compression=outer)

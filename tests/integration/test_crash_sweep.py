@@ -30,6 +30,13 @@ def test_dying_after_new_times_were_noted_computes_nothing_again(tmp_path, death
 
 
 @pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
+@pytest.mark.parametrize("job", ["packed", "packed-retry", "packed-touched"])
+def test_dying_with_several_files_in_a_shard_loses_and_doubles_no_row(tmp_path, job, death):
+    """A part is of all its files or of none, and so is what is said of it at the end."""
+    assert [] == sweep(tmp_path, death, job=job, stride=3)
+
+
+@pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
 def test_dying_while_starting_over_ends_with_the_new_output_and_nothing_of_the_old(tmp_path, death):
     """Between the claim and the plan there is neither run; the next session goes on clearing."""
     assert [] == sweep(tmp_path, death, job="fresh", stride=2)

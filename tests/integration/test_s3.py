@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -90,6 +91,33 @@ def test_parquet_and_compressed_lines_work_in_buckets_too(bucket, tmp_path):
     )
     assert len(parts) == 4
     assert text.count(b"\n") == 5000
+
+
+@pytest.mark.parametrize("ending", ["json", "arrow", "arrows"])
+def test_json_and_arrow_are_cut_read_and_verified_in_buckets(bucket, ending):
+    """By ranges that begin between two elements, or at a record batch."""
+    table, out = pa.Table.from_pylist(rows(0, 5000)), pa.BufferOutputStream()
+    new = pa.ipc.new_stream if ending == "arrows" else pa.ipc.new_file
+    with new(out, table.schema) as writer:
+        writer.write_table(table, max_chunksize=500)
+    data = json.dumps(rows(0, 5000)).encode() if ending == "json" else out.getvalue().to_pybytes()
+    bucket.put(f"tree/x.{ending}", data)
+    spec = a_spec(
+        bucket,
+        source={
+            "uri": f"{bucket.uri}/tree",
+            "storage_options": bucket.storage_options,
+            "shard": {"rows": 1300},
+        },
+        sink={"format": "jsonl"},
+    )
+
+    assert BatchRunner(spec).run().ok
+    parts = sorted(bucket.listed("out/part-"))
+    lines = b"".join(map(bucket.get, parts)).splitlines()
+    assert [json.loads(line) for line in lines] == rows(0, 5000)
+    assert len(parts) == 4
+    assert verify(spec, checks=Checks(keys=("id",))).ok
 
 
 def test_a_part_whose_sentinel_is_lost_is_adopted_by_its_note(bucket):

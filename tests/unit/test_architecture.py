@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "batchrunner"
 
 LAYERS = [  # lowest first; rooms that share a line do not know each other
-    {"errors", "user_code"},
+    {"array_buffers", "errors", "user_code"},
     {"templates"},
     {"capability", "shard"},
     {"formats", "storage", "hooks"},

@@ -95,30 +95,24 @@ class Walk:
             names, sizes, times = files.names, files.sizes, files.times
             for _ in range(min(len(items), _AT_ONCE)):
                 item = items.pop()
-                status = self._status(item, prefix) if item.is_symlink() else _status(item)
-                if status is None or not S_ISREG(status.st_mode):
+                is_link = item.is_symlink()
+                try:
+                    status = item.stat()
+                    is_file = S_ISREG(status.st_mode)
+                except FileNotFoundError:  # removed since, or a link to nothing
+                    is_file = False
+                except OSError as error:
+                    raise disk_error(error, item.path, doing="list") from error
+                if is_link:
+                    self.links.append(Link(prefix + item.name, is_file))
+                if not is_file:
                     continue
                 names.append(item.name)
                 sizes.append(status.st_size)
                 times.append(status.st_mtime_ns)
-                if status.st_nlink > 1 or item.is_symlink():
+                if is_link or status.st_nlink > 1:
                     files.second_names.append(item.name)
             yield files
-
-    def _status(self, link: os.DirEntry[str], prefix: str) -> os.stat_result | None:
-        status = _status(link)
-        leads_to_file = status is not None and S_ISREG(status.st_mode)
-        self.links.append(Link(prefix + link.name, leads_to_file))
-        return status
-
-
-def _status(item: os.DirEntry[str]) -> os.stat_result | None:
-    try:
-        return item.stat()
-    except FileNotFoundError:  # removed since, or a link to nothing
-        return None
-    except OSError as error:
-        raise disk_error(error, item.path, doing="list") from error
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:
