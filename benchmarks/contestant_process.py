@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 _LIBRARIES = ("orjson", "pyarrow", "pyarrow.compute", "pyarrow.parquet")
 
 
@@ -24,11 +26,12 @@ def main(order: dict[str, Any]) -> None:
     function = getattr(import_module(module), name)
     ray_start = _start_ray() if order["on_ray"] else 0.0
     before = _peak_mb()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), _cpu_seconds()
     facts = function(Path(order["source"]), Path(order["out"]), **order["arguments"])
     seconds = time.perf_counter() - began
     told = {
         "seconds": seconds,
+        "cpu": _cpu_seconds() - cpu,
         "ray_start": ray_start,
         "driver_mb_before": before,
         "driver_mb": _peak_mb(),
@@ -59,6 +62,18 @@ def _start_ray() -> float:
     context.print_on_execution_start = False
     ray.get(ray.remote(_nothing).remote())
     return time.perf_counter() - began
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU seconds of this process and its descendants, ended ones included.
+
+    Workers of Ray's that have ended are not: they are waited for by its raylet.
+    """
+    this = psutil.Process()
+    own = this.cpu_times()
+    times = [process.cpu_times() for process in this.children(recursive=True)]
+    ended = own.children_user + own.children_system
+    return ended + sum(each.user + each.system for each in (own, *times))
 
 
 def _nothing() -> None:

@@ -20,7 +20,7 @@ def run(source: Path, out: Path, *, spec: Mapping[str, Any]) -> dict[str, float]
     Returns:
         How many shards there are, and how many were committed before.
     """
-    report = BatchRunner(BatchSpec(**a_spec(source, out, **spec))).run()
+    report = BatchRunner(BatchSpec(**{**a_spec(source, out), **spec})).run()
     if not report.ok:
         raise RuntimeError(f"batchrunner did not finish: {report}")
     return {

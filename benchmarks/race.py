@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class Lap:
         driver_mb_before: The same, before its work.
         facts: What it told.
         output: "as expected", or how it differs.
+        cpu: CPU seconds of its work, in all its processes.
     """
 
     seconds: float
@@ -72,6 +73,7 @@ class Lap:
     driver_mb_before: float = 0.0
     facts: Mapping[str, float] = field(default_factory=dict)
     output: str = ""
+    cpu: float = 0.0
 
 
 Laps = dict[str, list[Lap]]
@@ -87,7 +89,9 @@ def race(contestants: Sequence[Contestant], *, source: Path, place: Place, laps:
                 lap = run(contestant, source=source, out=out)
                 lap = with_output(lap, compared(content_of(out), expected))
             done[contestant.name].append(lap)
-            say(f"  lap {number + 1}: {contestant.name}: {lap.seconds:.2f} s, {lap.output}")
+            say(
+                f"  lap {number + 1}: {contestant.name}: {lap.seconds:.2f} s, {lap.cpu:.2f} s of CPU, {lap.output}"
+            )
     return done
 
 
@@ -149,7 +153,7 @@ def started(
 
 def with_output(lap: Lap, output: str) -> Lap:
     """Return *lap* with what was found in its output."""
-    return Lap(lap.seconds, lap.ray_start, lap.driver_mb, lap.driver_mb_before, lap.facts, output)
+    return replace(lap, output=output)
 
 
 def compared(found: Content, expected: Content) -> str:

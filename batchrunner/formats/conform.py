@@ -11,7 +11,7 @@ from batchrunner.formats.arrays import same_values
 from batchrunner.formats.list_types import is_list, joined_lists
 from batchrunner.formats.parquet_types import storable_type
 from batchrunner.formats.schema_error import CONVERT, SchemaError, first_line
-from batchrunner.formats.schemas import DECLARE, drift, grown_type, is_the_same
+from batchrunner.formats.schemas import DECLARE, drift, family, grown_type, is_the_same
 
 _MOST_DIGITS = 76
 
@@ -188,7 +188,7 @@ def represented(array: pa.Array, hints: Sequence[pa.DataType]) -> pa.Array:
 
     Such as strings in a dictionary, dates in days, or points in time with the zone that numpy lacks.
     """
-    for hint in hints:
+    for hint in map(_without_words, hints):
         if array.type.equals(hint):
             return array
         if _keeps_the_same(array.type, hint):
@@ -198,6 +198,12 @@ def represented(array: pa.Array, hints: Sequence[pa.DataType]) -> pa.Array:
         if pa.types.is_timestamp(array.type) and pa.types.is_date64(hint):
             return array.cast(hint)
     return array
+
+
+def _without_words(kind: pa.DataType) -> pa.DataType:
+    """Return *kind*, or the type of the values of a dictionary that no sink keeps, as of numbers."""
+    is_plain = pa.types.is_dictionary(kind) and family(kind.value_type) is None
+    return kind.value_type if is_plain else kind
 
 
 def _keeps_the_same(have: pa.DataType, want: pa.DataType) -> bool:

@@ -1,25 +1,17 @@
-"""Writes tables as JSON lines by columns: the same bytes as rows give, with no Python step a row."""
+"""Writes tables as JSON lines by columns: the same bytes as rows give, with no Python step for each row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain
 
-import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from batchrunner.formats.json_tables import is_text
+from batchrunner.formats.json_texts import NotPlainError, Piece, joined, texts
+from batchrunner.formats.line_tables import LineTable, line_table_of
 
-Piece = Any
-"""A text that all rows have, as str; or one for each row, as an array."""
-
-_FIRST_PRINTABLE = 32
-
-
-class _NotPlainError(Exception):
-    """A column has a type, or a value, that is left to the writer of rows."""
+_END = "}\n"
 
 
 def write_table(table: pa.Table) -> bytes | None:
@@ -31,88 +23,38 @@ def write_table(table: pa.Table) -> bytes | None:
     names = table.column_names
     if not names or len(set(names)) < len(names):
         return None
-    if not table.num_rows:
-        return b""
     try:
-        lines = _joined(list(_pieces(table)))
-    except (_NotPlainError, pa.ArrowException):
+        return b"".join(chain.from_iterable(map(_lines, table.to_batches())))
+    except (NotPlainError, pa.ArrowException):
         return None
-    return lines if is_text(lines) else None
 
 
-def _pieces(table: pa.Table) -> Iterator[Piece]:
-    before = "{"
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        yield f"{before}{orjson.dumps(name).decode()}:"
-        yield from _texts(column.chunk(0) if column.num_chunks == 1 else column.combine_chunks())
-        before = ","
-    yield "}\n"
+def _lines(batch: pa.RecordBatch) -> Iterator[pa.Buffer | bytes]:
+    if not batch.num_rows:
+        return
+    if found := line_table_of(batch):
+        yield from _longer_lines(batch, *found)
+    else:
+        yield joined([*_pieces(batch, 0), _END])
 
 
-def _joined(pieces: list[Piece]) -> bytes:
-    merged: list[Piece] = []
-    for piece in pieces:
-        if isinstance(piece, str) and merged and isinstance(merged[-1], str):
-            merged[-1] += piece
-        else:
-            merged.append(piece)
-    lines = pc.binary_join_element_wise(*merged, "")
-    return lines.buffers()[2].to_pybytes()  # type: ignore[no-any-return]  # of pyarrow's
+def _longer_lines(
+    batch: pa.RecordBatch, read: LineTable, first: int
+) -> Iterator[pa.Buffer | bytes]:
+    """Yield the lines that the first columns of *batch* were read from, with the others added."""
+    columns, stop = read.table.num_columns, first + batch.num_rows
+    if batch.num_columns == columns:
+        yield read.lines(first, stop)
+        return
+    # Each line without its end, and with that of the line before: so they lie without gaps.
+    lines = joined([read.shifted(first, stop, by=len(_END)), *_pieces(batch, columns)])
+    yield lines[len(_END) :] if first else lines
+    yield _END.encode()
 
 
-def _texts(array: pa.Array) -> list[Piece]:
-    """Return the JSON of each value, in pieces to be joined.
-
-    Raises:
-        _NotPlainError: The writer of rows has to write them.
-    """
-    t, kind = pa.types, array.type
-    if t.is_dictionary(kind):
-        return _texts(array.dictionary_decode())
-    if t.is_string(kind) or t.is_large_string(kind):
-        return _string_texts(array if t.is_string(kind) else array.cast(pa.string()))
-    if t.is_null(kind) or t.is_integer(kind) or t.is_boolean(kind):
-        return [_or_null(array.cast(pa.string()))]
-    if t.is_float32(kind) or t.is_float64(kind):
-        return [_float_texts(array.cast(pa.float64()))]
-    raise _NotPlainError
-
-
-def _or_null(texts: pa.Array) -> pa.Array:
-    return texts.fill_null("null") if texts.null_count else texts
-
-
-def _float_texts(array: pa.Array) -> pa.Array:
-    # orjson's, as in rows: Arrow writes 1.0 as 1, and 1e16 with a plus.
-    numbers = array.fill_null(0.0).to_numpy()
-    if not np.isfinite(numbers).all():
-        raise _NotPlainError
-    text = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].decode()
-    texts = pc.split_pattern(pa.array([text]), ",").values
-    return pc.if_else(array.is_null(), "null", texts) if array.null_count else texts
-
-
-def _string_texts(array: pa.Array) -> list[Piece]:
-    if not array.null_count:
-        return ['"', _escaped(array), '"']
-    quoted = pc.binary_join_element_wise('"', _escaped(array), '"', "")
-    return [_or_null(quoted)]
-
-
-def _escaped(array: pa.Array) -> pa.Array:
-    text = _bytes_of(array)
-    signs = {sign for sign in '\\"' if sign.encode() in text}
-    if text and (low := np.frombuffer(text, np.uint8)).min() < _FIRST_PRINTABLE:
-        signs |= set(map(chr, np.unique(low[low < _FIRST_PRINTABLE]).tolist()))
-    for sign in sorted(signs, reverse=True):  # the backslash first: the others add some
-        array = pc.replace_substring(array, sign, orjson.dumps(sign)[1:-1].decode())
-    return array
-
-
-def _bytes_of(array: pa.Array) -> bytes:
-    """Return the bytes of all strings of *array*, one after the other."""
-    _, ends, text = array.buffers()
-    if text is None:
-        return b""
-    bounds = np.frombuffer(ends, np.int32)[array.offset : array.offset + len(array) + 1]
-    return text[int(bounds[0]) : int(bounds[-1])].to_pybytes()  # type: ignore[no-any-return]
+def _pieces(batch: pa.RecordBatch, start: int) -> Iterator[Piece]:
+    """Yield the keys and values of the columns from number *start* on."""
+    for number in range(start, batch.num_columns):
+        name = orjson.dumps(batch.schema.field(number).name).decode()
+        yield f"{',' if number else '{'}{name}:"
+        yield from texts(batch.column(number))

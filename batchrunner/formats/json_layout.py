@@ -25,7 +25,7 @@ Span = tuple[Places, Places]
 
 _NULL, _NULL_TEXT = b"null", b'"%b"' % NULL_TEXT.encode()
 _SPACED, _COMPACT = (b", ", b": "), (b",", b":")  # the standard library's style, and orjson's
-_HEAD_LINES = 64
+_HEAD_LINES = 8
 _PLAIN = {str, int, float, bool, type(None)}
 _WORD = 8
 _FIRST_PRINTABLE = 32
@@ -41,12 +41,14 @@ class Layout:
         constants: What stands before each value, and after the last one. The quotation marks of a
             string belong to its constants.
         nulls: By column of strings, its key with null, and with `NULL_TEXT`.
+        is_compact: Whether there are no blanks between keys and values.
     """
 
     keys: tuple[str, ...]
     strings: tuple[bool, ...]
     constants: tuple[bytes, ...]
     nulls: tuple[tuple[bytes, bytes], ...]
+    is_compact: bool
 
     def without_nulls(self, data: bytes) -> tuple[bytes, int]:
         """Return *data* with `NULL_TEXT` for null in columns of strings, and how many there were."""
@@ -87,10 +89,11 @@ class Layout:
 
         No quotation mark is in a value then: constants do not overlap, and have all that there are.
         """
-        padded = data + bytes(_WORD)
-        words = np.ndarray(len(data) + 1, "<u8", padded, 0, (1,))  # a word from each byte on
+        words = np.ndarray(
+            max(len(data) - _WORD + 1, 0), "<u8", data, 0, (1,)
+        )  # one from each byte on
         return all(
-            _is_constant(words, constant, at)
+            data.startswith(constant, int(at[-1])) and _is_constant(words, constant, at[:-1])
             for constant, at in zip(self.constants, begins, strict=True)
         )
 
@@ -150,4 +153,5 @@ def _layout(line: bytes, strings: dict[str, bool]) -> Layout | None:
         tuple(strings.values()),
         tuple(constants),
         tuple((before + _NULL, before + _NULL_TEXT) for before in nulls),
+        is_compact=comma == b",",
     )

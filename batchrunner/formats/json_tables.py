@@ -16,13 +16,15 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrunner.formats.json_layout import NULL_TEXT, Span, layout_of
+from batchrunner.formats.json_layout import NULL_TEXT, Layout, Span, layout_of
 from batchrunner.formats.json_rows import may_hold_long_integer
+from batchrunner.formats.json_texts import is_text
+from batchrunner.formats.line_tables import LineTable
 
 _TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
 
-def read_table(data: bytes) -> pa.Table | None:
+def read_table(data: bytes) -> LineTable | None:
     """Return the rows of *data*, whole lines, as a table; None if they have to be read by rows."""
     if not data.endswith(b"\n"):
         data += b"\n"
@@ -33,29 +35,29 @@ def read_table(data: bytes) -> pa.Table | None:
     if spans is None:  # without nulls in columns of strings, which is what most blocks are
         data, nulls = layout.without_nulls(data)
         spans = layout.spans(data, nulls=nulls) if nulls else None
-    if spans is None:
-        return None
-    columns = []
-    for span, is_string in zip(spans, layout.strings, strict=True):
+    return None if spans is None else _line_table(data, layout, spans, nulls=nulls)
+
+
+def _line_table(data: bytes, layout: Layout, spans: list[Span], *, nulls: int) -> LineTable | None:
+    has_escapes = b"\\" in data
+    columns, unproven = [], {}
+    for number, span in enumerate(spans):
         texts = _texts(data, span)
-        column = _strings(texts, data, nulls=nulls) if is_string else _scalars(texts)
+        if layout.strings[number]:
+            column = _strings(texts, has_escapes=has_escapes, nulls=nulls)
+        elif (column := _integers(texts)) is None:
+            column = _of_one_kind(_joined(texts, ","), len(texts))
+            unproven[number] = texts
         if column is None:
             return None
         columns.append(column)
-    return pa.table(columns, names=list(layout.keys))
-
-
-def is_text(data: bytes) -> bool:
-    """Return whether *data* is UTF-8."""
-    if data.isascii():
-        return True
-    ends = pa.py_buffer(np.array([0, len(data)], np.int64))
-    whole = pa.LargeStringArray.from_buffers(1, ends, pa.py_buffer(data))
-    try:
-        whole.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
+    return LineTable(
+        pa.table(columns, names=list(layout.keys)),
+        data,
+        ends=spans[-1][1] + len(layout.constants[-1]),
+        may_be_as_written=layout.is_compact and not nulls and not has_escapes,
+        unproven=unproven,
+    )
 
 
 def _texts(data: bytes, span: Span) -> pa.StringArray:
@@ -68,11 +70,11 @@ def _texts(data: bytes, span: Span) -> pa.StringArray:
     return pieces.take(pa.array(np.arange(0, 2 * rows, 2, dtype=np.int32)))
 
 
-def _strings(texts: pa.StringArray, data: bytes, *, nulls: int) -> pa.Array | None:
+def _strings(texts: pa.StringArray, *, has_escapes: bool, nulls: int) -> pa.Array | None:
     is_null = pc.equal(texts, NULL_TEXT) if nulls else None
     if is_null is not None:
         texts = pc.if_else(is_null, "", texts)
-    if b"\\" in data and b"\\" in (joined := _joined(texts, '","')):
+    if has_escapes and b"\\" in (joined := _joined(texts, '","')):
         try:
             texts = pa.array(orjson.loads(b'["%b"]' % joined), pa.string())
         except orjson.JSONDecodeError:
@@ -83,14 +85,12 @@ def _strings(texts: pa.StringArray, data: bytes, *, nulls: int) -> pa.Array | No
     return pa.nulls(len(texts)) if texts.null_count == len(texts) else texts
 
 
-def _scalars(texts: pa.StringArray) -> pa.Array | None:
+def _integers(texts: pa.StringArray) -> pa.Array | None:
     try:
         integers = texts.cast(pa.int64())
     except pa.ArrowInvalid:
-        return _of_one_kind(_joined(texts, ","), len(texts))
-    if integers.cast(pa.string()).equals(texts):
-        return integers
-    return _of_one_kind(_joined(texts, ","), len(texts))
+        return None
+    return integers if integers.cast(pa.string()).equals(texts) else None
 
 
 def _of_one_kind(joined: bytes, rows: int) -> pa.Array | None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from batchrunner.formats.chunk import BadRow, Chunk, Position, Row, Segment, Shape
 from batchrunner.formats.json_tables import read_table
 from batchrunner.formats.jsonl_reader import JsonlChunk, parse_placed, read_blocks
+from batchrunner.formats.line_tables import LineTable
 from batchrunner.formats.lines import MAX_LINE_BYTES, LineBlock
 from batchrunner.formats.partitions import Partition, add_to_table, wanted
 from batchrunner.shard import Slice
@@ -25,11 +26,13 @@ class ColumnChunk:
         whole: All rows of the block; none is bad.
         nbytes: How many bytes the lines have.
         by_rows: Reads the block by rows.
+        read: The table as it was read; kept for as long as the rows are, see `line_tables`.
     """
 
     whole: pa.Table
     nbytes: int
     by_rows: Callable[[], JsonlChunk]
+    read: LineTable
 
     bad: tuple[BadRow, ...] = ()
     types: None = None
@@ -72,19 +75,30 @@ def read_by_columns(
     """Yield the rows that `read_jsonl` yields; blocks that can be are read by columns."""
     partition = wanted(partition, columns)
     for block in read_blocks(file, piece, compression=compression):
-        table = _table(block, columns, partition)
         by_rows = partial(parse_placed, block, columns=columns, partition=partition)
-        yield by_rows() if table is None else ColumnChunk(table, len(block.data), by_rows)
+        chunk = _by_columns(block, by_rows, columns, partition)
+        yield by_rows() if chunk is None else chunk
 
 
-def _table(
-    block: LineBlock, columns: tuple[str, ...] | None, partition: Partition
-) -> pa.Table | None:
+def _by_columns(
+    block: LineBlock,
+    by_rows: Callable[[], JsonlChunk],
+    columns: tuple[str, ...] | None,
+    partition: Partition,
+) -> ColumnChunk | None:
     if block.overlong or len(block.data) > MAX_LINE_BYTES:
         return None
-    table = read_table(block.data)
-    if table is None:
+    read = read_table(block.data)
+    table = None if read is None else _projected(read.table, columns, partition)
+    if read is None or table is None:
         return None
+    read.remember()
+    return ColumnChunk(table, len(block.data), by_rows, read)
+
+
+def _projected(
+    table: pa.Table, columns: tuple[str, ...] | None, partition: Partition
+) -> pa.Table | None:
     if columns is not None:
         table = table.select([name for name in columns if name in table.column_names])
     # A row's own value is compared with its folder's row by row; a folder may name no value.

@@ -53,6 +53,8 @@ def _fixed_size(
     wrong = next((len(i) for i in lists if i is not None and len(i) != size), None)
     if wrong is not None:
         raise SchemaError(f"column {path!r}: a list of {wrong} where {like} has {size}{CONVERT}")
+    if not size:  # for which Arrow makes no array of a child
+        return pa.array(list(lists), like)
     if child.null_count == 0 and all(inner is not None for inner in lists):
         return pa.FixedSizeListArray.from_arrays(child, size)
     starts = accumulate((0 if inner is None else size for inner in lists), initial=0)

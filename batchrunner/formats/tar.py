@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import io
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import BinaryIO
 
 from batchrunner.errors import ShardFailedError, StorageError
-from batchrunner.formats.chunk import Chunk
+from batchrunner.formats.chunk import Chunk, Row
 from batchrunner.formats.compression import SUFFIXES, open_compressed
 from batchrunner.formats.contract import (
     Cut,
     Opener,
+    PartWriter,
     RecordReader,
+    Restart,
     RowFormat,
+    Settle,
     Sharding,
-    SourceOnly,
 )
 from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Slice, Slicing
 
 
-class Tar(SourceOnly, RowFormat):
+class Tar(RowFormat):
     """Samples: neighbouring members whose names are the same up to the first dot of the base name.
 
     A row has that name as `__key__`, and the bytes of each member by the rest of its name, in lower case:
@@ -34,7 +37,8 @@ class Tar(SourceOnly, RowFormat):
     suffixes = (".tar",)
     outer = tuple(SUFFIXES.values())
     cuts_by_bytes = False
-    written_as = "parquet"
+    compressions = ("none", "gz", "zst")
+    written_as = "parquet"  # most rows that are made of samples have texts and numbers, too
 
     def cut(
         self,
@@ -76,6 +80,18 @@ class Tar(SourceOnly, RowFormat):
         if compression:
             return replace(piece, slicing=Slicing.FILE, start=0, stop=piece.size)
         return replace(piece, slicing=Slicing.BYTES, start=min(positions), stop=max(positions) + 1)
+
+    def encode(self, rows: Sequence[Row]) -> bytes:
+        from batchrunner.formats.tar_part import encode_samples
+
+        return encode_samples(rows)
+
+    def writer(
+        self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart
+    ) -> PartWriter:
+        from batchrunner.formats.tar_part import TarPart
+
+        return TarPart(file, compression=compression)
 
     def second_reader(self) -> RecordReader:
         from batchrunner.formats.tar_second_reader import HeaderReader

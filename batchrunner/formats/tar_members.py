@@ -17,7 +17,11 @@ from batchrunner.formats.compression import ByteStream
 
 _BLOCK = tarfile.BLOCKSIZE
 _READ_BYTES = 1 << 20
+_JUMP_BYTES = 512 << 10
+"""What to read on rather than to jump over: a request to S3 for each member takes longer than its bytes."""
 _MAX_HEADER_BYTES = 1 << 20
+_GNU_MAGIC = b"ustar  \0"
+_GNU_FOLDER, _GNU_LABEL = b"D", b"V"
 _GLOBAL = ("path", "linkpath", "size", "hdrcharset")
 
 
@@ -60,9 +64,9 @@ def samples(
     walk = _Walk(_Forward(stream, at=start, seeks=skips))
     sample: Sample | None = None
     while (info := walk.next()) is not None:
-        if not _is_data(info):
+        if not is_data(info):
             continue
-        key, extension = _split(info.name)
+        key, extension = key_and_extension(info.name)
         if sample is not None and sample.key != key:
             yield sample
             sample = None
@@ -121,17 +125,18 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _is_data(info: tarfile.TarInfo) -> bool:
+def is_data(info: tarfile.TarInfo) -> bool:
     """Return whether a member is data: folders, hidden names and `__meta__` of WebDataset are not."""
-    if info.isdir():
+    if info.isdir() or info.type in (_GNU_FOLDER, _GNU_LABEL):
         return False
-    names = [name for name in info.name.split("/") if name not in ("", ".", "..")]
-    first = names[0] if names else "."
-    is_meta = first.startswith("__") and first.endswith("__")
+    *folders, base = info.name.split("/")
+    names = [*(name for name in folders if name not in ("", ".", "..")), base]
+    is_meta = names[0].startswith("__") and names[0].endswith("__")
     return not is_meta and not any(name.startswith(".") for name in names)
 
 
-def _split(name: str) -> tuple[str, str]:
+def key_and_extension(name: str) -> tuple[str, str]:
+    """Return what the *name* of a member has up to the first dot of its base name, and the rest."""
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
     return folder + slash + stem, extension.lower()
@@ -172,6 +177,7 @@ class _Walk:
             raise ShardFailedError(
                 f"a header sets {bad[0]!r} for all members, which is not supported"
             )
+        info.name = _without_times(info.name, self._stream.header)
         return info
 
     def content(self, size: int) -> bytes:
@@ -197,21 +203,37 @@ class _Headers(tarfile.TarFile):
         """Read nothing: the constructor would read the first member."""
 
 
+def _without_times(name: str, header: bytes) -> str:
+    """Return *name* without what `tarfile` takes for its first folders in a *header* of GNU tar.
+
+    With `--incremental`, that has times where POSIX has a prefix of the name.
+    """
+    if header[257:265] != _GNU_MAGIC:
+        return name
+    times = header[345:500].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    return name.removeprefix(f"{times}/") if times else name
+
+
 def _no_header(at: int) -> str:
     return f"there is no header of a member at byte {at:,}, and no end of the archive"
 
 
 class _Forward:
-    """A stream that is read front to back, with the file's offsets."""
+    """A stream that is read front to back, with the file's offsets.
+
+    Attributes:
+        header: The block that `read` returned last, if it was one.
+    """
 
     def __init__(self, stream: ByteStream, *, at: int, seeks: bool) -> None:
         self._stream, self._at, self._seeks = stream, at, seeks
+        self.header = b""
 
     def tell(self) -> int:
         return self._at
 
     def seek(self, offset: int) -> None:
-        if self._seeks:
+        if self._seeks and offset - self._at > _JUMP_BYTES:
             self._at = cast(BinaryIO, self._stream).seek(offset)
         while self._at < offset:
             if not self.read(min(offset - self._at, _READ_BYTES)):
@@ -223,7 +245,9 @@ class _Forward:
         """Return *size* bytes, or fewer at the end."""
         if size > _MAX_HEADER_BYTES:
             raise ShardFailedError(f"the header before byte {self._at:,} has {size:,} bytes")
-        return self._read(size)
+        data = self._read(size)
+        self.header = data if size == _BLOCK else self.header
+        return data
 
     def exactly(self, size: int) -> bytes:
         data = self._read(size)

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
 from batchrunner.formats.compression import open_compressed
+from batchrunner.formats.lines import buffered
 from batchrunner.formats.partitions import Partition, add_to_rows, wanted
 from batchrunner.formats.records import ParsedRows, project
 from batchrunner.formats.tar_members import Sample, samples
@@ -86,8 +87,8 @@ def read_tar(
 def _samples(file: BinaryIO, piece: Slice, compression: str | None) -> Iterator[Sample]:
     if piece.slicing is Slicing.BYTES:
         file.seek(piece.start)
-        return samples(file, start=piece.start, stop=piece.stop)
-    found = samples(open_compressed(file, compression))
+        return samples(buffered(file), start=piece.start, stop=piece.stop)
+    found = samples(open_compressed(file, compression) if compression else buffered(file))
     return islice(found, piece.stop) if piece.slicing is Slicing.HEAD else found
 
 

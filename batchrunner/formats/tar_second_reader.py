@@ -23,11 +23,15 @@ _BLOCK = 512
 _CHECKSUM = slice(148, 156)
 _HELD_BYTES, _READ_BYTES = 64 << 20, 1 << 20
 _PLAIN, _FOLDER = (b"0", b"\0", b"7"), b"5"
+_NO_DATA = (_FOLDER, b"D", b"V", b"g")
+"""Also a folder with its list and the name of a volume, of GNU; and what pax says of all members."""
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
 
 
 class HeaderReader(RecordReader):
     """The second reader of tar files."""
+
+    reads_in_order = True
 
     def records(
         self, file: Any, piece: Slice, *, wanted: Collection[int] | None, compression: str | None
@@ -40,19 +44,22 @@ class HeaderReader(RecordReader):
         yield from ([item] for item in takewhile(lambda item: item[0] < stop, found))
 
     def part_records(self, file: Any, *, compression: str) -> Iterator[Records]:
-        raise ValueError("no part is written in the format tar")
+        # What `encode` returns has no end; of a part, the SHA-256 vouches for it.
+        found = _samples(_uncompressed(file, compression), 0, has_end=False)
+        yield from ([item] for item in found)
 
     def row_of(self, record: bytes) -> Row:
         row: Row = {}
-        for member in _members(io.BytesIO(record), 0):
+        for member in _members(io.BytesIO(record), 0, has_end=False):
             key, extension = _key_and_extension(member.name)
             row.setdefault("__key__", key)
             if member.kind not in _PLAIN or not extension or extension in row:
                 raise ValueError(f"the member {member.name!r} is no column of a row")
+            extension.encode()  # a name that is no UTF-8 raises
             row[extension] = member.content
         if not row:
             raise ValueError("the sample is too large")
-        row["__key__"].encode()  # a name that is no UTF-8 raises
+        row["__key__"].encode()
         return row
 
 
@@ -88,9 +95,10 @@ def _span(piece: Slice, wanted: Collection[int] | None, compression: str | None)
     return (piece.start, piece.stop) if piece.slicing is Slicing.BYTES else (0, 1 << 62)
 
 
-def _samples(stream: Any, at: int) -> Iterator[tuple[int, bytes]]:
+def _samples(stream: Any, at: int, *, has_end: bool = True) -> Iterator[tuple[int, bytes]]:
     """Yield the offset and the record of each sample from byte *at* on, where *stream* is."""
-    for _, members in groupby(_members(stream, at), lambda one: _key_and_extension(one.name)[0]):
+    found = _members(stream, at, has_end=has_end)
+    for _, members in groupby(found, lambda one: _key_and_extension(one.name)[0]):
         begin, raw, is_whole = -1, list[bytes](), True
         for member in members:
             begin = member.at if begin < 0 else begin
@@ -99,8 +107,8 @@ def _samples(stream: Any, at: int) -> Iterator[tuple[int, bytes]]:
         yield begin, b"".join(raw)
 
 
-def _members(stream: Any, at: int) -> Iterator[_Member]:
-    """Yield the members that are data, from byte *at* on, where *stream* is."""
+def _members(stream: Any, at: int, *, has_end: bool = True) -> Iterator[_Member]:
+    """Yield the members that are data, from byte *at* on, where *stream* is, to a block of zeros."""
     begin, raw, said = at, b"", dict[str, str]()
     while block := _take(stream, _BLOCK):
         if not block.strip(b"\0"):
@@ -110,7 +118,7 @@ def _members(stream: Any, at: int) -> Iterator[_Member]:
         if not data:
             _pass(stream, header.padded)
         raw, at = raw + block + data, at + _BLOCK + header.padded
-        if header.kind in b"LKxg":
+        if header.kind in b"LKxX":
             said |= _said(header, data[: header.size])
             continue
         if _is_data(header):
@@ -118,6 +126,8 @@ def _members(stream: Any, at: int) -> Iterator[_Member]:
             content = data[: header.size]
             yield _Member(begin, header.name, header.kind, raw, content, is_whole)
         begin, raw, said = at, b"", {}
+    if has_end:
+        raise ValueError("the archive has no end")
 
 
 def _header(block: bytes, said: dict[str, str]) -> _Header:
@@ -125,7 +135,7 @@ def _header(block: bytes, said: dict[str, str]) -> _Header:
     if _number(block[_CHECKSUM]) != sum(blank):
         raise ValueError("a header has a wrong checksum")
     kind = block[156:157]
-    if kind in b"LKxg":
+    if kind in b"LKxXg":
         return _Header("", kind, _number(block[124:136]))
     name = _text(block[:100])
     if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500])):
@@ -142,7 +152,7 @@ def _said(header: _Header, data: bytes) -> dict[str, str]:
     if header.kind == b"L":
         return {"path": _text(data)}
     said: dict[str, str] = {}
-    while header.kind == b"x" and data.strip(b"\0"):
+    while header.kind in b"xX" and data.strip(b"\0"):
         length, _, rest = data.partition(b" ")
         record, data = rest[: int(length) - len(length) - 1], data[int(length) :]
         key, _, value = record.removesuffix(b"\n").partition(b"=")
@@ -151,9 +161,10 @@ def _said(header: _Header, data: bytes) -> dict[str, str]:
 
 
 def _is_data(header: _Header) -> bool:
-    names = [name for name in header.name.split("/") if name not in ("", ".", "..")]
-    is_meta = not names or (names[0][:2] == "__" and names[0][-2:] == "__")
-    return header.kind != _FOLDER and not is_meta and all(name[0] != "." for name in names)
+    folder, _, base = header.name.rpartition("/")
+    names = [name for name in folder.split("/") if name.strip(".") or len(name) > 2] + [base]
+    is_meta = names[0][:2] == "__" and names[0][-2:] == "__"
+    return header.kind not in _NO_DATA and not is_meta and all(name[:1] != "." for name in names)
 
 
 def _key_and_extension(name: str) -> tuple[str, str]:
@@ -168,7 +179,7 @@ def _text(field: bytes) -> str:
 def _number(field: bytes) -> int:
     if field[0] & 0x80:  # GNU: base 256, for what octal digits cannot hold
         return int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
-    return int(field.strip(b"\0 ") or b"0", 8)
+    return int(field.partition(b"\0")[0].strip() or b"0", 8)
 
 
 def _take(stream: Any, size: int) -> bytes:
@@ -194,4 +205,4 @@ def _uncompressed(file: Any, compression: str | None) -> Any:
 
         return pa.CompressedInputStream(file, "zstd")
     opened: dict[str | None, Any] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
-    return opened[compression](file) if compression else file
+    return opened[compression](file) if compression in opened else file

@@ -164,7 +164,9 @@ class BatchSpec(Section):
     def remember_secrets(self) -> None:
         """Have `secrets.scrubbed` hide the secrets of this spec in this process. Idempotent."""
         # Without the types: a column called `token` would make a secret of the word "string".
-        remember(self.model_dump(by_alias=True, exclude={"sink": {"schema_"}}))
+        remember(
+            self.model_dump(by_alias=True, exclude={"sink": {"schema_"}, "source": {"schema_"}})
+        )
 
     @property
     def kept_text(self) -> str:
@@ -199,7 +201,8 @@ class BatchSpec(Section):
             InvalidSpecError: The format is read only, or takes no schema, or not that compression.
         """
         # A format that is code of the user's is imported to run, not to validate.
-        if not is_target(parts) and (instead := format_named(parts).written_as):
+        if not is_target(parts) and not format_named(parts).compressions:
+            instead = format_named(parts).written_as
             what = f"the format {parts} is read, not written; use {instead}"
             raise self.refusal(("sink", "format"), what)
         for name, value in (("compression", self.sink.compression), ("schema", self.sink.schema_)):
@@ -229,7 +232,7 @@ class BatchSpec(Section):
     def shown(self) -> dict[str, Any]:
         """Return the values by their names in YAML, to show: secrets, at any depth, are `***`."""
         shown = dict(redacted(self.model_dump(by_alias=True)))
-        shown["sink"]["schema"] = self.sink.schema_
+        shown["sink"]["schema"], shown["source"]["schema"] = self.sink.schema_, self.source.schema_
         return shown
 
     @property

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrunner.formats.contract import Records
 from batchrunner.verify.reading import Folders, Numbers, with_folders
 from batchrunner.worker.batch import MAX_BATCH_BYTES, InputTypes
+from batchrunner.worker.joining import JOINED_BYTES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,16 +57,30 @@ class RecordBatch:
         columns: Columns to keep, or None for all.
         folders: Columns that the folders of the file name.
         row_of: Returns the row that a record holds.
+        types_of: Returns the types of that row, or None if its values show them.
     """
 
     records: Records
     columns: tuple[str, ...] | None
     folders: Folders
     row_of: Callable[[bytes], dict[str, Any]]
+    types_of: Callable[[bytes], pa.Schema | None]
 
     @property
     def input_types(self) -> InputTypes:
-        return InputTypes()
+        types = self.types()
+        return InputTypes() if types is None else InputTypes((types,))
+
+    def types(self) -> pa.Schema | None:
+        """Return the types of the columns of all rows; None if their values show them."""
+        types = self.types_of(self.records[0][1])
+        if types is None:
+            return None
+        import pyarrow as pa
+
+        known = {field.name: field.type for field in types}
+        known = {**known, **{name: pa.string() for name in self.folders if name not in known}}
+        return pa.schema([f for f in known.items() if self.columns is None or f[0] in self.columns])
 
     @property
     def first(self) -> int:
@@ -140,36 +155,72 @@ class TableBatch:
         return TableBatch(table, [*self.numbers, *other.numbers], self.input_types)
 
 
-def record_batches(
-    records: Iterator[Records], *, size: int, like: RecordBatch
-) -> Iterator[RecordBatch]:
-    """Yield *records* in batches of up to *size* rows, with the other fields of *like*."""
-    pending: Records = []
-    pending_bytes = 0
-    for at, record in (item for some in records for item in some):
-        pending.append((at, record))
-        pending_bytes += len(record)
-        if len(pending) == size or pending_bytes >= MAX_BATCH_BYTES:
-            yield replace(like, records=pending)
-            pending, pending_bytes = [], 0
+def record_batches(records: Iterator[RecordBatch], *, size: int) -> Iterator[RecordBatch]:
+    """Yield *records* regrouped into batches of up to *size* rows, each of files in one folder."""
+    pending: RecordBatch | None = None
+    nbytes = 0
+    for some in records:
+        if pending and replace(pending, records=some.records) != some:
+            yield pending
+            pending = None
+        for at, record in some.records:
+            if pending is None:
+                pending, nbytes = replace(some, records=[]), 0
+            pending.records.append((at, record))
+            nbytes += len(record)
+            if len(pending) == size or nbytes >= MAX_BATCH_BYTES:
+                yield pending
+                pending = None
     if pending:
-        yield replace(like, records=pending)
+        yield pending
 
 
-def tables_of_records(records: Iterator[Records], *, like: RecordBatch) -> Iterator[TableBatch]:
+def tables_of_records(records: Iterator[RecordBatch]) -> Iterator[TableBatch]:
     """Yield *records* as tables, halving them until a table holds them exactly.
+
+    Small ones are joined, as the worker joins the chunks of small files.
 
     Raises:
         ValueError: No table can hold a row.
     """
+    filled = (batch for batch in records if batch.records)
+    for have_types, some in groupby(filled, key=lambda batch: batch.types() is not None):
+        made = _typed if have_types else _inferred
+        yield from made(some)
+
+
+def _typed(records: Iterator[RecordBatch]) -> Iterator[TableBatch]:
+    """Yield *records* in the types that their format declares, which are the same for those of one file."""
+    import pyarrow as pa
+
+    for batch in records:
+        table = pa.Table.from_pylist(batch.rows(), schema=batch.types())
+        yield TableBatch(table, [at for at, _ in batch.records], batch.input_types)
+
+
+def _inferred(records: Iterator[RecordBatch]) -> Iterator[TableBatch]:
     from batchrunner.formats.shapes import tables_of
 
-    for some in filter(None, records):
-        for table in tables_of(replace(like, records=some).rows()):
+    for some in _joined(records):
+        at = [at for batch in some for at, _ in batch.records]
+        for table in tables_of([row for batch in some for row in batch.rows()]):
             start, stop, shape = table.segment.start, table.segment.stop, table.segment.shape
             input_types = InputTypes((shape.schema,), shape.absent) if shape else InputTypes()
-            numbers = [at for at, _ in some[start:stop]]
-            yield TableBatch(table.rows(start, stop), numbers, input_types)
+            yield TableBatch(table.rows(start, stop), at[start:stop], input_types)
+
+
+def _joined(records: Iterator[RecordBatch]) -> Iterator[list[RecordBatch]]:
+    held: list[RecordBatch] = []
+    nbytes = 0
+    for some in records:
+        size = sum(len(record) for _, record in some.records)
+        if held and nbytes + size > JOINED_BYTES:
+            yield held
+            held, nbytes = [], 0
+        held.append(some)
+        nbytes += size
+    if held:
+        yield held
 
 
 def selected_rows(

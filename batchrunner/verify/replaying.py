@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from batchrunner.checkpoint import RunLocation
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.errors import CapabilityImportError, SpecChangedError, StorageError, describe
 from batchrunner.formats.contract import RecordReader, TableReader
-from batchrunner.formats.format_error import second_reader_of
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import differences
 from batchrunner.verify.comparing import record_difference, table_difference
 from batchrunner.verify.evidence import DeadLetterPositions, Evidence, SliceRead
 from batchrunner.verify.findings import Finding, FindingKind
-from batchrunner.verify.reading import GONE, SourceReader, unreadable
+from batchrunner.verify.reading import GONE, SourceReader, part_reader, unreadable
 from batchrunner.verify.replay_batch import (
     RecordBatch,
     ReplayBatch,
+    TableBatch,
     record_batches,
     selected_rows,
     table_batches,
@@ -89,7 +91,7 @@ class Replay:
             DeadLetterPositions(run, evidence),
         )
         self._work = _work(run, evidence, capability)
-        self._part_reader = second_reader_of(evidence.plan.facts.part_format)
+        self._part_reader = part_reader(run, evidence.plan.facts)
 
     def faults(
         self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]
@@ -155,25 +157,38 @@ class Replay:
             yield from self._call(caller, batch)
 
     def _batches(self, shard: Shard) -> Iterator[ReplayBatch]:
-        for read in self._dead_letters.read_by(shard):
-            yield from self._batches_of(read)
+        # Over the slices, as in the run: the capability was called with rows of several files.
+        reads = self._dead_letters.read_by(shard)
+        for of_tables, some in groupby(reads, key=self._is_of_tables):
+            yield from (self._of_tables if of_tables else self._of_records)(some)
 
-    def _batches_of(self, read: SliceRead) -> Iterator[ReplayBatch]:
-        wanted, failed = read.wanted, read.failed
-        columns, size = self._run.spec.source.columns, self._run.spec.execution.batch_size
-        reader = self._source.of(read.piece)
-        if isinstance(reader, TableReader):
-            tables = self._source.tables(reader, read.piece, wanted=wanted, columns=columns)
-            return table_batches(selected_rows(tables, wanted=wanted, failed=failed), size=size)
-        records = (
-            [record for record in some if record[0] not in failed]
-            for some in self._source.records(reader, read.piece, wanted=wanted)
-        )
-        folders = self._source.folders(read.piece, columns=columns)
-        like = RecordBatch([], columns, folders, reader.row_of)
+    def _is_of_tables(self, read: SliceRead) -> bool:
+        return isinstance(self._source.of(read.piece), TableReader)
+
+    def _of_tables(self, reads: Iterable[SliceRead]) -> Iterator[ReplayBatch]:
+        rows = (batch for read in reads for batch in self._tables_of(read))
+        return table_batches(rows, size=self._run.spec.execution.batch_size)
+
+    def _tables_of(self, read: SliceRead) -> Iterator[TableBatch]:
+        columns, reader = self._run.spec.source.columns, self._source.of(read.piece)
+        assert isinstance(reader, TableReader)  # noqa: S101 - see `_is_of_tables`
+        tables = self._source.tables(reader, read.piece, wanted=read.wanted, columns=columns)
+        return selected_rows(tables, wanted=read.wanted, failed=read.failed)
+
+    def _of_records(self, reads: Iterable[SliceRead]) -> Iterator[ReplayBatch]:
+        size = self._run.spec.execution.batch_size
+        records = (batch for read in reads for batch in self._records_of(read))
         if self._work.takes_tables:
-            return table_batches(tables_of_records(records, like=like), size=size)
-        return record_batches(records, size=size, like=like)
+            return table_batches(tables_of_records(records), size=size)
+        return record_batches(records, size=size)
+
+    def _records_of(self, read: SliceRead) -> Iterator[RecordBatch]:
+        columns, reader = self._run.spec.source.columns, self._source.of(read.piece)
+        assert isinstance(reader, RecordReader)  # noqa: S101 - see `_is_of_tables`
+        folders = self._source.folders(read.piece, columns=columns)
+        like = RecordBatch([], columns, folders, reader.row_of, reader.types_of)
+        for some in self._source.records(reader, read.piece, wanted=read.wanted):
+            yield replace(like, records=[one for one in some if one[0] not in read.failed])
 
     def _call(self, caller: Caller, batch: ReplayBatch) -> list[Piece]:
         """Return the capability's rows for *batch*, or for its halves if it fails for the whole.

@@ -132,11 +132,15 @@ class Batch:
     @property
     def shards(self) -> list[Shard]:
         """The shards of the rows, in order."""
+        if len(self.pieces) == 1:  # the usual case, and asked for several times a batch
+            return [self.pieces[0].shard]
         return list({piece.shard.id: piece.shard for piece in self.pieces}.values())
 
     @property
     def counts(self) -> list[int]:
         """How many of the rows each shard has, in the order of `shards`."""
+        if len(self.pieces) == 1:
+            return [len(self.pieces[0])]
         of_shards = groupby(self.pieces, key=lambda piece: piece.shard.id)
         return [sum(map(len, pieces)) for _, pieces in of_shards]
 

@@ -16,11 +16,12 @@ from batchrunner.formats.chunk import Chunk
 from batchrunner.formats.format_error import blamed
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.formats.registry import FileKind, file_kind, format_named
+from batchrunner.formats.registry import FileKind
 from batchrunner.shard import Shard, Slice, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, is_path, locate
 from batchrunner.user_code import traceback_of
+from batchrunner.worker.joining import JOINED_BYTES
 from batchrunner.worker.picking import picked
 from batchrunner.worker.receipt import Cause, Failure
 from batchrunner.worker.steps import Event
@@ -39,17 +40,21 @@ def read_shards(
 ) -> Iterator[Event]:
     """Yield all events of the first shard, in the order of its rows, then those of the next one.
 
-    With *by_columns*, the chunks are to be asked for tables: it decides the time, not the rows. A shard is taken from *shards* when its reading begins. Never raises for a shard that cannot be
-    read: its last event has the failure.
+    With *by_columns*, the chunks are to be asked for tables: it decides the time, not the rows. A
+    shard is taken from *shards* when its reading begins. Never raises for a shard that cannot be read:
+    its last event has the failure.
     """
     for shard in shards:
         hashes: list[str] = []
-        at = shard.first
+        at, has_several = shard.first, len(shard.slices) > 1
         try:
             for number, at, wanted in _to_read(shard, to_retry):
                 hashed = _hash(at, source)
-                with closing(_chunks(at, source, wanted, hashed, by_columns=by_columns)) as chunks:
-                    yield from (Event(shard, number, chunk) for chunk in chunks)
+                # Of dead letters, a chunk has few rows, and tables of all of its file's.
+                small = has_several and wanted is None and at.weight < JOINED_BYTES
+                columns = by_columns and not small
+                with closing(_chunks(at, source, wanted, hashed, by_columns=columns)) as chunks:
+                    yield from (Event(shard, number, c, is_small=small) for c in chunks)
                 hashes.append(hashed.text if hashed else "")
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it fails its shard
             yield Event(shard, failure=_failure(error, shard, at, source))
@@ -76,10 +81,10 @@ def _hash(piece: Slice, source: SourceSpec) -> SourceHash | None:
     while an ETag depends on the bytes. Dead letters are covered by the hash of the shard they come
     from.
     """
-    kind = file_kind(piece.uri, format=source.format)
+    kind = source.kind_of(piece.uri)
     if kind is None or piece.slicing is Slicing.DEAD_LETTERS or not is_path(piece.uri):
         return None
-    return format_named(kind.format).source_hash(piece, columns=source.columns)
+    return kind.reader.source_hash(piece, columns=source.columns)
 
 
 def _chunks(
@@ -91,7 +96,7 @@ def _chunks(
     by_columns: bool,
 ) -> Generator[Chunk]:
     storage, key = locate(piece.uri, storage_options=source.storage_options)
-    kind = file_kind(piece.uri, format=source.format)
+    kind = source.kind_of(piece.uri)
     if kind is None:
         raise ShardFailedError(f"{piece.uri}: its name does not say the format; give source.format")
     # Opened with the planned identity: a file that changed since, or changes now, fails its shard.
@@ -102,18 +107,17 @@ def _chunks(
             if hashed:  # before the file is closed: a file opened later might be another one
                 hashed.finish(file)
         else:
-            span = format_named(kind.format).span(piece, wanted, compression=kind.compression)
-            chunks = _read(file, span, kind, source)
+            span = kind.reader.span(piece, wanted, compression=kind.compression)
+            chunks = _read(file, span, kind, source, by_columns=by_columns)
             yield from picked(chunks, wanted, piece=piece)
 
 
 def _read(
-    file: BinaryIO, piece: Slice, kind: FileKind, source: SourceSpec, *, by_columns: bool = False
+    file: BinaryIO, piece: Slice, kind: FileKind, source: SourceSpec, *, by_columns: bool
 ) -> Iterator[Chunk]:
     hive = source.partitioning == "hive"
     partition = partition_columns(piece.uri, source.uris) if hive else ()
-    format = format_named(kind.format)  # noqa: A001 - the word of the spec
-    read = format.read_by_columns if by_columns else format.read
+    read = kind.reader.read_by_columns if by_columns else kind.reader.read
     return read(
         file, piece, compression=kind.compression, columns=source.columns, partition=partition
     )
@@ -122,7 +126,7 @@ def _read(
 def _failure(error: Exception, shard: Shard, at: Slice, source: SourceSpec) -> Failure:
     """Return why *shard* fails with *error*, which was raised in its slice *at*."""
     if not isinstance(error, BatchRunnerError):
-        kind = file_kind(at.uri, format=source.format)
+        kind = source.kind_of(at.uri)
         where = f"{shard}: " if at is shard.first else f"{shard}: {at}: "
         reason = f"{where}{blamed(error, kind.format if kind else '?')}"
         return Failure(Cause.INPUT, reason, traceback_of(error))

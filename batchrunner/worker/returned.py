@@ -39,9 +39,9 @@ def to_bytes(
         ValueError: A row cannot be written exactly, or columns differ in length.
     """
     if module_of(returned) == "pyarrow" and not input_types.absent:
-        table = _table(returned, ())
-        if (lines := encode_table(table)) is not None:
-            return lines, table.num_rows
+        returned = _table(returned, ())  # once: a reader of batches gives its rows only once
+        if (lines := encode_table(returned)) is not None:
+            return lines, returned.num_rows
     rows = _rows(returned, input_types)
     data = encode(rows) if rows else b""
     if not isinstance(data, bytes):
@@ -216,7 +216,7 @@ def _chunked(array: Any) -> Any:
 
 
 def _check_rows(rows: Sequence[Any]) -> None:
-    wrong = [row for row in rows if not isinstance(row, dict)]
+    wrong = [kind for kind in dict.fromkeys(map(type, rows)) if not issubclass(kind, dict)]
     if wrong:
-        kind = type(wrong[0]).__name__
+        kind = wrong[0].__name__
         raise TypeError(f"the capability returned a row of type {kind}; return each row as a dict")

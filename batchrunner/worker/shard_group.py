@@ -25,6 +25,7 @@ from batchrunner.worker.budget import Budget, RowFailedError, TooManyFailedRowsE
 from batchrunner.worker.calling import Answer, Caller
 from batchrunner.worker.committer import Committer
 from batchrunner.worker.isolation import IsolatedCaller
+from batchrunner.worker.joining import joined_events
 from batchrunner.worker.overlap import Overlap
 from batchrunner.worker.picking import positions_to_retry
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
@@ -92,7 +93,9 @@ class ShardGroup:
                 began = time.monotonic()
                 written = self._outcomes(call)
                 seconds = time.monotonic() - began
-                nbytes = sum(o.nbytes for _, o in written if isinstance(o, BatchOutput))
+                # Measured only for a queue: it takes longer than what else there is to do for a batch.
+                outputs = (o for _, o in written if overlap.is_on and isinstance(o, BatchOutput))
+                nbytes = sum(output.nbytes for output in outputs)
                 yield from behind.do(self._write, written, nbytes=nbytes)
                 if self._budget.is_hopeless:
                     # The driver stops the run on the receipt of this shard.
@@ -112,6 +115,8 @@ class ShardGroup:
             to_retry=to_retry,
             by_columns=self._work.takes_tables,
         )
+        if self._work.takes_tables:
+            events = joined_events(events)
         steps, began = steps_of(events, self._grouping()), time.monotonic()
         for step in steps:
             for portion, seconds in step.shares(time.monotonic() - began):

@@ -30,6 +30,7 @@ class Event:
         chunk: Some of its rows; None at the end of the shard.
         failure: Why the shard cannot be read.
         source_hash: At the end, the hashes of the bytes read, if they are needed.
+        is_small: Whether the slice is one of several, and has fewer bytes than a chunk may have.
     """
 
     shard: Shard
@@ -37,6 +38,7 @@ class Event:
     chunk: Chunk | None = None
     failure: Failure | None = None
     source_hash: str = ""
+    is_small: bool = False
 
 
 @dataclass(frozen=True, slots=True)

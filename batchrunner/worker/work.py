@@ -64,9 +64,13 @@ class Work:
 
     @property
     def spans_shards(self) -> bool:
-        """Whether a batch may have rows of several shards: its output can be divided among them."""
+        """Whether a batch may have rows of several shards: its output can be divided among them.
+
+        Only where the spec says so: shards wait for the batch that they share, and a kill costs all of
+        them. In mode `row` the output could always be divided, and no call would gain by it.
+        """
         called = self.spec.called
-        return called.mode == "row" or (called.mode == "batch" and called.one_to_one)
+        return called.one_to_one and called.mode != "run"
 
     @property
     def has_one_cpu(self) -> bool:

@@ -43,7 +43,7 @@ HALVES = (
     Half(
         "Parquet, pyarrow",
         format="parquet",
-        rows=20_000_000,
+        rows=31_000_000,
         one_object="parquet_object",
         ours={
             "capability": "benchmarks.capabilities:add_length_column",

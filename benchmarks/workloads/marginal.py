@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -68,7 +69,7 @@ def measure(size: Size) -> Result:
 
 _NOTE = (
     "The seconds are those of the larger source. The cost of a row, and how often the limit's it is, are of the\n"
-    "difference to the smaller one: start and end are in both."
+    "difference to the smaller one: start and end are in both. On a busy machine, read the CPU."
 )
 _WITHOUT_DAFT = (
     "Without Daft, for which `python -m benchmarks.comparison --only Daft` makes an environment."
@@ -90,11 +91,23 @@ def _cost(done: Rows, name: str) -> float:
     return seconds / (many - few) * 1e9
 
 
+def _cpu(done: Rows, name: str) -> float:
+    """Return the nanoseconds of CPU that each further row costs."""
+    few, many = sorted(done)
+    cpu = [statistics.median(lap.cpu for lap in done[rows][name]) for rows in (few, many)]
+    return (cpu[1] - cpu[0]) / (many - few) * 1e9
+
+
 def _standings(half: Half, done: Rows) -> list[Standing]:
     limit = _cost(done, half.limit.name)
     return [
         replace(
-            standing(f"{half.format}: {name}", laps, ns_a_row=[_cost(done, name)]),
+            standing(
+                f"{half.format}: {name}",
+                laps,
+                ns_a_row=[_cost(done, name)],
+                CPU_ns_a_row=[_cpu(done, name)],
+            ),
             ratio=round(_cost(done, name) / limit, 3),
         )
         for name, laps in done[max(done)].items()

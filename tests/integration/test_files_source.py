@@ -6,6 +6,7 @@ import datetime as dt
 import os
 from pathlib import Path
 
+import mkdocs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -128,6 +129,7 @@ def test_a_file_that_is_too_large_is_a_dead_letter_that_says_so(tmp_path, monkey
     monkeypatch.undo()
     again = BatchRunner(spec).retry(rows=True)
     assert (again.rows_failed, again.rows_out) == (0, len(CONTENT))
+    assert sorted(written(tmp_path), key=lambda row: row["path"]) == expected(tmp_path)
     assert kinds_of(verify(spec, checks=Checks(keys=("path",)))) == []
 
 
@@ -232,3 +234,26 @@ def test_what_the_format_cannot_do_is_said_before_anything_runs(tmp_path):
     report = BatchRunner(a_files_spec(tmp_path, source={"columns": ["path", "width"]})).run()
     (reason,) = {failure.reason for failure in report.failures.values()}
     assert "no column 'width': a file has path, size, bytes, modified" in reason
+
+
+@pytest.mark.parametrize("batch_format", FORMATS)
+def test_a_folder_of_an_installed_package_is_read_as_it_is(tmp_path, batch_format):
+    """Fonts, icons, scripts and pages, as others made them."""
+    folder = Path(mkdocs.__file__).parent / "themes"
+    expected = {
+        str(path): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not any(p[0] in "._" for p in path.relative_to(folder).parts)
+    }
+    spec = a_spec(
+        tmp_path,
+        source={"uri": str(folder), "format": "files"},
+        capability={"target": "capabilities:echo", "deterministic": True},
+        execution={"engine": "local", "batch_format": batch_format},
+    )
+    report = BatchRunner(spec).run()
+
+    assert len({Path(path).suffix for path in expected}) > 5
+    assert (report.rows_out, report.rows_failed) == (len(expected), 0)
+    assert {row["path"]: row["bytes"] for row in written(tmp_path)} == expected
+    assert kinds_of(verify(spec, checks=EVERYTHING)) == []

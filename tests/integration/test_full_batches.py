@@ -12,6 +12,7 @@ from batchrunner import BatchRunner
 from batchrunner.shard import Shard, Slice, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import open_storage
+from batchrunner.verify import Checks, verify
 from batchrunner.worker.reading import read_shards
 from batchrunner.worker.steps import MOST_SHARDS
 from builders import a_source, a_spec, parts, read_part, rows, rows_out, write_jsonl
@@ -141,19 +142,37 @@ def test_nothing_depends_on_which_shards_share_a_batch(
 
 
 @pytest.mark.parametrize("source", ["jsonl", "parquet"])
-def test_mode_row_is_the_same_in_full_batches(tmp_path, source):
+@pytest.mark.parametrize(
+    ("target", "is_one_to_one"),
+    [
+        ("fails_for_a_bad_row", False),
+        ("fails_for_a_bad_row", True),
+        ("fan_out_and_drop", False),
+        ("later_by_row", False),
+    ],
+)
+def test_mode_row_is_the_same_in_full_batches(tmp_path, source, target, is_one_to_one):
     """Each row gives none, one or many, and they go to the part of their shard."""
     small_files(tmp_path, random.Random(4), source)
     common = {"sink": "jsonl", "source": the_source(tmp_path), "errors": MANY}
-    for target in ("fails_for_a_bad_row", "fan_out_and_drop", "later_by_row"):
-        capability = {"target": f"capabilities:{target}", "mode": "row"}
-        one, many = (
-            made(
-                tmp_path, f"{target}-{size}", capability=capability, execution=local(size), **common
-            )
-            for size in (1, 100)
-        )
-        assert many == one
+    capability = {"target": f"capabilities:{target}", "mode": "row", "one_to_one": is_one_to_one}
+    one, many = (
+        made(tmp_path, f"out-{size}", capability=capability, execution=local(size), **common)
+        for size in (1, 100)
+    )
+    assert many == one
+
+
+def test_a_row_that_gives_none_or_two_fails_if_each_is_to_give_one(tmp_path):
+    """In mode row, too, what is declared is checked."""
+    a_source(tmp_path / "in", shards=6, rows_per_shard=3)
+    capability = {**one_to_one("fan_out_and_drop"), "mode": "row"}
+    spec = a_spec(tmp_path, capability=capability, source=the_source(tmp_path), errors=MANY)
+
+    report = BatchRunner(spec).run()
+
+    assert (report.rows_in, report.rows_out, report.rows_failed) == (18, 6, 12)
+    assert [row["id"] for row in rows_out(tmp_path / "out")] == [1, 4, 7, 10, 13, 16]
 
 
 @pytest.mark.parametrize("target", ["drops_bad", "doubles_bad"])
@@ -327,3 +346,32 @@ def test_of_a_pack_only_the_files_with_failed_rows_are_opened(tmp_path):
 
     assert (first.number, first.chunk.rows(0, 1)) == (1, rows(1, 1))
     assert (end.chunk, end.failure) == (None, None)
+
+
+@pytest.mark.parametrize("batch_format", ["numpy", "pandas", "pyarrow"])
+def test_a_key_that_some_files_lack_is_a_column_of_the_batch(tmp_path, batch_format):
+    """A file of ten rows has fewer keys than a large one: each was a batch of its own, some without it."""
+    for number in range(30):
+        some = [
+            {**row, "note": "yes"} if number % 3 == 0 and row["id"] % 2 else row
+            for row in rows(number * 10, 10)
+        ]
+        write_jsonl(tmp_path / f"in/{number:02}.jsonl", some)
+    kwargs = {"path": str(tmp_path / "sizes")}
+    target = {"target": "capabilities:notes_sizes_of_notes", "fn_kwargs": kwargs}
+    spec = a_spec(
+        tmp_path,
+        capability={**target, "deterministic": True},
+        source=the_source(tmp_path, {"bytes": "1MiB"}),
+        execution=local(64, batch_format),
+    )
+
+    assert BatchRunner(spec).run().ok
+    assert sizes(tmp_path) == [64] * 4 + [44]
+
+    texts = [path.read_text() for path in sorted((tmp_path / "in").iterdir())]
+    assert rows_out(tmp_path / "out") == [
+        json.loads(x) for text in texts for x in text.splitlines()
+    ]
+    assert verify(spec, checks=Checks(replay=1)).findings == ()
+    assert sizes(tmp_path) == 2 * ([64] * 4 + [44])

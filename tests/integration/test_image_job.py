@@ -16,7 +16,7 @@ from pictures import png
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "specs/images-s3.yaml"
 CODE = "import os\n\n\ndef main():\n    print(os.environ)\n\n\nif __name__ == '__main__':\n    main()\n"
-PICTURES = 60
+PICTURES = 40
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import datetime as dt
 import math
 import pickle
 import re
+from collections import defaultdict
 from decimal import Decimal
 
 import pyarrow as pa
@@ -161,6 +162,36 @@ def test_the_type_of_a_decimal_is_that_of_the_first_one(cut):
 def test_columns_keep_the_order_in_which_they_came():
     """The first row says it; what later ones add comes behind."""
     assert rows_to_table([{"b": 1, "a": 2}, {"c": 3, "a": 4}]).column_names == ["b", "a", "c"]
+
+
+@given(names=st.lists(st.text(max_size=6), unique=True, min_size=1, max_size=5))
+def test_a_column_may_have_any_name(names):
+    """Rows are made by code with the names in it: quotes, braces and line breaks are names, too."""
+    table = pa.table({name: [number, None] for number, name in enumerate(names)})
+    first, second = table_to_rows(table)
+
+    assert list(first.items()) == list(zip(names, range(len(names)), strict=True))
+    assert list(second.items()) == [(name, None) for name in names]
+
+
+def test_as_many_keys_are_not_the_same_keys():
+    """Rows with the same keys go a quicker way, and each key is still looked at."""
+    rows = [{"a": 1, "b": 2}, {"b": 3, "a": 4}, {"a": 5, "c": 6}]
+
+    assert rows_to_table(rows[:2]).to_pylist() == [{"a": 1, "b": 2}, {"a": 4, "b": 3}]
+    assert rows_to_table(rows).to_pylist() == [
+        {"a": 1, "b": 2, "c": None},
+        {"a": 4, "b": 3, "c": None},
+        {"a": 5, "b": None, "c": 6},
+    ]
+
+
+def test_rows_are_looked_at_and_not_changed():
+    """A `defaultdict` makes up what it is asked for."""
+    rows = [defaultdict(int, {"a": 1, "b": 2}), defaultdict(int, {"a": 3, "c": 4})]
+
+    assert rows_to_table(rows)["b"].to_pylist() == [2, None]
+    assert rows == [{"a": 1, "b": 2}, {"a": 3, "c": 4}]
 
 
 def test_integers_are_floats_where_floats_were_declared():

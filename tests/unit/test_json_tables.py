@@ -11,13 +11,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import exact
+from batchrunner.formats import json_tables
 from batchrunner.formats.chunk import Shape
 from batchrunner.formats.columns import table_to_rows
 from batchrunner.formats.json_columns import write_table
 from batchrunner.formats.json_rows import write_block
-from batchrunner.formats.json_tables import read_table
 from batchrunner.formats.jsonl import JsonLines
 from batchrunner.formats.jsonl_reader import parse
+from batchrunner.formats.line_tables import line_table_of
 from batchrunner.formats.lines import LineBlock
 from batchrunner.formats.shapes import tables_of
 from batchrunner.shard import Slice, Slicing
@@ -67,6 +68,11 @@ def damaged(draw):
         new = bytes([piece]) if isinstance(piece, int) else piece
         data[at : at + draw(st.integers(0, 2))] = new
     return bytes(data)
+
+
+def read_table(data):
+    found = json_tables.read_table(data)
+    return found and found.table
 
 
 def by_rows(data):
@@ -243,3 +249,76 @@ def test_a_block_with_a_bad_row_is_read_by_rows():
     assert [s.shape for c in by_columns for s in c.segments()] == [
         Shape(pa.schema([("a", pa.int64())]), is_inferred=True)
     ]
+
+
+def remembered(data):
+    read = json_tables.read_table(data)
+    if read is not None:
+        read.remember()
+    return read
+
+
+CHANGES = {
+    "nothing": lambda table: table,
+    "a column more": lambda table: table.append_column("n", pa.array(range(len(table)))),
+    "text more": lambda table: table.append_column("t", pa.array(["ä\n"] * len(table))),
+    "a column less": lambda table: table.select(table.column_names[1:]),
+    "another order": lambda table: table.select(table.column_names[::-1]),
+    "another name": lambda table: table.rename_columns([f"x{n}" for n in table.column_names]),
+    "a column before": lambda table: table.add_column(0, "n", pa.array([1] * len(table))),
+    "no first row": lambda table: table.slice(1),
+    "each second row": lambda table: table.take(pa.array(range(0, len(table), 2), pa.int64())),
+    "rows turned round": lambda table: table.take(pa.array(range(len(table))[::-1], pa.int64())),
+    "the rows twice": lambda table: pa.concat_tables([table, table]),
+    "another's column": lambda table: table.set_column(
+        0, table.column_names[0], pa.array(["?"] * len(table))
+    ),
+    "a column shifted": lambda table: table.slice(1).set_column(
+        0, table.column_names[0], table.column(0).slice(0, len(table.slice(1)))
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@given(data=files_of_one_program(), start=st.integers(0, 3), stop=st.integers(0, 8))
+@settings(max_examples=60)
+def test_lines_are_copied_only_for_the_columns_that_were_read_from_them(change, data, start, stop):
+    """Whatever a capability does with its table: what it returns is what is written."""
+    read = remembered(data)
+    if read is None:
+        return
+    table = CHANGES[change](read.table.slice(start, stop))
+
+    written = write_table(table) if table.num_columns else None
+
+    assert written is None or written == lines_of(table)
+
+
+@pytest.mark.parametrize(
+    ("line", "copied"),
+    [
+        (b'{"a":1,"b":"x","c":1.5,"d":true,"e":null}\n', True),
+        (b'{"a": 1, "b": "x"}\n', False),  # it would be written without blanks
+        (b'{"a":1.50}\n', False),
+        (b'{"a":"\\u0041"}\n', False),
+        (b'{"a":"x"}\n{"a":null}\n', False),
+    ],
+)
+def test_lines_are_copied_if_they_would_be_written_so(line, copied):
+    """An output depends on the values alone, and not on how they were read."""
+    read = remembered(line * 2)
+    (batch,) = read.table.append_column("n", pa.array(range(len(read.table)))).to_batches()
+
+    assert (line_table_of(batch) is not None) == copied
+    assert write_table(pa.table(batch)) == lines_of(pa.table(batch))
+
+
+def test_lines_are_forgotten_with_their_rows():
+    """Another table may lie in the same memory later."""
+    read = remembered(b'{"a":1}\n')
+    (batch,) = read.table.to_batches()
+    assert line_table_of(batch) is not None
+
+    del read
+
+    assert line_table_of(batch) is None

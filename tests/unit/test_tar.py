@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import tarfile
 from itertools import groupby
 
@@ -78,6 +79,15 @@ def test_folders_and_hidden_names_are_no_rows_and_part_no_sample():
 
     assert read(data) == (rows, {})
     assert again(data) == (rows, 0)
+
+
+def test_what_git_archive_and_others_say_of_all_members_is_passed_over():
+    """A comment is no member; both readers have the samples at the same offsets."""
+    said = tarfile.TarInfo.create_pax_global_header({"comment": "0a1b"})
+    data = tar_of(said, member("1.jpg", b"1"), said, member("2.jpg", b"2"))
+
+    assert offsets(data) == offsets_again(data) == [1024, 3072]
+    assert again(data) == (read(data)[0], 0)
 
 
 BAD = {
@@ -204,6 +214,28 @@ def test_only_rows_cut_a_file():
     ] * 3
 
 
+@pytest.mark.parametrize(("size", "jumps"), [(9000, 0), (1 << 20, 6)])
+def test_only_large_members_are_jumped_over_to_find_the_headers(size, jumps):
+    """In a bucket each jump is a request, and bytes that are read on come by the megabyte."""
+    data = tar_of(*[member(f"{n}.bin", bytes(size)) for n in range(6)])
+    seeks = []
+
+    class Counted(io.BytesIO):
+        def seek(self, *to):
+            seeks.append(to)
+            return super().seek(*to)
+
+    pieces = TAR.cut(
+        len(data),
+        compression=None,
+        sharding=Sharding("rows", 2),
+        limit=None,
+        opened=lambda: Counted(data),
+    )
+
+    assert ([piece.rows for piece in pieces], len(seeks)) == ([2, 2, 2], jumps)
+
+
 def test_the_names_of_compressed_tars_are_known():
     """Also the short ones."""
     names = {
@@ -232,6 +264,22 @@ def test_whatever_tarfile_writes_is_read_by_both_readers_as_it_was(members, layo
     assert rows == [row for row in expected if row]
     assert len(bad) == expected.count(None)
     assert again(data) == (rows, len(bad))
+    assert offsets(data) == offsets_again(data)
+
+
+def offsets(data):
+    """Where the first reader finds samples, good or bad."""
+    chunks = TAR.read(io.BytesIO(data), a_shard(data), compression=None, columns=None, partition=())
+    return sorted(
+        at for c in chunks for at in (*c.positions(), *(bad.position.at for bad in c.bad))
+    )
+
+
+def offsets_again(data):
+    """Where the second one does."""
+    reader = TAR.second_reader()
+    records = reader.records(io.BytesIO(data), a_shard(data), wanted=None, compression=None)
+    return [at for some in records for at, _ in some]
 
 
 def an_archive(members, layout, time):
@@ -252,3 +300,128 @@ def by_name(group):
     members = list(group)
     row = {end: content for _, end, content in members}
     return {"__key__": members[0][0], **row} if len(row) == len(members) else None
+
+
+EDITS = st.lists(st.tuples(st.integers(0, 3000), st.binary(min_size=1, max_size=9)), max_size=4)
+
+
+@given(members=MEMBERS, layout=LAYOUTS, edits=EDITS, size=st.integers(0, 4000))
+def test_whatever_is_in_a_file_fails_its_shard_at_most(members, layout, edits, size):
+    """Not the worker, and not the plan: headers with checksums that fit, and any field in them."""
+    data = bytearray(an_archive(members, layout, 1.5)[0][: size or None])
+    for at, some in edits:
+        data[at : at + len(some)] = some
+    whole = bytes(with_checksums(data))
+    with contextlib.suppress(ShardFailedError):
+        read(whole)
+    with contextlib.suppress(OSError, ValueError):
+        again(whole)
+    for limit in (None, 1):
+        TAR.cut(
+            len(whole),
+            compression=None,
+            sharding=Sharding("rows", 1),
+            limit=limit,
+            opened=lambda: io.BytesIO(whole),
+        )
+
+
+def with_checksums(data):
+    for at in range(0, len(data) - 511, 512):
+        if data[at + 257 : at + 262] == b"ustar":
+            data[at + 148 : at + 156] = b" " * 8
+            data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    return data
+
+
+# Parts
+
+TEXT = st.text(max_size=6) | st.text(st.sampled_from("ab./_\0 ä"), max_size=6)
+ROWS = st.lists(
+    st.tuples(TEXT, st.dictionaries(TEXT, st.binary(max_size=600), max_size=3)), max_size=5
+).map(lambda rows: [{"__key__": key, **columns} for key, columns in rows])
+
+
+@given(rows=ROWS)
+def test_a_row_is_read_back_as_it_was_or_is_refused(rows):
+    """Whatever the names are: no member gets into another sample, or under another name."""
+    kept = [row for row in rows if can_be_written(row)]
+    apart = [
+        row for at, row in enumerate(kept) if not at or kept[at - 1]["__key__"] != row["__key__"]
+    ]
+    data = a_part(apart)
+
+    assert read(data) == (apart, {})
+    assert again(data) == (apart, 0)
+    with tarfile.open(fileobj=io.BytesIO(data)) as opened:
+        assert [info.name for info in opened] == [
+            f"{row['__key__']}.{name}" for row in apart for name in row if name != "__key__"
+        ]
+    assert offsets(data) == offsets_again(data)
+
+
+def can_be_written(row):
+    try:
+        return bool(TAR.encode([row]))
+    except ValueError:
+        return False
+
+
+def a_part(*batches, compression="none"):
+    """Return a part of *batches* of rows, or of single rows."""
+    out = io.BytesIO()
+    out.close = lambda: None
+    writer = TAR.writer(out, compression=compression, settle=None, restart=None)
+    for rows in batches:
+        if rows:
+            writer.append(TAR.encode([rows] if isinstance(rows, dict) else rows))
+    writer.close()
+    return out.getvalue()
+
+
+REFUSED = [
+    ({"jpg": b"1"}, "a sample needs a __key__"),
+    ({"__key__": 1, "jpg": b"1"}, "this row has 1"),
+    ({"__key__": "a"}, "has no column beside __key__"),
+    ({"__key__": "a", "txt": "1"}, "the value of 'txt' is of type str, and a tar holds bytes"),
+    ({"__key__": "a", "txt": None}, "of type NoneType"),
+    ({"__key__": "a.b", "jpg": b""}, "'a.b.jpg' would not be read back"),
+    ({"__key__": "a", "JPG": b""}, "would not be read back as the column 'JPG'"),
+    ({"__key__": "a", "b/c": b""}, "would not be read back"),
+    ({"__key__": ".git/a", "jpg": b""}, "would not be read back"),
+    ({"__key__": "__x__", "jpg": b""}, None),
+    ({"__key__": "", "jpg": b""}, "would not be read back"),
+    ({"__key__": "a\0b", "jpg": b""}, "would not be read back"),
+    ({"__key__": "a\ud800", "jpg": b""}, "surrogates not allowed"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), REFUSED, ids=[repr(row) for row, _ in REFUSED])
+def test_a_row_that_would_be_another_is_refused(row, reason):
+    """With the column, and the way out."""
+    if reason is None:
+        assert read(a_part(row)) == ([row], {})
+        return
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        TAR.encode([row])
+
+
+def test_rows_that_would_be_one_sample_are_refused():
+    """Also where one batch ends and the next begins."""
+    rows = [{"__key__": "a", "jpg": b"1"}, {"__key__": "a", "cls": b"2"}]
+
+    with pytest.raises(ValueError, match="two rows with the __key__ 'a' follow each other"):
+        TAR.encode(rows)
+    with pytest.raises(ValueError, match="two rows with the __key__ 'a' follow each other"):
+        a_part(*rows)
+    assert len(read(a_part(rows[0], {"__key__": "b", "jpg": b"1"}, rows[1]))[0]) == 3
+
+
+def test_a_part_depends_on_its_rows_alone():
+    """Another attempt, at another time, on another machine, writes the same bytes."""
+    row = {"__key__": "ä" * 200, "jpg": b"1"}
+
+    assert a_part(row) == a_part(row)
+    with tarfile.open(fileobj=io.BytesIO(a_part(row))) as opened:
+        (info,) = opened
+    assert (info.mtime, info.uid, info.mode, info.uname) == (0, 0, 0o644, "")
