@@ -110,6 +110,10 @@ def _literal_or_set(token: str) -> str:
     return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
 
 
+Planned = Callable[[Sequence[str]], Container[str]]
+"""Returns which of some URIs are files of the plan."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """The files of a source.
@@ -126,12 +130,11 @@ class Listing:
     notes: tuple[str, ...] = ()
     second_names: frozenset[str] | None = None
 
-    def read_once(self, planned: Callable[[Sequence[str]], Container[str]] = frozenset) -> Listing:
+    def read_once(self, planned: Planned = lambda _: frozenset()) -> Listing:
         """Return the listing without second names of one file on a disk, such as links to it.
 
-        A URI that is *planned*, a function which returns those of some URIs that are, stays in any case,
-        so that a new name takes no shard out of the plan. Of the other names, one stays if none is
-        planned: one that is no link, if possible.
+        A URI that is *planned* stays in any case, so that a new name takes no shard out of the plan. Of
+        the other names, one stays if none is planned: one that is no link, if possible.
         """
         several = list(self._names_of_one_file())
         there = planned([uri for names in several for uri in names])
