@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import csv
 import io
+import json
 import lzma
 import os
 import signal
@@ -145,6 +146,30 @@ def test_rows_of_json_lines_become_csv(tmp_path, declared):
     assert [{**row, "late": row.get("late")} for row in rows_out(tmp_path / "back")] == [
         {**row, "late": row["id"] > 25 if row["id"] >= 20 else None} for row in some
     ]
+
+
+@pytest.mark.parametrize("compression", ["none", "zst"])
+def test_a_part_is_written_again_for_a_column_that_comes_late(tmp_path, monkeypatch, compression):
+    """Its header is written by then; what stands in the sink at the end is one whole file."""
+    monkeypatch.setattr("batchrunner.formats.csv_part.HELD_BYTES", 1)
+    some = [{"id": n, **({"late": f"a\n{n}"} if n > 5 else {})} for n in range(12)]
+    write_jsonl(tmp_path / "in/a.jsonl", some)
+    spec = a_spec(
+        tmp_path,
+        capability={"target": "capabilities:echo", "deterministic": True},
+        sink={"uri": str(tmp_path / "out"), "format": "csv", "compression": compression},
+        execution={"engine": "local", "batch_size": 2},
+    )
+    assert BatchRunner(spec).run().ok
+    assert kinds_of(verify(spec, checks=EVERYTHING)) == []
+    (part,) = parts(tmp_path / "out")
+    data = part.read_bytes()
+    if compression == "zst":
+        data = pa.CompressedInputStream(pa.py_buffer(data), "zstd").read()
+
+    assert data.decode() == '"id","late"\n' + "".join(
+        f'{n},"a\n{n}"\n' if n > 5 else f"{n},\n" for n in range(12)
+    )
 
 
 def test_a_value_that_csv_has_no_text_for_costs_its_row(tmp_path):
@@ -339,6 +364,47 @@ def test_a_folder_of_files_adds_its_column(tmp_path):
 
     assert (report.ok, report.rows_out) == (True, 20)
     assert {row["day2"] for row in csv_rows(tmp_path / "out")} == {"1", "2"}
+    assert kinds_of(verify(spec, checks=EVERYTHING)) == []
+
+
+@pytest.mark.parametrize("batch_format", ["rows", "pyarrow"])
+def test_small_files_with_other_headers_share_shards(tmp_path, batch_format):
+    """Each row by the header of its own file; a bad record is a dead letter of its own."""
+    for number in range(12):
+        names, lines = "id,t,x", [f'{number * 10 + n},"a\n{n}",{n}.5' for n in range(10)]
+        if number % 3 == 1:
+            names, lines = "x,id,t", [f'{n}.5,{number * 10 + n},"a\n{n}"' for n in range(10)]
+        lines[3] += ",surplus" if number % 4 == 0 else ""
+        path = tmp_path / f"in/{number:02}.csv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in [names, *lines]))
+    spec = a_csv_spec(
+        tmp_path,
+        source={
+            "uri": str(tmp_path / "in"),
+            "format": "csv",
+            "schema": {"id": "int64", "x": "double"},
+            "shard": {"files": 12},
+        },
+        execution={"engine": "local", "batch_format": batch_format, "batch_size": 64},
+        sink={"uri": str(tmp_path / "out"), "format": "parquet"},
+        errors={"max_row_errors": 3},
+    )
+    report = BatchRunner(spec).run()
+    (letters,) = (tmp_path / "out/_checkpoint/errors").iterdir()
+    found = pa.concat_tables(pq.read_table(part) for part in parts(tmp_path / "out")).to_pylist()
+
+    assert (report.shards_new, report.rows_out, report.rows_failed) == (1, 117, 3)
+    assert sorted(found, key=lambda row: row["id"]) == [
+        {"id": n, "t": f"a\n{n % 10}", "x": n % 10 + 0.5}
+        for n in range(120)
+        if n not in (3, 43, 83)
+    ]
+    assert [json.loads(line)["source"][-6:] for line in letters.read_text().splitlines()] == [
+        "00.csv",
+        "04.csv",
+        "08.csv",
+    ]
     assert kinds_of(verify(spec, checks=EVERYTHING)) == []
 
 
