@@ -64,10 +64,10 @@ class Slicer:
 
     def _cut(self, file: SourceFile, sharding: Sharding, limit: int | None) -> list[Cut]:
         name = file.kind.format
-        if limit == 0 or not (file.size or format_named(name).has_empty_files):
+        if limit == 0 or not (file.size or file.kind.reader.has_empty_files):
             return []
         with refused(f"{file.uri} cannot be cut", name):
-            slices = format_named(name).cut(
+            slices = file.kind.reader.cut(
                 file.size,
                 compression=file.kind.compression,
                 sharding=sharding,
@@ -216,7 +216,7 @@ def _by_file(picked: Iterable[Picked]) -> list[CutFile]:
 
 def reads_to_cut(kind: FileKind, sharding: Sharding) -> bool:
     """Return whether files of *kind* are read to be cut by *sharding*."""
-    return sharding.unit == "rows" or format_named(kind.format).reads_to_cut
+    return sharding.unit == "rows" or kind.reader.reads_to_cut
 
 
 def _numbered(cuts: Iterable[CutFile], facts: PlanFacts, *, first_id: int) -> tuple[Shard, ...]:

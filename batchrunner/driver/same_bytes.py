@@ -16,7 +16,6 @@ from batchrunner.driver.source_files import Opener, opener_of
 from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import StorageError
 from batchrunner.formats.format_error import refused
-from batchrunner.formats.registry import format_named
 from batchrunner.shard import Slice
 from batchrunner.spec import BatchSpec
 
@@ -93,7 +92,7 @@ class Comparer:
         return self._results[key]
 
     def _has_same_bytes(self, file: SourceFile, made: Sequence[tuple[Slice, str]]) -> bool:
-        known = format_named(file.kind.format)
+        known = file.kind.reader
         try:
             with (
                 refused(f"{file.uri} cannot be compared", file.kind.format),

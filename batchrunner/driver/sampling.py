@@ -19,7 +19,6 @@ from batchrunner.driver.source_files import Opener, slice_of
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats.contract import Cut, Format, Sharding
 from batchrunner.formats.format_error import refused
-from batchrunner.formats.registry import format_named
 from batchrunner.shard import Slicing
 
 _PLACES = 32
@@ -222,7 +221,7 @@ class _Source:
 
 
 def _format(file: SourceFile) -> Format:
-    return format_named(file.kind.format)
+    return file.kind.reader
 
 
 def _count(pieces: Sequence[Cut]) -> int:

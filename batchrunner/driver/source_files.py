@@ -71,7 +71,13 @@ class SourcePattern:
         pattern = uri.removeprefix(root).removeprefix("/")
         return cls(root, re.compile(_glob_to_regex(pattern), re.DOTALL))
 
-    def selects(self, uri: str, *, format: str | None) -> FileKind | None:  # noqa: A002 - the spec's word
+    def selects(
+        self,
+        uri: str,
+        *,
+        format: str | None,  # noqa: A002 - the spec's word
+        options: str = "",
+    ) -> FileKind | None:
         """Return the kind of the file *uri*; None if it does not belong to the source.
 
         A folder selects the files whose suffix names a format; a glob selects those that it
@@ -85,8 +91,9 @@ class SourcePattern:
         if is_hidden(key):
             return None
         if self.pattern is not None:
-            return file_kind(key, format=format) if self.pattern.fullmatch(key) else None
-        return file_kind(key, format=format, says_it=True)
+            matches = self.pattern.fullmatch(key)
+            return file_kind(key, format=format, options=options) if matches else None
+        return file_kind(key, format=format, options=options, says_it=True)
 
 
 def _glob_to_regex(pattern: str) -> str:
@@ -101,6 +108,10 @@ def _literal_or_set(token: str) -> str:
         return re.escape(token)
     inside = token[1:-1].replace("\\", r"\\")
     return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
+
+
+Planned = Callable[[Sequence[str]], Container[str]]
+"""Returns which of some URIs are files of the plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +130,11 @@ class Listing:
     notes: tuple[str, ...] = ()
     second_names: frozenset[str] | None = None
 
-    def read_once(self, planned: Callable[[Sequence[str]], Container[str]] = frozenset) -> Listing:
+    def read_once(self, planned: Planned = lambda _: frozenset()) -> Listing:
         """Return the listing without second names of one file on a disk, such as links to it.
 
-        A URI that is *planned*, a function which returns those of some URIs that are, stays in any case,
-        so that a new name takes no shard out of the plan. Of the other names, one stays if none is
-        planned: one that is no link, if possible.
+        A URI that is *planned* stays in any case, so that a new name takes no shard out of the plan. Of
+        the other names, one stays if none is planned: one that is no link, if possible.
         """
         several = list(self._names_of_one_file())
         there = planned([uri for names in several for uri in names])
@@ -219,12 +229,13 @@ def _list_one(uri: str, source: SourceSpec) -> Listing:
     entry = storage.head(key) if key else None
     if entry is not None:  # before any glob: a file's name may look like one
         refuse_names([uri])
-        return Listing(SourceFiles.of([_file(uri, entry, _kind_of_named_file(uri, source.format))]))
+        return Listing(SourceFiles.of([_file(uri, entry, _kind_of_named_file(uri, source))]))
     pattern = SourcePattern.of(uri)
     base = pattern.root.rstrip("/")
+    options = source.options  # made once, and not for each of a million files
     found = found_below(
         pattern.root,
-        lambda key: pattern.selects(f"{base}/{key}", format=source.format),
+        lambda key: pattern.selects(f"{base}/{key}", format=source.format, options=options),
         by_key=pattern.pattern is not None,
         options=source.storage_options,
     )
@@ -282,8 +293,8 @@ def _modified(uri: str, entry: Entry) -> int | None:
     return round(entry.modified * 1_000_000) or None
 
 
-def _kind_of_named_file(uri: str, format: str | None) -> FileKind:  # noqa: A002 - the spec's word
-    kind = file_kind(uri, format=format)
+def _kind_of_named_file(uri: str, source: SourceSpec) -> FileKind:
+    kind = source.kind_of(uri)
     if kind is None:
         raise InvalidSpecError(
             f"source {uri}: its name does not show its format; give source.format: "

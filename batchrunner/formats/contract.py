@@ -73,14 +73,14 @@ class Format(ABC):
     Attributes:
         suffixes: Ends of file names, such as ".jsonl"; parts get the first. If there are none, the
             format takes files of any name, where the spec names it.
-        outer: Compressions of a whole file, "gz" or "zst", that `read` and `cut` undo; the file is
-            then called ".jsonl.gz", for example.
+        outer: Compressions of a whole file, such as "gz", that `read` and `cut` undo; the file is then
+            called ".jsonl.gz", for example.
         compressions: Values of `sink.compression` that the format takes.
         default_compression: The compression of parts if the spec names none.
         has_row_groups: Whether `source.shard.row_groups` applies to the format.
         reads_to_cut: Whether `cut` opens the file even if it need not count rows: the driver then cuts
             many files at a time.
-        keeps_schema: Whether a file records the types of its columns, so that all parts must agree.
+        keeps_schema: Whether columns have types, on which all parts must agree.
         written_as: The format of the parts of a run over its files, if the spec names none and it is
             another. A format that sinks do not take has no `compressions`.
         gives_way: Whether files of other formats, or files that are no data, often have these suffixes
@@ -208,6 +208,18 @@ class Format(ABC):
     def second_reader(self) -> RecordReader | TableReader:
         """Return a reader for `verify` that shares no code with `read`, `cut` and `writer`."""
 
+    def part_reader(
+        self, *, types: Callable[[], pa.Schema | None], compression: str
+    ) -> RecordReader | TableReader:
+        """Return the second reader of parts; by default, the one of source files.
+
+        Args:
+            types: Returns the types of the columns that the parts agree on, for a format whose files do
+                not record them; None if no rows have been written yet.
+            compression: The compression of the parts.
+        """
+        return self.second_reader()
+
 
 class RowFormat(Format):
     """A format that stores rows one after the other, each with its own keys, such as JSON lines."""
@@ -247,9 +259,12 @@ class TableFormat(Format):
 
     keeps_schema = True
 
-    @abstractmethod
-    def second_reader(self) -> TableReader:
-        """Return a reader for `verify` that shares no code with the rest of the format."""
+    def check(self, table: pa.Table) -> None:
+        """Check that the format can hold the values of *table*, rows for a part.
+
+        Raises:
+            ValueError: It cannot. Only the rows at fault fail.
+        """
 
 
 class SourceOnly:
@@ -310,6 +325,10 @@ class RecordReader(SecondReader):
         Raises:
             ValueError: The record holds no row.
         """
+
+    def types_of(self, record: bytes) -> pa.Schema | None:
+        """Return the types of the row in a *record* and its neighbours; None if its values show them."""
+        return None
 
     def count_part(self, file: Any, *, compression: str) -> int:
         return sum(map(len, self.part_records(file, compression=compression)))

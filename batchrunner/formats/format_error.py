@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import BatchRunnerError, InvalidSpecError, describe
 from batchrunner.formats.contract import Cut, Format, RecordReader, TableReader
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.user_code import contained, place_in_code, traceback_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _READS = ("count_part", "count_rows", "records", "part_records", "row_of", "tables")
 _COUNTS = ("count_part", "count_rows")
@@ -82,14 +86,31 @@ def fault_of_cut(slices: Any) -> str:
 
 
 def second_reader_of(made: Format) -> RecordReader | TableReader:
-    """Return a second reader of the format *made*.
+    """Return a second reader of source files in the format *made*.
 
     Raises:
         InvalidSpecError: The format makes none, or raises.
     """
+    return _checked(made, made.second_reader)
+
+
+def part_reader_of(
+    made: Format, *, types: Callable[[], pa.Schema | None], compression: str
+) -> RecordReader | TableReader:
+    """Return a second reader of parts in the format *made*; see `Format.part_reader`.
+
+    Raises:
+        InvalidSpecError: The format makes none, or raises.
+    """
+    return _checked(made, partial(made.part_reader, types=types, compression=compression))
+
+
+def _checked(
+    made: Format, make: Callable[[], RecordReader | TableReader]
+) -> RecordReader | TableReader:
     name = type(made).__name__
     with refused("it has no second reader", name):
-        reader = made.second_reader()
+        reader = make()
     if not isinstance(reader, RecordReader | TableReader):
         raise InvalidSpecError(
             f"{name}.second_reader returned {reader!r:.80}; it must return a RecordReader or a "

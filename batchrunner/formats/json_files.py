@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from batchrunner.errors import StorageError
 from batchrunner.formats.chunk import Chunk
-from batchrunner.formats.compression import open_compressed
+from batchrunner.formats.compression import OUTER, open_compressed
 from batchrunner.formats.contract import (
     Cut,
     Opener,
@@ -28,7 +28,7 @@ class Json(SourceOnly, RowFormat):
     """JSON. A row's position is the offset of its element in the uncompressed file; a document's is 0."""
 
     suffixes = (".json",)
-    outer = ("gz", "zst")
+    outer = OUTER
     gives_way = True
 
     def cut(

@@ -2,52 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
-from itertools import chain, islice, pairwise
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchrunner.formats.chunk import Chunk, Row
-from batchrunner.formats.compression import ByteStream, open_compressed
-from batchrunner.formats.contract import Cut, Opener, RecordReader, RowFormat, Sharding
-from batchrunner.formats.hashing import ReadHash, SourceHash, has_same_extent
+from batchrunner.formats.contract import RecordReader
 from batchrunner.formats.json_rows import write_block, write_line
 from batchrunner.formats.jsonl_reader import read_jsonl
-from batchrunner.formats.lines import MARK_BYTES, read_lines, row_ends
+from batchrunner.formats.line_format import LineFormat
 from batchrunner.formats.partitions import Partition
-from batchrunner.shard import Slice, Slicing
+from batchrunner.shard import Slice
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class JsonLines(RowFormat):
-    """JSON lines. A row's position is the offset of its line in the uncompressed file."""
+class JsonLines(LineFormat):
+    """JSON lines. A blank line is no row."""
 
     suffixes = (".jsonl", ".ndjson")
-    outer = ("gz", "zst")
-    compressions = ("none", "gz", "zst")
-    reads_to_cut = False
-
-    def cut(
-        self,
-        size: int,
-        *,
-        compression: str | None,
-        sharding: Sharding,
-        limit: int | None,
-        opened: Opener,
-    ) -> list[Cut]:
-        """Cut by size alone; read lines only to count rows, all of them or up to the *limit*."""
-        if compression:
-            whole = Cut(Slicing.FILE, 0, size, None, size)
-            return [
-                whole if limit is None else _head(whole, compression, limit=limit, opened=opened)
-            ]
-        if sharding.unit == "rows":
-            return _row_counts(size, opened, every=sharding.count, limit=limit)
-        ranges = _byte_ranges(size, step=size if sharding.unit == "files" else sharding.count)
-        return ranges if limit is None else _cut_at(ranges, opened, limit=limit)
 
     def read(
         self,
@@ -77,23 +50,6 @@ class JsonLines(RowFormat):
             file, piece, compression=compression, columns=columns, partition=partition
         )
 
-    def span(self, piece: Slice, positions: Collection[int], *, compression: str | None) -> Slice:
-        if compression:
-            return replace(piece, slicing=Slicing.FILE, start=0, stop=piece.size)
-        # A byte order mark belongs to no row: the first row begins after it, and its line before it.
-        start = min(positions) if min(positions) > MARK_BYTES else 0
-        return replace(piece, slicing=Slicing.BYTES, start=start, stop=max(positions) + 1)
-
-    def source_hash(self, piece: Slice, *, columns: Sequence[str] | None) -> SourceHash:
-        return ReadHash(
-            _first_byte(piece), line_at=piece.stop if piece.slicing is Slicing.BYTES else None
-        )
-
-    def has_same_bytes(
-        self, file: BinaryIO, piece: Slice, *, columns: Sequence[str] | None, hashed: str
-    ) -> bool:
-        return has_same_extent(file, _first_byte(piece), hashed=hashed)
-
     def encode(self, rows: Sequence[Row]) -> bytes:
         block = write_block(rows) if set(map(type, rows)) == {dict} else None
         return b"".join(map(write_line, rows)) if block is None else block
@@ -107,59 +63,3 @@ class JsonLines(RowFormat):
         from batchrunner.formats.jsonl_second_reader import LineReader
 
         return LineReader()
-
-
-def _first_byte(piece: Slice) -> int:
-    """Return the first byte to hash: the one before a range decides whether a line begins there."""
-    return max(piece.start - 1, 0) if piece.slicing is Slicing.BYTES else 0
-
-
-def _byte_ranges(size: int, *, step: int) -> list[Cut]:
-    pieces = max(1, round(size / step))
-    cuts = [size * piece // pieces for piece in range(pieces + 1)]
-    return [Cut(Slicing.BYTES, a, b, None, b - a) for a, b in pairwise(cuts)]
-
-
-def _row_counts(size: int, opened: Opener, *, every: int, limit: int | None) -> list[Cut]:
-    slices: list[Cut] = []
-    start = rows = end = 0
-    with opened() as file:
-        for end in islice(_row_ends(file, stop=size), limit):
-            rows += 1
-            if rows == every:
-                slices.append(Cut(Slicing.BYTES, start, end, rows, end - start))
-                start, rows = end, 0
-    return [*slices, Cut(Slicing.BYTES, start, end, rows, end - start)] if rows else slices
-
-
-def _cut_at(ranges: Sequence[Cut], opened: Opener, *, limit: int) -> list[Cut]:
-    """Return the ranges with the first *limit* rows, and their counts; the last is cut to fit."""
-    slices: list[Cut] = []
-    with opened() as file:
-        for piece in ranges:
-            file.seek(max(piece.start - 1, 0))
-            ends = list(islice(_row_ends(file, start=piece.start, stop=piece.stop), limit))
-            limit -= len(ends)
-            if limit:
-                slices.append(replace(piece, rows=len(ends)))
-            else:
-                stop = min(ends[-1], piece.stop)
-                return [
-                    *slices,
-                    replace(piece, stop=stop, rows=len(ends), weight=stop - piece.start),
-                ]
-    return slices
-
-
-def _head(whole: Cut, compression: str, *, limit: int, opened: Opener) -> Cut:
-    with opened() as file:
-        ends = _row_ends(open_compressed(file, compression), stop=None)
-        rows = sum(1 for _ in islice(ends, limit + 1))
-    if rows <= limit:
-        return replace(whole, rows=rows)
-    return replace(whole, slicing=Slicing.HEAD, stop=limit, rows=limit)
-
-
-def _row_ends(stream: ByteStream, *, start: int = 0, stop: int | None) -> Iterator[int]:
-    blocks = read_lines(stream, start=start, stop=stop)
-    return chain.from_iterable(map(row_ends, blocks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, chain, islice
+from itertools import accumulate, chain
 from typing import BinaryIO
 
 from batchrunner.errors import ShardFailedError, StorageError
@@ -15,9 +15,9 @@ from batchrunner.formats.json_rows import parse_block, parse_line
 from batchrunner.formats.lines import (
     MAX_LINE_BYTES,
     LineBlock,
+    first_rows,
     mark_length,
     read_lines,
-    row_ends,
 )
 from batchrunner.formats.partitions import Partition, add_to_rows, wanted
 from batchrunner.formats.records import ParsedRows, project
@@ -95,7 +95,7 @@ def read_jsonl(
     Args:
         file: The whole file.
         piece: The slice of the file to read.
-        compression: gz, zst or None.
+        compression: One of `OUTER`, or None.
         columns: The keys to keep, or None for all.
         partition: Columns that the folders of the file name; added to each row.
 
@@ -141,7 +141,7 @@ def read_blocks(file: BinaryIO, piece: Slice, *, compression: str | None) -> Ite
     else:
         blocks = read_lines(open_compressed(file, compression))
     if piece.slicing is Slicing.HEAD:
-        blocks = _head(blocks, rows=piece.stop)
+        blocks = first_rows(blocks, rows=piece.stop)
     try:
         yield from blocks
     except OSError as error:
@@ -151,17 +151,6 @@ def read_blocks(file: BinaryIO, piece: Slice, *, compression: str | None) -> Ite
             f"{piece.uri} cannot be uncompressed: {error}; replace it with a whole file, or leave it "
             "out of source.uri"
         ) from error
-
-
-def _head(blocks: Iterator[LineBlock], *, rows: int) -> Iterator[LineBlock]:
-    """Yield the lines that hold the first *rows* rows."""
-    for block in blocks:
-        ends = list(islice(row_ends(block), rows))
-        rows -= len(ends)
-        if not rows:
-            yield LineBlock(block.data[: ends[-1] - block.offset], block.offset, block.overlong)
-            return
-        yield block
 
 
 def parse(block: LineBlock, *, columns: tuple[str, ...] | None) -> JsonlChunk:

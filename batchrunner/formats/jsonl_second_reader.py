@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 from collections.abc import Collection, Iterator
 from itertools import accumulate
 from typing import Any
@@ -199,8 +200,10 @@ def uncompressed(file: Any, compression: str | None) -> Any:
     """Return a stream of the uncompressed bytes of *file*."""
     if compression == "gz":
         return gzip.GzipFile(fileobj=file, mode="rb")
-    if compression == "zst":
+    if compression == "xz":
+        return lzma.LZMAFile(file)
+    if compression in {"zst", "bz2"}:
         import pyarrow as pa
 
-        return pa.CompressedInputStream(file, "zstd")
+        return pa.CompressedInputStream(file, {"zst": "zstd"}.get(compression, compression))
     return file

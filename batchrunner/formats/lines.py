@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchrunner.formats.compression import ByteStream
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 16 << 20
 HEAD_BYTES = 4096
-_MARK = b"\xef\xbb\xbf"
-MARK_BYTES = len(_MARK)
+MARK = b"\xef\xbb\xbf"
+MARK_BYTES = len(MARK)
 
 
 def buffered(file: BinaryIO) -> io.BufferedReader:
@@ -123,13 +124,26 @@ def _pieces(stream: ByteStream, *, start: int, stop: int | None) -> Iterator[tup
             return
 
 
+def first_rows(
+    blocks: Iterator[LineBlock], *, rows: int, blanks: bool = False
+) -> Iterator[LineBlock]:
+    """Yield the lines that hold the first *rows* rows; with *blanks*, blank lines are rows, too."""
+    for block in blocks:
+        ends = list(islice(row_ends(block, blanks=blanks), rows))
+        rows -= len(ends)
+        if not rows:
+            yield LineBlock(block.data[: ends[-1] - block.offset], block.offset, block.overlong)
+            return
+        yield block
+
+
 def mark_length(block: LineBlock) -> int:
     """Return the length of the byte order mark that *block* begins with: 3, or 0 without one."""
-    return len(_MARK) if block.offset == 0 and block.data.startswith(_MARK) else 0
+    return len(MARK) if block.offset == 0 and block.data.startswith(MARK) else 0
 
 
-def row_ends(block: LineBlock) -> Iterator[int]:
-    """Yield the offset after each line of *block* that is not blank."""
+def row_ends(block: LineBlock, *, blanks: bool = False) -> Iterator[int]:
+    """Yield the offset after each line of *block* that is not blank, or of all with *blanks*."""
     mark = mark_length(block)
     lines = block.data[mark:].split(b"\n")
     if not lines[-1]:
@@ -137,5 +151,5 @@ def row_ends(block: LineBlock) -> Iterator[int]:
     end = block.offset + mark
     for line in lines:
         end += max(len(line), block.overlong - mark - 1) + 1
-        if line.strip():
+        if blanks or line.strip():
             yield end

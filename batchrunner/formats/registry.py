@@ -8,6 +8,7 @@ in place of a name.
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from batchrunner.errors import InvalidSpecError, describe
 from batchrunner.formats.compression import SHORT, SUFFIXES
 from batchrunner.formats.contract import Format, RowFormat, TableFormat
 from batchrunner.formats.format_error import blamed
+from batchrunner.formats.format_options import with_options
 from batchrunner.user_code import contained
 
 _log = logging.getLogger(__name__)
@@ -26,6 +28,9 @@ _log = logging.getLogger(__name__)
 BUILT_IN: Mapping[str, str] = {
     "jsonl": "batchrunner.formats.jsonl:JsonLines",
     "parquet": "batchrunner.formats.parquet:Parquet",
+    "text": "batchrunner.formats.text:Text",
+    "csv": "batchrunner.formats.csv_format:Csv",
+    "tsv": "batchrunner.formats.csv_format:Tsv",
     "files": "batchrunner.formats.files:Files",
     "tar": "batchrunner.formats.tar:Tar",
     "json": "batchrunner.formats.json_files:Json",
@@ -39,6 +44,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _targets: dict[str, Any] = dict(BUILT_IN)
 """By name: "module:attribute", or the format itself. Needs no lock: each change sets one key."""
 _formats: dict[str, Format] = {}
+_with_options: dict[tuple[str, str], Format] = {}
+"""By name and options: one for each, as a format that is stateless serves all files."""
 _has_entry_points = False
 _installed: set[str] = set()
 """Names from entry points of installed packages, which the spec may not use."""
@@ -52,6 +59,13 @@ class FileKind:
 
     format: str
     compression: str | None = None
+    options: str = ""
+    """The options of the format, as JSON; "" for none."""
+
+    @property
+    def reader(self) -> Format:
+        """The format with its options."""
+        return format_named(self.format, self.options)
 
 
 def register(name: str, target: str | Format | type[Format]) -> None:
@@ -95,6 +109,8 @@ def take_over(formats: Mapping[str, Any]) -> None:
         if _targets.get(name) is not target:
             _targets[name] = target
             _formats.pop(name, None)
+            for key in [key for key in _with_options if key[0] == name]:
+                del _with_options[key]
 
 
 def is_target(name: str) -> bool:
@@ -112,12 +128,21 @@ def format_names() -> list[str]:
     return list(_with_entry_points())
 
 
-def format_named(name: str) -> Format:
+def format_named(name: str, options: str = "") -> Format:
     """Return the format called *name*, which may be "package.module:Class". Loads it on first use.
 
+    Args:
+        name: The name.
+        options: JSON with the keyword arguments of the class; "" for none.
+
     Raises:
-        InvalidSpecError: There is none, or it cannot be imported.
+        InvalidSpecError: There is none, or it cannot be imported, or it does not take the options.
     """
+    if options:
+        key = name, options
+        if key not in _with_options:
+            _with_options[key] = with_options(name, format_named(name), json.loads(options))
+        return _with_options[key]
     if name not in _formats:
         if not is_known(name):
             raise InvalidSpecError(unknown(name))
@@ -189,6 +214,7 @@ def file_kind(
     name: str,
     *,
     format: str | None = None,  # noqa: A002 - the spec's word
+    options: str = "",
     says_it: bool = False,
 ) -> FileKind | None:
     """Return the format and compression of the file *name*; None if the name does not show them.
@@ -198,7 +224,7 @@ def file_kind(
     and undoes no compression.
     """
     if format is not None and not format_named(format).suffixes:
-        return FileKind(format)
+        return FileKind(format, options=options)
     stem, compression = _split_compression(name.lower())
     named = _named_by(stem, format)
     if format and not says_it and named not in (None, format) and format_named(named).gives_way:
@@ -208,7 +234,7 @@ def file_kind(
         return None
     if compression and compression not in format_named(kind).outer:
         return None
-    return FileKind(kind, compression)
+    return FileKind(kind, compression, options)
 
 
 def _named_by(stem: str, format: str | None) -> str | None:  # noqa: A002 - the spec's word

@@ -164,7 +164,9 @@ class BatchSpec(Section):
     def remember_secrets(self) -> None:
         """Have `secrets.scrubbed` hide the secrets of this spec in this process. Idempotent."""
         # Without the types: a column called `token` would make a secret of the word "string".
-        remember(self.model_dump(by_alias=True, exclude={"sink": {"schema_"}}))
+        remember(
+            self.model_dump(by_alias=True, exclude={"sink": {"schema_"}, "source": {"schema_"}})
+        )
 
     @property
     def kept_text(self) -> str:
@@ -230,7 +232,7 @@ class BatchSpec(Section):
     def shown(self) -> dict[str, Any]:
         """Return the values by their names in YAML, to show: secrets, at any depth, are `***`."""
         shown = dict(redacted(self.model_dump(by_alias=True)))
-        shown["sink"]["schema"] = self.sink.schema_
+        shown["sink"]["schema"], shown["source"]["schema"] = self.sink.schema_, self.source.schema_
         return shown
 
     @property

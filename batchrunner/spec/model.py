@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from batchrunner.formats.registry import format_named, is_target
+from batchrunner.errors import InvalidSpecError
+from batchrunner.formats.format_options import SCHEMA
+from batchrunner.formats.registry import FileKind, file_kind, format_named, is_target
 from batchrunner.spec.columns import column_texts
 from batchrunner.spec.fields import (
     Columns,
@@ -111,6 +114,17 @@ class SourceSpec(Section):
         description="Format of the files: jsonl, parquet, one that is registered, or "
         '"package.module:Class" of one. By default, by the ending of their names.',
     )
+    format_options: Kwargs = Field(
+        default_factory=dict,
+        description="Options of the `format`, which has to be given: for csv and tsv, `delimiter`, "
+        "`quote`, `names` and `nulls`; of another, the keyword arguments of its class.",
+    )
+    schema_: Annotated[dict[str, str] | None, BeforeValidator(column_texts), ORDERED] = Field(
+        default=None,
+        alias="schema",
+        description="Types of columns that files do not record, in the words of the sink's schema; "
+        "columns that are not named are strings. For csv and tsv, with `format`.",
+    )
     columns: Columns | None = Field(default=None, description="Columns to read; by default, all.")
     partitioning: Annotated[Literal["hive", "none"], ADDED] = Field(
         default="hive",
@@ -127,6 +141,30 @@ class SourceSpec(Section):
         default_factory=dict,
         description="Options of the store, in fsspec's words: key, secret, endpoint_url, anon, ...",
     )
+
+    @model_validator(mode="after")
+    def _options_fit_the_format(self) -> Self:
+        if not self.options:
+            return self
+        if self.format is None:
+            raise ValueError("must have a format, as its schema or format_options depend on it")
+        if not is_target(self.format):  # the user's code is imported to run, not here
+            try:
+                format_named(self.format, self.options)
+            except InvalidSpecError as error:
+                raise ValueError(f"does not fit its format: {error}") from error
+        return self
+
+    @property
+    def options(self) -> str:
+        """The options of the format, the schema among them, as JSON; "" for none."""
+        types = {} if self.schema_ is None else {SCHEMA: self.schema_}
+        options = {**self.format_options, **types}
+        return json.dumps(options) if options else ""
+
+    def kind_of(self, name: str) -> FileKind | None:
+        """Return the kind of the source file *name*; None if neither name nor spec says it."""
+        return file_kind(name, format=self.format, options=self.options)
 
     @property
     def uris(self) -> tuple[str, ...]:
@@ -180,7 +218,7 @@ def checked_for_format(value: Any, sink_format: str | None) -> Any:
         names = ", ".join(parts.compressions)
         raise ValueError(f"the format {sink_format} takes these compressions only: {names}")
     if isinstance(value, dict) and not parts.keeps_schema:
-        raise ValueError("a schema needs the format parquet")
+        raise ValueError("a schema needs the format parquet, csv or tsv")
     return value
 
 

@@ -22,8 +22,9 @@ def spec_schema() -> Schema:
     schema = _clean(BatchSpec.model_json_schema())
     sections = schema.pop("$defs")
     kinds = [kind for kind in Section.__subclasses__() if kind.__name__ in sections]
-    columns = sections["SinkSpec"]["properties"]["schema"]["anyOf"][0]
-    columns.update({"additionalProperties": _TYPE, "minProperties": 1})
+    for section in ("SourceSpec", "SinkSpec"):
+        columns = sections[section]["properties"]["schema"]["anyOf"][0]
+        columns.update({"additionalProperties": _TYPE, "minProperties": 1})
     for kind in kinds:
         _accept_null(sections[kind.__name__])
     forms = {kind.__name__: _forms(sections[kind.__name__], kind) for kind in kinds}

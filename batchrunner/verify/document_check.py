@@ -20,7 +20,6 @@ from batchrunner.driver.sink_state import parts_in, shard_of
 from batchrunner.driver.source_files import list_source, opener_of
 from batchrunner.errors import DamagedOutputError, InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.formats.registry import format_named
 from batchrunner.shard import Slice
 from batchrunner.storage import Entry, Storage
 from batchrunner.storage.contract import MAX_DOCUMENT_BYTES
@@ -165,16 +164,22 @@ def _has_hashed_bytes(run: RunLocation, piece: Slice, file: SourceFile, hashed: 
     if not hashed or partition_columns(piece.uri, source.uris):
         return False
     with opener_of(run.spec)(file) as opened:
-        return format_named(file.kind.format).has_same_bytes(
-            opened, piece, columns=source.columns, hashed=hashed
-        )
+        return file.kind.reader.has_same_bytes(opened, piece, columns=source.columns, hashed=hashed)
 
 
 def _schema(run: RunLocation, *, before: str) -> pa.Schema | None:
-    """Return the schemas under keys before *before* and those of the parts, merged."""
+    """Return the schemas under keys before *before* and those of the parts, merged.
+
+    None if the parts record none: they are CSV, or damaged.
+    """
+    import pyarrow as pa
+
     from batchrunner.formats.schemas import grown
 
-    schemas = [*_schemas_before(run, before), *_schemas_of_parts(run)]
+    try:
+        schemas = [*_schemas_before(run, before), *_schemas_of_parts(run)]
+    except pa.ArrowInvalid:
+        return None
     return reduce(grown, schemas) if schemas else None
 
 

@@ -100,7 +100,7 @@ def gather(run: RunLocation) -> Evidence:
         sentinels={keys[key]: s for key, s in results.items() if isinstance(s, Sentinel)},
         damaged={keys[key]: why for key, why in results.items() if isinstance(why, str)},
         strays=[key for key in listed if key not in keys and key not in retired],
-        data=data_in(in_sink, beside=apart_from(run.spec)),
+        data=data_in(in_sink, beside=apart_from(run.spec), parts=plan.facts.format),
         other_runs=other_runs(in_sink),
         dead_letters=dead_letters,
         is_finished=was_finished and SUCCESS in in_sink,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.checkpoint import RunLocation
 from batchrunner.errors import InvalidSpecError, StorageError
 from batchrunner.formats.contract import RecordReader, Records, TableReader
-from batchrunner.formats.format_error import second_reader_of
 from batchrunner.shard import Shard
 from batchrunner.verify.evidence import DeadLetterPositions, Evidence, SliceRead
 from batchrunner.verify.findings import Finding, FindingKind
@@ -20,6 +19,7 @@ from batchrunner.verify.reading import (
     Folders,
     Numbers,
     SourceReader,
+    part_reader,
     unreadable,
     with_folders,
 )
@@ -58,7 +58,7 @@ class KeyCheck:
             DeadLetterPositions(run, evidence),
         )
         self._columns = KeyColumns.named(names)
-        self._part_reader = second_reader_of(evidence.plan.facts.part_format)
+        self._part_reader = part_reader(run, evidence.plan.facts)
 
     def faults(self, shards: Sequence[Shard], *, step: Step) -> Iterator[Finding]:
         """Yield the keys that are missing, doubled or unknown; of each kind, name the first 20.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.checkpoint import PlanFacts
 from batchrunner.errors import StorageError
 from batchrunner.formats.contract import RecordReader, TableReader
-from batchrunner.formats.format_error import second_reader_of
+from batchrunner.formats.format_error import part_reader_of
 from batchrunner.formats.jsonl_second_reader import BLOCK_BYTES, blocks
 from batchrunner.storage import Entry, Storage
 from batchrunner.verify.reading import unreadable
@@ -40,7 +40,7 @@ def read_part(sink: Storage, entry: Entry, facts: PlanFacts) -> PartRead:
     Raises:
         StorageError: The part cannot be read, is gone, or changed meanwhile.
     """
-    reader = second_reader_of(facts.part_format)
+    reader = part_reader_of(facts.part_format, types=lambda: None, compression=facts.compression)
     # In one pass if the reader reads front to back, else in two.
     with sink.open(entry) as file:
         if reader.reads_in_order:

@@ -6,16 +6,18 @@ repeat a mistake of the worker's.
 
 from __future__ import annotations
 
+import lzma
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from batchrunner.checkpoint import PlanFacts, RunLocation
 from batchrunner.errors import ObjectChangedError, ObjectNotFoundError, StorageError
 from batchrunner.formats.contract import RecordReader, Records, TableReader
-from batchrunner.formats.format_error import second_reader_of
+from batchrunner.formats.format_error import part_reader_of, second_reader_of
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.formats.registry import DEFAULT, FileKind, file_kind, format_named
+from batchrunner.formats.registry import DEFAULT, FileKind
 from batchrunner.shard import Slice
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, locate
@@ -37,7 +39,7 @@ def unreadable() -> tuple[type[Exception], ...]:
     """Return the exceptions that reading a damaged file may raise."""
     import pyarrow as pa
 
-    return (OSError, EOFError, zlib.error, pa.ArrowException, ValueError)
+    return (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, ValueError)
 
 
 class UncountableError(StorageError):
@@ -57,9 +59,9 @@ class SourceReader:
 
     def of(self, piece: Slice) -> RecordReader | TableReader:
         """Return the second reader of the format of *piece*."""
-        name = self._kind(piece).format
+        kind = self._kind(piece)
         # One for each format: a reader may cache what it read of a file, such as its footer.
-        return self._readers.setdefault(name, second_reader_of(format_named(name)))
+        return self._readers.setdefault(kind.format, second_reader_of(kind.reader))
 
     def count(self, piece: Slice) -> int:
         """Return the row count of *piece*, which must not be one of dead letters.
@@ -124,11 +126,25 @@ class SourceReader:
         return {name: text for name, text in named if columns is None or name in columns}
 
     def _kind(self, piece: Slice) -> FileKind:
-        return file_kind(piece.uri, format=self._source.format) or FileKind(DEFAULT)
+        return self._source.kind_of(piece.uri) or FileKind(DEFAULT)
 
     def _open(self, piece: Slice) -> BinaryIO:
         storage, key = locate(piece.uri, storage_options=self._source.storage_options)
         return storage.open(Entry(key, piece.size, piece.identity))
+
+
+def part_reader(run: RunLocation, facts: PlanFacts) -> RecordReader | TableReader:
+    """Return a second reader of the parts of *run*, with the types that they agree on.
+
+    Raises:
+        DamagedOutputError: The types are needed and cannot be read.
+    """
+
+    def agreed() -> pa.Schema | None:
+        schemas = run.checkpoint.schemas()
+        return schemas[-1] if schemas else None
+
+    return part_reader_of(facts.part_format, types=agreed, compression=facts.compression)
 
 
 def with_folders(row: dict[str, Any], folders: Folders) -> dict[str, Any]:

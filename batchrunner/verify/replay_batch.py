@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrunner.formats.contract import Records
@@ -57,16 +57,30 @@ class RecordBatch:
         columns: Columns to keep, or None for all.
         folders: Columns that the folders of the file name.
         row_of: Returns the row that a record holds.
+        types_of: Returns the types of that row, or None if its values show them.
     """
 
     records: Records
     columns: tuple[str, ...] | None
     folders: Folders
     row_of: Callable[[bytes], dict[str, Any]]
+    types_of: Callable[[bytes], pa.Schema | None]
 
     @property
     def input_types(self) -> InputTypes:
-        return InputTypes()
+        types = self.types()
+        return InputTypes() if types is None else InputTypes((types,))
+
+    def types(self) -> pa.Schema | None:
+        """Return the types of the columns of all rows; None if their values show them."""
+        types = self.types_of(self.records[0][1])
+        if types is None:
+            return None
+        import pyarrow as pa
+
+        known = {field.name: field.type for field in types}
+        known = {**known, **{name: pa.string() for name in self.folders if name not in known}}
+        return pa.schema([f for f in known.items() if self.columns is None or f[0] in self.columns])
 
     @property
     def first(self) -> int:
@@ -169,6 +183,22 @@ def tables_of_records(records: Iterator[RecordBatch]) -> Iterator[TableBatch]:
     Raises:
         ValueError: No table can hold a row.
     """
+    filled = (batch for batch in records if batch.records)
+    for have_types, some in groupby(filled, key=lambda batch: batch.types() is not None):
+        made = _typed if have_types else _inferred
+        yield from made(some)
+
+
+def _typed(records: Iterator[RecordBatch]) -> Iterator[TableBatch]:
+    """Yield *records* in the types that their format declares, which are the same for those of one file."""
+    import pyarrow as pa
+
+    for batch in records:
+        table = pa.Table.from_pylist(batch.rows(), schema=batch.types())
+        yield TableBatch(table, [at for at, _ in batch.records], batch.input_types)
+
+
+def _inferred(records: Iterator[RecordBatch]) -> Iterator[TableBatch]:
     from batchrunner.formats.shapes import tables_of
 
     for some in _joined(records):

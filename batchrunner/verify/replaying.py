@@ -15,13 +15,12 @@ from batchrunner.checkpoint import RunLocation
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.errors import CapabilityImportError, SpecChangedError, StorageError, describe
 from batchrunner.formats.contract import RecordReader, TableReader
-from batchrunner.formats.format_error import second_reader_of
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import differences
 from batchrunner.verify.comparing import record_difference, table_difference
 from batchrunner.verify.evidence import DeadLetterPositions, Evidence, SliceRead
 from batchrunner.verify.findings import Finding, FindingKind
-from batchrunner.verify.reading import GONE, SourceReader, unreadable
+from batchrunner.verify.reading import GONE, SourceReader, part_reader, unreadable
 from batchrunner.verify.replay_batch import (
     RecordBatch,
     ReplayBatch,
@@ -92,7 +91,7 @@ class Replay:
             DeadLetterPositions(run, evidence),
         )
         self._work = _work(run, evidence, capability)
-        self._part_reader = second_reader_of(evidence.plan.facts.part_format)
+        self._part_reader = part_reader(run, evidence.plan.facts)
 
     def faults(
         self, shards: Sequence[Shard], *, watch: Callable[[int, int], None]
@@ -187,7 +186,7 @@ class Replay:
         columns, reader = self._run.spec.source.columns, self._source.of(read.piece)
         assert isinstance(reader, RecordReader)  # noqa: S101 - see `_is_of_tables`
         folders = self._source.folders(read.piece, columns=columns)
-        like = RecordBatch([], columns, folders, reader.row_of)
+        like = RecordBatch([], columns, folders, reader.row_of, reader.types_of)
         for some in self._source.records(reader, read.piece, wanted=read.wanted):
             yield replace(like, records=[one for one in some if one[0] not in read.failed])
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
-from batchrunner.formats.registry import file_kind
+from batchrunner.formats.registry import file_kind, format_named
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry
 
@@ -20,14 +20,18 @@ _PLAN = re.compile(r"(?P<root>.+/)??(?P<run>run-\d{4,}/)?plan/0000\.parquet")
 _GLOB = re.compile(r"[*?\[]")
 
 
-def data_in(entries: Mapping[str, Entry], *, beside: Sequence[str]) -> dict[str, Entry]:
-    """Return the entries that look like data, by key.
+def data_in(entries: Mapping[str, Entry], *, beside: Sequence[str], parts: str) -> dict[str, Entry]:
+    """Return the entries that look like data, by key; *parts* is the format of the run's parts.
 
     Leaves out those in the folders *beside*, in checkpoints and in the output of other runs: they do
     not belong to this run's output, and `--repair` must not move them.
     """
     others = (*beside, *_checkpoints(entries), *(f"{run}/" for run in other_runs(entries)))
-    return {key: entry for key, entry in entries.items() if _looks_like_data(key, others=others)}
+    return {
+        key: entry
+        for key, entry in entries.items()
+        if _looks_like_data(key, others=others, parts=parts)
+    }
 
 
 def other_runs(entries: Iterable[str]) -> list[str]:
@@ -47,11 +51,14 @@ def apart_from(spec: BatchSpec) -> list[str]:
     return [folder for folder in below if folder]
 
 
-def _looks_like_data(key: str, *, others: tuple[str, ...]) -> bool:
+def _looks_like_data(key: str, *, others: tuple[str, ...], parts: str) -> bool:
     if _is_hidden(key) or f"{key}/".startswith(others):
         return False
     name = key.rpartition("/")[2]
-    return name.startswith("part-") or file_kind(name) is not None
+    if name.startswith("part-"):
+        return True
+    kind = file_kind(name)
+    return kind is not None and (kind.format == parts or not format_named(kind.format).gives_way)
 
 
 def _is_hidden(key: str) -> bool:

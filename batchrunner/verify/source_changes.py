@@ -10,7 +10,7 @@ from batchrunner.driver.file_table import SourceFile
 from batchrunner.driver.same_bytes import Comparer, Comparison
 from batchrunner.driver.source_files import list_source
 from batchrunner.errors import InputChangedError, InvalidSpecError, ObjectNotFoundError
-from batchrunner.formats.registry import DEFAULT, FileKind, file_kind
+from batchrunner.formats.registry import DEFAULT, FileKind
 from batchrunner.shard import Shard, Slice
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import locate
@@ -76,7 +76,7 @@ def _file(uri: str, listed: Mapping[str, SourceFile], source: SourceSpec) -> Ite
         return
     storage, key = locate(uri, storage_options=source.storage_options)
     if entry := storage.head(key):
-        kind = file_kind(uri, format=source.format) or FileKind(DEFAULT)
+        kind = source.kind_of(uri) or FileKind(DEFAULT)
         yield SourceFile(uri, entry.size, entry.identity, kind)
 
 

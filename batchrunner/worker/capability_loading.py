@@ -14,7 +14,7 @@ from batchrunner.capability.module_snapshot import (
     snapshots_from_files,
 )
 from batchrunner.errors import CapabilityImportError, describe
-from batchrunner.formats.contract import Format, RowFormat
+from batchrunner.formats.contract import Format, RowFormat, TableFormat
 from batchrunner.spec import CapabilitySpec
 from batchrunner.spec.fingerprint import differences, fields_of_code
 from batchrunner.spec.secrets import scrubbed
@@ -58,12 +58,17 @@ def _conversion(part_format: Format, schema: SinkSchema) -> Ready:
     if isinstance(part_format, RowFormat):
         return partial(to_bytes, encode=part_format.encode, encode_table=part_format.encode_table)
     to_table([{"loads": 1}], InputTypes())  # the first table loads pandas: now, outside of any call
-    return partial(_to_sink_table, schema)
+    return partial(_to_sink_table, schema, part_format)
 
 
-def _to_sink_table(schema: SinkSchema, returned: Any, input_types: InputTypes) -> tuple[Any, int]:
+def _to_sink_table(
+    schema: SinkSchema, part_format: Format, returned: Any, input_types: InputTypes
+) -> tuple[Any, int]:
     table, rows = to_table(returned, input_types, lenient=schema.declared is not None)
-    return schema.fitted(table), rows
+    table = schema.fitted(table)
+    if isinstance(part_format, TableFormat):
+        part_format.check(table)
+    return table, rows
 
 
 def build(capability: Any, spec: CapabilitySpec) -> Any:

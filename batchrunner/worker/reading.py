@@ -16,7 +16,7 @@ from batchrunner.formats.chunk import Chunk
 from batchrunner.formats.format_error import blamed
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import partition_columns
-from batchrunner.formats.registry import FileKind, file_kind, format_named
+from batchrunner.formats.registry import FileKind
 from batchrunner.shard import Shard, Slice, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, is_path, locate
@@ -81,10 +81,10 @@ def _hash(piece: Slice, source: SourceSpec) -> SourceHash | None:
     while an ETag depends on the bytes. Dead letters are covered by the hash of the shard they come
     from.
     """
-    kind = file_kind(piece.uri, format=source.format)
+    kind = source.kind_of(piece.uri)
     if kind is None or piece.slicing is Slicing.DEAD_LETTERS or not is_path(piece.uri):
         return None
-    return format_named(kind.format).source_hash(piece, columns=source.columns)
+    return kind.reader.source_hash(piece, columns=source.columns)
 
 
 def _chunks(
@@ -96,7 +96,7 @@ def _chunks(
     by_columns: bool,
 ) -> Generator[Chunk]:
     storage, key = locate(piece.uri, storage_options=source.storage_options)
-    kind = file_kind(piece.uri, format=source.format)
+    kind = source.kind_of(piece.uri)
     if kind is None:
         raise ShardFailedError(f"{piece.uri}: its name does not say the format; give source.format")
     # Opened with the planned identity: a file that changed since, or changes now, fails its shard.
@@ -107,7 +107,7 @@ def _chunks(
             if hashed:  # before the file is closed: a file opened later might be another one
                 hashed.finish(file)
         else:
-            span = format_named(kind.format).span(piece, wanted, compression=kind.compression)
+            span = kind.reader.span(piece, wanted, compression=kind.compression)
             chunks = _read(file, span, kind, source, by_columns=by_columns)
             yield from picked(chunks, wanted, piece=piece)
 
@@ -117,8 +117,7 @@ def _read(
 ) -> Iterator[Chunk]:
     hive = source.partitioning == "hive"
     partition = partition_columns(piece.uri, source.uris) if hive else ()
-    format = format_named(kind.format)  # noqa: A001 - the word of the spec
-    read = format.read_by_columns if by_columns else format.read
+    read = kind.reader.read_by_columns if by_columns else kind.reader.read
     return read(
         file, piece, compression=kind.compression, columns=source.columns, partition=partition
     )
@@ -127,7 +126,7 @@ def _read(
 def _failure(error: Exception, shard: Shard, at: Slice, source: SourceSpec) -> Failure:
     """Return why *shard* fails with *error*, which was raised in its slice *at*."""
     if not isinstance(error, BatchRunnerError):
-        kind = file_kind(at.uri, format=source.format)
+        kind = source.kind_of(at.uri)
         where = f"{shard}: " if at is shard.first else f"{shard}: {at}: "
         reason = f"{where}{blamed(error, kind.format if kind else '?')}"
         return Failure(Cause.INPUT, reason, traceback_of(error))

@@ -188,7 +188,7 @@ def test_the_reference_is_what_the_code_says():
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ["quickstart", "full"])
+@pytest.mark.parametrize("name", ["quickstart", "csv", "full"])
 def test_the_specs_that_need_no_folder_run(name, tmp_path):
     """From the repository as it is. The other ones are those of templates: `test_templates.py`."""
     (tmp_path / "demo").symlink_to(ROOT / "demo")

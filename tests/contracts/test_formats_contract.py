@@ -1,7 +1,6 @@
 """Each format keeps the contract, also one that is none of ours."""
 
 import datetime as dt
-import gzip
 import io
 import json
 from decimal import Decimal
@@ -10,11 +9,14 @@ import pyarrow as pa
 import pytest
 
 from batchrunner.formats.arrow_file import Arrow
+from batchrunner.formats.compression import OUTER
+from batchrunner.formats.csv_format import Csv, Tsv
 from batchrunner.formats.json_files import Json
 from batchrunner.formats.jsonl import JsonLines
 from batchrunner.formats.parquet import Parquet
 from batchrunner.formats.tar import Tar
-from batchrunner.testing.formats_contract import VALUES, FormatContract
+from batchrunner.formats.text import Text
+from batchrunner.testing.formats_contract import VALUES, FormatContract, packed
 from frames_format import HEAD, Frames
 from tars import member, tar_of
 
@@ -22,13 +24,58 @@ from tars import member, tar_of
 class TestJsonLines(FormatContract):
     format = JsonLines()
 
-    @pytest.fixture(params=[None, "gz", "zst"])
+    @pytest.fixture(params=[None, *OUTER])
     def outer(self, request):
         return request.param
 
     values = (*VALUES, False, 10**30, {}, [], [1, "a", {"b": 1.0}], "\ud800")
     bad_record = b'{"id": 1, "text": oops}\n'
     blank = b" \r\n"
+
+
+class TestText(FormatContract):
+    format = Text()
+    values = ()  # a row has one column; `test_text.py` has the values
+    bad_record = b"\xff\n"
+    shows_its_end = False
+
+    @pytest.fixture(params=[None, *OUTER])
+    def outer(self, request):
+        return request.param
+
+    def some_rows(self, count):
+        return [{"text": row["text"]} for row in super().some_rows(count)]
+
+    def shown_of(self, row):
+        return row["text"].encode()
+
+
+class TestCsv(FormatContract):
+    format = Csv()
+    values = (None, "", "ä€𝄞", "\x00", 'a\n"b"\\ \u2028', "null", "a,b\tc", "\r", " ")
+    bad_record = b"one field\n"
+    blank = b"\r\n"
+
+    @pytest.fixture(params=[None, *OUTER])
+    def outer(self, request):
+        return request.param
+
+    def some_rows(self, count):
+        return [{**row, "id": str(row["id"])} for row in super().some_rows(count)]
+
+    def with_pieces(self, *pieces, outer=None):
+        data = header = b""
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                data += piece
+            else:
+                header, newline, rest = self.file_of(piece).partition(b"\n")
+                data += rest
+        return packed(header + newline + data, outer)
+
+
+class TestTsv(TestCsv):
+    format = Tsv()
 
 
 class TestParquet(FormatContract):
@@ -44,7 +91,7 @@ class TestJson(FormatContract):
     bad_record = b'{"id": 1, "text": oops}'
     blank = b" \r\n\t"
 
-    @pytest.fixture(params=[None, "gz", "zst"])
+    @pytest.fixture(params=[None, *Json.outer])
     def outer(self, request):
         return request.param
 
@@ -119,9 +166,3 @@ def written(new, rows):
     with new(out, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(-(-len(rows) // 3), 10))
     return out.getvalue()
-
-
-def packed(data, outer):
-    if outer == "gz":
-        return gzip.compress(data)
-    return pa.compress(data, "zstd", asbytes=True) if outer == "zst" else data

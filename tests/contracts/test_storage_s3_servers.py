@@ -171,6 +171,7 @@ def test_more_keys_than_one_request_deletes_are_deleted(moto, prefix):
 def test_a_large_object_is_uploaded_and_read_in_bounded_memory(seaweedfs, prefix):
     """A shard of 10 GB must not need a worker of 10 GB."""
     storage = a_storage(seaweedfs, prefix)
+    storage.put("small", b"1")  # botocore is loaded, and its models are in memory
     size = 192 << 20
     one = storage.stage()
     one.file.truncate(size)
@@ -186,7 +187,9 @@ def test_a_large_object_is_uploaded_and_read_in_bounded_memory(seaweedfs, prefix
     finally:
         tracemalloc.stop()
 
-    assert uploading < 176 << 20  # four parts of 16 MiB, a copy of each on its way out, and slack
+    assert (
+        uploading < 32 << 20
+    )  # a megabyte of each of four parts, copies on their way out, and slack
     assert reading < 30 << 20  # a block of 8 MiB, and a copy of it on its way in
 
 

@@ -254,7 +254,7 @@ def test_two_files_of_one_size_and_time_are_two(tmp_path):
 def test_files_that_are_passed_over_are_counted(tmp_path, caplog):
     """Half of a data set may be called .json: a user who sees that 4 files are left out can act."""
     a_source(tmp_path / "in")
-    for name in ("a.json", "b.jsonlines", "c.jsonl.bz2", "sub/part-00000"):
+    for name in ("a.json", "b.jsonlines", "c.jsonl.lz4", "sub/part-00000"):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "in" / name).write_text("{}\n")
     for name in ("_SUCCESS", ".crc", "_tmp/x", "sub/.y"):
@@ -270,7 +270,7 @@ def test_files_that_are_passed_over_are_counted(tmp_path, caplog):
     (note,) = notes(tmp_path)
     assert note == (
         f"source {tmp_path}/in: passed over 4 file(s) whose names say no format (a.json, "
-        "b.jsonlines, c.jsonl.bz2, ...) and 2 link(s) to folders or to nothing (broken.jsonl, "
+        "b.jsonlines, c.jsonl.lz4, ...) and 2 link(s) to folders or to nothing (broken.jsonl, "
         "folder); to read them, name them in source.uri, with source.format"
     )
     assert caplog.messages == [note]

@@ -248,7 +248,11 @@ def test_a_shard_that_fails_is_set_apart_and_retried_after_the_fix(tmp_path):
     poison = tmp_path / "in/in-250.jsonl.gz"
     (tmp_path / "in/in-250.jsonl").unlink()
     poison.write_bytes(b"this is no gzip")
-    spec = a_spec(tmp_path, capability="capabilities:echo", sink={"uri": str(tmp_path / "out")})
+    spec = a_spec(
+        tmp_path,
+        capability="capabilities:echo",
+        source={"uri": str(tmp_path / "in"), "shard": {"files": 1}},
+    )
 
     report = BatchRunner(spec).run()
     before = {path.name: path.stat().st_ino for path in parts(tmp_path / "out")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import json
 import subprocess
@@ -118,6 +119,32 @@ def test_json_and_arrow_are_cut_read_and_verified_in_buckets(bucket, ending):
     assert [json.loads(line) for line in lines] == rows(0, 5000)
     assert len(parts) == 4
     assert verify(spec, checks=Checks(keys=("id",))).ok
+
+
+@pytest.mark.parametrize("name", ["csv", "csv.bz2", "txt"])
+def test_csv_and_text_are_cut_read_and_verified_in_buckets(bucket, name):
+    """By ranges that begin at a record; the header is read from the start of the file for each."""
+    some = rows(0, 5000)
+    text = {
+        "csv": "".join(["id,text\n", *(f'{row["id"]},"{row["text"]}\n"\n' for row in some)]),
+        "txt": "".join(f"{row['text']}\n" for row in some),
+    }[name[:3]]
+    bucket.put(f"lines/x.{name}", bz2.compress(text.encode()) if "bz2" in name else text.encode())
+    source = {
+        "uri": f"{bucket.uri}/lines",
+        "storage_options": bucket.storage_options,
+        "shard": {"rows": 1300},
+    }
+    if name != "txt":
+        source |= {"format": "csv", "schema": {"id": "int64"}}
+    spec = a_spec(bucket, source=source, sink={"format": name[:3].replace("txt", "text")})
+
+    assert BatchRunner(spec).run().ok
+    parts = sorted(bucket.listed("out/part-"))
+    found = b"".join(map(bucket.get, parts)).decode()
+    assert found.replace('"id","text"\n', "") == text.removeprefix("id,text\n")
+    assert len(parts) == (1 if "bz2" in name else 4)
+    assert verify(spec, checks=Checks(keys=("text",))).ok
 
 
 def test_a_part_whose_sentinel_is_lost_is_adopted_by_its_note(bucket):

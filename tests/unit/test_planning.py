@@ -395,7 +395,7 @@ UNFIT = [
     (
         JSONL,
         {"schema": {"id": "string"}},
-        "sink.schema: a schema needs the format parquet; .*jsonl",
+        "sink.schema: a schema needs the format parquet, csv or tsv; .*jsonl",
     ),
     (JSONL, {"compression": "gzip"}, "sink.compression: the format jsonl takes .* none, gz, zst; "),
     (PARQUET, {"compression": "gz"}, "sink.compression: the format parquet takes .*; .* parquet: "),

@@ -196,6 +196,17 @@ def test_two_formats_in_one_source_are_refused_by_name(bucket):
         found(bucket, "a.jsonl", "b.parquet")
 
 
+def test_notes_beside_the_data_are_no_data(bucket):
+    """A folder of JSON lines with a `notes.txt` was read before text was a format, and still is."""
+    fill(bucket, ["a.jsonl", "notes.txt", "sub/LICENSE.txt"])
+
+    assert found(bucket, "") == found(bucket, "**") == ["a.jsonl"]
+    assert found(bucket, "", format="text") == ["notes.txt", "sub/LICENSE.txt"]
+    assert found(bucket, "*.txt") == ["notes.txt"]
+    with pytest.raises(InvalidSpecError, match="mixes formats"):
+        found(bucket, "a.jsonl", "notes.txt")
+
+
 @pytest.mark.parametrize("place", ["nothing", "nothing.jsonl", "no*.jsonl", "empty", "a.jsonl/x"])
 def test_a_place_without_files_is_named(bucket, place):
     """A typo must not become a batch over nothing, also when other places have files."""

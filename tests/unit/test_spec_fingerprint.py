@@ -29,6 +29,8 @@ DECISIVE = {
     "capability.version": "2",
     "source.uri": ["/in", "/more"],
     "source.format": "jsonl",
+    "source.format_options": {"delimiter": ";"},
+    "source.schema_": {"a": "int64"},
     "source.columns": ["a"],
     "source.partitioning": "none",
     "source.limit": 100,
@@ -99,6 +101,8 @@ def changed(path, value):
         inner = inner[parent]
     if parents == ["analytics_store"]:
         inner.setdefault("uri", "/store")
+    if path in ("source.format_options", "source.schema_"):
+        inner["format"] = "csv"  # which takes them; the next test compares two with it
     inner[last] = value
     return decisive_fields(BatchSpec(**spec), code=V1)
 
@@ -108,6 +112,24 @@ def test_the_tables_of_this_test_name_every_field():
     beside = {"capability", "capability.inputs"}  # the latter needs mode run, and has its own test
     assert set(fields_of(BatchSpec)) - beside == DECISIVE.keys() | NEUTRAL.keys()
     assert not DECISIVE.keys() & NEUTRAL.keys()
+
+
+def test_what_a_file_is_read_as_is_decisive():
+    """The same bytes are other rows."""
+
+    def of(**source):
+        source = {"uri": "/in", "format": "csv", **source}
+        return fingerprint(decisive_fields(BatchSpec(**FULL | {"source": source}), code=V1))
+
+    changes = [
+        {},
+        {"format_options": {"delimiter": ";"}},
+        {"format_options": {"nulls": []}},
+        {"schema": {"a": "int64"}},
+        {"schema": {"a": "int32"}},
+    ]
+    assert len({of(**change) for change in changes}) == len(changes)
+    assert of(format_options={}) == of()
 
 
 def test_the_loaders_of_inputs_are_decisive():

@@ -84,7 +84,7 @@ def test_an_object_as_capability_is_sent_to_the_runner():
         ({"source": {"uri": "/in", "columns": []}}, "source.columns: must not be empty"),
         ({"source": {"uri": "/in", "limit": True}}, "limit: must be a number, not true or false"),
         ({"source": {"uri": "/in", "limit": 1.5}}, "limit: must be a whole number"),
-        ({"source": {"uri": "/in", "format": "csv"}}, "format: must be 'jsonl' or 'parquet'"),
+        ({"source": {"uri": "/in", "format": "xls"}}, "format: must be 'jsonl' or 'parquet'"),
         ({"sink": {"uri": "/out", "columns": ["a"]}}, 'sink: unknown key "columns"'),
         ({"ray": {"address": 3}}, "ray.address: must be a string"),
         ({"ray": {"address": " "}}, "ray.address: must be a word"),

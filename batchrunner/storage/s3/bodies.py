@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 _CHUNK = 1 << 20
 
@@ -41,6 +41,18 @@ class Window:
         self._position += len(data)
         return data
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := self.read(_CHUNK):
-            yield chunk
+    # Not a generator: aiohttp leaves one before its end, which then keeps a megabyte for a while.
+    def __aiter__(self) -> Window:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if chunk := self.read(_CHUNK):
+            return chunk
+        raise StopAsyncIteration
+
+
+def from_the_start(body: Any) -> Any:
+    """Return *body*, at its start if it is a window: an attempt that failed has read it."""
+    if isinstance(body, Window):
+        body.seek(0)
+    return body

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from batchrunner.errors import CannotStartError, InvalidSpecError
 from batchrunner.storage.contract import Options, options_key
 from batchrunner.storage.s3.answers import check_answer
-from batchrunner.storage.s3.bodies import Window
+from batchrunner.storage.s3.bodies import from_the_start
 from batchrunner.storage.s3.errors import CallError, Verdict, failures, typed, understand
 from batchrunner.storage.s3.retry import RetryPolicy, retrying
 from batchrunner.storage.s3.templates import call_by_template, note
@@ -145,8 +145,6 @@ class S3Calls:
         """
 
         async def attempt(seconds: float) -> dict[str, Any]:
-            if isinstance(body := parameters.get("Body"), Window):
-                body.seek(0)  # an attempt before this one has read it
             connection = connect(self._options)
             try:
                 async with connection.requests, asyncio.timeout(seconds):
@@ -211,6 +209,7 @@ async def _call(fs: Any, method: str, **parameters: Any) -> dict[str, Any]:
 
     async def in_full() -> Any:
         call = getattr(client, method)
+        from_the_start(parameters.get("Body"))
         return await call(**fs._get_s3_method_kwargs(call, **parameters))  # noqa: SLF001 -- the user's s3fs options
 
     return await call_by_template(client, method, parameters, otherwise=in_full)

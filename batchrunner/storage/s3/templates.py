@@ -11,8 +11,13 @@ import io
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from batchrunner.storage.s3.bodies import from_the_start
+
+Send = Callable[[Any], Awaitable[Any]]
 
 _HEADERS = {"IfMatch": "If-Match", "IfNoneMatch": "If-None-Match", "Range": "Range"}
 """Parameters in which two requests differ, and the header that each becomes."""
@@ -51,7 +56,7 @@ class Template:
         from aiobotocore.httpchecksum import apply_request_checksum
         from botocore.awsrequest import create_request_object
 
-        key, body = _encoded(parameters["Key"]), parameters.get("Body", b"")
+        key, body = _encoded(parameters["Key"]), from_the_start(parameters.get("Body", b""))
         request = {
             "method": self.method,
             "url": self.start + key,
@@ -100,12 +105,13 @@ async def call_by_template(
     Raises:
         ClientError: The store refused; as botocore raises it.
     """
-    if method not in _OPERATIONS or not parameters.keys() <= _DIFFER:
+    send = _sender_of(client)
+    if send is None or method not in _OPERATIONS or not parameters.keys() <= _DIFFER:
         return await otherwise()
     kind = (parameters["Bucket"], method, *sorted(parameters))
     known = _templates.setdefault(client, {})
     if kind in known:
-        answer = await _send(client, known[kind], parameters)
+        answer = await _answer_by(known[kind], parameters, send=send)
         if answer is not None:
             return answer
     token = _wanted.set(_Wanted(known, kind, parameters))
@@ -115,13 +121,16 @@ async def call_by_template(
         _wanted.reset(token)
 
 
-def note(*, params: Mapping[str, Any], model: Any, request_signer: Any, **_: Any) -> None:
+def note(*, params: Mapping[str, Any] = MappingProxyType({}), **event: Any) -> None:
     """Keep the template of a request: a handler of botocore's event `before-call`, the last one."""
-    wanted = _wanted.get()
+    wanted, model, signer = _wanted.get(), event.get("model"), event.get("request_signer")
     # To follow a redirection, botocore sends other requests in between.
-    if wanted is None or model.name != _OPERATIONS[wanted.kind[1]]:
+    if wanted is None or getattr(model, "name", "") != _OPERATIONS[wanted.kind[1]]:
         return
-    template = _template_of(wanted.parameters, params, model=model, signer=request_signer)
+    # A botocore that announces its requests in other words gets no templates.
+    if signer is None or not params.keys() >= {"method", "url", "auth_path", "headers", "context"}:
+        return
+    template = _template_of(wanted.parameters, params, model=model, signer=signer)
     if template is not None:
         wanted.known[wanted.kind] = template
 
@@ -158,8 +167,14 @@ def _encoded(key: str) -> str:
     return str(percent_encode(key, safe="/~"))
 
 
-async def _send(
-    client: Any, template: Template, parameters: Mapping[str, Any]
+def _sender_of(client: Any) -> Send | None:
+    """Return what sends requests over the connections of *client*, with its TLS and its proxies."""
+    session = getattr(getattr(client, "_endpoint", None), "http_session", None)
+    return getattr(session, "send", None)
+
+
+async def _answer_by(
+    template: Template, parameters: Mapping[str, Any], *, send: Send
 ) -> dict[str, Any] | None:
     """Return the answer, or None if the store is elsewhere now: botocore can follow it."""
     from aiobotocore.endpoint import convert_to_response_dict
@@ -169,7 +184,7 @@ async def _send(
 
     request, model = template.filled_in(parameters), template.model
     await template.signer.sign(model.name, request)
-    http = await client._endpoint.http_session.send(request.prepare())  # noqa: SLF001 -- its pool, TLS, proxies
+    http = await send(request.prepare())
     answer = await convert_to_response_dict(http, model)
     if 300 <= http.status_code < 400:
         return None
