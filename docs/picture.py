@@ -46,7 +46,7 @@ class Embed:
 _SPEC = """\
 name: nightly-embeddings
 capability: {target: "embedding:Embed", version: "1"}
-source: documents
+source: {uri: documents, shard: {files: 1}}
 sink: embeddings
 execution: {engine: local, batch_size: 8}
 """

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 from pyarrow import ipc
 
-from batchrunner.errors import StorageError
-from batchrunner.formats.arrow_layout import FEATHER_1, MAGIC, record_batches, row_counts
+from batchrunner.formats.arrow_layout import (
+    FEATHER_1,
+    MAGIC,
+    check_end,
+    messages,
+    record_batches,
+    row_counts,
+)
 from batchrunner.shard import Slice, Slicing
 
 Batches = Iterator[tuple[int, pa.RecordBatch]]
@@ -29,7 +36,7 @@ class FileSource:
 
     def batches(self, piece: Slice, *, columns: tuple[str, ...] | None) -> Batches:
         """Yield the batches that hold rows of *piece*, with the *columns* of them."""
-        numbers, first = self._numbers(piece)
+        numbers, first = _numbers(piece, len(self._blocks), self._count)
         names = _selected(self.schema, columns)
         reader = self._opened(names)
         for number in numbers:
@@ -37,24 +44,8 @@ class FileSource:
             yield first, batch.select(names)
             first += batch.num_rows
 
-    def _numbers(self, piece: Slice) -> tuple[range, int]:
-        """Return which batches hold rows of *piece*, and the number of their first row."""
-        if piece.slicing is Slicing.FILE:
-            return range(len(self._blocks)), 0
-        if piece.slicing is Slicing.ROW_GROUPS:
-            before = row_counts(self._file, self._blocks[: piece.start])
-            return range(piece.start, piece.stop), sum(before)
-        return self._numbers_of_rows(piece.start, piece.stop)
-
-    def _numbers_of_rows(self, start: int, stop: int) -> tuple[range, int]:
-        at = first = begin = 0
-        for number, block in enumerate(self._blocks):
-            if at >= stop:
-                return range(begin, number), first
-            if at <= start:
-                begin, first = number, at
-            at += row_counts(self._file, [block])[0]
-        return range(begin, len(self._blocks)), first
+    def _count(self, number: int) -> int:
+        return row_counts(self._file, self._blocks[number : number + 1])[0]
 
     def _opened(self, names: Sequence[str] = ()) -> ipc.RecordBatchFileReader:
         source = pa.PythonFile(self._file, mode="r")
@@ -62,11 +53,12 @@ class FileSource:
 
 
 class StreamSource:
-    """A stream, which is read from its start."""
+    """A stream, of which a slice is read as a stream of its own: with the schema, and the dictionaries."""
 
     def __init__(self, file: BinaryIO, *, size: int) -> None:
         self._file, self._size = file, size
-        self.schema = self._opened().schema
+        file.seek(0)
+        self.schema = self._opened(file).schema
 
     def batches(self, piece: Slice, *, columns: tuple[str, ...] | None) -> Batches:
         """Yield the batches that hold rows of *piece*, with the *columns* of them.
@@ -74,34 +66,87 @@ class StreamSource:
         Raises:
             ValueError: The stream has no end, as if it was cut short, or does not end with the file.
         """
-        start, stop = (piece.start, piece.stop) if piece.slicing is Slicing.ROWS else (0, None)
         names = _selected(self.schema, columns)
-        reader, first = self._opened(names), 0
-        while stop is None or first < stop:
-            at = self._file.tell()
-            try:
-                batch = reader.read_next_batch()
-            except StopIteration:
-                self._check_end(self._file.tell() - at)
-                return
-            if first + batch.num_rows > start:
-                yield first, batch.select(names)
+        if piece.slicing is Slicing.FILE:
+            self._file.seek(0)
+            batches, first = self._to_the_end(self._opened(self._file, names)), 0
+        else:
+            batches, first = self._part(piece, names)
+        for batch in batches:
+            yield first, batch.select(names)
             first += batch.num_rows
 
-    def _check_end(self, read: int) -> None:
+    def _to_the_end(self, reader: ipc.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:
+        while True:
+            at = self._file.tell()
+            try:
+                yield reader.read_next_batch()
+            except StopIteration:
+                break
         # Its batches may be whole all the same: then the rows of the others would be lost in silence.
-        if read not in _END_BYTES:
+        if self._file.tell() - at not in _END_BYTES:
             raise ValueError("it is cut short: the mark at the end of a stream is missing")
-        rest = self._size - self._file.tell()
-        if rest:
-            raise ValueError(
-                f"its stream ends {rest:,} bytes before the file: write one stream a file"
-            )
+        check_end(self._size - self._file.tell())
 
-    def _opened(self, names: Sequence[str] = ()) -> ipc.RecordBatchStreamReader:
-        self._file.seek(0)
-        source = pa.PythonFile(self._file, mode="r")
+    def _part(self, piece: Slice, names: Sequence[str]) -> tuple[Iterator[pa.RecordBatch], int]:
+        """Return the batches that hold rows of *piece*, and the number of their first row."""
+        found = messages(self._file, size=self._size)
+        blocks = [message.block for message in found if message.rows is not None]
+        rows = [message.rows for message in found if message.rows is not None]
+        numbers, first = _numbers(piece, len(blocks), rows.__getitem__)
+        if not numbers:
+            return iter(()), 0
+        start, stop = blocks[numbers[0]].offset, blocks[numbers[-1]].end
+        before = [m.block for m in found if m.rows is None and m.block.offset < start]
+        ranges = [*((block.offset, block.end) for block in before), (start, stop)]
+        reader = self._opened(cast(BinaryIO, _Ranges(self._file, ranges)), names)
+        return (reader.read_next_batch() for _ in numbers), first
+
+    def _opened(self, file: BinaryIO, names: Sequence[str] = ()) -> ipc.RecordBatchStreamReader:
+        source = pa.PythonFile(file, mode="r")
         return ipc.open_stream(source, options=_options(getattr(self, "schema", None), names))
+
+
+class _Ranges(io.RawIOBase):
+    """Some ranges of a file, one after the other. Does not close it."""
+
+    def __init__(self, file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> None:
+        self._file, self._left = file, list(ranges)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        wanted = sum(b - a for a, b in self._left) if size is None or size < 0 else size
+        pieces = []
+        while wanted and self._left:
+            start, stop = self._left.pop(0)
+            end = min(stop, start + wanted)
+            self._file.seek(start)
+            pieces.append(self._file.read(end - start))
+            wanted -= end - start
+            if end < stop:
+                self._left.insert(0, (end, stop))
+        return b"".join(pieces)
+
+
+def _numbers(piece: Slice, total: int, count: Callable[[int], int]) -> tuple[range, int]:
+    """Return which of *total* batches hold rows of *piece*, and the number of their first row.
+
+    *count* returns the rows of a batch, and is called for those that come before the last one only.
+    """
+    if piece.slicing is Slicing.FILE:
+        return range(total), 0
+    if piece.slicing is Slicing.ROW_GROUPS:
+        return range(piece.start, piece.stop), sum(map(count, range(piece.start)))
+    at = first = begin = 0
+    for number in range(total):
+        if at >= piece.stop:
+            return range(begin, number), first
+        if at <= piece.start:
+            begin, first = number, at
+        at += count(number)
+    return range(begin, total), first
 
 
 def opened(file: BinaryIO, *, size: int) -> FileSource | StreamSource:
@@ -125,16 +170,3 @@ def _options(schema: pa.Schema | None, names: Sequence[str]) -> ipc.IpcReadOptio
     """Return options that read the columns *names*, or all if there are none."""
     fields = [schema.get_field_index(name) for name in names] if schema else []
     return ipc.IpcReadOptions(use_threads=False, included_fields=fields)
-
-
-def count_rows(file: BinaryIO, *, size: int, most: int) -> int | None:
-    """Return the row count of a stream, up to *most*; None if it is damaged before."""
-    whole = Slice("", Slicing.ROWS, 0, most, size, "")
-    try:
-        source = StreamSource(file, size=size)
-        batches = source.batches(whole, columns=None)
-        return min(sum(int(batch.num_rows) for _, batch in batches), most)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, StorageError):
-            raise
-        return None

@@ -36,7 +36,7 @@ class Arrow(SourceOnly, TableFormat):
         limit: int | None,
         opened: Opener,
     ) -> list[Cut]:
-        """Cut a file by its footer; a stream, which has none, is one slice."""
+        """Cut between record batches, or rows: by the footer, or by what precedes each in a stream."""
         whole = Cut(Slicing.FILE, 0, size, None, size)
         is_small = sharding.unit == "bytes" and size <= sharding.count * 1.5
         if limit is None and (is_small or sharding.unit == "files"):
@@ -79,30 +79,25 @@ class Arrow(SourceOnly, TableFormat):
 
 
 def _cut(file: BinaryIO, whole: Cut, sharding: Sharding, limit: int | None) -> list[Cut]:
-    from batchrunner.formats.arrow_layout import MAGIC, record_batches, row_counts
+    from batchrunner.formats.arrow_layout import MAGIC, messages, record_batches, row_counts
 
-    if file.read(len(MAGIC)) != MAGIC:
-        return [whole] if limit is None else _head_of_stream(file, whole, limit)
     try:
-        blocks = record_batches(file, size=whole.stop)
+        if file.read(len(MAGIC)) == MAGIC:
+            blocks, rows = record_batches(file, size=whole.stop), None
+        else:
+            batches = [m for m in messages(file, size=whole.stop) if m.rows is not None]
+            blocks, rows = [m.block for m in batches], [m.rows or 0 for m in batches]
         runs = _runs([block.nbytes for block in blocks], every=sharding.count)
         if limit is None and sharding.unit == "bytes":
             return runs or [whole]
-        ends = list(accumulate(row_counts(file, blocks), initial=0))
+        ends = list(accumulate(rows or row_counts(file, blocks), initial=0))
     except ValueError:
         return [whole]
     cuts = {"rows": range(0, ends[-1], sharding.count), "bytes": [ends[run.stop] for run in runs]}
-    rows = ends[-1] if limit is None else min(ends[-1], limit)
+    last = ends[-1] if limit is None else min(ends[-1], limit)
     return _by_rows(
-        whole, ends[-1], [*(at for at in cuts.get(sharding.unit, ()) if at < rows), rows]
+        whole, ends[-1], [*(at for at in cuts.get(sharding.unit, ()) if at < last), last]
     )
-
-
-def _head_of_stream(file: BinaryIO, whole: Cut, limit: int) -> list[Cut]:
-    from batchrunner.formats.arrow_batches import count_rows
-
-    rows = count_rows(file, size=whole.stop, most=limit)
-    return [whole] if rows is None else _by_rows(whole, rows, [rows])
 
 
 def _runs(sizes: Sequence[int], *, every: int) -> list[Cut]:

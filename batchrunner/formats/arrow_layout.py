@@ -1,4 +1,4 @@
-"""Where the record batches of an Arrow IPC file are, and how many rows each has: its footer alone.
+"""Where the messages of Arrow IPC are, and how many rows a record batch has: of its metadata alone.
 
 pyarrow reads a batch as a whole to say that. The metadata are flatbuffers, of which we need three
 tables: see https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format and the schemas
@@ -16,7 +16,9 @@ MAGIC = b"ARROW1"
 FEATHER_1 = b"FEA1"
 _CONTINUATION = 0xFFFFFFFF
 _RECORD_BATCHES = 3  # the field's number in the table Footer
-_HEADER, _LENGTH = 2, 0  # in the tables Message and RecordBatch
+_KIND, _HEADER, _BODY_LENGTH = 1, 2, 3  # in the table Message
+_LENGTH, _NODES = 0, 1  # in the table RecordBatch
+_RECORD_BATCH = 3  # the kind of a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,24 @@ class Block:
     @property
     def nbytes(self) -> int:
         return self.metadata + self.body
+
+    @property
+    def end(self) -> int:
+        """The offset after its last byte."""
+        return self.offset + self.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of a stream.
+
+    Attributes:
+        block: Where it is.
+        rows: The row count of a record batch; None for a schema or a dictionary.
+    """
+
+    block: Block
+    rows: int | None
 
 
 def record_batches(file: BinaryIO, *, size: int) -> list[Block]:
@@ -60,24 +80,74 @@ def record_batches(file: BinaryIO, *, size: int) -> list[Block]:
     return [Block(*block) for block in blocks]
 
 
+def messages(file: BinaryIO, *, size: int) -> list[Message]:
+    """Return the messages of the stream in *file*, of *size* bytes; of each, the metadata is read.
+
+    Raises:
+        ValueError: It is damaged, cut short, or does not end with the file.
+    """
+    found: list[Message] = []
+    at = 0
+    while message := _message(file, at):
+        found.append(message)
+        at = message.block.end
+        if at > size:
+            raise ValueError(f"it is cut short in the message at byte {message.block.offset:,}")
+    check_end(size - file.tell())
+    return found
+
+
+def check_end(rest: int) -> None:
+    """Check that no bytes follow a stream: *rest* of them do.
+
+    Raises:
+        ValueError: There are some.
+    """
+    if rest:
+        raise ValueError(f"its stream ends {rest:,} bytes before the file: write one stream a file")
+
+
 def row_counts(file: BinaryIO, blocks: Sequence[Block]) -> list[int]:
     """Return the row count of each of *blocks*, of which only the metadata is read.
 
     Raises:
         ValueError: The metadata are damaged.
     """
-    return [_row_count(file, block) for block in blocks]
+    found = (_message(file, block.offset) for block in blocks)
+    return [message.rows or 0 if message else 0 for message in found]
 
 
-def _row_count(file: BinaryIO, block: Block) -> int:
-    file.seek(block.offset)
-    data = file.read(block.metadata)
+def _message(file: BinaryIO, at: int) -> Message | None:
+    """Return the message at byte *at*; None at the mark that ends a stream, which is read then."""
+    file.seek(at)
     try:
-        has_mark = struct.unpack_from("<I", data)[0] == _CONTINUATION
-        message = _Table.root(data[8 if has_mark else 4 :])  # before version 0.15 without the mark
-        return message.table(_HEADER).int64(_LENGTH)
+        (length,) = struct.unpack("<I", file.read(4))
+        has_mark = length == _CONTINUATION  # not before version 0.15
+        if has_mark:
+            (length,) = struct.unpack("<I", file.read(4))
+        if not length:
+            return None
+        table = _Table.root(file.read(length))
+        rows = _rows(table.table(_HEADER)) if table.uint8(_KIND) == _RECORD_BATCH else None
+        block = Block(at, length + (8 if has_mark else 4), table.int64(_BODY_LENGTH))
     except struct.error as error:
-        raise ValueError(f"the record batch at byte {block.offset:,} is damaged") from error
+        raise ValueError(
+            f"there is no message at byte {at:,}, and no mark that ends a stream"
+        ) from error
+    if block.body < 0 or (rows or 0) < 0:
+        raise ValueError(f"the message at byte {at:,} is damaged")
+    return Message(block, rows)
+
+
+def _rows(batch: _Table) -> int:
+    """Return the row count of a record batch, which its first column has, too; -1 if they differ.
+
+    Or a flipped bit would have a plan of more shards than memory holds.
+    """
+    at, columns = batch.vector(_NODES)
+    length = batch.int64(_LENGTH)
+    is_said_twice = not columns or struct.unpack_from("<q", batch.data, at)[0] == length
+    return length if is_said_twice else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +168,10 @@ class _Table:
             return 0
         offset: int = struct.unpack_from("<H", self.data, vtable + 4 + 2 * number)[0]
         return self.at + offset if offset else 0
+
+    def uint8(self, number: int) -> int:
+        at = self._field(number)
+        return self.data[at] if 0 < at < len(self.data) else 0
 
     def int64(self, number: int) -> int:
         at = self._field(number)

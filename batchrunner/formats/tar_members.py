@@ -17,6 +17,8 @@ from batchrunner.formats.compression import ByteStream
 
 _BLOCK = tarfile.BLOCKSIZE
 _READ_BYTES = 1 << 20
+_JUMP_BYTES = 512 << 10
+"""What to read on rather than to jump over: a request to S3 for each member takes longer than its bytes."""
 _MAX_HEADER_BYTES = 1 << 20
 _GNU_MAGIC = b"ustar  \0"
 _GNU_FOLDER, _GNU_LABEL = b"D", b"V"
@@ -231,7 +233,7 @@ class _Forward:
         return self._at
 
     def seek(self, offset: int) -> None:
-        if self._seeks:
+        if self._seeks and offset - self._at > _JUMP_BYTES:
             self._at = cast(BinaryIO, self._stream).seek(offset)
         while self._at < offset:
             if not self.read(min(offset - self._at, _READ_BYTES)):

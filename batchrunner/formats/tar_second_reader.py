@@ -23,7 +23,8 @@ _BLOCK = 512
 _CHECKSUM = slice(148, 156)
 _HELD_BYTES, _READ_BYTES = 64 << 20, 1 << 20
 _PLAIN, _FOLDER = (b"0", b"\0", b"7"), b"5"
-_NO_DATA = (_FOLDER, b"D", b"V")  # GNU: a folder with its list, the name of a volume
+_NO_DATA = (_FOLDER, b"D", b"V", b"g")
+"""Also a folder with its list and the name of a volume, of GNU; and what pax says of all members."""
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
 
 
@@ -117,7 +118,7 @@ def _members(stream: Any, at: int, *, has_end: bool = True) -> Iterator[_Member]
         if not data:
             _pass(stream, header.padded)
         raw, at = raw + block + data, at + _BLOCK + header.padded
-        if header.kind in b"LKxg":
+        if header.kind in b"LKxX":
             said |= _said(header, data[: header.size])
             continue
         if _is_data(header):
@@ -134,7 +135,7 @@ def _header(block: bytes, said: dict[str, str]) -> _Header:
     if _number(block[_CHECKSUM]) != sum(blank):
         raise ValueError("a header has a wrong checksum")
     kind = block[156:157]
-    if kind in b"LKxg":
+    if kind in b"LKxXg":
         return _Header("", kind, _number(block[124:136]))
     name = _text(block[:100])
     if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500])):
@@ -151,7 +152,7 @@ def _said(header: _Header, data: bytes) -> dict[str, str]:
     if header.kind == b"L":
         return {"path": _text(data)}
     said: dict[str, str] = {}
-    while header.kind == b"x" and data.strip(b"\0"):
+    while header.kind in b"xX" and data.strip(b"\0"):
         length, _, rest = data.partition(b" ")
         record, data = rest[: int(length) - len(length) - 1], data[int(length) :]
         key, _, value = record.removesuffix(b"\n").partition(b"=")

@@ -5,6 +5,7 @@ import tracemalloc
 from dataclasses import replace
 
 import pytest
+from aiobotocore.client import AioBaseClient
 
 from batchrunner.errors import StorageAccessError, StorageError, UnsafeStorageError
 from batchrunner.storage import open_storage
@@ -286,3 +287,20 @@ def test_intents_of_several_objects_are_not_mixed_up(moto, prefix):
     assert {name: storage.intents(name) for name in intents} == {
         name: (intent,) for name, intent in intents.items()
     }
+
+
+def test_only_the_first_request_of_a_kind_is_made_by_botocore(moto, prefix, monkeypatch):
+    """It takes several times as long. A new version of botocore might end that without a word."""
+    made, real = [], AioBaseClient._make_api_call
+
+    async def call(client, operation, parameters):
+        made.append(operation)
+        return await real(client, operation, parameters)
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", call)
+    storage = a_storage(moto, prefix, s3_additional_kwargs={"CacheControl": prefix})
+    for name in ("one", "two", "three"):
+        storage.put(name, b"1")
+        assert storage.get(name) == b"1"
+
+    assert made == ["PutObject", "GetObject"]

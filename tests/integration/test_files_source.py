@@ -129,6 +129,7 @@ def test_a_file_that_is_too_large_is_a_dead_letter_that_says_so(tmp_path, monkey
     monkeypatch.undo()
     again = BatchRunner(spec).retry(rows=True)
     assert (again.rows_failed, again.rows_out) == (0, len(CONTENT))
+    assert sorted(written(tmp_path), key=lambda row: row["path"]) == expected(tmp_path)
     assert kinds_of(verify(spec, checks=Checks(keys=("path",)))) == []
 
 

@@ -12,6 +12,7 @@ from batchrunner import BatchRunner
 from batchrunner.shard import Shard, Slice, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import open_storage
+from batchrunner.verify import Checks, verify
 from batchrunner.worker.reading import read_shards
 from batchrunner.worker.steps import MOST_SHARDS
 from builders import a_source, a_spec, parts, read_part, rows, rows_out, write_jsonl
@@ -345,3 +346,32 @@ def test_of_a_pack_only_the_files_with_failed_rows_are_opened(tmp_path):
 
     assert (first.number, first.chunk.rows(0, 1)) == (1, rows(1, 1))
     assert (end.chunk, end.failure) == (None, None)
+
+
+@pytest.mark.parametrize("batch_format", ["numpy", "pandas", "pyarrow"])
+def test_a_key_that_some_files_lack_is_a_column_of_the_batch(tmp_path, batch_format):
+    """A file of ten rows has fewer keys than a large one: each was a batch of its own, some without it."""
+    for number in range(30):
+        some = [
+            {**row, "note": "yes"} if number % 3 == 0 and row["id"] % 2 else row
+            for row in rows(number * 10, 10)
+        ]
+        write_jsonl(tmp_path / f"in/{number:02}.jsonl", some)
+    kwargs = {"path": str(tmp_path / "sizes")}
+    target = {"target": "capabilities:notes_sizes_of_notes", "fn_kwargs": kwargs}
+    spec = a_spec(
+        tmp_path,
+        capability={**target, "deterministic": True},
+        source=the_source(tmp_path, {"bytes": "1MiB"}),
+        execution=local(64, batch_format),
+    )
+
+    assert BatchRunner(spec).run().ok
+    assert sizes(tmp_path) == [64] * 4 + [44]
+
+    texts = [path.read_text() for path in sorted((tmp_path / "in").iterdir())]
+    assert rows_out(tmp_path / "out") == [
+        json.loads(x) for text in texts for x in text.splitlines()
+    ]
+    assert verify(spec, checks=Checks(replay=1)).findings == ()
+    assert sizes(tmp_path) == 2 * ([64] * 4 + [44])

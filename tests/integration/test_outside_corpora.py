@@ -6,6 +6,7 @@ They are not ours to ship: `git clone https://github.com/nst/JSONTestSuite` and
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from batchrunner.errors import ShardFailedError
-from batchrunner.formats.contract import RecordReader
+from batchrunner.formats.contract import RecordReader, Sharding
 from batchrunner.formats.registry import file_kind, format_named
 from batchrunner.shard import Slice, Slicing
 from forks import in_child
@@ -89,19 +90,31 @@ def test_json_that_breaks_parsers_is_rows_or_refused(path):
 ARROW = "arrow-testing/data/arrow-ipc-"
 GOLDEN = files_of(f"{ARROW}stream/integration", "*/*.stream", "*/*.arrow_file")
 FUZZED = files_of(".", f"{ARROW}file/c*", f"{ARROW}stream/c*")
+WHOLE = Sharding("files", 1)
 REFUSED = ("duplicate_fieldnames", "interval.")
 """Names that stand twice, and types that pyarrow has no values for."""
 
 
-def tables_of(path):
+def tables_of(path, sharding=WHOLE):
     data = path.read_bytes()
-    piece = Slice(path.name, Slicing.FILE, 0, len(data), len(data), "1")
-    how = {"compression": None, "columns": None, "partition": ()}
-    return list(format_named("arrow").read(io.BytesIO(data), piece, **how))
+    made, how = format_named("arrow"), {"compression": None, "columns": None, "partition": ()}
+    cuts = made.cut(
+        len(data), compression=None, sharding=sharding, limit=None, opened=lambda: io.BytesIO(data)
+    )
+    return [
+        chunk
+        for cut in cuts
+        for chunk in made.read(
+            io.BytesIO(data),
+            Slice(path.name, cut.slicing, cut.start, cut.stop, len(data), "1", cut.rows),
+            **how,
+        )
+    ]
 
 
+@pytest.mark.parametrize("sharding", [WHOLE, Sharding("rows", 3), Sharding("bytes", 1)], ids=str)
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p and f"{p.parent.name}/{p.name}")
-def test_files_that_all_of_arrows_libraries_agree_on_are_read_as_they_are(path):
+def test_files_that_all_of_arrows_libraries_agree_on_are_read_as_they_are(path, sharding):
     """Of each version since 0.14, in both orders of bytes, with dictionaries shared and compressed."""
     data = path.read_bytes()
     new = pa.ipc.open_file if data.startswith(b"ARROW1") else pa.ipc.open_stream
@@ -111,7 +124,7 @@ def test_files_that_all_of_arrows_libraries_agree_on_are_read_as_they_are(path):
         with pytest.raises(ShardFailedError):
             tables_of(path)
         return
-    chunks = tables_of(path)
+    chunks = tables_of(path, sharding)
     good = {number for chunk in chunks for number in chunk.positions()}
     bad = {row.position.at for chunk in chunks for row in chunk.bad}
     assert good | bad == set(range(want.num_rows))
@@ -127,11 +140,9 @@ def test_files_that_broke_arrow_are_read_or_refused(path):
     """None of them ends the process, or is taken for something that it is not."""
 
     def read_all():
-        try:
-            chunks = tables_of(path)
-        except ShardFailedError:
-            return
-        for chunk in chunks:
-            chunk.content.validate(full=True)
+        for sharding in (WHOLE, Sharding("rows", 3)):
+            with contextlib.suppress(ShardFailedError):
+                for chunk in tables_of(path, sharding):
+                    chunk.content.to_string()
 
     assert not in_child(read_all)

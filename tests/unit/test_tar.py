@@ -81,6 +81,15 @@ def test_folders_and_hidden_names_are_no_rows_and_part_no_sample():
     assert again(data) == (rows, 0)
 
 
+def test_what_git_archive_and_others_say_of_all_members_is_passed_over():
+    """A comment is no member; both readers have the samples at the same offsets."""
+    said = tarfile.TarInfo.create_pax_global_header({"comment": "0a1b"})
+    data = tar_of(said, member("1.jpg", b"1"), said, member("2.jpg", b"2"))
+
+    assert offsets(data) == offsets_again(data) == [1024, 3072]
+    assert again(data) == (read(data)[0], 0)
+
+
 BAD = {
     "no extension": ([member("README", b"x")], "'README' has no extension"),
     "two of one column": (
@@ -205,6 +214,28 @@ def test_only_rows_cut_a_file():
     ] * 3
 
 
+@pytest.mark.parametrize(("size", "jumps"), [(9000, 0), (1 << 20, 6)])
+def test_only_large_members_are_jumped_over_to_find_the_headers(size, jumps):
+    """In a bucket each jump is a request, and bytes that are read on come by the megabyte."""
+    data = tar_of(*[member(f"{n}.bin", bytes(size)) for n in range(6)])
+    seeks = []
+
+    class Counted(io.BytesIO):
+        def seek(self, *to):
+            seeks.append(to)
+            return super().seek(*to)
+
+    pieces = TAR.cut(
+        len(data),
+        compression=None,
+        sharding=Sharding("rows", 2),
+        limit=None,
+        opened=lambda: Counted(data),
+    )
+
+    assert ([piece.rows for piece in pieces], len(seeks)) == ([2, 2, 2], jumps)
+
+
 def test_the_names_of_compressed_tars_are_known():
     """Also the short ones."""
     names = {
@@ -233,6 +264,22 @@ def test_whatever_tarfile_writes_is_read_by_both_readers_as_it_was(members, layo
     assert rows == [row for row in expected if row]
     assert len(bad) == expected.count(None)
     assert again(data) == (rows, len(bad))
+    assert offsets(data) == offsets_again(data)
+
+
+def offsets(data):
+    """Where the first reader finds samples, good or bad."""
+    chunks = TAR.read(io.BytesIO(data), a_shard(data), compression=None, columns=None, partition=())
+    return sorted(
+        at for c in chunks for at in (*c.positions(), *(bad.position.at for bad in c.bad))
+    )
+
+
+def offsets_again(data):
+    """Where the second one does."""
+    reader = TAR.second_reader()
+    records = reader.records(io.BytesIO(data), a_shard(data), wanted=None, compression=None)
+    return [at for some in records for at, _ in some]
 
 
 def an_archive(members, layout, time):
@@ -310,6 +357,7 @@ def test_a_row_is_read_back_as_it_was_or_is_refused(rows):
         assert [info.name for info in opened] == [
             f"{row['__key__']}.{name}" for row in apart for name in row if name != "__key__"
         ]
+    assert offsets(data) == offsets_again(data)
 
 
 def can_be_written(row):
