@@ -58,8 +58,10 @@ def found_below(root: str, kind_of: KindOf, *, by_key: bool, options: Options) -
     second: set[str] = set()
     for batch in batches:
         numbers = kinds.of(batch)
-        chosen = batch.where([number >= 0 for number in numbers])
-        others += batch.where([number < 0 for number in numbers]).all_keys()
+        chosen = batch
+        if -1 in numbers:
+            chosen = batch.where([number >= 0 for number in numbers])
+            others += batch.where([number < 0 for number in numbers]).all_keys()
         second.update(f"{base}/{batch.prefix}{name}" for name in batch.second_names)
         tables.append(_table(chosen, base, [number for number in numbers if number >= 0]))
     import pyarrow as pa
@@ -81,8 +83,6 @@ class _Batch:
         return [self.prefix + name for name in self.names]
 
     def where(self, mask: list[bool]) -> _Batch:
-        if all(mask):
-            return self
         names = [name for name, is_chosen in zip(self.names, mask, strict=True) if is_chosen]
         numbers = int_array([number for number, is_chosen in enumerate(mask) if is_chosen])
         columns = {name: column.take(numbers) for name, column in self.columns.items()}
@@ -163,6 +163,8 @@ class _Kinds:
             self._known.clear()
             return [self._number(prefix + name) for name in names]
         known = self._known
+        if len(endings) > 1 and endings.count(endings[0]) == len(endings) and endings[0]:
+            return [known[endings[0]]] * len(endings)
         return [
             known[ending] if ending else self._number(prefix + name)
             for ending, name in zip(endings, names, strict=True)

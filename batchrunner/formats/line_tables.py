@@ -87,7 +87,8 @@ def line_table_of(batch: pa.RecordBatch) -> tuple[LineTable, int] | None:
 
     None if there is none, or if the rows would be written otherwise than they stood.
     """
-    read = _remembered.get(_addresses(batch.column(0))[-1])
+    address = _addresses(batch.column(0))[-1]
+    read = None if address is None else _remembered.get(address)
     first = None if read is None else read.first_row(batch)
     return (read, first) if read and first is not None and read.is_as_written else None
 

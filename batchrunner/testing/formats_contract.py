@@ -255,6 +255,25 @@ class FormatContract:
             made = [chunk.table(one.start, one.stop).to_pylist() for one in chunk.segments()]
             assert [row for some in made for row in some] == rows
 
+    def test_tables_are_the_same_where_no_rows_are_asked_for(self) -> None:
+        """What `read_by_columns` saves is time, and no output depends on it."""
+        data = self.file_of(self.some_rows(50))
+        found = [
+            [
+                (chunk.positions(), chunk.bad, *_tables(chunk), chunk.reread(0, len(chunk)))
+                for chunk in read(
+                    io.BytesIO(data),
+                    self.whole(data),
+                    compression=None,
+                    columns=None,
+                    partition=(),
+                )
+            ]
+            for read in (self.format.read, self.format.read_by_columns)
+        ]
+
+        assert found[1] == found[0]
+
     def test_only_the_columns_that_are_asked_for_are_read(self) -> None:
         """This makes `source.columns` save work."""
         data = self.file_of(self.some_rows(5))
@@ -386,6 +405,17 @@ class FormatContract:
                 assert list(map(repr, self._part(data, compression))) == list(map(repr, rows))
                 assert list(map(repr, self.second(data, compression))) == list(map(repr, rows))
 
+    def test_a_table_is_encoded_as_its_rows_are(self) -> None:
+        """What `encode_table` saves is time; what it does not know, it leaves to `encode`."""
+        if not isinstance(self.format, RowFormat):
+            pytest.skip("its parts are tables")
+        from batchrunner.formats.columns import rows_to_table
+
+        rows = self.some_rows(5)
+        lines = self.format.encode_table(rows_to_table(rows))
+
+        assert lines is None or lines == self.format.encode(rows)
+
     def test_a_part_is_counted_in_full(self) -> None:
         """The second reader counts all rows; so does the part's metadata, if it has a count."""
         self._needs_a_sink()
@@ -511,6 +541,11 @@ def packed(data: bytes, compression: str | None) -> bytes:
 
 def _no_restart() -> Any:
     raise AssertionError("no row added to the schema")
+
+
+def _tables(chunk: Chunk) -> list[Any]:
+    """Return each segment of *chunk* with its table."""
+    return [(one, chunk.table(one.start, one.stop)) for one in chunk.segments()]
 
 
 @contextmanager

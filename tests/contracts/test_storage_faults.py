@@ -157,6 +157,19 @@ def test_what_is_sent_again_is_the_whole_of_it(proxy, prefix, data, fault):
     assert nth > 1
 
 
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_request_by_template_that_is_redirected_is_sent_as_botocore_does(proxy, storage, status):
+    """Only botocore knows how to follow; the body begins anew, and no attempt is lost."""
+    moved = Fault(NetworkFaultKind.STATUS, "PUT", nth=1, status=status, code="TemporaryRedirect")
+    proxy.inject(moved)
+
+    assert publish(storage, {"new": SMALL}) == {"new"}
+
+    assert proxy.fired == 1
+    assert [line.split(" ")[0] for line in proxy.requests] == ["PUT", "PUT"]
+    assert storage.get("new") == SMALL
+
+
 def _nth(fault, nth):
     return Fault(fault.kind, nth=nth, status=fault.status, code=fault.code)
 

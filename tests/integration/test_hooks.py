@@ -367,6 +367,7 @@ def test_a_process_that_is_terminated_ends_in_time_with_its_report(tmp_path):
     a_source(tmp_path / "in", shards=400, rows_per_shard=1)
     a_spec_file(
         tmp_path,
+        source={"uri": "in", "shard": {"files": 1}},
         capability="capabilities:terminates_its_driver",
         hooks={"hook_examples:Hangs": None},
         execution={"engine": "local", "grace_period": "10s"},

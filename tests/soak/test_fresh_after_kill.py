@@ -57,7 +57,8 @@ def test_nothing_of_the_old_code_is_left_when_fresh_follows_a_kill_at_once(tmp_p
     """Workers outlive their driver by one to three seconds, and commit."""
     dice = random.Random(seed)
     a_source(tmp_path / "in", shards=SHARDS)
-    a_spec_file(tmp_path, capability="caps:work", execution={"engine": "ray"})
+    source = {"uri": "in", "shard": {"files": 1}}
+    a_spec_file(tmp_path, source=source, capability="caps:work", execution={"engine": "ray"})
     (tmp_path / "caps.py").write_text(CODE.format(version="old"))
     with a_driver_that_waits(tmp_path) as fresh, start("run", "spec.yaml", cwd=tmp_path) as process:
         aim = dice.randint(1, SHARDS // 2)

@@ -240,6 +240,7 @@ def test_the_names_of_compressed_tars_are_known():
     """Also the short ones."""
     names = {
         "a.tar": None, "a.tar.gz": "gz", "A.TGZ": "gz", "a.tar.zst": "zst", "a.tzst": "zst",
+        "a.tar.bz2": "bz2", "a.tbz2": "bz2", "a.tar.xz": "xz", "a.txz": "xz",
     }  # fmt: skip
     assert {name: file_kind(name) for name in names} == {
         name: FileKind("tar", compression) for name, compression in names.items()
