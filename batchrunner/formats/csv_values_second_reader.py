@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
+_COUNT = re.compile(r"[0-9]+")
 _INTEGER = re.compile(r"-?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NO_NUMBER = re.compile(r"[+-]?(inf|infinity|nan)", re.IGNORECASE)
@@ -51,7 +52,12 @@ def _value(text: str, kind: pa.DataType) -> Any:
         return _clock(text, kind.unit)
     if t.is_timestamp(kind):
         return _instant(text, kind)
-    simple = {t.is_integer: _integer, t.is_decimal: _decimal, t.is_date: _date}
+    simple = {
+        t.is_unsigned_integer: _count,
+        t.is_integer: _integer,
+        t.is_decimal: _decimal,
+        t.is_date: _date,
+    }
     return next((made(text) for is_kind, made in simple.items() if is_kind(kind)), text)
 
 
@@ -59,6 +65,10 @@ def _truth(text: str) -> bool:
     if text.lower() not in _WORDS:
         raise ValueError(f"{text!r} is no truth value")
     return _WORDS[text.lower()]
+
+
+def _count(text: str) -> int:
+    return int(_matching(_COUNT, text)[0])
 
 
 def _integer(text: str) -> int:
