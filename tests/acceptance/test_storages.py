@@ -71,6 +71,7 @@ def test_a_scheme_is_registered_for_the_spec_and_for_opening_at_once(
 ):
     """One registry: what can be opened can be named, and the opener is imported when it is needed."""
     monkeypatch.syspath_prepend(str(package))
+    monkeypatch.delitem(sys.modules, "sqlite_storage", raising=False)  # by another test
     with pytest.raises(InvalidSpecError, match=r"not supported \(shelf://\).*`shelf` in the group"):
         SinkSpec(uri="shelf://box/a")
 

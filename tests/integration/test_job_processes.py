@@ -188,7 +188,7 @@ def test_a_job_dies_with_its_registry_and_says_so(joined, tag, tmp_path):
     calls = tmp_path / "calls"
     never = Scoring(tag, until=str(tmp_path / "never"), calls=str(calls))
     job = submit_capability(never)
-    wait_for(lambda: job.status is JobStatus.RUNNING)
+    wait_for(lambda: executions(calls) == 1)  # a job that is RUNNING may not have come so far
     _, process = registry_process(tag)
 
     process.kill()
@@ -211,7 +211,7 @@ def test_a_job_with_retries_left_outlives_its_registry(joined, tag, tmp_path, ba
     configure_job_backend("ray", **joined, max_retries=1)
     calls, gate, canary = tmp_path / "calls", tmp_path / "gate", b"SECRET" * (ballast // 6)
     job = submit_capability(Scoring(tag, until=str(gate), calls=str(calls), ballast=canary))
-    wait_for(lambda: job.status is JobStatus.RUNNING)
+    wait_for(lambda: executions(calls) == 1, what="the first attempt")
     kept = list((tmp_path / "store").rglob("*.payload"))
     assert [b"SECRET" in path.read_bytes() for path in kept] == [False] * bool(ballast)
     _, process = registry_process(tag)

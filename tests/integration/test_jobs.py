@@ -112,6 +112,8 @@ def configure(kind, options, **more):
     given = {**options, **more}
     if kind == "ray-simple":
         given.pop("idempotency_scope", None)
+    else:  # on a busy machine the registry may not answer within the 30 s that are the default
+        given.setdefault("registry_update_timeout_s", PATIENCE)
     configure_job_backend(kind, **given)
 
 
