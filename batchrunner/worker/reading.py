@@ -25,6 +25,7 @@ from batchrunner.worker.joining import JOINED_BYTES
 from batchrunner.worker.picking import picked
 from batchrunner.worker.receipt import Cause, Failure
 from batchrunner.worker.steps import Event
+from batchrunner.worker.windows import rows_of, windowed
 
 PositionsToRetry = Callable[[Shard, int], Mapping[int, frozenset[int]]]
 """Given a shard of dead letters and the shard that they are of, returns the positions of the rows to
@@ -37,29 +38,40 @@ def read_shards(
     *,
     to_retry: PositionsToRetry,
     by_columns: bool = False,
+    is_ended: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[Event]:
     """Yield all events of the first shard, in the order of its rows, then those of the next one.
 
-    With *by_columns*, the chunks are to be asked for tables: it decides the time, not the rows. A
-    shard is taken from *shards* when its reading begins. Never raises for a shard that cannot be read:
+    With *by_columns*, the chunks are to be asked for tables: it decides the time, not the rows. Once
+    *is_ended* of a shard's id, its rows are no longer yielded, and only those of the slice that is being
+    read are counted, unless planning did. A shard is taken from *shards* when its reading begins. Never raises for a shard that cannot be read:
     its last event has the failure.
     """
     for shard in shards:
         hashes: list[str] = []
+        counts: list[int] = []
         at, has_several = shard.first, len(shard.slices) > 1
         try:
             for number, at, wanted in _to_read(shard, to_retry):
+                if is_ended(shard.id):
+                    break
                 hashed = _hash(at, source)
                 # Of dead letters, a chunk has few rows, and tables of all of its file's.
                 small = has_several and wanted is None and at.weight < JOINED_BYTES
                 columns = by_columns and not small
+                rows = 0
                 with closing(_chunks(at, source, wanted, hashed, by_columns=columns)) as chunks:
-                    yield from (Event(shard, number, c, is_small=small) for c in chunks)
+                    for chunk in chunks:
+                        rows += rows_of(chunk)
+                        if not is_ended(shard.id):
+                            yield Event(shard, number, chunk, is_small=small)
+                counts.append(rows)
                 hashes.append(hashed.text if hashed else "")
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it fails its shard
             yield Event(shard, failure=_failure(error, shard, at, source))
         else:
-            yield Event(shard, source_hash=" ".join(hashes) if any(hashes) else "")
+            text = " ".join(hashes) if any(hashes) else ""
+            yield Event(shard, source_hash=text, counts=tuple(counts))
 
 
 def _to_read(
@@ -118,9 +130,12 @@ def _read(
     hive = source.partitioning == "hive"
     partition = partition_columns(piece.uri, source.uris) if hive else ()
     read = kind.reader.read_by_columns if by_columns else kind.reader.read
-    return read(
+    chunks = read(
         file, piece, compression=kind.compression, columns=source.columns, partition=partition
     )
+    if not piece.has_window:
+        return chunks
+    return windowed(chunks, skip=piece.skip, take=piece.take)
 
 
 def _failure(error: Exception, shard: Shard, at: Slice, source: SourceSpec) -> Failure:
