@@ -86,6 +86,22 @@ class Slice:
             return ""
         return f"rows {self.skip}-{'' if self.take is None else self.skip + self.take}"
 
+    @property
+    def extent(self) -> tuple[str, int, int]:
+        """What it reads, for records of one line: what is counted, from where, and to where.
+
+        With a window, rows, of a larger slice such as `rows of bytes 0-4096`.
+        """
+        if not self.has_window:
+            return str(self.slicing), self.start, self.stop
+        start, whole = 0, ""
+        if self.slicing is Slicing.ROWS:
+            start = self.start
+        elif self.slicing is not Slicing.FILE:
+            whole = f" of {self.slicing} {self.start}-{self.stop}"
+        first = start + self.skip
+        return f"rows{whole}", first, first + (self.take or self.rows or 0)
+
     def __str__(self) -> str:
         if self.slicing is Slicing.DEAD_LETTERS:
             return f"{self.uri}, dead letters of shard {self.start}"
@@ -260,7 +276,7 @@ class Shard:
         """
         if len(self.slices) > 1 and self.retries is None:
             return "files", 0, len(self.slices)
-        return str(self.first.slicing), self.first.start, self.first.stop
+        return self.first.extent
 
     def __str__(self) -> str:
         others = len(self.slices) - 1

@@ -46,7 +46,7 @@ def rest_of(
     groups = [
         group
         for shard in slow
-        for group in _left(shard, early[shard.id], _Pace.of(committed[shard.id], spec))
+        for group in _left(shard, early[shard.id], _Pace.of(shard, committed[shard.id], spec))
     ]
     first_id = len(plan.active) + len(plan.retired)
     shards = tuple(Shard(id_, slices) for id_, slices in enumerate(groups, start=first_id))
@@ -63,22 +63,26 @@ class _Pace:
         reading: Seconds that it took to read one.
         batch: Rows of a batch: shards have whole ones, and at least one.
         rows: Rows of a shard, a multiple of *batch*.
+        by_weight: How many rows there were to a byte of the source.
     """
 
     calling: float
     reading: float
     batch: int
     rows: int
+    by_weight: float
 
     @classmethod
-    def of(cls, sentinel: Sentinel, spec: BatchSpec) -> _Pace:
+    def of(cls, shard: Shard, sentinel: Sentinel, spec: BatchSpec) -> _Pace:
         seconds, batch = spec.source.seconds or USUAL_SECONDS, spec.execution.batch_size
         rows = max(sentinel.rows_in, 1)
         # The slice in which it ended was read to its end, to count its rows.
         read = rows + max(sentinel.slice_total - sentinel.slice_rows, 0)
         calling = max(sentinel.calling / rows, _LEAST_PACE)
+        reading = max(sentinel.reading / read, _LEAST_PACE)
         batches = max(int(seconds / calling) // batch, 1)
-        return cls(calling, max(sentinel.reading / read, _LEAST_PACE), batch, batches * batch)
+        weight = sum(piece.weight for piece in shard.slices[: sentinel.slices])
+        return cls(calling, reading, batch, batches * batch, read / max(weight, 1))
 
     def window(self, rows: int, *, of: int) -> int:
         """Return the rows of a window if *rows* are cut into windows, each of a slice with *of* rows.
@@ -106,21 +110,14 @@ def _left(shard: Shard, end: EarlyEnd, pace: _Pace) -> Iterator[Sequence[Slice]]
 
 def _pieces(shard: Shard, end: EarlyEnd, pace: _Pace) -> Iterator[tuple[Slice, float]]:
     """Yield what is left of each slice, perhaps in windows, and how many rows that has, by estimate."""
-    *read, last = shard.slices[: end.slices]
     if end.rows:
+        last = shard.slices[end.slices - 1]
         yield from _windows(last, end.rows, pace, of=end.total or last.rows)
-    weight = sum(piece.weight for piece in read) + last.weight * _share(end)
-    rows = sum(piece.rows or 0 for piece in read) + end.rows
-    by_weight = rows / max(weight, 1)
     for piece in shard.slices[end.slices :]:
         if piece.rows is not None:
             yield from _windows(piece, 0, pace, of=piece.rows)
         else:
-            yield piece, piece.weight * by_weight
-
-
-def _share(end: EarlyEnd) -> float:
-    return end.rows / end.total if end.total else 1.0
+            yield piece, piece.weight * pace.by_weight
 
 
 def _windows(

@@ -58,15 +58,17 @@ class Growth:
 def notes_on_cut(source: SourceSpec, files: Iterable[SourceFile]) -> tuple[str, ...]:
     """Return a note if *source* asks for small shards of *files* that cannot be cut."""
     wanted = source.shard
-    if wanted is None or not (wanted.rows or wanted.bytes):
+    if wanted is None or wanted.bytes is None:
         return ()
-    large = [file for file in files if file.size > (wanted.bytes or 0)]
+    large = [file for file in files if file.size > wanted.bytes]
     compressed = [file for file in large if file.kind.compression]
-    whole = [file for file in large if not file.kind.compression and wanted.bytes]
+    whole = [file for file in large if not file.kind.compression]
     uncut = [file for file in whole if not format_named(file.kind.format).cuts_by_bytes]
     notes = (
         _whole(
-            compressed, "compressed files cannot be cut", "Smaller or uncompressed files cost less"
+            compressed,
+            "compressed files cannot be cut by bytes",
+            "`source.shard: {rows: …}` cuts them",
         ),
         _whole(uncut, "files cannot be cut by bytes", "`source.shard: {rows: …}` cuts them"),
     )

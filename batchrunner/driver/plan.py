@@ -16,6 +16,7 @@ from operator import itemgetter
 from batchrunner.checkpoint import Generation, PlanFacts
 from batchrunner.driver.file_table import SourceFile, SourceFiles
 from batchrunner.driver.packing import CutFile, default_pack, packed, size_of
+from batchrunner.driver.row_windows import in_windows
 from batchrunner.driver.sample import Sample
 from batchrunner.driver.sampling import Picked, picked
 from batchrunner.driver.source_files import Opener, opener_of
@@ -79,7 +80,8 @@ class Slicer:
             raise InvalidSpecError(
                 f"{file.uri}: the format {name} cut it wrongly: {fault}; correct `cut` of that format"
             )
-        return slices
+        with refused(f"{file.uri} cannot be cut", name):
+            return in_windows(file, slices, sharding, opener=self._opener)
 
 
 def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slicer) -> Generation:

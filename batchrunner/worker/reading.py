@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from typing import BinaryIO
 
 from batchrunner.errors import (
@@ -58,14 +61,14 @@ def read_shards(
                 hashed = _hash(at, source)
                 # Of dead letters, a chunk has few rows, and tables of all of its file's.
                 small = has_several and wanted is None and at.weight < JOINED_BYTES
-                columns = by_columns and not small
                 rows = 0
-                with closing(_chunks(at, source, wanted, hashed, by_columns=columns)) as chunks:
+                way = _Way(source, by_columns and not small, partial(is_ended, shard.id))
+                with closing(_chunks(at, way, wanted, hashed)) as chunks:
                     for chunk in chunks:
                         rows += rows_of(chunk)
-                        if not is_ended(shard.id):
+                        if not way.is_ended():
                             yield Event(shard, number, chunk, is_small=small)
-                counts.append(rows)
+                counts.append(rows if at.rows is None else at.rows)
                 hashes.append(hashed.text if hashed else "")
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it fails its shard
             yield Event(shard, failure=_failure(error, shard, at, source))
@@ -99,14 +102,29 @@ def _hash(piece: Slice, source: SourceSpec) -> SourceHash | None:
     return kind.reader.source_hash(piece, columns=source.columns)
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How to read slices of a shard.
+
+    Attributes:
+        source: The source.
+        by_columns: Whether the chunks are to be asked for tables.
+        is_ended: Returns whether the shard has ended early.
+    """
+
+    source: SourceSpec
+    by_columns: bool
+    is_ended: Callable[[], bool]
+
+    def goes_on(self, chunks: Iterator[Chunk], piece: Slice) -> Iterator[Chunk]:
+        """Yield *chunks*, unless no row of *piece* is needed any more, nor their number."""
+        return takewhile(lambda _: piece.rows is None or not self.is_ended(), chunks)
+
+
 def _chunks(
-    piece: Slice,
-    source: SourceSpec,
-    wanted: frozenset[int] | None,
-    hashed: SourceHash | None,
-    *,
-    by_columns: bool,
+    piece: Slice, way: _Way, wanted: frozenset[int] | None, hashed: SourceHash | None
 ) -> Generator[Chunk]:
+    source = way.source
     storage, key = locate(piece.uri, storage_options=source.storage_options)
     kind = source.kind_of(piece.uri)
     if kind is None:
@@ -115,21 +133,19 @@ def _chunks(
     with storage.open(Entry(key, piece.size, piece.identity)) as file:
         if wanted is None:
             read = hashed.over(file) if hashed else file
-            yield from _read(read, piece, kind, source, by_columns=by_columns)
+            yield from way.goes_on(_read(read, piece, kind, way), piece)
             if hashed:  # before the file is closed: a file opened later might be another one
                 hashed.finish(file)
         else:
             span = kind.reader.span(piece, wanted, compression=kind.compression)
-            chunks = _read(file, span, kind, source, by_columns=by_columns)
-            yield from picked(chunks, wanted, piece=piece)
+            yield from picked(_read(file, span, kind, way), wanted, piece=piece)
 
 
-def _read(
-    file: BinaryIO, piece: Slice, kind: FileKind, source: SourceSpec, *, by_columns: bool
-) -> Iterator[Chunk]:
+def _read(file: BinaryIO, piece: Slice, kind: FileKind, way: _Way) -> Iterator[Chunk]:
+    source = way.source
     hive = source.partitioning == "hive"
     partition = partition_columns(piece.uri, source.uris) if hive else ()
-    read = kind.reader.read_by_columns if by_columns else kind.reader.read
+    read = kind.reader.read_by_columns if way.by_columns else kind.reader.read
     chunks = read(
         file, piece, compression=kind.compression, columns=source.columns, partition=partition
     )
