@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import time
 from dataclasses import replace
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import LeaseHeldError
 from batchrunner.storage import open_storage
 from batchrunner.verify import Checks, repair, verify
+from batchrunner.views.watching import Watching
+from patience import PATIENCE
 
 FILES, EACH = 200, 3
 DAMAGED = (0, 77, 199)
@@ -448,3 +451,46 @@ def test_progress_events_name_shards_by_their_ids_also_once_the_plan_has_grown()
     assert [(e["shard"], e["state"]) for e in events] == [
         *[(0, "failed"), (1, "committed"), (3, "failed"), (2, "committed")]
     ]
+
+
+def test_a_shard_without_rows_waits_for_the_columns_of_the_shards_that_come_of_a_divided_one(
+    tmp_path,
+):
+    """Its part has the columns of all others."""
+    job = Job(
+        tmp_path,
+        source={"uri": str(tmp_path / "in"), "shard": {"files": 100}},
+        sink={"uri": str(tmp_path / "out"), "format": "parquet"},
+    )
+    job.source.damage(199)
+    job.capability = lambda rows: [row if row["id"] >= 100 * EACH else {} for row in rows]
+
+    report = job.run()
+
+    assert report.shards_committed == 2
+    bare = pq.read_table(tmp_path / "out/part-00000.parquet")
+    assert bare.to_pylist() == [{"id": None, "text": None}] * 100 * EACH
+
+
+def test_who_watches_sees_the_plan_grow(tmp_path, monkeypatch):
+    """Four of three shards would be committed."""
+    monkeypatch.setattr("batchrunner.driver.session.RENEW_SECONDS", 0.05)
+    job, watching = Job(tmp_path, source={"uri": str(tmp_path / "in"), "shard": {"files": 100}}), []
+    job.source.damage(199)
+
+    def watched(rows):
+        if not watching:
+            watching.append(Watching(job.checkpoint()))
+        deadline = time.monotonic() + PATIENCE
+        while len(job.checkpoint().generations()) > 1 and time.monotonic() < deadline:
+            watching[0].refresh()
+            if watching[0].progress.shards == 3:
+                return rows
+            time.sleep(0.02)
+        return rows
+
+    job.capability = watched
+    job.run()
+
+    assert watching[0].progress.shards == 3
+    assert watching[0].progress.ids == (0, 2, 3)
