@@ -5,6 +5,7 @@ A program of its own: it forks a child for each death, which only a process with
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -43,6 +44,7 @@ class Job:
         touched: Two of its files were there before, and have another time since.
         fresh: It starts over, with another capability, after an undisturbed run.
         files: How many of its files are in a shard.
+        damaged: One of its files cannot be read until it is mended, after the session that dies.
     """
 
     capability: str
@@ -53,6 +55,7 @@ class Job:
     touched: bool = False
     fresh: bool = False
     files: int = 1
+    damaged: bool = False
 
     def prepare(self, folder: Path) -> None:
         a_source(folder / "in", shards=SHARDS, rows_per_shard=ROWS)
@@ -61,6 +64,9 @@ class Job:
                 write_jsonl(folder / f"in/in-{number:03d}.jsonl", [{"datasets": f"d{number}"}])
         elif self.capability not in ("one_shard_empty", "echo"):
             write_jsonl(folder / "in/in-002.jsonl", MARKED[8:12])
+        if self.damaged:
+            (folder / "in/in-002.jsonl").unlink()
+            (folder / "in/in-002.jsonl.gz").write_bytes(b"this is no gzip")
         if self.again:
             in_child(lambda: self.runner(folder).run())
             (folder / "mended").touch()
@@ -118,11 +124,19 @@ class Job:
         """Go on as a user does who does not know of the death: what was begun is started over once."""
         if self.fresh and (folder / "out/_checkpoint/run-0001.json").exists():
             assert self.runner(folder).run().ok
-        else:
-            self.go(folder)
+            return
+        self.go(folder)
+        if self.damaged:
+            content = "".join(json.dumps(row) + "\n" for row in WHOLE[8:12])
+            (folder / "in/in-002.jsonl.gz").write_bytes(gzip.compress(content.encode()))
+            assert self.runner(folder).retry().ok
 
     def go(self, folder: Path) -> None:
         runner = self.runner(folder)
+        if self.damaged:
+            report = runner.run()
+            assert (report.exit_code, len(report.quarantined)) == (1, 1), report
+            return
         report = runner.retry(rows=True) if self.again else runner.run(fresh=self.fresh)
         assert (report.ok, report.rows_failed) == (True, self.failed), report
 
@@ -144,6 +158,7 @@ JOBS = {
         files=3,
     ),
     "packed-touched": Job("echo", WHOLE, touched=True, files=2),
+    "packed-damaged": Job("echo", [*WHOLE[12:], *WHOLE[:12]], files=3, damaged=True),
     "fresh": Job("double", [{**row, "id": 2 * row["id"]} for row in MARKED], fresh=True),
     "runs": Job("", [{"datasets": f"d{number}"} for number in range(SHARDS)], runs=True),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from typing import BinaryIO
@@ -28,6 +28,7 @@ from batchrunner.worker.joining import JOINED_BYTES
 from batchrunner.worker.picking import picked
 from batchrunner.worker.receipt import Cause, Failure
 from batchrunner.worker.steps import Event
+from batchrunner.worker.unreadable import unreadable_slices
 from batchrunner.worker.windows import rows_of, windowed
 
 PositionsToRetry = Callable[[Shard, int], Mapping[int, frozenset[int]]]
@@ -47,20 +48,21 @@ def read_shards(
 
     With *by_columns*, the chunks are to be asked for tables: it decides the time, not the rows. Once
     *is_ended* of a shard's id, its rows are no longer yielded, and only those of the slice that is being
-    read are counted, unless planning did. A shard is taken from *shards* when its reading begins. Never raises for a shard that cannot be read:
-    its last event has the failure.
+    read are counted, unless planning did. A shard is taken from *shards* when its reading begins. Never
+    raises for a shard that cannot be read: its last event has the failure, with all of its slices that
+    cannot be read.
     """
     for shard in shards:
         hashes: list[str] = []
         counts: list[int] = []
-        at, has_several = shard.first, len(shard.slices) > 1
+        number, at = 0, shard.first
         try:
             for number, at, wanted in _to_read(shard, to_retry):
                 if is_ended(shard.id):
                     break
                 hashed = _hash(at, source)
                 # Of dead letters, a chunk has few rows, and tables of all of its file's.
-                small = has_several and wanted is None and at.weight < JOINED_BYTES
+                small = wanted is None and _is_small(shard, at)
                 rows = 0
                 way = _Way(source, by_columns and not small, partial(is_ended, shard.id))
                 with closing(_chunks(at, way, wanted, hashed)) as chunks:
@@ -71,10 +73,28 @@ def read_shards(
                 counts.append(rows if at.rows is None else at.rows)
                 hashes.append(hashed.text if hashed else "")
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it fails its shard
-            yield Event(shard, failure=_failure(error, shard, at, source))
+            failure = _failure(error, shard, at, source)
+            read = partial(_read_through, shard, source=source, by_columns=by_columns)
+            unreadable = unreadable_slices(shard, number, error, read=read)
+            others = f"; {len(unreadable) - 1:,} more files of its shard cannot be read"
+            more = others * (len(unreadable) > 1)
+            reason = f"{failure.reason}{more}"
+            yield Event(shard, failure=replace(failure, reason=reason, unreadable=unreadable))
         else:
             text = " ".join(hashes) if any(hashes) else ""
             yield Event(shard, source_hash=text, counts=tuple(counts))
+
+
+def _is_small(shard: Shard, piece: Slice) -> bool:
+    return len(shard.slices) > 1 and piece.weight < JOINED_BYTES
+
+
+def _read_through(shard: Shard, piece: Slice, *, source: SourceSpec, by_columns: bool) -> None:
+    """Read *piece* as for *shard*, and keep nothing of it; raise what reading it raises."""
+    way = _Way(source, by_columns and not _is_small(shard, piece), lambda: False)
+    with closing(_chunks(piece, way, None, None)) as chunks:
+        for _ in chunks:
+            pass
 
 
 def _to_read(
