@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from batchrunner.errors import (
@@ -13,6 +14,7 @@ from batchrunner.errors import (
     StorageError,
 )
 from batchrunner.formats.chunk import Chunk
+from batchrunner.formats.contract import RowFormat, Sharding
 from batchrunner.formats.format_error import blamed
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import partition_columns
@@ -22,7 +24,7 @@ from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, is_path, locate
 from batchrunner.user_code import traceback_of
 from batchrunner.worker.joining import JOINED_BYTES
-from batchrunner.worker.picking import picked
+from batchrunner.worker.picking import all_with, picked
 from batchrunner.worker.receipt import Cause, Failure
 from batchrunner.worker.steps import Event
 
@@ -46,15 +48,17 @@ def read_shards(
     """
     for shard in shards:
         hashes: list[str] = []
-        at, has_several = shard.first, len(shard.slices) > 1
+        at = shard.first
         try:
-            for number, at, wanted in _to_read(shard, to_retry):
+            for number, at, wanted in _to_read(shard, to_retry, source, by_columns=by_columns):
                 hashed = _hash(at, source)
-                # Of dead letters, a chunk has few rows, and tables of all of its file's.
-                small = has_several and wanted is None and at.weight < JOINED_BYTES
-                columns = by_columns and not small
-                with closing(_chunks(at, source, wanted, hashed, by_columns=columns)) as chunks:
-                    yield from (Event(shard, number, c, is_small=small) for c in chunks)
+                small = _is_small(shard, at, source) and (wanted is None or by_columns)
+                how = _How(wanted, is_whole=small, by_columns=by_columns and not small)
+                later = wanted if small else None
+                with closing(_chunks(at, source, how, hashed)) as chunks:
+                    yield from (
+                        Event(shard, number, c, is_small=small, wanted=later) for c in chunks
+                    )
                 hashes.append(hashed.text if hashed else "")
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it fails its shard
             yield Event(shard, failure=_failure(error, shard, at, source))
@@ -62,16 +66,30 @@ def read_shards(
             yield Event(shard, source_hash=" ".join(hashes) if any(hashes) else "")
 
 
+def _is_small(shard: Shard, piece: Slice, source: SourceSpec) -> bool:
+    """Return whether rows of *piece* may be joined with those of the slices beside it."""
+    if len(shard.slices) == 1:
+        return False
+    if piece.slicing is not Slicing.DEAD_LETTERS:
+        return piece.weight < JOINED_BYTES
+    kind = source.kind_of(piece.uri)
+    return piece.size < JOINED_BYTES and kind is not None and isinstance(kind.reader, RowFormat)
+
+
 def _to_read(
-    shard: Shard, to_retry: PositionsToRetry
+    shard: Shard, to_retry: PositionsToRetry, source: SourceSpec, *, by_columns: bool
 ) -> Iterator[tuple[int, Slice, frozenset[int] | None]]:
-    """Yield the number of each slice of *shard* to read, and the positions to read; None for all."""
+    """Yield the number of each slice of *shard* to read, and the positions to keep; None for all.
+
+    By columns, small slices without a position to keep are among them: a table of the rows to retry
+    alone would lack columns that it had among its neighbours, or have them with other types.
+    """
     origin = shard.retries
     wanted = None if origin is None else to_retry(shard, origin)
     for number, piece in enumerate(shard.slices):
         # No position: no row of that slice failed, perhaps since the first shard was made again.
-        if wanted is None or number in wanted:
-            yield number, piece, None if wanted is None else wanted[number]
+        if wanted is None or number in wanted or (by_columns and _is_small(shard, piece, source)):
+            yield number, piece, None if wanted is None else wanted.get(number, frozenset())
 
 
 def _hash(piece: Slice, source: SourceSpec) -> SourceHash | None:
@@ -87,13 +105,23 @@ def _hash(piece: Slice, source: SourceSpec) -> SourceHash | None:
     return kind.reader.source_hash(piece, columns=source.columns)
 
 
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How to read a slice.
+
+    Attributes:
+        wanted: The positions of the rows to retry; None to read all rows.
+        is_whole: Whether to read the rows beside them, too.
+        by_columns: Whether the chunks are asked for tables.
+    """
+
+    wanted: frozenset[int] | None
+    is_whole: bool
+    by_columns: bool
+
+
 def _chunks(
-    piece: Slice,
-    source: SourceSpec,
-    wanted: frozenset[int] | None,
-    hashed: SourceHash | None,
-    *,
-    by_columns: bool,
+    piece: Slice, source: SourceSpec, how: _How, hashed: SourceHash | None
 ) -> Generator[Chunk]:
     storage, key = locate(piece.uri, storage_options=source.storage_options)
     kind = source.kind_of(piece.uri)
@@ -101,15 +129,34 @@ def _chunks(
         raise ShardFailedError(f"{piece.uri}: its name does not say the format; give source.format")
     # Opened with the planned identity: a file that changed since, or changes now, fails its shard.
     with storage.open(Entry(key, piece.size, piece.identity)) as file:
+        wanted, by_columns = how.wanted, how.by_columns
         if wanted is None:
             read = hashed.over(file) if hashed else file
             yield from _read(read, piece, kind, source, by_columns=by_columns)
             if hashed:  # before the file is closed: a file opened later might be another one
                 hashed.finish(file)
+        elif how.is_whole:
+            chunks = _read(
+                file, _cut_as_one(piece, kind, file), kind, source, by_columns=by_columns
+            )
+            yield from all_with(chunks, wanted, piece=piece)
         else:
             span = kind.reader.span(piece, wanted, compression=kind.compression)
             chunks = _read(file, span, kind, source, by_columns=by_columns)
             yield from picked(chunks, wanted, piece=piece)
+
+
+def _cut_as_one(piece: Slice, kind: FileKind, file: BinaryIO) -> Slice:
+    """Return the file of *piece*, which is one of a pack, as its shard had it: as one slice."""
+    cuts = kind.reader.cut(
+        piece.size,
+        compression=kind.compression,
+        sharding=Sharding("files", 1),
+        limit=None,
+        opened=lambda: file,
+    )
+    [cut] = cuts
+    return replace(piece, slicing=cut.slicing, start=cut.start, stop=cut.stop)
 
 
 def _read(

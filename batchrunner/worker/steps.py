@@ -31,6 +31,7 @@ class Event:
         failure: Why the shard cannot be read.
         source_hash: At the end, the hashes of the bytes read, if they are needed.
         is_small: Whether the slice is one of several, and has fewer bytes than a chunk may have.
+        wanted: The positions of the rows of the chunk to keep, once it is joined; None for all.
     """
 
     shard: Shard
@@ -39,6 +40,7 @@ class Event:
     failure: Failure | None = None
     source_hash: str = ""
     is_small: bool = False
+    wanted: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
