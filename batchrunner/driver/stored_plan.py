@@ -11,7 +11,7 @@ from batchrunner.array_buffers import text_array
 from batchrunner.checkpoint import Generation, PlanFacts
 from batchrunner.checkpoint.plan_table import identified, shards_in, table_of
 from batchrunner.driver.file_table import SourceFiles
-from batchrunner.shard import Shard, Slice
+from batchrunner.shard import EarlyEnd, Shard, Slice
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +40,8 @@ class StoredPlan:
         retired = {shard_id for generation in generations for shard_id in generation.retired}
         shards: tuple[Shard, ...] = ()
         for generation in generations:
-            shards = _identified(shards, generation.identities) + generation.shards
+            earlier = _ended(_identified(shards, generation.identities), generation.ended)
+            shards = earlier + generation.shards
         later = [shard.id for generation in generations[1:] for shard in generation.shards]
         return cls(
             facts=generations[0].facts,
@@ -108,6 +109,12 @@ class StoredPlan:
     def identified(self, identities: Mapping[str, str]) -> StoredPlan:
         """Return the plan with new *identities*, by URI, of files whose bytes did not change."""
         return replace(self, active=_identified(self.active, identities))
+
+
+def _ended(shards: tuple[Shard, ...], ended: Mapping[int, EarlyEnd]) -> tuple[Shard, ...]:
+    if not ended:
+        return shards
+    return tuple(s.until(ended[s.id]) if s.id in ended else s for s in shards)
 
 
 def _identified(shards: tuple[Shard, ...], identities: Mapping[str, str]) -> tuple[Shard, ...]:

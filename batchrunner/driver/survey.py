@@ -22,6 +22,7 @@ from batchrunner.driver.moving import brought_here, changes_since, place_of, rec
 from batchrunner.driver.overlap import list_apart
 from batchrunner.driver.plan import first_generation, partition_change
 from batchrunner.driver.plan_html import plan_html
+from batchrunner.driver.row_windows import note_on_windows
 from batchrunner.driver.run import Run
 from batchrunner.driver.sink_state import (
     MANIFEST,
@@ -298,6 +299,7 @@ def _of_new_run(
     listing = listing.read_once()
     first = first_generation(run.spec, listing.files, run.slicer)
     first = replace(first, place=place_of(run.spec))
+    notes = notes_on_cut(run.spec.source, listing.files)
     return Survey(
         record,
         accepted,
@@ -305,7 +307,7 @@ def _of_new_run(
         StoredPlan.of([first]),
         Output({}),
         is_finished=False,
-        notes=(*listing.notes, *notes_on_cut(run.spec.source, listing.files)),
+        notes=(*listing.notes, *notes, *note_on_windows(first.shards)),
         starts_over=starts_over,
         stale=stale,
     )

@@ -14,6 +14,7 @@ from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats.contract import Settle
 from batchrunner.formats.format_error import writing_in
+from batchrunner.shard import EarlyEnd
 from batchrunner.storage import Staged
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Part:
         runs: Capability runs to record before the part is published.
         source_hash: Hash of the bytes read from the source, set at the end; empty if none is
             needed.
+        early_end: Where the shard ended early, set at the end; None if it was read completely.
     """
 
     def __init__(self, stage: Callable[[], Staged], facts: PlanFacts, *, settle: Settle) -> None:
@@ -70,6 +72,7 @@ class Part:
         self.dead_letters: DeadLetterFile | None = None
         self.runs: list[CompletedRun] = []
         self.source_hash = ""
+        self.early_end: EarlyEnd | None = None
         self.write_id = uuid.uuid4().hex
         self._format, self._name = facts.part_format, facts.format
         self._counted = CountedFile(self.staged.file)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from batchrunner.checkpoint.documents import Sentinel
+from batchrunner.shard import EarlyEnd
 from batchrunner.spec.secrets import scrubbed
 
 
@@ -68,6 +69,7 @@ class DeferredCommit:
         errors_sha256: Hash of that file; empty if no row failed.
         source_hash: Hash of the bytes read from the source.
         bare_rows: Number of rows to write, none of which has a column.
+        early_end: Where the shard ended early; None if it was read completely.
     """
 
     rows_in: int
@@ -76,6 +78,7 @@ class DeferredCommit:
     errors_sha256: str = ""
     source_hash: str = ""
     bare_rows: int = 0
+    early_end: EarlyEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)
