@@ -5,6 +5,7 @@ A program of its own: it forks a child for each death, which only a process with
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -45,6 +46,7 @@ class Job:
         fresh: It starts over, with another capability, after an undisturbed run.
         files: How many of its files are in a shard.
         early: It has one file, whose shard is slow and ends after a batch, as may those of the rest.
+        damaged: One of its files cannot be read until it is mended, after the session that dies.
     """
 
     capability: str
@@ -56,6 +58,7 @@ class Job:
     fresh: bool = False
     files: int = 1
     early: bool = False
+    damaged: bool = False
 
     def prepare(self, folder: Path) -> None:
         a_source(folder / "in", shards=SHARDS, rows_per_shard=ROWS)
@@ -67,6 +70,9 @@ class Job:
             write_jsonl(folder / "in/in.jsonl", WHOLE)
         elif self.capability not in ("one_shard_empty", "echo"):
             write_jsonl(folder / "in/in-002.jsonl", MARKED[8:12])
+        if self.damaged:
+            (folder / "in/in-002.jsonl").unlink()
+            (folder / "in/in-002.jsonl.gz").write_bytes(b"this is no gzip")
         if self.again:
             in_child(lambda: self.runner(folder).run())
             (folder / "mended").touch()
@@ -138,11 +144,19 @@ class Job:
         """Go on as a user does who does not know of the death: what was begun is started over once."""
         if self.fresh and (folder / "out/_checkpoint/run-0001.json").exists():
             assert self.runner(folder).run().ok
-        else:
-            self.go(folder)
+            return
+        self.go(folder)
+        if self.damaged:
+            content = "".join(json.dumps(row) + "\n" for row in WHOLE[8:12])
+            (folder / "in/in-002.jsonl.gz").write_bytes(gzip.compress(content.encode()))
+            assert self.runner(folder).retry().ok
 
     def go(self, folder: Path) -> None:
         runner = self.runner(folder)
+        if self.damaged:
+            report = runner.run()
+            assert (report.exit_code, len(report.quarantined)) == (1, 1), report
+            return
         report = runner.retry(rows=True) if self.again else runner.run(fresh=self.fresh)
         for _ in range(SHARDS if self.early and not report.ok else 0):
             report = report if report.ok else runner.run()  # what was left has shards now
@@ -166,6 +180,7 @@ JOBS = {
         files=3,
     ),
     "packed-touched": Job("echo", WHOLE, touched=True, files=2),
+    "packed-damaged": Job("echo", [*WHOLE[12:], *WHOLE[:12]], files=3, damaged=True),
     "fresh": Job("double", [{**row, "id": 2 * row["id"]} for row in MARKED], fresh=True),
     "early": Job("dawdles", [row for row in WHOLE if row["id"] != 13], failed=1, early=True),
     "runs": Job("", [{"datasets": f"d{number}"} for number in range(SHARDS)], runs=True),

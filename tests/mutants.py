@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint import commit as committing
 from batchrunner.driver.session import Session
 from batchrunner.formats import conform, schemas
@@ -77,6 +77,16 @@ def dead_letters_last() -> None:
         return counting
 
     committer.commit = commit
+
+
+def grows_only_in_memory() -> None:
+    real = Checkpoint.add_generation
+
+    def add_generation(self, generation, *, number):
+        if number == 0:
+            real(self, generation, number=number)
+
+    Checkpoint.add_generation = add_generation
 
 
 def trusts_any_sentinel() -> None:

@@ -167,10 +167,9 @@ def _dead_letter_shards(plan: StoredPlan, committed: Mapping[int, Sentinel]) -> 
         for shard in plan.active
         if shard.id in committed and committed[shard.id].rows_failed and shard.id not in retried
     ]
-    first_id = len(plan.active) + len(plan.retired)
     return tuple(
         _dead_letter_shard(origin, committed[origin.id], shard_id)
-        for shard_id, origin in enumerate(origins, start=first_id)
+        for shard_id, origin in enumerate(origins, start=plan.next_id)
     )
 
 

@@ -137,8 +137,7 @@ def next_generation(
     else:
         limit = max(spec.source.limit - _rows_kept(stored, found), 0)
         cuts = _first_rows(found.to_cut, sharding, limit=limit, slicer=slicer)
-    first_id = len(stored.active) + len(stored.retired)
-    shards = _numbered(cuts, stored.facts, first_id=first_id)
+    shards = _numbered(cuts, stored.facts, first_id=stored.next_id)
     if not shards and not found.retired:
         return None
     return Generation(stored.facts, shards, found.retired)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,33 @@ class StoredPlan:
             added_later=frozenset(later),
             generations=len(generations),
         )
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next shard to be added."""
+        return len(self.active) + len(self.retired)
+
+    def grown(self, generation: Generation) -> StoredPlan:
+        """Return the plan with one more *generation*."""
+        gone = set(generation.retired)
+        before = _identified(self.active, generation.identities)
+        retired = (*self.retired, *(shard for shard in before if shard.id in gone))
+        return StoredPlan(
+            self.facts,
+            (*(shard for shard in before if shard.id not in gone), *generation.shards),
+            tuple(sorted(retired, key=lambda shard: shard.id)),
+            self.added_later | {shard.id for shard in generation.shards},
+            self.generations + 1,
+        )
+
+    def with_retries(self, ids: Collection[int]) -> tuple[int, ...]:
+        """Return *ids*, and those of the active shards that retry dead letters of one of them, and so on."""
+        found = set(ids)
+        # In the order of ids: a shard of dead letters comes after the one that they are of.
+        for shard in self.active:
+            if shard.retries in found:
+                found.add(shard.id)
+        return tuple(sorted(found))
 
     def slices(self) -> Iterator[Slice]:
         """Yield the slices of the active shards."""

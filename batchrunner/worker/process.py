@@ -179,6 +179,9 @@ class ShardWorker:
         # too.
         if failure is None or (failure.cause is Cause.ROW and self._budget.has_only_failed):
             return False
+        # The driver divides the shard: then each of its files has its attempts.
+        if failure.unreadable:
+            return False
         return attempt < self._work.spec.errors.retry.max_attempts + failure.overtaken
 
     def _finalized(self, receipts: Sequence[Receipt]) -> list[Receipt]:

@@ -44,6 +44,8 @@ class Failure:
         attempts: Number of attempts so far.
         overtaken: Whether other workers may have agreed on types that some rows do not have. The
             next attempt has these types from the start, so that only those rows fail.
+        unreadable: Numbers of all slices of the shard that cannot be read, if it is known that one of
+            them is why it failed. Empty for a shard of one slice, which no driver divides.
     """
 
     cause: Cause
@@ -51,6 +53,7 @@ class Failure:
     traceback: str = ""
     attempts: int = 1
     overtaken: bool = False
+    unreadable: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

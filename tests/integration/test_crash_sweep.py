@@ -30,7 +30,7 @@ def test_dying_after_new_times_were_noted_computes_nothing_again(tmp_path, death
 
 
 @pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
-@pytest.mark.parametrize("job", ["packed", "packed-retry", "packed-touched"])
+@pytest.mark.parametrize("job", ["packed", "packed-retry", "packed-touched", "packed-damaged"])
 def test_dying_with_several_files_in_a_shard_loses_and_doubles_no_row(tmp_path, job, death):
     """A part is of all its files or of none, and so is what is said of it at the end."""
     assert [] == sweep(tmp_path, death, job=job, stride=3)
@@ -76,12 +76,15 @@ def test_the_sweep_sees_a_note_that_is_forgotten_before_its_sentinel(tmp_path):
 
 def test_the_sweep_sees_an_early_end_that_is_not_in_the_intent(tmp_path):
     """A part whose worker died would be taken for all of its shard, and the rest would be lost."""
+    mutant = "intents_forget_the_end"
+    assert sees(tmp_path, Death.AFTER, job="early", mutant=mutant, sign="the output differs")
+
+
+def test_the_sweep_sees_shards_that_run_before_the_plan_has_them(tmp_path):
+    """The next session would meet parts of shards that it does not know."""
+    mutant = "grows_only_in_memory"
     assert sees(
-        tmp_path,
-        Death.AFTER,
-        job="early",
-        mutant="intents_forget_the_end",
-        sign="the output differs",
+        tmp_path, Death.AFTER, job="packed-damaged", mutant=mutant, sign="the next run fails"
     )
 
 

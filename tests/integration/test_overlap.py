@@ -12,7 +12,7 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.checkpoint.incarnations import example_keys
 from batchrunner.driver.source_files import is_hidden
-from batchrunner.errors import InvalidSpecError
+from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
 
 
@@ -120,25 +120,44 @@ def test_a_source_in_the_checkpoint_is_refused(tmp_path, monkeypatch, source):
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "format"),
     [
-        "*/*/*/*.jsonl",
-        "*/*/errors/*.jsonl",
-        "*/run-*/errors/*.jsonl",
-        "*/run-*.json",
-        "*/schema/*",
-        "*/run-0001/*/*.arrow",
-        "*/logs/*/*",
-        "*/recorded/*",
+        ("*/*/*/*.jsonl", "jsonl"),
+        ("*/*/errors/*.jsonl", "jsonl"),
+        ("*/run-*/errors/*.jsonl", None),
+        ("*/run-*.json", "jsonl"),
+        ("*/run-*.json", "json"),
+        ("*/schema/*", "arrow"),
+        ("*/schema/*", "files"),
+        ("*/schema/*", None),
+        ("*/run-0001/*/*.arrow", "arrow"),
+        ("*/run-0001/*/*.arrow", None),
+        ("*/logs/*/*", "jsonl"),
+        ("*/logs/*/*", "text"),
+        ("*/recorded/*", "jsonl"),
+        ("*/recorded/*", "json"),
     ],
 )
-def test_a_glob_over_any_folder_of_a_checkpoint_is_refused(tmp_path, source):
+def test_a_glob_over_any_folder_of_a_checkpoint_is_refused(tmp_path, source, format):
     """Dead letters after a `--fresh` lie one folder deeper: the next run read them as rows."""
-    uris = {"uri": str(tmp_path / source), "format": "jsonl"}
+    uris = {"uri": str(tmp_path / source), "format": format}
 
     is_refused(
         tmp_path, echo(tmp_path, source=uris, checkpoint_dir=str(tmp_path / "ck")), "the checkpoint"
     )
+
+
+@pytest.mark.parametrize("format", ["jsonl", "text", "csv", "parquet", "json", "tar"])
+def test_a_glob_over_a_checkpoint_reads_no_file_of_another_format(tmp_path, format):
+    """What is not refused is not read: a schema is a file of Arrow, whatever the spec calls it."""
+    schema = tmp_path / "ck/schema/0001.arrow"
+    schema.parent.mkdir(parents=True)
+    schema.write_bytes(b"{}\n")
+    write_jsonl(tmp_path / "in/a.jsonl", rows(0, 1))
+    source = {"uri": str(tmp_path / "ck/schema/*"), "format": format}
+
+    with pytest.raises((InvalidSpecError, ObjectNotFoundError)):
+        BatchRunner(echo(tmp_path, source=source, checkpoint_dir=str(tmp_path / "ck"))).plan()
 
 
 def test_each_kind_of_key_that_runs_leave_has_an_example(tmp_path):
