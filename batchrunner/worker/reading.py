@@ -77,7 +77,8 @@ def read_shards(
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it fails its shard
             failure = _failure(error, shard, at, source)
             read = partial(_read_through, shard, source=source, by_columns=by_columns)
-            unreadable = unreadable_slices(shard, number, error, read=read)
+            is_over = is_ended(shard.id)  # what is left of it is read by others
+            unreadable = () if is_over else unreadable_slices(shard, number, error, read=read)
             others = f"; {len(unreadable) - 1:,} more files of its shard cannot be read"
             more = others * (len(unreadable) > 1)
             reason = f"{failure.reason}{more}"
