@@ -60,11 +60,12 @@ def read_shards(
             for number, at, wanted in _to_read(shard, to_retry):
                 if is_ended(shard.id):
                     break
-                hashed = _hash(at, source)
+                kind = _kind(at, source)
+                hashed = _hash(at, kind, source)
                 # Of dead letters, a chunk has few rows, and tables of all of its file's.
                 small = wanted is None and _is_small(shard, at)
                 rows = 0
-                way = _Way(source, by_columns and not small, partial(is_ended, shard.id))
+                way = _Way(source, kind, by_columns and not small, partial(is_ended, shard.id))
                 with closing(_chunks(at, way, wanted, hashed)) as chunks:
                     for chunk in chunks:
                         rows += rows_of(chunk)
@@ -91,7 +92,8 @@ def _is_small(shard: Shard, piece: Slice) -> bool:
 
 def _read_through(shard: Shard, piece: Slice, *, source: SourceSpec, by_columns: bool) -> None:
     """Read *piece* as for *shard*, and keep nothing of it; raise what reading it raises."""
-    way = _Way(source, by_columns and not _is_small(shard, piece), lambda: False)
+    columns = by_columns and not _is_small(shard, piece)
+    way = _Way(source, _kind(piece, source), columns, lambda: False)
     with closing(_chunks(piece, way, None, None)) as chunks:
         for _ in chunks:
             pass
@@ -109,30 +111,38 @@ def _to_read(
             yield number, piece, None if wanted is None else wanted[number]
 
 
-def _hash(piece: Slice, source: SourceSpec) -> SourceHash | None:
+def _kind(piece: Slice, source: SourceSpec) -> FileKind:
+    kind = source.kind_of(piece.uri)
+    if kind is None:
+        raise ShardFailedError(f"{piece.uri}: its name does not say the format; give source.format")
+    return kind
+
+
+def _hash(piece: Slice, kind: FileKind, source: SourceSpec) -> SourceHash | None:
     """Return an object that hashes *piece* while it is read; None if no hash is needed.
 
     Only files on a disk need one: a file replaced by one of the same size differs only in its time,
     while an ETag depends on the bytes. Dead letters are covered by the hash of the shard they come
     from.
     """
-    kind = source.kind_of(piece.uri)
-    if kind is None or piece.slicing is Slicing.DEAD_LETTERS or not is_path(piece.uri):
+    if piece.slicing is Slicing.DEAD_LETTERS or not is_path(piece.uri):
         return None
     return kind.reader.source_hash(piece, columns=source.columns)
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """How to read slices of a shard.
+    """How to read a slice of a shard.
 
     Attributes:
         source: The source.
+        kind: The kind of the slice's file.
         by_columns: Whether the chunks are to be asked for tables.
         is_ended: Returns whether the shard has ended early.
     """
 
     source: SourceSpec
+    kind: FileKind
     by_columns: bool
     is_ended: Callable[[], bool]
 
@@ -144,25 +154,21 @@ class _Way:
 def _chunks(
     piece: Slice, way: _Way, wanted: frozenset[int] | None, hashed: SourceHash | None
 ) -> Generator[Chunk]:
-    source = way.source
-    storage, key = locate(piece.uri, storage_options=source.storage_options)
-    kind = source.kind_of(piece.uri)
-    if kind is None:
-        raise ShardFailedError(f"{piece.uri}: its name does not say the format; give source.format")
+    storage, key = locate(piece.uri, storage_options=way.source.storage_options)
     # Opened with the planned identity: a file that changed since, or changes now, fails its shard.
     with storage.open(Entry(key, piece.size, piece.identity)) as file:
         if wanted is None:
             read = hashed.over(file) if hashed else file
-            yield from way.goes_on(_read(read, piece, kind, way), piece)
+            yield from way.goes_on(_read(read, piece, way), piece)
             if hashed:  # before the file is closed: a file opened later might be another one
                 hashed.finish(file)
         else:
-            span = kind.reader.span(piece, wanted, compression=kind.compression)
-            yield from picked(_read(file, span, kind, way), wanted, piece=piece)
+            span = way.kind.reader.span(piece, wanted, compression=way.kind.compression)
+            yield from picked(_read(file, span, way), wanted, piece=piece)
 
 
-def _read(file: BinaryIO, piece: Slice, kind: FileKind, way: _Way) -> Iterator[Chunk]:
-    source = way.source
+def _read(file: BinaryIO, piece: Slice, way: _Way) -> Iterator[Chunk]:
+    source, kind = way.source, way.kind
     hive = source.partitioning == "hive"
     partition = partition_columns(piece.uri, source.uris) if hive else ()
     read = kind.reader.read_by_columns if way.by_columns else kind.reader.read
