@@ -599,6 +599,13 @@ def fails_for_bad(batch):
     return batch
 
 
+def fails_for_bad_until(batch, path, column="id"):
+    """As `fails_for_bad`, until there is a file at *path*; always for a batch without *column*."""
+    if batch["id"] is None or batch[column] is None:
+        raise ValueError("it has a column less")
+    return batch if os.path.exists(path) else fails_for_bad(batch)
+
+
 def bads_of(batch):
     if isinstance(batch, list):
         return [row.get("bad") for row in batch]
