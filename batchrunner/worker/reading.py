@@ -64,10 +64,9 @@ def read_shards(
                 hashed = _hash(at, source)
                 small = _is_small(shard, at, source) and (wanted is None or by_columns)
                 rows, later = 0, wanted if small else None
-                way = _Way(source, by_columns and not small, partial(is_ended, shard.id))
-                with closing(
-                    _chunks(at, replace(way, wanted=wanted, is_whole=small), hashed)
-                ) as chunks:
+                columns, ended = by_columns and not small, partial(is_ended, shard.id)
+                way = _Way(source, columns, ended, wanted=wanted, is_whole=small)
+                with closing(_chunks(at, way, hashed)) as chunks:
                     for chunk in chunks:
                         rows += rows_of(chunk)
                         if not way.is_ended():
