@@ -98,6 +98,7 @@ def files_before_the_part() -> None:
 
     def committed(finished, sink, checkpoint, refused):
         for one in finished:
+            one.bundle.lines.seek(0)
             lines = list(bundles._placed(bundles._listed(one.bundle.lines)))
             data = bundles._Data(one.sentinel, lambda one=one: one.bundle.data)
             sink.put_if_absent({piece.file.path: data.of(piece) for piece in lines})

@@ -91,7 +91,7 @@ def test_the_power_cut_sees_missing_syncs(tmp_path):
 @pytest.mark.parametrize(
     ("mutant", "sign"),
     [
-        ("files_before_the_part", "other bytes"),
+        ("files_before_the_part", "the next run fails"),
         ("sentinel_before_its_files", "stands without its file"),
         ("adopts_without_files", "is not there"),
     ],
