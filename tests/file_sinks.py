@@ -57,3 +57,38 @@ def misfits(sink: Path) -> list[str]:
     files = files_in(sink)
     unlisted = files.keys() - {line["path"] for line in lines}
     return [*filter(None, (unfit(line, files) for line in lines)), *sorted(unlisted)]
+
+
+def as_named(batch):
+    """A capability for any batch format: each file under the end of its path, after `/in/`."""
+    if isinstance(batch, list):
+        return [{"path": below(row["path"]), "bytes": row["bytes"], "n": 1} for row in batch]
+    if hasattr(batch, "to_pydict"):
+        paths = [below(path) for path in batch.column("path").to_pylist()]
+        return batch.select(["bytes"]).add_column(0, "path", [paths])
+    paths = [below(path) for path in batch["path"]]
+    return {"path": paths, "bytes": list(batch["bytes"])}
+
+
+def below(path: str) -> str:
+    return path.rpartition("/in/")[2]
+
+
+def from_lines(rows):
+    """A capability whose rows say what the file is: text, or none, or what is no bytes."""
+    return [
+        {"path": row["path"], "bytes": row["text"].encode() if row.get("text") is not None else 7}
+        for row in rows
+    ]
+
+
+def counted(rows, log):
+    """Make other bytes each time, and note each call in the file *log*."""
+    with Path(log).open("a") as file:
+        file.write("x")
+    return draws(rows)
+
+
+def content(rows, path):
+    """Make the bytes that the file at *path* has at that moment."""
+    return [{"path": path_of(row["id"]), "bytes": Path(path).read_bytes()} for row in rows]

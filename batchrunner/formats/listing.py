@@ -100,10 +100,10 @@ def listed_in(line: bytes | memoryview) -> Listed:
     Raises:
         ValueError: The line lists no file.
     """
-    row: Any = orjson.loads(line)
     try:
+        row: Any = orjson.loads(line)
         listed = Listed(row["path"], row["size"], row["sha256"])
-    except (TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError("the line lists no file") from error
     if type(listed.size) is not int or not isinstance(listed.sha256, str):
         raise ValueError("the line lists no file")
