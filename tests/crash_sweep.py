@@ -5,6 +5,7 @@ A program of its own: it forks a child for each death, which only a process with
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -47,6 +48,7 @@ class Job:
         files: How many of its files are in a shard.
         publishes: Its rows name files, with other bytes in each attempt.
         changed: One of its files has other rows since an undisturbed run.
+        damaged: One of its files cannot be read until it is mended, after the session that dies.
     """
 
     capability: str
@@ -59,6 +61,7 @@ class Job:
     files: int = 1
     publishes: bool = False
     changed: bool = False
+    damaged: bool = False
 
     def prepare(self, folder: Path) -> None:
         a_source(folder / "in", shards=SHARDS, rows_per_shard=ROWS)
@@ -67,6 +70,9 @@ class Job:
                 write_jsonl(folder / f"in/in-{number:03d}.jsonl", [{"datasets": f"d{number}"}])
         elif self.capability not in ("one_shard_empty", "echo", "draws"):
             write_jsonl(folder / "in/in-002.jsonl", MARKED[8:12])
+        if self.damaged:
+            (folder / "in/in-002.jsonl").unlink()
+            (folder / "in/in-002.jsonl.gz").write_bytes(b"this is no gzip")
         if self.again:
             in_child(lambda: self.runner(folder).run())
             (folder / "mended").touch()
@@ -139,11 +145,19 @@ class Job:
         """Go on as a user does who does not know of the death: what was begun is started over once."""
         if self.fresh and (folder / "out/_checkpoint/run-0001.json").exists():
             assert self.runner(folder).run().ok
-        else:
-            self.go(folder)
+            return
+        self.go(folder)
+        if self.damaged:
+            content = "".join(json.dumps(row) + "\n" for row in WHOLE[8:12])
+            (folder / "in/in-002.jsonl.gz").write_bytes(gzip.compress(content.encode()))
+            assert self.runner(folder).retry().ok
 
     def go(self, folder: Path) -> None:
         runner = self.runner(folder)
+        if self.damaged:
+            report = runner.run()
+            assert (report.exit_code, len(report.quarantined)) == (1, 1), report
+            return
         report = runner.retry(rows=True) if self.again else runner.run(fresh=self.fresh)
         assert (report.ok, report.rows_failed) == (True, self.failed), report
 
@@ -165,6 +179,7 @@ JOBS = {
         files=3,
     ),
     "packed-touched": Job("echo", WHOLE, touched=True, files=2),
+    "packed-damaged": Job("echo", [*WHOLE[12:], *WHOLE[:12]], files=3, damaged=True),
     "fresh": Job("double", [{**row, "id": 2 * row["id"]} for row in MARKED], fresh=True),
     "files": Job("draws", WHOLE, publishes=True),
     "files-errors": Job(

@@ -6,7 +6,7 @@ import os
 
 import pyarrow as pa
 
-from batchrunner.checkpoint import Sentinel, bundles
+from batchrunner.checkpoint import Checkpoint, Sentinel, bundles
 from batchrunner.checkpoint import commit as committing
 from batchrunner.driver import opening
 from batchrunner.driver.session import Session
@@ -68,6 +68,16 @@ def dead_letters_last() -> None:
         return counting
 
     committer.commit = commit
+
+
+def grows_only_in_memory() -> None:
+    real = Checkpoint.add_generation
+
+    def add_generation(self, generation, *, number):
+        if number == 0:
+            real(self, generation, number=number)
+
+    Checkpoint.add_generation = add_generation
 
 
 def trusts_any_sentinel() -> None:

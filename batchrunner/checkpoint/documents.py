@@ -10,13 +10,14 @@ from typing import Any, BinaryIO, Self
 import orjson
 
 from batchrunner.errors import DamagedOutputError, NewerFormatError, ObjectNotFoundError
+from batchrunner.shard import EarlyEnd
 from batchrunner.storage.contract import Entry, Storage
 from batchrunner.storage.json_documents import check_version, sealed, unseal
 
 FORMAT_VERSION = 1
 SENTINEL_VERSION = 3
-"""Version 2 of a sentinel has no `files`; version 1 also has no `worker`, `began`, `reading`, `calling` and
-`writing`."""
+"""Version 2 of a sentinel has no `slices`, `slice_rows`, `slice_total` and `files`; version 1 also has no `worker`,
+`began`, `reading`, `calling` and `writing`."""
 
 TRIAL = "trial"
 """The decisive field that marks a trial, which alone may be cleared without a question."""
@@ -179,6 +180,10 @@ class Sentinel(_Document):
         writing: Seconds in which it wrote the part, with a share of its worker's commit before: how
             long its own takes is known only after its sentinel is durable. The three overlap, so
             their sum may exceed *seconds*.
+        slices: How many slices of its shard it read, where it ended the shard early (see `EarlyEnd`);
+            0 if it read the whole shard.
+        slice_rows: How many rows of the last of these.
+        slice_total: How many rows that slice has.
         files: Name of the bundle in `files/`, if the part lists files: it is there until the shard is
             committed. Empty for other parts, and before version 3.
     """
@@ -202,8 +207,18 @@ class Sentinel(_Document):
     reading: float = 0.0
     calling: float = 0.0
     writing: float = 0.0
+    slices: int = 0
+    slice_rows: int = 0
+    slice_total: int = 0
     files: str = ""
     version: int = SENTINEL_VERSION
+
+    @property
+    def early_end(self) -> EarlyEnd | None:
+        """Where it ended its shard early; None if it read the whole shard."""
+        if not self.slices:
+            return None
+        return EarlyEnd(self.slices, self.slice_rows, self.slice_total)
 
     def hashes_of(self, slices: Sized) -> Sequence[str]:
         """Return the hash of each of the *slices* of its shard; "" where none is available."""

@@ -243,6 +243,7 @@ def _of_source(shard: Shard) -> dict[str, Any]:
         "slicing": piece.slicing,
         "start": piece.start,
         "stop": piece.stop,
+        **({"skip": piece.skip, "take": piece.take} if piece.has_window else {}),
     }
 
 

@@ -16,6 +16,7 @@ from operator import itemgetter
 from batchrunner.checkpoint import Generation, PlanFacts
 from batchrunner.driver.file_table import SourceFile, SourceFiles
 from batchrunner.driver.packing import CutFile, default_pack, packed, size_of
+from batchrunner.driver.row_windows import in_windows
 from batchrunner.driver.sample import Sample
 from batchrunner.driver.sampling import Picked, picked
 from batchrunner.driver.source_files import Opener, opener_of
@@ -79,7 +80,8 @@ class Slicer:
             raise InvalidSpecError(
                 f"{file.uri}: the format {name} cut it wrongly: {fault}; correct `cut` of that format"
             )
-        return slices
+        with refused(f"{file.uri} cannot be cut", name):
+            return in_windows(file, slices, sharding, opener=self._opener)
 
 
 def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slicer) -> Generation:
@@ -101,7 +103,8 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slice
         size = size_of(cuts)
     else:
         cuts, size = _cut(files, sharding, slicer=slicer), files.size()
-    pack = sharding.count if spec.source.shard else default_pack(size, shard=sharding.count)
+    by_size = spec.source.seconds is not None
+    pack = default_pack(size, shard=sharding.count) if by_size else sharding.count
     compression = spec.sink.compression or format_named(sink_format).of_parts.default_compression
     facts = PlanFacts(0, sink_format, compression, sharding.unit, sharding.count, pack)
     shards = _numbered(cuts, facts, first_id=0)
@@ -134,8 +137,7 @@ def next_generation(
     else:
         limit = max(spec.source.limit - _rows_kept(stored, found), 0)
         cuts = _first_rows(found.to_cut, sharding, limit=limit, slicer=slicer)
-    first_id = len(stored.active) + len(stored.retired)
-    shards = _numbered(cuts, stored.facts, first_id=first_id)
+    shards = _numbered(cuts, stored.facts, first_id=stored.next_id)
     if not shards and not found.retired:
         return None
     return Generation(stored.facts, shards, found.retired)
@@ -171,7 +173,7 @@ def partition_change(generations: Sequence[Generation], source: SourceSpec) -> l
 def _sharding(spec: BatchSpec, files: SourceFiles) -> Sharding:
     """Return how to cut *files*; by default, into 256 shards, but each of 1 to 32 MiB."""
     wanted = spec.source.shard
-    if wanted is None:
+    if wanted is None or wanted.seconds is not None:
         return Sharding("bytes", min(max(files.size() // _MANY_SHARDS, _MIN_SHARD), _MAX_SHARD))
     if wanted.row_groups and not all(
         format_named(kind.format).has_row_groups for kind in files.used_kinds()
@@ -182,7 +184,7 @@ def _sharding(spec: BatchSpec, files: SourceFiles) -> Sharding:
     for unit in ("rows", "bytes", "row_groups", "files"):
         if count := getattr(wanted, unit):
             return Sharding(unit, count)
-    raise InvalidSpecError("source.shard is empty: give rows, bytes, row_groups or files")
+    raise InvalidSpecError("source.shard is empty: give rows, bytes, row_groups, files or seconds")
 
 
 def _cut(files: SourceFiles, sharding: Sharding, *, slicer: Slicer) -> Iterator[CutFile]:

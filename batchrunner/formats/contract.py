@@ -48,13 +48,18 @@ class Sharding:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where `cut` cuts a file; the fields are those of `Slice`, without what the listing knows."""
+    """Where `cut` cuts a file; the fields are those of `Slice`, without what the listing knows.
+
+    A format leaves out the last two: windows are made by the driver, of what a format cannot cut by rows.
+    """
 
     slicing: Slicing
     start: int
     stop: int
     rows: int | None
     weight: int
+    skip: int = 0
+    take: int | None = None
 
 
 class PartWriter(Protocol):

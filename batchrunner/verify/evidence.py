@@ -12,6 +12,7 @@ from itertools import chain
 from batchrunner.checkpoint import RunLocation, RunPlace, Sentinel
 from batchrunner.checkpoint.location import apart_from
 from batchrunner.checkpoint.sentinel_index import read_sentinel
+from batchrunner.driver.cutting import rest_of
 from batchrunner.driver.moving import brought_here, recorded_place
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.driver.stored_plan import StoredPlan
@@ -90,18 +91,23 @@ def gather(run: RunLocation) -> Evidence:
             "`batchrunner run SPEC`"
         )
     was = recorded_place(record.decisive, generations, run.spec)
-    plan = StoredPlan.of(brought_here(generations, spec=run.spec, was=was))
+    here = brought_here(generations, spec=run.spec, was=was)
+    plan = StoredPlan.of(here)
     keys = {f"sentinels/{plan.facts.stem(shard.id)}.json": shard.id for shard in plan.active}
     retired = {f"sentinels/{plan.facts.stem(shard.id)}.json" for shard in plan.retired}
     listed = {entry.key: entry for entry in storage.list("sentinels")}
     results = _read_sentinels(storage, [entry for key, entry in listed.items() if key in keys])
+    good = {keys[key]: s for key, s in results.items() if isinstance(s, Sentinel)}
+    # Of a shard that ended early, the other rows may not be planned yet: then they are still to do.
+    if rest := rest_of(plan, good, spec=run.spec):
+        plan = StoredPlan.of([*here, rest])
     dead_letters = {entry.key.partition("/")[2]: entry for entry in storage.list("errors")}
     in_sink = {entry.key: entry for entry in run.sink.list(recursive=True)}
     data, files = sorted_out(in_sink, beside=apart_from(run.spec), facts=plan.facts)
     return Evidence(
         run_uid=record.run_uid,
         plan=plan,
-        sentinels={keys[key]: s for key, s in results.items() if isinstance(s, Sentinel)},
+        sentinels=good,
         damaged={keys[key]: why for key, why in results.items() if isinstance(why, str)},
         strays=[key for key in listed if key not in keys and key not in retired],
         data=data,

@@ -14,7 +14,7 @@ from batchrunner.errors import RunRefusedError, StorageError, TakenPathError
 from batchrunner.formats.columns import bare_table
 from batchrunner.formats.format_error import FormatError
 from batchrunner.formats.schema_error import SchemaError
-from batchrunner.shard import Shard
+from batchrunner.shard import EarlyEnd, Shard
 from batchrunner.worker.capability_runs import record_runs
 from batchrunner.worker.part import Part
 from batchrunner.worker.pulse import Pulse
@@ -70,14 +70,16 @@ class Committer:
             part.dead_letters.append(output.dead_letters)
         self.pulse.attempt(shard.id).writing += time.monotonic() - began
 
-    def finish(self, shard: Shard, *, source_hash: str = "") -> list[Receipt]:
+    def finish(
+        self, shard: Shard, *, source_hash: str = "", early_end: EarlyEnd | None = None
+    ) -> list[Receipt]:
         """Finish the part of *shard*; return the receipts of all shards now committed or deferred.
 
         The list may be empty: the part is then committed later, together with others. A part
         without columns is deferred to the driver as long as no schema is agreed on.
         """
         part = self._part(shard)
-        part.source_hash = source_hash
+        part.source_hash, part.early_end = source_hash, early_end
         keeps_schema = self._work.facts.part_format.keeps_schema
         if keeps_schema and not part.has_columns and not self._schema.agreed():
             return [Receipt(shard.id, deferred=self._defer(shard, part))]
@@ -97,11 +99,18 @@ class Committer:
 
     def _result(self, shard: Shard, part: Part) -> DeferredCommit:
         if part.dead_letters is None:
-            return DeferredCommit(part.rows_in, source_hash=part.source_hash)
+            return DeferredCommit(
+                part.rows_in, source_hash=part.source_hash, early_end=part.early_end
+            )
         name = f"{self._work.facts.stem(shard.id)}.{part.write_id}.jsonl"
         dead_letters = part.dead_letters
         return DeferredCommit(
-            part.rows_in, dead_letters.count, name, dead_letters.sha256(), part.source_hash
+            part.rows_in,
+            dead_letters.count,
+            name,
+            dead_letters.sha256(),
+            part.source_hash,
+            early_end=part.early_end,
         )
 
     def commit_deferred(self, shard: Shard, deferred: DeferredCommit) -> list[Receipt]:
@@ -197,6 +206,7 @@ class Committer:
         del self._open[shard.id]
         result = result or self._result(shard, part)
         now, attempt = time.monotonic(), self.pulse.attempt(shard.id)
+        end = result.early_end or EarlyEnd(0)
         sentinel = Sentinel(
             run_uid=self._work.run_uid,
             shard=shard.id,
@@ -217,6 +227,9 @@ class Committer:
             reading=round(attempt.reading, 3),
             calling=round(attempt.calling, 3),
             writing=round(attempt.writing + now - began + self.pulse.commit_share, 3),
+            slices=end.slices,
+            slice_rows=end.rows,
+            slice_total=end.total,
             files=f"{self._work.facts.stem(shard.id)}.{part.write_id}" if part.bundle else "",
         )
         self._runs[shard.id] = part.runs

@@ -16,6 +16,7 @@ from batchrunner.errors import ShardFailedError
 from batchrunner.formats.contract import Settle
 from batchrunner.formats.format_error import writing_in
 from batchrunner.formats.listing import frames
+from batchrunner.shard import EarlyEnd
 from batchrunner.storage import Staged
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Part:
         source_hash: Hash of the bytes read from the source, set at the end; empty if none is
             needed.
         bundle: The bundle of the files that the part lists, once it is finished; None for none.
+        early_end: Where the shard ended early, set at the end; None if it was read completely.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Part:
         self.dead_letters: DeadLetterFile | None = None
         self.runs: list[CompletedRun] = []
         self.source_hash = ""
+        self.early_end: EarlyEnd | None = None
         self.write_id = uuid.uuid4().hex
         self._format, self._name = facts.part_format, facts.format
         self._counted = CountedFile(self.staged.file)

@@ -181,6 +181,10 @@ class ShardWorker:
         # too.
         if failure is None or (failure.cause is Cause.ROW and self._budget.has_only_failed):
             return False
+        if (
+            failure.unreadable
+        ):  # the driver divides the shard: then each of its files has its attempts
+            return False
         return attempt < self._work.spec.errors.retry.max_attempts + failure.overtaken
 
     def _finalized(self, receipts: Sequence[Receipt]) -> list[Receipt]:

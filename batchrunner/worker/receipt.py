@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from batchrunner.checkpoint.documents import Sentinel
+from batchrunner.shard import EarlyEnd
 from batchrunner.spec.secrets import scrubbed
 
 
@@ -47,6 +48,8 @@ class Failure:
         attempts: Number of attempts so far.
         overtaken: Whether other workers may have agreed on types that some rows do not have. The
             next attempt has these types from the start, so that only those rows fail.
+        unreadable: Numbers of all slices of the shard that cannot be read, if it is known that one of
+            them is why it failed. Empty for a shard of one slice, which no driver divides.
     """
 
     cause: Cause
@@ -54,6 +57,7 @@ class Failure:
     traceback: str = ""
     attempts: int = 1
     overtaken: bool = False
+    unreadable: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class DeferredCommit:
         errors_sha256: Hash of that file; empty if no row failed.
         source_hash: Hash of the bytes read from the source.
         bare_rows: Number of rows to write, none of which has a column.
+        early_end: Where the shard ended early; None if it was read completely.
     """
 
     rows_in: int
@@ -77,6 +82,7 @@ class DeferredCommit:
     errors_sha256: str = ""
     source_hash: str = ""
     bare_rows: int = 0
+    early_end: EarlyEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)

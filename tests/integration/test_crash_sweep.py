@@ -30,7 +30,7 @@ def test_dying_after_new_times_were_noted_computes_nothing_again(tmp_path, death
 
 
 @pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
-@pytest.mark.parametrize("job", ["packed", "packed-retry", "packed-touched"])
+@pytest.mark.parametrize("job", ["packed", "packed-retry", "packed-touched", "packed-damaged"])
 def test_dying_with_several_files_in_a_shard_loses_and_doubles_no_row(tmp_path, job, death):
     """A part is of all its files or of none, and so is what is said of it at the end."""
     assert [] == sweep(tmp_path, death, job=job, stride=3)
@@ -81,6 +81,14 @@ def test_the_sweep_sees_a_sentinel_that_comes_before_its_part(tmp_path):
 def test_the_sweep_sees_a_note_that_is_forgotten_before_its_sentinel(tmp_path):
     """Without its note, a part whose worker died cannot be distinguished from a stranger's."""
     assert sees(tmp_path, Death.AFTER, mutant="forget_notes_early", sign="the next run fails")
+
+
+def test_the_sweep_sees_shards_that_run_before_the_plan_has_them(tmp_path):
+    """The next session would meet parts of shards that it does not know."""
+    mutant = "grows_only_in_memory"
+    assert sees(
+        tmp_path, Death.AFTER, job="packed-damaged", mutant=mutant, sign="the next run fails"
+    )
 
 
 def test_the_power_cut_sees_missing_syncs(tmp_path):
