@@ -138,6 +138,12 @@ def slow(rows):
     return rows
 
 
+def slow_files(rows):
+    """Make a file of each row, with other bytes each time."""
+    time.sleep(0.1)
+    return [{"path": f"{row['id'] % 3}/{row['id']}.bin", "bytes": os.urandom(9)} for row in rows]
+
+
 class LogsCalls:
     """Writes down which rows it saw, to show what is computed again."""
 

@@ -112,7 +112,7 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slice
     pack = sharding.count
     if spec.source.seconds is not None:
         pack = default_pack(size, files=count, shard=sharding.count)
-    compression = spec.sink.compression or format_named(sink_format).default_compression
+    compression = spec.sink.compression or format_named(sink_format).of_parts.default_compression
     facts = PlanFacts(0, sink_format, compression, sharding.unit, sharding.count, pack)
     shards = _numbered(cuts, facts, first_id=0)
     width = max(5, len(str(max(len(shards) - 1, 0))))

@@ -23,7 +23,7 @@ class LineFormat(RowFormat):
     """
 
     outer = OUTER
-    compressions = ("none", "gz", "zst")
+    compressions: ClassVar[tuple[str, ...]] = ("none", "gz", "zst")
     reads_to_cut = False
     has_blank_rows: ClassVar[bool] = False
 
