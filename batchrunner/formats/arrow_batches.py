@@ -21,7 +21,6 @@ from batchrunner.formats.arrow_layout import (
     row_counts,
 )
 from batchrunner.shard import Slice, Slicing
-from batchrunner.storage import is_path
 
 Batches = Iterator[tuple[int, pa.RecordBatch]]
 """Record batches, each with the number of its first row in the file."""
@@ -46,7 +45,8 @@ class _Known:
 
 def _known(piece: Slice) -> _Known:
     # In a bucket each batch costs a request. The hash of a file on a disk covers these reads.
-    return _Known() if is_path(piece.uri) else _known_of_object(piece.uri, piece.identity)
+    is_on_disk = piece.uri.startswith(("/", "file:"))
+    return _Known() if is_on_disk else _known_of_object(piece.uri, piece.identity)
 
 
 @lru_cache(_FILES_KNOWN)
