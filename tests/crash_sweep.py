@@ -359,9 +359,9 @@ def inodes(job: Path) -> dict[str, int]:
     """The committed parts, and which file each is."""
     out = job / "out"
     sentinels = [json.loads(p.read_text()) for p in out.glob("_checkpoint/sentinels/*.json")]
-    names = [s["part"] for s in sentinels]
+    names = [s["part"] for s in sentinels if (out / s["part"]).exists()]
     if job_publishes(out):
-        names += [line["path"] for s in sentinels for line in file_sinks.lines_of(out / s["part"])]
+        names += [line["path"] for part in names for line in file_sinks.lines_of(out / part)]
     return {name: (out / name).stat().st_ino for name in names}
 
 

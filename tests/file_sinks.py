@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,20 @@ def misfits(sink: Path) -> list[str]:
     files = files_in(sink)
     unlisted = files.keys() - {line["path"] for line in lines}
     return [*filter(None, (unfit(line, files) for line in lines)), *sorted(unlisted)]
+
+
+def files_in_bucket(bucket: Any) -> Files:
+    """All objects of a sink `out/` in a bucket that are no parts, by path."""
+    keys = [key.removeprefix("out/") for key in bucket.listed("out/")]
+    named = [k for k in keys if not k.startswith("part-") and not re.search(r"(^|/)[._]", k)]
+    return {key: bucket.get(f"out/{key}") for key in named}
+
+
+def misfits_in(bucket: Any, *, parts: Iterable[str]) -> list[str]:
+    """Return each file that *parts* in a bucket list that is not as listed."""
+    files = files_in_bucket(bucket)
+    lines = [json.loads(line) for part in parts for line in bucket.get(part).splitlines()]
+    return list(filter(None, (unfit(line, files) for line in lines)))
 
 
 def as_named(batch):

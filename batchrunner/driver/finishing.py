@@ -160,9 +160,8 @@ def _move_retired(
     retired = {survey.plan.facts.part(shard.id) for shard in survey.plan.retired}
     session.check()
     there = sorted(retired & parts.keys())
-    if (
-        survey.plan.facts.part_format.publishes_files
-    ):  # those that came after the session was opened
+    if survey.plan.facts.part_format.publishes_files:
+        # Those that came after the session was opened.
         retire(run.sink, there, active=committed.values(), check=session.check)
         there = []
     for name in there:
