@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd  # noqa: F401 - before the forks, each of which would import it for pyarrow
@@ -45,6 +46,7 @@ class Job:
         fresh: It starts over, with another capability, after an undisturbed run.
         files: How many of its files are in a shard.
         damaged: One of its files cannot be read until it is mended, after the session that dies.
+        early: It has one file, whose shard is slow and ends after a batch, as may those of the rest.
     """
 
     capability: str
@@ -56,12 +58,16 @@ class Job:
     fresh: bool = False
     files: int = 1
     damaged: bool = False
+    early: bool = False
 
     def prepare(self, folder: Path) -> None:
         a_source(folder / "in", shards=SHARDS, rows_per_shard=ROWS)
         if self.runs:
             for number in range(SHARDS):
                 write_jsonl(folder / f"in/in-{number:03d}.jsonl", [{"datasets": f"d{number}"}])
+        elif self.early:
+            shutil.rmtree(folder / "in")
+            write_jsonl(folder / "in/in.jsonl", WHOLE)
         elif self.capability not in ("one_shard_empty", "echo"):
             write_jsonl(folder / "in/in-002.jsonl", MARKED[8:12])
         if self.damaged:
@@ -90,8 +96,20 @@ class Job:
         if self.again:
             target["fn_kwargs"] = {"path": str(folder / "mended")}
         source = {"uri": str(folder / "in"), "shard": {"files": self.files}}
-        errors = {"max_row_errors": 1}
-        return BatchRunner(a_spec(folder, source=source, capability=target, errors=errors))
+        execution = {"engine": "local"}
+        if self.early:  # each batch takes longer than a shard may, on any machine
+            target["fn_kwargs"] = {"seconds": 0.001}
+            source["shard"] = {"seconds": 0.001}
+            execution["batch_size"] = ROWS
+        return BatchRunner(
+            a_spec(
+                folder,
+                source=source,
+                capability=target,
+                errors={"max_row_errors": 1},
+                execution=execution,
+            )
+        )
 
     def runs_runner(self, folder: Path) -> BatchRunner:
         capability = {
@@ -105,7 +123,9 @@ class Job:
     def differs(self, folder: Path) -> bool:
         """Return whether the output, with what is recorded of it, is not what is expected."""
         if not self.runs:
-            return rows_out(folder / "out") != self.expected
+            out = rows_out(folder / "out")
+            # Of a shard that ends early, the rest comes after all others.
+            return (sorted(out, key=itemgetter("id")) if self.early else out) != self.expected
         try:  # reading a store takes threads, after which a process may not fork
             in_child(lambda: self.check_recorded(folder))
         except ChildFailed:
@@ -160,6 +180,7 @@ JOBS = {
     "packed-touched": Job("echo", WHOLE, touched=True, files=2),
     "packed-damaged": Job("echo", [*WHOLE[12:], *WHOLE[:12]], files=3, damaged=True),
     "fresh": Job("double", [{**row, "id": 2 * row["id"]} for row in MARKED], fresh=True),
+    "early": Job("dawdles", [row for row in WHOLE if row["id"] != 13], failed=1, early=True),
     "runs": Job("", [{"datasets": f"d{number}"} for number in range(SHARDS)], runs=True),
 }
 
