@@ -138,6 +138,12 @@ def slow(rows):
     return rows
 
 
+def slow_files(rows):
+    """Make a file of each row, with other bytes each time."""
+    time.sleep(0.1)
+    return [{"path": f"{row['id'] % 3}/{row['id']}.bin", "bytes": os.urandom(9)} for row in rows]
+
+
 class LogsCalls:
     """Writes down which rows it saw, to show what is computed again."""
 
@@ -597,6 +603,13 @@ def fails_for_bad(batch):
     if any(bads_of(batch)):
         raise ValueError("a row is bad")
     return batch
+
+
+def fails_for_bad_until(batch, path, column="id"):
+    """As `fails_for_bad`, until there is a file at *path*; always for a batch without *column*."""
+    if batch["id"] is None or batch[column] is None:
+        raise ValueError("it has a column less")
+    return batch if os.path.exists(path) else fails_for_bad(batch)
 
 
 def bads_of(batch):

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.checkpoint import Checkpoint, Sentinel, bundles
 from batchrunner.checkpoint import commit as committing
+from batchrunner.driver import opening
 from batchrunner.driver.session import Session
 from batchrunner.formats import conform, schemas
 from batchrunner.storage.disk import durability, staging
@@ -109,3 +110,35 @@ def casts_types() -> None:
 
 def deletes_by_name() -> None:
     LocalStorage.delete_exactly = lambda self, entries: self.delete([one.key for one in entries])
+
+
+def files_before_the_part() -> None:
+    """The files of an attempt that may not win."""
+    real = committing._committed
+
+    def committed(finished, sink, checkpoint, refused):
+        for one in finished:
+            one.bundle.lines.seek(0)
+            lines = list(bundles._placed(bundles._listed(one.bundle.lines)))
+            data = bundles._Data(one.sentinel, lambda one=one: one.bundle.data)
+            sink.put_if_absent({piece.file.path: data.of(piece) for piece in lines})
+            one.bundle.lines.seek(0)
+        return real(finished, sink, checkpoint, refused)
+
+    committing._committed = committed
+    committing.publish_files = lambda *_, **__: None
+
+
+def sentinel_before_its_files() -> None:
+    real = committing.publish_files
+
+    def publish_files(sentinel, *, sink, checkpoint, bundle=None):
+        checkpoint.publish({sentinel.part.partition(".")[0]: sentinel})
+        real(sentinel, sink=sink, checkpoint=checkpoint, bundle=bundle)
+
+    committing.publish_files = publish_files
+
+
+def adopts_without_files() -> None:
+    committing.adopt = committing.claim
+    opening.adopt = committing.claim

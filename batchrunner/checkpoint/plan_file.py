@@ -59,7 +59,7 @@ class PlanFacts:
     @property
     def part_format(self) -> Format:
         """The format of the parts."""
-        return format_named(self.format)
+        return format_named(self.format).of_parts
 
     def stem(self, shard_id: int) -> str:
         """Return the name of a shard's part without its suffix."""

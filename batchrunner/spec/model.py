@@ -232,7 +232,7 @@ def checked_for_format(value: Any, sink_format: str | None) -> Any:
     """
     if sink_format is None or value is None:
         return value
-    parts = format_named(sink_format)
+    parts = format_named(sink_format).of_parts
     if isinstance(value, str) and value not in parts.compressions:
         names = ", ".join(parts.compressions)
         raise ValueError(f"the format {sink_format} takes these compressions only: {names}")

@@ -131,6 +131,11 @@ def _notes(
         yield f"{uri}: {why}"
     for uri, why in sorted(check.uncounted.items()):
         yield f"{uri}: its rows were not counted: {why}"
+    if evidence.is_finished and (unlisted := check.files.unlisted()):
+        yield (
+            f"{len(unlisted):,} files in the sink are listed by no part, such as {unlisted[0]}: they were there "
+            "before, or are of a run that ended"
+        )
     for folder in evidence.other_runs:
         yield f"{folder}/ is the output of another run: a recursive read of the sink includes it"
 

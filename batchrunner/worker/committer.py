@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.commit import Finished, commit, foreign_part
 from batchrunner.checkpoint.dead_letters import DeadLetterFile
-from batchrunner.errors import StorageError
+from batchrunner.errors import RunRefusedError, StorageError, TakenPathError
 from batchrunner.formats.columns import bare_table
 from batchrunner.formats.format_error import FormatError
 from batchrunner.formats.schema_error import SchemaError
@@ -142,7 +142,8 @@ class Committer:
             # runs.
             refused = record_runs(self._work, runs)
             accepted = [f for shard, f in finished.items() if shard not in refused]
-            stems = commit(accepted, sink=self._sink, checkpoint=self._checkpoint)
+            why: dict[str, RunRefusedError] = {}
+            stems = commit(accepted, sink=self._sink, checkpoint=self._checkpoint, refused=why)
         except StorageError as error:
             failure = Failure(Cause.STORAGE, str(error))
             return [Receipt(shard, failure=failure) for shard in finished]
@@ -154,21 +155,28 @@ class Committer:
                 Receipt(shard, failure=Failure(Cause.CAPABILITY, f"shard {shard}: {why}"))
                 for shard, why in refused.items()
             ),
-            *self._receipts(finished, stems),
+            *self._receipts(finished, stems, why),
         ]
 
     def _receipts(
-        self, finished: Mapping[int, Finished], stems: Mapping[str, Sentinel]
+        self,
+        finished: Mapping[int, Finished],
+        stems: Mapping[str, Sentinel],
+        why: Mapping[str, RunRefusedError],
     ) -> list[Receipt]:
         return [
             Receipt(shard, sentinel=stems[f.stem])
             if f.stem in stems
-            else Receipt(
-                shard,
-                failure=Failure(Cause.FOREIGN, foreign_part(f"{self._sink.uri}/{f.sentinel.part}")),
-            )
+            else Receipt(shard, failure=self._refusal(f, why.get(f.stem)))
             for shard, f in finished.items()
         ]
+
+    def _refusal(self, finished: Finished, why: RunRefusedError | None) -> Failure:
+        """Return why a part is not committed although nothing failed."""
+        if isinstance(why, TakenPathError):
+            return Failure(Cause.TAKEN, str(why))
+        part = f"{self._sink.uri}/{finished.sentinel.part}"
+        return Failure(Cause.FOREIGN, foreign_part(part) if why is None else str(why))
 
     def drop(self, shard: Shard) -> None:
         """Discard the part of *shard*, if one is being written."""
@@ -185,7 +193,10 @@ class Committer:
     def _part(self, shard: Shard) -> Part:
         if shard.id not in self._open:
             self._open[shard.id] = Part(
-                self._sink.stage, self._work.facts, settle=self._schema.settle
+                self._sink.stage,
+                self._work.facts,
+                settle=self._schema.settle,
+                stage_bundle=self._checkpoint.records.stage,
             )
         return self._open[shard.id]
 
@@ -219,6 +230,7 @@ class Committer:
             slices=end.slices,
             slice_rows=end.rows,
             slice_total=end.total,
+            files=f"{self._work.facts.stem(shard.id)}.{part.write_id}" if part.bundle else "",
         )
         self._runs[shard.id] = part.runs
         self._finished[shard.id] = Finished(
@@ -226,10 +238,11 @@ class Committer:
             staged=part.staged,
             sentinel=sentinel,
             dead_letters=part.dead_letters.staged if part.dead_letters else None,
+            bundle=part.bundle,
         )
 
     def _is_due(self) -> bool:
-        waiting = sum(f.sentinel.bytes for f in self._finished.values())
+        waiting = sum(f.nbytes for f in self._finished.values())
         return (
             len(self._finished) >= GROUP_PARTS
             or waiting >= GROUP_BYTES

@@ -25,12 +25,16 @@ class Cause(StrEnum):
     """The user acts: the capability cannot be built, so no shard can succeed."""
     FOREIGN = "foreign"
     """The user acts: an object that this run did not write has the name of the part."""
+    TAKEN = "taken"
+    """The user acts: other bytes have the path of a file that the part lists. The part is published."""
     STORAGE = "storage"
     """The driver hands the shard out again: storage failed."""
 
 
-QUARANTINED = frozenset({Cause.CAPABILITY, Cause.ROW, Cause.INPUT})
+_USES_UP = frozenset({Cause.CAPABILITY, Cause.ROW, Cause.INPUT})
 """Causes that use up an attempt; a shard with none left is quarantined."""
+QUARANTINED = _USES_UP | {Cause.TAKEN}
+"""Causes for which a shard is quarantined: another attempt would not change that its path is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ class Receipt:
     @property
     def uses_up_attempt(self) -> bool:
         """Whether the failure counts for `retry.max_attempts`: capability, row or input failed."""
-        return self.failure is not None and self.failure.cause in QUARANTINED
+        return self.failure is not None and self.failure.cause in _USES_UP
 
     def after(self, attempts: int) -> Receipt:
         """Return the receipt with *attempts* as the number of attempts, if it has a failure."""
