@@ -178,8 +178,6 @@ class Job:
             assert (report.exit_code, len(report.quarantined)) == (1, 1), report
             return
         report = runner.retry(rows=True) if self.again else runner.run(fresh=self.fresh)
-        for _ in range(SHARDS if self.early and not report.ok else 0):
-            report = report if report.ok else runner.run()  # what was left has shards now
         assert (report.ok, report.rows_failed) == (True, self.failed), report
 
 
