@@ -17,6 +17,7 @@ BatchRunnerError
 │   ├── SchemaConflictError         a column of a table has another type than before
 │   ├── DamagedOutputError          a sentinel without its part, or a part that differs from it
 │   └── ForeignOutputError          the sink holds objects that this run did not write
+│       └── TakenPathError              other bytes have the path of a file that a part lists
 ├── ShardFailedError            1   one shard failed; the others are kept
 ├── RunStoppedError            75   stopped on purpose with work left; run the same line again
 ├── JobError                    1   a job did not succeed; `job_id` says which
@@ -145,6 +146,10 @@ class DamagedOutputError(RunRefusedError):
 
 class ForeignOutputError(RunRefusedError):
     """The sink holds objects that this run did not write. Choose another sink, or remove them."""
+
+
+class TakenPathError(ForeignOutputError):
+    """Other bytes have the path of a file that a part lists. Move them away, or pass --fresh."""
 
 
 class ShardFailedError(BatchRunnerError):

@@ -18,6 +18,7 @@ from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.dispatch import Dispatcher
 from batchrunner.driver.engine import Engine
 from batchrunner.driver.finishing import declare_success, is_declared
+from batchrunner.driver.growing import GrowingPlan
 from batchrunner.driver.growth import Retry
 from batchrunner.driver.hooks import HookCalls, hooks_of
 from batchrunner.driver.opening import Opened, open_run
@@ -259,8 +260,9 @@ class BatchRunner:
             opened = _open(run, survey, session)
             hooks.begin(opened, survey, session)
             display = _with_metrics(display, opened, session)
-            outcomes = self._dispatch(opened, survey, session, display)
-            report = _finish(opened, survey, outcomes, session)
+            plan = GrowingPlan(opened.run, survey, session)
+            outcomes = self._dispatch(opened, plan, session, display)
+            report = _finish(opened, plan.survey, outcomes, session)
             hooks.end(report)
             return report
 
@@ -272,20 +274,22 @@ class BatchRunner:
         return run
 
     def _dispatch(
-        self, opened: Opened, survey: Survey, session: Session, display: Display
+        self, opened: Opened, plan: GrowingPlan, session: Session, display: Display
     ) -> ShardOutcomes:
-        work, run = self._work(opened, survey, session), opened.run
-        shards = survey.plan.active
-        begun = Progress.of(shards, opened.committed, pending=opened.pending)
+        work, run = self._work(opened, plan.survey, session), opened.run
+        rest = plan.grow({}, opened.committed)  # of shards that were adopted since the survey
+        pending = (*opened.pending, *(rest.shards if rest else ()))
+        shards = plan.survey.plan.active
+        begun = Progress.of(shards, opened.committed, pending=pending)
         tracker = Tracker(begun, shards, self.spec.errors)
         if self.spec.execution.engine == "local":  # there is no Ray to wait for
             tracker.hear(Heartbeat("", WorkerPhase.LOADING))
         session.snapshot = lambda: tracker.progress().to_dict()
-        dispatcher = Dispatcher(work, session, tracker, display, cleared=run.cleared)
-        if opened.pending:
+        dispatcher = Dispatcher(work, session, tracker, display, plan=plan)
+        if pending:
             display.show(tracker.progress())
             with run.definition.at_work() as imported:
-                dispatcher.go(opened.pending, _engine(run, session.stop, imported=imported))
+                dispatcher.go(pending, _engine(run, session.stop, imported=imported))
         finishing = tracker.finishing(failed=len(dispatcher.outcomes.failures))
         session.snapshot = finishing.to_dict
         display.show(finishing)

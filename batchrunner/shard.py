@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, overload
 
@@ -46,6 +46,8 @@ class Slice:
         weight: Estimated bytes to read.
         modified: When the file was last written, as listed when the slice was planned, in microseconds
             since 1970 UTC; None if the store has no time.
+        skip: Rows at the start, unreadable ones included, that belong to other shards.
+        take: How many rows after these belong to this one, unreadable ones included; None for all.
     """
 
     uri: str
@@ -57,13 +59,54 @@ class Slice:
     rows: int | None = None
     weight: int = 0
     modified: int | None = None
+    skip: int = 0
+    take: int | None = None
+
+    @property
+    def has_window(self) -> bool:
+        """Whether some of the rows between *start* and *stop* belong to other shards."""
+        return bool(self.skip) or self.take is not None
+
+    def rows_from(self, first: int, count: int | None, *, of: int | None) -> Slice:
+        """Return the slice with *count* of its rows, or all others if that is None, from number *first* on.
+
+        It has *of* rows, unreadable ones included; None if they were not counted.
+        """
+        left = None if of is None else of - first
+        rows = left if count is None else count
+        share = 1.0 if rows is None or not of else rows / of
+        take = count if count is not None or self.take is None else self.take - first
+        weight = round(self.weight * share)
+        return replace(self, skip=self.skip + first, take=take, rows=rows, weight=weight)
+
+    @property
+    def window(self) -> str:
+        """The numbers of its rows among those between *start* and *stop*; "" if it has all."""
+        if not self.has_window:
+            return ""
+        return f"rows {self.skip}-{'' if self.take is None else self.skip + self.take}"
+
+    @property
+    def extent(self) -> tuple[str, int, int]:
+        """What it reads, for records of one line: what is counted, from where, and to where.
+
+        With a window, rows, of a larger slice such as `rows of bytes 0-4096`.
+        """
+        if not self.has_window:
+            return str(self.slicing), self.start, self.stop
+        start, whole = 0, ""
+        if self.slicing is Slicing.ROWS:
+            start = self.start
+        elif self.slicing is not Slicing.FILE:
+            whole = f" of {self.slicing} {self.start}-{self.stop}"
+        first = start + self.skip
+        return f"rows{whole}", first, first + (self.take or self.rows or 0)
 
     def __str__(self) -> str:
-        if self.slicing is Slicing.FILE:
-            return self.uri
         if self.slicing is Slicing.DEAD_LETTERS:
             return f"{self.uri}, dead letters of shard {self.start}"
-        return f"{self.uri}, {self.slicing} {self.start}-{self.stop}"
+        where = "" if self.slicing is Slicing.FILE else f"{self.slicing} {self.start}-{self.stop}"
+        return ", ".join(filter(None, (self.uri, where, self.window)))
 
 
 SLICE_COLUMNS = tuple(one.name for one in fields(Slice))
@@ -167,6 +210,21 @@ def _sums(slices: Sequence[Slice]) -> tuple[int | None, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlyEnd:
+    """Where an attempt ended its shard early, because it was slow: the rest becomes new shards.
+
+    Attributes:
+        slices: How many of the shard's slices it read, the last one perhaps in part; at least 1.
+        rows: How many rows of the last of these it read, unreadable ones included; 0 for all.
+        total: How many rows that slice has; 0 if *rows* is, or if its file cannot be read to its end.
+    """
+
+    slices: int
+    rows: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """Slices of one or several source files, whose rows make one part.
 
@@ -197,6 +255,19 @@ class Shard:
         """Id of the shard whose dead letters this one makes again; None if it reads its slices."""
         return self.first.start if self.first.slicing is Slicing.DEAD_LETTERS else None
 
+    def ends_at(self, end: EarlyEnd) -> bool:
+        """Return whether the shard has nothing after *end*."""
+        return len(self.slices) == end.slices and end.rows in {0, self.slices[-1].take}
+
+    def until(self, end: EarlyEnd | None) -> Shard:
+        """Return the shard without what comes after *end*; as it is without one. Idempotent."""
+        if end is None or self.ends_at(end):
+            return self
+        *whole, last = self.slices[: end.slices]
+        if end.rows:
+            last = last.rows_from(0, end.rows, of=end.total or None)
+        return Shard(self.id, (*whole, last))
+
     @property
     def extent(self) -> tuple[str, int, int]:
         """What it reads, for records of one line: slicing, start and stop of its only slice.
@@ -205,7 +276,7 @@ class Shard:
         """
         if len(self.slices) > 1 and self.retries is None:
             return "files", 0, len(self.slices)
-        return str(self.first.slicing), self.first.start, self.first.stop
+        return self.first.extent
 
     def __str__(self) -> str:
         others = len(self.slices) - 1

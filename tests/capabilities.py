@@ -138,6 +138,12 @@ def slow(rows):
     return rows
 
 
+def slow_files(rows):
+    """Make a file of each row, with other bytes each time."""
+    time.sleep(0.1)
+    return [{"path": f"{row['id'] % 3}/{row['id']}.bin", "bytes": os.urandom(9)} for row in rows]
+
+
 class LogsCalls:
     """Writes down which rows it saw, to show what is computed again."""
 
@@ -665,3 +671,25 @@ def changes_a_file_by_row(row, path):
 def raises_on_bad_until(rows, path):
     """As `raises_on_bad`, until there is a file at *path*."""
     return rows if os.path.exists(path) else raises_on_bad(rows)
+
+
+def dawdles(batch, seconds, mended=""):
+    """Takes *seconds* for a row, and refuses some rows as long as there is no file *mended*."""
+    column = [row["id"] for row in batch] if isinstance(batch, list) else batch["id"]
+    ids = [int(one) for one in (column.to_pylist() if hasattr(column, "to_pylist") else column)]
+    time.sleep(seconds * len(ids))
+    if not os.path.exists(mended) and any(one % 50 == 13 for one in ids):
+        raise ValueError("refused")
+    return batch
+
+
+def _note_ids(rows, path):
+    with open(path, "a") as file:
+        file.write("".join(f"{row['id']}\n" for row in rows))
+
+
+async def dawdles_asynchronously(rows, seconds, path):
+    """Takes *seconds* for a row, and notes in *path* which rows it was called with."""
+    _note_ids(rows, path)
+    await asyncio.sleep(seconds * len(rows))
+    return rows

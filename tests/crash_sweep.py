@@ -5,6 +5,7 @@ A program of its own: it forks a child for each death, which only a process with
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -12,11 +13,13 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd  # noqa: F401 - before the forks, each of which would import it for pyarrow
 import pyarrow.parquet  # noqa: F401 - likewise
 
+import file_sinks
 import mutants
 from batchrunner.analytics import open_store
 from batchrunner.runner import BatchRunner
@@ -25,6 +28,7 @@ from builders import Row, a_source, a_spec, rows, rows_out, write_jsonl
 from forks import ChildFailed, in_child
 
 SHARDS, ROWS = 4, 4
+LEFT = (".staging/*", "_checkpoint/attempts/*", "_checkpoint/files/*")
 WHOLE = rows(0, SHARDS * ROWS)
 BAD = 9
 MARKED = [{**row, "bad": True} if row["id"] == BAD else row for row in WHOLE]
@@ -43,6 +47,10 @@ class Job:
         touched: Two of its files were there before, and have another time since.
         fresh: It starts over, with another capability, after an undisturbed run.
         files: How many of its files are in a shard.
+        early: It has one file, whose shard is slow and ends after a batch, as may those of the rest.
+        publishes: Its rows name files, with other bytes in each attempt.
+        changed: One of its files has other rows since an undisturbed run.
+        damaged: One of its files cannot be read until it is mended, after the session that dies.
     """
 
     capability: str
@@ -53,19 +61,33 @@ class Job:
     touched: bool = False
     fresh: bool = False
     files: int = 1
+    early: bool = False
+    publishes: bool = False
+    changed: bool = False
+    damaged: bool = False
 
     def prepare(self, folder: Path) -> None:
         a_source(folder / "in", shards=SHARDS, rows_per_shard=ROWS)
         if self.runs:
             for number in range(SHARDS):
                 write_jsonl(folder / f"in/in-{number:03d}.jsonl", [{"datasets": f"d{number}"}])
-        elif self.capability not in ("one_shard_empty", "echo"):
+        elif self.early:
+            shutil.rmtree(folder / "in")
+            write_jsonl(folder / "in/in.jsonl", WHOLE)
+        elif self.capability not in ("one_shard_empty", "echo", "draws"):
             write_jsonl(folder / "in/in-002.jsonl", MARKED[8:12])
+        if self.damaged:
+            (folder / "in/in-002.jsonl").unlink()
+            (folder / "in/in-002.jsonl.gz").write_bytes(b"this is no gzip")
         if self.again:
             in_child(lambda: self.runner(folder).run())
             (folder / "mended").touch()
         if self.fresh:
-            in_child(lambda: Job("echo", WHOLE).runner(folder).run())
+            before = Job("draws" if self.publishes else "echo", WHOLE, publishes=self.publishes)
+            in_child(lambda: before.runner(folder).run())
+        if self.changed:
+            in_child(lambda: self.runner(folder).run())
+            write_jsonl(folder / "in/in-001.jsonl", WHOLE[4:7])
         if self.touched:
             self.run_half(folder)
 
@@ -80,12 +102,27 @@ class Job:
     def runner(self, folder: Path) -> BatchRunner:
         if self.runs:
             return self.runs_runner(folder)
-        target = {"target": f"capabilities:{self.capability}"}
+        module = "file_sinks" if self.publishes else "capabilities"
+        target = {"target": f"{module}:{self.capability}"}
         if self.again:
             target["fn_kwargs"] = {"path": str(folder / "mended")}
         source = {"uri": str(folder / "in"), "shard": {"files": self.files}}
-        errors = {"max_row_errors": 1}
-        return BatchRunner(a_spec(folder, source=source, capability=target, errors=errors))
+        sink = {"uri": str(folder / "out"), "format": "files" if self.publishes else None}
+        execution = {"engine": "local"}
+        if self.early:  # each batch takes longer than a shard may, on any machine
+            target["fn_kwargs"] = {"seconds": 0.001}
+            source["shard"] = {"seconds": 0.001}
+            execution["batch_size"] = ROWS
+        return BatchRunner(
+            a_spec(
+                folder,
+                source=source,
+                sink=sink,
+                capability=target,
+                errors={"max_row_errors": 1},
+                execution=execution,
+            )
+        )
 
     def runs_runner(self, folder: Path) -> BatchRunner:
         capability = {
@@ -98,13 +135,22 @@ class Job:
 
     def differs(self, folder: Path) -> bool:
         """Return whether the output, with what is recorded of it, is not what is expected."""
+        if self.publishes:
+            ids = [row["id"] for row in rows_out(folder / "out")]
+            return sorted(ids) != self.ids or bool(file_sinks.misfits(folder / "out"))
         if not self.runs:
-            return rows_out(folder / "out") != self.expected
+            out = rows_out(folder / "out")
+            # Of a shard that ends early, the rest comes after all others.
+            return (sorted(out, key=itemgetter("id")) if self.early else out) != self.expected
         try:  # reading a store takes threads, after which a process may not fork
             in_child(lambda: self.check_recorded(folder))
         except ChildFailed:
             return True
         return False
+
+    @property
+    def ids(self) -> list[int]:
+        return [row["id"] for row in self.expected]
 
     def check_recorded(self, folder: Path) -> None:
         store = open_store(str(folder / "store"))
@@ -118,12 +164,22 @@ class Job:
         """Go on as a user does who does not know of the death: what was begun is started over once."""
         if self.fresh and (folder / "out/_checkpoint/run-0001.json").exists():
             assert self.runner(folder).run().ok
-        else:
-            self.go(folder)
+            return
+        self.go(folder)
+        if self.damaged:
+            content = "".join(json.dumps(row) + "\n" for row in WHOLE[8:12])
+            (folder / "in/in-002.jsonl.gz").write_bytes(gzip.compress(content.encode()))
+            assert self.runner(folder).retry().ok
 
     def go(self, folder: Path) -> None:
         runner = self.runner(folder)
+        if self.damaged:
+            report = runner.run()
+            assert (report.exit_code, len(report.quarantined)) == (1, 1), report
+            return
         report = runner.retry(rows=True) if self.again else runner.run(fresh=self.fresh)
+        for _ in range(SHARDS if self.early and not report.ok else 0):
+            report = report if report.ok else runner.run()  # what was left has shards now
         assert (report.ok, report.rows_failed) == (True, self.failed), report
 
 
@@ -144,7 +200,21 @@ JOBS = {
         files=3,
     ),
     "packed-touched": Job("echo", WHOLE, touched=True, files=2),
+    "packed-damaged": Job("echo", [*WHOLE[12:], *WHOLE[:12]], files=3, damaged=True),
     "fresh": Job("double", [{**row, "id": 2 * row["id"]} for row in MARKED], fresh=True),
+    "early": Job("dawdles", [row for row in WHOLE if row["id"] != 13], failed=1, early=True),
+    "files": Job("draws", WHOLE, publishes=True),
+    "files-errors": Job(
+        "draws_unless_bad", [r for r in WHOLE if r["id"] != BAD], failed=1, publishes=True
+    ),
+    "files-fresh": Job(
+        "draws_unless_bad",
+        [r for r in WHOLE if r["id"] != BAD],
+        failed=1,
+        fresh=True,
+        publishes=True,
+    ),
+    "files-changed": Job("draws", [r for r in WHOLE if r["id"] != 7], publishes=True, changed=True),
     "runs": Job("", [{"datasets": f"d{number}"} for number in range(SHARDS)], runs=True),
 }
 
@@ -212,6 +282,8 @@ def faults(job: Job, place: Path) -> list[str]:
     for path in () if is_being_cleared(out) else records.glob("sentinels/*.json"):
         sentinel = json.loads(path.read_bytes() or b"{}")
         part = out / sentinel.get("part", "torn")
+        if job.changed and path.stem == "part-00001":
+            continue  # its shard is retired
         dead_letters = out / "_checkpoint/errors" / (sentinel.get("errors") or "none")
         if not part.exists():
             found.append(f"{path.name} stands without its part")
@@ -219,11 +291,19 @@ def faults(job: Job, place: Path) -> list[str]:
             found.append(f"{path.name} lies about its part")
         elif dead_letters.name != "none" and lines(dead_letters) != 1:
             found.append(f"{path.name} stands without its dead letters")
-    if (out / "_SUCCESS").exists() and not (job.again or job.touched) and job.differs(place):
+        elif job.publishes:
+            found += [f"{path.name} stands without its file {why}" for why in unfit(part)]
+    before_it = job.again or job.touched or job.changed
+    if (out / "_SUCCESS").exists() and not before_it and job.differs(place):
         if job.fresh and rows_out(out) == MARKED:
             return found  # the run before it: nothing was removed yet
         found.append("_SUCCESS stands over another output")
     return found
+
+
+def unfit(part: Path) -> list[str]:
+    files = file_sinks.files_in(part.parent)
+    return list(filter(None, (file_sinks.unfit(r, files) for r in file_sinks.lines_of(part))))
 
 
 def is_being_cleared(out: Path) -> bool:
@@ -237,7 +317,7 @@ def lines(path: Path) -> int:
 
 
 def faults_after_going_on(job: Job, place: Path) -> list[str]:
-    committed = {} if job.fresh else inodes(place)
+    committed = {} if job.fresh or job.changed else inodes(place)
     try:
         in_child(lambda: job.go_on(place))
     except ChildFailed:
@@ -253,7 +333,8 @@ def faults_after_going_on(job: Job, place: Path) -> list[str]:
         found.append("the manifest names sources that are not there, or the other way around")
     if owner(place / "out") != json.loads((place / "out/_SUCCESS").read_bytes())["run_uid"]:
         found.append("the mark in the sink is of another run")
-    left = [*(place / "out").glob(".staging/*"), *(place / "out").glob("_checkpoint/attempts/*")]
+    out = place / "out"
+    left = [path for name in LEFT for path in out.glob(name)]
     left = [path for path in left if not is_success(path, place / "out")]
     named = len(list((place / "out").glob("_checkpoint/errors/*")))
     if named > 1:
@@ -278,7 +359,14 @@ def inodes(job: Path) -> dict[str, int]:
     """The committed parts, and which file each is."""
     out = job / "out"
     sentinels = [json.loads(p.read_text()) for p in out.glob("_checkpoint/sentinels/*.json")]
-    return {s["part"]: (out / s["part"]).stat().st_ino for s in sentinels}
+    names = [s["part"] for s in sentinels if (out / s["part"]).exists()]
+    if job_publishes(out):
+        names += [line["path"] for part in names for line in file_sinks.lines_of(out / part)]
+    return {name: (out / name).stat().st_ino for name in names}
+
+
+def job_publishes(out: Path) -> bool:
+    return any(out.glob("*/*.bin"))
 
 
 if __name__ == "__main__":

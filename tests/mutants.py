@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pyarrow as pa
 
-from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint import Checkpoint, Sentinel, bundles
 from batchrunner.checkpoint import commit as committing
+from batchrunner.driver import opening
 from batchrunner.driver.session import Session
 from batchrunner.formats import conform, schemas
 from batchrunner.storage.disk import durability, staging
@@ -57,6 +59,15 @@ def forget_notes_early() -> None:
     assert real
 
 
+def intents_forget_the_end() -> None:
+    real = Sentinel.to_intent
+
+    def to_intent(self):
+        return real(replace(self, slices=0, slice_rows=0, slice_total=0))
+
+    Sentinel.to_intent = to_intent
+
+
 def dead_letters_last() -> None:
     def commit(finished, *, sink, checkpoint):
         sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_bytes()) for f in finished})
@@ -67,6 +78,16 @@ def dead_letters_last() -> None:
         return counting
 
     committer.commit = commit
+
+
+def grows_only_in_memory() -> None:
+    real = Checkpoint.add_generation
+
+    def add_generation(self, generation, *, number):
+        if number == 0:
+            real(self, generation, number=number)
+
+    Checkpoint.add_generation = add_generation
 
 
 def trusts_any_sentinel() -> None:
@@ -89,3 +110,35 @@ def casts_types() -> None:
 
 def deletes_by_name() -> None:
     LocalStorage.delete_exactly = lambda self, entries: self.delete([one.key for one in entries])
+
+
+def files_before_the_part() -> None:
+    """The files of an attempt that may not win."""
+    real = committing._committed
+
+    def committed(finished, sink, checkpoint, refused):
+        for one in finished:
+            one.bundle.lines.seek(0)
+            lines = list(bundles._placed(bundles._listed(one.bundle.lines)))
+            data = bundles._Data(one.sentinel, lambda one=one: one.bundle.data)
+            sink.put_if_absent({piece.file.path: data.of(piece) for piece in lines})
+            one.bundle.lines.seek(0)
+        return real(finished, sink, checkpoint, refused)
+
+    committing._committed = committed
+    committing.publish_files = lambda *_, **__: None
+
+
+def sentinel_before_its_files() -> None:
+    real = committing.publish_files
+
+    def publish_files(sentinel, *, sink, checkpoint, bundle=None):
+        checkpoint.publish({sentinel.part.partition(".")[0]: sentinel})
+        real(sentinel, sink=sink, checkpoint=checkpoint, bundle=bundle)
+
+    committing.publish_files = publish_files
+
+
+def adopts_without_files() -> None:
+    committing.adopt = committing.claim
+    opening.adopt = committing.claim

@@ -1,6 +1,7 @@
 """Dies at every request that changes a bucket, before it is sent or after it is answered; goes on.
 
-A program of its own, for it forks: `python s3_sweep.py ENDPOINT BUCKET PREFIX before|after`.
+A program of its own, for it forks: `python s3_sweep.py ENDPOINT BUCKET PREFIX before|after [files]`. With
+`files`, rows name files, with other bytes in each attempt.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pandas as pd  # noqa: F401 - likewise, for pyarrow
 import pyarrow.parquet  # noqa: F401 - likewise
 import s3fs  # noqa: F401 - likewise
 
+import file_sinks
 from batchrunner import BatchRunner, BatchSpec
 from batchrunner.storage.s3 import calls as s3_calls
 from batchrunner.testing.s3_servers import S3Server
@@ -25,6 +27,7 @@ from forks import ChildFailed, in_child
 CHANGES = ("put_object", "delete_objects", "copy_object", "complete_multipart_upload")
 SHARDS, ROWS = 2, 3
 EXPECTED = rows(0, SHARDS * ROWS)
+FILES = sys.argv[5:] == ["files"]
 
 
 def main(server: S3Server, prefix: str, moment: str) -> None:
@@ -47,10 +50,11 @@ def run(server: S3Server, job: str, *, die_at: int = 0, moment: str = "") -> Non
     dying(die_at, moment)
     uri = f"s3://{server.bucket}/{job}"
     options = server.storage_options
+    target, made = ("file_sinks:draws", "files") if FILES else ("capabilities:echo", None)
     spec = BatchSpec(
-        capability="capabilities:echo",
-        source={"uri": f"{uri}/in", "storage_options": options},
-        sink={"uri": f"{uri}/out", "storage_options": options},
+        capability=target,
+        source={"uri": f"{uri}/in", "shard": {"files": 1}, "storage_options": options},
+        sink={"uri": f"{uri}/out", "format": made, "storage_options": options},
         execution={"engine": "local"},
     )
     assert BatchRunner(spec).run().ok
@@ -87,7 +91,7 @@ def faults(server: S3Server, job: str) -> list[str]:
         return [*found, "the next run fails"]
     found += contradictions(bucket)
     after = bucket.listed("out/")
-    if bucket.rows_out() != EXPECTED:
+    if differs(bucket):
         found.append("the output differs")
     if any(after[key] != which for key, which in before.items()):
         found.append("a committed part was touched")
@@ -105,9 +109,22 @@ def contradictions(bucket: Bucket) -> list[str]:
             found.append(f"the sentinel of {part} stands without it")
         elif hashlib.sha256(bucket.get(part)).hexdigest() != sentinel["sha256"]:
             found.append(f"the sentinel of {part} lies")
+        elif FILES and (why := file_sinks.misfits_in(bucket, parts=[part])):
+            found.append(f"the sentinel of {part} stands without {why}")
     return found
 
 
+def differs(bucket: Bucket) -> bool:
+    if not FILES:
+        return bucket.rows_out() != EXPECTED
+    ids = [row["id"] for row in bucket.rows_out()]
+    left = bucket.listed("out/_checkpoint/files/")
+    parts = bucket.listed("out/part-")
+    return bool(
+        file_sinks.misfits_in(bucket, parts=parts) or left or ids != list(range(len(EXPECTED)))
+    )
+
+
 if __name__ == "__main__":
-    endpoint, name, where, when = sys.argv[1:]
+    endpoint, name, where, when = sys.argv[1:5]
     main(S3Server(endpoint, name), where, when)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import orjson
 
 from batchrunner.errors import DamagedOutputError, NewerFormatError, ObjectNotFoundError
-from batchrunner.storage.contract import Storage
+from batchrunner.shard import EarlyEnd
+from batchrunner.storage.contract import Entry, Storage
 from batchrunner.storage.json_documents import check_version, sealed, unseal
 
 FORMAT_VERSION = 1
-SENTINEL_VERSION = 2
-"""Version 1 of a sentinel has no `worker`, `began`, `reading`, `calling` and `writing`."""
+SENTINEL_VERSION = 3
+"""Version 2 of a sentinel has no `slices`, `slice_rows`, `slice_total` and `files`; version 1 also has no `worker`,
+`began`, `reading`, `calling` and `writing`."""
 
 TRIAL = "trial"
 """The decisive field that marks a trial, which alone may be cleared without a question."""
@@ -177,6 +180,12 @@ class Sentinel(_Document):
         writing: Seconds in which it wrote the part, with a share of its worker's commit before: how
             long its own takes is known only after its sentinel is durable. The three overlap, so
             their sum may exceed *seconds*.
+        slices: How many slices of its shard it read, where it ended the shard early (see `EarlyEnd`);
+            0 if it read the whole shard.
+        slice_rows: How many rows of the last of these.
+        slice_total: How many rows that slice has.
+        files: Name of the bundle in `files/`, if the part lists files: it is there until the shard is
+            committed. Empty for other parts, and before version 3.
     """
 
     run_uid: str
@@ -198,7 +207,18 @@ class Sentinel(_Document):
     reading: float = 0.0
     calling: float = 0.0
     writing: float = 0.0
+    slices: int = 0
+    slice_rows: int = 0
+    slice_total: int = 0
+    files: str = ""
     version: int = SENTINEL_VERSION
+
+    @property
+    def early_end(self) -> EarlyEnd | None:
+        """Where it ended its shard early; None if it read the whole shard."""
+        if not self.slices:
+            return None
+        return EarlyEnd(self.slices, self.slice_rows, self.slice_total)
 
     def hashes_of(self, slices: Sized) -> Sequence[str]:
         """Return the hash of each of the *slices* of its shard; "" where none is available."""
@@ -230,10 +250,24 @@ def lines_of(records: Storage, key: str) -> Iterator[bytes]:
     entry = records.head(key)
     if entry is None:
         raise ObjectNotFoundError(f"{records.uri}/{key} is not there")
-    rest = b""
     with records.open(entry) as file:
-        while block := file.read(_BLOCK_BYTES):
-            *whole, rest = (rest + block).split(b"\n")
-            yield from whole
+        yield from lines_in(file)
+
+
+def lines_in(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of *file*, in bounded memory."""
+    rest = b""
+    while block := file.read(_BLOCK_BYTES):
+        *whole, rest = (rest + block).split(b"\n")
+        yield from whole
     if rest:
         yield rest
+
+
+def sha256_of(storage: Storage, entry: Entry) -> str:
+    """Read an object from end to end, and return its SHA-256 in hex."""
+    digest = hashlib.sha256()
+    with storage.open(entry) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

@@ -30,6 +30,7 @@ _OF_A_RUN = {
     "quarantine": ("part-00000.json",),
     "attempts": ("0.json",),
     "errors": ("part-00000.0.jsonl", "part-00000.failed.00000001.0.jsonl"),
+    "files": ("part-00000.0",),
     "recorded": ("0.json",),
     "changes": ("0001.json",),
     "schema": ("0001.arrow",),
@@ -160,6 +161,17 @@ class RunDocuments:
     def ended(self) -> list[Self]:
         """Return the runs that a `--fresh` ended and whose records still exist."""
         return [type(self)(self.storage, incarnation=number) for number in self.earlier]
+
+    def check_not_ended(self) -> None:
+        """Check that no `--fresh` has ended this run: it claims the next number first.
+
+        Raises:
+            ObjectNotFoundError: It was ended; what it writes to the sink would be in the way.
+        """
+        if self.storage.head(record_key(self.incarnation + 1)) is not None:
+            raise ObjectNotFoundError(
+                f"{self.storage.uri}: the run was started over meanwhile; run the same line again"
+            )
 
     def is_starting_over(self) -> bool:
         """Return whether a `--fresh` was begun and has no plan yet: old output may still stand."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,14 +19,14 @@ from batchrunner.checkpoint.plan_table import (
 from batchrunner.errors import DamagedOutputError, NewerFormatError
 from batchrunner.formats.contract import Format
 from batchrunner.formats.registry import format_named, part_suffix
-from batchrunner.shard import Shard
+from batchrunner.shard import EarlyEnd, Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT_VERSION = 3
-"""Version 2 had a row for each shard, where there is one for each slice now, and no `modified`; version 1 also had no
-checksum, no identities and no place."""
+"""Version 2 had a row for each shard, where there is one for each slice now, no `modified`, `skip` and `take`, and no shards
+that ended early; version 1 also had no checksum, no identities and no place."""
 
 _METADATA = b"batchrunner"
 _CHECK = "check"
@@ -59,7 +59,7 @@ class PlanFacts:
     @property
     def part_format(self) -> Format:
         """The format of the parts."""
-        return format_named(self.format)
+        return format_named(self.format).of_parts
 
     def stem(self, shard_id: int) -> str:
         """Return the name of a shard's part without its suffix."""
@@ -92,6 +92,7 @@ class Generation:
         shards: The shards it adds.
         retired: Ids of earlier shards whose file changed or vanished; their parts don't count.
         identities: By URI, the new identity of each file of earlier shards whose bytes are the same.
+        ended: By id, where earlier shards end that were slow: the rest of them is in *shards*.
         place: Where sink and checkpoint were.
     """
 
@@ -100,6 +101,7 @@ class Generation:
     retired: tuple[int, ...] = ()
     identities: Mapping[str, str] = field(default_factory=dict)
     place: RunPlace = RunPlace()
+    ended: Mapping[int, EarlyEnd] = field(default_factory=dict)
 
     @property
     def changes_output(self) -> bool:
@@ -121,6 +123,7 @@ def plan_to_bytes(generation: Generation) -> bytes:
         "version": FORMAT_VERSION,
         "retired": generation.retired,
         "identities": dict(generation.identities),
+        "ended": {str(i): astuple(end) for i, end in generation.ended.items()},
         "place": asdict(generation.place),
         **{one.name: getattr(generation.facts, one.name) for one in fields(PlanFacts)},
     }
@@ -172,15 +175,18 @@ def _generation(header: dict[str, Any], table: pa.Table, *, key: str) -> Generat
     del header["version"]
     retired = tuple(header.pop("retired"))
     identities, place = header.pop("identities", {}), RunPlace(**header.pop("place", {}))
+    ended = {int(i): EarlyEnd(*end) for i, end in header.pop("ended", {}).items()}
     shards = tuple(shards_in(table))
-    return Generation(PlanFacts(**header), shards, retired, identities, place)
+    return Generation(PlanFacts(**header), shards, retired, identities, place, ended)
 
 
 def _content(table: pa.Table, version: int) -> Any:
     """Return what the checksum of a *version* has of the content."""
     if version > _LAST_OF_JSON:
         return content_hash(table)
-    return {name: table.column(name).to_pylist() for name in table.column_names if name != ADDED}
+    return {
+        name: table.column(name).to_pylist() for name in table.column_names if name not in ADDED
+    }
 
 
 def _checksum(header: Mapping[str, Any], content: Any) -> str:

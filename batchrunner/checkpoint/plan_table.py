@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 PLAN_COLUMNS = ("id", *SLICE_COLUMNS)
 
-ADDED = "modified"
-"""The column that plans have since version 3."""
+ADDED = ("modified", "skip", "take")
+"""The columns that plans have since version 3."""
 
-_MAY_LACK = {"rows", ADDED}
+_MAY_LACK = {"rows", "modified", "take"}
 FEW_SLICES = 64
 """Up to so many slices of a shard are objects: a table of its own would take more."""
 
@@ -48,8 +48,10 @@ def as_plan_table(table: pa.Table) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if ADDED not in table.column_names:
-        table = table.append_column(ADDED, pa.nulls(len(table), pa.int64()))
+    for name in ADDED:
+        if name not in table.column_names:
+            value = pa.scalar(0 if name == "skip" else None, pa.int64())
+            table = table.append_column(name, pa.repeat(value, len(table)))
     plan = table.select(PLAN_COLUMNS).cast(_table((), ()).schema).replace_schema_metadata(None)
     for word in pc.unique(plan.column("slicing")).to_pylist():
         Slicing(word)  # it raises for an unknown one

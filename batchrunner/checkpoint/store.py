@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from batchrunner.checkpoint.damage import lost, lost_plan, schema_from_bytes, with_ways_out
 from batchrunner.checkpoint.documents import Quarantine, Sentinel
@@ -29,6 +29,9 @@ from batchrunner.storage.contract import Entry, Staged, Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+BUNDLES = "files"
+"""Folder of the bundles: the bytes of files that a part lists, until its shard is committed."""
 
 _QUARANTINE = re.compile(r"quarantine/part-(\d{5,})\.json")
 _numbered: dict[tuple[Storage, int], Checkpoint] = {}
@@ -111,6 +114,32 @@ class Checkpoint(RunDocuments):
         }
         self.records.publish(keys)
         self.records.remove_intents(keys)
+
+    def publish_bundles(self, bundles: Mapping[str, Staged]) -> None:
+        """Publish the bundles of attempts, durably, under names that only these use."""
+        keys = {f"{BUNDLES}/{name}": (staged, b"bundle") for name, staged in bundles.items()}
+        if keys:
+            self.records.publish(keys)
+            self.records.remove_intents(keys)
+
+    def open_bundle(self, name: str) -> BinaryIO:
+        """Open the bundle *name* for reading.
+
+        Raises:
+            ObjectNotFoundError: It is gone.
+        """
+        entry = self.records.head(f"{BUNDLES}/{name}")
+        if entry is None:
+            raise ObjectNotFoundError(f"{self.records.uri}/{BUNDLES}/{name} is gone")
+        return self.records.open(entry)
+
+    def drop_bundles(self, names: Iterable[str]) -> None:
+        """Remove the bundles *names*; empty ones are ignored. Idempotent.
+
+        Call it only for shards whose sentinel is durable, and for attempts that lost.
+        """
+        if keys := [f"{BUNDLES}/{name}" for name in names if name]:
+            self.records.delete(keys)
 
     def publish(self, sentinels: Mapping[str, Sentinel]) -> dict[str, Sentinel]:
         """Declare shards complete, by the stem of their part; return the sentinels that count.

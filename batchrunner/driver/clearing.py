@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 from batchrunner.checkpoint import Checkpoint, Sentinel, Sentinels
-from batchrunner.checkpoint.commit import adopt, sha256_of
+from batchrunner.checkpoint.commit import claim
+from batchrunner.checkpoint.documents import sha256_of
 from batchrunner.driver.sink_state import (
     OWNER,
     RETIRED,
@@ -34,11 +35,13 @@ class StaleOutput:
         parts: Parts of ended runs, which are removed.
         damaged: Parts that differ from what their sentinels say; all parts if the records of an
             ended run are damaged. They are moved to `_damaged/`: no record says what they hold.
+        list_files: Whether parts list files, which are removed before them.
     """
 
     declaration: tuple[Entry, ...] = ()
     parts: tuple[Entry, ...] = ()
     damaged: tuple[Entry, ...] = ()
+    list_files: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,14 @@ class _EndedRun:
         except DamagedOutputError:
             return False
         return record is not None
+
+    @cached_property
+    def lists_files(self) -> bool:
+        """Whether its parts list files, as its plan says; as its sentinels do if that is damaged."""
+        with contextlib.suppress(DamagedOutputError):
+            if plan := self.checkpoint.generations():
+                return plan[0].facts.part_format.publishes_files
+        return any(sentinel.files for sentinel in self.sentinels.good.values())
 
     @cached_property
     def sentinels(self) -> Sentinels:
@@ -133,6 +144,7 @@ class ClearedRuns:
             declaration=declaration,
             parts=(*(e for n, e in parts.items() if n not in damaged), *retired),
             damaged=tuple(parts[name] for name in sorted(damaged)),
+            list_files=bool(parts) and any(run.lists_files for run in self._runs),
         )
 
     def late_parts(self, parts: Mapping[str, Entry], *, plan: StoredPlan) -> dict[str, Entry]:
@@ -171,7 +183,7 @@ class ClearedRuns:
         for run in self._runs:
             if run.run_uid is not None:
                 with contextlib.suppress(ForeignOutputError, ObjectNotFoundError):
-                    yield adopt(
+                    yield claim(
                         part.partition(".")[0],
                         part,
                         run_uid=run.run_uid,

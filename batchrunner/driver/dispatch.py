@@ -6,11 +6,12 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from batchrunner.checkpoint import Quarantine, Sentinel
 from batchrunner.checkpoint.marks import remove_marks
-from batchrunner.driver.clearing import ClearedRuns
 from batchrunner.driver.engine import Engine
+from batchrunner.driver.growing import GrowingPlan
 from batchrunner.driver.progress import Display
 from batchrunner.driver.session import Session, StopReason
 from batchrunner.driver.shard_outcomes import ShardOutcomes
@@ -52,10 +53,10 @@ class Dispatcher:
         tracker: Tracker,
         display: Display,
         *,
-        cleared: ClearedRuns,
+        plan: GrowingPlan,
     ) -> None:
         self.outcomes = ShardOutcomes()
-        self._cleared = cleared
+        self._plan, self._cleared = plan, plan.run.cleared  # listed once
         self._work, self._session = work, session
         self._tracker, self._display = tracker, display
         self._next_show = 0.0
@@ -79,10 +80,9 @@ class Dispatcher:
             for wave in waves(shards):
                 if self._session.stop.is_from_outside:
                     break
-                self._run_wave(engine, [shard for shard in wave if self._may_run(shard)])
+                self._run_growing(engine, [shard for shard in wave if self._may_run(shard)])
                 if self._session.stop.reason:
                     break
-                self._commit_deferred(wave)
             self._quarantine()
             self._is_cut_short = False
         finally:
@@ -92,6 +92,33 @@ class Dispatcher:
         """Return whether *shard* can run: one of dead letters needs its origin to be committed."""
         waits = shard.retries in self._shards
         return not waits or shard.retries in self.outcomes.committed
+
+    def _run_growing(self, engine: Engine, shards: Sequence[Shard]) -> None:
+        """Run *shards*, then those by which the plan has grown, until it grows no more."""
+        while shards:
+            self._run_wave(engine, shards)
+            shards = self._added()
+
+    def _added(self) -> Sequence[Shard]:
+        # Also after a stop: the next session need not find out again which files cannot be read.
+        added = self._grow()
+        if self._session.stop.reason:
+            return ()
+        if not added:  # only now: until then, a shard that is added may fix the schema
+            self._commit_deferred()
+            added = self._grow()
+        return added
+
+    def _grow(self) -> Sequence[Shard]:
+        addition = self._plan.grow(self.outcomes.failures, self.outcomes.committed)
+        if addition is None:
+            return ()
+        self.outcomes.retire(addition.retired)
+        self._shards |= {shard.id: shard for shard in addition.shards}
+        self._tracker.grow(self._plan.survey.plan.active)
+        if self._work.first is not None:  # it may be one of the retired ones
+            self._work = replace(self._work, first=addition.shards[0].id)
+        return addition.shards
 
     def _run_wave(self, engine: Engine, shards: Sequence[Shard]) -> None:
         todo = list(shards)
@@ -202,6 +229,7 @@ class Dispatcher:
             self._session.stop.request(StopReason.ROW_ERRORS)
 
     def _take_sentinel(self, shard: int, sentinel: Sentinel) -> None:
+        self._shards[shard] = self._shards[shard].until(sentinel.early_end)
         self._tracker.commit(shard, sentinel)
         self._not_indexed[shard] = sentinel
         for call in self._session.on_committed:
@@ -249,12 +277,12 @@ class Dispatcher:
         self._checkpoint.fold(self._not_indexed, name=uuid.uuid4().hex)
         self._not_indexed = {}
 
-    def _commit_deferred(self, shards: Sequence[Shard]) -> None:
-        """Commit *shards* whose output has no column, now that other parts fixed the schema."""
-        waiting = [shard for shard in shards if shard.id in self.outcomes.deferred]
-        if not waiting:
+    def _commit_deferred(self) -> None:
+        """Commit the shards whose output has no column, now that other parts fixed the schema."""
+        if not self.outcomes.deferred:
             return
         committer = Committer(self._work)
-        for shard in waiting:
-            for receipt in committer.commit_deferred(shard, self.outcomes.deferred.pop(shard.id)):
+        for shard in sorted(self.outcomes.deferred):
+            deferred = self.outcomes.deferred.pop(shard)
+            for receipt in committer.commit_deferred(self._shards[shard], deferred):
                 self._take(receipt)

@@ -12,8 +12,10 @@ import orjson
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.incarnations import remove_records
+from batchrunner.checkpoint.store import BUNDLES
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.part_sources import PartSources
+from batchrunner.driver.retiring import retire
 from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session
 from batchrunner.driver.sink_state import MANIFEST, RETIRED, SOURCES, SUCCESS, check_parts, parts_in
@@ -44,7 +46,7 @@ def declare_success(
     entries = list(run.sink.list())
     check_parts(entries, committed, run_uid=_run_uid(committed), sink=run.sink.uri)
     # Only now, when all parts that replace the retired ones are committed: no row is ever missing.
-    _move_retired(run, survey, session, parts=parts_in(entries))
+    _move_retired(run, survey, session, parts=parts_in(entries), committed=committed)
     sources = PartSources.of(survey.plan.active, survey.plan.facts)
     if sources is not None:  # before the manifest that names it
         _put(run.sink, SOURCES, sources.to_bytes(), session)
@@ -144,7 +146,12 @@ def _take_back(sink: Storage, success: bytes) -> None:
 
 
 def _move_retired(
-    run: Run, survey: Survey, session: Session, *, parts: Mapping[str, Entry]
+    run: Run,
+    survey: Survey,
+    session: Session,
+    *,
+    parts: Mapping[str, Entry],
+    committed: Mapping[int, Sentinel],
 ) -> None:
     """Move retired *parts* to `_retired/`; remove those that workers of ended runs published."""
     if not survey.plan.retired and not run.checkpoint.earlier:
@@ -152,7 +159,12 @@ def _move_retired(
     late = run.cleared.late_parts(parts, plan=survey.plan)
     retired = {survey.plan.facts.part(shard.id) for shard in survey.plan.retired}
     session.check()
-    for name in sorted(retired & parts.keys()):
+    there = sorted(retired & parts.keys())
+    if survey.plan.facts.part_format.publishes_files:
+        # Those that came after the session was opened.
+        retire(run.sink, there, active=committed.values(), check=session.check)
+        there = []
+    for name in there:
         run.sink.move(parts[name], f"{RETIRED}/{name}")
     run.sink.delete_exactly(late.values())
 
@@ -172,12 +184,13 @@ def _collect_garbage(run: Run, committed: Mapping[int, Sentinel], session: Sessi
 
 
 def _attempts(records: Storage, committed: Mapping[int, Sentinel]) -> list[str]:
-    """Return the keys of marks and dead letters that dead or uncommitted attempts left."""
+    """Return the keys of marks, dead letters and bundles that dead or uncommitted attempts left."""
     counting = {sentinel.errors for sentinel in committed.values()}
     dead_letters = [
         e.key for e in records.list("errors") if e.key.partition("/")[2] not in counting
     ]
-    return [*dead_letters, *(entry.key for entry in records.list("attempts"))]
+    left = [entry.key for name in (BUNDLES, "attempts") for entry in records.list(name)]
+    return [*dead_letters, *left]
 
 
 def _run_uid(committed: Mapping[int, Sentinel]) -> str:
@@ -229,6 +242,7 @@ def _of_source(shard: Shard) -> dict[str, Any]:
         "slicing": piece.slicing,
         "start": piece.start,
         "stop": piece.stop,
+        **({"skip": piece.skip, "take": piece.take} if piece.has_window else {}),
     }
 
 

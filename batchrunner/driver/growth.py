@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from batchrunner.checkpoint import Generation, Sentinel
+from batchrunner.driver.cutting import rest_of
 from batchrunner.driver.file_table import SourceFile
 from batchrunner.driver.moving import place_of
 from batchrunner.driver.plan import next_generation
@@ -57,15 +58,17 @@ class Growth:
 def notes_on_cut(source: SourceSpec, files: Iterable[SourceFile]) -> tuple[str, ...]:
     """Return a note if *source* asks for small shards of *files* that cannot be cut."""
     wanted = source.shard
-    if wanted is None or not (wanted.rows or wanted.bytes):
+    if wanted is None or wanted.bytes is None:
         return ()
-    large = [file for file in files if file.size > (wanted.bytes or 0)]
+    large = [file for file in files if file.size > wanted.bytes]
     compressed = [file for file in large if file.kind.compression]
-    whole = [file for file in large if not file.kind.compression and wanted.bytes]
+    whole = [file for file in large if not file.kind.compression]
     uncut = [file for file in whole if not format_named(file.kind.format).cuts_by_bytes]
     notes = (
         _whole(
-            compressed, "compressed files cannot be cut", "Smaller or uncompressed files cost less"
+            compressed,
+            "compressed files cannot be cut by bytes",
+            "`source.shard: {rows: …}` cuts them",
         ),
         _whole(uncut, "files cannot be cut by bytes", "`source.shard: {rows: …}` cuts them"),
     )
@@ -91,6 +94,8 @@ def growth_of(
 ) -> Growth:
     """Return the growth of the stored *generations* by new, changed and vanished files.
 
+    And by the rest of shards that ended early, if an earlier session could not add it.
+
     Reads committed files whose time differs from the plan, and what the cut of new files needs.
 
     Raises:
@@ -98,20 +103,34 @@ def growth_of(
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
     stored = StoredPlan.of(generations)
-    listing = listing.read_once(stored.planned)
-    comparison = run.comparer.compare(stored, listing.files, committed)
+    # First: hashes in the sentinel of a shard that ended early are of the slices that it read.
+    rest = rest_of(stored, committed, spec=run.spec)
+    whole = StoredPlan.of([*generations, rest]) if rest else stored
+    listing = listing.read_once(whole.planned)
+    comparison = run.comparer.compare(whole, listing.files, committed)
+    whole = whole.identified(comparison.same)
     addition = next_generation(
         run.spec,
-        stored.identified(comparison.same),
+        whole,
         listing.files,
         slicer=run.slicer,
         accept_vanished=accept_vanished,
     )
+    if rest is not None:
+        addition = _with_rest(whole, rest, addition)
     if comparison.same:
         # Stored even if nothing else is added, or each session would compare the bytes again.
         addition = replace(addition or _nothing(stored), identities=comparison.same)
     notes = (*listing.notes, *comparison.notes())
     return Growth(generations, stored, notes=notes).adding(_placed(run, addition))
+
+
+def _with_rest(plan: StoredPlan, rest: Generation, addition: Generation | None) -> Generation:
+    """Return *addition* with *rest* before it, whose shards *plan* has with their present identities."""
+    ids = {shard.id for shard in rest.shards}
+    shards = tuple(shard for shard in plan.active if shard.id in ids)
+    added = addition or _nothing(plan)
+    return replace(added, shards=(*shards, *added.shards), ended=rest.ended)
 
 
 def with_dead_letters(run: Run, growth: Growth, committed: Mapping[int, Sentinel]) -> Growth:
@@ -148,10 +167,9 @@ def _dead_letter_shards(plan: StoredPlan, committed: Mapping[int, Sentinel]) -> 
         for shard in plan.active
         if shard.id in committed and committed[shard.id].rows_failed and shard.id not in retried
     ]
-    first_id = len(plan.active) + len(plan.retired)
     return tuple(
         _dead_letter_shard(origin, committed[origin.id], shard_id)
-        for shard_id, origin in enumerate(origins, start=first_id)
+        for shard_id, origin in enumerate(origins, start=plan.next_id)
     )
 
 
@@ -164,6 +182,14 @@ def _dead_letter_shard(origin: Shard, sentinel: Sentinel, shard_id: int) -> Shar
 
 
 def _retried(piece: Slice, origin: int, *, rows: int, weight: int) -> Slice:
+    # Positions of dead letters are those in their file, whatever window of it their shard had.
     return replace(
-        piece, slicing=Slicing.DEAD_LETTERS, start=origin, stop=rows, rows=rows, weight=weight
+        piece,
+        slicing=Slicing.DEAD_LETTERS,
+        start=origin,
+        stop=rows,
+        rows=rows,
+        weight=weight,
+        skip=0,
+        take=None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -57,6 +57,7 @@ class HookCalls:
         self._session = _HookedSession(opened, survey, session)
         self._put("on_run_start", self._session.started(), drops=False)
         session.on_committed.append(self._committed)
+        session.on_grown.append(self._session.grow)
 
     def end(self, report: BatchReport) -> None:
         """Call `on_run_end` about *report*."""
@@ -122,7 +123,8 @@ class _HookedSession:
 
     def __init__(self, opened: Opened, survey: Survey, session: Session) -> None:
         spec, checkpoint = opened.run.spec, opened.run.checkpoint
-        self._shards, self._spec, self._checkpoint = survey.plan.active, spec, checkpoint
+        self._shards: Sequence[Shard] = survey.plan.active
+        self._spec, self._checkpoint = spec, checkpoint
         self._before, self._adopted = len(opened.committed), opened.adopted
         self.committed: dict[int, Sentinel] = dict(opened.committed)
         self.run = RunInfo(
@@ -134,6 +136,9 @@ class _HookedSession:
             checkpoint=scrubbed(checkpoint.storage.uri),
             tags={key: scrubbed(tag) for key, tag in spec.tags.items()},
         )
+
+    def grow(self, shards: Sequence[Shard]) -> None:
+        self._shards = shards
 
     def started(self) -> RunStarted:
         return RunStarted(self.run, _now(), len(self._shards), self._before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import logging
 import platform
 import uuid
 from collections.abc import Sequence
@@ -14,14 +15,18 @@ from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.commit import adopt
 from batchrunner.checkpoint.incarnations import CLEARING
 from batchrunner.driver.clearing import StaleOutput
+from batchrunner.driver.retiring import files_of, retire
 from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session
 from batchrunner.driver.sink_state import DAMAGED, refuse_unvouched
 from batchrunner.driver.survey import Survey
-from batchrunner.errors import ForeignOutputError, LeaseHeldError
+from batchrunner.errors import ForeignOutputError, LeaseHeldError, TakenPathError
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import fingerprint
+from batchrunner.storage import Entry
 from batchrunner.worker.schema import SinkSchema
+
+_log = logging.getLogger(__name__)
 
 _REMOVED_AT_ONCE = 500
 """How many parts are removed between two checks of the lease."""
@@ -76,6 +81,10 @@ def open_run(run: Run, survey: Survey, session: Session) -> Opened:
         run.checkpoint.add_generation(survey.addition, number=survey.plan.generations - 1)
     SinkSchema(run.checkpoint, declared=run.spec.sink.schema_).declare()
     adopted = _adopt(run, survey, session, run_uid=record.run_uid)
+    if survey.plan.facts.part_format.publishes_files:
+        # Before the successors are handed out, which want the same paths.
+        done = {**survey.output.committed, **adopted}
+        retire(run.sink, survey.output.retired, active=done.values(), check=session.check)
     unindexed = {shard: survey.output.committed[shard] for shard in survey.output.unindexed}
     run.checkpoint.fold(unindexed, name=uuid.uuid4().hex)
     # Only after the adoption: a part without a sentinel is adopted by its intent.
@@ -84,7 +93,7 @@ def open_run(run: Run, survey: Survey, session: Session) -> Opened:
     # Including intents: in the checkpoint they belong to dead letters, which are never adopted.
     run.checkpoint.storage.clean(intents=True)
     committed = {**survey.output.committed, **adopted}
-    not_adopted = set(survey.output.unadopted) - adopted.keys()
+    not_adopted = set(survey.output.unadopted) - adopted.keys() - survey.quarantined.keys()
     todo = {shard.id for shard in survey.pending} | not_adopted
     pending = tuple(shard for shard in survey.plan.active if shard.id in todo)
     first = _first(run, survey, pending)
@@ -107,13 +116,22 @@ def _clear_sink(run: Run, stale: StaleOutput, session: Session) -> None:
         run.sink.delete_exactly([entry])
     for part in stale.damaged:
         session.check()
-        run.sink.move(part, f"{DAMAGED}/{session.id}/{part.key}")
+        # Files before their part: without it, no record says which files are the run's.
+        for entry in (*_files_of(run, stale, part), part):
+            run.sink.move(entry, f"{DAMAGED}/{session.id}/{entry.key}")
+    for part in stale.parts if stale.list_files else ():
+        session.check()
+        run.sink.delete_exactly(_files_of(run, stale, part))
     for start in range(0, len(stale.parts), _REMOVED_AT_ONCE):
         session.check()
         run.sink.delete_exactly(stale.parts[start : start + _REMOVED_AT_ONCE])
     # Last: as long as this object exists, the next session goes on with clearing.
     if run.checkpoint.is_half_cleared:
         run.checkpoint.storage.delete([CLEARING])
+
+
+def _files_of(run: Run, stale: StaleOutput, part: Entry) -> list[Entry]:
+    return files_of(run.sink, part) if stale.list_files else []
 
 
 def _record_request(run: Run, survey: Survey, record: RunRecord, session: Session) -> None:
@@ -156,7 +174,8 @@ def _user() -> str:
 def _adopt(run: Run, survey: Survey, session: Session, *, run_uid: str) -> dict[int, Sentinel]:
     """Commit the parts of workers that died after publishing the part, before the sentinel.
 
-    Parts that a worker of an ended run published late are removed.
+    Files that they list are published first. Parts that a worker of an ended run published late are
+    removed.
     """
     facts, cleared = survey.plan.facts, run.cleared  # read once, for all parts
     adopted: dict[str, Sentinel] = {}
@@ -167,6 +186,9 @@ def _adopt(run: Run, survey: Survey, session: Session, *, run_uid: str) -> dict[
             adopted[stem] = adopt(
                 stem, part, run_uid=run_uid, sink=run.sink, checkpoint=run.checkpoint
             )
+        except TakenPathError as error:  # the shard stays as it is, until the path is free
+            session.log_event("path_taken", shard=shard, why=str(error))
+            _log.warning("%s", error)
         except ForeignOutputError:
             if not cleared.remove(part, check=session.check):
                 unvouched.append(part)
@@ -174,4 +196,5 @@ def _adopt(run: Run, survey: Survey, session: Session, *, run_uid: str) -> dict[
         refuse_unvouched(run.sink.uri, unvouched)
     counting = run.checkpoint.publish(adopted)
     run.sink.remove_intents([sentinel.part for sentinel in counting.values()])
+    run.checkpoint.drop_bundles(sentinel.files for sentinel in counting.values())
     return {sentinel.shard: sentinel for sentinel in counting.values()}

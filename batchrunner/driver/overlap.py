@@ -16,6 +16,7 @@ from batchrunner.storage.disk.links import real_uri
 _STEMS = ("part-00000", "part-00001", "part-12345")
 _FOLDERS = ("", "_retired/", "_damaged/0/")
 
+_WILDCARD = re.compile(r"\[!?\]?([^\]])[^\]]*\]|\*+|\?")
 _PART = re.compile(r"part-\d{5,19}\..+")
 
 
@@ -36,16 +37,24 @@ def list_apart(spec: BatchSpec) -> Listing:
     sink, checkpoint = spec.sink.uri, spec.checkpoint_uri
     for name in filter(None, (spec.source.format, spec.sink.format)):
         format_named(name)  # loaded now, so that its suffix counts in the check below
-    check_apart(spec.source, sink, checkpoint)
+    check_apart(spec.source, sink, checkpoint, any_name=_publishes_files(spec))
     listing = list_source(spec.source)
     check_links(listing.links, sink, checkpoint)
     return listing
 
 
-def check_apart(source: SourceSpec, sink: str, checkpoint: str | None = None) -> None:
+def _publishes_files(spec: BatchSpec) -> bool:
+    named = spec.sink.format
+    return named is not None and format_named(named).of_parts.publishes_files
+
+
+def check_apart(
+    source: SourceSpec, sink: str, checkpoint: str | None = None, *, any_name: bool = False
+) -> None:
     """Refuse a *source* in which the next run would read what this run wrote.
 
-    Resolves links: through one, a folder may lie in another although its path does not show it.
+    Resolves links: through one, a folder may lie in another although its path does not show it. With
+    *any_name*, rows name files that are written into the sink.
 
     Raises:
         InvalidSpecError: The sink or the checkpoint lies in the source, or the source in one of
@@ -55,6 +64,21 @@ def check_apart(source: SourceSpec, sink: str, checkpoint: str | None = None) ->
         pattern = SourcePattern.of(uri)
         for resolved in {pattern, replace(pattern, root=real_uri(pattern.root))}:
             _check(resolved, uri, source, sink, checkpoint)
+            if any_name:
+                _check_names(resolved, uri, source, sink)
+
+
+def _check_names(pattern: SourcePattern, uri: str, source: SourceSpec, sink: str) -> None:
+    """Refuse a sink of files, of any name, in the source *uri*."""
+    # A name that the source would select: its own pattern, with something in place of each wildcard.
+    name = _WILDCARD.sub(lambda found: found[1] or "x", uri.rpartition("/")[2])
+    for at in _names(sink):
+        some = (f"{at}/{name}", f"{at}/x/{name}")
+        if any(pattern.selects(key, format=source.format) for key in some):
+            raise InvalidSpecError(
+                f"the sink {sink} lies in the source {uri}: the files in it would be read as input by the next "
+                "run; write somewhere else"
+            )
 
 
 def _check(

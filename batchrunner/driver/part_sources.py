@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _HASH = b"xxh3"
-_OF_SLICE = ("slicing", "start", "stop")
+_OF_SLICE = ("slicing", "start", "stop", "skip", "take")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class PartSources:
     """The slices of the parts of a run.
 
     Attributes:
-        table: Columns `part`, `source`, `slicing`, `start` and `stop`, in the order of the parts.
+        table: Columns `part`, `source`, `slicing`, `start`, `stop`, `skip` and `take`, in the order of the
+            parts.
         hash: XXH3-128 of its values, in hex.
     """
 

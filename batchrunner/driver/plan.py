@@ -16,6 +16,7 @@ from operator import itemgetter
 from batchrunner.checkpoint import Generation, PlanFacts
 from batchrunner.driver.file_table import SourceFile, SourceFiles
 from batchrunner.driver.packing import CutFile, default_pack, packed, size_of
+from batchrunner.driver.row_windows import in_windows
 from batchrunner.driver.sample import Sample
 from batchrunner.driver.sampling import Picked, picked
 from batchrunner.driver.source_files import Opener, opener_of
@@ -38,11 +39,15 @@ class Slicer:
 
     Results are cached because a driver surveys twice, and a cut by rows reads the whole file.
     With a *sample*, a new plan holds that much of the source only.
+
+    Attributes:
+        first: The files that `first_generation` has cut, and what it made of them; None before.
     """
 
     def __init__(self, opener: Opener, sample: Sample | None = None) -> None:
         self._opener, self.sample = opener, sample
         self._slices: dict[tuple[SourceFile, Sharding, int | None], list[Cut]] = {}
+        self.first: tuple[SourceFiles, Generation] | None = None
 
     @classmethod
     def of(cls, spec: BatchSpec, *, sample: Sample | None = None) -> Slicer:
@@ -79,7 +84,8 @@ class Slicer:
             raise InvalidSpecError(
                 f"{file.uri}: the format {name} cut it wrongly: {fault}; correct `cut` of that format"
             )
-        return slices
+        with refused(f"{file.uri} cannot be cut", name):
+            return in_windows(file, slices, sharding, opener=self._opener)
 
 
 def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slicer) -> Generation:
@@ -89,24 +95,30 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slice
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
     files = SourceFiles.of(files)
+    if slicer.first and slicer.first[0].is_same_table(files):
+        return slicer.first[1]
     sink_format = spec.sink.format or parts_format(files[0].kind.format if files else DEFAULT)
     spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
     cuts: Iterable[CutFile]
     if slicer.sample and slicer.sample.share != 1:
         cuts = _by_file(slicer.sampled(files, slicer.sample))
-        size = size_of(cuts)
+        size, count = size_of(cuts), len(cuts)
     elif (limit := spec.source.limit) is not None:
         cuts = list(_first_rows(files, sharding, limit=limit, slicer=slicer))
-        size = size_of(cuts)
+        size, count = size_of(cuts), len(cuts)
     else:
-        cuts, size = _cut(files, sharding, slicer=slicer), files.size()
-    pack = sharding.count if spec.source.shard else default_pack(size, shard=sharding.count)
-    compression = spec.sink.compression or format_named(sink_format).default_compression
+        cuts, size, count = _cut(files, sharding, slicer=slicer), files.size(), len(files)
+    pack = sharding.count
+    if spec.source.seconds is not None:
+        pack = default_pack(size, files=count, shard=sharding.count)
+    compression = spec.sink.compression or format_named(sink_format).of_parts.default_compression
     facts = PlanFacts(0, sink_format, compression, sharding.unit, sharding.count, pack)
     shards = _numbered(cuts, facts, first_id=0)
     width = max(5, len(str(max(len(shards) - 1, 0))))
-    return Generation(replace(facts, width=width), shards)
+    generation = Generation(replace(facts, width=width), shards)
+    slicer.first = files, generation
+    return generation
 
 
 def next_generation(
@@ -134,8 +146,7 @@ def next_generation(
     else:
         limit = max(spec.source.limit - _rows_kept(stored, found), 0)
         cuts = _first_rows(found.to_cut, sharding, limit=limit, slicer=slicer)
-    first_id = len(stored.active) + len(stored.retired)
-    shards = _numbered(cuts, stored.facts, first_id=first_id)
+    shards = _numbered(cuts, stored.facts, first_id=stored.next_id)
     if not shards and not found.retired:
         return None
     return Generation(stored.facts, shards, found.retired)
@@ -171,7 +182,7 @@ def partition_change(generations: Sequence[Generation], source: SourceSpec) -> l
 def _sharding(spec: BatchSpec, files: SourceFiles) -> Sharding:
     """Return how to cut *files*; by default, into 256 shards, but each of 1 to 32 MiB."""
     wanted = spec.source.shard
-    if wanted is None:
+    if wanted is None or wanted.seconds is not None:
         return Sharding("bytes", min(max(files.size() // _MANY_SHARDS, _MIN_SHARD), _MAX_SHARD))
     if wanted.row_groups and not all(
         format_named(kind.format).has_row_groups for kind in files.used_kinds()
@@ -182,7 +193,7 @@ def _sharding(spec: BatchSpec, files: SourceFiles) -> Sharding:
     for unit in ("rows", "bytes", "row_groups", "files"):
         if count := getattr(wanted, unit):
             return Sharding(unit, count)
-    raise InvalidSpecError("source.shard is empty: give rows, bytes, row_groups or files")
+    raise InvalidSpecError("source.shard is empty: give rows, bytes, row_groups, files or seconds")
 
 
 def _cut(files: SourceFiles, sharding: Sharding, *, slicer: Slicer) -> Iterator[CutFile]:

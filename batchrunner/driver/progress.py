@@ -150,6 +150,18 @@ class Progress:
             rows_retried=self.rows_retried + (sentinel.rows_in if is_retry else 0),
         )
 
+    def grown(self, shards: Sequence[Shard], *, not_retried: int) -> Progress:
+        """Return the progress with *shards* as those of the run, and *not_retried* dead letters fewer."""
+        failed = self.totals.rows_failed + not_retried
+        return replace(
+            self,
+            shards=len(shards),
+            weight=sum(shard.weight for shard in shards),
+            totals=replace(self.totals, rows_failed=failed),
+            rows_to_retry=self.rows_to_retry - not_retried,
+            ids=tuple(shard.id for shard in shards),
+        )
+
     def failing(self, failed: int) -> Progress:
         """Return the progress with *failed* as the number of shards that failed in this session."""
         return self if failed == self.failed else replace(self, failed=failed)

@@ -10,6 +10,7 @@ from batchrunner.analytics import CapabilityRunRef
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver import report_text
+from batchrunner.driver.cutting import rest_of
 from batchrunner.driver.notebook_html import facts_html
 from batchrunner.driver.recording import completed_uid, ref_of
 from batchrunner.driver.run import Run
@@ -142,13 +143,15 @@ def report_of(
     """Return the report of *run*, with the shards in *committed*; by default, those in *survey*."""
     sentinels = survey.output.committed if committed is None else committed
     totals = Totals.of(survey.plan.active, sentinels)
+    # A shard that ended early in this session left some that no generation has yet.
+    rest = rest_of(survey.plan, sentinels, spec=run.spec)
     run_uid = run_uid or (survey.record.run_uid if survey.record else "")
     report = BatchReport(
         run_uid=run_uid,
         name=run.spec.name,
         sink=run.sink.uri,
         checkpoint=run.checkpoint.storage.uri,
-        shards=len(survey.plan.active),
+        shards=len(survey.plan.active) + (len(rest.shards) if rest else 0),
         shards_committed=len(sentinels),
         shards_new=0,
         **asdict(totals),

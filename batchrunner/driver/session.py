@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -133,6 +133,8 @@ class Session:
             renewal.
         on_committed: Called, one after the other, with each shard that this session commits and its
             sentinel, which is durable; must neither wait nor raise.
+        on_grown: Called with the shards of the plan each time that it has grown; must neither wait nor
+            raise.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, stop: Stop, id_: str, lease: Lease) -> None:
@@ -140,6 +142,7 @@ class Session:
         self.stop = stop
         self.snapshot: Callable[[], Mapping[str, Any]] = dict
         self.on_committed: list[Callable[[Shard, Sentinel], None]] = []
+        self.on_grown: list[Callable[[Sequence[Shard]], None]] = []
         self._checkpoint, self._lease = checkpoint, lease
         self._displaced: LeaseHeldError | None = None
         self._events: list[bytes] = []

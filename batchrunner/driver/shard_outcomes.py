@@ -57,6 +57,11 @@ class ShardOutcomes:
         self.failures[shard] = failure
         return is_new
 
+    def retire(self, shards: Iterable[int]) -> None:
+        """Forget how *shards* failed: others have their files now."""
+        for shard in shards:
+            self.failures.pop(shard, None)
+
     @property
     def to_quarantine(self) -> dict[int, Failure]:
         """The failures of shards that have used up their attempts, by id."""

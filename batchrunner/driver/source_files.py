@@ -34,6 +34,8 @@ def slice_of(file: SourceFile, cut: Cut) -> Slice:
         rows=cut.rows,
         weight=cut.weight,
         modified=file.modified,
+        skip=cut.skip,
+        take=cut.take,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from batchrunner.array_buffers import text_array
 from batchrunner.checkpoint import Generation, PlanFacts
 from batchrunner.checkpoint.plan_table import identified, shards_in, table_of
 from batchrunner.driver.file_table import SourceFiles
-from batchrunner.shard import Shard, Slice
+from batchrunner.shard import EarlyEnd, Shard, Slice
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +40,8 @@ class StoredPlan:
         retired = {shard_id for generation in generations for shard_id in generation.retired}
         shards: tuple[Shard, ...] = ()
         for generation in generations:
-            shards = _identified(shards, generation.identities) + generation.shards
+            earlier = _ended(_identified(shards, generation.identities), generation.ended)
+            shards = earlier + generation.shards
         later = [shard.id for generation in generations[1:] for shard in generation.shards]
         return cls(
             facts=generations[0].facts,
@@ -49,6 +50,33 @@ class StoredPlan:
             added_later=frozenset(later),
             generations=len(generations),
         )
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next shard to be added."""
+        return len(self.active) + len(self.retired)
+
+    def grown(self, generation: Generation) -> StoredPlan:
+        """Return the plan with one more *generation*."""
+        gone = set(generation.retired)
+        before = _ended(_identified(self.active, generation.identities), generation.ended)
+        retired = (*self.retired, *(shard for shard in before if shard.id in gone))
+        return StoredPlan(
+            self.facts,
+            (*(shard for shard in before if shard.id not in gone), *generation.shards),
+            tuple(sorted(retired, key=lambda shard: shard.id)),
+            self.added_later | {shard.id for shard in generation.shards},
+            self.generations + 1,
+        )
+
+    def with_retries(self, ids: Collection[int]) -> tuple[int, ...]:
+        """Return *ids*, and those of the active shards that retry dead letters of one of them, and so on."""
+        found = set(ids)
+        # In the order of ids: a shard of dead letters comes after the one that they are of.
+        for shard in self.active:
+            if shard.retries in found:
+                found.add(shard.id)
+        return tuple(sorted(found))
 
     def slices(self) -> Iterator[Slice]:
         """Yield the slices of the active shards."""
@@ -81,6 +109,12 @@ class StoredPlan:
     def identified(self, identities: Mapping[str, str]) -> StoredPlan:
         """Return the plan with new *identities*, by URI, of files whose bytes did not change."""
         return replace(self, active=_identified(self.active, identities))
+
+
+def _ended(shards: tuple[Shard, ...], ended: Mapping[int, EarlyEnd]) -> tuple[Shard, ...]:
+    if not ended:
+        return shards
+    return tuple(s.until(ended[s.id]) if s.id in ended else s for s in shards)
 
 
 def _identified(shards: tuple[Shard, ...], identities: Mapping[str, str]) -> tuple[Shard, ...]:

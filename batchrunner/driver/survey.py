@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from batchrunner.driver.moving import brought_here, changes_since, place_of, rec
 from batchrunner.driver.overlap import list_apart
 from batchrunner.driver.plan import first_generation, partition_change
 from batchrunner.driver.plan_html import plan_html
+from batchrunner.driver.row_windows import note_on_windows
 from batchrunner.driver.run import Run
 from batchrunner.driver.sink_state import (
     MANIFEST,
@@ -69,6 +71,12 @@ class Survey:
     notes: tuple[str, ...] = ()
     starts_over: bool = False
     stale: StaleOutput = field(default_factory=StaleOutput)
+
+    def grown(self, generation: Generation) -> Survey:
+        """Return the survey with one more *generation* of the plan, which the session has stored."""
+        gone = set(generation.retired)
+        quarantined = {i: one for i, one in self.quarantined.items() if i not in gone}
+        return replace(self, plan=self.plan.grown(generation), quarantined=quarantined)
 
     @cached_property
     def pending(self) -> tuple[Shard, ...]:
@@ -120,16 +128,26 @@ class Survey:
         return self._why_added(shard)
 
     def _why_added(self, shard: Shard) -> str:
-        again = sum(piece.uri in self._read_before for piece in shard.slices)
-        if len(shard.slices) == 1:
-            return "its file changed" if again else "its file is new"
+        again = [piece for piece in shard.slices if piece.uri in self._read_before]
+        if len(shard.slices) > 1:
+            moved = "its files are new, or were in a shard with one that changed or cannot be read"
+            return moved if again else "its files are new"
         if not again:
-            return "its files are new"
-        return "its files are new, or were in a shard of which one changed"
+            return "its file is new"
+        is_same = shard.first.identity in self._read_before[shard.first.uri]
+        return (
+            "its file, or another one of its shard, cannot be read"
+            if is_same
+            else "its file changed"
+        )
 
     @cached_property
-    def _read_before(self) -> AbstractSet[str]:
-        return {piece.uri for shard in self.plan.retired for piece in shard.slices}
+    def _read_before(self) -> Mapping[str, AbstractSet[str]]:
+        identities: dict[str, set[str]] = defaultdict(set)
+        for shard in self.plan.retired:
+            for piece in shard.slices:
+                identities[piece.uri].add(piece.identity)
+        return identities
 
 
 def take_survey(
@@ -281,6 +299,7 @@ def _of_new_run(
     listing = listing.read_once()
     first = first_generation(run.spec, listing.files, run.slicer)
     first = replace(first, place=place_of(run.spec))
+    notes = notes_on_cut(run.spec.source, listing.files)
     return Survey(
         record,
         accepted,
@@ -288,7 +307,7 @@ def _of_new_run(
         StoredPlan.of([first]),
         Output({}),
         is_finished=False,
-        notes=(*listing.notes, *notes_on_cut(run.spec.source, listing.files)),
+        notes=(*listing.notes, *notes, *note_on_windows(first.shards)),
         starts_over=starts_over,
         stale=stale,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,12 +21,36 @@ class Tracker:
     def __init__(self, begun: Progress, shards: Sequence[Shard], policy: ErrorsSpec) -> None:
         """Go on from *begun*, the progress of a run with *shards* before any of them is handed out."""
         self._progress, self._policy = begun, policy
-        self._shards = {shard.id: shard for shard in shards}
-        self._places = {shard.id: place for place, shard in enumerate(shards)}
-        self._states = bytearray(begun.states)
+        self._lock = threading.Lock()
+        self._take(shards, begun.states)
         self._in_flight = InFlight()
         self._is_connected = False
         self._took, self._weight_taken = 0.0, 0
+
+    def _take(self, shards: Sequence[Shard], states: bytes) -> None:
+        self._shards = {shard.id: shard for shard in shards}
+        self._places = {shard.id: place for place, shard in enumerate(shards)}
+        self._states = bytearray(states)
+
+    def grow(self, shards: Sequence[Shard]) -> None:
+        """Go on with *shards*, those of the plan that has grown; those that it has lost have ended."""
+        gone = self._shards.keys() - {shard.id for shard in shards}
+        states = bytes(
+            self._states[self._places[shard.id]] if shard.id in self._shards else PENDING
+            for shard in shards
+        )
+        not_retried = sum(
+            self._shards[i].rows or 0
+            for i in gone
+            if self._shards[i].retries is not None and self._states[self._places[i]] == PENDING
+        )
+        for shard in gone:
+            self._in_flight.end(shard)
+        with (
+            self._lock
+        ):  # the lease's thread must not see the shards of one plan and the places of another
+            self._take(shards, states)
+            self._progress = self._progress.grown(shards, not_retried=not_retried)
 
     def hear(self, heartbeat: Heartbeat) -> None:
         """Take a heartbeat. The engine sends one without a worker once it waits for its workers."""
@@ -46,6 +71,8 @@ class Tracker:
 
     def commit(self, shard: int, sentinel: Sentinel) -> None:
         self._end(shard, COMMITTED)
+        # If it ended early, the rest counts as pending, also until the plan has shards of it.
+        self._shards[shard] = self._shards[shard].until(sentinel.early_end)
         self._took += sentinel.seconds
         self._weight_taken += self._shards[shard].weight
         self._progress = self._progress.committing(self._shards[shard], sentinel)
@@ -87,7 +114,10 @@ class Tracker:
 
     def progress(self) -> Progress:
         """Return how far the run is now."""
-        progress, seen = self._progress, self._in_flight.seen()
+        with self._lock:
+            return self._seen(self._progress, self._in_flight.seen())
+
+    def _seen(self, progress: Progress, seen: Seen) -> Progress:
         return replace(
             progress,
             phase=self._phase(),

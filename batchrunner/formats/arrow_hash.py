@@ -75,9 +75,10 @@ def has_same_reads(
     """Return whether reading *piece* from *file* reads the bytes whose hash is *hashed*."""
     reads = _PlacedReads(file)
     try:
-        source = opened(cast(BinaryIO, reads), size=piece.size)
+        source = opened(cast(BinaryIO, reads), piece)
         for _ in source.batches(piece, columns=None if columns is None else tuple(columns)):
-            pass
+            if reads.digest() == hashed:  # of a window, no more was read
+                return True
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, StorageError):
             raise

@@ -37,7 +37,7 @@ def read_arrow(
     """
     partition = wanted(partition, columns)
     try:
-        source = opened(file, size=piece.size)
+        source = opened(file, piece)
         check_columns(source.schema, columns, {name for name, _ in partition})
         _check_types(source.schema, columns)
         for first, batch in source.batches(piece, columns=columns):

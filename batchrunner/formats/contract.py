@@ -48,13 +48,18 @@ class Sharding:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where `cut` cuts a file; the fields are those of `Slice`, without what the listing knows."""
+    """Where `cut` cuts a file; the fields are those of `Slice`, without what the listing knows.
+
+    A format leaves out the last two: windows are made by the driver, of what a format cannot cut by rows.
+    """
 
     slicing: Slicing
     start: int
     stop: int
     rows: int | None
     weight: int
+    skip: int = 0
+    take: int | None = None
 
 
 class PartWriter(Protocol):
@@ -88,6 +93,7 @@ class Format(ABC):
             files of other formats it is passed over, with a warning.
         cuts_by_bytes: Whether `cut` makes slices of about so many bytes, where these are asked for.
         has_empty_files: Whether an empty file may hold a row: `cut` gets it, too.
+        publishes_files: Whether its parts list files that are published beside them: `Listing` alone.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -101,6 +107,12 @@ class Format(ABC):
     gives_way: ClassVar[bool] = False
     cuts_by_bytes: ClassVar[bool] = True
     has_empty_files: ClassVar[bool] = False
+    publishes_files: ClassVar[bool] = False
+
+    @property
+    def of_parts(self) -> Format:
+        """The format of parts under this name: this one, unless files and parts of it differ."""
+        return self
 
     @abstractmethod
     def cut(
@@ -243,6 +255,10 @@ class RowFormat(Format):
         `encode`, which refuses a row and no others.
         """
         return None
+
+    def in_part(self, rows: bytes) -> bytes:
+        """Return what a part has of *rows*, which `encode` returned: all of it, unless files are published."""
+        return rows
 
     def writer(
         self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from batchrunner.formats.chunk import Chunk
 from batchrunner.formats.contract import (
     Cut,
+    Format,
     Opener,
     Sharding,
     SourceOnly,
@@ -22,7 +23,8 @@ class Files(SourceOnly, TableFormat):
     """Files of any name and content. Each is one row, whose position is 0.
 
     The columns are `path` (the absolute URI), `size`, `bytes` and `modified` (UTC, as listed when the file
-    was planned; null if the store has no time). A file is opened only if `bytes` is read.
+    was planned; null if the store has no time). A file is opened only if `bytes` is read. A sink of this
+    format has parts of another: they list the files that are published (`Listing`).
     """
 
     suffixes = ()
@@ -56,6 +58,12 @@ class Files(SourceOnly, TableFormat):
 
     def span(self, piece: Slice, positions: Collection[int], *, compression: str | None) -> Slice:
         return piece
+
+    @property
+    def of_parts(self) -> Format:
+        from batchrunner.formats.listing import Listing
+
+        return Listing()
 
     def second_reader(self) -> TableReader:
         from batchrunner.formats.files_second_reader import FileReader

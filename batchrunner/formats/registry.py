@@ -283,7 +283,7 @@ def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec'
     Raises:
         InvalidSpecError: There is no such format.
     """
-    made = format_named(format)
+    made = format_named(format).of_parts
     around = (end for end, one in SUFFIXES.items() if one == compression and one in made.outer)
     return made.suffixes[0] + next(around, "")
 
@@ -291,11 +291,16 @@ def part_suffix(format: str, compression: str) -> str:  # noqa: A002 - the spec'
 def part_suffixes() -> Iterator[str]:
     """Yield the suffixes that parts can have, in all formats that this process has found so far."""
     for name, made in _loadable({**_targets, **_formats}):
-        for compression in made.compressions:
+        for compression in made.of_parts.compressions:
             yield part_suffix(name, compression)
 
 
+_COMPRESSED = (*SHORT, *SUFFIXES)
+
+
 def _split_compression(name: str) -> tuple[str, str | None]:
+    if not name.endswith(_COMPRESSED):
+        return name, None
     name = next((name.removesuffix(s) + end for s, end in SHORT.items() if name.endswith(s)), name)
     for suffix, compression in SUFFIXES.items():
         if name.endswith(suffix):

@@ -201,7 +201,7 @@ class BatchSpec(Section):
             InvalidSpecError: The format is read only, or takes no schema, or not that compression.
         """
         # A format that is code of the user's is imported to run, not to validate.
-        if not is_target(parts) and not format_named(parts).compressions:
+        if not is_target(parts) and not format_named(parts).of_parts.compressions:
             instead = format_named(parts).written_as
             what = f"the format {parts} is read, not written; use {instead}"
             raise self.refusal(("sink", "format"), what)

@@ -14,6 +14,7 @@ from batchrunner.spec.columns import column_texts
 from batchrunner.spec.fields import (
     Columns,
     Count,
+    Duration,
     Files,
     Format,
     Kwargs,
@@ -75,6 +76,10 @@ class CapabilitySpec(Section):
     )
 
 
+USUAL_SECONDS = 60.0
+"""About how long a shard may take: what a kill costs, and how often progress moves."""
+
+
 class ShardSpec(Section):
     """How the source is cut into shards, by exactly one measure.
 
@@ -92,11 +97,18 @@ class ShardSpec(Section):
         default=None,
         description="Whole files of a shard, at most; 1 is a shard, and a part, a file.",
     )
+    # Neutral: it decides how much of the output one part has, and only where shards turn out slow.
+    seconds: Annotated[Duration | None, NEUTRAL] = Field(
+        default=None,
+        description='About how long the calls for a shard may take, such as 60 or "5m". Files are cut '
+        "by size, as by default; a shard that would take more than twice as long ends early, and the "
+        "rest of it becomes new shards.",
+    )
 
     @model_validator(mode="after")
     def _one_measure(self) -> Self:
         if sum(value is not None for _, value in self) != 1:
-            raise ValueError("must have exactly one of rows, bytes, row_groups, files")
+            raise ValueError("must have exactly one of rows, bytes, row_groups, files, seconds")
         return self
 
 
@@ -135,7 +147,9 @@ class SourceSpec(Section):
         default=None, description="Read the first rows only, at most this many."
     )
     shard: ShardSpec | None = Field(
-        default=None, description="How to cut the source; by default, by size."
+        default=None,
+        description="How to cut the source; by default, by size, and by time where shards turn out "
+        "slow: `{seconds: 60}`.",
     )
     storage_options: StorageOptions = Field(
         default_factory=dict,
@@ -165,6 +179,11 @@ class SourceSpec(Section):
     def kind_of(self, name: str) -> FileKind | None:
         """Return the kind of the source file *name*; None if neither name nor spec says it."""
         return file_kind(name, format=self.format, options=self.options)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the calls for a shard may take before it ends early; None if no time ends it."""
+        return USUAL_SECONDS if self.shard is None else self.shard.seconds
 
     @property
     def uris(self) -> tuple[str, ...]:
@@ -213,7 +232,7 @@ def checked_for_format(value: Any, sink_format: str | None) -> Any:
     """
     if sink_format is None or value is None:
         return value
-    parts = format_named(sink_format)
+    parts = format_named(sink_format).of_parts
     if isinstance(value, str) and value not in parts.compressions:
         names = ", ".join(parts.compressions)
         raise ValueError(f"the format {sink_format} takes these compressions only: {names}")

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from batchrunner.checkpoint import RunLocation, RunPlace, Sentinel
+from batchrunner.checkpoint.location import apart_from
 from batchrunner.checkpoint.sentinel_index import read_sentinel
+from batchrunner.driver.cutting import rest_of
 from batchrunner.driver.moving import brought_here, recorded_place
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS
 from batchrunner.driver.stored_plan import StoredPlan
@@ -19,7 +21,7 @@ from batchrunner.formats.jsonl_second_reader import numbered_lines
 from batchrunner.shard import Shard, Slice
 from batchrunner.storage import Entry, Storage
 from batchrunner.verify.reading import Numbers
-from batchrunner.verify.sink_data import apart_from, data_in, other_runs
+from batchrunner.verify.sink_data import other_runs, sorted_out
 
 _READERS = 16
 
@@ -35,6 +37,7 @@ class Evidence:
         damaged: By shard id, why a sentinel cannot be read.
         strays: Keys of sentinels that belong to no shard of the plan.
         data: Objects that look like data in the sink and in folders below it, by name.
+        files: Objects in the sink that rows may have named, by path, if parts list files; else none.
         other_runs: Folders below the sink that are the output of another run.
         dead_letters: Files of dead letters, by name.
         is_finished: Whether `_SUCCESS` existed both before and after everything else was read.
@@ -59,6 +62,7 @@ class Evidence:
     decisive: Mapping[str, str] = field(default_factory=dict)
     trial: str = ""
     changed: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Entry] = field(default_factory=dict)
 
     def part(self, shard: Shard) -> str:
         """Return the name of the part of *shard*."""
@@ -87,20 +91,27 @@ def gather(run: RunLocation) -> Evidence:
             "`batchrunner run SPEC`"
         )
     was = recorded_place(record.decisive, generations, run.spec)
-    plan = StoredPlan.of(brought_here(generations, spec=run.spec, was=was))
+    here = brought_here(generations, spec=run.spec, was=was)
+    plan = StoredPlan.of(here)
     keys = {f"sentinels/{plan.facts.stem(shard.id)}.json": shard.id for shard in plan.active}
     retired = {f"sentinels/{plan.facts.stem(shard.id)}.json" for shard in plan.retired}
     listed = {entry.key: entry for entry in storage.list("sentinels")}
     results = _read_sentinels(storage, [entry for key, entry in listed.items() if key in keys])
+    good = {keys[key]: s for key, s in results.items() if isinstance(s, Sentinel)}
+    # Of a shard that ended early, the other rows may not be planned yet: then they are still to do.
+    if rest := rest_of(plan, good, spec=run.spec):
+        plan = StoredPlan.of([*here, rest])
     dead_letters = {entry.key.partition("/")[2]: entry for entry in storage.list("errors")}
     in_sink = {entry.key: entry for entry in run.sink.list(recursive=True)}
+    data, files = sorted_out(in_sink, beside=apart_from(run.spec), facts=plan.facts)
     return Evidence(
         run_uid=record.run_uid,
         plan=plan,
-        sentinels={keys[key]: s for key, s in results.items() if isinstance(s, Sentinel)},
+        sentinels=good,
         damaged={keys[key]: why for key, why in results.items() if isinstance(why, str)},
         strays=[key for key in listed if key not in keys and key not in retired],
-        data=data_in(in_sink, beside=apart_from(run.spec), parts=plan.facts.format),
+        data=data,
+        files=files,
         other_runs=other_runs(in_sink),
         dead_letters=dead_letters,
         is_finished=was_finished and SUCCESS in in_sink,

@@ -97,7 +97,9 @@ def _slice_of(shard: Shard) -> dict[str, Any]:
     if len(shard.slices) > 1:
         return {"files": len(shard.slices)}
     (piece,) = shard.slices
-    where = {"start": piece.start, "stop": piece.stop}
+    where: dict[str, Any] = {"start": piece.start, "stop": piece.stop}
+    if (piece.skip, piece.take) != (0, None):
+        where |= {"skip": piece.skip, "take": piece.take}
     return {"source": piece.uri, "slicing": str(piece.slicing), **where}
 
 

@@ -69,11 +69,15 @@ class SourceReader:
         Raises:
             UncountableError: The file of the slice cannot be read.
         """
-        return self._count(piece, after=False)
+        rows = max(self._count(piece, after=False) - piece.skip, 0)
+        return rows if piece.take is None else min(rows, piece.take)
 
     def count_after(self, piece: Slice) -> int:
         """Return the row count of the file after *piece*. Raises the errors of `count`."""
-        return self._count(piece, after=True)
+        after = self._count(piece, after=True)
+        if piece.take is None:
+            return after
+        return after + max(self._count(piece, after=False) - piece.skip - piece.take, 0)
 
     def _count(self, piece: Slice, *, after: bool) -> int:
         compression, opened = self._kind(piece).compression, partial(self._open, piece)
@@ -92,8 +96,11 @@ class SourceReader:
             return
         compression = self._kind(piece).compression
         with self._open(piece) as file:
-            for some in reader.records(file, piece, wanted=wanted, compression=compression):
-                yield some if wanted is None else [item for item in some if item[0] in wanted]
+            read = reader.records(file, piece, wanted=wanted, compression=compression)
+            if wanted is None:
+                yield from (some for _, some in _windowed(((0, one) for one in read), piece))
+            else:
+                yield from ([item for item in some if item[0] in wanted] for some in read)
 
     def tables(
         self,
@@ -112,7 +119,8 @@ class SourceReader:
             return
         folders = self.folders(piece, columns=columns)
         with self._open(piece) as file:
-            for first, table in reader.tables(file, piece, wanted=wanted, columns=columns):
+            read = reader.tables(file, piece, wanted=wanted, columns=columns)
+            for first, table in read if wanted is not None else _windowed(read, piece):
                 yield first, _only(_with_folders(table, folders), columns)
 
     def folders(self, piece: Slice, *, columns: Sequence[str] | None) -> Folders:
@@ -131,6 +139,25 @@ class SourceReader:
     def _open(self, piece: Slice) -> BinaryIO:
         storage, key = locate(piece.uri, storage_options=self._source.storage_options)
         return storage.open(Entry(key, piece.size, piece.identity))
+
+
+def _windowed(read: Iterator[tuple[int, Any]], piece: Slice) -> Iterator[tuple[int, Any]]:
+    """Yield the rows of *read* that lie in the window of *piece*, of which *read* has all.
+
+    They come as lists or tables, each with the number of its first row in the file.
+    """
+    if not piece.has_window:
+        yield from read
+        return
+    skip, left = piece.skip, piece.take
+    for first, rows in read:
+        some = rows[skip:] if left is None else rows[skip : skip + left]
+        if len(some):
+            yield first + skip, some
+        skip = max(skip - len(rows), 0)
+        left = None if left is None else left - len(some)
+        if left == 0:
+            return
 
 
 def part_reader(run: RunLocation, facts: PlanFacts) -> RecordReader | TableReader:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from batchrunner.checkpoint import RunLocation
+from batchrunner.checkpoint.bundles import listed_files
+from batchrunner.driver.retiring import shared
 from batchrunner.driver.session import Session, Stop, open_session
 from batchrunner.driver.sink_state import DAMAGED, MANIFEST, SOURCES, SUCCESS
 from batchrunner.errors import LeaseHeldError
@@ -155,12 +157,23 @@ class _Repairer:
         """
         part, stem = evidence.part(shard), evidence.plan.facts.stem(shard.id)
         if part in evidence.data:
+            for path in self._files_of(evidence, part) if evidence.files else ():
+                self._move(self._sink, path)
             self._move(self._sink, part)
         # By the shard's name, not by the name in the sentinel, which may be another shard's.
         for name in (name for name in evidence.dead_letters if name.startswith(f"{stem}.")):
             self._move(self._records, f"errors/{name}")
         self._delete(self._records, f"sentinels/{stem}.json")
         self._session.log_event("shard_taken_back", shard=shard.id, part=part)
+
+    def _files_of(self, evidence: Evidence, part: str) -> list[str]:
+        """Return the files that *part* lists and no other one does: the shard may name other ones next.
+
+        Called before the part is moved, without which nothing says which files are its.
+        """
+        listed = {file.path for file in listed_files(self._sink, evidence.data[part])}
+        others = [s for s in evidence.sentinels.values() if s.part != part]
+        return sorted((listed & evidence.files.keys()) - shared(listed, self._sink, others))
 
     def move_orphan(self, evidence: Evidence, name: str) -> None:
         """Move an object that belongs to no shard."""

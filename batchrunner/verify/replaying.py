@@ -14,7 +14,7 @@ from typing import Any
 from batchrunner.checkpoint import RunLocation
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.errors import CapabilityImportError, SpecChangedError, StorageError, describe
-from batchrunner.formats.contract import RecordReader, TableReader
+from batchrunner.formats.contract import RecordReader, RowFormat, TableReader
 from batchrunner.shard import Shard
 from batchrunner.spec.fingerprint import differences
 from batchrunner.verify.comparing import record_difference, table_difference
@@ -142,7 +142,7 @@ class Replay:
                 again_records = (
                     record
                     for piece in again
-                    for record in _records(reader, io.BytesIO(piece.rows or b""), "none")
+                    for record in _records(reader, io.BytesIO(self._in_part(piece.rows)), "none")
                 )
                 return record_difference(part, again_records, row_of=reader.row_of)
         except _ReplayFailedError as error:
@@ -213,6 +213,10 @@ class Replay:
                 error = latest
         what = f"the capability fails for the row at {batch.first:,}, for which it succeeded in the run"
         raise _ReplayFailedError(f"{what}: {describe(error)}") from error
+
+    def _in_part(self, rows: bytes | None) -> bytes:
+        made = self._evidence.plan.facts.part_format
+        return made.in_part(rows or b"") if isinstance(made, RowFormat) else b""
 
     def _part(self, shard: Shard) -> str:
         return self._evidence.plan.facts.part(shard.id)

@@ -10,12 +10,14 @@ from typing import Any
 import orjson
 
 from batchrunner.checkpoint import RunLocation, Sentinel
-from batchrunner.checkpoint.commit import adopt
-from batchrunner.errors import ForeignOutputError, ObjectNotFoundError
+from batchrunner.checkpoint.bundles import check_files
+from batchrunner.checkpoint.commit import claim
+from batchrunner.errors import DamagedOutputError, ForeignOutputError, ObjectNotFoundError
 from batchrunner.formats.jsonl_second_reader import blocks
 from batchrunner.shard import Shard, Slice
 from batchrunner.storage import Entry
 from batchrunner.verify.evidence import Evidence
+from batchrunner.verify.files_check import FilesCheck
 from batchrunner.verify.findings import Finding, FindingKind
 from batchrunner.verify.part_check import read_part
 from batchrunner.verify.reading import GONE, SourceReader, UncountableError
@@ -26,12 +28,14 @@ class ShardCheck:
 
     Attributes:
         uncounted: By URI, why the rows of a source file could not be counted.
+        files: Checks the files that parts list.
     """
 
     def __init__(self, run: RunLocation, evidence: Evidence) -> None:
         self.uncounted: dict[str, str] = {}
         self._run, self._evidence = run, evidence
         self._source = SourceReader(run.spec.source)
+        self.files = FilesCheck(run.sink, evidence)
 
     def faults(self, shard: Shard) -> list[Finding]:
         """Return the defects of *shard*. It is no defect that a shard is not committed yet."""
@@ -91,6 +95,8 @@ class ShardCheck:
                 FindingKind.ROWS_OUT,
                 f"it has {read.rows:,} rows; its sentinel says {sentinel.rows_out:,}",
             )
+        elif sentinel.files:
+            yield from self.files.faults(entry)
 
     def _dead_letters(self, sentinel: Sentinel) -> Iterator[tuple[FindingKind, str]]:
         if not sentinel.errors:
@@ -185,13 +191,17 @@ class ShardCheck:
         facts = self._evidence.plan.facts
         with contextlib.suppress(ObjectNotFoundError):  # a running driver removed it meanwhile
             try:
-                adopt(
+                sink, checkpoint = self._run.sink, self._run.checkpoint
+                sentinel = claim(
                     facts.stem(shard.id),
                     facts.part(shard.id),
                     run_uid=self._evidence.run_uid,
-                    sink=self._run.sink,
-                    checkpoint=self._run.checkpoint,
+                    sink=sink,
+                    checkpoint=checkpoint,
                 )
+                check_files(sentinel, sink=sink, checkpoint=checkpoint)
+            except DamagedOutputError as error:
+                yield FindingKind.UNADOPTED, str(error)
             except ForeignOutputError:
                 yield (
                     FindingKind.UNADOPTED,

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from batchrunner.driver.sink_state import MANIFEST, SUCCESS
+from batchrunner.checkpoint import PlanFacts
+from batchrunner.driver.sink_state import MANIFEST, SUCCESS, parts_in
 from batchrunner.formats.registry import file_kind, format_named
-from batchrunner.spec import BatchSpec
 from batchrunner.storage import Entry
 
-_OF_CHECKPOINTS = ("errors/", "sentinel_index/", "plan/", "quarantine/", "sentinels/", "sessions/")
+_OF_CHECKPOINTS = (
+    "errors/",
+    "files/",
+    "sentinel_index/",
+    "plan/",
+    "quarantine/",
+    "sentinels/",
+    "sessions/",
+)
 """Folders of a checkpoint with files that look like data."""
 
 _PLAN = re.compile(r"(?P<root>.+/)??(?P<run>run-\d{4,}/)?plan/0000\.parquet")
 """The first plan of a run, which every checkpoint has: in its root, or in a later run's folder."""
 
-_GLOB = re.compile(r"[*?\[]")
+
+def sorted_out(
+    entries: Mapping[str, Entry], *, beside: Sequence[str], facts: PlanFacts
+) -> tuple[dict[str, Entry], dict[str, Entry]]:
+    """Return the entries that look like data, as of `data_in`, and the files that rows may have named.
+
+    Where parts list files, these have any name, so that only a part looks like data.
+    """
+    if not facts.part_format.publishes_files:
+        return data_in(entries, beside=beside, parts=facts.format), {}
+    others = _others(entries, beside)
+    data = parts_in(entries.values())
+    return data, {
+        key: entry
+        for key, entry in entries.items()
+        if key not in data and not _is_hidden(key) and not f"{key}/".startswith(others)
+    }
 
 
 def data_in(entries: Mapping[str, Entry], *, beside: Sequence[str], parts: str) -> dict[str, Entry]:
@@ -26,12 +49,16 @@ def data_in(entries: Mapping[str, Entry], *, beside: Sequence[str], parts: str) 
     Leaves out those in the folders *beside*, in checkpoints and in the output of other runs: they do
     not belong to this run's output, and `--repair` must not move them.
     """
-    others = (*beside, *_checkpoints(entries), *(f"{run}/" for run in other_runs(entries)))
+    others = _others(entries, beside)
     return {
         key: entry
         for key, entry in entries.items()
         if _looks_like_data(key, others=others, parts=parts)
     }
+
+
+def _others(entries: Mapping[str, Entry], beside: Sequence[str]) -> tuple[str, ...]:
+    return (*beside, *_checkpoints(entries), *(f"{run}/" for run in other_runs(entries)))
 
 
 def other_runs(entries: Iterable[str]) -> list[str]:
@@ -41,14 +68,6 @@ def other_runs(entries: Iterable[str]) -> list[str]:
     signs = tuple(f"/{name}" for name in (SUCCESS, MANIFEST, "_checkpoint/run.json"))
     folders = {key.removesuffix(sign) for sign in signs for key in entries if key.endswith(sign)}
     return sorted(folder for folder in folders if not _is_hidden(folder))
-
-
-def apart_from(spec: BatchSpec) -> list[str]:
-    """Return the folders below the sink that hold source, checkpoint or analytics store."""
-    uris = [_folder(uri) for uri in spec.source.uris]
-    uris += [spec.checkpoint_uri, *([spec.analytics_store.uri] if spec.analytics_store else [])]
-    below = (_below(spec.sink.uri, uri) for uri in uris)
-    return [folder for folder in below if folder]
 
 
 def _looks_like_data(key: str, *, others: tuple[str, ...], parts: str) -> bool:
@@ -71,17 +90,3 @@ def _checkpoints(entries: Iterable[str]) -> list[str]:
     roots = {match["root"] or "" for match in plans}
     later_runs = {f"{match['root'] or ''}{match['run']}" for match in plans if match["run"]}
     return [*later_runs, *(f"{root}{folder}" for root in roots for folder in _OF_CHECKPOINTS)]
-
-
-def _folder(uri: str) -> str:
-    """Return the folder in *uri* before its first wildcard; *uri* itself without one."""
-    pattern = _GLOB.search(uri)
-    return uri[: pattern.start()].rpartition("/")[0] if pattern else uri
-
-
-def _below(root: str, uri: str) -> str:
-    """Return *uri* relative to *root*, with a slash at its end; "" if it is not below *root*."""
-    if "://" not in root and "://" not in uri:
-        root, uri = os.path.realpath(root), os.path.realpath(uri)
-    root = root.rstrip("/") + "/"
-    return f"{uri.removeprefix(root)}/" if uri.startswith(root) else ""

@@ -34,7 +34,7 @@ def sources_in(run: RunLocation, evidence: Evidence) -> dict[str, Any]:
     try:
         with run.sink.open(entry) as file:
             table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
-        table = table.select(["part", "source", "slicing", "start", "stop"])
+        table = table.select(["part", "source", "slicing", "start", "stop", "skip", "take"])
     except (pa.ArrowException, OSError, KeyError) as error:
         raise SourcesError(f"it cannot be read: {error}") from error
     for ours, theirs in zip_longest(_planned(evidence), _rows(table)):
@@ -47,7 +47,8 @@ def sources_in(run: RunLocation, evidence: Evidence) -> dict[str, Any]:
 def _planned(evidence: Evidence) -> Iterator[tuple[Any, ...]]:
     for shard in evidence.plan.active:
         part = evidence.part(shard)
-        yield from ((part, p.uri, str(p.slicing), p.start, p.stop) for p in shard.slices)
+        for p in shard.slices:
+            yield part, p.uri, str(p.slicing), p.start, p.stop, p.skip, p.take
 
 
 def _rows(table: Any) -> Iterator[tuple[Any, ...]]:

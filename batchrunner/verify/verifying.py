@@ -131,6 +131,11 @@ def _notes(
         yield f"{uri}: {why}"
     for uri, why in sorted(check.uncounted.items()):
         yield f"{uri}: its rows were not counted: {why}"
+    if evidence.is_finished and (unlisted := check.files.unlisted()):
+        yield (
+            f"{len(unlisted):,} files in the sink are listed by no part, such as {unlisted[0]}: they were there "
+            "before, or are of a run that ended"
+        )
     for folder in evidence.other_runs:
         yield f"{folder}/ is the output of another run: a recursive read of the sink includes it"
 
@@ -190,6 +195,7 @@ def _coverage_faults(run: RunLocation, evidence: Evidence, check: ShardCheck) ->
     # trial also leave gaps.
     limited = run.spec.source.limit is not None or bool(evidence.trial)
     for uri, slices in by_file.items():
+        slices.sort(key=lambda one: (one[1].start, one[1].skip))
         why = "" if evidence.trial else _gap(slices)
         # Shards without a gap may still end before the file does.
         if not why and not limited and (rows := check.rows_after(slices[-1][1])):
@@ -201,13 +207,18 @@ def _coverage_faults(run: RunLocation, evidence: Evidence, check: ShardCheck) ->
 
 def _gap(slices: Sequence[tuple[int, Slice]]) -> str:
     """Return where *slices* of one file, each with its shard, leave a gap or overlap; "" if they do not."""
-    end, unit = 0, slices[0][1].slicing
+    end, unit, before = 0, slices[0][1].slicing, None
     for shard, piece in slices:
         if piece.slicing is not unit:  # a slice that `source.limit` cuts off is counted in rows
             return ""
-        if piece.start != end:
+        if before is not None and (piece.start, piece.stop) == (before.start, before.stop):
+            if before.take is None or piece.skip != before.skip + before.take:
+                return f"shard {shard} begins at row {piece.skip:,} of {unit} {piece.start:,}-{piece.stop:,}"
+        elif piece.start != end or piece.skip:
             return f"shard {shard} begins at {piece.start:,} {unit}, and not at {end:,}"
-        end = piece.stop
+        elif before is not None and before.take is not None:
+            return f"the rows after {before} are in no shard"
+        end, before = piece.stop, piece
     return ""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.lease import Lease, current_lease
+from batchrunner.checkpoint.store import BUNDLES
 from batchrunner.driver.session import Stop, open_session
 from batchrunner.errors import ObjectNotFoundError
 from batchrunner.storage import Entry, Storage
@@ -23,6 +24,8 @@ class GarbageKind(StrEnum):
     """A multipart upload that was not completed."""
     DEAD_LETTERS = "dead_letters"
     """Dead letters of an attempt that lost or died."""
+    BUNDLE = "bundle"
+    """The bytes of files that are published, or of an attempt that lost or died."""
     MARK = "mark"
     """The mark of a worker that died: the shards that it had taken."""
     STOP = "stop"
@@ -86,6 +89,7 @@ class Garbage:
             items += _staged(self._sink, intents=False)
         records = self._checkpoint.records
         items += [_of(GarbageKind.DEAD_LETTERS, records, entry) for entry in self._dead_letters()]
+        items += [_of(GarbageKind.BUNDLE, records, entry) for entry in self._bundles()]
         items += [_of(GarbageKind.MARK, records, entry) for entry in records.list("attempts")]
         stops = (entry for entry in storage.list("sessions") if entry.key.endswith(".stop"))
         items += [_of(GarbageKind.STOP, storage, entry) for entry in stops]
@@ -104,7 +108,7 @@ class Garbage:
             items = self.listed()
             session.check()  # after the listing: so nothing in it belongs to a later driver
             records, storage = self._checkpoint.records, self._checkpoint.storage
-            of_run = (GarbageKind.DEAD_LETTERS, GarbageKind.MARK)
+            of_run = (GarbageKind.DEAD_LETTERS, GarbageKind.BUNDLE, GarbageKind.MARK)
             records.delete(item.key for item in items if item.kind in of_run)
             storage.delete(item.key for item in items if item.kind is GarbageKind.STOP)
             storage.clean(intents=True)
@@ -128,6 +132,15 @@ class Garbage:
             name = entry.key.partition("/")[2]
             if named.get(_stem(name), name) != name:
                 yield entry
+
+    def _bundles(self) -> Iterator[Entry]:
+        """Yield the bundles of committed shards, whose files are published; others may be needed."""
+        entries = list(self._checkpoint.records.list(BUNDLES))
+        if not entries:
+            return
+        sentinels = self._checkpoint.sentinels().good.values()
+        committed = {_stem(sentinel.part) for sentinel in sentinels}
+        yield from (e for e in entries if _stem(e.key.partition("/")[2]) in committed)
 
 
 def _stem(name: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from batchrunner.driver.progress import COMMITTED, FAILED, Phase, Progress
+from batchrunner.driver.progress import COMMITTED, FAILED, PENDING, Phase, Progress
 from batchrunner.views.json_events import JsonEvents
 from batchrunner.views.throughput import Throughput
 
@@ -29,6 +29,7 @@ class JsonDisplay:
         self._throughput, self._next = Throughput(), 0.0
         self._phase: Phase | None = None
         self._states = b""
+        self._ids: tuple[int, ...] = ()
         self._last: Progress | None = None
         self._is_written = True
 
@@ -55,10 +56,16 @@ class JsonDisplay:
         if progress is None:
             return
         self._next, self._is_written = self._clock() + _EVERY_SECONDS, True
-        for position, state in _ended(self._states, progress.states):
+        before = self._states if progress.ids == self._ids else self._realigned(progress.ids)
+        for position, state in _ended(before, progress.states):
             self._events.write("shard", shard=progress.ids[position], state=state)
-        self._states = progress.states
+        self._states, self._ids = progress.states, progress.ids
         self._events.write("progress", **figures(progress, self._throughput.per_second()))
+
+    def _realigned(self, ids: Sequence[int]) -> bytes:
+        """Return the states that were shown last in the order of *ids*: the plan has grown."""
+        shown = dict(zip(self._ids, self._states, strict=True))
+        return bytes(shown.get(shard, PENDING) for shard in ids) if shown else b""
 
 
 def figures(progress: Progress, rows_per_second: float | None) -> dict[str, Any]:

@@ -92,8 +92,9 @@ class Watching:
         """Take the figures from the event log, where the driver stores them with each renewal."""
         events = events_of(self._checkpoint, self._lease)
         stored = events[-1] if events else {}
-        if stored.get("action") != "progress" or not self._base.shards:
-            # The driver has not stored any yet, or has just made the plan.
+        is_of_plan = self._base.shards and stored.get("shards") == self._base.shards
+        if stored.get("action") != "progress" or not is_of_plan:
+            # The driver has not stored any yet, or has just made the plan, or let it grow.
             self._look = self._read()
             self._progress = self._base = progress_of(self._look)
             return

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.commit import Finished, commit, foreign_part
 from batchrunner.checkpoint.dead_letters import DeadLetterFile
-from batchrunner.errors import StorageError
+from batchrunner.errors import RunRefusedError, StorageError, TakenPathError
 from batchrunner.formats.columns import bare_table
 from batchrunner.formats.format_error import FormatError
 from batchrunner.formats.schema_error import SchemaError
-from batchrunner.shard import Shard
+from batchrunner.shard import EarlyEnd, Shard
 from batchrunner.worker.capability_runs import record_runs
 from batchrunner.worker.part import Part
 from batchrunner.worker.pulse import Pulse
@@ -70,14 +70,16 @@ class Committer:
             part.dead_letters.append(output.dead_letters)
         self.pulse.attempt(shard.id).writing += time.monotonic() - began
 
-    def finish(self, shard: Shard, *, source_hash: str = "") -> list[Receipt]:
+    def finish(
+        self, shard: Shard, *, source_hash: str = "", early_end: EarlyEnd | None = None
+    ) -> list[Receipt]:
         """Finish the part of *shard*; return the receipts of all shards now committed or deferred.
 
         The list may be empty: the part is then committed later, together with others. A part
         without columns is deferred to the driver as long as no schema is agreed on.
         """
         part = self._part(shard)
-        part.source_hash = source_hash
+        part.source_hash, part.early_end = source_hash, early_end
         keeps_schema = self._work.facts.part_format.keeps_schema
         if keeps_schema and not part.has_columns and not self._schema.agreed():
             return [Receipt(shard.id, deferred=self._defer(shard, part))]
@@ -97,11 +99,18 @@ class Committer:
 
     def _result(self, shard: Shard, part: Part) -> DeferredCommit:
         if part.dead_letters is None:
-            return DeferredCommit(part.rows_in, source_hash=part.source_hash)
+            return DeferredCommit(
+                part.rows_in, source_hash=part.source_hash, early_end=part.early_end
+            )
         name = f"{self._work.facts.stem(shard.id)}.{part.write_id}.jsonl"
         dead_letters = part.dead_letters
         return DeferredCommit(
-            part.rows_in, dead_letters.count, name, dead_letters.sha256(), part.source_hash
+            part.rows_in,
+            dead_letters.count,
+            name,
+            dead_letters.sha256(),
+            part.source_hash,
+            early_end=part.early_end,
         )
 
     def commit_deferred(self, shard: Shard, deferred: DeferredCommit) -> list[Receipt]:
@@ -133,7 +142,8 @@ class Committer:
             # runs.
             refused = record_runs(self._work, runs)
             accepted = [f for shard, f in finished.items() if shard not in refused]
-            stems = commit(accepted, sink=self._sink, checkpoint=self._checkpoint)
+            why: dict[str, RunRefusedError] = {}
+            stems = commit(accepted, sink=self._sink, checkpoint=self._checkpoint, refused=why)
         except StorageError as error:
             failure = Failure(Cause.STORAGE, str(error))
             return [Receipt(shard, failure=failure) for shard in finished]
@@ -145,21 +155,28 @@ class Committer:
                 Receipt(shard, failure=Failure(Cause.CAPABILITY, f"shard {shard}: {why}"))
                 for shard, why in refused.items()
             ),
-            *self._receipts(finished, stems),
+            *self._receipts(finished, stems, why),
         ]
 
     def _receipts(
-        self, finished: Mapping[int, Finished], stems: Mapping[str, Sentinel]
+        self,
+        finished: Mapping[int, Finished],
+        stems: Mapping[str, Sentinel],
+        why: Mapping[str, RunRefusedError],
     ) -> list[Receipt]:
         return [
             Receipt(shard, sentinel=stems[f.stem])
             if f.stem in stems
-            else Receipt(
-                shard,
-                failure=Failure(Cause.FOREIGN, foreign_part(f"{self._sink.uri}/{f.sentinel.part}")),
-            )
+            else Receipt(shard, failure=self._refusal(f, why.get(f.stem)))
             for shard, f in finished.items()
         ]
+
+    def _refusal(self, finished: Finished, why: RunRefusedError | None) -> Failure:
+        """Return why a part is not committed although nothing failed."""
+        if isinstance(why, TakenPathError):
+            return Failure(Cause.TAKEN, str(why))
+        part = f"{self._sink.uri}/{finished.sentinel.part}"
+        return Failure(Cause.FOREIGN, foreign_part(part) if why is None else str(why))
 
     def drop(self, shard: Shard) -> None:
         """Discard the part of *shard*, if one is being written."""
@@ -176,7 +193,10 @@ class Committer:
     def _part(self, shard: Shard) -> Part:
         if shard.id not in self._open:
             self._open[shard.id] = Part(
-                self._sink.stage, self._work.facts, settle=self._schema.settle
+                self._sink.stage,
+                self._work.facts,
+                settle=self._schema.settle,
+                stage_bundle=self._checkpoint.records.stage,
             )
         return self._open[shard.id]
 
@@ -186,6 +206,7 @@ class Committer:
         del self._open[shard.id]
         result = result or self._result(shard, part)
         now, attempt = time.monotonic(), self.pulse.attempt(shard.id)
+        end = result.early_end or EarlyEnd(0)
         sentinel = Sentinel(
             run_uid=self._work.run_uid,
             shard=shard.id,
@@ -206,6 +227,10 @@ class Committer:
             reading=round(attempt.reading, 3),
             calling=round(attempt.calling, 3),
             writing=round(attempt.writing + now - began + self.pulse.commit_share, 3),
+            slices=end.slices,
+            slice_rows=end.rows,
+            slice_total=end.total,
+            files=f"{self._work.facts.stem(shard.id)}.{part.write_id}" if part.bundle else "",
         )
         self._runs[shard.id] = part.runs
         self._finished[shard.id] = Finished(
@@ -213,10 +238,11 @@ class Committer:
             staged=part.staged,
             sentinel=sentinel,
             dead_letters=part.dead_letters.staged if part.dead_letters else None,
+            bundle=part.bundle,
         )
 
     def _is_due(self) -> bool:
-        waiting = sum(f.sentinel.bytes for f in self._finished.values())
+        waiting = sum(f.nbytes for f in self._finished.values())
         return (
             len(self._finished) >= GROUP_PARTS
             or waiting >= GROUP_BYTES

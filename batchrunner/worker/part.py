@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchrunner.checkpoint import PlanFacts
+from batchrunner.checkpoint.bundles import Bundle, reopened
 from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats.contract import Settle
 from batchrunner.formats.format_error import writing_in
+from batchrunner.formats.listing import frames
+from batchrunner.shard import EarlyEnd
 from batchrunner.storage import Staged
 
 if TYPE_CHECKING:
@@ -61,18 +64,31 @@ class Part:
         runs: Capability runs to record before the part is published.
         source_hash: Hash of the bytes read from the source, set at the end; empty if none is
             needed.
+        bundle: The bundle of the files that the part lists, once it is finished; None for none.
+        early_end: Where the shard ended early, set at the end; None if it was read completely.
     """
 
-    def __init__(self, stage: Callable[[], Staged], facts: PlanFacts, *, settle: Settle) -> None:
+    def __init__(
+        self,
+        stage: Callable[[], Staged],
+        facts: PlanFacts,
+        *,
+        settle: Settle,
+        stage_bundle: Callable[[], Staged],
+    ) -> None:
         self.staged, self.rows_in, self.rows_out = stage(), 0, 0
         self.has_columns = False
         self._stage, self._replaced = stage, list[Staged]()
         self.dead_letters: DeadLetterFile | None = None
         self.runs: list[CompletedRun] = []
         self.source_hash = ""
+        self.early_end: EarlyEnd | None = None
         self.write_id = uuid.uuid4().hex
         self._format, self._name = facts.part_format, facts.format
         self._counted = CountedFile(self.staged.file)
+        self.bundle: Bundle | None = None
+        self._stage_bundle = stage_bundle
+        self._files: _Files | None = None
         with writing_in(self._name):
             self._writer = self._format.writer(
                 self._counted, compression=facts.compression, settle=settle, restart=self._restart
@@ -90,6 +106,10 @@ class Part:
         self._counted.discard()  # first: the writer may write until it is garbage-collected
         self.staged.discard()
         self._drop_replaced()
+        if self._files is not None:
+            self._files.discard()
+        if self.bundle is not None:
+            self.bundle.close()
         if self.dead_letters is not None:
             self.dead_letters.staged.discard()
 
@@ -103,7 +123,17 @@ class Part:
         if count:
             self.has_columns |= not self._format.keeps_schema or rows.num_columns > 0
             with writing_in(self._name):
-                self._writer.append(rows)
+                self._writer.append(self._listed(rows) if self._format.publishes_files else rows)
+
+    def _listed(self, rows: bytes) -> bytes:
+        """Write the files of *rows* to the bundle; return the lines that list them."""
+        if self._files is None:
+            self._files = _Files(self._stage_bundle())
+        lines = []
+        for line, data in frames(rows):
+            lines.append(line)
+            self._files.append(data)
+        return b"".join(lines)
 
     def _drop_replaced(self) -> None:
         for staged in self._replaced:
@@ -129,6 +159,8 @@ class Part:
         with writing_in(self._name):
             rows = self._format.rows_in_part(file)
         rows = self.rows_out if rows is None else rows
+        if self._files is not None:
+            self.bundle = self._files.finish(reopened(file))
         file.close()
         if (size, rows) != (self._counted.size, self.rows_out):
             raise ShardFailedError(
@@ -136,6 +168,39 @@ class Part:
                 f"{self.rows_out:,} were written: check the worker's disk, then run `batchrunner retry SPEC`"
             )
         return PartFacts(size, self._counted.sha256(), self.write_id)
+
+
+class _Files:
+    """Writes the bundle of one attempt: the bytes of its files, one after the other."""
+
+    def __init__(self, staged: Staged) -> None:
+        self._staged, self._size = staged, 0
+
+    def append(self, data: memoryview) -> None:
+        self._staged.file.write(data)
+        self._size += len(data)
+
+    def finish(self, lines: BinaryIO | None) -> Bundle:
+        """Return the bundle; *lines* is the part, open for reading.
+
+        Raises:
+            ShardFailedError: The size of the file differs from what was written.
+        """
+        file = self._staged.file
+        size = file.seek(0, io.SEEK_END)
+        data = reopened(file)
+        file.close()
+        bundle = Bundle(self._staged, size, lines, data)
+        if size != self._size:
+            bundle.discard()
+            raise ShardFailedError(
+                f"the bundle of its files has {size:,} bytes where {self._size:,} were written: check the "
+                "worker's disk, then run `batchrunner retry SPEC`"
+            )
+        return bundle
+
+    def discard(self) -> None:
+        self._staged.discard()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from batchrunner.checkpoint.dead_letters import keep_dead_letters
+from batchrunner.checkpoint.location import apart_from
 from batchrunner.checkpoint.marks import (
     MOST_DEATHS,
     Mark,
@@ -21,10 +22,11 @@ from batchrunner.worker.budget import Budget
 from batchrunner.worker.calling import Caller
 from batchrunner.worker.capability_loading import direct_caller
 from batchrunner.worker.committer import GROUP_PARTS, Committer
+from batchrunner.worker.file_names import FileNames
 from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.receipt import Cause, Failure, Receipt
-from batchrunner.worker.schema import RowTypes
+from batchrunner.worker.schema import RowTypes, SinkSchema
 from batchrunner.worker.shard_group import BATCHES_AHEAD, BATCHES_BEHIND, ShardGroup
 from batchrunner.worker.steps import MOST_SHARDS
 from batchrunner.worker.stopping import StopSignal
@@ -60,7 +62,7 @@ class ShardWorker:
         self._checkpoint = work.checkpoint()
         self._records = self._checkpoint.records
         self._schema = work.schema()
-        self._types = RowTypes(self._schema if work.facts.part_format.keeps_schema else None)
+        self._types = row_types(work, self._schema)
         self._budget = Budget(work.spec.errors, whole=work.weight)
         self._isolated: IsolatedCaller | None = None
         # A call that hangs can be ended only together with its process.
@@ -179,6 +181,9 @@ class ShardWorker:
         # too.
         if failure is None or (failure.cause is Cause.ROW and self._budget.has_only_failed):
             return False
+        # The driver divides the shard: then each of its files has its attempts.
+        if failure.unreadable:
+            return False
         return attempt < self._work.spec.errors.retry.max_attempts + failure.overtaken
 
     def _finalized(self, receipts: Sequence[Receipt]) -> list[Receipt]:
@@ -233,3 +238,11 @@ class ShardWorker:
         self._usual.close()
         if self._isolated is not None:
             self._isolated.close()
+
+
+def row_types(work: Work, schema: SinkSchema) -> RowTypes:
+    """Return what holds the rows of a worker against earlier ones: their types, or the paths of their files."""
+    made = work.facts.part_format
+    if made.publishes_files:
+        return FileNames(work.sink, apart=apart_from(work.spec))
+    return RowTypes(schema if made.keeps_schema else None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
 from typing import BinaryIO
 
 from batchrunner.errors import (
@@ -27,6 +29,8 @@ from batchrunner.worker.joining import JOINED_BYTES
 from batchrunner.worker.picking import all_with, picked
 from batchrunner.worker.receipt import Cause, Failure
 from batchrunner.worker.steps import Event
+from batchrunner.worker.unreadable import unreadable_slices
+from batchrunner.worker.windows import rows_of, windowed
 
 PositionsToRetry = Callable[[Shard, int], Mapping[int, frozenset[int]]]
 """Given a shard of dead letters and the shard that they are of, returns the positions of the rows to
@@ -39,31 +43,48 @@ def read_shards(
     *,
     to_retry: PositionsToRetry,
     by_columns: bool = False,
+    is_ended: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[Event]:
     """Yield all events of the first shard, in the order of its rows, then those of the next one.
 
-    With *by_columns*, the chunks are to be asked for tables: it decides the time, not the rows. A
-    shard is taken from *shards* when its reading begins. Never raises for a shard that cannot be read:
-    its last event has the failure.
+    With *by_columns*, the chunks are to be asked for tables: it decides the time, not the rows. Once
+    *is_ended* of a shard's id, its rows are no longer yielded, and only those of the slice that is being
+    read are counted, unless planning did. A shard is taken from *shards* when its reading begins. Never
+    raises for a shard that cannot be read: its last event has the failure, with all of its slices that
+    cannot be read.
     """
     for shard in shards:
         hashes: list[str] = []
-        at = shard.first
+        counts: list[int] = []
+        number, at = 0, shard.first
         try:
             for number, at, wanted in _to_read(shard, to_retry, source, by_columns=by_columns):
+                if is_ended(shard.id):
+                    break
                 hashed = _hash(at, source)
                 small = _is_small(shard, at, source) and (wanted is None or by_columns)
-                how = _How(wanted, is_whole=small, by_columns=by_columns and not small)
-                later = wanted if small else None
-                with closing(_chunks(at, source, how, hashed)) as chunks:
-                    yield from (
-                        Event(shard, number, c, is_small=small, wanted=later) for c in chunks
-                    )
+                rows, later = 0, wanted if small else None
+                columns, ended = by_columns and not small, partial(is_ended, shard.id)
+                way = _Way(source, columns, ended, wanted=wanted, is_whole=small)
+                with closing(_chunks(at, way, hashed)) as chunks:
+                    for chunk in chunks:
+                        rows += rows_of(chunk)
+                        if not way.is_ended():
+                            yield Event(shard, number, chunk, is_small=small, wanted=later)
+                counts.append(rows if at.rows is None else at.rows)
                 hashes.append(hashed.text if hashed else "")
         except Exception as error:  # noqa: BLE001 - a file may hold anything: it fails its shard
-            yield Event(shard, failure=_failure(error, shard, at, source))
+            failure = _failure(error, shard, at, source)
+            read = partial(_read_through, shard, source=source, by_columns=by_columns)
+            is_over = is_ended(shard.id)  # what is left of it is read by others
+            unreadable = () if is_over else unreadable_slices(shard, number, error, read=read)
+            others = f"; {len(unreadable) - 1:,} more files of its shard cannot be read"
+            more = others * (len(unreadable) > 1)
+            reason = f"{failure.reason}{more}"
+            yield Event(shard, failure=replace(failure, reason=reason, unreadable=unreadable))
         else:
-            yield Event(shard, source_hash=" ".join(hashes) if any(hashes) else "")
+            text = " ".join(hashes) if any(hashes) else ""
+            yield Event(shard, source_hash=text, counts=tuple(counts))
 
 
 def _is_small(shard: Shard, piece: Slice, source: SourceSpec) -> bool:
@@ -71,9 +92,19 @@ def _is_small(shard: Shard, piece: Slice, source: SourceSpec) -> bool:
     if len(shard.slices) == 1:
         return False
     if piece.slicing is not Slicing.DEAD_LETTERS:
-        return piece.weight < JOINED_BYTES
+        return (
+            piece.size < JOINED_BYTES
+        )  # a window of a large file is light, and retried as the file
     kind = source.kind_of(piece.uri)
     return piece.size < JOINED_BYTES and kind is not None and isinstance(kind.reader, RowFormat)
+
+
+def _read_through(shard: Shard, piece: Slice, *, source: SourceSpec, by_columns: bool) -> None:
+    """Read *piece* as for *shard*, and keep nothing of it; raise what reading it raises."""
+    way = _Way(source, by_columns and not _is_small(shard, piece, source))
+    with closing(_chunks(piece, way, None)) as chunks:
+        for _ in chunks:
+            pass
 
 
 def _to_read(
@@ -106,44 +137,47 @@ def _hash(piece: Slice, source: SourceSpec) -> SourceHash | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _How:
-    """How to read a slice.
+class _Way:
+    """How to read slices of a shard.
 
     Attributes:
+        source: The source.
+        by_columns: Whether the chunks are to be asked for tables.
+        is_ended: Returns whether the shard has ended early.
         wanted: The positions of the rows to retry; None to read all rows.
-        is_whole: Whether to read the rows beside them, too.
-        by_columns: Whether the chunks are asked for tables.
+        is_whole: Whether to read the rows beside those to retry, too.
     """
 
-    wanted: frozenset[int] | None
-    is_whole: bool
+    source: SourceSpec
     by_columns: bool
+    is_ended: Callable[[], bool] = lambda: False
+    wanted: frozenset[int] | None = None
+    is_whole: bool = False
+
+    def goes_on(self, chunks: Iterator[Chunk], piece: Slice) -> Iterator[Chunk]:
+        """Yield *chunks*, unless no row of *piece* is needed any more, nor their number."""
+        return takewhile(lambda _: piece.rows is None or not self.is_ended(), chunks)
 
 
-def _chunks(
-    piece: Slice, source: SourceSpec, how: _How, hashed: SourceHash | None
-) -> Generator[Chunk]:
+def _chunks(piece: Slice, way: _Way, hashed: SourceHash | None) -> Generator[Chunk]:
+    source, wanted = way.source, way.wanted
     storage, key = locate(piece.uri, storage_options=source.storage_options)
     kind = source.kind_of(piece.uri)
     if kind is None:
         raise ShardFailedError(f"{piece.uri}: its name does not say the format; give source.format")
     # Opened with the planned identity: a file that changed since, or changes now, fails its shard.
     with storage.open(Entry(key, piece.size, piece.identity)) as file:
-        wanted, by_columns = how.wanted, how.by_columns
         if wanted is None:
             read = hashed.over(file) if hashed else file
-            yield from _read(read, piece, kind, source, by_columns=by_columns)
+            yield from way.goes_on(_read(read, piece, kind, way), piece)
             if hashed:  # before the file is closed: a file opened later might be another one
                 hashed.finish(file)
-        elif how.is_whole:
-            chunks = _read(
-                file, _cut_as_one(piece, kind, file), kind, source, by_columns=by_columns
-            )
+        elif way.is_whole:
+            chunks = _read(file, _cut_as_one(piece, kind, file), kind, way)
             yield from all_with(chunks, wanted, piece=piece)
         else:
             span = kind.reader.span(piece, wanted, compression=kind.compression)
-            chunks = _read(file, span, kind, source, by_columns=by_columns)
-            yield from picked(chunks, wanted, piece=piece)
+            yield from picked(_read(file, span, kind, way), wanted, piece=piece)
 
 
 def _cut_as_one(piece: Slice, kind: FileKind, file: BinaryIO) -> Slice:
@@ -159,15 +193,17 @@ def _cut_as_one(piece: Slice, kind: FileKind, file: BinaryIO) -> Slice:
     return replace(piece, slicing=cut.slicing, start=cut.start, stop=cut.stop)
 
 
-def _read(
-    file: BinaryIO, piece: Slice, kind: FileKind, source: SourceSpec, *, by_columns: bool
-) -> Iterator[Chunk]:
+def _read(file: BinaryIO, piece: Slice, kind: FileKind, way: _Way) -> Iterator[Chunk]:
+    source = way.source
     hive = source.partitioning == "hive"
     partition = partition_columns(piece.uri, source.uris) if hive else ()
-    read = kind.reader.read_by_columns if by_columns else kind.reader.read
-    return read(
+    read = kind.reader.read_by_columns if way.by_columns else kind.reader.read
+    chunks = read(
         file, piece, compression=kind.compression, columns=source.columns, partition=partition
     )
+    if not piece.has_window:
+        return chunks
+    return windowed(chunks, skip=piece.skip, take=piece.take)
 
 
 def _failure(error: Exception, shard: Shard, at: Slice, source: SourceSpec) -> Failure:

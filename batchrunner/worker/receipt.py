@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from batchrunner.checkpoint.documents import Sentinel
+from batchrunner.shard import EarlyEnd
 from batchrunner.spec.secrets import scrubbed
 
 
@@ -24,12 +25,16 @@ class Cause(StrEnum):
     """The user acts: the capability cannot be built, so no shard can succeed."""
     FOREIGN = "foreign"
     """The user acts: an object that this run did not write has the name of the part."""
+    TAKEN = "taken"
+    """The user acts: other bytes have the path of a file that the part lists. The part is published."""
     STORAGE = "storage"
     """The driver hands the shard out again: storage failed."""
 
 
-QUARANTINED = frozenset({Cause.CAPABILITY, Cause.ROW, Cause.INPUT})
+_USES_UP = frozenset({Cause.CAPABILITY, Cause.ROW, Cause.INPUT})
 """Causes that use up an attempt; a shard with none left is quarantined."""
+QUARANTINED = _USES_UP | {Cause.TAKEN}
+"""Causes for which a shard is quarantined: another attempt would not change that its path is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Failure:
         attempts: Number of attempts so far.
         overtaken: Whether other workers may have agreed on types that some rows do not have. The
             next attempt has these types from the start, so that only those rows fail.
+        unreadable: Numbers of all slices of the shard that cannot be read, if it is known that one of
+            them is why it failed. Empty for a shard of one slice, which no driver divides.
     """
 
     cause: Cause
@@ -50,6 +57,7 @@ class Failure:
     traceback: str = ""
     attempts: int = 1
     overtaken: bool = False
+    unreadable: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,7 @@ class DeferredCommit:
         errors_sha256: Hash of that file; empty if no row failed.
         source_hash: Hash of the bytes read from the source.
         bare_rows: Number of rows to write, none of which has a column.
+        early_end: Where the shard ended early; None if it was read completely.
     """
 
     rows_in: int
@@ -73,6 +82,7 @@ class DeferredCommit:
     errors_sha256: str = ""
     source_hash: str = ""
     bare_rows: int = 0
+    early_end: EarlyEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,7 @@ class Receipt:
     @property
     def uses_up_attempt(self) -> bool:
         """Whether the failure counts for `retry.max_attempts`: capability, row or input failed."""
-        return self.failure is not None and self.failure.cause in QUARANTINED
+        return self.failure is not None and self.failure.cause in _USES_UP
 
     def after(self, attempts: int) -> Receipt:
         """Return the receipt with *attempts* as the number of attempts, if it has a failure."""

@@ -33,6 +33,7 @@ from batchrunner.worker.reading import read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.resolving import BatchOutput, Outcome, Resolver, failure_of
 from batchrunner.worker.schema import RowTypes
+from batchrunner.worker.slow_shards import SlowShards
 from batchrunner.worker.steps import Grouping, Portion, Step, steps_of
 from batchrunner.worker.stopping import Grace, StopSignal, until_stopped
 from batchrunner.worker.work import Work
@@ -65,6 +66,7 @@ class ShardGroup:
         self._failed: set[int] = set()
         self._dropped: set[int] = set()
         self._by_run = work.spec.called.mode == "run"
+        self._slow = SlowShards(work.seconds, self._pulse)
 
     def process(self, shards: Sequence[Shard], *, stop: StopSignal) -> Iterator[list[Receipt]]:
         """Process *shards*; yield their receipts, in one list if they are committed together.
@@ -89,7 +91,8 @@ class ShardGroup:
                 )
             )
             drain = Grace(self._work.spec.execution.grace_period).drain
-            for call in self._calls(until_stopped(ahead, stop, drain=drain)):
+            steps = self._slow.ending(until_stopped(ahead, stop, drain=drain))
+            for call in self._calls(steps):
                 began = time.monotonic()
                 written = self._outcomes(call)
                 seconds = time.monotonic() - began
@@ -114,6 +117,7 @@ class ShardGroup:
             self._work.spec.source,
             to_retry=to_retry,
             by_columns=self._work.takes_tables,
+            is_ended=self._slow.is_ended,
         )
         if self._work.takes_tables:
             events = picked_events(joined_events(events))
@@ -248,7 +252,9 @@ class ShardGroup:
             self._committer.append(portion.shard, output, rows_in=portion.rows_in)
         if not portion.is_end:
             return []
-        return self._committer.finish(portion.shard, source_hash=portion.source_hash)
+        return self._committer.finish(
+            portion.shard, source_hash=portion.source_hash, early_end=portion.early_end
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from batchrunner.formats.chunk import BadRow, Chunk, Segment, Shape
-from batchrunner.shard import Shard
+from batchrunner.shard import EarlyEnd, Shard
 from batchrunner.worker.batch import MAX_BATCH_BYTES, Batch, ChunkRows, InputTypes
 from batchrunner.worker.receipt import Failure
+from batchrunner.worker.windows import bad_rows_before
 
 MOST_SHARDS = 32
 """The most shards that a batch has rows of. Each has its part open until the batch is written; and
@@ -30,6 +31,7 @@ class Event:
         chunk: Some of its rows; None at the end of the shard.
         failure: Why the shard cannot be read.
         source_hash: At the end, the hashes of the bytes read, if they are needed.
+        counts: At the end, the rows of each slice read, unreadable ones included.
         is_small: Whether the slice is one of several, and has fewer bytes than a chunk may have.
         wanted: The positions of the rows of the chunk to keep, once it is joined; None for all.
     """
@@ -39,6 +41,7 @@ class Event:
     chunk: Chunk | None = None
     failure: Failure | None = None
     source_hash: str = ""
+    counts: tuple[int, ...] = ()
     is_small: bool = False
     wanted: frozenset[int] | None = None
 
@@ -55,6 +58,8 @@ class Portion:
         failure: Why it cannot be read any further.
         is_end: Whether it has been read completely.
         source_hash: At the end, the hashes of the bytes read, if they are needed.
+        counts: At the end, the rows of each slice read, unreadable ones included.
+        early_end: At the end, where that is, if other rows of the shard are left to new ones.
     """
 
     shard: Shard
@@ -64,6 +69,8 @@ class Portion:
     failure: Failure | None = None
     is_end: bool = False
     source_hash: str = ""
+    counts: tuple[int, ...] = ()
+    early_end: EarlyEnd | None = None
 
     @property
     def rows_in(self) -> int:
@@ -147,6 +154,7 @@ class _Open:
     bad: list[tuple[int, BadRow]] = field(default_factory=list)
     is_end: bool = False
     source_hash: str = ""
+    counts: tuple[int, ...] = ()
 
     def closed(self) -> Portion:
         return Portion(
@@ -156,6 +164,7 @@ class _Open:
             tuple(self.bad),
             is_end=self.is_end,
             source_hash=self.source_hash,
+            counts=self.counts,
         )
 
 
@@ -173,7 +182,8 @@ class _Collected:
         self._rows = self._bytes = self._bad = 0
 
     def add(self, event: Event, chunk: Chunk) -> Iterator[Step]:
-        """Add the rows of *chunk*; yield each step that is full."""
+        """Add the rows of *chunk*, and the unreadable ones between them; yield each step that is full."""
+        bad = bad_rows_before(chunk)
         for segment in self._segments(chunk):
             if self._rows and not self._goes_on_with(chunk, segment):
                 yield from self.taken()
@@ -182,18 +192,25 @@ class _Collected:
                 stop = min(start + self._grouping.size - self._rows, segment.stop)
                 self._shape = segment.shape
                 self._take(ChunkRows(event.shard, event.number, chunk, start, stop))
+                # A step holds all rows up to its last one: a shard may end after any step.
+                self._take_bad(event, bad(stop))
                 start = stop
                 if self._is_full(chunk):
                     yield from self.taken()
-        self._portion(event.shard).bad += [(event.number, bad) for bad in chunk.bad]
-        self._bad += len(chunk.bad)
+        self._take_bad(event, bad(len(chunk)))
         if self._bad >= self._grouping.size:
             yield from self.taken()
+
+    def _take_bad(self, event: Event, bad: Sequence[BadRow]) -> None:
+        if bad:
+            self._portion(event.shard).bad += [(event.number, row) for row in bad]
+            self._bad += len(bad)
 
     def end(self, event: Event) -> Iterator[Step]:
         """Add the end of a shard; yield the step, unless its batch goes on with the next shard."""
         portion = self._portion(event.shard)
-        portion.is_end, portion.source_hash = True, event.source_hash
+        portion.is_end, portion.counts = True, event.counts
+        portion.source_hash = event.source_hash
         may_go_on = self._grouping.spans_shards and event.shard.id != self._grouping.alone
         # Bad rows may fail their shard, whose types then do not count for the next one. Without rows,
         # the end of the shard would only wait for a call that has none of them.

@@ -73,6 +73,14 @@ class Work:
         return called.one_to_one and called.mode != "run"
 
     @property
+    def seconds(self) -> float | None:
+        """How many seconds the calls for a shard should take; None if it is not cut by time.
+
+        A capability run is one call with one row, and is repeated as a whole.
+        """
+        return None if self.spec.called.mode == "run" else self.spec.source.seconds
+
+    @property
     def has_one_cpu(self) -> bool:
         """Whether each worker has at most one CPU to itself. The `local` engine has the machine."""
         execution = self.spec.execution

@@ -256,7 +256,7 @@ def test_a_file_that_changes_fails_its_shard_only(tmp_path, mode):
 
 
 def test_a_file_of_a_pack_that_changes_is_named(tmp_path):
-    """The shard is known by its first file: the one to mend is another."""
+    """The shard is known by its first file: the one to mend is another. It costs its own rows."""
     a_source(tmp_path / "in", shards=40, rows_per_shard=10)
     changed = tmp_path / "in/in-030.jsonl"
     spec = a_spec(
@@ -269,8 +269,9 @@ def test_a_file_of_a_pack_that_changes_is_named(tmp_path):
     report = BatchRunner(spec).run()
 
     assert report.exit_code == 1
-    assert not parts(tmp_path / "out")
-    assert "in-030.jsonl" in report.failures[0].reason
+    ids = sorted(row["id"] for row in rows_out(tmp_path / "out"))
+    assert ids == [*range(300), *range(310, 400)]
+    assert ["in-030.jsonl" in failure.reason for failure in report.failures.values()] == [True]
 
 
 def test_shards_that_were_not_tried_are_not_committed(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.checkpoint.incarnations import example_keys
 from batchrunner.driver.source_files import is_hidden
-from batchrunner.errors import InvalidSpecError
+from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
 
 
@@ -120,25 +120,44 @@ def test_a_source_in_the_checkpoint_is_refused(tmp_path, monkeypatch, source):
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "format"),
     [
-        "*/*/*/*.jsonl",
-        "*/*/errors/*.jsonl",
-        "*/run-*/errors/*.jsonl",
-        "*/run-*.json",
-        "*/schema/*",
-        "*/run-0001/*/*.arrow",
-        "*/logs/*/*",
-        "*/recorded/*",
+        ("*/*/*/*.jsonl", "jsonl"),
+        ("*/*/errors/*.jsonl", "jsonl"),
+        ("*/run-*/errors/*.jsonl", None),
+        ("*/run-*.json", "jsonl"),
+        ("*/run-*.json", "json"),
+        ("*/schema/*", "arrow"),
+        ("*/schema/*", "files"),
+        ("*/schema/*", None),
+        ("*/run-0001/*/*.arrow", "arrow"),
+        ("*/run-0001/*/*.arrow", None),
+        ("*/logs/*/*", "jsonl"),
+        ("*/logs/*/*", "text"),
+        ("*/recorded/*", "jsonl"),
+        ("*/recorded/*", "json"),
     ],
 )
-def test_a_glob_over_any_folder_of_a_checkpoint_is_refused(tmp_path, source):
+def test_a_glob_over_any_folder_of_a_checkpoint_is_refused(tmp_path, source, format):
     """Dead letters after a `--fresh` lie one folder deeper: the next run read them as rows."""
-    uris = {"uri": str(tmp_path / source), "format": "jsonl"}
+    uris = {"uri": str(tmp_path / source), "format": format}
 
     is_refused(
         tmp_path, echo(tmp_path, source=uris, checkpoint_dir=str(tmp_path / "ck")), "the checkpoint"
     )
+
+
+@pytest.mark.parametrize("format", ["jsonl", "text", "csv", "parquet", "json", "tar"])
+def test_a_glob_over_a_checkpoint_reads_no_file_of_another_format(tmp_path, format):
+    """What is not refused is not read: a schema is a file of Arrow, whatever the spec calls it."""
+    schema = tmp_path / "ck/schema/0001.arrow"
+    schema.parent.mkdir(parents=True)
+    schema.write_bytes(b"{}\n")
+    write_jsonl(tmp_path / "in/a.jsonl", rows(0, 1))
+    source = {"uri": str(tmp_path / "ck/schema/*"), "format": format}
+
+    with pytest.raises((InvalidSpecError, ObjectNotFoundError)):
+        BatchRunner(echo(tmp_path, source=source, checkpoint_dir=str(tmp_path / "ck"))).plan()
 
 
 def test_each_kind_of_key_that_runs_leave_has_an_example(tmp_path):
@@ -287,8 +306,8 @@ def test_a_glob_passes_nothing_over(tmp_path):
 @pytest.mark.parametrize(
     ("shard", "name", "noted"),
     [
-        ({"rows": 1}, "a.jsonl.gz", True),
-        ({"bytes": 4096}, "a.jsonl.gz", False),
+        ({"bytes": 4096}, "a.jsonl.gz", True),
+        ({"rows": 1}, "a.jsonl.gz", False),
         ({"files": 1}, "a.jsonl.gz", False),
         ({"rows": 1}, "a.jsonl", False),
     ],
@@ -296,7 +315,7 @@ def test_a_glob_passes_nothing_over(tmp_path):
 def test_small_shards_of_a_file_that_cannot_be_cut_are_noted(tmp_path, shard, name, noted):
     """The user asked for them so that a kill costs little, and it costs the whole file."""
     (tmp_path / "in").mkdir()
-    text = b'{"id": 1}\n{"id": 2}\n'
+    text = b'{"id": 1}\n{"id": "%s"}\n' % os.urandom(5000).hex().encode()
     (tmp_path / "in" / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
 
     seen = notes(tmp_path, source={"uri": str(tmp_path / "in"), "shard": shard})

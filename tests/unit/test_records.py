@@ -87,6 +87,7 @@ MAY_BE_ABSENT = {
     "version",
     *("errors", "errors_sha256", "source_hash"),
     *("worker", "began", "reading", "calling", "writing"),  # of version 1
+    *("slices", "slice_rows", "slice_total", "files"),  # of version 2
 }
 FOREIGN = [b"", b"null", b"[]", b"7", b'"text"', b"{}", b'{"version": 1}', b"\xff\xfe", b"PAR1PAR1"]
 
