@@ -347,7 +347,7 @@ def inodes(job: Path) -> dict[str, int]:
     names = [s["part"] for s in sentinels if (out / s["part"]).exists()]
     if job_publishes(out):
         names += [line["path"] for part in names for line in file_sinks.lines_of(out / part)]
-    return {name: (out / name).stat().st_ino for name in names}
+    return {name: (out / name).stat().st_ino for name in names if (out / name).exists()}
 
 
 def job_publishes(out: Path) -> bool:
