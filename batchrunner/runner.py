@@ -277,17 +277,19 @@ class BatchRunner:
         self, opened: Opened, plan: GrowingPlan, session: Session, display: Display
     ) -> ShardOutcomes:
         work, run = self._work(opened, plan.survey, session), opened.run
+        rest = plan.grow({}, opened.committed)  # of shards that were adopted since the survey
+        pending = (*opened.pending, *(rest.shards if rest else ()))
         shards = plan.survey.plan.active
-        begun = Progress.of(shards, opened.committed, pending=opened.pending)
+        begun = Progress.of(shards, opened.committed, pending=pending)
         tracker = Tracker(begun, shards, self.spec.errors)
         if self.spec.execution.engine == "local":  # there is no Ray to wait for
             tracker.hear(Heartbeat("", WorkerPhase.LOADING))
         session.snapshot = lambda: tracker.progress().to_dict()
         dispatcher = Dispatcher(work, session, tracker, display, plan=plan)
-        if opened.pending:
+        if pending:
             display.show(tracker.progress())
             with run.definition.at_work() as imported:
-                dispatcher.go(opened.pending, _engine(run, session.stop, imported=imported))
+                dispatcher.go(pending, _engine(run, session.stop, imported=imported))
         finishing = tracker.finishing(failed=len(dispatcher.outcomes.failures))
         session.snapshot = finishing.to_dict
         display.show(finishing)

@@ -259,9 +259,9 @@ class Shard:
         """Return whether the shard has nothing after *end*."""
         return len(self.slices) == end.slices and end.rows in {0, self.slices[-1].take}
 
-    def until(self, end: EarlyEnd) -> Shard:
-        """Return the shard without what comes after *end*. Idempotent."""
-        if self.ends_at(end):
+    def until(self, end: EarlyEnd | None) -> Shard:
+        """Return the shard without what comes after *end*; as it is without one. Idempotent."""
+        if end is None or self.ends_at(end):
             return self
         *whole, last = self.slices[: end.slices]
         if end.rows:

@@ -605,6 +605,13 @@ def fails_for_bad(batch):
     return batch
 
 
+def fails_for_bad_until(batch, path, column="id"):
+    """As `fails_for_bad`, until there is a file at *path*; always for a batch without *column*."""
+    if batch["id"] is None or batch[column] is None:
+        raise ValueError("it has a column less")
+    return batch if os.path.exists(path) else fails_for_bad(batch)
+
+
 def bads_of(batch):
     if isinstance(batch, list):
         return [row.get("bad") for row in batch]
@@ -664,3 +671,25 @@ def changes_a_file_by_row(row, path):
 def raises_on_bad_until(rows, path):
     """As `raises_on_bad`, until there is a file at *path*."""
     return rows if os.path.exists(path) else raises_on_bad(rows)
+
+
+def dawdles(batch, seconds, mended=""):
+    """Takes *seconds* for a row, and refuses some rows as long as there is no file *mended*."""
+    column = [row["id"] for row in batch] if isinstance(batch, list) else batch["id"]
+    ids = [int(one) for one in (column.to_pylist() if hasattr(column, "to_pylist") else column)]
+    time.sleep(seconds * len(ids))
+    if not os.path.exists(mended) and any(one % 50 == 13 for one in ids):
+        raise ValueError("refused")
+    return batch
+
+
+def _note_ids(rows, path):
+    with open(path, "a") as file:
+        file.write("".join(f"{row['id']}\n" for row in rows))
+
+
+async def dawdles_asynchronously(rows, seconds, path):
+    """Takes *seconds* for a row, and notes in *path* which rows it was called with."""
+    _note_ids(rows, path)
+    await asyncio.sleep(seconds * len(rows))
+    return rows

@@ -83,7 +83,6 @@ class Dispatcher:
                 self._run_growing(engine, [shard for shard in wave if self._may_run(shard)])
                 if self._session.stop.reason:
                     break
-                self._commit_deferred()
             self._quarantine()
             self._is_cut_short = False
         finally:
@@ -98,12 +97,20 @@ class Dispatcher:
         """Run *shards*, then those by which the plan has grown, until it grows no more."""
         while shards:
             self._run_wave(engine, shards)
-            # Also after a stop: the next session need not find out again which files cannot be read.
+            shards = self._added()
+
+    def _added(self) -> Sequence[Shard]:
+        # Also after a stop: the next session need not find out again which files cannot be read.
+        added = self._grow()
+        if self._session.stop.reason:
+            return ()
+        if not added:  # only now: until then, a shard that is added may fix the schema
+            self._commit_deferred()
             added = self._grow()
-            shards = () if self._session.stop.reason else added
+        return added
 
     def _grow(self) -> Sequence[Shard]:
-        addition = self._plan.grow(self.outcomes.failures)
+        addition = self._plan.grow(self.outcomes.failures, self.outcomes.committed)
         if addition is None:
             return ()
         self.outcomes.retire(addition.retired)
@@ -222,6 +229,7 @@ class Dispatcher:
             self._session.stop.request(StopReason.ROW_ERRORS)
 
     def _take_sentinel(self, shard: int, sentinel: Sentinel) -> None:
+        self._shards[shard] = self._shards[shard].until(sentinel.early_end)
         self._tracker.commit(shard, sentinel)
         self._not_indexed[shard] = sentinel
         for call in self._session.on_committed:

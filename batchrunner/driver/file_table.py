@@ -98,6 +98,10 @@ class SourceFiles(Sequence[SourceFile]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
 
+    def is_same_table(self, other: SourceFiles) -> bool:
+        """Return whether *other* has the same files, compared by columns: false if in doubt."""
+        return self.kinds == other.kinds and bool(self.table.equals(other.table))
+
     def __hash__(self) -> int:
         return hash(tuple(self))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from batchrunner.checkpoint import Generation
+from batchrunner.checkpoint import Generation, Sentinel
+from batchrunner.driver.cutting import rest_of
 from batchrunner.driver.damaged_files import divided
 from batchrunner.driver.moving import place_of
 from batchrunner.driver.run import Run
@@ -25,19 +26,24 @@ class GrowingPlan:
     def __init__(self, run: Run, survey: Survey, session: Session) -> None:
         self.run, self.survey, self._session = run, survey, session
 
-    def grow(self, failures: Mapping[int, Failure]) -> Generation | None:
-        """Add what follows from the *failures* of shards, by id, so far; None if that is nothing.
+    def grow(
+        self, failures: Mapping[int, Failure], committed: Mapping[int, Sentinel]
+    ) -> Generation | None:
+        """Add what follows from how shards ended so far; return it, or None if that is nothing.
 
         Durable once this returns: only then may a shard of it be handed out.
+
+        Args:
+            failures: By id, why shards failed: those that name unreadable slices are divided.
+            committed: By id, sentinels of this session: what is left of shards that ended early is added.
 
         Raises:
             LeaseHeldError: Another driver took over. No shard of the generation may be handed out.
             StorageError: The checkpoint cannot be written; the generation may be there or not.
         """
-        addition = divided(self.survey.plan, failures)
+        addition = self._addition(failures, committed)
         if addition is None:
             return None
-        addition = replace(addition, place=place_of(self.run.spec))
         # Before: the driver that took over has surveyed the plan without this generation.
         self._session.check()
         number = self.survey.plan.generations
@@ -51,3 +57,14 @@ class GrowingPlan:
         for call in self._session.on_grown:
             call(self.survey.plan.active)
         return addition
+
+    def _addition(
+        self, failures: Mapping[int, Failure], committed: Mapping[int, Sentinel]
+    ) -> Generation | None:
+        plan, spec = self.survey.plan, self.run.spec
+        one = divided(plan, failures)
+        other = rest_of(plan.grown(one) if one else plan, committed, spec=spec)
+        if one and other:  # one generation for both: a session may end between two
+            one = replace(one, shards=(*one.shards, *other.shards), ended=other.ended)
+        addition = one or other
+        return addition and replace(addition, place=place_of(spec))

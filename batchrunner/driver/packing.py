@@ -18,8 +18,17 @@ from batchrunner.shard import Slice, SliceTable, Slicing
 MOST_SLICES = 8192
 """A shard of more would have a sentinel of megabytes."""
 
-_LEAST_SHARDS = 64
-"""As many workers find work, whatever the rows cost; and 5,000 files make some 70 parts."""
+FEW_FILES = 64
+"""So many files keep a shard each, unless some are much smaller: as many workers find work."""
+
+_PACKS = 8
+"""More files than `FEW_FILES` make as many shards, if those are small. The last batch of each shard is
+half full: of 195 batches, 8 more are 4 %. Where rows are slow, shards are cut as they run."""
+
+_SMALL = 4 << 20
+_ROOM = (
+    1.01  # files do not fill a pack to the byte: else a ninth one would have the few that are left
+)
 
 CutFile = tuple[SourceFile, Sequence[Cut]]
 
@@ -29,9 +38,11 @@ def size_of(cuts: Iterable[CutFile]) -> int:
     return sum(piece.weight for _, pieces in cuts for piece in pieces)
 
 
-def default_pack(size: int, *, shard: int) -> int:
-    """Return how many bytes to pack of a source of *size*, cut into shards of *shard* bytes; at least 1."""
-    return max(min(size // _LEAST_SHARDS, shard), 1)
+def default_pack(size: int, *, files: int, shard: int) -> int:
+    """Return how many bytes to pack of *files* files of *size*, cut into shards of *shard* bytes; at least 1."""
+    if files <= FEW_FILES:
+        return max(min(size // FEW_FILES, shard), 1)
+    return max(min(int(size * _ROOM) // _PACKS, max(shard, _SMALL)), 1)
 
 
 def packed(cuts: Iterable[CutFile], facts: PlanFacts) -> Iterator[Sequence[Slice]]:

@@ -39,11 +39,15 @@ class Slicer:
 
     Results are cached because a driver surveys twice, and a cut by rows reads the whole file.
     With a *sample*, a new plan holds that much of the source only.
+
+    Attributes:
+        first: The files that `first_generation` has cut, and what it made of them; None before.
     """
 
     def __init__(self, opener: Opener, sample: Sample | None = None) -> None:
         self._opener, self.sample = opener, sample
         self._slices: dict[tuple[SourceFile, Sharding, int | None], list[Cut]] = {}
+        self.first: tuple[SourceFiles, Generation] | None = None
 
     @classmethod
     def of(cls, spec: BatchSpec, *, sample: Sample | None = None) -> Slicer:
@@ -91,25 +95,30 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slice
         InvalidSpecError: The files cannot be cut, or the parts cannot be written, as the spec says.
     """
     files = SourceFiles.of(files)
+    if slicer.first and slicer.first[0].is_same_table(files):
+        return slicer.first[1]
     sink_format = spec.sink.format or parts_format(files[0].kind.format if files else DEFAULT)
     spec.check_parts(sink_format)
     sharding = _sharding(spec, files)
     cuts: Iterable[CutFile]
     if slicer.sample and slicer.sample.share != 1:
         cuts = _by_file(slicer.sampled(files, slicer.sample))
-        size = size_of(cuts)
+        size, count = size_of(cuts), len(cuts)
     elif (limit := spec.source.limit) is not None:
         cuts = list(_first_rows(files, sharding, limit=limit, slicer=slicer))
-        size = size_of(cuts)
+        size, count = size_of(cuts), len(cuts)
     else:
-        cuts, size = _cut(files, sharding, slicer=slicer), files.size()
-    by_size = spec.source.seconds is not None
-    pack = default_pack(size, shard=sharding.count) if by_size else sharding.count
+        cuts, size, count = _cut(files, sharding, slicer=slicer), files.size(), len(files)
+    pack = sharding.count
+    if spec.source.seconds is not None:
+        pack = default_pack(size, files=count, shard=sharding.count)
     compression = spec.sink.compression or format_named(sink_format).of_parts.default_compression
     facts = PlanFacts(0, sink_format, compression, sharding.unit, sharding.count, pack)
     shards = _numbered(cuts, facts, first_id=0)
     width = max(5, len(str(max(len(shards) - 1, 0))))
-    return Generation(replace(facts, width=width), shards)
+    generation = Generation(replace(facts, width=width), shards)
+    slicer.first = files, generation
+    return generation
 
 
 def next_generation(

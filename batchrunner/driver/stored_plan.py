@@ -59,7 +59,7 @@ class StoredPlan:
     def grown(self, generation: Generation) -> StoredPlan:
         """Return the plan with one more *generation*."""
         gone = set(generation.retired)
-        before = _identified(self.active, generation.identities)
+        before = _ended(_identified(self.active, generation.identities), generation.ended)
         retired = (*self.retired, *(shard for shard in before if shard.id in gone))
         return StoredPlan(
             self.facts,

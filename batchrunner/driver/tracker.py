@@ -71,6 +71,8 @@ class Tracker:
 
     def commit(self, shard: int, sentinel: Sentinel) -> None:
         self._end(shard, COMMITTED)
+        # If it ended early, the rest counts as pending, also until the plan has shards of it.
+        self._shards[shard] = self._shards[shard].until(sentinel.early_end)
         self._took += sentinel.seconds
         self._weight_taken += self._shards[shard].weight
         self._progress = self._progress.committing(self._shards[shard], sentinel)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import BinaryIO, cast
 
 import pyarrow as pa
@@ -12,6 +14,7 @@ from pyarrow import ipc
 from batchrunner.formats.arrow_layout import (
     FEATHER_1,
     MAGIC,
+    Message,
     check_end,
     messages,
     record_batches,
@@ -24,28 +27,65 @@ Batches = Iterator[tuple[int, pa.RecordBatch]]
 
 _END_BYTES = (4, 8)
 """How many bytes say that a stream ends: a length of 0, after a mark since version 0.15."""
+_FILES_KNOWN = 4
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of the layout of one file; for a slice, the batches before it are counted.
+
+    Attributes:
+        rows: Row counts of record batches, by their number.
+        messages: All messages of a stream, once they were read.
+    """
+
+    rows: dict[int, int] = field(default_factory=dict)
+    messages: list[Message] = field(default_factory=list)
+
+
+@lru_cache(_FILES_KNOWN)
+def _known_of(uri: str, identity: str) -> _Known:  # noqa: ARG001 -- the key of the cache
+    return _Known()
 
 
 class FileSource:
     """A file with a footer, of which only the batches and columns that are asked for are read."""
 
-    def __init__(self, file: BinaryIO, *, size: int) -> None:
-        self._file = file
-        self._blocks = record_batches(file, size=size)
+    def __init__(self, file: BinaryIO, piece: Slice, known: _Known) -> None:
+        self._file, self._known = file, known
+        self._blocks = record_batches(file, size=piece.size)
         self.schema = self._opened().schema
 
     def batches(self, piece: Slice, *, columns: tuple[str, ...] | None) -> Batches:
         """Yield the batches that hold rows of *piece*, with the *columns* of them."""
-        numbers, first = _numbers(piece, len(self._blocks), self._count)
         names = _selected(self.schema, columns)
-        reader = self._opened(names)
-        for number in numbers:
-            batch = reader.get_batch(number)
+        reader = self._opened(names)  # before batches are counted: the footer was just read
+        number, first = self._begin(piece)
+        stop = piece.stop if piece.slicing is Slicing.ROW_GROUPS else len(self._blocks)
+        for at in range(number, stop):
+            if piece.slicing is Slicing.ROWS and first >= piece.stop:
+                break
+            batch = reader.get_batch(at)
+            self._known.rows[at] = batch.num_rows
             yield first, batch.select(names)
             first += batch.num_rows
 
+    def _begin(self, piece: Slice) -> tuple[int, int]:
+        """Return the first batch with rows of *piece*, and the number of its first row."""
+        number = first = 0
+        if piece.slicing is Slicing.ROW_GROUPS:
+            return piece.start, sum(map(self._count, range(piece.start)))
+        while piece.slicing is Slicing.ROWS and number < len(self._blocks):
+            if first + self._count(number) > piece.start:
+                break
+            first, number = first + self._count(number), number + 1
+        return number, first
+
     def _count(self, number: int) -> int:
-        return row_counts(self._file, self._blocks[number : number + 1])[0]
+        rows = self._known.rows
+        if number not in rows:
+            rows[number] = row_counts(self._file, self._blocks[number : number + 1])[0]
+        return rows[number]
 
     def _opened(self, names: Sequence[str] = ()) -> ipc.RecordBatchFileReader:
         source = pa.PythonFile(self._file, mode="r")
@@ -55,8 +95,8 @@ class FileSource:
 class StreamSource:
     """A stream, of which a slice is read as a stream of its own: with the schema, and the dictionaries."""
 
-    def __init__(self, file: BinaryIO, *, size: int) -> None:
-        self._file, self._size = file, size
+    def __init__(self, file: BinaryIO, piece: Slice, known: _Known) -> None:
+        self._file, self._size, self._known = file, piece.size, known
         file.seek(0)
         self.schema = self._opened(file).schema
 
@@ -90,7 +130,8 @@ class StreamSource:
 
     def _part(self, piece: Slice, names: Sequence[str]) -> tuple[Iterator[pa.RecordBatch], int]:
         """Return the batches that hold rows of *piece*, and the number of their first row."""
-        found = messages(self._file, size=self._size)
+        found = self._known.messages or messages(self._file, size=self._size)
+        self._known.messages = found
         blocks = [message.block for message in found if message.rows is not None]
         rows = [message.rows for message in found if message.rows is not None]
         numbers, first = _numbers(piece, len(blocks), rows.__getitem__)
@@ -149,17 +190,21 @@ def _numbers(piece: Slice, total: int, count: Callable[[int], int]) -> tuple[ran
     return range(begin, total), first
 
 
-def opened(file: BinaryIO, *, size: int) -> FileSource | StreamSource:
-    """Return the batches of *file*, which has *size* bytes.
+def opened(file: BinaryIO, piece: Slice, *, remember: bool) -> FileSource | StreamSource:
+    """Return the batches of *file*, of which *piece* is a slice.
+
+    With *remember*, what was read of the layout of the file for another slice is not read again: in a
+    bucket that is a request for each batch before this one.
 
     Raises:
         ValueError: It is no Arrow; pyarrow's errors say so, too.
     """
     file.seek(0)
+    known = _known_of(piece.uri, piece.identity) if remember else _Known()
     head = file.read(len(MAGIC))
     if head.startswith(FEATHER_1):
         raise ValueError("it is Feather 1: write it again with pyarrow.feather.write_feather")
-    return (FileSource if head == MAGIC else StreamSource)(file, size=size)
+    return (FileSource if head == MAGIC else StreamSource)(file, piece, known)
 
 
 def _selected(schema: pa.Schema, columns: tuple[str, ...] | None) -> list[str]:

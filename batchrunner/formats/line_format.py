@@ -112,6 +112,8 @@ def _first_byte(piece: Slice) -> int:
 
 
 def _byte_ranges(size: int, *, step: int) -> list[Cut]:
+    if size <= step:
+        return [Cut(Slicing.BYTES, 0, size, None, size)]
     pieces = max(1, round(size / step))
     cuts = [size * piece // pieces for piece in range(pieces + 1)]
     return [Cut(Slicing.BYTES, a, b, None, b - a) for a, b in pairwise(cuts)]

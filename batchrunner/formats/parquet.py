@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -23,6 +25,10 @@ from batchrunner.formats.contract import (
 from batchrunner.formats.hashing import SourceHash
 from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Slice, Slicing
+
+_TAIL = struct.Struct("<I4s")
+"""The end of a file: the length of its footer, signature included, and "PAR1"."""
+_SIGNATURE_BYTES = 28  # the nonce and the tag of AES-GCM, as Parquet's format of encryption has it
 
 
 class Parquet(TableFormat):
@@ -109,7 +115,10 @@ def _row_groups(opened: Opener) -> list[tuple[int, int]] | None:
 
     with opened() as file:
         try:
-            metadata = pq.ParquetFile(file).metadata
+            source = pq.ParquetFile(file)
+            metadata = source.metadata
+            if _is_signed(file, metadata.serialized_size):
+                return None
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, StorageError):
                 raise
@@ -119,6 +128,17 @@ def _row_groups(opened: Opener) -> list[tuple[int, int]] | None:
         (g.num_rows, sum(g.column(c).total_compressed_size for c in range(g.num_columns)))
         for g in groups
     ]
+
+
+def _is_signed(file: BinaryIO, size: int) -> bool:
+    """Return whether a signature follows the footer of *size* bytes: some columns are encrypted then.
+
+    pyarrow ends the process when it is asked how large such a column is. The worker that reads the file
+    says which column it cannot decrypt.
+    """
+    file.seek(-_TAIL.size, os.SEEK_END)
+    length, _ = _TAIL.unpack(file.read(_TAIL.size))
+    return bool(length == size + _SIGNATURE_BYTES)
 
 
 def _row_runs(total: int, size: int, *, every: int) -> list[Cut]:

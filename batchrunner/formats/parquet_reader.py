@@ -29,6 +29,9 @@ from batchrunner.shard import Slice, Slicing
 READ_ROWS = 16_384
 """How many rows are decoded at a time, which bounds memory inside a row group."""
 
+_REPLACE = "replace it with a whole file, or leave it out of source.uri"
+_DECRYPT = "it is encrypted: write it again without, or leave the encrypted columns out with source.columns"
+
 
 @dataclass(frozen=True)  # without slots, so that it can keep its size
 class TableChunk:
@@ -110,12 +113,12 @@ def read_parquet(
         for table, faults in rows_between(source.read(groups, READ_ROWS), skip=skip, take=take):
             yield chunk_of_table(table, faults, first, partition)
             first += table.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, StorageError):
             raise
+        way_out = _DECRYPT if "decrypt" in str(error).lower() else _REPLACE
         raise ShardFailedError(
-            f"{piece.uri} cannot be read as Parquet: {error}; replace it with a whole file, or leave "
-            "it out of source.uri"
+            f"{piece.uri} cannot be read as Parquet: {error}; {way_out}"
         ) from error
 
 

@@ -295,7 +295,12 @@ def part_suffixes() -> Iterator[str]:
             yield part_suffix(name, compression)
 
 
+_COMPRESSED = (*SHORT, *SUFFIXES)
+
+
 def _split_compression(name: str) -> tuple[str, str | None]:
+    if not name.endswith(_COMPRESSED):
+        return name, None
     name = next((name.removesuffix(s) + end for s, end in SHORT.items() if name.endswith(s)), name)
     for suffix, compression in SUFFIXES.items():
         if name.endswith(suffix):

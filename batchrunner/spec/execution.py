@@ -46,7 +46,11 @@ class ExecutionSpec(Section):
         description="`local` runs everything in this process, to debug: a row that crashes it ends "
         "the run, and is found by the third run of the same line.",
     )
-    batch_size: Annotated[Count, NEUTRAL] = Field(default=1024, description="Rows of a batch.")
+    batch_size: Annotated[Count, NEUTRAL] = Field(
+        default=1024,
+        description="Rows of a batch. A batch goes over all files of a shard, and over the end of a shard only with "
+        "`capability.one_to_one`; in mode `row` it does not, since no call would be larger.",
+    )
     batch_format: Literal["rows", "numpy", "pandas", "pyarrow"] = Field(
         default="rows", description="What a batch is; `rows` is a list of dicts."
     )

@@ -107,6 +107,8 @@ def parse(uri: str) -> tuple[str, str]:
     """
     if not uri:
         raise ValueError("must be a path or a URI, and is empty")
+    if _is_plain_path(uri):  # of a file: this runs for each of a million
+        return "", uri
     match = _SCHEME.match(uri)
     scheme = _ALIASES.get(match[1].lower(), match[1].lower()) if match else ""
     if match and scheme in SCHEMES and not match[2]:
@@ -149,6 +151,12 @@ def _is_registered(scheme: str) -> bool:
 
     SCHEMES.update({one.name: one.value for one in entry_points(group=_GROUP, name=scheme)})
     return scheme in SCHEMES
+
+
+def _is_plain_path(uri: str) -> bool:
+    """Return whether *uri* is an absolute path as `_absolute_path` would write it; False if in doubt."""
+    unsure = "//" in uri or "/." in uri or "\0" in uri
+    return uri[0] == "/" and uri[-1] != "/" and not unsure
 
 
 def _absolute_path(uri: str) -> str:

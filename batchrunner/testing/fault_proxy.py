@@ -29,6 +29,8 @@ class NetworkFaultKind(StrEnum):
     """The proxy answers with an error, and does not pass the request on."""
     RESET_BEFORE = "reset_before"
     """The connection breaks before the request is passed on."""
+    RESET_DURING = "reset_during"
+    """The connection breaks in the middle of the request's body."""
     RESET_AFTER = "reset_after"
     """The server does the request, but the connection breaks before its answer: a lost ack."""
     CUT_BODY = "cut_body"
@@ -83,7 +85,9 @@ class _ReceivedRequest:
     method: str
     target: str
     head: bytes
-    body: bytes
+    length: int
+    waits: bool
+    """Whether the client sends the body only once it is asked for it."""
 
 
 class FaultProxy:
@@ -145,9 +149,9 @@ class FaultProxy:
         assert task is not None  # noqa: S101 -- for mypy: a callback of a server is a task
         self._connections.add(task)
         try:
-            while (request := await _read_request(reader, writer)) is not None:
+            while (request := await _read_head(reader)) is not None:
                 with self._counted():
-                    await self._serve(request, writer)
+                    await self._serve(request, reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
@@ -163,10 +167,21 @@ class FaultProxy:
         finally:
             self._unanswered -= 1
 
-    async def _serve(self, request: _ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self,
+        request: _ReceivedRequest,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
         self.requests.append(f"{request.method} {request.target}")
         fault = self._fault_for(request)
         kind = fault.kind if fault else None
+        if request.waits:
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if kind is NetworkFaultKind.RESET_DURING:
+            await reader.readexactly(request.length // 2)
+            _reset(writer)
+        body = await reader.readexactly(request.length)
         if fault and kind is NetworkFaultKind.STATUS:
             writer.write(_answer(fault, request.method))
         elif kind is NetworkFaultKind.RESET_BEFORE:
@@ -174,7 +189,7 @@ class FaultProxy:
         else:
             if fault and kind in {NetworkFaultKind.HANG, NetworkFaultKind.DELAY}:
                 await asyncio.sleep(_FOREVER if kind is NetworkFaultKind.HANG else fault.seconds)
-            answer = await self._pass_on(request)
+            answer = await self._pass_on(request, body)
             if kind is NetworkFaultKind.RESET_AFTER:
                 _reset(writer)
             if kind is NetworkFaultKind.CUT_BODY:
@@ -196,10 +211,10 @@ class FaultProxy:
                     return fault
         return None
 
-    async def _pass_on(self, request: _ReceivedRequest) -> bytes:
+    async def _pass_on(self, request: _ReceivedRequest, body: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(*self._upstream)
         try:
-            writer.write(request.head + b"Connection: close\r\n\r\n" + request.body)
+            writer.write(request.head + b"Connection: close\r\n\r\n" + body)
             await writer.drain()
             answer = await reader.read()
         finally:
@@ -225,9 +240,7 @@ def _answer(fault: Fault, method: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + (b"" if method == "HEAD" else body)
 
 
-async def _read_request(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> _ReceivedRequest | None:
+async def _read_head(reader: asyncio.StreamReader) -> _ReceivedRequest | None:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:  # the client is done with this connection
@@ -237,11 +250,10 @@ async def _read_request(
     headers = {
         name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
     }
-    if headers.get("expect", "").lower() == "100-continue":
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    waits = headers.get("expect", "").lower() == "100-continue"
+    length = int(headers.get("content-length", 0))
     forwarded = _without(head.removesuffix(b"\r\n\r\n"), b"expect", b"connection")
-    return _ReceivedRequest(method, unquote(target), forwarded, body)
+    return _ReceivedRequest(method, unquote(target), forwarded, length, waits)
 
 
 def _without(head: bytes, *names: bytes) -> bytes:

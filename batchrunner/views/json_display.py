@@ -28,7 +28,8 @@ class JsonDisplay:
         self._events, self._on_close, self._clock = events, on_close, clock
         self._throughput, self._next = Throughput(), 0.0
         self._phase: Phase | None = None
-        self._states, self._ids = b"", ()
+        self._states = b""
+        self._ids: tuple[int, ...] = ()
         self._last: Progress | None = None
         self._is_written = True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,7 @@ def joined_events(events: Iterable[Event]) -> Iterator[Event]:
         chunk = event.chunk
         joins = chunk is not None and chunk.types is None and event.is_small
         size = chunk.nbytes if chunk is not None else 0
-        if held and (not joins or nbytes + size > JOINED_BYTES):
+        if held and (not joins or nbytes + size > JOINED_BYTES or _are_apart(held[-1], event)):
             yield from _joined(held)
             held, nbytes = [], 0
         if joins:
@@ -99,11 +99,19 @@ def joined_events(events: Iterable[Event]) -> Iterator[Event]:
     yield from _joined(held)
 
 
+def _are_apart(one: Event, other: Event) -> bool:
+    """Return whether a large file lies between them, of which no row is retried."""
+    between = other.shard.slices[one.number + 1 : other.number]
+    return other.wanted is not None and any(piece.size >= JOINED_BYTES for piece in between)
+
+
 def _joined(events: Sequence[Event]) -> Iterator[Event]:
     from batchrunner.formats.shapes import tables_of
 
+    if all(event.wanted is not None and not event.wanted for event in events):
+        return
     chunks = [event.chunk for event in events if event.chunk is not None]
     tables = list(tables_of([row for chunk in chunks for row in chunk.rows(0, len(chunk))]))
     firsts = accumulate(map(len, chunks), initial=0)
     for event, chunk, first in zip(events, chunks, firsts, strict=False):
-        yield Event(event.shard, event.number, JoinedChunk(chunk, first, tables))
+        yield replace(event, chunk=JoinedChunk(chunk, first, tables), is_small=False)

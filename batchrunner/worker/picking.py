@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchrunner.checkpoint.dead_letters import dead_letters_of
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats.chunk import BadRow, Chunk, Position, Row, Segment
 from batchrunner.shard import Shard, Slice
+from batchrunner.worker.steps import Event
 from batchrunner.worker.work import Work
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class PickedChunk:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    @property
+    def count(self) -> int:
+        """How many rows are kept, unreadable ones included."""
+        return len(self.numbers) + len(self.bad)
 
     def positions(self) -> list[int]:
         positions = self.whole.positions()
@@ -97,14 +103,45 @@ def picked(chunks: Iterator[Chunk], wanted: frozenset[int], *, piece: Slice) -> 
     """
     count = 0
     for chunk in chunks:
-        numbers = tuple(n for n, at in enumerate(chunk.positions()) if at in wanted)
-        bad = tuple(row for row in chunk.bad if row.position.at in wanted)
-        count += len(numbers) + len(bad)
-        if numbers or bad:
-            yield PickedChunk(chunk, numbers, bad)
+        some = _picked(chunk, wanted)
+        if some.count:
+            yield some
+        count += some.count
         if count == len(wanted):
             return
-    raise ShardFailedError(
-        f"{piece}: {len(wanted) - count:,} rows to retry are not in the file any more; bring back the "
+    raise _gone(piece, len(wanted) - count)
+
+
+def all_with(chunks: Iterator[Chunk], wanted: frozenset[int], *, piece: Slice) -> Iterator[Chunk]:
+    """Yield *chunks* as they are.
+
+    Raises:
+        ShardFailedError: At their end, if a row at the *wanted* positions was not among them.
+    """
+    count = 0
+    for chunk in chunks:
+        count += _picked(chunk, wanted).count if wanted else 0
+        yield chunk
+    if count < len(wanted):
+        raise _gone(piece, len(wanted) - count)
+
+
+def picked_events(events: Iterable[Event]) -> Iterator[Event]:
+    """Yield *events*, with only the wanted rows of chunks that were joined."""
+    for event in events:
+        if event.chunk is None or event.wanted is None:
+            yield event
+        elif (some := _picked(event.chunk, event.wanted)).count:
+            yield replace(event, chunk=some, wanted=None)
+
+
+def _picked(chunk: Chunk, wanted: frozenset[int]) -> PickedChunk:
+    numbers = tuple(n for n, at in enumerate(chunk.positions()) if at in wanted)
+    return PickedChunk(chunk, numbers, tuple(b for b in chunk.bad if b.position.at in wanted))
+
+
+def _gone(piece: Slice, count: int) -> ShardFailedError:
+    return ShardFailedError(
+        f"{piece}: {count:,} rows to retry are not in the file any more; bring back the "
         "file as it was, or run with --fresh to start over"
     )

@@ -181,9 +181,8 @@ class ShardWorker:
         # too.
         if failure is None or (failure.cause is Cause.ROW and self._budget.has_only_failed):
             return False
-        if (
-            failure.unreadable
-        ):  # the driver divides the shard: then each of its files has its attempts
+        # The driver divides the shard: then each of its files has its attempts.
+        if failure.unreadable:
             return False
         return attempt < self._work.spec.errors.retry.max_attempts + failure.overtaken
 

@@ -27,7 +27,7 @@ from batchrunner.worker.committer import Committer
 from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.joining import joined_events
 from batchrunner.worker.overlap import Overlap
-from batchrunner.worker.picking import positions_to_retry
+from batchrunner.worker.picking import picked_events, positions_to_retry
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from batchrunner.worker.reading import read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
@@ -120,7 +120,7 @@ class ShardGroup:
             is_ended=self._slow.is_ended,
         )
         if self._work.takes_tables:
-            events = joined_events(events)
+            events = picked_events(joined_events(events))
         steps, began = steps_of(events, self._grouping()), time.monotonic()
         for step in steps:
             for portion, seconds in step.shares(time.monotonic() - began):

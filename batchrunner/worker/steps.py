@@ -33,6 +33,7 @@ class Event:
         source_hash: At the end, the hashes of the bytes read, if they are needed.
         counts: At the end, the rows of each slice read, unreadable ones included.
         is_small: Whether the slice is one of several, and has fewer bytes than a chunk may have.
+        wanted: The positions of the rows of the chunk to keep, once it is joined; None for all.
     """
 
     shard: Shard
@@ -42,6 +43,7 @@ class Event:
     source_hash: str = ""
     counts: tuple[int, ...] = ()
     is_small: bool = False
+    wanted: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

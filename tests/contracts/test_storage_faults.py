@@ -6,6 +6,7 @@ import traceback
 from dataclasses import replace
 
 import pytest
+from aiobotocore.client import AioBaseClient
 
 from batchrunner.errors import ObjectChangedError, StorageAccessError, StorageError
 from batchrunner.storage.s3 import publishing as s3_publishing
@@ -31,6 +32,7 @@ INSISTENT = replace(QUICK, max_attempts=10)
 AIOHTTP_REPEATS = 2
 """On a connection that was kept and turns out broken aiohttp repeats a request once by itself."""
 
+ERROR = "<?xml version='1.0'?><Error><Code>InternalError</Code><Message>no</Message></Error>"
 SMALL = b"small"
 LARGE = bytes(range(256)) * (5 << 12) + b"and a second part"
 
@@ -38,6 +40,7 @@ FAULTS = {
     "503": Fault(NetworkFaultKind.STATUS, status=503, code="SlowDown"),
     "409": Fault(NetworkFaultKind.STATUS, status=409, code="ConditionalRequestConflict"),
     "reset_before": Fault(NetworkFaultKind.RESET_BEFORE),
+    "reset_during": Fault(NetworkFaultKind.RESET_DURING),
     "reset_after": Fault(NetworkFaultKind.RESET_AFTER),
     "cut_body": Fault(NetworkFaultKind.CUT_BODY),
     "hang": Fault(NetworkFaultKind.HANG),
@@ -155,6 +158,70 @@ def test_what_is_sent_again_is_the_whole_of_it(proxy, prefix, data, fault):
 
         assert storage.get("new") == data
     assert nth > 1
+
+
+@pytest.fixture
+def by_botocore(monkeypatch):
+    """Names of the requests that botocore makes, and not a template."""
+    made, real = [], AioBaseClient._make_api_call
+
+    async def call(client, operation, parameters):
+        made.append(operation)
+        return await real(client, operation, parameters)
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", call)
+    return made
+
+
+def meet(proxy, prefix, operation, fault, by_botocore):
+    """Do *operation* twice, the second time with *fault* at its first request by a template."""
+    act, expected = OPERATIONS[operation]
+    proxy.inject()
+    for place in ("first", "second"):
+        storage = a_storage(proxy.server, f"{prefix}/{place}")
+        storage.put("there", SMALL)
+        publish(storage, {"there too": SMALL})
+        assert storage.get("there") == SMALL
+        if place == "second":
+            by_botocore.clear()
+            proxy.inject(fault)
+        assert act(storage) == expected
+    assert proxy.fired == 1
+    assert not {"GetObject", "PutObject"} & {*by_botocore}
+
+
+BY_TEMPLATE = {
+    "get": "GET",
+    "open": "GET",
+    "put": "PUT",
+    "put_if_absent": "PUT",
+    "put_if_absent, taken": "PUT",
+    "publish": "PUT",
+    "publish, taken": "PUT",
+}
+
+
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "hang"] + ["429"])
+@pytest.mark.parametrize("operation", BY_TEMPLATE)
+def test_a_fault_at_a_request_by_template_changes_no_answer(
+    proxy, prefix, by_botocore, operation, fault
+):
+    """Their answers are looked at by code of ours."""
+    too_many = Fault(NetworkFaultKind.STATUS, status=429, code="TooManyRequests")
+    one = replace(FAULTS.get(fault, too_many), method=BY_TEMPLATE[operation], nth=1)
+
+    meet(proxy, prefix, operation, one, by_botocore)
+
+
+@pytest.mark.parametrize("body", [ERROR, ERROR[:-9]], ids=["whole", "cut short"])
+@pytest.mark.parametrize("operation", ["put", "put_if_absent", "publish"])
+def test_a_success_around_an_error_is_no_success(proxy, prefix, by_botocore, operation, body):
+    """Some stores say 200 before they know; the object is not there."""
+    early = Fault(
+        NetworkFaultKind.STATUS, "PUT", nth=1, status=200, headers=('ETag: "1"',), body=body
+    )
+
+    meet(proxy, prefix, operation, early, by_botocore)
 
 
 @pytest.mark.parametrize("status", [301, 307])
@@ -391,3 +458,18 @@ def test_reading_on_costs_one_request_for_8_mib_and_jumping_no_more_than_is_aske
         file.seek(5_000_000)
         assert file.read(1_000_000) == data[5_000_000:6_000_000]
     assert len(proxy.requests) == 2
+
+
+def test_every_other_small_piece_is_not_a_request_each(proxy, prefix):
+    """As the columns of record batches are read: a thousand batches were a thousand round trips."""
+    proxy.inject()
+    storage = a_storage(proxy.server, prefix)
+    data = bytes(range(256)) * (40 << 12)
+    storage.put("big", data)
+    entry = entry_of(storage, "big")
+    proxy.inject()
+    with storage.open(entry) as file:
+        for start in range(0, len(data), 200_000):
+            file.seek(start)
+            assert file.read(50_000) == data[start : start + 50_000]
+    assert len(proxy.requests) <= 12

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import random
-import signal
-import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -33,10 +30,10 @@ from batchrunner.formats.contract import Sharding
 from batchrunner.shard import Slice
 from batchrunner.verify import Checks, verify
 from builders import a_spec, parts, rows, rows_out
-from command import batchrunner, start
+from command import batchrunner
 from exact import REFUSED
 from forks import in_child
-from patience import PATIENCE
+from killing import killed_with_parts
 
 ARROW = Arrow()
 WRITERS = (
@@ -468,6 +465,7 @@ def test_verify_counts_keys_and_replays(tmp_path, batch_format):
     assert kinds >= {"key_missing", "replay"}
 
 
+@pytest.mark.long
 def test_a_killed_run_is_finished_by_the_next_and_a_changed_file_made_again(tmp_path):
     """Every row once, checked by keys."""
     write_sources(tmp_path)
@@ -478,13 +476,7 @@ def test_a_killed_run_is_finished_by_the_next_and_a_changed_file_made_again(tmp_
         "execution": {"engine": "local", "batch_size": 5},
     }
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
-    with start("run", "spec.yaml", cwd=tmp_path) as process:
-        deadline = time.monotonic() + PATIENCE
-        while len(parts(tmp_path / "out")) < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    before = len(parts(tmp_path / "out"))
+    before = killed_with_parts(tmp_path)
     resumed = batchrunner("run", "spec.yaml", cwd=tmp_path)
     write(tmp_path / "in/0.arrow", pa.Table.from_pylist([{"id": 1000}]), pa.ipc.new_file, None)
     changed = batchrunner("run", "spec.yaml", cwd=tmp_path)

@@ -214,7 +214,7 @@ from mypkg.editor import edit
 from mypkg.helper import clean
 def f(rows):
     mark = Path(__file__).with_name("mark")
-    if any(row["id"] == 140 for row in rows) and not mark.exists():
+    if not mark.exists() and any(mark.parents[1].glob("later/_checkpoint/sentinels/*")):
         mark.touch()
         edit()
         os._exit(1)
@@ -250,7 +250,7 @@ def test_a_worker_that_starts_later_with_other_code_commits_nothing(job, engine,
     if engine == "ray":
         request.getfixturevalue("local_ray")
     a_job_that_is_edited(job, EDITED_AT_WORK)
-    a_source(job / "more", shards=40)  # of these, 32 parts are committed together: before row 140
+    a_source(job / "more", shards=48)  # 32 parts are committed together, however fast they are
     errors = {"batch_timeout": "60s"} if engine == "local" else {}
     spec = a_spec(
         job,

@@ -37,6 +37,12 @@ def test_dying_with_several_files_in_a_shard_loses_and_doubles_no_row(tmp_path, 
 
 
 @pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
+def test_dying_around_the_early_end_of_a_shard_loses_and_doubles_no_row(tmp_path, death):
+    """Its sentinel says where it ended; until a generation has the rest, each session looks there."""
+    assert [] == sweep(tmp_path, death, job="early", stride=3)
+
+
+@pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
 def test_dying_while_starting_over_ends_with_the_new_output_and_nothing_of_the_old(tmp_path, death):
     """Between the claim and the plan there is neither run; the next session goes on clearing."""
     assert [] == sweep(tmp_path, death, job="fresh", stride=2)
@@ -81,6 +87,12 @@ def test_the_sweep_sees_a_sentinel_that_comes_before_its_part(tmp_path):
 def test_the_sweep_sees_a_note_that_is_forgotten_before_its_sentinel(tmp_path):
     """Without its note, a part whose worker died cannot be distinguished from a stranger's."""
     assert sees(tmp_path, Death.AFTER, mutant="forget_notes_early", sign="the next run fails")
+
+
+def test_the_sweep_sees_an_early_end_that_is_not_in_the_intent(tmp_path):
+    """A part whose worker died would be taken for all of its shard, and the rest would be lost."""
+    mutant = "intents_forget_the_end"
+    assert sees(tmp_path, Death.AFTER, job="early", mutant=mutant, sign="the next run fails")
 
 
 def test_the_sweep_sees_shards_that_run_before_the_plan_has_them(tmp_path):

@@ -8,8 +8,6 @@ import io
 import json
 import lzma
 import os
-import signal
-import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +19,8 @@ import exact
 from batchrunner import BatchRunner
 from batchrunner.verify import Checks, verify
 from builders import a_spec, parts, rows_out, write_jsonl
-from command import batchrunner, start
+from command import batchrunner
+from killing import killed_with_parts
 
 EVERYTHING = Checks(keys=("id",), replay=1)
 TYPES = {
@@ -319,7 +318,7 @@ def test_lines_of_text_go_through_each_batch_format(tmp_path, batch_format):
     assert [row["text"] for row in csv_rows(tmp_path / "csv")] == [*lines, "last"]
 
 
-@pytest.mark.parametrize("name", ["csv", "text"])
+@pytest.mark.parametrize("name", ["csv", pytest.param("text", marks=pytest.mark.long)])
 def test_a_killed_run_ends_with_the_same_output(tmp_path, name):
     """On the command line: validated, killed half-way, resumed and verified."""
     (tmp_path / "in").mkdir()
@@ -335,13 +334,7 @@ def test_a_killed_run_ends_with_the_same_output(tmp_path, name):
     }
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     assert batchrunner("validate", "spec.yaml", cwd=tmp_path).returncode == 0
-    with start("run", "spec.yaml", cwd=tmp_path) as process:
-        deadline = time.monotonic() + 60
-        while len(parts(tmp_path / "out")) < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    before = len(parts(tmp_path / "out"))
+    before = killed_with_parts(tmp_path)
     resumed = batchrunner("run", "spec.yaml", cwd=tmp_path)
     key = {"csv": "id", "text": "text"}[name]
     checked = batchrunner("verify", "spec.yaml", "--key", key, cwd=tmp_path)

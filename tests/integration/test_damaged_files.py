@@ -385,17 +385,21 @@ def test_a_stop_keeps_what_was_found_out_and_begins_no_further_shard(tmp_path):
     """The next session goes on with the files that can be read."""
     job = Job(tmp_path)
     job.source.damage(199)
-    stop = Stop(max_runtime=None)
+    stop, built = Stop(max_runtime=None), []
 
-    def stops(rows):
-        stop.request(StopReason.MAX_RUNTIME)
-        return rows
+    class Stops:
+        def __init__(self):
+            built.append(self)
 
-    job.capability = stops
+        def __call__(self, rows):
+            stop.request(StopReason.MAX_RUNTIME)
+            return rows
+
+    job.capability = Stops
     report = job.runner().run(stop=stop, progress=None)
 
     assert (report.exit_code, report.shards, report.shards_committed) == (75, 2, 0)
-    assert report.quarantined == {}
+    assert (len(built), report.quarantined) == (1, {})
     job.capability = echo
     assert job.run().shards_new == 1
     assert sorted(job.ids()) == ids_of(range(199))

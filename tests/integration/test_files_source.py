@@ -10,6 +10,7 @@ import mkdocs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from test_value_corpus import ONE_QUICKLY
 
 import damage
 from batchrunner import BatchRunner
@@ -188,6 +189,7 @@ def test_verify_finds_a_row_with_other_bytes(tmp_path):
     assert {kind for kind, _ in kinds_of(verify(spec, checks=EVERYTHING))} == {"replay"}
 
 
+@pytest.mark.long
 def test_killed_and_resumed_it_ends_with_each_file_once(tmp_path):
     """Of forty files."""
     content = {f"{n:03}.bin": bytes([n]) * n for n in range(40)}
@@ -236,7 +238,7 @@ def test_what_the_format_cannot_do_is_said_before_anything_runs(tmp_path):
     assert "no column 'width': a file has path, size, bytes, modified" in reason
 
 
-@pytest.mark.parametrize("batch_format", FORMATS)
+@pytest.mark.parametrize("batch_format", ONE_QUICKLY)
 def test_a_folder_of_an_installed_package_is_read_as_it_is(tmp_path, batch_format):
     """Fonts, icons, scripts and pages, as others made them."""
     folder = Path(mkdocs.__file__).parent / "themes"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -17,8 +14,8 @@ from batchrunner import BatchRunner
 from batchrunner.errors import InvalidSpecError
 from batchrunner.verify import Checks, verify
 from builders import a_spec, parts, rows, rows_out
-from command import batchrunner, start
-from patience import PATIENCE
+from command import batchrunner
+from killing import killed_with_parts
 
 ECHO = {"target": "capabilities:echo", "deterministic": True}
 EVERYTHING = Checks(keys=("id",), replay=1)
@@ -142,6 +139,7 @@ def test_bad_and_failed_rows_are_tried_again_from_where_they_stand(tmp_path):
         assert verify(spec, checks=Checks(keys=("id",))).ok
 
 
+@pytest.mark.long
 def test_a_killed_run_is_finished_by_the_next(tmp_path):
     """Every row once, checked by keys."""
     write_arrays(tmp_path / "in", {"a": [json.dumps(row) for row in rows(0, 40)]})
@@ -152,17 +150,11 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path):
         "execution": {"engine": "local", "batch_size": 1},
     }
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
-    with start("run", "spec.yaml", cwd=tmp_path) as process:
-        deadline = time.monotonic() + PATIENCE
-        while len(parts(tmp_path / "out")) < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    before = {part.name for part in parts(tmp_path / "out")}
+    before = killed_with_parts(tmp_path)
     resumed = batchrunner("run", "spec.yaml", cwd=tmp_path)
     checked = batchrunner("verify", "spec.yaml", "--key", "id", "--replay", "1", cwd=tmp_path)
 
-    assert 3 <= len(before) < 20
+    assert 3 <= before < 20
     assert (resumed.returncode, checked.returncode) == (0, 0), resumed.stderr + checked.stdout
     assert rows_out(tmp_path / "out") == rows(0, 40)
 

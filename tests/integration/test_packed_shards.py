@@ -85,7 +85,7 @@ def test_many_small_files_make_few_parts_in_the_order_of_the_source(job):
     report = job.run()
 
     assert report.ok
-    assert 64 <= report.shards <= FILES / 3
+    assert 8 <= report.shards <= 10
     assert job.ids() == list(range(FILES * EACH))
     assert job.verified().ok
     assert job.run().shards_new == 0
@@ -164,7 +164,7 @@ def test_a_changed_file_costs_the_shard_it_is_in_and_no_other(job):
     """The parts of the others stay as they are, byte for byte."""
     first = job.run()
     before = {p.name: p.stat().st_ino for p in (job.folder / "out").glob("part-*")}
-    job.write(150, [10_000, 10_001, 10_002, 10_003])
+    job.write(150, [900, 901, 902])
 
     report = job.run()
 
@@ -173,7 +173,7 @@ def test_a_changed_file_costs_the_shard_it_is_in_and_no_other(job):
     assert report.shards == first.shards
     assert len(before.items() - after.items()) == 1
     assert sorted(job.ids()) == sorted(
-        [i for i in range(FILES * EACH) if i // EACH != 150] + [10_000, 10_001, 10_002, 10_003]
+        [i for i in range(FILES * EACH) if i // EACH != 150] + [900, 901, 902]
     )
     assert job.verified().ok
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -26,6 +27,7 @@ from batchrunner.errors import (
     UnsafeStorageError,
 )
 from batchrunner.storage import open_storage
+from batchrunner.storage.s3.calls import S3Calls
 from batchrunner.testing.fault_proxy import Fault, NetworkFaultKind
 from batchrunner.verify import Checks, repair, verify
 from batchrunner.views.garbage import Garbage
@@ -408,4 +410,63 @@ def test_a_resumed_run_reads_each_sentinel_once_and_many_at_a_time(proxy, prefix
     read = Counter(line for line in proxy.requests if far.is_about(*line.split(" ")))
     assert (report.shards_new, len(read), set(read.values())) == (1, SENTINELS, {1})
     assert proxy.at_once > SENTINELS / 2
+    bucket.close()
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("ending", ["arrow", "arrows"])
+def test_record_batches_of_a_bucket_are_not_a_request_each(proxy, prefix, ending):
+    """Neither to cut a file, nor to find the first row of a slice: a far file took hours to count."""
+    bucket = Bucket(proxy.server, prefix)
+    batches, out = 160, pa.BufferOutputStream()
+    schema = pa.schema({"id": pa.int64(), "payload": pa.binary()})
+    new = pa.ipc.new_stream if ending == "arrows" else pa.ipc.new_file
+    with new(out, schema) as writer:
+        for number in range(batches):
+            batch = {"id": [2 * number, 2 * number + 1], "payload": [os.urandom(50_000)] * 2}
+            writer.write_table(pa.table(batch, schema=schema))
+    bucket.put(f"in/x.{ending}", out.getvalue().to_pybytes())
+    source = {
+        "uri": f"{bucket.uri}/in",
+        "storage_options": bucket.storage_options,
+        "shard": {"rows": 40},
+        "columns": ["id"],
+    }
+    proxy.inject()
+
+    assert BatchRunner(a_spec(bucket, source=source)).run().shards_new == 8
+
+    read = [line for line in proxy.requests if line.startswith("GET") and "/in/x." in line]
+    parts = [bucket.get(key) for key in sorted(bucket.listed("out/part-"))]
+    ids = [row["id"] for part in parts for row in pq.read_table(pa.BufferReader(part)).to_pylist()]
+    assert ids == list(range(2 * batches))
+    assert len(read) < batches / 2
+    bucket.close()
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.txt"])
+def test_slices_of_a_file_fetch_little_of_one_another(moto, prefix, monkeypatch, name):
+    """A file in slices of a megabyte was read eight times over."""
+    bucket = Bucket(moto, prefix)
+    text = "".join(f'{{"id": {number}, "text": "{"x" * 900}"}}\n' for number in range(4_000))
+    bucket.put(f"in/{name}", text.encode())
+    source = {
+        "uri": f"{bucket.uri}/in",
+        "storage_options": bucket.storage_options,
+        "shard": {"bytes": 1 << 20},
+    }
+    real, fetched = S3Calls.request, []
+
+    async def request(calls, method, **parameters):
+        answer = await real(calls, method, **parameters)
+        if method == "get_object" and parameters["Key"].endswith(name):
+            fetched.append(len(answer["Body"]))
+        return answer
+
+    monkeypatch.setattr(S3Calls, "request", request)
+
+    report = BatchRunner(a_spec(bucket, source=source)).run()
+
+    assert (report.shards_new, report.rows_out) == (4, 4_000)
+    assert len(text) <= sum(fetched) < 1.2 * len(text)
     bucket.close()

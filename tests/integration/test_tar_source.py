@@ -298,6 +298,7 @@ def test_verify_sees_a_member_that_is_another(tmp_path):
     assert found == {"key_missing", "key_unknown", "replay"}
 
 
+@pytest.mark.long
 def test_killed_and_resumed_it_ends_with_each_sample_once(tmp_path):
     """Cut by rows, so that a kill costs two samples, not the file."""
     (tmp_path / "in").mkdir()

@@ -72,13 +72,13 @@ def test_neighbours_that_fit_into_one_shard_are_not_two(source, pack):
 
 
 @pytest.mark.parametrize(
-    ("files", "least", "most"), [(1, 1, 1), (20, 20, 20), (64, 64, 64), (5_000, 64, 100)]
+    ("files", "least", "most"), [(1, 1, 1), (20, 20, 20), (64, 64, 64), (65, 8, 9), (5_000, 8, 8)]
 )
 def test_by_default_few_files_keep_a_shard_each_and_many_do_not(files, least, most):
     """As many workers find work as there are files; but a part a file is too many for thousands."""
     cuts = cuts_of([[1_000]] * files)
 
-    shards = shards_of(cuts, pack=default_pack(size_of(cuts), shard=1 << 20))
+    shards = shards_of(cuts, pack=default_pack(size_of(cuts), files=files, shard=1 << 20))
 
     assert least <= len(shards) <= most
 
@@ -87,7 +87,7 @@ def test_by_default_a_pack_is_no_larger_than_a_shard():
     """A crash costs a shard: of a source of many gigabytes, packs are as large as other shards."""
     cuts = cuts_of([[1 << 20]] * 1_000)
 
-    shards = shards_of(cuts, pack=default_pack(size_of(cuts), shard=8 << 20))
+    shards = shards_of(cuts, pack=default_pack(size_of(cuts), files=1_000, shard=8 << 20))
 
     assert {len(slices) for slices in shards} == {8}
 

@@ -11,12 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow.parquet import encryption
 
 from batchrunner.errors import ObjectChangedError, ShardFailedError
 from batchrunner.formats import parquet_reader
 from batchrunner.formats.chunk import MAX_RAW_BYTES
+from batchrunner.formats.contract import Sharding
+from batchrunner.formats.parquet import Parquet
 from batchrunner.formats.parquet_reader import count_rows, read_parquet
 from batchrunner.shard import Slice, Slicing
+from forks import in_child
 
 GROUPS = [3, 1, 5, 2]
 TOTAL = sum(GROUPS)
@@ -148,6 +152,64 @@ def test_a_missing_column_is_named_with_those_that_are_there():
 def test_a_file_that_is_no_parquet_is_named(data):
     """Whatever its name says."""
     with pytest.raises(ShardFailedError, match=r"s3://b/x\.parquet cannot be read as Parquet"):
+        rows(data)
+
+
+@pytest.mark.parametrize("unit", ["bytes", "rows", "row_groups", "files"])
+@pytest.mark.parametrize("has_plain_footer", [True, False])
+def test_an_encrypted_column_is_refused_and_ends_no_process(has_plain_footer, unit):
+    """Pyarrow ends the process, and so a driver, that asks for the size of one."""
+    data = an_encrypted_file(plaintext_footer=has_plain_footer)
+
+    def cut_and_read():
+        cuts = Parquet().cut(
+            len(data),
+            compression=None,
+            sharding=Sharding(unit, 1),
+            limit=None,
+            opened=lambda: io.BytesIO(data),
+        )
+        assert [cut.slicing for cut in cuts] == [Slicing.FILE]
+        with pytest.raises(ShardFailedError, match=r"it is encrypted: write it again without"):
+            rows(data)
+
+    assert not in_child(cut_and_read)
+
+
+def test_of_an_encrypted_file_the_plain_columns_can_be_read():
+    """As the message says."""
+    data = an_encrypted_file(plaintext_footer=True)
+
+    assert rows(data, columns=("n",)) == [{"n": 1}]
+
+
+class Keys(encryption.KmsClient):
+    """Wraps keys by nothing: what is encrypted here is read nowhere."""
+
+    def wrap_key(self, key_bytes, master_key_identifier):
+        return key_bytes.hex()
+
+    def unwrap_key(self, wrapped_key, master_key_identifier):
+        return bytes.fromhex(wrapped_key)
+
+
+def an_encrypted_file(**how):
+    buffer, factory = io.BytesIO(), encryption.CryptoFactory(lambda _: Keys())
+    properties = factory.file_encryption_properties(
+        encryption.KmsConnectionConfig(),
+        encryption.EncryptionConfiguration("footer", column_keys={"a key": ["secret"]}, **how),
+    )
+    table = pa.table({"n": [1], "secret": ["a"]})
+    with pq.ParquetWriter(buffer, table.schema, encryption_properties=properties) as writer:
+        writer.write_table(table)
+    return buffer.getvalue()
+
+
+def test_a_name_of_a_column_that_is_no_text_is_refused():
+    """Not an internal error, and a way out."""
+    data = a_file(nnnn=lambda n: n).replace(b"nnnn", b"n\xff\xff\xff")
+
+    with pytest.raises(ShardFailedError, match=r"cannot be read as Parquet.*leave it out"):
         rows(data)
 
 

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from batchrunner.worker.overlap import Overlap
+from batchrunner.worker import overlap as overlap_module
+from batchrunner.worker.overlap import Overlap, busy_seconds
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from patience import PATIENCE
 
@@ -132,6 +133,17 @@ def test_one_wait_turns_nothing_on():
         thread.computes(1.0)
         thread.waits(seconds)
         assert not overlap.look()
+
+
+def test_a_worker_that_is_ready_without_a_cpu_does_not_wait(tmp_path, monkeypatch):
+    """On a full machine, threads would only wait for that CPU, too."""
+    statistics = tmp_path / "schedstat"
+    statistics.write_text("7000000 3500000000 12\n")
+    monkeypatch.setattr(overlap_module, "_SCHEDULING", statistics)
+    with_delay = busy_seconds()
+    statistics.unlink()
+
+    assert 3.5 <= with_delay < busy_seconds() + 3.5
 
 
 def test_no_item_is_lost_or_moved_when_reading_goes_on_in_a_thread():

@@ -158,6 +158,9 @@ class PinnedFile(io.FileIO):
         self._compare(status)
 
     def read(self, size: int | None = -1, /) -> bytes:
+        # A buffer is made before it is read into: for a small file, a megabyte costs more than all else.
+        if size is not None and size > self._entry.size:
+            size = self._entry.size + 1
         data = super().read(size)
         if size is None or len(data) < size or size < 0:
             self._look_again()

@@ -111,7 +111,7 @@ async def call_by_template(
     kind = (parameters["Bucket"], method, *sorted(parameters))
     known = _templates.setdefault(client, {})
     if kind in known:
-        answer = await _answer_by(known[kind], parameters, send=send)
+        answer = await _answer_by(known[kind], parameters, client=client, send=send)
         if answer is not None:
             return answer
     token = _wanted.set(_Wanted(known, kind, parameters))
@@ -174,7 +174,7 @@ def _sender_of(client: Any) -> Send | None:
 
 
 async def _answer_by(
-    template: Template, parameters: Mapping[str, Any], *, send: Send
+    template: Template, parameters: Mapping[str, Any], *, client: Any, send: Send
 ) -> dict[str, Any] | None:
     """Return the answer, or None if the store is elsewhere now: botocore can follow it."""
     from aiobotocore.endpoint import convert_to_response_dict
@@ -186,12 +186,22 @@ async def _answer_by(
     await template.signer.sign(model.name, request)
     http = await send(request.prepare())
     answer = await convert_to_response_dict(http, model)
-    if 300 <= http.status_code < 400:
+    if 300 <= answer["status_code"] < 400:
         return None
-    if http.status_code >= 400:
+    if answer["body"] and not model.has_streaming_output:
+        await _find_error(answer, model, client=client)
+    if answer["status_code"] >= 400:
         raise ClientError(await create_parser("rest-xml").parse(answer, None), model.name)
     await handle_checksum_body(http, answer, request.context, model)
     return _as_parsed(answer, has_body=model.has_streaming_output)
+
+
+async def _find_error(answer: dict[str, Any], model: Any, *, client: Any) -> None:
+    """Let botocore make a 500 of a success whose body is an error: a store may say 200 too early."""
+    name = f"before-parse.{model.service_model.service_id.hyphenize()}.{model.name}"
+    await client.meta.events.emit(
+        name, operation_model=model, response_dict=answer, customized_response_dict={}
+    )
 
 
 def _as_parsed(answer: Mapping[str, Any], *, has_body: bool) -> dict[str, Any]:
