@@ -39,7 +39,7 @@ def test_dying_with_several_files_in_a_shard_loses_and_doubles_no_row(tmp_path, 
 @pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
 def test_dying_around_the_early_end_of_a_shard_loses_and_doubles_no_row(tmp_path, death):
     """Its sentinel says where it ended; until a generation has the rest, each session looks there."""
-    assert [] == sweep(tmp_path, death, job="early", stride=3)
+    assert [] == sweep(tmp_path, death, job="early", stride=4)
 
 
 @pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
@@ -51,7 +51,7 @@ def test_dying_while_starting_over_ends_with_the_new_output_and_nothing_of_the_o
 @pytest.mark.parametrize("death", list(Death))
 def test_dying_while_files_are_published_leaves_none_of_other_bytes(tmp_path, death):
     """Each attempt makes other bytes; the files are those of the part that won, whoever published them."""
-    assert [] == sweep(tmp_path, death, job="files")
+    assert [] == sweep(tmp_path, death, job="files", stride=2)
 
 
 @pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
