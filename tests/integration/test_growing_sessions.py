@@ -98,15 +98,15 @@ def test_a_shard_without_columns_that_ended_early_leaves_its_rest_to_this_sessio
     a_source(tmp_path / "in", shards=1, rows_per_shard=ROWS)
     spec = a_slow_spec(tmp_path, sink={"uri": str(tmp_path / "out"), "format": "parquet"})
 
-    def drops(rows):
-        time.sleep(0.005 * len(rows))
+    def drops(rows, seconds):
+        time.sleep(seconds * len(rows))
         return []
 
     report = BatchRunner(spec, capability=drops).run(progress=None)
 
     assert report.ok
     assert report.shards > 1
-    assert (report.rows_in, report.rows_out) == (ROWS, 0)
+    assert (report.rows_in, report.rows_out, report.rows_failed) == (ROWS, 0, 0)
     assert sum(pq.read_table(p).num_rows for p in (tmp_path / "out").glob("part-*")) == 0
 
 
@@ -116,7 +116,7 @@ def test_damaged_files_and_slow_shards_of_a_round_are_one_generation(tmp_path, m
     (tmp_path / "in/in-001.jsonl").rename(tmp_path / "in/in-001.jsonl.gz")
     source = {"uri": str(tmp_path / "in"), "shard": {"seconds": 0.05}}
     spec = a_slow_spec(tmp_path, source=source)
-    monkeypatch.setattr(packing, "_LEAST_SHARDS", 2)
+    monkeypatch.setattr(packing, "FEW_FILES", 2)
     report = BatchRunner(spec).run(progress=None)
 
     generations = checkpoint(tmp_path).generations()
