@@ -43,22 +43,16 @@ class _Known:
     messages: list[Message] = field(default_factory=list)
 
 
-def _known(piece: Slice) -> _Known:
-    # In a bucket each batch costs a request. The hash of a file on a disk covers these reads.
-    is_on_disk = piece.uri.startswith(("/", "file:"))
-    return _Known() if is_on_disk else _known_of_object(piece.uri, piece.identity)
-
-
 @lru_cache(_FILES_KNOWN)
-def _known_of_object(uri: str, identity: str) -> _Known:  # noqa: ARG001 -- the key of the cache
+def _known_of(uri: str, identity: str) -> _Known:  # noqa: ARG001 -- the key of the cache
     return _Known()
 
 
 class FileSource:
     """A file with a footer, of which only the batches and columns that are asked for are read."""
 
-    def __init__(self, file: BinaryIO, piece: Slice) -> None:
-        self._file, self._known = file, _known(piece)
+    def __init__(self, file: BinaryIO, piece: Slice, known: _Known) -> None:
+        self._file, self._known = file, known
         self._blocks = record_batches(file, size=piece.size)
         self.schema = self._opened().schema
 
@@ -101,8 +95,8 @@ class FileSource:
 class StreamSource:
     """A stream, of which a slice is read as a stream of its own: with the schema, and the dictionaries."""
 
-    def __init__(self, file: BinaryIO, piece: Slice) -> None:
-        self._file, self._size, self._known = file, piece.size, _known(piece)
+    def __init__(self, file: BinaryIO, piece: Slice, known: _Known) -> None:
+        self._file, self._size, self._known = file, piece.size, known
         file.seek(0)
         self.schema = self._opened(file).schema
 
@@ -196,17 +190,21 @@ def _numbers(piece: Slice, total: int, count: Callable[[int], int]) -> tuple[ran
     return range(begin, total), first
 
 
-def opened(file: BinaryIO, piece: Slice) -> FileSource | StreamSource:
+def opened(file: BinaryIO, piece: Slice, *, remember: bool) -> FileSource | StreamSource:
     """Return the batches of *file*, of which *piece* is a slice.
+
+    With *remember*, what was read of the layout of the file for another slice is not read again: in a
+    bucket that is a request for each batch before this one.
 
     Raises:
         ValueError: It is no Arrow; pyarrow's errors say so, too.
     """
     file.seek(0)
+    known = _known_of(piece.uri, piece.identity) if remember else _Known()
     head = file.read(len(MAGIC))
     if head.startswith(FEATHER_1):
         raise ValueError("it is Feather 1: write it again with pyarrow.feather.write_feather")
-    return (FileSource if head == MAGIC else StreamSource)(file, piece)
+    return (FileSource if head == MAGIC else StreamSource)(file, piece, known)
 
 
 def _selected(schema: pa.Schema, columns: tuple[str, ...] | None) -> list[str]:

@@ -24,21 +24,21 @@ class ArrowHash:
     """Hashes one slice while it is read."""
 
     def __init__(self) -> None:
-        self._reads: _PlacedReads | None = None
+        self._reads: PlacedReads | None = None
 
     @property
     def text(self) -> str:
         return self._reads.digest() if self._reads else ""
 
     def over(self, file: BinaryIO) -> BinaryIO:
-        self._reads = _PlacedReads(file)
+        self._reads = PlacedReads(file)
         return cast(BinaryIO, self._reads)
 
     def finish(self, file: BinaryIO) -> None:
         """Do nothing: all was hashed as it was read."""
 
 
-class _PlacedReads(io.RawIOBase):
+class PlacedReads(io.RawIOBase):
     """Hashes what is read of a file, and where. Does not close it."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -73,9 +73,9 @@ def has_same_reads(
     file: BinaryIO, piece: Slice, *, columns: Sequence[str] | None, hashed: str
 ) -> bool:
     """Return whether reading *piece* from *file* reads the bytes whose hash is *hashed*."""
-    reads = _PlacedReads(file)
+    reads = PlacedReads(file)
     try:
-        source = opened(cast(BinaryIO, reads), piece)
+        source = opened(cast(BinaryIO, reads), piece, remember=False)
         for _ in source.batches(piece, columns=None if columns is None else tuple(columns)):
             if reads.digest() == hashed:  # of a window, no more was read
                 return True

@@ -10,6 +10,7 @@ import pyarrow as pa
 from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.arrow_batches import opened
 from batchrunner.formats.arrow_damage import check_layout
+from batchrunner.formats.arrow_hash import PlacedReads
 from batchrunner.formats.parquet_reader import Faults, TableChunk, check_columns, chunk_of_table
 from batchrunner.formats.partitions import Partition, contradicting_rows, wanted
 from batchrunner.formats.unsound import unsound_rows
@@ -37,7 +38,8 @@ def read_arrow(
     """
     partition = wanted(partition, columns)
     try:
-        source = opened(file, piece)
+        # A hash covers what is read, so it has to be the same at each reading.
+        source = opened(file, piece, remember=not isinstance(file, PlacedReads))
         check_columns(source.schema, columns, {name for name, _ in partition})
         _check_types(source.schema, columns)
         for first, batch in source.batches(piece, columns=columns):

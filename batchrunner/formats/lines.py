@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 16 << 20
 HEAD_BYTES = 4096
+_END_BYTES = 64 << 10
+"""Bytes to read beyond a range at once, for the end of its last line."""
 MARK = b"\xef\xbb\xbf"
 MARK_BYTES = len(MARK)
 
@@ -105,7 +107,7 @@ def read_lines(
 def _pieces(stream: ByteStream, *, start: int, stop: int | None) -> Iterator[tuple[int, bytes]]:
     """Yield (offset, bytes) from the first line start in the range to the first one after it."""
     inside, next_at = start == 0, max(start - 1, 0)
-    while block := stream.read(BLOCK_BYTES):
+    while block := stream.read(_block_size(next_at, stop)):
         at, next_at = next_at, next_at + len(block)
         if not inside:
             begin = block.find(b"\n") + 1
@@ -122,6 +124,12 @@ def _pieces(stream: ByteStream, *, start: int, stop: int | None) -> Iterator[tup
         yield at, block[:end] if end else block
         if end:
             return
+
+
+def _block_size(at: int, stop: int | None) -> int:
+    """Return how much to read from *at* on: near the end of a range, no more than is needed."""
+    left = 0 if stop is None else stop + _END_BYTES - at
+    return min(left, BLOCK_BYTES) if left > 0 else BLOCK_BYTES
 
 
 def first_rows(

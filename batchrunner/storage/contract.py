@@ -128,7 +128,8 @@ class Storage(Protocol):
     def open(self, entry: Entry) -> BinaryIO:
         """Open the object of *entry* for reading: seekable, and pinned to that identity.
 
-        A read returns as many bytes as were asked for, except at the end of the object.
+        A read returns as many bytes as were asked for, except at the end of the object. A file that reads
+        ahead may be an `Advised` (`storage/advice.py`), and is then advised how far it is read.
 
         Raises:
             ObjectNotFoundError: The object is gone. Raised here, or by the first read.

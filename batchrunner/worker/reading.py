@@ -24,6 +24,7 @@ from batchrunner.formats.registry import FileKind
 from batchrunner.shard import Shard, Slice, Slicing
 from batchrunner.spec import SourceSpec
 from batchrunner.storage import Entry, is_path, locate
+from batchrunner.storage.advice import advise
 from batchrunner.user_code import traceback_of
 from batchrunner.worker.joining import JOINED_BYTES
 from batchrunner.worker.picking import all_with, picked
@@ -167,6 +168,8 @@ def _chunks(piece: Slice, way: _Way, hashed: SourceHash | None) -> Generator[Chu
         raise ShardFailedError(f"{piece.uri}: its name does not say the format; give source.format")
     # Opened with the planned identity: a file that changed since, or changes now, fails its shard.
     with storage.open(Entry(key, piece.size, piece.identity)) as file:
+        if piece.slicing is Slicing.BYTES:
+            advise(file, stop=piece.stop)
         if wanted is None:
             read = hashed.over(file) if hashed else file
             yield from way.goes_on(_read(read, piece, kind, way), piece)

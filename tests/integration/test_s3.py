@@ -27,6 +27,7 @@ from batchrunner.errors import (
     UnsafeStorageError,
 )
 from batchrunner.storage import open_storage
+from batchrunner.storage.s3.calls import S3Calls
 from batchrunner.testing.fault_proxy import Fault, NetworkFaultKind
 from batchrunner.verify import Checks, repair, verify
 from batchrunner.views.garbage import Garbage
@@ -440,4 +441,32 @@ def test_record_batches_of_a_bucket_are_not_a_request_each(proxy, prefix, ending
     ids = [row["id"] for part in parts for row in pq.read_table(pa.BufferReader(part)).to_pylist()]
     assert ids == list(range(2 * batches))
     assert len(read) < batches / 2
+    bucket.close()
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.txt"])
+def test_slices_of_a_file_fetch_little_of_one_another(moto, prefix, monkeypatch, name):
+    """A file in slices of a megabyte was read eight times over."""
+    bucket = Bucket(moto, prefix)
+    text = "".join(f'{{"id": {number}, "text": "{"x" * 900}"}}\n' for number in range(4_000))
+    bucket.put(f"in/{name}", text.encode())
+    source = {
+        "uri": f"{bucket.uri}/in",
+        "storage_options": bucket.storage_options,
+        "shard": {"bytes": 1 << 20},
+    }
+    real, fetched = S3Calls.request, []
+
+    async def request(calls, method, **parameters):
+        answer = await real(calls, method, **parameters)
+        if method == "get_object" and parameters["Key"].endswith(name):
+            fetched.append(len(answer["Body"]))
+        return answer
+
+    monkeypatch.setattr(S3Calls, "request", request)
+
+    report = BatchRunner(a_spec(bucket, source=source)).run()
+
+    assert (report.shards_new, report.rows_out) == (4, 4_000)
+    assert len(text) <= sum(fetched) < 1.2 * len(text)
     bucket.close()

@@ -202,6 +202,27 @@ def test_a_reader_that_jumps_is_not_given_what_it_does_not_want():
     assert asked == [(50_000_000 - 65_536, 50_000_000), (5_000_000, 6_000_000), (100, 100 + 65_536)]
 
 
+def test_a_reader_that_was_advised_is_not_given_what_follows():
+    """A slice of two megabytes cost nine: the next slice's bytes were fetched, and thrown away."""
+    asked = []
+
+    def fetch(start, end):
+        asked.append((start, end))
+        return bytes(end - start)
+
+    reader = RangedReader(fetch, name="x", size=50_000_000)
+    reader.advise(12_000_000)
+    reader.seek(10_000_000)
+    for _ in range(4):
+        reader.read(500_000)
+    first = list(asked)
+    reader.read(1_000_000)
+
+    assert first == [(10_000_000, 10_500_000), (10_500_000, 12_000_000 + 65_536)]
+    assert [start for start, _ in asked[2:]] == [12_065_536]
+    assert asked[-1][1] < 14_000_000  # a long line goes on, and is not the rest of the file
+
+
 def test_no_request_asks_for_more_than_its_deadline_allows(monkeypatch):
     """A gigabyte in one request would be started again from its beginning."""
     monkeypatch.setattr(s3_reading, "_MOST", 1_000)

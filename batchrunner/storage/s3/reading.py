@@ -39,6 +39,11 @@ class RangedReader(io.RawIOBase):
         self._block_start = 0
         self._ahead = 0
         self._tail = max(size - _LEAST, 0)
+        self._expected = size
+
+    def advise(self, stop: int) -> None:
+        """Fetch no more than the end of a line from *stop* on, if no more is asked for."""
+        self._expected = min(stop + _LEAST, self._size)
 
     def readable(self) -> bool:
         return True
@@ -88,6 +93,8 @@ class RangedReader(io.RawIOBase):
 
     def _load(self, stop: int) -> None:
         self._ahead = self._next_ahead(stop - self._position)
+        asked, expected = stop - self._position, self._expected - self._position
+        self._ahead = min(self._ahead, expected if expected > 0 else max(2 * asked, _LEAST))
         # At the end, what a reader asks for next is before it: the footer, after its length.
         start = self._position if self._ahead > _LEAST else min(self._position, self._tail)
         end = min(self._position + min(max(stop - self._position, self._ahead), _MOST), self._size)
