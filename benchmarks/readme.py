@@ -17,6 +17,8 @@ ORDER = (
     "W4",
     "W5",
     "W7",
+    "tiny",
+    "million",
     "marginal",
     "noop",
     "resume",

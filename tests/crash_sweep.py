@@ -28,6 +28,8 @@ from builders import Row, a_source, a_spec, rows, rows_out, write_jsonl
 from forks import ChildFailed, in_child
 
 SHARDS, ROWS = 4, 4
+LASTING = {"adopts_without_files"}
+"""Mutants that go on after the death: of code that only the next session runs."""
 LEFT = (".staging/*", "_checkpoint/attempts/*", "_checkpoint/files/*")
 WHOLE = rows(0, SHARDS * ROWS)
 BAD = 9
@@ -178,8 +180,6 @@ class Job:
             assert (report.exit_code, len(report.quarantined)) == (1, 1), report
             return
         report = runner.retry(rows=True) if self.again else runner.run(fresh=self.fresh)
-        for _ in range(SHARDS if self.early and not report.ok else 0):
-            report = report if report.ok else runner.run()  # what was left has shards now
         assert (report.ok, report.rows_failed) == (True, self.failed), report
 
 
@@ -248,7 +248,7 @@ def main(folder: Path, death: Death, job: Job, mutant: str, sign: str, stride: i
         job.prepare(place)
         disk = Disk(die_at=die_at, death=death, seed=die_at)
         deaths += in_child(lambda: run(job, place, disk, mutant))  # noqa: B023 - called at once
-        found = faults(job, place) or faults_after_going_on(job, place)
+        found = faults(job, place) or faults_after_going_on(job, place, mutant)
         findings += [f"change {die_at} ({changes[die_at - 1]}): {fault}" for fault in found]
         shutil.rmtree(place)
         if mutant and any(sign in finding for finding in findings):
@@ -284,7 +284,7 @@ def faults(job: Job, place: Path) -> list[str]:
         part = out / sentinel.get("part", "torn")
         if job.changed and path.stem == "part-00001":
             continue  # its shard is retired
-        dead_letters = out / "_checkpoint/errors" / (sentinel.get("errors") or "none")
+        dead_letters = records / "errors" / (sentinel.get("errors") or "none")
         if not part.exists():
             found.append(f"{path.name} stands without its part")
         elif hashlib.sha256(part.read_bytes()).hexdigest() != sentinel["sha256"]:
@@ -316,10 +316,10 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def faults_after_going_on(job: Job, place: Path) -> list[str]:
+def faults_after_going_on(job: Job, place: Path, mutant: str) -> list[str]:
     committed = {} if job.fresh or job.changed else inodes(place)
     try:
-        in_child(lambda: job.go_on(place))
+        in_child(lambda: go_on(job, place, mutant))
     except ChildFailed:
         return ["the next run fails"]
     found = faults(job, place)
@@ -342,6 +342,11 @@ def faults_after_going_on(job: Job, place: Path) -> list[str]:
     return [*found, *(f"left behind: {path.name}" for path in left)]
 
 
+def go_on(job: Job, place: Path, mutant: str) -> None:
+    mutants.apply(mutant if mutant in LASTING else "")
+    job.go_on(place)
+
+
 def owner(out: Path) -> str:
     """The run that has the sink, by its mark."""
     return str(json.loads((out / "_owner.json").read_bytes())["run_uid"])
@@ -362,7 +367,7 @@ def inodes(job: Path) -> dict[str, int]:
     names = [s["part"] for s in sentinels if (out / s["part"]).exists()]
     if job_publishes(out):
         names += [line["path"] for part in names for line in file_sinks.lines_of(out / part)]
-    return {name: (out / name).stat().st_ino for name in names}
+    return {name: (out / name).stat().st_ino for name in names if (out / name).exists()}
 
 
 def job_publishes(out: Path) -> bool:

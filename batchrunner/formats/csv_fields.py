@@ -108,7 +108,10 @@ class FieldSplitter:
         if self._quote and raw.startswith(self._quote):
             close = found["close"] or b""
             if close != self._quote:
-                raise ValueError(f"{_text(close[1:40])!r} follows a closing quote")
+                raise ValueError(
+                    f"{_text(close[1:40])!r} follows a closing quote: a quote inside of a field stands "
+                    "twice, and no backslash before it"
+                )
             quote = self._quote.decode()
             return _text(raw[1:-1]).replace(quote * 2, quote)
         if b"\r" in raw:
@@ -149,4 +152,6 @@ def _text(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is no UTF-8 ({error.reason}): convert the file") from error
+        raise ValueError(
+            f"it is no UTF-8 ({error.reason}): convert the file, such as by iconv -f LATIN1 -t UTF-8"
+        ) from error

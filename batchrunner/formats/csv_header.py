@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 HEAD_BYTES = 64 << 10
+_UTF16 = "it is no UTF-8, but UTF-16: convert the file, such as by iconv -f UTF-16 -t UTF-8"
 _EMPTY_LINES = re.compile(rb"(?:\r?\n)*+")
 
 
@@ -75,8 +77,9 @@ def _names(record: bytes, dialect: Dialect) -> tuple[str, ...]:
         fields = FieldSplitter(replace(dialect, nulls=())).fields(record)
         return tuple(name for name in fields if name is not None)
     except ValueError as error:
+        is_utf16 = record.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         raise CsvError(
-            f"its header line cannot be read: {error}; for a file without one, give "
+            f"its header line cannot be read: {_UTF16 if is_utf16 else error}; for a file without one, give "
             "source.format_options: {names: [...]}"
         ) from error
 

@@ -123,8 +123,9 @@ class SourceSpec(Section):
     )
     format: Format | None = Field(
         default=None,
-        description="Format of the files: jsonl, parquet, one that is registered, or "
-        '"package.module:Class" of one. By default, by the ending of their names.',
+        description="Format of the files: jsonl, parquet, json, csv, tsv, text, arrow, tar, files (a row "
+        'a file), one that is registered, or "package.module:Class" of one. By default, by the ending '
+        "of their names.",
     )
     format_options: Kwargs = Field(
         default_factory=dict,
@@ -198,11 +199,15 @@ class SinkSpec(Section):
 
     uri: OneUri = Field(description="The folder to write into; a local path or s3://.")
     format: Format | None = Field(
-        default=None, description="Format of the parts, likewise; by default, the source's."
+        default=None,
+        description="Format of the parts, likewise: jsonl, parquet, csv, tsv, text, tar, files (rows name "
+        "files), or another; by default, the source's, but Parquet for files, tar and arrow, and jsonl "
+        "for json.",
     )
     compression: Literal["none", "gz", "zst", "snappy", "zstd", "gzip"] | None = Field(
         default=None,
-        description="For jsonl: none, gz or zst. For parquet: none, snappy, zstd or gzip.",
+        description="For parquet: none, snappy, zstd or gzip. For jsonl, csv, tsv, text and tar: none, gz "
+        "or zst.",
     )
     schema_: Annotated[dict[str, str] | None, BeforeValidator(column_texts), ORDERED] = Field(
         default=None,
@@ -210,7 +215,7 @@ class SinkSpec(Section):
         description="Columns of the parts, in order, and their types as Arrow prints them, such as "
         "`int64`, `timestamp[us, tz=UTC]` or `list<struct<role: string, content: string>>`. A "
         "mapping is a struct, a list of one type is a list. In Python, also a `pyarrow.Schema` or a "
-        "pydantic model class. Parquet only.",
+        "pydantic model class. For parquet, csv and tsv.",
     )
     storage_options: StorageOptions = Field(
         default_factory=dict, description="Options of the store, as in the source."

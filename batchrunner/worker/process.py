@@ -23,6 +23,7 @@ from batchrunner.worker.calling import Caller
 from batchrunner.worker.capability_loading import direct_caller
 from batchrunner.worker.committer import GROUP_PARTS, Committer
 from batchrunner.worker.file_names import FileNames
+from batchrunner.worker.freed_blocks import keep_freed_blocks
 from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.receipt import Cause, Failure, Receipt
@@ -57,6 +58,7 @@ class ShardWorker:
             CapabilityImportError: The capability cannot be imported or built.
         """
         work.prepare()
+        keep_freed_blocks()
         self._work, self._pickled = work, pickled
         self._witness, self._pulse = witness or Witness(work.session), pulse or Pulse()
         self._checkpoint = work.checkpoint()

@@ -20,6 +20,7 @@ from benchmarks.workloads import (
     resume,
     small_files,
     store,
+    tiny_files,
 )
 
 WORKLOADS: dict[str, Callable[[Size], Result]] = {
@@ -29,6 +30,8 @@ WORKLOADS: dict[str, Callable[[Size], Result]] = {
     "W4": cpu_bound.measure,
     "W5": actors.measure,
     "W7": buckets.measure,
+    "tiny": tiny_files.measure,
+    "million": tiny_files.measure_million,
     "marginal": marginal.measure,
     "noop": no_op.measure,
     "resume": resume.measure,

@@ -26,6 +26,7 @@ def undisturbed(folder, **spec):
     return expected
 
 
+@pytest.mark.long  # `make test` kills the driver of a job in a bucket, below
 def test_a_driver_killed_again_and_again_ends_with_the_same_output(tmp_path):
     """On the local engine, where the driver does the work itself: the cheapest deaths."""
     expected = undisturbed(tmp_path, capability="capabilities:slow")

@@ -5,6 +5,8 @@ import io
 import itertools
 import json
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -20,7 +22,9 @@ from batchrunner.errors import LeaseHeldError
 from batchrunner.storage import open_storage
 from batchrunner.verify import Checks, repair, verify
 from batchrunner.views.watching import Watching
+from command import ENVIRONMENT
 from patience import PATIENCE
+from privilege import obeying_permissions
 
 FILES, EACH = 200, 3
 DAMAGED = (0, 77, 199)
@@ -498,3 +502,30 @@ def test_who_watches_sees_the_plan_grow(tmp_path, monkeypatch):
 
     assert watching[0].progress.shards == 3
     assert watching[0].progress.ids == (0, 2, 3)
+
+
+def test_a_file_that_may_not_be_read_costs_itself_and_is_read_once_it_may(tmp_path):
+    """It is not damaged: the environment is to be mended, and says so with 3."""
+    job = Job(tmp_path, kind="jsonl")
+    (tmp_path / "spec.yaml").write_text(
+        f"name: damaged\ncapability: capabilities:echo\nsink: out\n"
+        f"source: {{uri: in, shard: {{files: {FILES}}}}}\nexecution: {{engine: local}}\n"
+    )
+    job.source.path(7).chmod(0)
+    command = [sys.executable, "-m", "batchrunner", "run", "spec.yaml"]
+
+    done = subprocess.run(
+        obeying_permissions(command),
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, len(job.ids())) == (3, (FILES - 1) * EACH), done.stderr
+    assert "0007.jsonl: cannot read: permission denied" in done.stderr
+    job.source.path(7).chmod(0o644)
+    again = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert sorted(job.ids()) == ids_of(range(FILES))

@@ -68,6 +68,7 @@ def test_a_row_that_kills_its_worker_is_set_aside(folder, as_actor, capfd, caplo
     assert not list((folder / "out/_checkpoint").glob("attempts/*"))
 
 
+@pytest.mark.long
 def test_a_row_that_kills_its_driver_stops_doing_so_over_restarts(folder):
     """On the local engine the capability runs in the driver: the next driver gets through."""
     a_spec_file(folder, capability="capabilities:crashes_on_bad")

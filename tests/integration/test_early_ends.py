@@ -88,7 +88,7 @@ SOURCES = {one.__name__: one for one in (jsonl, compressed, packed, csv, an_arra
 @pytest.fixture(autouse=True)
 def _large_packs(monkeypatch):
     """Else the files of a source of 64 or fewer have a shard each."""
-    monkeypatch.setattr(packing, "_LEAST_SHARDS", 1)
+    monkeypatch.setattr(packing, "FEW_FILES", 1)
 
 
 class Job:
@@ -215,7 +215,7 @@ def test_slow_shards_that_share_batches_each_end_in_their_own_rows(
     request, tmp_path, monkeypatch, execution
 ):
     """A batch may have the last rows before one shard's end, and the first ones of the next shard."""
-    monkeypatch.setattr(packing, "_LEAST_SHARDS", 64)
+    monkeypatch.setattr(packing, "FEW_FILES", 64)
     if execution.get("engine") == "ray":
         request.getfixturevalue("local_ray")
     job = Job(tmp_path, "packed", **execution)

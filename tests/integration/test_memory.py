@@ -47,7 +47,7 @@ def one_large_file(folder, suffix):
 @pytest.mark.parametrize(
     ("source", "sink"),
     [
-        ("jsonl.gz", "jsonl"),
+        pytest.param("jsonl.gz", "jsonl", marks=pytest.mark.sweep),
         pytest.param("parquet", "parquet", marks=pytest.mark.sweep),
         pytest.param("jsonl.gz", "parquet", marks=pytest.mark.sweep),
     ],

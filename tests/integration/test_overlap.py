@@ -154,7 +154,7 @@ def test_a_glob_over_a_checkpoint_reads_no_file_of_another_format(tmp_path, form
     schema.parent.mkdir(parents=True)
     schema.write_bytes(b"{}\n")
     write_jsonl(tmp_path / "in/a.jsonl", rows(0, 1))
-    source = {"uri": str(tmp_path / "ck/schema/*"), "format": format}
+    source = {"uri": str(tmp_path / "*/schema/*"), "format": format}
 
     with pytest.raises((InvalidSpecError, ObjectNotFoundError)):
         BatchRunner(echo(tmp_path, source=source, checkpoint_dir=str(tmp_path / "ck"))).plan()

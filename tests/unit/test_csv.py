@@ -201,7 +201,9 @@ def test_a_row_is_found_again_at_its_position(data, picked):
         (b"1\n", "1 fields, where the file has 2 columns"),
         (b"1,2,3\n", "3 fields, where the file has 2 columns"),
         (b'"1"x,2\n', "'x' follows a closing quote"),
+        (rb'"5\" disk",2' + b"\n", "a quote inside of a field stands twice, and no backslash"),
         (b"1,\xff\n", "no UTF-8"),
+        ("1,caf\u00e9\n".encode("latin1"), "iconv -f LATIN1"),
         (b"1\r,2\n", "a carriage return stands alone"),
     ],
 )
@@ -265,6 +267,7 @@ def test_a_file_without_rows_has_none(data):
         (b'"a"x\n', "follows a closing quote"),
         (b"a\rb\rc\n", "a carriage return stands alone"),
         (b"\xff\xfea\x00", "no UTF-8"),
+        ("a,b\n1,2\n".encode("utf-16"), "UTF-16: convert the file"),
     ],
 )
 def test_a_header_that_names_no_columns_is_refused(header, why):

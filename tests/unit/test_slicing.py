@@ -143,7 +143,7 @@ def test_a_byte_order_mark_belongs_to_the_first_row():
 @pytest.mark.parametrize("compression", ["gz", "zst"])
 @given(
     rows=st.lists(st.sampled_from([b'{"a":1}\n', b"\n"]), min_size=1),
-    unit=st.sampled_from(["bytes", "rows", "files"]),
+    unit=st.sampled_from(["bytes", "files"]),
     limit=LIMITS,
 )
 def test_a_compressed_file_is_one_shard_of_the_first_rows(compression, rows, unit, limit):
@@ -158,6 +158,26 @@ def test_a_compressed_file_is_one_shard_of_the_first_rows(compression, rows, uni
     assert found == written(text)[:limit]
     assert piece.rows == (None if limit is None else len(found))
     assert piece.slicing is (Slicing.HEAD if written(text)[limit or 99 :] else Slicing.FILE)
+
+
+@pytest.mark.parametrize("compression", ["gz", "zst"])
+@given(
+    rows=st.lists(st.sampled_from([b'{"a":1}\n', b"\n", b"{\n"]), min_size=1),
+    count=st.integers(1, 5),
+    limit=LIMITS,
+)
+def test_a_compressed_file_is_cut_by_rows_into_windows(compression, rows, count, limit):
+    """Each begins where the one before it ends, and has as many rows as were asked for."""
+    text = b"".join(rows)
+    data = pa.compress(text, codec=CODECS[compression], asbytes=True)
+
+    pieces = cut(data, FileKind(JSONL, compression), unit="rows", count=count, limit=limit)
+
+    number = len(written(text)[:limit])
+    starts = range(0, number, count) or [0]
+    assert [(one.skip, one.rows) for one in pieces] == [
+        (start, min(count, number - start)) for start in starts
+    ]
 
 
 @given(
@@ -222,7 +242,6 @@ def test_row_groups_are_gathered_until_a_shard_is_large_enough():
         (PLAIN, "bytes", None),
         (PLAIN, "files", None),
         (FileKind(JSONL, "gz"), "bytes", None),
-        (FileKind(JSONL, "gz"), "rows", None),
         (FileKind(JSONL, "zst"), "files", None),
         (ROWS_IN_GROUPS, "files", None),
         (ROWS_IN_GROUPS, "bytes", None),

@@ -109,7 +109,8 @@ def changed(path, value):
 
 def test_the_tables_of_this_test_name_every_field():
     """An author of a new field must decide whether it decides the output."""
-    beside = {"capability", "capability.inputs"}  # the latter needs mode run, and has its own test
+    # Two have tests of their own: inputs need mode run, and seconds have no other measure beside them.
+    beside = {"capability", "capability.inputs", "source.shard.seconds"}
     assert set(fields_of(BatchSpec)) - beside == DECISIVE.keys() | NEUTRAL.keys()
     assert not DECISIVE.keys() & NEUTRAL.keys()
 
@@ -130,6 +131,17 @@ def test_what_a_file_is_read_as_is_decisive():
     ]
     assert len({of(**change) for change in changes}) == len(changes)
     assert of(format_options={}) == of()
+
+
+def test_how_long_a_shard_may_take_is_neutral():
+    """It is the default with another number, and a run goes on with either."""
+
+    def of(shard):
+        return decisive_fields(
+            BatchSpec(**FULL | {"source": {"uri": "/in", "shard": shard}}), code=V1
+        )
+
+    assert of(None) == of({"seconds": 60}) == of({"seconds": 5})
 
 
 def test_the_loaders_of_inputs_are_decisive():
