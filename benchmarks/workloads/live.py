@@ -13,17 +13,16 @@ from pathlib import Path
 
 from benchmarks.cli_runs import modules_imported_by, timed, write_spec
 from benchmarks.inputs import write_source
-from benchmarks.ours import a_spec
 from benchmarks.places import in_memory
 from benchmarks.race import CHECKOUT, ENVIRONMENT, Lap, run, say
 from benchmarks.results import Goal, Result, standing
 from benchmarks.size import Size
 from benchmarks.workloads.no_op import (
-    CAPABILITY,
-    FIRST_RUN,
     LISTING,
     ROWS_PER_SHARD,
     SHARDS,
+    fields_of,
+    first_run,
     listing_command,
 )
 
@@ -48,8 +47,8 @@ def measure(size: Size) -> Result:
             place.folder / "in", rows=shards * ROWS_PER_SHARD, files=shards, format="jsonl"
         )
         sink, report = place.folder / "out", place.folder / "report.html"
-        run(FIRST_RUN, source=source, out=sink)
-        spec = write_spec(place.folder / "s.yaml", a_spec(source, sink, capability=CAPABILITY))
+        run(first_run(source), source=source, out=sink)
+        spec = write_spec(place.folder / "s.yaml", {"sink": str(sink), **fields_of(source)})
         commands = _commands(spec, sink, report=report, laps=size.laps)
         kib = report.stat().st_size / 1024
         imported = _imported([["--help"], ["validate", str(spec)]])

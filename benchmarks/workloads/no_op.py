@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.cli_runs import modules_imported_by, run_command, timed, write_spec
 from benchmarks.inputs import write_source
-from benchmarks.ours import a_spec
 from benchmarks.places import on_disk
 from benchmarks.race import Contestant, Lap, run, say
 from benchmarks.results import Goal, Result, median_of, standing
@@ -16,12 +16,6 @@ from benchmarks.size import Size
 SHARDS, ROWS_PER_SHARD = 10_000, 10
 
 CAPABILITY = "benchmarks.capabilities:add_length"
-FIRST_RUN = Contestant(
-    "the run that is over",
-    "benchmarks.ours:run",
-    {"spec": {"capability": CAPABILITY, "execution": {"engine": "local"}}},
-    on_ray=False,
-)
 LISTING = "the listing alone: every file's size, in a fresh Python"
 NO_OP = "batchrunner run, once more"
 
@@ -34,9 +28,9 @@ def measure(size: Size) -> Result:
             place.folder / "in", rows=shards * ROWS_PER_SHARD, files=shards, format="jsonl"
         )
         sink = place.folder / "out"
-        first = run(FIRST_RUN, source=source, out=sink)
-        say(f"  {FIRST_RUN.name}: {first.seconds:.1f} s")
-        spec = write_spec(place.folder / "s.yaml", a_spec(source, sink, capability=CAPABILITY))
+        first = run(first_run(source), source=source, out=sink)
+        say(f"  the run that is over: {first.seconds:.1f} s")
+        spec = write_spec(place.folder / "s.yaml", {"sink": str(sink), **fields_of(source)})
         listing, no_op = [], []
         for _ in range(size.laps):
             listing.append(
@@ -60,6 +54,17 @@ def measure(size: Size) -> Result:
             + f". The run itself took {first.seconds:.0f} s on the local engine, on the disk."
         ],
     )
+
+
+def first_run(source: Path) -> Contestant:
+    """Return the run that is over."""
+    spec = {**fields_of(source), "execution": {"engine": "local"}}
+    return Contestant("the run", "benchmarks.ours:run", {"spec": spec}, on_ray=False)
+
+
+def fields_of(source: Path) -> dict[str, Any]:
+    """Return what the run's spec has beside its sink: each file is a shard."""
+    return {"source": {"uri": str(source), "shard": {"files": 1}}, "capability": CAPABILITY}
 
 
 def listing_command(*folders: Path) -> list[str]:
