@@ -157,6 +157,18 @@ def differences(stored: StoredPlan, files: SourceFiles) -> Differences:
     return Differences(vanished.to_pylist(), tuple(retired), files.where(needed))
 
 
+def changed_files(stored: StoredPlan, files: SourceFiles) -> list[str]:
+    """Return the URIs of the *files* that are planned and are others now, by size or identity."""
+    import pyarrow.compute as pc
+
+    if stored.is_of(files):
+        return []
+    plan = stored.table()
+    at = pc.index_in(plan.column("uri"), value_set=files.column("uri"))
+    differ = pc.fill_null(_differ(plan, files, at), fill_value=False)
+    return plan.filter(differ).column("uri").unique().to_pylist()  # type: ignore[no-any-return]
+
+
 def _differ(plan: pa.Table, files: SourceFiles, at: Any) -> Any:
     """Return, for each slice of *plan*, whether the file *at* that number is another one now."""
     import pyarrow.compute as pc

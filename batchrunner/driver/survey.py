@@ -57,6 +57,7 @@ class Survey:
         is_finished: Whether there is a `_SUCCESS`.
         quarantined: By shard id, the shards that only `retry` runs again.
         notes: Warnings about the source, for the user.
+        changed: Which planned files changed, as one of the *notes*; "" for none.
         starts_over: Whether the run begins anew and ends an earlier one.
         stale: Output to remove from the sink before the first shard is handed out.
     """
@@ -69,6 +70,7 @@ class Survey:
     is_finished: bool
     quarantined: Mapping[int, Quarantine] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    changed: str = ""
     starts_over: bool = False
     stale: StaleOutput = field(default_factory=StaleOutput)
 
@@ -245,6 +247,7 @@ def _compared_with_sink(
         is_finished=any(entry.key == SUCCESS for entry in entries),
         quarantined=_quarantined(run, record, plan, output),
         notes=growth.notes,
+        changed=growth.changed,
     )
     if not survey.is_whole and plan.facts.part_format.keeps_schema:
         run.checkpoint.schemas()  # raises for a damaged one, before the session writes
