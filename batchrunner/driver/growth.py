@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from batchrunner.checkpoint import Generation, Sentinel
+from batchrunner.driver.additions import some_of
 from batchrunner.driver.cutting import rest_of
 from batchrunner.driver.file_table import SourceFile, SourceFiles
 from batchrunner.driver.moving import place_of
@@ -133,11 +134,6 @@ def _changed(uris: Sequence[str]) -> str:
     if not uris:
         return ""
     return f"{len(uris):,} file{'' if len(uris) == 1 else 's'} changed: {some_of(uris)}"
-
-
-def some_of(uris: Sequence[str]) -> str:
-    """Return the first three of *uris*; dots stand for more."""
-    return ", ".join([*uris[:3], *(["..."] if len(uris) > 3 else [])])
 
 
 def _with_rest(plan: StoredPlan, rest: Generation, addition: Generation | None) -> Generation:

@@ -16,6 +16,7 @@ import pytest
 
 from batchrunner import BatchRunner, BatchSpec
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.driver.additions import Additions
 from batchrunner.driver.session import Stop, StopReason
 from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import LeaseHeldError
@@ -404,6 +405,11 @@ def test_a_stop_keeps_what_was_found_out_and_begins_no_further_shard(tmp_path):
 
     assert (report.exit_code, report.shards, report.shards_committed) == (75, 2, 0)
     assert (len(built), report.quarantined) == (1, {})
+    plan = job.plan()
+    assert [Additions(plan).why(shard) for shard in plan.active] == [
+        f"was in a shard with a file that cannot be read: {job.source.path(199)}",
+        "its file cannot be read",
+    ]
     job.capability = echo
     assert job.run().shards_new == 1
     assert sorted(job.ids()) == ids_of(range(199))
