@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +19,7 @@ from batchrunner.formats.tar_members import Sample, samples
 from batchrunner.shard import Slice, Slicing
 
 CHUNK_BYTES, CHUNK_ROWS = 4 << 20, 4096
+_BLOCK = tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class SampleChunk(ParsedRows):
     Attributes:
         parsed: The rows. Their values cannot be changed, so that copies of the dicts are enough.
         offsets: The position of each row.
-        nbytes: How many bytes the members have.
+        nbytes: How many bytes of the file the members take, with their headers and padding.
         bad: The samples between them that are no rows.
     """
 
@@ -106,12 +108,17 @@ def _chunks(
         else:
             collected.parsed.append(row)
             collected.offsets.append(sample.at)
-            size += sum(sample.sizes[name] for name in row if name in sample.sizes)
+            size += sum(_taken(sample.sizes[name]) for name in row if name in sample.sizes)
         if size >= CHUNK_BYTES or len(collected) + len(bad) >= CHUNK_ROWS:
             yield SampleChunk(collected.parsed, collected.offsets, size, tuple(bad))
             collected, bad, size = SampleChunk([], [], 0), [], 0
     if collected.parsed or bad:
         yield SampleChunk(collected.parsed, collected.offsets, size, tuple(bad))
+
+
+def _taken(size: int) -> int:
+    """Return how many bytes a member of *size* takes in the file: a header, and whole blocks."""
+    return _BLOCK + -(-size // _BLOCK) * _BLOCK
 
 
 def _row(sample: Sample, columns: tuple[str, ...] | None) -> Row:
