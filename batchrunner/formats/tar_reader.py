@@ -12,6 +12,7 @@ from typing import BinaryIO
 from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
 from batchrunner.formats.compression import open_compressed
+from batchrunner.formats.damaged_file import MEND
 from batchrunner.formats.lines import buffered
 from batchrunner.formats.partitions import Partition, add_to_rows, wanted
 from batchrunner.formats.records import ParsedRows, project
@@ -80,10 +81,7 @@ def read_tar(
     except (ShardFailedError, OSError) as error:
         if isinstance(error, StorageError):
             raise
-        raise ShardFailedError(
-            f"{piece.uri} cannot be read as a tar: {error}; replace it with a whole file, or leave it "
-            "out of source.uri"
-        ) from error
+        raise ShardFailedError(f"{piece.uri} cannot be read as a tar: {error}; {MEND}") from error
 
 
 def _samples(file: BinaryIO, piece: Slice, compression: str | None) -> Iterator[Sample]:
