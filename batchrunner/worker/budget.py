@@ -208,7 +208,10 @@ class Budget:
             dead_letter = self._of(shard).dead_letters[0]
             return RowFailedError(str(dead_letter), dead_letter.traceback)
         self.is_hopeless = True
-        since = "No call has succeeded; if the other rows fail, too, that is more than"
+        kind = next(iter(self._of(shard).kinds))
+        # Without a place in the user's code, the call may have returned what the sink refused.
+        what = "No call has succeeded" if kind[1] else "No row could be written"
+        since = f"{what}; if the other rows fail, too, that is more than"
         return self._too_many(shard, of="rows tried alone", since=since)
 
     def _too_many(self, shard: Shard, *, of: str, since: str) -> TooManyFailedRowsError:

@@ -111,9 +111,31 @@ def test_a_misspelt_column_costs_a_handful_of_calls_and_is_named_with_its_line(
     assert f"(at {PLACE})" in failure.reason
     assert "'txt'" in failure.reason or '"txt"' in failure.reason
     assert '; one of them: {"id": ' in failure.reason
+    assert "No call has succeeded" in failure.reason
     assert 'return rows["txt"]' in failure.traceback
     assert "/batchrunner/" not in failure.traceback
     assert sum(failing.calls(tmp_path)) < 20
+
+
+def unwritable(rows):
+    return [{**row, "text": {row["text"]}} for row in rows]
+
+
+@pytest.mark.parametrize(("sink", "named"), [("jsonl", "set"), ("tar", "__key__")])
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_it_is_not_said_of_a_call_that_returns_what_the_sink_refuses(
+    tmp_path, sink, named, timeout
+):
+    """Nothing is wrong with the call, and its code would be looked at for nothing."""
+    write_jsonl(tmp_path / "in/a.jsonl", rows(0, 5000))
+    where = {"uri": str(tmp_path / "out"), "format": sink}
+    spec = a_spec(tmp_path, sink=where, errors={"batch_timeout": timeout})
+
+    [failure] = BatchRunner(spec, capability=unwritable).run().failures.values()
+
+    assert "No row could be written; if the other rows fail, too" in failure.reason
+    assert named in failure.reason
+    assert "No call" not in failure.reason
 
 
 def write_tars(folder, *, files, each):
