@@ -23,6 +23,7 @@ from batchrunner.errors import LeaseHeldError
 from batchrunner.storage import open_storage
 from batchrunner.verify import Checks, repair, verify
 from batchrunner.views.watching import Watching
+from builders import a_spec, rows_out
 from command import ENVIRONMENT
 from patience import PATIENCE
 from privilege import obeying_permissions
@@ -535,3 +536,25 @@ def test_a_file_that_may_not_be_read_costs_itself_and_is_read_once_it_may(tmp_pa
     again = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, check=False)
     assert again.returncode == 0, again.stderr
     assert sorted(job.ids()) == ids_of(range(FILES))
+
+
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_what_the_reason_of_a_damaged_file_advises_ends_the_run(tmp_path, is_moved):
+    """It said to leave the file out of `source.uri`, which is a folder."""
+    whole = gzip.compress(b'{"id": 3}\n')
+    (tmp_path / "in").mkdir()
+    for name, data in (("a", gzip.compress(b'{"id": 1}\n{"id": 2}\n')), ("b", whole[:20])):
+        (tmp_path / f"in/{name}.jsonl.gz").write_bytes(data)
+    runner = BatchRunner(a_spec(tmp_path, capability="capabilities:echo"))
+    [reason] = runner.run().quarantined.values()
+    assert "or move it away, then `batchrunner retry --accept-changes`" in reason
+    assert "replace it with a whole file" in reason
+
+    if is_moved:
+        (tmp_path / "in/b.jsonl.gz").unlink()
+    else:
+        (tmp_path / "in/b.jsonl.gz").write_bytes(whole)
+    report = runner.retry(accept_changes=is_moved)
+
+    assert report.ok
+    assert [row["id"] for row in rows_out(tmp_path / "out")] == ([1, 2] if is_moved else [1, 2, 3])
