@@ -65,10 +65,10 @@ def is_dataframe(returned: Any) -> bool:
 
 
 def own_table(returned: Any) -> pa.Table | None:
-    """Return a batch of pyarrow's as a table; None for one of another library.
+    r"""Return a batch of pyarrow's as a table; None for one of another library.
 
     pyarrow's own ways come first: in its C interface, which ends a name at the first NUL, a column
-    `a\\0b` would become `a`.
+    `a\0b` would become `a`.
     """
     import pyarrow as pa
 
