@@ -10,7 +10,7 @@ from typing import Any
 from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.lease import Lease
 from batchrunner.spec.fingerprint import differences
-from batchrunner.views.event_logs import Event, end_in, is_housekeeping, is_readable
+from batchrunner.views.event_logs import Event, end_in, is_clean, is_housekeeping, is_readable
 from batchrunner.views.report_reading import RunFacts
 
 _UNKNOWN_EPOCH = 1 << 60
@@ -140,7 +140,7 @@ def _driver(events: Sequence[Event], lease: Lease | None) -> str:
 def _kind(events: Sequence[Event]) -> str:
     if not is_housekeeping(events):
         return "run"
-    return "clean" if any(event.get("action") == "cleaned" for event in events) else "repair"
+    return "clean" if is_clean(events) else "repair"
 
 
 def _end(events: Sequence[Event], lease: Lease | None, *, state: str) -> tuple[str, bool]:
