@@ -149,7 +149,7 @@ class ForeignOutputError(RunRefusedError):
 
 
 class TakenPathError(ForeignOutputError):
-    """Other bytes have the path of a file that a part lists. Move them away, or pass --fresh."""
+    """Other bytes have the path of a file that a part lists; `retry` makes the shard again."""
 
 
 class ShardFailedError(BatchRunnerError):

@@ -83,9 +83,10 @@ def publish_files(
     if not sentinel.files:
         return
     with contextlib.ExitStack() as stack:
+        part = _there(sink, sentinel.part)
         lines = None if bundle is None else bundle.lines
         if lines is None:
-            lines = stack.enter_context(sink.open(_there(sink, sentinel.part)))
+            lines = stack.enter_context(sink.open(part))
         lines.seek(0)
         pieces = list(_placed(_listed(lines)))
         if (
@@ -95,11 +96,12 @@ def publish_files(
         data = _Data(sentinel, lambda: _bundle_of(sentinel, checkpoint, bundle, stack))
         taken: list[str] = []
         for group in _groups(pieces):
-            # A worker that lives on after `--fresh`, or whose shard was retired, stops here: the driver ends
-            # the run before it clears the sink, and moves a retired part after its files.
-            _there(sink, sentinel.part)
+            # A worker that lives on after `--fresh`, or whose part was moved away, stops here: the driver ends
+            # the run before it clears the sink, and moves a part after its files.
+            _check_still(sink, part)
             checkpoint.check_not_ended()
             taken += _put(group, data, sink)
+        _check_still(sink, part)  # else a sentinel would follow that is of no part
     if taken:
         raise TakenPathError(_taken(sink.uri, sentinel.part, taken))
 
@@ -176,6 +178,12 @@ def _there(sink: Storage, part: str) -> Entry:
     if entry is None:
         raise ObjectNotFoundError(f"{sink.uri}/{part} was there and is gone; run again")
     return entry
+
+
+def _check_still(sink: Storage, part: Entry) -> None:
+    """Check that *part* is still the object that it was: its shard may be made again meanwhile."""
+    if _there(sink, part.key) != part:
+        raise ObjectNotFoundError(f"{sink.uri}/{part.key} was made again; run again")
 
 
 def listed_files(sink: Storage, part: Entry) -> Iterator[Listed]:
@@ -266,5 +274,6 @@ def _taken(sink: str, part: str, paths: list[str]) -> str:
     more = f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else ""
     return (
         f"{part} lists files whose paths have other bytes in {sink}, of another row or from before the run: "
-        f"{some}{more}; move these away and run again, or give each row a path of its own and run with --fresh"
+        f"{some}{more}; `batchrunner retry SPEC` makes its rows again, and those whose path is still taken become dead "
+        "letters"
     )

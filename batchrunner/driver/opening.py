@@ -15,7 +15,7 @@ from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.commit import adopt
 from batchrunner.checkpoint.incarnations import CLEARING
 from batchrunner.driver.clearing import StaleOutput
-from batchrunner.driver.retiring import files_of, retire
+from batchrunner.driver.retiring import files_of, put_aside, retire
 from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session
 from batchrunner.driver.sink_state import DAMAGED, refuse_unvouched
@@ -80,11 +80,13 @@ def open_run(run: Run, survey: Survey, session: Session) -> Opened:
             session.check()
         run.checkpoint.add_generation(survey.addition, number=survey.plan.generations - 1)
     SinkSchema(run.checkpoint, declared=run.spec.sink.schema_).declare()
-    adopted = _adopt(run, survey, session, run_uid=record.run_uid)
+    adopted, taken = _adopt(run, survey, session, run_uid=record.run_uid)
     if survey.plan.facts.part_format.publishes_files:
-        # Before the successors are handed out, which want the same paths.
-        done = {**survey.output.committed, **adopted}
-        retire(run.sink, survey.output.retired, active=done.values(), check=session.check)
+        # Before any shard is handed out: successors want the paths of retired parts, and a shard whose paths
+        # are taken is made again, where the conflict costs its row.
+        done = {**survey.output.committed, **adopted}.values()
+        put_aside(run.sink, taken, folder=session.id, active=done, check=session.check)
+        retire(run.sink, survey.output.retired, active=done, check=session.check)
     unindexed = {shard: survey.output.committed[shard] for shard in survey.output.unindexed}
     run.checkpoint.fold(unindexed, name=uuid.uuid4().hex)
     # Only after the adoption: a part without a sentinel is adopted by its intent.
@@ -171,22 +173,28 @@ def _user() -> str:
     return "unknown"
 
 
-def _adopt(run: Run, survey: Survey, session: Session, *, run_uid: str) -> dict[int, Sentinel]:
+def _adopt(
+    run: Run, survey: Survey, session: Session, *, run_uid: str
+) -> tuple[dict[int, Sentinel], list[str]]:
     """Commit the parts of workers that died after publishing the part, before the sentinel.
 
     Files that they list are published first. Parts that a worker of an ended run published late are
-    removed.
+    removed. The second result is the parts that list a path of other bytes, and whose shards this session
+    makes again; a quarantined one stays, until `retry` or until its paths are free.
     """
     facts, cleared = survey.plan.facts, run.cleared  # read once, for all parts
     adopted: dict[str, Sentinel] = {}
     unvouched: list[str] = []
+    taken: list[str] = []
     for shard in survey.output.unadopted:
         stem, part = facts.stem(shard), facts.part(shard)
         try:
             adopted[stem] = adopt(
                 stem, part, run_uid=run_uid, sink=run.sink, checkpoint=run.checkpoint
             )
-        except TakenPathError as error:  # the shard stays as it is, until the path is free
+        except TakenPathError as error:
+            if shard not in survey.quarantined:
+                taken.append(part)
             session.log_event("path_taken", shard=shard, why=str(error))
             _log.warning("%s", error)
         except ForeignOutputError:
@@ -197,4 +205,4 @@ def _adopt(run: Run, survey: Survey, session: Session, *, run_uid: str) -> dict[
     counting = run.checkpoint.publish(adopted)
     run.sink.remove_intents([sentinel.part for sentinel in counting.values()])
     run.checkpoint.drop_bundles(sentinel.files for sentinel in counting.values())
-    return {sentinel.shard: sentinel for sentinel in counting.values()}
+    return {sentinel.shard: sentinel for sentinel in counting.values()}, taken

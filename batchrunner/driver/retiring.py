@@ -1,14 +1,14 @@
-"""Moves retired parts out of the way, and before each the files that it lists."""
+"""Moves parts out of the way, and before each the files that it lists."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.bundles import entries_of, is_listed, listed_files
-from batchrunner.driver.sink_state import RETIRED
+from batchrunner.driver.sink_state import DAMAGED, RETIRED
 from batchrunner.formats.listing import Listed
 from batchrunner.storage import Entry, Storage
 
@@ -27,13 +27,43 @@ def retire(
     A file that a part of an *active* shard lists as well stays. Parts go last: as long as one is there,
     the next session goes on. *check* raises if another driver has taken over.
     """
+    for part, files in _own_files(sink, parts, active):
+        check()
+        _move_files(sink, files, folder=f"{RETIRED}/{_stem(part.key)}")
+        sink.move(part, f"{RETIRED}/{part.key}")
+
+
+def put_aside(
+    sink: Storage,
+    parts: Iterable[str],
+    *,
+    folder: str,
+    active: Iterable[Sentinel],
+    check: Callable[[], None],
+) -> None:
+    """Move uncommitted *parts*, which list files, to *folder* in `_damaged/`, each after its files.
+
+    Idempotent. A part goes last, as in `retire`: without it nothing says which files are its, and as long as
+    it is there, the next session adopts it, or comes here again. A worker that still publishes its files
+    stops, for the part is gone. Files that a part of an *active* shard lists as well stay, and those that
+    another uncommitted part lists are published again when that is adopted.
+    """
+    for part, files in _own_files(sink, parts, active):
+        check()
+        _move_files(sink, files, folder=f"{DAMAGED}/{folder}")
+        check()  # the files may be many, and another driver may have made the shard again meanwhile
+        sink.move(part, f"{DAMAGED}/{folder}/{part.key}")
+
+
+def _own_files(
+    sink: Storage, parts: Iterable[str], active: Iterable[Sentinel]
+) -> Iterator[tuple[Entry, list[Listed]]]:
+    """Yield those *parts* that are there, with the files that no part of *active* lists."""
     there = [entry for part in parts if (entry := sink.head(part)) is not None]
     listed = [{file.path: file for file in listed_files(sink, entry)} for entry in there]
     kept = shared({path for files in listed for path in files}, sink, active)
     for part, files in zip(there, listed, strict=True):
-        check()
-        _move_files(sink, part, [file for path, file in files.items() if path not in kept])
-        sink.move(part, f"{RETIRED}/{part.key}")
+        yield part, [file for path, file in files.items() if path not in kept]
 
 
 def shared(paths: set[str], sink: Storage, active: Iterable[Sentinel]) -> set[str]:
@@ -45,9 +75,9 @@ def shared(paths: set[str], sink: Storage, active: Iterable[Sentinel]) -> set[st
     return kept
 
 
-def _move_files(sink: Storage, part: Entry, files: list[Listed]) -> None:
+def _move_files(sink: Storage, files: list[Listed], *, folder: str) -> None:
     there = entries_of((file.path for file in files), sink)
-    move = partial(_move_file, sink, f"{RETIRED}/{_stem(part.key)}", there)
+    move = partial(_move_file, sink, folder, there)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(move, files))  # for the errors that it raises
 

@@ -10,7 +10,8 @@ MAX_PATH_BYTES, MAX_NAME_BYTES = 1024, 255
 """What S3 allows for a key, and what file systems allow for one name in it."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_PART = re.compile(r"part-\d{5,19}\..+", re.IGNORECASE | re.DOTALL)
+_PART = re.compile("part-", re.IGNORECASE)
+"""What readers take for parts: `part-*` below the sink, and a folder of such a name with all that it has."""
 
 
 def checked_path(path: object) -> str:
@@ -38,7 +39,7 @@ def _fault(path: str) -> str:
     if path.startswith("/") or "://" in path:
         return "is absolute, and files are written below the sink only"
     return next(filter(None, map(_fault_of_name, path.split("/"))), "") or (
-        "is of the form of a part's name" if _PART.fullmatch(path) else ""
+        "begins with 'part-', as a part's name does" if _PART.match(path) else ""
     )
 
 

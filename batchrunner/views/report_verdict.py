@@ -241,7 +241,8 @@ class _Case:
             yield NextStep("After a fix, retry them", place.on_spec("retry --rows"))
         elif self.counts[ShardState.FAILED]:
             yield NextStep("See what failed", place.on_any("errors"))
-            again = "retry" if self.documents.quarantined else "run"
+            rows = " --rows" if self.totals.rows_failed else ""
+            again = f"retry{rows}" if self.documents.quarantined else "run"
             yield NextStep("After a fix, go on", place.on_spec(again))
         else:
             yield NextStep("Go on", place.on_spec("run"))

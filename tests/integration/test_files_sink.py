@@ -12,10 +12,13 @@ import pytest
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint import bundles as bundling
+from batchrunner.checkpoint import commit as committing
+from batchrunner.driver import retiring
 from batchrunner.errors import InvalidSpecError
 from batchrunner.storage.disk.storage import LocalStorage
 from batchrunner.verify import Checks, repair, verify
 from batchrunner.views.garbage import Garbage
+from batchrunner.worker.file_names import FileNames
 from builders import a_source, a_spec, parts, rows_out, write_jsonl
 from command import a_spec_file, batchrunner
 from file_sinks import files_in, lines_of, misfits, path_of
@@ -163,7 +166,7 @@ def test_a_path_that_is_taken_in_a_race_costs_its_shard_until_it_is_free(tmp_pat
     monkeypatch.setattr(bundling, "_put", late)
     report = run(spec)
     assert (report.ok, list(report.quarantined)) == (False, [1])
-    assert "1/05.bin; move these away and run again" in report.quarantined[1]
+    assert "1/05.bin; `batchrunner retry SPEC` makes its rows again" in report.quarantined[1]
     calls = log.read_text()
 
     again = run(spec)
@@ -174,6 +177,96 @@ def test_a_path_that_is_taken_in_a_race_costs_its_shard_until_it_is_free(tmp_pat
     assert run(spec).ok
     assert (log.read_text(), misfits(tmp_path / "out")) == (calls, [])
     assert verify(spec).ok
+
+
+def clashing(folder):
+    """Three shards that draw; the second names a path of the first, beside two of its own and a shared one."""
+    rows = [["x", "a"], ["x", "b", "c", "same"], ["d", "same"]]
+    for number, names in enumerate(rows):
+        lines = [{"id": number, "path": name} for name in names]
+        write_jsonl(folder / f"in/{number}.jsonl", lines)
+    source = {"uri": str(folder / "in"), "shard": {"files": 1}}
+    return a_files_spec(folder, "draws_unless_same", source=source)
+
+
+def dies_before_its_files(spec, monkeypatch):
+    """Run *spec*; the driver dies once all parts are there, and the files of shard 0."""
+    real = bundling.publish_files
+
+    def die(sentinel, **kwargs):
+        if sentinel.shard == 1:
+            raise KeyboardInterrupt
+        real(sentinel, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(committing, "publish_files", die)
+        # Another worker than that of shard 0, whose listing is older.
+        patch.setattr(FileNames, "_taken", lambda *_: "")
+        patch.setattr(FileNames, "_check", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            run(spec)
+
+
+def test_a_path_of_another_shards_row_costs_one_row_after_a_kill(tmp_path, monkeypatch):
+    """The part without a sentinel goes aside with the files that were published of it, and no others."""
+    spec = clashing(tmp_path)
+    dies_before_its_files(spec, monkeypatch)
+    first = files_in(tmp_path / "out")["x"]
+    report = run(spec)
+
+    assert (report.ok, report.rows_out, report.rows_failed) == (True, 7, 1)
+    assert files_in(tmp_path / "out")["x"] == first
+    assert ("x" in letters(spec)[-1]["raw"], misfits(tmp_path / "out")) == (True, [])
+    (aside,) = (tmp_path / "out/_damaged").iterdir()
+    assert (aside / "part-00001.jsonl").exists()
+    assert files_in(aside).keys() >= {"b", "c"}
+    assert verify(spec).ok
+
+
+@pytest.mark.parametrize("moves", range(3))
+def test_a_driver_that_dies_while_it_puts_a_part_aside_is_followed_by_one_that_does(
+    tmp_path, monkeypatch, moves
+):
+    """Before each of its moves, of which the part's is the last."""
+    spec = clashing(tmp_path)
+    dies_before_its_files(spec, monkeypatch)
+    real, moved = LocalStorage.move, []
+
+    def die(self, entry, target):
+        if len(moved) == moves:
+            raise KeyboardInterrupt
+        moved.append(entry.key)
+        return real(self, entry, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "move", die)
+        patch.setattr(retiring, "_AT_ONCE", 1)
+        with pytest.raises(KeyboardInterrupt):
+            run(spec)
+    assert "part-00001.jsonl" not in moved
+    report = run(spec)
+
+    assert (report.ok, report.rows_out, report.rows_failed) == (True, 7, 1)
+    assert (verify(spec).ok, misfits(tmp_path / "out")) == (True, [])
+
+
+def test_retry_makes_a_shard_again_whose_path_is_still_taken(tmp_path, monkeypatch):
+    """The row of that path fails by itself; the file that was there is never touched."""
+    spec = drawing(tmp_path)
+    real = bundling._put
+
+    def late(group, data, sink):
+        sink.put_if_absent({path_of(5): b"theirs"})
+        yield from real(group, data, sink)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bundling, "_put", late)
+        assert list(run(spec).quarantined) == [1]
+    report = BatchRunner(spec).retry(progress=None)
+
+    assert (report.ok, report.rows_out, report.rows_failed) == (True, 11, 1)
+    assert (tmp_path / "out" / path_of(5)).read_bytes() == b"theirs"
+    assert (verify(spec).ok, misfits(tmp_path / "out")) == (True, [path_of(5)])
 
 
 def test_a_changed_file_gives_its_paths_to_its_successor(tmp_path):

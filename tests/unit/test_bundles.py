@@ -145,7 +145,7 @@ def test_a_path_of_other_bytes_keeps_the_shard_uncommitted(sink, checkpoint, oth
     assert counting == checkpoint.find([STEM], run_uid="run") == {}
     assert isinstance(refused[STEM], TakenPathError)
     assert f"{PART} lists files whose paths have other bytes" in str(refused[STEM])
-    assert "a/1; move these away" in str(refused[STEM])
+    assert "a/1; `batchrunner retry SPEC` makes its rows again" in str(refused[STEM])
     assert files_in(sink) == {**FILES, "a/1": other}
     assert bundles_in(checkpoint) != []
 
@@ -232,6 +232,30 @@ def test_a_worker_of_a_run_that_was_started_over_publishes_no_more_files(sink, c
     with pytest.raises(ObjectNotFoundError, match="gone"):
         publish_files(winner, sink=sink, checkpoint=checkpoint)
     assert files_in(sink) == {}
+
+
+def test_a_worker_whose_part_was_put_aside_and_made_again_publishes_no_more_files(
+    sink, checkpoint, monkeypatch
+):
+    """Its files would be in the way of the new part's; and its sentinel would be of no part."""
+    monkeypatch.setattr(bundling, "_GROUP_FILES", 1)
+    one = an_attempt(sink, checkpoint, FILES)
+    assert sink.publish({PART: (one.staged, one.sentinel.to_intent())})
+    checkpoint.publish_bundles({one.sentinel.files: one.bundle.staged})
+    real, puts = bundling._put, []
+
+    def made_again(group, data, sink):
+        if not puts:
+            sink.move(sink.head(PART), f"_damaged/s/{PART}")
+            dies_after_its_part(sink, checkpoint, {"other": b""}, by="new")
+        puts.append(group)
+        yield from real(group, data, sink)
+
+    monkeypatch.setattr(bundling, "_put", made_again)
+    with pytest.raises(ObjectNotFoundError, match="made again"):
+        publish_files(one.sentinel, sink=sink, checkpoint=checkpoint, bundle=one.bundle)
+    one.bundle.close()
+    assert len(puts) == 1
 
 
 def test_many_files_are_published_in_groups(sink, checkpoint, monkeypatch):
