@@ -53,7 +53,7 @@ def declare_success(
     content = manifest(run, survey, committed, sources)
     _put(run.sink, MANIFEST, content, session)
     # Before `_SUCCESS`: a complete sink holds nothing but output.
-    _collect_garbage(run, committed, session)
+    _collect_garbage(run, survey, session, committed=committed)
     success = _success(_run_uid(committed), content, epoch=session.epoch)
     _put(run.sink, SUCCESS, success, session)
     try:
@@ -169,28 +169,31 @@ def _move_retired(
     run.sink.delete_exactly(late.values())
 
 
-def _collect_garbage(run: Run, committed: Mapping[int, Sentinel], session: Session) -> None:
+def _collect_garbage(
+    run: Run, survey: Survey, session: Session, *, committed: Mapping[int, Sentinel]
+) -> None:
     """Remove what dead attempts and ended runs left; with all shards committed, none is read."""
     storage, records = run.checkpoint.storage, run.checkpoint.records
-    attempts = _attempts(records, committed)  # before the check: none is of a later driver
+    rooms = (
+        (BUNDLES, "attempts") if survey.plan.facts.part_format.publishes_files else ("attempts",)
+    )
+    left = [entry.key for name in rooms for entry in records.list(name)]
+    # Before the check: none is of a later driver.
+    left += _dead_letters(records, committed)
     session.check()
     run.sink.remove_intents([sentinel.part for sentinel in committed.values()])
     run.sink.clean()
     storage.clean(intents=True)  # intents of workers that died in this session
-    records.delete(attempts)
+    records.delete(left)
     for number in run.checkpoint.earlier:
         session.check()
         remove_records(storage, number)
 
 
-def _attempts(records: Storage, committed: Mapping[int, Sentinel]) -> list[str]:
-    """Return the keys of marks, dead letters and bundles that dead or uncommitted attempts left."""
+def _dead_letters(records: Storage, committed: Mapping[int, Sentinel]) -> list[str]:
+    """Return the keys of dead letters that dead or uncommitted attempts left."""
     counting = {sentinel.errors for sentinel in committed.values()}
-    dead_letters = [
-        e.key for e in records.list("errors") if e.key.partition("/")[2] not in counting
-    ]
-    left = [entry.key for name in (BUNDLES, "attempts") for entry in records.list(name)]
-    return [*dead_letters, *left]
+    return [e.key for e in records.list("errors") if e.key.partition("/")[2] not in counting]
 
 
 def _run_uid(committed: Mapping[int, Sentinel]) -> str:

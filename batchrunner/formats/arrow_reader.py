@@ -40,7 +40,9 @@ def read_arrow(
     partition = wanted(partition, columns)
     try:
         # A hash covers what is read, so it has to be the same at each reading.
-        source = opened(file, piece, remember=not isinstance(file, PlacedReads))
+        # Only an object's identity says what is in it, and a hash has to see all that was read.
+        is_object = "://" in piece.uri and not isinstance(file, PlacedReads)
+        source = opened(file, piece, remember=is_object)
         check_columns(source.schema, columns, {name for name, _ in partition})
         _check_types(source.schema, columns)
         for first, batch in source.batches(piece, columns=columns):

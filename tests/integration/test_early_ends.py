@@ -207,18 +207,17 @@ def test_every_row_comes_out_once_wherever_shards_end(tmp_path, kind, batch_form
 
 
 @pytest.mark.parametrize(
-    "execution",
-    [{"batch_format": "rows"}, {"batch_format": "pyarrow"}, {"engine": "ray", "concurrency": 2}],
-    ids=str,
+    ("engine", "batch_format"), [("local", "rows"), ("local", "pyarrow"), ("ray", "rows")]
 )
 def test_slow_shards_that_share_batches_each_end_in_their_own_rows(
-    request, tmp_path, monkeypatch, execution
+    request, tmp_path, monkeypatch, engine, batch_format
 ):
     """A batch may have the last rows before one shard's end, and the first ones of the next shard."""
     monkeypatch.setattr(packing, "FEW_FILES", 64)
-    if execution.get("engine") == "ray":
+    if engine == "ray":
         request.getfixturevalue("local_ray")
-    job = Job(tmp_path, "packed", **execution)
+    workers = {"concurrency": 2} if engine == "ray" else {}
+    job = Job(tmp_path, "packed", engine=engine, batch_format=batch_format, **workers)
     job.target = {"target": "capabilities:dawdles", "one_to_one": True}
     job.join(3)
     job.run()
