@@ -12,7 +12,7 @@ import orjson
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.incarnations import remove_records
-from batchrunner.checkpoint.store import BUNDLES
+from batchrunner.checkpoint.store import BUNDLES, PATHS
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.part_sources import PartSources
 from batchrunner.driver.retiring import retire
@@ -184,13 +184,17 @@ def _collect_garbage(run: Run, committed: Mapping[int, Sentinel], session: Sessi
 
 
 def _attempts(records: Storage, committed: Mapping[int, Sentinel]) -> list[str]:
-    """Return the keys of marks, dead letters and bundles that dead or uncommitted attempts left."""
-    counting = {sentinel.errors for sentinel in committed.values()}
-    dead_letters = [
-        e.key for e in records.list("errors") if e.key.partition("/")[2] not in counting
+    """Return the keys of marks, dead letters, bundles and paths that dead or uncommitted attempts left."""
+    counting = {f"errors/{sentinel.errors}" for sentinel in committed.values()}
+    counting |= {f"{PATHS}/{sentinel.files}" for sentinel in committed.values()}
+    lost = [
+        entry.key
+        for name in ("errors", PATHS)
+        for entry in records.list(name)
+        if entry.key not in counting
     ]
     left = [entry.key for name in (BUNDLES, "attempts") for entry in records.list(name)]
-    return [*dead_letters, *left]
+    return [*lost, *left]
 
 
 def _run_uid(committed: Mapping[int, Sentinel]) -> str:
