@@ -187,9 +187,10 @@ def _attempts(records: Storage, committed: Mapping[int, Sentinel]) -> list[str]:
     """Return the keys of marks, dead letters, bundles and paths that dead or uncommitted attempts left."""
     counting = {f"errors/{sentinel.errors}" for sentinel in committed.values()}
     counting |= {f"{PATHS}/{sentinel.files}" for sentinel in committed.values()}
+    have_files = any(sentinel.files for sentinel in committed.values())
     lost = [
         entry.key
-        for name in ("errors", PATHS)
+        for name in (("errors", PATHS) if have_files else ("errors",))
         for entry in records.list(name)
         if entry.key not in counting
     ]
