@@ -339,7 +339,10 @@ def _open(run: Run, survey: Survey, session: Session) -> Opened:
     _warn(survey)
     opened = open_run(run, survey, session)
     keep_versions(opened.run, session, is_first=survey.record is None)
-    session.log_event("plan_made", shards=len(survey.plan.active), pending=len(opened.pending))
+    facts = {"shards": len(survey.plan.active), "pending": len(opened.pending)}
+    session.log_event(
+        "plan_made", **facts, **({"changed": survey.changed} if survey.changed else {})
+    )
     return opened
 
 

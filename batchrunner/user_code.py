@@ -35,6 +35,11 @@ _LIBRARIES = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "plats
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 _COMPILED = (".pyx", ".pxi", ".pxd")
 _FRAME = re.compile(r'^ *File "(.+)", line (\d+)', re.MULTILINE)
+_CHAINED = re.compile(
+    r"^(?:The above exception was the direct cause of the following|"
+    r"During handling of the above exception, another) exception(?: occurred)?:$",
+    re.MULTILINE,
+)
 _MAX_TRACEBACK = 4000
 
 
@@ -144,8 +149,14 @@ def place_in_code(error: BaseException) -> str:
     """
     walked = traceback.walk_tb(error.__traceback__)  # not `extract_tb`, which reads the source
     frames = [(frame.f_code.co_filename, line) for frame, line in walked]
-    quoted = _FRAME.findall(error.traceback) if isinstance(error, CallRaisedError) else ()
-    return _innermost(frames) or _innermost(quoted)
+    return _innermost(frames) or _innermost(_quoted(error))
+
+
+def _quoted(error: BaseException) -> list[tuple[str, str]]:
+    """Return the frames of an error of another process, without those of the errors that caused it."""
+    if not isinstance(error, CallRaisedError):
+        return []
+    return _FRAME.findall(_CHAINED.split(error.traceback)[-1])
 
 
 def traceback_of(error: BaseException) -> str:

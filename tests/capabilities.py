@@ -31,6 +31,12 @@ def even_or_none(row):
     return row if row["id"] % 2 == 0 else None
 
 
+def too_long_for_csv(row):
+    """The first row has a text that no reader of CSV takes; the last one brings a column."""
+    text = "x" * (17 << 20) if row["id"] == 0 else "y"
+    return {"id": row["id"], "text": text} | ({"late": "L"} if row["id"] == 3 else {})
+
+
 def keep_nothing(rows):
     return []
 

@@ -9,6 +9,7 @@ import click
 from batchrunner.cli.options import (
     checkpoint_of,
     is_spec,
+    retry_line,
     spec_options,
     spec_words,
     storage_options,
@@ -58,9 +59,9 @@ def command(place: str, rows: bool, storage_options: dict[str, Any], output: str
     if not records and not quarantined:
         say("no row failed")
     elif output == "table":
-        what = "--rows " if records else ""
         spec = spec_words(place) if is_spec(place) else "SPEC"
-        say(f"next: fix it, then batchrunner retry {what}{spec}")
+        has_rows = any(not record["shard_failed"] for record in records)
+        say(f"next: fix it, then {retry_line(spec, rows=has_rows)}")
 
 
 def _print_kinds(records: list[dict[str, Any]], output: str) -> None:

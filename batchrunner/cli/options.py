@@ -85,6 +85,14 @@ def spec_words(spec: str, arguments: Sequence[str] | None = None) -> str:
     return shlex.join([as_argument(spec), *options])
 
 
+def retry_line(spec: str, *, rows: bool) -> str:
+    """Return the line that retries what failed; *rows*: committed shards have dead letters.
+
+    *spec* is written for a shell. Rows of a failed shard need no `--rows`: the whole shard runs again.
+    """
+    return f"batchrunner retry {'--rows ' if rows else ''}{spec}"
+
+
 def as_argument(path: str) -> str:
     """Return *path* so that no command takes it for an option."""
     return f"./{path}" if path.startswith("-") else path

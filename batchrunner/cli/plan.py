@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrunner.cli.options import load_spec, spec_options
+from batchrunner.cli.options import load_spec, retry_line, spec_options, spec_words
 from batchrunner.cli.rendering import output_option, print_records
 from batchrunner.cli.terminal import say
 from batchrunner.cli.trial import trial_of, trial_options
+
+if TYPE_CHECKING:
+    from batchrunner.driver.survey import Survey
+    from batchrunner.shard import Shard
 
 
 @click.command("plan")
@@ -25,7 +29,7 @@ def command(spec: str, accept_changes: bool, output: str, **trial: Any) -> None:
     records = [
         {
             "shard": shard.id,
-            "source": shard.first.uri,
+            "source": _source(shard) if output == "table" else shard.first.uri,
             **dict(zip(("slicing", "start", "stop"), shard.extent, strict=True)),
             "why": survey.why(shard),
         }
@@ -39,7 +43,21 @@ def command(spec: str, accept_changes: bool, output: str, **trial: Any) -> None:
         f"{len(survey.pending):,} of {whole:,} shards to run, "
         f"{len(survey.output.committed):,} committed{to_adopt}"
     )
+    if survey.quarantined:
+        say(_quarantined(survey, spec_words(spec)))
     for note in survey.notes:
         say(note)
     for line in survey.accepted:
         say(f"accepted change: {line}")
+
+
+def _source(shard: Shard) -> str:
+    others = len(shard.slices) - 1
+    return f"{shard.first.uri} and {others:,} more" if others else shard.first.uri
+
+
+def _quarantined(survey: Survey, spec: str) -> str:
+    number = len(survey.quarantined)
+    has_rows = any(one.rows_failed for one in survey.output.committed.values())
+    way_out = retry_line(spec, rows=has_rows)
+    return f"{number:,} {'is' if number == 1 else 'are'} quarantined: fix it, then {way_out}"

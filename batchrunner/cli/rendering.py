@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from batchrunner.cli.terminal import columns, on_one_line, put, say, show
 
 FORMATS = ("table", "json", "jsonl", "csv")
 
+_PATH = re.compile(r"\S*/\S*( and [\d,]+ more)?")
 _GAP = "  "
 _WIDEST_BLOCK = 120
 _NARROWEST = 12
@@ -214,7 +216,7 @@ def _cut(text: str, width: int) -> str:
     """Return *text* cut to *width* cells; a path loses its beginning, since its end says more."""
     if cells_of(text) <= width:
         return text
-    if "/" in text and " " not in text:
+    if _PATH.fullmatch(text):
         return "…" + _beginning(text[::-1], width - 1)[::-1]
     return _beginning_of(text, width)
 

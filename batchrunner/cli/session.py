@@ -14,7 +14,7 @@ from pathlib import Path
 from click.exceptions import Exit
 
 from batchrunner.cli.ending import end_within
-from batchrunner.cli.options import load_spec, shown_words, spec_words
+from batchrunner.cli.options import load_spec, retry_line, shown_words, spec_words
 from batchrunner.cli.session_output import ForPeople, ForPrograms
 from batchrunner.cli.stopping import Watch
 from batchrunner.cli.terminal import put
@@ -183,11 +183,11 @@ def _next(report: BatchReport, *, spec: str, is_trial: bool, is_logged: bool) ->
         return lines if report.ok else [*lines, f"next: fix it, then {_again()}"]
     if report.stopped is StopReason.ROW_ERRORS or not report.within_budget:
         lines.append(
-            f"next: fix it, then batchrunner retry --rows {spec}; or raise errors.max_row_errors, "
+            f"next: fix it, then {retry_line(spec, rows=True)}; or raise errors.max_row_errors, "
             f"then batchrunner run {spec}"
         )
     elif report.quarantined:
-        lines.append(f"next: fix it, then batchrunner retry {spec}")
+        lines.append(f"next: fix it, then {retry_line(spec, rows=bool(report.rows_failed))}")
     elif not report.ok:
         lines.append(f"next: {'fix it, then ' if report.failures else ''}{_again()}")
     return lines

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.array_buffers import int_array, text_array
 from batchrunner.driver.file_table import SourceFiles, file_columns
+from batchrunner.driver.sink_state import OWNER, SUCCESS
 from batchrunner.errors import InvalidSpecError
 from batchrunner.formats.registry import FileKind, has_dotted_suffixes
 from batchrunner.storage import Entry, is_path, open_storage
@@ -19,6 +20,7 @@ from batchrunner.storage.disk.walking import FolderFiles, Walk
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_MARKS = frozenset({OWNER, SUCCESS})
 _AT_ONCE, _MOST_ENDINGS = 1 << 14, 4096
 
 KindOf = Callable[[str], FileKind | None]
@@ -35,12 +37,14 @@ class Found:
         others: Keys of those that do not.
         links: The symbolic links among all.
         second_names: URIs of the files that may have other names, too.
+        unfinished: URIs of the folders that are outputs of runs which are not complete.
     """
 
     files: SourceFiles
     others: list[str] = field(default_factory=list)
     links: Sequence[Link] = ()
     second_names: frozenset[str] = frozenset()
+    unfinished: Sequence[str] = ()
 
 
 def found_below(root: str, kind_of: KindOf, *, by_key: bool, options: Options) -> Found:
@@ -51,8 +55,9 @@ def found_below(root: str, kind_of: KindOf, *, by_key: bool, options: Options) -
         StorageError: A folder cannot be read.
     """
     base, kinds = root.rstrip("/"), _Kinds(kind_of, by_key=by_key)
-    walk = Walk(root) if is_path(root) else None
-    batches = map(_of_disk, walk) if walk else _of_store(root, options)
+    walk = Walk(root, notices=_MARKS) if is_path(root) else None
+    marks = walk.noticed if walk else []
+    batches = map(_of_disk, walk) if walk else _of_store(root, options, marks)
     tables: list[pa.Table] = [file_columns({})]
     others: list[str] = []
     second: set[str] = set()
@@ -67,7 +72,17 @@ def found_below(root: str, kind_of: KindOf, *, by_key: bool, options: Options) -
     import pyarrow as pa
 
     files = SourceFiles(pa.concat_tables(tables), kinds.found)
-    return Found(files, others, walk.links if walk else (), frozenset(second))
+    unfinished = [f"{base}/{folder}".rstrip("/") for folder in _unfinished(marks)]
+    return Found(files, others, walk.links if walk else (), frozenset(second), unfinished)
+
+
+def _unfinished(marks: Iterable[str]) -> list[str]:
+    """Return the folders of *marks* with an owner and no `_SUCCESS`: their run has more to write."""
+    folders: dict[str, set[str]] = {OWNER: set(), SUCCESS: set()}
+    for mark in marks:
+        folder, _, name = mark.rpartition("/")
+        folders[name].add(folder)
+    return sorted(folders[OWNER] - folders[SUCCESS])
 
 
 @dataclass(slots=True)
@@ -102,9 +117,10 @@ def _of_disk(files: FolderFiles) -> _Batch:
     return _Batch(files.prefix, files.names, columns, files.second_names)
 
 
-def _of_store(root: str, options: Options) -> Iterator[_Batch]:
+def _of_store(root: str, options: Options, marks: list[str]) -> Iterator[_Batch]:
+    """Yield the files of a store; add those that mark an output to *marks*."""
     entries = open_storage(root, storage_options=options).list(recursive=True)
-    seen = (entry for entry in entries if not is_hidden(entry.key))
+    seen = (entry for entry in entries if not _is_left_out(entry.key, marks))
     while some := list(islice(seen, _AT_ONCE)):
         yield _Batch("", [entry.key for entry in some], _columns(some))
 
@@ -115,6 +131,15 @@ def _columns(entries: Sequence[Entry]) -> dict[str, Any]:
         "identity": text_array([entry.identity for entry in entries]),
         "modified": int_array([round(e.modified * 1_000_000) or None for e in entries]),
     }
+
+
+def _is_left_out(key: str, marks: list[str]) -> bool:
+    if not is_hidden(key):
+        return False
+    folder, _, name = key.rpartition("/")
+    if name in _MARKS and not is_hidden(folder):
+        marks.append(key)
+    return True
 
 
 def is_hidden(key: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -13,6 +14,8 @@ from batchrunner.driver.run import Run
 from batchrunner.driver.session import Session
 from batchrunner.driver.survey import Survey
 from batchrunner.worker.receipt import Failure
+
+_log = logging.getLogger(__name__)
 
 
 class GrowingPlan:
@@ -52,6 +55,7 @@ class GrowingPlan:
         # not have: it would run the retired shards, and this driver the new ones, with the same rows.
         self._session.check()
         self.survey = self.survey.grown(addition)
+        _note_divided(addition, failures, shards=len(self.survey.plan.active))
         shards, retired = len(addition.shards), len(addition.retired)
         self._session.log_event("plan_grew", generation=number, shards=shards, retired=retired)
         for call in self._session.on_grown:
@@ -68,3 +72,12 @@ class GrowingPlan:
             one = replace(one, shards=(*one.shards, *other.shards), ended=other.ended)
         addition = one or other
         return addition and replace(addition, place=place_of(spec))
+
+
+def _note_divided(addition: Generation, failures: Mapping[int, Failure], *, shards: int) -> None:
+    """Warn if *addition* divides shards: the plan promised fewer, and why is seen nowhere else."""
+    bad = sum(len(failures[shard].unreadable) for shard in addition.retired if shard in failures)
+    if bad:
+        what = "1 file has" if bad == 1 else f"{bad:,} files have"
+        whose = "a shard of its own, since it" if bad == 1 else "shards of their own, since they"
+        _log.warning("%s %s cannot be read: the plan has %s shards now", what, whose, f"{shards:,}")

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from batchrunner.checkpoint import Generation, Sentinel
+from batchrunner.driver.additions import some_of
 from batchrunner.driver.cutting import rest_of
-from batchrunner.driver.file_table import SourceFile
+from batchrunner.driver.file_table import SourceFile, SourceFiles
 from batchrunner.driver.moving import place_of
 from batchrunner.driver.plan import next_generation
 from batchrunner.driver.run import Run
 from batchrunner.driver.source_files import Listing
-from batchrunner.driver.stored_plan import StoredPlan
+from batchrunner.driver.stored_plan import StoredPlan, changed_files
 from batchrunner.formats.registry import format_named
 from batchrunner.shard import Shard, Slice, Slicing
 from batchrunner.spec import SourceSpec
@@ -40,12 +41,14 @@ class Growth:
         plan: The plan that the stored generations and the addition make together.
         addition: The generation to add; None if there is nothing to add.
         notes: Warnings about the source, for the user.
+        changed: Which planned files changed since the last session, as one of the *notes*; "" for none.
     """
 
     generations: Sequence[Generation]
     plan: StoredPlan
     addition: Generation | None = None
     notes: tuple[str, ...] = ()
+    changed: str = ""
 
     def adding(self, addition: Generation | None) -> Growth:
         """Return the growth with *addition* in place of its own; unchanged if that is None."""
@@ -121,8 +124,16 @@ def growth_of(
     if comparison.same:
         # Stored even if nothing else is added, or each session would compare the bytes again.
         addition = replace(addition or _nothing(stored), identities=comparison.same)
-    notes = (*listing.notes, *comparison.notes())
-    return Growth(generations, stored, notes=notes).adding(_placed(run, addition))
+    changed = _changed(changed_files(whole, SourceFiles.of(listing.files)))
+    notes = (*listing.notes, *comparison.notes(), *filter(None, [changed]))
+    growth = Growth(generations, stored, notes=notes, changed=changed)
+    return growth.adding(_placed(run, addition))
+
+
+def _changed(uris: Sequence[str]) -> str:
+    if not uris:
+        return ""
+    return f"{len(uris):,} file{'' if len(uris) == 1 else 's'} changed: {some_of(uris)}"
 
 
 def _with_rest(plan: StoredPlan, rest: Generation, addition: Generation | None) -> Generation:

@@ -37,15 +37,11 @@ class Comparison:
     slices: int = 0
 
     def notes(self) -> tuple[str, ...]:
-        """Return the result as warnings for the user."""
-        lines = []
-        if self.same:
-            what = _counted(len(self.same), "file has another time", "files have another time")
-            lines.append(f"{what} and the same bytes (compared {self._slices()})")
-        if self.changed:
-            what = _counted(len(self.changed), "file has", "files have")
-            lines.append(f"{what} another time and other bytes: {_some(self.changed)}")
-        return tuple(lines)
+        """Return what is the same as warnings for the user; `growth.py` names what changed."""
+        if not self.same:
+            return ()
+        what = _counted(len(self.same), "file has another time", "files have another time")
+        return (f"{what} and the same bytes (compared {self._slices()})",)
 
     def _slices(self) -> str:
         return _counted(self.slices, "committed slice", "committed slices")
@@ -146,7 +142,3 @@ def _touched(stored: StoredPlan, files: Sequence[SourceFile]) -> SourceFiles:
 
 def _counted(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
-
-
-def _some(uris: Sequence[str]) -> str:
-    return ", ".join(uris[:3]) + (", ..." if len(uris) > 3 else "")

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from batchrunner.driver.file_table import SourceFile, SourceFiles
 from batchrunner.driver.finding_files import found_below, is_hidden, refuse_names
+from batchrunner.driver.suspect_files import files_of_no_bytes, some, unfinished_outputs
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.contract import Cut
 from batchrunner.formats.partitions import glob_root, partition_columns
@@ -18,8 +19,6 @@ from batchrunner.shard import Slice
 from batchrunner.spec import BatchSpec, SourceSpec
 from batchrunner.storage import Entry, is_path, locate
 from batchrunner.storage.disk.links import file_number
-
-_SHOWN = 3
 
 
 def slice_of(file: SourceFile, cut: Cut) -> Slice:
@@ -190,7 +189,7 @@ def list_source(source: SourceSpec) -> Listing:
     _check_one_format(listing.files)
     if source.partitioning == "hive":
         _check_partitions(listing.files, source.uris)
-    return listing
+    return replace(listing, notes=(*listing.notes, *files_of_no_bytes(listing.files)))
 
 
 def _merged(listings: Sequence[Listing]) -> Listing:
@@ -249,7 +248,7 @@ def _list_one(uri: str, source: SourceSpec) -> Listing:
     return Listing(
         files,
         frozenset(f"{base}/{link.key}" for link in links if link.leads_to_file),
-        tuple(_passed_over(uri, sorted(unknown), astray)),
+        (*_passed_over(uri, sorted(unknown), astray), *unfinished_outputs(files, found.unfinished)),
         found.second_names,
     )
 
@@ -271,18 +270,14 @@ def _without_yielding(files: SourceFiles) -> tuple[SourceFiles, SourceFiles]:
 def _passed_over(uri: str, unknown: Sequence[str], astray: Sequence[str]) -> Iterator[str]:
     passed = []
     if unknown:
-        passed.append(f"{len(unknown):,} file(s) whose names say no format ({_some(unknown)})")
+        passed.append(f"{len(unknown):,} file(s) whose names say no format ({some(unknown)})")
     if astray:
-        passed.append(f"{len(astray):,} link(s) to folders or to nothing ({_some(astray)})")
+        passed.append(f"{len(astray):,} link(s) to folders or to nothing ({some(astray)})")
     if passed:
         yield (
             f"source {uri}: passed over {' and '.join(passed)}; to read them, name them in source.uri, "
             "with source.format"
         )
-
-
-def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
 
 
 def _file(uri: str, entry: Entry, kind: FileKind) -> SourceFile:

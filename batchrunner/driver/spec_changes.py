@@ -50,24 +50,29 @@ def refuse_changes(
     shown = [*differences[:_MOST_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
     lines = "".join(f"\n  {line}" for line in shown)
     is_other = is_renamed or any(line.startswith("capability.target:") for line in differences)
-    hint_at_sink = "\nIf this is another job, give it another sink." if is_other else ""
+    hint = (
+        "\nIf this is another job, give it another sink."
+        if is_other
+        else _hint_at_retry(differences, checkpoint)
+    )
     raise SpecChangedError(
         f"the spec or the code is not that of the run in {checkpoint.storage.uri}:{lines}\n"
         "Nothing was changed. Put it back; or run with --accept-changes to go on with the new one "
         "for what is not committed yet; or start over with --fresh."
-        f"{_hint_at_retry(differences, checkpoint)}{hint_at_sink}"
+        f"{hint}"
     )
 
 
 def _hint_at_retry(differences: Sequence[str], checkpoint: Checkpoint) -> str:
-    """Return a hint at `retry`, which accepts changed code, if rows or shards have failed."""
+    """Return a hint at `retry` if rows or shards have failed; only changed code it accepts by itself."""
     rows = sum(sentinel.rows_failed for sentinel in checkpoint.sentinels().good.values())
     shards = len(checkpoint.quarantined())
-    if not is_of_code(differences) or not (rows or shards):
+    if not (rows or shards):
         return ""
     what = [f"{rows:,} rows"] if rows else []
     what += [f"{shards:,} shards"] if shards else []
     way = "retry --rows" if rows else "retry"
+    way += "" if is_of_code(differences) else " --accept-changes"
     return (
         f"\n{' and '.join(what)} failed: if this change fixes that, `batchrunner {way} SPEC` "
         "runs them again with it."

@@ -25,31 +25,28 @@ class StoredPlan:
         facts: How parts are named and written, as the first generation has it.
         active: Shards whose parts are output, in the order of their ids.
         retired: Shards whose parts are no longer output.
-        added_later: Ids of shards that a generation after the first added.
-        generations: How many generations are stored.
+        later: The generations after the first.
+        left: By id, the slices from where a shard ended early, which later shards have.
     """
 
     facts: PlanFacts
     active: tuple[Shard, ...]
     retired: tuple[Shard, ...]
-    added_later: frozenset[int]
-    generations: int
+    later: tuple[Generation, ...]
+    left: Mapping[int, Sequence[Slice]]
 
     @classmethod
     def of(cls, generations: Sequence[Generation]) -> StoredPlan:
-        retired = {shard_id for generation in generations for shard_id in generation.retired}
-        shards: tuple[Shard, ...] = ()
+        """Return the plan that *generations* make, the first one first."""
+        plan = cls(generations[0].facts, (), (), (), {})
         for generation in generations:
-            earlier = _ended(_identified(shards, generation.identities), generation.ended)
-            shards = earlier + generation.shards
-        later = [shard.id for generation in generations[1:] for shard in generation.shards]
-        return cls(
-            facts=generations[0].facts,
-            active=tuple(shard for shard in shards if shard.id not in retired),
-            retired=tuple(shard for shard in shards if shard.id in retired),
-            added_later=frozenset(later),
-            generations=len(generations),
-        )
+            plan = plan.grown(generation)
+        return replace(plan, later=tuple(generations[1:]))
+
+    @property
+    def generations(self) -> int:
+        """How many generations are stored."""
+        return 1 + len(self.later)
 
     @property
     def next_id(self) -> int:
@@ -58,15 +55,16 @@ class StoredPlan:
 
     def grown(self, generation: Generation) -> StoredPlan:
         """Return the plan with one more *generation*."""
-        gone = set(generation.retired)
-        before = _ended(_identified(self.active, generation.identities), generation.ended)
-        retired = (*self.retired, *(shard for shard in before if shard.id in gone))
+        # Those that are retired already keep the identities under which they were read.
+        whole = _identified(self.active, generation.identities)
+        shards, gone = _ended(whole, generation.ended) + generation.shards, set(generation.retired)
+        retired = (*self.retired, *(shard for shard in shards if shard.id in gone))
         return StoredPlan(
             self.facts,
-            (*(shard for shard in before if shard.id not in gone), *generation.shards),
+            tuple(shard for shard in shards if shard.id not in gone) if gone else shards,
             tuple(sorted(retired, key=lambda shard: shard.id)),
-            self.added_later | {shard.id for shard in generation.shards},
-            self.generations + 1,
+            (*self.later, generation),
+            {**self.left, **_left(whole, generation.ended)},
         )
 
     def with_retries(self, ids: Collection[int]) -> tuple[int, ...]:
@@ -117,6 +115,12 @@ def _ended(shards: tuple[Shard, ...], ended: Mapping[int, EarlyEnd]) -> tuple[Sh
     return tuple(s.until(ended[s.id]) if s.id in ended else s for s in shards)
 
 
+def _left(shards: tuple[Shard, ...], ended: Mapping[int, EarlyEnd]) -> dict[int, Sequence[Slice]]:
+    some = (s for s in shards if s.id in ended) if ended else ()
+    # With the last slice that it read if it read that in part.
+    return {s.id: s.slices[ended[s.id].slices - bool(ended[s.id].rows) :] for s in some}
+
+
 def _identified(shards: tuple[Shard, ...], identities: Mapping[str, str]) -> tuple[Shard, ...]:
     if not shards or not identities:
         return shards
@@ -155,6 +159,18 @@ def differences(stored: StoredPlan, files: SourceFiles) -> Differences:
     )
     vanished = plan.filter(gone).column("uri").unique()
     return Differences(vanished.to_pylist(), tuple(retired), files.where(needed))
+
+
+def changed_files(stored: StoredPlan, files: SourceFiles) -> list[str]:
+    """Return the URIs of the *files* that are planned and are others now, by size or identity."""
+    import pyarrow.compute as pc
+
+    if stored.is_of(files):
+        return []
+    plan = stored.table()
+    at = pc.index_in(plan.column("uri"), value_set=files.column("uri"))
+    differ = pc.fill_null(_differ(plan, files, at), fill_value=False)
+    return plan.filter(differ).column("uri").unique().to_pylist()  # type: ignore[no-any-return]
 
 
 def _differ(plan: pa.Table, files: SourceFiles, at: Any) -> Any:

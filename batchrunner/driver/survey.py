@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from batchrunner.checkpoint import Checkpoint, Generation, Quarantine, RunRecord, Sentinels
+from batchrunner.driver.additions import Additions
 from batchrunner.driver.clearing import ClearedRuns, StaleOutput
 from batchrunner.driver.growth import (
     Growth,
@@ -57,6 +56,7 @@ class Survey:
         is_finished: Whether there is a `_SUCCESS`.
         quarantined: By shard id, the shards that only `retry` runs again.
         notes: Warnings about the source, for the user.
+        changed: Which planned files changed, as one of the *notes*; "" for none.
         starts_over: Whether the run begins anew and ends an earlier one.
         stale: Output to remove from the sink before the first shard is handed out.
     """
@@ -69,6 +69,7 @@ class Survey:
     is_finished: bool
     quarantined: Mapping[int, Quarantine] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    changed: str = ""
     starts_over: bool = False
     stale: StaleOutput = field(default_factory=StaleOutput)
 
@@ -121,33 +122,15 @@ class Survey:
 
     def why(self, shard: Shard) -> str:
         """Return why *shard* is pending."""
-        if shard.id not in self.plan.added_later:
-            return "not committed yet" if self.record else "new run"
         if shard.retries is not None:
             return f"dead letters of shard {shard.retries}"
-        return self._why_added(shard)
-
-    def _why_added(self, shard: Shard) -> str:
-        again = [piece for piece in shard.slices if piece.uri in self._read_before]
-        if len(shard.slices) > 1:
-            moved = "its files are new, or were in a shard with one that changed or cannot be read"
-            return moved if again else "its files are new"
-        if not again:
-            return "its file is new"
-        is_same = shard.first.identity in self._read_before[shard.first.uri]
-        return (
-            "its file, or another one of its shard, cannot be read"
-            if is_same
-            else "its file changed"
-        )
+        if added := self._additions.why(shard):
+            return added
+        return "not committed yet" if self.record else "new run"
 
     @cached_property
-    def _read_before(self) -> Mapping[str, AbstractSet[str]]:
-        identities: dict[str, set[str]] = defaultdict(set)
-        for shard in self.plan.retired:
-            for piece in shard.slices:
-                identities[piece.uri].add(piece.identity)
-        return identities
+    def _additions(self) -> Additions:
+        return Additions(self.plan)
 
 
 def take_survey(
@@ -245,6 +228,7 @@ def _compared_with_sink(
         is_finished=any(entry.key == SUCCESS for entry in entries),
         quarantined=_quarantined(run, record, plan, output),
         notes=growth.notes,
+        changed=growth.changed,
     )
     if not survey.is_whole and plan.facts.part_format.keeps_schema:
         run.checkpoint.schemas()  # raises for a damaged one, before the session writes

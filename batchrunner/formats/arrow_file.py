@@ -25,6 +25,7 @@ class Arrow(SourceOnly, TableFormat):
     """Arrow IPC. A row's position is its number in the file, from 0."""
 
     suffixes = (".arrow", ".feather", ".arrows")
+    needs_bytes = True
     written_as = "parquet"
 
     def cut(

@@ -11,6 +11,7 @@ from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.arrow_batches import opened
 from batchrunner.formats.arrow_damage import check_layout
 from batchrunner.formats.arrow_hash import PlacedReads
+from batchrunner.formats.damaged_file import MEND
 from batchrunner.formats.parquet_reader import Faults, TableChunk, check_columns, chunk_of_table
 from batchrunner.formats.partitions import Partition, contradicting_rows, wanted
 from batchrunner.formats.unsound import unsound_rows
@@ -52,10 +53,7 @@ def read_arrow(
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, StorageError):
             raise
-        raise ShardFailedError(
-            f"{piece.uri} cannot be read as Arrow: {error}; replace it with a whole file, or leave it "
-            "out of source.uri"
-        ) from error
+        raise ShardFailedError(f"{piece.uri} cannot be read as Arrow: {error}; {MEND}") from error
 
 
 def _check_types(schema: pa.Schema, columns: tuple[str, ...] | None) -> None:

@@ -93,6 +93,8 @@ class Format(ABC):
             files of other formats it is passed over, with a warning.
         cuts_by_bytes: Whether `cut` makes slices of about so many bytes, where these are asked for.
         has_empty_files: Whether an empty file may hold a row: `cut` gets it, too.
+        needs_bytes: Whether a file without rows has bytes, too, such as a footer: one of 0 bytes counts
+            as a file without rows, and the user is warned of it.
         publishes_files: Whether its parts list files that are published beside them: `Listing` alone.
     """
 
@@ -107,6 +109,7 @@ class Format(ABC):
     gives_way: ClassVar[bool] = False
     cuts_by_bytes: ClassVar[bool] = True
     has_empty_files: ClassVar[bool] = False
+    needs_bytes: ClassVar[bool] = False
     publishes_files: ClassVar[bool] = False
 
     @property

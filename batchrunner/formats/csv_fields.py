@@ -10,7 +10,8 @@ import pyarrow.csv
 
 from batchrunner.formats.csv_dialect import Dialect
 from batchrunner.formats.csv_records import RecordBlock, field_pattern
-from batchrunner.formats.lines import MAX_LINE_BYTES
+from batchrunner.formats.json_texts import is_text
+from batchrunner.formats.lines import MARK, MAX_LINE_BYTES
 
 Fields = list[str | None]
 Faults = dict[int, str]
@@ -32,7 +33,9 @@ class FieldSplitter:
 
         No record of *block* is blank, unless there is one column.
         """
-        table = self._by_arrow(block, names, columns) if _is_sure(block) else None
+        # Arrow looks for UTF-8 only in the columns that it returns.
+        is_sure = _is_sure(block) and (len(columns) == len(names) or is_text(block.data))
+        table = self._by_arrow(block, names, columns) if is_sure else None
         return (table, {}) if table is not None else self._one_by_one(block, names, columns)
 
     def _by_arrow(
@@ -44,6 +47,8 @@ class FieldSplitter:
             b"\n"
         ):  # an empty last field would else count as quoted like its neighbour
             data += b"\n"
+        if data.startswith(MARK):  # here it is text, and Arrow leaves out one
+            data = MARK + data
         try:
             table = csv.read_csv(
                 pa.py_buffer(data),

@@ -121,9 +121,11 @@ class Csv(TableFormat):
         return has_same_reads(file, hashed=hashed)
 
     def check(self, table: pa.Table) -> None:
+        from batchrunner.formats.csv_lengths import check_lengths
         from batchrunner.formats.csv_part import check_columns
 
         check_columns(table)
+        check_lengths(table)
 
     def writer(
         self, file: io.RawIOBase, *, compression: str, settle: Settle, restart: Restart

@@ -10,12 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from batchrunner.errors import ShardFailedError
 from batchrunner.formats.columns import joined
 from batchrunner.formats.compression import RowPart, open_compressed
 from batchrunner.formats.conform import conform
 from batchrunner.formats.contract import Restart, Settle
 from batchrunner.formats.csv_dialect import Dialect
 from batchrunner.formats.csv_fields import records_of
+from batchrunner.formats.csv_lengths import check_lengthened
 from batchrunner.formats.csv_records import Records
 from batchrunner.formats.schema_error import SchemaError
 from batchrunner.formats.schemas import grown
@@ -93,7 +95,7 @@ class CsvPart:
         self._compression, self._delimiter = compression, delimiter
         self._settle, self._restart = settle, restart
         self._held: list[pa.Table] = []
-        self._held_bytes = 0
+        self._held_bytes = self._rows = 0
         self._own: pa.Schema | None = None
         self._schema: pa.Schema | None = None
 
@@ -102,6 +104,7 @@ class CsvPart:
 
         Raises:
             SchemaError: They do not fit the rows before them, or the schema of the sink.
+            ShardFailedError: The rows before them cannot be read back, to add a column to them.
         """
         self._held.append(table)
         self._held_bytes += table.nbytes
@@ -118,6 +121,7 @@ class CsvPart:
         schema = self._settled()
         if tables := [_fitted(table, schema) for table in self._held]:
             self._out.append(self._text_of(joined(tables)))
+            self._rows += sum(table.num_rows for table in tables)
         self._held, self._held_bytes = [], 0
 
     def _settled(self) -> pa.Schema:
@@ -150,7 +154,12 @@ class CsvPart:
         return text
 
     def _write_again(self, names: list[str]) -> None:
-        """Start a new file with the columns *names* behind those of the rows so far."""
+        """Start a new file with the columns *names* behind those of the rows so far.
+
+        Raises:
+            SchemaError: With them, a record is too long to be read.
+            ShardFailedError: The file so far has another number of rows than were written.
+        """
         self._out.close()
         written, file = self._restart()
         self._out = RowPart(file, compression=self._compression)
@@ -159,13 +168,20 @@ class CsvPart:
             written, None if self._compression == "none" else self._compression
         )
         delimiter = self._delimiter.encode()
-        tail = delimiter + self._header_of(names)
+        tail, rows = delimiter + self._header_of(names), -1  # the header is no row
         for block in Records(Dialect(self._delimiter)).blocks(stream):
+            check_lengthened(block, by=len(tail) - 1)
+            rows += len(block.ends)
             records = []
             for record in records_of(block):
                 records += [record.removesuffix(b"\n"), tail]
                 tail = delimiter * len(names) + b"\n"
             self._out.append(b"".join(records))
+        if rows != self._rows:
+            raise ShardFailedError(
+                f"{rows:,} rows were read back of {self._rows:,} that were written to the part, to add "
+                f"the column {names[0]!r}: run it again"
+            )
 
 
 def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -27,6 +27,7 @@ from batchrunner.formats.csv_fields import FieldSplitter, too_long
 from batchrunner.formats.csv_header import Header, Prepended, read_header
 from batchrunner.formats.csv_records import CsvError, Ends, RecordBlock, Records
 from batchrunner.formats.csv_values import typed
+from batchrunner.formats.damaged_file import MEND, MEND_OR_MOVE
 from batchrunner.formats.declared import declared_schema
 from batchrunner.formats.partitions import Partition, add_to_table, contradicting_rows, wanted
 from batchrunner.shard import Slice, Slicing
@@ -130,8 +131,7 @@ class CsvReader:
             if isinstance(error, StorageError):
                 raise
             raise ShardFailedError(
-                f"{piece.uri} cannot be uncompressed: {error}; replace it with a whole file, or leave "
-                "it out of source.uri"
+                f"{piece.uri} cannot be uncompressed: {error}; {MEND}"
             ) from error
 
 
@@ -236,6 +236,10 @@ def _check_read_once(names: Sequence[str], columns: Sequence[str] | None) -> Non
             )
 
 
+def _missing(name: str, have: str, *, correct: str) -> CsvError:
+    return CsvError(f"no column {name!r} in the file; {have}: correct {correct}; {MEND_OR_MOVE}")
+
+
 def _check_columns(
     names: Sequence[str],
     columns: Sequence[str] | None,
@@ -246,7 +250,7 @@ def _check_columns(
     have = f"it has {', '.join(names)}"
     for name in columns or ():
         if name not in names and name not in elsewhere:
-            raise CsvError(f"no column {name!r} in the file; {have}: correct source.columns")
+            raise _missing(name, have, correct="source.columns")
     for name, _ in dialect.schema:
         if name not in names:
-            raise CsvError(f"no column {name!r} in the file; {have}: correct source.schema")
+            raise _missing(name, have, correct="source.schema")

@@ -18,6 +18,7 @@ from itertools import chain
 import numpy as np
 
 from batchrunner.formats.compression import ByteStream
+from batchrunner.formats.damaged_file import MEND
 from batchrunner.formats.lines import BLOCK_BYTES, HEAD_BYTES, MAX_LINE_BYTES
 
 BLANKS = b" \t\r\n"
@@ -30,7 +31,6 @@ _KINDS = bytes(
     for n in range(256)
 )
 _LINES = "if it has a document a line, name the file in source.uri, and give source.format: jsonl"
-MEND = "replace it with a whole file, or leave it out of source.uri"
 
 
 class UndividedError(Exception):

@@ -30,6 +30,7 @@ class Json(SourceOnly, RowFormat):
     suffixes = (".json",)
     outer = OUTER
     gives_way = True
+    needs_bytes = True
 
     def cut(
         self,

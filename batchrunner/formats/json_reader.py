@@ -10,8 +10,8 @@ from typing import BinaryIO
 from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Chunk, Position, Row
 from batchrunner.formats.compression import open_compressed
+from batchrunner.formats.damaged_file import MEND
 from batchrunner.formats.json_elements import (
-    MEND,
     ElementBlock,
     UndividedError,
     read_elements,

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from batchrunner.formats.json_layout import NULL_TEXT, Layout, Span, layout_of
 from batchrunner.formats.json_rows import may_hold_long_integer
 from batchrunner.formats.json_texts import is_text
-from batchrunner.formats.line_tables import LineTable
+from batchrunner.formats.line_tables import LineTable, read_only
 
 _TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
@@ -50,7 +50,7 @@ def _line_table(data: bytes, layout: Layout, spans: list[Span], *, nulls: int) -
             unproven[number] = texts
         if column is None:
             return None
-        columns.append(column)
+        columns.append(read_only(column))
     return LineTable(
         pa.table(columns, names=list(layout.keys)),
         data,

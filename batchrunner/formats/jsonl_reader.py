@@ -11,6 +11,7 @@ from typing import BinaryIO
 from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
 from batchrunner.formats.compression import open_compressed
+from batchrunner.formats.damaged_file import MEND
 from batchrunner.formats.json_rows import parse_block, parse_line
 from batchrunner.formats.lines import (
     MAX_LINE_BYTES,
@@ -147,10 +148,7 @@ def read_blocks(file: BinaryIO, piece: Slice, *, compression: str | None) -> Ite
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        raise ShardFailedError(
-            f"{piece.uri} cannot be uncompressed: {error}; replace it with a whole file, or leave it "
-            "out of source.uri"
-        ) from error
+        raise ShardFailedError(f"{piece.uri} cannot be uncompressed: {error}; {MEND}") from error
 
 
 def parse(block: LineBlock, *, columns: tuple[str, ...] | None) -> JsonlChunk:

@@ -3,6 +3,8 @@
 Most capabilities add columns. What they return then begins with the very columns that they got, and its
 lines with those that stand in the source: they are not made again, but copied, if each value stands
 there as it would be written.
+
+That they are the very columns is known by where they lie in memory. So this memory cannot be written to.
 """
 
 from __future__ import annotations
@@ -80,6 +82,14 @@ class LineTable:
         return pa.StringArray.from_buffers(
             stop - start, pa.py_buffer(ends), pa.py_buffer(self.data)
         )
+
+
+def read_only(array: pa.Array) -> pa.Array:
+    """Return *array*, which is not nested, in the same memory, which numpy then refuses to change."""
+    buffers = [buffer and buffer.slice() for buffer in array.buffers()]  # a slice is never mutable
+    return pa.Array.from_buffers(
+        array.type, len(array), buffers, array.null_count, offset=array.offset
+    )
 
 
 def line_table_of(batch: pa.RecordBatch) -> tuple[LineTable, int] | None:

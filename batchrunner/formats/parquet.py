@@ -38,6 +38,7 @@ class Parquet(TableFormat):
     compressions = ("none", "snappy", "zstd", "gzip")
     default_compression = "snappy"
     has_row_groups = True
+    needs_bytes = True
 
     def cut(
         self,

@@ -21,6 +21,7 @@ from batchrunner.formats.chunk import (
     UnreadableRowError,
 )
 from batchrunner.formats.columns import table_to_rows
+from batchrunner.formats.damaged_file import MEND, MEND_OR_MOVE
 from batchrunner.formats.int96 import UNIT, InStep, inexact_rows, int96_columns
 from batchrunner.formats.partitions import Partition, add_to_table, contradicting_rows, wanted
 from batchrunner.formats.unsound import shown, unsound_rows, with_own_words, without_rows
@@ -29,7 +30,6 @@ from batchrunner.shard import Slice, Slicing
 READ_ROWS = 16_384
 """How many rows are decoded at a time, which bounds memory inside a row group."""
 
-_REPLACE = "replace it with a whole file, or leave it out of source.uri"
 _DECRYPT = "it is encrypted: write it again without, or leave the encrypted columns out with source.columns"
 
 
@@ -116,7 +116,7 @@ def read_parquet(
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, StorageError):
             raise
-        way_out = _DECRYPT if "decrypt" in str(error).lower() else _REPLACE
+        way_out = _DECRYPT if "decrypt" in str(error).lower() else MEND
         raise ShardFailedError(
             f"{piece.uri} cannot be read as Parquet: {error}; {way_out}"
         ) from error
@@ -235,7 +235,8 @@ def check_columns(
     missing = [name for name in columns or () if name not in have and name not in elsewhere]
     if missing:
         raise ShardFailedError(
-            f"no column {missing[0]!r} in the file; it has {', '.join(have)}: correct source.columns"
+            f"no column {missing[0]!r} in the file; it has {', '.join(have)}: correct source.columns; "
+            f"{MEND_OR_MOVE}"
         )
     read = [field for field in schema if columns is None or field.name in columns]
     twice = _name_that_stands_twice(read)

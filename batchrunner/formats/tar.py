@@ -37,6 +37,7 @@ class Tar(RowFormat):
     suffixes = (".tar",)
     outer = tuple(SUFFIXES.values())
     cuts_by_bytes = False
+    needs_bytes = True
     compressions = ("none", "gz", "zst")
     written_as = "parquet"  # most rows that are made of samples have texts and numbers, too
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import BinaryIO
 from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row
 from batchrunner.formats.compression import open_compressed
+from batchrunner.formats.damaged_file import MEND
 from batchrunner.formats.lines import buffered
 from batchrunner.formats.partitions import Partition, add_to_rows, wanted
 from batchrunner.formats.records import ParsedRows, project
@@ -18,6 +20,7 @@ from batchrunner.formats.tar_members import Sample, samples
 from batchrunner.shard import Slice, Slicing
 
 CHUNK_BYTES, CHUNK_ROWS = 4 << 20, 4096
+_BLOCK = tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class SampleChunk(ParsedRows):
     Attributes:
         parsed: The rows. Their values cannot be changed, so that copies of the dicts are enough.
         offsets: The position of each row.
-        nbytes: How many bytes the members have.
+        nbytes: How many bytes of the file the members take, with their headers and padding.
         bad: The samples between them that are no rows.
     """
 
@@ -78,10 +81,7 @@ def read_tar(
     except (ShardFailedError, OSError) as error:
         if isinstance(error, StorageError):
             raise
-        raise ShardFailedError(
-            f"{piece.uri} cannot be read as a tar: {error}; replace it with a whole file, or leave it "
-            "out of source.uri"
-        ) from error
+        raise ShardFailedError(f"{piece.uri} cannot be read as a tar: {error}; {MEND}") from error
 
 
 def _samples(file: BinaryIO, piece: Slice, compression: str | None) -> Iterator[Sample]:
@@ -106,12 +106,17 @@ def _chunks(
         else:
             collected.parsed.append(row)
             collected.offsets.append(sample.at)
-            size += sum(sample.sizes[name] for name in row if name in sample.sizes)
+            size += sum(_taken(sample.sizes[name]) for name in row if name in sample.sizes)
         if size >= CHUNK_BYTES or len(collected) + len(bad) >= CHUNK_ROWS:
             yield SampleChunk(collected.parsed, collected.offsets, size, tuple(bad))
             collected, bad, size = SampleChunk([], [], 0), [], 0
     if collected.parsed or bad:
         yield SampleChunk(collected.parsed, collected.offsets, size, tuple(bad))
+
+
+def _taken(size: int) -> int:
+    """Return how many bytes a member of *size* takes in the file: a header, and whole blocks."""
+    return _BLOCK + -(-size // _BLOCK) * _BLOCK
 
 
 def _row(sample: Sample, columns: tuple[str, ...] | None) -> Row:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from batchrunner.errors import ShardFailedError, StorageError
 from batchrunner.formats.chunk import MAX_RAW_BYTES, BadRow, Position, Row, Segment, Shape
 from batchrunner.formats.compression import open_compressed
+from batchrunner.formats.damaged_file import MEND
 from batchrunner.formats.lines import (
     MAX_LINE_BYTES,
     LineBlock,
@@ -114,10 +115,7 @@ def read_text(
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        raise ShardFailedError(
-            f"{piece.uri} cannot be uncompressed: {error}; replace it with a whole file, or leave it "
-            "out of source.uri"
-        ) from error
+        raise ShardFailedError(f"{piece.uri} cannot be uncompressed: {error}; {MEND}") from error
 
 
 def _check_columns(columns: Columns, partition: Partition, uri: str) -> None:

@@ -71,8 +71,9 @@ class CapabilitySpec(Section):
     one_to_one: Annotated[bool, NEUTRAL] = Field(
         default=False,
         description="Each row gives exactly one row, and they come in the same order. A batch may then "
-        "hold rows of several shards, so that small shards fill it, too. A batch for which another "
-        "number of rows comes back has failed.",
+        "hold rows of several shards, of those that its worker was handed together, so that small shards "
+        "fill it, too. A batch for which another number of rows comes back has failed. Their number is "
+        "checked; their order is taken on trust: `verify --key` sees a row in the place of another.",
     )
 
 

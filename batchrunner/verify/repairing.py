@@ -79,6 +79,7 @@ def repair(
     run = RunLocation.of(spec)
     # Under the lease: beside a driver, a repair would move parts that are being committed.
     with open_session(run.checkpoint, stop=stop or Stop(max_runtime=None)) as session:
+        session.log_event("repair_began")  # also where it finds nothing, it is no run that ended
         result = verify_run(run, checks=checks, watch=watch)
         repairer = _Repairer(run, session)
         # Documents first: moving parts needs the plan, which is read again for that.
@@ -145,7 +146,9 @@ class _Repairer:
 
     def declare_incomplete(self) -> None:
         """Delete `_SUCCESS`, then the manifest: `_SUCCESS` must not exist without a manifest."""
-        for key in (SUCCESS, MANIFEST, SOURCES):
+        if self._delete(self._sink, SUCCESS):
+            self._session.log_event("output_withdrawn")
+        for key in (MANIFEST, SOURCES):
             self._delete(self._sink, key)
 
     def take_back(self, evidence: Evidence, shard: Shard) -> None:
@@ -217,9 +220,12 @@ class _Repairer:
             storage.move(entry, f"{DAMAGED}/{self._session.id}/{name}")
             self.moved.append(name)
 
-    def _delete(self, storage: Storage, name: str) -> None:
-        if entry := self._checked_entry(storage, name):
+    def _delete(self, storage: Storage, name: str) -> bool:
+        """Delete an object; return whether it was there."""
+        entry = self._checked_entry(storage, name)
+        if entry:
             storage.delete_exactly([entry])
+        return entry is not None
 
     def _checked_entry(self, storage: Storage, name: str) -> Entry | None:
         """Return the entry of an object, then check that this driver may still change the run.

@@ -14,7 +14,10 @@ from batchrunner.storage import Storage
 
 Event = Mapping[str, Any]
 
-_HOUSEKEEPING = frozenset({"cleaned", "shard_taken_back", "record_put_aside", "record_made_again"})
+_CLEAN = frozenset({"clean_began", "cleaned"})
+_REPAIR = frozenset({"repair_began", "shard_taken_back", "record_put_aside", "record_made_again"})
+_WITHDRAWN = "output_withdrawn"
+"""Action of the repair that took `_SUCCESS` away: from then on the run is not complete."""
 _TORN = "log_torn"
 """Action of an event that stands for those that cannot be read."""
 _NUMBERS = frozenset(
@@ -97,15 +100,26 @@ def last_log(
     # A `clean` or `verify --repair` after it has a session, too, and does not say how the run ended. A log
     # that is gone is no reason to go further back: an earlier session did not end the run.
     events = log(lease.owner.session) if lease else ()
-    while lease and is_housekeeping(events) and (earlier := before(lease)):
+    while lease and _leaves_the_end(events) and (earlier := before(lease)):
         lease, events = earlier, log(earlier.owner.session)
     return events
+
+
+def _leaves_the_end(events: Sequence[Event]) -> bool:
+    """Return whether the session of *events* left the run as ended as it was."""
+    is_withdrawn = any(event["action"] == _WITHDRAWN for event in events)
+    return is_housekeeping(events) and not is_withdrawn
 
 
 def is_housekeeping(events: Sequence[Event]) -> bool:
     """Return whether *events* are of a `clean` or a `verify --repair`, which run no shard."""
     actions = {event["action"] for event in events}
-    return bool(actions & _HOUSEKEEPING) and "plan_made" not in actions
+    return bool(actions & (_CLEAN | _REPAIR)) and "plan_made" not in actions
+
+
+def is_clean(events: Sequence[Event]) -> bool:
+    """Return whether *events* are of a `clean`."""
+    return is_housekeeping(events) and any(event["action"] in _CLEAN for event in events)
 
 
 def end_in(events: Sequence[Event]) -> Event:

@@ -104,6 +104,7 @@ class Garbage:
             StorageError: Something cannot be listed or removed.
         """
         with open_session(self._checkpoint, stop=Stop(max_runtime=None)) as session:
+            session.log_event("clean_began")  # first: a clean that dies is no run that died
             # List again: a driver that was running before may have needed what was listed then.
             items = self.listed()
             session.check()  # after the listing: so nothing in it belongs to a later driver

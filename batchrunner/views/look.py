@@ -65,7 +65,9 @@ class Look:
 
     @cached_property
     def state(self) -> RunState:
-        return state_of(self.lease, self.events, whole=len(self.committed) == len(self.shards))
+        whole = len(self.committed) == len(self.shards)
+        failed = bool(self.quarantined)
+        return state_of(self.lease, self.events, whole=whole, has_failed=failed)
 
     @property
     def last_renewal(self) -> datetime | None:
@@ -119,15 +121,26 @@ class Look:
         return median(took) * weights[shard] if took and shard in weights else None
 
 
-def state_of(lease: Lease | None, events: Sequence[Event], *, whole: bool) -> RunState:
-    """Return the state of a run, by its lease, the *events* of its last session, and whether it is *whole*."""
+def state_of(
+    lease: Lease | None, events: Sequence[Event], *, whole: bool, has_failed: bool
+) -> RunState:
+    """Return the state of a run, by its lease and the *events* of its last session.
+
+    Args:
+        lease: The lease of the last session.
+        events: Its events.
+        whole: Whether all shards are committed.
+        has_failed: Whether shards are quarantined.
+    """
     # How the session ended decides, not the sentinels alone: with too many failed rows a run is not
     # complete.
     end = end_in(events)
     if whole and (end.get("complete") or not (end or is_readable(events))):
         return RunState.COMPLETE
     if lease is None or lease.released:
-        return RunState.FAILED if whole and end else RunState.STOPPED
+        # As `run` said: it stopped where something stopped it, and failed where shards did.
+        failed = not end.get("stopped") and (has_failed or bool(end.get("failed")))
+        return RunState.FAILED if end and (whole or failed) else RunState.STOPPED
     if not lease.owner.is_here():
         return RunState.ELSEWHERE
     return RunState.RUNNING if lease.owner.is_alive() else RunState.INTERRUPTED

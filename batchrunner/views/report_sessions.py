@@ -10,7 +10,7 @@ from typing import Any
 from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.lease import Lease
 from batchrunner.spec.fingerprint import differences
-from batchrunner.views.event_logs import Event, end_in, is_housekeeping, is_readable
+from batchrunner.views.event_logs import Event, end_in, is_clean, is_housekeeping, is_readable
 from batchrunner.views.report_reading import RunFacts
 
 _UNKNOWN_EPOCH = 1 << 60
@@ -31,7 +31,7 @@ class SessionFacts:
         is_cut: Whether it was killed, so that its end is its last sign of life.
         committed: How many shards it committed that still count.
         rows_in, rows_out, rows_failed: Rows of these shards.
-        changes: What differs from the session before: spec, code and packages.
+        changes: What differs from the session before: spec, code, source files and packages.
     """
 
     number: int
@@ -140,7 +140,7 @@ def _driver(events: Sequence[Event], lease: Lease | None) -> str:
 def _kind(events: Sequence[Event]) -> str:
     if not is_housekeeping(events):
         return "run"
-    return "clean" if any(event.get("action") == "cleaned" for event in events) else "repair"
+    return "clean" if is_clean(events) else "repair"
 
 
 def _end(events: Sequence[Event], lease: Lease | None, *, state: str) -> tuple[str, bool]:
@@ -172,6 +172,7 @@ def _with_changes(facts: Iterable[SessionFacts], documents: RunFacts) -> list[Se
     for number, one in enumerate(facts):
         found = _versions(documents.events.get(one.id, ()))
         changes = _of_packages(versions, found) if number else []
+        changes = [*_of_files(documents.events.get(one.id, ())), *changes]
         # A change is recorded just after its session began, and before the next one does.
         while len(records) > 1 and _is_by(records[1], one):
             changes = [*differences(records[0].decisive, records[1].decisive), *changes]
@@ -179,6 +180,11 @@ def _with_changes(facts: Iterable[SessionFacts], documents: RunFacts) -> list[Se
         versions = {**versions, **found}
         result.append(replace(one, changes=tuple(changes)))
     return result
+
+
+def _of_files(events: Sequence[Event]) -> list[str]:
+    made = (event.get("changed") for event in events if event.get("action") == "plan_made")
+    return [str(line) for line in made if line]
 
 
 def _is_by(change: RunRecord, session: SessionFacts) -> bool:

@@ -47,7 +47,12 @@ def run_state(documents: RunFacts) -> str:
     if documents.problems:
         return DAMAGED
     whole = bool(documents.shards) and len(documents.sentinels) == len(documents.shards)
-    return state_of(documents.lease, documents.last_events, whole=whole or _is_empty(documents))
+    return state_of(
+        documents.lease,
+        documents.last_events,
+        whole=whole or _is_empty(documents),
+        has_failed=bool(documents.quarantined),
+    )
 
 
 def _is_empty(documents: RunFacts) -> bool:
@@ -86,6 +91,10 @@ class _Case:
     @property
     def shards(self) -> int:
         return sum(self.counts.values())
+
+    @property
+    def is_whole(self) -> bool:
+        return self.committed == self.shards
 
     @property
     def stopped(self) -> str:
@@ -176,6 +185,8 @@ class _Case:
         return f"Stopped, {head} ({rows} failed{whose}){self.why}; {self.progress}."
 
     def _failed(self) -> tuple[str, str]:
+        if not self.is_whole:
+            return self._stopped()
         rows = f"{self.totals.rows_failed:,} of {counted(self.totals.rows_in, 'row')}"
         return (
             (
@@ -225,12 +236,13 @@ class _Case:
 
     def _ways_on(self, state: str) -> Iterator[NextStep]:
         place = self.place
-        if state == "failed" or self.stopped == StopReason.ROW_ERRORS:
+        if (state == "failed" and self.is_whole) or self.stopped == StopReason.ROW_ERRORS:
             yield NextStep("See the rows that failed", place.on_any("errors"))
             yield NextStep("After a fix, retry them", place.on_spec("retry --rows"))
         elif self.counts[ShardState.FAILED]:
             yield NextStep("See what failed", place.on_any("errors"))
-            again = "retry" if self.documents.quarantined else "run"
+            rows = " --rows" if self.totals.rows_failed else ""
+            again = f"retry{rows}" if self.documents.quarantined else "run"
             yield NextStep("After a fix, go on", place.on_spec(again))
         else:
             yield NextStep("Go on", place.on_spec("run"))

@@ -19,7 +19,7 @@ class Status:
         name: Name of the spec.
         run_uid: Names the run.
         state: complete, running, "running elsewhere, or lost", interrupted, stopped; or failed, when
-            every shard is committed but too many rows failed.
+            shards failed, or all are committed but too many rows failed.
         phase: What the session does while it runs: surveying, starting (Ray), loading (the
             capability), running or finishing; empty if it does not run, or is not known yet.
         shards: How many shards the run has.
@@ -145,7 +145,9 @@ def _has_failed(look: Look) -> bool:
     """Return whether a person has to act first: `errors` lists what failed, and how to retry it."""
     if look.state is RunState.COMPLETE:
         return Totals.of(look.shards, look.committed).rows_failed > 0
-    if look.state is RunState.STOPPED:
-        is_rest = len(look.committed) + len(look.quarantined) == len(look.shards)
-        return look.stopped == StopReason.ROW_ERRORS or bool(look.quarantined and is_rest)
-    return look.state is RunState.FAILED
+    if look.state not in (RunState.STOPPED, RunState.FAILED):
+        return False
+    left = len(look.shards) - len(look.committed) - len(look.quarantined)
+    # Also a shard that failed and is not quarantined is run again by `run`.
+    is_stuck = not left and (look.state is RunState.FAILED or bool(look.quarantined))
+    return look.stopped == StopReason.ROW_ERRORS or is_stuck

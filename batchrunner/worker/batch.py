@@ -234,7 +234,7 @@ class Batch:
 
 
 def in_format(table: pa.Table, batch_format: str) -> Any:
-    """Return *table* as `pyarrow`, `pandas` or `numpy`; the caller may change it.
+    """Return *table* as `pyarrow`, `pandas` or `numpy`; the caller may change it, but not Arrow's memory.
 
     Raises:
         SchemaError: The format cannot hold one of the values.

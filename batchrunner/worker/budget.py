@@ -26,7 +26,11 @@ _ENOUGH_TO_JUDGE = 100
 """Failed rows that any share allows: the first few rows do not show what share will fail."""
 
 _ENOUGH_WITHOUT_SUCCESS = 5
-"""As `_ENOUGH_TO_JUDGE`, if all calls have failed alike and the number of rows can be estimated."""
+"""As `_ENOUGH_TO_JUDGE`, if all calls have failed alike; not for a share that the spec sets, of rows that
+cannot be estimated: what is estimated of a compressed file is too low."""
+
+_MOST_WITHOUT_SUCCESS = 100
+"""Rows that may fail alike before any call succeeds, whatever the estimate, if the spec sets no budget."""
 
 _MISTAKEN = 1e-6
 """Accepted probability that all rows of a batch are judged bad although some are good."""
@@ -189,8 +193,14 @@ class Budget:
         """
         if self._has_succeeded or len(self._failed) > 1:
             return math.inf
-        enough = _ENOUGH_WITHOUT_SUCCESS if _has_countable_rows(shard) else _ENOUGH_TO_JUDGE
-        return self._allowed(shard, enough) - self._failed.total()
+        return self._allowed_without_success(shard) - self._failed.total()
+
+    def _allowed_without_success(self, shard: Shard) -> float:
+        if "max_row_errors" not in self._policy.model_fields_set:
+            return min(self._allowed(shard, _ENOUGH_WITHOUT_SUCCESS), _MOST_WITHOUT_SUCCESS)
+        # The user may have set it for a source whose first rows are bad.
+        countable = _has_countable_rows(shard)
+        return self._allowed(shard, _ENOUGH_WITHOUT_SUCCESS if countable else _ENOUGH_TO_JUDGE)
 
     def hopeless(self, shard: Shard) -> FailedRowsError:
         """Return the error to raise if all other rows are expected to fail."""
@@ -198,7 +208,10 @@ class Budget:
             dead_letter = self._of(shard).dead_letters[0]
             return RowFailedError(str(dead_letter), dead_letter.traceback)
         self.is_hopeless = True
-        since = "No call has succeeded; if the other rows fail, too, that is more than"
+        kind = next(iter(self._of(shard).kinds))
+        # Without a place in the user's code, the call may have returned what the sink refused.
+        what = "No call has succeeded" if kind[1] else "No row could be written"
+        since = f"{what}; if the other rows fail, too, that is more than"
         return self._too_many(shard, of="rows tried alone", since=since)
 
     def _too_many(self, shard: Shard, *, of: str, since: str) -> TooManyFailedRowsError:

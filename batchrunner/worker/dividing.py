@@ -18,6 +18,7 @@ from batchrunner.worker.returned_checks import (
     is_dataframe,
     module_of,
     no_batch,
+    own_table,
 )
 
 if TYPE_CHECKING:
@@ -93,17 +94,18 @@ def _cuttable(returned: Any) -> Any:
     """
     import pyarrow as pa
 
-    if isinstance(returned, list | pa.Table | pa.RecordBatch) or is_dataframe(returned):
+    if isinstance(returned, list) or is_dataframe(returned):
         return returned
     if isinstance(returned, Mapping):
         columns = {n: _column(checked_column(n, column)) for n, column in returned.items()}
         check_lengths({name: len(column) for name, column in columns.items()})
         return columns
+    if (own := own_table(returned)) is not None:
+        return own
     check_polars(returned)
     if not hasattr(returned, "__arrow_c_stream__"):
         raise no_batch(returned)
-    table = pa.table(returned)
-    return table if module_of(returned) == "pyarrow" else _Imported(table)
+    return _Imported(pa.table(returned))
 
 
 def _column(column: Any) -> Any:

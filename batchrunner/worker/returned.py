@@ -14,6 +14,7 @@ from batchrunner.worker.returned_checks import (
     is_dataframe,
     module_of,
     no_batch,
+    own_table,
 )
 
 if TYPE_CHECKING:
@@ -100,15 +101,13 @@ def _as_rows(columns: Mapping[str, Sequence[Any]], rows: int = 0) -> list[Row]:
 
 
 def _table(returned: Any, hints: Sequence[pa.Schema], *, lenient: bool = False) -> pa.Table:
-    import pyarrow as pa
-
     from batchrunner.formats.columns import rows_to_table
 
     if isinstance(returned, list):
         _check_rows(returned)
         return rows_to_table(returned, hints=hints, lenient=lenient)
-    if isinstance(returned, pa.Table):
-        return returned
+    if (own := own_table(returned)) is not None:
+        return own
     if isinstance(returned, Mapping):
         return _columns_table(returned, hints, lenient=lenient)
     if is_dataframe(returned):
@@ -116,10 +115,8 @@ def _table(returned: Any, hints: Sequence[pa.Schema], *, lenient: bool = False) 
 
         return frame_table(returned, hints, lenient=lenient)
     check_polars(returned)
-    if hasattr(returned, "__arrow_c_stream__"):  # a RecordBatch, or a table of polars or DuckDB
+    if hasattr(returned, "__arrow_c_stream__"):  # a table of polars or DuckDB
         return _of_another_library(returned, hints)
-    if isinstance(returned, pa.RecordBatch):
-        return pa.Table.from_batches([returned])
     raise no_batch(returned)
 
 
@@ -165,8 +162,6 @@ def _of_another_library(returned: Any, hints: Sequence[pa.Schema]) -> pa.Table:
     from batchrunner.formats.parquet_types import without_views
 
     table = pa.table(returned)
-    if module_of(returned) == "pyarrow":
-        return table
     for index, field in enumerate(without_views(table.schema)):
         column = table.column(index).cast(field.type)
         chunks = [represented(chunk, hints_for(field.name, hints)) for chunk in column.chunks]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def no_batch(returned: Any) -> TypeError:
@@ -59,3 +62,29 @@ def module_of(value: Any) -> str:
 
 def is_dataframe(returned: Any) -> bool:
     return module_of(returned) == "pandas" and hasattr(returned, "columns")
+
+
+def own_table(returned: Any) -> pa.Table | None:
+    r"""Return a batch of pyarrow's as a table; None for one of another library.
+
+    pyarrow's own ways come first: in its C interface, which ends a name at the first NUL, a column
+    `a\0b` would become `a`.
+    """
+    import pyarrow as pa
+
+    if isinstance(returned, pa.Table):
+        return returned
+    if isinstance(returned, pa.RecordBatch):
+        return pa.Table.from_batches([returned])
+    if isinstance(returned, pa.RecordBatchReader):
+        return returned.read_all()
+    if _is_chunked_rows(returned):
+        return pa.Table.from_struct_array(returned)
+    return None
+
+
+def _is_chunked_rows(returned: Any) -> bool:
+    import pyarrow as pa
+
+    is_chunked = isinstance(returned, pa.ChunkedArray) and pa.types.is_struct(returned.type)
+    return is_chunked and not returned.null_count

@@ -118,6 +118,36 @@ def test_plan_knows_new_and_changed_files(job):
     ]
 
 
+def test_run_plan_and_errors_give_the_same_way_out_of_a_quarantine(job):
+    """A user who reads three lines for one state does not know which one to paste."""
+    bad_rows(job)
+    a_spec_file(job, errors={"on_row_error": "fail"})
+
+    said = [
+        batchrunner(command, "spec.yaml", cwd=job).stderr for command in ("run", "plan", "errors")
+    ]
+
+    for text in said:
+        assert "fix it, then batchrunner retry spec.yaml\n" in text
+    assert "0 of 3 shards to run, 2 committed\n1 is quarantined: fix it" in said[1]
+
+
+def test_a_file_that_cannot_be_read_is_said_to_have_a_shard_of_its_own(job):
+    """The plan promised one shard, and the run reports two."""
+    a_spec_file(job, source={"uri": "in", "shard": {"files": 3}})
+    (job / "in/in-001.jsonl").rename(job / "in/in-001.jsonl.gz")  # it is no gzip
+
+    plan = batchrunner("plan", "spec.yaml", cwd=job)
+    as_json = batchrunner("plan", "spec.yaml", "-o", "json", cwd=job)
+    run = batchrunner("run", "spec.yaml", cwd=job)
+
+    assert "/in/in-000.jsonl and 2 more  files" in plan.stdout
+    assert json.loads(as_json.stdout)[0]["source"].endswith("/in/in-000.jsonl")
+    said = "1 file has a shard of its own, since it cannot be read: the plan has 2 shards now"
+    assert said in run.stderr
+    assert "failed: 1 of 2 shards committed" in run.stderr
+
+
 def test_status_needs_the_checkpoint_alone(job):
     """On any machine, long after, without source or sink."""
     batchrunner("run", "spec.yaml", cwd=job)

@@ -214,6 +214,23 @@ def test_where_rows_wait_for_mended_code_the_refusal_names_retry(tmp_path, monke
     assert BatchRunner(spec).retry(rows=True).rows_failed == 0
 
 
+def test_where_rows_wait_for_a_mended_spec_each_refusal_names_the_retry_that_takes_it(tmp_path):
+    """The line that it named, `run --accept-changes`, left the rows as they were."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_text("id,n\n1,5\n2,NA\n3,7\n")
+    source = {"uri": str(tmp_path / "in"), "format": "csv", "schema": {"n": "int64"}}
+    spec = echo(tmp_path, source=source, errors={"max_row_errors": 5})
+    assert BatchRunner(spec).run().rows_failed == 1
+    spec = echo(tmp_path, source={**source, "format_options": {"nulls": ["NA"]}})
+
+    for again in (BatchRunner(spec).run, lambda: BatchRunner(spec).retry(rows=True)):
+        with pytest.raises(SpecChangedError) as refusal:
+            again()
+        assert "`batchrunner retry --rows --accept-changes SPEC`" in str(refusal.value)
+    report = BatchRunner(spec).retry(rows=True, accept_changes=True)
+    assert (report.ok, report.rows_failed, report.rows_out) == (True, 0, 3)
+
+
 @pytest.mark.parametrize("change", [{"capability": "capabilities:double"}, {"name": "other"}])
 def test_another_job_for_the_same_sink_is_asked_to_take_another(job, change):
     """Each way out that was named would have mixed two jobs, or ended the first."""

@@ -184,6 +184,31 @@ def test_a_value_that_csv_has_no_text_for_costs_its_row(tmp_path):
     assert "column 'v': CSV has no text for list<" in letters.read_text()
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_row_that_no_reader_of_csv_takes_costs_itself(tmp_path, batch_size):
+    """It was written, and lost without a word when a later row brought a column."""
+    write_jsonl(tmp_path / "in/a.jsonl", [{"id": n} for n in range(4)])
+    spec = a_spec(
+        tmp_path,
+        capability={
+            "target": "capabilities:too_long_for_csv",
+            "mode": "row",
+            "deterministic": True,
+        },
+        sink={"uri": str(tmp_path / "out"), "format": "csv"},
+        errors={"max_row_errors": 1},
+        execution={"engine": "local", "batch_size": batch_size},
+    )
+    report = BatchRunner(spec).run()
+    (letters,) = (tmp_path / "out/_checkpoint/errors").iterdir()
+    (part,) = parts(tmp_path / "out")
+
+    assert (report.rows_out, report.rows_failed) == (3, 1)
+    assert part.read_text() == '"id","text","late"\n1,"y",\n2,"y",\n3,"y","L"\n'
+    assert "about 17,825,8" in letters.read_text()
+    assert kinds_of(verify(spec, checks=EVERYTHING)) == []
+
+
 def test_a_bad_record_and_a_failed_row_are_tried_again_from_where_they_stand(tmp_path):
     """`retry --rows` reads single records, also those that quoted lines stand before."""
     mended = tmp_path / "mended"

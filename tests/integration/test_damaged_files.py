@@ -16,12 +16,14 @@ import pytest
 
 from batchrunner import BatchRunner, BatchSpec
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.driver.additions import Additions
 from batchrunner.driver.session import Stop, StopReason
 from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import LeaseHeldError
 from batchrunner.storage import open_storage
 from batchrunner.verify import Checks, repair, verify
 from batchrunner.views.watching import Watching
+from builders import a_spec, rows_out
 from command import ENVIRONMENT
 from patience import PATIENCE
 from privilege import obeying_permissions
@@ -404,6 +406,11 @@ def test_a_stop_keeps_what_was_found_out_and_begins_no_further_shard(tmp_path):
 
     assert (report.exit_code, report.shards, report.shards_committed) == (75, 2, 0)
     assert (len(built), report.quarantined) == (1, {})
+    plan = job.plan()
+    assert [Additions(plan).why(shard) for shard in plan.active] == [
+        f"was in a shard with a file that cannot be read: {job.source.path(199)}",
+        "its file cannot be read",
+    ]
     job.capability = echo
     assert job.run().shards_new == 1
     assert sorted(job.ids()) == ids_of(range(199))
@@ -529,3 +536,25 @@ def test_a_file_that_may_not_be_read_costs_itself_and_is_read_once_it_may(tmp_pa
     again = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, check=False)
     assert again.returncode == 0, again.stderr
     assert sorted(job.ids()) == ids_of(range(FILES))
+
+
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_what_the_reason_of_a_damaged_file_advises_ends_the_run(tmp_path, is_moved):
+    """It said to leave the file out of `source.uri`, which is a folder."""
+    whole = gzip.compress(b'{"id": 3}\n')
+    (tmp_path / "in").mkdir()
+    for name, data in (("a", gzip.compress(b'{"id": 1}\n{"id": 2}\n')), ("b", whole[:20])):
+        (tmp_path / f"in/{name}.jsonl.gz").write_bytes(data)
+    runner = BatchRunner(a_spec(tmp_path, capability="capabilities:echo"))
+    [reason] = runner.run().quarantined.values()
+    assert "or move it away, then `batchrunner retry --accept-changes`" in reason
+    assert "replace it with a whole file" in reason
+
+    if is_moved:
+        (tmp_path / "in/b.jsonl.gz").unlink()
+    else:
+        (tmp_path / "in/b.jsonl.gz").write_bytes(whole)
+    report = runner.retry(accept_changes=is_moved)
+
+    assert report.ok
+    assert [row["id"] for row in rows_out(tmp_path / "out")] == ([1, 2] if is_moved else [1, 2, 3])

@@ -275,6 +275,7 @@ def test_rows_that_have_no_shard_yet_are_no_defect_and_the_next_session_runs_the
     assert result.committed < result.shards
     survey = job.runner().plan()
     assert [shard.id for shard in survey.pending] == list(range(1, result.shards))
+    assert {survey.why(s) for s in survey.pending} == {"the rest of shard 0, which ended early"}
     assert survey.plan.active[0].rows == first.rows_in
     job.run()
     job.check()

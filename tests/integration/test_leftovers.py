@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -12,8 +13,9 @@ from batchrunner.checkpoint.lease import LeaseOwner, acquire_lease
 from batchrunner.driver.progress import NoDisplay
 from batchrunner.errors import LeaseHeldError
 from batchrunner.storage import open_storage
-from batchrunner.verify import verify
+from batchrunner.verify import repair, verify
 from batchrunner.views.garbage import Garbage
+from batchrunner.views.report_data import run_report
 from batchrunner.views.status import status_of
 from builders import a_source, a_spec, rows_out
 
@@ -153,3 +155,34 @@ def test_a_complete_run_is_complete_after_it_was_cleaned_too(job):
     status = status_of(Checkpoint(open_storage(str(job / "out/_checkpoint"))))
 
     assert (status.state, status.next.split()[1]) == ("complete", "errors")  # row 5 failed
+
+
+@pytest.mark.parametrize("begin", [["cleaned"], ["repaired", "cleaned", "repaired"]])
+def test_a_complete_run_is_complete_after_housekeeping_that_found_nothing(job, begin):
+    """`run` again makes no session that could say so: it would be called stopped for good."""
+    for what in begin:
+        if what == "cleaned":
+            garbage(job).remove()
+        else:
+            assert repair(the_spec(job)).found.ok
+    checkpoint = Checkpoint(open_storage(str(job / "out/_checkpoint")))
+
+    report = run_report(checkpoint)
+
+    assert status_of(checkpoint).state == report.verdict.state == "complete"
+    kinds = {"cleaned": "clean", "repaired": "repair"}
+    assert [session.kind for session in report.sessions][1:] == [kinds[what] for what in begin]
+
+
+def test_a_repair_that_withdrew_the_output_leaves_a_run_to_go_on_with(job):
+    """Each shard is committed, and yet `_SUCCESS` is gone until the next run."""
+    shutil.copy(job / "out/part-00000.jsonl", job / "out/part-00077.jsonl")
+    assert repair(the_spec(job)).moved == ("part-00077.jsonl",)
+    assert not (job / "out/_SUCCESS").exists()
+    checkpoint = Checkpoint(open_storage(str(job / "out/_checkpoint")))
+    status = status_of(checkpoint)
+
+    assert (status.state, status.next.split()[1]) == ("stopped", "run")
+    assert run_report(checkpoint).verdict.state == "stopped"
+    assert BatchRunner(the_spec(job)).run().ok
+    assert status_of(checkpoint.reopened()).state == "complete"

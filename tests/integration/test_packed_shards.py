@@ -210,6 +210,29 @@ def test_a_touched_file_with_the_same_bytes_is_found_by_the_hash_of_its_slice(jo
     assert job.verified().ok
 
 
+def test_a_shard_that_is_made_again_for_a_file_names_that_file(job):
+    """All files can be read, and one has changed: a user asks which one costs the others."""
+    job.run()
+    changed, gone = (job.folder / f"in/{number:04d}.jsonl" for number in (45, 100))
+    with changed.open("a") as file:
+        file.write('{"id": 5000}\n')
+    gone.unlink()
+    job.write(FILES, [9000])
+
+    survey = job.runner().plan(accept_changes=True)
+
+    near = "was in a shard with a file that "
+    reasons = {survey.why(shard) for shard in survey.pending}
+    assert f"one of its files changed: {changed}" in reasons
+    assert reasons <= {
+        f"one of its files changed: {changed}",
+        f"{near}changed: {changed}",
+        f"{near}is no longer read: {gone}",
+        "its file is new",
+    }
+    assert survey.notes == (f"1 file changed: {changed}",)
+
+
 def test_a_run_that_moved_is_read_at_its_new_place(job, tmp_path):
     """All files of a pack have moved with it."""
     job.bad = (5, 301)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,16 @@ from batchrunner.checkpoint.dead_letters import (
 )
 from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Position
+from batchrunner.shard import Slicing
+from batchrunner.spec import ErrorsSpec
 from batchrunner.storage import open_storage
 from batchrunner.verify import verify
 from batchrunner.views.dead_letters import error_groups, read_dead_letters
 from batchrunner.views.garbage import Garbage, GarbageKind
+from batchrunner.worker.budget import Budget
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
+from shards import one_slice
+from tars import tar_of
 
 SOURCE = Path(failing.__file__).read_text().splitlines()
 PLACE = next(
@@ -104,9 +111,95 @@ def test_a_misspelt_column_costs_a_handful_of_calls_and_is_named_with_its_line(
     assert f"(at {PLACE})" in failure.reason
     assert "'txt'" in failure.reason or '"txt"' in failure.reason
     assert '; one of them: {"id": ' in failure.reason
+    assert "No call has succeeded" in failure.reason
     assert 'return rows["txt"]' in failure.traceback
     assert "/batchrunner/" not in failure.traceback
     assert sum(failing.calls(tmp_path)) < 20
+
+
+def unwritable(rows):
+    return [{**row, "text": {row["text"]}} for row in rows]
+
+
+@pytest.mark.parametrize(("sink", "named"), [("jsonl", "set"), ("tar", "__key__")])
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_it_is_not_said_of_a_call_that_returns_what_the_sink_refuses(
+    tmp_path, sink, named, timeout
+):
+    """Nothing is wrong with the call, and its code would be looked at for nothing."""
+    write_jsonl(tmp_path / "in/a.jsonl", rows(0, 5000))
+    where = {"uri": str(tmp_path / "out"), "format": sink}
+    spec = a_spec(tmp_path, sink=where, errors={"batch_timeout": timeout})
+
+    [failure] = BatchRunner(spec, capability=unwritable).run().failures.values()
+
+    assert "No row could be written; if the other rows fail, too" in failure.reason
+    assert named in failure.reason
+    assert "No call" not in failure.reason
+
+
+def write_tars(folder, *, files, each):
+    folder.mkdir()
+    for file in range(files):
+        found = [{"__key__": f"{n:05}", "txt": b"hello", "cls": b"1"} for n in range(each)]
+        (folder / f"{file}.tar").write_bytes(tar_of(found))
+
+
+def write_gzip(folder, *, files, each, rows=rows):
+    folder.mkdir()
+    for file in range(files):
+        lines = "".join(json.dumps(row) + "\n" for row in rows(file * each, each))
+        (folder / f"{file:03}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+
+
+@pytest.mark.parametrize("batch_size", [16, 256])
+@pytest.mark.parametrize(("errors", "most"), [({}, 40), ({"max_row_errors": 0.001}, 400)])
+@pytest.mark.parametrize(
+    ("write", "files", "each"),
+    [(write_tars, 1, 300), (write_tars, 20, 700), (write_gzip, 1, 300), (write_gzip, 10, 3000)],
+)
+def test_so_it_is_where_no_file_says_how_many_rows_it_has(
+    tmp_path, write, files, each, errors, most, batch_size
+):
+    """Small members of a tar must not be taken for far more rows. A share that is set is judged by 100 rows."""
+    write(tmp_path / "in", files=files, each=each)
+    execution = {"engine": "local", "batch_size": batch_size}
+
+    spec = a_misspelt_spec(tmp_path, target="MisspeltModel", execution=execution, errors=errors)
+    report = BatchRunner(spec).run()
+
+    assert (report.exit_code, report.stopped) == (1, "max_row_errors")
+    assert sum(failing.calls(tmp_path)) < most
+
+
+def test_so_it_is_among_so_many_rows_that_a_thousandth_of_them_is_many_batches(tmp_path):
+    """The default budget is no wish to see ten thousand rows fail; a budget that is set is one."""
+    spec = ErrorsSpec()
+    for policy, tried in ((spec, True), (ErrorsSpec(max_row_errors=0.001), False)):
+        budget = Budget(policy, whole=10**9)
+        shard = one_slice(0, "a", Slicing.BYTES, 0, 10**6, 10**6, "", rows=10**4, weight=10**6)
+        assert (budget.samples(shard, rows=1024) > 0) is tried
+        copy = pickle.loads(pickle.dumps(policy))
+        assert (Budget(copy, whole=10**9).samples(shard, rows=1024) > 0) is tried
+
+
+@pytest.mark.parametrize(("bad", "budget"), [(90, 90), (90, 0.05), (4, 0.001)])
+def test_a_compressed_source_whose_first_rows_are_bad_goes_on_within_its_budget(
+    tmp_path, bad, budget
+):
+    """Batches of one row, none of which has succeeded yet."""
+
+    def some(first, count):
+        return [{**row, "bad": row["id"] < bad} for row in rows(first, count)]
+
+    write_gzip(tmp_path / "in", files=1, each=4000, rows=some)
+    errors = {"max_row_errors": budget, "retry": {"max_attempts": 1}}
+    execution = {"engine": "local", "batch_size": 16}
+    spec = a_spec(tmp_path, capability="failing:strict", errors=errors, execution=execution)
+
+    report = BatchRunner(spec).run()
+
+    assert (report.ok, report.rows_failed) == (True, bad), report.failures
 
 
 @pytest.mark.parametrize("how", ["rows", "async by row"])

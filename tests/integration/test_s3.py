@@ -18,6 +18,7 @@ import pytest
 
 from batchrunner import BatchRunner, BatchSpec
 from batchrunner.checkpoint import Checkpoint, Sentinel
+from batchrunner.driver.source_files import list_source
 from batchrunner.errors import (
     DamagedOutputError,
     InputChangedError,
@@ -26,6 +27,7 @@ from batchrunner.errors import (
     StorageError,
     UnsafeStorageError,
 )
+from batchrunner.spec import SourceSpec
 from batchrunner.storage import open_storage
 from batchrunner.storage.s3.calls import S3Calls
 from batchrunner.testing.fault_proxy import Fault, NetworkFaultKind
@@ -59,6 +61,18 @@ def a_spec(bucket, **changes):
         "execution": {"engine": "local"},
     }
     return BatchSpec(**{**fields, **changes})
+
+
+def test_the_output_of_a_run_that_has_not_finished_is_pointed_out_as_a_source(bucket):
+    """Its parts are whole, and there are fewer of them than there will be."""
+    BatchRunner(a_spec(bucket)).run()
+    source = SourceSpec(uri=f"{bucket.uri}/out", storage_options=bucket.storage_options)
+    assert list_source(source).notes == ()
+
+    open_storage(source.uri, storage_options=bucket.storage_options).delete(["_SUCCESS"])
+
+    said = f"source: {source.uri} is the output of a run that has not finished: 3 file(s) of it are"
+    assert [note.startswith(said) for note in list_source(source).notes] == [True]
 
 
 def test_rows_go_from_bucket_to_bucket_and_once(bucket):

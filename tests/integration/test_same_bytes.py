@@ -190,16 +190,19 @@ def test_plan_says_what_was_compared_and_writes_nothing(tmp_path):
     assert records(job.folder) == before
 
 
-def test_a_changed_file_is_named_as_compared(tmp_path):
-    """Its time alone would not say whether it was only touched."""
+@pytest.mark.parametrize("text", ["ROW 1199", "another size"])
+def test_a_changed_file_is_named_in_the_plan_and_in_the_report(tmp_path, text):
+    """Of the same size as before, or of another: a user who sees its shards run again asks why."""
     job = Job(tmp_path, "jsonl")
     job.run()
-    job.write(1, [*rows(ROWS, ROWS - 1), {"id": 1199, "text": "ROW 1199"}])
+    job.write(1, [*rows(ROWS, ROWS - 1), {"id": 1199, "text": text}])
 
     (note,) = job.plan().notes
 
-    assert note.startswith("1 file has another time and other bytes: ")
-    assert note.endswith("in/1.jsonl")
+    assert note == f"1 file changed: {job.folder}/in/1.jsonl"
+    job.run()
+    assert job.plan().notes == ()
+    assert [one.changes for one in BatchRunner(job.spec()).report().sessions] == [(), (note,)]
 
 
 def test_a_success_stands_while_new_times_are_noted(tmp_path):

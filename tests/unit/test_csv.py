@@ -27,11 +27,12 @@ PIECES = [
     b"\r\n",
     b"\r",
     "ä".encode(),
+    "\ufeff".encode(),
     b"\xff",
     b" ",
 ]
 ANYTHING = st.lists(st.sampled_from(PIECES), max_size=60).map(b"".join)
-TEXTS = st.text(st.sampled_from('ab ,;"\n\t|ä€𝄞'), max_size=6)
+TEXTS = st.text(st.sampled_from('ab ,;"\n\t|ä€𝄞\ufeff'), max_size=6)
 
 
 def whole(data):
@@ -217,6 +218,36 @@ def test_a_bad_record_costs_itself_with_its_reason(data, why):
     assert why in bad.reason
 
 
+@pytest.mark.parametrize("block", [4, 5, 1 << 20])
+@pytest.mark.parametrize("field", ["\ufeff", "\ufeff\ufeffa", '"\ufeff"', '\ufeff"a'])
+def test_a_mark_is_text_wherever_a_block_or_a_slice_begins(field, block, monkeypatch):
+    """Only at the start of a file it is none; Arrow leaves one out at the start of what it gets."""
+    monkeypatch.setattr(csv_records, "BLOCK_BYTES", block)
+    data = f"\ufeffa,b\n{f'{field},1{chr(10)}' * 4}".encode()
+    expected = [{"a": field.removeprefix('"').removesuffix('"'), "b": "1"}] * 4
+
+    assert rows(data) == expected
+    assert [row for _, row in again(data)] == expected
+    assert [row for piece in cut(data, unit="rows") for row in rows(data, piece=piece)] == expected
+
+
+def test_a_mark_is_no_part_of_a_number():
+    """A declared type refuses it in each row alike, for either reader."""
+    data, made = "a,b\n\ufeff1,2\n\ufeff3,4\n5,6\n".encode(), Csv(schema={"a": "int64"})
+
+    assert [row for _, row in placed(data, made=made)] == [None, None, {"a": 5, "b": "6"}]
+    assert again(data, made=made) == placed(data, made=made)
+
+
+@pytest.mark.parametrize("neighbour", [b"1,2\n", b"too few\n", b'"a"x,2\n'])
+def test_a_column_that_is_not_read_is_looked_at_all_the_same(neighbour):
+    """Whether a record is a row depends on its bytes, and not on the records beside it."""
+    data = b"a,b\n0,\xff\n" + neighbour
+
+    assert placed(data, columns=("a",))[0] == (4, None)
+    assert again(data)[0] == (4, None)
+
+
 def test_a_quote_inside_of_a_field_is_text():
     """As all readers have it: an inch is no quoted field."""
     assert rows(b'a,b\n5" disk,"6"" disk"\nx"y"z,\n') == [
@@ -313,7 +344,9 @@ def test_columns_are_chosen_and_added():
     assert rows(data, columns=("day",), partition=day) == [{"day": "1"}]
     with pytest.raises(ShardFailedError, match="no column 'c' in the file; it has a, b"):
         rows(data, columns=("c",))
-    with pytest.raises(ShardFailedError, match=r"no column 'c' in the file; .*source\.schema"):
+    with pytest.raises(
+        ShardFailedError, match=r"no column 'c' in the file; .*source\.schema.*this file lacks it"
+    ):
         rows(data, made=Csv(schema={"c": "int64"}))
 
 

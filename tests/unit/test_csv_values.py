@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import exact
-from batchrunner.formats import csv_part
+from batchrunner.errors import ShardFailedError
+from batchrunner.formats import csv_lengths, csv_part, csv_records
 from batchrunner.formats.csv_format import Csv, Tsv
 from batchrunner.formats.csv_values import typed
 from batchrunner.formats.csv_values_second_reader import column_of
@@ -78,8 +79,11 @@ TEXTS = st.one_of(
 )
 
 
-def part_of(*tables, made=Csv(), compression="none"):  # noqa: B008 - it is stateless
-    """The bytes of a part of *tables*, written one after the other."""
+def part_of(*tables, made=Csv(), compression="none", read_back=bytes):  # noqa: B008 - it is stateless
+    """The bytes of a part of *tables*, written one after the other.
+
+    To write it again, what *read_back* makes of the bytes is read.
+    """
     files = []
 
     def opened():
@@ -91,7 +95,7 @@ def part_of(*tables, made=Csv(), compression="none"):  # noqa: B008 - it is stat
         opened(),
         compression=compression,
         settle=lambda schema: schema,
-        restart=lambda: (files[-1], opened()),
+        restart=lambda: (io.BytesIO(read_back(files[-1].getvalue())), opened()),
     )
     for table in tables:
         part.append(table)
@@ -244,6 +248,75 @@ def test_a_column_that_comes_late_is_null_before(compression):
         {"a": None, "b": 3},
     ]
     assert read_again(data, types, compression=compression) == read(data, types, compression=outer)
+
+
+TEXT_KINDS = [
+    pa.string(),
+    pa.large_string(),
+    pa.string_view(),
+    pa.dictionary(pa.int8(), pa.string()),
+]
+FEW_TEXTS = st.lists(st.text('a"ä\n,', max_size=80) | st.none(), min_size=1, max_size=4)
+
+
+@given(first=FEW_TEXTS, second=FEW_TEXTS, kind=st.sampled_from(TEXT_KINDS), at=st.integers(0, 3))
+def test_a_record_is_written_if_it_can_be_read_again(first, second, kind, at):
+    """Whatever holds the texts, and with their quotes; of the numbers beside them only a bound is known."""
+    texts = [pa.array(some[:1] * (4 - len(some)) + some, pa.string()) for some in (first, second)]
+    texts = [t.dictionary_encode() if pa.types.is_dictionary(kind) else t.cast(kind) for t in texts]
+    table = pa.table({"a": texts[0], "n": [-(2**63)] * 4, "b": texts[1]}).slice(at)
+    most = max(len(part_of(table.slice(n, 1))) for n in range(len(table))) - len('"a","n","b"\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_lengths, "MOST_BYTES", 200)
+        refused = outcome_of(csv_lengths.check_lengths, table)
+
+    assert most <= 200 or refused
+    assert not refused or most > 200 - 80
+
+
+def outcome_of(check, table):
+    """The reason for which *table* is refused; None if it is not."""
+    try:
+        return check(table)
+    except SchemaError as error:
+        return str(error)
+
+
+def test_a_record_of_the_longest_that_is_read_is_written():
+    """Less a margin for columns that come later; a quote counts twice."""
+    most = csv_lengths.MOST_BYTES - 83
+    csv_lengths.check_lengths(pa.table({"a": ["x" * most], "b": [1]}))
+    csv_lengths.check_lengths(pa.table({"a": pa.nulls(1, pa.string())}))
+    long_word = pa.array(["x" * (most + 1), "y"]).dictionary_encode()
+    csv_lengths.check_lengths(pa.table({"a": long_word, "b": [1, 1]}).slice(1))
+    csv_lengths.check_lengths(pa.table({"a": long_word, "b": [1, 1]}).slice(2))
+    for text in ("x" * (most + 1), '"' * (most // 2 + 1)):
+        with pytest.raises(SchemaError, match=r"about 16,711,68\d bytes as CSV"):
+            csv_lengths.check_lengths(pa.table({"a": [text], "b": [1]}))
+
+
+@pytest.mark.parametrize("length", [25, 35, 36, 37, 38, 60])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_row_that_cannot_be_written_again_fails_its_part(length, at, monkeypatch):
+    """What was counted is not lost: the record is too long to be read, or will be by the new column."""
+    for module in (csv_records, csv_lengths):
+        monkeypatch.setattr(module, "MAX_LINE_BYTES", 40)
+    monkeypatch.setattr(csv_records, "BLOCK_BYTES", 10)
+    rows = ["x", "y", "z"]
+    rows[at] = "x" * length
+    late = [pa.table({"a": ["p"], name: ["q"]}) for name in ("b" * 7, "c")]
+    if length + len('"",,\n') <= 40:
+        assert len(part_of(pa.table({"a": rows}), *late).splitlines()) == 6
+    else:
+        with pytest.raises(SchemaError, match="bytes as CSV"):
+            part_of(pa.table({"a": rows}), *late)
+
+
+def test_a_part_that_is_read_back_with_fewer_rows_fails():
+    """Its rows are counted when they are written, and are all there when they are written again."""
+    tables = pa.table({"a": ["x", "y\nz"]}), pa.table({"b": [1]})
+    with pytest.raises(ShardFailedError, match="1 rows were read back of 2 that were written"):
+        part_of(*tables, read_back=lambda data: data[: data.index(b'"y')])
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,29 @@ def test_each_kind_is_divided_without_a_change(kind, counts):
     assert rows == whole.to_pylist()
 
 
+IN_ARROW = {
+    "table": lambda batch: pa.Table.from_batches([batch]),
+    "record batch": lambda batch: batch,
+    "reader": lambda batch: pa.RecordBatchReader.from_batches(batch.schema, [batch]),
+    "chunked rows": lambda batch: pa.chunked_array([batch.to_struct_array()]),
+}
+
+
+@pytest.mark.parametrize("kind", IN_ARROW)
+def test_names_of_arrow_are_kept_whole(kind):
+    """At any depth: pyarrow's interface for other libraries ends a name at its first NUL."""
+    inner = pa.StructArray.from_arrays([pa.array([1, 2])], names=["c\0d"])
+    batch = pa.RecordBatch.from_arrays([inner, pa.array(["x", "y"])], names=["a\0b", "a"])
+    make, expected = IN_ARROW[kind], pa.Table.from_batches([batch])
+
+    assert to_table(make(batch), InputTypes())[0].equals(expected)
+    assert as_lines(make(batch))[0] == (
+        b'{"a\\u0000b":{"c\\u0000d":1},"a":"x"}\n{"a\\u0000b":{"c\\u0000d":2},"a":"y"}\n'
+    )
+    shares = [to_table(piece, InputTypes())[0] for [piece] in divided([make(batch)], [1, 1])]
+    assert pa.concat_tables(shares).equals(expected)
+
+
 @given(data=st.data(), counts=st.lists(st.integers(1, 5), min_size=2, max_size=6))
 def test_pieces_are_divided_wherever_they_end(data, counts):
     """A generator yields what it likes: a row at a time, or the rows of two shards and a half."""

@@ -4,6 +4,7 @@ import io
 import json
 import math
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
@@ -345,6 +346,20 @@ def test_lines_are_copied_if_they_would_be_written_so(line, copied):
 
     assert (line_table_of(batch) is not None) == copied
     assert write_table(pa.table(batch)) == lines_of(pa.table(batch))
+
+
+@pytest.mark.parametrize("value", [b"1", b'"x"', b"1.5", b"true", b"null"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_memory_that_was_read_cannot_be_changed(value, first):
+    """A change in place would be overlooked, and the lines be written as they were: it is refused."""
+    read = remembered(b'{"a":%b}\n' % value * 3)
+    column = read.table.slice(first).append_column("n", pa.nulls(3 - first)).column("a").chunk(0)
+    for memory in filter(None, column.buffers()):
+        with pytest.raises(ValueError, match="read-only"):
+            np.frombuffer(memory, np.uint8)[:] += 1
+
+    column.validate(full=True)
+    assert column.to_pylist() == [json.loads(value)] * (3 - first)
 
 
 def test_lines_are_forgotten_with_their_rows():

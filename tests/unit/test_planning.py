@@ -202,7 +202,7 @@ def test_a_changed_file_retires_its_shards_and_gets_new_ones():
     assert generations[1].retired == (2, 3)
     assert sources(plan.active) == [(0, "a"), (1, "a"), (4, "c"), (5, "c"), (6, "b")]
     assert sources(plan.retired) == [(2, "b"), (3, "b")]
-    assert (plan.added_later, plan.generations) == ({6}, 2)
+    assert (plan.later, plan.generations) == ((generations[1],), 2)
 
 
 def test_a_changed_file_of_a_pack_retires_that_shard_and_no_other():

@@ -170,6 +170,28 @@ def test_the_first_three_kinds_of_failure_are_open_and_each_names_its_line(tmp_p
     assert re.search(r"allows: KeyError: .*, failing\.py:\d+\.", report.verdict.happened)
 
 
+def test_status_and_report_call_a_run_failed_where_run_did(tmp_path):
+    """It was "failed: 9 of 10 shards committed" at its end, and `run` will not mend it."""
+    end = {"committed": 9, "failed": 1, "stopped": None, "complete": False}
+    checkpoint = record_run(tmp_path, [OnPaper(9, end=end)], shards=10, quarantined=[9])
+
+    assert both(checkpoint) == ("failed", "failed")
+    verdict = run_report(checkpoint.reopened(), spec="spec.yaml").verdict
+    assert verdict.happened == "Failed: 1 shard failed; 9 of 10 shards committed."
+    assert [step.command for step in verdict.steps] == [
+        "batchrunner errors spec.yaml",
+        "batchrunner retry spec.yaml",
+    ]
+    assert status_of(checkpoint).next.startswith("batchrunner errors")
+
+
+def test_a_run_with_a_failed_shard_that_a_signal_stopped_is_stopped(tmp_path):
+    """As `run` said: there is work left beside what failed."""
+    checkpoint = record_run(tmp_path, [OnPaper(8, end=STOPPED)], shards=10, quarantined=[9])
+
+    assert both(checkpoint) == ("stopped", "stopped")
+
+
 def test_a_quarantined_shard_is_released_by_retry(tmp_path):
     """`run` would not try it again."""
     report = reported(tmp_path, [OnPaper(9, end=STOPPED)], shards=10, quarantined=[9])

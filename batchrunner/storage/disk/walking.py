@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
@@ -47,11 +47,13 @@ class Walk:
 
     Attributes:
         links: The symbolic links found so far.
+        noticed: Keys of the files left out so far whose names are among those to notice.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, notices: Collection[str] = ()) -> None:
         self.links: list[Link] = []
-        self._root = root
+        self.noticed: list[str] = []
+        self._root, self._notices = root, notices
 
     def __iter__(self) -> Iterator[FolderFiles]:
         """Yield the files of each folder, at most some ten thousand at a time.
@@ -62,7 +64,7 @@ class Walk:
         return self._below(self._root, "")
 
     def _below(self, folder: str, prefix: str) -> Iterator[FolderFiles]:
-        inside = self._inside(folder)
+        inside = self._inside(folder, prefix)
         if not any(map(_is_folder, inside)):
             inside.sort(key=_NAME, reverse=True)
             yield from self._files(inside, prefix)
@@ -76,10 +78,10 @@ class Walk:
             for item in items:
                 yield from self._below(item.path, f"{prefix}{item.name}/")
 
-    def _inside(self, folder: str) -> list[os.DirEntry[str]]:
+    def _inside(self, folder: str, prefix: str) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(folder) as items:
-                return [item for item in items if item.name[0] not in "._"]
+                return [i for i in items if i.name[0] not in "._" or self._notice(i, prefix)]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -87,6 +89,12 @@ class Walk:
             if isinstance(error, NotADirectoryError) and Path(self._root).is_dir():
                 return []
             raise disk_error(error, folder, doing="list") from error
+
+    def _notice(self, item: os.DirEntry[str], prefix: str) -> bool:
+        """Notice a hidden *item*; return False, which leaves it out."""
+        if item.name in self._notices:
+            self.noticed.append(prefix + item.name)
+        return False
 
     def _files(self, items: list[os.DirEntry[str]], prefix: str) -> Iterator[FolderFiles]:
         """Yield the files among *items*, the last first; each is let go, since it keeps its status."""
