@@ -41,16 +41,20 @@ class Bundle:
         size: How many there are.
         lines: The part, open for reading; None to read it from the sink.
         data: The bundle, likewise; None to read it from the checkpoint.
+        paths: The paths of the files, staged; closed. They stay once the bundle is dropped. None for none.
     """
 
     staged: Staged
     size: int
     lines: BinaryIO | None = None
     data: BinaryIO | None = None
+    paths: Staged | None = None
 
     def discard(self) -> None:
         """Discard what is staged, and close both files. Idempotent."""
         self.staged.discard()
+        if self.paths is not None:
+            self.paths.discard()
         self.close()
 
     def close(self) -> None:

@@ -89,7 +89,11 @@ def _committed(
     checkpoint.publish_dead_letters(
         {f.sentinel.errors: f.dead_letters for f in finished if f.dead_letters}
     )
-    checkpoint.publish_bundles({f.sentinel.files: f.bundle.staged for f in finished if f.bundle})
+    bundles = {f.sentinel.files: f.bundle for f in finished if f.bundle}
+    checkpoint.publish_bundles(
+        {name: bundle.staged for name, bundle in bundles.items()},
+        paths={name: bundle.paths for name, bundle in bundles.items() if bundle.paths},
+    )
     won = sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_intent()) for f in finished})
     sentinels = {}
     for one in finished:

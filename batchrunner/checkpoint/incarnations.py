@@ -31,6 +31,7 @@ _OF_A_RUN = {
     "attempts": ("0.json",),
     "errors": ("part-00000.0.jsonl", "part-00000.failed.00000001.0.jsonl"),
     "files": ("part-00000.0",),
+    "paths": ("part-00000.0",),
     "recorded": ("0.json",),
     "changes": ("0001.json",),
     "schema": ("0001.arrow",),

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 BUNDLES = "files"
 """Folder of the bundles: the bytes of files that a part lists, until its shard is committed."""
 
+PATHS = "paths"
+"""Folder of the paths of these files, a line each: without its part, they say which files are its."""
+
 _QUARANTINE = re.compile(r"quarantine/part-(\d{5,})\.json")
 _numbered: dict[tuple[Storage, int], Checkpoint] = {}
 _MOST_NUMBERED = 64
@@ -115,9 +118,12 @@ class Checkpoint(RunDocuments):
         self.records.publish(keys)
         self.records.remove_intents(keys)
 
-    def publish_bundles(self, bundles: Mapping[str, Staged]) -> None:
-        """Publish the bundles of attempts, durably, under names that only these use."""
+    def publish_bundles(
+        self, bundles: Mapping[str, Staged], *, paths: Mapping[str, Staged]
+    ) -> None:
+        """Publish the bundles of attempts, and the *paths* in them, under names that only these use. Durable."""
         keys = {f"{BUNDLES}/{name}": (staged, b"bundle") for name, staged in bundles.items()}
+        keys |= {f"{PATHS}/{name}": (staged, b"paths") for name, staged in paths.items()}
         if keys:
             self.records.publish(keys)
             self.records.remove_intents(keys)
@@ -132,6 +138,23 @@ class Checkpoint(RunDocuments):
         if entry is None:
             raise ObjectNotFoundError(f"{self.records.uri}/{BUNDLES}/{name} is gone")
         return self.records.open(entry)
+
+    def paths_of(self, stem: str, *, attempt: str = "") -> set[str]:
+        """Return the paths of the files that a shard published, by the record of its *attempt*.
+
+        The *attempt* is the name of its bundle; empty for all attempts at the shard. No paths are returned
+        where there is no record, as of an earlier version.
+        """
+        if attempt:
+            entries = [self.records.head(f"{PATHS}/{attempt}")]
+        else:
+            of_stem = f"{PATHS}/{stem}."
+            entries = [e for e in self.records.list(PATHS) if e.key.startswith(of_stem)]
+        found: set[str] = set()
+        for entry in filter(None, entries):
+            with self.records.open(entry) as file:
+                found.update(file.read().decode(errors="replace").split("\n"))
+        return found - {""}
 
     def drop_bundles(self, names: Iterable[str]) -> None:
         """Remove the bundles *names*; empty ones are ignored. Idempotent.

@@ -103,12 +103,9 @@ def _next_steps(
             "nothing can rebuild the run's document: restore it from a copy, or start over, which "
         )
         return [f"{why}moves the parts to _damaged/", f"next: batchrunner run --fresh {spec}"]
-    lines = [
-        (
-            f"moved to _damaged/: {len(repaired.moved):,} objects; "
-            f"{len(repaired.to_recompute):,} shards to compute again"
-        )
-    ]
+    moved = f"moved to _damaged/: {len(repaired.moved):,} objects"
+    again = f"{len(repaired.to_recompute):,} shards to compute again"
+    lines = [f"{moved if repaired.moved else 'nothing to move'}; {again}"]
     if repaired.rebuilt:
         lines.append(f"rebuilt from other documents: {', '.join(repaired.rebuilt)}")
     if repaired.hopeless:

@@ -12,7 +12,7 @@ import orjson
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.incarnations import remove_records
-from batchrunner.checkpoint.store import BUNDLES
+from batchrunner.checkpoint.store import BUNDLES, PATHS
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.part_sources import PartSources
 from batchrunner.driver.retiring import retire
@@ -174,12 +174,9 @@ def _collect_garbage(
 ) -> None:
     """Remove what dead attempts and ended runs left; with all shards committed, none is read."""
     storage, records = run.checkpoint.storage, run.checkpoint.records
-    rooms = (
-        (BUNDLES, "attempts") if survey.plan.facts.part_format.publishes_files else ("attempts",)
-    )
-    left = [entry.key for name in rooms for entry in records.list(name)]
+    with_files = survey.plan.facts.part_format.publishes_files
     # Before the check: none is of a later driver.
-    left += _dead_letters(records, committed)
+    left = _left_behind(records, committed, with_files=with_files)
     session.check()
     run.sink.remove_intents([sentinel.part for sentinel in committed.values()])
     run.sink.clean()
@@ -190,10 +187,16 @@ def _collect_garbage(
         remove_records(storage, number)
 
 
-def _dead_letters(records: Storage, committed: Mapping[int, Sentinel]) -> list[str]:
-    """Return the keys of dead letters that dead or uncommitted attempts left."""
-    counting = {sentinel.errors for sentinel in committed.values()}
-    return [e.key for e in records.list("errors") if e.key.partition("/")[2] not in counting]
+def _left_behind(
+    records: Storage, committed: Mapping[int, Sentinel], *, with_files: bool
+) -> list[str]:
+    """Return the keys of marks, dead letters, bundles and paths that dead or uncommitted attempts left."""
+    counting = {f"errors/{sentinel.errors}" for sentinel in committed.values()}
+    counting |= {f"{PATHS}/{sentinel.files}" for sentinel in committed.values()}
+    # A listing each: only where there may be something.
+    rooms = ("errors", "attempts", *((BUNDLES, PATHS) if with_files else ()))
+    keys = (entry.key for name in rooms for entry in records.list(name))
+    return [key for key in keys if key not in counting]
 
 
 def _run_uid(committed: Mapping[int, Sentinel]) -> str:

@@ -33,15 +33,18 @@ class FilesCheck:
 
     Attributes:
         listed: Paths that the parts checked so far list.
+        read: The parts whose files were checked.
     """
 
     def __init__(self, sink: Storage, evidence: Evidence) -> None:
         self.listed: set[str] = set()
+        self.read: set[str] = set()
         self._sink, self._evidence = sink, evidence
 
     def faults(self, part: Entry) -> Iterator[tuple[FindingKind, str]]:
         """Yield what is wrong with the files that *part*, whose bytes are those committed, lists."""
         lines = self._lines(part)
+        self.read.add(part.key)
         self.listed.update(line.path for line in lines)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             kinds = list(pool.map(self._fault, lines))

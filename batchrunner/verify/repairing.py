@@ -159,9 +159,9 @@ class _Repairer:
         damaged part by its intent.
         """
         part, stem = evidence.part(shard), evidence.plan.facts.stem(shard.id)
+        for path in self._files_of(evidence, shard) if evidence.files else ():
+            self._move(self._sink, path)
         if part in evidence.data:
-            for path in self._files_of(evidence, part) if evidence.files else ():
-                self._move(self._sink, path)
             self._move(self._sink, part)
         # By the shard's name, not by the name in the sentinel, which may be another shard's.
         for name in (name for name in evidence.dead_letters if name.startswith(f"{stem}.")):
@@ -169,12 +169,18 @@ class _Repairer:
         self._delete(self._records, f"sentinels/{stem}.json")
         self._session.log_event("shard_taken_back", shard=shard.id, part=part)
 
-    def _files_of(self, evidence: Evidence, part: str) -> list[str]:
-        """Return the files that *part* lists and no other one does: the shard may name other ones next.
+    def _files_of(self, evidence: Evidence, shard: Shard) -> list[str]:
+        """Return the files that the part of *shard* lists and no other one does: the shard may name others next.
 
-        Called before the part is moved, without which nothing says which files are its.
+        What a part that is gone or torn listed is in the checkpoint. Called before the part is moved and
+        the sentinel deleted, which say which files and which record are its.
         """
-        listed = {file.path for file in listed_files(self._sink, evidence.data[part])}
+        part, sentinel = evidence.part(shard), evidence.sentinels.get(shard.id)
+        listed = self._run.checkpoint.paths_of(
+            evidence.plan.facts.stem(shard.id), attempt=sentinel.files if sentinel else ""
+        )
+        if part in evidence.data:
+            listed |= {file.path for file in listed_files(self._sink, evidence.data[part])}
         others = [s for s in evidence.sentinels.values() if s.part != part]
         return sorted((listed & evidence.files.keys()) - shared(listed, self._sink, others))
 

@@ -52,6 +52,13 @@ class ShardCheck:
                 yield FindingKind.SENTINEL, why
                 return
             yield from self._part(sentinel)
+            if (
+                sentinel.files and sentinel.part not in self.files.read
+            ):  # gone or torn: its files are not
+                paths = self._run.checkpoint.paths_of(
+                    self._evidence.plan.facts.stem(shard.id), attempt=sentinel.files
+                )
+                self.files.listed.update(paths)
             yield from self._dead_letters(sentinel)
             yield from self._rows_in(shard, sentinel)
         elif self._evidence.part(shard) in self._evidence.data:

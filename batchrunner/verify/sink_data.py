@@ -13,6 +13,7 @@ from batchrunner.storage import Entry
 _OF_CHECKPOINTS = (
     "errors/",
     "files/",
+    "paths/",
     "sentinel_index/",
     "plan/",
     "quarantine/",

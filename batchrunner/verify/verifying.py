@@ -134,7 +134,7 @@ def _notes(
     if evidence.is_finished and (unlisted := check.files.unlisted()):
         yield (
             f"{len(unlisted):,} files in the sink are listed by no part, such as {unlisted[0]}: they were there "
-            "before, or are of a run that ended"
+            "before, or are of a run that ended or of a part without a record of its paths"
         )
     for folder in evidence.other_runs:
         yield f"{folder}/ is the output of another run: a recursive read of the sink includes it"

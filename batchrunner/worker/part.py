@@ -15,7 +15,7 @@ from batchrunner.checkpoint.dead_letters import DeadLetterFile
 from batchrunner.errors import ShardFailedError
 from batchrunner.formats.contract import Settle
 from batchrunner.formats.format_error import writing_in
-from batchrunner.formats.listing import frames
+from batchrunner.formats.listing import frames, listed_in
 from batchrunner.shard import EarlyEnd
 from batchrunner.storage import Staged
 
@@ -128,11 +128,11 @@ class Part:
     def _listed(self, rows: bytes) -> bytes:
         """Write the files of *rows* to the bundle; return the lines that list them."""
         if self._files is None:
-            self._files = _Files(self._stage_bundle())
+            self._files = _Files(self._stage_bundle(), self._stage_bundle())
         lines = []
         for line, data in frames(rows):
             lines.append(line)
-            self._files.append(data)
+            self._files.append(listed_in(line).path, data)
         return b"".join(lines)
 
     def _drop_replaced(self) -> None:
@@ -171,12 +171,13 @@ class Part:
 
 
 class _Files:
-    """Writes the bundle of one attempt: the bytes of its files, one after the other."""
+    """Writes the bundle of one attempt: the bytes of its files, one after the other; and their paths."""
 
-    def __init__(self, staged: Staged) -> None:
-        self._staged, self._size = staged, 0
+    def __init__(self, staged: Staged, paths: Staged) -> None:
+        self._staged, self._paths, self._size = staged, paths, 0
 
-    def append(self, data: memoryview) -> None:
+    def append(self, path: str, data: memoryview) -> None:
+        self._paths.file.write(f"{path}\n".encode())  # a path has no line break in it
         self._staged.file.write(data)
         self._size += len(data)
 
@@ -190,7 +191,8 @@ class _Files:
         size = file.seek(0, io.SEEK_END)
         data = reopened(file)
         file.close()
-        bundle = Bundle(self._staged, size, lines, data)
+        self._paths.file.close()
+        bundle = Bundle(self._staged, size, lines, data, self._paths)
         if size != self._size:
             bundle.discard()
             raise ShardFailedError(
@@ -201,6 +203,7 @@ class _Files:
 
     def discard(self) -> None:
         self._staged.discard()
+        self._paths.discard()
 
 
 @dataclass(frozen=True, slots=True)

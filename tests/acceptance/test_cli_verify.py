@@ -31,6 +31,16 @@ def test_a_whole_output_ends_with_0(job):
     assert done.stderr == "ok: 3 of 3 shards committed; rows: 12 in, 12 out, 0 failed\n"
 
 
+def test_a_repair_without_anything_to_move_says_so(job):
+    """A part that is gone leaves nothing: "0 objects moved" reads like a failure."""
+    (job / "out/part-00001.jsonl").unlink()
+    repaired = batchrunner("verify", "--repair", "spec.yaml", cwd=job)
+
+    assert repaired.returncode == 5
+    assert "nothing to move; 1 shards to compute again\n" in repaired.stderr
+    assert batchrunner("run", "spec.yaml", cwd=job).returncode == 0
+
+
 def test_a_defect_ends_with_5_and_each_line_leads_to_the_next(job):
     """Found, moved aside, computed again, ok: by the commands that each output names."""
     damage.cut(job / "out")

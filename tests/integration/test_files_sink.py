@@ -336,8 +336,72 @@ def test_a_damaged_file_is_found_and_its_shard_made_again(tmp_path, damage, kind
     assert (verify(spec).ok, misfits(tmp_path / "out")) == (True, [])
 
 
+def torn(part):
+    part.write_bytes(part.read_bytes()[:-30])
+
+
+def of_other_bytes(part):
+    part.write_bytes(bytes(part.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, torn, of_other_bytes])
+def test_a_part_that_is_lost_or_torn_is_made_again_with_other_bytes(tmp_path, damage):
+    """The checkpoint says which files are its: they move aside, and no one else's do."""
+    spec = drawing(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_bytes(b"mine")
+    run(spec)
+    before = files_in(tmp_path / "out")
+    damage(tmp_path / "out/part-00001.jsonl")
+
+    assert "1 files in the sink are listed by no part, such as mine:" in verify(spec).notes[0]
+    assert repair(spec).to_recompute == [1]
+    (damaged,) = (tmp_path / "out/_damaged").iterdir()
+    assert files_in(damaged) == {path: before[path] for path in map(path_of, range(4, 8))}
+    report = run(spec)
+    assert (report.ok, report.rows_out, report.rows_failed) == (True, 12, 0)
+    assert (verify(spec).ok, misfits(tmp_path / "out")) == (True, ["mine"])
+    after = files_in(tmp_path / "out")
+    assert {p for p in after if after[p] == before[p]} == before.keys() - set(
+        map(path_of, range(4, 8))
+    )
+
+
+@pytest.mark.parametrize("moves", range(5))
+def test_a_repair_that_dies_is_done_by_the_next(tmp_path, monkeypatch, moves):
+    """Of a part that is gone: the sentinel, which names the record of its paths, goes last."""
+    spec = drawing(tmp_path)
+    run(spec)
+    (tmp_path / "out/part-00001.jsonl").unlink()
+    real, real_delete, done = LocalStorage.move, LocalStorage.delete_exactly, []
+
+    def counted(call):
+        def one(self, entry, *args):
+            if len(done) == moves:
+                raise KeyboardInterrupt
+            done.append(entry)
+            return call(self, entry, *args)
+
+        return one
+
+    def delete(self, entries):
+        (entry,) = entries
+        if entry.key.startswith("sentinels/"):
+            return counted(lambda s, e: real_delete(s, [e]))(self, entry)
+        return real_delete(self, [entry])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "move", counted(real))
+        patch.setattr(LocalStorage, "delete_exactly", delete)
+        with pytest.raises(KeyboardInterrupt):
+            repair(spec)
+    repair(spec)
+    assert (run(spec).rows_failed, misfits(tmp_path / "out")) == (0, [])
+    assert verify(spec).ok
+
+
 def test_a_part_that_is_gone_is_found_with_its_files_unlisted(tmp_path):
-    """Without the part nothing says whose they are: they stay, and the capability that makes the same is fine."""
+    """Of an earlier version: nothing says whose they are; they stay, and a capability that makes the same is fine."""
     bytes_ = tmp_path / "bytes"
     bytes_.write_bytes(b"same")
     a_source(tmp_path / "in")
@@ -346,6 +410,7 @@ def test_a_part_that_is_gone_is_found_with_its_files_unlisted(tmp_path):
     spec = a_files_spec(tmp_path, "content", source=source, capability=capability)
     run(spec)
     (tmp_path / "out/part-00001.jsonl").unlink()
+    shutil.rmtree(tmp_path / "out/_checkpoint/paths")
     result = verify(spec)
 
     assert [finding.kind for finding in result.findings] == ["missing"]

@@ -68,7 +68,7 @@ def an_attempt(sink, checkpoint, files, *, by="me", number=0):
 
 def dies_after_its_part(sink, checkpoint, files, **kwargs):
     one = an_attempt(sink, checkpoint, files, **kwargs)
-    checkpoint.publish_bundles({one.sentinel.files: one.bundle.staged})
+    checkpoint.publish_bundles({one.sentinel.files: one.bundle.staged}, paths={})
     assert sink.publish({one.sentinel.part: (one.staged, one.sentinel.to_intent())})
     one.bundle.close()
     return one.sentinel
@@ -241,7 +241,7 @@ def test_a_worker_whose_part_was_put_aside_and_made_again_publishes_no_more_file
     monkeypatch.setattr(bundling, "_GROUP_FILES", 1)
     one = an_attempt(sink, checkpoint, FILES)
     assert sink.publish({PART: (one.staged, one.sentinel.to_intent())})
-    checkpoint.publish_bundles({one.sentinel.files: one.bundle.staged})
+    checkpoint.publish_bundles({one.sentinel.files: one.bundle.staged}, paths={})
     real, puts = bundling._put, []
 
     def made_again(group, data, sink):
