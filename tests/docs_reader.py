@@ -87,6 +87,7 @@ class Reader:
             "PATH": f"{self.root}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "RAY_TMPDIR": self.root / "tmp",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
             "AWS_ENDPOINT_URL": s3_endpoint,
             "AWS_ACCESS_KEY_ID": "AKTEST",
             "AWS_SECRET_ACCESS_KEY": "SKTEST",
