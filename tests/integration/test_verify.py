@@ -392,7 +392,8 @@ ODD_LINES = [
 @pytest.mark.parametrize("content", ODD_LINES, ids=range(len(ODD_LINES)))
 def test_both_counts_of_odd_lines_are_the_same(tmp_path, content, shard, compression):
     """Two counts by two pieces of code: blank lines, marks, line ends, cuts anywhere."""
-    content *= 20_000 // len(content)
+    is_read_often = compression and "rows" in shard  # once for each shard
+    content *= max((2_000 if is_read_often else 20_000) // len(content), 1)
     (tmp_path / "in").mkdir()
     path = tmp_path / f"in/0.jsonl{'.gz' if compression else ''}"
     path.write_bytes(gzip.compress(content) if compression else content)
