@@ -27,6 +27,9 @@ from batchrunner.verify import Checks, verify
 from builders import a_spec, parts, rows_out
 from small_files import dead_letters
 
+# `tests/unit/test_slow_shards.py` and `test_cutting.py` hold early ends in `make test`.
+pytestmark = pytest.mark.long
+
 COUNT = 240
 SECONDS = 0.04
 A_ROW = 0.001
