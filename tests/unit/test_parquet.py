@@ -209,7 +209,7 @@ def test_a_name_of_a_column_that_is_no_text_is_refused():
     """Not an internal error, and a way out."""
     data = a_file(nnnn=lambda n: n).replace(b"nnnn", b"n\xff\xff\xff")
 
-    with pytest.raises(ShardFailedError, match=r"cannot be read as Parquet.*leave it out"):
+    with pytest.raises(ShardFailedError, match=r"cannot be read as Parquet.*move it away"):
         rows(data)
 
 
