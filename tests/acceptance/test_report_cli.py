@@ -29,7 +29,9 @@ def job(tmp_path):
         "target": "failing:deadly_once",
         "fn_kwargs": {"folder": str(tmp_path), "at": [150, 190]},
     }
-    a_spec_file(tmp_path, name="nightly", capability=deadly, errors={"max_row_errors": 5})
+    source = {"uri": "in", "shard": {"files": 1}}
+    errors = {"max_row_errors": 5}
+    a_spec_file(tmp_path, name="nightly", source=source, capability=deadly, errors=errors)
     return tmp_path
 
 
