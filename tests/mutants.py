@@ -25,7 +25,7 @@ def apply(name: str) -> None:
 
 
 def sentinel_first() -> None:
-    def commit(finished, *, sink, checkpoint):
+    def commit(finished, *, sink, checkpoint, refused=None):
         counting = checkpoint.publish({f.stem: f.sentinel for f in finished})
         sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_bytes()) for f in finished})
         return counting
@@ -50,7 +50,7 @@ def publish_overwrites() -> None:
 def forget_notes_early() -> None:
     real = committing.Storage
 
-    def commit(finished, *, sink, checkpoint):
+    def commit(finished, *, sink, checkpoint, refused=None):
         won = sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_bytes()) for f in finished})
         sink.remove_intents([f.sentinel.part for f in finished])
         return checkpoint.publish({f.stem: f.sentinel for f in finished if f.sentinel.part in won})
@@ -69,7 +69,7 @@ def intents_forget_the_end() -> None:
 
 
 def dead_letters_last() -> None:
-    def commit(finished, *, sink, checkpoint):
+    def commit(finished, *, sink, checkpoint, refused=None):
         sink.publish({f.sentinel.part: (f.staged, f.sentinel.to_bytes()) for f in finished})
         counting = checkpoint.publish({f.stem: f.sentinel for f in finished})
         checkpoint.publish_dead_letters(
