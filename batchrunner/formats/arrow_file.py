@@ -16,7 +16,7 @@ from batchrunner.formats.contract import (
     TableFormat,
     TableReader,
 )
-from batchrunner.formats.hashing import SourceHash
+from batchrunner.formats.hashing import HashOfReads, SourceHash
 from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Slice, Slicing
 
@@ -62,9 +62,9 @@ class Arrow(SourceOnly, TableFormat):
         return replace(piece, slicing=Slicing.ROWS, start=min(positions), stop=max(positions) + 1)
 
     def source_hash(self, piece: Slice, *, columns: Sequence[str] | None) -> SourceHash:
-        from batchrunner.formats.arrow_hash import ArrowHash
+        from batchrunner.formats.arrow_hash import PlacedReads
 
-        return ArrowHash()
+        return HashOfReads(PlacedReads)
 
     def has_same_bytes(
         self, file: BinaryIO, piece: Slice, *, columns: Sequence[str] | None, hashed: str

@@ -7,7 +7,6 @@ version reads otherwise, a touched file counts as changed.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import BinaryIO, cast
 
@@ -16,54 +15,21 @@ import xxhash
 
 from batchrunner.errors import StorageError
 from batchrunner.formats.arrow_batches import opened
-from batchrunner.formats.hashing import digest_text
+from batchrunner.formats.hashing import WatchedReads, digest_text
 from batchrunner.shard import Slice
 
 
-class ArrowHash:
-    """Hashes one slice while it is read."""
-
-    def __init__(self) -> None:
-        self._reads: PlacedReads | None = None
-
-    @property
-    def text(self) -> str:
-        return self._reads.digest() if self._reads else ""
-
-    def over(self, file: BinaryIO) -> BinaryIO:
-        self._reads = PlacedReads(file)
-        return cast(BinaryIO, self._reads)
-
-    def finish(self, file: BinaryIO) -> None:
-        """Do nothing: all was hashed as it was read."""
-
-
-class PlacedReads(io.RawIOBase):
-    """Hashes what is read of a file, and where. Does not close it."""
+class PlacedReads(WatchedReads):
+    """Hashes what is read of a file, and where."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._at = file, 0
+        super().__init__(file)
         self._hash, self._count = xxhash.xxh3_128(), 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        self._at = self._file.seek(offset, whence)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = self._file.read(-1 if size is None else size)
-        self._hash.update(b"%d:%d:" % (self._at, len(data)))
+    def _saw(self, at: int, data: bytes) -> None:
+        self._hash.update(b"%d:%d:" % (at, len(data)))
         self._hash.update(data)
-        self._at, self._count = self._at + len(data), self._count + len(data)
-        return data
+        self._count += len(data)
 
     def digest(self) -> str:
         return digest_text(self._hash, self._count)

@@ -21,7 +21,7 @@ from batchrunner.formats.contract import (
     TableReader,
 )
 from batchrunner.formats.csv_dialect import Dialect
-from batchrunner.formats.hashing import SourceHash
+from batchrunner.formats.hashing import HashOfReads, SourceHash
 from batchrunner.formats.partitions import Partition
 from batchrunner.shard import Slice, Slicing
 
@@ -109,9 +109,9 @@ class Csv(TableFormat):
         return replace(piece, slicing=Slicing.BYTES, start=start, stop=stop)
 
     def source_hash(self, piece: Slice, *, columns: Sequence[str] | None) -> SourceHash:
-        from batchrunner.formats.csv_hash import CsvHash
+        from batchrunner.formats.csv_hash import ExtentReads
 
-        return CsvHash()
+        return HashOfReads(ExtentReads)
 
     def has_same_bytes(
         self, file: BinaryIO, piece: Slice, *, columns: Sequence[str] | None, hashed: str

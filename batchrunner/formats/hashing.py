@@ -12,7 +12,8 @@ Parquet, which is not read front to back, has a hash of its own in `parquet_hash
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, BinaryIO, Protocol, cast
 
 import xxhash
@@ -34,15 +35,19 @@ class SourceHash(Protocol):
         """Complete the hash, which is in `text` then; may read *file* again."""
 
 
-class HashedReads(io.RawIOBase):
-    """Hashes a file while it is read front to back. Does not close it."""
+class WatchedReads(io.RawIOBase):
+    """Passes reads on to a file, and sees what is read of it, and where. Does not close it."""
 
-    def __init__(self, file: BinaryIO, *, start: int, stop: int | None) -> None:
-        """Hash from *start* to the first newline from *stop* - 1 on, or to the last byte read."""
-        self._file, self._stop = file, stop
-        self._at, self._hashed_to, self._start = 0, start, start
-        self._hash = xxhash.xxh3_128()
-        self._is_whole, self._is_done = True, False
+    def __init__(self, file: BinaryIO, *, at: int = 0) -> None:
+        self._file, self._at = file, at
+
+    def _saw(self, at: int, data: bytes) -> None:
+        """Take note of *data*, which was read at byte *at*."""
+        raise NotImplementedError
+
+    def digest(self) -> str:
+        """Return the hash of what was read; "" if it cannot cover all that the rows depend on."""
+        raise NotImplementedError
 
     def readable(self) -> bool:
         return True
@@ -59,7 +64,8 @@ class HashedReads(io.RawIOBase):
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = self._file.read(-1 if size is None else size)
-        self._take(data)
+        at, self._at = self._at, self._at + len(data)
+        self._saw(at, data)
         return data
 
     def readall(self) -> bytes:
@@ -71,8 +77,38 @@ class HashedReads(io.RawIOBase):
         view[: len(data)] = data
         return len(data)
 
-    def _take(self, data: bytes) -> None:
-        at, self._at = self._at, self._at + len(data)
+
+class HashOfReads:
+    """Hashes a slice while it is read, by watched *reads* of its file."""
+
+    def __init__(self, reads: Callable[[BinaryIO], WatchedReads]) -> None:
+        self._watch = reads
+        self._reads: WatchedReads | None = None
+
+    @property
+    def text(self) -> str:
+        return self._reads.digest() if self._reads else ""
+
+    def over(self, file: BinaryIO) -> BinaryIO:
+        self._reads = self._watch(file)
+        return cast(BinaryIO, self._reads)
+
+    def finish(self, file: BinaryIO) -> None:
+        """Do nothing: all was hashed as it was read."""
+
+
+class HashedReads(WatchedReads):
+    """Hashes a file while it is read front to back."""
+
+    def __init__(self, file: BinaryIO, *, start: int, stop: int | None) -> None:
+        """Hash from *start* to the first newline from *stop* - 1 on, or to the last byte read."""
+        super().__init__(file)
+        self._stop = stop
+        self._hashed_to, self._start = start, start
+        self._hash = xxhash.xxh3_128()
+        self._is_whole, self._is_done = True, False
+
+    def _saw(self, at: int, data: bytes) -> None:
         if data and at < self._start:  # such as a header line, on which the rows depend, too
             self._is_whole = False
         if self._is_done or self._at <= self._hashed_to:
@@ -95,24 +131,12 @@ class HashedReads(io.RawIOBase):
         return digest_text(self._hash, self._hashed_to - self._start) if self._is_whole else ""
 
 
-class ReadHash:
+class ReadHash(HashOfReads):
     """Hashes what is read, front to back, from byte *start* on."""
 
     def __init__(self, start: int, *, line_at: int | None = None) -> None:
         """Hash to the last byte read, or to the first newline at or after *line_at* - 1."""
-        self._start, self._line_at = start, line_at
-        self._reads: HashedReads | None = None
-
-    @property
-    def text(self) -> str:
-        return self._reads.digest() if self._reads else ""
-
-    def over(self, file: BinaryIO) -> BinaryIO:
-        self._reads = HashedReads(file, start=self._start, stop=self._line_at)
-        return cast(BinaryIO, self._reads)
-
-    def finish(self, file: BinaryIO) -> None:
-        """Do nothing: all was hashed as it was read."""
+        super().__init__(partial(HashedReads, start=start, stop=line_at))
 
 
 def has_same_extent(file: BinaryIO, start: int, *, hashed: str) -> bool:

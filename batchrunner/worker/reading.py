@@ -93,9 +93,8 @@ def _is_small(shard: Shard, piece: Slice, source: SourceSpec) -> bool:
     if len(shard.slices) == 1:
         return False
     if piece.slicing is not Slicing.DEAD_LETTERS:
-        return (
-            piece.size < JOINED_BYTES
-        )  # a window of a large file is light, and retried as the file
+        # A window of a large file is light, but its rows are retried as those of the file are.
+        return piece.size < JOINED_BYTES
     kind = source.kind_of(piece.uri)
     return piece.size < JOINED_BYTES and kind is not None and isinstance(kind.reader, RowFormat)
 
