@@ -8,21 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from batchrunner.worker.usage import NO_USAGE, Usage
+
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
     """What one admitted call came to.
 
     Attributes:
-        tokens: Tokens that the call used, failed or not; None if it reports none, so that what calls
-            use on average counts. A refused call used none.
+        usage: What the call used (`usage_in` its answer, or `usage_of_error`); {} if it reports nothing,
+            so that the tokens of an average call count.
         is_refused: Whether the service refused it because it is asked too much (429, overloaded), so
             that the rate has to shrink. Not for any other error.
         retry_after: Seconds for which the service wants no call; 0.0 if it did not say. All workers
             of the run wait for so long.
     """
 
-    tokens: float | None = None
+    usage: Usage = NO_USAGE
     is_refused: bool = False
     retry_after: float = 0.0
 
