@@ -21,7 +21,7 @@ from batchrunner.user_code import is_out_of_memory
 from batchrunner.worker.batch import Batch
 from batchrunner.worker.budget import Budget, RowFailedError, TooManyFailedRowsError
 from batchrunner.worker.calling import Answer, Pieces
-from batchrunner.worker.isolation import CallLostError
+from batchrunner.worker.lost_calls import CallLostError
 from batchrunner.worker.receipt import Cause, Failure
 from batchrunner.worker.schema import RowTypes
 
