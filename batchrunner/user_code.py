@@ -107,9 +107,9 @@ class Containment:
             result = call(*args, **kwargs)
         except BaseException as error:
             self._reraise()  # first: an interrupt wins over what the user's code raised after it
-            if isinstance(error, Exception) and _has_text(error):
+            if (stand_in := presentable(error)) is error:
                 raise
-            raise CallRaisedError.of(error) from error
+            raise stand_in from error
         self._reraise()  # also an interrupt that the user's code has caught
         return result
 
@@ -124,6 +124,13 @@ class Containment:
         except BaseException as error:
             self._raised = error
             raise
+
+
+def presentable(error: BaseException) -> Exception:
+    """Return *error*; if it is no `Exception`, or its message cannot be formatted, what stands for it."""
+    if isinstance(error, Exception) and _has_text(error):
+        return error
+    return CallRaisedError.of(error)
 
 
 def _has_text(error: Exception) -> bool:

@@ -85,7 +85,8 @@ class ExecutionSpec(Section):
         "in flight may be finished in most of it. After its report, too, it may take no longer to exit.",
     )
     max_concurrency: Annotated[Count, NEUTRAL] = Field(
-        default=8, description="Calls of an `async def` capability in flight, per worker: batches, or rows in mode `row`."
+        default=8,
+        description="Calls of an `async def` capability in flight, per worker: batches, or rows in mode `row`.",
     )
 
 

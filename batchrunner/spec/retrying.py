@@ -26,7 +26,9 @@ def _kind(value: Any) -> str:
 ErrorKinds = Annotated[
     tuple[
         Annotated[
-            str, BeforeValidator(_kind), WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]})
+            str,
+            BeforeValidator(_kind),
+            WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]}),
         ],
         ...,
     ],

@@ -1,6 +1,8 @@
-"""The errors that stand for a call without an answer."""
+"""The errors that stand for calls without an answer."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class CallLostError(Exception):
@@ -17,3 +19,19 @@ class CallTimedOutError(CallLostError):
 
 class CallStoppedError(Exception):
     """The run stops, and leaves no time for what the call would have to wait for: its rows were not tried."""
+
+
+class RowsFailedError(Exception):
+    """Rows of a batch of mode `row` failed, with all their attempts; the others are answered.
+
+    Attributes:
+        errors: The error of each row that failed, by its index in the batch, in order.
+        has_answers: Whether another row is answered.
+    """
+
+    def __init__(self, errors: Mapping[int, Exception], has_answers: bool) -> None:
+        super().__init__(f"{len(errors):,} rows failed")
+        self.errors, self.has_answers = dict(errors), has_answers
+
+    def __reduce__(self) -> tuple[type[RowsFailedError], tuple[Mapping[int, Exception], bool]]:
+        return type(self), (self.errors, self.has_answers)

@@ -52,7 +52,7 @@ def _status(error: BaseException, response: Any) -> int | None:
     holders = (error, response)
     found = [getattr(o, name, None) for o in holders for name in ("status_code", "status", "code")]
     found.append(_in_metadata(response, "HTTPStatusCode"))
-    return next((s for s in found if type(s) is int and 100 <= s < 600), None)  # noqa: PLR2004
+    return next((s for s in found if type(s) is int and 100 <= s < 600), None)
 
 
 def _in_metadata(response: Any, name: str) -> Any:
@@ -152,7 +152,9 @@ def _is_one_of(error: BaseException, trouble: Trouble, kinds: Sequence[str]) -> 
 def _is(error: BaseException, trouble: Trouble, kind: str) -> bool:
     if kind[0].isdecimal():
         status = str(trouble.status or "")
-        return status == kind or (kind.endswith("xx") and re.fullmatch(f"{kind[0]}..", status) is not None)
+        return status == kind or (
+            kind.endswith("xx") and re.fullmatch(f"{kind[0]}..", status) is not None
+        )
     package, _, name = kind.rpartition(".")
     names = {cls.__name__ for cls in type(error).__mro__ if _is_in(cls, package)}
     paths = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__}

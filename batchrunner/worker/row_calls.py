@@ -21,11 +21,11 @@ from typing import Any
 
 from batchrunner.formats.chunk import Row
 from batchrunner.spec.execution import ErrorsSpec
-from batchrunner.user_code import CallRaisedError, Containment
+from batchrunner.user_code import Containment, presentable
 from batchrunner.worker.dividing import check_counts
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.gate import NO_GATE, CallOutcome, Gate
-from batchrunner.worker.lost_calls import CallStoppedError, CallTimedOutError
+from batchrunner.worker.lost_calls import CallTimedOutError
 from batchrunner.worker.retrying import RetryPolicy, Trouble, trouble_of
 from batchrunner.worker.usage import NO_USAGE, Usage, added, usage_of_error
 from batchrunner.worker.waiting import Waits
@@ -79,15 +79,15 @@ class RowCall:
         *("_row", "_again"),
     )
 
-    def __init__(self, row: Row, again: Callable[[], Row]) -> None:
-        """Prepare the call with *row*; *again* returns it as it was, after a call that may have changed it."""
+    def __init__(self, row: Row | None, again: Callable[[], Row]) -> None:
+        """Prepare the call with *row*, unless that is None; *again* returns it as the source has it."""
         self.answer: Answered | None = None
         self.error: Exception | None = None
         self.attempts, self.most, self.is_given_up = 0, 0, False
         self.refused_at: float | None = None
         self.usage: Usage = NO_USAGE
         self.task: asyncio.Task[None] | None = None
-        self._row: Row | None = row
+        self._row = row
         self._again = again
 
     @property
@@ -113,6 +113,23 @@ class RowCall:
             self.attempts, self.is_given_up, self.error, self.refused_at = 0, False, None, None
 
 
+@dataclass(frozen=True, slots=True)
+class RowRules:
+    """What the spec says of the calls of a capability of mode `row`.
+
+    Attributes:
+        errors: How often to try a row, when, and for how long.
+        max_concurrency: Calls in flight at a time, of all batches, if they are asynchronous.
+        one_to_one: Whether each row has to give exactly one.
+        usage_of: Returns what an answer used; None if that interests nothing.
+    """
+
+    errors: ErrorsSpec
+    max_concurrency: int = 8
+    one_to_one: bool = False
+    usage_of: Callable[[Any], Usage] | None = None
+
+
 class RowCalls:
     """Calls one capability with rows, in turn or, if it is asynchronous, with many at a time.
 
@@ -126,31 +143,26 @@ class RowCalls:
         function: Any,
         kwargs: Mapping[str, Any],
         *,
-        errors: ErrorsSpec,
-        max_concurrency: int = 8,
-        one_to_one: bool = False,
+        rules: RowRules,
         gate: Gate = NO_GATE,
         waits: Waits | None = None,
-        usage_of: Callable[[Any], Usage] | None = None,
     ) -> None:
         """Prepare to call *function* with a row and *kwargs*.
 
         Args:
             function: The capability: a function, or an object that can be called.
             kwargs: Its keyword arguments.
-            errors: How often to try a row, when, and for how long.
-            max_concurrency: Calls in flight at a time, of all batches, if it is asynchronous.
-            one_to_one: Whether each row has to give exactly one.
+            rules: What the spec says of calls.
             gate: What admits each call.
             waits: How to wait.
-            usage_of: Returns what an answer used; None if that interests nothing.
         """
         self._function, self._kwargs = function, kwargs
-        self._policy, self._timeout = RetryPolicy(errors.retry), errors.row_timeout
-        self._one_to_one, self._gate, self._usage_of = one_to_one, gate, usage_of
+        self._policy, self._timeout = RetryPolicy(rules.errors.retry), rules.errors.row_timeout
+        self._one_to_one, self._usage_of = rules.one_to_one, rules.usage_of
+        self._gate = gate
         self.waits = waits or Waits()
         self.is_async = is_async(function)
-        self._loop = EventLoop(max_concurrency) if self.is_async else None
+        self._loop = EventLoop(rules.max_concurrency) if self.is_async else None
         self._has_succeeded = False
         self._probe: RowCall | None = None
         self._decided = threading.Event()
@@ -189,6 +201,17 @@ class RowCalls:
         self._decided.set()
         if self._loop is not None:
             self._loop.close()
+
+    def renew(self) -> None:
+        """Begin another attempt at the rows that failed: what failed before decides nothing any more."""
+        if not self._has_succeeded:
+            self._probe = None
+            self._decided.set()
+
+    @property
+    def doubt(self) -> Exception | None:
+        """The error for which rows are left alone: that of the probe; None if there is none."""
+        return None if self._has_succeeded or self._probe is None else self._probe.error
 
     @property
     def _is_hopeless(self) -> bool:
@@ -269,9 +292,10 @@ class RowCalls:
     def _read(self, calls: Sequence[RowCall], begun: Future[None]) -> list[RowOutcome]:
         begun.result()
         while self._loop and not all(call.is_settled for call in calls):
-            self._decided.wait()
-            if not self._has_succeeded:
-                break
+            if len(calls) > 1:
+                self._decided.wait()
+                if not self._has_succeeded:
+                    break
             self._loop.submit(self._round(calls)).result()
         return [call.outcome for call in calls]
 
@@ -292,7 +316,7 @@ class RowCalls:
                 while wait is not None and (is_alone or not self._is_parked(call)):
                     await self._enter(wait)
                     wait = self._after(call, await self._attempt_later(call))
-                    if wait is not None and not is_alone:
+                    if not is_alone:
                         self._probe_with(call)
         finally:
             if call is self._probe:
@@ -305,7 +329,8 @@ class RowCalls:
     def _probe_with(self, call: RowCall) -> None:
         if not self._has_succeeded and self._probe is None and call.attempts:
             self._probe = call
-            self._decided.clear()
+            if not call.is_settled:
+                self._decided.clear()
 
     async def _enter(self, wait: float) -> None:
         if wait:
@@ -320,7 +345,9 @@ class RowCalls:
         except BaseException as error:
             if self._loop is not None and self._loop.is_closing:
                 raise
-            failure = error if isinstance(error, Exception) else CallRaisedError.of(error)
+            failure = presentable(error)
+            if failure is not error:
+                failure.__cause__ = error
             outcome = self._refused(call, failure)
             return failure
         else:
