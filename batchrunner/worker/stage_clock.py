@@ -154,7 +154,7 @@ class StageMeter:
         self._lock = threading.Lock()
         self._doing, self._since = doing, clock()
         self._seconds = dict.fromkeys(Doing, 0.0)
-        self._counts = {"rows": 0, "calls": 0}
+        self._rows = self._calls = 0
         self._cpu: float | None = None
 
     def turn_to(self, doing: Doing) -> Doing:
@@ -177,20 +177,27 @@ class StageMeter:
     def count(self, *, rows: int, calls: int = 1, cpu: float | None = None) -> None:
         """Add *rows* that went into *calls*, which took *cpu* seconds of CPU time, if that is known."""
         with self._lock:
-            self._counts["rows"] += rows
-            self._counts["calls"] += calls
+            self._rows += rows
+            self._calls += calls
             if cpu is not None:
                 self._cpu = (self._cpu or 0.0) + cpu
 
     def clock(self) -> StageClock:
         """Return the clock of this one worker until now, with the memory of this process."""
         with self._lock:
-            seconds, counts, cpu = self._seconds.copy(), self._counts.copy(), self._cpu
+            seconds, rows, calls, cpu = self._seconds.copy(), self._rows, self._calls, self._cpu
             seconds[self._doing] += self._clock() - self._since
-        del seconds[Doing.NOTHING]
-        times = {str(doing): spent for doing, spent in seconds.items()}
         return StageClock(
-            self._name, self._kind, **times, **counts, cpu=cpu, peak_memory=peak_memory()
+            self._name,
+            self._kind,
+            loading=seconds[Doing.LOADING],
+            waiting_input=seconds[Doing.WAITING_INPUT],
+            calling=seconds[Doing.CALLING],
+            waiting_output=seconds[Doing.WAITING_OUTPUT],
+            cpu=cpu,
+            rows=rows,
+            calls=calls,
+            peak_memory=peak_memory(),
         )
 
 
