@@ -10,13 +10,18 @@ from dataclasses import replace
 from batchrunner.checkpoint import Sentinel
 from batchrunner.driver.in_flight import Death, InFlight, Seen
 from batchrunner.driver.progress import COMMITTED, FAILED, IN_FLIGHT, PENDING, Phase, Progress
+from batchrunner.driver.stage_sums import StageSums
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import ErrorsSpec
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
 
 
 class Tracker:
-    """Keeps the progress of a session. `progress` and `hear` are safe in any thread."""
+    """Keeps the progress of a session. `progress` and `hear` are safe in any thread.
+
+    Attributes:
+        stages: What the workers spend their time on.
+    """
 
     def __init__(self, begun: Progress, shards: Sequence[Shard], policy: ErrorsSpec) -> None:
         """Go on from *begun*, the progress of a run with *shards* before any of them is handed out."""
@@ -24,6 +29,7 @@ class Tracker:
         self._lock = threading.Lock()
         self._take(shards, begun.states)
         self._in_flight = InFlight()
+        self.stages = StageSums()
         self._is_connected = False
         self._took, self._weight_taken = 0.0, 0
 
@@ -55,7 +61,9 @@ class Tracker:
     def hear(self, heartbeat: Heartbeat) -> None:
         """Take a heartbeat. The engine sends one without a worker once it waits for its workers."""
         self._is_connected = True  # and never False again: another thread reads it
+        self.stages.take(heartbeat.clocks)
         if heartbeat.phase is WorkerPhase.DIED:
+            self.stages.bury(heartbeat.worker)
             self._in_flight.bury(heartbeat.worker)
         elif heartbeat.worker:
             self._in_flight.hear(heartbeat)
@@ -110,6 +118,7 @@ class Tracker:
             states=states,
             rows_allowed=allowed,
             is_extrapolated=self._is_extrapolated(),
+            stages=self.stages.stages(),
         )
 
     def progress(self) -> Progress:
@@ -128,6 +137,7 @@ class Tracker:
             rows_allowed=progress.allowed(self._policy),
             is_extrapolated=self._is_extrapolated(),
             slowest=seen.slowest,
+            stages=self.stages.stages(),
             usual_seconds=self._usual_seconds(seen.slowest),
             states=self._states_with(seen.rows),
         )

@@ -62,8 +62,8 @@ class StageClock:
         waiting_output: Time in which what follows had no room for more rows.
         limited: How much of `calling` went by at the rate limit.
         cpu: CPU time of all their threads in `calling`, which it may exceed; None where it is not known.
-        rows: Number of rows that went in, those of retries again.
-        calls: Number of calls.
+        rows: Number of rows that went in; one that is tried again may count again.
+        calls: Number of batches that they were.
         peak_memory: The most bytes of memory that the process of any one worker has had; 0 if unknown.
     """
 
@@ -139,7 +139,11 @@ def summed(clocks: Iterable[StageClock]) -> tuple[StageClock, ...]:
 
 
 class StageMeter:
-    """Measures what one worker of a stage does: `at` is for one thread, `clock` for any."""
+    """Measures what one worker of a stage does: `at` is for one thread, `clock` for any.
+
+    Attributes:
+        name: Name of the stage; it may be set later.
+    """
 
     def __init__(
         self,
@@ -150,7 +154,7 @@ class StageMeter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin with what the worker is *doing*; *clock* counts the seconds that pass."""
-        self._name, self._kind, self._clock = name, kind, clock
+        self.name, self._kind, self._clock = name, kind, clock
         self._lock = threading.Lock()
         self._doing, self._since = doing, clock()
         self._seconds = dict.fromkeys(Doing, 0.0)
@@ -188,7 +192,7 @@ class StageMeter:
             seconds, rows, calls, cpu = self._seconds.copy(), self._rows, self._calls, self._cpu
             seconds[self._doing] += self._clock() - self._since
         return StageClock(
-            self._name,
+            self.name,
             self._kind,
             loading=seconds[Doing.LOADING],
             waiting_input=seconds[Doing.WAITING_INPUT],
