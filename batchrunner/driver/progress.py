@@ -71,6 +71,7 @@ class Progress:
         is_retry: Whether this session does nothing but retry dead letters.
         stages: What the workers of this session have spent their time on, from the reading of the
             source to the writing of the parts.
+        advice: Which of them bounds the run, and what to change; empty if that is not clear.
         states: The state of each shard in the order of the plan, one byte each: `.` pending, `~` in
             flight, `#` committed in this session, `=` committed before, `x` failed or quarantined.
         ids: Id of each shard in the order of the plan.
@@ -99,6 +100,7 @@ class Progress:
     rows_retried: int = 0
     is_retry: bool = False
     stages: tuple[StageClock, ...] = ()
+    advice: str = ""
     states: bytes = b""
     ids: tuple[int, ...] = ()
 
@@ -235,6 +237,7 @@ class Progress:
             else round(time.monotonic() - self.loaded, 1),
             "seconds_left": None if left is None else round(left),
             "stages": [clock.to_dict() for clock in self.stages],
+            "advice": self.advice,
         }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from batchrunner.checkpoint import Sentinel
+from batchrunner.driver.bottleneck import RunSetting, advice
 from batchrunner.driver.in_flight import Death, InFlight, Seen
 from batchrunner.driver.progress import COMMITTED, FAILED, IN_FLIGHT, PENDING, Phase, Progress
 from batchrunner.driver.stage_sums import StageSums
@@ -21,6 +22,7 @@ class Tracker:
 
     Attributes:
         stages: What the workers spend their time on.
+        setting: What they were given, for the advice that follows from it.
     """
 
     def __init__(self, begun: Progress, shards: Sequence[Shard], policy: ErrorsSpec) -> None:
@@ -29,7 +31,7 @@ class Tracker:
         self._lock = threading.Lock()
         self._take(shards, begun.states)
         self._in_flight = InFlight()
-        self.stages = StageSums()
+        self.stages, self.setting = StageSums(), RunSetting()
         self._is_connected = False
         self._took, self._weight_taken = 0.0, 0
 
@@ -61,6 +63,8 @@ class Tracker:
     def hear(self, heartbeat: Heartbeat) -> None:
         """Take a heartbeat. The engine sends one without a worker once it waits for its workers."""
         self._is_connected = True  # and never False again: another thread reads it
+        if heartbeat.cpus is not None:
+            self.setting = replace(self.setting, cpus=heartbeat.cpus)
         self.stages.take(heartbeat.clocks)
         if heartbeat.phase is WorkerPhase.DIED:
             self.stages.bury(heartbeat.worker)
@@ -113,13 +117,16 @@ class Tracker:
         states = bytes(self._states)
         allowed = self._progress.allowed(self._policy)
         return replace(
-            self._progress,
+            self._with_stages(self._progress),
             phase=Phase.FINISHING,
             states=states,
             rows_allowed=allowed,
             is_extrapolated=self._is_extrapolated(),
-            stages=self.stages.stages(),
         )
+
+    def _with_stages(self, progress: Progress) -> Progress:
+        stages = self.stages.stages()
+        return replace(progress, stages=stages, advice=advice(stages, self.setting))
 
     def progress(self) -> Progress:
         """Return how far the run is now."""
@@ -128,7 +135,7 @@ class Tracker:
 
     def _seen(self, progress: Progress, seen: Seen) -> Progress:
         return replace(
-            progress,
+            self._with_stages(progress),
             phase=self._phase(),
             workers=seen.workers,
             workers_busy=seen.busy,
@@ -137,7 +144,6 @@ class Tracker:
             rows_allowed=progress.allowed(self._policy),
             is_extrapolated=self._is_extrapolated(),
             slowest=seen.slowest,
-            stages=self.stages.stages(),
             usual_seconds=self._usual_seconds(seen.slowest),
             states=self._states_with(seen.rows),
         )
