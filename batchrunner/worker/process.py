@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from batchrunner.checkpoint.dead_letters import keep_dead_letters
 from batchrunner.checkpoint.location import apart_from
@@ -30,6 +31,7 @@ from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes, SinkSchema
 from batchrunner.worker.shard_group import BATCHES_AHEAD, BATCHES_BEHIND, ShardGroup
+from batchrunner.worker.stage_clock import Doing
 from batchrunner.worker.steps import MOST_SHARDS
 from batchrunner.worker.stopping import StopSignal
 from batchrunner.worker.work import Work
@@ -64,6 +66,7 @@ class ShardWorker:
         keep_freed_blocks()
         self._work, self._pickled = work, pickled
         self._witness, self._pulse = witness or Witness(work.session), pulse or Pulse()
+        self._pulse.calls.name = work.stage_name
         self._checkpoint = work.checkpoint()
         self._records = self._checkpoint.records
         self._schema = work.schema()
@@ -77,6 +80,7 @@ class ShardWorker:
             if always_isolated
             else direct_caller(work, self._schema, input_types=self._input_types)
         )
+        self._pulse.calls.turn_to(Doing.NOTHING)
 
     def _input_types(self, batch: Batch) -> InputTypes:
         return self._types.expected(batch.input_types)
@@ -101,6 +105,10 @@ class ShardWorker:
         one. After a stop, or if all other rows would fail too, shards that have not begun get no
         receipt.
         """
+        for receipts in self._processed(shards, stop):
+            yield [*receipts[:-1], replace(receipts[-1], clocks=self._pulse.clocks())]
+
+    def _processed(self, shards: Sequence[Shard], stop: StopSignal) -> Iterator[list[Receipt]]:
         if self._budget.is_hopeless:
             return
         self._usual.heed(stop)

@@ -41,6 +41,11 @@ class BatchOutput:
     dead_letters: list[DeadLetter] = field(default_factory=list)
 
     @property
+    def rows(self) -> int:
+        """Number of rows of output."""
+        return sum(piece.count for piece in self.pieces)
+
+    @property
     def nbytes(self) -> int:
         """About how many bytes of output the pieces hold."""
         return sum(piece.nbytes for piece in self.pieces)
