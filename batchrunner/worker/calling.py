@@ -19,6 +19,7 @@ from batchrunner.spec import CapabilitySpec, ExecutionSpec
 from batchrunner.user_code import CallRaisedError, contained
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.dividing import check_counts, divided
+from batchrunner.worker.room import Room
 
 if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun
@@ -66,6 +67,7 @@ class Caller:
 
     Attributes:
         ahead: How many batches may be submitted before an answer is read.
+        room: How many rows memory holds in a call.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Caller:
         self._mode, self._one_to_one = spec.mode, spec.one_to_one
         self._loop = _Loop(execution.max_concurrency) if _is_async(capability) else None
         self.ahead = execution.max_concurrency if self._loop else 1
+        self.room = Room()
 
     def submit(self, batch: Batch) -> Answer:
         """Start the call with *batch* if it is asynchronous; else reading the answer makes it."""

@@ -26,6 +26,7 @@ from batchrunner.formats.chunk import Row
 from batchrunner.user_code import CallRaisedError, is_out_of_memory
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Answer, Piece, Pieces
+from batchrunner.worker.room import Room
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,6 +94,7 @@ class IsolatedCaller:
 
     Attributes:
         ahead: How many batches may be submitted before an answer is read: one.
+        room: How many rows memory holds in a call.
     """
 
     ahead = 1
@@ -116,7 +118,7 @@ class IsolatedCaller:
             memory: Bytes that the process may allocate; by default, most of the machine's memory.
         """
         self._work, self._by_rows, self._timeout = work, by_rows, timeout
-        self._input_types = input_types
+        self._input_types, self.room = input_types, Room()
         self._memory = memory or int(_USUAL_SHARE * usable_memory())
         self._process: subprocess.Popen[bytes] | None = None
         self._output: threading.Thread
