@@ -43,7 +43,7 @@ def direct_caller(
     """
     work.prepare()
     spec = work.spec.called
-    capability = build(work.capability or load_target(spec.target), spec)
+    capability = build(work.capability or load_target(spec.own_targets[0]), spec)
     if spec.mode == "run":
         from batchrunner.worker.capability_runs import CapabilityRuns
 
