@@ -13,8 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from xxhash import xxh3_128_hexdigest
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/moderations")
 """What takes one JSON object and returns one, below `/v1`."""
 
+_WAITS = ("retry-after", "retry-after-ms")
 _LONGEST = 1000
 """Characters of an answer that a dead letter keeps: its message has room for 2,000."""
 
@@ -36,14 +35,14 @@ class RequestFailedError(Exception):
 
     Attributes:
         status_code: Status of the response, such as 429; None if there was none.
-        retry_after: Seconds after which the server would like to be asked again; None if it did not say.
+        headers: What it says of when to ask again: `retry-after`, `retry-after-ms`.
     """
 
     def __init__(
-        self, text: str, status_code: int | None = None, retry_after: float | None = None
+        self, text: str, status_code: int | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        super().__init__(text, status_code, retry_after)
-        self.status_code, self.retry_after = status_code, retry_after
+        super().__init__(text, status_code, headers)
+        self.status_code, self.headers = status_code, headers or {}
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -59,7 +58,8 @@ class RequestFailedError(Exception):
         body = _short(response.text)
         line = output_line(row, response=body_of(response, body))
         why = f"HTTP {response.status_code}: {_message(body) or response.reason_phrase}"
-        return cls(_text(why, line), response.status_code, _retry_after(response.headers))
+        waits = {name: response.headers[name] for name in _WAITS if name in response.headers}
+        return cls(_text(why, line), response.status_code, waits)
 
 
 class InvalidRequestError(RequestFailedError):
@@ -77,13 +77,13 @@ def refusal(row: Mapping[str, Any], *, repeated: Container[str] = ()) -> str | N
 def _refusals(row: Mapping[str, Any], repeated: Container[str]) -> Iterator[str]:
     custom_id, url, body = row.get("custom_id"), row.get("url"), row.get("body")
     if not isinstance(custom_id, str) or not custom_id:
-        yield f"custom_id is {custom_id!r}: each request needs a text of its own"
+        yield f"custom_id is {custom_id!r:.100}: each request needs a text of its own"
     elif custom_id in repeated:
-        yield f"custom_id {custom_id!r} names several requests: give each its own"
+        yield f"custom_id {custom_id!r:.100} names several requests: give each its own"
     if row.get("method") != "POST":
-        yield f"method is {row.get('method')!r}: it must be 'POST'"
+        yield f"method is {row.get('method')!r:.100}: it must be 'POST'"
     if not isinstance(url, str) or url.removeprefix("/v1") not in PATHS:
-        yield f"url is {url!r}: it must be one of {', '.join(f'/v1{path}' for path in PATHS)}"
+        yield f"url is {url!r:.100}: it must be one of {', '.join(f'/v1{path}' for path in PATHS)}"
     if not isinstance(body, dict):
         yield f"body is {body!r:.100}: it must be an object"
     elif body.get("stream") or body.get("background"):
@@ -120,27 +120,17 @@ def _text(why: str, line: Mapping[str, Any]) -> str:
     return f"{' '.join(why.split())[: _LONGEST // 2]}\n{json.dumps(line, ensure_ascii=False)}"
 
 
-def _short(text: str) -> Any:
+def _short(text: str) -> dict[str, Any]:
     """Return the JSON in *text*, or an error of OpenAI's shape with its first characters."""
     with suppress(ValueError):
-        if len(text) <= _LONGEST:
-            return json.loads(text)
+        if len(text) <= _LONGEST and isinstance(found := json.loads(text), dict):
+            return found
     message = text[: _LONGEST // 2]
-    return {"error": {"message": message, "type": None, "param": None, "code": None}}
+    return {"error": {"message": message, "type": "unknown", "param": None, "code": None}}
 
 
-def _message(body: Any) -> str:
+def _message(body: Mapping[str, Any]) -> str:
     """Return what an error says for people: servers have it in one of three places."""
-    error = body.get("error", body) if isinstance(body, dict) else body
+    error = body.get("error", body)
     said = error.get("message", error.get("detail")) if isinstance(error, dict) else error
     return "" if said is None else str(said)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that `Retry-After-Ms` or `Retry-After` asks for; that may be a date."""
-    milliseconds, after = headers.get("retry-after-ms"), headers.get("retry-after", "")
-    with suppress(ValueError):
-        return max(0.0, float(milliseconds) / 1000 if milliseconds else float(after))
-    with suppress(ValueError, TypeError):  # TypeError: a date without a zone
-        return max(0.0, (parsedate_to_datetime(after) - datetime.now(UTC)).total_seconds())
-    return None

@@ -18,6 +18,7 @@ from batchrunner.capabilities.batch_file import (
     refusal,
 )
 from batchrunner.capabilities.repeated import repeated_values
+from batchrunner.spec.secrets import remember
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -53,6 +54,7 @@ class Completions:
 
         # No retries of its own: those of `errors.retry` keep to `execution.rate_limit`.
         self._client = AsyncOpenAI(base_url=base_url, timeout=timeout, max_retries=0)
+        remember({"api_key": self._client.api_key})  # a server may repeat it in what it says
         self._repeated = repeated_values(unique_in, field="custom_id")
 
     async def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
