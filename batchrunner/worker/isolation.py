@@ -25,23 +25,11 @@ from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.user_code import CallRaisedError, is_out_of_memory
 from batchrunner.worker.batch import Batch, InputTypes
-from batchrunner.worker.calling import Answer, Piece, Pieces
-from batchrunner.worker.room import Room
+from batchrunner.worker.calling import Answer, CallerEdges, Piece, Pieces
+from batchrunner.worker.lost_calls import CallLostError, CallTimedOutError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-class CallLostError(Exception):
-    """The call has no answer: it ended its process, or exceeded the time limit."""
-
-    type_name = "CapabilityDied"
-
-
-class CallTimedOutError(CallLostError):
-    """The call exceeded the time limit."""
-
-    type_name = "CapabilityTimedOut"
 
 
 _OUTPUT_SECONDS = 3.0
@@ -89,12 +77,11 @@ def _whole(piece: Piece) -> Piece:
     return piece if is_lines else replace(piece, rows=_with_rows(piece.rows, piece.count))
 
 
-class IsolatedCaller:
+class IsolatedCaller(CallerEdges):
     """Calls the capability in another process, one call at a time; replaces the process if it died.
 
     Attributes:
         ahead: How many batches may be submitted before an answer is read: one.
-        room: How many rows memory holds in a call.
     """
 
     ahead = 1
@@ -118,7 +105,7 @@ class IsolatedCaller:
             memory: Bytes that the process may allocate; by default, most of the machine's memory.
         """
         self._work, self._by_rows, self._timeout = work, by_rows, timeout
-        self._input_types, self.room = input_types, Room()
+        self._input_types = input_types
         self._memory = memory or int(_USUAL_SHARE * usable_memory())
         self._process: subprocess.Popen[bytes] | None = None
         self._output: threading.Thread
