@@ -208,10 +208,11 @@ def free_memory_of(error: Exception) -> None:
     fit nothing else.
     """
     seen: set[int] = set()
-    while isinstance(error, Exception) and id(error) not in seen:
-        seen.add(id(error))
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        one = one.__cause__ or one.__context__
     gc.collect()
     torch = sys.modules.get("torch")  # imported by the user's code, if at all
     if torch is not None and torch.cuda.is_initialized():
