@@ -19,7 +19,12 @@ from batchrunner.errors import RayUnavailableError
 from batchrunner.execute.bare_ray_data import replaced, without_helper_actors
 from batchrunner.execute.first_wave import hold_back
 from batchrunner.execute.payload import Payload
-from batchrunner.execute.ray_connection import connected, warn_when_overdue, workers_that_fit
+from batchrunner.execute.ray_connection import (
+    cluster_cpus,
+    connected,
+    warn_when_overdue,
+    workers_that_fit,
+)
 from batchrunner.execute.ray_deaths import deaths_heard
 from batchrunner.execute.ray_heartbeats import Hear, beat_seconds, heard
 from batchrunner.execute.ray_worker import GroupActor, process_group
@@ -47,7 +52,7 @@ def run_on_ray(
     with ExitStack() as stack:
         with _own_process_groups():
             stack.enter_context(connected(work.spec.ray))
-        hear(Heartbeat("", WorkerPhase.LOADING))
+        hear(Heartbeat("", WorkerPhase.LOADING, cpus=cluster_cpus()))
         stack.enter_context(deaths_heard(hear))
         for adapted in (without_helper_actors, _quiet_logs, _ray_errors):
             stack.enter_context(adapted())
