@@ -84,7 +84,7 @@ def _packed(table: pa.Table) -> Any:
     return sink.getvalue()
 
 
-def _unpacked(data: Any, rows: int, types: InputTypes, is_own: bool) -> Part:  # noqa: FBT001 - pickled
+def _unpacked(data: Any, rows: int, types: InputTypes, is_own: bool) -> Part:
     import pyarrow as pa
 
     from batchrunner.formats.columns import bare_table

@@ -5,10 +5,10 @@ One budget is handed out to all workers of a run; each process has one gate, whi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from batchrunner.worker.usage import NO_USAGE, Usage
+from batchrunner.worker.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class CallOutcome:
             of the run wait for so long.
     """
 
-    usage: Usage = NO_USAGE
+    usage: Usage = field(default_factory=dict)
     is_refused: bool = False
     retry_after: float = 0.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import pickle
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import islice
@@ -44,7 +44,8 @@ class RowCaller(CallerEdges):
     def submit(self, batch: Batch) -> Answer:
         """Start the calls with the rows of *batch* if they are asynchronous; else reading the answer makes them."""
         try:
-            calls = self._kept.calls(batch) if isinstance(batch, Batch) else _unplaced(batch)
+            placed = hasattr(batch, "pieces")
+            calls = self._kept.calls(batch) if placed else _unplaced(batch.rows())
         except Exception as error:  # noqa: BLE001 - raised where answers are read
             return partial(_raise, error)
         answers = self._calls.start(calls, tries=1 if getattr(batch, "is_sample", False) else None)
@@ -82,10 +83,15 @@ class RowCaller(CallerEdges):
         self._calls.close()
 
 
-def _unplaced(batch: Any) -> list[RowCall]:
-    """Return calls for a batch that another process sent, which keeps what is known of its rows."""
-    rows: list[Row] = batch.rows()
-    return [RowCall(row, partial(copy.deepcopy, copy.deepcopy(row))) for row in rows]
+def _unplaced(rows: list[Row]) -> list[RowCall]:
+    """Return calls for *rows* that another process keeps by their places: it sent them, or it is `verify`."""
+    sent = pickle.dumps(rows)
+    return [RowCall(row, partial(_unpickled, sent, index)) for index, row in enumerate(rows)]
+
+
+def _unpickled(sent: bytes, index: int) -> Row:
+    rows: list[Row] = pickle.loads(sent)  # noqa: S301 - our own, of this process
+    return rows[index]
 
 
 def _joined(answers: Sequence[Sequence[Row]]) -> list[Row]:

@@ -15,7 +15,7 @@ import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,7 @@ class Answered:
     """
 
     rows: Sequence[Row]
-    usage: Usage = NO_USAGE
+    usage: Usage = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Failed:
     """
 
     error: Exception
-    usage: Usage = NO_USAGE
+    usage: Usage = field(default_factory=dict)
 
 
 RowOutcome = Answered | Failed | None
