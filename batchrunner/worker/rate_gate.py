@@ -12,7 +12,8 @@ from typing import Protocol
 from batchrunner.spec.rates import RateLimitSpec, rate_of
 from batchrunner.worker.gate import CallOutcome
 from batchrunner.worker.rate_bucket import lateness
-from batchrunner.worker.rate_budget import LONGEST_WAIT, RENEW_SECONDS, Grant, RateBudget, Report
+from batchrunner.worker.rate_budget import RENEW_SECONDS, Grant, RateBudget, Report
+from batchrunner.worker.turns import Turns
 from batchrunner.worker.usage import tokens_in
 
 _log = logging.getLogger(__name__)
@@ -107,8 +108,8 @@ class SharedGate:
             threading.Event(),
         )
         self._tally, self._calls, self._expires = _Tally(), 0, 0.0
-        self._in_flight = self._unused = self._wanted = self._number = 0
-        self._turn, self._spacing, self._pause = 0.0, _LEAST_PAUSE, _LEAST_PAUSE
+        self._in_flight = self._unused = self._wanted = self._begun = self._number = 0
+        self._turns, self._spacing, self._pause = Turns(), _LEAST_PAUSE, _LEAST_PAUSE
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, daemon=True, name="rate limit")
         self._thread.start()
@@ -117,13 +118,22 @@ class SharedGate:
         with self._lock:
             self._drop_late()
             if self._calls:
-                self._calls -= 1
-                self._in_flight += 1
+                self._begin()
                 return 0.0
             self._wanted += 1
             wait = self._next_turn()
         self._news.set()
         return wait
+
+    def _begin(self) -> None:
+        """Begin a call that was granted; ask for as many ahead as are begun, since others will follow."""
+        self._calls -= 1
+        self._in_flight += 1
+        self._begun += 1
+        if (
+            not self._calls and not self._tells_at_once
+        ):  # a place that waits for its call is another's
+            self._news.set()
 
     def leave(self, outcome: CallOutcome) -> None:
         with self._lock:
@@ -143,9 +153,7 @@ class SharedGate:
 
     def _next_turn(self) -> float:
         """Return when to ask again: one caller after the other, as calls are granted."""
-        now = self._clock()
-        self._turn = min(max(self._turn + self._spacing, now + self._pause), now + LONGEST_WAIT)
-        return self._turn - now
+        return self._turns.next(self._clock(), first=self._pause, spacing=self._spacing)
 
     def _drop_late(self) -> None:
         if self._calls and self._clock() > self._expires:
@@ -189,11 +197,11 @@ class SharedGate:
                 self._holder,
                 self._number,
                 held=self._in_flight + self._calls,
-                wanted=self._wanted,
+                wanted=self._wanted if self._tells_at_once else max(self._wanted, self._begun),
                 unused=self._unused,
                 **asdict(tally),
             )
-            self._wanted = self._unused = 0
+            self._wanted = self._unused = self._begun = 0
         return report, tally
 
     def _take_back(self, tally: _Tally) -> None:
