@@ -44,7 +44,7 @@ class Report:
         wanted: How many more calls it would make now.
         ended: Calls that have ended since its last report.
         tokens: Tokens that these used, of those that said so.
-        untold: How many of these did not say so.
+        unreported: How many of these did not say so.
         unused: Calls that it might have made since, and did not, in time.
         refused: How many the service refused.
         retry_after: The longest time for which the service wants no call, in seconds.
@@ -56,7 +56,7 @@ class Report:
     wanted: int = 0
     ended: int = 0
     tokens: float = 0.0
-    untold: int = 0
+    unreported: int = 0
     unused: int = 0
     refused: int = 0
     retry_after: float = 0.0
@@ -170,15 +170,15 @@ class RateBudget:
 
     def _settle_tokens(self, report: Report, holder: _Holder, bucket: RateBucket) -> None:
         """Put what calls used in the place of what they were taken to use."""
-        done, told = report.ended + report.unused, report.ended - report.untold
+        done, known = report.ended + report.unused, report.ended - report.unreported
         # `held` is of after the report: with those that it speaks of, these were charged.
         of = max(holder.places + done, 1)
         charged = holder.charged * done / of
         holder.charged -= charged
-        used = report.tokens + charged * report.untold / max(done, 1)
+        used = report.tokens + charged * report.unreported / max(done, 1)
         bucket.take(used - charged)
-        if told > report.refused:
-            self._learn(report.tokens, told - report.refused, bucket)
+        if known > report.refused:
+            self._learn(report.tokens, known - report.refused, bucket)
 
     def _learn(self, tokens: float, calls: int, bucket: RateBucket) -> None:
         self._known = min(self._known + calls, _MEAN_OF)

@@ -22,7 +22,7 @@ _ASK_AGAIN = 0.5
 """After how long to ask for calls again where the budget cannot be reached, in seconds."""
 _LEAST_PAUSE = 0.005
 _LEAST_VALID = 0.01
-_TELL_SECONDS = 0.2
+_REPORT_SECONDS = 0.2
 """After how long the end of a call is reported, at the latest, in seconds."""
 _LEAVE_SECONDS = 1.0
 
@@ -33,7 +33,7 @@ class _Tally:
 
     ended: int = 0
     tokens: float = 0.0
-    untold: int = 0
+    unreported: int = 0
     refused: int = 0
     retry_after: float = 0.0
 
@@ -41,7 +41,7 @@ class _Tally:
         tokens = 0.0 if outcome.is_refused else tokens_in(outcome.usage)
         self.ended += 1
         self.refused += outcome.is_refused
-        self.untold += tokens is None
+        self.unreported += tokens is None
         self.tokens += tokens or 0.0
         self.retry_after = max(self.retry_after, outcome.retry_after)
 
@@ -101,7 +101,7 @@ class SharedGate:
         self._exchange, self._holder, self._clock = exchange, holder, clock
         rates = [rate_of(text) for text in (limit.requests, limit.tokens) if text]
         self._valid_seconds = min(map(lateness, rates), default=1.0)
-        self._tells_at_once = limit.in_flight is not None
+        self._reports_at_once = limit.in_flight is not None
         self._lock, self._news, self._urgent = (
             threading.Lock(),
             threading.Event(),
@@ -131,7 +131,7 @@ class SharedGate:
         self._in_flight += 1
         self._begun += 1
         if (
-            not self._calls and not self._tells_at_once
+            not self._calls and not self._reports_at_once
         ):  # a place that waits for its call is another's
             self._news.set()
 
@@ -141,7 +141,7 @@ class SharedGate:
             self._tally.count(outcome)
         if outcome.is_refused:  # all other workers are to know now
             self._urgent.set()
-        if self._tells_at_once or outcome.is_refused:
+        if self._reports_at_once or outcome.is_refused:
             self._news.set()
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class SharedGate:
     def _run(self) -> None:
         while not self._is_closed:
             is_idle = not (self._in_flight or self._tally.ended or self._calls)
-            self._news.wait(RENEW_SECONDS if is_idle else _TELL_SECONDS)
+            self._news.wait(RENEW_SECONDS if is_idle else _REPORT_SECONDS)
             self._news.clear()
             pause = self._ask()
             self._pause = pause + _LEAST_PAUSE
@@ -197,7 +197,7 @@ class SharedGate:
                 self._holder,
                 self._number,
                 held=self._in_flight + self._calls,
-                wanted=self._wanted if self._tells_at_once else max(self._wanted, self._begun),
+                wanted=self._wanted if self._reports_at_once else max(self._wanted, self._begun),
                 unused=self._unused,
                 **asdict(tally),
             )
@@ -212,6 +212,6 @@ class SharedGate:
         with self._lock:
             self._tally.ended += tally.ended
             self._tally.tokens += tally.tokens
-            self._tally.untold += tally.untold
+            self._tally.unreported += tally.unreported
             self._tally.refused += tally.refused
             self._tally.retry_after = max(self._tally.retry_after, tally.retry_after)

@@ -160,7 +160,7 @@ def test_answers_without_usage_are_charged_the_average():
         clock.now += 0.1
         grant = budget.exchange(Report("a", next(numbers), wanted=5, held=0, **ended))
         told = sum(number % 5 == 0 for number in range(made, made + grant.calls))
-        ended = {"ended": grant.calls, "tokens": 1000.0 * told, "untold": grant.calls - told}
+        ended = {"ended": grant.calls, "tokens": 1000.0 * told, "unreported": grant.calls - told}
         made += grant.calls
 
     assert made <= 600

@@ -76,7 +76,7 @@ def test_what_calls_came_to_is_reported_once(opened):
 
     until(lambda: place.told("ended") == 4)
     until(lambda: place.reports[-1].held == 0 and place.reports[-1].ended == 0)
-    facts = [place.told(name) for name in ("tokens", "untold", "refused", "retry_after")]
+    facts = [place.told(name) for name in ("tokens", "unreported", "refused", "retry_after")]
     assert facts == [12, 1, 1, 3.0]
 
 

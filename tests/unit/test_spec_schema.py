@@ -45,7 +45,8 @@ sink: {uri: out, compression: none, storage_options: {key: x}}
     MINIMAL + "execution: {accelerator_type: null, memory: null}\nname: ${A:-x}\n",
     MINIMAL + "errors: {max_row_errors: 10%}\n",
     MINIMAL + "execution: {rate_limit: {requests: 500/min, tokens: 200k/min, in_flight: 64}}\n",
-    MINIMAL + "execution: {rate_limit: 0.5/s, prices: {a: 0.15/1M, b: 1/k, c: '${P:-2}'}, max_cost: 25}\n",
+    MINIMAL
+    + "execution: {rate_limit: 0.5/s, prices: {a: 0.15/1M, b: 1/k, c: '${P:-2}'}, max_cost: 25}\n",
     "capability: {target: a:b, usage: response.body.usage}\nsource: in\nsink: out\n",
     MINIMAL + "hooks: {webhook: {url: 'http://h/x', events: [on_run_end]}, 'mod:Hook': {a: 1}}\n",
     MINIMAL + "hooks:\n  openlineage:\n",
