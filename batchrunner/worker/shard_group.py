@@ -32,6 +32,7 @@ from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from batchrunner.worker.reading import read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.resolving import BatchOutput, Outcome, Resolver, failure_of
+from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.slow_shards import SlowShards
 from batchrunner.worker.steps import Grouping, Portion, Step, steps_of
@@ -50,7 +51,7 @@ class ShardGroup:
     def __init__(
         self,
         work: Work,
-        caller: Caller | IsolatedCaller,
+        caller: Caller | RowCaller | IsolatedCaller,
         budget: Budget,
         *,
         committer: Committer,
