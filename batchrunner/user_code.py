@@ -31,6 +31,7 @@ _INTERRUPTS = (int(signal.SIGINT), int(signal.SIGTERM))
 
 
 _OURS = f"{Path(__file__).parent}/"
+_SHIPPED = f"{_OURS}capabilities/"  # which stand where a user's code would
 _LIBRARIES = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")})
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 _COMPILED = (".pyx", ".pxi", ".pxd")
@@ -76,20 +77,12 @@ def contained(call: Callable[[], T]) -> T:
         Exception: The user's code raised it; a `CallRaisedError` stands for what is no `Exception`.
         BaseException: A signal handler raised it: a real interrupt.
     """
-    with _Interrupts() as interrupts:
-        try:
-            result = call()
-        except BaseException as error:
-            interrupts.reraise()  # first: an interrupt wins over what the user's code raised after it
-            if isinstance(error, Exception) and _has_text(error):
-                raise
-            raise CallRaisedError.of(error) from error
-        interrupts.reraise()  # also an interrupt that the user's code has caught
-        return result
+    with Containment() as containment:
+        return containment.call(call)
 
 
-class _Interrupts:
-    """Records what signal handlers raise inside the block; only the main thread runs them."""
+class Containment:
+    """A block that makes several calls into the user's code; what signal handlers raise in it is known."""
 
     def __init__(self) -> None:
         self._raised: BaseException | None = None
@@ -109,7 +102,19 @@ class _Interrupts:
             if _raw.getsignal(number) == self._handle:  # else the user's code has replaced it
                 _raw.signal(number, handler)
 
-    def reraise(self) -> None:
+    def call(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Do as `contained`, inside the block."""
+        try:
+            result = call(*args, **kwargs)
+        except BaseException as error:
+            self._reraise()  # first: an interrupt wins over what the user's code raised after it
+            if (stand_in := presentable(error)) is error:
+                raise
+            raise stand_in from error
+        self._reraise()  # also an interrupt that the user's code has caught
+        return result
+
+    def _reraise(self) -> None:
         """Raise the interrupt that a signal handler raised, if one did."""
         if self._raised is not None:
             raise self._raised
@@ -120,6 +125,13 @@ class _Interrupts:
         except BaseException as error:
             self._raised = error
             raise
+
+
+def presentable(error: BaseException) -> Exception:
+    """Return *error*; if it is no `Exception`, or its message cannot be formatted, what stands for it."""
+    if isinstance(error, Exception) and _has_text(error):
+        return error
+    return CallRaisedError.of(error)
 
 
 def _has_text(error: Exception) -> bool:
@@ -194,7 +206,8 @@ def _without_ours(error: traceback.TracebackException) -> traceback.TracebackExc
 
 
 def _is_ours(file: str) -> bool:
-    return file.startswith((_OURS, "<frozen "))
+    is_ours = file.startswith(_OURS) and not file.startswith(_SHIPPED)
+    return is_ours or file.startswith("<frozen ")
 
 
 def _is_installed(file: str) -> bool:

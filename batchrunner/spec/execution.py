@@ -18,6 +18,7 @@ from batchrunner.spec.fields import (
     Word,
 )
 from batchrunner.spec.rates import Money, Price, RateLimitSpec
+from batchrunner.spec.retrying import RetrySpec
 from batchrunner.spec.section import NEUTRAL, Section
 
 _LONGEST_CALL = 24 * 24 * 3600.0
@@ -85,7 +86,8 @@ class ExecutionSpec(Section):
         "in flight may be finished in most of it. After its report, too, it may take no longer to exit.",
     )
     max_concurrency: Annotated[Count, NEUTRAL] = Field(
-        default=8, description="Batches of an `async def` capability in flight, per worker."
+        default=8,
+        description="Calls of an `async def` capability in flight, per worker: batches, or rows in mode `row`.",
     )
     rate_limit: Annotated[RateLimitSpec | None, NEUTRAL] = Field(
         default=None,
@@ -116,15 +118,6 @@ class RaySpec(Section):
     )
 
 
-class RetrySpec(Section):
-    """How often to retry what fails in the user's code or data."""
-
-    max_attempts: Annotated[Count, NEUTRAL] = Field(
-        default=3,
-        description="Attempts at a row before it is a dead letter, or at a shard before it is quarantined.",
-    )
-
-
 class ErrorsSpec(Section):
     """What to do about rows that cannot be read, mapped or written."""
 
@@ -146,6 +139,12 @@ class ErrorsSpec(Section):
         default=None,
         description="Longest time that a call of the capability may take, such as 30s. It then runs "
         "in a process of its own, which is killed when time is up.",
+    )
+
+    row_timeout: Annotated[Duration | None, NEUTRAL] = Field(
+        default=None,
+        description="Longest time that one call of an `async def` capability in mode `row` may take, such "
+        "as 30s. The call is then cancelled, and was one attempt at its row. For others: `batch_timeout`.",
     )
 
     def allowed(self, rows: float) -> float:

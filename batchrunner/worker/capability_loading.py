@@ -22,7 +22,11 @@ from batchrunner.user_code import contained, place_in_code
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Caller, Ready
 from batchrunner.worker.returned import to_bytes, to_table
+from batchrunner.worker.row_caller import RowCaller
+from batchrunner.worker.row_calls import RowCalls, RowRules
 from batchrunner.worker.schema import SinkSchema
+from batchrunner.worker.stopping import Grace
+from batchrunner.worker.waiting import Waits
 from batchrunner.worker.work import Work
 
 
@@ -31,7 +35,7 @@ def direct_caller(
     schema: SinkSchema,
     *,
     input_types: Callable[[Batch], InputTypes] = attrgetter("input_types"),
-) -> Caller:
+) -> Caller | RowCaller:
     """Load and build the capability of *work*; return a caller that calls it in this process.
 
     If *schema* is declared, the output gets its types. Columns that the capability passes on keep
@@ -43,7 +47,7 @@ def direct_caller(
     """
     work.prepare()
     spec = work.spec.called
-    capability = build(work.capability or load_target(spec.target), spec)
+    capability = build(work.capability or load_target(spec.own_targets[0]), spec)
     if spec.mode == "run":
         from batchrunner.worker.capability_runs import CapabilityRuns
 
@@ -51,7 +55,14 @@ def direct_caller(
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
     _check_code(work)  # after the import: a file might change between an earlier check and it
     ready = _conversion(work.facts.part_format, schema)
-    return Caller(capability, spec, work.spec.execution, ready=ready, input_types=input_types)
+    execution = work.spec.execution
+    if spec.mode != "row":
+        return Caller(capability, spec, execution, ready=ready, input_types=input_types)
+    rules = RowRules(work.spec.errors, execution.max_concurrency, spec.one_to_one)
+    waits = Waits(Grace(execution.grace_period).drain)
+    calls = RowCalls(capability, spec.fn_kwargs, rules=rules, waits=waits)
+    ahead = execution.max_concurrency
+    return RowCaller(calls, ready=ready, input_types=input_types, ahead=ahead)
 
 
 def _conversion(part_format: Format, schema: SinkSchema) -> Ready:

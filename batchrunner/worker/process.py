@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from batchrunner.checkpoint.dead_letters import keep_dead_letters
 from batchrunner.checkpoint.location import apart_from
@@ -27,11 +28,15 @@ from batchrunner.worker.freed_blocks import keep_freed_blocks
 from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.receipt import Cause, Failure, Receipt
+from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes, SinkSchema
 from batchrunner.worker.shard_group import BATCHES_AHEAD, BATCHES_BEHIND, ShardGroup
+from batchrunner.worker.stage_clock import Doing
 from batchrunner.worker.steps import MOST_SHARDS
 from batchrunner.worker.stopping import StopSignal
 from batchrunner.worker.work import Work
+
+AnyCaller = Caller | RowCaller | IsolatedCaller
 
 
 class ShardWorker:
@@ -61,6 +66,7 @@ class ShardWorker:
         keep_freed_blocks()
         self._work, self._pickled = work, pickled
         self._witness, self._pulse = witness or Witness(work.session), pulse or Pulse()
+        self._pulse.calls.name = work.stage_name
         self._checkpoint = work.checkpoint()
         self._records = self._checkpoint.records
         self._schema = work.schema()
@@ -74,6 +80,7 @@ class ShardWorker:
             if always_isolated
             else direct_caller(work, self._schema, input_types=self._input_types)
         )
+        self._pulse.calls.turn_to(Doing.NOTHING)
 
     def _input_types(self, batch: Batch) -> InputTypes:
         return self._types.expected(batch.input_types)
@@ -98,8 +105,13 @@ class ShardWorker:
         one. After a stop, or if all other rows would fail too, shards that have not begun get no
         receipt.
         """
+        for receipts in self._processed(shards, stop):
+            yield [*receipts[:-1], replace(receipts[-1], clocks=self._pulse.clocks())]
+
+    def _processed(self, shards: Sequence[Shard], stop: StopSignal) -> Iterator[list[Receipt]]:
         if self._budget.is_hopeless:
             return
+        self._usual.heed(stop)
         self._schema.waits = self._work.first not in {None, *(shard.id for shard in shards)}
         marks = marks_left(self._records)
         committed = self._committed(shards, marks)
@@ -153,7 +165,7 @@ class ShardWorker:
         yield from self._try([shard], caller, stop)
 
     def _try(
-        self, shards: Sequence[Shard], caller: Caller | IsolatedCaller, stop: StopSignal
+        self, shards: Sequence[Shard], caller: AnyCaller, stop: StopSignal
     ) -> Iterator[list[Receipt]]:
         """Process *shards*, and retry those that the capability, a row or the input failed.
 
@@ -165,15 +177,16 @@ class ShardWorker:
             attempt += 1
             if attempt > 1:
                 self._refresh_schema(caller)
+            caller.renew()
             failed: dict[int, Receipt] = {}
             for receipts in self._attempt(remaining, caller, stop, is_first=attempt == 1):
                 tries = min(attempt, self._work.spec.errors.retry.max_attempts)
                 failed.update((r.shard, r.after(tries)) for r in receipts if r.uses_up_attempt)
                 if final := [r for r in receipts if not r.uses_up_attempt]:
-                    yield self._finalized(final)
+                    yield self._finalized(final, caller)
             to_retry = {id_ for id_, r in failed.items() if self._may_retry(r, attempt)}
             if final := [r for id_, r in failed.items() if id_ not in to_retry]:
-                yield self._finalized(final)
+                yield self._finalized(final, caller)
             remaining = [s for s in remaining if s.id in to_retry]
 
     def _may_retry(self, receipt: Receipt, attempt: int) -> bool:
@@ -188,17 +201,19 @@ class ShardWorker:
             return False
         return attempt < self._work.spec.errors.retry.max_attempts + failure.overtaken
 
-    def _finalized(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+    def _finalized(self, receipts: Sequence[Receipt], caller: AnyCaller) -> list[Receipt]:
         """Store the dead letters of shards that failed; return *receipts* with secrets masked."""
+        # A shard that storage failed is handed out again, perhaps to this worker.
+        caller.forget([r.shard for r in receipts if not r.is_storage_failure])
         for receipt in receipts:
             dead_letters = self._budget.end(receipt.shard)
-            # A shard that storage failed is handed out again, and collects its dead letters again.
-            if dead_letters and receipt.failure and receipt.failure.cause is not Cause.STORAGE:
+            # A shard that storage failed collects its dead letters again.
+            if dead_letters and receipt.failure and not receipt.is_storage_failure:
                 stem = self._work.facts.stem(receipt.shard)
                 keep_dead_letters(self._checkpoint, stem, dead_letters, epoch=self._work.epoch)
         return [receipt.scrubbed() for receipt in receipts]
 
-    def _refresh_schema(self, caller: Caller | IsolatedCaller) -> None:
+    def _refresh_schema(self, caller: AnyCaller) -> None:
         """Make the next attempt read the schema again: other workers may have extended it."""
         self._schema.refresh()
         if isinstance(caller, IsolatedCaller):
@@ -207,7 +222,7 @@ class ShardWorker:
     def _attempt(
         self,
         shards: Sequence[Shard],
-        caller: Caller | IsolatedCaller,
+        caller: AnyCaller,
         stop: StopSignal,
         *,
         is_first: bool,

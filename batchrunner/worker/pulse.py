@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
+from batchrunner.worker.heartbeat import Heartbeat, WorkerClocks, WorkerPhase
+from batchrunner.worker.stage_clock import Doing, StageClock, StageKind, StageMeter
 
 _LONGEST_HOST = 64
 
@@ -46,12 +47,21 @@ class Pulse:
         worker: Names the worker, `<host>-<pid>`.
         phase: What it does.
         commit_share: Seconds that its last commit took, for each of the parts committed together.
+        reads, calls, writes: Measure the thread that reads, the one that calls the capability, and the
+            one that writes. The calls have a name once the capability is known.
+        stages: Returns the clocks of the capability's stages, which then stand in for that of the
+            calls; None if it has no stages.
     """
 
     def __init__(self) -> None:
         self.commit_share = 0.0
         self.worker = worker_name()
         self.phase = WorkerPhase.LOADING
+        self.reads = StageMeter("read", kind=StageKind.READ)
+        self.calls = StageMeter("", doing=Doing.LOADING)
+        self.writes = StageMeter("write", kind=StageKind.WRITE)
+        self.stages: Callable[[], tuple[StageClock, ...]] | None = None
+        self._began = time.time()
         self._attempts: dict[int, Attempt] = {}
 
     def begin(self, shard: int) -> None:
@@ -78,6 +88,16 @@ class Pulse:
             self.phase,
             rows={shard: attempt.rows for shard, attempt in attempts.items()},
             bytes={shard: attempt.bytes for shard, attempt in attempts.items()},
+            clocks=self.clocks(),
+        )
+
+    def clocks(self) -> WorkerClocks | None:
+        """Return what the worker has spent its time on; None before it knows its capability."""
+        if not self.calls.name:
+            return None
+        stages = self.stages() if self.stages else (self.calls.clock(),)
+        return WorkerClocks(
+            self.worker, self._began, (self.reads.clock(), *stages, self.writes.clock())
         )
 
 

@@ -3,6 +3,8 @@
 One bad row in n costs about 2 log2(n) more calls; the other rows succeed. A transient failure, such
 as a service that is briefly unavailable, gets a retry with each halving.
 
+In mode `row` nothing is halved: the caller says which rows failed, and the answers of the others are kept.
+
 Code that fails every row is detected early: as long as no call has succeeded, a sample of the batch
 is tried row by row before the batch is halved.
 """
@@ -21,7 +23,7 @@ from batchrunner.user_code import is_out_of_memory
 from batchrunner.worker.batch import Batch
 from batchrunner.worker.budget import Budget, RowFailedError, TooManyFailedRowsError
 from batchrunner.worker.calling import Answer, Pieces
-from batchrunner.worker.isolation import CallLostError
+from batchrunner.worker.lost_calls import CallLostError, CallStoppedError, RowsFailedError
 from batchrunner.worker.receipt import Cause, Failure
 from batchrunner.worker.schema import RowTypes
 
@@ -39,14 +41,19 @@ class BatchOutput:
     dead_letters: list[DeadLetter] = field(default_factory=list)
 
     @property
+    def rows(self) -> int:
+        """Number of rows of output."""
+        return sum(piece.count for piece in self.pieces)
+
+    @property
     def nbytes(self) -> int:
         """About how many bytes of output the pieces hold."""
         return sum(piece.nbytes for piece in self.pieces)
 
 
 Outcome = BatchOutput | Failure | None
-"""The output of the rows that a batch has of one shard, or why they fail it; None if all other rows are
-expected to fail, too, and these were not tried."""
+"""The output of the rows that a batch has of one shard, or why they fail it; None if they were not tried, since
+all other rows are expected to fail, too, or the run stops."""
 
 
 def failure_of(error: RowFailedError | TooManyFailedRowsError) -> Failure:
@@ -84,6 +91,8 @@ class Resolver:
         except CapabilityImportError as error:
             failure = Failure(Cause.IMPORT, str(error))
             return dict.fromkeys((shard.id for shard in batch.shards), failure)
+        except CallStoppedError:
+            return dict.fromkeys(shard.id for shard in batch.shards)
 
     def _of_shards(self, batch: Batch, answer: Answer) -> dict[int, Outcome]:
         if self._budget.is_hopeless:
@@ -101,9 +110,9 @@ class Resolver:
 
     def _between_shards(self, batch: Batch, error: Exception) -> dict[int, Outcome]:
         """Return the outcome of a *batch* of several shards, for which the call raised *error*."""
-        if isinstance(error, CapabilityImportError):
+        if isinstance(error, CapabilityImportError | CallStoppedError):
             raise error
-        if isinstance(error, CallLostError):  # no halving, as in `_after_failure`
+        if isinstance(error, CallLostError | RowsFailedError):  # no halving, as in `_after_failure`
             return self._apart(batch.by_shard())
         before = self._max_rows
         if is_out_of_memory(error):
@@ -186,7 +195,7 @@ class Resolver:
         for _ in range(tries):
             try:
                 self._submit(row)()  # types not accepted: earlier rows are still to come
-            except CapabilityImportError:
+            except (CapabilityImportError, CallStoppedError):
                 raise
             except Exception as error:  # noqa: BLE001 - the user's code may raise anything
                 latest = error
@@ -196,10 +205,12 @@ class Resolver:
         return latest
 
     def _after_failure(self, shard: Shard, batch: Batch, error: Exception) -> BatchOutput:
-        if isinstance(error, CapabilityImportError):
+        if isinstance(error, CapabilityImportError | CallStoppedError):
             raise error
         if not batch.is_fraction:
             self._budget.measure(shard, batch)
+        if isinstance(error, RowsFailedError):
+            return self._without_failed(shard, batch, error)
         if len(batch) == 1:
             return self._retry_row(shard, batch, error)
         if isinstance(error, CallLostError):  # no halving: each death costs a new process
@@ -209,6 +220,18 @@ class Resolver:
         if not batch.is_fraction:  # for the whole batch, not for its halves
             self._sample(shard, batch)
         return self._in_halves(shard, batch)
+
+    def _without_failed(self, shard: Shard, batch: Batch, failed: RowsFailedError) -> BatchOutput:
+        """Return the output of the other rows of *batch*, which are answered: they are not called again."""
+        if failed.has_answers:
+            self._budget.succeed()
+        dead_letters = []
+        for index, error in failed.errors.items():
+            dead_letters.append(self._budget.dead_letter(shard, batch.single(index), error))
+            self._budget.count(shard, dead_letters[-1])
+        others = batch.without(failed.errors)
+        output = self._submit_part(shard, others) if others else BatchOutput()
+        return BatchOutput(output.pieces, [*dead_letters, *output.dead_letters])
 
     def _in_less_memory(self, shard: Shard, batch: Batch) -> BatchOutput:
         """Halve *batch* and all later ones of its size, unless a single row takes the memory."""
@@ -231,6 +254,8 @@ class Resolver:
         for _ in range(tries):
             try:
                 return self._accept(batch, self._submit(batch.retry()))[shard.id]
+            except CallStoppedError:
+                raise
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
                 error = latest
         dead_letter = self._budget.dead_letter(shard, batch, error)
