@@ -193,6 +193,11 @@ def traceback_of(error: BaseException) -> str:
     return text if len(text) <= _MAX_TRACEBACK else f"…{text[-_MAX_TRACEBACK:]}"
 
 
+def portable(error: Exception) -> CallRaisedError:
+    """Return what stands for *error* in another process, with its place in the user's code."""
+    return CallRaisedError(_type_name(error), _text(error), traceback_of(error))
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether *error* means that memory ran out: the host's, or by its message a GPU's."""
     name, text = _type_name(error), _text(error).lower()

@@ -55,10 +55,33 @@ def main(receive: int, send: int, owner: int, memory: int) -> None:
     outbox.send("")
     while True:
         try:
-            batch = inbox.recv()
+            batch = _Received(inbox.recv_bytes())
         except EOFError:
             return
         outbox.send(_answer(caller, batch, memory=memory))
+
+
+class _Received:
+    """A batch as the owner sent it; its rows are new ones each time, as an earlier call may have changed them."""
+
+    def __init__(self, sent: bytes) -> None:
+        self._sent, self._unused = sent, _unpickled(sent)
+        self.counts, self.input_types = self._unused.counts, self._unused.input_types
+
+    def rows(self) -> list[Any]:
+        rows: list[Any] = self._batch().rows()
+        return rows
+
+    def in_format(self, batch_format: str) -> Any:
+        return self._batch().in_format(batch_format)
+
+    def _batch(self) -> Any:
+        batch, self._unused = self._unused or _unpickled(self._sent), None
+        return batch
+
+
+def _unpickled(sent: bytes) -> Any:
+    return pickle.loads(sent)  # noqa: S301 - from the owner, by the pipe
 
 
 def _answer(caller: Any, batch: Any, *, memory: int) -> tuple[str, Any]:

@@ -15,7 +15,7 @@ from batchrunner.capability.module_snapshot import (
 )
 from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.formats.contract import Format, RowFormat, TableFormat
-from batchrunner.spec import CapabilitySpec
+from batchrunner.spec import CapabilitySpec, StageSpec
 from batchrunner.spec.fingerprint import differences, fields_of_code
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import contained, place_in_code
@@ -53,7 +53,7 @@ def direct_caller(
 
         store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
-    _check_code(work)  # after the import: a file might change between an earlier check and it
+    check_code(work)  # after the import: a file might change between an earlier check and it
     ready = _conversion(work.facts.part_format, schema)
     execution = work.spec.execution
     if spec.mode != "row":
@@ -82,8 +82,10 @@ def _to_sink_table(
     return table, rows
 
 
-def build(capability: Any, spec: CapabilitySpec) -> Any:
+def build(capability: Any, spec: CapabilitySpec | StageSpec, *, where: str = "capability") -> Any:
     """Return *capability*, or an instance of it if it is a class. Called once per worker.
+
+    *where* is the path of *spec*, for messages.
 
     Raises:
         CapabilityImportError: The constructor raised, or the spec has arguments for one and the
@@ -92,7 +94,7 @@ def build(capability: Any, spec: CapabilitySpec) -> Any:
     if not isinstance(capability, type):
         if spec.fn_constructor_kwargs:
             raise CapabilityImportError(
-                f"capability.fn_constructor_kwargs: only a class takes these, and {capability!r} is none; "
+                f"{where}.fn_constructor_kwargs: only a class takes these, and {capability!r} is none; "
                 "use fn_kwargs, which are passed to each call"
             )
         return capability
@@ -110,7 +112,7 @@ def build(capability: Any, spec: CapabilitySpec) -> Any:
 _checked_sessions: set[str] = set()
 
 
-def _check_code(work: Work) -> None:
+def check_code(work: Work) -> None:
     """Check that the modules of the capability, just imported, are those that the driver saw.
 
     Checks once per session in each process: a module that is imported does not change with its

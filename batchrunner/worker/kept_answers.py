@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import batched
 from typing import IO
 
 from batchrunner.formats.chunk import Chunk, Row
@@ -100,7 +99,8 @@ class KeptAnswers:
         """Move the answers of *kept* to the file."""
         self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 - as long as this object
         answered = sorted((key, call.answer) for key, call in kept.calls.items() if call.answer)
-        for some in batched(answered, _PACKED_TOGETHER, strict=False):
+        for start in range(0, len(answered), _PACKED_TOGETHER):
+            some = answered[start : start + _PACKED_TOGETHER]
             data = pickle.dumps(some)
             offset = self._file.seek(0, 2)
             self._file.write(data)

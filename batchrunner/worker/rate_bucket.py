@@ -6,8 +6,9 @@ import math
 
 from batchrunner.spec.rates import Rate
 
-_BURST = 0.01
-"""How much of the limit may be used at once, as a share."""
+_BURST, _BURST_CALLS, _MOST_BURST = 0.02, 3, 0.1
+"""How much may be used at once: a share of the limit, and some calls, if they are no more than another share.
+Without it, what fills in while no worker asks would be lost."""
 _LATE_SHARE, _LATE_SECONDS = 0.1, 1.0
 """By how much one call may be longer on its way to the service than another, at most: a share of the
 window, and seconds."""
@@ -39,7 +40,8 @@ class RateBucket:
     @property
     def most(self) -> float:
         """How much it can hold: a call, at least."""
-        return max(self.unit, _BURST * self.rate.amount)
+        wanted = max(_BURST_CALLS * self.unit, _BURST * self.rate.amount)
+        return max(min(wanted, _MOST_BURST * self.rate.amount), self.unit)
 
     @property
     def per_second(self) -> float:
@@ -53,15 +55,19 @@ class RateBucket:
     def fill(self, now: float, *, share: float) -> None:
         """Let the time until *now* pass, in which it filled with that *share* of its speed."""
         gained = (now - self._at) * self.per_second * share
-        self._level, self._at = min(self._level + gained, self.most), now
+        self._level, self._at = max(self._level, min(self._level + gained, self.most)), now
 
     def calls(self) -> int:
         """Return for how many calls there is enough."""
         return max(math.floor(self._level / self.unit + 1e-9), 0)
 
     def take(self, amount: float) -> None:
-        """Take *amount*, which may leave a debt; or give it back, if it is below 0."""
-        self._level = min(self._level - amount, self.most)
+        """Take *amount*, which may leave a debt; below 0, what a call was charged too much for."""
+        self._level -= amount
+
+    def give_back(self, amount: float) -> None:
+        """Give back what a call has not taken in time, as far as there is room."""
+        self._level = max(self._level, min(self._level + amount, self.most))
 
     def seconds_until(self, calls: int, *, share: float) -> float:
         """Return after how many seconds there is enough for so many *calls*, if none is made before."""

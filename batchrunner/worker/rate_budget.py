@@ -13,14 +13,12 @@ from dataclasses import dataclass
 
 from batchrunner.spec.rates import RateLimitSpec, rate_of
 from batchrunner.worker.rate_bucket import RateBucket
+from batchrunner.worker.turns import LONGEST_WAIT, Turns
 
 RENEW_SECONDS = 1.0
 """A worker that holds places reports at least so often."""
 LEASE_SECONDS = 5.0
 """After so long without a report, by the clock of the budget alone, the places of a worker are free."""
-LONGEST_WAIT = 1.0
-"""The longest that a caller waits before it asks again, in seconds: the rate may rise meanwhile."""
-
 _SHRINK, _LEAST_SHARE, _SHRINK_SECONDS = 0.7, 0.05, 1.0
 """A refused call shrinks the rate, at most once a second: others that were under way say nothing new."""
 _RESTORED_A_SECOND = 0.1
@@ -46,7 +44,7 @@ class Report:
         wanted: How many more calls it would make now.
         ended: Calls that have ended since its last report.
         tokens: Tokens that these used, of those that said so.
-        untold: How many of these did not say so.
+        unreported: How many of these did not say so.
         unused: Calls that it might have made since, and did not, in time.
         refused: How many the service refused.
         retry_after: The longest time for which the service wants no call, in seconds.
@@ -58,7 +56,7 @@ class Report:
     wanted: int = 0
     ended: int = 0
     tokens: float = 0.0
-    untold: int = 0
+    unreported: int = 0
     unused: int = 0
     refused: int = 0
     retry_after: float = 0.0
@@ -88,14 +86,14 @@ class _Holder:
         number: The number of that report.
         places: Places that it holds.
         charged: Tokens that its calls under way are taken to use.
-        waits: Whether it got fewer calls than it wanted.
+        waits_until: Until when it is taken to wait for more calls: it asks again before that.
     """
 
     seen: float
     number: int = -1
     places: int = 0
     charged: float = 0.0
-    waits: bool = False
+    waits_until: float = 0.0
 
 
 class RateBudget:
@@ -125,7 +123,7 @@ class RateBudget:
         self._places = limit.in_flight or math.inf
         self._holders: dict[str, _Holder] = {}
         self._share, self._shrunk, self._restored = 1.0, -math.inf, now
-        self._resumes, self._turn, self._known = now + quiet, now, 0
+        self._resumes, self._turns, self._known = now + quiet, Turns(), 0
 
     @property
     def share(self) -> float:
@@ -144,10 +142,11 @@ class RateBudget:
         if is_new:
             self._settle(report, holder, now)
         calls = min(report.wanted, self._free(holder, now))
-        holder.waits = report.wanted > calls
+        is_short = report.wanted > calls
+        if report.wanted:
+            holder.waits_until = now + 2 * LONGEST_WAIT if is_short else now
         self._charge(holder, calls)
-        wait = self._wait(holder, now) if holder.waits else 0.0
-        return Grant(calls, wait, self._spacing())
+        return Grant(calls, self._wait(holder, now) if is_short else 0.0, self._spacing(now))
 
     def _buckets(self) -> list[RateBucket]:
         return [bucket for bucket in (self._requests, self._tokens) if bucket]
@@ -160,7 +159,7 @@ class RateBudget:
 
     def _settle(self, report: Report, holder: _Holder, now: float) -> None:
         if self._requests:
-            self._requests.take(-report.unused)
+            self._requests.give_back(report.unused)
         if self._tokens:
             self._settle_tokens(report, holder, self._tokens)
         if report.refused:
@@ -171,15 +170,15 @@ class RateBudget:
 
     def _settle_tokens(self, report: Report, holder: _Holder, bucket: RateBucket) -> None:
         """Put what calls used in the place of what they were taken to use."""
-        done, told = report.ended + report.unused, report.ended - report.untold
+        done, known = report.ended + report.unused, report.ended - report.unreported
         # `held` is of after the report: with those that it speaks of, these were charged.
         of = max(holder.places + done, 1)
         charged = holder.charged * done / of
         holder.charged -= charged
-        used = report.tokens + charged * report.untold / max(done, 1)
+        used = report.tokens + charged * report.unreported / max(done, 1)
         bucket.take(used - charged)
-        if told > report.refused:
-            self._learn(report.tokens, told - report.refused, bucket)
+        if known > report.refused:
+            self._learn(report.tokens, known - report.refused, bucket)
 
     def _learn(self, tokens: float, calls: int, bucket: RateBucket) -> None:
         self._known = min(self._known + calls, _MEAN_OF)
@@ -201,18 +200,20 @@ class RateBudget:
     def _free(self, holder: _Holder, now: float) -> int:
         if now < self._resumes:
             return 0
-        free = min([self._free_places(holder), *(bucket.calls() for bucket in self._buckets())])
+        free = min(
+            [self._free_places(holder, now), *(bucket.calls() for bucket in self._buckets())]
+        )
         return max(int(min(free, _MOST_CALLS)), 0)
 
-    def _free_places(self, holder: _Holder) -> float:
+    def _free_places(self, holder: _Holder, now: float) -> float:
         """Return how many more places *holder* may take: its share, if another one waits for some."""
         if self._places == math.inf:
             return math.inf
         free = self._places - sum(one.places for one in self._holders.values())
         others = [one for one in self._holders.values() if one is not holder]
-        if not any(one.waits for one in others):
+        if all(one.waits_until <= now for one in others):
             return free
-        busy = 1 + sum(one.waits or one.places > 0 for one in others)
+        busy = 1 + sum(one.waits_until > now or one.places > 0 for one in others)
         return min(free, math.ceil(self._places / busy) - holder.places)
 
     def _charge(self, holder: _Holder, calls: int) -> None:
@@ -226,16 +227,15 @@ class RateBudget:
     def _wait(self, holder: _Holder, now: float) -> float:
         """Return after how long to ask again: each asker has a turn of its own."""
         until = [bucket.seconds_until(1, share=self._share) for bucket in self._buckets()]
-        place = _PLACE_SECONDS if self._free_places(holder) < 1 else _LEAST_WAIT
+        place = _PLACE_SECONDS if self._free_places(holder, now) < 1 else _LEAST_WAIT
         first = max([self._resumes - now, place, *until])
-        self._turn = max(self._turn + self._per_call(), now + first)
-        self._turn = min(self._turn, now + LONGEST_WAIT)
-        return self._turn - now
+        return self._turns.next(now, first=first, spacing=self._per_call())
 
     def _per_call(self) -> float:
         """Return how many seconds there are between two calls of all workers together."""
         buckets = self._buckets()
         return max((one.unit / (one.per_second * self._share) for one in buckets), default=0.0)
 
-    def _spacing(self) -> float:
-        return self._per_call() * max(sum(one.waits for one in self._holders.values()), 1)
+    def _spacing(self, now: float) -> float:
+        waiting = sum(one.waits_until > now for one in self._holders.values())
+        return self._per_call() * max(waiting, 1)

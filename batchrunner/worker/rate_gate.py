@@ -12,7 +12,8 @@ from typing import Protocol
 from batchrunner.spec.rates import RateLimitSpec, rate_of
 from batchrunner.worker.gate import CallOutcome
 from batchrunner.worker.rate_bucket import lateness
-from batchrunner.worker.rate_budget import LONGEST_WAIT, RENEW_SECONDS, Grant, RateBudget, Report
+from batchrunner.worker.rate_budget import RENEW_SECONDS, Grant, RateBudget, Report
+from batchrunner.worker.turns import Turns
 from batchrunner.worker.usage import tokens_in
 
 _log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ _ASK_AGAIN = 0.5
 """After how long to ask for calls again where the budget cannot be reached, in seconds."""
 _LEAST_PAUSE = 0.005
 _LEAST_VALID = 0.01
-_TELL_SECONDS = 0.2
+_REPORT_SECONDS = 0.2
 """After how long the end of a call is reported, at the latest, in seconds."""
 _LEAVE_SECONDS = 1.0
 
@@ -32,7 +33,7 @@ class _Tally:
 
     ended: int = 0
     tokens: float = 0.0
-    untold: int = 0
+    unreported: int = 0
     refused: int = 0
     retry_after: float = 0.0
 
@@ -40,7 +41,7 @@ class _Tally:
         tokens = 0.0 if outcome.is_refused else tokens_in(outcome.usage)
         self.ended += 1
         self.refused += outcome.is_refused
-        self.untold += tokens is None
+        self.unreported += tokens is None
         self.tokens += tokens or 0.0
         self.retry_after = max(self.retry_after, outcome.retry_after)
 
@@ -100,15 +101,15 @@ class SharedGate:
         self._exchange, self._holder, self._clock = exchange, holder, clock
         rates = [rate_of(text) for text in (limit.requests, limit.tokens) if text]
         self._valid_seconds = min(map(lateness, rates), default=1.0)
-        self._tells_at_once = limit.in_flight is not None
+        self._reports_at_once = limit.in_flight is not None
         self._lock, self._news, self._urgent = (
             threading.Lock(),
             threading.Event(),
             threading.Event(),
         )
         self._tally, self._calls, self._expires = _Tally(), 0, 0.0
-        self._in_flight = self._unused = self._wanted = self._number = 0
-        self._turn, self._spacing, self._pause = 0.0, _LEAST_PAUSE, _LEAST_PAUSE
+        self._in_flight = self._unused = self._wanted = self._begun = self._number = 0
+        self._turns, self._spacing, self._pause = Turns(), _LEAST_PAUSE, _LEAST_PAUSE
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, daemon=True, name="rate limit")
         self._thread.start()
@@ -117,13 +118,22 @@ class SharedGate:
         with self._lock:
             self._drop_late()
             if self._calls:
-                self._calls -= 1
-                self._in_flight += 1
+                self._begin()
                 return 0.0
             self._wanted += 1
             wait = self._next_turn()
         self._news.set()
         return wait
+
+    def _begin(self) -> None:
+        """Begin a call that was granted; ask for as many ahead as are begun, since others will follow."""
+        self._calls -= 1
+        self._in_flight += 1
+        self._begun += 1
+        if (
+            not self._calls and not self._reports_at_once
+        ):  # a place that waits for its call is another's
+            self._news.set()
 
     def leave(self, outcome: CallOutcome) -> None:
         with self._lock:
@@ -131,7 +141,7 @@ class SharedGate:
             self._tally.count(outcome)
         if outcome.is_refused:  # all other workers are to know now
             self._urgent.set()
-        if self._tells_at_once or outcome.is_refused:
+        if self._reports_at_once or outcome.is_refused:
             self._news.set()
 
     def close(self) -> None:
@@ -143,9 +153,7 @@ class SharedGate:
 
     def _next_turn(self) -> float:
         """Return when to ask again: one caller after the other, as calls are granted."""
-        now = self._clock()
-        self._turn = min(max(self._turn + self._spacing, now + self._pause), now + LONGEST_WAIT)
-        return self._turn - now
+        return self._turns.next(self._clock(), first=self._pause, spacing=self._spacing)
 
     def _drop_late(self) -> None:
         if self._calls and self._clock() > self._expires:
@@ -155,7 +163,7 @@ class SharedGate:
     def _run(self) -> None:
         while not self._is_closed:
             is_idle = not (self._in_flight or self._tally.ended or self._calls)
-            self._news.wait(RENEW_SECONDS if is_idle else _TELL_SECONDS)
+            self._news.wait(RENEW_SECONDS if is_idle else _REPORT_SECONDS)
             self._news.clear()
             pause = self._ask()
             self._pause = pause + _LEAST_PAUSE
@@ -189,11 +197,11 @@ class SharedGate:
                 self._holder,
                 self._number,
                 held=self._in_flight + self._calls,
-                wanted=self._wanted,
+                wanted=self._wanted if self._reports_at_once else max(self._wanted, self._begun),
                 unused=self._unused,
                 **asdict(tally),
             )
-            self._wanted = self._unused = 0
+            self._wanted = self._unused = self._begun = 0
         return report, tally
 
     def _take_back(self, tally: _Tally) -> None:
@@ -204,6 +212,6 @@ class SharedGate:
         with self._lock:
             self._tally.ended += tally.ended
             self._tally.tokens += tally.tokens
-            self._tally.untold += tally.untold
+            self._tally.unreported += tally.unreported
             self._tally.refused += tally.refused
             self._tally.retry_after = max(self._tally.retry_after, tally.retry_after)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import islice
@@ -44,7 +43,8 @@ class RowCaller(CallerEdges):
     def submit(self, batch: Batch) -> Answer:
         """Start the calls with the rows of *batch* if they are asynchronous; else reading the answer makes them."""
         try:
-            calls = self._kept.calls(batch) if isinstance(batch, Batch) else _unplaced(batch)
+            placed = hasattr(batch, "pieces")
+            calls = self._kept.calls(batch) if placed else _unplaced(batch)
         except Exception as error:  # noqa: BLE001 - raised where answers are read
             return partial(_raise, error)
         answers = self._calls.start(calls, tries=1 if getattr(batch, "is_sample", False) else None)
@@ -83,9 +83,13 @@ class RowCaller(CallerEdges):
 
 
 def _unplaced(batch: Any) -> list[RowCall]:
-    """Return calls for a batch that another process sent, which keeps what is known of its rows."""
+    """Return calls for a *batch* without places, whose rows another process keeps: it sent them, or checks."""
+    return [RowCall(row, partial(_again, batch, i)) for i, row in enumerate(batch.rows())]
+
+
+def _again(batch: Any, index: int) -> Row:
     rows: list[Row] = batch.rows()
-    return [RowCall(row, partial(copy.deepcopy, copy.deepcopy(row))) for row in rows]
+    return rows[index]
 
 
 def _joined(answers: Sequence[Sequence[Row]]) -> list[Row]:

@@ -6,13 +6,14 @@ rows stay in the store of the engine until the last stage is done with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from batchrunner.spec import StageSpec
 from batchrunner.worker.blocks import Block
+from batchrunner.worker.stage_clock import StageClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +55,6 @@ class StageAnswer:
     counts: tuple[int, ...] | None = None
     failed: tuple[tuple[int, Exception], ...] = ()
     seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class StageClock:
-    """How the workers of a stage have spent their time so far, in seconds of all of them together.
-
-    Attributes:
-        workers: How many there are now.
-        busy: Seconds in the capability.
-        starved: Seconds of waiting for input.
-        blocked: Seconds of waiting because what follows is full.
-    """
-
-    workers: int = 0
-    busy: float = 0.0
-    starved: float = 0.0
-    blocked: float = 0.0
 
 
 class StagePool(Protocol):
@@ -118,16 +102,15 @@ class StagePool(Protocol):
         """End the workers, and with them the calls that are in flight. Returns soon, also if one hangs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
-    """What the pools of one worker share.
+class Pools(Protocol):
+    """Makes the pools of one worker of shards: what its engine gives it."""
 
-    Attributes:
-        most_bytes: How many bytes the blocks of this worker may take together in the store of the engine.
-    """
+    @property
+    def most_bytes(self) -> int:
+        """How many bytes the blocks of this worker may take together in the store of the engine."""
 
-    most_bytes: int
+    def of(self, number: int, stage: StageSpec) -> StagePool:
+        """Return the pool of stage *number*, which is *stage*, with what `execution` gives it.
 
-
-PoolMaker = Callable[[int, StageSpec], StagePool]
-"""Makes the pool of a stage, given its number and the stage with what `execution` gives it."""
+        Returns at once: its workers are built meanwhile.
+        """
