@@ -15,14 +15,18 @@ from batchrunner.capability.module_snapshot import (
 )
 from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.formats.contract import Format, RowFormat, TableFormat
-from batchrunner.spec import CapabilitySpec
+from batchrunner.spec import CapabilitySpec, StageSpec
 from batchrunner.spec.fingerprint import differences, fields_of_code
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import contained, place_in_code
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Caller, Ready
 from batchrunner.worker.returned import to_bytes, to_table
+from batchrunner.worker.row_caller import RowCaller
+from batchrunner.worker.row_calls import RowCalls, RowRules
 from batchrunner.worker.schema import SinkSchema
+from batchrunner.worker.stopping import Grace
+from batchrunner.worker.waiting import Waits
 from batchrunner.worker.work import Work
 
 
@@ -31,7 +35,7 @@ def direct_caller(
     schema: SinkSchema,
     *,
     input_types: Callable[[Batch], InputTypes] = attrgetter("input_types"),
-) -> Caller:
+) -> Caller | RowCaller:
     """Load and build the capability of *work*; return a caller that calls it in this process.
 
     If *schema* is declared, the output gets its types. Columns that the capability passes on keep
@@ -43,15 +47,22 @@ def direct_caller(
     """
     work.prepare()
     spec = work.spec.called
-    capability = build(work.capability or load_target(spec.target), spec)
+    capability = build(work.capability or load_target(spec.own_targets[0]), spec)
     if spec.mode == "run":
         from batchrunner.worker.capability_runs import CapabilityRuns
 
         store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
-    _check_code(work)  # after the import: a file might change between an earlier check and it
+    check_code(work)  # after the import: a file might change between an earlier check and it
     ready = _conversion(work.facts.part_format, schema)
-    return Caller(capability, spec, work.spec.execution, ready=ready, input_types=input_types)
+    execution = work.spec.execution
+    if spec.mode != "row":
+        return Caller(capability, spec, execution, ready=ready, input_types=input_types)
+    rules = RowRules(work.spec.errors, execution.max_concurrency, spec.one_to_one)
+    waits = Waits(Grace(execution.grace_period).drain)
+    calls = RowCalls(capability, spec.fn_kwargs, rules=rules, waits=waits)
+    ahead = execution.max_concurrency
+    return RowCaller(calls, ready=ready, input_types=input_types, ahead=ahead)
 
 
 def _conversion(part_format: Format, schema: SinkSchema) -> Ready:
@@ -71,8 +82,10 @@ def _to_sink_table(
     return table, rows
 
 
-def build(capability: Any, spec: CapabilitySpec) -> Any:
+def build(capability: Any, spec: CapabilitySpec | StageSpec, *, where: str = "capability") -> Any:
     """Return *capability*, or an instance of it if it is a class. Called once per worker.
+
+    *where* is the path of *spec*, for messages.
 
     Raises:
         CapabilityImportError: The constructor raised, or the spec has arguments for one and the
@@ -81,12 +94,14 @@ def build(capability: Any, spec: CapabilitySpec) -> Any:
     if not isinstance(capability, type):
         if spec.fn_constructor_kwargs:
             raise CapabilityImportError(
-                f"capability.fn_constructor_kwargs: only a class takes these, and {capability!r} is none; "
+                f"{where}.fn_constructor_kwargs: only a class takes these, and {capability!r} is none; "
                 "use fn_kwargs, which are passed to each call"
             )
         return capability
     try:
         return contained(partial(capability, **spec.fn_constructor_kwargs))
+    except CapabilityImportError:  # one of ours says what it lacks
+        raise
     except Exception as error:  # the user's constructor may raise anything
         name = f"{capability.__module__}.{capability.__qualname__}"
         place = f" (at {at})" if (at := place_in_code(error)) else ""
@@ -97,7 +112,7 @@ def build(capability: Any, spec: CapabilitySpec) -> Any:
 _checked_sessions: set[str] = set()
 
 
-def _check_code(work: Work) -> None:
+def check_code(work: Work) -> None:
     """Check that the modules of the capability, just imported, are those that the driver saw.
 
     Checks once per session in each process: a module that is imported does not change with its

@@ -25,22 +25,11 @@ from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.user_code import CallRaisedError, is_out_of_memory
 from batchrunner.worker.batch import Batch, InputTypes
-from batchrunner.worker.calling import Answer, Piece, Pieces
+from batchrunner.worker.calling import Answer, CallerEdges, Piece, Pieces
+from batchrunner.worker.lost_calls import CallLostError, CallTimedOutError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-class CallLostError(Exception):
-    """The call has no answer: it ended its process, or exceeded the time limit."""
-
-    type_name = "CapabilityDied"
-
-
-class CallTimedOutError(CallLostError):
-    """The call exceeded the time limit."""
-
-    type_name = "CapabilityTimedOut"
 
 
 _OUTPUT_SECONDS = 3.0
@@ -88,7 +77,7 @@ def _whole(piece: Piece) -> Piece:
     return piece if is_lines else replace(piece, rows=_with_rows(piece.rows, piece.count))
 
 
-class IsolatedCaller:
+class IsolatedCaller(CallerEdges):
     """Calls the capability in another process, one call at a time; replaces the process if it died.
 
     Attributes:

@@ -28,12 +28,15 @@ from batchrunner.worker.freed_blocks import keep_freed_blocks
 from batchrunner.worker.isolation import IsolatedCaller
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.receipt import Cause, Failure, Receipt
+from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes, SinkSchema
 from batchrunner.worker.shard_group import BATCHES_AHEAD, BATCHES_BEHIND, ShardGroup
 from batchrunner.worker.stage_clock import Doing
 from batchrunner.worker.steps import MOST_SHARDS
 from batchrunner.worker.stopping import StopSignal
 from batchrunner.worker.work import Work
+
+AnyCaller = Caller | RowCaller | IsolatedCaller
 
 
 class ShardWorker:
@@ -108,6 +111,7 @@ class ShardWorker:
     def _processed(self, shards: Sequence[Shard], stop: StopSignal) -> Iterator[list[Receipt]]:
         if self._budget.is_hopeless:
             return
+        self._usual.heed(stop)
         self._schema.waits = self._work.first not in {None, *(shard.id for shard in shards)}
         marks = marks_left(self._records)
         committed = self._committed(shards, marks)
@@ -161,7 +165,7 @@ class ShardWorker:
         yield from self._try([shard], caller, stop)
 
     def _try(
-        self, shards: Sequence[Shard], caller: Caller | IsolatedCaller, stop: StopSignal
+        self, shards: Sequence[Shard], caller: AnyCaller, stop: StopSignal
     ) -> Iterator[list[Receipt]]:
         """Process *shards*, and retry those that the capability, a row or the input failed.
 
@@ -173,15 +177,16 @@ class ShardWorker:
             attempt += 1
             if attempt > 1:
                 self._refresh_schema(caller)
+            caller.renew()
             failed: dict[int, Receipt] = {}
             for receipts in self._attempt(remaining, caller, stop, is_first=attempt == 1):
                 tries = min(attempt, self._work.spec.errors.retry.max_attempts)
                 failed.update((r.shard, r.after(tries)) for r in receipts if r.uses_up_attempt)
                 if final := [r for r in receipts if not r.uses_up_attempt]:
-                    yield self._finalized(final)
+                    yield self._finalized(final, caller)
             to_retry = {id_ for id_, r in failed.items() if self._may_retry(r, attempt)}
             if final := [r for id_, r in failed.items() if id_ not in to_retry]:
-                yield self._finalized(final)
+                yield self._finalized(final, caller)
             remaining = [s for s in remaining if s.id in to_retry]
 
     def _may_retry(self, receipt: Receipt, attempt: int) -> bool:
@@ -196,17 +201,19 @@ class ShardWorker:
             return False
         return attempt < self._work.spec.errors.retry.max_attempts + failure.overtaken
 
-    def _finalized(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+    def _finalized(self, receipts: Sequence[Receipt], caller: AnyCaller) -> list[Receipt]:
         """Store the dead letters of shards that failed; return *receipts* with secrets masked."""
+        # A shard that storage failed is handed out again, perhaps to this worker.
+        caller.forget([r.shard for r in receipts if not r.is_storage_failure])
         for receipt in receipts:
             dead_letters = self._budget.end(receipt.shard)
-            # A shard that storage failed is handed out again, and collects its dead letters again.
-            if dead_letters and receipt.failure and receipt.failure.cause is not Cause.STORAGE:
+            # A shard that storage failed collects its dead letters again.
+            if dead_letters and receipt.failure and not receipt.is_storage_failure:
                 stem = self._work.facts.stem(receipt.shard)
                 keep_dead_letters(self._checkpoint, stem, dead_letters, epoch=self._work.epoch)
         return [receipt.scrubbed() for receipt in receipts]
 
-    def _refresh_schema(self, caller: Caller | IsolatedCaller) -> None:
+    def _refresh_schema(self, caller: AnyCaller) -> None:
         """Make the next attempt read the schema again: other workers may have extended it."""
         self._schema.refresh()
         if isinstance(caller, IsolatedCaller):
@@ -215,7 +222,7 @@ class ShardWorker:
     def _attempt(
         self,
         shards: Sequence[Shard],
-        caller: Caller | IsolatedCaller,
+        caller: AnyCaller,
         stop: StopSignal,
         *,
         is_first: bool,

@@ -110,6 +110,11 @@ class Receipt:
         """Whether the failure counts for `retry.max_attempts`: capability, row or input failed."""
         return self.failure is not None and self.failure.cause in _USES_UP
 
+    @property
+    def is_storage_failure(self) -> bool:
+        """Whether storage failed: the driver hands the shard out again."""
+        return self.failure is not None and self.failure.cause is Cause.STORAGE
+
     def after(self, attempts: int) -> Receipt:
         """Return the receipt with *attempts* as the number of attempts, if it has a failure."""
         if self.failure is None:

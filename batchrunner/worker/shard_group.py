@@ -32,6 +32,7 @@ from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from batchrunner.worker.reading import read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.resolving import BatchOutput, Outcome, Resolver, failure_of
+from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.slow_shards import SlowShards
 from batchrunner.worker.stage_clock import Doing
@@ -52,7 +53,7 @@ class ShardGroup:
     def __init__(
         self,
         work: Work,
-        caller: Caller | IsolatedCaller,
+        caller: Caller | RowCaller | IsolatedCaller,
         budget: Budget,
         *,
         committer: Committer,
@@ -60,7 +61,9 @@ class ShardGroup:
     ) -> None:
         self._work, self._caller, self._budget = work, caller, budget
         self._types = types
-        self._resolver = Resolver(caller.submit, work.spec.errors, types, budget=budget)
+        self._resolver = Resolver(
+            caller.submit, work.spec.errors, types, budget=budget, room=caller.room
+        )
         self._committer, self._pulse = committer, committer.pulse
         # Only the calling thread adds to `_failed`, and only the writing thread to `_dropped`, so
         # neither needs a lock. `_failed` stops calls for a shard before the writing thread gets its
@@ -171,7 +174,7 @@ class ShardGroup:
             return _Call(step)
         with self._pulse.calls.at(Doing.CALLING):
             self._pulse.calls.count(rows=len(batch))
-            return _Call(step, batch, self._caller.submit(batch))
+            return _Call(step, batch, self._resolver.submit(batch))
 
     def _of_sound_shards(self, batch: Batch) -> Batch:
         """Return *batch* without the rows of shards that have failed."""
@@ -201,7 +204,7 @@ class ShardGroup:
             return {}
         if batch is not call.batch:  # one has failed since the call was submitted
             batch = replace(batch, is_retry=True)
-            answer = self._caller.submit(batch)
+            answer = self._resolver.submit(batch)
         for shard, rows in zip(batch.shards, batch.counts, strict=True):
             self._budget.read(shard, rows=rows)
         return self._resolver.resolve(batch, answer)

@@ -61,7 +61,7 @@ class Work:
     def stage_name(self) -> str:
         """The name of a capability without stages: that of its class or function."""
         if self.capability is None:
-            return self.spec.called.target.rpartition(":")[2]
+            return self.spec.called.own_targets[0].rpartition(":")[2]
         is_named = isinstance(self.capability, type) or inspect.isroutine(self.capability)
         return str((self.capability if is_named else type(self.capability)).__name__)
 

@@ -1,0 +1,101 @@
+"""Usage: the numbers by which a capability says what an answer cost, such as tokens.
+
+In OpenAI's words (https://platform.openai.com/docs/api-reference/chat/object): `usage` has `prompt_tokens`,
+`completion_tokens` and `total_tokens`; other services say `input_tokens` and `output_tokens`. Any other
+number counts as well, by its name; one in a mapping inside, by its path with dots.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from numbers import Integral, Real
+from typing import Any, Final
+
+Usage = Mapping[str, float]
+"""Amounts by name. Whole numbers stay `int`, so that their sums are exact."""
+
+NO_USAGE: Final[Usage] = {}
+KEY: Final = "usage"
+"""Where usage is in an answer, by default; and the attribute of an exception that has it."""
+
+COST: Final = "cost"
+"""The name of the amount that is money."""
+
+_TOKENS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
+_LONGEST_NAME = 48
+_MOST_NAMES = 12
+
+
+def usage_in(answer: Any, path: tuple[str, ...] = (KEY,)) -> Usage:
+    """Return the usage in *answer*: a row, rows, or whatever has mappings along *path*; {} for none.
+
+    Never raises: an answer without usage, or with another thing in its place, has none.
+    """
+    if isinstance(answer, list | tuple):
+        return added(*(usage_in(row, path) for row in answer))
+    found = answer
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return amounts_in(found)
+
+
+def usage_of_error(error: BaseException) -> Usage:
+    """Return the usage that *error* has as attribute: a call that failed may have cost, too."""
+    return amounts_in(getattr(error, KEY, None))
+
+
+def amounts_in(found: Any) -> Usage:
+    """Return the amounts in *found*, if it is a mapping; {} for anything else."""
+    if not isinstance(found, Mapping):
+        return NO_USAGE
+    return dict(sorted(_amounts(found, ""), key=_by_importance)[:_MOST_NAMES])
+
+
+def _amounts(found: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    for key, value in found.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and not prefix:
+            yield from _amounts(value, f"{name}.")
+        elif len(name) <= _LONGEST_NAME and (amount := _amount(value)):
+            yield name, amount
+
+
+def _amount(value: object) -> float:
+    """Return *value* as a plain number, numpy's too; 0 if it is none, or not above 0."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
+        return 0
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if math.isfinite(value) else 0
+
+
+def _by_importance(amount: tuple[str, float]) -> tuple[bool, bool]:
+    """Order what is priced before details of it: a sentinel has room for a few names only."""
+    return amount[0] != COST, "." in amount[0]
+
+
+def added(*usages: Usage) -> Usage:
+    """Return the sums of *usages*, by name."""
+    total: dict[str, float] = {}
+    for usage in usages:
+        for name, amount in usage.items():
+            total[name] = total.get(name, 0) + amount
+    return total
+
+
+def tokens_in(usage: Usage) -> float | None:
+    """Return the tokens in *usage*: the total, else the sum of what is known; None if there are none."""
+    if "total_tokens" in usage:
+        return usage["total_tokens"]
+    known = [usage[name] for name in _TOKENS if name in usage]
+    return sum(known) if known else None
+
+
+def priced(usage: Usage, prices: Mapping[str, float]) -> Usage:
+    """Return *usage* with its cost at *prices*, each for one unit; without prices, as it is.
+
+    Prices win over a cost that the answer names: the user gave them.
+    """
+    known = [usage[name] * price for name, price in prices.items() if name in usage]
+    return {**usage, COST: sum(known)} if known else usage
