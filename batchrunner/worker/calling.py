@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
-<<<<<<< HEAD
 from functools import cached_property, partial
-=======
-from functools import partial
->>>>>>> w-api
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.spec import CapabilitySpec, ExecutionSpec
@@ -17,10 +13,7 @@ from batchrunner.user_code import contained
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
-<<<<<<< HEAD
 from batchrunner.worker.room import Room
-=======
->>>>>>> w-api
 from batchrunner.worker.row_calls import is_async
 
 if TYPE_CHECKING:
@@ -61,14 +54,11 @@ Ready = Callable[[Any, InputTypes], tuple[Any, int]]
 class CallerEdges:
     """What a caller does at the edges of attempts; nothing, if it keeps nothing from one to the next."""
 
-<<<<<<< HEAD
     @cached_property
     def room(self) -> Room:
         """How many rows memory holds in a call, as its failed calls have shown so far."""
         return Room()
 
-=======
->>>>>>> w-api
     def heed(self, stop: StopSignal) -> None:
         """End waits of calls once *stop* leaves no time for them."""
 

@@ -207,11 +207,7 @@ class Resolver:
         latest: Exception | None = None
         for _ in range(tries):
             try:
-<<<<<<< HEAD
                 self.submit(row)()  # types not accepted: earlier rows are still to come
-=======
-                self._submit(row)()  # types not accepted: earlier rows are still to come
->>>>>>> w-api
             except (CapabilityImportError, CallStoppedError):
                 raise
             except Exception as error:  # noqa: BLE001 - the user's code may raise anything
@@ -226,11 +222,8 @@ class Resolver:
             raise error
         if not batch.is_fraction:
             self._budget.measure(shard, batch)
-<<<<<<< HEAD
         if is_out_of_memory(error):
             free_memory_of(error)
-=======
->>>>>>> w-api
         if isinstance(error, RowsFailedError):
             return self._without_failed(shard, batch, error)
         if len(batch) == 1:
@@ -277,11 +270,7 @@ class Resolver:
         tries = 0 if isinstance(error, CallLostError) else self._tries - 1
         for _ in range(tries):
             try:
-<<<<<<< HEAD
                 return self._accept(batch, self.submit(batch.retry()))[shard.id]
-=======
-                return self._accept(batch, self._submit(batch.retry()))[shard.id]
->>>>>>> w-api
             except CallStoppedError:
                 raise
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
