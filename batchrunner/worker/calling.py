@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.spec import CapabilitySpec, ExecutionSpec
@@ -13,6 +13,7 @@ from batchrunner.user_code import contained
 from batchrunner.worker.batch import MAX_BATCH_BYTES, Batch, InputTypes
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
+from batchrunner.worker.room import Room
 from batchrunner.worker.row_calls import is_async
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class CallerEdges:
     """
 
     ahead: int
+
+    @cached_property
+    def room(self) -> Room:
+        """How many rows memory holds in a call, as its failed calls have shown so far."""
+        return Room()
 
     def heed(self, stop: StopSignal) -> None:
         """End waits of calls once *stop* leaves no time for them."""

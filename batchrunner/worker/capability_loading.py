@@ -118,6 +118,8 @@ def build(capability: Any, spec: CapabilitySpec | StageSpec, *, where: str = "ca
         return capability
     try:
         return contained(partial(capability, **spec.fn_constructor_kwargs))
+    except CapabilityImportError:  # one of ours says what it lacks
+        raise
     except Exception as error:  # the user's constructor may raise anything
         name = f"{capability.__module__}.{capability.__qualname__}"
         place = f" (at {at})" if (at := place_in_code(error)) else ""

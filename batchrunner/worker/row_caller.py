@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import islice
@@ -45,7 +44,7 @@ class RowCaller(CallerEdges):
         """Start the calls with the rows of *batch* if they are asynchronous; else reading the answer makes them."""
         try:
             placed = hasattr(batch, "pieces")
-            calls = self._kept.calls(batch) if placed else _unplaced(batch.rows())
+            calls = self._kept.calls(batch) if placed else _unplaced(batch)
         except Exception as error:  # noqa: BLE001 - raised where answers are read
             return partial(_raise, error)
         answers = self._calls.start(calls, tries=1 if getattr(batch, "is_sample", False) else None)
@@ -83,14 +82,13 @@ class RowCaller(CallerEdges):
         self._calls.close()
 
 
-def _unplaced(rows: list[Row]) -> list[RowCall]:
-    """Return calls for *rows* that another process keeps by their places: it sent them, or it is `verify`."""
-    sent = pickle.dumps(rows)
-    return [RowCall(row, partial(_unpickled, sent, index)) for index, row in enumerate(rows)]
+def _unplaced(batch: Any) -> list[RowCall]:
+    """Return calls for a *batch* without places, whose rows another process keeps: it sent them, or checks."""
+    return [RowCall(row, partial(_again, batch, i)) for i, row in enumerate(batch.rows())]
 
 
-def _unpickled(sent: bytes, index: int) -> Row:
-    rows: list[Row] = pickle.loads(sent)  # noqa: S301 - our own, of this process
+def _again(batch: Any, index: int) -> Row:
+    rows: list[Row] = batch.rows()
     return rows[index]
 
 

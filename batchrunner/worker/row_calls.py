@@ -71,11 +71,11 @@ class RowCall:
         answer: Its answer; None as long as it has none.
         error: The error of its last attempt; None if there was none.
         attempts: How many attempts have failed.
-        is_given_up: Whether it gets no other attempt.
+        is_dropped: Whether it gets no other attempt.
     """
 
     __slots__ = (
-        *("answer", "error", "attempts", "is_given_up", "most", "refused_at", "usage", "task"),
+        *("answer", "error", "attempts", "is_dropped", "most", "refused_at", "usage", "task"),
         *("_row", "_again"),
     )
 
@@ -83,7 +83,7 @@ class RowCall:
         """Prepare the call with *row*, unless that is None; *again* returns it as the source has it."""
         self.answer: Answered | None = None
         self.error: Exception | None = None
-        self.attempts, self.most, self.is_given_up = 0, 0, False
+        self.attempts, self.most, self.is_dropped = 0, 0, False
         self.refused_at: float | None = None
         self.usage: Usage = NO_USAGE
         self.task: asyncio.Task[None] | None = None
@@ -93,7 +93,7 @@ class RowCall:
     @property
     def is_settled(self) -> bool:
         """Whether there is nothing more to do for it, by what the latest start allowed."""
-        return self.answer is not None or self.is_given_up or 0 < self.most <= self.attempts
+        return self.answer is not None or self.is_dropped or 0 < self.most <= self.attempts
 
     @property
     def outcome(self) -> RowOutcome:
@@ -110,7 +110,7 @@ class RowCall:
     def forgive(self) -> None:
         """Forget failed attempts: the shard of the row is attempted again. Its answer stays."""
         if self.task is None or self.task.done():
-            self.attempts, self.is_given_up, self.error, self.refused_at = 0, False, None, None
+            self.attempts, self.is_dropped, self.error, self.refused_at = 0, False, None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +286,7 @@ class RowCalls:
         if wait is not None:
             return wait
         call.error, call.attempts = error, call.attempts + 1
-        call.is_given_up = not self._policy.may_retry(error, trouble)
+        call.is_dropped = not self._policy.may_retry(error, trouble)
         return None if call.is_settled else self._policy.pause(call.attempts, trouble)
 
     def _read(self, calls: Sequence[RowCall], begun: Future[None]) -> list[RowOutcome]:

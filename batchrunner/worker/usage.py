@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from numbers import Integral, Real
 from typing import Any, Final
 
 Usage = Mapping[str, float]
@@ -56,13 +57,17 @@ def _amounts(found: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, float
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and not prefix:
             yield from _amounts(value, f"{name}.")
-        elif _is_amount(value) and len(name) <= _LONGEST_NAME:
-            yield name, value
+        elif len(name) <= _LONGEST_NAME and (amount := _amount(value)):
+            yield name, amount
 
 
-def _is_amount(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type]
+def _amount(value: object) -> float:
+    """Return *value* as a plain number, numpy's too; 0 if it is none, or not above 0."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
+        return 0
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if math.isfinite(value) else 0
 
 
 def _by_importance(amount: tuple[str, float]) -> tuple[bool, bool]:
