@@ -53,14 +53,14 @@ Ready = Callable[[Any, InputTypes], tuple[Any, int]]
 class CallerEdges:
     """What a caller does at the edges of attempts; nothing, if it keeps nothing from one to the next."""
 
-    def heed(self, stop: StopSignal) -> None:
-        """End waits of calls once *stop* leaves no time for them."""
+    def begin(self, stop: StopSignal) -> None:
+        """Begin some shards; waits of their calls end once *stop* leaves no time for them."""
 
     def renew(self) -> None:
         """Begin another attempt at some shards: their failed rows are tried anew."""
 
-    def forget(self, shards: Collection[int]) -> None:
-        """Drop what is kept of *shards*, which have their receipts."""
+    def forget(self, shards: Collection[int], *, committed: Collection[int]) -> None:
+        """Drop what is kept of *shards*, which have their receipts; of those *committed*, for good."""
 
 
 class Caller(CallerEdges):

@@ -21,6 +21,7 @@ from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import contained, place_in_code
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Caller, Ready
+from batchrunner.worker.kept_answers import KeptAnswers
 from batchrunner.worker.returned import to_bytes, to_table
 from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.row_calls import RowCalls, RowRules
@@ -61,8 +62,13 @@ def direct_caller(
     rules = RowRules(work.spec.errors, execution.max_concurrency, spec.one_to_one)
     waits = Waits(Grace(execution.grace_period).drain)
     calls = RowCalls(capability, spec.fn_kwargs, rules=rules, waits=waits)
-    ahead = execution.max_concurrency
-    return RowCaller(calls, ready=ready, input_types=input_types, ahead=ahead)
+    return RowCaller(
+        calls,
+        kept=KeptAnswers(work.journal()),
+        ready=ready,
+        input_types=input_types,
+        ahead=execution.max_concurrency,
+    )
 
 
 def _conversion(part_format: Format, schema: SinkSchema) -> Ready:

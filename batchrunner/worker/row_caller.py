@@ -32,11 +32,12 @@ class RowCaller(CallerEdges):
         self,
         calls: RowCalls,
         *,
+        kept: KeptAnswers,
         ready: Ready,
         input_types: Callable[[Batch], InputTypes],
         ahead: int,
     ) -> None:
-        self._calls, self._kept = calls, KeptAnswers()
+        self._calls, self._kept = calls, kept
         self._ready, self._input_types = ready, input_types
         self.ahead = ahead if calls.is_async else 1
 
@@ -68,18 +69,20 @@ class RowCaller(CallerEdges):
         if errors:
             raise RowsFailedError(errors, len(errors) < len(outcomes))
 
-    def heed(self, stop: StopSignal) -> None:
+    def begin(self, stop: StopSignal) -> None:
         self._calls.waits.stop = stop
+        self._kept.begin()
 
     def renew(self) -> None:
         self._calls.renew()
         self._kept.forgive()
 
-    def forget(self, shards: Collection[int]) -> None:
-        self._kept.forget(shards)
+    def forget(self, shards: Collection[int], *, committed: Collection[int]) -> None:
+        self._kept.forget(shards, committed=committed)
 
     def close(self) -> None:
         self._calls.close()
+        self._kept.close()
 
 
 def _unplaced(batch: Any) -> list[RowCall]:

@@ -5,7 +5,7 @@ wait; that is no attempt.
 
 Code that fails every row must not be called for each of them: as long as no call has ever succeeded, the
 first row of a batch that fails is its *probe*. While it is tried again no other row of a batch is, and once
-its attempts are used up, the rows of the batch that have not been called are left alone.
+its attempts are used up, the rows of batches are left alone until a row that is called alone has an answer.
 """
 
 from __future__ import annotations
@@ -72,11 +72,12 @@ class RowCall:
         error: The error of its last attempt; None if there was none.
         attempts: How many attempts have failed.
         is_dropped: Whether it gets no other attempt.
+        keep: Called with its answer, once.
     """
 
     __slots__ = (
         *("answer", "error", "attempts", "is_dropped", "most", "refused_at", "usage", "task"),
-        *("_row", "_again"),
+        *("keep", "_row", "_again"),
     )
 
     def __init__(self, row: Row | None, again: Callable[[], Row]) -> None:
@@ -87,6 +88,7 @@ class RowCall:
         self.refused_at: float | None = None
         self.usage: Usage = NO_USAGE
         self.task: asyncio.Task[None] | None = None
+        self.keep: Callable[[Answered], None] | None = None
         self._row = row
         self._again = again
 
@@ -106,6 +108,12 @@ class RowCall:
         """Return the row, for one call."""
         row, self._row = self._row, None
         return self._again() if row is None else row
+
+    def peek(self) -> Row:
+        """Return the row as it is before its first call; do not change it."""
+        if self._row is None:
+            self._row = self._again()
+        return self._row
 
     def forgive(self) -> None:
         """Forget failed attempts: the shard of the row is attempted again. Its answer stays."""
@@ -266,6 +274,8 @@ class RowCalls:
         if used or call.usage:
             call.usage = added(call.usage, used)
         call.answer = Answered(answer, call.usage)
+        if call.keep is not None:
+            call.keep(call.answer)
         self._has_succeeded = True
         self._decided.set()
         return CallOutcome(used)
