@@ -215,4 +215,3 @@ def _chunked(array: Any) -> Any:
     import pyarrow as pa
 
     return pa.chunked_array([array])
-
