@@ -14,6 +14,7 @@ from batchrunner.capability.module_snapshot import snapshots_of
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.checkpoint.marks import marks_left
+from batchrunner.driver.bottleneck import RunSetting
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.dispatch import Dispatcher
 from batchrunner.driver.engine import Engine
@@ -283,6 +284,7 @@ class BatchRunner:
         shards = plan.survey.plan.active
         begun = Progress.of(shards, opened.committed, pending=pending)
         tracker = Tracker(begun, shards, self.spec.errors)
+        tracker.setting = RunSetting.of_spec(self.spec, name=work.stage_name)
         if self.spec.execution.engine == "local":  # there is no Ray to wait for
             tracker.hear(Heartbeat("", WorkerPhase.LOADING))
         session.snapshot = lambda: tracker.progress().to_dict()

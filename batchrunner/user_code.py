@@ -31,6 +31,7 @@ _INTERRUPTS = (int(signal.SIGINT), int(signal.SIGTERM))
 
 
 _OURS = f"{Path(__file__).parent}/"
+_SHIPPED = f"{_OURS}capabilities/"  # which stand where a user's code would
 _LIBRARIES = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")})
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 _COMPILED = (".pyx", ".pxi", ".pxd")
@@ -205,7 +206,8 @@ def _without_ours(error: traceback.TracebackException) -> traceback.TracebackExc
 
 
 def _is_ours(file: str) -> bool:
-    return file.startswith((_OURS, "<frozen "))
+    is_ours = file.startswith(_OURS) and not file.startswith(_SHIPPED)
+    return is_ours or file.startswith("<frozen ")
 
 
 def _is_installed(file: str) -> bool:

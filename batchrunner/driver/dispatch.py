@@ -212,6 +212,7 @@ class Dispatcher:
             self._take(Receipt(unsure[name], sentinel=sentinel))
 
     def _take(self, receipt: Receipt) -> None:
+        self._tracker.stages.take(receipt.clocks)
         if not self.outcomes.take(receipt):
             return
         if receipt.failure is not None:

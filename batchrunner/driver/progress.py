@@ -13,6 +13,7 @@ from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.shard import Shard
 from batchrunner.spec import ErrorsSpec
+from batchrunner.worker.stage_clock import StageClock
 
 _log = logging.getLogger(__name__)
 _FIRST_SECONDS = 2.0
@@ -68,6 +69,9 @@ class Progress:
         rows_to_retry: Number of dead letters that this session is to retry.
         rows_retried: Number of those in shards that are committed.
         is_retry: Whether this session does nothing but retry dead letters.
+        stages: What the workers of this session have spent their time on, from the reading of the
+            source to the writing of the parts.
+        advice: Which of them bounds the run, and what to change; empty if that is not clear.
         states: The state of each shard in the order of the plan, one byte each: `.` pending, `~` in
             flight, `#` committed in this session, `=` committed before, `x` failed or quarantined.
         ids: Id of each shard in the order of the plan.
@@ -95,6 +99,8 @@ class Progress:
     rows_to_retry: int = 0
     rows_retried: int = 0
     is_retry: bool = False
+    stages: tuple[StageClock, ...] = ()
+    advice: str = ""
     states: bytes = b""
     ids: tuple[int, ...] = ()
 
@@ -230,6 +236,8 @@ class Progress:
             if self.loaded is None
             else round(time.monotonic() - self.loaded, 1),
             "seconds_left": None if left is None else round(left),
+            "stages": [clock.to_dict() for clock in self.stages],
+            "advice": self.advice,
         }
 
 

@@ -86,7 +86,7 @@ def _batch_record(
         run_uid=uid,
         batch_uid=record.run_uid,
         name=run.spec.name,
-        capability=run.spec.capability.target if run.spec.capability else None,
+        capability=run.spec.capability.code if run.spec.capability else None,
         source_uri=", ".join(run.spec.source.uris),
         sink_uri=run.sink.uri,
         checkpoint_uri=run.checkpoint.storage.uri,

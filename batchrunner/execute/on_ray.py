@@ -19,9 +19,15 @@ from batchrunner.errors import RayUnavailableError
 from batchrunner.execute.bare_ray_data import replaced, without_helper_actors
 from batchrunner.execute.first_wave import hold_back
 from batchrunner.execute.payload import Payload
-from batchrunner.execute.ray_connection import connected, warn_when_overdue, workers_that_fit
+from batchrunner.execute.ray_connection import (
+    cluster_cpus,
+    connected,
+    warn_when_overdue,
+    workers_that_fit,
+)
 from batchrunner.execute.ray_deaths import deaths_heard
 from batchrunner.execute.ray_heartbeats import Hear, beat_seconds, heard
+from batchrunner.execute.ray_rate_limit import rate_budget
 from batchrunner.execute.ray_worker import GroupActor, process_group
 from batchrunner.shard import Shard
 from batchrunner.spec import ExecutionSpec
@@ -30,6 +36,8 @@ from batchrunner.worker.receipt import Receipt
 from batchrunner.worker.work import Work
 
 _SERVICES = "ray._private.services"
+_ROUND = 3
+"""One part in so many of the remaining weight is handed out in each round."""
 
 
 def run_on_ray(
@@ -47,8 +55,9 @@ def run_on_ray(
     with ExitStack() as stack:
         with _own_process_groups():
             stack.enter_context(connected(work.spec.ray))
-        hear(Heartbeat("", WorkerPhase.LOADING))
+        hear(Heartbeat("", WorkerPhase.LOADING, cpus=cluster_cpus()))
         stack.enter_context(deaths_heard(hear))
+        stack.enter_context(rate_budget(work))
         for adapted in (without_helper_actors, _quiet_logs, _ray_errors):
             stack.enter_context(adapted())
         execution = work.spec.execution
@@ -158,16 +167,18 @@ def make_groups(
 ) -> list[tuple[Shard, ...]]:
     """Divide *shards* into groups, from large ones to single shards; shard *first* leads them all.
 
-    Each round gives every worker an equal share of half of the remaining weight, as in factoring
-    (Hummel, Schonberg and Flynn, 1992): workers that are faster, or have lighter shards, get smaller
-    and smaller groups, so that all end at about the same time.
+    Each round gives every worker an equal share of a third of the remaining weight: workers that are
+    faster, or have lighter shards, get smaller and smaller groups, so that all end at about the same
+    time. Factoring (Hummel, Schonberg and Flynn, 1992) gives a half, to workers that have nothing left to do;
+    ours have a group waiting. The worker that starts first is handed two before the others are
+    there: of a half, that was as much as its share of the whole, and it ended a tenth later than they did.
     """
     queue = sorted(shards, key=lambda shard: (shard.id != first, -shard.weight))
     groups: list[tuple[Shard, ...]] = []
     start = 0
     while start < len(queue):
         remaining = sum(shard.weight for shard in queue[start:])
-        share = remaining / (2 * workers)
+        share = remaining / (_ROUND * workers)
         for _ in range(workers):
             stop = start + 1
             weight = queue[start].weight

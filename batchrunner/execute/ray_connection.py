@@ -186,6 +186,13 @@ def workers_that_fit(execution: ExecutionSpec, *, may_grow: bool) -> int:
     return 1
 
 
+def cluster_cpus() -> float | None:
+    """Return how many CPUs the cluster has, at its current size; None if it has none that it counts."""
+    import ray
+
+    return ray.cluster_resources().get("CPU")  # type: ignore[no-untyped-call,no-any-return]
+
+
 @contextmanager
 def warn_when_overdue(execution: ExecutionSpec) -> Iterator[Callable[[], None]]:
     """Warn after 40 s that no worker has started, and why; yield a function that cancels that."""

@@ -14,6 +14,7 @@ from batchrunner.spec.schema import spec_schema as spec_schema
 from batchrunner.spec.secrets import redact_uri as redact_uri
 from batchrunner.spec.secrets import redacted as redacted
 from batchrunner.spec.secrets import scrubbed as scrubbed
+from batchrunner.spec.stages import StageSpec as StageSpec
 
 __all__ = [
     "AnalyticsStoreConfig",
@@ -26,6 +27,7 @@ __all__ = [
     "ShardSpec",
     "SinkSpec",
     "SourceSpec",
+    "StageSpec",
     "redact_uri",
     "redacted",
     "scrubbed",

@@ -28,6 +28,7 @@ from batchrunner.spec.override import overrides_of
 from batchrunner.spec.secrets import redacted, remember
 from batchrunner.spec.section import NEUTRAL, Section
 from batchrunner.spec.spec_file import read_text
+from batchrunner.spec.stages import StageSpec
 
 
 class BatchSpec(Section):
@@ -193,6 +194,11 @@ class BatchSpec(Section):
     def called(self) -> CapabilitySpec:
         """The section `capability`; with its defaults if the capability was passed as an object."""
         return self.capability or CapabilitySpec(target="in:memory")
+
+    @property
+    def stages(self) -> tuple[StageSpec, ...]:
+        """The stages, each with what it takes from `execution`; none if the capability has no stages."""
+        return tuple(stage.within(self.execution) for stage in self.called.stages or ())
 
     @property
     def checkpoint_uri(self) -> str:

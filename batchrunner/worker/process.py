@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from batchrunner.checkpoint.dead_letters import keep_dead_letters
 from batchrunner.checkpoint.location import apart_from
@@ -24,14 +25,18 @@ from batchrunner.worker.capability_loading import direct_caller
 from batchrunner.worker.committer import GROUP_PARTS, Committer
 from batchrunner.worker.file_names import FileNames
 from batchrunner.worker.freed_blocks import keep_freed_blocks
-from batchrunner.worker.isolation import IsolatedCaller
+from batchrunner.worker.gate import NO_GATE, Gate
+from batchrunner.worker.isolation import Bounds, IsolatedCaller
+from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes, SinkSchema
 from batchrunner.worker.shard_group import BATCHES_AHEAD, BATCHES_BEHIND, ShardGroup
+from batchrunner.worker.stage_clock import Doing
 from batchrunner.worker.steps import MOST_SHARDS
-from batchrunner.worker.stopping import StopSignal
+from batchrunner.worker.stopping import Grace, StopSignal
+from batchrunner.worker.waiting import Waits
 from batchrunner.worker.work import Work
 
 AnyCaller = Caller | RowCaller | IsolatedCaller
@@ -47,6 +52,7 @@ class ShardWorker:
         pickled: Callable[[], bytes],
         witness: Witness | None = None,
         pulse: Pulse | None = None,
+        gate: Gate = NO_GATE,
     ) -> None:
         """Load and build the capability.
 
@@ -56,6 +62,7 @@ class ShardWorker:
             witness: Decides which deaths of workers count against a shard; by default, as for a
                 worker in the driver's process.
             pulse: Where to note what the worker is at; by default, where nothing reads it.
+            gate: What admits its calls.
 
         Raises:
             CapabilityImportError: The capability cannot be imported or built.
@@ -64,6 +71,8 @@ class ShardWorker:
         keep_freed_blocks()
         self._work, self._pickled = work, pickled
         self._witness, self._pulse = witness or Witness(work.session), pulse or Pulse()
+        self._pulse.calls.name = work.stage_name
+        self._meter = self._pulse.meter = MeteredGate.of(work.spec, gate)
         self._checkpoint = work.checkpoint()
         self._records = self._checkpoint.records
         self._schema = work.schema()
@@ -75,8 +84,9 @@ class ShardWorker:
         self._usual = (
             self._isolated_caller()
             if always_isolated
-            else direct_caller(work, self._schema, input_types=self._input_types)
+            else direct_caller(work, self._schema, input_types=self._input_types, meter=self._meter)
         )
+        self._pulse.calls.turn_to(Doing.NOTHING)
 
     def _input_types(self, batch: Batch) -> InputTypes:
         return self._types.expected(batch.input_types)
@@ -86,10 +96,10 @@ class ShardWorker:
             spec = self._work.spec
             self._isolated = IsolatedCaller(
                 self._pickled(),
+                admission=Admission(self._meter, Waits(Grace(spec.execution.grace_period).drain)),
                 input_types=self._input_types,
                 by_rows=not self._work.takes_tables,
-                timeout=spec.errors.batch_timeout,
-                memory=spec.execution.memory,
+                bounds=Bounds(spec.errors.batch_timeout, spec.execution.memory),
             )
         return self._isolated
 
@@ -101,6 +111,10 @@ class ShardWorker:
         one. After a stop, or if all other rows would fail too, shards that have not begun get no
         receipt.
         """
+        for receipts in self._processed(shards, stop):
+            yield [*receipts[:-1], replace(receipts[-1], clocks=self._pulse.clocks())]
+
+    def _processed(self, shards: Sequence[Shard], stop: StopSignal) -> Iterator[list[Receipt]]:
         if self._budget.is_hopeless:
             return
         self._usual.begin(stop)
@@ -246,6 +260,7 @@ class ShardWorker:
 
     def close(self) -> None:
         """End the processes and threads that the calls of the capability use."""
+        self._meter.close()
         self._usual.close()
         if self._isolated is not None:
             self._isolated.close()

@@ -35,8 +35,10 @@ from batchrunner.worker.resolving import BatchOutput, Outcome, Resolver, failure
 from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.slow_shards import SlowShards
+from batchrunner.worker.stage_clock import Doing
 from batchrunner.worker.steps import Grouping, Portion, Step, steps_of
 from batchrunner.worker.stopping import Grace, StopSignal, until_stopped
+from batchrunner.worker.thread_meters import ThreadMeters
 from batchrunner.worker.work import Work
 
 BATCHES_AHEAD = BATCHES_BEHIND = 4
@@ -68,6 +70,8 @@ class ShardGroup:
         self._dropped: set[int] = set()
         self._by_run = work.spec.called.mode == "run"
         self._slow = SlowShards(work.seconds, self._pulse)
+        self._overlap = Overlap(is_on=not work.has_one_cpu)
+        self._meters = ThreadMeters(self._pulse, self._overlap)
 
     def process(self, shards: Sequence[Shard], *, stop: StopSignal) -> Iterator[list[Receipt]]:
         """Process *shards*; yield their receipts, in one list if they are committed together.
@@ -77,7 +81,10 @@ class ShardGroup:
         """
         with ExitStack() as stack:
             stack.callback(self._committer.close)
-            overlap = Overlap(is_on=not self._work.has_one_cpu)
+            stack.enter_context(self._meters.writes())
+            # Beside the calls, this thread waits for rows, or for room to write or to hand receipts over.
+            stack.enter_context(self._pulse.calls.at(Doing.WAITING_INPUT))
+            overlap = self._overlap
             # Entered before the reader, so left after it: reading ends before writing does.
             behind = stack.enter_context(
                 WriteBehind(depth=BATCHES_BEHIND, most_bytes=MAX_BATCH_BYTES, overlap=overlap)
@@ -100,6 +107,7 @@ class ShardGroup:
                 # Measured only for a queue: it takes longer than what else there is to do for a batch.
                 outputs = (o for _, o in written if overlap.is_on and isinstance(o, BatchOutput))
                 nbytes = sum(output.nbytes for output in outputs)
+                self._pulse.calls.turn_to(Doing.WAITING_OUTPUT)
                 yield from behind.do(self._write, written, nbytes=nbytes)
                 if self._budget.is_hopeless:
                     # The driver stops the run on the receipt of this shard.
@@ -107,7 +115,9 @@ class ShardGroup:
                 if any(portion.is_end for portion, _ in written):
                     # Calls may take minutes: a receipt that is nearly there is not left to the next.
                     yield from behind.within(_PATIENCE * seconds)
-            yield from behind.do(self._committer.commit)
+                self._pulse.calls.turn_to(Doing.WAITING_INPUT)
+            self._pulse.calls.turn_to(Doing.WAITING_OUTPUT)
+            yield from behind.do(self._commit)
             yield from behind.finish()
 
     def _steps(self, shards: Sequence[Shard]) -> Iterator[Step]:
@@ -123,7 +133,7 @@ class ShardGroup:
         if self._work.takes_tables:
             events = picked_events(joined_events(events))
         steps, began = steps_of(events, self._grouping()), time.monotonic()
-        for step in steps:
+        for step in self._meters.reading(steps):
             for portion, seconds in step.shares(time.monotonic() - began):
                 self._pulse.attempt(portion.shard.id).reading += seconds
             yield step
@@ -158,7 +168,11 @@ class ShardGroup:
 
     def _call(self, step: Step) -> _Call:
         batch = step.batch and self._of_sound_shards(step.batch)
-        return _Call(step, batch, self._caller.submit(batch)) if batch else _Call(step)
+        if not batch:
+            return _Call(step)
+        with self._pulse.calls.at(Doing.CALLING):
+            self._pulse.calls.count(rows=len(batch))
+            return _Call(step, batch, self._caller.submit(batch))
 
     def _of_sound_shards(self, batch: Batch) -> Batch:
         """Return *batch* without the rows of shards that have failed."""
@@ -169,7 +183,8 @@ class ShardGroup:
     def _outcomes(self, call: _Call) -> list[tuple[Portion, Outcome]]:
         """Return what comes of each portion of the step; empty output for shards that failed before."""
         began, step = time.monotonic(), call.step
-        resolved = self._resolved(call)
+        with self._pulse.calls.at(Doing.CALLING):
+            resolved = self._resolved(call)
         outcomes = [(portion, self._outcome(portion, resolved)) for portion in step.portions]
         for portion, seconds in step.shares(time.monotonic() - began):
             attempt = self._pulse.attempt(portion.shard.id)
@@ -218,14 +233,23 @@ class ShardGroup:
         except (RowFailedError, TooManyFailedRowsError) as error:
             self._types.drop(shard.id)
             return failure_of(error)
-        return BatchOutput(output.pieces, [*output.dead_letters, *dead_letters])
+        dead_letters = [*output.dead_letters, *dead_letters]
+        return BatchOutput(output.pieces, dead_letters, output.lost_usage)
 
     def _write(self, outcomes: Sequence[tuple[Portion, Outcome]]) -> list[Receipt]:
         """Write the outcome of a step, shard by shard; return the receipts of those that ended."""
-        # A shard's end comes before the rows of the next one: few parts are open at the same time.
-        return [
-            receipt for portion, outcome in outcomes for receipt in self._written(portion, outcome)
-        ]
+        rows = sum(o.rows for _, o in outcomes if isinstance(o, BatchOutput))
+        with self._meters.writing(rows):
+            # A shard's end comes before the rows of the next one: few parts are open at the same time.
+            return [
+                receipt
+                for portion, outcome in outcomes
+                for receipt in self._written(portion, outcome)
+            ]
+
+    def _commit(self) -> list[Receipt]:
+        with self._meters.writing():
+            return self._committer.commit()
 
     def _written(self, portion: Portion, outcome: Outcome) -> list[Receipt]:
         """Add *outcome* to the part, or finish or drop the part; ignore a shard that has failed."""

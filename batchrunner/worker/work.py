@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,14 @@ class Work:
         """Register the spec's secrets and the driver's formats in this process. Idempotent."""
         self.spec.remember_secrets()  # first: any error from here on may quote a secret
         take_over(self.formats)
+
+    @property
+    def stage_name(self) -> str:
+        """The name of a capability without stages: that of its class or function."""
+        if self.capability is None:
+            return self.spec.called.target.rpartition(":")[2]
+        is_named = isinstance(self.capability, type) or inspect.isroutine(self.capability)
+        return str((self.capability if is_named else type(self.capability)).__name__)
 
     @property
     def takes_tables(self) -> bool:

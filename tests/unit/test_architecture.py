@@ -11,7 +11,7 @@ LAYERS = [  # lowest first; rooms that share a line do not know each other
     {"capability", "shard"},
     {"formats", "storage", "hooks"},
     {"spec"},
-    {"checkpoint", "analytics"},
+    {"checkpoint", "analytics", "capabilities"},
     {"worker"},
     {"driver", "execute"},
     {"views"},

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from batchrunner.capability import Code
-from batchrunner.spec import BatchSpec, CapabilitySpec
+from batchrunner.spec import BatchSpec, CapabilitySpec, StageSpec
 from batchrunner.spec.diagnosis import section_of
 from batchrunner.spec.fingerprint import (
     decisive_fields,
@@ -124,11 +124,12 @@ def changed(path, value):
 
 def test_the_tables_of_this_test_name_every_field():
     """An author of a new field must decide whether it decides the output."""
-    # Three have tests of their own: inputs need mode run, a journal needs mode row, and seconds have no
-    # other measure beside them.
+    # These have tests of their own: inputs need mode run, a journal needs mode row, and seconds have no
+    # other measure beside them; stages have one beside no target.
     beside = {
         "capability",
         "capability.inputs",
+        "capability.stages",
         "execution.journal_answers",
         "source.shard.seconds",
     }
@@ -385,3 +386,65 @@ def test_the_fingerprint_is_fixed():
     assert "c7adc853f7c70b15a5a66b9c742f0ab1288d7710c6357c26edbdc1af89ff85d6" == fingerprint(fields)
     before = decisive_fields(BatchSpec(**FULL), code=None) | legacy_code_field("v1")
     assert "9ddd84fec155c145641123dcbdbc3880873870cbd3a590e92f715c0430e96a16" == fingerprint(before)
+
+
+STAGES = [{"target": "a:f"}, {"target": "a:g"}]
+DECISIVE_OF_A_STAGE = {
+    "target": "a:h",
+    "processor": "a:p",
+    "mode": "row",
+    "fn_kwargs": {"x": 1},
+    "fn_constructor_kwargs": {"x": 1},
+    "version": "2",
+    "batch_format": "numpy",
+}
+NEUTRAL_OF_A_STAGE = {
+    "name": "other",
+    "files": ["/weights"],
+    "one_to_one": True,
+    "batch_size": 2,
+    "num_cpus": 2,
+    "num_gpus": 2,
+    "memory": 2,
+    "accelerator_type": "x",
+    "resources": {"a": 1},
+    "concurrency": 2,
+    "max_concurrency": 2,
+}
+
+
+def with_second_stage(stage):
+    spec = {**FULL, "capability": [STAGES[0], stage]}
+    return decisive_fields(BatchSpec(**spec), code=V1)
+
+
+def test_these_tables_name_every_field_of_a_stage():
+    """An author of a new field of a stage decides it, too."""
+    assert StageSpec.model_fields.keys() == DECISIVE_OF_A_STAGE.keys() | NEUTRAL_OF_A_STAGE.keys()
+
+
+@pytest.mark.parametrize(("field", "value"), DECISIVE_OF_A_STAGE.items())
+def test_what_decides_in_a_stage_is_named_by_the_number_of_the_stage(field, value):
+    """A refusal says which of ten stages it is."""
+    before = with_second_stage(STAGES[1])
+    stage = {field: value} if field == "processor" else {**STAGES[1], field: value}
+    lines = differences(before, with_second_stage(stage))
+
+    assert lines
+    assert any(line.startswith(f"capability.stages.1.{field}") for line in lines)
+    assert all(line.startswith("capability.stages.1.") for line in lines)
+
+
+@pytest.mark.parametrize(("field", "value"), NEUTRAL_OF_A_STAGE.items())
+def test_how_fast_a_stage_goes_decides_nothing(field, value):
+    """A run goes on with other workers and batches than it began with."""
+    after = with_second_stage({**STAGES[1], field: value})
+
+    assert after == with_second_stage(STAGES[1])
+
+
+def test_the_order_of_stages_decides():
+    """The same two, the other way round, make other rows."""
+    spec = {**FULL, "capability": STAGES[::-1]}
+
+    assert differences(with_second_stage(STAGES[1]), decisive_fields(BatchSpec(**spec), code=V1))

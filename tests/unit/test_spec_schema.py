@@ -17,6 +17,8 @@ from batchrunner.spec import BatchSpec, spec_schema
 MINIMAL = "capability: pkg.mod:attr\nsource: in.jsonl\nsink: out\n"
 GOOD = [
     MINIMAL,
+    "capability: [a:b, {target: a:c, batch_size: 64, num_gpus: 1}, {processor: a:d}]\nsource: in\nsink: out\n",
+    "capability: {stages: [a:b], deterministic: true}\nsource: in\nsink: out\n",
     MINIMAL + "execution:\nray:\n",
     MINIMAL + "version: 1\nname: a\nresume: false\ntags: {a: b}\ncheckpoint_dir: x\n",
     "capability: ${CAP:-a:b}\nsource: [a, b]\nsink: {uri: out, format: parquet, schema: {a: int8}}\n",
@@ -71,6 +73,9 @@ MISLEADING = [
 BAD = [
     "capability: a:b\nsource: {limit: 3}\nsink: out\n",
     "capability: {version: v}\nsource: in\nsink: out\n",
+    "capability: []\nsource: in\nsink: out\n",
+    "capability: [{target: a:b, nope: 1}]\nsource: in\nsink: out\n",
+    "capability: [a:b, {target: a:c, batch_size: 0}]\nsource: in\nsink: out\n",
     "capability: a:b\nsource: in\nsink: {format: parquet}\n",
     "source: a\nsink: b\n",
     "capability:\nsource: a\nsink: b\n",
