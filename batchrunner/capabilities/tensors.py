@@ -29,7 +29,7 @@ class Tensor:
     dtype: np.dtype[Any]
     dims: tuple[int | None, ...]
 
-    def rows(self, batch: Mapping[str, Array]) -> Sequence[Array]:
+    def rows(self, batch: Mapping[str, Array]) -> Array:
         """Return the values of the column in *batch*, each as an array of this type and these dims.
 
         They come as one array if the column is one. Bytes are taken as numbers from 0 to 255. A flat value
@@ -70,7 +70,7 @@ class Tensor:
         if (
             len(shape) != len(self.dims)
             and None not in self.dims
-            and prod(shape) == prod(self.dims)
+            and prod(shape) == prod(d or 0 for d in self.dims)
         ):
             return values.reshape(*rows, *self.dims)
         if len(shape) != len(self.dims) or any(
