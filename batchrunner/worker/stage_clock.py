@@ -120,7 +120,8 @@ class StageClock:
         clock = cls(**{**values, "kind": StageKind(stored["kind"])})
         numbers = [getattr(clock, name) for name in (*_ADDED, "peak_memory")]
         numbers += [] if clock.cpu is None else [clock.cpu]
-        if not isinstance(clock.name, str) or not all(isinstance(n, int | float) for n in numbers):
+        is_named = isinstance(values["name"], str)
+        if not is_named or not all(isinstance(n, int | float) for n in numbers):
             raise TypeError(f"not the clock of a stage: {stored}")
         return clock
 
