@@ -113,11 +113,11 @@ def _share(seconds: float, clock: StageClock) -> float:
 
 
 def _is_bound(outer: StageClock, waits: float) -> bool:
-    """Return whether the stage that *waits* so much does so for *outer*, which works meanwhile.
+    """Return whether the stage that *waits* for such a share does so for *outer*, which works meanwhile.
 
     If that waits as well, the cause is elsewhere: a worker without shards, a driver that takes no receipts.
     """
-    return waits >= _OFTEN and _share(outer.calling, outer) >= _MOSTLY
+    return waits >= _OFTEN and _share(outer.calling, outer) >= _MOSTLY * waits
 
 
 def _of_reading(read: StageClock, first: StageClock, setting: RunSetting) -> str:
