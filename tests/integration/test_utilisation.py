@@ -61,6 +61,34 @@ def test_the_clocks_of_a_run_add_up_to_the_time_of_its_workers(tmp_path, engine,
     assert waits_most(report) == "calling"
 
 
+@ENGINES
+def test_each_stage_has_its_clock_and_the_slow_one_is_busy(tmp_path, engine, request):
+    """The workers of a stage are not where the shard's worker is: their clocks travel like its own."""
+    if engine == "ray":
+        request.getfixturevalue("local_ray")
+    a_source(tmp_path / "in", shards=3, rows_per_shard=20)
+    stages = [
+        {"name": "prepare", "target": "capabilities:slow_by_row", "one_to_one": True},
+        {"name": "classify", "target": "capabilities:echo", "one_to_one": True},
+    ]
+    execution = {"engine": engine, "batch_size": 5}
+    report = BatchRunner(a_spec(tmp_path, capability=stages, execution=execution)).run()
+
+    assert report.ok
+    names = [(clock.kind.value, clock.name, clock.rows) for clock in report.stages]
+    assert names == [
+        ("read", "read", 60),
+        ("stage", "prepare", 60),
+        ("stage", "classify", 60),
+        ("write", "write", 60),
+    ]
+    [_, prepare, classify, _] = report.stages
+    assert prepare.calling >= 60 * 0.005
+    assert prepare.calling > classify.calling
+    assert classify.waiting_input > 0.5 * classify.running
+    assert min(prepare.peak_memory, classify.peak_memory) > 10 << 20
+
+
 def test_a_slow_source_shows_as_waiting_for_rows(tmp_path):
     """The reader is at work, and the calls wait for it."""
     a_source(tmp_path / "in", shards=12)
