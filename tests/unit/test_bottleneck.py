@@ -1,9 +1,12 @@
 """The advice: which stage bounds a run, and what to change, or nothing where the figures do not carry it."""
 
+from pathlib import Path
+
 import pytest
 
 from batchrunner.driver.bottleneck import RunSetting, StageSetting, advice
 from batchrunner.worker.stage_clock import StageClock, StageKind
+from builders import a_spec
 
 ON_RAY = RunSetting("ray", 8.0)
 STAGES = RunSetting("ray", 8.0, has_stages=True)
@@ -138,6 +141,27 @@ def test_a_gpu_that_gets_small_batches_is_told_of_although_it_waits():
 def test_there_is_no_advice_where_the_figures_do_not_carry_it(clocks, why):
     """A wrong hint costs more than none."""
     assert advice(clocks, STAGES) == "", why
+
+
+def test_what_a_spec_gives_its_stages_is_known_to_the_advice():
+    """What a stage does not give, `execution` gives; without stages, the capability is the one there is."""
+    execution = {"num_gpus": 1, "batch_size": 64, "concurrency": [1, 4], "num_cpus": 2}
+    plain = RunSetting.of_spec(a_spec(Path("x"), execution=execution), name="double")
+    stages = [
+        "a:prepare",
+        {"target": "a:classify", "num_gpus": 0.5, "mode": "row", "concurrency": 3},
+    ]
+    staged = RunSetting.of_spec(
+        a_spec(Path("x"), capability=stages, execution={"batch_size": 64}), name="a"
+    )
+
+    assert plain.stages == {"double": StageSetting(2.0, 1.0, 64, 4)}
+    assert (plain.engine, plain.cpus, plain.has_stages) == ("ray", None, False)
+    assert staged.stages == {
+        "prepare": StageSetting(1.0, 0.0, 64, None),
+        "classify": StageSetting(1.0, 0.5, None, 3),
+    }
+    assert staged.has_stages
 
 
 def test_workers_that_died_still_count():
