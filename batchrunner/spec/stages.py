@@ -182,7 +182,7 @@ def check_workers(stages: Sequence[StageSpec], workers: int | tuple[int, int] | 
         ValueError: Their number is open, or does not divide that of the workers of a stage.
     """
     if isinstance(workers, tuple):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004 - pydantic collects ValueErrors only
             "must have one number as execution.concurrency beside stages, not a least and a most: so "
             "many workers read and write, and share the workers of each stage; 1 is usual"
         )
