@@ -16,6 +16,7 @@ from batchrunner.errors import CapabilityImportError
 from batchrunner.execute.payload import Payload, unpacked
 from batchrunner.execute.ray_connection import is_lost
 from batchrunner.execute.ray_heartbeats import Sender
+from batchrunner.execute.stages_on_ray import StagesOnRay
 from batchrunner.shard import Shard
 from batchrunner.worker.heartbeat import WorkerPhase
 from batchrunner.worker.process import ShardWorker
@@ -66,15 +67,19 @@ class _RayWorker:
     def __init__(self, payload: Payload, pulse: Pulse) -> None:
         self.pulse = pulse
         self._failure: Failure | None = None
+        self._stages: StagesOnRay | None = None
         self._log = WorkerLog().begin()  # before the user's modules are imported, which may print
         try:
             work = unpacked(payload)
             self._log.store_in(work.checkpoint().storage, session=work.session)
+            if work.spec.stages:
+                self._stages = StagesOnRay(work.spec, payload)
             self._worker = ShardWorker(
                 work,
                 pickled=lambda: payload.work,
                 witness=_witness(work.session),
                 pulse=pulse,
+                pools=self._stages,
             )
             poll = Grace(work.spec.execution.grace_period).poll
             self._stop = StoredStop(work.checkpoint().storage, work.session, poll=poll)
@@ -86,6 +91,8 @@ class _RayWorker:
         """Yield a table with None when the work begins, then a table for each list of receipts."""
         import pyarrow as pa
 
+        if self._stages is not None:
+            self._stages.wait()  # the driver warns of workers that do not start
         self.pulse.phase = WorkerPhase.RUNNING
         yield pa.table({"receipts": [pickle.dumps([None])]})
         group = pickle.loads(batch.column("group")[0].as_py())  # noqa: S301 - written by our driver
