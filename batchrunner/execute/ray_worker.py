@@ -12,18 +12,17 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from batchrunner.checkpoint.marks import Witness
-from batchrunner.errors import CapabilityImportError, describe
-from batchrunner.execute.payload import Payload
+from batchrunner.errors import CapabilityImportError
+from batchrunner.execute.payload import Payload, unpacked
+from batchrunner.execute.ray_connection import is_lost
 from batchrunner.execute.ray_heartbeats import Sender
 from batchrunner.execute.ray_rate_limit import gate_of
 from batchrunner.shard import Shard
-from batchrunner.user_code import contained
 from batchrunner.worker.heartbeat import WorkerPhase
-from batchrunner.worker.process import ShardWorker
+from batchrunner.worker.process import Host, ShardWorker
 from batchrunner.worker.pulse import Pulse, beating
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import Grace, StoredStop
-from batchrunner.worker.work import Work
 from batchrunner.worker.worker_log import WorkerLog
 
 
@@ -70,15 +69,10 @@ class _RayWorker:
         self._failure: Failure | None = None
         self._log = WorkerLog().begin()  # before the user's modules are imported, which may print
         try:
-            work = _unpacked(payload)
+            work = unpacked(payload)
             self._log.store_in(work.checkpoint().storage, session=work.session)
-            self._worker = ShardWorker(
-                work,
-                pickled=lambda: payload.work,
-                witness=_witness(work.session),
-                pulse=pulse,
-                gate=gate_of(work),
-            )
+            host = Host(_witness(work.session), pulse, gate=gate_of(work))
+            self._worker = ShardWorker(work, pickled=lambda: payload.work, host=host)
             poll = Grace(work.spec.execution.grace_period).poll
             self._stop = StoredStop(work.checkpoint().storage, work.session, poll=poll)
         except CapabilityImportError as error:
@@ -112,27 +106,4 @@ class _RayWorker:
 def _witness(session: str) -> Witness:
     import ray
 
-    return Witness(session, ray.get_runtime_context().get_node_id(), _is_lost)
-
-
-def _is_lost(node: str) -> bool:
-    """Return whether Ray lists *node* as dead; it lists dead nodes for a while."""
-    import ray
-
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray is half typed
-    return any(one["NodeID"] == node and not one["Alive"] for one in nodes)
-
-
-def _unpacked(payload: Payload) -> Work:
-    """Return the work; to unpack it imports the modules of the user's functions.
-
-    Raises:
-        CapabilityImportError: One of these modules, or the unpacking, raises.
-    """
-    try:
-        return contained(payload.unpack)
-    except Exception as error:
-        raise CapabilityImportError(
-            f"the worker cannot load the capability: {describe(error)}. Correct its module, or bring what "
-            "it imports to the workers with ray.runtime_env"
-        ) from error
+    return Witness(session, ray.get_runtime_context().get_node_id(), is_lost)

@@ -28,7 +28,7 @@ from batchrunner.spec.override import overrides_of
 from batchrunner.spec.secrets import redacted, remember
 from batchrunner.spec.section import NEUTRAL, Section
 from batchrunner.spec.spec_file import read_text
-from batchrunner.spec.stages import StageSpec
+from batchrunner.spec.stages import StageSpec, check_workers
 
 
 class BatchSpec(Section):
@@ -114,6 +114,8 @@ class BatchSpec(Section):
                 "has execution.journal_answers, which goes with capability.mode row only: an answer is kept "
                 "by the place of its row"
             )
+        if self.capability and self.capability.stages:
+            check_workers(self.capability.stages, self.execution.concurrency)
         return self
 
     @classmethod

@@ -82,7 +82,7 @@ def _types_of_rows(part: Part) -> InputTypes:
 def _is_null(field: pa.Field) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_null(field.type)
+    return bool(pa.types.is_null(field.type))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ def _joined_array(arrays: Sequence[Any]) -> Any:
     if len(arrays) == 1:
         return arrays[0] if arrays[0].flags.writeable else arrays[0].copy()
     masked = any(isinstance(array, np.ma.MaskedArray) for array in arrays)
-    return (np.ma.concatenate if masked else np.concatenate)(arrays)  # type: ignore[no-untyped-call]
+    return (np.ma.concatenate if masked else np.concatenate)(arrays)
 
 
 _FORMS = {

@@ -49,7 +49,8 @@ def main(receive: int, send: int, owner: int, memory: int) -> None:
         outbox.send(_message(error, error.__cause__, memory=memory))
         return
     except Exception as error:  # noqa: BLE001 - importing runs the user's code
-        outbox.send(f"the capability cannot be built: {describe(error)}")
+        why = _with(_limit(error, memory=memory), describe(error))
+        outbox.send(f"the capability cannot be built: {why}")
         return
     outbox.send("")
     while True:
@@ -93,10 +94,17 @@ def _answer(caller: Any, batch: Any, *, memory: int) -> tuple[str, Any]:
 
 def _message(error: Exception, reason: BaseException | None, *, memory: int) -> str:
     """Return the message of *error*; name `execution.memory` if *reason* is a `MemoryError`."""
+    return _with(_limit(reason, memory=memory), str(error))
+
+
+def _with(limit: str, message: str) -> str:
+    return f"{message} ({limit})" if limit and message else message or limit
+
+
+def _limit(reason: BaseException | None, *, memory: int) -> str:
     if not isinstance(reason, MemoryError):
-        return str(error)
-    allowed = f"its process may take {memory / 2**30:.3g} GiB, see execution.memory"
-    return f"{error} ({allowed})" if str(error) else allowed
+        return ""
+    return f"its process may take {memory / 2**30:.3g} GiB, see execution.memory"
 
 
 def die_with(owner: int) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.spec import CapabilitySpec, ExecutionSpec
 from batchrunner.user_code import contained
-from batchrunner.worker.batch import Batch, InputTypes
+from batchrunner.worker.batch import MAX_BATCH_BYTES, Batch, InputTypes
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.metering import Admission, Metered
+from batchrunner.worker.room import Room
 from batchrunner.worker.row_calls import is_async
 from batchrunner.worker.usage import Usage
 
@@ -77,7 +78,18 @@ class Edges:
 
 
 class CallerEdges:
-    """What a caller does at the edges of attempts; nothing, if it keeps nothing from one to the next."""
+    """What a caller does at the edges of attempts; nothing, if it keeps nothing from one to the next.
+
+    Attributes:
+        ahead: How many batches may be submitted before an answer is read.
+    """
+
+    ahead: int
+
+    @cached_property
+    def room(self) -> Room:
+        """How many rows memory holds in a call, as its failed calls have shown so far."""
+        return Room()
 
     def begin(self, stop: StopSignal) -> None:
         """Begin some shards; waits of their calls end once *stop* leaves no time for them."""
@@ -87,6 +99,17 @@ class CallerEdges:
 
     def forget(self, shards: Collection[int], *, committed: Collection[int]) -> None:
         """Drop what is kept of *shards*, which have their receipts; of those *committed*, for good."""
+
+    def is_full(self, calls: int, nbytes: int, first: Answer | None) -> bool:  # noqa: ARG002
+        """Return whether an answer is to be read before another batch is submitted. May wait for that.
+
+        *calls* batches with *nbytes* of the source are submitted; *first* answers the first of them, None
+        if that has no rows.
+        """
+        return calls >= self.ahead or nbytes >= MAX_BATCH_BYTES
+
+    def abandon(self) -> None:
+        """Drop the batches whose answers are not read any more."""
 
 
 class Caller(CallerEdges):
@@ -119,7 +142,7 @@ class Caller(CallerEdges):
         """Start the call with *batch* if it is asynchronous; else reading the answer makes it."""
         return partial(contained, self._call(batch))
 
-    def heed(self, stop: StopSignal) -> None:
+    def begin(self, stop: StopSignal) -> None:
         self._admission.waits.stop = stop
 
     def _call(self, batch: Batch) -> Answer:

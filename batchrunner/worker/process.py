@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from batchrunner.checkpoint.dead_letters import keep_dead_letters
 from batchrunner.checkpoint.location import apart_from
@@ -34,35 +34,47 @@ from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes, SinkSchema
 from batchrunner.worker.shard_group import BATCHES_AHEAD, BATCHES_BEHIND, ShardGroup
 from batchrunner.worker.stage_clock import Doing
+from batchrunner.worker.stage_pool import Pools
+from batchrunner.worker.staged_caller import StagedCaller
 from batchrunner.worker.steps import MOST_SHARDS
 from batchrunner.worker.stopping import Grace, StopSignal
 from batchrunner.worker.waiting import Waits
 from batchrunner.worker.work import Work
 
-AnyCaller = Caller | RowCaller | IsolatedCaller
+AnyCaller = Caller | RowCaller | StagedCaller | IsolatedCaller
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the engine gives a worker.
+
+    Attributes:
+        witness: Decides which deaths of workers count against a shard; by default, as for a worker in
+            the driver's process.
+        pulse: Where to note what the worker is at; by default, where nothing reads it.
+        pools: What makes the workers of the capability's stages; by default, threads of this process.
+        gate: What admits its calls; by default, all of them.
+    """
+
+    witness: Witness | None = None
+    pulse: Pulse | None = None
+    pools: Pools | None = None
+    gate: Gate = NO_GATE
+
+
+_ALONE = Host()
 
 
 class ShardWorker:
     """Processes shards with one capability, which it builds once."""
 
-    def __init__(
-        self,
-        work: Work,
-        *,
-        pickled: Callable[[], bytes],
-        witness: Witness | None = None,
-        pulse: Pulse | None = None,
-        gate: Gate = NO_GATE,
-    ) -> None:
+    def __init__(self, work: Work, *, pickled: Callable[[], bytes], host: Host = _ALONE) -> None:
         """Load and build the capability.
 
         Args:
             work: The work of the session.
             pickled: Returns *work* pickled, for an isolated process.
-            witness: Decides which deaths of workers count against a shard; by default, as for a
-                worker in the driver's process.
-            pulse: Where to note what the worker is at; by default, where nothing reads it.
-            gate: What admits its calls.
+            host: What the engine gives it.
 
         Raises:
             CapabilityImportError: The capability cannot be imported or built.
@@ -70,23 +82,30 @@ class ShardWorker:
         work.prepare()
         keep_freed_blocks()
         self._work, self._pickled = work, pickled
-        self._witness, self._pulse = witness or Witness(work.session), pulse or Pulse()
+        self._witness, self._pulse = host.witness or Witness(work.session), host.pulse or Pulse()
         self._pulse.calls.name = work.stage_name
-        self._meter = self._pulse.meter = MeteredGate.of(work.spec, gate)
+        self._meter = self._pulse.meter = MeteredGate.of(work.spec, host.gate)
         self._checkpoint = work.checkpoint()
         self._records = self._checkpoint.records
         self._schema = work.schema()
         self._types = row_types(work, self._schema)
         self._budget = Budget(work.spec.errors, whole=work.weight)
         self._isolated: IsolatedCaller | None = None
-        # A call that hangs can be ended only together with its process.
-        always_isolated = work.isolated or work.spec.errors.batch_timeout is not None
-        self._usual = (
-            self._isolated_caller()
-            if always_isolated
-            else direct_caller(work, self._schema, input_types=self._input_types, meter=self._meter)
-        )
+        self._usual = self._usual_caller(host.pools)
         self._pulse.calls.turn_to(Doing.NOTHING)
+
+    def _usual_caller(self, pools: Pools | None) -> AnyCaller:
+        work = self._work
+        # A call that hangs can be ended only together with its process; stages have workers for that.
+        has_limit = work.spec.errors.batch_timeout is not None and not work.spec.called.stages
+        if work.isolated or has_limit:
+            return self._isolated_caller()
+        caller = direct_caller(
+            work, self._schema, input_types=self._input_types, meter=self._meter, pools=pools
+        )
+        if isinstance(caller, StagedCaller):
+            self._pulse.stages = caller.clocks
+        return caller
 
     def _input_types(self, batch: Batch) -> InputTypes:
         return self._types.expected(batch.input_types)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from batchrunner.capability import load_target
-from batchrunner.spec import StageSpec
+from batchrunner.formats.chunk import Row
+from batchrunner.spec import ErrorsSpec, StageSpec
 from batchrunner.user_code import contained
 from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.block_inputs import Input, inputs_of, rows_in
-from batchrunner.worker.blocks import Block, Part, joined
+from batchrunner.worker.blocks import Block, Part, joined, own_row
 from batchrunner.worker.capability_loading import build, check_code
 from batchrunner.worker.dividing import check_counts, divided
+from batchrunner.worker.event_loop import EventLoop
+from batchrunner.worker.row_calls import Answered, Failed, RowCalls, RowRules, is_async
 from batchrunner.worker.work import Work
 
 
@@ -54,9 +58,9 @@ class StageRunner:
         work.prepare()
         self.stage = work.spec.stages[number]
         target = work.capability[number] if work.capability else load_target(self.stage.code)
-        self._function = build(target, self.stage, where=f"capability.stages.{number}")
+        function = build(target, self.stage, where=f"capability.stages.{number}")
         check_code(work)  # after the import: a file might change between an earlier check and it
-        self._calls = _Calls(self._function, self.stage)
+        self._calls = _Calls(function, self.stage, work.spec.errors)
         self.slots = self._calls.slots
 
     def run(self, blocks: Sequence[Block]) -> StageOutput:
@@ -107,36 +111,60 @@ class StageRunner:
 
 
 def _common(types: Sequence[InputTypes]) -> InputTypes:
-    """Return the types for output rows of which it is not known whose they are: of *types*, the first counts."""
-    first, *others = dict.fromkeys(range(len(types))) or [0]
-    return types[first] if types and not others else _merged(types)
-
-
-def _merged(types: Sequence[InputTypes]) -> InputTypes:
-    schemas = []
-    for one in types:
-        schemas += [schema for schema in one.schemas if schema not in schemas]
-    return InputTypes(tuple(schemas))
+    """Return the types for output rows of which it is not known whose they are."""
+    first, *others = types or (InputTypes(),)
+    if all(one == first for one in others):
+        return first
+    return InputTypes(tuple(dict.fromkeys(schema for one in types for schema in one.schemas)))
 
 
 class _Calls:
-    """Makes the calls."""
+    """Makes the calls of one stage.
 
-    def __init__(self, function: Any, stage: StageSpec) -> None:
-        self._function, self._kwargs, self._stage = function, stage.fn_kwargs, stage
-        self.slots = 1
+    Attributes:
+        slots: How many threads may call at the same time.
+    """
+
+    def __init__(self, function: Any, stage: StageSpec, errors: ErrorsSpec) -> None:
+        self._function, self._kwargs = function, stage.fn_kwargs
+        most = stage.max_concurrency or 1
+        self._rows = RowCalls(function, self._kwargs, rules=RowRules(errors, most))
+        self._loop = EventLoop(most) if is_async(function) and stage.mode == "batch" else None
+        # Of rows, the next batch fills the places that the last calls of one leave.
+        self.slots = most if self._loop else 2 if self._rows.is_async else 1
 
     def of_batch(self, argument: Any) -> list[Any]:
         """Return what the stage returned or, piece by piece, yielded for a batch."""
+        if self._loop is not None:
+            return contained(self._loop.submit(self._awaited(argument, self._loop.calls)).result)
         return contained(partial(self._pieces, argument))
 
     def _pieces(self, argument: Any) -> list[Any]:
         result = self._function(argument, **self._kwargs)
         return list(result) if isinstance(result, Iterator) else [result]
 
-    def of_rows(self, rows: Sequence[Any]) -> list[Any]:
-        """Return for each row the list of its output rows, or the exception that its call raised."""
-        raise NotImplementedError
+    async def _awaited(self, argument: Any, calls: asyncio.Semaphore) -> list[Any]:
+        async with calls:
+            result = self._function(argument, **self._kwargs)
+            if isinstance(result, AsyncIterator):
+                return [piece async for piece in result]
+            return [await result]
+
+    def of_rows(self, rows: Sequence[Row]) -> list[Sequence[Row] | Exception]:
+        """Return for each row its output rows, or what its last attempt raised.
+
+        Raises:
+            Exception: No call has ever succeeded, and this one failed: other rows were left alone.
+        """
+        again = [partial(own_row, own_row(row)) for row in rows]
+        outcomes = self._rows.call(rows, again=lambda index: again[index]())
+        if None in outcomes:
+            failed = (one.error for one in outcomes if isinstance(one, Failed))
+            raise next(failed, None) or self._rows.doubt or AssertionError("no row was called")
+        return [one.rows if isinstance(one, Answered) else one.error for one in outcomes if one]
 
     def close(self) -> None:
         """End what is in flight."""
+        self._rows.close()
+        if self._loop is not None:
+            self._loop.close()

@@ -64,15 +64,23 @@ class Work:
     def stage_name(self) -> str:
         """The name of a capability without stages: that of its class or function."""
         if self.capability is None:
-            return self.spec.called.target.rpartition(":")[2]
+            return self.spec.called.own_targets[0].rpartition(":")[2]
         is_named = isinstance(self.capability, type) or inspect.isroutine(self.capability)
         return str((self.capability if is_named else type(self.capability)).__name__)
 
     @property
     def takes_tables(self) -> bool:
         """Whether the capability takes a batch as columns and not as rows."""
+        if stages := self.spec.stages:
+            return stages[0].mode == "batch" and stages[0].batch_format != "rows"
         by_batch = self.spec.called.mode == "batch"
         return by_batch and self.spec.execution.batch_format != "rows"
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch of the source; with stages, as many as the one with the largest batches takes."""
+        sizes = [stage.batch_size or 1 for stage in self.spec.stages]
+        return max(sizes, default=self.spec.execution.batch_size)
 
     @property
     def spans_shards(self) -> bool:
@@ -96,6 +104,8 @@ class Work:
     def has_one_cpu(self) -> bool:
         """Whether each worker has at most one CPU to itself. The `local` engine has the machine."""
         execution = self.spec.execution
+        if self.spec.called.stages:  # it mostly waits for them
+            return False
         return execution.engine == "ray" and execution.num_cpus <= 1
 
     def sink(self) -> Storage:
