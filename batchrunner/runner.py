@@ -43,6 +43,7 @@ from batchrunner.formats.registry import registered
 from batchrunner.hooks.registry import check_hook
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
+from batchrunner.spec.fingerprint import fingerprint
 from batchrunner.views.dead_letters import most_frequent
 from batchrunner.views.displays import display_of, say_end
 from batchrunner.views.event_logs import event_log
@@ -316,6 +317,7 @@ class BatchRunner:
             formats=registered(),
             code=snapshots_of(opened.run.definition.code.modules),
             isolated=_killed_its_trial(opened.run),
+            definition=fingerprint(opened.run.decisive),
         )
 
 

@@ -237,7 +237,8 @@ class ShardGroup:
         except (RowFailedError, TooManyFailedRowsError) as error:
             self._types.drop(shard.id)
             return failure_of(error)
-        return BatchOutput(output.pieces, [*output.dead_letters, *dead_letters])
+        dead_letters = [*output.dead_letters, *dead_letters]
+        return BatchOutput(output.pieces, dead_letters, output.lost_usage)
 
     def _write(self, outcomes: Sequence[tuple[Portion, Outcome]]) -> list[Receipt]:
         """Write the outcome of a step, shard by shard; return the receipts of those that ended."""
