@@ -102,6 +102,7 @@ class ShardGroup:
                     overlap=overlap,
                 )
             )
+            self._slow.stop = stop
             drain = Grace(self._work.spec.execution.grace_period).drain
             steps = self._slow.ending(until_stopped(ahead, stop, drain=drain))
             for call in self._calls(steps):
