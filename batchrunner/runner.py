@@ -354,7 +354,7 @@ def _engine(run: Run, stop: Stop, *, imported: Callable[[], None]) -> Engine:
     # Imported here, and not only in the workers: Ray runs a class in actors, a function in tasks.
     capability = run.definition.load()
     imported()
-    return partial(run_on_ray, as_actors=isinstance(capability, type))
+    return partial(run_on_ray, as_actors=bool(run.spec.stages) or isinstance(capability, type))
 
 
 def _with_metrics(display: Display, opened: Opened, session: Session) -> Display:

@@ -179,6 +179,21 @@ def traceback_of(error: BaseException) -> str:
     return text if len(text) <= _MAX_TRACEBACK else f"…{text[-_MAX_TRACEBACK:]}"
 
 
+def blamed(error: Exception, stage: str) -> Exception:
+    """Return *error*, which came up in *stage*; `stage_of` then knows it. Survives pickling."""
+    try:
+        error.stage_of_batch = stage  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - the class is the user's, and may have slots
+        error = portable(error)
+        error.stage_of_batch = stage  # type: ignore[attr-defined]
+    return error
+
+
+def stage_of(error: BaseException) -> str:
+    """Return the stage that *error* came up in; "" if the capability has no stages."""
+    return str(getattr(error, "stage_of_batch", ""))
+
+
 def portable(error: Exception) -> CallRaisedError:
     """Return what stands for *error* in another process, with its place in the user's code."""
     return CallRaisedError(_type_name(error), _text(error), traceback_of(error))

@@ -19,24 +19,17 @@ from batchrunner.errors import RayUnavailableError
 from batchrunner.execute.bare_ray_data import replaced, without_helper_actors
 from batchrunner.execute.first_wave import hold_back
 from batchrunner.execute.payload import Payload
-from batchrunner.execute.ray_connection import (
-    cluster_cpus,
-    connected,
-    warn_when_overdue,
-    workers_that_fit,
-)
+from batchrunner.execute.ray_connection import cluster_cpus, connected, warn_when_overdue
 from batchrunner.execute.ray_deaths import deaths_heard
 from batchrunner.execute.ray_heartbeats import Hear, beat_seconds, heard
 from batchrunner.execute.ray_worker import GroupActor, process_group
+from batchrunner.execute.workers import Workers
 from batchrunner.shard import Shard
-from batchrunner.spec import ExecutionSpec
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
 from batchrunner.worker.receipt import Receipt
 from batchrunner.worker.work import Work
 
 _SERVICES = "ray._private.services"
-_ROUND = 3
-"""One part in so many of the remaining weight is handed out in each round."""
 
 
 def run_on_ray(
@@ -58,38 +51,32 @@ def run_on_ray(
         stack.enter_context(deaths_heard(hear))
         for adapted in (without_helper_actors, _quiet_logs, _ray_errors):
             stack.enter_context(adapted())
-        execution = work.spec.execution
-        fitting = workers_that_fit(execution, may_grow=work.spec.ray.address != "local")
-        least, most = _bounds(execution.concurrency, fitting)
-        groups = make_groups(shards, workers=min(most, len(shards)), first=work.first)
+        workers = Workers.of(work.spec)
+        groups = workers.groups(shards, first=work.first)
+        most = min(workers.most, len(groups))
         if as_actors:
-            compute = _actor_pool(least, min(most, len(groups)), at_first=fitting)
+            compute = _actor_pool(min(workers.least, most), most, at_first=workers.at_first)
         else:
-            compute = _task_pool(None if execution.concurrency is None else min(most, len(groups)))
+            is_open = work.spec.execution.concurrency is None
+            compute = _task_pool(None if is_open else most)
         context = _context()
         if work.first is not None:  # other workers wait for the schema of this shard
-            hold_back(context, tasks=min(fitting, most, len(groups)))
-        seconds = beat_seconds(min(most, len(groups)))
+            hold_back(context, tasks=min(workers.at_first, most))
+        seconds = beat_seconds(most)
         payload = Payload.of(work, beat_seconds=seconds)
-        dataset = _dataset(payload, work.spec.execution, groups, compute=compute, context=context)
+        dataset = _dataset(payload, workers, groups, compute=compute, context=context)
         stack.enter_context(heard(work.session, hear, seconds=seconds))
         batches = dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
-        with warn_when_overdue(execution) as has_started:
+        with warn_when_overdue(workers.wanted) as has_started:
             for batch in batches:
                 has_started()
                 for data in batch.column("receipts").to_pylist():
                     yield from pickle.loads(data)  # noqa: S301 - written by our workers
 
 
-def _bounds(concurrency: int | tuple[int, int] | None, fitting: int) -> tuple[int, int]:
-    if concurrency is None:
-        return 1, fitting
-    return (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
-
-
 def _dataset(
     payload: Payload,
-    execution: ExecutionSpec,
+    workers: Workers,
     groups: Sequence[Sequence[Shard]],
     *,
     compute: Any,
@@ -108,7 +95,7 @@ def _dataset(
             batch_format="pyarrow",
             compute=compute,
             **{"fn_kwargs" if as_tasks else "fn_constructor_kwargs": {"payload": payload}},
-            **_resources(execution),
+            **workers.reserved,
         )
 
 
@@ -147,47 +134,6 @@ def _actor_pool(least: int, most: int, *, at_first: int) -> Any:
         initial_size=min(max(least, at_first), most),
         max_tasks_in_flight_per_actor=2,
     )
-
-
-def _resources(execution: ExecutionSpec) -> dict[str, Any]:
-    wanted = {
-        "num_cpus": execution.num_cpus,
-        "num_gpus": execution.num_gpus or None,
-        "memory": execution.memory,
-        "accelerator_type": execution.accelerator_type,
-        "resources": dict(execution.resources) or None,
-    }
-    return {name: amount for name, amount in wanted.items() if amount is not None}
-
-
-def make_groups(
-    shards: Sequence[Shard], *, workers: int, first: int | None = None
-) -> list[tuple[Shard, ...]]:
-    """Divide *shards* into groups, from large ones to single shards; shard *first* leads them all.
-
-    Each round gives every worker an equal share of a third of the remaining weight: workers that are
-    faster, or have lighter shards, get smaller and smaller groups, so that all end at about the same
-    time. Factoring (Hummel, Schonberg and Flynn, 1992) gives a half, to workers that have nothing left to do;
-    ours have a group waiting. The worker that starts first is handed two before the others are
-    there: of a half, that was as much as its share of the whole, and it ended a tenth later than they did.
-    """
-    queue = sorted(shards, key=lambda shard: (shard.id != first, -shard.weight))
-    groups: list[tuple[Shard, ...]] = []
-    start = 0
-    while start < len(queue):
-        remaining = sum(shard.weight for shard in queue[start:])
-        share = remaining / (_ROUND * workers)
-        for _ in range(workers):
-            stop = start + 1
-            weight = queue[start].weight
-            while stop < len(queue) and weight + queue[stop].weight <= share:
-                weight += queue[stop].weight
-                stop += 1
-            groups.append(tuple(queue[start:stop]))
-            start = stop
-            if start >= len(queue):
-                break
-    return groups
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from batchrunner.spec.override import overrides_of
 from batchrunner.spec.secrets import redacted, remember
 from batchrunner.spec.section import NEUTRAL, Section
 from batchrunner.spec.spec_file import read_text
-from batchrunner.spec.stages import StageSpec
+from batchrunner.spec.stages import StageSpec, check_workers
 
 
 class BatchSpec(Section):
@@ -109,6 +109,8 @@ class BatchSpec(Section):
             raise ValueError("must have an analytics_store: capability.mode run records runs there")
         if mode != "run" and self.capability and self.capability.inputs:
             raise ValueError("has capability.inputs, which go with capability.mode run only")
+        if self.capability and self.capability.stages:
+            check_workers(self.capability.stages, self.execution.concurrency)
         return self
 
     @classmethod

@@ -175,6 +175,26 @@ def check_names(stages: Sequence[StageSpec]) -> None:
         raise ValueError(f"must not be called {_READ!r}, as the reader is: give that stage a name")
 
 
+def check_workers(stages: Sequence[StageSpec], workers: int | tuple[int, int] | None) -> None:
+    """Check that *workers*, each with an equal share of the workers of each stage, can have that.
+
+    Raises:
+        ValueError: Their number is open, or does not divide that of the workers of a stage.
+    """
+    if isinstance(workers, tuple):
+        raise ValueError(  # noqa: TRY004 - pydantic collects ValueErrors only
+            "must have one number as execution.concurrency beside stages, not a least and a most: so "
+            "many workers read and write, and share the workers of each stage; 1 is usual"
+        )
+    for stage in stages:
+        asked = stage.concurrency if isinstance(stage.concurrency, tuple) else (stage.concurrency,)
+        if any(number and number % (workers or 1) for number in asked):
+            raise ValueError(
+                f"must have a concurrency of stage {stage.called!r} that execution.concurrency divides: "
+                f"each of its {workers} workers has as many workers of each stage"
+            )
+
+
 def _some(stages: tuple[StageSpec, ...]) -> tuple[StageSpec, ...]:
     if not stages:
         raise ValueError("must have at least one stage")

@@ -6,14 +6,16 @@ sink and from a source (`worker/block_inputs.py`): every value comes out as it w
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
 
 from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.dividing import Imported, count_of, cuttable, rows_of
-from batchrunner.worker.returned_checks import check_rows, own_table
+from batchrunner.worker.returned_checks import check_rows, is_dataframe, module_of, own_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -117,6 +119,10 @@ class Block:
         """Return rows *start* to *stop*, without a copy where the form allows that."""
         return Block(tuple(self._cut(start, stop)))
 
+    def copied(self) -> Block:
+        """Return the rows as the receiver's own: what it changes in them, it changes for itself alone."""
+        return Block(tuple(replace(part, content=own(part.content)) for part in self.parts))
+
     def _cut(self, start: int, stop: int) -> Iterator[Part]:
         for part, last in zip(self.parts, accumulate(p.rows for p in self.parts), strict=True):
             first = last - part.rows
@@ -155,3 +161,26 @@ def _weight(value: Any) -> int:
     if isinstance(value, list | tuple):
         return 56 + weight_of(list(value))
     return int(getattr(value, "nbytes", 32))
+
+
+def own(content: Any) -> Any:
+    """Return a copy of *content* that shares nothing that can be changed with it."""
+    if isinstance(content, list):
+        return [own_row(row) for row in content]
+    if isinstance(content, Mapping):
+        return {name: _own_column(column) for name, column in content.items()}
+    return content.copy() if is_dataframe(content) else content  # Arrow's memory is not changed
+
+
+def own_row(row: Any) -> Any:
+    """Return a copy of *row*, which is a dict."""
+    is_flat = type(row) is dict and all(type(value) in _UNCHANGING for value in row.values())
+    return dict(row) if is_flat else copy.deepcopy(row)
+
+
+def _own_column(column: Any) -> Any:
+    is_plain = module_of(column) == "numpy" and column.dtype.kind != "O"
+    return column.copy() if is_plain else copy.deepcopy(column)
+
+
+_UNCHANGING = {str, bytes, int, float, bool, NoneType}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.spec import CapabilitySpec, ExecutionSpec
 from batchrunner.user_code import contained
-from batchrunner.worker.batch import Batch, InputTypes
+from batchrunner.worker.batch import MAX_BATCH_BYTES, Batch, InputTypes
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.row_calls import is_async
@@ -51,7 +51,13 @@ Ready = Callable[[Any, InputTypes], tuple[Any, int]]
 
 
 class CallerEdges:
-    """What a caller does at the edges of attempts; nothing, if it keeps nothing from one to the next."""
+    """What a caller does at the edges of attempts; nothing, if it keeps nothing from one to the next.
+
+    Attributes:
+        ahead: How many batches may be submitted before an answer is read.
+    """
+
+    ahead: int
 
     def heed(self, stop: StopSignal) -> None:
         """End waits of calls once *stop* leaves no time for them."""
@@ -61,6 +67,17 @@ class CallerEdges:
 
     def forget(self, shards: Collection[int]) -> None:
         """Drop what is kept of *shards*, which have their receipts."""
+
+    def is_full(self, calls: int, nbytes: int, first: Answer | None) -> bool:  # noqa: ARG002
+        """Return whether an answer is to be read before another batch is submitted. May wait for that.
+
+        *calls* batches with *nbytes* of the source are submitted; *first* answers the first of them, None
+        if that has no rows.
+        """
+        return calls >= self.ahead or nbytes >= MAX_BATCH_BYTES
+
+    def abandon(self) -> None:
+        """Drop the batches whose answers are not read any more."""
 
 
 class Caller(CallerEdges):

@@ -19,12 +19,14 @@ from batchrunner.spec import CapabilitySpec, StageSpec
 from batchrunner.spec.fingerprint import differences, fields_of_code
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import contained, place_in_code
-from batchrunner.worker.batch import Batch, InputTypes
+from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.calling import Caller, Ready
 from batchrunner.worker.returned import to_bytes, to_table
 from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.row_calls import RowCalls, RowRules
 from batchrunner.worker.schema import SinkSchema
+from batchrunner.worker.stage_pool import Pools
+from batchrunner.worker.staged_caller import StagedCaller
 from batchrunner.worker.stopping import Grace
 from batchrunner.worker.waiting import Waits
 from batchrunner.worker.work import Work
@@ -34,12 +36,14 @@ def direct_caller(
     work: Work,
     schema: SinkSchema,
     *,
-    input_types: Callable[[Batch], InputTypes] = attrgetter("input_types"),
-) -> Caller | RowCaller:
+    input_types: Callable[[Any], InputTypes] = attrgetter("input_types"),
+    pools: Pools | None = None,
+) -> Caller | RowCaller | StagedCaller:
     """Load and build the capability of *work*; return a caller that calls it in this process.
 
     If *schema* is declared, the output gets its types. Columns that the capability passes on keep
-    the types that *input_types* returns for the batch.
+    the types that *input_types* returns for the batch. The workers of stages are made by *pools*, or
+    are threads of this process.
 
     Raises:
         CapabilityImportError: The capability cannot be imported or built, or its code changed since
@@ -47,6 +51,8 @@ def direct_caller(
     """
     work.prepare()
     spec = work.spec.called
+    if spec.stages:
+        return _staged_caller(work, schema, input_types, pools)
     capability = build(work.capability or load_target(spec.own_targets[0]), spec)
     if spec.mode == "run":
         from batchrunner.worker.capability_runs import CapabilityRuns
@@ -63,6 +69,18 @@ def direct_caller(
     calls = RowCalls(capability, spec.fn_kwargs, rules=rules, waits=waits)
     ahead = execution.max_concurrency
     return RowCaller(calls, ready=ready, input_types=input_types, ahead=ahead)
+
+
+def _staged_caller(
+    work: Work,
+    schema: SinkSchema,
+    input_types: Callable[[Any], InputTypes],
+    pools: Pools | None,
+) -> StagedCaller:
+    from batchrunner.worker.thread_pools import ThreadPools  # which loads capabilities itself
+
+    ready = _conversion(work.facts.part_format, schema)
+    return StagedCaller(work.spec, pools or ThreadPools(work), ready=ready, input_types=input_types)
 
 
 def _conversion(part_format: Format, schema: SinkSchema) -> Ready:

@@ -32,11 +32,13 @@ from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes, SinkSchema
 from batchrunner.worker.shard_group import BATCHES_AHEAD, BATCHES_BEHIND, ShardGroup
 from batchrunner.worker.stage_clock import Doing
+from batchrunner.worker.stage_pool import Pools
+from batchrunner.worker.staged_caller import StagedCaller
 from batchrunner.worker.steps import MOST_SHARDS
 from batchrunner.worker.stopping import StopSignal
 from batchrunner.worker.work import Work
 
-AnyCaller = Caller | RowCaller | IsolatedCaller
+AnyCaller = Caller | RowCaller | StagedCaller | IsolatedCaller
 
 
 class ShardWorker:
@@ -49,6 +51,7 @@ class ShardWorker:
         pickled: Callable[[], bytes],
         witness: Witness | None = None,
         pulse: Pulse | None = None,
+        pools: Pools | None = None,
     ) -> None:
         """Load and build the capability.
 
@@ -58,6 +61,7 @@ class ShardWorker:
             witness: Decides which deaths of workers count against a shard; by default, as for a
                 worker in the driver's process.
             pulse: Where to note what the worker is at; by default, where nothing reads it.
+            pools: What makes the workers of the capability's stages; by default, threads of this process.
 
         Raises:
             CapabilityImportError: The capability cannot be imported or built.
@@ -73,14 +77,19 @@ class ShardWorker:
         self._types = row_types(work, self._schema)
         self._budget = Budget(work.spec.errors, whole=work.weight)
         self._isolated: IsolatedCaller | None = None
-        # A call that hangs can be ended only together with its process.
-        always_isolated = work.isolated or work.spec.errors.batch_timeout is not None
-        self._usual = (
-            self._isolated_caller()
-            if always_isolated
-            else direct_caller(work, self._schema, input_types=self._input_types)
-        )
+        self._usual = self._usual_caller(pools)
         self._pulse.calls.turn_to(Doing.NOTHING)
+
+    def _usual_caller(self, pools: Pools | None) -> AnyCaller:
+        work = self._work
+        # A call that hangs can be ended only together with its process; stages have workers for that.
+        has_limit = work.spec.errors.batch_timeout is not None and not work.spec.called.stages
+        if work.isolated or has_limit:
+            return self._isolated_caller()
+        caller = direct_caller(work, self._schema, input_types=self._input_types, pools=pools)
+        if isinstance(caller, StagedCaller):
+            self._pulse.stages = caller.clocks
+        return caller
 
     def _input_types(self, batch: Batch) -> InputTypes:
         return self._types.expected(batch.input_types)

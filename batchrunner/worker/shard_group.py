@@ -36,6 +36,7 @@ from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.slow_shards import SlowShards
 from batchrunner.worker.stage_clock import Doing
+from batchrunner.worker.staged_caller import StagedCaller
 from batchrunner.worker.steps import Grouping, Portion, Step, steps_of
 from batchrunner.worker.stopping import Grace, StopSignal, until_stopped
 from batchrunner.worker.thread_meters import ThreadMeters
@@ -53,7 +54,7 @@ class ShardGroup:
     def __init__(
         self,
         work: Work,
-        caller: Caller | RowCaller | IsolatedCaller,
+        caller: Caller | RowCaller | StagedCaller | IsolatedCaller,
         budget: Budget,
         *,
         committer: Committer,
@@ -81,6 +82,7 @@ class ShardGroup:
         """
         with ExitStack() as stack:
             stack.callback(self._committer.close)
+            stack.callback(self._caller.abandon)
             stack.enter_context(self._meters.writes())
             # Beside the calls, this thread waits for rows, or for room to write or to hand receipts over.
             stack.enter_context(self._pulse.calls.at(Doing.WAITING_INPUT))
@@ -147,7 +149,7 @@ class ShardGroup:
     def _grouping(self) -> Grouping:
         return Grouping(
             # A capability run is long: one that fails must not make others run again.
-            1 if self._by_run else self._work.spec.execution.batch_size,
+            1 if self._by_run else self._work.batch_size,
             by_shape=self._work.takes_tables,
             spans_shards=self._work.spans_shards,
             # Other workers wait for its part, which fixes the schema.
@@ -161,7 +163,7 @@ class ShardGroup:
         for step in steps:
             pending.append(self._call(step))
             nbytes += step.nbytes
-            while len(pending) >= self._caller.ahead or (pending and nbytes >= MAX_BATCH_BYTES):
+            while pending and self._caller.is_full(len(pending), nbytes, pending[0].answer):
                 nbytes -= pending[0].step.nbytes
                 yield pending.popleft()
         yield from pending

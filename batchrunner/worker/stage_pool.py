@@ -13,7 +13,11 @@ from typing import Any, Protocol
 
 from batchrunner.spec import StageSpec
 from batchrunner.worker.blocks import Block
-from batchrunner.worker.stage_clock import StageClock
+from batchrunner.worker.stage_clock import Doing, StageClock
+
+
+class RowsLostError(Exception):
+    """Rows in the store of the engine are gone, as with their node: they have to be made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class StageAnswer:
 class StagePool(Protocol):
     """The workers of one stage, owned by one worker of shards. They end when it does, however it ends.
 
-    Only one thread calls its methods. What `submit` returns is completed in any thread, in any order.
+    One thread calls `put` and `get`, another one the other methods. What `submit` returns is completed in any
+    thread, in any order.
     """
 
     def room(self) -> int:
@@ -70,8 +75,12 @@ class StagePool(Protocol):
         between two calls. A pool that grows counts on being asked for more than its workers do.
         """
 
-    def wants(self, rows: int) -> None:
-        """Note that *rows* wait in front of the stage, for a pool that grows and shrinks by that."""
+    def wants(self, rows: int, *, idle: Doing) -> None:
+        """Note that *rows* wait in front of the stage, for a pool that grows and shrinks by that.
+
+        *idle* is what a worker without a call is at: it waits for input, or for output, since what follows
+        has no room; or nothing is on its way to it.
+        """
 
     def submit(self, spans: Sequence[Span]) -> Future[StageAnswer]:
         """Call the stage with the rows of *spans*, in this order.
@@ -82,7 +91,8 @@ class StagePool(Protocol):
         The future raises what the call raised, as an `Exception` that survives pickling and has the
         place in the user's code (`user_code.portable`); `CallLostError` if its worker died both
         times; `CallTimedOutError` after `errors.batch_timeout`, and then without a second try;
-        `CapabilityImportError` if the stage cannot be built.
+        `CapabilityImportError` if the stage cannot be built; `RowsLostError` if rows of the spans are gone
+        from the store, as with their node.
         """
 
     def put(self, block: Block) -> Any:
@@ -92,7 +102,7 @@ class StagePool(Protocol):
         """Return the rows of *span* out of the store, as rows of the receiver's own: it may change them.
 
         Raises:
-            CallLostError: They were lost with their node.
+            RowsLostError: They are gone, as with their node.
         """
 
     def clock(self) -> StageClock:
@@ -108,6 +118,14 @@ class Pools(Protocol):
     @property
     def most_bytes(self) -> int:
         """How many bytes the blocks of this worker may take together in the store of the engine."""
+
+    @property
+    def most_tickets(self) -> int:
+        """How many batches of the source may be on their way at the same time."""
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the stages run in processes of their own, so that no row can end that of the shards."""
 
     def of(self, number: int, stage: StageSpec) -> StagePool:
         """Return the pool of stage *number*, which is *stage*, with what `execution` gives it.

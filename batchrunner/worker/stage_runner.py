@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import NoneType
 from typing import Any
 
 from batchrunner.capability import load_target
@@ -17,7 +15,7 @@ from batchrunner.spec import ErrorsSpec, StageSpec
 from batchrunner.user_code import contained
 from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.block_inputs import Input, inputs_of, rows_in
-from batchrunner.worker.blocks import Block, Part, joined
+from batchrunner.worker.blocks import Block, Part, joined, own_row
 from batchrunner.worker.capability_loading import build, check_code
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
@@ -158,7 +156,7 @@ class _Calls:
         Raises:
             Exception: No call has ever succeeded, and this one failed: other rows were left alone.
         """
-        again = [partial(_copied, _copied(row)) for row in rows]
+        again = [partial(own_row, own_row(row)) for row in rows]
         outcomes = self._rows.call(rows, again=lambda index: again[index]())
         if None in outcomes:
             failed = (one.error for one in outcomes if isinstance(one, Failed))
@@ -170,12 +168,3 @@ class _Calls:
         self._rows.close()
         if self._loop is not None:
             self._loop.close()
-
-
-def _copied(row: Row) -> Row:
-    """Return a copy of *row* that shares nothing with it that a call may change."""
-    flat = all(type(value) in _UNCHANGING for value in row.values())
-    return dict(row) if flat else copy.deepcopy(row)
-
-
-_UNCHANGING = {str, bytes, int, float, bool, NoneType}

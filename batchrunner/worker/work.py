@@ -68,8 +68,16 @@ class Work:
     @property
     def takes_tables(self) -> bool:
         """Whether the capability takes a batch as columns and not as rows."""
+        if stages := self.spec.stages:
+            return stages[0].mode == "batch" and stages[0].batch_format != "rows"
         by_batch = self.spec.called.mode == "batch"
         return by_batch and self.spec.execution.batch_format != "rows"
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch of the source; with stages, as many as the one with the largest batches takes."""
+        sizes = [stage.batch_size or 1 for stage in self.spec.stages]
+        return max(sizes, default=self.spec.execution.batch_size)
 
     @property
     def spans_shards(self) -> bool:
@@ -93,6 +101,8 @@ class Work:
     def has_one_cpu(self) -> bool:
         """Whether each worker has at most one CPU to itself. The `local` engine has the machine."""
         execution = self.spec.execution
+        if self.spec.called.stages:  # it mostly waits for them
+            return False
         return execution.engine == "ray" and execution.num_cpus <= 1
 
     def sink(self) -> Storage:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.execute.on_ray import make_groups
+from batchrunner.execute.workers import make_groups
 from batchrunner.shard import Slicing
 from shards import one_slice
 
