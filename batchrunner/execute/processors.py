@@ -16,10 +16,10 @@ from typing import Any
 
 from batchrunner.capability import load_target
 from batchrunner.errors import CapabilityImportError, InvalidSpecError, describe
+from batchrunner.execute.processor_steps import StepError, batch_step, row_step, settings_of
 from batchrunner.spec import CapabilitySpec, StageSpec
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import contained, place_in_code
-from batchrunner.execute.processor_steps import StepError, batch_step, row_step, settings_of
 from batchrunner.worker.work import Work
 
 _NO_AUTO_CONNECT = "RAY_ENABLE_AUTO_CONNECT"
