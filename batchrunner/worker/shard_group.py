@@ -102,6 +102,7 @@ class ShardGroup:
                     overlap=overlap,
                 )
             )
+            self._slow.stop = stop
             drain = Grace(self._work.spec.execution.grace_period).drain
             steps = self._slow.ending(until_stopped(ahead, stop, drain=drain))
             for call in self._calls(steps):
@@ -237,7 +238,8 @@ class ShardGroup:
         except (RowFailedError, TooManyFailedRowsError) as error:
             self._types.drop(shard.id)
             return failure_of(error)
-        return BatchOutput(output.pieces, [*output.dead_letters, *dead_letters])
+        dead_letters = [*output.dead_letters, *dead_letters]
+        return BatchOutput(output.pieces, dead_letters, output.lost_usage)
 
     def _write(self, outcomes: Sequence[tuple[Portion, Outcome]]) -> list[Receipt]:
         """Write the outcome of a step, shard by shard; return the receipts of those that ended."""
