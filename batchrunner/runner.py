@@ -44,6 +44,7 @@ from batchrunner.formats.registry import registered
 from batchrunner.hooks.registry import check_hook
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
+from batchrunner.spec.fingerprint import fingerprint
 from batchrunner.views.dead_letters import most_frequent
 from batchrunner.views.displays import display_of, say_end
 from batchrunner.views.event_logs import event_log
@@ -319,6 +320,7 @@ class BatchRunner:
             formats=registered(),
             code=snapshots_of(opened.run.definition.code.modules),
             isolated=_killed_its_trial(opened.run),
+            definition=fingerprint(opened.run.decisive),
         )
 
 
@@ -364,7 +366,7 @@ def _engine(run: Run, stop: Stop, *, imported: Callable[[], None]) -> Engine:
     # Imported here, and not only in the workers: Ray runs a class in actors, a function in tasks.
     capability = run.definition.load()
     imported()
-    return partial(run_on_ray, as_actors=isinstance(capability, type))
+    return partial(run_on_ray, as_actors=bool(run.spec.stages) or isinstance(capability, type))
 
 
 def _with_metrics(display: Display, opened: Opened, session: Session) -> Display:

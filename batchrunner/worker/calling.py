@@ -91,14 +91,14 @@ class CallerEdges:
         """How many rows memory holds in a call, as its failed calls have shown so far."""
         return Room()
 
-    def heed(self, stop: StopSignal) -> None:
-        """End waits of calls once *stop* leaves no time for them."""
+    def begin(self, stop: StopSignal) -> None:
+        """Begin some shards; waits of their calls end once *stop* leaves no time for them."""
 
     def renew(self) -> None:
         """Begin another attempt at some shards: their failed rows are tried anew."""
 
-    def forget(self, shards: Collection[int]) -> None:
-        """Drop what is kept of *shards*, which have their receipts."""
+    def forget(self, shards: Collection[int], *, committed: Collection[int]) -> None:
+        """Drop what is kept of *shards*, which have their receipts; of those *committed*, for good."""
 
     def is_full(self, calls: int, nbytes: int, first: Answer | None) -> bool:  # noqa: ARG002
         """Return whether an answer is to be read before another batch is submitted. May wait for that.
@@ -142,7 +142,7 @@ class Caller(CallerEdges):
         """Start the call with *batch* if it is asynchronous; else reading the answer makes it."""
         return partial(contained, self._call(batch))
 
-    def heed(self, stop: StopSignal) -> None:
+    def begin(self, stop: StopSignal) -> None:
         self._admission.waits.stop = stop
 
     def _call(self, batch: Batch) -> Answer:

@@ -22,6 +22,7 @@ from batchrunner.user_code import contained, place_in_code
 from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.calling import Caller, Edges, Ready
 from batchrunner.worker.gate import NO_GATE
+from batchrunner.worker.kept_answers import KeptAnswers
 from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.returned import to_bytes, to_table
 from batchrunner.worker.row_caller import RowCaller
@@ -33,6 +34,8 @@ from batchrunner.worker.stopping import Grace
 from batchrunner.worker.waiting import Waits
 from batchrunner.worker.work import Work
 
+DirectCaller = Caller | RowCaller | StagedCaller
+
 
 def direct_caller(
     work: Work,
@@ -41,7 +44,7 @@ def direct_caller(
     input_types: Callable[[Any], InputTypes] = attrgetter("input_types"),
     meter: MeteredGate | None = None,
     pools: Pools | None = None,
-) -> Caller | RowCaller | StagedCaller:
+) -> DirectCaller:
     """Load and build the capability of *work*; return a caller that calls it in this process.
 
     If *schema* is declared, the output gets its types. Columns that the capability passes on keep
@@ -72,7 +75,8 @@ def direct_caller(
     calls = RowCalls(
         capability, spec.fn_kwargs, rules=_rules(work.spec, meter), gate=meter, waits=waits
     )
-    return RowCaller(calls, edges=edges, ahead=execution.max_concurrency)
+    kept = KeptAnswers(work.journal())
+    return RowCaller(calls, kept=kept, edges=edges, ahead=execution.max_concurrency)
 
 
 def _rules(spec: BatchSpec, meter: MeteredGate) -> RowRules:

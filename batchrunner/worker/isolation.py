@@ -133,7 +133,7 @@ class IsolatedCaller(CallerEdges):
         """Return an answer that makes the call when it is read."""
         return lambda: self._call(batch)
 
-    def heed(self, stop: StopSignal) -> None:
+    def begin(self, stop: StopSignal) -> None:
         self._admission.waits.stop = stop
 
     def _call(self, batch: Batch) -> list[Pieces]:

@@ -136,7 +136,7 @@ class ShardWorker:
     def _processed(self, shards: Sequence[Shard], stop: StopSignal) -> Iterator[list[Receipt]]:
         if self._budget.is_hopeless:
             return
-        self._usual.heed(stop)
+        self._usual.begin(stop)
         self._schema.waits = self._work.first not in {None, *(shard.id for shard in shards)}
         marks = marks_left(self._records)
         committed = self._committed(shards, marks)
@@ -229,7 +229,9 @@ class ShardWorker:
     def _finalized(self, receipts: Sequence[Receipt], caller: AnyCaller) -> list[Receipt]:
         """Store the dead letters of shards that failed; return *receipts* with secrets masked."""
         # A shard that storage failed is handed out again, perhaps to this worker.
-        caller.forget([r.shard for r in receipts if not r.is_storage_failure])
+        ended = [receipt.shard for receipt in receipts if not receipt.is_storage_failure]
+        committed = [receipt.shard for receipt in receipts if receipt.sentinel is not None]
+        caller.forget(ended, committed=committed)
         for receipt in receipts:
             dead_letters = self._budget.end(receipt.shard)
             # A shard that storage failed collects its dead letters again.

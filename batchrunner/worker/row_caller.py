@@ -29,8 +29,8 @@ class RowCaller(CallerEdges):
         ahead: How many batches may be submitted before an answer is read.
     """
 
-    def __init__(self, calls: RowCalls, *, edges: Edges, ahead: int) -> None:
-        self._calls, self._kept, self._edges = calls, KeptAnswers(), edges
+    def __init__(self, calls: RowCalls, *, kept: KeptAnswers, edges: Edges, ahead: int) -> None:
+        self._calls, self._kept, self._edges = calls, kept, edges
         self.ahead = ahead if calls.is_async else 1
 
     def submit(self, batch: Batch) -> Answer:
@@ -63,18 +63,20 @@ class RowCaller(CallerEdges):
             used = added(*(one.usage for one in outcomes if isinstance(one, Failed)))
             raise RowsFailedError(errors, len(errors) < len(outcomes), used)
 
-    def heed(self, stop: StopSignal) -> None:
+    def begin(self, stop: StopSignal) -> None:
         self._calls.waits.stop = stop
+        self._kept.begin()
 
     def renew(self) -> None:
         self._calls.renew()
         self._kept.forgive()
 
-    def forget(self, shards: Collection[int]) -> None:
-        self._kept.forget(shards)
+    def forget(self, shards: Collection[int], *, committed: Collection[int]) -> None:
+        self._kept.forget(shards, committed=committed)
 
     def close(self) -> None:
         self._calls.close()
+        self._kept.close()
 
 
 def _unplaced(batch: Any) -> list[RowCall]:

@@ -5,7 +5,7 @@ wait; that is no attempt.
 
 Code that fails every row must not be called for each of them: as long as no call has ever succeeded, the
 first row of a batch that fails is its *probe*. While it is tried again no other row of a batch is, and once
-its attempts are used up, the rows of the batch that have not been called are left alone.
+its attempts are used up, the rows of batches are left alone until a row that is called alone has an answer.
 """
 
 from __future__ import annotations
@@ -72,13 +72,14 @@ class RowCall:
         error: The error of its last attempt; None if there was none.
         attempts: How many attempts have failed.
         is_dropped: Whether it gets no other attempt.
+        keep: Called with its answer, once.
         usage: What its attempts have used so far.
         brings_usage: Whether the row has usage already, which its answer may pass on.
     """
 
     __slots__ = (
         *("answer", "error", "attempts", "is_dropped", "most", "refused_at", "usage", "task"),
-        *("brings_usage", "_row", "_again"),
+        *("keep", "brings_usage", "_row", "_again"),
     )
 
     def __init__(self, row: Row | None, again: Callable[[], Row]) -> None:
@@ -90,6 +91,7 @@ class RowCall:
         self.usage: Usage = NO_USAGE
         self.brings_usage = False
         self.task: asyncio.Task[None] | None = None
+        self.keep: Callable[[Answered], None] | None = None
         self._row = row
         self._again = again
 
@@ -109,6 +111,12 @@ class RowCall:
         """Return the row, for one call."""
         row, self._row = self._row, None
         return self._again() if row is None else row
+
+    def peek(self) -> Row:
+        """Return the row as it is before its first call; do not change it."""
+        if self._row is None:
+            self._row = self._again()
+        return self._row
 
     def forgive(self) -> None:
         """Forget failed attempts: the shard of the row is attempted again. Its answer stays."""
@@ -278,6 +286,8 @@ class RowCalls:
         if used or call.usage:
             call.usage = added(call.usage, used)
         call.answer = Answered(answer, call.usage)
+        if call.keep is not None:
+            call.keep(call.answer)
         self._has_succeeded = True
         self._decided.set()
         return CallOutcome(used)

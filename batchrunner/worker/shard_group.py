@@ -85,7 +85,7 @@ class ShardGroup:
         with ExitStack() as stack:
             stack.callback(self._committer.close)
             stack.callback(self._caller.abandon)
-            stack.enter_context(self._meters.writes())
+            stack.enter_context(self._meters.work())
             # Beside the calls, this thread waits for rows, or for room to write or to hand receipts over.
             stack.enter_context(self._pulse.calls.at(Doing.WAITING_INPUT))
             overlap = self._overlap

@@ -128,7 +128,8 @@ def test_a_gpu_that_gets_small_batches_is_told_of_although_it_waits():
         ([reading(1.0), writing(0.1)], "no stage was heard of"),
         ([StageClock("f", calling=9.0)], "too short"),
         ([a_stage("f", 0.0, 1.0, workers=20).plus(StageClock("f", workers=400))], "too short each"),
-        ([reading(0.4), a_stage("f", 0.6, 0.4), writing(0.1)], "the reader waits, too: no shards"),
+        ([reading(0.2), a_stage("f", 0.6, 0.4), writing(0.1)], "the reader waits, too: no shards"),
+        ([reading(0.1), a_stage("f", 0.0, 0.4, 0.6), writing(0.2)], "and so does the writer"),
         ([a_stage("a", 0.05, 0.95), a_stage("b", 0.05, 0.95)], "nothing waits"),
         ([a_stage("a", 0.4, 0.5, 0.1), a_stage("b", 0.5, 0.5)], "no stage is busy"),
         ([StageClock("f", loading=900.0)], "it has only loaded"),
@@ -144,3 +145,10 @@ def test_workers_that_died_still_count():
     found = advice([a_stage("f", 0.0, 1.0).plus(StageClock("f", workers=-1))], ON_RAY)
 
     assert found.startswith("f is busy 100 % of its time: ")
+
+
+def test_reading_may_bound_a_run_that_does_all_in_one_thread():
+    """The calls wait for a third of the time, and it is just this third in which the worker reads."""
+    found = advice([reading(0.33), a_stage("f", 0.33, 0.64, 0.03), writing(0.03)], ON_RAY)
+
+    assert found.startswith("reading bounds the run: f waits for rows 33 % of its time")
