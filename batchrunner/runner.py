@@ -14,6 +14,8 @@ from batchrunner.capability.module_snapshot import snapshots_of
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.checkpoint.marks import marks_left
+from batchrunner.checkpoint.totals import Usage
+from batchrunner.driver.bottleneck import RunSetting
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.dispatch import Dispatcher
 from batchrunner.driver.engine import Engine
@@ -42,11 +44,16 @@ from batchrunner.formats.registry import registered
 from batchrunner.hooks.registry import check_hook
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
+from batchrunner.spec.fingerprint import fingerprint
 from batchrunner.views.dead_letters import most_frequent
 from batchrunner.views.displays import display_of, say_end
+from batchrunner.views.event_logs import event_log
 from batchrunner.views.metrics import MetricsDisplay
 from batchrunner.views.report_data import RunReport, run_report
+from batchrunner.views.spending import spent_before
+from batchrunner.views.stage_times import stages_of_run
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
+from batchrunner.worker.stage_clock import StageClock, summed
 from batchrunner.worker.work import Work
 
 _log = logging.getLogger(__name__)
@@ -261,8 +268,8 @@ class BatchRunner:
             hooks.begin(opened, survey, session)
             display = _with_metrics(display, opened, session)
             plan = GrowingPlan(opened.run, survey, session)
-            outcomes = self._dispatch(opened, plan, session, display)
-            report = _finish(opened, plan.survey, outcomes, session)
+            outcomes, progress = self._dispatch(opened, plan, session, display)
+            report = _finish(opened, plan.survey, outcomes, session, progress=progress)
             hooks.end(report)
             return report
 
@@ -275,25 +282,28 @@ class BatchRunner:
 
     def _dispatch(
         self, opened: Opened, plan: GrowingPlan, session: Session, display: Display
-    ) -> ShardOutcomes:
+    ) -> tuple[ShardOutcomes, Progress]:
         work, run = self._work(opened, plan.survey, session), opened.run
         rest = plan.grow({}, opened.committed)  # of shards that were adopted since the survey
         pending = (*opened.pending, *(rest.shards if rest else ()))
         shards = plan.survey.plan.active
         begun = Progress.of(shards, opened.committed, pending=pending)
         tracker = Tracker(begun, shards, self.spec.errors)
+        tracker.setting = RunSetting.of_spec(self.spec, name=work.stage_name)
         if self.spec.execution.engine == "local":  # there is no Ray to wait for
             tracker.hear(Heartbeat("", WorkerPhase.LOADING))
+        tracker.spent_before = _spent_before(opened, begun)
         session.snapshot = lambda: tracker.progress().to_dict()
         dispatcher = Dispatcher(work, session, tracker, display, plan=plan)
-        if pending:
-            display.show(tracker.progress())
-            with run.definition.at_work() as imported:
-                dispatcher.go(pending, _engine(run, session.stop, imported=imported))
+        with tracker.logged(session):
+            if pending:
+                display.show(tracker.progress())
+                with run.definition.at_work() as imported:
+                    dispatcher.go(pending, _engine(run, session.stop, imported=imported))
         finishing = tracker.finishing(failed=len(dispatcher.outcomes.failures))
         session.snapshot = finishing.to_dict
         display.show(finishing)
-        return dispatcher.outcomes
+        return dispatcher.outcomes, finishing
 
     def _work(self, opened: Opened, survey: Survey, session: Session) -> Work:
         return Work(
@@ -310,6 +320,7 @@ class BatchRunner:
             formats=registered(),
             code=snapshots_of(opened.run.definition.code.modules),
             isolated=_killed_its_trial(opened.run),
+            definition=fingerprint(opened.run.decisive),
         )
 
 
@@ -341,7 +352,10 @@ def _open(run: Run, survey: Survey, session: Session) -> Opened:
     keep_versions(opened.run, session, is_first=survey.record is None)
     facts = {"shards": len(survey.plan.active), "pending": len(opened.pending)}
     session.log_event(
-        "plan_made", **facts, **({"changed": survey.changed} if survey.changed else {})
+        "plan_made",
+        **facts,
+        **({"changed": survey.changed} if survey.changed else {}),
+        run_uid=opened.run_uid,
     )
     return opened
 
@@ -352,7 +366,7 @@ def _engine(run: Run, stop: Stop, *, imported: Callable[[], None]) -> Engine:
     # Imported here, and not only in the workers: Ray runs a class in actors, a function in tasks.
     capability = run.definition.load()
     imported()
-    return partial(run_on_ray, as_actors=isinstance(capability, type))
+    return partial(run_on_ray, as_actors=bool(run.spec.stages) or isinstance(capability, type))
 
 
 def _with_metrics(display: Display, opened: Opened, session: Session) -> Display:
@@ -365,7 +379,12 @@ def _with_metrics(display: Display, opened: Opened, session: Session) -> Display
 
 
 def _finish(
-    opened: Opened, survey: Survey, outcomes: ShardOutcomes, session: Session
+    opened: Opened,
+    survey: Survey,
+    outcomes: ShardOutcomes,
+    session: Session,
+    *,
+    progress: Progress,
 ) -> BatchReport:
     run, committed = opened.run, {**opened.committed, **outcomes.committed}
     report = report_of(run, survey, committed, run_uid=opened.run_uid)
@@ -373,7 +392,8 @@ def _finish(
         if run.spec.analytics_store is not None:
             # Before `_SUCCESS`: a run that readers see as complete is in the store.
             session.check()
-            record_batch(run, survey, committed)
+            stages = partial(_stages_of_run, run, committed, session, progress)
+            record_batch(run, survey, committed, stages=stages)
         declare_success(run, survey, committed, session)
     if not report.within_budget:
         report = _with_row_error(report, run, survey.plan.active, committed)
@@ -387,6 +407,10 @@ def _finish(
             **{shard: failure.reason for shard, failure in outcomes.to_quarantine.items()},
         },
         stopped=None if report.ok else session.stop.reason,
+        stages=progress.stages,
+        advice=progress.advice,
+        spent=progress.spent,
+        cost_left=progress.cost_left,
     )
     session.log_event(
         "session_ended",
@@ -395,8 +419,28 @@ def _finish(
         stopped=report.stopped,
         complete=report.ok,
         adopted=report.shards_adopted,
+        usage=dict(report.usage),
+        spent=dict(report.spent),
     )
     return report
+
+
+def _spent_before(opened: Opened, begun: Progress) -> Usage:
+    """Return what earlier sessions have spent, if anything in the run has a price, or says what it uses."""
+    execution = opened.run.spec.execution
+    if not (begun.usage or execution.prices or execution.max_cost):
+        return {}
+    checkpoint = opened.run.checkpoint
+    return spent_before(checkpoint, run_uid=opened.run_uid, committed=begun.usage)
+
+
+def _stages_of_run(
+    run: Run, committed: Mapping[int, Sentinel], session: Session, progress: Progress
+) -> Sequence[StageClock]:
+    """Return what the workers of the sessions that committed the shards spent their time on."""
+    earlier = sorted({sentinel.session for sentinel in committed.values()} - {session.id})
+    logs = (event_log(run.checkpoint.storage, one) for one in earlier)
+    return summed([*stages_of_run(logs), *progress.stages])
 
 
 def _with_row_error(

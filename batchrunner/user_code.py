@@ -10,9 +10,11 @@ Also finds file and line of an error in the user's code, and its traceback witho
 
 from __future__ import annotations
 
+import gc
 import importlib
 import re
 import signal
+import sys
 import sysconfig
 import threading
 import traceback
@@ -42,6 +44,17 @@ _CHAINED = re.compile(
     re.MULTILINE,
 )
 _MAX_TRACEBACK = 4000
+_NO_MEMORY = (
+    "out of memory",  # CUDA, HIP, MPS, XLA, the driver
+    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED
+    "available memory of",  # onnxruntime: … is smaller than requested bytes of …
+    "oom when allocating",  # TensorFlow
+    "allocate memory",  # onnxruntime, torch on the CPU, the system's ENOMEM
+    "you tried to allocate",  # torch on the CPU
+    "bad_alloc",  # C++
+    "bad allocation",
+)
+"""What the messages of libraries say when memory ran out, in lower case."""
 
 
 class CallRaisedError(Exception):
@@ -77,20 +90,12 @@ def contained(call: Callable[[], T]) -> T:
         Exception: The user's code raised it; a `CallRaisedError` stands for what is no `Exception`.
         BaseException: A signal handler raised it: a real interrupt.
     """
-    with _Interrupts() as interrupts:
-        try:
-            result = call()
-        except BaseException as error:
-            interrupts.reraise()  # first: an interrupt wins over what the user's code raised after it
-            if isinstance(error, Exception) and _has_text(error):
-                raise
-            raise CallRaisedError.of(error) from error
-        interrupts.reraise()  # also an interrupt that the user's code has caught
-        return result
+    with Containment() as containment:
+        return containment.call(call)
 
 
-class _Interrupts:
-    """Records what signal handlers raise inside the block; only the main thread runs them."""
+class Containment:
+    """A block that makes several calls into the user's code; what signal handlers raise in it is known."""
 
     def __init__(self) -> None:
         self._raised: BaseException | None = None
@@ -110,7 +115,19 @@ class _Interrupts:
             if _raw.getsignal(number) == self._handle:  # else the user's code has replaced it
                 _raw.signal(number, handler)
 
-    def reraise(self) -> None:
+    def call(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Do as `contained`, inside the block."""
+        try:
+            result = call(*args, **kwargs)
+        except BaseException as error:
+            self._reraise()  # first: an interrupt wins over what the user's code raised after it
+            if (stand_in := presentable(error)) is error:
+                raise
+            raise stand_in from error
+        self._reraise()  # also an interrupt that the user's code has caught
+        return result
+
+    def _reraise(self) -> None:
         """Raise the interrupt that a signal handler raised, if one did."""
         if self._raised is not None:
             raise self._raised
@@ -121,6 +138,13 @@ class _Interrupts:
         except BaseException as error:
             self._raised = error
             raise
+
+
+def presentable(error: BaseException) -> Exception:
+    """Return *error*; if it is no `Exception`, or its message cannot be formatted, what stands for it."""
+    if isinstance(error, Exception) and _has_text(error):
+        return error
+    return CallRaisedError.of(error)
 
 
 def _has_text(error: Exception) -> bool:
@@ -169,11 +193,50 @@ def traceback_of(error: BaseException) -> str:
     return text if len(text) <= _MAX_TRACEBACK else f"…{text[-_MAX_TRACEBACK:]}"
 
 
+def blamed(error: Exception, stage: str) -> Exception:
+    """Return *error*, which came up in *stage*; `stage_of` then knows it. Survives pickling."""
+    try:
+        error.stage_of_batch = stage  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - the class is the user's, and may have slots
+        error = portable(error)
+        error.stage_of_batch = stage  # type: ignore[attr-defined]
+    return error
+
+
+def stage_of(error: BaseException) -> str:
+    """Return the stage that *error* came up in; "" if the capability has no stages."""
+    return str(getattr(error, "stage_of_batch", ""))
+
+
+def portable(error: Exception) -> CallRaisedError:
+    """Return what stands for *error* in another process, with its place in the user's code."""
+    return CallRaisedError(_type_name(error), _text(error), traceback_of(error))
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether *error* means that memory ran out: the host's, or a GPU's by its message."""
-    name = _type_name(error)
+    """Return whether *error* means that memory ran out: the host's, or by its message a GPU's."""
+    name, text = _type_name(error), _text(error).lower()
     by_name = "MemoryError" in name or "OutOfMemory" in name
-    return isinstance(error, MemoryError) or by_name or "out of memory" in str(error)
+    return isinstance(error, MemoryError) or by_name or any(words in text for words in _NO_MEMORY)
+
+
+def free_memory_of(error: Exception) -> None:
+    """Free what the calls that *error* ended still hold, and what torch keeps for later ones.
+
+    Without it, a smaller batch finds the memory full of the larger one: an error refers to the frames that
+    it went through, whose variables are tensors, and what torch frees goes into a cache, in blocks that may
+    fit nothing else.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        one = one.__cause__ or one.__context__
+    gc.collect()
+    torch = sys.modules.get("torch")  # imported by the user's code, if at all
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _innermost(frames: Iterable[tuple[str, int | str]]) -> str:

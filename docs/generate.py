@@ -75,19 +75,24 @@ def _required(path: str, root: dict[str, Any]) -> list[str]:
     if not path:
         return list(alone.get("required", ()))
     options = alone.get("properties", {}).get(path, {}).get("anyOf", ())
-    return [key for option in options for key in option.get("required", ())]
+    required = [option["required"] for option in options if "required" in option]
+    return list(required[0]) if len(required) == 1 else []  # of several, one is needed
 
 
 def _object_of(field: dict[str, Any], root: dict[str, Any]) -> dict[str, Any] | None:
-    for option in [field, *field.get("anyOf", ()), *field.get("oneOf", ())]:
-        if "$ref" in option:
-            option = root["$defs"][option["$ref"].rpartition("/")[2]]  # noqa: PLW2901 - resolved
-            found = option if "properties" in option else _object_of(option, root)
-            if found is not None:
-                return found
-        if "properties" in option:
-            return option
-    return None
+    """Return the mapping that *field* may be, or a list of such mappings."""
+    options = [field, *field.get("anyOf", ()), *field.get("oneOf", ())]
+    items = (option["items"] for option in options if isinstance(option.get("items"), dict))
+    sections = (one for one in items if one.get("$ref", "").endswith("Spec"))
+    found = (_mapping_in(option, root) for option in (*options, *sections))
+    return next(filter(None, found), None)
+
+
+def _mapping_in(option: dict[str, Any], root: dict[str, Any]) -> dict[str, Any] | None:
+    if "$ref" not in option:
+        return option if "properties" in option else None
+    target = root["$defs"][option["$ref"].rpartition("/")[2]]
+    return target if "properties" in target else _object_of(target, root)
 
 
 def cli_page() -> str:

@@ -26,7 +26,7 @@ from batchrunner.formats.chunk import BadRow, Position, UnreadableRowError
 from batchrunner.shard import Shard
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.storage import Staged
-from batchrunner.user_code import place_in_code
+from batchrunner.user_code import place_in_code, stage_of
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,10 @@ _WAY_OUT = (
 
 
 class Stage(StrEnum):
-    """Where a row failed: while it was read, or in the capability or after it."""
+    """Where a row failed: while it was read, or in the capability or after it.
+
+    Of a capability with stages, it is the name of the stage instead.
+    """
 
     READ = "read"
     CAPABILITY = "capability"
@@ -55,7 +58,7 @@ class DeadLetter:
         shard: Id of the row's shard.
         source: URI of the row's file.
         position: Where the row is in that file, and the first of its bytes.
-        stage: Where the row failed.
+        stage: Where the row failed: a `Stage`, or the name of a stage of the capability.
         error: Name of the error's type.
         message: Message of the error.
         code: File and line of the user's code that raised the error; empty if no user code did.
@@ -66,7 +69,7 @@ class DeadLetter:
     shard: int
     source: str
     position: Position
-    stage: Stage
+    stage: str
     error: str
     message: str
     code: str = ""
@@ -90,7 +93,7 @@ class DeadLetter:
         name = getattr(error, "type_name", type(error).__name__)
         message = writable(error)[:_MAX_MESSAGE]
         unread = isinstance(error, UnreadableRowError)  # the capability has not seen it
-        stage = Stage.READ if unread else Stage.CAPABILITY
+        stage = Stage.READ if unread else stage_of(error) or Stage.CAPABILITY
         code = place_in_code(error)
         source = shard.slices[number].uri
         return cls(shard.id, source, position, stage, name, message, code, number=number)
@@ -104,7 +107,7 @@ class DeadLetter:
     def why(self) -> str:
         """Return type, message and place of the error, in one line."""
         typed = f"{self.error}: {self.message}".rstrip(": ")
-        what = self.message if self.stage is Stage.READ else typed
+        what = self.message if self.stage == Stage.READ else typed
         place = f" (at {self.code})" if self.code else ""
         return f"{one_line(what, most=MAX_SHOWN_MESSAGE)}{place}"
 

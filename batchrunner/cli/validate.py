@@ -61,7 +61,8 @@ def _check(spec: str) -> None:
         loaded.check_shard(source_format)
     if parts := loaded.sink.format or (source_format and parts_format(source_format)):
         loaded.check_parts(parts)
-    check_target(loaded.capability.target)
+    for target in loaded.capability.own_targets:
+        check_target(target)
     check_constructor(loaded)
 
 

@@ -32,7 +32,7 @@ def capability_check(spec: BatchSpec, *, seconds: float) -> Check:
 
 
 def _capability(spec: BatchSpec, seconds: float) -> CheckResult:
-    targets = [spec.called.target, *spec.called.inputs.values()]
+    targets = spec.called.targets
     line = [sys.executable, "-c", _IMPORT, *targets]
     with tempfile.TemporaryFile("w+") as errors:  # not a pipe: a fork of it may hold that open
         try:
@@ -96,7 +96,7 @@ def _needed(spec: BatchSpec | None) -> tuple[list[str], dict[str, str]]:
     """Return the modules that a worker imports, and the versions here of the packages they import."""
     if spec is None or spec.capability is None:
         return [], {}
-    targets = [spec.called.target, *spec.called.inputs.values()]
+    targets = spec.called.targets
     try:
         versions = versions_of(code_of(targets).installed)
     except BatchRunnerError:  # the line of the capability says so

@@ -63,20 +63,21 @@ class RunDefinition:
         check_constructor(self.spec, self.handed_over)
         if called.version is not None:
             return Code()
-        targets = [called.target] if self.handed_over is None else []
+        targets = called.unversioned if self.handed_over is None else ()
         for target in targets:
             check_target(target)
         return code_of([*targets, *called.inputs.values()], handed_over=self.handed_over)
 
     def load(self) -> Any:
-        """Return the capability itself, imported if it was not handed over.
+        """Return the capability itself, imported if it was not handed over; of stages, a list.
 
         Raises:
             CapabilityImportError: The capability cannot be imported.
         """
-        return (
-            load_target(self.spec.called.target) if self.handed_over is None else self.handed_over
-        )
+        if self.handed_over is not None:
+            return self.handed_over
+        loaded = [load_target(target) for target in self.spec.called.own_targets]
+        return loaded if self.spec.called.stages else loaded[0]
 
     @cached_property
     def decisive(self) -> dict[str, str]:
@@ -103,7 +104,7 @@ class RunDefinition:
         if self.handed_over is not None:
             code = hash_of_object(self.handed_over)
         else:
-            code = hash_of_target(self.spec.called.target)
+            code = hash_of_target(self.spec.called.own_targets[0])  # a run with stages is newer
         rest = {p: text for p, text in self.decisive.items() if not p.startswith("capability.code")}
         return {**rest, **legacy_code_field(code)}
 
@@ -153,10 +154,14 @@ def check_constructor(spec: BatchSpec, handed_over: Any = None) -> None:
     Raises:
         InvalidSpecError: The capability is a function, which has no constructor.
     """
+    for number, stage in enumerate(spec.called.stages or ()):
+        if stage.fn_constructor_kwargs and is_plain_function(stage.code):
+            loc = ("capability", "stages", number, "fn_constructor_kwargs")
+            raise spec.refusal(loc, _NO_CLASS)
     if not spec.called.fn_constructor_kwargs:
         return
     if handed_over is None:
-        is_class = not is_plain_function(spec.called.target)
+        is_class = not is_plain_function(spec.called.own_targets[0])
     else:
         is_class = isinstance(handed_over, type)
     if not is_class:
@@ -178,7 +183,7 @@ def code_files(spec: BatchSpec) -> dict[str, str]:
         StorageError: The storage of a file cannot be reached.
     """
     fingerprints: dict[str, str] = {}
-    for uri in spec.called.files or ():
+    for uri in spec.called.all_files:
         files = dict(_elsewhere(uri, spec) if "://" in uri else _on_disk(uri))
         if not files:
             raise InvalidSpecError(

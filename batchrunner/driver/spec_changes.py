@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -11,6 +12,7 @@ from batchrunner.errors import SpecChangedError
 from batchrunner.storage import Storage
 
 _MOST_DIFFERENCES = 40
+_OTHER_TARGET = re.compile(r"capability\.(stages\.\d+\.)?(target|processor):")
 _FEW = 3
 
 
@@ -49,7 +51,7 @@ def refuse_changes(
     more = len(differences) - _MOST_DIFFERENCES
     shown = [*differences[:_MOST_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
     lines = "".join(f"\n  {line}" for line in shown)
-    is_other = is_renamed or any(line.startswith("capability.target:") for line in differences)
+    is_other = is_renamed or any(map(_OTHER_TARGET.match, differences))
     hint = (
         "\nIf this is another job, give it another sink."
         if is_other

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint.totals import Usage, added, more_than
+from batchrunner.driver.bottleneck import RunSetting, advice
 from batchrunner.driver.in_flight import Death, InFlight, Seen
 from batchrunner.driver.progress import COMMITTED, FAILED, IN_FLIGHT, PENDING, Phase, Progress
+from batchrunner.driver.session import Session
+from batchrunner.driver.stage_sums import StageSums
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import ErrorsSpec
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
+from batchrunner.worker.usage import COST
 
 
 class Tracker:
-    """Keeps the progress of a session. `progress` and `hear` are safe in any thread."""
+    """Keeps the progress of a session. `progress` and `hear` are safe in any thread.
+
+    Attributes:
+        stages: What the workers spend their time on.
+        setting: What they were given, for the advice that follows from it.
+        spent_before: What the calls of earlier sessions have used.
+    """
 
     def __init__(self, begun: Progress, shards: Sequence[Shard], policy: ErrorsSpec) -> None:
         """Go on from *begun*, the progress of a run with *shards* before any of them is handed out."""
@@ -24,6 +36,8 @@ class Tracker:
         self._lock = threading.Lock()
         self._take(shards, begun.states)
         self._in_flight = InFlight()
+        self.stages, self.setting = StageSums(), RunSetting()
+        self.spent_before: Usage = {}
         self._is_connected = False
         self._took, self._weight_taken = 0.0, 0
 
@@ -55,7 +69,11 @@ class Tracker:
     def hear(self, heartbeat: Heartbeat) -> None:
         """Take a heartbeat. The engine sends one without a worker once it waits for its workers."""
         self._is_connected = True  # and never False again: another thread reads it
+        if heartbeat.cpus is not None:
+            self.setting = replace(self.setting, cpus=heartbeat.cpus)
+        self.stages.take(heartbeat.clocks)
         if heartbeat.phase is WorkerPhase.DIED:
+            self.stages.bury(heartbeat.worker)
             self._in_flight.bury(heartbeat.worker)
         elif heartbeat.worker:
             self._in_flight.hear(heartbeat)
@@ -105,12 +123,38 @@ class Tracker:
         states = bytes(self._states)
         allowed = self._progress.allowed(self._policy)
         return replace(
-            self._progress,
+            self._with_stages(self._progress),
             phase=Phase.FINISHING,
             states=states,
             rows_allowed=allowed,
             is_extrapolated=self._is_extrapolated(),
         )
+
+    def _with_stages(self, progress: Progress) -> Progress:
+        stages = self.stages.stages()
+        text = advice(stages, self.setting)
+        return replace(progress, stages=stages, advice=text, spent=self._spent(progress))
+
+    def _spent(self, progress: Progress) -> Usage:
+        spent = added(self.spent_before, self.stages.usage())
+        # A worker that died may not have reported its last calls; what is committed is known.
+        return added(spent, more_than(progress.usage, spent))
+
+    @property
+    def cost(self) -> float:
+        """What the calls of all sessions have cost so far."""
+        return self._spent(self._progress).get(COST, 0.0)
+
+    @contextmanager
+    def logged(self, session: Session) -> Iterator[None]:
+        """Log what the workers spent their time on when the block ends, also by an error."""
+        try:
+            yield
+        finally:
+            progress = self._with_stages(self._progress)
+            if progress.stages:
+                stages = [clock.to_dict() for clock in progress.stages]
+                session.log_event("stages_measured", stages=stages, advice=progress.advice)
 
     def progress(self) -> Progress:
         """Return how far the run is now."""
@@ -119,7 +163,7 @@ class Tracker:
 
     def _seen(self, progress: Progress, seen: Seen) -> Progress:
         return replace(
-            progress,
+            self._with_stages(progress),
             phase=self._phase(),
             workers=seen.workers,
             workers_busy=seen.busy,

@@ -19,17 +19,20 @@ from batchrunner.errors import RayUnavailableError
 from batchrunner.execute.bare_ray_data import replaced, without_helper_actors
 from batchrunner.execute.first_wave import hold_back
 from batchrunner.execute.payload import Payload
-from batchrunner.execute.ray_connection import connected, warn_when_overdue, workers_that_fit
+from batchrunner.execute.ray_connection import cluster_cpus, connected, warn_when_overdue
 from batchrunner.execute.ray_deaths import deaths_heard
 from batchrunner.execute.ray_heartbeats import Hear, beat_seconds, heard
+from batchrunner.execute.ray_rate_limit import rate_budget
 from batchrunner.execute.ray_worker import GroupActor, process_group
+from batchrunner.execute.workers import Workers
 from batchrunner.shard import Shard
-from batchrunner.spec import ExecutionSpec
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
 from batchrunner.worker.receipt import Receipt
 from batchrunner.worker.work import Work
 
 _SERVICES = "ray._private.services"
+_MISCOUNTED = "Above ray.get should raise an exception"
+_log = logging.getLogger(__name__)
 
 
 def run_on_ray(
@@ -47,42 +50,52 @@ def run_on_ray(
     with ExitStack() as stack:
         with _own_process_groups():
             stack.enter_context(connected(work.spec.ray))
-        hear(Heartbeat("", WorkerPhase.LOADING))
+        hear(Heartbeat("", WorkerPhase.LOADING, cpus=cluster_cpus()))
         stack.enter_context(deaths_heard(hear))
+        stack.enter_context(rate_budget(work))
         for adapted in (without_helper_actors, _quiet_logs, _ray_errors):
             stack.enter_context(adapted())
-        execution = work.spec.execution
-        fitting = workers_that_fit(execution, may_grow=work.spec.ray.address != "local")
-        least, most = _bounds(execution.concurrency, fitting)
-        groups = make_groups(shards, workers=min(most, len(shards)), first=work.first)
+        workers = Workers.of(work.spec)
+        groups = workers.groups(shards, first=work.first)
+        most = min(workers.most, len(groups))
         if as_actors:
-            compute = _actor_pool(least, min(most, len(groups)), at_first=fitting)
+            compute = _actor_pool(min(workers.least, most), most, at_first=workers.at_first)
         else:
-            compute = _task_pool(None if execution.concurrency is None else min(most, len(groups)))
+            is_open = work.spec.execution.concurrency is None
+            compute = _task_pool(None if is_open else most)
         context = _context()
         if work.first is not None:  # other workers wait for the schema of this shard
-            hold_back(context, tasks=min(fitting, most, len(groups)))
-        seconds = beat_seconds(min(most, len(groups)))
+            hold_back(context, tasks=min(workers.at_first, most))
+        seconds = beat_seconds(most)
         payload = Payload.of(work, beat_seconds=seconds)
-        dataset = _dataset(payload, work.spec.execution, groups, compute=compute, context=context)
+        dataset = _dataset(payload, workers, groups, compute=compute, context=context)
         stack.enter_context(heard(work.session, hear, seconds=seconds))
         batches = dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
-        with warn_when_overdue(execution) as has_started:
-            for batch in batches:
+        with warn_when_overdue(workers.wanted) as has_started:
+            for batch in _until_miscounted(batches):
                 has_started()
                 for data in batch.column("receipts").to_pylist():
                     yield from pickle.loads(data)  # noqa: S301 - written by our workers
 
 
-def _bounds(concurrency: int | tuple[int, int] | None, fitting: int) -> tuple[int, int]:
-    if concurrency is None:
-        return 1, fitting
-    return (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
+def _until_miscounted(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield *batches*; end if Ray Data misses one of a task that it has repeated after a death.
+
+    It asserts that the second try yields at least as many as the first. But a shard that the first one has
+    committed has its receipt with many others at the second. That try is over then, and the driver looks up
+    what has no receipt.
+    """
+    try:
+        yield from batches
+    except AssertionError as error:
+        if _MISCOUNTED not in str(error):
+            raise
+        _log.info("Ray Data has no more receipts of a group whose worker died")
 
 
 def _dataset(
     payload: Payload,
-    execution: ExecutionSpec,
+    workers: Workers,
     groups: Sequence[Sequence[Shard]],
     *,
     compute: Any,
@@ -101,7 +114,7 @@ def _dataset(
             batch_format="pyarrow",
             compute=compute,
             **{"fn_kwargs" if as_tasks else "fn_constructor_kwargs": {"payload": payload}},
-            **_resources(execution),
+            **workers.reserved,
         )
 
 
@@ -140,45 +153,6 @@ def _actor_pool(least: int, most: int, *, at_first: int) -> Any:
         initial_size=min(max(least, at_first), most),
         max_tasks_in_flight_per_actor=2,
     )
-
-
-def _resources(execution: ExecutionSpec) -> dict[str, Any]:
-    wanted = {
-        "num_cpus": execution.num_cpus,
-        "num_gpus": execution.num_gpus or None,
-        "memory": execution.memory,
-        "accelerator_type": execution.accelerator_type,
-        "resources": dict(execution.resources) or None,
-    }
-    return {name: amount for name, amount in wanted.items() if amount is not None}
-
-
-def make_groups(
-    shards: Sequence[Shard], *, workers: int, first: int | None = None
-) -> list[tuple[Shard, ...]]:
-    """Divide *shards* into groups, from large ones to single shards; shard *first* leads them all.
-
-    Each round gives every worker an equal share of half of the remaining weight, as in factoring
-    (Hummel, Schonberg and Flynn, 1992): workers that are faster, or have lighter shards, get smaller
-    and smaller groups, so that all end at about the same time.
-    """
-    queue = sorted(shards, key=lambda shard: (shard.id != first, -shard.weight))
-    groups: list[tuple[Shard, ...]] = []
-    start = 0
-    while start < len(queue):
-        remaining = sum(shard.weight for shard in queue[start:])
-        share = remaining / (2 * workers)
-        for _ in range(workers):
-            stop = start + 1
-            weight = queue[start].weight
-            while stop < len(queue) and weight + queue[stop].weight <= share:
-                weight += queue[stop].weight
-                stop += 1
-            groups.append(tuple(queue[start:stop]))
-            start = stop
-            if start >= len(queue):
-                break
-    return groups
 
 
 @contextmanager

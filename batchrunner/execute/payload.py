@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from batchrunner.errors import CapabilityImportError, describe
+from batchrunner.user_code import contained
 from batchrunner.worker.work import Work
 
 
@@ -43,6 +45,21 @@ class Payload:
         import_from(self.import_paths)
         work: Work = pickle.loads(self.work)  # noqa: S301 - written by our driver
         return work
+
+
+def unpacked(payload: Payload) -> Work:
+    """Return the work; to unpack it imports the modules of the user's functions.
+
+    Raises:
+        CapabilityImportError: One of these modules, or the unpacking, raises.
+    """
+    try:
+        return contained(payload.unpack)
+    except Exception as error:
+        raise CapabilityImportError(
+            f"the worker cannot load the capability: {describe(error)}. Correct its module, or bring what "
+            "it imports to the workers with ray.runtime_env"
+        ) from error
 
 
 def import_paths() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 from batchrunner.errors import RayUnavailableError, describe
 from batchrunner.execute.ray_address import CLIENT, LOCAL, check_listening, refuse_client, resolve
 from batchrunner.execute.ray_authentication import authenticated, environment_kept
-from batchrunner.spec import ExecutionSpec, RaySpec
+from batchrunner.spec import ExecutionSpec, RaySpec, StageSpec
 
 _OVERDUE_SECONDS = 40.0
 _CHATTER = re.compile(rb"\[\S+ \S+ [IWE] \d+ \d+\]")
@@ -165,7 +165,7 @@ def workers_that_fit(execution: ExecutionSpec, *, may_grow: bool) -> int:
     """
     import ray
 
-    wanted = _request(execution)
+    wanted = needed(execution, num_cpus=execution.num_cpus)
     alive: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray is half typed
     nodes = [node["Resources"] for node in alive if node["Alive"]]
     fitting = sum(min(_times(node, wanted), default=0) for node in nodes)
@@ -173,8 +173,8 @@ def workers_that_fit(execution: ExecutionSpec, *, may_grow: bool) -> int:
         return fitting
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     message = (
-        f"no machine of the cluster has room for one worker: it needs {_listed(wanted)}; in all "
-        f"there is {_listed(total)}"
+        f"no machine of the cluster has room for one worker: it needs {listed(wanted)}; in all "
+        f"there is {listed(total)}"
     )
     if not may_grow:
         raise RayUnavailableError(
@@ -186,10 +186,28 @@ def workers_that_fit(execution: ExecutionSpec, *, may_grow: bool) -> int:
     return 1
 
 
+def cluster_cpus() -> float | None:
+    """Return how many CPUs the cluster has, at its current size; None if it has none that it counts."""
+    import ray
+
+    return ray.cluster_resources().get("CPU")  # type: ignore[no-untyped-call,no-any-return]
+
+
+def is_lost(node: str) -> bool:
+    """Return whether Ray lists *node* as dead; it lists dead nodes for a while."""
+    import ray
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray is half typed
+    return any(one["NodeID"] == node and not one["Alive"] for one in nodes)
+
+
 @contextmanager
-def warn_when_overdue(execution: ExecutionSpec) -> Iterator[Callable[[], None]]:
-    """Warn after 40 s that no worker has started, and why; yield a function that cancels that."""
-    timer = threading.Timer(_OVERDUE_SECONDS, _warn_overdue, [execution])
+def warn_when_overdue(wanted: str) -> Iterator[Callable[[], None]]:
+    """Warn after 40 s that no worker has started, and why; yield a function that cancels that.
+
+    *wanted* lists what the workers need.
+    """
+    timer = threading.Timer(_OVERDUE_SECONDS, _warn_overdue, [wanted])
     timer.daemon = True
     timer.start()
     try:
@@ -198,26 +216,27 @@ def warn_when_overdue(execution: ExecutionSpec) -> Iterator[Callable[[], None]]:
         timer.cancel()
 
 
-def _warn_overdue(execution: ExecutionSpec) -> None:
+def _warn_overdue(wanted: str) -> None:
     import ray
 
     with contextlib.suppress(Exception):  # Ray may be gone by now
         free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
         _log.warning(
-            "no worker has started after %d s: each needs %s, and free are %s. Other jobs may use the "
+            "no worker has started after %d s: %s, and free are %s. Other jobs may use the "
             "cluster; the run goes on waiting. `ray status` lists what holds the rest.",
             _OVERDUE_SECONDS,
-            _listed(_request(execution)),
-            _listed(free),
+            wanted,
+            listed(free),
         )
 
 
-def _request(execution: ExecutionSpec) -> dict[str, float]:
-    wanted = {"CPU": execution.num_cpus, "GPU": execution.num_gpus, **execution.resources}
-    if execution.memory:
-        wanted["memory"] = execution.memory
-    if execution.accelerator_type:
-        wanted[f"accelerator_type:{execution.accelerator_type}"] = 0.001
+def needed(of: ExecutionSpec | StageSpec, *, num_cpus: float) -> dict[str, float]:
+    """Return what a worker reserves, by Ray's names of resources."""
+    wanted = {"CPU": num_cpus, "GPU": of.num_gpus or 0.0, **(of.resources or {})}
+    if of.memory:
+        wanted["memory"] = of.memory
+    if of.accelerator_type:
+        wanted[f"accelerator_type:{of.accelerator_type}"] = 0.001
     return {name: amount for name, amount in wanted.items() if amount}
 
 
@@ -227,7 +246,8 @@ def _times(node: Mapping[str, float], wanted: Mapping[str, float]) -> list[int]:
     return [int(node.get(name, 0.0) / amount) for name, amount in wanted.items()]
 
 
-def _listed(resources: Mapping[str, float]) -> str:
+def listed(resources: Mapping[str, float]) -> str:
+    """Return *resources* as text, for people."""
     shown = {name: amount for name, amount in resources.items() if not name.startswith("node:")}
     amounts = (f"{name} {_amount(name, amount)}" for name, amount in sorted(shown.items()))
     return ", ".join(amounts) or "nothing"

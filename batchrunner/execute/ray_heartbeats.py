@@ -16,7 +16,8 @@ from typing import Any
 
 import orjson
 
-from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
+from batchrunner.worker.heartbeat import Heartbeat, WorkerClocks, WorkerPhase
+from batchrunner.worker.stage_clock import StageClock
 
 _NAMESPACE = b"batchrunner"
 _WORKERS_A_SECOND = 100
@@ -84,7 +85,13 @@ def _from(data: bytes) -> Heartbeat:
         WorkerPhase(fields["phase"]),
         rows={int(shard): rows for shard, rows in fields["rows"].items()},
         bytes={int(shard): nbytes for shard, nbytes in fields["bytes"].items()},
+        clocks=fields["clocks"] and _clocks(fields["clocks"]),
     )
+
+
+def _clocks(fields: Mapping[str, Any]) -> WorkerClocks:
+    stages = tuple(map(StageClock.from_dict, fields["stages"]))
+    return WorkerClocks(fields["worker"], fields["since"], stages, fields["usage"])
 
 
 def _prefix(session: str) -> bytes:

@@ -40,20 +40,25 @@ class RowTable:
         return self.table.slice(start - self.segment.start, stop - start)
 
 
-def tables_of(rows: Sequence[Row], *, start: int = 0) -> Iterator[RowTable]:
-    """Yield *rows* as tables, in order, halved until a table holds them; *start* is their index."""
+def tables_of(
+    rows: Sequence[Row], *, start: int = 0, hints: Sequence[pa.Schema] = ()
+) -> Iterator[RowTable]:
+    """Yield *rows* as tables, in order, halved until a table holds them; *start* is their index.
+
+    A column gets the first type that *hints* have for it and that fits its values.
+    """
     if not rows:
         return
     try:
         absent = _absences(rows)
-        table = rows_to_table(rows)
+        table = rows_to_table(rows, hints=hints)
     except SchemaError as error:
         if len(rows) == 1:
             yield RowTable(Segment(start, start + 1, None), None, str(error))
             return
         middle = len(rows) // 2
-        yield from tables_of(rows[:middle], start=start)
-        yield from tables_of(rows[middle:], start=start + middle)
+        yield from tables_of(rows[:middle], start=start, hints=hints)
+        yield from tables_of(rows[middle:], start=start + middle, hints=hints)
     else:
         yield RowTable(
             Segment(start, start + len(rows), Shape(table.schema, absent, is_inferred=True)), table

@@ -28,6 +28,7 @@ from batchrunner.spec.override import overrides_of
 from batchrunner.spec.secrets import redacted, remember
 from batchrunner.spec.section import NEUTRAL, Section
 from batchrunner.spec.spec_file import read_text
+from batchrunner.spec.stages import StageSpec, check_workers
 
 
 class BatchSpec(Section):
@@ -108,6 +109,13 @@ class BatchSpec(Section):
             raise ValueError("must have an analytics_store: capability.mode run records runs there")
         if mode != "run" and self.capability and self.capability.inputs:
             raise ValueError("has capability.inputs, which go with capability.mode run only")
+        if mode != "row" and self.execution.journal_answers:
+            raise ValueError(
+                "has execution.journal_answers, which goes with capability.mode row only: an answer is kept "
+                "by the place of its row"
+            )
+        if self.capability and self.capability.stages:
+            check_workers(self.capability.stages, self.execution.concurrency)
         return self
 
     @classmethod
@@ -188,6 +196,11 @@ class BatchSpec(Section):
     def called(self) -> CapabilitySpec:
         """The section `capability`; with its defaults if the capability was passed as an object."""
         return self.capability or CapabilitySpec(target="in:memory")
+
+    @property
+    def stages(self) -> tuple[StageSpec, ...]:
+        """The stages, each with what it takes from `execution`; none if the capability has no stages."""
+        return tuple(stage.within(self.execution) for stage in self.called.stages or ())
 
     @property
     def checkpoint_uri(self) -> str:

@@ -6,7 +6,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -45,6 +45,9 @@ _NOT_WRITTEN = {"<one>", "<several>", "<fixed>", "<range>", "[key]"}
 
 _OF_FILES = ("extends", "profiles")
 """Keys at the top of a file that say what it is made of, and are no fields of the spec."""
+
+LACKS_CODE: Final = "lacks_code"
+"""pydantic's type of the error that a section lacks one of two keys."""
 
 Loc = tuple[int | str, ...]
 Span = tuple[int, int]
@@ -134,6 +137,8 @@ def complaints(error: ValidationError, model: type[BaseModel]) -> Iterator[Compl
         elif kind == "missing":
             missing = f"the key {_quoted(loc[-1])} is missing"
             yield _complaint(_written(loc[:-1]), "section", missing)
+        elif kind == LACKS_CODE:
+            yield _complaint(_written(loc), "section", str(details["msg"]))
         elif kind == "extra_forbidden":
             # The message names the section, and the caret stands under the key.
             where = _written(loc[:-1])
@@ -149,6 +154,12 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
     return None
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the pydantic model of *annotation*, or of the items of a list in it, or None."""
+    within = map(_section_in, get_args(annotation))
+    return section_of(annotation) or next(filter(None, within), None)
 
 
 def counted(errors: int) -> str:
@@ -239,7 +250,8 @@ def _unknown(key: str, parents: Loc, model: type[BaseModel]) -> str:
         return f"unknown key {_quoted(key)}; it stands at the top of a file only"
     section: type[BaseModel] | None = model
     for parent in parents:
-        section = section and section_of(_fields(section).get(str(parent)))
+        if not isinstance(parent, int):  # an item of a list is of the section that the list is of
+            section = section and _section_in(_fields(section).get(parent))
     allowed = list(_fields(section)) if section else []
     near = nearest(key, allowed if parents else [*allowed, *_OF_FILES])
     # Prefer an exact match in another section to a near one here: the key is at the wrong level.

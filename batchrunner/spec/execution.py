@@ -17,6 +17,8 @@ from batchrunner.spec.fields import (
     Size,
     Word,
 )
+from batchrunner.spec.rates import Money, Price, RateLimitSpec
+from batchrunner.spec.retrying import RetrySpec
 from batchrunner.spec.section import NEUTRAL, Section
 
 _LONGEST_CALL = 24 * 24 * 3600.0
@@ -84,7 +86,29 @@ class ExecutionSpec(Section):
         "in flight may be finished in most of it. After its report, too, it may take no longer to exit.",
     )
     max_concurrency: Annotated[Count, NEUTRAL] = Field(
-        default=8, description="Batches of an `async def` capability in flight, per worker."
+        default=8,
+        description="Calls of an `async def` capability in flight, per worker: batches, or rows in mode `row`.",
+    )
+    journal_answers: Annotated[bool, NEUTRAL] = Field(
+        default=False,
+        description="In mode `row`: keep each answer in the checkpoint until its shard is committed, so that "
+        "a crash asks for none again. For capabilities that cost more than a write.",
+    )
+    rate_limit: Annotated[RateLimitSpec | None, NEUTRAL] = Field(
+        default=None,
+        description="How fast the capability may be called, by all workers of the run together: "
+        "{requests: 500/min, tokens: 200k/min, in_flight: 64}. Calls that the service refuses (429) slow all "
+        "of them down, and its `Retry-After` stops them for so long.",
+    )
+    prices: Annotated[dict[str, Price], NEUTRAL] = Field(
+        default_factory=dict,
+        description="What a unit of the usage that answers report costs, by its name there: "
+        "{prompt_tokens: 0.15/1M, completion_tokens: 0.60/1M}. Without prices, the `cost` in the usage counts.",
+    )
+    max_cost: Annotated[Money | None, NEUTRAL] = Field(
+        default=None,
+        description="Stop cleanly, with exit code 75, once the run has cost so much, over all its sessions; the "
+        "same line with a higher limit continues. Calls that are under way then are paid, too.",
     )
 
 
@@ -96,15 +120,6 @@ class RaySpec(Section):
     )
     runtime_env: Annotated[dict[str, Any], AfterValidator(_with_strings)] = Field(
         default_factory=dict, description="Ray's runtime environment; `env_vars` are never shown."
-    )
-
-
-class RetrySpec(Section):
-    """How often to retry what fails in the user's code or data."""
-
-    max_attempts: Annotated[Count, NEUTRAL] = Field(
-        default=3,
-        description="Attempts at a row before it is a dead letter, or at a shard before it is quarantined.",
     )
 
 
@@ -129,6 +144,12 @@ class ErrorsSpec(Section):
         default=None,
         description="Longest time that a call of the capability may take, such as 30s. It then runs "
         "in a process of its own, which is killed when time is up.",
+    )
+
+    row_timeout: Annotated[Duration | None, NEUTRAL] = Field(
+        default=None,
+        description="Longest time that one call of an `async def` capability in mode `row` may take, such "
+        "as 30s. The call is then cancelled, and was one attempt at its row. For others: `batch_timeout`.",
     )
 
     def allowed(self, rows: float) -> float:

@@ -158,11 +158,18 @@ def _leaves(section: Section, path: Loc) -> Iterator[tuple[Loc, str, bool]]:
         inner = (*path, field.alias or name)
         if isinstance(value, Section):
             yield from _leaves(value, inner)
+        elif _is_sections(value):
+            for number, one in enumerate(value):
+                yield from _leaves(one, (*inner, number))
         elif ORDERED in field.metadata:
             # As pairs, since `_canonical` sorts a mapping.
             yield inner, _canonical(list(value.items())), False
         elif value != {}:
             yield from _items(value, inner, secret=False)
+
+
+def _is_sections(value: object) -> bool:
+    return isinstance(value, tuple) and bool(value) and isinstance(value[0], Section)
 
 
 def _items(value: object, path: Loc, *, secret: bool) -> Iterator[tuple[Loc, str, bool]]:

@@ -132,6 +132,12 @@ def _from_environment(node: Node, model: type[BaseModel] | None, loc: Loc = ()) 
     for step, child in node.children.items():
         field = model.model_fields.get(str(step)) if model else None
         section = section_of(field.annotation) if field else None
-        bare = section is not None and not isinstance(child.value, dict)
-        omitted = getattr(section, "stands_for", None) if bare else None
+        omitted = _omitted(section, child.value)
         yield from _from_environment(child, section, (*loc, step, *([omitted] if omitted else [])))
+
+
+def _omitted(section: type[BaseModel] | None, value: object) -> str | None:
+    """Return the key that *value*, if it is a short form of *section*, leaves out."""
+    if section is None or not issubclass(section, Section) or isinstance(value, dict):
+        return None
+    return section.short_field(value)

@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from batchrunner.spec.diagnosis import Problem, section_of
+from batchrunner.spec.section import Section
 from batchrunner.spec.tree import Node
 
 HOOKS: Final = "hooks"
@@ -105,10 +106,10 @@ def faults_of(node: Node) -> Iterator[Problem]:
 
 
 def _written_out(node: Node, model: type[BaseModel] | None) -> Node:
-    name = getattr(model, "stands_for", None)
-    if name is None or node.value is None or isinstance(node.value, dict):
+    if node.value is None or isinstance(node.value, dict):
         return node
-    return grafted(node, [(name, node.start)])
+    name = model.short_field(node.value) if model and issubclass(model, Section) else None
+    return grafted(node, [(name, node.start)]) if name else node
 
 
 def _with(node: Node, children: dict[str | int, Node], keys: dict[str, int]) -> Node:

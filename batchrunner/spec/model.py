@@ -6,11 +6,13 @@ import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from batchrunner.errors import InvalidSpecError
 from batchrunner.formats.format_options import SCHEMA
 from batchrunner.formats.registry import FileKind, file_kind, format_named, is_target
 from batchrunner.spec.columns import column_texts
+from batchrunner.spec.diagnosis import LACKS_CODE
 from batchrunner.spec.fields import (
     Columns,
     Count,
@@ -23,17 +25,37 @@ from batchrunner.spec.fields import (
     StorageOptions,
     Target,
     Uris,
+    UsagePath,
 )
 from batchrunner.spec.section import ADDED, NEUTRAL, ORDERED, Section
+from batchrunner.spec.stages import Stages, check_names
+
+_BESIDE_STAGES = (
+    "mode",
+    "inputs",
+    "fn_kwargs",
+    "fn_constructor_kwargs",
+    "version",
+    "files",
+    "one_to_one",
+)
+"""Fields that each stage has for itself."""
 
 
 class CapabilitySpec(Section):
-    """The code that is mapped over the rows. Short form: the target alone."""
+    """The code that is mapped over the rows. Short form: the target alone, or a list of stages."""
 
     stands_for = "target"
+    stands_for_a_list = "stages"
 
-    target: Target = Field(
-        description='What to import: "package.module:attribute", a function or a class.'
+    target: Target | None = Field(
+        default=None,
+        description='What to import: "package.module:attribute", a function or a class.',
+    )
+    stages: Annotated[Stages | None, ADDED] = Field(
+        default=None,
+        description="In place of a target, stages that the rows go through one after the other, each with "
+        "its own workers, size of batch and resources. They work at the same time.",
     )
     mode: Literal["batch", "row", "run"] = Field(
         default="batch",
@@ -68,6 +90,11 @@ class CapabilitySpec(Section):
         description="The same row always gives the same rows, whatever stands in its batch: "
         "`verify --replay` may hold the output against another run of it.",
     )
+    usage: Annotated[UsagePath | None, NEUTRAL] = Field(
+        default=None,
+        description="Where an answer says what it used, such as tokens: the dotted path of a mapping of numbers, "
+        "such as `response.body.usage`. By default `usage`, if the source has no such column.",
+    )
     one_to_one: Annotated[bool, NEUTRAL] = Field(
         default=False,
         description="Each row gives exactly one row, and they come in the same order. A batch may then "
@@ -75,6 +102,45 @@ class CapabilitySpec(Section):
         "fill it, too. A batch for which another number of rows comes back has failed. Their number is "
         "checked; their order is taken on trust: `verify --key` sees a row in the place of another.",
     )
+
+    @model_validator(mode="after")
+    def _one_code(self) -> Self:
+        if self.target is None and self.stages is None:
+            raise PydanticCustomError(LACKS_CODE, 'the key "target" is missing')
+        if self.target is not None and self.stages is not None:
+            raise ValueError("must have exactly one of target, stages")
+        if self.stages is not None:
+            if beside := [name for name in _BESIDE_STAGES if name in self.model_fields_set]:
+                raise ValueError(f"must have no {beside[0]} beside stages: give it to a stage")
+            check_names(self.stages)
+        return self
+
+    @property
+    def code(self) -> str:
+        """The target, or those of the stages, for people to read."""
+        return ", ".join(self.own_targets)
+
+    @property
+    def own_targets(self) -> tuple[str, ...]:
+        """The target, or those of the stages in their order."""
+        return (self.target,) if self.target else tuple(one.code for one in self.stages or ())
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All that is imported: `own_targets`, and what loads the inputs."""
+        return (*self.own_targets, *self.inputs.values())
+
+    @property
+    def unversioned(self) -> tuple[str, ...]:
+        """Those of `own_targets` whose code counts: no version stands in for it."""
+        if self.stages is None:
+            return self.own_targets if self.version is None else ()
+        return tuple(stage.code for stage in self.stages if stage.version is None)
+
+    @property
+    def all_files(self) -> tuple[str, ...]:
+        """The files that the capability, or a stage of it, reads."""
+        return (*(self.files or ()), *(f for stage in self.stages or () for f in stage.files or ()))
 
 
 USUAL_SECONDS = 60.0

@@ -54,7 +54,7 @@ class Origins:
 
 def _is_short(node: Node, loc: Loc) -> bool:
     """Return whether *node* is a bare value, of which *loc* is the field that it stands for."""
-    return not node.keys and loc[-1] in {"uri", "target"}
+    return not node.keys and loc[-1] in {"uri", "stages" if node.children else "target"}
 
 
 def _place(page: Page, node: Node) -> str:

@@ -13,6 +13,8 @@ from batchrunner.spec.section import Section
 _REFERENCE = {"$ref": "#/$defs/reference"}
 _TYPE = {"$ref": "#/$defs/type"}
 _WORDS = ("description", "default")
+_EITHER = {"capability": [["target"], ["stages"]]}
+"""Sections that need one of several keys."""
 
 Schema = dict[str, Any]
 
@@ -44,6 +46,7 @@ def spec_schema() -> Schema:
         name: forms[_section(field)] for name, field in fields.items() if _section(field) in forms
     }
     needed = {name: _taken_required(form) for name, form in sections_of.items()}
+    requirements = {name: [keys] for name, keys in needed.items() if keys} | _EITHER
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:batchrunner:spec:1",
@@ -52,7 +55,7 @@ def spec_schema() -> Schema:
         "properties": {**_made_of(), **fields},
         "if": {"anyOf": [{"required": [key]} for key in _made_of()]},
         # With them, what is required may stand in another file, or in a profile.
-        "else": {"required": ["capability", "source", "sink"], **_requirements(needed)},
+        "else": {"required": ["capability", "source", "sink"], **_requirements(requirements)},
         "$defs": {
             **forms,
             "part": {
@@ -101,13 +104,12 @@ def _taken_required(form: Schema) -> list[str]:
     return [key for section in sections for key in section.pop("required", ())]
 
 
-def _requirements(needed: Mapping[str, list[str]]) -> Schema:
-    """Return what the sections require of a spec that is one file alone."""
+def _requirements(needed: Mapping[str, list[list[str]]]) -> Schema:
+    """Return what the sections require of a spec that is one file alone: one of the lists of keys."""
     return {
         "properties": {
-            name: {"anyOf": [{"not": {"type": "object"}}, {"required": keys}]}
-            for name, keys in needed.items()
-            if keys
+            name: {"anyOf": [{"not": {"type": "object"}}, *({"required": keys} for keys in either)]}
+            for name, either in needed.items()
         }
     }
 
@@ -139,11 +141,17 @@ def _type() -> Schema:
 def _forms(written_out: Schema, kind: type[Section]) -> Schema:
     """Return the schema of a section that also accepts its short form or, without one, null."""
     if kind.stands_for:
-        bare = written_out["properties"][kind.stands_for]
-        short = {key: value for key, value in bare.items() if key not in _WORDS}
-        return _any_of([short, written_out])
+        names = dict.fromkeys(filter(None, (kind.stands_for, kind.stands_for_a_list)))
+        return _any_of([*(_bare(written_out["properties"][name]) for name in names), written_out])
     # `execution:` with nothing behind it, for example with all its lines commented out.
     return written_out if kind is ShardSpec else _any_of([written_out, {"type": "null"}])
+
+
+def _bare(field: Schema) -> Schema:
+    """Return the schema of a value that stands for *field* alone: what is null says nothing."""
+    bare = {key: value for key, value in field.items() if key not in _WORDS}
+    options = [option for option in bare.pop("anyOf", []) if option != {"type": "null"}]
+    return {**bare, **(_any_of(options) if len(options) > 1 else options[0] if options else {})}
 
 
 def _clean(node: Any) -> Any:

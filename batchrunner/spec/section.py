@@ -40,6 +40,16 @@ class Section(BaseModel):
     stands_for: ClassVar[str | None] = None
     """The field that the short form sets: a bare value in place of the mapping."""
 
+    stands_for_a_list: ClassVar[str | None] = None
+    """The field that a bare list sets, where it is another one."""
+
+    @classmethod
+    def short_field(cls, value: object) -> str | None:
+        """Return the field that the short form *value* sets; None if the section has none."""
+        if isinstance(value, list | tuple) and cls.stands_for_a_list:
+            return cls.stands_for_a_list
+        return cls.stands_for
+
     def __init__(self, /, **fields: Any) -> None:
         problems = []
         try:
@@ -59,7 +69,8 @@ class Section(BaseModel):
         if value is None:  # `execution:` with nothing behind it
             return {}
         bare = isinstance(value, str | os.PathLike | list | tuple)
-        value = {cls.stands_for: value} if bare and cls.stands_for else value
+        short = cls.short_field(value) if bare else None
+        value = {short: value} if short else value
         return cls._without_nulls(value) if isinstance(value, Mapping) else value
 
     @classmethod

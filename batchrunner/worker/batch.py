@@ -6,7 +6,7 @@ import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.formats.chunk import Absent, Chunk, Position, Row
@@ -114,12 +114,14 @@ class Batch:
         is_retry: Whether to read the rows from the chunk again: an earlier call may have changed
             them.
         is_fraction: Whether a failed call had these rows of their shard together with others of it.
+        is_sample: Whether one attempt at each row is enough.
     """
 
     pieces: tuple[ChunkRows, ...]
     input_types: InputTypes = field(default_factory=InputTypes)
     is_retry: bool = False
     is_fraction: bool = False
+    is_sample: bool = False
 
     def __len__(self) -> int:
         return sum(map(len, self.pieces))
@@ -183,7 +185,18 @@ class Batch:
     def singles(self) -> Iterator[Batch]:
         """Yield the rows one by one, read from the source again."""
         for index in range(len(self)):
-            yield self._slice(index, index + 1)
+            yield self.single(index)
+
+    def single(self, index: int) -> Batch:
+        """Return row *index* alone, read from the source again."""
+        return self._slice(index, index + 1)
+
+    def without(self, rows: Collection[int]) -> Batch | None:
+        """Return the rows but those with the indices *rows*, read from the source again; None for none."""
+        edges = [-1, *sorted(rows), len(self)]
+        between = [self._slice(a + 1, b) for a, b in pairwise(edges) if b - a > 1]
+        pieces = tuple(piece for part in between for piece in part.pieces)
+        return Batch(pieces, self.input_types, is_retry=True, is_fraction=True) if pieces else None
 
     def samples(self, count: int) -> Iterator[Batch]:
         """Yield *count* rows of this batch as batches of one row, the same rows each time.
@@ -194,7 +207,7 @@ class Batch:
         rows = range(len(self))
         sample = random.Random(0).sample(rows, count) if count > 1 else rows[:count]  # noqa: S311 - no secret
         for index in sorted(sample):
-            yield self._slice(index, index + 1)
+            yield replace(self.single(index), is_sample=True)
 
     def retry(self) -> Batch:
         """Return the same rows, read from the source again."""

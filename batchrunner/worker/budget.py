@@ -147,7 +147,7 @@ class Budget:
     def add(self, shard: Shard, dead_letter: DeadLetter) -> None:
         """Record *dead_letter*; do not compare with the budget."""
         self._of(shard).add(dead_letter)
-        if dead_letter.stage is Stage.CAPABILITY:
+        if dead_letter.stage != Stage.READ:
             self._failed[dead_letter.kind] += 1
 
     def count(self, shard: Shard, dead_letter: DeadLetter) -> None:
@@ -166,7 +166,7 @@ class Budget:
         if number > self._allowed(shard, _ENOUGH_TO_JUDGE):
             since = f"{number:,} of its first {failed.rows:,} rows failed, more than"
             raise self._too_many(shard, of="failed rows", since=since)
-        if dead_letter.stage is Stage.CAPABILITY and self._remaining(shard) < 0:
+        if dead_letter.stage != Stage.READ and self._remaining(shard) < 0:
             raise self.hopeless(shard)
 
     def samples(self, shard: Shard, *, rows: int) -> int:

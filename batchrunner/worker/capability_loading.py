@@ -15,27 +15,41 @@ from batchrunner.capability.module_snapshot import (
 )
 from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.formats.contract import Format, RowFormat, TableFormat
-from batchrunner.spec import CapabilitySpec
+from batchrunner.spec import BatchSpec, CapabilitySpec, StageSpec
 from batchrunner.spec.fingerprint import differences, fields_of_code
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import contained, place_in_code
-from batchrunner.worker.batch import Batch, InputTypes
-from batchrunner.worker.calling import Caller, Ready
+from batchrunner.worker.batch import InputTypes
+from batchrunner.worker.calling import Caller, Edges, Ready
+from batchrunner.worker.gate import NO_GATE
+from batchrunner.worker.kept_answers import KeptAnswers
+from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.returned import to_bytes, to_table
+from batchrunner.worker.row_caller import RowCaller
+from batchrunner.worker.row_calls import RowCalls, RowRules
 from batchrunner.worker.schema import SinkSchema
+from batchrunner.worker.stage_pool import Pools
+from batchrunner.worker.staged_caller import StagedCaller
+from batchrunner.worker.stopping import Grace
+from batchrunner.worker.waiting import Waits
 from batchrunner.worker.work import Work
+
+DirectCaller = Caller | RowCaller | StagedCaller
 
 
 def direct_caller(
     work: Work,
     schema: SinkSchema,
     *,
-    input_types: Callable[[Batch], InputTypes] = attrgetter("input_types"),
-) -> Caller:
+    input_types: Callable[[Any], InputTypes] = attrgetter("input_types"),
+    meter: MeteredGate | None = None,
+    pools: Pools | None = None,
+) -> DirectCaller:
     """Load and build the capability of *work*; return a caller that calls it in this process.
 
     If *schema* is declared, the output gets its types. Columns that the capability passes on keep
-    the types that *input_types* returns for the batch.
+    the types that *input_types* returns for the batch. The workers of stages are made by *pools*, or
+    are threads of this process. Each call passes *meter*; without one, no gate.
 
     Raises:
         CapabilityImportError: The capability cannot be imported or built, or its code changed since
@@ -43,15 +57,48 @@ def direct_caller(
     """
     work.prepare()
     spec = work.spec.called
-    capability = build(work.capability or load_target(spec.target), spec)
+    if spec.stages:
+        return _staged_caller(work, schema, input_types, pools)
+    capability = build(work.capability or load_target(spec.own_targets[0]), spec)
     if spec.mode == "run":
         from batchrunner.worker.capability_runs import CapabilityRuns
 
         store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
-    _check_code(work)  # after the import: a file might change between an earlier check and it
+    check_code(work)  # after the import: a file might change between an earlier check and it
+    edges = Edges(_conversion(work.facts.part_format, schema), input_types)
+    execution, meter = work.spec.execution, meter or MeteredGate.of(work.spec, NO_GATE)
+    waits = Waits(Grace(execution.grace_period).drain)
+    if spec.mode != "row":
+        admission = Admission(meter, waits)
+        return Caller(capability, spec, execution, edges=edges, admission=admission)
+    calls = RowCalls(
+        capability, spec.fn_kwargs, rules=_rules(work.spec, meter), gate=meter, waits=waits
+    )
+    kept = KeptAnswers(work.journal())
+    return RowCaller(calls, kept=kept, edges=edges, ahead=execution.max_concurrency)
+
+
+def _rules(spec: BatchSpec, meter: MeteredGate) -> RowRules:
+    return RowRules(
+        spec.errors,
+        spec.execution.max_concurrency,
+        spec.called.one_to_one,
+        usage_of=meter.usage_in,
+        brings_usage=meter.brings_usage,
+    )
+
+
+def _staged_caller(
+    work: Work,
+    schema: SinkSchema,
+    input_types: Callable[[Any], InputTypes],
+    pools: Pools | None,
+) -> StagedCaller:
+    from batchrunner.worker.thread_pools import ThreadPools  # which loads capabilities itself
+
     ready = _conversion(work.facts.part_format, schema)
-    return Caller(capability, spec, work.spec.execution, ready=ready, input_types=input_types)
+    return StagedCaller(work.spec, pools or ThreadPools(work), ready=ready, input_types=input_types)
 
 
 def _conversion(part_format: Format, schema: SinkSchema) -> Ready:
@@ -71,8 +118,10 @@ def _to_sink_table(
     return table, rows
 
 
-def build(capability: Any, spec: CapabilitySpec) -> Any:
+def build(capability: Any, spec: CapabilitySpec | StageSpec, *, where: str = "capability") -> Any:
     """Return *capability*, or an instance of it if it is a class. Called once per worker.
+
+    *where* is the path of *spec*, for messages.
 
     Raises:
         CapabilityImportError: The constructor raised, or the spec has arguments for one and the
@@ -81,12 +130,14 @@ def build(capability: Any, spec: CapabilitySpec) -> Any:
     if not isinstance(capability, type):
         if spec.fn_constructor_kwargs:
             raise CapabilityImportError(
-                f"capability.fn_constructor_kwargs: only a class takes these, and {capability!r} is none; "
+                f"{where}.fn_constructor_kwargs: only a class takes these, and {capability!r} is none; "
                 "use fn_kwargs, which are passed to each call"
             )
         return capability
     try:
         return contained(partial(capability, **spec.fn_constructor_kwargs))
+    except CapabilityImportError:  # one of ours says what it lacks
+        raise
     except Exception as error:  # the user's constructor may raise anything
         name = f"{capability.__module__}.{capability.__qualname__}"
         place = f" (at {at})" if (at := place_in_code(error)) else ""
@@ -97,7 +148,7 @@ def build(capability: Any, spec: CapabilitySpec) -> Any:
 _checked_sessions: set[str] = set()
 
 
-def _check_code(work: Work) -> None:
+def check_code(work: Work) -> None:
     """Check that the modules of the capability, just imported, are those that the driver saw.
 
     Checks once per session in each process: a module that is imported does not change with its

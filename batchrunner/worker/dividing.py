@@ -57,8 +57,8 @@ def divided(returned: Sequence[Any], counts: Sequence[int]) -> list[list[Any]]:
     """
     if len(counts) == 1:
         return [list(returned)]
-    pieces = [_cuttable(piece) for piece in returned]
-    check_counts([sum(map(_count, pieces))], [sum(counts)])
+    pieces = [cuttable(piece) for piece in returned]
+    check_counts([sum(map(count_of, pieces))], [sum(counts)])
     stops = list(accumulate(counts))
     return [
         list(_cut(pieces, stop - count, stop)) for stop, count in zip(stops, counts, strict=True)
@@ -69,14 +69,14 @@ def _cut(pieces: Sequence[Any], start: int, stop: int) -> Iterator[Any]:
     """Yield rows *start* to *stop* of *pieces*, which follow one another."""
     first = 0
     for piece in pieces:
-        last = first + _count(piece)
+        last = first + count_of(piece)
         if max(first, start) < min(last, stop):
-            yield _rows_of(piece, max(start - first, 0), min(stop, last) - first)
+            yield rows_of(piece, max(start - first, 0), min(stop, last) - first)
         first = last
 
 
 @dataclass(frozen=True, slots=True)
-class _Imported:
+class Imported:
     """A table of another library, read through Arrow's C interface, of which it keeps the types."""
 
     table: pa.Table
@@ -85,7 +85,7 @@ class _Imported:
         return self.table.__arrow_c_stream__(requested_schema)
 
 
-def _cuttable(returned: Any) -> Any:
+def cuttable(returned: Any) -> Any:
     """Return *returned* in a form that can be cut.
 
     Raises:
@@ -105,7 +105,7 @@ def _cuttable(returned: Any) -> Any:
     check_polars(returned)
     if not hasattr(returned, "__arrow_c_stream__"):
         raise no_batch(returned)
-    return _Imported(pa.table(returned))
+    return Imported(pa.table(returned))
 
 
 def _column(column: Any) -> Any:
@@ -120,18 +120,19 @@ def _column(column: Any) -> Any:
     return column if hasattr(column, "ndim") else list(column)  # ndim: an array, such as a tensor
 
 
-def _count(piece: Any) -> int:
+def count_of(piece: Any) -> int:
+    """Return how many rows *piece* has, which is cuttable."""
     if isinstance(piece, dict):
         return len(next(iter(piece.values()))) if piece else 0
-    return piece.table.num_rows if isinstance(piece, _Imported) else len(piece)
+    return piece.table.num_rows if isinstance(piece, Imported) else len(piece)
 
 
-def _rows_of(piece: Any, start: int, stop: int) -> Any:
+def rows_of(piece: Any, start: int, stop: int) -> Any:
     """Return rows *start* to *stop* of *piece*, in its own kind."""
     if isinstance(piece, dict):
         return {name: _values(column, start, stop) for name, column in piece.items()}
-    if isinstance(piece, _Imported):
-        return _Imported(piece.table.slice(start, stop - start))
+    if isinstance(piece, Imported):
+        return Imported(piece.table.slice(start, stop - start))
     return _values(piece, start, stop)
 
 

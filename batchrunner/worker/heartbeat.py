@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from batchrunner.worker.stage_clock import StageClock
+from batchrunner.worker.usage import Usage
+
 
 class WorkerPhase(StrEnum):
     """What a worker is doing."""
@@ -24,6 +27,28 @@ class WorkerPhase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerClocks:
+    """What one worker has spent its time on since it began: each includes those before it.
+
+    Attributes:
+        worker: Names the worker, as in `Heartbeat`.
+        since: When it began, in seconds since 1970 UTC: a later process may have its name.
+        stages: Its reading, the stages that it feeds or is, and its writing, in this order.
+        usage: What its calls have used, with their cost, whatever became of their answers.
+    """
+
+    worker: str
+    since: float
+    stages: tuple[StageClock, ...]
+    usage: Usage = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """The time of all stages together, which only grows."""
+        return sum(clock.seconds for clock in self.stages)
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """What one worker is doing.
 
@@ -34,9 +59,13 @@ class Heartbeat:
         rows: By id of each shard that it has begun and not ended, the rows that have gone through
             the capability in this attempt.
         bytes: The same in bytes of the source, as far as they are known.
+        clocks: What it has spent its time on; None before it knows its capability.
+        cpus: In the one of an engine, how many CPUs its machines have together; else None.
     """
 
     worker: str
     phase: WorkerPhase
     rows: Mapping[int, int] = field(default_factory=dict)
     bytes: Mapping[int, int] = field(default_factory=dict)
+    clocks: WorkerClocks | None = None
+    cpus: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from batchrunner.checkpoint.dead_letters import keep_dead_letters
 from batchrunner.checkpoint.location import apart_from
@@ -24,35 +25,56 @@ from batchrunner.worker.capability_loading import direct_caller
 from batchrunner.worker.committer import GROUP_PARTS, Committer
 from batchrunner.worker.file_names import FileNames
 from batchrunner.worker.freed_blocks import keep_freed_blocks
-from batchrunner.worker.isolation import IsolatedCaller
+from batchrunner.worker.gate import NO_GATE, Gate
+from batchrunner.worker.isolation import Bounds, IsolatedCaller
+from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.receipt import Cause, Failure, Receipt
+from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes, SinkSchema
 from batchrunner.worker.shard_group import BATCHES_AHEAD, BATCHES_BEHIND, ShardGroup
+from batchrunner.worker.stage_clock import Doing
+from batchrunner.worker.stage_pool import Pools
+from batchrunner.worker.staged_caller import StagedCaller
 from batchrunner.worker.steps import MOST_SHARDS
-from batchrunner.worker.stopping import StopSignal
+from batchrunner.worker.stopping import Grace, StopSignal
+from batchrunner.worker.waiting import Waits
 from batchrunner.worker.work import Work
+
+AnyCaller = Caller | RowCaller | StagedCaller | IsolatedCaller
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the engine gives a worker.
+
+    Attributes:
+        witness: Decides which deaths of workers count against a shard; by default, as for a worker in
+            the driver's process.
+        pulse: Where to note what the worker is at; by default, where nothing reads it.
+        pools: What makes the workers of the capability's stages; by default, threads of this process.
+        gate: What admits its calls; by default, all of them.
+    """
+
+    witness: Witness | None = None
+    pulse: Pulse | None = None
+    pools: Pools | None = None
+    gate: Gate = NO_GATE
+
+
+_ALONE = Host()
 
 
 class ShardWorker:
     """Processes shards with one capability, which it builds once."""
 
-    def __init__(
-        self,
-        work: Work,
-        *,
-        pickled: Callable[[], bytes],
-        witness: Witness | None = None,
-        pulse: Pulse | None = None,
-    ) -> None:
+    def __init__(self, work: Work, *, pickled: Callable[[], bytes], host: Host = _ALONE) -> None:
         """Load and build the capability.
 
         Args:
             work: The work of the session.
             pickled: Returns *work* pickled, for an isolated process.
-            witness: Decides which deaths of workers count against a shard; by default, as for a
-                worker in the driver's process.
-            pulse: Where to note what the worker is at; by default, where nothing reads it.
+            host: What the engine gives it.
 
         Raises:
             CapabilityImportError: The capability cannot be imported or built.
@@ -60,20 +82,30 @@ class ShardWorker:
         work.prepare()
         keep_freed_blocks()
         self._work, self._pickled = work, pickled
-        self._witness, self._pulse = witness or Witness(work.session), pulse or Pulse()
+        self._witness, self._pulse = host.witness or Witness(work.session), host.pulse or Pulse()
+        self._pulse.calls.name = work.stage_name
+        self._meter = self._pulse.meter = MeteredGate.of(work.spec, host.gate)
         self._checkpoint = work.checkpoint()
         self._records = self._checkpoint.records
         self._schema = work.schema()
         self._types = row_types(work, self._schema)
         self._budget = Budget(work.spec.errors, whole=work.weight)
         self._isolated: IsolatedCaller | None = None
-        # A call that hangs can be ended only together with its process.
-        always_isolated = work.isolated or work.spec.errors.batch_timeout is not None
-        self._usual = (
-            self._isolated_caller()
-            if always_isolated
-            else direct_caller(work, self._schema, input_types=self._input_types)
+        self._usual = self._usual_caller(host.pools)
+        self._pulse.calls.turn_to(Doing.NOTHING)
+
+    def _usual_caller(self, pools: Pools | None) -> AnyCaller:
+        work = self._work
+        # A call that hangs can be ended only together with its process; stages have workers for that.
+        has_limit = work.spec.errors.batch_timeout is not None and not work.spec.called.stages
+        if work.isolated or has_limit:
+            return self._isolated_caller()
+        caller = direct_caller(
+            work, self._schema, input_types=self._input_types, meter=self._meter, pools=pools
         )
+        if isinstance(caller, StagedCaller):
+            self._pulse.stages = caller.clocks
+        return caller
 
     def _input_types(self, batch: Batch) -> InputTypes:
         return self._types.expected(batch.input_types)
@@ -83,10 +115,10 @@ class ShardWorker:
             spec = self._work.spec
             self._isolated = IsolatedCaller(
                 self._pickled(),
+                admission=Admission(self._meter, Waits(Grace(spec.execution.grace_period).drain)),
                 input_types=self._input_types,
                 by_rows=not self._work.takes_tables,
-                timeout=spec.errors.batch_timeout,
-                memory=spec.execution.memory,
+                bounds=Bounds(spec.errors.batch_timeout, spec.execution.memory),
             )
         return self._isolated
 
@@ -98,8 +130,13 @@ class ShardWorker:
         one. After a stop, or if all other rows would fail too, shards that have not begun get no
         receipt.
         """
+        for receipts in self._processed(shards, stop):
+            yield [*receipts[:-1], replace(receipts[-1], clocks=self._pulse.clocks())]
+
+    def _processed(self, shards: Sequence[Shard], stop: StopSignal) -> Iterator[list[Receipt]]:
         if self._budget.is_hopeless:
             return
+        self._usual.begin(stop)
         self._schema.waits = self._work.first not in {None, *(shard.id for shard in shards)}
         marks = marks_left(self._records)
         committed = self._committed(shards, marks)
@@ -153,7 +190,7 @@ class ShardWorker:
         yield from self._try([shard], caller, stop)
 
     def _try(
-        self, shards: Sequence[Shard], caller: Caller | IsolatedCaller, stop: StopSignal
+        self, shards: Sequence[Shard], caller: AnyCaller, stop: StopSignal
     ) -> Iterator[list[Receipt]]:
         """Process *shards*, and retry those that the capability, a row or the input failed.
 
@@ -165,15 +202,16 @@ class ShardWorker:
             attempt += 1
             if attempt > 1:
                 self._refresh_schema(caller)
+            caller.renew()
             failed: dict[int, Receipt] = {}
             for receipts in self._attempt(remaining, caller, stop, is_first=attempt == 1):
                 tries = min(attempt, self._work.spec.errors.retry.max_attempts)
                 failed.update((r.shard, r.after(tries)) for r in receipts if r.uses_up_attempt)
                 if final := [r for r in receipts if not r.uses_up_attempt]:
-                    yield self._finalized(final)
+                    yield self._finalized(final, caller)
             to_retry = {id_ for id_, r in failed.items() if self._may_retry(r, attempt)}
             if final := [r for id_, r in failed.items() if id_ not in to_retry]:
-                yield self._finalized(final)
+                yield self._finalized(final, caller)
             remaining = [s for s in remaining if s.id in to_retry]
 
     def _may_retry(self, receipt: Receipt, attempt: int) -> bool:
@@ -188,17 +226,21 @@ class ShardWorker:
             return False
         return attempt < self._work.spec.errors.retry.max_attempts + failure.overtaken
 
-    def _finalized(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+    def _finalized(self, receipts: Sequence[Receipt], caller: AnyCaller) -> list[Receipt]:
         """Store the dead letters of shards that failed; return *receipts* with secrets masked."""
+        # A shard that storage failed is handed out again, perhaps to this worker.
+        ended = [receipt.shard for receipt in receipts if not receipt.is_storage_failure]
+        committed = [receipt.shard for receipt in receipts if receipt.sentinel is not None]
+        caller.forget(ended, committed=committed)
         for receipt in receipts:
             dead_letters = self._budget.end(receipt.shard)
-            # A shard that storage failed is handed out again, and collects its dead letters again.
-            if dead_letters and receipt.failure and receipt.failure.cause is not Cause.STORAGE:
+            # A shard that storage failed collects its dead letters again.
+            if dead_letters and receipt.failure and not receipt.is_storage_failure:
                 stem = self._work.facts.stem(receipt.shard)
                 keep_dead_letters(self._checkpoint, stem, dead_letters, epoch=self._work.epoch)
         return [receipt.scrubbed() for receipt in receipts]
 
-    def _refresh_schema(self, caller: Caller | IsolatedCaller) -> None:
+    def _refresh_schema(self, caller: AnyCaller) -> None:
         """Make the next attempt read the schema again: other workers may have extended it."""
         self._schema.refresh()
         if isinstance(caller, IsolatedCaller):
@@ -207,7 +249,7 @@ class ShardWorker:
     def _attempt(
         self,
         shards: Sequence[Shard],
-        caller: Caller | IsolatedCaller,
+        caller: AnyCaller,
         stop: StopSignal,
         *,
         is_first: bool,
@@ -237,6 +279,7 @@ class ShardWorker:
 
     def close(self) -> None:
         """End the processes and threads that the calls of the capability use."""
+        self._meter.close()
         self._usual.close()
         if self._isolated is not None:
             self._isolated.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from batchrunner.checkpoint.documents import Sentinel
 from batchrunner.shard import EarlyEnd
 from batchrunner.spec.secrets import scrubbed
+from batchrunner.worker.heartbeat import WorkerClocks
+from batchrunner.worker.usage import Usage
 
 
 class Cause(StrEnum):
@@ -74,6 +76,7 @@ class DeferredCommit:
         source_hash: Hash of the bytes read from the source.
         bare_rows: Number of rows to write, none of which has a column.
         early_end: Where the shard ended early; None if it was read completely.
+        usage: What its calls used.
     """
 
     rows_in: int
@@ -83,6 +86,7 @@ class DeferredCommit:
     source_hash: str = ""
     bare_rows: int = 0
     early_end: EarlyEnd | None = None
+    usage: Usage = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +98,25 @@ class Receipt:
         sentinel: If the shard is committed, its sentinel, written by this attempt or by another.
         failure: If the shard failed, why.
         deferred: If the driver has to commit the shard later, its result.
+        clocks: What the worker has spent its time on so far, on the last one of those that it sends
+            together; None on the others.
     """
 
     shard: int
     sentinel: Sentinel | None = None
     failure: Failure | None = None
     deferred: DeferredCommit | None = None
+    clocks: WorkerClocks | None = field(default=None, compare=False)
 
     @property
     def uses_up_attempt(self) -> bool:
         """Whether the failure counts for `retry.max_attempts`: capability, row or input failed."""
         return self.failure is not None and self.failure.cause in _USES_UP
+
+    @property
+    def is_storage_failure(self) -> bool:
+        """Whether storage failed: the driver hands the shard out again."""
+        return self.failure is not None and self.failure.cause is Cause.STORAGE
 
     def after(self, attempts: int) -> Receipt:
         """Return the receipt with *attempts* as the number of attempts, if it has a failure."""

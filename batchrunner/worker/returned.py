@@ -10,6 +10,7 @@ from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.returned_checks import (
     check_lengths,
     check_polars,
+    check_rows,
     checked_column,
     is_dataframe,
     module_of,
@@ -43,7 +44,7 @@ def to_bytes(
         returned = _table(returned, ())  # once: a reader of batches gives its rows only once
         if (lines := encode_table(returned)) is not None:
             return lines, returned.num_rows
-    rows = _rows(returned, input_types)
+    rows = to_rows(returned, input_types)
     data = encode(rows) if rows else b""
     if not isinstance(data, bytes):
         name = getattr(encode, "__qualname__", "encode")
@@ -73,7 +74,13 @@ def to_table(
     return table, table.num_rows
 
 
-def _rows(returned: Any, input_types: InputTypes) -> Sequence[Row]:
+def to_rows(returned: Any, input_types: InputTypes) -> Sequence[Row]:
+    """Return the rows in *returned* as dicts with plain Python values.
+
+    Raises:
+        TypeError: *returned* has a type that is no batch.
+        ValueError: Columns differ in length, or Python cannot hold a value.
+    """
     from batchrunner.formats.shapes import without_absent
 
     if isinstance(returned, list):
@@ -104,7 +111,7 @@ def _table(returned: Any, hints: Sequence[pa.Schema], *, lenient: bool = False) 
     from batchrunner.formats.columns import rows_to_table
 
     if isinstance(returned, list):
-        _check_rows(returned)
+        check_rows(returned)
         return rows_to_table(returned, hints=hints, lenient=lenient)
     if (own := own_table(returned)) is not None:
         return own
@@ -137,11 +144,13 @@ def _columns_table(
 
 def _array(name: str, column: Any, hints: tuple[pa.DataType, ...], *, lenient: bool) -> Any:
     from batchrunner.formats.arrays import array_of
-    from batchrunner.formats.numpy_columns import from_numpy
+    from batchrunner.formats.numpy_columns import from_numpy, from_vectors
 
     module = module_of(column)
     if module == "numpy" and column.ndim == 1:
         return from_numpy(column, name=name, hints=hints, lenient=lenient)
+    if module == "numpy" and (vectors := from_vectors(column, hints)) is not None:
+        return vectors
     if module == "pandas":
         from batchrunner.formats.pandas_columns import series_array
 
@@ -208,10 +217,3 @@ def _chunked(array: Any) -> Any:
     import pyarrow as pa
 
     return pa.chunked_array([array])
-
-
-def _check_rows(rows: Sequence[Any]) -> None:
-    wrong = [kind for kind in dict.fromkeys(map(type, rows)) if not issubclass(kind, dict)]
-    if wrong:
-        kind = wrong[0].__name__
-        raise TypeError(f"the capability returned a row of type {kind}; return each row as a dict")

@@ -49,6 +49,14 @@ def checked_column(name: Any, column: Any) -> Any:
     return column
 
 
+def check_rows(rows: Sequence[Any]) -> None:
+    """Check that each of the *rows* is a dict."""
+    wrong = [kind for kind in dict.fromkeys(map(type, rows)) if not issubclass(kind, dict)]
+    if wrong:
+        kind = wrong[0].__name__
+        raise TypeError(f"the capability returned a row of type {kind}; return each row as a dict")
+
+
 def check_lengths(lengths: Mapping[str, int]) -> None:
     if len(set(lengths.values())) > 1:
         raise ValueError(

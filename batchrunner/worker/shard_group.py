@@ -32,10 +32,14 @@ from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from batchrunner.worker.reading import read_shards
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.resolving import BatchOutput, Outcome, Resolver, failure_of
+from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.slow_shards import SlowShards
+from batchrunner.worker.stage_clock import Doing
+from batchrunner.worker.staged_caller import StagedCaller
 from batchrunner.worker.steps import Grouping, Portion, Step, steps_of
 from batchrunner.worker.stopping import Grace, StopSignal, until_stopped
+from batchrunner.worker.thread_meters import ThreadMeters
 from batchrunner.worker.work import Work
 
 BATCHES_AHEAD = BATCHES_BEHIND = 4
@@ -50,7 +54,7 @@ class ShardGroup:
     def __init__(
         self,
         work: Work,
-        caller: Caller | IsolatedCaller,
+        caller: Caller | RowCaller | StagedCaller | IsolatedCaller,
         budget: Budget,
         *,
         committer: Committer,
@@ -58,7 +62,9 @@ class ShardGroup:
     ) -> None:
         self._work, self._caller, self._budget = work, caller, budget
         self._types = types
-        self._resolver = Resolver(caller.submit, work.spec.errors, types, budget=budget)
+        self._resolver = Resolver(
+            caller.submit, work.spec.errors, types, budget=budget, room=caller.room
+        )
         self._committer, self._pulse = committer, committer.pulse
         # Only the calling thread adds to `_failed`, and only the writing thread to `_dropped`, so
         # neither needs a lock. `_failed` stops calls for a shard before the writing thread gets its
@@ -67,6 +73,8 @@ class ShardGroup:
         self._dropped: set[int] = set()
         self._by_run = work.spec.called.mode == "run"
         self._slow = SlowShards(work.seconds, self._pulse)
+        self._overlap = Overlap(is_on=not work.has_one_cpu)
+        self._meters = ThreadMeters(self._pulse, self._overlap)
 
     def process(self, shards: Sequence[Shard], *, stop: StopSignal) -> Iterator[list[Receipt]]:
         """Process *shards*; yield their receipts, in one list if they are committed together.
@@ -76,7 +84,11 @@ class ShardGroup:
         """
         with ExitStack() as stack:
             stack.callback(self._committer.close)
-            overlap = Overlap(is_on=not self._work.has_one_cpu)
+            stack.callback(self._caller.abandon)
+            stack.enter_context(self._meters.work())
+            # Beside the calls, this thread waits for rows, or for room to write or to hand receipts over.
+            stack.enter_context(self._pulse.calls.at(Doing.WAITING_INPUT))
+            overlap = self._overlap
             # Entered before the reader, so left after it: reading ends before writing does.
             behind = stack.enter_context(
                 WriteBehind(depth=BATCHES_BEHIND, most_bytes=MAX_BATCH_BYTES, overlap=overlap)
@@ -90,6 +102,7 @@ class ShardGroup:
                     overlap=overlap,
                 )
             )
+            self._slow.stop = stop
             drain = Grace(self._work.spec.execution.grace_period).drain
             steps = self._slow.ending(until_stopped(ahead, stop, drain=drain))
             for call in self._calls(steps):
@@ -99,6 +112,7 @@ class ShardGroup:
                 # Measured only for a queue: it takes longer than what else there is to do for a batch.
                 outputs = (o for _, o in written if overlap.is_on and isinstance(o, BatchOutput))
                 nbytes = sum(output.nbytes for output in outputs)
+                self._pulse.calls.turn_to(Doing.WAITING_OUTPUT)
                 yield from behind.do(self._write, written, nbytes=nbytes)
                 if self._budget.is_hopeless:
                     # The driver stops the run on the receipt of this shard.
@@ -106,7 +120,9 @@ class ShardGroup:
                 if any(portion.is_end for portion, _ in written):
                     # Calls may take minutes: a receipt that is nearly there is not left to the next.
                     yield from behind.within(_PATIENCE * seconds)
-            yield from behind.do(self._committer.commit)
+                self._pulse.calls.turn_to(Doing.WAITING_INPUT)
+            self._pulse.calls.turn_to(Doing.WAITING_OUTPUT)
+            yield from behind.do(self._commit)
             yield from behind.finish()
 
     def _steps(self, shards: Sequence[Shard]) -> Iterator[Step]:
@@ -122,7 +138,7 @@ class ShardGroup:
         if self._work.takes_tables:
             events = picked_events(joined_events(events))
         steps, began = steps_of(events, self._grouping()), time.monotonic()
-        for step in steps:
+        for step in self._meters.reading(steps):
             for portion, seconds in step.shares(time.monotonic() - began):
                 self._pulse.attempt(portion.shard.id).reading += seconds
             yield step
@@ -136,7 +152,7 @@ class ShardGroup:
     def _grouping(self) -> Grouping:
         return Grouping(
             # A capability run is long: one that fails must not make others run again.
-            1 if self._by_run else self._work.spec.execution.batch_size,
+            1 if self._by_run else self._work.batch_size,
             by_shape=self._work.takes_tables,
             spans_shards=self._work.spans_shards,
             # Other workers wait for its part, which fixes the schema.
@@ -150,14 +166,18 @@ class ShardGroup:
         for step in steps:
             pending.append(self._call(step))
             nbytes += step.nbytes
-            while len(pending) >= self._caller.ahead or (pending and nbytes >= MAX_BATCH_BYTES):
+            while pending and self._caller.is_full(len(pending), nbytes, pending[0].answer):
                 nbytes -= pending[0].step.nbytes
                 yield pending.popleft()
         yield from pending
 
     def _call(self, step: Step) -> _Call:
         batch = step.batch and self._of_sound_shards(step.batch)
-        return _Call(step, batch, self._caller.submit(batch)) if batch else _Call(step)
+        if not batch:
+            return _Call(step)
+        with self._pulse.calls.at(Doing.CALLING):
+            self._pulse.calls.count(rows=len(batch))
+            return _Call(step, batch, self._resolver.submit(batch))
 
     def _of_sound_shards(self, batch: Batch) -> Batch:
         """Return *batch* without the rows of shards that have failed."""
@@ -168,7 +188,8 @@ class ShardGroup:
     def _outcomes(self, call: _Call) -> list[tuple[Portion, Outcome]]:
         """Return what comes of each portion of the step; empty output for shards that failed before."""
         began, step = time.monotonic(), call.step
-        resolved = self._resolved(call)
+        with self._pulse.calls.at(Doing.CALLING):
+            resolved = self._resolved(call)
         outcomes = [(portion, self._outcome(portion, resolved)) for portion in step.portions]
         for portion, seconds in step.shares(time.monotonic() - began):
             attempt = self._pulse.attempt(portion.shard.id)
@@ -186,7 +207,7 @@ class ShardGroup:
             return {}
         if batch is not call.batch:  # one has failed since the call was submitted
             batch = replace(batch, is_retry=True)
-            answer = self._caller.submit(batch)
+            answer = self._resolver.submit(batch)
         for shard, rows in zip(batch.shards, batch.counts, strict=True):
             self._budget.read(shard, rows=rows)
         return self._resolver.resolve(batch, answer)
@@ -217,14 +238,23 @@ class ShardGroup:
         except (RowFailedError, TooManyFailedRowsError) as error:
             self._types.drop(shard.id)
             return failure_of(error)
-        return BatchOutput(output.pieces, [*output.dead_letters, *dead_letters])
+        dead_letters = [*output.dead_letters, *dead_letters]
+        return BatchOutput(output.pieces, dead_letters, output.lost_usage)
 
     def _write(self, outcomes: Sequence[tuple[Portion, Outcome]]) -> list[Receipt]:
         """Write the outcome of a step, shard by shard; return the receipts of those that ended."""
-        # A shard's end comes before the rows of the next one: few parts are open at the same time.
-        return [
-            receipt for portion, outcome in outcomes for receipt in self._written(portion, outcome)
-        ]
+        rows = sum(o.rows for _, o in outcomes if isinstance(o, BatchOutput))
+        with self._meters.writing(rows):
+            # A shard's end comes before the rows of the next one: few parts are open at the same time.
+            return [
+                receipt
+                for portion, outcome in outcomes
+                for receipt in self._written(portion, outcome)
+            ]
+
+    def _commit(self) -> list[Receipt]:
+        with self._meters.writing():
+            return self._committer.commit()
 
     def _written(self, portion: Portion, outcome: Outcome) -> list[Receipt]:
         """Add *outcome* to the part, or finish or drop the part; ignore a shard that has failed."""

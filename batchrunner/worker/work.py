@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
 from batchrunner.formats.registry import take_over
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Storage
+from batchrunner.worker.answer_journal import AnswerJournal
 from batchrunner.worker.schema import SinkSchema
 
 
@@ -35,6 +37,7 @@ class Work:
         code: By place, the user's modules as the driver saw them, to compare with those that a
             worker imports later. Empty if `capability.version` stands in for the code.
         isolated: Whether the capability runs in a process of its own from the start.
+        definition: The fingerprint of what decides the output; "" if no answer is to be journaled.
     """
 
     spec: BatchSpec
@@ -50,6 +53,7 @@ class Work:
     formats: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, ModuleSnapshot] = field(default_factory=dict)
     isolated: bool = False
+    definition: str = ""
 
     def prepare(self) -> None:
         """Register the spec's secrets and the driver's formats in this process. Idempotent."""
@@ -57,10 +61,26 @@ class Work:
         take_over(self.formats)
 
     @property
+    def stage_name(self) -> str:
+        """The name of a capability without stages: that of its class or function."""
+        if self.capability is None:
+            return self.spec.called.own_targets[0].rpartition(":")[2]
+        is_named = isinstance(self.capability, type) or inspect.isroutine(self.capability)
+        return str((self.capability if is_named else type(self.capability)).__name__)
+
+    @property
     def takes_tables(self) -> bool:
         """Whether the capability takes a batch as columns and not as rows."""
+        if stages := self.spec.stages:
+            return stages[0].mode == "batch" and stages[0].batch_format != "rows"
         by_batch = self.spec.called.mode == "batch"
         return by_batch and self.spec.execution.batch_format != "rows"
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch of the source; with stages, as many as the one with the largest batches takes."""
+        sizes = [stage.batch_size or 1 for stage in self.spec.stages]
+        return max(sizes, default=self.spec.execution.batch_size)
 
     @property
     def spans_shards(self) -> bool:
@@ -84,6 +104,8 @@ class Work:
     def has_one_cpu(self) -> bool:
         """Whether each worker has at most one CPU to itself. The `local` engine has the machine."""
         execution = self.spec.execution
+        if self.spec.called.stages:  # it mostly waits for them
+            return False
         return execution.engine == "ray" and execution.num_cpus <= 1
 
     def sink(self) -> Storage:
@@ -91,6 +113,18 @@ class Work:
 
     def schema(self) -> SinkSchema:
         return SinkSchema(self.checkpoint(), declared=self.spec.sink.schema_)
+
+    def journal(self) -> AnswerJournal | None:
+        """Return a journal of answers, which is to be closed; None unless the spec asks for one."""
+        if not (self.spec.execution.journal_answers and self.definition):
+            return None
+        return AnswerJournal(
+            self.checkpoint(),
+            self.facts,
+            run_uid=self.run_uid,
+            definition=self.definition,
+            epoch=self.epoch,
+        )
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint.numbered(checkpoint_storage(self.spec), self.incarnation)

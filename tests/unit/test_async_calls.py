@@ -7,13 +7,13 @@ import gc
 import logging
 import threading
 
-from batchrunner.worker.calling import _Loop
+from batchrunner.worker.event_loop import EventLoop
 from patience import PATIENCE
 
 
 def test_calls_without_a_reader_are_cancelled(caplog):
     """Asyncio reports each that is not as "destroyed but pending", below the last line of a stop."""
-    loop, has_begun, ended = _Loop(4), threading.Event(), []
+    loop, has_begun, ended = EventLoop(4), threading.Event(), []
 
     async def call():
         has_begun.set()

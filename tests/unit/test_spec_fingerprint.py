@@ -5,7 +5,7 @@ import json
 import pytest
 
 from batchrunner.capability import Code
-from batchrunner.spec import BatchSpec, CapabilitySpec
+from batchrunner.spec import BatchSpec, CapabilitySpec, StageSpec
 from batchrunner.spec.diagnosis import section_of
 from batchrunner.spec.fingerprint import (
     decisive_fields,
@@ -69,8 +69,23 @@ NEUTRAL = {
     "execution.max_runtime": 2,
     "execution.grace_period": 2,
     "execution.max_concurrency": 2,
+    "execution.rate_limit": {"requests": "1/s"},
+    "execution.rate_limit.requests": "1/s",
+    "execution.rate_limit.tokens": "1/s",
+    "execution.rate_limit.in_flight": 1,
+    "execution.prices": {"prompt_tokens": "0.15/1M"},
+    "execution.max_cost": 25,
+    "capability.usage": "response.body.usage",
     "errors.max_row_errors": 5,
     "errors.retry.max_attempts": 2,
+    "errors.retry.backoff": 1,
+    "errors.retry.backoff.initial": 2,
+    "errors.retry.backoff.factor": 3,
+    "errors.retry.backoff.max": "5m",
+    "errors.retry.retry_on": ["httpx.HTTPError", 429, "5xx"],
+    "errors.retry.give_up_on": ["ValueError", 404],
+    "errors.retry.max_wait": "1d",
+    "errors.row_timeout": 30,
     "errors.batch_timeout": 2,
     "analytics_store": "/store",
     "analytics_store.backend": "parquet",
@@ -109,8 +124,15 @@ def changed(path, value):
 
 def test_the_tables_of_this_test_name_every_field():
     """An author of a new field must decide whether it decides the output."""
-    # Two have tests of their own: inputs need mode run, and seconds have no other measure beside them.
-    beside = {"capability", "capability.inputs", "source.shard.seconds"}
+    # These have tests of their own: inputs need mode run, a journal needs mode row, and seconds have no
+    # other measure beside them; stages have one beside no target.
+    beside = {
+        "capability",
+        "capability.inputs",
+        "capability.stages",
+        "execution.journal_answers",
+        "source.shard.seconds",
+    }
     assert set(fields_of(BatchSpec)) - beside == DECISIVE.keys() | NEUTRAL.keys()
     assert not DECISIVE.keys() & NEUTRAL.keys()
 
@@ -142,6 +164,17 @@ def test_how_long_a_shard_may_take_is_neutral():
         )
 
     assert of(None) == of({"seconds": 60}) == of({"seconds": 5})
+
+
+def test_whether_answers_are_journaled_is_neutral():
+    """A run that turns out to be dear goes on with a journal."""
+
+    def of(journal):
+        spec = {**FULL, "capability": {"target": "a:b", "mode": "row"}}
+        spec["execution"] = {"journal_answers": journal}
+        return decisive_fields(BatchSpec(**spec), code=V1)
+
+    assert of(True) == of(False)
 
 
 def test_the_loaders_of_inputs_are_decisive():
@@ -353,3 +386,65 @@ def test_the_fingerprint_is_fixed():
     assert "c7adc853f7c70b15a5a66b9c742f0ab1288d7710c6357c26edbdc1af89ff85d6" == fingerprint(fields)
     before = decisive_fields(BatchSpec(**FULL), code=None) | legacy_code_field("v1")
     assert "9ddd84fec155c145641123dcbdbc3880873870cbd3a590e92f715c0430e96a16" == fingerprint(before)
+
+
+STAGES = [{"target": "a:f"}, {"target": "a:g"}]
+DECISIVE_OF_A_STAGE = {
+    "target": "a:h",
+    "processor": "a:p",
+    "mode": "row",
+    "fn_kwargs": {"x": 1},
+    "fn_constructor_kwargs": {"x": 1},
+    "version": "2",
+    "batch_format": "numpy",
+}
+NEUTRAL_OF_A_STAGE = {
+    "name": "other",
+    "files": ["/weights"],
+    "one_to_one": True,
+    "batch_size": 2,
+    "num_cpus": 2,
+    "num_gpus": 2,
+    "memory": 2,
+    "accelerator_type": "x",
+    "resources": {"a": 1},
+    "concurrency": 2,
+    "max_concurrency": 2,
+}
+
+
+def with_second_stage(stage):
+    spec = {**FULL, "capability": [STAGES[0], stage]}
+    return decisive_fields(BatchSpec(**spec), code=V1)
+
+
+def test_these_tables_name_every_field_of_a_stage():
+    """An author of a new field of a stage decides it, too."""
+    assert StageSpec.model_fields.keys() == DECISIVE_OF_A_STAGE.keys() | NEUTRAL_OF_A_STAGE.keys()
+
+
+@pytest.mark.parametrize(("field", "value"), DECISIVE_OF_A_STAGE.items())
+def test_what_decides_in_a_stage_is_named_by_the_number_of_the_stage(field, value):
+    """A refusal says which of ten stages it is."""
+    before = with_second_stage(STAGES[1])
+    stage = {field: value} if field == "processor" else {**STAGES[1], field: value}
+    lines = differences(before, with_second_stage(stage))
+
+    assert lines
+    assert any(line.startswith(f"capability.stages.1.{field}") for line in lines)
+    assert all(line.startswith("capability.stages.1.") for line in lines)
+
+
+@pytest.mark.parametrize(("field", "value"), NEUTRAL_OF_A_STAGE.items())
+def test_how_fast_a_stage_goes_decides_nothing(field, value):
+    """A run goes on with other workers and batches than it began with."""
+    after = with_second_stage({**STAGES[1], field: value})
+
+    assert after == with_second_stage(STAGES[1])
+
+
+def test_the_order_of_stages_decides():
+    """The same two, the other way round, make other rows."""
+    spec = {**FULL, "capability": STAGES[::-1]}
+
+    assert differences(with_second_stage(STAGES[1]), decisive_fields(BatchSpec(**spec), code=V1))

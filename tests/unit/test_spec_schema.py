@@ -17,6 +17,8 @@ from batchrunner.spec import BatchSpec, spec_schema
 MINIMAL = "capability: pkg.mod:attr\nsource: in.jsonl\nsink: out\n"
 GOOD = [
     MINIMAL,
+    "capability: [a:b, {target: a:c, batch_size: 64, num_gpus: 1}, {processor: a:d}]\nsource: in\nsink: out\n",
+    "capability: {stages: [a:b], deterministic: true}\nsource: in\nsink: out\n",
     MINIMAL + "execution:\nray:\n",
     MINIMAL + "version: 1\nname: a\nresume: false\ntags: {a: b}\ncheckpoint_dir: x\n",
     "capability: ${CAP:-a:b}\nsource: [a, b]\nsink: {uri: out, format: parquet, schema: {a: int8}}\n",
@@ -44,6 +46,10 @@ sink: {uri: out, compression: none, storage_options: {key: x}}
     MINIMAL + "execution: {max_runtime: '${A:-1h}', memory: '${A:-1GB}'}\nresume: ${A:-no}\n",
     MINIMAL + "execution: {accelerator_type: null, memory: null}\nname: ${A:-x}\n",
     MINIMAL + "errors: {max_row_errors: 10%}\n",
+    MINIMAL + "execution: {rate_limit: {requests: 500/min, tokens: 200k/min, in_flight: 64}}\n",
+    MINIMAL
+    + "execution: {rate_limit: 0.5/s, prices: {a: 0.15/1M, b: 1/k, c: '${P:-2}'}, max_cost: 25}\n",
+    "capability: {target: a:b, usage: response.body.usage}\nsource: in\nsink: out\n",
     MINIMAL + "hooks: {webhook: {url: 'http://h/x', events: [on_run_end]}, 'mod:Hook': {a: 1}}\n",
     MINIMAL + "hooks:\n  openlineage:\n",
     MINIMAL + "hooks: null\ntags:\nresume: null\nexecution: {batch_size: null, resources: null}\n",
@@ -67,6 +73,9 @@ MISLEADING = [
 BAD = [
     "capability: a:b\nsource: {limit: 3}\nsink: out\n",
     "capability: {version: v}\nsource: in\nsink: out\n",
+    "capability: []\nsource: in\nsink: out\n",
+    "capability: [{target: a:b, nope: 1}]\nsource: in\nsink: out\n",
+    "capability: [a:b, {target: a:c, batch_size: 0}]\nsource: in\nsink: out\n",
     "capability: a:b\nsource: in\nsink: {format: parquet}\n",
     "source: a\nsink: b\n",
     "capability:\nsource: a\nsink: b\n",
@@ -80,6 +89,12 @@ BAD = [
     MINIMAL + "execution: {concurrency: [1, 2, 3]}\n",
     MINIMAL + "execution: {max_runtime: 1w}\n",
     MINIMAL + "execution: {memory: 1M}\n",
+    MINIMAL + "execution: {rate_limit: {requests: 500}}\n",
+    MINIMAL + "execution: {rate_limit: 500/week}\n",
+    MINIMAL + "execution: {rate_limit: {in_flight: 0}}\n",
+    MINIMAL + "execution: {prices: {a: cheap}}\n",
+    MINIMAL + "execution: {max_cost: 0}\n",
+    "capability: {target: a:b, usage: a..b}\nsource: in\nsink: out\n",
     MINIMAL + "name: a b\n",
     MINIMAL + "version: 2\n",
     *(

@@ -1,0 +1,170 @@
+"""What runs in the worker of a stage: builds its capability once, and calls it with blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from batchrunner.capability import load_target
+from batchrunner.formats.chunk import Row
+from batchrunner.spec import ErrorsSpec, StageSpec
+from batchrunner.user_code import contained
+from batchrunner.worker.batch import InputTypes
+from batchrunner.worker.block_inputs import Input, inputs_of, rows_in
+from batchrunner.worker.blocks import Block, Part, joined, own_row
+from batchrunner.worker.capability_loading import build, check_code
+from batchrunner.worker.dividing import check_counts, divided
+from batchrunner.worker.event_loop import EventLoop
+from batchrunner.worker.row_calls import Answered, Failed, RowCalls, RowRules, is_async
+from batchrunner.worker.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutput:
+    """What a call of a stage gave: see `StageAnswer`, which has the same facts.
+
+    Attributes:
+        block: The output.
+        counts: How many rows each input row gave; None if the stage does not keep origins.
+        failed: In mode `row`, the input rows that failed, each with what it raised.
+        seconds: Seconds in the capability.
+    """
+
+    block: Block
+    counts: tuple[int, ...] | None
+    failed: tuple[tuple[int, Exception], ...]
+    seconds: float
+
+
+class StageRunner:
+    """Calls one stage in this process. Safe in several threads if the stage is asynchronous.
+
+    Attributes:
+        stage: The stage, with what it takes from `execution`.
+        slots: How many threads may call `run` at the same time.
+    """
+
+    def __init__(self, work: Work, number: int) -> None:
+        """Load and build stage *number* of *work*. It may take minutes: a model is loaded here.
+
+        Raises:
+            CapabilityImportError: The stage cannot be imported or built, or its code is not what the
+                driver read.
+        """
+        work.prepare()
+        self.stage = work.spec.stages[number]
+        target = work.capability[number] if work.capability else load_target(self.stage.code)
+        function = build(target, self.stage, where=f"capability.stages.{number}")
+        check_code(work)  # after the import: a file might change between an earlier check and it
+        self._calls = _Calls(function, self.stage, work.spec.errors)
+        self.slots = self._calls.slots
+
+    def run(self, blocks: Sequence[Block]) -> StageOutput:
+        """Call the stage with the rows of *blocks*, in this order, and return its output.
+
+        In mode `row`, a row that fails costs no other one. In mode `batch`, the stage is called as often as
+        it takes to give it rows that belong into one batch: more than once only if no one batch holds all
+        of them exactly.
+
+        Raises:
+            Exception: What a call in mode `batch` raised; a `CallRaisedError` stands for what is no
+                `Exception`. Nothing of the other calls counts then.
+        """
+        block = joined(blocks)
+        if self.stage.mode == "row":
+            return self._by_row(block)
+        began = time.monotonic()
+        outputs = [self._output(one) for one in inputs_of(block, self.stage.batch_format or "rows")]
+        counts = (1,) * len(block) if self.stage.one_to_one else None
+        return StageOutput(joined(outputs), counts, (), time.monotonic() - began)
+
+    def _output(self, given: Input) -> Block:
+        returned = self._calls.of_batch(given.argument)
+        if not self.stage.one_to_one:
+            types = _common(given.types)
+            return Block(tuple(part for one in returned if (part := Part.of(one, types)).rows))
+        each = zip(divided(returned, given.counts), given.types, strict=True)
+        block = Block(tuple(Part.of(one, types) for some, types in each for one in some))
+        check_counts([len(block)], [given.rows])
+        return block
+
+    def _by_row(self, block: Block) -> StageOutput:
+        rows, types = rows_in(block.parts)
+        began = time.monotonic()
+        answers = self._calls.of_rows(rows)
+        seconds = time.monotonic() - began
+        failed = tuple((n, one) for n, one in enumerate(answers) if isinstance(one, Exception))
+        given = [[] if isinstance(one, Exception) else one for one in answers]
+        counts, parts = tuple(map(len, given)), []
+        for part, of_part in zip(block.parts, types, strict=True):
+            some, given = given[: part.rows], given[part.rows :]
+            parts.append(Part.of([row for rows in some for row in rows], of_part))
+        return StageOutput(Block(tuple(p for p in parts if p.rows)), counts, failed, seconds)
+
+    def close(self) -> None:
+        """End the calls that are in flight."""
+        self._calls.close()
+
+
+def _common(types: Sequence[InputTypes]) -> InputTypes:
+    """Return the types for output rows of which it is not known whose they are."""
+    first, *others = types or (InputTypes(),)
+    if all(one == first for one in others):
+        return first
+    return InputTypes(tuple(dict.fromkeys(schema for one in types for schema in one.schemas)))
+
+
+class _Calls:
+    """Makes the calls of one stage.
+
+    Attributes:
+        slots: How many threads may call at the same time.
+    """
+
+    def __init__(self, function: Any, stage: StageSpec, errors: ErrorsSpec) -> None:
+        self._function, self._kwargs = function, stage.fn_kwargs
+        most = stage.max_concurrency or 1
+        self._rows = RowCalls(function, self._kwargs, rules=RowRules(errors, most))
+        self._loop = EventLoop(most) if is_async(function) and stage.mode == "batch" else None
+        # Of rows, the next batch fills the places that the last calls of one leave.
+        self.slots = most if self._loop else 2 if self._rows.is_async else 1
+
+    def of_batch(self, argument: Any) -> list[Any]:
+        """Return what the stage returned or, piece by piece, yielded for a batch."""
+        if self._loop is not None:
+            return contained(self._loop.submit(self._awaited(argument, self._loop.calls)).result)
+        return contained(partial(self._pieces, argument))
+
+    def _pieces(self, argument: Any) -> list[Any]:
+        result = self._function(argument, **self._kwargs)
+        return list(result) if isinstance(result, Iterator) else [result]
+
+    async def _awaited(self, argument: Any, calls: asyncio.Semaphore) -> list[Any]:
+        async with calls:
+            result = self._function(argument, **self._kwargs)
+            if isinstance(result, AsyncIterator):
+                return [piece async for piece in result]
+            return [await result]
+
+    def of_rows(self, rows: Sequence[Row]) -> list[Sequence[Row] | Exception]:
+        """Return for each row its output rows, or what its last attempt raised.
+
+        Raises:
+            Exception: No call has ever succeeded, and this one failed: other rows were left alone.
+        """
+        again = [partial(own_row, own_row(row)) for row in rows]
+        outcomes = self._rows.call(rows, again=lambda index: again[index]())
+        if None in outcomes:
+            failed = (one.error for one in outcomes if isinstance(one, Failed))
+            raise next(failed, None) or self._rows.doubt or AssertionError("no row was called")
+        return [one.rows if isinstance(one, Answered) else one.error for one in outcomes if one]
+
+    def close(self) -> None:
+        """End what is in flight."""
+        self._rows.close()
+        if self._loop is not None:
+            self._loop.close()

@@ -1,0 +1,135 @@
+"""Usage: the numbers by which a capability says what an answer cost, such as tokens.
+
+In OpenAI's words (https://platform.openai.com/docs/api-reference/chat/object): `usage` has `prompt_tokens`,
+`completion_tokens` and `total_tokens`; other services say `input_tokens` and `output_tokens`. Any other
+number counts as well, by its name; one in a mapping inside, by its path with dots.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from numbers import Integral, Real
+from typing import Any, Final
+
+from batchrunner.checkpoint.totals import Usage, added
+
+__all__ = [
+    "COST",
+    "NO_USAGE",
+    "Usage",
+    "added",
+    "amounts_in",
+    "path_of",
+    "priced",
+    "tokens_in",
+    "usage_in",
+    "usage_of_error",
+]
+
+NO_USAGE: Final[Usage] = {}
+KEY: Final = "usage"
+"""Where usage is in an answer, by default; and the attribute of an exception that has it."""
+
+COST: Final = "cost"
+"""The name of the amount that is money."""
+
+_TOKENS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
+_LONGEST_NAME = 48
+_MOST_NAMES = 12
+
+
+def path_of(text: str | None) -> tuple[str, ...]:
+    """Return the names on the way to the usage, of `capability.usage`."""
+    return tuple(text.split(".")) if text else (KEY,)
+
+
+def usage_in(answer: Any, path: tuple[str, ...] = (KEY,)) -> Usage:
+    """Return the usage in *answer*, {} if it has none: a row, rows, or a batch in any format.
+
+    Never raises: what is not there, or is another thing, is no usage.
+    """
+    try:
+        return _usage_in(answer, path)
+    except Exception:  # noqa: BLE001 - an answer is the user's, and so may be the code of its classes
+        return NO_USAGE
+
+
+def _usage_in(answer: Any, path: tuple[str, ...]) -> Usage:
+    if isinstance(answer, list | tuple):
+        of_rows = (_at(row, path) for row in answer)
+        return added(*(amounts_in(found) for found in of_rows if found is not None))
+    if not isinstance(answer, Mapping):
+        return _in_column(_column(answer, path[0]), path[1:])
+    found = answer.get(path[0])
+    is_column = found is not None and not isinstance(found, Mapping)
+    return _in_column(found, path[1:]) if is_column else amounts_in(_at(answer, path))
+
+
+def _at(row: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        row = row.get(name) if isinstance(row, Mapping) else None
+    return row
+
+
+def _column(table: Any, name: str) -> Any:
+    """Return column *name* of a table of Arrow or pandas; None if it has none."""
+    if name in getattr(table, "column_names", ()):
+        return table.column(name).to_pylist()
+    return table[name] if name in getattr(table, "columns", ()) else None
+
+
+def _in_column(column: Any, path: tuple[str, ...]) -> Usage:
+    values = () if column is None or isinstance(column, str | bytes) else column
+    return added(*(amounts_in(_at(value, path)) for value in values))
+
+
+def usage_of_error(error: BaseException) -> Usage:
+    """Return the usage that *error* has as attribute: a call that failed may have cost, too."""
+    return amounts_in(getattr(error, KEY, None))
+
+
+def amounts_in(found: Any) -> Usage:
+    """Return the amounts in *found*, if it is a mapping; {} for anything else."""
+    if not isinstance(found, Mapping):
+        return NO_USAGE
+    return dict(sorted(_amounts(found, ""), key=_by_importance)[:_MOST_NAMES])
+
+
+def _amounts(found: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    for key, value in found.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and not prefix:
+            yield from _amounts(value, f"{name}.")
+        elif len(name) <= _LONGEST_NAME and (amount := _amount(value)):
+            yield name, amount
+
+
+def _amount(value: object) -> float:
+    """Return *value* as a plain number, numpy's too; 0 if it is none, or not above 0."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return 0
+    amount = int(value) if isinstance(value, Integral) else float(value)
+    return amount if 0 < amount < math.inf else 0
+
+
+def _by_importance(amount: tuple[str, float]) -> tuple[bool, bool]:
+    """Order what is priced before details of it: a sentinel has room for a few names only."""
+    return amount[0] != COST, "." in amount[0]
+
+
+def tokens_in(usage: Usage) -> float | None:
+    """Return the tokens in *usage*: the total, else the sum of what is known; None if there are none."""
+    if "total_tokens" in usage:
+        return usage["total_tokens"]
+    known = [usage[name] for name in _TOKENS if name in usage]
+    return sum(known) if known else None
+
+
+def priced(usage: Usage, prices: Mapping[str, float]) -> Usage:
+    """Return *usage* with its cost at *prices*, each for one unit; without prices, as it is.
+
+    Prices win over a cost that the answer names: the user gave them.
+    """
+    known = [usage[name] * price for name, price in prices.items() if name in usage]
+    return {**usage, COST: sum(known)} if known else usage
