@@ -41,7 +41,7 @@ def test_what_is_refused_goes_into_the_error_file_and_is_sent_again(tmp_path):
         done = batchrunner("retry", "spec.yaml", cwd=tmp_path, **server.environment)
         errors = error_file(tmp_path)
         again = batchrunner("retry", "--rows", "spec.yaml", cwd=tmp_path, **server.environment)
-        asked = openai_batch.times_asked(server, [requests[7], requests[9]])
+        asked = openai_batch.times_asked(server, errors, requests)
 
     assert nothing.returncode == 1
     assert "HTTP 401: wrong key: Bearer ***" in nothing.stderr
