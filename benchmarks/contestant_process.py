@@ -24,7 +24,7 @@ def main(order: dict[str, Any]) -> None:
         import_module(library)
     module, _, name = order["function"].partition(":")
     function = getattr(import_module(module), name)
-    ray_start = _start_ray() if order["on_ray"] else 0.0
+    ray_start = _start_ray(order["ray"]) if order["on_ray"] else 0.0
     before = _peak_mb()
     began, cpu = time.perf_counter(), _cpu_seconds()
     facts = function(Path(order["source"]), Path(order["out"]), **order["arguments"])
@@ -44,15 +44,15 @@ def main(order: dict[str, Any]) -> None:
         ray.shutdown()
 
 
-def _start_ray() -> float:
-    """Start a Ray of two CPUs, as warm as one task makes it; return how long that took."""
+def _start_ray(has: dict[str, int]) -> float:
+    """Start a Ray that *has* so much, as warm as one task makes it; return how long that took."""
     began = time.perf_counter()
     import ray
     import ray.data
 
     ray.init(
         address="local",
-        num_cpus=2,
+        **has,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",

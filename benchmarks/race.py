@@ -43,6 +43,8 @@ class Contestant:
         function: "module:function", called with source, output and *arguments*.
         arguments: By name.
         on_ray: Whether a Ray is started for it, before its time begins.
+        cpus: How many that Ray has.
+        gpus: Likewise; no such thing has to be there.
         python: The interpreter of its process.
     """
 
@@ -50,6 +52,8 @@ class Contestant:
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     on_ray: bool = True
+    cpus: int = 2
+    gpus: int = 0
     python: str = sys.executable
 
 
@@ -136,6 +140,7 @@ def started(
             "function": contestant.function,
             "arguments": contestant.arguments,
             "on_ray": contestant.on_ray,
+            "ray": {"num_cpus": contestant.cpus, "num_gpus": contestant.gpus},
             "source": str(source),
             "out": str(out),
             "answer": str(answer),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.capabilities import ArrayModel, add_length_array, burn_array
+from benchmarks.store_watch import told_of_calls
+from benchmarks.three_stages import BATCH, Model, finish, prepare
 
 
 def jsonl(source: Path, out: Path) -> None:
@@ -56,3 +58,21 @@ def jsonl_with_model(source: Path, out: Path, *, load: float, call: float, actor
         num_cpus=0.5,
     )
     mapped.write_json(str(out))
+
+
+def jsonl_in_three_stages(source: Path, out: Path, *, floats: int = 0) -> dict[str, float]:
+    """Prepare, model, finish: tasks for what needs a CPU, an actor for the accelerator."""
+    import ray
+
+    with told_of_calls(out) as (log, facts):
+        rows = ray.data.read_json(str(source))
+        prepared = rows.map_batches(prepare, batch_size=BATCH, fn_kwargs={"floats": floats})
+        modelled = prepared.map_batches(
+            Model,
+            batch_size=BATCH,
+            fn_constructor_kwargs={"log": log},
+            compute=ray.data.ActorPoolStrategy(size=1),
+            num_gpus=1,
+        )
+        modelled.map_batches(finish, batch_size=BATCH).write_json(str(out))
+    return facts

@@ -16,6 +16,7 @@ ORDER = (
     "W3",
     "W4",
     "W5",
+    "W6",
     "W7",
     "tiny",
     "million",

@@ -14,6 +14,7 @@ from batchrunner.driver.file_table import SourceFile
 from batchrunner.driver.source_files import slice_of
 from batchrunner.formats.contract import Cut
 from batchrunner.shard import Slice, SliceTable, Slicing
+from batchrunner.spec import BatchSpec
 
 MOST_SLICES = 8192
 """A shard of more would have a sentinel of megabytes."""
@@ -24,6 +25,10 @@ FEW_FILES = 64
 _PACKS = 8
 """More files than `FEW_FILES` make as many shards, if those are small. The last batch of each shard is
 half full: of 195 batches, 8 more are 4 %. Where rows are slow, shards are cut as they run."""
+
+_PACKS_A_WORKER = 16
+"""Where it is known how many workers there are, they have as many shards each: with 9 shards, one of
+two workers would have 5, and the other would wait for a tenth of the run."""
 
 _SMALL = 4 << 20
 _ROOM = (
@@ -38,11 +43,22 @@ def size_of(cuts: Iterable[CutFile]) -> int:
     return sum(piece.weight for _, pieces in cuts for piece in pieces)
 
 
-def default_pack(size: int, *, files: int, shard: int) -> int:
+def default_pack(size: int, *, files: int, shard: int, packs: int = _PACKS) -> int:
     """Return how many bytes to pack of *files* files of *size*, cut into shards of *shard* bytes; at least 1."""
     if files <= FEW_FILES:
         return max(min(size // FEW_FILES, shard), 1)
-    return max(min(int(size * _ROOM) // _PACKS, max(shard, _SMALL)), 1)
+    return max(min(int(size * _ROOM) // packs, max(shard, _SMALL)), 1)
+
+
+def default_packs(spec: BatchSpec) -> int:
+    """Return how many shards a source of many small files makes, where the spec does not say."""
+    called = spec.called
+    stages = called.stages or ()
+    if called.one_to_one or (stages and all(stage.keeps_origins for stage in stages)):
+        return FEW_FILES  # batches go over the ends of shards
+    concurrency = spec.execution.concurrency or 0
+    workers = concurrency if isinstance(concurrency, int) else concurrency[1]
+    return min(max(_PACKS, _PACKS_A_WORKER * workers), FEW_FILES)
 
 
 def packed(cuts: Iterable[CutFile], facts: PlanFacts) -> Iterator[Sequence[Slice]]:

@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from batchrunner.checkpoint import Generation, PlanFacts
 from batchrunner.driver.file_table import SourceFile, SourceFiles
-from batchrunner.driver.packing import CutFile, default_pack, packed, size_of
+from batchrunner.driver.packing import CutFile, default_pack, default_packs, packed, size_of
 from batchrunner.driver.row_windows import in_windows
 from batchrunner.driver.sample import Sample
 from batchrunner.driver.sampling import Picked, picked
@@ -111,7 +111,8 @@ def first_generation(spec: BatchSpec, files: Sequence[SourceFile], slicer: Slice
         cuts, size, count = _cut(files, sharding, slicer=slicer), files.size(), len(files)
     pack = sharding.count
     if spec.source.seconds is not None:
-        pack = default_pack(size, files=count, shard=sharding.count)
+        packs = default_packs(spec)
+        pack = default_pack(size, files=count, shard=sharding.count, packs=packs)
     compression = spec.sink.compression or format_named(sink_format).of_parts.default_compression
     facts = PlanFacts(0, sink_format, compression, sharding.unit, sharding.count, pack)
     shards = _numbered(cuts, facts, first_id=0)

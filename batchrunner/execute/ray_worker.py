@@ -16,6 +16,7 @@ from batchrunner.errors import CapabilityImportError
 from batchrunner.execute.payload import Payload, unpacked
 from batchrunner.execute.ray_connection import is_lost
 from batchrunner.execute.ray_heartbeats import Sender
+from batchrunner.execute.ray_rate_limit import gate_of
 from batchrunner.execute.stages_on_ray import StagesOnRay
 from batchrunner.shard import Shard
 from batchrunner.worker.heartbeat import WorkerPhase
@@ -79,6 +80,7 @@ class _RayWorker:
                 pickled=lambda: payload.work,
                 witness=_witness(work.session),
                 pulse=pulse,
+                gate=gate_of(work),
                 pools=self._stages,
             )
             poll = Grace(work.spec.execution.grace_period).poll
@@ -104,7 +106,9 @@ class _RayWorker:
         self._log.store()  # Ray may end this process as soon as the last task is over
 
     def end(self) -> None:
-        """End the log, and store the rest of it."""
+        """End the log, and store the rest of it; make no more calls."""
+        if self._failure is None:
+            self._worker.close()
         self._log.end()
 
     def _process(self, group: Sequence[Shard]) -> Iterator[list[Receipt]]:

@@ -13,6 +13,9 @@ from batchrunner.spec import BatchSpec, ExecutionSpec
 
 Groups = Sequence[Sequence[Shard]]
 
+_ROUND = 3
+"""One part in so many of the remaining weight is handed out in each round."""
+
 
 @dataclass(frozen=True, slots=True)
 class Workers:
@@ -95,16 +98,18 @@ def make_groups(
 ) -> list[tuple[Shard, ...]]:
     """Divide *shards* into groups, from large ones to single shards; shard *first* leads them all.
 
-    Each round gives every worker an equal share of half of the remaining weight, as in factoring
-    (Hummel, Schonberg and Flynn, 1992): workers that are faster, or have lighter shards, get smaller
-    and smaller groups, so that all end at about the same time.
+    Each round gives every worker an equal share of a third of the remaining weight: workers that are
+    faster, or have lighter shards, get smaller and smaller groups, so that all end at about the same
+    time. Factoring (Hummel, Schonberg and Flynn, 1992) gives a half, to workers that have nothing left to do;
+    ours have a group waiting. The worker that starts first is handed two before the others are
+    there: of a half, that was as much as its share of the whole, and it ended a tenth later than they did.
     """
     queue = sorted(shards, key=lambda shard: (shard.id != first, -shard.weight))
     groups: list[tuple[Shard, ...]] = []
     start = 0
     while start < len(queue):
         remaining = sum(shard.weight for shard in queue[start:])
-        share = remaining / (2 * workers)
+        share = remaining / (_ROUND * workers)
         for _ in range(workers):
             stop = start + 1
             weight = queue[start].weight

@@ -111,6 +111,11 @@ class BatchSpec(Section):
             raise ValueError("has capability.inputs, which go with capability.mode run only")
         if self.capability and self.capability.stages:
             check_workers(self.capability.stages, self.execution.concurrency)
+        if mode != "row" and self.execution.journal_answers:
+            raise ValueError(
+                "has execution.journal_answers, which goes with capability.mode row only: an answer is kept "
+                "by the place of its row"
+            )
         return self
 
     @classmethod

@@ -20,6 +20,7 @@ from benchmarks.workloads import (
     resume,
     small_files,
     store,
+    three_stages,
     tiny_files,
 )
 
@@ -29,6 +30,7 @@ WORKLOADS: dict[str, Callable[[Size], Result]] = {
     "W3": small_files.measure,
     "W4": cpu_bound.measure,
     "W5": actors.measure,
+    "W6": three_stages.measure,
     "W7": buckets.measure,
     "tiny": tiny_files.measure,
     "million": tiny_files.measure_million,

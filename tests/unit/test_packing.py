@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrunner import BatchSpec
 from batchrunner.checkpoint import PlanFacts
 from batchrunner.driver.file_table import SourceFile
-from batchrunner.driver.packing import MOST_SLICES, default_pack, packed, size_of
+from batchrunner.driver.packing import MOST_SLICES, default_pack, default_packs, packed, size_of
 from batchrunner.driver.source_files import slice_of
 from batchrunner.formats.contract import Cut
 from batchrunner.formats.registry import FileKind
@@ -81,6 +82,25 @@ def test_by_default_few_files_keep_a_shard_each_and_many_do_not(files, least, mo
     shards = shards_of(cuts, pack=default_pack(size_of(cuts), files=files, shard=1 << 20))
 
     assert least <= len(shards) <= most
+
+
+@pytest.mark.parametrize(
+    ("capability", "concurrency", "packs"),
+    [
+        ({"target": "a:b"}, None, 8),
+        ({"target": "a:b"}, 2, 32),
+        ({"target": "a:b"}, (1, 100), 64),
+        ({"target": "a:b", "one_to_one": True}, None, 64),
+        ([{"target": "a:b", "one_to_one": True}, {"target": "a:c", "mode": "row"}], None, 64),
+        ([{"target": "a:b", "one_to_one": True}, "a:c"], None, 8),
+    ],
+)
+def test_workers_that_are_known_have_several_shards_each(capability, concurrency, packs):
+    """Of 9 shards one of two workers had 5 or 6, and the other one waited. Batches that go over shards cost none."""
+    execution = {} if concurrency is None else {"concurrency": concurrency}
+    spec = BatchSpec(capability=capability, source="in", sink="out", execution=execution)
+
+    assert default_packs(spec) == packs
 
 
 def test_by_default_a_pack_is_no_larger_than_a_shard():
