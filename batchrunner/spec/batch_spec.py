@@ -111,6 +111,10 @@ class BatchSpec(Section):
             raise ValueError("has capability.inputs, which go with capability.mode run only")
         if self.capability and self.capability.stages:
             check_workers(self.capability.stages, self.execution.concurrency)
+            if self.execution.engine == "local" and any(
+                s.processor for s in self.capability.stages
+            ):
+                raise ValueError("has a stage with a processor, which needs execution.engine: ray")
         return self
 
     @classmethod
