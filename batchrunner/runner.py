@@ -43,11 +43,15 @@ from batchrunner.formats.registry import registered
 from batchrunner.hooks.registry import check_hook
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
+from batchrunner.spec.fingerprint import fingerprint
 from batchrunner.views.dead_letters import most_frequent
 from batchrunner.views.displays import display_of, say_end
+from batchrunner.views.event_logs import event_log
 from batchrunner.views.metrics import MetricsDisplay
 from batchrunner.views.report_data import RunReport, run_report
+from batchrunner.views.stage_times import stages_of_run
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
+from batchrunner.worker.stage_clock import StageClock, summed
 from batchrunner.worker.work import Work
 
 _log = logging.getLogger(__name__)
@@ -262,8 +266,8 @@ class BatchRunner:
             hooks.begin(opened, survey, session)
             display = _with_metrics(display, opened, session)
             plan = GrowingPlan(opened.run, survey, session)
-            outcomes = self._dispatch(opened, plan, session, display)
-            report = _finish(opened, plan.survey, outcomes, session)
+            outcomes, progress = self._dispatch(opened, plan, session, display)
+            report = _finish(opened, plan.survey, outcomes, session, progress=progress)
             hooks.end(report)
             return report
 
@@ -276,7 +280,7 @@ class BatchRunner:
 
     def _dispatch(
         self, opened: Opened, plan: GrowingPlan, session: Session, display: Display
-    ) -> ShardOutcomes:
+    ) -> tuple[ShardOutcomes, Progress]:
         work, run = self._work(opened, plan.survey, session), opened.run
         rest = plan.grow({}, opened.committed)  # of shards that were adopted since the survey
         pending = (*opened.pending, *(rest.shards if rest else ()))
@@ -288,14 +292,15 @@ class BatchRunner:
             tracker.hear(Heartbeat("", WorkerPhase.LOADING))
         session.snapshot = lambda: tracker.progress().to_dict()
         dispatcher = Dispatcher(work, session, tracker, display, plan=plan)
-        if pending:
-            display.show(tracker.progress())
-            with run.definition.at_work() as imported:
-                dispatcher.go(pending, _engine(run, session.stop, imported=imported))
+        with tracker.logged(session):
+            if pending:
+                display.show(tracker.progress())
+                with run.definition.at_work() as imported:
+                    dispatcher.go(pending, _engine(run, session.stop, imported=imported))
         finishing = tracker.finishing(failed=len(dispatcher.outcomes.failures))
         session.snapshot = finishing.to_dict
         display.show(finishing)
-        return dispatcher.outcomes
+        return dispatcher.outcomes, finishing
 
     def _work(self, opened: Opened, survey: Survey, session: Session) -> Work:
         return Work(
@@ -312,6 +317,7 @@ class BatchRunner:
             formats=registered(),
             code=snapshots_of(opened.run.definition.code.modules),
             isolated=_killed_its_trial(opened.run),
+            definition=fingerprint(opened.run.decisive),
         )
 
 
@@ -367,7 +373,12 @@ def _with_metrics(display: Display, opened: Opened, session: Session) -> Display
 
 
 def _finish(
-    opened: Opened, survey: Survey, outcomes: ShardOutcomes, session: Session
+    opened: Opened,
+    survey: Survey,
+    outcomes: ShardOutcomes,
+    session: Session,
+    *,
+    progress: Progress,
 ) -> BatchReport:
     run, committed = opened.run, {**opened.committed, **outcomes.committed}
     report = report_of(run, survey, committed, run_uid=opened.run_uid)
@@ -375,7 +386,8 @@ def _finish(
         if run.spec.analytics_store is not None:
             # Before `_SUCCESS`: a run that readers see as complete is in the store.
             session.check()
-            record_batch(run, survey, committed)
+            stages = partial(_stages_of_run, run, committed, session, progress)
+            record_batch(run, survey, committed, stages=stages)
         declare_success(run, survey, committed, session)
     if not report.within_budget:
         report = _with_row_error(report, run, survey.plan.active, committed)
@@ -389,6 +401,8 @@ def _finish(
             **{shard: failure.reason for shard, failure in outcomes.to_quarantine.items()},
         },
         stopped=None if report.ok else session.stop.reason,
+        stages=progress.stages,
+        advice=progress.advice,
     )
     session.log_event(
         "session_ended",
@@ -399,6 +413,15 @@ def _finish(
         adopted=report.shards_adopted,
     )
     return report
+
+
+def _stages_of_run(
+    run: Run, committed: Mapping[int, Sentinel], session: Session, progress: Progress
+) -> Sequence[StageClock]:
+    """Return what the workers of the sessions that committed the shards spent their time on."""
+    earlier = sorted({sentinel.session for sentinel in committed.values()} - {session.id})
+    logs = (event_log(run.checkpoint.storage, one) for one in earlier)
+    return summed([*stages_of_run(logs), *progress.stages])
 
 
 def _with_row_error(

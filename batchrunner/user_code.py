@@ -10,9 +10,11 @@ Also finds file and line of an error in the user's code, and its traceback witho
 
 from __future__ import annotations
 
+import gc
 import importlib
 import re
 import signal
+import sys
 import sysconfig
 import threading
 import traceback
@@ -31,6 +33,7 @@ _INTERRUPTS = (int(signal.SIGINT), int(signal.SIGTERM))
 
 
 _OURS = f"{Path(__file__).parent}/"
+_SHIPPED = f"{_OURS}capabilities/"  # which stand where a user's code would
 _LIBRARIES = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")})
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 _COMPILED = (".pyx", ".pxi", ".pxd")
@@ -41,6 +44,17 @@ _CHAINED = re.compile(
     re.MULTILINE,
 )
 _MAX_TRACEBACK = 4000
+_NO_MEMORY = (
+    "out of memory",  # CUDA, HIP, MPS, XLA, the driver
+    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED
+    "available memory of",  # onnxruntime: … is smaller than requested bytes of …
+    "oom when allocating",  # TensorFlow
+    "allocate memory",  # onnxruntime, torch on the CPU, the system's ENOMEM
+    "you tried to allocate",  # torch on the CPU
+    "bad_alloc",  # C++
+    "bad allocation",
+)
+"""What the messages of libraries say when memory ran out, in lower case."""
 
 
 class CallRaisedError(Exception):
@@ -200,10 +214,29 @@ def portable(error: Exception) -> CallRaisedError:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether *error* means that memory ran out: the host's, or a GPU's by its message."""
-    name = _type_name(error)
+    """Return whether *error* means that memory ran out: the host's, or by its message a GPU's."""
+    name, text = _type_name(error), _text(error).lower()
     by_name = "MemoryError" in name or "OutOfMemory" in name
-    return isinstance(error, MemoryError) or by_name or "out of memory" in str(error)
+    return isinstance(error, MemoryError) or by_name or any(words in text for words in _NO_MEMORY)
+
+
+def free_memory_of(error: Exception) -> None:
+    """Free what the calls that *error* ended still hold, and what torch keeps for later ones.
+
+    Without it, a smaller batch finds the memory full of the larger one: an error refers to the frames that
+    it went through, whose variables are tensors, and what torch frees goes into a cache, in blocks that may
+    fit nothing else.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        one = one.__cause__ or one.__context__
+    gc.collect()
+    torch = sys.modules.get("torch")  # imported by the user's code, if at all
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _innermost(frames: Iterable[tuple[str, int | str]]) -> str:
@@ -225,7 +258,8 @@ def _without_ours(error: traceback.TracebackException) -> traceback.TracebackExc
 
 
 def _is_ours(file: str) -> bool:
-    return file.startswith((_OURS, "<frozen "))
+    is_ours = file.startswith(_OURS) and not file.startswith(_SHIPPED)
+    return is_ours or file.startswith("<frozen ")
 
 
 def _is_installed(file: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from batchrunner.analytics.batch_records import BatchRunRecord as BatchRunRecord
 from batchrunner.analytics.batch_records import BatchShardRecord as BatchShardRecord
+from batchrunner.analytics.batch_records import BatchStageRecord as BatchStageRecord
 from batchrunner.analytics.compaction import CompactionReport as CompactionReport
 from batchrunner.analytics.completed_run import CompletedRun as CompletedRun
 from batchrunner.analytics.completed_run import Provenance as Provenance
@@ -21,6 +22,7 @@ __all__ = [
     "AnalyticsStoreConfig",
     "BatchRunRecord",
     "BatchShardRecord",
+    "BatchStageRecord",
     "CapabilityRunRef",
     "CompactionReport",
     "CompletedRun",

@@ -1,4 +1,4 @@
-"""The records that `run` writes about a batch: one for the batch, one for each shard."""
+"""The records that `run` writes about a batch: one for the batch, one for each shard and each stage."""
 
 from __future__ import annotations
 
@@ -72,3 +72,32 @@ class BatchShardRecord(Record, table_name="batch_shards"):
     sha256: str
     seconds: float | None = None
     session: str | None = None
+
+
+class BatchStageRecord(Record, table_name="batch_stages"):
+    """What the workers of one stage of a batch spent their time on, in seconds over all of them.
+
+    Summed over the sessions of which parts are in the output; what died with a worker is missing.
+
+    Attributes:
+        stage, kind: Its name, and whether it is a `stage` of the capability, the `read`ing of the
+            source or the `write`ing of the parts.
+        loading, waiting_input, calling, waiting_output: What they did: load the capability, wait for
+            rows, be in the capability, wait for room for its output.
+        limited: How much of `calling` went by at the rate limit.
+        cpu: CPU time in `calling`; None where it is not known.
+        rows, calls: Rows that went in, and the batches that they were.
+        peak_memory: The most bytes that the process of any one worker had.
+    """
+
+    stage: str
+    kind: str
+    loading: float
+    waiting_input: float
+    calling: float
+    waiting_output: float
+    limited: float
+    cpu: float | None = None
+    rows: int
+    calls: int
+    peak_memory: int

@@ -35,7 +35,7 @@ class Code:
     @property
     def is_empty(self) -> bool:
         """Whether nothing was read, because `capability.version` stands in for the code."""
-        return not (self.modules or self.values)
+        return not (self.modules or self.values or self.installed)
 
 
 def code_of(targets: Iterable[str], *, handed_over: Any = None) -> Code:

@@ -18,6 +18,10 @@ OURS = "batchrunner"
 """The package of this framework: it never counts as the user's, however it is installed."""
 
 
+SHIPPED = f"{OURS}.capabilities."
+"""Of its modules, those that stand where the user's would; what they import is what the user needs."""
+
+
 class ModuleOwner(Enum):
     """Where a module comes from: only the user's own modules decide the fingerprint."""
 

@@ -14,7 +14,14 @@ from types import ModuleType
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-from batchrunner.capability.finding import OURS, Module, ModuleOwner, find_module, loaded_module
+from batchrunner.capability.finding import (
+    OURS,
+    SHIPPED,
+    Module,
+    ModuleOwner,
+    find_module,
+    loaded_module,
+)
 from batchrunner.capability.syntax import (
     WHOLE,
     definitions,
@@ -125,7 +132,12 @@ class Modules:
                 waiting += self._dependencies(name)
 
     def _may_be_own(self, name: str) -> bool:
-        """Return whether *name* may be the user's, by its top package. Most others stay unread."""
+        """Return whether *name* may be the user's, by its top package, or ships with us for users.
+
+        Most others stay unread.
+        """
+        if name.startswith(SHIPPED):
+            return True
         top = name.partition(".")[0]
         if top not in self._owners:
             module = find_module(top) or loaded_module(top)
@@ -152,6 +164,10 @@ class Modules:
             yield from source.imports
         elif module.owner is ModuleOwner.PACKAGE:
             self.installed.add(name)
+            if name.startswith(
+                SHIPPED
+            ):  # the versions of its libraries are those of the capability
+                yield from source_of(module).imports
 
     def _starred(self, name: str) -> Iterator[str]:
         package, _, last = name.rpartition(".")

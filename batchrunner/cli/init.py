@@ -29,7 +29,7 @@ def command(template: str, folder: Path | None, list_: bool, output: str) -> Non
     FOLDER is by default the template's name. What is made runs without a network, and no file is ever
     overwritten.
     """
-    from batchrunner.templates.making import TEMPLATES, make
+    from batchrunner.templates.making import TEMPLATES, files_of, make
 
     if list_:
         records = [{"template": name, "shows": one.summary} for name, one in TEMPLATES.items()]
@@ -37,7 +37,7 @@ def command(template: str, folder: Path | None, list_: bool, output: str) -> Non
         return
     place = folder or Path(template)
     data = make(template, place)
-    say(f"made {place}/ with spec.yaml, caps.py, README.md and data/: {data}")
+    say(f"made {place}/ with {', '.join(files_of(template))} and data/: {data}")
     say("next:")
     for line in _next(place, start=TEMPLATES[template].start):
         show(line)

@@ -144,6 +144,7 @@ def _text_of(report: BatchReport, *, spec: str, is_trial: bool, is_logged: bool)
     lines = [
         report_text.heading(report),
         f"rows: {report_text.rows(report)}",
+        *([f"speed: {report.advice}"] if report.advice else []),
         f"output: {report.sink}",
         *_failures(report),
         *_traceback(report),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +84,18 @@ def _watch(checkpoint: Checkpoint, mode: str | Display, *, every: float) -> int:
 def _print(status: dict[str, Any], output: str) -> None:
     """Print *status*; for people without the lines that have nothing to say, such as a phase that is over."""
     if output == "table":
+        status = {**status, "stages": _stages(status["stages"])}
         status = {name: value for name, value in status.items() if value not in ("", None)}
     print_record(status, output)
+
+
+def _stages(clocks: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line for each stage."""
+    from batchrunner.views.stage_times import in_words
+    from batchrunner.worker.stage_clock import StageClock
+
+    stages = map(StageClock.from_dict, clocks)
+    return "\n".join(f"{one.name}: {in_words(one)}" for one in stages if in_words(one))
 
 
 def _status(checkpoint: Checkpoint, place: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Records a complete run in the analytics store: one record of the run, and one of each shard."""
+"""Records a complete run in the analytics store: one record of the run, and one of each shard and stage."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 
@@ -13,6 +13,7 @@ from batchrunner.analytics import (
     AnalyticsStore,
     BatchRunRecord,
     BatchShardRecord,
+    BatchStageRecord,
     CapabilityRunRef,
     CompletedRun,
 )
@@ -22,6 +23,7 @@ from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.run import Run
 from batchrunner.driver.survey import Survey
 from batchrunner.spec import BatchSpec
+from batchrunner.worker.stage_clock import StageClock
 
 
 def completed_uid(run_uid: str, committed: Iterable[Sentinel]) -> str:
@@ -52,8 +54,16 @@ def is_recorded(run: Run, survey: Survey) -> bool:
     return run.checkpoint.is_recorded(uid)
 
 
-def record_batch(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) -> None:
+def record_batch(
+    run: Run,
+    survey: Survey,
+    committed: Mapping[int, Sentinel],
+    *,
+    stages: Callable[[], Iterable[StageClock]],
+) -> None:
     """Record a complete run, durably and once. Does nothing without an analytics store.
+
+    *stages* returns what the workers of all sessions spent their time on.
 
     Raises:
         StorageError: The run could not be recorded; running it again only records it.
@@ -69,7 +79,11 @@ def record_batch(run: Run, survey: Survey, committed: Mapping[int, Sentinel]) ->
     completed = CompletedRun(
         uid,
         capability_id(run.spec),
-        records=[batch, *_shard_records(uid, survey, committed)],
+        records=[
+            batch,
+            *_shard_records(uid, survey, committed),
+            *(_stage_record(uid, clock) for clock in stages()),
+        ],
         dataset_metadata=[{"id": uri} for uri in run.spec.source.uris],
         outputs_uri=run.sink.uri,
     )
@@ -122,3 +136,9 @@ def _shard_records(
             session=sentinel.session,
             seconds=sentinel.seconds,
         )
+
+
+def _stage_record(uid: str, clock: StageClock) -> BatchStageRecord:
+    values = clock.to_dict()
+    del values["workers"]  # as many as there are at the end
+    return BatchStageRecord(run_uid=uid, stage=values.pop("name"), **values)

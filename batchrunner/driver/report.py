@@ -17,6 +17,7 @@ from batchrunner.driver.run import Run
 from batchrunner.driver.session import StopReason
 from batchrunner.driver.survey import Survey
 from batchrunner.worker.receipt import Cause, Failure
+from batchrunner.worker.stage_clock import StageClock
 
 _SHOWN_FAILURES = 10
 
@@ -56,6 +57,9 @@ class BatchReport:
             one died before it had recorded them.
         ref: The batch in the analytics store; None if it is not complete, or there is no store.
         stopped: Why the session ended early; None if it did not.
+        stages: What the workers of this session spent their time on, from the reading of the source to
+            the writing of the parts.
+        advice: Which of them bounds the run, and what to change; empty if that is not clear.
     """
 
     run_uid: str
@@ -78,6 +82,8 @@ class BatchReport:
     row_error: str = ""
     row_traceback: str = ""
     shards_adopted: int = 0
+    stages: tuple[StageClock, ...] = ()
+    advice: str = ""
 
     @property
     def ok(self) -> bool:
@@ -118,6 +124,7 @@ class BatchReport:
                 "next": report_text.next_line(self),
                 "failed": "\n".join([*failed[:_SHOWN_FAILURES], *more]),
                 "rows": report_text.rows(self),
+                "speed": self.advice,
                 "output": self.sink,
                 "checkpoint": self.checkpoint,
             },
@@ -127,6 +134,7 @@ class BatchReport:
         """Return the attributes and properties as plain values, for JSON."""
         return {
             **asdict(self),
+            "stages": [clock.to_dict() for clock in self.stages],
             "ok": self.ok,
             "within_budget": self.within_budget,
             "exit_code": self.exit_code,

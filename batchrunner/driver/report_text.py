@@ -57,6 +57,7 @@ def text(report: BatchReport) -> str:
         heading(report),
         f"rows: {rows(report)}",
         f"output: {report.sink}",
+        f"speed: {report.advice}" if report.advice else "",
         f"failed: {error}" if error else "",
         f"next: {first}" if first else "",
     ]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.driver.bottleneck import RunSetting, advice
 from batchrunner.driver.in_flight import Death, InFlight, Seen
 from batchrunner.driver.progress import COMMITTED, FAILED, IN_FLIGHT, PENDING, Phase, Progress
+from batchrunner.driver.session import Session
 from batchrunner.driver.stage_sums import StageSums
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import ErrorsSpec
@@ -127,6 +129,17 @@ class Tracker:
     def _with_stages(self, progress: Progress) -> Progress:
         stages = self.stages.stages()
         return replace(progress, stages=stages, advice=advice(stages, self.setting))
+
+    @contextmanager
+    def logged(self, session: Session) -> Iterator[None]:
+        """Log what the workers spent their time on when the block ends, also by an error."""
+        try:
+            yield
+        finally:
+            progress = self._with_stages(self._progress)
+            if progress.stages:
+                stages = [clock.to_dict() for clock in progress.stages]
+                session.log_event("stages_measured", stages=stages, advice=progress.advice)
 
     def progress(self) -> Progress:
         """Return how far the run is now."""

@@ -23,6 +23,7 @@ from batchrunner.execute.processors import with_processors
 from batchrunner.execute.ray_connection import cluster_cpus, connected, warn_when_overdue
 from batchrunner.execute.ray_deaths import deaths_heard
 from batchrunner.execute.ray_heartbeats import Hear, beat_seconds, heard
+from batchrunner.execute.ray_rate_limit import rate_budget
 from batchrunner.execute.ray_worker import GroupActor, process_group
 from batchrunner.execute.workers import Workers
 from batchrunner.shard import Shard
@@ -52,6 +53,7 @@ def run_on_ray(
             stack.enter_context(connected(work.spec.ray))
         hear(Heartbeat("", WorkerPhase.LOADING, cpus=cluster_cpus()))
         stack.enter_context(deaths_heard(hear))
+        stack.enter_context(rate_budget(work))
         for adapted in (without_helper_actors, _quiet_logs, _ray_errors):
             stack.enter_context(adapted())
         work = with_processors(work)

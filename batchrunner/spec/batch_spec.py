@@ -115,6 +115,11 @@ class BatchSpec(Section):
                 s.processor for s in self.capability.stages
             ):
                 raise ValueError("has a stage with a processor, which needs execution.engine: ray")
+        if mode != "row" and self.execution.journal_answers:
+            raise ValueError(
+                "has execution.journal_answers, which goes with capability.mode row only: an answer is kept "
+                "by the place of its row"
+            )
         return self
 
     @classmethod

@@ -17,6 +17,7 @@ from batchrunner.spec.fields import (
     Size,
     Word,
 )
+from batchrunner.spec.rates import Money, Price, RateLimitSpec
 from batchrunner.spec.retrying import RetrySpec
 from batchrunner.spec.section import NEUTRAL, Section
 
@@ -87,6 +88,27 @@ class ExecutionSpec(Section):
     max_concurrency: Annotated[Count, NEUTRAL] = Field(
         default=8,
         description="Calls of an `async def` capability in flight, per worker: batches, or rows in mode `row`.",
+    )
+    journal_answers: Annotated[bool, NEUTRAL] = Field(
+        default=False,
+        description="In mode `row`: keep each answer in the checkpoint until its shard is committed, so that "
+        "a crash asks for none again. For capabilities that cost more than a write.",
+    )
+    rate_limit: Annotated[RateLimitSpec | None, NEUTRAL] = Field(
+        default=None,
+        description="How fast the capability may be called, by all workers of the run together: "
+        "{requests: 500/min, tokens: 200k/min, in_flight: 64}. Calls that the service refuses (429) slow all "
+        "of them down, and its `Retry-After` stops them for so long.",
+    )
+    prices: Annotated[dict[str, Price], NEUTRAL] = Field(
+        default_factory=dict,
+        description="What a unit of the usage that answers report costs, by its name there: "
+        "{prompt_tokens: 0.15/1M, completion_tokens: 0.60/1M}. Without prices, the `cost` in the usage counts.",
+    )
+    max_cost: Annotated[Money | None, NEUTRAL] = Field(
+        default=None,
+        description="Stop cleanly, with exit code 75, once the run has cost so much, over all its sessions; the "
+        "same line with a higher limit continues. Calls that are under way then are paid, too.",
     )
 
 

@@ -40,6 +40,7 @@ MOST: Final = 2**60
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+_PATH = r"^[^\s.]+(\.[^\s.]+)*$"
 _MAX_DEPTH = 50
 _RAYS_OWN = {
     "CPU": "num_cpus",
@@ -303,6 +304,11 @@ Name = Annotated[
     str,
     _matching(_NAME, 'must be letters, digits, ".", "_" and "-", a letter or digit first'),
     Field(json_schema_extra={"pattern": _NAME}),
+]
+UsagePath = Annotated[
+    str,
+    _matching(_PATH, "must be names with dots between them, such as response.body.usage"),
+    Field(json_schema_extra={"pattern": _PATH}),
 ]
 Target = Annotated[
     str,

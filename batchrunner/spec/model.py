@@ -25,6 +25,7 @@ from batchrunner.spec.fields import (
     StorageOptions,
     Target,
     Uris,
+    UsagePath,
 )
 from batchrunner.spec.section import ADDED, NEUTRAL, ORDERED, Section
 from batchrunner.spec.stages import Stages, check_names
@@ -88,6 +89,11 @@ class CapabilitySpec(Section):
         default=False,
         description="The same row always gives the same rows, whatever stands in its batch: "
         "`verify --replay` may hold the output against another run of it.",
+    )
+    usage: Annotated[UsagePath | None, NEUTRAL] = Field(
+        default=None,
+        description="Where an answer says what it used, such as tokens: the dotted path of a mapping of numbers, "
+        "such as `response.body.usage`. By default `usage`, if the source has no such column.",
     )
     one_to_one: Annotated[bool, NEUTRAL] = Field(
         default=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from batchrunner.spec.fields import Count, Duration
 from batchrunner.spec.section import NEUTRAL, Section
@@ -53,6 +53,12 @@ class BackoffSpec(Section):
         default=2.0, description="How many times longer each next wait may be."
     )
     max: Annotated[Duration, NEUTRAL] = Field(default=60.0, description="The longest wait of all.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_seconds(cls, value: Any) -> Any:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return {"initial": value} if is_number else value
 
 
 class RetrySpec(Section):

@@ -96,6 +96,12 @@ def _prompts(folder: Path) -> str:
     return f"{_json_lines(folder, 'prompts', prompts):,} prompts about Python's standard library"
 
 
+def _requests(folder: Path) -> str:
+    """Write a batch file of OpenAI's; the server of the template refuses one of its requests."""
+    count = _json_lines(folder, "requests", itertools.islice(rows.requests(), 400))
+    return f"{count:,} requests about Python's standard library, in a batch file of OpenAI's"
+
+
 def _evaluations(folder: Path) -> str:
     wanted = [
         {"datasets": [module], "models": [model], "config": {"level": level}}
@@ -117,6 +123,11 @@ TEMPLATES = {
     "images": Template("files that the rows name, one of them broken", _pictures),
     "llm-api": Template(
         "prompts to an API: asynchronous, with retries, offline too", _prompts, "python server.py &"
+    ),
+    "openai-batch": Template(
+        "a Batch API of one's own: OpenAI's batch files in and out",
+        _requests,
+        "python server.py bash",
     ),
     "gpu": Template("a model per worker, on a GPU or the CPU", _docstrings),
     "capability-run": Template(
@@ -170,13 +181,14 @@ def make(name: str, folder: Path) -> str:
 
 def _write(name: str, template: Template, staged: Path) -> str:
     source = _HERE / name
-    for one in _files_of(name):
+    for one in files_of(name):
         shutil.copyfile(source / one, staged / one)
     (staged / "data").mkdir()
     return template.write_data(staged)
 
 
-def _files_of(name: str) -> list[str]:
+def files_of(name: str) -> list[str]:
+    """Return the names of the files that `make` copies for the template *name*."""
     return sorted(one.name for one in (_HERE / name).iterdir() if one.is_file())
 
 
@@ -199,7 +211,7 @@ def _move(staged: Path, folder: Path) -> None:
 def _check_free(name: str, folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise _taken(name, folder, folder)
-    for one in ("data", *_files_of(name)):
+    for one in ("data", *files_of(name)):
         if os.path.lexists(folder / one):
             raise _taken(name, folder, folder / one)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,39 @@ def docstrings() -> Iterator[Row]:
             text = ast.get_docstring(node)
             if text is not None:
                 yield {"id": f"{module}.{node.name}:{node.lineno}", "text": text}
+
+
+def requests() -> Iterator[Row]:
+    """Yield requests about the docstrings, as lines of a batch file of OpenAI's."""
+    kinds = itertools.cycle((_chat, _structured, _embedding, _completion))
+    for (number, row), kind in zip(enumerate(docstrings()), kinds, strict=False):
+        name, body = kind(row["text"])
+        # Beyond what a server takes, once.
+        odd = {"temperature": 9} if number == 200 else {}
+        url, body = f"/v1/{name}", {"model": "small", **body, **odd}
+        yield {"custom_id": row["id"], "method": "POST", "url": url, "body": body}
+
+
+def _chat(text: str) -> tuple[str, Row]:
+    system = {"role": "system", "content": "Answer in one sentence."}
+    return "chat/completions", {"messages": [system, {"role": "user", "content": text}]}
+
+
+def _structured(text: str) -> tuple[str, Row]:
+    fields = {"words": {"type": "integer"}, "first": {"type": "string"}}
+    schema = {"type": "object", "properties": fields, "required": ["words", "first"]}
+    wanted = {"name": "counts", "schema": {**schema, "additionalProperties": False}, "strict": True}
+    messages = [{"role": "user", "content": text}]
+    form = {"type": "json_schema", "json_schema": wanted}
+    return "chat/completions", {"messages": messages, "response_format": form}
+
+
+def _embedding(text: str) -> tuple[str, Row]:
+    return "embeddings", {"input": text}
+
+
+def _completion(text: str) -> tuple[str, Row]:
+    return "completions", {"prompt": text, "max_tokens": 16}
 
 
 def sources() -> Iterator[Row]:

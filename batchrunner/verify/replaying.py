@@ -33,8 +33,12 @@ from batchrunner.verify.replay_batch import (
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Caller, Piece
 from batchrunner.worker.capability_loading import direct_caller
+from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.schema import RowTypes
+from batchrunner.worker.staged_caller import StagedCaller
 from batchrunner.worker.work import Work
+
+AnyCaller = Caller | RowCaller | StagedCaller
 
 _NAMED = 20
 
@@ -117,7 +121,7 @@ class Replay:
                 watch(done, len(shards))
         self.notes.insert(0, _summary(replayed, shards=len(self._evidence.plan.active)))
 
-    def _caller(self) -> Caller:
+    def _caller(self) -> AnyCaller:
         schema = self._work.schema()
         types = RowTypes(schema if self._evidence.plan.facts.part_format.keeps_schema else None)
 
@@ -127,7 +131,7 @@ class Replay:
 
         return direct_caller(self._work, schema, input_types=input_types)
 
-    def _difference(self, caller: Caller, shard: Shard) -> str:
+    def _difference(self, caller: AnyCaller, shard: Shard) -> str:
         again = self._made(caller, shard)
         try:
             with self._run.sink.open(self._evidence.data[self._part(shard)]) as file:
@@ -152,7 +156,7 @@ class Replay:
         except unreadable() as error:
             return f"source or part cannot be read: {describe(error)}"
 
-    def _made(self, caller: Caller, shard: Shard) -> Iterator[Piece]:
+    def _made(self, caller: AnyCaller, shard: Shard) -> Iterator[Piece]:
         for batch in self._batches(shard):
             yield from self._call(caller, batch)
 
@@ -167,7 +171,7 @@ class Replay:
 
     def _of_tables(self, reads: Iterable[SliceRead]) -> Iterator[ReplayBatch]:
         rows = (batch for read in reads for batch in self._tables_of(read))
-        return table_batches(rows, size=self._run.spec.execution.batch_size)
+        return table_batches(rows, size=self._work.batch_size)
 
     def _tables_of(self, read: SliceRead) -> Iterator[TableBatch]:
         columns, reader = self._run.spec.source.columns, self._source.of(read.piece)
@@ -176,7 +180,7 @@ class Replay:
         return selected_rows(tables, wanted=read.wanted, failed=read.failed)
 
     def _of_records(self, reads: Iterable[SliceRead]) -> Iterator[ReplayBatch]:
-        size = self._run.spec.execution.batch_size
+        size = self._work.batch_size
         records = (batch for read in reads for batch in self._records_of(read))
         if self._work.takes_tables:
             return table_batches(tables_of_records(records), size=size)
@@ -190,7 +194,7 @@ class Replay:
         for some in self._source.records(reader, read.piece, wanted=read.wanted):
             yield replace(like, records=[one for one in some if one[0] not in read.failed])
 
-    def _call(self, caller: Caller, batch: ReplayBatch) -> list[Piece]:
+    def _call(self, caller: AnyCaller, batch: ReplayBatch) -> list[Piece]:
         """Return the capability's rows for *batch*, or for its halves if it fails for the whole.
 
         The run halved batches in the same way: it fails again for these, and some calls fail by chance.
@@ -204,7 +208,7 @@ class Replay:
                 return self._retry(caller, batch, error)
             return [piece for half in batch.halves() for piece in self._call(caller, half)]
 
-    def _retry(self, caller: Caller, batch: ReplayBatch, error: Exception) -> list[Piece]:
+    def _retry(self, caller: AnyCaller, batch: ReplayBatch, error: Exception) -> list[Piece]:
         """Retry a *batch* of one row that failed with *error*; return the capability's rows."""
         for _ in range(self._run.spec.errors.retry.max_attempts - 1):
             try:
@@ -222,7 +226,7 @@ class Replay:
         return self._evidence.plan.facts.part(shard.id)
 
 
-def _answer(caller: Caller, batch: ReplayBatch) -> list[Piece]:
+def _answer(caller: AnyCaller, batch: ReplayBatch) -> list[Piece]:
     [pieces] = caller.submit(batch)()  # type: ignore[arg-type]  # it has all that is called of a batch
     return pieces
 

@@ -18,6 +18,7 @@ from batchrunner.views.progress_text import (
     short,
 )
 from batchrunner.views.shard_strip import legend, strip
+from batchrunner.views.stage_times import busy
 from batchrunner.views.throughput import Throughput, sparkline
 
 if TYPE_CHECKING:
@@ -84,9 +85,18 @@ def _ranked(scene: Scene, columns: int) -> list[tuple[int, Text]]:
         (2, _rows(scene, columns)),
         (5, _rate(scene, columns)),
         *((3, text) for text in said),
+        (5, _stages(scene, columns)),
         (6, _strip(scene, columns)),
         (7, _legend(scene, columns)),
     ]
+
+
+def _stages(scene: Scene, columns: int) -> Text:
+    """Return what bounds the run, as far as it fits; else how busy each stage is, once they have run a while."""
+    from rich.text import Text
+
+    shown = scene.progress.advice or busy(scene.progress.stages)
+    return _styled_fact(Text(f"stages  {shown}"[:columns] if shown else ""))
 
 
 def _folded(said: Sequence[str], columns: int) -> list[Text]:

@@ -19,6 +19,7 @@ from batchrunner.driver.stored_plan import StoredPlan
 from batchrunner.errors import ObjectNotFoundError
 from batchrunner.shard import Shard
 from batchrunner.views.event_logs import Event, end_in, event_log, is_readable, last_log
+from batchrunner.views.stage_times import advice_in, stages_in
 
 _STUCK_SECONDS, _STUCK_TIMES = 60.0, 10
 """A shard is pointed out as stuck if it takes this long, and so many times as long as others."""
@@ -185,6 +186,8 @@ def stored_fields(facts: Mapping[str, Any], *, silent: float) -> dict[str, Any]:
         "phase": Phase(facts.get("phase", Phase.SURVEYING)),
         "loaded": None if running is None else time.monotonic() - running - silent,
         "slowest": None if slowest is None else (slowest, facts["slowest_seconds"] + silent),
+        "stages": stages_in([facts]),
+        "advice": advice_in([facts]),
     }
 
 

@@ -10,6 +10,7 @@ from batchrunner.views.report_histogram import histogram_of
 from batchrunner.views.report_lanes import lanes_of
 from batchrunner.views.report_markup import Html, cut, el
 from batchrunner.views.report_page import chart, section
+from batchrunner.views.report_stages import bar, stages_section
 from batchrunner.views.report_times import Rates, gaps_of, rates_of, timed
 from batchrunner.views.report_words import counted, long_duration, share
 
@@ -44,8 +45,12 @@ def charts_of(report: RunReport) -> Iterator[Html]:
             caption += " A mark below shows where rows failed."
         drawn = chart("lanes", label="What each worker did when", caption=caption)
         yield section("Workers", drawn, id_="workers", note=_skewed(report))
+    stages = [clock for clock in report.stages if clock.running]
     if report.documents.sentinels:
-        yield el("div", _seconds(report), *_phases(report), class_="pair")
+        phases = () if stages else _phases(report)
+        yield el("div", _seconds(report), *phases, class_="pair")
+    if stages:
+        yield stages_section(stages, advice=report.advice)
 
 
 def _skewed(report: RunReport) -> str:
@@ -133,19 +138,16 @@ def _phases(report: RunReport) -> Iterator[Html]:
     }
     if not any(parts.values()):
         return
-    bars = [_bar(name, seconds, whole) for name, seconds in parts.items()]
+    bars = [
+        el(
+            "div",
+            el("span", name),
+            bar([("fill", seconds)], whole),
+            el("span", f"{long_duration(seconds)}, {share(seconds, whole)}", class_="number"),
+        )
+        for name, seconds in parts.items()
+    ]
     slowest = max(parts, key=lambda name: parts[name])
     caption = f"Of {long_duration(whole)} of attempts, most went by {slowest}; the three overlap."
     body = el("div", *bars, class_="bars")
     yield section("Where the time went", body, el("p", caption, class_="note"), id_="phases")
-
-
-def _bar(name: str, seconds: float, whole: float) -> Html:
-    width = f"{min(100.0, 100 * seconds / whole if whole else 0.0):.1f}"
-    track = el("rect", width=100, height=8, class_="track")
-    fill = el("rect", width=width, height=8, class_="fill")
-    svg = el(
-        "svg", track, fill, viewBox="0 0 100 8", preserveAspectRatio="none", aria_hidden="true"
-    )
-    said = f"{long_duration(seconds)}, {share(seconds, whole)}"
-    return el("div", el("span", name), svg, el("span", said, class_="number"))

@@ -22,6 +22,8 @@ from batchrunner.views.report_verdict import (
     run_state,
     verdict_on,
 )
+from batchrunner.views.stage_times import advice_in, stages_of_run
+from batchrunner.worker.stage_clock import StageClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,16 @@ class RunReport:
         return axis_of(self.sessions, timed(self.documents.sentinels.values()))
 
     @property
+    def stages(self) -> tuple[StageClock, ...]:
+        """What the workers of all sessions spent their time on."""
+        return stages_of_run(self.documents.events.get(one.id, ()) for one in self.sessions)
+
+    @property
+    def advice(self) -> str:
+        """What bounds the run, as the last session that ran shards found; empty if that is not clear."""
+        return advice_in(self.documents.last_events)
+
+    @property
     def again(self) -> tuple[NextStep, ...]:
         """The commands for this run, whatever its state."""
         place = self.place
@@ -88,6 +100,7 @@ class RunReport:
                 "shards": f"{len(self.documents.sentinels):,} of {len(self.shards):,} committed",
                 "rows": rows,
                 "sessions": len(self.sessions),
+                "speed": self.advice,
                 "output": self.documents.sink,
                 "checkpoint": self.documents.uri,
             },
@@ -111,6 +124,8 @@ class RunReport:
             "totals": {"shards": len(self.shards), **asdict(self.totals)},
             "shards_by_state": _by_state(self.shards),
             "sessions": [asdict(session) for session in self.sessions],
+            "stages": [clock.to_dict() for clock in self.stages],
+            "advice": self.advice,
             "dead_letters": self.dead_letters.to_dict(),
             "shards": [shard.to_dict() for shard in self.shards],
             "commands": [asdict(step) for step in self.again],

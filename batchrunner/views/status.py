@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.session import StopReason
 from batchrunner.views.look import Look, RunState, look_at
+from batchrunner.views.stage_times import advice_in, stages_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ class Status:
         last_renewal: When that driver last renewed its lease, by its clock, ISO 8601; empty if it
             never did, or the session is over.
         silent_seconds: How long ago that was, by the clock here; None without one.
+        stages: What the workers of the last session spent their time on: a clock for the reading, each
+            stage of the capability, and the writing, as plain values.
+        advice: Which of them bounds the run, and what to change; empty if that is not clear.
         seconds_left: Estimated seconds to the end while it runs; None when there is no estimate.
         checkpoint: URI of the checkpoint.
         next: The next command to paste.
@@ -69,6 +74,8 @@ class Status:
     last_renewal: str
     silent_seconds: int | None
     seconds_left: int | None
+    stages: tuple[Mapping[str, Any], ...]
+    advice: str
     checkpoint: str
     next: str
 
@@ -103,6 +110,8 @@ def status_of(checkpoint: Checkpoint, *, place: str = "", spec: str = "SPEC") ->
         driver=str(look.lease) if look.lease else "",
         last_renewal=look.last_renewal.isoformat(timespec="seconds") if look.last_renewal else "",
         silent_seconds=look.silent_seconds,
+        stages=tuple(clock.to_dict() for clock in stages_in(look.events)),
+        advice=advice_in(look.events),
         checkpoint=checkpoint.storage.uri,
         next=next_command(look, place=place or checkpoint.storage.uri, spec=spec),
     )

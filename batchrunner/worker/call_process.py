@@ -49,15 +49,39 @@ def main(receive: int, send: int, owner: int, memory: int) -> None:
         outbox.send(_message(error, error.__cause__, memory=memory))
         return
     except Exception as error:  # noqa: BLE001 - importing runs the user's code
-        outbox.send(f"the capability cannot be built: {describe(error)}")
+        why = _with(_limit(error, memory=memory), describe(error))
+        outbox.send(f"the capability cannot be built: {why}")
         return
     outbox.send("")
     while True:
         try:
-            batch = inbox.recv()
+            batch = _Received(inbox.recv_bytes())
         except EOFError:
             return
         outbox.send(_answer(caller, batch, memory=memory))
+
+
+class _Received:
+    """A batch as the owner sent it; its rows are new ones each time, as an earlier call may have changed them."""
+
+    def __init__(self, sent: bytes) -> None:
+        self._sent, self._unused = sent, _unpickled(sent)
+        self.counts, self.input_types = self._unused.counts, self._unused.input_types
+
+    def rows(self) -> list[Any]:
+        rows: list[Any] = self._batch().rows()
+        return rows
+
+    def in_format(self, batch_format: str) -> Any:
+        return self._batch().in_format(batch_format)
+
+    def _batch(self) -> Any:
+        batch, self._unused = self._unused or _unpickled(self._sent), None
+        return batch
+
+
+def _unpickled(sent: bytes) -> Any:
+    return pickle.loads(sent)  # noqa: S301 - from the owner, by the pipe
 
 
 def _answer(caller: Any, batch: Any, *, memory: int) -> tuple[str, Any]:
@@ -70,10 +94,17 @@ def _answer(caller: Any, batch: Any, *, memory: int) -> tuple[str, Any]:
 
 def _message(error: Exception, reason: BaseException | None, *, memory: int) -> str:
     """Return the message of *error*; name `execution.memory` if *reason* is a `MemoryError`."""
+    return _with(_limit(reason, memory=memory), str(error))
+
+
+def _with(limit: str, message: str) -> str:
+    return f"{message} ({limit})" if limit and message else message or limit
+
+
+def _limit(reason: BaseException | None, *, memory: int) -> str:
     if not isinstance(reason, MemoryError):
-        return str(error)
-    allowed = f"its process may take {memory / 2**30:.3g} GiB, see execution.memory"
-    return f"{error} ({allowed})" if str(error) else allowed
+        return ""
+    return f"its process may take {memory / 2**30:.3g} GiB, see execution.memory"
 
 
 def die_with(owner: int) -> None:

@@ -15,12 +15,15 @@ from batchrunner.capability.module_snapshot import (
 )
 from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.formats.contract import Format, RowFormat, TableFormat
-from batchrunner.spec import CapabilitySpec, StageSpec
+from batchrunner.spec import BatchSpec, CapabilitySpec, StageSpec
 from batchrunner.spec.fingerprint import differences, fields_of_code
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import contained, place_in_code
 from batchrunner.worker.batch import InputTypes
-from batchrunner.worker.calling import Caller, Ready
+from batchrunner.worker.calling import Caller, Edges, Ready
+from batchrunner.worker.gate import NO_GATE
+from batchrunner.worker.kept_answers import KeptAnswers
+from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.returned import to_bytes, to_table
 from batchrunner.worker.row_caller import RowCaller
 from batchrunner.worker.row_calls import RowCalls, RowRules
@@ -37,13 +40,14 @@ def direct_caller(
     schema: SinkSchema,
     *,
     input_types: Callable[[Any], InputTypes] = attrgetter("input_types"),
+    meter: MeteredGate | None = None,
     pools: Pools | None = None,
 ) -> Caller | RowCaller | StagedCaller:
     """Load and build the capability of *work*; return a caller that calls it in this process.
 
     If *schema* is declared, the output gets its types. Columns that the capability passes on keep
-    the types that *input_types* returns for the batch. The workers of stages are made by *pools*, or
-    are threads of this process.
+    the types that *input_types* returns for the batch. Each call passes *meter*; without one, no gate. The
+    workers of stages are made by *pools*, or are threads of this process.
 
     Raises:
         CapabilityImportError: The capability cannot be imported or built, or its code changed since
@@ -52,7 +56,8 @@ def direct_caller(
     work.prepare()
     spec = work.spec.called
     if spec.stages:
-        return _staged_caller(work, schema, input_types, pools)
+        edges = Edges(_conversion(work.facts.part_format, schema), input_types)
+        return _staged_caller(work, edges, meter, pools)
     capability = build(work.capability or load_target(spec.own_targets[0]), spec)
     if spec.mode == "run":
         from batchrunner.worker.capability_runs import CapabilityRuns
@@ -60,27 +65,35 @@ def direct_caller(
         store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
     check_code(work)  # after the import: a file might change between an earlier check and it
-    ready = _conversion(work.facts.part_format, schema)
-    execution = work.spec.execution
-    if spec.mode != "row":
-        return Caller(capability, spec, execution, ready=ready, input_types=input_types)
-    rules = RowRules(work.spec.errors, execution.max_concurrency, spec.one_to_one)
+    edges = Edges(_conversion(work.facts.part_format, schema), input_types)
+    execution, meter = work.spec.execution, meter or MeteredGate.of(work.spec, NO_GATE)
     waits = Waits(Grace(execution.grace_period).drain)
-    calls = RowCalls(capability, spec.fn_kwargs, rules=rules, waits=waits)
-    ahead = execution.max_concurrency
-    return RowCaller(calls, ready=ready, input_types=input_types, ahead=ahead)
+    if spec.mode != "row":
+        admission = Admission(meter, waits)
+        return Caller(capability, spec, execution, edges=edges, admission=admission)
+    calls = RowCalls(
+        capability, spec.fn_kwargs, rules=_rules(work.spec, meter), gate=meter, waits=waits
+    )
+    kept = KeptAnswers(work.journal())
+    return RowCaller(calls, kept=kept, edges=edges, ahead=execution.max_concurrency)
+
+
+def _rules(spec: BatchSpec, meter: MeteredGate) -> RowRules:
+    return RowRules(
+        spec.errors,
+        spec.execution.max_concurrency,
+        spec.called.one_to_one,
+        usage_of=meter.usage_in,
+        brings_usage=meter.brings_usage,
+    )
 
 
 def _staged_caller(
-    work: Work,
-    schema: SinkSchema,
-    input_types: Callable[[Any], InputTypes],
-    pools: Pools | None,
+    work: Work, edges: Edges, meter: MeteredGate | None, pools: Pools | None
 ) -> StagedCaller:
     from batchrunner.worker.thread_pools import ThreadPools  # which loads capabilities itself
 
-    ready = _conversion(work.facts.part_format, schema)
-    return StagedCaller(work.spec, pools or ThreadPools(work), ready=ready, input_types=input_types)
+    return StagedCaller(work.spec, pools or ThreadPools(work, meter), edges=edges)
 
 
 def _conversion(part_format: Format, schema: SinkSchema) -> Ready:
@@ -118,6 +131,8 @@ def build(capability: Any, spec: CapabilitySpec | StageSpec, *, where: str = "ca
         return capability
     try:
         return contained(partial(capability, **spec.fn_constructor_kwargs))
+    except CapabilityImportError:  # one of ours says what it lacks
+        raise
     except Exception as error:  # the user's constructor may raise anything
         name = f"{capability.__module__}.{capability.__qualname__}"
         place = f" (at {at})" if (at := place_in_code(error)) else ""

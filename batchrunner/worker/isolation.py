@@ -27,9 +27,13 @@ from batchrunner.user_code import CallRaisedError, is_out_of_memory
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Answer, CallerEdges, Piece, Pieces
 from batchrunner.worker.lost_calls import CallLostError, CallTimedOutError
+from batchrunner.worker.metering import Admission
+from batchrunner.worker.usage import added
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from batchrunner.worker.stopping import StopSignal
 
 
 _OUTPUT_SECONDS = 3.0
@@ -77,6 +81,19 @@ def _whole(piece: Piece) -> Piece:
     return piece if is_lines else replace(piece, rows=_with_rows(piece.rows, piece.count))
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a call in another process may take.
+
+    Attributes:
+        timeout: Its time limit, in seconds; None for no limit.
+        memory: Bytes that the process may allocate; by default, most of the machine's memory.
+    """
+
+    timeout: float | None = None
+    memory: int | None = None
+
+
 class IsolatedCaller(CallerEdges):
     """Calls the capability in another process, one call at a time; replaces the process if it died.
 
@@ -90,23 +107,23 @@ class IsolatedCaller(CallerEdges):
         self,
         work: bytes,
         *,
+        admission: Admission,
         input_types: Callable[[Batch], InputTypes],
         by_rows: bool,
-        timeout: float | None,
-        memory: int | None = None,
+        bounds: Bounds,
     ) -> None:
         """Prepare to call; the process starts with the first call.
 
         Args:
             work: The pickled `Work`, with the capability.
+            admission: Admits the calls: of mode `row` under a rate limit, each row is sent alone.
             input_types: Returns the types of a batch's columns.
             by_rows: Whether the capability takes rows and not a table.
-            timeout: Time limit of a call, in seconds; None for no limit.
-            memory: Bytes that the process may allocate; by default, most of the machine's memory.
+            bounds: What a call may take.
         """
-        self._work, self._by_rows, self._timeout = work, by_rows, timeout
-        self._input_types = input_types
-        self._memory = memory or int(_USUAL_SHARE * usable_memory())
+        self._work, self._by_rows, self._timeout = work, by_rows, bounds.timeout
+        self._input_types, self._admission = input_types, admission
+        self._memory = bounds.memory or int(_USUAL_SHARE * usable_memory())
         self._process: subprocess.Popen[bytes] | None = None
         self._output: threading.Thread
         self._to: Connection[Any, Any]
@@ -116,7 +133,25 @@ class IsolatedCaller(CallerEdges):
         """Return an answer that makes the call when it is read."""
         return lambda: self._call(batch)
 
+    def heed(self, stop: StopSignal) -> None:
+        self._admission.waits.stop = stop
+
     def _call(self, batch: Batch) -> list[Pieces]:
+        if self._admission.meter.by_row and len(batch) > 1:
+            return self._in_turn(batch)
+        with self._admission.admitted() as admitted:
+            output = self._called(batch)
+            admitted.usage = added(*(piece.usage for pieces in output for piece in pieces))
+        return output
+
+    def _in_turn(self, batch: Batch) -> list[Pieces]:
+        output: dict[int, Pieces] = {shard.id: [] for shard in batch.shards}
+        for row in batch.singles():
+            [pieces] = self._call(row)
+            output[row.shards[0].id] += pieces
+        return list(output.values())
+
+    def _called(self, batch: Batch) -> list[Pieces]:
         if self._process is None:
             self._start()
         content = batch.rows() if self._by_rows else batch.table()

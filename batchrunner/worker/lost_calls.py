@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+from batchrunner.worker.usage import NO_USAGE, Usage
 
 
 class CallLostError(Exception):
@@ -27,11 +30,14 @@ class RowsFailedError(Exception):
     Attributes:
         errors: The error of each row that failed, by its index in the batch, in order.
         has_answers: Whether another row is answered.
+        usage: What the calls with the rows that failed have used.
     """
 
-    def __init__(self, errors: Mapping[int, Exception], has_answers: bool) -> None:
+    def __init__(
+        self, errors: Mapping[int, Exception], has_answers: bool, usage: Usage = NO_USAGE
+    ) -> None:
         super().__init__(f"{len(errors):,} rows failed")
-        self.errors, self.has_answers = dict(errors), has_answers
+        self.errors, self.has_answers, self.usage = dict(errors), has_answers, usage
 
-    def __reduce__(self) -> tuple[type[RowsFailedError], tuple[Mapping[int, Exception], bool]]:
-        return type(self), (self.errors, self.has_answers)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.errors, self.has_answers, self.usage)

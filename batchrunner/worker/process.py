@@ -9,6 +9,7 @@ from batchrunner.checkpoint.dead_letters import keep_dead_letters
 from batchrunner.checkpoint.location import apart_from
 from batchrunner.checkpoint.marks import (
     MOST_DEATHS,
+    NO_SUSPICION,
     Mark,
     Suspicion,
     Witness,
@@ -25,7 +26,9 @@ from batchrunner.worker.capability_loading import direct_caller
 from batchrunner.worker.committer import GROUP_PARTS, Committer
 from batchrunner.worker.file_names import FileNames
 from batchrunner.worker.freed_blocks import keep_freed_blocks
-from batchrunner.worker.isolation import IsolatedCaller
+from batchrunner.worker.gate import NO_GATE, Gate
+from batchrunner.worker.isolation import Bounds, IsolatedCaller
+from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.row_caller import RowCaller
@@ -35,7 +38,8 @@ from batchrunner.worker.stage_clock import Doing
 from batchrunner.worker.stage_pool import Pools
 from batchrunner.worker.staged_caller import StagedCaller
 from batchrunner.worker.steps import MOST_SHARDS
-from batchrunner.worker.stopping import StopSignal
+from batchrunner.worker.stopping import Grace, StopSignal
+from batchrunner.worker.waiting import Waits
 from batchrunner.worker.work import Work
 
 AnyCaller = Caller | RowCaller | StagedCaller | IsolatedCaller
@@ -44,7 +48,7 @@ AnyCaller = Caller | RowCaller | StagedCaller | IsolatedCaller
 class ShardWorker:
     """Processes shards with one capability, which it builds once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each engine gives some of them
         self,
         work: Work,
         *,
@@ -52,6 +56,7 @@ class ShardWorker:
         witness: Witness | None = None,
         pulse: Pulse | None = None,
         pools: Pools | None = None,
+        gate: Gate = NO_GATE,
     ) -> None:
         """Load and build the capability.
 
@@ -62,6 +67,7 @@ class ShardWorker:
                 worker in the driver's process.
             pulse: Where to note what the worker is at; by default, where nothing reads it.
             pools: What makes the workers of the capability's stages; by default, threads of this process.
+            gate: What admits its calls.
 
         Raises:
             CapabilityImportError: The capability cannot be imported or built.
@@ -71,12 +77,15 @@ class ShardWorker:
         self._work, self._pickled = work, pickled
         self._witness, self._pulse = witness or Witness(work.session), pulse or Pulse()
         self._pulse.calls.name = work.stage_name
+        self._meter = self._pulse.meter = MeteredGate.of(work.spec, gate)
         self._checkpoint = work.checkpoint()
         self._records = self._checkpoint.records
         self._schema = work.schema()
         self._types = row_types(work, self._schema)
         self._budget = Budget(work.spec.errors, whole=work.weight)
         self._isolated: IsolatedCaller | None = None
+        # Then no row can end this process: what killed it says nothing about its shards.
+        self._is_apart = pools is not None and pools.is_apart
         self._usual = self._usual_caller(pools)
         self._pulse.calls.turn_to(Doing.NOTHING)
 
@@ -86,7 +95,9 @@ class ShardWorker:
         has_limit = work.spec.errors.batch_timeout is not None and not work.spec.called.stages
         if work.isolated or has_limit:
             return self._isolated_caller()
-        caller = direct_caller(work, self._schema, input_types=self._input_types, pools=pools)
+        caller = direct_caller(
+            work, self._schema, input_types=self._input_types, meter=self._meter, pools=pools
+        )
         if isinstance(caller, StagedCaller):
             self._pulse.stages = caller.clocks
         return caller
@@ -99,10 +110,10 @@ class ShardWorker:
             spec = self._work.spec
             self._isolated = IsolatedCaller(
                 self._pickled(),
+                admission=Admission(self._meter, Waits(Grace(spec.execution.grace_period).drain)),
                 input_types=self._input_types,
                 by_rows=not self._work.takes_tables,
-                timeout=spec.errors.batch_timeout,
-                memory=spec.execution.memory,
+                bounds=Bounds(spec.errors.batch_timeout, spec.execution.memory),
             )
         return self._isolated
 
@@ -120,7 +131,7 @@ class ShardWorker:
     def _processed(self, shards: Sequence[Shard], stop: StopSignal) -> Iterator[list[Receipt]]:
         if self._budget.is_hopeless:
             return
-        self._usual.heed(stop)
+        self._usual.begin(stop)
         self._schema.waits = self._work.first not in {None, *(shard.id for shard in shards)}
         marks = marks_left(self._records)
         committed = self._committed(shards, marks)
@@ -148,6 +159,8 @@ class ShardWorker:
         return [Receipt(shard, sentinel=sentinel) for shard, sentinel in sentinels.items()]
 
     def _suspicion(self, marks: Sequence[Mark], todo: frozenset[int]) -> Suspicion:
+        if self._is_apart:
+            return NO_SUSPICION
         if self._witness.node and any(todo.intersection(mark.shards) for mark in marks):
             record_deaths(self._records, todo, session=self._work.session)
         # The most shards that a worker can hold when it dies, if each shard is one batch, or a batch
@@ -213,7 +226,9 @@ class ShardWorker:
     def _finalized(self, receipts: Sequence[Receipt], caller: AnyCaller) -> list[Receipt]:
         """Store the dead letters of shards that failed; return *receipts* with secrets masked."""
         # A shard that storage failed is handed out again, perhaps to this worker.
-        caller.forget([r.shard for r in receipts if not r.is_storage_failure])
+        ended = [receipt.shard for receipt in receipts if not receipt.is_storage_failure]
+        committed = [receipt.shard for receipt in receipts if receipt.sentinel is not None]
+        caller.forget(ended, committed=committed)
         for receipt in receipts:
             dead_letters = self._budget.end(receipt.shard)
             # A shard that storage failed collects its dead letters again.
@@ -261,6 +276,7 @@ class ShardWorker:
 
     def close(self) -> None:
         """End the processes and threads that the calls of the capability use."""
+        self._meter.close()
         self._usual.close()
         if self._isolated is not None:
             self._isolated.close()

@@ -11,21 +11,23 @@ is tried row by row before the batch is halved.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from batchrunner.checkpoint.dead_letters import DeadLetter
 from batchrunner.errors import CapabilityImportError
 from batchrunner.shard import Shard
 from batchrunner.spec import ErrorsSpec
-from batchrunner.user_code import is_out_of_memory
+from batchrunner.user_code import free_memory_of, is_out_of_memory
 from batchrunner.worker.batch import Batch
 from batchrunner.worker.budget import Budget, RowFailedError, TooManyFailedRowsError
 from batchrunner.worker.calling import Answer, Pieces
 from batchrunner.worker.lost_calls import CallLostError, CallStoppedError, RowsFailedError
 from batchrunner.worker.receipt import Cause, Failure
+from batchrunner.worker.room import Room
 from batchrunner.worker.schema import RowTypes
+from batchrunner.worker.usage import Usage, added, usage_of_error
 
 
 @dataclass(slots=True)
@@ -35,10 +37,12 @@ class BatchOutput:
     Attributes:
         pieces: What the capability returned, converted for the sink.
         dead_letters: The dead letters of the rows that failed.
+        lost_usage: What the calls with these have used.
     """
 
     pieces: Pieces = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    lost_usage: Usage = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -67,15 +71,25 @@ class Resolver:
 
     def __init__(
         self,
-        submit: Callable[[Batch], Answer],
+        call: Callable[[Batch], Answer],
         policy: ErrorsSpec,
         types: RowTypes,
         *,
         budget: Budget,
+        room: Room | None = None,
     ) -> None:
-        self._submit, self._types, self._budget = submit, types, budget
+        self._call, self._types, self._budget = call, types, budget
         self._tries = policy.retry.max_attempts
-        self._max_rows: float = math.inf
+        self._room = room or Room()
+
+    def submit(self, batch: Batch) -> Answer:
+        """Submit *batch*, at once unless memory is known not to hold it: `resolve` halves it instead."""
+        if len(batch) > self._room.rows:
+            return partial(self._call_now, batch)
+        return self._call(batch)
+
+    def _call_now(self, batch: Batch) -> list[Pieces]:
+        return self._call(batch)()
 
     def resolve(self, batch: Batch, answer: Answer) -> dict[int, Outcome]:
         """Return the outcome of *batch*, by shard id; *answer* is the answer to the first call with it.
@@ -97,7 +111,7 @@ class Resolver:
     def _of_shards(self, batch: Batch, answer: Answer) -> dict[int, Outcome]:
         if self._budget.is_hopeless:
             return dict.fromkeys(shard.id for shard in batch.shards)
-        if len(batch) > self._max_rows:
+        if len(batch) > self._room.rows:
             return self._apart(batch.halves_by_shard())
         try:
             return {**self._accept(batch, answer)}
@@ -114,18 +128,20 @@ class Resolver:
             raise error
         if isinstance(error, CallLostError | RowsFailedError):  # no halving, as in `_after_failure`
             return self._apart(batch.by_shard())
-        before = self._max_rows
+        before = self._room.rows
         if is_out_of_memory(error):
-            self._max_rows = len(batch) // 2
+            free_memory_of(error)
+            self._room.rows = len(batch) // 2
         outcomes = self._apart(batch.halves_by_shard())
         if not all(isinstance(o, BatchOutput) and not o.dead_letters for o in outcomes.values()):
-            self._max_rows = before  # a row was the cause, not the size of the batch
+            self._room.rows = before  # a row was the cause, not the size of the batch
+        self._room.report()
         return outcomes
 
     def _apart(self, parts: Iterable[Batch]) -> dict[int, Outcome]:
         outcomes: dict[int, Outcome] = {}
         for part in parts:
-            outcomes |= self.resolve(part, self._submit(part))
+            outcomes |= self.resolve(part, self.submit(part))
         return outcomes
 
     def _of_shard(self, shard: Shard, batch: Batch, answer: Answer) -> Outcome:
@@ -146,7 +162,7 @@ class Resolver:
             TooManyFailedRowsError: More rows failed than the budget allows, or all would fail.
             CapabilityImportError: The capability cannot be built in its own process.
         """
-        if len(batch) > self._max_rows:
+        if len(batch) > self._room.rows:
             return self._in_halves(shard, batch)
         try:
             return self._accept(batch, answer)[shard.id]
@@ -194,7 +210,7 @@ class Resolver:
         latest: Exception | None = None
         for _ in range(tries):
             try:
-                self._submit(row)()  # types not accepted: earlier rows are still to come
+                self.submit(row)()  # types not accepted: earlier rows are still to come
             except (CapabilityImportError, CallStoppedError):
                 raise
             except Exception as error:  # noqa: BLE001 - the user's code may raise anything
@@ -209,6 +225,8 @@ class Resolver:
             raise error
         if not batch.is_fraction:
             self._budget.measure(shard, batch)
+        if is_out_of_memory(error):
+            free_memory_of(error)
         if isinstance(error, RowsFailedError):
             return self._without_failed(shard, batch, error)
         if len(batch) == 1:
@@ -231,21 +249,24 @@ class Resolver:
             self._budget.count(shard, dead_letters[-1])
         others = batch.without(failed.errors)
         output = self._submit_part(shard, others) if others else BatchOutput()
-        return BatchOutput(output.pieces, [*dead_letters, *output.dead_letters])
+        used = added(failed.usage, output.lost_usage)
+        return BatchOutput(output.pieces, [*dead_letters, *output.dead_letters], used)
 
     def _in_less_memory(self, shard: Shard, batch: Batch) -> BatchOutput:
         """Halve *batch* and all later ones of its size, unless a single row takes the memory."""
-        before, self._max_rows = self._max_rows, len(batch) // 2
+        before, self._room.rows = self._room.rows, len(batch) // 2
         output = self._in_halves(shard, batch)
         if output.dead_letters:  # the row was the cause, not the size of the batch
-            self._max_rows = before
+            self._room.rows = before
+        if not batch.is_fraction:
+            self._room.report()
         return output
 
     def _in_halves(self, shard: Shard, batch: Batch) -> BatchOutput:
         return _joined(self._submit_part(shard, half) for half in batch.halves())
 
     def _submit_part(self, shard: Shard, batch: Batch) -> BatchOutput:
-        return self._resolved(shard, batch, self._submit(batch))
+        return self._resolved(shard, batch, self.submit(batch))
 
     def _retry_row(self, shard: Shard, batch: Batch, error: Exception) -> BatchOutput:
         """Retry the only row of *batch*; return its dead letter if its tries are used up."""
@@ -253,14 +274,14 @@ class Resolver:
         tries = 0 if isinstance(error, CallLostError) else self._tries - 1
         for _ in range(tries):
             try:
-                return self._accept(batch, self._submit(batch.retry()))[shard.id]
+                return self._accept(batch, self.submit(batch.retry()))[shard.id]
             except CallStoppedError:
                 raise
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
                 error = latest
         dead_letter = self._budget.dead_letter(shard, batch, error)
         self._budget.count(shard, dead_letter)
-        return BatchOutput(dead_letters=[dead_letter])
+        return BatchOutput(dead_letters=[dead_letter], lost_usage=usage_of_error(error))
 
 
 def _joined(parts: Iterable[BatchOutput]) -> BatchOutput:
@@ -268,4 +289,5 @@ def _joined(parts: Iterable[BatchOutput]) -> BatchOutput:
     for part in parts:
         whole.pieces += part.pieces
         whole.dead_letters += part.dead_letters
+        whole.lost_usage = added(whole.lost_usage, part.lost_usage)
     return whole

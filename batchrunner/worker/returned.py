@@ -144,11 +144,13 @@ def _columns_table(
 
 def _array(name: str, column: Any, hints: tuple[pa.DataType, ...], *, lenient: bool) -> Any:
     from batchrunner.formats.arrays import array_of
-    from batchrunner.formats.numpy_columns import from_numpy
+    from batchrunner.formats.numpy_columns import from_numpy, from_vectors
 
     module = module_of(column)
     if module == "numpy" and column.ndim == 1:
         return from_numpy(column, name=name, hints=hints, lenient=lenient)
+    if module == "numpy" and (vectors := from_vectors(column, hints)) is not None:
+        return vectors
     if module == "pandas":
         from batchrunner.formats.pandas_columns import series_array
 

@@ -5,7 +5,7 @@ wait; that is no attempt.
 
 Code that fails every row must not be called for each of them: as long as no call has ever succeeded, the
 first row of a batch that fails is its *probe*. While it is tried again no other row of a batch is, and once
-its attempts are used up, the rows of the batch that have not been called are left alone.
+its attempts are used up, the rows of batches are left alone until a row that is called alone has an answer.
 """
 
 from __future__ import annotations
@@ -71,29 +71,34 @@ class RowCall:
         answer: Its answer; None as long as it has none.
         error: The error of its last attempt; None if there was none.
         attempts: How many attempts have failed.
-        is_given_up: Whether it gets no other attempt.
+        is_dropped: Whether it gets no other attempt.
+        keep: Called with its answer, once.
+        usage: What its attempts have used so far.
+        brings_usage: Whether the row has usage already, which its answer may pass on.
     """
 
     __slots__ = (
-        *("answer", "error", "attempts", "is_given_up", "most", "refused_at", "usage", "task"),
-        *("_row", "_again"),
+        *("answer", "error", "attempts", "is_dropped", "most", "refused_at", "usage", "task"),
+        *("keep", "brings_usage", "_row", "_again"),
     )
 
     def __init__(self, row: Row | None, again: Callable[[], Row]) -> None:
         """Prepare the call with *row*, unless that is None; *again* returns it as the source has it."""
         self.answer: Answered | None = None
         self.error: Exception | None = None
-        self.attempts, self.most, self.is_given_up = 0, 0, False
+        self.attempts, self.most, self.is_dropped = 0, 0, False
         self.refused_at: float | None = None
         self.usage: Usage = NO_USAGE
+        self.brings_usage = False
         self.task: asyncio.Task[None] | None = None
+        self.keep: Callable[[Answered], None] | None = None
         self._row = row
         self._again = again
 
     @property
     def is_settled(self) -> bool:
         """Whether there is nothing more to do for it, by what the latest start allowed."""
-        return self.answer is not None or self.is_given_up or 0 < self.most <= self.attempts
+        return self.answer is not None or self.is_dropped or 0 < self.most <= self.attempts
 
     @property
     def outcome(self) -> RowOutcome:
@@ -107,10 +112,16 @@ class RowCall:
         row, self._row = self._row, None
         return self._again() if row is None else row
 
+    def peek(self) -> Row:
+        """Return the row as it is before its first call; do not change it."""
+        if self._row is None:
+            self._row = self._again()
+        return self._row
+
     def forgive(self) -> None:
         """Forget failed attempts: the shard of the row is attempted again. Its answer stays."""
         if self.task is None or self.task.done():
-            self.attempts, self.is_given_up, self.error, self.refused_at = 0, False, None, None
+            self.attempts, self.is_dropped, self.error, self.refused_at = 0, False, None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +133,14 @@ class RowRules:
         max_concurrency: Calls in flight at a time, of all batches, if they are asynchronous.
         one_to_one: Whether each row has to give exactly one.
         usage_of: Returns what an answer used; None if that interests nothing.
+        brings_usage: Returns whether a row has usage already; None if that does not matter.
     """
 
     errors: ErrorsSpec
     max_concurrency: int = 8
     one_to_one: bool = False
     usage_of: Callable[[Any], Usage] | None = None
+    brings_usage: Callable[[Row], bool] | None = None
 
 
 class RowCalls:
@@ -159,6 +172,7 @@ class RowCalls:
         self._function, self._kwargs = function, kwargs
         self._policy, self._timeout = RetryPolicy(rules.errors.retry), rules.errors.row_timeout
         self._one_to_one, self._usage_of = rules.one_to_one, rules.usage_of
+        self._brings_usage = rules.brings_usage
         self._gate = gate
         self.waits = waits or Waits()
         self.is_async = is_async(function)
@@ -254,7 +268,12 @@ class RowCalls:
             self._gate.leave(outcome)
 
     def _answer(self, call: RowCall) -> Sequence[Row]:
-        return self._checked(fanned_out(self._function(call.take(), **self._kwargs)))
+        return self._checked(fanned_out(self._function(self._taken(call), **self._kwargs)))
+
+    def _taken(self, call: RowCall) -> Row:
+        row = call.take()
+        call.brings_usage = self._brings_usage is not None and self._brings_usage(row)
+        return row
 
     def _checked(self, rows: Sequence[Row]) -> Sequence[Row]:
         if self._one_to_one:
@@ -262,10 +281,13 @@ class RowCalls:
         return rows
 
     def _accepted(self, call: RowCall, answer: Sequence[Row]) -> CallOutcome:
-        used = self._usage_of(answer) if self._usage_of else NO_USAGE
+        reads = self._usage_of if not call.brings_usage else None
+        used = reads(answer) if reads else NO_USAGE
         if used or call.usage:
             call.usage = added(call.usage, used)
         call.answer = Answered(answer, call.usage)
+        if call.keep is not None:
+            call.keep(call.answer)
         self._has_succeeded = True
         self._decided.set()
         return CallOutcome(used)
@@ -286,7 +308,7 @@ class RowCalls:
         if wait is not None:
             return wait
         call.error, call.attempts = error, call.attempts + 1
-        call.is_given_up = not self._policy.may_retry(error, trouble)
+        call.is_dropped = not self._policy.may_retry(error, trouble)
         return None if call.is_settled else self._policy.pause(call.attempts, trouble)
 
     def _read(self, calls: Sequence[RowCall], begun: Future[None]) -> list[RowOutcome]:
@@ -359,7 +381,7 @@ class RowCalls:
     async def _answer_later(self, call: RowCall) -> Sequence[Row]:
         try:
             async with asyncio.timeout(self._timeout) as limit:
-                return self._checked(fanned_out(await self._result(call.take())))
+                return self._checked(fanned_out(await self._result(self._taken(call))))
         except TimeoutError as error:
             if not limit.expired():  # the user's own
                 raise

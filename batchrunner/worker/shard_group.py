@@ -62,7 +62,9 @@ class ShardGroup:
     ) -> None:
         self._work, self._caller, self._budget = work, caller, budget
         self._types = types
-        self._resolver = Resolver(caller.submit, work.spec.errors, types, budget=budget)
+        self._resolver = Resolver(
+            caller.submit, work.spec.errors, types, budget=budget, room=caller.room
+        )
         self._committer, self._pulse = committer, committer.pulse
         # Only the calling thread adds to `_failed`, and only the writing thread to `_dropped`, so
         # neither needs a lock. `_failed` stops calls for a shard before the writing thread gets its
@@ -174,7 +176,7 @@ class ShardGroup:
             return _Call(step)
         with self._pulse.calls.at(Doing.CALLING):
             self._pulse.calls.count(rows=len(batch))
-            return _Call(step, batch, self._caller.submit(batch))
+            return _Call(step, batch, self._resolver.submit(batch))
 
     def _of_sound_shards(self, batch: Batch) -> Batch:
         """Return *batch* without the rows of shards that have failed."""
@@ -204,7 +206,7 @@ class ShardGroup:
             return {}
         if batch is not call.batch:  # one has failed since the call was submitted
             batch = replace(batch, is_retry=True)
-            answer = self._caller.submit(batch)
+            answer = self._resolver.submit(batch)
         for shard, rows in zip(batch.shards, batch.counts, strict=True):
             self._budget.read(shard, rows=rows)
         return self._resolver.resolve(batch, answer)
@@ -235,7 +237,8 @@ class ShardGroup:
         except (RowFailedError, TooManyFailedRowsError) as error:
             self._types.drop(shard.id)
             return failure_of(error)
-        return BatchOutput(output.pieces, [*output.dead_letters, *dead_letters])
+        dead_letters = [*output.dead_letters, *dead_letters]
+        return BatchOutput(output.pieces, dead_letters, output.lost_usage)
 
     def _write(self, outcomes: Sequence[tuple[Portion, Outcome]]) -> list[Receipt]:
         """Write the outcome of a step, shard by shard; return the receipts of those that ended."""

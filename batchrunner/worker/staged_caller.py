@@ -18,7 +18,7 @@ from typing import Any
 from batchrunner.spec import BatchSpec
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.blocks import Block, Part
-from batchrunner.worker.calling import Answer, CallerEdges, Pieces, Ready
+from batchrunner.worker.calling import Answer, CallerEdges, Edges, Pieces
 from batchrunner.worker.lost_calls import RowsFailedError
 from batchrunner.worker.stage_clock import StageClock
 from batchrunner.worker.stage_line import StageLine
@@ -49,17 +49,16 @@ class StagedCaller(CallerEdges):
         spec: BatchSpec,
         pools: Pools,
         *,
-        ready: Ready,
-        input_types: Callable[[Any], InputTypes],
+        edges: Edges,
     ) -> None:
         stages = spec.stages
         made = [pools.of(number, stage) for number, stage in enumerate(stages)]
         self._first, self._pools = made[0], made
         self.ahead = pools.most_tickets
-        self._input_types = input_types
+        self._input_types: Callable[[Any], InputTypes] = edges.input_types
         first = stages[0]
         self._takes_tables = first.mode == "batch" and first.batch_format != "rows"
-        self._output = Output(made[-1].get, ready, stage=stages[-1].called)
+        self._output = Output(made[-1].get, edges.ready, stage=stages[-1].called)
         self._made_again: _MadeAgain | None = None
         on_the_way = BytesOnTheWay()
         lines = [

@@ -32,9 +32,10 @@ source.limit source.shard.rows source.shard.bytes source.shard.files source.stor
 sink.format sink.compression sink.schema sink.schema.id sink.storage_options checkpoint_dir resume
 execution.batch_size execution.batch_format execution.concurrency execution.num_cpus execution.num_gpus
 execution.memory execution.accelerator_type execution.resources.a execution.max_runtime
-execution.max_concurrency errors.on_row_error errors.max_row_errors errors.retry.max_attempts
+execution.max_concurrency execution.rate_limit.requests execution.rate_limit.in_flight
+execution.prices.a execution.max_cost capability.usage errors.on_row_error errors.max_row_errors errors.retry.max_attempts
 errors.batch_timeout ray.address ray.runtime_env analytics_store tags unsafe_single_writer
-""".split()  # noqa: SIM905 - a list of 44 names fills a page
+""".split()  # noqa: SIM905 - a list of 49 names fills a page
 
 
 @pytest.fixture(scope="module")

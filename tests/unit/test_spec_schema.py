@@ -46,6 +46,10 @@ sink: {uri: out, compression: none, storage_options: {key: x}}
     MINIMAL + "execution: {max_runtime: '${A:-1h}', memory: '${A:-1GB}'}\nresume: ${A:-no}\n",
     MINIMAL + "execution: {accelerator_type: null, memory: null}\nname: ${A:-x}\n",
     MINIMAL + "errors: {max_row_errors: 10%}\n",
+    MINIMAL + "execution: {rate_limit: {requests: 500/min, tokens: 200k/min, in_flight: 64}}\n",
+    MINIMAL
+    + "execution: {rate_limit: 0.5/s, prices: {a: 0.15/1M, b: 1/k, c: '${P:-2}'}, max_cost: 25}\n",
+    "capability: {target: a:b, usage: response.body.usage}\nsource: in\nsink: out\n",
     MINIMAL + "hooks: {webhook: {url: 'http://h/x', events: [on_run_end]}, 'mod:Hook': {a: 1}}\n",
     MINIMAL + "hooks:\n  openlineage:\n",
     MINIMAL + "hooks: null\ntags:\nresume: null\nexecution: {batch_size: null, resources: null}\n",
@@ -85,6 +89,12 @@ BAD = [
     MINIMAL + "execution: {concurrency: [1, 2, 3]}\n",
     MINIMAL + "execution: {max_runtime: 1w}\n",
     MINIMAL + "execution: {memory: 1M}\n",
+    MINIMAL + "execution: {rate_limit: {requests: 500}}\n",
+    MINIMAL + "execution: {rate_limit: 500/week}\n",
+    MINIMAL + "execution: {rate_limit: {in_flight: 0}}\n",
+    MINIMAL + "execution: {prices: {a: cheap}}\n",
+    MINIMAL + "execution: {max_cost: 0}\n",
+    "capability: {target: a:b, usage: a..b}\nsource: in\nsink: out\n",
     MINIMAL + "name: a b\n",
     MINIMAL + "version: 2\n",
     *(
