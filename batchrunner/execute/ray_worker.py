@@ -80,8 +80,8 @@ class _RayWorker:
                 pickled=lambda: payload.work,
                 witness=_witness(work.session),
                 pulse=pulse,
-                pools=self._stages,
                 gate=gate_of(work),
+                pools=self._stages,
             )
             poll = Grace(work.spec.execution.grace_period).poll
             self._stop = StoredStop(work.checkpoint().storage, work.session, poll=poll)
@@ -101,6 +101,8 @@ class _RayWorker:
         for receipts in self._process(group):
             yield pa.table({"receipts": [pickle.dumps(receipts)]})
         self.pulse.phase = WorkerPhase.IDLE
+        if self._stages is not None:
+            self._stages.store_logs()
         self._log.store()  # Ray may end this process as soon as the last task is over
 
     def end(self) -> None:
