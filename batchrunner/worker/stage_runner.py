@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from batchrunner.capability import load_target
+from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.spec import ErrorsSpec, StageSpec
 from batchrunner.user_code import contained
@@ -60,7 +61,12 @@ class StageRunner:
         """
         work.prepare()
         self.stage = work.spec.stages[number]
-        target = work.capability[number] if work.capability else load_target(self.stage.code)
+        if self.stage.processor:
+            raise CapabilityImportError(
+                f"capability.stages.{number}: a processor of ray.data.llm runs on Ray only, and this does without"
+            )
+        given = work.capability[number] if work.capability else None
+        target = load_target(self.stage.code) if given is None else given
         function = build(target, self.stage, where=f"capability.stages.{number}")
         check_code(work)  # after the import: a file might change between an earlier check and it
         self._calls = _Calls(function, self.stage, work.spec.errors, meter or MeteredGate())
