@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence, Sized
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, BinaryIO, Self
 
 import orjson
@@ -15,8 +15,8 @@ from batchrunner.storage.contract import Entry, Storage
 from batchrunner.storage.json_documents import check_version, sealed, unseal
 
 FORMAT_VERSION = 1
-SENTINEL_VERSION = 3
-"""Version 2 of a sentinel has no `slices`, `slice_rows`, `slice_total` and `files`; version 1 also has no `worker`,
+SENTINEL_VERSION = 4
+"""Version 3 of a sentinel has no `usage`; version 2 of a sentinel also has no `slices`, `slice_rows`, `slice_total` and `files`; version 1 also has no `worker`,
 `began`, `reading`, `calling` and `writing`."""
 
 TRIAL = "trial"
@@ -28,7 +28,13 @@ _WORDS = {
     "Sentinel": "sentinel",
 }
 _Bytes = bytes  # a sentinel has a field of that name
-_KINDS: dict[str, Any] = {"int": int, "str": str, "float": (int, float), "dict[str, str]": dict}
+_KINDS: dict[str, Any] = {
+    "int": int,
+    "str": str,
+    "float": (int, float),
+    "dict[str, str]": dict,
+    "dict[str, float]": dict,
+}
 
 
 class _Document:
@@ -78,9 +84,9 @@ class _Document:
             document = cls(**values)
         except (TypeError, KeyError) as error:
             raise DamagedOutputError(_torn(cls, key)) from error
-        for field in fields(cls):  # type: ignore[arg-type]  # the subclasses are dataclasses
-            if not isinstance(getattr(document, field.name), _KINDS[str(field.type)]):
-                raise DamagedOutputError(f"{key} is damaged: its {field.name} is no {field.type}")
+        for one in fields(cls):  # type: ignore[arg-type]  # the subclasses are dataclasses
+            if not isinstance(getattr(document, one.name), _KINDS[str(one.type)]):
+                raise DamagedOutputError(f"{key} is damaged: its {one.name} is no {one.type}")
         return document
 
 
@@ -186,6 +192,8 @@ class Sentinel(_Document):
         slice_total: How many rows that slice has.
         files: Name of the bundle in `files/`, if the part lists files: it is there until the shard is
             committed. Empty for other parts, and before version 3.
+        usage: What the calls used that its rows and dead letters came of, by name, with their `cost`;
+            empty if they did not say, and before version 4.
     """
 
     run_uid: str
@@ -211,6 +219,7 @@ class Sentinel(_Document):
     slice_rows: int = 0
     slice_total: int = 0
     files: str = ""
+    usage: dict[str, float] = field(default_factory=dict)
     version: int = SENTINEL_VERSION
 
     @property

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import orjson
 
 from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint.answers import ANSWERS
 from batchrunner.checkpoint.incarnations import remove_records
 from batchrunner.checkpoint.store import BUNDLES, PATHS
 from batchrunner.checkpoint.totals import Totals
@@ -176,7 +177,9 @@ def _collect_garbage(
     storage, records = run.checkpoint.storage, run.checkpoint.records
     with_files = survey.plan.facts.part_format.publishes_files
     # Before the check: none is of a later driver.
-    left = _left_behind(records, committed, with_files=with_files)
+    rooms = {"errors", "attempts", *((BUNDLES, PATHS) if with_files else ())}
+    rooms |= {ANSWERS} if run.spec.called.mode == "row" else set()
+    left = _left_behind(records, committed, rooms=sorted(rooms))
     session.check()
     run.sink.remove_intents([sentinel.part for sentinel in committed.values()])
     run.sink.clean()
@@ -188,13 +191,14 @@ def _collect_garbage(
 
 
 def _left_behind(
-    records: Storage, committed: Mapping[int, Sentinel], *, with_files: bool
+    records: Storage, committed: Mapping[int, Sentinel], *, rooms: Sequence[str]
 ) -> list[str]:
-    """Return the keys of marks, dead letters, bundles and paths that dead or uncommitted attempts left."""
+    """Return the keys of what dead or uncommitted attempts left in *rooms*: marks, dead letters, answers and such.
+
+    A listing each: only where there may be something.
+    """
     counting = {f"errors/{sentinel.errors}" for sentinel in committed.values()}
     counting |= {f"{PATHS}/{sentinel.files}" for sentinel in committed.values()}
-    # A listing each: only where there may be something.
-    rooms = ("errors", "attempts", *((BUNDLES, PATHS) if with_files else ()))
     keys = (entry.key for name in rooms for entry in records.list(name))
     return [key for key in keys if key not in counting]
 

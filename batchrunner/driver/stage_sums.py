@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from batchrunner.worker.heartbeat import WorkerClocks
 from batchrunner.worker.stage_clock import StageClock, summed
+from batchrunner.worker.usage import Usage, added
 
 
 class StageSums:
@@ -42,3 +43,8 @@ class StageSums:
             for is_gone, clocks in latest
             for clock in clocks.stages
         )
+
+    def usage(self) -> Usage:
+        """Return what all calls of the session have used so far."""
+        with self._lock:
+            return added(*(clocks.usage for clocks in self._latest.values()))

@@ -91,7 +91,7 @@ def _from(data: bytes) -> Heartbeat:
 
 def _clocks(fields: Mapping[str, Any]) -> WorkerClocks:
     stages = tuple(map(StageClock.from_dict, fields["stages"]))
-    return WorkerClocks(fields["worker"], fields["since"], stages)
+    return WorkerClocks(fields["worker"], fields["since"], stages, fields["usage"])
 
 
 def _prefix(session: str) -> bytes:

@@ -19,7 +19,15 @@ made, and input of calls that are at work; Ray spills to disk at 0.8."""
 
 
 class StagesOnRay:
-    """Makes the pools of all stages, which share the room of the cluster. Has what `Pools` promises."""
+    """Makes the pools of all stages, which share the room of the cluster. Has what `Pools` promises.
+
+    Attributes:
+        most_tickets: How many batches of the source may be on their way.
+        is_apart: That the stages have processes of their own.
+    """
+
+    most_tickets = 1024
+    is_apart = True
 
     def __init__(self, spec: BatchSpec, payload: Payload) -> None:
         """Look what there is room for. Starts no worker yet.
@@ -58,9 +66,9 @@ class StagesOnRay:
             self._thread.start()
         return pool
 
-    def wait(self, seconds: float) -> bool:
-        """Wait at most so many *seconds* until each stage has a worker with a process; return whether it has."""
-        return self._scaling.all_placed.wait(seconds)
+    def wait(self) -> None:
+        """Wait until each stage has a worker with a process, or none can have one."""
+        self._scaling.all_placed.wait()
 
     def _room(self) -> Room:
         return Room.of_cluster(workers=self._workers)

@@ -89,6 +89,11 @@ class ExecutionSpec(Section):
         default=8,
         description="Calls of an `async def` capability in flight, per worker: batches, or rows in mode `row`.",
     )
+    journal_answers: Annotated[bool, NEUTRAL] = Field(
+        default=False,
+        description="In mode `row`: keep each answer in the checkpoint until its shard is committed, so that "
+        "a crash asks for none again. For capabilities that cost more than a write.",
+    )
     rate_limit: Annotated[RateLimitSpec | None, NEUTRAL] = Field(
         default=None,
         description="How fast the capability may be called, by all workers of the run together: "

@@ -11,6 +11,7 @@ from batchrunner.formats.registry import file_kind, format_named
 from batchrunner.storage import Entry
 
 _OF_CHECKPOINTS = (
+    "answers/",
     "errors/",
     "files/",
     "paths/",

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.answers import ANSWERS
 from batchrunner.checkpoint.lease import Lease, current_lease
 from batchrunner.checkpoint.store import BUNDLES
 from batchrunner.driver.session import Stop, open_session
@@ -26,6 +27,8 @@ class GarbageKind(StrEnum):
     """Dead letters of an attempt that lost or died."""
     BUNDLE = "bundle"
     """The bytes of files that are published, or of an attempt that lost or died."""
+    ANSWERS = "answers"
+    """Journaled answers of a committed shard."""
     MARK = "mark"
     """The mark of a worker that died: the shards that it had taken."""
     STOP = "stop"
@@ -89,7 +92,8 @@ class Garbage:
             items += _staged(self._sink, intents=False)
         records = self._checkpoint.records
         items += [_of(GarbageKind.DEAD_LETTERS, records, entry) for entry in self._dead_letters()]
-        items += [_of(GarbageKind.BUNDLE, records, entry) for entry in self._bundles()]
+        items += [_of(GarbageKind.BUNDLE, records, entry) for entry in self._of_committed(BUNDLES)]
+        items += [_of(GarbageKind.ANSWERS, records, entry) for entry in self._of_committed(ANSWERS)]
         items += [_of(GarbageKind.MARK, records, entry) for entry in records.list("attempts")]
         stops = (entry for entry in storage.list("sessions") if entry.key.endswith(".stop"))
         items += [_of(GarbageKind.STOP, storage, entry) for entry in stops]
@@ -109,7 +113,12 @@ class Garbage:
             items = self.listed()
             session.check()  # after the listing: so nothing in it belongs to a later driver
             records, storage = self._checkpoint.records, self._checkpoint.storage
-            of_run = (GarbageKind.DEAD_LETTERS, GarbageKind.BUNDLE, GarbageKind.MARK)
+            of_run = (
+                GarbageKind.DEAD_LETTERS,
+                GarbageKind.BUNDLE,
+                GarbageKind.ANSWERS,
+                GarbageKind.MARK,
+            )
             records.delete(item.key for item in items if item.kind in of_run)
             storage.delete(item.key for item in items if item.kind is GarbageKind.STOP)
             storage.clean(intents=True)
@@ -134,9 +143,9 @@ class Garbage:
             if named.get(_stem(name), name) != name:
                 yield entry
 
-    def _bundles(self) -> Iterator[Entry]:
-        """Yield the bundles of committed shards, whose files are published; others may be needed."""
-        entries = list(self._checkpoint.records.list(BUNDLES))
+    def _of_committed(self, folder: str) -> Iterator[Entry]:
+        """Yield what *folder* has of committed shards, which do not need it any more; others may."""
+        entries = list(self._checkpoint.records.list(folder))
         if not entries:
             return
         sentinels = self._checkpoint.sentinels().good.values()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from types import NoneType
@@ -142,15 +143,16 @@ def weight_of(content: Any) -> int:
         return sum(map(_weight, some)) * len(content) // max(len(some), 1)
     if isinstance(content, Mapping):
         return sum(map(_weight_of_column, content.values()))
-    if hasattr(content, "memory_usage"):
-        return int(content.memory_usage(index=False, deep=True).sum())
+    if is_dataframe(content):
+        return sum(_weight_of_column(content[name]) for name in content.columns)
     return int((content.table if isinstance(content, Imported) else content).nbytes)
 
 
 def _weight_of_column(column: Any) -> int:
-    if getattr(getattr(column, "dtype", None), "kind", "") == "O" or not hasattr(column, "nbytes"):
-        return weight_of(list(column))
-    return int(column.nbytes)
+    if getattr(getattr(column, "dtype", None), "kind", "O") != "O":
+        with suppress(Exception):  # of some types of Arrow's, not even pyarrow counts the bytes
+            return int(column.nbytes)
+    return weight_of(list(column))
 
 
 def _weight(value: Any) -> int:

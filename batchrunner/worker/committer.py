@@ -21,6 +21,7 @@ from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.receipt import Cause, DeferredCommit, Failure, Receipt
 from batchrunner.worker.resolving import BatchOutput
 from batchrunner.worker.schema import SinkSchema
+from batchrunner.worker.usage import added, priced
 from batchrunner.worker.work import Work
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Committer:
         for piece in output.pieces:
             part.append(piece.rows, count=piece.count)
             part.runs += piece.runs
+        part.usage = added(part.usage, output.lost_usage, *(one.usage for one in output.pieces))
         if output.dead_letters:
             if part.dead_letters is None:
                 part.dead_letters = DeadLetterFile(self._checkpoint.records.stage())
@@ -100,7 +102,10 @@ class Committer:
     def _result(self, shard: Shard, part: Part) -> DeferredCommit:
         if part.dead_letters is None:
             return DeferredCommit(
-                part.rows_in, source_hash=part.source_hash, early_end=part.early_end
+                part.rows_in,
+                source_hash=part.source_hash,
+                early_end=part.early_end,
+                usage=part.usage,
             )
         name = f"{self._work.facts.stem(shard.id)}.{part.write_id}.jsonl"
         dead_letters = part.dead_letters
@@ -111,6 +116,7 @@ class Committer:
             dead_letters.sha256(),
             part.source_hash,
             early_end=part.early_end,
+            usage=part.usage,
         )
 
     def commit_deferred(self, shard: Shard, deferred: DeferredCommit) -> list[Receipt]:
@@ -231,6 +237,7 @@ class Committer:
             slice_rows=end.rows,
             slice_total=end.total,
             files=f"{self._work.facts.stem(shard.id)}.{part.write_id}" if part.bundle else "",
+            usage=dict(priced(result.usage, self._work.spec.execution.prices)),
         )
         self._runs[shard.id] = part.runs
         self._finished[shard.id] = Finished(

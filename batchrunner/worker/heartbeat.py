@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from batchrunner.worker.stage_clock import StageClock
+from batchrunner.worker.usage import Usage
 
 
 class WorkerPhase(StrEnum):
@@ -33,11 +34,13 @@ class WorkerClocks:
         worker: Names the worker, as in `Heartbeat`.
         since: When it began, in seconds since 1970 UTC: a later process may have its name.
         stages: Its reading, the stages that it feeds or is, and its writing, in this order.
+        usage: What its calls have used, with their cost, whatever became of their answers.
     """
 
     worker: str
     since: float
     stages: tuple[StageClock, ...]
+    usage: Usage = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:

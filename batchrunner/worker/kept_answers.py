@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import IO
 
+from batchrunner.checkpoint.answers import JournaledAnswer, answer_in, digest_of
 from batchrunner.formats.chunk import Chunk, Row
+from batchrunner.worker.answer_journal import AnswerJournal, Places
 from batchrunner.worker.batch import Batch, ChunkRows
 from batchrunner.worker.row_calls import Answered, RowCall
 
@@ -43,20 +45,34 @@ class _Pack:
 
 @dataclass(slots=True)
 class _OfShard:
-    """What is kept of one shard: rows in memory, and packs of answers."""
+    """What is kept of one shard: rows in memory, packs of answers, and those in the journal from before."""
 
     calls: dict[_Key, RowCall] = field(default_factory=dict)
     packs: list[_Pack] = field(default_factory=list)
+    journaled: Places = field(default_factory=dict)
 
 
 class KeptAnswers:
     """The rows of shards that have no receipt yet, on their way through the capability or answered."""
 
-    def __init__(self, *, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self, journal: AnswerJournal | None = None, *, most_bytes: int = MOST_BYTES
+    ) -> None:
+        """Keep answers; in *journal* also for other workers, after a crash of this one."""
+        self._journal = journal
         self._shards: dict[int, _OfShard] = {}
         self._most_bytes, self._bytes = most_bytes, 0
         self._file: IO[bytes] | None = None
         self._located: tuple[Chunk, Sequence[int]] | None = None
+
+    def begin(self) -> None:
+        """Look, before some shards begin, for what other workers journaled of them.
+
+        Raises:
+            StorageError: The checkpoint cannot be listed.
+        """
+        if self._journal is not None:
+            self._journal.look()
 
     def calls(self, batch: Batch) -> list[RowCall]:
         """Return a call for each row of *batch*: the one that is known, or a new one.
@@ -69,7 +85,7 @@ class KeptAnswers:
         return [call for piece in batch.pieces for call in self._of_piece(piece, rows)]
 
     def _of_piece(self, piece: ChunkRows, rows: Iterator[Row] | None) -> Iterator[RowCall]:
-        kept = self._shards.setdefault(piece.shard.id, _OfShard())
+        kept = self._of_shard(piece.shard.id)
         places = self._places(piece.chunk)
         for index in range(piece.start, piece.stop):
             row = next(rows) if rows else None
@@ -78,7 +94,31 @@ class KeptAnswers:
             if call is None:
                 call = RowCall(row, partial(_read_again, piece.chunk, index))
                 kept.calls[key] = call
+                if self._journal is not None:
+                    self._in_journal(self._journal, piece.shard.id, key, call)
             yield call
+
+    def _of_shard(self, shard: int) -> _OfShard:
+        kept = self._shards.get(shard)
+        if kept is None:
+            kept = self._shards[shard] = _OfShard()
+            if self._journal is not None:
+                kept.journaled = self._journal.known(shard)
+        return kept
+
+    def _in_journal(self, journal: AnswerJournal, shard: int, key: _Key, call: RowCall) -> None:
+        """Give *call* the journaled answer of its row; if there is none, journal the one that it gets."""
+        digest = digest_of(call.peek())  # now: the capability may change the row
+        line = self._shards[shard].journaled.pop(key, None)
+        known = answer_in(line) if line else None
+        if known is not None and known.row == digest:  # else the file has changed since
+            call.answer = Answered(known.rows, known.usage)
+            return
+
+        def keep(answer: Answered) -> None:
+            journal.add(shard, JournaledAnswer(*key, digest, answer.rows, answer.usage))
+
+        call.keep = keep
 
     def _places(self, chunk: Chunk) -> Sequence[int]:
         if self._located is None or self._located[0] is not chunk:
@@ -128,13 +168,20 @@ class KeptAnswers:
             for call in kept.calls.values():
                 call.forgive()
 
-    def forget(self, shards: Collection[int]) -> None:
-        """Drop what is kept of *shards*."""
+    def forget(self, shards: Collection[int], *, committed: Collection[int]) -> None:
+        """Drop what is kept of *shards*; of those *committed*, also what is journaled."""
+        if self._journal is not None and committed:
+            self._journal.drop(committed)
         for shard in shards:
             self._shards.pop(shard, None)
         if self._file is not None and not any(kept.packs for kept in self._shards.values()):
             self._file.close()
             self._file = None
+
+    def close(self) -> None:
+        """Write what is to be journaled, within some seconds."""
+        if self._journal is not None:
+            self._journal.close()
 
 
 def _answered(answer: Answered) -> RowCall:

@@ -18,6 +18,7 @@ from batchrunner.formats.format_error import writing_in
 from batchrunner.formats.listing import frames, listed_in
 from batchrunner.shard import EarlyEnd
 from batchrunner.storage import Staged
+from batchrunner.worker.usage import NO_USAGE, Usage
 
 if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun
@@ -62,6 +63,7 @@ class Part:
         has_columns: Whether a row written so far has a column.
         dead_letters: The dead letters of the rows that failed so far; None if none failed.
         runs: Capability runs to record before the part is published.
+        usage: What the calls have used that its rows and dead letters came of.
         source_hash: Hash of the bytes read from the source, set at the end; empty if none is
             needed.
         bundle: The bundle of the files that the part lists, once it is finished; None for none.
@@ -81,6 +83,7 @@ class Part:
         self._stage, self._replaced = stage, list[Staged]()
         self.dead_letters: DeadLetterFile | None = None
         self.runs: list[CompletedRun] = []
+        self.usage: Usage = NO_USAGE
         self.source_hash = ""
         self.early_end: EarlyEnd | None = None
         self.write_id = uuid.uuid4().hex

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batchrunner.worker.heartbeat import Heartbeat, WorkerClocks, WorkerPhase
+from batchrunner.worker.metering import MeteredGate
 from batchrunner.worker.stage_clock import Doing, StageClock, StageKind, StageMeter
+from batchrunner.worker.usage import NO_USAGE
 
 _LONGEST_HOST = 64
 
@@ -51,6 +53,7 @@ class Pulse:
             one that writes. The calls have a name once the capability is known.
         stages: Returns the clocks of the capability's stages, which then stand in for that of the
             calls; None if it has no stages.
+        meter: Counts what its calls use; None before it knows its capability.
     """
 
     def __init__(self) -> None:
@@ -61,6 +64,7 @@ class Pulse:
         self.calls = StageMeter("", doing=Doing.LOADING)
         self.writes = StageMeter("write", kind=StageKind.WRITE)
         self.stages: Callable[[], tuple[StageClock, ...]] | None = None
+        self.meter: MeteredGate | None = None
         self._began = time.time()
         self._attempts: dict[int, Attempt] = {}
 
@@ -95,9 +99,13 @@ class Pulse:
         """Return what the worker has spent its time on; None before it knows its capability."""
         if not self.calls.name:
             return None
-        stages = self.stages() if self.stages else (self.calls.clock(),)
+        limited = self.meter.limited if self.meter else 0.0
+        stages = self.stages() if self.stages else (replace(self.calls.clock(), limited=limited),)
         return WorkerClocks(
-            self.worker, self._began, (self.reads.clock(), *stages, self.writes.clock())
+            self.worker,
+            self._began,
+            (self.reads.clock(), *stages, self.writes.clock()),
+            self.meter.used if self.meter else NO_USAGE,
         )
 
 

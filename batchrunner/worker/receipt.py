@@ -9,6 +9,7 @@ from batchrunner.checkpoint.documents import Sentinel
 from batchrunner.shard import EarlyEnd
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.worker.heartbeat import WorkerClocks
+from batchrunner.worker.usage import Usage
 
 
 class Cause(StrEnum):
@@ -75,6 +76,7 @@ class DeferredCommit:
         source_hash: Hash of the bytes read from the source.
         bare_rows: Number of rows to write, none of which has a column.
         early_end: Where the shard ended early; None if it was read completely.
+        usage: What its calls used.
     """
 
     rows_in: int
@@ -84,6 +86,7 @@ class DeferredCommit:
     source_hash: str = ""
     bare_rows: int = 0
     early_end: EarlyEnd | None = None
+    usage: Usage = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

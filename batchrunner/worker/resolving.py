@@ -27,6 +27,7 @@ from batchrunner.worker.lost_calls import CallLostError, CallStoppedError, RowsF
 from batchrunner.worker.receipt import Cause, Failure
 from batchrunner.worker.room import Room
 from batchrunner.worker.schema import RowTypes
+from batchrunner.worker.usage import Usage, added, usage_of_error
 
 
 @dataclass(slots=True)
@@ -36,10 +37,12 @@ class BatchOutput:
     Attributes:
         pieces: What the capability returned, converted for the sink.
         dead_letters: The dead letters of the rows that failed.
+        lost_usage: What the calls with these have used.
     """
 
     pieces: Pieces = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    lost_usage: Usage = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -246,7 +249,8 @@ class Resolver:
             self._budget.count(shard, dead_letters[-1])
         others = batch.without(failed.errors)
         output = self._submit_part(shard, others) if others else BatchOutput()
-        return BatchOutput(output.pieces, [*dead_letters, *output.dead_letters])
+        used = added(failed.usage, output.lost_usage)
+        return BatchOutput(output.pieces, [*dead_letters, *output.dead_letters], used)
 
     def _in_less_memory(self, shard: Shard, batch: Batch) -> BatchOutput:
         """Halve *batch* and all later ones of its size, unless a single row takes the memory."""
@@ -277,7 +281,7 @@ class Resolver:
                 error = latest
         dead_letter = self._budget.dead_letter(shard, batch, error)
         self._budget.count(shard, dead_letter)
-        return BatchOutput(dead_letters=[dead_letter])
+        return BatchOutput(dead_letters=[dead_letter], lost_usage=usage_of_error(error))
 
 
 def _joined(parts: Iterable[BatchOutput]) -> BatchOutput:
@@ -285,4 +289,5 @@ def _joined(parts: Iterable[BatchOutput]) -> BatchOutput:
     for part in parts:
         whole.pieces += part.pieces
         whole.dead_letters += part.dead_letters
+        whole.lost_usage = added(whole.lost_usage, part.lost_usage)
     return whole

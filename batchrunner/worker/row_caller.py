@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.user_code import contained
-from batchrunner.worker.batch import Batch, InputTypes
-from batchrunner.worker.calling import Answer, CallerEdges, Pieces, Ready, converted
+from batchrunner.worker.batch import Batch
+from batchrunner.worker.calling import Answer, CallerEdges, Edges, Pieces, with_usage
 from batchrunner.worker.kept_answers import KeptAnswers
 from batchrunner.worker.lost_calls import RowsFailedError
 from batchrunner.worker.row_calls import Answered, Failed, RowAnswers, RowCall, RowCalls, RowOutcome
 from batchrunner.worker.stopping import StopSignal
+from batchrunner.worker.usage import added
 
 
 class RowCaller(CallerEdges):
@@ -27,38 +28,32 @@ class RowCaller(CallerEdges):
 
     Attributes:
         ahead: How many batches may be submitted before an answer is read.
+        kept: The answers of shards that have no receipt yet.
     """
 
-    def __init__(
-        self,
-        calls: RowCalls,
-        *,
-        ready: Ready,
-        input_types: Callable[[Batch], InputTypes],
-        ahead: int,
-    ) -> None:
-        self._calls, self._kept = calls, KeptAnswers()
-        self._ready, self._input_types = ready, input_types
+    def __init__(self, calls: RowCalls, *, kept: KeptAnswers, edges: Edges, ahead: int) -> None:
+        self._calls, self.kept, self._edges = calls, kept, edges
         self.ahead = ahead if calls.is_async else 1
 
     def submit(self, batch: Batch) -> Answer:
         """Start the calls with the rows of *batch* if they are asynchronous; else reading the answer makes them."""
         try:
             placed = hasattr(batch, "pieces")
-            calls = self._kept.calls(batch) if placed else _unplaced(batch)
+            calls = self.kept.calls(batch) if placed else _unplaced(batch)
         except Exception as error:  # noqa: BLE001 - raised where answers are read
             return partial(_raise, error)
         answers = self._calls.start(calls, tries=1 if getattr(batch, "is_sample", False) else None)
         return partial(contained, partial(self._answer, batch, answers))
 
-    def _answer(self, batch: Batch, answers: RowAnswers) -> list[Pieces]:
-        outcomes = answers()
+    def _answer(self, batch: Batch, read: RowAnswers) -> list[Pieces]:
+        outcomes = read()
         self._check(outcomes, is_sample=getattr(batch, "is_sample", False))
-        rows = iter(outcome.rows for outcome in outcomes if isinstance(outcome, Answered))
-        returned = [[_joined(list(islice(rows, count)))] for count in batch.counts]
-        output = converted(returned, self._input_types(batch), self._ready)
+        answers = iter(outcome for outcome in outcomes if isinstance(outcome, Answered))
+        by_shard = [list(islice(answers, count)) for count in batch.counts]
+        output = self._edges.converted([[_joined(of_shard)] for of_shard in by_shard], batch)
+        output = with_usage(output, [added(*(one.usage for one in some)) for some in by_shard])
         nbytes = sum(piece.nbytes for pieces in output for piece in pieces)
-        self._kept.grow(nbytes, rows=len(outcomes))
+        self.kept.grow(nbytes, rows=len(outcomes))
         return output
 
     def _check(self, outcomes: Sequence[RowOutcome], *, is_sample: bool) -> None:
@@ -69,20 +64,23 @@ class RowCaller(CallerEdges):
         if None in outcomes or (errors and is_sample):
             raise next(iter(errors.values()), None) or self._calls.doubt or _never_called()
         if errors:
-            raise RowsFailedError(errors, len(errors) < len(outcomes))
+            used = added(*(one.usage for one in outcomes if isinstance(one, Failed)))
+            raise RowsFailedError(errors, len(errors) < len(outcomes), used)
 
-    def heed(self, stop: StopSignal) -> None:
+    def begin(self, stop: StopSignal) -> None:
         self._calls.waits.stop = stop
+        self.kept.begin()
 
     def renew(self) -> None:
         self._calls.renew()
-        self._kept.forgive()
+        self.kept.forgive()
 
-    def forget(self, shards: Collection[int]) -> None:
-        self._kept.forget(shards)
+    def forget(self, shards: Collection[int], *, committed: Collection[int]) -> None:
+        self.kept.forget(shards, committed=committed)
 
     def close(self) -> None:
         self._calls.close()
+        self.kept.close()
 
 
 def _unplaced(batch: Any) -> list[RowCall]:
@@ -95,8 +93,8 @@ def _again(batch: Any, index: int) -> Row:
     return rows[index]
 
 
-def _joined(answers: Sequence[Sequence[Row]]) -> list[Row]:
-    return [row for rows in answers for row in rows]
+def _joined(answers: Sequence[Answered]) -> list[Row]:
+    return [row for answer in answers for row in answer.rows]
 
 
 def _never_called() -> Exception:

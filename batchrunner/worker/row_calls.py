@@ -5,7 +5,7 @@ wait; that is no attempt.
 
 Code that fails every row must not be called for each of them: as long as no call has ever succeeded, the
 first row of a batch that fails is its *probe*. While it is tried again no other row of a batch is, and once
-its attempts are used up, the rows of the batch that have not been called are left alone.
+its attempts are used up, the rows of batches are left alone until a row that is called alone has an answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from batchrunner.user_code import (
 from batchrunner.worker.dividing import check_counts
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.gate import NO_GATE, CallOutcome, Gate
-from batchrunner.worker.lost_calls import CallTimedOutError
+from batchrunner.worker.lost_calls import CallLostBesideError, CallLostError, RowTimedOutError
 from batchrunner.worker.retrying import RetryPolicy, Trouble, trouble_of
 from batchrunner.worker.usage import NO_USAGE, Usage, added, usage_of_error
 from batchrunner.worker.waiting import Waits
@@ -78,11 +78,15 @@ class RowCall:
         error: The error of its last attempt; None if there was none.
         attempts: How many attempts have failed.
         is_dropped: Whether it gets no other attempt.
+        lost: What its last call was lost by, if others were in flight and it may be innocent.
+        keep: Called with its answer, once.
+        usage: What its attempts have used so far.
+        brings_usage: Whether the row has usage already, which its answer may pass on.
     """
 
     __slots__ = (
         *("answer", "error", "attempts", "is_dropped", "most", "refused_at", "usage", "task"),
-        *("_row", "_again"),
+        *("keep", "lost", "brings_usage", "_row", "_again"),
     )
 
     def __init__(self, row: Row | None, again: Callable[[], Row]) -> None:
@@ -92,7 +96,10 @@ class RowCall:
         self.attempts, self.most, self.is_dropped = 0, 0, False
         self.refused_at: float | None = None
         self.usage: Usage = NO_USAGE
+        self.brings_usage = False
         self.task: asyncio.Task[None] | None = None
+        self.keep: Callable[[Answered], None] | None = None
+        self.lost: CallLostBesideError | None = None
         self._row = row
         self._again = again
 
@@ -113,6 +120,12 @@ class RowCall:
         row, self._row = self._row, None
         return self._again() if row is None else row
 
+    def peek(self) -> Row:
+        """Return the row as it is before its first call; do not change it."""
+        if self._row is None:
+            self._row = self._again()
+        return self._row
+
     def forgive(self) -> None:
         """Forget failed attempts: the shard of the row is attempted again. Its answer stays."""
         if self.task is None or self.task.done():
@@ -128,12 +141,14 @@ class RowRules:
         max_concurrency: Calls in flight at a time, of all batches, if they are asynchronous.
         one_to_one: Whether each row has to give exactly one.
         usage_of: Returns what an answer used; None if that interests nothing.
+        brings_usage: Returns whether a row has usage already; None if that does not matter.
     """
 
     errors: ErrorsSpec
     max_concurrency: int = 8
     one_to_one: bool = False
     usage_of: Callable[[Any], Usage] | None = None
+    brings_usage: Callable[[Row], bool] | None = None
 
 
 class RowCalls:
@@ -165,6 +180,7 @@ class RowCalls:
         self._function, self._kwargs = function, kwargs
         self._policy, self._timeout = RetryPolicy(rules.errors.retry), rules.errors.row_timeout
         self._one_to_one, self._usage_of = rules.one_to_one, rules.usage_of
+        self._brings_usage = rules.brings_usage
         self._gate = gate
         self.waits = waits or Waits()
         self.is_async = is_async(function)
@@ -260,7 +276,12 @@ class RowCalls:
             self._gate.leave(outcome)
 
     def _answer(self, call: RowCall) -> Sequence[Row]:
-        return self._checked(fanned_out(self._function(call.take(), **self._kwargs)))
+        return self._checked(fanned_out(self._function(self._taken(call), **self._kwargs)))
+
+    def _taken(self, call: RowCall) -> Row:
+        row = call.take()
+        call.brings_usage = self._brings_usage is not None and self._brings_usage(row)
+        return row
 
     def _checked(self, rows: Sequence[Row]) -> Sequence[Row]:
         if self._one_to_one:
@@ -268,10 +289,13 @@ class RowCalls:
         return rows
 
     def _accepted(self, call: RowCall, answer: Sequence[Row]) -> CallOutcome:
-        used = self._usage_of(answer) if self._usage_of else NO_USAGE
+        reads = self._usage_of if not call.brings_usage else None
+        used = reads(answer) if reads else NO_USAGE
         if used or call.usage:
             call.usage = added(call.usage, used)
         call.answer = Answered(answer, call.usage)
+        if call.keep is not None:
+            call.keep(call.answer)
         self._has_succeeded = True
         self._decided.set()
         return CallOutcome(used)
@@ -288,24 +312,33 @@ class RowCalls:
         """Note that an attempt raised *error*; return the seconds until the next; None if there is none."""
         if error is None:
             return None
+        if isinstance(error, CallLostBesideError):
+            call.lost = error
+            return None
         trouble, now = _trouble(error), self._policy.clock()
         call.refused_at = now if call.refused_at is None else call.refused_at
         wait = self._policy.wait(trouble, waited=now - call.refused_at)
         if wait is not None:
             return wait
         call.error, call.attempts = error, call.attempts + 1
-        is_final = isinstance(error, CapabilityImportError)  # no row can succeed
-        call.is_dropped = is_final or not self._policy.may_retry(error, trouble)
+        # What ends its process is not tried again: a try would cost another process. Nor is an engine that is
+        # lost for good: no row can succeed.
+        is_lost = isinstance(error, CallLostError | CapabilityImportError)
+        call.is_dropped = is_lost or not self._policy.may_retry(error, trouble)
         return None if call.is_settled else self._policy.pause(call.attempts, trouble)
 
     def _read(self, calls: Sequence[RowCall], begun: Future[None]) -> list[RowOutcome]:
         begun.result()
+        if len(calls) > 1:
+            _raise_lost(calls)
         while self._loop and not all(call.is_settled for call in calls):
             if len(calls) > 1:
                 self._decided.wait()
                 if not self._has_succeeded:
                     break
             self._loop.submit(self._round(calls)).result()
+            if len(calls) > 1:
+                _raise_lost(calls)
         return [call.outcome for call in calls]
 
     async def _round(self, calls: Sequence[RowCall]) -> None:
@@ -351,6 +384,8 @@ class RowCalls:
         outcome = CallOutcome()
         try:
             answer = await self._answer_later(call)
+        except CapabilityImportError:  # of its process: no call can be made
+            raise
         except BaseException as error:
             if self._loop is not None and self._loop.is_closing:
                 raise
@@ -368,11 +403,11 @@ class RowCalls:
     async def _answer_later(self, call: RowCall) -> Sequence[Row]:
         try:
             async with asyncio.timeout(self._timeout) as limit:
-                return self._checked(fanned_out(await self._result(call.take())))
+                return self._checked(fanned_out(await self._result(self._taken(call))))
         except TimeoutError as error:
             if not limit.expired():  # the user's own
                 raise
-            raise CallTimedOutError(
+            raise RowTimedOutError(
                 f"the call took more than {self._timeout:g} s, see errors.row_timeout"
             ) from error
 
@@ -381,6 +416,15 @@ class RowCalls:
         if isinstance(result, AsyncIterator):
             return [piece async for piece in result]
         return await result
+
+
+def _raise_lost(calls: Sequence[RowCall]) -> None:
+    """Raise why some of *calls* have no answer, if they may be innocent: each is to be called alone then."""
+    lost = [call.lost for call in calls if call.lost is not None]
+    for call in calls:
+        call.lost = None
+    if lost:
+        raise lost[0]
 
 
 def _trouble(error: Exception) -> Trouble:

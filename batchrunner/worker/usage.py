@@ -12,8 +12,20 @@ from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any, Final
 
-Usage = Mapping[str, float]
-"""Amounts by name. Whole numbers stay `int`, so that their sums are exact."""
+from batchrunner.checkpoint.totals import Usage, added
+
+__all__ = [
+    "COST",
+    "NO_USAGE",
+    "Usage",
+    "added",
+    "amounts_in",
+    "path_of",
+    "priced",
+    "tokens_in",
+    "usage_in",
+    "usage_of_error",
+]
 
 NO_USAGE: Final[Usage] = {}
 KEY: Final = "usage"
@@ -27,17 +39,49 @@ _LONGEST_NAME = 48
 _MOST_NAMES = 12
 
 
-def usage_in(answer: Any, path: tuple[str, ...] = (KEY,)) -> Usage:
-    """Return the usage in *answer*: a row, rows, or whatever has mappings along *path*; {} for none.
+def path_of(text: str | None) -> tuple[str, ...]:
+    """Return the names on the way to the usage, of `capability.usage`."""
+    return tuple(text.split(".")) if text else (KEY,)
 
-    Never raises: an answer without usage, or with another thing in its place, has none.
+
+def usage_in(answer: Any, path: tuple[str, ...] = (KEY,)) -> Usage:
+    """Return the usage in *answer*, {} if it has none: a row, rows, or a batch in any format.
+
+    Never raises: what is not there, or is another thing, is no usage.
     """
+    try:
+        return _usage_in(answer, path)
+    except Exception:  # noqa: BLE001 - an answer is the user's, and so may be the code of its classes
+        return NO_USAGE
+
+
+def _usage_in(answer: Any, path: tuple[str, ...]) -> Usage:
     if isinstance(answer, list | tuple):
-        return added(*(usage_in(row, path) for row in answer))
-    found = answer
+        of_rows = (_at(row, path) for row in answer)
+        return added(*(amounts_in(found) for found in of_rows if found is not None))
+    if not isinstance(answer, Mapping):
+        return _in_column(_column(answer, path[0]), path[1:])
+    found = answer.get(path[0])
+    is_column = found is not None and not isinstance(found, Mapping)
+    return _in_column(found, path[1:]) if is_column else amounts_in(_at(answer, path))
+
+
+def _at(row: Any, path: tuple[str, ...]) -> Any:
     for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return amounts_in(found)
+        row = row.get(name) if isinstance(row, Mapping) else None
+    return row
+
+
+def _column(table: Any, name: str) -> Any:
+    """Return column *name* of a table of Arrow or pandas; None if it has none."""
+    if name in getattr(table, "column_names", ()):
+        return table.column(name).to_pylist()
+    return table[name] if name in getattr(table, "columns", ()) else None
+
+
+def _in_column(column: Any, path: tuple[str, ...]) -> Usage:
+    values = () if column is None or isinstance(column, str | bytes) else column
+    return added(*(amounts_in(_at(value, path)) for value in values))
 
 
 def usage_of_error(error: BaseException) -> Usage:
@@ -63,25 +107,15 @@ def _amounts(found: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, float
 
 def _amount(value: object) -> float:
     """Return *value* as a plain number, numpy's too; 0 if it is none, or not above 0."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, Real):
         return 0
-    if isinstance(value, Integral):
-        return int(value)
-    return float(value) if math.isfinite(value) else 0
+    amount = int(value) if isinstance(value, Integral) else float(value)
+    return amount if 0 < amount < math.inf else 0
 
 
 def _by_importance(amount: tuple[str, float]) -> tuple[bool, bool]:
     """Order what is priced before details of it: a sentinel has room for a few names only."""
     return amount[0] != COST, "." in amount[0]
-
-
-def added(*usages: Usage) -> Usage:
-    """Return the sums of *usages*, by name."""
-    total: dict[str, float] = {}
-    for usage in usages:
-        for name, amount in usage.items():
-            total[name] = total.get(name, 0) + amount
-    return total
 
 
 def tokens_in(usage: Usage) -> float | None:

@@ -13,7 +13,10 @@ from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
 from batchrunner.formats.registry import take_over
 from batchrunner.spec import BatchSpec
 from batchrunner.storage import Storage
+from batchrunner.worker.answer_journal import AnswerJournal
 from batchrunner.worker.schema import SinkSchema
+
+_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Work:
         code: By place, the user's modules as the driver saw them, to compare with those that a
             worker imports later. Empty if `capability.version` stands in for the code.
         isolated: Whether the capability runs in a process of its own from the start.
+        definition: The fingerprint of what decides the output; "" if no answer is to be journaled.
     """
 
     spec: BatchSpec
@@ -51,6 +55,7 @@ class Work:
     formats: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, ModuleSnapshot] = field(default_factory=dict)
     isolated: bool = False
+    definition: str = ""
 
     def prepare(self) -> None:
         """Register the spec's secrets and the driver's formats in this process. Idempotent."""
@@ -59,11 +64,13 @@ class Work:
 
     @property
     def stage_name(self) -> str:
-        """The name of a capability without stages: that of its class or function."""
+        """The name of a capability without stages: that of its class or function, as it may be shown."""
         if self.capability is None:
             return self.spec.called.own_targets[0].rpartition(":")[2]
         is_named = isinstance(self.capability, type) or inspect.isroutine(self.capability)
-        return str((self.capability if is_named else type(self.capability)).__name__)
+        name = str((self.capability if is_named else type(self.capability)).__name__)
+        # A program may give its own classes any name.
+        return "".join(filter(str.isprintable, name))[:_LONGEST_NAME] or "capability"
 
     @property
     def takes_tables(self) -> bool:
@@ -110,6 +117,18 @@ class Work:
 
     def schema(self) -> SinkSchema:
         return SinkSchema(self.checkpoint(), declared=self.spec.sink.schema_)
+
+    def journal(self) -> AnswerJournal | None:
+        """Return a journal of answers, which is to be closed; None unless the spec asks for one."""
+        if not (self.spec.execution.journal_answers and self.definition):
+            return None
+        return AnswerJournal(
+            self.checkpoint(),
+            self.facts,
+            run_uid=self.run_uid,
+            definition=self.definition,
+            epoch=self.epoch,
+        )
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint.numbered(checkpoint_storage(self.spec), self.incarnation)

@@ -27,7 +27,9 @@ from batchrunner.shard import Slicing
 from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import read_dead_letters
 from batchrunner.worker.batch import Batch, ChunkRows
-from batchrunner.worker.isolation import IsolatedCaller
+from batchrunner.worker.isolation import Bounds, IsolatedCaller
+from batchrunner.worker.metering import Admission, MeteredGate
+from batchrunner.worker.waiting import Waits
 from batchrunner.worker.work import Work
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
 from capabilities import ENDS
@@ -410,7 +412,11 @@ def test_the_isolated_process_outlives_the_thread_that_made_its_first_call(tmp_p
     facts = PlanFacts(width=5, format="jsonl", compression="", unit="bytes", count=1)
     work = Work(spec=spec, run_uid="run", session="session", facts=facts, weight=1)
     caller = IsolatedCaller(
-        pickled(work), input_types=attrgetter("input_types"), by_rows=True, timeout=60
+        pickled(work),
+        admission=Admission(MeteredGate(), Waits()),
+        input_types=attrgetter("input_types"),
+        by_rows=True,
+        bounds=Bounds(timeout=60),
     )
     chunk = parse(LineBlock(b'{"id": 1}\n', 0), columns=None)
     one_row = ChunkRows(one_slice(0, "in.jsonl", Slicing.FILE, 0, 10, 10, ""), 0, chunk, 0, 1)

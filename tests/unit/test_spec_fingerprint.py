@@ -124,9 +124,15 @@ def changed(path, value):
 
 def test_the_tables_of_this_test_name_every_field():
     """An author of a new field must decide whether it decides the output."""
-    # Two have tests of their own: inputs need mode run, and seconds have no other measure beside them.
-    # And stages have one of theirs, beside no target.
-    beside = {"capability", "capability.inputs", "capability.stages", "source.shard.seconds"}
+    # These have tests of their own: inputs need mode run, a journal needs mode row, and seconds have no
+    # other measure beside them; stages have one beside no target.
+    beside = {
+        "capability",
+        "capability.inputs",
+        "capability.stages",
+        "execution.journal_answers",
+        "source.shard.seconds",
+    }
     assert set(fields_of(BatchSpec)) - beside == DECISIVE.keys() | NEUTRAL.keys()
     assert not DECISIVE.keys() & NEUTRAL.keys()
 
@@ -158,6 +164,17 @@ def test_how_long_a_shard_may_take_is_neutral():
         )
 
     assert of(None) == of({"seconds": 60}) == of({"seconds": 5})
+
+
+def test_whether_answers_are_journaled_is_neutral():
+    """A run that turns out to be dear goes on with a journal."""
+
+    def of(journal):
+        spec = {**FULL, "capability": {"target": "a:b", "mode": "row"}}
+        spec["execution"] = {"journal_answers": journal}
+        return decisive_fields(BatchSpec(**spec), code=V1)
+
+    assert of(True) == of(False)
 
 
 def test_the_loaders_of_inputs_are_decisive():

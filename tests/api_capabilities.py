@@ -1,0 +1,50 @@
+"""Capabilities that call `flaky_api.FlakyApi`, as users write them: the errors are the client's own."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from json import dumps, loads
+
+import aiohttp
+
+
+class Squares:
+    """Asks for the square of each row's id; one client for all calls."""
+
+    def __init__(self, url):
+        self.url, self.session = url, None
+
+    async def __call__(self, row):
+        if self.session is None:
+            self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        async with self.session.post(self.url, json={"id": row["id"]}) as response:
+            response.raise_for_status()
+            return {"id": row["id"], **await response.json(content_type=None)}
+
+
+def square(row, url):
+    """As `Squares`, one row after the other."""
+    request = urllib.request.Request(url, dumps({"id": row["id"]}).encode())  # noqa: S310 - of the test
+    with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - of the test
+        return {"id": row["id"], **loads(response.read())}
+
+
+async def noted(row, path):
+    """Note each call in a file."""
+    await asyncio.sleep(0)
+    with open(path, "a") as file:  # noqa: ASYNC230 - a test's
+        file.write(f"{row['id']}\n")
+    if row.get("bad"):
+        raise ValueError(f"row {row['id']} is bad")
+    return {"id": row["id"], "text": row.get("returned", "ok")}
+
+
+def noted_in_turn(row, path):
+    """As `noted`, one row after the other; changes its row before it fails."""
+    with open(path, "a") as file:
+        file.write(f"{row['id']}\n")
+    text = row.pop("returned", "ok")
+    if row.pop("bad", False):
+        raise ValueError(f"row {row['id']} is bad")
+    return {"id": row["id"], "text": text}
