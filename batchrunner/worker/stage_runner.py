@@ -13,7 +13,7 @@ from batchrunner.capability import load_target
 from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.spec import ErrorsSpec, StageSpec
-from batchrunner.user_code import contained
+from batchrunner.user_code import contained, free_memory_of, is_out_of_memory
 from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.block_inputs import Input, inputs_of, rows_in
 from batchrunner.worker.blocks import Block, Part, joined, own_row
@@ -87,9 +87,18 @@ class StageRunner:
         if self.stage.mode == "row":
             return self._by_row(block)
         began = time.monotonic()
-        outputs = [self._output(one) for one in inputs_of(block, self.stage.batch_format or "rows")]
+        outputs = self._outputs(block)
         counts = (1,) * len(block) if self.stage.one_to_one else None
         return StageOutput(joined(outputs), counts, (), time.monotonic() - began)
+
+    def _outputs(self, block: Block) -> list[Block]:
+        inputs = inputs_of(block, self.stage.batch_format or "rows")
+        try:
+            return [self._output(one) for one in inputs]
+        except Exception as error:  # the user's code may raise anything
+            if is_out_of_memory(error):  # before the next call, which needs the room
+                free_memory_of(error)
+            raise
 
     def _output(self, given: Input) -> Block:
         returned = self._calls.of_batch(given.argument)
@@ -106,6 +115,8 @@ class StageRunner:
         began = time.monotonic()
         answers = self._calls.of_rows(rows)
         seconds = time.monotonic() - began
+        if broken := [one for one in answers if isinstance(one, CapabilityImportError)]:
+            raise broken[0]
         failed = tuple((n, one) for n, one in enumerate(answers) if isinstance(one, Exception))
         given = [[] if isinstance(one, Exception) else one for one in answers]
         counts, parts = tuple(map(len, given)), []
