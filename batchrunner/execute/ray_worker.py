@@ -17,9 +17,10 @@ from batchrunner.execute.payload import Payload, unpacked
 from batchrunner.execute.ray_connection import is_lost
 from batchrunner.execute.ray_heartbeats import Sender
 from batchrunner.execute.ray_rate_limit import gate_of
+from batchrunner.execute.stages_on_ray import StagesOnRay
 from batchrunner.shard import Shard
 from batchrunner.worker.heartbeat import WorkerPhase
-from batchrunner.worker.process import ShardWorker
+from batchrunner.worker.process import Host, ShardWorker
 from batchrunner.worker.pulse import Pulse, beating
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import Grace, StoredStop
@@ -67,17 +68,15 @@ class _RayWorker:
     def __init__(self, payload: Payload, pulse: Pulse) -> None:
         self.pulse = pulse
         self._failure: Failure | None = None
+        self._stages: StagesOnRay | None = None
         self._log = WorkerLog().begin()  # before the user's modules are imported, which may print
         try:
             work = unpacked(payload)
             self._log.store_in(work.checkpoint().storage, session=work.session)
-            self._worker = ShardWorker(
-                work,
-                pickled=lambda: payload.work,
-                witness=_witness(work.session),
-                pulse=pulse,
-                gate=gate_of(work),
-            )
+            if work.spec.stages:
+                self._stages = StagesOnRay(work.spec, payload)
+            host = Host(_witness(work.session), pulse, pools=self._stages, gate=gate_of(work))
+            self._worker = ShardWorker(work, pickled=lambda: payload.work, host=host)
             poll = Grace(work.spec.execution.grace_period).poll
             self._stop = StoredStop(work.checkpoint().storage, work.session, poll=poll)
         except CapabilityImportError as error:
@@ -88,12 +87,16 @@ class _RayWorker:
         """Yield a table with None when the work begins, then a table for each list of receipts."""
         import pyarrow as pa
 
+        if self._stages is not None:
+            self._stages.wait()  # the driver warns of workers that do not start
         self.pulse.phase = WorkerPhase.RUNNING
         yield pa.table({"receipts": [pickle.dumps([None])]})
         group = pickle.loads(batch.column("group")[0].as_py())  # noqa: S301 - written by our driver
         for receipts in self._process(group):
             yield pa.table({"receipts": [pickle.dumps(receipts)]})
         self.pulse.phase = WorkerPhase.IDLE
+        if self._stages is not None:
+            self._stages.store_logs()
         self._log.store()  # Ray may end this process as soon as the last task is over
 
     def end(self) -> None:
