@@ -9,6 +9,7 @@ import pytest
 
 import staged
 from batchrunner import BatchRunner
+from batchrunner.errors import InvalidSpecError, SpecChangedError
 from batchrunner.verify import Checks, verify
 from builders import a_source, a_spec, parts, read_part, rows, rows_out, write_jsonl
 
@@ -349,3 +350,29 @@ def test_rows_tried_alone_leave_a_gap_in_no_batch_and_in_no_order(tmp_path):
 
     assert rows_out(tmp_path / "out") == composed(made, staged.only_even, but={1})
     assert all(b == a + 1 for ids in staged.noted(path) for a, b in pairwise(ids))
+
+
+def test_objects_of_a_notebook_can_be_stages(tmp_path):
+    """A list of functions and classes, as they were just typed; a run goes on only with the same ones."""
+    made = failing(tmp_path, {}, count=50)
+    factor = 3
+
+    def times(batch):
+        return [{**row, "product": row["id"] * factor} for row in batch]
+
+    stages = [times, staged.second, staged.Counts]
+    report = BatchRunner(a_spec(tmp_path, capability=None), capability=stages).run()
+
+    assert report.ok
+    found = [
+        {k: row[k] for k in ("id", "text", "product", "second")}
+        for row in rows_out(tmp_path / "out")
+    ]
+    assert found == composed(made, times, staged.second)
+    factor = 4
+    with pytest.raises(SpecChangedError, match="factor"):
+        BatchRunner(a_spec(tmp_path, capability=None), capability=stages).run()
+    with pytest.raises(InvalidSpecError, match="2 stages here, and 3 objects"):
+        BatchRunner(
+            a_spec(tmp_path, capability=["staged:first", "staged:second"]), capability=stages
+        )
