@@ -223,13 +223,19 @@ def test_what_fails_after_a_stage_that_drops_rows_is_blamed_on_the_right_row(tmp
 def test_of_a_row_that_was_fanned_out_all_comes_out_or_nothing(tmp_path):
     """One of its three rows fails in the next stage: the row is a dead letter, once."""
     made = failing(tmp_path, {5: "fails_for_copy_1", 50: "fails_for_copy_1"})
-    for number, last in enumerate(["second", stage("only_even", batch_size=50)]):
+    followers = [
+        stage("second"),
+        stage("only_even", batch_size=50),
+        stage("second", one_to_one=True),
+    ]
+    for number, last in enumerate(followers):
         folder = tmp_path / str(number)
         failing(folder, {5: "fails_for_copy_1", 50: "fails_for_copy_1"})
-        _, report = a_run(folder, [stage("three_of_each", mode="row"), "fails_for_copy_1", last])
+        fails = stage("fails_for_copy_1", one_to_one=number == 2)
+        _, report = a_run(folder, [stage("three_of_each", mode="row"), fails, last])
 
         assert report.ok
-        function = [staged.second, staged.only_even][number]
+        function = [staged.second, staged.only_even, staged.second][number]
         fanned = [by_rows(staged.three_of_each), staged.fails_for_copy_1, function]
         assert rows_out(folder / "out") == composed(made, *fanned, but={5, 50})
         assert dead_letters(folder) == dict.fromkeys((5, 50), ("fails_for_copy_1", "ValueError"))
