@@ -14,6 +14,7 @@ from batchrunner.capability.module_snapshot import snapshots_of
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.checkpoint.marks import marks_left
+from batchrunner.checkpoint.totals import Usage
 from batchrunner.driver.bottleneck import RunSetting
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.dispatch import Dispatcher
@@ -49,6 +50,7 @@ from batchrunner.views.displays import display_of, say_end
 from batchrunner.views.event_logs import event_log
 from batchrunner.views.metrics import MetricsDisplay
 from batchrunner.views.report_data import RunReport, run_report
+from batchrunner.views.spending import spent_before
 from batchrunner.views.stage_times import stages_of_run
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
 from batchrunner.worker.stage_clock import StageClock, summed
@@ -290,6 +292,7 @@ class BatchRunner:
         tracker.setting = RunSetting.of_spec(self.spec, name=work.stage_name)
         if self.spec.execution.engine == "local":  # there is no Ray to wait for
             tracker.hear(Heartbeat("", WorkerPhase.LOADING))
+        tracker.spent_before = _spent_before(opened, begun)
         session.snapshot = lambda: tracker.progress().to_dict()
         dispatcher = Dispatcher(work, session, tracker, display, plan=plan)
         with tracker.logged(session):
@@ -349,7 +352,10 @@ def _open(run: Run, survey: Survey, session: Session) -> Opened:
     keep_versions(opened.run, session, is_first=survey.record is None)
     facts = {"shards": len(survey.plan.active), "pending": len(opened.pending)}
     session.log_event(
-        "plan_made", **facts, **({"changed": survey.changed} if survey.changed else {})
+        "plan_made",
+        **facts,
+        **({"changed": survey.changed} if survey.changed else {}),
+        run_uid=opened.run_uid,
     )
     return opened
 
@@ -403,6 +409,8 @@ def _finish(
         stopped=None if report.ok else session.stop.reason,
         stages=progress.stages,
         advice=progress.advice,
+        spent=progress.spent,
+        cost_left=progress.cost_left,
     )
     session.log_event(
         "session_ended",
@@ -411,8 +419,19 @@ def _finish(
         stopped=report.stopped,
         complete=report.ok,
         adopted=report.shards_adopted,
+        usage=dict(report.usage),
+        spent=dict(report.spent),
     )
     return report
+
+
+def _spent_before(opened: Opened, begun: Progress) -> Usage:
+    """Return what earlier sessions have spent, if anything in the run has a price, or says what it uses."""
+    execution = opened.run.spec.execution
+    if not (begun.usage or execution.prices or execution.max_cost):
+        return {}
+    checkpoint = opened.run.checkpoint
+    return spent_before(checkpoint, run_uid=opened.run_uid, committed=begun.usage)
 
 
 def _stages_of_run(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from batchrunner.spec import BatchSpec
+from batchrunner.spec import BatchSpec, ExecutionSpec, StageSpec
 from batchrunner.worker.stage_clock import StageClock, StageKind
 
 _LEAST_SECONDS = 10.0
@@ -33,6 +33,17 @@ class StageSetting:
     batch_size: int | None = None
     most: int | None = None
 
+    @classmethod
+    def of(cls, given: ExecutionSpec | StageSpec, *, mode: str) -> Self:
+        """Return what *given* gives a stage that is called in this *mode*."""
+        most = given.concurrency
+        return cls(
+            num_cpus=1.0 if given.num_cpus is None else given.num_cpus,
+            num_gpus=given.num_gpus or 0.0,
+            batch_size=given.batch_size if mode == "batch" else None,
+            most=most[1] if isinstance(most, tuple) else most,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RunSetting:
@@ -53,16 +64,12 @@ class RunSetting:
     @classmethod
     def of_spec(cls, spec: BatchSpec, *, name: str) -> Self:
         """Return the setting of a run of *spec*, whose capability has the *name*, on machines not yet known."""
-        execution = spec.execution
-        most = execution.concurrency
-        own = StageSetting(
-            num_cpus=execution.num_cpus,
-            num_gpus=execution.num_gpus,
-            batch_size=execution.batch_size if spec.called.mode == "batch" else None,
-            most=most[1] if isinstance(most, tuple) else most,
-        )
-        cpus = os.cpu_count() if execution.engine == "local" else None
-        return cls(execution.engine, cpus, stages={name: own})
+        engine, mode = spec.execution.engine, spec.called.mode
+        cpus = os.cpu_count() if engine == "local" else None
+        if not spec.stages:
+            return cls(engine, cpus, stages={name: StageSetting.of(spec.execution, mode=mode)})
+        of_stages = {one.called: StageSetting.of(one, mode=one.mode) for one in spec.stages}
+        return cls(engine, cpus, has_stages=True, stages=of_stages)
 
     def of(self, clock: StageClock) -> StageSetting:
         """Return the setting of the stage of *clock*."""
@@ -106,11 +113,11 @@ def _share(seconds: float, clock: StageClock) -> float:
 
 
 def _is_bound(outer: StageClock, waits: float) -> bool:
-    """Return whether the stage that *waits* so much does so for *outer*, which works meanwhile.
+    """Return whether the stage that *waits* for such a share does so for *outer*, which works meanwhile.
 
     If that waits as well, the cause is elsewhere: a worker without shards, a driver that takes no receipts.
     """
-    return waits >= _OFTEN and _share(outer.calling, outer) >= _MOSTLY
+    return waits >= _OFTEN and _share(outer.calling, outer) >= _MOSTLY * waits
 
 
 def _of_reading(read: StageClock, first: StageClock, setting: RunSetting) -> str:

@@ -12,7 +12,7 @@ from batchrunner.execute.payload import pickled
 from batchrunner.shard import Shard
 from batchrunner.worker.gate import NO_GATE, Gate
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
-from batchrunner.worker.process import ShardWorker
+from batchrunner.worker.process import Host, ShardWorker
 from batchrunner.worker.pulse import Pulse, beating
 from batchrunner.worker.rate_budget import RateBudget
 from batchrunner.worker.rate_gate import OwnGate
@@ -39,7 +39,8 @@ def run_locally(
         stack.enter_context(_exits_raise())
         stack.enter_context(_stored_log(work))
         stack.enter_context(beating(pulse, hear, seconds=_BEAT_SECONDS))
-        worker = ShardWorker(work, pickled=lambda: pickled(work), pulse=pulse, gate=_gate_of(work))
+        host = Host(pulse=pulse, gate=_gate_of(work))
+        worker = ShardWorker(work, pickled=lambda: pickled(work), host=host)
         stack.enter_context(closing(worker))
         pulse.phase = WorkerPhase.RUNNING
         yield None

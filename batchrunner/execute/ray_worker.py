@@ -21,7 +21,7 @@ from batchrunner.execute.ray_rate_limit import gate_of
 from batchrunner.execute.stages_on_ray import StagesOnRay
 from batchrunner.shard import Shard
 from batchrunner.worker.heartbeat import WorkerPhase
-from batchrunner.worker.process import ShardWorker
+from batchrunner.worker.process import Host, ShardWorker
 from batchrunner.worker.pulse import Pulse, beating
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import Grace, StoredStop
@@ -76,14 +76,8 @@ class _RayWorker:
             self._log.store_in(work.checkpoint().storage, session=work.session)
             if work.spec.stages:
                 self._stages = StagesOnRay(work.spec, payload, pulse)
-            self._worker = ShardWorker(
-                work,
-                pickled=lambda: payload.work,
-                witness=_witness(work.session),
-                pulse=pulse,
-                gate=gate_of(work),
-                pools=self._stages,
-            )
+            host = Host(_witness(work.session), pulse, pools=self._stages, gate=gate_of(work))
+            self._worker = ShardWorker(work, pickled=lambda: payload.work, host=host)
             poll = Grace(work.spec.execution.grace_period).poll
             self._stop = StoredStop(work.checkpoint().storage, work.session, poll=poll)
         except CapabilityImportError as error:

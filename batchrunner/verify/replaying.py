@@ -31,14 +31,10 @@ from batchrunner.verify.replay_batch import (
     tables_of_records,
 )
 from batchrunner.worker.batch import Batch, InputTypes
-from batchrunner.worker.calling import Caller, Piece
-from batchrunner.worker.capability_loading import direct_caller
-from batchrunner.worker.row_caller import RowCaller
+from batchrunner.worker.calling import Piece
+from batchrunner.worker.capability_loading import DirectCaller, direct_caller
 from batchrunner.worker.schema import RowTypes
-from batchrunner.worker.staged_caller import StagedCaller
 from batchrunner.worker.work import Work
-
-AnyCaller = Caller | RowCaller | StagedCaller
 
 _NAMED = 20
 
@@ -121,7 +117,7 @@ class Replay:
                 watch(done, len(shards))
         self.notes.insert(0, _summary(replayed, shards=len(self._evidence.plan.active)))
 
-    def _caller(self) -> AnyCaller:
+    def _caller(self) -> DirectCaller:
         schema = self._work.schema()
         types = RowTypes(schema if self._evidence.plan.facts.part_format.keeps_schema else None)
 
@@ -131,7 +127,7 @@ class Replay:
 
         return direct_caller(self._work, schema, input_types=input_types)
 
-    def _difference(self, caller: AnyCaller, shard: Shard) -> str:
+    def _difference(self, caller: DirectCaller, shard: Shard) -> str:
         again = self._made(caller, shard)
         try:
             with self._run.sink.open(self._evidence.data[self._part(shard)]) as file:
@@ -156,7 +152,7 @@ class Replay:
         except unreadable() as error:
             return f"source or part cannot be read: {describe(error)}"
 
-    def _made(self, caller: AnyCaller, shard: Shard) -> Iterator[Piece]:
+    def _made(self, caller: DirectCaller, shard: Shard) -> Iterator[Piece]:
         for batch in self._batches(shard):
             yield from self._call(caller, batch)
 
@@ -194,7 +190,7 @@ class Replay:
         for some in self._source.records(reader, read.piece, wanted=read.wanted):
             yield replace(like, records=[one for one in some if one[0] not in read.failed])
 
-    def _call(self, caller: AnyCaller, batch: ReplayBatch) -> list[Piece]:
+    def _call(self, caller: DirectCaller, batch: ReplayBatch) -> list[Piece]:
         """Return the capability's rows for *batch*, or for its halves if it fails for the whole.
 
         The run halved batches in the same way: it fails again for these, and some calls fail by chance.
@@ -208,7 +204,7 @@ class Replay:
                 return self._retry(caller, batch, error)
             return [piece for half in batch.halves() for piece in self._call(caller, half)]
 
-    def _retry(self, caller: AnyCaller, batch: ReplayBatch, error: Exception) -> list[Piece]:
+    def _retry(self, caller: DirectCaller, batch: ReplayBatch, error: Exception) -> list[Piece]:
         """Retry a *batch* of one row that failed with *error*; return the capability's rows."""
         for _ in range(self._run.spec.errors.retry.max_attempts - 1):
             try:
@@ -226,7 +222,7 @@ class Replay:
         return self._evidence.plan.facts.part(shard.id)
 
 
-def _answer(caller: AnyCaller, batch: ReplayBatch) -> list[Piece]:
+def _answer(caller: DirectCaller, batch: ReplayBatch) -> list[Piece]:
     [pieces] = caller.submit(batch)()  # type: ignore[arg-type]  # it has all that is called of a batch
     return pieces
 

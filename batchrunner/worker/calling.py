@@ -142,7 +142,7 @@ class Caller(CallerEdges):
         """Start the call with *batch* if it is asynchronous; else reading the answer makes it."""
         return partial(contained, self._call(batch))
 
-    def heed(self, stop: StopSignal) -> None:
+    def begin(self, stop: StopSignal) -> None:
         self._admission.waits.stop = stop
 
     def _call(self, batch: Batch) -> Answer:

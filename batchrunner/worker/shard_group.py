@@ -85,7 +85,7 @@ class ShardGroup:
         with ExitStack() as stack:
             stack.callback(self._committer.close)
             stack.callback(self._caller.abandon)
-            stack.enter_context(self._meters.writes())
+            stack.enter_context(self._meters.work())
             # Beside the calls, this thread waits for rows, or for room to write or to hand receipts over.
             stack.enter_context(self._pulse.calls.at(Doing.WAITING_INPUT))
             overlap = self._overlap
@@ -102,6 +102,7 @@ class ShardGroup:
                     overlap=overlap,
                 )
             )
+            self._slow.stop = stop
             drain = Grace(self._work.spec.execution.grace_period).drain
             steps = self._slow.ending(until_stopped(ahead, stop, drain=drain))
             for call in self._calls(steps):

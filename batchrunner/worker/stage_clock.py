@@ -116,9 +116,12 @@ class StageClock:
             KeyError, TypeError, ValueError: *stored* is no clock.
         """
         known = {one.name for one in fields(cls)}
-        values = {name: value for name, value in stored.items() if name in known}
+        values = {name: value for name, value in dict(stored).items() if name in known}
         clock = cls(**{**values, "kind": StageKind(stored["kind"])})
-        if not all(isinstance(getattr(clock, name), int | float) for name in _ADDED):
+        numbers = [getattr(clock, name) for name in (*_ADDED, "peak_memory")]
+        numbers += [] if clock.cpu is None else [clock.cpu]
+        is_named = isinstance(values["name"], str)
+        if not is_named or not all(isinstance(n, int | float) for n in numbers):
             raise TypeError(f"not the clock of a stage: {stored}")
         return clock
 

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 from batchrunner.capability import load_target
+from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.spec import ErrorsSpec, StageSpec
-from batchrunner.user_code import contained
+from batchrunner.user_code import contained, free_memory_of, is_out_of_memory
 from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.block_inputs import Input, inputs_of, rows_in
 from batchrunner.worker.blocks import Block, Part, joined, own_row
@@ -60,7 +61,12 @@ class StageRunner:
         """
         work.prepare()
         self.stage = work.spec.stages[number]
-        target = work.capability[number] if work.capability else load_target(self.stage.code)
+        if self.stage.processor:
+            raise CapabilityImportError(
+                f"capability.stages.{number}: a processor of ray.data.llm runs on Ray only, and this does without"
+            )
+        given = work.capability[number] if work.capability else None
+        target = load_target(self.stage.code) if given is None else given
         function = build(target, self.stage, where=f"capability.stages.{number}")
         check_code(work)  # after the import: a file might change between an earlier check and it
         self._calls = _Calls(function, self.stage, work.spec.errors, meter or MeteredGate())
@@ -81,9 +87,18 @@ class StageRunner:
         if self.stage.mode == "row":
             return self._by_row(block)
         began = time.monotonic()
-        outputs = [self._output(one) for one in inputs_of(block, self.stage.batch_format or "rows")]
+        outputs = self._outputs(block)
         counts = (1,) * len(block) if self.stage.one_to_one else None
         return StageOutput(joined(outputs), counts, (), time.monotonic() - began)
+
+    def _outputs(self, block: Block) -> list[Block]:
+        inputs = inputs_of(block, self.stage.batch_format or "rows")
+        try:
+            return [self._output(one) for one in inputs]
+        except Exception as error:  # the user's code may raise anything
+            if is_out_of_memory(error):  # before the next call, which needs the room
+                free_memory_of(error)
+            raise
 
     def _output(self, given: Input) -> Block:
         returned = self._calls.of_batch(given.argument)
@@ -100,6 +115,8 @@ class StageRunner:
         began = time.monotonic()
         answers = self._calls.of_rows(rows)
         seconds = time.monotonic() - began
+        if broken := [one for one in answers if isinstance(one, CapabilityImportError)]:
+            raise broken[0]
         failed = tuple((n, one) for n, one in enumerate(answers) if isinstance(one, Exception))
         given = [[] if isinstance(one, Exception) else one for one in answers]
         counts, parts = tuple(map(len, given)), []

@@ -1,6 +1,7 @@
-"""Measures the threads of a worker that read ahead of the calls and write behind them.
+"""Measures what a worker does before its calls and after them: it reads the source, and writes the parts.
 
-As long as the worker does all in one thread, their time is the time in which the calls wait for them.
+Both last as long as the calls: the reader waits until they take rows, also when it is done, and the writer for
+rows. So their shares are of the worker's time, whether they have threads of their own or not.
 """
 
 from __future__ import annotations
@@ -20,38 +21,47 @@ class ThreadMeters:
 
     def __init__(self, pulse: Pulse, overlap: Overlap) -> None:
         self._reads, self._writes, self._overlap = pulse.reads, pulse.writes, overlap
-        self._cpu = _ThreadCpu()
-
-    def reading(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """Yield *steps*: the reader works until it has one, and then waits until it is taken."""
-        cpu = _ThreadCpu()
-        with self._reads.at(Doing.CALLING):
-            for step in steps:
-                rows = sum(portion.rows_in for portion in step.portions)
-                self._reads.count(rows=rows, cpu=cpu.spent() if self._overlap.is_on else None)
-                self._reads.turn_to(self._or_nothing(Doing.WAITING_OUTPUT))
-                yield step
-                self._reads.turn_to(Doing.CALLING)
+        self._reading_cpu, self._writing_cpu = _ThreadCpu(), _ThreadCpu()
+        self._is_over = False
 
     @contextmanager
-    def writes(self) -> Iterator[None]:
-        """Whatever is written is written inside the block: until then, the writer waits."""
-        with self._writes.at(self._or_nothing(Doing.WAITING_INPUT)):
-            yield
+    def work(self) -> Iterator[None]:
+        """All that is read and written is inside the block."""
+        with self._reads.at(Doing.WAITING_OUTPUT), self._writes.at(Doing.WAITING_INPUT):
+            try:
+                yield
+            finally:
+                self._is_over = True
+
+    def reading(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Yield *steps*, which are read while the next one is asked for."""
+        while (step := self._next(steps)) is not None:
+            yield step
+
+    def _next(self, steps: Iterator[Step]) -> Step | None:
+        self._turn_reading_to(Doing.CALLING)
+        try:
+            step = next(steps, None)
+        finally:
+            self._turn_reading_to(Doing.WAITING_OUTPUT)
+        rows = sum(portion.rows_in for portion in step.portions) if step else 0
+        self._reads.count(rows=rows, calls=int(step is not None), cpu=self._cpu(self._reading_cpu))
+        return step
+
+    def _turn_reading_to(self, doing: Doing) -> None:
+        if not self._is_over:  # a thread that hangs in a read outlives its group
+            self._reads.turn_to(doing)
 
     @contextmanager
     def writing(self, rows: int = 0) -> Iterator[None]:
         """The writer writes *rows* inside the block."""
-        self._writes.turn_to(Doing.CALLING)
-        try:
+        with self._writes.at(Doing.CALLING):
             yield
-        finally:
-            self._writes.count(rows=rows, cpu=self._cpu.spent() if self._overlap.is_on else None)
-            self._writes.turn_to(self._or_nothing(Doing.WAITING_INPUT))
+        self._writes.count(rows=rows, cpu=self._cpu(self._writing_cpu))
 
-    def _or_nothing(self, waiting: Doing) -> Doing:
-        """Return *waiting* for a thread of its own; in one thread, other work goes on meanwhile."""
-        return waiting if self._overlap.is_on else Doing.NOTHING
+    def _cpu(self, thread: _ThreadCpu) -> float | None:
+        """Return the CPU time since the last call; unknown where one thread also makes the calls."""
+        return thread.spent() if self._overlap.is_on else None
 
 
 class _ThreadCpu:
