@@ -7,6 +7,7 @@ rows. So their shares are of the worker's time, whether they have threads of the
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -64,15 +65,24 @@ class ThreadMeters:
         return thread.spent() if self._overlap.is_on else None
 
 
+_LOOK_SECONDS = 0.05
+
+
 class _ThreadCpu:
     """Measures for how long a thread is busy between two calls of `spent`."""
 
     def __init__(self) -> None:
-        self._thread, self._busy = 0, 0.0
+        self._thread, self._busy, self._next = 0, 0.0, 0.0
 
     def spent(self) -> float:
-        """Return for how long this thread was busy since its last call; 0.0 in its first call."""
-        thread, busy = threading.get_ident(), busy_seconds()
+        """Return for how long this thread was busy since its last call; 0.0 in its first call.
+
+        And where that is not long ago: to look takes as long as a small batch. The next call makes it up.
+        """
+        thread, now = threading.get_ident(), time.monotonic()
+        if thread == self._thread and now < self._next:
+            return 0.0
+        busy = busy_seconds()
         spent = busy - self._busy if thread == self._thread else 0.0
-        self._thread, self._busy = thread, busy
+        self._thread, self._busy, self._next = thread, busy, now + _LOOK_SECONDS
         return spent
