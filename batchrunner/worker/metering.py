@@ -37,11 +37,7 @@ class Metered:
 
 
 class MeteredGate:
-    """Passes calls on to the gate of the worker, and counts. Safe in several threads.
-
-    Attributes:
-        by_row: Whether the calls are limited, and each of them is with one row.
-    """
+    """Passes calls on to the gate of the worker, and counts. Safe in several threads."""
 
     def __init__(
         self,
@@ -56,15 +52,12 @@ class MeteredGate:
         self._path, self._is_given = path_of(usage_at), usage_at is not None
         self._lock = threading.Lock()
         self._used: Usage = NO_USAGE
-        self.by_row = False
         self._limited = self._limited_until = 0.0
 
     @classmethod
     def of(cls, spec: BatchSpec, gate: Gate) -> Self:
         """Return the meter of a worker that works by *spec*."""
-        meter = cls(gate, usage_at=spec.called.usage, prices=spec.execution.prices)
-        meter.by_row = gate is not NO_GATE and spec.called.mode == "row"
-        return meter
+        return cls(gate, usage_at=spec.called.usage, prices=spec.execution.prices)
 
     @property
     def used(self) -> Usage:

@@ -17,7 +17,7 @@ from batchrunner.checkpoint import Checkpoint
 from batchrunner.errors import CapabilityImportError
 from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import read_dead_letters
-from builders import a_spec, rows_out
+from builders import a_spec, rows_out, write_jsonl
 
 NUMPY = {"engine": "local", "batch_format": "numpy", "batch_size": 64}
 ROWS = 500
@@ -95,6 +95,30 @@ def test_a_library_that_is_not_there_is_named_with_what_installs_it(tmp_path, mo
         "the module 'onnxruntime' is not installed where the worker runs: pip install "
         "'batchrunner[onnx]'; on a cluster, have ray.runtime_env do so"
     )
+
+
+def lost(row):
+    if row["id"] < 50:
+        return row
+    raise CapabilityImportError("the engine died, and cannot be built again: no GPU is left")
+
+
+async def lost_later(row):
+    return lost(row)
+
+
+@pytest.mark.parametrize("capability", [lost, lost_later])
+def test_an_engine_that_is_lost_for_good_ends_the_run(tmp_path, capability):
+    """Instead of each row in turn, after all its attempts."""
+    write_jsonl(tmp_path / "in/a.jsonl", [{"id": number} for number in range(100)])
+    spec = a_spec(
+        tmp_path,
+        capability={"target": "anything:at_all", "mode": "row"},
+        errors={"max_row_errors": 100},
+    )
+
+    with pytest.raises(CapabilityImportError, match="no GPU is left"):
+        BatchRunner(spec, capability=capability).run()
 
 
 def test_the_versions_of_its_libraries_are_kept_with_the_session(tmp_path):

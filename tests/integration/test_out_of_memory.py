@@ -8,7 +8,6 @@ import weakref
 import pytest
 
 from batchrunner import BatchRunner
-from batchrunner.errors import CapabilityImportError
 from batchrunner.user_code import CallRaisedError, is_out_of_memory
 from builders import a_source, a_spec, rows_out
 
@@ -93,19 +92,6 @@ def test_a_worker_goes_on_with_what_its_memory_holds(tmp_path, caplog, kind):
     assert model.held == 0
     told = [r.getMessage() for r in caplog.records if "execution.batch_size" in r.getMessage()]
     assert [text.rpartition(": ")[2] for text in told] == ["16"]
-
-
-def test_a_process_too_small_to_begin_says_which_limit_it_has(tmp_path):
-    """`MemoryError` alone names neither the fact nor the way out."""
-    a_source(tmp_path / "in", shards=1)
-    spec = a_spec(
-        tmp_path,
-        execution={"engine": "local", "batch_format": "pandas", "memory": "1MiB"},
-        errors={"batch_timeout": "10m"},
-    )
-
-    with pytest.raises(CapabilityImportError, match=r"may take 0.000977 GiB, see execution.memory"):
-        BatchRunner(spec).run()
 
 
 @pytest.mark.parametrize(
