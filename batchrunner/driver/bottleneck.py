@@ -13,7 +13,7 @@ from batchrunner.worker.stage_clock import StageClock, StageKind
 
 _LEAST_SECONDS = 10.0
 """What a worker does in its first seconds says little about the rest: files are opened, caches are cold."""
-_BUSY, _WAITS, _OFTEN = 0.85, 0.1, 0.25
+_BUSY, _WAITS, _OFTEN = 0.75, 0.1, 0.25
 """Shares of its time: from when a stage counts as busy, as waiting at all, and as waiting for what is outside."""
 _MOSTLY = 0.5
 _COARSE = 4

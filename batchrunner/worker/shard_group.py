@@ -74,7 +74,7 @@ class ShardGroup:
         self._by_run = work.spec.called.mode == "run"
         self._slow = SlowShards(work.seconds, self._pulse)
         self._overlap = Overlap(is_on=not work.has_one_cpu)
-        self._meters = ThreadMeters(self._pulse, self._overlap)
+        self._meters = ThreadMeters(self._pulse)
 
     def process(self, shards: Sequence[Shard], *, stop: StopSignal) -> Iterator[list[Receipt]]:
         """Process *shards*; yield their receipts, in one list if they are committed together.
