@@ -19,6 +19,7 @@ from batchrunner.errors import RayUnavailableError
 from batchrunner.execute.bare_ray_data import replaced, without_helper_actors
 from batchrunner.execute.first_wave import hold_back
 from batchrunner.execute.payload import Payload
+from batchrunner.execute.processors import with_processors
 from batchrunner.execute.ray_connection import cluster_cpus, connected, warn_when_overdue
 from batchrunner.execute.ray_deaths import deaths_heard
 from batchrunner.execute.ray_heartbeats import Hear, beat_seconds, heard
@@ -46,6 +47,8 @@ def run_on_ray(
 
     Raises:
         RayUnavailableError: Ray is not there, fails, or never has room for a worker.
+        CapabilityImportError: A processor of `ray.data.llm` cannot be built.
+        InvalidSpecError: A processor does what no stage can.
     """
     with ExitStack() as stack:
         with _own_process_groups():
@@ -55,6 +58,7 @@ def run_on_ray(
         stack.enter_context(rate_budget(work))
         for adapted in (without_helper_actors, _quiet_logs, _ray_errors):
             stack.enter_context(adapted())
+        work = with_processors(work)
         workers = Workers.of(work.spec)
         groups = workers.groups(shards, first=work.first)
         most = min(workers.most, len(groups))

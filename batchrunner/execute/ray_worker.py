@@ -95,6 +95,8 @@ class _RayWorker:
         for receipts in self._process(group):
             yield pa.table({"receipts": [pickle.dumps(receipts)]})
         self.pulse.phase = WorkerPhase.IDLE
+        if self._stages is not None:
+            self._stages.store_logs()
         self._log.store()  # Ray may end this process as soon as the last task is over
 
     def end(self) -> None:

@@ -133,6 +133,10 @@ class StageActor:
         """Return when this worker ends: an owner that waits for this learns of a death at once."""
         self._is_over.wait()
 
+    def store(self) -> None:
+        """Store the log so far."""
+        self._log.store()
+
     def end(self) -> None:
         """Store the log, so that Ray may end the process."""
         self._log.end()

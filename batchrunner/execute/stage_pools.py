@@ -127,6 +127,15 @@ class RayStagePool:
                 self._finish(late, CallTimedOutError(self._timed_out()))
                 kill(member.actor)
 
+    def fail(self, error: Exception) -> None:
+        """Fail all calls with *error*. In the thread of the pools."""
+        given = (call for member in self.staff.members for call in member.calls)
+        for call in [*self._waiting, *given]:
+            if not call.is_given_up:
+                call.is_given_up = True
+                self._finish(call, error)
+        self._waiting.clear()
+
     def _timed_out(self) -> str:
         return f"stage {self.stage.called!r}: the call took longer than errors.batch_timeout"
 

@@ -59,7 +59,7 @@ class Failures:
         elif line.is_broken:
             self._fail_all(line, call, error)
         elif line.doubt is not None:
-            line.doubt.rest += call.taken
+            line.doubt.rest.append(call.taken)
         else:
             self._doubt(line, call, error)
 
@@ -119,15 +119,15 @@ class Failures:
         rows = range(call.rows)
         # At random, as in `Batch.samples`: if every second row is bad, the sample must not be all bad.
         sample = sorted(random.Random(0).sample(rows, min(_PROBES, call.rows)))  # noqa: S311 - no secret
-        probes, rest, at = deque[list[Stretch]](), list[Stretch](), 0
+        probes, rest, at = deque[list[Stretch]](), list[list[Stretch]](), 0
         taken = list(call.taken)
         for index in sample:
             before, taken = line.parted(taken, index - at)
             row, taken = line.parted(taken, 1)
-            rest += before
+            rest.append(before)
             probes.append(row)
             at = index + 1
-        line.doubt = Doubt(error, probes, [*rest, *taken])
+        line.doubt = Doubt(error, probes, [*rest, taken])
         self._probe(line, line.doubt)
 
     def _probe(self, line: StageLine, doubt: Doubt) -> None:
@@ -139,14 +139,15 @@ class Failures:
             self._probe(line, doubt)
             return
         line.doubt = None
-        rest = [*doubt.rest, *(stretch for probe in doubt.probes for stretch in probe)]
+        calls = [StageCall(some) for some in (*doubt.rest, *doubt.probes) if some]
+        rest = [stretch for call in calls for stretch in call.taken]
         tried = [row for row, _ in doubt.failed]
         tickets = list(dict.fromkeys(stretch.ticket for stretch in [*rest, *tried]))
         kinds = {_kind(error) for _, error in doubt.failed}
         if line.has_succeeded or len(kinds) > 1:  # the data is bad, not the code
             for row, error in doubt.failed:
                 self._failed(row, error)
-            self._halve(line, sorted(rest, key=lambda stretch: stretch.order))
+            line.first.extend(calls)
             line.leave(tried)
             self._finish(tickets)
             return

@@ -44,13 +44,14 @@ class Doubt:
     Attributes:
         error: What the call raised.
         probes: Single rows of it, from all over it, to be tried one after the other.
-        rest: Its other rows.
+        rest: The rows between them, and those of other calls that failed meanwhile. They stay apart: a
+            stage that does not keep origins gets neighbours only.
         failed: The probes that failed, each with its error.
     """
 
     error: Exception
     probes: deque[list[Stretch]]
-    rest: list[Stretch]
+    rest: list[list[Stretch]]
     failed: list[tuple[Stretch, Exception]] = field(default_factory=list)
 
 

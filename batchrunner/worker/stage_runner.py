@@ -20,6 +20,7 @@ from batchrunner.worker.blocks import Block, Part, joined, own_row
 from batchrunner.worker.capability_loading import build, check_code
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
+from batchrunner.worker.metering import MeteredGate
 from batchrunner.worker.row_calls import Answered, Failed, RowCalls, RowRules, is_async
 from batchrunner.worker.work import Work
 
@@ -49,8 +50,10 @@ class StageRunner:
         slots: How many threads may call `run` at the same time.
     """
 
-    def __init__(self, work: Work, number: int) -> None:
+    def __init__(self, work: Work, number: int, *, meter: MeteredGate | None = None) -> None:
         """Load and build stage *number* of *work*. It may take minutes: a model is loaded here.
+
+        Each call with a single row passes *meter*; without one, no gate.
 
         Raises:
             CapabilityImportError: The stage cannot be imported or built, or its code is not what the
@@ -58,10 +61,15 @@ class StageRunner:
         """
         work.prepare()
         self.stage = work.spec.stages[number]
-        target = work.capability[number] if work.capability else load_target(self.stage.code)
+        if self.stage.processor:
+            raise CapabilityImportError(
+                f"capability.stages.{number}: a processor of ray.data.llm runs on Ray only, and this does without"
+            )
+        given = work.capability[number] if work.capability else None
+        target = load_target(self.stage.code) if given is None else given
         function = build(target, self.stage, where=f"capability.stages.{number}")
         check_code(work)  # after the import: a file might change between an earlier check and it
-        self._calls = _Calls(function, self.stage, work.spec.errors)
+        self._calls = _Calls(function, self.stage, work.spec.errors, meter or MeteredGate())
         self.slots = self._calls.slots
 
     def run(self, blocks: Sequence[Block]) -> StageOutput:
@@ -137,10 +145,14 @@ class _Calls:
         slots: How many threads may call at the same time.
     """
 
-    def __init__(self, function: Any, stage: StageSpec, errors: ErrorsSpec) -> None:
+    def __init__(
+        self, function: Any, stage: StageSpec, errors: ErrorsSpec, meter: MeteredGate
+    ) -> None:
         self._function, self._kwargs = function, stage.fn_kwargs
         most = stage.max_concurrency or 1
-        self._rows = RowCalls(function, self._kwargs, rules=RowRules(errors, most))
+        usage_of, brings_usage = meter.usage_in, meter.brings_usage
+        rules = RowRules(errors, most, usage_of=usage_of, brings_usage=brings_usage)
+        self._rows = RowCalls(function, self._kwargs, rules=rules, gate=meter)
         self._loop = EventLoop(most) if is_async(function) and stage.mode == "batch" else None
         # Of rows, the next batch fills the places that the last calls of one leave.
         self.slots = most if self._loop else 2 if self._rows.is_async else 1
