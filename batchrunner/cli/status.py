@@ -83,8 +83,9 @@ def _watch(checkpoint: Checkpoint, mode: str | Display, *, every: float) -> int:
 
 def _print(status: dict[str, Any], output: str) -> None:
     """Print *status*; for people without the lines that have nothing to say, such as a phase that is over."""
-    if output == "table":
+    if output in ("table", "csv"):  # which hold text, not values in values
         status = {**status, "stages": _stages(status["stages"])}
+    if output == "table":
         status = {name: value for name, value in status.items() if value not in ("", None)}
     print_record(status, output)
 
