@@ -107,7 +107,7 @@ class CapabilitySpec(Section):
             fields = type(self).model_fields
             usual = {
                 name: fields[name].get_default(call_default_factory=True) for name in _BESIDE_STAGES
-            }  # type: ignore[call-arg]
+            }
             if beside := [name for name in usual if getattr(self, name) != usual[name]]:
                 raise ValueError(f"must have no {beside[0]} beside stages: give it to a stage")
             check_names(self.stages)
