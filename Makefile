@@ -69,6 +69,7 @@ test-sweeps: setup
 	$(TESTS) tests --tier sweep $(BESIDE_EACH_OTHER) --durations 20
 
 soak: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,test-models]'
 	$(TESTS) tests --tier soak --timeout 7200 -v
 
 bench: setup

@@ -14,6 +14,7 @@ from batchrunner.capability.module_snapshot import snapshots_of
 from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.checkpoint.marks import marks_left
+from batchrunner.checkpoint.totals import Usage
 from batchrunner.driver.bottleneck import RunSetting
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.dispatch import Dispatcher
@@ -32,6 +33,7 @@ from batchrunner.driver.run import Run
 from batchrunner.driver.sample import Sample
 from batchrunner.driver.session import Session, Stop, open_session
 from batchrunner.driver.shard_outcomes import ShardOutcomes
+from batchrunner.driver.stage_objects import with_stages_of
 from batchrunner.driver.survey import Survey, take_survey
 from batchrunner.driver.tracker import Tracker
 from batchrunner.driver.trial import trial_of
@@ -49,6 +51,7 @@ from batchrunner.views.displays import display_of, say_end
 from batchrunner.views.event_logs import event_log
 from batchrunner.views.metrics import MetricsDisplay
 from batchrunner.views.report_data import RunReport, run_report
+from batchrunner.views.spending import spent_before
 from batchrunner.views.stage_times import stages_of_run
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
 from batchrunner.worker.stage_clock import StageClock, summed
@@ -72,13 +75,14 @@ class BatchRunner:
 
         Args:
             spec: The spec to run.
-            capability: The function or class itself, in place of `spec.capability.target`.
+            capability: The function or class itself, in place of `spec.capability.target`; or a list of
+                them, which are stages.
             hooks: Objects to call about what happens, beside those that *spec* names: each has some
                 of the methods of `batchrunner.hooks.Hook`.
 
         Raises:
             InvalidSpecError: There is no capability, neither in *spec* nor as *capability*; or one
-                of *hooks* has no method of a hook.
+                of *hooks* has no method of a hook; or *spec* has other stages than *capability*.
         """
         if capability is None and spec.capability is None:
             raise InvalidSpecError(
@@ -87,6 +91,7 @@ class BatchRunner:
             )
         for hook in hooks:
             check_hook(type(hook).__name__, hook)
+        spec = with_stages_of(spec, capability)
         self.spec, self._capability, self._hooks = spec, capability, tuple(hooks)
         self._sample: Sample | None = None
         # The command line's spec and folder, for reports: no decision depends on them.
@@ -290,6 +295,7 @@ class BatchRunner:
         tracker.setting = RunSetting.of_spec(self.spec, name=work.stage_name)
         if self.spec.execution.engine == "local":  # there is no Ray to wait for
             tracker.hear(Heartbeat("", WorkerPhase.LOADING))
+        tracker.spent_before = _spent_before(opened, begun)
         session.snapshot = lambda: tracker.progress().to_dict()
         dispatcher = Dispatcher(work, session, tracker, display, plan=plan)
         with tracker.logged(session):
@@ -349,7 +355,10 @@ def _open(run: Run, survey: Survey, session: Session) -> Opened:
     keep_versions(opened.run, session, is_first=survey.record is None)
     facts = {"shards": len(survey.plan.active), "pending": len(opened.pending)}
     session.log_event(
-        "plan_made", **facts, **({"changed": survey.changed} if survey.changed else {})
+        "plan_made",
+        **facts,
+        **({"changed": survey.changed} if survey.changed else {}),
+        run_uid=opened.run_uid,
     )
     return opened
 
@@ -360,7 +369,7 @@ def _engine(run: Run, stop: Stop, *, imported: Callable[[], None]) -> Engine:
     # Imported here, and not only in the workers: Ray runs a class in actors, a function in tasks.
     capability = run.definition.load()
     imported()
-    return partial(run_on_ray, as_actors=isinstance(capability, type))
+    return partial(run_on_ray, as_actors=bool(run.spec.stages) or isinstance(capability, type))
 
 
 def _with_metrics(display: Display, opened: Opened, session: Session) -> Display:
@@ -403,6 +412,8 @@ def _finish(
         stopped=None if report.ok else session.stop.reason,
         stages=progress.stages,
         advice=progress.advice,
+        spent=progress.spent,
+        cost_left=progress.cost_left,
     )
     session.log_event(
         "session_ended",
@@ -411,8 +422,19 @@ def _finish(
         stopped=report.stopped,
         complete=report.ok,
         adopted=report.shards_adopted,
+        usage=dict(report.usage),
+        spent=dict(report.spent),
     )
     return report
+
+
+def _spent_before(opened: Opened, begun: Progress) -> Usage:
+    """Return what earlier sessions have spent, if anything in the run has a price, or says what it uses."""
+    execution = opened.run.spec.execution
+    if not (begun.usage or execution.prices or execution.max_cost):
+        return {}
+    checkpoint = opened.run.checkpoint
+    return spent_before(checkpoint, run_uid=opened.run_uid, committed=begun.usage)
 
 
 def _stages_of_run(

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from batchrunner.errors import CapabilityImportError, describe
 from batchrunner.user_code import is_out_of_memory
@@ -38,8 +39,8 @@ def note_device(model: str, device: str) -> None:
 
 
 @contextmanager
-def loading(model: str, *, nbytes: int | None = None) -> Iterator[None]:
-    """Say what to do if memory runs out inside the block, which loads *model*, of *nbytes* of weights.
+def loading(model: str) -> Iterator[None]:
+    """Say what to do if memory runs out inside the block, which loads *model*, a file, a folder or a name.
 
     Raises:
         CapabilityImportError: Memory ran out. To try again would not help.
@@ -49,12 +50,19 @@ def loading(model: str, *, nbytes: int | None = None) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        size = f" ({nbytes / 2**30:.3g} GiB of weights)" if nbytes else ""
         raise CapabilityImportError(
-            f"{model}{size} does not fit into memory{_gpu_memory()}: choose a larger GPU "
-            "(execution.accelerator_type), give each worker a whole one (execution.num_gpus: 1), or load "
-            f"the weights in a smaller type (dtype: float16). {describe(error)}"
+            f"{model}{_size(model)} does not fit into memory{_gpu_memory()}: choose a larger GPU "
+            "(execution.accelerator_type), give each worker a whole one (execution.num_gpus: 1), or load the "
+            f"weights in a smaller type (dtype: float16). It raised {describe(error)}"
         ) from error
+
+
+def _size(model: str) -> str:
+    """Return how large the files of *model* are, if they are on this disk."""
+    nbytes = sum(
+        file.stat().st_size for file in [Path(model), *Path(model).rglob("*")] if file.is_file()
+    )
+    return f" ({nbytes / 2**30:.3g} GiB)" if nbytes else ""
 
 
 def _gpu_memory() -> str:

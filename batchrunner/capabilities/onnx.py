@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from batchrunner.capabilities.batches import kept
 from batchrunner.capabilities.devices import loading, note_device
 from batchrunner.capabilities.extras import extra
+from batchrunner.capabilities.files import local_copy
 from batchrunner.capabilities.tensors import Feed, Tensor, in_order, of_one_shape
 
 _FASTEST_FIRST = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -38,7 +38,7 @@ class Model:
         """Load the file *model*, and run it once, so that no row waits for what it compiles.
 
         Args:
-            model: Path of the file.
+            model: The file: a path, or s3://….
             inputs: By input of the model, the column that it takes; others take that of their own name.
             outputs: By output of the model, the column that it becomes; by default all, each under its name.
             keep: The columns of the source that are returned, too; by default all.
@@ -98,8 +98,8 @@ def _session(model: str, providers: Sequence[Any] | None) -> Any:
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # Ray sets it
     there = onnxruntime.get_available_providers()
     chosen = list(providers or [name for name in _FASTEST_FIRST if name in there])
-    with loading(model, nbytes=Path(model).stat().st_size):
-        session = onnxruntime.InferenceSession(model, options, providers=chosen)
+    with loading(model):
+        session = onnxruntime.InferenceSession(local_copy(model), options, providers=chosen)
     note_device(model, session.get_providers()[0])
     return session
 

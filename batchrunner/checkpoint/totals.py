@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from batchrunner.checkpoint import Sentinel
 from batchrunner.shard import Shard
 
+Usage = Mapping[str, float]
+"""Amounts by name, such as `prompt_tokens`. Whole numbers stay `int`, so that their sums are exact."""
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -36,3 +39,24 @@ class Totals:
             rows_failed=sum(s.rows_failed for _, s in committed) - again,
             bytes_out=sum(s.bytes for _, s in committed),
         )
+
+
+def usage_of(shards: Iterable[Shard], sentinels: Mapping[int, Sentinel]) -> Usage:
+    """Add up the usage in the *sentinels* of *shards*; a shard without one has none."""
+    return added(*(sentinels[shard.id].usage for shard in shards if shard.id in sentinels))
+
+
+def added(*usages: Usage) -> Usage:
+    """Return the sums of *usages*, by name."""
+    total: dict[str, float] = {}
+    for usage in usages:
+        for name, amount in usage.items():
+            total[name] = total.get(name, 0) + amount
+    return total
+
+
+def more_than(usage: Usage, other: Usage) -> Usage:
+    """Return by how much *usage* is more than *other*, for each name for which it is."""
+    return {
+        name: more for name, amount in usage.items() if (more := amount - other.get(name, 0)) > 0
+    }

@@ -144,6 +144,7 @@ def _text_of(report: BatchReport, *, spec: str, is_trial: bool, is_logged: bool)
     lines = [
         report_text.heading(report),
         f"rows: {report_text.rows(report)}",
+        *([f"usage: {report_text.usage(report)}"] if report.spent else []),
         *([f"speed: {report.advice}"] if report.advice else []),
         f"output: {report.sink}",
         *_failures(report),
@@ -187,6 +188,8 @@ def _next(report: BatchReport, *, spec: str, is_trial: bool, is_logged: bool) ->
             f"next: fix it, then {retry_line(spec, rows=True)}; or raise errors.max_row_errors, "
             f"then batchrunner run {spec}"
         )
+    elif limit := report_text.over_cost(report):
+        lines.append(f"next: {limit}; then {_again()}")
     elif report.quarantined:
         lines.append(f"next: fix it, then {retry_line(spec, rows=bool(report.rows_failed))}")
     elif not report.ok:

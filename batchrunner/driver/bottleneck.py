@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Self
 
-from batchrunner.spec import BatchSpec
+from batchrunner.spec import BatchSpec, ExecutionSpec, StageSpec
 from batchrunner.worker.stage_clock import StageClock, StageKind
 
 _LEAST_SECONDS = 10.0
 """What a worker does in its first seconds says little about the rest: files are opened, caches are cold."""
-_BUSY, _WAITS, _OFTEN = 0.85, 0.1, 0.25
+_BUSY, _WAITS, _OFTEN = 0.75, 0.1, 0.25
 """Shares of its time: from when a stage counts as busy, as waiting at all, and as waiting for what is outside."""
 _MOSTLY = 0.5
+_COARSE = 4
 _IDLE_CPU = 0.2
 
 
@@ -32,6 +34,17 @@ class StageSetting:
     num_gpus: float = 0.0
     batch_size: int | None = None
     most: int | None = None
+
+    @classmethod
+    def of(cls, given: ExecutionSpec | StageSpec, *, mode: str) -> Self:
+        """Return what *given* gives a stage that is called in this *mode*."""
+        most = given.concurrency
+        return cls(
+            num_cpus=1.0 if given.num_cpus is None else given.num_cpus,
+            num_gpus=given.num_gpus or 0.0,
+            batch_size=given.batch_size if mode == "batch" else None,
+            most=most[1] if isinstance(most, tuple) else most,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +66,12 @@ class RunSetting:
     @classmethod
     def of_spec(cls, spec: BatchSpec, *, name: str) -> Self:
         """Return the setting of a run of *spec*, whose capability has the *name*, on machines not yet known."""
-        execution = spec.execution
-        most = execution.concurrency
-        own = StageSetting(
-            num_cpus=execution.num_cpus,
-            num_gpus=execution.num_gpus,
-            batch_size=execution.batch_size if spec.called.mode == "batch" else None,
-            most=most[1] if isinstance(most, tuple) else most,
-        )
-        cpus = os.cpu_count() if execution.engine == "local" else None
-        return cls(execution.engine, cpus, stages={name: own})
+        engine, mode = spec.execution.engine, spec.called.mode
+        cpus = os.cpu_count() if engine == "local" else None
+        if not spec.stages:
+            return cls(engine, cpus, stages={name: StageSetting.of(spec.execution, mode=mode)})
+        of_stages = {one.called: StageSetting.of(one, mode=one.mode) for one in spec.stages}
+        return cls(engine, cpus, has_stages=True, stages=of_stages)
 
     def of(self, clock: StageClock) -> StageSetting:
         """Return the setting of the stage of *clock*."""
@@ -92,7 +101,7 @@ def advice(clocks: Sequence[StageClock], setting: RunSetting) -> str:
         return _of_writing(write, last, setting)
     busiest = max(stages, key=lambda clock: _share(clock.calling, clock))
     if _share(busiest.calling, busiest) < _BUSY:
-        return _of_small_batches(stages, setting)
+        return _of_large_batches(stages) or _of_small_batches(stages, setting)
     return _of_stage(busiest, stages, setting)
 
 
@@ -106,11 +115,11 @@ def _share(seconds: float, clock: StageClock) -> float:
 
 
 def _is_bound(outer: StageClock, waits: float) -> bool:
-    """Return whether the stage that *waits* so much does so for *outer*, which works meanwhile.
+    """Return whether the stage that *waits* for such a share does so for *outer*, which works meanwhile.
 
     If that waits as well, the cause is elsewhere: a worker without shards, a driver that takes no receipts.
     """
-    return waits >= _OFTEN and _share(outer.calling, outer) >= _MOSTLY
+    return waits >= _OFTEN and _share(outer.calling, outer) >= _MOSTLY * waits
 
 
 def _of_reading(read: StageClock, first: StageClock, setting: RunSetting) -> str:
@@ -202,6 +211,19 @@ def _more_cpus(stages: Sequence[StageClock], setting: RunSetting) -> str:
     if used + 1 > setting.cpus:
         return f"all {setting.cpus:g} CPUs are in use: a larger machine or more of them, or a faster capability"
     return f"give it more CPUs: {used:g} of {setting.cpus:g} are in use"
+
+
+def _of_large_batches(stages: Sequence[StageClock]) -> str:
+    """Return that two stages wait for each other, since one makes far more rows at once than the next takes."""
+    for one, after in pairwise(stages):
+        held, starved = _share(one.waiting_output, one), _share(after.waiting_input, after)
+        gives, takes = (clock.rows / max(clock.calls, 1) for clock in (one, after))
+        if held >= _WAITS and starved >= _OFTEN and gives > _COARSE * takes > 0:
+            return (
+                f"{one.name} gets {gives:,.0f} rows a call, and {after.name} {takes:,.0f}, so that they wait for each "
+                f"other ({_per_cent(held)} and {_per_cent(starved)} of their time): lower the batch_size of {one.name}"
+            )
+    return ""
 
 
 def _of_small_batches(stages: Sequence[StageClock], setting: RunSetting) -> str:

@@ -22,7 +22,8 @@ from batchrunner.shard import Shard
 from batchrunner.worker.committer import Committer
 from batchrunner.worker.pipeline import LEAVE_SECONDS, read_ticking
 from batchrunner.worker.receipt import Cause, Failure, Receipt
-from batchrunner.worker.stopping import stop_key
+from batchrunner.worker.stopping import ENDS_SHARDS, stop_key
+from batchrunner.worker.usage import COST
 from batchrunner.worker.work import Work
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Dispatcher:
         self._has_begun = False
         self._stop_is_stored = False
         self._is_cut_short = True
+        self._warns_of_cost = work.spec.execution.max_cost is not None
 
     def go(self, shards: Sequence[Shard], engine: Engine) -> None:
         """Hand out *shards* until each is committed or failed for good, or a stop is requested.
@@ -77,8 +79,10 @@ class Dispatcher:
         """
         self._shards = {shard.id: shard for shard in shards}
         try:
+            self._look_at_cost()
             for wave in waves(shards):
-                if self._session.stop.is_from_outside:
+                stop = self._session.stop
+                if stop.is_from_outside or stop.ends_shards:
                     break
                 self._run_growing(engine, [shard for shard in wave if self._may_run(shard)])
                 if self._session.stop.reason:
@@ -140,6 +144,7 @@ class Dispatcher:
                     self._take(receipt)
                 self._show()
                 self._note_deaths()
+                self._look_at_cost()
                 self._pass_stop_on()
                 if not self._is_worth_waiting():
                     return
@@ -233,6 +238,7 @@ class Dispatcher:
         self._shards[shard] = self._shards[shard].until(sentinel.early_end)
         self._tracker.commit(shard, sentinel)
         self._not_indexed[shard] = sentinel
+        self._warn_without_cost(sentinel)
         for call in self._session.on_committed:
             call(self._shards[shard], sentinel)
         if len(self._not_indexed) >= _INDEX_EVERY:
@@ -240,11 +246,27 @@ class Dispatcher:
         if self._tracker.exceeds_budget:
             self._session.stop.request(StopReason.ROW_ERRORS)
 
+    def _warn_without_cost(self, sentinel: Sentinel) -> None:
+        if self._warns_of_cost and sentinel.rows_out and COST not in sentinel.usage:
+            known = ", ".join(sentinel.usage) or "nothing"
+            _log.warning(
+                "execution.max_cost stops nothing: no answer says what it costs. They report %s: give "
+                "execution.prices for that, or capability.usage, where they have it",
+                known,
+            )
+        self._warns_of_cost = False
+
+    def _look_at_cost(self) -> None:
+        limit = self._work.spec.execution.max_cost
+        if limit is not None and self._tracker.cost >= limit:
+            self._session.stop.request(StopReason.MAX_COST)
+
     def _pass_stop_on(self) -> None:
         """Store a requested stop in the checkpoint, where workers on any machine read it."""
         if self._session.stop.reason and not self._stop_is_stored:
             self._stop_is_stored = True
-            self._checkpoint.storage.put(stop_key(self._session.id), b"")
+            data = ENDS_SHARDS if self._session.stop.ends_shards else b""
+            self._checkpoint.storage.put(stop_key(self._session.id), data)
 
     def _leave(self) -> None:
         try:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from batchrunner.checkpoint import Sentinel
-from batchrunner.checkpoint.totals import Totals
+from batchrunner.checkpoint.totals import Totals, Usage, added, usage_of
 from batchrunner.shard import Shard
 from batchrunner.spec import ErrorsSpec
 from batchrunner.worker.stage_clock import StageClock
@@ -72,6 +72,8 @@ class Progress:
         stages: What the workers of this session have spent their time on, from the reading of the
             source to the writing of the parts.
         advice: Which of them bounds the run, and what to change; empty if that is not clear.
+        usage: What the calls have used that the committed shards came of, in all sessions.
+        spent: What all calls have used, in all sessions, whatever became of them.
         states: The state of each shard in the order of the plan, one byte each: `.` pending, `~` in
             flight, `#` committed in this session, `=` committed before, `x` failed or quarantined.
         ids: Id of each shard in the order of the plan.
@@ -101,6 +103,8 @@ class Progress:
     is_retry: bool = False
     stages: tuple[StageClock, ...] = ()
     advice: str = ""
+    usage: Usage = field(default_factory=dict)
+    spent: Usage = field(default_factory=dict)
     states: bytes = b""
     ids: tuple[int, ...] = ()
 
@@ -130,6 +134,7 @@ class Progress:
             is_retry=bool(todo) and all(shard.retries is not None for shard in todo.values()),
             states=bytes(_state(shard.id, committed, todo) for shard in shards),
             ids=tuple(shard.id for shard in shards),
+            usage=usage_of(shards, committed),
         )
 
     @classmethod
@@ -152,6 +157,7 @@ class Progress:
             self,
             committed=self.committed + 1,
             totals=totals,
+            usage=added(self.usage, sentinel.usage),
             weight_done=done,
             rows_retried=self.rows_retried + (sentinel.rows_in if is_retry else 0),
         )
@@ -207,6 +213,14 @@ class Progress:
             return False
         return self.slowest[1] > max(_LONG_SECONDS, _LONG_TIMES * self.usual_seconds)
 
+    @property
+    def cost_left(self) -> float | None:
+        """What the rest would cost, if a byte of the source costs what it has so far; None if unknown."""
+        cost = self.usage.get("cost")
+        if cost is None or not self.weight_done:
+            return None
+        return cost * max(self.weight - self.weight_done, 0) / self.weight_done
+
     def seconds_left(self) -> float | None:
         """Estimate the seconds to the end, by this session's speed; None before there is one.
 
@@ -238,6 +252,8 @@ class Progress:
             "seconds_left": None if left is None else round(left),
             "stages": [clock.to_dict() for clock in self.stages],
             "advice": self.advice,
+            "usage": dict(self.usage),
+            "spent": dict(self.spent),
         }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from batchrunner.analytics import CapabilityRunRef
 from batchrunner.checkpoint import Sentinel
-from batchrunner.checkpoint.totals import Totals
+from batchrunner.checkpoint.totals import Totals, usage_of
 from batchrunner.driver import report_text
 from batchrunner.driver.cutting import rest_of
 from batchrunner.driver.notebook_html import facts_html
@@ -27,6 +27,7 @@ STOP_CODES = {
     StopReason.MAX_RUNTIME: 75,
     StopReason.LEASE_LOST: 4,
     StopReason.ROW_ERRORS: 1,
+    StopReason.MAX_COST: 75,
 }
 
 
@@ -57,6 +58,12 @@ class BatchReport:
             one died before it had recorded them.
         ref: The batch in the analytics store; None if it is not complete, or there is no store.
         stopped: Why the session ended early; None if it did not.
+        usage: What the calls have used that the committed shards came of, such as tokens, by name, with
+            their `cost`; empty if no answer said so.
+        spent: What all calls have used, in all sessions, also where the rows are not committed.
+        cost_left: What the rest of the run would cost, at the same cost for each byte of the source; None
+            if that is not known.
+        max_cost: Where the spec ends a run for its cost; None if it does not.
         stages: What the workers of this session spent their time on, from the reading of the source to
             the writing of the parts.
         advice: Which of them bounds the run, and what to change; empty if that is not clear.
@@ -82,6 +89,10 @@ class BatchReport:
     row_error: str = ""
     row_traceback: str = ""
     shards_adopted: int = 0
+    usage: Mapping[str, float] = field(default_factory=dict)
+    spent: Mapping[str, float] = field(default_factory=dict)
+    cost_left: float | None = None
+    max_cost: float | None = None
     stages: tuple[StageClock, ...] = ()
     advice: str = ""
 
@@ -124,6 +135,7 @@ class BatchReport:
                 "next": report_text.next_line(self),
                 "failed": "\n".join([*failed[:_SHOWN_FAILURES], *more]),
                 "rows": report_text.rows(self),
+                "usage": report_text.usage(self),
                 "speed": self.advice,
                 "output": self.sink,
                 "checkpoint": self.checkpoint,
@@ -153,6 +165,7 @@ def report_of(
     totals = Totals.of(survey.plan.active, sentinels)
     # A shard that ended early in this session left some that no generation has yet.
     rest = rest_of(survey.plan, sentinels, spec=run.spec)
+    usage = usage_of(survey.plan.active, sentinels)
     run_uid = run_uid or (survey.record.run_uid if survey.record else "")
     report = BatchReport(
         run_uid=run_uid,
@@ -166,6 +179,9 @@ def report_of(
         rows_allowed=int(run.spec.errors.allowed(totals.rows_in)),
         seconds=0.0,
         failures={},
+        usage=usage,
+        spent=usage,
+        max_cost=run.spec.execution.max_cost,
         quarantined={i: q.reason for i, q in survey.quarantined.items() if i not in sentinels},
     )
     if not report.ok:

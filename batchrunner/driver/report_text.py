@@ -37,6 +37,34 @@ def rows(report: BatchReport) -> str:
     return f"{text}; not counted: those of {failed:,} failed shard{'' if failed == 1 else 's'}"
 
 
+def usage(report: BatchReport) -> str:
+    """Return what the calls have used, and their cost; empty if no answer said so."""
+    words = [f"{amount:,.0f} {name}" for name, amount in report.spent.items() if name != "cost"]
+    spent, known = report.spent.get("cost", 0.0), report.usage.get("cost", 0.0)
+    lost = spent - known
+    if spent:
+        is_some = lost > 1e-9 * spent
+        of_it = f", {money(lost)} of it for rows that are not committed" if is_some else ""
+        words.append(f"cost {money(spent)}{of_it}")
+    return ", ".join(words)
+
+
+def money(amount: float) -> str:
+    """Return an *amount* of money, in whatever currency the prices are: 1,234.50, or 0.00123."""
+    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.3g}"
+
+
+def over_cost(report: BatchReport) -> str:
+    """Return what to do about a run that `max_cost` stopped; empty for others."""
+    if report.stopped != "max_cost" or report.max_cost is None:
+        return ""
+    limit = f"raise execution.max_cost, which is {money(report.max_cost)}"
+    if report.cost_left is None:
+        return limit
+    whole = report.spent.get("cost", 0.0) + report.cost_left
+    return f"{limit}: the rest would cost about {money(report.cost_left)}, the whole run {money(whole)}"
+
+
 def reasons(report: BatchReport) -> list[str]:
     """Return why shards failed, in this session and before; then the error of rows, if too many."""
     by_shard = {**report.quarantined, **{i: f.reason for i, f in report.failures.items()}}
@@ -47,7 +75,9 @@ def next_line(report: BatchReport) -> str:
     """Return what to do next: the command that shows what failed, if anything did."""
     if report.rows_failed or report.failures or report.quarantined:
         return f"batchrunner errors {report.checkpoint}"
-    return "" if report.ok else "run it again: what is committed stays"
+    if report.ok:
+        return ""
+    return over_cost(report) or "run it again: what is committed stays"
 
 
 def text(report: BatchReport) -> str:
@@ -56,6 +86,7 @@ def text(report: BatchReport) -> str:
     lines = [
         heading(report),
         f"rows: {rows(report)}",
+        f"usage: {usage(report)}" if report.spent else "",
         f"output: {report.sink}",
         f"speed: {report.advice}" if report.advice else "",
         f"failed: {error}" if error else "",

@@ -46,6 +46,7 @@ class StopReason(StrEnum):
     TERMINATED = "SIGTERM"
     MAX_RUNTIME = "max_runtime"
     ROW_ERRORS = "max_row_errors"
+    MAX_COST = "max_cost"
     LEASE_LOST = "lease lost"
 
 
@@ -109,6 +110,11 @@ class Stop:
     def is_from_outside(self) -> bool:
         """Whether a signal requested the stop."""
         return self.reason in FROM_OUTSIDE
+
+    @property
+    def ends_shards(self) -> bool:
+        """Whether shards in flight end early, so that they make as few calls more as can be."""
+        return self.reason is StopReason.MAX_COST
 
     @property
     def is_patient(self) -> bool:

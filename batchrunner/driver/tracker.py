@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from batchrunner.checkpoint import Sentinel
+from batchrunner.checkpoint.totals import Usage, added, more_than
 from batchrunner.driver.bottleneck import RunSetting, advice
 from batchrunner.driver.in_flight import Death, InFlight, Seen
 from batchrunner.driver.progress import COMMITTED, FAILED, IN_FLIGHT, PENDING, Phase, Progress
@@ -17,6 +18,7 @@ from batchrunner.driver.stage_sums import StageSums
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import ErrorsSpec
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
+from batchrunner.worker.usage import COST
 
 
 class Tracker:
@@ -25,6 +27,7 @@ class Tracker:
     Attributes:
         stages: What the workers spend their time on.
         setting: What they were given, for the advice that follows from it.
+        spent_before: What the calls of earlier sessions have used.
     """
 
     def __init__(self, begun: Progress, shards: Sequence[Shard], policy: ErrorsSpec) -> None:
@@ -34,6 +37,7 @@ class Tracker:
         self._take(shards, begun.states)
         self._in_flight = InFlight()
         self.stages, self.setting = StageSums(), RunSetting()
+        self.spent_before: Usage = {}
         self._is_connected = False
         self._took, self._weight_taken = 0.0, 0
 
@@ -128,7 +132,18 @@ class Tracker:
 
     def _with_stages(self, progress: Progress) -> Progress:
         stages = self.stages.stages()
-        return replace(progress, stages=stages, advice=advice(stages, self.setting))
+        text = advice(stages, self.setting)
+        return replace(progress, stages=stages, advice=text, spent=self._spent(progress))
+
+    def _spent(self, progress: Progress) -> Usage:
+        spent = added(self.spent_before, self.stages.usage())
+        # A worker that died may not have reported its last calls; what is committed is known.
+        return added(spent, more_than(progress.usage, spent))
+
+    @property
+    def cost(self) -> float:
+        """What the calls of all sessions have cost so far."""
+        return self._spent(self._progress).get(COST, 0.0)
 
     @contextmanager
     def logged(self, session: Session) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 
-from batchrunner.worker.stage_clock import StageClock, summed
+from batchrunner.worker.stage_clock import Doing, StageClock, summed
 
 _HALF_LIFE = 10.0
 """Seconds after which a measurement counts half: rows need not be alike all over a source."""
@@ -60,6 +60,11 @@ class Fullness:
             self._full += now - self._since
         self._since, self._is_full = now, is_full
 
+    def begin(self, now: float) -> None:
+        """Forget what was before *now*."""
+        self._since = self._looked = now
+        self._full = 0.0
+
     def share(self, now: float) -> float:
         """Return the share since the last time that this was asked."""
         self.note(now, is_full=self._is_full)
@@ -79,8 +84,7 @@ class Hours:
         self._name = name
         self._lock = threading.Lock()
         self._since, self._ready, self._idle = now, 0, 0
-        self._has_input = False
-        self._starved = self._blocked = 0.0
+        self._doing, self._idled = Doing.NOTHING, dict.fromkeys(Doing, 0.0)
 
     def add(self, worker: str, clock: StageClock) -> float:
         """Take the *clock* of that *worker*; return for how many seconds it was at calls since its last one."""
@@ -95,11 +99,11 @@ class Hours:
             self._pass(now)
             self._ready, self._idle = ready, idle
 
-    def note_input(self, now: float, *, waits: bool) -> None:
-        """Note whether from *now* on rows wait in front of the stage: then it idles since its output would not fit."""
+    def note_idle(self, now: float, doing: Doing) -> None:
+        """Note what from *now* on a worker without a call is *doing*."""
         with self._lock:
             self._pass(now)
-            self._has_input = waits
+            self._doing = doing
 
     def clock(self, now: float) -> StageClock:
         """Return how the time was spent up to *now*."""
@@ -109,13 +113,10 @@ class Hours:
             return replace(
                 whole,
                 workers=self._ready,
-                waiting_input=self._starved,
-                waiting_output=self._blocked,
+                waiting_input=self._idled[Doing.WAITING_INPUT],
+                waiting_output=self._idled[Doing.WAITING_OUTPUT],
             )
 
     def _pass(self, now: float) -> None:
-        idled, self._since = self._idle * (now - self._since), now
-        if self._has_input:
-            self._blocked += idled
-        else:
-            self._starved += idled
+        self._idled[self._doing] += self._idle * (now - self._since)
+        self._since = now

@@ -22,8 +22,9 @@ from batchrunner.execute.stage_staff import Staff, kill, last_words, when
 from batchrunner.execute.stage_thread import PoolThread
 from batchrunner.worker.blocks import Block
 from batchrunner.worker.lost_calls import CallLostError, CallTimedOutError
-from batchrunner.worker.stage_clock import StageClock
-from batchrunner.worker.stage_pool import Span, StageAnswer
+from batchrunner.worker.stage_clock import Doing, StageClock
+from batchrunner.worker.stage_pool import RowsLostError, Span, StageAnswer
+from batchrunner.worker.usage import Usage, beyond
 
 _MOST_DEATHS = 2
 """After so many workers that died over it, a call is lost."""
@@ -36,10 +37,12 @@ class Events:
     Attributes:
         changed: When a worker was placed, is ready, or died, or none can be; in the thread of the pools.
         closed: When the pool was closed.
+        used: When calls have used something.
     """
 
     changed: Callable[[], None]
     closed: Callable[[], None]
+    used: Callable[[Usage], None]
 
 
 class RayStagePool:
@@ -76,9 +79,9 @@ class RayStagePool:
         """Return how many more calls it takes now."""
         return self.staff.slots - self._on_way
 
-    def wants(self, rows: int) -> None:
-        """Note how many rows wait in front of the stage."""
-        self._hours.note_input(time.monotonic(), waits=rows > 0)
+    def wants(self, rows: int, *, idle: Doing) -> None:  # noqa: ARG002 - the calls that wait are what counts here
+        """Note what a worker without a call is at."""
+        self._hours.note_idle(time.monotonic(), idle)
 
     def submit(self, spans: Sequence[Span]) -> Future[StageAnswer]:
         """Start a call with the rows of *spans*."""
@@ -97,7 +100,7 @@ class RayStagePool:
         """Return the rows of *span*.
 
         Raises:
-            CallLostError: They were lost with their node.
+            RowsLostError: They were lost with their node.
         """
         import ray
 
@@ -126,6 +129,15 @@ class RayStagePool:
                 late.is_given_up = True
                 self._finish(late, CallTimedOutError(self._timed_out()))
                 kill(member.actor)
+
+    def fail(self, error: Exception) -> None:
+        """Fail all calls with *error*. In the thread of the pools."""
+        given = (call for member in self.staff.members for call in member.calls)
+        for call in [*self._waiting, *given]:
+            if not call.is_given_up:
+                call.is_given_up = True
+                self._finish(call, error)
+        self._waiting.clear()
 
     def _timed_out(self) -> str:
         return f"stage {self.stage.called!r}: the call took longer than errors.batch_timeout"
@@ -187,6 +199,8 @@ class RayStagePool:
 
     def _accept(self, member: Member, call: Call, kept: Kept, answered: Answered) -> None:
         busy, answer = self._hours.add(member.worker, answered.clock), answered.answer
+        self._on.used(beyond(answered.used, member.used))
+        member.used = answered.used
         if isinstance(answer, Exception):
             self._finish(call, answer)
             return
@@ -210,8 +224,8 @@ class RayStagePool:
             return self._lost_block(error)
         return error if isinstance(error, Exception) else RuntimeError(describe(error))
 
-    def _lost_block(self, error: BaseException) -> CallLostError:
-        return CallLostError(
+    def _lost_block(self, error: BaseException) -> RowsLostError:
+        return RowsLostError(
             f"stage {self.stage.called!r}: rows on their way were lost with their node: {last_words(error)}"
         )
 

@@ -119,6 +119,9 @@ class BatchSpec(Section):
             )
         if self.capability and self.capability.stages:
             check_workers(self.capability.stages, self.execution.concurrency)
+            has_processor = any(stage.processor for stage in self.capability.stages)
+            if has_processor and self.execution.engine == "local":
+                raise ValueError("has a stage with a processor, which needs execution.engine: ray")
         return self
 
     @classmethod

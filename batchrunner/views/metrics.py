@@ -14,6 +14,7 @@ from batchrunner.checkpoint import Sentinel
 from batchrunner.driver.progress import Display, Phase, Progress
 from batchrunner.execute.metrics import RayGauges
 from batchrunner.shard import Shard
+from batchrunner.worker.stage_clock import Doing, StageClock
 
 METRICS: Mapping[str, str] = {
     "batchrunner_rows_in": "Rows read by committed shards, over all sessions of the run.",
@@ -31,6 +32,9 @@ METRICS: Mapping[str, str] = {
     "batchrunner_workers_busy": "Workers that have a shard.",
     "batchrunner_stage_seconds": "Seconds that the shards of this session spent in a stage: reading, "
     "calling or writing. The stages overlap.",
+    "batchrunner_worker_seconds": "Seconds that the workers of this session spent loading, waiting_input, "
+    "calling or waiting_output, by stage of the capability, and by kind: read, stage or write.",
+    "batchrunner_worker_peak_bytes": "The most memory that one worker of a stage has had.",
 }
 """Name and description of each metric. Ray exports it with `ray_` before its name."""
 
@@ -75,6 +79,17 @@ class MetricsDisplay:
             self._gauges.set("batchrunner_phase", phase is progress.phase, phase=str(phase))
         for stage, seconds in self._stages.items():
             self._gauges.set("batchrunner_stage_seconds", seconds, stage=stage)
+
+        for clock in progress.stages:
+            self._set_clock(clock)
+
+    def _set_clock(self, clock: StageClock) -> None:
+        of = {"stage": clock.name, "kind": str(clock.kind)}
+        for doing in Doing:
+            if doing is not Doing.NOTHING:
+                seconds = getattr(clock, doing)
+                self._gauges.set("batchrunner_worker_seconds", seconds, **of, doing=str(doing))
+        self._gauges.set("batchrunner_worker_peak_bytes", clock.peak_memory, **of)
 
     def _values(self, progress: Progress) -> dict[str, float | None]:
         totals = progress.totals

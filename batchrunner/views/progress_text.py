@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from batchrunner.driver.progress import Phase, Progress
-from batchrunner.driver.report_text import duration
+from batchrunner.driver.report_text import duration, money
 
 PHASES = {
     Phase.SURVEYING: "reading source and checkpoint",
@@ -26,6 +26,7 @@ def line(progress: Progress) -> str:
         f"{progress.totals.rows_out:,} rows out" if progress.shards else "",
         f"{progress.rows_in_flight:,} in flight" if progress.rows_in_flight else "",
         f"{progress.failed:,} failed" if progress.failed else "",
+        cost(progress),
         f"{duration(progress.seconds)} so far",
         f"{duration(left)} left" if left is not None else "",
         slowest(progress) if progress.waits else "",
@@ -54,6 +55,7 @@ def facts(progress: Progress) -> list[str]:
         f"{shards(progress.failed)} failed" if progress.failed else "",
         dead_letters(progress),
         workers(progress),
+        cost(progress),
         slowest(progress),
     ]
     return [fact for fact in known if fact]
@@ -68,6 +70,12 @@ def dead_letters(progress: Progress) -> str:
     return f"dead letters {failed:,}" + (
         "" if allowed is None else f" of {about}{allowed:,} allowed"
     )
+
+
+def cost(progress: Progress) -> str:
+    """Return what the run has cost so far; empty if no answer said so."""
+    spent = progress.spent.get("cost")
+    return f"cost {money(spent)}" if spent else ""
 
 
 def workers(progress: Progress) -> str:

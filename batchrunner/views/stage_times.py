@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from batchrunner.views.event_logs import Event
@@ -30,8 +31,9 @@ def advice_in(events: Sequence[Event]) -> str:
 
 
 def stages_of_run(logs: Iterable[Sequence[Event]]) -> tuple[StageClock, ...]:
-    """Return the sums over the sessions with these event logs."""
-    return summed(clock for events in logs for clock in stages_in(events))
+    """Return the sums over the sessions with these event logs; they have no workers now."""
+    clocks = (clock for events in logs for clock in stages_in(events))
+    return summed(replace(clock, workers=0) for clock in clocks)
 
 
 def busy(clocks: Iterable[StageClock]) -> str:
@@ -48,8 +50,12 @@ def in_words(clock: StageClock) -> str:
         for what, seconds in shares(clock).items()
         if seconds >= 0.005 * clock.running > 0
     ]
-    with_workers = [counted(clock.workers, "worker")] if clock.workers else []
-    memory = [f"at most {bytes_of(clock.peak_memory)} each"] if clock.peak_memory else []
+    # What reads and writes is in the processes of the workers, too.
+    is_own = clock.kind is StageKind.STAGE
+    with_workers = [counted(clock.workers, "worker")] if clock.workers and is_own else []
+    memory = (
+        [f"up to {bytes_of(clock.peak_memory)} in each"] if clock.peak_memory and is_own else []
+    )
     return "; ".join(part for part in (", ".join(parts), ", ".join(with_workers + memory)) if part)
 
 

@@ -142,15 +142,20 @@ def weight_of(content: Any) -> int:
         return sum(map(_weight, some)) * len(content) // max(len(some), 1)
     if isinstance(content, Mapping):
         return sum(map(_weight_of_column, content.values()))
-    if hasattr(content, "memory_usage"):
-        return int(content.memory_usage(index=False, deep=True).sum())
+    if is_dataframe(content):
+        return sum(_weight_of_column(content[name]) for name in content.columns)
     return int((content.table if isinstance(content, Imported) else content).nbytes)
 
 
 def _weight_of_column(column: Any) -> int:
-    if getattr(getattr(column, "dtype", None), "kind", "") == "O" or not hasattr(column, "nbytes"):
+    try:
+        if hasattr(getattr(column, "dtype", None), "pyarrow_dtype"):
+            return int(column.array.__arrow_array__().nbytes)
+        if getattr(getattr(column, "dtype", None), "kind", "O") != "O":
+            return int(column.nbytes)
         return weight_of(list(column))
-    return int(column.nbytes)
+    except Exception:  # noqa: BLE001 - a column of any library: its weight is only an estimate
+        return 64 * len(column)
 
 
 def _weight(value: Any) -> int:

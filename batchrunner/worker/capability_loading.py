@@ -59,7 +59,7 @@ def direct_caller(
     work.prepare()
     spec = work.spec.called
     if spec.stages:
-        return _staged_caller(work, schema, input_types, pools)
+        return _staged_caller(work, edges_of(work, schema, input_types), meter, pools)
     capability = loaded_capability(work)
     meter = meter or MeteredGate.of(work.spec, NO_GATE)
     waits = _waits(work)
@@ -124,15 +124,11 @@ def _rules(spec: BatchSpec, meter: MeteredGate) -> RowRules:
 
 
 def _staged_caller(
-    work: Work,
-    schema: SinkSchema,
-    input_types: Callable[[Any], InputTypes],
-    pools: Pools | None,
+    work: Work, edges: Edges, meter: MeteredGate | None, pools: Pools | None
 ) -> StagedCaller:
     from batchrunner.worker.thread_pools import ThreadPools  # which loads capabilities itself
 
-    ready = _conversion(work.facts.part_format, schema)
-    return StagedCaller(work.spec, pools or ThreadPools(work), ready=ready, input_types=input_types)
+    return StagedCaller(work.spec, pools or ThreadPools(work, meter), edges=edges)
 
 
 def _conversion(part_format: Format, schema: SinkSchema) -> Ready:

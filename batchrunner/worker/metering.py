@@ -87,6 +87,11 @@ class MeteredGate:
             with self._lock:
                 self._used = added(self._used, outcome.usage)
 
+    def count(self, usage: Usage) -> None:
+        """Count *usage* of calls that another process has made."""
+        with self._lock:
+            self._used = added(self._used, usage)
+
     def brings_usage(self, argument: Any) -> bool:
         """Return whether *argument* of a call has what looks like the usage of an answer.
 

@@ -9,6 +9,7 @@ from batchrunner.checkpoint.dead_letters import keep_dead_letters
 from batchrunner.checkpoint.location import apart_from
 from batchrunner.checkpoint.marks import (
     MOST_DEATHS,
+    NO_SUSPICION,
     Mark,
     Suspicion,
     Witness,
@@ -96,6 +97,8 @@ class ShardWorker:
         self._isolated: IsolatedCaller | RowCaller | None = None
         self._function: IsolatedFunction | None = None
         self._kept: KeptAnswers | None = None
+        # Then no row can end this process: what killed it says nothing about its shards.
+        self._is_apart = host.pools is not None and host.pools.is_apart
         self._usual = self._usual_caller(host.pools)
         self._pulse.calls.turn_to(Doing.NOTHING)
 
@@ -188,6 +191,8 @@ class ShardWorker:
         return [Receipt(shard, sentinel=sentinel) for shard, sentinel in sentinels.items()]
 
     def _suspicion(self, marks: Sequence[Mark], todo: frozenset[int]) -> Suspicion:
+        if self._is_apart:
+            return NO_SUSPICION
         if self._witness.node and any(todo.intersection(mark.shards) for mark in marks):
             record_deaths(self._records, todo, session=self._work.session)
         # The most shards that a worker can hold when it dies, if each shard is one batch, or a batch

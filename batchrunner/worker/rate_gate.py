@@ -100,7 +100,7 @@ class SharedGate:
         """Ask by *exchange*, as *holder*, whose name no other worker of the run has."""
         self._exchange, self._holder, self._clock = exchange, holder, clock
         rates = [rate_of(text) for text in (limit.requests, limit.tokens) if text]
-        self._valid_seconds = min(map(lateness, rates), default=1.0)
+        self._valid_seconds = min(map(lateness, rates), default=1.0) / 2  # the rest is for its way
         self._reports_at_once = limit.in_flight is not None
         self._lock, self._news, self._urgent = (
             threading.Lock(),

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.user_code import contained
 from batchrunner.worker.batch import Batch
@@ -58,6 +59,8 @@ class RowCaller(CallerEdges):
     def _check(self, outcomes: Sequence[RowOutcome], *, is_sample: bool) -> None:
         """Raise an error unless all *outcomes* are answers."""
         errors = {i: one.error for i, one in enumerate(outcomes) if isinstance(one, Failed)}
+        if broken := [e for e in errors.values() if isinstance(e, CapabilityImportError)]:
+            raise broken[0]
         if None in outcomes or (errors and is_sample):
             raise next(iter(errors.values()), None) or self._calls.doubt or _never_called()
         if errors:

@@ -22,7 +22,12 @@ from typing import Any
 from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.spec.execution import ErrorsSpec
-from batchrunner.user_code import Containment, presentable
+from batchrunner.user_code import (
+    Containment,
+    free_memory_of,
+    is_out_of_memory,
+    presentable,
+)
 from batchrunner.worker.dividing import check_counts
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.gate import NO_GATE, CallOutcome, Gate
@@ -296,6 +301,8 @@ class RowCalls:
         return CallOutcome(used)
 
     def _refused(self, call: RowCall, error: Exception) -> CallOutcome:
+        if is_out_of_memory(error):  # before the next call, which needs the room
+            free_memory_of(error)
         trouble, used = _trouble(error), usage_of_error(error)
         if used:
             call.usage = added(call.usage, used)
@@ -314,8 +321,9 @@ class RowCalls:
         if wait is not None:
             return wait
         call.error, call.attempts = error, call.attempts + 1
-        # What ends its process is not tried again: a try would cost another process.
-        is_lost = isinstance(error, CallLostError)
+        # What ends its process is not tried again: a try would cost another process. Nor is an engine that is
+        # lost for good: no row can succeed.
+        is_lost = isinstance(error, CallLostError | CapabilityImportError)
         call.is_dropped = is_lost or not self._policy.may_retry(error, trouble)
         return None if call.is_settled else self._policy.pause(call.attempts, trouble)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from batchrunner.shard import EarlyEnd, Shard
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.steps import Portion, Step
+from batchrunner.worker.stopping import StopSignal
 
 
 @dataclass(slots=True)
@@ -32,7 +33,11 @@ class _Begun:
 
 
 class SlowShards:
-    """Decides which shards of one attempt end early, and where. `is_ended` may be asked in any thread."""
+    """Decides which shards of one attempt end early, and where. `is_ended` may be asked in any thread.
+
+    Attributes:
+        stop: Set once it is known: whether to end each shard before its next batch.
+    """
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class SlowShards:
     ) -> None:
         """Let a shard take about *seconds* by *clock*, or as long as it takes if that is None."""
         self._seconds, self._pulse, self._clock = seconds, pulse, clock
+        self.stop: StopSignal | None = None
         self._begun: dict[int, _Begun] = {}
         self._ends: dict[int, EarlyEnd] = {}
 
@@ -68,10 +74,12 @@ class SlowShards:
                 yield rest
 
     def _is_slow(self, shard: Shard) -> bool:
-        """Return whether *shard* has taken its time, and the rest of it would take as long again."""
+        """Return whether *shard* is to end: the rest of it would take as long again, or must not be paid."""
         begun = self._begun.get(shard.id)
         if begun is None or self._seconds is None or shard.retries is not None:
             return False
+        if self.stop is not None and self.stop.waited() and self.stop.ends_shards:
+            return True
         took = self._clock() - begun.since
         if took < self._seconds:
             return False

@@ -59,6 +59,10 @@ class StopSignal(Protocol):
     def waited(self) -> float:
         """Return the seconds since the stop; 0.0 if there is none."""
 
+    @property
+    def ends_shards(self) -> bool:
+        """Whether shards in flight end early: each call more costs."""
+
 
 class StoredStop:
     """Detects the stop that the driver stores in the checkpoint for workers on any machine."""
@@ -67,6 +71,7 @@ class StoredStop:
         """Check *storage* every *poll* seconds for the stop of *session*."""
         self._storage, self._key, self._poll = storage, stop_key(session), poll
         self._since: float | None = None
+        self.ends_shards = False
         self._next_look = time.monotonic() + poll
 
     def waited(self) -> float:
@@ -74,7 +79,9 @@ class StoredStop:
         if self._since is None and now >= self._next_look:
             self._next_look = now + self._poll
             with contextlib.suppress(StorageError):  # check again after the next interval
-                self._since = now if self._storage.head(self._key) else None
+                entry = self._storage.head(self._key)
+                self._since = now if entry else None
+                self.ends_shards = entry is not None and entry.size > 0
         # Always above 0.0 after a stop, since 0.0 means no stop.
         return 0.0 if self._since is None else max(now - self._since, 1e-9)
 
@@ -82,6 +89,10 @@ class StoredStop:
 def stop_key(session: str) -> str:
     """Return the key of the object whose presence stops the workers of *session*."""
     return f"sessions/{session}.stop"
+
+
+ENDS_SHARDS = b"end shards early\n"
+"""What is stored for workers whose shards are to end early; nothing for others."""
 
 
 def until_stopped(steps: Iterator[Step], stop: StopSignal, *, drain: float) -> Iterator[Step]:

@@ -1,15 +1,16 @@
-"""Measures the threads of a worker that read ahead of the calls and write behind them.
+"""Measures what a worker does before its calls and after them: it reads the source, and writes the parts.
 
-As long as the worker does all in one thread, their time is the time in which the calls wait for them.
+Both last as long as the calls: the reader waits until they take rows, also when it is done, and the writer for
+rows. So their shares are of the worker's time, whether they have threads of their own or not.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from batchrunner.worker.overlap import Overlap, busy_seconds
+from batchrunner.worker.overlap import busy_seconds
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.stage_clock import Doing
 from batchrunner.worker.steps import Step
@@ -18,51 +19,68 @@ from batchrunner.worker.steps import Step
 class ThreadMeters:
     """Measures the reading and the writing of one group of shards into the meters of a pulse."""
 
-    def __init__(self, pulse: Pulse, overlap: Overlap) -> None:
-        self._reads, self._writes, self._overlap = pulse.reads, pulse.writes, overlap
-        self._cpu = _ThreadCpu()
-
-    def reading(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """Yield *steps*: the reader works until it has one, and then waits until it is taken."""
-        cpu = _ThreadCpu()
-        with self._reads.at(Doing.CALLING):
-            for step in steps:
-                rows = sum(portion.rows_in for portion in step.portions)
-                self._reads.count(rows=rows, cpu=cpu.spent() if self._overlap.is_on else None)
-                self._reads.turn_to(self._or_nothing(Doing.WAITING_OUTPUT))
-                yield step
-                self._reads.turn_to(Doing.CALLING)
+    def __init__(self, pulse: Pulse) -> None:
+        self._reads, self._writes = pulse.reads, pulse.writes
+        self._reading_cpu, self._writing_cpu = _ThreadCpu(), _ThreadCpu()
+        self._is_over = False
 
     @contextmanager
-    def writes(self) -> Iterator[None]:
-        """Whatever is written is written inside the block: until then, the writer waits."""
-        with self._writes.at(self._or_nothing(Doing.WAITING_INPUT)):
-            yield
+    def work(self) -> Iterator[None]:
+        """All that is read and written is inside the block."""
+        with self._reads.at(Doing.WAITING_OUTPUT), self._writes.at(Doing.WAITING_INPUT):
+            try:
+                yield
+            finally:
+                self._is_over = True
+
+    def reading(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Yield *steps*, which are read while the next one is asked for."""
+        while (step := self._next(steps)) is not None:
+            yield step
+
+    def _next(self, steps: Iterator[Step]) -> Step | None:
+        self._turn_reading_to(Doing.CALLING)
+        self._reading_cpu.begin()
+        try:
+            step = next(steps, None)
+        finally:
+            cpu = self._reading_cpu.spent()
+            self._turn_reading_to(Doing.WAITING_OUTPUT)
+        rows = sum(portion.rows_in for portion in step.portions) if step else 0
+        self._reads.count(rows=rows, calls=int(step is not None), cpu=cpu)
+        return step
+
+    def _turn_reading_to(self, doing: Doing) -> None:
+        if not self._is_over:  # a thread that hangs in a read outlives its group
+            self._reads.turn_to(doing)
 
     @contextmanager
     def writing(self, rows: int = 0) -> Iterator[None]:
         """The writer writes *rows* inside the block."""
-        self._writes.turn_to(Doing.CALLING)
-        try:
+        with self._writes.at(Doing.CALLING):
+            self._writing_cpu.begin()
             yield
-        finally:
-            self._writes.count(rows=rows, cpu=self._cpu.spent() if self._overlap.is_on else None)
-            self._writes.turn_to(self._or_nothing(Doing.WAITING_INPUT))
+            cpu = self._writing_cpu.spent()
+        self._writes.count(rows=rows, cpu=cpu)
 
-    def _or_nothing(self, waiting: Doing) -> Doing:
-        """Return *waiting* for a thread of its own; in one thread, other work goes on meanwhile."""
-        return waiting if self._overlap.is_on else Doing.NOTHING
+
+_LONG_SECONDS = 0.001
 
 
 class _ThreadCpu:
-    """Measures for how long a thread is busy between two calls of `spent`."""
+    """Measures for how long a thread is busy between `begin` and `spent`, both of which it calls."""
 
     def __init__(self) -> None:
-        self._thread, self._busy = 0, 0.0
+        self._clock: Callable[[], float] = time.thread_time
+        self._since = self._busy = 0.0
+
+    def begin(self) -> None:
+        self._since, self._busy = time.monotonic(), self._clock()
 
     def spent(self) -> float:
-        """Return for how long this thread was busy since its last call; 0.0 in its first call."""
-        thread, busy = threading.get_ident(), busy_seconds()
-        spent = busy - self._busy if thread == self._thread else 0.0
-        self._thread, self._busy = thread, busy
+        """Return for how long it was busy. Where that takes long enough, a wait for a CPU counts as busy."""
+        spent = self._clock() - self._busy
+        # To look for such waits takes as long as a small batch.
+        is_long = time.monotonic() - self._since >= _LONG_SECONDS
+        self._clock = busy_seconds if is_long else time.thread_time
         return spent

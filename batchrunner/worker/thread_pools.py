@@ -14,6 +14,7 @@ from typing import Any
 from batchrunner.spec import StageSpec
 from batchrunner.worker.blocks import Block
 from batchrunner.worker.lost_calls import CallTimedOutError
+from batchrunner.worker.metering import MeteredGate
 from batchrunner.worker.stage_clock import Doing, StageClock, StageMeter, summed
 from batchrunner.worker.stage_pool import Span, StageAnswer, StagePool
 from batchrunner.worker.stage_runner import StageRunner
@@ -30,10 +31,12 @@ class ThreadPools:
 
     Attributes:
         work: What the stages belong to.
+        meter: What the calls with single rows pass; None for no gate.
         most_bytes: How many bytes the blocks may take.
     """
 
     work: Work
+    meter: MeteredGate | None = None
     most_bytes: int = _MOST_BYTES
     most_tickets: int = _MOST_TICKETS
     is_apart: bool = False
@@ -47,7 +50,7 @@ class ThreadPools:
         timeout = self.work.spec.errors.batch_timeout
         return ThreadPool(
             stage.called,
-            partial(StageRunner, self.work, number),
+            partial(StageRunner, self.work, number, meter=self.meter),
             most=_workers_of(stage),
             timeout=timeout,
         )

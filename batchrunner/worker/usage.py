@@ -12,8 +12,20 @@ from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any, Final
 
-Usage = Mapping[str, float]
-"""Amounts by name. Whole numbers stay `int`, so that their sums are exact."""
+from batchrunner.checkpoint.totals import Usage, added
+
+__all__ = [
+    "COST",
+    "NO_USAGE",
+    "Usage",
+    "added",
+    "amounts_in",
+    "path_of",
+    "priced",
+    "tokens_in",
+    "usage_in",
+    "usage_of_error",
+]
 
 NO_USAGE: Final[Usage] = {}
 KEY: Final = "usage"
@@ -106,13 +118,10 @@ def _by_importance(amount: tuple[str, float]) -> tuple[bool, bool]:
     return amount[0] != COST, "." in amount[0]
 
 
-def added(*usages: Usage) -> Usage:
-    """Return the sums of *usages*, by name."""
-    total: dict[str, float] = {}
-    for usage in usages:
-        for name, amount in usage.items():
-            total[name] = total.get(name, 0) + amount
-    return total
+def beyond(usage: Usage, earlier: Usage) -> Usage:
+    """Return by how much *usage* is more than *earlier*, which it has grown from."""
+    grown = {name: amount - earlier.get(name, 0) for name, amount in usage.items()}
+    return {name: amount for name, amount in grown.items() if amount}
 
 
 def tokens_in(usage: Usage) -> float | None:

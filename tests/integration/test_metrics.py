@@ -114,9 +114,9 @@ def is_held_up(samples):
 
 
 def is_over(samples):
-    """Whether the last figures are there: Ray exports each gauge for itself, the seconds last."""
+    """Whether the last figures are there: Ray exports each gauge for itself, the memory last."""
     is_finishing = value(samples, "batchrunner_phase", phase="finishing") == 1
-    return is_finishing and value(samples, "batchrunner_stage_seconds", stage="calling")
+    return is_finishing and value(samples, "batchrunner_worker_peak_bytes", kind="write")
 
 
 @pytest.mark.ray
@@ -148,6 +148,9 @@ def test_metrics_move_during_a_run_and_end_at_its_report(tmp_path):
     assert {name for name, _, _ in samples} >= METRICS.keys() - {"batchrunner_seconds_left"}
     # Reading ten rows may take less than the millisecond that is measured.
     assert value(samples, "batchrunner_stage_seconds", stage="reading") >= 0
+    [name] = {ls["stage"] for n, ls, _ in samples if ls.get("kind") == "stage"}
+    assert name == "echo_unless_13"
+    assert value(samples, "batchrunner_worker_seconds", stage=name, doing="calling") > 0
     for _, labels, _ in samples:
         assert (labels["run"], labels["run_uid"]) == ("nightly", report["run_uid"])
 

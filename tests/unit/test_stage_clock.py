@@ -115,6 +115,8 @@ def test_a_clock_survives_being_stored():
 
     assert StageClock.from_dict({**clock.to_dict(), "new": 1}) == clock
     assert StageClock.from_dict({"name": "prepare", "kind": "stage"}) == StageClock("prepare")
-    for damaged in [{}, {"name": "a", "kind": "b"}, {"name": "a", "kind": "stage", "calling": "1"}]:
+    sound = {"name": "a", "kind": "stage"}
+    wrong = ({"calling": "1"}, {"cpu": []}, {"peak_memory": None}, {"name": 1}, {"kind": "b"})
+    for damaged in [{}, 1, "x", None, *({**sound, **one} for one in wrong)]:
         with pytest.raises((KeyError, TypeError, ValueError)):
             StageClock.from_dict(damaged)

@@ -1,0 +1,42 @@
+"""What the calls of a run have used in its earlier sessions, whatever became of their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.lease import current_lease, lease_before
+from batchrunner.checkpoint.totals import Usage, added, more_than
+from batchrunner.views.event_logs import Event, event_log
+from batchrunner.worker.usage import amounts_in
+
+_MOST_SESSIONS = 100
+
+
+def spent_before(checkpoint: Checkpoint, *, run_uid: str, committed: Usage) -> Usage:
+    """Return what the sessions of run *run_uid* before the one that holds the lease have used.
+
+    Each session logs the sum over all of them, at the latest when it renews its lease. What one that was
+    killed has used since is known as far as it is *committed*: the usage of all committed shards.
+
+    Raises:
+        StorageError: An event log cannot be read.
+    """
+    lease = current_lease(checkpoint.storage)
+    for _ in range(_MOST_SESSIONS):
+        lease = lease and lease_before(checkpoint.storage, lease)
+        if lease is None:
+            break
+        logged = _logged(event_log(checkpoint.storage, lease.owner.session), run_uid)
+        if logged is not None:
+            spent, committed_then = logged
+            return added(spent, more_than(committed, committed_then))
+    return committed
+
+
+def _logged(events: Sequence[Event], run_uid: str) -> tuple[Usage, Usage] | None:
+    """Return what *events* say last of the run's usage, in all and committed; None if they say nothing."""
+    if not any(event.get("run_uid") == run_uid for event in events):
+        return None
+    last = next((event for event in reversed(events) if "spent" in event), None)
+    return None if last is None else (amounts_in(last["spent"]), amounts_in(last.get("usage")))

@@ -1,0 +1,44 @@
+"""Asks the server of `counting_server.py`, and says what it used."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+
+
+class RefusedError(Exception):
+    """The server asked to come again later."""
+
+    def __init__(self, status, retry_after):
+        super().__init__(f"HTTP {status}")
+        self.status_code, self.retry_after = status, retry_after
+
+
+async def ask(row, *, url):
+    """Return the answer for *row*."""
+    host, port = url.split(":")
+    sent = time.time()
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(
+            f"GET /{row['id']} HTTP/1.1\r\nSent: {sent}\r\nPid: {os.getpid()}\r\n\r\n".encode()
+        )
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        if (status := int(head.split()[1])) != 200:
+            raise RefusedError(status, 0.1)
+        return json.loads(await reader.read())
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def ask_in_turn(row, *, url):
+    """Do the same, one row after the other."""
+    return asyncio.run(ask(row, url=url))
+
+
+def ask_all(rows, *, url):
+    """Do the same for a batch, in one call."""
+    return [ask_in_turn(row, url=url) for row in rows]

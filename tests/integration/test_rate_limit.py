@@ -1,0 +1,209 @@
+"""The rate limit, by the count of a server; what answers used, in the records; and the end of a run for its cost."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from batchrunner import BatchRunner
+from batchrunner.driver.report import STOP_CODES
+from builders import a_source, a_spec, rows_out
+from command import a_spec_file, start
+from counting_server import counting_server, most_in_a_window, usage
+from patience import PATIENCE
+
+LIMIT = 60
+LATE = 0.05
+"""A twentieth of a second more on its way than others: the promise holds for what is no later."""
+PRICES = {"prompt_tokens": "1/1k", "completion_tokens": "2/1k"}
+
+
+def capability(server, name="ask"):
+    return {"target": f"asking_capability:{name}", "mode": "row", "fn_kwargs": {"url": server.url}}
+
+
+def cost_of(rows):
+    used = [usage(row) for row in rows]
+    return sum(one["prompt_tokens"] + 2 * one["completion_tokens"] for one in used) / 1000
+
+
+def sentinels(folder):
+    return [json.loads(path.read_text()) for path in folder.glob("out/_checkpoint/sentinels/*")]
+
+
+def answers(count):
+    return [{"id": row, "usage": usage(row)} for row in range(count)]
+
+
+@pytest.mark.parametrize("name", ["ask", "ask_in_turn"])
+def test_a_server_never_counts_more_than_the_limit(tmp_path, name):
+    """Calls wait, each refusal makes all wait, and every row has its answer and its usage once."""
+    a_source(tmp_path / "in", shards=3, rows_per_shard=40)
+    with counting_server(refuses=lambda row: row % 40 == 5) as server:
+        spec = a_spec(
+            tmp_path,
+            capability=capability(server, name),
+            execution={
+                "engine": "local",
+                "batch_size": 16,
+                "prices": PRICES,
+                "rate_limit": {"requests": f"{LIMIT}/s", "in_flight": 6},
+            },
+        )
+        report = BatchRunner(spec).run(progress="off")
+
+    assert report.ok
+    assert sorted(rows_out(tmp_path / "out"), key=lambda row: row["id"]) == answers(120)
+    assert len(server.arrivals) == 120 + len(server.refused) == 123
+    assert most_in_a_window(server.on_time(LATE), 1.0) <= LIMIT
+    assert server.most_at_once <= 6
+    assert report.usage["prompt_tokens"] == sum(usage(n)["prompt_tokens"] for n in range(120))
+    assert report.usage["cost"] == pytest.approx(cost_of(range(120)))
+    assert dict(report.spent) == pytest.approx(dict(report.usage))
+    kept = [sum(one["usage"][name] for one in sentinels(tmp_path)) for name in report.usage]
+    assert kept == pytest.approx([*report.usage.values()])
+
+
+def test_calls_with_batches_are_limited_too(tmp_path):
+    """A call is a call: of an API that takes a list, it is one request."""
+    a_source(tmp_path / "in", shards=1, rows_per_shard=40)
+    with counting_server(seconds=0.0) as server:
+        spec = a_spec(
+            tmp_path,
+            capability={**capability(server, "ask_all"), "mode": "batch"},
+            execution={"engine": "local", "batch_size": 4, "rate_limit": {"requests": "5/s"}},
+        )
+        report = BatchRunner(spec).run(progress="off")
+
+    assert report.ok
+    assert report.usage["prompt_tokens"] == sum(usage(n)["prompt_tokens"] for n in range(40))
+    assert most_in_a_window([one.at for one in server.arrivals if one.id % 4 == 0], 1.0) <= 5
+    assert report.seconds >= 9 / 5  # ten calls
+
+
+@pytest.mark.ray
+def test_workers_share_the_limit_and_one_that_is_killed_gives_its_places_back(tmp_path, local_ray):
+    """Three workers on Ray, of which one dies with calls under way: with its places, the run would stand still."""
+    a_source(tmp_path / "in", shards=9, rows_per_shard=25)
+    killed = []
+    with counting_server() as server:
+
+        def kill_one():
+            deadline = time.monotonic() + PATIENCE
+            while (
+                len(pids := {one.pid for one in server.arrivals}) < 2 or len(server.answered) < 40
+            ):
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.02)
+            killed.append(pids.pop())
+            os.kill(killed[0], signal.SIGKILL)
+
+        threading.Thread(target=kill_one, daemon=True).start()
+        spec = a_spec(
+            tmp_path,
+            capability=capability(server),
+            execution={
+                "engine": "ray",
+                "num_cpus": 0.5,
+                "concurrency": 3,
+                "batch_size": 8,
+                "prices": PRICES,
+                "rate_limit": {"requests": f"{LIMIT}/s", "in_flight": 4},
+            },
+        )
+        report = BatchRunner(spec).run(progress="off")
+
+    assert report.ok
+    assert len(killed) == 1
+    assert sorted(rows_out(tmp_path / "out"), key=lambda row: row["id"]) == answers(225)
+    assert most_in_a_window(server.on_time(LATE), 1.0) <= LIMIT
+    assert report.usage["cost"] == pytest.approx(cost_of(range(225)))
+    # What the dead worker was paid for is known as far as it had reported it.
+    assert report.usage["cost"] <= report.spent["cost"] * (1 + 1e-9)
+    assert report.spent["cost"] <= cost_of(server.answered) * (1 + 1e-9)
+
+
+def test_a_run_stops_at_its_cost_and_goes_on_with_more(tmp_path):
+    """What was paid for is committed, also of a shard that is not done; no row is paid for twice."""
+    a_source(tmp_path / "in", shards=2, rows_per_shard=60)
+    codes, costs = [], []
+    with counting_server() as server:
+
+        def run(max_cost):
+            spec = a_spec(
+                tmp_path,
+                capability=capability(server),
+                execution={
+                    "engine": "local",
+                    "batch_size": 2,
+                    "max_concurrency": 2,
+                    "prices": PRICES,
+                    "max_cost": max_cost,
+                    "rate_limit": {"requests": "100/s"},
+                },
+            )
+            report = BatchRunner(spec).run(progress="off")
+            codes.append(report.exit_code)
+            costs.append(report.spent["cost"])
+            return report
+
+        first = run(0.2)
+        asked = len(server.arrivals)
+        again = run(0.2)
+        assert len(server.arrivals) == asked  # not one call more
+        run(0.5)
+        last = run(100)
+
+    assert codes == [STOP_CODES["max_cost"]] * 3 + [0]
+    assert costs[0] == costs[1] >= 0.2
+    assert "raise execution.max_cost, which is 0.2: the rest would cost about" in str(first)
+    assert again.shards_new == 0
+    assert first.cost_left == pytest.approx(last.usage["cost"] - costs[0], rel=0.3)
+    assert sorted(rows_out(tmp_path / "out"), key=lambda row: row["id"]) == answers(120)
+    assert sorted(server.answered) == [*range(120)]
+    assert (
+        last.spent["cost"]
+        == pytest.approx(last.usage["cost"])
+        == pytest.approx(cost_of(range(120)))
+    )
+
+
+def test_what_a_killed_session_has_spent_counts(tmp_path):
+    """A limit that forgets it at each kill is none. Killed with answers that are not committed."""
+    a_source(tmp_path / "in", shards=1, rows_per_shard=400)
+    with counting_server() as server:
+        execution = {
+            "engine": "local",
+            "batch_size": 4,
+            "prices": PRICES,
+            "max_cost": 1.0,
+            "rate_limit": {"requests": "10/s"},
+        }
+        a_spec_file(tmp_path, capability=capability(server), execution=execution)
+        with start("run", "spec.yaml", cwd=tmp_path) as process:
+            logs = tmp_path / "out/_checkpoint/sessions"
+            wait_for(lambda: any(has_spent(path) for path in logs.glob("*.jsonl")))
+            process.kill()
+            process.communicate()
+        with start("run", "spec.yaml", "-o", "json", cwd=tmp_path) as process:
+            stdout, _ = process.communicate(timeout=PATIENCE)
+
+    report = json.loads(stdout)
+    assert process.returncode == report["exit_code"] == 75
+    assert report["spent"]["cost"] > report["usage"]["cost"] * (1 + 1e-9)
+    assert 1.0 <= report["spent"]["cost"] <= cost_of(server.answered) * (1 + 1e-9)
+
+
+def has_spent(path):
+    return any(json.loads(line).get("spent") for line in path.read_bytes().splitlines())
+
+
+def wait_for(is_true):
+    deadline = time.monotonic() + PATIENCE
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
