@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchrunner.errors import CapabilityImportError
 from batchrunner.execute.payload import Payload, unpacked
+from batchrunner.execute.ray_rate_limit import gate_of
 from batchrunner.execute.stage_blocks import Packed, pack, unpack
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import portable
@@ -94,7 +95,8 @@ class StageActor:
             work = unpacked(self._payload)
             self._log.store_in(work.checkpoint().storage, session=work.session)
             self._meter = _Meter(work.spec.stages[self._number].called)
-            self._runner = StageRunner(work, self._number)
+            gate = gate_of(work, stage=self._number)
+            self._runner = StageRunner(work, self._number, gate=gate)
             self._meter.loaded()
         except CapabilityImportError as error:
             return Loaded(scrubbed(str(error)))
@@ -104,9 +106,8 @@ class StageActor:
         """Call the stage with the rows that *cuts* name of *blocks*; return what came of it, and its output."""
         self._meter.begin()
         answer, packed = self._answer([unpack(blocks[at], start, stop) for at, start, stop in cuts])
-        return Answered(
-            answer, self._meter.end(sum(stop - start for _, start, stop in cuts))
-        ), packed
+        clock = self._meter.end(sum(stop - start for _, start, stop in cuts))
+        return Answered(answer, replace(clock, limited=self._runner.limited)), packed
 
     def _answer(self, blocks: Sequence[Block]) -> tuple[StageAnswer | Exception, Packed]:
         try:

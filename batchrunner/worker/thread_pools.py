@@ -14,6 +14,7 @@ from typing import Any
 from batchrunner.spec import StageSpec
 from batchrunner.worker.blocks import Block
 from batchrunner.worker.lost_calls import CallTimedOutError
+from batchrunner.worker.rate_gate import own_gate
 from batchrunner.worker.stage_clock import Doing, StageClock, StageMeter, summed
 from batchrunner.worker.stage_pool import Span, StageAnswer, StagePool
 from batchrunner.worker.stage_runner import StageRunner
@@ -47,7 +48,7 @@ class ThreadPools:
         timeout = self.work.spec.errors.batch_timeout
         return ThreadPool(
             stage.called,
-            partial(StageRunner, self.work, number),
+            partial(StageRunner, self.work, number, gate=own_gate(stage.rate_limit)),
             most=_workers_of(stage),
             timeout=timeout,
         )

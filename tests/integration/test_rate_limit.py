@@ -84,6 +84,28 @@ def test_calls_with_batches_are_limited_too(tmp_path):
     assert report.seconds >= 9 / 5  # ten calls
 
 
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_stage_has_a_limit_of_its_own(tmp_path, engine, request):
+    """The stage that calls an API is limited, and none of those around it."""
+    if engine == "ray":
+        request.getfixturevalue("local_ray")
+    a_source(tmp_path / "in", shards=2, rows_per_shard=45)
+    with counting_server() as server:
+        asks = {**capability(server), "rate_limit": {"requests": f"{LIMIT}/s", "in_flight": 5}}
+        spec = a_spec(
+            tmp_path,
+            capability=["capabilities:echo", asks],
+            execution={"engine": engine, "batch_size": 16, "num_cpus": 0.5, "prices": PRICES},
+        )
+        report = BatchRunner(spec).run(progress="off")
+
+    assert report.ok
+    assert sorted(rows_out(tmp_path / "out"), key=lambda row: row["id"]) == answers(90)
+    assert most_in_a_window(server.on_time(LATE), 1.0) <= LIMIT
+    assert server.most_at_once <= 5
+    assert report.usage["cost"] == pytest.approx(cost_of(range(90)))
+
+
 @pytest.mark.ray
 def test_workers_share_the_limit_and_one_that_is_killed_gives_its_places_back(tmp_path, local_ray):
     """Three workers on Ray, of which one dies with calls under way: with its places, the run would stand still."""
