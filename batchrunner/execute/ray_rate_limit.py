@@ -43,6 +43,10 @@ class Budget:
     def exchange(self, report: Report) -> Grant:
         return self._budget.exchange(report)
 
+    def holders(self) -> int:
+        """Return the number of workers that have reported lately."""
+        return self._budget.holders
+
 
 @contextmanager
 def rate_budget(work: Work) -> Iterator[None]:
