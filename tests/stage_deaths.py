@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 FIRST_DIES, MODEL_DIES, LAST_DIES, OWNER_DIES, DEADLY = 30, 75, 130, 160, 101
@@ -29,11 +30,12 @@ def widen(row, folder):
 
 
 class Model:
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, seconds=0.0):
+        self.folder, self.seconds = folder, seconds
         self.loaded_by = os.getpid()
 
     def __call__(self, batch):
+        time.sleep(self.seconds)
         rows = [{"id": n} for n in batch["id"].tolist()]
         _die_once(rows, MODEL_DIES, self.folder)
         if any(row["id"] == DEADLY for row in rows):
@@ -51,6 +53,7 @@ def _sums(batch):
 
 def narrow(table, folder):
     rows = table.to_pylist()
+    print(f"narrowed {len(rows)} rows")  # noqa: T201 - what is kept with the run
     _die_once(rows, LAST_DIES, folder)
     if any(row["id"] == OWNER_DIES for row in rows) and _is_first(folder, OWNER_DIES):
         os.kill(owner(), signal.SIGKILL)

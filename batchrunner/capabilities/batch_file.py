@@ -41,11 +41,8 @@ class RequestFailedError(Exception):
     def __init__(
         self, text: str, status_code: int | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        super().__init__(text, status_code, headers)
+        super().__init__(text)
         self.status_code, self.headers = status_code, headers or {}
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
     @classmethod
     def of(cls, row: Mapping[str, Any], why: str, *, code: str) -> Self:

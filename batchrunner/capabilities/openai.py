@@ -17,6 +17,7 @@ from batchrunner.capabilities.batch_file import (
     output_line,
     refusal,
 )
+from batchrunner.capabilities.extras import extra
 from batchrunner.capabilities.repeated import repeated_values
 from batchrunner.spec.secrets import remember
 
@@ -47,11 +48,12 @@ class Completions:
                 their `custom_id` with another one are refused. None by default.
 
         Raises:
+            CapabilityImportError: The client is not installed.
             openai.OpenAIError: There is no key.
             FileNotFoundError: There is no file of *unique_in*.
         """
-        from openai import AsyncOpenAI
-
+        with extra("openai"):
+            from openai import AsyncOpenAI
         # No retries of its own: those of `errors.retry` keep to `execution.rate_limit`.
         self._client = AsyncOpenAI(base_url=base_url, timeout=timeout, max_retries=0)
         remember({"api_key": self._client.api_key})  # a server may repeat it in what it says

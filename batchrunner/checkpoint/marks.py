@@ -102,6 +102,9 @@ class Suspicion:
     outside: Counter[int]
 
 
+NO_SUSPICION = Suspicion(frozenset(), Counter(), Counter())
+
+
 def marks_left(storage: Storage) -> list[Mark]:
     """Return all marks, also of workers that are at work. One listing, and a read for each."""
     return [_mark(key, fields) for key, fields in _marks(storage)]

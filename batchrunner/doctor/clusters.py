@@ -89,7 +89,12 @@ def _sections(spec: BatchSpec | None) -> dict[str, Any]:
     if spec is None:
         return {"ray": {}, "execution": None}
     sections = {"ray": spec.ray, "execution": spec.execution}
-    return {n: one.model_dump(mode="json", exclude_defaults=True) for n, one in sections.items()}
+    asked = {n: one.model_dump(mode="json", exclude_defaults=True) for n, one in sections.items()}
+    stages = spec.called.stages or ()
+    return {
+        **asked,
+        "stages": [one.model_dump(mode="json", exclude_defaults=True) for one in stages],
+    }
 
 
 def _needed(spec: BatchSpec | None) -> tuple[list[str], dict[str, str]]:
@@ -165,12 +170,14 @@ def _described(seen: Mapping[str, Any]) -> CheckResult:
     if "no_room" in seen:
         return warn("ray", seen["no_room"], "the run waits for the cluster to grow")
     room = f"; room for {seen['workers']:,} workers" if "workers" in seen else ""
+    if "stages" in seen:
+        room = f"; room for the stages {seen['stages']}"
     return ok("ray", fact + room)
 
 
 def _gpus(spec: BatchSpec | None, seen: Mapping[str, Any] | None) -> Iterator[CheckResult]:
     driver = gpus_of_driver()
-    asked = spec.execution.num_gpus if spec else 0
+    asked = _gpus_asked(spec) if spec else 0
     here = "NVIDIA's driver is not here" if driver is None else f"here: {', '.join(driver)}"
     if seen is not None and driver and seen["is_local"] and not seen["gpus"]:
         unseen = "see CUDA_VISIBLE_DEVICES, and the permissions of /dev/nvidia*"
@@ -181,6 +188,11 @@ def _gpus(spec: BatchSpec | None, seen: Mapping[str, Any] | None) -> Iterator[Ch
     else:
         ray = "" if seen is None else f"Ray sees {seen['gpus']:g}; "
         yield ok("gpu", f"{ray}{here}; a worker asks for {asked:g}")
+
+
+def _gpus_asked(spec: BatchSpec) -> float:
+    """Return the most GPUs that one worker of *spec*, or of a stage of it, needs."""
+    return max([stage.num_gpus or 0.0 for stage in spec.stages] or [spec.execution.num_gpus])
 
 
 def _workers(seen: Mapping[str, Any], versions: Mapping[str, str]) -> Iterator[CheckResult]:

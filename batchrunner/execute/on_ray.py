@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
@@ -19,6 +19,7 @@ from batchrunner.errors import RayUnavailableError
 from batchrunner.execute.bare_ray_data import replaced, without_helper_actors
 from batchrunner.execute.first_wave import hold_back
 from batchrunner.execute.payload import Payload
+from batchrunner.execute.processors import with_processors
 from batchrunner.execute.ray_connection import cluster_cpus, connected, warn_when_overdue
 from batchrunner.execute.ray_deaths import deaths_heard
 from batchrunner.execute.ray_heartbeats import Hear, beat_seconds, heard
@@ -46,6 +47,8 @@ def run_on_ray(
 
     Raises:
         RayUnavailableError: Ray is not there, fails, or never has room for a worker.
+        CapabilityImportError: A processor of `ray.data.llm` cannot be built.
+        InvalidSpecError: A processor does what no stage can.
     """
     with ExitStack() as stack:
         with _own_process_groups():
@@ -55,6 +58,7 @@ def run_on_ray(
         stack.enter_context(rate_budget(work))
         for adapted in (without_helper_actors, _quiet_logs, _ray_errors):
             stack.enter_context(adapted())
+        work = with_processors(work)
         workers = Workers.of(work.spec)
         groups = workers.groups(shards, first=work.first)
         most = min(workers.most, len(groups))
@@ -69,13 +73,23 @@ def run_on_ray(
         seconds = beat_seconds(most)
         payload = Payload.of(work, beat_seconds=seconds)
         dataset = _dataset(payload, workers, groups, compute=compute, context=context)
-        stack.enter_context(heard(work.session, hear, seconds=seconds))
         batches = dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
         with warn_when_overdue(workers.wanted) as has_started:
+            listen = partial(_hear_of_starts, hear=hear, has_started=has_started)
+            stack.enter_context(heard(work.session, listen, seconds=seconds))
             for batch in _until_miscounted(batches):
-                has_started()
                 for data in batch.column("receipts").to_pylist():
-                    yield from pickle.loads(data)  # noqa: S301 - written by our workers
+                    receipts = pickle.loads(data)  # noqa: S301 - written by our workers
+                    # With stages, the worker itself starts at once: its heartbeat says when they have.
+                    if receipts != [None] or not work.spec.stages:
+                        has_started()
+                    yield from receipts
+
+
+def _hear_of_starts(heartbeat: Heartbeat, *, hear: Hear, has_started: Callable[[], None]) -> None:
+    if heartbeat.phase is WorkerPhase.RUNNING:
+        has_started()
+    hear(heartbeat)
 
 
 def _until_miscounted(batches: Iterator[Any]) -> Iterator[Any]:

@@ -7,10 +7,8 @@ Ray's blocks: each step gives one row for each, which Ray's own code checks (`St
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,13 +20,12 @@ from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import contained, place_in_code
 from batchrunner.worker.work import Work
 
-_NO_AUTO_CONNECT = "RAY_ENABLE_AUTO_CONNECT"
-
 
 def with_processors(work: Work) -> Work:
     """Return *work* with the steps of each processor as stages of their own; *work* itself if it has none.
 
-    Each factory is called once, in this process: on Ray, after it is connected.
+    Each factory is called once, in this process, which has to be connected to Ray: to count the use
+    of processors, Ray's code starts an actor, and would connect to any Ray on this machine.
 
     Raises:
         CapabilityImportError: A factory cannot be imported, or raises.
@@ -55,7 +52,7 @@ def _parts_of(work: Work, number: int) -> list[tuple[StageSpec, Any]]:
     try:
         recorded = _recorded(stage.code)
         return [(_stage(stage, step), step.code) for step in _named(recorded)]
-    except (StepError, InvalidSpecError) as error:
+    except StepError as error:
         loc = ("capability", "stages", number, "processor")
         raise work.spec.refusal(loc, f"{stage.code}: {error}") from error
 
@@ -63,8 +60,7 @@ def _parts_of(work: Work, number: int) -> list[tuple[StageSpec, Any]]:
 def _recorded(target: str) -> Sequence[_Step]:
     factory, recorder = load_target(target), _Recorder()
     try:
-        with _without_connecting():
-            returned = contained(lambda: _mapped(factory(), recorder))
+        returned = contained(lambda: _mapped(factory(), recorder))
     except StepError:
         raise
     except Exception as error:  # the user's factory may raise anything
@@ -75,7 +71,8 @@ def _recorded(target: str) -> Sequence[_Step]:
         ) from error
     if returned is not recorder or not recorder.steps:
         raise StepError("is no processor of ray.data.llm: it does not return the dataset it mapped")
-    return recorder.steps
+    steps: list[_Step] = recorder.steps
+    return steps
 
 
 def _mapped(processor: Any, dataset: _Recorder) -> Any:
@@ -84,23 +81,6 @@ def _mapped(processor: Any, dataset: _Recorder) -> Any:
             f"returns {type(processor).__name__}; let it return what ray.data.llm.build_processor does"
         )
     return processor(dataset)
-
-
-@contextmanager
-def _without_connecting() -> Iterator[None]:
-    """Keep Ray from starting itself in the block, for the actor that counts the use of processors.
-
-    Ray's code takes it that there is none. A process that is connected stays so.
-    """
-    before = os.environ.get(_NO_AUTO_CONNECT)
-    os.environ[_NO_AUTO_CONNECT] = "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_NO_AUTO_CONNECT]
-        else:
-            os.environ[_NO_AUTO_CONNECT] = before
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,4 +144,8 @@ def _stage(stage: StageSpec, step: _Step) -> StageSpec:
     """Return the stage of *step*: what the processor says, then what *stage* says of all its steps."""
     own = {name: getattr(stage, name) for name in stage.model_fields_set - {"processor", "name"}}
     name = f"{stage.called}.{step.name}"
-    return StageSpec(**{**own, **step.fields, "name": name, "target": stage.processor})
+    try:
+        return StageSpec(**{**own, **step.fields, "name": name, "target": stage.processor})
+    except InvalidSpecError as error:
+        _, *complaints, _ = map(str.strip, str(error).splitlines())
+        raise StepError(f"the step {step.name} has {'; '.join(complaints)}") from error

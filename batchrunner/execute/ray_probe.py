@@ -17,7 +17,9 @@ from batchrunner.execute.payload import import_paths
 from batchrunner.execute.ray_address import LOCAL, resolve
 from batchrunner.execute.ray_authentication import authentication_at
 from batchrunner.execute.ray_connection import connected, workers_that_fit
-from batchrunner.spec import ExecutionSpec, RaySpec
+from batchrunner.execute.stage_room import Room, needs_of, texts
+from batchrunner.execute.workers import workers_with_stages
+from batchrunner.spec import ExecutionSpec, RaySpec, StageSpec
 from batchrunner.spec.secrets import remember, scrubbed
 
 _MOST_NODES = 32
@@ -57,23 +59,32 @@ def _looked(asked: dict[str, Any]) -> dict[str, Any]:
             "is_local": address == LOCAL,
             "seconds": started,
             "authentication": "" if address == LOCAL else authentication_at(address),
-            **_room(asked["execution"]),
+            **_room(asked),
             **_nodes(asked),
         }
 
 
-def _room(execution: dict[str, Any] | None) -> dict[str, Any]:
+def _room(asked: dict[str, Any]) -> dict[str, Any]:
     import ray
 
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     room: dict[str, Any] = {"cpus": total.get("CPU", 0), "gpus": total.get("GPU", 0)}
-    if execution is None:
+    if asked["execution"] is None:
         return room
-    wanted = ExecutionSpec.model_validate(execution)
+    wanted = ExecutionSpec.model_validate(asked["execution"])
     try:
-        return {**room, "workers": workers_that_fit(wanted, may_grow=False)}
+        return {**room, **_workers(wanted, asked.get("stages") or [])}
     except BatchRunnerError as error:
         return {**room, "workers": 0, "no_room": scrubbed(str(error))}
+
+
+def _workers(execution: ExecutionSpec, stages: list[dict[str, Any]]) -> dict[str, Any]:
+    if not stages:
+        return {"workers": workers_that_fit(execution, may_grow=False)}
+    workers = workers_with_stages(execution)
+    wanted = [StageSpec.model_validate(stage).within(execution) for stage in stages]
+    needs = needs_of(wanted, Room.of_cluster(workers=workers), may_grow=False)
+    return {"workers": workers, "stages": texts(needs)}
 
 
 def _nodes(asked: dict[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from batchrunner.execute.stage_blocks import Packed, pack, unpack
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import portable
 from batchrunner.worker.blocks import Block
+from batchrunner.worker.metering import MeteredGate
 from batchrunner.worker.pulse import worker_name
 from batchrunner.worker.stage_clock import Doing, StageClock, StageMeter
 from batchrunner.worker.stage_pool import StageAnswer
 from batchrunner.worker.stage_runner import StageOutput, StageRunner
+from batchrunner.worker.usage import Usage
 from batchrunner.worker.worker_log import WorkerLog
 
 OWN_THREADS = 2
@@ -57,10 +59,12 @@ class Answered:
     Attributes:
         answer: What it gave, without the output itself; or what it raised.
         clock: What this worker has spent its time on so far. What it waited for, it does not know.
+        used: What its calls have used so far.
     """
 
     answer: StageAnswer | Exception
     clock: StageClock
+    used: Usage
 
 
 Cut = tuple[int, int, int]
@@ -78,7 +82,7 @@ class StageActor:
         self._log = WorkerLog().begin()  # before the user's modules are imported, which may print
         self._payload, self._number = payload, number
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stage")
-        self._is_over = threading.Event()
+        self._gate, self._is_over = MeteredGate(), threading.Event()
 
     def place(self) -> Placed:
         """Return where this worker runs: that it has a place."""
@@ -95,8 +99,8 @@ class StageActor:
             work = unpacked(self._payload)
             self._log.store_in(work.checkpoint().storage, session=work.session)
             self._meter = _Meter(work.spec.stages[self._number].called)
-            gate = gate_of(work, stage=self._number)
-            self._runner = StageRunner(work, self._number, gate=gate)
+            self._gate = MeteredGate.of(work.spec, gate_of(work, stage=self._number))
+            self._runner = StageRunner(work, self._number, meter=self._gate)
             self._meter.loaded()
         except CapabilityImportError as error:
             return Loaded(scrubbed(str(error)))
@@ -107,7 +111,8 @@ class StageActor:
         self._meter.begin()
         answer, packed = self._answer([unpack(blocks[at], start, stop) for at, start, stop in cuts])
         clock = self._meter.end(sum(stop - start for _, start, stop in cuts))
-        return Answered(answer, replace(clock, limited=self._runner.limited)), packed
+        clock = replace(clock, limited=self._gate.limited)
+        return Answered(answer, clock, self._gate.used), packed
 
     def _answer(self, blocks: Sequence[Block]) -> tuple[StageAnswer | Exception, Packed]:
         try:
@@ -134,8 +139,13 @@ class StageActor:
         """Return when this worker ends: an owner that waits for this learns of a death at once."""
         self._is_over.wait()
 
+    def store(self) -> None:
+        """Store the log so far."""
+        self._log.store()
+
     def end(self) -> None:
         """Store the log, so that Ray may end the process."""
+        self._gate.close()
         self._log.end()
         self._is_over.set()
 

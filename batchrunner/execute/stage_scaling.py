@@ -22,6 +22,10 @@ from batchrunner.execute.stage_shares import StageLoad, shares
 _SHORT = 0.5
 """For what share of the time calls must have waited in front of a stage that gets more workers."""
 
+_AT_FIRST = 8
+"""The most workers of a stage before its first call has ended: then it is known how many it needs. More
+would start at the same time, each for longer, and perhaps for nothing."""
+
 _PATIENCE = 30.0
 """Seconds in which a process should be there, on a busy machine, too. If not, others hold the room that
 seemed free: as long again, no other worker is started."""
@@ -57,6 +61,8 @@ class Scaling:
         is_over = any(pool.staff.failure for pool in self._pools)
         if is_first and (is_over or all(pool.staff.placed for pool in self._pools)):
             self.all_placed.set()
+            for pool in self._pools:
+                pool.fullness.begin(time.monotonic())  # what there is to do shows only now
             self.look()
 
     def look(self) -> None:
@@ -97,11 +103,15 @@ class Scaling:
         return StageLoad(
             workers=len(pool.staff.staying),
             least=pool.need.least,
-            most=pool.need.most,
+            most=self._most(pool),
             seconds=None if seconds is None else seconds * math.prod(p.pace.growth for p in before),
             is_short=is_short,
             is_behind=any(p.need.has_accelerator and not p.pace.rows_in for p in before),
         )
+
+    def _most(self, pool: RayStagePool) -> float:
+        is_known = pool.pace.seconds is not None
+        return pool.need.most if is_known else min(pool.need.most, max(pool.need.least, _AT_FIRST))
 
     def _fits(self, *, beyond: float = 0) -> Callable[[Sequence[int]], bool]:
         """Return what says whether counts of workers have room; up to *beyond* in all they always have."""

@@ -25,7 +25,7 @@ from batchrunner.spec import StageSpec
 _MOST_LOADS = 3
 """After so many workers that died, one after the other, while they built the capability, none can."""
 
-_END_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -174,9 +174,10 @@ class Staff:
         with contextlib.suppress(ValueError):
             self.members.remove(member)
 
-    def close(self) -> list[Any]:
-        """Ask all workers to end; return what is there once they have stored their logs."""
-        return [member.actor.end.remote() for member in self.members if member.worker]
+    def ask(self, method: str) -> list[Any]:
+        """Call *method* of each worker that has a process; return what Ray gives for the answers."""
+        members = [m for m in [*self.members] if m.worker and m.phase is not Phase.GONE]
+        return [getattr(member.actor, method).remote() for member in members]
 
     def kill(self) -> None:
         """End all workers at once."""
@@ -205,15 +206,13 @@ def kill(actor: Any) -> None:
         ray.kill(actor)
 
 
-def end_all(staffs: Sequence[Staff]) -> None:
-    """End all workers of *staffs*; wait a few seconds for their logs."""
+def ask_all(staffs: Sequence[Staff], method: str) -> None:
+    """Call *method* of all workers of *staffs*; wait a few seconds for the answers. Never raises."""
     import ray
 
-    ends = [end for staff in staffs for end in staff.close()]
     with contextlib.suppress(Exception):
-        ray.wait(ends, num_returns=len(ends), timeout=_END_SECONDS)
-    for staff in staffs:
-        staff.kill()
+        asked = [answer for staff in staffs for answer in staff.ask(method)]
+        ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_SECONDS)
 
 
 def actor_of(need: StageNeed, number: int, *, payload: Payload) -> Any:

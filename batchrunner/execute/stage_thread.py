@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
 
 Action = Callable[[], None]
-
-_log = logging.getLogger(__name__)
 
 
 class PoolThread:
@@ -20,8 +17,11 @@ class PoolThread:
     answers. Here, nothing that an action changes is changed by another thread.
     """
 
-    def __init__(self, tick: Action, *, seconds: float) -> None:
-        self._tick, self._seconds = tick, seconds
+    def __init__(
+        self, tick: Action, *, seconds: float, failed: Callable[[Exception], None]
+    ) -> None:
+        """Prepare the thread; *failed* is called in it with what an action raises."""
+        self._tick, self._seconds, self._failed = tick, seconds, failed
         self._actions: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True, name="stage pools")
 
@@ -56,5 +56,5 @@ class PoolThread:
     def _contained(self, action: Action) -> None:
         try:
             action()
-        except Exception:  # noqa: BLE001 - the others go on
-            _log.exception("a pool of stage workers failed at an event")  # the others go on
+        except Exception as error:  # noqa: BLE001 - Ray raises many kinds
+            self._failed(error)

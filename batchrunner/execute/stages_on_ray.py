@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
+from batchrunner.errors import describe
 from batchrunner.execute.payload import Payload
 from batchrunner.execute.stage_pools import Events, RayStagePool
 from batchrunner.execute.stage_room import Room, needs_of
 from batchrunner.execute.stage_scaling import Scaling
-from batchrunner.execute.stage_staff import actor_of, end_all
+from batchrunner.execute.stage_staff import Staff, actor_of, ask_all
 from batchrunner.execute.stage_thread import PoolThread
 from batchrunner.execute.workers import workers_with_stages
 from batchrunner.spec import BatchSpec, StageSpec
+from batchrunner.worker.pulse import Pulse
+from batchrunner.worker.usage import Usage
 
+_log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
 _LEAVE_SECONDS = 2.0
 _SHARE_OF_STORE = 0.3
@@ -29,16 +35,16 @@ class StagesOnRay:
     most_tickets = 1024
     is_apart = True
 
-    def __init__(self, spec: BatchSpec, payload: Payload) -> None:
-        """Look what there is room for. Starts no worker yet.
+    def __init__(self, spec: BatchSpec, payload: Payload, pulse: Pulse) -> None:
+        """Look what there is room for; *pulse* gets what calls use. Starts no worker yet.
 
         Raises:
             RayUnavailableError: There is no room for the fewest workers of all stages.
         """
         self._workers, may_grow = workers_with_stages(spec.execution), spec.ray.address != "local"
-        self._payload, self._timeout = payload, spec.errors.batch_timeout
+        self._pulse, self._payload, self._timeout = pulse, payload, spec.errors.batch_timeout
         self._needs = needs_of(spec.stages, self._room(), may_grow=may_grow)
-        self._thread = PoolThread(self._look, seconds=_LOOK_SECONDS)
+        self._thread = PoolThread(self._look, seconds=_LOOK_SECONDS, failed=self._failed)
         self._pools: list[RayStagePool] = []
         self._open = 0
         self._scaling = Scaling(self._pools, self._room, may_grow=may_grow)
@@ -56,7 +62,7 @@ class StagesOnRay:
             need,
             lambda: actor_of(need, number, payload=self._payload),
             thread=self._thread,
-            on=Events(self._scaling.changed, self._closed),
+            on=Events(self._scaling.changed, self._closed, self._used),
             timeout=self._timeout,
         )
         self._pools.append(pool)
@@ -70,6 +76,14 @@ class StagesOnRay:
         """Wait until each stage has a worker with a process, or none can have one."""
         self._scaling.all_placed.wait()
 
+    def store_logs(self) -> None:
+        """Have the workers store their logs: Ray may end them as soon as the last shard is committed."""
+        ask_all(self._staffs, "store")
+
+    @property
+    def _staffs(self) -> list[Staff]:
+        return [pool.staff for pool in self._pools]
+
     def _room(self) -> Room:
         return Room.of_cluster(workers=self._workers)
 
@@ -78,9 +92,21 @@ class StagesOnRay:
             pool.look()
         self._scaling.look()
 
+    def _failed(self, error: Exception) -> None:
+        """Fail all calls with *error*: it is unknown which of them still have a worker."""
+        _log.error("the stages cannot go on: %s", describe(error), exc_info=error)
+        for pool in self._pools:
+            pool.fail(error)
+
+    def _used(self, usage: Usage) -> None:
+        if usage and self._pulse.meter is not None:
+            self._pulse.meter.count(usage)
+
     def _closed(self) -> None:
         """End all workers once the last pool is closed: they are asked all at once."""
         self._open -= 1
         if self._open == 0:
             self._thread.end(_LEAVE_SECONDS)
-            end_all([pool.staff for pool in self._pools])
+            ask_all(self._staffs, "end")
+            for staff in self._staffs:
+                staff.kill()

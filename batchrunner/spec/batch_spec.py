@@ -113,6 +113,9 @@ class BatchSpec(Section):
             raise ValueError("must have an analytics_store: capability.mode run records runs there")
         if mode != "run" and self.capability and self.capability.inputs:
             raise ValueError("has capability.inputs, which go with capability.mode run only")
+        stages = self.capability.stages if self.capability else None
+        if mode != "row" and not stages and self.errors.row_timeout is not None:
+            raise ValueError("has errors.row_timeout, which goes with capability.mode row only")
         if mode != "row" and self.execution.journal_answers:
             raise ValueError(
                 "has execution.journal_answers, which goes with capability.mode row only: an answer is kept "
@@ -120,6 +123,9 @@ class BatchSpec(Section):
             )
         if self.capability and self.capability.stages:
             check_workers(self.capability.stages, self.execution.concurrency)
+            has_processor = any(stage.processor for stage in self.capability.stages)
+            if has_processor and self.execution.engine == "local":
+                raise ValueError("has a stage with a processor, which needs execution.engine: ray")
         return self
 
     @classmethod

@@ -31,13 +31,7 @@ from batchrunner.spec.section import ADDED, NEUTRAL, ORDERED, Section
 from batchrunner.spec.stages import Stages, check_names
 
 _BESIDE_STAGES = (
-    "mode",
-    "inputs",
-    "fn_kwargs",
-    "fn_constructor_kwargs",
-    "version",
-    "files",
-    "one_to_one",
+    *("mode", "inputs", "fn_kwargs", "fn_constructor_kwargs", "version", "files", "one_to_one"),
 )
 """Fields that each stage has for itself."""
 
@@ -110,7 +104,11 @@ class CapabilitySpec(Section):
         if self.target is not None and self.stages is not None:
             raise ValueError("must have exactly one of target, stages")
         if self.stages is not None:
-            if beside := [name for name in _BESIDE_STAGES if name in self.model_fields_set]:
+            fields = type(self).model_fields
+            usual = {
+                name: fields[name].get_default(call_default_factory=True) for name in _BESIDE_STAGES
+            }
+            if beside := [name for name in usual if getattr(self, name) != usual[name]]:
                 raise ValueError(f"must have no {beside[0]} beside stages: give it to a stage")
             check_names(self.stages)
         return self

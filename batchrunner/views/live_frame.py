@@ -96,7 +96,9 @@ def _stages(scene: Scene, columns: int) -> Text:
     from rich.text import Text
 
     shown = scene.progress.advice or busy(scene.progress.stages)
-    return _styled_fact(Text(f"stages  {shown}"[:columns] if shown else ""))
+    line = Text(f"stages  {shown}" if shown else "")
+    line.truncate(columns, overflow="ellipsis")
+    return _styled_fact(line)
 
 
 def _folded(said: Sequence[str], columns: int) -> list[Text]:

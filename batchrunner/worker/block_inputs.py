@@ -70,19 +70,26 @@ def rows_in(parts: Sequence[Part]) -> tuple[list[Row], tuple[InputTypes, ...]]:
 
 def _types_of_rows(part: Part) -> InputTypes:
     """Return the types for the rows of *part* as dicts: keys that are absent are not there, as in any dict."""
-    table, types = part.table, part.types
-    if table is None:
-        return InputTypes(types.schemas if types.inferred is None else ())
-    known = [f for f in table.schema if types.inferred is None or not _is_null(f)]
+    sure = _sure(part.types)
+    if (table := part.table) is None:
+        return InputTypes(sure)
+    made = _without(table.schema, part.types.inferred)
+    return InputTypes((made, *sure))
+
+
+def _sure(types: InputTypes) -> tuple[pa.Schema, ...]:
+    """Return the schemas of *types* without what was inferred from values: other values may be of another type."""
+    return tuple(_without(schema, types.inferred) for schema in types.schemas)
+
+
+def _without(schema: pa.Schema, inferred: pa.Schema | None) -> pa.Schema:
+    """Return *schema* without the columns that have the type that was *inferred* for them."""
+    if inferred is None:
+        return schema
     import pyarrow as pa
 
-    return InputTypes((pa.schema(known), *(types.schemas if types.inferred is None else ())))
-
-
-def _is_null(field: pa.Field) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_null(field.type))
+    guessed = {field.name: field.type for field in inferred}
+    return pa.schema([field for field in schema if guessed.get(field.name) != field.type])
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +149,7 @@ def _tables_of(part: Part) -> Iterator[Part]:
         return
     types = part.types
     table, rows = to_table(part.content, types)
-    guessed = None if types.inferred is None else table.schema
-    yield Part(table, rows, InputTypes((table.schema,), types.absent, guessed))
+    yield Part(table, rows, InputTypes((table.schema,), types.absent, types.inferred))
 
 
 def _tables_of_rows(rows: list[Row], types: InputTypes) -> Iterator[Part]:
@@ -151,7 +157,7 @@ def _tables_of_rows(rows: list[Row], types: InputTypes) -> Iterator[Part]:
 
     from batchrunner.formats.shapes import tables_of
 
-    hints = types.schemas if types.inferred is None else ()
+    hints = _sure(types)
     known = {name for hint in hints for name in hint.names}
     for one in tables_of(rows, hints=hints):
         start, stop, shape = one.segment.start, one.segment.stop, one.segment.shape

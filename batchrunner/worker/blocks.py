@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from types import NoneType
@@ -149,10 +148,14 @@ def weight_of(content: Any) -> int:
 
 
 def _weight_of_column(column: Any) -> int:
-    if getattr(getattr(column, "dtype", None), "kind", "O") != "O":
-        with suppress(Exception):  # of some types of Arrow's, not even pyarrow counts the bytes
+    try:
+        if hasattr(getattr(column, "dtype", None), "pyarrow_dtype"):
+            return int(column.array.__arrow_array__().nbytes)
+        if getattr(getattr(column, "dtype", None), "kind", "O") != "O":
             return int(column.nbytes)
-    return weight_of(list(column))
+        return weight_of(list(column))
+    except Exception:  # noqa: BLE001 - a column of any library: its weight is only an estimate
+        return 64 * len(column)
 
 
 def _weight(value: Any) -> int:

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,14 +38,13 @@ def main(receive: int, send: int, owner: int, memory: int) -> None:
     leave_signals_to_the_owner()
     inbox: Connection[Any, Any] = Connection(receive, writable=False)
     outbox: Connection[Any, Any] = Connection(send, readable=False)
-    from batchrunner.worker.capability_loading import direct_caller
     from batchrunner.worker.capture import name_levels
 
     name_levels()
     bound_memory(memory)
     try:
         work = contained(partial(pickle.loads, inbox.recv_bytes()))
-        caller = direct_caller(work, work.schema())
+        answer = _answering(work, memory=memory)
     except CapabilityImportError as error:
         outbox.send(_message(error, error.__cause__, memory=memory))
         return
@@ -53,35 +53,32 @@ def main(receive: int, send: int, owner: int, memory: int) -> None:
         outbox.send(f"the capability cannot be built: {why}")
         return
     outbox.send("")
+    answer(inbox, outbox)
+
+
+def _answering(work: Any, *, memory: int) -> Callable[[Any, Any], None]:
+    """Build the capability of *work*; return what answers the owner until the pipe closes."""
+    from batchrunner.worker.capability_loading import direct_caller, loaded_capability
+    from batchrunner.worker.row_service import RowService
+
+    if work.spec.called.mode != "row":
+        return partial(_serve, direct_caller(work, work.schema()), memory=memory)
+    function = loaded_capability(work)
+    message = partial(_message_of, memory=memory)
+    return RowService(function, work.spec.called.fn_kwargs, message=message).serve
+
+
+def _serve(caller: Any, inbox: Any, outbox: Any, *, memory: int) -> None:
     while True:
         try:
-            batch = _Received(inbox.recv_bytes())
+            batch = inbox.recv()
         except EOFError:
             return
         outbox.send(_answer(caller, batch, memory=memory))
 
 
-class _Received:
-    """A batch as the owner sent it; its rows are new ones each time, as an earlier call may have changed them."""
-
-    def __init__(self, sent: bytes) -> None:
-        self._sent, self._unused = sent, _unpickled(sent)
-        self.counts, self.input_types = self._unused.counts, self._unused.input_types
-
-    def rows(self) -> list[Any]:
-        rows: list[Any] = self._batch().rows()
-        return rows
-
-    def in_format(self, batch_format: str) -> Any:
-        return self._batch().in_format(batch_format)
-
-    def _batch(self) -> Any:
-        batch, self._unused = self._unused or _unpickled(self._sent), None
-        return batch
-
-
-def _unpickled(sent: bytes) -> Any:
-    return pickle.loads(sent)  # noqa: S301 - from the owner, by the pipe
+def _message_of(error: Exception, *, memory: int) -> str:
+    return _message(error, error, memory=memory)
 
 
 def _answer(caller: Any, batch: Any, *, memory: int) -> tuple[str, Any]:

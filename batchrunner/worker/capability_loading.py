@@ -22,11 +22,12 @@ from batchrunner.user_code import contained, place_in_code
 from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.calling import Caller, Edges, Ready
 from batchrunner.worker.gate import NO_GATE
+from batchrunner.worker.isolated_rows import IsolatedFunction
 from batchrunner.worker.kept_answers import KeptAnswers
 from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.returned import to_bytes, to_table
 from batchrunner.worker.row_caller import RowCaller
-from batchrunner.worker.row_calls import RowCalls, RowRules
+from batchrunner.worker.row_calls import RowCalls, RowRules, is_async
 from batchrunner.worker.schema import SinkSchema
 from batchrunner.worker.stage_pool import Pools
 from batchrunner.worker.staged_caller import StagedCaller
@@ -58,7 +59,28 @@ def direct_caller(
     work.prepare()
     spec = work.spec.called
     if spec.stages:
-        return _staged_caller(work, schema, input_types, pools)
+        return _staged_caller(work, edges_of(work, schema, input_types), meter, pools)
+    capability = loaded_capability(work)
+    meter = meter or MeteredGate.of(work.spec, NO_GATE)
+    waits = _waits(work)
+    edges = edges_of(work, schema, input_types)
+    if spec.mode != "row":
+        admission = Admission(meter, waits)
+        return Caller(capability, spec, work.spec.execution, edges=edges, admission=admission)
+    rules = _rules(work.spec, meter)
+    calls = RowCalls(capability, spec.fn_kwargs, rules=rules, gate=meter, waits=waits)
+    kept = KeptAnswers(work.journal())
+    return RowCaller(calls, kept=kept, edges=edges, ahead=rules.max_concurrency)
+
+
+def loaded_capability(work: Work) -> Any:
+    """Import and build the capability of *work*, which has no stages.
+
+    Raises:
+        CapabilityImportError: As `direct_caller`.
+    """
+    work.prepare()
+    spec = work.spec.called
     capability = build(work.capability or load_target(spec.own_targets[0]), spec)
     if spec.mode == "run":
         from batchrunner.worker.capability_runs import CapabilityRuns
@@ -66,17 +88,29 @@ def direct_caller(
         store = work.spec.analytics_store.uri if work.spec.analytics_store else ""
         capability = CapabilityRuns(capability, inputs=spec.inputs, store=store)
     check_code(work)  # after the import: a file might change between an earlier check and it
-    edges = Edges(_conversion(work.facts.part_format, schema), input_types)
-    execution, meter = work.spec.execution, meter or MeteredGate.of(work.spec, NO_GATE)
-    waits = Waits(Grace(execution.grace_period).drain)
-    if spec.mode != "row":
-        admission = Admission(meter, waits)
-        return Caller(capability, spec, execution, edges=edges, admission=admission)
-    calls = RowCalls(
-        capability, spec.fn_kwargs, rules=_rules(work.spec, meter), gate=meter, waits=waits
-    )
-    kept = KeptAnswers(work.journal())
-    return RowCaller(calls, kept=kept, edges=edges, ahead=execution.max_concurrency)
+    if work.spec.errors.row_timeout is not None and not is_async(capability):
+        raise CapabilityImportError(
+            "errors.row_timeout: only a call of an `async def` capability can be cancelled; give the client "
+            "that it calls a time limit, or set errors.batch_timeout"
+        )
+    return capability
+
+
+def isolated_row_caller(
+    work: Work, function: IsolatedFunction, *, edges: Edges, meter: MeteredGate, kept: KeptAnswers
+) -> RowCaller:
+    """Return a caller for the rows of *work* that calls *function*; its answers are in *kept*."""
+    calls = RowCalls(function, {}, rules=_rules(work.spec, meter), gate=meter, waits=_waits(work))
+    return RowCaller(calls, kept=kept, edges=edges, ahead=1)
+
+
+def edges_of(work: Work, schema: SinkSchema, input_types: Callable[[Any], InputTypes]) -> Edges:
+    """Return how rows of *work* are converted; into the types of *schema*, if that is declared."""
+    return Edges(_conversion(work.facts.part_format, schema), input_types)
+
+
+def _waits(work: Work) -> Waits:
+    return Waits(Grace(work.spec.execution.grace_period).drain)
 
 
 def _rules(spec: BatchSpec, meter: MeteredGate) -> RowRules:
@@ -90,15 +124,11 @@ def _rules(spec: BatchSpec, meter: MeteredGate) -> RowRules:
 
 
 def _staged_caller(
-    work: Work,
-    schema: SinkSchema,
-    input_types: Callable[[Any], InputTypes],
-    pools: Pools | None,
+    work: Work, edges: Edges, meter: MeteredGate | None, pools: Pools | None
 ) -> StagedCaller:
     from batchrunner.worker.thread_pools import ThreadPools  # which loads capabilities itself
 
-    ready = _conversion(work.facts.part_format, schema)
-    return StagedCaller(work.spec, pools or ThreadPools(work), ready=ready, input_types=input_types)
+    return StagedCaller(work.spec, pools or ThreadPools(work, meter), edges=edges)
 
 
 def _conversion(part_format: Format, schema: SinkSchema) -> Ready:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from batchrunner.user_code import CallRaisedError
 from batchrunner.worker.usage import NO_USAGE, Usage
 
 
@@ -18,6 +19,43 @@ class CallTimedOutError(CallLostError):
     """The call exceeded the time limit."""
 
     type_name = "CapabilityTimedOut"
+
+
+class CallLostBesideError(CallLostError):
+    """The process of the call ended with other calls in flight: any of them may be the reason."""
+
+
+class RowTimedOutError(Exception):
+    """The call of one row exceeded its time limit, and was cancelled: an attempt like any other."""
+
+    type_name = "CapabilityTimedOut"
+
+
+class RemoteCallError(CallRaisedError):
+    """Stands for an error that a call in another process raised, with what a retry is decided by.
+
+    Attributes:
+        kinds: Module and name of its type and of those above it.
+        status: As `Trouble.status`.
+        retry_after: As `Trouble.retry_after`.
+        usage: What the call used.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback: str, facts: ErrorFacts) -> None:
+        super().__init__(type_name, message, traceback)
+        self.facts, self.kinds, self.usage = facts, facts.kinds, facts.usage
+        self.status, self.retry_after = facts.trouble
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.type_name, str(self), self.traceback, self.facts)
+
+
+class ErrorFacts(NamedTuple):
+    """What a retry after an error is decided by: see `RemoteCallError`."""
+
+    kinds: tuple[tuple[str, str], ...]
+    trouble: tuple[int | None, float | None]
+    usage: Mapping[str, float]
 
 
 class CallStoppedError(Exception):

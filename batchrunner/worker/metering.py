@@ -23,6 +23,20 @@ from batchrunner.worker.usage import (
 from batchrunner.worker.waiting import Waits
 
 
+class _Counted:
+    """A gate whose outcomes a meter counts that others share."""
+
+    def __init__(self, gate: Gate, meter: MeteredGate) -> None:
+        self._gate, self._meter = gate, meter
+
+    def enter(self) -> float:
+        return self._gate.enter()
+
+    def leave(self, outcome: CallOutcome) -> None:
+        self._gate.leave(outcome)
+        self._meter.count(outcome.usage)
+
+
 @dataclass(frozen=True, slots=True)
 class Metered:
     """What a call returned, and what it used.
@@ -37,11 +51,7 @@ class Metered:
 
 
 class MeteredGate:
-    """Passes calls on to the gate of the worker, and counts. Safe in several threads.
-
-    Attributes:
-        by_row: Whether the calls are limited, and each of them is with one row.
-    """
+    """Passes calls on to the gate of the worker, and counts. Safe in several threads."""
 
     def __init__(
         self,
@@ -56,15 +66,12 @@ class MeteredGate:
         self._path, self._is_given = path_of(usage_at), usage_at is not None
         self._lock = threading.Lock()
         self._used: Usage = NO_USAGE
-        self.by_row = False
         self._limited = self._limited_until = 0.0
 
     @classmethod
     def of(cls, spec: BatchSpec, gate: Gate) -> Self:
         """Return the meter of a worker that works by *spec*."""
-        meter = cls(gate, usage_at=spec.called.usage, prices=spec.execution.prices)
-        meter.by_row = gate is not NO_GATE and spec.called.mode == "row"
-        return meter
+        return cls(gate, usage_at=spec.called.usage, prices=spec.execution.prices)
 
     @property
     def used(self) -> Usage:
@@ -93,6 +100,17 @@ class MeteredGate:
         if outcome.usage:
             with self._lock:
                 self._used = added(self._used, outcome.usage)
+
+    def count(self, usage: Usage) -> None:
+        """Count *usage* of calls that another process has made."""
+        with self._lock:
+            self._used = added(self._used, usage)
+
+    def within(self, gate: Gate) -> MeteredGate:
+        """Return the meter of calls that pass *gate*, one of several in this worker: this one counts their usage, too."""
+        inner = MeteredGate(_Counted(gate, self))
+        inner._path, inner._is_given = self._path, self._is_given
+        return inner
 
     def brings_usage(self, argument: Any) -> bool:
         """Return whether *argument* of a call has what looks like the usage of an answer.

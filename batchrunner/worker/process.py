@@ -9,6 +9,7 @@ from batchrunner.checkpoint.dead_letters import keep_dead_letters
 from batchrunner.checkpoint.location import apart_from
 from batchrunner.checkpoint.marks import (
     MOST_DEATHS,
+    NO_SUSPICION,
     Mark,
     Suspicion,
     Witness,
@@ -21,12 +22,15 @@ from batchrunner.shard import Shard
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.budget import Budget
 from batchrunner.worker.calling import Caller
-from batchrunner.worker.capability_loading import direct_caller
+from batchrunner.worker.capability_loading import direct_caller, edges_of, isolated_row_caller
 from batchrunner.worker.committer import GROUP_PARTS, Committer
 from batchrunner.worker.file_names import FileNames
 from batchrunner.worker.freed_blocks import keep_freed_blocks
 from batchrunner.worker.gate import NO_GATE, Gate
+from batchrunner.worker.isolated_process import IsolatedProcess
+from batchrunner.worker.isolated_rows import IsolatedFunction
 from batchrunner.worker.isolation import Bounds, IsolatedCaller
+from batchrunner.worker.kept_answers import KeptAnswers
 from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.receipt import Cause, Failure, Receipt
@@ -90,7 +94,11 @@ class ShardWorker:
         self._schema = work.schema()
         self._types = row_types(work, self._schema)
         self._budget = Budget(work.spec.errors, whole=work.weight)
-        self._isolated: IsolatedCaller | None = None
+        self._isolated: IsolatedCaller | RowCaller | None = None
+        self._function: IsolatedFunction | None = None
+        self._kept: KeptAnswers | None = None
+        # Then no row can end this process: what killed it says nothing about its shards.
+        self._is_apart = host.pools is not None and host.pools.is_apart
         self._usual = self._usual_caller(host.pools)
         self._pulse.calls.turn_to(Doing.NOTHING)
 
@@ -105,22 +113,42 @@ class ShardWorker:
         )
         if isinstance(caller, StagedCaller):
             self._pulse.stages = caller.clocks
+        if isinstance(caller, RowCaller):
+            self._kept = caller.kept
         return caller
 
     def _input_types(self, batch: Batch) -> InputTypes:
         return self._types.expected(batch.input_types)
 
-    def _isolated_caller(self) -> IsolatedCaller:
+    def _isolated_caller(self) -> IsolatedCaller | RowCaller:
         if self._isolated is None:
             spec = self._work.spec
-            self._isolated = IsolatedCaller(
-                self._pickled(),
-                admission=Admission(self._meter, Waits(Grace(spec.execution.grace_period).drain)),
-                input_types=self._input_types,
-                by_rows=not self._work.takes_tables,
-                bounds=Bounds(spec.errors.batch_timeout, spec.execution.memory),
+            bounds = Bounds(spec.errors.batch_timeout, spec.execution.memory)
+            by_row = spec.called.mode == "row"
+            self._isolated = (
+                self._isolated_rows(bounds) if by_row else self._isolated_batches(bounds)
             )
         return self._isolated
+
+    def _isolated_rows(self, bounds: Bounds) -> RowCaller:
+        process = IsolatedProcess(self._pickled(), bounds.memory)
+        self._function = IsolatedFunction(process, timeout=bounds.timeout)
+        edges = edges_of(self._work, self._schema, self._input_types)
+        # A shard that goes on in isolation has the answers that it got before.
+        kept = self._kept or KeptAnswers(self._work.journal())
+        return isolated_row_caller(
+            self._work, self._function, edges=edges, meter=self._meter, kept=kept
+        )
+
+    def _isolated_batches(self, bounds: Bounds) -> IsolatedCaller:
+        waits = Waits(Grace(self._work.spec.execution.grace_period).drain)
+        return IsolatedCaller(
+            self._pickled(),
+            admission=Admission(self._meter, waits),
+            input_types=self._input_types,
+            by_rows=not self._work.takes_tables,
+            bounds=bounds,
+        )
 
     def process(self, shards: Sequence[Shard], *, stop: StopSignal) -> Iterator[list[Receipt]]:
         """Process *shards*; yield their receipts, in one list if they are committed together.
@@ -136,7 +164,6 @@ class ShardWorker:
     def _processed(self, shards: Sequence[Shard], stop: StopSignal) -> Iterator[list[Receipt]]:
         if self._budget.is_hopeless:
             return
-        self._usual.begin(stop)
         self._schema.waits = self._work.first not in {None, *(shard.id for shard in shards)}
         marks = marks_left(self._records)
         committed = self._committed(shards, marks)
@@ -164,6 +191,8 @@ class ShardWorker:
         return [Receipt(shard, sentinel=sentinel) for shard, sentinel in sentinels.items()]
 
     def _suspicion(self, marks: Sequence[Mark], todo: frozenset[int]) -> Suspicion:
+        if self._is_apart:
+            return NO_SUSPICION
         if self._witness.node and any(todo.intersection(mark.shards) for mark in marks):
             record_deaths(self._records, todo, session=self._work.session)
         # The most shards that a worker can hold when it dies, if each shard is one batch, or a batch
@@ -197,6 +226,8 @@ class ShardWorker:
         Retries as often as `retry.max_attempts` allows, and once more if another worker has agreed
         on other types than the shard's rows had.
         """
+        if shards:
+            caller.begin(stop)
         remaining, attempt = list(shards), 0
         while remaining and not (attempt and stop.waited()):
             attempt += 1
@@ -281,8 +312,10 @@ class ShardWorker:
         """End the processes and threads that the calls of the capability use."""
         self._meter.close()
         self._usual.close()
-        if self._isolated is not None:
+        if self._isolated is not None and self._isolated is not self._usual:
             self._isolated.close()
+        if self._function is not None:
+            self._function.close()
 
 
 def row_types(work: Work, schema: SinkSchema) -> RowTypes:

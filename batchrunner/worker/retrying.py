@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from batchrunner.spec.retrying import BackoffSpec, RetrySpec
+from batchrunner.worker.lost_calls import RemoteCallError
 
 _OVERLOADED = frozenset({429, 529})
 """Statuses by which a service refuses a call because it is asked too much: RFC 6585, and Anthropic's."""
@@ -156,11 +157,19 @@ def _is(error: BaseException, trouble: Trouble, kind: str) -> bool:
             kind.endswith("xx") and re.fullmatch(f"{kind[0]}..", status) is not None
         )
     package, _, name = kind.rpartition(".")
-    names = {cls.__name__ for cls in type(error).__mro__ if _is_in(cls, package)}
-    paths = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__}
+    kinds = kinds_of(error)
+    names = {known.rpartition(".")[2] for module, known in kinds if _is_in(module, package)}
+    paths = {f"{module}.{known}" for module, known in kinds}
     return name in names or kind in paths or kind == getattr(error, "type_name", None)
 
 
-def _is_in(cls: type, package: str) -> bool:
-    """Return whether *cls* is of *package* or of a module in it: `httpx.HTTPError` may live deeper."""
-    return not package or f"{cls.__module__}.".startswith(f"{package}.")
+def kinds_of(error: BaseException) -> tuple[tuple[str, str], ...]:
+    """Return module and name of the type of *error* and of those above it; of a stand-in, what it says."""
+    said: tuple[tuple[str, str], ...] | None = getattr(error, "kinds", None)
+    own = tuple((cls.__module__, cls.__qualname__) for cls in type(error).__mro__)
+    return said if isinstance(error, RemoteCallError) and said else own
+
+
+def _is_in(module: str, package: str) -> bool:
+    """Return whether *module* is *package* or in it: `httpx.HTTPError` may live deeper."""
+    return not package or f"{module}.".startswith(f"{package}.")

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.user_code import contained
 from batchrunner.worker.batch import Batch
@@ -27,17 +28,18 @@ class RowCaller(CallerEdges):
 
     Attributes:
         ahead: How many batches may be submitted before an answer is read.
+        kept: The answers of shards that have no receipt yet.
     """
 
     def __init__(self, calls: RowCalls, *, kept: KeptAnswers, edges: Edges, ahead: int) -> None:
-        self._calls, self._kept, self._edges = calls, kept, edges
+        self._calls, self.kept, self._edges = calls, kept, edges
         self.ahead = ahead if calls.is_async else 1
 
     def submit(self, batch: Batch) -> Answer:
         """Start the calls with the rows of *batch* if they are asynchronous; else reading the answer makes them."""
         try:
             placed = hasattr(batch, "pieces")
-            calls = self._kept.calls(batch) if placed else _unplaced(batch)
+            calls = self.kept.calls(batch) if placed else _unplaced(batch)
         except Exception as error:  # noqa: BLE001 - raised where answers are read
             return partial(_raise, error)
         answers = self._calls.start(calls, tries=1 if getattr(batch, "is_sample", False) else None)
@@ -51,12 +53,14 @@ class RowCaller(CallerEdges):
         output = self._edges.converted([[_joined(of_shard)] for of_shard in by_shard], batch)
         output = with_usage(output, [added(*(one.usage for one in some)) for some in by_shard])
         nbytes = sum(piece.nbytes for pieces in output for piece in pieces)
-        self._kept.grow(nbytes, rows=len(outcomes))
+        self.kept.grow(nbytes, rows=len(outcomes))
         return output
 
     def _check(self, outcomes: Sequence[RowOutcome], *, is_sample: bool) -> None:
         """Raise an error unless all *outcomes* are answers."""
         errors = {i: one.error for i, one in enumerate(outcomes) if isinstance(one, Failed)}
+        if broken := [e for e in errors.values() if isinstance(e, CapabilityImportError)]:
+            raise broken[0]
         if None in outcomes or (errors and is_sample):
             raise next(iter(errors.values()), None) or self._calls.doubt or _never_called()
         if errors:
@@ -65,18 +69,18 @@ class RowCaller(CallerEdges):
 
     def begin(self, stop: StopSignal) -> None:
         self._calls.waits.stop = stop
-        self._kept.begin()
+        self.kept.begin()
 
     def renew(self) -> None:
         self._calls.renew()
-        self._kept.forgive()
+        self.kept.forgive()
 
     def forget(self, shards: Collection[int], *, committed: Collection[int]) -> None:
-        self._kept.forget(shards, committed=committed)
+        self.kept.forget(shards, committed=committed)
 
     def close(self) -> None:
         self._calls.close()
-        self._kept.close()
+        self.kept.close()
 
 
 def _unplaced(batch: Any) -> list[RowCall]:

@@ -19,13 +19,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.spec.execution import ErrorsSpec
-from batchrunner.user_code import Containment, presentable
+from batchrunner.user_code import (
+    Containment,
+    free_memory_of,
+    is_out_of_memory,
+    presentable,
+)
 from batchrunner.worker.dividing import check_counts
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.gate import NO_GATE, CallOutcome, Gate
-from batchrunner.worker.lost_calls import CallTimedOutError
+from batchrunner.worker.lost_calls import CallLostBesideError, CallLostError, RowTimedOutError
 from batchrunner.worker.retrying import RetryPolicy, Trouble, trouble_of
 from batchrunner.worker.usage import NO_USAGE, Usage, added, usage_of_error
 from batchrunner.worker.waiting import Waits
@@ -72,6 +78,7 @@ class RowCall:
         error: The error of its last attempt; None if there was none.
         attempts: How many attempts have failed.
         is_dropped: Whether it gets no other attempt.
+        lost: What its last call was lost by, if others were in flight and it may be innocent.
         keep: Called with its answer, once.
         usage: What its attempts have used so far.
         brings_usage: Whether the row has usage already, which its answer may pass on.
@@ -79,7 +86,7 @@ class RowCall:
 
     __slots__ = (
         *("answer", "error", "attempts", "is_dropped", "most", "refused_at", "usage", "task"),
-        *("keep", "brings_usage", "_row", "_again"),
+        *("keep", "lost", "brings_usage", "_row", "_again"),
     )
 
     def __init__(self, row: Row | None, again: Callable[[], Row]) -> None:
@@ -92,6 +99,7 @@ class RowCall:
         self.brings_usage = False
         self.task: asyncio.Task[None] | None = None
         self.keep: Callable[[Answered], None] | None = None
+        self.lost: CallLostBesideError | None = None
         self._row = row
         self._again = again
 
@@ -293,6 +301,8 @@ class RowCalls:
         return CallOutcome(used)
 
     def _refused(self, call: RowCall, error: Exception) -> CallOutcome:
+        if is_out_of_memory(error):  # before the next call, which needs the room
+            free_memory_of(error)
         trouble, used = _trouble(error), usage_of_error(error)
         if used:
             call.usage = added(call.usage, used)
@@ -302,23 +312,33 @@ class RowCalls:
         """Note that an attempt raised *error*; return the seconds until the next; None if there is none."""
         if error is None:
             return None
+        if isinstance(error, CallLostBesideError):
+            call.lost = error
+            return None
         trouble, now = _trouble(error), self._policy.clock()
         call.refused_at = now if call.refused_at is None else call.refused_at
         wait = self._policy.wait(trouble, waited=now - call.refused_at)
         if wait is not None:
             return wait
         call.error, call.attempts = error, call.attempts + 1
-        call.is_dropped = not self._policy.may_retry(error, trouble)
+        # What ends its process is not tried again: a try would cost another process. Nor is an engine that is
+        # lost for good: no row can succeed.
+        is_lost = isinstance(error, CallLostError | CapabilityImportError)
+        call.is_dropped = is_lost or not self._policy.may_retry(error, trouble)
         return None if call.is_settled else self._policy.pause(call.attempts, trouble)
 
     def _read(self, calls: Sequence[RowCall], begun: Future[None]) -> list[RowOutcome]:
         begun.result()
+        if len(calls) > 1:
+            _raise_lost(calls)
         while self._loop and not all(call.is_settled for call in calls):
             if len(calls) > 1:
                 self._decided.wait()
                 if not self._has_succeeded:
                     break
             self._loop.submit(self._round(calls)).result()
+            if len(calls) > 1:
+                _raise_lost(calls)
         return [call.outcome for call in calls]
 
     async def _round(self, calls: Sequence[RowCall]) -> None:
@@ -364,6 +384,8 @@ class RowCalls:
         outcome = CallOutcome()
         try:
             answer = await self._answer_later(call)
+        except CapabilityImportError:  # of its process: no call can be made
+            raise
         except BaseException as error:
             if self._loop is not None and self._loop.is_closing:
                 raise
@@ -385,7 +407,7 @@ class RowCalls:
         except TimeoutError as error:
             if not limit.expired():  # the user's own
                 raise
-            raise CallTimedOutError(
+            raise RowTimedOutError(
                 f"the call took more than {self._timeout:g} s, see errors.row_timeout"
             ) from error
 
@@ -394,6 +416,15 @@ class RowCalls:
         if isinstance(result, AsyncIterator):
             return [piece async for piece in result]
         return await result
+
+
+def _raise_lost(calls: Sequence[RowCall]) -> None:
+    """Raise why some of *calls* have no answer, if they may be innocent: each is to be called alone then."""
+    lost = [call.lost for call in calls if call.lost is not None]
+    for call in calls:
+        call.lost = None
+    if lost:
+        raise lost[0]
 
 
 def _trouble(error: Exception) -> Trouble:

@@ -44,13 +44,14 @@ class Doubt:
     Attributes:
         error: What the call raised.
         probes: Single rows of it, from all over it, to be tried one after the other.
-        rest: Its other rows.
+        rest: The rows between them, and those of other calls that failed meanwhile. They stay apart: a
+            stage that does not keep origins gets neighbours only.
         failed: The probes that failed, each with its error.
     """
 
     error: Exception
     probes: deque[list[Stretch]]
-    rest: list[Stretch]
+    rest: list[list[Stretch]]
     failed: list[tuple[Stretch, Exception]] = field(default_factory=list)
 
 
@@ -139,8 +140,8 @@ class StageLine:
         """
         while self.first:
             call = self.first.popleft()
-            if call.tickets:
-                return call
+            if call.tickets or call.doubt is not None:
+                return self._fitting(call)
             self.leave(call.taken)
         if self.doubt is not None:
             return None
@@ -152,6 +153,14 @@ class StageLine:
         if self.rows < self.size and not (may_be_small and self.rows):
             return None
         return StageCall(self._taken(self.size))
+
+    def _fitting(self, call: StageCall) -> StageCall:
+        """Return *call*, or the beginning of it if it has more rows than memory has held by now."""
+        if call.rows <= self.size:
+            return call
+        taken, rest = self.parted(call.taken, self.size)
+        self.first.appendleft(StageCall(rest))
+        return StageCall(taken)
 
     def _complete_ticket(self) -> Ticket | None:
         """Return the oldest ticket of which all rows have come.

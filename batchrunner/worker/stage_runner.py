@@ -10,16 +10,16 @@ from functools import partial
 from typing import Any
 
 from batchrunner.capability import load_target
+from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
 from batchrunner.spec import ErrorsSpec, StageSpec
-from batchrunner.user_code import contained
+from batchrunner.user_code import contained, free_memory_of, is_out_of_memory
 from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.block_inputs import Input, inputs_of, rows_in
 from batchrunner.worker.blocks import Block, Part, joined, own_row
 from batchrunner.worker.capability_loading import build, check_code
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
-from batchrunner.worker.gate import NO_GATE, Gate
 from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.row_calls import Answered, Failed, RowCalls, RowRules, is_async
 from batchrunner.worker.stopping import Grace
@@ -52,10 +52,10 @@ class StageRunner:
         slots: How many threads may call `run` at the same time.
     """
 
-    def __init__(self, work: Work, number: int, *, gate: Gate = NO_GATE) -> None:
+    def __init__(self, work: Work, number: int, *, meter: MeteredGate | None = None) -> None:
         """Load and build stage *number* of *work*. It may take minutes: a model is loaded here.
 
-        Each call passes *gate*, which all workers of the stage in this process share.
+        Each call passes *meter*; without one, no gate.
 
         Raises:
             CapabilityImportError: The stage cannot be imported or built, or its code is not what the
@@ -63,19 +63,18 @@ class StageRunner:
         """
         work.prepare()
         self.stage = work.spec.stages[number]
-        target = work.capability[number] if work.capability else load_target(self.stage.code)
+        if self.stage.processor:
+            raise CapabilityImportError(
+                f"capability.stages.{number}: a processor of ray.data.llm runs on Ray only, and this does without"
+            )
+        given = work.capability[number] if work.capability else None
+        target = load_target(self.stage.code) if given is None else given
         function = build(target, self.stage, where=f"capability.stages.{number}")
         check_code(work)  # after the import: a file might change between an earlier check and it
-        self._meter = MeteredGate(gate, usage_at=work.spec.called.usage)
         drain = Grace(work.spec.execution.grace_period).drain
-        admission = Admission(self._meter, Waits(drain))
+        admission = Admission(meter or MeteredGate(), Waits(drain))
         self._calls = _Calls(function, self.stage, work.spec.errors, admission)
         self.slots = self._calls.slots
-
-    @property
-    def limited(self) -> float:
-        """For how many seconds so far a call has waited for the gate."""
-        return self._meter.limited
 
     def run(self, blocks: Sequence[Block]) -> StageOutput:
         """Call the stage with the rows of *blocks*, in this order, and return its output.
@@ -92,9 +91,18 @@ class StageRunner:
         if self.stage.mode == "row":
             return self._by_row(block)
         began = time.monotonic()
-        outputs = [self._output(one) for one in inputs_of(block, self.stage.batch_format or "rows")]
+        outputs = self._outputs(block)
         counts = (1,) * len(block) if self.stage.one_to_one else None
         return StageOutput(joined(outputs), counts, (), time.monotonic() - began)
+
+    def _outputs(self, block: Block) -> list[Block]:
+        inputs = inputs_of(block, self.stage.batch_format or "rows")
+        try:
+            return [self._output(one) for one in inputs]
+        except Exception as error:  # the user's code may raise anything
+            if is_out_of_memory(error):  # before the next call, which needs the room
+                free_memory_of(error)
+            raise
 
     def _output(self, given: Input) -> Block:
         returned = self._calls.of_batch(given.argument)
@@ -111,6 +119,8 @@ class StageRunner:
         began = time.monotonic()
         answers = self._calls.of_rows(rows)
         seconds = time.monotonic() - began
+        if broken := [one for one in answers if isinstance(one, CapabilityImportError)]:
+            raise broken[0]
         failed = tuple((n, one) for n, one in enumerate(answers) if isinstance(one, Exception))
         given = [[] if isinstance(one, Exception) else one for one in answers]
         counts, parts = tuple(map(len, given)), []

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from functools import partial
 from itertools import count
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from batchrunner.spec import BatchSpec
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.blocks import Block, Part
-from batchrunner.worker.calling import Answer, CallerEdges, Pieces, Ready
+from batchrunner.worker.calling import Answer, CallerEdges, Edges, Pieces
 from batchrunner.worker.lost_calls import RowsFailedError
 from batchrunner.worker.stage_clock import StageClock
 from batchrunner.worker.stage_line import StageLine
@@ -49,18 +50,17 @@ class StagedCaller(CallerEdges):
         spec: BatchSpec,
         pools: Pools,
         *,
-        ready: Ready,
-        input_types: Callable[[Any], InputTypes],
+        edges: Edges,
     ) -> None:
         stages = spec.stages
         made = [pools.of(number, stage) for number, stage in enumerate(stages)]
         self._first, self._pools = made[0], made
         self.ahead = pools.most_tickets
-        self._input_types = input_types
+        self._input_types: Callable[[Any], InputTypes] = edges.input_types
         first = stages[0]
         self._takes_tables = first.mode == "batch" and first.batch_format != "rows"
         self._output = Output(
-            made[-1].get, ready, stage=stages[-1].called, usage_at=spec.called.usage
+            made[-1].get, edges.ready, stage=stages[-1].called, usage_at=spec.called.usage
         )
         self._made_again: _MadeAgain | None = None
         on_the_way = BytesOnTheWay()
@@ -202,6 +202,13 @@ def _raise(error: Exception) -> Any:
     raise error
 
 
+class _WaitsFor(Enum):
+    """What the thread of the shards waits for."""
+
+    ANSWER = auto()
+    ROOM = auto()
+
+
 class _StagingThread:
     """Runs a `Staging` in a thread; the others' requests and the ends of calls reach it as actions."""
 
@@ -211,8 +218,8 @@ class _StagingThread:
         self._changed = threading.Condition()
         self._entered = self._seen = 0
         self._latest = 0.0
-        self._is_waited_for = False
-        self._has_room = True
+        self._waits_for: _WaitsFor | None = None
+        self._has_room, self._most = True, 1
         self._unread: set[Ticket] = set()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True, name="stages")
@@ -241,27 +248,27 @@ class _StagingThread:
     def wait_for(self, ticket: Ticket) -> None:
         """Wait until *ticket* is done."""
         self.do(partial(setattr, ticket, "is_wanted", True))
-        self._wait(ticket.done.done)
+        self._wait(_WaitsFor.ANSWER, ticket.done.done)
 
     def is_done_before_room(self, ticket: Ticket, *, most: int) -> bool:
         """Wait until *ticket* is done, or another one may enter: then return False."""
         self.do(partial(setattr, ticket, "is_wanted", True))
+        self._most = most
 
         def has_room() -> bool:
-            is_known = self._seen == self._entered
-            return is_known and self._has_room and len(self._unread) < most
+            return self._seen == self._entered and self._has_room
 
-        self._wait(lambda: ticket.done.done() or has_room())
+        self._wait(_WaitsFor.ROOM, lambda: ticket.done.done() or has_room())
         return ticket.done.done()
 
-    def _wait(self, until: Callable[[], bool]) -> None:
-        self._is_waited_for = True  # so that small batches do not wait for rows that do not come
+    def _wait(self, what: _WaitsFor, until: Callable[[], bool]) -> None:
+        self._waits_for = what  # so that small batches do not wait for rows that do not come
         self.do(_nothing)
         try:
             with self._changed:
                 self._changed.wait_for(lambda: until() or self._error is not None)
         finally:
-            self._is_waited_for = False
+            self._waits_for = None
         if self._error is not None and not until():
             raise self._error
 
@@ -285,14 +292,26 @@ class _StagingThread:
     def _run(self) -> None:
         try:
             while self._has_acted():
-                is_all = self._is_waited_for or time.monotonic() - self._latest >= _LINGER_SECONDS
-                self._staging.advance(is_all=is_all)
+                self._staging.advance(is_all=self._is_all)
                 with self._changed:
-                    self._has_room = self._staging.has_room
+                    self._has_room = self._is_room
                     self._changed.notify_all()
         except Exception as error:  # noqa: BLE001 - raised where answers are read
             self._error = error
             self._notify(None)
+
+    @property
+    def _is_room(self) -> bool:
+        return self._staging.has_room and len(self._unread) < self._most
+
+    @property
+    def _is_all(self) -> bool:
+        """Whether no other tickets come for now."""
+        if self._waits_for is _WaitsFor.ANSWER:
+            return True
+        if self._waits_for is _WaitsFor.ROOM and not self._is_room:
+            return True
+        return time.monotonic() - self._latest >= _LINGER_SECONDS
 
     def _has_acted(self) -> bool:
         """Wait for actions and do them; return False at the end."""

@@ -14,6 +14,7 @@ from typing import Any
 from batchrunner.spec import StageSpec
 from batchrunner.worker.blocks import Block
 from batchrunner.worker.lost_calls import CallTimedOutError
+from batchrunner.worker.metering import MeteredGate
 from batchrunner.worker.rate_gate import own_gate
 from batchrunner.worker.stage_clock import Doing, StageClock, StageMeter, summed
 from batchrunner.worker.stage_pool import Span, StageAnswer, StagePool
@@ -31,10 +32,12 @@ class ThreadPools:
 
     Attributes:
         work: What the stages belong to.
+        meter: Counts what all calls use; None if that interests nothing.
         most_bytes: How many bytes the blocks may take.
     """
 
     work: Work
+    meter: MeteredGate | None = None
     most_bytes: int = _MOST_BYTES
     most_tickets: int = _MOST_TICKETS
     is_apart: bool = False
@@ -48,10 +51,13 @@ class ThreadPools:
         timeout = self.work.spec.errors.batch_timeout
         return ThreadPool(
             stage.called,
-            partial(StageRunner, self.work, number, gate=own_gate(stage.rate_limit)),
+            partial(StageRunner, self.work, number, meter=self._meter_of(stage)),
             most=_workers_of(stage),
             timeout=timeout,
         )
+
+    def _meter_of(self, stage: StageSpec) -> MeteredGate:
+        return (self.meter or MeteredGate()).within(own_gate(stage.rate_limit))
 
 
 def _workers_of(stage: StageSpec) -> int:

@@ -16,6 +16,8 @@ from batchrunner.storage import Storage
 from batchrunner.worker.answer_journal import AnswerJournal
 from batchrunner.worker.schema import SinkSchema
 
+_LONGEST_NAME = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -62,11 +64,13 @@ class Work:
 
     @property
     def stage_name(self) -> str:
-        """The name of a capability without stages: that of its class or function."""
-        if self.capability is None:
+        """The name of a capability without stages: that of its class or function, as it may be shown."""
+        if self.capability is None or self.spec.called.stages:
             return self.spec.called.own_targets[0].rpartition(":")[2]
         is_named = isinstance(self.capability, type) or inspect.isroutine(self.capability)
-        return str((self.capability if is_named else type(self.capability)).__name__)
+        name = str((self.capability if is_named else type(self.capability)).__name__)
+        # A program may give its own classes any name.
+        return "".join(filter(str.isprintable, name))[:_LONGEST_NAME] or "capability"
 
     @property
     def takes_tables(self) -> bool:

@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[2] / "batchrunner"
 
 LAYERS = [  # lowest first; rooms that share a line do not know each other
     {"array_buffers", "errors", "user_code"},
-    {"capabilities", "templates"},
+    {"templates"},
     {"capability", "shard"},
     {"formats", "storage", "hooks"},
     {"spec"},

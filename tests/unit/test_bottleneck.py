@@ -1,9 +1,12 @@
 """The advice: which stage bounds a run, and what to change, or nothing where the figures do not carry it."""
 
+from pathlib import Path
+
 import pytest
 
 from batchrunner.driver.bottleneck import RunSetting, StageSetting, advice
 from batchrunner.worker.stage_clock import StageClock, StageKind
+from builders import a_spec
 
 ON_RAY = RunSetting("ray", 8.0)
 STAGES = RunSetting("ray", 8.0, has_stages=True)
@@ -113,6 +116,17 @@ def test_the_way_out_depends_on_what_holds_the_stage_up(more, own, way_out):
     assert way_out in advice(clocks, setting)
 
 
+def test_stages_that_wait_for_each_other_have_batches_of_too_different_sizes():
+    """The next call is not made before there is room for all of its rows; until then the other stage has none."""
+    prepare = a_stage("prepare", 0.33, 0.49, 0.17, rows=4000, calls=4)
+    classify = a_stage("classify", 0.85, 0.15, rows=4000, calls=63)
+
+    assert advice([reading(0.0), prepare, classify], STAGES) == (
+        "prepare gets 1,000 rows a call, and classify 63, so that they wait for each other (17 % and 85 % of their "
+        "time): lower the batch_size of prepare"
+    )
+
+
 def test_a_gpu_that_gets_small_batches_is_told_of_although_it_waits():
     """Each of its calls costs nearly as much as a full one."""
     setting = RunSetting("ray", 8.0, True, {"classify": StageSetting(num_gpus=1, batch_size=64)})
@@ -138,6 +152,27 @@ def test_a_gpu_that_gets_small_batches_is_told_of_although_it_waits():
 def test_there_is_no_advice_where_the_figures_do_not_carry_it(clocks, why):
     """A wrong hint costs more than none."""
     assert advice(clocks, STAGES) == "", why
+
+
+def test_what_a_spec_gives_its_stages_is_known_to_the_advice():
+    """What a stage does not give, `execution` gives; without stages, the capability is the one there is."""
+    execution = {"num_gpus": 1, "batch_size": 64, "concurrency": [1, 4], "num_cpus": 2}
+    plain = RunSetting.of_spec(a_spec(Path("x"), execution=execution), name="double")
+    stages = [
+        "a:prepare",
+        {"target": "a:classify", "num_gpus": 0.5, "mode": "row", "concurrency": 3},
+    ]
+    staged = RunSetting.of_spec(
+        a_spec(Path("x"), capability=stages, execution={"batch_size": 64}), name="a"
+    )
+
+    assert plain.stages == {"double": StageSetting(2.0, 1.0, 64, 4)}
+    assert (plain.engine, plain.cpus, plain.has_stages) == ("ray", None, False)
+    assert staged.stages == {
+        "prepare": StageSetting(1.0, 0.0, 64, None),
+        "classify": StageSetting(1.0, 0.5, None, 3),
+    }
+    assert staged.has_stages
 
 
 def test_workers_that_died_still_count():

@@ -10,6 +10,7 @@ from batchrunner.checkpoint.totals import Totals
 from batchrunner.driver.progress import Phase, Progress
 from batchrunner.views.live_frame import WIDEST, Scene, frame
 from batchrunner.views.throughput import Throughput
+from batchrunner.worker.stage_clock import StageClock, StageKind
 
 
 def a_progress(**changes):
@@ -69,6 +70,25 @@ def test_a_frame_says_what_a_person_asks_at_three_in_the_morning():
     assert "1 shard failed · dead letters 100 of 5,000 allowed · workers 15/16 busy" in text
     assert "slowest: shard 7,321, 13m32s" in text
     assert "x failed" in text
+
+
+STAGES = (
+    StageClock("read", StageKind.READ, calling=3, waiting_output=97),
+    StageClock("準備", calling=196, waiting_input=4, workers=2),
+    StageClock("write", StageKind.WRITE),
+)
+
+
+def test_a_line_says_how_busy_the_stages_are_or_what_bounds_the_run():
+    """Whether to buy a larger machine is asked while the run goes on."""
+    busy = a_progress(stages=STAGES)
+    bound = a_progress(stages=STAGES, advice="準備 is busy 98 % of its time: give it more CPUs")
+
+    assert "stages  read 3 % · 準備 98 %" in texts(a_scene(busy))
+    assert "stages  準備 is busy 98 % of its time: give it more CPUs" in texts(a_scene(bound))
+    narrow = frame(a_scene(bound), columns=14, lines=22)
+    assert max(text.cell_len for text in narrow) <= 14
+    assert not any("stages" in line for line in texts(a_scene(a_progress())))
 
 
 def test_of_a_retry_its_own_rows_are_shown():

@@ -80,6 +80,10 @@ def test_a_printed_report_is_a_few_lines_with_the_first_error_and_the_next_comma
         "next: batchrunner errors out/_checkpoint",
     ]
     assert "next:" not in str(DONE)
+    assert "speed:" not in str(DONE)
+    slow = replace(DONE, advice="embed is busy 99 % of its time: raise its concurrency")
+    assert str(slow).splitlines()[-1] == f"speed: {slow.advice}"
+    assert slow.advice in slow._repr_html_()
     assert str(replace(DONE, shards_committed=3)).endswith(
         "next: run it again: what is committed stays"
     )

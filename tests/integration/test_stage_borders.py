@@ -1,0 +1,106 @@
+"""Every value over every border between two batch formats: as it was, or a dead letter of the stage that refuses it.
+
+The files are those of `corpus`, compared by `exact`: neither shares code with the product.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise, product
+
+import pyarrow.parquet as pq
+import pytest
+from test_value_corpus import FORMATS, NOT_READ, read
+
+import corpus
+import exact
+from batchrunner import BatchRunner
+from builders import a_spec, parts, rows_out, write_jsonl
+
+EVERY_BORDER = (
+    *("rows", "pyarrow", "rows", "pandas", "rows", "numpy", "pyarrow", "pandas", "pyarrow"),
+    *("numpy", "pandas", "numpy", "rows"),
+)
+WITHOUT_LOSS = ("pandas", "pyarrow", "pandas")
+"""These two hold all that Arrow holds."""
+QUICKLY = [(chain, 7) for chain in (EVERY_BORDER, WITHOUT_LOSS)]
+"""Over every seventh file."""
+ALL = [(formats, 1) for formats in (EVERY_BORDER, WITHOUT_LOSS, *product(FORMATS, FORMATS))]
+
+
+def test_the_chain_of_this_test_has_every_border():
+    """And so does a change of one of them."""
+    assert set(pairwise(EVERY_BORDER)) == {(a, b) for a, b in product(FORMATS, FORMATS) if a != b}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return corpus.write(tmp_path_factory.mktemp("corpus"))
+
+
+def run(folder, source, formats, *, sink="parquet"):
+    stages = [
+        {
+            "target": "capabilities:echo",
+            "name": f"s{n}",
+            "batch_format": one,
+            "version": "1",
+            "batch_size": 3,
+        }
+        for n, one in enumerate(formats)
+    ]
+    spec = a_spec(
+        folder,
+        capability=stages,
+        source={"uri": str(source), "partitioning": "none"},
+        sink={"uri": str(folder / "out"), "format": sink},
+        errors={"max_row_errors": 1.0, "retry": {"max_attempts": 1}},
+    )
+    assert BatchRunner(spec).run().ok
+    found = (folder / "out/_checkpoint/errors").glob("*")
+    lines = [json.loads(line) for path in found for line in path.read_text().splitlines()]
+    return {line["at"]: line for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("formats", "step"), [*QUICKLY, *(pytest.param(*one, marks=pytest.mark.sweep) for one in ALL)]
+)
+def test_parquet_through_stages_is_exact_in_value_and_type(tmp_path, files, formats, step):
+    """A column that all stages pass on is the column that was there."""
+    for path in files[::step]:
+        dead = run(tmp_path / path.stem, path, formats)
+        source, written = read(path), pq.read_table(parts(tmp_path / path.stem / "out")[0])
+        beyond = set().union(*(exact.beyond(source, one) for one in formats))
+        assert set(dead) == beyond | NOT_READ.get(path.stem, set()), (path.stem, dead)
+        assert exact.rows(written) == [
+            r for at, r in enumerate(exact.rows(source)) if at not in dead
+        ], path.stem
+        assert len(dead) == source.num_rows or written.schema == exact.stored(source.schema), (
+            path.stem
+        )
+
+
+RAGGED = [
+    {"id": 0, "a": 1},
+    {"id": 1, "a": None},
+    {"id": 2},
+    {"id": 3, "a": 2.5, "b": {"c": [1, None, 3]}},
+    {"id": 4, "b": {}},
+    {"id": 5, "b": {"c": []}},
+    {"id": 6, "b": None, "s": "ä€𝄞"},
+    {"id": 7, "a": 9007199254740993},
+    {"id": 8, "l": [{"x": 1}, {"y": "2"}]},
+    {"id": 9, "l": [], "t": True},
+    {"id": 10, "only": "here"},
+    {"id": 11, "a": -0.0},
+]
+
+
+@pytest.mark.parametrize("formats", [EVERY_BORDER, WITHOUT_LOSS, ("numpy", "rows")], ids="-".join)
+def test_json_rows_of_any_shape_come_out_as_they_went_in(tmp_path, formats):
+    """A key that is absent stays absent, and null stays null, whatever formats lie between."""
+    write_jsonl(tmp_path / "in/a.jsonl", RAGGED)
+
+    assert run(tmp_path, tmp_path / "in", formats, sink="jsonl") == {}
+    found = rows_out(tmp_path / "out")
+    assert list(map(json.dumps, found)) == list(map(json.dumps, RAGGED))
