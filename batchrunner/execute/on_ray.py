@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
@@ -73,13 +73,23 @@ def run_on_ray(
         seconds = beat_seconds(most)
         payload = Payload.of(work, beat_seconds=seconds)
         dataset = _dataset(payload, workers, groups, compute=compute, context=context)
-        stack.enter_context(heard(work.session, hear, seconds=seconds))
         batches = dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
         with warn_when_overdue(workers.wanted) as has_started:
+            listen = partial(_hear_of_starts, hear=hear, has_started=has_started)
+            stack.enter_context(heard(work.session, listen, seconds=seconds))
             for batch in _until_miscounted(batches):
-                has_started()
                 for data in batch.column("receipts").to_pylist():
-                    yield from pickle.loads(data)  # noqa: S301 - written by our workers
+                    receipts = pickle.loads(data)  # noqa: S301 - written by our workers
+                    # With stages, the worker itself starts at once: its heartbeat says when they have.
+                    if receipts != [None] or not work.spec.stages:
+                        has_started()
+                    yield from receipts
+
+
+def _hear_of_starts(heartbeat: Heartbeat, *, hear: Hear, has_started: Callable[[], None]) -> None:
+    if heartbeat.phase is WorkerPhase.RUNNING:
+        has_started()
+    hear(heartbeat)
 
 
 def _until_miscounted(batches: Iterator[Any]) -> Iterator[Any]:

@@ -7,6 +7,7 @@ failure is a receipt.
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -25,6 +26,9 @@ from batchrunner.worker.pulse import Pulse, beating
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import Grace, StoredStop
 from batchrunner.worker.worker_log import WorkerLog
+
+_COST_POLL = 0.5
+"""Seconds between two checks for a stop of a run that `max_cost` may end."""
 
 
 class GroupActor:
@@ -74,10 +78,12 @@ class _RayWorker:
             work = unpacked(payload)
             self._log.store_in(work.checkpoint().storage, session=work.session)
             if work.spec.stages:
-                self._stages = StagesOnRay(work.spec, payload)
+                self._stages = StagesOnRay(work.spec, payload, pulse)
             host = Host(_witness(work.session), pulse, pools=self._stages, gate=gate_of(work))
             self._worker = ShardWorker(work, pickled=lambda: payload.work, host=host)
             poll = Grace(work.spec.execution.grace_period).poll
+            if work.spec.execution.max_cost is not None:  # each second until the stop is paid for
+                poll = min(poll, _COST_POLL)
             self._stop = StoredStop(work.checkpoint().storage, work.session, poll=poll)
         except CapabilityImportError as error:
             self._failure = Failure(Cause.IMPORT, str(error))
@@ -87,9 +93,12 @@ class _RayWorker:
         """Yield a table with None when the work begins, then a table for each list of receipts."""
         import pyarrow as pa
 
-        if self._stages is not None:
-            self._stages.wait()  # the driver warns of workers that do not start
-        self.pulse.phase = WorkerPhase.RUNNING
+        if self._stages is None:
+            self.pulse.phase = WorkerPhase.RUNNING
+        else:
+            # It reads meanwhile; the driver warns if workers of stages do not start.
+            self.pulse.phase = WorkerPhase.LOADING
+            threading.Thread(target=self._run_once_placed, daemon=True).start()
         yield pa.table({"receipts": [pickle.dumps([None])]})
         group = pickle.loads(batch.column("group")[0].as_py())  # noqa: S301 - written by our driver
         for receipts in self._process(group):
@@ -98,6 +107,12 @@ class _RayWorker:
         if self._stages is not None:
             self._stages.store_logs()
         self._log.store()  # Ray may end this process as soon as the last task is over
+
+    def _run_once_placed(self) -> None:
+        if self._stages is not None:
+            self._stages.wait()
+        if self.pulse.phase is WorkerPhase.LOADING:
+            self.pulse.phase = WorkerPhase.RUNNING
 
     def end(self) -> None:
         """End the log, and store the rest of it; make no more calls."""

@@ -10,18 +10,21 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchrunner.errors import CapabilityImportError
 from batchrunner.execute.payload import Payload, unpacked
+from batchrunner.execute.ray_rate_limit import gate_of
 from batchrunner.execute.stage_blocks import Packed, pack, unpack
 from batchrunner.spec.secrets import scrubbed
 from batchrunner.user_code import portable
 from batchrunner.worker.blocks import Block
+from batchrunner.worker.metering import MeteredGate
 from batchrunner.worker.pulse import worker_name
 from batchrunner.worker.stage_clock import Doing, StageClock, StageMeter
 from batchrunner.worker.stage_pool import StageAnswer
 from batchrunner.worker.stage_runner import StageOutput, StageRunner
+from batchrunner.worker.usage import Usage
 from batchrunner.worker.worker_log import WorkerLog
 
 OWN_THREADS = 2
@@ -56,10 +59,12 @@ class Answered:
     Attributes:
         answer: What it gave, without the output itself; or what it raised.
         clock: What this worker has spent its time on so far. What it waited for, it does not know.
+        used: What its calls have used so far.
     """
 
     answer: StageAnswer | Exception
     clock: StageClock
+    used: Usage
 
 
 Cut = tuple[int, int, int]
@@ -77,7 +82,7 @@ class StageActor:
         self._log = WorkerLog().begin()  # before the user's modules are imported, which may print
         self._payload, self._number = payload, number
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stage")
-        self._is_over = threading.Event()
+        self._gate, self._is_over = MeteredGate(), threading.Event()
 
     def place(self) -> Placed:
         """Return where this worker runs: that it has a place."""
@@ -94,7 +99,8 @@ class StageActor:
             work = unpacked(self._payload)
             self._log.store_in(work.checkpoint().storage, session=work.session)
             self._meter = _Meter(work.spec.stages[self._number].called)
-            self._runner = StageRunner(work, self._number)
+            self._gate = MeteredGate.of(work.spec, gate_of(work, stage=self._number))
+            self._runner = StageRunner(work, self._number, meter=self._gate)
             self._meter.loaded()
         except CapabilityImportError as error:
             return Loaded(scrubbed(str(error)))
@@ -104,9 +110,9 @@ class StageActor:
         """Call the stage with the rows that *cuts* name of *blocks*; return what came of it, and its output."""
         self._meter.begin()
         answer, packed = self._answer([unpack(blocks[at], start, stop) for at, start, stop in cuts])
-        return Answered(
-            answer, self._meter.end(sum(stop - start for _, start, stop in cuts))
-        ), packed
+        clock = self._meter.end(sum(stop - start for _, start, stop in cuts))
+        clock = replace(clock, limited=self._gate.limited)
+        return Answered(answer, clock, self._gate.used), packed
 
     def _answer(self, blocks: Sequence[Block]) -> tuple[StageAnswer | Exception, Packed]:
         try:
@@ -139,6 +145,7 @@ class StageActor:
 
     def end(self) -> None:
         """Store the log, so that Ray may end the process."""
+        self._gate.close()
         self._log.end()
         self._is_over.set()
 

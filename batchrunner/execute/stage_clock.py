@@ -60,6 +60,11 @@ class Fullness:
             self._full += now - self._since
         self._since, self._is_full = now, is_full
 
+    def begin(self, now: float) -> None:
+        """Forget what was before *now*."""
+        self._since = self._looked = now
+        self._full = 0.0
+
     def share(self, now: float) -> float:
         """Return the share since the last time that this was asked."""
         self.note(now, is_full=self._is_full)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from batchrunner.worker.stage_pool import Span, StageAnswer
+from batchrunner.worker.usage import Usage
 
 CALLS_EACH = 2
 """Calls at a worker: one runs, and one waits there, its rows brought to that machine meanwhile."""
@@ -74,6 +75,7 @@ class Member:
         worker: Its `<host>-<pid>`, once it has one.
         most: How many calls it takes at once.
         calls: The calls that it has, each with the time since when it can have been at it.
+        used: What its calls have used so far.
         is_excused: Whether it ends for a reason that none of its calls is to blame for.
     """
 
@@ -85,6 +87,7 @@ class Member:
     most: int = CALLS_EACH
     calls: dict[Call, float] = field(default_factory=dict)
     is_excused: bool = False
+    used: Usage = field(default_factory=dict)
 
     def begin(self, call: Call, now: float) -> None:
         """Give it *call*."""

@@ -24,6 +24,7 @@ from batchrunner.worker.blocks import Block
 from batchrunner.worker.lost_calls import CallLostError, CallTimedOutError
 from batchrunner.worker.stage_clock import Doing, StageClock
 from batchrunner.worker.stage_pool import RowsLostError, Span, StageAnswer
+from batchrunner.worker.usage import Usage, beyond
 
 _MOST_DEATHS = 2
 """After so many workers that died over it, a call is lost."""
@@ -36,10 +37,12 @@ class Events:
     Attributes:
         changed: When a worker was placed, is ready, or died, or none can be; in the thread of the pools.
         closed: When the pool was closed.
+        used: When calls have used something.
     """
 
     changed: Callable[[], None]
     closed: Callable[[], None]
+    used: Callable[[Usage], None]
 
 
 class RayStagePool:
@@ -196,6 +199,8 @@ class RayStagePool:
 
     def _accept(self, member: Member, call: Call, kept: Kept, answered: Answered) -> None:
         busy, answer = self._hours.add(member.worker, answered.clock), answered.answer
+        self._on.used(beyond(answered.used, member.used))
+        member.used = answered.used
         if isinstance(answer, Exception):
             self._finish(call, answer)
             return

@@ -16,16 +16,21 @@ from collections.abc import Callable, Sequence
 
 from batchrunner.execute.stage_members import Phase
 from batchrunner.execute.stage_pools import RayStagePool
-from batchrunner.execute.stage_room import Amounts, Room, StageNeed
+from batchrunner.execute.stage_room import Amounts, Room, StageNeed, texts
 from batchrunner.execute.stage_shares import StageLoad, shares
 
 _SHORT = 0.5
 """For what share of the time calls must have waited in front of a stage that gets more workers."""
 
+_AT_FIRST = 8
+"""The most workers of a stage before its first call has ended: then it is known how many it needs. More
+would start at the same time, each for longer, and perhaps for nothing."""
+
 _PATIENCE = 30.0
 """Seconds in which a process should be there, on a busy machine, too. If not, others hold the room that
 seemed free: as long again, no other worker is started."""
 
+_OVERDUE = 40.0
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +50,7 @@ class Scaling:
         self._pools, self._room, self._may_grow = pools, room, may_grow
         self._looked = self._not_before = time.monotonic()
         self.all_placed = threading.Event()
+        self._has_warned = False
 
     def begin(self) -> None:
         """Start the first workers of each stage, in the order of what takes longest to load."""
@@ -57,6 +63,8 @@ class Scaling:
         is_over = any(pool.staff.failure for pool in self._pools)
         if is_first and (is_over or all(pool.staff.placed for pool in self._pools)):
             self.all_placed.set()
+            for pool in self._pools:
+                pool.fullness.begin(time.monotonic())  # what there is to do shows only now
             self.look()
 
     def look(self) -> None:
@@ -77,7 +85,8 @@ class Scaling:
     def _waits_for_room(self, now: float) -> bool:
         """Return whether it is no time to plan; take back workers that keep the room of others."""
         starting = [pool for pool in self._pools if pool.staff.of(Phase.STARTING)]
-        if any(not pool.staff.placed for pool in self._pools):
+        if missing := [pool for pool in self._pools if not pool.staff.placed]:
+            self._warn_of(missing, now)
             self._take_back([pool for pool in starting if pool.staff.placed])
             return True
         oldest = min((m.began for p in starting for m in p.staff.of(Phase.STARTING)), default=now)
@@ -85,6 +94,16 @@ class Scaling:
             self._take_back(starting)
             self._not_before = now + _PATIENCE
         return now < self._not_before
+
+    def _warn_of(self, pools: Sequence[RayStagePool], now: float) -> None:
+        oldest = min((m.began for p in pools for m in p.staff.members), default=now)
+        if now - oldest > _OVERDUE and not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "no worker has started after %d s: the cluster has no room for %s. The run goes on waiting.",
+                _OVERDUE,
+                texts([pool.need for pool in pools]),
+            )
 
     def _take_back(self, pools: Sequence[RayStagePool]) -> None:
         for pool in pools:
@@ -97,11 +116,15 @@ class Scaling:
         return StageLoad(
             workers=len(pool.staff.staying),
             least=pool.need.least,
-            most=pool.need.most,
+            most=self._most(pool),
             seconds=None if seconds is None else seconds * math.prod(p.pace.growth for p in before),
             is_short=is_short,
             is_behind=any(p.need.has_accelerator and not p.pace.rows_in for p in before),
         )
+
+    def _most(self, pool: RayStagePool) -> float:
+        is_known = pool.pace.seconds is not None
+        return pool.need.most if is_known else min(pool.need.most, max(pool.need.least, _AT_FIRST))
 
     def _fits(self, *, beyond: float = 0) -> Callable[[Sequence[int]], bool]:
         """Return what says whether counts of workers have room; up to *beyond* in all they always have."""

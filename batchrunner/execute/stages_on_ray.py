@@ -13,6 +13,8 @@ from batchrunner.execute.stage_staff import Staff, actor_of, ask_all
 from batchrunner.execute.stage_thread import PoolThread
 from batchrunner.execute.workers import workers_with_stages
 from batchrunner.spec import BatchSpec, StageSpec
+from batchrunner.worker.pulse import Pulse
+from batchrunner.worker.usage import Usage
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
@@ -33,14 +35,14 @@ class StagesOnRay:
     most_tickets = 1024
     is_apart = True
 
-    def __init__(self, spec: BatchSpec, payload: Payload) -> None:
-        """Look what there is room for. Starts no worker yet.
+    def __init__(self, spec: BatchSpec, payload: Payload, pulse: Pulse) -> None:
+        """Look what there is room for; *pulse* gets what calls use. Starts no worker yet.
 
         Raises:
             RayUnavailableError: There is no room for the fewest workers of all stages.
         """
         self._workers, may_grow = workers_with_stages(spec.execution), spec.ray.address != "local"
-        self._payload, self._timeout = payload, spec.errors.batch_timeout
+        self._pulse, self._payload, self._timeout = pulse, payload, spec.errors.batch_timeout
         self._needs = needs_of(spec.stages, self._room(), may_grow=may_grow)
         self._thread = PoolThread(self._look, seconds=_LOOK_SECONDS, failed=self._failed)
         self._pools: list[RayStagePool] = []
@@ -60,7 +62,7 @@ class StagesOnRay:
             need,
             lambda: actor_of(need, number, payload=self._payload),
             thread=self._thread,
-            on=Events(self._scaling.changed, self._closed),
+            on=Events(self._scaling.changed, self._closed, self._used),
             timeout=self._timeout,
         )
         self._pools.append(pool)
@@ -95,6 +97,10 @@ class StagesOnRay:
         _log.error("the stages cannot go on: %s", describe(error), exc_info=error)
         for pool in self._pools:
             pool.fail(error)
+
+    def _used(self, usage: Usage) -> None:
+        if usage and self._pulse.meter is not None:
+            self._pulse.meter.count(usage)
 
     def _closed(self) -> None:
         """End all workers once the last pool is closed: they are asked all at once."""

@@ -118,6 +118,12 @@ def _by_importance(amount: tuple[str, float]) -> tuple[bool, bool]:
     return amount[0] != COST, "." in amount[0]
 
 
+def beyond(usage: Usage, earlier: Usage) -> Usage:
+    """Return by how much *usage* is more than *earlier*, which it has grown from."""
+    grown = {name: amount - earlier.get(name, 0) for name, amount in usage.items()}
+    return {name: amount for name, amount in grown.items() if amount}
+
+
 def tokens_in(usage: Usage) -> float | None:
     """Return the tokens in *usage*: the total, else the sum of what is known; None if there are none."""
     if "total_tokens" in usage:
