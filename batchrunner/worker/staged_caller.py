@@ -293,7 +293,8 @@ class _StagingThread:
     def _run(self) -> None:
         try:
             while self._has_acted():
-                self._staging.advance(is_all=self._is_all)
+                is_late = time.monotonic() - self._latest >= _LINGER_SECONDS
+                self._staging.advance(is_all=self._is_all, is_late=is_late)
                 with self._changed:
                     self._has_room = self._is_room
                     self._changed.notify_all()
@@ -310,9 +311,7 @@ class _StagingThread:
         """Whether no other tickets come for now."""
         if self._waits_for is _WaitsFor.ANSWER:
             return True
-        if self._waits_for is _WaitsFor.ROOM and not self._is_room:
-            return True
-        return time.monotonic() - self._latest >= _LINGER_SECONDS
+        return self._waits_for is _WaitsFor.ROOM and not self._is_room
 
     def _has_acted(self) -> bool:
         """Wait for actions and do them; return False at the end."""

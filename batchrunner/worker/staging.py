@@ -95,11 +95,19 @@ class Staging:
         for stretch in stretches:
             self._on_the_way.release(stretch.kept)
 
-    def advance(self, *, is_all: bool) -> None:
-        """Hand out what can be handed out; *is_all* if no other tickets come for now."""
-        while any(self._advance(line, is_all=is_all) for line in reversed(self.lines)):
+    def advance(self, *, is_all: bool, is_late: bool = False) -> None:
+        """Hand out what can be handed out.
+
+        Args:
+            is_all: Whether no other tickets come for now.
+            is_late: Whether they take their time: a stage without a call then takes what there is.
+        """
+        while any(
+            self._advance(line, is_all=is_all or (is_late and not line.calls))
+            for line in reversed(self.lines)
+        ):
             pass
-        if is_all and not any(line.calls for line in self.lines):
+        if (is_all or is_late) and not any(line.calls for line in self.lines):
             self._force()
         for line in self.lines:
             line.pool.wants(line.rows, idle=self._idle(line))
