@@ -202,7 +202,8 @@ OTHER_STAGES = [
     {"target": "staged:three_of_each", "mode": "row", "batch_size": 8},
     {"target": "staged:only_even", "batch_size": 10},
     {"target": "staged:second", "batch_size": 7, "one_to_one": True, "concurrency": 2},
-    {"target": "staged:backwards", "batch_size": 1000},
+    # Not one whose answer depends on how large its batch is: where memory fails it, that changes.
+    {"target": "staged:only_even", "batch_size": 1000, "name": "last"},
 ]
 
 
@@ -210,7 +211,7 @@ def expected_of_others(some):
     out = []
     for batch in some:
         rows = [copy for row in batch.rows() for copy in staged.three_of_each(row)]
-        out.append(staged.backwards(staged.second(staged.only_even(rows))))
+        out.append(staged.second(staged.only_even(rows)))
     return out
 
 
