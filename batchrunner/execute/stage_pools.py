@@ -140,7 +140,7 @@ class RayStagePool:
         self._waiting.clear()
 
     def _timed_out(self) -> str:
-        return f"stage {self.stage.called!r}: the call took longer than errors.batch_timeout"
+        return f"the call took more than {self._timeout:g} s, see errors.batch_timeout"
 
     def _count(self, calls: int) -> None:
         with self._counting:
