@@ -33,6 +33,7 @@ from batchrunner.driver.run import Run
 from batchrunner.driver.sample import Sample
 from batchrunner.driver.session import Session, Stop, open_session
 from batchrunner.driver.shard_outcomes import ShardOutcomes
+from batchrunner.driver.stage_objects import with_stages_of
 from batchrunner.driver.survey import Survey, take_survey
 from batchrunner.driver.tracker import Tracker
 from batchrunner.driver.trial import trial_of
@@ -74,13 +75,14 @@ class BatchRunner:
 
         Args:
             spec: The spec to run.
-            capability: The function or class itself, in place of `spec.capability.target`.
+            capability: The function or class itself, in place of `spec.capability.target`; or a list of
+                them, which are stages.
             hooks: Objects to call about what happens, beside those that *spec* names: each has some
                 of the methods of `batchrunner.hooks.Hook`.
 
         Raises:
             InvalidSpecError: There is no capability, neither in *spec* nor as *capability*; or one
-                of *hooks* has no method of a hook.
+                of *hooks* has no method of a hook; or *spec* has other stages than *capability*.
         """
         if capability is None and spec.capability is None:
             raise InvalidSpecError(
@@ -89,6 +91,7 @@ class BatchRunner:
             )
         for hook in hooks:
             check_hook(type(hook).__name__, hook)
+        spec = with_stages_of(spec, capability)
         self.spec, self._capability, self._hooks = spec, capability, tuple(hooks)
         self._sample: Sample | None = None
         # The command line's spec and folder, for reports: no decision depends on them.

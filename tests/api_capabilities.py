@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 import urllib.request
 from json import dumps, loads
 
@@ -48,3 +50,19 @@ def noted_in_turn(row, path):
     if row.pop("bad", False):
         raise ValueError(f"row {row['id']} is bad")
     return {"id": row["id"], "text": text}
+
+
+async def dies(row, path):
+    """As `noted`; ends its process, or hangs, if the row says so."""
+    await asyncio.sleep(0.01)
+    return dies_in_turn(row, path)
+
+
+def dies_in_turn(row, path):
+    with open(path, "a") as file:
+        file.write(f"{row['id']}\n")
+    if row.get("how") == "exit":
+        os._exit(3)
+    while row.get("how") == "hang":
+        time.sleep(60)
+    return {"id": row["id"]}

@@ -4,7 +4,7 @@ import time
 
 from batchrunner.formats.jsonl import JsonLines
 
-SECONDS = 0.05
+SECONDS = 0.15
 
 
 class SlowReading(JsonLines):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Self
 
 from batchrunner.spec import BatchSpec, ExecutionSpec, StageSpec
@@ -12,9 +13,10 @@ from batchrunner.worker.stage_clock import StageClock, StageKind
 
 _LEAST_SECONDS = 10.0
 """What a worker does in its first seconds says little about the rest: files are opened, caches are cold."""
-_BUSY, _WAITS, _OFTEN = 0.85, 0.1, 0.25
+_BUSY, _WAITS, _OFTEN = 0.75, 0.1, 0.25
 """Shares of its time: from when a stage counts as busy, as waiting at all, and as waiting for what is outside."""
 _MOSTLY = 0.5
+_COARSE = 4
 _IDLE_CPU = 0.2
 
 
@@ -99,7 +101,7 @@ def advice(clocks: Sequence[StageClock], setting: RunSetting) -> str:
         return _of_writing(write, last, setting)
     busiest = max(stages, key=lambda clock: _share(clock.calling, clock))
     if _share(busiest.calling, busiest) < _BUSY:
-        return _of_small_batches(stages, setting)
+        return _of_large_batches(stages) or _of_small_batches(stages, setting)
     return _of_stage(busiest, stages, setting)
 
 
@@ -209,6 +211,19 @@ def _more_cpus(stages: Sequence[StageClock], setting: RunSetting) -> str:
     if used + 1 > setting.cpus:
         return f"all {setting.cpus:g} CPUs are in use: a larger machine or more of them, or a faster capability"
     return f"give it more CPUs: {used:g} of {setting.cpus:g} are in use"
+
+
+def _of_large_batches(stages: Sequence[StageClock]) -> str:
+    """Return that two stages wait for each other, since one makes far more rows at once than the next takes."""
+    for one, after in pairwise(stages):
+        held, starved = _share(one.waiting_output, one), _share(after.waiting_input, after)
+        gives, takes = (clock.rows / max(clock.calls, 1) for clock in (one, after))
+        if held >= _WAITS and starved >= _OFTEN and gives > _COARSE * takes > 0:
+            return (
+                f"{one.name} gets {gives:,.0f} rows a call, and {after.name} {takes:,.0f}, so that they wait for each "
+                f"other ({_per_cent(held)} and {_per_cent(starved)} of their time): lower the batch_size of {one.name}"
+            )
+    return ""
 
 
 def _of_small_batches(stages: Sequence[StageClock], setting: RunSetting) -> str:

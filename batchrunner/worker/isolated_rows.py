@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -21,6 +22,14 @@ from batchrunner.worker.lost_calls import (
 _LEAVE_SECONDS = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A call on its way: the number of the start of the process that has it, and where its answer comes."""
+
+    start: int
+    reply: asyncio.Future[Any]
+
+
 class IsolatedFunction:
     """Sends each row to the process, and replaces that if it died.
 
@@ -30,10 +39,11 @@ class IsolatedFunction:
     def __init__(self, process: IsolatedProcess, *, timeout: float | None) -> None:
         """Send rows to *process*; a call that takes longer than *timeout* seconds is ended with it."""
         self._process, self._timeout = process, timeout
-        self._numbers, self._pending = count(), dict[int, asyncio.Future[Any]]()
-        self._starting = asyncio.Lock()
-        self._in_turn: asyncio.Lock | None = None
-        self._is_ended = False  # by us, for another call that took too long
+        self._numbers, self._pending = count(), dict[int, _Sent]()
+        self._starting, self._in_turn = asyncio.Lock(), asyncio.Lock()
+        self._is_async = False
+        self._starts = 0
+        self._is_ended = False  # by us, for a call that took too long
         self._reader: threading.Thread | None = None
 
     async def __call__(self, row: Row) -> Any:
@@ -46,15 +56,22 @@ class IsolatedFunction:
             CallTimedOutError: It took too long.
             CapabilityImportError: The capability cannot be built in the process.
         """
+        await self._be_started()
+        if self._is_async:
+            return await self._answer(row)
+        async with self._in_turn:
+            await self._be_started()  # it may have ended since
+            return await self._answer(row)
+
+    async def _be_started(self) -> None:
         async with self._starting:
             if not self._process.is_started:
                 await asyncio.to_thread(self._start, asyncio.get_running_loop())
-        async with self._in_turn or contextlib.nullcontext():
-            return await self._answer(row)
 
     async def _answer(self, row: Row) -> Any:
         number, reply = next(self._numbers), asyncio.get_running_loop().create_future()
-        self._pending[number] = reply
+        # Nothing is awaited between the look at the process and this: what it ends with has this call.
+        self._pending[number] = _Sent(self._starts, reply)
         try:
             content = await self._reply(number, row, reply)
         except asyncio.CancelledError:
@@ -74,11 +91,12 @@ class IsolatedFunction:
         except TimeoutError as error:
             if not limit.expired():
                 raise
+            # With others in flight, one of these may hold up all of them.
+            is_alone = len(self._pending) == 1 and not self._is_ended
             self._is_ended = True
             self._process.kill()
-            raise CallTimedOutError(
-                f"the call took more than {self._timeout:g} s, see errors.batch_timeout"
-            ) from error
+            why = f"the call took more than {self._timeout:g} s, see errors.batch_timeout"
+            raise (CallTimedOutError if is_alone else CallLostBesideError)(why) from error
 
     def _send(self, number: int, row: Row | None) -> None:
         with contextlib.suppress(BrokenPipeError, OSError):  # it died: the reader says so
@@ -86,35 +104,34 @@ class IsolatedFunction:
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._process.start()
-        self._is_ended = False
-        is_async = self._process.answers.recv()
-        self._in_turn = None if is_async else asyncio.Lock()
-        self._reader = threading.Thread(target=self._read, args=(loop,), daemon=True)
+        self._is_async = self._process.answers.recv()
+        self._starts, self._is_ended = self._starts + 1, False
+        self._reader = threading.Thread(target=self._read, args=(loop, self._starts), daemon=True)
         self._reader.start()
 
-    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _read(self, loop: asyncio.AbstractEventLoop, start: int) -> None:
         try:
             while True:
                 number, content = self._process.answers.recv()
                 loop.call_soon_threadsafe(self._settle, number, content)
         except Exception:  # noqa: BLE001 - the end of the pipe, or an answer that cannot be unpickled
             self._process.kill()
-            why = self._process.reap()
+            is_ended, why = self._is_ended, self._process.reap()
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(self._lose, why)
+            loop.call_soon_threadsafe(self._lose, start, why, is_ended)
 
     def _settle(self, number: int, content: Any) -> None:
-        reply = self._pending.get(number)
-        if reply is not None and not reply.done():
-            reply.set_result(content)
+        sent = self._pending.get(number)
+        if sent is not None and not sent.reply.done():
+            sent.reply.set_result(content)
         is_alone = len(self._pending) == 1
         if is_alone and isinstance(content, RemoteCallError) and is_out_of_memory(content):
             self._process.kill()  # memory still held would fail other rows
 
-    def _lose(self, why: str) -> None:
-        lost = [reply for reply in self._pending.values() if not reply.done()]
-        is_alone = len(lost) == 1 and not self._is_ended
-        kind = CallLostError if is_alone else CallLostBesideError
+    def _lose(self, start: int, why: str, is_ended: bool) -> None:
+        replies = [sent.reply for sent in self._pending.values() if sent.start == start]
+        lost = [reply for reply in replies if not reply.done()]
+        kind = CallLostError if len(lost) == 1 and not is_ended else CallLostBesideError
         for reply in lost:
             reply.set_exception(kind(why))
 

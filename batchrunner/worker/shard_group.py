@@ -74,7 +74,7 @@ class ShardGroup:
         self._by_run = work.spec.called.mode == "run"
         self._slow = SlowShards(work.seconds, self._pulse)
         self._overlap = Overlap(is_on=not work.has_one_cpu)
-        self._meters = ThreadMeters(self._pulse, self._overlap)
+        self._meters = ThreadMeters(self._pulse)
 
     def process(self, shards: Sequence[Shard], *, stop: StopSignal) -> Iterator[list[Receipt]]:
         """Process *shards*; yield their receipts, in one list if they are committed together.
@@ -88,7 +88,7 @@ class ShardGroup:
             stack.enter_context(self._meters.work())
             # Beside the calls, this thread waits for rows, or for room to write or to hand receipts over.
             stack.enter_context(self._pulse.calls.at(Doing.WAITING_INPUT))
-            overlap = self._overlap
+            overlap, turn_to = self._overlap, self._pulse.calls.turn_to
             # Entered before the reader, so left after it: reading ends before writing does.
             behind = stack.enter_context(
                 WriteBehind(depth=BATCHES_BEHIND, most_bytes=MAX_BATCH_BYTES, overlap=overlap)
@@ -107,12 +107,13 @@ class ShardGroup:
             steps = self._slow.ending(until_stopped(ahead, stop, drain=drain))
             for call in self._calls(steps):
                 began = time.monotonic()
+                turn_to(Doing.CALLING)
                 written = self._outcomes(call)
+                turn_to(Doing.WAITING_OUTPUT)
                 seconds = time.monotonic() - began
                 # Measured only for a queue: it takes longer than what else there is to do for a batch.
                 outputs = (o for _, o in written if overlap.is_on and isinstance(o, BatchOutput))
                 nbytes = sum(output.nbytes for output in outputs)
-                self._pulse.calls.turn_to(Doing.WAITING_OUTPUT)
                 yield from behind.do(self._write, written, nbytes=nbytes)
                 if self._budget.is_hopeless:
                     # The driver stops the run on the receipt of this shard.
@@ -120,8 +121,8 @@ class ShardGroup:
                 if any(portion.is_end for portion, _ in written):
                     # Calls may take minutes: a receipt that is nearly there is not left to the next.
                     yield from behind.within(_PATIENCE * seconds)
-                self._pulse.calls.turn_to(Doing.WAITING_INPUT)
-            self._pulse.calls.turn_to(Doing.WAITING_OUTPUT)
+                turn_to(Doing.WAITING_INPUT)
+            turn_to(Doing.WAITING_OUTPUT)
             yield from behind.do(self._commit)
             yield from behind.finish()
 
@@ -188,8 +189,7 @@ class ShardGroup:
     def _outcomes(self, call: _Call) -> list[tuple[Portion, Outcome]]:
         """Return what comes of each portion of the step; empty output for shards that failed before."""
         began, step = time.monotonic(), call.step
-        with self._pulse.calls.at(Doing.CALLING):
-            resolved = self._resolved(call)
+        resolved = self._resolved(call)
         outcomes = [(portion, self._outcome(portion, resolved)) for portion in step.portions]
         for portion, seconds in step.shares(time.monotonic() - began):
             attempt = self._pulse.attempt(portion.shard.id)

@@ -7,8 +7,8 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -172,14 +172,9 @@ class StageMeter:
             self._doing, self._since = doing, now
             return before
 
-    @contextmanager
-    def at(self, doing: Doing) -> Iterator[None]:
+    def at(self, doing: Doing) -> AbstractContextManager[None]:
         """The worker is *doing* this inside the block, and after it what it did before."""
-        before = self.turn_to(doing)
-        try:
-            yield
-        finally:
-            self.turn_to(before)
+        return _At(self, doing)
 
     def count(self, *, rows: int, calls: int = 1, cpu: float | None = None) -> None:
         """Add *rows* that went into *calls*, which took *cpu* seconds of CPU time, if that is known."""
@@ -206,6 +201,21 @@ class StageMeter:
             calls=calls,
             peak_memory=peak_memory(),
         )
+
+
+class _At:
+    """As a generator it would take twice as long, several times for each batch."""
+
+    __slots__ = ("_before", "_doing", "_meter")
+
+    def __init__(self, meter: StageMeter, doing: Doing) -> None:
+        self._meter, self._doing = meter, doing
+
+    def __enter__(self) -> None:
+        self._before = self._meter.turn_to(self._doing)
+
+    def __exit__(self, *_: object) -> None:
+        self._meter.turn_to(self._before)
 
 
 def peak_memory() -> int:

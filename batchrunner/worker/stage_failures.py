@@ -40,19 +40,25 @@ class Failures:
     def of_call(self, line: StageLine, call: StageCall, error: Exception) -> None:
         """Decide what becomes of *call*, which raised *error*."""
         error = blamed(error, line.stage.called)
+        is_final = isinstance(error, CapabilityImportError)
+        if is_final or not call.tickets:
+            self.end_doubt_of(line, call)
         if not call.tickets:
             line.leave(call.taken)
-        elif isinstance(error, CapabilityImportError):
-            self._fail_all(line, call, error)
         elif call.rows > 1 and is_out_of_memory(error):
             # From now on: what was too much once is too much again.
             line.size = min(line.size, max(call.rows // 2, 1))
             self._halve(line, call.taken)
-        elif any(stretch.origins is None for stretch in call.taken):
+        elif is_final or any(stretch.origins is None for stretch in call.taken):
             self._fail_all(line, call, error)
         elif call.rows == 1:
             self._of_row(line, call, error)
-        elif isinstance(error, CallLostError):  # no halving: each death costs a new process
+        else:
+            self._of_some(line, call, error)
+
+    def _of_some(self, line: StageLine, call: StageCall, error: Exception) -> None:
+        """Find the rows of *call* for which it failed: several rows, whose origins are known."""
+        if isinstance(error, CallLostError):  # no halving: each death costs a new process
             line.first.extend(StageCall(row) for row in self._singles(line, call.taken))
         elif line.has_succeeded:
             self._halve(line, call.taken)
@@ -130,29 +136,40 @@ class Failures:
         line.doubt = Doubt(error, probes, [*rest, taken])
         self._probe(line, line.doubt)
 
+    def end_doubt_of(self, line: StageLine, call: StageCall) -> None:
+        """Go on as usual if *call* is a probe: nothing can be learned from it."""
+        if call.doubt is not None and line.doubt is call.doubt:
+            self._resume(line, call.doubt)
+
+    def _resume(self, line: StageLine, doubt: Doubt) -> None:
+        """End *doubt*: rows that failed are bad data, not code; the others are called again."""
+        line.doubt = None
+        calls = (StageCall(some) for some in (*doubt.rest, *doubt.probes) if some)
+        line.first.extend(calls)
+        tried = [row for row, _ in doubt.failed]
+        for row, error in doubt.failed:
+            self._failed(row, error)
+        line.leave(tried)
+        self._finish([row.ticket for row in tried])
+
     def _probe(self, line: StageLine, doubt: Doubt) -> None:
         line.first.append(StageCall(doubt.probes.popleft(), doubt=doubt))
 
     def _go_on(self, line: StageLine, doubt: Doubt) -> None:
         """Go on after a probe of *doubt*: it has succeeded, or its failure is noted."""
-        if not line.has_succeeded and doubt.probes:
+        if line.has_succeeded or len({_kind(error) for _, error in doubt.failed}) > 1:
+            self._resume(line, doubt)
+        elif doubt.probes:
             self._probe(line, doubt)
-            return
-        line.doubt = None
-        calls = [StageCall(some) for some in (*doubt.rest, *doubt.probes) if some]
-        rest = [stretch for call in calls for stretch in call.taken]
-        tried = [row for row, _ in doubt.failed]
-        tickets = list(dict.fromkeys(stretch.ticket for stretch in [*rest, *tried]))
-        kinds = {_kind(error) for _, error in doubt.failed}
-        if line.has_succeeded or len(kinds) > 1:  # the data is bad, not the code
-            for row, error in doubt.failed:
-                self._failed(row, error)
-            line.first.extend(calls)
-            line.leave(tried)
-            self._finish(tickets)
-            return
-        line.is_broken = True
-        line.leave([*rest, *tried])
+        else:
+            self._break(line, doubt)
+
+    def _break(self, line: StageLine, doubt: Doubt) -> None:
+        """Fail the tickets of *doubt* as a whole: all probes have failed alike."""
+        line.doubt, line.is_broken = None, True
+        stretches = [*(s for some in doubt.rest for s in some), *(row for row, _ in doubt.failed)]
+        tickets = dict.fromkeys(stretch.ticket for stretch in stretches)
+        line.leave(stretches)
         for ticket in tickets:
             self._fail(ticket, doubt.error)
 

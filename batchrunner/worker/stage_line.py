@@ -140,7 +140,7 @@ class StageLine:
         """
         while self.first:
             call = self.first.popleft()
-            if call.tickets:
+            if call.tickets or call.doubt is not None:
                 return self._fitting(call)
             self.leave(call.taken)
         if self.doubt is not None:

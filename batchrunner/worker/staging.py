@@ -193,6 +193,7 @@ class Staging:
     def _begin_anew(self, line: StageLine, call: StageCall, error: Exception) -> None:
         """Let the tickets of *call* begin again: rows of them are gone with their node."""
         tickets = call.tickets
+        self._failures.end_doubt_of(line, call)
         line.leave(call.taken)
         for ticket in tickets:
             if ticket.turn + 1 >= MOST_TURNS:

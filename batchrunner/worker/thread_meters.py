@@ -6,11 +6,11 @@ rows. So their shares are of the worker's time, whether they have threads of the
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from batchrunner.worker.overlap import Overlap, busy_seconds
+from batchrunner.worker.overlap import busy_seconds
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.stage_clock import Doing
 from batchrunner.worker.steps import Step
@@ -19,8 +19,8 @@ from batchrunner.worker.steps import Step
 class ThreadMeters:
     """Measures the reading and the writing of one group of shards into the meters of a pulse."""
 
-    def __init__(self, pulse: Pulse, overlap: Overlap) -> None:
-        self._reads, self._writes, self._overlap = pulse.reads, pulse.writes, overlap
+    def __init__(self, pulse: Pulse) -> None:
+        self._reads, self._writes = pulse.reads, pulse.writes
         self._reading_cpu, self._writing_cpu = _ThreadCpu(), _ThreadCpu()
         self._is_over = False
 
@@ -40,12 +40,14 @@ class ThreadMeters:
 
     def _next(self, steps: Iterator[Step]) -> Step | None:
         self._turn_reading_to(Doing.CALLING)
+        self._reading_cpu.begin()
         try:
             step = next(steps, None)
         finally:
+            cpu = self._reading_cpu.spent()
             self._turn_reading_to(Doing.WAITING_OUTPUT)
         rows = sum(portion.rows_in for portion in step.portions) if step else 0
-        self._reads.count(rows=rows, calls=int(step is not None), cpu=self._cpu(self._reading_cpu))
+        self._reads.count(rows=rows, calls=int(step is not None), cpu=cpu)
         return step
 
     def _turn_reading_to(self, doing: Doing) -> None:
@@ -56,23 +58,29 @@ class ThreadMeters:
     def writing(self, rows: int = 0) -> Iterator[None]:
         """The writer writes *rows* inside the block."""
         with self._writes.at(Doing.CALLING):
+            self._writing_cpu.begin()
             yield
-        self._writes.count(rows=rows, cpu=self._cpu(self._writing_cpu))
+            cpu = self._writing_cpu.spent()
+        self._writes.count(rows=rows, cpu=cpu)
 
-    def _cpu(self, thread: _ThreadCpu) -> float | None:
-        """Return the CPU time since the last call; unknown where one thread also makes the calls."""
-        return thread.spent() if self._overlap.is_on else None
+
+_LONG_SECONDS = 0.001
 
 
 class _ThreadCpu:
-    """Measures for how long a thread is busy between two calls of `spent`."""
+    """Measures for how long a thread is busy between `begin` and `spent`, both of which it calls."""
 
     def __init__(self) -> None:
-        self._thread, self._busy = 0, 0.0
+        self._clock: Callable[[], float] = time.thread_time
+        self._since = self._busy = 0.0
+
+    def begin(self) -> None:
+        self._since, self._busy = time.monotonic(), self._clock()
 
     def spent(self) -> float:
-        """Return for how long this thread was busy since its last call; 0.0 in its first call."""
-        thread, busy = threading.get_ident(), busy_seconds()
-        spent = busy - self._busy if thread == self._thread else 0.0
-        self._thread, self._busy = thread, busy
+        """Return for how long it was busy. Where that takes long enough, a wait for a CPU counts as busy."""
+        spent = self._clock() - self._busy
+        # To look for such waits takes as long as a small batch.
+        is_long = time.monotonic() - self._since >= _LONG_SECONDS
+        self._clock = busy_seconds if is_long else time.thread_time
         return spent

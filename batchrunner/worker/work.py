@@ -65,7 +65,7 @@ class Work:
     @property
     def stage_name(self) -> str:
         """The name of a capability without stages: that of its class or function, as it may be shown."""
-        if self.capability is None:
+        if self.capability is None or self.spec.called.stages:
             return self.spec.called.own_targets[0].rpartition(":")[2]
         is_named = isinstance(self.capability, type) or inspect.isroutine(self.capability)
         name = str((self.capability if is_named else type(self.capability)).__name__)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
+import magika
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +20,8 @@ from batchrunner.errors import CapabilityImportError
 from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import read_dead_letters
 from builders import a_spec, rows_out, write_jsonl
+from command import batchrunner
+from pictures import png
 
 NUMPY = {"engine": "local", "batch_format": "numpy", "batch_size": 64}
 ROWS = 500
@@ -95,6 +99,49 @@ def test_a_library_that_is_not_there_is_named_with_what_installs_it(tmp_path, mo
         "the module 'onnxruntime' is not installed where the worker runs: pip install "
         "'batchrunner[onnx]'; on a cluster, have ray.runtime_env do so"
     )
+
+
+CONTENT = """
+def features(row):
+    first = row["bytes"][:4096].lstrip()[:1024]
+    last = row["bytes"][-4096:].rstrip()[-1024:]
+    filling = [256] * (2048 - len(first) - len(last))
+    return {"path": row["path"], "bytes": [*first, *filling, *last]}
+"""
+
+
+def test_a_real_model_behind_a_stage_on_cpus_says_what_its_own_library_says(tmp_path):
+    """Magika's, of 3 MB: its numbers for each file are those of one file at a time, in any batch."""
+    library = magika.Magika()
+    home = Path(magika.__file__).parent / "models/standard_v3_3"
+    names = json.loads((home / "config.min.json").read_text())["target_labels_space"]
+    (tmp_path / "content.py").write_text(CONTENT)
+    (tmp_path / "in").mkdir()
+    for number in range(60):
+        text = f"import os\n\n\ndef number_{number}():\n    return {number}\n" * (number + 5)
+        content = png(number) if number % 2 else text.encode()
+        (tmp_path / f"in/{number:02}").write_bytes(content)
+    model = str(home / "model.onnx")
+    stage = model_of(model, outputs={"target_label": "scores"}, keep=["path"])
+    features = {"target": "content:features", "mode": "row"}
+    spec = {
+        "capability": [features, {**stage, "batch_format": "numpy", "batch_size": 16}],
+        "source": {"uri": str(tmp_path / "in"), "format": "files"},
+        "sink": {"uri": str(tmp_path / "out"), "format": "parquet"},
+        "execution": {"engine": "local"},
+    }
+    (tmp_path / "spec.yaml").write_text(json.dumps(spec))
+
+    done = batchrunner("run", "spec.yaml", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    found = rows_out(tmp_path / "out")
+    assert [Path(row["path"]).name for row in found] == [f"{number:02}" for number in range(60)]
+    for row in found:
+        expected = library.identify_path(row["path"])
+        best = int(np.argmax(row["scores"]))
+        assert names[best] == expected.dl.label
+        assert row["scores"][best] == pytest.approx(expected.score, rel=1e-4)
 
 
 def lost(row):

@@ -126,3 +126,19 @@ def test_the_words_of_libraries_for_memory_that_ran_out_are_known(error):
 def test_other_words_are_not_taken_for_memory(error):
     """A service whose quota is used up needs time, and not smaller batches."""
     assert not is_out_of_memory(error)
+
+
+def test_a_stage_goes_on_with_what_its_memory_holds(tmp_path):
+    """Its call is halved where it failed, in room that the failed one has left."""
+    a_source(tmp_path / "in", shards=4, rows_per_shard=64)
+    model = Told()
+    model.tries = TRIES + 1  # no row is stubborn
+    stage = {"target": "anything:at_all", "one_to_one": True, "batch_size": 64}
+    spec = a_spec(tmp_path, capability=[stage], execution={"engine": "local"})
+
+    report = BatchRunner(spec, capability=[model]).run()
+
+    assert (report.ok, report.rows_out, report.rows_failed) == (True, 256, 0)
+    assert [row["id"] for row in rows_out(tmp_path / "out")] == list(range(256))
+    assert max(model.sizes) == 64
+    assert model.held == 0

@@ -9,6 +9,7 @@ import pytest
 
 import staged
 from batchrunner import BatchRunner
+from batchrunner.errors import InvalidSpecError, SpecChangedError
 from batchrunner.verify import Checks, verify
 from builders import a_source, a_spec, parts, read_part, rows, rows_out, write_jsonl
 
@@ -222,13 +223,19 @@ def test_what_fails_after_a_stage_that_drops_rows_is_blamed_on_the_right_row(tmp
 def test_of_a_row_that_was_fanned_out_all_comes_out_or_nothing(tmp_path):
     """One of its three rows fails in the next stage: the row is a dead letter, once."""
     made = failing(tmp_path, {5: "fails_for_copy_1", 50: "fails_for_copy_1"})
-    for number, last in enumerate(["second", stage("only_even", batch_size=50)]):
+    followers = [
+        stage("second"),
+        stage("only_even", batch_size=50),
+        stage("second", one_to_one=True),
+    ]
+    for number, last in enumerate(followers):
         folder = tmp_path / str(number)
         failing(folder, {5: "fails_for_copy_1", 50: "fails_for_copy_1"})
-        _, report = a_run(folder, [stage("three_of_each", mode="row"), "fails_for_copy_1", last])
+        fails = stage("fails_for_copy_1", one_to_one=number == 2)
+        _, report = a_run(folder, [stage("three_of_each", mode="row"), fails, last])
 
         assert report.ok
-        function = [staged.second, staged.only_even][number]
+        function = [staged.second, staged.only_even, staged.second][number]
         fanned = [by_rows(staged.three_of_each), staged.fails_for_copy_1, function]
         assert rows_out(folder / "out") == composed(made, *fanned, but={5, 50})
         assert dead_letters(folder) == dict.fromkeys((5, 50), ("fails_for_copy_1", "ValueError"))
@@ -349,3 +356,29 @@ def test_rows_tried_alone_leave_a_gap_in_no_batch_and_in_no_order(tmp_path):
 
     assert rows_out(tmp_path / "out") == composed(made, staged.only_even, but={1})
     assert all(b == a + 1 for ids in staged.noted(path) for a, b in pairwise(ids))
+
+
+def test_objects_of_a_notebook_can_be_stages(tmp_path):
+    """A list of functions and classes, as they were just typed; a run goes on only with the same ones."""
+    made = failing(tmp_path, {}, count=50)
+    factor = 3
+
+    def times(batch):
+        return [{**row, "product": row["id"] * factor} for row in batch]
+
+    stages = [times, staged.second, staged.Counts]
+    report = BatchRunner(a_spec(tmp_path, capability=None), capability=stages).run()
+
+    assert report.ok
+    found = [
+        {k: row[k] for k in ("id", "text", "product", "second")}
+        for row in rows_out(tmp_path / "out")
+    ]
+    assert found == composed(made, times, staged.second)
+    factor = 4
+    with pytest.raises(SpecChangedError, match="factor"):
+        BatchRunner(a_spec(tmp_path, capability=None), capability=stages).run()
+    with pytest.raises(InvalidSpecError, match="2 stages here, and 3 objects"):
+        BatchRunner(
+            a_spec(tmp_path, capability=["staged:first", "staged:second"]), capability=stages
+        )

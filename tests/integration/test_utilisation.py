@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
+import slow_formats
 from batchrunner import BatchRunner, runner
 from batchrunner.analytics import open_store
 from batchrunner.checkpoint import Checkpoint
@@ -12,7 +13,6 @@ from batchrunner.driver import session
 from batchrunner.execute.local import run_locally
 from batchrunner.storage import open_storage
 from batchrunner.views.report_data import run_report
-from batchrunner.views.stage_times import in_words
 from batchrunner.views.status import status_of
 from batchrunner.worker.stage_clock import StageKind
 from builders import a_source, a_spec, rows, write_jsonl
@@ -24,14 +24,12 @@ def checkpoint_of(folder):
     return Checkpoint(open_storage(str(folder / "out/_checkpoint")))
 
 
-def waits_most(report):
-    """What the capability did for more than half of its time; and its share of that."""
+def spent_most_on(report):
+    """What the capability did for most of its time; a share of it depends on what else the machine does."""
     [stage] = [clock for clock in report.stages if clock.kind is StageKind.STAGE]
-    shares = {
-        name: getattr(stage, name) / stage.running
-        for name in ("waiting_input", "calling", "waiting_output")
-    }
-    return next((name for name, share in shares.items() if share > 0.5), shares)
+    return max(
+        ("waiting_input", "calling", "waiting_output"), key=lambda name: getattr(stage, name)
+    )
 
 
 @ENGINES
@@ -59,7 +57,8 @@ def test_the_clocks_of_a_run_add_up_to_the_time_of_its_workers(tmp_path, engine,
     assert stage.running >= max(one.seconds for one in attempts) * 0.9
     assert stage.seconds <= stage.workers * report.seconds
     assert stage.peak_memory > 10 << 20
-    assert waits_most(report) == "calling"
+    assert read.cpu < 1.1 * read.calling + 0.01
+    assert write.cpu < 1.1 * write.calling + 0.01
 
 
 @ENGINES
@@ -86,7 +85,7 @@ def test_each_stage_has_its_clock_and_the_slow_one_is_busy(tmp_path, engine, req
     [_, prepare, classify, _] = report.stages
     assert prepare.calling >= 60 * 0.005
     assert prepare.calling > classify.calling
-    assert classify.waiting_input > 0.5 * classify.running
+    assert classify.waiting_input > classify.calling
     assert min(prepare.peak_memory, classify.peak_memory) > 10 << 20
 
 
@@ -101,8 +100,8 @@ def test_a_slow_source_shows_as_waiting_for_rows(tmp_path):
     report = BatchRunner(a_spec(tmp_path, source=source)).run()
 
     assert report.ok
-    assert waits_most(report) == "waiting_input"
-    assert report.stages[0].calling > 0.5 * report.stages[0].running
+    assert spent_most_on(report) == "waiting_input"
+    assert report.stages[0].calling > 12 * slow_formats.SECONDS
     assert report.stages[0].cpu < 0.5 * report.stages[0].calling  # it waits for the storage
 
 
@@ -110,12 +109,12 @@ def test_a_slow_sink_shows_as_waiting_for_room(tmp_path):
     """Some batches may be queued; then the calls wait for the writer."""
     a_source(tmp_path / "in", shards=1, rows_per_shard=200)
     sink = {"uri": str(tmp_path / "out"), "format": "slow_formats:SlowWriting"}
-    spec = a_spec(tmp_path, sink=sink, execution={"engine": "local", "batch_size": 5})
+    spec = a_spec(tmp_path, sink=sink, execution={"engine": "local", "batch_size": 10})
     report = BatchRunner(spec).run()
 
     assert report.ok
-    assert waits_most(report) == "waiting_output"
-    assert report.stages[-1].calling > 0.5 * report.stages[-1].running
+    assert spent_most_on(report) == "waiting_output"
+    assert report.stages[-1].calling > 20 * slow_formats.SECONDS
 
 
 def test_a_status_during_the_run_and_the_report_after_it_have_the_same_figures(
@@ -186,17 +185,6 @@ def test_a_run_of_two_sessions_has_the_sums_of_both_in_its_report_and_its_record
     assert records[1]["rows"] == 32
     page = run_report(checkpoint_of(tmp_path)).to_html()
     assert page.count('class="fill second"') == 3
-
-
-def test_the_words_of_a_stage_leave_out_what_did_not_happen(tmp_path):
-    """A line for each stage, for a person in a hurry."""
-    a_source(tmp_path / "in", shards=2)
-    report = BatchRunner(a_spec(tmp_path, capability="capabilities:slow")).run()
-
-    words = in_words(report.stages[1])
-    assert words.startswith(("9", "100"))
-    assert "busy" in words
-    assert "1 worker, up to" in words
 
 
 def test_figures_that_are_damaged_or_from_a_later_version_cost_no_status(tmp_path):

@@ -116,6 +116,17 @@ def test_the_way_out_depends_on_what_holds_the_stage_up(more, own, way_out):
     assert way_out in advice(clocks, setting)
 
 
+def test_stages_that_wait_for_each_other_have_batches_of_too_different_sizes():
+    """The next call is not made before there is room for all of its rows; until then the other stage has none."""
+    prepare = a_stage("prepare", 0.33, 0.49, 0.17, rows=4000, calls=4)
+    classify = a_stage("classify", 0.85, 0.15, rows=4000, calls=63)
+
+    assert advice([reading(0.0), prepare, classify], STAGES) == (
+        "prepare gets 1,000 rows a call, and classify 63, so that they wait for each other (17 % and 85 % of their "
+        "time): lower the batch_size of prepare"
+    )
+
+
 def test_a_gpu_that_gets_small_batches_is_told_of_although_it_waits():
     """Each of its calls costs nearly as much as a full one."""
     setting = RunSetting("ray", 8.0, True, {"classify": StageSetting(num_gpus=1, batch_size=64)})

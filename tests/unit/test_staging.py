@@ -177,6 +177,86 @@ def test_a_row_of_which_workers_die_costs_two_of_them_and_no_other_row(stage):
     caller.close()
 
 
+class Troubled:
+    """A pool whose calls fail at random, as those of a service and of machines do: not the rows are to blame."""
+
+    def __init__(self, pool, rng, share):
+        self.pool, self.rng, self.share = pool, rng, share
+
+    def __getattr__(self, name):
+        return getattr(self.pool, name)
+
+    def submit(self, spans):
+        future = self.pool.submit(spans)
+        errors = [ValueError, MemoryError, *([CallLostError] if sum(map(len, spans)) > 1 else [])]
+        draw = self.rng.random()
+        if draw >= self.share:
+            return future
+        lost = Future()
+        error = RowsLostError if draw < 0.002 else self.rng.choice(errors)
+        future.add_done_callback(lambda _: lost.set_exception(error("by chance")))
+        return lost
+
+
+OTHER_STAGES = [
+    {"target": "staged:three_of_each", "mode": "row", "batch_size": 8},
+    {"target": "staged:only_even", "batch_size": 10},
+    {"target": "staged:second", "batch_size": 7, "one_to_one": True, "concurrency": 2},
+    {"target": "staged:backwards", "batch_size": 1000},
+]
+
+
+def expected_of_others(some):
+    out = []
+    for batch in some:
+        rows = [copy for row in batch.rows() for copy in staged.three_of_each(row)]
+        out.append(staged.backwards(staged.second(staged.only_even(rows))))
+    return out
+
+
+@pytest.mark.parametrize("seed", [*range(4), pytest.param(range(4, 200), marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("stages", "by_hand", "share"),
+    [(STAGES, expected, 0.15), (OTHER_STAGES, expected_of_others, 0.03)],
+)
+def test_trouble_in_any_call_costs_no_row_and_ends(stages, by_hand, share, seed):
+    """Nothing is lost, doubled or moved, and nothing waits for ever."""
+    for number in [seed] if isinstance(seed, int) else seed:
+        rng = random.Random(number)
+        pools = Pools(lambda pool, rng=rng: Troubled(pool, rng, share))
+        errors = {"retry": {"max_attempts": 30}}
+        caller = a_caller(stages, make_pools=pools, errors=errors)
+        some = batches(rng.choice([1, 5, 20]), rng.choice([1, 3, 10, 40]))
+        found = (
+            [again(caller, batch) for batch in some]
+            if number % 2
+            else answers_or_again(caller, some)
+        )
+        assert found == by_hand(some), number
+        caller.close()
+
+
+def again(caller, batch):
+    """What comes of *batch* in the end: a ticket that failed as a whole begins anew."""
+    for _ in range(200):
+        try:
+            return answers(caller, [batch])[0]
+        except (ValueError, MemoryError, CallLostError, RowsLostError):
+            continue
+    raise AssertionError("it never came through")
+
+
+def answers_or_again(caller, some):
+    pending = [(batch, caller.submit(batch)) for batch in some]
+    found = []
+    for batch, answer in pending:
+        try:
+            found.append([row for [pieces] in [answer()] for piece in pieces for row in piece.rows])
+        except (ValueError, MemoryError, CallLostError, RowsLostError):
+            found.append(again(caller, batch))
+    return found
+
+
 def test_what_is_on_its_way_is_bounded_by_bytes(monkeypatch):
     """A stage that makes its rows twenty times as large waits for the next one."""
     most = [0]
@@ -189,7 +269,7 @@ def test_what_is_on_its_way_is_bounded_by_bytes(monkeypatch):
     monkeypatch.setattr("batchrunner.worker.staged_caller.BytesOnTheWay", Watched)
     stages = [
         {"target": "staged:larger", "batch_size": 10, "fn_kwargs": {"times": 20}},
-        {"target": "staged:without_blob", "batch_size": 1000},
+        {"target": "staged:without_blob", "batch_size": 1000, "one_to_one": True},
     ]
     limit = 4 << 20
     caller = a_caller(stages, make_pools=lambda work: ThreadPools(work, most_bytes=limit))
