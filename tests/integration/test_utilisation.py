@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import orjson
 import pytest
 
@@ -16,6 +19,7 @@ from batchrunner.views.report_data import run_report
 from batchrunner.views.status import status_of
 from batchrunner.worker.stage_clock import StageKind
 from builders import a_source, a_spec, rows, write_jsonl
+from command import batchrunner
 
 ENGINES = pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 
@@ -185,6 +189,25 @@ def test_a_run_of_two_sessions_has_the_sums_of_both_in_its_report_and_its_record
     assert records[1]["rows"] == 32
     page = run_report(checkpoint_of(tmp_path)).to_html()
     assert page.count('class="fill second"') == 3
+
+
+def test_a_status_has_a_line_of_words_for_each_stage_where_it_has_no_values(tmp_path):
+    """In a table for people, and in a cell of a CSV file."""
+    a_source(tmp_path / "in", shards=1)
+    assert BatchRunner(a_spec(tmp_path, capability="capabilities:slow")).run().ok
+    found = {
+        output: batchrunner("status", "out/_checkpoint", "-o", output, cwd=tmp_path).stdout
+        for output in ("table", "csv", "json")
+    }
+
+    for output in ("table", "csv"):
+        assert re.search(r"slow: \d+ % busy.*; 1 worker, up to \d+ MB in each", found[output])
+        assert "{" not in found[output]
+    assert [one["kind"] for one in json.loads(found["json"])["stages"]] == [
+        "read",
+        "stage",
+        "write",
+    ]
 
 
 def test_figures_that_are_damaged_or_from_a_later_version_cost_no_status(tmp_path):
