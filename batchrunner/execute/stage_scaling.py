@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from batchrunner.execute.stage_members import Phase
 from batchrunner.execute.stage_pools import RayStagePool
-from batchrunner.execute.stage_room import Amounts, Room, StageNeed
+from batchrunner.execute.stage_room import Amounts, Room, StageNeed, texts
 from batchrunner.execute.stage_shares import StageLoad, shares
 
 _SHORT = 0.5
@@ -30,6 +30,7 @@ _PATIENCE = 30.0
 """Seconds in which a process should be there, on a busy machine, too. If not, others hold the room that
 seemed free: as long again, no other worker is started."""
 
+_OVERDUE = 40.0
 _log = logging.getLogger(__name__)
 
 
@@ -49,6 +50,7 @@ class Scaling:
         self._pools, self._room, self._may_grow = pools, room, may_grow
         self._looked = self._not_before = time.monotonic()
         self.all_placed = threading.Event()
+        self._has_warned = False
 
     def begin(self) -> None:
         """Start the first workers of each stage, in the order of what takes longest to load."""
@@ -83,7 +85,8 @@ class Scaling:
     def _waits_for_room(self, now: float) -> bool:
         """Return whether it is no time to plan; take back workers that keep the room of others."""
         starting = [pool for pool in self._pools if pool.staff.of(Phase.STARTING)]
-        if any(not pool.staff.placed for pool in self._pools):
+        if missing := [pool for pool in self._pools if not pool.staff.placed]:
+            self._warn_of(missing, now)
             self._take_back([pool for pool in starting if pool.staff.placed])
             return True
         oldest = min((m.began for p in starting for m in p.staff.of(Phase.STARTING)), default=now)
@@ -91,6 +94,16 @@ class Scaling:
             self._take_back(starting)
             self._not_before = now + _PATIENCE
         return now < self._not_before
+
+    def _warn_of(self, pools: Sequence[RayStagePool], now: float) -> None:
+        oldest = min((m.began for p in pools for m in p.staff.members), default=now)
+        if now - oldest > _OVERDUE and not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "no worker has started after %d s: the cluster has no room for %s. The run goes on waiting.",
+                _OVERDUE,
+                texts([pool.need for pool in pools]),
+            )
 
     def _take_back(self, pools: Sequence[RayStagePool]) -> None:
         for pool in pools:

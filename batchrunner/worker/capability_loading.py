@@ -101,7 +101,7 @@ def isolated_row_caller(
 ) -> RowCaller:
     """Return a caller for the rows of *work* that calls *function*; its answers are in *kept*."""
     calls = RowCalls(function, {}, rules=_rules(work.spec, meter), gate=meter, waits=_waits(work))
-    return RowCaller(calls, kept=kept, edges=edges, ahead=1)
+    return RowCaller(calls, kept=kept, edges=edges, ahead=work.spec.execution.max_concurrency)
 
 
 def edges_of(work: Work, schema: SinkSchema, input_types: Callable[[Any], InputTypes]) -> Edges:

@@ -60,7 +60,11 @@ def answers_in(files):
 
 
 @pytest.mark.parametrize(
-    ("count", "again"), [(300, 1.15), pytest.param(3000, 1.02, marks=pytest.mark.soak)]
+    ("count", "again"),
+    [
+        pytest.param(300, 1.15, marks=pytest.mark.long),
+        pytest.param(3000, 1.02, marks=pytest.mark.soak),
+    ],
 )
 def test_a_bad_day_and_two_kills_cost_two_poisoned_rows_and_hardly_a_request(
     tmp_path, count, again
