@@ -59,7 +59,9 @@ class StagedCaller(CallerEdges):
         self._input_types: Callable[[Any], InputTypes] = edges.input_types
         first = stages[0]
         self._takes_tables = first.mode == "batch" and first.batch_format != "rows"
-        self._output = Output(made[-1].get, edges.ready, stage=stages[-1].called)
+        self._output = Output(
+            made[-1].get, edges.ready, stage=stages[-1].called, usage_at=spec.called.usage
+        )
         self._made_again: _MadeAgain | None = None
         on_the_way = BytesOnTheWay()
         lines = [

@@ -15,6 +15,7 @@ from batchrunner.spec import StageSpec
 from batchrunner.worker.blocks import Block
 from batchrunner.worker.lost_calls import CallTimedOutError
 from batchrunner.worker.metering import MeteredGate
+from batchrunner.worker.rate_gate import own_gate
 from batchrunner.worker.stage_clock import Doing, StageClock, StageMeter, summed
 from batchrunner.worker.stage_pool import Span, StageAnswer, StagePool
 from batchrunner.worker.stage_runner import StageRunner
@@ -31,7 +32,7 @@ class ThreadPools:
 
     Attributes:
         work: What the stages belong to.
-        meter: What the calls with single rows pass; None for no gate.
+        meter: Counts what all calls use; None if that interests nothing.
         most_bytes: How many bytes the blocks may take.
     """
 
@@ -50,10 +51,13 @@ class ThreadPools:
         timeout = self.work.spec.errors.batch_timeout
         return ThreadPool(
             stage.called,
-            partial(StageRunner, self.work, number, meter=self.meter),
+            partial(StageRunner, self.work, number, meter=self._meter_of(stage)),
             most=_workers_of(stage),
             timeout=timeout,
         )
+
+    def _meter_of(self, stage: StageSpec) -> MeteredGate:
+        return (self.meter or MeteredGate()).within(own_gate(stage.rate_limit))
 
 
 def _workers_of(stage: StageSpec) -> int:
