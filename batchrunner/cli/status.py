@@ -87,8 +87,8 @@ def _print(status: dict[str, Any], output: str) -> None:
 
     if output in ("table", "csv"):  # which hold text, not values in values
         status = {**status, "stages": _stages(status["stages"])}
-    if output == "table":
         status["usage"] = usage(status.pop("spent"), status["usage"])
+    if output == "table":
         status = {name: value for name, value in status.items() if value not in ("", None)}
     print_record(status, output)
 
