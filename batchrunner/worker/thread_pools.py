@@ -48,12 +48,13 @@ class ThreadPools:
         Raises:
             CapabilityImportError: The stage cannot be imported or built.
         """
-        timeout = self.work.spec.errors.batch_timeout
+        timeout, meter = self.work.spec.errors.batch_timeout, self._meter_of(stage)
         return ThreadPool(
             stage.called,
-            partial(StageRunner, self.work, number, meter=self._meter_of(stage)),
+            partial(StageRunner, self.work, number, meter=meter),
             most=_workers_of(stage),
             timeout=timeout,
+            limited=lambda: meter.limited,
         )
 
     def _meter_of(self, stage: StageSpec) -> MeteredGate:
@@ -84,12 +85,14 @@ class ThreadPool:
         *,
         most: int,
         timeout: float | None = None,
+        limited: Callable[[], float] = float,
     ) -> None:
         """Build one worker now, and others when they are needed, up to *most*.
 
         A call that takes longer than *timeout* seconds is left behind with its worker, which another one
-        replaces.
+        replaces. *limited* returns for how many seconds so far a call has waited at the rate limit.
         """
+        self._limited = limited
         self._name, self._build, self._most, self._timeout = name, build, most, timeout
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._flying: list[Future[StageAnswer]] = []
@@ -144,7 +147,7 @@ class ThreadPool:
 
     def clock(self) -> StageClock:
         [clock] = summed(thread.meter.clock() for thread in self._threads)
-        return replace(clock, workers=len(self._built))
+        return replace(clock, workers=len(self._built), limited=self._limited())
 
     def close(self) -> None:
         """End the threads; one whose call hangs is left behind."""
