@@ -150,3 +150,12 @@ def larger(batch, times):
 def without_blob(rows):
     """Give the size of a blob in its place."""
     return [{"id": row["id"], "size": len(row["blob"])} for row in rows]
+
+
+def stumbles(rows):
+    """Fail twice for some rows, as a service does that is briefly unavailable."""
+    for row in rows:
+        if row.get("fails") == "stumbles" and _calls[row["id"]] < 2:
+            _calls[row["id"]] += 1
+            raise TimeoutError("not now")
+    return rows

@@ -382,3 +382,24 @@ def test_objects_of_a_notebook_can_be_stages(tmp_path):
         BatchRunner(
             a_spec(tmp_path, capability=["staged:first", "staged:second"]), capability=stages
         )
+
+
+@pytest.mark.parametrize("size", [1, 16])
+def test_a_row_has_its_attempts_in_the_stage_that_failed_it(tmp_path, size):
+    """A service that is briefly unavailable costs no row, and no call of the stages before."""
+    staged._calls.clear()
+    failing(tmp_path, {30: "stumbles", 70: "stumbles"})
+    path = tmp_path / "calls"
+    _, report = a_run(
+        tmp_path,
+        [
+            stage("by_row", mode="row", fn_kwargs={"path": str(path)}),
+            stage("stumbles", batch_size=size),
+        ],
+        errors={"retry": {"max_attempts": 3}},
+    )
+
+    assert report.ok
+    assert report.rows_failed == 0
+    assert [row["id"] for row in rows_out(tmp_path / "out")] == list(range(100))
+    assert len(staged.noted(path)) == 100
