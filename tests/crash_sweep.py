@@ -30,7 +30,7 @@ from forks import ChildFailed, in_child
 SHARDS, ROWS = 4, 4
 LASTING = {"adopts_without_files"}
 """Mutants that go on after the death: of code that only the next session runs."""
-LEFT = (".staging/*", "_checkpoint/attempts/*", "_checkpoint/files/*")
+LEFT = (".staging/*", "_checkpoint/attempts/*", "_checkpoint/files/*", "_checkpoint/answers/*")
 WHOLE = rows(0, SHARDS * ROWS)
 BAD = 9
 MARKED = [{**row, "bad": True} if row["id"] == BAD else row for row in WHOLE]
@@ -53,6 +53,7 @@ class Job:
         publishes: Its rows name files, with other bytes in each attempt.
         changed: One of its files has other rows since an undisturbed run.
         damaged: One of its files cannot be read until it is mended, after the session that dies.
+        journals: It is called row by row, and journals the answers.
     """
 
     capability: str
@@ -67,6 +68,7 @@ class Job:
     publishes: bool = False
     changed: bool = False
     damaged: bool = False
+    journals: bool = False
 
     def prepare(self, folder: Path) -> None:
         a_source(folder / "in", shards=SHARDS, rows_per_shard=ROWS)
@@ -111,6 +113,9 @@ class Job:
         source = {"uri": str(folder / "in"), "shard": {"files": self.files}}
         sink = {"uri": str(folder / "out"), "format": "files" if self.publishes else None}
         execution = {"engine": "local"}
+        if self.journals:
+            target["mode"] = "row"
+            execution |= {"journal_answers": True}
         if self.early:  # each batch takes longer than a shard may, on any machine
             target["fn_kwargs"] = {"seconds": 0.001}
             source["shard"] = {"seconds": 0.001}
@@ -215,6 +220,7 @@ JOBS = {
         publishes=True,
     ),
     "files-changed": Job("draws", [r for r in WHOLE if r["id"] != 7], publishes=True, changed=True),
+    "journal": Job("even_or_none", WHOLE[::2], journals=True),
     "runs": Job("", [{"datasets": f"d{number}"} for number in range(SHARDS)], runs=True),
 }
 

@@ -31,7 +31,7 @@ from batchrunner.user_code import (
 from batchrunner.worker.dividing import check_counts
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.gate import NO_GATE, CallOutcome, Gate
-from batchrunner.worker.lost_calls import CallLostBesideError, CallLostError, RowTimedOutError
+from batchrunner.worker.lost_calls import CallLostBesideError, CallLostError, timed_out
 from batchrunner.worker.retrying import RetryPolicy, Trouble, trouble_of
 from batchrunner.worker.usage import NO_USAGE, Usage, added, usage_of_error
 from batchrunner.worker.waiting import Waits
@@ -78,7 +78,7 @@ class RowCall:
         error: The error of its last attempt; None if there was none.
         attempts: How many attempts have failed.
         is_dropped: Whether it gets no other attempt.
-        lost: What its last call was lost by, if others were in flight and it may be innocent.
+        is_suspect: Whether its process ended with it and other calls in flight: it is then called alone.
         keep: Called with its answer, once.
         usage: What its attempts have used so far.
         brings_usage: Whether the row has usage already, which its answer may pass on.
@@ -86,7 +86,7 @@ class RowCall:
 
     __slots__ = (
         *("answer", "error", "attempts", "is_dropped", "most", "refused_at", "usage", "task"),
-        *("keep", "lost", "brings_usage", "_row", "_again"),
+        *("keep", "is_suspect", "brings_usage", "_row", "_again"),
     )
 
     def __init__(self, row: Row | None, again: Callable[[], Row]) -> None:
@@ -99,7 +99,7 @@ class RowCall:
         self.brings_usage = False
         self.task: asyncio.Task[None] | None = None
         self.keep: Callable[[Answered], None] | None = None
-        self.lost: CallLostBesideError | None = None
+        self.is_suspect = False
         self._row = row
         self._again = again
 
@@ -313,7 +313,7 @@ class RowCalls:
         if error is None:
             return None
         if isinstance(error, CallLostBesideError):
-            call.lost = error
+            call.is_suspect = True
             return None
         trouble, now = _trouble(error), self._policy.clock()
         call.refused_at = now if call.refused_at is None else call.refused_at
@@ -329,16 +329,12 @@ class RowCalls:
 
     def _read(self, calls: Sequence[RowCall], begun: Future[None]) -> list[RowOutcome]:
         begun.result()
-        if len(calls) > 1:
-            _raise_lost(calls)
         while self._loop and not all(call.is_settled for call in calls):
             if len(calls) > 1:
                 self._decided.wait()
-                if not self._has_succeeded:
+                if not self._has_succeeded and self._probe is not None:
                     break
             self._loop.submit(self._round(calls)).result()
-            if len(calls) > 1:
-                _raise_lost(calls)
         return [call.outcome for call in calls]
 
     async def _round(self, calls: Sequence[RowCall]) -> None:
@@ -354,7 +350,7 @@ class RowCalls:
         assert self._loop is not None  # noqa: S101 - for the type checker
         wait: float | None = 0.0
         try:
-            async with self._loop.calls:
+            async with self._loop.places(alone=call.is_suspect):
                 while wait is not None and (is_alone or not self._is_parked(call)):
                     await self._enter(wait)
                     wait = self._after(call, await self._attempt_later(call))
@@ -407,24 +403,13 @@ class RowCalls:
         except TimeoutError as error:
             if not limit.expired():  # the user's own
                 raise
-            raise RowTimedOutError(
-                f"the call took more than {self._timeout:g} s, see errors.row_timeout"
-            ) from error
+            raise timed_out(self._timeout) from error
 
     async def _result(self, row: Row) -> Any:
         result = self._function(row, **self._kwargs)
         if isinstance(result, AsyncIterator):
             return [piece async for piece in result]
         return await result
-
-
-def _raise_lost(calls: Sequence[RowCall]) -> None:
-    """Raise why some of *calls* have no answer, if they may be innocent: each is to be called alone then."""
-    lost = [call.lost for call in calls if call.lost is not None]
-    for call in calls:
-        call.lost = None
-    if lost:
-        raise lost[0]
 
 
 def _trouble(error: Exception) -> Trouble:

@@ -64,9 +64,9 @@ class RowService:
             self._send(number, list(fanned_out(await self._result(row))))
         except BrokenPipeError:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             if isinstance(error, asyncio.CancelledError) and number not in self._begun:
-                raise
+                return  # the owner cancelled it, and waits for no answer
             self._send(number, self._sent(error))
         finally:
             self._begun.pop(number, None)

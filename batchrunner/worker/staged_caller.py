@@ -59,7 +59,9 @@ class StagedCaller(CallerEdges):
         self._input_types: Callable[[Any], InputTypes] = edges.input_types
         first = stages[0]
         self._takes_tables = first.mode == "batch" and first.batch_format != "rows"
-        self._output = Output(made[-1].get, edges.ready, stage=stages[-1].called)
+        self._output = Output(
+            made[-1].get, edges.ready, stage=stages[-1].called, usage_at=spec.called.usage
+        )
         self._made_again: _MadeAgain | None = None
         on_the_way = BytesOnTheWay()
         lines = [
@@ -92,10 +94,11 @@ class StagedCaller(CallerEdges):
 
     def _entered(self, batch: Batch) -> Ticket:
         content = batch.in_format("pyarrow") if self._takes_tables else batch.rows()
-        block = Block((Part(content, len(batch), batch.input_types),))
+        rows = sum(batch.counts)
+        block = Block((Part(content, rows, batch.input_types),))
         source = Kept(self._first.put(block), block.nbytes)
         number = next(self._numbers) - (_RETRIES_FIRST if getattr(batch, "is_retry", False) else 0)
-        ticket = Ticket(number, batch)
+        ticket = Ticket(number, batch, rows)
         self._thread.enter(ticket, source)
         return ticket
 

@@ -42,6 +42,12 @@ def test_dying_around_the_early_end_of_a_shard_loses_and_doubles_no_row(tmp_path
     assert [] == sweep(tmp_path, death, job="early", stride=4)
 
 
+@pytest.mark.parametrize("death", [Death.TORN, Death.POWER_CUT])
+def test_dying_around_journaled_answers_loses_and_doubles_no_row(tmp_path, death):
+    """The journal is written beside the commit, and removed after it, by a thread that nothing waits for."""
+    assert [] == sweep(tmp_path, death, job="journal", stride=5)
+
+
 @pytest.mark.parametrize("death", [Death.AFTER, Death.POWER_CUT])
 def test_dying_while_starting_over_ends_with_the_new_output_and_nothing_of_the_old(tmp_path, death):
     """Between the claim and the plan there is neither run; the next session goes on clearing."""

@@ -10,8 +10,11 @@ import pytest
 
 from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.location import RunLocation
+from batchrunner.errors import CapabilityImportError, InvalidSpecError
 from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import read_dead_letters
+from batchrunner.views.garbage import Garbage, GarbageKind
 from batchrunner.worker import kept_answers
 from builders import a_spec, rows, rows_out, write_jsonl
 
@@ -135,3 +138,35 @@ def test_rows_of_shards_that_share_a_batch_cost_their_shards_alone(tmp_path, how
     assert sorted(dead_letters(tmp_path)) == [6, 50, 51]
     ids = [row["id"] for row in rows_out(tmp_path / "out")]
     assert ids == [n for n in range(100) if n not in (6, 50, 51)]
+
+
+def test_a_time_limit_that_cannot_be_kept_is_refused(tmp_path):
+    """A function that is not asynchronous cannot be cancelled: the limit would be a wish."""
+    write_jsonl(tmp_path / "in/a.jsonl", HUNDRED)
+
+    with pytest.raises(CapabilityImportError, match="row_timeout: only a call of an"):
+        BatchRunner(a_job(tmp_path, "in turn", row_timeout=5)).run()
+    with pytest.raises(InvalidSpecError, match="row_timeout, which goes with"):
+        a_spec(tmp_path, errors={"row_timeout": 5})
+    with pytest.raises(InvalidSpecError, match="journal_answers, which goes with"):
+        a_spec(tmp_path, execution={"journal_answers": True})
+
+
+def test_clean_removes_the_journal_of_committed_shards_only(tmp_path):
+    """A worker of a driver that was displaced may write into it after the commit."""
+    write_jsonl(tmp_path / "in/a.jsonl", HUNDRED)
+    write_jsonl(tmp_path / "in/b.jsonl", [{"id": 100, "text": "x", "bad": True}])
+    spec = a_job(tmp_path, "at once", on_row_error="fail", retry={"max_attempts": 1})
+    source = {"uri": str(tmp_path / "in"), "shard": {"files": 1}}
+    spec = spec.model_copy(update={"source": source})
+    assert BatchRunner(spec).run().exit_code == 1
+    answers = tmp_path / "out/_checkpoint/answers"
+    answers.mkdir(exist_ok=True)
+    for shard in (0, 1):
+        (answers / f"part-{shard:05}.1-late.000000.jsonl").write_text("{}\n")
+    garbage = Garbage(RunLocation.of(spec).checkpoint, sink=None)
+
+    removed = [item for item in garbage.remove() if item.kind is GarbageKind.ANSWERS]
+
+    assert [item.key for item in removed] == ["answers/part-00000.1-late.000000.jsonl"]
+    assert [path.name for path in answers.iterdir()] == ["part-00001.1-late.000000.jsonl"]
