@@ -78,7 +78,7 @@ class _RayWorker:
             work = unpacked(payload)
             self._log.store_in(work.checkpoint().storage, session=work.session)
             if work.spec.stages:
-                self._stages = StagesOnRay(work.spec, payload, pulse)
+                self._stages = StagesOnRay(work, payload, pulse)
             host = Host(_witness(work.session), pulse, pools=self._stages, gate=gate_of(work))
             self._worker = ShardWorker(work, pickled=lambda: payload.work, host=host)
             poll = Grace(work.spec.execution.grace_period).poll
