@@ -74,7 +74,8 @@ def test_a_bad_day_and_two_kills_cost_two_poisoned_rows_and_hardly_a_request(
 ):
     """3 % each of 429, 500, resets and hangs; the API answers each row about once, and is asked no faster."""
     poison, limit = (count // 7, count // 3), 60
-    with FlakyApi(share=0.03, poison=poison, most=limit, seed=count) as api:
+    api = FlakyApi(share=0.03, poison=poison, most=limit, seed=count, retry_after=0.2)
+    with api:
         an_api_job(tmp_path, api, count=count, limit=limit)
         for share in (1 / 3, 2 / 3):
             run_until(tmp_path, lambda share=share: api.verdicts["answered"] >= share * count)
