@@ -63,6 +63,10 @@ def dies_in_turn(row, path):
         file.write(f"{row['id']}\n")
     if row.get("how") == "exit":
         os._exit(3)
+    if row.get("how") == "exit once" and not os.path.exists(f"{path}.ended"):
+        open(f"{path}.ended", "x").close()
+        time.sleep(1)  # what was answered before has been journaled
+        os._exit(3)
     while row.get("how") == "hang":
         time.sleep(60)
     return {"id": row["id"]}

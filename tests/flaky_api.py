@@ -24,9 +24,10 @@ class FlakyApi(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 256
 
-    def __init__(self, *, share=0.0, poison=(), most=None, seed=0):
+    def __init__(self, *, share=0.0, poison=(), most=None, seed=0, retry_after=1):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.share, self.poison, self.most = share, frozenset(poison), most
+        self.retry_after = retry_after
         self.chance, self.lock = random.Random(seed), threading.Lock()
         self.asked, self.verdicts = Counter(), Counter()
         self.answered = Counter()
@@ -84,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.dumps({"square": row * row, "by": "the API"}).encode()
         self.send_response(status)
         if status == 429:
-            self.send_header("Retry-After", "1")
+            self.send_header("Retry-After", str(self.server.retry_after))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

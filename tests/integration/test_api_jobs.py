@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
+from collections import Counter
 
 import pytest
 
+from batchrunner import BatchRunner
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import read_dead_letters
-from builders import read_part, rows, rows_out, write_jsonl
+from builders import a_spec, read_part, rows, rows_out, write_jsonl
 from command import a_spec_file, batchrunner, start
 from flaky_api import FAULTS, FlakyApi
 from patience import PATIENCE
@@ -71,7 +74,8 @@ def test_a_bad_day_and_two_kills_cost_two_poisoned_rows_and_hardly_a_request(
 ):
     """3 % each of 429, 500, resets and hangs; the API answers each row about once, and is asked no faster."""
     poison, limit = (count // 7, count // 3), 60
-    with FlakyApi(share=0.03, poison=poison, most=limit, seed=count) as api:
+    api = FlakyApi(share=0.03, poison=poison, most=limit, seed=count, retry_after=0.2)
+    with api:
         an_api_job(tmp_path, api, count=count, limit=limit)
         for share in (1 / 3, 2 / 3):
             run_until(tmp_path, lambda share=share: api.verdicts["answered"] >= share * count)
@@ -105,4 +109,48 @@ def test_what_is_journaled_is_used_by_the_next_session_and_removed_with_its_shar
     assert not set(kept) & set(api.asked)
     [part] = (tmp_path / "out").glob("part-*")
     assert read_part(part) == [{"id": n, "square": n * n, "by": "the API"} for n in range(120)]
+    assert not journaled(tmp_path)
+
+
+def test_a_stop_ends_a_wait_and_makes_no_dead_letter_of_its_row(tmp_path):
+    """The service said "again in ten minutes"; the grace period is for work, and the same line goes on."""
+    with FlakyApi(most=0, retry_after=600) as api:
+        an_api_job(tmp_path, api, count=40, limit=1000, max_concurrency=4)
+        with start("run", "spec.yaml", cwd=tmp_path) as process:
+            deadline = time.monotonic() + PATIENCE
+            while api.passed < 4:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            _, stderr = process.communicate(timeout=PATIENCE)
+        api.most = None
+        done = batchrunner("run", "spec.yaml", cwd=tmp_path)
+
+    assert process.returncode == 143, stderr
+    assert "held the interpreter" not in stderr
+    assert done.returncode == 0, done.stderr
+    assert [row["id"] for row in rows_out(tmp_path / "out")] == list(range(40))
+    assert not list((tmp_path / "out/_checkpoint/errors").glob("*"))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_on_ray_the_next_worker_has_the_answers_of_the_one_that_died(tmp_path):
+    """Within a session, too: Ray starts another one for the shards of the first."""
+    content = [{**row, "how": "exit once"} if row["id"] == 25 else row for row in rows(0, 40)]
+    write_jsonl(tmp_path / "in/a.jsonl", content)
+    kwargs = {"path": f"{tmp_path}/calls"}
+    spec = a_spec(
+        tmp_path,
+        capability={"target": "api_capabilities:dies", "mode": "row", "fn_kwargs": kwargs},
+        execution={"engine": "ray", "max_concurrency": 4, "journal_answers": True},
+    )
+
+    report = BatchRunner(spec).run()
+
+    assert (report.exit_code, report.rows_out, report.rows_failed) == (0, 40, 0)
+    assert [row["id"] for row in rows_out(tmp_path / "out")] == list(range(40))
+    asked = Counter((tmp_path / "calls").read_text().split())
+    assert asked["25"] == 2
+    assert asked.total() <= 40 + 4
     assert not journaled(tmp_path)
