@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -100,7 +101,10 @@ def isolated_row_caller(
     work: Work, function: IsolatedFunction, *, edges: Edges, meter: MeteredGate, kept: KeptAnswers
 ) -> RowCaller:
     """Return a caller for the rows of *work* that calls *function*; its answers are in *kept*."""
-    calls = RowCalls(function, {}, rules=_rules(work.spec, meter), gate=meter, waits=_waits(work))
+    # The function has the limits: where it starts a process for a call, that takes no time of the call.
+    errors = work.spec.errors.model_copy(update={"row_timeout": None})
+    rules = replace(_rules(work.spec, meter), errors=errors)
+    calls = RowCalls(function, {}, rules=rules, gate=meter, waits=_waits(work))
     return RowCaller(calls, kept=kept, edges=edges, ahead=work.spec.execution.max_concurrency)
 
 

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 from batchrunner.formats.chunk import Row
+from batchrunner.spec import ErrorsSpec
 from batchrunner.user_code import is_out_of_memory
 from batchrunner.worker.isolated_process import IsolatedProcess
 from batchrunner.worker.lost_calls import (
@@ -17,6 +18,7 @@ from batchrunner.worker.lost_calls import (
     CallLostError,
     CallTimedOutError,
     RemoteCallError,
+    timed_out,
 )
 
 _LEAVE_SECONDS = 5.0
@@ -36,9 +38,13 @@ class IsolatedFunction:
     If it dies with one call in flight, that call is the reason; with several, any of them may be.
     """
 
-    def __init__(self, process: IsolatedProcess, *, timeout: float | None) -> None:
-        """Send rows to *process*; a call that takes longer than *timeout* seconds is ended with it."""
-        self._process, self._timeout = process, timeout
+    def __init__(self, process: IsolatedProcess, limits: ErrorsSpec) -> None:
+        """Send rows to *process*, whose start takes no time of a call.
+
+        By the *limits*, a call is cancelled after `row_timeout`, and ended with its process after
+        `batch_timeout`.
+        """
+        self._process, self._limits = process, limits
         self._numbers, self._pending = count(), dict[int, _Sent]()
         self._starting, self._in_turn = asyncio.Lock(), asyncio.Lock()
         self._is_async = False
@@ -53,7 +59,8 @@ class IsolatedFunction:
             RemoteCallError: The call raised an error.
             CallLostError: It ended its process.
             CallLostBesideError: It or another call ended their process.
-            CallTimedOutError: It took too long.
+            CallTimedOutError: It took too long, and was ended with its process.
+            RowTimedOutError: It took too long, and was cancelled.
             CapabilityImportError: The capability cannot be built in the process.
         """
         await self._be_started()
@@ -66,7 +73,8 @@ class IsolatedFunction:
     async def _be_started(self) -> None:
         async with self._starting:
             if not self._process.is_started:
-                await asyncio.to_thread(self._start, asyncio.get_running_loop())
+                start = asyncio.to_thread(self._start, asyncio.get_running_loop())
+                await asyncio.shield(start)  # it would go on beside the next one
 
     async def _answer(self, row: Row) -> Any:
         number, reply = next(self._numbers), asyncio.get_running_loop().create_future()
@@ -84,8 +92,19 @@ class IsolatedFunction:
         return content
 
     async def _reply(self, number: int, row: Row, reply: asyncio.Future[Any]) -> Any:
+        """Send *row*, and wait for its answer as long as a call may take; a call that is cancelled goes on without it."""
         try:
-            async with asyncio.timeout(self._timeout) as limit:
+            async with asyncio.timeout(self._limits.row_timeout) as limit:
+                return await self._in_time(number, row, reply)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            self._send(number, None)
+            raise timed_out(self._limits.row_timeout) from error
+
+    async def _in_time(self, number: int, row: Row, reply: asyncio.Future[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._limits.batch_timeout) as limit:
                 self._send(number, row)
                 return await reply
         except TimeoutError as error:
@@ -95,7 +114,7 @@ class IsolatedFunction:
             is_alone = len(self._pending) == 1 and not self._is_ended
             self._is_ended = True
             self._process.kill()
-            why = f"the call took more than {self._timeout:g} s, see errors.batch_timeout"
+            why = f"the call took more than {self._limits.batch_timeout:g} s, see errors.batch_timeout"
             raise (CallTimedOutError if is_alone else CallLostBesideError)(why) from error
 
     def _send(self, number: int, row: Row | None) -> None:

@@ -31,6 +31,11 @@ class RowTimedOutError(Exception):
     type_name = "CapabilityTimedOut"
 
 
+def timed_out(seconds: float | None) -> RowTimedOutError:
+    """Return the error of a call that was cancelled after *seconds*."""
+    return RowTimedOutError(f"the call took more than {seconds:g} s, see errors.row_timeout")
+
+
 class RemoteCallError(CallRaisedError):
     """Stands for an error that a call in another process raised, with what a retry is decided by.
 

@@ -132,7 +132,7 @@ class ShardWorker:
 
     def _isolated_rows(self, bounds: Bounds) -> RowCaller:
         process = IsolatedProcess(self._pickled(), bounds.memory)
-        self._function = IsolatedFunction(process, timeout=bounds.timeout)
+        self._function = IsolatedFunction(process, self._work.spec.errors)
         edges = edges_of(self._work, self._schema, self._input_types)
         # A shard that goes on in isolation has the answers that it got before.
         kept = self._kept or KeptAnswers(self._work.journal())

@@ -31,7 +31,7 @@ from batchrunner.user_code import (
 from batchrunner.worker.dividing import check_counts
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.gate import NO_GATE, CallOutcome, Gate
-from batchrunner.worker.lost_calls import CallLostBesideError, CallLostError, RowTimedOutError
+from batchrunner.worker.lost_calls import CallLostBesideError, CallLostError, timed_out
 from batchrunner.worker.retrying import RetryPolicy, Trouble, trouble_of
 from batchrunner.worker.usage import NO_USAGE, Usage, added, usage_of_error
 from batchrunner.worker.waiting import Waits
@@ -403,9 +403,7 @@ class RowCalls:
         except TimeoutError as error:
             if not limit.expired():  # the user's own
                 raise
-            raise RowTimedOutError(
-                f"the call took more than {self._timeout:g} s, see errors.row_timeout"
-            ) from error
+            raise timed_out(self._timeout) from error
 
     async def _result(self, row: Row) -> Any:
         result = self._function(row, **self._kwargs)

@@ -94,10 +94,11 @@ class StagedCaller(CallerEdges):
 
     def _entered(self, batch: Batch) -> Ticket:
         content = batch.in_format("pyarrow") if self._takes_tables else batch.rows()
-        block = Block((Part(content, len(batch), batch.input_types),))
+        rows = sum(batch.counts)
+        block = Block((Part(content, rows, batch.input_types),))
         source = Kept(self._first.put(block), block.nbytes)
         number = next(self._numbers) - (_RETRIES_FIRST if getattr(batch, "is_retry", False) else 0)
-        ticket = Ticket(number, batch)
+        ticket = Ticket(number, batch, rows)
         self._thread.enter(ticket, source)
         return ticket
 

@@ -18,7 +18,7 @@ from patience import PATIENCE
 
 def an_api_job(folder, api, *, count, limit, **execution):
     write_jsonl(folder / "in/a.jsonl", rows(0, count))
-    retry = {"max_attempts": 8, "backoff": {"initial": 0.1, "max": 1}, "max_wait": "10m"}
+    retry = {"max_attempts": 12, "backoff": {"initial": 0.1, "max": 1}, "max_wait": "10m"}
     a_spec_file(
         folder,
         capability={
@@ -34,7 +34,7 @@ def an_api_job(folder, api, *, count, limit, **execution):
             "rate_limit": {"requests": f"{limit}/s"},
             **execution,
         },
-        errors={"max_row_errors": 10, "retry": retry, "row_timeout": 2},
+        errors={"max_row_errors": 10, "retry": retry, "row_timeout": 5},
     )
 
 

@@ -254,7 +254,7 @@ def test_a_stage_that_promises_one_row_for_each_is_held_to_it(tmp_path):
 def test_what_a_failed_call_changed_in_its_rows_reaches_no_other_call(tmp_path):
     """A stage may change what it gets; the next try gets what the stage before gave."""
     made = failing(tmp_path, {7: "changes_its_rows"})
-    _, report = a_run(tmp_path, ["first", "changes_its_rows"])
+    _, report = a_run(tmp_path, [stage("first", one_to_one=True), "changes_its_rows"])
 
     assert report.ok
     expected = composed(made, staged.first, staged.changes_its_rows, but={7})

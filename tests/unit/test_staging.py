@@ -27,11 +27,11 @@ class ABatch:
 
     content: list
     input_types: InputTypes = field(default_factory=InputTypes)
-    counts: list = field(default_factory=list)
     is_retry: bool = False
 
-    def __len__(self):
-        return len(self.content)
+    @property
+    def counts(self):
+        return [len(self.content)]
 
     def rows(self):
         return [dict(row) for row in self.content]
