@@ -150,3 +150,13 @@ def larger(batch, times):
 def without_blob(rows):
     """Give the size of a blob in its place."""
     return [{"id": row["id"], "size": len(row["blob"])} for row in rows]
+
+
+together = []
+"""A barrier, if a test has put one there."""
+
+
+def meets(rows):
+    """Wait until as many calls are under way as the barrier in `together` asks for."""
+    together[0].wait()
+    return rows
