@@ -159,3 +159,13 @@ def stumbles(rows):
             _calls[row["id"]] += 1
             raise TimeoutError("not now")
     return rows
+
+
+together = []
+"""A barrier, if a test has put one there."""
+
+
+def meets(rows):
+    """Wait until as many calls are under way as the barrier in `together` asks for."""
+    together[0].wait()
+    return rows

@@ -148,9 +148,11 @@ class Staging:
         if line is self.lines[-1]:
             return True
         behind = self.lines[line.number + 1]
-        rows, nbytes = line.expected(line.rows_in_calls + line.size)
+        _, nbytes = line.expected(line.rows_in_calls + line.size)
         has_bytes = self._on_the_way.total + nbytes <= self._most_bytes
-        return has_bytes and (behind.is_starved or behind.rows + rows <= behind.most_waiting())
+        # Not the rows that are still in calls: a stage that is slower has many workers, and a call for each.
+        # If these counted, it would get no more calls than the faster one has places for.
+        return has_bytes and (behind.is_starved or behind.rows < behind.most_waiting())
 
     def _submit(self, line: StageLine, call: StageCall) -> None:
         line.calls += 1
