@@ -85,7 +85,6 @@ NEUTRAL = {
     "errors.retry.retry_on": ["httpx.HTTPError", 429, "5xx"],
     "errors.retry.give_up_on": ["ValueError", 404],
     "errors.retry.max_wait": "1d",
-    "errors.row_timeout": 30,
     "errors.batch_timeout": 2,
     "analytics_store": "/store",
     "analytics_store.backend": "parquet",
@@ -131,6 +130,7 @@ def test_the_tables_of_this_test_name_every_field():
         "capability.inputs",
         "capability.stages",
         "execution.journal_answers",
+        "errors.row_timeout",
         "source.shard.seconds",
     }
     assert set(fields_of(BatchSpec)) - beside == DECISIVE.keys() | NEUTRAL.keys()
@@ -449,3 +449,14 @@ def test_the_order_of_stages_decides():
     spec = {**FULL, "capability": STAGES[::-1]}
 
     assert differences(with_second_stage(STAGES[1]), decisive_fields(BatchSpec(**spec), code=V1))
+
+
+def test_how_long_a_call_with_a_row_may_take_is_neutral():
+    """It goes with mode row only, so it has a test of its own."""
+    capability = {**FULL["capability"], "mode": "row"}
+    spec = {**FULL, "capability": capability}
+    limited = {**spec, "errors": {"row_timeout": 30}}
+
+    assert decisive_fields(BatchSpec(**spec), code=V1) == decisive_fields(
+        BatchSpec(**limited), code=V1
+    )
