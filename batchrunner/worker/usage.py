@@ -50,6 +50,11 @@ def usage_in(answer: Any, path: tuple[str, ...] = (KEY,)) -> Usage:
     Never raises: what is not there, or is another thing, is no usage.
     """
     try:
+        rows = answer if type(answer) is list else [answer]
+        if all(
+            type(row) is dict and path[0] not in row for row in rows
+        ):  # as usual: of a row without any
+            return NO_USAGE
         return _usage_in(answer, path)
     except Exception:  # noqa: BLE001 - an answer is the user's, and so may be the code of its classes
         return NO_USAGE
