@@ -181,6 +181,17 @@ def testing_page() -> str:
     return _api_page("batchrunner.testing", modules)
 
 
+def capabilities_page() -> str:
+    """The classes that a spec may name as they are."""
+    modules = {
+        name: import_module(f"batchrunner.capabilities.{name.split('.')[0]}") for name in SHIPPED
+    }
+    return _api_page(
+        "batchrunner.capabilities",
+        {name: getattr(module, name.split(".")[1]) for name, module in modules.items()},
+    )
+
+
 def _api_page(module: str, things: dict[str, Any], *more: str) -> str:
     lines = [_MADE, "", f"# {module}", "", _summary(import_module(module)), *more, ""]
     lines += ["| name | |", "|---|---|"]
@@ -194,6 +205,13 @@ def _summary(thing: Any) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+SHIPPED = (
+    "embeddings.SentenceEmbedder",
+    "onnx.Model",
+    "openai.Completions",
+    "transformers.Pipeline",
+    "vllm.Engine",
+)
 API = ("jobs", "analytics", "hooks", "formats", "storage")
 PAGES = {
     "spec.md": spec_page,
@@ -203,6 +221,7 @@ PAGES = {
     **{f"api/{name}.md": partial(api_page, f"batchrunner.{name}") for name in API},
     "api/errors.md": errors_page,
     "api/testing.md": testing_page,
+    "api/capabilities.md": capabilities_page,
 }
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,11 +99,16 @@ def edited(field: str) -> Damage:
     def edit(out: Path) -> None:
         path = sentinel(out)
         fields = json.loads(path.read_bytes())
-        value = fields[field]
-        fields[field] = f"{value}0" if isinstance(value, str) else value + 1
+        fields[field] = _other(fields[field])
         path.write_text(json.dumps(fields, separators=(",", ":")))
 
     return edit
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {**value, "cost": 1}
+    return f"{value}0" if isinstance(value, str) else value + 1
 
 
 def forged(**changes: object) -> Damage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -75,3 +76,36 @@ def owner():
 def made(row):
     """What becomes of a row of the source."""
     return {"id": row["id"], "sum": 20 * row["id"]}
+
+
+class Flies:
+    """Says how many of its calls were in flight; the first waits for a second one."""
+
+    def __init__(self):
+        self.flying, self.has_met = 0, asyncio.Event()
+
+    async def __call__(self, rows):
+        self.flying += 1
+        seen = self.flying
+        if seen > 1:
+            self.has_met.set()
+        await self.has_met.wait()
+        self.flying -= 1
+        return [{**row, "flying": seen} for row in rows]
+
+
+def signs(rows):
+    return [{**row, "by": os.getpid()} for row in rows]
+
+
+class CannotBeBuilt:
+    def __init__(self):
+        raise FileNotFoundError("weights.bin is not there")
+
+    def __call__(self, rows):
+        return rows
+
+
+class DiesBuilding(CannotBeBuilt):
+    def __init__(self):
+        os._exit(7)

@@ -150,3 +150,22 @@ def larger(batch, times):
 def without_blob(rows):
     """Give the size of a blob in its place."""
     return [{"id": row["id"], "size": len(row["blob"])} for row in rows]
+
+
+def stumbles(rows):
+    """Fail twice for some rows, as a service does that is briefly unavailable."""
+    for row in rows:
+        if row.get("fails") == "stumbles" and _calls[row["id"]] < 2:
+            _calls[row["id"]] += 1
+            raise TimeoutError("not now")
+    return rows
+
+
+together = []
+"""A barrier, if a test has put one there."""
+
+
+def meets(rows):
+    """Wait until as many calls are under way as the barrier in `together` asks for."""
+    together[0].wait()
+    return rows

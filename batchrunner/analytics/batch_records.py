@@ -24,6 +24,8 @@ class BatchRunRecord(Record, table_name="batch_runs"):
         batch_uid: Identifies the batch in each of the states in which it was complete.
         checkpoint_uri: URI of its checkpoint.
         tags: Tags of the spec, as JSON.
+        cost: What the calls have cost that its rows came of, if they said so.
+        usage: What else they have used, such as tokens, as JSON.
     """
 
     name: str
@@ -42,6 +44,8 @@ class BatchRunRecord(Record, table_name="batch_runs"):
     batch_uid: str | None = None
     checkpoint_uri: str | None = None
     tags: str | None = None
+    cost: float | None = None
+    usage: str | None = None
 
 
 class BatchShardRecord(Record, table_name="batch_shards"):
@@ -57,6 +61,7 @@ class BatchShardRecord(Record, table_name="batch_shards"):
         bytes_out, sha256: Size and hash of its part.
         seconds: How long a worker took for it.
         session: The driver session that committed it.
+        cost, usage: As of a batch.
     """
 
     shard: int
@@ -72,6 +77,8 @@ class BatchShardRecord(Record, table_name="batch_shards"):
     sha256: str
     seconds: float | None = None
     session: str | None = None
+    cost: float | None = None
+    usage: str | None = None
 
 
 class BatchStageRecord(Record, table_name="batch_stages"):

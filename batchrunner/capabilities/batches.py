@@ -26,6 +26,19 @@ def column_of(batch: Any, name: str, *, way_out: str = "column") -> Any:
     return batch[name]
 
 
+def check_rows(batch: Any) -> None:
+    """Check that *batch* is a list of rows.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(batch, list):
+        raise TypeError(
+            f"the batch is a {type(batch).__name__} and not a list of rows: add execution: "
+            "{batch_format: rows}"
+        )
+
+
 def kept(batch: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
     """Return the columns *names* of *batch*, or all (None).
 

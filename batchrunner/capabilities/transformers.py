@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from batchrunner.capabilities.batches import check_rows
 from batchrunner.capabilities.devices import best_device, loading, note_device
 from batchrunner.capabilities.extras import extra
 from batchrunner.capabilities.files import local_copy
@@ -68,8 +69,10 @@ class Pipeline:
         """Return *rows* with what the pipeline says of each.
 
         Raises:
+            TypeError: *rows* is no list.
             ValueError: A row lacks the column.
         """
+        check_rows(rows)
         values = [self._value(row) for row in rows]
         found = self._pipe(values, **{"batch_size": len(values), **call})
         return [

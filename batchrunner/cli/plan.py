@@ -13,6 +13,7 @@ from batchrunner.cli.trial import trial_of, trial_options
 
 if TYPE_CHECKING:
     from batchrunner.driver.survey import Survey
+    from batchrunner.runner import BatchRunner
     from batchrunner.shard import Shard
 
 
@@ -43,12 +44,20 @@ def command(spec: str, accept_changes: bool, output: str, **trial: Any) -> None:
         f"{len(survey.pending):,} of {whole:,} shards to run, "
         f"{len(survey.output.committed):,} committed{to_adopt}"
     )
+    if survey.pending and (least := _least_time(runner, survey)):
+        say(least)
     if survey.quarantined:
         say(_quarantined(survey, spec_words(spec)))
     for note in survey.notes:
         say(note)
     for line in survey.accepted:
         say(f"accepted change: {line}")
+
+
+def _least_time(runner: BatchRunner, survey: Survey) -> str:
+    from batchrunner.driver.rate_words import least_time
+
+    return least_time(runner.spec, survey.pending)
 
 
 def _source(shard: Shard) -> str:

@@ -144,7 +144,7 @@ def _text_of(report: BatchReport, *, spec: str, is_trial: bool, is_logged: bool)
     lines = [
         report_text.heading(report),
         f"rows: {report_text.rows(report)}",
-        *([f"usage: {report_text.usage(report)}"] if report.spent else []),
+        *([f"usage: {report_text.usage(report.spent, report.usage)}"] if report.spent else []),
         *([f"speed: {report.advice}"] if report.advice else []),
         f"output: {report.sink}",
         *_failures(report),

@@ -83,8 +83,12 @@ def _watch(checkpoint: Checkpoint, mode: str | Display, *, every: float) -> int:
 
 def _print(status: dict[str, Any], output: str) -> None:
     """Print *status*; for people without the lines that have nothing to say, such as a phase that is over."""
-    if output == "table":
+    from batchrunner.driver.report_text import usage
+
+    if output in ("table", "csv"):  # which hold text, not values in values
         status = {**status, "stages": _stages(status["stages"])}
+        status["usage"] = usage(status.pop("spent"), status["usage"])
+    if output == "table":
         status = {name: value for name, value in status.items() if value not in ("", None)}
     print_record(status, output)
 

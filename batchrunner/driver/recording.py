@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 import orjson
 
@@ -19,7 +20,7 @@ from batchrunner.analytics import (
 )
 from batchrunner.analytics.record import run_uri
 from batchrunner.checkpoint import RunRecord, Sentinel
-from batchrunner.checkpoint.totals import Totals
+from batchrunner.checkpoint.totals import Totals, Usage, usage_of
 from batchrunner.driver.run import Run
 from batchrunner.driver.survey import Survey
 from batchrunner.spec import BatchSpec
@@ -75,7 +76,8 @@ def record_batch(
     if run.checkpoint.is_recorded(uid):
         return
     totals = Totals.of(survey.plan.active, committed)
-    batch = _batch_record(run, record, totals, committed, uid=uid)
+    usage = usage_of(survey.plan.active, committed)
+    batch = _batch_record(run, record, committed, {**asdict(totals), **_fields(usage)}, uid=uid)
     completed = CompletedRun(
         uid,
         capability_id(run.spec),
@@ -94,7 +96,12 @@ def record_batch(
 
 
 def _batch_record(
-    run: Run, record: RunRecord, totals: Totals, committed: Mapping[int, Sentinel], *, uid: str
+    run: Run,
+    record: RunRecord,
+    committed: Mapping[int, Sentinel],
+    sums: Mapping[str, Any],
+    *,
+    uid: str,
 ) -> BatchRunRecord:
     return BatchRunRecord(
         run_uid=uid,
@@ -110,8 +117,15 @@ def _batch_record(
         sessions=len({sentinel.session for sentinel in committed.values()}),
         seconds=sum(sentinel.seconds for sentinel in committed.values()),
         tags=orjson.dumps(run.spec.tags).decode(),
-        **asdict(totals),
+        **sums,
     )
+
+
+def _fields(usage: Usage) -> dict[str, Any]:
+    if not usage:
+        return {}
+    rest = {name: amount for name, amount in usage.items() if name != "cost"}
+    return {"cost": usage.get("cost"), "usage": orjson.dumps(rest).decode()}
 
 
 def _shard_records(
@@ -135,6 +149,7 @@ def _shard_records(
             sha256=sentinel.sha256,
             session=sentinel.session,
             seconds=sentinel.seconds,
+            **_fields(sentinel.usage),
         )
 
 

@@ -135,7 +135,7 @@ class BatchReport:
                 "next": report_text.next_line(self),
                 "failed": "\n".join([*failed[:_SHOWN_FAILURES], *more]),
                 "rows": report_text.rows(self),
-                "usage": report_text.usage(self),
+                "usage": report_text.usage(self.spent, self.usage),
                 "speed": self.advice,
                 "output": self.sink,
                 "checkpoint": self.checkpoint,

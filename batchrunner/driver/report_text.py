@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,15 +38,20 @@ def rows(report: BatchReport) -> str:
     return f"{text}; not counted: those of {failed:,} failed shard{'' if failed == 1 else 's'}"
 
 
-def usage(report: BatchReport) -> str:
-    """Return what the calls have used, and their cost; empty if no answer said so."""
-    words = [f"{amount:,.0f} {name}" for name, amount in report.spent.items() if name != "cost"]
-    spent, known = report.spent.get("cost", 0.0), report.usage.get("cost", 0.0)
-    lost = spent - known
-    if spent:
-        is_some = lost > 1e-9 * spent
+def usage(spent: Mapping[str, float], committed: Mapping[str, float]) -> str:
+    """Return what all calls have used, and their cost, as text; empty if no answer said so.
+
+    Args:
+        spent: What all calls have used.
+        committed: What those have used that the committed rows came of.
+    """
+    words = [f"{amount:,.0f} {name}" for name, amount in spent.items() if name != "cost"]
+    cost, known = spent.get("cost", 0.0), committed.get("cost", 0.0)
+    lost = cost - known
+    if cost:
+        is_some = lost > 1e-9 * cost
         of_it = f", {money(lost)} of it for rows that are not committed" if is_some else ""
-        words.append(f"cost {money(spent)}{of_it}")
+        words.append(f"cost {money(cost)}{of_it}")
     return ", ".join(words)
 
 
@@ -86,7 +92,7 @@ def text(report: BatchReport) -> str:
     lines = [
         heading(report),
         f"rows: {rows(report)}",
-        f"usage: {usage(report)}" if report.spent else "",
+        f"usage: {usage(report.spent, report.usage)}" if report.spent else "",
         f"output: {report.sink}",
         f"speed: {report.advice}" if report.advice else "",
         f"failed: {error}" if error else "",

@@ -10,12 +10,10 @@ from typing import NoReturn
 
 from batchrunner.execute.payload import pickled
 from batchrunner.shard import Shard
-from batchrunner.worker.gate import NO_GATE, Gate
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
 from batchrunner.worker.process import Host, ShardWorker
 from batchrunner.worker.pulse import Pulse, beating
-from batchrunner.worker.rate_budget import RateBudget
-from batchrunner.worker.rate_gate import OwnGate
+from batchrunner.worker.rate_gate import own_gate
 from batchrunner.worker.receipt import Receipt
 from batchrunner.worker.stopping import StopSignal
 from batchrunner.worker.work import Work
@@ -39,7 +37,7 @@ def run_locally(
         stack.enter_context(_exits_raise())
         stack.enter_context(_stored_log(work))
         stack.enter_context(beating(pulse, hear, seconds=_BEAT_SECONDS))
-        host = Host(pulse=pulse, gate=_gate_of(work))
+        host = Host(pulse=pulse, gate=own_gate(work.spec.execution.rate_limit))
         worker = ShardWorker(work, pickled=lambda: pickled(work), host=host)
         stack.enter_context(closing(worker))
         pulse.phase = WorkerPhase.RUNNING
@@ -47,11 +45,6 @@ def run_locally(
         for receipts in worker.process(shards, stop=stop):
             yield from receipts
         pulse.phase = WorkerPhase.IDLE
-
-
-def _gate_of(work: Work) -> Gate:
-    limit = work.spec.execution.rate_limit
-    return OwnGate(RateBudget(limit)) if limit else NO_GATE
 
 
 @contextmanager

@@ -43,35 +43,40 @@ class Budget:
     def exchange(self, report: Report) -> Grant:
         return self._budget.exchange(report)
 
+    def holders(self) -> int:
+        """Return the number of workers that have reported lately."""
+        return self._budget.holders
+
 
 @contextmanager
 def rate_budget(work: Work) -> Iterator[None]:
-    """Keep the budget of *work* inside the block, if its spec has a rate limit.
+    """Keep a budget inside the block for each rate limit that the spec of *work* has.
 
-    It takes the place of the budget of an earlier driver of the run, which may still be dying.
+    It takes the place of that of an earlier driver of the run, which may still be dying.
     """
-    limit = work.spec.execution.rate_limit
-    if limit is None:
-        yield
-        return
-    actor = _started(_name(work), limit)
+    spec = work.spec
+    limits = [(_name(work, None), spec.execution.rate_limit)]
+    limits += [(_name(work, n), stage.rate_limit) for n, stage in enumerate(spec.stages)]
+    actors = [_started(name, limit) for name, limit in limits if limit]
     try:
         yield
     finally:
-        _kill(actor)
+        for actor in actors:
+            _kill(actor)
 
 
-def gate_of(work: Work) -> Gate:
-    """Return the gate of this worker: it asks the run's budget, if there is a limit."""
-    limit = work.spec.execution.rate_limit
+def gate_of(work: Work, *, stage: int | None = None) -> Gate:
+    """Return the gate of this worker, of the *stage* with this number: it asks the budget, if there is a limit."""
+    spec = work.spec
+    limit = spec.execution.rate_limit if stage is None else spec.stages[stage].rate_limit
     if limit is None:
         return NO_GATE
     holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    return SharedGate(_Asking(_name(work)), limit, holder=holder)
+    return SharedGate(_Asking(_name(work, stage)), limit, holder=holder)
 
 
-def _name(work: Work) -> str:
-    return f"rate-limit-{work.run_uid}"
+def _name(work: Work, stage: int | None) -> str:
+    return f"rate-limit-{work.run_uid}{'' if stage is None else f'-{stage}'}"
 
 
 def _started(name: str, limit: RateLimitSpec) -> Any:

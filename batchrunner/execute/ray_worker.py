@@ -27,6 +27,9 @@ from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import Grace, StoredStop
 from batchrunner.worker.worker_log import WorkerLog
 
+_COST_POLL = 0.5
+"""Seconds between two checks for a stop of a run that `max_cost` may end."""
+
 
 class GroupActor:
     """Processes groups of shards with a capability that is built once."""
@@ -75,10 +78,12 @@ class _RayWorker:
             work = unpacked(payload)
             self._log.store_in(work.checkpoint().storage, session=work.session)
             if work.spec.stages:
-                self._stages = StagesOnRay(work.spec, payload, pulse)
+                self._stages = StagesOnRay(work, payload, pulse)
             host = Host(_witness(work.session), pulse, pools=self._stages, gate=gate_of(work))
             self._worker = ShardWorker(work, pickled=lambda: payload.work, host=host)
             poll = Grace(work.spec.execution.grace_period).poll
+            if work.spec.execution.max_cost is not None:  # each second until the stop is paid for
+                poll = min(poll, _COST_POLL)
             self._stop = StoredStop(work.checkpoint().storage, work.session, poll=poll)
         except CapabilityImportError as error:
             self._failure = Failure(Cause.IMPORT, str(error))

@@ -31,13 +31,13 @@ class Call:
         spans: Its rows.
         answer: What the caller waits for.
         deaths: How many workers have died while they had it.
-        is_given_up: Whether it took too long: it has been answered.
+        is_answered: Whether its end is known before that of the worker: it took too long.
     """
 
     spans: Sequence[Span]
     answer: Future[StageAnswer] = field(default_factory=Future)
     deaths: int = 0
-    is_given_up: bool = False
+    is_answered: bool = False
 
     @property
     def node(self) -> str:
@@ -101,7 +101,7 @@ class Member:
 
     def late(self, before: float) -> Call | None:
         """Return a call that it has been at since *before*."""
-        late = (c for c, since in self.calls.items() if since < before and not c.is_given_up)
+        late = (c for c, since in self.calls.items() if since < before and not c.is_answered)
         return next(late, None)
 
     def takes(self, call: Call) -> bool:

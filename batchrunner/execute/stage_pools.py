@@ -126,7 +126,7 @@ class RayStagePool:
         for member in [*self.staff.members]:
             if late := member.late(before):
                 member.is_excused = True  # the other calls that it has did nothing
-                late.is_given_up = True
+                late.is_answered = True
                 self._finish(late, CallTimedOutError(self._timed_out()))
                 kill(member.actor)
 
@@ -134,13 +134,13 @@ class RayStagePool:
         """Fail all calls with *error*. In the thread of the pools."""
         given = (call for member in self.staff.members for call in member.calls)
         for call in [*self._waiting, *given]:
-            if not call.is_given_up:
-                call.is_given_up = True
+            if not call.is_answered:
+                call.is_answered = True
                 self._finish(call, error)
         self._waiting.clear()
 
     def _timed_out(self) -> str:
-        return f"stage {self.stage.called!r}: the call took longer than errors.batch_timeout"
+        return f"the call took more than {self._timeout:g} s, see errors.batch_timeout"
 
     def _count(self, calls: int) -> None:
         with self._counting:
@@ -180,7 +180,7 @@ class RayStagePool:
 
         member.end(call, time.monotonic())
         error = done.exception()
-        if call.is_given_up:
+        if call.is_answered:
             self._lose(member, error)
         elif error is None:
             self._accept(member, call, Kept(block, member.node), done.result())

@@ -1,7 +1,7 @@
 """Gives each stage of one worker as many workers as it needs, of what the cluster has room for.
 
-One worker of each stage comes first, those with an accelerator before all others: they load longest. Once
-all of them have a process, the rest of the room is shared out. From then on, what the calls take decides,
+One worker of each stage comes first, those with an accelerator before all others: they load longest. What is
+free besides is shared out, a few for each stage. From then on, what the calls take decides,
 each half second. A worker that loads a model is not idle, and a stage only gives up workers that another
 one can use.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from batchrunner.execute.stage_members import Phase
 from batchrunner.execute.stage_pools import RayStagePool
-from batchrunner.execute.stage_room import Amounts, Room, StageNeed
+from batchrunner.execute.stage_room import Amounts, Room, StageNeed, texts
 from batchrunner.execute.stage_shares import StageLoad, shares
 
 _SHORT = 0.5
@@ -49,11 +49,22 @@ class Scaling:
         self._pools, self._room, self._may_grow = pools, room, may_grow
         self._looked = self._not_before = time.monotonic()
         self.all_placed = threading.Event()
+        self._has_warned = False
 
-    def begin(self) -> None:
-        """Start the first workers of each stage, in the order of what takes longest to load."""
-        for pool in sorted(self._pools, key=lambda pool: not pool.need.has_accelerator):
+    def begin(self, *, at_once: bool) -> None:
+        """Start the first workers of each stage, in the order of what takes longest to load.
+
+        And others *at_once*, if there is much to do, and all of it is free at this moment.
+        """
+        loads = [self._load(at, at_once) for at in range(len(self._pools))]
+        counts = shares(loads, self._fits())
+        pools = sorted(
+            zip(self._pools, counts, strict=True), key=lambda one: not one[0].need.has_accelerator
+        )
+        for pool, _ in pools:
             pool.staff.resize(pool.need.least)
+        for pool, count in pools:
+            pool.staff.resize(count)
 
     def changed(self) -> None:
         """Look whether all stages have their first workers, after one was placed or has failed."""
@@ -83,14 +94,25 @@ class Scaling:
     def _waits_for_room(self, now: float) -> bool:
         """Return whether it is no time to plan; take back workers that keep the room of others."""
         starting = [pool for pool in self._pools if pool.staff.of(Phase.STARTING)]
-        if any(not pool.staff.placed for pool in self._pools):
-            self._take_back([pool for pool in starting if pool.staff.placed])
+        if missing := [pool for pool in self._pools if not pool.staff.placed]:
+            if now - _oldest(missing, now) > _PATIENCE:
+                self._warn_of(missing)
+                self._take_back([pool for pool in starting if pool.staff.placed])
             return True
-        oldest = min((m.began for p in starting for m in p.staff.of(Phase.STARTING)), default=now)
+        oldest = _oldest(starting, now)
         if now - oldest > _PATIENCE and not (self._may_grow and _count(starting) == 1):
             self._take_back(starting)
             self._not_before = now + _PATIENCE
         return now < self._not_before
+
+    def _warn_of(self, pools: Sequence[RayStagePool]) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "no worker has started after %d s: the cluster has no room for %s. The run goes on waiting.",
+                _PATIENCE,
+                texts([pool.need for pool in pools]),
+            )
 
     def _take_back(self, pools: Sequence[RayStagePool]) -> None:
         for pool in pools:
@@ -143,6 +165,12 @@ class Scaling:
             zip(self._pools, counts, strict=True), key=lambda p: p[1] - p[0].staff.wanted
         ):
             pool.staff.resize(count)
+
+
+def _oldest(pools: Sequence[RayStagePool], now: float) -> float:
+    """Return since when a worker of *pools* has waited for a process; *now* if none does."""
+    waiting = (m.began for pool in pools for m in pool.staff.of(Phase.STARTING))
+    return min(waiting, default=now)
 
 
 def _count(pools: Sequence[RayStagePool]) -> int:

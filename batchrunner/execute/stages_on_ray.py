@@ -12,13 +12,17 @@ from batchrunner.execute.stage_scaling import Scaling
 from batchrunner.execute.stage_staff import Staff, actor_of, ask_all
 from batchrunner.execute.stage_thread import PoolThread
 from batchrunner.execute.workers import workers_with_stages
-from batchrunner.spec import BatchSpec, StageSpec
+from batchrunner.spec import StageSpec
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.usage import Usage
+from batchrunner.worker.work import Work
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
 _LEAVE_SECONDS = 2.0
+_MUCH = 64 << 10
+"""Bytes of the source from which on workers are started before it is known how many are needed."""
+
 _SHARE_OF_STORE = 0.3
 """Share of the object store that what is on its way may take: as much again is output that has just been
 made, and input of calls that are at work; Ray spills to disk at 0.8."""
@@ -35,12 +39,13 @@ class StagesOnRay:
     most_tickets = 1024
     is_apart = True
 
-    def __init__(self, spec: BatchSpec, payload: Payload, pulse: Pulse) -> None:
+    def __init__(self, work: Work, payload: Payload, pulse: Pulse) -> None:
         """Look what there is room for; *pulse* gets what calls use. Starts no worker yet.
 
         Raises:
             RayUnavailableError: There is no room for the fewest workers of all stages.
         """
+        spec, self._is_much = work.spec, work.weight >= _MUCH
         self._workers, may_grow = workers_with_stages(spec.execution), spec.ray.address != "local"
         self._pulse, self._payload, self._timeout = pulse, payload, spec.errors.batch_timeout
         self._needs = needs_of(spec.stages, self._room(), may_grow=may_grow)
@@ -68,7 +73,7 @@ class StagesOnRay:
         self._pools.append(pool)
         if len(self._pools) == len(self._needs):
             self._open = len(self._pools)
-            self._scaling.begin()
+            self._scaling.begin(at_once=self._is_much)
             self._thread.start()
         return pool
 

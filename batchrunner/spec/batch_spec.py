@@ -105,6 +105,10 @@ class BatchSpec(Section):
     @model_validator(mode="after")
     def _has_what_its_mode_needs(self) -> Self:
         mode = self.capability.mode if self.capability else "batch"
+        if self.capability and self.capability.stages and self.execution.rate_limit:
+            raise ValueError(
+                "has execution.rate_limit: give rate_limit to the stage that it is for, in capability.stages"
+            )
         if mode == "run" and self.analytics_store is None:
             raise ValueError("must have an analytics_store: capability.mode run records runs there")
         if mode != "run" and self.capability and self.capability.inputs:

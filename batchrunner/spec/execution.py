@@ -57,7 +57,9 @@ class ExecutionSpec(Section):
         default="rows", description="What a batch is; `rows` is a list of dicts."
     )
     concurrency: Annotated[Concurrency | None, NEUTRAL] = Field(
-        default=None, description="Workers: a number, or [min, max]; by default, what fits."
+        default=None,
+        description="Workers: a number, or [min, max]; by default, what fits. With stages, how many workers "
+        "read, write, and share those of the stages: by default, one.",
     )
     num_cpus: Annotated[Share, NEUTRAL] = Field(default=1.0, description="CPUs of a worker.")
     num_gpus: Annotated[Gpus, NEUTRAL] = Field(

@@ -22,6 +22,7 @@ from batchrunner.spec.fields import (
     Target,
     Word,
 )
+from batchrunner.spec.rates import RateLimitSpec
 from batchrunner.spec.section import NEUTRAL, Section
 
 _READ: Final = "read"
@@ -118,12 +119,20 @@ class StageSpec(Section):
         default=None, description="Calls of an `async def` stage in flight, per worker of it."
     )
 
+    rate_limit: Annotated[RateLimitSpec | None, NEUTRAL] = Field(
+        default=None,
+        description="How fast this stage may be called, by all its workers together, as `execution.rate_limit` "
+        "says for a capability without stages.",
+    )
+
     @model_validator(mode="after")
     def _one_code(self) -> Self:
         if (self.target is None) == (self.processor is None):
             raise ValueError("must have exactly one of target, processor")
         if self.processor and (extra := [n for n, v in _OF_CODE.items() if getattr(self, n) != v]):
             raise ValueError(f"must have no {extra[0]}, which goes with a target only")
+        if self.processor and self.rate_limit:
+            raise ValueError("must have no rate_limit: the processor makes its calls itself")
         if self.one_to_one and self.mode == "row":
             raise ValueError(
                 "must have no one_to_one: in mode row it is known which row gives which"

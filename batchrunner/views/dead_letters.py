@@ -29,7 +29,7 @@ class ErrorGroup:
     """Rows that failed in the same way.
 
     Attributes:
-        stage: Where they failed: read, capability.
+        stage: Where they failed: read, capability, or the name of a stage of it.
         error: Name of the error's type.
         code: File and line of the user's code that raised the error; empty for none.
         shard_failed: Whether their shards failed as a whole and are not committed: quarantined, or the

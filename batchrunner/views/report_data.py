@@ -9,8 +9,9 @@ from typing import Any
 
 from batchrunner import __version__
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.checkpoint.totals import Totals
+from batchrunner.checkpoint.totals import Totals, Usage, usage_of
 from batchrunner.driver.notebook_html import facts_html
+from batchrunner.driver.report_text import usage
 from batchrunner.views.report_cells import ShardFacts, counts_of, shards_of
 from batchrunner.views.report_commands import CommandNames, NextStep
 from batchrunner.views.report_examples import Examples, examples_of
@@ -22,6 +23,7 @@ from batchrunner.views.report_verdict import (
     run_state,
     verdict_on,
 )
+from batchrunner.views.spending import spent_in
 from batchrunner.views.stage_times import advice_in, stages_of_run
 from batchrunner.worker.stage_clock import StageClock
 
@@ -70,6 +72,17 @@ class RunReport:
         return advice_in(self.documents.last_events)
 
     @property
+    def usage(self) -> Usage:
+        """What the calls have used that the committed rows came of."""
+        return usage_of(self.documents.shards, self.documents.sentinels)
+
+    @property
+    def spent(self) -> Usage:
+        """What all calls have used, as far as the last session has reported it."""
+        events = self.documents.last_events
+        return spent_in(events, run_uid=self.run_uid, committed=self.usage)
+
+    @property
     def again(self) -> tuple[NextStep, ...]:
         """The commands for this run, whatever its state."""
         place = self.place
@@ -100,6 +113,7 @@ class RunReport:
                 "shards": f"{len(self.documents.sentinels):,} of {len(self.shards):,} committed",
                 "rows": rows,
                 "sessions": len(self.sessions),
+                "usage": usage(self.spent, self.usage),
                 "speed": self.advice,
                 "output": self.documents.sink,
                 "checkpoint": self.documents.uri,
@@ -126,6 +140,8 @@ class RunReport:
             "sessions": [asdict(session) for session in self.sessions],
             "stages": [clock.to_dict() for clock in self.stages],
             "advice": self.advice,
+            "usage": dict(self.usage),
+            "spent": dict(self.spent),
             "dead_letters": self.dead_letters.to_dict(),
             "shards": [shard.to_dict() for shard in self.shards],
             "commands": [asdict(step) for step in self.again],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from batchrunner import __version__
+from batchrunner.driver.report_text import money
 from batchrunner.views.report_cells import ShardState, counts_of
 from batchrunner.views.report_charts import charts_of
 from batchrunner.views.report_commands import UNKNOWN
@@ -76,8 +77,19 @@ def _totals(report: RunReport) -> Html:
         ("at work", long_duration(worked)),
         ("rows a second", rate),
         ("sessions", f"{sum(session.kind == 'run' for session in report.sessions):,}"),
+        *_cost(report),
     ]
     return el("section", facts(figures, class_="totals"), id="totals", aria_label="Totals")
+
+
+def _cost(report: RunReport) -> list[tuple[str, Html]]:
+    """Return the cost as a figure, and what of it was for rows that are not committed; none if none is known."""
+    spent, committed = report.spent.get("cost", 0.0), report.usage.get("cost", 0.0)
+    if not spent:
+        return []
+    lost = spent - committed
+    more = [" ", el("small", f"{money(lost)} not committed")] if lost > 1e-9 * spent else []
+    return [("cost", join([money(spent), *more]))]
 
 
 def _failed(report: RunReport) -> Html:

@@ -27,14 +27,20 @@ def spent_before(checkpoint: Checkpoint, *, run_uid: str, committed: Usage) -> U
         lease = lease and lease_before(checkpoint.storage, lease)
         if lease is None:
             break
-        logged = _logged(event_log(checkpoint.storage, lease.owner.session), run_uid)
+        logged = logged_in(event_log(checkpoint.storage, lease.owner.session), run_uid)
         if logged is not None:
             spent, committed_then = logged
             return added(spent, more_than(committed, committed_then))
     return committed
 
 
-def _logged(events: Sequence[Event], run_uid: str) -> tuple[Usage, Usage] | None:
+def spent_in(events: Sequence[Event], *, run_uid: str, committed: Usage) -> Usage:
+    """Return what the run has used by the *events* of its last session, and by what is *committed*."""
+    logged = logged_in(events, run_uid)
+    return committed if logged is None else added(logged[0], more_than(committed, logged[1]))
+
+
+def logged_in(events: Sequence[Event], run_uid: str) -> tuple[Usage, Usage] | None:
     """Return what *events* say last of the run's usage, in all and committed; None if they say nothing."""
     if not any(event.get("run_uid") == run_uid for event in events):
         return None

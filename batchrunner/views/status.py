@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from batchrunner.checkpoint import Checkpoint
-from batchrunner.checkpoint.totals import Totals
+from batchrunner.checkpoint.totals import Totals, usage_of
 from batchrunner.driver.session import StopReason
 from batchrunner.views.look import Look, RunState, look_at
+from batchrunner.views.spending import spent_in
 from batchrunner.views.stage_times import advice_in, stages_in
 
 
@@ -45,6 +46,8 @@ class Status:
         silent_seconds: How long ago that was, by the clock here; None without one.
         stages: What the workers of the last session spent their time on: a clock for the reading, each
             stage of the capability, and the writing, as plain values.
+        usage: What the calls have used that the committed rows came of, with their `cost`.
+        spent: What all calls have used, as far as the last session has reported it.
         advice: Which of them bounds the run, and what to change; empty if that is not clear.
         seconds_left: Estimated seconds to the end while it runs; None when there is no estimate.
         checkpoint: URI of the checkpoint.
@@ -76,6 +79,8 @@ class Status:
     seconds_left: int | None
     stages: tuple[Mapping[str, Any], ...]
     advice: str
+    usage: Mapping[str, float]
+    spent: Mapping[str, float]
     checkpoint: str
     next: str
 
@@ -96,6 +101,7 @@ def status_of(checkpoint: Checkpoint, *, place: str = "", spec: str = "SPEC") ->
         DamagedOutputError: The run's record or its plan cannot be read.
     """
     look = look_at(checkpoint)
+    usage = usage_of(look.shards, look.committed)
     return Status(
         name=look.record.name,
         run_uid=look.record.run_uid,
@@ -112,6 +118,8 @@ def status_of(checkpoint: Checkpoint, *, place: str = "", spec: str = "SPEC") ->
         silent_seconds=look.silent_seconds,
         stages=tuple(clock.to_dict() for clock in stages_in(look.events)),
         advice=advice_in(look.events),
+        usage=dict(usage),
+        spent=dict(spent_in(look.events, run_uid=look.record.run_uid, committed=usage)),
         checkpoint=checkpoint.storage.uri,
         next=next_command(look, place=place or checkpoint.storage.uri, spec=spec),
     )

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 from batchrunner.errors import CapabilityImportError, describe
-from batchrunner.user_code import contained, traceback_of
+from batchrunner.user_code import contained, stage_of, traceback_of
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS = 1.0
@@ -86,7 +86,8 @@ def _answer(caller: Any, batch: Any, *, memory: int) -> tuple[str, Any]:
         return "returned", caller.submit(batch)()
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         name = getattr(error, "type_name", type(error).__name__)
-        return "raised", (name, _message(error, error, memory=memory), traceback_of(error))
+        described = name, _message(error, error, memory=memory), traceback_of(error)
+        return "raised", (described, stage_of(error))
 
 
 def _message(error: Exception, reason: BaseException | None, *, memory: int) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from batchrunner.formats.chunk import Row
-from batchrunner.user_code import CallRaisedError, is_out_of_memory
+from batchrunner.user_code import CallRaisedError, blamed, is_out_of_memory
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Answer, CallerEdges, Piece, Pieces
 from batchrunner.worker.isolated_process import IsolatedProcess
@@ -133,7 +133,10 @@ class IsolatedCaller(CallerEdges):
                 f"the call took more than {self._timeout:g} s, see errors.batch_timeout"
             )
         if kind == "raised":
-            error = CallRaisedError(*answer)
+            described, stage = answer
+            error = CallRaisedError(*described)
+            if stage:
+                blamed(error, stage)
             if is_out_of_memory(error):  # memory still held would fail other rows
                 self.close()
             raise error

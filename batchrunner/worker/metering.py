@@ -23,6 +23,20 @@ from batchrunner.worker.usage import (
 from batchrunner.worker.waiting import Waits
 
 
+class _Counted:
+    """A gate whose outcomes a meter counts that others share."""
+
+    def __init__(self, gate: Gate, meter: MeteredGate) -> None:
+        self._gate, self._meter = gate, meter
+
+    def enter(self) -> float:
+        return self._gate.enter()
+
+    def leave(self, outcome: CallOutcome) -> None:
+        self._gate.leave(outcome)
+        self._meter.count(outcome.usage)
+
+
 @dataclass(frozen=True, slots=True)
 class Metered:
     """What a call returned, and what it used.
@@ -91,6 +105,12 @@ class MeteredGate:
         """Count *usage* of calls that another process has made."""
         with self._lock:
             self._used = added(self._used, usage)
+
+    def within(self, gate: Gate) -> MeteredGate:
+        """Return the meter of calls that pass *gate*, one of several in this worker: this one counts their usage, too."""
+        inner = MeteredGate(_Counted(gate, self))
+        inner._path, inner._is_given = self._path, self._is_given
+        return inner
 
     def brings_usage(self, argument: Any) -> bool:
         """Return whether *argument* of a call has what looks like the usage of an answer.

@@ -130,6 +130,11 @@ class RateBudget:
         """The share of the limit that the service takes at present: 1.0 unless it refuses calls."""
         return self._share
 
+    @property
+    def holders(self) -> int:
+        """The number of workers that have reported lately."""
+        return len(self._holders)
+
     def exchange(self, report: Report) -> Grant:
         """Take *report*, and answer it."""
         now = self._clock()

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from batchrunner.spec.rates import RateLimitSpec, rate_of
-from batchrunner.worker.gate import CallOutcome
+from batchrunner.worker.gate import NO_GATE, CallOutcome, Gate
 from batchrunner.worker.rate_bucket import lateness
 from batchrunner.worker.rate_budget import RENEW_SECONDS, Grant, RateBudget, Report
 from batchrunner.worker.turns import Turns
@@ -73,6 +73,11 @@ class OwnGate:
 
     def close(self) -> None:
         """Do nothing: the budget ends with this process."""
+
+
+def own_gate(limit: RateLimitSpec | None) -> Gate:
+    """Return a gate that keeps to *limit* in this process; one that admits everything without one."""
+    return OwnGate(RateBudget(limit)) if limit else NO_GATE
 
 
 class Exchange(Protocol):

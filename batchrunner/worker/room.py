@@ -15,7 +15,9 @@ class Room:
         rows: The most rows of a call; infinity as long as memory has held all batches.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, setting: str = "execution.batch_size") -> None:
+        """Know nothing yet of a size that the spec gives as *setting*."""
+        self._setting = setting
         self.rows: float = math.inf
         self._reported: float = math.inf
 
@@ -26,7 +28,8 @@ class Room:
         self._reported = self.rows
         _log.warning(
             "memory did not hold a batch of that size: this worker goes on with at most %d rows a call. To "
-            "begin with that, set execution.batch_size: %d",
+            "begin with that, set %s: %d",
             self.rows,
+            self._setting,
             self.rows,
         )

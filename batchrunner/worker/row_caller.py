@@ -51,7 +51,9 @@ class RowCaller(CallerEdges):
         answers = iter(outcome for outcome in outcomes if isinstance(outcome, Answered))
         by_shard = [list(islice(answers, count)) for count in batch.counts]
         output = self._edges.converted([[_joined(of_shard)] for of_shard in by_shard], batch)
-        output = with_usage(output, [added(*(one.usage for one in some)) for some in by_shard])
+        output = with_usage(
+            output, [added(*(one.usage for one in some if one.usage)) for some in by_shard]
+        )
         nbytes = sum(piece.nbytes for pieces in output for piece in pieces)
         self.kept.grow(nbytes, rows=len(outcomes))
         return output

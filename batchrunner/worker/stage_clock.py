@@ -103,10 +103,11 @@ class StageClock:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, with times to the millisecond."""
-        return {
+        values = {
             name: round(value, 3) if isinstance(value, float) else value
             for name, value in asdict(self).items()
         }
+        return {**values, "kind": self.kind.value}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:

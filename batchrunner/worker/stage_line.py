@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from batchrunner.spec import StageSpec
+from batchrunner.worker.room import Room
 from batchrunner.worker.stage_pool import StageAnswer, StagePool
 from batchrunner.worker.tickets import BytesOnTheWay, Stretch, Ticket
 
@@ -77,6 +78,7 @@ class StageLine:
     ) -> None:
         self.number, self.stage, self.pool = number, stage, pool
         self.size = self.usual_size = stage.batch_size or 1
+        self._room = Room(f"batch_size of the stage {stage.called!r}")
         self.rows = self.calls = self.rows_in_calls = 0
         self.first: deque[StageCall] = deque()
         self.has_succeeded = self.is_broken = False
@@ -131,6 +133,9 @@ class StageLine:
         self._seen_in += rows
         self._seen_out += answer.rows
         self._seen_bytes += answer.nbytes
+        if self.size < self.usual_size:
+            self._room.rows = self.size
+            self._room.report()
 
     def next_call(self, *, may_be_small: bool) -> StageCall | None:
         """Take and return the next call; None if none is to be made now.

@@ -20,8 +20,10 @@ from batchrunner.worker.blocks import Block, Part, joined, own_row
 from batchrunner.worker.capability_loading import build, check_code
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
-from batchrunner.worker.metering import MeteredGate
+from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.row_calls import Answered, Failed, RowCalls, RowRules, is_async
+from batchrunner.worker.stopping import Grace
+from batchrunner.worker.waiting import Stopped, Waits
 from batchrunner.worker.work import Work
 
 
@@ -53,7 +55,7 @@ class StageRunner:
     def __init__(self, work: Work, number: int, *, meter: MeteredGate | None = None) -> None:
         """Load and build stage *number* of *work*. It may take minutes: a model is loaded here.
 
-        Each call with a single row passes *meter*; without one, no gate.
+        Each call passes *meter*; without one, no gate.
 
         Raises:
             CapabilityImportError: The stage cannot be imported or built, or its code is not what the
@@ -69,7 +71,9 @@ class StageRunner:
         target = load_target(self.stage.code) if given is None else given
         function = build(target, self.stage, where=f"capability.stages.{number}")
         check_code(work)  # after the import: a file might change between an earlier check and it
-        self._calls = _Calls(function, self.stage, work.spec.errors, meter or MeteredGate())
+        drain = Grace(work.spec.execution.grace_period).drain
+        admission = Admission(meter or MeteredGate(), Waits(drain))
+        self._calls = _Calls(function, self.stage, work.spec.errors, admission)
         self.slots = self._calls.slots
 
     def run(self, blocks: Sequence[Block]) -> StageOutput:
@@ -146,13 +150,15 @@ class _Calls:
     """
 
     def __init__(
-        self, function: Any, stage: StageSpec, errors: ErrorsSpec, meter: MeteredGate
+        self, function: Any, stage: StageSpec, errors: ErrorsSpec, admission: Admission
     ) -> None:
         self._function, self._kwargs = function, stage.fn_kwargs
+        self._admission, meter = admission, admission.meter
         most = stage.max_concurrency or 1
-        usage_of, brings_usage = meter.usage_in, meter.brings_usage
-        rules = RowRules(errors, most, usage_of=usage_of, brings_usage=brings_usage)
-        self._rows = RowCalls(function, self._kwargs, rules=rules, gate=meter)
+        rules = RowRules(errors, most, usage_of=meter.usage_in, brings_usage=meter.brings_usage)
+        self._rows = RowCalls(
+            function, self._kwargs, rules=rules, gate=meter, waits=admission.waits
+        )
         self._loop = EventLoop(most) if is_async(function) and stage.mode == "batch" else None
         # Of rows, the next batch fills the places that the last calls of one leave.
         self.slots = most if self._loop else 2 if self._rows.is_async else 1
@@ -161,7 +167,8 @@ class _Calls:
         """Return what the stage returned or, piece by piece, yielded for a batch."""
         if self._loop is not None:
             return contained(self._loop.submit(self._awaited(argument, self._loop.calls)).result)
-        return contained(partial(self._pieces, argument))
+        call = partial(self._admission.call, argument, partial(self._pieces, argument))
+        return contained(call).answer
 
     def _pieces(self, argument: Any) -> list[Any]:
         result = self._function(argument, **self._kwargs)
@@ -169,10 +176,15 @@ class _Calls:
 
     async def _awaited(self, argument: Any, calls: asyncio.Semaphore) -> list[Any]:
         async with calls:
-            result = self._function(argument, **self._kwargs)
-            if isinstance(result, AsyncIterator):
-                return [piece async for piece in result]
-            return [await result]
+            return (
+                await self._admission.call_later(argument, partial(self._later, argument))
+            ).answer
+
+    async def _later(self, argument: Any) -> list[Any]:
+        result = self._function(argument, **self._kwargs)
+        if isinstance(result, AsyncIterator):
+            return [piece async for piece in result]
+        return [await result]
 
     def of_rows(self, rows: Sequence[Row]) -> list[Sequence[Row] | Exception]:
         """Return for each row its output rows, or what its last attempt raised.
@@ -188,7 +200,8 @@ class _Calls:
         return [one.rows if isinstance(one, Answered) else one.error for one in outcomes if one]
 
     def close(self) -> None:
-        """End what is in flight."""
+        """End what is in flight, or waits."""
+        self._admission.waits.stop = Stopped()
         self._rows.close()
         if self._loop is not None:
             self._loop.close()

@@ -59,7 +59,9 @@ class StagedCaller(CallerEdges):
         self._input_types: Callable[[Any], InputTypes] = edges.input_types
         first = stages[0]
         self._takes_tables = first.mode == "batch" and first.batch_format != "rows"
-        self._output = Output(made[-1].get, edges.ready, stage=stages[-1].called)
+        self._output = Output(
+            made[-1].get, edges.ready, stage=stages[-1].called, usage_at=spec.called.usage
+        )
         self._made_again: _MadeAgain | None = None
         on_the_way = BytesOnTheWay()
         lines = [
@@ -92,10 +94,11 @@ class StagedCaller(CallerEdges):
 
     def _entered(self, batch: Batch) -> Ticket:
         content = batch.in_format("pyarrow") if self._takes_tables else batch.rows()
-        block = Block((Part(content, len(batch), batch.input_types),))
+        rows = sum(batch.counts)
+        block = Block((Part(content, rows, batch.input_types),))
         source = Kept(self._first.put(block), block.nbytes)
         number = next(self._numbers) - (_RETRIES_FIRST if getattr(batch, "is_retry", False) else 0)
-        ticket = Ticket(number, batch)
+        ticket = Ticket(number, batch, rows)
         self._thread.enter(ticket, source)
         return ticket
 
@@ -290,7 +293,8 @@ class _StagingThread:
     def _run(self) -> None:
         try:
             while self._has_acted():
-                self._staging.advance(is_all=self._is_all)
+                is_late = time.monotonic() - self._latest >= _LINGER_SECONDS
+                self._staging.advance(is_all=self._is_all, is_late=is_late)
                 with self._changed:
                     self._has_room = self._is_room
                     self._changed.notify_all()
@@ -307,9 +311,7 @@ class _StagingThread:
         """Whether no other tickets come for now."""
         if self._waits_for is _WaitsFor.ANSWER:
             return True
-        if self._waits_for is _WaitsFor.ROOM and not self._is_room:
-            return True
-        return time.monotonic() - self._latest >= _LINGER_SECONDS
+        return self._waits_for is _WaitsFor.ROOM and not self._is_room
 
     def _has_acted(self) -> bool:
         """Wait for actions and do them; return False at the end."""

@@ -95,11 +95,19 @@ class Staging:
         for stretch in stretches:
             self._on_the_way.release(stretch.kept)
 
-    def advance(self, *, is_all: bool) -> None:
-        """Hand out what can be handed out; *is_all* if no other tickets come for now."""
-        while any(self._advance(line, is_all=is_all) for line in reversed(self.lines)):
+    def advance(self, *, is_all: bool, is_late: bool = False) -> None:
+        """Hand out what can be handed out.
+
+        Args:
+            is_all: Whether no other tickets come for now.
+            is_late: Whether they take their time: a stage without a call then takes what there is.
+        """
+        while any(
+            self._advance(line, is_all=is_all or (is_late and not line.calls))
+            for line in reversed(self.lines)
+        ):
             pass
-        if is_all and not any(line.calls for line in self.lines):
+        if (is_all or is_late) and not any(line.calls for line in self.lines):
             self._force()
         for line in self.lines:
             line.pool.wants(line.rows, idle=self._idle(line))
@@ -140,9 +148,11 @@ class Staging:
         if line is self.lines[-1]:
             return True
         behind = self.lines[line.number + 1]
-        rows, nbytes = line.expected(line.rows_in_calls + line.size)
+        _, nbytes = line.expected(line.rows_in_calls + line.size)
         has_bytes = self._on_the_way.total + nbytes <= self._most_bytes
-        return has_bytes and (behind.is_starved or behind.rows + rows <= behind.most_waiting())
+        # Not the rows that are still in calls: a stage that is slower has many workers, and a call for each.
+        # If these counted, it would get no more calls than the faster one has places for.
+        return has_bytes and (behind.is_starved or behind.rows < behind.most_waiting())
 
     def _submit(self, line: StageLine, call: StageCall) -> None:
         line.calls += 1

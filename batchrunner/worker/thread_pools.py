@@ -15,6 +15,7 @@ from batchrunner.spec import StageSpec
 from batchrunner.worker.blocks import Block
 from batchrunner.worker.lost_calls import CallTimedOutError
 from batchrunner.worker.metering import MeteredGate
+from batchrunner.worker.rate_gate import own_gate
 from batchrunner.worker.stage_clock import Doing, StageClock, StageMeter, summed
 from batchrunner.worker.stage_pool import Span, StageAnswer, StagePool
 from batchrunner.worker.stage_runner import StageRunner
@@ -31,7 +32,7 @@ class ThreadPools:
 
     Attributes:
         work: What the stages belong to.
-        meter: What the calls with single rows pass; None for no gate.
+        meter: Counts what all calls use; None if that interests nothing.
         most_bytes: How many bytes the blocks may take.
     """
 
@@ -47,13 +48,17 @@ class ThreadPools:
         Raises:
             CapabilityImportError: The stage cannot be imported or built.
         """
-        timeout = self.work.spec.errors.batch_timeout
+        timeout, meter = self.work.spec.errors.batch_timeout, self._meter_of(stage)
         return ThreadPool(
             stage.called,
-            partial(StageRunner, self.work, number, meter=self.meter),
+            partial(StageRunner, self.work, number, meter=meter),
             most=_workers_of(stage),
             timeout=timeout,
+            limited=lambda: meter.limited,
         )
+
+    def _meter_of(self, stage: StageSpec) -> MeteredGate:
+        return (self.meter or MeteredGate()).within(own_gate(stage.rate_limit))
 
 
 def _workers_of(stage: StageSpec) -> int:
@@ -80,12 +85,14 @@ class ThreadPool:
         *,
         most: int,
         timeout: float | None = None,
+        limited: Callable[[], float] = float,
     ) -> None:
         """Build one worker now, and others when they are needed, up to *most*.
 
         A call that takes longer than *timeout* seconds is left behind with its worker, which another one
-        replaces.
+        replaces. *limited* returns for how many seconds so far a call has waited at the rate limit.
         """
+        self._limited = limited
         self._name, self._build, self._most, self._timeout = name, build, most, timeout
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._flying: list[Future[StageAnswer]] = []
@@ -140,7 +147,7 @@ class ThreadPool:
 
     def clock(self) -> StageClock:
         [clock] = summed(thread.meter.clock() for thread in self._threads)
-        return replace(clock, workers=len(self._built))
+        return replace(clock, workers=len(self._built), limited=self._limited())
 
     def close(self) -> None:
         """End the threads; one whose call hangs is left behind."""

@@ -112,6 +112,7 @@ class Ticket:
     Attributes:
         number: Its place in the order of tickets.
         batch: The batch.
+        rows: How many rows it has.
         done: Completed when all its rows are through the last stage, or it has failed as a whole.
         open: Stretches of it that wait or are in a call, by the number of the stage.
         outputs: What came out of the last stage, in any order.
@@ -123,6 +124,7 @@ class Ticket:
 
     number: int
     batch: Batch
+    rows: int
     done: Future[None] = field(default_factory=Future)
     open: list[int] = field(default_factory=list)
     outputs: list[Stretch] = field(default_factory=list)
@@ -130,10 +132,6 @@ class Ticket:
     is_wanted: bool = False
     has_fanned_out: bool = False
     turn: int = 0
-
-    @property
-    def rows(self) -> int:
-        return len(self.batch)
 
     @property
     def is_sample(self) -> bool:

@@ -50,14 +50,21 @@ def usage_in(answer: Any, path: tuple[str, ...] = (KEY,)) -> Usage:
     Never raises: what is not there, or is another thing, is no usage.
     """
     try:
-        rows = answer if type(answer) is list else [answer]
-        if all(
-            type(row) is dict and path[0] not in row for row in rows
-        ):  # as usual: of a row without any
-            return NO_USAGE
-        return _usage_in(answer, path)
+        return NO_USAGE if _has_none(answer, path[0]) else _usage_in(answer, path)
     except Exception:  # noqa: BLE001 - an answer is the user's, and so may be the code of its classes
         return NO_USAGE
+
+
+def _has_none(answer: Any, name: str) -> bool:
+    """Return whether *answer* surely has no usage: most answers have none, and none may be slow for it."""
+    if type(answer) is dict:
+        return name not in answer
+    if type(answer) is not list:
+        return False
+    for row in answer:  # noqa: SIM110 - a third of the time of `any`
+        if type(row) is not dict or name in row:
+            return False
+    return True
 
 
 def _usage_in(answer: Any, path: tuple[str, ...]) -> Usage:

@@ -12,6 +12,15 @@ from batchrunner.worker.stopping import StopSignal
 _LOOK_SECONDS = 0.2
 
 
+class Stopped:
+    """The stop of what ends now: nothing waits any more."""
+
+    ends_shards = False
+
+    def waited(self) -> float:
+        return math.inf
+
+
 class Waits:
     """Waits in one worker.
 

@@ -48,7 +48,7 @@ def measure(size: Size) -> Result:
         place=place.name,
         standings=[standing(name, done, limit=ideal) for name, done in laps.items()],
         goals=[
-            Goal("batchrunner: at most 1.1 x the ideal", median_of(laps[OURS.name]), 1.1 * ideal)
+            Goal("batchrunner: at most 1.05 x the ideal", median_of(laps[OURS.name]), 1.05 * ideal)
         ],
         notes=[_note(files)],
     )

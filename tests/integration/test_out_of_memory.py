@@ -128,7 +128,7 @@ def test_other_words_are_not_taken_for_memory(error):
     assert not is_out_of_memory(error)
 
 
-def test_a_stage_goes_on_with_what_its_memory_holds(tmp_path):
+def test_a_stage_goes_on_with_what_its_memory_holds(tmp_path, caplog):
     """Its call is halved where it failed, in room that the failed one has left."""
     a_source(tmp_path / "in", shards=4, rows_per_shard=64)
     model = Told()
@@ -136,9 +136,13 @@ def test_a_stage_goes_on_with_what_its_memory_holds(tmp_path):
     stage = {"target": "anything:at_all", "one_to_one": True, "batch_size": 64}
     spec = a_spec(tmp_path, capability=[stage], execution={"engine": "local"})
 
-    report = BatchRunner(spec, capability=[model]).run()
+    with caplog.at_level(logging.WARNING, logger="batchrunner.worker.room"):
+        report = BatchRunner(spec, capability=[model]).run()
 
     assert (report.ok, report.rows_out, report.rows_failed) == (True, 256, 0)
     assert [row["id"] for row in rows_out(tmp_path / "out")] == list(range(256))
     assert max(model.sizes) == 64
     assert model.held == 0
+    told = [r.getMessage() for r in caplog.records if r.name == "batchrunner.worker.room"]
+    assert told[-1].endswith("set batch_size of the stage 'at_all': 16")
+    assert len(told) <= 2  # a half that memory holds may be told before one that it does not

@@ -5,11 +5,15 @@ import os
 import signal
 import threading
 import time
+import uuid
 
 import pytest
 
 from batchrunner import BatchRunner
+from batchrunner.checkpoint import PlanFacts
 from batchrunner.driver.report import STOP_CODES
+from batchrunner.execute.ray_rate_limit import gate_of, rate_budget
+from batchrunner.worker.work import Work
 from builders import a_source, a_spec, rows_out
 from command import a_spec_file, start
 from counting_server import counting_server, most_in_a_window, usage
@@ -84,6 +88,28 @@ def test_calls_with_batches_are_limited_too(tmp_path):
     assert report.seconds >= 9 / 5  # ten calls
 
 
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_stage_has_a_limit_of_its_own(tmp_path, engine, request):
+    """The stage that calls an API is limited, and none of those around it."""
+    if engine == "ray":
+        request.getfixturevalue("local_ray")
+    a_source(tmp_path / "in", shards=2, rows_per_shard=45)
+    with counting_server() as server:
+        asks = {**capability(server), "rate_limit": {"requests": f"{LIMIT}/s", "in_flight": 5}}
+        spec = a_spec(
+            tmp_path,
+            capability=["capabilities:echo", asks],
+            execution={"engine": engine, "batch_size": 16, "num_cpus": 0.5, "prices": PRICES},
+        )
+        report = BatchRunner(spec).run(progress="off")
+
+    assert report.ok
+    assert sorted(rows_out(tmp_path / "out"), key=lambda row: row["id"]) == answers(90)
+    assert most_in_a_window(server.on_time(LATE), 1.0) <= LIMIT
+    assert server.most_at_once <= 5
+    assert report.usage["cost"] == pytest.approx(cost_of(range(90)))
+
+
 @pytest.mark.ray
 def test_workers_share_the_limit_and_one_that_is_killed_gives_its_places_back(tmp_path, local_ray):
     """Three workers on Ray, of which one dies with calls under way: with its places, the run would stand still."""
@@ -125,6 +151,37 @@ def test_workers_share_the_limit_and_one_that_is_killed_gives_its_places_back(tm
     # What the dead worker was paid for is known as far as it had reported it.
     assert report.usage["cost"] <= report.spent["cost"] * (1 + 1e-9)
     assert report.spent["cost"] <= cost_of(server.answered) * (1 + 1e-9)
+
+
+@pytest.mark.ray
+def test_workers_of_a_dead_driver_share_the_budget_of_the_next(tmp_path, local_ray):
+    """They call for some seconds more. Each with a budget of its own, the run would call twice as fast."""
+    spec = a_spec(tmp_path, execution={"rate_limit": {"requests": "10/h", "in_flight": 1}})
+    facts = PlanFacts(width=5, format="jsonl", compression="", unit="bytes", count=1)
+    work = Work(spec=spec, run_uid=uuid.uuid4().hex, session="s", facts=facts, weight=1)
+    first = rate_budget(work)
+    first.__enter__()
+    of_old = gate_of(work)
+    try:
+        name = f"rate-limit-{work.run_uid}"
+        old = local_ray.get_actor(name, namespace="batchrunner")
+        wait_for(lambda: of_old.enter() > 0 and seen_by(local_ray, old))
+        with rate_budget(work):
+            new = local_ray.get_actor(name, namespace="batchrunner")
+            assert new._actor_id != old._actor_id
+            wait_for(lambda: of_old.enter() > 0 and seen_by(local_ray, new))
+        assert of_old.enter() > 0  # no budget, no call
+    finally:
+        of_old.close()
+        first.__exit__(None, None, None)
+
+
+def seen_by(ray, actor):
+    """Whether a worker has reported to the budget."""
+    try:
+        return ray.get(actor.holders.remote()) > 0
+    except ray.exceptions.RayActorError:
+        return False
 
 
 def test_a_run_stops_at_its_cost_and_goes_on_with_more(tmp_path):

@@ -254,7 +254,7 @@ def test_a_stage_that_promises_one_row_for_each_is_held_to_it(tmp_path):
 def test_what_a_failed_call_changed_in_its_rows_reaches_no_other_call(tmp_path):
     """A stage may change what it gets; the next try gets what the stage before gave."""
     made = failing(tmp_path, {7: "changes_its_rows"})
-    _, report = a_run(tmp_path, ["first", "changes_its_rows"])
+    _, report = a_run(tmp_path, [stage("first", one_to_one=True), "changes_its_rows"])
 
     assert report.ok
     expected = composed(made, staged.first, staged.changes_its_rows, but={7})
@@ -382,3 +382,24 @@ def test_objects_of_a_notebook_can_be_stages(tmp_path):
         BatchRunner(
             a_spec(tmp_path, capability=["staged:first", "staged:second"]), capability=stages
         )
+
+
+@pytest.mark.parametrize("size", [1, 16])
+def test_a_row_has_its_attempts_in_the_stage_that_failed_it(tmp_path, size):
+    """A service that is briefly unavailable costs no row, and no call of the stages before."""
+    staged._calls.clear()
+    failing(tmp_path, {30: "stumbles", 70: "stumbles"})
+    path = tmp_path / "calls"
+    _, report = a_run(
+        tmp_path,
+        [
+            stage("by_row", mode="row", fn_kwargs={"path": str(path)}),
+            stage("stumbles", batch_size=size),
+        ],
+        errors={"retry": {"max_attempts": 3}},
+    )
+
+    assert report.ok
+    assert report.rows_failed == 0
+    assert [row["id"] for row in rows_out(tmp_path / "out")] == list(range(100))
+    assert len(staged.noted(path)) == 100

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import time
+
 import orjson
 import pytest
 
@@ -16,12 +20,21 @@ from batchrunner.views.report_data import run_report
 from batchrunner.views.status import status_of
 from batchrunner.worker.stage_clock import StageKind
 from builders import a_source, a_spec, rows, write_jsonl
+from command import a_spec_file, batchrunner, start
+from patience import PATIENCE
 
 ENGINES = pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 
 
 def checkpoint_of(folder):
     return Checkpoint(open_storage(str(folder / "out/_checkpoint")))
+
+
+def until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def spent_most_on(report):
@@ -185,6 +198,52 @@ def test_a_run_of_two_sessions_has_the_sums_of_both_in_its_report_and_its_record
     assert records[1]["rows"] == 32
     page = run_report(checkpoint_of(tmp_path)).to_html()
     assert page.count('class="fill second"') == 3
+
+
+def test_a_driver_that_is_killed_leaves_the_figures_of_its_last_renewal(tmp_path):
+    """Where the time went is asked most of all of a run that was too slow for its job."""
+    a_source(tmp_path / "in", shards=1, rows_per_shard=1000)
+    path = a_spec_file(
+        tmp_path,
+        capability={
+            "target": "capabilities:waits_in_its_second_batch",
+            "fn_kwargs": {"path": "never"},
+        },
+        execution={"engine": "local", "batch_size": 10},
+    )
+    sessions = tmp_path / "out/_checkpoint/sessions"
+    in_second = re.compile(rb'"kind":"stage"[^}]*"rows":20,').search
+    with start("run", path.name, cwd=tmp_path) as process:
+        until(lambda: any(in_second(log.read_bytes()) for log in sessions.glob("*.jsonl")))
+        process.kill()
+        process.communicate()
+
+    status = status_of(checkpoint_of(tmp_path))
+    assert status.state == "interrupted"
+    [_, stage, _] = status.stages
+    assert stage["name"] == "waits_in_its_second_batch"
+    assert stage["rows"] == 20
+    assert stage["calling"] > 0
+    assert run_report(checkpoint_of(tmp_path)).to_dict()["stages"][1]["calling"] == stage["calling"]
+
+
+def test_a_status_has_a_line_of_words_for_each_stage_where_it_has_no_values(tmp_path):
+    """In a table for people, and in a cell of a CSV file."""
+    a_source(tmp_path / "in", shards=1)
+    assert BatchRunner(a_spec(tmp_path, capability="capabilities:slow")).run().ok
+    found = {
+        output: batchrunner("status", "out/_checkpoint", "-o", output, cwd=tmp_path).stdout
+        for output in ("table", "csv", "json")
+    }
+
+    for output in ("table", "csv"):
+        assert re.search(r"slow: \d+ % busy.*; 1 worker, up to \d+ MB in each", found[output])
+        assert "'kind'" not in found[output]
+    assert [one["kind"] for one in json.loads(found["json"])["stages"]] == [
+        "read",
+        "stage",
+        "write",
+    ]
 
 
 def test_figures_that_are_damaged_or_from_a_later_version_cost_no_status(tmp_path):

@@ -186,12 +186,19 @@ def test_embeddings_have_the_length_one_if_that_is_asked_for(tmp_path, normalize
     assert vectors.shape == (ROWS, 16)
 
 
-def test_a_null_among_texts_is_named(tmp_path):
+def test_what_is_no_text_and_no_batch_is_named(tmp_path):
     """Rather than embedded as the word None, or left to an error of the tokenizer's."""
-    embedder = SentenceEmbedder(tiny_models.bert(tmp_path / "model"))
+    model = tiny_models.bert(tmp_path / "model")
+    embedder, pipeline = SentenceEmbedder(model), Pipeline("text-classification", model=model)
 
     with pytest.raises(ValueError, match="column 'text' has NoneType among its texts"):
         embedder({"text": np.array(["a", None], dtype=object)})
+    with pytest.raises(TypeError, match="batch_format: numpy"):
+        embedder([{"text": "a"}])
+    with pytest.raises(TypeError, match="batch_format: rows"):
+        pipeline({"text": np.array(["a"], dtype=object)})
+    with pytest.raises(ValueError, match=r"no 'text' in a row of id: .*kwargs.column"):
+        pipeline([{"id": 1}])
 
 
 def test_embeddings_are_those_of_each_text_alone_and_close_where_texts_are(tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import onnx_models
 from batchrunner.capabilities.onnx import Model
 from batchrunner.capabilities.tensors import Tensor
+from batchrunner.worker.batch import in_format
 
 
 def objects(values):
@@ -72,6 +74,33 @@ def test_values_reach_the_model_in_its_type_and_shape(tmp_path, kind, dims, colu
     found = model({"x": column})["y"]
 
     assert [row.tolist() if hasattr(row, "tolist") else row for row in found] == expected
+
+
+FLAT = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+KINDS = [
+    *(pa.list_(kind()) for kind in (pa.float16, pa.float32, pa.float64, pa.int64, pa.uint8)),
+    pa.large_list(pa.float32()),
+    pa.list_(pa.float32(), 3),
+    pa.binary(),
+    pa.dictionary(pa.int8(), pa.binary()),
+    pa.fixed_shape_tensor(pa.float32(), (3,)),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_numbers_are_found_in_each_type_that_a_source_may_have_for_them(tmp_path, kind):
+    """As the product hands them over: arrays, lists, bytes."""
+    model = Model(onnx_models.echo(tmp_path / "m.onnx", "float32", "n", 3), keep=[])
+    if isinstance(kind, pa.FixedShapeTensorType):
+        column = pa.FixedShapeTensorArray.from_numpy_ndarray(np.array(FLAT, np.float32))
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or hasattr(kind, "list_size"):
+        column = pa.array(FLAT, pa.list_(pa.float64())).cast(kind)
+    else:
+        column = pa.array([bytes(map(int, row)) for row in FLAT]).cast(kind)
+
+    found = model(in_format(pa.table({"x": column}), "numpy"))["y"]
+
+    assert [list(map(float, row)) for row in found] == FLAT
 
 
 @pytest.mark.parametrize(

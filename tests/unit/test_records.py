@@ -43,6 +43,7 @@ SENTINELS = st.builds(
     write_id=TEXT,
     session=TEXT,
     seconds=st.floats(0, 1e9),
+    usage=st.dictionaries(TEXT, st.floats(0, 1e9) | COUNT, max_size=3),
 )
 RUN_RECORDS = st.builds(
     RunRecord,
@@ -88,6 +89,7 @@ MAY_BE_ABSENT = {
     *("errors", "errors_sha256", "source_hash"),
     *("worker", "began", "reading", "calling", "writing"),  # of version 1
     *("slices", "slice_rows", "slice_total", "files"),  # of version 2
+    "usage",  # of version 3
 }
 FOREIGN = [b"", b"null", b"[]", b"7", b'"text"', b"{}", b'{"version": 1}', b"\xff\xfe", b"PAR1PAR1"]
 
@@ -185,6 +187,18 @@ def test_a_sentinel_of_version_1_is_read_without_the_times_that_it_lacks():
 
     assert (read.source_hash, read.worker, read.began, read.calling) == ("h", "", 0.0, 0.0)
     assert read.version == 1
+
+
+def test_a_sentinel_of_version_3_is_read_without_usage():
+    """What its calls used is not known, and not nothing."""
+    fields = dataclasses.asdict(a_sentinel(usage={"prompt_tokens": 2**60, "cost": 0.1}))
+    assert (
+        Sentinel.from_bytes(a_sentinel(usage=fields["usage"]).to_bytes(), key="k").usage
+        == fields["usage"]
+    )
+
+    old = {key: value for key, value in fields.items() if key != "usage"} | {"version": 3}
+    assert Sentinel.from_bytes(sealed(orjson.dumps(old)), key="k").usage == {}
 
 
 @pytest.mark.parametrize("record", [a_sentinel(), a_run_record()])

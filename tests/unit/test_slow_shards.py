@@ -242,3 +242,31 @@ def test_without_a_time_nothing_ends_early(tmp_path):
 
     assert ends[0].early_end is None
     assert len(rows[0]) == 300
+
+
+class Stopped:
+    """A stop for the cost, or another one."""
+
+    def __init__(self, *, ends_shards, after):
+        self.ends_shards, self._after, self._asked = ends_shards, after, 0
+
+    def waited(self):
+        self._asked += 1
+        return 1.0 if self._asked > self._after else 0.0
+
+
+@pytest.mark.parametrize(
+    ("ends_shards", "seconds", "expected"), [(True, 1e9, 8), (False, 1e9, 40), (True, None, 40)]
+)
+def test_a_stop_for_the_cost_ends_a_shard_before_its_next_batch(
+    tmp_path, ends_shards, seconds, expected
+):
+    """What is paid for is kept, and little more is paid; but not where the spec asks for whole shards."""
+    attempt = Attempt(seconds)
+    attempt.slow.stop = Stopped(ends_shards=ends_shards, after=1)
+    shard = Shard(0, files(tmp_path, [[True] * 40]))
+
+    rows, ends = attempt.over([shard], the_source(tmp_path))
+
+    assert len(rows[0]) == expected
+    assert (ends[0].early_end is not None) == (expected < 40)

@@ -410,6 +410,7 @@ NEUTRAL_OF_A_STAGE = {
     "resources": {"a": 1},
     "concurrency": 2,
     "max_concurrency": 2,
+    "rate_limit": {"requests": "1/s"},
 }
 
 

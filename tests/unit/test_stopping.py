@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from batchrunner.driver.session import Stop, StopReason
-from batchrunner.worker.stopping import Grace
+from batchrunner.testing.memory import MemoryStorage
+from batchrunner.worker.stopping import ENDS_SHARDS, Grace, StoredStop, stop_key
 
 
 @pytest.mark.parametrize("seconds", [0.5, 5.0, 25.0, 600.0])
@@ -41,3 +42,23 @@ def test_nothing_is_overdue_without_a_stop():
 
     assert not stop.is_overdue
     assert stop.is_patient
+
+
+@pytest.mark.parametrize(("data", "ends"), [(b"", False), (ENDS_SHARDS, True)])
+def test_workers_learn_from_the_stored_stop_whether_to_end_their_shards(data, ends):
+    """On another machine, it is all that they see of the driver's reason."""
+    storage = MemoryStorage(f"memory://stops-{ends}")
+    stop = StoredStop(storage, "s", poll=0.0)
+    assert (stop.waited(), stop.ends_shards) == (0.0, False)
+
+    storage.put(stop_key("s"), data)
+    assert stop.waited() > 0
+    assert stop.ends_shards is ends
+
+
+def test_only_the_cost_ends_shards():
+    """After a signal or a deadline they are finished, if that goes in time."""
+    for reason in StopReason:
+        stop = Stop(max_runtime=None)
+        stop.request(reason)
+        assert stop.ends_shards is (reason is StopReason.MAX_COST)
