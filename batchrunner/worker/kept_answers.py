@@ -49,6 +49,7 @@ class _OfShard:
 
     calls: dict[_Key, RowCall] = field(default_factory=dict)
     packs: list[_Pack] = field(default_factory=list)
+    packed_to: _Key = (-1, -1)
     journaled: Places = field(default_factory=dict)
 
 
@@ -145,11 +146,14 @@ class KeptAnswers:
             offset = self._file.seek(0, 2)
             self._file.write(data)
             kept.packs.append(_Pack(some[0][0], some[-1][0], offset, len(data)))
+            kept.packed_to = max(kept.packed_to, some[-1][0])
             for key, _ in some:
                 del kept.calls[key]
 
     def _unpacked(self, kept: _OfShard, key: _Key) -> RowCall | None:
         """Take the pack with the row of *key* back into memory; return its call, None if there is none."""
+        if not kept.packs or key > kept.packed_to:  # as usual: a row that comes for the first time
+            return None
         for pack in [p for p in kept.packs if p.first <= key <= p.last]:
             kept.packs.remove(pack)
             for known, answer in self._read(pack):

@@ -70,6 +70,9 @@ RowAnswers = Callable[[], list[RowOutcome]]
 """Waits for the outcome of each row, in order."""
 
 
+_NOTHING_USED = CallOutcome()
+
+
 class RowCall:
     """One row on its way through the capability, over all its attempts, and its answer afterwards.
 
@@ -296,9 +299,10 @@ class RowCalls:
         call.answer = Answered(answer, call.usage)
         if call.keep is not None:
             call.keep(call.answer)
-        self._has_succeeded = True
-        self._decided.set()
-        return CallOutcome(used)
+        if not self._has_succeeded:
+            self._has_succeeded = True
+            self._decided.set()
+        return CallOutcome(used) if used else _NOTHING_USED
 
     def _refused(self, call: RowCall, error: Exception) -> CallOutcome:
         if is_out_of_memory(error):  # before the next call, which needs the room

@@ -123,12 +123,13 @@ def changed(path, value):
 
 def test_the_tables_of_this_test_name_every_field():
     """An author of a new field must decide whether it decides the output."""
-    # These have tests of their own: inputs need mode run, a journal needs mode row, and seconds have no
+    # These have tests of their own: inputs need mode run, a journal and a time limit of rows mode row, and seconds have no
     # other measure beside them; stages have one beside no target.
     beside = {
         "capability",
         "capability.inputs",
         "capability.stages",
+        "errors.row_timeout",
         "execution.journal_answers",
         "errors.row_timeout",
         "source.shard.seconds",
@@ -166,12 +167,13 @@ def test_how_long_a_shard_may_take_is_neutral():
     assert of(None) == of({"seconds": 60}) == of({"seconds": 5})
 
 
-def test_whether_answers_are_journaled_is_neutral():
+def test_whether_answers_are_journaled_and_how_long_a_row_may_take_are_neutral():
     """A run that turns out to be dear goes on with a journal."""
 
     def of(journal):
         spec = {**FULL, "capability": {"target": "a:b", "mode": "row"}}
         spec["execution"] = {"journal_answers": journal}
+        spec["errors"] = {"row_timeout": 30} if journal else {}
         return decisive_fields(BatchSpec(**spec), code=V1)
 
     assert of(True) == of(False)
