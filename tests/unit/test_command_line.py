@@ -158,6 +158,6 @@ def test_where_a_refusal_stands_survives_pickling(tmp_path):
 
 def test_memory_is_printed_in_the_units_that_people_use():
     """1.32952e+10 is no size."""
-    from batchrunner.execute.ray_connection import _listed
+    from batchrunner.execute.ray_connection import listed
 
-    assert _listed({"CPU": 2.0, "memory": 1.32952e10}) == "CPU 2, memory 12.4 GiB"
+    assert listed({"CPU": 2.0, "memory": 1.32952e10}) == "CPU 2, memory 12.4 GiB"
