@@ -131,7 +131,6 @@ def test_the_tables_of_this_test_name_every_field():
         "capability.stages",
         "errors.row_timeout",
         "execution.journal_answers",
-        "errors.row_timeout",
         "source.shard.seconds",
     }
     assert set(fields_of(BatchSpec)) - beside == DECISIVE.keys() | NEUTRAL.keys()
