@@ -221,7 +221,7 @@ def test_a_hostile_text_is_refused_at_once(name):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert took < 0.1
+    assert took < 0.4  # four times what the longest takes alone; a bomb takes minutes
     assert peak < 50_000_000
     assert len(message) < 2_000
     assert any(word in message for word in ("larger than", "deeper than", "directives"))
