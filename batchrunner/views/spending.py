@@ -17,7 +17,7 @@ def spent_before(checkpoint: Checkpoint, *, run_uid: str, committed: Usage) -> U
     """Return what the sessions of run *run_uid* before the one that holds the lease have used.
 
     Each session logs the sum over all of them, at the latest when it renews its lease. What one that was
-    killed has used since is known as far as it is *committed*: the usage of all committed shards.
+    killed has used since is known only if more is *committed* than it had logged: the usage of all committed shards.
 
     Raises:
         StorageError: An event log cannot be read.
@@ -29,20 +29,27 @@ def spent_before(checkpoint: Checkpoint, *, run_uid: str, committed: Usage) -> U
             break
         logged = logged_in(event_log(checkpoint.storage, lease.owner.session), run_uid)
         if logged is not None:
-            spent, committed_then = logged
-            return added(spent, more_than(committed, committed_then))
+            return _at_least(committed, logged)
     return committed
 
 
 def spent_in(events: Sequence[Event], *, run_uid: str, committed: Usage) -> Usage:
     """Return what the run has used by the *events* of its last session, and by what is *committed*."""
     logged = logged_in(events, run_uid)
-    return committed if logged is None else added(logged[0], more_than(committed, logged[1]))
+    return committed if logged is None else _at_least(committed, logged)
 
 
-def logged_in(events: Sequence[Event], run_uid: str) -> tuple[Usage, Usage] | None:
-    """Return what *events* say last of the run's usage, in all and committed; None if they say nothing."""
+def _at_least(committed: Usage, logged: Usage) -> Usage:
+    """Return what was *logged*, or what is *committed* where that is more.
+
+    Not their sum: the calls of shards that were in flight are in what was logged, and count again as committed.
+    """
+    return added(logged, more_than(committed, logged))
+
+
+def logged_in(events: Sequence[Event], run_uid: str) -> Usage | None:
+    """Return what *events* say last that all calls of the run have used; None if they say nothing."""
     if not any(event.get("run_uid") == run_uid for event in events):
         return None
     last = next((event for event in reversed(events) if "spent" in event), None)
-    return None if last is None else (amounts_in(last["spent"]), amounts_in(last.get("usage")))
+    return None if last is None else amounts_in(last["spent"])

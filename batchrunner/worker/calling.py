@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.spec import CapabilitySpec, ExecutionSpec
 from batchrunner.user_code import contained
 from batchrunner.worker.batch import MAX_BATCH_BYTES, Batch, InputTypes
+from batchrunner.worker.blocks import own
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.metering import Admission, Metered
@@ -173,7 +174,7 @@ class Caller(CallerEdges):
 
         def call() -> list[Any]:
             result = self._function(argument, **self._kwargs)
-            return list(result) if isinstance(result, Iterator) else [result]
+            return pieces_of(result)
 
         return self._admission.call(argument, call)
 
@@ -185,12 +186,17 @@ class Caller(CallerEdges):
     async def _result(self, argument: Any) -> list[Any]:
         result: Awaitable[Any] | AsyncIterator[Any] = self._function(argument, **self._kwargs)
         if isinstance(result, AsyncIterator):
-            return [piece async for piece in result]
+            return [own(piece) async for piece in result]
         return [await result]
 
     def close(self) -> None:
         if self._loop is not None:
             self._loop.close()
+
+
+def pieces_of(result: Any) -> list[Any]:
+    """Return *result*, or what it yields, piece by piece: copies, since a generator may fill one buffer again and again."""
+    return [own(piece) for piece in result] if isinstance(result, Iterator) else [result]
 
 
 def with_usage(output: Sequence[Pieces], usages: Sequence[Usage]) -> list[Pieces]:

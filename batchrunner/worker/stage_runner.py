@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,8 @@ from batchrunner.spec import ErrorsSpec, StageSpec
 from batchrunner.user_code import contained, free_memory_of, is_out_of_memory
 from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.block_inputs import Input, inputs_of, rows_in
-from batchrunner.worker.blocks import Block, Part, joined, own_row
+from batchrunner.worker.blocks import Block, Part, joined, own, own_row
+from batchrunner.worker.calling import pieces_of
 from batchrunner.worker.capability_loading import build, check_code
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
@@ -172,7 +173,7 @@ class _Calls:
 
     def _pieces(self, argument: Any) -> list[Any]:
         result = self._function(argument, **self._kwargs)
-        return list(result) if isinstance(result, Iterator) else [result]
+        return pieces_of(result)
 
     async def _awaited(self, argument: Any, calls: asyncio.Semaphore) -> list[Any]:
         async with calls:
@@ -183,7 +184,7 @@ class _Calls:
     async def _later(self, argument: Any) -> list[Any]:
         result = self._function(argument, **self._kwargs)
         if isinstance(result, AsyncIterator):
-            return [piece async for piece in result]
+            return [own(piece) async for piece in result]
         return [await result]
 
     def of_rows(self, rows: Sequence[Row]) -> list[Sequence[Row] | Exception]:
