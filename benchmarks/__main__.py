@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from benchmarks.machine import about_this_machine
@@ -17,6 +18,7 @@ _RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     """Run the chosen workloads, one after the other."""
     options = _options()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.only:
         say(name)
