@@ -1,4 +1,4 @@
-"""A model in a class: it is loaded once per worker, onto the GPU if there is one."""
+"""Two stages: texts are counted on CPUs, and a model in a class, loaded once per worker, is on the GPU if there is one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import numpy as np
 
 _BUCKETS = 4096
 _log = logging.getLogger(__name__)
+
+
+def count_trigrams(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return the ids with the counts of the trigrams of each text: what a model's tokenizer would do."""
+    return {"id": batch["id"], "counts": np.stack([_trigrams(text) for text in batch["text"]])}
 
 
 class Embedder:
@@ -25,8 +30,7 @@ class Embedder:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the ids with an embedding of unit length each."""
-        counts = np.stack([_trigrams(text) for text in batch["text"]])
-        vectors = _moved(counts, self.device) @ self.weights
+        vectors = _moved(batch["counts"], self.device) @ self.weights
         vectors = vectors.cpu().numpy() if self.device else vectors
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return {"id": batch["id"], "embedding": vectors / np.maximum(lengths, 1e-9)}
