@@ -45,8 +45,8 @@ def staged(folder, content, *, seconds=0.0, **execution):
 
 @pytest.mark.usefixtures("local_ray")
 def test_of_all_that_dies_only_the_deadly_row_is_missing(tmp_path):
-    """A worker of each stage once, that of the shards once, and at one row whoever has it."""
-    report = BatchRunner(a_spec(tmp_path, **staged(tmp_path, ROWS))).run()
+    """A worker of each stage once, one of the two of the shards once, and at one row whoever has it."""
+    report = BatchRunner(a_spec(tmp_path, **staged(tmp_path, ROWS, concurrency=2))).run()
 
     assert (report.exit_code, report.rows_out, report.rows_failed) == (0, 199, 1)
     died = {int(path.name.partition("-")[2]) for path in tmp_path.glob("died-*")}
