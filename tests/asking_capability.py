@@ -34,6 +34,25 @@ async def ask(row, *, url):
         await writer.wait_closed()
 
 
+class SlowToLoad:
+    """Does the same; takes its time to load."""
+
+    def __init__(self, seconds):
+        time.sleep(seconds)
+
+    async def __call__(self, row, *, url):
+        return await ask(row, url=url)
+
+
+class SlowToLoadInTurn(SlowToLoad):
+    """Does the same, one row after the other; the first one takes long."""
+
+    def __call__(self, row, *, url):
+        if row["id"] == 0:
+            time.sleep(1.0)
+        return ask_in_turn(row, url=url)
+
+
 def ask_in_turn(row, *, url):
     """Do the same, one row after the other."""
     return asyncio.run(ask(row, url=url))

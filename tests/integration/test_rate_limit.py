@@ -71,6 +71,58 @@ def test_a_server_never_counts_more_than_the_limit(tmp_path, name):
     assert kept == pytest.approx([*report.usage.values()])
 
 
+@pytest.mark.parametrize("name", ["SlowToLoad", "SlowToLoadInTurn"])
+def test_calls_wait_for_a_process_of_their_own_before_they_are_admitted(tmp_path, name):
+    """Those that were admitted while it starts, or while another one has its turn, would go out together."""
+    a_source(tmp_path / "in", shards=1, rows_per_shard=75)
+    with counting_server(seconds=0.0) as server:
+        asks = capability(server, name) | {"fn_constructor_kwargs": {"seconds": 0.5}}
+        execution = {
+            "engine": "local",
+            "batch_size": 90,
+            "max_concurrency": 64,
+            "rate_limit": f"{LIMIT}/s",
+        }
+        errors = {"batch_timeout": PATIENCE}
+        spec = a_spec(tmp_path, capability=asks, execution=execution, errors=errors)
+        report = BatchRunner(spec).run(progress="off")
+
+    assert report.ok
+    assert {one.pid for one in server.arrivals}.isdisjoint({os.getpid()})
+    assert most_in_a_window([one.at for one in server.arrivals], 1.0) <= LIMIT
+
+
+@pytest.mark.long
+def test_a_shard_that_goes_on_in_a_process_of_its_own_keeps_to_the_limit(tmp_path):
+    """Killed twice with the same shard in flight, as on a bad day."""
+    a_source(tmp_path / "in", shards=1, rows_per_shard=90)
+    with counting_server() as server:
+        a_spec_file(
+            tmp_path,
+            capability=capability(server, "SlowToLoad")
+            | {"fn_constructor_kwargs": {"seconds": 0.5}},
+            execution={
+                "engine": "local",
+                "batch_size": 90,
+                "max_concurrency": 64,
+                "rate_limit": f"{LIMIT}/s",
+            },
+        )
+        for _ in range(2):
+            asked = len(server.arrivals)
+            with start("run", "spec.yaml", cwd=tmp_path) as process:
+                wait_for(lambda: len(server.arrivals) > asked)  # noqa: B023 - waited for here
+                process.kill()
+                process.communicate()
+        with start("run", "spec.yaml", cwd=tmp_path) as process:
+            process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 0
+    assert server.arrivals[-1].pid != process.pid
+    assert most_in_a_window([one.at for one in server.arrivals], 1.0) <= LIMIT
+    assert sorted(rows_out(tmp_path / "out"), key=lambda row: row["id"]) == answers(90)
+
+
 def test_calls_with_batches_are_limited_too(tmp_path):
     """A call is a call: of an API that takes a list, it is one request."""
     a_source(tmp_path / "in", shards=1, rows_per_shard=40)
