@@ -85,5 +85,5 @@ class RetrySpec(Section):
     max_wait: Annotated[Duration, NEUTRAL] = Field(
         default=3600.0,
         description="How long a row may wait for a service that refuses its calls for now and says for how "
-        "long (`Retry-After`). Until then refusals are no attempts; after it they are.",
+        "long (`Retry-After`). Until then refusals are no attempts; a service that wants more ends the row's.",
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from batchrunner.spec import BatchSpec
@@ -59,9 +60,14 @@ class MeteredGate:
         *,
         usage_at: str | None = None,
         prices: Mapping[str, float] | None = None,
+        max_wait: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Meter what passes *gate*, whose answers have their usage at the path *usage_at*."""
+        """Meter what passes *gate*, whose answers have their usage at the path *usage_at*.
+
+        A service that wants no call for longer than *max_wait* seconds stops no worker: no row would wait for it.
+        """
+        self._max_wait = max_wait
         self._gate, self._clock, self._prices = gate, clock, prices or {}
         self._path, self._is_given = path_of(usage_at), usage_at is not None
         self._lock = threading.Lock()
@@ -71,7 +77,8 @@ class MeteredGate:
     @classmethod
     def of(cls, spec: BatchSpec, gate: Gate) -> Self:
         """Return the meter of a worker that works by *spec*."""
-        return cls(gate, usage_at=spec.called.usage, prices=spec.execution.prices)
+        prices, max_wait = spec.execution.prices, spec.errors.retry.max_wait
+        return cls(gate, usage_at=spec.called.usage, prices=prices, max_wait=max_wait)
 
     @property
     def used(self) -> Usage:
@@ -96,6 +103,8 @@ class MeteredGate:
         return wait
 
     def leave(self, outcome: CallOutcome) -> None:
+        if outcome.retry_after > self._max_wait:
+            outcome = replace(outcome, retry_after=0.0)
         self._gate.leave(outcome)
         if outcome.usage:
             with self._lock:
@@ -109,7 +118,7 @@ class MeteredGate:
     def within(self, gate: Gate) -> MeteredGate:
         """Return the meter of calls that pass *gate*, one of several in this worker: this one counts their usage, too."""
         inner = MeteredGate(_Counted(gate, self))
-        inner._path, inner._is_given = self._path, self._is_given
+        inner._path, inner._is_given, inner._max_wait = self._path, self._is_given, self._max_wait
         return inner
 
     def brings_usage(self, argument: Any) -> bool:
@@ -192,4 +201,4 @@ def outcome_of_error(error: BaseException) -> CallOutcome:
         trouble = trouble_of(error)
     except Exception:  # noqa: BLE001 - attributes of an error are the user's code, too
         trouble = Trouble()
-    return CallOutcome(usage_of_error(error), trouble.is_refused, trouble.retry_after or 0.0)
+    return CallOutcome(usage_of_error(error), trouble.is_refused, trouble.pause_of_all)

@@ -33,7 +33,7 @@ from batchrunner.worker.dividing import check_counts
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.gate import NO_GATE, CallOutcome, Gate
 from batchrunner.worker.lost_calls import CallLostBesideError, CallLostError, timed_out
-from batchrunner.worker.retrying import RetryPolicy, Trouble, trouble_of
+from batchrunner.worker.retrying import RetryPolicy, Trouble, not_waited_for, trouble_of
 from batchrunner.worker.usage import NO_USAGE, Usage, added, usage_of_error
 from batchrunner.worker.waiting import Waits
 
@@ -333,7 +333,7 @@ class RowCalls:
         trouble, used = _trouble(error), usage_of_error(error)
         if used:
             call.usage = added(call.usage, used)
-        return CallOutcome(used, trouble.is_refused, trouble.retry_after or 0.0)
+        return CallOutcome(used, trouble.is_refused, trouble.pause_of_all)
 
     def _after(self, call: RowCall, error: Exception | None) -> float | None:
         """Note that an attempt raised *error*; return the seconds until the next; None if there is none."""
@@ -344,7 +344,8 @@ class RowCalls:
             return None
         trouble, now = _trouble(error), self._policy.clock()
         call.refused_at = now if call.refused_at is None else call.refused_at
-        wait = self._policy.wait(trouble, waited=now - call.refused_at)
+        waited = now - call.refused_at
+        wait = self._policy.wait(trouble, waited=waited)
         if wait is not None:
             return wait
         call.error, call.attempts = error, call.attempts + 1
@@ -352,6 +353,9 @@ class RowCalls:
         # lost for good: no row can succeed.
         is_lost = isinstance(error, CallLostError | CapabilityImportError)
         call.is_dropped = is_lost or not self._policy.may_retry(error, trouble)
+        if trouble.retry_after is not None and self._policy.is_too_long(trouble, waited=waited):
+            call.is_dropped = True
+            call.error = not_waited_for(error, trouble, max_wait=self._policy.max_wait)
         return None if call.is_settled else self._policy.pause(call.attempts, trouble)
 
     def _read(self, calls: Sequence[RowCall], begun: Future[None]) -> list[RowOutcome]:
