@@ -47,7 +47,7 @@ class BackoffSpec(Section):
     stands_for = "initial"
 
     initial: Annotated[Duration, NEUTRAL] = Field(
-        default=1.0, description="The longest first wait, in seconds or such as 1m."
+        default=1.0, description="The longest first wait, in seconds or such as 250ms."
     )
     factor: Annotated[float, Field(ge=1, le=100), NEUTRAL] = Field(
         default=2.0, description="How many times longer each next wait may be."
