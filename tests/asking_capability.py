@@ -7,6 +7,8 @@ import json
 import os
 import time
 
+from counting_server import usage
+
 
 class RefusedError(Exception):
     """The server asked to come again later."""
@@ -32,6 +34,50 @@ async def ask(row, *, url):
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+class SlowToLoad:
+    """Does the same; takes its time to load."""
+
+    def __init__(self, seconds):
+        time.sleep(seconds)
+
+    async def __call__(self, row, *, url):
+        return await ask(row, url=url)
+
+
+class SlowToLoadInTurn(SlowToLoad):
+    """Does the same, one row after the other; the first one takes long."""
+
+    def __call__(self, row, *, url):
+        if row["id"] == 0:
+            time.sleep(1.0)
+        return ask_in_turn(row, url=url)
+
+
+async def uses(row):
+    """Answer without a server, and say what that used."""
+    return {"id": row["id"], "usage": usage(row["id"])}
+
+
+def passes_on(rows):
+    return rows
+
+
+def ids(rows):
+    """Give other rows, without a word of what they cost."""
+    return [{"id": row["id"]} for row in rows]
+
+
+def ids_but_7(rows):
+    if any(row["id"] == 7 for row in rows):
+        raise ValueError("row 7")
+    return ids(rows)
+
+
+def uses_elsewhere(rows):
+    """Say it for each row in another place; keep what it had."""
+    return [{**row, "other": {"prompt_tokens": 1000}} for row in rows]
 
 
 def ask_in_turn(row, *, url):

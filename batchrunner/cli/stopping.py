@@ -26,7 +26,9 @@ from batchrunner.driver.session import HURRY_SECONDS, Stop, StopReason
 from batchrunner.views.own_stderr import own_stderr
 
 _REASONS = {signal.SIGINT: StopReason.INTERRUPTED, signal.SIGTERM: StopReason.TERMINATED}
-_FORCED = frozenset({*_REASONS.values(), StopReason.MAX_RUNTIME, StopReason.MAX_COST})
+_FORCED = frozenset(
+    {*_REASONS.values(), StopReason.MAX_RUNTIME, StopReason.MAX_COST, StopReason.NO_COST}
+)
 _POLL_SECONDS = 0.1
 _exit = os._exit  # as it is now: the local engine replaces it while the user's code runs
 _MARGIN_SECONDS = 4.5

@@ -7,12 +7,15 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from batchrunner.checkpoint import Quarantine, Sentinel
+from batchrunner.checkpoint.answers import ANSWERS
 from batchrunner.checkpoint.marks import remove_marks
 from batchrunner.driver.engine import Engine
 from batchrunner.driver.growing import GrowingPlan
 from batchrunner.driver.progress import Display
+from batchrunner.driver.report_text import no_cost
 from batchrunner.driver.session import Session, StopReason
 from batchrunner.driver.shard_outcomes import ShardOutcomes
 from batchrunner.driver.tracker import Tracker
@@ -23,7 +26,6 @@ from batchrunner.worker.committer import Committer
 from batchrunner.worker.pipeline import LEAVE_SECONDS, read_ticking
 from batchrunner.worker.receipt import Cause, Failure, Receipt
 from batchrunner.worker.stopping import ENDS_SHARDS, stop_key
-from batchrunner.worker.usage import COST
 from batchrunner.worker.work import Work
 
 _log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ _DROP_SECONDS = 0.5
 _INDEX_EVERY = 5000
 """How many sentinels go into one index; the next session reads one file in place of them."""
 _FAILURES_LOGGED = 100
+_ENOUGH_TO_KNOW_COST = 100
+"""After so many answers without a cost, no later one is expected to have one."""
 
 
 class Dispatcher:
@@ -67,7 +71,6 @@ class Dispatcher:
         self._has_begun = False
         self._stop_is_stored = False
         self._is_cut_short = True
-        self._warns_of_cost = work.spec.execution.max_cost is not None
 
     def go(self, shards: Sequence[Shard], engine: Engine) -> None:
         """Hand out *shards* until each is committed or failed for good, or a stop is requested.
@@ -238,7 +241,6 @@ class Dispatcher:
         self._shards[shard] = self._shards[shard].until(sentinel.early_end)
         self._tracker.commit(shard, sentinel)
         self._not_indexed[shard] = sentinel
-        self._warn_without_cost(sentinel)
         for call in self._session.on_committed:
             call(self._shards[shard], sentinel)
         if len(self._not_indexed) >= _INDEX_EVERY:
@@ -246,20 +248,25 @@ class Dispatcher:
         if self._tracker.exceeds_budget:
             self._session.stop.request(StopReason.ROW_ERRORS)
 
-    def _warn_without_cost(self, sentinel: Sentinel) -> None:
-        if self._warns_of_cost and sentinel.rows_out and COST not in sentinel.usage:
-            known = ", ".join(sentinel.usage) or "nothing"
-            _log.warning(
-                "execution.max_cost stops nothing: no answer says what it costs. They report %s: give "
-                "execution.prices for that, or capability.usage, where they have it",
-                known,
-            )
-        self._warns_of_cost = False
-
     def _look_at_cost(self) -> None:
         limit = self._work.spec.execution.max_cost
-        if limit is not None and self._tracker.cost >= limit:
+        if limit is None or self._session.stop.reason:
+            return
+        if self._tracker.cost >= limit:
             self._session.stop.request(StopReason.MAX_COST)
+        elif not self._tracker.cost and self._answered() >= _ENOUGH_TO_KNOW_COST:
+            # A limit that cannot work is not run past.
+            _log.warning("%s", no_cost(self._tracker.progress().spent))
+            self._session.stop.request(StopReason.NO_COST)
+
+    def _answered(self) -> int:
+        return self._tracker.answered(in_flight=self._has_no_journal)
+
+    @cached_property
+    def _has_no_journal(self) -> bool:
+        """Whether no earlier session has journaled answers: these are paid for, and come before any call is made."""
+        entries = self._checkpoint.records.list(ANSWERS)
+        return not self._work.spec.execution.journal_answers or not any(True for _ in entries)
 
     def _pass_stop_on(self) -> None:
         """Store a requested stop in the checkpoint, where workers on any machine read it."""

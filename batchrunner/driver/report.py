@@ -28,6 +28,7 @@ STOP_CODES = {
     StopReason.LEASE_LOST: 4,
     StopReason.ROW_ERRORS: 1,
     StopReason.MAX_COST: 75,
+    StopReason.NO_COST: 1,  # a person has to act: each session more would cost, and know no more
 }
 
 

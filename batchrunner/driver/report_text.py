@@ -61,7 +61,9 @@ def money(amount: float) -> str:
 
 
 def over_cost(report: BatchReport) -> str:
-    """Return what to do about a run that `max_cost` stopped; empty for others."""
+    """Return what to do about a run that stopped because of `max_cost`; empty for others."""
+    if report.stopped == "no cost reported":
+        return no_cost(report.spent)
     if report.stopped != "max_cost" or report.max_cost is None:
         return ""
     limit = f"raise execution.max_cost, which is {money(report.max_cost)}"
@@ -69,6 +71,15 @@ def over_cost(report: BatchReport) -> str:
         return limit
     whole = report.spent.get("cost", 0.0) + report.cost_left
     return f"{limit}: the rest would cost about {money(report.cost_left)}, the whole run {money(whole)}"
+
+
+def no_cost(spent: Mapping[str, float]) -> str:
+    """Return what to do about a limit on the cost where no answer says what it costs, by what all have *spent*."""
+    return (
+        f"execution.max_cost cannot stop a run whose answers do not say what they cost. They report "
+        f"{', '.join(spent) or 'nothing'}: give execution.prices for that, say by `usage` of the capability or stage "
+        "where they have it, or leave max_cost out"
+    )
 
 
 def reasons(report: BatchReport) -> list[str]:

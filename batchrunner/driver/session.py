@@ -47,6 +47,7 @@ class StopReason(StrEnum):
     MAX_RUNTIME = "max_runtime"
     ROW_ERRORS = "max_row_errors"
     MAX_COST = "max_cost"
+    NO_COST = "no cost reported"
     LEASE_LOST = "lease lost"
 
 
@@ -114,7 +115,7 @@ class Stop:
     @property
     def ends_shards(self) -> bool:
         """Whether shards in flight end early, so that they make as few calls more as can be."""
-        return self.reason is StopReason.MAX_COST
+        return self.reason in {StopReason.MAX_COST, StopReason.NO_COST}
 
     @property
     def is_patient(self) -> bool:

@@ -40,6 +40,7 @@ class Tracker:
         self.spent_before: Usage = {}
         self._is_connected = False
         self._took, self._weight_taken = 0.0, 0
+        self._rows_committed = 0
 
     def _take(self, shards: Sequence[Shard], states: bytes) -> None:
         self._shards = {shard.id: shard for shard in shards}
@@ -92,6 +93,7 @@ class Tracker:
         # If it ended early, the rest counts as pending, also until the plan has shards of it.
         self._shards[shard] = self._shards[shard].until(sentinel.early_end)
         self._took += sentinel.seconds
+        self._rows_committed += sentinel.rows_in - sentinel.rows_failed
         self._weight_taken += self._shards[shard].weight
         self._progress = self._progress.committing(self._shards[shard], sentinel)
 
@@ -144,6 +146,12 @@ class Tracker:
     def cost(self) -> float:
         """What the calls of all sessions have cost so far."""
         return self._spent(self._progress).get(COST, 0.0)
+
+    def answered(self, *, in_flight: bool) -> int:
+        """Return how many rows have their answers of this session: committed ones, and those *in_flight* if asked for."""
+        with self._lock:
+            seen = self._in_flight.seen().rows.values() if in_flight else ()
+        return self._rows_committed + sum(seen)
 
     @contextmanager
     def logged(self, session: Session) -> Iterator[None]:

@@ -41,7 +41,9 @@ def with_processors(work: Work) -> Work:
     ]
     each = [pair for some in parts for pair in some]
     called = CapabilitySpec(
-        stages=tuple(stage for stage, _ in each), deterministic=work.spec.called.deterministic
+        stages=tuple(stage for stage, _ in each),
+        deterministic=work.spec.called.deterministic,
+        usage=work.spec.called.usage,
     )
     spec = work.spec.model_copy(update={"capability": called})
     return replace(work, spec=spec, capability=tuple(code for _, code in each))

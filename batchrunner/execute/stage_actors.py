@@ -99,7 +99,11 @@ class StageActor:
             work = unpacked(self._payload)
             self._log.store_in(work.checkpoint().storage, session=work.session)
             self._meter = _Meter(work.spec.stages[self._number].called)
-            self._gate = MeteredGate.of(work.spec, gate_of(work, stage=self._number))
+            self._gate = MeteredGate.of(
+                work.spec,
+                gate_of(work, stage=self._number),
+                stage=work.spec.stages[self._number],
+            )
             self._runner = StageRunner(work, self._number, meter=self._gate)
             self._meter.loaded()
         except CapabilityImportError as error:
@@ -127,6 +131,7 @@ class StageActor:
             counts=output.counts,
             failed=tuple((row, portable(error)) for row, error in output.failed),
             seconds=output.seconds,
+            usage=output.usage,
         )
         return answer, packed
 

@@ -168,10 +168,13 @@ def _after_the_predecessor(work: Callable[[], T]) -> T:
 
 
 def _incomplete(report: BatchReport) -> RunStoppedError | ShardFailedError:
+    from batchrunner.driver.report_text import over_cost
     from batchrunner.driver.session import StopReason
 
     done = f"{report.shards_committed:,} of {report.shards:,} shards are committed and kept"
     too_many_rows = report.stopped is StopReason.ROW_ERRORS or not report.within_budget
+    if report.stopped is StopReason.NO_COST:
+        return ShardFailedError(f"{done}; {over_cost(report)}")
     if report.stopped and not too_many_rows:
         return RunStoppedError(f"the batch stopped ({report.stopped}): {done}; submit it again")
     reasons = "; ".join(_reasons(report)) or "workers were lost"

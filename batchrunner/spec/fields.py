@@ -24,13 +24,15 @@ from batchrunner.spec.section import NEUTRAL
 from batchrunner.storage.schemes import absolute_uri
 
 # For the JSON Schema, where they only help an editor; the checks below are stricter.
-DURATION_PATTERN = r"^(\d+(\.\d+)?d)?(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s?)?$"
+DURATION_PATTERN = (
+    r"^(\d+(\.\d+)?d)?(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s?)?(\d+(\.\d+)?ms)?$"
+)
 SIZE_PATTERN = r"^\d+(\.\d+)?( ?([kKmMgGtT][iI]?)?[bB])?$"
 
 # Of bounded length, so that no text becomes a number of a million digits.
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)"
-_DURATION = re.compile("".join(rf"(?:{_NUMBER}{unit})?" for unit in "dhms"))
-_SECONDS = (86_400, 3_600, 60, 1)
+_DURATION = re.compile("".join(rf"(?:{_NUMBER}{unit})?" for unit in ("d", "h", "m", "s", "ms")))
+_SECONDS = tuple(Fraction(unit) for unit in ("86400", "3600", "60", "1", "0.001"))
 _SIZE = re.compile(rf"{_NUMBER} ?(?:([kmgt])(i?))?b", re.IGNORECASE)
 _PLAIN = re.compile(_NUMBER)
 _MAX = 1e15
@@ -72,7 +74,7 @@ def _list_formats(schema: dict[str, Any]) -> None:
 
 
 def duration_in_seconds(value: object) -> float:
-    """Return a duration in seconds: of "3h50m", "90s", "2d", "1.5h" or a number of seconds.
+    """Return a duration in seconds: of "3h50m", "90s", "2d", "1.5h", "250ms" or a number of seconds.
 
     Raises:
         ValueError: It is none of these, or not above zero.
@@ -83,7 +85,7 @@ def duration_in_seconds(value: object) -> float:
         # Fractions, so that 1.1h and 66m are the same duration.
         seconds = sum((Fraction(number) * unit for number, unit in parts if number), Fraction())
     if seconds is None or seconds <= 0:
-        raise ValueError('must be a duration above zero, such as "3h50m", "90s", "2d" or 600')
+        raise ValueError('must be a duration above zero, such as "3h50m", "90s", "250ms" or 600')
     return float(seconds)
 
 

@@ -47,7 +47,7 @@ class BackoffSpec(Section):
     stands_for = "initial"
 
     initial: Annotated[Duration, NEUTRAL] = Field(
-        default=1.0, description="The longest first wait, in seconds or such as 1m."
+        default=1.0, description="The longest first wait, in seconds or such as 250ms."
     )
     factor: Annotated[float, Field(ge=1, le=100), NEUTRAL] = Field(
         default=2.0, description="How many times longer each next wait may be."
@@ -85,5 +85,5 @@ class RetrySpec(Section):
     max_wait: Annotated[Duration, NEUTRAL] = Field(
         default=3600.0,
         description="How long a row may wait for a service that refuses its calls for now and says for how "
-        "long (`Retry-After`). Until then refusals are no attempts; after it they are.",
+        "long (`Retry-After`). Until then refusals are no attempts; a service that wants more ends the row's.",
     )

@@ -20,6 +20,7 @@ from batchrunner.spec.fields import (
     Share,
     Size,
     Target,
+    UsagePath,
     Word,
 )
 from batchrunner.spec.rates import RateLimitSpec
@@ -38,7 +39,13 @@ _FROM_EXECUTION = (
     "concurrency",
     "max_concurrency",
 )
-_OF_CODE = {"mode": "batch", "fn_kwargs": {}, "fn_constructor_kwargs": {}, "one_to_one": False}
+_OF_CODE = {
+    "mode": "batch",
+    "fn_kwargs": {},
+    "fn_constructor_kwargs": {},
+    "one_to_one": False,
+    "usage": None,
+}
 """Fields of a stage's own code, with their defaults: a processor has none of it."""
 
 
@@ -79,6 +86,11 @@ class StageSpec(Section):
     files: Annotated[Files | None, NEUTRAL] = Field(
         default=None,
         description="Files that this stage reads, such as weights, and whose content decides the output.",
+    )
+    usage: Annotated[UsagePath | None, NEUTRAL] = Field(
+        default=None,
+        description="Where an answer of this stage says what it used, as `capability.usage` says it for all of "
+        "them. What is said here counts even if the row had it before; else that is taken to be passed on.",
     )
     one_to_one: Annotated[bool, NEUTRAL] = Field(
         default=False,

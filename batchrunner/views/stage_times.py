@@ -62,8 +62,10 @@ def in_words(clock: StageClock) -> str:
 def shares(clock: StageClock) -> Mapping[str, float]:
     """Return the seconds of the workers of a stage since they were ready, by what they did, in words."""
     inside = "busy" if clock.kind is StageKind.STAGE else "at work"
+    limited = min(clock.limited, clock.calling)
     return {
-        inside: clock.calling,
+        inside: clock.calling - limited,
+        "waiting for the rate limit": limited,
         "waiting for rows": clock.waiting_input,
         "waiting for room": clock.waiting_output,
     }

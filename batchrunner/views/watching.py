@@ -142,6 +142,6 @@ def exit_code(look: Look) -> int:
     if look.state is RunState.COMPLETE:
         return 0
     failed = look.state is RunState.FAILED or look.quarantined
-    if failed or look.stopped == StopReason.ROW_ERRORS:
+    if failed or look.stopped in {StopReason.ROW_ERRORS, StopReason.NO_COST}:
         return ShardFailedError.exit_code
     return RunStoppedError.exit_code

@@ -105,6 +105,7 @@ def isolated_row_caller(
     errors = work.spec.errors.model_copy(update={"row_timeout": None})
     rules = replace(_rules(work.spec, meter), errors=errors)
     calls = RowCalls(function, {}, rules=rules, gate=meter, waits=_waits(work))
+    calls.place = function
     return RowCaller(calls, kept=kept, edges=edges, ahead=work.spec.execution.max_concurrency)
 
 

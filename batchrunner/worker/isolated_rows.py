@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -63,14 +65,22 @@ class IsolatedFunction:
             RowTimedOutError: It took too long, and was cancelled.
             CapabilityImportError: The capability cannot be built in the process.
         """
-        await self._be_started()
-        if self._is_async:
-            return await self._answer(row)
-        async with self._in_turn:
-            await self._be_started()  # it may have ended since
-            return await self._answer(row)
+        await self.be_ready()  # it may have ended since the gate admitted the call
+        return await self._answer(row)
 
-    async def _be_started(self) -> None:
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for the turn of one call, and take it: in the process, a function that is not asynchronous has one at a time."""
+        await self.be_ready()
+        async with contextlib.nullcontext() if self._is_async else self._in_turn:
+            yield
+
+    async def be_ready(self) -> None:
+        """Wait until there is a process that has built the capability. If there is one, nothing else runs meanwhile.
+
+        Raises:
+            CapabilityImportError: The capability cannot be built in the process.
+        """
         async with self._starting:
             if not self._process.is_started:
                 start = asyncio.to_thread(self._start, asyncio.get_running_loop())

@@ -117,14 +117,14 @@ class IsolatedCaller(CallerEdges):
         self._admission.waits.stop = stop
 
     def _call(self, batch: Batch) -> list[Pieces]:
+        if not self._process.is_started:  # before the gate admits the call, which is not to be late
+            self._process.start()
         with self._admission.admitted() as admitted:
             output = self._called(batch)
             admitted.usage = added(*(piece.usage for pieces in output for piece in pieces))
         return output
 
     def _called(self, batch: Batch) -> list[Pieces]:
-        if not self._process.is_started:
-            self._process.start()
         content = batch.rows() if self._by_rows else batch.table()
         kind, answer = self._exchange(SentBatch(content, batch.counts, self._input_types(batch)))
         if kind == "late":

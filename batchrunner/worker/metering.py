@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from batchrunner.spec import BatchSpec
+from batchrunner.spec import BatchSpec, StageSpec
 from batchrunner.worker.gate import NO_GATE, CallOutcome, Gate
 from batchrunner.worker.retrying import Trouble, trouble_of
 from batchrunner.worker.usage import (
@@ -19,6 +20,7 @@ from batchrunner.worker.usage import (
     priced,
     usage_in,
     usage_of_error,
+    usages_in,
 )
 from batchrunner.worker.waiting import Waits
 
@@ -59,9 +61,14 @@ class MeteredGate:
         *,
         usage_at: str | None = None,
         prices: Mapping[str, float] | None = None,
+        max_wait: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Meter what passes *gate*, whose answers have their usage at the path *usage_at*."""
+        """Meter what passes *gate*, whose answers have their usage at the path *usage_at*.
+
+        A service that wants no call for longer than *max_wait* seconds stops no worker: no row would wait for it.
+        """
+        self._max_wait = max_wait
         self._gate, self._clock, self._prices = gate, clock, prices or {}
         self._path, self._is_given = path_of(usage_at), usage_at is not None
         self._lock = threading.Lock()
@@ -69,9 +76,14 @@ class MeteredGate:
         self._limited = self._limited_until = 0.0
 
     @classmethod
-    def of(cls, spec: BatchSpec, gate: Gate) -> Self:
-        """Return the meter of a worker that works by *spec*."""
-        return cls(gate, usage_at=spec.called.usage, prices=spec.execution.prices)
+    def of(cls, spec: BatchSpec, gate: Gate, *, stage: StageSpec | None = None) -> Self:
+        """Return the meter of a worker that works by *spec*, at *stage* of it if it has stages."""
+        at = spec.called.usage
+        prices, max_wait = spec.execution.prices, spec.errors.retry.max_wait
+        meter = cls(gate, usage_at=(stage and stage.usage) or at, prices=prices, max_wait=max_wait)
+        # What is said for all stages says of none that what it passes on is its own.
+        meter._is_given = (at if stage is None else stage.usage) is not None
+        return meter
 
     @property
     def used(self) -> Usage:
@@ -96,6 +108,8 @@ class MeteredGate:
         return wait
 
     def leave(self, outcome: CallOutcome) -> None:
+        if outcome.retry_after > self._max_wait:
+            outcome = replace(outcome, retry_after=0.0)
         self._gate.leave(outcome)
         if outcome.usage:
             with self._lock:
@@ -106,11 +120,9 @@ class MeteredGate:
         with self._lock:
             self._used = added(self._used, usage)
 
-    def within(self, gate: Gate) -> MeteredGate:
-        """Return the meter of calls that pass *gate*, one of several in this worker: this one counts their usage, too."""
-        inner = MeteredGate(_Counted(gate, self))
-        inner._path, inner._is_given = self._path, self._is_given
-        return inner
+    def counting(self, gate: Gate) -> Gate:
+        """Return *gate*, one of several in this worker, as one whose usage this meter counts, too."""
+        return _Counted(gate, self)
 
     def brings_usage(self, argument: Any) -> bool:
         """Return whether *argument* of a call has what looks like the usage of an answer.
@@ -122,6 +134,10 @@ class MeteredGate:
     def usage_in(self, answer: Any) -> Usage:
         """Return what *answer* says that it used."""
         return usage_in(answer, self._path)
+
+    def usages_in(self, content: Any) -> list[Usage]:
+        """Return what each row of *content* says that it used; [] if none does."""
+        return usages_in(content, self._path)
 
     def close(self) -> None:
         """End the gate."""
@@ -192,4 +208,4 @@ def outcome_of_error(error: BaseException) -> CallOutcome:
         trouble = trouble_of(error)
     except Exception:  # noqa: BLE001 - attributes of an error are the user's code, too
         trouble = Trouble()
-    return CallOutcome(usage_of_error(error), trouble.is_refused, trouble.retry_after or 0.0)
+    return CallOutcome(usage_of_error(error), trouble.is_refused, trouble.pause_of_all)

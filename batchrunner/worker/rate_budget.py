@@ -70,11 +70,13 @@ class Grant:
         calls: How many calls may be made, soon.
         wait: After how many seconds to ask for more.
         spacing: About how many seconds there are between two calls of this worker, in the long run.
+        pause: For how many seconds the service wants no call at all.
     """
 
     calls: int = 0
     wait: float = 0.0
     spacing: float = 0.0
+    pause: float = 0.0
 
 
 @dataclass(slots=True)
@@ -151,7 +153,8 @@ class RateBudget:
         if report.wanted:
             holder.waits_until = now + 2 * LONGEST_WAIT if is_short else now
         self._charge(holder, calls)
-        return Grant(calls, self._wait(holder, now) if is_short else 0.0, self._spacing(now))
+        wait = self._wait(holder, now) if is_short else 0.0
+        return Grant(calls, wait, self._spacing(now), max(self._resumes - now, 0.0))
 
     def _buckets(self) -> list[RateBucket]:
         return [bucket for bucket in (self._requests, self._tokens) if bucket]

@@ -57,7 +57,8 @@ class OwnGate:
         with self._lock:
             grant = self._exchange(_Tally(), wanted=1)
             self._held += grant.calls
-            return 0.0 if grant.calls else grant.wait
+            # A caller that knows of a long pause can end at a stop, and does not wait for it bit by bit.
+            return 0.0 if grant.calls else max(grant.wait, grant.pause)
 
     def leave(self, outcome: CallOutcome) -> None:
         tally = _Tally()
@@ -112,7 +113,7 @@ class SharedGate:
             threading.Event(),
             threading.Event(),
         )
-        self._tally, self._calls, self._expires = _Tally(), 0, 0.0
+        self._tally, self._calls, self._expires, self._resumes = _Tally(), 0, 0.0, 0.0
         self._in_flight = self._unused = self._wanted = self._begun = self._number = 0
         self._turns, self._spacing, self._pause = Turns(), _LEAST_PAUSE, _LEAST_PAUSE
         self._is_closed = False
@@ -157,8 +158,10 @@ class SharedGate:
         self._thread.join(_LEAVE_SECONDS)
 
     def _next_turn(self) -> float:
-        """Return when to ask again: one caller after the other, as calls are granted."""
-        return self._turns.next(self._clock(), first=self._pause, spacing=self._spacing)
+        """Return when to ask again: one caller after the other, as calls are granted, and none in a pause."""
+        now = self._clock()
+        turn = self._turns.next(now, first=self._pause, spacing=self._spacing)
+        return max(turn, self._resumes - now)
 
     def _drop_late(self) -> None:
         if self._calls and self._clock() > self._expires:
@@ -187,7 +190,7 @@ class SharedGate:
             return _ASK_AGAIN
         with self._lock:
             self._calls += grant.calls
-            self._spacing = grant.spacing
+            self._spacing, self._resumes = grant.spacing, self._clock() + grant.pause
             if grant.calls:
                 late = self._clock() + _LEAST_VALID
                 self._expires = max(sent + self._valid_seconds, late)

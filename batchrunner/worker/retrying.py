@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from batchrunner.spec.retrying import BackoffSpec, RetrySpec
+from batchrunner.user_code import CallRaisedError, traceback_of
 from batchrunner.worker.lost_calls import RemoteCallError
 
 _OVERLOADED = frozenset({429, 529})
@@ -41,6 +42,11 @@ class Trouble:
         """Whether the service refused the call because it is asked too much at the moment."""
         said = self.retry_after is not None
         return self.status in _OVERLOADED or (said and self.status in {None, _UNAVAILABLE})
+
+    @property
+    def pause_of_all(self) -> float:
+        """For how many seconds no worker is to call: as a refusal says. Any other error is of its row alone."""
+        return self.retry_after or 0.0 if self.is_refused else 0.0
 
 
 def trouble_of(error: BaseException) -> Trouble:
@@ -100,7 +106,13 @@ def _until(date: Any) -> float | None:
 
 
 class RetryPolicy:
-    """What `errors.retry` says. Safe in several threads."""
+    """What `errors.retry` says. Safe in several threads.
+
+    Attributes:
+        max_attempts: How many attempts a row has.
+        max_wait: For how many seconds a row may wait for the service.
+        clock: Returns the time in seconds.
+    """
 
     def __init__(
         self,
@@ -111,7 +123,7 @@ class RetryPolicy:
     ) -> None:
         """Apply *spec*, with *chance* (from 0.0 to 1.0) as jitter."""
         self.max_attempts, self.clock = spec.max_attempts, clock
-        self._backoff, self._max_wait, self._chance = spec.backoff, spec.max_wait, chance
+        self._backoff, self.max_wait, self._chance = spec.backoff, spec.max_wait, chance
         self._retry_on, self._give_up_on = spec.retry_on, spec.give_up_on
 
     def wait(self, trouble: Trouble, *, waited: float) -> float | None:
@@ -123,9 +135,13 @@ class RetryPolicy:
         """
         if not trouble.is_refused or trouble.retry_after is None:
             return None
-        if waited + trouble.retry_after > self._max_wait:
+        if self.is_too_long(trouble, waited=waited):
             return None
         return max(trouble.retry_after, _LEAST_WAIT) * (1 + _SPREAD * self._chance())
+
+    def is_too_long(self, trouble: Trouble, *, waited: float) -> bool:
+        """Return whether the service wants no call for longer than a row may wait that has *waited* so many seconds."""
+        return waited + (trouble.retry_after or 0.0) > self.max_wait
 
     def may_retry(self, error: BaseException, trouble: Trouble) -> bool:
         """Return whether a row that failed with *error* gets another attempt, if it has one left."""
@@ -136,7 +152,18 @@ class RetryPolicy:
     def pause(self, attempts: int, trouble: Trouble) -> float:
         """Return the seconds between attempt number *attempts*, which failed, and the next one."""
         pause = self._chance() * _limit(self._backoff, attempts) if self._backoff else 0.0
-        return max(pause, min(trouble.retry_after or 0.0, self._max_wait))
+        return max(pause, trouble.retry_after or 0.0)
+
+
+def not_waited_for(error: Exception, trouble: Trouble, *, max_wait: float) -> CallRaisedError:
+    """Return what stands for *error*, whose row may not wait for as long as its *trouble* says; it says so."""
+    name = getattr(error, "type_name", type(error).__name__)
+    why = (
+        f"not tried again: the service wants no call for {trouble.retry_after:,.0f} s, and a row waits "
+        f"{max_wait:,.0f} s in all, see errors.retry.max_wait"
+    )
+    made = CallRaisedError(name, f"{error} ({why})", traceback_of(error))
+    return made.with_traceback(error.__traceback__)
 
 
 def _limit(backoff: BackoffSpec, attempts: int) -> float:

@@ -15,9 +15,10 @@ import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from batchrunner.errors import CapabilityImportError
 from batchrunner.formats.chunk import Row
@@ -32,7 +33,7 @@ from batchrunner.worker.dividing import check_counts
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.gate import NO_GATE, CallOutcome, Gate
 from batchrunner.worker.lost_calls import CallLostBesideError, CallLostError, timed_out
-from batchrunner.worker.retrying import RetryPolicy, Trouble, trouble_of
+from batchrunner.worker.retrying import RetryPolicy, Trouble, not_waited_for, trouble_of
 from batchrunner.worker.usage import NO_USAGE, Usage, added, usage_of_error
 from batchrunner.worker.waiting import Waits
 
@@ -154,12 +155,33 @@ class RowRules:
     brings_usage: Callable[[Row], bool] | None = None
 
 
+class CallPlace(Protocol):
+    """Where asynchronous calls are made, such as a process that may have to be started first."""
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Return a block for one call, once it is its turn."""
+
+    async def be_ready(self) -> None:
+        """Wait until a call can be made at once."""
+
+
+class _Here:
+    """This process, where a call can always be made."""
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    async def be_ready(self) -> None:
+        """Do nothing."""
+
+
 class RowCalls:
     """Calls one capability with rows, in turn or, if it is asynchronous, with many at a time.
 
     Attributes:
         is_async: Whether `start` makes the calls; else reading the answers does.
         waits: How its calls wait; set its `stop`, so that a stop of the run ends them.
+        place: Where asynchronous calls are made; set it if that is not this process.
     """
 
     def __init__(
@@ -185,6 +207,7 @@ class RowCalls:
         self._one_to_one, self._usage_of = rules.one_to_one, rules.usage_of
         self._brings_usage = rules.brings_usage
         self._gate = gate
+        self.place: CallPlace = _Here()
         self.waits = waits or Waits()
         self.is_async = is_async(function)
         self._loop = EventLoop(rules.max_concurrency) if self.is_async else None
@@ -310,7 +333,7 @@ class RowCalls:
         trouble, used = _trouble(error), usage_of_error(error)
         if used:
             call.usage = added(call.usage, used)
-        return CallOutcome(used, trouble.is_refused, trouble.retry_after or 0.0)
+        return CallOutcome(used, trouble.is_refused, trouble.pause_of_all)
 
     def _after(self, call: RowCall, error: Exception | None) -> float | None:
         """Note that an attempt raised *error*; return the seconds until the next; None if there is none."""
@@ -321,7 +344,8 @@ class RowCalls:
             return None
         trouble, now = _trouble(error), self._policy.clock()
         call.refused_at = now if call.refused_at is None else call.refused_at
-        wait = self._policy.wait(trouble, waited=now - call.refused_at)
+        waited = now - call.refused_at
+        wait = self._policy.wait(trouble, waited=waited)
         if wait is not None:
             return wait
         call.error, call.attempts = error, call.attempts + 1
@@ -329,6 +353,9 @@ class RowCalls:
         # lost for good: no row can succeed.
         is_lost = isinstance(error, CallLostError | CapabilityImportError)
         call.is_dropped = is_lost or not self._policy.may_retry(error, trouble)
+        if trouble.retry_after is not None and self._policy.is_too_long(trouble, waited=waited):
+            call.is_dropped = True
+            call.error = not_waited_for(error, trouble, max_wait=self._policy.max_wait)
         return None if call.is_settled else self._policy.pause(call.attempts, trouble)
 
     def _read(self, calls: Sequence[RowCall], begun: Future[None]) -> list[RowOutcome]:
@@ -356,8 +383,12 @@ class RowCalls:
         try:
             async with self._loop.places(alone=call.is_suspect):
                 while wait is not None and (is_alone or not self._is_parked(call)):
-                    await self._enter(wait)
-                    wait = self._after(call, await self._attempt_later(call))
+                    if wait:
+                        await self.waits.sleep_later(wait)
+                    async with self.place.turn():
+                        await self._enter()
+                        error = await self._attempt_later(call)
+                    wait = self._after(call, error)
                     if not is_alone:
                         self._probe_with(call)
         finally:
@@ -374,11 +405,12 @@ class RowCalls:
             if not call.is_settled:
                 self._decided.clear()
 
-    async def _enter(self, wait: float) -> None:
-        if wait:
-            await self.waits.sleep_later(wait)
+    async def _enter(self) -> None:
+        """Wait for the gate; a place that is ready comes first, or calls that waited for it would go out together."""
+        await self.place.be_ready()
         while seconds := self._gate.enter():
             await self.waits.sleep_later(seconds)
+            await self.place.be_ready()
 
     async def _attempt_later(self, call: RowCall) -> Exception | None:
         outcome = CallOutcome()

@@ -14,6 +14,10 @@ from typing import Any, Protocol
 from batchrunner.spec import StageSpec
 from batchrunner.worker.blocks import Block
 from batchrunner.worker.stage_clock import Doing, StageClock
+from batchrunner.worker.usage import Usage
+
+RowUsages = tuple[tuple[int, Usage], ...]
+"""Indices of rows, each with what was used for it."""
 
 
 class RowsLostError(Exception):
@@ -51,6 +55,8 @@ class StageAnswer:
         failed: In mode `row`, the input rows that failed, by their index, each with its error; they gave
             no row. The errors survive pickling.
         seconds: Seconds that the call took in the capability.
+        usage: What it used, by the index of the input row for which it did: of a call that does not say for
+            which, the first one.
     """
 
     handle: Any
@@ -59,6 +65,7 @@ class StageAnswer:
     counts: tuple[int, ...] | None = None
     failed: tuple[tuple[int, Exception], ...] = ()
     seconds: float = 0.0
+    usage: RowUsages = ()
 
 
 class StagePool(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,9 +21,11 @@ from batchrunner.worker.calling import pieces_of
 from batchrunner.worker.capability_loading import build, check_code
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
-from batchrunner.worker.metering import Admission, MeteredGate
+from batchrunner.worker.metering import Admission, Metered, MeteredGate
 from batchrunner.worker.row_calls import Answered, Failed, RowCalls, RowRules, is_async
+from batchrunner.worker.stage_pool import RowUsages
 from batchrunner.worker.stopping import Grace
+from batchrunner.worker.usage import Usage
 from batchrunner.worker.waiting import Stopped, Waits
 from batchrunner.worker.work import Work
 
@@ -37,12 +39,14 @@ class StageOutput:
         counts: How many rows each input row gave; None if the stage does not keep origins.
         failed: In mode `row`, the input rows that failed, each with what it raised.
         seconds: Seconds in the capability.
+        usage: What the calls used, by the index of the input row.
     """
 
     block: Block
     counts: tuple[int, ...] | None
     failed: tuple[tuple[int, Exception], ...]
     seconds: float
+    usage: RowUsages = ()
 
 
 class StageRunner:
@@ -93,42 +97,60 @@ class StageRunner:
             return self._by_row(block)
         began = time.monotonic()
         outputs = self._outputs(block)
+        seconds = time.monotonic() - began
         counts = (1,) * len(block) if self.stage.one_to_one else None
-        return StageOutput(joined(outputs), counts, (), time.monotonic() - began)
+        usage, first = list[tuple[int, Usage]](), 0
+        for rows, output, used in outputs:
+            usage += [(first + row, one) for row, one in self._by_input_row(output, used)]
+            first += rows
+        block = joined([output for _, output, _ in outputs])
+        return StageOutput(block, counts, (), seconds, tuple(usage))
 
-    def _outputs(self, block: Block) -> list[Block]:
+    def _by_input_row(self, output: Block, used: Usage) -> Iterable[tuple[int, Usage]]:
+        """Return what one call *used*, as its *output* says it, by the index of the input row."""
+        if not (used and self.stage.one_to_one):
+            return [(0, used)] if used else []
+        each = [one for part in output.parts for one in self._calls.usages_in(part)]
+        return [(row, one) for row, one in enumerate(each) if one]
+
+    def _outputs(self, block: Block) -> list[tuple[int, Block, Usage]]:
+        """Return for each call how many rows it had, its output, and what it used."""
         inputs = inputs_of(block, self.stage.batch_format or "rows")
         try:
-            return [self._output(one) for one in inputs]
+            return [(one.rows, *self._output(one)) for one in inputs]
         except Exception as error:  # the user's code may raise anything
             if is_out_of_memory(error):  # before the next call, which needs the room
                 free_memory_of(error)
             raise
 
-    def _output(self, given: Input) -> Block:
-        returned = self._calls.of_batch(given.argument)
+    def _output(self, given: Input) -> tuple[Block, Usage]:
+        metered = self._calls.of_batch(given.argument)
+        returned = metered.answer
         if not self.stage.one_to_one:
             types = _common(given.types)
-            return Block(tuple(part for one in returned if (part := Part.of(one, types)).rows))
+            parts = tuple(part for one in returned if (part := Part.of(one, types)).rows)
+            return Block(parts), metered.usage
         each = zip(divided(returned, given.counts), given.types, strict=True)
         block = Block(tuple(Part.of(one, types) for some, types in each for one in some))
         check_counts([len(block)], [given.rows])
-        return block
+        return block, metered.usage
 
     def _by_row(self, block: Block) -> StageOutput:
         rows, types = rows_in(block.parts)
         began = time.monotonic()
-        answers = self._calls.of_rows(rows)
+        outcomes = self._calls.of_rows(rows)
         seconds = time.monotonic() - began
-        if broken := [one for one in answers if isinstance(one, CapabilityImportError)]:
+        failed = tuple((n, one.error) for n, one in enumerate(outcomes) if isinstance(one, Failed))
+        if broken := [error for _, error in failed if isinstance(error, CapabilityImportError)]:
             raise broken[0]
-        failed = tuple((n, one) for n, one in enumerate(answers) if isinstance(one, Exception))
-        given = [[] if isinstance(one, Exception) else one for one in answers]
+        usage = tuple((n, one.usage) for n, one in enumerate(outcomes) if one.usage)
+        given = [one.rows if isinstance(one, Answered) else [] for one in outcomes]
         counts, parts = tuple(map(len, given)), []
         for part, of_part in zip(block.parts, types, strict=True):
             some, given = given[: part.rows], given[part.rows :]
             parts.append(Part.of([row for rows in some for row in rows], of_part))
-        return StageOutput(Block(tuple(p for p in parts if p.rows)), counts, failed, seconds)
+        block = Block(tuple(p for p in parts if p.rows))
+        return StageOutput(block, counts, failed, seconds, usage)
 
     def close(self) -> None:
         """End the calls that are in flight."""
@@ -164,22 +186,25 @@ class _Calls:
         # Of rows, the next batch fills the places that the last calls of one leave.
         self.slots = most if self._loop else 2 if self._rows.is_async else 1
 
-    def of_batch(self, argument: Any) -> list[Any]:
-        """Return what the stage returned or, piece by piece, yielded for a batch."""
+    def usages_in(self, part: Part) -> list[Usage]:
+        """Return what each row of *part*, which the stage returned, says that it used."""
+        table = part.table
+        return self._admission.meter.usages_in(part.content if table is None else table)
+
+    def of_batch(self, argument: Any) -> Metered:
+        """Return what the stage returned or, piece by piece, yielded for a batch, and what it used."""
         if self._loop is not None:
             return contained(self._loop.submit(self._awaited(argument, self._loop.calls)).result)
         call = partial(self._admission.call, argument, partial(self._pieces, argument))
-        return contained(call).answer
+        return contained(call)
 
     def _pieces(self, argument: Any) -> list[Any]:
         result = self._function(argument, **self._kwargs)
         return pieces_of(result)
 
-    async def _awaited(self, argument: Any, calls: asyncio.Semaphore) -> list[Any]:
+    async def _awaited(self, argument: Any, calls: asyncio.Semaphore) -> Metered:
         async with calls:
-            return (
-                await self._admission.call_later(argument, partial(self._later, argument))
-            ).answer
+            return await self._admission.call_later(argument, partial(self._later, argument))
 
     async def _later(self, argument: Any) -> list[Any]:
         result = self._function(argument, **self._kwargs)
@@ -187,8 +212,8 @@ class _Calls:
             return [own(piece) async for piece in result]
         return [await result]
 
-    def of_rows(self, rows: Sequence[Row]) -> list[Sequence[Row] | Exception]:
-        """Return for each row its output rows, or what its last attempt raised.
+    def of_rows(self, rows: Sequence[Row]) -> list[Answered | Failed]:
+        """Return what came of each row.
 
         Raises:
             Exception: No call has ever succeeded, and this one failed: other rows were left alone.
@@ -198,7 +223,7 @@ class _Calls:
         if None in outcomes:
             failed = (one.error for one in outcomes if isinstance(one, Failed))
             raise next(failed, None) or self._rows.doubt or AssertionError("no row was called")
-        return [one.rows if isinstance(one, Answered) else one.error for one in outcomes if one]
+        return [one for one in outcomes if one]
 
     def close(self) -> None:
         """End what is in flight, or waits."""

@@ -19,7 +19,7 @@ from typing import Any
 from batchrunner.spec import BatchSpec
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.blocks import Block, Part
-from batchrunner.worker.calling import Answer, CallerEdges, Edges, Pieces
+from batchrunner.worker.calling import Answer, CallerEdges, Edges, Pieces, with_usage
 from batchrunner.worker.lost_calls import RowsFailedError
 from batchrunner.worker.stage_clock import StageClock
 from batchrunner.worker.stage_line import StageLine
@@ -59,9 +59,7 @@ class StagedCaller(CallerEdges):
         self._input_types: Callable[[Any], InputTypes] = edges.input_types
         first = stages[0]
         self._takes_tables = first.mode == "batch" and first.batch_format != "rows"
-        self._output = Output(
-            made[-1].get, edges.ready, stage=stages[-1].called, usage_at=spec.called.usage
-        )
+        self._output = Output(made[-1].get, edges.ready, stage=stages[-1].called)
         self._made_again: _MadeAgain | None = None
         on_the_way = BytesOnTheWay()
         lines = [
@@ -122,6 +120,9 @@ class StagedCaller(CallerEdges):
             self._thread.read(ticket)
         if failed:
             self._refuse(ticket, pieces, failed)
+        if not ticket.usage:
+            return pieces
+        [pieces] = with_usage([pieces or [self._output.none()]], [ticket.usage])
         return pieces
 
     def _refuse(self, ticket: Ticket, pieces: Pieces, failed: dict[int, Exception]) -> None:
@@ -134,7 +135,7 @@ class StagedCaller(CallerEdges):
         is_mixed = ticket.has_fanned_out and any(s.origins is None for s in ticket.outputs)
         if others is not None and not is_mixed:
             self._made_again = _MadeAgain(_key(others), others, pieces)
-        raise RowsFailedError(errors, others is not None)
+        raise RowsFailedError(errors, others is not None, ticket.usage)
 
     def _expected(self, batch: Any, types: InputTypes) -> InputTypes:
         """Return what the sink expects of rows of *batch* that have *types*."""

@@ -13,7 +13,6 @@ from batchrunner.worker.blocks import Block, Part
 from batchrunner.worker.calling import Piece, Pieces, Ready
 from batchrunner.worker.stage_pool import Span
 from batchrunner.worker.tickets import Origins, Stretch
-from batchrunner.worker.usage import path_of, usage_in
 
 Get = Callable[[Span], Block]
 
@@ -29,13 +28,13 @@ class _Rows:
 class Output:
     """Converts the output of one ticket at a time."""
 
-    def __init__(self, get: Get, ready: Ready, *, stage: str, usage_at: str | None = None) -> None:
-        """Convert by *ready* what *get* gets out of the store; the last *stage* is blamed for what fails.
-
-        The rows say at the path *usage_at* what they used.
-        """
+    def __init__(self, get: Get, ready: Ready, *, stage: str) -> None:
+        """Convert by *ready* what *get* gets out of the store; the last *stage* is blamed for what fails."""
         self._get, self._ready, self._stage = get, ready, stage
-        self._path = path_of(usage_at)
+
+    def none(self) -> Piece:
+        """Return the output of no row."""
+        return Piece(*self._ready([], InputTypes()))
 
     def pieces(
         self,
@@ -86,7 +85,7 @@ class Output:
                 raise blamed(error, self._stage) from error
             failure = blamed(error, self._stage)
         else:
-            return [Piece(*ready, usage=usage_in(rows.part.content, self._path))]
+            return [Piece(*ready)]
         first, last = rows.origins[0], rows.origins[-1]
         if first == last:
             refused[first] = failure

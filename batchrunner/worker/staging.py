@@ -14,7 +14,7 @@ from batchrunner.worker.stage_clock import Doing
 from batchrunner.worker.stage_failures import Failures
 from batchrunner.worker.stage_line import StageCall, StageLine
 from batchrunner.worker.stage_pool import RowsLostError, StageAnswer
-from batchrunner.worker.tickets import BytesOnTheWay, Kept, Stretch, Ticket, outputs_of
+from batchrunner.worker.tickets import BytesOnTheWay, Kept, Stretch, Ticket, note_usage, outputs_of
 
 MOST_TURNS = 3
 """How often the rows of a ticket may be lost with a node before it fails."""
@@ -176,6 +176,7 @@ class Staging:
     def _answered(self, line: StageLine, call: StageCall, answer: StageAnswer) -> None:
         if len(answer.failed) < call.rows:
             line.learn(call.rows, answer)
+        note_usage(call.taken, answer.usage)
         keeps = line.stage.keeps_origins
         outputs = outputs_of(answer, call.taken, keeps_origins=keeps)
         self._failures.of_rows(line, call, answer.failed)

@@ -58,7 +58,9 @@ class ThreadPools:
         )
 
     def _meter_of(self, stage: StageSpec) -> MeteredGate:
-        return (self.meter or MeteredGate()).within(own_gate(stage.rate_limit))
+        gate = own_gate(stage.rate_limit)
+        counted = self.meter.counting(gate) if self.meter else gate
+        return MeteredGate.of(self.work.spec, counted, stage=stage)
 
 
 def _workers_of(stage: StageSpec) -> int:
@@ -276,4 +278,5 @@ def _called(runner: StageRunner, spans: Sequence[Span]) -> StageAnswer:
         output.counts,
         output.failed,
         output.seconds,
+        output.usage,
     )

@@ -6,13 +6,16 @@ keeps origins. After one that does not, only the ticket is known.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 from batchrunner.worker.batch import Batch
-from batchrunner.worker.stage_pool import Span, StageAnswer
+from batchrunner.worker.stage_pool import RowUsages, Span, StageAnswer
+from batchrunner.worker.usage import NO_USAGE, Usage, added
 
 Origins = Sequence[int] | None
 """The index of the source row that each row comes from; None if that is not known."""
@@ -117,6 +120,7 @@ class Ticket:
         open: Stretches of it that wait or are in a call, by the number of the stage.
         outputs: What came out of the last stage, in any order.
         failed: The errors of rows that failed, by their origin.
+        usage: What calls have used for its rows.
         is_wanted: Whether its answer is waited for.
         has_fanned_out: Whether a row of it has given several.
         turn: How often it has begun anew.
@@ -129,6 +133,7 @@ class Ticket:
     open: list[int] = field(default_factory=list)
     outputs: list[Stretch] = field(default_factory=list)
     failed: dict[int, Exception] = field(default_factory=dict)
+    usage: Usage = field(default_factory=dict)
     is_wanted: bool = False
     has_fanned_out: bool = False
     turn: int = 0
@@ -147,6 +152,7 @@ class Ticket:
         self.turn += 1
         self.open, self.outputs = [0] * stages, []
         self.failed.clear()
+        self.usage = NO_USAGE
 
 
 def outputs_of(
@@ -187,6 +193,15 @@ def _after(stretch: Stretch, kept: Kept, start: int, stop: int, origins: Origins
     # What comes of rows stands where they stood, whichever call is done first.
     key = (*stretch.key, stretch.start)
     return Stretch(stretch.ticket, key, kept, start, stop, origins, stretch.turn)
+
+
+def note_usage(taken: Sequence[Stretch], usages: RowUsages) -> None:
+    """Add to the tickets of the stretches *taken* what one call with them has used, by the index of the row."""
+    ends = list(accumulate(map(len, taken)))
+    for index, used in usages:
+        stretch = taken[bisect_right(ends, index)]
+        if not stretch.is_stale:
+            stretch.ticket.usage = added(stretch.ticket.usage, used)
 
 
 def row_at(taken: Sequence[Stretch], index: int) -> Stretch:

@@ -8,7 +8,7 @@ number counts as well, by its name; one in a mapping inside, by its path with do
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ __all__ = [
     "tokens_in",
     "usage_in",
     "usage_of_error",
+    "usages_in",
 ]
 
 NO_USAGE: Final[Usage] = {}
@@ -53,6 +54,18 @@ def usage_in(answer: Any, path: tuple[str, ...] = (KEY,)) -> Usage:
         return NO_USAGE if _has_none(answer, path[0]) else _usage_in(answer, path)
     except Exception:  # noqa: BLE001 - an answer is the user's, and so may be the code of its classes
         return NO_USAGE
+
+
+def usages_in(content: Any, path: tuple[str, ...] = (KEY,)) -> list[Usage]:
+    """Return the usage of each row of *content*, a batch in any format; [] if it has none. Never raises."""
+    try:
+        if isinstance(content, list):
+            return [amounts_in(_at(row, path)) for row in content]
+        is_columns = isinstance(content, Mapping)
+        column = content.get(path[0]) if is_columns else _column(content, path[0])
+        return [amounts_in(_at(value, path[1:])) for value in _values(column)]
+    except Exception:  # noqa: BLE001 - as in `usage_in`
+        return []
 
 
 def _has_none(answer: Any, name: str) -> bool:
@@ -92,8 +105,11 @@ def _column(table: Any, name: str) -> Any:
 
 
 def _in_column(column: Any, path: tuple[str, ...]) -> Usage:
-    values = () if column is None or isinstance(column, str | bytes) else column
-    return added(*(amounts_in(_at(value, path)) for value in values))
+    return added(*(amounts_in(_at(value, path)) for value in _values(column)))
+
+
+def _values(column: Any) -> Iterable[Any]:
+    return () if column is None or isinstance(column, str | bytes) else column
 
 
 def usage_of_error(error: BaseException) -> Usage:

@@ -14,7 +14,7 @@ from batchrunner.checkpoint import PlanFacts
 from batchrunner.driver.report import STOP_CODES
 from batchrunner.execute.ray_rate_limit import gate_of, rate_budget
 from batchrunner.worker.work import Work
-from builders import a_source, a_spec, rows_out
+from builders import a_source, a_spec, rows_out, write_jsonl
 from command import a_spec_file, start
 from counting_server import counting_server, most_in_a_window, usage
 from patience import PATIENCE
@@ -71,6 +71,58 @@ def test_a_server_never_counts_more_than_the_limit(tmp_path, name):
     assert kept == pytest.approx([*report.usage.values()])
 
 
+@pytest.mark.parametrize("name", ["SlowToLoad", "SlowToLoadInTurn"])
+def test_calls_wait_for_a_process_of_their_own_before_they_are_admitted(tmp_path, name):
+    """Those that were admitted while it starts, or while another one has its turn, would go out together."""
+    a_source(tmp_path / "in", shards=1, rows_per_shard=75)
+    with counting_server(seconds=0.0) as server:
+        asks = capability(server, name) | {"fn_constructor_kwargs": {"seconds": 0.5}}
+        execution = {
+            "engine": "local",
+            "batch_size": 90,
+            "max_concurrency": 64,
+            "rate_limit": f"{LIMIT}/s",
+        }
+        errors = {"batch_timeout": PATIENCE}
+        spec = a_spec(tmp_path, capability=asks, execution=execution, errors=errors)
+        report = BatchRunner(spec).run(progress="off")
+
+    assert report.ok
+    assert {one.pid for one in server.arrivals}.isdisjoint({os.getpid()})
+    assert most_in_a_window([one.at for one in server.arrivals], 1.0) <= LIMIT
+
+
+@pytest.mark.long
+def test_a_shard_that_goes_on_in_a_process_of_its_own_keeps_to_the_limit(tmp_path):
+    """Killed twice with the same shard in flight, as on a bad day."""
+    a_source(tmp_path / "in", shards=1, rows_per_shard=90)
+    with counting_server() as server:
+        a_spec_file(
+            tmp_path,
+            capability=capability(server, "SlowToLoad")
+            | {"fn_constructor_kwargs": {"seconds": 0.5}},
+            execution={
+                "engine": "local",
+                "batch_size": 90,
+                "max_concurrency": 64,
+                "rate_limit": f"{LIMIT}/s",
+            },
+        )
+        for _ in range(2):
+            asked = len(server.arrivals)
+            with start("run", "spec.yaml", cwd=tmp_path) as process:
+                wait_for(lambda: len(server.arrivals) > asked)  # noqa: B023 - waited for here
+                process.kill()
+                process.communicate()
+        with start("run", "spec.yaml", cwd=tmp_path) as process:
+            process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 0
+    assert server.arrivals[-1].pid != process.pid
+    assert most_in_a_window([one.at for one in server.arrivals], 1.0) <= LIMIT
+    assert sorted(rows_out(tmp_path / "out"), key=lambda row: row["id"]) == answers(90)
+
+
 def test_calls_with_batches_are_limited_too(tmp_path):
     """A call is a call: of an API that takes a list, it is one request."""
     a_source(tmp_path / "in", shards=1, rows_per_shard=40)
@@ -108,6 +160,75 @@ def test_a_stage_has_a_limit_of_its_own(tmp_path, engine, request):
     assert most_in_a_window(server.on_time(LATE), 1.0) <= LIMIT
     assert server.most_at_once <= 5
     assert report.usage["cost"] == pytest.approx(cost_of(range(90)))
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_each_stage_says_what_it_used_and_none_counts_twice(tmp_path, engine, request):
+    """Whatever later stages drop or pass on, and of a row that fails in one of them, too."""
+    if engine == "ray":
+        request.getfixturevalue("local_ray")
+    (tmp_path / "in").mkdir()
+    for first in (0, 20):
+        brought = [{"id": n, "other": {"prompt_tokens": 5}} for n in range(first, first + 20)]
+        write_jsonl(tmp_path / f"in/{first}.jsonl", brought)
+    stage = {"mode": "batch", "one_to_one": True}
+    spec = a_spec(
+        tmp_path,
+        capability=[
+            {"target": "asking_capability:uses", "mode": "row"},
+            {**stage, "target": "asking_capability:passes_on"},
+            {"target": "asking_capability:uses_elsewhere", "usage": "other", **stage},
+            {"target": "asking_capability:ids_but_7", **stage},
+        ],
+        execution={"engine": engine, "batch_size": 8, "num_cpus": 0.25, "prices": PRICES},
+        errors={"max_row_errors": 1},
+    )
+    report = BatchRunner(spec).run(progress="off")
+
+    assert report.ok
+    assert sorted(row["id"] for row in rows_out(tmp_path / "out")) == [
+        n for n in range(40) if n != 7
+    ]
+    cost = cost_of(range(40)) + 40 * 1000 / 1000
+    assert report.usage["cost"] == report.spent["cost"] == pytest.approx(cost)
+    of_parts = {one["part"]: one["usage"]["cost"] for one in sentinels(tmp_path)}
+    halves = [cost_of(range(first, first + 20)) + 20 for first in (0, 20)]
+    assert sorted(of_parts.values()) == pytest.approx(sorted(halves))
+
+
+def test_usage_that_a_later_stage_drops_ends_the_run_at_its_cost(tmp_path):
+    """It was read from what the last stage returns: the limit stopped nothing."""
+    a_source(tmp_path / "in", shards=6, rows_per_shard=20)
+    uses = {"target": "asking_capability:uses", "mode": "row", "rate_limit": "40/s"}
+    stages = [uses, "asking_capability:ids"]
+    execution = {"engine": "local", "batch_size": 4, "prices": PRICES, "max_cost": 0.3}
+    report = BatchRunner(a_spec(tmp_path, capability=stages, execution=execution)).run()
+
+    assert report.exit_code == STOP_CODES["max_cost"] == 75
+    assert report.usage["cost"] >= 0.3
+    assert report.usage["cost"] == pytest.approx(
+        cost_of([r["id"] for r in rows_out(tmp_path / "out")])
+    )
+
+
+def test_a_limit_on_the_cost_that_cannot_work_is_not_run_past(tmp_path):
+    """No answer says what it costs: the run would go on for whatever it is."""
+    a_source(tmp_path / "in", shards=1, rows_per_shard=2000)
+    execution = {"engine": "local", "batch_size": 10, "max_concurrency": 4, "max_cost": 1.0}
+    execution["rate_limit"] = "200/s"
+    asks = {"target": "asking_capability:uses", "mode": "row"}
+    report = BatchRunner(a_spec(tmp_path, capability=asks, execution=execution)).run()
+
+    assert report.exit_code == STOP_CODES["no cost reported"] == 1
+    assert 100 <= report.rows_out < 500
+    assert "stopped (no cost reported): " in str(report)
+    assert (
+        "next: execution.max_cost cannot stop a run whose answers do not say what they cost. They report "
+        "prompt_tokens, completion_tokens: give execution.prices for that"
+    ) in str(report)
+    execution |= {"prices": PRICES, "max_cost": 1000.0, "rate_limit": None}
+    report = BatchRunner(a_spec(tmp_path, capability=asks, execution=execution)).run()
+    assert (report.exit_code, report.rows_out) == (0, 2000)
 
 
 @pytest.mark.ray

@@ -253,6 +253,7 @@ def test_the_time_that_the_service_asks_for_is_kept_by_all():
         clock.now += 1.0
         grant = budget.exchange(Report("b", int(clock.now), wanted=5))
         assert (grant.calls, grant.wait <= LONGEST_WAIT) == (0, True)
+        assert grant.pause == pytest.approx(1031.0 - clock.now)
     clock.now += 1.5
     assert budget.exchange(Report("b", 0, wanted=1)).calls == 1
 
@@ -289,6 +290,19 @@ def test_askers_are_not_told_the_same_time():
 
     assert len({round(wait, 4) for wait in waits}) == 50
     assert max(waits) <= LONGEST_WAIT
+
+
+def test_who_waits_for_a_pause_knows_how_long_it_is():
+    """So a stop ends the wait; bit by bit, it would last as long as the grace period."""
+    clock = Clock()
+    gate = OwnGate(RateBudget(RateLimitSpec(requests="100/s"), clock=clock))
+    clock.now += 1.0
+    assert gate.enter() == 0.0
+    gate.leave(CallOutcome(is_refused=True, retry_after=600.0))
+
+    assert gate.enter() == 600.0
+    clock.now += 599.5
+    assert gate.enter() <= LONGEST_WAIT
 
 
 def test_a_gate_of_its_own_process_is_the_budget():

@@ -63,6 +63,14 @@ def test_a_call_waits_until_it_is_granted(opened):
     assert gate.enter() > 0.0
 
 
+def test_who_waits_for_a_pause_knows_how_long_it_is(opened):
+    """The gate asks on meanwhile, and a call that waits can end at a stop."""
+    place = Place(Grant(0, 0.01, pause=600.0))
+    gate = opened(place, clock=lambda: 0.0)
+
+    until(lambda: gate.enter() == 600.0)
+
+
 def test_what_calls_came_to_is_reported_once(opened):
     """The budget is settled by it, and other workers slow down for it."""
     place = Place(Grant(4, 0.0))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
-import time
 import urllib.error
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,10 @@ import requests
 
 from batchrunner.spec import ErrorsSpec
 from batchrunner.spec.retrying import RetrySpec
+from batchrunner.user_code import place_in_code
+from batchrunner.worker.gate import CallOutcome
 from batchrunner.worker.lost_calls import CallStoppedError
+from batchrunner.worker.metering import MeteredGate, outcome_of_error
 from batchrunner.worker.retrying import RetryPolicy, Trouble, trouble_of
 from batchrunner.worker.row_calls import Answered, Failed, RowCall, RowCalls, RowRules
 from batchrunner.worker.waiting import Waits
@@ -130,7 +133,7 @@ def test_a_wait_that_the_service_asks_for_is_no_attempt(is_async):
 
 @IN_BOTH_WAYS
 def test_a_service_that_refuses_for_ever_ends_with_its_refusal(is_async):
-    """No run waits for ever: after `max_wait` a refusal is an attempt like any other."""
+    """No run waits for ever: `max_wait` ends its attempts, and the error says so."""
     service = Service({2: [error("busy", retry_after=0.01)]}, is_async=is_async)
     calls = a_caller(service, max_attempts=2, max_wait=0.1)
 
@@ -138,19 +141,67 @@ def test_a_service_that_refuses_for_ever_ends_with_its_refusal(is_async):
     calls.close()
 
     assert kinds(found) == ["ok", "ok", "bad", "ok"]
-    assert str(found[2].error) == "busy"
-    assert 3 <= service.asked[2] <= 13
+    assert re.fullmatch(
+        r"busy \(not tried again: the service wants no call for 0 s, and a row waits 0 s in all, see "
+        r"errors.retry.max_wait\)",
+        str(found[2].error),
+    )
+    assert 2 <= service.asked[2] <= 11
 
 
 @IN_BOTH_WAYS
 def test_a_wait_longer_than_all_that_is_allowed_is_not_begun(is_async):
-    """A quota of tomorrow is no reason to sit until then."""
-    service = Service({0: [error(retry_after=86_400)]}, is_async=is_async)
-    calls, began = a_caller(service, max_attempts=1), time.monotonic()
+    """A quota of tomorrow is no reason to sit until then, and another attempt would be refused, too."""
+    tomorrow = [error("busy", retry_after=86_400), error("broken", status=500, retry_after=1e9)]
+    service = Service({n: [one] for n, one in enumerate(tomorrow, 1)}, is_async=is_async)
+    calls = a_caller(service, max_attempts=5)
 
-    assert kinds(outcomes(calls, 1)) == ["bad"]
-    assert time.monotonic() - began < PATIENCE
+    found = outcomes(calls, 3)
     calls.close()
+
+    assert kinds(found) == ["ok", "bad", "bad"]
+    assert service.asked == {0: 1, 1: 1, 2: 1}
+    why = "not tried again: the service wants no call for {} s, and a row waits 3,600 s in all, see errors.retry.max_wait"
+    assert str(found[1].error) == f"busy ({why.format('86,400')})"
+    assert str(found[2].error) == f"broken ({why.format('1,000,000,000')})"
+    assert place_in_code(found[2].error) == place_in_code(tomorrow[1]) != ""
+    assert [one.error.type_name for one in found[1:]] == ["ConnectionError"] * 2
+
+
+class Pauses:
+    """A gate that keeps for how long calls say that all are to wait."""
+
+    def __init__(self):
+        self.said = []
+
+    def enter(self):
+        return 0.0
+
+    def leave(self, outcome):
+        self.said.append((outcome.is_refused, outcome.retry_after))
+
+
+@IN_BOTH_WAYS
+def test_only_a_refusal_stops_all(is_async):
+    """A page that is under repair for an hour concerns its row; a pause that no row waits for concerns nobody."""
+    faults = [
+        *(error(status=429, retry_after=0.01), error(status=529, retry_after=0.02)),
+        *(error(status=503, retry_after=0.03), error(retry_after=0.04)),
+        *(error(status=500, retry_after=0.05), error(status=404, retry_after=0.06)),
+        *(error(status=429), error(status=503), error(status=429, retry_after=1e9)),
+        *(error(status=429, retry_after=-1), error(status=429, retry_after="soon")),
+    ]
+    service = Service({n: [one, None] for n, one in enumerate(faults, 1)}, is_async=is_async)
+    gate = Pauses()
+    meter = MeteredGate(gate, max_wait=60.0)
+    rules = RowRules(ErrorsSpec(retry={"max_wait": 60}), max_concurrency=1)
+    calls = RowCalls(service.function, {}, rules=rules, gate=meter)
+    outcomes(calls, len(faults) + 1)
+    calls.close()
+
+    said = [*((True, seconds) for seconds in (0.01, 0.02, 0.03, 0.04)), *[(True, 0.0)] * 4]
+    assert [one for one in gate.said if one != (False, 0.0)] == said
+    assert [outcome_of_error(one) for one in faults[4:6]] == [CallOutcome()] * 2  # of a batch
 
 
 @IN_BOTH_WAYS
@@ -290,7 +341,10 @@ def test_how_long_to_wait_is_read_as_clients_give_it(made):
     assert trouble_of(made(503)) == Trouble(503, None)
     assert 50 < trouble_of(made(503, Retry_After=in_a_minute)).retry_after <= 60
     assert trouble_of(made(429, retry_after_ms="250")).retry_after == 0.25
-    assert trouble_of(made(429, Retry_After="soon")).retry_after is None
+    silly = ("soon", "", "-7", "nan", "inf", "9" * 400, "1e999", "12 o'clock")
+    assert [trouble_of(made(429, Retry_After=one)) for one in silly] == [Trouble(429)] * 8
+    yesterday = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
+    assert trouble_of(made(429, Retry_After=yesterday)) == Trouble(429, 0.0)
     refused = [made(429, Retry_After="1"), made(503, Retry_After="1"), made(429)]
     assert all(trouble_of(one).is_refused for one in refused)
     assert not any(trouble_of(one).is_refused for one in (made(500, Retry_After="1"), made(503)))
@@ -304,7 +358,7 @@ def test_the_waits_between_attempts_grow_to_their_limit_and_are_chosen_at_random
     assert [longest.pause(n, Trouble()) for n in (1, 2, 3, 4, 5000)] == [2, 6, 18, 20, 20]
     assert none.pause(4, Trouble()) == 0
     assert RetryPolicy(RetrySpec()).pause(3, Trouble()) == 0
-    assert none.pause(1, Trouble(500, 5.0)) == 5  # it says so, though this was an attempt
+    assert none.pause(1, Trouble(500, 5.0)) == 5.0  # it says so, though this was an attempt
 
 
 def test_each_attempt_gets_the_row_as_it_was():

@@ -412,6 +412,7 @@ NEUTRAL_OF_A_STAGE = {
     "concurrency": 2,
     "max_concurrency": 2,
     "rate_limit": {"requests": "1/s"},
+    "usage": "meta.usage",
 }
 
 

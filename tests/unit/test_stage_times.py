@@ -15,6 +15,8 @@ def test_the_words_leave_out_what_did_not_happen():
 
     assert in_words(read) == "20 % at work, 80 % waiting for room"
     assert in_words(stage) == "99 % busy, <1 % waiting for rows; 3 workers, up to 1.0 GB in each"
+    limited = StageClock("f", workers=0, calling=95, waiting_input=5, limited=90)
+    assert in_words(limited) == "5 % busy, 90 % waiting for the rate limit, 5 % waiting for rows"
     assert in_words(StageClock("f", workers=1)) == "1 worker"
     assert in_words(StageClock("f", workers=0)) == ""
     assert busy([read, stage, StageClock("write")]) == "read 20 % · f 99 %"

@@ -61,4 +61,4 @@ def test_only_the_cost_ends_shards():
     for reason in StopReason:
         stop = Stop(max_runtime=None)
         stop.request(reason)
-        assert stop.ends_shards is (reason is StopReason.MAX_COST)
+        assert stop.ends_shards is (reason in {StopReason.MAX_COST, StopReason.NO_COST})

@@ -10,7 +10,15 @@ import pytest
 from batchrunner.checkpoint.documents import Sentinel
 from batchrunner.worker.gate import CallOutcome
 from batchrunner.worker.metering import MeteredGate, outcome_of_error
-from batchrunner.worker.usage import added, path_of, priced, tokens_in, usage_in, usage_of_error
+from batchrunner.worker.usage import (
+    added,
+    path_of,
+    priced,
+    tokens_in,
+    usage_in,
+    usage_of_error,
+    usages_in,
+)
 
 OPENAI = {
     "prompt_tokens": 9,
@@ -44,6 +52,8 @@ ROWS = [{"id": 1, "usage": OPENAI}, {"id": 2}, {"id": 3, "usage": OPENAI}, {"id"
 def test_usage_is_read_from_every_batch_format(batch):
     """It is the same answer, whatever the capability returns it in."""
     assert usage_in(batch) == TWICE
+    if not isinstance(batch, tuple):  # what a stage returned
+        assert usages_in(batch) == [READ, {}, READ, {}]
 
 
 def test_usage_is_read_where_the_spec_says():
