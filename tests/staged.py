@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from patience import PATIENCE
+
 
 def _note(path, words):
     if path:
@@ -150,6 +152,16 @@ def larger(batch, times):
 def without_blob(rows):
     """Give the size of a blob in its place."""
     return [{"id": row["id"], "size": len(row["blob"])} for row in rows]
+
+
+def waits_for_a_commit(rows, after, folder):
+    """Wait, from row *after* on, until a shard is committed."""
+    deadline = time.monotonic() + PATIENCE
+    while rows[-1]["id"] >= after and not list(Path(folder).glob("**/sentinels/**/*.json*")):
+        if time.monotonic() > deadline:
+            raise TimeoutError("no shard was committed")
+        time.sleep(0.02)
+    return rows
 
 
 def stumbles(rows):

@@ -47,7 +47,7 @@ class Failures:
             line.leave(call.taken)
         elif call.rows > 1 and is_out_of_memory(error):
             # From now on: what was too much once is too much again.
-            line.size = min(line.size, max(call.rows // 2, 1))
+            line.most = min(line.most, max(call.rows // 2, 1))
             self._halve(line, call.taken)
         elif is_final or any(stretch.origins is None for stretch in call.taken):
             self._fail_all(line, call, error)
@@ -110,7 +110,7 @@ class Failures:
             line.first.append(call)
             return
         if is_out_of_memory(error):  # the row was the cause, not the size of the batch
-            line.size = line.usual_size
+            line.most = line.usual_most
         self.of_rows(line, call, [(0, error)])
         line.leave(call.taken)
         self._finish([row.ticket])

@@ -123,7 +123,7 @@ class Staging:
         """Hand out calls of *line* as long as there is room; return whether there was one."""
         has_made = False
         while line.pool.room() > 0 and (line.first or self._may_go_on(line)):
-            may_be_small = is_all and self._is_last_for(line)
+            may_be_small = is_all and (self._is_last_for(line) or line.needs_no_more)
             call = line.next_call(may_be_small=may_be_small)
             if call is None:
                 break

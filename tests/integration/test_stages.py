@@ -116,6 +116,28 @@ def test_a_call_that_overtakes_another_one_changes_no_order(tmp_path):
     assert rows_out(tmp_path / "out") == staged.second(expected)
 
 
+@pytest.mark.parametrize(
+    "last", [stage("by_row", name="last", mode="row"), stage("second", one_to_one=True)]
+)
+def test_what_a_slow_stage_has_done_is_committed_before_it_has_done_the_rest(tmp_path, last):
+    """The stages that say nothing waited for 1,024 rows, whatever the slow one took at once."""
+    a_source(tmp_path / "in", shards=100, rows_per_shard=2)
+    waits = {"after": 100, "folder": str(tmp_path / "out")}
+    spec = a_spec(
+        tmp_path,
+        capability=[
+            stage("by_row", mode="row"),
+            stage("waits_for_a_commit", batch_size=1, one_to_one=True, fn_kwargs=waits),
+            last,
+        ],
+        source={"uri": str(tmp_path / "in"), "shard": {"files": 1}},
+        execution={"engine": "local"},
+    )
+
+    assert BatchRunner(spec).run().rows_failed == 0
+    assert [row["id"] for row in rows_out(tmp_path / "out")] == list(range(200))
+
+
 def test_small_files_share_the_batches_of_later_stages(tmp_path):
     """A model is not called with ten rows because the files have ten rows."""
     a_source(tmp_path / "in", shards=60, rows_per_shard=5)
