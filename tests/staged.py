@@ -173,6 +173,17 @@ def stumbles(rows):
     return rows
 
 
+def numbers_its_attempts(batch):
+    """Fail for some rows, each time with the number of the call that the row has had alone."""
+    rows = [batch] if isinstance(batch, dict) else batch
+    if len(rows) == 1:
+        _calls["alone", rows[0]["id"]] += 1
+    for row in rows:
+        if "fails" in row:
+            raise ValueError(f"attempt {_calls['alone', row['id']]}")
+    return batch
+
+
 together = []
 """A barrier, if a test has put one there."""
 

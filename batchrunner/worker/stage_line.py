@@ -51,13 +51,13 @@ class Doubt:
         probes: Single rows of it, from all over it, to be tried one after the other.
         rest: The rows between them, and those of other calls that failed meanwhile. They stay apart: a
             stage that does not keep origins gets neighbours only.
-        failed: The probes that failed, each with its error.
+        failed: The probes that failed, each as its call, with its error.
     """
 
     error: Exception
     probes: deque[list[Stretch]]
     rest: list[list[Stretch]]
-    failed: list[tuple[Stretch, Exception]] = field(default_factory=list)
+    failed: list[tuple[StageCall, Exception]] = field(default_factory=list)
 
 
 class StageLine:
@@ -101,7 +101,7 @@ class StageLine:
     def arrive(self, stretch: Stretch) -> None:
         """Let *stretch*, which comes from the stage before, wait."""
         self.hold(stretch)
-        self._wait(stretch)
+        self.wait(stretch)
 
     def hold(self, stretch: Stretch) -> None:
         """Count *stretch* once more: its ticket is not done, and its block not free, until it leaves."""
@@ -219,12 +219,13 @@ class StageLine:
             self.rows -= len(stretch)
             if len(stretch) > rows:
                 stretch, rest = self.split(stretch, rows)
-                self._wait(rest)
+                self.wait(rest)
             taken.append(stretch)
             rows -= len(stretch)
         return taken
 
-    def _wait(self, stretch: Stretch) -> None:
+    def wait(self, stretch: Stretch) -> None:
+        """Let *stretch*, which is here, wait for a call."""
         heapq.heappush(self._waiting, (stretch.order, next(self._order), stretch))
         self.rows += len(stretch)
 

@@ -22,7 +22,7 @@ from batchrunner.worker.capability_loading import build, check_code
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.metering import Admission, MeteredGate
-from batchrunner.worker.row_calls import Answered, Failed, RowCalls, RowRules, is_async
+from batchrunner.worker.row_calls import Answered, RowCalls, RowRules, is_async
 from batchrunner.worker.stopping import Grace
 from batchrunner.worker.waiting import Stopped, Waits
 from batchrunner.worker.work import Work
@@ -36,6 +36,7 @@ class StageOutput:
         block: The output.
         counts: How many rows each input row gave; None if the stage does not keep origins.
         failed: In mode `row`, the input rows that failed, each with what it raised.
+        untried: In mode `row`, the input rows that were not called.
         seconds: Seconds in the capability.
     """
 
@@ -43,6 +44,7 @@ class StageOutput:
     counts: tuple[int, ...] | None
     failed: tuple[tuple[int, Exception], ...]
     seconds: float
+    untried: tuple[int, ...] = ()
 
 
 class StageRunner:
@@ -123,12 +125,14 @@ class StageRunner:
         if broken := [one for one in answers if isinstance(one, CapabilityImportError)]:
             raise broken[0]
         failed = tuple((n, one) for n, one in enumerate(answers) if isinstance(one, Exception))
-        given = [[] if isinstance(one, Exception) else one for one in answers]
+        untried = tuple(n for n, one in enumerate(answers) if one is None)
+        given = [[] if one is None or isinstance(one, Exception) else one for one in answers]
         counts, parts = tuple(map(len, given)), []
         for part, of_part in zip(block.parts, types, strict=True):
             some, given = given[: part.rows], given[part.rows :]
             parts.append(Part.of([row for rows in some for row in rows], of_part))
-        return StageOutput(Block(tuple(p for p in parts if p.rows)), counts, failed, seconds)
+        block = Block(tuple(p for p in parts if p.rows))
+        return StageOutput(block, counts, failed, seconds, untried)
 
     def close(self) -> None:
         """End the calls that are in flight."""
@@ -187,18 +191,20 @@ class _Calls:
             return [own(piece) async for piece in result]
         return [await result]
 
-    def of_rows(self, rows: Sequence[Row]) -> list[Sequence[Row] | Exception]:
-        """Return for each row its output rows, or what its last attempt raised.
+    def of_rows(self, rows: Sequence[Row]) -> list[Sequence[Row] | Exception | None]:
+        """Return for each row its output rows, or what its last attempt raised; None if it was left alone.
 
         Raises:
-            Exception: No call has ever succeeded, and this one failed: other rows were left alone.
+            Exception: All were, since no call has ever succeeded, and this one failed.
         """
         again = [partial(own_row, own_row(row)) for row in rows]
         outcomes = self._rows.call(rows, again=lambda index: again[index]())
-        if None in outcomes:
-            failed = (one.error for one in outcomes if isinstance(one, Failed))
-            raise next(failed, None) or self._rows.doubt or AssertionError("no row was called")
-        return [one.rows if isinstance(one, Answered) else one.error for one in outcomes if one]
+        if not any(outcomes):
+            raise self._rows.doubt or AssertionError("no row was called")
+        return [
+            one.rows if isinstance(one, Answered) else one.error if one else None
+            for one in outcomes
+        ]
 
     def close(self) -> None:
         """End what is in flight, or waits."""

@@ -174,11 +174,11 @@ class Staging:
             raise error
 
     def _answered(self, line: StageLine, call: StageCall, answer: StageAnswer) -> None:
-        if len(answer.failed) < call.rows:
+        if len(answer.failed) + len(answer.untried) < call.rows:
             line.learn(call.rows, answer)
         keeps = line.stage.keeps_origins
         outputs = outputs_of(answer, call.taken, keeps_origins=keeps)
-        self._failures.of_rows(line, call, answer.failed)
+        self._failures.of_rows(line, call, answer)
         for output in outputs:
             self._pass_on(line, output)
         line.leave(call.taken)

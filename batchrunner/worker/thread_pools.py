@@ -275,5 +275,6 @@ def _called(runner: StageRunner, spans: Sequence[Span]) -> StageAnswer:
         block.nbytes,
         output.counts,
         output.failed,
+        output.untried,
         output.seconds,
     )
