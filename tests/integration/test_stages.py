@@ -435,6 +435,17 @@ def test_a_row_has_its_attempts_in_the_stage_that_failed_it(tmp_path, size):
     assert len(staged.noted(path)) == 100
 
 
+def test_a_call_of_rows_of_which_some_are_not_known_blames_no_neighbour(tmp_path):
+    """A file of one row knows whose its rows are; of the others only the file is known."""
+    fails = dict.fromkeys(range(5, 60, 7), "second")
+    made = failing(tmp_path, fails, count=60, files=40)
+    _, report = a_run(tmp_path, ["first", stage("second", one_to_one=True)])
+
+    assert report.ok
+    assert set(dead_letters(tmp_path)) == set(fails)
+    assert rows_out(tmp_path / "out") == composed(made, staged.first, staged.second, but=fails)
+
+
 ROW, BATCH = {"mode": "row"}, {"one_to_one": True}
 
 
@@ -468,7 +479,7 @@ ANY_STAGE = {
 
 
 @pytest.mark.parametrize(
-    "seed", [*range(6), *(pytest.param(n, marks=pytest.mark.soak) for n in range(6, 150))]
+    "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.soak) for n in range(3, 150))]
 )
 def test_whatever_fails_wherever_exactly_these_rows_are_set_aside(tmp_path, seed):
     """Also where a call had rows of which it is known where they come from, and others."""
