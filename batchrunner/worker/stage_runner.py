@@ -99,7 +99,8 @@ class StageRunner:
         return StageOutput(joined(outputs), counts, (), time.monotonic() - began)
 
     def _outputs(self, block: Block) -> list[Block]:
-        inputs = inputs_of(block, self.stage.batch_format or "rows")
+        batch_format, one_to_one = self.stage.batch_format or "rows", self.stage.one_to_one
+        inputs = inputs_of(block, batch_format, one_to_one=one_to_one)
         try:
             return [self._output(one) for one in inputs]
         except Exception as error:  # the user's code may raise anything
