@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from patience import PATIENCE
+
 
 def _note(path, words):
     if path:
@@ -152,6 +154,16 @@ def without_blob(rows):
     return [{"id": row["id"], "size": len(row["blob"])} for row in rows]
 
 
+def waits_for_a_commit(rows, after, folder):
+    """Wait, from row *after* on, until a shard is committed."""
+    deadline = time.monotonic() + PATIENCE
+    while rows[-1]["id"] >= after and not list(Path(folder).glob("**/sentinels/**/*.json*")):
+        if time.monotonic() > deadline:
+            raise TimeoutError("no shard was committed")
+        time.sleep(0.02)
+    return rows
+
+
 def stumbles(rows):
     """Fail twice for some rows, as a service does that is briefly unavailable."""
     for row in rows:
@@ -159,6 +171,17 @@ def stumbles(rows):
             _calls[row["id"]] += 1
             raise TimeoutError("not now")
     return rows
+
+
+def numbers_its_attempts(batch):
+    """Fail for some rows, each time with the number of the call that the row has had alone."""
+    rows = [batch] if isinstance(batch, dict) else batch
+    if len(rows) == 1:
+        _calls["alone", rows[0]["id"]] += 1
+    for row in rows:
+        if "fails" in row:
+            raise ValueError(f"attempt {_calls['alone', row['id']]}")
+    return batch
 
 
 together = []

@@ -74,7 +74,7 @@ class _Pace:
 
     @classmethod
     def of(cls, shard: Shard, sentinel: Sentinel, spec: BatchSpec) -> _Pace:
-        seconds, batch = spec.source.seconds or USUAL_SECONDS, spec.execution.batch_size
+        seconds, batch = spec.source.seconds or USUAL_SECONDS, spec.batch_size
         rows = max(sentinel.rows_in, 1)
         # The slice in which it ended was read to its end, to count its rows.
         read = rows + max(sentinel.slice_total - sentinel.slice_rows, 0)

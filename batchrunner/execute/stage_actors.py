@@ -130,6 +130,7 @@ class StageActor:
             output.block.nbytes,
             counts=output.counts,
             failed=tuple((row, portable(error)) for row, error in output.failed),
+            untried=output.untried,
             seconds=output.seconds,
             usage=output.usage,
         )

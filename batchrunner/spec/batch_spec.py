@@ -28,7 +28,7 @@ from batchrunner.spec.override import overrides_of
 from batchrunner.spec.secrets import redacted, remember
 from batchrunner.spec.section import NEUTRAL, Section
 from batchrunner.spec.spec_file import read_text
-from batchrunner.spec.stages import StageSpec, check_workers
+from batchrunner.spec.stages import StageSpec, check_workers, usual_batch_size
 
 
 class BatchSpec(Section):
@@ -210,7 +210,15 @@ class BatchSpec(Section):
     @property
     def stages(self) -> tuple[StageSpec, ...]:
         """The stages, each with what it takes from `execution`; none if the capability has no stages."""
-        return tuple(stage.within(self.execution) for stage in self.called.stages or ())
+        stages = self.called.stages or ()
+        size = usual_batch_size(stages, self.execution)
+        return tuple(stage.within(self.execution, batch_size=size) for stage in stages)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch of the source; with stages, as many as the one with the largest batches takes."""
+        sizes = [stage.batch_size or 1 for stage in self.stages]
+        return max(sizes, default=self.execution.batch_size)
 
     @property
     def checkpoint_uri(self) -> str:

@@ -30,7 +30,6 @@ _READ: Final = "read"
 """Where a row failed that could not be read: no stage is called that."""
 
 _FROM_EXECUTION = (
-    "batch_size",
     "batch_format",
     "num_gpus",
     "memory",
@@ -101,7 +100,9 @@ class StageSpec(Section):
     )
     batch_size: Annotated[Count | None, NEUTRAL] = Field(
         default=None,
-        description="Rows of a batch, at most; in mode `row`, of what a worker gets at once.",
+        description="Rows of a batch, at most; by default those of `execution.batch_size` if that is given, else "
+        "the most that another stage gives. In mode `row`, the most that a worker gets at once: it gets as many as "
+        "take about a second.",
     )
     batch_format: Literal["rows", "numpy", "pandas", "pyarrow"] | None = Field(
         default=None, description="What a batch is; `rows` is a list of dicts."
@@ -166,18 +167,28 @@ class StageSpec(Section):
         """Whether it is known of which input row each of its output rows is."""
         return self.mode == "row" or self.one_to_one
 
-    def within(self, execution: ExecutionSpec) -> StageSpec:
-        """Return the stage with what it does not give as *execution* gives it.
+    def within(self, execution: ExecutionSpec, *, batch_size: int) -> StageSpec:
+        """Return the stage with what it does not give as *execution* gives it, and with that *batch_size*.
 
         `num_cpus` stays None where neither gives it: the engine decides.
         """
         given = {name: getattr(execution, name) for name in _FROM_EXECUTION if self._lacks(name)}
+        if self.batch_size is None:
+            given["batch_size"] = batch_size
         if self.num_cpus is None and "num_cpus" in execution.model_fields_set:
             given["num_cpus"] = execution.num_cpus
         return self.model_copy(update={"name": self.called, **given})
 
     def _lacks(self, name: str) -> bool:
         return getattr(self, name) is None
+
+
+def usual_batch_size(stages: Sequence[StageSpec], execution: ExecutionSpec) -> int:
+    """Return the rows of a batch of a stage that does not say: by *execution*, else as many as another one says."""
+    given = [stage.batch_size for stage in stages if stage.batch_size]
+    if not given or "batch_size" in execution.model_fields_set:
+        return execution.batch_size
+    return max(given)
 
 
 def check_names(stages: Sequence[StageSpec]) -> None:

@@ -167,7 +167,7 @@ class Replay:
 
     def _of_tables(self, reads: Iterable[SliceRead]) -> Iterator[ReplayBatch]:
         rows = (batch for read in reads for batch in self._tables_of(read))
-        return table_batches(rows, size=self._work.batch_size)
+        return table_batches(rows, size=self._work.spec.batch_size)
 
     def _tables_of(self, read: SliceRead) -> Iterator[TableBatch]:
         columns, reader = self._run.spec.source.columns, self._source.of(read.piece)
@@ -176,7 +176,7 @@ class Replay:
         return selected_rows(tables, wanted=read.wanted, failed=read.failed)
 
     def _of_records(self, reads: Iterable[SliceRead]) -> Iterator[ReplayBatch]:
-        size = self._work.batch_size
+        size = self._work.spec.batch_size
         records = (batch for read in reads for batch in self._records_of(read))
         if self._work.takes_tables:
             return table_batches(tables_of_records(records), size=size)

@@ -40,8 +40,11 @@ class Input:
         return sum(self.counts)
 
 
-def inputs_of(block: Block, batch_format: str) -> Iterator[Input]:
+def inputs_of(block: Block, batch_format: str, *, one_to_one: bool = False) -> Iterator[Input]:
     """Yield the rows of *block*, in order, as batches in *batch_format*.
+
+    Unless it is known which row of the output is of which (*one_to_one*), null means one thing in each batch: that
+    the key is there and null, or that it is absent.
 
     Raises:
         SchemaError: No batch in that format can hold a value exactly.
@@ -52,7 +55,9 @@ def inputs_of(block: Block, batch_format: str) -> Iterator[Input]:
         return
     form = _FORMS[batch_format]
     parts = [one for part in block.parts for one in _in_form(part, batch_format, form)]
-    for _, some in groupby(parts, key=form.signature):
+    for _, some in groupby(
+        parts, key=lambda part: (form.signature(part), one_to_one or part.types.absent)
+    ):
         together = list(some)
         argument = form.joined([part.content for part in together])
         yield Input(

@@ -277,6 +277,9 @@ class Resolver:
                 return self._accept(batch, self.submit(batch.retry()))[shard.id]
             except CallStoppedError:
                 raise
+            except RowsFailedError as latest:  # with all its attempts
+                [error] = latest.errors.values()
+                break
             except Exception as latest:  # noqa: BLE001 - the user's code may raise anything
                 error = latest
         dead_letter = self._budget.dead_letter(shard, batch, error)

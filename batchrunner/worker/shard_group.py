@@ -153,7 +153,7 @@ class ShardGroup:
     def _grouping(self) -> Grouping:
         return Grouping(
             # A capability run is long: one that fails must not make others run again.
-            1 if self._by_run else self._work.batch_size,
+            1 if self._by_run else self._work.spec.batch_size,
             by_shape=self._work.takes_tables,
             spans_shards=self._work.spans_shards,
             # Other workers wait for its part, which fixes the schema.

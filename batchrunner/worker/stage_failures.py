@@ -13,12 +13,14 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 from batchrunner.errors import CapabilityImportError
 from batchrunner.user_code import blamed, is_out_of_memory, place_in_code
 from batchrunner.worker.lost_calls import CallLostError
 from batchrunner.worker.stage_line import Doubt, StageCall, StageLine
-from batchrunner.worker.tickets import Stretch, Ticket, row_at
+from batchrunner.worker.stage_pool import StageAnswer
+from batchrunner.worker.tickets import Stretch, Ticket, rows_at
 
 _PROBES = 3
 """How many rows of the first call that fails are tried alone."""
@@ -47,52 +49,96 @@ class Failures:
             line.leave(call.taken)
         elif call.rows > 1 and is_out_of_memory(error):
             # From now on: what was too much once is too much again.
-            line.size = min(line.size, max(call.rows // 2, 1))
+            line.most = min(line.most, max(call.rows // 2, 1))
             self._halve(line, call.taken)
-        elif is_final or any(stretch.origins is None for stretch in call.taken):
+        elif is_final:
             self._fail_all(line, call, error)
-        elif call.rows == 1:
+        elif call.doubt is not None or (call.rows == 1 and _are_known(call.taken)):
             self._of_row(line, call, error)
+        elif not _are_known(call.taken) and len(_by_ticket(call.taken)) == 1:
+            self._fail_all(line, call, error)
         else:
             self._of_some(line, call, error)
 
     def _of_some(self, line: StageLine, call: StageCall, error: Exception) -> None:
-        """Find the rows of *call* for which it failed: several rows, whose origins are known."""
+        """Find the rows of *call* for which it failed: several rows, of several tickets if origins are not known."""
         if isinstance(error, CallLostError):  # no halving: each death costs a new process
-            line.first.extend(StageCall(row) for row in self._singles(line, call.taken))
+            parts = (
+                self._singles(line, call.taken)
+                if _are_known(call.taken)
+                else _by_ticket(call.taken)
+            )
+            line.first.extend(StageCall(part) for part in parts)
         elif line.has_succeeded:
             self._halve(line, call.taken)
         elif line.is_broken:
-            self._fail_all(line, call, error)
+            self._of_broken(line, call, error)
         elif line.doubt is not None:
             line.doubt.rest.append(call.taken)
         else:
             self._doubt(line, call, error)
 
-    def of_rows(
-        self, line: StageLine, call: StageCall, failed: Sequence[tuple[int, Exception]]
-    ) -> None:
-        """Note the rows of *call* that *failed*, by their index, while the others gave an answer."""
-        for index, error in failed:
-            row = row_at(call.taken, index)
-            self._of_failed(line, call, row, blamed(error, line.stage.called))
+    def _of_broken(self, line: StageLine, call: StageCall, error: Exception) -> None:
+        """Fail the ticket of *call*, whose stage is broken; if it is of several, each will have a call of its own."""
+        if len(_by_ticket(call.taken)) == 1:
+            self._fail_all(line, call, error)
+            return
+        for stretch in call.taken:
+            line.wait(stretch)
+
+    def of_rows(self, line: StageLine, call: StageCall, answer: StageAnswer) -> None:
+        """Note the rows of *call* that failed by its *answer*, with all their attempts, while others were answered."""
+        failed = []
+        for index, error in answer.failed:
+            one = StageCall(rows_at(call.taken, index, index + 1), attempts=self._tries)
+            failed.append((one, blamed(error, line.stage.called)))
+            self._of_failed(line, call.doubt, *failed[-1])
         if call.doubt is not None:
             self._go_on(line, call.doubt)
+        elif answer.untried:
+            self._of_untried(line, _runs(call.taken, answer.untried), failed)
 
-    def _of_failed(self, line: StageLine, call: StageCall, row: Stretch, error: Exception) -> None:
-        if call.doubt is None:
-            self._failed(row, error)
+    def _of_untried(
+        self,
+        line: StageLine,
+        untried: list[list[Stretch]],
+        failed: Sequence[tuple[StageCall, Exception]],
+    ) -> None:
+        """Decide what becomes of rows that were left alone since those that *failed* did."""
+        rest = StageCall([stretch for run in untried for stretch in run])
+        if not rest.tickets:
             return
-        line.hold(row)  # its ticket is not done before it is known what the failure means
-        call.doubt.failed.append((row, error))
+        for stretch in rest.taken:
+            line.hold(stretch)
+        if line.has_succeeded:
+            line.first.append(rest)
+        elif line.doubt is not None:
+            line.doubt.rest.append(rest.taken)
+        elif line.is_broken:
+            self._of_broken(line, rest, failed[0][1])
+        else:
+            self._doubt(line, rest, failed[0][1], failed=failed[:1])
 
-    def _failed(self, row: Stretch, error: Exception) -> None:
+    def _of_failed(
+        self, line: StageLine, doubt: Doubt | None, call: StageCall, error: Exception
+    ) -> None:
+        """Note that the only row of *call* failed; if it is a probe, only until it is known what that means."""
+        [row] = call.taken
+        if doubt is None:
+            self._failed(call, error)
+        else:
+            line.hold(row)
+            doubt.failed.append((call, error))
+
+    def _failed(self, call: StageCall, error: Exception) -> None:
+        [row] = call.taken
         if row.is_stale:
             return
         if row.origins is None:
             self._fail(row.ticket, error)
-        else:
-            row.ticket.failed.setdefault(row.origins[0], error)
+            return
+        row.ticket.failed.setdefault(row.origins[0], error)
+        _count(call)
 
     def _fail_all(self, line: StageLine, call: StageCall, error: Exception) -> None:
         tickets = call.tickets
@@ -104,27 +150,52 @@ class Failures:
         """Try the only row of *call* again, or note that it failed."""
         call.attempts += 1
         [row] = call.taken
-        is_sample = row.ticket.is_sample or (call.doubt is not None and call.doubt.failed)
-        tries = 1 if is_sample or isinstance(error, CallLostError) else self._tries
-        if call.attempts < tries:
+        if isinstance(error, CallLostError):
+            call.attempts = self._tries
+        is_one_enough = row.ticket.is_sample or (call.doubt is not None and call.doubt.failed)
+        if self._has_attempts(call) and not is_one_enough:
             line.first.append(call)
             return
         if is_out_of_memory(error):  # the row was the cause, not the size of the batch
-            line.size = line.usual_size
-        self.of_rows(line, call, [(0, error)])
+            line.most = line.usual_most
+        self._of_failed(line, call.doubt, call, error)
+        if call.doubt is not None:
+            self._go_on(line, call.doubt)
         line.leave(call.taken)
         self._finish([row.ticket])
 
+    def _has_attempts(self, call: StageCall) -> bool:
+        [row] = call.taken
+        before = row.ticket.attempts.get(row.origins[0], 0) if row.origins else 0
+        return call.attempts + before < self._tries
+
     def _halve(self, line: StageLine, taken: Sequence[Stretch]) -> None:
-        rows = sum(map(len, taken))
-        halves = line.parted(taken, rows // 2)
+        tickets = [] if _are_known(taken) else _by_ticket(taken)
+        if len(tickets) > 1:  # each is to answer for its own rows only
+            middle = len(tickets) // 2
+            halves = [
+                [s for one in some for s in one] for some in (tickets[:middle], tickets[middle:])
+            ]
+        else:
+            halves = list(line.parted(taken, sum(map(len, taken)) // 2))
         line.first.extend(StageCall(half) for half in halves if half)
 
-    def _doubt(self, line: StageLine, call: StageCall, error: Exception) -> None:
-        """Try some rows of *call* alone, one after the other, before any other call of the stage."""
+    def _doubt(
+        self,
+        line: StageLine,
+        call: StageCall,
+        error: Exception,
+        *,
+        failed: Sequence[tuple[StageCall, Exception]] = (),
+    ) -> None:
+        """Try some rows of *call* alone, one after the other, before any other call of the stage.
+
+        Those that have *failed* already are not tried again.
+        """
         rows = range(call.rows)
         # At random, as in `Batch.samples`: if every second row is bad, the sample must not be all bad.
-        sample = sorted(random.Random(0).sample(rows, min(_PROBES, call.rows)))  # noqa: S311 - no secret
+        count = min(_PROBES - len(failed), call.rows)
+        sample = sorted(random.Random(0).sample(rows, count))  # noqa: S311 - no secret
         probes, rest, at = deque[list[Stretch]](), list[list[Stretch]](), 0
         taken = list(call.taken)
         for index in sample:
@@ -134,6 +205,8 @@ class Failures:
             probes.append(row)
             at = index + 1
         line.doubt = Doubt(error, probes, [*rest, taken])
+        for one, why in failed:
+            self._of_failed(line, line.doubt, one, why)
         self._probe(line, line.doubt)
 
     def end_doubt_of(self, line: StageLine, call: StageCall) -> None:
@@ -146,11 +219,17 @@ class Failures:
         line.doubt = None
         calls = (StageCall(some) for some in (*doubt.rest, *doubt.probes) if some)
         line.first.extend(calls)
-        tried = [row for row, _ in doubt.failed]
-        for row, error in doubt.failed:
-            self._failed(row, error)
-        line.leave(tried)
-        self._finish([row.ticket for row in tried])
+        for one, error in doubt.failed:
+            self._settle(line, one, error)
+
+    def _settle(self, line: StageLine, call: StageCall, error: Exception) -> None:
+        """Let the only row of *call*, which failed as a probe, have the attempts that it has left; or it has failed."""
+        if self._has_attempts(call) and not call.taken[0].ticket.is_sample:
+            line.first.append(StageCall(call.taken, call.attempts))
+            return
+        self._failed(call, error)
+        line.leave(call.taken)
+        self._finish(call.tickets)
 
     def _probe(self, line: StageLine, doubt: Doubt) -> None:
         line.first.append(StageCall(doubt.probes.popleft(), doubt=doubt))
@@ -165,13 +244,33 @@ class Failures:
             self._break(line, doubt)
 
     def _break(self, line: StageLine, doubt: Doubt) -> None:
-        """Fail the tickets of *doubt* as a whole: all probes have failed alike."""
+        """Fail the tickets of the probes of *doubt* as a whole: all have failed alike.
+
+        The rows of others wait until their answer is waited for; neither they, nor a row that is all of its
+        ticket, are to answer for the errors of others.
+        """
         line.doubt, line.is_broken = None, True
-        stretches = [*(s for some in doubt.rest for s in some), *(row for row, _ in doubt.failed)]
-        tickets = dict.fromkeys(stretch.ticket for stretch in stretches)
-        line.leave(stretches)
+        stretches = [stretch for some in doubt.rest for stretch in some]
+        tickets = {one.taken[0].ticket: None for one, _ in doubt.failed}
+        if not line.stage.keeps_origins:  # it gets neighbours only, and of one ticket
+            tickets |= {stretch.ticket: None for stretch in stretches}
+        for one, error in doubt.failed:
+            if one.taken[0].ticket.rows == 1:
+                self._settle(line, one, error)
+                continue
+            if self._has_attempts(one):
+                _count(one)
+            else:
+                self._failed(one, error)
+            line.leave(one.taken)
+        for stretch in stretches:
+            if stretch.ticket in tickets and stretch.ticket.rows > 1:
+                line.leave([stretch])
+            else:
+                line.wait(stretch)
         for ticket in tickets:
-            self._fail(ticket, doubt.error)
+            if ticket.rows > 1:
+                self._fail(ticket, doubt.error)
 
     def _singles(self, line: StageLine, taken: Sequence[Stretch]) -> list[list[Stretch]]:
         singles, rest = [], list(taken)
@@ -179,6 +278,31 @@ class Failures:
             row, rest = line.parted(rest, 1)
             singles.append(row)
         return singles
+
+
+def _count(call: StageCall) -> None:
+    """Let the only row of *call* have used up its attempts, in whatever ticket it is called next."""
+    [row] = call.taken
+    for origin in row.origins or ():
+        attempts = row.ticket.attempts
+        attempts[origin] = attempts.get(origin, 0) + call.attempts
+
+
+def _are_known(taken: Sequence[Stretch]) -> bool:
+    """Return whether it is known of all rows which row of the source they come from."""
+    return all(stretch.origins is not None for stretch in taken)
+
+
+def _runs(taken: Sequence[Stretch], indices: Sequence[int]) -> list[list[Stretch]]:
+    """Return the rows of the stretches *taken* with these *indices*, neighbours together."""
+    starts = [i for n, i in enumerate(indices) if not n or indices[n - 1] != i - 1]
+    stops = [i + 1 for n, i in enumerate(indices) if i + 1 not in indices[n + 1 : n + 2]]
+    return [rows_at(taken, start, stop) for start, stop in zip(starts, stops, strict=True)]
+
+
+def _by_ticket(taken: Sequence[Stretch]) -> list[list[Stretch]]:
+    """Return the stretches *taken*, which are in order, of each ticket."""
+    return [list(some) for _, some in groupby(taken, key=lambda stretch: stretch.ticket.number)]
 
 
 def _kind(error: Exception) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from batchrunner.spec import StageSpec
 from batchrunner.worker.room import Room
 from batchrunner.worker.stage_pool import StageAnswer, StagePool
 from batchrunner.worker.tickets import BytesOnTheWay, Stretch, Ticket
+
+_SECONDS = 1.0
+"""About how long a call in mode `row` is to take: no answer of it goes on before all are there."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,13 +51,13 @@ class Doubt:
         probes: Single rows of it, from all over it, to be tried one after the other.
         rest: The rows between them, and those of other calls that failed meanwhile. They stay apart: a
             stage that does not keep origins gets neighbours only.
-        failed: The probes that failed, each with its error.
+        failed: The probes that failed, each as its call, with its error.
     """
 
     error: Exception
     probes: deque[list[Stretch]]
     rest: list[list[Stretch]]
-    failed: list[tuple[Stretch, Exception]] = field(default_factory=list)
+    failed: list[tuple[StageCall, Exception]] = field(default_factory=list)
 
 
 class StageLine:
@@ -63,7 +67,7 @@ class StageLine:
         number: Number of the stage.
         stage: The stage.
         pool: Its workers.
-        size: Rows of a batch; fewer once memory did not suffice.
+        most: The most rows of a batch; fewer once memory did not suffice.
         rows: How many rows wait.
         calls: How many calls are in flight, with `rows_in_calls` rows.
         first: Calls that come before all others: those that look for the rows for which one failed.
@@ -77,7 +81,8 @@ class StageLine:
         self, number: int, stage: StageSpec, pool: StagePool, on_the_way: BytesOnTheWay
     ) -> None:
         self.number, self.stage, self.pool = number, stage, pool
-        self.size = self.usual_size = stage.batch_size or 1
+        self.most = self.usual_most = stage.batch_size or 1
+        self._soon: float = self._fewest if stage.mode == "row" else math.inf
         self._room = Room(f"batch_size of the stage {stage.called!r}")
         self.rows = self.calls = self.rows_in_calls = 0
         self.first: deque[StageCall] = deque()
@@ -96,7 +101,7 @@ class StageLine:
     def arrive(self, stretch: Stretch) -> None:
         """Let *stretch*, which comes from the stage before, wait."""
         self.hold(stretch)
-        self._wait(stretch)
+        self.wait(stretch)
 
     def hold(self, stretch: Stretch) -> None:
         """Count *stretch* once more: its ticket is not done, and its block not free, until it leaves."""
@@ -110,6 +115,21 @@ class StageLine:
             self._on_the_way.release(stretch.kept)
             if stretch.turn == stretch.ticket.turn:
                 stretch.ticket.open[self.number] -= 1
+
+    @property
+    def size(self) -> int:
+        """Rows of the next batch."""
+        return int(min(self.most, self._soon))
+
+    @property
+    def _fewest(self) -> int:
+        """Rows of a call in mode `row`, however long they take: enough for all that are called at the same time."""
+        return 2 * (self.stage.max_concurrency or 1)
+
+    @property
+    def needs_no_more(self) -> bool:
+        """Whether a call gains nothing by waiting for more rows: each gets a call, and no worker has one."""
+        return self.stage.mode == "row" and not self.calls
 
     @property
     def is_starved(self) -> bool:
@@ -133,8 +153,10 @@ class StageLine:
         self._seen_in += rows
         self._seen_out += answer.rows
         self._seen_bytes += answer.nbytes
-        if self.size < self.usual_size:
-            self._room.rows = self.size
+        if self.stage.mode == "row" and answer.seconds:
+            self._soon = max(rows * _SECONDS / answer.seconds, self._fewest)
+        if self.most < self.usual_most:
+            self._room.rows = self.most
             self._room.report()
 
     def next_call(self, *, may_be_small: bool) -> StageCall | None:
@@ -161,9 +183,9 @@ class StageLine:
 
     def _fitting(self, call: StageCall) -> StageCall:
         """Return *call*, or the beginning of it if it has more rows than memory has held by now."""
-        if call.rows <= self.size:
+        if call.rows <= self.most:
             return call
-        taken, rest = self.parted(call.taken, self.size)
+        taken, rest = self.parted(call.taken, self.most)
         self.first.appendleft(StageCall(rest))
         return StageCall(taken)
 
@@ -197,12 +219,13 @@ class StageLine:
             self.rows -= len(stretch)
             if len(stretch) > rows:
                 stretch, rest = self.split(stretch, rows)
-                self._wait(rest)
+                self.wait(rest)
             taken.append(stretch)
             rows -= len(stretch)
         return taken
 
-    def _wait(self, stretch: Stretch) -> None:
+    def wait(self, stretch: Stretch) -> None:
+        """Let *stretch*, which is here, wait for a call."""
         heapq.heappush(self._waiting, (stretch.order, next(self._order), stretch))
         self.rows += len(stretch)
 

@@ -54,6 +54,8 @@ class StageAnswer:
             origins (`StageSpec.keeps_origins`).
         failed: In mode `row`, the input rows that failed, by their index, each with its error; they gave
             no row. The errors survive pickling.
+        untried: In mode `row`, the input rows that were not called, by their index: as long as no call has
+            succeeded, others are left alone once one has failed.
         seconds: Seconds that the call took in the capability.
         usage: What it used, by the index of the input row for which it did: of a call that does not say for
             which, the first one.
@@ -64,6 +66,7 @@ class StageAnswer:
     nbytes: int
     counts: tuple[int, ...] | None = None
     failed: tuple[tuple[int, Exception], ...] = ()
+    untried: tuple[int, ...] = ()
     seconds: float = 0.0
     usage: RowUsages = ()
 

@@ -38,6 +38,7 @@ class StageOutput:
         block: The output.
         counts: How many rows each input row gave; None if the stage does not keep origins.
         failed: In mode `row`, the input rows that failed, each with what it raised.
+        untried: In mode `row`, the input rows that were not called.
         seconds: Seconds in the capability.
         usage: What the calls used, by the index of the input row.
     """
@@ -47,6 +48,7 @@ class StageOutput:
     failed: tuple[tuple[int, Exception], ...]
     seconds: float
     usage: RowUsages = ()
+    untried: tuple[int, ...] = ()
 
 
 class StageRunner:
@@ -115,7 +117,8 @@ class StageRunner:
 
     def _outputs(self, block: Block) -> list[tuple[int, Block, Usage]]:
         """Return for each call how many rows it had, its output, and what it used."""
-        inputs = inputs_of(block, self.stage.batch_format or "rows")
+        batch_format, one_to_one = self.stage.batch_format or "rows", self.stage.one_to_one
+        inputs = inputs_of(block, batch_format, one_to_one=one_to_one)
         try:
             return [(one.rows, *self._output(one)) for one in inputs]
         except Exception as error:  # the user's code may raise anything
@@ -143,14 +146,15 @@ class StageRunner:
         failed = tuple((n, one.error) for n, one in enumerate(outcomes) if isinstance(one, Failed))
         if broken := [error for _, error in failed if isinstance(error, CapabilityImportError)]:
             raise broken[0]
-        usage = tuple((n, one.usage) for n, one in enumerate(outcomes) if one.usage)
+        untried = tuple(n for n, one in enumerate(outcomes) if one is None)
+        usage = tuple((n, one.usage) for n, one in enumerate(outcomes) if one and one.usage)
         given = [one.rows if isinstance(one, Answered) else [] for one in outcomes]
         counts, parts = tuple(map(len, given)), []
         for part, of_part in zip(block.parts, types, strict=True):
             some, given = given[: part.rows], given[part.rows :]
             parts.append(Part.of([row for rows in some for row in rows], of_part))
         block = Block(tuple(p for p in parts if p.rows))
-        return StageOutput(block, counts, failed, seconds, usage)
+        return StageOutput(block, counts, failed, seconds, usage, untried)
 
     def close(self) -> None:
         """End the calls that are in flight."""
@@ -212,18 +216,17 @@ class _Calls:
             return [own(piece) async for piece in result]
         return [await result]
 
-    def of_rows(self, rows: Sequence[Row]) -> list[Answered | Failed]:
-        """Return what came of each row.
+    def of_rows(self, rows: Sequence[Row]) -> list[Answered | Failed | None]:
+        """Return what came of each row; None of one that was left alone.
 
         Raises:
-            Exception: No call has ever succeeded, and this one failed: other rows were left alone.
+            Exception: All were, since no call has ever succeeded, and this one failed.
         """
         again = [partial(own_row, own_row(row)) for row in rows]
         outcomes = self._rows.call(rows, again=lambda index: again[index]())
-        if None in outcomes:
-            failed = (one.error for one in outcomes if isinstance(one, Failed))
-            raise next(failed, None) or self._rows.doubt or AssertionError("no row was called")
-        return [one for one in outcomes if one]
+        if not any(outcomes):
+            raise self._rows.doubt or AssertionError("no row was called")
+        return outcomes
 
     def close(self) -> None:
         """End what is in flight, or waits."""

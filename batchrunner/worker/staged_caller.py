@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
@@ -61,6 +61,8 @@ class StagedCaller(CallerEdges):
         self._takes_tables = first.mode == "batch" and first.batch_format != "rows"
         self._output = Output(made[-1].get, edges.ready, stage=stages[-1].called)
         self._made_again: _MadeAgain | None = None
+        self._tries = spec.errors.retry.max_attempts
+        self._tried: dict[tuple[Any, ...], _Tried] = {}
         on_the_way = BytesOnTheWay()
         lines = [
             StageLine(number, stage, pool, on_the_way)
@@ -84,6 +86,9 @@ class StagedCaller(CallerEdges):
         if self._made_again is not None and self._made_again.key == _key(batch):
             pieces = self._made_again.pieces
             return lambda: [pieces]
+        if used_up := self._used_up(batch):
+            is_sample = getattr(batch, "is_sample", False)
+            return partial(_raise, used_up[0] if is_sample else RowsFailedError(used_up, False))
         try:
             ticket = self._entered(batch)
         except Exception as error:  # noqa: BLE001 - raised where answers are read
@@ -97,6 +102,8 @@ class StagedCaller(CallerEdges):
         source = Kept(self._first.put(block), block.nbytes)
         number = next(self._numbers) - (_RETRIES_FIRST if getattr(batch, "is_retry", False) else 0)
         ticket = Ticket(number, batch, rows)
+        if self._tried and rows == 1 and (tried := self._tried.get(_key(batch))):
+            ticket.attempts[0] = tried.attempts
         self._thread.enter(ticket, source)
         return ticket
 
@@ -112,7 +119,7 @@ class StagedCaller(CallerEdges):
     def _pieces(self, ticket: Ticket) -> Pieces:
         self._thread.wait_for(ticket)
         try:
-            ticket.done.result()
+            self._check(ticket)
             outputs = sorted(ticket.outputs, key=lambda stretch: stretch.order)
             types = partial(self._expected, ticket.batch)
             pieces, failed = self._output.pieces(outputs, ticket.failed, types=types)
@@ -125,10 +132,46 @@ class StagedCaller(CallerEdges):
         [pieces] = with_usage([pieces or [self._output.none()]], [ticket.usage])
         return pieces
 
+    def _check(self, ticket: Ticket) -> None:
+        """Raise why *ticket* failed as a whole, if it did; its rows that have used up their attempts get no more."""
+        try:
+            ticket.done.result()
+        except RowsLostError:
+            raise
+        except Exception:
+            self._note(ticket)
+            raise
+
+    def _note(self, ticket: Ticket) -> None:
+        """Remember how many attempts rows of *ticket* have used up: they are in the next one, too."""
+        for row, attempts in ticket.attempts.items():
+            if hasattr(ticket.batch, "single"):
+                single = ticket.batch.single(row)
+                self._tried[_key(single)] = _Tried(single, attempts, ticket.failed.get(row))
+
+    def _used_up(self, batch: Any) -> dict[int, Exception]:
+        """Return the rows of *batch* that have no attempts left, by their index, each with its error."""
+        if not self._tried:
+            return {}
+        tried = (self._tried.get(_key(batch.single(row))) for row in range(len(batch)))
+        return {
+            row: one.error
+            for row, one in enumerate(tried)
+            if one and one.error and one.attempts >= self._tries
+        }
+
+    def renew(self) -> None:
+        self._tried.clear()
+
+    def forget(self, shards: Collection[int], *, committed: Collection[int]) -> None:  # noqa: ARG002
+        tried = self._tried.items()
+        self._tried = {k: one for k, one in tried if one.batch.pieces[0].shard.id not in shards}
+
     def _refuse(self, ticket: Ticket, pieces: Pieces, failed: dict[int, Exception]) -> None:
         """Raise the errors of the rows that *failed*; keep the output of the others."""
         batch, errors = ticket.batch, dict(sorted(failed.items()))
         if ticket.is_sample or not hasattr(batch, "without"):
+            self._note(ticket)
             raise next(iter(errors.values()))
         others = batch.without(errors)
         # Rows of one origin may have gone into one output with those of others, which then has to be made anew.
@@ -176,6 +219,21 @@ class _MadeAgain:
     key: tuple[Any, ...]
     batch: Batch
     pieces: Pieces
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A row that has failed while it was not yet known what that means.
+
+    Attributes:
+        batch: The row, alone.
+        attempts: How many attempts it has used up.
+        error: What the last one raised; None if there are others left.
+    """
+
+    batch: Batch
+    attempts: int
+    error: Exception | None
 
 
 def _key(batch: Any) -> tuple[Any, ...]:

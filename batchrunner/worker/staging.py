@@ -123,7 +123,7 @@ class Staging:
         """Hand out calls of *line* as long as there is room; return whether there was one."""
         has_made = False
         while line.pool.room() > 0 and (line.first or self._may_go_on(line)):
-            may_be_small = is_all and self._is_last_for(line)
+            may_be_small = is_all and (self._is_last_for(line) or line.needs_no_more)
             call = line.next_call(may_be_small=may_be_small)
             if call is None:
                 break
@@ -174,12 +174,12 @@ class Staging:
             raise error
 
     def _answered(self, line: StageLine, call: StageCall, answer: StageAnswer) -> None:
-        if len(answer.failed) < call.rows:
+        if len(answer.failed) + len(answer.untried) < call.rows:
             line.learn(call.rows, answer)
         note_usage(call.taken, answer.usage)
         keeps = line.stage.keeps_origins
         outputs = outputs_of(answer, call.taken, keeps_origins=keeps)
-        self._failures.of_rows(line, call, answer.failed)
+        self._failures.of_rows(line, call, answer)
         for output in outputs:
             self._pass_on(line, output)
         line.leave(call.taken)

@@ -277,6 +277,7 @@ def _called(runner: StageRunner, spans: Sequence[Span]) -> StageAnswer:
         block.nbytes,
         output.counts,
         output.failed,
+        output.untried,
         output.seconds,
         output.usage,
     )

@@ -123,6 +123,7 @@ class Ticket:
         usage: What calls have used for its rows.
         is_wanted: Whether its answer is waited for.
         has_fanned_out: Whether a row of it has given several.
+        attempts: By origin, how many attempts a row has used up.
         turn: How often it has begun anew.
     """
 
@@ -136,6 +137,7 @@ class Ticket:
     usage: Usage = field(default_factory=dict)
     is_wanted: bool = False
     has_fanned_out: bool = False
+    attempts: dict[int, int] = field(default_factory=dict)
     turn: int = 0
 
     @property
@@ -153,6 +155,7 @@ class Ticket:
         self.open, self.outputs = [0] * stages, []
         self.failed.clear()
         self.usage = NO_USAGE
+        self.attempts.clear()
 
 
 def outputs_of(
@@ -204,11 +207,12 @@ def note_usage(taken: Sequence[Stretch], usages: RowUsages) -> None:
             stretch.ticket.usage = added(stretch.ticket.usage, used)
 
 
-def row_at(taken: Sequence[Stretch], index: int) -> Stretch:
-    """Return row *index* of the stretches *taken*."""
+def rows_at(taken: Sequence[Stretch], start: int, stop: int) -> list[Stretch]:
+    """Return rows *start* to *stop* of the stretches *taken*."""
+    found = []
     for stretch in taken:
-        if index < len(stretch):
-            _, rest = stretch.cut(index)
-            return rest.cut(1)[0]
-        index -= len(stretch)
-    raise IndexError("the call had fewer rows")
+        first, last = max(start, 0), min(stop, len(stretch))
+        if first < last:
+            found.append(stretch.cut(last)[0].cut(first)[1])
+        start, stop = start - len(stretch), stop - len(stretch)
+    return found

@@ -81,12 +81,6 @@ class Work:
         return by_batch and self.spec.execution.batch_format != "rows"
 
     @property
-    def batch_size(self) -> int:
-        """Rows of a batch of the source; with stages, as many as the one with the largest batches takes."""
-        sizes = [stage.batch_size or 1 for stage in self.spec.stages]
-        return max(sizes, default=self.spec.execution.batch_size)
-
-    @property
     def spans_shards(self) -> bool:
         """Whether a batch may have rows of several shards: its output can be divided among them.
 

@@ -38,14 +38,14 @@ def files(tmp_path_factory):
     return corpus.write(tmp_path_factory.mktemp("corpus"))
 
 
-def run(folder, source, formats, *, sink="parquet"):
+def run(folder, source, formats, *, sink="parquet", batch_size=3):
     stages = [
         {
             "target": "capabilities:echo",
             "name": f"s{n}",
             "batch_format": one,
             "version": "1",
-            "batch_size": 3,
+            "batch_size": batch_size,
         }
         for n, one in enumerate(formats)
     ]
@@ -80,6 +80,9 @@ def test_parquet_through_stages_is_exact_in_value_and_type(tmp_path, files, form
         )
 
 
+NULL_OR_ABSENT = [{"id": 0, "b": None}, {"id": 1, "b": "x"}, {"id": 2}, {"id": 3, "b": "y"}]
+"""Two batches, between which only what null means differs."""
+
 RAGGED = [
     {"id": 0, "a": 1},
     {"id": 1, "a": None},
@@ -99,8 +102,9 @@ RAGGED = [
 @pytest.mark.parametrize("formats", [EVERY_BORDER, WITHOUT_LOSS, ("numpy", "rows")], ids="-".join)
 def test_json_rows_of_any_shape_come_out_as_they_went_in(tmp_path, formats):
     """A key that is absent stays absent, and null stays null, whatever formats lie between."""
-    write_jsonl(tmp_path / "in/a.jsonl", RAGGED)
+    rows = [*NULL_OR_ABSENT, *RAGGED]
+    write_jsonl(tmp_path / "in/a.jsonl", rows)
 
-    assert run(tmp_path, tmp_path / "in", formats, sink="jsonl") == {}
+    assert run(tmp_path, tmp_path / "in", ("rows", *formats), sink="jsonl", batch_size=100) == {}
     found = rows_out(tmp_path / "out")
-    assert list(map(json.dumps, found)) == list(map(json.dumps, RAGGED))
+    assert list(map(json.dumps, found)) == list(map(json.dumps, rows))

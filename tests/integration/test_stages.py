@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from itertools import pairwise
 
 import pytest
@@ -35,6 +36,13 @@ def dead_letters(folder):
     found = folder.glob("out/_checkpoint/errors/*.jsonl")
     lines = [json.loads(line) for path in sorted(found) for line in path.read_text().splitlines()]
     return {json.loads(one["raw"])["id"]: (one["stage"], one["error"]) for one in lines}
+
+
+def said(folder):
+    """What each dead letter says, by the id of its row."""
+    found = folder.glob("out/_checkpoint/errors/*.jsonl")
+    lines = [json.loads(line) for path in found for line in path.read_text().splitlines()]
+    return {json.loads(one["raw"])["id"]: one["message"] for one in lines}
 
 
 def failing(folder, fails, *, count=100, files=1):
@@ -114,6 +122,28 @@ def test_a_call_that_overtakes_another_one_changes_no_order(tmp_path):
         for row in reversed(made[file * 50 : file * 50 + 50][start : start + 16])
     ]
     assert rows_out(tmp_path / "out") == staged.second(expected)
+
+
+@pytest.mark.parametrize(
+    "last", [stage("by_row", name="last", mode="row"), stage("second", one_to_one=True)]
+)
+def test_what_a_slow_stage_has_done_is_committed_before_it_has_done_the_rest(tmp_path, last):
+    """The stages that say nothing waited for 1,024 rows, whatever the slow one took at once."""
+    a_source(tmp_path / "in", shards=100, rows_per_shard=2)
+    waits = {"after": 100, "folder": str(tmp_path / "out")}
+    spec = a_spec(
+        tmp_path,
+        capability=[
+            stage("by_row", mode="row"),
+            stage("waits_for_a_commit", batch_size=1, one_to_one=True, fn_kwargs=waits),
+            last,
+        ],
+        source={"uri": str(tmp_path / "in"), "shard": {"files": 1}},
+        execution={"engine": "local"},
+    )
+
+    assert BatchRunner(spec).run().rows_failed == 0
+    assert [row["id"] for row in rows_out(tmp_path / "out")] == list(range(200))
 
 
 def test_small_files_share_the_batches_of_later_stages(tmp_path):
@@ -403,3 +433,84 @@ def test_a_row_has_its_attempts_in_the_stage_that_failed_it(tmp_path, size):
     assert report.rows_failed == 0
     assert [row["id"] for row in rows_out(tmp_path / "out")] == list(range(100))
     assert len(staged.noted(path)) == 100
+
+
+def test_a_call_of_rows_of_which_some_are_not_known_blames_no_neighbour(tmp_path):
+    """A file of one row knows whose its rows are; of the others only the file is known."""
+    fails = dict.fromkeys(range(5, 60, 7), "second")
+    made = failing(tmp_path, fails, count=60, files=40)
+    _, report = a_run(tmp_path, ["first", stage("second", one_to_one=True)])
+
+    assert report.ok
+    assert set(dead_letters(tmp_path)) == set(fails)
+    assert rows_out(tmp_path / "out") == composed(made, staged.first, staged.second, but=fails)
+
+
+ROW, BATCH = {"mode": "row"}, {"one_to_one": True}
+
+
+@pytest.mark.parametrize(
+    ("how", "bad", "files"),
+    [(ROW, [0, 1, 2], 1), (ROW, range(100), 50), (BATCH, range(100), 1), (BATCH, [0, 1, 2], 50)],
+)
+def test_no_row_has_more_attempts_than_the_spec_gives_it(tmp_path, how, bad, files):
+    """Also while it is not known whether its code is broken; and its dead letter has the error of the last one."""
+    staged._calls.clear()
+    failing(tmp_path, dict.fromkeys(bad, "numbers_its_attempts"), files=files)
+    fails = stage("numbers_its_attempts", **how)
+    errors = {"max_row_errors": 1.0, "retry": {"max_attempts": 3, "backoff": 0.001}}
+    a_run(tmp_path, [stage("first", one_to_one=True), fails], errors=errors)
+
+    attempts = {row: staged._calls["alone", row] for row in bad}
+    letters = said(tmp_path)
+    assert max(attempts.values()) == 3
+    if len(bad) < 100:  # else the run may end before the last one
+        assert set(attempts.values()) == {3}
+        assert letters == dict.fromkeys(bad, "attempt 3")
+
+
+ANY_STAGE = {
+    "first": ({}, {"one_to_one": True}),
+    "second": ({}, {"one_to_one": True}),
+    "by_row": ({"mode": "row"},),
+    "three_of_each": ({"mode": "row"},),
+    "only_even": ({},),
+}
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.soak) for n in range(3, 150))]
+)
+def test_whatever_fails_wherever_exactly_these_rows_are_set_aside(tmp_path, seed):
+    """Also where a call had rows of which it is known where they come from, and others."""
+    rng = random.Random(seed)
+    names = rng.sample(sorted(ANY_STAGE), 3)
+    stages = [
+        stage(name, batch_size=rng.choice([1, 3, 16, 64]), **rng.choice(ANY_STAGE[name]))
+        for name in names
+    ]
+    share = rng.choice([0.03, 0.3, 0.7])
+    how = ["", "", ":exit"]
+    fails = {n: rng.choice(names) + rng.choice(how) for n in range(60) if rng.random() < share}
+    made = failing(tmp_path, fails, count=60, files=rng.choice([1, 7, 30, 60]))
+    errors = {
+        "max_row_errors": 1.0,
+        "retry": {"max_attempts": rng.choice([1, 2]), "backoff": 0.001},
+    }
+    _, report = a_run(tmp_path, stages, errors=errors)
+
+    expected, dead = [], {}
+    for row in made:
+        some = [row]
+        for name in names:
+            function = getattr(staged, name)
+            try:
+                some = by_rows(function)(some) if "mode" in ANY_STAGE[name][0] else function(some)
+            except (ValueError, SystemExit):
+                dead[row["id"]] = name
+                some = []
+                break
+        expected += some
+    assert report.ok
+    assert {row: name for row, (name, _) in dead_letters(tmp_path).items()} == dead
+    assert rows_out(tmp_path / "out") == expected
