@@ -147,7 +147,7 @@ def _of_limit(busy: StageClock, own: StageSetting, setting: RunSetting) -> str:
         return f"the rate limit holds its calls back: raise {field}, if the service allows more"
     return (
         f"its calls wait for the service, at {per_cent(shares[name])} of {field}.{name}, {getattr(limit, name)}: it "
-        "refuses calls (429) or fails them, so that a higher limit changes nothing"
+        "refuses calls (429) or fails them, and a higher limit brings no more answers"
     )
 
 

@@ -1,11 +1,13 @@
 """The advice: which stage bounds a run, and what to change, or nothing where the figures do not carry it."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from batchrunner.driver.bottleneck import advice
 from batchrunner.driver.run_setting import RunSetting, StageSetting
+from batchrunner.spec import BatchSpec
 from batchrunner.spec.rates import RateLimitSpec
 from batchrunner.worker.stage_clock import StageClock, StageKind
 from builders import a_spec
@@ -200,7 +202,14 @@ def test_the_way_out_names_what_applies_to_this_engine_and_this_machine(run, own
         engine, cpus, stages={"f": StageSetting(**own)}, **(rest[0] if rest else {})
     )
 
-    assert way_out in advice([reading(0.1), a_stage("f", 0.0, 1.0, **more), writing(0.1)], setting)
+    found = advice([reading(0.1), a_stage("f", 0.0, 1.0, **more), writing(0.1)], setting)
+    assert way_out in found
+    assert all(
+        name in BatchSpec.model_fields[section].annotation.__args__[0].model_fields
+        if section == "capability"
+        else name in BatchSpec.model_fields[section].annotation.model_fields
+        for section, name in re.findall(r"\b(execution|capability|source|sink)\.([a-z_]+)", found)
+    )
 
 
 @pytest.mark.parametrize(
