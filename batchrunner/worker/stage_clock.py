@@ -179,14 +179,14 @@ class StageMeter:
         with self._lock:
             now, before = self._clock(), self._doing
             self._seconds[before] += now - self._since
-            if self._cpu_clock and Doing.CALLING in (before, doing):
-                self._cpu = self._cpu_until(cpu := self._cpu_clock())
+            is_call = before is Doing.CALLING
+            if self._cpu_clock is not None and (is_call or doing is Doing.CALLING):
+                cpu = self._cpu_clock()
+                if is_call:
+                    self._cpu = (self._cpu or 0.0) + cpu - self._cpu_since
                 self._cpu_since = cpu
             self._doing, self._since = doing, now
             return before
-
-    def _cpu_until(self, cpu: float) -> float:
-        return (self._cpu or 0.0) + (cpu - self._cpu_since) * (self._doing is Doing.CALLING)
 
     def at(self, doing: Doing) -> AbstractContextManager[None]:
         """The worker is *doing* this inside the block, and after it what it did before."""
@@ -205,8 +205,8 @@ class StageMeter:
         with self._lock:
             seconds, rows, calls, cpu = self._seconds.copy(), self._rows, self._calls, self._cpu
             seconds[self._doing] += self._clock() - self._since
-            if self._cpu_clock and cpu is not None:
-                cpu = self._cpu_until(self._cpu_clock())
+            if self._cpu_clock is not None and self._doing is Doing.CALLING:
+                cpu = (cpu or 0.0) + self._cpu_clock() - self._cpu_since
         return StageClock(
             self.name,
             self._kind,
