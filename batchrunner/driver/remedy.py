@@ -100,9 +100,9 @@ def _more_on_ray(
     is_bound_otherwise = own.reserves_more or own.num_gpus or own.num_cpus <= _LEAST_CPUS
     if not wait or is_bound_otherwise:
         return ""
-    lower = (
-        f"lower {setting.field('num_cpus')}, which is {own.num_cpus:g}, so that more of them fit"
-    )
+    # A stage that does not say how many has one, or less on a small cluster.
+    now = "" if setting.has_stages else f", which is {own.num_cpus:g}"
+    lower = f"lower {setting.field('num_cpus')}{now}, so that more of them fit"
     return f"{concurrency}, and {lower}" if is_capped else lower
 
 
