@@ -15,7 +15,6 @@ from batchrunner.checkpoint import Checkpoint, Sentinel
 from batchrunner.checkpoint.location import checkpoint_storage
 from batchrunner.checkpoint.marks import marks_left
 from batchrunner.checkpoint.totals import Usage
-from batchrunner.driver.bottleneck import RunSetting
 from batchrunner.driver.definition import RunDefinition
 from batchrunner.driver.dispatch import Dispatcher
 from batchrunner.driver.engine import Engine
@@ -30,6 +29,7 @@ from batchrunner.driver.recording import is_recorded, record_batch
 from batchrunner.driver.report import BatchReport, report_of
 from batchrunner.driver.report_text import heading
 from batchrunner.driver.run import Run
+from batchrunner.driver.run_setting import RunSetting
 from batchrunner.driver.sample import Sample
 from batchrunner.driver.session import Session, Stop, open_session
 from batchrunner.driver.shard_outcomes import ShardOutcomes

@@ -80,6 +80,11 @@ async def later(rows):
     return double(rows)
 
 
+async def answers_after_a_while(row):
+    await asyncio.sleep(0.02)
+    return row
+
+
 async def later_by_row(row):
     await asyncio.sleep(0)
     return even_or_none(row)

@@ -10,15 +10,16 @@ from dataclasses import replace
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.checkpoint.totals import Usage, added, more_than
-from batchrunner.driver.bottleneck import RunSetting, advice
+from batchrunner.driver.bottleneck import advice
 from batchrunner.driver.in_flight import Death, InFlight, Seen
 from batchrunner.driver.progress import COMMITTED, FAILED, IN_FLIGHT, PENDING, Phase, Progress
+from batchrunner.driver.run_setting import RunSetting
 from batchrunner.driver.session import Session
 from batchrunner.driver.stage_sums import StageSums
 from batchrunner.shard import Shard, Slicing
 from batchrunner.spec import ErrorsSpec
 from batchrunner.worker.heartbeat import Heartbeat, WorkerPhase
-from batchrunner.worker.usage import COST
+from batchrunner.worker.usage import COST, tokens_in
 
 
 class Tracker:
@@ -71,7 +72,7 @@ class Tracker:
         """Take a heartbeat. The engine sends one without a worker once it waits for its workers."""
         self._is_connected = True  # and never False again: another thread reads it
         if heartbeat.cpus is not None:
-            self.setting = replace(self.setting, cpus=heartbeat.cpus)
+            self.setting = replace(self.setting, cpus=heartbeat.cpus, gpus=heartbeat.gpus)
         self.stages.take(heartbeat.clocks)
         if heartbeat.phase is WorkerPhase.DIED:
             self.stages.bury(heartbeat.worker)
@@ -133,8 +134,14 @@ class Tracker:
         )
 
     def _with_stages(self, progress: Progress) -> Progress:
-        stages = self.stages.stages()
-        text = advice(stages, self.setting)
+        stages, loaded = self.stages.stages(), progress.loaded
+        setting = replace(
+            self.setting,
+            shards=len(self._shards),
+            seconds=None if loaded is None else time.monotonic() - loaded,
+            tokens=tokens_in(self.stages.usage()) or 0.0,
+        )
+        text = advice(stages, setting)
         return replace(progress, stages=stages, advice=text, spent=self._spent(progress))
 
     def _spent(self, progress: Progress) -> Usage:

@@ -20,7 +20,7 @@ from batchrunner.execute.bare_ray_data import replaced, without_helper_actors
 from batchrunner.execute.first_wave import hold_back
 from batchrunner.execute.payload import Payload
 from batchrunner.execute.processors import with_processors
-from batchrunner.execute.ray_connection import cluster_cpus, connected, warn_when_overdue
+from batchrunner.execute.ray_connection import cluster_has, connected, warn_when_overdue
 from batchrunner.execute.ray_deaths import deaths_heard
 from batchrunner.execute.ray_heartbeats import Hear, beat_seconds, heard
 from batchrunner.execute.ray_rate_limit import rate_budget
@@ -53,7 +53,8 @@ def run_on_ray(
     with ExitStack() as stack:
         with _own_process_groups():
             stack.enter_context(connected(work.spec.ray))
-        hear(Heartbeat("", WorkerPhase.LOADING, cpus=cluster_cpus()))
+        cpus, gpus = cluster_has("CPU"), cluster_has("GPU")
+        hear(Heartbeat("", WorkerPhase.LOADING, cpus=cpus, gpus=gpus))
         stack.enter_context(deaths_heard(hear))
         stack.enter_context(rate_budget(work))
         for adapted in (without_helper_actors, _quiet_logs, _ray_errors):

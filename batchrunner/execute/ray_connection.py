@@ -186,11 +186,11 @@ def workers_that_fit(execution: ExecutionSpec, *, may_grow: bool) -> int:
     return 1
 
 
-def cluster_cpus() -> float | None:
-    """Return how many CPUs the cluster has, at its current size; None if it has none that it counts."""
+def cluster_has(name: str) -> float | None:
+    """Return how many the cluster has of *name*, such as CPU, at its current size; None if it counts none."""
     import ray
 
-    return ray.cluster_resources().get("CPU")  # type: ignore[no-untyped-call,no-any-return]
+    return ray.cluster_resources().get(name)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def is_lost(node: str) -> bool:

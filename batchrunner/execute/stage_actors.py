@@ -7,7 +7,6 @@ goes back to the worker of the shards is how many rows, how many bytes, and whic
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from batchrunner.user_code import portable
 from batchrunner.worker.blocks import Block
 from batchrunner.worker.metering import MeteredGate
 from batchrunner.worker.pulse import worker_name
-from batchrunner.worker.stage_clock import Doing, StageClock, StageMeter
+from batchrunner.worker.stage_clock import Doing, SharedMeter, StageClock
 from batchrunner.worker.stage_pool import StageAnswer
 from batchrunner.worker.stage_runner import StageOutput, StageRunner
 from batchrunner.worker.usage import Usage
@@ -98,7 +97,7 @@ class StageActor:
         try:
             work = unpacked(self._payload)
             self._log.store_in(work.checkpoint().storage, session=work.session)
-            self._meter = _Meter(work.spec.stages[self._number].called)
+            self._meter = SharedMeter(work.spec.stages[self._number].called, doing=Doing.LOADING)
             self._gate = MeteredGate.of(
                 work.spec,
                 gate_of(work, stage=self._number),
@@ -112,10 +111,11 @@ class StageActor:
 
     def run(self, cuts: Sequence[Cut], *blocks: Packed) -> tuple[Answered, Packed]:
         """Call the stage with the rows that *cuts* name of *blocks*; return what came of it, and its output."""
-        self._meter.begin()
-        answer, packed = self._answer([unpack(blocks[at], start, stop) for at, start, stop in cuts])
-        clock = self._meter.end(sum(stop - start for _, start, stop in cuts))
-        clock = replace(clock, limited=self._gate.limited)
+        with self._meter.call(sum(stop - start for _, start, stop in cuts)):
+            answer, packed = self._answer(
+                [unpack(blocks[at], start, stop) for at, start, stop in cuts]
+            )
+        clock = replace(self._meter.clock(), limited=self._gate.limited)
         return Answered(answer, clock, self._gate.used), packed
 
     def _answer(self, blocks: Sequence[Block]) -> tuple[StageAnswer | Exception, Packed]:
@@ -154,34 +154,3 @@ class StageActor:
         self._gate.close()
         self._log.end()
         self._is_over.set()
-
-
-class _Meter:
-    """The clock of this worker, which is at a call as long as at least one is going on."""
-
-    def __init__(self, name: str) -> None:
-        self._meter = StageMeter(name, doing=Doing.LOADING)
-        self._lock, self._calls, self._cpu = threading.Lock(), 0, 0.0
-
-    def loaded(self) -> None:
-        """Note that the stage is built."""
-        self._meter.turn_to(Doing.NOTHING)
-
-    def begin(self) -> None:
-        """Begin a call."""
-        with self._lock:
-            self._calls += 1
-            if self._calls == 1:
-                self._cpu = time.process_time()
-                self._meter.turn_to(Doing.CALLING)
-
-    def end(self, rows: int) -> StageClock:
-        """End a call with so many *rows*; return the clock."""
-        with self._lock:
-            self._calls -= 1
-            now = time.process_time()
-            self._meter.count(rows=rows, cpu=now - self._cpu)
-            self._cpu = now
-            if self._calls == 0:
-                self._meter.turn_to(Doing.NOTHING)
-        return self._meter.clock()

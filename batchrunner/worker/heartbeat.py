@@ -60,7 +60,7 @@ class Heartbeat:
             the capability in this attempt.
         bytes: The same in bytes of the source, as far as they are known.
         clocks: What it has spent its time on; None before it knows its capability.
-        cpus: In the one of an engine, how many CPUs its machines have together; else None.
+        cpus, gpus: In the one of an engine, how many its machines have together; else None.
     """
 
     worker: str
@@ -69,3 +69,4 @@ class Heartbeat:
     bytes: Mapping[int, int] = field(default_factory=dict)
     clocks: WorkerClocks | None = None
     cpus: float | None = None
+    gpus: float | None = None

@@ -7,12 +7,14 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
+
+from batchrunner.worker.busy_process import busy_process_seconds
 
 _STATUS = Path("/proc/self/status")
 _PEAK = re.compile(rb"VmHWM:\s+(\d+) kB")
@@ -61,7 +63,8 @@ class StageClock:
         calling: Time in the capability, whether it computed or waited itself.
         waiting_output: Time in which what follows had no room for more rows.
         limited: How much of `calling` went by at the rate limit.
-        cpu: CPU time of all their threads in `calling`, which it may exceed; None where it is not known.
+        cpu: CPU time of their processes in `calling`, which it may exceed, with waits for a CPU; on the local
+            engine, that of the one process which all stages share. None where it is not known.
         rows: Number of rows that went in; one that is tried again may count again.
         calls: Number of batches that they were.
         peak_memory: The most bytes of memory that the process of any one worker has had; 0 if unknown.
@@ -156,20 +159,32 @@ class StageMeter:
         kind: StageKind = StageKind.STAGE,
         doing: Doing = Doing.NOTHING,
         clock: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] | None = None,
     ) -> None:
-        """Begin with what the worker is *doing*; *clock* counts the seconds that pass."""
+        """Begin with what the worker is *doing*; *clock* counts the seconds that pass, *cpu* those of CPUs."""
         self.name, self._kind, self._clock = name, kind, clock
+        self.measure_cpu(cpu)
         self._lock = threading.Lock()
         self._doing, self._since = doing, clock()
         self._seconds = dict.fromkeys(Doing, 0.0)
         self._rows = self._calls = 0
         self._cpu: float | None = None
 
+    def measure_cpu(self, cpu: Callable[[], float] | None) -> None:
+        """From the next turn to calling on, count what *cpu* says as the CPU time of calls; None: do not."""
+        self._cpu_clock, self._cpu_since = cpu, 0.0
+
     def turn_to(self, doing: Doing) -> Doing:
         """From now on the worker is *doing* this; return what it did until now."""
         with self._lock:
             now, before = self._clock(), self._doing
             self._seconds[before] += now - self._since
+            is_call = before is Doing.CALLING
+            if self._cpu_clock is not None and (is_call or doing is Doing.CALLING):
+                cpu = self._cpu_clock()
+                if is_call:
+                    self._cpu = (self._cpu or 0.0) + cpu - self._cpu_since
+                self._cpu_since = cpu
             self._doing, self._since = doing, now
             return before
 
@@ -190,6 +205,8 @@ class StageMeter:
         with self._lock:
             seconds, rows, calls, cpu = self._seconds.copy(), self._rows, self._calls, self._cpu
             seconds[self._doing] += self._clock() - self._since
+            if self._cpu_clock is not None and self._doing is Doing.CALLING:
+                cpu = (cpu or 0.0) + self._cpu_clock() - self._cpu_since
         return StageClock(
             self.name,
             self._kind,
@@ -217,6 +234,43 @@ class _At:
 
     def __exit__(self, *_: object) -> None:
         self._meter.turn_to(self._before)
+
+
+class SharedMeter:
+    """Measures several threads that call at the same time: at a call as long as at least one is going on."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        doing: Doing = Doing.NOTHING,
+        cpu: Callable[[], float] = busy_process_seconds,
+    ) -> None:
+        """Begin with what they are *doing*; *cpu* counts the seconds for which the process is busy."""
+        self._meter = StageMeter(name, doing=doing, cpu=cpu)
+        self._lock, self._calls = threading.Lock(), 0
+
+    def loaded(self) -> None:
+        """Note that the capability is built."""
+        self._meter.turn_to(Doing.NOTHING)
+
+    @contextmanager
+    def call(self, rows: int) -> Iterator[None]:
+        """A call with so many *rows* goes on inside the block."""
+        with self._lock:
+            self._calls += 1
+            self._meter.turn_to(Doing.CALLING)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls -= 1
+                self._meter.count(rows=rows)
+                self._meter.turn_to(Doing.CALLING if self._calls else Doing.NOTHING)
+
+    def clock(self) -> StageClock:
+        """Return the clock until now."""
+        return self._meter.clock()
 
 
 def peak_memory() -> int:

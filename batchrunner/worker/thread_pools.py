@@ -16,7 +16,7 @@ from batchrunner.worker.blocks import Block
 from batchrunner.worker.lost_calls import CallTimedOutError
 from batchrunner.worker.metering import MeteredGate
 from batchrunner.worker.rate_gate import own_gate
-from batchrunner.worker.stage_clock import Doing, StageClock, StageMeter, summed
+from batchrunner.worker.stage_clock import Doing, SharedMeter, StageClock, StageMeter, summed
 from batchrunner.worker.stage_pool import Span, StageAnswer, StagePool
 from batchrunner.worker.stage_runner import StageRunner
 from batchrunner.worker.work import Work
@@ -99,6 +99,7 @@ class ThreadPool:
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._flying: list[Future[StageAnswer]] = []
         self._idle = Doing.NOTHING
+        self._calls = SharedMeter(name)
         self._built: list[_Built] = []
         self._slots = 1
         self._threads: list[_StageThread] = []
@@ -108,7 +109,7 @@ class ThreadPool:
 
     def _add(self) -> _Built:
         """Start a worker: as many threads as may call its capability at the same time."""
-        self._built.append(_Built(self._build))
+        self._built.append(_Built(self._build, self._calls))
         self._threads += [self._thread(self._built[-1]) for _ in range(self._slots)]
         return self._built[-1]
 
@@ -148,8 +149,23 @@ class ThreadPool:
         return block.slice(span.start, span.stop)
 
     def clock(self) -> StageClock:
-        [clock] = summed(thread.meter.clock() for thread in self._threads)
-        return replace(clock, workers=len(self._built), limited=self._limited())
+        clocks = [thread.meter.clock() for thread in self._threads]
+        # The first thread of a worker builds it, while others wait for that, or are not there yet.
+        loading = sum(
+            max((c.loading for c, t in zip(clocks, self._threads, strict=True) if t.built is built))
+            for built in self._built
+        )
+        [clock], calls, workers = summed(clocks), self._calls.clock(), len(self._built)
+        return replace(
+            clock,
+            workers=workers,
+            loading=loading,
+            waiting_input=clock.waiting_input / self._slots,
+            calling=clock.calling / self._slots,
+            waiting_output=clock.waiting_output / self._slots,
+            limited=workers * self._limited(),
+            cpu=calls.cpu,
+        )
 
     def close(self) -> None:
         """End the threads; one whose call hangs is left behind."""
@@ -160,9 +176,14 @@ class ThreadPool:
 
 
 class _Built:
-    """The capability of one worker, built once, by the first of its threads."""
+    """The capability of one worker, built once, by the first of its threads.
 
-    def __init__(self, build: Callable[[], StageRunner]) -> None:
+    Attributes:
+        calls: Measures the calls of all workers of the stage.
+    """
+
+    def __init__(self, build: Callable[[], StageRunner], calls: SharedMeter) -> None:
+        self.calls = calls
         self._build, self._lock = build, threading.Lock()
         self._runner: StageRunner | None = None
 
@@ -186,6 +207,7 @@ class _StageThread:
     """One thread of a pool.
 
     Attributes:
+        built: The worker that it belongs to.
         is_lost: Whether it was left behind in a call.
         meter: What it spends its time on.
     """
@@ -199,7 +221,7 @@ class _StageThread:
         timeout: float | None,
         on_lost: Callable[[], None],
     ) -> None:
-        self._built, self._orders, self.meter = built, orders, meter
+        self.built, self._orders, self.meter = built, orders, meter
         self._timeout, self._on_lost = timeout, on_lost
         self.is_lost = False
         self._when_idle = Doing.NOTHING
@@ -215,7 +237,7 @@ class _StageThread:
 
     def _run(self) -> None:
         with suppress(Exception):  # raised again for each call
-            self._built.get()
+            self.built.get()
         while not self.is_lost:
             self.meter.turn_to(self._when_idle)
             self._is_idle = True
@@ -224,13 +246,14 @@ class _StageThread:
             if order is None:
                 self._orders.put(None)  # for the next thread
                 return
-            with self.meter.at(Doing.CALLING):
+            rows = sum(map(len, order.spans))
+            with self.meter.at(Doing.CALLING), self.built.calls.call(rows):
                 self._answer(order)
 
     def _answer(self, order: _Order) -> None:
         with self._limited(order.answer):
             try:
-                answer = _called(self._built.get(), order.spans)
+                answer = _called(self.built.get(), order.spans)
             except BaseException as error:  # noqa: BLE001 - raised where answers are read
                 outcome = partial(order.answer.set_exception, error)
             else:

@@ -64,9 +64,32 @@ def error_file(folder):
     """What the line in the template's README makes of the dead letters."""
     done = batchrunner("errors", "--rows", "-o", "jsonl", "spec.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr
-    return [
-        json.loads(json.loads(line)["message"].split("\n")[1]) for line in done.stdout.splitlines()
-    ]
+    made = subprocess.run(
+        [sys.executable, "-m", "batchrunner.capabilities.error_file"],
+        input=done.stdout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    return [json.loads(line) for line in made.stdout.splitlines()]
+
+
+def test_the_error_file_also_has_what_never_got_to_the_service_or_was_ended(tmp_path):
+    """Their dead letters are the framework's, and hold no line of such a file."""
+    requests = openai_requests.requests(4)
+    openai_batch.a_batch(tmp_path, requests)
+    with (tmp_path / "in/requests.jsonl").open("a") as file:
+        file.write('{"custom_id": "cut \\u00e9 short", "method\nno request\n')
+    with openai_server.running(tmp_path, hang=1.0) as server:
+        limits = ["--set", "errors.row_timeout=0.3", "--set", "errors.max_row_errors=6"]
+        batchrunner("run", "spec.yaml", *limits, cwd=tmp_path, **server.environment)
+
+    errors = error_file(tmp_path)
+    found = [(line["custom_id"], line["error"]["code"]) for line in errors]
+    assert found[-2:] == [("cut é short", "invalid_json_line"), (None, "invalid_json_line")]
+    assert found[:-2] == [(one["custom_id"], "request_timeout") for one in requests]
+    assert not any(complaints_of_line(line) or line["response"] for line in errors)
 
 
 def test_what_is_no_request_is_never_sent(tmp_path):

@@ -70,6 +70,7 @@ def test_the_clocks_of_a_run_add_up_to_the_time_of_its_workers(tmp_path, engine,
     assert stage.running >= max(one.seconds for one in attempts) * 0.9
     assert stage.seconds <= stage.workers * report.seconds
     assert stage.peak_memory > 10 << 20
+    assert stage.cpu is not None
     assert read.cpu < 1.1 * read.calling + 0.01
     assert write.cpu < 1.1 * write.calling + 0.01
 
@@ -100,6 +101,19 @@ def test_each_stage_has_its_clock_and_the_slow_one_is_busy(tmp_path, engine, req
     assert prepare.calling > classify.calling
     assert classify.waiting_input > classify.calling
     assert min(prepare.peak_memory, classify.peak_memory) > 10 << 20
+
+
+def test_a_stage_with_calls_at_the_same_time_has_the_time_of_one_worker(tmp_path):
+    """Else its wait for a rate limit, which is that of the worker, would be lost among the times of its calls."""
+    a_source(tmp_path / "in", shards=3, rows_per_shard=20)
+    service = {"target": "capabilities:answers_after_a_while", "mode": "row", "rate_limit": "60/s"}
+    report = BatchRunner(a_spec(tmp_path, capability=[service, "capabilities:echo"])).run()
+
+    [_, stage, _, _] = report.stages
+    assert stage.rows == 60
+    assert stage.seconds <= report.seconds
+    assert 0.5 * stage.calling < stage.limited
+    assert stage.cpu is not None
 
 
 def test_a_slow_source_shows_as_waiting_for_rows(tmp_path):

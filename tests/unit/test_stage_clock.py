@@ -1,10 +1,19 @@
 """The clock of a stage: nothing is lost, nothing counted twice, and sums are those of the workers."""
 
 import threading
+import time
 
 import pytest
 
-from batchrunner.worker.stage_clock import Doing, StageClock, StageKind, StageMeter, summed
+from batchrunner.worker.busy_process import busy_process_seconds
+from batchrunner.worker.stage_clock import (
+    Doing,
+    SharedMeter,
+    StageClock,
+    StageKind,
+    StageMeter,
+    summed,
+)
 
 
 class _Time:
@@ -68,6 +77,44 @@ def test_an_error_in_the_capability_ends_its_time():
     time.passes(2)
 
     assert (meter.clock().calling, meter.clock().waiting_input) == (1, 2)
+
+
+def test_the_cpu_time_of_calls_is_that_of_the_process_meanwhile():
+    """Not that of other moments, also where the clock is read in the middle of a call."""
+    cpu = _Time()
+    meter = StageMeter("prepare", doing=Doing.WAITING_INPUT, cpu=cpu)
+    assert meter.clock().cpu is None
+    cpu.now = 5.0
+    with meter.at(Doing.CALLING):
+        cpu.now = 7.0
+        assert meter.clock().cpu == 2.0
+        cpu.now = 8.0
+    cpu.now = 100.0
+    with meter.at(Doing.CALLING):
+        cpu.now = 101.0
+
+    assert meter.clock().cpu == 4.0
+
+
+def test_calls_at_the_same_time_are_one_call_long():
+    """Two threads that compute in turns take one CPU, and the worker has one time."""
+    meter = SharedMeter("prepare", cpu=(cpu := _Time()))
+    with meter.call(3):
+        cpu.now = 1.0
+        with meter.call(4):
+            cpu.now = 3.0
+        cpu.now = 4.0
+
+    clock = meter.clock()
+    assert (clock.cpu, clock.rows, clock.calls) == (4.0, 7, 2)
+
+
+def test_a_process_is_busy_for_as_long_as_it_computes():
+    """At least: on a full machine, it waits for a CPU besides."""
+    before, until = busy_process_seconds(), time.thread_time() + 0.3
+    while time.thread_time() < until:
+        pass
+    assert busy_process_seconds() - before > 0.29
 
 
 def test_a_clock_is_read_while_it_runs():
