@@ -23,6 +23,11 @@ def own_stderr() -> TextIO:
     if key not in _streams:
         encoding = sys.stderr.encoding
         _streams[key] = os.fdopen(
-            os.dup(descriptor), "w", buffering=1, encoding=encoding, errors="backslashreplace"
+            os.dup(descriptor),
+            "w",
+            buffering=1,
+            encoding=encoding,
+            errors="backslashreplace",
+            closefd=False,  # nothing closes it before the exit, where Python would warn of that
         )
     return _streams[key]

@@ -116,9 +116,9 @@ def test_a_change_damage_and_a_fresh_start_leave_what_parts_list(bucket):
 
 
 @pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.soak), "after"])
-def test_dying_at_any_request_leaves_the_files_of_the_part_that_won(moto, prefix, moment):
+def test_dying_at_any_request_leaves_the_files_of_the_part_that_won(seaweedfs, prefix, moment):
     """The crash sweep, in a bucket, with other bytes in each attempt."""
-    arguments = [moto.endpoint, moto.bucket, prefix, moment, "files"]
+    arguments = [seaweedfs.endpoint, seaweedfs.bucket, prefix, moment, "files"]
     done = subprocess.run(
         [sys.executable, str(SWEEP), *arguments],
         env=ENVIRONMENT,

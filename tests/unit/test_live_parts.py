@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import random
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -280,6 +281,20 @@ def test_a_fork_of_the_users_code_writes_to_the_stream_itself():
         stream.flush()
         assert os.read(reads, 10) == b"half"
     os.close(reads)
+
+
+def test_stderrs_own_stream_lasts_until_the_process_ends_without_a_warning():
+    """Python warns at its exit of each file that is still open and is closed only then."""
+    code = "from batchrunner.views.own_stderr import own_stderr; print('drawn', file=own_stderr())"
+
+    done = subprocess.run(
+        [sys.executable, "-W", "always::ResourceWarning", "-c", code],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+
+    assert done.stderr == "drawn\n"
 
 
 def test_no_display_means_none():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from tiers import SERVERS, SOAK, TIERS, UNIT, marks_of, tier_of
+from tiers import LOCAL, SERVERS, SOAK, TIERS, UNIT, marks_of, tier_of
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("unit", "contracts", "integration", "acceptance", "soak")
@@ -57,6 +59,16 @@ def test_every_tier_is_run_by_exactly_one_target_of_make():
     run = re.findall(r"--tier (\w+)", (ROOT / "Makefile").read_text())
 
     assert sorted(run) == sorted(TIERS)
+
+
+def test_the_soak_is_not_even_read_when_another_tier_is_run():
+    """It needs what only `make soak` installs: each other tier would end with "1 skipped"."""
+    command = [sys.executable, "-m", "pytest", "tests/soak", "--collect-only", "--tier", LOCAL]
+
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+
+    assert "collected 0 items" in done.stdout, done.stdout + done.stderr
+    assert tier_of(SOAK, set()) == SOAK
 
 
 def test_every_folder_of_tests_is_known_here():
