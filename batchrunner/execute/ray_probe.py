@@ -82,7 +82,8 @@ def _workers(execution: ExecutionSpec, stages: list[dict[str, Any]]) -> dict[str
     if not stages:
         return {"workers": workers_that_fit(execution, may_grow=False)}
     workers = workers_with_stages(execution)
-    wanted = [StageSpec.model_validate(stage).within(execution) for stage in stages]
+    wanted = [StageSpec.model_validate(stage) for stage in stages]
+    wanted = [stage.within(execution, batch_size=execution.batch_size) for stage in wanted]
     needs = needs_of(wanted, Room.of_cluster(workers=workers), may_grow=False)
     return {"workers": workers, "stages": texts(needs)}
 
