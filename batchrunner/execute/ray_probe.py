@@ -21,7 +21,6 @@ from batchrunner.execute.stage_room import Room, needs_of, texts
 from batchrunner.execute.workers import workers_with_stages
 from batchrunner.spec import ExecutionSpec, RaySpec, StageSpec
 from batchrunner.spec.secrets import remember, scrubbed
-from batchrunner.spec.stages import usual_batch_size
 
 _MOST_NODES = 32
 _NODE_SECONDS = 60.0
@@ -83,9 +82,8 @@ def _workers(execution: ExecutionSpec, stages: list[dict[str, Any]]) -> dict[str
     if not stages:
         return {"workers": workers_that_fit(execution, may_grow=False)}
     workers = workers_with_stages(execution)
-    given = [StageSpec.model_validate(stage) for stage in stages]
-    size = usual_batch_size(given, execution)
-    wanted = [stage.within(execution, batch_size=size) for stage in given]
+    wanted = [StageSpec.model_validate(stage) for stage in stages]
+    wanted = [stage.within(execution, batch_size=execution.batch_size) for stage in wanted]
     needs = needs_of(wanted, Room.of_cluster(workers=workers), may_grow=False)
     return {"workers": workers, "stages": texts(needs)}
 

@@ -62,10 +62,29 @@ def _storable_time(kind: pa.DataType) -> pa.DataType:
     return pa.date32() if t.is_date64(kind) else kind
 
 
-def without_views(schema: pa.Schema) -> pa.Schema:
-    """Return *schema* with plain strings and bytes in place of views."""
-    kinds = ((field, _NO_VIEWS.get(field.type, field.type)) for field in schema)
-    return pa.schema([pa.field(field.name, kind) for field, kind in kinds])
+def without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return *column* with plain strings and bytes in place of views."""
+    kind = column.type
+    if not pa.types.is_dictionary(kind):
+        return column.cast(_without_views(kind))
+    words = _NO_VIEWS.get(kind.value_type, kind.value_type)
+    chunks = [
+        pa.DictionaryArray.from_arrays(
+            chunk.indices, chunk.dictionary.cast(words), ordered=kind.ordered
+        )
+        for chunk in column.chunks
+    ]
+    return pa.chunked_array(chunks, pa.dictionary(kind.index_type, words, ordered=kind.ordered))
+
+
+def _without_views(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind):
+        return pa.list_(_without_views(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_without_views(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _without_views(field.type)) for field in kind])
+    return _NO_VIEWS.get(kind, kind)
 
 
 def has_words(schema: pa.Schema) -> bool:

@@ -171,8 +171,8 @@ def _of_another_library(returned: Any, hints: Sequence[pa.Schema]) -> pa.Table:
     from batchrunner.formats.parquet_types import without_views
 
     table = pa.table(returned)
-    for index, field in enumerate(without_views(table.schema)):
-        column = table.column(index).cast(field.type)
+    for index, field in enumerate(table.schema):
+        column = without_views(table.column(index))
         chunks = [represented(chunk, hints_for(field.name, hints)) for chunk in column.chunks]
         column = pa.chunked_array(chunks) if chunks else column
         table = table.set_column(index, pa.field(field.name, column.type), column)

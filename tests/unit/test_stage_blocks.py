@@ -6,6 +6,7 @@ import pickle
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,7 @@ from batchrunner.formats.schema_error import SchemaError
 from batchrunner.worker.batch import InputTypes, in_format
 from batchrunner.worker.block_inputs import inputs_of
 from batchrunner.worker.blocks import Block, Part
+from batchrunner.worker.returned import to_rows
 
 FORMATS = ["rows", "numpy", "pandas", "pyarrow"]
 
@@ -113,3 +115,28 @@ def test_few_rows_of_a_block_cost_few_rows():
     assert [row["id"] for row in unpack(others, 64, 192).parts[0].content] == list(range(64, 192))
     with pytest.raises(EOFError):
         unpack(others, 63, 192)
+
+
+WORDS = [["a", None, "b"], [["a"], [], None], [{"x": "a"}, {"x": None}, None]]
+
+
+@pytest.mark.parametrize("batch_format", FORMATS)
+def test_words_of_polars_go_to_a_stage_of_any_format(batch_format):
+    """Arrow could not convert the views that polars has for words, inside of categories and lists."""
+    columns = {
+        "categories": pl.Series(WORDS[0], dtype=pl.Categorical),
+        "choice": pl.Series(WORDS[0], dtype=pl.Enum(["b", "a"])),
+        "lists": pl.Series(WORDS[1]),
+        "objects": pl.Series(WORDS[2], dtype=pl.Struct({"x": pl.String})),
+    }
+    block = Block((Part.of(pl.DataFrame(columns), InputTypes()),))
+
+    [given] = inputs_of(unpack(stored(pack(block)), 0, 3), batch_format)
+    [types] = given.types
+
+    rows = to_rows(Part.of(given.argument, types).content, types)
+    values = {
+        name: [list(v) if name == "lists" and v is not None else v for v in column]
+        for name, column in ((name, [row[name] for row in rows]) for name in columns)
+    }
+    assert values == dict(zip(columns, [WORDS[0], *WORDS], strict=True))
