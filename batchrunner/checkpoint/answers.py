@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from batchrunner.checkpoint.exact_values import from_json, to_json
+from batchrunner.errors import StorageError
+from batchrunner.storage import Storage
 
 ANSWERS = "answers"
 """Folder of the journaled answers."""
 
 ANSWERS_VERSION = 1
+READERS = 16
+"""How many objects are read at a time."""
 _NAME = re.compile(rf"{ANSWERS}/part-(\d{{5,}})\.[^/]*\.jsonl")
 
 
@@ -86,6 +91,30 @@ def answers_object(scope: Scope, lines: Iterable[bytes]) -> bytes:
         "sha256": hashlib.sha256(body).hexdigest(),
     }
     return orjson.dumps(header) + b"\n" + body
+
+
+def journaled_rows(records: Storage, run_uid: str, *, pending: Container[int]) -> int:
+    """Return for how many rows of the shards *pending* the run *run_uid* has journaled answers. Reads all of these.
+
+    Raises:
+        StorageError: The journal cannot be listed.
+    """
+    keys = [entry.key for entry in records.list(ANSWERS) if shard_of(entry.key) in pending]
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(lambda key: list(_rows_in(records, key, run_uid)), keys)
+        return len({row for rows in found for row in rows})
+
+
+def _rows_in(records: Storage, key: str, run_uid: str) -> Iterator[tuple[int, int, int]]:
+    """Yield the shard, slice and place of each row in the object under *key*, if that counts for *run_uid*."""
+    try:
+        data = records.get(key)
+        header = orjson.loads(data.partition(b"\n")[0])
+        scope = Scope(run_uid, header["definition"], header["shard"])
+    except (StorageError, ValueError, KeyError, TypeError):  # gone since the listing, or damaged
+        return
+    for place, _ in lines_for(scope, data):
+        yield scope.shard, *place
 
 
 def lines_for(scope: Scope, data: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:

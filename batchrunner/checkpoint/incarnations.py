@@ -30,6 +30,7 @@ _OF_A_RUN = {
     "quarantine": ("part-00000.json",),
     "attempts": ("0.json",),
     "errors": ("part-00000.0.jsonl", "part-00000.failed.00000001.0.jsonl"),
+    "answers": ("part-00000.1-0.000000.jsonl",),
     "files": ("part-00000.0",),
     "paths": ("part-00000.0",),
     "recorded": ("0.json",),

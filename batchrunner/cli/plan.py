@@ -46,12 +46,27 @@ def command(spec: str, accept_changes: bool, output: str, **trial: Any) -> None:
     )
     if survey.pending and (least := _least_time(runner, survey)):
         say(least)
+    if journaled := _journaled(runner, survey):
+        say(f"the journal has answers for {journaled:,} rows of these")
     if survey.quarantined:
         say(_quarantined(survey, spec_words(spec)))
     for note in survey.notes:
         say(note)
     for line in survey.accepted:
         say(f"accepted change: {line}")
+
+
+def _journaled(runner: BatchRunner, survey: Survey) -> int:
+    from batchrunner.checkpoint.answers import journaled_rows
+    from batchrunner.checkpoint.location import RunLocation
+
+    if survey.record is None or survey.starts_over or not runner.spec.execution.journal_answers:
+        return 0
+    records, pending = (
+        RunLocation.of(runner.spec).checkpoint.records,
+        {s.id for s in survey.pending},
+    )
+    return journaled_rows(records, survey.record.run_uid, pending=pending)
 
 
 def _least_time(runner: BatchRunner, survey: Survey) -> str:

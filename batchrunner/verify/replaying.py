@@ -33,6 +33,8 @@ from batchrunner.verify.replay_batch import (
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.calling import Piece
 from batchrunner.worker.capability_loading import DirectCaller, direct_caller
+from batchrunner.worker.metering import MeteredGate
+from batchrunner.worker.rate_gate import own_gate
 from batchrunner.worker.schema import RowTypes
 from batchrunner.worker.work import Work
 
@@ -125,7 +127,9 @@ class Replay:
         def input_types(batch: Batch) -> InputTypes:
             return types.expected(batch.input_types)
 
-        return direct_caller(self._work, schema, input_types=input_types)
+        spec = self._work.spec
+        meter = MeteredGate.of(spec, own_gate(spec.execution.rate_limit))
+        return direct_caller(self._work, schema, input_types=input_types, meter=meter)
 
     def _difference(self, caller: DirectCaller, shard: Shard) -> str:
         again = self._made(caller, shard)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from batchrunner.checkpoint import Checkpoint
+from batchrunner.checkpoint.answers import journaled_rows
 from batchrunner.checkpoint.totals import Totals, usage_of
 from batchrunner.driver.session import StopReason
 from batchrunner.views.look import Look, RunState, look_at
@@ -34,6 +35,8 @@ class Status:
         rows_failed: Rows that failed, without those that succeeded in a retry.
         bytes_out: Size of their parts.
         rows_in_flight: Rows that have gone through the capability in shards that are not committed.
+        answers_journaled: For how many rows of shards that are not committed the journal has answers, for which no
+            session asks again; None while it runs, and for a run without any.
         rows_allowed: How many rows may fail; None if that is not known yet, or it does not run.
         workers: Number of workers that were heard of lately.
         workers_busy: Number of those that have shards.
@@ -67,6 +70,7 @@ class Status:
     rows_failed: int
     bytes_out: int
     rows_in_flight: int
+    answers_journaled: int | None
     rows_allowed: int | None
     workers: int
     workers_busy: int
@@ -99,6 +103,7 @@ def status_of(checkpoint: Checkpoint, *, place: str = "", spec: str = "SPEC") ->
     Raises:
         ObjectNotFoundError: There is no run.
         DamagedOutputError: The run's record or its plan cannot be read.
+        StorageError: The checkpoint cannot be read.
     """
     look = look_at(checkpoint)
     usage = usage_of(look.shards, look.committed)
@@ -111,6 +116,7 @@ def status_of(checkpoint: Checkpoint, *, place: str = "", spec: str = "SPEC") ->
         quarantined=len(look.quarantined),
         damaged=len(look.damaged),
         **asdict(Totals.of(look.shards, look.committed)),
+        answers_journaled=_journaled(checkpoint, look),
         **_live(look),
         stuck=look.stuck,
         driver=str(look.lease) if look.lease else "",
@@ -123,6 +129,13 @@ def status_of(checkpoint: Checkpoint, *, place: str = "", spec: str = "SPEC") ->
         checkpoint=checkpoint.storage.uri,
         next=next_command(look, place=place or checkpoint.storage.uri, spec=spec),
     )
+
+
+def _journaled(checkpoint: Checkpoint, look: Look) -> int | None:
+    if look.state in (RunState.RUNNING, RunState.COMPLETE):
+        return None
+    pending = {shard.id for shard in look.shards} - look.committed.keys()
+    return journaled_rows(checkpoint.records, look.record.run_uid, pending=pending) or None
 
 
 def _live(look: Look) -> dict[str, Any]:

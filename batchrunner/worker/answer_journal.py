@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from batchrunner.checkpoint import Checkpoint, PlanFacts
 from batchrunner.checkpoint.answers import (
     ANSWERS,
+    READERS,
     JournaledAnswer,
     Scope,
     answers_key,
@@ -33,7 +34,6 @@ DELAY_SECONDS = 0.1
 """How long answers are collected before they are written. An object for each would cost more than it saves."""
 
 _MOST_BYTES = 8 << 20
-_READERS = 16
 _LEAVE_SECONDS = 5.0
 
 Places = dict[tuple[int, int], bytes]
@@ -90,7 +90,7 @@ class AnswerJournal:
     def known(self, shard: int) -> Places:
         """Return what is journaled of *shard*; what cannot be read is not there."""
         keys, scope = sorted(self._keys.get(shard, ())), self._scope(shard)
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             return {
                 place: line
                 for data in pool.map(self._read, keys)

@@ -101,15 +101,31 @@ def test_what_is_journaled_is_used_by_the_next_session_and_removed_with_its_shar
         an_api_job(tmp_path, api, count=120, limit=1000, max_concurrency=4)
         run_until(tmp_path, lambda: journaled(tmp_path) and api.verdicts["answered"] >= 40)
         kept = answers_in(journaled(tmp_path))
+        status = json.loads(batchrunner("status", "spec.yaml", "-o", "json", cwd=tmp_path).stdout)
+        planned = batchrunner("plan", "spec.yaml", cwd=tmp_path)
         api.asked.clear()
         done = batchrunner("run", "spec.yaml", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert kept
+    assert status["answers_journaled"] == len(set(kept))
+    assert f"the journal has answers for {len(set(kept))} rows of these\n" in planned.stderr
     assert not set(kept) & set(api.asked)
     [part] = (tmp_path / "out").glob("part-*")
     assert read_part(part) == [{"id": n, "square": n * n, "by": "the API"} for n in range(120)]
     assert not journaled(tmp_path)
+
+
+def test_a_run_that_starts_over_leaves_no_journal_of_the_one_before(tmp_path):
+    """Its answers count for no later run, and may be large."""
+    with FlakyApi() as api:
+        an_api_job(tmp_path, api, count=90, limit=30, max_concurrency=4)
+        run_until(tmp_path, lambda: journaled(tmp_path))
+        done = batchrunner("run", "spec.yaml", "--fresh", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert [row["id"] for row in rows_out(tmp_path / "out")] == list(range(90))
+    assert not [*(tmp_path / "out").rglob("answers/*")]
 
 
 def test_a_stop_ends_a_wait_and_makes_no_dead_letter_of_its_row(tmp_path):

@@ -13,6 +13,7 @@ from batchrunner import BatchRunner
 from batchrunner.checkpoint import PlanFacts
 from batchrunner.driver.report import STOP_CODES
 from batchrunner.execute.ray_rate_limit import gate_of, rate_budget
+from batchrunner.verify import Checks, verify
 from batchrunner.worker.work import Work
 from builders import a_source, a_spec, rows_out, write_jsonl
 from command import a_spec_file, start
@@ -303,6 +304,22 @@ def seen_by(ray, actor):
         return ray.get(actor.holders.remote()) > 0
     except ray.exceptions.RayActorError:
         return False
+
+
+def test_a_replay_keeps_to_the_limit_too(tmp_path):
+    """`verify --replay` calls the same service again, in one process."""
+    a_source(tmp_path / "in", shards=1, rows_per_shard=45)
+    with counting_server(seconds=0.0) as server:
+        asks = {**capability(server), "deterministic": True}
+        execution = {"engine": "local", "batch_size": 16, "rate_limit": "40/s"}
+        spec = a_spec(tmp_path, capability=asks, execution=execution)
+        assert BatchRunner(spec).run(progress="off").ok
+        server.arrivals.clear()
+        found = verify(spec, checks=Checks(replay=1))
+
+    assert found.findings == ()
+    assert sorted(one.id for one in server.arrivals) == list(range(45))
+    assert most_in_a_window([one.at for one in server.arrivals], 1.0) <= 40
 
 
 def test_a_run_stops_at_its_cost_and_goes_on_with_more(tmp_path):
