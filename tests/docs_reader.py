@@ -14,6 +14,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,18 @@ class Reader:
         root: Everything of his lies below; its path is short, for Ray's sockets lie there, too.
     """
 
-    def __init__(self, root: Path, *, s3_endpoint: str) -> None:
+    def __init__(self, root: Path, *, s3_endpoint: str, **environment: str) -> None:
         self.root = root
         self._ports = _free_ports(2)
-        self._environment = self._environ(s3_endpoint)
+        self._environment = {**self._environ(s3_endpoint), **environment}
         (root / "bin").mkdir()
         for name in ("home", "tmp"):
             (root / name).mkdir()
         self._install_ray()
+
+    def a_folder(self) -> Path:
+        """Make an empty one."""
+        return Path(tempfile.mkdtemp(dir=self.root))
 
     def run(self, language: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
         """Run a block of the page that begins in *folder* to its end, as printed."""

@@ -9,10 +9,12 @@ Python without such a word do not occur: what cannot be run here is `text`, and 
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,23 +43,37 @@ def blocks(page):
 
 
 PAGES_WITH_CODE = [page for page in PAGES if any(words for _, words, _ in blocks(page))]
+ON_RAY = (
+    "README.md",
+    "docs/how-to/clusters.md",
+    "docs/how-to/from-map-batches.md",
+    "docs/tutorials/first-job.md",
+)
+WITHOUT_RAY = {page.relative_to(ROOT).as_posix() for page in PAGES_WITH_CODE} - {*ON_RAY}
 
 
 @pytest.fixture(scope="module")
 def reader(moto):
     """One reader of all pages: the cluster that one page starts is there for the next one."""
+    with a_reader(moto) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def reader_without_ray(moto):
+    """One for whom no Ray can start: `RAY_TMPDIR` is no folder."""
+    with a_reader(moto, RAY_TMPDIR=os.devnull) as one:
+        yield one
+
+
+@contextmanager
+def a_reader(moto, **environment):
     for bucket in BUCKETS:
         assert replace(moto, bucket=bucket).takes_writes()
     with tempfile.TemporaryDirectory(prefix="docs", ignore_cleanup_errors=True) as root:
-        one = Reader(Path(root), s3_endpoint=moto.endpoint)
+        one = Reader(Path(root), s3_endpoint=moto.endpoint, **environment)
         yield one
         one.leave()
-
-
-@pytest.fixture
-def folder(reader):
-    """An empty one."""
-    return Path(tempfile.mkdtemp(dir=reader.root))
 
 
 def check(language, text):
@@ -77,9 +93,9 @@ def printed(line):
     return re.sub(r"\d+", r"\\d+", pattern).replace("…", ".*")
 
 
-def paste(page, reader, folder):
-    """Do with each block what its words say."""
-    before = ""
+def paste(page, reader):
+    """Do with each block what its words say, in an empty folder."""
+    before, folder = "", reader.a_folder()
     for language, words, text in blocks(page):
         options = dict(word.partition("=")[::2] for word in words)
         if "file" in options:
@@ -96,17 +112,22 @@ def paste(page, reader, folder):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(
-    "page", PAGES_WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix()
-)
-def test_a_page_pasted_into_an_empty_folder_does_what_it_says(page, reader, folder):
+@pytest.mark.parametrize("page", ON_RAY)
+def test_a_page_pasted_into_an_empty_folder_does_what_it_says(page, reader):
     """A reader who copies the blocks has no more than the page gives, and a Ray with its token."""
-    paste(page, reader, folder)
+    paste(ROOT / page, reader)
+
+
+@pytest.mark.parametrize("page", sorted(WITHOUT_RAY))
+def test_a_page_does_what_it_says_without_a_ray(page, reader_without_ray):
+    """Most pages need none, and so do not wait for one another as the tests on Ray do."""
+    paste(ROOT / page, reader_without_ray)
 
 
 @pytest.mark.ray
-def test_the_reader_of_the_pages_has_token_authentication_on(reader, folder):
+def test_the_reader_of_the_pages_has_token_authentication_on(reader):
     """As Ray has it by default: otherwise the pages are tried on something that no reader has."""
+    folder = reader.a_folder()
     start = "ray get-auth-token --generate > token && ray start --head"
 
     assert reader.run("bash", start, folder).returncode == 0
@@ -187,8 +208,14 @@ def test_the_reference_is_what_the_code_says():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.ray
-@pytest.mark.parametrize("name", ["quickstart", "csv", "full"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("quickstart", marks=pytest.mark.long),
+        pytest.param("csv", marks=pytest.mark.long),
+        pytest.param("full", marks=pytest.mark.ray),
+    ],
+)
 def test_the_specs_that_need_no_folder_run(name, tmp_path):
     """From the repository as it is. The other ones are those of templates: `test_templates.py`."""
     (tmp_path / "demo").symlink_to(ROOT / "demo")
