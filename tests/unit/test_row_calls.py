@@ -21,7 +21,9 @@ from batchrunner.spec import ErrorsSpec
 from batchrunner.spec.retrying import RetrySpec
 from batchrunner.worker.lost_calls import CallStoppedError
 from batchrunner.worker.retrying import RetryPolicy, Trouble, trouble_of
-from batchrunner.worker.row_calls import Answered, Failed, RowCall, RowCalls, RowRules
+from batchrunner.worker.row_attempts import RowRules
+from batchrunner.worker.row_call import Answered, Failed, RowCall
+from batchrunner.worker.row_calls import RowCalls
 from batchrunner.worker.waiting import Waits
 from patience import PATIENCE
 
