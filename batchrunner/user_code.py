@@ -120,15 +120,15 @@ class Containment:
         try:
             result = call(*args, **kwargs)
         except BaseException as error:
-            self._reraise()  # first: an interrupt wins over what the user's code raised after it
+            self.check()  # first: an interrupt wins over what the user's code raised after it
             if (stand_in := presentable(error)) is error:
                 raise
             raise stand_in from error
-        self._reraise()  # also an interrupt that the user's code has caught
+        self.check()  # also an interrupt that the user's code has caught
         return result
 
-    def _reraise(self) -> None:
-        """Raise the interrupt that a signal handler raised, if one did."""
+    def check(self) -> None:
+        """Raise the interrupt that a signal handler raised, if one did: the user's code may have caught it."""
         if self._raised is not None:
             raise self._raised
 

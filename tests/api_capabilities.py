@@ -70,3 +70,58 @@ def dies_in_turn(row, path):
     while row.get("how") == "hang":
         time.sleep(60)
     return {"id": row["id"]}
+
+
+class Refills:
+    """Fills one dict again and again, and returns it."""
+
+    def __init__(self, names):
+        self.names, self.filled = names, {}
+
+    def __call__(self, row):
+        for name in self.names:
+            self.filled[name] = made(name, row["id"])
+        return self.filled
+
+
+class RefillsInLists(Refills):
+    """As `Refills`, in one list, which it clears each time."""
+
+    def __init__(self, names):
+        super().__init__(names)
+        self.rows = []
+
+    def __call__(self, row):
+        self.rows.clear()
+        self.rows.append(super().__call__(row))
+        return self.rows
+
+
+class Yields(Refills):
+    """As `Refills`, yielded."""
+
+    def __call__(self, row):
+        yield super().__call__(row)
+
+
+class RefillsLater(Refills):
+    """As `Refills`, asynchronously."""
+
+    async def __call__(self, row):
+        await asyncio.sleep(0)
+        return super().__call__(row)
+
+
+class YieldsLater(Refills):
+    """As `Yields`, asynchronously."""
+
+    async def __call__(self, row):
+        await asyncio.sleep(0)
+        yield super().__call__(row)
+
+
+def made(name, number):
+    """Return the value of a column of row *number*, as the sink takes it."""
+    texts = {"id": number, "path": f"{number:03}.txt", "__key__": f"{number:03}"}
+    is_bytes = name in ("bytes", "txt")
+    return texts.get(name, f"row {number}".encode() if is_bytes else f"row {number}")

@@ -16,7 +16,7 @@ from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.metering import Admission, Metered
 from batchrunner.worker.room import Room
-from batchrunner.worker.row_calls import is_async
+from batchrunner.worker.row_results import is_async
 from batchrunner.worker.usage import Usage
 
 if TYPE_CHECKING:

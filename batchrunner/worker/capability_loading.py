@@ -27,8 +27,10 @@ from batchrunner.worker.isolated_rows import IsolatedFunction
 from batchrunner.worker.kept_answers import KeptAnswers
 from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.returned import to_bytes, to_table
+from batchrunner.worker.row_attempts import RowRules
 from batchrunner.worker.row_caller import RowCaller
-from batchrunner.worker.row_calls import RowCalls, RowRules, is_async
+from batchrunner.worker.row_calls import RowCalls
+from batchrunner.worker.row_results import is_async
 from batchrunner.worker.schema import SinkSchema
 from batchrunner.worker.stage_pool import Pools
 from batchrunner.worker.staged_caller import StagedCaller
@@ -68,8 +70,8 @@ def direct_caller(
     if spec.mode != "row":
         admission = Admission(meter, waits)
         return Caller(capability, spec, work.spec.execution, edges=edges, admission=admission)
-    rules = _rules(work.spec, meter)
-    calls = RowCalls(capability, spec.fn_kwargs, rules=rules, gate=meter, waits=waits)
+    rules = _rules(work.spec)
+    calls = RowCalls(capability, spec.fn_kwargs, rules=rules, meter=meter, waits=waits)
     kept = KeptAnswers(work.journal())
     return RowCaller(calls, kept=kept, edges=edges, ahead=rules.max_concurrency)
 
@@ -103,9 +105,9 @@ def isolated_row_caller(
     """Return a caller for the rows of *work* that calls *function*; its answers are in *kept*."""
     # The function has the limits: where it starts a process for a call, that takes no time of the call.
     errors = work.spec.errors.model_copy(update={"row_timeout": None})
-    rules = replace(_rules(work.spec, meter), errors=errors)
-    calls = RowCalls(function, {}, rules=rules, gate=meter, waits=_waits(work))
-    calls.place = function
+    rules = replace(_rules(work.spec), errors=errors)
+    calls = RowCalls(function, {}, rules=rules, meter=meter, waits=_waits(work))
+    calls.make_at(function)
     return RowCaller(calls, kept=kept, edges=edges, ahead=work.spec.execution.max_concurrency)
 
 
@@ -118,13 +120,11 @@ def _waits(work: Work) -> Waits:
     return Waits(Grace(work.spec.execution.grace_period).drain)
 
 
-def _rules(spec: BatchSpec, meter: MeteredGate) -> RowRules:
+def _rules(spec: BatchSpec) -> RowRules:
     return RowRules(
         spec.errors,
         spec.execution.max_concurrency,
         spec.called.one_to_one,
-        usage_of=meter.usage_in,
-        brings_usage=meter.brings_usage,
     )
 
 

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 from batchrunner.user_code import CallRaisedError
@@ -26,22 +25,9 @@ class EventLoop:
     def __init__(self, max_concurrency: int) -> None:
         self._loop = asyncio.new_event_loop()
         self.is_closing = False
-        self.calls, self._most = asyncio.Semaphore(max_concurrency), max_concurrency
-        self._alone = asyncio.Lock()
+        self.calls = asyncio.Semaphore(max_concurrency)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-
-    @asynccontextmanager
-    async def places(self, *, alone: bool) -> AsyncIterator[None]:
-        """Take the place of one call in flight; *alone*, all of them, so that no other one is."""
-        async with AsyncExitStack() as places:
-            if (
-                alone
-            ):  # one after the other: two that have half of the places each would wait for ever
-                await places.enter_async_context(self._alone)
-            for _ in range(self._most if alone else 1):
-                await places.enter_async_context(self.calls)
-            yield
 
     def submit(self, coroutine: Awaitable[T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(self._contained(coroutine), self._loop)

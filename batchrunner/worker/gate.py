@@ -36,6 +36,10 @@ class Gate(Protocol):
     if it is cancelled: until then it takes a place of `in_flight`.
     """
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it admits every call at once: one that used nothing need not pass it."""
+
     def enter(self) -> float:
         """Return 0.0 if the call may be made now; else the seconds after which to ask again.
 
@@ -48,6 +52,8 @@ class Gate(Protocol):
 
 class NoGate:
     """The gate of a run without a rate limit: admits every call."""
+
+    is_open = True
 
     def enter(self) -> float:
         return 0.0

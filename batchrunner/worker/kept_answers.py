@@ -9,48 +9,53 @@ What is kept in memory is bounded: more than that goes to a temporary file.
 from __future__ import annotations
 
 import contextlib
-import pickle
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import IO
+from itertools import islice, repeat
 
 from batchrunner.checkpoint.answers import JournaledAnswer, answer_in, digest_of
 from batchrunner.formats.chunk import Chunk, Row
 from batchrunner.worker.answer_journal import AnswerJournal, Places
+from batchrunner.worker.answer_packs import (
+    NO_ANSWER,
+    PACKED_TOGETHER,
+    Key,
+    Pack,
+    PackFile,
+    StoredPack,
+)
 from batchrunner.worker.batch import Batch, ChunkRows
-from batchrunner.worker.row_calls import Answered, RowCall
+from batchrunner.worker.row_call import Answered, RowCall
+from batchrunner.worker.rows_in_turn import Stretch
 
 MOST_BYTES = 16 << 20
 """About how many bytes of answers are kept in memory."""
 
 _ROW_BYTES = 600
 """About what a row takes that is kept, without its answer."""
-_PACKED_TOGETHER = 1024
-
-_Key = tuple[int, int]
-"""The number of the row's slice in its shard, and where it stands in the file of that slice."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Pack:
-    """Answers in the temporary file, of rows from *first* to *last* in the order of their keys."""
-
-    first: _Key
-    last: _Key
-    offset: int
-    size: int
 
 
 @dataclass(slots=True)
 class _OfShard:
-    """What is kept of one shard: rows in memory, packs of answers, and those in the journal from before."""
+    """What is kept of one shard: rows in memory, packs of answers, and those in the journal from before.
 
-    calls: dict[_Key, RowCall] = field(default_factory=dict)
-    packs: list[_Pack] = field(default_factory=list)
-    packed_to: _Key = (-1, -1)
+    Attributes:
+        seen_to: The last key of which anything is kept.
+    """
+
+    calls: dict[Key, RowCall] = field(default_factory=dict)
+    packs: list[Pack | StoredPack] = field(default_factory=list)
+    seen_to: Key = (-1, -1)
     journaled: Places = field(default_factory=dict)
+
+    def open_pack(self) -> Pack:
+        """Return the pack that the next answers go to."""
+        pack = self.packs[-1] if self.packs else None
+        if not isinstance(pack, Pack) or len(pack) >= PACKED_TOGETHER:
+            pack = Pack()
+            self.packs.append(pack)
+        return pack
 
 
 class KeptAnswers:
@@ -63,8 +68,8 @@ class KeptAnswers:
         self._journal = journal
         self._shards: dict[int, _OfShard] = {}
         self._most_bytes, self._bytes = most_bytes, 0
-        self._file: IO[bytes] | None = None
-        self._located: tuple[Chunk, Sequence[int]] | None = None
+        self._file = PackFile()
+        self._located: list[tuple[Chunk, Sequence[int]]] = []
 
     def begin(self) -> None:
         """Look, before some shards begin, for what other workers journaled of them.
@@ -83,21 +88,70 @@ class KeptAnswers:
         """
         # Rows of a retry are mostly answered, and are not read for nothing.
         rows = None if batch.is_retry else iter(batch.rows())
-        return [call for piece in batch.pieces for call in self._of_piece(piece, rows)]
+        calls = [call for piece in batch.pieces for call in self._of_piece(piece, rows)]
+        del self._located[:-1]  # the next batch may go on in the last chunk
+        return calls
 
     def _of_piece(self, piece: ChunkRows, rows: Iterator[Row] | None) -> Iterator[RowCall]:
-        kept = self._of_shard(piece.shard.id)
-        places = self._places(piece.chunk)
-        for index in range(piece.start, piece.stop):
+        kept, chunk = self._of_shard(piece.shard.id), piece.chunk
+        known, number = kept.calls, piece.number
+        for index, place in enumerate(self._places(piece), piece.start):
             row = next(rows) if rows else None
-            key = (piece.number, places[index])
-            call = kept.calls.get(key) or self._unpacked(kept, key)
+            key = (number, place)
+            if key > kept.seen_to:  # as usual: a row that comes for the first time
+                call, kept.seen_to = None, key
+            else:
+                call = known.get(key) or self._unpacked(kept, key)
             if call is None:
-                call = RowCall(row, partial(_read_again, piece.chunk, index))
-                kept.calls[key] = call
+                call = known[key] = RowCall(row, partial(_read_again, chunk, index))
                 if self._journal is not None:
                     self._in_journal(self._journal, piece.shard.id, key, call)
             yield call
+
+    def stretch(self, batch: Batch) -> Stretch | None:
+        """Return the rows of *batch* if all come for the first time, and none can be in a journal; `keep` then keeps their answers.
+
+        Raises:
+            UnreadableRowError: A row has a value that Python cannot hold.
+        """
+        if batch.is_retry or self._journal is not None or not all(map(self._is_new, batch.pieces)):
+            return None
+        return Stretch(batch.rows(), partial(_read_row_again, batch))
+
+    def _is_new(self, piece: ChunkRows) -> bool:
+        return (piece.number, self._places(piece)[0]) > self._of_shard(piece.shard.id).seen_to
+
+    def keep(self, batch: Batch, stretch: Stretch) -> None:
+        """Keep what has come so far of *stretch*, the rows of *batch*."""
+        rows, start = iter(stretch.outcomes.rows), 0
+        for piece in batch.pieces:
+            stop = min(start + len(piece), len(stretch.outcomes))
+            if start < stop:
+                self._keep_piece(piece, stretch, range(start, stop), rows)
+            start = stop
+        del self._located[:-1]
+
+    def _keep_piece(
+        self, piece: ChunkRows, stretch: Stretch, indices: range, rows: Iterator[Row]
+    ) -> None:
+        kept, outcomes = self._of_shard(piece.shard.id), stretch.outcomes
+        pack, places = kept.open_pack(), self._places(piece)[: len(indices)]
+        counts = outcomes.counts[indices.start : indices.stop]
+        pack.rows.extend(islice(rows, sum(counts)))
+        for index in (*stretch.calls, *outcomes.left):
+            if index not in indices:
+                continue
+            at = index - indices.start
+            if index in outcomes.failed:
+                kept.calls[piece.number, places[at]] = stretch.calls[index]
+            if index in outcomes.failed or index in outcomes.left:
+                counts[at] = NO_ANSWER
+            elif index in outcomes.usages:
+                pack.usages[len(pack) + at] = outcomes.usages[index]
+        pack.numbers.extend(repeat(piece.number, len(counts)))
+        pack.places.extend(places)
+        pack.counts.extend(counts)
+        kept.seen_to = piece.number, places[-1]
 
     def _of_shard(self, shard: int) -> _OfShard:
         kept = self._shards.get(shard)
@@ -107,7 +161,7 @@ class KeptAnswers:
                 kept.journaled = self._journal.known(shard)
         return kept
 
-    def _in_journal(self, journal: AnswerJournal, shard: int, key: _Key, call: RowCall) -> None:
+    def _in_journal(self, journal: AnswerJournal, shard: int, key: Key, call: RowCall) -> None:
         """Give *call* the journaled answer of its row; if there is none, journal the one that it gets."""
         digest = digest_of(call.peek())  # now: the capability may change the row
         line = self._shards[shard].journaled.pop(key, None)
@@ -121,10 +175,13 @@ class KeptAnswers:
 
         call.keep = keep
 
-    def _places(self, chunk: Chunk) -> Sequence[int]:
-        if self._located is None or self._located[0] is not chunk:
-            self._located = chunk, chunk.positions()
-        return self._located[1]
+    def _places(self, piece: ChunkRows) -> Sequence[int]:
+        """Return where the rows of *piece* stand in their file."""
+        found = next((some for chunk, some in self._located if chunk is piece.chunk), None)
+        if found is None:
+            found = piece.chunk.positions()
+            self._located.append((piece.chunk, found))
+        return found[piece.start : piece.stop]
 
     def grow(self, nbytes: int, *, rows: int) -> None:
         """Note that *rows* rows have been answered, with about *nbytes* of output."""
@@ -138,33 +195,26 @@ class KeptAnswers:
 
     def _pack(self, kept: _OfShard) -> None:
         """Move the answers of *kept* to the file."""
-        self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 - as long as this object
-        answered = sorted((key, call.answer) for key, call in kept.calls.items() if call.answer)
-        for start in range(0, len(answered), _PACKED_TOGETHER):
-            some = answered[start : start + _PACKED_TOGETHER]
-            data = pickle.dumps(some)
-            offset = self._file.seek(0, 2)
-            self._file.write(data)
-            kept.packs.append(_Pack(some[0][0], some[-1][0], offset, len(data)))
-            kept.packed_to = max(kept.packed_to, some[-1][0])
-            for key, _ in some:
+        for n, pack in enumerate(kept.packs):
+            if isinstance(pack, Pack):
+                kept.packs[n] = self._file.store(pack)
+        answered = sorted(key for key, call in kept.calls.items() if call.answer)
+        for start in range(0, len(answered), PACKED_TOGETHER):
+            some, pack = answered[start : start + PACKED_TOGETHER], Pack()
+            for key in some:
+                if answer := kept.calls[key].answer:
+                    pack.add(key, answer)
+            kept.packs.append(self._file.store(pack))
+            for key in some:
                 del kept.calls[key]
 
-    def _unpacked(self, kept: _OfShard, key: _Key) -> RowCall | None:
-        """Take the pack with the row of *key* back into memory; return its call, None if there is none."""
-        if not kept.packs or key > kept.packed_to:  # as usual: a row that comes for the first time
-            return None
+    def _unpacked(self, kept: _OfShard, key: Key) -> RowCall | None:
+        """Take the pack with the row of *key* apart; return its call, None if there is none."""
         for pack in [p for p in kept.packs if p.first <= key <= p.last]:
             kept.packs.remove(pack)
-            for known, answer in self._read(pack):
+            for known, answer in pack.unpacked().answers():
                 kept.calls[known] = _answered(answer)
         return kept.calls.get(key)
-
-    def _read(self, pack: _Pack) -> Sequence[tuple[_Key, Answered]]:
-        assert self._file is not None  # noqa: S101 - for the type checker
-        self._file.seek(pack.offset)
-        some: Sequence[tuple[_Key, Answered]] = pickle.loads(self._file.read(pack.size))  # noqa: S301 - our own, of this process
-        return some
 
     def forgive(self) -> None:
         """Forget the failed attempts at all rows: their shards are attempted again."""
@@ -178,12 +228,12 @@ class KeptAnswers:
             self._journal.drop(committed)
         for shard in shards:
             self._shards.pop(shard, None)
-        if self._file is not None and not any(kept.packs for kept in self._shards.values()):
+        if not any(kept.packs for kept in self._shards.values()):
             self._file.close()
-            self._file = None
 
     def close(self) -> None:
-        """Write what is to be journaled, within some seconds."""
+        """Write what is to be journaled, within some seconds, and remove the file."""
+        self._file.close()
         if self._journal is not None:
             self._journal.close()
 
@@ -196,4 +246,9 @@ def _answered(answer: Answered) -> RowCall:
 
 def _read_again(chunk: Chunk, index: int) -> Row:
     [row] = chunk.reread(index, index + 1)
+    return row
+
+
+def _read_row_again(batch: Batch, index: int) -> Row:
+    [row] = batch.single(index).rows()
     return row

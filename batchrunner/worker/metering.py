@@ -31,6 +31,10 @@ class _Counted:
     def __init__(self, gate: Gate, meter: MeteredGate) -> None:
         self._gate, self._meter = gate, meter
 
+    @property
+    def is_open(self) -> bool:
+        return self._gate.is_open
+
     def enter(self) -> float:
         return self._gate.enter()
 
@@ -123,6 +127,15 @@ class MeteredGate:
     def counting(self, gate: Gate) -> Gate:
         """Return *gate*, one of several in this worker, as one whose usage this meter counts, too."""
         return _Counted(gate, self)
+
+    @property
+    def is_open(self) -> bool:
+        return self._gate.is_open
+
+    @property
+    def usage_key(self) -> str:
+        """The key without which a row surely has no usage."""
+        return self._path[0]
 
     def brings_usage(self, argument: Any) -> bool:
         """Return whether *argument* of a call has what looks like the usage of an answer.

@@ -49,6 +49,8 @@ class _Tally:
 class OwnGate:
     """The gate of a process that has the budget to itself."""
 
+    is_open = False
+
     def __init__(self, budget: RateBudget) -> None:
         self._budget, self._lock = budget, threading.Lock()
         self._held = self._number = 0
@@ -94,6 +96,8 @@ class SharedGate:
     So a request to the budget for each call does not bound the rate. A call that was granted and is not begun in time is given back: made late, it would add to the calls
     that others make then.
     """
+
+    is_open = False
 
     def __init__(
         self,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from batchrunner.errors import CapabilityImportError
@@ -14,7 +13,9 @@ from batchrunner.worker.batch import Batch
 from batchrunner.worker.calling import Answer, CallerEdges, Edges, Pieces, with_usage
 from batchrunner.worker.kept_answers import KeptAnswers
 from batchrunner.worker.lost_calls import RowsFailedError
-from batchrunner.worker.row_calls import Answered, Failed, RowAnswers, RowCall, RowCalls, RowOutcome
+from batchrunner.worker.row_call import Outcomes, RowCall
+from batchrunner.worker.row_calls import RowAnswers, RowCalls
+from batchrunner.worker.rows_in_turn import Stretch
 from batchrunner.worker.stopping import StopSignal
 from batchrunner.worker.usage import added
 
@@ -38,35 +39,44 @@ class RowCaller(CallerEdges):
     def submit(self, batch: Batch) -> Answer:
         """Start the calls with the rows of *batch* if they are asynchronous; else reading the answer makes them."""
         try:
-            placed = hasattr(batch, "pieces")
-            calls = self.kept.calls(batch) if placed else _unplaced(batch)
+            read = self._begun(batch)
         except Exception as error:  # noqa: BLE001 - raised where answers are read
             return partial(_raise, error)
-        answers = self._calls.start(calls, tries=1 if getattr(batch, "is_sample", False) else None)
-        return partial(contained, partial(self._answer, batch, answers))
+        return partial(contained, partial(self._answer, batch, read))
+
+    def _begun(self, batch: Batch) -> RowAnswers:
+        if not hasattr(batch, "pieces"):
+            return self._calls.start(_unplaced(batch))
+        if self._calls.takes_stretches and (stretch := self.kept.stretch(batch)) is not None:
+            return partial(self._in_a_stretch, batch, stretch)
+        tries = 1 if batch.is_sample else None
+        return self._calls.start(self.kept.calls(batch), tries=tries)
+
+    def _in_a_stretch(self, batch: Batch, stretch: Stretch) -> Outcomes:
+        try:
+            return self._calls.start_stretch(stretch)()
+        finally:
+            self.kept.keep(batch, stretch)
 
     def _answer(self, batch: Batch, read: RowAnswers) -> list[Pieces]:
         outcomes = read()
         self._check(outcomes, is_sample=getattr(batch, "is_sample", False))
-        answers = iter(outcome for outcome in outcomes if isinstance(outcome, Answered))
-        by_shard = [list(islice(answers, count)) for count in batch.counts]
-        output = self._edges.converted([[_joined(of_shard)] for of_shard in by_shard], batch)
-        output = with_usage(
-            output, [added(*(one.usage for one in some if one.usage)) for some in by_shard]
-        )
+        by_shard = [*outcomes.divided(batch.counts)]
+        output = self._edges.converted([[rows] for rows, _ in by_shard], batch)
+        output = with_usage(output, [usage for _, usage in by_shard])
         nbytes = sum(piece.nbytes for pieces in output for piece in pieces)
         self.kept.grow(nbytes, rows=len(outcomes))
         return output
 
-    def _check(self, outcomes: Sequence[RowOutcome], *, is_sample: bool) -> None:
+    def _check(self, outcomes: Outcomes, *, is_sample: bool) -> None:
         """Raise an error unless all *outcomes* are answers."""
-        errors = {i: one.error for i, one in enumerate(outcomes) if isinstance(one, Failed)}
+        errors = {index: one.error for index, one in outcomes.failed.items()}
         if broken := [e for e in errors.values() if isinstance(e, CapabilityImportError)]:
             raise broken[0]
-        if None in outcomes or (errors and is_sample):
+        if outcomes.left or (errors and is_sample):
             raise next(iter(errors.values()), None) or self._calls.doubt or _never_called()
         if errors:
-            used = added(*(one.usage for one in outcomes if isinstance(one, Failed)))
+            used = added(*(one.usage for one in outcomes.failed.values()))
             raise RowsFailedError(errors, len(errors) < len(outcomes), used)
 
     def begin(self, stop: StopSignal) -> None:
@@ -93,10 +103,6 @@ def _unplaced(batch: Any) -> list[RowCall]:
 def _again(batch: Any, index: int) -> Row:
     rows: list[Row] = batch.rows()
     return rows[index]
-
-
-def _joined(answers: Sequence[Answered]) -> list[Row]:
-    return [row for answer in answers for row in answer.rows]
 
 
 def _never_called() -> Exception:

@@ -15,7 +15,7 @@ from batchrunner.user_code import contained, presentable, traceback_of
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.lost_calls import ErrorFacts, RemoteCallError
 from batchrunner.worker.retrying import kinds_of, trouble_of
-from batchrunner.worker.row_calls import fanned_out, is_async
+from batchrunner.worker.row_results import fanned_out, is_async, own_answer
 from batchrunner.worker.usage import usage_of_error
 
 Message = Callable[[Exception], str]
@@ -74,7 +74,7 @@ class RowService:
     async def _result(self, row: Row) -> Any:
         result = self._function(row, **self._kwargs)
         if isinstance(result, AsyncIterator):
-            return [piece async for piece in result]
+            return [own_answer(piece) async for piece in result]
         return await result
 
     def _send(self, number: int, content: Any) -> None:

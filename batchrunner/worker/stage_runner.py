@@ -22,7 +22,10 @@ from batchrunner.worker.capability_loading import build, check_code
 from batchrunner.worker.dividing import check_counts, divided
 from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.metering import Admission, Metered, MeteredGate
-from batchrunner.worker.row_calls import Answered, Failed, RowCalls, RowRules, is_async
+from batchrunner.worker.row_attempts import RowRules
+from batchrunner.worker.row_call import Answered, Failed
+from batchrunner.worker.row_calls import RowCalls
+from batchrunner.worker.row_results import is_async
 from batchrunner.worker.stage_pool import RowUsages
 from batchrunner.worker.stopping import Grace
 from batchrunner.worker.usage import Usage
@@ -182,9 +185,9 @@ class _Calls:
         self._function, self._kwargs = function, stage.fn_kwargs
         self._admission, meter = admission, admission.meter
         most = stage.max_concurrency or 1
-        rules = RowRules(errors, most, usage_of=meter.usage_in, brings_usage=meter.brings_usage)
+        rules = RowRules(errors, most)
         self._rows = RowCalls(
-            function, self._kwargs, rules=rules, gate=meter, waits=admission.waits
+            function, self._kwargs, rules=rules, meter=meter, waits=admission.waits
         )
         self._loop = EventLoop(most) if is_async(function) and stage.mode == "batch" else None
         # Of rows, the next batch fills the places that the last calls of one leave.

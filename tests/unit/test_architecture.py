@@ -23,7 +23,7 @@ LAYERS = [  # lowest first; rooms that share a line do not know each other
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 RAY_USERS = {"execute", "jobs"}
 PIPE_ENDS = {PACKAGE / "worker" / "call_process.py"}
-UNNAMED_FILES = {PACKAGE / "worker" / "kept_answers.py"}
+UNNAMED_FILES = {PACKAGE / "worker" / "answer_packs.py"}
 
 
 TEMPLATES = PACKAGE / "templates"

@@ -24,7 +24,9 @@ from batchrunner.worker.gate import CallOutcome
 from batchrunner.worker.lost_calls import CallStoppedError
 from batchrunner.worker.metering import MeteredGate, outcome_of_error
 from batchrunner.worker.retrying import RetryPolicy, Trouble, trouble_of
-from batchrunner.worker.row_calls import Answered, Failed, RowCall, RowCalls, RowRules
+from batchrunner.worker.row_attempts import RowRules
+from batchrunner.worker.row_call import Answered, Failed, RowCall
+from batchrunner.worker.row_calls import RowCalls
 from batchrunner.worker.waiting import Waits
 from patience import PATIENCE
 
@@ -195,7 +197,7 @@ def test_only_a_refusal_stops_all(is_async):
     gate = Pauses()
     meter = MeteredGate(gate, max_wait=60.0)
     rules = RowRules(ErrorsSpec(retry={"max_wait": 60}), max_concurrency=1)
-    calls = RowCalls(service.function, {}, rules=rules, gate=meter)
+    calls = RowCalls(service.function, {}, rules=rules, meter=meter)
     outcomes(calls, len(faults) + 1)
     calls.close()
 
