@@ -196,7 +196,7 @@ WAITING = {"cpu": 3.0}
     ],
 )
 def test_the_way_out_names_what_applies_to_this_engine_and_this_machine(run, own, more, way_out):
-    """Each has been applied to a run that got it, which was faster then; each key is where the spec has it."""
+    """A key is where the spec has it, and nothing is named that the machine has no room for."""
     engine, cpus, *rest = run
     setting = RunSetting(
         engine, cpus, stages={"f": StageSetting(**own)}, **(rest[0] if rest else {})
