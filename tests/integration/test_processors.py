@@ -74,13 +74,13 @@ def test_a_row_that_the_engine_went_on_without_is_a_dead_letter(tmp_path):
     assert json.loads(dead_letter["raw"]) == ROWS[POISON]
 
 
-@pytest.mark.ray
-def test_a_driver_that_is_killed_asks_for_no_committed_row_again(tmp_path):
+def test_a_driver_that_is_killed_asks_for_no_committed_row_again(tmp_path, ray_address):
     """A run of requests that cost money is killed, and goes on."""
     with service() as (server, url):
         errors = {"max_row_errors": 1, "retry": {"max_attempts": 1}}
         source = {"uri": "in", "shard": {"rows": 20}}
-        a_spec_file(tmp_path, **asking(tmp_path, "over_http", errors=errors, source=source))
+        fields = asking(tmp_path, "over_http", errors=errors, source=source)
+        a_spec_file(tmp_path, **fields, ray={"address": ray_address})
 
         killed_with_parts(tmp_path, **{URL: url})
         before = server.asked.copy()

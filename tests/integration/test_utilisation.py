@@ -82,7 +82,7 @@ def test_each_stage_has_its_clock_and_the_slow_one_is_busy(tmp_path, engine, req
         request.getfixturevalue("local_ray")
     a_source(tmp_path / "in", shards=3, rows_per_shard=20)
     stages = [
-        {"name": "prepare", "target": "capabilities:slow_by_row", "one_to_one": True},
+        {"name": "prepare", "target": "capabilities:slow", "one_to_one": True},
         {"name": "classify", "target": "capabilities:echo", "one_to_one": True},
     ]
     execution = {"engine": engine, "batch_size": 5}
@@ -97,7 +97,9 @@ def test_each_stage_has_its_clock_and_the_slow_one_is_busy(tmp_path, engine, req
         ("write", "write", 60),
     ]
     [_, prepare, classify, _] = report.stages
-    assert prepare.calling >= 60 * 0.005
+    assert (
+        prepare.calling >= 12 * 0.1
+    )  # so much that what a busy machine adds to a call is little beside it
     assert prepare.calling > classify.calling
     assert classify.waiting_input > 0
     assert min(prepare.peak_memory, classify.peak_memory) > 10 << 20
