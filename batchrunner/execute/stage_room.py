@@ -110,14 +110,26 @@ def _times(node: Amounts, each: Amounts) -> int:
 def needs_of(stages: Sequence[StageSpec], room: Room, *, may_grow: bool) -> list[StageNeed]:
     """Return what each of *stages* needs of each worker's share of *room*.
 
-    A stage that does not say how many CPUs gets one, or an equal share of those that the others leave.
+    A stage that does not say how many CPUs gets one, or an equal share of those that the others leave, if
+    there are fewer. What does not fit into a cluster that may grow gets one, and waits for machines.
 
     Raises:
         RayUnavailableError: There is no room for the fewest workers of all stages, and the cluster cannot
             grow.
     """
-    share = 1.0 if may_grow else _share(stages, room)
-    needs = [
+    needs = _needs(stages, room, share=_share(stages, room))
+    if room.fits(needs, [need.least for need in needs]):
+        return needs
+    if may_grow:
+        return _needs(stages, room, share=1.0)
+    raise RayUnavailableError(
+        f"the cluster has no room for all stages at once: {texts(needs)}; in all there is "
+        f"{listed(room.total)}. Ask for less in the stages, or use more or larger machines."
+    )
+
+
+def _needs(stages: Sequence[StageSpec], room: Room, *, share: float) -> list[StageNeed]:
+    return [
         StageNeed(
             stage,
             needed(stage, num_cpus=share if stage.num_cpus is None else stage.num_cpus),
@@ -125,12 +137,6 @@ def needs_of(stages: Sequence[StageSpec], room: Room, *, may_grow: bool) -> list
         )
         for stage in stages
     ]
-    if not may_grow and not room.fits(needs, [need.least for need in needs]):
-        raise RayUnavailableError(
-            f"the cluster has no room for all stages at once: {texts(needs)}; in all there is "
-            f"{listed(room.total)}. Ask for less in the stages, or use more or larger machines."
-        )
-    return needs
 
 
 def _share(stages: Sequence[StageSpec], room: Room) -> float:

@@ -258,7 +258,10 @@ def _unknown(key: str, parents: Loc, model: type[BaseModel]) -> str:
     elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]
     hint = f"known here: {', '.join(allowed)}"
     if near or elsewhere:
-        hint = f"did you mean {_quoted([*elsewhere, near][0])}?"
+        best = [*elsewhere, near][0]
+        hint = f"did you mean {_quoted(best)}?"
+        if parents and best == key:
+            hint = "it stands at the top of the spec"
     return f"unknown key {_quoted(key)}; {hint}"
 
 
