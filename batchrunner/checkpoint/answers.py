@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from batchrunner.checkpoint.exact_values import from_json, to_json
+from batchrunner.checkpoint.totals import added
 
 ANSWERS = "answers"
 """Folder of the journaled answers."""
@@ -117,7 +118,7 @@ def answer_in(line: bytes) -> JournaledAnswer | None:
     try:
         fields = from_json(line)
         place = fields["slice"], fields["at"], fields["row"]
-        return JournaledAnswer(*place, fields["answer"], fields.get("usage", {}))
+        return JournaledAnswer(*place, fields["answer"], added(fields.get("usage", {})))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
