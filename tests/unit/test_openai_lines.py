@@ -108,7 +108,7 @@ def test_every_value_that_stands_twice_is_found_wherever_it_stands(tmp_path):
         ],
         "b.jsonl": ['{"id": "two files"}', '{"id": "\\ud83d"}', '{"x": "once"}', "[1]", ""],
         "c/d.jsonl": [
-            '{"id": "two files", "huge": 1e400}',
+            '{"id": "two files", "huge": 1000000000000000000000000000000}',
             '{"id": "\\ud83d"}',
             '{"id": "\\u0061"}',
         ],
@@ -123,6 +123,26 @@ def test_every_value_that_stands_twice_is_found_wherever_it_stands(tmp_path):
     assert found == {"here", "two files", "\ud83d", "a"}
     assert repeated_values([f"{tmp_path}/*.jsonl"], field="id") == {"here"}
     assert repeated_values((), field="id") == frozenset()
+
+
+def test_lines_and_files_that_no_source_reads_make_no_value_repeated(tmp_path):
+    """They would refuse the request that is there, or, nested too deeply, end the run before it began."""
+    deep = '{"id": "a", "x": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    lines = ['{"id": "a"}', '{"id": "x", "id": "a"}', '{"id": "a", "n": 1e400}', deep]
+    lines += ['{"id": "b"}', '{"id": "b"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    for name in (".a.jsonl", "_a.jsonl", "_old/a.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"id": "a"}\n')
+
+    for uri in (f"{tmp_path}", f"{tmp_path}/", f"{tmp_path}/*.jsonl", f"{tmp_path}/**"):
+        assert repeated_values(uri, field="id") == {"b"}
+    assert repeated_values([f"{tmp_path}/a.jsonl", f"{tmp_path}/_a.jsonl"], field="id") == {
+        "a",
+        "b",
+    }
+    with pytest.raises(FileNotFoundError):
+        repeated_values(f"{tmp_path}/_*", field="id")
 
 
 def test_files_that_are_not_there_are_named(tmp_path):
