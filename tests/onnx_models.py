@@ -7,7 +7,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 TYPES = {
+    "float16": TensorProto.FLOAT16,
     "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
     "int64": TensorProto.INT64,
     "int32": TensorProto.INT32,
     "uint8": TensorProto.UINT8,
@@ -86,6 +88,20 @@ def average(path):
         ],
         [value("x", "float32", "n", 2)],
         [value("mean", "float32"), value("y", "float32", "n", 2)],
+    )
+
+
+def classes(path, *, width, classes):
+    """What it is given, and beside it the same *labels* whatever that is: no shape says how many."""
+    return saved(
+        path,
+        [
+            helper.make_node("Identity", ["x"], ["y"]),
+            helper.make_node("Identity", ["names"], ["labels"]),
+        ],
+        [value("x", "float32", "n", *width)],
+        [value("y", "float32", "n", *width), value("labels", "int64", "k")],
+        names=np.arange(classes),
     )
 
 

@@ -50,6 +50,17 @@ def of_an_engine():
     return processor
 
 
+class EchoUDF:
+    """Returns the columns it is called with."""
+
+    async def __call__(self, batch):
+        yield batch
+
+
+def that_echoes():
+    return lambda dataset: dataset.map_batches(EchoUDF)
+
+
 def that_filters():
     return lambda dataset: dataset.filter(bool)
 

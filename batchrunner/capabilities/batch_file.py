@@ -24,8 +24,8 @@ PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/mod
 """What takes one JSON object and returns one, below `/v1`."""
 
 _WAITS = ("retry-after", "retry-after-ms")
-_LONGEST = 1000
-"""Characters of an answer that a dead letter keeps: its message has room for 2,000."""
+_ROOM, _LONGEST = 2000, 1000
+"""Characters for which the message of a dead letter has room, and how many of them an answer may take."""
 
 
 class RequestFailedError(Exception):
@@ -47,7 +47,8 @@ class RequestFailedError(Exception):
     @classmethod
     def of(cls, row: Mapping[str, Any], why: str, *, code: str) -> Self:
         """Return the error of a request without a response; *code* is for scripts."""
-        return cls(_text(why, output_line(row, error={"code": code, "message": why})))
+        error = {"code": code, "message": _cut(why)}
+        return cls(_text(why, output_line(row, error=error)))
 
     @classmethod
     def refused(cls, row: Mapping[str, Any], response: Response) -> Self:
@@ -95,9 +96,11 @@ def output_line(
 ) -> dict[str, Any]:
     """Return the line of the output or error file for the request in *row*.
 
-    Its `id` follows from the `custom_id`: it is the same whenever the request is sent.
+    Its `custom_id` is null if that of the request is no text. Its `id` follows from the `custom_id`: it is the same whenever the request is sent.
     """
     custom_id = row.get("custom_id")
+    if not isinstance(custom_id, str):
+        custom_id = None
     digest = xxh3_128_hexdigest(json.dumps(custom_id).encode())
     return {
         "id": f"batch_req_{digest}",
@@ -114,16 +117,31 @@ def body_of(response: Response, body: Any) -> dict[str, Any]:
 
 
 def _text(why: str, line: Mapping[str, Any]) -> str:
-    return f"{' '.join(why.split())[: _LONGEST // 2]}\n{json.dumps(line, ensure_ascii=False)}"
+    """Return *why* on a line, and *line* whole, without its `custom_id` where that is too long."""
+    first = " ".join(why.split())[: _LONGEST // 2]
+    text = f"{first}\n{_dumped(line)}"
+    return text if len(text) <= _ROOM else f"{first}\n{_dumped({**line, 'custom_id': None})}"
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _cut(text: str) -> str:
+    """Return the first characters of *text*, as many as have room as JSON."""
+    text = text[: _LONGEST // 2]
+    while len(_dumped(text)) > _LONGEST + 2:
+        text = text[: len(text) * _LONGEST // len(_dumped(text))]
+    return text
 
 
 def _short(text: str) -> dict[str, Any]:
     """Return the JSON in *text*, or an error of OpenAI's shape with its first characters."""
-    with suppress(ValueError):
-        if len(text) <= _LONGEST and isinstance(found := json.loads(text), dict):
+    with suppress(ValueError, RecursionError):
+        found = json.loads(text) if len(text) <= _LONGEST else None
+        if isinstance(found, dict) and len(_dumped(found)) <= _LONGEST:
             return found
-    message = text[: _LONGEST // 2]
-    return {"error": {"message": message, "type": "unknown", "param": None, "code": None}}
+    return {"error": {"message": _cut(text), "type": "unknown", "param": None, "code": None}}
 
 
 def _message(body: Mapping[str, Any]) -> str:

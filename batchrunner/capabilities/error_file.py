@@ -33,7 +33,7 @@ def error_line(dead_letter: Mapping[str, Any]) -> dict[str, Any]:
     with suppress(ValueError):
         line = json.loads(message.partition("\n")[2])
         if isinstance(line, dict) and line.keys() == output_line({}).keys():
-            return line
+            return {**line, "custom_id": line["custom_id"] or _custom_id(dead_letter["raw"])}
     error = {"code": _CODES.get(dead_letter["error"], _OTHER), "message": message}
     return output_line({"custom_id": _custom_id(dead_letter["raw"])}, error=error)
 

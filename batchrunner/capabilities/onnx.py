@@ -56,6 +56,7 @@ class Model:
         self._outputs = dict(outputs or zip(made, made, strict=True))
         fixed = [node.shape[0] for node in nodes if node.shape and isinstance(node.shape[0], int)]
         self._rows, self._keep = min(fixed, default=None), keep
+        self._is_per_row = self._rows is not None  # one that takes no other number cannot be asked
         if all(None not in tensor.dims for tensor in self._tensors.values()):
             self._run({n: tensor.empty(1) for n, tensor in self._tensors.items()}, rows=1)
 
@@ -77,18 +78,36 @@ class Model:
         """Return each output for *rows* rows, in as many calls as the model's fixed size needs."""
         size = self._rows or rows
         calls = [self._run_once(feed, first, size) for first in range(0, rows, size)]
+        if not self._is_per_row:
+            self._run_with_another(feed, size + 1)
+            self._is_per_row = True
         return [_joined(parts)[:rows] for parts in zip(*calls, strict=True)]
 
+    def _run_with_another(self, feed: Feed, size: int) -> None:
+        """Run once more, with another number of rows: an output of fixed length may fit the first by chance."""
+        try:
+            outputs = self._outputs_for(feed, 0, size)
+        except Exception:  # noqa: BLE001 - the model, or the memory, takes no other number
+            return
+        self._check_rows(outputs, size)
+
     def _run_once(self, feed: Feed, first: int, size: int) -> list[Any]:
+        outputs = self._outputs_for(feed, first, size)
+        self._check_rows(outputs, size)
+        return outputs
+
+    def _outputs_for(self, feed: Feed, first: int, size: int) -> list[Any]:
         cut = {name: _cut(values, first, size) for name, values in feed.items()}
         outputs: list[Any] = self._session.run(list(self._outputs), cut)
+        return outputs
+
+    def _check_rows(self, outputs: Sequence[Any], size: int) -> None:
         for name, output in zip(self._outputs, outputs, strict=True):
             if np.ndim(output) == 0 or len(output) != size:
                 raise ValueError(
                     f"the output {name!r} has not one value for each row: name those that have, as in "
                     "fn_constructor_kwargs: {outputs: {logits: scores}}"
                 )
-        return outputs
 
 
 def _session(model: str, providers: Sequence[Any] | None) -> Any:

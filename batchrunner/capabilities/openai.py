@@ -7,7 +7,7 @@ line of the output holds).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.capabilities.batch_file import (
@@ -19,6 +19,7 @@ from batchrunner.capabilities.batch_file import (
 )
 from batchrunner.capabilities.extras import extra
 from batchrunner.capabilities.repeated import repeated_values
+from batchrunner.formats.json_rows import unique_keys
 from batchrunner.spec.secrets import remember
 
 if TYPE_CHECKING:
@@ -69,11 +70,11 @@ class Completions:
         if why := refusal(row, repeated=self._repeated):
             raise InvalidRequestError.of(row, why, code="invalid_request")
         response = await self._response(row)
+        _check_was_sent(row, response)
         try:
-            return output_line(row, response=body_of(response, json.loads(response.content)))
+            return output_line(row, response=body_of(response, _json(response)))
         except ValueError as error:
-            why = f"the answer is no JSON: {response.text[:200]}"
-            raise RequestFailedError.of(row, why, code="invalid_response") from error
+            raise RequestFailedError.of(row, str(error), code="invalid_response") from error
 
     async def _response(self, row: dict[str, Any]) -> Response:
         """Return the response to *row*, with a status below 400.
@@ -89,9 +90,39 @@ class Completions:
             path = row["url"].removeprefix("/v1")
             return await self._client.post(path, cast_to=Response, content=body)
         except APIStatusError as error:
+            _check_was_sent(row, error.response)
             raise RequestFailedError.refused(row, error.response) from error
         except APITimeoutError as error:
             raise RequestFailedError.of(row, "no answer in time", code="request_timeout") from error
         except APIConnectionError as error:
             why = f"{self._client.base_url} does not answer: {error.__cause__!r}"
             raise RequestFailedError.of(row, why, code="connection_error") from error
+
+
+def _check_was_sent(row: Mapping[str, Any], response: Response) -> None:
+    """Check that *response* answers the request with its body.
+
+    Raises:
+        RequestFailedError: A redirect, as HTTP has it for 301, 302 and 303, made it a GET without one.
+    """
+    if response.request.method != "POST":
+        moved = response.history[0]
+        why = (
+            f"HTTP {moved.status_code}: {moved.request.url} is at {moved.headers['location']}, where a redirect "
+            "brings no body: name the server so (base_url, OPENAI_BASE_URL)"
+        )
+        raise RequestFailedError.of(row, why, code="redirected")
+
+
+def _json(response: Response) -> Any:
+    """Return the JSON in *response*, in which no key stands twice.
+
+    Raises:
+        ValueError: It is none, or cannot be kept as it is.
+    """
+    try:
+        return json.loads(response.content, object_pairs_hook=unique_keys)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"the answer is no JSON: {response.text[:200]}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the answer cannot be kept as it is: {error}") from error

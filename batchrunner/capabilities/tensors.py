@@ -11,6 +11,9 @@ import numpy as np
 
 from batchrunner.capabilities.batches import column_of
 
+_EXACT = 2**53
+"""Above it, not every integer is a float."""
+
 Array = Any
 Feed = dict[str, Array]
 
@@ -42,7 +45,7 @@ class Tensor:
         column = column_of(batch, self.column, way_out="inputs")
         if isinstance(column, np.ndarray) and column.dtype != object:
             return self._shaped(self._converted(column), axes=1)
-        return [self._shaped(self._converted(_array(value)), axes=0) for value in column]
+        return [self._shaped(self._converted(self._array(value)), axes=0) for value in column]
 
     def empty(self, rows: int) -> Array:
         """Return values for *rows* rows, all zero or empty. Only if no dim is None."""
@@ -52,17 +55,40 @@ class Tensor:
     def _converted(self, values: Array) -> Array:
         if np.ma.is_masked(values) or not self._takes(values):
             raise ValueError(f"column {self.column!r} has a null, or no value of type {self.dtype}")
-        with np.errstate(invalid="ignore"):  # of NaN as an integer: refused below
-            made = np.asarray(values).astype(self.dtype, copy=False)
-        if self.dtype.kind in "iub" and not np.array_equal(made, values):
+        values = np.asarray(values)
+        with np.errstate(invalid="ignore", over="ignore"):  # what it cannot hold: refused below
+            made = values.astype(self.dtype, copy=False)
+            is_held = self.dtype == object or _holds(made, values)
+        if not is_held:
             raise ValueError(f"column {self.column!r} has a value that {self.dtype} cannot hold")
+        return made
+
+    def _array(self, value: Any) -> Array:
+        if isinstance(value, bytes):
+            return np.frombuffer(value, np.uint8)
+        made = np.asarray(value)
+        if (
+            made.dtype.kind == "U"
+        ):  # without the NULs at the end of a text, and with numbers as text
+            return np.array(value, object)
+        if (
+            made.dtype.kind == "f"
+            and not isinstance(value, np.ndarray)
+            and np.any(abs(made) >= _EXACT)
+        ):
+            pairs = zip(np.array(value, object).flat, made.ravel().tolist(), strict=True)
+            if any(isinstance(one, int) and one != found for one, found in pairs):
+                raise ValueError(
+                    f"column {self.column!r} has an integer beside fractions that no float holds"
+                )
         return made
 
     def _takes(self, values: Array) -> bool:
         """Return whether *values* are all strings, or all numbers, as the model takes them."""
-        if self.dtype != object or not values.size:
-            return bool(values.dtype != object)
-        return values.dtype == object and all(isinstance(value, str) for value in values.flat)
+        if self.dtype != object:
+            return values.dtype.kind in "biuf"
+        is_text = values.dtype == object and all(isinstance(value, str) for value in values.flat)
+        return is_text or not values.size
 
     def _shaped(self, values: Array, *, axes: int) -> Array:
         """Return *values* with these dims after the first *axes*, which count rows."""
@@ -83,11 +109,13 @@ class Tensor:
         return values
 
 
-def _array(value: Any) -> Array:
-    if isinstance(value, bytes):
-        return np.frombuffer(value, np.uint8)
-    made = np.asarray(value)
-    return made.astype(object) if made.dtype.kind == "U" else made
+def _holds(made: Array, values: Array) -> bool:
+    """Return whether *made* are the numbers *values* in another type: of fractions, to its precision."""
+    if made.dtype.kind != "f":
+        return np.array_equal(made, values)
+    if values.dtype.kind == "f":
+        return np.array_equal(np.isfinite(made), np.isfinite(values))
+    return np.array_equal(made.astype(values.dtype), values)
 
 
 def _times(sizes: Sequence[int | None]) -> str:

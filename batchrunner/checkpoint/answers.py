@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from batchrunner.checkpoint.exact_values import from_json, to_json
+from batchrunner.checkpoint.totals import added
 from batchrunner.errors import StorageError
 from batchrunner.storage import Storage
 
@@ -146,7 +147,7 @@ def answer_in(line: bytes) -> JournaledAnswer | None:
     try:
         fields = from_json(line)
         place = fields["slice"], fields["at"], fields["row"]
-        return JournaledAnswer(*place, fields["answer"], fields.get("usage", {}))
+        return JournaledAnswer(*place, fields["answer"], added(fields.get("usage", {})))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from batchrunner.checkpoint import Sentinel
 from batchrunner.shard import Shard
 
 Usage = Mapping[str, float]
 """Amounts by name, such as `prompt_tokens`. Whole numbers stay `int`, so that their sums are exact."""
+
+MOST: Final = 2**63 - 1
+"""What a sum says that is more: JSON and tables hold no larger integer, and no infinity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,15 @@ def usage_of(shards: Iterable[Shard], sentinels: Mapping[int, Sentinel]) -> Usag
 
 
 def added(*usages: Usage) -> Usage:
-    """Return the sums of *usages*, by name."""
+    """Return the sums of *usages*, by name; a sum above MOST is MOST.
+
+    An amount that was infinite when an earlier release stored it is None, and left out.
+    """
     total: dict[str, float] = {}
     for usage in usages:
         for name, amount in usage.items():
-            total[name] = total.get(name, 0) + amount
+            if amount is not None:
+                total[name] = min(total.get(name, 0) + amount, MOST)
     return total
 
 

@@ -16,6 +16,7 @@ from batchrunner.storage import Entry, is_path, open_storage
 from batchrunner.storage.contract import Options
 from batchrunner.storage.disk.links import Link
 from batchrunner.storage.disk.walking import FolderFiles, Walk
+from batchrunner.storage.keys import is_hidden
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -140,11 +141,6 @@ def _is_left_out(key: str, marks: list[str]) -> bool:
     if name in _MARKS and not is_hidden(folder):
         marks.append(key)
     return True
-
-
-def is_hidden(key: str) -> bool:
-    """Return whether *key* is never data: one of its folders or its name begins with "." or "_"."""
-    return any(segment[0] in "._" for segment in key.split("/") if segment)
 
 
 def _table(batch: _Batch, base: str, numbers: list[int]) -> pa.Table:

@@ -125,7 +125,8 @@ def _fields(usage: Usage) -> dict[str, Any]:
     if not usage:
         return {}
     rest = {name: amount for name, amount in usage.items() if name != "cost"}
-    return {"cost": usage.get("cost"), "usage": orjson.dumps(rest).decode()}
+    cost = usage.get("cost")
+    return {"cost": None if cost is None else float(cost), "usage": orjson.dumps(rest).decode()}
 
 
 def _shard_records(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from batchrunner.driver.file_table import SourceFile, SourceFiles
-from batchrunner.driver.finding_files import found_below, is_hidden, refuse_names
+from batchrunner.driver.finding_files import found_below, refuse_names
 from batchrunner.driver.suspect_files import files_of_no_bytes, some, unfinished_outputs
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
 from batchrunner.formats.contract import Cut
@@ -19,6 +19,7 @@ from batchrunner.shard import Slice
 from batchrunner.spec import BatchSpec, SourceSpec
 from batchrunner.storage import Entry, is_path, locate
 from batchrunner.storage.disk.links import file_number
+from batchrunner.storage.keys import is_hidden
 
 
 def slice_of(file: SourceFile, cut: Cut) -> Slice:

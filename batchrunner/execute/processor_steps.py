@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from batchrunner.formats.chunk import Row
@@ -102,15 +103,20 @@ def batch_step(udf: Any, arguments: Mapping[str, Any]) -> type:
             self._udf = udf(**arguments)
 
         async def __call__(self, rows: list[Row]) -> list[Row]:
-            # A copy of the dicts in them: Ray's code writes into these, and a batch may be tried again.
-            columns = {name: [_copied(row[name]) for row in rows] for name in rows[0]}
             returned: list[Row] = []
-            async for piece in self._udf(columns):
-                returned += _rows_of(piece)
+            # Apart where their keys differ: a column would have a null for a key that a row does not have.
+            for names, some in groupby(rows, key=dict.keys):
+                async for piece in self._udf(_columns_of(list(some), names)):
+                    returned += _rows_of(piece)
             return returned
 
     Step.__qualname__ = Step.__name__ = udf.__name__
     return Step
+
+
+def _columns_of(rows: Sequence[Row], names: Iterable[str]) -> dict[str, list[Any]]:
+    """Return *rows* as columns, with a copy of the dicts in them: Ray's code writes into these, and a batch may be tried again."""
+    return {name: [_copied(row[name]) for row in rows] for name in names}
 
 
 def _copied(value: Any) -> Any:

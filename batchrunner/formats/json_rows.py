@@ -107,7 +107,7 @@ def _parse_strictly(line: bytes) -> Row:
     try:
         row = json.loads(
             line.decode(),
-            object_pairs_hook=_unique_keys,
+            object_pairs_hook=unique_keys,
             parse_constant=_refuse_constant,
             parse_float=_finite_float,
         )
@@ -120,7 +120,12 @@ def _parse_strictly(line: bytes) -> Row:
     return row
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> Row:
+def unique_keys(pairs: list[tuple[str, Any]]) -> Row:
+    """Return *pairs*, the members of a JSON object, as a dict.
+
+    Raises:
+        ValueError: A key stands twice.
+    """
     row = dict(pairs)
     if len(row) < len(pairs):
         names = [key for key, _ in pairs]

@@ -35,6 +35,11 @@ def is_staging(key: str) -> bool:
     return STAGING in key.split("/")[:-1]
 
 
+def is_hidden(key: str) -> bool:
+    """Return whether *key* is never data: one of its folders or its name begins with "." or "_"."""
+    return any(segment[0] in "._" for segment in key.split("/") if segment)
+
+
 def plain_intent(intent: bytes) -> str:
     """Return *intent* as text that every store keeps byte for byte.
 

@@ -9,6 +9,7 @@ from batchrunner.checkpoint import PlanFacts
 from batchrunner.driver.sink_state import MANIFEST, SUCCESS, parts_in
 from batchrunner.formats.registry import file_kind, format_named
 from batchrunner.storage import Entry
+from batchrunner.storage.keys import is_hidden
 
 _OF_CHECKPOINTS = (
     "answers/",
@@ -41,7 +42,7 @@ def sorted_out(
     return data, {
         key: entry
         for key, entry in entries.items()
-        if key not in data and not _is_hidden(key) and not f"{key}/".startswith(others)
+        if key not in data and not is_hidden(key) and not f"{key}/".startswith(others)
     }
 
 
@@ -69,21 +70,17 @@ def other_runs(entries: Iterable[str]) -> list[str]:
     # checkpoint.
     signs = tuple(f"/{name}" for name in (SUCCESS, MANIFEST, "_checkpoint/run.json"))
     folders = {key.removesuffix(sign) for sign in signs for key in entries if key.endswith(sign)}
-    return sorted(folder for folder in folders if not _is_hidden(folder))
+    return sorted(folder for folder in folders if not is_hidden(folder))
 
 
 def _looks_like_data(key: str, *, others: tuple[str, ...], parts: str) -> bool:
-    if _is_hidden(key) or f"{key}/".startswith(others):
+    if is_hidden(key) or f"{key}/".startswith(others):
         return False
     name = key.rpartition("/")[2]
     if name.startswith("part-"):
         return True
     kind = file_kind(name)
     return kind is not None and (kind.format == parts or not format_named(kind.format).gives_way)
-
-
-def _is_hidden(key: str) -> bool:
-    return any(segment.startswith((".", "_")) for segment in key.split("/"))
 
 
 def _checkpoints(entries: Iterable[str]) -> list[str]:

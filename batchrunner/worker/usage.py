@@ -2,17 +2,17 @@
 
 In OpenAI's words (https://platform.openai.com/docs/api-reference/chat/object): `usage` has `prompt_tokens`,
 `completion_tokens` and `total_tokens`; other services say `input_tokens` and `output_tokens`. Any other
-number counts as well, by its name; one in a mapping inside, by its path with dots.
+number above 0 and below 2^63 counts as well, by its name, which is text that UTF-8 holds; one in a mapping
+inside, by its path with dots. All else is no usage.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any, Final
 
-from batchrunner.checkpoint.totals import Usage, added
+from batchrunner.checkpoint.totals import MOST, Usage, added
 
 __all__ = [
     "COST",
@@ -114,7 +114,10 @@ def _values(column: Any) -> Iterable[Any]:
 
 def usage_of_error(error: BaseException) -> Usage:
     """Return the usage that *error* has as attribute: a call that failed may have cost, too."""
-    return amounts_in(getattr(error, KEY, None))
+    try:
+        return amounts_in(getattr(error, KEY, None))
+    except Exception:  # noqa: BLE001 - as in `usage_in`
+        return NO_USAGE
 
 
 def amounts_in(found: Any) -> Usage:
@@ -129,16 +132,20 @@ def _amounts(found: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, float
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and not prefix:
             yield from _amounts(value, f"{name}.")
-        elif len(name) <= _LONGEST_NAME and (amount := _amount(value)):
+        elif len(name) <= _LONGEST_NAME and _is_utf8(name) and (amount := _amount(value)):
             yield name, amount
 
 
+def _is_utf8(name: str) -> bool:
+    return name.isascii() or name == name.encode(errors="ignore").decode()
+
+
 def _amount(value: object) -> float:
-    """Return *value* as a plain number, numpy's too; 0 if it is none, or not above 0."""
+    """Return *value* as a plain number, numpy's too; 0 if it is none, not above 0, or too large to be stored."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return 0
     amount = int(value) if isinstance(value, Integral) else float(value)
-    return amount if 0 < amount < math.inf else 0
+    return amount if 0 < amount <= MOST else 0
 
 
 def _by_importance(amount: tuple[str, float]) -> tuple[bool, bool]:
@@ -157,7 +164,7 @@ def tokens_in(usage: Usage) -> float | None:
     if "total_tokens" in usage:
         return usage["total_tokens"]
     known = [usage[name] for name in _TOKENS if name in usage]
-    return sum(known) if known else None
+    return min(sum(known), MOST) if known else None
 
 
 def priced(usage: Usage, prices: Mapping[str, float]) -> Usage:
@@ -166,4 +173,4 @@ def priced(usage: Usage, prices: Mapping[str, float]) -> Usage:
     Prices win over a cost that the answer names: the user gave them.
     """
     known = [usage[name] * price for name, price in prices.items() if name in usage]
-    return {**usage, COST: sum(known)} if known else usage
+    return {**usage, COST: min(sum(known), MOST)} if known else usage

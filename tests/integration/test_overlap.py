@@ -11,8 +11,8 @@ import pytest
 
 from batchrunner import BatchRunner
 from batchrunner.checkpoint.incarnations import example_keys
-from batchrunner.driver.source_files import is_hidden
 from batchrunner.errors import InvalidSpecError, ObjectNotFoundError
+from batchrunner.storage.keys import is_hidden
 from builders import a_source, a_spec, rows, rows_out, write_jsonl
 
 

@@ -65,6 +65,9 @@ def test_columns_and_outputs_are_named_and_dropped_as_asked(tmp_path):
         ("int32", ("k",), objects([np.array([1, 2]), np.array([3])]), [[1, 2], [3]]),
         ("str", (), objects(["ä", ""]), ["ä", ""]),
         ("str", ("k",), objects([["a", "b"]]), [["a", "b"]]),
+        ("float32", (), np.array([2**24 + 2, 5]), [2.0**24 + 2, 5.0]),
+        ("float32", ("k",), objects([[0.1, np.inf, 3]]), [[np.float32(0.1), np.inf, 3.0]]),
+        ("float64", (), np.array([True, False]), [1.0, 0.0]),
     ],
 )
 def test_values_reach_the_model_in_its_type_and_shape(tmp_path, kind, dims, column, expected):
@@ -113,6 +116,16 @@ def test_numbers_are_found_in_each_type_that_a_source_may_have_for_them(tmp_path
         ("uint8", objects([[1, 256]]), "column 'x' has a value that uint8 cannot hold"),
         ("int32", objects([[1.5, 2.0]]), "column 'x' has a value that int32 cannot hold"),
         ("int64", objects([[np.nan, 2.0]]), "column 'x' has a value that int64 cannot hold"),
+        ("float16", objects([[70000.0, 1.0]]), "column 'x' has a value that float16 cannot hold"),
+        ("float16", np.array([[70000, 1]]), "column 'x' has a value that float16 cannot hold"),
+        ("float32", np.array([[1e39, 1.0]]), "column 'x' has a value that float32 cannot hold"),
+        ("float32", np.array([[2**24 + 1, 1]]), "has a value that float32 cannot hold"),
+        ("float64", objects([[2**53 + 1, 1]]), "has a value that float64 cannot hold"),
+        ("float64", objects([[2**53 + 1, 0.5]]), "column 'x' has an integer beside fractions"),
+        ("float32", np.array([["2020", "2021"]], "datetime64[us]"), "no value of type float32"),
+        ("float32", np.array([[1 + 2j, 1]]), "no value of type float32"),
+        ("float32", objects([[b"1", b"2"]]), "no value of type float32"),
+        ("str", objects([["a", 1]]), "column 'x' has a null, or no value of type"),
         ("str", objects([["a", None]]), "column 'x' has a null"),
         ("str", objects([[1, 2]]), "column 'x' has a null, or no value of type"),
     ],
@@ -123,6 +136,16 @@ def test_a_value_that_the_model_cannot_take_fails_with_its_column(tmp_path, kind
 
     with pytest.raises(ValueError, match=message):
         model({"x": column})
+
+
+def test_texts_reach_the_model_with_all_their_characters(tmp_path):
+    """Numpy's own type for text drops NULs at the end."""
+    texts = ["a\0", "\0", "b\0c", ""]
+    alone = Model(onnx_models.echo(tmp_path / "1.onnx", "str", "n"), keep=[])
+    lists = Model(onnx_models.echo(tmp_path / "2.onnx", "str", "n", 4), keep=[])
+
+    assert alone({"x": objects(texts)})["y"].tolist() == texts
+    assert lists({"x": objects([texts])})["y"].tolist() == [texts]
 
 
 def test_nulls_among_numbers_fail_instead_of_what_lies_below_them():
@@ -158,3 +181,14 @@ def test_an_output_without_rows_is_refused(tmp_path):
     found = Model(path, outputs={"y": "y"})({"x": np.ones((3, 2))})
 
     assert found["y"].tolist() == [[1.0, 1.0]] * 3
+
+
+@pytest.mark.parametrize(("width", "rows"), [((), 1), ((3,), 1), (("k",), 2)])
+def test_an_output_of_fixed_length_is_refused_also_where_it_fits_by_chance(tmp_path, width, rows):
+    """Two rows would get the names of two classes, each one of them."""
+    path = onnx_models.classes(tmp_path / "m.onnx", width=width, classes=rows)
+    batch = {"x": np.ones((rows, *(3 for _ in width)))}
+
+    with pytest.raises(ValueError, match="the output 'labels' has not one value for each row"):
+        Model(path)(batch)
+    assert len(Model(path, outputs={"y": "y"})(batch)["y"]) == rows

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from batchrunner.capabilities.batch_file import RequestFailedError, output_line
+from batchrunner.capabilities.error_file import error_line
 from batchrunner.capabilities.repeated import repeated_values
 from openai_schema import complaints_of_line
 
@@ -63,8 +64,11 @@ def test_what_a_server_says_stands_first_and_as_it_said_it(body):
         '"x"',
         "",
         "\x00\ud7ff",
+        '{"error": NaN}',
+        '{"error": ' + "9" * 5000 + "}",
+        '{"error": ' + "[" * 400 + "1e9," * 40 + "1" + "]" * 400 + "}",
     ],
-    ids=["page", "long", "list", "text", "nothing", "odd"],
+    ids=["page", "long", "list", "text", "nothing", "odd", "NaN", "digits", "numbers"],
 )
 def test_whatever_a_server_says_the_line_stays_one_of_an_error_file(content):
     """A dead letter cuts a message at 2,000 characters, and half a line is no JSON."""
@@ -73,6 +77,29 @@ def test_whatever_a_server_says_the_line_stays_one_of_an_error_file(content):
     body = line_of(error)["response"]["body"]
     assert body["error"]["message"] == content[:500]
     assert str(error).startswith("HTTP 502: ")
+
+
+def test_an_answer_that_grows_as_json_is_cut_shorter():
+    """An escape takes six characters."""
+    body = line_of(refused(502, content=b"\x00" * 3000))["response"]["body"]
+
+    assert 100 < len(body["error"]["message"]) < 200
+
+
+@pytest.mark.parametrize("custom_id", ["x" * 1990, 7, float("nan"), None], ids=repr)
+def test_the_error_file_has_the_custom_id_also_where_the_message_has_no_room_for_it(custom_id):
+    """A script looks it up; one that is no text is none."""
+    row = {"custom_id": custom_id, "method": "POST"}
+    errors = [RequestFailedError.refused(row, httpx2.Response(400, json={"error": "y" * 900}))]
+    errors.append(RequestFailedError.of(row, "\x01" * 900, code="invalid_request"))
+
+    for error, said in zip(errors, ["status_code", "code"], strict=True):
+        letter = {"error": "E", "message": str(error)[:ROOM], "raw": json.dumps(row)}
+        line = error_line(letter)
+        assert not complaints_of_line(line)
+        assert line["id"] == output_line(row)["id"]
+        assert (line["response"] or line["error"])[said] in {400, "invalid_request"}
+        assert line["custom_id"] == (custom_id if isinstance(custom_id, str) else None)
 
 
 def test_an_error_keeps_what_it_says_of_when_to_ask_again_between_processes():
@@ -108,7 +135,7 @@ def test_every_value_that_stands_twice_is_found_wherever_it_stands(tmp_path):
         ],
         "b.jsonl": ['{"id": "two files"}', '{"id": "\\ud83d"}', '{"x": "once"}', "[1]", ""],
         "c/d.jsonl": [
-            '{"id": "two files", "huge": 1e400}',
+            '{"id": "two files", "huge": 1000000000000000000000000000000}',
             '{"id": "\\ud83d"}',
             '{"id": "\\u0061"}',
         ],
@@ -123,6 +150,26 @@ def test_every_value_that_stands_twice_is_found_wherever_it_stands(tmp_path):
     assert found == {"here", "two files", "\ud83d", "a"}
     assert repeated_values([f"{tmp_path}/*.jsonl"], field="id") == {"here"}
     assert repeated_values((), field="id") == frozenset()
+
+
+def test_lines_and_files_that_no_source_reads_make_no_value_repeated(tmp_path):
+    """They would refuse the request that is there, or, nested too deeply, end the run before it began."""
+    deep = '{"id": "a", "x": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    lines = ['{"id": "a"}', '{"id": "x", "id": "a"}', '{"id": "a", "n": 1e400}', deep]
+    lines += ['{"id": "b"}', '{"id": "b"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    for name in (".a.jsonl", "_a.jsonl", "_old/a.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"id": "a"}\n')
+
+    for uri in (f"{tmp_path}", f"{tmp_path}/", f"{tmp_path}/*.jsonl", f"{tmp_path}/**"):
+        assert repeated_values(uri, field="id") == {"b"}
+    assert repeated_values([f"{tmp_path}/a.jsonl", f"{tmp_path}/_a.jsonl"], field="id") == {
+        "a",
+        "b",
+    }
+    with pytest.raises(FileNotFoundError):
+        repeated_values(f"{tmp_path}/_*", field="id")
 
 
 def test_files_that_are_not_there_are_named(tmp_path):

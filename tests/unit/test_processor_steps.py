@@ -51,6 +51,14 @@ def test_a_step_answers_rows_and_leaves_those_it_was_given_as_they_are():
     assert SOME == [{"__data": {"id": n}} for n in range(3)]
 
 
+def test_rows_with_different_keys_keep_theirs():
+    """As one table they would lose what the first row does not have, or get nulls that they never had."""
+    echo = expanded("that_echoes").capability[0]()
+    rows = [{"a": 1}, {"a": 2, "b": None}, {"b": 3, "a": 4}, {"a": 5}]
+
+    assert asyncio.run(echo(rows)) == rows
+
+
 def test_a_row_that_an_engine_failed_for_fails():
     """Ray would write its error into the output, where the answers are."""
     after = expanded("of_an_engine").capability[3]

@@ -3,10 +3,12 @@
 import itertools
 
 import numpy as np
+import orjson
 import pandas as pd
 import pyarrow as pa
 import pytest
 
+from batchrunner.checkpoint.answers import answer_in
 from batchrunner.checkpoint.documents import Sentinel
 from batchrunner.worker.gate import CallOutcome
 from batchrunner.worker.metering import MeteredGate, outcome_of_error
@@ -88,6 +90,39 @@ def test_what_is_no_usage_is_none():
     )
 
 
+LARGEST = 2**63 - 1
+TOO_LARGE = {
+    "usage": {"a": 2**63, "b": 2**70, "c": 1e308, "d": 10**400, "e\ud83d": 5, "f": {"\udc00": 6}}
+}
+
+
+def test_what_no_record_can_hold_is_no_usage():
+    """Written into a sentinel, it would end the run, and each one that goes on with it."""
+    known = {"usage": TOO_LARGE["usage"] | {"total_tokens": LARGEST, "é": 7}}
+
+    assert usage_in(TOO_LARGE) == {}
+    assert usage_in(known) == {"total_tokens": LARGEST, "é": 7}
+
+
+def test_sums_of_usage_end_at_the_largest_number_that_records_hold():
+    """Two answers that each can be written must not add up to one that cannot."""
+    most = {"prompt_tokens": LARGEST, "completion_tokens": LARGEST, "cost": 9e18}
+    total = priced(added(most, most), {"prompt_tokens": 1e300})
+
+    assert added(most, most) == dict.fromkeys(most, LARGEST)
+    assert tokens_in(most) == LARGEST
+    assert total["cost"] == LARGEST
+    assert orjson.loads(orjson.dumps(total)) == total
+
+
+def test_usage_that_an_earlier_release_stored_as_infinite_is_read():
+    """In JSON it is null, and `status` and `report` ended there."""
+    line = b'{"slice":0,"at":0,"row":"r","usage":{"a":null,"b":2},"answer":[]}'
+
+    assert added({"a": None, "b": 2}, {"a": 3}) == {"a": 3, "b": 2}
+    assert answer_in(line).usage == {"b": 2}
+
+
 def test_whole_numbers_stay_whole():
     """Their sums are exact over billions of tokens, also where numpy counted them."""
     some = usage_in({"usage": {"a": np.int64(2**53), "b": np.float32(0.5), "c": 1}})
@@ -147,6 +182,13 @@ def test_a_call_that_failed_may_have_cost():
     assert usage_of_error(error) == READ
     assert outcome_of_error(error) == CallOutcome(READ, is_refused=True, retry_after=3.0)
     assert outcome_of_error(KeyError("x")) == CallOutcome()
+    assert usage_of_error(OddError()) == {}
+
+
+class OddError(Exception):
+    @property
+    def usage(self):
+        raise ValueError
 
 
 class Closed:

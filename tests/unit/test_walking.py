@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrunner.array_buffers import int_array, text_array
-from batchrunner.driver.source_files import is_hidden
 from batchrunner.storage import open_storage
 from batchrunner.storage.disk.walking import Walk
+from batchrunner.storage.keys import is_hidden
 
 KEYS = [
     "a-b.jsonl",
