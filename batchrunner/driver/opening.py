@@ -141,7 +141,7 @@ def _record_request(run: Run, survey: Survey, record: RunRecord, session: Sessio
         run.checkpoint.begin(record)
         if survey.starts_over:
             _withdraw_if_displaced(run, record, session)
-    elif survey.accepted:
+    elif survey.accepted or run.spec.kept_text != record.spec:  # for reports: batch_size, say
         session.check()
         run.checkpoint.accept_change(_record(run, run_uid=record.run_uid))
 
