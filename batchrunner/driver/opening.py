@@ -159,7 +159,7 @@ def _record(run: Run, *, run_uid: str) -> RunRecord:
     return RunRecord(
         run_uid=run_uid,
         name=run.spec.name,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         created_by=f"{_user()}@{platform.node()}",
         spec=run.spec.kept_text,
         decisive=dict(run.decisive),

@@ -204,7 +204,6 @@ def _of_files(events: Sequence[Event]) -> list[str]:
 
 
 def _is_by(change: RunRecord, session: SessionFacts) -> bool:
-    # Records have whole seconds: one that was written within the last second of a session counts.
     at = _seconds(change.created_at)
     return session.ended is not None and at is not None and at <= session.ended
 
