@@ -222,9 +222,7 @@ _OF_OWN = (
     "The Ray of this run is its own: they are starting, or load the capability, which takes minutes on a busy "
     "machine; the run goes on waiting."
 )
-_OF_CLUSTER = (
-    "Other jobs may use the cluster; the run goes on waiting. `ray status` lists what holds the rest."
-)
+_OF_CLUSTER = "Other jobs may use the cluster; the run goes on waiting. `ray status` lists what holds the rest."
 
 
 def _warn_overdue(wanted: str, is_own: bool) -> None:
