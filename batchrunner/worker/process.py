@@ -94,7 +94,7 @@ class ShardWorker:
         self._records = self._checkpoint.records
         self._schema = work.schema()
         self._types = row_types(work, self._schema)
-        self._budget = Budget(work.spec.errors, whole=work.weight)
+        self._budget = Budget(work.spec.errors, whole=work.weight, stage=work.failing_stage)
         self._isolated: IsolatedCaller | RowCaller | None = None
         self._function: IsolatedFunction | None = None
         self._kept: KeptAnswers | None = None
