@@ -93,6 +93,7 @@ class BatchStageRecord(Record, table_name="batch_stages"):
             rows, be in the capability, wait for room for its output.
         limited: How much of `calling` went by at the rate limit.
         cpu: CPU time in `calling`; None where it is not known.
+        cpu_wait: For how long their threads were ready to compute meanwhile, and had no CPU.
         rows, calls: Rows that went in, and the batches that they were.
         peak_memory: The most bytes that the process of any one worker had.
     """
@@ -105,6 +106,7 @@ class BatchStageRecord(Record, table_name="batch_stages"):
     waiting_output: float
     limited: float
     cpu: float | None = None
+    cpu_wait: float = 0.0
     rows: int
     calls: int
     peak_memory: int

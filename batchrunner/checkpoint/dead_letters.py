@@ -41,9 +41,9 @@ _WAY_OUT = (
 
 
 class Stage(StrEnum):
-    """Where a row failed: while it was read, or in the capability or after it.
+    """Where a row failed: while it was read, or after the stages of a capability.
 
-    Of a capability with stages, it is the name of the stage instead.
+    In between, it is the name of the stage; of a capability without stages, that of its class or function.
     """
 
     READ = "read"
@@ -87,13 +87,22 @@ class DeadLetter:
 
     @classmethod
     def refused(
-        cls, shard: Shard, position: Position, error: BaseException, *, number: int = 0
+        cls,
+        shard: Shard,
+        position: Position,
+        error: BaseException,
+        *,
+        number: int = 0,
+        stage: str = Stage.CAPABILITY,
     ) -> DeadLetter:
-        """Return the dead letter of a row of slice *number* for which the capability, or the sink, raised."""
+        """Return the dead letter of a row of slice *number* for which the capability, or the sink, raised.
+
+        An error that names no stage is of *stage*.
+        """
         name = getattr(error, "type_name", type(error).__name__)
         message = writable(error)[:_MAX_MESSAGE]
         unread = isinstance(error, UnreadableRowError)  # the capability has not seen it
-        stage = Stage.READ if unread else stage_of(error) or Stage.CAPABILITY
+        stage = Stage.READ if unread else stage_of(error) or stage
         code = place_in_code(error)
         source = shard.slices[number].uri
         return cls(shard.id, source, position, stage, name, message, code, number=number)

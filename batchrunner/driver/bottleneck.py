@@ -92,7 +92,9 @@ def _of_writing(write: StageClock, last: StageClock, setting: RunSetting) -> str
 
 def _waits_outside(outer: StageClock) -> bool:
     """Return whether a thread that reads or writes computes for little of its time; unknown: no."""
-    return outer.cpu is not None and outer.calling > 0 and outer.cpu / outer.calling < _MOSTLY
+    if outer.cpu is None or outer.calling <= 0:
+        return False
+    return (outer.cpu + outer.cpu_wait) / outer.calling < _MOSTLY
 
 
 def _of_stage(busy: StageClock, stages: Sequence[StageClock], setting: RunSetting) -> str:

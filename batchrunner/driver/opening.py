@@ -141,7 +141,7 @@ def _record_request(run: Run, survey: Survey, record: RunRecord, session: Sessio
         run.checkpoint.begin(record)
         if survey.starts_over:
             _withdraw_if_displaced(run, record, session)
-    elif survey.accepted:
+    elif survey.accepted or run.spec.kept_text != record.spec:  # for reports: batch_size, say
         session.check()
         run.checkpoint.accept_change(_record(run, run_uid=record.run_uid))
 
@@ -159,7 +159,7 @@ def _record(run: Run, *, run_uid: str) -> RunRecord:
     return RunRecord(
         run_uid=run_uid,
         name=run.spec.name,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         created_by=f"{_user()}@{platform.node()}",
         spec=run.spec.kept_text,
         decisive=dict(run.decisive),

@@ -11,6 +11,8 @@ from batchrunner.worker.stage_clock import StageClock
 _MOSTLY = 0.5
 _LEAST_CPUS = 0.1
 _LARGER = "take a larger machine or more of them"
+_OF_FUNCTIONS = (".preprocess", ".postprocess")
+"""Steps that call a function of the user's, which no concurrency of the configuration is for."""
 _ADMITTED = 0.6
 """Share of the calls that a limit must have admitted which brings rows; else others were in vain."""
 
@@ -23,10 +25,13 @@ def remedy(busy: StageClock, stages: Sequence[StageClock], setting: RunSetting) 
     if busy.loading >= _MOSTLY * busy.seconds:
         share = per_cent(busy.loading / busy.seconds)
         return f"its workers have loaded for {share} of their time, as more of them would: load less, or faster"
+    if _lacks_cpu(busy, setting):
+        share = per_cent(min(_of_one(busy.cpu_wait, busy, setting) / busy.calling, 1.0))
+        return f"its machine is full, for it waits for a CPU {share} of that: {_LARGER}, or run less beside it"
     if own.num_gpus:
         return small_batches(busy, setting) or _of_gpu(busy, stages, setting)
     if _waits(busy, setting):
-        share = per_cent(_cpu_of_one(busy, setting) / busy.calling)
+        share = per_cent(_of_one(busy.cpu or 0.0, busy, setting) / busy.calling)
         return (
             f"it mostly waits itself (its CPU is busy {share}): {_of_waits(busy, stages, setting)}"
         )
@@ -170,16 +175,26 @@ def _of_gpu(busy: StageClock, stages: Sequence[StageClock], setting: RunSetting)
 
 
 def _waits(busy: StageClock, setting: RunSetting) -> bool:
-    return busy.cpu is not None and _cpu_of_one(busy, setting) < _MOSTLY * busy.calling
+    if busy.cpu is None:
+        return False
+    return _of_one(busy.cpu + busy.cpu_wait, busy, setting) < _MOSTLY * busy.calling
 
 
-def _cpu_of_one(busy: StageClock, setting: RunSetting) -> float:
-    """Return the CPU time to compare with `calling`: the threads of one process share a CPU, as they share the GIL."""
-    return (busy.cpu or 0.0) * (max(busy.workers, 1) if setting.is_local else 1)
+def _lacks_cpu(busy: StageClock, setting: RunSetting) -> bool:
+    """Return whether it waits for a CPU for most of the time, and longer than it has one."""
+    waits = _of_one(busy.cpu_wait, busy, setting)
+    return busy.calling > 0 and waits >= max(_MOSTLY * busy.calling, busy.cpu or 0.0)
+
+
+def _of_one(cpu: float, busy: StageClock, setting: RunSetting) -> float:
+    """Return the *cpu* time to compare with `calling`: the threads of one process share a CPU, as they share the GIL."""
+    return cpu * (max(busy.workers, 1) if setting.is_local else 1)
 
 
 def _of_waits(busy: StageClock, stages: Sequence[StageClock], setting: RunSetting) -> str:
     own = setting.of(busy)
+    if own.is_step:
+        return _of_step(busy)
     ways = [_in_flight(own, setting)]
     if setting.is_local and setting.has_stages:
         ways.insert(0, f"raise {setting.field('concurrency')}, which is {own.most or 1}")
@@ -187,6 +202,13 @@ def _of_waits(busy: StageClock, stages: Sequence[StageClock], setting: RunSettin
     if not setting.is_local and not lacks_shards:
         ways.insert(0, _more_on_ray(busy, stages, setting, wait=True))
     return ", or ".join(way for way in ways if way)
+
+
+def _of_step(busy: StageClock) -> str:
+    """Return what helps a step of a processor that waits: Ray's code makes its calls, as its configuration says."""
+    if busy.name.endswith(_OF_FUNCTIONS):
+        return "do what it waits for in a stage of its own, which may be `async def`"
+    return "raise concurrency in the configuration of the processor"
 
 
 def _in_flight(own: StageSetting, setting: RunSetting) -> str:

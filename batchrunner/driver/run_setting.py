@@ -26,6 +26,7 @@ class StageSetting:
         max_concurrency: The most calls of a worker at the same time, if it is `async def`.
         one_to_one: Whether its batches may go over the ends of shards.
         limit: Its rate limit.
+        is_step: Whether it is a step of a processor, which has a configuration of its own.
     """
 
     num_cpus: float = 1.0
@@ -36,6 +37,7 @@ class StageSetting:
     max_concurrency: int = 8
     one_to_one: bool = False
     limit: RateLimitSpec | None = None
+    is_step: bool = False
 
     @classmethod
     def of(cls, given: ExecutionSpec | StageSpec, *, mode: str, one_to_one: bool) -> Self:
@@ -50,6 +52,7 @@ class StageSetting:
             max_concurrency=given.max_concurrency or 1,
             one_to_one=one_to_one,
             limit=given.rate_limit,
+            is_step=isinstance(given, StageSpec) and given.processor is not None,
         )
 
 
@@ -105,7 +108,9 @@ class RunSetting:
 
     def of(self, clock: StageClock) -> StageSetting:
         """Return the setting of the stage of *clock*."""
-        return self.stages.get(clock.name, StageSetting())
+        # The steps of a processor are named after it: only in the driver of Ray is it known which it has.
+        names = clock.name, clock.name.rpartition(".")[0]
+        return next((self.stages[name] for name in names if name in self.stages), StageSetting())
 
     def field(self, name: str) -> str:
         """Return how a sentence about a stage names the field *name* of the spec."""

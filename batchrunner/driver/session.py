@@ -27,7 +27,7 @@ from batchrunner.checkpoint.lease import (
     release_lease,
     renew_lease,
 )
-from batchrunner.errors import LeaseHeldError, StorageError
+from batchrunner.errors import LeaseHeldError, StorageError, describe
 from batchrunner.shard import Shard
 from batchrunner.spec import BatchSpec
 from batchrunner.spec.secrets import scrubbed
@@ -274,6 +274,10 @@ def open_session(
     )
     try:
         yield session
+    except BaseException as error:
+        code = getattr(error, "exit_code", 1)
+        session.log_event("session_failed", exit_code=code, why=describe(error))
+        raise
     finally:
         done.set()
         renewing.join()  # before the release: a later renewal would acquire the lease again

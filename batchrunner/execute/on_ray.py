@@ -52,7 +52,7 @@ def run_on_ray(
     """
     with ExitStack() as stack:
         with _own_process_groups():
-            stack.enter_context(connected(work.spec.ray))
+            is_own = stack.enter_context(connected(work.spec.ray))
         cpus, gpus = cluster_has("CPU"), cluster_has("GPU")
         hear(Heartbeat("", WorkerPhase.LOADING, cpus=cpus, gpus=gpus))
         stack.enter_context(deaths_heard(hear))
@@ -75,7 +75,7 @@ def run_on_ray(
         payload = Payload.of(work, beat_seconds=seconds)
         dataset = _dataset(payload, workers, groups, compute=compute, context=context)
         batches = dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
-        with warn_when_overdue(workers.wanted) as has_started:
+        with warn_when_overdue(workers.wanted, is_own=is_own) as has_started:
             listen = partial(_hear_of_starts, hear=hear, has_started=has_started)
             stack.enter_context(heard(work.session, listen, seconds=seconds))
             for batch in _until_miscounted(batches):

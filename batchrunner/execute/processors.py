@@ -53,7 +53,8 @@ def _parts_of(work: Work, number: int) -> list[tuple[StageSpec, Any]]:
     stage = (work.spec.called.stages or ())[number]
     try:
         recorded = _recorded(stage.code)
-        return [(_stage(stage, step), step.code) for step in _named(recorded)]
+        size = _usual_batch_size(work, recorded)
+        return [(_stage(stage, step, size), step.code) for step in _named(recorded)]
     except StepError as error:
         loc = ("capability", "stages", number, "processor")
         raise work.spec.refusal(loc, f"{stage.code}: {error}") from error
@@ -142,12 +143,20 @@ def _named(steps: Sequence[_Step]) -> Iterator[_Step]:
         yield step if times == 1 else replace(step, name=f"{step.name}-{times}")
 
 
-def _stage(stage: StageSpec, step: _Step) -> StageSpec:
-    """Return the stage of *step*: what the processor says, then what *stage* says of all its steps."""
+def _usual_batch_size(work: Work, steps: Sequence[_Step]) -> dict[str, int]:
+    """Return the `batch_size` of a step that is given none: the most that another one has, unless `execution` says."""
+    given = [step.fields["batch_size"] for step in steps if step.fields.get("batch_size")]
+    if not given or "batch_size" in work.spec.execution.model_fields_set:
+        return {}
+    return {"batch_size": max(given)}
+
+
+def _stage(stage: StageSpec, step: _Step, usual: Mapping[str, Any]) -> StageSpec:
+    """Return the stage of *step*: what the processor says, then what *stage* says of all its steps, then *usual*."""
     own = {name: getattr(stage, name) for name in stage.model_fields_set - {"processor", "name"}}
     name = f"{stage.called}.{step.name}"
     try:
-        return StageSpec(**{**own, **step.fields, "name": name, "target": stage.processor})
+        return StageSpec(**{**usual, **own, **step.fields, "name": name, "target": stage.processor})
     except InvalidSpecError as error:
         _, *complaints, _ = map(str.strip, str(error).splitlines())
         raise StepError(f"the step {step.name} has {'; '.join(complaints)}") from error

@@ -24,8 +24,8 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def connected(spec: RaySpec) -> Iterator[None]:
-    """Connect this process to Ray inside the block.
+def connected(spec: RaySpec) -> Iterator[bool]:
+    """Connect this process to Ray inside the block; yield whether it has started that Ray.
 
     If it is connected already, that connection is used and stays. Otherwise the address decides:
     "local" starts a Ray that ends with the block, any other joins a cluster and leaves it running.
@@ -38,12 +38,14 @@ def connected(spec: RaySpec) -> Iterator[None]:
 
     if ray.is_initialized():
         refuse_client(CLIENT if ray.util.client.ray.is_connected() else LOCAL)  # type: ignore[no-untyped-call]  # Ray is half typed
-        yield
+        yield False
         return
-    refuse_client(resolve(spec.address))
+    address = resolve(spec.address)
+    refuse_client(address)
+    is_own = address == LOCAL
     connect(spec)
     try:
-        yield
+        yield is_own
     finally:
         ray.shutdown()
 
@@ -202,12 +204,12 @@ def is_lost(node: str) -> bool:
 
 
 @contextmanager
-def warn_when_overdue(wanted: str) -> Iterator[Callable[[], None]]:
+def warn_when_overdue(wanted: str, *, is_own: bool) -> Iterator[Callable[[], None]]:
     """Warn after 40 s that no worker has started, and why; yield a function that cancels that.
 
-    *wanted* lists what the workers need.
+    *wanted* lists what the workers need; *is_own* says that this process has started Ray for itself.
     """
-    timer = threading.Timer(_OVERDUE_SECONDS, _warn_overdue, [wanted])
+    timer = threading.Timer(_OVERDUE_SECONDS, _warn_overdue, [wanted, is_own])
     timer.daemon = True
     timer.start()
     try:
@@ -216,17 +218,24 @@ def warn_when_overdue(wanted: str) -> Iterator[Callable[[], None]]:
         timer.cancel()
 
 
-def _warn_overdue(wanted: str) -> None:
+_OF_OWN = (
+    "The Ray of this run is its own: they are starting, or load the capability, which takes minutes on a busy "
+    "machine; the run goes on waiting."
+)
+_OF_CLUSTER = "Other jobs may use the cluster; the run goes on waiting. `ray status` lists what holds the rest."
+
+
+def _warn_overdue(wanted: str, is_own: bool) -> None:
     import ray
 
     with contextlib.suppress(Exception):  # Ray may be gone by now
         free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
         _log.warning(
-            "no worker has started after %d s: %s, and free are %s. Other jobs may use the "
-            "cluster; the run goes on waiting. `ray status` lists what holds the rest.",
+            "no worker has started after %d s: %s, and free are %s. %s",
             _OVERDUE_SECONDS,
             wanted,
             listed(free),
+            _OF_OWN if is_own else _OF_CLUSTER,
         )
 
 

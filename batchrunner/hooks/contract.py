@@ -118,7 +118,7 @@ class DeadLetterKept:
         shard: Id of the row's shard.
         source: URI of the row's file.
         position: Where the row is in that file, such as `line 7`.
-        stage: Where the row failed: `read`, `capability`, or the name of a stage of it.
+        stage: Where the row failed: `read`, or the name of the stage; without stages, of the class or function.
         error: Name of the error's type.
         message: Message of the error.
         row: The row's content in one line, shortened if it is long.

@@ -128,6 +128,11 @@ def end_in(events: Sequence[Event]) -> Event:
     return next((e for e in reversed(events) if e["action"] == "session_ended"), {})
 
 
+def failure_in(events: Sequence[Event]) -> Event:
+    """Return the event that says which error ended the session; empty if none does."""
+    return next((e for e in reversed(events) if e["action"] == "session_failed"), {})
+
+
 def is_readable(events: Sequence[Event]) -> bool:
     """Return whether *events* are there, up to the last one that was saved."""
     return bool(events) and events[-1]["action"] != _TORN

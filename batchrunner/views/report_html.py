@@ -202,7 +202,7 @@ def _run(report: RunReport) -> Html:
     spec_words, folder = documents.started_with
     pairs += [("started with", f"{spec_words}, in {folder}")] if spec_words else []
     if asked:
-        began = asked[0].created_at.replace("T", " ").partition("+")[0]
+        began = asked[0].created_at.replace("T", " ")[: len("2026-01-01 00:00:00")]
         pairs += [("begun", f"{began} UTC by {asked[0].created_by}")]
         pairs += [("fingerprint", asked[-1].fingerprint)]
     spec = asked[-1].spec if asked else ""

@@ -10,7 +10,14 @@ from typing import Any
 from batchrunner.checkpoint import RunRecord, Sentinel
 from batchrunner.checkpoint.lease import Lease
 from batchrunner.spec.fingerprint import differences
-from batchrunner.views.event_logs import Event, end_in, is_clean, is_housekeeping, is_readable
+from batchrunner.views.event_logs import (
+    Event,
+    end_in,
+    failure_in,
+    is_clean,
+    is_housekeeping,
+    is_readable,
+)
 from batchrunner.views.report_reading import RunFacts
 
 _UNKNOWN_EPOCH = 1 << 60
@@ -147,6 +154,8 @@ def _end(events: Sequence[Event], lease: Lease | None, *, state: str) -> tuple[s
     """Return how a session ended, and whether it was killed; *state* is the run's, in its last session."""
     if ended := end_in(events):
         return _end_of(ended), False
+    if failed := failure_in(events):
+        return f"failed (exit code {failed.get('exit_code')}): {failed.get('why')}", False
     if state.startswith("running"):
         return state, False
     if not is_readable(events) and not (lease and not lease.released):
@@ -175,11 +184,18 @@ def _with_changes(facts: Iterable[SessionFacts], documents: RunFacts) -> list[Se
         changes = [*_of_files(documents.events.get(one.id, ())), *changes]
         # A change is recorded just after its session began, and before the next one does.
         while len(records) > 1 and _is_by(records[1], one):
-            changes = [*differences(records[0].decisive, records[1].decisive), *changes]
+            changes = [*_of_spec(records[0], records[1]), *changes]
             records.pop(0)
         versions = {**versions, **found}
         result.append(replace(one, changes=tuple(changes)))
     return result
+
+
+def _of_spec(old: RunRecord, new: RunRecord) -> list[str]:
+    decisive = differences(old.decisive, new.decisive)
+    if decisive or old.spec == new.spec:
+        return decisive
+    return ["the text of the spec, in nothing that decides the output"]
 
 
 def _of_files(events: Sequence[Event]) -> list[str]:
@@ -188,7 +204,6 @@ def _of_files(events: Sequence[Event]) -> list[str]:
 
 
 def _is_by(change: RunRecord, session: SessionFacts) -> bool:
-    # Records have whole seconds: one that was written within the last second of a session counts.
     at = _seconds(change.created_at)
     return session.ended is not None and at is not None and at <= session.ended
 

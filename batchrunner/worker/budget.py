@@ -100,9 +100,12 @@ class Budget:
         is_hopeless: Whether all other rows of this worker are expected to fail.
     """
 
-    def __init__(self, policy: ErrorsSpec, *, whole: int) -> None:
-        """Apply *policy* to a run whose shards have *whole* bytes of the source in total."""
-        self._policy, self._whole = policy, whole
+    def __init__(self, policy: ErrorsSpec, *, whole: int, stage: str = Stage.CAPABILITY) -> None:
+        """Apply *policy* to a run whose shards have *whole* bytes of the source in total.
+
+        Rows that fail in no other stage have *stage* in their dead letters.
+        """
+        self._policy, self._whole, self._stage = policy, whole, stage
         self._shards: dict[int, _FailedRows] = {}
         self._has_succeeded = False
         self._failed: Counter[tuple[str, str]] = Counter()
@@ -139,7 +142,9 @@ class Budget:
 
     def dead_letter(self, shard: Shard, row: Batch, error: Exception) -> DeadLetter:
         """Return the dead letter of *row*; with a traceback if it is the first of its kind."""
-        dead_letter = DeadLetter.refused(shard, row.position(), error, number=row.number)
+        dead_letter = DeadLetter.refused(
+            shard, row.position(), error, number=row.number, stage=self._stage
+        )
         if dead_letter.kind in self._of(shard).first:
             return dead_letter
         return replace(dead_letter, traceback=writable(traceback_of(error)))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-_SCHEDULING = Path("/proc/thread-self/schedstat")
+from batchrunner.worker.cpu_time import thread_cpu_time
+
 _LOOK_SECONDS = 0.25
 _SHARE = 0.25
 """The share of the time for which one thread may wait: threads of their own cost about as much."""
@@ -22,15 +22,7 @@ def busy_seconds() -> float:
 
     On a full machine, more threads would only wait for that CPU, too.
     """
-    return time.thread_time() + _delay()
-
-
-def _delay() -> float:
-    try:
-        # Nanoseconds on a CPU, and ready without one (Linux: Documentation/scheduler/sched-stats.rst).
-        return int(_SCHEDULING.read_bytes().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):  # another system, or a kernel that does not count it
-        return 0.0
+    return thread_cpu_time().busy
 
 
 class Overlap:

@@ -21,10 +21,10 @@ from batchrunner.checkpoint.marks import (
 from batchrunner.shard import Shard
 from batchrunner.worker.batch import Batch, InputTypes
 from batchrunner.worker.budget import Budget
-from batchrunner.worker.busy_process import busy_process_seconds
 from batchrunner.worker.calling import Caller
 from batchrunner.worker.capability_loading import direct_caller, edges_of, isolated_row_caller
 from batchrunner.worker.committer import GROUP_PARTS, Committer
+from batchrunner.worker.cpu_time import process_cpu_time
 from batchrunner.worker.file_names import FileNames
 from batchrunner.worker.freed_blocks import keep_freed_blocks
 from batchrunner.worker.gate import NO_GATE, Gate
@@ -94,7 +94,7 @@ class ShardWorker:
         self._records = self._checkpoint.records
         self._schema = work.schema()
         self._types = row_types(work, self._schema)
-        self._budget = Budget(work.spec.errors, whole=work.weight)
+        self._budget = Budget(work.spec.errors, whole=work.weight, stage=work.failing_stage)
         self._isolated: IsolatedCaller | RowCaller | None = None
         self._function: IsolatedFunction | None = None
         self._kept: KeptAnswers | None = None
@@ -102,7 +102,7 @@ class ShardWorker:
         self._is_apart = host.pools is not None and host.pools.is_apart
         self._usual = self._usual_caller(host.pools)
         if self._isolated is None:  # else a process of their own computes
-            self._pulse.calls.measure_cpu(busy_process_seconds)
+            self._pulse.calls.measure_cpu(process_cpu_time)
         self._pulse.calls.turn_to(Doing.NOTHING)
 
     def _usual_caller(self, pools: Pools | None) -> AnyCaller:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from batchrunner.worker.busy_process import busy_process_seconds
+from batchrunner.worker.cpu_time import CpuTime, process_cpu_time
 
 _STATUS = Path("/proc/self/status")
 _PEAK = re.compile(rb"VmHWM:\s+(\d+) kB")
@@ -63,8 +63,10 @@ class StageClock:
         calling: Time in the capability, whether it computed or waited itself.
         waiting_output: Time in which what follows had no room for more rows.
         limited: How much of `calling` went by at the rate limit.
-        cpu: CPU time of their processes in `calling`, which it may exceed, with waits for a CPU; on the local
-            engine, that of the one process which all stages share. None where it is not known.
+        cpu: CPU time of their processes in `calling`, which it may exceed; on the local engine, that of the
+            one process which all stages share. None where it is not known.
+        cpu_wait: For how long their threads were ready to compute meanwhile, and had no CPU; 0 where `cpu`, or
+            this, is not known. Where it is much, their machine is full.
         rows: Number of rows that went in; one that is tried again may count again.
         calls: Number of batches that they were.
         peak_memory: The most bytes of memory that the process of any one worker has had; 0 if unknown.
@@ -79,6 +81,7 @@ class StageClock:
     waiting_output: float = 0.0
     limited: float = 0.0
     cpu: float | None = None
+    cpu_wait: float = 0.0
     rows: int = 0
     calls: int = 0
     peak_memory: int = 0
@@ -132,7 +135,7 @@ class StageClock:
 
 _ADDED = (
     *("workers", "loading", "waiting_input", "calling", "waiting_output", "limited"),
-    *("rows", "calls"),
+    *("cpu_wait", "rows", "calls"),
 )
 
 
@@ -159,7 +162,7 @@ class StageMeter:
         kind: StageKind = StageKind.STAGE,
         doing: Doing = Doing.NOTHING,
         clock: Callable[[], float] = time.monotonic,
-        cpu: Callable[[], float] | None = None,
+        cpu: Callable[[], CpuTime] | None = None,
     ) -> None:
         """Begin with what the worker is *doing*; *clock* counts the seconds that pass, *cpu* those of CPUs."""
         self.name, self._kind, self._clock = name, kind, clock
@@ -168,11 +171,11 @@ class StageMeter:
         self._doing, self._since = doing, clock()
         self._seconds = dict.fromkeys(Doing, 0.0)
         self._rows = self._calls = 0
-        self._cpu: float | None = None
+        self._cpu: CpuTime | None = None
 
-    def measure_cpu(self, cpu: Callable[[], float] | None) -> None:
+    def measure_cpu(self, cpu: Callable[[], CpuTime] | None) -> None:
         """From the next turn to calling on, count what *cpu* says as the CPU time of calls; None: do not."""
-        self._cpu_clock, self._cpu_since = cpu, 0.0
+        self._cpu_clock, self._cpu_since = cpu, CpuTime()
 
     def turn_to(self, doing: Doing) -> Doing:
         """From now on the worker is *doing* this; return what it did until now."""
@@ -183,7 +186,7 @@ class StageMeter:
             if self._cpu_clock is not None and (is_call or doing is Doing.CALLING):
                 cpu = self._cpu_clock()
                 if is_call:
-                    self._cpu = (self._cpu or 0.0) + cpu - self._cpu_since
+                    self._cpu = _plus(self._cpu, cpu.since(self._cpu_since))
                 self._cpu_since = cpu
             self._doing, self._since = doing, now
             return before
@@ -192,13 +195,13 @@ class StageMeter:
         """The worker is *doing* this inside the block, and after it what it did before."""
         return _At(self, doing)
 
-    def count(self, *, rows: int, calls: int = 1, cpu: float | None = None) -> None:
-        """Add *rows* that went into *calls*, which took *cpu* seconds of CPU time, if that is known."""
+    def count(self, *, rows: int, calls: int = 1, cpu: CpuTime | None = None) -> None:
+        """Add *rows* that went into *calls*, which took *cpu*, if that is known."""
         with self._lock:
             self._rows += rows
             self._calls += calls
             if cpu is not None:
-                self._cpu = (self._cpu or 0.0) + cpu
+                self._cpu = _plus(self._cpu, cpu)
 
     def clock(self) -> StageClock:
         """Return the clock of this one worker until now, with the memory of this process."""
@@ -206,7 +209,7 @@ class StageMeter:
             seconds, rows, calls, cpu = self._seconds.copy(), self._rows, self._calls, self._cpu
             seconds[self._doing] += self._clock() - self._since
             if self._cpu_clock is not None and self._doing is Doing.CALLING:
-                cpu = (cpu or 0.0) + self._cpu_clock() - self._cpu_since
+                cpu = _plus(cpu, self._cpu_clock().since(self._cpu_since))
         return StageClock(
             self.name,
             self._kind,
@@ -214,11 +217,16 @@ class StageMeter:
             waiting_input=seconds[Doing.WAITING_INPUT],
             calling=seconds[Doing.CALLING],
             waiting_output=seconds[Doing.WAITING_OUTPUT],
-            cpu=cpu,
+            cpu=cpu.used if cpu else None,
+            cpu_wait=cpu.waited if cpu else 0.0,
             rows=rows,
             calls=calls,
             peak_memory=peak_memory(),
         )
+
+
+def _plus(one: CpuTime | None, more: CpuTime) -> CpuTime:
+    return one.plus(more) if one else more
 
 
 class _At:
@@ -244,9 +252,9 @@ class SharedMeter:
         name: str,
         *,
         doing: Doing = Doing.NOTHING,
-        cpu: Callable[[], float] = busy_process_seconds,
+        cpu: Callable[[], CpuTime] = process_cpu_time,
     ) -> None:
-        """Begin with what they are *doing*; *cpu* counts the seconds for which the process is busy."""
+        """Begin with what they are *doing*; *cpu* counts the seconds of CPUs that the process has."""
         self._meter = StageMeter(name, doing=doing, cpu=cpu)
         self._lock, self._calls = threading.Lock(), 0
 

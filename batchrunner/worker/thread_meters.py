@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from batchrunner.worker.overlap import busy_seconds
+from batchrunner.worker.cpu_time import CpuTime, thread_cpu_time
 from batchrunner.worker.pulse import Pulse
 from batchrunner.worker.stage_clock import Doing
 from batchrunner.worker.steps import Step
@@ -68,19 +68,23 @@ _LONG_SECONDS = 0.001
 
 
 class _ThreadCpu:
-    """Measures for how long a thread is busy between `begin` and `spent`, both of which it calls."""
+    """Measures what a thread uses of CPUs between `begin` and `spent`, both of which it calls."""
 
     def __init__(self) -> None:
-        self._clock: Callable[[], float] = time.thread_time
-        self._since = self._busy = 0.0
+        self._clock: Callable[[], CpuTime] = _used
+        self._since, self._before = 0.0, CpuTime()
 
     def begin(self) -> None:
-        self._since, self._busy = time.monotonic(), self._clock()
+        self._since, self._before = time.monotonic(), self._clock()
 
-    def spent(self) -> float:
-        """Return for how long it was busy. Where that takes long enough, a wait for a CPU counts as busy."""
-        spent = self._clock() - self._busy
+    def spent(self) -> CpuTime:
+        """Return it; where that takes long enough, with the wait for a CPU."""
+        spent = self._clock().since(self._before)
         # To look for such waits takes as long as a small batch.
         is_long = time.monotonic() - self._since >= _LONG_SECONDS
-        self._clock = busy_seconds if is_long else time.thread_time
+        self._clock = thread_cpu_time if is_long else _used
         return spent
+
+
+def _used() -> CpuTime:
+    return CpuTime(time.thread_time())

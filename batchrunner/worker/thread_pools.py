@@ -165,6 +165,7 @@ class ThreadPool:
             waiting_output=clock.waiting_output / self._slots,
             limited=workers * self._limited(),
             cpu=calls.cpu,
+            cpu_wait=calls.cpu_wait,
         )
 
     def close(self) -> None:

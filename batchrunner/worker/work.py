@@ -9,6 +9,7 @@ from typing import Any
 
 from batchrunner.capability.module_snapshot import ModuleSnapshot
 from batchrunner.checkpoint import Checkpoint, PlanFacts
+from batchrunner.checkpoint.dead_letters import Stage
 from batchrunner.checkpoint.location import checkpoint_storage, sink_storage
 from batchrunner.formats.registry import take_over
 from batchrunner.spec import BatchSpec
@@ -71,6 +72,13 @@ class Work:
         name = str((self.capability if is_named else type(self.capability)).__name__)
         # A program may give its own classes any name.
         return "".join(filter(str.isprintable, name))[:_LONGEST_NAME] or "capability"
+
+    @property
+    def failing_stage(self) -> str:
+        """Where a row fails whose error names no stage; without stages, by the name that `status` has for it."""
+        # A function may be called as the reader is.
+        has_name = not self.spec.called.stages and self.stage_name != Stage.READ
+        return self.stage_name if has_name else Stage.CAPABILITY
 
     @property
     def takes_tables(self) -> bool:

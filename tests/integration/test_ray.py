@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import pytest
 
@@ -11,6 +12,7 @@ from batchrunner import BatchRunner
 from batchrunner.errors import CapabilityImportError, RayUnavailableError
 from batchrunner.execute import bare_ray_data
 from builders import a_source, a_spec, rows, rows_out
+from patience import PATIENCE
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -226,3 +228,19 @@ def test_a_run_that_waits_for_a_busy_cluster_says_so(tmp_path, local_ray, monkey
     free.join()
     assert report.ok
     assert "no worker has started after 1 s: each needs CPU 1" in caplog.text
+    assert "Other jobs may use the cluster" in caplog.text
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_whose_ray_is_its_own_waits_for_no_other_job(monkeypatch, caplog):
+    """Its workers are starting, and `ray status` would show another cluster, or none."""
+    from batchrunner.execute import ray_connection
+
+    monkeypatch.setattr(ray_connection, "_OVERDUE_SECONDS", 0.0)
+    with ray_connection.warn_when_overdue("each needs CPU 1", is_own=True):
+        deadline = time.monotonic() + PATIENCE
+        while "no worker has started" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    assert "they are starting, or load the capability" in caplog.text
+    assert "cluster" not in caplog.text

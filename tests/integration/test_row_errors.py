@@ -103,6 +103,16 @@ def test_one_bad_row_of_a_thousand_costs_one_row(tmp_path, how, file_format):
     )
 
 
+def test_a_row_fails_in_the_stage_that_status_shows(tmp_path):
+    """With two names for one thing, a reader looks for a stage called capability."""
+    a_source(tmp_path / "in", shards=1, rows_per_shard=10)
+    errors = {"max_row_errors": 1}
+    runner = BatchRunner(a_spec(tmp_path, capability="capabilities:fails_on_5", errors=errors))
+    [stage] = [one.name for one in runner.run().stages if one.kind == "stage"]
+
+    assert {one["stage"] for one in dead_letters(tmp_path)} == {stage} == {"fails_on_5"}
+
+
 BAD_JSON = [b'{"id": ', b"[1]", b"\xff\xfe", b'{"a": 1, "a": 2}', b'{"a": "\x00"}', b"\x00"]
 
 

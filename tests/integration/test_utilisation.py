@@ -56,9 +56,13 @@ def test_the_clocks_of_a_run_add_up_to_the_time_of_its_workers(tmp_path, engine,
         capability="capabilities:slow_by_row",
         execution={"engine": engine, "batch_size": 10},
     )
+    before = time.process_time()
     report = BatchRunner(spec).run()
 
     read, stage, write = report.stages
+    if engine == "local":
+        of_process = time.process_time() - before
+        assert read.cpu + stage.cpu + write.cpu < of_process + 0.05
     assert (read.kind, stage.kind, write.kind) == tuple(StageKind)
     assert (stage.name, stage.rows, stage.calls) == ("slow_by_row", 60, 6)
     assert (read.rows, write.rows) == (60, 60)

@@ -1,6 +1,7 @@
 """The advice: which stage bounds a run, and what to change, or nothing where the figures do not carry it."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,59 @@ def test_the_way_out_of_a_stage_is_a_field_of_that_stage(where, own, more, way_o
 def test_more_workers_read_where_that_is_possible(setting, way_out):
     """With stages the reading has workers of its own; on a machine that is full there are no more of them."""
     clocks = [reading(0.95, cpu=0.1), a_stage("f", 0.6, 0.4), writing(0.1)]
+
+    assert way_out in advice(clocks, setting)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "wait", "way_out"),
+    [
+        (
+            8.0,
+            89.0,
+            "its machine is full, for it waits for a CPU 89 % of that: take a larger machine",
+        ),
+        (
+            45.0,
+            53.0,
+            "its machine is full, for it waits for a CPU 53 % of that: take a larger machine",
+        ),
+        (60.0, 38.0, "more of its workers may start"),
+        (3.0, 5.0, "it mostly waits itself (its CPU is busy 3 %): "),
+    ],
+)
+def test_what_waits_for_a_cpu_is_not_told_to_wait_for_more(cpu, wait, way_out):
+    """Where others use the machine, a stage that computes has its CPU 8 % of the time: more calls would wait, too."""
+    clocks = [a_stage("prepare", 0.0, 1.0, cpu=cpu, cpu_wait=wait), a_stage("classify", 0.9, 0.1)]
+
+    assert way_out in advice(clocks, STAGES)
+
+
+def test_a_reader_that_waits_for_a_cpu_does_not_wait_for_the_storage():
+    """A nearer source would change nothing."""
+    read = replace(reading(0.95, cpu=0.1), cpu_wait=80.0)
+    assert "and the reader computes" in advice([read, a_stage("f", 0.6, 0.4)], ON_RAY)
+
+
+@pytest.mark.parametrize(
+    ("step", "way_out"),
+    [
+        (
+            "HttpRequest",
+            "(its CPU is busy 3 %): raise concurrency in the configuration of the processor",
+        ),
+        (
+            "postprocess",
+            "(its CPU is busy 3 %): do what it waits for in a stage of its own, which may be",
+        ),
+    ],
+)
+def test_a_step_of_a_processor_is_given_no_field_that_it_does_not_have(tmp_path, step, way_out):
+    """Its code is Ray's, which no one makes `async def`, and a lower num_cpus starts no worker more."""
+    stages = ["jobs:a", {"processor": "jobs:asking", "name": "ask.it"}]
+    spec = a_spec(tmp_path, capability={"stages": stages}, execution={"engine": "ray"})
+    setting = replace(RunSetting.of_spec(spec, name=""), cpus=8.0)
+    clocks = [a_stage("a", 0.0, 0.1, 0.9), a_stage(f"ask.it.{step}", 0.0, 1.0, **WAITING)]
 
     assert way_out in advice(clocks, setting)
 

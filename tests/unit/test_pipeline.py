@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from batchrunner.worker import overlap as overlap_module
+from batchrunner.worker import cpu_time
 from batchrunner.worker.overlap import Overlap, busy_seconds
 from batchrunner.worker.pipeline import WriteBehind, read_ahead
 from patience import PATIENCE
@@ -139,7 +139,7 @@ def test_a_worker_that_is_ready_without_a_cpu_does_not_wait(tmp_path, monkeypatc
     """On a full machine, threads would only wait for that CPU, too."""
     statistics = tmp_path / "schedstat"
     statistics.write_text("7000000 3500000000 12\n")
-    monkeypatch.setattr(overlap_module, "_SCHEDULING", statistics)
+    monkeypatch.setattr(cpu_time, "_OWN", tmp_path)
     with_delay = busy_seconds()
     statistics.unlink()
 

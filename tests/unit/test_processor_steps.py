@@ -42,6 +42,26 @@ def test_each_step_is_a_stage_with_what_the_processor_says_and_else_the_spec():
     assert work.capability[-1] is None
 
 
+@pytest.mark.parametrize(
+    ("echo", "execution", "sizes"),
+    [
+        ({}, {}, [64, 64, 64, 64, 64]),
+        ({"batch_size": 500}, {}, [64, 64, 64, 64, 500]),
+        ({}, {"batch_size": 10}, [10, 64, 64, 10, 10]),
+    ],
+)
+def test_all_steps_take_batches_of_the_size_of_the_processor(echo, execution, sizes):
+    """With 1,024 rows before and after its 64, nothing was committed until all of a small source was through."""
+    stages = [{"processor": "taken_apart:of_an_engine", "name": "ask"}]
+    stages += [{"target": "capabilities:echo", **echo}]
+    spec = BatchSpec(capability=stages, source="in", sink="out", execution=execution)
+    facts = PlanFacts(0, "jsonl", "none", "rows", 1, 1)
+    work = with_processors(Work(spec, "uid", "session", facts, 1))
+
+    assert [stage.batch_size for stage in work.spec.stages] == sizes
+    assert work.spec.batch_size == max(sizes)
+
+
 def test_a_step_answers_rows_and_leaves_those_it_was_given_as_they_are():
     """Ray's code writes into the dicts of a batch, and refuses them a second time; a batch may be tried again."""
     engine = expanded("of_an_engine").capability[1]()

@@ -17,7 +17,7 @@ import pytest
 
 from batchrunner.checkpoint import Checkpoint
 from batchrunner.checkpoint.dead_letters import dead_letter_in
-from batchrunner.errors import ObjectNotFoundError
+from batchrunner.errors import CapabilityImportError, ObjectNotFoundError
 from batchrunner.runner import BatchRunner
 from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import ErrorGroup
@@ -129,6 +129,35 @@ def test_the_verdict_names_the_state_and_the_line_to_paste(tmp_path, sessions, s
     assert verdict.state == state
     assert verdict.steps[0].command.startswith(step)
     assert verdict.happened.endswith(".")
+
+
+def test_a_session_that_failed_says_why_and_how_long_it_ran(tmp_path):
+    """That Ray did not start in two minutes was "0.52 s, ended by an error, or by force"."""
+    write_jsonl(tmp_path / "in/in.jsonl", rows(0, 10))
+    runner = BatchRunner(a_spec(tmp_path, capability="capabilities:Unbuildable"))
+    with pytest.raises(CapabilityImportError):
+        runner.run(progress="off")
+
+    [session] = runner.report().sessions
+    assert session.end.startswith("failed (exit code 3): CapabilityImportError: ")
+    assert session.seconds > 0
+
+
+def test_a_change_that_decides_no_output_is_shown_and_the_spec_is_the_last_one(tmp_path):
+    """The batch size that a user has just changed is what the report is read for."""
+    write_jsonl(tmp_path / "in/in.jsonl", rows(0, 10))
+    code = {"target": "failing:misspelt", "fn_kwargs": {"path": str(tmp_path / "calls")}}
+    for size in (5, 5, 3):
+        execution = {"engine": "local", "batch_size": size}
+        BatchRunner(a_spec(tmp_path, capability=code, execution=execution)).run(progress="off")
+
+    report = run_report(Checkpoint(open_storage(str(tmp_path / "out/_checkpoint"))))
+
+    assert '"batch_size": 3' in report.documents.asked[-1].spec
+    [first, second, third] = [session.changes for session in report.sessions]
+    assert (first, second) == ((), ())
+    assert third == ("the text of the spec, in nothing that decides the output",)
+    assert "were the same in all sessions" not in report.to_html()
 
 
 def report_of_failing(folder, **capability):

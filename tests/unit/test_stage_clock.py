@@ -1,11 +1,14 @@
 """The clock of a stage: nothing is lost, nothing counted twice, and sums are those of the workers."""
 
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from batchrunner.worker.busy_process import busy_process_seconds
+from batchrunner.worker.cpu_time import CpuTime, process_cpu_time
 from batchrunner.worker.stage_clock import (
     Doing,
     SharedMeter,
@@ -41,12 +44,13 @@ def test_what_a_worker_does_adds_up_to_its_time():
         with meter.at(Doing.WAITING_OUTPUT):
             time.passes(3)
         time.passes(1)
-        meter.count(rows=64, cpu=0.5)
+        meter.count(rows=64, cpu=CpuTime(0.5, 2.0))
     time.passes(0.5)  # not over yet
     clock = meter.clock()
 
     assert (clock.loading, clock.waiting_input, clock.calling) == (4, 2.5, 11)
     assert (clock.waiting_output, clock.rows, clock.calls, clock.cpu) == (3, 64, 1, 0.5)
+    assert clock.cpu_wait == 2.0
     assert clock.seconds == time.now
     assert clock.peak_memory > 1 << 20
 
@@ -82,7 +86,9 @@ def test_an_error_in_the_capability_ends_its_time():
 def test_the_cpu_time_of_calls_is_that_of_the_process_meanwhile():
     """Not that of other moments, also where the clock is read in the middle of a call."""
     cpu = _Time()
-    meter = StageMeter("prepare", doing=Doing.WAITING_INPUT, cpu=cpu)
+    meter = StageMeter(
+        "prepare", doing=Doing.WAITING_INPUT, cpu=lambda: CpuTime(cpu.now, 3 * cpu.now)
+    )
     assert meter.clock().cpu is None
     cpu.now = 5.0
     with meter.at(Doing.CALLING):
@@ -93,12 +99,13 @@ def test_the_cpu_time_of_calls_is_that_of_the_process_meanwhile():
     with meter.at(Doing.CALLING):
         cpu.now = 101.0
 
-    assert meter.clock().cpu == 4.0
+    assert (meter.clock().cpu, meter.clock().cpu_wait) == (4.0, 12.0)
 
 
 def test_calls_at_the_same_time_are_one_call_long():
     """Two threads that compute in turns take one CPU, and the worker has one time."""
-    meter = SharedMeter("prepare", cpu=(cpu := _Time()))
+    cpu = _Time()
+    meter = SharedMeter("prepare", cpu=lambda: CpuTime(cpu.now))
     with meter.call(3):
         cpu.now = 1.0
         with meter.call(4):
@@ -109,12 +116,41 @@ def test_calls_at_the_same_time_are_one_call_long():
     assert (clock.cpu, clock.rows, clock.calls) == (4.0, 7, 2)
 
 
-def test_a_process_is_busy_for_as_long_as_it_computes():
-    """At least: on a full machine, it waits for a CPU besides."""
-    before, until = busy_process_seconds(), time.thread_time() + 0.3
+def test_the_cpu_time_of_a_process_is_what_the_system_counts_for_it():
+    """No wait for a CPU is in it: those who find four times the time of their process believe no figure."""
+    before, began = process_cpu_time(), time.process_time()
+    until = time.thread_time() + 0.3
     while time.thread_time() < until:
         pass
-    assert busy_process_seconds() - before > 0.29
+    spent = process_cpu_time().since(before)
+    assert 0.29 < spent.used <= time.process_time() - began + 0.01
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/schedstat").exists(), reason="the system does not count it"
+)
+def test_what_is_ready_without_a_cpu_waits_for_one():
+    """Beside another process on the only CPU it computes for half of the time, and waits for nothing else."""
+    code = (
+        "import os, threading, time\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "if os.fork() == 0:\n"
+        "    until = time.monotonic() + 20\n"
+        "    parent = os.getppid()\n"
+        "    while time.monotonic() < until and os.getppid() == parent: pass\n"
+        "    os._exit(0)\n"
+        "from batchrunner.worker.cpu_time import process_cpu_time, thread_cpu_time\n"
+        "before, mine, until = process_cpu_time(), thread_cpu_time(), time.thread_time() + 0.5\n"
+        "while time.thread_time() < until: pass\n"
+        "time.sleep(0.3)\n"
+        "print(*process_cpu_time().since(before), *thread_cpu_time().since(mine))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    used, waited, of_thread, thread_waited = map(float, done.stdout.split())
+    assert 0.49 < of_thread < 1.0
+    assert 0.49 < used < 1.0
+    assert 0.1 < thread_waited
+    assert 0.1 < waited
 
 
 def test_a_clock_is_read_while_it_runs():
