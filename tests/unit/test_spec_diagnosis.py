@@ -65,6 +65,10 @@ def test_one_error_is_counted_as_one():
         ("sinc: x", 'unknown key "sinc"; did you mean "sink"?'),
         ("batch_size: 3", 'unknown key "batch_size"; did you mean "execution.batch_size"?'),
         ("target: a:b", 'unknown key "target"; did you mean "capability.target"?'),
+        (
+            "execution: {sink: x}",
+            'execution: unknown key "sink"; it stands at the top of the spec',
+        ),
         ("Execution: {}", 'unknown key "Execution"; did you mean "execution"?'),
         (
             "execution: {batchSize: 3}",
