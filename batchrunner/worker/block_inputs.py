@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.formats.chunk import Row
 from batchrunner.worker.batch import InputTypes, in_format
-from batchrunner.worker.blocks import Block, Part
+from batchrunner.worker.blocks import Block, Part, own, own_value
 from batchrunner.worker.returned import to_rows, to_table
 from batchrunner.worker.returned_checks import is_dataframe, module_of
 
@@ -26,7 +26,8 @@ class Input:
     """What one call of a stage gets.
 
     Attributes:
-        argument: The batch, which the stage may change.
+        argument: The batch, which the stage may change: it shares nothing with the block, nor a cell with
+            another one.
         counts: How many of its rows have which types, in order.
         types: These types.
     """
@@ -50,7 +51,7 @@ def inputs_of(block: Block, batch_format: str, *, one_to_one: bool = False) -> I
         SchemaError: No batch in that format can hold a value exactly.
     """
     if batch_format == "rows":
-        rows, types = rows_in(block.parts)
+        rows, types = rows_in(block.copied().parts)
         yield Input(rows, tuple(part.rows for part in block.parts), types)
         return
     form = _FORMS[batch_format]
@@ -66,7 +67,7 @@ def inputs_of(block: Block, batch_format: str, *, one_to_one: bool = False) -> I
 
 
 def rows_in(parts: Sequence[Part]) -> tuple[list[Row], tuple[InputTypes, ...]]:
-    """Return the rows of *parts*, and the types that the rows of each have."""
+    """Return the rows of *parts*, whose values they may share, and the types that the rows of each have."""
     rows: list[Row] = []
     for part in parts:
         rows += to_rows(part.content, part.types)
@@ -115,7 +116,7 @@ class _Form:
 def _in_form(part: Part, batch_format: str, form: _Form) -> Iterator[Part]:
     """Yield the rows of *part* as parts whose content has that form."""
     if form.is_one(part.content):
-        yield part
+        yield replace(part, content=own(part.content))
         return
     if batch_format == "numpy" and isinstance(part.content, Mapping) and part.content:
         yield replace(part, content=_arrays_of(part))
@@ -128,15 +129,15 @@ def _in_form(part: Part, batch_format: str, form: _Form) -> Iterator[Part]:
 
 
 def _arrays_of(part: Part) -> dict[str, Any]:
-    """Return the columns of *part*, of which those that are arrays stay as they are, as arrays."""
+    """Return the columns of *part* as arrays: copies of those that are arrays."""
     import numpy as np
 
     arrays = {}
     for name, column in part.content.items():
         if module_of(column) == "numpy":
-            arrays[name] = column
+            arrays[name] = own_value(column)
         elif hasattr(column, "__array__") and module_of(column) not in {"pandas", "pyarrow"}:
-            arrays[name] = np.asarray(column)  # a tensor
+            arrays[name] = np.array(column)  # a tensor
         else:
             table, _ = to_table({name: column}, part.types)
             arrays |= in_format(table, "numpy")
@@ -221,11 +222,10 @@ def _joined_arrays(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _joined_array(arrays: Sequence[Any]) -> Any:
-    """Return *arrays* as one that the receiver may change: what the object store holds is read only."""
     import numpy as np
 
     if len(arrays) == 1:
-        return arrays[0] if arrays[0].flags.writeable else arrays[0].copy()
+        return arrays[0]
     masked = any(isinstance(array, np.ma.MaskedArray) for array in arrays)
     return (np.ma.concatenate if masked else np.concatenate)(arrays)
 

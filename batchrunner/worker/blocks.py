@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from itertools import accumulate
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
@@ -169,23 +171,69 @@ def _weight(value: Any) -> int:
 
 
 def own(content: Any) -> Any:
-    """Return a copy of *content* that shares nothing that can be changed with it."""
+    """Return a copy of *content* that shares nothing that can be changed with it.
+
+    Nor do two of its cells: `np.repeat` of a column of lists, say, has each list in several rows.
+    """
     if isinstance(content, list):
-        return [own_row(row) for row in content]
+        return [own_value(row) for row in content]
     if isinstance(content, Mapping):
-        return {name: _own_column(column) for name, column in content.items()}
-    return content.copy() if is_dataframe(content) else content  # Arrow's memory is not changed
+        return {name: own_value(column) for name, column in content.items()}
+    if module_of(content) == "polars":  # it puts columns in place of others, and changes no memory
+        return content.clone()
+    return _own_frame(content) if is_dataframe(content) else content  # nor does Arrow
 
 
-def own_row(row: Any) -> Any:
-    """Return a copy of *row*, which is a dict."""
-    is_flat = type(row) is dict and all(type(value) in _UNCHANGING for value in row.values())
-    return dict(row) if is_flat else copy.deepcopy(row)
+def own_value(value: Any) -> Any:
+    """Return a copy of *value*, a row, a column or what is in one, as `own` does."""
+    kind = type(value)
+    if kind in _UNCHANGING:
+        return value
+    if kind is dict:
+        if _UNCHANGING.issuperset(map(type, value.values())):
+            return value.copy()
+        return {key: own_value(one) for key, one in value.items()}
+    if kind is list or kind is tuple:
+        return kind(value if _UNCHANGING.issuperset(map(type, value)) else map(own_value, value))
+    return _own_object(value)
 
 
-def _own_column(column: Any) -> Any:
-    is_plain = module_of(column) == "numpy" and column.dtype.kind != "O"
-    return column.copy() if is_plain else copy.deepcopy(column)
+def _own_object(value: Any) -> Any:
+    module = module_of(value)
+    if module == "numpy" and hasattr(value, "dtype"):
+        return _own_array(value)
+    if module == "pandas" and hasattr(value, "iloc"):
+        return _own_frame(value) if is_dataframe(value) else _own_series(value)
+    return copy.deepcopy(value)
 
 
-_UNCHANGING = {str, bytes, int, float, bool, NoneType}
+def _own_array(array: Any) -> Any:
+    if not array.dtype.hasobject:
+        return array.copy()
+    if array.dtype.kind != "O":
+        return copy.deepcopy(array)
+    import numpy as np
+
+    copied = array.copy()  # of the references alone
+    cells = np.asarray(copied).reshape(-1)
+    for index, cell in enumerate(cells.tolist()):
+        if type(cell) not in _UNCHANGING:
+            cells[index] = own_value(cell)
+    return copied
+
+
+def _own_frame(frame: Any) -> Any:
+    copied = frame.copy()  # of objects, it copies the references alone
+    for place in frame.dtypes.eq(object).to_numpy().nonzero()[0]:
+        copied.isetitem(place, _own_series(frame.iloc[:, place]))
+    return copied
+
+
+def _own_series(series: Any) -> Any:
+    if series.dtype != object:
+        return series.copy()
+    cells = _own_array(series.to_numpy())
+    return type(series)(cells, index=series.index, dtype=object, name=series.name)
+
+
+_UNCHANGING = {str, bytes, int, float, bool, NoneType, Decimal, date, datetime, time, timedelta}

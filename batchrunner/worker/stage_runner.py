@@ -16,7 +16,7 @@ from batchrunner.spec import ErrorsSpec, StageSpec
 from batchrunner.user_code import contained, free_memory_of, is_out_of_memory
 from batchrunner.worker.batch import InputTypes
 from batchrunner.worker.block_inputs import Input, inputs_of, rows_in
-from batchrunner.worker.blocks import Block, Part, joined, own, own_row
+from batchrunner.worker.blocks import Block, Part, joined, own, own_value
 from batchrunner.worker.calling import pieces_of
 from batchrunner.worker.capability_loading import build, check_code
 from batchrunner.worker.dividing import check_counts, divided
@@ -225,8 +225,9 @@ class _Calls:
         Raises:
             Exception: All were, since no call has ever succeeded, and this one failed.
         """
-        again = [partial(own_row, own_row(row)) for row in rows]
-        outcomes = self._rows.call(rows, again=lambda index: again[index]())
+        outcomes = self._rows.call(
+            [*map(own_value, rows)], again=lambda index: own_value(rows[index])
+        )
         if not any(outcomes):
             raise self._rows.doubt or AssertionError("no row was called")
         return outcomes

@@ -291,9 +291,8 @@ class _StageThread:
 
 
 def _called(runner: StageRunner, spans: Sequence[Span]) -> StageAnswer:
-    # Copies, as on a cluster: what a call changes in its rows must not reach a second call with them, nor what
-    # it keeps of its output the next stage.
-    output = runner.run([span.handle.slice(span.start, span.stop).copied() for span in spans])
+    output = runner.run([span.handle.slice(span.start, span.stop) for span in spans])
+    # A copy, as on a cluster: what the stage keeps of its output and changes must not reach the next one.
     block = output.block.copied()
     return StageAnswer(
         block if len(block) else None,

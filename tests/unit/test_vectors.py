@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from batchrunner.formats.arrays import array_of
-from batchrunner.formats.numpy_columns import from_vectors
+from batchrunner.formats.numpy_columns import as_numpy, from_vectors
 
 NUMBERS = np.array([[0, 1, 2], [250, 4, 5], [6, 7, 8], [1, 0, 1]])
 
@@ -60,3 +60,26 @@ def test_what_needs_a_look_at_each_value_gets_it(array, hints):
     """Other types of the sink, nulls, and what is no number."""
     assert from_vectors(array, hints) is None
     assert from_vectors(NUMBERS, (pa.list_(pa.int64()),)) is not None
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.int32()), pa.large_list(pa.float64()), pa.list_(pa.int64(), 2)], ids=str
+)
+@pytest.mark.parametrize("absent", [None, [0, 0]], ids=["a null", "no null"])
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_lists_of_numbers_are_arrays_that_can_be_changed_one_by_one(kind, absent, chunks):
+    """Those that were views of Arrow's memory could not; and a null made numbers of a fixed size floats."""
+    values = [[9, 9], [1, 2], absent, [3, 4], [5, 6], [9, 9]]
+    column = pa.chunked_array([pa.array(values, kind)] * chunks).slice(1, 6 * chunks - 2)
+    lists = column.to_pylist()
+    number = kind.value_type.to_pandas_dtype()
+    expected = [one and (np.dtype(number), one) for one in lists]
+
+    cells = as_numpy(column, "v")
+    assert [v if v is None else (v.dtype, v.tolist()) for v in cells] == expected
+    cells[0][0] = 7
+    cells[-1][:] = 8
+
+    found = [v if v is None else v.tolist() for v in cells]
+    assert found == [[7, 2], *lists[1:-1], [8, 8]]
+    assert column.to_pylist() == lists
