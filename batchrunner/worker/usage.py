@@ -13,6 +13,7 @@ from numbers import Integral, Real
 from typing import Any, Final
 
 from batchrunner.checkpoint.totals import MOST, Usage, added
+from batchrunner.user_code import CallRaisedError
 
 __all__ = [
     "COST",
@@ -114,6 +115,8 @@ def _values(column: Any) -> Iterable[Any]:
 
 def usage_of_error(error: BaseException) -> Usage:
     """Return the usage that *error* has as attribute: a call that failed may have cost, too."""
+    if isinstance(error, CallRaisedError) and error.__cause__ is not None:
+        error = error.__cause__  # what it stands for
     try:
         return amounts_in(getattr(error, KEY, None))
     except Exception:  # noqa: BLE001 - as in `usage_in`
