@@ -67,6 +67,8 @@ def dies_in_turn(row, path):
         open(f"{path}.ended", "x").close()
         time.sleep(1)  # what was answered before has been journaled
         os._exit(3)
+    if row.get("how") == "memory":
+        raise MemoryError(f"row {row['id']} is too large")
     while row.get("how") == "hang":
         time.sleep(60)
     return {"id": row["id"]}

@@ -5,10 +5,12 @@ A row says by `fails` which stage is to fail for it, and how.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 from patience import PATIENCE
 
@@ -59,6 +61,20 @@ def by_row(row, path=""):
     _note(path, [row["id"]])
     _fail([row], "by_row")
     return {**row, "by_row": True}
+
+
+class PaidError(ValueError):
+    """An answer that was cut off."""
+
+    usage: ClassVar = {"tokens": 1}
+
+
+def pays(row, path=""):
+    """Say what each answer used, and which process had it; one that was cut off has cost as much."""
+    _note(path, [row["id"]])
+    if row.get("fails") == "pays":
+        raise PaidError("cut off")
+    return {**row, "pid": os.getpid(), "usage": {"tokens": 1}}
 
 
 def three_of_each(row, path=""):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import groupby, pairwise
@@ -97,6 +97,12 @@ class ChunkRows:
     def nbytes(self) -> int:
         """About how many bytes of the source the rows take."""
         return self.chunk.nbytes * len(self) // max(len(self.chunk), 1)
+
+    @property
+    def place(self) -> tuple[Hashable, ...]:
+        """Where they stand. Only theirs as long as their chunk is kept."""
+        chunk = getattr(self.chunk, "place", id(self.chunk))
+        return self.shard.id, self.number, chunk, self.start, self.stop
 
     def cut(self, first: int, last: int) -> ChunkRows | None:
         """Return rows *first* to *last* of these, as far as there are such; None if there are none."""

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 from batchrunner.errors import CapabilityImportError, describe
-from batchrunner.user_code import contained, stage_of, traceback_of
+from batchrunner.user_code import contained
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS = 1.0
@@ -58,36 +58,19 @@ def main(receive: int, send: int, owner: int, memory: int) -> None:
 
 def _answering(work: Any, *, memory: int) -> Callable[[Any, Any], None]:
     """Build the capability of *work*; return what answers the owner until the pipe closes."""
-    from batchrunner.worker.capability_loading import direct_caller, loaded_capability
+    from batchrunner.worker.batch_service import BatchService
+    from batchrunner.worker.capability_loading import loaded_capability
     from batchrunner.worker.row_service import RowService
 
-    if work.spec.called.mode != "row":
-        return partial(_serve, direct_caller(work, work.schema()), memory=memory)
-    function = loaded_capability(work)
     message = partial(_message_of, memory=memory)
+    if work.spec.called.mode != "row":
+        return BatchService(work, message=message).serve
+    function = loaded_capability(work)
     return RowService(function, work.spec.called.fn_kwargs, message=message).serve
-
-
-def _serve(caller: Any, inbox: Any, outbox: Any, *, memory: int) -> None:
-    while True:
-        try:
-            batch = inbox.recv()
-        except EOFError:
-            return
-        outbox.send(_answer(caller, batch, memory=memory))
 
 
 def _message_of(error: Exception, *, memory: int) -> str:
     return _message(error, error, memory=memory)
-
-
-def _answer(caller: Any, batch: Any, *, memory: int) -> tuple[str, Any]:
-    try:
-        return "returned", caller.submit(batch)()
-    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
-        name = getattr(error, "type_name", type(error).__name__)
-        described = name, _message(error, error, memory=memory), traceback_of(error)
-        return "raised", (described, stage_of(error))
 
 
 def _message(error: Exception, reason: BaseException | None, *, memory: int) -> str:

@@ -17,7 +17,7 @@ from batchrunner.worker.event_loop import EventLoop
 from batchrunner.worker.metering import Admission, Metered
 from batchrunner.worker.room import Room
 from batchrunner.worker.row_results import is_async
-from batchrunner.worker.usage import Usage
+from batchrunner.worker.usage import Usage, charging
 
 if TYPE_CHECKING:
     from batchrunner.analytics import CompletedRun
@@ -156,10 +156,11 @@ class Caller(CallerEdges):
 
     def _pieces(self, answer: Metered, batch: Batch) -> list[Pieces]:
         """Convert what was returned for each shard of *batch*, as if it stood alone in its batch."""
-        returned = divided(answer.answer, batch.counts)
-        output = self._edges.converted(returned, batch)
-        if self._one_to_one:
-            check_counts([sum(p.count for p in pieces) for pieces in output], batch.counts)
+        with charging(answer.usage):  # the sink may refuse what was returned
+            returned = divided(answer.answer, batch.counts)
+            output = self._edges.converted(returned, batch)
+            if self._one_to_one:
+                check_counts([sum(p.count for p in pieces) for pieces in output], batch.counts)
         if not answer.usage:
             return output
         return with_usage(output, [self._admission.usage_in(of_shard) for of_shard in returned])

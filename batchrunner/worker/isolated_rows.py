@@ -51,7 +51,7 @@ class IsolatedFunction:
         self._starting, self._in_turn = asyncio.Lock(), asyncio.Lock()
         self._is_async = False
         self._starts = 0
-        self._is_ended = False  # by us, for a call that took too long
+        self._is_ended = False  # by us: it gets no other call
         self._reader: threading.Thread | None = None
 
     async def __call__(self, row: Row) -> Any:
@@ -82,7 +82,7 @@ class IsolatedFunction:
             CapabilityImportError: The capability cannot be built in the process.
         """
         async with self._starting:
-            if not self._process.is_started:
+            if self._is_ended or not self._process.is_started:
                 start = asyncio.to_thread(self._start, asyncio.get_running_loop())
                 await asyncio.shield(start)  # it would go on beside the next one
 
@@ -122,8 +122,7 @@ class IsolatedFunction:
                 raise
             # With others in flight, one of these may hold up all of them.
             is_alone = len(self._pending) == 1 and not self._is_ended
-            self._is_ended = True
-            self._process.kill()
+            self._end()
             why = f"the call took more than {self._limits.batch_timeout:g} s, see errors.batch_timeout"
             raise (CallTimedOutError if is_alone else CallLostBesideError)(why) from error
 
@@ -131,7 +130,13 @@ class IsolatedFunction:
         with contextlib.suppress(BrokenPipeError, OSError):  # it died: the reader says so
             self._process.to.send((number, row))
 
+    def _end(self) -> None:
+        self._is_ended = True
+        self._process.kill()
+
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._reader is not None:
+            self._reader.join()  # it reaps the process before
         self._process.start()
         self._is_async = self._process.answers.recv()
         self._starts, self._is_ended = self._starts + 1, False
@@ -155,7 +160,7 @@ class IsolatedFunction:
             sent.reply.set_result(content)
         is_alone = len(self._pending) == 1
         if is_alone and isinstance(content, RemoteCallError) and is_out_of_memory(content):
-            self._process.kill()  # memory still held would fail other rows
+            self._end()  # memory still held would fail other rows
 
     def _lose(self, start: int, why: str, is_ended: bool) -> None:
         replies = [sent.reply for sent in self._pending.values() if sent.start == start]

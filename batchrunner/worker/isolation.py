@@ -6,18 +6,18 @@ of the model, and all rows pass through a pipe. The process runs `call_process`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from batchrunner.formats.chunk import Row
-from batchrunner.user_code import CallRaisedError, blamed, is_out_of_memory
-from batchrunner.worker.batch import Batch, InputTypes
+from batchrunner.formats.chunk import Chunk, Row
+from batchrunner.user_code import is_out_of_memory
+from batchrunner.worker.batch import Batch, ChunkRows, InputTypes
 from batchrunner.worker.calling import Answer, CallerEdges, Piece, Pieces
 from batchrunner.worker.isolated_process import IsolatedProcess
 from batchrunner.worker.lost_calls import CallLostError, CallTimedOutError
 from batchrunner.worker.metering import Admission
-from batchrunner.worker.usage import added
+from batchrunner.worker.usage import Usage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,11 +34,36 @@ class SentBatch:
         counts: How many of the rows each shard has. A table without columns loses their number when
             it is pickled.
         input_types: The types of the columns.
+        attempt: Number of the attempt at its shards: what is known of its rows is of that one.
+        places: The same rows by their places alone; None if nothing asks for these.
     """
 
     content: list[Row] | pa.Table
     counts: list[int]
     input_types: InputTypes
+    attempt: int = 0
+    places: Batch | None = None
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def pieces(self) -> tuple[ChunkRows, ...]:
+        """The rows by their places."""
+        return self.places.pieces if self.places else ()
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether one attempt at each row is enough."""
+        return self.places is not None and self.places.is_sample
+
+    def single(self, index: int) -> Batch | None:
+        """Return row *index* alone, by its place: the owner has the row."""
+        return self.places and self.places.single(index)
+
+    def without(self, rows: Collection[int]) -> Batch | None:
+        """Return the rows but those with the indices *rows*, by their places; None for none."""
+        return self.places and self.places.without(rows)
 
     def rows(self) -> list[Row]:
         """Return the rows, as `Batch.rows` does. Only if `content` is rows."""
@@ -63,6 +88,47 @@ def _with_rows(table: pa.Table, count: int) -> pa.Table:
 def _whole(piece: Piece) -> Piece:
     is_lines = isinstance(piece.rows, bytes)
     return piece if is_lines else replace(piece, rows=_with_rows(piece.rows, piece.count))
+
+
+@dataclass(frozen=True, slots=True)
+class _SentChunk:
+    """Stands for a chunk in the other process, which does not have it.
+
+    Attributes:
+        place: Where it begins in its file.
+    """
+
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What the other process gets of a batch.
+
+    Attributes:
+        input_types: Returns the types of the columns.
+        by_rows: Whether the capability takes rows and not a table.
+        by_places: Whether its caller keeps what it knows of each row, as that of stages does.
+    """
+
+    input_types: Callable[[Batch], InputTypes]
+    by_rows: bool
+    by_places: bool = False
+
+    def of(self, batch: Batch, *, attempt: int) -> SentBatch:
+        """Return *batch* as it is sent in this *attempt* at its shards."""
+        content = batch.rows() if self.by_rows else batch.table()
+        places = _places_of(batch) if self.by_places else None
+        return SentBatch(content, batch.counts, self.input_types(batch), attempt, places)
+
+
+def _places_of(batch: Batch) -> Batch:
+    """Return *batch* without its rows."""
+    pieces = []
+    for piece in batch.pieces:
+        chunk = cast(Chunk, _SentChunk(piece.chunk.locate(0).at))
+        pieces.append(replace(piece, shard=replace(piece.shard, slices=()), chunk=chunk))
+    return replace(batch, pieces=tuple(pieces), input_types=InputTypes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +158,7 @@ class IsolatedCaller(CallerEdges):
         work: bytes,
         *,
         admission: Admission,
-        input_types: Callable[[Batch], InputTypes],
-        by_rows: bool,
+        sending: Sending,
         bounds: Bounds,
     ) -> None:
         """Prepare to call; the process starts with the first call.
@@ -101,12 +166,11 @@ class IsolatedCaller(CallerEdges):
         Args:
             work: The pickled `Work`, with the capability.
             admission: Admits the calls.
-            input_types: Returns the types of a batch's columns.
-            by_rows: Whether the capability takes rows and not a table.
+            sending: What is sent of a batch.
             bounds: What a call may take.
         """
-        self._by_rows, self._timeout = by_rows, bounds.timeout
-        self._input_types, self._admission = input_types, admission
+        self._sending, self._admission = sending, admission
+        self._timeout, self._attempt = bounds.timeout, 0
         self._process = IsolatedProcess(work, bounds.memory)
 
     def submit(self, batch: Batch) -> Answer:
@@ -120,41 +184,38 @@ class IsolatedCaller(CallerEdges):
         if not self._process.is_started:  # before the gate admits the call, which is not to be late
             self._process.start()
         with self._admission.admitted() as admitted:
-            output = self._called(batch)
-            admitted.usage = added(*(piece.usage for pieces in output for piece in pieces))
-        return output
-
-    def _called(self, batch: Batch) -> list[Pieces]:
-        content = batch.rows() if self._by_rows else batch.table()
-        kind, answer = self._exchange(SentBatch(content, batch.counts, self._input_types(batch)))
-        if kind == "late":
+            answer, admitted.usage = self._exchange(batch)
+        if not isinstance(answer, Exception):
+            return [[_whole(piece) for piece in pieces] for pieces in answer]
+        if is_out_of_memory(answer):  # memory still held would fail other rows
             self.close()
-            raise CallTimedOutError(
-                f"the call took more than {self._timeout:g} s, see errors.batch_timeout"
-            )
-        if kind == "raised":
-            described, stage = answer
-            error = CallRaisedError(*described)
-            if stage:
-                blamed(error, stage)
-            if is_out_of_memory(error):  # memory still held would fail other rows
-                self.close()
-            raise error
-        output: list[Pieces] = answer
-        return [[_whole(piece) for piece in pieces] for pieces in output]
+        raise answer
 
-    def _exchange(self, sent: SentBatch) -> tuple[str, Any]:
+    def _exchange(self, batch: Batch) -> tuple[list[Pieces] | Exception, Usage]:
+        """Send *batch*; return its output or what was raised, and what the calls used.
+
+        Raises:
+            CallTimedOutError: It took too long, and was ended with its process.
+            CallLostError: It ended its process.
+        """
+        sent = self._sending.of(batch, attempt=self._attempt)
         try:
             self._process.to.send(sent)
-            in_time = self._process.answers.poll(self._timeout)
-            reply: tuple[str, Any] = self._process.answers.recv() if in_time else ("late", None)
+            if self._process.answers.poll(self._timeout):
+                reply: tuple[list[Pieces] | Exception, Usage] = self._process.answers.recv()
+                return reply
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise CallLostError(self._process.reap()) from error
         except BaseException:
             # An interrupt: the pending answer would be taken for that of the next call.
             self.close()
             raise
-        return reply
+        self.close()
+        why = f"the call took more than {self._timeout:g} s, see errors.batch_timeout"
+        raise CallTimedOutError(why)
+
+    def renew(self) -> None:
+        self._attempt += 1
 
     def close(self) -> None:
         """End the process and all that it started. The next call starts a new one."""

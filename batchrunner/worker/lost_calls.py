@@ -52,7 +52,7 @@ class RemoteCallError(CallRaisedError):
         self.status, self.retry_after = facts.trouble
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.type_name, str(self), self.traceback, self.facts)
+        return type(self), (self.type_name, str(self), self.traceback, self.facts), self.__dict__
 
 
 class ErrorFacts(NamedTuple):

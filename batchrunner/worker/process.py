@@ -30,7 +30,7 @@ from batchrunner.worker.freed_blocks import keep_freed_blocks
 from batchrunner.worker.gate import NO_GATE, Gate
 from batchrunner.worker.isolated_process import IsolatedProcess
 from batchrunner.worker.isolated_rows import IsolatedFunction
-from batchrunner.worker.isolation import Bounds, IsolatedCaller
+from batchrunner.worker.isolation import Bounds, IsolatedCaller, Sending
 from batchrunner.worker.kept_answers import KeptAnswers
 from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.pulse import Pulse
@@ -148,8 +148,11 @@ class ShardWorker:
         return IsolatedCaller(
             self._pickled(),
             admission=Admission(self._meter, waits),
-            input_types=self._input_types,
-            by_rows=not self._work.takes_tables,
+            sending=Sending(
+                self._input_types,
+                by_rows=not self._work.takes_tables,
+                by_places=bool(self._work.spec.stages),
+            ),
             bounds=bounds,
         )
 

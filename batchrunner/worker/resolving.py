@@ -27,7 +27,7 @@ from batchrunner.worker.lost_calls import CallLostError, CallStoppedError, RowsF
 from batchrunner.worker.receipt import Cause, Failure
 from batchrunner.worker.room import Room
 from batchrunner.worker.schema import RowTypes
-from batchrunner.worker.usage import Usage, added, usage_of_error
+from batchrunner.worker.usage import Usage, added, charging, usage_of_error
 
 
 @dataclass(slots=True)
@@ -182,7 +182,8 @@ class Resolver:
         self._types.turn_to(ids[0])
         output = dict(zip(ids, answer(), strict=True))
         self._budget.succeed()
-        self._types.accept_all({id_: [p.rows for p in pieces] for id_, pieces in output.items()})
+        with charging(added(*(piece.usage for pieces in output.values() for piece in pieces))):
+            self._types.accept_all({i: [p.rows for p in pieces] for i, pieces in output.items()})
         return {id_: BatchOutput(pieces) for id_, pieces in output.items()}
 
     def _sample(self, shard: Shard, batch: Batch) -> None:

@@ -17,7 +17,7 @@ from batchrunner.worker.row_call import Outcomes, RowCall
 from batchrunner.worker.row_calls import RowAnswers, RowCalls
 from batchrunner.worker.rows_in_turn import Stretch
 from batchrunner.worker.stopping import StopSignal
-from batchrunner.worker.usage import added
+from batchrunner.worker.usage import added, charging
 
 
 class RowCaller(CallerEdges):
@@ -62,8 +62,10 @@ class RowCaller(CallerEdges):
         outcomes = read()
         self._check(outcomes, is_sample=getattr(batch, "is_sample", False))
         by_shard = [*outcomes.divided(batch.counts)]
-        output = self._edges.converted([[rows] for rows, _ in by_shard], batch)
-        output = with_usage(output, [usage for _, usage in by_shard])
+        usages = [usage for _, usage in by_shard]
+        with charging(added(*usages)):  # the sink may refuse what the rows gave
+            output = self._edges.converted([[rows] for rows, _ in by_shard], batch)
+        output = with_usage(output, usages)
         nbytes = sum(piece.nbytes for pieces in output for piece in pieces)
         self.kept.grow(nbytes, rows=len(outcomes))
         return output

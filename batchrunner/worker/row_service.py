@@ -54,7 +54,7 @@ class RowService:
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
-            self._send(number, self._sent(error))
+            self._send(number, sent_error(error, self._message))
 
     def _rows(self, row: Row) -> list[Row]:
         return list(fanned_out(self._function(row, **self._kwargs)))
@@ -67,7 +67,7 @@ class RowService:
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             if isinstance(error, asyncio.CancelledError) and number not in self._begun:
                 return  # the owner cancelled it, and waits for no answer
-            self._send(number, self._sent(error))
+            self._send(number, sent_error(error, self._message))
         finally:
             self._begun.pop(number, None)
 
@@ -81,15 +81,15 @@ class RowService:
         with self._lock:
             self._outbox.send((number, content))
 
-    def _sent(self, raised: BaseException) -> RemoteCallError:
-        error = presentable(raised)
-        name = getattr(error, "type_name", type(error).__name__)
-        try:
-            trouble = trouble_of(raised)
-            facts = (trouble.status, trouble.retry_after), usage_of_error(raised)
-        except Exception:  # noqa: BLE001 - attributes of an error are the user's code, too
-            facts = (None, None), {}
-        text = traceback_of(error)
-        return RemoteCallError(
-            name, self._message(error), text, ErrorFacts(kinds_of(raised), *facts)
-        )
+
+def sent_error(raised: BaseException, message: Message) -> RemoteCallError:
+    """Return what stands for what a call has *raised* in the process of the owner."""
+    error = presentable(raised)
+    name = getattr(error, "type_name", type(error).__name__)
+    try:
+        trouble = trouble_of(raised)
+        facts = (trouble.status, trouble.retry_after), usage_of_error(raised)
+    except Exception:  # noqa: BLE001 - attributes of an error are the user's code, too
+        facts = (None, None), {}
+    of_type = ErrorFacts(kinds_of(raised), *facts)
+    return RemoteCallError(name, message(error), traceback_of(error), of_type)

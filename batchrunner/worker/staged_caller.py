@@ -162,6 +162,7 @@ class StagedCaller(CallerEdges):
 
     def renew(self) -> None:
         self._tried.clear()
+        self._made_again = None
 
     def forget(self, shards: Collection[int], *, committed: Collection[int]) -> None:  # noqa: ARG002
         tried = self._tried.items()
@@ -237,7 +238,7 @@ class _Tried:
 
 
 def _key(batch: Any) -> tuple[Any, ...]:
-    return tuple((p.shard.id, p.number, id(p.chunk), p.start, p.stop) for p in batch.pieces)
+    return tuple(piece.place for piece in batch.pieces)
 
 
 @dataclass(frozen=True, slots=True)

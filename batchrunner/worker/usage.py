@@ -9,10 +9,12 @@ inside, by its path with dots. All else is no usage.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, Final
 
 from batchrunner.checkpoint.totals import MOST, Usage, added
+from batchrunner.user_code import CallRaisedError, portable
 
 __all__ = [
     "COST",
@@ -20,6 +22,7 @@ __all__ = [
     "Usage",
     "added",
     "amounts_in",
+    "charging",
     "path_of",
     "priced",
     "tokens_in",
@@ -114,10 +117,29 @@ def _values(column: Any) -> Iterable[Any]:
 
 def usage_of_error(error: BaseException) -> Usage:
     """Return the usage that *error* has as attribute: a call that failed may have cost, too."""
+    if isinstance(error, CallRaisedError) and error.__cause__ is not None:
+        error = error.__cause__  # what it stands for
     try:
         return amounts_in(getattr(error, KEY, None))
     except Exception:  # noqa: BLE001 - as in `usage_in`
         return NO_USAGE
+
+
+@contextmanager
+def charging(usage: Usage) -> Iterator[None]:
+    """Let what is raised in the block, for an answer whose call used *usage*, say so (`usage_of_error`)."""
+    try:
+        yield
+    except Exception as error:
+        if not usage:
+            raise
+        try:
+            error.usage = usage  # type: ignore[attr-defined]
+        except Exception:  # noqa: BLE001 - the class may be the user's, and have slots
+            stand_in = portable(error)
+            stand_in.usage = usage  # type: ignore[attr-defined]
+            raise stand_in from None
+        raise
 
 
 def amounts_in(found: Any) -> Usage:

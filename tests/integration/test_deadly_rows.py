@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 
 import pytest
 
@@ -78,6 +80,44 @@ def test_a_row_that_kills_its_driver_stops_doing_so_over_restarts(folder):
     assert codes == [-9, -9, 0]  # of the whole group, of the shard alone, in isolation
     assert rows_out(folder / "out") == GOOD
     assert the_dead_letter(folder)["error"] == "CapabilityDied"
+
+
+def test_stages_know_their_rows_in_a_process_of_their_own(tmp_path):
+    """After two kills over their shard: rows have the same calls, errors and usage as in the worker."""
+    fails = {5: "second", 27: "pays", 28: "pays"}
+    content = [{**row, "fails": fails.get(row["id"], "")} for row in rows(0, 60)]
+    found = {}
+    for name in ("usual", "apart"):
+        folder = tmp_path / name
+        write_jsonl(folder / "in/a.jsonl", content)
+        calls = {"fn_kwargs": {"path": f"{folder}/calls"}}
+        stages = [
+            {"target": "staged:second", "one_to_one": True, "batch_size": 30},
+            {"target": "staged:pays", "mode": "row", **calls},
+        ]
+        if name == "apart":
+            for session in ("killed", "killed again"):
+                mark = {"version": 1, "session": session, "node": "", "shards": [0]}
+                storage = open_storage(str(folder / "out/_checkpoint"))
+                storage.put(f"attempts/{session}.json", json.dumps(mark).encode())
+        errors = {"max_row_errors": 5, "retry": {"max_attempts": 2}}
+
+        report = BatchRunner(
+            a_spec(folder, capability=stages, execution={"engine": "local"}, errors=errors)
+        ).run()
+
+        output = rows_out(folder / "out")
+        assert ({row.pop("pid") for row in output} == {os.getpid()}) == (name == "usual")
+        letters = read_dead_letters(Checkpoint(open_storage(str(folder / "out/_checkpoint"))))
+        found[name] = {
+            "output": output,
+            "dead letters": [(one["raw"], one["stage"], one["error"]) for one in letters],
+            "calls": Counter(int(line) for line in (folder / "calls").read_text().split()),
+            "usage": (report.usage, report.spent),
+        }
+    assert found["apart"] == found["usual"]
+    assert found["apart"]["calls"] == {n: 2 if n in {27, 28} else 1 for n in range(60) if n != 5}
+    assert found["apart"]["usage"] == ({"tokens": 61}, {"tokens": 61})
 
 
 def test_a_row_that_kills_its_trial_does_so_once(folder):

@@ -27,7 +27,7 @@ from batchrunner.shard import Slicing
 from batchrunner.storage import open_storage
 from batchrunner.views.dead_letters import read_dead_letters
 from batchrunner.worker.batch import Batch, ChunkRows
-from batchrunner.worker.isolation import Bounds, IsolatedCaller
+from batchrunner.worker.isolation import Bounds, IsolatedCaller, Sending
 from batchrunner.worker.metering import Admission, MeteredGate
 from batchrunner.worker.waiting import Waits
 from batchrunner.worker.work import Work
@@ -414,8 +414,7 @@ def test_the_isolated_process_outlives_the_thread_that_made_its_first_call(tmp_p
     caller = IsolatedCaller(
         pickled(work),
         admission=Admission(MeteredGate(), Waits()),
-        input_types=attrgetter("input_types"),
-        by_rows=True,
+        sending=Sending(attrgetter("input_types"), by_rows=True),
         bounds=Bounds(timeout=60),
     )
     chunk = parse(LineBlock(b'{"id": 1}\n', 0), columns=None)

@@ -14,13 +14,13 @@ from batchrunner.views.dead_letters import read_dead_letters
 from builders import a_spec, rows, rows_out, write_jsonl
 
 
-def a_job(folder, target, content, **errors):
+def a_job(folder, target, content, *, max_concurrency=4, **errors):
     write_jsonl(folder / "in/a.jsonl", content)
     capability = {"target": f"api_capabilities:{target}", "mode": "row"}
     return a_spec(
         folder,
         capability={**capability, "fn_kwargs": {"path": f"{folder}/calls"}},
-        execution={"engine": "local", "batch_size": 16, "max_concurrency": 4},
+        execution={"engine": "local", "batch_size": 16, "max_concurrency": max_concurrency},
         errors={"max_row_errors": 10, "batch_timeout": 60, **errors},
     )
 
@@ -60,6 +60,20 @@ def test_a_deadly_row_costs_its_neighbours_at_most_the_calls_that_were_on_their_
     assert calls.pop(21) <= 2
     assert set(calls) == set(range(48)) - {21}
     assert calls.total() <= 47 + most - 1
+
+
+@pytest.mark.parametrize("target", ["dies_in_turn", "dies"])
+def test_rows_that_take_too_much_memory_cost_their_neighbours_nothing(tmp_path, target):
+    """Their process is replaced, for what it may still hold: no other row is sent to the old one."""
+    bad = [5, 6]
+    content = [{**row, "how": "memory" if row["id"] in bad else None} for row in rows(0, 10)]
+    spec = a_job(tmp_path, target, content, max_concurrency=1, retry={"max_attempts": 2})
+
+    report = BatchRunner(spec).run()
+
+    assert (report.rows_out, report.rows_failed) == (8, 2)
+    assert dead_letters(tmp_path) == [(id_, "MemoryError") for id_ in bad]
+    assert asked(tmp_path) == {n: 2 if n in bad else 1 for n in range(10)}
 
 
 @pytest.mark.parametrize("target", ["noted_in_turn", "noted"])

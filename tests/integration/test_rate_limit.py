@@ -197,6 +197,29 @@ def test_each_stage_says_what_it_used_and_none_counts_twice(tmp_path, engine, re
     assert sorted(of_parts.values()) == pytest.approx(sorted(halves))
 
 
+@pytest.mark.parametrize("mode", ["row", "batch"])
+@pytest.mark.parametrize("content", [{"n": "a word"}, {"n": [1, "a word"]}], ids=["later", "never"])
+def test_a_row_that_the_sink_refuses_was_paid_for(tmp_path, mode, content):
+    """Its type is not that of earlier rows, or that of no column: it fails, and its answer has cost."""
+    used = [{"id": n, "n": n, "usage": {"prompt_tokens": 10}} for n in range(8)]
+    used[3] |= content
+    write_jsonl(tmp_path / "in/a.jsonl", [{"answer": one} for one in used])
+    target = {"row": "as_answered", "batch": "all_as_answered"}[mode]
+    spec = a_spec(
+        tmp_path,
+        capability={"target": f"asking_capability:{target}", "mode": mode},
+        sink={"uri": str(tmp_path / "out"), "format": "parquet"},
+        execution={"engine": "local", "batch_size": 1},
+        errors={"max_row_errors": 1, "retry": {"max_attempts": 2}},
+    )
+
+    report = BatchRunner(spec).run()
+
+    assert (report.rows_out, report.rows_failed) == (7, 1)
+    assert report.usage == {"prompt_tokens": 80}
+    assert [one["usage"] for one in sentinels(tmp_path)] == [{"prompt_tokens": 80}]
+
+
 def test_usage_that_a_later_stage_drops_ends_the_run_at_its_cost(tmp_path):
     """It was read from what the last stage returns: the limit stopped nothing."""
     a_source(tmp_path / "in", shards=6, rows_per_shard=20)

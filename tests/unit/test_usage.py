@@ -10,6 +10,7 @@ import pytest
 
 from batchrunner.checkpoint.answers import answer_in
 from batchrunner.checkpoint.documents import Sentinel
+from batchrunner.user_code import CallRaisedError, contained
 from batchrunner.worker.gate import CallOutcome
 from batchrunner.worker.metering import MeteredGate, outcome_of_error
 from batchrunner.worker.usage import (
@@ -183,6 +184,22 @@ def test_a_call_that_failed_may_have_cost():
     assert outcome_of_error(error) == CallOutcome(READ, is_refused=True, retry_after=3.0)
     assert outcome_of_error(KeyError("x")) == CallOutcome()
     assert usage_of_error(OddError()) == {}
+
+
+@pytest.mark.parametrize("base", [SystemExit, KeyboardInterrupt, BaseException])
+def test_what_is_no_exception_may_have_cost_too(base):
+    """A client that gives up may exit, and still say what its last answer cost."""
+
+    class GaveUp(base):
+        usage = OPENAI
+
+    def ask():
+        raise GaveUp("cut off")
+
+    with pytest.raises(CallRaisedError) as raised:
+        contained(ask)
+
+    assert usage_of_error(raised.value) == READ
 
 
 class OddError(Exception):
