@@ -173,6 +173,8 @@ def test_a_wait_longer_than_all_that_is_allowed_is_not_begun(is_async):
 class Pauses:
     """A gate that keeps for how long calls say that all are to wait."""
 
+    is_open = False
+
     def __init__(self):
         self.said = []
 
