@@ -72,7 +72,7 @@ class CallRaisedError(Exception):
         self.type_name, self.traceback = type_name, traceback
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.type_name, str(self), self.traceback)
+        return type(self), (self.type_name, str(self), self.traceback), self.__dict__
 
     @classmethod
     def of(cls, error: BaseException) -> CallRaisedError:

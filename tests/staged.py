@@ -77,6 +77,11 @@ def pays(row, path=""):
     return {**row, "pid": os.getpid(), "usage": {"tokens": 1}}
 
 
+def all_pay(rows):
+    """As `pays`, for a batch."""
+    return [pays(row) for row in rows]
+
+
 def three_of_each(row, path=""):
     """Fan each row out."""
     _note(path, [row["id"]])

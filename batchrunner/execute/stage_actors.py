@@ -23,7 +23,7 @@ from batchrunner.worker.pulse import worker_name
 from batchrunner.worker.stage_clock import Doing, SharedMeter, StageClock
 from batchrunner.worker.stage_pool import StageAnswer
 from batchrunner.worker.stage_runner import StageOutput, StageRunner
-from batchrunner.worker.usage import Usage
+from batchrunner.worker.usage import Usage, portable_with_usage
 from batchrunner.worker.worker_log import WorkerLog
 
 OWN_THREADS = 2
@@ -123,7 +123,7 @@ class StageActor:
             output = self._called(blocks)
             packed = pack(output.block)  # in here: what cannot be pickled is the fault of the call
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
-            return portable(error), ()
+            return portable_with_usage(error), ()
         answer = StageAnswer(
             None,
             len(output.block),

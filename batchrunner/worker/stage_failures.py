@@ -20,7 +20,8 @@ from batchrunner.user_code import blamed, is_out_of_memory, place_in_code
 from batchrunner.worker.lost_calls import CallLostError
 from batchrunner.worker.stage_line import Doubt, StageCall, StageLine
 from batchrunner.worker.stage_pool import StageAnswer
-from batchrunner.worker.tickets import Stretch, Ticket, rows_at
+from batchrunner.worker.tickets import Stretch, Ticket, note_usage, rows_at
+from batchrunner.worker.usage import usage_of_error
 
 _PROBES = 3
 """How many rows of the first call that fails are tried alone."""
@@ -150,6 +151,8 @@ class Failures:
         """Try the only row of *call* again, or note that it failed."""
         call.attempts += 1
         [row] = call.taken
+        if used := usage_of_error(error):
+            note_usage(call.taken, ((0, used),))
         if isinstance(error, CallLostError):
             call.attempts = self._tries
         is_one_enough = row.ticket.is_sample or (call.doubt is not None and call.doubt.failed)

@@ -24,6 +24,7 @@ __all__ = [
     "amounts_in",
     "charging",
     "path_of",
+    "portable_with_usage",
     "priced",
     "tokens_in",
     "usage_in",
@@ -136,10 +137,19 @@ def charging(usage: Usage) -> Iterator[None]:
         try:
             error.usage = usage  # type: ignore[attr-defined]
         except Exception:  # noqa: BLE001 - the class may be the user's, and have slots
-            stand_in = portable(error)
-            stand_in.usage = usage  # type: ignore[attr-defined]
-            raise stand_in from None
+            raise _portable(error, usage) from None
         raise
+
+
+def portable_with_usage(error: Exception) -> CallRaisedError:
+    """Return what stands for *error* in another process, with what its call used."""
+    return _portable(error, usage_of_error(error))
+
+
+def _portable(error: Exception, usage: Usage) -> CallRaisedError:
+    made = portable(error)
+    made.usage = usage  # type: ignore[attr-defined]
+    return made
 
 
 def amounts_in(found: Any) -> Usage:

@@ -514,3 +514,19 @@ def test_whatever_fails_wherever_exactly_these_rows_are_set_aside(tmp_path, seed
     assert report.ok
     assert {row: name for row, (name, _) in dead_letters(tmp_path).items()} == dead
     assert rows_out(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize(
+    "how", [{"target": "staged:pays", "mode": "row"}, stage("all_pay", one_to_one=True)]
+)
+def test_attempts_that_failed_were_paid_for(tmp_path, how):
+    """What a row that is set aside has cost is in the record of its shard, as the errors say it."""
+    failing(tmp_path, {3: "pays", 7: "pays"}, count=20)
+    errors = {"max_row_errors": 5, "retry": {"max_attempts": 2}}
+
+    _, report = a_run(
+        tmp_path, [stage("second", one_to_one=True), how], errors=errors, batch_size=1
+    )
+
+    assert (report.rows_out, report.rows_failed) == (18, 2)
+    assert report.usage == report.spent == {"tokens": 22}

@@ -1,6 +1,7 @@
 """What an answer says that it used: read from any shape, added up exactly, priced, and never a reason to fail."""
 
 import itertools
+import pickle
 
 import numpy as np
 import orjson
@@ -16,6 +17,7 @@ from batchrunner.worker.metering import MeteredGate, outcome_of_error
 from batchrunner.worker.usage import (
     added,
     path_of,
+    portable_with_usage,
     priced,
     tokens_in,
     usage_in,
@@ -200,6 +202,16 @@ def test_what_is_no_exception_may_have_cost_too(base):
         contained(ask)
 
     assert usage_of_error(raised.value) == READ
+
+
+def test_usage_of_an_error_passes_between_processes():
+    """On Ray, what a call raises comes from another machine."""
+    error = ValueError("cut off")
+    error.usage = OPENAI
+
+    came = pickle.loads(pickle.dumps(portable_with_usage(error)))
+
+    assert (came.type_name, usage_of_error(came)) == ("ValueError", READ)
 
 
 class OddError(Exception):
