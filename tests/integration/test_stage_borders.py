@@ -24,14 +24,19 @@ EVERY_BORDER = (
 WITHOUT_LOSS = ("pandas", "pyarrow", "pandas")
 """These two hold all that Arrow holds."""
 STEP = 7
-QUICKLY = [(chain, 0) for chain in (EVERY_BORDER, WITHOUT_LOSS)]
-"""Over every seventh file."""
-ALL = [
-    (formats, first)
-    for formats in (EVERY_BORDER, WITHOUT_LOSS, *product(FORMATS, FORMATS))
-    for first in range(STEP)
+CHAINS = (EVERY_BORDER, WITHOUT_LOSS)
+OVER_EVERY_FILE = [
+    *((chain, 0) for chain in CHAINS),
+    *(
+        pytest.param(chain, first, marks=pytest.mark.sweep)
+        for chain, first in product(CHAINS, range(1, STEP))
+    ),
+    *(
+        pytest.param(pair, first, marks=pytest.mark.soak)
+        for pair, first in product(product(FORMATS, FORMATS), range(STEP))
+    ),
 ]
-"""Over every file, in tests that end in time on a busy machine: each file is a run."""
+"""Each over every seventh file, since each file is a run. A pair finds what the chain has found, and says where."""
 
 
 def test_the_chain_of_this_test_has_every_border():
@@ -68,9 +73,7 @@ def run(folder, source, formats, *, sink="parquet", batch_size=3):
     return {line["at"]: line for line in lines}
 
 
-@pytest.mark.parametrize(
-    ("formats", "first"), [*QUICKLY, *(pytest.param(*one, marks=pytest.mark.sweep) for one in ALL)]
-)
+@pytest.mark.parametrize(("formats", "first"), OVER_EVERY_FILE)
 def test_parquet_through_stages_is_exact_in_value_and_type(tmp_path, files, formats, first):
     """A column that all stages pass on is the column that was there."""
     for path in files[first::STEP]:
