@@ -129,7 +129,9 @@ TEMPLATES = {
         _requests,
         "python server.py bash",
     ),
-    "gpu": Template("a model per worker, on a GPU or the CPU", _docstrings),
+    "gpu": Template(
+        "stages: prepared on CPUs, a model per worker, on a GPU or the CPU", _docstrings
+    ),
     "capability-run": Template(
         "runs of an evaluation, recorded in an analytics store", _evaluations
     ),
