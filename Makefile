@@ -8,18 +8,18 @@ BIN := $(VENV)/bin
 MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 8000000 { print $$6 }')
 TESTS := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(BIN)/python -m pytest
 
-# For tests that share nothing. Those on Ray share one Ray: they stay in one process.
+# For tests that share nothing. Those on Ray share one Ray: they stay in one process, or in two that may run side by side.
 BESIDE_EACH_OTHER := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 .PHONY: help setup demo fmt check test test-all soak bench wheel docs clean
-.PHONY: test-local test-smoke test-browser test-ray test-s3 test-sweeps
+.PHONY: test-local test-smoke test-browser test-ray test-ray-acceptance test-ray-integration test-s3 test-sweeps
 
 help:
 	@echo "make setup     build $(VENV) with the command batchrunner in it"
 	@echo "make demo      a real batch, killed with SIGKILL, resumed, compared"
 	@echo "make check     format, lint, types, unit tests (under a minute)"
-	@echo "make test      make check, all on the local engine, and a batch killed and resumed on Ray and S3 (6 minutes)"
-	@echo "make test-all  make test, and test-browser, test-ray, test-s3, test-sweeps, which may run side by side: make -j3 test-all"
+	@echo "make test      make check, all on the local engine, and a batch killed and resumed on Ray and S3 (10 minutes)"
+	@echo "make test-all  make test, and test-browser, test-ray, test-s3, test-sweeps, which may run side by side: make -j4 test-all"
 	@echo "make soak      2 million rows under SIGKILL, on disk and on S3, and longer sweeps (over an hour)"
 	@echo "make bench     the benchmarks; writes benchmarks/results/ and benchmarks/README.md"
 	@echo "make wheel     build dist/batchrunner-*.whl"
@@ -59,8 +59,12 @@ test-smoke: setup
 test-browser: setup
 	$(TESTS) tests --tier browser
 
-test-ray: setup
-	$(TESTS) tests --tier ray --durations 20
+test-ray: test-ray-acceptance test-ray-integration
+
+test-ray-acceptance: FOLDERS := tests/acceptance
+test-ray-integration: FOLDERS := tests --ignore tests/acceptance
+test-ray-acceptance test-ray-integration: setup
+	$(TESTS) $(FOLDERS) --tier ray --durations 20
 
 test-s3: setup
 	$(TESTS) tests --tier s3 $(BESIDE_EACH_OTHER) --durations 20
