@@ -30,12 +30,14 @@ claim: that one may have died."""
 _MAX_ROUNDS = 16
 """Most rounds after one check; the next check, by any writer, continues."""
 
-_SECONDS_AT_EXIT = 5.0
-"""How long a process waits at its exit for its compaction. Processes that write a single run would
-otherwise never finish one, and a store may have no other writers."""
+_SECONDS_AT_EXIT = 60.0
+"""How long a process waits at its exit for the round of its compaction. Processes that write a single run would
+otherwise never finish one, and a store may have no other writers. And a thread that the end of Python meets inside
+Arrow aborts the process, whose exit code then says that it failed: so this is for storages that hang only."""
 
 _log = logging.getLogger(__name__)
 _running: set[threading.Thread] = set()
+_at_exit = threading.Event()
 
 
 class BackgroundCompaction:
@@ -89,6 +91,8 @@ class BackgroundCompaction:
             _log.info("compacted %d files of %s", report.replaced, self._storage.uri, extra=extra)
             if report.lost_race or not report.replaced:
                 return  # another compaction is at work, or a damaged file blocks them all
+            if _at_exit.is_set():
+                return
 
     def _count_written(self, catalog: Catalog) -> int:
         listed = (entry.key for entry in self._storage.list(RUNS))
@@ -119,6 +123,7 @@ def _is_due(key: str) -> bool:
 
 @atexit.register
 def _wait_for_threads() -> None:
+    _at_exit.set()
     deadline = monotonic() + _SECONDS_AT_EXIT
     for thread in list(_running):
         thread.join(max(0.0, deadline - monotonic()))
