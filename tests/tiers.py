@@ -32,7 +32,7 @@ SERVERS = {
 
 LONG = "long"
 """The mark of a local test that starts many commands: it runs beside the sweeps, so that `make test`
-stays within its six minutes."""
+stays short."""
 
 WITHOUT_SERVERS = {UNIT, LOCAL}
 

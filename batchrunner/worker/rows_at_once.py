@@ -87,7 +87,7 @@ class RowsAtOnce:
         self._attempts, self._waits = attempts, waits
         self._timeout = rules.errors.row_timeout
         self._loop = EventLoop(rules.max_concurrency)
-        self.places = self._free = rules.max_concurrency
+        self._places = self._free = rules.max_concurrency
         self._queue: deque[tuple[RowCall, bool]] = deque()
 
     def start(self, calls: Sequence[RowCall]) -> partial[Outcomes]:
@@ -119,7 +119,7 @@ class RowsAtOnce:
         """Begin the calls that there are places for, in the order in which they came."""
         while self._queue:
             call, is_alone = self._queue[0]
-            places = self.places if call.is_suspect else 1
+            places = self._places if call.is_suspect else 1
             if self._free < places:
                 return
             self._queue.popleft()
